@@ -1,0 +1,66 @@
+"""layerdiff: do the runtimes agree on this network, where do they part, and why?
+
+The names below are the public ones. They load on first use, so that ``compare --help`` does not pay for NumPy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .compare.comparator import Comparator as Comparator
+    from .compare.report.model import Report as Report
+    from .dataloaders import DataLoader as DataLoader
+    from .dataloaders import open_data as open_data
+    from .graph.errors import DataError as DataError
+    from .graph.errors import LayerdiffError as LayerdiffError
+    from .graph.errors import ModelError as ModelError
+    from .graph.errors import RunnerError as RunnerError
+    from .graph.errors import UsageError as UsageError
+    from .graph.model import Model as Model
+    from .graph.model import load as load
+    from .runners.base import Runner as Runner
+    from .runners.base import Session as Session
+    from .runners.emulate import EmulateRunner as EmulateRunner
+    from .runners.onnxrt import OnnxrtRunner as OnnxrtRunner
+    from .runners.reference_evaluator import ReferenceEvaluatorRunner as ReferenceEvaluatorRunner
+    from .runners.tf import TfRunner as TfRunner
+    from .runners.trt import TrtRunner as TrtRunner
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Comparator": "compare.comparator",
+    "DataError": "graph.errors",
+    "DataLoader": "dataloaders",
+    "EmulateRunner": "runners.emulate",
+    "LayerdiffError": "graph.errors",
+    "Model": "graph.model",
+    "ModelError": "graph.errors",
+    "OnnxrtRunner": "runners.onnxrt",
+    "ReferenceEvaluatorRunner": "runners.reference_evaluator",
+    "Report": "compare.report.model",
+    "Runner": "runners.base",
+    "RunnerError": "graph.errors",
+    "Session": "runners.base",
+    "TfRunner": "runners.tf",
+    "TrtRunner": "runners.trt",
+    "UsageError": "graph.errors",
+    "load": "graph.model",
+    "open_data": "dataloaders",
+}
+
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

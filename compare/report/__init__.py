@@ -1,0 +1,1 @@
+"""Views of one report: terminal, JSON. Only these print."""

@@ -1,0 +1,1 @@
+"""Sources of inputs: one module each, all behind `Source`."""

@@ -1,0 +1,55 @@
+"""What a source of inputs must fulfil.
+
+A source is a small configuration. Bound to a model it becomes `Samples`: the same bytes at every pass, made or read one
+at a time and never kept.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..graph.model import Model
+
+Sample = Mapping[str, "np.ndarray"]
+"""One array for every input of the model, read-only."""
+
+
+class Samples(ABC):
+    """The samples for one model. Iterable any number of times; every pass gives the same bytes.
+
+    Attributes:
+        count: Number of samples.
+        seed: The seed of random samples; None for stored ones.
+        description: Completes "on ...": ``8 random samples, seed 0, ranges inferred from the graph``.
+        notes: What the user should know: dimensions that were chosen, inputs whose sensible range is unknown.
+        representative: Whether the data stand for deployment (files, user code), which random ones do not.
+    """
+
+    count: int
+    seed: int | None = None
+    description: str
+    notes: tuple[str, ...] = ()
+    representative: bool = True
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Sample]: ...
+
+    def __len__(self) -> int:
+        return self.count
+
+
+class Source(ABC):
+    """Where inputs come from."""
+
+    @abstractmethod
+    def bind(self, model: Model) -> Samples:
+        """The samples for ``model``, checked against its inputs.
+
+        Raises:
+            DataError: The data do not fit the model: a missing input, a dtype or a shape that contradicts it.
+        """

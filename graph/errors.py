@@ -1,0 +1,57 @@
+"""Every error that layerdiff raises on purpose.
+
+::
+
+    LayerdiffError
+    ├── UsageError                 the call or its input is wrong                   exit status 2
+    │   ├── ModelError             the model cannot be read or lacks what was asked
+    │   └── DataError              the data cannot be read or do not fit the model
+    └── RunnerError                a runtime failed                                 exit status 3
+        ├── MissingPackage         the runtime is not installed
+        ├── ProviderUnavailable    installed, but the device or provider is not there or not in use
+        └── BuildError             the runtime refused to build the model
+
+A message is one or two lines: what happened, with which values, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class LayerdiffError(Exception):
+    """Base class of all errors that a caller may want to catch."""
+
+    exit_status = 2
+
+
+class UsageError(LayerdiffError):
+    """The call is wrong: an option, a name, or a combination of them."""
+
+
+class ModelError(UsageError):
+    """A model cannot be read, or does not hold what was asked for."""
+
+
+class DataError(UsageError):
+    """Input data cannot be read, or do not fit the model."""
+
+
+class RunnerError(LayerdiffError):
+    """A runtime failed while opening or running a model."""
+
+    exit_status = 3
+
+
+class MissingPackage(RunnerError):
+    """A runtime's package is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} is not installed. Install it with: pip install 'layerdiff[{extra}]'")
+        self.extra = extra
+
+
+class ProviderUnavailable(RunnerError):
+    """A provider or device that was asked for is not there, or is not the one in use."""
+
+
+class BuildError(RunnerError):
+    """A runtime refused to build the model."""

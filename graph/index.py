@@ -1,0 +1,264 @@
+"""Who makes and who reads each tensor of an ONNX graph, names captured by subgraphs included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from .specs import TensorSpec, spec_from_value_info
+
+CONSTANT_LIMIT = 1 << 16
+"""Most elements that `GraphIndex.constant` folds on the way; larger results count as unknown."""
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The bodies of If, Loop, Scan and their kin."""
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == onnx.AttributeProto.GRAPHS:
+            yield from attribute.graphs
+
+
+def attribute(node: onnx.NodeProto, name: str, default: object = None) -> object:
+    """The value of a node's attribute, or ``default``. Strings come as ``str``."""
+    for a in node.attribute:
+        if a.name == name:
+            value = onnx.helper.get_attribute_value(a)
+            if isinstance(value, bytes):
+                return value.decode("utf-8", "replace")
+            if isinstance(value, list) and value and isinstance(value[0], bytes):
+                return [v.decode("utf-8", "replace") for v in value]
+            return value
+    return default
+
+
+def captured(graph: onnx.GraphProto) -> list[str]:
+    """Names that a subgraph reads from outside, in order of first use."""
+    inside = {i.name for i in graph.input} | {i.name for i in graph.initializer}
+    inside |= {i.values.name for i in graph.sparse_initializer}
+    outside: dict[str, None] = {}
+    for node in graph.node:
+        for name in reads(node):
+            if name not in inside:
+                outside[name] = None
+        inside.update(name for name in node.output if name)
+    for output in graph.output:
+        if output.name not in inside:
+            outside[output.name] = None
+    return list(outside)
+
+
+def reads(node: onnx.NodeProto) -> list[str]:
+    """Every tensor a node reads: its inputs, then what its subgraphs capture. Without empty names or repeats."""
+    names = dict.fromkeys(name for name in node.input if name)
+    for body in subgraphs(node):
+        names.update(dict.fromkeys(captured(body)))
+    return list(names)
+
+
+class GraphIndex:
+    """An ONNX graph with its edges looked up once. The graph must not change while the index is in use.
+
+    Nodes are addressed by their position in ``graph.node``, which ONNX requires to be a topological order.
+    """
+
+    def __init__(self, proto: onnx.ModelProto, folder: Path | None = None) -> None:
+        self.proto = proto
+        self.graph = proto.graph
+        self.folder = folder
+        self.nodes: list[onnx.NodeProto] = list(self.graph.node)
+        self.initializers: dict[str, onnx.TensorProto] = {t.name: t for t in self.graph.initializer}
+        self.initializers.update({t.values.name: t.values for t in self.graph.sparse_initializer})
+        self.inputs: list[str] = [i.name for i in self.graph.input if i.name not in self.initializers]
+        self.outputs: list[str] = [o.name for o in self.graph.output]
+        self.reads: list[list[str]] = [reads(node) for node in self.nodes]
+        self.producer: dict[str, int] = {}
+        self.consumers: dict[str, list[int]] = {}
+        for position, node in enumerate(self.nodes):
+            for name in node.output:
+                if name:
+                    self.producer[name] = position
+            for name in self.reads[position]:
+                self.consumers.setdefault(name, []).append(position)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """A unique name for every node: its own, else ``Op_position``."""
+        seen: set[str] = set()
+        result = []
+        for position, node in enumerate(self.nodes):
+            name = node.name or f"{node.op_type}_{position}"
+            if name in seen:
+                name = f"{name}#{position}"
+            seen.add(name)
+            result.append(name)
+        return result
+
+    @cached_property
+    def opset(self) -> dict[str, int]:
+        """Opset version by domain; the default domain is the empty string."""
+        return {"" if o.domain == "ai.onnx" else o.domain: o.version for o in self.proto.opset_import}
+
+    @cached_property
+    def specs(self) -> dict[str, TensorSpec]:
+        """Dtype and shape of every tensor that ONNX shape inference can type (top level of the graph)."""
+        infos = [*self.graph.input, *self.graph.output, *self.graph.value_info]
+        known = {i.name: s for i in infos if (s := spec_from_value_info(i)) is not None}
+        for info in infer_shapes(self.proto).graph.value_info:
+            spec = spec_from_value_info(info)
+            if spec is not None:
+                known[info.name] = spec
+        for name, tensor in self.initializers.items():
+            info = onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims))
+            spec = spec_from_value_info(info)
+            if spec is not None:
+                known[name] = spec
+        return known
+
+    def weight(self, name: str) -> np.ndarray | None:
+        """The value of an initializer or a Constant node's output, of any size; None if ``name`` is neither.
+
+        External data are memory-mapped: nothing is read from disk before the values are used.
+        """
+        tensor = self.initializers.get(name)
+        if tensor is None:
+            position = self.producer.get(name)
+            if position is None or self.nodes[position].op_type != "Constant":
+                return None
+            node = self.nodes[position]
+            for a in node.attribute:
+                if a.name == "value":
+                    tensor = a.t
+                elif a.name in ("value_float", "value_floats"):
+                    return np.asarray(onnx.helper.get_attribute_value(a), np.float32)
+                elif a.name in ("value_int", "value_ints"):
+                    return np.asarray(onnx.helper.get_attribute_value(a), np.int64)
+            if tensor is None:
+                return None
+        return read_tensor(tensor, self.folder)
+
+    @cached_property
+    def _folded(self) -> dict[str, np.ndarray | None]:
+        return {}
+
+    def constant(self, name: str) -> np.ndarray | None:
+        """The value of ``name`` if it is the same for every input, folded through data movement and integer
+        arithmetic on small tensors; None if it depends on the inputs or cannot be told cheaply."""
+        if name not in self._folded:
+            self._folded[name] = None  # also guards against malformed cyclic graphs
+            self._folded[name] = self._fold(name)
+        return self._folded[name]
+
+    def _fold(self, name: str) -> np.ndarray | None:
+        value = self.weight(name)
+        if value is not None or name not in self.producer:
+            return value
+        node = self.nodes[self.producer[name]]
+        if node.op_type not in _FOLDABLE or node.domain not in ("", "ai.onnx"):
+            return None
+        if node.op_type == "Shape":
+            return self._fold_shape(node)
+        arguments = [self.constant(i) if i else None for i in node.input]
+        if any(a is None or a.size > CONSTANT_LIMIT for a, i in zip(arguments, node.input, strict=True) if i):
+            return None
+        model = onnx.helper.make_model(
+            onnx.helper.make_graph(
+                [node],
+                "fold",
+                [
+                    onnx.helper.make_tensor_value_info(i, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+                    for i, a in {i: a for i, a in zip(node.input, arguments, strict=True) if a is not None}.items()
+                ],
+                [onnx.helper.make_empty_tensor_value_info(name)],
+            ),
+            opset_imports=self.proto.opset_import,
+        )
+        from onnx.reference import ReferenceEvaluator
+
+        try:
+            feed = {i: a for i, a in zip(node.input, arguments, strict=True) if a is not None}
+            return np.asarray(ReferenceEvaluator(model).run([name], feed)[0])
+        except Exception:  # an operator or a version the evaluator lacks: not known, not wrong
+            return None
+
+    def _fold_shape(self, node: onnx.NodeProto) -> np.ndarray | None:
+        spec = self.specs.get(node.input[0])
+        if spec is None or spec.shape is None or not all(isinstance(d, int) for d in spec.shape):
+            return None
+        window = slice(attribute(node, "start", 0), attribute(node, "end", len(spec.shape)))
+        return np.asarray(spec.shape[window], np.int64)
+
+
+# fmt: off
+_FOLDABLE = frozenset({
+    "Shape", "Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Concat", "Slice", "Gather", "Add",
+    "Sub", "Mul", "Div", "Neg", "Range", "Expand", "ConstantOfShape", "Min", "Max", "Where", "Equal", "Floor", "Ceil",
+    "Sqrt", "Reciprocal", "Split", "ReduceProd", "ReduceSum", "ReduceMax", "Tile", "Mod",
+})
+# fmt: on
+)
+
+
+def read_tensor(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
+    """A TensorProto's values. External data are memory-mapped from ``folder``."""
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return numpy_helper.to_array(tensor)
+    from .specs import dtype_from_onnx
+
+    where: Mapping[str, str] = {entry.key: entry.value for entry in tensor.external_data}
+    dtype = dtype_from_onnx(tensor.data_type)
+    count = int(np.prod(tensor.dims, dtype=np.int64))
+    path = (folder or Path()) / where["location"]
+    if "int4" in dtype.name or "int2" in dtype.name or "float4" in dtype.name or not count:
+        copy = onnx.TensorProto()
+        copy.CopyFrom(tensor)
+        onnx.external_data_helper.load_external_data_for_tensor(copy, str(path.parent))
+        return numpy_helper.to_array(copy)
+    raw = np.memmap(path, np.uint8, "r", int(where.get("offset", 0)), (count * dtype.itemsize,))
+    return raw.view(dtype).reshape(tuple(tensor.dims))
+
+
+PROTO_LIMIT = (1 << 31) - (1 << 20)
+"""Protobuf cannot serialize 2 GiB or more."""
+
+
+def infer_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """ONNX shape inference that never fails: what cannot be inferred (a custom operator) stays untyped.
+
+    Large weights are left out of what is handed over: inference needs their shapes alone.
+    """
+    slim = onnx.ModelProto()
+    slim.CopyFrom(proto) if proto.ByteSize() < 1 << 24 else _copy_without_weights(proto, slim)
+    try:
+        return onnx.shape_inference.infer_shapes(slim, data_prop=True)
+    except Exception:
+        return slim
+
+
+def _copy_without_weights(proto: onnx.ModelProto, slim: onnx.ModelProto) -> None:
+    for field, value in proto.ListFields():
+        if field.name != "graph":
+            if hasattr(value, "CopyFrom"):
+                getattr(slim, field.name).CopyFrom(value)
+            elif hasattr(value, "__iter__") and not isinstance(value, (str, bytes)):
+                getattr(slim, field.name).MergeFrom(value)
+            else:
+                setattr(slim, field.name, value)
+    graph = slim.graph
+    graph.name = proto.graph.name
+    graph.node.MergeFrom(proto.graph.node)
+    graph.output.MergeFrom(proto.graph.output)
+    graph.value_info.MergeFrom(proto.graph.value_info)
+    graph.input.MergeFrom(proto.graph.input)
+    listed = {i.name for i in graph.input}
+    for tensor in proto.graph.initializer:
+        if tensor.ByteSize() < 4096:
+            graph.initializer.append(tensor)
+        elif tensor.name not in listed:
+            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))

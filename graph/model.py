@@ -1,0 +1,194 @@
+"""A network, from whatever file it came in: `load` reads it, `Model` is what every runner opens."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from .errors import ModelError
+from .index import PROTO_LIMIT, GraphIndex
+from .specs import TensorSpec, spec_from_value_info
+
+ONNX_SUFFIXES = (".onnx", ".ort", ".onnx.pb", ".onnx.textproto")
+TF_SUFFIXES = (".pb", ".keras", ".h5", ".hdf5")
+
+
+@dataclass(frozen=True)
+class TfGraph:
+    """The TensorFlow program behind a `Model`.
+
+    Attributes:
+        graph_def: The frozen ``tf.compat.v1.GraphDef``.
+        inputs: ONNX input name -> TF tensor name (``x:0``).
+        outputs: ONNX output name -> TF tensor name.
+        tensors: ONNX tensor name -> TF tensor name, for every tensor of which tf2onnx left a trace. A name alone does
+            not promise the same value: a folded BatchNormalization keeps its name.
+    """
+
+    graph_def: Any
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    tensors: Mapping[str, str] = field(default_factory=dict)
+
+
+class Model:
+    """A network or a piece of one.
+
+    Attributes:
+        source: Where it came from, as the user named it; for messages and reports.
+        path: The ONNX file, if this model is that file unchanged; runtimes then open the file itself.
+        folder: The folder that external weights are relative to.
+        tf: The TensorFlow program, where the source is one.
+    """
+
+    def __init__(
+        self,
+        proto: onnx.ModelProto | Callable[[], onnx.ModelProto],
+        *,
+        source: str = "<memory>",
+        path: Path | None = None,
+        folder: Path | None = None,
+        tf: TfGraph | None = None,
+    ) -> None:
+        self._proto = proto
+        self.source = source
+        self.path = path
+        self.folder = folder
+        self.tf = tf
+
+    def __repr__(self) -> str:
+        return f"Model({self.source!r})"
+
+    @cached_property
+    def proto(self) -> onnx.ModelProto:
+        """The ONNX model. External weights stay outside (`GraphIndex.weight` maps them). Must not be changed."""
+        return self._proto if isinstance(self._proto, onnx.ModelProto) else self._proto()
+
+    @cached_property
+    def index(self) -> GraphIndex:
+        """The graph with its edges looked up."""
+        return GraphIndex(self.proto, self.folder)
+
+    @cached_property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Inputs that a caller has to give: graph inputs without an initializer."""
+        return _tensors(self.proto.graph.input, self.source, skip={t.name for t in self.proto.graph.initializer})
+
+    @cached_property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Outputs of the graph, in its order."""
+        return _tensors(self.proto.graph.output, self.source)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the source file, or of the graph where there is no single file (external weights not included)."""
+        digest = hashlib.sha256()
+        path = Path(self.source)
+        if path.is_file():
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        else:
+            digest.update(self.proto.SerializeToString(deterministic=True))
+        return digest.hexdigest()
+
+    def derive(self, proto: onnx.ModelProto) -> Model:
+        """A changed copy or a piece: same source and weights folder, another graph."""
+        return Model(proto, source=self.source, folder=self.folder)
+
+    def serialized(self) -> bytes:
+        """The model as bytes, for runtimes that take it from memory. External weights stay external.
+
+        Raises:
+            ModelError: It holds 2 GiB or more inside.
+        """
+        if self.proto.ByteSize() > PROTO_LIMIT:
+            raise ModelError(f"{self.source}: 2 GiB or more without external data cannot be handed over in memory.")
+        return self.proto.SerializeToString()
+
+
+def _tensors(infos: Any, source: str, skip: set[str] | frozenset[str] = frozenset()) -> tuple[TensorSpec, ...]:
+    specs = []
+    for info in infos:
+        if info.name in skip:
+            continue
+        spec = spec_from_value_info(info)
+        if spec is None:
+            kind = info.type.WhichOneof("value") or "untyped value"
+            raise ModelError(f"{source}: {info.name!r} is a {kind.removesuffix('_type')}; only tensors are compared.")
+        specs.append(spec)
+    return tuple(specs)
+
+
+def load(
+    source: str | os.PathLike[str] | onnx.ModelProto | Model,
+    *,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+) -> Model:
+    """Reads a model.
+
+    Args:
+        source: An ``.onnx`` file, a TensorFlow frozen ``.pb``, a SavedModel folder, a ``.keras`` or ``.h5`` file, an
+            ``onnx.ModelProto``, or a `Model` (returned as it is).
+        inputs, outputs: For TensorFlow frozen graphs: tensors to treat as inputs and outputs.
+
+    Raises:
+        ModelError: The file cannot be read as what its name says, or weights it refers to are missing.
+        MissingPackage: A TensorFlow model, and TensorFlow is not installed.
+    """
+    if isinstance(source, Model):
+        return source
+    if isinstance(source, onnx.ModelProto):
+        return Model(source)
+    path = Path(source)
+    if not path.exists():
+        raise ModelError(f"{path}: no such file.")
+    if path.is_dir() or (path.suffix in TF_SUFFIXES and not path.name.endswith(ONNX_SUFFIXES)):
+        from .tensorflow import load_tensorflow
+
+        return load_tensorflow(path, inputs=inputs, outputs=outputs)
+    if inputs or outputs:
+        raise ModelError(f"{path}: inputs and outputs can be named for TensorFlow models only.")
+    return _load_onnx(path)
+
+
+def _load_onnx(path: Path) -> Model:
+    from google.protobuf.message import DecodeError
+
+    try:
+        proto = onnx.load(os.fspath(path), load_external_data=False)
+    except DecodeError:
+        raise ModelError(f"{path}: not an ONNX model, or cut short ({path.stat().st_size:,} bytes).") from None
+    except Exception as error:
+        raise ModelError(f"{path}: cannot be read: {str(error).splitlines()[0]}.") from error
+    if not proto.opset_import or not proto.graph.output:
+        raise ModelError(f"{path}: not an ONNX model, or an empty one ({path.stat().st_size:,} bytes).")
+    _check_external(proto, path)
+    return Model(proto, source=os.fspath(path), path=path, folder=path.parent)
+
+
+def _check_external(proto: onnx.ModelProto, path: Path) -> None:
+    sizes: dict[str, int] = {}
+    for tensor in proto.graph.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        where = {entry.key: entry.value for entry in tensor.external_data}
+        location = where.get("location", "")
+        if location not in sizes:
+            file = path.parent / location
+            if not location or not file.is_file():
+                raise ModelError(f"{path}: weights of {tensor.name!r} are in {location!r}, which is not beside it.")
+            sizes[location] = file.stat().st_size
+        end = int(where.get("offset", 0)) + int(where.get("length", 0))
+        if end > sizes[location]:
+            raise ModelError(
+                f"{path}: {location!r} is cut short: {tensor.name!r} ends at byte {end:,} of {sizes[location]:,}."
+            )

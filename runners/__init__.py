@@ -1,0 +1,53 @@
+"""Runtimes that a model can be run on: one module each, all behind `Runner`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING
+
+from ..graph.errors import UsageError
+
+if TYPE_CHECKING:
+    from .base import Runner
+
+GROUP = "layerdiff.runners"
+"""Entry-point group through which other distributions add runners."""
+
+
+def discover(third_parties: bool = True) -> dict[str, type[Runner]]:
+    """Every runner class by its command-line flag: the modules of this folder, then the entry points."""
+    from .base import Runner
+
+    found: dict[str, type[Runner]] = {}
+    for module in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
+        contents = vars(importlib.import_module(f".{module.name}", __name__)).values()
+        for item in contents:
+            if isinstance(item, type) and issubclass(item, Runner) and item.flag:
+                found[item.flag] = item
+    if third_parties:
+        from importlib.metadata import entry_points
+
+        for entry in entry_points(group=GROUP):
+            found.setdefault(entry.name, load_class(entry.value))
+    return found
+
+
+def load_class(spec: str) -> type[Runner]:
+    """The runner class that ``package.module:Class`` names.
+
+    Raises:
+        UsageError: It cannot be imported, or is no runner.
+    """
+    from .base import Runner
+
+    module, _, name = spec.partition(":")
+    if not name:
+        raise UsageError(f"--runner {spec}: expected package.module:Class.")
+    try:
+        item = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"--runner {spec}: {error}.") from error
+    if not (isinstance(item, type) and issubclass(item, Runner)):
+        raise UsageError(f"--runner {spec}: {name} is not a subclass of layerdiff.Runner.")
+    return item
