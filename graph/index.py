@@ -202,7 +202,6 @@ _FOLDABLE = frozenset({
     "Sqrt", "Reciprocal", "Split", "ReduceProd", "ReduceSum", "ReduceMax", "Tile", "Mod",
 })
 # fmt: on
-)
 
 
 def read_tensor(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
