@@ -1,0 +1,117 @@
+"""The report as JSON: the contract ``layerdiff.report/1``."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...graph.errors import UsageError
+from .model import SCHEMA, Culprit, LayerResult, ModelInfo, Report
+
+if TYPE_CHECKING:
+    from .model import OutputResult, RunnerResult
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON can hold it: tuples become lists, NumPy scalars numbers, numbers that are not finite null."""
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(v) for v in value]
+    if isinstance(value, complex):
+        return {"real": plain(value.real), "imag": plain(value.imag)}
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if hasattr(value, "tolist"):  # a NumPy scalar or array; ml_dtypes' scalars give Python floats
+        inner = value.tolist()
+        return plain(inner) if type(inner) is not type(value) else plain(float(value))
+    return str(value)
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """The whole report as a dict of plain values."""
+    return {
+        "schema": SCHEMA,
+        "verdict": report.verdict,
+        "reference": report.reference,
+        "model": _model(report.model),
+        "candidate_model": _model(report.candidate_model) if report.candidate_model else None,
+        "samples": report.data.samples,
+        "seed": report.data.seed,
+        "data": report.data.description,
+        "runners": [_runner(r) for r in report.runners],
+        "outputs": [_output(o) for o in report.outputs],
+        "layers": [_fields(layer, "candidate_node") for layer in report.layers],
+        "culprits": [_fields(culprit, "candidate_node") for culprit in report.culprits],
+        "warnings": list(report.warnings),
+    }
+
+
+def write(report: Report, path: str | os.PathLike[str]) -> None:
+    """Writes the report to ``path``, whole or not at all.
+
+    Raises:
+        UsageError: The file cannot be written.
+    """
+    target = Path(path)
+    text = json.dumps(to_json(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    if not target.exists() or target.is_file():
+        partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+        try:
+            partial.write_text(text, "utf-8")
+            partial.replace(target)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise UsageError(f"--json {path}: cannot be written: {error.strerror}.") from error
+        return
+    try:  # /dev/stdout, a named pipe
+        target.write_text(text, "utf-8")
+    except OSError as error:
+        raise UsageError(f"--json {path}: cannot be written: {error.strerror}.") from error
+
+
+def _model(model: ModelInfo) -> dict[str, Any]:
+    return {"source": model.source, "sha256": model.sha256, "nodes": model.nodes}
+
+
+def _runner(runner: RunnerResult) -> dict[str, Any]:
+    return {
+        "name": runner.name,
+        "options": plain(runner.options),
+        "versions": plain(runner.versions),
+        "seconds": {"open": plain(runner.open_seconds), "infer": plain(runner.infer_seconds)},
+        "notes": list(runner.notes),
+        "error": runner.error,
+    }
+
+
+def _output(output: OutputResult) -> dict[str, Any]:
+    tolerance = output.tolerance
+    return {
+        "candidate": output.candidate,
+        "tensor": output.tensor,
+        "verdict": output.verdict,
+        "reason": output.reason,
+        "transposed": plain(output.transposed),
+        "tolerance": None
+        if tolerance is None
+        else {"rtol": plain(tolerance.rtol), "atol": plain(tolerance.atol), "source": tolerance.source},
+        "ties": output.ties,
+        "worst_sample": output.worst_sample,
+        "metrics": plain(output.metrics),
+        "values": plain(output.values),
+    }
+
+
+def _fields(item: LayerResult | Culprit, *only_if_set: str) -> dict[str, Any]:
+    values = {f.name: getattr(item, f.name) for f in fields(item)}
+    return {name: plain(value) for name, value in values.items() if value is not None or name not in only_if_set}

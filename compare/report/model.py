@@ -1,0 +1,231 @@
+"""The report of a run: one value that holds everything the run found. Every format is a view of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+SCHEMA = "layerdiff.report/1"
+"""Name and version of the JSON form."""
+
+Metrics = Mapping[str, Any]
+"""Statistics of one pair of tensors, by the names of the JSON form; values that are not finite are None."""
+
+Verdict = Literal["pass", "fail", "error"]
+OutputVerdict = Literal["pass", "fail", "missing", "extra", "undecided"]
+LayerVerdict = Literal["ok", "culprit", "inherited", "healed", "unmatched", "unknown"]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model that was run.
+
+    Attributes:
+        source: The file, as the user named it.
+        nodes: Number of nodes of its ONNX graph; None where it has none.
+        digest: Computes `sha256`, which reads the whole file and is therefore asked for only when it is shown.
+    """
+
+    source: str
+    nodes: int | None
+    digest: Callable[[], str] = field(repr=False, compare=False)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Hash of the source file, in hexadecimal."""
+        return self.digest()
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """The samples that the verdict rests on.
+
+    Attributes:
+        samples: Number of samples that were run.
+        seed: Seed of random samples, None for stored ones.
+        description: Completes "on ...".
+        representative: False for random samples, which prove little about deployment.
+    """
+
+    samples: int
+    seed: int | None
+    description: str
+    representative: bool
+
+
+@dataclass(frozen=True)
+class RunnerResult:
+    """One runner: what it turned out to be, how long it took, how it failed.
+
+    Attributes:
+        options: The settings in force, defaults included.
+        versions: Package or library -> version.
+        open_seconds: Time to load or build the model; None if it did not get so far.
+        infer_seconds: Time of all inferences together.
+        notes: What the runtime wants the user to know.
+        error: Why it failed, in one or two lines; None if it did not.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    open_seconds: float | None = None
+    infer_seconds: float | None = None
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class ToleranceUsed:
+    """What an output was allowed: ``|candidate - reference| <= atol + rtol * |reference|``.
+
+    Attributes:
+        atol: Of an automatic tolerance, the smallest that any element was given: it follows the tensor's scale.
+        source: ``auto`` or ``user``.
+    """
+
+    rtol: float | None
+    atol: float | None
+    source: Literal["auto", "user"]
+
+
+@dataclass(frozen=True)
+class OutputResult:
+    """An output of one candidate against the reference's.
+
+    Attributes:
+        reason: Why the verdict is not a pass, in one line; None if it is one.
+        transposed: The axes that turn the candidate's tensor into the reference's, where only that agrees.
+        ties: Elements that differ where the values that decided them lie within tolerance of each other.
+        metrics: Statistics over all samples; None where nothing could be compared.
+        worst_sample: Number of the sample that comes nearest to, or breaks, what is allowed by most.
+        use: Largest share of the allowed difference that an element uses; over 1 is a mismatch.
+        values: The elements behind the statistics: what stands where, for messages.
+    """
+
+    candidate: str
+    tensor: str
+    verdict: OutputVerdict
+    reason: str | None = None
+    transposed: tuple[int, ...] | None = None
+    tolerance: ToleranceUsed | None = None
+    ties: int = 0
+    metrics: Metrics | None = None
+    worst_sample: int | None = None
+    use: float | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """A layer of one candidate.
+
+    Attributes:
+        tensor: The layer's output in the reference's graph.
+        node: The node that does the layer's arithmetic, by the reference graph's name.
+        nodes: All nodes of the fused group, by the reference graph's names.
+        index: Position of the layer in the order of the graph.
+        piece: Number of the piece it was run in.
+        local: What the layer does wrong when it is fed the reference's inputs.
+        cumulative: How far its output is from the reference's when the candidate runs freely.
+        expected: Local error against the expected noise: ``rms_z``, ``gain_sigma``, ``bound_use``.
+        contribution: Share of the candidate's whole error at the outputs when this layer alone runs on the candidate.
+        candidate_node: The candidate graph's name of the node, where that differs.
+    """
+
+    candidate: str
+    tensor: str
+    node: str
+    nodes: tuple[str, ...]
+    op: str
+    index: int
+    piece: int
+    local: Metrics | None = None
+    cumulative: Metrics | None = None
+    expected: Metrics | None = None
+    contribution: float | None = None
+    verdict: LayerVerdict = "unknown"
+    cause: str | None = None
+    candidate_node: str | None = None
+
+
+@dataclass(frozen=True)
+class Culprit:
+    """A layer whose local error is more than its expected noise, or whose contribution breaks the tolerance.
+
+    Attributes:
+        tensors: The layer's outputs.
+        cause: ``overflow``, ``underflow``, ``saturation``, ``nan``, ``layout``, ``scale``, ``attribute``, ``weights``,
+            ``wrong-op``, ``narrow-accumulator``, ``cancellation``, ``quantization``, ``spread`` or ``unknown``.
+        evidence: Values, counts and index that show the cause, in one line.
+        candidate_node: The candidate graph's name of the node, where that differs.
+    """
+
+    candidate: str
+    node: str
+    op: str
+    tensors: tuple[str, ...]
+    cause: str
+    local: Metrics | None
+    contribution: float | None
+    evidence: str
+    candidate_node: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything a run found. True in a boolean context if, and only if, every candidate agrees with the reference.
+
+    Attributes:
+        reference: Name of the runner that was believed.
+        model: The reference's model.
+        candidate_model: The candidates' model, where that is another file.
+        data: The samples that the verdict rests on.
+        runners: Every runner that was asked for, the reference first.
+        outputs: One result for each output of each candidate.
+        layers, culprits: What localizing found; empty if it was not asked for. Culprits come most guilty first.
+        warnings: What the user should read, whatever the verdict.
+    """
+
+    reference: str
+    model: ModelInfo
+    data: DataInfo
+    runners: tuple[RunnerResult, ...]
+    outputs: tuple[OutputResult, ...]
+    candidate_model: ModelInfo | None = None
+    layers: tuple[LayerResult, ...] = ()
+    culprits: tuple[Culprit, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """``error`` if a runner failed, ``pass`` if something was compared and all of it agrees, else ``fail``."""
+        if any(runner.error for runner in self.runners):
+            return "error"
+        compared = any(o.metrics is not None and o.metrics.get("count") for o in self.outputs)
+        return "pass" if compared and all(o.verdict == "pass" for o in self.outputs) else "fail"
+
+    def __bool__(self) -> bool:
+        return self.verdict == "pass"
+
+    @property
+    def exit_status(self) -> int:
+        """What the ``compare`` command exits with: 0 agree, 1 disagree, 3 a runner failed."""
+        return {"pass": 0, "fail": 1, "error": 3}[self.verdict]
+
+    @property
+    def candidates(self) -> tuple[RunnerResult, ...]:
+        """The runners that were judged."""
+        return tuple(runner for runner in self.runners if runner.name != self.reference)
+
+    def of(self, candidate: str) -> tuple[OutputResult, ...]:
+        """The outputs of one candidate."""
+        return tuple(output for output in self.outputs if output.candidate == candidate)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as values that JSON can hold."""
+        from .json import to_json
+
+        return to_json(self)
