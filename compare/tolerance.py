@@ -1,0 +1,401 @@
+"""How large an error is allowed, element by element: the user's tolerance, or the one that follows from the arithmetic.
+
+The user's is NumPy's: |c - r| <= atol + rtol |r|. The automatic one is |c - r| <= t (|r| + scale):
+
+- t = 4 u sqrt(depth). u is the unit roundoff of the coarsest format in play, depth the number of layers that round on
+  the longest path from an input to the output. Rounding errors of layers are as good as independent: they add up like a
+  random walk, hence the root. t is never less than `ULPS` units in the last place of the output's dtype.
+- scale is the size that values around the element have: an output near zero carries the error of the larger terms that
+  cancelled in it. It is the smallest RMS, over finite values, of the slices through the element that hold at least
+  `SLICE` elements: one index of one axis fixed (a sample, a channel, a column), or all but the last (a row). So four
+  box coordinates in the hundreds do not excuse eighty scores that became zero.
+
+Where t exceeds `DECIDABLE`, and for FP8 and INT8, the arithmetic decides nothing, and nobody may pass by it.
+docs/tolerance.md holds the derivation and what healthy and broken networks measure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from ..graph.errors import UsageError
+from ..graph.formats import BY_DTYPE, NumberFormat, coarser
+from ..graph.index import GraphIndex, attribute, reads, subgraphs
+from ..graph.specs import is_float
+
+ULPS = 4
+"""t is never under this many units in the last place of the output's dtype."""
+SLICE = 64
+"""Fewest elements whose RMS says what size values have."""
+DECIDABLE = 0.25
+"""Largest t that still tells a right output from a wrong one."""
+FACTOR = 4.0
+"""The 4 in t = 4 u sqrt(depth)."""
+TRAILING = 1 << 16
+"""Most elements of the trailing axes whose scale is kept ready."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """The allowed error of one output.
+
+    Attributes:
+        rtol: Factor of |reference|.
+        atol: Added to it; where ``scaled``, a factor of the local scale instead.
+        source: ``user`` or ``auto``.
+        scaled: Whether the rule is the automatic one, t (|r| + scale) with t = rtol = atol.
+        floor: The least allowed error where ``scaled``: below it the format in play has no numbers.
+        decidable: Whether an output within this tolerance may pass.
+        reason: Why not, as the end of "undecided: ...".
+        depth, format: What t came from.
+    """
+
+    rtol: float
+    atol: float
+    source: str = "user"
+    scaled: bool = False
+    floor: float = 0.0
+    decidable: bool = True
+    reason: str = ""
+    depth: int = 0
+    format: str = ""
+
+    @property
+    def exact(self) -> bool:
+        """Whether no error at all is allowed."""
+        return self.rtol == 0 and self.atol == 0
+
+    @property
+    def t(self) -> float:
+        """The relative tolerance."""
+        return self.rtol
+
+    def allowed(self, reference: np.ndarray) -> Allowed:
+        """The allowed error of each element of one sample's tensor."""
+        reference = np.asarray(reference)
+        scale = Scale(reference) if self.scaled and not self.exact and reference.dtype.kind not in "OSUT" else None
+        return Allowed(self, scale)
+
+    def json(self, allowed: Allowed | None = None) -> dict[str, Any]:
+        """``rtol``, ``atol`` and ``source`` for the report; of an automatic tolerance, the smallest ``atol`` in force.
+
+        Args:
+            allowed: The allowed errors of a sample, which know the scale.
+        """
+        atol = self.atol
+        if self.scaled:
+            atol = self.floor if allowed is None or allowed.scale is None else allowed.smallest_atol
+        return {"rtol": self.rtol, "atol": atol, "source": self.source}
+
+    def __str__(self) -> str:
+        if self.exact:
+            return "exact"
+        if self.scaled:
+            return f"{self.rtol:.2g} (|r| + scale)"
+        return f"{self.atol:.3g} + {self.rtol:.3g} |r|"
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """The allowed error of each element of one tensor, made block by block."""
+
+    tolerance: Tolerance
+    scale: Scale | None
+
+    def block(self, start: int, stop: int, magnitude: np.ndarray) -> np.ndarray:
+        """Allowed errors of elements ``start`` to ``stop``, counted in C order.
+
+        Args:
+            magnitude: |reference| of those elements. Where it is not finite, so is the result.
+        """
+        rule = self.tolerance
+        if self.scale is None:
+            return rule.atol + rule.rtol * magnitude
+        return np.maximum(rule.rtol * (magnitude + self.scale.block(start, stop)), rule.floor)
+
+    @property
+    def smallest_atol(self) -> float:
+        """The allowed error of a zero, where it is smallest."""
+        if self.scale is None:
+            return self.tolerance.atol
+        return max(self.tolerance.rtol * self.scale.smallest, self.tolerance.floor)
+
+
+class Scale:
+    """For each element of a tensor, the smallest RMS of the slices of at least `SLICE` elements through it.
+
+    Slices: the whole tensor; for each axis, the elements that share its index; the rows along the last axis. Values
+    that are not finite are left out. A tensor of fewer elements has one slice, itself.
+    """
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.shape = values.shape
+        self.parts: list[np.ndarray] = []
+        """Arrays of rank ``values.ndim`` that broadcast to its shape; the scale is their minimum."""
+        if not values.size:
+            return
+        rank = values.ndim
+        axes: list[tuple[int, ...]] = [(a,) for a in range(rank) if values.size // values.shape[a] >= SLICE]
+        if rank > 2 and values.shape[-1] >= SLICE:
+            axes.append(tuple(range(rank - 1)))
+        kept = [(), *(k for k in axes if any(values.shape[a] > 1 for a in k))]
+        sums = [np.zeros([values.shape[a] if a in k else 1 for a in range(rank)]) for k in kept]
+        counts = [np.zeros_like(s) for s in sums]
+        for lead, chunk in _leading(values):
+            with np.errstate(all="ignore"):
+                squares = np.abs(_float64(chunk))
+                squares *= squares
+            finite = np.isfinite(squares)
+            complete = bool(finite.all())
+            if not complete:
+                squares[~finite] = 0
+            for keep, total, count in zip(kept, sums, counts, strict=True):
+                over = tuple(a for a in range(rank) if a not in keep)
+                to = (lead,) if 0 in keep else ()
+                total[to] += squares.sum(axis=over, keepdims=True)
+                if complete:
+                    count[to] += math.prod(chunk.shape[a] for a in over)
+                else:
+                    count[to] += finite.sum(axis=over, keepdims=True)
+        for total, count in zip(sums, counts, strict=True):
+            # A slice with too few finite values says nothing of its own.
+            enough = count >= min(SLICE, values.size)
+            mean = np.divide(total, count, out=np.full_like(total, np.inf), where=enough & (count > 0))
+            self.parts.append(np.sqrt(mean))
+        whole = self.parts[0]
+        if not np.isfinite(whole).all():
+            finite_count = float(counts[0].sum())
+            whole[...] = math.sqrt(float(sums[0].sum()) / finite_count) if finite_count else 0.0
+        self._split()
+
+    def _split(self) -> None:
+        """Trailing axes whose joint size stays under `TRAILING`, and their share of the scale."""
+        rank = len(self.shape)
+        self._lead = rank
+        self._inner = 1
+        while self._lead and self._inner * self.shape[self._lead - 1] <= TRAILING:
+            self._lead -= 1
+            self._inner *= self.shape[self._lead]
+        fixed = [p for p in self.parts if all(n == 1 for n in p.shape[: self._lead])]
+        self._varying = [p for p in self.parts if any(n > 1 for n in p.shape[: self._lead])]
+        inner_shape = self.shape[self._lead :]
+        trailing = np.broadcast_to(np.inf, inner_shape)
+        for part in fixed:
+            trailing = np.minimum(trailing, part.reshape(part.shape[self._lead :]))
+        self._trailing = np.ascontiguousarray(trailing).reshape(-1)
+
+    def block(self, start: int, stop: int) -> np.ndarray:
+        """Scales of elements ``start`` to ``stop``, counted in C order."""
+        if not self.parts or stop <= start:
+            return np.zeros(max(stop - start, 0))
+        first, last = start // self._inner, -(-stop // self._inner)
+        result = np.broadcast_to(self._trailing, (last - first, self._inner))
+        inner_shape = self.shape[self._lead :]
+        if self._varying:
+            where = np.unravel_index(np.arange(first, last), self.shape[: self._lead])
+            for part in self._varying:
+                at = tuple(w if n > 1 else np.zeros_like(w) for w, n in zip(where, part.shape, strict=False))
+                rows = np.broadcast_to(part[at], (last - first, *inner_shape)) if at else part
+                result = np.minimum(result, rows.reshape(last - first, self._inner))
+        return result.reshape(-1)[start - first * self._inner : stop - first * self._inner]
+
+    @property
+    def smallest(self) -> float:
+        """The smallest scale of all elements."""
+        return min((float(p.min()) for p in self.parts), default=0.0)
+
+
+def _leading(values: np.ndarray, limit: int = 1 << 18) -> Iterable[tuple[slice, np.ndarray]]:
+    """The tensor in pieces along its first axis, of about ``limit`` elements each."""
+    if not values.ndim:
+        yield slice(None), values
+        return
+    rows = max(1, limit * values.shape[0] // values.size)
+    for start in range(0, values.shape[0], rows):
+        yield slice(start, start + rows), values[start : start + rows]
+
+
+def _float64(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)
+
+
+EXACT = Tolerance(0.0, 0.0, source="auto")
+"""For integer, bool and string outputs."""
+
+
+def user(rtol: float | None, atol: float | None) -> Tolerance | None:
+    """The user's tolerance; None where neither number is given.
+
+    Raises:
+        UsageError: One of the two is missing, negative or NaN.
+    """
+    if rtol is None and atol is None:
+        return None
+    if rtol is None or atol is None:
+        given, missing = ("rtol", "atol") if atol is None else ("atol", "rtol")
+        raise UsageError(f"{given} is given without {missing}: give both (|c - r| <= atol + rtol |r|), or neither.")
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if not value >= 0:
+            raise UsageError(f"{name} is {value}; it must be 0 or more.")
+    return Tolerance(float(rtol), float(atol))
+
+
+def automatic(
+    index: GraphIndex,
+    output: str,
+    formats: Sequence[NumberFormat],
+    dtype: np.dtype | None = None,
+    *,
+    groups: Sequence[Any] | None = None,
+    depths: dict[str, int] | None = None,
+) -> Tolerance:
+    """The tolerance that the arithmetic explains.
+
+    Args:
+        index: The reference's graph.
+        output: The tensor to compare.
+        formats: The coarsest format of each runner in play.
+        dtype: The output's dtype; None means the one that the graph declares, FP32 where it declares none.
+        groups: What rounds once (`depth`).
+        depths: What `depths` gave for the graph, when many tensors are asked for.
+    """
+    if dtype is None:
+        spec = index.specs.get(output)
+        dtype = np.dtype(np.float32) if spec is None else spec.dtype
+    dtype = np.dtype(dtype)
+    if not is_float(dtype):
+        return EXACT
+    layers = max(1, depth(index, output, groups) if depths is None else depths.get(output, 1))
+    return rule(formats, dtype, layers)
+
+
+def rule(formats: Sequence[NumberFormat], dtype: np.dtype, depth: int) -> Tolerance:
+    """The automatic tolerance for an output of ``dtype`` behind ``depth`` layers computed in ``formats``."""
+    stored = _stored(dtype)
+    coarsest = stored if not formats or stored.u >= min(f.u for f in formats) else formats[0]
+    for f in formats:
+        coarsest = coarser(coarsest, f)
+    if coarsest.is_integer:
+        reason = f"{coarsest} rounds by a scale that only calibration knows"
+        return Tolerance(0, 0, "auto", scaled=True, decidable=False, reason=reason, depth=depth, format=coarsest.name)
+    t = max(FACTOR * coarsest.u * math.sqrt(depth), ULPS * 2 * stored.u)
+    reason = ""
+    if coarsest.name in ("e4m3", "e5m2"):
+        reason = f"{coarsest} is too coarse for its arithmetic to tell right from wrong"
+    elif t > DECIDABLE:
+        reason = f"{coarsest} over {depth} layers explains errors of {t:.0%}, which tells nothing"
+    floor = 2 * coarsest.smallest_subnormal
+    return Tolerance(t, t, "auto", True, floor, not reason, reason, depth, coarsest.name)
+
+
+def _stored(dtype: np.dtype) -> NumberFormat:
+    if dtype.kind == "c":
+        dtype = np.dtype(f"f{dtype.itemsize // 2}")
+    if dtype.name in BY_DTYPE:
+        return BY_DTYPE[dtype.name]
+    return BY_DTYPE["float8_e5m2" if "e5m2" in dtype.name else "float8_e4m3fn"]
+
+
+# fmt: off
+EXACT_OPS = frozenset({
+    "Abs", "ArgMax", "ArgMin", "BitShift", "Ceil", "Clip", "Compress", "Concat", "Constant", "ConstantOfShape",
+    "DepthToSpace", "Dropout", "Expand", "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "GlobalMaxPool",
+    "Identity", "Max", "MaxPool", "MaxUnpool", "Min", "Neg", "NonMaxSuppression", "NonZero", "OneHot", "Pad", "Range",
+    "ReduceMax", "ReduceMin", "Relu", "Reshape", "ReverseSequence", "Round", "Scatter", "ScatterElements", "ScatterND",
+    "Shape", "Sign", "Size", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "TopK", "Transpose", "Trilu",
+    "Unique", "Unsqueeze", "Where",
+})
+"""Operators that move, choose or flip values but do not round them."""
+# fmt: on
+
+RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+UNKNOWN_STEPS = 32
+"""Steps of a loop or sequence whose length the graph does not tell."""
+
+
+def depth(index: GraphIndex, output: str, groups: Sequence[Any] | None = None) -> int:
+    """The number of layers that round on the longest path from an input to ``output``.
+
+    Args:
+        groups: Fused groups (`graph.fusion.fused_groups`), each of which rounds once, as the target's kernels do. None
+            counts every node that rounds by itself.
+    """
+    return depths(index, groups).get(output, 0)
+
+
+def depths(index: GraphIndex, groups: Sequence[Any] | None = None) -> dict[str, int]:
+    """`depth` of every tensor of the graph."""
+    owner: dict[int, int] = {p: -1 - number for number, group in enumerate(groups or ()) for p in group.nodes}
+    entered: dict[int, int] = {}  # by group: the greatest depth among what it reads from outside, so far
+    rounded: dict[int, int] = {}  # by group: how often it has rounded, so far
+    varying = set(index.inputs)
+    known: dict[str, int] = {}
+    for position, node in enumerate(index.nodes):
+        group = owner.get(position, position)
+        read = index.reads[position]
+        if not varying.isdisjoint(read) or not read:
+            varying.update(node.output)
+        else:
+            continue  # the same for every input: folded before anything runs
+        outside = [
+            known.get(n, 0) for n in read if group != owner.get(index.producer.get(n, -1), index.producer.get(n))
+        ]
+        entered[group] = max([entered.get(group, 0), *outside])
+        rounded[group] = max(rounded.get(group, 0), _roundings(index, position))
+        for name in node.output:
+            if name:
+                known[name] = entered[group] + rounded[group]
+    return known
+
+
+def _roundings(index: GraphIndex, position: int) -> int:
+    """How often a node rounds a value on its way through."""
+    node = index.nodes[position]
+    spec = index.specs.get(node.output[0]) if node.output else None
+    if spec is not None and not is_float(spec.dtype):
+        return 0
+    if node.op_type in RECURRENT:
+        return _steps(index, node, attribute(node, "layout", 0))
+    if node.op_type == "Loop":
+        trips = index.constant(node.input[0]) if node.input[0] else None
+        return _body(node) * (int(trips.reshape(-1)[0]) if trips is not None and trips.size else UNKNOWN_STEPS)
+    if node.op_type == "Scan":
+        return _body(node) * UNKNOWN_STEPS
+    if node.op_type == "If":
+        return _body(node)
+    return _rounds_once(node)
+
+
+def _rounds_once(node: onnx.NodeProto) -> int:
+    if node.domain not in ("", "ai.onnx"):
+        return 1
+    if node.op_type in ("Cast", "CastLike"):
+        return int(attribute(node, "to", 0) not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE))
+    return int(node.op_type not in EXACT_OPS)
+
+
+def _steps(index: GraphIndex, node: onnx.NodeProto, layout: object) -> int:
+    """Length of the sequence that a recurrent layer walks along."""
+    spec = index.specs.get(node.input[0])
+    axis = 1 if layout == 1 else 0
+    length = spec.shape[axis] if spec is not None and spec.shape is not None and len(spec.shape) > axis else None
+    return length if isinstance(length, int) and length > 0 else UNKNOWN_STEPS
+
+
+def _body(node: onnx.NodeProto) -> int:
+    """Roundings on the longest path through a node's bodies."""
+    longest = 0
+    for body in subgraphs(node):
+        known: dict[str, int] = {}
+        for inner in body.node:
+            own = _body(inner) if inner.op_type in ("If", "Loop", "Scan") else _rounds_once(inner)
+            after = own + max((known.get(n, 0) for n in reads(inner)), default=0)
+            known.update(dict.fromkeys(inner.output, after))
+        longest = max([longest, *known.values()])
+    return longest
