@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,6 +47,8 @@ class Model:
         path: The ONNX file, if this model is that file unchanged; runtimes then open the file itself.
         folder: The folder that external weights are relative to.
         tf: The TensorFlow program, where the source is one.
+        root: Identifies the model that was loaded: a changed copy or a piece has the root of what it was made from.
+        derived: Whether this is a changed copy or a piece, made by `derive`.
     """
 
     def __init__(
@@ -56,12 +59,15 @@ class Model:
         path: Path | None = None,
         folder: Path | None = None,
         tf: TfGraph | None = None,
+        root: str | None = None,
     ) -> None:
         self._proto = proto
         self.source = source
         self.path = path
         self.folder = folder
         self.tf = tf
+        self.root = root or uuid.uuid4().hex
+        self.derived = root is not None
 
     def __repr__(self) -> str:
         return f"Model({self.source!r})"
@@ -101,7 +107,7 @@ class Model:
 
     def derive(self, proto: onnx.ModelProto) -> Model:
         """A changed copy or a piece: same source and weights folder, another graph."""
-        return Model(proto, source=self.source, folder=self.folder)
+        return Model(proto, source=self.source, folder=self.folder, root=self.root)
 
     def serialized(self) -> bytes:
         """The model as bytes, for runtimes that take it from memory. External weights stay external.
