@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import onnx
 
     from ..graph.model import Model
+    from .parties import Party
 
 _QUANTIZED = frozenset({
     "QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger",
@@ -50,3 +51,12 @@ def model_formats(model: Model) -> tuple[NumberFormat, ...]:
 
     walk(model.proto.graph)
     return tuple(sorted(found.values(), key=lambda f: -1.0 if f.is_integer else -f.u))
+
+
+def formats_in_play(*parties: Party) -> tuple[NumberFormat, ...]:
+    """The formats of each party's arithmetic and of each party's model, each once."""
+    found: dict[str, NumberFormat] = {}
+    for party in parties:
+        for number_format in (party.runner.arithmetic, *model_formats(party.model)):
+            found[number_format.name] = number_format
+    return tuple(found.values())

@@ -53,6 +53,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "layers": [_fields(layer, "candidate_node") for layer in report.layers],
         "culprits": [_fields(culprit, "candidate_node") for culprit in report.culprits],
         "warnings": list(report.warnings),
+        "saved": list(report.saved),
     }
 
 

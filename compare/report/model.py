@@ -187,6 +187,7 @@ class Report:
         outputs: One result for each output of each candidate.
         layers, culprits: What localizing found; empty if it was not asked for. Culprits come most guilty first.
         warnings: What the user should read, whatever the verdict.
+        saved: Files that hold worst samples.
     """
 
     reference: str
@@ -198,6 +199,7 @@ class Report:
     layers: tuple[LayerResult, ...] = ()
     culprits: tuple[Culprit, ...] = ()
     warnings: tuple[str, ...] = ()
+    saved: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:

@@ -1,0 +1,486 @@
+"""The comparator: runs the same samples on every runner and judges the candidates against the reference.
+
+Two ways through the same code. `Comparator.compare` streams: a sample's outputs are judged and dropped, statistics
+stay. `Comparator.run` keeps the outputs, for whoever wants to look at them, and `Comparator.compare_accuracy` judges
+them afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from ..graph.errors import DataError, LayerdiffError, RunnerError, UsageError
+from ..graph.model import Model, load
+from ..runners.base import Session, SessionInfo, ShapeRange, Workload
+from .context import Context, Settings
+from .formats import formats_in_play
+from .parties import Lineup, Party, line_up
+from .progress import SILENT, Progress
+from .report.model import DataInfo, ModelInfo, Report, RunnerResult
+from .results import MEMORY_LIMIT, RunResults
+from .verdict import Judge
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ..dataloaders.base import Sample, Samples, Source
+    from ..runners.base import Feed, Runner
+    from .report.model import OutputResult
+
+    ModelSource = str | os.PathLike[str] | onnx.ModelProto | Model
+    Data = Source | Iterable[Mapping[str, np.ndarray]]
+
+log = logging.getLogger("layerdiff")
+
+
+@dataclass
+class Run:
+    """Who ran, on what, and how it went: what `Comparator.run` finds beside the outputs.
+
+    Attributes:
+        lineup: Reference and candidates that ran, in the line-up that was left after failures.
+        failed: Runners that did not open.
+        sessions: What each session turned out to be, by name.
+        seconds: Time of opening and of all inferences, by name.
+        errors: Why a runner failed, by name.
+        samples_run: Samples that each runner finished, by name.
+    """
+
+    lineup: Lineup
+    asked: Lineup
+    samples: Samples
+    workload: Workload
+    sessions: dict[str, SessionInfo] = field(default_factory=dict)
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    samples_run: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def results(self) -> tuple[RunnerResult, ...]:
+        """One result for each runner that was asked for, the reference first."""
+        reference = self.lineup.reference
+        others = [p for p in (self.asked.reference, *self.asked.candidates) if p.name != reference.name]
+        return tuple(self._result(party) for party in (reference, *others))
+
+    def _result(self, party: Party) -> RunnerResult:
+        info = self.sessions.get(party.name, SessionInfo())
+        seconds = self.seconds.get(party.name, [])
+        return RunnerResult(
+            name=party.name,
+            options=info.options,
+            versions=info.versions,
+            open_seconds=seconds[0] if seconds else None,
+            infer_seconds=seconds[1] if len(seconds) > 1 else None,
+            notes=tuple(info.notes),
+            error=self.errors.get(party.name),
+        )
+
+
+class Comparator:
+    """Compares runners on a model, or two models on runners."""
+
+    def __init__(
+        self,
+        model: ModelSource | None = None,
+        runners: Sequence[Runner] = (),
+        *,
+        candidate_model: ModelSource | None = None,
+        data_loader: Data | None = None,
+        shapes: Mapping[str, ShapeRange] | None = None,
+        reference: str | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        tolerances: Mapping[str, tuple[float, float]] | None = None,
+        nan_equal: bool = False,
+        layers: Literal["guilty", "all"] | None = None,
+        memory: int | None = None,
+        inputs: Sequence[str] = (),
+        outputs: Sequence[str] = (),
+        progress: Progress = SILENT,
+    ) -> None:
+        """Takes the rules of the comparison; nothing is loaded yet.
+
+        Args:
+            model: What every runner opens that has no model of its own: a path, an ``onnx.ModelProto`` or a `Model`.
+            runners: At least two, or one and a ``candidate_model``.
+            candidate_model: A second model. The first is then the reference's alone.
+            data_loader: Where inputs come from: a `DataLoader`, `open_data`, or any iterable of dicts of arrays.
+                Random within the ranges that the graph implies, if not given.
+            shapes: Shape ranges of inputs, for runtimes that build for a range.
+            reference: Name of the runner to believe, instead of the most trusted.
+            rtol, atol: ``|candidate - reference| <= atol + rtol * |reference|``; both or neither. Automatic if not given.
+            tolerances: ``(rtol, atol)`` of single outputs, by name.
+            nan_equal: Whether NaN equals NaN.
+            layers: Whether to localize after the outputs were compared.
+            memory: Bytes for one piece when localizing.
+            inputs, outputs: Tensors that are inputs and outputs of a TensorFlow frozen graph.
+            progress: Told what is going on.
+
+        Raises:
+            UsageError: rtol without atol, or the reverse; a tolerance that is negative or not finite.
+        """
+        self.settings = Settings(rtol, atol, dict(tolerances or {}), nan_equal, memory, layers)
+        self._model = model
+        self._candidate_model = candidate_model
+        self._runners = tuple(runners)
+        self._data = data_loader
+        self._shapes = dict(shapes or {})
+        self._reference = reference
+        self._names = (tuple(inputs), tuple(outputs))
+        self._progress = progress
+        self.samples: Samples | None = None
+        """What was run, once it was: every pass over it gives the same bytes."""
+
+    def compare(self) -> Report:
+        """Runs every sample on every runner, keeps statistics alone, and localizes if that was asked for.
+
+        Raises:
+            UsageError: The call, the model or the data are wrong. A runner that fails is in the report.
+        """
+        lineup, samples, workload = self._prepare()
+        judge: Judge | None = None
+
+        def begin(run: Run) -> None:
+            nonlocal judge
+            judge = _judge(run, self.settings)
+
+        def take(party: Party, sample: int, outputs: dict[str, np.ndarray]) -> None:
+            assert judge is not None
+            judge.take(party.name, sample, outputs)
+
+        run = _execute(lineup, samples, workload, begin, take, self._progress)
+        report = _report(run, judge, self.settings)
+        if self.settings.layers is None or judge is None:
+            return report
+        from .layers import localize
+
+        alive = tuple(p for p in run.lineup.candidates if p.name not in run.errors)
+        if run.lineup.reference.name in run.errors or not alive:
+            return report
+        context = Context(
+            reference=run.lineup.reference,
+            candidates=alive,
+            samples=samples,
+            workload=workload,
+            formats=judge.formats,
+            settings=self.settings,
+            progress=self._progress,
+        )
+        return localize(context, report)
+
+    @staticmethod
+    def run(
+        runners: Sequence[Runner],
+        data_loader: Data | None = None,
+        *,
+        model: ModelSource | None = None,
+        memory: int = MEMORY_LIMIT,
+        reference: str | None = None,
+        progress: Progress = SILENT,
+    ) -> RunResults:
+        """Runs every sample on every runner and keeps the outputs.
+
+        Args:
+            runners: At least two; those without a model of their own open ``model``.
+            data_loader: See `Comparator`.
+            model: See `Comparator`.
+            memory: Bytes of outputs to hold in memory; what exceeds them is spilled to a temporary file.
+            reference: Name of the runner to believe, instead of the most trusted.
+            progress: Told what is going on.
+
+        Returns:
+            Outputs by runner and sample, for `compare_accuracy`.
+
+        Raises:
+            UsageError: The call, the models or the data are wrong.
+        """
+        comparator = Comparator(model, runners, data_loader=data_loader, reference=reference, progress=progress)
+        lineup, samples, workload = comparator._prepare()
+        results = RunResults(Run(lineup, lineup, samples, workload))
+        results.store.limit = memory
+
+        def take(party: Party, sample: int, outputs: dict[str, np.ndarray]) -> None:
+            results.add(party.name, outputs)
+
+        results.run = _execute(lineup, samples, workload, lambda run: None, take, progress)
+        return results
+
+    @staticmethod
+    def compare_accuracy(
+        run_results: RunResults,
+        *,
+        rtol: float | None = None,
+        atol: float | None = None,
+        tolerances: Mapping[str, tuple[float, float]] | None = None,
+        nan_equal: bool = False,
+    ) -> Report:
+        """Judges outputs that `run` kept. The report is true if every candidate agrees with the reference.
+
+        Args:
+            run_results: What `run` returned.
+            rtol, atol, tolerances, nan_equal: See `Comparator`.
+
+        Raises:
+            UsageError: The tolerances are wrong.
+        """
+        settings = Settings(rtol, atol, dict(tolerances or {}), nan_equal)
+        run = run_results.run
+        parties = (run.lineup.reference, *run.lineup.candidates)
+        judge = _judge(run, settings)
+        for sample in range(max(run.samples_run.values(), default=0)):
+            for party in parties:
+                outputs = run_results.outputs(party.name, sample)
+                if outputs is not None:
+                    judge.take(party.name, sample, outputs)
+        return _report(run, judge, settings)
+
+    # -- preparing ----------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> tuple[Lineup, Samples, Workload]:
+        """Loads the models, chooses the reference and binds the samples."""
+        if not self._runners:
+            line_up((), ())  # refuses, before anything is loaded
+        if len(self._runners) == 1 and self._candidate_model is None:
+            line_up(self._runners, [None])  # type: ignore[list-item]
+        models = self._load_models()
+        candidate_model = None
+        if self._candidate_model is not None:
+            candidate_model = self._load(self._candidate_model)
+        lineup = line_up(self._runners, models, candidate_model, self._reference)
+        reference = lineup.reference.model
+        for party in lineup.candidates:
+            check_inputs(reference, party.model)
+        self._check_names(lineup)
+        samples = self.samples = _bind(self._data, lineup, self._shapes)
+        return lineup, samples, Workload(samples=lambda: map(read_only, samples), shapes=self._shapes)
+
+    def _load(self, source: ModelSource) -> Model:
+        name = source.source if isinstance(source, Model) else str(source) if isinstance(source, (str, os.PathLike)) else "the model"
+        self._progress.stage(f"loading {name}")
+        inputs, outputs = self._names
+        return load(source, inputs=inputs, outputs=outputs)
+
+    def _load_models(self) -> list[Model]:
+        loaded: dict[str, Model] = {}
+        given: Model | None = None
+        models = []
+        for runner in self._runners:
+            if runner.model is not None:
+                path = os.path.abspath(runner.model)
+                if path not in loaded:
+                    loaded[path] = self._load(runner.model)
+                models.append(loaded[path])
+                continue
+            if self._model is None:
+                raise UsageError(f"{runner.name} has no model: give one to it or to the comparator.")
+            if given is None:
+                path = os.path.abspath(self._model) if isinstance(self._model, (str, os.PathLike)) else ""
+                given = loaded.get(path) or self._load(self._model)
+                loaded[path] = given
+            models.append(given)
+        return models
+
+    def _check_names(self, lineup: Lineup) -> None:
+        known = {spec.name for p in (lineup.reference, *lineup.candidates) for spec in p.model.outputs}
+        for name in self.settings.tolerances:
+            if name not in known:
+                raise UsageError(f"--tolerance {name}: no such output; there are: {', '.join(sorted(known))}.")
+        inputs = {spec.name for spec in lineup.reference.model.inputs}
+        for name in self._shapes:
+            if name not in inputs:
+                raise UsageError(f"--shape {name}: no such input; there are: {', '.join(sorted(inputs))}.")
+
+
+def check_inputs(reference: Model, candidate: Model) -> None:
+    """Whether samples for the reference's model fit the candidate's.
+
+    Raises:
+        UsageError: It wants an input that the reference's model does not have, or of another dtype or shape.
+    """
+    if candidate is reference:
+        return
+    known = {spec.name: spec for spec in reference.inputs}
+    for spec in candidate.inputs:
+        if spec.name not in known:
+            raise UsageError(
+                f"{candidate.source}: input {spec.name!r} is not an input of {reference.source}, "
+                f"which has: {', '.join(known) or 'none'}."
+            )
+        other = known[spec.name]
+        clash = spec.dtype != other.dtype
+        if spec.shape is not None and other.shape is not None:
+            clash |= len(spec.shape) != len(other.shape)
+            clash |= any(
+                isinstance(a, int) and isinstance(b, int) and a != b
+                for a, b in zip(spec.shape, other.shape, strict=False)
+            )
+        if clash:
+            raise UsageError(f"{candidate.source} takes {spec}, but {reference.source} takes {other}.")
+
+
+def read_only(sample: Sample) -> dict[str, np.ndarray]:
+    """A sample that no runner can change for the next one."""
+    result = {}
+    for name, value in sample.items():
+        array = np.asarray(value)
+        if array.flags.writeable:
+            array = array.view()
+            array.flags.writeable = False
+        result[name] = array
+    return result
+
+
+def _bind(data: Data | None, lineup: Lineup, shapes: Mapping[str, ShapeRange]) -> Samples:
+    from ..dataloaders import DataLoader, as_source
+    from ..dataloaders.base import Source
+
+    model = lineup.reference.model
+    if data is None:
+        data = DataLoader(shapes={name: shape.opt for name, shape in shapes.items()})
+    source = data if isinstance(data, Source) else as_source(data)
+    samples = source.bind(model)
+    if not len(samples):
+        raise DataError("the data hold no sample: nothing can be compared.")
+    return samples
+
+
+# -- running ----------------------------------------------------------------------------------------------------------
+
+
+def _execute(
+    lineup: Lineup,
+    samples: Samples,
+    workload: Workload,
+    begin: Callable[[Run], None],
+    take: Callable[[Party, int, dict[str, np.ndarray]], None],
+    progress: Progress,
+) -> Run:
+    """Opens every session once and streams the samples through all of them.
+
+    A runner that fails is noted and left out; the others go on as long as a pair is left.
+    """
+    run = Run(lineup, lineup, samples, workload)
+    with ExitStack() as stack:
+        sessions = _open_all(run, stack, progress)
+        remaining = lineup.without([p for p in _parties(lineup) if p.name in run.errors])
+        if remaining is None:
+            return run
+        if remaining.reference is not lineup.reference:
+            run.warnings.append(f"{lineup.reference.name} failed; {remaining.reference.name} is the reference instead.")
+        run.lineup = remaining
+        begin(run)
+        progress.stage(f"running {len(samples)} samples on {len(sessions)} runners")
+        for number, sample in enumerate(_checked(samples)):
+            _run_sample(run, sessions, number, sample, take)
+            if remaining.reference.name in run.errors or all(p.name in run.errors for p in remaining.candidates):
+                break
+            progress.advance(number + 1, len(samples))
+    return run
+
+
+def _parties(lineup: Lineup) -> tuple[Party, ...]:
+    return (lineup.reference, *lineup.candidates)
+
+
+def _open_all(run: Run, stack: ExitStack, progress: Progress) -> dict[str, Session]:
+    sessions: dict[str, Session] = {}
+    for party in _parties(run.lineup):
+        progress.stage(f"{party.name}: opening")
+        start = time.perf_counter()
+        try:
+            session = party.runner.open(
+                party.model,
+                workload=run.workload,
+                progress=lambda text, name=party.name: progress.stage(f"{name}: {text}"),  # type: ignore[misc]
+            )
+        except Exception as error:
+            run.errors[party.name] = _reason(error)
+            continue
+        sessions[party.name] = stack.enter_context(session)
+        run.seconds[party.name] = [time.perf_counter() - start, 0.0]
+        run.sessions[party.name] = session.info
+        run.samples_run[party.name] = 0
+    return sessions
+
+
+def _run_sample(
+    run: Run,
+    sessions: Mapping[str, Session],
+    number: int,
+    sample: Feed,
+    take: Callable[[Party, int, dict[str, np.ndarray]], None],
+) -> None:
+    """One sample through the reference, then through every candidate that is still there."""
+    for party in _parties(run.lineup):
+        if party.name in run.errors:
+            continue
+        session = sessions[party.name]
+        wanted = {spec.name for spec in session.inputs}
+        feed = {name: array for name, array in sample.items() if name in wanted}
+        start = time.perf_counter()
+        try:
+            outputs = session.infer(feed)
+        except Exception as error:
+            run.errors[party.name] = f"sample {number}: {_reason(error)}"
+            if party is run.lineup.reference:
+                return
+            continue
+        run.seconds[party.name][1] += time.perf_counter() - start
+        run.samples_run[party.name] += 1
+        take(party, number, outputs)
+
+
+def _checked(samples: Samples) -> Iterator[dict[str, np.ndarray]]:
+    for sample in samples:
+        yield read_only(sample)
+
+
+def _reason(error: Exception) -> str:
+    """Why a runner failed, in at most two lines. Wrong usage is not a failure and goes on up."""
+    log.debug("a runner failed", exc_info=error)
+    if isinstance(error, LayerdiffError) and not isinstance(error, RunnerError):
+        raise error
+    text = "\n".join(str(error).strip().splitlines()[:2])
+    return text if isinstance(error, RunnerError) else f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+# -- reporting --------------------------------------------------------------------------------------------------------
+
+
+def _judge(run: Run, settings: Settings) -> Judge:
+    reference = run.lineup.reference
+    formats = {p.name: formats_in_play(reference, p) for p in run.lineup.candidates}
+    return Judge(run.lineup, formats, settings)
+
+
+def _report(run: Run, judge: Judge | None, settings: Settings) -> Report:
+    reference = run.lineup.reference
+    done = run.samples_run.get(reference.name, 0)
+    outputs: tuple[OutputResult, ...] = ()
+    warnings = list(run.warnings)
+    if judge is not None:
+        outputs = judge.results(total=len(run.samples), run=run.samples_run)
+        warnings += judge.warnings
+    warnings += run.samples.notes
+    second = next((p.model for p in run.asked.candidates if p.model is not reference.model), None)
+    return Report(
+        reference=reference.name,
+        model=_model_info(reference.model),
+        candidate_model=None if second is None else _model_info(second),
+        data=DataInfo(done, run.samples.seed, run.samples.description, run.samples.representative),
+        runners=run.results(),
+        outputs=outputs,
+        warnings=tuple(warnings),
+    )
+
+
+def _model_info(model: Model) -> ModelInfo:
+    return ModelInfo(model.source, len(model.proto.graph.node), lambda: model.sha256)
