@@ -1,0 +1,489 @@
+"""From an ONNX model to a serialized engine: parse, configure, build, and name the node when that fails."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...graph.errors import BuildError, DataError, RunnerError, UsageError
+from ..base import Feed, ShapeRange
+from . import cuda
+from .calibrate import make_calibrator
+from .log import failed_node, log_of, reason, weight_notes
+from .plan import Plan
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+    from ...graph.model import Model
+    from ..trt import TrtRunner
+    from .versions import Library
+
+Progress = Callable[[str], None]
+
+TIMING_CACHES: dict[str, bytes] = {}
+"""Serialized timing caches of this process by file name (or version and GPU): what builds and pieces share."""
+
+CALIBRATION_CACHES: dict[str, bytes] = {}
+"""Calibration caches by root model, calibrator and version: pieces reuse what was measured on the whole model."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A serialized engine and how it came about.
+
+    Attributes:
+        engine: The plan, as TensorRT serialized it.
+        parsed: Layers of the parsed network, constants included.
+        computing: Layers of the parsed network without constants and shape arithmetic.
+        seconds: Time of the build alone.
+        profile: Input name -> (min, opt, max) where the shape is dynamic.
+        notes: What the user should know.
+    """
+
+    engine: bytes
+    parsed: int
+    computing: int
+    seconds: float
+    profile: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def build(
+    model: Model,
+    runner: TrtRunner,
+    plan: Plan,
+    library: Library,
+    *,
+    fetch: Sequence[str],
+    samples: Callable[[], Iterable[Feed]] | None,
+    shapes: Mapping[str, ShapeRange],
+    progress: Progress,
+) -> Built:
+    """Builds an engine for ``model``.
+
+    Args:
+        model: The network, already in the types that ``plan`` wants.
+        runner: The configuration.
+        plan: What it means for this version.
+        library: The installed TensorRT.
+        fetch: Inner tensors to mark as outputs.
+        samples: Samples for profiles and calibration.
+        shapes: Shape ranges of inputs.
+        progress: Told what is being done.
+
+    Raises:
+        BuildError: TensorRT refuses the network; the message names the ONNX node.
+        UsageError: A shape range contradicts the model, or shapes are missing.
+    """
+    trt, log = library.trt, log_of(library.trt)
+    log.begin()
+    trt.init_libnvinfer_plugins(log, "")
+    progress("parsing the network")
+    builder = trt.Builder(log)
+    network = builder.create_network(_network_flags(plan, library))
+    parser = trt.OnnxParser(network, log)
+    names = parse(parser, model, library)
+    parsed, computing = network.num_layers, _computing(network, trt)
+    _mark(network, fetch, library)
+    if runner.debug_tensors:
+        network.mark_unfused_tensors_as_debug_tensors()
+
+    config = builder.create_builder_config()
+    _configure(config, runner, plan, library)
+    if runner.keep_fp32 and plan.flags and not plan.strongly_typed:
+        _pin(network, runner.keep_fp32, trt)
+    profile, used = _profile(builder, network, samples, shapes)
+    if profile is not None:
+        config.add_optimization_profile(profile)
+    key = timing_key(runner, library)
+    if key:
+        _load_timing(config, runner, key)
+    elif runner.timing_cache == "off":
+        config.set_flag(trt.BuilderFlag.DISABLE_TIMING_CACHE)
+    calibrator, notes = None, []
+    if plan.calibrator and not _quantized_already(model):
+        progress("calibrating")
+        calibrator, cache_key = _calibrator(model, runner, plan, library, network, samples)
+        config.int8_calibrator = calibrator
+        if profile is not None:
+            config.set_calibration_profile(_calibration_profile(builder, network, samples, used))
+
+    progress("building the engine")
+    if library.has("progress"):
+        config.progress_monitor = monitor(trt, progress)
+    start = time.perf_counter()
+    try:
+        plan_bytes = builder.build_serialized_network(network, config)
+    finally:
+        if calibrator is not None:
+            calibrator.close()
+    seconds = time.perf_counter() - start
+    if calibrator is not None and calibrator.error is not None:
+        raise calibrator.error
+    if plan_bytes is None:
+        raise BuildError(_why(model, library, list(log.errors), names))
+    if calibrator is not None:
+        notes += _keep_calibration(calibrator, runner, cache_key)
+    if key:
+        _save_timing(config, runner, key)
+    notes += weight_notes(list(log.warnings))
+    return Built(bytes(plan_bytes), parsed, computing, seconds, used, tuple(notes))
+
+
+# --- the network ------------------------------------------------------------------------------------------------------
+
+
+def _network_flags(plan: Plan, library: Library) -> int:
+    creation = library.trt.NetworkDefinitionCreationFlag
+    flags = 0
+    if library.has("explicit-batch"):
+        flags |= 1 << int(creation.EXPLICIT_BATCH)
+    if plan.strongly_typed:
+        flags |= 1 << int(creation.STRONGLY_TYPED)
+    return flags
+
+
+def named(model: Model) -> onnx.ModelProto:
+    """The model's graph with a unique name on every node; the graph itself if it has them."""
+    names = model.index.names
+    if all(node.name == name for node, name in zip(model.proto.graph.node, names, strict=True)):
+        return model.proto
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model.proto)
+    for node, name in zip(copy.graph.node, names, strict=True):
+        node.name = name
+    return copy
+
+
+def parse(parser: Any, model: Model, library: Library) -> list[str]:
+    """Parses ``model`` into the parser's network and returns the node names TensorRT will speak of.
+
+    Raises:
+        BuildError: An operator, an attribute or a type is not supported; names the node.
+    """
+    proto = named(model)
+    if proto is model.proto and model.path is not None:
+        good = parser.parse_from_file(os.fspath(model.path.resolve()))
+    else:
+        # External weights are found relative to the path given here, which need not exist.
+        path = (model.folder or Path()).resolve() / "model.onnx"
+        good = parser.parse(model.derive(proto).serialized(), os.fspath(path))
+    names = model.index.names
+    if not good:
+        raise BuildError(_parser_failure(parser, model, names, library))
+    return names
+
+
+def _parser_failure(parser: Any, model: Model, names: list[str], library: Library) -> str:
+    errors = [parser.get_error(i) for i in range(parser.num_errors)]
+    if not errors:
+        return f"{library} cannot parse {model.source}: {reason(list(log_of(library.trt).errors))}."
+    error = errors[0]
+    position = error.node()
+    text = str(error.desc()).strip().splitlines()
+    where = f"{model.source}"
+    if 0 <= position < len(names):
+        where = f"node {names[position]!r} ({model.index.nodes[position].op_type}) of {model.source}"
+    return f"{library} cannot parse {where}: {(text[0] if text else 'no reason given')[:400].rstrip('.')}."
+
+
+def _layers(network: Any) -> list[Any]:
+    return [network.get_layer(i) for i in range(network.num_layers)]
+
+
+def _computing(network: Any, trt: Any) -> int:
+    kinds = trt.LayerType
+    passive = {kinds.CONSTANT, kinds.SHAPE}
+    return sum(layer.type not in passive for layer in _layers(network))
+
+
+def _mark(network: Any, fetch: Sequence[str], library: Library) -> None:
+    outputs = {network.get_output(i).name for i in range(network.num_outputs)}
+    wanted = [name for name in fetch if name not in outputs]
+    if not wanted:
+        return
+    tensors = {}
+    for layer in _layers(network):
+        for i in range(layer.num_outputs):
+            tensor = layer.get_output(i)
+            tensors[tensor.name] = tensor
+    missing = [name for name in wanted if name not in tensors]
+    if missing:
+        raise RunnerError(f"{library} has no tensor {missing[0]!r}: it was folded away when the network was parsed.")
+    for name in wanted:
+        network.mark_output(tensors[name])
+
+
+def _pin(network: Any, keep: Sequence[str], trt: Any) -> None:
+    """Keeps the layers of the ONNX nodes ``keep`` in FP32 (with OBEY_PRECISION_CONSTRAINTS)."""
+    from .inspector import onnx_nodes
+
+    wanted = set(keep)
+    floats = {trt.DataType.FLOAT, trt.DataType.HALF}
+    for layer in _layers(network):
+        nodes = set(onnx_nodes(getattr(layer, "metadata", "") or "")) or {layer.name}
+        if not nodes & wanted or layer.type in (trt.LayerType.CONSTANT, trt.LayerType.SHAPE):
+            continue
+        outputs = [layer.get_output(i) for i in range(layer.num_outputs)]
+        if any(o.dtype not in floats or o.is_shape_tensor for o in outputs):
+            continue
+        layer.precision = trt.DataType.FLOAT
+        for i in range(layer.num_outputs):
+            layer.set_output_type(i, trt.DataType.FLOAT)
+
+
+# --- the configuration ------------------------------------------------------------------------------------------------
+
+
+def _configure(config: Any, runner: TrtRunner, plan: Plan, library: Library) -> None:
+    trt = library.trt
+    if "TF32" not in plan.flags:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    for flag in plan.flags:
+        config.set_flag(getattr(trt.BuilderFlag, flag))
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if runner.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, runner.workspace)
+    if runner.optimization_level is not None:
+        config.builder_optimization_level = runner.optimization_level
+    if runner.tactic_sources is not None:
+        sources = 0
+        for name in runner.tactics:
+            member = getattr(trt.TacticSource, name, None)
+            if member is None:
+                known = ", ".join(sorted(m for m in vars(trt.TacticSource) if m.isupper())).lower()
+                raise UsageError(f"--tactic-sources {name.lower()}: {library} has {known}.")
+            sources |= 1 << int(member)
+        config.set_tactic_sources(sources)
+
+
+def monitor(trt: Any, progress: Progress) -> Any:
+    """Tells ``progress`` how far the outermost phase of a build is."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+            self._told = -1
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if not parent_phase:
+                self._steps[phase_name] = num_steps
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            total = self._steps.get(phase_name)
+            if total:
+                percent = 100 * (step + 1) // total
+                if percent >= self._told + 5:
+                    self._told = percent
+                    progress(f"building the engine ({percent} %)")
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._steps.pop(phase_name, None)
+
+    return Monitor()
+
+
+# --- shapes -----------------------------------------------------------------------------------------------------------
+
+
+def _inputs(network: Any) -> list[Any]:
+    return [network.get_input(i) for i in range(network.num_inputs)]
+
+
+def _dims(tensor: Any) -> tuple[int, ...]:
+    return tuple(int(d) for d in tensor.shape)
+
+
+def _shape_text(shape: Sequence[int]) -> str:
+    return "x".join("?" if d < 0 else str(d) for d in shape) or "scalar"
+
+
+def _profile(
+    builder: Any,
+    network: Any,
+    samples: Callable[[], Iterable[Feed]] | None,
+    shapes: Mapping[str, ShapeRange],
+) -> tuple[Any, dict[str, tuple[tuple[int, ...], ...]]]:
+    """The optimization profile that inputs with dynamic shapes, or with values that are shapes, need."""
+    dynamic = [t for t in _inputs(network) if min(_dims(t), default=0) < 0]
+    values = [t for t in _inputs(network) if t.is_shape_tensor]
+    for tensor in _inputs(network):
+        asked = shapes.get(tensor.name)
+        if asked is not None:
+            _check_range(tensor.name, _dims(tensor), asked)
+    if not dynamic and not values:
+        return None, {}
+    unknown = [t for t in dynamic if t.name not in shapes]
+    seen: dict[str, list[tuple[int, ...]]] = {}
+    inside: dict[str, list[np.ndarray]] = {}
+    if unknown or values:
+        if samples is None:
+            raise UsageError(
+                f"{(unknown or values)[0].name} has a dynamic shape: give the shapes to build for with --shape."
+            )
+        for sample in samples():
+            for tensor in unknown:
+                seen.setdefault(tensor.name, []).append(tuple(sample[tensor.name].shape))
+            for tensor in values:
+                inside.setdefault(tensor.name, []).append(sample[tensor.name].reshape(-1))
+    profile = builder.create_optimization_profile()
+    used: dict[str, tuple[tuple[int, ...], ...]] = {}
+    for tensor in dynamic:
+        if tensor.name in shapes:
+            asked = shapes[tensor.name]
+            triple: tuple[tuple[int, ...], ...] = (asked.min, asked.opt, asked.max)
+        else:
+            found = seen[tensor.name]
+            triple = (tuple(map(min, zip(*found))), found[0], tuple(map(max, zip(*found))))  # noqa: B905
+        used[tensor.name] = triple
+        profile.set_shape(tensor.name, *triple)
+    for tensor in values:
+        found_values = inside[tensor.name]
+        low, high = ([int(f(v[i] for v in found_values)) for i in range(len(found_values[0]))] for f in (min, max))
+        profile.set_shape_input(tensor.name, low, [int(v) for v in found_values[0]], high)
+    return profile, used
+
+
+def _check_range(name: str, dims: tuple[int, ...], asked: ShapeRange) -> None:
+    for shape in (asked.min, asked.opt, asked.max):
+        if len(shape) != len(dims) or any(d >= 0 and d != s for d, s in zip(dims, shape, strict=True)):
+            raise UsageError(
+                f"--shape {name}:{_shape_text(shape)} contradicts the model: {name} is {_shape_text(dims)}."
+            )
+    if not all(a <= b <= c for a, b, c in zip(asked.min, asked.opt, asked.max, strict=True)):
+        raise UsageError(f"--shape {name}: min <= opt <= max does not hold in every dimension.")
+
+
+def _calibration_profile(
+    builder: Any, network: Any, samples: Any, used: Mapping[str, tuple[tuple[int, ...], ...]]
+) -> Any:
+    """TensorRT calibrates at one shape: that of the first sample, else of each input's optimum."""
+    first: Feed = next(iter(samples()), {}) if samples is not None else {}
+    profile = builder.create_optimization_profile()
+    for tensor in _inputs(network):
+        if tensor.name in used:
+            shape = tuple(first[tensor.name].shape) if tensor.name in first else used[tensor.name][1]
+            profile.set_shape(tensor.name, shape, shape, shape)
+    return profile
+
+
+# --- caches -----------------------------------------------------------------------------------------------------------
+
+
+def timing_key(runner: TrtRunner, library: Library) -> str:
+    """Where this runner's timing cache is kept in `TIMING_CACHES`; empty when it is off."""
+    if runner.timing_cache == "off":
+        return ""
+    if runner.timing_cache:
+        return os.path.abspath(runner.timing_cache)
+    return f"{library.trt.__version__} {cuda.gpu()}"
+
+
+def _load_timing(config: Any, runner: TrtRunner, key: str) -> None:
+    data = TIMING_CACHES.get(key, b"")
+    if not data and runner.timing_cache:
+        file = Path(runner.timing_cache)
+        data = file.read_bytes() if file.is_file() else b""
+    cache = config.create_timing_cache(data)
+    # A cache of another version or GPU is refused here (no mismatch is ignored): begin with an empty one then.
+    if cache is None or not config.set_timing_cache(cache, False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+
+
+def _save_timing(config: Any, runner: TrtRunner, key: str) -> None:
+    cache = config.get_timing_cache()
+    if cache is None:
+        return
+    data = bytes(cache.serialize())
+    if data == TIMING_CACHES.get(key):
+        return
+    TIMING_CACHES[key] = data
+    if runner.timing_cache:
+        write_file(Path(runner.timing_cache), data, "timing cache")
+
+
+def write_file(path: Path, data: bytes, what: str) -> None:
+    """Writes a file whole or not at all.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path}: the {what} cannot be written: {error.strerror}.") from error
+
+
+def _quantized_already(model: Model) -> bool:
+    return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.index.nodes)
+
+
+def _calibrator(
+    model: Model, runner: TrtRunner, plan: Plan, library: Library, network: Any, samples: Any
+) -> tuple[Any, str]:
+    from .session import dtype_of
+
+    assert plan.calibrator is not None
+    key = f"{model.root} {plan.calibrator} {library.trt.__version__}"
+    cache = None
+    if runner.calibration_cache:
+        file = Path(runner.calibration_cache)
+        cache = file.read_bytes() if file.is_file() else None
+        key += f" {file.resolve()}"
+    if cache is None and model.derived:
+        cache = CALIBRATION_CACHES.get(key)
+    dtypes = {t.name: dtype_of(t.dtype) for t in _inputs(network)}
+    if cache is None and samples is None:
+        raise UsageError("--int8 needs samples to calibrate on, or a calibration cache (--calibration-cache FILE).")
+    if cache is None:
+        assert samples is not None
+        first = next(iter(samples()), None)
+        if first is None or any(name not in first for name in dtypes):
+            raise DataError("--int8: the samples lack an input of this network; it cannot be calibrated on them.")
+    return make_calibrator(library, plan.calibrator, samples, dtypes, cuda.runtime(), cache), key
+
+
+def _keep_calibration(calibrator: Any, runner: TrtRunner, key: str) -> list[str]:
+    if calibrator.measured is None:
+        return []
+    CALIBRATION_CACHES[key] = calibrator.measured
+    if runner.calibration_cache:
+        write_file(Path(runner.calibration_cache), calibrator.measured, "calibration cache")
+    notes = []
+    if calibrator.skipped:
+        notes.append(f"TensorRT calibrates at one shape: {calibrator.skipped} samples of another shape were left out.")
+    return notes
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def _why(model: Model, library: Library, errors: list[str], names: Sequence[str]) -> str:
+    node = failed_node(errors)
+    what = f"{library} cannot build {model.source}"
+    if node:
+        inside = [n for n in names if n == node]
+        if not inside:  # a fused layer: name the ONNX nodes it is made of
+            inside = [n for n in names if n and n in node]
+            inside = [n for n in inside if not any(n != other and n in other for other in inside)]
+        place = inside[0] if len(inside) == 1 else node
+        what = f"{library} cannot build node {place!r} of {model.source}"
+    return f"{what}: {reason(errors)}."
+
+
+def fingerprint(model: Model) -> str:
+    """Short hash of a model's graph, by which a saved engine knows the network it was built from."""
+    return hashlib.sha256(model.sha256.encode()).hexdigest()[:16]

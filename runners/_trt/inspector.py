@@ -1,0 +1,144 @@
+"""What an engine is made of: its layers, with the ONNX nodes that each was fused from.
+
+The engine inspector writes JSON, of which 8.6 leaves control characters raw (0x1e between the ONNX nodes of a fused
+layer, 0x1f after it): read with ``strict=False``.
+
+**What is counted.** TensorRT's own number of layers holds constants, and reformats that change a tensor's layout. Here
+
+- *parsed layers*: layers of the network after parsing, without constants and shape queries;
+- *engine layers*: layers of the engine without constants, reformats and copies of whole tensors (no-ops).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ...graph.model import Model
+
+_ONNX = re.compile(r"\[ONNX Layer: ([^\]\x1e\x1f]*(?:\][^\]\x1e\x1f\[]+)*)\]")
+_FORMAT = re.compile(r"\b(FP32|FP16|BF16|FP8|INT8|INT32|INT64|INT4|BOOL|UINT8|Float|Half|Int8|Int32)\b")
+_LONG = {"Float": "FP32", "Half": "FP16", "Int8": "INT8", "Int32": "INT32"}
+_PASSIVE = ("constant", "reformat", "noop", "no-op", "signal", "wait")
+
+
+@dataclass(frozen=True)
+class EngineTensor:
+    """A tensor at a layer's border: name, shape and format as TensorRT words it (``Row major linear FP16 format``)."""
+
+    name: str
+    shape: tuple[int, ...]
+    format: str
+
+    @property
+    def precision(self) -> str:
+        """``FP32``, ``FP16``, ``INT8``, ... read off the format; empty if it names none."""
+        found = re.search(
+            r"\b(FP32|FP16|BF16|FP8|INT8|INT32|INT64|INT4|BOOL|UINT8|Float|Half|Int8|Int32)\b", self.format
+        )
+        if not found:
+            return ""
+        return {"Float": "FP32", "Half": "FP16", "Int8": "INT8", "Int32": "INT32"}.get(found.group(1), found.group(1))
+
+
+@dataclass(frozen=True)
+class EngineLayer:
+    """One layer of an engine: one kernel, or a few that TensorRT counts as one.
+
+    Attributes:
+        name: TensorRT's name, made of those it fused: ``conv1 + relu1``.
+        kind: ``CaskConvolution``, ``Reformat``, ``Constant``, ...
+        nodes: Names of the ONNX nodes it computes, as TensorRT's metadata tell; empty where it invented the layer.
+        inputs, outputs: Tensors at its borders.
+        tactic: Name of the kernel, where TensorRT tells.
+    """
+
+    name: str
+    kind: str
+    nodes: tuple[str, ...]
+    inputs: tuple[EngineTensor, ...]
+    outputs: tuple[EngineTensor, ...]
+    tactic: str
+
+    @property
+    def passive(self) -> bool:
+        """Whether it computes nothing: a constant, a reformat, a copy."""
+        kind = self.kind.lower()
+        return any(word in kind for word in _PASSIVE) or self.name.startswith("Reformatting CopyNode")
+
+    @property
+    def precision(self) -> str:
+        """Format of its first output."""
+        return self.outputs[0].precision if self.outputs else ""
+
+
+def onnx_nodes(metadata: str) -> tuple[str, ...]:
+    """Names of ONNX nodes in a layer's metadata, in their order there, each once."""
+    return tuple(dict.fromkeys(_ONNX.findall(metadata)))
+
+
+def read(text: str) -> tuple[EngineLayer, ...]:
+    """The layers in the engine inspector's JSON; those of engines that were not built with detailed profiling have
+    names alone."""
+    layers = json.loads(text, strict=False).get("Layers", [])
+    return tuple(_layer(item) for item in layers)
+
+
+def _layer(item: Any) -> EngineLayer:
+    if isinstance(item, str):
+        return EngineLayer(item, "", (), (), (), "")
+    return EngineLayer(
+        name=str(item.get("Name", "")),
+        kind=str(item.get("LayerType", "")),
+        nodes=onnx_nodes(str(item.get("Metadata", ""))),
+        inputs=_tensors(item.get("Inputs", ())),
+        outputs=_tensors(item.get("Outputs", ())),
+        tactic=str(item.get("TacticName", "") or item.get("TacticValue", "")),
+    )
+
+
+def _tensors(items: Iterable[Any]) -> tuple[EngineTensor, ...]:
+    return tuple(
+        EngineTensor(
+            str(item.get("Name", "")),
+            tuple(int(d) for d in item.get("Dimensions", ())),
+            str(item.get("Format/Datatype", item.get("Format", ""))),
+        )
+        for item in items
+        if isinstance(item, dict)
+    )
+
+
+def inspect(engine: Any, trt: Any) -> tuple[EngineLayer, ...]:
+    """The layers of a deserialized engine."""
+    inspector = engine.create_engine_inspector()
+    return read(str(inspector.get_engine_information(trt.LayerInformationFormat.JSON)))
+
+
+def computing(layers: Iterable[EngineLayer]) -> int:
+    """Number of *engine layers*, as this module counts them."""
+    return sum(not layer.passive for layer in layers)
+
+
+def groups(layers: Iterable[EngineLayer], model: Model) -> list[frozenset[int]]:
+    """Sets of ONNX nodes (positions in ``graph.node``) that must not be cut apart: they run in one kernel.
+
+    Layers that share a node are one group (TensorRT splits and clones nodes). A node that no layer names was folded or
+    optimized away and is in no group.
+    """
+    position = {name: i for i, name in enumerate(model.index.names)}
+    merged: list[set[int]] = []
+    for layer in layers:
+        nodes = {position[n] for n in layer.nodes if n in position}
+        if not nodes:
+            continue
+        touching = [g for g in merged if g & nodes]
+        for group in touching:
+            merged.remove(group)
+            nodes |= group
+        merged.append(nodes)
+    return [frozenset(g) for g in sorted(merged, key=min)]

@@ -1,0 +1,88 @@
+"""TensorRT's log, kept instead of printed: failures are explained from it."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from typing import Any
+
+_LOGS: dict[int, Any] = {}
+
+
+def log_of(trt: Any) -> Any:
+    """The one logger of this process: TensorRT keeps the first it is given and complains about a second."""
+    if id(trt) not in _LOGS:
+
+        class Log(trt.ILogger):  # type: ignore[misc, name-defined]
+            """Keeps the last warnings and errors; ``begin`` forgets the earlier ones."""
+
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+                self.errors: deque[str] = deque(maxlen=100)
+                self.warnings: deque[str] = deque(maxlen=1000)
+
+            def begin(self) -> None:
+                self.errors.clear()
+                self.warnings.clear()
+
+            def log(self, severity: Any, msg: str) -> None:
+                if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                    self.errors.append(msg)
+                elif severity == trt.ILogger.WARNING:
+                    self.warnings.append(msg)
+
+        _LOGS[id(trt)] = Log()
+    return _LOGS[id(trt)]
+
+
+_FAILED_NODE = re.compile(
+    r"(?:Could not find any implementation for node|Error Code \d+:.*?\bin node|building layer|layer)\s+"
+    r"(\{ForeignNode\[.*?\]\}|[^\s:,]+(?: \+ [^\s:,]+)*)"
+)
+_LOCATION = re.compile(r"^\d+: \[[^\]]*\](?:Error Code \d+:\s*)?|^\[[^\]]*\]\s*|^Error Code \d+:\s*")
+
+
+def failed_node(errors: list[str]) -> str:
+    """The layer that the builder could not build, as its log names it; empty if it names none.
+
+    A fused layer's name is made of its ONNX nodes: ``conv1 + relu1``, ``{ForeignNode[a...b]}``.
+    """
+    for text in errors:
+        found = re.search(r"Could not find any implementation for node (.*?)(?:\.(?:\s|$)| due to|$)", text)
+        if found:
+            return found.group(1)
+    for text in errors:
+        found = _FAILED_NODE.search(text)
+        if found:
+            return found.group(1)
+    return ""
+
+
+def reason(errors: list[str]) -> str:
+    """The most telling line of a failure: the first error, without the source location in front of it."""
+    for text in errors:
+        line = text.strip().splitlines()[0]
+        short = _LOCATION.sub("", line).strip()
+        if short:
+            return short[:400].rstrip(".")
+    return "it gave no reason"
+
+
+def weight_notes(warnings: list[str]) -> tuple[str, ...]:
+    """What the builder had to do to weights, from its warnings: how many were lifted, clamped or flushed.
+
+    TensorRT moves weights outside a narrow format's range: too large ones become the largest finite value, too small
+    ones the smallest subnormal.
+    """
+    counted: dict[str, int] = {}
+    for text in warnings:
+        found = re.search(r"(\d+) weights? (?:is|are) affected by this issue:\s*(.+)", text)
+        if found:
+            counted[found.group(2).strip().rstrip(".")] = int(found.group(1))
+    if not counted:
+        kinds = ("Subnormal FP16 values detected", "Values less than smallest positive FP16", "outside of FP16 range")
+        for kind in kinds:
+            number = sum(kind.lower() in text.lower() for text in warnings)
+            if number:
+                counted[kind] = number
+    return tuple(f"TensorRT changed weights of {n} layers: {what}." for what, n in counted.items())

@@ -1,0 +1,425 @@
+"""An engine, ready to run: device memory that is allocated once per shape, one stream, everything given back."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...graph.errors import ModelError, RunnerError
+from ..base import Feed, Session, SessionInfo
+from ..latency import Latency, Times, warm
+from . import cuda as cuda_module
+from .cuda import TO_DEVICE, TO_HOST, Memory
+from .log import log_of, reason
+
+if TYPE_CHECKING:
+    from ...graph.model import Model
+    from ...graph.specs import TensorSpec
+    from .inspector import EngineLayer
+    from .versions import Library
+
+_NUMPY = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "BF16": "bfloat16",
+    "FP8": "float8_e4m3fn",
+    "INT8": "int8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+    "UINT8": "uint8",
+}
+
+
+def dtype_of(data_type: Any) -> np.dtype:
+    """The NumPy (or ml_dtypes) dtype of a TensorRT data type.
+
+    Raises:
+        RunnerError: Its values have no whole bytes (INT4, FP4).
+    """
+    name = _NUMPY.get(data_type.name)
+    if name is None:
+        raise RunnerError(f"TensorRT's {data_type.name} tensors cannot be fed or fetched.")
+    if hasattr(np, name) or name == "bool":
+        return np.dtype(name)
+    import ml_dtypes
+
+    return np.dtype(getattr(ml_dtypes, name))
+
+
+def convert(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
+    """``array`` in C order as ``dtype``.
+
+    Raises:
+        RunnerError: An integer does not fit: TensorRT before 10 computes INT64 in 32 bits.
+    """
+    if array.dtype.kind in "iu" and dtype.kind in "iu" and array.dtype != dtype and array.size:
+        limits = np.iinfo(dtype)
+        low, high = int(array.min()), int(array.max())
+        if low < limits.min or high > limits.max:
+            worst = low if low < limits.min else high
+            raise RunnerError(f"{name}: {worst} does not fit {dtype.name}, in which TensorRT takes this input.")
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+class TrtSession(Session):
+    """An engine with an execution context of its own.
+
+    Attributes:
+        layers_parsed: Layers of the network the engine was built from; None for a loaded engine.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        engine: bytes,
+        model: Model,
+        *,
+        info: SessionInfo,
+        observe: Callable[[Sequence[str]], Session] | None = None,
+        debug_tensors: bool = False,
+    ) -> None:
+        """Deserializes ``engine``.
+
+        Args:
+            library: The installed TensorRT.
+            engine: What `build` or a file gave.
+            model: The network it belongs to; inputs and outputs must agree by name.
+            info: For the report.
+            observe: Opens a second session whose engine also outputs the named tensors.
+            debug_tensors: Whether unfused tensors were marked for the debug listener.
+
+        Raises:
+            RunnerError: The engine is of another TensorRT version or GPU, or there is no memory for it.
+            ModelError: Its inputs are not the model's.
+        """
+        self.info = info
+        self._library, self._model, self._observe = library, model, observe
+        self._observers: dict[tuple[str, ...], Session] = {}
+        self._debug = debug_tensors
+        self._cuda = cuda_module.runtime()
+        self._memory = Memory(self._cuda)
+        self._stream = 0
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._context: Any = None
+        trt, log = library.trt, log_of(library.trt)
+        log.begin()
+        try:
+            self._runtime = trt.Runtime(log)
+            self._engine = self._runtime.deserialize_cuda_engine(engine)
+            if self._engine is None:
+                raise RunnerError(f"{library} cannot load this engine: {reason(list(log.errors))}.")
+            self._context = self._engine.create_execution_context()
+            if self._context is None:
+                raise RunnerError(f"{library} cannot run this engine: {reason(list(log.errors))}.")
+            self._stream = self._cuda.stream()
+            self._describe(model)
+        except BaseException:
+            self.close()
+            raise
+
+    def _describe(self, model: Model) -> None:
+        trt, engine = self._library.trt, self._engine
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        self._io = {n: dtype_of(engine.get_tensor_dtype(n)) for n in names}
+        mode = {n: engine.get_tensor_mode(n) for n in names}
+        self._spec: dict[str, TensorSpec] = {}
+        self._in = [n for n in names if mode[n] == trt.TensorIOMode.INPUT]
+        self._out = [n for n in names if mode[n] == trt.TensorIOMode.OUTPUT]
+        host = trt.TensorLocation.HOST
+        self._on_host = {n for n in names if engine.get_tensor_location(n) == host}
+        specs = {s.name: s for s in (*model.inputs, *model.outputs)}
+        unknown = [n for n in self._in if n not in specs]
+        if unknown:
+            raise ModelError(f"The engine takes {unknown[0]!r}, which is no input of {model.source}.")
+        inner = [n for n in self._out if n not in specs]
+        self._spec = {**({n: model.index.specs[n] for n in inner if n in model.index.specs} if inner else {}), **specs}
+        self.inputs = tuple(s for s in model.inputs if s.name in self._io)
+        self.outputs = tuple(s for s in model.outputs if s.name in self._out)
+        self._set_shapes: dict[str, tuple[int, ...]] = {}
+        self._host_values: dict[str, np.ndarray] = {}
+        self._allocators: dict[str, Any] = {}
+
+    # --- running ------------------------------------------------------------------------------------------------------
+
+    def infer(self, feed: Feed, fetch: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Runs the engine once; see `Session.infer`. INT64 narrows to INT32 and back where TensorRT has none."""
+        wanted = [s.name for s in self.outputs] if fetch is None else list(fetch)
+        foreign = [n for n in wanted if n not in self._out]
+        if foreign:
+            return self._observed(feed, wanted, foreign)
+        arrays = self._arrays(feed)
+        self._bind(arrays)
+        for name, array in arrays.items():
+            if name not in self._on_host:
+                self._cuda.copy(self._address[name], array.ctypes.data, array.nbytes, TO_DEVICE, self._stream)
+        self._execute()
+        raw = {name: self._download(name) for name in wanted}
+        self._cuda.synchronize(self._stream)
+        return {name: self._typed(name, array) for name, array in raw.items()}
+
+    def _arrays(self, feed: Feed) -> dict[str, np.ndarray]:
+        missing = [n for n in self._in if n not in feed]
+        if missing:
+            raise RunnerError(f"TensorRT needs input {missing[0]!r}, which was not fed.")
+        return {n: convert(np.asarray(feed[n]), self._io[n], n) for n in self._in}
+
+    def _bind(self, arrays: dict[str, np.ndarray]) -> None:
+        """Sets shapes and addresses; allocates only what a new shape needs."""
+        context = self._context
+        log = log_of(self._library.trt)
+        shapes = {n: tuple(a.shape) for n, a in arrays.items()}
+        values_changed = False
+        for name in self._on_host:
+            if name in arrays:
+                # The context keeps this address, so the array must live as long as it does.
+                self._host_values[name] = arrays[name]
+                context.set_tensor_address(name, arrays[name].ctypes.data)
+                values_changed = True
+        if shapes == self._set_shapes and not values_changed:
+            return
+        log.begin()
+        self._set_shapes = {}
+        for name, shape in shapes.items():
+            if not context.set_input_shape(name, shape):
+                text = "x".join(str(d) for d in shape)
+                raise RunnerError(
+                    f"TensorRT: {name} of shape {text} is outside the engine's profile "
+                    f"({self._profile_text(name)}). Widen it with --shape {name}:MIN..OPT..MAX."
+                )
+        context.infer_shapes()
+        self._address: dict[str, int] = {}
+        for name, array in arrays.items():
+            if name not in self._on_host:
+                self._address[name] = self._memory.block(name, array.nbytes)
+                context.set_tensor_address(name, self._address[name])
+        self._shape: dict[str, tuple[int, ...]] = {}
+        for name in self._out:
+            shape = tuple(int(d) for d in context.get_tensor_shape(name))
+            if min(shape, default=0) < 0:
+                self._grow(name)
+                continue
+            self._shape[name] = shape
+            size = int(np.prod(shape, dtype=np.int64)) * self._io[name].itemsize
+            if name in self._on_host:
+                self._host_values[name] = np.empty(shape, self._io[name])
+                context.set_tensor_address(name, self._host_values[name].ctypes.data)
+            else:
+                self._address[name] = self._memory.block(name, size)
+                context.set_tensor_address(name, self._address[name])
+        self._set_shapes = shapes
+
+    def _grow(self, name: str) -> None:
+        """Lets TensorRT ask for memory while it runs, for an output whose shape depends on the data."""
+        if name not in self._allocators:
+            self._allocators[name] = _allocator(self._library.trt, self._memory)
+        self._context.set_output_allocator(name, self._allocators[name])
+
+    def _execute(self) -> None:
+        if not self._context.execute_async_v3(self._stream):
+            raise RunnerError(f"TensorRT failed while running: {reason(list(log_of(self._library.trt).errors))}.")
+
+    def _download(self, name: str) -> np.ndarray:
+        if name in self._on_host:
+            self._cuda.synchronize(self._stream)
+            return self._host_values[name].copy()
+        if name in self._allocators and name not in self._shape:
+            self._cuda.synchronize(self._stream)
+            allocator = self._allocators[name]
+            address, shape = allocator.address, allocator.shape
+        else:
+            address, shape = self._address[name], self._shape[name]
+        array = np.empty(shape, self._io[name])
+        if array.nbytes:
+            self._cuda.copy(array.ctypes.data, address, array.nbytes, TO_HOST, self._stream)
+        return array
+
+    def _typed(self, name: str, array: np.ndarray) -> np.ndarray:
+        spec = self._spec.get(name)
+        return array if spec is None or spec.dtype == array.dtype else array.astype(spec.dtype)
+
+    def _profile_text(self, name: str) -> str:
+        shapes = self._engine.get_tensor_profile_shape(name, 0)
+        texts = ["x".join(str(d) for d in shape) for shape in shapes]
+        return texts[0] if len(set(texts)) == 1 else "..".join(texts)
+
+    # --- observing ----------------------------------------------------------------------------------------------------
+
+    def _observed(self, feed: Feed, wanted: list[str], foreign: list[str]) -> dict[str, np.ndarray]:
+        if self._observe is None:
+            raise RunnerError(f"This engine does not give {foreign[0]!r}: only what it was built with can be fetched.")
+        key = tuple(sorted(foreign))
+        if key not in self._observers:
+            self._observers[key] = self._observe(key)
+        return self._observers[key].infer(feed, wanted)
+
+    def unfused(self, feed: Feed) -> dict[str, np.ndarray]:
+        """Every tensor that this very engine keeps unfused, through TensorRT's debug listener (10.12 and later).
+
+        Raises:
+            RunnerError: The engine was not built for it.
+        """
+        if not self._debug:
+            raise RunnerError(
+                "Unfused tensors need TensorRT 10.12 or later and an engine built with debug_tensors=True."
+            )
+        arrays = self._arrays(feed)
+        self._bind(arrays)
+        context = self._context
+        seen: dict[str, np.ndarray] = {}
+        listener = _listener(self._library.trt, self._cuda, seen)
+        context.set_debug_listener(listener)
+        context.unfused_tensors_debug_state = True
+        try:
+            self.infer(feed)
+        finally:
+            context.unfused_tensors_debug_state = False
+        return {name: self._typed(name, array) for name, array in seen.items()}
+
+    def layers(self) -> tuple[EngineLayer, ...]:
+        """The engine's layers, as its inspector tells them."""
+        from .inspector import inspect
+
+        return inspect(self._engine, self._library.trt)
+
+    def inspector_text(self) -> str:
+        """The engine inspector's JSON, unread."""
+        trt = self._library.trt
+        inspector = self._engine.create_engine_inspector()
+        return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+
+    # --- timing -------------------------------------------------------------------------------------------------------
+
+    def latency(self, feed: Feed, n: int) -> Latency:
+        """Times ``n`` runs as trtexec does: page-locked host memory, CUDA events around both copies and the kernels.
+
+        ``device`` is copy in + compute + copy out, ``gpu`` the compute alone; one run at a time, none overlapped.
+        """
+        arrays = self._arrays(feed)
+        self._bind(arrays)
+        cuda, pinned, events = self._cuda, [], []
+        copies_in, copies_out = [], []
+        try:
+            for name, array in arrays.items():
+                if name in self._on_host:
+                    continue
+                address = cuda.malloc_host(max(array.nbytes, 1))
+                pinned.append(address)
+                ctypes.memmove(address, array.ctypes.data, array.nbytes)
+                copies_in.append((self._address[name], address, array.nbytes))
+            for name, shape in self._shape.items():
+                if name in self._on_host:
+                    continue
+                size = int(np.prod(shape, dtype=np.int64)) * self._io[name].itemsize
+                pinned.append(cuda.malloc_host(max(size, 1)))
+                copies_out.append((pinned[-1], self._address[name], size))
+            for _ in range(4):
+                events.append(cuda.event())
+
+            def run() -> None:
+                cuda.record(events[0], self._stream)
+                for to, source, size in copies_in:
+                    cuda.copy(to, source, size, TO_DEVICE, self._stream)
+                cuda.record(events[1], self._stream)
+                self._execute()
+                cuda.record(events[2], self._stream)
+                for to, source, size in copies_out:
+                    cuda.copy(to, source, size, TO_HOST, self._stream)
+                cuda.record(events[3], self._stream)
+                cuda.synchronize(self._stream)
+
+            warm_up = warm(run)
+            host, gpu, device = [], [], []
+            begin = time.perf_counter()
+            for _ in range(max(n, 1)):
+                start = time.perf_counter()
+                run()
+                host.append(1e3 * (time.perf_counter() - start))
+                gpu.append(cuda.elapsed(events[1], events[2]))
+                device.append(cuda.elapsed(events[0], events[3]))
+            total = time.perf_counter() - begin
+        finally:
+            for event in events:
+                cuda.destroy_event(event)
+            for address in pinned:
+                cuda.free_host(address)
+        return Latency(
+            runs=len(host),
+            warm_up=warm_up,
+            host=Times.of(host),
+            throughput=len(host) / total,
+            gpu=Times.of(gpu),
+            device=Times.of(device),
+        )
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Gives the context, the engine, device memory and the stream back, in that order."""
+        observers, self._observers = self._observers, {}
+        for session in observers.values():
+            session.close()
+        self._allocators = {}
+        self._context = None
+        self._engine = None
+        self._runtime = None
+        self._memory.close()
+        if self._stream:
+            self._cuda.destroy_stream(self._stream)
+            self._stream = 0
+
+
+def _allocator(trt: Any, memory: Memory) -> Any:
+    class Allocator(trt.IOutputAllocator):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.IOutputAllocator.__init__(self)
+            self.address = 0
+            self.shape: tuple[int, ...] = ()
+
+        def reallocate_output(self, tensor_name: str, memory_: int, size: int, alignment: int) -> int:
+            self.address = memory.block(tensor_name, size)
+            return self.address
+
+        def reallocate_output_async(
+            self, tensor_name: str, memory_: int, size: int, alignment: int, stream: int
+        ) -> int:
+            return self.reallocate_output(tensor_name, memory_, size, alignment)
+
+        def notify_shape(self, tensor_name: str, shape: Any) -> None:
+            self.shape = tuple(int(d) for d in shape)
+
+    return Allocator()
+
+
+def _listener(trt: Any, cuda: Any, seen: dict[str, np.ndarray]) -> Any:
+    class Listener(trt.IDebugListener):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.IDebugListener.__init__(self)
+
+        def process_debug_tensor(self, addr: Any, location: Any, type: Any, shape: Any, name: str, stream: int) -> None:
+            array = np.empty(tuple(int(d) for d in shape), dtype_of(type))
+            address = _address(addr)
+            if location == trt.TensorLocation.HOST:
+                ctypes.memmove(array.ctypes.data, address, array.nbytes)
+            elif array.nbytes:
+                cuda.copy(array.ctypes.data, address, array.nbytes, TO_HOST, stream)
+                cuda.synchronize(stream)
+            seen[name] = array
+
+    return Listener()
+
+
+def _address(pointer: Any) -> int:
+    """The address that a PyCapsule (or an integer) holds."""
+    if isinstance(pointer, int):
+        return pointer
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    name = ctypes.pythonapi.PyCapsule_GetName
+    name.restype, name.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    return int(get(pointer, name(pointer)) or 0)

@@ -1,0 +1,342 @@
+"""TensorRT, versions 8.5 to 11: built from ONNX, or loaded from an engine beside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..graph.errors import MissingPackage, ModelError, ProviderUnavailable, UsageError
+from .base import Runner, SessionInfo, Workload, option
+
+if TYPE_CHECKING:
+    from ..graph.formats import NumberFormat
+    from ..graph.model import Model
+    from ._trt.build import Built
+    from ._trt.plan import Plan
+    from ._trt.session import TrtSession
+    from ._trt.versions import Library
+
+MODES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
+"""Number formats that may be mixed in ``--trt=fp16,int8``; fp32 is always there."""
+
+_COARSEST = ("int8", "fp8", "bf16", "fp16", "tf32")
+_SUFFIXES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def size(text: str) -> int:
+    """Bytes from ``512M``, ``4G`` or a plain number.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    number = text.lower().removesuffix("b").removesuffix("i")
+    suffix = number[-1:] if number[-1:].isalpha() else ""
+    if suffix not in _SUFFIXES:
+        raise ValueError(text)
+    return int(float(number.removesuffix(suffix)) * _SUFFIXES[suffix])
+
+
+@dataclass(frozen=True)
+class TrtRunner(Runner):
+    """TensorRT on an NVIDIA GPU.
+
+    FP32 without TF32 unless a mode is chosen. On TensorRT 8.5 to 10 modes are builder flags: TensorRT picks per layer
+    what is fastest among them and FP32. From 11 on, and with ``strongly_typed`` on 10, they are types written into the
+    ONNX graph.
+
+    Attributes:
+        fp16, bf16, tf32, int8, fp8: Number formats allowed beside FP32.
+        engine: A serialized engine to run instead of building one; pieces of the model are still built.
+        save_engine: Where to write the engine of the whole model.
+        workspace: Bytes of scratch memory that tactics may take.
+        timing_cache: File that keeps kernel timings between builds, or ``off``. Without one they are kept for the life
+            of the process.
+        tactic_sources: Comma-separated names of the tactic sources to use instead of TensorRT's default.
+        plugins: Plugin libraries to load first.
+        optimization_level: The builder's, 0 to 5.
+        strongly_typed: Take the types in the ONNX graph as law (10 and later; always from 11 on).
+        calibrator: TensorRT's INT8 calibrator: entropy2 (its default), entropy or minmax. None: entropy2.
+        calibration_cache: File that keeps its result.
+        int8_qdq: Write Q/DQ nodes into the graph instead, from ranges found by max, percentile or entropy.
+        keep_fp32: Names of ONNX nodes that stay FP32 in a mixed engine.
+        debug_tensors: Mark unfused tensors for the debug listener (10.12 and later), see ``TrtSession.unfused``.
+    """
+
+    flag: ClassVar[str] = "trt"
+    value_field: ClassVar[str] = "modes"
+
+    fp16: bool = option(False, "--fp16", "let TensorRT use FP16")
+    bf16: bool = option(False, "--bf16", "let TensorRT use BF16 (9 and later)")
+    tf32: bool = option(False, "--tf32", "let TensorRT multiply FP32 in TF32")
+    int8: bool = option(False, "--int8", "let TensorRT use INT8, calibrated on the input data")
+    fp8: bool = option(False, "--fp8", "let TensorRT use FP8 (9 and later), scaled by the input data")
+    engine: str | None = option(None, "--engine", "run this serialized TensorRT engine of the model", metavar="FILE")
+    save_engine: str | None = option(None, "--save-engine", "write the TensorRT engine of the model", metavar="FILE")
+    workspace: int | None = option(
+        None, "--workspace", "scratch memory for TensorRT's kernels, e.g. 4G", metavar="BYTES", type=size
+    )
+    timing_cache: str | None = option(
+        None, "--timing-cache", "keep TensorRT's kernel timings in this file ('off': none at all)", metavar="FILE"
+    )
+    tactic_sources: str | None = option(
+        None, "--tactic-sources", "use these tactic sources only, e.g. jit_convolutions", metavar="NAMES"
+    )
+    plugins: tuple[str, ...] = option((), "--trt-plugin", "load this TensorRT plugin library", metavar="LIB")
+    optimization_level: int | None = option(
+        None, "--trt-optimization-level", "how hard TensorRT looks for fast kernels, 0 to 5", type=int, choices=range(6)
+    )
+    strongly_typed: bool = option(False, "--strongly-typed", "TensorRT 10: the types in the ONNX graph are law")
+    calibrator: str | None = option(
+        None,
+        "--calibrator",
+        "TensorRT's INT8 calibrator (default: entropy2)",
+        choices=("entropy2", "entropy", "minmax"),
+    )
+    calibration_cache: str | None = option(
+        None, "--calibration-cache", "keep the INT8 calibration here", metavar="FILE"
+    )
+    int8_qdq: str | None = option(
+        None,
+        "--int8-qdq",
+        "INT8 by Q/DQ nodes in the graph, with ranges found so, instead of TensorRT's calibrator",
+        choices=("max", "percentile", "entropy"),
+    )
+    keep_fp32: tuple[str, ...] = ()
+    debug_tensors: bool = False
+
+    def __post_init__(self) -> None:
+        if self.int8_qdq and not self.int8:
+            object.__setattr__(self, "int8", True)
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The number formats allowed beside FP32, in the order of `MODES`."""
+        return tuple(mode for mode in MODES[1:] if getattr(self, mode))
+
+    @property
+    def tactics(self) -> tuple[str, ...]:
+        """Members of ``tensorrt.TacticSource`` that were asked for."""
+        return tuple(t.strip().upper() for t in (self.tactic_sources or "").split(",") if t.strip())
+
+    @property
+    def name(self) -> str:
+        """``trt``, ``trt:fp16``, ``trt:fp16+int8``."""
+        return ":".join(filter(None, ("trt", "+".join(self.modes))))
+
+    @property
+    def trust(self) -> int:
+        """40: believed after every CPU runtime."""
+        return 40
+
+    @property
+    def arithmetic(self) -> NumberFormat:
+        """The coarsest allowed format: which layers TensorRT really computes in it is its own choice."""
+        from ..graph import formats
+
+        for mode in _COARSEST:
+            if getattr(self, mode):
+                return formats.E4M3 if mode == "fp8" else formats.FORMATS[mode]
+        return formats.FP32
+
+    @classmethod
+    def from_value(cls, value: str | None, **options: Any) -> Runner:
+        """``--trt`` takes the modes that stand as options; ``--trt=fp16,int8`` exactly those it names.
+
+        Raises:
+            UsageError: A mode is unknown.
+        """
+        if value is None:
+            return cls(**options)
+        asked = [mode for mode in value.lower().replace("+", ",").split(",") if mode]
+        unknown = [mode for mode in asked if mode not in MODES]
+        if unknown or not asked:
+            raise UsageError(f"--trt={value}: not among {', '.join(MODES)} (or several, with commas between them).")
+        if "int8" not in asked:
+            options = {**options, "int8_qdq": None}
+        return cls(**{**options, **{mode: mode in asked for mode in MODES[1:]}})
+
+    def open(
+        self,
+        model: Model,
+        *,
+        fetch: Sequence[str] = (),
+        workload: Workload | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> TrtSession:
+        """Builds (or loads) the engine and gives a session on it; see `Runner.open`.
+
+        Raises:
+            MissingPackage: TensorRT is not installed.
+            ProviderUnavailable: It is, but cannot be loaded, or there is no GPU.
+            BuildError: TensorRT refuses the model; names the ONNX node.
+            UsageError: This version of TensorRT lacks what was asked for.
+        """
+        library = installed()
+        from ._trt.plan import resolve
+
+        plan = resolve(self, library)
+        require_gpu(library)
+        _load_plugins(self.plugins)
+        say = progress or _silent
+        work = workload or Workload()
+        if self.engine and not model.derived and not fetch:
+            return self._load(model, library, say)
+        return self._build(model, plan, library, fetch, work, say)
+
+    def _load(self, model: Model, library: Library, progress: Callable[[str], None]) -> TrtSession:
+        from pathlib import Path
+
+        from ._trt.session import TrtSession
+
+        path = Path(str(self.engine))
+        if not path.is_file():
+            raise ModelError(f"{path}: no such engine file.")
+        progress("loading the engine")
+        note = "The engine was loaded, not built: its number formats and types are those it was built with."
+        info = SessionInfo(options={"engine": str(path)}, versions=_versions(library), notes=(note,))
+        return TrtSession(library, path.read_bytes(), model, info=info)
+
+    def _build(
+        self,
+        model: Model,
+        plan: Plan,
+        library: Library,
+        fetch: Sequence[str],
+        work: Workload,
+        progress: Callable[[str], None],
+    ) -> TrtSession:
+        from pathlib import Path
+
+        from ._trt.build import build, write_file
+        from ._trt.session import TrtSession
+
+        debug = self.debug_tensors
+        if debug:
+            library.require("debug-tensors")
+        prepared, notes = _prepare(model, self, plan, work, progress)
+        built = build(
+            prepared,
+            self,
+            plan,
+            library,
+            fetch=fetch,
+            samples=work.samples,
+            shapes=work.shapes,
+            progress=progress,
+        )
+        if self.save_engine and not model.derived and not fetch:
+            write_file(Path(self.save_engine), built.engine, "engine")
+
+        def observe(names: Sequence[str]) -> TrtSession:
+            again = replace(self, engine=None, save_engine=None, debug_tensors=False)
+            return again.open(model, fetch=names, workload=work)
+
+        info = SessionInfo(
+            options=self._options(plan, built), versions=_versions(library), notes=(*notes, *built.notes)
+        )
+        return TrtSession(library, built.engine, model, info=info, observe=observe, debug_tensors=debug)
+
+    def _options(self, plan: Plan, built: Built) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "modes": list(self.modes) or ["fp32"],
+            "tf32": self.tf32,
+            "strongly_typed": plan.strongly_typed,
+            "workspace": self.workspace,
+            "optimization_level": self.optimization_level,
+            "tactic_sources": [t.lower() for t in self.tactics] or "default",
+            "timing_cache": self.timing_cache or "in memory",
+            "layers_parsed": built.computing,
+            "build_seconds": round(built.seconds, 3),
+        }
+        if plan.calibrator:
+            options["calibrator"] = plan.calibrator
+        if plan.quantize:
+            options["qdq"] = f"{plan.quantize} {plan.method}"
+        if built.profile:
+            options["profile"] = {n: [list(s) for s in shapes] for n, shapes in built.profile.items()}
+        if self.keep_fp32:
+            options["keep_fp32"] = list(self.keep_fp32)
+        return options
+
+
+def _silent(phrase: str) -> None:
+    pass
+
+
+def installed() -> Library:
+    """The installed TensorRT.
+
+    Raises:
+        MissingPackage: There is none.
+        ProviderUnavailable: It cannot be loaded, or is older than 8.5.
+    """
+    from ._trt.versions import Library
+
+    try:
+        import tensorrt
+    except ModuleNotFoundError as error:
+        if error.name != "tensorrt":
+            raise ProviderUnavailable(f"TensorRT is installed but cannot be loaded: {error}.") from error
+        missing = MissingPackage("TensorRT", "gpu")
+        missing.args = (f"{missing}\nWithout an NVIDIA GPU, --emulate fp16 shows what FP16 would do.",)
+        raise missing from None
+    except (ImportError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ProviderUnavailable(f"TensorRT is installed but cannot be loaded: {reason}.") from error
+    return Library.of(tensorrt)
+
+
+def require_gpu(library: Library) -> None:
+    """Makes sure that there is a GPU: without one, TensorRT 8.6 crashes the process instead of saying so.
+
+    Raises:
+        ProviderUnavailable: There is none; offers emulation.
+    """
+    from ._trt import cuda
+
+    if not cuda.gpu():
+        raise ProviderUnavailable(
+            f"{library} is installed, but there is no NVIDIA GPU to run it on: {cuda.why_no_gpu()}.\n"
+            "Without one, --emulate fp16 shows what FP16 would do."
+        )
+
+
+def _load_plugins(libraries: Iterable[str]) -> None:
+    import ctypes
+
+    for path in libraries:
+        try:
+            ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            raise UsageError(f"--trt-plugin {path}: {error}.") from error
+
+
+def _versions(library: Library) -> dict[str, str]:
+    from ._trt import cuda
+
+    return {"tensorrt": str(library.trt.__version__), "gpu": cuda.gpu()}
+
+
+def _prepare(
+    model: Model,
+    runner: TrtRunner,
+    plan: Plan,
+    work: Workload,
+    progress: Callable[[str], None],
+) -> tuple[Model, tuple[str, ...]]:
+    """The model with the types and the Q/DQ nodes that ``plan`` wants written into it."""
+    notes: tuple[str, ...] = ()
+    keep = frozenset(runner.keep_fp32)
+    if plan.quantize:
+        from ..graph.qdq import quantize
+        from ._trt.ranges import find_ranges
+
+        ranges = find_ranges(model, plan.method, work.samples, progress)
+        model, notes = quantize(model, plan.quantize, ranges, keep)
+    if plan.rewrite:
+        from ..graph.typed import typed
+
+        progress(f"writing {plan.rewrite.upper()} types into the graph")
+        model = typed(model, plan.rewrite, keep)
+    return model, notes
