@@ -205,7 +205,7 @@ class Statistics:
         if pair.text:
             self._read_text(pair)
             return
-        if self.full or pair.working == np.float64 or pair.integers:
+        if self.full or pair.working != np.float32:
             for a, b in _blocks(start, stop, FULL_BLOCK):
                 self._read_block(pair, a, b)
             return
@@ -583,7 +583,7 @@ def _ulp_dtype(reference: np.dtype, candidate: np.dtype) -> np.dtype | None:
 @lru_cache(maxsize=64)
 def _step(dtype: np.dtype) -> float:
     """Distance of 1 from the next larger number."""
-    if dtype.kind == "f":
+    if dtype.name in ("float16", "float32", "float64", "longdouble"):
         return float(np.finfo(dtype).eps)
     import ml_dtypes
 
