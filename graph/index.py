@@ -243,10 +243,9 @@ def infer_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
 def _copy_without_weights(proto: onnx.ModelProto, slim: onnx.ModelProto) -> None:
     for field, value in proto.ListFields():
         if field.name != "graph":
-            if hasattr(value, "CopyFrom"):
-                getattr(slim, field.name).CopyFrom(value)
-            elif hasattr(value, "__iter__") and not isinstance(value, (str, bytes)):
-                getattr(slim, field.name).MergeFrom(value)
+            target = getattr(slim, field.name)
+            if hasattr(target, "MergeFrom"):  # messages and repeated fields
+                target.MergeFrom(value)
             else:
                 setattr(slim, field.name, value)
     graph = slim.graph
