@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -233,7 +234,7 @@ def infer_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
     Large weights are left out of what is handed over: inference needs their shapes alone.
     """
     slim = onnx.ModelProto()
-    slim.CopyFrom(proto) if proto.ByteSize() < 1 << 24 else _copy_without_weights(proto, slim)
+    _copy_without_weights(proto, slim)
     try:
         return onnx.shape_inference.infer_shapes(slim, data_prop=True)
     except Exception:
@@ -253,10 +254,11 @@ def _copy_without_weights(proto: onnx.ModelProto, slim: onnx.ModelProto) -> None
     graph.node.MergeFrom(proto.graph.node)
     graph.output.MergeFrom(proto.graph.output)
     graph.value_info.MergeFrom(proto.graph.value_info)
+    graph.sparse_initializer.MergeFrom(proto.graph.sparse_initializer)
     graph.input.MergeFrom(proto.graph.input)
     listed = {i.name for i in graph.input}
     for tensor in proto.graph.initializer:
-        if tensor.ByteSize() < 4096:
+        if math.prod(tensor.dims) <= 1024:  # not ByteSize, which serializes to find out
             graph.initializer.append(tensor)
         elif tensor.name not in listed:
             graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
