@@ -50,7 +50,7 @@ def activations(index: GraphIndex, keep: Collection[str] = ()) -> list[str]:
 
 
 def quantize(
-    model: Model, fmt: str, ranges: Mapping[str, float], keep: Collection[str] = ()
+    model: Model, fmt: str, ranges: Mapping[str, float], keep: Collection[str] = (), opset: int = 0
 ) -> tuple[Model, tuple[str, ...]]:
     """A copy of ``model`` with Q/DQ pairs in front of every product.
 
@@ -59,6 +59,7 @@ def quantize(
         fmt: ``int8`` or ``fp8`` (E4M3).
         ranges: Largest magnitude of each tensor of `activations`; it is mapped to the format's largest value.
         keep: Names of nodes that stay unquantized.
+        opset: The least opset to write; 19 is what `typed.typed` needs to give Q/DQ nodes a 16-bit type.
 
     Returns:
         The model, and sentences for the user. Tensors without a range, or with range zero, stay unquantized, and so do
@@ -74,8 +75,9 @@ def quantize(
         return model, ("The model holds Q/DQ nodes already: it was quantized by them alone.",)
     proto = onnx.ModelProto()
     proto.CopyFrom(index.proto)
-    if index.opset.get("", 1) < _OPSET[fmt]:
-        proto = _raise_opset(proto, _OPSET[fmt], model.source)
+    least = max(_OPSET[fmt], opset)
+    if index.opset.get("", 1) < least:
+        proto = _raise_opset(proto, least, model.source)
     chosen = products(index, keep)
     usable = [i for i in chosen if all(_known(index, n, ranges) for n in index.nodes[i].input[:2])]
     if not usable:

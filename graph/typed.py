@@ -47,13 +47,22 @@ def typed(model: Model, fmt: str, keep: Collection[str] = ()) -> Model:
     return model.derive(_Typing(model.index, fmt, frozenset(keep)).run())
 
 
+def schema_of(node: onnx.NodeProto) -> onnx.defs.OpSchema | None:
+    """The newest definition of a node's operator; None for other domains. Q/DQ as of opset 21: from 23 on the type of
+    their output is an attribute's and no longer the scale's."""
+    if node.domain not in ("", "ai.onnx"):
+        return None
+    newest = 21 if node.op_type in ("QuantizeLinear", "DequantizeLinear") else onnx.defs.onnx_opset_version()
+    try:
+        return onnx.defs.get_schema(node.op_type, newest)
+    except onnx.defs.SchemaError:
+        return None
+
+
 def narrow_type_strings(node: onnx.NodeProto, fmt: str) -> frozenset[str]:
     """The type parameters (``T``, ``T1``) of a node's operator that may be ``fmt``; empty if it must stay FP32."""
-    if node.domain not in ("", "ai.onnx") or any(True for _ in subgraphs(node)):
-        return frozenset()
-    try:
-        schema = onnx.defs.get_schema(node.op_type)
-    except onnx.defs.SchemaError:
+    schema = schema_of(node)
+    if schema is None or any(True for _ in subgraphs(node)):
         return frozenset()
     return frozenset(c.type_param_str for c in schema.type_constraints if _SCHEMA_NAME[fmt] in c.allowed_type_strs)
 
@@ -102,7 +111,7 @@ class _Typing:
         copy.CopyFrom(node)
         copy.name = name
         narrow = frozenset() if name in self.keep else narrow_type_strings(node, self.fmt)
-        schema = onnx.defs.get_schema(node.op_type) if node.domain in ("", "ai.onnx") else None
+        schema = schema_of(node)
         tied: set[str] = set()
         for i, tensor in enumerate(node.input):
             if tensor and self._is_float(tensor) and schema is not None:

@@ -333,7 +333,7 @@ def _prepare(
         from ._trt.ranges import find_ranges
 
         ranges = find_ranges(model, plan.method, work.samples, progress)
-        model, notes = quantize(model, plan.quantize, ranges, keep)
+        model, notes = quantize(model, plan.quantize, ranges, keep, opset=19 if plan.rewrite else 0)
     if plan.rewrite:
         from ..graph.typed import typed
 

@@ -260,7 +260,7 @@ def _configure(config: Any, runner: TrtRunner, plan: Plan, library: Library) -> 
         for name in runner.tactics:
             member = getattr(trt.TacticSource, name, None)
             if member is None:
-                known = ", ".join(sorted(m for m in vars(trt.TacticSource) if m.isupper())).lower()
+                known = ", ".join(sorted(trt.TacticSource.__members__)).lower()
                 raise UsageError(f"--tactic-sources {name.lower()}: {library} has {known}.")
             sources |= 1 << int(member)
         config.set_tactic_sources(sources)

@@ -35,11 +35,11 @@ def log_of(trt: Any) -> Any:
     return _LOGS[id(trt)]
 
 
-_FAILED_NODE = re.compile(
-    r"(?:Could not find any implementation for node|Error Code \d+:.*?\bin node|building layer|layer)\s+"
-    r"(\{ForeignNode\[.*?\]\}|[^\s:,]+(?: \+ [^\s:,]+)*)"
+_FAILED_NODES = (
+    re.compile(r"Could not find any implementation for node (.+?)(?:\.\)?(?:\s|$)| due to |$)"),
+    re.compile(r"(?:in|building|of) (?:node|layer) ([^\s:,]+(?: \+ [^\s:,]+)*)"),
 )
-_LOCATION = re.compile(r"^\d+: \[[^\]]*\](?:Error Code \d+:\s*)?|^\[[^\]]*\]\s*|^Error Code \d+:\s*")
+_PREFIX = re.compile(r"^(?:\d+: |\[[^\]]*\]\s*|Error Code \d+: )+")
 
 
 def failed_node(errors: list[str]) -> str:
@@ -47,14 +47,11 @@ def failed_node(errors: list[str]) -> str:
 
     A fused layer's name is made of its ONNX nodes: ``conv1 + relu1``, ``{ForeignNode[a...b]}``.
     """
-    for text in errors:
-        found = re.search(r"Could not find any implementation for node (.*?)(?:\.(?:\s|$)| due to|$)", text)
-        if found:
-            return found.group(1)
-    for text in errors:
-        found = _FAILED_NODE.search(text)
-        if found:
-            return found.group(1)
+    for pattern in _FAILED_NODES:
+        for text in errors:
+            found = pattern.search(text)
+            if found:
+                return found.group(1)
     return ""
 
 
@@ -62,7 +59,7 @@ def reason(errors: list[str]) -> str:
     """The most telling line of a failure: the first error, without the source location in front of it."""
     for text in errors:
         line = text.strip().splitlines()[0]
-        short = _LOCATION.sub("", line).strip()
+        short = _PREFIX.sub("", line).strip()
         if short:
             return short[:400].rstrip(".")
     return "it gave no reason"

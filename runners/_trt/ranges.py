@@ -61,6 +61,7 @@ def measure(model: Model, method: str, names: list[str], samples: Iterable[Feed]
         from onnxruntime.quantization.calibrate import CalibrationDataReader
     except ImportError:
         raise MissingPackage("ONNX Runtime, which measures the ranges for Q/DQ nodes,", "cpu") from None
+    import numpy as np
     import onnx
 
     class One(CalibrationDataReader):  # type: ignore[misc]
@@ -97,5 +98,5 @@ def measure(model: Model, method: str, names: list[str], samples: Iterable[Feed]
             entry = data.data.get(name)
             if entry is not None:
                 low, high = entry.range_value
-                result[name] = float(max(abs(float(low)), abs(float(high))))
+                result[name] = float(max(np.max(np.abs(low)), np.max(np.abs(high))))
         return result
