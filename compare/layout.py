@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import math
 from itertools import permutations
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .statistics import Statistics
+
+if TYPE_CHECKING:
+    from .tolerance import Allowed
 
 NEAR = 0.1
 """Largest relative L2 distance, to the reference around its mean, of what is called the same values."""
@@ -26,13 +30,16 @@ SAMPLE = 1 << 14
 """Elements looked at to discard an order, before all are."""
 
 
-def transposed(reference: np.ndarray, candidate: np.ndarray, near: float = NEAR) -> tuple[int, ...] | None:
+def transposition(
+    reference: np.ndarray, candidate: np.ndarray, allowed: Allowed | None = None
+) -> tuple[int, ...] | None:
     """The permutation that turns the candidate into the reference.
+
+    Distances are L2 norms over pairs that are finite, relative to the reference's distance from its own mean.
 
     Args:
         reference, candidate: Tensors of any numeric dtype and the same number of elements.
-        near: Largest distance of the permuted candidate from the reference, relative to how far the reference is from
-            its own mean (both as L2 norms over pairs that are finite), for it to count as the same.
+        allowed: The tolerance of the pair: a candidate that satisfies it as it stands is not transposed.
 
     Returns:
         ``axes`` such that ``candidate.transpose(axes)`` is the reference but for noise; None where there is no such
@@ -46,6 +53,8 @@ def transposed(reference: np.ndarray, candidate: np.ndarray, near: float = NEAR)
     if any(x.dtype.kind in "OSUT" for x in (reference, candidate)):
         return None
     if sorted(reference.shape) != sorted(candidate.shape):
+        return None
+    if reference.shape == candidate.shape and Statistics(full=False).update(reference, candidate, allowed).agree:
         return None
     identity = tuple(range(rank))
     spread = _spread(reference)
@@ -61,7 +70,7 @@ def transposed(reference: np.ndarray, candidate: np.ndarray, near: float = NEAR)
             best = distance, axes
         else:
             others.append(distance)
-    if best is None or best[0] > near:
+    if best is None or best[0] > NEAR:
         return None
     if reference.shape == candidate.shape and _real(best[1], candidate.shape) == _real(identity, candidate.shape):
         return None
