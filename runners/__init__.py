@@ -23,7 +23,8 @@ def discover(third_parties: bool = True) -> dict[str, type[Runner]]:
     for module in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
         contents = vars(importlib.import_module(f".{module.name}", __name__)).values()
         for item in contents:
-            if isinstance(item, type) and issubclass(item, Runner) and item.flag:
+            # type(), not isinstance: Python 3.10 takes Mapping[str, ...] for a class.
+            if issubclass(type(item), type) and issubclass(item, Runner) and item.flag:
                 found[item.flag] = item
     if third_parties:
         from importlib.metadata import entry_points

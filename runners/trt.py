@@ -246,7 +246,8 @@ class TrtRunner(Runner):
             "optimization_level": self.optimization_level,
             "tactic_sources": [t.lower() for t in self.tactics] or "default",
             "timing_cache": self.timing_cache or "in memory",
-            "layers_parsed": built.computing,
+            "layers_parsed": built.parsed,
+            "layers_computing": built.computing,
             "build_seconds": round(built.seconds, 3),
         }
         if plan.calibrator:

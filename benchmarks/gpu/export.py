@@ -1,0 +1,65 @@
+"""Exports torchvision networks to ONNX for the other scripts here. Needs PyTorch and torchvision.
+
+    python export.py OUT_DIR [NAME ...]
+
+Weights are random (torchvision's initialization, seed 0); BatchNormalization statistics are set by one forward pass over
+random images, so that activations have the scale they have in a trained network.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+SIZES = {"resnet50": 224, "vgg19": 224, "inception_v3": 299, "resnet152": 224, "mobilenet_v2": 224, "densenet121": 224}
+
+
+def settle(network, x) -> None:
+    import torch
+
+    norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+        norm.train()
+    with torch.no_grad():
+        network(x)
+    network.eval()
+
+
+def export(name: str, folder: Path) -> None:
+    import torch
+    import torchvision
+
+    torch.manual_seed(0)
+    start = time.perf_counter()
+    extra = {"init_weights": True, "aux_logits": True} if name == "inception_v3" else {}
+    network = getattr(torchvision.models, name)(weights=None, **extra).eval()
+    if name == "inception_v3":
+        network.aux_logits = False
+        network.AuxLogits = None
+    x = torch.randn(8, 3, SIZES[name], SIZES[name])
+    settle(network, x)
+    path = folder / f"{name}.onnx"
+    torch.onnx.export(
+        network,
+        (x,),
+        str(path),
+        input_names=["x"],
+        output_names=["y"],
+        dynamic_axes={"x": {0: "n"}, "y": {0: "n"}},
+        opset_version=17,
+        dynamo=False,
+    )
+    print(f"{name}: {path.stat().st_size / 1e6:.0f} MB in {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in sys.argv[2:] or ["resnet50", "inception_v3", "vgg19"]:
+        export(name, folder)
+
+
+if __name__ == "__main__":
+    main()
