@@ -90,7 +90,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_nothing_else_is_called_transposition(name):
+def test_nothing_else_is_called_transposed(name):
     assert transposition(*REFUSED[name]) is None
 
 
