@@ -192,7 +192,9 @@ def _parser(classes: Mapping[str, type[Runner]]) -> _Parser:
 
     group = parser.add_argument_group("report")
     group.add_argument("--json", metavar="PATH", help="write the whole report")
-    group.add_argument("--save-worst", metavar="DIR", help="save the worst sample of each candidate as .npz, for --data")
+    group.add_argument(
+        "--save-worst", metavar="DIR", help="save the worst sample of each candidate as .npz, for --data"
+    )
     group.add_argument("-q", "--quiet", action="store_true", help="print the verdict alone")
     group.add_argument("-v", "--verbose", action="store_true", help="print versions, options, times, all statistics")
     group.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -230,9 +232,7 @@ def _add_options(parser: _Parser, cls: type[Runner], classes: Mapping[str, type[
         group = group or parser.add_argument_group(f"options of --{cls.flag}")
         also = "" if len(sharing) == 1 else f" (also {', '.join('--' + n for n in sharing if n != cls.flag)})"
         text = f.metadata["help"].replace("%", "%%")
-        group.add_argument(
-            flag, dest=_destination(flag), default=argparse.SUPPRESS, help=text + also, **arguments
-        )
+        group.add_argument(flag, dest=_destination(flag), default=argparse.SUPPRESS, help=text + also, **arguments)
 
 
 def _named_classes(words: Sequence[str]) -> dict[str, type[Runner]]:

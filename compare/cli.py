@@ -114,25 +114,24 @@ def _source(request: Request) -> Source | None:
     """
     from ..dataloaders import DataLoader, open_data
 
+    shapes = {name: shape.opt for name, shape in request.shapes.items()}
+    if request.data is None:
+        usual = DataLoader()
+        return DataLoader(
+            int_range=request.int_range,
+            float_range=request.float_range,
+            seed=usual.seed if request.seed is None else request.seed,
+            samples=usual.samples if request.samples is None else request.samples,
+            ranges=request.ranges,
+            shapes=shapes,
+        )
     random = {
-        "--samples": request.samples,
         "--seed": request.seed,
         "--float-range": request.float_range,
         "--int-range": request.int_range,
         "--range": request.ranges or None,
     }
-    if request.data is None:
-        given = {
-            "samples": request.samples,
-            "seed": request.seed,
-            "float_range": request.float_range,
-            "int_range": request.int_range,
-        }
-        shapes = {name: shape.opt for name, shape in request.shapes.items()}
-        return DataLoader(
-            **{key: value for key, value in given.items() if value is not None}, ranges=request.ranges, shapes=shapes
-        )
     for option, value in random.items():
-        if value is not None and option != "--samples":
-            raise UsageError(f"{option} is for random data; --data {request.data} was given.")
+        if value is not None:
+            raise UsageError(f"{option} is for random data, but --data {request.data} was given.")
     return open_data(request.data)

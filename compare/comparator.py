@@ -7,15 +7,17 @@ them afterwards.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
+import onnx
 
 from ..graph.errors import DataError, LayerdiffError, RunnerError, UsageError
 from ..graph.model import Model, load
@@ -26,17 +28,17 @@ from .parties import Lineup, Party, line_up
 from .progress import SILENT, Progress
 from .report.model import DataInfo, ModelInfo, Report, RunnerResult
 from .results import MEMORY_LIMIT, RunResults
-from .verdict import Judge
+from .verdict import Fetch, Judge
 
 if TYPE_CHECKING:
-    import onnx
-
     from ..dataloaders.base import Sample, Samples, Source
     from ..runners.base import Feed, Runner
     from .report.model import OutputResult
 
-    ModelSource = str | os.PathLike[str] | onnx.ModelProto | Model
-    Data = Source | Iterable[Mapping[str, np.ndarray]]
+
+ModelSource: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto | Model"
+Data: TypeAlias = "Source | Iterable[Mapping[str, np.ndarray]]"
+Take: TypeAlias = Callable[[Party, int, "dict[str, np.ndarray]", Fetch], None]
 
 log = logging.getLogger("layerdiff")
 
@@ -116,7 +118,8 @@ class Comparator:
                 Random within the ranges that the graph implies, if not given.
             shapes: Shape ranges of inputs, for runtimes that build for a range.
             reference: Name of the runner to believe, instead of the most trusted.
-            rtol, atol: ``|candidate - reference| <= atol + rtol * |reference|``; both or neither. Automatic if not given.
+            rtol, atol: ``|candidate - reference| <= atol + rtol * |reference|``; both or neither; automatic
+                if not given.
             tolerances: ``(rtol, atol)`` of single outputs, by name.
             nan_equal: Whether NaN equals NaN.
             layers: Whether to localize after the outputs were compared.
@@ -152,9 +155,9 @@ class Comparator:
             nonlocal judge
             judge = _judge(run, self.settings)
 
-        def take(party: Party, sample: int, outputs: dict[str, np.ndarray]) -> None:
+        def take(party: Party, sample: int, outputs: dict[str, np.ndarray], fetch: Fetch) -> None:
             assert judge is not None
-            judge.take(party.name, sample, outputs)
+            judge.take(party.name, sample, outputs, fetch)
 
         run = _execute(lineup, samples, workload, begin, take, self._progress)
         report = _report(run, judge, self.settings)
@@ -207,7 +210,7 @@ class Comparator:
         results = RunResults(Run(lineup, lineup, samples, workload))
         results.store.limit = memory
 
-        def take(party: Party, sample: int, outputs: dict[str, np.ndarray]) -> None:
+        def take(party: Party, sample: int, outputs: dict[str, np.ndarray], fetch: Fetch) -> None:
             results.add(party.name, outputs)
 
         results.run = _execute(lineup, samples, workload, lambda run: None, take, progress)
@@ -233,13 +236,13 @@ class Comparator:
         """
         settings = Settings(rtol, atol, dict(tolerances or {}), nan_equal)
         run = run_results.run
-        parties = (run.lineup.reference, *run.lineup.candidates)
         judge = _judge(run, settings)
-        for sample in range(max(run.samples_run.values(), default=0)):
-            for party in parties:
-                outputs = run_results.outputs(party.name, sample)
-                if outputs is not None:
-                    judge.take(party.name, sample, outputs)
+        with _Again(run) as again:
+            for sample in range(max(run.samples_run.values(), default=0)):
+                for party in _parties(run.lineup):
+                    outputs = run_results.outputs(party.name, sample)
+                    if outputs is not None:
+                        judge.take(party.name, sample, outputs, functools.partial(again.fetch, sample))
         return _report(run, judge, settings)
 
     # -- preparing ----------------------------------------------------------------------------------------------------
@@ -263,7 +266,13 @@ class Comparator:
         return lineup, samples, Workload(samples=lambda: map(read_only, samples), shapes=self._shapes)
 
     def _load(self, source: ModelSource) -> Model:
-        name = source.source if isinstance(source, Model) else str(source) if isinstance(source, (str, os.PathLike)) else "the model"
+        name = (
+            source.source
+            if isinstance(source, Model)
+            else str(source)
+            if isinstance(source, (str, os.PathLike))
+            else "the model"
+        )
         self._progress.stage(f"loading {name}")
         inputs, outputs = self._names
         return load(source, inputs=inputs, outputs=outputs)
@@ -360,7 +369,7 @@ def _execute(
     samples: Samples,
     workload: Workload,
     begin: Callable[[Run], None],
-    take: Callable[[Party, int, dict[str, np.ndarray]], None],
+    take: Take,
     progress: Progress,
 ) -> Run:
     """Opens every session once and streams the samples through all of them.
@@ -416,7 +425,7 @@ def _run_sample(
     sessions: Mapping[str, Session],
     number: int,
     sample: Feed,
-    take: Callable[[Party, int, dict[str, np.ndarray]], None],
+    take: Take,
 ) -> None:
     """One sample through the reference, then through every candidate that is still there."""
     for party in _parties(run.lineup):
@@ -435,7 +444,36 @@ def _run_sample(
             continue
         run.seconds[party.name][1] += time.perf_counter() - start
         run.samples_run[party.name] += 1
-        take(party, number, outputs)
+        take(party, number, outputs, functools.partial(session.infer, feed))
+
+
+class _Again:
+    """The reference once more, for inner tensors that nobody kept; opened when the first one is asked for."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._stack = ExitStack()
+        self._session: Session | None = None
+        self._samples: Iterator[tuple[int, dict[str, np.ndarray]]] = iter(())
+        self._at: tuple[int, dict[str, np.ndarray]] = (-1, {})
+
+    def __enter__(self) -> _Again:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def fetch(self, sample: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Tensors of the reference for one sample; samples may only be asked for in ascending order."""
+        if self._session is None:
+            party = self._run.lineup.reference
+            session = party.runner.open(party.model, fetch=names, workload=self._run.workload)
+            self._session = self._stack.enter_context(session)
+            self._samples = enumerate(_checked(self._run.samples))
+        while self._at[0] < sample:
+            self._at = next(self._samples)
+        wanted = {spec.name for spec in self._session.inputs}
+        return self._session.infer({k: v for k, v in self._at[1].items() if k in wanted}, fetch=names)
 
 
 def _checked(samples: Samples) -> Iterator[dict[str, np.ndarray]]:
@@ -449,7 +487,9 @@ def _reason(error: Exception) -> str:
     if isinstance(error, LayerdiffError) and not isinstance(error, RunnerError):
         raise error
     text = "\n".join(str(error).strip().splitlines()[:2])
-    return text if isinstance(error, RunnerError) else f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return (
+        text if isinstance(error, RunnerError) else f"{type(error).__name__}: {text}" if text else type(error).__name__
+    )
 
 
 # -- reporting --------------------------------------------------------------------------------------------------------
@@ -483,4 +523,6 @@ def _report(run: Run, judge: Judge | None, settings: Settings) -> Report:
 
 
 def _model_info(model: Model) -> ModelInfo:
-    return ModelInfo(model.source, len(model.proto.graph.node), lambda: model.sha256)
+    # A report outlives the run; it must not hold the model's weights.
+    light = Model(onnx.ModelProto(), source=model.source) if os.path.isfile(model.source) else model
+    return ModelInfo(model.source, len(model.proto.graph.node), lambda: light.sha256)

@@ -1,4 +1,4 @@
-"""What localizing needs to know of a comparison: who was compared, on what, and by which rules. It holds no sessions."""
+"""What localizing needs to know of a comparison: who was compared, on what, by which rules. It holds no sessions."""
 
 from __future__ import annotations
 

@@ -54,9 +54,15 @@ def model_formats(model: Model) -> tuple[NumberFormat, ...]:
 
 
 def formats_in_play(*parties: Party) -> tuple[NumberFormat, ...]:
-    """The formats of each party's arithmetic and of each party's model, each once."""
+    """The formats of each party's arithmetic and of each party's model, each once.
+
+    A runner's arithmetic is what it makes of FP32; it says nothing about a model that has none.
+    """
     found: dict[str, NumberFormat] = {}
     for party in parties:
-        for number_format in (party.runner.arithmetic, *model_formats(party.model)):
-            found[number_format.name] = number_format
+        own = model_formats(party.model)
+        arithmetic = party.runner.arithmetic
+        if arithmetic.name != "fp32" or not own or any(f.name == "fp32" for f in own):
+            found[arithmetic.name] = arithmetic
+        found.update({f.name: f for f in own})
     return tuple(found.values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,9 +86,7 @@ def line_up(
             f"{names[0]} has nothing to be compared with: name a second runner (e.g. --emulate fp16) or a second model."
         )
     candidates = [
-        p
-        if p.model is chosen.model
-        else Party(f"{p.name}@{Path(p.model.source).name}", p.runner, p.model)
+        p if p.model is chosen.model else Party(f"{p.name}@{Path(p.model.source).name}", p.runner, p.model)
         for p in first
         if p is not chosen
     ]

@@ -45,7 +45,7 @@ class ArrayStore:
             kept.flags.writeable = False
             return kept
         if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="layerdiff-")
+            self._file = tempfile.TemporaryFile(prefix="layerdiff-")  # noqa: SIM115 - lives as long as the store
         # Arrays start at multiples of the page, as mmap wants it.
         offset = math.ceil(self.on_disk / mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
         self._file.seek(offset)
@@ -60,9 +60,7 @@ class ArrayStore:
             return kept
         assert self._file is not None
         count = math.prod(kept.shape)
-        raw = mmap.mmap(
-            self._file.fileno(), count * kept.dtype.itemsize, access=mmap.ACCESS_READ, offset=kept.offset
-        )
+        raw = mmap.mmap(self._file.fileno(), count * kept.dtype.itemsize, access=mmap.ACCESS_READ, offset=kept.offset)
         return np.frombuffer(raw, np.uint8).view(kept.dtype).reshape(kept.shape)
 
 

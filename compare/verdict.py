@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ..graph.errors import RunnerError
 from ..graph.specs import is_float
+from .layout import transposition
 from .report.model import OutputResult, OutputVerdict, ToleranceUsed
 from .statistics import Place, Statistics
+from .ties import Decider, count_ties, decider
 from .tolerance import EXACT, Allowed, Tolerance, automatic, depths, user
 
 if TYPE_CHECKING:
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from .parties import Lineup
 
 Outputs = Mapping[str, "np.ndarray"]
+Fetch = Callable[[Sequence[str]], Outputs]
+"""Gives inner tensors of the reference for the present sample; raises RunnerError where it cannot."""
 
 
 class Judge:
@@ -30,35 +36,69 @@ class Judge:
         warnings: What the user should know, whatever the verdicts.
     """
 
-    def __init__(
-        self, lineup: Lineup, formats: Mapping[str, tuple[NumberFormat, ...]], settings: Settings
-    ) -> None:
+    def __init__(self, lineup: Lineup, formats: Mapping[str, tuple[NumberFormat, ...]], settings: Settings) -> None:
         self.formats = dict(formats)
-        self.warnings: list[str] = []
+        self.warnings: dict[str, None] = {}
         self._lineup = lineup
         self._settings = settings
-        self._reference: tuple[int, Outputs] = (-1, {})
+        self._reference = _Reference()
         self._pairs: dict[str, dict[str, _Pair]] = {party.name: {} for party in lineup.candidates}
         self._missing: dict[str, dict[str, None]] = {party.name: {} for party in lineup.candidates}
         self._extra: dict[str, dict[str, None]] = {party.name: {} for party in lineup.candidates}
+        self._deciders: dict[str, Decider | None] = {}
 
-    def take(self, name: str, sample: int, outputs: Outputs) -> None:
-        """Takes in the outputs of one party for one sample; of each sample, the reference's come first."""
+    def take(self, name: str, sample: int, outputs: Outputs, fetch: Fetch | None = None) -> None:
+        """Takes in the outputs of one party for one sample; of each sample, the reference's come first.
+
+        Args:
+            fetch: With the reference's outputs, where it can give inner tensors too. Asked for only where integers
+                differ that floats decided.
+        """
         if name == self._lineup.reference.name:
-            self._reference = (sample, outputs)
+            self._reference = _Reference(sample, outputs, fetch)
             return
-        at, reference = self._reference
-        if at != sample:
+        reference = self._reference
+        if reference.sample != sample:
             return  # the reference failed on this sample
-        for tensor, expected in reference.items():
+        for tensor, expected in reference.outputs.items():
             if tensor not in outputs:
                 self._missing[name][tensor] = None
                 continue
             pair = self._pairs[name].get(tensor)
             if pair is None:
-                pair = self._pairs[name][tensor] = _Pair(self, name, tensor, expected)
-            pair.take(expected, outputs[tensor], sample)
-        self._extra[name].update(dict.fromkeys(t for t in outputs if t not in reference))
+                tolerance = self.tolerance(name, tensor, np.asarray(expected).dtype)
+                pair = _Pair(name, tensor, tolerance, self._settings.nan_equal, self.warnings)
+                self._pairs[name][tensor] = pair
+            new = pair.take(expected, outputs[tensor], sample)
+            if new and pair.statistics_of_choices:
+                pair.ties += self._ties(name, tensor, expected, outputs[tensor])
+        self._extra[name].update(dict.fromkeys(t for t in outputs if t not in reference.outputs))
+
+    def _ties(self, name: str, tensor: str, expected: np.ndarray, found: np.ndarray) -> int:
+        """How many of the elements that differ are ties."""
+        decider = self._decider(tensor)
+        if decider is None:
+            return 0
+        reference = self._reference
+        values = {t: reference.outputs[t] for t in decider.tensors if t in reference.outputs}
+        inner = [t for t in decider.tensors if t not in values]
+        if inner:
+            try:
+                if reference.fetch is None:
+                    raise RunnerError("it gives outputs alone")
+                values.update(reference.fetch(inner))
+            except RunnerError as error:
+                text = f"{tensor} was decided by {decider}, which {self._lineup.reference.name} does not show: {error}"
+                self.warnings[f"{text.rstrip('.')}. Ties count as mismatches."] = None
+                self._deciders[tensor] = None
+                return 0
+        rules = {t: self.tolerance(name, t, np.asarray(v).dtype) for t, v in values.items()}
+        return count_ties(decider, values, np.asarray(expected), np.asarray(found), rules)[0]
+
+    def _decider(self, tensor: str) -> Decider | None:
+        if tensor not in self._deciders:
+            self._deciders[tensor] = decider(self._lineup.reference.model.index, tensor)
+        return self._deciders[tensor]
 
     def results(self, total: int, run: Mapping[str, int]) -> tuple[OutputResult, ...]:
         """The verdicts.
@@ -99,50 +139,56 @@ class Judge:
     def _depths(self) -> dict[str, int]:
         return depths(self._lineup.reference.model.index)
 
-    @property
-    def nan_equal(self) -> bool:
-        """Whether NaN equals NaN."""
-        return self._settings.nan_equal
 
-    def warn(self, text: str) -> None:
-        """Says something once."""
-        if text not in self.warnings:
-            self.warnings.append(text)
+@dataclass(frozen=True)
+class _Reference:
+    """The reference's outputs for the present sample."""
+
+    sample: int = -1
+    outputs: Outputs = field(default_factory=dict)
+    fetch: Fetch | None = None
 
 
 class _Pair:
     """One output of one candidate."""
 
-    def __init__(self, judge: Judge, candidate: str, tensor: str, reference: np.ndarray) -> None:
-        self.judge = judge
+    def __init__(
+        self, candidate: str, tensor: str, tolerance: Tolerance, nan_equal: bool, warnings: dict[str, None]
+    ) -> None:
         self.candidate = candidate
         self.tensor = tensor
-        self.tolerance = judge.tolerance(candidate, tensor, np.asarray(reference).dtype)
-        self.plain = Statistics(equal_nan=judge.nan_equal)
+        self.tolerance = tolerance
+        self.nan_equal = nan_equal
+        self.warnings = warnings
+        self.ties = 0
+        self.statistics_of_choices = False
+        self.plain = Statistics(equal_nan=nan_equal)
         self.axes: tuple[int, ...] | None = None
-        self.transposed: Statistics | None = None
+        self.turned: Statistics | None = None
         self.clash: str | None = None
         self.smallest_atol = math.inf
 
-    def take(self, reference: np.ndarray, candidate: np.ndarray, sample: int) -> None:
+    def take(self, reference: np.ndarray, candidate: np.ndarray, sample: int) -> int:
+        """Takes in one sample; returns how many elements mismatch in it."""
         reference, candidate = np.asarray(reference), np.asarray(candidate)
         kinds = _kind(reference.dtype), _kind(candidate.dtype)
         if kinds[0] != kinds[1]:
             self.clash = self.clash or f"dtype {_name(candidate.dtype)} where {_name(reference.dtype)} is expected"
-            return
+            return 0
         if reference.dtype != candidate.dtype and kinds[0] != "string":
-            self.judge.warn(
-                f"{self.candidate} gives {self.tensor!r} as {_name(candidate.dtype)}, the reference as "
-                f"{_name(reference.dtype)}; values were compared."
-            )
+            dtypes = f"{_name(candidate.dtype)}, the reference as {_name(reference.dtype)}"
+            self.warnings[f"{self.candidate} gives {self.tensor!r} as {dtypes}; values were compared."] = None
+        self.statistics_of_choices = kinds[0] in ("int", "bool")
         allowed = self._allowed(reference)
-        first = self.plain.samples == 0
+        before = self.plain.mismatched
         self.plain.update(reference, candidate, allowed, sample)
-        if first and self.plain.mismatched:
-            self._look_for_transposition(reference, candidate)
-        if self.transposed is not None and self.axes is not None:
-            turned = np.transpose(candidate, self.axes) if candidate.ndim == len(self.axes) else candidate
-            self.transposed.update(reference, turned, allowed, sample)
+        if self.plain.samples == 1 and self.plain.mismatched:
+            self.axes = transposition(reference, candidate, allowed)
+            self.turned = None if self.axes is None else Statistics(equal_nan=self.nan_equal)
+        if self.turned is not None and self.axes is not None:
+            fits = candidate.ndim == len(self.axes)
+            self.turned.update(reference, np.transpose(candidate, self.axes) if fits else candidate, allowed, sample)
+        return self.plain.mismatched - before
 
     def _allowed(self, reference: np.ndarray) -> Allowed | None:
         if not self.tolerance.decidable or self.tolerance.exact:
@@ -151,18 +197,14 @@ class _Pair:
         self.smallest_atol = min(self.smallest_atol, allowed.smallest_atol)
         return allowed
 
-    def _look_for_transposition(self, reference: np.ndarray, candidate: np.ndarray) -> None:
-        from .layout import transposition
-
-        self.axes = transposition(reference, candidate, self._allowed(reference))
-        if self.axes is not None:
-            self.transposed = Statistics(equal_nan=self.judge.nan_equal)
-
     def result(self, done: int, total: int) -> OutputResult:
         """The verdict after ``done`` of ``total`` samples."""
-        turned = self.transposed is not None and self.transposed.agree
-        statistics = self.transposed if turned and self.transposed is not None else self.plain
+        turned = self.turned is not None and self.turned.agree
+        statistics = self.turned if turned and self.turned is not None else self.plain
         verdict, reason = self._decide(statistics, turned, done, total)
+        metrics = statistics.metrics()
+        if self.ties and not turned:
+            metrics["mismatched"] -= self.ties
         return OutputResult(
             candidate=self.candidate,
             tensor=self.tensor,
@@ -170,8 +212,8 @@ class _Pair:
             reason=reason,
             transposed=self.axes if turned else None,
             tolerance=self._tolerance_used(),
-            ties=0,
-            metrics=None if self.clash else statistics.metrics(),
+            ties=0 if turned else self.ties,
+            metrics=None if self.clash else metrics,
             worst_sample=statistics.worst_sample,
             use=statistics.use,
             values={} if self.clash else _values(statistics),
@@ -181,34 +223,36 @@ class _Pair:
         rule = self.tolerance
         if not rule.decidable:
             return None
-        source = "user" if rule.source == "user" else "auto"
+        source: Literal["user", "auto"] = "user" if rule.source == "user" else "auto"
         if rule.scaled:
             return ToleranceUsed(rule.rtol, self.smallest_atol if math.isfinite(self.smallest_atol) else None, source)
         return ToleranceUsed(rule.rtol, rule.atol, source)
 
-    def _decide(
-        self, statistics: Statistics, turned: bool, done: int, total: int
-    ) -> tuple[OutputVerdict, str | None]:
+    def _decide(self, statistics: Statistics, turned: bool, done: int, total: int) -> tuple[OutputVerdict, str | None]:
         if self.clash:
             return "fail", self.clash
         if turned:
-            return "fail", f"transposed: agrees with the reference when its axes are taken in the order {_list(self.axes)}"
+            return (
+                "fail",
+                f"transposed: agrees with the reference when its axes are taken in the order {_list(self.axes)}",
+            )
         if statistics.shape_mismatch:
             expected, got = statistics.shape_mismatch
             return "fail", f"shape {_list(got)} where {_list(expected)} is expected"
         if statistics.broken and not statistics.text:
             return "fail", _broken(statistics)
-        if statistics.mismatched and self.tolerance.decidable:
-            return "fail", self._mismatch(statistics)
-        if statistics.mismatched:
+        mismatched = statistics.mismatched - self.ties
+        if mismatched and self.tolerance.decidable:
+            return "fail", self._mismatch(statistics, mismatched)
+        if mismatched:
             name = f"--tolerance {self.tensor}:RTOL,ATOL"
             return "undecided", f"{self.tolerance.reason}; say what is good enough with {name}"
         if done < total:
             return "undecided", f"agrees on {done} of {total} samples; the others were not run"
         return "pass", None
 
-    def _mismatch(self, statistics: Statistics) -> str:
-        share = f"{statistics.mismatched:,} of {statistics.count:,} elements"
+    def _mismatch(self, statistics: Statistics, mismatched: int) -> str:
+        share = f"{mismatched:,} of {statistics.count:,} elements"
         worst = statistics.worst
         if worst is None:
             return f"{share} differ"
@@ -223,7 +267,9 @@ def _broken(statistics: Statistics) -> str:
     place = statistics.broken_at
     what = f"{statistics.broken:,} of {statistics.count:,} elements are NaN or infinite on one side"
     if statistics.nan[0] == statistics.nan[1] == statistics.broken:
-        what = f"{statistics.broken:,} of {statistics.count:,} elements are NaN on both sides (--nan-equal lets them pass)"
+        what = (
+            f"{statistics.broken:,} of {statistics.count:,} elements are NaN on both sides (--nan-equal lets them pass)"
+        )
     return what if place is None else f"{what}; first at {_list(place.index)} of sample {place.sample}: {_show(place)}"
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
-
 from layerdiff import Runner, Session
 from layerdiff.graph.formats import FP32, NumberFormat
 from layerdiff.runners.base import SessionInfo
@@ -77,7 +76,10 @@ class FunctionSession(Session):
         self.outputs = model.outputs
 
     def infer(self, feed, fetch: Sequence[str] | None = None):
-        return {name: np.asarray(value) for name, value in self.runner.function(dict(feed)).items()}
+        found = self.runner.function(dict(feed))
+        if fetch is not None:
+            found = {name: {**feed, **found}[name] for name in fetch}
+        return {name: np.asarray(value) for name, value in found.items()}
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-
 from layerdiff import Comparator, LayerdiffError, OnnxrtRunner, RunnerError, UsageError
 from layerdiff.compare.parties import line_up
 from layerdiff.compare.results import ArrayStore
@@ -330,6 +329,63 @@ def test_int8_is_not_decided_without_the_users_word(agree):
 def test_undecided_is_not_agreement(compare):
     report = compare(lambda feed: {"y": X}, lambda feed: {"y": X + np.float32(0.01)}, number_format=INT8)
     assert (report.verdict, report.exit_status) == ("fail", 1)
+
+
+ARGMAX = """g (float[N, 4] x) => (int64[N] y) { y = ArgMax <axis = 1, keepdims = 0> (x) }"""
+
+
+@pytest.mark.parametrize(
+    ("scores", "found", "verdict", "ties"),
+    [
+        ([0.0, 1.0, 1.0 + 1e-7, 0.5], 2, "pass", 0),
+        ([0.0, 1.0, 1.0 + 1e-7, 0.5], 1, "pass", 1),
+        ([0.0, 1.0, 1.0 + 1e-7, 0.5], 3, "fail", 0),
+        ([0.0, 1.0, 1.01, 0.5], 1, "fail", 0),
+    ],
+)
+def test_integers_are_exact_except_where_the_scores_tie(onnx_file, function_runner, scores, found, verdict, ties):
+    path = onnx_file(ARGMAX)
+    scores = np.float32([scores])
+    candidate = function_runner(function=lambda feed: {"y": np.array([found])}, label="candidate")
+    runners = [OnnxrtRunner(), candidate]
+    report = Comparator(path, runners, data_loader=[{"x": scores}]).compare()
+    (output,) = report.outputs
+    assert (output.verdict, output.ties) == (verdict, ties)
+    assert output.metrics["mismatched"] == (verdict == "fail")
+    kept = Comparator.run(runners, data_loader=[{"x": scores}], model=path)
+    assert Comparator.compare_accuracy(kept).outputs == report.outputs
+
+
+def test_integers_are_exact_where_the_reference_hides_the_scores(function_runner, compare):
+    model = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 17]> g (float[N, 4] x) => (int64[N] y)'
+        "{ z = Neg(x) y = ArgMax <axis = 1, keepdims = 0> (z) }"
+    )
+    scores = np.float32([[1.0, 1.0, 2.0, 2.0]])
+
+    def hides(feed):
+        return {"y": np.array([0])}
+
+    class Hiding(function_runner):
+        def open(self, model, **more):
+            session = super().open(model, **more)
+            infer = session.infer
+
+            def outputs_alone(feed, fetch=None):
+                if fetch is not None:
+                    raise RunnerError("inner tensors stay inside.")
+                return infer(feed)
+
+            session.infer = outputs_alone
+            return session
+
+    runners = [
+        Hiding(function=hides, label="a", rank=0),
+        function_runner(function=lambda feed: {"y": np.array([1])}, label="b"),
+    ]
+    report = Comparator(model, runners, data_loader=[{"x": scores}]).compare()
+    assert report.verdict == "fail"
+    assert any("Ties count as mismatches" in w for w in report.warnings)
 
 
 # ---- runners that fail ----------------------------------------------------------------------------------------------

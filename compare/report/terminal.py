@@ -87,7 +87,9 @@ def show(report: Report, to: Console | None = None, *, quiet: bool = False, verb
     if quiet:
         to.print(report.verdict, markup=False)
         return
-    to.print(f"reference: {_who(report, report.runners[0], report.model.source, verbose)}", markup=False, soft_wrap=True)
+    to.print(
+        f"reference: {_who(report, report.runners[0], report.model.source, verbose)}", markup=False, soft_wrap=True
+    )
     source = (report.candidate_model or report.model).source
     for candidate in report.candidates:
         to.print(f"candidate: {_who(report, candidate, source, verbose)}", markup=False, soft_wrap=True)
