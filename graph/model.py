@@ -32,12 +32,15 @@ class TfGraph:
         outputs: ONNX output name -> TF tensor name.
         tensors: ONNX tensor name -> TF tensor name, for every tensor of which tf2onnx left a trace. A name alone does
             not promise the same value: a folded BatchNormalization keeps its name.
+        permutations: ONNX tensor name -> axes, for those tensors whose ONNX value is the TF value transposed by them
+            (``(0, 3, 1, 2)``: NHWC in TF, NCHW in ONNX).
     """
 
     graph_def: Any
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     tensors: Mapping[str, str] = field(default_factory=dict)
+    permutations: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class Model:
