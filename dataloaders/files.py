@@ -1,0 +1,200 @@
+"""NumPy files: ``.npz`` (one sample each), ``.npy`` (one input each), and folders of them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..graph.errors import DataError
+from ..graph.specs import TensorSpec
+from .base import Sample, Samples, Source
+from .fitting import check_header, fit, specs_of
+
+if TYPE_CHECKING:
+    from ..graph.model import Model
+
+READS = "an .npz, an .npy, a folder of .npz (one a sample), of INPUT.npy, or of folders of INPUT.npy"
+
+Header = tuple[tuple[int, ...], np.dtype]
+
+
+def opens(path: Path) -> Source | None:
+    """A source if ``path`` is a NumPy file or a folder that holds some."""
+    if path.is_file():
+        return ArrayFiles(path) if path.suffix in (".npz", ".npy") else None
+    return ArrayFiles(path) if _files(path) else None
+
+
+def _files(folder: Path) -> list[Path]:
+    """What is one sample each: ``.npz`` files, else folders with ``.npy`` files, else the folder itself."""
+    archives = sorted(folder.glob("*.npz"), key=_natural)
+    if archives:
+        return archives
+    if any(folder.glob("*.npy")):
+        return [folder]
+    return sorted((f for f in folder.iterdir() if f.is_dir() and any(f.rglob("*.npy"))), key=_natural)
+
+
+def _natural(path: Path) -> list[Any]:
+    """sample2 before sample10."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", path.name)]
+
+
+@dataclass(frozen=True)
+class ArrayFiles(Source):
+    """Samples in NumPy files.
+
+    Attributes:
+        path: A file or a folder.
+    """
+
+    path: Path
+
+    def bind(self, model: Model) -> StoredSamples:
+        """Checks the headers of every sample against ``model``; the data are read when they are asked for.
+
+        Raises:
+            DataError: A file cannot be read, or does not fit the model.
+        """
+        specs = specs_of(model)
+        path = Path(self.path)
+        if path.is_file():
+            return StoredSamples(specs, [path], str(path))
+        files = _files(path)
+        if files and files != [path] and files[0].is_dir():
+            # One folder with inputs named a/b, or one folder for each sample: the names decide.
+            with contextlib.suppress(DataError):
+                return StoredSamples(specs, [path], str(path))
+        return StoredSamples(specs, files, str(path))
+
+
+class StoredSamples(Samples):
+    """One file or folder for each sample; one sample in memory at a time."""
+
+    def __init__(self, specs: Mapping[str, TensorSpec], files: list[Path], name: str) -> None:
+        if not files:
+            raise DataError(f"--data {name}: holds no .npz or .npy file.")
+        self._specs = specs
+        self._files = files
+        self.count = len(files)
+        self.description = f"{self.count} sample{'' if self.count == 1 else 's'} of {name}"
+        for file in files:
+            check_header(specs, self._headers(file), str(file))
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[number] for number in range(self.count))
+
+    def __getitem__(self, number: int) -> Sample:
+        """Sample ``number`` alone.
+
+        Raises:
+            IndexError: There is none of this number.
+        """
+        if not 0 <= number < self.count:
+            raise IndexError(number)
+        file = self._files[number]
+        return fit(self._specs, self._arrays(file), str(file))
+
+    def _headers(self, file: Path) -> dict[str, Header]:
+        try:
+            if file.suffix == ".npz" and file.is_file():
+                with zipfile.ZipFile(file) as archive:
+                    found = {}
+                    for member in archive.namelist():
+                        with archive.open(member) as stream:
+                            found[member.removesuffix(".npy")] = read_header(stream)
+                    return found
+            headers = {}
+            for name, path in self._members(file).items():
+                with path.open("rb") as stream:
+                    headers[name] = read_header(stream)
+            return headers
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise DataError(f"{file}: cannot be read: {error}.") from None
+
+    def _arrays(self, file: Path) -> dict[str, np.ndarray]:
+        try:
+            if file.suffix == ".npz" and file.is_file():
+                with zipfile.ZipFile(file) as archive:
+                    found = {}
+                    for member in archive.namelist():
+                        with archive.open(member) as stream:
+                            found[member.removesuffix(".npy")] = read_array(stream)
+                    return found
+            return {name: _map(path) for name, path in self._members(file).items()}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+            raise DataError(f"{file}: cannot be read: {error}.") from None
+
+    def _members(self, file: Path) -> dict[str, Path]:
+        """Input -> ``.npy`` file."""
+        if file.is_file():
+            if len(self._specs) != 1:
+                names = ", ".join(f"{name}.npy" for name in self._specs)
+                raise DataError(f"{file}: the model has {len(self._specs)} inputs; give a folder with {names}.")
+            return {next(iter(self._specs)): file}
+        found = {path.relative_to(file).as_posix().removesuffix(".npy"): path for path in sorted(file.rglob("*.npy"))}
+        # Names that cannot be file names may have their odd characters replaced.
+        for name in self._specs:
+            safe = re.sub(r"[^\w.-]", "_", name)
+            if name not in found and safe in found:
+                found[name] = found.pop(safe)
+        return found
+
+
+def read_header(stream: IO[bytes]) -> Header:
+    """Shape and dtype of an ``.npy`` stream, which is left at its data.
+
+    Raises:
+        ValueError: It is not one.
+    """
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    return shape, dtype
+
+
+def read_array(stream: IO[bytes]) -> np.ndarray:
+    """An array from an ``.npy`` stream. Arrays of objects are read if they hold strings; nothing else is unpickled.
+
+    Raises:
+        ValueError: It is no array, or cut short.
+        pickle.UnpicklingError: It holds other objects.
+    """
+    content = io.BytesIO(stream.read())
+    shape, dtype = read_header(content)
+    if not dtype.hasobject:
+        content.seek(0)
+        return np.lib.format.read_array(content, allow_pickle=False)
+    array = _Strings(content).load()
+    if not isinstance(array, np.ndarray):
+        raise ValueError("an array of objects that are no strings")
+    return array.reshape(shape)
+
+
+class _Strings(pickle.Unpickler):
+    """Unpickles arrays of strings and refuses every class that they do not need."""
+
+    _NEEDED = ("_reconstruct", "ndarray", "dtype", "scalar")
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.partition(".")[0] == "numpy" and name in self._NEEDED:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it holds {module}.{name}, and only arrays of strings are unpickled")
+
+
+def _map(path: Path) -> np.ndarray:
+    with path.open("rb") as stream:
+        _, dtype = read_header(stream)
+        if dtype.hasobject:
+            stream.seek(0)
+            return read_array(stream)
+    return np.load(path, mmap_mode="r", allow_pickle=False)

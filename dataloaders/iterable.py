@@ -1,0 +1,163 @@
+"""Samples from Python: any iterable of dicts of arrays, or a function that returns one.
+
+What can be iterated once only (a generator) is written to temporary files as it passes by, so that it can be read
+again; nothing is kept in memory.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..graph.errors import DataError, LayerdiffError
+from ..graph.specs import STRING, TensorSpec
+from .base import Sample, Samples, Source
+from .fitting import fit, specs_of
+
+if TYPE_CHECKING:
+    from ..graph.model import Model
+
+
+class Iterated(Source):
+    """Samples from an iterable of dicts, a function that returns one, or one dict.
+
+    Args:
+        data: The iterable. One that has no second pass is stored in temporary files.
+        name: What to call it in messages and in the report.
+
+    Raises:
+        DataError: ``data`` is nothing that can be iterated.
+    """
+
+    def __init__(self, data: Any, name: str = "the caller's data") -> None:
+        if isinstance(data, Mapping):
+            data = [data]
+        if not callable(data) and not isinstance(data, Iterable):
+            raise DataError(f"{name}: {type(data).__name__} is no iterable of dicts of arrays by input name.")
+        self.data = data
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Iterated({type(self.data).__name__}, name={self.name!r})"
+
+    def bind(self, model: Model) -> Samples:
+        """Checks every sample against ``model`` in one pass."""
+        specs = specs_of(model)
+        iterator = self._begin()
+        if iterator is self.data:
+            return Spool(specs, iterator, self.name)
+        return _Again(specs, self._begin, iterator, self.name)
+
+    def _begin(self) -> Iterator[Any]:
+        try:
+            data = self.data() if callable(self.data) else self.data
+            return iter([data] if isinstance(data, Mapping) else data)
+        except LayerdiffError:
+            raise
+        except Exception as error:
+            raise DataError(f"{self.name}: {describe(error)}") from error
+
+
+def _checked(specs: Mapping[str, TensorSpec], samples: Iterator[Any], name: str) -> Iterator[Sample]:
+    """Samples that fit, one at a time; what the caller's code raises becomes a `DataError`."""
+    number = 0
+    while True:
+        try:
+            sample = next(samples)
+        except StopIteration:
+            return
+        except LayerdiffError:
+            raise
+        except Exception as error:
+            raise DataError(f"{name}: sample {number}: {describe(error)}") from error
+        yield fit(specs, sample, f"{name}: sample {number}")
+        del sample  # not kept while the next one is made
+        number += 1
+
+
+def describe(error: BaseException) -> str:
+    """An exception of the caller's code in one line, with the place where it was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})" if trace else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
+
+
+class _Again(Samples):
+    """Samples that are asked for anew at every pass. A pass that gives other bytes than the first is an error."""
+
+    def __init__(
+        self, specs: Mapping[str, TensorSpec], begin: Callable[[], Iterator[Any]], first: Iterator[Any], name: str
+    ) -> None:
+        self._specs, self._begin, self._name = specs, begin, name
+        self._sums = [_checksum(sample) for sample in _checked(specs, first, name)]
+        self.count = len(self._sums)
+        self.description = _count(self.count, name)
+        if not self.count:
+            raise DataError(f"{name} holds no sample.")
+
+    def __iter__(self) -> Iterator[Sample]:
+        number = -1
+        for number, sample in enumerate(_checked(self._specs, self._begin(), self._name)):
+            if number >= self.count or _checksum(sample) != self._sums[number]:
+                raise DataError(
+                    f"{self._name}: sample {number} is not what it was at the first pass. "
+                    f"Every runtime must get the same: fix the random seed, or give a list."
+                )
+            yield sample
+            del sample
+        if number + 1 < self.count:
+            raise DataError(f"{self._name}: {number + 1} samples at this pass, {self.count} at the first.")
+
+
+def _checksum(sample: Sample) -> int:
+    value = 0
+    for array in sample.values():
+        if array.dtype == STRING:
+            value = zlib.crc32(repr(array.tolist()).encode(), value)
+        else:
+            raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            value = zlib.crc32(raw, value)  # type: ignore[arg-type]
+    return value
+
+
+class Spool(Samples):
+    """Samples that were written to temporary files, which go when this does."""
+
+    def __init__(self, specs: Mapping[str, TensorSpec], samples: Iterator[Any], name: str) -> None:
+        self._specs = specs
+        self._folder = tempfile.TemporaryDirectory(prefix="layerdiff-data-")
+        self.count = 0
+        for sample in _checked(specs, samples, name):
+            for position, array in enumerate(sample.values()):
+                stored = array.astype(str) if array.dtype == STRING and array.size else array
+                np.save(self._path(self.count, position), stored, allow_pickle=False)
+            self.count += 1
+            del sample
+        self.description = _count(self.count, name)
+        if not self.count:
+            raise DataError(f"{name} holds no sample.")
+
+    def _path(self, number: int, position: int) -> Path:
+        return Path(self._folder.name) / f"{number}-{position}.npy"
+
+    def __iter__(self) -> Iterator[Sample]:
+        for number in range(self.count):
+            yield fit(
+                self._specs,
+                {
+                    name: np.load(self._path(number, position), mmap_mode="r", allow_pickle=False)
+                    for position, name in enumerate(self._specs)
+                },
+                f"sample {number}",
+            )
+
+
+def _count(count: int, name: str) -> str:
+    return f"{count} sample{'' if count == 1 else 's'} of {name}"

@@ -1,0 +1,60 @@
+"""Which source can read this? Every module of this folder that has a function ``opens`` is asked."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..graph.errors import DataError
+from .base import Source
+
+
+def open_data(path: str | os.PathLike[str]) -> Source:
+    """The source that reads ``path``.
+
+    A new kind of file is a new module in this folder with ``opens(path) -> Source | None``, which declines with None,
+    and ``READS``, which completes "cannot be read; expected ...".
+
+    Raises:
+        DataError: There is no such file, or nothing that can be read as data.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"--data {path}: no such file or folder.")
+    if path.is_dir() and not any(path.iterdir()):
+        raise DataError(f"--data {path}: the folder is empty.")
+    kinds = []
+    for module in _modules():
+        source = module.opens(path)
+        if source is not None:
+            return source
+        kinds.append(module.READS)
+    raise DataError(f"--data {path}: nothing in it can be read; expected {', '.join(kinds[:-1])} or {kinds[-1]}.")
+
+
+def _modules() -> Iterator[ModuleType]:
+    package = importlib.import_module("..", __name__) if __package__ is None else importlib.import_module(__package__)
+    for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
+        module = importlib.import_module(f".{found.name}", __package__)
+        if hasattr(module, "opens") and hasattr(module, "READS"):
+            yield module
+
+
+def as_source(data: Any) -> Source:
+    """Whatever a caller has, as a source: a path, a dict of arrays, an iterable of dicts, a function that returns one.
+
+    Raises:
+        DataError: It is none of these.
+    """
+    if isinstance(data, Source):
+        return data
+    if isinstance(data, (str, os.PathLike)):
+        return open_data(data)
+    from .iterable import Iterated
+
+    return Iterated(data)
