@@ -1,0 +1,7 @@
+"""Where they part, and why: the second and third question, layer by layer."""
+
+from __future__ import annotations
+
+from .localize import localize
+
+__all__ = ["localize"]

@@ -1,0 +1,524 @@
+"""Why a layer's local error is more than rounding: causes, tried in order, each with its evidence."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...graph.errors import LayerdiffError
+from ...graph.formats import BF16, FP16, FP32, INT8, NumberFormat
+from ...graph.probe import PRODUCTS
+from ...graph.slices import backward, explode, exploded_name, slice_model
+from ...graph.specs import is_float
+from .judge import Judgement, channel_axis, format_loss, judge
+from .units import Unit, inside
+
+if TYPE_CHECKING:
+    from ...graph.index import GraphIndex
+    from ...graph.matching import Difference
+    from .walk import Walk
+
+log = logging.getLogger(__name__)
+
+Arrays = Mapping[str, np.ndarray]
+
+SAME_ELSEWHERE = 1e-3
+"""Share of the error's power that may be left once the values are sorted, for them to be the same in other places."""
+FITTED = 0.02
+"""Share of the error's power that may be left once a gain and an offset are taken out, for them to be the cause."""
+PILED_UP = 1e-3
+"""Share of a tensor that stands at its extreme value, for it to be saturated."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Why a layer is beyond its expected noise.
+
+    Attributes:
+        cause: One of the causes of the report.
+        evidence: Values, counts, an index: one line.
+        node: The node that is to blame, where that is one inside the layer: its position in the reference's graph.
+        producer: The tensor to blame instead: the candidate's format cannot hold what this layer is given.
+    """
+
+    cause: str
+    evidence: str
+    node: int | None = None
+    producer: str | None = None
+
+
+class Examiner:
+    """Finds causes.
+
+    Args:
+        walk: The walk that asks.
+        formats: The candidate's arithmetic and the reference's.
+        differences: Static differences of matched nodes, by position in the reference's graph.
+        matched: Tensors of the reference -> tensors of the candidate, inner ones included.
+        refine: Whether a layer may be taken apart into its nodes: not where they run as one kernel.
+    """
+
+    def __init__(
+        self,
+        walk: Walk,
+        formats: tuple[NumberFormat, NumberFormat],
+        differences: Mapping[int, Sequence[Difference]],
+        matched: Mapping[str, str],
+        refine: bool,
+    ) -> None:
+        self.walk = walk
+        self.format, self.reference_format = formats
+        self.differences = differences
+        self.matched = matched
+        self.refine = refine
+
+    # -- the order of causes ------------------------------------------------------------------------------------
+
+    def examine(self, unit: Unit, verdict: Judgement, values: Arrays, made: Arrays, noise: Arrays) -> Diagnosis:
+        """The cause for one layer on one sample.
+
+        Args:
+            unit: The layer.
+            verdict: Its judgement.
+            values: The reference's tensors: the layer's inputs and outputs.
+            made: The candidate's outputs from the same inputs, by the candidate's names.
+            noise: Expected noise of the outputs.
+        """
+        blamed = self._unholdable_input(unit, values)
+        if blamed is not None:
+            return blamed
+        if self.refine and len(unit.reference.nodes) > 1:
+            refined = self._refine(unit, verdict, values)
+            if refined is not None:
+                return refined
+        return self._causes(unit, verdict, values, made, noise)
+
+    def _causes(self, unit: Unit, verdict: Judgement, values: Arrays, made: Arrays, noise: Arrays) -> Diagnosis:
+        name = unit.reference.outputs[0]
+        y, c = values[name], made[unit.candidate.outputs[0]]
+        static = self._static(unit)
+        if y.shape != c.shape:
+            shapes = f"the reference gives {_dims(y.shape)}, the candidate {_dims(c.shape)}"
+            if static is not None:
+                return Diagnosis(static.cause, f"{static.evidence}; {shapes}", static.node)
+            return Diagnosis("wrong-op", shapes)
+        tests = (
+            lambda: self._range(unit, values, y, c, verdict),
+            lambda: static,
+            lambda: self._saturation(y, c),
+            lambda: self._layout(y, c),
+            lambda: self._fit(y, c),
+            lambda: self._accumulator(unit, verdict),
+            lambda: self._operators(unit, y, c),
+            lambda: self._quantization(verdict),
+        )
+        for test in tests:
+            found = test()
+            if found is not None:
+                return self._arbitrated(unit, found, values, y, c) if found is not static else found
+        return self._arbitrated(unit, Diagnosis("unknown", self._plain(verdict, y, c)), values, y, c)
+
+    # -- the candidate's range ----------------------------------------------------------------------------------
+
+    def _unholdable_input(self, unit: Unit, values: Arrays) -> Diagnosis | None:
+        """Blames the producer of an input that the candidate's format cannot hold."""
+        if self.format.is_integer or self.format.u <= FP32.u:
+            return None
+        for name in unit.reference.inputs:
+            loss = format_loss(values[name], self.format)
+            if loss is not None:
+                evidence = f"{_quoted(name)}: {_range_evidence(values[name], self.format, loss)}"
+                return Diagnosis(loss, evidence, producer=name)
+        return None
+
+    def _range(self, unit: Unit, values: Arrays, y: np.ndarray, c: np.ndarray, verdict: Judgement) -> Diagnosis | None:
+        fmt = self._narrow(unit)
+        broken = verdict.reason == "finite"
+        if fmt is None:
+            if not broken:
+                return None
+            bad = int(np.count_nonzero(np.isfinite(y) != np.isfinite(c)))
+            at, a, b = _first(np.isfinite(y) != np.isfinite(c), y, c)
+            return Diagnosis(
+                "nan", f"{bad:,} of {y.size:,} values are finite on one side only, first at {at}: {a} against {b}"
+            )
+        outputs = {n: values[n] for n in unit.reference.outputs}
+        for array in outputs.values():
+            if format_loss(array, fmt) == "overflow":
+                return Diagnosis("overflow", _range_evidence(array, fmt, "overflow"))
+        weights = self._weights_loss(unit, fmt)
+        if weights is not None and not (weights.cause == "underflow" and broken):
+            return weights
+        inner = self._inner(unit, values)
+        for name, array in inner.items():
+            loss = format_loss(array, fmt)
+            if loss == "overflow" and broken:
+                node = self.index.names[self.index.producer[name]]
+                return Diagnosis("overflow", f"inside, at {node}: {_range_evidence(array, fmt, loss)}")
+        if broken:
+            at, a, b = _first(np.isfinite(y) != np.isfinite(c), y, c)
+            bad = int(np.count_nonzero(np.isfinite(y) != np.isfinite(c)))
+            return Diagnosis(
+                "nan", f"{bad:,} of {y.size:,} values are finite on one side only, first at {at}: {a} against {b}"
+            )
+        for array in outputs.values():
+            if format_loss(array, fmt) == "underflow":
+                return Diagnosis("underflow", _range_evidence(array, fmt, "underflow"))
+        lost = (y != 0) & (c == 0)
+        if np.count_nonzero(lost):
+            power = float(np.sum(np.square(y[lost], dtype=np.float64)))
+            if power > 0.1 * float(np.sum(np.square((c - y).astype(np.float64)))):
+                at, a, _ = _first(lost, y, c)
+                count = int(np.count_nonzero(lost))
+                return Diagnosis("underflow", f"{count:,} of {y.size:,} values became zero, first at {at}: {a}")
+        for name, array in inner.items():
+            if format_loss(array, fmt) == "underflow":
+                node = self.index.names[self.index.producer[name]]
+                return Diagnosis("underflow", f"inside, at {node}: {_range_evidence(array, fmt, 'underflow')}")
+        return None
+
+    def _narrow(self, unit: Unit) -> NumberFormat | None:
+        """The narrow format in play in this layer: the candidate's arithmetic, or a cast in its own graph."""
+        if not self.format.is_integer and self.format.u > FP32.u:
+            return self.format
+        index = self.walk.candidate.model.index
+        for position in unit.candidate.nodes:
+            for name in (*index.nodes[position].input, *index.nodes[position].output):
+                spec = index.specs.get(name)
+                if spec is not None and spec.dtype.name in ("float16", "bfloat16"):
+                    return FP16 if spec.dtype.name == "float16" else BF16
+        return None
+
+    def _weights_loss(self, unit: Unit, fmt: NumberFormat) -> Diagnosis | None:
+        for position in unit.reference.nodes:
+            for name in self.index.reads[position]:
+                if name not in self.index.initializers:
+                    continue
+                weight = self.index.weight(name)
+                if weight is None or weight.ndim < 1 or weight.size < 16:
+                    continue
+                loss = format_loss(weight, fmt)
+                if loss is not None:
+                    return Diagnosis(loss, f"weights {_quoted(name)}: {_range_evidence(weight, fmt, loss)}", position)
+        return None
+
+    def _inner(self, unit: Unit, values: Arrays) -> dict[str, np.ndarray]:
+        """The floating tensors inside a layer, as the reference computes them."""
+        names = [
+            n
+            for p in unit.reference.nodes
+            for n in self.index.nodes[p].output
+            if n
+            and n not in unit.reference.outputs
+            and (s := self.index.specs.get(n)) is not None
+            and is_float(s.dtype)
+        ]
+        return self._run_reference(unit, names, values) if names else {}
+
+    def _run_reference(self, unit: Unit, names: Sequence[str], values: Arrays) -> dict[str, np.ndarray]:
+        from .walk import specs_of
+
+        model = self.walk.reference.model
+        part = backward(model.index, [*names, *unit.reference.outputs], set(unit.reference.inputs))
+        feed = {n: values[n] for n in part.inputs if n in values}
+        if len(feed) < len(part.inputs):
+            return {}
+        try:
+            with self.walk.judging_runner.open(slice_model(model, part, specs_of(feed))) as session:
+                made = session.infer(feed)
+        except LayerdiffError as error:
+            log.debug("cannot look inside: %s", error)
+            return {}
+        return {n: made[n] for n in names}
+
+    # -- what the two graphs say --------------------------------------------------------------------------------
+
+    def _static(self, unit: Unit) -> Diagnosis | None:
+        found = [(p, d) for p in unit.reference.nodes for d in self.differences.get(p, ())]
+        if not found:
+            return None
+        # the node of the last difference is the one that nothing else in the layer can excuse
+        position, difference = max(found, key=lambda item: _weight_of(item[1]))
+        node = self.index.nodes[position]
+        cause = {"attribute": "attribute", "weights": "weights", "op": "wrong-op"}[difference.kind]
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            cause = "quantization"
+        elif difference.kind == "weights" and node.op_type in ("Mul", "Div") and "of 1 " in difference.detail:
+            cause = "scale"
+        others = "; ".join(d.detail for _, d in found if d is not difference)
+        return Diagnosis(cause, difference.detail + (f"; {others}" if others else ""), position)
+
+    def _operators(self, unit: Unit, y: np.ndarray, c: np.ndarray) -> Diagnosis | None:
+        mine = _signature(self.index, unit.reference.nodes)
+        theirs = _signature(self.walk.candidate.model.index, unit.candidate.nodes)
+        if mine == theirs:
+            return None
+        lacks = [op for op in mine if op not in theirs]
+        extra = [op for op in theirs if op not in mine]
+        what = " and ".join(
+            text
+            for text in (
+                f"without {', '.join(lacks)}" if lacks else "",
+                f"with {', '.join(extra)} instead" if extra and lacks else f"with {', '.join(extra)}" if extra else "",
+            )
+            if text
+        )
+        return Diagnosis("wrong-op", f"the candidate computes it {what or 'with other operators'}; {_greatest(y, c)}")
+
+    # -- what the values say ------------------------------------------------------------------------------------
+
+    def _saturation(self, y: np.ndarray, c: np.ndarray) -> Diagnosis | None:
+        if not c.size:
+            return None
+        wide, narrow = y.astype(np.float64), c.astype(np.float64)
+        for end, beyond in ((narrow.max(), wide > narrow.max()), (narrow.min(), wide < narrow.min())):
+            piled = (narrow == end) & beyond
+            count = int(np.count_nonzero(piled))
+            error = narrow - wide
+            if end == 0 or count < 2 or count < PILED_UP * c.size:
+                continue
+            if float(np.sum(error[piled] ** 2)) > 0.5 * float(np.sum(error**2)):
+                at, a, b = _first(piled, y, c)
+                return Diagnosis(
+                    "saturation", f"{count:,} of {c.size:,} values stop at {b}, first at {at}: {a} in the reference"
+                )
+        return None
+
+    def _layout(self, y: np.ndarray, c: np.ndarray) -> Diagnosis | None:
+        if y.size < 2:
+            return None
+        error = float(np.sum(np.square(c.astype(np.float64) - y)))
+        left = float(np.sum(np.square(np.sort(c, axis=None).astype(np.float64) - np.sort(y, axis=None))))
+        if not error or left > SAME_ELSEWHERE * error:
+            axis = self._permuted(y, c)
+            return (
+                None
+                if axis is None
+                else Diagnosis("layout", f"the channels of axis {axis[0]} stand in another order: {axis[1]}")
+            )
+        at, a, b = _first(c != y, y, c)
+        return Diagnosis("layout", f"the same values in other places, first at {at}: {a} against {b}")
+
+    def _permuted(self, y: np.ndarray, c: np.ndarray) -> tuple[int, str] | None:
+        """Channels in another order: the same norms, each channel nearly equal to another one."""
+        axis = channel_axis(y.shape)
+        if axis is None:
+            return None
+        n = y.shape[axis]
+        a = np.moveaxis(y, axis, 0).reshape(n, -1).astype(np.float64)
+        b = np.moveaxis(c, axis, 0).reshape(n, -1).astype(np.float64)
+        if n > 4096 or a.shape[1] < 4:
+            return None
+        distance = (a * a).sum(1)[:, None] + (b * b).sum(1)[None, :] - 2 * a @ b.T
+        order = distance.argmin(axis=0)
+        if len(set(order.tolist())) < n or np.array_equal(order, np.arange(n)):
+            return None
+        left = float(np.sum((b - a[order]) ** 2))
+        if left > SAME_ELSEWHERE * float(np.sum((b - a) ** 2)):
+            return None
+        moved = np.flatnonzero(order != np.arange(n))
+        return axis, f"{len(moved)} of {n} moved, e.g. {order[moved[0]]} to {moved[0]}"
+
+    def _fit(self, y: np.ndarray, c: np.ndarray) -> Diagnosis | None:
+        a, b = y.astype(np.float64).reshape(-1), c.astype(np.float64).reshape(-1)
+        error = float(np.sum((b - a) ** 2))
+        if a.size < 8 or not error:
+            return None
+        centred = a - a.mean()
+        power = float(centred @ centred)
+        if power:
+            gain = float(centred @ (b - b.mean())) / power
+            offset = float(b.mean() - gain * a.mean())
+            if float(np.sum((b - gain * a - offset) ** 2)) < FITTED * error:
+                return Diagnosis(
+                    "scale", f"candidate = {gain:.6g} x reference{f' {offset:+.3g}' if abs(offset) > 1e-6 else ''}"
+                )
+        axis = channel_axis(y.shape)
+        if axis is None:
+            return None
+        n = y.shape[axis]
+        a2 = np.moveaxis(y, axis, 0).reshape(n, -1).astype(np.float64)
+        b2 = np.moveaxis(c, axis, 0).reshape(n, -1).astype(np.float64)
+        if a2.shape[1] < 8:
+            return None
+        mean_a, mean_b = a2.mean(1, keepdims=True), b2.mean(1, keepdims=True)
+        spread = ((a2 - mean_a) ** 2).sum(1)
+        gains = np.divide(((a2 - mean_a) * (b2 - mean_b)).sum(1), spread, out=np.ones(n), where=spread > 0)
+        offsets = mean_b[:, 0] - gains * mean_a[:, 0]
+        if float(np.sum((b2 - gains[:, None] * a2 - offsets[:, None]) ** 2)) > FITTED * error:
+            return None
+        return Diagnosis(
+            "scale",
+            f"each channel is scaled and shifted: gains {gains.min():.4g} to {gains.max():.4g}, "
+            f"offsets {offsets.min():.3g} to {offsets.max():.3g}",
+        )
+
+    def _accumulator(self, unit: Unit, verdict: Judgement) -> Diagnosis | None:
+        index = self.index
+        if self.format != FP32 or verdict.rms_z is None or verdict.reason == "finite":
+            return None
+        if not any(index.nodes[p].op_type in PRODUCTS for p in unit.reference.nodes):
+            return None
+        implied = verdict.rms_z * FP32.u * math.sqrt(2)
+        cast = self._narrow(unit)
+        for fmt in (FP16, BF16) if cast is None else (cast,):
+            if fmt.u / 16 < implied < 4 * fmt.u:
+                return Diagnosis(
+                    "narrow-accumulator",
+                    f"error as of sums with unit roundoff {implied:.1e} ({fmt}: {fmt.u:.1e}), "
+                    f"{verdict.rms_z:,.0f} times what FP32 sums explain",
+                )
+        return None
+
+    def _quantization(self, verdict: Judgement) -> Diagnosis | None:
+        if self.format != INT8 and (self.format.is_integer or self.format.u < 2.0**-4):
+            return None
+        z = "" if verdict.rms_z is None else f", {verdict.rms_z:.1f} times what its step explains"
+        return Diagnosis("quantization", f"relative error {verdict.relative:.2g} in {self.format}{z}")
+
+    def _plain(self, verdict: Judgement, y: np.ndarray, c: np.ndarray) -> str:
+        if verdict.reason == "gain":
+            return f"all channels are larger by {verdict.gain:.3%}, {verdict.gain_sigma:.0f} standard errors"
+        z = "" if verdict.rms_z is None else f"{verdict.rms_z:,.3g} times the expected noise; "
+        return z + _greatest(y, c)
+
+    # -- inside a layer -----------------------------------------------------------------------------------------
+
+    def _refine(self, unit: Unit, verdict: Judgement, values: Arrays) -> Diagnosis | None:
+        """Takes a layer apart into its nodes, runs each on the reference's values, and examines the guiltiest."""
+        from .walk import specs_of
+
+        walk = self.walk
+        parts = inside(self.index, walk.candidate.model.index, unit, self.matched, walk.layout)
+        if len(parts) < 2:
+            return None
+        inner = self._run_reference(unit, [n for p in parts for n in p.reference.outputs if n not in values], values)
+        known_values = {**inner, **values}
+        parts = [p for p in parts if all(n in known_values for n in (*p.reference.inputs, *p.reference.outputs))]
+        back = {self.matched.get(n, n): n for n in known_values} | {v: k for k, v in walk.layout.tensors.items()}
+        feed = {n: known_values.get(back.get(n, n)) for p in parts for n in p.candidate.inputs}
+        if not parts or any(v is None for v in feed.values()):
+            return None
+        arrays = {n: v for n, v in feed.items() if v is not None}
+        try:
+            model = explode(walk.candidate.model, [(p.number, p.candidate) for p in parts], specs_of(arrays))
+            with walk.candidate.runner.open(model) as session:
+                flat = session.infer(arrays)
+        except LayerdiffError as error:
+            log.debug("cannot take %s apart: %s", unit.reference.outputs, error)
+            return None
+        noise = walk.probe(parts, known_values)
+        guilty: list[tuple[Unit, Judgement, dict[str, np.ndarray]]] = []
+        for p in parts:
+            made = {n: flat[exploded_name(n, p.number)] for n in p.candidate.outputs}
+            name, other = p.reference.outputs[0], p.candidate.outputs[0]
+            result = judge(
+                known_values[name],
+                made[other],
+                noise.get(p.number, {}).get(name),
+                walk.rounding_of(p),
+                sample=verdict.sample,
+            )
+            if result.beyond:
+                guilty.append((p, result, made))
+        if not guilty:
+            return None
+        # what differs in the graphs is the best evidence; then the greatest excess, the earlier node between equals
+        chosen, result, made = max(guilty, key=lambda g: (self._static(g[0]) is not None, g[1].excess))
+        found = self._causes(chosen, result, known_values, made, noise.get(chosen.number, {}))
+        return Diagnosis(found.cause, found.evidence, found.node if found.node is not None else chosen.main)
+
+    def _arbitrated(self, unit: Unit, found: Diagnosis, values: Arrays, y: np.ndarray, c: np.ndarray) -> Diagnosis:
+        """Between two FP32 runtimes of the same graph: float64 says which of them is off."""
+        walk = self.walk
+        same = walk.candidate.model is walk.reference.model
+        if not same or self.format.u > FP32.u or self.reference_format.u > FP32.u or self.format.is_integer:
+            return found
+        if y.shape != c.shape or not is_float(y.dtype) or y.size > 1 << 24:
+            return found
+        from ...runners.reference_evaluator import ReferenceEvaluatorRunner
+        from .walk import specs_of
+
+        feed = {n: values[n] for n in unit.reference.inputs}
+        name = unit.reference.outputs[0]
+        try:
+            model = slice_model(walk.reference.model, unit.reference, specs_of(feed))
+            with ReferenceEvaluatorRunner(precision="float64").open(model) as session:
+                truth = session.infer(feed)[name].astype(np.float64)
+        except Exception as error:  # the arbiter is an extra: without it the finding stands as it is
+            log.debug("no float64 value for %s: %s", name, error)
+            return found
+        if truth.shape != y.shape:
+            return found
+        ours, theirs = (math.sqrt(float(np.sum((x.astype(np.float64) - truth) ** 2))) for x in (y, c))
+        norm = math.sqrt(float(np.sum(truth**2))) or 1.0
+        off = "the candidate" if theirs > ours else "the reference"
+        text = (
+            f"{found.evidence}; float64 says {off} is off "
+            f"(relative error {ours / norm:.1e} in the reference, {theirs / norm:.1e} in the candidate)"
+        )
+        return Diagnosis(found.cause, text, found.node, found.producer)
+
+    @property
+    def index(self) -> GraphIndex:
+        """The reference's graph."""
+        return self.walk.reference.model.index
+
+
+def _weight_of(difference: Difference) -> int:
+    return {"op": 2, "attribute": 1, "weights": 1}.get(difference.kind, 0)
+
+
+def _signature(index: GraphIndex, nodes: Sequence[int]) -> list[str]:
+    quiet = ("Identity", "Constant", "Cast", "Reshape", "Unsqueeze", "Squeeze", "Dropout", "Shape")
+    return sorted({index.nodes[p].op_type for p in nodes} - set(quiet))
+
+
+def _range_evidence(values: np.ndarray, fmt: NumberFormat, loss: str) -> str:
+    flat = np.abs(values.astype(np.float64))
+    flat = np.where(np.isfinite(flat), flat, 0.0)
+    if loss == "overflow":
+        count = int(np.count_nonzero(flat > fmt.max))
+        at = np.unravel_index(int(flat.argmax()), flat.shape)
+        return (
+            f"{count:,} of {flat.size:,} values are above {fmt}'s greatest, {fmt.max:g}: "
+            f"{flat.max():.6g} at [{', '.join(map(str, at))}]"
+        )
+    small = (flat > 0) & (flat < fmt.smallest_normal)
+    zero = (flat > 0) & (flat < fmt.smallest_subnormal / 2)
+    return (
+        f"{int(np.count_nonzero(small)):,} of {flat.size:,} values are below {fmt}'s smallest normal, "
+        f"{fmt.smallest_normal:.2g}, {int(np.count_nonzero(zero)):,} of them become zero; "
+        f"the greatest is {flat.max():.2g}"
+    )
+
+
+def _first(mask: np.ndarray, y: np.ndarray, c: np.ndarray) -> tuple[str, str, str]:
+    flat = int(np.argmax(mask))
+    at = np.unravel_index(flat, mask.shape)
+    return f"[{', '.join(map(str, at))}]", f"{y[at]:.6g}", f"{c[at]:.6g}"
+
+
+def _greatest(y: np.ndarray, c: np.ndarray) -> str:
+    if y.shape != c.shape or not y.size:
+        return f"{_dims(y.shape)} against {_dims(c.shape)}"
+    with np.errstate(all="ignore"):
+        difference = np.abs(c.astype(np.float64) - y.astype(np.float64))
+    difference = np.where(np.isnan(difference), np.inf, difference)
+    at = np.unravel_index(int(difference.argmax()), difference.shape)
+    where = f"[{', '.join(map(str, at))}]"
+    values = f"{y[at]:.6g} in the reference, {c[at]:.6g} in the candidate"
+    return f"greatest difference {difference[at]:.3g} at {where}: {values}"
+
+
+def _dims(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "a scalar"
+
+
+def _quoted(name: str) -> str:
+    return f"'{name}'"

@@ -1,0 +1,219 @@
+"""Is a layer's local error more than rounding? One sample of one layer against its expected noise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...graph.formats import FP32, NumberFormat
+from ...graph.probe import KAPPA, Roundings
+from ...graph.specs import is_float
+
+SLICE = 64
+"""Fewest elements of the slices over which errors are averaged."""
+CHANNELS = 16
+"""Fewest channels for which a common gain can be told from scatter."""
+GAIN_LIMIT = 6.0
+"""Standard errors by which a common gain must stand out. Healthy layers stay under 2.1."""
+FLIPS = 1e-3
+"""Largest share of integers that rounding may tip over to a neighbour."""
+
+RMS_LIMIT = {False: 8.0, True: 4.0}
+"""Most that RMS z of a healthy layer reaches: between FP32 runtimes, and with a coarser candidate (docs/layers.md)."""
+SLICE_LIMIT = {False: 24.0, True: 10.0}
+"""The same for the worst slice of at least `SLICE` elements."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One layer's local error on one sample.
+
+    Attributes:
+        beyond: Whether it is more than the expected noise.
+        rms_z: RMS of error over expected standard deviation; None where the noise is unknown.
+        slice_z: The same in the worst slice.
+        gain_sigma: Standard errors by which a gain common to all channels stands out; None with too few channels.
+        gain: That gain: the candidate is larger by this share.
+        bound_use: Largest |error| / hard bound; None where no bound is known.
+        relative: Relative L2 error.
+        expected: Relative L2 error that rounding explains; None where unknown.
+        reason: Which test it fails: ``finite``, ``shape``, ``integer``, ``noise``, ``slice``, ``gain``, ``user``.
+        sample: Number of the sample.
+        known: Whether the expected noise is known; without it nothing is beyond it.
+    """
+
+    beyond: bool
+    rms_z: float | None
+    slice_z: float | None
+    gain_sigma: float | None
+    gain: float
+    bound_use: float | None
+    relative: float
+    expected: float | None
+    reason: str | None
+    sample: int
+    known: bool = True
+
+    @property
+    def excess(self) -> float:
+        """How far beyond the expected noise it is, for ranking: the larger, the guiltier."""
+        if self.reason in ("finite", "shape", "integer"):
+            return math.inf
+        return max(self.rms_z or 0.0, (self.slice_z or 0.0) / 3)
+
+
+def judge(
+    reference: np.ndarray,
+    candidate: np.ndarray,
+    noise: np.ndarray | None,
+    rounding: Roundings,
+    *,
+    sample: int = 0,
+    known: bool = True,
+    result_step: float = 0.0,
+) -> Judgement:
+    """Judges one output of a layer.
+
+    Args:
+        reference, candidate: The layer's output from the same inputs.
+        noise: Probe output minus reference (see `graph.probe`); None if there was nothing to probe.
+        rounding: The roundings that the probe was made with.
+        sample: Number of the sample, for the record.
+        known: Whether the expected noise is known at all.
+        result_step: Standard deviation of the rounding of a result to a scaled integer.
+    """
+    reference, candidate = np.asarray(reference), np.asarray(candidate)
+    if reference.shape != candidate.shape:
+        return _verdict("shape", math.inf, sample)
+    if not is_float(reference.dtype) or not is_float(candidate.dtype):
+        return _integers(reference, candidate, sample)
+    y, c = _flat64(reference), _flat64(candidate)
+    finite = np.isfinite(y)
+    if not np.array_equal(finite, np.isfinite(c)) or not np.array_equal(y[~finite], c[~finite], equal_nan=True):
+        return _verdict("finite", math.inf, sample)
+    if not finite.all():
+        y, c = np.where(finite, y, 0.0), np.where(finite, c, 0.0)
+    error = c - y
+    power = float(y @ y)
+    squared = float(error @ error)
+    relative = math.sqrt(squared / power) if power else (math.inf if squared else 0.0)
+    if not squared:
+        return Judgement(False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, None, None, sample)
+    if not known:
+        return Judgement(False, None, None, None, 0.0, None, relative, None, None, sample, known=False)
+    coarse = rounding.operand > 0 or bool(rounding.steps)
+    variance = rounding.result**2 * y * y + result_step**2
+    if noise is not None:
+        d = np.where(np.isfinite(n := _flat64(noise)), n, 0.0) / rounding.gain
+        variance_of = d * d + variance
+    else:
+        variance_of = variance
+    expected = math.sqrt(float(variance_of.sum()))
+    rms_z = math.sqrt(squared) / expected if expected else math.inf
+    # Slices: elements that lie together. The floor spares tiny slices whose values are among the subnormals.
+    rows = _rows(reference.shape)
+    floor = rounding.floor**2 + (1e-7 * FP32.u) ** 2
+    # A slice may be all but free of noise by chance or by saturation; the whole tensor's noise lends it a little.
+    common = 1e-6 * float(variance_of.mean())
+    slices = variance_of.reshape(rows, -1).mean(axis=1) + floor + common
+    slice_z = math.sqrt(float(((error * error).reshape(rows, -1).mean(axis=1) / slices).max()))
+    gain, gain_sigma = _gain(y, error, reference.shape)
+    reason = None
+    if rms_z > RMS_LIMIT[coarse] and math.sqrt(squared / y.size) > rounding.floor:
+        reason = "noise"
+    elif slice_z > SLICE_LIMIT[coarse]:
+        reason = "slice"
+    elif gain_sigma is not None and gain_sigma > GAIN_LIMIT and abs(gain) > 0.5 * max(rounding.result, 8 * FP32.u):
+        reason = "gain"
+    share = expected / math.sqrt(power) if power else None
+    return Judgement(reason is not None, rms_z, slice_z, gain_sigma, gain, None, relative, share, reason, sample)
+
+
+def unnoticed(relative: float, rounding: Roundings) -> bool:
+    """Whether a relative L2 error is so small that the rounding of the result alone explains it."""
+    return relative <= rounding.result
+
+
+def _verdict(reason: str, relative: float, sample: int) -> Judgement:
+    return Judgement(True, None, None, None, 0.0, None, relative, None, reason, sample)
+
+
+def _integers(reference: np.ndarray, candidate: np.ndarray, sample: int) -> Judgement:
+    different = reference != candidate
+    count = int(np.count_nonzero(different))
+    if not count:
+        return Judgement(False, 0.0, 0.0, None, 0.0, 0.0, 0.0, None, None, sample)
+    share = count / reference.size
+    if reference.dtype.kind in "iu" and reference.dtype.itemsize == 1 and share <= FLIPS:
+        step = np.abs(reference[different].astype(np.int64) - candidate[different].astype(np.int64)).max()
+        if step <= 1:  # a quantizer's input lies within rounding of the border between two steps
+            return Judgement(False, None, None, None, 0.0, None, share, None, None, sample)
+    return Judgement(True, None, None, None, 0.0, None, share, None, "integer", sample)
+
+
+def _flat64(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(x).reshape(-1).astype(np.float64)
+
+
+def _rows(shape: tuple[int, ...]) -> int:
+    """How many slices of at least `SLICE` neighbouring elements a tensor has."""
+    inner = 1
+    for axis in range(len(shape) - 1, -1, -1):
+        inner *= shape[axis]
+        if inner >= SLICE:
+            return math.prod(shape[:axis])
+    return 1
+
+
+def channel_axis(shape: tuple[int, ...]) -> int | None:
+    """The axis that weights belong to: 1 in N x C x spatial, the last one elsewhere; None without enough channels."""
+    if len(shape) < 2:
+        return None
+    axis = 1 if len(shape) >= 4 else len(shape) - 1
+    return axis if shape[axis] >= CHANNELS else None
+
+
+def _gain(y: np.ndarray, error: np.ndarray, shape: tuple[int, ...]) -> tuple[float, float | None]:
+    """Mean over channels of sum(y error) / sum(y^2), and its distance from zero in standard errors."""
+    axis = channel_axis(shape)
+    if axis is None:
+        return 0.0, None
+    inner = math.prod(shape[axis + 1 :])
+    outer = math.prod(shape[:axis])
+    view = (outer, shape[axis], inner)
+    yy = np.einsum("ocs,ocs->c", y.reshape(view), y.reshape(view))
+    ye = np.einsum("ocs,ocs->c", y.reshape(view), error.reshape(view))
+    alive = yy > 1e-12 * float(yy.max(initial=0.0))
+    if np.count_nonzero(alive) < CHANNELS:
+        return 0.0, None
+    gains = ye[alive] / yy[alive]
+    mean, scatter = float(gains.mean()), float(gains.std(ddof=1))
+    if not scatter:
+        return mean, math.inf if mean else 0.0
+    return mean, abs(mean) / (scatter / math.sqrt(len(gains)))
+
+
+def format_loss(values: np.ndarray, fmt: NumberFormat) -> str | None:
+    """Why a tensor cannot be held in a format: ``overflow``, ``underflow``, or None if it can.
+
+    It cannot if a finite value is above the largest finite one, or if rounding it costs more than 16 times what
+    rounding in the normal range costs, because its values lie among the subnormals or below.
+    """
+    if fmt.is_integer or not is_float(values.dtype) or not values.size:
+        return None
+    flat = _flat64(values)
+    flat = flat[np.isfinite(flat)]
+    if not flat.size:
+        return None
+    magnitude = np.abs(flat)
+    if float(magnitude.max()) > fmt.max * (1 + fmt.u):
+        return "overflow"
+    power = float(flat @ flat)
+    small = flat[magnitude < fmt.smallest_normal]
+    if not power or not small.size:
+        return None
+    step = fmt.smallest_subnormal
+    lost = np.rint(small / step) * step - small
+    return "underflow" if float(lost @ lost) > 256 * KAPPA * fmt.u**2 * power else None

@@ -1,0 +1,420 @@
+"""From a comparison that ran to its layers and culprits: walks, judges, ranks, and adds them to the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ...graph.formats import FP32, NumberFormat, coarser
+from ...graph.probe import roundings
+from ..report.model import Culprit, LayerResult
+from ..tolerance import depths
+from .diagnose import Diagnosis, Examiner
+from .units import Layout, Unit, plan
+from .walk import Seen, Walk, relative_error
+
+if TYPE_CHECKING:
+    from ...graph.matching import Matching
+    from ..context import Context
+    from ..parties import Party
+    from ..report.model import LayerVerdict, Report
+
+BUDGET = 512 << 20
+"""Bytes that localizing uses where the user says nothing and the machine has four times that."""
+STREAMS = 4
+"""Copies of a piece's tensors held at once: reference, candidate on the same inputs and on its own, and feed."""
+HEALED = 0.1
+"""A layer whose error shrinks to this share of it right behind the layer has healed."""
+DOMINANT = 0.7
+"""Share of the final error from which a layer of mere rounding is named all the same."""
+FORCED = 6
+"""Layers whose contribution is measured where outputs disagree and no layer is beyond its expected noise."""
+
+
+def localize(context: Context, report: Report) -> Report:
+    """Walks every candidate beside the reference and adds layers, culprits and warnings to the report.
+
+    Args:
+        context: What was compared.
+        report: What the outputs showed. Its verdict stays: culprits alone do not fail a run whose outputs agree.
+    """
+    layers: list[LayerResult] = []
+    culprits: list[Culprit] = []
+    warnings: list[str] = []
+    for candidate in context.candidates:
+        found = _Localizer(context, candidate, report).run()
+        layers.extend(found.layers)
+        culprits.extend(found.culprits)
+        warnings.extend(found.warnings)
+    return dataclasses.replace(
+        report,
+        layers=(*report.layers, *layers),
+        culprits=(*report.culprits, *culprits),
+        warnings=tuple(dict.fromkeys((*report.warnings, *warnings))),
+    )
+
+
+def budget(asked: int | None) -> int:
+    """Bytes to use: what was asked for, else `BUDGET`, but no more than a quarter of what the machine has free."""
+    if asked is not None:
+        return asked
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return BUDGET
+    return max(min(BUDGET, free // 4), 32 << 20)
+
+
+class _Localizer:
+    """One candidate."""
+
+    def __init__(self, context: Context, candidate: Party, report: Report) -> None:
+        self.context = context
+        self.candidate = candidate
+        self.reference = context.reference
+        self.report = report
+        self.layers: list[LayerResult] = []
+        self.culprits: list[Culprit] = []
+        self.warnings: list[str] = []
+        self.index = self.reference.model.index
+        self.same = candidate.model is self.reference.model
+
+    def run(self) -> _Localizer:
+        runner = self.candidate.runner
+        self.context.progress.stage(f"{self.candidate.name}: layer by layer")
+        matching = None if self.same else self._match()
+        matched = self._matched(matching)
+        layout = self._plan(matched)
+        walk = self._walk(layout, matching, matched, runner.arithmetic)
+        walk.run()
+        verdicts = self._verdicts(walk)
+        blamed = [s for s in walk.seen if verdicts[s.unit.number] == "culprit"]
+        if not blamed and self._outputs_fail():
+            blamed = self._spread(layout, walk, verdicts)
+        blamed.sort(key=_rank)
+        self.culprits = [self._culprit(s, walk) for s in blamed]
+        self.layers = self._layers(walk, layout, verdicts, matched)
+        self._warn(walk, layout, verdicts, matching)
+        return self
+
+    # -- what is walked -----------------------------------------------------------------------------------------
+
+    def _match(self) -> Matching:
+        from ...graph.matching import match
+
+        return match(self.index, self.candidate.model.index)
+
+    def _matched(self, matching: Matching | None) -> dict[str, str]:
+        if matching is None:
+            names = {*self.index.producer, *self.index.inputs}
+            matched = {name: name for name in names}
+        else:
+            matched = dict(matching.tensors)
+        for party in (self.reference, self.candidate):
+            # TensorFlow knows only the tensors of which the conversion left a trace
+            if not party.runner.opens_pieces and party.model.tf is not None:
+                known = {*party.model.tf.tensors, *self.index.inputs, *self.index.outputs}
+                matched = {n: other for n, other in matched.items() if n in known}
+        return matched
+
+    def _plan(self, matched: Mapping[str, str]) -> Layout:
+        shapes = self._shapes()
+        memory = budget(self.context.settings.memory)
+        every = self.context.settings.layers == "all"
+        return plan(
+            self.index, self.candidate.model.index, matched, every=every, shapes=shapes, memory=memory // STREAMS
+        )
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        from ...graph.pieces import propagate
+
+        first = next(iter(self.context.samples), None)
+        if first is None:
+            return {}
+        if all(s.shape is not None and all(isinstance(d, int) for d in s.shape) for s in self.reference.model.inputs):
+            return {}
+        shapes = propagate(self.reference.model, {name: array.shape for name, array in first.items()})
+        return {name: shape for name, shape in shapes.items() if shape is not None}
+
+    def _walk(
+        self,
+        layout: Layout,
+        matching: Matching | None,
+        matched: Mapping[str, str],
+        fmt: NumberFormat,
+        forced: Sequence[int] = (),
+    ) -> Walk:
+        reference = self.reference.runner.arithmetic
+        rounding = roundings(reference, fmt, {"": 0.0} if fmt.is_integer else None)
+        candidate = self.candidate
+        if hasattr(candidate.runner, "calibrated"):
+            runner = candidate.runner.calibrated(candidate.model, self.context.workload)
+            candidate = dataclasses.replace(candidate, runner=runner)
+        walk = Walk(
+            self.context,
+            candidate,
+            layout,
+            rounding,
+            None,
+            forced=forced,
+            budget=budget(self.context.settings.memory),
+        )
+        if not forced:
+            differences: dict[int, list[object]] = {}
+            for difference in matching.differences if matching is not None else ():
+                differences.setdefault(difference.node, []).append(difference)
+            # where a runtime runs the group as one kernel in a narrow format, the kernel is the smallest thing to name
+            refine = fmt == FP32
+            walk.examiner = Examiner(walk, (fmt, reference), differences, matched, refine)  # type: ignore[arg-type]
+        return walk
+
+    # -- verdicts -----------------------------------------------------------------------------------------------
+
+    def _verdicts(self, walk: Walk) -> dict[int, LayerVerdict]:
+        by_tensor = {n: s for s in walk.seen for n in s.unit.reference.outputs}
+        consumers: dict[int, list[Seen]] = {}
+        for s in walk.seen:
+            for name in s.unit.reference.inputs:
+                if name in by_tensor:
+                    consumers.setdefault(by_tensor[name].unit.number, []).append(s)
+        depth = depths(self.index)
+        u = self._coarsest().u
+        result: dict[int, LayerVerdict] = {}
+
+        def quiet(s: Seen) -> bool:
+            limit = 4 * (u if math.isfinite(u) else 1e-2) * math.sqrt(max(1, depth.get(s.unit.reference.outputs[0], 1)))
+            return _cumulative(s) <= limit
+
+        def healed(s: Seen) -> bool:
+            if not s.cumulative or s.judgement is None:
+                return False
+            after = consumers.get(s.unit.number, [])
+            names = set(self.index.outputs)
+            if quiet(s) and _cumulative(s) < HEALED * s.judgement.relative:
+                return True
+            if not after or any(n in names for n in s.unit.reference.outputs):
+                return False
+            return all(c.cumulative and quiet(c) and _cumulative(c) < HEALED * s.judgement.relative for c in after)
+
+        for s in walk.seen:
+            number = s.unit.number
+            if s.failure is not None:
+                result[number] = "culprit"
+            elif s.beyond:
+                result[number] = "healed" if healed(s) else "culprit"
+        self._blame(walk, result, by_tensor)
+        tainted: set[int] = set()
+        for s in walk.seen:
+            number = s.unit.number
+            above = any(by_tensor[n].unit.number in tainted for n in s.unit.reference.inputs if n in by_tensor)
+            if number not in result:
+                result[number] = self._quiet_verdict(s, above and not quiet(s))
+            if result[number] == "culprit" or above:
+                tainted.add(number)
+        return result
+
+    def _coarsest(self) -> NumberFormat:
+        result = FP32
+        for fmt in self.context.formats.get(self.candidate.name, ()):
+            result = coarser(result, fmt)
+        return result
+
+    @staticmethod
+    def _quiet_verdict(s: Seen, inherits: bool) -> LayerVerdict:
+        if s.unit.random or (not s.local and not s.cumulative):
+            return "unknown"
+        if inherits and _cumulative(s) > 3 * (s.judgement.relative if s.judgement else 0.0):
+            return "inherited"
+        if not s.local or (s.judgement is not None and not s.judgement.known):
+            return "unknown"
+        return "ok"
+
+    def _blame(self, walk: Walk, result: dict[int, LayerVerdict], by_tensor: Mapping[str, Seen]) -> None:
+        """Layers that are given what the candidate's format cannot hold: their producer is guilty instead."""
+        for s in walk.seen:
+            if result.get(s.unit.number) != "culprit" or s.diagnosis is None or s.diagnosis.producer is None:
+                continue
+            producer = by_tensor.get(s.diagnosis.producer)
+            if producer is None:  # an input of the model: there is nobody behind it
+                continue
+            result[s.unit.number] = "inherited"
+            if result.get(producer.unit.number) != "culprit":
+                result[producer.unit.number] = "culprit"
+                producer.diagnosis = Diagnosis(s.diagnosis.cause, s.diagnosis.evidence)
+
+    # -- no layer is beyond its noise, and yet the outputs disagree ---------------------------------------------
+
+    def _outputs_fail(self) -> bool:
+        return any(o.verdict == "fail" and o.metrics is not None for o in self.report.of(self.candidate.name))
+
+    def _spread(self, layout: Layout, walk: Walk, verdicts: dict[int, LayerVerdict]) -> list[Seen]:
+        """Measures what the layers with the largest rounding contribute."""
+        loud = [s for s in walk.seen if s.judgement is not None and 0 < s.judgement.relative < math.inf]
+        loud = sorted(loud, key=lambda s: s.judgement.relative if s.judgement else 0.0, reverse=True)[:FORCED]
+        if not loud or not self.candidate.runner.opens_pieces:
+            return []
+        again = self._walk(layout, None, {}, self.candidate.runner.arithmetic, [s.unit.number for s in loud])
+        again.run()
+        for s in loud:
+            s.contribution = again.seen[s.unit.number].contribution
+        loud = [s for s in loud if s.contribution is not None]
+        loud.sort(key=lambda s: s.contribution or 0.0, reverse=True)
+        if not loud:
+            return []
+        top = loud[0]
+        shares = ", ".join(f"{self.index.names[s.unit.main]} {s.contribution:.0%}" for s in loud[:3])
+        assert top.judgement is not None
+        z = "" if top.judgement.rms_z is None else f" (RMS z {top.judgement.rms_z:.1f})"
+        if (top.contribution or 0.0) >= DOMINANT:
+            text = (
+                f"its error is rounding{z}, but {top.judgement.relative:.1e} of its values, and explains "
+                f"{top.contribution:.0%} of the final error: its inputs cancel; raise the precision before it"
+            )
+            top.diagnosis = Diagnosis("cancellation", text)
+        else:
+            top.diagnosis = Diagnosis("spread", f"no layer is beyond rounding; the greatest contributions are {shares}")
+        verdicts[top.unit.number] = "culprit"
+        return [top]
+
+    # -- the report ---------------------------------------------------------------------------------------------
+
+    def _culprit(self, s: Seen, walk: Walk) -> Culprit:
+        main = s.unit.main
+        cause, evidence = "unknown", s.failure or ""
+        if s.diagnosis is not None:
+            cause, evidence = s.diagnosis.cause, s.diagnosis.evidence
+            main = s.diagnosis.node if s.diagnosis.node is not None else main
+        elif s.failure is not None:
+            cause = "wrong-op"
+            evidence = f"the candidate cannot run it on the reference's values: {s.failure}"
+        name = s.unit.reference.outputs[0]
+        local = s.full.metrics() if s.full is not None else (s.local[name].metrics() if name in s.local else None)
+        return Culprit(
+            candidate=self.candidate.name,
+            node=self.index.names[main],
+            op=self.index.nodes[main].op_type,
+            tensors=s.unit.reference.outputs,
+            cause=cause,
+            local=local,
+            contribution=s.contribution,
+            evidence=evidence,
+            candidate_node=self._candidate_node(s.unit, main),
+        )
+
+    def _candidate_node(self, unit: Unit, main: int) -> str | None:
+        """The candidate's name of the node, if it is another one."""
+        if self.same or not unit.candidate.nodes:
+            return None
+        other = self.candidate.model.index
+        op = self.index.nodes[main].op_type
+        position = next((p for p in reversed(unit.candidate.nodes) if other.nodes[p].op_type == op), None)
+        name = other.names[unit.candidate.nodes[-1] if position is None else position]
+        return name if name != self.index.names[main] else None
+
+    def _layers(
+        self, walk: Walk, layout: Layout, verdicts: Mapping[int, LayerVerdict], matched: Mapping[str, str]
+    ) -> list[LayerResult]:
+        names, nodes = self.index.names, self.index.nodes
+        result = []
+        for s in walk.seen:
+            verdict = verdicts[s.unit.number]
+            j = s.judgement
+            expected = None
+            if j is not None and j.rms_z is not None:
+                expected = {
+                    "rms_z": _finite(j.rms_z),
+                    "gain_sigma": _finite(j.gain_sigma),
+                    "bound_use": _finite(j.bound_use),
+                }
+            for name in s.unit.reference.outputs:
+                result.append(
+                    LayerResult(
+                        candidate=self.candidate.name,
+                        tensor=name,
+                        node=names[s.unit.main],
+                        nodes=tuple(names[p] for p in s.unit.reference.nodes),
+                        op=nodes[s.unit.main].op_type,
+                        index=s.unit.number,
+                        piece=s.piece,
+                        local=s.local[name].metrics() if name in s.local else None,
+                        cumulative=s.cumulative[name].metrics() if name in s.cumulative else None,
+                        expected=expected,
+                        contribution=s.contribution,
+                        verdict=verdict,
+                        cause=s.diagnosis.cause if s.diagnosis is not None and verdict == "culprit" else None,
+                        candidate_node=self._candidate_node(s.unit, s.unit.main),
+                    )
+                )
+        for name in layout.unmatched:
+            position = self.index.producer[name]
+            result.append(
+                LayerResult(
+                    candidate=self.candidate.name,
+                    tensor=name,
+                    node=names[position],
+                    nodes=(names[position],),
+                    op=nodes[position].op_type,
+                    index=position,
+                    piece=-1,
+                    verdict="unmatched",
+                )
+            )
+        return result
+
+    def _warn(
+        self, walk: Walk, layout: Layout, verdicts: Mapping[int, LayerVerdict], matching: Matching | None
+    ) -> None:
+        who = self.candidate.name
+        self.warnings.extend((*layout.notes, *walk.notes))
+        if self.culprits and not self._outputs_fail() and self.culprits[0].cause != "spread":
+            names = ", ".join(c.node for c in self.culprits[:3])
+            self.warnings.append(f"{who}: the outputs agree, but {len(self.culprits)} layers do not: {names}.")
+        if layout.unmatched:
+            self.warnings.append(
+                f"{who}: {len(layout.unmatched)} tensors of the reference have no counterpart; "
+                "they were compared at the borders around them."
+            )
+        healed = sum(v == "healed" for v in verdicts.values())
+        if healed:
+            self.warnings.append(
+                f"{who}: {healed} tensors differ and heal right behind: the same name for another value, or a value "
+                "that does not matter."
+            )
+        unknown = [s for s in walk.seen if s.judgement is not None and not s.judgement.known]
+        if unknown:
+            name = self.index.names[unknown[0].unit.main]
+            self.warnings.append(
+                f"{who}: the expected noise of {len(unknown)} layers is unknown (first {name}): custom operators or "
+                "narrow types."
+            )
+        self._fidelity(walk)
+
+    def _fidelity(self, walk: Walk) -> None:
+        """Whether the run in pieces reproduces the error of the candidate as it is deployed."""
+        for output in self.report.of(self.candidate.name):
+            seen = walk.outputs.get(output.tensor)
+            deployed = (output.metrics or {}).get("rel_l2")
+            if seen is None or not deployed:
+                continue
+            share = relative_error(seen) / deployed
+            if share < 0.5 or share > 2:
+                self.warnings.append(
+                    f"{self.candidate.name}: run in pieces, the error at {output.tensor!r} is {share:.0%} of the "
+                    "deployed one: the layers below explain it in part only."
+                )
+
+
+def _cumulative(s: Seen) -> float:
+    return max((relative_error(statistics) for statistics in s.cumulative.values()), default=math.inf)
+
+
+def _rank(s: Seen) -> tuple[float, float, int]:
+    excess = s.judgement.excess if s.judgement is not None else math.inf
+    return (-round(min(s.contribution or 0.0, 1.0), 1), -excess, s.unit.number)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
