@@ -1,0 +1,328 @@
+"""What differs between two matched nodes without running them: attributes, weights, operators.
+
+Weights are compared block by block, so that files are mapped and never read whole into memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+
+from .index import GraphIndex, subgraphs
+from .normalize import Affine, Canonical, constant_value, schema_defaults
+from .specs import is_float
+
+BLOCK = 1 << 20
+"""Elements that are compared at a time."""
+
+FOLD_NOISE = 16 * 2.0**-24
+"""Relative error that multiplying a normalization into weights may leave: a handful of FP32 operations."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What differs between a node of the reference and the node of the candidate that it is matched with.
+
+    Attributes:
+        node: Position in the reference.
+        candidate_node: Position in the candidate.
+        kind: ``attribute``, ``weights`` or ``op``.
+        name: Attribute, or name of the weight input in the operator's schema (``w``, ``b``, ``scale``).
+        detail: A phrase with the values: ``epsilon 1e-05 against 0.01``.
+        expected_by_format: The number format that the candidate stores this weight in, where rounding to it explains
+            the whole difference; None otherwise.
+    """
+
+    node: int
+    candidate_node: int
+    kind: str
+    name: str
+    detail: str
+    expected_by_format: str | None = None
+
+
+def node_differences(
+    reference: GraphIndex, n: int, a: Canonical, candidate: GraphIndex, m: int, b: Canonical
+) -> list[Difference]:
+    """What differs between two nodes, each given with its graph, position and canonical writing."""
+    if a.family != b.family:
+        return [Difference(n, m, "op", "", f"{a.op} against {b.op}")]
+    found: list[Difference] = []
+    if a.op == b.op:
+        found.extend(_settings(reference, n, a, candidate, m, b))
+        found.extend(_weights(reference, n, a, candidate, m, b))
+        found.extend(_bodies(reference.nodes[n], candidate.nodes[m], n, m))
+    return found
+
+
+def _newest_default(index: GraphIndex, position: int, name: str) -> Any:
+    node = index.nodes[position]
+    defaults = schema_defaults(
+        node.op_type, onnx.defs.onnx_opset_version(), "" if node.domain == "ai.onnx" else node.domain
+    )
+    return {k.lower(): v for k, v in defaults.items()}.get(name)
+
+
+def _settings(
+    reference: GraphIndex, n: int, a: Canonical, candidate: GraphIndex, m: int, b: Canonical
+) -> Iterator[Difference]:
+    opset = reference.opset.get(reference.nodes[n].domain, 0) != candidate.opset.get(candidate.nodes[m].domain, 0)
+    for name in sorted(a.settings.keys() | b.settings.keys()):
+        if name in a.weights or name in b.weights:
+            continue  # computed on one side: not known without running
+        x = a.settings.get(name, _newest_default(reference, n, name))
+        y = b.settings.get(name, _newest_default(candidate, m, name))
+        if same_setting(x, y):
+            continue
+        if opset and (x is None or y is None) and name != "axes" and a.op != "Clip":
+            continue  # one of the opsets does not have it
+        if name == "to" and a.op == "Cast":
+            continue
+        yield Difference(n, m, "attribute", name, f"{name} {_shown(x)} against {_shown(y)}")
+
+
+def same_setting(x: Any, y: Any) -> bool:
+    """Whether two values of an attribute mean the same; numbers may differ by a rounding to FP32."""
+    if isinstance(x, (list, tuple)) and isinstance(y, (list, tuple)):
+        return len(x) == len(y) and all(same_setting(i, j) for i, j in zip(x, y, strict=True))
+    if isinstance(x, (int, float)) and isinstance(y, (int, float)):
+        return x == y or (x != x and y != y) or abs(x - y) <= 2.0**-23 * max(abs(x), abs(y))
+    if isinstance(x, onnx.TensorProto) and isinstance(y, onnx.TensorProto):
+        return bool(np.array_equal(onnx.numpy_helper.to_array(x), onnx.numpy_helper.to_array(y)))
+    return type(x) is type(y) and x == y
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "absent"
+    if isinstance(value, float):
+        return f"{value:.7g}"
+    if isinstance(value, onnx.TensorProto):
+        return "a constant"
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _weights(
+    reference: GraphIndex, n: int, a: Canonical, candidate: GraphIndex, m: int, b: Canonical
+) -> Iterator[Difference]:
+    values: dict[str, tuple[np.ndarray | None, np.ndarray | None]] = {}
+    for slot in sorted(a.weights.keys() | b.weights.keys()):
+        if slot in a.settings or slot in b.settings:
+            continue
+        names = a.weights.get(slot), b.weights.get(slot)
+        x, y = (None if k is None else constant_value(i, k) for i, k in zip((reference, candidate), names, strict=True))
+        if (names[0] is not None and x is None) or (names[1] is not None and y is None):
+            continue  # computed from shapes, or by an operator that is not known here
+        values[slot] = x, y
+    for slot, (x, y) in values.items():
+        if x is None or y is None:
+            present = x if y is None else y
+            assert present is not None
+            if slot not in ("const",) and not np.any(present):
+                continue  # a bias of zeros is no bias
+            amount = f"{present.size:,} values" if present.size > 1 else f"{present.reshape(-1)[:1].tolist()[0]!r}"
+            text = f"{slot} {'absent' if x is None else amount} against {'absent' if y is None else amount}"
+            yield Difference(n, m, "weights", slot, text)
+            continue
+        told = weight_difference(x, y)
+        if told is not None:
+            detail, fmt = told
+            others = [s for s, (v, _) in values.items() if s != slot and v is not None and v.shape == y.shape]
+            twin = next((s for s in others if fmt is None and _equal(values[s][0], y)), None)
+            if twin is not None:
+                detail += f"; equal to the reference's {twin}"
+            yield Difference(n, m, "weights", slot, detail, fmt)
+
+
+def _equal(x: np.ndarray | None, y: np.ndarray) -> bool:
+    return x is not None and x.shape == y.shape and bool(np.array_equal(x, y))
+
+
+def _blocks(*arrays: np.ndarray) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
+    flat = [a.reshape(-1) for a in arrays]
+    for start in range(0, flat[0].size, BLOCK):
+        yield start, tuple(f[start : start + BLOCK] for f in flat)
+
+
+def _wide(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float64) if is_float(x.dtype) and x.dtype.kind != "c" else x
+
+
+def weight_difference(x: np.ndarray, y: np.ndarray) -> tuple[str, str | None] | None:
+    """How the weights of the candidate differ from the reference's.
+
+    Args:
+        x: The reference's.
+        y: The candidate's; the shape may differ.
+
+    Returns:
+        None if all are equal; else a phrase with counts, values and index, and the format that the candidate stores
+        them in if rounding to it explains everything.
+    """
+    if x.shape != y.shape:
+        if x.size == y.size:
+            if x.ndim == y.ndim and x.shape == y.shape[::-1] and np.array_equal(x.T, y):
+                return f"shape {_dims(x)} against {_dims(y)}: equal to the transpose", None
+            if np.array_equal(x.reshape(-1), y.reshape(-1)):
+                return None if _squeezed(x) == _squeezed(y) else (f"shape {_dims(x)} against {_dims(y)}", None)
+        return f"shape {_dims(x)} against {_dims(y)}", None
+    if x.dtype == object or y.dtype == object or x.dtype.kind in "SUc" or y.dtype.kind in "SUc":
+        count = int(np.sum(np.asarray(x != y)))
+        return None if not count else (f"{count:,} of {x.size:,} values differ", None)
+    count, worst, where = 0, -1.0, 0
+    for start, (a, b) in _blocks(x, y):
+        if a.dtype == b.dtype and np.array_equal(a.view(np.uint8), b.view(np.uint8)):
+            continue
+        with np.errstate(all="ignore"):
+            p, q = _wide(a), _wide(b)
+            differs = (p != q) & ~((p != p) & (q != q))
+            if not differs.any():
+                continue
+            count += int(differs.sum())
+            size = np.where(differs, np.abs(p.astype(np.float64) - q.astype(np.float64)), -1.0)
+            size = np.where(np.isnan(size), np.inf, size)
+        i = int(size.argmax())
+        if size[i] > worst:
+            worst, where = float(size[i]), start + i
+    if not count:
+        return None
+    noun = "weights" if x.size > 1 else "value"
+    rounded = _rounded(x, y)
+    if rounded:
+        stored = rounded if y.dtype.name == _DTYPE[rounded].name else None
+        text = f"all {x.size:,} {noun} equal to the reference's rounded to {rounded.upper()}"
+        return f"{text} ({count:,} differ, greatest {worst:.3g})", stored
+    index = tuple(int(i) for i in np.unravel_index(where, x.shape))
+    a, b = x[index], y[index]
+    place = f" at [{','.join(map(str, index))}]" if index else ""
+    text = f"{count:,} of {x.size:,} {noun} differ, greatest {worst:.3g}{place}, {_number(a)} against {_number(b)}"
+    hint = _hint(x, y)
+    return (f"{text}; {hint}" if hint else text), None
+
+
+def _dims(x: np.ndarray) -> str:
+    return "x".join(map(str, x.shape)) or "scalar"
+
+
+def _squeezed(x: np.ndarray) -> tuple[int, ...]:
+    return tuple(d for d in x.shape if d != 1)
+
+
+def _number(value: Any) -> str:
+    return f"{float(value):.6g}"
+
+
+_DTYPE = {"fp16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}
+
+
+def _rounded(x: np.ndarray, y: np.ndarray) -> str | None:
+    """The format to which rounding ``x`` gives ``y``; what overflows may be infinite or clamped to the largest."""
+    if not is_float(x.dtype) or not is_float(y.dtype):
+        return None
+    for name, dtype in _DTYPE.items():
+        largest = float(ml_dtypes.finfo(dtype).max)
+        for _, (a, b) in _blocks(x, y):
+            with np.errstate(all="ignore"):
+                cast = a.astype(dtype).astype(np.float64)
+                clamped = np.clip(cast, -largest, largest)
+                other = b.astype(np.float64)
+                same = (cast == other) | (clamped == other) | ((cast != cast) & (other != other))
+                tiny = (np.abs(a) < float(ml_dtypes.finfo(dtype).smallest_subnormal)) & (
+                    np.abs(other) <= float(ml_dtypes.finfo(dtype).smallest_subnormal)
+                )
+            if not (same | tiny).all():
+                break
+        else:
+            return name
+    return None
+
+
+def _hint(x: np.ndarray, y: np.ndarray) -> str:
+    """What kind of change explains all of it."""
+    if x.size > 1 << 26 or x.size < 2:
+        return ""
+    if x.ndim == 2 and x.shape[0] == x.shape[1] and np.array_equal(x.T, y):
+        return "equal to the transpose"
+    for axis in range(x.ndim):
+        if 1 < x.shape[axis] <= 1 << 16:
+            rows = np.moveaxis(np.asarray(x), axis, 0).reshape(x.shape[axis], -1)
+            other = np.moveaxis(np.asarray(y), axis, 0).reshape(y.shape[axis], -1)
+            if sorted(r.tobytes() for r in rows) == sorted(r.tobytes() for r in other):
+                return f"the same in another order along axis {axis}"
+    if is_float(x.dtype) and is_float(y.dtype):
+        a, b = x.astype(np.float64).ravel(), y.astype(np.float64).ravel()
+        if np.isfinite(a).all() and np.isfinite(b).all() and (scale := float(a @ a)) > 0:
+            factor = float(a @ b) / scale
+            if factor and np.abs(b - factor * a).max() <= 4e-7 * abs(factor) * np.abs(a).max():
+                return f"all {factor:.6g} times the reference's"
+        if a.size > 1024 and len(values := np.unique(b[:: max(1, b.size // (1 << 16))])) <= 256:
+            steps = np.diff(values)
+            if len(np.unique(a[:: max(1, a.size // (1 << 16))])) > 4 * len(values) and len(steps):
+                return f"only {len(values)} distinct values, {float(steps.min()):.3g} apart, as if quantized"
+    return ""
+
+
+def affine_difference(n: int, m: int, a: Affine, b: Affine, half: bool) -> list[Difference]:
+    """How a folded product differs from what folding the reference in float64 gives, beyond rounding.
+
+    Args:
+        n, m: Positions of the products in the reference and in the candidate.
+        a, b: What they compute with all that was folded in.
+        half: Whether the candidate stores its weights in 16 bits.
+    """
+    noise = 2.0**-8 if half else FOLD_NOISE
+    found = []
+    channel = np.abs(a.weight).reshape(a.weight.shape[0], -1).max(axis=1).reshape(-1, *[1] * (a.weight.ndim - 1))
+    parts = (
+        ("weights", a.weight, b.weight, noise * np.abs(a.weight) + noise * 2.0**-6 * channel + 2.0**-100),
+        ("bias", a.bias, b.bias, noise * np.maximum(a.scale, b.scale) + 2.0**-100),
+    )
+    for name, x, y, allowed in parts:
+        error = np.abs(x - y)
+        bad = ~(error <= allowed)
+        if bad.any():
+            index = tuple(int(i) for i in np.unravel_index(int(np.where(bad, error, -1).argmax()), x.shape))
+            text = (
+                f"{int(bad.sum()):,} of {x.size:,} {name} differ from the reference's after folding, greatest "
+                f"{error[index]:.3g} at [{','.join(map(str, index))}], {x[index]:.6g} against {y[index]:.6g}"
+            )
+            found.append(Difference(n, m, "weights", name, text))
+    return found
+
+
+def _bodies(a: onnx.NodeProto, b: onnx.NodeProto, n: int, m: int) -> Iterator[Difference]:
+    """Attributes and constants inside If, Loop and Scan, where the bodies have the same operators in the same order."""
+    for left, right in zip(subgraphs(a), subgraphs(b), strict=False):
+        ops = [x.op_type for x in left.node], [x.op_type for x in right.node]
+        if ops[0] != ops[1]:
+            different = next((i for i, (p, q) in enumerate(zip(*ops, strict=False)) if p != q), min(map(len, ops)))
+            names = [o[different] if different < len(o) else "nothing" for o in ops]
+            yield Difference(n, m, "op", left.name, f"in its body: {names[0]} against {names[1]}")
+            continue
+        for x, y in zip(left.node, right.node, strict=True):
+            theirs = {i.name: i for i in y.attribute}
+            for i in x.attribute:
+                j = theirs.get(i.name)
+                if j is None or i.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
+                    continue
+                p, q = onnx.helper.get_attribute_value(i), onnx.helper.get_attribute_value(j)
+                if isinstance(p, onnx.TensorProto) and isinstance(q, onnx.TensorProto):
+                    told = weight_difference(onnx.numpy_helper.to_array(p), onnx.numpy_helper.to_array(q))
+                    if told is not None:
+                        yield Difference(n, m, "weights", x.output[0], f"in its body: {told[0]}", told[1])
+                elif not same_setting(p, q):
+                    detail = f"in its body: {x.op_type} {i.name} {_shown(p)} against {_shown(q)}"
+                    yield Difference(n, m, "attribute", i.name, detail)
+            yield from _bodies(x, y, n, m)
+        mine = {t.name: t for t in left.initializer}
+        for t in right.initializer:
+            if t.name in mine:
+                told = weight_difference(onnx.numpy_helper.to_array(mine[t.name]), onnx.numpy_helper.to_array(t))
+                if told is not None:
+                    yield Difference(n, m, "weights", t.name, f"in its body: {told[0]}", told[1])
