@@ -104,7 +104,7 @@ def parse(argv: Sequence[str]) -> Request:
         raise UsageError("-q and -v contradict each other.")
     models = tuple(space.models)
     runners = _configure(named, classes, vars(space))
-    if not models and not all(runner.model for runner in runners):
+    if not models:
         raise UsageError("no model was named. Usage: " + USAGE)
     if len(models) > 2:
         raise UsageError(f"at most two models are compared; got {len(models)}: {', '.join(models)}.")

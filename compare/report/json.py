@@ -108,6 +108,7 @@ def _output(output: OutputResult) -> dict[str, Any]:
         else {"rtol": plain(tolerance.rtol), "atol": plain(tolerance.atol), "source": tolerance.source},
         "ties": output.ties,
         "worst_sample": output.worst_sample,
+        "use": plain(output.use),
         "metrics": plain(output.metrics),
         "values": plain(output.values),
     }
