@@ -71,7 +71,7 @@ def network() -> keras.Model:
     x = residual(conv(x, 32, "widen"), 32, "block2")
     x = layers.GlobalAveragePooling2D(name="average")(x)
     x = layers.Dense(10, name="logits")(x)
-    return keras.Model(image, layers.Softmax(name="softmax")(x), name="digits")
+    return keras.Model(image, layers.Softmax(name="probabilities")(x), name="digits")
 
 
 def train(images: np.ndarray, labels: np.ndarray) -> keras.Model:
