@@ -68,8 +68,11 @@ def _run(request: Request) -> int:
         from .report import json
 
         json.write(report, request.json)
-    if request.json != "/dev/stdout" and request.json != "-":
-        terminal.show(report, quiet=request.quiet, verbose=request.verbose)
+    terminal.show(report, quiet=request.quiet, verbose=request.verbose)
+    if request.quiet:
+        for runner in report.runners:
+            if runner.error:
+                print(f"compare: {runner.name}: {runner.error}", file=sys.stderr)
     return report.exit_status
 
 

@@ -402,7 +402,6 @@ def _parties(lineup: Lineup) -> tuple[Party, ...]:
 def _open_all(run: Run, stack: ExitStack, progress: Progress) -> dict[str, Session]:
     sessions: dict[str, Session] = {}
     for party in _parties(run.lineup):
-        progress.stage(f"{party.name}: opening")
         start = time.perf_counter()
         try:
             session = party.runner.open(
@@ -509,13 +508,14 @@ def _report(run: Run, judge: Judge | None, settings: Settings) -> Report:
     if judge is not None:
         outputs = judge.results(total=len(run.samples), run=run.samples_run)
         warnings += judge.warnings
-    warnings += run.samples.notes
     second = next((p.model for p in run.asked.candidates if p.model is not reference.model), None)
     return Report(
         reference=reference.name,
         model=_model_info(reference.model),
         candidate_model=None if second is None else _model_info(second),
-        data=DataInfo(done, run.samples.seed, run.samples.description, run.samples.representative),
+        data=DataInfo(
+            done, run.samples.seed, run.samples.description, run.samples.representative, tuple(run.samples.notes)
+        ),
         runners=run.results(),
         outputs=outputs,
         warnings=tuple(warnings),

@@ -52,7 +52,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "outputs": [_output(o) for o in report.outputs],
         "layers": [_fields(layer, "candidate_node") for layer in report.layers],
         "culprits": [_fields(culprit, "candidate_node") for culprit in report.culprits],
-        "warnings": list(report.warnings),
+        "warnings": [*report.warnings, *report.data.notes],
         "saved": list(report.saved),
     }
 

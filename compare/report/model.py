@@ -47,12 +47,14 @@ class DataInfo:
         seed: Seed of random samples, None for stored ones.
         description: Completes "on ...".
         representative: False for random samples, which prove little about deployment.
+        notes: What was chosen for the user: dimensions, ranges.
     """
 
     samples: int
     seed: int | None
     description: str
     representative: bool
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

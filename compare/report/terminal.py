@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -103,6 +104,8 @@ def show(report: Report, to: Console | None = None, *, quiet: bool = False, verb
     if verbose:
         _statistics(report, to)
     _layers(report, to, verbose)
+    for note in report.data.notes:
+        to.print(f"note: {note}", markup=False, style="dim")
     for runner in report.runners:
         for note in runner.notes:
             to.print(f"note: {runner.name}: {note}", markup=False, style="dim")
@@ -253,14 +256,12 @@ def _reasons(report: Report, to: Console) -> None:
         line = Text(f"{who}{output.tensor}: ", style="bold")
         line.append(output.reason or "", style="default")
         to.print(line)
-        for key, label in (("max_abs", "greatest |difference|"), ("max_rel", "greatest relative difference")):
-            place = output.values.get(key)
-            if place and output.verdict in ("fail", "undecided") and output.metrics:
-                to.print(
-                    f"  {label} {_number(place['value'])} at {list(place['index'])} of sample {place['sample']}: "
-                    f"{place['reference']!r} expected, {place['candidate']!r} found",
-                    markup=False,
-                )
+        if output.verdict in ("fail", "undecided") and output.metrics:
+            worst = output.values.get("worst")
+            for key, label in (("max_abs", "greatest |difference|"), ("max_rel", "greatest relative difference")):
+                place = output.values.get(key)
+                if place and (key == "max_rel" or not _same_place(place, worst)):
+                    to.print(f"  {label} {_number(place['value'])} at {_where(place)}", markup=False)
     for output in report.outputs:
         if output.ties:
             to.print(
@@ -268,6 +269,19 @@ def _reasons(report: Report, to: Console) -> None:
                 "within tolerance of each other",
                 markup=False,
             )
+
+
+def _same_place(one: Mapping[str, Any], other: Mapping[str, Any] | None) -> bool:
+    return other is not None and (one["sample"], one["index"]) == (other["sample"], other["index"])
+
+
+def _where(place: Mapping[str, Any]) -> str:
+    reference, candidate = (f"{v:.7g}" if isinstance(v, float) else repr(v) for v in _both(place))
+    return f"{list(place['index'])} of sample {place['sample']}: {reference} expected, {candidate} found"
+
+
+def _both(place: Mapping[str, Any]) -> tuple[Any, Any]:
+    return place["reference"], place["candidate"]
 
 
 def _statistics(report: Report, to: Console) -> None:
