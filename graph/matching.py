@@ -44,6 +44,7 @@ HEAVY = frozenset(
 )
 """Families of operators that the skeleton keeps even where they have a single source of data."""
 
+_RESHAPES = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 _SAMPLE = 1024
 _ROUNDS = 200
 
@@ -163,8 +164,8 @@ class _Side:
         outputs = [o for o in node.output if o]
         if all(self.constant(o) for o in outputs):
             return
-        if self._transparent(node, position, skip_quantizers):
-            root = self.alias.get(node.input[0], node.input[0])
+        root = self._transparent(node, position, skip_quantizers)
+        if root:
             self.alias[node.output[0]] = root
             self.classes.setdefault(root, [root]).append(node.output[0])
             self.skipped.append(position)
@@ -177,7 +178,8 @@ class _Side:
             self.classes[name] = [name]
         inputs = [(slot, self.alias.get(name, name)) for slot, name in c.data]
         # x * sigmoid(x) and 2 * x are different kinds of Mul
-        self.fine.add(position, (c.family, len(inputs)), inputs, outputs)
+        kind = (c.family, len(inputs), str(c.settings.get("perm")) if c.op == "Transpose" else "")
+        self.fine.add(position, kind, inputs, outputs)
         roots = [(slot, self._root.get(name, name)) for slot, name in inputs]
         distinct = {root for _, root in roots}
         heavy = c.family in HEAVY or "::" in c.op or not roots or (c.family == "Gather" and "data" in c.weights)
@@ -189,25 +191,50 @@ class _Side:
             for name in outputs:
                 self._root[name] = roots[0][1]
 
-    def _transparent(self, node: onnx.NodeProto, position: int, skip_quantizers: bool) -> bool:
+    def _transparent(self, node: onnx.NodeProto, position: int, skip_quantizers: bool) -> str:
+        """The root of which the node's output is a copy, up to rounding; empty if it is something else."""
         if node.domain not in ("", "ai.onnx") or not node.input or not node.input[0] or self.constant(node.input[0]):
-            return False
+            return ""
+        root = self.alias.get(node.input[0], node.input[0])
         if node.op_type == "Identity":
-            return True
+            return root
         if node.op_type == "Dropout":
-            return position not in self.flow.random and len([o for o in node.output if o]) == 1
+            return root if position not in self.flow.random and len([o for o in node.output if o]) == 1 else ""
         if node.op_type == "Cast":
             before, after = (self.index.specs.get(n) for n in (node.input[0], node.output[0]))
-            return (
-                before is not None
-                and after is not None
-                and (before.dtype == after.dtype or (is_float(before.dtype) and is_float(after.dtype)))
-            )
-        return skip_quantizers and node.op_type in ("QuantizeLinear", "DequantizeLinear")
+            if before is None or after is None:
+                return ""
+            same = before.dtype == after.dtype or (is_float(before.dtype) and is_float(after.dtype))
+            return root if same else ""
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            return root if skip_quantizers else ""
+        return self._undone(node, root)
+
+    def _undone(self, node: onnx.NodeProto, root: str) -> str:
+        """What the node moves back to where it was: the second of two inverse Transposes, of two Reshapes."""
+        producer = self.index.producer.get(root)
+        if producer is None:
+            return ""
+        before = self.index.nodes[producer]
+        if node.op_type == "Transpose" == before.op_type:
+            first: Any = attribute(before, "perm")
+            second: Any = attribute(node, "perm")
+            if first and second and len(first) == len(second) and all(first[p] == i for i, p in enumerate(second)):
+                return self.alias.get(before.input[0], before.input[0])
+        elif node.op_type in _RESHAPES and before.op_type in _RESHAPES:
+            origin = self.alias.get(before.input[0], before.input[0])
+            shapes = self.shape(origin), self.shape(node.output[0])
+            if shapes[0] is not None and shapes[0] == shapes[1] and None not in shapes[0] and not self.constant(origin):
+                return origin
+        return ""
 
     def shape(self, name: str) -> tuple[Any, ...] | None:
         spec = self.index.specs.get(name)
         return None if spec is None else spec.shape
+
+    def source(self, name: str) -> str:
+        """The output of a node of the skeleton, or the input of the graph, from which alone ``name`` is made."""
+        return self._root.get(name, name)
 
     def first(self, position: int) -> str:
         return next(o for o in self.index.nodes[position].output if o)
@@ -435,6 +462,10 @@ class _Matcher:
             return False
         return list(self.r.index.nodes[p].output).index(a) == list(self.c.index.nodes[q].output).index(b)
 
+    def _same_source(self, a: str, b: str) -> bool:
+        """Whether two roots come from the same node of the skeleton."""
+        return self._paired(self.r.source(a), self.c.source(b))
+
     def _round(self, rn: _Net, cn: _Net, *, final: bool) -> bool:
         rf, rb, cf, cb = self._both(rn, cn)
         mine = [n for n in rn.nodes if n not in self.nodes]
@@ -551,12 +582,13 @@ class _Matcher:
                 continue
             if self.r.canon[n].commutative and self.c.canon[m].commutative:
                 left, right = list(left), list(right)
-                for item in list(left):
-                    twin = next((t for t in right if self._paired(item[1], t[1])), None)
-                    if twin is not None:
-                        votes.setdefault(item[1], set()).add(twin[1])
-                        left.remove(item)
-                        right.remove(twin)
+                for same in (self._paired, self._same_source):
+                    for item in list(left):
+                        twins = [t for t in right if same(item[1], t[1])]
+                        if len(twins) == 1 or (twins and same == self._paired):
+                            votes.setdefault(item[1], set()).add(twins[0][1])
+                            left.remove(item)
+                            right.remove(twins[0])
                 if len(left) == 1 and len(right) == 1:
                     votes.setdefault(left[0][1], set()).add(right[0][1])
                 continue

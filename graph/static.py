@@ -77,6 +77,8 @@ def _settings(
             continue  # computed on one side: not known without running
         x = a.settings.get(name, _newest_default(reference, n, name))
         y = b.settings.get(name, _newest_default(candidate, m, name))
+        if name in ("axis", "axes"):
+            x, y = (_positive(v, reference, n, candidate, m) for v in (x, y))
         if same_setting(x, y):
             continue
         if opset and (x is None or y is None) and name != "axes" and a.op != "Clip":
@@ -84,6 +86,18 @@ def _settings(
         if name == "to" and a.op == "Cast":
             continue
         yield Difference(n, m, "attribute", name, f"{name} {_shown(x)} against {_shown(y)}")
+
+
+def _positive(value: Any, reference: GraphIndex, n: int, candidate: GraphIndex, m: int) -> Any:
+    """Axes counted from the front, where the rank is known on either side."""
+    for index, position in ((reference, n), (candidate, m)):
+        spec = index.specs.get(index.nodes[position].input[0])
+        if spec is not None and spec.shape:
+            if isinstance(value, int) and value < 0:
+                return value + len(spec.shape)
+            if isinstance(value, list) and all(isinstance(v, int) for v in value):
+                return [v + len(spec.shape) if v < 0 else v for v in value]
+    return value
 
 
 def same_setting(x: Any, y: Any) -> bool:
