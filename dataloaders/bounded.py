@@ -317,7 +317,7 @@ def _check_dtype(what: str, pair: tuple[Number, Number], spec: TensorSpec) -> No
 
 
 def _inside(lo: Number, hi: Number, dtype: np.dtype) -> tuple[float, float]:
-    """The smallest and the largest value of a float dtype in [lo, hi]; twice the nearest one where it has none there."""
+    """The smallest and the largest value of a float dtype in [lo, hi]; the nearest one twice if it has none there."""
     limits = _limits(dtype)
     least, most = (np.asarray(end, np.float64).astype(dtype) for end in limits)
     low, high = (np.asarray(min(max(end, limits[0]), limits[1]), np.float64).astype(dtype) for end in (lo, hi))
