@@ -2,13 +2,18 @@
 
 The user's is NumPy's: |c - r| <= atol + rtol |r|. The automatic one is |c - r| <= t (|r| + scale):
 
-- t = 4 u sqrt(depth). u is the unit roundoff of the coarsest format in play, depth the number of layers that round on
-  the longest path from an input to the output. Rounding errors of layers are as good as independent: they add up like a
-  random walk, hence the root. t is never less than `ULPS` units in the last place of the output's dtype.
+- t = 4 sqrt(u^2 depth + u_acc^2 terms / 2). u is the unit roundoff of the coarsest format in play, depth the number of
+  layers that round on the longest path from an input to the output, terms the number of products that are summed along
+  such a path, and u_acc the unit roundoff of the sums (FP32, or better). Rounding errors are as good as independent:
+  they add up like a random walk, hence the root. For FP16 and coarser formats t is 4 u sqrt(depth) to a few percent;
+  between two FP32 runtimes, which differ in nothing but the order of their sums, the second part is the larger.
+  t is never less than `ULPS` units in the last place of the output's dtype.
 - scale is the size that values around the element have: an output near zero carries the error of the larger terms that
-  cancelled in it. It is the smallest RMS, over finite values, of the slices through the element that hold at least
-  `SLICE` elements: one index of one axis fixed (a sample, a channel, a column), or all but the last (a row). So four
-  box coordinates in the hundreds do not excuse eighty scores that became zero.
+  cancelled in it. It starts from the smallest RMS, over finite values, of the slices through the element that hold at
+  least `SLICE` elements: one index of one axis fixed (a sample, a channel, a column), or all but the last (a row). So
+  four box coordinates in the hundreds do not excuse eighty scores that became zero. A slice of RMS s in a tensor of RMS
+  S counts as s (1 + ln(S / s)): what is small because it is the exponential of something negative (a probability, a
+  score) has the absolute error of its logarithm as its relative one, and a channel may be small by chance.
 
 Where t exceeds `DECIDABLE`, and for FP8 and INT8, the arithmetic decides nothing, and nobody may pass by it.
 docs/tolerance.md holds the derivation and what healthy and broken networks measure.
@@ -17,7 +22,7 @@ docs/tolerance.md holds the derivation and what healthy and broken networks meas
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +30,9 @@ import numpy as np
 import onnx
 
 from ..graph.errors import UsageError
-from ..graph.formats import BY_DTYPE, NumberFormat, coarser
+from ..graph.formats import BY_DTYPE, FP32, NumberFormat, coarser
 from ..graph.index import GraphIndex, attribute, reads, subgraphs
+from ..graph.probe import terms as _terms
 from ..graph.specs import is_float
 
 ULPS = 4
@@ -36,7 +42,7 @@ SLICE = 64
 DECIDABLE = 0.25
 """Largest t that still tells a right output from a wrong one."""
 FACTOR = 4.0
-"""The 4 in t = 4 u sqrt(depth)."""
+"""The 4 in the formula of t."""
 TRAILING = 1 << 16
 """Most elements of the trailing axes whose scale is kept ready."""
 
@@ -53,7 +59,7 @@ class Tolerance:
         floor: The least allowed error where ``scaled``: below it the format in play has no numbers.
         decidable: Whether an output within this tolerance may pass.
         reason: Why not, as the end of "undecided: ...".
-        depth, format: What t came from.
+        depth, terms, format: What t came from.
     """
 
     rtol: float
@@ -64,6 +70,7 @@ class Tolerance:
     decidable: bool = True
     reason: str = ""
     depth: int = 0
+    terms: float = 0
     format: str = ""
 
     @property
@@ -128,7 +135,7 @@ class Allowed:
 
 
 class Scale:
-    """For each element of a tensor, the smallest RMS of the slices of at least `SLICE` elements through it.
+    """For each element of a tensor, the size of the values around it: see the module.
 
     Slices: the whole tensor; for each axis, the elements that share its index; the rows along the last axis. Values
     that are not finite are left out. A tensor of fewer elements has one slice, itself.
@@ -172,6 +179,7 @@ class Scale:
         if not np.isfinite(whole).all():
             finite_count = float(counts[0].sum())
             whole[...] = math.sqrt(float(sums[0].sum()) / finite_count) if finite_count else 0.0
+        self.parts = [whole, *(_soften(part, float(whole.max())) for part in self.parts[1:])]
         self._split()
 
     def _split(self) -> None:
@@ -209,6 +217,12 @@ class Scale:
     def smallest(self) -> float:
         """The smallest scale of all elements."""
         return min((float(p.min()) for p in self.parts), default=0.0)
+
+
+def _soften(part: np.ndarray, whole: float) -> np.ndarray:
+    """s (1 + ln(S / s)) for slices of RMS s in a tensor of RMS S; it grows with s and is S at S."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where((part > 0) & (part < whole), part * (1 + np.log(whole / part)), part)
 
 
 def _leading(values: np.ndarray, limit: int = 1 << 18) -> Iterable[tuple[slice, np.ndarray]]:
@@ -253,7 +267,7 @@ def automatic(
     dtype: np.dtype | None = None,
     *,
     groups: Sequence[Any] | None = None,
-    depths: dict[str, int] | None = None,
+    depths: Mapping[str, Depth] | None = None,
 ) -> Tolerance:
     """The tolerance that the arithmetic explains.
 
@@ -271,12 +285,13 @@ def automatic(
     dtype = np.dtype(dtype)
     if not is_float(dtype):
         return EXACT
-    layers = max(1, depth(index, output, groups) if depths is None else depths.get(output, 1))
-    return rule(formats, dtype, layers)
+    found = depth(index, output, groups) if depths is None else depths.get(output, Depth())
+    return rule(formats, dtype, found, found.terms)
 
 
-def rule(formats: Sequence[NumberFormat], dtype: np.dtype, depth: int) -> Tolerance:
-    """The automatic tolerance for an output of ``dtype`` behind ``depth`` layers computed in ``formats``."""
+def rule(formats: Sequence[NumberFormat], dtype: np.dtype, depth: int, terms: float = 0) -> Tolerance:
+    """The automatic tolerance for an output of ``dtype`` behind ``depth`` layers and ``terms`` products."""
+    depth = max(int(depth), 1)
     stored = _stored(dtype)
     coarsest = stored if not formats or stored.u >= min(f.u for f in formats) else formats[0]
     for f in formats:
@@ -284,14 +299,16 @@ def rule(formats: Sequence[NumberFormat], dtype: np.dtype, depth: int) -> Tolera
     if coarsest.is_integer:
         reason = f"{coarsest} rounds by a scale that only calibration knows"
         return Tolerance(0, 0, "auto", scaled=True, decidable=False, reason=reason, depth=depth, format=coarsest.name)
-    t = max(FACTOR * coarsest.u * math.sqrt(depth), ULPS * 2 * stored.u)
+    accumulator = min(coarsest.u, FP32.u)
+    t = FACTOR * math.sqrt(coarsest.u**2 * depth + accumulator**2 * terms / 2)
+    t = max(t, ULPS * 2 * stored.u)
     reason = ""
     if coarsest.name in ("e4m3", "e5m2"):
         reason = f"{coarsest} is too coarse for its arithmetic to tell right from wrong"
     elif t > DECIDABLE:
         reason = f"{coarsest} over {depth} layers explains errors of {t:.0%}, which tells nothing"
     floor = 2 * coarsest.smallest_subnormal
-    return Tolerance(t, t, "auto", True, floor, not reason, reason, depth, coarsest.name)
+    return Tolerance(t, t, "auto", True, floor, not reason, reason, depth, terms, coarsest.name)
 
 
 def _stored(dtype: np.dtype) -> NumberFormat:
@@ -319,39 +336,72 @@ UNKNOWN_STEPS = 32
 """Steps of a loop or sequence whose length the graph does not tell."""
 
 
-def depth(index: GraphIndex, output: str, groups: Sequence[Any] | None = None) -> int:
-    """The number of layers that round on the longest path from an input to ``output``.
+class Depth(int):
+    """The number of layers that round on the longest path to a tensor.
+
+    Attributes:
+        terms: The greatest number of products that are summed along a path to it.
+    """
+
+    terms: float
+
+    def __new__(cls, layers: int = 0, terms: float = 0) -> Depth:  # noqa: D102
+        depth = super().__new__(cls, layers)
+        depth.terms = terms
+        return depth
+
+
+def depth(index: GraphIndex, output: str, groups: Sequence[Any] | None = None) -> Depth:
+    """The depth of ``output``.
 
     Args:
         groups: Fused groups (`graph.fusion.fused_groups`), each of which rounds once, as the target's kernels do. None
             counts every node that rounds by itself.
     """
-    return depths(index, groups).get(output, 0)
+    return depths(index, groups).get(output, Depth())
 
 
-def depths(index: GraphIndex, groups: Sequence[Any] | None = None) -> dict[str, int]:
-    """`depth` of every tensor of the graph."""
+def depths(index: GraphIndex, groups: Sequence[Any] | None = None) -> dict[str, Depth]:
+    """`depth` of every tensor of the graph that depends on its inputs."""
     owner: dict[int, int] = {p: -1 - number for number, group in enumerate(groups or ()) for p in group.nodes}
-    entered: dict[int, int] = {}  # by group: the greatest depth among what it reads from outside, so far
-    rounded: dict[int, int] = {}  # by group: how often it has rounded, so far
+    entered: dict[int, Depth] = {}  # by group: the greatest depth among what it reads from outside, so far
+    added: dict[int, Depth] = {}  # by group: what it has added itself, so far
     varying = set(index.inputs)
-    known: dict[str, int] = {}
+    known: dict[str, Depth] = {}
     for position, node in enumerate(index.nodes):
         group = owner.get(position, position)
         read = index.reads[position]
-        if not varying.isdisjoint(read) or not read:
-            varying.update(node.output)
-        else:
+        if read and varying.isdisjoint(read):
             continue  # the same for every input: folded before anything runs
-        outside = [
-            known.get(n, 0) for n in read if group != owner.get(index.producer.get(n, -1), index.producer.get(n))
-        ]
-        entered[group] = max([entered.get(group, 0), *outside])
-        rounded[group] = max(rounded.get(group, 0), _roundings(index, position))
-        for name in node.output:
-            if name:
-                known[name] = entered[group] + rounded[group]
+        varying.update(node.output)
+        makers = [(known[n], index.producer[n]) for n in read if n in known]
+        outside = [d for d, maker in makers if owner.get(maker, maker) != group]
+        entered[group] = _deepest([entered.get(group, Depth()), *outside])
+        added[group] = _deepest([added.get(group, Depth()), _adds(index, position)])
+        after = Depth(entered[group] + added[group], entered[group].terms + added[group].terms)
+        known.update({name: after for name in node.output if name})
     return known
+
+
+def _deepest(depths: Sequence[Depth]) -> Depth:
+    return Depth(max(depths), max(d.terms for d in depths))
+
+
+def _adds(index: GraphIndex, position: int) -> Depth:
+    """What a node adds to the depth of what it reads."""
+    layers = _roundings(index, position)
+    if not layers:
+        return Depth()
+    terms = _terms(index.nodes[position], lambda name: _shape(index, name))
+    return Depth(layers, terms if terms > 1 else 0)
+
+
+def _shape(index: GraphIndex, name: str) -> tuple[int, ...] | None:
+    """A tensor's shape, with 1 for what is unknown."""
+    spec = index.specs.get(name)
+    if spec is None or spec.shape is None:
+        return None
+    return tuple(d if isinstance(d, int) else 1 for d in spec.shape)
 
 
 def _roundings(index: GraphIndex, position: int) -> int:
