@@ -20,7 +20,17 @@ import numpy as np
 import onnx
 
 from .index import GraphIndex, attribute
-from .normalize import AFFINE_MAINS, AFFINE_TAILS, COMMUTATIVE, Canonical, affine, canonical, constant_value
+from .normalize import (
+    AFFINE_MAINS,
+    AFFINE_TAILS,
+    COMMUTATIVE,
+    ELEMENTWISE_CUSTOM,
+    EPILOGUES,
+    Canonical,
+    affine,
+    canonical,
+    constant_value,
+)
 from .pieces import Dataflow, Kind, dataflow
 from .specs import is_float
 from .static import Difference, affine_difference, node_differences
@@ -182,7 +192,8 @@ class _Side:
         self.fine.add(position, kind, inputs, outputs)
         roots = [(slot, self._root.get(name, name)) for slot, name in inputs]
         distinct = {root for _, root in roots}
-        heavy = c.family in HEAVY or "::" in c.op or not roots or (c.family == "Gather" and "data" in c.weights)
+        custom = node.domain not in ("", "ai.onnx") and c.family == node.op_type not in ELEMENTWISE_CUSTOM
+        heavy = c.family in HEAVY or custom or not roots or (c.family == "Gather" and "data" in c.weights)
         if heavy or len(distinct) > 1:
             self.skeleton.add(position, c.family, roots if heavy else sorted(set(roots)), outputs)
             for name in outputs:
@@ -628,7 +639,14 @@ class _Matcher:
     def _result(self, static: bool) -> Matching:
         roles = self._roles()
         pairs: dict[str, str] = {name: name for name in self.inputs}
+        partial = {
+            n: m
+            for n, m in self.nodes.items()
+            if (self.r.index.nodes[n].op_type in EPILOGUES) != (self.c.index.nodes[m].op_type in EPILOGUES)
+        }
         for n, m in sorted(self.nodes.items()):
+            if n in partial:
+                continue
             for a, b in zip(self.r.index.nodes[n].output, self.c.index.nodes[m].output, strict=False):
                 if a and b:
                     pairs[a] = b
@@ -636,7 +654,8 @@ class _Matcher:
         for a, b in roles.items():
             if a in self.r.classes and b in self.c.classes:
                 pairs.setdefault(a, b)
-        regions = [*folds, *self._regions(pairs, covered_r, covered_c)]
+        covered_r -= partial.keys()
+        regions = [*folds, *self._regions(pairs, covered_r, covered_c, partial)]
         tensors = self._tensors(pairs)
         nodes = dict(self.nodes)
         self._shape_arithmetic(nodes, tensors)
@@ -648,6 +667,7 @@ class _Matcher:
                 if n in in_folds:
                     continue
                 differences.extend(node_differences(self.r.index, n, self.r.canon[n], self.c.index, m, self.c.canon[m]))
+        differences.extend(self._one_sided(regions))
         differences.sort(key=lambda d: d.node)
         matched_c = set(tensors.values())
         return Matching(
@@ -708,7 +728,7 @@ class _Matcher:
             if self.r.canon[n].op not in AFFINE_MAINS or self.c.canon[m].op not in AFFINE_MAINS:
                 continue
             left, right = self._chain(self.r, n), self._chain(self.c, m)
-            if len(left) == len(right) == 1:
+            if len(left) == len(right) == 1 and self.r.canon[n].op == self.c.canon[m].op:
                 continue
             ends = [self.c.first(p) for p in right]
             at = next((i for i in reversed(range(len(left))) if roles.get(self.r.first(left[i])) in ends), None)
@@ -751,9 +771,13 @@ class _Matcher:
             differences.extend(found)
         return regions, *covered, differences
 
-    def _regions(self, pairs: Mapping[str, str], covered_r: set[int], covered_c: set[int]) -> list[Region]:
-        left = {n for n in self.r.live if n not in self.nodes and n not in covered_r}
-        right = {m for m in self.c.live if m not in self.taken and m not in covered_c}
+    def _regions(
+        self, pairs: Mapping[str, str], covered_r: set[int], covered_c: set[int], partial: Mapping[int, int]
+    ) -> list[Region]:
+        """What is left, grouped. ``partial`` are matched nodes of which one does more than the other."""
+        left = {n for n in self.r.live if (n not in self.nodes and n not in covered_r) or n in partial}
+        more = set(partial.values())
+        right = {m for m in self.c.live if (m not in self.taken and m not in covered_c) or m in more}
         if not left and not right:
             return []
         parent: dict[tuple[str, int], tuple[str, int]] = {
@@ -767,6 +791,8 @@ class _Matcher:
                 x = parent[x]
             return x
 
+        for n, m in partial.items():
+            parent[find(("r", n))] = find(("c", m))
         matched_c = set(pairs.values())
         for tag, side, inside, matched in (("r", self.r, left, set(pairs)), ("c", self.c, right, matched_c)):
             for p in inside:
@@ -799,6 +825,24 @@ class _Matcher:
             regions.append(Region(tuple(sorted(some)), tuple(sorted(others)), given, tuple(outputs)))
         regions.sort(key=lambda r: (r.nodes or (1 << 30,), r.candidate_nodes))
         return regions
+
+    def _one_sided(self, regions: Iterable[Region]) -> list[Difference]:
+        """Nodes that one graph has between two matched tensors where the other has nothing."""
+        found = []
+        for region in regions:
+            if region.fold or not region.outputs or bool(region.nodes) == bool(region.candidate_nodes):
+                continue
+            side, nodes = (self.r, region.nodes) if region.nodes else (self.c, region.candidate_nodes)
+            text = ", ".join(f"{side.index.nodes[p].op_type} {side.index.names[p]}" for p in nodes[:4])
+            text += f" and {len(nodes) - 4} more" if len(nodes) > 4 else ""
+            out = region.outputs[-1]
+            if region.nodes:
+                detail = f"{text} missing in the candidate"
+                found.append(Difference(nodes[-1], self.c.index.producer.get(out[1], -1), "op", "", detail))
+            else:
+                detail = f"{text} in the candidate alone"
+                found.append(Difference(self.r.index.producer.get(out[0], -1), nodes[-1], "op", "", detail))
+        return found
 
     def _shape_arithmetic(self, nodes: dict[int, int], tensors: dict[str, str]) -> None:
         """Follows what matched nodes read besides data (shapes, computed constants) as far as operators agree."""

@@ -22,7 +22,25 @@ from .specs import TensorSpec, dtype_from_onnx
 COMMUTATIVE = frozenset(
     {"Add", "Mul", "Sum", "Max", "Min", "Mean", "And", "Or", "Xor", "Equal", "BitwiseAnd", "BitwiseOr", "BitwiseXor"}
 )
-_FAMILY = {"Gemm": "MatMul", "FusedMatMul": "MatMul", "FusedGemm": "MatMul", "FusedConv": "Conv", "Upsample": "Resize"}
+_FAMILY = {
+    "Gemm": "MatMul",
+    "FusedMatMul": "MatMul",
+    "FusedGemm": "MatMul",
+    "FusedConv": "Conv",
+    "Upsample": "Resize",
+    "SkipLayerNormalization": "Add",
+    "SkipSimplifiedLayerNormalization": "Add",
+    "BiasAdd": "Add",
+    "BiasGelu": "Gelu",
+    "FastGelu": "Gelu",
+}
+EPILOGUES = frozenset(
+    {"FusedConv", "FusedGemm", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "BiasGelu"}
+)
+"""Operators of ONNX Runtime that do more than the operator of their family: their output is a later tensor."""
+
+ELEMENTWISE_CUSTOM = frozenset({"BiasGelu", "FastGelu", "QuickGelu", "Gelu", "BiasAdd", "Inverse", "GroupNorm"})
+"""Operators of other domains that have one source of data and no weights of a product."""
 # fmt: off
 _SETTINGS = frozenset({
     "axes", "min", "max", "pads", "constant_value", "starts", "ends", "steps", "split", "k", "scales", "sizes", "ratio",
