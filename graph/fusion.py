@@ -15,7 +15,7 @@ the order of their last nodes is a topological one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from .index import GraphIndex, attribute
@@ -66,12 +66,13 @@ class Group:
     kind: str = "single"
 
 
-def static_tensors(index: GraphIndex) -> frozenset[str]:
+def static_tensors(index: GraphIndex, also: Collection[str] = ()) -> frozenset[str]:
     """Tensors that no input's *values* can change: weights, and what is computed from weights and shapes alone.
 
-    Runtimes compute them once, or on the host, in full precision.
+    Runtimes compute them once, or on the host, in full precision. ``also``: names that are so from outside (for the
+    body of an If, Loop or Scan: what it captures).
     """
-    static = set(index.initializers)
+    static = {*index.initializers, *also}
     for node, reads in zip(index.nodes, index.reads, strict=True):
         if node.op_type in _SOURCES:
             continue
@@ -80,9 +81,14 @@ def static_tensors(index: GraphIndex) -> frozenset[str]:
     return frozenset(static)
 
 
-def fused_groups(index: GraphIndex) -> list[Group]:
-    """Every top-level node in exactly one group, in the order of the groups' last nodes (a topological order)."""
-    return _Fusion(index).run()
+def fused_groups(index: GraphIndex, static: frozenset[str] | None = None) -> list[Group]:
+    """Every top-level node in exactly one group, in the order of the groups' last nodes (a topological order).
+
+    Args:
+        index: The graph.
+        static: `static_tensors` of it, where already known.
+    """
+    return _Fusion(index, static_tensors(index) if static is None else static).run()
 
 
 class _Draft:
@@ -104,9 +110,9 @@ class _Draft:
 
 
 class _Fusion:
-    def __init__(self, index: GraphIndex) -> None:
+    def __init__(self, index: GraphIndex, static: frozenset[str]) -> None:
         self.index = index
-        self.static = static_tensors(index)
+        self.static = static
         self.outputs = frozenset(index.outputs)
         self.owner: dict[int, _Draft] = {}
 

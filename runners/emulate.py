@@ -1,0 +1,275 @@
+"""A number format without the accelerator: ONNX Runtime computes, on the CPU, the values that the format would give.
+
+What is rounded where is `layerdiff.graph.precision`'s; here are the configuration, the ranges that INT8 and FP8 need,
+and the session, which is ONNX Runtime's on the rewritten graph.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..graph.errors import UsageError
+from ..graph.formats import FORMATS, NumberFormat
+from .base import Feed, Runner, Session, SessionInfo, Workload, option
+from .onnxrt import OnnxrtRunner
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..graph.model import Model
+
+_SCALED = ("fp8", "e4m3", "e5m2", "int8")
+_BINS = 2048
+
+
+@dataclass(frozen=True)
+class EmulateRunner(Runner):
+    """ONNX Runtime on the CPU with values rounded as a target that computes in ``format`` rounds them.
+
+    Attributes:
+        format: ``fp16``, ``bf16``, ``tf32``, ``fp8`` (the same as ``e4m3``), ``e4m3``, ``e5m2`` or ``int8``.
+        every_node: Round what every node gives, not only what fused groups give.
+        decomposed: Round at every step inside LayerNormalization and Softmax.
+        cast_weights: Weights overflow and underflow as in a plain cast; else they are clamped, as TensorRT does it.
+        percentile: The share of an activation's magnitudes, in percent, that its range covers (INT8 and FP8).
+        unscaled: FP8 casts values as they are, without ranges.
+        custom_ops: Shared libraries of custom operators.
+        threads: Threads of one operator; 0 leaves the choice to ONNX Runtime.
+        ranges: Largest magnitude of each activation, as `calibrated` measured it.
+    """
+
+    flag: ClassVar[str] = "emulate"
+    value_field: ClassVar[str] = "format"
+    value_required: ClassVar[bool] = True
+    values: ClassVar[tuple[str, ...]] = ("fp16", "bf16", "tf32", "fp8", "e4m3", "e5m2", "int8")
+
+    format: str = "fp16"
+    every_node: bool = option(
+        False, "--emulate-every-node", "emulation rounds after every node, not only where fused groups end"
+    )
+    decomposed: bool = option(
+        False, "--emulate-decomposed", "emulation rounds at every step inside LayerNormalization and Softmax"
+    )
+    cast_weights: bool = option(
+        False, "--emulate-cast-weights", "emulated weights overflow to infinity instead of being clamped"
+    )
+    percentile: float = option(
+        100.0,
+        "--emulate-percentile",
+        "share of magnitudes that an emulated INT8 or FP8 range covers (default: 100, the maximum)",
+        metavar="P",
+        type=float,
+    )
+    unscaled: bool = option(
+        False, "--emulate-unscaled", "emulated FP8 casts values without scaling them by their range"
+    )
+    custom_ops: tuple[str, ...] = option(
+        (), "--ort-custom-ops", "library of custom operators for ONNX Runtime; may be repeated", metavar="LIB"
+    )
+    threads: int = option(
+        0, "--ort-threads", "threads of ONNX Runtime (default: its own choice)", metavar="N", type=int
+    )
+    ranges: tuple[tuple[str, float], ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.format not in self.values:
+            raise UsageError(f"--emulate {self.format}: not one of {', '.join(self.values)}.")
+        if not 50.0 <= self.percentile <= 100.0:
+            raise UsageError(f"--emulate-percentile {self.percentile:g}: must be from 50 to 100.")
+        if isinstance(self.ranges, Mapping):
+            object.__setattr__(self, "ranges", tuple(self.ranges.items()))
+        OnnxrtRunner(custom_ops=self.custom_ops, threads=self.threads)  # refuses what it cannot be
+
+    @property
+    def name(self) -> str:
+        """``emulate:FORMAT``."""
+        return f"emulate:{self.format}"
+
+    @property
+    def trust(self) -> int:
+        """50: never the reference where anything else runs."""
+        return 50
+
+    @property
+    def arithmetic(self) -> NumberFormat:
+        """The emulated format."""
+        return FORMATS["e4m3" if self.format == "fp8" else self.format]
+
+    @property
+    def scaled(self) -> bool:
+        """Whether activations have scales, for which ranges must be measured."""
+        return self.format == "int8" or (self.format in _SCALED and not self.unscaled)
+
+    def calibrated(
+        self,
+        model: Model,
+        workload: Workload | Callable[[], Iterable[Feed]] | Iterable[Feed] | None,
+        progress: Callable[[str], None] | None = None,
+    ) -> EmulateRunner:
+        """This configuration with the ranges of ``model``'s activations, for sessions on pieces of it.
+
+        Args:
+            model: The whole model.
+            workload: The samples, or a workload or a function that gives them.
+            progress: Told what is being done.
+
+        Returns:
+            Itself, if the format needs no ranges or they are known.
+
+        Raises:
+            UsageError: There are no samples.
+            MissingPackage: ONNX Runtime is not installed.
+        """
+        if not self.scaled or self.ranges is not None:
+            return self
+        samples = workload.samples if isinstance(workload, Workload) else workload
+        made = samples() if callable(samples) else samples
+        if made is None:
+            raise UsageError(f"{self.name} measures the ranges of activations on samples, and was given none.")
+        from ..graph.precision import needed_ranges
+
+        names = needed_ranges(model.index, self.format, self.every_node)
+        if progress:
+            progress(f"measuring ranges of {len(names)} tensors")
+        measured = _measure(self, model, names, made)
+        return replace(self, ranges=tuple(measured.items()))
+
+    def open(
+        self,
+        model: Model,
+        *,
+        fetch: Sequence[str] = (),
+        workload: Workload | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> EmulateSession:
+        """A session on ``model``, rewritten. Ranges, where the format needs them and `calibrated` has not measured
+        them, are measured on the workload's samples.
+
+        Raises:
+            UsageError: The format needs ranges, and there are no samples to measure them on.
+            MissingPackage: ONNX Runtime is not installed.
+            BuildError: ONNX Runtime refuses the model.
+        """
+        runner = self.calibrated(model, workload, progress)
+        return EmulateSession(runner, model, fetch, progress or (lambda stage: None))
+
+
+@dataclass(frozen=True)
+class _Engine(OnnxrtRunner):
+    """ONNX Runtime under the emulation's name, for its messages."""
+
+    flag: ClassVar[str] = ""
+    label: str = "emulate"
+
+    @property
+    def name(self) -> str:
+        """The emulation's name."""
+        return self.label
+
+
+def _engine(runner: EmulateRunner) -> _Engine:
+    return _Engine(custom_ops=runner.custom_ops, threads=runner.threads, label=runner.name)
+
+
+class EmulateSession(Session):
+    """ONNX Runtime's session on the rewritten graph, in which every tensor kept its name."""
+
+    def __init__(
+        self, runner: EmulateRunner, model: Model, fetch: Sequence[str], progress: Callable[[str], None]
+    ) -> None:
+        from ..graph.precision import rewrite_with_notes
+
+        progress(f"rewriting the graph for {runner.arithmetic}")
+        rewritten = rewrite_with_notes(
+            model,
+            runner.format,
+            every_node=runner.every_node,
+            decomposed=runner.decomposed,
+            ranges=dict(runner.ranges or ()),
+            cast_weights=runner.cast_weights,
+        )
+        self._session = _engine(runner).open(rewritten.model, fetch=fetch, progress=progress)
+        self.inputs = model.inputs
+        self.outputs = model.outputs
+        info = self._session.info
+        options: dict[str, Any] = {
+            "format": runner.format,
+            "rounding": "every node" if runner.every_node else "borders of fused groups",
+            "decomposed": runner.decomposed,
+            "weights": "cast" if runner.cast_weights else "clamped",
+        }
+        if runner.format in _SCALED:
+            options["ranges"] = "none" if not runner.scaled else f"percentile {runner.percentile:g}"
+            if runner.scaled and runner.percentile == 100:
+                options["ranges"] = "maximum"
+        self.info = SessionInfo({**options, **info.options}, info.versions, (*info.notes, *rewritten.notes))
+
+    def infer(self, feed: Feed, fetch: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Runs once; see `Session.infer`. A tensor inside a fused group is FP32."""
+        return self._session.infer(feed, fetch)
+
+    def close(self) -> None:
+        """Frees ONNX Runtime's session."""
+        self._session.close()
+
+
+def _measure(runner: EmulateRunner, model: Model, names: Sequence[str], samples: Iterable[Feed]) -> dict[str, float]:
+    """Largest magnitude of each tensor over all samples, or the one that covers ``runner.percentile`` of them."""
+    import numpy as np
+
+    largest = dict.fromkeys(names, 0.0)
+    histograms: dict[str, _Magnitudes] = {}
+    count = 0
+    with _engine(runner).open(model, fetch=names) as session:
+        for feed in samples:
+            count += 1
+            # In parts, so that only some of the tensors are in memory at once where there are many.
+            for name, value in session.infer(feed, names).items():
+                sizes = np.abs(np.asarray(value, np.float32))
+                finite = sizes[np.isfinite(sizes)]
+                if not finite.size:
+                    continue
+                largest[name] = max(largest[name], float(finite.max()))
+                if runner.percentile < 100:
+                    histograms.setdefault(name, _Magnitudes()).add(finite)
+    if not count:
+        raise UsageError(f"{runner.name} measures the ranges of activations on samples, and was given none.")
+    if runner.percentile < 100:
+        largest.update({name: h.percentile(runner.percentile) for name, h in histograms.items()})
+    return largest
+
+
+class _Magnitudes:
+    """A histogram of magnitudes that grows: when a value is beyond its end, the end doubles and bins merge."""
+
+    def __init__(self) -> None:
+        self._counts: np.ndarray | None = None
+        self._end = 0.0
+
+    def add(self, values: np.ndarray) -> None:
+        """Adds finite magnitudes."""
+        import numpy as np
+
+        top = float(values.max())
+        if self._counts is None:
+            self._counts = np.zeros(_BINS, np.int64)
+        if self._end == 0 and top > 0:
+            self._end = 2.0 ** math.ceil(math.log2(top))
+        while top > self._end > 0:
+            self._counts = np.concatenate([self._counts.reshape(-1, 2).sum(1), np.zeros(_BINS // 2, np.int64)])
+            self._end *= 2
+        if self._end == 0:
+            self._counts[0] += values.size
+            return
+        self._counts += np.histogram(values, _BINS, (0.0, self._end))[0]
+
+    def percentile(self, percent: float) -> float:
+        """The upper end of the bin at which ``percent`` of the values are reached."""
+        import numpy as np
+
+        assert self._counts is not None
+        reached = np.searchsorted(np.cumsum(self._counts), percent / 100 * self._counts.sum())
+        return float((min(int(reached), _BINS - 1) + 1) * self._end / _BINS)
