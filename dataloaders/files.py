@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -24,7 +25,18 @@ if TYPE_CHECKING:
 
 READS = "an .npz, an .npy, a folder of .npz (one a sample), of INPUT.npy, or of folders of INPUT.npy"
 
-Header = tuple[tuple[int, ...], np.dtype]
+
+class Header(NamedTuple):
+    """What an ``.npy`` file says of itself before its data."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of data that have to follow."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def opens(path: Path) -> Source | None:
@@ -88,7 +100,8 @@ class StoredSamples(Samples):
         self.count = len(files)
         self.description = f"{self.count} sample{'' if self.count == 1 else 's'} of {name}"
         for file in files:
-            check_header(specs, self._headers(file), str(file))
+            headers = {name: (header.shape, header.dtype) for name, header in self._headers(file).items()}
+            check_header(specs, headers, str(file))
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[number] for number in range(self.count))
@@ -130,7 +143,7 @@ class StoredSamples(Samples):
                         with archive.open(member) as stream:
                             found[member.removesuffix(".npy")] = read_array(stream)
                     return found
-            return {name: _map(path) for name, path in self._members(file).items()}
+            return {name: map_array(path) for name, path in self._members(file).items()}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
             raise DataError(f"{file}: cannot be read: {error}.") from None
 
@@ -151,15 +164,19 @@ class StoredSamples(Samples):
 
 
 def read_header(stream: IO[bytes]) -> Header:
-    """Shape and dtype of an ``.npy`` stream, which is left at its data.
+    """Shape, dtype and order of an ``.npy`` stream, which is left at its data.
 
     Raises:
         ValueError: It is not one.
     """
     version = np.lib.format.read_magic(stream)
+    size = stream.read(2 if version == (1, 0) else 4)
+    text = stream.read(int.from_bytes(size, "little"))
+    # NumPy saves ml_dtypes' float8_e5m2 under a name that it cannot read back itself.
+    whole = io.BytesIO(size + text.replace(b"'<f1'", b"'|V1'"))
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(stream)
-    return shape, dtype
+    shape, fortran, dtype = read(whole)
+    return Header(shape, dtype, fortran)
 
 
 def read_array(stream: IO[bytes]) -> np.ndarray:
@@ -169,15 +186,17 @@ def read_array(stream: IO[bytes]) -> np.ndarray:
         ValueError: It is no array, or cut short.
         pickle.UnpicklingError: It holds other objects.
     """
-    content = io.BytesIO(stream.read())
-    shape, dtype = read_header(content)
-    if not dtype.hasobject:
-        content.seek(0)
-        return np.lib.format.read_array(content, allow_pickle=False)
-    array = _Strings(content).load()
-    if not isinstance(array, np.ndarray):
-        raise ValueError("an array of objects that are no strings")
-    return array.reshape(shape)
+    header = read_header(stream)
+    if header.dtype.hasobject:
+        array = _Strings(stream).load()
+        if not isinstance(array, np.ndarray):
+            raise ValueError("an array of objects that are no strings")
+        return array.reshape(header.shape)
+    content = stream.read()
+    if len(content) != header.size:
+        raise ValueError(f"cut short: {len(content):,} of {header.size:,} bytes")
+    flat = np.frombuffer(content, header.dtype) if header.size else np.empty(0, header.dtype)
+    return flat.reshape(header.shape, order="F" if header.fortran else "C")
 
 
 class _Strings(pickle.Unpickler):
@@ -191,10 +210,13 @@ class _Strings(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it holds {module}.{name}, and only arrays of strings are unpickled")
 
 
-def _map(path: Path) -> np.ndarray:
+def map_array(path: Path) -> np.ndarray:
+    """An ``.npy`` file as a memory map: read from disk where it is looked at."""
     with path.open("rb") as stream:
-        _, dtype = read_header(stream)
-        if dtype.hasobject:
+        start = read_header(stream)
+        if start.dtype.hasobject or not start.size:
             stream.seek(0)
             return read_array(stream)
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+        offset = stream.tell()
+    order: Literal["C", "F"] = "F" if start.fortran else "C"
+    return np.memmap(path, start.dtype, "r", offset, start.shape, order)

@@ -17,6 +17,7 @@ import numpy as np
 from ..graph.errors import DataError, LayerdiffError
 from ..graph.specs import STRING, TensorSpec
 from .base import Sample, Samples, Source
+from .files import map_array
 from .fitting import fit, specs_of
 
 if TYPE_CHECKING:
@@ -136,7 +137,9 @@ class Spool(Samples):
         self.count = 0
         for sample in _checked(specs, samples, name):
             for position, array in enumerate(sample.values()):
-                stored = array.astype(str) if array.dtype == STRING and array.size else array
+                stored = array.astype(str) if array.dtype == STRING else array
+                if array.dtype != STRING and array.dtype.isbuiltin != 1:  # NumPy cannot read back all of ml_dtypes
+                    stored = stored.view(f"V{stored.dtype.itemsize}")
                 np.save(self._path(self.count, position), stored, allow_pickle=False)
             self.count += 1
             del sample
@@ -151,10 +154,7 @@ class Spool(Samples):
         for number in range(self.count):
             yield fit(
                 self._specs,
-                {
-                    name: np.load(self._path(number, position), mmap_mode="r", allow_pickle=False)
-                    for position, name in enumerate(self._specs)
-                },
+                {name: map_array(self._path(number, position)) for position, name in enumerate(self._specs)},
                 f"sample {number}",
             )
 
