@@ -111,6 +111,7 @@ class _Quantizing:
         nodes: list[onnx.NodeProto] = []
         for node in self.proto.graph.node:
             if tuple(node.output) in outputs and node.op_type in PRODUCTS:
+                self._keep_kernel_shape(node)
                 for i in (0, 1):
                     node.input[i] = self._pair(node, i)
                 nodes.extend(self.before)
@@ -120,6 +121,12 @@ class _Quantizing:
         fresh = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
         del self.proto.graph.node[:]
         self.proto.graph.node.extend(fresh)
+
+    def _keep_kernel_shape(self, node: onnx.NodeProto) -> None:
+        """TensorRT reads the kernel's size off the weights, which it no longer finds behind Q/DQ nodes."""
+        weight = self.index.weight(node.input[1])
+        if node.op_type.startswith("Conv") and weight is not None and attribute(node, "kernel_shape") is None:
+            node.attribute.append(helper.make_attribute("kernel_shape", list(weight.shape[2:])))
 
     def _pair(self, node: onnx.NodeProto, position: int) -> str:
         name = node.input[position]

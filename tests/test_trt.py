@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-
 from layerdiff.graph.errors import (
     BuildError,
     DataError,
@@ -29,6 +27,7 @@ from layerdiff.runners._trt.versions import FEATURES, Library, parse
 from layerdiff.runners.base import ShapeRange, Workload
 from layerdiff.runners.latency import Times, measure
 from layerdiff.runners.trt import TrtRunner, size
+from onnx import TensorProto, helper, numpy_helper
 
 pytest.importorskip("onnxruntime")
 
@@ -196,7 +195,11 @@ PLANS = [
     (TrtRunner(bf16=True), OLD, "8.6.0 lacks BF16, which came with 9.0. Use --fp16"),
     (TrtRunner(fp8=True), OLD, "8.6.0 lacks FP8 from ONNX, which came with 9.0. Use --int8"),
     (TrtRunner(strongly_typed=True), OLD, "8.6.0 lacks a strongly typed network, which came with 10.0. Leave"),
-    (TrtRunner(int8=True, calibrator="entropy"), ELEVEN, "lacks INT8 calibration by TensorRT, which 11.0 removed. Use --int8-qdq"),
+    (
+        TrtRunner(int8=True, calibrator="entropy"),
+        ELEVEN,
+        "lacks INT8 calibration by TensorRT, which 11.0 removed. Use --int8-qdq",
+    ),
     (TrtRunner(int8=True, calibrator="entropy", strongly_typed=True), TEN, "Use --int8-qdq"),
     (TrtRunner(tactic_sources="cublas"), ELEVEN, "lacks cuBLAS and cuDNN tactics, which 11.0 removed. Leave them out"),
     (TrtRunner(fp16=True, bf16=True), ELEVEN, "Choose --fp16 or --bf16"),
@@ -244,7 +247,9 @@ def test_without_a_gpu_that_is_said_and_emulation_offered(tensorrt, monkeypatch)
     tensorrt(OLD)
     monkeypatch.setattr(cuda_module, "gpu", lambda: "")
     monkeypatch.setattr(cuda_module, "why_no_gpu", lambda: "no NVIDIA driver is installed")
-    with pytest.raises(ProviderUnavailable, match=r"8\.6\.0 is installed, but there is no NVIDIA GPU.*\n.*--emulate fp16"):
+    with pytest.raises(
+        ProviderUnavailable, match=r"8\.6\.0 is installed, but there is no NVIDIA GPU.*\n.*--emulate fp16"
+    ):
         TrtRunner().open(network())
 
 
@@ -290,7 +295,11 @@ def test_a_dynamic_batch_gets_a_profile_and_is_refused_outside_it(tensorrt, vers
     model = network()
     shapes = {"x": ShapeRange((1, 3, 8, 8), (4, 3, 8, 8), (8, 3, 8, 8))}
     with TrtRunner().open(model, workload=Workload(shapes=shapes)) as session:
-        assert ("IOptimizationProfile", "set_shape", ("x", *[getattr(shapes["x"], k) for k in ("min", "opt", "max")])) in module.calls
+        assert (
+            "IOptimizationProfile",
+            "set_shape",
+            ("x", *[getattr(shapes["x"], k) for k in ("min", "opt", "max")]),
+        ) in module.calls
         for batch in (1, 8, 3):
             (feed,) = samples(batch)()
             np.testing.assert_allclose(session.infer(feed)["y"], expected(model, feed), rtol=1e-5, atol=1e-6)
@@ -307,7 +316,7 @@ def test_profiles_come_from_the_samples_where_nobody_gave_one(tensorrt):
 
 def test_a_dynamic_shape_without_samples_or_range_is_refused(tensorrt):
     tensorrt(OLD)
-    with pytest.raises(UsageError, match="x has a dynamic shape.*--shape"):
+    with pytest.raises(UsageError, match=r"x has a dynamic shape.*--shape"):
         TrtRunner().open(network())
 
 
@@ -339,7 +348,9 @@ def test_memory_is_allocated_once_per_shape_and_builds_do_not_grow(tensorrt):
 
 def test_settings_reach_the_builder(tensorrt):
     module, _ = tensorrt(OLD)
-    runner = TrtRunner(workspace=1 << 20, optimization_level=2, tactic_sources="jit_convolutions, EDGE_MASK_CONVOLUTIONS")
+    runner = TrtRunner(
+        workspace=1 << 20, optimization_level=2, tactic_sources="jit_convolutions, EDGE_MASK_CONVOLUTIONS"
+    )
     runner.open(network(batch=1)).close()
     sources = module.TacticSource
     assert ("IBuilderConfig", "set_memory_pool_limit", (module.MemoryPoolType.WORKSPACE, 1 << 20)) in module.calls
@@ -395,7 +406,11 @@ def _nms():
     ]
     node = helper.make_node("NonMaxSuppression", ["boxes", "scores"], ["kept"], name="nms")
     out = helper.make_tensor_value_info("kept", TensorProto.INT64, ["k", 3])
-    return Model(helper.make_model(helper.make_graph([node], "g", infos, [out]), opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+    return Model(
+        helper.make_model(
+            helper.make_graph([node], "g", infos, [out]), opset_imports=[helper.make_opsetid("", 18)], ir_version=8
+        )
+    )
 
 
 def test_a_builder_failure_names_the_node_even_one_without_a_name(tensorrt):
@@ -407,8 +422,15 @@ def test_a_builder_failure_names_the_node_even_one_without_a_name(tensorrt):
 
 
 LOGS = [
-    ("10: [optimizer.cpp::computeCosts::3869] Error Code 10: Internal Error (Could not find any implementation for node a/b + c.)", "a/b + c"),
-    ("10: Could not find any implementation for node {ForeignNode[/l/MatMul.../l/Softmax]}.", "{ForeignNode[/l/MatMul.../l/Softmax]}"),
+    (
+        "10: [optimizer.cpp::computeCosts::3869] Error Code 10: Internal Error "
+        "(Could not find any implementation for node a/b + c.)",
+        "a/b + c",
+    ),
+    (
+        "10: Could not find any implementation for node {ForeignNode[/l/MatMul.../l/Softmax]}.",
+        "{ForeignNode[/l/MatMul.../l/Softmax]}",
+    ),
     ("4: [network.cpp::validate::3031] Error Code 4: Internal Error (Network must have at least one output)", ""),
 ]
 
@@ -468,7 +490,7 @@ def test_kept_nodes_are_pinned_to_fp32(tensorrt):
 
 @pytest.mark.parametrize("kind", ["entropy2", "entropy", "minmax"])
 def test_calibrators_read_the_shared_samples_and_keep_a_cache(tensorrt, tmp_path, kind):
-    module, cuda = tensorrt(OLD)
+    _, cuda = tensorrt(OLD)
     file = tmp_path / "calibration"
     runner = TrtRunner(int8=True, calibrator=kind, calibration_cache=str(file))
     reads = []
@@ -571,7 +593,11 @@ def _integers():
     infos = [helper.make_tensor_value_info("i", TensorProto.INT64, [3])]
     out = helper.make_tensor_value_info("o", TensorProto.INT64, [3])
     node = helper.make_node("Add", ["i", "i"], ["o"], name="add")
-    return Model(helper.make_model(helper.make_graph([node], "g", infos, [out]), opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+    return Model(
+        helper.make_model(
+            helper.make_graph([node], "g", infos, [out]), opset_imports=[helper.make_opsetid("", 18)], ir_version=8
+        )
+    )
 
 
 @pytest.mark.parametrize("version", ALL)
@@ -620,14 +646,15 @@ def test_layers_of_an_engine_are_told_by_onnx_nodes(tensorrt):
 
 
 DETAILED = (
-    '{"Layers": [{"Name": "conv + act", "LayerType": "CaskConvolution", "Inputs": [{"Name": "x", "Dimensions": [1,3,8,8],'
-    ' "Format/Datatype": "Row major linear FP32"}], "Outputs": [{"Name": "r", "Dimensions": [1,4,6,6],'
+    '{"Layers": [{"Name": "conv + act", "LayerType": "CaskConvolution", "Inputs": [{"Name": "x",'
+    ' "Dimensions": [1,3,8,8], "Format/Datatype": "Row major linear FP32"}], "Outputs": [{"Name": "r", "Dimensions": [1,4,6,6],'
     ' "Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}], "TacticName": "sm90_xmma",'
     ' "Metadata": "[ONNX Layer: conv]\x1e[ONNX Layer: act]\x1f"},'
-    '{"Name": "Reformatting CopyNode for Input Tensor 0 to pool", "LayerType": "Reformat", "Inputs": [], "Outputs": []},'
+    '{"Name": "Reformatting CopyNode for Input Tensor 0 to pool", "LayerType": "Reformat", "Inputs": []},'
     '{"Name": "w", "LayerType": "Constant", "Inputs": [], "Outputs": []},'
     '{"Name": "pool", "LayerType": "Reduce", "Inputs": [], "Outputs": [], "Metadata": "[ONNX Layer: pool]"},'
-    '{"Name": "pool_2", "LayerType": "Reduce", "Inputs": [], "Outputs": [], "Metadata": "[ONNX Layer: pool]\x1e[ONNX Layer: fc]"}]}'
+    '{"Name": "pool_2", "LayerType": "Reduce", "Inputs": [], "Outputs": [],'
+    ' "Metadata": "[ONNX Layer: pool]\x1e[ONNX Layer: fc]"}]}'
 )
 
 
@@ -638,6 +665,38 @@ def test_the_inspectors_json_is_read_with_its_control_characters():
     assert layers[0].inputs[0].shape == (1, 3, 8, 8)
     assert inspector.computing(layers) == 3
     assert inspector.groups(layers, network()) == [frozenset({0, 1}), frozenset({2, 3})]
+
+
+def test_a_real_engine_of_8_6_is_read():
+    layers = inspector.read((Path(__file__).parent / "data" / "inspector_8.6.0.json").read_text())
+    assert [(layer.nodes, layer.passive) for layer in layers] == [
+        (("conv1", "relu1"), False),
+        (("conv2", "add", "relu2"), False),
+        (("pool",), False),
+        (("fc",), False),
+        (("fc",), True),
+    ]
+    assert layers[1].inputs[0].shape == (8, 16, 32, 32)
+    assert inspector.formats(layers) == {"FP32": 4}
+
+
+WEIGHTS = [
+    (
+        " - 56 weights are affected by this issue: Detected subnormal FP16 values.",
+        "56 weights hold values that are subnormal",
+    ),
+    (
+        " - 16 weights are affected by this issue: Detected values less than smallest positive FP16 subnormal value "
+        "and converted them to the FP16 minimum subnormalized value.",
+        "16 weights held values below FP16's smallest subnormal: TensorRT lifted them",
+    ),
+]
+
+
+@pytest.mark.parametrize(("warning", "note"), WEIGHTS)
+def test_what_happened_to_weights_is_noted(warning, note):
+    (found,) = log.weight_notes(["Something else.", warning])
+    assert found.startswith(note)
 
 
 def test_names_alone_are_read_too():

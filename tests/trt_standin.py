@@ -221,7 +221,7 @@ class _Builder:
                 log.log(trt.ILogger.ERROR, f"10: [optimizer.cpp::computeCosts::3869] Error Code 10: Error ({text}")
                 return None
         dynamic = [t for t in network._inputs if -1 in t.shape]
-        if dynamic and not all(t.name in p._shapes for p in config._profiles for t in dynamic) or (
+        if (dynamic and not all(t.name in p._shapes for p in config._profiles for t in dynamic)) or (
             dynamic and not config._profiles
         ):
             log.log(trt.ILogger.ERROR, "4: Network has dynamic inputs, but no optimization profile has been defined.")
@@ -344,9 +344,13 @@ def _parse(parser, proto, folder):
     weights = {t.name for t in proto.graph.initializer}
     network._proto, network._folder = proto, folder
     network._inputs = [
-        _tensor(trt, i.name, i.type.tensor_type.elem_type, _shape(i)) for i in proto.graph.input if i.name not in weights
+        _tensor(trt, i.name, i.type.tensor_type.elem_type, _shape(i))
+        for i in proto.graph.input
+        if i.name not in weights
     ]
-    network._outputs = [_tensor(trt, o.name, o.type.tensor_type.elem_type, _shape(infos[o.name])) for o in proto.graph.output]
+    network._outputs = [
+        _tensor(trt, o.name, o.type.tensor_type.elem_type, _shape(infos[o.name])) for o in proto.graph.output
+    ]
     network._layers = []
     kinds = trt.LayerType
     for node in proto.graph.node:
@@ -354,7 +358,9 @@ def _parse(parser, proto, folder):
         layer._outputs = [
             _tensor(trt, n, infos[n].type.tensor_type.elem_type, _shape(infos[n])) for n in node.output if n in infos
         ]
-        kind = {"Constant": kinds.CONSTANT, "Shape": kinds.SHAPE, "Conv": kinds.CONVOLUTION}.get(node.op_type, kinds.ACTIVATION)
+        kind = {"Constant": kinds.CONSTANT, "Shape": kinds.SHAPE, "Conv": kinds.CONVOLUTION}.get(
+            node.op_type, kinds.ACTIVATION
+        )
         layer._values.update(
             name=node.name, type=kind, num_outputs=len(layer._outputs), metadata=f"[ONNX Layer: {node.name}]"
         )
@@ -430,7 +436,9 @@ class _Runtime:
         try:
             data = pickle.loads(serialized_engine)
         except Exception:
-            self._logger.log(self._trt.ILogger.ERROR, "1: [stdArchiveReader.cpp::StdArchiveReader::32] Error Code 1: bad")
+            self._logger.log(
+                self._trt.ILogger.ERROR, "1: [stdArchiveReader.cpp::StdArchiveReader::32] Error Code 1: bad"
+            )
             return None
         engine = _pair(self._trt, "ICudaEngine")
         engine._data = data
@@ -485,7 +493,7 @@ class _EngineInspector:
 class _IExecutionContext:
     def set_input_shape(self, name, shape):
         triple = self._engine._data["profile"].get(name)
-        if triple and not all(a <= d <= c for a, d, c in zip(triple[0], shape, triple[2])):
+        if triple and not all(a <= d <= c for a, d, c in zip(triple[0], shape, triple[2], strict=True)):
             return False
         self._shapes[name] = tuple(shape)
         return True
@@ -546,7 +554,7 @@ def _run(engine, feed, inner=False):
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    results = dict(zip(wanted, session.run(wanted, feed)))
+    results = dict(zip(wanted, session.run(wanted, feed), strict=True))
     if inner:
         return {n: np.ascontiguousarray(a) for n, a in results.items()}
     return {n: np.ascontiguousarray(a.astype(_numpy(engine, n))) for n, a in results.items()}

@@ -1,9 +1,10 @@
 """Exports torchvision networks to ONNX for the other scripts here. Needs PyTorch and torchvision.
 
-    python export.py OUT_DIR [NAME ...]
+    python export.py OUT_DIR [--settle] [NAME ...]
 
-Weights are random (torchvision's initialization, seed 0); BatchNormalization statistics are set by one forward pass over
-random images, so that activations have the scale they have in a trained network.
+Weights are random (torchvision's initialization, seed 0). With ``--settle`` the statistics of BatchNormalization are
+set by one forward pass over random images. Activations then have unit variance everywhere, as in a trained network; but a
+deep network of random weights amplifies every perturbation then, which a trained one does not (docs/gpu.md).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def settle(network, x) -> None:
     network.eval()
 
 
-def export(name: str, folder: Path) -> None:
+def export(name: str, folder: Path, settled: bool) -> None:
     import torch
     import torchvision
 
@@ -39,7 +40,8 @@ def export(name: str, folder: Path) -> None:
         network.aux_logits = False
         network.AuxLogits = None
     x = torch.randn(8, 3, SIZES[name], SIZES[name])
-    settle(network, x)
+    if settled:
+        settle(network, x)
     path = folder / f"{name}.onnx"
     torch.onnx.export(
         network,
@@ -55,10 +57,11 @@ def export(name: str, folder: Path) -> None:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    arguments = [a for a in sys.argv[1:] if a != "--settle"]
+    folder = Path(arguments[0])
     folder.mkdir(parents=True, exist_ok=True)
-    for name in sys.argv[2:] or ["resnet50", "inception_v3", "vgg19"]:
-        export(name, folder)
+    for name in arguments[1:] or ["resnet50", "inception_v3", "vgg19"]:
+        export(name, folder, settled="--settle" in sys.argv)
 
 
 if __name__ == "__main__":

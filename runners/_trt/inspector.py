@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _ONNX = re.compile(r"\[ONNX Layer: ([^\]\x1e\x1f]*(?:\][^\]\x1e\x1f\[]+)*)\]")
 _FORMAT = re.compile(r"\b(FP32|FP16|BF16|FP8|INT8|INT32|INT64|INT4|BOOL|UINT8|Float|Half|Int8|Int32)\b")
 _LONG = {"Float": "FP32", "Half": "FP16", "Int8": "INT8", "Int32": "INT32"}
+_NARROWEST_FIRST = ("INT4", "INT8", "FP8", "BF16", "FP16", "FP32")
 _PASSIVE = ("constant", "reformat", "noop", "no-op", "signal", "wait")
 
 
@@ -72,8 +73,12 @@ class EngineLayer:
 
     @property
     def precision(self) -> str:
-        """Format of its first output."""
-        return self.outputs[0].precision if self.outputs else ""
+        """The narrowest float or INT8 format among its inputs and outputs; empty where it has neither.
+
+        A layer that takes INT8 and gives FP32 multiplies in INT8; one that takes FP32 and gives FP16 computes in FP16.
+        """
+        found = {tensor.precision for tensor in (*self.inputs, *self.outputs)}
+        return next((p for p in _NARROWEST_FIRST if p in found), "")
 
 
 def onnx_nodes(metadata: str) -> tuple[str, ...]:
@@ -122,6 +127,15 @@ def inspect(engine: Any, trt: Any) -> tuple[EngineLayer, ...]:
 def computing(layers: Iterable[EngineLayer]) -> int:
     """Number of *engine layers*, as this module counts them."""
     return sum(not layer.passive for layer in layers)
+
+
+def formats(layers: Iterable[EngineLayer]) -> dict[str, int]:
+    """Number of computing layers by the number format they run in."""
+    counts: dict[str, int] = {}
+    for layer in layers:
+        if not layer.passive and layer.precision:
+            counts[layer.precision] = counts.get(layer.precision, 0) + 1
+    return counts
 
 
 def groups(layers: Iterable[EngineLayer], model: Model) -> list[frozenset[int]]:

@@ -65,21 +65,28 @@ def reason(errors: list[str]) -> str:
     return "it gave no reason"
 
 
-def weight_notes(warnings: list[str]) -> tuple[str, ...]:
-    """What the builder had to do to weights, from its warnings: how many were lifted, clamped or flushed.
+_WEIGHT_NOTES = (
+    (
+        "less than smallest positive",
+        "{n} weights held values below FP16's smallest subnormal: TensorRT lifted them to it.",
+    ),
+    ("greater than largest", "{n} weights held values above FP16's largest: TensorRT clamped them to it."),
+    ("infinit", "{n} weights overflow FP16: {text}."),
+    ("subnormal", "{n} weights hold values that are subnormal in FP16."),
+)
 
-    TensorRT moves weights outside a narrow format's range: too large ones become the largest finite value, too small
-    ones the smallest subnormal.
+
+def weight_notes(warnings: list[str]) -> tuple[str, ...]:
+    """What narrow formats did to weights (counted in tensors), from the builder's warnings.
+
+    TensorRT 8.6 sums them up at the end: ``- 16 weights are affected by this issue: Detected values less than smallest
+    positive FP16 subnormal value and converted them to the FP16 minimum subnormalized value.``
     """
-    counted: dict[str, int] = {}
-    for text in warnings:
-        found = re.search(r"(\d+) weights? (?:is|are) affected by this issue:\s*(.+)", text)
+    notes = {}
+    for warning in warnings:
+        found = re.search(r"(\d+) weights? (?:is|are) affected by this issue:\s*(.+)", warning)
         if found:
-            counted[found.group(2).strip().rstrip(".")] = int(found.group(1))
-    if not counted:
-        kinds = ("Subnormal FP16 values detected", "Values less than smallest positive FP16", "outside of FP16 range")
-        for kind in kinds:
-            number = sum(kind.lower() in text.lower() for text in warnings)
-            if number:
-                counted[kind] = number
-    return tuple(f"TensorRT changed weights of {n} layers: {what}." for what, n in counted.items())
+            text = found.group(2).strip().rstrip(".")
+            words = next((w for key, w in _WEIGHT_NOTES if key in text.lower()), "{n} weights: {text}.")
+            notes[text] = words.format(n=found.group(1), text=text)
+    return tuple(notes.values())

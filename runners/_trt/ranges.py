@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -82,17 +84,18 @@ def measure(model: Model, method: str, names: list[str], samples: Iterable[Feed]
         large = inside.ByteSize() > 1 << 30
         onnx.save(inside, path, save_as_external_data=large)
         del inside
-        calibrator = create_calibrator(
-            path,
-            op_types_to_calibrate=None,
-            augmented_model_path=os.path.join(folder, "augmented.onnx"),
-            calibrate_method=getattr(CalibrationMethod, METHODS[method]),
-            use_external_data_format=large,
-            extra_options={"symmetric": True},
-        )
-        for feed in samples:
-            calibrator.collect_data(One(feed))
-        data = calibrator.compute_data()
+        with contextlib.redirect_stdout(io.StringIO()):  # the calibrators print
+            calibrator = create_calibrator(
+                path,
+                op_types_to_calibrate=None,
+                augmented_model_path=os.path.join(folder, "augmented.onnx"),
+                calibrate_method=getattr(CalibrationMethod, METHODS[method]),
+                use_external_data_format=large,
+                extra_options={"symmetric": True},
+            )
+            for feed in samples:
+                calibrator.collect_data(One(feed))
+            data = calibrator.compute_data()
         result = {}
         for name in names:
             entry = data.data.get(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,6 +120,7 @@ class TrtSession(Session):
                 raise RunnerError(f"{library} cannot run this engine: {reason(list(log.errors))}.")
             self._stream = self._cuda.stream()
             self._describe(model)
+            self.info = self._told(info)
         except BaseException:
             self.close()
             raise
@@ -144,6 +146,18 @@ class TrtSession(Session):
         self._set_shapes: dict[str, tuple[int, ...]] = {}
         self._host_values: dict[str, np.ndarray] = {}
         self._allocators: dict[str, Any] = {}
+
+    def _told(self, info: SessionInfo) -> SessionInfo:
+        """``info`` with what the engine turned out to be: a mode that was allowed need not have been used."""
+        from .inspector import computing, formats
+
+        layers = self.layers()
+        used = formats(layers)
+        options = {**info.options, "layers_engine": computing(layers), "formats": used}
+        asked = [str(m).upper() for m in info.options.get("modes", ()) if m in ("fp16", "bf16", "int8", "fp8")]
+        unused = [mode for mode in asked if used and mode not in used]
+        notes = tuple(f"No layer of the engine runs in {m}: TensorRT found other formats faster." for m in unused)
+        return replace(info, options=options, notes=(*info.notes, *notes))
 
     # --- running ------------------------------------------------------------------------------------------------------
 
