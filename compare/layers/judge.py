@@ -131,9 +131,16 @@ def judge(
     return Judgement(reason is not None, rms_z, slice_z, gain_sigma, gain, None, relative, share, reason, sample)
 
 
-def unnoticed(relative: float, rounding: Roundings) -> bool:
-    """Whether a relative L2 error is so small that the rounding of the result alone explains it."""
-    return relative <= rounding.result
+def plain_noise(rounding: Roundings, terms: float) -> float:
+    """The relative L2 error that rounding explains without looking closer.
+
+    That is the rounding of the result and, between FP32 runtimes, that of a sum of ``terms`` products of random signs,
+    whose noise is accumulator sqrt(K / 2) of the sum itself. A coarser candidate is always looked at: what a wrong scale
+    does to it can be smaller than its noise.
+    """
+    if rounding.operand or rounding.steps:
+        return rounding.result
+    return math.hypot(rounding.result, rounding.accumulator * math.sqrt(terms / 2))
 
 
 def _verdict(reason: str, relative: float, sample: int) -> Judgement:

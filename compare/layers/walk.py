@@ -20,12 +20,12 @@ import numpy as np
 
 from ...graph.errors import LayerdiffError, ModelError, RunnerError
 from ...graph.formats import BY_DTYPE, FP32
-from ...graph.probe import Roundings, known, probe, roundings
+from ...graph.probe import Roundings, known, probe, roundings, terms
 from ...graph.slices import Slice, backward, explode, exploded_name, slice_model
 from ...graph.specs import TensorSpec, is_float
 from ...runners.base import Workload
 from ..statistics import Statistics
-from .judge import Judgement, judge, unnoticed
+from .judge import Judgement, judge, plain_noise
 from .store import Store
 from .units import Layout, Step, Unit
 
@@ -129,6 +129,7 @@ class Walk:
         self._whole: Session | None = None
         self._back = {other: name for name, other in layout.tensors.items()}
         self._judging_runner: Runner | None = None
+        self._sums: dict[int, float] = {}
 
     # -- the walk -----------------------------------------------------------------------------------------------
 
@@ -158,7 +159,7 @@ class Walk:
             if self.candidate.runner.opens_pieces:
                 self._local(run, sample, values)
             self._cumulative(run, sample, feed, values, store, last)
-            self._carry(run, sample, feed, values)
+            self._carry(run, sample, values, last)
             for name in (n for unit in step.units for n in unit.reference.outputs):
                 if last.get(name, -1) > step.index:
                     store.put("reference", sample, name, values[name])
@@ -226,7 +227,7 @@ class Walk:
                     seen.full.update(values[name], array, sample=sample)
             if unit.number in self.forced:
                 self._start(run, unit, sample, made[unit.number], values)
-            if self.examiner is not None and relative > 0 and self._worth_judging(seen, relative):
+            if self.examiner is not None and self._worth_judging(seen, relative, sample, values):
                 doubtful.append(unit)
         if doubtful:
             self._judge(run, doubtful, sample, values, made)
@@ -261,19 +262,39 @@ class Walk:
             feed[name] = _cast(values[self._back.get(name, name)], specs.get(name))
         return feed
 
-    def _worth_judging(self, seen: Seen, relative: float) -> bool:
+    def _worth_judging(self, seen: Seen, relative: float, sample: int, values: Arrays) -> bool:
+        """Whether a layer has to be held against its expected noise: not where plain rounding explains it."""
         if not math.isfinite(relative):
             return seen.judgement is None or not seen.judgement.beyond
-        if seen.judgement is None:
+        if seen.judgement is not None and relative <= 2 * seen.judgement.relative:
+            return False
+        plain = plain_noise(self.rounding_of(seen.unit), self._terms(seen.unit, values))
+        if relative > plain:
             return True
-        return relative > 2 * seen.judgement.relative
+        seen.judgement = Judgement(False, relative / plain, None, None, 0.0, None, relative, plain, None, sample)
+        return False
+
+    def _terms(self, unit: Unit, values: Arrays) -> float:
+        """The longest sum in a layer."""
+        index = self.reference.model.index
+
+        def shape(name: str) -> tuple[int, ...] | None:
+            if name in values:
+                return values[name].shape
+            weight = index.initializers.get(name)
+            return tuple(weight.dims) if weight is not None else None
+
+        if unit.number not in self._sums:
+            self._sums[unit.number] = max(terms(index.nodes[p], shape) for p in unit.reference.nodes)
+        return self._sums[unit.number]
 
     def _judge(
         self, run: _Sessions, units: list[Unit], sample: int, values: Arrays, made: Mapping[int, Arrays]
     ) -> None:
         index = self.reference.model.index
-        clear = {u.number for u in units if known(index, u.reference) and self._noisy(u, values, made[u.number])}
-        noise = self.probe([u for u in units if u.number in clear], values)
+        noise = self.probe(
+            [u for u in units if known(index, u.reference) and comparable(u, values, made[u.number])], values
+        )
         for unit in units:
             seen = self.seen[unit.number]
             worst = seen.judgement
@@ -299,15 +320,6 @@ class Walk:
                 )
                 if seen.diagnosis.producer is None:
                     self._start(run, unit, sample, made[unit.number], values)
-
-    def _noisy(self, unit: Unit, values: Arrays, made: Arrays) -> bool:
-        """Whether a probe can tell anything: a float output that differs by more than the result's rounding."""
-        for name, other in zip(unit.reference.outputs, unit.candidate.outputs, strict=True):
-            if is_float(values[name].dtype) and values[name].shape == made[other].shape and values[name].size:
-                now = Statistics(full=False).update(values[name], made[other])
-                if not unnoticed(relative_error(now), self.rounding_of(unit)):
-                    return True
-        return False
 
     def _step_of(self, values: np.ndarray) -> float:
         if not self.rounding.steps or not is_float(values.dtype) or not values.size:
@@ -470,26 +482,34 @@ class Walk:
         except LayerdiffError as error:
             log.debug("no contribution for layer %d: %s", unit.number, error)
 
-    def _carry(self, run: _Sessions, sample: int, feed: Mapping[str, np.ndarray], values: Arrays) -> None:
+    def _carry(self, run: _Sessions, sample: int, values: Arrays, last: Mapping[str, int]) -> None:
         """Takes the streams of earlier pieces through this one."""
         step = run.step
+        if self._whole is not None:
+            return
         mine = {u.number for u in step.units}
+        wanted = [n for n in step.reference.outputs if last.get(n, -1) > step.index]
         for stream in self._streams:
-            if stream.sample != sample or stream.number in mine:
+            if stream.sample != sample:
                 continue
-            if self._whole is not None or not any(n in stream.values for n in step.reference.inputs):
-                continue
-            source = {**values, **stream.values}
-            inputs = {n: source[n] for n in step.reference.inputs}
-            self.inferences += 1
-            try:
-                made = run.reference(values).infer(inputs, step.reference.outputs)
-            except LayerdiffError as error:
-                log.debug("contribution of layer %d stops: %s", stream.number, error)
-                continue
-            for name, array in made.items():
-                if array.shape != values[name].shape or not np.array_equal(array, values[name]):
-                    stream.values[name] = array
+            moved = stream.number not in mine and any(n in stream.values for n in step.reference.inputs)
+            if moved and wanted:
+                self._advance(run, stream, values, wanted)
+            for name in [n for n in stream.values if last.get(n, -1) <= step.index]:
+                del stream.values[name]
+
+    def _advance(self, run: _Sessions, stream: _Stream, values: Arrays, wanted: list[str]) -> None:
+        step = run.step
+        source = {**values, **stream.values}
+        self.inferences += 1
+        try:
+            made = run.reference(values).infer({n: source[n] for n in step.reference.inputs}, wanted)
+        except LayerdiffError as error:
+            log.debug("contribution of layer %d stops: %s", stream.number, error)
+            return
+        for name, array in made.items():
+            if array.shape != values[name].shape or not np.array_equal(array, values[name]):
+                stream.values[name] = array
 
     def _finish(self, store: Store) -> None:
         index = self.reference.model.index
@@ -586,6 +606,14 @@ def _downstream(taken: Collection[str], step: Step) -> list[str]:
 def specs_of(feed: Mapping[str, np.ndarray], fixed: bool = False) -> dict[str, TensorSpec]:
     """Types of arrays; their shapes are left open unless ``fixed``."""
     return {n: TensorSpec(n, a.dtype, a.shape if fixed else (None,) * a.ndim) for n, a in feed.items()}
+
+
+def comparable(unit: Unit, values: Arrays, made: Arrays) -> bool:
+    """Whether a probe can tell anything: one float output at least has the reference's shape."""
+    return any(
+        is_float(values[name].dtype) and values[name].shape == made[other].shape
+        for name, other in zip(unit.reference.outputs, unit.candidate.outputs, strict=True)
+    )
 
 
 def relative_error(statistics: Statistics) -> float:
