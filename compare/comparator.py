@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
@@ -48,8 +48,8 @@ class Run:
     """Who ran, on what, and how it went: what `Comparator.run` finds beside the outputs.
 
     Attributes:
-        lineup: Reference and candidates that ran, in the line-up that was left after failures.
-        failed: Runners that did not open.
+        lineup: The reference and the candidates that were left when those that failed to open had gone.
+        asked: Everybody that was asked for.
         sessions: What each session turned out to be, by name.
         seconds: Time of opening and of all inferences, by name.
         errors: Why a runner failed, by name.
@@ -379,6 +379,7 @@ def _execute(
     run = Run(lineup, lineup, samples, workload)
     with ExitStack() as stack:
         sessions = _open_all(run, stack, progress)
+        lineup = run.asked
         remaining = lineup.without([p for p in _parties(lineup) if p.name in run.errors])
         if remaining is None:
             return run
@@ -401,7 +402,8 @@ def _parties(lineup: Lineup) -> tuple[Party, ...]:
 
 def _open_all(run: Run, stack: ExitStack, progress: Progress) -> dict[str, Session]:
     sessions: dict[str, Session] = {}
-    for party in _parties(run.lineup):
+    refused: dict[Party, LayerdiffError] = {}
+    for party in _parties(run.asked):
         start = time.perf_counter()
         try:
             session = party.runner.open(
@@ -410,13 +412,27 @@ def _open_all(run: Run, stack: ExitStack, progress: Progress) -> dict[str, Sessi
                 progress=lambda text, name=party.name: progress.stage(f"{name}: {text}"),  # type: ignore[misc]
             )
         except Exception as error:
+            if isinstance(error, UsageError) and party.model is not run.asked.reference.model:
+                refused[party] = error
+                continue
             run.errors[party.name] = _reason(error)
             continue
         sessions[party.name] = stack.enter_context(session)
         run.seconds[party.name] = [time.perf_counter() - start, 0.0]
         run.sessions[party.name] = session.info
         run.samples_run[party.name] = 0
+    if refused:
+        _leave_out(run, refused)
     return sessions
+
+
+def _leave_out(run: Run, refused: Mapping[Party, LayerdiffError]) -> None:
+    """With two files, a runner may be able to open the first alone (TensorFlow, of a TensorFlow and an ONNX file)."""
+    left = tuple(p for p in run.asked.candidates if p not in refused)
+    if not left:
+        raise next(iter(refused.values()))
+    run.asked = run.lineup = replace(run.asked, candidates=left)
+    run.warnings += [f"{party.name} was left out: {error}" for party, error in refused.items()]
 
 
 def _run_sample(

@@ -87,7 +87,7 @@ class Judge:
                 if reference.fetch is None:
                     raise RunnerError("it gives outputs alone")
                 values.update(reference.fetch(inner))
-            except RunnerError as error:
+            except Exception as error:  # whatever the runtime raises
                 text = f"{tensor} was decided by {decider}, which {self._lineup.reference.name} does not show: {error}"
                 self.warnings[f"{text.rstrip('.')}. Ties count as mismatches."] = None
                 self._deciders[tensor] = None

@@ -573,6 +573,25 @@ def test_a_second_model_that_takes_other_inputs_is_refused(onnx_file, second, me
         Comparator(one, [OnnxrtRunner()], candidate_model=other, data_loader=DATA).compare()
 
 
+def test_of_two_files_a_runner_may_open_the_first_alone(onnx_file, function_runner):
+    class FirstOnly(function_runner):
+        def open(self, model, **more):
+            if model.source.endswith("other.onnx"):
+                raise UsageError("first.onnx alone.")
+            return super().open(model, **more)
+
+    one = onnx_file("g (float[N] x) => (float[N] y) { y = Relu(x) }", "one.onnx")
+    other = onnx_file("g (float[N] x) => (float[N] y) { y = Max(x, x) }", "other.onnx")
+    picky = FirstOnly(function=lambda feed: {"y": np.maximum(feed["x"], 0)}, label="picky", rank=0)
+    rules = {"candidate_model": other, "data_loader": DATA}
+    report = Comparator(one, [picky, OnnxrtRunner()], **rules).compare()
+    assert report.reference == "picky"
+    assert [(o.candidate, o.verdict) for o in report.outputs] == [("onnxrt@other.onnx", "fail")]
+    assert any("picky@other.onnx was left out" in w for w in report.warnings)
+    with pytest.raises(UsageError, match=r"first\.onnx alone"):
+        Comparator(one, [picky], **rules).compare()
+
+
 def test_a_runner_without_any_model_is_refused():
     with pytest.raises(UsageError, match="has no model"):
         Comparator(None, [OnnxrtRunner(), OnnxrtRunner()]).compare()

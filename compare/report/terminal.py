@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -134,34 +134,40 @@ def sentence(report: Report) -> Text:
 
 
 def _finding(report: Report) -> str:
-    failed = [r.name for r in report.runners if r.error]
-    ran = [c.name for c in report.candidates if not c.error and report.of(c.name)]
-    good = [name for name in ran if all(o.verdict == "pass" for o in report.of(name))]
-    bad = [o for o in report.outputs if o.verdict in ("fail", "missing", "extra")]
-    unclear = [o for o in report.outputs if o.verdict == "undecided"]
     parts = []
+    failed = [runner.name for runner in report.runners if runner.error]
     if failed:
         parts.append(f"{_and(failed)} failed")
+    groups: dict[tuple[str, str], list[str]] = {}
+    for candidate in report.candidates:
+        outputs = report.of(candidate.name)
+        if outputs:
+            groups.setdefault(_outcome(outputs), []).append(candidate.name)
+    for kind in ("disagree", "undecided", "agree"):
+        for (found, where), names in groups.items():
+            if found == "disagree" == kind:
+                parts.append(f"{_and(names)} {_s('disagrees', 'disagree', names)} with {report.reference} in {where}")
+            elif found == "undecided" == kind:
+                parts.append(f"{_and(names)} cannot be judged in {where}")
+            elif found == "agree" == kind:
+                parts.append(f"{_and(names)} {_s('agrees', 'agree', names)} with {report.reference} in {where}")
     if not report.outputs:
         parts.append("nothing was compared")
-    if bad:
-        wrong = list(dict.fromkeys(o.candidate for o in bad))
-        count = f"{len(bad)} of {len(report.outputs)} outputs" if len(report.outputs) > 1 else f"output {bad[0].tensor}"
-        parts.append(f"{_and(wrong)} {_s('disagrees', 'disagree', wrong)} with {report.reference} in {count}")
-    if unclear:
-        names = list(dict.fromkeys(o.candidate for o in unclear))
-        parts.append(f"{_and(names)} cannot be decided in {len(unclear)} of {len(report.outputs)} outputs")
-    if good and (report.verdict == "pass" or len(good) < len(ran) or failed):
-        empty = not any(o.metrics and o.metrics.get("count") for o in report.outputs)
-        if empty:
-            parts.append("all outputs are empty, so nothing was compared")
-        else:
-            number = len(report.of(good[0]))
-            outputs = f"all {number} outputs" if number > 1 else f"output {report.of(good[0])[0].tensor}"
-            parts.append(f"{_and(good)} {_s('agrees', 'agree', good)} with {report.reference} in {outputs}")
-    elif good and report.verdict == "fail" and not bad and not unclear:
-        parts.append("all outputs are empty, so nothing was compared")
+    elif report.verdict == "fail" and all(o.verdict == "pass" for o in report.outputs):
+        return "all outputs are empty, so nothing was compared"
     return "; ".join(parts)
+
+
+def _outcome(outputs: Sequence[OutputResult]) -> tuple[str, str]:
+    """Of one candidate, the worst that happened, and in how many of its outputs."""
+    bad = [o for o in outputs if o.verdict in ("fail", "missing", "extra")]
+    unclear = [o for o in outputs if o.verdict == "undecided"]
+    kind, some = ("disagree", bad) if bad else ("undecided", unclear) if unclear else ("agree", list(outputs))
+    if len(outputs) == 1:
+        return kind, f"output {outputs[0].tensor}"
+    return kind, f"all {len(outputs)} outputs" if len(some) == len(
+        outputs
+    ) else f"{len(some)} of {len(outputs)} outputs"
 
 
 def _s(one: str, many: str, items: list[str]) -> str:
