@@ -213,7 +213,7 @@ class Plan:
         if low == 0:
             drawn *= wide.type(high)
         else:  # a weighted mean does not overflow where hi - lo would
-            drawn = drawn * wide.type(high) + (1 - drawn) * wide.type(low)
+            drawn = np.asarray(drawn * wide.type(high) + (1 - drawn) * wide.type(low), wide)
         np.clip(drawn, low, high, out=drawn)
         return drawn.astype(dtype, copy=False)
 

@@ -359,7 +359,9 @@ _DOMAIN: dict[tuple[str, int], tuple[float, float]] = {
     ("Range", 1): (1, 8),
     ("Range", 2): (1, 1),
     ("Loop", 0): (1, 4),
-    ("Pad", 1): (0, 2),
+    ("STFT", 1): (1, 4),
+    ("STFT", 3): (8, 16),
+    **{(f"{name}Window", 0): (4, 16) for name in ("Hann", "Hamming", "Blackman")},
     ("Tile", 1): (1, 2),
     ("ConstantOfShape", 0): (1, 8),
     ("RandomNormal", 0): (1, 8),
@@ -381,6 +383,12 @@ def _one_hot(walk: _Walk, node: onnx.NodeProto, slot: int) -> Iterator[_Bound]:
     depth = walk.constant(node, 1)
     if depth is not None:
         yield _Bound(0, int(depth.flat[0]) - 1, f"classes of a OneHot of depth {int(depth.flat[0])}", strict=False)
+
+
+def _labels(walk: _Walk, node: onnx.NodeProto, slot: int) -> Iterator[_Bound]:
+    classes = walk.size(node, 0, 1)
+    if classes:
+        yield _Bound(0, classes - 1, f"labels of {classes} classes")
 
 
 def _pow(walk: _Walk, node: onnx.NodeProto, slot: int) -> Iterator[_Bound]:
@@ -421,6 +429,8 @@ def _axis(walk: _Walk, node: onnx.NodeProto, slot: int) -> Iterator[_Bound]:
         return
     if own and isinstance(own[0], int) and own[0] > 1:  # several: they must differ
         yield _Bound(0, len(shape) - 1, f"axes of a {node.op_type}", value=tuple(range(own[0])))
+    elif node.op_type == "Squeeze" and 1 in shape and own:
+        yield _Bound(0, len(shape) - 1, "axis of a Squeeze", value=(shape.index(1),))
     elif shape:
         yield _Bound(0, len(shape) - 1, f"axis of a {node.op_type}")
 
@@ -440,16 +450,21 @@ def _target(walk: _Walk, node: onnx.NodeProto, slot: int) -> Iterator[_Bound]:
     elif node.op_type == "Expand":
         value = ([1] * length + dims)[-length:] if length >= len(dims) else [1] * length
     elif node.op_type == "Resize":
+        axes = attribute(node, "axes") or range(len(dims))
+        value = [dims[i] if i < 2 else 2 * dims[i] for i in axes]  # type: ignore[attr-defined]
+    elif node.op_type == "MaxUnpool":
         value = [d if i < 2 else 2 * d for i, d in enumerate(dims)]
+    elif node.op_type == "AffineGrid":
+        value = [dims[0]] + [4] * (length - 1)
     elif node.op_type == "Split":
         size = dims[int(attribute(node, "axis", 0))]  # type: ignore[call-overload]
         value = [size // length] * (length - 1) + [size - size // length * (length - 1)]
     elif node.op_type == "Slice":
-        axes = walk.constant(node, 3)
-        chosen = range(length) if axes is None else [int(a) for a in axes.reshape(-1)]
-        value = {1: [0] * length, 2: [dims[a] for a in chosen]}.get(slot, [1] * length)
+        constant = walk.constant(node, 3)
+        chosen = list(range(length)) if constant is None else [int(a) for a in constant.reshape(-1)]
+        value = {1: [0] * length, 2: [dims[a] for a in chosen], 3: chosen}.get(slot, [1] * length)
     elif node.op_type == "Pad":
-        value = [0] * length
+        value = [0] * (length - 1) + [1]
     else:
         value = [1] * length
     if len(value) == length:
@@ -466,6 +481,8 @@ _HANDLERS: dict[tuple[str, int], Callable[[_Walk, onnx.NodeProto, int], Iterator
     ("GatherND", 1): _gather_nd,
     ("ScatterND", 1): _gather_nd,
     ("OneHot", 0): _one_hot,
+    ("NegativeLogLikelihoodLoss", 1): _labels,
+    ("SoftmaxCrossEntropyLoss", 1): _labels,
     ("Pow", 0): _pow,
     ("Div", 1): _divisor,
     ("Mod", 1): _divisor,
@@ -476,6 +493,7 @@ _HANDLERS: dict[tuple[str, int], Callable[[_Walk, onnx.NodeProto, int], Iterator
     ("RNN", 4): _lengths,
     ("ReverseSequence", 1): _lengths,
     ("CumSum", 1): _axis,
+    ("CumProd", 1): _axis,
     ("Unsqueeze", 1): _axis,
     ("Squeeze", 1): _axis,
     **{(f"Reduce{kind}", 1): _axis for kind in ("Max", "Min", "Mean", "Sum", "Prod", "L1", "L2", "SumSquare")},
@@ -487,6 +505,10 @@ _HANDLERS: dict[tuple[str, int], Callable[[_Walk, onnx.NodeProto, int], Iterator
     ("Split", 1): _target,
     ("Slice", 1): _target,
     ("Slice", 2): _target,
+    ("Slice", 3): _target,
+    ("Pad", 1): _target,
+    ("MaxUnpool", 2): _target,
+    ("AffineGrid", 1): _target,
     ("Slice", 4): _target,
 }
 

@@ -367,6 +367,16 @@ SHAPES = {
                                    {"x": (2, 3, 16, 16)}),
     "channels that the weights decide": ("y = Conv(x, w)", "x float N,C,9,9", {"w": weight(4, 3, 3, 3)}, {},
                                          {"x": (2, 3, 9, 9)}),
+    "a network in the shape of a U": (
+        """a = MaxPool<kernel_shape=[2,2],strides=[2,2]>(x)
+           b = MaxPool<kernel_shape=[2,2],strides=[2,2]>(a)
+           c = MaxPool<kernel_shape=[2,2],strides=[2,2]>(b)
+           d = MaxPool<kernel_shape=[2,2],strides=[2,2]>(c)
+           e = ConvTranspose<strides=[2,2]>(d, w)
+           f = Concat<axis=1>(c, e)
+           y = Relu(f)""",
+        "x float N,3,H,W", {"w": weight(3, 3, 2, 2)}, {}, {"x": (2, 3, 16, 16)},
+    ),
     "a batch of one, written into a reshape": (
         "y = Reshape(x, s)", "x float N,4,4", {"s": np.array([1, 16])}, {}, {"x": (1, 4, 4)},
     ),
