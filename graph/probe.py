@@ -237,29 +237,33 @@ class _Writer:
         return self.perturbed[key]
 
     def _perturb(self, name: str, size: float, step: float, target: str | None = None) -> str:
+        """Multiplies by 1 + ``size`` times a normal variate, and adds ``step`` times another. Returns the new name."""
         self.count += 1
         target = target or f"{name}/p{self.count}"
-        helper = onnx.helper
-        seed = float(self.seed * 100003 + self.count)
-        factor = f"{target}/n{self.count}"
-        spec = self.spec(name.partition("/exact")[0].partition("/p")[0]) if name else None
-        dtype = {} if spec is None else {"dtype": helper.np_dtype_to_tensor_dtype(spec.dtype)}
-        sized = target if not step else f"{target}/r"
-        self.graph.node.append(
-            helper.make_node(
-                "RandomNormalLike", [name], [factor], factor, mean=1.0, scale=float(size), seed=seed, **dtype
+        spec = self.spec(name.partition("/exact")[0].partition("/p")[0])
+        dtype = {} if spec is None else {"dtype": onnx.helper.np_dtype_to_tensor_dtype(spec.dtype)}
+
+        def draw(mean: float, scale: float, output: str) -> str:
+            seed = float(self.seed * 100003 + 2 * self.count + (mean == 0))
+            node = onnx.helper.make_node(
+                "RandomNormalLike", [name], [output], output, mean=mean, scale=float(scale), seed=seed, **dtype
             )
-        )
-        self.graph.node.append(helper.make_node("Mul", [name, factor], [sized], f"{sized}/mul"))
+            self.graph.node.append(node)
+            return output
+
+        # ONNX Runtime aborts the process when it is asked for normal variates of scale zero
+        value = name
+        if size:
+            value = f"{target}/scaled" if step else target
+            self._elementwise("Mul", name, draw(1.0, size, f"{target}/factor"), value)
         if step:
-            shift = f"{target}/s"
-            self.graph.node.append(
-                helper.make_node(
-                    "RandomNormalLike", [name], [shift], shift, scale=float(step), seed=seed + 0.5, **dtype
-                )
-            )
-            self.graph.node.append(helper.make_node("Add", [sized, shift], [target], f"{target}/add"))
+            self._elementwise("Add", value, draw(0.0, step, f"{target}/shift"), target)
+        elif not size:
+            self.graph.node.append(onnx.helper.make_node("Identity", [name], [target], f"{target}/identity"))
         return target
+
+    def _elementwise(self, op: str, a: str, b: str, output: str) -> None:
+        self.graph.node.append(onnx.helper.make_node(op, [a, b], [output], f"{output}/{op}"))
 
     def _shape(self, name: str) -> tuple[int, ...] | None:
         spec = self.spec(name)

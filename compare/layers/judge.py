@@ -135,8 +135,8 @@ def plain_noise(rounding: Roundings, terms: float) -> float:
     """The relative L2 error that rounding explains without looking closer.
 
     That is the rounding of the result and, between FP32 runtimes, that of a sum of ``terms`` products of random signs,
-    whose noise is accumulator sqrt(K / 2) of the sum itself. A coarser candidate is always looked at: what a wrong scale
-    does to it can be smaller than its noise.
+    whose noise is accumulator sqrt(K / 2) of the sum itself. A coarser candidate is always looked at: what a wrong
+    scale does to it can be smaller than its noise.
     """
     if rounding.operand or rounding.steps:
         return rounding.result
