@@ -56,6 +56,9 @@ HEAVY = frozenset(
 
 _RESHAPES = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 _SAMPLE = 1024
+_TELLING = 64
+"""Fewest elements of weights that tell a node from all others by themselves."""
+
 _ROUNDS = 200
 
 
@@ -417,7 +420,7 @@ class _Matcher:
                 continue
             if self._names_by_neighbour() or self._changed_operators():
                 continue
-            if any(self._round(*pair, final=True) for pair in nets):
+            if self._by_weights() or any(self._round(*pair, final=True) for pair in nets):
                 continue
             break
         return self._result(static)
@@ -463,6 +466,21 @@ class _Matcher:
             if near and (self._strong(n, m) or not self._refuted(n, m, self._same(m))):
                 progress = self._accept(n, m) or progress
         return progress
+
+    def _by_weights(self) -> bool:
+        """Nodes with the same weights that no other node has, wherever they stand: a hold between two faults."""
+
+        def unique(side: _Side, matched: Mapping[int, int]) -> dict[tuple[str, bytes], int]:
+            found: dict[tuple[str, bytes], list[int]] = {}
+            for p in side.live:
+                sketch = side.sketch(p) if p not in matched else None
+                if sketch is not None and sketch[1] >= _TELLING:
+                    found.setdefault((side.canon[p].family, sketch[0]), []).append(p)
+            return {key: nodes[0] for key, nodes in found.items() if len(nodes) == 1}
+
+        mine, theirs = unique(self.r, self.nodes), unique(self.c, self.taken)
+        pairs = [(n, theirs[key]) for key, n in mine.items() if key in theirs and self._fits(n, theirs[key])]
+        return sum(self._accept(n, m) for n, m in pairs) > 0
 
     def _paired(self, a: str, b: str) -> bool:
         """Whether two roots are outputs of matched nodes in the same place, or the same input of the graph."""
@@ -591,6 +609,9 @@ class _Matcher:
             _, right, _ = self.c.fine.nodes[m]
             if n in self.changed:
                 continue
+            scales = [side.canon[p].settings.get("alpha", 1.0) for side, p in ((self.r, n), (self.c, m))]
+            if "FusedMatMul" in f"{self.r.canon[n].op} {self.c.canon[m].op}" and scales[0] != scales[1]:
+                continue  # a factor was multiplied in: what it reads is another tensor
             if self.r.canon[n].commutative and self.c.canon[m].commutative:
                 left, right = list(left), list(right)
                 for same in (self._paired, self._same_source):
@@ -655,6 +676,15 @@ class _Matcher:
             if a in self.r.classes and b in self.c.classes:
                 pairs.setdefault(a, b)
         covered_r -= partial.keys()
+        # Written with other operands (x * 0.5 against half * gate): the output is the same tensor, the node is not
+        rewritten = {
+            n: m
+            for n, m in self.nodes.items()
+            if n not in covered_r
+            and len(self.r.canon[n].data) != len(self.c.canon[m].data)
+            and self.r.canon[n].commutative
+        }
+        partial |= rewritten
         regions = [*folds, *self._regions(pairs, covered_r, covered_c, partial)]
         tensors = self._tensors(pairs)
         nodes = dict(self.nodes)
@@ -664,10 +694,10 @@ class _Matcher:
         if static:
             in_folds = {n for fold in folds for n in fold.nodes}
             for n, m in sorted(self.nodes.items()):
-                if n in in_folds:
+                if n in in_folds or n in partial:
                     continue
                 differences.extend(node_differences(self.r.index, n, self.r.canon[n], self.c.index, m, self.c.canon[m]))
-        differences.extend(self._one_sided(regions))
+        differences.extend(self._rewritten(regions))
         differences.sort(key=lambda d: d.node)
         matched_c = set(tensors.values())
         return Matching(
@@ -746,7 +776,7 @@ class _Matcher:
                 continue
             out = self.r.first(left[-1]), self.c.first(right[-1])
             before, after = _distance(raw[0], raw[1]), _distance(whole[0], whole[1])
-            if before < after and before < 1e-6 and len(left) != len(right):
+            if before < 1e-6 and after > 1e-5 and len(left) != len(right):
                 # nothing was multiplied in: a node is missing, or there is one too many
                 more, where = (left, self.r) if len(left) > len(right) else (right, self.c)
                 extra = [p for p in more[1:] if p not in (self.nodes if where is self.r else self.taken)]
@@ -826,11 +856,20 @@ class _Matcher:
         regions.sort(key=lambda r: (r.nodes or (1 << 30,), r.candidate_nodes))
         return regions
 
-    def _one_sided(self, regions: Iterable[Region]) -> list[Difference]:
-        """Nodes that one graph has between two matched tensors where the other has nothing."""
+    def _rewritten(self, regions: Iterable[Region]) -> list[Difference]:
+        """Nodes that one graph has between two matched tensors where the other has none, or others."""
         found = []
         for region in regions:
-            if region.fold or not region.outputs or bool(region.nodes) == bool(region.candidate_nodes):
+            if region.fold or not region.outputs:
+                continue
+            if region.nodes and region.candidate_nodes:
+                main = max(region.nodes, key=lambda p: (self.r.canon[p].family in HEAVY, p))
+                texts = [
+                    ", ".join(s.index.nodes[p].op_type for p in part[:8]) + (", ..." if len(part) > 8 else "")
+                    for s, part in ((self.r, region.nodes), (self.c, region.candidate_nodes))
+                ]
+                other = region.candidate_nodes[-1]
+                found.append(Difference(main, other, "op", "", f"{texts[0]} against {texts[1]}"))
                 continue
             side, nodes = (self.r, region.nodes) if region.nodes else (self.c, region.candidate_nodes)
             text = ", ".join(f"{side.index.nodes[p].op_type} {side.index.names[p]}" for p in nodes[:4])

@@ -117,7 +117,11 @@ def schema_defaults(op: str, version: int, domain: str) -> dict[str, Any]:
 def slots(node: onnx.NodeProto, version: int) -> list[str]:
     """A name for each input position, the same in every opset: the schema's, numbered where it takes any number."""
     domain = "" if node.domain == "ai.onnx" else node.domain
-    schema = _schema(node.op_type, version, domain)
+    standard = {"FusedConv": "Conv", "FusedGemm": "Gemm", "FusedMatMul": "MatMul"}.get(node.op_type)
+    if domain and standard is not None:
+        schema = _schema(standard, onnx.defs.onnx_opset_version(), "")
+    else:
+        schema = _schema(node.op_type, version, domain)
     names = []
     for position in range(len(node.input)):
         if schema is None or not schema.inputs:
@@ -313,6 +317,8 @@ def constant_value(index: GraphIndex, name: str, limit: int = 1 << 28) -> np.nda
         return np.broadcast_to(fill.reshape(()), tuple(int(d) for d in feed[node.input[0]]))
     if node.op_type == "Cast":
         return feed[node.input[0]].astype(dtype_from_onnx(attribute(node, "to")))  # type: ignore[arg-type]
+    if node.op_type == "DequantizeLinear" and node.domain in ("", "ai.onnx", "com.microsoft"):
+        return _dequantized(node, feed)
     from onnx.reference import ReferenceEvaluator
 
     infos = [
@@ -325,6 +331,42 @@ def constant_value(index: GraphIndex, name: str, limit: int = 1 << 28) -> np.nda
         return np.asarray(ReferenceEvaluator(model).run([name], feed)[0])
     except Exception:  # an operator or a version that the evaluator lacks: not known, not wrong
         return None
+
+
+def _dequantized(node: onnx.NodeProto, feed: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    stored, scale = feed[node.input[0]], feed[node.input[1]]
+    zero = feed[node.input[2]] if len(node.input) > 2 and node.input[2] else None
+    if scale.size > 1:
+        if scale.ndim != 1:
+            return None  # blocks of an axis: no common way of writing
+        axis: Any = attribute(node, "axis", 1)
+        shape = [1] * stored.ndim
+        shape[axis] = scale.size
+        scale = scale.reshape(shape)
+        zero = None if zero is None else zero.reshape(shape)
+    else:
+        scale, zero = scale.reshape(()), None if zero is None else zero.reshape(())
+    wide = stored.astype(np.float32)
+    return (wide if zero is None else wide - zero.astype(np.float32)) * scale.astype(np.float32)
+
+
+def quantization_step(index: GraphIndex, name: str) -> np.ndarray | None:
+    """The distance between neighbouring values of a weight that is stored quantized, shaped to broadcast against it."""
+    position = index.producer.get(name)
+    while position is not None and index.nodes[position].op_type in ("Identity", "Cast"):
+        position = index.producer.get(index.nodes[position].input[0])
+    if position is None or index.nodes[position].op_type != "DequantizeLinear":
+        return None
+    node = index.nodes[position]
+    stored, scale = constant_value(index, node.input[0]), constant_value(index, node.input[1])
+    if stored is None or scale is None or scale.ndim > 1:
+        return None
+    if scale.size == 1:
+        return scale.reshape([1] * stored.ndim)
+    axis: Any = attribute(node, "axis", 1)
+    shape = [1] * stored.ndim
+    shape[axis] = scale.size
+    return scale.reshape(shape)
 
 
 # --------------------------------------------------------------------------------------------------- affine maps

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from .index import GraphIndex, subgraphs
-from .normalize import Affine, Canonical, constant_value, schema_defaults
+from .normalize import Affine, Canonical, constant_value, quantization_step, schema_defaults
 from .specs import is_float
 
 BLOCK = 1 << 20
@@ -147,11 +147,26 @@ def _weights(
         told = weight_difference(x, y)
         if told is not None:
             detail, fmt = told
+            step = quantization_step(candidate, b.weights[slot])
+            if step is not None and quantization_step(reference, a.weights[slot]) is None and _within(x, y, step):
+                yield Difference(n, m, "weights", slot, f"quantized, {detail}", "int8")
+                continue
             others = [s for s, (v, _) in values.items() if s != slot and v is not None and v.shape == y.shape]
             twin = next((s for s in others if fmt is None and _equal(values[s][0], y)), None)
             if twin is not None:
                 detail += f"; equal to the reference's {twin}"
             yield Difference(n, m, "weights", slot, detail, fmt)
+
+
+def _within(x: np.ndarray, y: np.ndarray, step: np.ndarray) -> bool:
+    """Whether all values are within half a step, as rounding leaves them, if not clipped at the ends of a channel."""
+    if x.shape != y.shape or x.ndim != step.ndim:
+        return False
+    axes = tuple(i for i, d in enumerate(step.shape) if d == 1)
+    y = np.asarray(y, np.float64)
+    ends = np.maximum(np.abs(y).max(axis=axes, keepdims=True), 0)
+    error = np.abs(np.asarray(x, np.float64) - y)
+    return bool(((error <= 0.501 * step) | (np.abs(y) >= ends)).all())
 
 
 def _equal(x: np.ndarray | None, y: np.ndarray) -> bool:
