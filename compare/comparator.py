@@ -139,6 +139,7 @@ class Comparator:
         self._reference = reference
         self._names = (tuple(inputs), tuple(outputs))
         self._progress = progress
+        self._warnings: list[str] = []
         self.samples: Samples | None = None
         """What was run, once it was: every pass over it gives the same bytes."""
 
@@ -160,7 +161,8 @@ class Comparator:
             judge.take(party.name, sample, outputs, fetch)
 
         run = _execute(lineup, samples, workload, begin, take, self._progress)
-        report = _report(run, judge, self.settings)
+        run.warnings[:0] = self._warnings
+        report = _report(run, judge)
         if self.settings.layers is None or judge is None:
             return report
         from .layers import localize
@@ -214,6 +216,7 @@ class Comparator:
             results.add(party.name, outputs)
 
         results.run = _execute(lineup, samples, workload, lambda run: None, take, progress)
+        results.run.warnings[:0] = comparator._warnings
         return results
 
     @staticmethod
@@ -243,12 +246,13 @@ class Comparator:
                     outputs = run_results.outputs(party.name, sample)
                     if outputs is not None:
                         judge.take(party.name, sample, outputs, functools.partial(again.fetch, sample))
-        return _report(run, judge, settings)
+        return _report(run, judge)
 
     # -- preparing ----------------------------------------------------------------------------------------------------
 
     def _prepare(self) -> tuple[Lineup, Samples, Workload]:
         """Loads the models, chooses the reference and binds the samples."""
+        self._warnings.clear()
         if not self._runners:
             line_up((), ())  # refuses, before anything is loaded
         if len(self._runners) == 1 and self._candidate_model is None:
@@ -259,8 +263,10 @@ class Comparator:
             candidate_model = self._load(self._candidate_model)
         lineup = line_up(self._runners, models, candidate_model, self._reference)
         reference = lineup.reference.model
-        for party in lineup.candidates:
-            check_inputs(reference, party.model)
+        for model in {id(party.model): party.model for party in lineup.candidates}.values():
+            ignored = check_inputs(reference, model)
+            if ignored:
+                self._warnings.append(f"{model.source} does not take {', '.join(map(repr, ignored))}.")
         self._check_names(lineup)
         samples = self.samples = _bind(self._data, lineup, self._shapes)
         return lineup, samples, Workload(samples=lambda: map(read_only, samples), shapes=self._shapes)
@@ -308,14 +314,15 @@ class Comparator:
                 raise UsageError(f"--shape {name}: no such input; there are: {', '.join(sorted(inputs))}.")
 
 
-def check_inputs(reference: Model, candidate: Model) -> None:
-    """Whether samples for the reference's model fit the candidate's.
+def check_inputs(reference: Model, candidate: Model) -> list[str]:
+    """Makes sure that samples for the reference's model fit the candidate's.
+
+    Returns:
+        Inputs of the reference's model that the candidate's does not take.
 
     Raises:
         UsageError: It wants an input that the reference's model does not have, or of another dtype or shape.
     """
-    if candidate is reference:
-        return
     known = {spec.name: spec for spec in reference.inputs}
     for spec in candidate.inputs:
         if spec.name not in known:
@@ -333,6 +340,7 @@ def check_inputs(reference: Model, candidate: Model) -> None:
             )
         if clash:
             raise UsageError(f"{candidate.source} takes {spec}, but {reference.source} takes {other}.")
+    return [name for name in known if name not in {spec.name for spec in candidate.inputs}]
 
 
 def read_only(sample: Sample) -> dict[str, np.ndarray]:
@@ -354,11 +362,31 @@ def _bind(data: Data | None, lineup: Lineup, shapes: Mapping[str, ShapeRange]) -
     model = lineup.reference.model
     if data is None:
         data = DataLoader(shapes={name: shape.opt for name, shape in shapes.items()})
+    if isinstance(data, DataLoader):
+        data = replace(data, shapes={**_fixed_by_candidates(lineup), **data.shapes})
     source = data if isinstance(data, Source) else as_source(data)
     samples = source.bind(model)
     if not len(samples):
         raise DataError("the data hold no sample: nothing can be compared.")
     return samples
+
+
+def _fixed_by_candidates(lineup: Lineup) -> dict[str, tuple[int | None, ...]]:
+    """Dimensions that the reference's model leaves open and a candidate's does not."""
+    found: dict[str, list[int | None]] = {}
+    open_in_reference = {
+        spec.name: [not isinstance(d, int) for d in spec.shape]
+        for spec in lineup.reference.model.inputs
+        if spec.shape is not None
+    }
+    for party in lineup.candidates:
+        if party.model is lineup.reference.model:
+            continue
+        for spec in party.model.inputs:
+            for axis, dim in enumerate(spec.shape or ()):
+                if isinstance(dim, int) and open_in_reference.get(spec.name, [])[axis : axis + 1] == [True]:
+                    found.setdefault(spec.name, [None] * len(spec.shape or ()))[axis] = dim
+    return {name: tuple(dims) for name, dims in found.items()}
 
 
 # -- running ----------------------------------------------------------------------------------------------------------
@@ -516,7 +544,7 @@ def _judge(run: Run, settings: Settings) -> Judge:
     return Judge(run.lineup, formats, settings)
 
 
-def _report(run: Run, judge: Judge | None, settings: Settings) -> Report:
+def _report(run: Run, judge: Judge | None) -> Report:
     reference = run.lineup.reference
     done = run.samples_run.get(reference.name, 0)
     outputs: tuple[OutputResult, ...] = ()

@@ -16,7 +16,7 @@ from .layout import transposition
 from .report.model import OutputResult, OutputVerdict, ToleranceUsed
 from .statistics import Place, Statistics
 from .ties import Decider, count_ties, decider
-from .tolerance import EXACT, Allowed, Tolerance, automatic, depths, user
+from .tolerance import EXACT, Allowed, Depth, Tolerance, automatic, depths, user
 
 if TYPE_CHECKING:
     from ..graph.formats import NumberFormat
@@ -136,7 +136,7 @@ class Judge:
         return automatic(index, tensor, self.formats[candidate], dtype, depths=self._depths)
 
     @cached_property
-    def _depths(self) -> dict[str, int]:
+    def _depths(self) -> Mapping[str, Depth]:
         return depths(self._lineup.reference.model.index)
 
 

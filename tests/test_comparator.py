@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from layerdiff import Comparator, LayerdiffError, OnnxrtRunner, RunnerError, UsageError
+from layerdiff import Comparator, DataLoader, LayerdiffError, OnnxrtRunner, RunnerError, UsageError
 from layerdiff.compare.parties import line_up
 from layerdiff.compare.results import ArrayStore
 from layerdiff.graph.formats import FP16, INT8
@@ -571,6 +571,22 @@ def test_a_second_model_that_takes_other_inputs_is_refused(onnx_file, second, me
     other = onnx_file(second, "other.onnx")
     with pytest.raises(UsageError, match=message):
         Comparator(one, [OnnxrtRunner()], candidate_model=other, data_loader=DATA).compare()
+
+
+def test_dimensions_that_the_second_file_fixes(onnx_file):
+    one = onnx_file("g (float[N, 3] x) => (float[N, 3] y) { y = Relu(x) }", "one.onnx")
+    other = onnx_file("g (float[5, 3] x) => (float[5, 3] y) { y = Relu(x) }", "other.onnx")
+    report = Comparator(one, [OnnxrtRunner()], candidate_model=other, data_loader=DataLoader(samples=1)).compare()
+    assert report
+    assert report.outputs[0].metrics["count"] == 15
+
+
+def test_an_input_that_the_second_file_does_not_take_is_told(onnx_file):
+    one = onnx_file("g (float[N] x, float[N] z) => (float[N] y) { y = Relu(x) }", "one.onnx")
+    other = onnx_file("g (float[N] x) => (float[N] y) { y = Relu(x) }", "other.onnx")
+    report = Comparator(one, [OnnxrtRunner()], candidate_model=other).compare()
+    assert report
+    assert any("other.onnx does not take 'z'" in w for w in report.warnings)
 
 
 def test_of_two_files_a_runner_may_open_the_first_alone(onnx_file, function_runner):
