@@ -208,7 +208,7 @@ class TrtRunner(Runner):
     ) -> TrtSession:
         from pathlib import Path
 
-        from ._trt.build import build, write_file
+        from ._trt.build import build, specialized, write_file
         from ._trt.session import TrtSession
 
         debug = self.debug_tensors
@@ -216,7 +216,7 @@ class TrtRunner(Runner):
             library.require("debug-tensors")
         prepared, notes = _prepare(model, self, plan, work, progress)
         built = build(
-            prepared,
+            specialized(prepared, work.samples, work.shapes),
             self,
             plan,
             library,

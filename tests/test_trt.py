@@ -389,6 +389,22 @@ def test_the_timing_cache_is_kept_between_builds_and_in_the_file(tensorrt, tmp_p
     assert "DISABLE_TIMING_CACHE" in flags(module)[0]
 
 
+def test_a_piece_without_shapes_gets_those_of_its_samples_except_the_first_dimension(tensorrt):
+    module, _ = tensorrt(OLD)
+    whole, proto = network(), onnx.ModelProto()
+    proto.CopyFrom(whole.proto)
+    for dim in proto.graph.input[0].type.tensor_type.shape.dim:
+        dim.Clear()
+    piece, data = whole.derive(proto), samples(2, 4)
+    with TrtRunner().open(piece, workload=Workload(samples=data)) as session:
+        for feed in data():
+            np.testing.assert_allclose(session.infer(feed)["y"], expected(whole, feed), rtol=1e-5, atol=1e-6)
+    assert ("IOptimizationProfile", "set_shape", ("x", (2, 3, 8, 8), (2, 3, 8, 8), (4, 3, 8, 8))) in module.calls
+    built = build_module.specialized(piece, data, {})
+    assert [d.dim_value for d in built.proto.graph.input[0].type.tensor_type.shape.dim] == [0, 3, 8, 8]
+    assert build_module.specialized(whole, data, {}) is whole
+
+
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
@@ -647,7 +663,8 @@ def test_layers_of_an_engine_are_told_by_onnx_nodes(tensorrt):
 
 DETAILED = (
     '{"Layers": [{"Name": "conv + act", "LayerType": "CaskConvolution", "Inputs": [{"Name": "x",'
-    ' "Dimensions": [1,3,8,8], "Format/Datatype": "Row major linear FP32"}], "Outputs": [{"Name": "r", "Dimensions": [1,4,6,6],'
+    ' "Dimensions": [1,3,8,8], "Format/Datatype": "Row major linear FP32"}],'
+    ' "Outputs": [{"Name": "r", "Dimensions": [1,4,6,6],'
     ' "Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}], "TacticName": "sm90_xmma",'
     ' "Metadata": "[ONNX Layer: conv]\x1e[ONNX Layer: act]\x1f"},'
     '{"Name": "Reformatting CopyNode for Input Tensor 0 to pool", "LayerType": "Reformat", "Inputs": []},'

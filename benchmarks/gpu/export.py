@@ -3,8 +3,8 @@
     python export.py OUT_DIR [--settle] [NAME ...]
 
 Weights are random (torchvision's initialization, seed 0). With ``--settle`` the statistics of BatchNormalization are
-set by one forward pass over random images. Activations then have unit variance everywhere, as in a trained network; but a
-deep network of random weights amplifies every perturbation then, which a trained one does not (docs/gpu.md).
+set by one forward pass over random images. Activations then have unit variance everywhere, as in a trained network; but
+a deep network of random weights amplifies every perturbation then, which a trained one does not (docs/gpu.md).
 """
 
 from __future__ import annotations

@@ -164,6 +164,49 @@ def named(model: Model) -> onnx.ModelProto:
     return copy
 
 
+def specialized(model: Model, samples: Callable[[], Iterable[Feed]] | None, shapes: Mapping[str, ShapeRange]) -> Model:
+    """A piece of a model with the dimensions that its samples show written into its inputs, the first one excepted.
+
+    A piece comes without shapes, and TensorRT wants to know at least the channels of a convolution. The first dimension
+    stays open, as batches are in the whole model: an engine for one fixed batch can be another program.
+    """
+    unknown = [s for s in model.inputs if s.name not in shapes and (s.shape is None or _open(s.shape[1:]))]
+    if samples is None or not unknown or not (model.derived or any(s.shape is None for s in unknown)):
+        return model
+    seen: dict[str, set[tuple[int, ...]]] = {s.name: set() for s in unknown}
+    for sample in samples():
+        for name, found in seen.items():
+            found.add(tuple(sample[name].shape))
+    import onnx
+
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    for info in proto.graph.input:
+        ranks = {len(shape) for shape in seen.get(info.name, ())}
+        if len(ranks) != 1:
+            continue
+        old = next(s.shape for s in unknown if s.name == info.name)
+        dims = [set(column) for column in zip(*seen[info.name], strict=True)]
+        shape = info.type.tensor_type.shape
+        del shape.dim[:]
+        for axis in range(ranks.pop()):
+            before = old[axis] if old is not None else None
+            dim = shape.dim.add()
+            if isinstance(before, int):
+                dim.dim_value = before
+            elif axis == 0 or len(dims[axis]) > 1:
+                dim.dim_param = before or f"{info.name}_{axis}"
+            else:
+                dim.dim_value = dims[axis].pop()
+        shape.SetInParent()
+    del proto.graph.value_info[:]
+    return model.derive(proto)
+
+
+def _open(shape: Sequence[object]) -> bool:
+    return any(not isinstance(d, int) for d in shape)
+
+
 def parse(parser: Any, model: Model, library: Library) -> list[str]:
     """Parses ``model`` into the parser's network and returns the node names TensorRT will speak of.
 
