@@ -3,8 +3,8 @@
     python trained.py OUT_DIR
 
 A residual network, a vision transformer and a U-Net that removes noise: each some seconds of training. Beside each
-``NAME.onnx`` lies ``NAME.npz`` with held-out inputs. ``unet256.onnx`` is the U-Net for three channels of 256 x 256 pixels
-with random weights, for dynamic batches.
+``NAME.onnx`` lies ``NAME.npz`` with held-out inputs. ``unet256.onnx`` is the U-Net for three channels of 256 x 256
+pixels with random weights, for dynamic batches.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from torch import nn
 
 
 class Block(nn.Module):
+    """Two convolutions around a residual."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.a, self.b = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
         self.n, self.m = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
 
-    def forward(self, x):
+    def forward(self, x):  # noqa: D102
         return torch.relu(x + self.m(self.b(torch.relu(self.n(self.a(x))))))
 
 
@@ -42,7 +44,7 @@ class Attention(nn.Module):
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
-    def forward(self, x):
+    def forward(self, x):  # noqa: D102
         n, t, c = x.shape
         q, k, v = self.qkv(self.norm(x)).reshape(n, t, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
         weights = torch.softmax(q @ k.transpose(-1, -2) * (c // self.heads) ** -0.5, -1)
@@ -51,6 +53,8 @@ class Attention(nn.Module):
 
 
 class ViT(nn.Module):
+    """Patches of 4 x 4 pixels, learned positions, pre-norm blocks."""
+
     def __init__(self, width: int = 128, depth: int = 4) -> None:
         super().__init__()
         self.patch = nn.Conv2d(1, width, 4, 4)
@@ -58,11 +62,13 @@ class ViT(nn.Module):
         self.blocks = nn.Sequential(*(Attention(width, 4) for _ in range(depth)))
         self.head = nn.Linear(width, 10)
 
-    def forward(self, x):
+    def forward(self, x):  # noqa: D102
         return self.head(self.blocks(self.patch(x).flatten(2).transpose(1, 2) + self.position).mean(1))
 
 
 class UNet(nn.Module):
+    """Two levels down, two up, with skips."""
+
     def __init__(self, channels: int = 1, width: int = 32) -> None:
         super().__init__()
 
@@ -78,7 +84,7 @@ class UNet(nn.Module):
         self.up2, self.up1 = pair(4 * width, 2 * width), pair(2 * width, width)
         self.out = nn.Conv2d(width, channels, 1)
 
-    def forward(self, x):
+    def forward(self, x):  # noqa: D102
         a = self.down1(x)
         b = self.down2(nn.functional.max_pool2d(a, 2))
         c = self.middle(nn.functional.max_pool2d(b, 2))
