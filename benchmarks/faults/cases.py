@@ -1,0 +1,281 @@
+"""All cases: every kind at several places of every network, those left out that change nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+from layerdiff.graph.fusion import fused_groups
+from layerdiff.graph.index import GraphIndex
+
+from .build import session
+from .edit import Edit
+from .networks import NETWORKS, network
+from .plants import KINDS, Kind, Plant
+
+SEED = 7
+"""Seed of the samples that cases are run on (the networks were made on others)."""
+SAMPLES = 2
+REAL = 1e-5
+"""Least relative L2 error at the fault's own output; FP32 rounds sums to about 1e-7, the longest to 1e-6."""
+REACHED = 1e-6
+"""Least relative L2 error at an output of the network."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fault and who would be right about it, or a pair in which nothing is wrong.
+
+    Attributes:
+        kind: A kind of fault or of clean pair.
+        reference, candidate: The two models; ``candidate`` is None where the same file runs in ``emulate``.
+        runner: Options of the candidate's ONNX Runtime runner, where they are not the reference's.
+        node: Where the fault was planted, by the reference's name; None if nothing is wrong.
+        nodes: Nodes that name the place rightly: the fault's, and those that run with it as one kernel.
+        causes: Honest answers.
+        local, final: Relative L2 error at the fault's output and (the largest) at the network's outputs, measured with
+            ONNX Runtime when the case was made; None for emulated ones, where ``local`` is the share of elements
+            that FP16 cannot hold.
+    """
+
+    id: str
+    network: str
+    kind: str
+    reference: onnx.ModelProto = field(repr=False)
+    candidate: onnx.ModelProto | None = field(repr=False)
+    emulate: str | None = None
+    runner: Mapping[str, str] = field(default_factory=dict)
+    node: str | None = None
+    nodes: frozenset[str] = frozenset()
+    causes: frozenset[str] = frozenset()
+    what: str = ""
+    tensors: tuple[str, str] = ("", "")
+    local: float | None = None
+    final: float | None = None
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.node is None
+
+    def feeds(self) -> list[dict[str, np.ndarray]]:
+        """The samples to run it on."""
+        return network(self.network).samples(SEED, SAMPLES)
+
+    def write(self, folder: Path) -> tuple[Path, Path | None]:
+        """Writes ``reference.onnx`` and ``candidate.onnx``; the second is None where there is one file."""
+        folder.mkdir(parents=True, exist_ok=True)
+        reference, candidate = folder / "reference.onnx", folder / "candidate.onnx"
+        onnx.save(self.reference, reference)
+        if self.candidate is None:
+            return reference, None
+        onnx.save(self.candidate, candidate)
+        return reference, candidate
+
+
+def observe(
+    proto: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], names: list[str]
+) -> list[dict[str, np.ndarray]]:
+    """Tensors of a model for every feed, run without graph optimizations."""
+    marked = onnx.ModelProto()
+    marked.CopyFrom(proto)
+    outputs = {o.name for o in marked.graph.output}
+    marked.graph.output.extend(onnx.ValueInfoProto(name=n) for n in dict.fromkeys(names) if n not in outputs)
+    opened = session(marked)
+    return [dict(zip(names, opened.run(names, feed), strict=True)) for feed in feeds]
+
+
+def floats(proto: onnx.ModelProto) -> list[str]:
+    """Every tensor that a node of the graph makes, in order."""
+    return [name for node in proto.graph.node for name in node.output if name]
+
+
+@lru_cache(maxsize=4)
+def values(name: str) -> dict[str, np.ndarray]:
+    """Every tensor of a network on the first sample."""
+    net = network(name)
+    feeds = net.samples(SEED, 1)
+    return {**feeds[0], **observe(net.proto, feeds, floats(net.proto))[0]}
+
+
+def distance(reference: np.ndarray, candidate: np.ndarray) -> float:
+    """Relative L2 error; infinite where the candidate is not finite or has another shape."""
+    if reference.shape != candidate.shape or not np.isfinite(candidate).all():
+        return np.inf
+    norm = np.linalg.norm(reference.astype(np.float64))
+    return float(np.linalg.norm(candidate.astype(np.float64) - reference) / (norm or 1.0))
+
+
+def kernel_of(proto: onnx.ModelProto, names: set[str]) -> frozenset[str]:
+    """The nodes that run as one kernel with one of ``names``."""
+    index = GraphIndex(proto)
+    result = set(names)
+    for group in fused_groups(index):
+        members = {index.nodes[i].name for i in group.nodes}
+        if members & names:
+            result |= members
+    return frozenset(result)
+
+
+def plant(name: str, kind: Kind, node: str, number: int) -> Case | None:
+    """Plants a fault at a node and measures it; None where it cannot be planted or changes nothing.
+
+    Raises:
+        Unreal: It can be planted and changes nothing that can be told from noise.
+    """
+    net = network(name)
+    rng = np.random.default_rng([number, *hashlib.sha256(f"{name} {kind.name} {node}".encode()).digest()[:8]])
+    edit = Edit(net.proto)
+    fault = kind.plant(edit, edit.node(node), rng, values(name))
+    if fault is None:
+        return None
+    where = fault.node or node
+    common = {"id": f"{name}/{kind.name}/{number}", "network": name, "kind": kind.name, "node": where}
+    common |= {"causes": fault.causes, "what": fault.what}
+    if kind.emulated:
+        return _emulated(net.proto, edit.proto, kind, fault, where, common)
+    onnx.checker.check_model(edit.proto, full_check=True)
+    output = next(n.output[0] for n in net.proto.graph.node if n.name == node)
+    tensors = (output, fault.candidate_tensor or output)
+    outputs = [o.name for o in net.proto.graph.output]
+    feeds = net.samples(SEED, SAMPLES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        reference = observe(net.proto, feeds, [tensors[0], *outputs])
+        candidate = observe(edit.proto, feeds, [tensors[1], *outputs])
+        local = max(distance(r[tensors[0]], c[tensors[1]]) for r, c in zip(reference, candidate, strict=True))
+        final = max(distance(r[o], c[o]) for r, c in zip(reference, candidate, strict=True) for o in outputs)
+    if local < REAL:
+        raise Unreal(f"{node}: local error {local:.1e}")
+    if final < REACHED:
+        raise Unreal(f"{node}: error at the outputs {final:.1e}")
+    nodes = kernel_of(net.proto, {where, *fault.nodes})
+    return Case(
+        **common, reference=net.proto, candidate=edit.proto, nodes=nodes, tensors=tensors, local=local, final=final
+    )
+
+
+class Unreal(Exception):
+    """A planted fault that changes nothing."""
+
+
+def _emulated(
+    original: onnx.ModelProto, changed: onnx.ModelProto, kind: Kind, fault: Plant, where: str, common: dict
+) -> Case | None:
+    onnx.checker.check_model(changed, full_check=True)
+    feeds = network(common["network"]).samples(SEED, SAMPLES)
+    tensor = next(n.output[0] for n in changed.graph.node if n.name == where)
+    outputs = [o.name for o in original.graph.output]
+    seen = observe(changed, feeds, [tensor, *outputs])
+    value = np.abs(np.concatenate([s[tensor].ravel() for s in seen]).astype(np.float64))
+    # FP32 must be unharmed: that is what makes it a fault of the narrow format.
+    unharmed = max(
+        distance(a[o], b[o]) for a, b in zip(observe(original, feeds, outputs), seen, strict=True) for o in outputs
+    )
+    if unharmed > 1e-3:
+        raise Unreal(f"{where}: FP32 is harmed too, {unharmed:.1e}")
+    if kind.name == "overflow_fp16":
+        share = float((value >= 65520).mean())
+    elif kind.name == "underflow_fp16":
+        share = float(((value > 0) & (value < 2.0**-25)).mean())
+    else:
+        share = 1.0
+    if not share:
+        raise Unreal(f"{where}: no element is out of range")
+    nodes = kernel_of(changed, {where, *fault.nodes})
+    return Case(
+        **common,
+        reference=changed,
+        candidate=None,
+        emulate=kind.emulated,
+        nodes=nodes,
+        tensors=(tensor, tensor),
+        local=share,
+    )
+
+
+@dataclass
+class Dropped:
+    """Places at which a fault was planted and changed nothing, by kind."""
+
+    places: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, kind: str, why: str) -> None:
+        """Counts one."""
+        self.places.setdefault(kind, []).append(why)
+
+
+def dressed(case: Case) -> Case | None:
+    """The same case with the candidate renamed and reordered throughout, as another exporter would have it."""
+    from .clean import renamed
+
+    assert case.candidate is not None
+    seed = int.from_bytes(hashlib.sha256(case.id.encode()).digest()[:8], "big")
+    candidate = renamed(Edit(case.candidate), np.random.default_rng(seed)).proto
+    what = f"{case.kind}: {case.what}; candidate renamed and reordered"
+    name = f"{case.network}/{DRESSED}/{case.kind}.{case.id.rsplit('/', 1)[1]}"
+    return replace(case, id=name, kind=DRESSED, candidate=candidate, what=what, tensors=(case.tensors[0], ""))
+
+
+DRESSED = "renamed_candidate"
+"""Kind of the cases that `dressed` makes of others."""
+DRESSED_KINDS = (
+    "stale_weights", "norm_epsilon", "residual_missing", "weights_int8_per_tensor", "bias_dropped", "concat_order",
+)  # fmt: skip
+
+
+def noisy(case: Case) -> Case | None:
+    """The same case with the whole candidate in emulated FP16: a fault under noise. None if the noise could hide it."""
+    assert case.local is not None
+    if case.local < NOISY_REAL:
+        return None
+    what = f"{case.kind}: {case.what}; candidate in FP16"
+    name = f"{case.network}/{NOISY}/{case.kind}.{case.id.rsplit('/', 1)[1]}"
+    return replace(case, id=name, kind=NOISY, emulate="fp16", what=what)
+
+
+NOISY = "fp16_candidate"
+"""Kind of the cases that `noisy` makes of others."""
+NOISY_REAL = 0.02
+"""Least relative L2 error of a fault under the noise of FP16, which is about 5e-4 for one layer."""
+NOISY_KINDS = (
+    "channels_permuted", "few_weights", "norm_affine_exchanged", "activation_slope", "attention_scale_missing",
+    "softmax_axis", "residual_missing", "pooling_replaced", "pool_counts_padding", "stale_weights",
+)  # fmt: skip
+DERIVED = {DRESSED: (DRESSED_KINDS, dressed), NOISY: (NOISY_KINDS, noisy)}
+"""Kinds that are made of other kinds' cases, the first of each in every network."""
+
+
+def generate(
+    kinds: list[str] | None = None, networks: list[str] | None = None, dropped: Dropped | None = None
+) -> Iterator[Case]:
+    """Every case with a fault, network by network, kind by kind."""
+    for name in networks or list(NETWORKS):
+        net = network(name)
+        for derived, (sources, derive) in DERIVED.items():
+            if kinds is None or derived in kinds:
+                chosen = (next(generate([k], [name]), None) for k in sources)
+                yield from (made for case in chosen if case is not None and (made := derive(case)) is not None)
+        for kind in (KINDS[k] for k in kinds or list(KINDS) if k not in DERIVED):
+            nodes = [n.name for n in net.proto.graph.node if n.op_type in kind.ops]
+            seed = int.from_bytes(hashlib.sha256(f"{name} {kind.name}".encode()).digest()[:8], "big")
+            order = np.random.default_rng(seed).permutation(len(nodes))
+            number = 0
+            for i in order:
+                if number == kind.places:
+                    break
+                try:
+                    case = plant(name, kind, nodes[i], number)
+                except Unreal as why:
+                    if dropped is not None:
+                        dropped.add(kind.name, f"{name}: {why}")
+                    continue
+                if case is not None:
+                    number += 1
+                    yield case

@@ -1,0 +1,184 @@
+"""Clean pairs: two forms of one network, or two settings of one runtime, in which nothing is wrong."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from .cases import Case
+from .edit import Edit
+from .networks import NETWORKS, network
+
+Rewrite = Callable[[Edit, np.random.Generator], "Edit | None"]
+
+
+def folded(edit: Edit, rng: np.random.Generator) -> Edit | None:
+    """BatchNormalization folded into the convolution before it."""
+    count = 0
+    for bn in [n for n in edit.graph.node if n.op_type == "BatchNormalization"]:
+        conv = edit.maker(bn.input[0])
+        if conv is None or conv.op_type != "Conv" or edit.only_reader(bn.input[0]) is None:
+            continue
+        gamma, beta, mean, variance = (edit.weight(i).astype(np.float64) for i in bn.input[1:])
+        factor = gamma / np.sqrt(variance + 1e-5)
+        weight = edit.weight(conv.input[1])
+        edit.set_weight(conv, 1, (weight * factor[:, None, None, None]).astype(np.float32))
+        old = edit.weight(conv.input[2]) if len(conv.input) > 2 else 0.0
+        bias = ((old - mean) * factor + beta).astype(np.float32)
+        name = edit.add_weight(f"{conv.input[1].removesuffix('.weight')}.folded_bias", bias)
+        del conv.input[2:]
+        conv.input.append(name)
+        output = bn.output[0]
+        edit.graph.node.remove(bn)
+        conv.output[0] = output  # the name stays and means what it meant: the tensor before it is gone
+        count += 1
+    edit.prune()
+    return edit if count else None
+
+
+def renamed(edit: Edit, rng: np.random.Generator) -> Edit:
+    """Every node, weight and inner tensor renamed, nodes in another topological order."""
+    kept = {i.name for i in edit.graph.input} | {o.name for o in edit.graph.output} | {""}
+    names: dict[str, str] = {}
+
+    def new(name: str) -> str:
+        if name in kept:
+            return name
+        return names.setdefault(name, f"t{len(names)}")
+
+    for number, node in enumerate(edit.graph.node):
+        node.name = f"n{number}"
+        node.input[:] = [new(i) for i in node.input]
+        node.output[:] = [new(o) for o in node.output]
+    for tensor in edit.graph.initializer:
+        tensor.name = new(tensor.name)
+    del edit.graph.value_info[:]
+    ready = {i.name for i in edit.graph.input} | {t.name for t in edit.graph.initializer} | {""}
+    waiting, order = list(edit.graph.node), []
+    while waiting:
+        able = [i for i, n in enumerate(waiting) if all(name in ready for name in n.input)]
+        node = waiting.pop(int(rng.choice(able)))
+        order.append(node)
+        ready.update(node.output)
+    order = [onnx.NodeProto.FromString(n.SerializeToString()) for n in order]
+    del edit.graph.node[:]
+    edit.graph.node.extend(order)
+    return edit
+
+
+def constants_folded(edit: Edit, rng: np.random.Generator) -> Edit | None:
+    """Constant nodes made initializers, and what depends on constants alone computed."""
+    from onnx.reference import ReferenceEvaluator
+
+    known = {t.name for t in edit.graph.initializer}
+    count = 0
+    for node in list(edit.graph.node):
+        if any(i and i not in known for i in node.input) or node.op_type == "DequantizeLinear":
+            continue
+        if node.op_type == "Constant":
+            results = [edit.weight(node.output[0])]
+        else:
+            feeds = {i: edit.weight(i) for i in node.input if i}
+            infos = [
+                onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
+                for n, v in feeds.items()
+            ]
+            graph = onnx.helper.make_graph([node], "g", infos, [onnx.ValueInfoProto(name=o) for o in node.output])
+            model = onnx.helper.make_model(graph, opset_imports=edit.proto.opset_import)
+            results = ReferenceEvaluator(model).run(None, feeds)
+        outputs = list(node.output)
+        edit.graph.node.remove(node)
+        for name, value in zip(outputs, results, strict=True):
+            edit.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+            known.add(name)
+        count += 1
+    edit.prune()
+    return edit if count else None
+
+
+def opset_upgraded(edit: Edit, rng: np.random.Generator) -> Edit | None:
+    """Operator set raised by onnx.version_converter, to 21 where it goes so far."""
+    for target in (21, 18, 17, 15):
+        if target <= edit.opset:
+            return None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                proto = onnx.version_converter.convert_version(edit.proto, target)
+            proto.ir_version = max(proto.ir_version, 10 if target >= 21 else 8)
+            onnx.checker.check_model(proto, full_check=True)
+        except Exception:  # an operator that the converter has no adapter for: try a lower one
+            continue
+        return Edit(proto)
+    return None
+
+
+def typed_fp16(edit: Edit, rng: np.random.Generator) -> Edit | None:
+    """Weights and tensors typed FP16, inputs and outputs FP32 with a Cast."""
+    half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    if any(n.op_type in ("QuantizeLinear", "Resize", "LSTM", "GRU") for n in edit.graph.node):
+        return None  # scales of Resize and quantizers are FP32 by definition; ORT's CPU kernels lack FP16 recurrence
+    for tensor in edit.graph.initializer:
+        if tensor.data_type == single:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    for node in edit.graph.node:
+        for a in node.attribute:
+            if node.op_type == "Constant" and a.t.data_type == single:
+                a.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(a.t).astype(np.float16)))
+            if node.op_type == "Cast" and a.name == "to" and a.i == single:
+                a.i = half
+    casts = []
+    for info in edit.graph.input:
+        if info.type.tensor_type.elem_type == single:
+            name = f"{info.name}_half"
+            for node in edit.graph.node:
+                node.input[:] = [name if i == info.name else i for i in node.input]
+            casts.append(onnx.helper.make_node("Cast", [info.name], [name], name=f"{name}/Cast", to=half))
+    edit.insert(0, casts)
+    for info in edit.graph.output:
+        name = f"{info.name}_half"
+        for node in edit.graph.node:
+            node.input[:] = [name if i == info.name else i for i in node.input]
+            node.output[:] = [name if o == info.name else o for o in node.output]
+        edit.graph.node.append(onnx.helper.make_node("Cast", [name], [info.name], name=f"{name}/Cast", to=single))
+    del edit.graph.value_info[:]
+    return edit
+
+
+REWRITES: dict[str, Rewrite] = {
+    "bn_folded": folded,
+    "renamed": renamed,
+    "constants_folded": constants_folded,
+    "opset_upgraded": opset_upgraded,
+    "typed_fp16": typed_fp16,
+}
+SETTINGS: dict[str, tuple[str | None, dict[str, str]]] = {
+    "emulated_fp16": ("fp16", {}),
+    "emulated_bf16": ("bf16", {}),
+    "optimization": (None, {"optimization": "disable"}),
+}
+TITLES = {name: (f.__doc__ or "").strip().rstrip(".") for name, f in REWRITES.items()} | {
+    "emulated_fp16": "The whole network in FP16, emulated",
+    "emulated_bf16": "The whole network in BF16, emulated",
+    "optimization": "ONNX Runtime with all optimizations against none",
+}
+
+
+def generate(kinds: list[str] | None = None, networks: list[str] | None = None) -> Iterator[Case]:
+    """Every clean pair."""
+    for name in networks or list(NETWORKS):
+        original = network(name).proto
+        for kind in kinds or [*REWRITES, *SETTINGS]:
+            if kind in SETTINGS:
+                emulate, runner = SETTINGS[kind]
+                yield Case(f"{name}/{kind}/0", name, kind, original, None, emulate, runner, what=TITLES[kind])
+                continue
+            edit = REWRITES[kind](Edit(original), np.random.default_rng(len(name)))
+            if edit is None:
+                continue
+            onnx.checker.check_model(edit.proto, full_check=True)
+            yield Case(f"{name}/{kind}/0", name, kind, original, edit.proto, what=TITLES[kind])
