@@ -12,6 +12,7 @@ import difflib
 import importlib.util
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -246,6 +247,7 @@ def convert(
             output_names=list(outputs.values()),
             tensors_to_rename={tensor: name for name, tensor in pairs if tensor != name},
             opset=opset,
+            custom_op_handlers={"Erfc": (_convert_erfc, [])},
         )
     except Exception as error:
         raise ModelError(f"{source}: tf2onnx cannot convert it: {_line(error)}.") from error
@@ -258,6 +260,23 @@ def convert(
         more = f" and {len(unknown) - 1} more operators" if len(unknown) > 1 else ""
         raise ModelError(f"{source}: tf2onnx cannot convert {op} (node {node!r}){more}.")
     return proto
+
+
+def _convert_erfc(context: Any, node: Any, name: str, arguments: Any) -> None:
+    """erfc(x) = 1 - erf(x): tf2onnx does not know Erfc, of which Keras makes its GELU."""
+    import numpy as np
+
+    result = node.output[0]
+    shape, dtype = context.get_shape(result), context.get_dtype(result)
+    argument = node.input[0]
+    context.remove_node(node.name)
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    one = context.make_const(f"{name}/one", np.asarray(1, tensor_dtype_to_np_dtype(dtype)))
+    erf = context.make_node("Erf", [argument], name=f"{name}/Erf", shapes=[shape], dtypes=[dtype])
+    context.make_node(
+        "Sub", [one.output[0], erf.output[0]], name=name, outputs=[result], shapes=[shape], dtypes=[dtype]
+    )
 
 
 # --------------------------------------------------------------------------------------------------- frozen graphs
@@ -417,7 +436,8 @@ def _freeze(function: Any, inputs: Sequence[str], outputs: Sequence[str], path: 
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        frozen = convert_variables_to_constants_v2(function)
+        # loops stay whole (While, If): tf2onnx knows them as ONNX loops and as LSTM and GRU
+        frozen = convert_variables_to_constants_v2(function, lower_control_flow=False, aggressive_inlining=True)
         graph_def = frozen.graph.as_graph_def()
     except Exception as error:
         raise ModelError(f"{path}: cannot be frozen: {_line(error)}.") from error
@@ -491,6 +511,8 @@ def _read_keras(tf: Any, path: Path) -> _Frozen:
 
 
 def _line(error: BaseException) -> str:
-    """An exception's first line, without its full stop."""
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__).strip().rstrip(".")[:300]
+    """What an exception says, in one line without its full stop. Keras gives the cause below where it happened."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()] or [type(error).__name__]
+    chosen = lines[1] if len(lines) > 1 and lines[0].startswith("Exception encountered when calling") else lines[0]
+    return chosen.rstrip(".")[:300]

@@ -1,12 +1,12 @@
 """Which TensorFlow tensor each ONNX tensor is, and in which layout.
 
 tf2onnx keeps the names of most tensors. A name is believed when dtype and rank agree and the layout can be told: inside
-convolutional parts ONNX holds NCHW where TensorFlow holds NHWC, under the same name. Three sources, the later corrects
-the earlier:
+convolutional parts ONNX holds NCHW where TensorFlow holds NHWC, under the same name. The layout is followed through the
+ONNX graph from the operators that have only one (Conv and pooling are NCHW), and checked against static shapes. Names
+come from three places, the later corrects the earlier:
 
-1. the name itself,
-2. the layout, followed through the ONNX graph from the operators that have only one (Conv and pooling are NCHW), and
-   checked against static shapes,
+1. the tensor's own name,
+2. the name of a convolution's weights, where a fold took the convolution's own,
 3. the reader: where an ONNX Relu makes the same tensor as a TF Relu, what the two read is the same value, whatever it
    is called. This finds the sums that tf2onnx renamed when it folded a bias or a BatchNormalization into a
    convolution, and corrects those that kept the convolution's name.
@@ -14,8 +14,10 @@ the earlier:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,15 +45,24 @@ class Origin:
 # fmt: off
 # ONNX defines these for channels-first tensors alone.
 _CHANNELS_FIRST = frozenset({
-    "Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "MaxPool", "AveragePool", "GlobalAveragePool",
-    "GlobalMaxPool", "LpPool", "GlobalLpPool", "LRN", "BatchNormalization", "InstanceNormalization",
-    "GroupNormalization", "DepthToSpace", "SpaceToDepth", "Resize", "Upsample",
+    "Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "MaxPool", "AveragePool", "LpPool", "LRN",
+    "BatchNormalization", "InstanceNormalization", "GroupNormalization", "DepthToSpace", "SpaceToDepth", "Resize",
+    "Upsample",
 })
 # What comes out of these tells nothing about the layout of what went in.
 _FORGETS = frozenset({
-    "Reshape", "Flatten", "MatMul", "Gemm", "Gather", "GatherND", "Einsum", "Shape", "ConstantOfShape", "Expand",
-    "Squeeze", "Unsqueeze", "If", "Loop", "Scan", "NonZero", "NonMaxSuppression", "TopK", "OneHot", "EyeLike", "Tile",
+    "Reshape", "Flatten", "Shape", "ConstantOfShape", "Expand", "Squeeze", "Unsqueeze", "If", "Loop", "Scan", "NonZero",
+    "NonMaxSuppression", "TopK", "OneHot", "EyeLike", "Tile", "LSTM", "GRU", "RNN",
 })
+# These are converted one to one: a result that kept its name kept its axes.
+_AS_NAMED = frozenset({"MatMul", "Gemm", "Gather", "GatherND", "Einsum"})
+# Convolutions, and what tf2onnx folds into their weights and biases.
+_CONVOLUTIONS = frozenset({"Conv2D", "DepthwiseConv2dNative", "Conv3D", "Conv2DBackpropInput", "Conv3DBackpropInputV2"})
+_FOLDED = frozenset({
+    "BiasAdd", "Add", "AddV2", "Sub", "Mul", "RealDiv", "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3",
+})
+_TRANSPARENT = frozenset({"Identity", "StopGradient", "Snapshot"})
+_MOVES = frozenset({"Transpose", "Squeeze", "Unsqueeze", "Reshape", "Identity"})
 # Operators of one input that mean the same on both sides: equal results have equal arguments by construction.
 _SAME = {
     "Relu": {"Relu"}, "Clip": {"Relu6"}, "Sigmoid": {"Sigmoid"}, "Tanh": {"Tanh"}, "Elu": {"Elu"}, "Selu": {"Selu"},
@@ -86,12 +97,17 @@ def trace(index: GraphIndex, graph: Any, inputs: Mapping[str, str], outputs: Map
         return _origin(specs.get(name), tensors.get(tensor), layouts.get(name))
 
     fixed = {**inputs, **outputs}
-    for position, node in enumerate(index.nodes):
-        for name in node.output:
-            if name and name not in fixed and name in tensors and index.constant(name) is None:
-                made = origin(name, name)
-                if made is not None and index.producer[name] == position:
-                    found[name] = made
+    for name in index.producer:
+        if name not in tensors or index.constant(name) is not None:
+            continue
+        for last in _steps(index, name):
+            made = origin(last, name)
+            if made is not None and last not in fixed:
+                found[last] = made
+    for name, tensor in _folded(index, graph, tensors):
+        made = origin(name, tensor)
+        if made is not None and name not in fixed:
+            found[name] = made
     found.update({name: Origin(tensor) for name, tensor in fixed.items()})
 
     for node in reversed(index.nodes):
@@ -104,6 +120,67 @@ def trace(index: GraphIndex, graph: Any, inputs: Mapping[str, str], outputs: Map
                     found.pop(name, None)
     order = {name: position for position, name in enumerate([*inputs, *index.producer])}
     return dict(sorted(found.items(), key=lambda item: order.get(item[0], len(order))))
+
+
+def _steps(index: GraphIndex, name: str) -> list[str]:
+    """The ONNX tensors that hold the value of the TF tensor ``name``, which the first node of its conversion kept.
+
+    An operator that ONNX lacks becomes several nodes: SquaredDifference is a Sub of that name, then a Mul called
+    ``SquaredDifference__22``. All but the last are intermediates, unless what follows only moves values about.
+    """
+    scope = name.rpartition(":")[0]
+    follows = re.compile(re.escape(scope) + r"(_[A-Za-z]+)?__\d+$")
+    steps = [name]
+    while True:
+        readers = index.consumers.get(steps[-1], ())
+        if len(readers) != 1 or steps[-1] in index.outputs:
+            return steps
+        node = index.nodes[readers[0]]
+        if len(node.output) != 1 or not follows.match(node.output[0].rpartition(":")[0]):
+            return steps
+        steps = [*steps, node.output[0]] if node.op_type in _MOVES else [node.output[0]]
+
+
+def _folded(index: GraphIndex, graph: Any, tensors: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Convolutions that lost their name to a fold, with the TF tensor at the end of what was folded into them.
+
+    The weights still carry the TF convolution's name. What follows it (bias, scale, shift, normalization) and is not a
+    node of the ONNX graph has become part of its weights.
+    """
+    convolutions = {op.name: op for op in graph.get_operations() if op.type in _CONVOLUTIONS}
+    for node in index.nodes:
+        if node.op_type not in ("Conv", "ConvTranspose") or node.output[0] in tensors or len(node.input) < 2:
+            continue
+        scope = node.input[1]
+        while scope and scope not in convolutions:
+            scope = scope.rpartition("/")[0]
+        if not scope:
+            continue
+        end = convolutions[scope].outputs[0]
+        while True:
+            readers = end.consumers()
+            if len(readers) != 1 or readers[0].outputs[0].name in index.producer:
+                break
+            op = readers[0]
+            if op.type in _TRANSPARENT or (op.type in _FOLDED and all(t is end or _constant(t) for t in op.inputs)):
+                end = op.outputs[0]
+            else:
+                break
+        yield node.output[0], str(end.name)
+
+
+def _constant(tensor: Any) -> bool:
+    """Whether a TF tensor depends on no placeholder."""
+    todo = [tensor.op]
+    seen: set[str] = set()
+    while todo:
+        op = todo.pop()
+        if op.type.startswith("Placeholder") or len(seen) > 64:
+            return False
+        if op.name not in seen:
+            seen.add(op.name)
+            todo += [t.op for t in op.inputs]
+    return True
 
 
 def _arguments(
@@ -134,7 +211,7 @@ def _arguments(
 
 def _maker(tensor: Any) -> Any:
     """The operation that computes a tensor, looking through Identity."""
-    while tensor.op.type in ("Identity", "StopGradient", "Snapshot"):
+    while tensor.op.type in _TRANSPARENT:
         tensor = tensor.op.inputs[0]
     return tensor.op
 
@@ -144,7 +221,7 @@ def _same_value(tensors: Mapping[str, Any], a: str, b: str) -> bool:
 
     def root(name: str) -> str:
         tensor = tensors[name]
-        while tensor.op.type in ("Identity", "StopGradient", "Snapshot"):
+        while tensor.op.type in _TRANSPARENT:
             tensor = tensor.op.inputs[0]
         return str(tensor.name)
 
@@ -172,21 +249,26 @@ def _origin(spec: TensorSpec | None, tensor: Any, channels_first: bool | None) -
         return None
     shape = tensor.shape.as_list()
     rank = len(shape)
-    ways = {False: tuple(range(rank))}
-    if rank in (3, 4, 5):
-        ways[True] = (0, rank - 1, *range(1, rank - 1))
-    fitting = [way for way, axes in ways.items() if _fits([shape[axis] for axis in axes], spec.shape)]
-    if channels_first is None:
+    straight = tuple(range(rank))
+    if channels_first is not None:
+        axes = (0, rank - 1, *range(1, rank - 1)) if channels_first and rank in (3, 4, 5) else straight
+        pairs = zip(_take(shape, axes), spec.shape, strict=True)
+        if not all(a is None or not isinstance(b, int) or a == b for a, b in pairs):
+            return None
+    elif rank > 5:
+        return None
+    else:
+        # Nothing but the shape tells, so that it must leave one way only: unknown dimensions match unknown ones alone.
+        ours = [d if isinstance(d, int) else None for d in spec.shape]
+        fitting = [axes for axes in permutations(straight) if _take(shape, axes) == ours]
         if len(fitting) != 1:
             return None
-        channels_first = fitting[0]
-    if channels_first not in fitting:
-        return None
-    return Origin(str(tensor.name), ways[True] if channels_first else ())
+        axes = fitting[0]
+    return Origin(str(tensor.name), () if axes == straight else axes)
 
 
-def _fits(known: list[int | None], shape: tuple[int | str | None, ...]) -> bool:
-    return all(a is None or not isinstance(b, int) or a == b for a, b in zip(known, shape, strict=True))
+def _take(shape: list[int | None], axes: tuple[int, ...]) -> list[int | None]:
+    return [shape[axis] for axis in axes]
 
 
 def _layouts(index: GraphIndex, tensors: Mapping[str, Any]) -> dict[str, bool]:
@@ -194,6 +276,8 @@ def _layouts(index: GraphIndex, tensors: Mapping[str, Any]) -> dict[str, bool]:
 
     Meaningful for tensors of rank 3 to 5; the others have one layout.
     """
+    if not _rearranged(index, tensors):
+        return dict.fromkeys([*index.inputs, *index.producer], False)
     known = dict.fromkeys(index.inputs, False)
     native = any(
         op.type != "Const" and _data_format(op).startswith("NC") for op in {t.op for t in tensors.values()}
@@ -204,6 +288,33 @@ def _layouts(index: GraphIndex, tensors: Mapping[str, Any]) -> dict[str, bool]:
         if layout is not None:
             known.update(dict.fromkeys((name for name in node.output if name), layout))
     return known
+
+
+def _rearranged(index: GraphIndex, tensors: Mapping[str, Any]) -> bool:
+    """Whether tf2onnx has any reason to hold a tensor in another layout: an operator with a data format, a recurrent
+    one (time comes first in ONNX), or a Transpose of the program that it takes for a change of layout."""
+    if any(node.op_type in ("LSTM", "GRU", "RNN", "Scan", "Loop") for node in index.nodes):
+        return True
+    for op in {t.op for t in tensors.values()}:
+        if _data_format(op):
+            return True
+        if op.type == "Transpose":
+            axes = _static(op.inputs[1])
+            if axes is None:
+                return True
+            last = len(axes) - 1
+            if len(axes) > 2 and list(axes) in ([0, last, *range(1, last)], [0, *range(2, last + 1), 1]):
+                return True
+    return False
+
+
+def _static(tensor: Any) -> Any:
+    """The value of a TF constant; None if it is computed."""
+    if tensor.op.type != "Const":
+        return None
+    from tensorflow import make_ndarray
+
+    return make_ndarray(tensor.op.get_attr("value"))
 
 
 def _data_format(op: Any) -> str:
@@ -221,6 +332,8 @@ def _layout(
     tensors: Mapping[str, Any],
 ) -> bool | None:
     specs = index.specs
+    if node.op_type in _AS_NAMED:
+        return False if node.output[0] in tensors else None
     if node.op_type in _CHANNELS_FIRST and node.domain in ("", "ai.onnx"):
         return transposed
     if node.op_type == "Transpose":
