@@ -8,7 +8,7 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,6 +18,7 @@ from .base import Feed, Runner, Session, SessionInfo, Workload, option
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
 
     from ..graph.model import Model
     from ..graph.specs import TensorSpec
@@ -32,6 +33,9 @@ _LEVELS = {
 }
 _SILENT = 4
 """ORT's "fatal": its errors arrive as exceptions, and need not be printed a second time."""
+
+_FOLDER = "session.model_external_initializers_file_folder_path"
+"""The session option that says where the external weights of a model in memory are."""
 
 # The distributions that install the import package `onnxruntime`; two of them overwrite each other's files.
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
@@ -397,25 +401,17 @@ def _build(runner: OnnxrtRunner, ort: Any, model: Model, inner: tuple[str, ...],
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()  # CUDA libraries that pip installed; it prints what it does not find
 
-    source: Any
-    if model.path is not None and not inner:
-        source, folder = os.fspath(model.path), None
-    else:
-        source, folder = _with_outputs(model, inner), model.folder
     keep_alive: list[Any] = []
     try:
-        options = _options(runner, ort, folder, probe)
         try:
-            session = _session(runner, ort, source, options)
+            if model.path is not None and not inner:
+                session = _session(runner, ort, os.fspath(model.path), _options(runner, ort, None, probe))
+            else:
+                session = _session(runner, ort, _with_outputs(model, inner), _options(runner, ort, model.folder, probe))
         except Exception as error:
-            # Weights outside the model's folder (links into a cache, older versions that look beside the program)
-            # are handed over as they are mapped from their files.
             if "xternal" not in str(error) or model.folder is None:
                 raise
-            options = _options(runner, ort, None, probe)
-            keep_alive = _map_weights(ort, model, options)
-            source = source if isinstance(source, bytes) else _with_outputs(model, inner)
-            session = _session(runner, ort, source, options)
+            session, keep_alive = _with_weights_elsewhere(runner, ort, model, inner, probe)
     except RunnerError:
         raise
     except Exception as error:
@@ -452,9 +448,7 @@ def _options(runner: OnnxrtRunner, ort: Any, folder: Any, probe: bool) -> Any:
     if probe:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if folder is not None:
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", os.fspath(folder) or os.curdir
-        )
+        options.add_session_config_entry(_FOLDER, os.fspath(folder) or os.curdir)
     for library in runner.custom_ops:
         if not os.path.isfile(library):
             raise RunnerError(f"{runner.name}: --ort-custom-ops {library}: no such file.")
@@ -472,16 +466,56 @@ def _session(runner: OnnxrtRunner, ort: Any, source: Any, options: Any) -> Any:
     return ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
 
 
-def _with_outputs(model: Model, inner: Sequence[str]) -> bytes:
-    """The model as bytes, with more outputs. ONNX Runtime infers their types."""
-    if not inner:
+def _with_outputs(model: Model, inner: Sequence[str], root: str | None = None) -> bytes:
+    """The model as bytes, with more outputs. ONNX Runtime infers their types.
+
+    Args:
+        model: The model.
+        inner: Names of inner tensors.
+        root: Writes the places of external weights relative to this folder, with links followed.
+    """
+    if not inner and root is None:
         return model.serialized()
     import onnx
 
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
+    for tensor in _external(proto.graph) if root is not None else ():
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = os.path.relpath(os.path.realpath(os.path.join(model.folder or "", entry.value)), root)
     return model.derive(proto).serialized()
+
+
+def _external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """The initializers that are stored outside, those of subgraphs included."""
+    from ..graph.index import subgraphs
+
+    yield from (tensor for tensor in graph.initializer if tensor.external_data)
+    for node in graph.node:
+        for body in subgraphs(node):
+            yield from _external(body)
+
+
+def _with_weights_elsewhere(
+    runner: OnnxrtRunner, ort: Any, model: Model, inner: tuple[str, ...], probe: bool
+) -> tuple[Any, list[Any]]:
+    """A session on a model whose weights are outside its folder, as links into the cache of a model hub are.
+
+    ONNX Runtime maps weights that lie under the folder it is told of: here, the root of the file system. Versions that
+    cannot be told are given the weights as arrays, and copy them.
+
+    Returns:
+        The session, and what has to live as long.
+    """
+    root = os.path.realpath(model.folder or os.curdir)
+    root = os.path.splitdrive(root)[0] + os.sep
+    with contextlib.suppress(Exception):  # whatever is wrong with the model itself is wrong below as well
+        return _session(runner, ort, _with_outputs(model, inner, root), _options(runner, ort, root, probe)), []
+    options = _options(runner, ort, None, probe)
+    keep_alive = _map_weights(ort, model, options)
+    return _session(runner, ort, _with_outputs(model, inner), options), keep_alive
 
 
 def _map_weights(ort: Any, model: Model, options: Any) -> list[Any]:

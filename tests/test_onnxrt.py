@@ -264,6 +264,62 @@ def test_weights_behind_links(chain, external, tmp_path):
             np.testing.assert_allclose(session.infer({"x": x}, fetch)["y"], expected(chain, x)["y"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("fetch", [["y"], ["mm", "y"]])
+def test_weights_for_versions_that_cannot_be_told_where_they_are(chain, external, monkeypatch, fetch):
+    """Before the session option existed, weights of a model in memory were looked for beside the program."""
+    model = load(external)
+    monkeypatch.chdir("/")
+    monkeypatch.setattr(onnxrt, "_FOLDER", "session.no_such_option")
+    x = np.ones((2, 4), "f")
+    with OnnxrtRunner().open(model.derive(model.proto)) as session:
+        np.testing.assert_allclose(session.infer({"x": x}, fetch)["y"], expected(chain, x)["y"], rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("linked", [False, True])
+def test_weights_of_more_than_2_gib_stay_on_disk(tmp_path, linked):
+    """Three tables of 0.8 GB, of which a few rows are read: the process itself grows by less than a tenth of one."""
+    rows, columns, count = 200_000, 1024, 3
+    size = rows * columns * 4
+    (tmp_path / "store").mkdir()
+    with (tmp_path / "store" / "w").open("wb") as file:
+        file.truncate(size * count)  # a sparse file: it takes no space
+        for i in range(count):
+            file.seek(size * i + 5 * columns * 4)
+            file.write(np.full(columns, i + 1, "f").tobytes())
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    (folder / "w").symlink_to(Path("..") / "store" / "w") if linked else (tmp_path / "store" / "w").rename(folder / "w")
+    tables = []
+    for i in range(count):
+        tensor = TensorProto(name=f"w{i}", data_type=1, dims=[rows, columns], data_location=TensorProto.EXTERNAL)
+        for key, value in (("location", "w"), ("offset", size * i), ("length", size)):
+            tensor.external_data.add(key=key, value=str(value))
+        tables.append(tensor)
+    nodes = [helper.make_node("Gather", [f"w{i}", "x"], [f"g{i}"]) for i in range(count)]
+    nodes.append(helper.make_node("Sum", [f"g{i}" for i in range(count)], ["y"]))
+    onnx.save(make(nodes, [info("x", 7, ["N"])], [info("y", 1, ["N", columns])], tables), folder / "m.onnx")
+
+    before = own_memory()
+    model = load(folder / "m.onnx")
+    with OnnxrtRunner(threads=1).open(model) as session:
+        result = session.infer({"x": np.array([5, 6])}, ["g1", "y"])
+    with OnnxrtRunner(threads=1).open(model.derive(model.proto)) as piece:
+        assert piece.infer({"x": np.array([5])})["y"][0, 0] == 6
+        assert own_memory() - before < size / 10
+    assert result["y"][:, 0].tolist() == [6, 0]
+    assert result["g1"][:, 0].tolist() == [2, 0]
+
+
+def own_memory() -> int:
+    """Bytes that this process holds and that are on no disk."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("needs Linux")
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
+
+
 # -- refusals -----------------------------------------------------------------------------------------------------
 
 
