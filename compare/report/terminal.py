@@ -123,11 +123,8 @@ def show(report: Report, to: Console | None = None, *, quiet: bool = False, verb
 def sentence(report: Report) -> Text:
     """The verdict in one sentence that names the data."""
     verdict = report.verdict
-    text = Text(f"{verdict}: ", style=_VERDICT_STYLE[verdict])
-    text.append(_finding(report), style="default")
-    if report.data.samples:
-        text.append(f", on {report.data.description}", style="default")
-    text.append(".", style="default")
+    on = f", on {report.data.description}" if report.data.samples else ""
+    text = Text.assemble((f"{verdict}: ", _VERDICT_STYLE[verdict]), f"{_finding(report)}{on}.")
     if report.data.samples and not report.data.representative:
         text.append(" Random inputs prove little about deployment: --data runs real ones.", style="dim")
     return text
@@ -242,9 +239,7 @@ def _table(report: Report, verbose: bool) -> Table:
 def _blocks(report: Report, to: Console) -> None:
     rows = _ordered(report)
     for output in rows[:_SHOWN_ROWS]:
-        line = Text(f"{output.verdict} ", style=_STYLE[output.verdict])
-        line.append(f"{output.tensor} ({output.candidate})", style="default")
-        to.print(line)
+        to.print(Text.assemble((f"{output.verdict} ", _STYLE[output.verdict]), f"{output.tensor} ({output.candidate})"))
         for name, cell in _cells(output).items():
             if cell != "-":
                 to.print(f"  {name}: {cell}", markup=False)
@@ -259,9 +254,7 @@ def _reasons(report: Report, to: Console) -> None:
         to.print()
     for output in rows[:_SHOWN_ROWS]:
         who = f"{output.candidate} " if len(report.candidates) > 1 else ""
-        line = Text(f"{who}{output.tensor}: ", style="bold")
-        line.append(output.reason or "", style="default")
-        to.print(line)
+        to.print(Text.assemble((f"{who}{output.tensor}: ", "bold"), output.reason or ""))
         if output.verdict in ("fail", "undecided") and output.metrics:
             worst = output.values.get("worst")
             for key, label in (("max_abs", "greatest |difference|"), ("max_rel", "greatest relative difference")):
@@ -325,9 +318,8 @@ def _layers(report: Report, to: Console, verbose: bool) -> None:
         to.print(f"no culprit among {len(report.layers):,} layers")
     for number, culprit in enumerate(report.culprits[:5], 1):
         share = "" if culprit.contribution is None else f", {culprit.contribution:.0%} of the error at the outputs"
-        line = Text(f"culprit {number}: ", style="bold red")
-        line.append(f"{culprit.node} ({culprit.op}) on {culprit.candidate}: {culprit.cause}{share}", style="default")
-        to.print(line)
+        found = f"{culprit.node} ({culprit.op}) on {culprit.candidate}: {culprit.cause}{share}"
+        to.print(Text.assemble((f"culprit {number}: ", "bold red"), found))
         to.print(f"  {culprit.evidence}", markup=False)
     if len(report.culprits) > 5:
         to.print(f"and {len(report.culprits) - 5} more culprits (--json has all)")
