@@ -28,12 +28,15 @@ def ask(case: Case, folder: Path) -> list[dict[str, Any]]:
     from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
 
     reference, candidate = case.write(folder)
-    runners: list[Any] = [OnnxrtRunner()]  # with two models and one runner, it runs both
-    if case.emulate is not None:
-        runners.append(EmulateRunner(format=case.emulate))
-    elif candidate is None:
-        runners.append(OnnxrtRunner(**case.runner))
-    comparator = Comparator(reference, runners, candidate_model=candidate, data_loader=case.feeds(), layers="guilty")
+    options: dict[str, Any] = {"data_loader": case.feeds(), "layers": "guilty"}
+    if candidate is None:
+        other = EmulateRunner(format=case.emulate) if case.emulate else OnnxrtRunner(**case.runner)
+        comparator = Comparator(reference, [OnnxrtRunner(), other], **options)
+    elif case.emulate:
+        runners = [OnnxrtRunner(model=reference), EmulateRunner(model=candidate, format=case.emulate)]
+        comparator = Comparator(None, runners, **options)
+    else:
+        comparator = Comparator(reference, [OnnxrtRunner()], candidate_model=candidate, **options)
     report = comparator.compare()
     failed = [f"{r.name}: {r.error}" for r in report.runners if r.error]
     if failed:

@@ -143,7 +143,7 @@ class Builder:
         gain: float = 2.0,
         transpose: bool = False,
     ) -> str:
-        """Conv or ConvTranspose, He initialization (std^2 = gain / fan-in), channels of unequal norm as trained ones."""
+        """Conv or ConvTranspose, He initialization (std^2 = gain / fan-in), channels of unequal norm as trained."""
         fan = self.values[x].shape[1] // group * kernel * kernel
         across = self.rng.lognormal(0.0, 0.25, (channels, 1, 1, 1))
         weight = self.rng.normal(0.0, np.sqrt(gain / fan), (channels, fan // kernel**2, kernel, kernel)) * across

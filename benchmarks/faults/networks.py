@@ -168,7 +168,7 @@ def attention(
     b: Builder, x: str, path: str, heads: int, *, mask: str | None, names: tuple[str, ...], late_scale: bool
 ) -> str:
     """Multi-head self-attention with separate square q, k, v and output weights."""
-    length, width = b.values[x].shape[1:]
+    width = b.values[x].shape[2]
     size = width // heads
     parts = []
     for name in names[:3]:
@@ -320,8 +320,8 @@ def unet() -> Network:
 
 
 def mixed() -> Network:
-    """What the others lack: pooling with padding, asymmetric padding, InstanceNormalization, GroupNormalization, dilation,
-    LeakyRelu, PRelu, cubic Resize, branches."""
+    """What the others lack: pooling with padding, asymmetric padding, InstanceNormalization, GroupNormalization,
+    dilation, LeakyRelu, PRelu, cubic Resize, branches."""
     samples = images(3, 64, "x")
     b, (x,) = start("mixed", 16, 8, samples)
 

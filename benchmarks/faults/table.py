@@ -104,20 +104,19 @@ def markdown(results: list[Result], dropped: dict[str, list[str]], seconds: floa
         "",
         f"<!-- Written by `python -m benchmarks.faults{f' --jobs {jobs}' if jobs > 1 else ''}`. Do not edit. -->",
         "",
-        "One known fault at one known node of a network, and the question who is to blame. A case counts as found if the",
-        "culprit is the node, or runs with it as one fused kernel; a cause is right if it is one of those that are honest",
-        f"for the fault. Every case runs {SAMPLES} samples. A fault is real: it changes its own output by at least "
-        f"{REAL:g}",
-        f"and the network's by at least {REACHED:g} (relative L2), measured without layerdiff.",
+        "One known fault at one known node of a network, and the question who is to blame. A case counts as found if",
+        "the culprit is the node, or runs with it as one fused kernel; a cause is right if it is one of those that are",
+        f"honest for the fault. Every case runs {SAMPLES} samples. A fault is real: it changes its own output by at",
+        f"least {REAL:g} and the network's by at least {REACHED:g} (relative L2), measured without layerdiff.",
         f"{sum(len(v) for v in dropped.values())} places where a fault would have changed nothing were left out"
         + (": " + ", ".join(f"{k} {len(v)}" for k, v in sorted(dropped.items())) if dropped else "")
         + ".",
         "",
-        "*Polygraphy* is the node of the first tensor, in the order of the graph, that fails its default comparison with",
-        "every tensor marked as an output. Kinds that end in `_fp16` run one file, the candidate in emulated FP16.",
+        "*Polygraphy* is the node of the first tensor, in the order of the graph, that fails its default comparison",
+        "with every tensor marked as an output. Where only one file runs, the candidate is emulated FP16.",
         "",
-        f"{n} cases and {len(pairs)} clean pairs in {seconds:.0f} s, {jobs} process{'es' if jobs > 1 else ''}, baselines "
-        f"included. {versions}, Python {platform.python_version()}.",
+        f"{n} cases and {len(pairs)} clean pairs in {seconds:.0f} s, {jobs} process{'es' if jobs > 1 else ''}, "
+        f"baselines included. {versions}, Python {platform.python_version()}.",
         "",
         "| | bar | measured | Polygraphy | first relative L2 error above a threshold |",
         "|---|---|---|---|---|",
