@@ -69,7 +69,7 @@ class Request:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}.")
+        raise UsageError(f"{message.removeprefix('argument ')}.")
 
 
 class _Help(argparse.HelpFormatter):
@@ -191,7 +191,7 @@ def _parser(classes: Mapping[str, type[Runner]]) -> _Parser:
         _add_options(parser, cls, classes)
 
     group = parser.add_argument_group("report")
-    group.add_argument("--json", metavar="PATH", help="write the whole report")
+    group.add_argument("--json", metavar="PATH", help="write the whole report; -: to standard output")
     group.add_argument(
         "--save-worst", metavar="DIR", help="save the worst sample of each candidate as .npz, for --data"
     )

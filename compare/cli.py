@@ -68,11 +68,13 @@ def _run(request: Request) -> int:
         from .report import json
 
         json.write(report, request.json)
-    terminal.show(report, quiet=request.quiet, verbose=request.verbose)
+    # With the JSON on standard output, what people read goes beside it.
+    to = terminal.console(sys.stderr if request.json == "-" else sys.stdout)
+    terminal.show(report, to, quiet=request.quiet, verbose=request.verbose)
     if request.quiet:
         for runner in report.runners:
             if runner.error:
-                print(f"compare: {runner.name}: {runner.error}", file=sys.stderr)
+                print(f"compare: {terminal.failure(runner)}", file=sys.stderr)
     return report.exit_status
 
 

@@ -484,6 +484,13 @@ def test_json_holds_the_contract(run, onnx_file, tmp_path):
     assert [p for p in tmp_path.iterdir() if "partial" in p.name] == []
 
 
+def test_json_on_standard_output_stands_alone(run, onnx_file):
+    status, out, err = run(onnx_file(RELU), "--onnxrt", "--onnxrt", "--json", "-")
+    assert status == 0
+    assert json.loads(out)["verdict"] == "pass"
+    assert "pass: onnxrt#2 agrees" in err
+
+
 def test_json_of_identical_tensors_has_no_signal_to_noise_ratio(run, onnx_file, tmp_path):
     run(onnx_file(RELU), "--onnxrt", "--onnxrt", "--json", tmp_path / "r.json", "-q")
     (output,) = json.loads((tmp_path / "r.json").read_text())["outputs"]

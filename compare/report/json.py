@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -58,13 +59,16 @@ def to_json(report: Report) -> dict[str, Any]:
 
 
 def write(report: Report, path: str | os.PathLike[str]) -> None:
-    """Writes the report to ``path``, whole or not at all.
+    """Writes the report to ``path``, whole or not at all; ``-`` is standard output.
 
     Raises:
         UsageError: The file cannot be written.
     """
     target = Path(path)
     text = json.dumps(to_json(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    if os.fspath(path) == "-":
+        sys.stdout.write(text)
+        return
     if not target.exists() or target.is_file():
         partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
         try:

@@ -113,11 +113,17 @@ def show(report: Report, to: Console | None = None, *, quiet: bool = False, verb
         to.print(f"warning: {warning}", markup=False, style="yellow")
     for runner in report.runners:
         if runner.error:
-            to.print(f"error: {runner.name}: {runner.error}", markup=False, style="red")
+            to.print(f"error: {failure(runner)}", markup=False, style="red")
     for path in report.saved:
         to.print(f"saved: {path} (run it again with --data)", markup=False, soft_wrap=True)
     to.print()
     to.print(sentence(report))
+
+
+def failure(runner: RunnerResult) -> str:
+    """Why a runner failed, with its name once."""
+    error = runner.error or ""
+    return error if error.startswith(runner.name) else f"{runner.name}: {error}"
 
 
 def sentence(report: Report) -> Text:
