@@ -646,6 +646,9 @@ class _Matcher:
                 continue
             if n not in self.r.canon or m not in self.c.canon:
                 continue
+            if self.r.fine.nodes[n][0] == self.c.fine.nodes[m][0] and self._fits(n, m):
+                progress = self._accept(n, m) or progress  # the same operator makes the same tensor
+                continue
             left = [i for _, i in self.r.fine.nodes[n][1]]
             right = [i for _, i in self.c.fine.nodes[m][1]]
             if len(left) == len(right) and left and all(any(self._paired(a, b) for b in right) for a in left):
@@ -863,6 +866,8 @@ class _Matcher:
             if region.fold or not region.outputs:
                 continue
             if region.nodes and region.candidate_nodes:
+                if self._same_scaling(region):
+                    continue
                 main = max(region.nodes, key=lambda p: (self.r.canon[p].family in HEAVY, p))
                 texts = [
                     ", ".join(s.index.nodes[p].op_type for p in part[:8]) + (", ..." if len(part) > 8 else "")
@@ -882,6 +887,15 @@ class _Matcher:
                 detail = f"{text} in the candidate alone"
                 found.append(Difference(self.r.index.producer.get(out[0], -1), nodes[-1], "op", "", detail))
         return found
+
+    def _same_scaling(self, region: Region) -> bool:
+        """Whether both sides are scalings and shifts of each channel, and the same ones up to rounding."""
+        maps = []
+        for side, nodes in ((self.r, region.nodes), (self.c, region.candidate_nodes)):
+            if any(side.canon[p].op not in AFFINE_TAILS or len(side.canon[p].data) != 1 for p in nodes):
+                return False
+            maps.append(affine(side.index, nodes, side.canon))
+        return None not in maps and _distance(*maps) < 1e-5
 
     def _shape_arithmetic(self, nodes: dict[int, int], tensors: dict[str, str]) -> None:
         """Follows what matched nodes read besides data (shapes, computed constants) as far as operators agree."""

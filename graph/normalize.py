@@ -398,10 +398,17 @@ def affine(
     Args:
         index: The graph.
         nodes: Conv, ConvTranspose, Gemm or MatMul with constant weights, then any of BatchNormalization, Mul, Add, Sub,
-            Div with a constant for each channel.
+            Div with a constant for each channel; or the latter alone, over axis 1.
         view: The nodes in canonical writing.
     """
     main = view[nodes[0]]
+    if main.op in AFFINE_TAILS:
+        sizes = [
+            int(v.size) for p in nodes for w in view[p].weights.values() if (v := constant_value(index, w)) is not None
+        ]
+        ones = np.ones((max(sizes, default=1), 1))
+        zeros = np.zeros(len(ones))
+        return _scaled(index, nodes, view, Affine(ones, zeros, zeros), 1) if ones.size <= limit else None
     if main.op not in AFFINE_MAINS:
         return None
     slot = {"Conv": "w", "ConvTranspose": "w"}.get(main.op, "b")
@@ -436,8 +443,16 @@ def affine(
         if vector is None:
             return None
         b = b + vector * float(main.settings.get("beta", 1.0) if main.op == "Gemm" else 1.0)
-    size = np.abs(b)
-    for position in nodes[1:]:
+    return _scaled(index, nodes[1:], view, Affine(w, b, np.abs(b)), channel_axis)
+
+
+def _scaled(
+    index: GraphIndex, nodes: Sequence[int], view: Mapping[int, Canonical], start: Affine, channel_axis: int
+) -> Affine | None:
+    """``start``, then scalings and shifts."""
+    w, b, size = start.weight, start.bias, start.scale
+    channels = len(b)
+    for position in nodes:
         step = view[position]
         if step.op == "BatchNormalization":
             values = {}
