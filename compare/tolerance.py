@@ -43,6 +43,8 @@ DECIDABLE = 0.25
 """Largest t that still tells a right output from a wrong one."""
 FACTOR = 4.0
 """The 4 in the formula of t."""
+CHAIN = 512
+"""Most terms that count in one sum: longer ones are made of parts, whose errors do not add up like those of a chain."""
 TRAILING = 1 << 16
 """Most elements of the trailing axes whose scale is kept ready."""
 
@@ -340,7 +342,7 @@ class Depth(int):
     """The number of layers that round on the longest path to a tensor.
 
     Attributes:
-        terms: The greatest number of products that are summed along a path to it.
+        terms: The greatest number of terms, at most `CHAIN` of each sum, that are summed along a path to it.
     """
 
     terms: float
@@ -393,7 +395,7 @@ def _adds(index: GraphIndex, position: int) -> Depth:
     if not layers:
         return Depth()
     terms = _terms(index.nodes[position], lambda name: _shape(index, name))
-    return Depth(layers, terms if terms > 1 else 0)
+    return Depth(layers, min(terms, CHAIN) if terms > 1 else 0)
 
 
 def _shape(index: GraphIndex, name: str) -> tuple[int, ...] | None:

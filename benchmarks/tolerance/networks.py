@@ -67,8 +67,8 @@ def networks(light: bool = True) -> Iterator[Network]:
                 build(proto)
                 yield Network(f"{name} + {head}", proto, made.samples(77, SAMPLES))
     batch = network("resnet")
-    stacked = [np.concatenate([f["input"] for f in batch.samples(78 + i, 64)]) for i in range(1)]
-    yield Network("resnet, batch 64", batch.proto, [{"input": x} for x in stacked])
+    stacked = np.concatenate([f["input"] for f in batch.samples(78, 64)])
+    yield Network("resnet, batch 64", batch.proto, [{"input": stacked}])
     for name in LIGHT if light else ():
         yield light_network(name)
 
@@ -188,7 +188,7 @@ def _draw(proto: onnx.ModelProto, rng: np.random.Generator) -> None:
             fan = int(np.prod(shape[1:])) if node.op_type == "Conv" else shape[1]
             roles[sources[1]] = rng.standard_normal(shape) * np.sqrt(2 / fan)
         elif node.op_type == "BatchNormalization":
-            for source, low, high in zip(sources[1:], (0.7, -0.1, -0.1, 0.7), (1.3, 0.1, 0.1, 1.3), strict=True):
+            for source, low, high in zip(sources[1:], (0.5, -0.1, -0.1, 0.8), (0.9, 0.1, 0.1, 1.2), strict=True):
                 roles[source] = rng.uniform(low, high, shape_of[source])
         elif node.op_type == "Mul":
             roles = {s: rng.uniform(0.7, 1.3, shape_of[s]) for s in sources if s in shape_of}

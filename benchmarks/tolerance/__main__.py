@@ -1,0 +1,190 @@
+"""Measures the automatic tolerance on healthy and on broken networks: ``python -m benchmarks.tolerance``.
+
+``--quick`` leaves out the onnx package's networks (a minute instead of ten). The tables go into docs/tolerance.md,
+between the two marks there; ``--dry`` prints them instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from layerdiff import EmulateRunner, LayerdiffError, Model
+from layerdiff.compare.statistics import Statistics
+from layerdiff.compare.tolerance import Depth, Tolerance, automatic, depths
+from layerdiff.graph.formats import BF16, FP16, FP32, TF32, NumberFormat
+from layerdiff.graph.index import GraphIndex
+
+from .faults import KINDS, faults
+from .networks import Network, networks, run
+
+DOC = Path(__file__).resolve().parents[2] / "docs" / "tolerance.md"
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+EMULATED = (TF32, FP16, BF16)
+DROWNED = 3.0
+"""A fault that changes an output by less than this many times what a second FP32 run does is none to be found."""
+
+Outputs = list[dict[str, np.ndarray]]
+
+
+@dataclass
+class Healthy:
+    """One output of a healthy network."""
+
+    network: str
+    output: str
+    shape: tuple[int, ...]
+    depth: Depth
+    uses: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Tally:
+    """What became of the faults of one kind."""
+
+    planted: int = 0
+    broken: dict[str, int] = field(default_factory=dict)
+    drowned: int = 0
+    least: float = math.inf
+
+
+def use(reference: Outputs, candidate: Outputs, name: str, tolerance: Tolerance) -> float:
+    """The greatest share of the tolerance that an element of an output uses."""
+    statistics = Statistics(full=False)
+    for sample, (r, c) in enumerate(zip(reference, candidate, strict=True)):
+        statistics.update(r[name], c[name], tolerance.allowed(r[name]), sample)
+    return math.inf if statistics.shape_mismatch or statistics.use is None else statistics.use
+
+
+def show(value: float, tolerance: Tolerance) -> str:
+    """A share, or why there is none."""
+    return f"{value:.2f}" if tolerance.decidable else f"undecided (t = {tolerance.t:.2f}, used {value:.2f})"
+
+
+def healthy(network: Network, index: GraphIndex, deep: dict[str, Depth], reference: Outputs) -> list[Healthy]:
+    """What each output of a healthy network uses, format by format."""
+    rows = {n: Healthy(network.name, n, v.shape, deep.get(n, Depth())) for n, v in reference[0].items()}
+    for fmt in (FP32, *EMULATED):
+        try:
+            candidate = run(network.proto, network.feeds, optimize=True) if fmt is FP32 else emulate(network, fmt)
+        except LayerdiffError as error:
+            print(f"  {fmt}: {str(error).splitlines()[0][:150]}", file=sys.stderr)
+            for row in rows.values():
+                row.uses[fmt.name] = "not run"
+            continue
+        for name, row in rows.items():
+            tolerance = automatic(index, name, [FP32, fmt], reference[0][name].dtype, depths=deep)
+            row.uses[fmt.name] = show(use(reference, candidate, name, tolerance), tolerance)
+    return list(rows.values())
+
+
+def emulate(network: Network, fmt: NumberFormat) -> Outputs:
+    """The network in another format."""
+    with EmulateRunner(format=fmt.name).open(Model(network.proto)) as session:
+        return [session.infer(feed) for feed in network.feeds]
+
+
+def broken(
+    network: Network, index: GraphIndex, deep: dict[str, Depth], reference: Outputs, found: dict[str, Tally]
+) -> None:
+    """Plants every fault, judges the outputs of the first sample as those of an FP32, FP16 and BF16 runtime."""
+    feeds, reference = network.feeds[:1], reference[:1]
+    rules = {
+        fmt: {n: automatic(index, n, [FP32, fmt], v.dtype, depths=deep) for n, v in reference[0].items()}
+        for fmt in (FP32, FP16, BF16)
+    }
+    noise = run(network.proto, feeds, optimize=True)
+    for fault in faults(network.proto):
+        tally = found[fault.kind]
+        try:
+            changed = run(fault.proto, feeds)
+            candidate = run(fault.proto, feeds, optimize=True)
+        except Exception as error:  # the fault made a graph that ONNX Runtime refuses: no case
+            print(f"  {fault.kind} at {fault.node}: {str(error).splitlines()[0][:120]}", file=sys.stderr)
+            continue
+        most = {fmt: max(use(reference, candidate, n, rule) for n, rule in of.items()) for fmt, of in rules.items()}
+        effect = max(use(reference, changed, n, rule) for n, rule in rules[FP32].items())
+        rounding = max(use(reference, noise, n, rule) for n, rule in rules[FP32].items())
+        if effect <= DROWNED * rounding:
+            tally.drowned += 1
+            continue
+        tally.planted += 1
+        tally.least = min(tally.least, most[FP32])
+        for fmt, value in most.items():
+            tally.broken[fmt.name] = tally.broken.get(fmt.name, 0) + (value > 1)
+        if most[FP32] <= 1:
+            print(f"  passes: {fault.kind} at {fault.node}: uses {most[FP32]:.2f}", file=sys.stderr)
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def measure(quick: bool) -> str:
+    """Both tables."""
+    rows: list[Healthy] = []
+    found = {kind: Tally() for kind in KINDS}
+    for network in networks(light=not quick):
+        began = time.perf_counter()
+        index = GraphIndex(network.proto)
+        deep = depths(index)
+        reference = run(network.proto, network.feeds)
+        rows += healthy(network, index, deep, reference)
+        broken(network, index, deep, reference, found)
+        print(f"{network.name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    formats = [f.name for f in (FP32, *EMULATED)]
+    first = table(
+        ["network", "output", "shape", "depth", "terms", *(f.upper() for f in formats)],
+        [
+            [r.network, f"`{r.output}`", "x".join(map(str, r.shape)), str(int(r.depth)), f"{r.depth.terms:.0f}"]
+            + [r.uses[f] for f in formats]
+            for r in rows
+        ],
+    )
+    second = table(
+        ["fault", "planted", "break FP32", "least use in FP32", "break FP16", "break BF16", "drowned"],
+        [
+            [kind, str(t.planted), *([str(t.broken.get("fp32", 0)), f"{t.least:.3g}"] if t.planted else ["0", "-"])]
+            + [str(t.broken.get(f, 0)) for f in ("fp16", "bf16")]
+            + [str(t.drowned)]
+            for kind, t in found.items()
+        ],
+    )
+    planted, caught = (
+        sum(x) for x in zip(*((t.planted, t.broken.get("fp32", 0)) for t in found.values()), strict=True)
+    )
+    drowned = sum(t.drowned for t in found.values())
+    return f"""Healthy networks: the greatest share of the tolerance that an element uses (1 is the limit).
+
+{first}
+
+Planted faults: {caught} of {planted} break the FP32 tolerance. {drowned} more changed the outputs by less than
+{DROWNED:.0f} times what a second FP32 run does (*drowned*: a scale in front of a normalization, a bias of 1e-7, a dead
+channel), and are no cases.
+
+{second}"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="without the onnx package's networks")
+    parser.add_argument("--dry", action="store_true", help="print the tables, leave docs/tolerance.md alone")
+    options = parser.parse_args()
+    text = measure(options.quick)
+    if options.dry:
+        print(text)
+        return
+    before, rest = DOC.read_text(encoding="utf-8").split(BEGIN)
+    DOC.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    print(f"written into {DOC}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
