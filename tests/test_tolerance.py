@@ -1,0 +1,294 @@
+"""What is allowed: NumPy's sum for the user's tolerance, t (|r| + scale) for the automatic one."""
+
+import itertools
+import math
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from layerdiff.compare import tolerance
+from layerdiff.compare.statistics import Statistics
+from layerdiff.compare.tolerance import EXACT, SLICE, Scale, Tolerance, automatic, depth, depths, rule, user
+from layerdiff.graph.errors import UsageError
+from layerdiff.graph.formats import BF16, E4M3, E5M2, FP16, FP32, FP64, INT8, TF32
+from layerdiff.graph.fusion import fused_groups
+from layerdiff.graph.index import GraphIndex
+from onnx import helper, numpy_helper, parser
+
+F32 = np.dtype(np.float32)
+RNG = np.random.default_rng(0)
+
+
+def index_of(text, **constants):
+    model = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g {text}')
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items())
+    onnx.checker.check_model(model)
+    return GraphIndex(model)
+
+
+# -- the user's -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rtol", "atol"), [(0, 0), (1e-3, 0), (0, 1e-3), (1e-2, 1e-5), (0.5, 2)])
+def test_the_users_tolerance_is_numpys_sum(rtol, atol):
+    """Tolerances add up: what numpy.allclose accepts passes."""
+    reference = RNG.standard_normal(4000)
+    candidate = reference + RNG.standard_normal(4000) * (atol + rtol * np.abs(reference))
+    expected = int((~np.isclose(candidate, reference, rtol, atol)).sum())
+    for full in (True, False):
+        assert Statistics(full).update(reference, candidate, user(rtol, atol).allowed(reference)).mismatched == expected
+
+
+def test_abs_or_rel_alone_would_fail_what_the_sum_passes():
+    reference = np.array([1.0])
+    candidate = np.array([1.0015])
+    assert Statistics().update(reference, candidate, user(1e-3, 1e-3).allowed(reference)).agree
+    assert not Statistics().update(reference, candidate, user(1e-3, 0).allowed(reference)).agree
+    assert not Statistics().update(reference, candidate, user(0, 1e-3).allowed(reference)).agree
+
+
+def test_both_numbers_or_neither():
+    assert user(None, None) is None
+    for pair in ((1e-3, None), (None, 1e-3), (-1, 0), (0, math.nan)):
+        with pytest.raises(UsageError):
+            user(*pair)
+
+
+# -- t ----------------------------------------------------------------------------------------------------------
+
+# formats in play, dtype of the output, depth, terms, t
+T = [
+    ([FP32, FP32], "float32", 100, 0, 40 * 2.0**-24),
+    ([FP32, FP16], "float32", 100, 0, 40 * 2.0**-11),
+    ([FP16, FP32], "float32", 100, 0, 40 * 2.0**-11),
+    ([FP32, TF32], "float32", 100, 0, 40 * 2.0**-11),
+    ([FP32, BF16], "float32", 100, 0, 40 * 2.0**-8),
+    ([FP32, FP32], "float32", 100, 2 * 96 * 100, 40 * math.sqrt(97) * 2.0**-24),
+    ([FP64, FP64], "float64", 100, 0, 40 * 2.0**-53),
+    ([FP32, FP64], "float64", 100, 0, 40 * 2.0**-24),
+    ([FP32, FP32], "float32", 1, 0, 8 * 2.0**-24),
+    ([FP32, FP32], "float16", 1, 0, 8 * 2.0**-11),
+    ([FP32, FP32], "bfloat16", 1, 0, 8 * 2.0**-8),
+    ([FP32], "complex64", 100, 0, 40 * 2.0**-24),
+]
+
+
+@pytest.mark.parametrize(("formats", "dtype", "layers", "terms", "t"), T)
+def test_t(formats, dtype, layers, terms, t):
+    made = rule(formats, np.dtype(getattr(ml_dtypes, dtype, None) or dtype), layers, terms)
+    assert made.t == pytest.approx(t)
+    assert made.decidable
+
+
+@pytest.mark.parametrize(
+    ("formats", "layers"), [([FP32, INT8], 3), ([FP32, E4M3], 1), ([FP32, E5M2], 1), ([FP32, BF16], 300)]
+)
+def test_what_the_arithmetic_cannot_decide(formats, layers):
+    made = rule(formats, F32, layers)
+    assert not made.decidable
+    assert made.reason
+
+
+def test_a_float8_output_is_undecided():
+    assert not rule([FP32], np.dtype(ml_dtypes.float8_e4m3fn), 1).decidable
+
+
+# -- depth ------------------------------------------------------------------------------------------------------
+
+W = np.ones((4, 4), np.float32)
+DEPTHS = {
+    "moves do not round": ("t = Transpose(x) r = Relu(t) y = Reshape(r, shape)", 0, 0),
+    "a chain": ("a = MatMul(x, w) b = Relu(a) c = MatMul(b, w) y = Exp(c)", 3, 8),
+    "the longest path": ("a = MatMul(x, w) b = MatMul(a, w) y = Add(x, b)", 3, 8),
+    "constants are free": ("v = Add(w, w) u = Mul(v, v) y = MatMul(x, u)", 1, 4),
+    "integers are free": ("s = Cast<to=7>(x) i = Add(s, s) f = Cast<to=1>(i) y = MatMul(f, w)", 1, 4),
+}
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_depth(name):
+    nodes, layers, terms = DEPTHS[name]
+    index = index_of(f"(float[4,4] x) => (float[4,4] y) {{ {nodes} }}", w=W, shape=np.array([4, 4]))
+    found = depth(index, "y")
+    assert (found, found.terms) == (layers, terms)
+
+
+def test_fused_groups_round_once():
+    nodes = "a = MatMul(x, w) b = Add(a, v) c = Relu(b) d = MatMul(c, w) e = Add(d, v) f = Add(e, c) y = Relu(f)"
+    index = index_of(f"(float[4,4] x) => (float[4,4] y) {{ {nodes} }}", w=W, v=np.ones(4, np.float32))
+    assert depth(index, "y") == 5
+    assert depth(index, "y", fused_groups(index)) == 2
+    assert depth(index, "nothing") == 0
+
+
+def test_a_recurrent_layer_rounds_at_every_step():
+    node = helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=3)
+    infos = [helper.make_tensor_value_info("x", 1, [17, 1, 5])]
+    weights = {"w": np.ones((1, 12, 5), np.float32), "r": np.ones((1, 12, 3), np.float32)}
+    graph = helper.make_graph([node], "g", infos, [helper.make_tensor_value_info("y", 1, None)])
+    graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in weights.items())
+    assert depth(GraphIndex(helper.make_model(graph)), "y") == 17
+
+
+def test_a_loop_counts_its_body_for_every_trip():
+    body = parser.parse_graph(
+        "body (int64 i, bool go, float[4] s) => (bool more, float[4] t) { more = Identity(go) u = Exp(s) t = Sin(u) }"
+    )
+    node = helper.make_node("Loop", ["trips", "", "x"], ["y"], body=body)
+    infos = [helper.make_tensor_value_info("x", 1, [4])]
+    graph = helper.make_graph([node], "g", infos, [helper.make_tensor_value_info("y", 1, [4])])
+    graph.initializer.append(numpy_helper.from_array(np.array(5), "trips"))
+    assert depth(GraphIndex(helper.make_model(graph)), "y") == 10
+
+
+def test_automatic_takes_depth_and_dtype_from_the_graph():
+    index = index_of("(float[4,4] x) => (float[4,4] y, int64[4] k) { y = MatMul(x, w) k = ArgMax<keepdims=0>(y) }", w=W)
+    made = automatic(index, "y", [FP32, FP16])
+    assert (made.depth, made.terms, made.format, made.source) == (1, 4, "fp16", "auto")
+    assert automatic(index, "y", [FP32, FP16], F32, depths=depths(index)) == made
+    assert automatic(index, "k", [FP32, FP16]) is EXACT
+
+
+# -- scale ------------------------------------------------------------------------------------------------------
+
+
+def plain_scale(x):
+    """The definition, element by element."""
+    x = np.asarray(x, np.complex128 if np.iscomplexobj(x) else np.float64)
+    finite = np.isfinite(x)
+
+    def rms(part, fits):
+        values = np.abs(part[fits])
+        return math.sqrt((values**2).mean()) if values.size else math.nan
+
+    whole = rms(x, finite) if finite.any() else 0.0
+    result = np.full(x.shape, whole)
+    for place in np.ndindex(x.shape):
+        slices = [tuple(place[a] if a == axis else slice(None) for a in range(x.ndim)) for axis in range(x.ndim)]
+        if x.ndim > 2:
+            slices.append((*place[:-1], slice(None)))
+        for s in slices:
+            part, fits = np.atleast_1d(x[s]), np.atleast_1d(finite[s])
+            if part.size >= SLICE and fits.sum() >= SLICE:
+                size = rms(part, fits)
+                if 0 < size < whole:
+                    size *= 1 + math.log(whole / size)
+                result[place] = min(result[place], size)
+    return result
+
+
+SHAPES = [(), (5,), (64,), (100,), (3, 70), (70, 3), (2, 3, 70), (2, 70, 3), (2, 3, 8, 9), (1, 1, 80), (80, 1, 1)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64, ml_dtypes.bfloat16])
+def test_scale_is_its_definition(shape, dtype):
+    x = RNG.standard_normal(shape) * np.exp(2 * RNG.standard_normal(shape[-1:] or ()))
+    x = np.asarray(x).astype(dtype)
+    wide = x.astype(np.complex128 if dtype is np.complex64 else np.float64)
+    assert Scale(x).block(0, x.size) == pytest.approx(plain_scale(wide).reshape(-1), rel=1e-9)
+
+
+def test_values_that_are_not_finite_are_left_out():
+    x = RNG.standard_normal((4, 80)).astype(np.float32)
+    x[1, 3], x[2, 5], x[3] = np.nan, np.inf, np.nan
+    assert Scale(x).block(0, x.size) == pytest.approx(plain_scale(x).reshape(-1), rel=1e-9)
+    assert Scale(np.full(5, np.nan)).smallest == 0
+
+
+@pytest.mark.parametrize("trailing", [1, 10, 80, 1 << 16])
+def test_blocks_are_pieces_of_the_whole(trailing, monkeypatch):
+    monkeypatch.setattr(tolerance, "TRAILING", trailing)
+    x = RNG.standard_normal((3, 5, 80)).astype(np.float32) * np.arange(1, 81, dtype=np.float32)
+    expected = plain_scale(x).reshape(-1)
+    scale = Scale(x)
+    for start, stop in itertools.pairwise([0, 1, 79, 80, 81, 399, 640, 1200]):
+        assert scale.block(start, stop) == pytest.approx(expected[start:stop], rel=1e-9)
+    assert scale.smallest == pytest.approx(expected.min())
+
+
+def test_large_tensors_are_read_in_pieces():
+    x = RNG.standard_normal((9, 300, 200)).astype(np.float32)
+    x[4] *= 1e-3
+    squares = x.astype(np.float64) ** 2
+    whole = math.sqrt(squares.mean())
+    small = math.sqrt(squares[4].mean())
+    assert Scale(x).block(4 * 60000, 5 * 60000).max() <= small * (1 + math.log(whole / small)) * (1 + 1e-9)
+
+
+# -- verdicts ---------------------------------------------------------------------------------------------------
+
+
+def agrees(reference, candidate, made):
+    answers = {Statistics(f).update(reference, candidate, made.allowed(reference)).agree for f in (True, False)}
+    assert len(answers) == 1
+    return answers.pop()
+
+
+@pytest.mark.parametrize("number_format", [FP32, FP16, BF16])
+@pytest.mark.parametrize("last", [True, False])
+def test_boxes_do_not_excuse_scores_that_became_zero(number_format, last):
+    reference = np.concatenate([RNG.uniform(100, 600, (1, 500, 4)), RNG.beta(0.3, 3, (1, 500, 80))], -1)
+    reference = np.ascontiguousarray(reference if last else reference.transpose(0, 2, 1), F32)
+    candidate = reference.copy()
+    candidate[(..., slice(4, None)) if last else (slice(None), slice(4, None))] = 0
+    made = rule([FP32, number_format], F32, 60)
+    assert not agrees(reference, candidate, made)
+    noisy = reference * (1 + 0.5 * made.t * RNG.uniform(-1, 1, reference.shape))
+    assert agrees(reference, noisy.astype(np.float32), made)
+
+
+FAULTS = {
+    "three times too large": lambda x: 3 * x,
+    "0.5 % garbage": lambda x: np.where(np.arange(x.size).reshape(x.shape) % 200 == 7, 5, x),
+    "40 % garbage": lambda x: np.where(np.arange(x.size).reshape(x.shape) % 5 < 2, 5, x),
+    "one element": lambda x: np.where(np.arange(x.size).reshape(x.shape) == 777, x + 1, x),
+    "one sample zero": lambda x: x * (np.arange(len(x)) != 2)[:, None],
+    "one channel zero": lambda x: x * (np.arange(x.shape[1]) != 2),
+    "shifted": lambda x: np.roll(x, 1, 1),
+    "1 % too large": lambda x: 1.01 * x,
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults_that_means_and_quantiles_pass(name):
+    """A median passes 40 % garbage, a 0.99 quantile 0.5 %, a cosine any scale."""
+    reference = RNG.standard_normal((8, 500)).astype(np.float32)
+    candidate = FAULTS[name](reference).astype(np.float32)
+    assert not agrees(reference, candidate, rule([FP32, FP32], F32, 100, 40_000))
+
+
+def test_every_element_counts_whatever_the_others_are():
+    """Beyond t (|r| + scale) there is no pass, on whichever side of it the rest is."""
+    made = rule([FP32, FP16], F32, 50)
+    reference = np.ones(1000, np.float32)
+    for error, expected in ((1.9 * made.t, True), (2.1 * made.t, False)):
+        candidate = reference.copy()
+        candidate[123] += error
+        assert agrees(reference, candidate, made) == expected
+
+
+def test_underflow_of_the_format_is_no_mismatch():
+    """A probability of 1e-9 is 0 in FP16."""
+    reference = np.array([1.0, 1e-9, 1e-12], np.float32)
+    reference = np.repeat(reference[:, None], 100, 1)
+    candidate = reference.astype(np.float16).astype(np.float32)
+    assert agrees(reference, candidate, rule([FP32, FP16], F32, 10))
+    assert not agrees(reference, candidate, rule([FP32, FP32], F32, 10))
+
+
+def test_an_undecidable_tolerance_allows_nothing():
+    made = rule([FP32, INT8], F32, 3)
+    x = np.ones(100, np.float32)
+    assert Statistics().update(x, x + np.float32(1e-6), made.allowed(x)).mismatched == 100
+
+
+def test_what_the_report_says():
+    x = np.full((2, 100), 2.0, np.float32)
+    made = rule([FP32, FP16], F32, 100)
+    report = made.json(made.allowed(x))
+    assert report == {"rtol": made.t, "atol": pytest.approx(2 * made.t), "source": "auto"}
+    assert user(1e-3, 1e-5).json() == {"rtol": 1e-3, "atol": 1e-5, "source": "user"}
+    assert EXACT.json() == {"rtol": 0, "atol": 0, "source": "auto"}
+    assert (str(EXACT), str(Tolerance(1e-3, 1e-5))) == ("exact", "1e-05 + 0.001 |r|")
