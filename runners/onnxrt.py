@@ -383,7 +383,15 @@ def _installed() -> list[str]:
     return found
 
 
-def _build(runner: OnnxrtRunner, ort: Any, model: Model, inner: tuple[str, ...], probe: bool = False) -> _Loaded:
+def _build(
+    runner: OnnxrtRunner,
+    ort: Any,
+    model: Model,
+    inner: tuple[str, ...],
+    *,
+    probe: bool = False,
+    optimized: str | None = None,
+) -> _Loaded:
     """An ORT session on ``model`` with the tensors ``inner`` as outputs besides its own.
 
     Args:
@@ -392,6 +400,7 @@ def _build(runner: OnnxrtRunner, ort: Any, model: Model, inner: tuple[str, ...],
         model: What to load.
         inner: Names of inner tensors.
         probe: Refuse the model if any node would fall back to the CPU.
+        optimized: Where to write the optimized graph.
     """
     wanted = _PROVIDERS[runner.provider]
     available = ort.get_available_providers()
@@ -401,17 +410,25 @@ def _build(runner: OnnxrtRunner, ort: Any, model: Model, inner: tuple[str, ...],
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()  # CUDA libraries that pip installed; it prints what it does not find
 
+    def options(folder: Any) -> Any:
+        made = _options(runner, ort, folder)
+        if probe:
+            made.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        if optimized is not None:
+            made.optimized_model_filepath = optimized
+        return made
+
     keep_alive: list[Any] = []
     try:
         try:
             if model.path is not None and not inner:
-                session = _session(runner, ort, os.fspath(model.path), _options(runner, ort, None, probe))
+                session = _session(runner, ort, os.fspath(model.path), options(None))
             else:
-                session = _session(runner, ort, _with_outputs(model, inner), _options(runner, ort, model.folder, probe))
+                session = _session(runner, ort, _with_outputs(model, inner), options(model.folder))
         except Exception as error:
             if "xternal" not in str(error) or model.folder is None:
                 raise
-            session, keep_alive = _with_weights_elsewhere(runner, ort, model, inner, probe)
+            session, keep_alive = _with_weights_elsewhere(runner, ort, model, inner, options)
     except RunnerError:
         raise
     except Exception as error:
@@ -435,7 +452,7 @@ def _unavailable(runner: OnnxrtRunner, ort: Any, available: Sequence[str]) -> st
     return f"{has} Install the GPU build instead: pip uninstall onnxruntime && pip install 'layerdiff[gpu]'"
 
 
-def _options(runner: OnnxrtRunner, ort: Any, folder: Any, probe: bool) -> Any:
+def _options(runner: OnnxrtRunner, ort: Any, folder: Any) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = _SILENT
     level = _LEVELS[runner.optimization]
@@ -445,8 +462,6 @@ def _options(runner: OnnxrtRunner, ort: Any, folder: Any, probe: bool) -> Any:
     if runner.threads:
         options.intra_op_num_threads = runner.threads
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    if probe:
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if folder is not None:
         options.add_session_config_entry(_FOLDER, os.fspath(folder) or os.curdir)
     for library in runner.custom_ops:
@@ -499,7 +514,7 @@ def _external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def _with_weights_elsewhere(
-    runner: OnnxrtRunner, ort: Any, model: Model, inner: tuple[str, ...], probe: bool
+    runner: OnnxrtRunner, ort: Any, model: Model, inner: tuple[str, ...], options: Callable[[Any], Any]
 ) -> tuple[Any, list[Any]]:
     """A session on a model whose weights are outside its folder, as links into the cache of a model hub are.
 
@@ -512,10 +527,10 @@ def _with_weights_elsewhere(
     root = os.path.realpath(model.folder or os.curdir)
     root = os.path.splitdrive(root)[0] + os.sep
     with contextlib.suppress(Exception):  # whatever is wrong with the model itself is wrong below as well
-        return _session(runner, ort, _with_outputs(model, inner, root), _options(runner, ort, root, probe)), []
-    options = _options(runner, ort, None, probe)
-    keep_alive = _map_weights(ort, model, options)
-    return _session(runner, ort, _with_outputs(model, inner), options), keep_alive
+        return _session(runner, ort, _with_outputs(model, inner, root), options(root)), []
+    given = options(None)
+    keep_alive = _map_weights(ort, model, given)
+    return _session(runner, ort, _with_outputs(model, inner), given), keep_alive
 
 
 def _map_weights(ort: Any, model: Model, options: Any) -> list[Any]:
