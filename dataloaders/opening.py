@@ -38,8 +38,8 @@ def open_data(path: str | os.PathLike[str]) -> Source:
 
 
 def _modules() -> Iterator[ModuleType]:
-    package = importlib.import_module("..", __name__) if __package__ is None else importlib.import_module(__package__)
-    for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
+    folder = os.fspath(Path(__file__).parent)
+    for found in sorted(pkgutil.iter_modules([folder]), key=lambda m: m.name):
         module = importlib.import_module(f".{found.name}", __package__)
         if hasattr(module, "opens") and hasattr(module, "READS"):
             yield module

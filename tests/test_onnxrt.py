@@ -154,6 +154,16 @@ def test_arrays_outlive_the_session(chain):
         session.infer({"x": x})
 
 
+def test_results_are_not_overwritten_by_the_next_run(chain):
+    a, b = np.ones((2, 4), "f"), np.full((2, 4), -3, "f")
+    with OnnxrtRunner().open(Model(chain)) as session:
+        first = session.infer({"x": a})["y"]
+        second = session.infer({"x": b})["y"]
+    np.testing.assert_allclose(first, expected(chain, a)["y"], rtol=1e-5)
+    np.testing.assert_allclose(second, expected(chain, b)["y"], rtol=1e-5)
+    first += 1  # and are the caller's to change
+
+
 def test_closing_frees_the_runtime(chain):
     session = OnnxrtRunner().open(Model(chain))
     session.infer({"x": np.ones((1, 4), "f")}, ["mm"])
