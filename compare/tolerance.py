@@ -22,7 +22,7 @@ docs/tolerance.md holds the derivation and what healthy and broken networks meas
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,8 @@ FACTOR = 4.0
 """The 4 in the formula of t."""
 CHAIN = 512
 """Most terms that count in one sum: longer ones are made of parts, whose errors do not add up like those of a chain."""
+SCALE_BLOCK = 1 << 14
+"""Elements that the scale is measured on at a time: their squares stay in the CPU's cache."""
 TRAILING = 1 << 16
 """Most elements of the trailing axes whose scale is kept ready."""
 
@@ -154,24 +156,9 @@ class Scale:
         if rank > 2 and values.shape[-1] >= SLICE:
             axes.append(tuple(range(rank - 1)))
         kept = [(), *(k for k in axes if any(values.shape[a] > 1 for a in k))]
-        sums = [np.zeros([values.shape[a] if a in k else 1 for a in range(rank)]) for k in kept]
-        counts = [np.zeros_like(s) for s in sums]
-        for lead, chunk in _leading(values):
-            with np.errstate(all="ignore"):
-                squares = np.abs(_float64(chunk))
-                squares *= squares
-            finite = np.isfinite(squares)
-            complete = bool(finite.all())
-            if not complete:
-                squares[~finite] = 0
-            for keep, total, count in zip(kept, sums, counts, strict=True):
-                over = tuple(a for a in range(rank) if a not in keep)
-                to = (lead,) if 0 in keep else ()
-                total[to] += squares.sum(axis=over, keepdims=True)
-                if complete:
-                    count[to] += math.prod(chunk.shape[a] for a in over)
-                else:
-                    count[to] += finite.sum(axis=over, keepdims=True)
+        squares, finite = _margins(values)
+        sums = [_margin(squares, values.shape, keep) for keep in kept]
+        counts = [_margin(finite, values.shape, keep) for keep in kept]
         for total, count in zip(sums, counts, strict=True):
             # A slice with too few finite values says nothing of its own.
             enough = count >= min(SLICE, values.size)
@@ -227,14 +214,44 @@ def _soften(part: np.ndarray, whole: float) -> np.ndarray:
         return np.where((part > 0) & (part < whole), part * (1 + np.log(whole / part)), part)
 
 
-def _leading(values: np.ndarray, limit: int = 1 << 18) -> Iterable[tuple[slice, np.ndarray]]:
-    """The tensor in pieces along its first axis, of about ``limit`` elements each."""
-    if not values.ndim:
-        yield slice(None), values
-        return
-    rows = max(1, limit * values.shape[0] // values.size)
-    for start in range(0, values.shape[0], rows):
-        yield slice(start, start + rows), values[start : start + rows]
+Margins = tuple[np.ndarray, np.ndarray]
+"""Sums along the last axis, and sums along all others."""
+
+
+def _margins(values: np.ndarray) -> tuple[Margins, Margins]:
+    """The margins of |values|^2 over finite values, and of their number. One pass, in blocks of rows."""
+    width = values.shape[-1] if values.ndim else 1
+    matrix = values.reshape(-1, width)
+    height = len(matrix)
+    rows, columns = np.zeros(height), np.zeros(width)
+    row_count, column_count = np.full(height, float(width)), np.full(width, float(height))
+    step = max(1, SCALE_BLOCK // width)
+    across, down = np.ones(width), np.ones(step)
+    for start in range(0, height, step):
+        block = _float64(matrix[start : start + step])
+        with np.errstate(all="ignore"):
+            squares = block.real**2 + block.imag**2 if block.dtype.kind == "c" else np.multiply(block, block, out=block)
+            row = squares @ across
+        if not np.isfinite(row).all():
+            finite = np.isfinite(squares)
+            squares[~finite] = 0
+            row = squares @ across
+            missing = (~finite).astype(np.float64)
+            row_count[start : start + step] -= missing.sum(axis=1)
+            column_count -= missing.sum(axis=0)
+        rows[start : start + step] = row
+        columns += down[: len(row)] @ squares
+    return (rows, columns), (row_count, column_count)
+
+
+def _margin(margins: Margins, shape: tuple[int, ...], keep: tuple[int, ...]) -> np.ndarray:
+    """Sums over all axes but ``keep``, which is the last one or holds it not; axes of length 1 instead of those."""
+    rank = len(shape)
+    rows, columns = margins
+    if keep == (rank - 1,) or not rank:
+        return columns.reshape((1,) * (rank - 1) + columns.shape if rank else ())
+    over = tuple(a for a in range(rank - 1) if a not in keep)
+    return rows.reshape(*shape[:-1], 1).sum(axis=over, keepdims=True)
 
 
 def _float64(x: np.ndarray) -> np.ndarray:
