@@ -1,0 +1,47 @@
+"""A check to run before every deployment, on its own or in CI.
+
+::
+
+    pytest examples/check_before_deploy.py             # in CI: one test for each question
+    python examples/check_before_deploy.py             # the same as a script; the exit status says whether to deploy
+
+Copy it, and set the names below. `CANDIDATE` is what will be deployed: ``TrtRunner(fp16=True)`` where there is a GPU,
+and where there is none, as here, the emulation of its arithmetic.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from layerdiff import Comparator, EmulateRunner, OnnxrtRunner, open_data
+
+HERE = Path(__file__).resolve().parent / "digits"
+MODEL = HERE / "digits.onnx"
+DATA = HERE / "heldout.npz"  # real inputs: random ones prove little about deployment
+LABELS = HERE / "labels.npy"
+REFERENCE, CANDIDATE = OnnxrtRunner(), EmulateRunner(format="fp16")
+
+
+def test_the_candidate_agrees_with_the_reference() -> None:
+    """Within what the candidate's arithmetic explains; no tolerance to guess."""
+    report = Comparator(MODEL, [REFERENCE, CANDIDATE], data_loader=open_data(DATA)).compare()
+    assert report, [f"{o.tensor}: {o.verdict} {o.metrics}" for o in report.outputs if o.verdict != "pass"]
+
+
+def test_the_candidate_is_as_accurate() -> None:
+    """What counts in the end: the same decisions on real data."""
+    results = Comparator.run([REFERENCE, CANDIDATE], data_loader=open_data(DATA), model=MODEL)
+    labels = np.load(LABELS)
+    reference, candidate = (
+        float((results[runner.name][0]["probabilities"].argmax(1) == labels).mean())
+        for runner in (REFERENCE, CANDIDATE)
+    )
+    print(f"accuracy: {REFERENCE.name} {reference:.2%}, {CANDIDATE.name} {candidate:.2%}")
+    assert candidate >= reference - 0.005
+
+
+if __name__ == "__main__":
+    test_the_candidate_agrees_with_the_reference()
+    test_the_candidate_is_as_accurate()
+    print("ready to deploy")
