@@ -656,18 +656,18 @@ def overflow_fp16(edit, node, rng, tensors):
     value = tensors[node.output[0]]
     if product is None or value.dtype != np.float32:
         return None
-    shift = int(np.ceil(np.log2(65504 * 3 / np.abs(value).max())))
+    shift = int(np.ceil(np.log2(65504 * 1.3 / np.abs(value).max())))
     path = node.name.rsplit("/", 1)[0] + "/rescale"
     tail = node.output[0]
     chosen = node
     normalization = edit.maker(node.input[0]) if node.op_type in ("Relu", "LeakyRelu", "PRelu") else None
-    if normalization is not None and edit.only_reader(normalization.output[0]) is None:
-        normalization = None
-    if normalization is not None and normalization.op_type in ("BatchNormalization", "InstanceNormalization"):
-        # A homogeneous activation: the factor fits into gamma and beta, half of it if it is beyond FP16 as a weight.
-        gamma = np.abs(edit.weight(normalization.input[1])).max()
-        if gamma * 2.0**shift > 60000:
-            return None
+    if (
+        normalization is not None
+        and normalization.op_type in ("BatchNormalization", "InstanceNormalization")
+        and edit.only_reader(normalization.output[0]) is not None
+        and np.abs(edit.weight(normalization.input[1])).max() * 2.0**shift < 60000
+    ):
+        # A homogeneous activation: the factor goes into gamma and beta, as long as FP16 holds them.
         edit.scale_weight(normalization, 1, 2.0**shift)
         edit.scale_weight(normalization, 2, 2.0**shift)
         chosen = normalization
