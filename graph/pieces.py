@@ -420,8 +420,9 @@ def plan_pieces(
     """Packs whole fused groups into pieces, cut where few bytes are live.
 
     Of all ways to cut between groups, takes the one with the fewest bytes at its borders plus a sixteenth of the budget
-    for every piece, among those whose pieces fit the budget (dynamic programming over the order of the groups). Where a
-    stretch that does not fit has no border of less than half the budget, it stays whole, and its piece says so.
+    for every piece, among those whose pieces fit the budget (dynamic programming over the order of the groups). If none
+    fits, the one that exceeds it by the fewest bytes in sum: a stretch whose inner borders are larger than the
+    budget stays whole. A piece that does not fit says so in its note.
 
     Args:
         index: The graph.
@@ -568,7 +569,7 @@ def _pack(
     infinite = float("inf")
     best: list[float] = [0.0] + [infinite] * n
     back = [0] * (n + 1)
-    legal = [p in (0, n) or p in forced or (p not in forbidden and border[p] <= memory // 2) for p in range(n + 1)]
+    legal = [p in (0, n) or p in forced or p not in forbidden for p in range(n + 1)]
     for end in range(1, n + 1):
         if not legal[end]:
             continue
@@ -585,9 +586,9 @@ def _pack(
                 cost = best[start] + border[start] + overhead + 64.0 * excess + (1e15 * crowd)
                 if cost < best[end]:
                     best[end], back[end] = cost, start
-                if excess or crowd:
-                    break
-            if start in forced:
+            # what follows only grows; over the budget, a longer piece wins where it avoids a border larger than that
+            over = inner + weight - memory
+            if start in forced or end - start > most or (over > 0 and 64.0 * over > best[end]):
                 break
     result = []
     end = n
