@@ -208,7 +208,8 @@ class TrtRunner(Runner):
     ) -> TrtSession:
         from pathlib import Path
 
-        from ._trt.build import build, specialized, write_file
+        from ._trt.build import DEPLOYED_FORMATS, build, formats_key, specialized, write_file
+        from ._trt.inspector import node_formats
         from ._trt.session import TrtSession
 
         debug = self.debug_tensors
@@ -235,7 +236,10 @@ class TrtRunner(Runner):
         info = SessionInfo(
             options=self._options(plan, built), versions=_versions(library), notes=(*notes, *built.notes)
         )
-        return TrtSession(library, built.engine, model, info=info, observe=observe, debug_tensors=debug)
+        session = TrtSession(library, built.engine, model, info=info, observe=observe, debug_tensors=debug)
+        if not model.derived and not fetch:
+            DEPLOYED_FORMATS[formats_key(model, self)] = node_formats(session.layers())
+        return session
 
     def _options(self, plan: Plan, built: Built) -> dict[str, Any]:
         options: dict[str, Any] = {

@@ -23,6 +23,7 @@ from layerdiff.runners._trt import build as build_module
 from layerdiff.runners._trt import cuda as cuda_module
 from layerdiff.runners._trt import inspector, log, ranges
 from layerdiff.runners._trt.plan import Plan, resolve
+from layerdiff.runners._trt.recent import Recent
 from layerdiff.runners._trt.versions import FEATURES, Library, parse
 from layerdiff.runners.base import ShapeRange, Workload
 from layerdiff.runners.latency import Times, measure
@@ -42,9 +43,10 @@ ALL = (OLD, TEN, ELEVEN)
 @pytest.fixture
 def tensorrt(monkeypatch):
     """Installs the stand-in of a version, with a GPU made of host memory; returns (module, cuda)."""
-    monkeypatch.setattr(build_module, "TIMING_CACHES", {})
-    monkeypatch.setattr(build_module, "CALIBRATION_CACHES", {})
-    monkeypatch.setattr(ranges, "RANGES", {})
+    monkeypatch.setattr(build_module, "TIMING_CACHES", Recent())
+    monkeypatch.setattr(build_module, "CALIBRATION_CACHES", Recent())
+    monkeypatch.setattr(build_module, "DEPLOYED_FORMATS", Recent())
+    monkeypatch.setattr(ranges, "RANGES", Recent())
 
     def install(version):
         module, cuda = standin.make(version), standin.FakeCuda()
@@ -191,7 +193,7 @@ PLANS = [
     (TrtRunner(bf16=True), ELEVEN, Plan(strongly_typed=True, rewrite="bf16")),
     (TrtRunner(fp8=True, fp16=True), TEN, Plan(flags=("FP16", "FP8"), quantize="fp8", method="max")),
     (TrtRunner(fp8=True), ELEVEN, Plan(strongly_typed=True, quantize="fp8", method="max")),
-    (TrtRunner(fp16=True, keep_fp32=("a",)), OLD, Plan(flags=("FP16", "OBEY_PRECISION_CONSTRAINTS"))),
+    (TrtRunner(fp16=True, keep_fp32=("a",)), OLD, Plan(flags=("FP16",))),
     (TrtRunner(bf16=True), OLD, "8.6.0 lacks BF16, which came with 9.0. Use --fp16"),
     (TrtRunner(fp8=True), OLD, "8.6.0 lacks FP8 from ONNX, which came with 9.0. Use --int8"),
     (TrtRunner(strongly_typed=True), OLD, "8.6.0 lacks a strongly typed network, which came with 10.0. Leave"),
@@ -326,6 +328,14 @@ def test_a_range_that_contradicts_the_model_is_refused(tensorrt, shape):
     shapes = {"x": ShapeRange(shape, shape, shape)}
     with pytest.raises(UsageError, match=r"contradicts the model: x is \?x3x8x8"):
         TrtRunner().open(network(), workload=Workload(shapes=shapes))
+
+
+def test_what_is_remembered_between_builds_is_bounded(tensorrt):
+    tensorrt(OLD)
+    for _ in range(build_module.DEPLOYED_FORMATS.LIMIT + 8):
+        TrtRunner(int8=True).open(network(batch=2), workload=Workload(samples=samples(2))).close()
+    for kept in (build_module.DEPLOYED_FORMATS, build_module.CALIBRATION_CACHES):
+        assert len(kept) == build_module.DEPLOYED_FORMATS.LIMIT
 
 
 def test_memory_is_allocated_once_per_shape_and_builds_do_not_grow(tensorrt):
@@ -499,6 +509,25 @@ def test_kept_nodes_are_pinned_to_fp32(tensorrt):
     pinned = [c for c in module.calls if c[:2] == ("ILayer", "precision")]
     assert pinned == [("ILayer", "precision", module.DataType.FLOAT)]
     assert "OBEY_PRECISION_CONSTRAINTS" in flags(module)[0]
+
+
+def test_a_piece_gets_the_formats_that_the_deployed_engine_chose(tensorrt):
+    module, _ = tensorrt(OLD)
+    model, runner = network(batch=1), TrtRunner(fp16=True)
+    runner.open(model).close()
+    assert not [c for c in module.calls if c[:2] == ("ILayer", "precision")], "the deployed engine is left alone"
+    build_module.DEPLOYED_FORMATS[build_module.formats_key(model, runner)] = {
+        "conv": "FP16",
+        "act": "FP16",
+        "fc": "FP32",
+    }
+    runner.open(model.derive(model.proto)).close()
+    kinds = [c[2].name for c in module.calls if c[:2] == ("ILayer", "precision")]
+    assert kinds == ["HALF", "HALF", "FLOAT"]
+    assert "PREFER_PRECISION_CONSTRAINTS" in flags(module)[0]
+    module.calls.clear()
+    TrtRunner().open(model.derive(model.proto)).close()
+    assert not [c for c in module.calls if c[:2] == ("ILayer", "precision")], "another configuration is another engine"
 
 
 # --- INT8 -------------------------------------------------------------------------------------------------------------
@@ -695,6 +724,9 @@ def test_a_real_engine_of_8_6_is_read():
     ]
     assert layers[1].inputs[0].shape == (8, 16, 32, 32)
     assert inspector.formats(layers) == {"FP32": 4}
+    assert inspector.node_formats(layers) == dict.fromkeys(
+        ("conv1", "relu1", "conv2", "add", "relu2", "pool", "fc"), "FP32"
+    )
 
 
 WEIGHTS = [

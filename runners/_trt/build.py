@@ -16,6 +16,7 @@ from . import cuda
 from .calibrate import make_calibrator
 from .log import failed_node, log_of, reason, weight_notes
 from .plan import Plan
+from .recent import Recent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,11 +28,19 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 
-TIMING_CACHES: dict[str, bytes] = {}
+TIMING_CACHES: Recent[str, bytes] = Recent()
 """Serialized timing caches of this process by file name (or version and GPU): what builds and pieces share."""
 
-CALIBRATION_CACHES: dict[str, bytes] = {}
+CALIBRATION_CACHES: Recent[str, bytes] = Recent()
 """Calibration caches by root model, calibrator and version: pieces reuse what was measured on the whole model."""
+
+DEPLOYED_FORMATS: Recent[str, dict[str, str]] = Recent()
+"""Format of each ONNX node in the engine of a whole model, by `formats_key`; observed engines are built alike."""
+
+
+def formats_key(model: Model, runner: TrtRunner) -> str:
+    """By what `DEPLOYED_FORMATS` finds the whole engine that a piece belongs to."""
+    return f"{model.root} {runner.name} {runner.int8_qdq} {runner.keep_fp32}"
 
 
 @dataclass(frozen=True)
@@ -97,8 +106,14 @@ def build(
 
     config = builder.create_builder_config()
     _configure(config, runner, plan, library)
-    if runner.keep_fp32 and plan.flags and not plan.strongly_typed:
-        _pin(network, runner.keep_fp32, trt)
+    pins = pinned(runner, plan, formats_key(model, runner), model.derived or bool(fetch))
+    if pins:
+        # What the user keeps is law; what the deployed engine chose need not exist for a piece.
+        law = set(pins) <= set(runner.keep_fp32)
+        config.set_flag(
+            trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS if law else trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS
+        )
+        _pin(network, pins, trt)
     profile, used = _profile(builder, network, samples, shapes)
     if profile is not None:
         config.add_optimization_profile(profile)
@@ -266,22 +281,43 @@ def _mark(network: Any, fetch: Sequence[str], library: Library) -> None:
         network.mark_output(tensors[name])
 
 
-def _pin(network: Any, keep: Sequence[str], trt: Any) -> None:
-    """Keeps the layers of the ONNX nodes ``keep`` in FP32 (with OBEY_PRECISION_CONSTRAINTS)."""
+def pinned(runner: TrtRunner, plan: Plan, key: str, observed: bool) -> dict[str, str]:
+    """ONNX node -> format that it must have: what the user keeps in FP32 and, in observed engines (pieces, marked
+    outputs), what the deployed engine chose.
+
+    TensorRT picks a layer's format by its speed in that very network: a small piece comes out in FP32 where the whole
+    engine runs in FP16, and would show errors that the deployed engine does not make.
+    """
+    if plan.strongly_typed or not set(plan.flags) & set(_FORMAT_TYPES):
+        return {}
+    wanted = dict(DEPLOYED_FORMATS.get(key, {})) if observed else {}
+    wanted.update(dict.fromkeys(runner.keep_fp32, "FP32"))
+    return wanted
+
+
+_FORMAT_TYPES = {"FP32": "FLOAT", "FP16": "HALF", "BF16": "BF16", "INT8": "INT8"}
+
+
+def _pin(network: Any, wanted: Mapping[str, str], trt: Any) -> None:
+    """Gives the layers of ONNX nodes the precision that ``wanted`` says; FP32 ones also its output type."""
     from .inspector import onnx_nodes
 
-    wanted = set(keep)
     floats = {trt.DataType.FLOAT, trt.DataType.HALF}
     for layer in _layers(network):
-        nodes = set(onnx_nodes(getattr(layer, "metadata", "") or "")) or {layer.name}
-        if not nodes & wanted or layer.type in (trt.LayerType.CONSTANT, trt.LayerType.SHAPE):
+        nodes = onnx_nodes(getattr(layer, "metadata", "") or "") or (layer.name,)
+        formats = {wanted[n] for n in nodes if n in wanted}
+        if len(formats) != 1 or layer.type in (trt.LayerType.CONSTANT, trt.LayerType.SHAPE):
             continue
         outputs = [layer.get_output(i) for i in range(layer.num_outputs)]
         if any(o.dtype not in floats or o.is_shape_tensor for o in outputs):
             continue
-        layer.precision = trt.DataType.FLOAT
-        for i in range(layer.num_outputs):
-            layer.set_output_type(i, trt.DataType.FLOAT)
+        kind = getattr(trt.DataType, _FORMAT_TYPES.get(formats.pop(), ""), None)
+        if kind is None:
+            continue
+        layer.precision = kind
+        if kind == trt.DataType.FLOAT:
+            for i in range(layer.num_outputs):
+                layer.set_output_type(i, kind)
 
 
 # --- the configuration ------------------------------------------------------------------------------------------------

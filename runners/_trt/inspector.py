@@ -138,6 +138,18 @@ def formats(layers: Iterable[EngineLayer]) -> dict[str, int]:
     return counts
 
 
+def node_formats(layers: Iterable[EngineLayer]) -> dict[str, str]:
+    """Number format of each ONNX node, by name; without those in Myelin's regions, whose inside is not told."""
+    found: dict[str, str] = {}
+    for layer in layers:
+        if layer.passive or "myelin" in layer.kind.lower() or not layer.precision:
+            continue
+        for node in layer.nodes:
+            before = found.get(node, layer.precision)
+            found[node] = min(before, layer.precision, key=_NARROWEST_FIRST.index)
+    return found
+
+
 def groups(layers: Iterable[EngineLayer], model: Model) -> list[frozenset[int]]:
     """Sets of ONNX nodes (positions in ``graph.node``) that must not be cut apart: they run in one kernel.
 

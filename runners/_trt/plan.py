@@ -80,8 +80,6 @@ def _weak(runner: TrtRunner, tf32: tuple[str, ...]) -> Plan:
     if quantize == "int8" and not runner.int8_qdq:
         quantize = None
     flags = tuple(mode.upper() for mode in ("fp16", "bf16", "int8", "fp8") if getattr(runner, mode))
-    if runner.keep_fp32 and flags:
-        flags += ("OBEY_PRECISION_CONSTRAINTS",)
     return Plan(
         flags=tf32 + flags,
         quantize=quantize,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...graph.errors import MissingPackage, UsageError
+from .recent import Recent
 
 if TYPE_CHECKING:
     from ...graph.model import Model
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 METHODS = {"max": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
 
-RANGES: dict[tuple[str, str], dict[str, float]] = {}
+RANGES: Recent[tuple[str, str], dict[str, float]] = Recent()
 """Largest magnitudes by (root model, method) and tensor: a piece finds here what was measured on the whole model."""
 
 
@@ -43,7 +44,9 @@ def find_ranges(
 
     wanted = activations(model.index)
     key = (model.root, method)
-    known = RANGES.setdefault(key, {})
+    if key not in RANGES:
+        RANGES[key] = {}
+    known = RANGES[key]
     missing = [name for name in wanted if name not in known]
     if missing and (samples is None or (model.derived and known)):
         if not known:
