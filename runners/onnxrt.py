@@ -7,6 +7,7 @@ import difflib
 import io
 import os
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -216,12 +217,11 @@ class OnnxrtSession(Session):
 class _Loaded:
     """An `onnxruntime.InferenceSession` and what is needed to move arrays in and out of it."""
 
-    def __init__(self, ort: Any, session: Any, inner: tuple[str, ...], keep_alive: Sequence[Any]) -> None:
+    def __init__(self, ort: Any, session: Any, inner: tuple[str, ...]) -> None:
         self._ort = ort
         self.session = session
         self.inner = inner
         self.outputs: dict[str, str] = {o.name: o.type for o in session.get_outputs()}
-        self._keep_alive = keep_alive
         types = {i.name: i.type for i in session.get_inputs()}
         # Types that NumPy lacks travel as OrtValues: name -> ONNX element type.
         self._foreign_in = {name: _FOREIGN[t] for name, t in types.items() if t in _FOREIGN}
@@ -418,17 +418,19 @@ def _build(
             made.optimized_model_filepath = optimized
         return made
 
-    keep_alive: list[Any] = []
     try:
         try:
             if model.path is not None and not inner:
                 session = _session(runner, ort, os.fspath(model.path), options(None))
             else:
                 session = _session(runner, ort, _with_outputs(model, inner), options(model.folder))
-        except Exception as error:
-            if "xternal" not in str(error) or model.folder is None:
+        except Exception as first:
+            if model.folder is None or not any(_external(model.proto.graph)):
                 raise
-            session, keep_alive = _with_weights_elsewhere(runner, ort, model, inner, options)
+            try:
+                session = _with_weights_elsewhere(runner, ort, model, inner, options)
+            except Exception:
+                raise first from None
     except RunnerError:
         raise
     except Exception as error:
@@ -440,7 +442,7 @@ def _build(
         )
     if hasattr(session, "_model_bytes"):
         session._model_bytes = None  # kept for a fallback that is switched off
-    return _Loaded(ort, session, inner, keep_alive)
+    return _Loaded(ort, session, inner)
 
 
 def _unavailable(runner: OnnxrtRunner, ort: Any, available: Sequence[str]) -> str:
@@ -515,39 +517,22 @@ def _external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 def _with_weights_elsewhere(
     runner: OnnxrtRunner, ort: Any, model: Model, inner: tuple[str, ...], options: Callable[[Any], Any]
-) -> tuple[Any, list[Any]]:
+) -> Any:
     """A session on a model whose weights are outside its folder, as links into the cache of a model hub are.
 
     ONNX Runtime maps weights that lie under the folder it is told of: here, the root of the file system. Versions that
-    cannot be told are given the weights as arrays, and copy them.
-
-    Returns:
-        The session, and what has to live as long.
+    cannot be told do not mind if a file refers to weights elsewhere: theirs is written for the moment of loading.
+    Weights handed over as arrays would be copied into memory.
     """
-    root = os.path.realpath(model.folder or os.curdir)
-    root = os.path.splitdrive(root)[0] + os.sep
+    root = os.path.splitdrive(os.path.realpath(model.folder or os.curdir))[0] + os.sep
     with contextlib.suppress(Exception):  # whatever is wrong with the model itself is wrong below as well
-        return _session(runner, ort, _with_outputs(model, inner, root), options(root)), []
-    given = options(None)
-    keep_alive = _map_weights(ort, model, given)
-    return _session(runner, ort, _with_outputs(model, inner), given), keep_alive
-
-
-def _map_weights(ort: Any, model: Model, options: Any) -> list[Any]:
-    """Gives ``options`` the external weights as memory-mapped arrays. What is returned has to outlive the session."""
-    import numpy as np
-    import onnx
-
-    names, values = [], []
-    for name, tensor in model.index.initializers.items():
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            array = model.index.weight(name)
-            if array is None or tensor.data_type in _BITS:
-                continue
-            names.append(name)
-            values.append(ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.asarray(array), tensor.data_type))
-    options.add_external_initializers(names, values)
-    return values
+        return _session(runner, ort, _with_outputs(model, inner, root), options(root))
+    with tempfile.TemporaryDirectory(prefix="layerdiff-ort-") as folder:
+        folder = os.path.realpath(folder)
+        path = os.path.join(folder, "model.onnx")
+        with open(path, "wb") as file:
+            file.write(_with_outputs(model, inner, folder))
+        return _session(runner, ort, path, options(None))
 
 
 def _describe(runner: OnnxrtRunner, ort: Any, loaded: _Loaded, model: Model) -> SessionInfo:
