@@ -51,14 +51,16 @@ def _refuse(text: str, status: int, debug: bool) -> int:
 
 
 def _run(request: Request) -> int:
-    from .report import terminal
-
     if request.debug:
         import logging
 
         logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
         logging.getLogger("layerdiff").setLevel(logging.DEBUG)
-    progress = None if request.quiet else terminal.TerminalProgress()
+    progress = None
+    if not request.quiet:
+        from .report import terminal
+
+        progress = terminal.TerminalProgress()
     try:
         report = compare(request, progress)
     finally:
@@ -69,12 +71,14 @@ def _run(request: Request) -> int:
 
         json.write(report, request.json)
     # With the JSON on standard output, what people read goes beside it.
-    to = terminal.console(sys.stderr if request.json == "-" else sys.stdout)
-    terminal.show(report, to, quiet=request.quiet, verbose=request.verbose)
+    out = sys.stderr if request.json == "-" else sys.stdout
     if request.quiet:
+        print(report.verdict, file=out)
         for runner in report.runners:
             if runner.error:
-                print(f"compare: {terminal.failure(runner)}", file=sys.stderr)
+                print(f"compare: {runner.failure}", file=sys.stderr)
+    else:
+        terminal.show(report, terminal.console(out), verbose=request.verbose)
     return report.exit_status
 
 

@@ -78,6 +78,12 @@ class RunnerResult:
     notes: tuple[str, ...] = ()
     error: str | None = None
 
+    @property
+    def failure(self) -> str:
+        """Why it failed, with its name once."""
+        error = self.error or ""
+        return error if error.startswith(self.name) else f"{self.name}: {error}"
+
 
 @dataclass(frozen=True)
 class ToleranceUsed:

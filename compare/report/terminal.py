@@ -75,19 +75,15 @@ class TerminalProgress(Progress):
             self._status.update(shown)
 
 
-def show(report: Report, to: Console | None = None, *, quiet: bool = False, verbose: bool = False) -> None:
+def show(report: Report, to: Console | None = None, *, verbose: bool = False) -> None:
     """Prints a report.
 
     Args:
         report: What to print.
         to: Where to; standard output if not given.
-        quiet: The verdict alone: ``pass``, ``fail`` or ``error``.
         verbose: Options, versions, times and all statistics too.
     """
     to = to or console()
-    if quiet:
-        to.print(report.verdict, markup=False)
-        return
     to.print(
         f"reference: {_who(report, report.runners[0], report.model.source, verbose)}", markup=False, soft_wrap=True
     )
@@ -113,17 +109,11 @@ def show(report: Report, to: Console | None = None, *, quiet: bool = False, verb
         to.print(f"warning: {warning}", markup=False, style="yellow")
     for runner in report.runners:
         if runner.error:
-            to.print(f"error: {failure(runner)}", markup=False, style="red")
+            to.print(f"error: {runner.failure}", markup=False, style="red")
     for path in report.saved:
         to.print(f"saved: {path} (run it again with --data)", markup=False, soft_wrap=True)
     to.print()
     to.print(sentence(report))
-
-
-def failure(runner: RunnerResult) -> str:
-    """Why a runner failed, with its name once."""
-    error = runner.error or ""
-    return error if error.startswith(runner.name) else f"{runner.name}: {error}"
 
 
 def sentence(report: Report) -> Text:
