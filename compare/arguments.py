@@ -60,6 +60,7 @@ class Request:
     nan_equal: bool
     layers: str | None
     memory: int | None
+    latency: int
     json: str | None
     save_worst: str | None
     quiet: bool
@@ -128,6 +129,7 @@ def parse(argv: Sequence[str]) -> Request:
         nan_equal=space.nan_equal,
         layers=space.layers,
         memory=None if space.memory is None else size(space.memory),
+        latency=_at_least("--latency", space.latency, 1) or 0,
         json=space.json,
         save_worst=space.save_worst,
         quiet=space.quiet,
@@ -191,6 +193,7 @@ def _parser(classes: Mapping[str, type[Runner]]) -> _Parser:
         _add_options(parser, cls, classes)
 
     group = parser.add_argument_group("report")
+    group.add_argument("--latency", metavar="N", help="time N runs of each runner, after warm-up")
     group.add_argument("--json", metavar="PATH", help="write the whole report; -: to standard output")
     group.add_argument(
         "--save-worst", metavar="DIR", help="save the worst sample of each candidate as .npz, for --data"

@@ -105,6 +105,7 @@ def compare(request: Request, progress: Progress | None = None) -> Report:
         nan_equal=request.nan_equal,
         layers=request.layers,  # type: ignore[arg-type]
         memory=request.memory,
+        latency=request.latency,
         inputs=request.inputs,
         outputs=request.outputs,
         progress=progress or SILENT,

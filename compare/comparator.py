@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import onnx
@@ -22,6 +22,7 @@ import onnx
 from ..graph.errors import DataError, LayerdiffError, RunnerError, UsageError
 from ..graph.model import Model, load
 from ..runners.base import Session, SessionInfo, ShapeRange, Workload
+from ..runners.latency import measure
 from .context import Context, Settings
 from .formats import formats_in_play
 from .parties import Lineup, Party, line_up
@@ -54,6 +55,7 @@ class Run:
         seconds: Time of opening and of all inferences, by name.
         errors: Why a runner failed, by name.
         samples_run: Samples that each runner finished, by name.
+        latency: What timing each runner found, by name.
     """
 
     lineup: Lineup
@@ -65,6 +67,7 @@ class Run:
     errors: dict[str, str] = field(default_factory=dict)
     samples_run: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    latency: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def results(self) -> tuple[RunnerResult, ...]:
         """One result for each runner that was asked for, the reference first."""
@@ -83,6 +86,7 @@ class Run:
             infer_seconds=seconds[1] if len(seconds) > 1 else None,
             notes=tuple(info.notes),
             error=self.errors.get(party.name),
+            latency=self.latency.get(party.name),
         )
 
 
@@ -104,6 +108,7 @@ class Comparator:
         nan_equal: bool = False,
         layers: Literal["guilty", "all"] | None = None,
         memory: int | None = None,
+        latency: int = 0,
         inputs: Sequence[str] = (),
         outputs: Sequence[str] = (),
         progress: Progress = SILENT,
@@ -124,6 +129,7 @@ class Comparator:
             nan_equal: Whether NaN equals NaN.
             layers: Whether to localize after the outputs were compared.
             memory: Bytes for one piece when localizing.
+            latency: Runs to time on each runner after the comparison, with the last sample.
             inputs, outputs: Tensors that are inputs and outputs of a TensorFlow frozen graph.
             progress: Told what is going on.
 
@@ -137,6 +143,7 @@ class Comparator:
         self._data = data_loader
         self._shapes = dict(shapes or {})
         self._reference = reference
+        self._latency = latency
         self._names = (tuple(inputs), tuple(outputs))
         self._progress = progress
         self._warnings: list[str] = []
@@ -160,7 +167,7 @@ class Comparator:
             assert judge is not None
             judge.take(party.name, sample, outputs, fetch)
 
-        run = _execute(lineup, samples, workload, begin, take, self._progress)
+        run = _execute(lineup, samples, workload, begin, take, self._progress, self._latency)
         run.warnings[:0] = self._warnings
         report = _report(run, judge)
         if self.settings.layers is None or judge is None:
@@ -399,6 +406,7 @@ def _execute(
     begin: Callable[[Run], None],
     take: Take,
     progress: Progress,
+    latency: int = 0,
 ) -> Run:
     """Opens every session once and streams the samples through all of them.
 
@@ -416,11 +424,14 @@ def _execute(
         run.lineup = remaining
         begin(run)
         progress.stage(f"running {len(samples)} samples on {len(sessions)} runners")
+        sample: dict[str, np.ndarray] = {}
         for number, sample in enumerate(_checked(samples)):
             _run_sample(run, sessions, number, sample, take)
             if remaining.reference.name in run.errors or all(p.name in run.errors for p in remaining.candidates):
                 break
             progress.advance(number + 1, len(samples))
+        if latency:
+            _measure(run, sessions, sample, latency, progress)
     return run
 
 
@@ -475,8 +486,7 @@ def _run_sample(
         if party.name in run.errors:
             continue
         session = sessions[party.name]
-        wanted = {spec.name for spec in session.inputs}
-        feed = {name: array for name, array in sample.items() if name in wanted}
+        feed = _feed(session, sample)
         start = time.perf_counter()
         try:
             outputs = session.infer(feed)
@@ -488,6 +498,25 @@ def _run_sample(
         run.seconds[party.name][1] += time.perf_counter() - start
         run.samples_run[party.name] += 1
         take(party, number, outputs, functools.partial(session.infer, feed))
+
+
+def _measure(run: Run, sessions: Mapping[str, Session], sample: Feed, runs: int, progress: Progress) -> None:
+    """Times each runner alone, one after the other."""
+    for party in _parties(run.lineup):
+        if party.name in run.errors:
+            continue
+        progress.stage(f"{party.name}: timing {runs} runs")
+        session = sessions[party.name]
+        try:
+            run.latency[party.name] = measure(session, _feed(session, sample), runs).as_dict()
+        except Exception as error:
+            run.errors[party.name] = f"latency: {_reason(error)}"
+
+
+def _feed(session: Session, sample: Feed) -> dict[str, np.ndarray]:
+    """The part of a sample that a session takes."""
+    wanted = {spec.name for spec in session.inputs}
+    return {name: array for name, array in sample.items() if name in wanted}
 
 
 class _Again:
@@ -515,8 +544,7 @@ class _Again:
             self._samples = enumerate(_checked(self._run.samples))
         while self._at[0] < sample:
             self._at = next(self._samples)
-        wanted = {spec.name for spec in self._session.inputs}
-        return self._session.infer({k: v for k, v in self._at[1].items() if k in wanted}, fetch=names)
+        return self._session.infer(_feed(self._session, self._at[1]), fetch=names)
 
 
 def _checked(samples: Samples) -> Iterator[dict[str, np.ndarray]]:

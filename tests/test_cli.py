@@ -200,6 +200,7 @@ def test_sizes(text, number):
         ("m --samples 0", "--samples 0: expected a whole number, 1 or more"),
         ("m --samples many", "--samples many"),
         ("m --seed -1", "--seed -1"),
+        ("m --latency 0", "--latency 0"),
         ("m --rtol tight --atol 1", "--rtol tight: expected a number"),
         ("m --range x", "--range x: expected NAME:LO,HI"),
         ("m --range x:1", "expected NAME:LO,HI"),
@@ -482,6 +483,18 @@ def test_json_holds_the_contract(run, onnx_file, tmp_path):
     assert (report["layers"], report["culprits"]) == ([], [])
     assert isinstance(report["warnings"], list)
     assert [p for p in tmp_path.iterdir() if "partial" in p.name] == []
+
+
+def test_latency_stands_beside_the_accuracy(run, onnx_file, tmp_path):
+    words = ("--onnxrt", "--emulate", "fp16", "--latency", "3", "--json", tmp_path / "r.json")
+    status, out, _ = run(onnx_file(RELU), *words)
+    assert status == 0
+    assert "milliseconds a run" in out
+    for runner in json.loads((tmp_path / "r.json").read_text())["runners"]:
+        times = runner["latency"]
+        assert times["runs"] == 3
+        assert 0 < times["host"]["min"] <= times["host"]["median"] <= times["host"]["p99"]
+        assert times["gpu"] is None
 
 
 def test_json_on_standard_output_stands_alone(run, onnx_file):

@@ -96,6 +96,7 @@ def _runner(runner: RunnerResult) -> dict[str, Any]:
         "seconds": {"open": plain(runner.open_seconds), "infer": plain(runner.infer_seconds)},
         "notes": list(runner.notes),
         "error": runner.error,
+        "latency": plain(runner.latency),
     }
 
 

@@ -68,6 +68,8 @@ class RunnerResult:
         infer_seconds: Time of all inferences together.
         notes: What the runtime wants the user to know.
         error: Why it failed, in one or two lines; None if it did not.
+        latency: Times of single runs in milliseconds (``host``, ``gpu``, ``device``: min, mean, median, p99) and
+            ``throughput`` in runs per second; None if not asked for.
     """
 
     name: str
@@ -77,6 +79,7 @@ class RunnerResult:
     infer_seconds: float | None = None
     notes: tuple[str, ...] = ()
     error: str | None = None
+    latency: Mapping[str, Any] | None = None
 
     @property
     def failure(self) -> str:

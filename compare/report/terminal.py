@@ -100,6 +100,7 @@ def show(report: Report, to: Console | None = None, *, verbose: bool = False) ->
     if verbose:
         _statistics(report, to)
     _layers(report, to, verbose)
+    _latency(report, to)
     for note in report.data.notes:
         to.print(f"note: {note}", markup=False, style="dim")
     for runner in report.runners:
@@ -303,6 +304,27 @@ def _metric(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return " and ".join(f"{v:,}" for v in value)
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else _number(value)
+
+
+def _latency(report: Report, to: Console) -> None:
+    """How long one run takes, in milliseconds: the other half of every choice of a format."""
+    timed = [runner for runner in report.runners if runner.latency]
+    if not timed:
+        return
+    gpu = any(runner.latency["gpu"] for runner in timed if runner.latency)
+    columns = [("host", "min"), ("host", "mean"), ("host", "median"), ("host", "p99")]
+    columns += [("gpu", "median"), ("gpu", "p99")] if gpu else []
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("milliseconds a run", overflow="fold")
+    for side, which in columns:
+        table.add_column(f"{'GPU ' if side == 'gpu' else ''}{which}", justify="right")
+    table.add_column("runs/s", justify="right")
+    for runner in timed:
+        times = runner.latency or {}
+        cells = ["-" if not times[side] else f"{times[side][which]:.3g}" for side, which in columns]
+        table.add_row(Text(runner.name), *cells, f"{times['throughput']:,.0f}")
+    to.print()
+    to.print(table)
 
 
 def _layers(report: Report, to: Console, verbose: bool) -> None:
