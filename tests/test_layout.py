@@ -71,10 +71,7 @@ REFUSED = {
     "zeros": (np.zeros((4, 5)), np.zeros((5, 4))),
     "symmetric": (SQUARE + SQUARE.T, SQUARE + SQUARE.T),
     "symmetric with noise": (SQUARE + SQUARE.T, SQUARE + SQUARE.T + 1e-3 * values(6, 6)),
-    "symmetric in what is undecided": (
-        np.ones((2, 1, 1)) * (SQUARE + SQUARE.T),
-        np.ones((1, 1, 2)) * SQUARE[..., None],
-    ),
+    "two orders fit": (np.stack([SQUARE + SQUARE.T] * 2), np.stack([SQUARE + SQUARE.T] * 2, -1)),
     "reshaped, not transposed": (np.arange(15.0).reshape(3, 5), np.arange(15.0).reshape(5, 3)),
     "axes of length 1": (values(1, 8, 1), values(8, 1, 1)),
     "a vector": (values(8), values(8)[::-1]),

@@ -102,8 +102,25 @@ def test_cheap_metrics_neither_overflow_nor_underflow(scale, relative):
     expected = oracle(reference, candidate)
     metrics = cheap(reference, candidate)
     for key in ("max_abs", "rmse", "rel_l2", "snr_db"):
-        assert metrics[key] == pytest.approx(expected[key], rel=1e-5), key
+        assert metrics[key] == pytest.approx(expected[key], rel=1e-5, abs=0), key
     assert metrics["cosine"] == pytest.approx(expected["cosine"], abs=1e-6)
+
+
+def test_cheap_metrics_where_one_side_is_nearly_zero():
+    rng = np.random.default_rng(4)
+    big, small = rng.standard_normal((2, 70_000)).astype(np.float32)
+    small *= np.float32(1e-5)
+    for reference, candidate in ((big, small), (small, big), (np.float32(1e-24) * big, big)):
+        expected, metrics = oracle(reference, candidate), cheap(reference, candidate)
+        assert metrics["cosine"] == pytest.approx(expected["cosine"], abs=1e-6)
+        assert metrics["rel_l2"] == pytest.approx(expected["rel_l2"], rel=1e-5, abs=0)
+
+
+def test_errors_whose_squares_underflow_are_kept():
+    reference = np.zeros(70_000, np.float32)
+    reference[::7] = 1
+    candidate = np.where(reference == 0, np.float32(1e-25), reference)
+    assert cheap(reference, candidate)["rmse"] == pytest.approx(1e-25 * math.sqrt(6 / 7), rel=1e-5, abs=0)
 
 
 def test_a_cosine_is_one_only_where_nothing_turned():
