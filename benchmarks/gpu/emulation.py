@@ -55,7 +55,7 @@ def main() -> None:
         try:
             for runner in (
                 OnnxrtRunner(),
-                EmulateRunner(arguments.format),
+                EmulateRunner(format=arguments.format),
                 TrtRunner(**{arguments.format: True}, tactic_sources=arguments.tactic_sources, optimization_level=2),
             ):
                 start = time.perf_counter()
