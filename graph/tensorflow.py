@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .canonical import canonical
 from .errors import MissingPackage, ModelError
 from .model import Model, TfGraph
 
@@ -259,7 +260,7 @@ def convert(
         op, node = next(iter(unknown.items()))
         more = f" and {len(unknown) - 1} more operators" if len(unknown) > 1 else ""
         raise ModelError(f"{source}: tf2onnx cannot convert {op} (node {node!r}){more}.")
-    return proto
+    return canonical(proto, {node.name for node in graph_def.node})
 
 
 def _convert_erfc(context: Any, node: Any, name: str, arguments: Any) -> None:
