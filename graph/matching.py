@@ -420,7 +420,7 @@ class _Matcher:
                 continue
             if self._names_by_neighbour() or self._changed_operators():
                 continue
-            if self._by_weights() or any(self._round(*pair, final=True) for pair in nets):
+            if self._by_weights() or self._by_one_input() or any(self._round(*pair, final=True) for pair in nets):
                 continue
             break
         return self._result(static)
@@ -481,6 +481,28 @@ class _Matcher:
         mine, theirs = unique(self.r, self.nodes), unique(self.c, self.taken)
         pairs = [(n, theirs[key]) for key, n in mine.items() if key in theirs and self._fits(n, theirs[key])]
         return sum(self._accept(n, m) for n, m in pairs) > 0
+
+    def _by_one_input(self) -> bool:
+        """The only readers of their kind of a matched tensor, whatever else they read."""
+        progress = False
+        for a, b in [(i, i) for i in self.inputs] + [
+            pair
+            for n, m in self.nodes.items()
+            for pair in zip(self.r.fine.nodes[n][2], self.c.fine.nodes[m][2], strict=False)
+        ]:
+            found: list[dict[tuple[Any, str], list[int]]] = [{}, {}]
+            for table, net, name, done in (
+                (found[0], self.r.fine, a, self.nodes.keys()),
+                (found[1], self.c.fine, b, self.taken.keys()),
+            ):
+                for p, slot in net.consumers.get(name, ()):
+                    if p not in done:
+                        table.setdefault((net.nodes[p][0], slot), []).append(p)
+            for key, some in found[0].items():
+                others = found[1].get(key, [])
+                if len(some) == len(others) == 1 and self._fits(some[0], others[0]):
+                    progress = self._accept(some[0], others[0]) or progress
+        return progress
 
     def _paired(self, a: str, b: str) -> bool:
         """Whether two roots are outputs of matched nodes in the same place, or the same input of the graph."""

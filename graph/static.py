@@ -5,6 +5,7 @@ Weights are compared block by block, so that files are mapped and never read who
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 
-from .index import GraphIndex, subgraphs
+from .index import GraphIndex
 from .normalize import Affine, Canonical, constant_value, quantization_step, schema_defaults
 from .specs import is_float
 
@@ -327,13 +328,19 @@ def affine_difference(n: int, m: int, a: Affine, b: Affine, half: bool) -> list[
 
 def _bodies(a: onnx.NodeProto, b: onnx.NodeProto, n: int, m: int) -> Iterator[Difference]:
     """Attributes and constants inside If, Loop and Scan, where the bodies have the same operators in the same order."""
-    for left, right in zip(subgraphs(a), subgraphs(b), strict=False):
+    theirs_by_name = {i.name: i.g for i in b.attribute if i.type == onnx.AttributeProto.GRAPH}
+    mine_by_name = {i.name: i.g for i in a.attribute if i.type == onnx.AttributeProto.GRAPH}
+    for body in sorted(mine_by_name.keys() & theirs_by_name.keys()):
+        left, right = mine_by_name[body], theirs_by_name[body]
         ops = [x.op_type for x in left.node], [x.op_type for x in right.node]
+        less, more = (Counter(ops[i]) - Counter(ops[1 - i]) for i in (0, 1))
+        less.pop("Identity", None)
+        more.pop("Identity", None)
+        if less or more:
+            texts = [", ".join(sorted(c.elements())) or "nothing" for c in (less, more)]
+            yield Difference(n, m, "op", body, f"in its body: {texts[0]} against {texts[1]}")
         if ops[0] != ops[1]:
-            different = next((i for i, (p, q) in enumerate(zip(*ops, strict=False)) if p != q), min(map(len, ops)))
-            names = [o[different] if different < len(o) else "nothing" for o in ops]
-            yield Difference(n, m, "op", left.name, f"in its body: {names[0]} against {names[1]}")
-            continue
+            continue  # in another order: which node is which is not known
         for x, y in zip(left.node, right.node, strict=True):
             theirs = {i.name: i for i in y.attribute}
             for i in x.attribute:
