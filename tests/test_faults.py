@@ -171,7 +171,7 @@ def test_only_a_full_share_reads_100_percent(part, whole, text):
 
 
 def test_the_page_shows_a_miss():
-    page = table.markdown([result("b"), result("a", rank=1, cause=True)], {"k": ["n: nothing"]}, 1.0, 1)
+    page = table.markdown([result("b"), result("a", rank=1, cause=True)], {"k": ["n: nothing"]}, 1)
     assert "| `n/k/0` |" in page.split("## What is missed")[1]
 
 

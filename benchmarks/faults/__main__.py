@@ -32,8 +32,12 @@ def ask(case: Case, folder: Path) -> list[dict[str, Any]]:
     if candidate is None:
         other = EmulateRunner(format=case.emulate) if case.emulate else OnnxrtRunner(**case.runner)
         comparator = Comparator(reference, [OnnxrtRunner(), other], **options)
-    elif case.emulate:
-        runners = [OnnxrtRunner(model=reference), EmulateRunner(model=candidate, format=case.emulate)]
+    elif case.emulate or case.runner:
+        if case.emulate:
+            other = EmulateRunner(model=candidate, format=case.emulate)
+        else:
+            other = OnnxrtRunner(model=candidate, **case.runner)
+        runners = [OnnxrtRunner(model=reference), other]
         comparator = Comparator(None, runners, **options)
     else:
         comparator = Comparator(reference, [OnnxrtRunner()], candidate_model=candidate, **options)
@@ -207,7 +211,7 @@ def main() -> int:
     print(f"every case: {path}")
     if options.write or (complete and not options.no_baselines):
         DOCS.parent.mkdir(exist_ok=True)
-        DOCS.write_text(table.markdown(results, dropped, seconds, options.jobs))
+        DOCS.write_text(table.markdown(results, dropped, options.jobs))
         print(f"table: {DOCS}")
     return 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -80,14 +80,14 @@ class Case:
 
 
 def observe(
-    proto: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], names: list[str]
+    proto: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], names: list[str], optimize: bool = False
 ) -> list[dict[str, np.ndarray]]:
-    """Tensors of a model for every feed, run without graph optimizations."""
+    """Tensors of a model for every feed, run without graph optimizations unless asked for."""
     marked = onnx.ModelProto()
     marked.CopyFrom(proto)
     outputs = {o.name for o in marked.graph.output}
     marked.graph.output.extend(onnx.ValueInfoProto(name=n) for n in dict.fromkeys(names) if n not in outputs)
-    opened = session(marked)
+    opened = session(marked, optimize)
     return [dict(zip(names, opened.run(names, feed), strict=True)) for feed in feeds]
 
 
@@ -248,7 +248,53 @@ NOISY_KINDS = (
     "channels_permuted", "few_weights", "norm_affine_exchanged", "activation_slope", "attention_scale_missing",
     "softmax_axis", "residual_missing", "pooling_replaced", "pool_counts_padding", "stale_weights",
 )  # fmt: skip
-DERIVED = {DRESSED: (DRESSED_KINDS, dressed), NOISY: (NOISY_KINDS, noisy)}
+
+
+def folded(case: Case) -> Case | None:
+    """The same case with BatchNormalization folded into the convolutions of the candidate. None if it has none."""
+    from .clean import folded as fold
+
+    assert case.candidate is not None
+    edit = fold(Edit(case.candidate), np.random.default_rng(0))
+    if edit is None:
+        return None
+    causes = case.causes
+    if case.kind.startswith("norm_") and case.kind.endswith(("epsilon", "exchanged")):
+        causes = causes | {"weights", "scale"}  # what was a normalization is a weight now, and its fault a gain
+    what = f"{case.kind}: {case.what}; BatchNormalization folded in the candidate"
+    name = f"{case.network}/{FOLDED}/{case.kind}.{case.id.rsplit('/', 1)[1]}"
+    return replace(
+        case, id=name, kind=FOLDED, candidate=edit.proto, causes=causes, what=what, tensors=(case.tensors[0], "")
+    )
+
+
+FOLDED = "folded_candidate"
+"""Kind of the cases that `folded` makes of others."""
+FOLDED_KINDS = (
+    "stale_weights", "few_weights", "norm_epsilon", "norm_affine_exchanged", "weights_int8_per_tensor",
+    "residual_missing", "scale_drift",
+)  # fmt: skip
+
+
+def elsewhere(case: Case) -> Case | None:
+    """The same case with the candidate run without graph optimizations: other kernels, other sums, FP32 noise."""
+    what = f"{case.kind}: {case.what}; candidate without graph optimizations"
+    name = f"{case.network}/{ELSEWHERE}/{case.kind}.{case.id.rsplit('/', 1)[1]}"
+    return replace(case, id=name, kind=ELSEWHERE, runner={"optimization": "disable"}, what=what)
+
+
+ELSEWHERE = "other_kernels"
+"""Kind of the cases that `elsewhere` makes of others."""
+ELSEWHERE_KINDS = (
+    "weights_fp16", "scale_drift", "norm_epsilon", "gelu_tanh", "attention_scale_off", "fp16_accumulation",
+    "activation_replaced", "qdq_scale",
+)  # fmt: skip
+DERIVED: dict[str, tuple[tuple[str, ...], Callable[[Case], Case | None]]] = {
+    DRESSED: (DRESSED_KINDS, dressed),
+    FOLDED: (FOLDED_KINDS, folded),
+    ELSEWHERE: (ELSEWHERE_KINDS, elsewhere),
+    NOISY: (NOISY_KINDS, noisy),
+}
 """Kinds that are made of other kinds' cases, the first of each in every network."""
 
 

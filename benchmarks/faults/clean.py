@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import onnx
+from layerdiff.graph.index import attribute
 from onnx import numpy_helper
 
 from .cases import Case
@@ -24,7 +25,7 @@ def folded(edit: Edit, rng: np.random.Generator) -> Edit | None:
         if conv is None or conv.op_type != "Conv" or edit.only_reader(bn.input[0]) is None:
             continue
         gamma, beta, mean, variance = (edit.weight(i).astype(np.float64) for i in bn.input[1:])
-        factor = gamma / np.sqrt(variance + 1e-5)
+        factor = gamma / np.sqrt(variance + float(attribute(bn, "epsilon", 1e-5)))
         weight = edit.weight(conv.input[1])
         edit.set_weight(conv, 1, (weight * factor[:, None, None, None]).astype(np.float32))
         old = edit.weight(conv.input[2]) if len(conv.input) > 2 else 0.0

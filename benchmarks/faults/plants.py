@@ -469,7 +469,11 @@ def residual_missing(edit, node, rng, tensors):
         return None
     if any(r.op_type == "Softmax" for r in edit.readers(node.output[0])):
         return None
-    kept = edit.bypass(node, node.input[0])
+    makers = [edit.maker(i) for i in node.input]
+    if None in makers:
+        return None
+    branch = max(node.input, key=lambda i: edit.position(edit.maker(i)))  # the later one: the other is the shortcut
+    kept = edit.bypass(node, branch)
     return planted("residual Add gone", "wrong-op", candidate_tensor=kept)
 
 

@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import Any
 
 from . import clean
-from .cases import DRESSED, NOISY, REACHED, REAL, SAMPLES
+from .cases import DRESSED, ELSEWHERE, FOLDED, NOISY, REACHED, REAL, SAMPLES
 from .plants import KINDS
 
 Result = dict[str, Any]
@@ -88,7 +88,7 @@ HEAD = (
 )
 
 
-def markdown(results: list[Result], dropped: dict[str, list[str]], seconds: float, jobs: int) -> str:
+def markdown(results: list[Result], dropped: dict[str, list[str]], jobs: int) -> str:
     """The page of the documentation."""
     faults = [r for r in results if not r["clean"]]
     pairs = [r for r in results if r["clean"]]
@@ -97,6 +97,8 @@ def markdown(results: list[Result], dropped: dict[str, list[str]], seconds: floa
     quiet = sum(not r["answers"] and not r["error"] for r in pairs)
     titles = {name: kind.title for name, kind in KINDS.items()}
     titles[DRESSED] = "Some of the above, candidate renamed and reordered throughout"
+    titles[FOLDED] = "Some of the above, BatchNormalization folded in the candidate"
+    titles[ELSEWHERE] = "Some of the above, candidate run without graph optimizations"
     titles[NOISY] = "Some of the above, candidate in emulated FP16"
     versions = ", ".join(f"{p} {metadata.version(p)}" for p in ("onnxruntime", "onnx", "numpy", "polygraphy"))
     out = [
@@ -115,8 +117,8 @@ def markdown(results: list[Result], dropped: dict[str, list[str]], seconds: floa
         "*Polygraphy* is the node of the first tensor, in the order of the graph, that fails its default comparison",
         "with every tensor marked as an output. Where only one file runs, the candidate is emulated FP16.",
         "",
-        f"{n} cases and {len(pairs)} clean pairs in {seconds:.0f} s, {jobs} process{'es' if jobs > 1 else ''}, "
-        f"baselines included. {versions}, Python {platform.python_version()}.",
+        f"{n} cases and {len(pairs)} clean pairs; layerdiff took {sum(r['seconds'] for r in results):.0f} s for them, in "
+        f"{jobs} process{'es' if jobs > 1 else ''}. {versions}, Python {platform.python_version()}.",
         "",
         "| | bar | measured | Polygraphy | first relative L2 error above a threshold |",
         "|---|---|---|---|---|",
