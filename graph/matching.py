@@ -55,7 +55,6 @@ HEAVY = frozenset(
 """Families of operators that the skeleton keeps even where they have a single source of data."""
 
 _RESHAPES = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
-_SAMPLE = 1024
 _TELLING = 64
 """Fewest elements of weights that tell a node from all others by themselves."""
 
@@ -279,30 +278,35 @@ class _Side:
                     continue
                 value = value if c.op == "Gemm" and c.settings.get("transb") else np.moveaxis(value, -1, 0)
             total += value.size
-            step = max(1, value.size // _SAMPLE)
-            flat = value.reshape(-1) if value.flags.c_contiguous else value.ravel() if value.size < 1 << 22 else None
-            sample = np.asarray(
-                flat[::step] if flat is not None else value[:: max(1, value.shape[0] // 8)].ravel()[:_SAMPLE]
-            )
+            if not value.size:
+                continue
+            sample = _sample(value)
             with np.errstate(all="ignore"):
                 parts.append(repr(value.shape).encode() + sample.astype(np.float16).tobytes())
-            if main is None or value.size > main.size:
-                main = value
+            if main is None or sample.size > main.size:
+                main = sample
         if not parts:
             return None
         vectors = None
-        if main is not None and main.ndim >= 1 and main.size >= 8:
+        if main is not None and main.size >= 8:
             with np.errstate(all="ignore"):
-                rows = (
-                    main[:: max(1, main.shape[0] // 64)].astype(np.float32)
-                    if main.ndim > 1
-                    else main.astype(np.float32)[None]
-                )
-                rows = rows.reshape(rows.shape[0], -1)
-                rows = rows[:, :: max(1, rows.shape[1] // 512)].astype(np.float64)
+                rows = main.astype(np.float64)
                 norm = np.linalg.norm(rows, axis=1, keepdims=True)
                 vectors = rows / np.where(norm > 0, norm, 1)
         return b"|".join(parts), total, vectors
+
+
+def _sample(value: np.ndarray) -> np.ndarray:
+    """A grid of at most 32 x 64 elements, channels first. Of a mapped file, only the pages that hold them are read."""
+    value = value[None] if value.ndim < 2 else value
+    if value.ndim < 2:
+        return np.asarray(value)[None]
+    wide = 2048 if value.shape[0] == 1 else 64
+    rows = np.linspace(0, value.shape[0] - 1, min(value.shape[0], 32)).astype(np.int64)
+    rest = int(np.prod(value.shape[1:], dtype=np.int64))
+    columns = np.unravel_index(np.linspace(0, rest - 1, min(rest, wide)).astype(np.int64), value.shape[1:])
+    grid = (rows[:, None], *(c[None, :] for c in columns))
+    return np.asarray(value[grid])
 
 
 def _similar(a: tuple[bytes, int, np.ndarray | None] | None, b: tuple[bytes, int, np.ndarray | None] | None) -> float:
@@ -716,13 +720,22 @@ class _Matcher:
         self._shape_arithmetic(nodes, tensors)
         self._skipped(nodes, pairs)
         differences: list[Difference] = list(found)
+        absorbed: set[int] = set()
+        """Pad nodes that the other graph has in the window operator behind them."""
         if static:
             in_folds = {n for fold in folds for n in fold.nodes}
             for n, m in sorted(self.nodes.items()):
                 if n in in_folds or n in partial:
                     continue
-                differences.extend(node_differences(self.r.index, n, self.r.canon[n], self.c.index, m, self.c.canon[m]))
-        differences.extend(self._rewritten(regions))
+                found = node_differences(self.r.index, n, self.r.canon[n], self.c.index, m, self.c.canon[m])
+                padded = {d.name for d in found} & {"pads"} and self._padding_moved(n, m)
+                if padded:
+                    absorbed.update(padded)
+                    found = [d for d in found if d.name != "pads"]
+                differences.extend(found)
+        differences.extend(
+            self._rewritten(r for r in regions if not absorbed.intersection(r.nodes or r.candidate_nodes))
+        )
         differences.sort(key=lambda d: d.node)
         matched_c = set(tensors.values())
         return Matching(
@@ -909,6 +922,32 @@ class _Matcher:
                 detail = f"{text} in the candidate alone"
                 found.append(Difference(self.r.index.producer.get(out[0], -1), nodes[-1], "op", "", detail))
         return found
+
+    def _padding_moved(self, n: int, m: int) -> set[int]:
+        """The Pad before one of two window operators whose zeros the other adds itself; empty if that is not so."""
+        pads = []
+        used: set[int] = set()
+        for side, p, matched in ((self.r, n, self.nodes.keys()), (self.c, m, self.taken.keys())):
+            own = side.canon[p].settings.get("pads")
+            if not own or side.canon[p].family not in ("Conv", "MaxPool", "AveragePool"):
+                return set()
+            before = side.index.producer.get(side.fine.nodes[p][1][0][1], -1)
+            step = side.canon.get(before)
+            if step is not None and step.op == "Pad" and before not in matched:
+                extra, half = step.settings.get("pads"), len(own) // 2
+                zeros = step.settings.get("mode", "constant") == "constant" and not step.settings["constant_value"]
+                if (
+                    isinstance(extra, list)
+                    and len(extra) == 2 * (half + 2)
+                    and zeros
+                    and side.canon[p].family == "Conv"
+                ):
+                    if any(extra[i] for i in (0, 1, half + 2, half + 3)):
+                        return set()
+                    own = [a + b for a, b in zip(own, extra[2 : half + 2] + extra[half + 4 :], strict=True)]
+                    used.add(before)
+            pads.append(own)
+        return used if pads[0] == pads[1] else set()
 
     def _same_scaling(self, region: Region) -> bool:
         """Whether both sides are scalings and shifts of each channel, and the same ones up to rounding."""

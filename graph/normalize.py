@@ -391,7 +391,7 @@ class Affine:
 
 
 def affine(
-    index: GraphIndex, nodes: Sequence[int], view: Mapping[int, Canonical], limit: int = 1 << 27
+    index: GraphIndex, nodes: Sequence[int], view: Mapping[int, Canonical], limit: int = 1 << 25
 ) -> Affine | None:
     """The affine map that a chain of nodes computes, or None if it is none, or larger than ``limit`` elements.
 
