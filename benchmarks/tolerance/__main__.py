@@ -167,7 +167,7 @@ def measure(quick: bool) -> str:
 
 Planted faults: {caught} of {planted} break the FP32 tolerance. {drowned} more changed the outputs by less than
 {DROWNED:.0f} times what a second FP32 run does (*drowned*: a scale in front of a normalization, a bias of 1e-7, a dead
-channel), and are no cases.
+channel, the same axis counted from the other end), and are no cases.
 
 {second}"""
 
