@@ -107,13 +107,18 @@ class Examiner:
             if static is not None:
                 return Diagnosis(static.cause, f"{static.evidence}; {shapes}", static.node)
             return Diagnosis("wrong-op", shapes)
+        in_graph = static is not None and static.cause != "wrong-op"
+        quantizer = static is not None and static.cause == "quantization"
         tests = (
-            lambda: self._range(unit, values, y, c, verdict),
-            lambda: static,
+            lambda: self._broken(unit, values, y, c, verdict),
+            lambda: _clipped(y, c) if quantizer else None,
+            lambda: static if in_graph else None,
+            lambda: self._underflow(unit, values, y, c),
             lambda: self._saturation(y, c),
             lambda: self._layout(y, c),
             lambda: self._fit(y, c),
             lambda: self._accumulator(unit, verdict),
+            lambda: static,
             lambda: self._operators(unit, y, c),
             lambda: self._quantization(verdict),
         )
@@ -136,47 +141,49 @@ class Examiner:
                 return Diagnosis(loss, evidence, producer=name)
         return None
 
-    def _range(self, unit: Unit, values: Arrays, y: np.ndarray, c: np.ndarray, verdict: Judgement) -> Diagnosis | None:
+    def _broken(self, unit: Unit, values: Arrays, y: np.ndarray, c: np.ndarray, verdict: Judgement) -> Diagnosis | None:
+        """Values that are finite on one side only: overflow where the reference shows what the format cannot hold."""
+        if verdict.reason != "finite":
+            return None
         fmt = self._narrow(unit)
-        broken = verdict.reason == "finite"
+        if fmt is not None:
+            for name in unit.reference.outputs:
+                if format_loss(values[name], fmt) == "overflow":
+                    return Diagnosis("overflow", _range_evidence(values[name], fmt, "overflow"))
+            weights = self._weights_loss(unit, fmt, "overflow")
+            if weights is not None:
+                return weights
+            for name, array in self._inner(unit, values).items():
+                if format_loss(array, fmt) == "overflow":
+                    node = self.index.names[self.index.producer[name]]
+                    return Diagnosis("overflow", f"inside, at {node}: {_range_evidence(array, fmt, 'overflow')}")
+        one_side = np.isfinite(y) != np.isfinite(c)
+        if not one_side.any():
+            one_side = np.isnan(y) != np.isnan(c)
+        at, a, b = _first(one_side, y, c)
+        count = int(np.count_nonzero(one_side))
+        return Diagnosis(
+            "nan", f"{count:,} of {y.size:,} values are finite on one side only, first at {at}: {a} against {b}"
+        )
+
+    def _underflow(self, unit: Unit, values: Arrays, y: np.ndarray, c: np.ndarray) -> Diagnosis | None:
+        """Values among the format's subnormals or below them: in the output, in the weights, inside."""
+        fmt = self._narrow(unit)
         if fmt is None:
-            if not broken:
-                return None
-            bad = int(np.count_nonzero(np.isfinite(y) != np.isfinite(c)))
-            at, a, b = _first(np.isfinite(y) != np.isfinite(c), y, c)
-            return Diagnosis(
-                "nan", f"{bad:,} of {y.size:,} values are finite on one side only, first at {at}: {a} against {b}"
-            )
-        outputs = {n: values[n] for n in unit.reference.outputs}
-        for array in outputs.values():
-            if format_loss(array, fmt) == "overflow":
-                return Diagnosis("overflow", _range_evidence(array, fmt, "overflow"))
-        weights = self._weights_loss(unit, fmt)
-        if weights is not None and not (weights.cause == "underflow" and broken):
+            return None
+        if format_loss(y, fmt) == "underflow":
+            return Diagnosis("underflow", _range_evidence(y, fmt, "underflow"))
+        weights = self._weights_loss(unit, fmt, "underflow")
+        if weights is not None:
             return weights
-        inner = self._inner(unit, values)
-        for name, array in inner.items():
-            loss = format_loss(array, fmt)
-            if loss == "overflow" and broken:
-                node = self.index.names[self.index.producer[name]]
-                return Diagnosis("overflow", f"inside, at {node}: {_range_evidence(array, fmt, loss)}")
-        if broken:
-            at, a, b = _first(np.isfinite(y) != np.isfinite(c), y, c)
-            bad = int(np.count_nonzero(np.isfinite(y) != np.isfinite(c)))
-            return Diagnosis(
-                "nan", f"{bad:,} of {y.size:,} values are finite on one side only, first at {at}: {a} against {b}"
-            )
-        for array in outputs.values():
-            if format_loss(array, fmt) == "underflow":
-                return Diagnosis("underflow", _range_evidence(array, fmt, "underflow"))
         lost = (y != 0) & (c == 0)
-        if np.count_nonzero(lost):
+        if lost.any():
             power = float(np.sum(np.square(y[lost], dtype=np.float64)))
             if power > 0.1 * float(np.sum(np.square((c - y).astype(np.float64)))):
                 at, a, _ = _first(lost, y, c)
                 count = int(np.count_nonzero(lost))
                 return Diagnosis("underflow", f"{count:,} of {y.size:,} values became zero, first at {at}: {a}")
-        for name, array in inner.items():
+        for name, array in self._inner(unit, values).items():
             if format_loss(array, fmt) == "underflow":
                 node = self.index.names[self.index.producer[name]]
                 return Diagnosis("underflow", f"inside, at {node}: {_range_evidence(array, fmt, 'underflow')}")
@@ -194,7 +201,7 @@ class Examiner:
                     return FP16 if spec.dtype.name == "float16" else BF16
         return None
 
-    def _weights_loss(self, unit: Unit, fmt: NumberFormat) -> Diagnosis | None:
+    def _weights_loss(self, unit: Unit, fmt: NumberFormat, which: str) -> Diagnosis | None:
         for position in unit.reference.nodes:
             for name in self.index.reads[position]:
                 if name not in self.index.initializers:
@@ -203,7 +210,7 @@ class Examiner:
                 if weight is None or weight.ndim < 1 or weight.size < 16:
                     continue
                 loss = format_loss(weight, fmt)
-                if loss is not None:
+                if loss == which:
                     return Diagnosis(loss, f"weights {_quoted(name)}: {_range_evidence(weight, fmt, loss)}", position)
         return None
 
@@ -221,7 +228,7 @@ class Examiner:
         return self._run_reference(unit, names, values) if names else {}
 
     def _run_reference(self, unit: Unit, names: Sequence[str], values: Arrays) -> dict[str, np.ndarray]:
-        from .walk import specs_of
+        from .noise import specs_of
 
         model = self.walk.reference.model
         part = backward(model.index, [*names, *unit.reference.outputs], set(unit.reference.inputs))
@@ -229,7 +236,7 @@ class Examiner:
         if len(feed) < len(part.inputs):
             return {}
         try:
-            with self.walk.judging_runner.open(slice_model(model, part, specs_of(feed))) as session:
+            with self.walk.noise.runner.open(slice_model(model, part, specs_of(feed))) as session:
                 made = session.infer(feed)
         except LayerdiffError as error:
             log.debug("cannot look inside: %s", error)
@@ -391,7 +398,7 @@ class Examiner:
 
     def _refine(self, unit: Unit, verdict: Judgement, values: Arrays) -> Diagnosis | None:
         """Takes a layer apart into its nodes, runs each on the reference's values, and examines the guiltiest."""
-        from .walk import specs_of
+        from .noise import specs_of
 
         walk = self.walk
         parts = inside(self.index, walk.candidate.model.index, unit, self.matched, walk.layout)
@@ -412,7 +419,7 @@ class Examiner:
         except LayerdiffError as error:
             log.debug("cannot take %s apart: %s", unit.reference.outputs, error)
             return None
-        noise = walk.probe(parts, known_values)
+        noise = walk.noise.probe(parts, known_values)
         guilty: list[tuple[Unit, Judgement, dict[str, np.ndarray]]] = []
         for p in parts:
             made = {n: flat[exploded_name(n, p.number)] for n in p.candidate.outputs}
@@ -421,7 +428,7 @@ class Examiner:
                 known_values[name],
                 made[other],
                 noise.get(p.number, {}).get(name),
-                walk.rounding_of(p),
+                walk.noise.of(p),
                 sample=verdict.sample,
             )
             if result.beyond:
@@ -442,13 +449,13 @@ class Examiner:
         if y.shape != c.shape or not is_float(y.dtype) or y.size > 1 << 24:
             return found
         from ...runners.reference_evaluator import ReferenceEvaluatorRunner
-        from .walk import specs_of
+        from .noise import specs_of
 
         feed = {n: values[n] for n in unit.reference.inputs}
         name = unit.reference.outputs[0]
         try:
             model = slice_model(walk.reference.model, unit.reference, specs_of(feed))
-            with ReferenceEvaluatorRunner(precision="float64").open(model) as session:
+            with ReferenceEvaluatorRunner(dtype="float64").open(model) as session:
                 truth = session.infer(feed)[name].astype(np.float64)
         except Exception as error:  # the arbiter is an extra: without it the finding stands as it is
             log.debug("no float64 value for %s: %s", name, error)
@@ -468,6 +475,19 @@ class Examiner:
     def index(self) -> GraphIndex:
         """The reference's graph."""
         return self.walk.reference.model.index
+
+
+def _clipped(y: np.ndarray, c: np.ndarray) -> Diagnosis | None:
+    """A quantizer of which far more values stand at the ends of its integer type than in the reference."""
+    if c.dtype.kind not in "iu" or c.dtype != y.dtype or not c.size:
+        return None
+    ends = np.iinfo(c.dtype)
+    mine, theirs = (int(np.count_nonzero((x == ends.min) | (x == ends.max))) for x in (y, c))
+    if theirs < 5 * PILED_UP * c.size or theirs < 4 * mine:
+        return None
+    return Diagnosis(
+        "saturation", f"{theirs:,} of {c.size:,} values stand at {ends.min} or {ends.max}, {mine:,} in the reference"
+    )
 
 
 def _weight_of(difference: Difference) -> int:

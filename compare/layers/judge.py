@@ -119,6 +119,7 @@ def judge(
     common = 1e-6 * float(variance_of.mean())
     slices = variance_of.reshape(rows, -1).mean(axis=1) + floor + common
     slice_z = math.sqrt(float(((error * error).reshape(rows, -1).mean(axis=1) / slices).max()))
+    slice_z = max(slice_z, _by_magnitude(y, error, variance_of + floor))
     gain, gain_sigma = _gain(y, error, reference.shape)
     reason = None
     if rms_z > RMS_LIMIT[coarse] and math.sqrt(squared / y.size) > rounding.floor:
@@ -172,6 +173,17 @@ def _rows(shape: tuple[int, ...]) -> int:
         if inner >= SLICE:
             return math.prod(shape[:axis])
     return 1
+
+
+def _by_magnitude(y: np.ndarray, error: np.ndarray, variance: np.ndarray) -> float:
+    """RMS z of the worst set of elements of one binary exponent: what is small is not excused by what is large."""
+    exponent = np.frexp(y)[1]
+    exponent -= exponent.min()
+    count = np.bincount(exponent)
+    squared = np.bincount(exponent, error * error)
+    expected = np.bincount(exponent, variance)
+    enough = (count >= SLICE) & (expected > 0)
+    return math.sqrt(float((squared[enough] / expected[enough]).max(initial=0.0)))
 
 
 def channel_axis(shape: tuple[int, ...]) -> int | None:

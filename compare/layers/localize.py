@@ -13,6 +13,7 @@ from ...graph.probe import roundings
 from ..report.model import Culprit, LayerResult
 from ..tolerance import depths
 from .diagnose import Diagnosis, Examiner
+from .noise import Noise
 from .units import Layout, Unit, plan
 from .walk import Seen, Walk, relative_error
 
@@ -157,8 +158,7 @@ class _Localizer:
             self.context,
             candidate,
             layout,
-            rounding,
-            None,
+            Noise(self.reference, candidate, rounding),
             forced=forced,
             budget=budget(self.context.settings.memory),
         )
@@ -206,6 +206,7 @@ class _Localizer:
             elif s.beyond:
                 result[number] = "healed" if healed(s) else "culprit"
         self._blame(walk, result, by_tensor)
+        self._pair_quantizers(walk, result, by_tensor)
         tainted: set[int] = set()
         for s in walk.seen:
             number = s.unit.number
@@ -217,9 +218,11 @@ class _Localizer:
         return result
 
     def _coarsest(self) -> NumberFormat:
-        result = FP32
+        """The coarsest format that rounding is expected in. Quantizers in a graph round the same way on both sides."""
+        result = coarser(self.candidate.runner.arithmetic, self.reference.runner.arithmetic)
         for fmt in self.context.formats.get(self.candidate.name, ()):
-            result = coarser(result, fmt)
+            if not fmt.is_integer:
+                result = coarser(result, fmt)
         return result
 
     @staticmethod
@@ -244,6 +247,15 @@ class _Localizer:
             if result.get(producer.unit.number) != "culprit":
                 result[producer.unit.number] = "culprit"
                 producer.diagnosis = Diagnosis(s.diagnosis.cause, s.diagnosis.evidence)
+
+    def _pair_quantizers(self, walk: Walk, result: dict[int, LayerVerdict], by_tensor: Mapping[str, Seen]) -> None:
+        """A wrong scale stands in QuantizeLinear and again in the DequantizeLinear behind it: one fault."""
+        nodes = self.index.nodes
+        for s in walk.seen:
+            if result.get(s.unit.number) == "culprit" and nodes[s.unit.main].op_type == "DequantizeLinear":
+                before = by_tensor.get(nodes[s.unit.main].input[0])
+                if before is not None and result.get(before.unit.number) == "culprit":
+                    result[s.unit.number] = "inherited"
 
     # -- no layer is beyond its noise, and yet the outputs disagree ---------------------------------------------
 

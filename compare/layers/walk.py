@@ -9,39 +9,34 @@ tensors are at hand, and from there on a copy of the reference carries its error
 
 from __future__ import annotations
 
-import logging
+import functools
 import math
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...graph.errors import LayerdiffError, ModelError, RunnerError
-from ...graph.formats import BY_DTYPE, FP32
-from ...graph.probe import Roundings, known, probe, roundings, terms
-from ...graph.slices import Slice, backward, explode, exploded_name, slice_model
-from ...graph.specs import TensorSpec, is_float
+from ...graph.errors import ModelError, RunnerError
+from ...graph.slices import Slice, explode, exploded_name, slice_model
+from ...graph.specs import is_float
 from ...runners.base import Workload
 from ..statistics import Statistics
-from .judge import Judgement, judge, plain_noise
+from .contribution import Contributions, cast
+from .judge import Judgement, judge
+from .noise import Noise, specs_of
 from .store import Store
 from .units import Layout, Step, Unit
 
 if TYPE_CHECKING:
     from ...graph.model import Model
-    from ...runners.base import Runner, Session
+    from ...runners.base import Session
     from ..context import Context
     from ..parties import Party
     from .diagnose import Diagnosis, Examiner
 
-log = logging.getLogger(__name__)
-
 Arrays = dict[str, np.ndarray]
-
-SUSPECTS = 8
-"""Most layers whose contribution is measured: each costs one more pass from there to the outputs."""
 
 
 @dataclass
@@ -73,20 +68,6 @@ class Seen:
         return self.failure is not None or (self.judgement is not None and self.judgement.beyond)
 
 
-@dataclass
-class _Stream:
-    """A run of the reference with one layer taken from the candidate.
-
-    Attributes:
-        sample: The sample it runs on.
-        values: Tensors in which it differs from the reference, as far as they are still needed.
-    """
-
-    number: int
-    sample: int
-    values: Arrays
-
-
 class Walk:
     """One candidate's walk beside the reference.
 
@@ -94,10 +75,16 @@ class Walk:
         context: The comparison.
         candidate: Who is judged.
         layout: The pieces and layers.
-        rounding: What rounding is expected of a healthy layer.
-        examiner: Finds the cause for a layer beyond its expected noise; None: nothing is judged, see ``forced``.
+        noise: What rounding is expected of a healthy layer.
         forced: Numbers of layers whose contribution is measured whatever their local error.
         budget: Bytes for the tensors that are kept between pieces.
+
+    Attributes:
+        examiner: Finds the cause for a layer beyond its expected noise; None: no layer is judged, see ``forced``.
+        seen: What was seen of each layer, by its number.
+        outputs: Cumulative statistics of the model's outputs.
+        inferences: Runs of either runtime.
+        notes: What the user should know.
     """
 
     def __init__(
@@ -105,8 +92,7 @@ class Walk:
         context: Context,
         candidate: Party,
         layout: Layout,
-        rounding: Roundings,
-        examiner: Examiner | None,
+        noise: Noise,
         *,
         forced: Collection[int] = (),
         budget: int = 1 << 28,
@@ -115,8 +101,8 @@ class Walk:
         self.candidate = candidate
         self.reference = context.reference
         self.layout = layout
-        self.rounding = rounding
-        self.examiner = examiner
+        self.noise = noise
+        self.examiner: Examiner | None = None
         self.forced = frozenset(forced)
         self.budget = budget
         self.seen = [Seen(unit, step.index) for step in layout.steps for unit in step.units]
@@ -124,18 +110,17 @@ class Walk:
         self.outputs: dict[str, Statistics] = {}
         self.inferences = 0
         self.notes: list[str] = []
-        self._streams: list[_Stream] = []
+        self._last = self._last_use()
+        self._contributions = Contributions(self.reference, self._last)
         self._free = True
         self._whole: Session | None = None
         self._back = {other: name for name, other in layout.tensors.items()}
-        self._judging_runner: Runner | None = None
-        self._sums: dict[int, float] = {}
+        self._random = {n for unit in layout.units if unit.random for n in unit.reference.outputs}
 
     # -- the walk -----------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Walks all pieces for all samples; what it finds is in the attributes."""
-        last = self._last_use()
         steps = self.layout.steps
         with ExitStack() as stack, Store(self.budget) as store:
             if not self.reference.runner.opens_pieces:
@@ -143,10 +128,10 @@ class Walk:
             for step in steps:
                 self.context.progress.advance(step.index, len(steps), "pieces")
                 with ExitStack() as sessions:
-                    self._step(_Sessions(self, step, sessions), store, last)
+                    self._step(_Sessions(self, step, sessions), store)
             self._finish(store)
 
-    def _step(self, run: _Sessions, store: Store, last: Mapping[str, int]) -> None:
+    def _step(self, run: _Sessions, store: Store) -> None:
         step = run.step
         needed = {*step.reference.inputs, *(self._back.get(n, n) for n in step.candidate.inputs)}
         for unit in step.units:
@@ -158,12 +143,13 @@ class Walk:
             self._run_reference(run, feed, values)
             if self.candidate.runner.opens_pieces:
                 self._local(run, sample, values)
-            self._cumulative(run, sample, feed, values, store, last)
-            self._carry(run, sample, values, last)
+            self._cumulative(run, sample, feed, values, store)
+            if self._whole is None:
+                self._contributions.carry(step, sample, values, functools.partial(run.reference, values))
             for name in (n for unit in step.units for n in unit.reference.outputs):
-                if last.get(name, -1) > step.index:
+                if self._last.get(name, -1) > step.index:
                     store.put("reference", sample, name, values[name])
-            gone = [n for n in needed if last.get(n, -1) <= step.index]
+            gone = [n for n in needed if self._last.get(n, -1) <= step.index]
             store.drop("reference", sample, gone)
             store.drop("candidate", sample, gone)
 
@@ -176,16 +162,16 @@ class Walk:
     def _last_use(self) -> dict[str, int]:
         """The last step that reads each tensor; outputs are kept to the end."""
         last: dict[str, int] = {}
+        back = {other: name for name, other in self.layout.tensors.items()}
         for step in self.layout.steps:
             for name in step.reference.inputs:
                 last[name] = step.index
             for name in step.candidate.inputs:
-                last[self._back.get(name, name)] = step.index
+                last[back.get(name, name)] = step.index
             for unit in step.units:
-                for name in (*unit.reference.inputs, *(self._back.get(n, n) for n in unit.candidate.inputs)):
+                for name in (*unit.reference.inputs, *(back.get(n, n) for n in unit.candidate.inputs)):
                     last[name] = step.index
-        for name in self.reference.model.index.outputs:
-            last[name] = len(self.layout.steps)
+        last.update(dict.fromkeys(self.context.reference.model.index.outputs, len(self.layout.steps)))
         return last
 
     # -- reference ----------------------------------------------------------------------------------------------
@@ -226,7 +212,7 @@ class Walk:
                 if seen.full is not None and name == unit.reference.outputs[0]:
                     seen.full.update(values[name], array, sample=sample)
             if unit.number in self.forced:
-                self._start(run, unit, sample, made[unit.number], values)
+                self._contribute(run.step, unit, sample, made[unit.number], values)
             if self.examiner is not None and self._worth_judging(seen, relative, sample, values):
                 doubtful.append(unit)
         if doubtful:
@@ -259,7 +245,7 @@ class Walk:
         specs = self.candidate.model.index.specs
         feed: Arrays = {}
         for name in dict.fromkeys(n for unit in units for n in unit.candidate.inputs):
-            feed[name] = _cast(values[self._back.get(name, name)], specs.get(name))
+            feed[name] = cast(values[self._back.get(name, name)], specs.get(name))
         return feed
 
     def _worth_judging(self, seen: Seen, relative: float, sample: int, values: Arrays) -> bool:
@@ -268,143 +254,71 @@ class Walk:
             return seen.judgement is None or not seen.judgement.beyond
         if seen.judgement is not None and relative <= 2 * seen.judgement.relative:
             return False
-        plain = plain_noise(self.rounding_of(seen.unit), self._terms(seen.unit, values))
-        if relative > plain:
-            return True
+        plain = self.noise.plain(seen.unit, values)
+        if relative > plain or not relative:
+            return relative > 0
         seen.judgement = Judgement(False, relative / plain, None, None, 0.0, None, relative, plain, None, sample)
         return False
-
-    def _terms(self, unit: Unit, values: Arrays) -> float:
-        """The longest sum in a layer."""
-        index = self.reference.model.index
-
-        def shape(name: str) -> tuple[int, ...] | None:
-            if name in values:
-                return values[name].shape
-            weight = index.initializers.get(name)
-            return tuple(weight.dims) if weight is not None else None
-
-        if unit.number not in self._sums:
-            self._sums[unit.number] = max(terms(index.nodes[p], shape) for p in unit.reference.nodes)
-        return self._sums[unit.number]
 
     def _judge(
         self, run: _Sessions, units: list[Unit], sample: int, values: Arrays, made: Mapping[int, Arrays]
     ) -> None:
-        index = self.reference.model.index
-        noise = self.probe(
-            [u for u in units if known(index, u.reference) and comparable(u, values, made[u.number])], values
-        )
+        """Holds layers against their expected noise, large tensors by the entry of the batch that is off the most."""
+        entries: dict[int | None, list[Unit]] = {}
         for unit in units:
-            seen = self.seen[unit.number]
-            worst = seen.judgement
-            for name, other in zip(unit.reference.outputs, unit.candidate.outputs, strict=True):
-                verdict = judge(
-                    values[name],
-                    made[unit.number][other],
-                    noise.get(unit.number, {}).get(name),
-                    self.rounding_of(unit),
-                    sample=sample,
-                    known=known(index, unit.reference),
-                    result_step=self._step_of(values[name]),
-                )
-                if worst is None or (verdict.beyond, verdict.relative) > (worst.beyond, worst.relative):
-                    worst = verdict
-            assert worst is not None
-            seen.judgement = worst
-            if worst.beyond and worst.sample == sample and self.examiner is not None:
-                first, other = unit.reference.outputs[0], unit.candidate.outputs[0]
-                seen.full = Statistics().update(values[first], made[unit.number][other], sample=sample)
-                seen.diagnosis = self.examiner.examine(
-                    unit, worst, values, made[unit.number], noise.get(unit.number, {})
-                )
-                if seen.diagnosis.producer is None:
-                    self._start(run, unit, sample, made[unit.number], values)
+            entries.setdefault(self.noise.entry(unit, values, made[unit.number]), []).append(unit)
+        for entry, members in entries.items():
+            part = values if entry is None else _entry(values, members, entry)
+            clear = [u for u in members if self.noise.known(u) and comparable(u, values, made[u.number])]
+            noise = self.noise.probe(clear, part)
+            for unit in members:
+                mine = made[unit.number]
+                if entry is not None:
+                    mine = {n: a[entry : entry + 1] for n, a in mine.items()}
+                if self._hold(unit, sample, part, mine, noise.get(unit.number, {})):
+                    self._examine(run.step, unit, sample, values, made[unit.number], part, mine, noise)
 
-    def _step_of(self, values: np.ndarray) -> float:
-        if not self.rounding.steps or not is_float(values.dtype) or not values.size:
-            return 0.0
-        return step_deviation(values)
+    def _hold(self, unit: Unit, sample: int, values: Arrays, made: Arrays, noise: Arrays) -> bool:
+        """Judges one layer; whether it is guilty on this sample."""
+        seen = self.seen[unit.number]
+        worst = seen.judgement
+        for name, other in zip(unit.reference.outputs, unit.candidate.outputs, strict=True):
+            verdict = judge(
+                values[name],
+                made[other],
+                noise.get(name),
+                self.noise.of(unit),
+                sample=sample,
+                known=self.noise.known(unit),
+                result_step=self.noise.result_step(unit, values[name]),
+            )
+            if worst is None or (verdict.beyond, verdict.relative) > (worst.beyond, worst.relative):
+                worst = verdict
+        seen.judgement = worst
+        return worst is not None and worst.beyond and worst.sample == sample
 
-    def rounding_of(self, unit: Unit) -> Roundings:
-        """What rounding is expected of one layer: more where the candidate's graph itself holds narrow types there."""
-        if self.rounding.operand or self.rounding.steps:
-            return self.rounding
-        specs = self.candidate.model.index.specs
-        for name in (*unit.candidate.inputs, *unit.candidate.outputs):
-            spec = specs.get(name)
-            fmt = BY_DTYPE.get(spec.dtype.name) if spec is not None else None
-            if fmt is not None and fmt.u > FP32.u:
-                return roundings(self.reference.runner.arithmetic, fmt)
-        return self.rounding
+    def _examine(
+        self,
+        step: Step,
+        unit: Unit,
+        sample: int,
+        values: Arrays,
+        made: Arrays,
+        part: Arrays,
+        part_made: Arrays,
+        noise: Mapping[int, Arrays],
+    ) -> None:
+        seen = self.seen[unit.number]
+        if self.examiner is None or seen.judgement is None:
+            return
+        first, other = unit.reference.outputs[0], unit.candidate.outputs[0]
+        seen.full = Statistics().update(values[first], made[other], sample=sample)
+        seen.diagnosis = self.examiner.examine(unit, seen.judgement, part, part_made, noise.get(unit.number, {}))
+        if seen.diagnosis.producer is None:
+            self._contribute(step, unit, sample, made, values)
 
-    def probe(self, units: list[Unit], values: Arrays) -> dict[int, Arrays]:
-        """The expected noise of layers, as enlarged by the gain of their roundings: by layer and output tensor."""
-        kinds: list[tuple[Roundings, list[Unit]]] = []
-        for unit in units:
-            rounding = self.rounding_of(unit)
-            for known_rounding, members in kinds:
-                if known_rounding == rounding:
-                    members.append(unit)
-                    break
-            else:
-                kinds.append((rounding, [unit]))
-        result: dict[int, Arrays] = {}
-        for rounding, members in kinds:
-            result.update(self._probe(members, values, self._with_steps(rounding, members, values)))
-        return result
-
-    def _probe(self, units: list[Unit], values: Arrays, rounding: Roundings) -> dict[int, Arrays]:
-        parts = [(u.number, u.reference) for u in units]
-        feed = {n: values[n] for u in units for n in u.reference.inputs}
-        self.inferences += 1
-        try:
-            model = probe(self.reference.model, parts, specs_of(feed, fixed=True), rounding)
-            with self.judging_runner.open(model) as session:
-                flat = session.infer(feed)
-        except LayerdiffError as error:
-            if len(units) > 1:
-                result: dict[int, Arrays] = {}
-                for unit in units:
-                    result.update(self._probe([unit], values, rounding))
-                return result
-            log.debug("no expected noise for %s: %s", units[0].reference.outputs, error)
-            return {}
-        return {
-            u.number: {
-                n: np.subtract(flat[exploded_name(n, u.number)], values[n])
-                for n in u.reference.outputs
-                if is_float(values[n].dtype) and flat[exploded_name(n, u.number)].shape == values[n].shape
-            }
-            for u in units
-        }
-
-    def _with_steps(self, rounding: Roundings, units: list[Unit], values: Arrays) -> Roundings:
-        if not rounding.steps:
-            return rounding
-        index = self.reference.model.index
-        steps = dict(rounding.steps)
-        for unit in units:
-            for name in unit.reference.inputs:
-                if is_float(values[name].dtype) and values[name].size:
-                    steps[name] = step_deviation(values[name])
-            for name in (n for p in unit.reference.nodes for n in index.reads[p] if n in index.initializers):
-                weight = index.weight(name)
-                if weight is not None and is_float(weight.dtype) and weight.ndim > 1:
-                    steps[name] = step_deviation(weight)
-        return replace(rounding, steps=steps)
-
-    @property
-    def judging_runner(self) -> Runner:
-        """Runs probes: the reference's runner where it opens pieces, else ONNX Runtime."""
-        if self._judging_runner is None:
-            if self.reference.runner.opens_pieces:
-                self._judging_runner = self.reference.runner
-            else:
-                from ...runners.onnxrt import OnnxrtRunner
-
-                self._judging_runner = OnnxrtRunner()
-        return self._judging_runner
+    def _contribute(self, step: Step, unit: Unit, sample: int, made: Arrays, values: Arrays) -> None:
+        self._contributions.start(step, unit, sample, made, values, whole=self._whole is not None)
 
     # -- cumulative error ---------------------------------------------------------------------------------------
 
@@ -415,19 +329,17 @@ class Walk:
         feed: Mapping[str, np.ndarray],
         values: Arrays,
         store: Store,
-        last: Mapping[str, int],
     ) -> None:
         step = run.step
         if not self._free or not step.candidate.outputs:
             return
         specs = self.candidate.model.index.specs
         own: Arrays = {}
-        random = {n for unit in self.layout.units if unit.random for n in unit.reference.outputs}
         for name in step.candidate.inputs:
             source = self._back.get(name, name)
             if source in feed:
-                own[name] = _cast(feed[source], specs.get(name))
-            elif source in random:
+                own[name] = cast(feed[source], specs.get(name))
+            elif source in self._random:
                 own[name] = values[source] if source in values else store.get("reference", sample, source)
             else:
                 own[name] = store.get("candidate", sample, source)
@@ -445,110 +357,24 @@ class Walk:
             for name, other in zip(unit.reference.outputs, unit.candidate.outputs, strict=True):
                 statistics = seen.cumulative.setdefault(name, Statistics(full=False))
                 statistics.update(values[name], made[other], sample=sample)
-                if last.get(name, -1) > step.index:
+                if self._last.get(name, -1) > step.index:
                     store.put("candidate", sample, name, made[other])
 
-    # -- contribution -------------------------------------------------------------------------------------------
-
-    def _start(self, run: _Sessions, unit: Unit, sample: int, made: Arrays, values: Arrays) -> None:
-        """Begins a stream in which this layer's output is the candidate's, and takes it to the end of the piece."""
-        if len(self._streams) >= SUSPECTS or any(s.number == unit.number for s in self._streams):
-            return
-        taken = {
-            name: _cast(made[other], TensorSpec(name, values[name].dtype, None))
-            for name, other in zip(unit.reference.outputs, unit.candidate.outputs, strict=True)
-            if made[other].shape == values[name].shape
-        }
-        stream = _Stream(unit.number, sample, dict(taken))
-        self._streams.append(stream)
-        if self._whole is not None:
-            return
-        index = self.reference.model.index
-        step = run.step
-        after = _downstream(taken, step)
-        if not after:
-            return
-        available = {*step.reference.inputs, *(n for u in step.units for n in u.reference.outputs)}
-        given = (available - set(after)) | set(taken)
-        part = backward(index, after, given)
-        source = {**values, **taken}
-        if any(n not in source for n in part.inputs):
-            return
-        feed = {n: source[n] for n in part.inputs}
-        self.inferences += 1
-        try:
-            with self.reference.runner.open(slice_model(self.reference.model, part, specs_of(feed))) as session:
-                stream.values.update(session.infer(feed, after))
-        except LayerdiffError as error:
-            log.debug("no contribution for layer %d: %s", unit.number, error)
-
-    def _carry(self, run: _Sessions, sample: int, values: Arrays, last: Mapping[str, int]) -> None:
-        """Takes the streams of earlier pieces through this one."""
-        step = run.step
-        if self._whole is not None:
-            return
-        mine = {u.number for u in step.units}
-        wanted = [n for n in step.reference.outputs if last.get(n, -1) > step.index]
-        for stream in self._streams:
-            if stream.sample != sample:
-                continue
-            moved = stream.number not in mine and any(n in stream.values for n in step.reference.inputs)
-            if moved and wanted:
-                self._advance(run, stream, values, wanted)
-            for name in [n for n in stream.values if last.get(n, -1) <= step.index]:
-                del stream.values[name]
-
-    def _advance(self, run: _Sessions, stream: _Stream, values: Arrays, wanted: list[str]) -> None:
-        step = run.step
-        source = {**values, **stream.values}
-        self.inferences += 1
-        try:
-            made = run.reference(values).infer({n: source[n] for n in step.reference.inputs}, wanted)
-        except LayerdiffError as error:
-            log.debug("contribution of layer %d stops: %s", stream.number, error)
-            return
-        for name, array in made.items():
-            if array.shape != values[name].shape or not np.array_equal(array, values[name]):
-                stream.values[name] = array
+    # -- the end ------------------------------------------------------------------------------------------------
 
     def _finish(self, store: Store) -> None:
         index = self.reference.model.index
         outputs = [n for n in index.outputs if n in self.layout.tensors and n in index.producer]
         for name in outputs:
-            number = next((s for s in self.seen if name in s.cumulative), None)
-            if number is not None:
-                self.outputs[name] = number.cumulative[name]
-        for stream in self._streams:
-            if self._whole is not None and not self._feed_whole(stream):
-                continue
-            alone, whole = 0.0, 0.0
-            for name in outputs:
-                if not store.has("reference", stream.sample, name) or not store.has("candidate", stream.sample, name):
-                    continue
-                expected = store.get("reference", stream.sample, name)
-                if not is_float(expected.dtype):
-                    continue
-                alone += _squared(expected, stream.values.get(name, expected))
-                whole += _squared(expected, store.get("candidate", stream.sample, name))
-            if whole > 0:
-                share = math.sqrt(alone / whole) if math.isfinite(whole) else float(not math.isfinite(alone))
-                self.seen[stream.number].contribution = share if math.isfinite(share) else None
+            found = next((s for s in self.seen if name in s.cumulative), None)
+            if found is not None:
+                self.outputs[name] = found.cumulative[name]
+        for number, share in self._contributions.finish(store, outputs, self._feed, self._whole).items():
+            self.seen[number].contribution = share
+        self.inferences += self.noise.inferences + self._contributions.inferences
 
-    def _feed_whole(self, stream: _Stream) -> bool:
-        """Contribution through a reference that takes inner tensors as inputs."""
-        if self._whole is None or not self.reference.runner.feeds_any:
-            return False
-        names = [n for n in self.reference.model.index.outputs if n in self.layout.tensors]
-        for sample, feed in enumerate(self.context.samples):
-            if sample == stream.sample:
-                self.inferences += 1
-                try:
-                    stream.values.update(self._whole.infer({**feed, **stream.values}, names))
-                except LayerdiffError as error:
-                    log.debug("no contribution for layer %d: %s", stream.number, error)
-                    return False
-                return True
-        return False
+    def _feed(self, sample: int) -> Arrays:
+        return next(dict(feed) for i, feed in enumerate(self.context.samples) if i == sample)
 
 
 class _Sessions:
@@ -592,20 +418,10 @@ def _workload(feed: Arrays) -> Workload:
     return Workload(samples=lambda: iter([feed]))
 
 
-def _downstream(taken: Collection[str], step: Step) -> list[str]:
-    """The observed tensors of a step that depend on the tensors that were taken."""
-    reached = set(taken)
-    result: list[str] = []
-    for unit in step.units:
-        if any(n in reached for n in unit.reference.inputs):
-            reached.update(unit.reference.outputs)
-            result.extend(n for n in unit.reference.outputs if n not in taken)
-    return result
-
-
-def specs_of(feed: Mapping[str, np.ndarray], fixed: bool = False) -> dict[str, TensorSpec]:
-    """Types of arrays; their shapes are left open unless ``fixed``."""
-    return {n: TensorSpec(n, a.dtype, a.shape if fixed else (None,) * a.ndim) for n, a in feed.items()}
+def _entry(values: Arrays, units: list[Unit], entry: int) -> Arrays:
+    """One entry of the batch of everything that some layers read and write."""
+    names = {n for u in units for n in (*u.reference.inputs, *u.reference.outputs)}
+    return {n: values[n][entry : entry + 1] for n in names}
 
 
 def comparable(unit: Unit, values: Arrays, made: Arrays) -> bool:
@@ -625,27 +441,3 @@ def relative_error(statistics: Statistics) -> float:
     if value is None:
         return math.inf if metrics["max_abs"] else 0.0
     return float(value)
-
-
-def step_deviation(values: np.ndarray) -> float:
-    """Standard deviation of rounding to 255 symmetric steps over the range of some values: step / sqrt(12)."""
-    finite = values[np.isfinite(values)] if values.size else values
-    return float(np.abs(finite).max(initial=0.0)) / 127 / math.sqrt(12)
-
-
-def _cast(array: np.ndarray, spec: TensorSpec | None) -> np.ndarray:
-    if spec is None or spec.dtype == array.dtype or not (is_float(spec.dtype) and is_float(array.dtype)):
-        return array
-    with np.errstate(all="ignore"):
-        return array.astype(spec.dtype)
-
-
-def _squared(reference: np.ndarray, other: np.ndarray) -> float:
-    """Squared error relative to the reference's power."""
-    if reference.shape != other.shape:
-        return math.inf
-    y = reference.astype(np.float64).reshape(-1)
-    with np.errstate(all="ignore"):
-        e = other.astype(np.float64).reshape(-1) - y
-        value = float(e @ e) / max(float(y @ y), 1e-300)
-    return value if not math.isnan(value) else math.inf

@@ -1,0 +1,188 @@
+"""How much of the final error a layer explains: copies of the reference in which it alone is the candidate's."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...graph.errors import LayerdiffError
+from ...graph.slices import backward, slice_model
+from ...graph.specs import TensorSpec, is_float
+from .noise import specs_of
+from .store import Store
+from .units import Step, Unit
+
+if TYPE_CHECKING:
+    from ...runners.base import Session
+    from ..parties import Party
+
+log = logging.getLogger(__name__)
+
+Arrays = dict[str, np.ndarray]
+
+SUSPECTS = 8
+"""Most layers whose contribution is measured: each costs one more pass from there to the outputs."""
+
+
+@dataclass
+class _Stream:
+    """A run of the reference with one layer taken from the candidate.
+
+    Attributes:
+        number: The layer.
+        sample: The sample it runs on.
+        values: Tensors in which it differs from the reference, as far as they are still needed.
+    """
+
+    number: int
+    sample: int
+    values: Arrays
+
+
+class Contributions:
+    """The streams of one walk.
+
+    Args:
+        reference: The runner that is believed, and its model.
+        last: The last step that reads each tensor; outputs of the model are read after all steps.
+    """
+
+    def __init__(self, reference: Party, last: Mapping[str, int]) -> None:
+        self.reference = reference
+        self.last = last
+        self.inferences = 0
+        self._streams: list[_Stream] = []
+
+    def start(self, step: Step, unit: Unit, sample: int, made: Arrays, values: Arrays, whole: bool) -> None:
+        """Begins a stream in which a layer's output is the candidate's, and takes it to the end of the piece.
+
+        Args:
+            step: The piece.
+            unit: The layer.
+            sample: Number of the sample.
+            made: The candidate's outputs of the layer, by the candidate's names.
+            values: The reference's tensors of the piece.
+            whole: Whether the reference runs whole models only: the stream then waits for `finish`.
+        """
+        if len(self._streams) >= SUSPECTS or any(s.number == unit.number for s in self._streams):
+            return
+        taken = {
+            name: cast(made[other], TensorSpec(name, values[name].dtype, None))
+            for name, other in zip(unit.reference.outputs, unit.candidate.outputs, strict=True)
+            if made[other].shape == values[name].shape
+        }
+        stream = _Stream(unit.number, sample, dict(taken))
+        self._streams.append(stream)
+        if whole:
+            return
+        after = _downstream(taken, step)
+        if not after:
+            return
+        available = {*step.reference.inputs, *(n for u in step.units for n in u.reference.outputs)}
+        part = backward(self.reference.model.index, after, (available - set(after)) | set(taken))
+        source = {**values, **taken}
+        if any(n not in source for n in part.inputs):
+            return
+        feed = {n: source[n] for n in part.inputs}
+        self.inferences += 1
+        try:
+            with self.reference.runner.open(slice_model(self.reference.model, part, specs_of(feed))) as session:
+                stream.values.update(session.infer(feed, after))
+        except LayerdiffError as error:
+            log.debug("no contribution of layer %d: %s", unit.number, error)
+
+    def carry(self, step: Step, sample: int, values: Arrays, session: Callable[[], Session]) -> None:
+        """Takes the streams of earlier pieces through this one, on the reference's session."""
+        mine = {u.number for u in step.units}
+        wanted = [n for n in step.reference.outputs if self.last.get(n, -1) > step.index]
+        for stream in self._streams:
+            if stream.sample != sample:
+                continue
+            moved = stream.number not in mine and any(n in stream.values for n in step.reference.inputs)
+            if moved and wanted:
+                self._advance(step, stream, values, wanted, session())
+            for name in [n for n in stream.values if self.last.get(n, -1) <= step.index]:
+                del stream.values[name]
+
+    def _advance(self, step: Step, stream: _Stream, values: Arrays, wanted: list[str], session: Session) -> None:
+        source = {**values, **stream.values}
+        self.inferences += 1
+        try:
+            made = session.infer({n: source[n] for n in step.reference.inputs}, wanted)
+        except LayerdiffError as error:
+            log.debug("contribution of layer %d stops: %s", stream.number, error)
+            return
+        for name, array in made.items():
+            if array.shape != values[name].shape or not np.array_equal(array, values[name]):
+                stream.values[name] = array
+
+    def finish(
+        self, store: Store, outputs: Collection[str], feed_of: Callable[[int], Arrays], whole: Session | None
+    ) -> dict[int, float]:
+        """Share of the candidate's whole error at the outputs, by layer: sums of squares relative to each output's
+        power, and the root of their ratio. Shares do not add up to one."""
+        result = {}
+        for stream in self._streams:
+            if whole is not None and not self._feed_whole(stream, feed_of(stream.sample), outputs, whole):
+                continue
+            alone, all_of_it = 0.0, 0.0
+            for name in outputs:
+                if not store.has("reference", stream.sample, name) or not store.has("candidate", stream.sample, name):
+                    continue
+                expected = store.get("reference", stream.sample, name)
+                if is_float(expected.dtype):
+                    alone += _squared(expected, stream.values.get(name, expected))
+                    all_of_it += _squared(expected, store.get("candidate", stream.sample, name))
+            if all_of_it > 0:
+                finite = math.isfinite(all_of_it)
+                share = math.sqrt(alone / all_of_it) if finite else float(not math.isfinite(alone))
+                if math.isfinite(share):
+                    result[stream.number] = share
+        return result
+
+    def _feed_whole(self, stream: _Stream, feed: Arrays, outputs: Collection[str], whole: Session) -> bool:
+        """Lets a reference that runs whole models take the layer's output as an input."""
+        if not self.reference.runner.feeds_any:
+            return False
+        self.inferences += 1
+        try:
+            stream.values.update(whole.infer({**feed, **stream.values}, list(outputs)))
+        except LayerdiffError as error:
+            log.debug("no contribution of layer %d: %s", stream.number, error)
+            return False
+        return True
+
+
+def cast(array: np.ndarray, spec: TensorSpec | None) -> np.ndarray:
+    """An array in the floating type that a spec asks for; others are returned as they are."""
+    if spec is None or spec.dtype == array.dtype or not (is_float(spec.dtype) and is_float(array.dtype)):
+        return array
+    with np.errstate(all="ignore"):
+        return array.astype(spec.dtype)
+
+
+def _downstream(taken: Collection[str], step: Step) -> list[str]:
+    """The observed tensors of a step that depend on the tensors that were taken."""
+    reached = set(taken)
+    result: list[str] = []
+    for unit in step.units:
+        if any(n in reached for n in unit.reference.inputs):
+            reached.update(unit.reference.outputs)
+            result.extend(n for n in unit.reference.outputs if n not in taken)
+    return result
+
+
+def _squared(reference: np.ndarray, other: np.ndarray) -> float:
+    """Squared error relative to the reference's power."""
+    if reference.shape != other.shape:
+        return math.inf
+    y = reference.astype(np.float64).reshape(-1)
+    with np.errstate(all="ignore"):
+        e = other.astype(np.float64).reshape(-1) - y
+        value = float(e @ e) / max(float(y @ y), 1e-300)
+    return value if not math.isnan(value) else math.inf
