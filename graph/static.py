@@ -275,27 +275,40 @@ def _rounded(x: np.ndarray, y: np.ndarray) -> str | None:
 
 def _hint(x: np.ndarray, y: np.ndarray) -> str:
     """What kind of change explains all of it."""
-    if x.size > 1 << 26 or x.size < 2:
+    if x.size < 2:
         return ""
     if x.ndim == 2 and x.shape[0] == x.shape[1] and np.array_equal(x.T, y):
         return "equal to the transpose"
-    for axis in range(x.ndim):
-        if 1 < x.shape[axis] <= 1 << 16:
-            rows = np.moveaxis(np.asarray(x), axis, 0).reshape(x.shape[axis], -1)
-            other = np.moveaxis(np.asarray(y), axis, 0).reshape(y.shape[axis], -1)
-            if sorted(r.tobytes() for r in rows) == sorted(r.tobytes() for r in other):
+    if x.size <= 1 << 24:
+        for axis in range(x.ndim):
+            if 1 < x.shape[axis] <= 1 << 16 and _permuted(x, y, axis):
                 return f"the same in another order along axis {axis}"
-    if is_float(x.dtype) and is_float(y.dtype):
-        a, b = x.astype(np.float64).ravel(), y.astype(np.float64).ravel()
-        if np.isfinite(a).all() and np.isfinite(b).all() and (scale := float(a @ a)) > 0:
-            factor = float(a @ b) / scale
-            if factor and np.abs(b - factor * a).max() <= 4e-7 * abs(factor) * np.abs(a).max():
+    if not is_float(x.dtype) or not is_float(y.dtype):
+        return ""
+    xx = xy = largest = 0.0
+    with np.errstate(all="ignore"):
+        for _, (p, q) in _blocks(x, y):
+            p, q = p.astype(np.float64), q.astype(np.float64)
+            xx, xy, largest = xx + float(p @ p), xy + float(p @ q), max(largest, float(np.abs(p).max()))
+        factor = xy / xx if 0 < xx < np.inf else 0.0
+        if factor and np.isfinite(factor):
+            allowed = 4e-7 * abs(factor) * largest
+            if all(np.abs(q.astype(np.float64) - factor * p).max() <= allowed for _, (p, q) in _blocks(x, y)):
                 return f"all {factor:.6g} times the reference's"
-        if a.size > 1024 and len(values := np.unique(b[:: max(1, b.size // (1 << 16))])) <= 256:
-            steps = np.diff(values)
-            if len(np.unique(a[:: max(1, a.size // (1 << 16))])) > 4 * len(values) and len(steps):
-                return f"only {len(values)} distinct values, {float(steps.min()):.3g} apart, as if quantized"
+    if x.size > 1024:
+        step = max(1, x.size // (1 << 16))
+        values, before = np.unique(_wide(y.reshape(-1)[::step])), np.unique(_wide(x.reshape(-1)[::step]))
+        if 1 < len(values) <= 256 and len(before) > 4 * len(values):
+            return f"only {len(values)} distinct values, {float(np.diff(values).min()):.3g} apart, as if quantized"
     return ""
+
+
+def _permuted(x: np.ndarray, y: np.ndarray, axis: int) -> bool:
+    others = tuple(i for i in range(x.ndim) if i != axis)
+    if x.dtype != y.dtype or not np.array_equal(np.sort(x.max(axis=others)), np.sort(y.max(axis=others))):
+        return False
+    rows, other = (np.moveaxis(np.asarray(v), axis, 0).reshape(v.shape[axis], -1) for v in (x, y))
+    return sorted(r.tobytes() for r in rows) == sorted(r.tobytes() for r in other)
 
 
 def affine_difference(n: int, m: int, a: Affine, b: Affine, half: bool) -> list[Difference]:

@@ -13,7 +13,7 @@ from layerdiff.graph.fusion import fused_groups
 from layerdiff.graph.model import Model, load
 from layerdiff.graph.pieces import dataflow, enter, extract, plan_pieces, propagate, random_nodes, split
 from layerdiff.graph.specs import TensorSpec, is_float
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 _SPEC = importlib.util.spec_from_file_location("graph_networks", Path(__file__).with_name("graph_networks.py"))
 networks = importlib.util.module_from_spec(_SPEC)
