@@ -423,7 +423,7 @@ def _execute(
             run.warnings.append(f"{lineup.reference.name} failed; {remaining.reference.name} is the reference instead.")
         run.lineup = remaining
         begin(run)
-        progress.stage(f"running {len(samples)} samples on {len(sessions)} runners")
+        progress.stage(f"running {len(samples)} sample{'s'[: len(samples) != 1]} on {len(sessions)} runners")
         sample: dict[str, np.ndarray] = {}
         for number, sample in enumerate(_checked(samples)):
             _run_sample(run, sessions, number, sample, take)
