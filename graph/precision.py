@@ -88,6 +88,9 @@ _CHANNEL = {"Conv": 0, "FusedConv": 0, "DeformConv": 0, "ConvTranspose": 1}
 INLINE_LIMIT = 1 << 30
 """Most bytes of rounded weights that are written into the graph; more are rounded by the graph when it runs."""
 
+_MANY = 1e-3
+"""Share of a tensor's weights below the smallest subnormal from which it is worth a word: Gaussian ones have some."""
+
 _MAGIC = 1.5 * 2.0**23
 """Added to and taken from |q| < 2^22 in FP32, rounds q to an integer, ties to even."""
 
@@ -576,7 +579,7 @@ class _Scope:
         lifted = int(np.count_nonzero((size > 0) & (size < number.smallest_subnormal / 2)))
         if clamped:
             self.target.clamped[name] = clamped
-        if lifted:
+        if lifted > _MANY * size.size:
             self.target.lifted[name] = lifted
 
     # The graph
@@ -1002,11 +1005,11 @@ class _Scope:
             result = body.emit("Where", [alive, result, body.scalar(0.0)])
             after.append(body.emit("Sub" if backwards else "Add", [counter, body.scalar(1, np.int64)]))
         finals = [body.emit("Identity", [name]) for name in [*after, result]]
-        infos_in = [helper.make_tensor_value_info(n, t, None) for n, t in zip(carried, types, strict=True)]
-        infos_in.append(helper.make_tensor_value_info(step_input, TensorProto.FLOAT, None))
-        infos_out = [
-            helper.make_tensor_value_info(n, t, None) for n, t in zip(finals, [*types, TensorProto.FLOAT], strict=True)
-        ]
+        state: list[list[int | None]] = [[1, None, hidden]] * len(names) + [[]] * (len(carried) - len(names))
+        infos_in = [helper.make_tensor_value_info(*item) for item in zip(carried, types, state, strict=True)]
+        infos_in.append(helper.make_tensor_value_info(step_input, TensorProto.FLOAT, [None, None]))
+        outward = zip(finals, [*types, TensorProto.FLOAT], [*state, state[0]], strict=True)
+        infos_out = [helper.make_tensor_value_info(*item) for item in outward]
         graph = helper.make_graph(body.nodes, target.fresh("layerdiff_body"), infos_in, infos_out, body.initializers)
         made = [target.fresh(f"layerdiff_final_{i}") for i in range(len(finals))]
         scan = helper.make_node(

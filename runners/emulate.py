@@ -226,7 +226,6 @@ def _measure(runner: EmulateRunner, model: Model, names: Sequence[str], samples:
     with _engine(runner).open(model, fetch=names) as session:
         for feed in samples:
             count += 1
-            # In parts, so that only some of the tensors are in memory at once where there are many.
             for name, value in session.infer(feed, names).items():
                 sizes = np.abs(np.asarray(value, np.float32))
                 finite = sizes[np.isfinite(sizes)]

@@ -1,4 +1,4 @@
-"""onnx.reference as a runner: in float64 nothing on the way rounds to float32, and every operator is what ONNX defines."""
+"""onnx.reference as a runner: in float64 nothing on the way rounds, and every operator is what ONNX defines."""
 
 import numpy as np
 import onnx
