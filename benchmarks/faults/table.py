@@ -117,8 +117,8 @@ def markdown(results: list[Result], dropped: dict[str, list[str]], jobs: int) ->
         "*Polygraphy* is the node of the first tensor, in the order of the graph, that fails its default comparison",
         "with every tensor marked as an output. Where only one file runs, the candidate is emulated FP16.",
         "",
-        f"{n} cases and {len(pairs)} clean pairs; layerdiff took {sum(r['seconds'] for r in results):.0f} s for them, in "
-        f"{jobs} process{'es' if jobs > 1 else ''}. {versions}, Python {platform.python_version()}.",
+        f"{n} cases and {len(pairs)} clean pairs; layerdiff took {sum(r['seconds'] for r in results):.0f} s for them, "
+        f"in {jobs} process{'es' if jobs > 1 else ''}. {versions}, Python {platform.python_version()}.",
         "",
         "| | bar | measured | Polygraphy | first relative L2 error above a threshold |",
         "|---|---|---|---|---|",
