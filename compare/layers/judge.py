@@ -117,6 +117,10 @@ def judge(
     floor = rounding.floor**2 + (1e-7 * FP32.u) ** 2
     # A slice may be all but free of noise by chance or by saturation; the whole tensor's noise lends it a little.
     common = 1e-6 * float(variance_of.mean())
+    # What an activation cut off shows no noise, and a little of it where rounding lifts it over the edge.
+    dead = (variance_of == 0) & (error != 0)
+    if dead.any() and not (variance_of == 0).all():
+        variance_of = np.where(dead, float(variance_of[variance_of > 0].mean()), variance_of)
     slices = variance_of.reshape(rows, -1).mean(axis=1) + floor + common
     slice_z = math.sqrt(float(((error * error).reshape(rows, -1).mean(axis=1) / slices).max()))
     slice_z = max(slice_z, _by_magnitude(y, error, variance_of + floor))
