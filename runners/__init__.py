@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import pkgutil
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,10 @@ def discover(third_parties: bool = True) -> dict[str, type[Runner]]:
         from importlib.metadata import entry_points
 
         for entry in entry_points(group=GROUP):
-            found.setdefault(entry.name, load_class(entry.value))
+            try:
+                found.setdefault(entry.name, load_class(entry.value))
+            except UsageError as error:  # somebody's broken plug-in is no reason to refuse everything else
+                logging.getLogger("layerdiff").warning("--%s is left out: %s", entry.name, error)
     return found
 
 

@@ -132,6 +132,18 @@ def test_runners_of_other_packages(third_party):
     assert names("--runner=third_party:Negative=hard m --loud --onnxrt") == ["negative:hard!", "onnxrt"]
 
 
+def test_runners_by_entry_point(third_party, tmp_path, capsys):
+    metadata = tmp_path / "third_party-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Name: third-party\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text(
+        "[layerdiff.runners]\nnegative = third_party:Negative\nbroken = nowhere:Nobody\n"
+    )
+    assert names("m --negative=hard --onnxrt --loud") == ["negative:hard!", "onnxrt"]
+    with pytest.raises(UsageError, match="unknown option --broken"):
+        parse(["m", "--broken"])
+
+
 @pytest.mark.parametrize(
     ("text", "name", "value"),
     [

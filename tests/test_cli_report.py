@@ -1,0 +1,163 @@
+"""The report as values and as text, whatever run it came from."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+
+import ml_dtypes
+import numpy as np
+import pytest
+from layerdiff import Report
+from layerdiff.compare.report import terminal
+from layerdiff.compare.report.json import plain
+from layerdiff.compare.report.model import Culprit, DataInfo, LayerResult, ModelInfo, OutputResult, RunnerResult
+from rich.console import Console
+
+METRICS = {"count": 4, "mismatched": 1, "max_abs": math.inf, "snr_db": math.nan, "nan": [0, 1]}
+LAYER = LayerResult(
+    candidate="emulate:fp16",
+    tensor="/l/conv/Conv_output_0",
+    node="/l/conv/Conv",
+    nodes=("/l/conv/Conv", "/l/relu/Relu"),
+    op="Conv",
+    index=12,
+    piece=3,
+    local={"count": 4, "max_abs": math.inf},
+    expected={"rms_z": 1.02, "gain_sigma": 0.4, "bound_use": 0.31},
+    contribution=0.93,
+    verdict="culprit",
+    cause="overflow",
+)
+CULPRIT = Culprit(
+    "emulate:fp16",
+    "/l/conv/Conv",
+    "Conv",
+    ("/l/conv/Conv_output_0",),
+    "overflow",
+    {"count": 4},
+    0.93,
+    "70,000 > 65,504",
+)
+
+
+def report(*outputs: OutputResult, runners=("onnxrt", "emulate:fp16"), errors=None, **more) -> Report:
+    return Report(
+        reference="onnxrt",
+        model=ModelInfo("m.onnx", 2, lambda: "0" * 64),
+        data=DataInfo(2, 0, "2 random samples, seed 0", False),
+        runners=tuple(RunnerResult(name, error=(errors or {}).get(name)) for name in runners),
+        outputs=outputs,
+        **more,
+    )
+
+
+def output(verdict="pass", candidate="emulate:fp16", tensor="y", count=4, **more) -> OutputResult:
+    return OutputResult(candidate, tensor, verdict, metrics={**METRICS, "count": count}, **more)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "errors", "verdict", "status"),
+    [
+        ([output()], {}, "pass", 0),
+        ([output(), output("fail", tensor="z")], {}, "fail", 1),
+        ([output("undecided")], {}, "fail", 1),
+        ([OutputResult("emulate:fp16", "y", "missing")], {}, "fail", 1),
+        ([output(), OutputResult("emulate:fp16", "z", "extra")], {}, "fail", 1),
+        ([], {}, "fail", 1),
+        ([output(count=0)], {}, "fail", 1),
+        ([output()], {"onnxrt": "crashed"}, "error", 3),
+        ([output("fail")], {"emulate:fp16": "crashed"}, "error", 3),
+    ],
+)
+def test_the_verdict(outputs, errors, verdict, status):
+    found = report(*outputs, errors=errors)
+    assert (found.verdict, found.exit_status, bool(found)) == (verdict, status, verdict == "pass")
+
+
+def test_layers_and_culprits_follow_the_contract():
+    found = json.loads(json.dumps(report(output(), layers=(LAYER,), culprits=(CULPRIT,)).to_json(), allow_nan=False))
+    (layer,), (culprit,) = found["layers"], found["culprits"]
+    keys = "candidate tensor node nodes op index piece local cumulative expected contribution verdict cause"
+    assert list(layer) == keys.split()
+    assert layer["local"] == {"count": 4, "max_abs": None}
+    assert layer["cumulative"] is None
+    assert list(culprit) == ["candidate", "node", "op", "tensors", "cause", "local", "contribution", "evidence"]
+
+
+def test_the_candidates_name_of_a_node_stands_beside_the_references():
+    import dataclasses
+
+    renamed = dataclasses.replace(LAYER, candidate_node="Conv_7")
+    (layer,) = report(output(), layers=(renamed,)).to_json()["layers"]
+    assert (layer["node"], layer["candidate_node"]) == ("/l/conv/Conv", "Conv_7")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (math.inf, None),
+        (-math.inf, None),
+        (math.nan, None),
+        (np.float32(0.5), 0.5),
+        (np.float64("nan"), None),
+        (np.int64(3), 3),
+        (np.bool_(True), True),
+        (ml_dtypes.bfloat16(1.5), 1.5),
+        (np.array([1.0, np.inf]), [1.0, None]),
+        ((1, 2), [1, 2]),
+        ({"a": (math.nan,)}, {"a": [None]}),
+        (1 + 2j, {"real": 1.0, "imag": 2.0}),
+        (b"abc", "abc"),
+        (2**64 - 1, 2**64 - 1),
+    ],
+    ids=repr,
+)
+def test_values_that_json_can_hold(value, expected):
+    assert plain(value) == expected
+    json.dumps(plain(value), allow_nan=False)
+
+
+def shown(found: Report, width: int = 120, **how) -> str:
+    file = io.StringIO()
+    terminal.show(found, Console(file=file, width=width, highlight=False), **how)
+    return file.getvalue()
+
+
+def test_culprits_come_in_at_most_twenty_lines():
+    text = shown(report(output("fail"), layers=(LAYER,), culprits=(CULPRIT,) * 50))
+    lines = [line for line in text.splitlines() if "culprit" in line or "65,504" in line]
+    assert 0 < len(lines) <= 20
+    assert "/l/conv/Conv (Conv) on emulate:fp16: overflow, 93%" in text
+    assert "cumulative rel L2" in shown(report(output("fail"), layers=(LAYER,), culprits=(CULPRIT,)), verbose=True)
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        (report(output()), "pass: emulate:fp16 agrees with onnxrt in output y, on 2 random samples, seed 0."),
+        (report(output(), output(tensor="z")), "pass: emulate:fp16 agrees with onnxrt in all 2 outputs, on"),
+        (
+            report(output(), output("fail", tensor="z")),
+            "fail: emulate:fp16 disagrees with onnxrt in 1 of 2 outputs, on",
+        ),
+        (report(output("undecided")), "fail: emulate:fp16 cannot be judged in output y, on"),
+        (report(output(count=0)), "fail: all outputs are empty, so nothing was compared, on"),
+        (report(), "fail: nothing was compared, on"),
+        (
+            report(
+                output(), output("fail", "trt"), runners=("onnxrt", "emulate:fp16", "trt", "tf"), errors={"tf": "no"}
+            ),
+            "error: tf failed; trt disagrees with onnxrt in output y; emulate:fp16 agrees with onnxrt in output y, on",
+        ),
+    ],
+)
+def test_the_sentence(found, sentence):
+    assert sentence in shown(found, width=400)
+
+
+def test_names_that_look_like_markup_are_printed_as_they_are():
+    text = shown(report(output(tensor="[bold]y[/bold]", reason="[red]wrong[/red]"), runners=("onnxrt", "emulate:fp16")))
+    assert "[bold]y[/bold]" in text
+    assert "[red]wrong[/red]" in text
