@@ -208,7 +208,7 @@ class TrtRunner(Runner):
     ) -> TrtSession:
         from pathlib import Path
 
-        from ._trt.build import DEPLOYED_FORMATS, build, formats_key, specialized, write_file
+        from ._trt.build import DEPLOYED_FORMATS, build, formats_key, loosened, specialized, write_file
         from ._trt.inspector import node_formats
         from ._trt.session import TrtSession
 
@@ -216,14 +216,16 @@ class TrtRunner(Runner):
         if debug:
             library.require("debug-tensors")
         prepared, notes = _prepare(model, self, plan, work, progress)
+        prepared, fixed = loosened(specialized(prepared, work.samples, work.shapes), library)
         built = build(
-            specialized(prepared, work.samples, work.shapes),
+            prepared,
             self,
             plan,
             library,
             fetch=fetch,
             samples=work.samples,
-            shapes=work.shapes,
+            shapes={**fixed, **work.shapes},
+            deployed=not model.derived and not fetch,
             progress=progress,
         )
         if self.save_engine and not model.derived and not fetch:

@@ -415,6 +415,23 @@ def test_a_piece_without_shapes_gets_those_of_its_samples_except_the_first_dimen
     assert build_module.specialized(whole, data, {}) is whole
 
 
+def _nonzero():
+    node = helper.make_node("NonZero", ["x"], ["y"], name="nz")
+    infos = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 5])]
+    out = helper.make_tensor_value_info("y", TensorProto.INT64, [2, "k"])
+    opset = [helper.make_opsetid("", 17)]
+    return Model(helper.make_model(helper.make_graph([node], "g", infos, [out]), opset_imports=opset, ir_version=8))
+
+
+def test_a_shape_that_depends_on_the_data_gets_a_profile_from_tensorrt_8():
+    old, ten = (Library.of(standin.make(v)) for v in (OLD, TEN))
+    model, shapes = build_module.loosened(_nonzero(), old)
+    assert shapes == {"x": ShapeRange((4, 5), (4, 5), (4, 5))}
+    assert [d.dim_value for d in model.proto.graph.input[0].type.tensor_type.shape.dim] == [0, 5]
+    for untouched, library in ((_nonzero(), ten), (network(batch=2), old)):
+        assert build_module.loosened(untouched, library) == (untouched, {})
+
+
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
@@ -517,13 +534,15 @@ def test_a_piece_gets_the_formats_that_the_deployed_engine_chose(tensorrt):
     runner.open(model).close()
     assert not [c for c in module.calls if c[:2] == ("ILayer", "precision")], "the deployed engine is left alone"
     build_module.DEPLOYED_FORMATS[build_module.formats_key(model, runner)] = {
-        "conv": "FP16",
-        "act": "FP16",
-        "fc": "FP32",
+        "conv": ("FP16", "FP16"),
+        "act": ("FP16", "FP16"),
+        "fc": ("FP32", "FP32"),
     }
     runner.open(model.derive(model.proto)).close()
     kinds = [c[2].name for c in module.calls if c[:2] == ("ILayer", "precision")]
     assert kinds == ["HALF", "HALF", "FLOAT"]
+    outputs = [c[2][1].name for c in module.calls if c[:2] == ("ILayer", "set_output_type")]
+    assert outputs == ["HALF", "HALF", "FLOAT"]
     assert "PREFER_PRECISION_CONSTRAINTS" in flags(module)[0]
     module.calls.clear()
     TrtRunner().open(model.derive(model.proto)).close()
@@ -724,9 +743,25 @@ def test_a_real_engine_of_8_6_is_read():
     ]
     assert layers[1].inputs[0].shape == (8, 16, 32, 32)
     assert inspector.formats(layers) == {"FP32": 4}
-    assert inspector.node_formats(layers) == dict.fromkeys(
-        ("conv1", "relu1", "conv2", "add", "relu2", "pool", "fc"), "FP32"
-    )
+    every = ("conv1", "relu1", "conv2", "add", "relu2", "pool", "fc")
+    assert inspector.node_formats(layers) == dict.fromkeys(every, ("FP32", "FP32"))
+    assert inspector.accumulators(layers) == {"FP32": 2}
+
+
+TACTICS = [
+    ("sm80_xmma_fprop_implicit_gemm_f16f16_f16f16_f16_nhwckrsc_nhwc_tilesize128x64x32_stage4", "FP16"),
+    ("sm80_xmma_fprop_implicit_gemm_f16f16_f16f32_f32_nhwckrsc_nhwc_tilesize128x64x32_stage4", "FP32"),
+    ("sm80_xmma_fprop_implicit_gemm_f32f32_tf32f32_f32_nhwckrsc_nhwc_tilesize128x64x16_stage4", "FP32"),
+    ("sm80_xmma_fprop_implicit_gemm_f32f32_f32f32_f32_nchwkcrs_nchw_tilesize32x32x8_stage3", "FP32"),
+    ("sm80_xmma_fprop_implicit_gemm_interleaved_i8i8_i8i32_f32_nchw_vect_c_32kcrs_vect_c_32", "INT32"),
+    ("sm50_xmma_pooling_fw_4d_FP32FP32NCHW_Average_FastDiv", ""),
+    ("0x0000000000000000", ""),
+]
+
+
+@pytest.mark.parametrize(("tactic", "accumulator"), TACTICS)
+def test_the_accumulator_is_read_off_the_kernels_name(tactic, accumulator):
+    assert inspector.EngineLayer("a", "CaskConvolution", ("a",), (), (), tactic).accumulator == accumulator
 
 
 WEIGHTS = [

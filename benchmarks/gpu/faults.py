@@ -212,6 +212,7 @@ def main() -> None:
     parser.add_argument("--runner", choices=("trt", "emulate"), default="trt")
     parser.add_argument("--tactic-sources", default=None)
     parser.add_argument("--limit", type=float, default=500)
+    parser.add_argument("--only", default="", help="cases whose name holds this")
     arguments = parser.parse_args()
     candidate = (
         TrtRunner(fp16=True, tactic_sources=arguments.tactic_sources, optimization_level=2)
@@ -220,6 +221,8 @@ def main() -> None:
     )
     begin, broken, found = time.perf_counter(), 0, 0
     for name, (model, wanted) in cases().items():
+        if arguments.only not in name:
+            continue
         if time.perf_counter() - begin > arguments.limit:
             print(f"skipped {name}", flush=True)
             continue
@@ -245,6 +248,10 @@ def main() -> None:
             "seconds": seconds,
             "formats": judged.options.get("formats"),
             "rel_l2": [o.metrics.get("rel_l2") if o.metrics else None for o in report.outputs],
+            "layers": [
+                {"node": x.node, "verdict": x.verdict, "local": (x.local or {}).get("rel_l2"), "z": x.expected}
+                for x in report.layers
+            ],
             "warnings": list(report.warnings),
             "notes": list(judged.notes),
         }

@@ -34,8 +34,8 @@ TIMING_CACHES: Recent[str, bytes] = Recent()
 CALIBRATION_CACHES: Recent[str, bytes] = Recent()
 """Calibration caches by root model, calibrator and version: pieces reuse what was measured on the whole model."""
 
-DEPLOYED_FORMATS: Recent[str, dict[str, str]] = Recent()
-"""Format of each ONNX node in the engine of a whole model, by `formats_key`; observed engines are built alike."""
+DEPLOYED_FORMATS: Recent[str, dict[str, tuple[str, str]]] = Recent()
+"""Formats of each ONNX node in the engine of a whole model, by `formats_key`; observed engines are built alike."""
 
 
 def formats_key(model: Model, runner: TrtRunner) -> str:
@@ -73,6 +73,7 @@ def build(
     fetch: Sequence[str],
     samples: Callable[[], Iterable[Feed]] | None,
     shapes: Mapping[str, ShapeRange],
+    deployed: bool,
     progress: Progress,
 ) -> Built:
     """Builds an engine for ``model``.
@@ -85,6 +86,7 @@ def build(
         fetch: Inner tensors to mark as outputs.
         samples: Samples for profiles and calibration.
         shapes: Shape ranges of inputs.
+        deployed: Whether this is the whole model with its own outputs alone, not something observed.
         progress: Told what is being done.
 
     Raises:
@@ -106,7 +108,7 @@ def build(
 
     config = builder.create_builder_config()
     _configure(config, runner, plan, library)
-    pins = pinned(runner, plan, formats_key(model, runner), model.derived or bool(fetch))
+    pins = pinned(runner, plan, formats_key(model, runner), not deployed)
     if pins:
         # What the user keeps is law; what the deployed engine chose need not exist for a piece.
         law = set(pins) <= set(runner.keep_fp32)
@@ -125,7 +127,7 @@ def build(
     calibrator, notes = None, []
     if plan.calibrator and not _quantized_already(model):
         progress("calibrating")
-        calibrator, cache_key = _calibrator(model, runner, plan, library, network, samples)
+        calibrator, cache_key = _calibrator(model, runner, plan, library, network, samples, deployed)
         config.int8_calibrator = calibrator
         if profile is not None:
             config.set_calibration_profile(_calibration_profile(builder, network, samples, used))
@@ -218,6 +220,34 @@ def specialized(model: Model, samples: Callable[[], Iterable[Feed]] | None, shap
     return model.derive(proto)
 
 
+DATA_DEPENDENT = frozenset({"NonZero", "NonMaxSuppression", "Compress", "Unique"})
+"""Operators whose output shape depends on the data."""
+
+
+def loosened(model: Model, library: Library) -> tuple[Model, dict[str, ShapeRange]]:
+    """For TensorRT 8: a model whose outputs depend on the data, with an open first dimension on every input.
+
+    TensorRT 8.6.0 builds an engine for such a model with static inputs, and cannot create a context for it; with an
+    optimization profile it can. Returns the model and the profile that fixes the dimensions again.
+    """
+    dependent = any(node.op_type in DATA_DEPENDENT for node in model.index.nodes)
+    fixed = all(s.shape and not _open(s.shape) for s in model.inputs)
+    if library.version >= (9, 0) or not dependent or not fixed or not model.inputs:
+        return model, {}
+    import onnx
+
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    shapes = {}
+    for info in proto.graph.input:
+        spec = next((s for s in model.inputs if s.name == info.name), None)
+        if spec is not None and spec.shape:
+            dims = tuple(int(d) for d in spec.shape if isinstance(d, int))
+            shapes[spec.name] = ShapeRange(dims, dims, dims)
+            info.type.tensor_type.shape.dim[0].dim_param = f"{spec.name}_0"
+    return model.derive(proto), shapes
+
+
 def _open(shape: Sequence[object]) -> bool:
     return any(not isinstance(d, int) for d in shape)
 
@@ -281,8 +311,12 @@ def _mark(network: Any, fetch: Sequence[str], library: Library) -> None:
         network.mark_output(tensors[name])
 
 
-def pinned(runner: TrtRunner, plan: Plan, key: str, observed: bool) -> dict[str, str]:
-    """ONNX node -> format that it must have: what the user keeps in FP32 and, in observed engines (pieces, marked
+Formats = tuple[str, str]
+"""Number formats of a node: what it computes in, and what its output is kept in."""
+
+
+def pinned(runner: TrtRunner, plan: Plan, key: str, observed: bool) -> dict[str, Formats]:
+    """ONNX node -> formats that it must have: what the user keeps in FP32 and, in observed engines (pieces, marked
     outputs), what the deployed engine chose.
 
     TensorRT picks a layer's format by its speed in that very network: a small piece comes out in FP32 where the whole
@@ -291,15 +325,18 @@ def pinned(runner: TrtRunner, plan: Plan, key: str, observed: bool) -> dict[str,
     if plan.strongly_typed or not set(plan.flags) & set(_FORMAT_TYPES):
         return {}
     wanted = dict(DEPLOYED_FORMATS.get(key, {})) if observed else {}
-    wanted.update(dict.fromkeys(runner.keep_fp32, "FP32"))
+    wanted.update(dict.fromkeys(runner.keep_fp32, ("FP32", "FP32")))
     return wanted
 
 
 _FORMAT_TYPES = {"FP32": "FLOAT", "FP16": "HALF", "BF16": "BF16", "INT8": "INT8"}
 
 
-def _pin(network: Any, wanted: Mapping[str, str], trt: Any) -> None:
-    """Gives the layers of ONNX nodes the precision that ``wanted`` says; FP32 ones also its output type."""
+def _pin(network: Any, wanted: Mapping[str, Formats], trt: Any) -> None:
+    """Gives the layers of ONNX nodes the precision and, for floats, the output type that ``wanted`` says.
+
+    The output type matters at the borders of a piece: an FP16 kernel that may write FP32 does not overflow there.
+    """
     from .inspector import onnx_nodes
 
     floats = {trt.DataType.FLOAT, trt.DataType.HALF}
@@ -311,13 +348,12 @@ def _pin(network: Any, wanted: Mapping[str, str], trt: Any) -> None:
         outputs = [layer.get_output(i) for i in range(layer.num_outputs)]
         if any(o.dtype not in floats or o.is_shape_tensor for o in outputs):
             continue
-        kind = getattr(trt.DataType, _FORMAT_TYPES.get(formats.pop(), ""), None)
-        if kind is None:
-            continue
-        layer.precision = kind
-        if kind == trt.DataType.FLOAT:
+        inside, outside = (getattr(trt.DataType, _FORMAT_TYPES.get(f, ""), None) for f in formats.pop())
+        if inside is not None:
+            layer.precision = inside
+        if outside is not None and outside in floats:
             for i in range(layer.num_outputs):
-                layer.set_output_type(i, kind)
+                layer.set_output_type(i, outside)
 
 
 # --- the configuration ------------------------------------------------------------------------------------------------
@@ -511,7 +547,7 @@ def _quantized_already(model: Model) -> bool:
 
 
 def _calibrator(
-    model: Model, runner: TrtRunner, plan: Plan, library: Library, network: Any, samples: Any
+    model: Model, runner: TrtRunner, plan: Plan, library: Library, network: Any, samples: Any, deployed: bool
 ) -> tuple[Any, str]:
     from .session import dtype_of
 
@@ -522,7 +558,7 @@ def _calibrator(
         file = Path(runner.calibration_cache)
         cache = file.read_bytes() if file.is_file() else None
         key += f" {file.resolve()}"
-    if cache is None and model.derived:
+    if cache is None and not deployed:
         cache = CALIBRATION_CACHES.get(key)
     dtypes = {t.name: dtype_of(t.dtype) for t in _inputs(network)}
     if cache is None and samples is None:

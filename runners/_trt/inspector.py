@@ -24,6 +24,7 @@ _ONNX = re.compile(r"\[ONNX Layer: ([^\]\x1e\x1f]*(?:\][^\]\x1e\x1f\[]+)*)\]")
 _FORMAT = re.compile(r"\b(FP32|FP16|BF16|FP8|INT8|INT32|INT64|INT4|BOOL|UINT8|Float|Half|Int8|Int32)\b")
 _LONG = {"Float": "FP32", "Half": "FP16", "Int8": "INT8", "Int32": "INT32"}
 _NARROWEST_FIRST = ("INT4", "INT8", "FP8", "BF16", "FP16", "FP32")
+_KERNEL = re.compile(r"_(?:bf16|f16|f32|i8){2}_(?:tf32|bf16|f16|f32|i8)(f16|f32|i32)_(?:bf16|f16|f32|i8)(?=_)")
 _PASSIVE = ("constant", "reformat", "noop", "no-op", "signal", "wait")
 
 
@@ -79,6 +80,16 @@ class EngineLayer:
         """
         found = {tensor.precision for tensor in (*self.inputs, *self.outputs)}
         return next((p for p in _NARROWEST_FIRST if p in found), "")
+
+    @property
+    def accumulator(self) -> str:
+        """The format in which a matrix product adds, read off the kernel's name; empty if it does not tell.
+
+        Names of xmma kernels give operands, the type multiplied in, the accumulator's and the epilogue's:
+        ``sm80_xmma_fprop_implicit_gemm_f16f16_f16f32_f32_...`` adds in FP32, ``f16f16_f16f16_f16`` in FP16.
+        """
+        found = _KERNEL.search(self.tactic)
+        return {"f16": "FP16", "f32": "FP32", "i32": "INT32"}[found.group(1)] if found else ""
 
 
 def onnx_nodes(metadata: str) -> tuple[str, ...]:
@@ -138,16 +149,26 @@ def formats(layers: Iterable[EngineLayer]) -> dict[str, int]:
     return counts
 
 
-def node_formats(layers: Iterable[EngineLayer]) -> dict[str, str]:
-    """Number format of each ONNX node, by name; without those in Myelin's regions, whose inside is not told."""
-    found: dict[str, str] = {}
+def node_formats(layers: Iterable[EngineLayer]) -> dict[str, tuple[str, str]]:
+    """Of each ONNX node, by name: the number format it computes in, and that of its layer's first output."""
+    found: dict[str, tuple[str, str]] = {}
     for layer in layers:
-        if layer.passive or "myelin" in layer.kind.lower() or not layer.precision:
+        if layer.passive or not layer.precision or not layer.outputs:
             continue
         for node in layer.nodes:
-            before = found.get(node, layer.precision)
-            found[node] = min(before, layer.precision, key=_NARROWEST_FIRST.index)
+            before = found.get(node)
+            if before is None or _NARROWEST_FIRST.index(layer.precision) < _NARROWEST_FIRST.index(before[0]):
+                found[node] = (layer.precision, layer.outputs[0].precision)
     return found
+
+
+def accumulators(layers: Iterable[EngineLayer]) -> dict[str, int]:
+    """Number of matrix-product layers by the format in which they add, where the kernel's name tells."""
+    counts: dict[str, int] = {}
+    for layer in layers:
+        if layer.accumulator:
+            counts[layer.accumulator] = counts.get(layer.accumulator, 0) + 1
+    return counts
 
 
 def groups(layers: Iterable[EngineLayer], model: Model) -> list[frozenset[int]]:

@@ -149,14 +149,20 @@ class TrtSession(Session):
 
     def _told(self, info: SessionInfo) -> SessionInfo:
         """``info`` with what the engine turned out to be: a mode that was allowed need not have been used."""
-        from .inspector import computing, formats
+        from .inspector import accumulators, computing, formats
 
         layers = self.layers()
         used = formats(layers)
-        options = {**info.options, "layers_engine": computing(layers), "formats": used}
+        adders = accumulators(layers)
+        options = {**info.options, "layers_engine": computing(layers), "formats": used, "accumulators": adders}
         asked = [str(m).upper() for m in info.options.get("modes", ()) if m in ("fp16", "bf16", "int8", "fp8")]
         unused = [mode for mode in asked if used and mode not in used]
         notes = tuple(f"No layer of the engine runs in {m}: TensorRT found other formats faster." for m in unused)
+        if narrow := adders.get("FP16"):
+            notes += (
+                f"{narrow} of {sum(adders.values())} matrix products add in FP16, as TensorRT chose their kernels: "
+                "that makes more noise than rounding to FP16 does.",
+            )
         return replace(info, options=options, notes=(*info.notes, *notes))
 
     # --- running ------------------------------------------------------------------------------------------------------
