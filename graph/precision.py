@@ -88,6 +88,15 @@ _CHANNEL = {"Conv": 0, "FusedConv": 0, "DeformConv": 0, "ConvTranspose": 1}
 INLINE_LIMIT = 1 << 30
 """Most bytes of rounded weights that are written into the graph; more are rounded by the graph when it runs."""
 
+_OPSET = 17
+"""Of a model that names none, for it has operators of other domains alone."""
+
+_OTHER_DOMAINS = ("ai.onnx.ml", "ai.onnx.preview.training", "ai.onnx.training")
+"""Trees, encoders and optimizers: no accelerator runs them."""
+
+OLDEST = 7
+"""The oldest opset whose Add and Mul ONNX Runtime has. Models of older ones are converted, where that is possible."""
+
 _MANY = 1e-3
 """Share of a tensor's weights below the smallest subnormal from which it is worth a word: Gaussian ones have some."""
 
@@ -115,7 +124,8 @@ def round_array(
         values: float32, any shape.
         fmt: One of `EMULATED`.
         weights: Apply TensorRT's rule for weights: what is too large becomes the largest finite value, and what is
-            not zero but would become zero the smallest subnormal one. Else FP16, BF16 and TF32 overflow to infinity.
+            not zero but would become zero the smallest subnormal one (infinite ones stay so). Else FP16, BF16 and
+            TF32 overflow to infinity.
         scale: What one unit of INT8 or FP8 stands for; broadcasts against ``values``.
 
     Returns:
@@ -132,7 +142,7 @@ def round_array(
             inner = np.clip(x / step, -number.max, number.max).astype(np.float32)
             rounded = inner.astype(getattr(ml_dtypes, number.dtype)).astype(np.float32)
             return np.asarray((_lift(inner, rounded, number) if weights else rounded) * step, np.float32)
-        inner = np.clip(x, -number.max, number.max).astype(np.float32) if weights else x
+        inner = np.where(np.isinf(x), x, np.clip(x, -number.max, number.max)).astype(np.float32) if weights else x
         if number.name == "tf32":
             rounded = _round_tf32(inner)
         else:
@@ -221,18 +231,30 @@ def rewrite_with_notes(
     if index.proto.functions and groups is None and only is None:
         model = model.derive(onnx.inliner.inline_local_functions(index.proto))
         index = model.index
-    target = _Target(
-        number, every_node, decomposed, {} if ranges is None else ranges, cast_weights, index.opset.get("", 1)
-    )
+    if index.opset.get("", OLDEST) < OLDEST:
+        model = _newer(model)
+        index = model.index
+    opset = index.opset.get("", _OPSET)
+    target = _Target(number, every_node, decomposed, {} if ranges is None else ranges, cast_weights, opset)
     target.names.update(_all_names(index.graph))
     target.inline = _weight_bytes(index) <= INLINE_LIMIT
     proto = onnx.ModelProto()
     _copy_except_graph(index.proto, proto)
+    if "" not in index.opset:
+        proto.opset_import.append(helper.make_opsetid("", opset))
     proto.ir_version = max(proto.ir_version, 4)  # from 4 on an initializer need not be an input
     scope = _Scope(target, index, static_tensors(index), None)
     scope.run(groups, only)
     scope.write(proto.graph, index.graph)
     return Rewritten(model.derive(proto), target.summary())
+
+
+def _newer(model: Model) -> Model:
+    """The same model in the oldest opset whose arithmetic ONNX Runtime has; unchanged where it cannot be converted."""
+    try:
+        return model.derive(onnx.version_converter.convert_version(model.proto, OLDEST))
+    except Exception:  # the converter has no common base of errors; ONNX Runtime will name what it lacks
+        return model
 
 
 def needed_ranges(index: GraphIndex, fmt: str, every_node: bool = False) -> list[str]:
@@ -432,7 +454,10 @@ class _Scope:
             rounded = self._to_grid(inner, last)
         if weights:
             least = self.at_least(self.emit("Abs", [rounded]), number.smallest_subnormal)
-            rounded = self.emit("Mul", [least, self.emit("Sign", [inner])], None if scale else output)
+            infinities = not self.target.scaled and self.target.opset >= 10
+            rounded = self.emit("Mul", [least, self.emit("Sign", [inner])], None if scale or infinities else output)
+            if infinities:  # a mask's -inf is meant
+                return self.emit("Where", [self.emit("IsInf", [name]), name, rounded], output)
         return self.emit("Mul", [rounded, scale], output) if scale else rounded
 
     def _integer(self, name: str) -> str:
@@ -606,7 +631,7 @@ class _Scope:
             elif any(True for _ in subgraphs(node)):
                 self._bodies(node, original)
                 self.nodes.append(node)
-            elif node.op_type in UNTOUCHED:
+            elif node.op_type in UNTOUCHED or node.domain in _OTHER_DOMAINS:
                 self._keep(node, original)
             elif node.op_type in MOVEMENT:
                 self._move(node, original)
@@ -842,7 +867,9 @@ class _Scope:
 
     def _decompose(self, node: onnx.NodeProto) -> bool:
         """Writes Softmax or LayerNormalization as primitives that each round. False where it is another operator."""
-        spec = self.index.specs.get(node.input[0])
+        if not self.is_float32(node.output[0]):
+            return False
+        spec = self.index.specs.get(node.output[0])
         rank = None if spec is None or spec.shape is None else len(spec.shape)
         if node.op_type == "Softmax":
             axis = attribute(node, "axis", -1 if self.target.opset >= 13 else 1)

@@ -54,6 +54,13 @@ def kernels() -> list[type]:
             OpRun.__init__(self, onnx_node, run_params)
             self.n_outputs = max(1, len(onnx_node.output))
 
+    class MeanVarianceNormalization(OpRun):  # type: ignore[misc]
+        def _run(self, x: Any, axes: Any = None) -> Any:
+            over = tuple(axes or (0, 2, 3))
+            wide = x.astype(np.float64)
+            deviation = wide.std(axis=over, keepdims=True) + 1e-9
+            return (((wide - wide.mean(axis=over, keepdims=True)) / deviation).astype(x.dtype),)
+
     class RMSNormalization(OpRun):  # type: ignore[misc]
         def _run(self, x: Any, scale: Any, axis: Any = None, epsilon: Any = None, **_: Any) -> Any:
             axes = tuple(range((-1 if axis is None else axis) % x.ndim, x.ndim))
@@ -96,6 +103,7 @@ def kernels() -> list[type]:
         GridSample,
         LRN,
         LayerNormalization,
+        MeanVarianceNormalization,
         RMSNormalization,
         DequantizeLinear,
         recurrent("LSTM", 4),

@@ -60,6 +60,7 @@ OPERATORS = {
         {"s": uniform(4, 8)},
     ),
     "RMSNormalization": ("y = RMSNormalization(x, s)", uniform(3, 8), {"s": uniform(8), "opset": 23}),
+    "MeanVarianceNormalization": ("y = MeanVarianceNormalization(x)", IMAGE, {}),
     "GroupNormalization": (
         "y = GroupNormalization<num_groups=2>(x, s, b)",
         IMAGE,
