@@ -193,7 +193,7 @@ class GraphIndex:
         if spec is None or spec.shape is None or not all(isinstance(d, int) for d in spec.shape):
             return None
         window = slice(attribute(node, "start", 0), attribute(node, "end", len(spec.shape)))
-        return np.asarray(spec.shape[window], np.int64)
+        return np.asarray(spec.shape[window], np.int64)  # type: ignore[index]
 
 
 # fmt: off
