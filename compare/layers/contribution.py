@@ -99,7 +99,8 @@ class Contributions:
     def carry(self, step: Step, sample: int, values: Arrays, session: Callable[[], Session]) -> None:
         """Takes the streams of earlier pieces through this one, on the reference's session."""
         mine = {u.number for u in step.units}
-        wanted = [n for n in step.reference.outputs if self.last.get(n, -1) > step.index]
+        drawn = {n for u in step.units if u.random for n in u.reference.outputs}  # these stay the reference's
+        wanted = [n for n in step.reference.outputs if self.last.get(n, -1) > step.index and n not in drawn]
         for stream in self._streams:
             if stream.sample != sample:
                 continue
@@ -167,11 +168,11 @@ def cast(array: np.ndarray, spec: TensorSpec | None) -> np.ndarray:
 
 
 def _downstream(taken: Collection[str], step: Step) -> list[str]:
-    """The observed tensors of a step that depend on the tensors that were taken."""
+    """The observed tensors of a step that depend on the tensors that were taken. Random values do not."""
     reached = set(taken)
     result: list[str] = []
     for unit in step.units:
-        if any(n in reached for n in unit.reference.inputs):
+        if not unit.random and any(n in reached for n in unit.reference.inputs):
             reached.update(unit.reference.outputs)
             result.extend(n for n in unit.reference.outputs if n not in taken)
     return result

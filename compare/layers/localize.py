@@ -31,6 +31,8 @@ HEALED = 0.1
 """A layer whose error shrinks to this share of it right behind the layer has healed."""
 DOMINANT = 0.7
 """Share of the final error from which a layer of mere rounding is named all the same."""
+REPRODUCED = 0.1
+"""Share of an output's error that the walk must show for its layers to be asked about it."""
 FORCED = 6
 """Layers whose contribution is measured where outputs disagree and no layer is beyond its expected noise."""
 
@@ -45,6 +47,11 @@ def localize(context: Context, report: Report) -> Report:
     layers: list[LayerResult] = []
     culprits: list[Culprit] = []
     warnings: list[str] = []
+    context = dataclasses.replace(
+        context,
+        reference=_for_pieces(context.reference),
+        candidates=tuple(_for_pieces(candidate) for candidate in context.candidates),
+    )
     for candidate in context.candidates:
         found = _Localizer(context, candidate, report).run()
         layers.extend(found.layers)
@@ -56,6 +63,10 @@ def localize(context: Context, report: Report) -> Report:
         culprits=(*report.culprits, *culprits),
         warnings=tuple(dict.fromkeys((*report.warnings, *warnings))),
     )
+
+
+def _for_pieces(party: Party) -> Party:
+    return dataclasses.replace(party, runner=party.runner.for_pieces())
 
 
 def budget(asked: int | None) -> int:
@@ -93,7 +104,7 @@ class _Localizer:
         walk.run()
         verdicts = self._verdicts(walk)
         blamed = [s for s in walk.seen if verdicts[s.unit.number] == "culprit"]
-        if not blamed and self._outputs_fail():
+        if not blamed and self._outputs_fail() and self._reproduced(walk):
             blamed = self._spread(layout, walk, verdicts)
         blamed.sort(key=_rank)
         self.culprits = [self._culprit(s, walk) for s in blamed]
@@ -262,6 +273,16 @@ class _Localizer:
     def _outputs_fail(self) -> bool:
         return any(o.verdict == "fail" and o.metrics is not None for o in self.report.of(self.candidate.name))
 
+    def _reproduced(self, walk: Walk) -> bool:
+        """Whether the walk shows some of the error by which outputs fail. It does not show that of random values."""
+        for output in self.report.of(self.candidate.name):
+            seen, deployed = walk.outputs.get(output.tensor), (output.metrics or {}).get("rel_l2")
+            if output.verdict != "fail" or seen is None:
+                continue
+            if deployed is None or relative_error(seen) > REPRODUCED * deployed:
+                return True
+        return False
+
     def _spread(self, layout: Layout, walk: Walk, verdicts: dict[int, LayerVerdict]) -> list[Seen]:
         """Measures what the layers with the largest rounding contribute."""
         loud = [s for s in walk.seen if s.judgement is not None and 0 < s.judgement.relative < math.inf]
@@ -394,6 +415,12 @@ class _Localizer:
             self.warnings.append(
                 f"{who}: {healed} tensors differ and heal right behind: the same name for another value, or a value "
                 "that does not matter."
+            )
+        drawn = [self.index.names[s.unit.main] for s in walk.seen if s.unit.random]
+        if drawn:
+            self.warnings.append(
+                f"{who}: {drawn[0]} {f'and {len(drawn) - 1} other layers draw' if drawn[1:] else 'draws'} random "
+                "values; behind it the candidate was given the reference's."
             )
         unknown = [s for s in walk.seen if s.judgement is not None and not s.judgement.known]
         if unknown:
