@@ -37,11 +37,13 @@ class _Stream:
         number: The layer.
         sample: The sample it runs on.
         values: Tensors in which it differs from the reference, as far as they are still needed.
+        stopped: The reference cannot go on with them, so nothing is known of the outputs.
     """
 
     number: int
     sample: int
     values: Arrays
+    stopped: bool = False
 
 
 class Contributions:
@@ -74,7 +76,6 @@ class Contributions:
         taken = {
             name: cast(made[other], TensorSpec(name, values[name].dtype, None))
             for name, other in zip(unit.reference.outputs, unit.candidate.outputs, strict=True)
-            if made[other].shape == values[name].shape
         }
         stream = _Stream(unit.number, sample, dict(taken))
         self._streams.append(stream)
@@ -94,6 +95,7 @@ class Contributions:
             with self.reference.runner.open(slice_model(self.reference.model, part, specs_of(feed))) as session:
                 stream.values.update(session.infer(feed, after))
         except LayerdiffError as error:
+            stream.stopped = True
             log.debug("no contribution of layer %d: %s", unit.number, error)
 
     def carry(self, step: Step, sample: int, values: Arrays, session: Callable[[], Session]) -> None:
@@ -102,7 +104,7 @@ class Contributions:
         drawn = {n for u in step.units if u.random for n in u.reference.outputs}  # these stay the reference's
         wanted = [n for n in step.reference.outputs if self.last.get(n, -1) > step.index and n not in drawn]
         for stream in self._streams:
-            if stream.sample != sample:
+            if stream.sample != sample or stream.stopped:
                 continue
             moved = stream.number not in mine and any(n in stream.values for n in step.reference.inputs)
             if moved and wanted:
@@ -116,6 +118,7 @@ class Contributions:
         try:
             made = session.infer({n: source[n] for n in step.reference.inputs}, wanted)
         except LayerdiffError as error:
+            stream.stopped = True
             log.debug("contribution of layer %d stops: %s", stream.number, error)
             return
         for name, array in made.items():
@@ -129,6 +132,8 @@ class Contributions:
         power, and the root of their ratio. Shares do not add up to one."""
         result = {}
         for stream in self._streams:
+            if stream.stopped:
+                continue
             if whole is not None and not self._feed_whole(stream, feed_of(stream.sample), outputs, whole):
                 continue
             alone, all_of_it = 0.0, 0.0
