@@ -192,8 +192,10 @@ class GraphIndex:
         spec = self.specs.get(node.input[0])
         if spec is None or spec.shape is None or not all(isinstance(d, int) for d in spec.shape):
             return None
-        window = slice(attribute(node, "start", 0), attribute(node, "end", len(spec.shape)))
-        return np.asarray(spec.shape[window], np.int64)  # type: ignore[index]
+        start, end = attribute(node, "start", 0), attribute(node, "end", len(spec.shape))
+        assert isinstance(start, int)
+        assert isinstance(end, int)
+        return np.asarray(spec.shape[start:end], np.int64)  # type: ignore[index]
 
 
 # fmt: off

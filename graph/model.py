@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 
 from .errors import ModelError
-from .index import PROTO_LIMIT, GraphIndex
+from .index import GraphIndex
 from .specs import TensorSpec, spec_from_value_info
 
 ONNX_SUFFIXES = (".onnx", ".ort", ".onnx.pb", ".onnx.textproto")
@@ -119,9 +119,12 @@ class Model:
         Raises:
             ModelError: It holds 2 GiB or more inside.
         """
-        if self.proto.ByteSize() > PROTO_LIMIT:
-            raise ModelError(f"{self.source}: 2 GiB or more without external data cannot be handed over in memory.")
-        return self.proto.SerializeToString()
+        try:
+            return self.proto.SerializeToString()
+        except Exception as error:  # protobuf's own exception class differs between its implementations
+            raise ModelError(
+                f"{self.source}: 2 GiB or more without external data cannot be handed over in memory."
+            ) from error
 
 
 def _tensors(infos: Any, source: str, skip: set[str] | frozenset[str] = frozenset()) -> tuple[TensorSpec, ...]:
@@ -190,9 +193,12 @@ def _parse(path: Path) -> onnx.ModelProto:
         return onnx.load(os.fspath(path), load_external_data=False)
     # Parsed from mapped pages: reading 100 MB into a bytes object first takes eight times as long.
     proto = onnx.ModelProto()
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        with memoryview(mapped) as view:
-            proto.ParseFromString(view)
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as view,
+    ):
+        proto.ParseFromString(view)
     return proto
 
 

@@ -144,9 +144,7 @@ def probe(
         A model with the inputs and outputs of ``explode(model, parts, specs)``. Its outputs differ from the exact ones
         by noise of ``rounding.gain`` times the expected size, without the rounding of the result.
     """
-    exact = explode(model, parts, specs)
-    proto = onnx.ModelProto()
-    proto.CopyFrom(exact.proto)
+    proto = explode(model, parts, specs).proto  # nobody else holds it
     nodes = list(proto.graph.node)
     del proto.graph.node[:]
     writer = _Writer(model.index, proto.graph, specs, rounding, seed)

@@ -90,10 +90,10 @@ def slice_model(model: Model, part: Slice, specs: Mapping[str, TensorSpec]) -> M
     Raises:
         ModelError: The type of an input is not known.
     """
-    graph = onnx.GraphProto(name=model.proto.graph.name or "slice")
-    graph.node.extend(model.index.nodes[p] for p in part.nodes)
-    _finish(model, graph, part.nodes, part.inputs, part.outputs, specs)
-    return model.derive(_wrap(model, graph))
+    proto = _empty(model)
+    proto.graph.node.extend(model.index.nodes[p] for p in part.nodes)
+    _finish(model, proto.graph, part.nodes, part.inputs, part.outputs, specs)
+    return model.derive(proto)
 
 
 def exploded_name(name: str, slice_number: int) -> str:
@@ -118,19 +118,19 @@ def explode(model: Model, parts: Sequence[tuple[int, Slice]], specs: Mapping[str
         ModelError: The type of an input is not known.
     """
     index = model.index
-    graph = onnx.GraphProto(name=model.proto.graph.name or "exploded")
+    proto = _empty(model)
     inputs: dict[str, None] = {}
     outputs: list[str] = []
     positions: set[int] = set()
     for number, part in parts:
         mapping = {name: exploded_name(name, number) for p in part.nodes for name in index.nodes[p].output if name}
         for p in part.nodes:
-            graph.node.append(renamed(index.nodes[p], mapping, f"{index.names[p]}{SEPARATOR}{number}"))
+            proto.graph.node.append(renamed(index.nodes[p], mapping, f"{index.names[p]}{SEPARATOR}{number}"))
         inputs.update(dict.fromkeys(part.inputs))
         outputs.extend(mapping[name] for name in part.outputs)
         positions.update(part.nodes)
-    _finish(model, graph, positions, inputs, outputs, specs)
-    return model.derive(_wrap(model, graph))
+    _finish(model, proto.graph, positions, inputs, outputs, specs)
+    return model.derive(proto)
 
 
 def renamed(node: onnx.NodeProto, mapping: Mapping[str, str], name: str) -> onnx.NodeProto:
@@ -186,10 +186,11 @@ def _finish(
     graph.sparse_initializer.extend(t for t in index.graph.sparse_initializer if t.values.name in read)
 
 
-def _wrap(model: Model, graph: onnx.GraphProto) -> onnx.ModelProto:
+def _empty(model: Model) -> onnx.ModelProto:
+    """A model like another one, without its graph."""
     whole = model.proto
     proto = onnx.ModelProto(ir_version=whole.ir_version, producer_name=whole.producer_name)
     proto.opset_import.extend(whole.opset_import)
     proto.functions.extend(whole.functions)
-    proto.graph.CopyFrom(graph)
+    proto.graph.name = whole.graph.name or "piece"
     return proto

@@ -134,6 +134,8 @@ class Runner(ABC):
     """Whether sessions can be opened on a piece of an ONNX graph."""
     fetches_any: ClassVar[bool] = True
     """Whether sessions return inner tensors of the graph."""
+    opens_ahead: ClassVar[bool] = False
+    """Whether a session can be opened before the shapes of its inputs are known, and in a thread of its own."""
     feeds_any: ClassVar[bool] = False
     """Whether sessions take inner tensors in ``feed``."""
 
@@ -177,6 +179,10 @@ class Runner(ABC):
             ProviderUnavailable: The device or provider is not there or not in use.
             BuildError: The runtime refuses the model.
         """
+
+    def for_pieces(self) -> Runner:
+        """The same arithmetic, set up for many short-lived sessions side by side instead of one that serves."""
+        return self
 
     @classmethod
     def from_value(cls, value: str | None, **options: Any) -> Runner:

@@ -39,9 +39,11 @@ class EmulateRunner(Runner):
         custom_ops: Shared libraries of custom operators.
         threads: Threads of one operator; 0 leaves the choice to ONNX Runtime.
         ranges: Largest magnitude of each activation, as `calibrated` measured it.
+        lean: As of `OnnxrtRunner`.
     """
 
     flag: ClassVar[str] = "emulate"
+    opens_ahead: ClassVar[bool] = True
     value_field: ClassVar[str] = "format"
     value_required: ClassVar[bool] = True
     values: ClassVar[tuple[str, ...]] = ("fp16", "bf16", "tf32", "fp8", "e4m3", "e5m2", "int8")
@@ -73,6 +75,7 @@ class EmulateRunner(Runner):
         0, "--ort-threads", "threads of ONNX Runtime (default: its own choice)", metavar="N", type=int
     )
     ranges: tuple[tuple[str, float], ...] | None = None
+    lean: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in self.values:
@@ -97,6 +100,10 @@ class EmulateRunner(Runner):
     def arithmetic(self) -> NumberFormat:
         """The emulated format."""
         return FORMATS["e4m3" if self.format == "fp8" else self.format]
+
+    def for_pieces(self) -> EmulateRunner:
+        """See `OnnxrtRunner.for_pieces`."""
+        return replace(self, lean=True)
 
     @property
     def scaled(self) -> bool:
@@ -171,7 +178,7 @@ class _Engine(OnnxrtRunner):
 
 
 def _engine(runner: EmulateRunner) -> _Engine:
-    return _Engine(custom_ops=runner.custom_ops, threads=runner.threads, label=runner.name)
+    return _Engine(custom_ops=runner.custom_ops, threads=runner.threads, lean=runner.lean, label=runner.name)
 
 
 class EmulateSession(Session):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import io
 import os
@@ -53,9 +54,11 @@ class OnnxrtRunner(Runner):
         tf32: Lets CUDA multiply FP32 in TF32. ONNX Runtime's own default is on; here it is off.
         custom_ops: Shared libraries of custom operators.
         threads: Threads of one operator; 0 leaves the choice to ONNX Runtime (one a physical core).
+        lean: Give memory back at once, and let idle threads sleep: for sessions that run once or twice.
     """
 
     flag: ClassVar[str] = "onnxrt"
+    opens_ahead: ClassVar[bool] = True
     value_field: ClassVar[str] = "provider"
     values: ClassVar[tuple[str, ...]] = tuple(_PROVIDERS)
 
@@ -71,6 +74,8 @@ class OnnxrtRunner(Runner):
         0, "--ort-threads", "threads of ONNX Runtime (default: its own choice)", metavar="N", type=int
     )
 
+    lean: bool = False
+
     def __post_init__(self) -> None:
         if self.provider not in _PROVIDERS:
             raise UsageError(f"--onnxrt={self.provider}: not one of {', '.join(_PROVIDERS)}.")
@@ -85,6 +90,10 @@ class OnnxrtRunner(Runner):
     def name(self) -> str:
         """``onnxrt`` on the CPU, else ``onnxrt:PROVIDER``."""
         return "onnxrt" if self.provider == "cpu" else f"onnxrt:{self.provider}"
+
+    def for_pieces(self) -> OnnxrtRunner:
+        """Without an arena, which keeps what a piece needed, and without threads that spin while others work."""
+        return dataclasses.replace(self, lean=True)
 
     @property
     def trust(self) -> int:
@@ -463,6 +472,9 @@ def _options(runner: OnnxrtRunner, ort: Any, folder: Any) -> Any:
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
     if runner.threads:
         options.intra_op_num_threads = runner.threads
+    if runner.lean:
+        options.enable_cpu_mem_arena = False
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if folder is not None:
         options.add_session_config_entry(_FOLDER, os.fspath(folder) or os.curdir)

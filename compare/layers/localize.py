@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from ...graph.probe import roundings
 from ..report.model import Culprit, LayerResult
 from ..tolerance import depths
 from .diagnose import Diagnosis, Examiner
+from .memory import budget, give_back
 from .noise import Noise
 from .units import Layout, Unit, plan
 from .walk import Seen, Walk, relative_error
@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from ..parties import Party
     from ..report.model import LayerVerdict, Report
 
-BUDGET = 512 << 20
-"""Bytes that localizing uses where the user says nothing and the machine has four times that."""
-STREAMS = 4
-"""Copies of a piece's tensors held at once: reference, candidate on the same inputs and on its own, and feed."""
+STREAMS = 8
+"""How many times a piece's tensors and weights are held at once: by the reference, the candidate on the same inputs
+and on its own, in the sessions of this piece and of the next."""
 HEALED = 0.1
 """A layer whose error shrinks to this share of it right behind the layer has healed."""
 DOMINANT = 0.7
@@ -52,6 +51,7 @@ def localize(context: Context, report: Report) -> Report:
         reference=_for_pieces(context.reference),
         candidates=tuple(_for_pieces(candidate) for candidate in context.candidates),
     )
+    give_back()
     for candidate in context.candidates:
         found = _Localizer(context, candidate, report).run()
         layers.extend(found.layers)
@@ -67,17 +67,6 @@ def localize(context: Context, report: Report) -> Report:
 
 def _for_pieces(party: Party) -> Party:
     return dataclasses.replace(party, runner=party.runner.for_pieces())
-
-
-def budget(asked: int | None) -> int:
-    """Bytes to use: what was asked for, else `BUDGET`, but no more than a quarter of what the machine has free."""
-    if asked is not None:
-        return asked
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return BUDGET
-    return max(min(BUDGET, free // 4), 32 << 20)
 
 
 class _Localizer:
@@ -301,7 +290,13 @@ class _Localizer:
         shares = ", ".join(f"{self.index.names[s.unit.main]} {s.contribution:.0%}" for s in loud[:3])
         assert top.judgement is not None
         z = "" if top.judgement.rms_z is None else f" (RMS z {top.judgement.rms_z:.1f})"
-        if (top.contribution or 0.0) >= DOMINANT:
+        if not top.judgement.known:
+            text = (
+                f"its expected noise is unknown; it is off by {top.judgement.relative:.1e} of its values and explains "
+                f"{top.contribution:.0%} of the final error"
+            )
+            top.diagnosis = Diagnosis("unknown", text)
+        elif (top.contribution or 0.0) >= DOMINANT:
             text = (
                 f"its error is rounding{z}, but {top.judgement.relative:.1e} of its values, and explains "
                 f"{top.contribution:.0%} of the final error: its inputs cancel; raise the precision before it"

@@ -19,18 +19,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.errors import ModelError, RunnerError
-from ...graph.slices import Slice, explode, exploded_name, slice_model
+from ...graph.slices import exploded_name
 from ...graph.specs import is_float
-from ...runners.base import Workload
 from ..statistics import Statistics
 from .contribution import Contributions, cast
 from .judge import Judgement, judge
-from .noise import Noise, specs_of
+from .noise import Noise
+from .sessions import SessionsAhead, StepSessions
 from .store import Store
 from .units import Layout, Step, Unit
 
 if TYPE_CHECKING:
-    from ...graph.model import Model
     from ...runners.base import Session
     from ..context import Context
     from ..parties import Party
@@ -125,13 +124,13 @@ class Walk:
         with ExitStack() as stack, Store(self.budget) as store:
             if not self.reference.runner.opens_pieces:
                 self._whole = stack.enter_context(self._open_whole())
-            for step in steps:
+            opened = stack.enter_context(SessionsAhead(self.reference, self.candidate, steps, self.budget))
+            for step, sessions in opened:
                 self.context.progress.advance(step.index, len(steps), "pieces")
-                with ExitStack() as sessions:
-                    self._step(_Sessions(self, step, sessions), store)
+                self._step(sessions, store)
             self._finish(store)
 
-    def _step(self, run: _Sessions, store: Store) -> None:
+    def _step(self, run: StepSessions, store: Store) -> None:
         step = run.step
         needed = {*step.reference.inputs, *(self._back.get(n, n) for n in step.candidate.inputs)}
         for unit in step.units:
@@ -180,7 +179,7 @@ class Walk:
         names = [n for unit in self.layout.units for n in unit.reference.outputs]
         return self.reference.runner.open(self.reference.model, fetch=names, workload=self.context.workload)
 
-    def _run_reference(self, run: _Sessions, feed: Mapping[str, np.ndarray], values: Arrays) -> None:
+    def _run_reference(self, run: StepSessions, feed: Mapping[str, np.ndarray], values: Arrays) -> None:
         outputs = run.step.reference.outputs
         self.inferences += 1
         if self._whole is not None:
@@ -191,7 +190,7 @@ class Walk:
 
     # -- local error --------------------------------------------------------------------------------------------
 
-    def _local(self, run: _Sessions, sample: int, values: Arrays) -> None:
+    def _local(self, run: StepSessions, sample: int, values: Arrays) -> None:
         units = [u for u in run.step.units if not u.random and (self.examiner or u.number in self.forced)]
         if not units:
             return
@@ -218,10 +217,10 @@ class Walk:
         if doubtful:
             self._judge(run, doubtful, sample, values, made)
 
-    def _groups(self, run: _Sessions, units: list[Unit]) -> list[list[Unit]]:
+    def _groups(self, run: StepSessions, units: list[Unit]) -> list[list[Unit]]:
         return [[unit] for unit in units] if run.apart else [units]
 
-    def _run_exploded(self, run: _Sessions, units: list[Unit], values: Arrays) -> dict[int, Arrays]:
+    def _run_exploded(self, run: StepSessions, units: list[Unit], values: Arrays) -> dict[int, Arrays]:
         units = [unit for unit in units if self.seen[unit.number].failure is None]
         if not units:
             return {}
@@ -261,7 +260,7 @@ class Walk:
         return False
 
     def _judge(
-        self, run: _Sessions, units: list[Unit], sample: int, values: Arrays, made: Mapping[int, Arrays]
+        self, run: StepSessions, units: list[Unit], sample: int, values: Arrays, made: Mapping[int, Arrays]
     ) -> None:
         """Holds layers against their expected noise, large tensors by the entry of the batch that is off the most."""
         entries: dict[int | None, list[Unit]] = {}
@@ -324,7 +323,7 @@ class Walk:
 
     def _cumulative(
         self,
-        run: _Sessions,
+        run: StepSessions,
         sample: int,
         feed: Mapping[str, np.ndarray],
         values: Arrays,
@@ -375,47 +374,6 @@ class Walk:
 
     def _feed(self, sample: int) -> Arrays:
         return next(dict(feed) for i, feed in enumerate(self.context.samples) if i == sample)
-
-
-class _Sessions:
-    """The sessions of one step, opened when the first sample shows the types of their inputs."""
-
-    def __init__(self, walk: Walk, step: Step, stack: ExitStack) -> None:
-        self.walk = walk
-        self.step = step
-        self.stack = stack
-        self.apart = False
-        self._reference: Session | None = None
-        self._candidate: Session | None = None
-        self._exploded: dict[tuple[int, ...], Session] = {}
-
-    def reference(self, values: Arrays) -> Session:
-        if self._reference is None:
-            party = self.walk.reference
-            self._reference = self._open(party, self.step.reference, {n: values[n] for n in self.step.reference.inputs})
-        return self._reference
-
-    def candidate(self, own: Arrays) -> Session:
-        if self._candidate is None:
-            self._candidate = self._open(self.walk.candidate, self.step.candidate, own)
-        return self._candidate
-
-    def exploded(self, units: list[Unit], feed: Arrays) -> Session:
-        key = tuple(u.number for u in units)
-        if key not in self._exploded:
-            party = self.walk.candidate
-            parts = [(u.number, u.candidate) for u in units]
-            model = explode(party.model, parts, specs_of(feed))
-            self._exploded[key] = self.stack.enter_context(party.runner.open(model, workload=_workload(feed)))
-        return self._exploded[key]
-
-    def _open(self, party: Party, part: Slice, feed: Arrays) -> Session:
-        model: Model = slice_model(party.model, part, specs_of(feed))
-        return self.stack.enter_context(party.runner.open(model, workload=_workload(feed)))
-
-
-def _workload(feed: Arrays) -> Workload:
-    return Workload(samples=lambda: iter([feed]))
 
 
 def _entry(values: Arrays, units: list[Unit], entry: int) -> Arrays:
