@@ -165,6 +165,9 @@ def markdown(results: list[Result], dropped: dict[str, list[str]], jobs: int) ->
         "",
         "## What is missed",
         "",
+        "Cases whose first culprit is another node, or whose cause is not an honest one. To look at one:",
+        "`python -m benchmarks.faults --case ID --keep FOLDER`.",
+        "",
     ]
     misses = [r for r in results if not right(r)]
     if misses:
