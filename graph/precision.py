@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 import ml_dtypes
 import numpy as np
 import onnx
+import onnx.inliner
 from onnx import TensorProto, helper, numpy_helper
 
 from .errors import UsageError
