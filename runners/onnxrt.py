@@ -59,6 +59,8 @@ class OnnxrtRunner(Runner):
 
     flag: ClassVar[str] = "onnxrt"
     opens_ahead: ClassVar[bool] = True
+    left_out: ClassVar[tuple[str, ...]] = ()
+    """Graph optimizations that are never applied, by ONNX Runtime's names."""
     value_field: ClassVar[str] = "provider"
     values: ClassVar[tuple[str, ...]] = tuple(_PROVIDERS)
 
@@ -492,7 +494,8 @@ def _session(runner: OnnxrtRunner, ort: Any, source: Any, options: Any) -> Any:
     cuda = ("CUDAExecutionProvider", {"use_tf32": "1" if runner.tf32 else "0"})
     chosen: dict[str, list[Any]] = {"cpu": [], "cuda": [cuda], "tensorrt": ["TensorrtExecutionProvider", cuda]}
     providers = [*chosen[runner.provider], "CPUExecutionProvider"]
-    return ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
+    left_out = {"disabled_optimizers": list(runner.left_out)} if runner.left_out else {}
+    return ort.InferenceSession(source, options, providers=providers, enable_fallback=0, **left_out)
 
 
 def _with_outputs(model: Model, inner: Sequence[str], root: str | None = None) -> bytes:

@@ -52,6 +52,9 @@ class Diagnosis:
     producer: str | None = None
 
 
+_SCALING = frozenset({"Mul", "Div", "Add", "Sub", "MatMul", "Gemm", "Conv", "BatchNormalization"})
+
+
 class Examiner:
     """Finds causes.
 
@@ -108,6 +111,8 @@ class Examiner:
                 return Diagnosis(static.cause, f"{static.evidence}; {shapes}", static.node)
             return Diagnosis("wrong-op", shapes)
         in_graph = static is not None and static.cause != "wrong-op"
+        # another operator, unless it is one whose absence is a matter of scale
+        replaced = static is not None and not in_graph and self.index.nodes[unit.main].op_type not in _SCALING
         quantizer = static is not None and static.cause == "quantization"
         tests = (
             lambda: self._broken(unit, values, y, c, verdict),
@@ -116,7 +121,7 @@ class Examiner:
             lambda: self._underflow(unit, values, y, c),
             lambda: self._saturation(y, c),
             lambda: self._layout(y, c),
-            lambda: self._fit(y, c),
+            lambda: None if replaced else self._fit(y, c),
             lambda: self._accumulator(unit, verdict),
             lambda: static,
             lambda: self._operators(unit, y, c),
