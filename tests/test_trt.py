@@ -18,6 +18,7 @@ from layerdiff.graph.errors import (
     UsageError,
 )
 from layerdiff.graph.model import Model, load
+from layerdiff.graph.slices import Slice, explode
 from layerdiff.runners import discover
 from layerdiff.runners._trt import build as build_module
 from layerdiff.runners._trt import cuda as cuda_module
@@ -545,6 +546,11 @@ def test_a_piece_gets_the_formats_that_the_deployed_engine_chose(tensorrt):
     assert outputs == ["HALF", "HALF", "FLOAT"]
     assert "PREFER_PRECISION_CONSTRAINTS" in flags(module)[0]
     module.calls.clear()
+    spec = model.index.specs["c"]
+    parts = [(3, Slice(("r",), (1,), ("c",)))]
+    runner.open(explode(model, parts, {"c": spec})).close()
+    assert ("ILayer", "precision", module.DataType.HALF) in module.calls, "a layer run on its own is the same layer"
+    module.calls.clear()
     TrtRunner().open(model.derive(model.proto)).close()
     assert not [c for c in module.calls if c[:2] == ("ILayer", "precision")], "another configuration is another engine"
 
@@ -781,6 +787,20 @@ WEIGHTS = [
 def test_what_happened_to_weights_is_noted(warning, note):
     (found,) = log.weight_notes(["Something else.", warning])
     assert found.startswith(note)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "nodes"),
+    [
+        ("", ()),
+        ("[ONNX Layer: a]", ("a",)),
+        ("[ONNX Layer: a]\x1e[ONNX Layer: b/c]\x1e[ONNX Layer: a]", ("a", "b/c")),
+        ("[ONNX Layer: a]\x1f[ONNX Layer: b]", ("a", "b")),
+        ("[ONNX Layer: a\x1f3]", ("a\x1f3",)),
+    ],
+)
+def test_onnx_nodes_in_metadata(metadata, nodes):
+    assert inspector.onnx_nodes(metadata) == nodes
 
 
 def test_names_alone_are_read_too():

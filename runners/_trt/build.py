@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...graph.errors import BuildError, DataError, RunnerError, UsageError
+from ...graph.slices import SEPARATOR, original_name
 from ..base import Feed, ShapeRange
 from . import cuda
 from .calibrate import make_calibrator
@@ -280,7 +281,7 @@ def _parser_failure(parser: Any, model: Model, names: list[str], library: Librar
     text = str(error.desc()).strip().splitlines()
     where = f"{model.source}"
     if 0 <= position < len(names):
-        where = f"node {names[position]!r} ({model.index.nodes[position].op_type}) of {model.source}"
+        where = f"node {original_name(names[position])!r} ({model.index.nodes[position].op_type}) of {model.source}"
     return f"{library} cannot parse {where}: {(text[0] if text else 'no reason given')[:400].rstrip('.')}."
 
 
@@ -336,17 +337,24 @@ def _pin(network: Any, wanted: Mapping[str, Formats], trt: Any) -> None:
     """Gives the layers of ONNX nodes the precision and, for floats, the output type that ``wanted`` says.
 
     The output type matters at the borders of a piece: an FP16 kernel that may write FP32 does not overflow there.
+    Where it is not known (inside Myelin's regions, which may keep sums of a normalization in FP32), only matrix
+    products are given a precision.
     """
     from .inspector import onnx_nodes
 
     floats = {trt.DataType.FLOAT, trt.DataType.HALF}
+    kinds = trt.LayerType
+    products = {kinds.CONVOLUTION, kinds.DECONVOLUTION, kinds.MATRIX_MULTIPLY}
     for layer in _layers(network):
-        nodes = onnx_nodes(getattr(layer, "metadata", "") or "") or (layer.name,)
+        named = onnx_nodes(getattr(layer, "metadata", "") or "") or (layer.name,)
+        nodes = [original_name(n) for n in named]  # layers that are run side by side carry a number
         formats = {wanted[n] for n in nodes if n in wanted}
         if len(formats) != 1 or layer.type in (trt.LayerType.CONSTANT, trt.LayerType.SHAPE):
             continue
         outputs = [layer.get_output(i) for i in range(layer.num_outputs)]
         if any(o.dtype not in floats or o.is_shape_tensor for o in outputs):
+            continue
+        if not next(iter(formats))[1] and layer.type not in products:
             continue
         inside, outside = (getattr(trt.DataType, _FORMAT_TYPES.get(f, ""), None) for f in formats.pop())
         if inside is not None:
@@ -594,7 +602,7 @@ def _why(model: Model, library: Library, errors: list[str], names: Sequence[str]
         if not inside:  # a fused layer: name the ONNX nodes it is made of
             inside = [n for n in names if n and n in node]
             inside = [n for n in inside if not any(n != other and n in other for other in inside)]
-        place = inside[0] if len(inside) == 1 else node
+        place = original_name(inside[0]) if len(inside) == 1 else node.replace(SEPARATOR, "#")
         what = f"{library} cannot build node {place!r} of {model.source}"
     return f"{what}: {reason(errors)}."
 

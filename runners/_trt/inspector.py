@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ...graph.model import Model
 
-_ONNX = re.compile(r"\[ONNX Layer: ([^\]\x1e\x1f]*(?:\][^\]\x1e\x1f\[]+)*)\]")
+_ONNX = re.compile(r"\[ONNX Layer: ([^\]\x1e]*(?:\][^\]\x1e\x1f\[]+)*)\]")
 _FORMAT = re.compile(r"\b(FP32|FP16|BF16|FP8|INT8|INT32|INT64|INT4|BOOL|UINT8|Float|Half|Int8|Int32)\b")
 _LONG = {"Float": "FP32", "Half": "FP16", "Int8": "INT8", "Int32": "INT32"}
 _NARROWEST_FIRST = ("INT4", "INT8", "FP8", "BF16", "FP16", "FP32")
@@ -150,7 +150,10 @@ def formats(layers: Iterable[EngineLayer]) -> dict[str, int]:
 
 
 def node_formats(layers: Iterable[EngineLayer]) -> dict[str, tuple[str, str]]:
-    """Of each ONNX node, by name: the number format it computes in, and that of its layer's first output."""
+    """Of each ONNX node, by name: the number format it computes in, and that of its layer's first output.
+
+    The second is empty for nodes in Myelin's regions, of whose inside only the formats at the border are told.
+    """
     found: dict[str, tuple[str, str]] = {}
     for layer in layers:
         if layer.passive or not layer.precision or not layer.outputs:
@@ -158,7 +161,8 @@ def node_formats(layers: Iterable[EngineLayer]) -> dict[str, tuple[str, str]]:
         for node in layer.nodes:
             before = found.get(node)
             if before is None or _NARROWEST_FIRST.index(layer.precision) < _NARROWEST_FIRST.index(before[0]):
-                found[node] = (layer.precision, layer.outputs[0].precision)
+                inside = "myelin" in layer.kind.lower()
+                found[node] = (layer.precision, "" if inside else layer.outputs[0].precision)
     return found
 
 
