@@ -30,6 +30,10 @@ HEALED = 0.1
 """A layer whose error shrinks to this share of it right behind the layer has healed."""
 DOMINANT = 0.7
 """Share of the final error from which a layer of mere rounding is named all the same."""
+CANCELS = 8.0
+"""Times the rounding of a result that rounding must come to for the layer's inputs to cancel. A product has 2."""
+INT8_ROUNDING = 0.01
+"""Relative RMS of rounding to 255 steps, for values that reach four times their RMS: 4 / 127 / sqrt(12)."""
 REPRODUCED = 0.1
 """Share of an output's error that the walk must show for its layers to be asked about it."""
 FORCED = 6
@@ -272,6 +276,10 @@ class _Localizer:
                 return True
         return False
 
+    def _plain_rounding(self, walk: Walk) -> float:
+        """The relative error of a result that is rounded and nothing else."""
+        return max(walk.noise.rounding.result, INT8_ROUNDING if walk.noise.rounding.steps else 0.0)
+
     def _spread(self, layout: Layout, walk: Walk, verdicts: dict[int, LayerVerdict]) -> list[Seen]:
         """Measures what the layers with the largest rounding contribute."""
         loud = [s for s in walk.seen if s.judgement is not None and 0 < s.judgement.relative < math.inf]
@@ -296,7 +304,7 @@ class _Localizer:
                 f"{top.contribution:.0%} of the final error"
             )
             top.diagnosis = Diagnosis("unknown", text)
-        elif (top.contribution or 0.0) >= DOMINANT:
+        elif (top.contribution or 0.0) >= DOMINANT and top.judgement.relative > CANCELS * self._plain_rounding(walk):
             text = (
                 f"its error is rounding{z}, but {top.judgement.relative:.1e} of its values, and explains "
                 f"{top.contribution:.0%} of the final error: its inputs cancel; raise the precision before it"
@@ -396,7 +404,10 @@ class _Localizer:
         self, walk: Walk, layout: Layout, verdicts: Mapping[int, LayerVerdict], matching: Matching | None
     ) -> None:
         who = self.candidate.name
-        self.warnings.extend((*layout.notes, *walk.notes))
+        if layout.notes:
+            others = f" So it is with {len(layout.notes) - 1} others." if layout.notes[1:] else ""
+            self.warnings.append(f"{layout.notes[0]}{others}")
+        self.warnings.extend(walk.notes)
         if self.culprits and not self._outputs_fail() and self.culprits[0].cause != "spread":
             names = ", ".join(c.node for c in self.culprits[:3])
             self.warnings.append(f"{who}: the outputs agree, but {len(self.culprits)} layers do not: {names}.")
