@@ -474,6 +474,8 @@ def _options(runner: OnnxrtRunner, ort: Any, folder: Any) -> Any:
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
     if runner.threads:
         options.intra_op_num_threads = runner.threads
+    # Sessions take turns here: the threads of one must not spin while another runs.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if runner.lean:
         options.enable_cpu_mem_arena = False
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

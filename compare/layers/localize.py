@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..parties import Party
     from ..report.model import LayerVerdict, Report
 
-STREAMS = 8
+STREAMS = 7
 """How many times a piece's tensors and weights are held at once: by the reference, the candidate on the same inputs
 and on its own, in the sessions of this piece and of the next."""
 HEALED = 0.1
