@@ -25,6 +25,7 @@ from ..runners.base import Session, SessionInfo, ShapeRange, Workload
 from ..runners.latency import measure
 from .context import Context, Settings
 from .formats import formats_in_play
+from .inpieces import PiecedSession, in_pieces
 from .parties import Lineup, Party, line_up
 from .progress import SILENT, Progress
 from .report.model import DataInfo, ModelInfo, Report, RunnerResult
@@ -56,6 +57,7 @@ class Run:
         errors: Why a runner failed, by name.
         samples_run: Samples that each runner finished, by name.
         latency: What timing each runner found, by name.
+        memory: Bytes that sessions on whole models may take, and pieces where they do not fit; None: from the machine.
     """
 
     lineup: Lineup
@@ -68,6 +70,17 @@ class Run:
     samples_run: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     latency: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    memory: int | None = None
+
+    def open(self, party: Party, fetch: Sequence[str] = (), progress: Callable[[str], None] | None = None) -> Session:
+        """A session on a party's whole model, in pieces where the weights of all parties do not fit in memory."""
+        if self._in_pieces and party.runner.opens_pieces and party.model.tf is None:
+            return PiecedSession(party, self.workload, self.memory)
+        return party.runner.open(party.model, fetch=fetch, workload=self.workload, progress=progress)
+
+    @functools.cached_property
+    def _in_pieces(self) -> bool:
+        return in_pieces(_parties(self.asked), self.memory)
 
     def results(self) -> tuple[RunnerResult, ...]:
         """One result for each runner that was asked for, the reference first."""
@@ -167,7 +180,8 @@ class Comparator:
             assert judge is not None
             judge.take(party.name, sample, outputs, fetch)
 
-        run = _execute(lineup, samples, workload, begin, take, self._progress, self._latency)
+        run = Run(lineup, lineup, samples, workload, memory=self.settings.memory)
+        _execute(run, begin, take, self._progress, self._latency)
         run.warnings[:0] = self._warnings
         report = _report(run, judge)
         if self.settings.layers is None or judge is None:
@@ -222,7 +236,7 @@ class Comparator:
         def take(party: Party, sample: int, outputs: dict[str, np.ndarray], fetch: Fetch) -> None:
             results.add(party.name, outputs)
 
-        results.run = _execute(lineup, samples, workload, lambda run: None, take, progress)
+        _execute(results.run, lambda run: None, take, progress)
         results.run.warnings[:0] = comparator._warnings
         return results
 
@@ -399,40 +413,32 @@ def _fixed_by_candidates(lineup: Lineup) -> dict[str, tuple[int | None, ...]]:
 # -- running ----------------------------------------------------------------------------------------------------------
 
 
-def _execute(
-    lineup: Lineup,
-    samples: Samples,
-    workload: Workload,
-    begin: Callable[[Run], None],
-    take: Take,
-    progress: Progress,
-    latency: int = 0,
-) -> Run:
+def _execute(run: Run, begin: Callable[[Run], None], take: Take, progress: Progress, latency: int = 0) -> None:
     """Opens every session once and streams the samples through all of them.
 
     A runner that fails is noted and left out; the others go on as long as a pair is left.
     """
-    run = Run(lineup, lineup, samples, workload)
+    samples = run.samples
     with ExitStack() as stack:
         sessions = _open_all(run, stack, progress)
         lineup = run.asked
         remaining = lineup.without([p for p in _parties(lineup) if p.name in run.errors])
         if remaining is None:
-            return run
+            return
         if remaining.reference is not lineup.reference:
             run.warnings.append(f"{lineup.reference.name} failed; {remaining.reference.name} is the reference instead.")
         run.lineup = remaining
         begin(run)
         progress.stage(f"running {len(samples)} sample{'s'[: len(samples) != 1]} on {len(sessions)} runners")
         sample: dict[str, np.ndarray] = {}
+        infer = {name: _inferences(session, samples) for name, session in sessions.items()}
         for number, sample in enumerate(_checked(samples)):
-            _run_sample(run, sessions, number, sample, take)
+            _run_sample(run, sessions, infer, number, sample, take)
             if remaining.reference.name in run.errors or all(p.name in run.errors for p in remaining.candidates):
                 break
             progress.advance(number + 1, len(samples))
         if latency:
             _measure(run, sessions, sample, latency, progress)
-    return run
 
 
 def _parties(lineup: Lineup) -> tuple[Party, ...]:
@@ -445,9 +451,8 @@ def _open_all(run: Run, stack: ExitStack, progress: Progress) -> dict[str, Sessi
     for party in _parties(run.asked):
         start = time.perf_counter()
         try:
-            session = party.runner.open(
-                party.model,
-                workload=run.workload,
+            session = run.open(
+                party,
                 progress=lambda text, name=party.name: progress.stage(f"{name}: {text}"),  # type: ignore[misc]
             )
         except Exception as error:
@@ -477,6 +482,7 @@ def _leave_out(run: Run, refused: Mapping[Party, LayerdiffError]) -> None:
 def _run_sample(
     run: Run,
     sessions: Mapping[str, Session],
+    infer: Mapping[str, Callable[[Feed], dict[str, np.ndarray]]],
     number: int,
     sample: Feed,
     take: Take,
@@ -489,7 +495,7 @@ def _run_sample(
         feed = _feed(session, sample)
         start = time.perf_counter()
         try:
-            outputs = session.infer(feed)
+            outputs = infer[party.name](feed)
         except Exception as error:
             run.errors[party.name] = f"sample {number}: {_reason(error)}"
             if party is run.lineup.reference:
@@ -500,6 +506,14 @@ def _run_sample(
         take(party, number, outputs, functools.partial(session.infer, feed))
 
 
+def _inferences(session: Session, samples: Samples) -> Callable[[Feed], dict[str, np.ndarray]]:
+    """Gives the outputs of one sample after the other."""
+    if not isinstance(session, PiecedSession):
+        return session.infer
+    results = session.infer_all(lambda: (_feed(session, sample) for sample in _checked(samples)))
+    return lambda feed: next(results)
+
+
 def _measure(run: Run, sessions: Mapping[str, Session], sample: Feed, runs: int, progress: Progress) -> None:
     """Times each runner alone, one after the other."""
     for party in _parties(run.lineup):
@@ -507,6 +521,9 @@ def _measure(run: Run, sessions: Mapping[str, Session], sample: Feed, runs: int,
             continue
         progress.stage(f"{party.name}: timing {runs} runs")
         session = sessions[party.name]
+        if isinstance(session, PiecedSession):
+            run.warnings.append(f"{party.name} was not timed: its weights do not fit in memory.")
+            continue
         try:
             run.latency[party.name] = measure(session, _feed(session, sample), runs).as_dict()
         except Exception as error:
@@ -539,8 +556,7 @@ class _Again:
         """Tensors of the reference for one sample; samples may only be asked for in ascending order."""
         if self._session is None:
             party = self._run.lineup.reference
-            session = party.runner.open(party.model, fetch=names, workload=self._run.workload)
-            self._session = self._stack.enter_context(session)
+            self._session = self._stack.enter_context(self._run.open(party, fetch=names))
             self._samples = enumerate(_checked(self._run.samples))
         while self._at[0] < sample:
             self._at = next(self._samples)

@@ -153,7 +153,11 @@ class GraphIndex:
         arithmetic on small tensors; None if it depends on the inputs or cannot be told cheaply."""
         if name not in self._folded:
             self._folded[name] = None  # also guards against malformed cyclic graphs
-            self._folded[name] = self._fold(name)
+            value = self._fold(name)
+            if isinstance(value, np.memmap):  # kept, it would keep every page that anybody reads
+                del self._folded[name]
+                return value
+            self._folded[name] = value
         return self._folded[name]
 
     def _fold(self, name: str) -> np.ndarray | None:

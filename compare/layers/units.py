@@ -135,7 +135,16 @@ def plan(
             )
         )
         ready.update(outputs)
-    return Layout(tuple(steps), {**given, **observed}, unmatched, tuple(p.note for p in pieces if p.note))
+    return Layout(tuple(steps), {**given, **observed}, unmatched, _notes(pieces))
+
+
+def _notes(pieces: Sequence[Piece]) -> tuple[str, ...]:
+    """What pieces say, in one sentence for those that say the same."""
+    notes = [piece.note for piece in pieces if piece.note]
+    if len(notes) < 3:
+        return tuple(notes)
+    worst = max((piece for piece in pieces if piece.note), key=lambda piece: piece.weights + piece.activations)
+    return (f"{worst.note} {len(notes) - 1} more of {len(pieces)} pieces are too large as well.",)
 
 
 def inside(

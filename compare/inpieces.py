@@ -1,0 +1,235 @@
+"""Models whose weights do not fit in memory: run piece by piece where others are run whole.
+
+ONNX Runtime and its kin copy the weights of a session into the layout of their kernels. A piece is opened when its turn
+comes, runs for all samples, and is closed before the next one is opened, so that the weights of one piece are all that
+is in memory. Pieces are cut between fused groups, as when localizing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from ..graph.errors import ModelError, RunnerError
+from ..graph.fusion import fused_groups
+from ..graph.pieces import Piece, extract, plan_pieces
+from ..graph.specs import TensorSpec, dtype_from_onnx
+from ..runners.base import Feed, Runner, Session, SessionInfo, Workload
+from .layers.memory import budget
+from .layers.store import Store
+
+if TYPE_CHECKING:
+    from ..graph.model import Model
+    from .parties import Party
+
+SHARE = 0.5
+"""Of the free memory, what the weights of all sessions may take where the user gives no limit: while a session opens,
+it holds some of them twice."""
+COPIES = 2
+"""How often a piece's weights are there while it is opened: as they are in the file, and as its kernels want them."""
+
+
+def in_pieces(parties: Iterable[Party], memory: int | None) -> bool:
+    """Whether sessions on the whole models would take more memory than there is.
+
+    Only external weights count: others are in memory already.
+
+    Args:
+        parties: All that are open at the same time.
+        memory: Bytes that the user allows; None: what the machine, or the control group of this process, has left.
+    """
+    weights = sum(external_bytes(p.model) for p in parties if p.runner.opens_pieces and p.model.tf is None)
+    return weights > 0 and weights > (memory if memory is not None else SHARE * free_memory())
+
+
+def external_bytes(model: Model) -> int:
+    """Size of the weights that are stored outside the model's file."""
+    total = 0
+    for tensor in model.proto.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            total += math.prod(tensor.dims) * dtype_from_onnx(tensor.data_type).itemsize
+    return total
+
+
+def free_memory() -> float:
+    """Bytes that can be had without swapping; infinite where the system does not say."""
+    found = [math.inf]
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(int(line.split()[1]) << 10)
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers in ("", "memory"):
+                found.extend(_limits(controllers, path))
+    return min(found)
+
+
+def _limits(controllers: str, path: str) -> Iterator[int]:
+    """What the control groups from ``path`` up to the root allow. Inside a container, the root is its own."""
+    root = Path("/sys/fs/cgroup", controllers)
+    knob = "memory.limit_in_bytes" if controllers else "memory.max"
+    group = root / path.lstrip("/")
+    for folder in (group, *group.parents):
+        with suppress(OSError, ValueError):  # "max" is no number
+            yield int((folder / knob).read_text())
+        if folder == root:
+            return
+
+
+class PiecedSession(Session):
+    """A model run in pieces, of which one is open at a time.
+
+    Every `infer` opens all pieces anew; `infer_all` opens each once for all samples.
+
+    Args:
+        party: The runner, which must open pieces, and the model.
+        workload: What will be run.
+        memory: Bytes for a piece and for what is kept between pieces; None: from the machine.
+
+    Raises:
+        RunnerError: The runtime is not there, or refuses the first piece.
+    """
+
+    def __init__(self, party: Party, workload: Workload, memory: int | None) -> None:
+        self._model = party.model
+        self._name = party.name
+        self._runner = _for_pieces(party.runner, party.model, workload)
+        self._memory = budget(memory)
+        index = party.model.index
+        self.inputs = party.model.inputs
+        self.outputs = party.model.outputs
+        self._specs: dict[str, TensorSpec] = {}
+        self._pieces = plan_pieces(
+            index, fused_groups(index), shapes=_shapes(party.model, workload), memory=self._memory // COPIES
+        )
+        self.info = self._described(party)
+
+    def _described(self, party: Party) -> SessionInfo:
+        """Of the first piece: what is wrong with the runner is known before anything is run."""
+        try:
+            with self._open(self._pieces[0], (), None) as session:
+                info = session.info
+        except ModelError:  # a piece without outputs, or without types before something ran
+            info = SessionInfo()
+        note = (
+            f"{external_bytes(party.model) / 1e9:.2f} GB of weights are too many to be in memory at "
+            f"once; run in {len(self._pieces)} pieces, not as the one program that would be deployed."
+        )
+        return dataclasses.replace(info, notes=(*info.notes, note))
+
+    def infer(self, feed: Feed, fetch: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """See `Session.infer`. Reads all weights that are needed; for many samples use `infer_all`."""
+        return next(self.infer_all(lambda: [feed], fetch))
+
+    def infer_all(
+        self, samples: Callable[[], Iterable[Feed]], fetch: Sequence[str] | None = None
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Runs all samples, each piece once for all of them, then yields what `infer` would return for each.
+
+        Args:
+            samples: Gives the samples anew at each call.
+            fetch: See `Session.infer`.
+
+        Raises:
+            RunnerError: See `Session.infer`.
+        """
+        wanted = list(dict.fromkeys(spec.name for spec in self.outputs) if fetch is None else dict.fromkeys(fetch))
+        with Store(self._memory) as store:
+            try:
+                count = self._walk(samples, wanted, store)
+            except ModelError as error:
+                raise RunnerError(f"{self._name}: {error}") from error
+            feeds = iter(samples())
+            for number in range(count):
+                feed = next(feeds)
+                yield {name: self._given(name, feed, store, number) for name in wanted}
+                store.drop("", number, wanted)
+
+    def _walk(self, samples: Callable[[], Iterable[Feed]], wanted: Sequence[str], store: Store) -> int:
+        """Runs the pieces that make what is wanted. Returns the number of samples."""
+        index = self._model.index
+        asked = {name: index.producer[name] for name in wanted if name in index.producer}
+        last: dict[str, int] = {name: len(self._pieces) for name in asked}
+        for piece in self._pieces:
+            for name in piece.inputs:
+                last[name] = max(last.get(name, 0), piece.index)
+        needed = {piece.index: self._outputs(piece, asked) for piece in self._pieces}
+        final = max((p.index for p in self._pieces if any(n in asked for n in needed[p.index])), default=-1)
+        given = {spec.name for spec in self.inputs}
+        count = sum(1 for _ in samples())
+        for piece in self._pieces[: final + 1]:
+            if needed[piece.index]:
+                reads_inputs = any(name in given for name in piece.inputs)
+                feeds = samples() if reads_inputs else ({} for _ in range(count))
+                self._run(piece, needed[piece.index], feeds, store)
+            gone = [name for name in (*piece.inputs, *needed[piece.index]) if last.get(name, -1) <= piece.index]
+            for number in range(count):
+                store.drop("", number, gone)
+        return count
+
+    def _outputs(self, piece: Piece, asked: Mapping[str, int]) -> tuple[str, ...]:
+        nodes = set(piece.nodes)
+        graph_outputs = set(self._model.index.outputs)
+        borders = [n for n in piece.outputs if n in asked or n not in graph_outputs or self._read_later(n, nodes)]
+        return tuple(dict.fromkeys((*borders, *(name for name, position in asked.items() if position in nodes))))
+
+    def _read_later(self, name: str, nodes: set[int]) -> bool:
+        return any(position not in nodes for position in self._model.index.consumers.get(name, ()))
+
+    def _run(self, piece: Piece, outputs: tuple[str, ...], feeds: Iterable[Feed], store: Store) -> None:
+        session: Session | None = None
+        try:
+            for number, feed in enumerate(feeds):
+                values = {n: feed[n] if n in feed else store.get("", number, n) for n in piece.inputs}
+                if session is None:
+                    session = self._open(piece, outputs, values)
+                wanted = {spec.name for spec in session.inputs}
+                made = session.infer({n: v for n, v in values.items() if n in wanted}, outputs)
+                for name, array in made.items():
+                    if name not in self._model.index.specs:
+                        self._specs[name] = TensorSpec(name, array.dtype, (None,) * array.ndim)
+                    store.put("", number, name, array)
+        finally:
+            if session is not None:
+                session.close()
+
+    def _open(self, piece: Piece, outputs: tuple[str, ...], values: Mapping[str, np.ndarray] | None) -> Session:
+        model = extract(self._model, piece.nodes, outputs or piece.outputs, specs=self._specs or None)
+        workload = None if values is None else Workload(samples=lambda: iter([values]))
+        return self._runner.open(model, workload=workload)
+
+    def _given(self, name: str, feed: Feed, store: Store, sample: int) -> np.ndarray:
+        if store.has("", sample, name):
+            return store.get("", sample, name)
+        value = feed[name] if name in feed else self._model.index.weight(name)
+        if value is None:
+            raise RunnerError(f"{self._name}: {self._model.source} has no tensor {name!r}.")
+        return np.array(value)
+
+
+def _for_pieces(runner: Runner, model: Model, workload: Workload) -> Runner:
+    if hasattr(runner, "calibrated"):  # ranges are those of the whole model
+        runner = runner.calibrated(model, workload)
+    return runner.for_pieces()
+
+
+def _shapes(model: Model, workload: Workload) -> dict[str, tuple[int, ...]] | None:
+    """Shapes of all tensors for the first sample, where the graph leaves them open."""
+    from ..graph.pieces import propagate
+
+    if all(s.shape is not None and all(isinstance(d, int) for d in s.shape) for s in model.inputs):
+        return None
+    first = next(iter(workload.samples()), None) if workload.samples is not None else None
+    if first is None:
+        return None
+    found = propagate(model, {name: array.shape for name, array in first.items()})
+    return {name: shape for name, shape in found.items() if shape is not None}
