@@ -380,6 +380,7 @@ class _Scope:
         self.initializers: list[onnx.TensorProto] = []
         self.exact: set[str] = set()  # tensors whose values the format holds
         self._rounded: dict[tuple[str, object], str] = {}
+        self._weights: dict[str, np.ndarray | None] = {}
         self._scalars: dict[tuple[float, str], str] = {}
 
     # Writing nodes
@@ -496,11 +497,41 @@ class _Scope:
     # Looking things up
 
     def weight(self, name: str) -> np.ndarray | None:
-        """The value of a weight of this graph or one around it."""
-        value = self.index.weight(name)
-        if value is None and self.parent is not None and name not in self.index.producer:
-            return self.parent.weight(name)
-        return value
+        """The value of a weight of this graph or one around it, also of one that was only moved (transposed, reshaped)
+        since."""
+        if name not in self._weights:
+            value = self.index.weight(name)
+            if value is None and name in self.index.producer:
+                value = self._moved(self.index.nodes[self.index.producer[name]])
+            elif value is None and self.parent is not None:
+                value = self.parent.weight(name)
+            self._weights[name] = value
+        return self._weights[name]
+
+    def _moved(self, node: onnx.NodeProto) -> np.ndarray | None:
+        if node.op_type not in ("Identity", "Transpose", "Reshape", "Unsqueeze", "Squeeze") or node.domain:
+            return None
+        value = self.weight(node.input[0])
+        if value is None:
+            return None
+        if node.op_type == "Identity":
+            return value
+        if node.op_type == "Transpose":
+            order = attribute(node, "perm", None)
+            return np.transpose(value, order if isinstance(order, (list, tuple)) else None)
+        given = attribute(node, "shape" if node.op_type == "Reshape" else "axes", None)
+        if given is None and len(node.input) > 1:
+            given = self.small(node.input[1])
+        if given is None:
+            return np.squeeze(value) if node.op_type == "Squeeze" and len(node.input) == 1 else None
+        numbers = [int(v) for v in np.asarray(given).reshape(-1)]
+        if node.op_type == "Squeeze":
+            return np.squeeze(value, tuple(numbers))
+        if node.op_type == "Unsqueeze":
+            return np.expand_dims(value, tuple(numbers))
+        if not attribute(node, "allowzero", 0):
+            numbers = [value.shape[i] if n == 0 else n for i, n in enumerate(numbers)]
+        return value.reshape(numbers)
 
     def small(self, name: str) -> np.ndarray | None:
         """The value of a small constant, folded through data movement."""
@@ -527,6 +558,8 @@ class _Scope:
         if static and self.weight(name) is not None:
             return self.read_weight(name)
         key = (name, None)
+        if key not in self._rounded and self._fill(name):
+            return self._rounded[key]
         if key not in self._rounded:
             scale = None
             if self.target.scaled:
@@ -537,6 +570,23 @@ class _Scope:
             output = self.target.fresh(f"{name}__{self.target.number.name}")
             self._rounded[key] = self.round(name, output, scale, weights=static)
         return self._rounded[key]
+
+    def _fill(self, name: str) -> bool:
+        """Rounds the one value of a ConstantOfShape instead of every element that it gives."""
+        position = self.index.producer.get(name)
+        if position is None or self.index.nodes[position].op_type != "ConstantOfShape":
+            return False
+        node = self.index.nodes[position]
+        value = attribute(node, "value", None)
+        if not isinstance(value, onnx.TensorProto):
+            return False
+        filled = numpy_helper.to_array(value).astype(np.float32)
+        scale = _scale(float(np.abs(filled).max()), self.target.full) if self.target.scaled else None
+        rounded = round_array(filled, self.target.number.name, weights=not self.target.cast_weights, scale=scale)
+        output = self.target.fresh(f"{name}__{self.target.number.name}")
+        self.emit("ConstantOfShape", [node.input[0]], output, value=numpy_helper.from_array(rounded))
+        self._rounded[(name, None)] = output
+        return True
 
     def _range_scale(self, name: str) -> str | None:
         ranges = self.target.ranges
@@ -1096,7 +1146,8 @@ class _Scope:
         graph.name = source.name
         graph.doc_string = source.doc_string
         dropped = {t.name for t in source.initializer if t.name not in read}
-        graph.input.extend(i for i in source.input if i.name not in dropped)
+        weights = {t.name for t in source.initializer}  # as inputs they could be overridden, and would not be folded
+        graph.input.extend(i for i in source.input if i.name not in weights)
         graph.output.extend(source.output)
         graph.value_info.extend(source.value_info)
         graph.initializer.extend(t for t in source.initializer if t.name not in dropped)

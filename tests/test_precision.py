@@ -373,8 +373,28 @@ def test_activations_overflow_and_weights_do_not() -> None:
 
 def test_weights_that_the_graph_computes_follow_the_rule_for_weights() -> None:
     w = np.eye(8, dtype=np.float32) * np.float32(1e6)
-    model = model_of("t = Transpose(W) y = MatMul(x, t)", {"W": w})
+    model = model_of("t = Mul(W, W) s = Sqrt(t) y = MatMul(x, s)", {"W": w})
     assert emulate(model, "fp16", {"x": np.ones((1, 8), np.float32) / 2})[0].tolist() == [32752] * 8
+
+
+@pytest.mark.parametrize("fmt", [*FLOATS, "int8"])
+def test_weights_that_were_only_moved_round_as_if_they_had_been_stored_so(fmt: str) -> None:
+    moved = model_of(
+        "t = Transpose(W) r = Reshape(t, n) u = Unsqueeze(r, z) i = Identity(u) s = Squeeze(i, z) y = MatMul(x, s)",
+        {"W": W88 * np.arange(1, 9, dtype=np.float32)[:, None], "n": np.int64([0, -1]), "z": np.int64([0])},
+    )
+    stored = model_of("y = MatMul(x, W)", {"W": (W88 * np.arange(1, 9, dtype=np.float32)[:, None]).T})
+    got = emulate(moved, fmt, {"x": X}, ranges={"x": 3.0})
+    np.testing.assert_array_equal(got, emulate(stored, fmt, {"x": X}, ranges={"x": 3.0}))
+
+
+def test_a_constant_fill_rounds() -> None:
+    fill = helper.make_node("ConstantOfShape", ["n"], ["W"], value=numpy_helper.from_array(np.float32([0.1])))
+    model = model_of("y = MatMul(x, W)", {"n": np.int64([8, 8])})
+    proto = onnx.ModelProto.FromString(model.proto.SerializeToString())
+    proto.graph.node.insert(0, fill)
+    want = round_array(X, "fp16").astype(np.float64) @ np.full((8, 8), np.float64(np.float16(0.1)))
+    assert_rounded_like(emulate(Model(proto), "fp16", {"x": X}), want, "fp16")
 
 
 SQUARES = (
