@@ -34,6 +34,8 @@ CANCELS = 8.0
 """Times the rounding of a result that rounding must come to for the layer's inputs to cancel. A product has 2."""
 INT8_ROUNDING = 0.01
 """Relative RMS of rounding to 255 steps, for values that reach four times their RMS: 4 / 127 / sqrt(12)."""
+MOVES = frozenset({"Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Dropout", "Expand", "Tile"})
+"""Operators of one data input that move values and make none."""
 REPRODUCED = 0.1
 """Share of an output's error that the walk must show for its layers to be asked about it."""
 FORCED = 6
@@ -241,16 +243,28 @@ class _Localizer:
 
     def _blame(self, walk: Walk, result: dict[int, LayerVerdict], by_tensor: Mapping[str, Seen]) -> None:
         """Layers that are given what the candidate's format cannot hold: their producer is guilty instead."""
+        excused: set[int] = set()
         for s in walk.seen:
             if result.get(s.unit.number) != "culprit" or s.diagnosis is None or s.diagnosis.producer is None:
                 continue
-            producer = by_tensor.get(s.diagnosis.producer)
+            producer = self._origin(s.diagnosis.producer, by_tensor)
             if producer is None:  # an input of the model: there is nobody behind it
                 continue
             result[s.unit.number] = "inherited"
-            if result.get(producer.unit.number) != "culprit":
+            excused.add(s.unit.number)
+            if result.get(producer.unit.number) != "culprit" and producer.unit.number not in excused:
                 result[producer.unit.number] = "culprit"
                 producer.diagnosis = Diagnosis(s.diagnosis.cause, s.diagnosis.evidence)
+
+    def _origin(self, tensor: str, by_tensor: Mapping[str, Seen]) -> Seen | None:
+        """Who made the values of a tensor: the layer before those that only move them."""
+        found = by_tensor.get(tensor)
+        while found is not None and all(self.index.nodes[p].op_type in MOVES for p in found.unit.reference.nodes):
+            before = next((by_tensor[n] for n in found.unit.reference.inputs if n in by_tensor), None)
+            if before is None:
+                break
+            found = before
+        return found
 
     def _pair_quantizers(self, walk: Walk, result: dict[int, LayerVerdict], by_tensor: Mapping[str, Seen]) -> None:
         """A wrong scale stands in QuantizeLinear and again in the DequantizeLinear behind it: one fault."""
