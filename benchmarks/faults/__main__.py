@@ -83,7 +83,7 @@ def judge(case: Case, folder: Path, baselines: bool) -> dict[str, Any]:
         try:
             answers = ask(case, folder)
         except Exception:  # a crash is a miss, and the table says which
-            error = traceback.format_exc(limit=-3)
+            error = traceback.format_exc(limit=-3).replace(f"{folder}{os.sep}", "")
     seconds = time.perf_counter() - began
     rank = next((i for i, a in enumerate(answers, 1) if a["node"] in case.nodes), None)
     result: dict[str, Any] = {
@@ -176,8 +176,15 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
     parser.add_argument("--misses", action="store_true", help="print only the cases that are missed")
     parser.add_argument("--results", metavar="FILE", help="write every case as JSON (default: a temporary file)")
+    parser.add_argument("--again", metavar="FILE", help="run nothing: write the table of an earlier run's --results")
     parser.add_argument("--write", action="store_true", help=f"write the table to docs/{DOCS.name} (complete runs do)")
     options = parser.parse_args()
+
+    if options.again:
+        earlier = json.loads(Path(options.again).read_text())
+        DOCS.write_text(table.markdown(earlier["cases"], earlier["dropped"], earlier["jobs"]))
+        print(table.summary(earlier["cases"], earlier["seconds"]))
+        return 0
 
     kinds = options.kind or ([*clean.REWRITES, *clean.SETTINGS] if options.clean else every)
     names = options.network or list(NETWORKS)
@@ -205,7 +212,9 @@ def main() -> int:
     seconds = time.perf_counter() - began
 
     path = Path(options.results or Path(tempfile.gettempdir()) / "layerdiff-faults.json")
-    path.write_text(json.dumps({"cases": results, "dropped": dropped, "seconds": seconds}, indent=1))
+    path.write_text(
+        json.dumps({"cases": results, "dropped": dropped, "seconds": seconds, "jobs": options.jobs}, indent=1)
+    )
     complete = not (options.kind or options.network or options.case or options.limit or options.clean)
     print(table.summary(results, seconds))
     print(f"every case: {path}")
