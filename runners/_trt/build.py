@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -605,8 +604,3 @@ def _why(model: Model, library: Library, errors: list[str], names: Sequence[str]
         place = original_name(inside[0]) if len(inside) == 1 else node.replace(SEPARATOR, "#")
         what = f"{library} cannot build node {place!r} of {model.source}"
     return f"{what}: {reason(errors)}."
-
-
-def fingerprint(model: Model) -> str:
-    """Short hash of a model's graph, by which a saved engine knows the network it was built from."""
-    return hashlib.sha256(model.sha256.encode()).hexdigest()[:16]
