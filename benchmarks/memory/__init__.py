@@ -1,0 +1,1 @@
+"""What localizing costs in memory and time as models and data grow."""
