@@ -187,7 +187,11 @@ def _parser(classes: Mapping[str, type[Runner]]) -> _Parser:
         group.add_argument("--layers", choices=("guilty", "all"), help="name the guilty layers; =all: every tensor"),
         "--layers[=all]",
     )
-    group.add_argument("--memory", metavar="SIZE", help="memory for one piece, e.g. 512MB; models with more external weights run in pieces")
+    group.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="memory for one piece, e.g. 512MB; models with more external weights run in pieces",
+    )
 
     for cls in classes.values():
         _add_options(parser, cls, classes)
