@@ -428,7 +428,14 @@ class _Scope:
             return self.emit("Clip", [name], min=low)
         return self.emit("Max", [name, self.scalar(low)])
 
-    def round(self, name: str, output: str | None = None, scale: str | None = None, weights: bool = False) -> str:
+    def round(
+        self,
+        name: str,
+        output: str | None = None,
+        scale: str | None = None,
+        weights: bool = False,
+        guard: bool = False,
+    ) -> str:
         """Writes the nodes that round a float32 tensor.
 
         Args:
@@ -436,6 +443,7 @@ class _Scope:
             output: Name of the result.
             scale: Name of a float32 scalar, for scaled formats.
             weights: Clamp and lift, as for weights.
+            guard: Keep the Cast away from what reads the result (`_guarded`).
         """
         number = self.target.number
         weights = weights and not self.target.cast_weights and self.target.opset >= 9  # there is no Sign before
@@ -449,7 +457,11 @@ class _Scope:
         last = None if weights or scale else output
         if number.name == "fp16" or (number.name == "bf16" and self.target.opset >= 13):
             narrow = TensorProto.FLOAT16 if number.name == "fp16" else TensorProto.BFLOAT16
-            rounded = self.emit("Cast", [self.emit("Cast", [inner], to=narrow)], last, to=TensorProto.FLOAT)
+            narrowed = self.emit("Cast", [inner], to=narrow)
+            if guard:  # of one tensor: itself
+                rounded = self.emit("Max", [self.emit("Cast", [narrowed], to=TensorProto.FLOAT)], last)
+            else:
+                rounded = self.emit("Cast", [narrowed], last, to=TensorProto.FLOAT)
         elif number.name == "tf32":
             rounded = self._veltkamp(inner, last)
         else:
@@ -461,6 +473,14 @@ class _Scope:
             if infinities:  # a mask's -inf is meant
                 return self.emit("Where", [self.emit("IsInf", [name]), name, rounded], output)
         return self.emit("Mul", [rounded, scale], output) if scale else rounded
+
+    def _guarded(self, name: str) -> bool:
+        """Whether the rounded tensor is read as a LayerNormalization in pieces is.
+
+        ONNX Runtime (1.31) fuses such pieces and takes a Cast before them along, which leaves it with a
+        LayerNormalization of two types that it has no kernel for."""
+        readers = {self.index.nodes[r].op_type for r in self.index.consumers.get(name, ())}
+        return not readers.isdisjoint(("ReduceMean", "Pow", "Sub"))
 
     def _integer(self, name: str) -> str:
         """Rounds |q| < 2^22 to integers, ties to even."""
@@ -568,7 +588,7 @@ class _Scope:
                     self.target.leave("no range was measured, not quantized", name)
                     return name
             output = self.target.fresh(f"{name}__{self.target.number.name}")
-            self._rounded[key] = self.round(name, output, scale, weights=static)
+            self._rounded[key] = self.round(name, output, scale, weights=static, guard=self._guarded(name))
         return self._rounded[key]
 
     def _fill(self, name: str) -> bool:
@@ -811,7 +831,7 @@ class _Scope:
             self.exact.add(name)
         self.nodes.append(node)
         for raw, name, scale in pending:
-            self.round(raw, name, scale)
+            self.round(raw, name, scale, guard=self._guarded(name))
 
     def _is_data_name(self, node: onnx.NodeProto, position: int, name: str) -> bool:
         chosen = _DATA_INPUTS.get(node.op_type)

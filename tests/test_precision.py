@@ -424,6 +424,41 @@ def test_softmax_decomposed_rounds_at_every_step() -> None:
     )
 
 
+PIECES = """u = ReduceMean<axes=[-1]>({0}) d = Sub({0}, u) p = Pow(d, two) v = ReduceMean<axes=[-1]>(p) f = Add(v, e)
+            s = Sqrt(f) q = Div(d, s) r = Mul(q, g) z = Add(r, b) """
+RMS = "p = Pow({0}, two) v = ReduceMean<axes=[-1]>(p) f = Add(v, e) s = Sqrt(f) q = Div({0}, s) z = Mul(q, g) "
+WHAT_ORT_FUSES = {
+    "a graph input": PIECES.format("x") + "y = MatMul(z, W)",
+    "a product": "a = MatMul(x, W) " + PIECES.format("a") + "y = MatMul(z, W)",
+    "a graph output": PIECES.format("x") + "y = Identity(z)",
+    "a residual": "a = MatMul(x, W) h = Add(a, x) " + PIECES.format("h") + "c = MatMul(z, W) y = Add(c, h)",
+    "RMS, a product": "a = MatMul(x, W) " + RMS.format("a") + "y = MatMul(z, W)",
+    "RMS, a residual": "a = MatMul(x, W) h = Add(a, x) " + RMS.format("h") + "c = MatMul(z, W) y = Add(c, h)",
+    "transpositions": "t = Transpose(x) a = MatMul(t, x) c = Transpose(a) y = MatMul(c, W)",
+    "gelu": "a = MatMul(x, W) c = Mul(a, k) f = Erf(c) d = Add(f, one) h = Mul(a, d) q = Mul(h, half) y = MatMul(q, W)",
+    "softmax": "a = MatMul(x, W) m = Mul(a, half) c = Add(m, b) s = Softmax(c) y = MatMul(s, W)",
+}
+
+
+@pytest.mark.parametrize("fmt", ["fp16", "bf16"])
+@pytest.mark.parametrize("name", WHAT_ORT_FUSES)
+def test_what_onnx_runtime_fuses_does_not_change_what_rounds(name: str, fmt: str) -> None:
+    small = {"two": 2, "e": 1e-5, "k": 0.70710677, "one": 1, "half": 0.5}
+    weights = {"W": W88, "g": B8, "b": B8, **{k: np.float32(v) for k, v in small.items()}}
+    model = model_of(WHAT_ORT_FUSES[name], weights, inputs="float[8,8] x")
+    x = uniform(8, 8, seed=12)
+    for options in ({}, {"every_node": True}, {"decomposed": True}, {"only": [0]}, {"only": [1, 2]}):
+        rewritten = rewrite(model, fmt, **options)  # type: ignore[arg-type]
+        results = {}
+        for level in ("disable", "basic", "extended", "all"):
+            (results[level],) = OnnxrtRunner(optimization=level).open(rewritten).infer({"x": x}).values()
+        for level, result in results.items():
+            # other orders of FP32 sums may carry a value over a rounding boundary: by one unit, in few places
+            far = 4 * resolve(fmt).u * np.abs(results["disable"]).max()
+            np.testing.assert_allclose(result, results["disable"], rtol=0, atol=far, err_msg=f"{level} {options}")
+            assert np.mean(np.abs(result - results["disable"]) > 1e-6) < 0.1, (level, options)
+
+
 # Options
 
 
