@@ -100,15 +100,27 @@ class Roundings:
         return 1.0 if self.steps else max(1.0, AMPLITUDE / self.largest)
 
 
-def roundings(reference: NumberFormat, candidate: NumberFormat, steps: Mapping[str, float] | None = None) -> Roundings:
-    """The roundings of a reference and a candidate that accumulate in FP32 and compute layers in these formats."""
+def roundings(
+    reference: NumberFormat,
+    candidate: NumberFormat,
+    steps: Mapping[str, float] | None = None,
+    accumulator: NumberFormat = FP32,
+) -> Roundings:
+    """The roundings of two sides that compute layers in these formats, the reference adding in FP32.
+
+    Args:
+        reference, candidate: Formats of operands and results.
+        steps: See `Roundings`.
+        accumulator: The format in which the candidate adds.
+    """
     root = math.sqrt(KAPPA)
     floats = [f for f in (reference, candidate) if not f.is_integer]
     coarse = [f.u for f in floats if f.u > FP32.u]
     plain = root * math.sqrt(2) * FP32.u
     operand = root * math.hypot(*coarse) if coarse else 0.0
     floor = max((f.smallest_subnormal for f in floats), default=0.0) / math.sqrt(12)
-    return Roundings(operand, plain, 2 * plain, math.hypot(operand, 2 * plain), floor, steps or {})
+    adding = root * math.hypot(FP32.u, accumulator.u)
+    return Roundings(operand, adding, 2 * plain, math.hypot(operand, 2 * plain), floor, steps or {})
 
 
 def known(index: GraphIndex, part: Slice) -> bool:

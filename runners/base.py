@@ -157,6 +157,13 @@ class Runner(ABC):
     def arithmetic(self) -> NumberFormat:
         """The coarsest number format that this configuration computes FP32 layers in."""
 
+    @property
+    def accumulator(self) -> NumberFormat:
+        """The coarsest format in which sums of products may be added up: FP32 unless the runtime says otherwise."""
+        from ..graph.formats import FP32
+
+        return FP32
+
     @abstractmethod
     def open(
         self,

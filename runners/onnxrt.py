@@ -94,8 +94,13 @@ class OnnxrtRunner(Runner):
         return "onnxrt" if self.provider == "cpu" else f"onnxrt:{self.provider}"
 
     def for_pieces(self) -> OnnxrtRunner:
-        """Without an arena, which keeps what a piece needed, and without threads that spin while others work."""
-        return dataclasses.replace(self, lean=True)
+        """Without an arena, which keeps what a piece needed, and without threads that spin while others work.
+
+        Nodes are fused as usual, but tensors keep their layout: where every layer is observed, each would be converted
+        to the blocked layout and back, which takes longer than the layer.
+        """
+        plain = "extended" if self.optimization in ("all", "layout") and self.provider == "cpu" else self.optimization
+        return dataclasses.replace(self, lean=True, optimization=plain)
 
     @property
     def trust(self) -> int:

@@ -130,6 +130,13 @@ class TrtRunner(Runner):
         return 40
 
     @property
+    def accumulator(self) -> NumberFormat:
+        """FP16 where FP16 kernels may be chosen: TensorRT 8.6 adds in FP16 in most of them (docs/gpu.md)."""
+        from ..graph.formats import FP16, FP32
+
+        return FP16 if self.fp16 and not self.strongly_typed else FP32
+
+    @property
     def arithmetic(self) -> NumberFormat:
         """The coarsest allowed format: which layers TensorRT really computes in it is its own choice."""
         from ..graph import formats

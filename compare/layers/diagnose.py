@@ -112,7 +112,9 @@ class Examiner:
             return Diagnosis("wrong-op", shapes)
         in_graph = static is not None and static.cause != "wrong-op"
         # another operator, unless it is one whose absence is a matter of scale
-        replaced = static is not None and not in_graph and self.index.nodes[unit.main].op_type not in _SCALING
+        replaced = (
+            static is not None and not in_graph and not self._scales(unit.main if static.node is None else static.node)
+        )
         quantizer = static is not None and static.cause == "quantization"
         tests = (
             lambda: self._broken(unit, values, y, c, verdict),
@@ -132,6 +134,12 @@ class Examiner:
             if found is not None:
                 return self._arbitrated(unit, found, values, y, c) if found is not static else found
         return self._arbitrated(unit, Diagnosis("unknown", self._plain(verdict, y, c)), values, y, c)
+
+    def _scales(self, position: int) -> bool:
+        """Whether a node multiplies by or adds constants, so that its absence is a matter of scale."""
+        node = self.index.nodes[position]
+        constant = any(self.index.weight(name) is not None for name in node.input if name)
+        return node.op_type in _SCALING and (constant or node.op_type in ("MatMul", "Gemm", "Conv"))
 
     # -- the candidate's range ----------------------------------------------------------------------------------
 

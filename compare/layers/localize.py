@@ -155,7 +155,7 @@ class _Localizer:
         forced: Sequence[int] = (),
     ) -> Walk:
         reference = self.reference.runner.arithmetic
-        rounding = roundings(reference, fmt, {"": 0.0} if fmt.is_integer else None)
+        rounding = roundings(reference, fmt, {"": 0.0} if fmt.is_integer else None, self.candidate.runner.accumulator)
         candidate = self.candidate
         if hasattr(candidate.runner, "calibrated"):
             runner = candidate.runner.calibrated(candidate.model, self.context.workload)
