@@ -23,6 +23,7 @@ from ..graph.pieces import Piece, extract, plan_pieces
 from ..graph.specs import TensorSpec, dtype_from_onnx
 from ..runners.base import Feed, Runner, Session, SessionInfo, Workload
 from .layers.memory import budget
+from .layers.store import SHARE as KEPT
 from .layers.store import Store
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class PiecedSession(Session):
             RunnerError: See `Session.infer`.
         """
         wanted = list(dict.fromkeys(spec.name for spec in self.outputs) if fetch is None else dict.fromkeys(fetch))
-        with Store(self._memory) as store:
+        with Store(self._memory // KEPT) as store:
             try:
                 count = self._walk(samples, wanted, store)
             except ModelError as error:

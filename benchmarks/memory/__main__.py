@@ -28,7 +28,7 @@ LAYERS, WIDTH, STALE = 24, 8192, 13
 """The large model: 24 matrices of 256 MiB."""
 LIMIT = 2 << 30
 BUDGET = "512MB"
-SAMPLES = (1, 2, 4, 8, 16, 32)
+SAMPLES = (1, 2, 4, 8, 16, 32, 64)
 DEPTHS = (10, 20, 40, 80, 160, 320)
 
 

@@ -10,6 +10,10 @@ from types import TracebackType
 import numpy as np
 
 
+SHARE = 4
+"""What is kept between pieces may take one part in so many of the memory that localizing may use."""
+
+
 class Store:
     """Arrays by (stream, sample, tensor), dropped by whoever knows that they are no longer needed.
 

@@ -26,7 +26,7 @@ from .contribution import Contributions, cast
 from .judge import Judgement, judge
 from .noise import Noise
 from .sessions import SessionsAhead, StepSessions
-from .store import Store
+from .store import SHARE, Store
 from .units import Layout, Step, Unit
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Walk:
         layout: The pieces and layers.
         noise: What rounding is expected of a healthy layer.
         forced: Numbers of layers whose contribution is measured whatever their local error.
-        budget: Bytes for the tensors that are kept between pieces.
+        budget: Bytes that localizing may use; a share of them for the tensors that are kept between pieces.
 
     Attributes:
         examiner: Finds the cause for a layer beyond its expected noise; None: no layer is judged, see ``forced``.
@@ -121,7 +121,7 @@ class Walk:
     def run(self) -> None:
         """Walks all pieces for all samples; what it finds is in the attributes."""
         steps = self.layout.steps
-        with ExitStack() as stack, Store(self.budget) as store:
+        with ExitStack() as stack, Store(self.budget // SHARE) as store:
             if not self.reference.runner.opens_pieces:
                 self._whole = stack.enter_context(self._open_whole())
             opened = stack.enter_context(SessionsAhead(self.reference, self.candidate, steps, self.budget))
@@ -274,8 +274,19 @@ class Walk:
                 mine = made[unit.number]
                 if entry is not None:
                     mine = {n: a[entry : entry + 1] for n, a in mine.items()}
-                if self._hold(unit, sample, part, mine, noise.get(unit.number, {})):
+                if self._guilty(unit, sample, part, mine, noise):
                     self._examine(run.step, unit, sample, values, made[unit.number], part, mine, noise)
+
+    def _guilty(self, unit: Unit, sample: int, values: Arrays, made: Arrays, noise: dict[int, Arrays]) -> bool:
+        """Judges one layer on one draw of its noise, and on more of them before a few elements make it guilty."""
+        before = self.seen[unit.number].judgement
+        guilty = self._hold(unit, sample, values, made, noise.get(unit.number, {}))
+        now = self.seen[unit.number].judgement
+        if not guilty or now is None or now.reason != "slice":
+            return guilty
+        self.seen[unit.number].judgement = before
+        noise[unit.number] = self.noise.settled(unit, values)
+        return self._hold(unit, sample, values, made, noise[unit.number])
 
     def _hold(self, unit: Unit, sample: int, values: Arrays, made: Arrays, noise: Arrays) -> bool:
         """Judges one layer; whether it is guilty on this sample."""
