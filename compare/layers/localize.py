@@ -294,8 +294,26 @@ class _Localizer:
         """The relative error of a result that is rounded and nothing else."""
         return max(walk.noise.rounding.result, INT8_ROUNDING if walk.noise.rounding.steps else 0.0)
 
+    def _not_a_number(self, walk: Walk) -> Seen | None:
+        """The layer where NaN begins on both sides, where that is what fails the outputs."""
+        outputs = [o for o in self.report.of(self.candidate.name) if o.verdict == "fail" and o.metrics is not None]
+        if not outputs or not all(o.metrics and o.metrics["nan"] and all(o.metrics["nan"]) for o in outputs):
+            return None
+        for s in walk.seen:
+            for name, statistics in s.local.items():
+                mine, theirs = statistics.metrics()["nan"] or (0, 0)
+                if mine and theirs:
+                    text = f"{mine:,} values of {name!r} are NaN in the reference itself, {theirs:,} in the candidate"
+                    s.diagnosis = Diagnosis("nan", text)
+                    return s
+        return None
+
     def _spread(self, layout: Layout, walk: Walk, verdicts: dict[int, LayerVerdict]) -> list[Seen]:
         """Measures what the layers with the largest rounding contribute."""
+        already = self._not_a_number(walk)
+        if already is not None:
+            verdicts[already.unit.number] = "culprit"
+            return [already]
         loud = [s for s in walk.seen if s.judgement is not None and 0 < s.judgement.relative < math.inf]
         loud = sorted(loud, key=lambda s: s.judgement.relative if s.judgement else 0.0, reverse=True)[:FORCED]
         if not loud or not self.candidate.runner.opens_pieces:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.errors import LayerdiffError
-from ...graph.formats import BY_DTYPE, FP32
+from ...graph.formats import BY_DTYPE, FP32, FP64
 from ...graph.index import GraphIndex
 from ...graph.probe import PRODUCTS, Roundings, known, probe, roundings, terms
 from ...graph.slices import exploded_name
@@ -85,6 +85,9 @@ class Noise:
             fmt = BY_DTYPE.get(spec.dtype.name) if spec is not None else None
             if fmt is not None and fmt.u > FP32.u:
                 return roundings(self.reference.runner.arithmetic, fmt)
+        mine = self.index.specs
+        if all((spec := mine.get(n)) is not None and spec.dtype == np.float64 for n in unit.reference.outputs):
+            return _in_fp64(self.rounding)
         return self.rounding
 
     def plain(self, unit: Unit, values: Mapping[str, np.ndarray]) -> float:
@@ -207,6 +210,18 @@ class Noise:
                 if weight is not None and is_float(weight.dtype) and weight.ndim > 1:
                     steps[name] = step_deviation(weight)
         return replace(rounding, steps=steps)
+
+
+def _in_fp64(rounding: Roundings) -> Roundings:
+    """The roundings of two FP32 runtimes where the graph itself computes in FP64."""
+    finer = FP64.u / FP32.u
+    return replace(
+        rounding,
+        accumulator=rounding.accumulator * finer,
+        inner=rounding.inner * finer,
+        result=rounding.result * finer,
+        floor=0.0,
+    )
 
 
 def _heavy(values: np.ndarray) -> bool:
