@@ -122,7 +122,13 @@ def judge(
     if dead.any() and not (variance_of == 0).all():
         variance_of = np.where(dead, float(variance_of[variance_of > 0].mean()), variance_of)
     slices = variance_of.reshape(rows, -1).mean(axis=1) + floor + common
-    slice_z = math.sqrt(float(((error * error).reshape(rows, -1).mean(axis=1) / slices).max()))
+    means = (error * error).reshape(rows, -1).mean(axis=1)
+    # Few elements that an activation let through are too few to average over.
+    alive = (
+        np.count_nonzero((y != 0) | (error != 0)) if rows == 1 else ((y != 0) | (error != 0)).reshape(rows, -1).sum(1)
+    )
+    enough = np.atleast_1d(alive) >= min(SLICE, y.size)
+    slice_z = math.sqrt(float((means / slices)[enough].max(initial=0.0)))
     slice_z = max(slice_z, _by_magnitude(y, error, variance_of + floor))
     gain, gain_sigma = _gain(y, error, reference.shape)
     reason = None

@@ -29,6 +29,9 @@ Arrays = dict[str, np.ndarray]
 
 EXCERPT = 1 << 18
 """Elements of a tensor from which on one entry of the batch is judged instead of all."""
+DRAWS = 12
+"""Probes of a layer of which a few elements seem to be off. With so many degrees of freedom a healthy channel is beyond
+`SLICE_LIMIT` once in a million."""
 HEAVY = 16.0
 """RMS over median from which on a tensor's norm speaks for a few large elements only (an attention mask of -1e4)."""
 
@@ -156,7 +159,20 @@ class Noise:
             error = np.array([float(np.abs(a - b).max()) for a, b in zip(c, y, strict=True)])
         return int(np.nan_to_num(error, nan=np.inf).argmax())
 
-    def probe(self, units: Sequence[Unit], values: Mapping[str, np.ndarray]) -> dict[int, Arrays]:
+    def settled(self, unit: Unit, values: Mapping[str, np.ndarray]) -> Arrays:
+        """The noise of one layer from `DRAWS` probes: the root of their mean square, element by element.
+
+        Rounding a weight moves a whole channel one way. For the RMS over a tensor one draw of that is enough; for a
+        single channel among thousands it is not, since some draws move it hardly at all.
+        """
+        sums: dict[str, np.ndarray] = {}
+        for draw in range(DRAWS):
+            for name, noise in self.probe([unit], values, seed=2 + draw).get(unit.number, {}).items():
+                squared = np.square(noise, dtype=np.float64)
+                sums[name] = sums[name] + squared if name in sums else squared
+        return {name: np.sqrt(total / DRAWS) for name, total in sums.items()}
+
+    def probe(self, units: Sequence[Unit], values: Mapping[str, np.ndarray], seed: int = 1) -> dict[int, Arrays]:
         """The noise of layers, as enlarged by the gain of their roundings: by layer and output tensor."""
         kinds: list[tuple[Roundings, list[Unit]]] = []
         for unit in units:
@@ -169,22 +185,24 @@ class Noise:
                 kinds.append((rounding, [unit]))
         result: dict[int, Arrays] = {}
         for rounding, members in kinds:
-            result.update(self._probe(members, values, self._with_steps(rounding, members, values)))
+            result.update(self._probe(members, values, self._with_steps(rounding, members, values), seed))
         return result
 
-    def _probe(self, units: list[Unit], values: Mapping[str, np.ndarray], rounding: Roundings) -> dict[int, Arrays]:
+    def _probe(
+        self, units: list[Unit], values: Mapping[str, np.ndarray], rounding: Roundings, seed: int
+    ) -> dict[int, Arrays]:
         parts = [(u.number, u.reference) for u in units]
         feed = {n: values[n] for u in units for n in u.reference.inputs}
         self.inferences += 1
         try:
-            model = probe(self.reference.model, parts, specs_of(feed, fixed=True), rounding)
+            model = probe(self.reference.model, parts, specs_of(feed, fixed=True), rounding, seed=seed)
             with self.runner.open(model) as session:
                 flat = session.infer(feed)
         except LayerdiffError as error:
             if len(units) > 1:
                 result: dict[int, Arrays] = {}
                 for unit in units:
-                    result.update(self._probe([unit], values, rounding))
+                    result.update(self._probe([unit], values, rounding, seed))
                 return result
             log.debug("no expected noise for %s: %s", units[0].reference.outputs, error)
             return {}
