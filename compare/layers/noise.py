@@ -206,14 +206,15 @@ class Noise:
                 return result
             log.debug("no expected noise for %s: %s", units[0].reference.outputs, error)
             return {}
-        return {
-            u.number: {
-                n: np.subtract(flat[exploded_name(n, u.number)], values[n])
-                for n in u.reference.outputs
-                if is_float(values[n].dtype) and flat[exploded_name(n, u.number)].shape == values[n].shape
+        with np.errstate(invalid="ignore"):  # infinity - infinity, of masks
+            return {
+                u.number: {
+                    n: np.subtract(flat[exploded_name(n, u.number)], values[n])
+                    for n in u.reference.outputs
+                    if is_float(values[n].dtype) and flat[exploded_name(n, u.number)].shape == values[n].shape
+                }
+                for u in units
             }
-            for u in units
-        }
 
     def _with_steps(self, rounding: Roundings, units: list[Unit], values: Mapping[str, np.ndarray]) -> Roundings:
         if not rounding.steps:
