@@ -58,6 +58,10 @@ class Request:
     atol: float | None
     tolerances: Mapping[str, tuple[float, float]]
     nan_equal: bool
+    labels: str | None
+    metric: str | None
+    metric_output: str | None
+    metric_drop: float | None
     layers: str | None
     memory: int | None
     latency: int
@@ -127,6 +131,10 @@ def parse(argv: Sequence[str]) -> Request:
         atol=_number("--atol", space.atol),
         tolerances=dict(_named_tolerance(text) for text in space.tolerance),
         nan_equal=space.nan_equal,
+        labels=space.labels,
+        metric=space.metric,
+        metric_output=space.metric_output,
+        metric_drop=_number("--metric-drop", space.metric_drop),
         layers=space.layers,
         memory=None if space.memory is None else size(space.memory),
         latency=_at_least("--latency", space.latency, 1) or 0,
@@ -181,6 +189,12 @@ def _parser(classes: Mapping[str, type[Runner]]) -> _Parser:
         "--tolerance", metavar="NAME:R,A", action="append", default=[], help="rtol and atol of one output"
     )
     group.add_argument("--nan-equal", action="store_true", help="NaN equals NaN")
+
+    group = parser.add_argument_group("accuracy (decides where no tolerance can: INT8, FP8)")
+    group.add_argument("--labels", metavar="FILE", help="labels of the data: .npy, .npz with one array, or .npz:NAME")
+    group.add_argument("--metric", metavar="M", help="top1, top5, or package.module:function(outputs, labels) -> float")
+    group.add_argument("--metric-output", metavar="NAME", help="output to measure, where several are float")
+    group.add_argument("--metric-drop", metavar="X", help="how much lower than the reference's it may be (0.01)")
 
     group = parser.add_argument_group("layer by layer")
     _shown(

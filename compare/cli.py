@@ -108,6 +108,10 @@ def compare(request: Request, progress: Progress | None = None) -> Report:
         latency=request.latency,
         inputs=request.inputs,
         outputs=request.outputs,
+        labels=request.labels,
+        metric=request.metric,
+        metric_output=request.metric_output,
+        metric_drop=request.metric_drop,
         progress=progress or SILENT,
     )
     report = comparator.compare()

@@ -23,6 +23,7 @@ from ..graph.errors import DataError, LayerdiffError, RunnerError, UsageError
 from ..graph.model import Model, load
 from ..runners.base import Session, SessionInfo, ShapeRange, Workload
 from ..runners.latency import measure
+from .accuracy import Criterion, Meter, criterion
 from .context import Context, Settings
 from .formats import formats_in_play
 from .inpieces import PiecedSession, in_pieces
@@ -35,11 +36,13 @@ from .verdict import Fetch, Judge
 if TYPE_CHECKING:
     from ..dataloaders.base import Sample, Samples, Source
     from ..runners.base import Feed, Runner
-    from .report.model import OutputResult
+    from .accuracy import Function
+    from .report.model import AccuracyResult, OutputResult
 
 
 ModelSource: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto | Model"
 Data: TypeAlias = "Source | Iterable[Mapping[str, np.ndarray]]"
+Labels: TypeAlias = "np.ndarray | Sequence[Any] | str | os.PathLike[str]"
 Take: TypeAlias = Callable[[Party, int, "dict[str, np.ndarray]", Fetch], None]
 
 log = logging.getLogger("layerdiff")
@@ -124,6 +127,10 @@ class Comparator:
         latency: int = 0,
         inputs: Sequence[str] = (),
         outputs: Sequence[str] = (),
+        labels: Labels | None = None,
+        metric: str | Function | None = None,
+        metric_output: str | None = None,
+        metric_drop: float | None = None,
         progress: Progress = SILENT,
     ) -> None:
         """Takes the rules of the comparison; nothing is loaded yet.
@@ -144,11 +151,18 @@ class Comparator:
             memory: Bytes for one piece when localizing.
             latency: Runs to time on each runner after the comparison, with the last sample.
             inputs, outputs: Tensors that are inputs and outputs of a TensorFlow frozen graph.
+            labels: The right answers, one for each row of all batches together: an array, or a ``.npy`` or ``.npz``.
+            metric: What to measure on them: ``top1``, ``top5``, ``package.module:function`` or a function
+                ``(outputs, labels) -> float``, higher is better. It decides outputs that would be undecided.
+            metric_output: The output to measure; not needed where only one is float.
+            metric_drop: How far a candidate's metric may lie under the reference's; 0.01 if not given.
             progress: Told what is going on.
 
         Raises:
-            UsageError: rtol without atol, or the reverse; a tolerance that is negative or not finite.
+            UsageError: rtol without atol, or the reverse; a tolerance that is negative or not finite; a metric that
+                does not exist or lacks its labels.
         """
+        self._criterion = criterion(metric, labels, metric_output, metric_drop)
         self.settings = Settings(rtol, atol, dict(tolerances or {}), nan_equal, memory, layers)
         self._model = model
         self._candidate_model = candidate_model
@@ -171,19 +185,23 @@ class Comparator:
         """
         lineup, samples, workload = self._prepare()
         judge: Judge | None = None
+        meter: Meter | None = None
 
         def begin(run: Run) -> None:
-            nonlocal judge
+            nonlocal judge, meter
             judge = _judge(run, self.settings)
+            meter = None if self._criterion is None else Meter(self._criterion, run.lineup)
 
         def take(party: Party, sample: int, outputs: dict[str, np.ndarray], fetch: Fetch) -> None:
             assert judge is not None
             judge.take(party.name, sample, outputs, fetch)
+            if meter is not None:
+                meter.take(party.name, sample, outputs)
 
         run = Run(lineup, lineup, samples, workload, memory=self.settings.memory)
         _execute(run, begin, take, self._progress, self._latency)
         run.warnings[:0] = self._warnings
-        report = _report(run, judge)
+        report = _report(run, judge, meter)
         if self.settings.layers is None or judge is None:
             return report
         from .layers import localize
@@ -248,26 +266,36 @@ class Comparator:
         atol: float | None = None,
         tolerances: Mapping[str, tuple[float, float]] | None = None,
         nan_equal: bool = False,
+        labels: Labels | None = None,
+        metric: str | Function | None = None,
+        metric_output: str | None = None,
+        metric_drop: float | None = None,
     ) -> Report:
         """Judges outputs that `run` kept. The report is true if every candidate agrees with the reference.
 
         Args:
             run_results: What `run` returned.
             rtol, atol, tolerances, nan_equal: See `Comparator`.
+            labels, metric, metric_output, metric_drop: See `Comparator`.
 
         Raises:
-            UsageError: The tolerances are wrong.
+            UsageError: The tolerances, the metric or the labels are wrong.
         """
+        measured = criterion(metric, labels, metric_output, metric_drop)
         settings = Settings(rtol, atol, dict(tolerances or {}), nan_equal)
         run = run_results.run
+        _check_labels(measured, run.samples)
         judge = _judge(run, settings)
+        meter = None if measured is None else Meter(measured, run.lineup)
         with _Again(run) as again:
             for sample in range(max(run.samples_run.values(), default=0)):
                 for party in _parties(run.lineup):
                     outputs = run_results.outputs(party.name, sample)
                     if outputs is not None:
                         judge.take(party.name, sample, outputs, functools.partial(again.fetch, sample))
-        return _report(run, judge)
+                        if meter is not None:
+                            meter.take(party.name, sample, outputs)
+        return _report(run, judge, meter)
 
     # -- preparing ----------------------------------------------------------------------------------------------------
 
@@ -290,6 +318,7 @@ class Comparator:
                 self._warnings.append(f"{model.source} does not take {', '.join(map(repr, ignored))}.")
         self._check_names(lineup)
         samples = self.samples = _bind(self._data, lineup, self._shapes)
+        _check_labels(self._criterion, samples)
         return lineup, samples, Workload(samples=lambda: map(read_only, samples), shapes=self._shapes)
 
     def _load(self, source: ModelSource) -> Model:
@@ -329,6 +358,8 @@ class Comparator:
         for name in self.settings.tolerances:
             if name not in known:
                 raise UsageError(f"--tolerance {name}: no such output; there are: {', '.join(sorted(known))}.")
+        if self._criterion is not None:
+            self._criterion.bind(lineup.reference.model.outputs)
         inputs = {spec.name for spec in lineup.reference.model.inputs}
         for name in self._shapes:
             if name not in inputs:
@@ -390,6 +421,12 @@ def _bind(data: Data | None, lineup: Lineup, shapes: Mapping[str, ShapeRange]) -
     if not len(samples):
         raise DataError("the data hold no sample: nothing can be compared.")
     return samples
+
+
+def _check_labels(measured: Criterion | None, samples: Samples) -> None:
+    """Refuses labels of random data, which have none."""
+    if measured is not None and measured.labels is not None and not samples.representative:
+        raise UsageError(f"labels belong to real inputs, not to {samples.description}: name those with --data.")
 
 
 def _fixed_by_candidates(lineup: Lineup) -> dict[str, tuple[int | None, ...]]:
@@ -588,7 +625,7 @@ def _judge(run: Run, settings: Settings) -> Judge:
     return Judge(run.lineup, formats, settings)
 
 
-def _report(run: Run, judge: Judge | None) -> Report:
+def _report(run: Run, judge: Judge | None, meter: Meter | None = None) -> Report:
     reference = run.lineup.reference
     done = run.samples_run.get(reference.name, 0)
     outputs: tuple[OutputResult, ...] = ()
@@ -596,6 +633,15 @@ def _report(run: Run, judge: Judge | None) -> Report:
     if judge is not None:
         outputs = judge.results(total=len(run.samples), run=run.samples_run)
         warnings += judge.warnings
+    accuracy: tuple[AccuracyResult, ...] = ()
+    if meter is not None:
+        total = len(run.samples)
+        if done == total:
+            meter.finish()
+        complete = {name for name, count in run.samples_run.items() if count == done == total}
+        outputs = meter.decide(outputs, complete)
+        accuracy = meter.results()
+        warnings += meter.warnings(outputs)
     second = next((p.model for p in run.asked.candidates if p.model is not reference.model), None)
     return Report(
         reference=reference.name,
@@ -607,6 +653,7 @@ def _report(run: Run, judge: Judge | None) -> Report:
         runners=run.results(),
         outputs=outputs,
         warnings=tuple(warnings),
+        accuracy=accuracy,
     )
 
 

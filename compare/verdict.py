@@ -246,7 +246,10 @@ class _Pair:
             return "fail", self._mismatch(statistics, mismatched)
         if mismatched:
             name = f"--tolerance {self.tensor}:RTOL,ATOL"
-            return "undecided", f"{self.tolerance.reason}; say what is good enough with {name}"
+            return (
+                "undecided",
+                f"{self.tolerance.reason}; say what is good enough with {name}, or with --labels and --metric",
+            )
         if done < total:
             return "undecided", f"agrees on {done} of {total} samples; the others were not run"
         return "pass", None

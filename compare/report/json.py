@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...graph.errors import UsageError
-from .model import SCHEMA, Culprit, LayerResult, ModelInfo, Report
+from .model import SCHEMA, AccuracyResult, Culprit, LayerResult, ModelInfo, Report
 
 if TYPE_CHECKING:
     from .model import OutputResult, RunnerResult
@@ -51,6 +51,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "data": report.data.description,
         "runners": [_runner(r) for r in report.runners],
         "outputs": [_output(o) for o in report.outputs],
+        "accuracy": [_fields(result) for result in report.accuracy],
         "layers": [_fields(layer, "candidate_node") for layer in report.layers],
         "culprits": [_fields(culprit, "candidate_node") for culprit in report.culprits],
         "warnings": [*report.warnings, *report.data.notes],
@@ -107,6 +108,7 @@ def _output(output: OutputResult) -> dict[str, Any]:
         "tensor": output.tensor,
         "verdict": output.verdict,
         "reason": output.reason,
+        "decided_by": output.decided_by,
         "transposed": plain(output.transposed),
         "tolerance": None
         if tolerance is None
@@ -119,6 +121,6 @@ def _output(output: OutputResult) -> dict[str, Any]:
     }
 
 
-def _fields(item: LayerResult | Culprit, *only_if_set: str) -> dict[str, Any]:
+def _fields(item: LayerResult | Culprit | AccuracyResult, *only_if_set: str) -> dict[str, Any]:
     values = {f.name: getattr(item, f.name) for f in fields(item)}
     return {name: plain(value) for name, value in values.items() if value is not None or name not in only_if_set}

@@ -114,6 +114,7 @@ class OutputResult:
         worst_sample: Number of the sample that comes nearest to, or breaks, what is allowed by most.
         use: Largest share of the allowed difference that an element uses; over 1 is a mismatch.
         values: The elements behind the statistics: what stands where, for messages.
+        decided_by: The metric on labelled data that decided, where no tolerance could; None: the tolerance.
     """
 
     candidate: str
@@ -127,6 +128,29 @@ class OutputResult:
     worst_sample: int | None = None
     use: float | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
+    decided_by: str | None = None
+
+
+@dataclass(frozen=True)
+class AccuracyResult:
+    """What a runner's outputs are worth on labelled data.
+
+    Attributes:
+        runner: The reference or a candidate.
+        metric: ``top1``, ``top5`` or ``package.module:function``; higher is better.
+        value: The metric over all rows; None where it is not finite or could not be measured.
+        difference: To the reference's value on the same rows; negative is worse.
+        samples: Rows that were measured: all batches together.
+        disagreements: Rows on which this runner decides otherwise than the reference: for top-k, another set of k
+            classes; None with a function.
+    """
+
+    runner: str
+    metric: str
+    value: float | None
+    difference: float | None
+    samples: int
+    disagreements: int | None = None
 
 
 @dataclass(frozen=True)
@@ -198,6 +222,7 @@ class Report:
         outputs: One result for each output of each candidate.
         layers, culprits: What localizing found; empty if it was not asked for. Culprits come most guilty first.
         warnings: What the user should read, whatever the verdict.
+        accuracy: What each runner's outputs are worth on labelled data, the reference first; empty without a metric.
         saved: Files that hold worst samples.
     """
 
@@ -211,6 +236,7 @@ class Report:
     culprits: tuple[Culprit, ...] = ()
     warnings: tuple[str, ...] = ()
     saved: tuple[str, ...] = ()
+    accuracy: tuple[AccuracyResult, ...] = ()
 
     @property
     def verdict(self) -> Verdict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -96,6 +97,7 @@ def show(report: Report, to: Console | None = None, *, verbose: bool = False) ->
             _blocks(report, to)
         else:
             to.print(_table(report, verbose))
+    _accuracy(report, to)
     _reasons(report, to)
     if verbose:
         _statistics(report, to)
@@ -157,11 +159,14 @@ def _outcome(outputs: Sequence[OutputResult]) -> tuple[str, str]:
     bad = [o for o in outputs if o.verdict in ("fail", "missing", "extra")]
     unclear = [o for o in outputs if o.verdict == "undecided"]
     kind, some = ("disagree", bad) if bad else ("undecided", unclear) if unclear else ("agree", list(outputs))
+    measured = [o for o in some if o.decided_by]
+    by = f" by {measured[0].decided_by}" if measured else ""
+    if len(measured) < len(some):
+        by = f" ({len(measured)}{by})" if measured else ""
     if len(outputs) == 1:
-        return kind, f"output {outputs[0].tensor}"
-    return kind, f"all {len(outputs)} outputs" if len(some) == len(
-        outputs
-    ) else f"{len(some)} of {len(outputs)} outputs"
+        return kind, f"output {outputs[0].tensor}{by}"
+    count = f"all {len(outputs)}" if len(some) == len(outputs) else f"{len(some)} of {len(outputs)}"
+    return kind, f"{count} outputs{by}"
 
 
 def _s(one: str, many: str, items: list[str]) -> str:
@@ -304,6 +309,29 @@ def _metric(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return " and ".join(f"{v:,}" for v in value)
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else _number(value)
+
+
+def _accuracy(report: Report, to: Console) -> None:
+    """What each runner's outputs are worth on labelled data."""
+    if not report.accuracy:
+        return
+    metric = report.accuracy[0].metric
+    share = re.fullmatch(r"top\d+", metric) is not None
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(Text(metric), overflow="fold")
+    for name in ("value", "difference", *(["decided differently"] if share else [])):
+        table.add_column(name, justify="right")
+    for result in report.accuracy:
+        reference = result.runner == report.reference
+        value, difference = result.value, result.difference
+        cells = ["-" if value is None else f"{value:.2%}" if share else f"{value:.6g}"]
+        cells.append("" if reference else "-" if difference is None else f"{difference:{'+.2%' if share else '+.3g'}}")
+        if share and not reference:
+            count = result.disagreements
+            cells.append("-" if count is None else f"{count:,} of {result.samples:,}")
+        table.add_row(Text(result.runner), *cells)
+    to.print()
+    to.print(table)
 
 
 def _latency(report: Report, to: Console) -> None:
