@@ -23,7 +23,7 @@ from ...graph.slices import exploded_name
 from ...graph.specs import is_float
 from ..statistics import Statistics
 from .contribution import Contributions, cast
-from .judge import Judgement, judge
+from .judge import SLICE, Judgement, judge
 from .noise import Noise
 from .sessions import SessionsAhead, StepSessions
 from .store import SHARE, Store
@@ -282,7 +282,8 @@ class Walk:
         before = self.seen[unit.number].judgement
         guilty = self._hold(unit, sample, values, made, noise.get(unit.number, {}))
         now = self.seen[unit.number].judgement
-        if not guilty or now is None or now.reason != "slice":
+        few = any(values[n].size < SLICE for n in unit.reference.outputs)
+        if not guilty or now is None or not (now.reason == "slice" or (few and now.reason == "noise")):
             return guilty
         self.seen[unit.number].judgement = before
         noise[unit.number] = self.noise.settled(unit, values)
