@@ -664,6 +664,63 @@ def test_without_layers_nothing_is_localized():
     assert (report.layers, report.culprits) == ((), ())
 
 
+def test_where_both_sides_give_nan_the_layer_that_makes_the_first_is_named():
+    w = networks.Writer(5)
+    w.linear(w.node("Log", [w.linear("x", "first", (16, 16))], "log"), "y", (16, 16))
+    report = compare(w.model({"x": (FLOAT, [8, 16])}, ["y"]), FP16, [{"x": normal(8, 16)}])
+    assert not report
+    assert (only(report).node, only(report).cause) == ("n_log", "nan")
+    assert "in the reference itself" in only(report).evidence
+
+
+# ---- types and shapes at the edge -----------------------------------------------------------------------------------
+
+
+def in_double(model: onnx.ModelProto) -> onnx.ModelProto:
+    def edit(graph):
+        for weight in graph.initializer:
+            value = numpy_helper.to_array(weight).astype(np.float64)
+            weight.CopyFrom(numpy_helper.from_array(value, weight.name))
+        for info in (*graph.input, *graph.output):
+            info.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+
+    return edited(model, edit)
+
+
+@pytest.mark.parametrize(("factor", "found"), [(1, []), (1 + 1e-9, ["n_first.m"])])
+def test_fp64_layers_are_held_against_the_roundings_of_fp64(factor, found):
+    model = in_double(two_products().model({"x": (FLOAT, [8, 16])}, ["y"]))
+    data = [{"x": normal(8, 16).astype(np.float64)}]
+    report = compare(model, edited(model, scaled("first.w", factor)), data)
+    assert [(c.node, c.cause) for c in report.culprits] == [(node, "weights") for node in found]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5])
+@pytest.mark.parametrize("layers", ["guilty", "all"])
+def test_empty_tensors_scalars_and_passed_inputs_are_layers_like_others(rows, layers):
+    w = networks.Writer(2)
+    x = w.linear("x", "first", (4, 4))
+    w.node("Tanh", [w.node("ReduceSum", [x], "sum", keepdims=0)], "y")
+    w.node("Identity", ["x"], "same")
+    w.node("Sin", [x], "unread")
+    report = compare(w.model({"x": (FLOAT, ["N", 4])}, ["y", "same"]), FP16, [{"x": normal(rows, 4)}], layers=layers)
+    assert report
+    assert report.culprits == ()
+    assert verdicts(report)["y"] == "ok"
+
+
+def test_a_mask_of_minus_infinity_is_no_culprit():
+    w = networks.Writer(4)
+    x = w.linear("x", "first", (16, 16))
+    scores = w.node("MatMul", [x, w.node("Transpose", [x], "turned", perm=[1, 0])], "scores")
+    mask = w.value("mask", np.triu(np.full((8, 8), -np.inf), 1))
+    w.node("MatMul", [w.node("Softmax", [w.node("Add", [scores, mask], "masked")], "shares"), x], "y")
+    model = w.model({"x": (FLOAT, [8, 16])}, ["y"])
+    for candidate in (FP16, BF16, INT8, OnnxrtRunner(threads=1, optimization="disable")):
+        report = compare(model, candidate, [{"x": normal(8, 16)}], layers="all", **LOOSE)
+        assert report.culprits == ()
+
+
 # ---- float64 as the arbiter -----------------------------------------------------------------------------------------
 
 
