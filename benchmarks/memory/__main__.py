@@ -28,7 +28,7 @@ LAYERS, WIDTH, STALE = 24, 8192, 13
 """The large model: 24 matrices of 256 MiB."""
 LIMIT = 2 << 30
 BUDGET = "512MB"
-SAMPLES = (1, 2, 4, 8, 16, 32, 64)
+SAMPLES = (1, 2, 4, 8, 16, 32)
 DEPTHS = (10, 20, 40, 80, 160, 320)
 
 
@@ -36,13 +36,13 @@ def check(paths: Sequence[Path], culprit: str, *options: str, group: Path | None
     """Runs the command, and makes sure that it found what is wrong.
 
     Raises:
-        RuntimeError: It did not run to its end, passed the pair, or blames another layer.
+        RuntimeError: It did not run to its end, blames nobody or another layer.
     """
     command = [os.fspath(Path(sys.executable).with_name("layerdiff")), *map(os.fspath, paths), "--onnxrt", "--layers"]
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "report.json"
         found = measure([*command, *options, "--json", os.fspath(result)], group=group)
-        if found.status != 1:
+        if found.status not in (0, 1):  # a layer may be off while the outputs agree
             raise RuntimeError(f"exit status {found.status}:\n{found.stdout[-2000:]}\n{found.stderr[-2000:]}")
         report = json.loads(result.read_text(encoding="utf-8"))
     named = [c["node"] for c in report["culprits"]]
@@ -75,7 +75,7 @@ def large(folder: Path) -> str:
         with memory_group(LIMIT) as group:
             label = f"control group of {LIMIT >> 30} GiB"
             if group is None:
-                rows.append([label, "none can be had here", "", "", ""])
+                rows.append([label, "none can be had here", "", "", "", ""])
             else:
                 forget(place)
                 found, _ = check(paths, f"product{STALE}", "--samples", "1", group=group)
@@ -89,7 +89,7 @@ def samples(folder: Path) -> str:
     model = convolutions(layers=24, channels=64, size=56)
     paths = _written(folder, model, "w9")
     rows = [_row(str(n), check(paths, "conv9", "--memory", BUDGET, "--samples", str(n))[0], per=n) for n in SAMPLES]
-    return table(["samples", *COLUMNS, "ms per sample"], rows)
+    return table(["samples", *COLUMNS, "CPU ms per sample"], rows)
 
 
 def depths(folder: Path) -> str:
@@ -101,17 +101,17 @@ def depths(folder: Path) -> str:
         paths = _written(folder, model, f"w{stale}")
         found, report = check(paths, f"conv{stale}", "--memory", BUDGET, "--samples", "2")
         rows.append([str(n), str(report["model"]["nodes"]), *_row("", found, per=n)[1:]])
-    return table(["convolutions", "nodes", *COLUMNS, "ms per convolution"], rows)
+    return table(["convolutions", "nodes", *COLUMNS, "CPU ms per convolution"], rows)
 
 
-COLUMNS = ("seconds", "peak MiB", "of its own", "of files")
+COLUMNS = ("seconds", "CPU seconds", "peak MiB", "of its own", "of files")
 
 
 def _row(label: str, found: Measured, per: int = 0) -> list[str]:
     mib = (found.peak >> 20, found.anonymous >> 20, found.files >> 20)
-    row = [label, f"{found.seconds:.1f}", *map(str, mib)]
+    row = [label, f"{found.seconds:.1f}", f"{found.cpu:.1f}", *map(str, mib)]
     print(*row, sep="\t", file=sys.stderr)
-    return [*row, f"{1000 * found.seconds / per:.0f}"] if per else row
+    return [*row, f"{1000 * found.cpu / per:.0f}"] if per else row
 
 
 def _written(folder: Path, model: onnx.ModelProto, stale: str) -> tuple[Path, Path]:

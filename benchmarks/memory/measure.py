@@ -28,6 +28,7 @@ class Measured:
     Attributes:
         status: Its exit status; negative if a signal ended it.
         seconds: Wall-clock time.
+        cpu: Seconds of all cores together, which other programs on the machine lengthen less.
         peak: Most resident bytes, of all kinds together.
         anonymous, files: Most resident bytes of its own pages, and of mapped files; not at the same time.
         stdout, stderr: What it printed.
@@ -35,6 +36,7 @@ class Measured:
 
     status: int
     seconds: float
+    cpu: float
     peak: int
     anonymous: int
     files: int
@@ -71,7 +73,14 @@ def measure(
         out.seek(0)
         err.seek(0)
         return Measured(
-            child.returncode, seconds, usage.ru_maxrss << 10, peaks["RssAnon"], peaks["RssFile"], out.read(), err.read()
+            child.returncode,
+            seconds,
+            usage.ru_utime + usage.ru_stime,
+            usage.ru_maxrss << 10,
+            peaks["RssAnon"],
+            peaks["RssFile"],
+            out.read(),
+            err.read(),
         )
 
 

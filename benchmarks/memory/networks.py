@@ -112,7 +112,7 @@ def convolutions(*, layers: int, channels: int, size: int, batch: int = 8, seed:
         factors = [
             weight(f"{kind}{i}", values)
             for kind, values in (
-                ("scale", rng.uniform(0.5, 0.9, channels)),
+                ("scale", rng.uniform(0.5, 0.9, channels) * (0.3 if i % 2 else 1)),  # blocks add up: small ones
                 ("shift", rng.normal(0, 0.1, channels)),
                 ("mean", rng.normal(0, 0.1, channels)),
                 ("variance", rng.uniform(0.8, 1.2, channels)),
