@@ -186,9 +186,10 @@ class Examiner:
             return None
         if format_loss(y, fmt) == "underflow":
             return Diagnosis("underflow", _range_evidence(y, fmt, "underflow"))
-        weights = self._weights_loss(unit, fmt, "underflow")
-        if weights is not None:
-            return weights
+        for loss in ("overflow", "underflow"):  # weights that are too large are clamped: nothing becomes infinite
+            weights = self._weights_loss(unit, fmt, loss)
+            if weights is not None:
+                return weights
         lost = (y != 0) & (c == 0)
         if lost.any():
             power = float(np.sum(np.square(y[lost], dtype=np.float64)))
