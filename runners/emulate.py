@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..graph.errors import UsageError
+from ..graph.errors import BuildError, UsageError
 from ..graph.formats import FORMATS, NumberFormat
 from .base import Feed, Runner, Session, SessionInfo, Workload, option
 from .onnxrt import OnnxrtRunner
@@ -191,6 +191,7 @@ class EmulateSession(Session):
     ) -> None:
         from ..graph.precision import rewrite_with_notes
 
+        wide = _double(runner, model)
         progress(f"rewriting the graph for {runner.arithmetic}")
         rewritten = rewrite_with_notes(
             model,
@@ -214,7 +215,7 @@ class EmulateSession(Session):
             options["ranges"] = "none" if not runner.scaled else f"percentile {runner.percentile:g}"
             if runner.scaled and runner.percentile == 100:
                 options["ranges"] = "maximum"
-        self.info = SessionInfo({**options, **info.options}, info.versions, (*info.notes, *rewritten.notes))
+        self.info = SessionInfo({**options, **info.options}, info.versions, (*info.notes, *rewritten.notes, *wide))
 
     def infer(self, feed: Feed, fetch: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Runs once; see `Session.infer`. A tensor inside a fused group is FP32."""
@@ -223,6 +224,23 @@ class EmulateSession(Session):
     def close(self) -> None:
         """Frees ONNX Runtime's session."""
         self._session.close()
+
+
+def _double(runner: EmulateRunner, model: Model) -> tuple[str, ...]:
+    """What to say of float64, which emulation leaves as it is.
+
+    Raises:
+        BuildError: The model computes in nothing else, so that nothing would be rounded.
+    """
+    floats = {spec.dtype.name for spec in model.index.specs.values() if spec.dtype.kind == "f"}
+    if "float64" not in floats:
+        return ()
+    if floats == {"float64"} and not model.derived:
+        raise BuildError(
+            f"{runner.name}: {model.source} computes in float64, of which emulation rounds nothing. "
+            "Convert it to float32 first."
+        )
+    return ("Tensors in float64 are left as they are: emulation rounds float32.",)
 
 
 def _measure(runner: EmulateRunner, model: Model, names: Sequence[str], samples: Iterable[Feed]) -> dict[str, float]:

@@ -225,3 +225,18 @@ def test_modules_are_where_the_package_says() -> None:
 
     assert layerdiff.EmulateRunner is EmulateRunner
     assert importlib.util.find_spec("layerdiff.graph.precision") is not None
+
+
+def test_a_model_in_float64_is_refused_since_nothing_would_be_rounded():
+    import onnx
+    from layerdiff import EmulateRunner
+    from layerdiff.graph.errors import BuildError
+    from layerdiff.graph.model import Model
+    from onnx import TensorProto, helper
+
+    x, y = (helper.make_tensor_value_info(n, TensorProto.DOUBLE, [4]) for n in "xy")
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "wide", [x], [y])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(proto)
+    with pytest.raises(BuildError, match="computes in float64, of which emulation rounds nothing"):
+        EmulateRunner(format="fp16").open(Model(proto))
