@@ -401,7 +401,7 @@ class Meter:
         return float(np.sort(self._label_counts)[-self._criterion.k :].sum()) / self._seen
 
     def warnings(self, outputs: Sequence[OutputResult]) -> list[str]:
-        """Candidates that could not be measured, and those that pass by tolerance and lost more than is allowed all the same."""
+        """Candidates that were not measured, and those that pass by tolerance and lost more than is allowed."""
         rule = self._criterion
         failures = [f"{name} was not measured: {t.failure}" for name, t in self._tallies.items() if t.failure]
         return failures + [

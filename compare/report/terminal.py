@@ -325,7 +325,8 @@ def _accuracy(report: Report, to: Console) -> None:
         reference = result.runner == report.reference
         value, difference = result.value, result.difference
         cells = ["-" if value is None else f"{value:.2%}" if share else f"{value:.6g}"]
-        cells.append("" if reference else "-" if difference is None else f"{difference:{'+.2%' if share else '+.3g'}}")
+        change = "-" if difference is None else f"{100 * difference:+.2f} points" if share else f"{difference:+.3g}"
+        cells.append("" if reference else change)
         if share and not reference:
             count = result.disagreements
             cells.append("-" if count is None else f"{count:,} of {result.samples:,}")
