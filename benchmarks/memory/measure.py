@@ -1,8 +1,8 @@
 """Peak memory and time of a child process, of its own pages and of mapped files apart.
 
 Resident memory is what counts: a model's weights are mapped, so that the address space is as large as the model
-whatever is done with it. The kernel's peak (``ru_maxrss``) misses nothing; how it splits into anonymous pages and
-pages of files is sampled.
+whatever is done with it. The kernel keeps the peak (``VmHWM``; ``ru_maxrss`` would be no less than what this process
+had when it started the child); how it splits into anonymous pages and pages of files is sampled.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def measure(
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         start = time.perf_counter()
         child = subprocess.Popen(command, stdout=out, stderr=err, env={**os.environ, **(environment or {})})
-        peaks = {"RssAnon": 0, "RssFile": 0}
+        peaks = {"VmHWM": 0, "RssAnon": 0, "RssFile": 0}
         done = threading.Event()
         watcher = threading.Thread(target=_watch, args=(child.pid, peaks, done))
         watcher.start()
@@ -76,7 +76,7 @@ def measure(
             child.returncode,
             seconds,
             usage.ru_utime + usage.ru_stime,
-            usage.ru_maxrss << 10,
+            peaks["VmHWM"],
             peaks["RssAnon"],
             peaks["RssFile"],
             out.read(),
