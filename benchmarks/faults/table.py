@@ -100,7 +100,9 @@ def markdown(results: list[Result], dropped: dict[str, list[str]], jobs: int) ->
     titles[FOLDED] = "Some of the above, BatchNormalization folded in the candidate"
     titles[ELSEWHERE] = "Some of the above, candidate run without graph optimizations"
     titles[NOISY] = "Some of the above, candidate in emulated FP16"
-    versions = ", ".join(f"{p} {metadata.version(p)}" for p in ("onnxruntime", "onnx", "numpy", "polygraphy"))
+    installed = {d.metadata["Name"]: d.version for d in metadata.distributions()}
+    packages = [p for p in ("onnxruntime", "onnx", "numpy", "polygraphy") if p in installed]
+    versions = ", ".join(f"{p} {installed[p]}" for p in packages)
     out = [
         "# A benchmark of faults",
         "",

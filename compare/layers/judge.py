@@ -15,7 +15,7 @@ SLICE = 64
 """Fewest elements of the slices over which errors are averaged."""
 CHANNELS = 16
 """Fewest channels for which a common gain can be told from scatter."""
-GAIN_LIMIT = 6.0
+GAIN_LIMIT = 8.0
 """Standard errors by which a common gain must stand out. Healthy layers reach 5.0 (docs/layers.md)."""
 FLIPS = 1e-3
 """Largest share of integers that rounding may tip over to a neighbour."""
