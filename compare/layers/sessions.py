@@ -120,11 +120,6 @@ class SessionsAhead:
         self._ahead: tuple[StepSessions, Future[None]] | None = None
         self._now: StepSessions | None = None
 
-    @property
-    def ahead(self) -> bool:
-        """Whether sessions are opened in the background: then there is room for more than one at a time."""
-        return self._pool is not None
-
     def _weights(self) -> int:
         models = {id(p.model): p.model for p in (self.reference, self.candidate)}
         return sum(4 * math.prod(t.dims) for m in models.values() for t in m.index.initializers.values())

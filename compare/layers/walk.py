@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Collection, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -114,7 +113,6 @@ class Walk:
         self._contributions = Contributions(self.reference, self._last)
         self._free = True
         self._whole: Session | None = None
-        self._pool: ThreadPoolExecutor | None = None
         self._back = {other: name for name, other in layout.tensors.items()}
         self._random = {n for unit in layout.units if unit.random for n in unit.reference.outputs}
 
@@ -127,8 +125,6 @@ class Walk:
             if not self.reference.runner.opens_pieces:
                 self._whole = stack.enter_context(self._open_whole())
             opened = stack.enter_context(SessionsAhead(self.reference, self.candidate, steps, self.budget))
-            if opened.ahead:
-                self._pool = stack.enter_context(ThreadPoolExecutor(1))
             for step, sessions in opened:
                 self.context.progress.advance(step.index, len(steps), "pieces")
                 self._step(sessions, store)
@@ -143,11 +139,10 @@ class Walk:
         graph_inputs = set(self.reference.model.index.inputs)
         for sample, feed in self._samples(bool(needed & graph_inputs) or self._whole is not None):
             values: Arrays = {n: feed[n] if n in feed else store.get("reference", sample, n) for n in needed}
-            free = self._start_free(run, sample, feed, values, store)
             self._run_reference(run, feed, values)
             if self.candidate.runner.opens_pieces:
                 self._local(run, sample, values)
-            self._cumulative(run, sample, feed, values, store, free)
+            self._cumulative(run, sample, feed, values, store)
             if self._whole is None:
                 self._contributions.carry(step, sample, values, functools.partial(run.reference, values))
             for name in (n for unit in step.units for n in unit.reference.outputs):
@@ -345,14 +340,23 @@ class Walk:
         feed: Mapping[str, np.ndarray],
         values: Arrays,
         store: Store,
-        free: Future[Arrays] | None,
     ) -> None:
         step = run.step
         if not self._free or not step.candidate.outputs:
             return
+        specs = self.candidate.model.index.specs
+        own: Arrays = {}
+        for name in step.candidate.inputs:
+            source = self._back.get(name, name)
+            if source in feed:
+                own[name] = cast(feed[source], specs.get(name))
+            elif source in self._random:
+                own[name] = values[source] if source in values else store.get("reference", sample, source)
+            else:
+                own[name] = store.get("candidate", sample, source)
         self.inferences += 1
         try:
-            made = self._run_free(run, self._own(step, sample, feed, values, store)) if free is None else free.result()
+            made = run.candidate(own).infer(own, step.candidate.outputs)
         except (RunnerError, ModelError) as error:
             self._free = False
             self.notes.append(f"{self.candidate.name} stopped at piece {step.index} on its own values: {error}")
@@ -366,34 +370,6 @@ class Walk:
                 statistics.update(values[name], made[other], sample=sample)
                 if self._last.get(name, -1) > step.index:
                     store.put("candidate", sample, name, made[other])
-
-    def _start_free(
-        self, run: StepSessions, sample: int, feed: Mapping[str, np.ndarray], values: Arrays, store: Store
-    ) -> Future[Arrays] | None:
-        """Lets the candidate run on its own values while the reference runs, where both are on processor cores and
-        the piece draws nothing that the candidate would have to be given."""
-        step = run.step
-        drawn = any(unit.random for unit in step.units)
-        if self._pool is None or drawn or not self._free or not step.candidate.outputs:
-            return None
-        return self._pool.submit(self._run_free, run, self._own(step, sample, feed, values, store))
-
-    def _run_free(self, run: StepSessions, own: Arrays) -> Arrays:
-        return run.candidate(own).infer(own, run.step.candidate.outputs)
-
-    def _own(self, step: Step, sample: int, feed: Mapping[str, np.ndarray], values: Arrays, store: Store) -> Arrays:
-        """The candidate's own inputs of a piece; random values are the reference's."""
-        specs = self.candidate.model.index.specs
-        own: Arrays = {}
-        for name in step.candidate.inputs:
-            source = self._back.get(name, name)
-            if source in feed:
-                own[name] = cast(feed[source], specs.get(name))
-            elif source in self._random:
-                own[name] = values[source] if source in values else store.get("reference", sample, source)
-            else:
-                own[name] = store.get("candidate", sample, source)
-        return own
 
     # -- the end ------------------------------------------------------------------------------------------------
 
