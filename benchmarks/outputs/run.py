@@ -167,8 +167,8 @@ def main() -> None:
             "two bare sessions (load and run) against the whole comparison (load, verdict and report",
             f"included), in turns; the fastest of {arguments.repeats} each. The bar is {BAR}.",
             "What does not grow with the samples is reading the graph (its weights too) and choosing the data, 0.05 to",
-            "0.2 s here; with one small sample it shows. A ratio under 1: the comparison lets no thread of one session
-spin while the other runs, which two bare sessions do.",
+            "0.2 s here; with one small sample it shows. A ratio under 1: the comparison lets no thread of one session",
+            "spin while the other runs, which two bare sessions do.",
             "",
             f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}, "
             f"onnxruntime {onnxruntime.__version__}, layerdiff {layerdiff.__version__}.",
