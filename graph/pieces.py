@@ -11,7 +11,6 @@ import enum
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx
@@ -224,16 +223,14 @@ class Dataflow:
         return result
 
 
-_flows: WeakKeyDictionary[GraphIndex, tuple[frozenset[str], Dataflow]] = WeakKeyDictionary()
-
-
 def dataflow(index: GraphIndex, specs: Mapping[str, TensorSpec] | None = None) -> Dataflow:
     """The `Dataflow` of a graph, kept as long as the graph is."""
     extra = frozenset(specs or ()) - frozenset(index.specs)
-    if index in _flows and _flows[index][0] >= extra:
-        return _flows[index][1]
+    kept = index.__dict__.get("_dataflow")  # on the graph itself: a table of graphs would keep them all alive
+    if kept is not None and kept[0] >= extra:
+        return kept[1]
     flow = Dataflow(index, {name: specs[name] for name in extra} if specs else None)
-    _flows[index] = (extra, flow)
+    index.__dict__["_dataflow"] = (extra, flow)
     return flow
 
 
@@ -307,13 +304,14 @@ def extract(
         if name not in made:
             raise ModelError(f"{model.source}: a piece of {len(taken)} nodes does not make {name!r}.")
     whole = index.graph
-    graph = onnx.GraphProto(name=whole.name or "piece")
+    proto = empty_like(index.proto)
+    graph = proto.graph
     for name in sorted(constants, key=lambda n: index.producer[n]):
         value = onnx.numpy_helper.from_array(np.ascontiguousarray(index.constant(name)), name)
         graph.node.append(onnx.helper.make_node("Constant", [], [name], name=f"{name}/constant", value=value))
     graph.node.extend(index.nodes[position] for position in sorted(taken))
     graph.input.extend(_typed(name, types, whole, model.source) for name in outside)
-    _add_weights(index, graph, {name for position in taken for name in index.reads[position]})
+    add_weights(index, graph, {name for position in taken for name in index.reads[position]})
     originals = {o.name: o for o in whole.output}
     for name in outputs:
         if name in originals:
@@ -325,21 +323,23 @@ def extract(
     border = {*outside, *outputs}
     graph.value_info.extend(v for v in whole.value_info if v.name in made and v.name not in border)
     graph.quantization_annotation.extend(a for a in whole.quantization_annotation if a.tensor_name in made | border)
-    return model.derive(_wrap(index.proto, graph))
+    return model.derive(proto)
 
 
-def _wrap(whole: onnx.ModelProto, graph: onnx.GraphProto) -> onnx.ModelProto:
+def empty_like(whole: onnx.ModelProto) -> onnx.ModelProto:
+    """A model of the same versions, operator sets and functions, without its graph."""
     proto = onnx.ModelProto(
         ir_version=whole.ir_version, producer_name=whole.producer_name, producer_version=whole.producer_version
     )
     proto.opset_import.extend(whole.opset_import)
     proto.functions.extend(whole.functions)
     proto.metadata_props.extend(whole.metadata_props)
-    proto.graph.CopyFrom(graph)
+    proto.graph.name = whole.graph.name or "piece"
     return proto
 
 
-def _add_weights(index: GraphIndex, graph: onnx.GraphProto, names: Collection[str]) -> None:
+def add_weights(index: GraphIndex, graph: onnx.GraphProto, names: Collection[str]) -> None:
+    """Adds those of the weights that are named. External ones stay references."""
     # an initializer that is also listed as an input may be overridden, and before IR 4 all of them are listed
     graph.input.extend(i for i in index.graph.input if i.name in names and i.name in index.initializers)
     graph.initializer.extend(t for t in index.graph.initializer if t.name in names)
@@ -379,7 +379,8 @@ def enter(model: Model, node: int) -> dict[str, Model]:
     for a in index.nodes[node].attribute:
         if a.type != onnx.AttributeProto.GRAPH:
             continue
-        graph = onnx.GraphProto()
+        proto = empty_like(index.proto)
+        graph = proto.graph
         graph.CopyFrom(a.g)
         outer = captured(a.g)
         again = {p for p in flow.closure((), extra=outer)[0] if all(flow.kind[o] == 0 for o in index.nodes[p].output)}
@@ -392,8 +393,8 @@ def enter(model: Model, node: int) -> dict[str, Model]:
         for name in outer:
             if name not in made and name not in index.initializers:
                 graph.input.append(_typed(name, flow.specs, index.graph, model.source))
-        _add_weights(index, graph, {*outer, *(name for position in again for name in index.reads[position])})
-        bodies[a.name] = model.derive(_wrap(index.proto, graph))
+        add_weights(index, graph, {*outer, *(name for position in again for name in index.reads[position])})
+        bodies[a.name] = model.derive(proto)
     return bodies
 
 

@@ -15,7 +15,7 @@ import onnx
 
 from .errors import ModelError
 from .index import GraphIndex, subgraphs
-from .pieces import value_info
+from .pieces import add_weights, empty_like, value_info
 from .specs import TensorSpec
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def slice_model(model: Model, part: Slice, specs: Mapping[str, TensorSpec]) -> M
     Raises:
         ModelError: The type of an input is not known.
     """
-    proto = _empty(model)
+    proto = empty_like(model.proto)
     proto.graph.node.extend(model.index.nodes[p] for p in part.nodes)
     _finish(model, proto.graph, part.nodes, part.inputs, part.outputs, specs)
     return model.derive(proto)
@@ -118,7 +118,7 @@ def explode(model: Model, parts: Sequence[tuple[int, Slice]], specs: Mapping[str
         ModelError: The type of an input is not known.
     """
     index = model.index
-    proto = _empty(model)
+    proto = empty_like(model.proto)
     inputs: dict[str, None] = {}
     outputs: list[str] = []
     positions: set[int] = set()
@@ -180,17 +180,4 @@ def _finish(
         else:
             graph.output.append(value_info(TensorSpec(name, spec.dtype, None)))
     read = {name for p in positions for name in index.reads[p]}
-    if model.proto.ir_version < 4:  # there, every initializer is an input too
-        graph.input.extend(i for i in index.graph.input if i.name in read and i.name in index.initializers)
-    graph.initializer.extend(t for t in index.graph.initializer if t.name in read)
-    graph.sparse_initializer.extend(t for t in index.graph.sparse_initializer if t.values.name in read)
-
-
-def _empty(model: Model) -> onnx.ModelProto:
-    """A model like another one, without its graph."""
-    whole = model.proto
-    proto = onnx.ModelProto(ir_version=whole.ir_version, producer_name=whole.producer_name)
-    proto.opset_import.extend(whole.opset_import)
-    proto.functions.extend(whole.functions)
-    proto.graph.name = whole.graph.name or "piece"
-    return proto
+    add_weights(index, graph, read)

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from layerdiff.graph.errors import ModelError
 from layerdiff.graph.fusion import fused_groups
+from layerdiff.graph.index import GraphIndex
 from layerdiff.graph.model import Model, load
 from layerdiff.graph.pieces import dataflow, enter, extract, plan_pieces, propagate, random_nodes, split
 from layerdiff.graph.specs import TensorSpec, is_float
@@ -334,3 +335,23 @@ def test_pieces_propagate_their_borders_for_min_opt_max() -> None:
             part = extract(model, piece.nodes, piece.outputs)
             mine = propagate(part, {n: whole[n] for n in piece.inputs})
             assert {n: mine[n] for n in piece.outputs} == {n: whole[n] for n in piece.outputs}
+
+
+def test_what_is_known_of_a_graph_goes_with_it():
+    import gc
+    import weakref
+
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            [onnx.helper.make_node("Relu", ["x"], ["y"])],
+            "short-lived",
+            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [4])],
+            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [4])],
+        )
+    )
+    index = GraphIndex(model)
+    assert dataflow(index) is dataflow(index)
+    gone = weakref.ref(index)
+    del index
+    gc.collect()
+    assert gone() is None
