@@ -57,7 +57,6 @@ class Contributions:
     def __init__(self, reference: Party, last: Mapping[str, int]) -> None:
         self.reference = reference
         self.last = last
-        self.inferences = 0
         self._streams: list[_Stream] = []
 
     def start(self, step: Step, unit: Unit, sample: int, made: Arrays, values: Arrays, whole: bool) -> None:
@@ -90,7 +89,6 @@ class Contributions:
         if any(n not in source for n in part.inputs):
             return
         feed = {n: source[n] for n in part.inputs}
-        self.inferences += 1
         try:
             with self.reference.runner.open(slice_model(self.reference.model, part, specs_of(feed))) as session:
                 stream.values.update(session.infer(feed, after))
@@ -114,7 +112,6 @@ class Contributions:
 
     def _advance(self, step: Step, stream: _Stream, values: Arrays, wanted: list[str], session: Session) -> None:
         source = {**values, **stream.values}
-        self.inferences += 1
         try:
             made = session.infer({n: source[n] for n in step.reference.inputs}, wanted)
         except LayerdiffError as error:
@@ -155,7 +152,6 @@ class Contributions:
         """Lets a reference that runs whole models take the layer's output as an input."""
         if not self.reference.runner.feeds_any:
             return False
-        self.inferences += 1
         try:
             stream.values.update(whole.infer({**feed, **stream.values}, list(outputs)))
         except LayerdiffError as error:

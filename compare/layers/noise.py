@@ -51,7 +51,6 @@ class Noise:
     Args:
         reference, candidate: Who is compared.
         rounding: The roundings of a layer of which nothing special is known.
-        back: The candidate's tensors -> the reference's.
     """
 
     def __init__(self, reference: Party, candidate: Party, rounding: Roundings) -> None:
@@ -59,7 +58,6 @@ class Noise:
         self.candidate = candidate
         self.rounding = rounding
         self.index: GraphIndex = reference.model.index
-        self.inferences = 0
         self._sums: dict[int, float] = {}
         self._runner: Runner | None = None
 
@@ -193,7 +191,6 @@ class Noise:
     ) -> dict[int, Arrays]:
         parts = [(u.number, u.reference) for u in units]
         feed = {n: values[n] for u in units for n in u.reference.inputs}
-        self.inferences += 1
         try:
             model = probe(self.reference.model, parts, specs_of(feed, fixed=True), rounding, seed=seed)
             with self.runner.open(model) as session:

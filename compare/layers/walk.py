@@ -82,7 +82,6 @@ class Walk:
         examiner: Finds the cause for a layer beyond its expected noise; None: no layer is judged, see ``forced``.
         seen: What was seen of each layer, by its number.
         outputs: Cumulative statistics of the model's outputs.
-        inferences: Runs of either runtime.
         notes: What the user should know.
     """
 
@@ -107,7 +106,6 @@ class Walk:
         self.seen = [Seen(unit, step.index) for step in layout.steps for unit in step.units]
         self.seen.sort(key=lambda s: s.unit.number)
         self.outputs: dict[str, Statistics] = {}
-        self.inferences = 0
         self.notes: list[str] = []
         self._last = self._last_use()
         self._contributions = Contributions(self.reference, self._last)
@@ -181,7 +179,6 @@ class Walk:
 
     def _run_reference(self, run: StepSessions, feed: Mapping[str, np.ndarray], values: Arrays) -> None:
         outputs = run.step.reference.outputs
-        self.inferences += 1
         if self._whole is not None:
             values.update(self._whole.infer(feed, outputs))
             return
@@ -225,7 +222,6 @@ class Walk:
         if not units:
             return {}
         feed = self._feed_of(units, values)
-        self.inferences += 1
         try:
             session = run.exploded(units, feed)
             flat = session.infer(feed)
@@ -354,7 +350,6 @@ class Walk:
                 own[name] = values[source] if source in values else store.get("reference", sample, source)
             else:
                 own[name] = store.get("candidate", sample, source)
-        self.inferences += 1
         try:
             made = run.candidate(own).infer(own, step.candidate.outputs)
         except (RunnerError, ModelError) as error:
@@ -382,7 +377,6 @@ class Walk:
                 self.outputs[name] = found.cumulative[name]
         for number, share in self._contributions.finish(store, outputs, self._feed, self._whole).items():
             self.seen[number].contribution = share
-        self.inferences += self.noise.inferences + self._contributions.inferences
 
     def _feed(self, sample: int) -> Arrays:
         return next(dict(feed) for i, feed in enumerate(self.context.samples) if i == sample)
