@@ -8,10 +8,10 @@ import math
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ..graph.model import Model
 
 READS = "an .npz, an .npy, a folder of .npz (one a sample), of INPUT.npy, or of folders of INPUT.npy"
+
+T = TypeVar("T")
 
 
 class Header(NamedTuple):
@@ -120,12 +122,7 @@ class StoredSamples(Samples):
     def _headers(self, file: Path) -> dict[str, Header]:
         try:
             if file.suffix == ".npz" and file.is_file():
-                with zipfile.ZipFile(file) as archive:
-                    found = {}
-                    for member in archive.namelist():
-                        with archive.open(member) as stream:
-                            found[member.removesuffix(".npy")] = read_header(stream)
-                    return found
+                return _members_of(file, read_header)
             headers = {}
             for name, path in self._members(file).items():
                 with path.open("rb") as stream:
@@ -137,12 +134,7 @@ class StoredSamples(Samples):
     def _arrays(self, file: Path) -> dict[str, np.ndarray]:
         try:
             if file.suffix == ".npz" and file.is_file():
-                with zipfile.ZipFile(file) as archive:
-                    found = {}
-                    for member in archive.namelist():
-                        with archive.open(member) as stream:
-                            found[member.removesuffix(".npy")] = read_array(stream)
-                    return found
+                return _members_of(file, read_array)
             return {name: map_array(path) for name, path in self._members(file).items()}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
             raise DataError(f"{file}: cannot be read: {error}.") from None
@@ -161,6 +153,16 @@ class StoredSamples(Samples):
             if name not in found and safe in found:
                 found[name] = found.pop(safe)
         return found
+
+
+def _members_of(file: Path, read: Callable[[IO[bytes]], T]) -> dict[str, T]:
+    """What ``read`` makes of every member of an ``.npz`` file, by the member's name."""
+    found = {}
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.namelist():
+            with archive.open(member) as stream:
+                found[member.removesuffix(".npy")] = read(stream)
+    return found
 
 
 def read_header(stream: IO[bytes]) -> Header:
