@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MODES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
 """Number formats that may be mixed in ``--trt=fp16,int8``; fp32 is always there."""
 
+INT8_BY = ("entropy2", "entropy", "minmax", "qdq-max", "qdq-percentile", "qdq-entropy")
+"""How INT8 finds its ranges, beside it in ``--trt=int8,minmax``: one of TensorRT's calibrators, or Q/DQ nodes."""
+
 _COARSEST = ("int8", "fp8", "bf16", "fp16", "tf32")
 _SUFFIXES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -121,8 +124,17 @@ class TrtRunner(Runner):
 
     @property
     def name(self) -> str:
-        """``trt``, ``trt:fp16``, ``trt:fp16+int8``."""
-        return ":".join(filter(None, ("trt", "+".join(self.modes))))
+        """``trt``, ``trt:fp16``, ``trt:fp16+int8``, ``trt:int8+minmax``."""
+        return ":".join(filter(None, ("trt", "+".join((*self.modes, *self._int8_by)))))
+
+    @property
+    def _int8_by(self) -> tuple[str, ...]:
+        """The member of `INT8_BY` that was asked for, if any."""
+        if not self.int8:
+            return ()
+        if self.int8_qdq:
+            return (f"qdq-{self.int8_qdq}",)
+        return (self.calibrator,) if self.calibrator else ()
 
     @property
     def trust(self) -> int:
@@ -150,16 +162,27 @@ class TrtRunner(Runner):
     def from_value(cls, value: str | None, **options: Any) -> Runner:
         """``--trt`` takes the modes that stand as options; ``--trt=fp16,int8`` exactly those it names.
 
+        A value may also say how INT8 finds its ranges, ``--trt=int8,minmax``, so that one command can hold several.
+
         Raises:
-            UsageError: A mode is unknown.
+            UsageError: A mode is unknown, or ranges are spoken of without INT8 or in two ways.
         """
         if value is None:
             return cls(**options)
-        asked = [mode for mode in value.lower().replace("+", ",").split(",") if mode]
+        words = [word for word in value.lower().replace("+", ",").split(",") if word]
+        by = [word for word in words if word in INT8_BY]
+        asked = [word for word in words if word not in by]
         unknown = [mode for mode in asked if mode not in MODES]
-        if unknown or not asked:
+        if unknown or not words:
             raise UsageError(f"--trt={value}: not among {', '.join(MODES)} (or several, with commas between them).")
-        if "int8" not in asked:
+        if by and "int8" not in asked:
+            raise UsageError(f"--trt={value}: {by[0]} is a way to INT8; write --trt=int8,{by[0]}.")
+        if len(by) > 1:
+            raise UsageError(f"--trt={value}: INT8 finds its ranges in one way; name each --trt=int8,... by itself.")
+        if by:
+            qdq = by[0].removeprefix("qdq-") if by[0].startswith("qdq-") else None
+            options = {**options, "int8_qdq": qdq, "calibrator": None if qdq else by[0]}
+        elif "int8" not in asked:
             options = {**options, "int8_qdq": None}
         return cls(**{**options, **{mode: mode in asked for mode in MODES[1:]}})
 

@@ -120,8 +120,13 @@ def flags(module):
         ("tf32", {}, "trt:tf32", "tf32"),
         ("bf16,tf32", {}, "trt:tf32+bf16", "bf16"),
         ("fp8", {}, "trt:fp8", "e4m3"),
-        (None, {"int8_qdq": "max"}, "trt:int8", "int8"),
+        (None, {"int8_qdq": "max"}, "trt:int8+qdq-max", "int8"),
         ("fp16", {"int8_qdq": "max"}, "trt:fp16", "fp16"),
+        ("int8,entropy", {}, "trt:int8+entropy", "int8"),
+        ("int8+minmax", {"int8_qdq": "max"}, "trt:int8+minmax", "int8"),
+        ("fp16,int8,qdq-entropy", {"calibrator": "minmax"}, "trt:fp16+int8+qdq-entropy", "int8"),
+        ("int8", {"calibrator": "minmax"}, "trt:int8+minmax", "int8"),
+        ("fp16", {"calibrator": "minmax"}, "trt:fp16", "fp16"),
     ],
 )
 def test_a_value_names_the_modes_and_options_apply_where_there_is_none(value, options, name, arithmetic):
@@ -133,6 +138,15 @@ def test_a_value_names_the_modes_and_options_apply_where_there_is_none(value, op
 @pytest.mark.parametrize("value", ["", "fp17", "fp16,best", ","])
 def test_an_unknown_mode_is_refused(value):
     with pytest.raises(UsageError, match="not among fp32, tf32, fp16"):
+        TrtRunner.from_value(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("minmax", "write --trt=int8,minmax"), ("int8,entropy,qdq-max", "in one way")],
+)
+def test_how_int8_finds_its_ranges_is_said_beside_int8_and_once(value, message):
+    with pytest.raises(UsageError, match=message):
         TrtRunner.from_value(value)
 
 
