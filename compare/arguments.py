@@ -54,6 +54,7 @@ class Request:
     ranges: Mapping[str, tuple[Number, Number]]
     shapes: Mapping[str, ShapeRange]
     data: str | None
+    calibration_data: str | None
     rtol: float | None
     atol: float | None
     tolerances: Mapping[str, tuple[float, float]]
@@ -127,6 +128,7 @@ def parse(argv: Sequence[str]) -> Request:
         ranges=dict(_named_range(text) for text in space.range),
         shapes=dict(_named_shape(text) for text in space.shape),
         data=space.data,
+        calibration_data=space.calibration_data,
         rtol=_number("--rtol", space.rtol),
         atol=_number("--atol", space.atol),
         tolerances=dict(_named_tolerance(text) for text in space.tolerance),
@@ -167,6 +169,9 @@ def _parser(classes: Mapping[str, type[Runner]]) -> _Parser:
 
     group = parser.add_argument_group("data")
     group.add_argument("--data", metavar="PATH", help=".npz, .npy, a folder of samples, .json, or .py with load_data()")
+    group.add_argument(
+        "--calibration-data", metavar="PATH", help="calibrate INT8 and FP8 on these data instead of those compared"
+    )
     group.add_argument("--samples", metavar="N", help="number of samples")
     group.add_argument("--seed", metavar="S", help="seed of random samples")
     group.add_argument("--float-range", metavar="LO,HI", help="range of random floats")

@@ -88,6 +88,7 @@ def compare(request: Request, progress: Progress | None = None) -> Report:
     Raises:
         UsageError: The request does not fit the models or the data.
     """
+    from ..dataloaders import open_data
     from .comparator import Comparator
     from .progress import SILENT
     from .worst import save_worst
@@ -97,6 +98,7 @@ def compare(request: Request, progress: Progress | None = None) -> Report:
         request.runners,
         candidate_model=request.models[1] if len(request.models) > 1 else None,
         data_loader=_source(request),
+        calibration_data=None if request.calibration_data is None else open_data(request.calibration_data),
         shapes=request.shapes,
         reference=request.reference,
         rtol=request.rtol,

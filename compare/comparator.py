@@ -61,6 +61,7 @@ class Run:
         samples_run: Samples that each runner finished, by name.
         latency: What timing each runner found, by name.
         memory: Bytes that sessions on whole models may take, and pieces where they do not fit; None: from the machine.
+        calibration: What INT8 and FP8 were calibrated on, if not on the samples.
     """
 
     lineup: Lineup
@@ -74,6 +75,7 @@ class Run:
     warnings: list[str] = field(default_factory=list)
     latency: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     memory: int | None = None
+    calibration: Samples | None = None
 
     def open(self, party: Party, fetch: Sequence[str] = (), progress: Callable[[str], None] | None = None) -> Session:
         """A session on a party's whole model, in pieces where the weights of all parties do not fit in memory."""
@@ -116,6 +118,7 @@ class Comparator:
         *,
         candidate_model: ModelSource | None = None,
         data_loader: Data | None = None,
+        calibration_data: Data | None = None,
         shapes: Mapping[str, ShapeRange] | None = None,
         reference: str | None = None,
         rtol: float | None = None,
@@ -141,6 +144,8 @@ class Comparator:
             candidate_model: A second model. The first is then the reference's alone.
             data_loader: Where inputs come from: a `DataLoader`, `open_data`, or any iterable of dicts of arrays.
                 Random within the ranges that the graph implies, if not given.
+            calibration_data: Inputs that INT8 and FP8 are calibrated on, in the forms of ``data_loader``; those that
+                are compared, if not given.
             shapes: Shape ranges of inputs, for runtimes that build for a range.
             reference: Name of the runner to believe, instead of the most trusted.
             rtol, atol: ``|candidate - reference| <= atol + rtol * |reference|``; both or neither; automatic
@@ -168,12 +173,14 @@ class Comparator:
         self._candidate_model = candidate_model
         self._runners = tuple(runners)
         self._data = data_loader
+        self._calibration = calibration_data
         self._shapes = dict(shapes or {})
         self._reference = reference
         self._latency = latency
         self._names = (tuple(inputs), tuple(outputs))
         self._progress = progress
         self._warnings: list[str] = []
+        self._calibrating: Samples | None = None
         self.samples: Samples | None = None
         """What was run, once it was: every pass over it gives the same bytes."""
 
@@ -198,7 +205,7 @@ class Comparator:
             if meter is not None:
                 meter.take(party.name, sample, outputs)
 
-        run = Run(lineup, lineup, samples, workload, memory=self.settings.memory)
+        run = Run(lineup, lineup, samples, workload, memory=self.settings.memory, calibration=self._calibrating)
         _execute(run, begin, take, self._progress, self._latency)
         run.warnings[:0] = self._warnings
         report = _report(run, judge, meter)
@@ -319,7 +326,12 @@ class Comparator:
         self._check_names(lineup)
         samples = self.samples = _bind(self._data, lineup, self._shapes)
         _check_labels(self._criterion, samples)
-        return lineup, samples, Workload(samples=lambda: map(read_only, samples), shapes=self._shapes)
+        workload = Workload(samples=lambda: map(read_only, samples), shapes=self._shapes)
+        if self._calibration is not None:
+            _check_calibrated(lineup)
+            other = self._calibrating = _bind(self._calibration, lineup, self._shapes)
+            workload = replace(workload, calibration=lambda: map(read_only, other))
+        return lineup, samples, workload
 
     def _load(self, source: ModelSource) -> Model:
         name = (
@@ -427,6 +439,12 @@ def _check_labels(measured: Criterion | None, samples: Samples) -> None:
     """Refuses labels of random data, which have none."""
     if measured is not None and measured.labels is not None and not samples.representative:
         raise UsageError(f"labels belong to real inputs, not to {samples.description}: name those with --data.")
+
+
+def _check_calibrated(lineup: Lineup) -> None:
+    """Refuses calibration data where nobody would read them."""
+    if not any(p.runner.arithmetic.is_integer or p.runner.arithmetic.name == "e4m3" for p in _parties(lineup)):
+        raise UsageError("calibration data are for INT8 and FP8, and no runner computes in either.")
 
 
 def _fixed_by_candidates(lineup: Lineup) -> dict[str, tuple[int | None, ...]]:
@@ -642,14 +660,15 @@ def _report(run: Run, judge: Judge | None, meter: Meter | None = None) -> Report
         outputs = meter.decide(outputs, complete)
         accuracy = meter.results()
         warnings += meter.warnings(outputs)
+    data_notes = list(run.samples.notes)
+    if run.calibration is not None:
+        data_notes.append(f"INT8 and FP8 were calibrated on {run.calibration.description}.")
     second = next((p.model for p in run.asked.candidates if p.model is not reference.model), None)
     return Report(
         reference=reference.name,
         model=_model_info(reference.model),
         candidate_model=None if second is None else _model_info(second),
-        data=DataInfo(
-            done, run.samples.seed, run.samples.description, run.samples.representative, tuple(run.samples.notes)
-        ),
+        data=DataInfo(done, run.samples.seed, run.samples.description, run.samples.representative, tuple(data_notes)),
         runners=run.results(),
         outputs=outputs,
         warnings=tuple(warnings),

@@ -58,12 +58,19 @@ class Workload:
     """What a session will be asked to do: known before it opens, for those runtimes that build for it.
 
     Attributes:
-        samples: Gives the input samples anew at each call (calibration and range measuring read them).
+        samples: Gives the input samples anew at each call.
         shapes: Shape ranges of inputs; an input that is not named here has the shapes of the samples.
+        calibration: Gives other samples, to calibrate on; None: those that are run.
     """
 
     samples: Callable[[], Iterable[Feed]] | None = None
     shapes: Mapping[str, ShapeRange] = field(default_factory=dict)
+    calibration: Callable[[], Iterable[Feed]] | None = None
+
+    @property
+    def calibrating(self) -> Callable[[], Iterable[Feed]] | None:
+        """What INT8 and FP8 find their ranges on."""
+        return self.calibration or self.samples
 
 
 @dataclass(frozen=True)

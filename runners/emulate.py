@@ -132,7 +132,7 @@ class EmulateRunner(Runner):
         """
         if not self.scaled or self.ranges is not None:
             return self
-        samples = workload.samples if isinstance(workload, Workload) else workload
+        samples = workload.calibrating if isinstance(workload, Workload) else workload
         made = samples() if callable(samples) else samples
         if made is None:
             raise UsageError(f"{self.name} measures the ranges of activations on samples, and was given none.")

@@ -254,6 +254,7 @@ class TrtRunner(Runner):
             library,
             fetch=fetch,
             samples=work.samples,
+            calibration=work.calibrating,
             shapes={**fixed, **work.shapes},
             deployed=not model.derived and not fetch,
             progress=progress,
@@ -369,7 +370,7 @@ def _prepare(
         from ..graph.qdq import quantize
         from ._trt.ranges import find_ranges
 
-        ranges = find_ranges(model, plan.method, work.samples, progress)
+        ranges = find_ranges(model, plan.method, work.calibrating, progress)
         model, notes = quantize(model, plan.quantize, ranges, keep, opset=19 if plan.rewrite else 0)
     if plan.rewrite:
         from ..graph.typed import typed

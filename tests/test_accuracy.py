@@ -305,6 +305,29 @@ def test_labels_of_random_data_are_refused(function_runner):
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
+def test_int8_is_calibrated_on_data_of_its_own(tmp_path, capsys):
+    images = np.load(DIGITS / "heldout.npz")["image"]
+    np.savez(tmp_path / "dark.npz", image=images / 50)
+    command = [*COMMAND, "--emulate", "int8", "--labels", str(LABELS), "--metric", "top1", "--json", "-"]
+    values = []
+    for extra in (
+        [],
+        ["--calibration-data", str(DIGITS / "heldout.npz")],
+        ["--calibration-data", f"{tmp_path}/dark.npz"],
+    ):
+        main([*command, *extra])
+        report = json.loads(capsys.readouterr().out)
+        values.append(report["accuracy"][1]["value"])
+        assert any("were calibrated on 1 sample of" in warning for warning in report["warnings"]) == bool(extra)
+    assert values[0] == values[1]
+    assert values[2] < values[0] - 0.1, "ranges of dark images cut bright ones"
+
+
+def test_calibration_data_that_nobody_reads_are_refused(capsys):
+    assert main([*COMMAND, "--emulate", "fp16", "--calibration-data", str(DIGITS / "heldout.npz")]) == 2
+    assert "no runner computes in either" in capsys.readouterr().err
+
+
 @pytest.fixture
 def folder(tmp_path):
     np.save(tmp_path / "one.npy", TRUTH)

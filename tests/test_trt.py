@@ -593,6 +593,25 @@ def test_calibrators_read_the_shared_samples_and_keep_a_cache(tensorrt, tmp_path
     assert cuda.held == 0
 
 
+@pytest.mark.parametrize("options", [{}, {"int8_qdq": "max"}], ids=["calibrator", "Q/DQ"])
+def test_int8_is_calibrated_on_other_samples_where_they_are_given(tensorrt, options):
+    tensorrt(OLD)
+    reads = {"compared": 0, "calibration": 0}
+
+    def counted(name):
+        def give():
+            for feed in samples(2, 2)():
+                reads[name] += 1
+                yield feed
+
+        return give
+
+    workload = Workload(samples=counted("compared"), calibration=counted("calibration"))
+    TrtRunner(int8=True, **options).open(network(batch=2), workload=workload).close()
+    assert reads["calibration"] >= 2
+    assert reads["compared"] == 0
+
+
 def test_a_piece_reuses_the_calibration_of_the_whole(tensorrt):
     tensorrt(OLD)
     model = network(batch=2)

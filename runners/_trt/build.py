@@ -72,6 +72,7 @@ def build(
     *,
     fetch: Sequence[str],
     samples: Callable[[], Iterable[Feed]] | None,
+    calibration: Callable[[], Iterable[Feed]] | None,
     shapes: Mapping[str, ShapeRange],
     deployed: bool,
     progress: Progress,
@@ -84,7 +85,8 @@ def build(
         plan: What it means for this version.
         library: The installed TensorRT.
         fetch: Inner tensors to mark as outputs.
-        samples: Samples for profiles and calibration.
+        samples: Samples for profiles.
+        calibration: Samples for TensorRT's calibrators.
         shapes: Shape ranges of inputs.
         deployed: Whether this is the whole model with its own outputs alone, not something observed.
         progress: Told what is being done.
@@ -127,10 +129,10 @@ def build(
     calibrator, notes = None, []
     if plan.calibrator and not _quantized_already(model):
         progress("calibrating")
-        calibrator, cache_key = _calibrator(model, runner, plan, library, network, samples, deployed)
+        calibrator, cache_key = _calibrator(model, runner, plan, library, network, calibration, deployed)
         config.int8_calibrator = calibrator
         if profile is not None:
-            config.set_calibration_profile(_calibration_profile(builder, network, samples, used))
+            config.set_calibration_profile(_calibration_profile(builder, network, calibration, used))
 
     progress("building the engine")
     if library.has("progress"):
