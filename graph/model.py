@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import mmap
+import hashlib
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,8 @@ from typing import Any
 
 import onnx
 
+from .engine import SUFFIXES as ENGINE_SUFFIXES
+from .engine import Engine, file_digest, opaque
 from .errors import ModelError
 from .index import GraphIndex
 from .specs import TensorSpec, spec_from_value_info
@@ -53,7 +56,13 @@ class Model:
         tf: The TensorFlow program, where the source is one.
         root: Identifies the model that was loaded: a changed copy or a piece has the root of what it was made from.
         derived: Whether this is a changed copy or a piece, made by `derive`.
+        engine: The serialized engine that the model was named by, which the runners that read engines run as it is. A
+            changed copy or a piece has none.
+        opaque: Whether its graph is one node that stands for an engine whose network is not known.
     """
+
+    engine: Engine | None = None
+    opaque: bool = False
 
     def __init__(
         self,
@@ -99,15 +108,15 @@ class Model:
     @cached_property
     def sha256(self) -> str:
         """Hash of the source file, or of the graph where there is no single file (external weights not included)."""
-        digest = hashlib.sha256()
         path = Path(self.source)
         if path.is_file():
-            with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-        else:
-            digest.update(self.proto.SerializeToString(deterministic=True))
-        return digest.hexdigest()
+            return file_digest(path)
+        return hashlib.sha256(self.proto.SerializeToString(deterministic=True)).hexdigest()
+
+    @property
+    def label(self) -> str:
+        """The file that the user named: the engine, where it was one."""
+        return self.source if self.engine is None else os.fspath(self.engine.path)
 
     def derive(self, proto: onnx.ModelProto) -> Model:
         """A changed copy or a piece: same source and weights folder, another graph."""
@@ -150,6 +159,7 @@ def load(
 
     Args:
         source: An ``.onnx`` file, a TensorFlow frozen ``.pb``, a SavedModel folder, a ``.keras`` or ``.h5`` file, an
+            engine (``.engine``, ``.plan``, ``.trt``: the model it was built from, with `Model.engine` set), an
             ``onnx.ModelProto``, or a `Model` (returned as it is).
         inputs, outputs: For TensorFlow frozen graphs: tensors to treat as inputs and outputs.
 
@@ -164,6 +174,8 @@ def load(
     path = Path(source)
     if not path.exists():
         raise ModelError(f"{path}: no such file.")
+    if is_engine(path):
+        return load_engine(path, inputs=inputs, outputs=outputs)
     if path.is_dir() or (path.suffix in TF_SUFFIXES and not path.name.endswith(ONNX_SUFFIXES)):
         from .tensorflow import load_tensorflow
 
@@ -171,6 +183,44 @@ def load(
     if inputs or outputs:
         raise ModelError(f"{path}: inputs and outputs can be named for TensorFlow models only.")
     return _load_onnx(path)
+
+
+def is_engine(source: object) -> bool:
+    """Whether something names a file that holds a serialized engine, by how the name ends."""
+    return isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith(ENGINE_SUFFIXES)
+
+
+def load_engine(
+    path: str | os.PathLike[str],
+    origin: str | os.PathLike[str] | onnx.ModelProto | Model | None = None,
+    *,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+) -> Model:
+    """The model that a serialized engine was built from, with `Model.engine` set.
+
+    Where that is not known (nothing was kept beside the engine, or the model is not there, or changed since), the model
+    is `Model.opaque`: of one node, with the inputs and outputs that are kept beside the engine, if any.
+
+    Args:
+        path: The engine.
+        origin: What it was built from, if the user says so.
+        inputs, outputs: See `load`.
+
+    Raises:
+        ModelError: See `load` and `Engine.at`.
+    """
+    engine = Engine.at(path)
+    source = engine.origin[0] if origin is None else origin
+    if source is not None:
+        # A copy: the model that was given may be run without the engine beside this one.
+        model = copy.copy(load(source, inputs=inputs, outputs=outputs))
+    else:
+        known = engine.specs or ((), ())
+        model = Model(opaque(engine.path.stem, *known), source=os.fspath(path))
+        model.opaque = True
+    model.engine = engine
+    return model
 
 
 def _load_onnx(path: Path) -> Model:
