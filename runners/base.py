@@ -60,17 +60,41 @@ class Workload:
     Attributes:
         samples: Gives the input samples anew at each call.
         shapes: Shape ranges of inputs; an input that is not named here has the shapes of the samples.
+        profiles: Several sets of such ranges, for a runtime that builds for each of them; empty: ``shapes`` is the only
+            one.
         calibration: Gives other samples, to calibrate on; None: those that are run.
     """
 
     samples: Callable[[], Iterable[Feed]] | None = None
     shapes: Mapping[str, ShapeRange] = field(default_factory=dict)
+    profiles: tuple[Mapping[str, ShapeRange], ...] = ()
     calibration: Callable[[], Iterable[Feed]] | None = None
 
     @property
     def calibrating(self) -> Callable[[], Iterable[Feed]] | None:
         """What INT8 and FP8 find their ranges on."""
         return self.calibration or self.samples
+
+    @property
+    def shape_sets(self) -> tuple[Mapping[str, ShapeRange], ...]:
+        """The sets of shape ranges to build for, one at least."""
+        return self.profiles or (self.shapes,)
+
+
+def seen_ranges(samples: Iterable[Feed], names: Iterable[str]) -> dict[str, ShapeRange]:
+    """The shapes that inputs have in samples: least and greatest of each dimension, and those of the first sample.
+
+    An input whose rank changes has no range and is left out.
+    """
+    shapes: dict[str, list[tuple[int, ...]]] = {name: [] for name in names}
+    for sample in samples:
+        for name, found in shapes.items():
+            found.append(tuple(int(d) for d in sample[name].shape))
+    return {
+        name: ShapeRange(*(tuple(f(column) for column in zip(*found, strict=True)) for f in (min, lambda c: c[0], max)))
+        for name, found in shapes.items()
+        if len({len(shape) for shape in found}) == 1
+    }
 
 
 @dataclass(frozen=True)
@@ -145,6 +169,10 @@ class Runner(ABC):
     """Whether a session can be opened before the shapes of its inputs are known, and in a thread of its own."""
     feeds_any: ClassVar[bool] = False
     """Whether sessions take inner tensors in ``feed``."""
+    reads_engines: ClassVar[bool] = False
+    """Whether it runs serialized engines (`Model.engine`); others run the model that the engine was built from."""
+    builds_for_shapes: ClassVar[bool] = False
+    """Whether a session runs those shapes alone that its workload named when it was opened."""
 
     model: str | os.PathLike[str] | None = None
 
@@ -193,6 +221,24 @@ class Runner(ABC):
             ProviderUnavailable: The device or provider is not there or not in use.
             BuildError: The runtime refuses the model.
         """
+
+    def for_model(self, model: Model) -> Runner:
+        """The configuration as ``model`` settles it: what an engine was built with is no longer a choice.
+
+        Raises:
+            UsageError: It was built with something else than what is asked for.
+        """
+        return self
+
+    def describe(self, model: Model) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """Inputs and outputs of an engine, found out by opening it.
+
+        Raises:
+            RunnerError: This runtime reads no engines, or not this one.
+        """
+        from ..graph.errors import RunnerError
+
+        raise RunnerError(f"{self.name} cannot run {model.label}.")
 
     def for_pieces(self) -> Runner:
         """The same arithmetic, set up for many short-lived sessions side by side instead of one that serves."""
