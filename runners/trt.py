@@ -246,7 +246,7 @@ class TrtRunner(Runner):
         if debug:
             library.require("debug-tensors")
         prepared, notes = _prepare(model, self, plan, work, progress)
-        prepared, fixed = loosened(specialized(prepared, work.samples, work.shapes), library)
+        prepared, fixed = loosened(specialized(prepared, work.samples, work.shape_sets), library)
         built = build(
             prepared,
             self,
@@ -255,7 +255,7 @@ class TrtRunner(Runner):
             fetch=fetch,
             samples=work.samples,
             calibration=work.calibrating,
-            shapes={**fixed, **work.shapes},
+            shape_sets=[{**fixed, **shapes} for shapes in work.shape_sets],
             deployed=not model.derived and not fetch,
             progress=progress,
         )
@@ -291,8 +291,10 @@ class TrtRunner(Runner):
             options["calibrator"] = plan.calibrator
         if plan.quantize:
             options["qdq"] = f"{plan.quantize} {plan.method}"
-        if built.profile:
-            options["profile"] = {n: [list(s) for s in shapes] for n, shapes in built.profile.items()}
+        if built.profiles:
+            options["profiles"] = [
+                {n: [list(s) for s in shapes] for n, shapes in profile.items()} for profile in built.profiles
+            ]
         if self.keep_fp32:
             options["keep_fp32"] = list(self.keep_fp32)
         return options

@@ -243,7 +243,8 @@ class _Builder:
             "folder": network._folder,
             "outputs": [t.name for t in network._outputs],
             "types": {t.name: t.dtype.name for t in (*network._inputs, *network._outputs)},
-            "profile": config._profiles[0]._shapes if config._profiles else {},
+            "profiles": [p._shapes for p in config._profiles] or [{}],
+            "shapes": {t.name: tuple(t.shape) for t in network._inputs},
             "debug": getattr(network, "_debug", False),
         }
         return _host(trt, pickle.dumps(data))
@@ -446,7 +447,7 @@ class _Runtime:
         weights = {t.name for t in engine._proto.graph.initializer}
         engine._inputs = [i.name for i in engine._proto.graph.input if i.name not in weights]
         engine._names = [*engine._inputs, *data["outputs"]]
-        engine._values.update(num_io_tensors=len(engine._names))
+        engine._values.update(num_io_tensors=len(engine._names), num_optimization_profiles=len(data["profiles"]))
         return engine
 
 
@@ -465,14 +466,16 @@ class _ICudaEngine:
         return self._trt.TensorLocation.DEVICE
 
     def get_tensor_shape(self, name):
-        return ()
+        return self._data["shapes"].get(name, ())
 
     def get_tensor_profile_shape(self, name, profile_index):
-        return list(self._data["profile"][name])
+        assert 0 <= profile_index < len(self._data["profiles"])
+        return list(self._data["profiles"][profile_index][name])
 
     def create_execution_context(self):
         context = _pair(self._trt, "IExecutionContext")
         context._engine, context._shapes, context._addresses, context._listener = self, {}, {}, None
+        context._profile = 0
         return context
 
     def create_engine_inspector(self):
@@ -491,8 +494,14 @@ class _EngineInspector:
 
 
 class _IExecutionContext:
+    def set_optimization_profile_async(self, profile_index, stream_handle):
+        if not 0 <= profile_index < len(self._engine._data["profiles"]):
+            return False
+        self._profile, self._shapes = profile_index, {}  # all shapes must be given again
+        return True
+
     def set_input_shape(self, name, shape):
-        triple = self._engine._data["profile"].get(name)
+        triple = self._engine._data["profiles"][self._profile].get(name)
         if triple and not all(a <= d <= c for a, d, c in zip(triple[0], shape, triple[2], strict=True)):
             return False
         self._shapes[name] = tuple(shape)
@@ -516,6 +525,7 @@ class _IExecutionContext:
         return True
 
     def execute_async_v3(self, stream_handle):
+        assert set(self._shapes) == set(self._engine._inputs), "every input needs a shape"
         feed = {}
         for name, shape in self._shapes.items():
             feed[name] = np.empty(shape, _numpy(self._engine, name))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...graph.errors import BuildError, DataError, RunnerError, UsageError
 from ...graph.slices import SEPARATOR, original_name
-from ..base import Feed, ShapeRange
+from ..base import Feed, ShapeRange, seen_ranges
 from . import cuda
 from .calibrate import make_calibrator
 from .log import failed_node, log_of, reason, weight_notes
@@ -43,6 +43,10 @@ def formats_key(model: Model, runner: TrtRunner) -> str:
     return f"{model.root} {runner.name} {runner.int8_qdq} {runner.keep_fp32}"
 
 
+Ranges = Mapping[str, tuple[tuple[int, ...], ...]]
+"""Input name -> (min, opt, max)."""
+
+
 @dataclass(frozen=True)
 class Built:
     """A serialized engine and how it came about.
@@ -52,7 +56,8 @@ class Built:
         parsed: Layers of the parsed network, constants included.
         computing: Layers of the parsed network without constants and shape arithmetic.
         seconds: Time of the build alone.
-        profile: Input name -> (min, opt, max) where the shape is dynamic.
+        profiles: Of each optimization profile, input name -> (min, opt, max) where the shape is dynamic; empty where no
+            profile is needed.
         notes: What the user should know.
     """
 
@@ -60,7 +65,7 @@ class Built:
     parsed: int
     computing: int
     seconds: float
-    profile: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    profiles: tuple[Ranges, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -73,7 +78,7 @@ def build(
     fetch: Sequence[str],
     samples: Callable[[], Iterable[Feed]] | None,
     calibration: Callable[[], Iterable[Feed]] | None,
-    shapes: Mapping[str, ShapeRange],
+    shape_sets: Sequence[Mapping[str, ShapeRange]],
     deployed: bool,
     progress: Progress,
 ) -> Built:
@@ -87,7 +92,7 @@ def build(
         fetch: Inner tensors to mark as outputs.
         samples: Samples for profiles.
         calibration: Samples for TensorRT's calibrators.
-        shapes: Shape ranges of inputs.
+        shape_sets: Shape ranges of inputs, for one optimization profile each.
         deployed: Whether this is the whole model with its own outputs alone, not something observed.
         progress: Told what is being done.
 
@@ -118,9 +123,7 @@ def build(
             trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS if law else trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS
         )
         _pin(network, pins, trt)
-    profile, used = _profile(builder, network, samples, shapes)
-    if profile is not None:
-        config.add_optimization_profile(profile)
+    used = _add_profiles(builder, network, config, samples, shape_sets)
     key = timing_key(runner, library)
     if key:
         _load_timing(config, runner, key)
@@ -131,8 +134,8 @@ def build(
         progress("calibrating")
         calibrator, cache_key = _calibrator(model, runner, plan, library, network, calibration, deployed)
         config.int8_calibrator = calibrator
-        if profile is not None:
-            config.set_calibration_profile(_calibration_profile(builder, network, calibration, used))
+        if used:
+            config.set_calibration_profile(_calibration_profile(builder, network, calibration, used[0]))
 
     progress("building the engine")
     if library.has("progress"):
@@ -153,7 +156,7 @@ def build(
     if key:
         _save_timing(config, runner, key)
     notes += weight_notes(list(log.warnings))
-    return Built(bytes(plan_bytes), parsed, computing, seconds, used, tuple(notes))
+    return Built(bytes(plan_bytes), parsed, computing, seconds, tuple(used), tuple(notes))
 
 
 # --- the network ------------------------------------------------------------------------------------------------------
@@ -183,40 +186,44 @@ def named(model: Model) -> onnx.ModelProto:
     return copy
 
 
-def specialized(model: Model, samples: Callable[[], Iterable[Feed]] | None, shapes: Mapping[str, ShapeRange]) -> Model:
-    """A piece of a model with the dimensions that its samples show written into its inputs, the first one excepted.
+def specialized(
+    model: Model, samples: Callable[[], Iterable[Feed]] | None, shape_sets: Sequence[Mapping[str, ShapeRange]]
+) -> Model:
+    """A piece of a model with those dimensions written into its inputs that are always the same, except the first.
 
     A piece comes without shapes, and TensorRT wants to know at least the channels of a convolution. The first dimension
     stays open, as batches are in the whole model: an engine for one fixed batch can be another program.
     """
-    unknown = [s for s in model.inputs if s.name not in shapes and (s.shape is None or _open(s.shape[1:]))]
-    if samples is None or not unknown or not (model.derived or any(s.shape is None for s in unknown)):
+    given = {name for shapes in shape_sets for name in shapes}
+    unknown = [s for s in model.inputs if s.shape is None or _open(s.shape[1:])]
+    if not model.derived:
+        unknown = [s for s in unknown if s.name not in given]
+        if not any(s.shape is None for s in unknown):
+            return model
+    ranges = seen_ranges(samples(), [s.name for s in unknown]) if samples is not None and unknown else {}
+    found = {name: [r, *(shapes[name] for shapes in shape_sets if name in shapes)] for name, r in ranges.items()}
+    if not found:
         return model
-    seen: dict[str, set[tuple[int, ...]]] = {s.name: set() for s in unknown}
-    for sample in samples():
-        for name, found in seen.items():
-            found.add(tuple(sample[name].shape))
     import onnx
 
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     for info in proto.graph.input:
-        ranks = {len(shape) for shape in seen.get(info.name, ())}
-        if len(ranks) != 1:
+        if info.name not in found:
             continue
         old = next(s.shape for s in unknown if s.name == info.name)
-        dims = [set(column) for column in zip(*seen[info.name], strict=True)]
+        extremes = [shape for r in found[info.name] for shape in (r.min, r.max)]
         shape = info.type.tensor_type.shape
         del shape.dim[:]
-        for axis in range(ranks.pop()):
+        for axis, dims in enumerate(zip(*extremes, strict=True)):
             before = old[axis] if old is not None else None
             dim = shape.dim.add()
             if isinstance(before, int):
                 dim.dim_value = before
-            elif axis == 0 or len(dims[axis]) > 1:
+            elif axis == 0 or len(set(dims)) > 1:
                 dim.dim_param = before or f"{info.name}_{axis}"
             else:
-                dim.dim_value = dims[axis].pop()
+                dim.dim_value = dims[0]
         shape.SetInParent()
     del proto.graph.value_info[:]
     return model.derive(proto)
@@ -433,50 +440,44 @@ def _shape_text(shape: Sequence[int]) -> str:
     return "x".join("?" if d < 0 else str(d) for d in shape) or "scalar"
 
 
-def _profile(
+def _add_profiles(
     builder: Any,
     network: Any,
+    config: Any,
     samples: Callable[[], Iterable[Feed]] | None,
-    shapes: Mapping[str, ShapeRange],
-) -> tuple[Any, dict[str, tuple[tuple[int, ...], ...]]]:
-    """The optimization profile that inputs with dynamic shapes, or with values that are shapes, need."""
+    shape_sets: Sequence[Mapping[str, ShapeRange]],
+) -> list[Ranges]:
+    """The optimization profiles that inputs with dynamic shapes, or with values that are shapes, need."""
     dynamic = [t for t in _inputs(network) if min(_dims(t), default=0) < 0]
     values = [t for t in _inputs(network) if t.is_shape_tensor]
     for tensor in _inputs(network):
-        asked = shapes.get(tensor.name)
-        if asked is not None:
-            _check_range(tensor.name, _dims(tensor), asked)
+        for shapes in shape_sets:
+            if tensor.name in shapes:
+                _check_range(tensor.name, _dims(tensor), shapes[tensor.name])
     if not dynamic and not values:
-        return None, {}
-    unknown = [t for t in dynamic if t.name not in shapes]
-    seen: dict[str, list[tuple[int, ...]]] = {}
-    inside: dict[str, list[np.ndarray]] = {}
-    if unknown or values:
-        if samples is None:
-            raise UsageError(
-                f"{(unknown or values)[0].name} has a dynamic shape: give the shapes to build for with --shape."
-            )
-        for sample in samples():
-            for tensor in unknown:
-                seen.setdefault(tensor.name, []).append(tuple(sample[tensor.name].shape))
-            for tensor in values:
-                inside.setdefault(tensor.name, []).append(sample[tensor.name].reshape(-1))
-    profile = builder.create_optimization_profile()
-    used: dict[str, tuple[tuple[int, ...], ...]] = {}
-    for tensor in dynamic:
-        if tensor.name in shapes:
-            asked = shapes[tensor.name]
-            triple: tuple[tuple[int, ...], ...] = (asked.min, asked.opt, asked.max)
-        else:
-            found = seen[tensor.name]
-            triple = (tuple(map(min, zip(*found))), found[0], tuple(map(max, zip(*found))))  # noqa: B905
-        used[tensor.name] = triple
-        profile.set_shape(tensor.name, *triple)
-    for tensor in values:
-        found_values = inside[tensor.name]
-        low, high = ([int(f(v[i] for v in found_values)) for i in range(len(found_values[0]))] for f in (min, max))
-        profile.set_shape_input(tensor.name, low, [int(v) for v in found_values[0]], high)
-    return profile, used
+        return []
+    unknown = [t.name for t in dynamic if any(t.name not in shapes for shapes in shape_sets)]
+    if samples is None and (unknown or values):
+        name = unknown[0] if unknown else values[0].name
+        raise UsageError(f"{name} has a dynamic shape: give the shapes to build for with --shape.")
+    seen = seen_ranges(samples(), unknown) if samples is not None and unknown else {}
+    inside: dict[str, list[np.ndarray]] = {t.name: [] for t in values}
+    for sample in samples() if samples is not None and values else ():
+        for name, found in inside.items():
+            found.append(sample[name].reshape(-1))
+    result: list[Ranges] = []
+    for shapes in shape_sets:
+        profile = builder.create_optimization_profile()
+        ranges = {t.name: shapes.get(t.name) or seen[t.name] for t in dynamic}
+        used = {name: (r.min, r.opt, r.max) for name, r in ranges.items()}
+        for name, triple in used.items():
+            profile.set_shape(name, *triple)
+        for name, found in inside.items():
+            low, high = ([int(f(v[i] for v in found)) for i in range(len(found[0]))] for f in (min, max))
+            profile.set_shape_input(name, low, [int(v) for v in found[0]], high)
+        config.add_optimization_profile(profile)
+        result.append(used)
+    return result
 
 
 def _check_range(name: str, dims: tuple[int, ...], asked: ShapeRange) -> None:
@@ -489,9 +490,7 @@ def _check_range(name: str, dims: tuple[int, ...], asked: ShapeRange) -> None:
         raise UsageError(f"--shape {name}: min <= opt <= max does not hold in every dimension.")
 
 
-def _calibration_profile(
-    builder: Any, network: Any, samples: Any, used: Mapping[str, tuple[tuple[int, ...], ...]]
-) -> Any:
+def _calibration_profile(builder: Any, network: Any, samples: Any, used: Ranges) -> Any:
     """TensorRT calibrates at one shape: that of the first sample, else of each input's optimum."""
     first: Feed = next(iter(samples()), {}) if samples is not None else {}
     profile = builder.create_optimization_profile()

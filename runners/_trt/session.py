@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,58 @@ def convert(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
             worst = low if low < limits.min else high
             raise RunnerError(f"{name}: {worst} does not fit {dtype.name}, in which TensorRT takes this input.")
     return np.ascontiguousarray(array, dtype=dtype)
+
+
+Profile = Mapping[str, tuple[tuple[int, ...], ...]]
+"""Input -> (min, opt, max)."""
+
+
+def profiles_of(engine: Any, inputs: Sequence[str]) -> list[Profile]:
+    """The optimization profiles of an engine; inputs of fixed shape have that shape three times."""
+    fixed = {n: tuple(int(d) for d in engine.get_tensor_shape(n)) for n in inputs}
+    result: list[Profile] = []
+    for number in range(engine.num_optimization_profiles):
+        found = {}
+        for name, shape in fixed.items():
+            shapes = engine.get_tensor_profile_shape(name, number) if min(shape, default=0) < 0 else [shape] * 3
+            found[name] = tuple(tuple(int(d) for d in s) for s in shapes)
+        result.append(found)
+    return result
+
+
+def narrowest(profiles: Sequence[Profile], shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """The profile to run some shapes in: of those that allow them the one that allows the fewest others.
+
+    Between equals the one whose optimum is nearest, as that is what TensorRT chose its kernels for.
+    """
+    fitting = []
+    for number, profile in enumerate(profiles):
+        if not all(_inside(shape, profile[name]) for name, shape in shapes.items() if name in profile):
+            continue
+        allowed, away = 1, 0
+        for name, (low, best, high) in profile.items():
+            for a, c in zip(low, high, strict=True):
+                allowed *= c - a + 1
+            away += sum(abs(d - o) for d, o in zip(shapes.get(name, best), best, strict=True))
+        fitting.append((allowed, away, number))
+    if not profiles:
+        return 0
+    return min(fitting)[2] if fitting else None
+
+
+def _inside(shape: tuple[int, ...], triple: tuple[tuple[int, ...], ...]) -> bool:
+    low, _, high = triple
+    return len(shape) == len(low) and all(a <= d <= c for a, d, c in zip(low, shape, high, strict=True))
+
+
+def _dims(shape: tuple[int, ...]) -> str:
+    return "x".join(str(d) for d in shape) or "scalar"
+
+
+def _text(triple: tuple[tuple[int, ...], ...]) -> str:
+    """``1x3..4x3..8x3``, or the one shape that it is."""
+    texts = [_dims(shape) for shape in triple]
+    return texts[0] if len(set(texts)) == 1 else "..".join(texts)
 
 
 class TrtSession(Session):
@@ -143,6 +195,8 @@ class TrtSession(Session):
         self._spec = {**({n: model.index.specs[n] for n in inner if n in model.index.specs} if inner else {}), **specs}
         self.inputs = tuple(s for s in model.inputs if s.name in self._io)
         self.outputs = tuple(s for s in model.outputs if s.name in self._out)
+        self._profiles = profiles_of(engine, self._in)
+        self._profile = 0
         self._set_shapes: dict[str, tuple[int, ...]] = {}
         self._host_values: dict[str, np.ndarray] = {}
         self._allocators: dict[str, Any] = {}
@@ -205,13 +259,10 @@ class TrtSession(Session):
             return
         log.begin()
         self._set_shapes = {}
+        self._switch(narrowest(self._profiles, shapes), shapes)
         for name, shape in shapes.items():
             if not context.set_input_shape(name, shape):
-                text = "x".join(str(d) for d in shape)
-                raise RunnerError(
-                    f"TensorRT: {name} of shape {text} is outside the engine's profile "
-                    f"({self._profile_text(name)}). Widen it with --shape {name}:MIN..OPT..MAX."
-                )
+                raise self._outside(shapes)
         context.infer_shapes()
         self._address: dict[str, int] = {}
         for name, array in arrays.items():
@@ -263,10 +314,35 @@ class TrtSession(Session):
         spec = self._spec.get(name)
         return array if spec is None or spec.dtype == array.dtype else array.astype(spec.dtype)
 
-    def _profile_text(self, name: str) -> str:
-        shapes = self._engine.get_tensor_profile_shape(name, 0)
-        texts = ["x".join(str(d) for d in shape) for shape in shapes]
-        return texts[0] if len(set(texts)) == 1 else "..".join(texts)
+    def _switch(self, profile: int | None, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Chooses the optimization profile to run in."""
+        if profile is None:
+            raise self._outside(shapes)
+        if profile == self._profile:
+            return
+        if not self._context.set_optimization_profile_async(profile, self._stream):
+            errors = list(log_of(self._library.trt).errors)
+            raise RunnerError(f"TensorRT cannot use the engine's profile {profile}: {reason(errors)}.")
+        self._cuda.synchronize(self._stream)
+        self._profile = profile
+
+    def _outside(self, shapes: Mapping[str, tuple[int, ...]]) -> RunnerError:
+        """That no profile takes these shapes: which inputs are outside, and what all profiles are."""
+        ranges = {n: [p[n] for p in self._profiles if n in p] for n in shapes}
+        odd = [n for n in shapes if not any(_inside(shapes[n], r) for r in ranges[n])] or list(shapes)
+        names = [n for n in shapes if n in odd or len({_text(r) for r in ranges[n]}) > 1]
+        what = ", ".join(f"{n} of shape {_dims(shapes[n])}" for n in odd)
+        if len(self._profiles) < 2:
+            texts = "; ".join(f"{n}: {_text(r)}" if names[1:] else _text(r) for n in names for r in ranges[n])
+            return RunnerError(
+                f"TensorRT: {what} is outside the engine's profile ({texts}). "
+                f"Widen it with --shape {odd[0]}:MIN..OPT..MAX."
+            )
+        texts = "; ".join(", ".join(f"{n}: {_text(p[n])}" for n in names if n in p) for p in self._profiles)
+        return RunnerError(
+            f"TensorRT: {what} fits none of the engine's {len(self._profiles)} profiles ({texts}). "
+            f"Name one more with --shape {odd[0]}:MIN..OPT..MAX."
+        )
 
     # --- observing ----------------------------------------------------------------------------------------------------
 
