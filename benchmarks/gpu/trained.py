@@ -1,20 +1,29 @@
-"""Trains three small networks on scikit-learn's digits and exports them. Needs PyTorch, scikit-learn and a GPU.
+"""Trains small networks on scikit-learn's digits and exports them. Needs PyTorch and scikit-learn; a GPU helps.
 
-    python trained.py OUT_DIR
+    python trained.py OUT_DIR [--only digits_vit ...] [--steps FACTOR]
 
-A residual network, a vision transformer and a U-Net that removes noise: each some seconds of training. Beside each
-``NAME.onnx`` lies ``NAME.npz`` with held-out inputs. ``unet256.onnx`` is the U-Net for three channels of 256 x 256
-pixels with random weights, for dynamic batches.
+A residual network, a vision transformer, a U-Net that removes noise, and a network of depthwise convolutions on harder
+digits (turned, moved, covered, in noise): each some seconds of training. Beside each ``NAME.onnx`` lies ``NAME.npz``
+with 256 held-out inputs. ``unet256.onnx`` is the U-Net for three channels of 256 x 256 pixels with random weights, for
+dynamic batches. For accuracy.py, ``hard_mobilenet`` comes with
+
+    hard_mobilenet/              2,400 held-out images: 600 that training did not see, each made harder four times
+    hard_mobilenet_labels.npy    what they are
+    hard_mobilenet_calibration/  512 images made from those of the training
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Block(nn.Module):
@@ -92,24 +101,90 @@ class UNet(nn.Module):
         return self.out(self.up1(torch.cat([self.rise1(d), a], 1)))
 
 
+class Inverted(nn.Module):
+    """Wide, depthwise, narrow again; a residual where the shape stays."""
+
+    def __init__(self, inside: int, outside: int, stride: int) -> None:
+        super().__init__()
+        wide = 4 * inside
+        self.same = stride == 1 and inside == outside
+        self.body = nn.Sequential(
+            *(nn.Conv2d(inside, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU()),
+            *(nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False), nn.BatchNorm2d(wide), nn.ReLU()),
+            *(nn.Conv2d(wide, outside, 1, bias=False), nn.BatchNorm2d(outside)),
+        )
+
+    def forward(self, x):  # noqa: D102
+        return x + self.body(x) if self.same else self.body(x)
+
+
+def mobilenet() -> nn.Module:
+    widths = [(16, 24, 1), (24, 24, 1), (24, 40, 2), (40, 40, 1), (40, 64, 2), (64, 64, 1)]
+    stem = [nn.Conv2d(1, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    head = [nn.Conv2d(64, 256, 1, bias=False), nn.BatchNorm2d(256), nn.ReLU()]
+    body = [Inverted(*width) for width in widths]
+    return nn.Sequential(*stem, *body, *head, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 10))
+
+
 def digits() -> tuple[torch.Tensor, torch.Tensor]:
     from sklearn.datasets import load_digits
 
     data = load_digits()
     images = torch.tensor(data.images[:, None] / 8 - 1, dtype=torch.float32)
-    return nn.functional.interpolate(images, size=32, mode="bilinear"), torch.tensor(data.target)
+    return functional.interpolate(images, size=32, mode="bilinear"), torch.tensor(data.target)
 
 
-def train(network: nn.Module, inputs, targets, loss, steps: int) -> nn.Module:
-    network.cuda().train()
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+def harder(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Images turned by up to 30 degrees, scaled, moved by up to a fifth, with a bar across them, dimmed, in noise.
+
+    One pixel in 500 is hot: up to 40 times as bright as the others. So activations have long tails, as in larger
+    networks, and it matters how INT8 finds its ranges.
+    """
+    n, device = len(images), images.device
+
+    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
+        return low + (high - low) * torch.rand(n, *shape, generator=generator, device=device)
+
+    angle, scale = uniform(-0.52, 0.52), uniform(0.8, 1.4)
+    cos, sin = scale * torch.cos(angle), scale * torch.sin(angle)
+    shift_x, shift_y = uniform(-0.4, 0.4), uniform(-0.4, 0.4)
+    theta = torch.stack([torch.stack([cos, -sin, shift_x], 1), torch.stack([sin, cos, shift_y], 1)], 1)
+    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
+    moved = functional.grid_sample(images + 1, grid, align_corners=False) - 1
+    rows = torch.arange(images.shape[2], device=device)[None, None, :, None]
+    start = uniform(0, 28, 1, 1, 1)
+    moved = torch.where((rows >= start) & (rows < start + 4), uniform(-1, 1, 1, 1, 1), moved)
+    noise = torch.randn(moved.shape, generator=generator, device=device)
+    hot = uniform(0, 1, *moved.shape[1:]) < 1 / 500
+    return uniform(0.4, 1.0, 1, 1, 1) * moved + 0.5 * noise + hot * uniform(0, 40, *moved.shape[1:])
+
+
+Prepare = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+
+
+def train(
+    network: nn.Module, inputs, targets, loss, steps: int, prepare: Prepare | None = None, rate: float = 1e-3
+) -> nn.Module:
+    network.to(DEVICE).train()
+    inputs, targets = inputs.to(DEVICE), targets.to(DEVICE)
+    optimizer = torch.optim.AdamW(network.parameters(), rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps) if prepare else None
     generator = torch.Generator().manual_seed(0)
+    drawn = torch.Generator(DEVICE).manual_seed(0)
     for _ in range(steps):
-        pick = torch.randint(len(inputs), (128,), generator=generator).cuda()
+        pick = torch.randint(len(inputs), (128,), generator=generator).to(DEVICE)
+        x = prepare(inputs[pick], drawn) if prepare else inputs[pick]
         optimizer.zero_grad()
-        loss(network(inputs[pick]), targets[pick]).backward()
+        loss(network(x), targets[pick]).backward()
         optimizer.step()
+        if schedule:
+            schedule.step()
     return network.eval()
+
+
+def top1(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
+    with torch.no_grad():
+        return (network(x.to(DEVICE)).argmax(1).cpu() == y).float().mean().item()
 
 
 def save(network: nn.Module, name: str, folder: Path, x: torch.Tensor) -> None:
@@ -123,30 +198,70 @@ def save(network: nn.Module, name: str, folder: Path, x: torch.Tensor) -> None:
         opset_version=17,
         dynamo=False,
     )
-    np.savez(folder / f"{name}.npz", x=x.numpy())
+    np.savez(folder / f"{name}.npz", x=x[:256].numpy())
+
+
+def save_batches(folder: Path, x: torch.Tensor, size: int) -> None:
+    folder.mkdir(exist_ok=True)
+    for number, batch in enumerate(x.split(size)):
+        np.savez(folder / f"{number:03}.npz", x=batch.numpy())
+
+
+def classifier(name: str, network: nn.Module, folder: Path, steps: float) -> None:
+    images, labels = digits()
+    trained = train(network, images[256:], labels[256:], functional.cross_entropy, int(500 * steps))
+    print(f"{name}: top-1 {top1(trained, images[:256], labels[:256]):.3f} on 256 held-out images", flush=True)
+    save(trained, name, folder, images[:256])
+
+
+def denoiser(name: str, network: nn.Module, folder: Path, steps: float) -> None:
+    images, _ = digits()
+    noisy = images + 0.5 * torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    unet = train(network, noisy[256:], images[256:], functional.mse_loss, int(300 * steps))
+    with torch.no_grad():
+        error = functional.mse_loss(unet(noisy[:256].to(DEVICE)).cpu(), images[:256]).item()
+    print(f"{name}: mean squared error {error:.4f} (noise 0.25)", flush=True)
+    save(unet, name, folder, noisy[:256])
+
+
+def hard(name: str, network: nn.Module, folder: Path, steps: float) -> None:
+    images, labels = digits()
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    held, known = order[:600].repeat(4), order[600:]
+    trained = train(network, images[known], labels[known], functional.cross_entropy, int(3000 * steps), harder, 4e-3)
+    draw = torch.Generator().manual_seed(1)
+    x, y = harder(images[held], draw), labels[held]
+    print(f"{name}: top-1 {top1(trained, x, y):.4f} on {len(x):,} held-out images", flush=True)
+    save(trained, name, folder, x)
+    save_batches(folder / name, x, 240)
+    save_batches(folder / f"{name}_calibration", harder(images[known][:512], draw), 64)
+    np.save(folder / f"{name}_labels.npy", y.numpy())
+
+
+def untrained(name: str, network: nn.Module, folder: Path, steps: float) -> None:
+    save(network, name, folder, torch.randn(2, 3, 256, 256))
+
+
+NETWORKS = {
+    "digits_resnet": (classifier, resnet),
+    "digits_vit": (classifier, ViT),
+    "digits_unet": (denoiser, UNet),
+    "hard_mobilenet": (hard, mobilenet),
+    "unet256": (untrained, lambda: UNet(3)),
+}
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(0)
-    images, labels = digits()
-    held, known = slice(0, 256), slice(256, None)
-    x, y = images[known].cuda(), labels[known].cuda()
-    for name, network in (("digits_resnet", resnet()), ("digits_vit", ViT())):
-        trained = train(network, x, y, nn.functional.cross_entropy, 500)
-        with torch.no_grad():
-            top1 = (trained(images[held].cuda()).argmax(1).cpu() == labels[held]).float().mean().item()
-        print(f"{name}: top-1 {top1:.3f} on 256 held-out images", flush=True)
-        save(trained, name, folder, images[held])
-    noisy = images + 0.5 * torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
-    unet = train(UNet(), noisy[known].cuda(), x, nn.functional.mse_loss, 300)
-    with torch.no_grad():
-        error = nn.functional.mse_loss(unet(noisy[held].cuda()).cpu(), images[held]).item()
-    print(f"digits_unet: mean squared error {error:.4f} (noise 0.25)", flush=True)
-    save(unet, "digits_unet", folder, noisy[held])
-    torch.manual_seed(0)
-    save(UNet(3), "unet256", folder, torch.randn(2, 3, 256, 256))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--steps", type=float, default=1.0, help="share of the usual number of training steps")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    for name in arguments.only:
+        torch.manual_seed(0)
+        make, network = NETWORKS[name]
+        make(name, network(), arguments.folder, arguments.steps)
 
 
 if __name__ == "__main__":
