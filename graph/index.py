@@ -154,8 +154,8 @@ class GraphIndex:
         if name not in self._folded:
             self._folded[name] = None  # also guards against malformed cyclic graphs
             value = self._fold(name)
-            if isinstance(value, np.memmap):  # kept, it would keep every page that anybody reads
-                del self._folded[name]
+            if name in self.initializers and value is not None and value.size > CONSTANT_LIMIT:
+                del self._folded[name]  # kept, it would keep memory that anybody else can have
                 return value
             self._folded[name] = value
         return self._folded[name]
@@ -212,7 +212,7 @@ _FOLDABLE = frozenset({
 
 
 def read_tensor(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
-    """A TensorProto's values. External data are memory-mapped from ``folder``."""
+    """A TensorProto's values. External data are memory-mapped from ``folder``, and copied if they lie askew there."""
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
         return numpy_helper.to_array(tensor)
     from .specs import dtype_from_onnx
@@ -227,7 +227,8 @@ def read_tensor(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
         onnx.external_data_helper.load_external_data_for_tensor(copy, str(path.parent))
         return numpy_helper.to_array(copy)
     raw = np.memmap(path, np.uint8, "r", int(where.get("offset", 0)), (count * dtype.itemsize,))
-    return raw.view(dtype).reshape(tuple(tensor.dims))
+    array = raw.view(dtype).reshape(tuple(tensor.dims))
+    return array if array.flags.aligned else np.array(array)
 
 
 PROTO_LIMIT = (1 << 31) - (1 << 20)
