@@ -361,11 +361,17 @@ def _typed(name: str, types: Mapping[str, TensorSpec], graph: onnx.GraphProto, s
     return value_info(types[name])
 
 
-def enter(model: Model, node: int) -> dict[str, Model]:
+def enter(model: Model, node: int, specs: Mapping[str, TensorSpec] | None = None) -> dict[str, Model]:
     """The bodies of an If, Loop or Scan node, each as a model of its own.
 
     What a body captures from outside becomes an input of it, after its own inputs (iteration number, condition,
-    carried values, slices); weights and constants that it captures are taken along.
+    carried values, slices); weights and constants that it captures are taken along. A node without a name gets that of
+    its operator and its position in the body.
+
+    Args:
+        model: The model around it.
+        node: Position of the If, Loop or Scan.
+        specs: Types of the bodies' inputs and of captured tensors, as measured. They override what the graph says.
 
     Returns:
         By attribute: ``then_branch`` and ``else_branch``, or ``body``.
@@ -375,6 +381,7 @@ def enter(model: Model, node: int) -> dict[str, Model]:
     """
     index = model.index
     flow = dataflow(index)
+    types: Mapping[str, TensorSpec] = {**flow.specs, **specs} if specs else flow.specs
     bodies = {}
     for a in index.nodes[node].attribute:
         if a.type != onnx.AttributeProto.GRAPH:
@@ -386,13 +393,21 @@ def enter(model: Model, node: int) -> dict[str, Model]:
         again = {p for p in flow.closure((), extra=outer)[0] if all(flow.kind[o] == 0 for o in index.nodes[p].output)}
         again = {p for p in again if not any(flow.leaves(o) for o in index.nodes[p].output)}
         made = {name for position in again for name in index.nodes[position].output}
+        for position, inner in enumerate(graph.node):
+            inner.name = inner.name or f"{inner.op_type}_{position}"
         body = list(graph.node)
         del graph.node[:]
         graph.node.extend(index.nodes[position] for position in sorted(again))
         graph.node.extend(body)
+        for i, info in enumerate(graph.input):
+            if specs and info.name in specs:
+                graph.input[i].CopyFrom(value_info(specs[info.name]))
         for name in outer:
             if name not in made and name not in index.initializers:
-                graph.input.append(_typed(name, flow.specs, index.graph, model.source))
+                measured = specs is not None and name in specs
+                graph.input.append(
+                    value_info(types[name]) if measured else _typed(name, types, index.graph, model.source)
+                )
         add_weights(index, graph, {*outer, *(name for position in again for name in index.reads[position])})
         bodies[a.name] = model.derive(proto)
     return bodies

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,7 @@ from .units import Unit, inside
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
     from ...graph.matching import Difference
+    from .bodies import Bodies
     from .walk import Walk
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Diagnosis:
     Attributes:
         cause: One of the causes of the report.
         evidence: Values, counts, an index: one line.
-        node: The node that is to blame, where that is one inside the layer: its position in the reference's graph.
+        node: The node that is to blame, where that is one of the layer's: its position in the reference's graph.
         producer: The tensor to blame instead: the candidate's format cannot hold what this layer is given.
     """
 
@@ -64,6 +65,7 @@ class Examiner:
         differences: Static differences of matched nodes, by position in the reference's graph.
         matched: Tensors of the reference -> tensors of the candidate, inner ones included.
         refine: Whether a layer may be taken apart into its nodes: not where they run as one kernel.
+        bodies: Enters If, Loop and Scan.
     """
 
     def __init__(
@@ -73,12 +75,14 @@ class Examiner:
         differences: Mapping[int, Sequence[Difference]],
         matched: Mapping[str, str],
         refine: bool,
+        bodies: Bodies | None = None,
     ) -> None:
         self.walk = walk
         self.format, self.reference_format = formats
         self.differences = differences
         self.matched = matched
         self.refine = refine
+        self.bodies = bodies
 
     # -- the order of causes ------------------------------------------------------------------------------------
 
@@ -95,11 +99,25 @@ class Examiner:
         blamed = self._unholdable_input(unit, values)
         if blamed is not None:
             return blamed
+        entered = None if self.bodies is None else self.bodies.enter(unit, values, made)
+        if entered is not None and entered.culprits:
+            return Diagnosis(entered.culprits[0].cause, entered.culprits[0].evidence)
+        if entered is not None and entered.cause is not None:
+            return Diagnosis(entered.cause, entered.evidence)
         if self.refine and len(unit.reference.nodes) > 1:
             refined = self._refine(unit, verdict, values)
             if refined is not None:
                 return refined
-        return self._causes(unit, verdict, values, made, noise)
+        found = self._causes(unit, verdict, values, made, noise)
+        if entered is not None and entered.remark:
+            return replace(found, evidence=f"{found.evidence}; {entered.remark}")
+        return found
+
+    def look_inside(self, unit: Unit, values: Arrays, made: Arrays | None) -> None:
+        """Enters a layer that is not beyond its noise, where every layer is to be seen: once."""
+        every = self.walk.context.settings.layers == "all"
+        if every and made is not None and self.bodies is not None and unit.number not in self.bodies.found:
+            self.bodies.enter(unit, values, made)
 
     def _causes(self, unit: Unit, verdict: Judgement, values: Arrays, made: Arrays, noise: Arrays) -> Diagnosis:
         name = unit.reference.outputs[0]

@@ -11,6 +11,7 @@ from ...graph.formats import FP32, NumberFormat, coarser
 from ...graph.probe import roundings
 from ..report.model import Culprit, LayerResult
 from ..tolerance import depths
+from .bodies import Bodies, Entered
 from .diagnose import Diagnosis, Examiner
 from .memory import budget, give_back
 from .noise import Noise
@@ -76,16 +77,27 @@ def _for_pieces(party: Party) -> Party:
 
 
 class _Localizer:
-    """One candidate."""
+    """One candidate.
 
-    def __init__(self, context: Context, candidate: Party, report: Report) -> None:
+    Args:
+        context: The comparison.
+        candidate: Who is judged.
+        report: What the outputs showed.
+        carried: In the body of a loop: the state that an iteration reads -> what the one before it made it.
+    """
+
+    def __init__(
+        self, context: Context, candidate: Party, report: Report, carried: Mapping[str, str] | None = None
+    ) -> None:
         self.context = context
         self.candidate = candidate
         self.reference = context.reference
         self.report = report
+        self.carried = carried or {}
         self.layers: list[LayerResult] = []
         self.culprits: list[Culprit] = []
         self.warnings: list[str] = []
+        self.bodies: Bodies | None = None
         self.index = self.reference.model.index
         self.same = candidate.model is self.reference.model
 
@@ -98,11 +110,11 @@ class _Localizer:
         walk = self._walk(layout, matching, matched, runner.arithmetic)
         walk.run()
         verdicts = self._verdicts(walk)
-        blamed = [s for s in walk.seen if verdicts[s.unit.number] == "culprit"]
+        blamed = [s for s in walk.seen if verdicts[s.unit.number] == "culprit" or self._entered(s).culprits]
         if not blamed and self._outputs_fail() and self._reproduced(walk):
             blamed = self._spread(layout, walk, verdicts)
         blamed.sort(key=_rank)
-        self.culprits = [self._culprit(s, walk) for s in blamed]
+        self.culprits = [culprit for s in blamed for culprit in self._guilty(s, walk)]
         self.layers = self._layers(walk, layout, verdicts, matched)
         self._warn(walk, layout, verdicts, matching)
         return self
@@ -174,8 +186,13 @@ class _Localizer:
                 differences.setdefault(difference.node, []).append(difference)
             # where a runtime runs the group as one kernel in a narrow format, the kernel is the smallest thing to name
             refine = fmt == FP32
-            walk.examiner = Examiner(walk, (fmt, reference), differences, matched, refine)  # type: ignore[arg-type]
+            self.bodies = Bodies(self.context, candidate, matched, self._body)
+            walk.examiner = Examiner(walk, (fmt, reference), differences, matched, refine, self.bodies)  # type: ignore[arg-type]
         return walk
+
+    def _body(self, context: Context, candidate: Party, carried: Mapping[str, str]) -> _Localizer:
+        """The same for the body of an If, Loop or Scan. It has no outputs of which anything is known."""
+        return _Localizer(context, candidate, dataclasses.replace(self.report, outputs=()), carried).run()
 
     # -- verdicts -----------------------------------------------------------------------------------------------
 
@@ -209,7 +226,7 @@ class _Localizer:
             number = s.unit.number
             if s.failure is not None:
                 result[number] = "culprit"
-            elif s.beyond:
+            elif s.beyond and not self._entered(s).clean:
                 result[number] = "healed" if healed(s) else "culprit"
         self._blame(walk, result, by_tensor)
         self._pair_quantizers(walk, result, by_tensor)
@@ -258,7 +275,7 @@ class _Localizer:
 
     def _origin(self, tensor: str, by_tensor: Mapping[str, Seen]) -> Seen | None:
         """Who made the values of a tensor: the layer before those that only move them."""
-        found = by_tensor.get(tensor)
+        found = by_tensor.get(tensor, by_tensor.get(self.carried.get(tensor, "")))
         while found is not None and all(self.index.nodes[p].op_type in MOVES for p in found.unit.reference.nodes):
             before = next((by_tensor[n] for n in found.unit.reference.inputs if n in by_tensor), None)
             if before is None:
@@ -349,6 +366,16 @@ class _Localizer:
 
     # -- the report ---------------------------------------------------------------------------------------------
 
+    def _entered(self, s: Seen) -> Entered:
+        """What was found inside a layer, if it was entered."""
+        return (self.bodies.found if self.bodies is not None else {}).get(s.unit.number, Entered())
+
+    def _guilty(self, s: Seen, walk: Walk) -> list[Culprit]:
+        """A layer, or instead of it the nodes inside that are to blame. One alone explains what the layer does."""
+        inside = self._entered(s).culprits
+        share = s.contribution if len(inside) == 1 else None
+        return [dataclasses.replace(c, contribution=share) for c in inside] or [self._culprit(s, walk)]
+
     def _culprit(self, s: Seen, walk: Walk) -> Culprit:
         main = s.unit.main
         cause, evidence = "unknown", s.failure or ""
@@ -389,6 +416,9 @@ class _Localizer:
         result = []
         for s in walk.seen:
             verdict = verdicts[s.unit.number]
+            entered = self._entered(s)
+            if entered.culprits:  # one fault, one culprit: the node inside
+                verdict = "inherited"
             j = s.judgement
             expected = None
             if j is not None and j.rms_z is not None:
@@ -416,6 +446,7 @@ class _Localizer:
                         candidate_node=self._candidate_node(s.unit, s.unit.main),
                     )
                 )
+            result.extend(entered.layers)
         for name in layout.unmatched:
             position = self.index.producer[name]
             result.append(

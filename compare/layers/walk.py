@@ -213,6 +213,9 @@ class Walk:
                 doubtful.append(unit)
         if doubtful:
             self._judge(run, doubtful, sample, values, made)
+        if self.examiner is not None:
+            for unit in units:
+                self.examiner.look_inside(unit, values, made.get(unit.number))
 
     def _groups(self, run: StepSessions, units: list[Unit]) -> list[list[Unit]]:
         return [[unit] for unit in units] if run.apart else [units]

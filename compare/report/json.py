@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,8 @@ def plain(value: Any) -> Any:
         return {"real": plain(value.real), "imag": plain(value.imag)}
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if hasattr(value, "tolist"):  # a NumPy scalar or array; ml_dtypes' scalars give Python floats
         inner = value.tolist()
         return plain(inner) if type(inner) is not type(value) else plain(float(value))
@@ -52,8 +54,8 @@ def to_json(report: Report) -> dict[str, Any]:
         "runners": [_runner(r) for r in report.runners],
         "outputs": [_output(o) for o in report.outputs],
         "accuracy": [_fields(result) for result in report.accuracy],
-        "layers": [_fields(layer, "candidate_node") for layer in report.layers],
-        "culprits": [_fields(culprit, "candidate_node") for culprit in report.culprits],
+        "layers": [_fields(layer, "candidate_node", "inside") for layer in report.layers],
+        "culprits": [_fields(culprit, "candidate_node", "inside") for culprit in report.culprits],
         "warnings": [*report.warnings, *report.data.notes],
         "saved": list(report.saved),
     }
@@ -123,4 +125,4 @@ def _output(output: OutputResult) -> dict[str, Any]:
 
 def _fields(item: LayerResult | Culprit | AccuracyResult, *only_if_set: str) -> dict[str, Any]:
     values = {f.name: getattr(item, f.name) for f in fields(item)}
-    return {name: plain(value) for name, value in values.items() if value is not None or name not in only_if_set}
+    return {name: plain(value) for name, value in values.items() if value not in (None, ()) or name not in only_if_set}

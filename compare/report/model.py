@@ -154,6 +154,33 @@ class AccuracyResult:
 
 
 @dataclass(frozen=True)
+class Enclosing:
+    """The If, Loop or Scan that a layer is inside of.
+
+    Attributes:
+        node: Its name in the graph around it.
+        op: Its operator.
+        body: ``body``, ``then_branch`` or ``else_branch``.
+        iterations: How many the reference makes; None for an If.
+        looked_at: How many of them were looked into.
+        begins: The first iteration, from 0, that is off on the reference's state; None if none is.
+    """
+
+    node: str
+    op: str
+    body: str
+    iterations: int | None = None
+    looked_at: int | None = None
+    begins: int | None = None
+
+    def __str__(self) -> str:
+        if self.iterations is None:
+            return f"in {self.op} {self.node}, {self.body}"
+        begins = "" if self.begins is None else f", from iteration {self.begins:,} on"
+        return f"in {self.op} {self.node}{begins} ({self.looked_at:,} of {self.iterations:,} iterations looked into)"
+
+
+@dataclass(frozen=True)
 class LayerResult:
     """A layer of one candidate.
 
@@ -168,6 +195,7 @@ class LayerResult:
         expected: Local error against the expected noise: ``rms_z``, ``gain_sigma``, ``bound_use``.
         contribution: Share of the candidate's whole error at the outputs when this layer alone runs on the candidate.
         candidate_node: The candidate graph's name of the node, where that differs.
+        inside: The If, Loop or Scan that it is inside of, the outermost first; empty at the top of the graph.
     """
 
     candidate: str
@@ -184,6 +212,7 @@ class LayerResult:
     verdict: LayerVerdict = "unknown"
     cause: str | None = None
     candidate_node: str | None = None
+    inside: tuple[Enclosing, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -196,6 +225,7 @@ class Culprit:
             ``wrong-op``, ``narrow-accumulator``, ``cancellation``, ``quantization``, ``spread`` or ``unknown``.
         evidence: Values, counts and index that show the cause, in one line.
         candidate_node: The candidate graph's name of the node, where that differs.
+        inside: The If, Loop or Scan that it is inside of, the outermost first; empty at the top of the graph.
     """
 
     candidate: str
@@ -207,6 +237,7 @@ class Culprit:
     contribution: float | None
     evidence: str
     candidate_node: str | None = None
+    inside: tuple[Enclosing, ...] = ()
 
 
 @dataclass(frozen=True)

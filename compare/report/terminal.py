@@ -365,7 +365,8 @@ def _layers(report: Report, to: Console, verbose: bool) -> None:
         to.print(f"no culprit among {len(report.layers):,} layers")
     for number, culprit in enumerate(report.culprits[:5], 1):
         share = "" if culprit.contribution is None else f", {culprit.contribution:.0%} of the error at the outputs"
-        found = f"{culprit.node} ({culprit.op}) on {culprit.candidate}: {culprit.cause}{share}"
+        where = "".join(f" {enclosing}" for enclosing in reversed(culprit.inside))
+        found = f"{culprit.node} ({culprit.op}){where} on {culprit.candidate}: {culprit.cause}{share}"
         to.print(Text.assemble((f"culprit {number}: ", "bold red"), found))
         to.print(f"  {culprit.evidence}", markup=False)
     if len(report.culprits) > 5:
@@ -376,7 +377,7 @@ def _layers(report: Report, to: Console, verbose: bool) -> None:
             table.add_column(name, overflow="fold")
         for layer in report.layers:
             table.add_row(
-                Text(layer.node),
+                Text("/".join([*(e.node for e in layer.inside), layer.node])),
                 layer.op,
                 layer.verdict,
                 _number((layer.local or {}).get("rel_l2")),
