@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..runners.device import DeviceArray
+
 if TYPE_CHECKING:
     from .tolerance import Allowed
 
@@ -83,6 +85,7 @@ class Statistics:
         shape_mismatch: Reference's and candidate's shape where they differ first; such a pair has nothing to compare,
             counts as mismatched throughout, and its errors are infinite.
         dtypes: Reference's and candidate's dtype names of the last update.
+        device: Where the last pair was read, and by what, if not by NumPy: ``"cuda:0 (cupy 14.2.0)"``.
     """
 
     def __init__(self, full: bool = True, *, equal_nan: bool = False, threads: int = 1) -> None:
@@ -112,6 +115,7 @@ class Statistics:
         self.shape_mismatch: tuple[tuple[int, ...], tuple[int, ...]] | None = None
         self.dtypes: tuple[str, str] | None = None
         self.text = False
+        self.device = ""
         self._abs = 0.0  # sum of |error|
         self._error: complex = 0.0  # sum of error
         self._ee = 0.0  # sums of squares: error, reference, candidate; and the product of the two
@@ -122,18 +126,30 @@ class Statistics:
     # -- taking in ----------------------------------------------------------------------------------------------
 
     def update(
-        self, reference: np.ndarray, candidate: np.ndarray, allowed: Allowed | None = None, sample: int = 0
+        self,
+        reference: np.ndarray | DeviceArray,
+        candidate: np.ndarray | DeviceArray,
+        allowed: Allowed | None = None,
+        sample: int = 0,
     ) -> Statistics:
         """Takes in one sample's pair.
 
         Args:
-            reference, candidate: Tensors of any ONNX dtype. Where dtypes differ, values are compared.
+            reference, candidate: Tensors of any ONNX dtype. Where dtypes differ, values are compared. Two that lie on
+                one device are read there where `ondevice` can, and else downloaded.
             allowed: The allowed error of each element (`Tolerance.allowed`); None means none at all.
             sample: Number of the sample, for the places of maxima.
 
         Returns:
             Itself.
         """
+        if isinstance(reference, DeviceArray) and isinstance(candidate, DeviceArray):
+            from . import ondevice
+
+            part = Statistics(self.full, equal_nan=self.equal_nan)
+            if ondevice.read(reference, candidate, allowed, sample, part):
+                part.samples, part.dtypes = 1, (reference.dtype.name, candidate.dtype.name)
+                return self.merge(part)
         reference, candidate = np.asarray(reference), np.asarray(candidate)
         self.samples += 1
         self.dtypes = (_dtype_name(reference), _dtype_name(candidate))
@@ -182,6 +198,7 @@ class Statistics:
         self.shape_mismatch = self.shape_mismatch or other.shape_mismatch
         self.dtypes = self.dtypes or other.dtypes
         self.text = self.text or other.text
+        self.device = self.device or other.device
         self._abs += other._abs
         self._error += other._error
         self._ee += other._ee

@@ -34,6 +34,7 @@ from ..graph.formats import BY_DTYPE, FP32, NumberFormat, coarser
 from ..graph.index import GraphIndex, attribute, reads, subgraphs
 from ..graph.probe import terms as _terms
 from ..graph.specs import is_float
+from ..runners.device import DeviceArray
 
 ULPS = 4
 """t is never under this many units in the last place of the output's dtype."""
@@ -87,9 +88,9 @@ class Tolerance:
         """The relative tolerance."""
         return self.rtol
 
-    def allowed(self, reference: np.ndarray) -> Allowed:
+    def allowed(self, reference: np.ndarray | DeviceArray) -> Allowed:
         """The allowed error of each element of one sample's tensor."""
-        reference = np.asarray(reference)
+        reference = reference if isinstance(reference, DeviceArray) else np.asarray(reference)
         scale = Scale(reference) if self.scaled and not self.exact and reference.dtype.kind not in "OSUT" else None
         return Allowed(self, scale)
 
@@ -145,7 +146,7 @@ class Scale:
     that are not finite are left out. A tensor of fewer elements has one slice, itself.
     """
 
-    def __init__(self, values: np.ndarray) -> None:
+    def __init__(self, values: np.ndarray | DeviceArray) -> None:
         self.shape = values.shape
         self.parts: list[np.ndarray] = []
         """Arrays of rank ``values.ndim`` that broadcast to its shape; the scale is their minimum."""
@@ -156,9 +157,7 @@ class Scale:
         if rank > 2 and values.shape[-1] >= SLICE:
             axes.append(tuple(range(rank - 1)))
         kept = [(), *(k for k in axes if any(values.shape[a] > 1 for a in k))]
-        squares, finite = _margins(values)
-        sums = [_margin(squares, values.shape, keep) for keep in kept]
-        counts = [_margin(finite, values.shape, keep) for keep in kept]
+        sums, counts = slices(values, kept)
         for total, count in zip(sums, counts, strict=True):
             # A slice with too few finite values says nothing of its own.
             enough = count >= min(SLICE, values.size)
@@ -172,35 +171,39 @@ class Scale:
         self._split()
 
     def _split(self) -> None:
-        """Trailing axes whose joint size stays under `TRAILING`, and their share of the scale."""
+        """Trailing axes whose joint size stays under `TRAILING`, and their share of the scale.
+
+        The first axis of them is ``lead``, and ``inner`` their number of elements; ``varying`` are the parts that
+        the axes before them have a say in, ``trailing`` is the minimum of the others.
+        """
         rank = len(self.shape)
-        self._lead = rank
-        self._inner = 1
-        while self._lead and self._inner * self.shape[self._lead - 1] <= TRAILING:
-            self._lead -= 1
-            self._inner *= self.shape[self._lead]
-        fixed = [p for p in self.parts if all(n == 1 for n in p.shape[: self._lead])]
-        self._varying = [p for p in self.parts if any(n > 1 for n in p.shape[: self._lead])]
-        inner_shape = self.shape[self._lead :]
+        self.lead = rank
+        self.inner = 1
+        while self.lead and self.inner * self.shape[self.lead - 1] <= TRAILING:
+            self.lead -= 1
+            self.inner *= self.shape[self.lead]
+        fixed = [p for p in self.parts if all(n == 1 for n in p.shape[: self.lead])]
+        self.varying = [p for p in self.parts if any(n > 1 for n in p.shape[: self.lead])]
+        inner_shape = self.shape[self.lead :]
         trailing = np.broadcast_to(np.inf, inner_shape)
         for part in fixed:
-            trailing = np.minimum(trailing, part.reshape(part.shape[self._lead :]))
-        self._trailing = np.ascontiguousarray(trailing).reshape(-1)
+            trailing = np.minimum(trailing, part.reshape(part.shape[self.lead :]))
+        self.trailing = np.ascontiguousarray(trailing).reshape(-1)
 
     def block(self, start: int, stop: int) -> np.ndarray:
         """Scales of elements ``start`` to ``stop``, counted in C order."""
         if not self.parts or stop <= start:
             return np.zeros(max(stop - start, 0))
-        first, last = start // self._inner, -(-stop // self._inner)
-        result = np.broadcast_to(self._trailing, (last - first, self._inner))
-        inner_shape = self.shape[self._lead :]
-        if self._varying:
-            where = np.unravel_index(np.arange(first, last), self.shape[: self._lead])
-            for part in self._varying:
+        first, last = start // self.inner, -(-stop // self.inner)
+        result = np.broadcast_to(self.trailing, (last - first, self.inner))
+        inner_shape = self.shape[self.lead :]
+        if self.varying:
+            where = np.unravel_index(np.arange(first, last), self.shape[: self.lead])
+            for part in self.varying:
                 at = tuple(w if n > 1 else np.zeros_like(w) for w, n in zip(where, part.shape, strict=False))
                 rows = np.broadcast_to(part[at], (last - first, *inner_shape)) if at else part
-                result = np.minimum(result, rows.reshape(last - first, self._inner))
-        return result.reshape(-1)[start - first * self._inner : stop - first * self._inner]
+                result = np.minimum(result, rows.reshape(last - first, self.inner))
+        return result.reshape(-1)[start - first * self.inner : stop - first * self.inner]
 
     @property
     def smallest(self) -> float:
@@ -212,6 +215,22 @@ def _soften(part: np.ndarray, whole: float) -> np.ndarray:
     """s (1 + ln(S / s)) for slices of RMS s in a tensor of RMS S; it grows with s and is S at S."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where((part > 0) & (part < whole), part * (1 + np.log(whole / part)), part)
+
+
+def slices(values: np.ndarray | DeviceArray, kept: list[tuple[int, ...]]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Sums of |values|^2 over finite values, and their number, for the slices of each tuple of kept axes.
+
+    Axes that are summed over keep the length 1. What lies on a device is summed there if something can.
+    """
+    if isinstance(values, DeviceArray):
+        from .ondevice import slices as on_device
+
+        found = on_device(values, kept)
+        if found is not None:
+            return found
+        values = np.asarray(values)
+    squares, finite = _margins(values)
+    return [_margin(squares, values.shape, k) for k in kept], [_margin(finite, values.shape, k) for k in kept]
 
 
 Margins = tuple[np.ndarray, np.ndarray]
