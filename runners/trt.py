@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..graph.errors import MissingPackage, ModelError, ProviderUnavailable, UsageError
+from ..graph.errors import MissingPackage, ProviderUnavailable, RunnerError, UsageError
 from .base import Runner, SessionInfo, Workload, option
 
 if TYPE_CHECKING:
+    from ..graph.engine import Engine
     from ..graph.formats import NumberFormat
     from ..graph.model import Model
+    from ..graph.specs import TensorSpec
     from ._trt.build import Built
     from ._trt.plan import Plan
     from ._trt.session import TrtSession
@@ -51,7 +53,8 @@ class TrtRunner(Runner):
     Attributes:
         fp16, bf16, tf32, int8, fp8: Number formats allowed beside FP32.
         engine: A serialized engine to run instead of building one; pieces of the model are still built.
-        save_engine: Where to write the engine of the whole model.
+        save_engine: Where to write the engine of the whole model; what it was built from goes beside it, in a file of
+            its name and ``.json``.
         workspace: Bytes of scratch memory that tactics may take.
         timing_cache: File that keeps kernel timings between builds, or ``off``. Without one they are kept for the life
             of the process.
@@ -68,6 +71,8 @@ class TrtRunner(Runner):
 
     flag: ClassVar[str] = "trt"
     value_field: ClassVar[str] = "modes"
+    reads_engines: ClassVar[bool] = True
+    builds_for_shapes: ClassVar[bool] = True
 
     fp16: bool = option(False, "--fp16", "let TensorRT use FP16")
     bf16: bool = option(False, "--bf16", "let TensorRT use BF16 (9 and later)")
@@ -210,22 +215,89 @@ class TrtRunner(Runner):
         _load_plugins(self.plugins)
         say = progress or _silent
         work = workload or Workload()
-        if self.engine and not model.derived and not fetch:
-            return self._load(model, library, say)
+        engine = self._engine(model)
+        if model.opaque and (engine is None or fetch or model.derived):
+            why = engine.origin[1] if engine is not None else "its network is not known"
+            raise RunnerError(f"{model.label} gives its own outputs alone: {why}.")
+        if engine is not None and not model.derived and not fetch:
+            return self._load(engine, model, plan, library, work, say)
         return self._build(model, plan, library, fetch, work, say)
 
-    def _load(self, model: Model, library: Library, progress: Callable[[str], None]) -> TrtSession:
-        from pathlib import Path
+    def _engine(self, model: Model) -> Engine | None:
+        """The engine that is run instead of building one."""
+        from ..graph.engine import Engine
 
+        return Engine.at(self.engine) if self.engine else model.engine
+
+    def for_model(self, model: Model) -> TrtRunner:
+        """The number formats that the engine was built with, where they were kept beside it; see `Runner.for_model`."""
+        if not self.engine and model.engine is None:
+            return self
+        from ._trt.engines import as_built
+
+        engine = self._engine(model)
+        return self if engine is None else as_built(self, engine)
+
+    def describe(self, model: Model) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """Inputs and outputs of an engine; see `Runner.describe`."""
+        engine = self._engine(model)
+        if engine is None:
+            return super().describe(model)
+        library = installed()
+        require_gpu(library)
+        _load_plugins(self.plugins)
+        from ._trt.session import specs_of
+
+        return specs_of(library, engine.path.read_bytes(), str(engine))
+
+    def _load(
+        self,
+        engine: Engine,
+        model: Model,
+        plan: Plan,
+        library: Library,
+        work: Workload,
+        progress: Callable[[str], None],
+    ) -> TrtSession:
+        from ._trt import cuda
+        from ._trt.build import DEPLOYED_FORMATS, formats_key
+        from ._trt.engines import check_version, made_on, options_of, remember
+        from ._trt.inspector import node_formats
         from ._trt.session import TrtSession
 
-        path = Path(str(self.engine))
-        if not path.is_file():
-            raise ModelError(f"{path}: no such engine file.")
+        check_version(engine, library)
         progress("loading the engine")
-        note = "The engine was loaded, not built: its number formats and types are those it was built with."
-        info = SessionInfo(options={"engine": str(path)}, versions=_versions(library), notes=(note,))
-        return TrtSession(library, path.read_bytes(), model, info=info)
+        notes = []
+        if not engine.facts:
+            notes.append("The engine was loaded, not built: its number formats and types are those it was built with.")
+        if other := engine.built_from(model):
+            notes.append(f"{other}: what differs may come from there.")
+        elif model.opaque and (why := engine.origin[1]):
+            notes.append(f"Outputs alone are compared: {why}.")
+        info = SessionInfo(
+            options={"modes": list(self.modes) or ["fp32"], "nodes": _nodes(model), **options_of(engine)},
+            versions=_versions(library),
+            notes=tuple(notes),
+        )
+        session = TrtSession(
+            library,
+            engine.path.read_bytes(),
+            model,
+            info=info,
+            observe=None if model.opaque else self._observer(model, work),
+            name=str(engine),
+            where=made_on(engine, cuda.gpu()),
+            loaded=True,
+        )
+        if not model.opaque:
+            remember(engine, model, plan, library)
+            DEPLOYED_FORMATS[formats_key(model, self)] = node_formats(session.layers())
+        return session
+
+    def _observer(self, model: Model, work: Workload) -> Callable[[Sequence[str]], TrtSession]:
+        """Opens engines that give inner tensors too."""
+        again = replace(self, engine=None, save_engine=None, debug_tensors=False)
+        return lambda names: again.open(model, fetch=names, workload=work)
 
     def _build(
         self,
@@ -238,7 +310,8 @@ class TrtRunner(Runner):
     ) -> TrtSession:
         from pathlib import Path
 
-        from ._trt.build import DEPLOYED_FORMATS, build, formats_key, loosened, specialized, write_file
+        from ._trt.build import DEPLOYED_FORMATS, build, formats_key, loosened, specialized
+        from ._trt.engines import save
         from ._trt.inspector import node_formats
         from ._trt.session import TrtSession
 
@@ -259,19 +332,17 @@ class TrtRunner(Runner):
             deployed=not model.derived and not fetch,
             progress=progress,
         )
-        if self.save_engine and not model.derived and not fetch:
-            write_file(Path(self.save_engine), built.engine, "engine")
-
-        def observe(names: Sequence[str]) -> TrtSession:
-            again = replace(self, engine=None, save_engine=None, debug_tensors=False)
-            return again.open(model, fetch=names, workload=work)
-
         info = SessionInfo(
-            options=self._options(plan, built), versions=_versions(library), notes=(*notes, *built.notes)
+            options={"nodes": _nodes(model), **self._options(plan, built)},
+            versions=_versions(library),
+            notes=(*notes, *built.notes),
         )
+        observe = self._observer(model, work)
         session = TrtSession(library, built.engine, model, info=info, observe=observe, debug_tensors=debug)
         if not model.derived and not fetch:
             DEPLOYED_FORMATS[formats_key(model, self)] = node_formats(session.layers())
+            if self.save_engine:
+                save(Path(self.save_engine), self, plan, model, built, session, library)
         return session
 
     def _options(self, plan: Plan, built: Built) -> dict[str, Any]:
@@ -298,6 +369,10 @@ class TrtRunner(Runner):
         if self.keep_fp32:
             options["keep_fp32"] = list(self.keep_fp32)
         return options
+
+
+def _nodes(model: Model) -> int:
+    return 0 if model.opaque else len(model.proto.graph.node)
 
 
 def _silent(phrase: str) -> None:

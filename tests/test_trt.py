@@ -668,7 +668,10 @@ def test_a_piece_never_overwrites_nor_loads_the_engine(tensorrt, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "error", "message"),
-    [(None, ModelError, "no such engine file"), (b"nonsense", RunnerError, "cannot load this engine: bad")],
+    [
+        (None, ModelError, "no such engine file"),
+        (b"nonsense", RunnerError, "m.engine: it is no engine, or cut short: bad"),
+    ],
 )
 def test_a_bad_engine_is_refused_in_one_line(tensorrt, tmp_path, content, error, message):
     _, cuda = tensorrt(OLD)

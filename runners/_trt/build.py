@@ -58,6 +58,7 @@ class Built:
         seconds: Time of the build alone.
         profiles: Of each optimization profile, input name -> (min, opt, max) where the shape is dynamic; empty where no
             profile is needed.
+        calibration: What TensorRT's calibrator found or was given, as it serializes it.
         notes: What the user should know.
     """
 
@@ -66,6 +67,7 @@ class Built:
     computing: int
     seconds: float
     profiles: tuple[Ranges, ...] = ()
+    calibration: bytes | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -156,7 +158,8 @@ def build(
     if key:
         _save_timing(config, runner, key)
     notes += weight_notes(list(log.warnings))
-    return Built(bytes(plan_bytes), parsed, computing, seconds, tuple(used), tuple(notes))
+    calibration_bytes = None if calibrator is None else calibrator.measured or calibrator.cache
+    return Built(bytes(plan_bytes), parsed, computing, seconds, tuple(used), calibration_bytes, tuple(notes))
 
 
 # --- the network ------------------------------------------------------------------------------------------------------
@@ -273,7 +276,7 @@ def parse(parser: Any, model: Model, library: Library) -> list[str]:
     else:
         # External weights are found relative to the path given here, which need not exist.
         path = (model.folder or Path()).resolve() / "model.onnx"
-        good = parser.parse(model.derive(proto).serialized(), os.fspath(path))
+        good = parser.parse(model.derive(proto).contained().serialized(), os.fspath(path))
     names = model.index.names
     if not good:
         raise BuildError(_parser_failure(parser, model, names, library))
@@ -554,13 +557,18 @@ def _quantized_already(model: Model) -> bool:
     return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.index.nodes)
 
 
+def calibration_key(model: Model, calibrator: str, library: Library) -> str:
+    """Where `CALIBRATION_CACHES` keeps what a calibrator found for a whole model."""
+    return f"{model.root} {calibrator} {library.trt.__version__}"
+
+
 def _calibrator(
     model: Model, runner: TrtRunner, plan: Plan, library: Library, network: Any, samples: Any, deployed: bool
 ) -> tuple[Any, str]:
     from .session import dtype_of
 
     assert plan.calibrator is not None
-    key = f"{model.root} {plan.calibrator} {library.trt.__version__}"
+    key = calibration_key(model, plan.calibrator, library)
     cache = None
     if runner.calibration_cache:
         file = Path(runner.calibration_cache)

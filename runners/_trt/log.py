@@ -65,6 +65,31 @@ def reason(errors: list[str]) -> str:
     return "it gave no reason"
 
 
+_UNLOADABLE = (
+    (re.compile(r"magic tag", re.I), "it is no TensorRT engine, or a damaged one"),
+    (
+        re.compile(r"expecting library version (\S+) got ([^\s,]+)", re.I),
+        "it was built by TensorRT {1}, and this is {0}",
+    ),
+    (re.compile(r"version tag does not match|not compatible with this version", re.I), "another version built it"),
+    (
+        re.compile(r"expecting compute (\S+) got compute ([^\s,]+)", re.I),
+        "it was built for a GPU of compute capability {1}, and this one has {0}",
+    ),
+    (re.compile(r"incompatible device", re.I), "it was built for another GPU"),
+)
+
+
+def why_unloadable(errors: list[str]) -> str:
+    """Why an engine cannot be deserialized: the version, the GPU, or what else TensorRT says."""
+    for pattern, text in _UNLOADABLE:
+        for error in errors:
+            found = pattern.search(error)
+            if found:
+                return text.format(*found.groups())
+    return f"it is no engine, or cut short: {reason(errors)}"
+
+
 _WEIGHT_NOTES = (
     (
         "less than smallest positive",

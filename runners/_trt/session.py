@@ -15,7 +15,7 @@ from ..base import Feed, Session, SessionInfo
 from ..latency import Latency, Times, warm
 from . import cuda as cuda_module
 from .cuda import TO_DEVICE, TO_HOST, Memory
-from .log import log_of, reason
+from .log import log_of, reason, why_unloadable
 
 if TYPE_CHECKING:
     from ...graph.model import Model
@@ -65,6 +65,31 @@ def convert(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
             worst = low if low < limits.min else high
             raise RunnerError(f"{name}: {worst} does not fit {dtype.name}, in which TensorRT takes this input.")
     return np.ascontiguousarray(array, dtype=dtype)
+
+
+def _spec_of(engine: Any, name: str) -> TensorSpec:
+    from ...graph.specs import TensorSpec
+
+    shape = tuple(int(d) if d >= 0 else None for d in engine.get_tensor_shape(name))
+    return TensorSpec(name, dtype_of(engine.get_tensor_dtype(name)), shape)
+
+
+def specs_of(library: Library, engine: bytes, name: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of a serialized engine.
+
+    Raises:
+        RunnerError: It cannot be loaded.
+    """
+    trt, log = library.trt, log_of(library.trt)
+    log.begin()
+    runtime = trt.Runtime(log)
+    opened = runtime.deserialize_cuda_engine(engine)
+    if opened is None:
+        raise RunnerError(f"{library} cannot load {name}: {why_unloadable(list(log.errors))}.")
+    names = [opened.get_tensor_name(i) for i in range(opened.num_io_tensors)]
+    inputs = [n for n in names if opened.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
+    found = {n: _spec_of(opened, n) for n in names}
+    return tuple(found[n] for n in inputs), tuple(found[n] for n in names if n not in inputs)
 
 
 Profile = Mapping[str, tuple[tuple[int, ...], ...]]
@@ -135,6 +160,9 @@ class TrtSession(Session):
         info: SessionInfo,
         observe: Callable[[Sequence[str]], Session] | None = None,
         debug_tensors: bool = False,
+        name: str = "this engine",
+        where: str = "",
+        loaded: bool = False,
     ) -> None:
         """Deserializes ``engine``.
 
@@ -145,6 +173,9 @@ class TrtSession(Session):
             info: For the report.
             observe: Opens a second session whose engine also outputs the named tensors.
             debug_tensors: Whether unfused tensors were marked for the debug listener.
+            name: What messages call it.
+            where: What to add when it cannot be loaded.
+            loaded: Whether it comes from a file: it may then have outputs that the model does not have.
 
         Raises:
             RunnerError: The engine is of another TensorRT version or GPU, or there is no memory for it.
@@ -166,18 +197,18 @@ class TrtSession(Session):
             self._runtime = trt.Runtime(log)
             self._engine = self._runtime.deserialize_cuda_engine(engine)
             if self._engine is None:
-                raise RunnerError(f"{library} cannot load this engine: {reason(list(log.errors))}.")
+                raise RunnerError(f"{library} cannot load {name}: {why_unloadable(list(log.errors))}{where}.")
             self._context = self._engine.create_execution_context()
             if self._context is None:
                 raise RunnerError(f"{library} cannot run this engine: {reason(list(log.errors))}.")
             self._stream = self._cuda.stream()
-            self._describe(model)
+            self._describe(model, loaded)
             self.info = self._told(info)
         except BaseException:
             self.close()
             raise
 
-    def _describe(self, model: Model) -> None:
+    def _describe(self, model: Model, loaded: bool) -> None:
         trt, engine = self._library.trt, self._engine
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         self._io = {n: dtype_of(engine.get_tensor_dtype(n)) for n in names}
@@ -191,10 +222,15 @@ class TrtSession(Session):
         unknown = [n for n in self._in if n not in specs]
         if unknown:
             raise ModelError(f"The engine takes {unknown[0]!r}, which is no input of {model.source}.")
+        if loaded:
+            specs.update({n: _spec_of(engine, n) for n in self._out if n not in specs})
         inner = [n for n in self._out if n not in specs]
         self._spec = {**({n: model.index.specs[n] for n in inner if n in model.index.specs} if inner else {}), **specs}
         self.inputs = tuple(s for s in model.inputs if s.name in self._io)
         self.outputs = tuple(s for s in model.outputs if s.name in self._out)
+        if loaded:
+            declared = {s.name for s in model.outputs}
+            self.outputs += tuple(specs[n] for n in self._out if n not in declared)
         self._profiles = profiles_of(engine, self._in)
         self._profile = 0
         self._set_shapes: dict[str, tuple[int, ...]] = {}
@@ -207,6 +243,7 @@ class TrtSession(Session):
 
         layers = self.layers()
         used = formats(layers)
+        fused = _fused(info.options, computing(layers), used)
         adders = accumulators(layers)
         options = {**info.options, "layers_engine": computing(layers), "formats": used, "accumulators": adders}
         asked = [str(m).upper() for m in info.options.get("modes", ()) if m in ("fp16", "bf16", "int8", "fp8")]
@@ -217,7 +254,7 @@ class TrtSession(Session):
                 f"{narrow} of {sum(adders.values())} matrix products add in FP16, as TensorRT chose their kernels: "
                 "that makes more noise than rounding to FP16 does.",
             )
-        return replace(info, options=options, notes=(*info.notes, *notes))
+        return replace(info, options=options, notes=(*info.notes, *fused, *notes))
 
     # --- running ------------------------------------------------------------------------------------------------------
 
@@ -468,6 +505,16 @@ class TrtSession(Session):
         if self._stream:
             self._cuda.destroy_stream(self._stream)
             self._stream = 0
+
+
+def _fused(options: Mapping[str, Any], layers: int, formats: Mapping[str, int]) -> tuple[str, ...]:
+    """How many layers there are before and after fusion (`inspector` says what counts as one)."""
+    nodes, parsed = options.get("nodes"), options.get("layers_computing")
+    if not nodes:
+        return ()
+    run = ", ".join(f"{count} in {name}" for name, count in sorted(formats.items(), key=lambda item: -item[1]))
+    before = f"{nodes} ONNX nodes, " + (f"{parsed} layers when parsed" if parsed else "")
+    return (f"{before.rstrip(', ')}; fused into {layers} layers of the engine{f' ({run})' if run else ''}.",)
 
 
 def _allocator(trt: Any, memory: Memory) -> Any:
