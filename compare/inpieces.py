@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 
 from ..graph.errors import ModelError, RunnerError
 from ..graph.fusion import fused_groups
+from ..graph.model import external_bytes
 from ..graph.pieces import Piece, extract, plan_pieces
-from ..graph.specs import TensorSpec, dtype_from_onnx
+from ..graph.specs import TensorSpec
 from ..runners.base import Feed, Runner, Session, SessionInfo, Workload
 from .layers.memory import budget
 from .layers.store import SHARE as KEPT
@@ -46,17 +46,8 @@ def in_pieces(parties: Iterable[Party], memory: int | None) -> bool:
         parties: All that are open at the same time.
         memory: Bytes that the user allows; None: what the machine, or the control group of this process, has left.
     """
-    weights = sum(external_bytes(p.model) for p in parties if p.runner.opens_pieces and p.model.tf is None)
+    weights = sum(external_bytes(p.model.proto) for p in parties if p.runner.opens_pieces and p.model.tf is None)
     return weights > 0 and weights > (memory if memory is not None else SHARE * free_memory())
-
-
-def external_bytes(model: Model) -> int:
-    """Size of the weights that are stored outside the model's file."""
-    total = 0
-    for tensor in model.proto.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            total += math.prod(tensor.dims) * dtype_from_onnx(tensor.data_type).itemsize
-    return total
 
 
 def free_memory() -> float:
@@ -122,7 +113,7 @@ class PiecedSession(Session):
         except ModelError:  # a piece without outputs, or without types before something ran
             info = SessionInfo()
         note = (
-            f"{external_bytes(party.model) / 1e9:.2f} GB of weights are too many to be in memory at "
+            f"{external_bytes(party.model.proto) / 1e9:.2f} GB of weights are too many to be in memory at "
             f"once; run in {len(self._pieces)} pieces, not as the one program that would be deployed."
         )
         return dataclasses.replace(info, notes=(*info.notes, note))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -19,9 +20,11 @@ from .engine import SUFFIXES as ENGINE_SUFFIXES
 from .engine import Engine, file_digest, opaque
 from .errors import ModelError
 from .index import GraphIndex
-from .specs import TensorSpec, spec_from_value_info
+from .specs import TensorSpec, dtype_from_onnx, spec_from_value_info
 
 ONNX_SUFFIXES = (".onnx", ".ort", ".onnx.pb", ".onnx.textproto")
+CONTAINED = 1 << 30
+"""Most bytes of external weights that `Model.contained` reads in."""
 TF_SUFFIXES = (".pb", ".keras", ".h5", ".hdf5")
 
 
@@ -122,6 +125,16 @@ class Model:
         """A changed copy or a piece: same source and weights folder, another graph."""
         return Model(proto, source=self.source, folder=self.folder, root=self.root)
 
+    def contained(self) -> Model:
+        """The same model with external weights read into it, as far as a message of protobuf may hold them."""
+        outside = external_bytes(self.proto)
+        if not outside or outside > CONTAINED or self.folder is None:
+            return self
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self.proto)
+        onnx.external_data_helper.load_external_data_for_model(proto, os.fspath(self.folder))
+        return self.derive(proto)
+
     def serialized(self) -> bytes:
         """The model as bytes, for runtimes that take it from memory. External weights stay external.
 
@@ -134,6 +147,15 @@ class Model:
             raise ModelError(
                 f"{self.source}: 2 GiB or more without external data cannot be handed over in memory."
             ) from error
+
+
+def external_bytes(proto: onnx.ModelProto) -> int:
+    """Size of the weights that a model does not hold itself."""
+    return sum(
+        math.prod(t.dims) * dtype_from_onnx(t.data_type).itemsize
+        for t in proto.graph.initializer
+        if t.data_location == onnx.TensorProto.EXTERNAL
+    )
 
 
 def _tensors(infos: Any, source: str, skip: set[str] | frozenset[str] = frozenset()) -> tuple[TensorSpec, ...]:

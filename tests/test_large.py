@@ -12,10 +12,10 @@ import onnx
 import pytest
 from layerdiff import Comparator, OnnxrtRunner
 from layerdiff.compare import inpieces
-from layerdiff.compare.inpieces import PiecedSession, external_bytes, in_pieces
+from layerdiff.compare.inpieces import PiecedSession, in_pieces
 from layerdiff.compare.parties import Party
 from layerdiff.graph.errors import RunnerError
-from layerdiff.graph.model import Model, load
+from layerdiff.graph.model import Model, external_bytes, load
 from layerdiff.runners.base import Workload
 from onnx import TensorProto, helper
 
@@ -155,7 +155,7 @@ def test_when_models_are_run_in_pieces(
 ) -> None:
     monkeypatch.setattr(inpieces, "free_memory", lambda: free)
     model = external(tmp_path)
-    assert external_bytes(model) == LAYERS * 4 * WIDTH * WIDTH
+    assert external_bytes(model.proto) == LAYERS * 4 * WIDTH * WIDTH
     parties = [Party("a", ONNXRT, model), Party("b", ONNXRT, model)]
     assert in_pieces(parties, memory) is expected
 
