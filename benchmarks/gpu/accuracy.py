@@ -2,10 +2,10 @@
 
     python accuracy.py MODEL --data PATH --labels FILE [--calibration-data PATH] [--modes trt=fp16 ...] [--out FILE]
 
-A mode is a runner and its value, as on the command line: ``trt``, ``trt=int8,minmax``, ``emulate=int8``. In one command
-it would be ``compare MODEL --onnxrt --trt --trt=fp16 --trt=int8,minmax ... --labels FILE --metric top1``; here each mode
-is compared by itself, so that every result is written as soon as it is there. With ``--twice``: does an engine give the
-same bits twice, and do two builds of one network?
+A mode is a runner and its value, as on the command line: ``trt``, ``trt=int8,minmax``, ``emulate=int8``. As one command
+it would be ``compare MODEL --onnxrt --trt --trt=fp16 --trt=int8,minmax ... --labels FILE --metric top1``; here each
+mode is compared by itself, so that every result is written as soon as it is there. With ``--twice``: does an engine
+give the same bits twice, and do two builds of one network?
 """
 
 from __future__ import annotations
