@@ -56,6 +56,7 @@ ONSET = 0.1
 """Share of the greatest error of an iteration from which on the error is said to have begun."""
 EXPLAINED = 0.25
 """Share of the layer's error that its iterations must come to, one by one, for them to explain it."""
+_WAYS = ("scan_input_directions", "scan_output_directions", "scan_input_axes", "scan_output_axes")
 SWAPPED = 1e-3
 """Share of the error of the branch that is taken which the other one may make to be what was meant."""
 
@@ -204,19 +205,39 @@ class Bodies:
         if found.culprits:
             return found
         if trace.theirs != trace.count:
-            text = (
-                f"from the same inputs the candidate makes {trace.theirs:,} iterations, the reference {trace.count:,}: "
-            )
-            differs = _first_difference(ours, other)
-            text += differs or "no node inside is beyond rounding, which decides when to stop"
+            counts = f"the candidate makes {trace.theirs:,} iterations, the reference {trace.count:,}"
+            differs = self._given(ours, other, left, right)
+            if differs:
+                return dataclasses.replace(found, remark=f"{counts}: {differs}")
+            text = f"from the same inputs {counts}: rounding decides when to stop, no node inside is beyond it"
             return dataclasses.replace(found, cause="unknown", evidence=text)
         whole = None if made is None else _errors_of(unit, values, made)
         explained = whole is None or trace.total >= EXPLAINED * whole
         looked = f"{len(picks):,} of {trace.count:,} iterations were looked into"
-        if explained and not trace.cut and trace.followed:
+        why = self._given(ours, other, left, right)
+        if explained and not why and not trace.cut and trace.followed:
             return dataclasses.replace(found, clean=True, remark=looked)
-        why = _first_difference(ours, other) or "no node inside is beyond rounding"
+        why = why or "no node inside is beyond rounding"
         return dataclasses.replace(found, remark=f"{why}; {looked}")
+
+    def _given(self, ours: _Node, other: _Node, left: _Program, right: _Program) -> str:
+        """What the two loops are given that is not the same, or that they take in another way."""
+        u = self.candidate.runner.arithmetic.u
+        limit = 4 * (u if math.isfinite(u) else 1e-2)
+        for number, (a, b) in enumerate(zip(ours.arguments, other.arguments, strict=False)):
+            if (a is None) != (b is None):
+                return f"its input {number} is left out on one side"
+            if a is not None and b is not None and _relative(*_squares(a, b)) > limit:
+                shown = f": {a.reshape(-1)[0]} against {b.reshape(-1)[0]}" if a.size == b.size == 1 else ""
+                return f"its input {number} differs{shown}"
+        for name in left.captured.keys() & right.captured.keys():
+            if _relative(*_squares(left.captured[name], right.captured[name])) > limit:
+                return f"what it captures differs: {name!r}"
+        for name in _WAYS if ours.op == "Scan" else ():
+            one, two = (_numbers(node, name) for node in (ours, other))
+            if one != two:
+                return f"{name} {one or 'zeros'} against {two or 'zeros'}"
+        return ""
 
     def _branch(self, ours: _Node, other: _Node) -> Entered:
         conditions = [bool(np.asarray(n.arguments[0]).reshape(-1)[0]) for n in (ours, other)]
@@ -279,6 +300,13 @@ class Bodies:
             tuple(dataclasses.replace(c, inside=(where, *c.inside)) for c in found.culprits),
             tuple(dataclasses.replace(layer, inside=(where, *layer.inside)) for layer in found.layers),
         )
+
+
+def _numbers(node: _Node, name: str) -> list[int]:
+    """An attribute that is a list; empty where all of it is zero, which is the default."""
+    value = attribute(node.proto, name, None)
+    numbers = list(value) if isinstance(value, (list, tuple)) else []
+    return numbers if any(numbers) else []
 
 
 def _control(index: GraphIndex, part: Slice) -> list[int]:
@@ -727,14 +755,3 @@ def _difference(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> flo
 def _errors_of(unit: Unit, values: Mapping[str, np.ndarray], made: Mapping[str, np.ndarray]) -> float:
     pairs = zip(unit.reference.outputs, unit.candidate.outputs, strict=True)
     return _difference(*zip(*[(values[n], made[o]) for n, o in pairs], strict=True))
-
-
-def _first_difference(ours: _Node, other: _Node) -> str:
-    """What the two nodes are given that is not the same."""
-    for number, (a, b) in enumerate(zip(ours.arguments, other.arguments, strict=False)):
-        if (a is None) != (b is None):
-            return f"its input {number} is left out on one side"
-        if a is not None and b is not None and _relative(*_squares(a, b)) > 1e-3:
-            shown = f": {a.reshape(-1)[0]} against {b.reshape(-1)[0]}" if a.size == b.size == 1 else ""
-            return f"its input {number} differs{shown}"
-    return ""

@@ -498,7 +498,21 @@ class _Localizer:
                 f"{who}: the expected noise of {len(unknown)} layers is unknown (first {name}): custom operators or "
                 "narrow types."
             )
+        self._branches(walk)
         self._fidelity(walk)
+
+    def _branches(self, walk: Walk) -> None:
+        """Conditions that come out otherwise when the candidate runs on its own values."""
+        nodes, names = self.index.nodes, self.index.names
+        for s in walk.seen:
+            for name in (n for n, seen in s.cumulative.items() if relative_error(seen)):
+                readers = [p for p in self.index.consumers.get(name, ()) if nodes[p].op_type == "If"]
+                chosen = [names[p] for p in readers if nodes[p].input[0] == name]
+                if chosen:
+                    self.warnings.append(
+                        f"{self.candidate.name}: {chosen[0]} (If) does not always take the branch that it takes in the "
+                        f"reference: on its own values the candidate finds another {name!r}."
+                    )
 
     def _fidelity(self, walk: Walk) -> None:
         """Whether the run in pieces reproduces the error of the candidate as it is deployed."""
