@@ -53,6 +53,7 @@ class Request:
     int_range: tuple[int, int] | None
     ranges: Mapping[str, tuple[Number, Number]]
     shapes: Mapping[str, ShapeRange]
+    profiles: tuple[Mapping[str, ShapeRange], ...]
     data: str | None
     calibration_data: str | None
     rtol: float | None
@@ -115,6 +116,7 @@ def parse(argv: Sequence[str]) -> Request:
     if len(models) > 2:
         raise UsageError(f"at most two models are compared; got {len(models)}: {', '.join(models)}.")
     _hint_at_detached_value(models, classes)
+    shape_sets = _shape_sets(space.shape)
     return Request(
         models=models,
         runners=runners,
@@ -126,7 +128,8 @@ def parse(argv: Sequence[str]) -> Request:
         float_range=None if space.float_range is None else _float_range(space.float_range),
         int_range=None if space.int_range is None else _int_range(space.int_range),
         ranges=dict(_named_range(text) for text in space.range),
-        shapes=dict(_named_shape(text) for text in space.shape),
+        shapes=shape_sets[0],
+        profiles=shape_sets if shape_sets[1:] else (),
         data=space.data,
         calibration_data=space.calibration_data,
         rtol=_number("--rtol", space.rtol),
@@ -158,7 +161,9 @@ def _parser(classes: Mapping[str, type[Runner]]) -> _Parser:
         allow_abbrev=False,
         add_help=False,
     )
-    parser.add_argument("models", nargs="*", metavar="MODEL", help=".onnx, frozen .pb, SavedModel, .keras or .h5")
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL", help=".onnx, frozen .pb, SavedModel, .keras, .h5, or a TensorRT .engine"
+    )
     group = parser.add_argument_group("runners (at least two, or one and two models; order and repeats are kept)")
     for flag, cls in classes.items():
         values = "|".join(cls.values) or (cls.value_field.upper() if cls.value_field else "")
@@ -182,7 +187,8 @@ def _parser(classes: Mapping[str, type[Runner]]) -> _Parser:
         metavar="NAME:DIMS",
         action="append",
         default=[],
-        help="shape of one input: 1x3x224x224, or min..opt..max for runtimes that build for a range",
+        help="shape of one input: 1x3x224x224, or min..opt..max for runtimes that build for a range; "
+        "again for the same input: one more optimization profile",
     )
     group.add_argument("--inputs", metavar="A,B", help="inputs of a TensorFlow frozen graph")
     group.add_argument("--outputs", metavar="A,B", help="outputs of a TensorFlow frozen graph")
@@ -458,6 +464,23 @@ def _named_range(text: str) -> tuple[str, tuple[Number, Number]]:
 def _named_tolerance(text: str) -> tuple[str, tuple[float, float]]:
     name, value = split_name("--tolerance", text, "NAME:RTOL,ATOL")
     return name, _pair("--tolerance", value, "NAME:RTOL,ATOL, two numbers")
+
+
+def _shape_sets(texts: Sequence[str]) -> tuple[Mapping[str, ShapeRange], ...]:
+    """Shape ranges of inputs: an input that is named several times has one range for each optimization profile."""
+    named: dict[str, list[ShapeRange]] = {}
+    for text in texts:
+        name, shape = _named_shape(text)
+        named.setdefault(name, []).append(shape)
+    count = max(map(len, named.values()), default=1)
+    for name, shapes in named.items():
+        if len(shapes) not in (1, count):
+            most = next(n for n, found in named.items() if len(found) == count)
+            raise UsageError(
+                f"--shape names {count} profiles for {most} and {len(shapes)} for {name}: "
+                f"give {name} once, for all of them, or {count} times."
+            )
+    return tuple({name: shapes[min(k, len(shapes) - 1)] for name, shapes in named.items()} for k in range(count))
 
 
 def _named_shape(text: str) -> tuple[str, ShapeRange]:

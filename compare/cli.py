@@ -99,7 +99,7 @@ def compare(request: Request, progress: Progress | None = None) -> Report:
         candidate_model=request.models[1] if len(request.models) > 1 else None,
         data_loader=_source(request),
         calibration_data=None if request.calibration_data is None else open_data(request.calibration_data),
-        shapes=request.shapes,
+        shapes=request.profiles or request.shapes,
         reference=request.reference,
         rtol=request.rtol,
         atol=request.atol,
@@ -130,16 +130,19 @@ def _source(request: Request) -> Source | None:
     """
     from ..dataloaders import DataLoader, open_data
 
-    shapes = {name: shape.opt for name, shape in request.shapes.items()}
+    shapes, *more = [
+        {name: shape.opt for name, shape in shapes.items()} for shapes in request.profiles or (request.shapes,)
+    ]
     if request.data is None:
         usual = DataLoader()
         return DataLoader(
             int_range=request.int_range,
             float_range=request.float_range,
             seed=usual.seed if request.seed is None else request.seed,
-            samples=usual.samples if request.samples is None else request.samples,
+            samples=max(usual.samples, 1 + len(more)) if request.samples is None else request.samples,
             ranges=request.ranges,
             shapes=shapes,
+            more_shapes=tuple(more),
         )
     random = {
         "--seed": request.seed,

@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 
 from ..graph.errors import DataError, LayerdiffError, RunnerError, UsageError
-from ..graph.model import Model, load
+from ..graph.model import Model, described, is_engine, load, load_engine
 from ..runners.base import Session, SessionInfo, ShapeRange, Workload
 from ..runners.latency import measure
 from .accuracy import Criterion, Meter, criterion
@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 
 ModelSource: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto | Model"
 Data: TypeAlias = "Source | Iterable[Mapping[str, np.ndarray]]"
+Shapes: TypeAlias = "Mapping[str, ShapeRange]"
 Labels: TypeAlias = "np.ndarray | Sequence[Any] | str | os.PathLike[str]"
-Take: TypeAlias = Callable[[Party, int, "dict[str, np.ndarray]", Fetch], None]
+Take: TypeAlias = Callable[[Party, int, "dict[str, Any]", Fetch], None]
 
 log = logging.getLogger("layerdiff")
 
@@ -119,7 +120,7 @@ class Comparator:
         candidate_model: ModelSource | None = None,
         data_loader: Data | None = None,
         calibration_data: Data | None = None,
-        shapes: Mapping[str, ShapeRange] | None = None,
+        shapes: Shapes | Sequence[Shapes] | None = None,
         reference: str | None = None,
         rtol: float | None = None,
         atol: float | None = None,
@@ -146,7 +147,8 @@ class Comparator:
                 Random within the ranges that the graph implies, if not given.
             calibration_data: Inputs that INT8 and FP8 are calibrated on, in the forms of ``data_loader``; those that
                 are compared, if not given.
-            shapes: Shape ranges of inputs, for runtimes that build for a range.
+            shapes: Shape ranges of inputs, for runtimes that build for a range; several sets of them for several
+                optimization profiles.
             reference: Name of the runner to believe, instead of the most trusted.
             rtol, atol: ``|candidate - reference| <= atol + rtol * |reference|``; both or neither; automatic
                 if not given.
@@ -174,7 +176,8 @@ class Comparator:
         self._runners = tuple(runners)
         self._data = data_loader
         self._calibration = calibration_data
-        self._shapes = dict(shapes or {})
+        sets = [shapes] if isinstance(shapes, Mapping) else list(shapes or ())
+        self._shape_sets: tuple[Shapes, ...] = tuple(dict(one) for one in sets) or ({},)
         self._reference = reference
         self._latency = latency
         self._names = (tuple(inputs), tuple(outputs))
@@ -199,14 +202,14 @@ class Comparator:
             judge = _judge(run, self.settings)
             meter = None if self._criterion is None else Meter(self._criterion, run.lineup)
 
-        def take(party: Party, sample: int, outputs: dict[str, np.ndarray], fetch: Fetch) -> None:
+        def take(party: Party, sample: int, outputs: dict[str, Any], fetch: Fetch) -> None:
             assert judge is not None
             judge.take(party.name, sample, outputs, fetch)
             if meter is not None:
                 meter.take(party.name, sample, outputs)
 
         run = Run(lineup, lineup, samples, workload, memory=self.settings.memory, calibration=self._calibrating)
-        _execute(run, begin, take, self._progress, self._latency)
+        _execute(run, begin, take, self._progress, self._latency, on_device=True)
         run.warnings[:0] = self._warnings
         report = _report(run, judge, meter)
         if self.settings.layers is None or judge is None:
@@ -313,23 +316,29 @@ class Comparator:
             line_up((), ())  # refuses, before anything is loaded
         if len(self._runners) == 1 and self._candidate_model is None:
             line_up(self._runners, [None])  # type: ignore[list-item]
-        models = self._load_models()
+        model, second = self._paired()
+        models = self._load_models(model)
         candidate_model = None
-        if self._candidate_model is not None:
-            candidate_model = self._load(self._candidate_model)
+        if second is not None:
+            candidate_model = self._load(second)
         lineup = line_up(self._runners, models, candidate_model, self._reference)
+        self._check_engines(lineup)
         reference = lineup.reference.model
         for model in {id(party.model): party.model for party in lineup.candidates}.values():
             ignored = check_inputs(reference, model)
             if ignored:
                 self._warnings.append(f"{model.source} does not take {', '.join(map(repr, ignored))}.")
         self._check_names(lineup)
-        samples = self.samples = _bind(self._data, lineup, self._shapes)
+        samples = self.samples = _bind(self._data, lineup, self._shape_sets)
         _check_labels(self._criterion, samples)
-        workload = Workload(samples=lambda: map(read_only, samples), shapes=self._shapes)
+        workload = Workload(
+            samples=lambda: map(read_only, samples),
+            shapes=self._shape_sets[0],
+            profiles=self._shape_sets if self._shape_sets[1:] else (),
+        )
         if self._calibration is not None:
             _check_calibrated(lineup)
-            other = self._calibrating = _bind(self._calibration, lineup, self._shapes)
+            other = self._calibrating = _bind(self._calibration, lineup, self._shape_sets)
             workload = replace(workload, calibration=lambda: map(read_only, other))
         return lineup, samples, workload
 
@@ -343,9 +352,48 @@ class Comparator:
         )
         self._progress.stage(f"loading {name}")
         inputs, outputs = self._names
-        return load(source, inputs=inputs, outputs=outputs)
+        model = load(source, inputs=inputs, outputs=outputs)
+        if model.opaque and not model.outputs:
+            reader = next((r for r in self._runners if r.reads_engines), None)
+            if reader is None:
+                assert model.engine is not None
+                raise UsageError(f"{model.label}: {model.engine.origin[1]}, and no runner here reads engines (--trt).")
+            model = described(model, *reader.describe(model))
+        return model
 
-    def _load_models(self) -> list[Model]:
+    def _paired(self) -> tuple[ModelSource | None, ModelSource | None]:
+        """The two models. An engine beside the model it was built from is one model, if a runner needs the latter."""
+        first, second = self._model, self._candidate_model
+        if is_engine(first) == is_engine(second) or first is None or second is None:
+            return first, second
+        if all(runner.reads_engines for runner in self._runners):
+            return first, second
+        engine, origin = (first, second) if is_engine(first) else (second, first)
+        self._progress.stage(f"loading {engine}")
+        inputs, outputs = self._names
+        assert isinstance(engine, (str, os.PathLike))
+        return load_engine(engine, origin, inputs=inputs, outputs=outputs), None
+
+    def _check_engines(self, lineup: Lineup) -> None:
+        """Whether everybody can run what he is given, where that is an engine."""
+        for party in _parties(lineup):
+            engine = party.model.engine
+            if engine is None or not party.model.opaque:
+                continue
+            if party.runner.reads_engines and self.settings.layers is None:
+                continue
+            who = "--layers needs" if party.runner.reads_engines else f"{party.name} runs"
+            raise UsageError(
+                f"{who} the ONNX file behind {engine}, but {engine.origin[1]}.\n"
+                f"Name both: compare {engine} MODEL.onnx {' '.join('--' + r.flag for r in self._runners)}."
+            )
+        reference = lineup.reference
+        unread = reference.model.engine is not None and not reference.runner.reads_engines
+        if unread and all(p.model is not reference.model for p in lineup.candidates):
+            text = f"{reference.model.label} itself was not run: the reference is {reference.name}"
+            self._warnings.append(f"{text} on {reference.model.source}. --trt alone compares two engines.")
+
+    def _load_models(self, model: ModelSource | None) -> list[Model]:
         loaded: dict[str, Model] = {}
         given: Model | None = None
         models = []
@@ -356,11 +404,11 @@ class Comparator:
                     loaded[path] = self._load(runner.model)
                 models.append(loaded[path])
                 continue
-            if self._model is None:
+            if model is None:
                 raise UsageError(f"{runner.name} has no model: give one to it or to the comparator.")
             if given is None:
-                path = os.path.abspath(self._model) if isinstance(self._model, (str, os.PathLike)) else ""
-                given = loaded.get(path) or self._load(self._model)
+                path = os.path.abspath(model) if isinstance(model, (str, os.PathLike)) else ""
+                given = loaded.get(path) or self._load(model)
                 loaded[path] = given
             models.append(given)
         return models
@@ -373,7 +421,7 @@ class Comparator:
         if self._criterion is not None:
             self._criterion.bind(lineup.reference.model.outputs)
         inputs = {spec.name for spec in lineup.reference.model.inputs}
-        for name in self._shapes:
+        for name in {name: None for shapes in self._shape_sets for name in shapes}:
             if name not in inputs:
                 raise UsageError(f"--shape {name}: no such input; there are: {', '.join(sorted(inputs))}.")
 
@@ -419,20 +467,31 @@ def read_only(sample: Sample) -> dict[str, np.ndarray]:
     return result
 
 
-def _bind(data: Data | None, lineup: Lineup, shapes: Mapping[str, ShapeRange]) -> Samples:
+def _bind(data: Data | None, lineup: Lineup, shape_sets: Sequence[Shapes]) -> Samples:
     from ..dataloaders import DataLoader, as_source
     from ..dataloaders.base import Source
 
     model = lineup.reference.model
     if data is None:
-        data = DataLoader(shapes={name: shape.opt for name, shape in shapes.items()})
+        usual = DataLoader()
+        first, *more = [{name: shape.opt for name, shape in shapes.items()} for shapes in shape_sets]
+        data = replace(usual, shapes=first, more_shapes=tuple(more), samples=max(usual.samples, 1 + len(more)))
     if isinstance(data, DataLoader):
-        data = replace(data, shapes={**_fixed_by_candidates(lineup), **data.shapes})
+        built = {} if data.more_shapes else _built_for(lineup)
+        data = replace(data, shapes={**built, **_fixed_by_candidates(lineup), **data.shapes})
     source = data if isinstance(data, Source) else as_source(data)
     samples = source.bind(model)
     if not len(samples):
         raise DataError("the data hold no sample: nothing can be compared.")
     return samples
+
+
+def _built_for(lineup: Lineup) -> dict[str, tuple[int, ...]]:
+    """The shapes that the first engine among the parties was made fastest for."""
+    for party in _parties(lineup):
+        for shapes in party.runner.built_for(party.model)[:1]:
+            return {name: shape.opt for name, shape in shapes.items()}
+    return {}
 
 
 def _check_labels(measured: Criterion | None, samples: Samples) -> None:
@@ -468,10 +527,18 @@ def _fixed_by_candidates(lineup: Lineup) -> dict[str, tuple[int | None, ...]]:
 # -- running ----------------------------------------------------------------------------------------------------------
 
 
-def _execute(run: Run, begin: Callable[[Run], None], take: Take, progress: Progress, latency: int = 0) -> None:
+def _execute(
+    run: Run,
+    begin: Callable[[Run], None],
+    take: Take,
+    progress: Progress,
+    latency: int = 0,
+    on_device: bool = False,
+) -> None:
     """Opens every session once and streams the samples through all of them.
 
-    A runner that fails is noted and left out; the others go on as long as a pair is left.
+    A runner that fails is noted and left out; the others go on as long as a pair is left. With ``on_device``, ``take``
+    is given what can stay on the device that the reference shares with a candidate.
     """
     samples = run.samples
     with ExitStack() as stack:
@@ -486,7 +553,8 @@ def _execute(run: Run, begin: Callable[[Run], None], take: Take, progress: Progr
         begin(run)
         progress.stage(f"running {len(samples)} sample{'s'[: len(samples) != 1]} on {len(sessions)} runners")
         sample: dict[str, np.ndarray] = {}
-        infer = {name: _inferences(session, samples) for name, session in sessions.items()}
+        staying = _staying(remaining, sessions) if on_device else ()
+        infer = {name: _inferences(session, samples, name in staying) for name, session in sessions.items()}
         for number, sample in enumerate(_checked(samples)):
             _run_sample(run, sessions, infer, number, sample, take)
             if remaining.reference.name in run.errors or all(p.name in run.errors for p in remaining.candidates):
@@ -537,7 +605,7 @@ def _leave_out(run: Run, refused: Mapping[Party, LayerdiffError]) -> None:
 def _run_sample(
     run: Run,
     sessions: Mapping[str, Session],
-    infer: Mapping[str, Callable[[Feed], dict[str, np.ndarray]]],
+    infer: Mapping[str, Callable[[Feed], Any]],
     number: int,
     sample: Feed,
     take: Take,
@@ -561,10 +629,17 @@ def _run_sample(
         take(party, number, outputs, functools.partial(session.infer, feed))
 
 
-def _inferences(session: Session, samples: Samples) -> Callable[[Feed], dict[str, np.ndarray]]:
+def _staying(lineup: Lineup, sessions: Mapping[str, Session]) -> set[str]:
+    """Whose outputs need not be downloaded before they are compared: the reference's and those of who shares its GPU."""
+    device = sessions[lineup.reference.name].device
+    others = {p.name for p in lineup.candidates if device and sessions[p.name].device == device}
+    return {lineup.reference.name, *others} if others else set()
+
+
+def _inferences(session: Session, samples: Samples, on_device: bool = False) -> Callable[[Feed], Any]:
     """Gives the outputs of one sample after the other."""
     if not isinstance(session, PiecedSession):
-        return session.infer
+        return session.infer_on_device if on_device else session.infer
     results = session.infer_all(lambda: (_feed(session, sample) for sample in _checked(samples)))
     return lambda feed: next(results)
 
@@ -650,6 +725,9 @@ def _report(run: Run, judge: Judge | None, meter: Meter | None = None) -> Report
     warnings = list(run.warnings)
     if judge is not None:
         outputs = judge.results(total=len(run.samples), run=run.samples_run)
+        for name, device in judge.devices().items():
+            info = run.sessions[name]
+            run.sessions[name] = replace(info, options={**info.options, "statistics_on": device})
         warnings += judge.warnings
     accuracy: tuple[AccuracyResult, ...] = ()
     if meter is not None:

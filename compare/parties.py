@@ -72,25 +72,31 @@ def line_up(
     """
     if not runners:
         raise UsageError("no runner was named: give two, e.g. --onnxrt --emulate fp16.")
-    names = _numbered([runner.name for runner in runners])
-    first = [Party(n, r, m) for n, r, m in zip(names, runners, models, strict=True)]
+    settled = [r if m is None else r.for_model(m) for r, m in zip(runners, models, strict=True)]
+    names = _numbered([runner.name for runner in settled])
+    first = [Party(n, r, m) for n, r, m in zip(names, settled, models, strict=True)]
     if reference is not None and reference not in names:
         raise UsageError(f"no runner is called {reference!r}; there are: {', '.join(names)}.")
     chosen = most_trusted(first) if reference is None else first[names.index(reference)]
     if candidate_model is not None:
-        label = Path(candidate_model.source).name
-        candidates = [Party(f"{party.name}@{label}", party.runner, candidate_model) for party in first]
+        second = [runner.for_model(candidate_model) for runner in runners]
+        names = _numbered([runner.name for runner in second])
+        candidates = [_on_file(n, r, candidate_model) for n, r in zip(names, second, strict=True)]
         return Lineup(chosen, tuple(candidates), reference is not None)
     if len(first) < 2:
         raise UsageError(
             f"{names[0]} has nothing to be compared with: name a second runner (e.g. --emulate fp16) or a second model."
         )
     candidates = [
-        p if p.model is chosen.model else Party(f"{p.name}@{Path(p.model.source).name}", p.runner, p.model)
-        for p in first
-        if p is not chosen
+        p if p.model is chosen.model else _on_file(p.name, p.runner, p.model) for p in first if p is not chosen
     ]
     return Lineup(chosen, tuple(candidates), reference is not None)
+
+
+def _on_file(name: str, runner: Runner, model: Model) -> Party:
+    """A party of the second file, which its name tells."""
+    file = model.label if runner.reads_engines else model.source
+    return Party(f"{name}@{Path(file).name}", runner, model)
 
 
 def _numbered(names: Sequence[str]) -> list[str]:

@@ -44,6 +44,7 @@ class DataLoader(Source):
         ranges: ``(lo, hi)`` by input name, with ``hi`` not included for integers.
         shapes: Shape by input name; None or -1 leaves a dimension open. Dimensions that nobody gave are 2 on axis 0
             and 8 elsewhere, or what the graph accepts instead.
+        more_shapes: Further sets of such shapes: samples take the first set, the second, ... and the first again.
     """
 
     int_range: tuple[int, int] | None = None
@@ -52,6 +53,7 @@ class DataLoader(Source):
     samples: int = 4
     ranges: Mapping[str, tuple[Number, Number]] = field(default_factory=dict)
     shapes: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
+    more_shapes: Sequence[Mapping[str, Sequence[int | None]]] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.samples, int) or self.samples < 1:
@@ -74,7 +76,13 @@ class DataLoader(Source):
         for name in self.ranges:
             if name not in {spec.name for spec in model.inputs}:
                 raise DataError(f"--range {name}: no such input. {_inputs(model)}")
-        chosen = choose_shapes(model.index, self.shapes)
+        first = self._bind(model, self.shapes)
+        others = [self._bind(model, shapes).plans for shapes in self.more_shapes]
+        first.more_plans = tuple(others)
+        return first
+
+    def _bind(self, model: Model, shapes: Mapping[str, Sequence[int | None]]) -> RandomSamples:
+        chosen = choose_shapes(model.index, shapes)
         implied = input_ranges(model.index, chosen.shapes)
         plans, unknown, inferred = [], [], False
         for spec in model.inputs:
@@ -223,9 +231,11 @@ class RandomSamples(Samples):
 
     Attributes:
         plans: How each input is drawn.
+        more_plans: The same for further sets of shapes, which samples take in turn.
     """
 
     representative = False
+    more_plans: tuple[tuple[Plan, ...], ...] = ()
 
     def __init__(self, seed: int, count: int, plans: tuple[Plan, ...], inferred: bool, notes: tuple[str, ...]) -> None:
         self.seed = seed
@@ -244,7 +254,8 @@ class RandomSamples(Samples):
         if not 0 <= number < self.count:
             raise IndexError(number)
         assert self.seed is not None
-        return {plan.spec.name: plan.draw(self.seed, number) for plan in self.plans}
+        plans = (self.plans, *self.more_plans)[number % (1 + len(self.more_plans))]
+        return {plan.spec.name: plan.draw(self.seed, number) for plan in plans}
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[number] for number in range(self.count))

@@ -245,6 +245,14 @@ def load_engine(
     return model
 
 
+def described(model: Model, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Model:
+    """An engine that stands alone, with the inputs and outputs that were found by opening it."""
+    assert model.engine is not None
+    result = Model(opaque(model.engine.path.stem, inputs, outputs), source=model.source)
+    result.engine, result.opaque = model.engine, True
+    return result
+
+
 def _load_onnx(path: Path) -> Model:
     from google.protobuf.message import DecodeError
 

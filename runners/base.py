@@ -230,6 +230,10 @@ class Runner(ABC):
         """
         return self
 
+    def built_for(self, model: Model) -> tuple[Mapping[str, ShapeRange], ...]:
+        """The sets of shape ranges that an engine was built for, where they are known; empty otherwise."""
+        return ()
+
     def describe(self, model: Model) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         """Inputs and outputs of an engine, found out by opening it.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..graph.errors import MissingPackage, ProviderUnavailable, RunnerError, UsageError
-from .base import Runner, SessionInfo, Workload, option
+from .base import Runner, SessionInfo, ShapeRange, Workload, option
 
 if TYPE_CHECKING:
     from ..graph.engine import Engine
@@ -237,6 +237,12 @@ class TrtRunner(Runner):
 
         engine = self._engine(model)
         return self if engine is None else as_built(self, engine)
+
+    def built_for(self, model: Model) -> tuple[Mapping[str, ShapeRange], ...]:
+        """The profiles that are kept beside the engine; see `Runner.built_for`."""
+        engine = self._engine(model) if self.engine or model.engine is not None else None
+        profiles = () if engine is None else engine.profiles
+        return tuple({name: ShapeRange(*shapes) for name, shapes in profile.items()} for profile in profiles)
 
     def describe(self, model: Model) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         """Inputs and outputs of an engine; see `Runner.describe`."""
