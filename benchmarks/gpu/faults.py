@@ -1,10 +1,11 @@
 """Faults that FP16 makes, planted in small networks: does ``--layers`` name the culprit, on TensorRT and emulated?
 
-    python faults.py OUT_FILE [--runner trt|emulate] [--tactic-sources NAMES]
+    python faults.py OUT_FILE [--runner trt|emulate] [--tactic-sources NAMES] [--only CASE] [--engine]
 
 Every case is a network that is right in FP32 and wrong in FP16 because of one known node. A case counts where the
 runner really breaks (its verdict is not *pass*): TensorRT may choose FP32 for the node, and then there is nothing to
-find. Top 1 means that the first culprit is the node, or a node that fuses with it.
+find. Top 1 means that the first culprit is the node, or a node that fuses with it. ``--engine`` prints, instead of
+comparing anything, the layers of each engine with the ONNX nodes and formats that the inspector tells.
 """
 
 # ruff: noqa: D102
@@ -21,6 +22,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner, TrtRunner
+from layerdiff.graph.model import load
+from layerdiff.runners._trt import build, inspector
+from layerdiff.runners.base import Workload
 from onnx import TensorProto, helper, numpy_helper
 
 WIDTH = 128
@@ -206,6 +210,33 @@ def data(model: onnx.ModelProto) -> list[dict[str, np.ndarray]]:
     return [{"x": rng.normal(size=shape).astype(np.float32)} for _ in range(2)]
 
 
+def print_engine(name: str, model: onnx.ModelProto, runner: TrtRunner) -> None:
+    loaded = load(model)
+    with runner.open(loaded, workload=Workload(samples=lambda: iter(data(model)))) as session:
+        print(f"{name}: {session.info.options['formats']}", flush=True)
+        for layer in session.layers():
+            borders = [", ".join(f"{t.name} {t.precision}" for t in side) for side in (layer.inputs, layer.outputs)]
+            print(
+                f"  {layer.kind}: {' '.join(layer.nodes) or layer.name} | {' -> '.join(borders)} | {layer.tactic[:60]}"
+            )
+        names = loaded.index.names
+        for group in inspector.groups(session.layers(), loaded):
+            print(f"  one kernel: {' '.join(names[p] for p in sorted(group))}", flush=True)
+
+
+class Builds:
+    """Counts the engines that are built."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._build = build.build
+        build.build = self._counted  # type: ignore[assignment]
+
+    def _counted(self, *args, **options):
+        self.count += 1
+        return self._build(*args, **options)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
@@ -213,7 +244,9 @@ def main() -> None:
     parser.add_argument("--tactic-sources", default=None)
     parser.add_argument("--limit", type=float, default=500)
     parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--engine", action="store_true", help="print the layers of the engines")
     arguments = parser.parse_args()
+    builds = Builds()
     candidate = (
         TrtRunner(fp16=True, tactic_sources=arguments.tactic_sources, optimization_level=2)
         if arguments.runner == "trt"
@@ -226,7 +259,10 @@ def main() -> None:
         if time.perf_counter() - begin > arguments.limit:
             print(f"skipped {name}", flush=True)
             continue
-        start = time.perf_counter()
+        if arguments.engine:
+            print_engine(name, model, candidate)
+            continue
+        start, before = time.perf_counter(), builds.count
         runners = [OnnxrtRunner(), candidate]
         report = Comparator(model, runners, data_loader=data(model), layers="guilty").compare()
         seconds = time.perf_counter() - start
@@ -246,6 +282,7 @@ def main() -> None:
             "evidence": report.culprits[0].evidence if report.culprits else "",
             "open_s": judged.open_seconds,
             "seconds": seconds,
+            "builds": builds.count - before,
             "formats": judged.options.get("formats"),
             "rel_l2": [o.metrics.get("rel_l2") if o.metrics else None for o in report.outputs],
             "layers": [
@@ -258,9 +295,10 @@ def main() -> None:
         with arguments.out.open("a") as file:
             file.write(json.dumps(result) + "\n")
         shown = judged.error or ", ".join(f"{n} ({c})" for n, c in culprits[:2]) or "none"
-        times = f"{seconds:.1f} s, build {judged.open_seconds or 0:.1f} s"
+        times = f"{seconds:.1f} s, build {judged.open_seconds or 0:.1f} s, {result['builds']} engines"
         print(f"| {name} | {report.verdict} | {'yes' if hit else 'no'} | {shown} | {times} |", flush=True)
-    print(f"{candidate.name}: culprit at top 1 in {found} of {broken} cases that break", flush=True)
+    if not arguments.engine:
+        print(f"{candidate.name}: culprit at top 1 in {found} of {broken} cases that break", flush=True)
 
 
 if __name__ == "__main__":
