@@ -24,11 +24,21 @@ def first(kind: str) -> cases.Case:
     return next(case for name in NETWORKS for case in cases.generate([kind], [name]))
 
 
+def inside(node: onnx.NodeProto) -> set[str]:
+    """Names of the nodes in the bodies of one."""
+    return {name for a in node.attribute if a.type == onnx.AttributeProto.GRAPH for name in names(a.g)}
+
+
+def names(graph: onnx.GraphProto) -> set[str]:
+    """Names of all nodes, those in bodies too."""
+    return {name for node in graph.node for name in (node.name, *inside(node))}
+
+
 def downstream(proto: onnx.ModelProto, nodes: frozenset[str]) -> set[str]:
-    """Tensors that depend on the output of one of the nodes."""
+    """Tensors that depend on the output of one of the nodes, or of one that it is inside of."""
     reached: set[str] = set()
     for node in proto.graph.node:
-        if node.name in nodes or any(i in reached for i in node.input):
+        if {node.name, *inside(node)} & nodes or any(i in reached for i in node.input):
             reached.update(node.output)
     return reached
 
@@ -57,7 +67,7 @@ def test_a_fault_changes_its_node_and_nothing_before_it(kind):
     assert case.final > cases.REACHED
     assert case.causes
     assert case.node in case.nodes
-    assert case.node in {n.name for n in case.reference.graph.node}
+    assert case.node in names(case.reference.graph)
     after = downstream(case.reference, case.nodes)
     made = set(baseline.marked(case.candidate))  # a Constant is a weight
     before = [t for t in baseline.marked(case.reference) if t not in after and t in made]
@@ -73,7 +83,7 @@ def test_a_fault_leaves_the_other_nodes_as_they_are(kind):
     others = {n.name: n for n in candidate.graph.node}
     for node in reference.graph.node:
         other = others.get(node.name)
-        if node.name in case.nodes:
+        if {node.name, *inside(node)} & case.nodes:
             continue
         if other is None:  # a Constant that only the fault's node read
             assert node.op_type == "Constant"

@@ -227,6 +227,7 @@ DRESSED = "renamed_candidate"
 """Kind of the cases that `dressed` makes of others."""
 DRESSED_KINDS = (
     "stale_weights", "norm_epsilon", "residual_missing", "weights_int8_per_tensor", "bias_dropped", "concat_order",
+    "body_stale_weights", "body_activation_replaced",
 )  # fmt: skip
 
 
@@ -247,6 +248,7 @@ NOISY_REAL = 0.02
 NOISY_KINDS = (
     "channels_permuted", "few_weights", "norm_affine_exchanged", "activation_slope", "attention_scale_missing",
     "softmax_axis", "residual_missing", "pooling_replaced", "pool_counts_padding", "stale_weights",
+    "body_activation_replaced", "body_bias_dropped",
 )  # fmt: skip
 
 
@@ -287,7 +289,7 @@ ELSEWHERE = "other_kernels"
 """Kind of the cases that `elsewhere` makes of others."""
 ELSEWHERE_KINDS = (
     "weights_fp16", "scale_drift", "norm_epsilon", "gelu_tanh", "attention_scale_off", "fp16_accumulation",
-    "activation_replaced", "qdq_scale",
+    "activation_replaced", "qdq_scale", "body_scale",
 )  # fmt: skip
 DERIVED: dict[str, tuple[tuple[str, ...], Callable[[Case], Case | None]]] = {
     DRESSED: (DRESSED_KINDS, dressed),

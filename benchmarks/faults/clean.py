@@ -55,6 +55,9 @@ def renamed(edit: Edit, rng: np.random.Generator) -> Edit:
         node.name = f"n{number}"
         node.input[:] = [new(i) for i in node.input]
         node.output[:] = [new(o) for o in node.output]
+        for a in node.attribute:
+            if a.type == onnx.AttributeProto.GRAPH:
+                _rename_body(a.g, f"b{number}")
     for tensor in edit.graph.initializer:
         tensor.name = new(tensor.name)
     del edit.graph.value_info[:]
@@ -69,6 +72,21 @@ def renamed(edit: Edit, rng: np.random.Generator) -> Edit:
     del edit.graph.node[:]
     edit.graph.node.extend(order)
     return edit
+
+
+def _rename_body(body: onnx.GraphProto, prefix: str) -> None:
+    """Everything in a body that captures nothing renamed, its inputs and outputs too."""
+    names = {"": ""}
+
+    def new(name: str) -> str:
+        return names.setdefault(name, f"{prefix}_t{len(names)}")
+
+    for number, node in enumerate(body.node):
+        node.name = f"{prefix}_n{number}"
+        node.input[:] = [new(i) for i in node.input]
+        node.output[:] = [new(o) for o in node.output]
+    for item in (*body.input, *body.output, *body.initializer):
+        item.name = new(item.name)
 
 
 def constants_folded(edit: Edit, rng: np.random.Generator) -> Edit | None:
@@ -121,7 +139,7 @@ def opset_upgraded(edit: Edit, rng: np.random.Generator) -> Edit | None:
 def typed_fp16(edit: Edit, rng: np.random.Generator) -> Edit | None:
     """Weights and tensors typed FP16, inputs and outputs FP32 with a Cast."""
     half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
-    if any(n.op_type in ("QuantizeLinear", "Resize", "LSTM", "GRU") for n in edit.graph.node):
+    if any(n.op_type in ("QuantizeLinear", "Resize", "LSTM", "GRU", "Scan") for n in edit.graph.node):
         return None  # scales of Resize and quantizers are FP32 by definition; ORT's CPU kernels lack FP16 recurrence
     for tensor in edit.graph.initializer:
         if tensor.data_type == single:

@@ -1,4 +1,4 @@
-"""The networks that faults are planted in: nine of different build, small enough for hundreds of runs."""
+"""The networks that faults are planted in: ten of different build, small enough for hundreds of runs."""
 
 from __future__ import annotations
 
@@ -422,8 +422,94 @@ def module_of(path: str) -> str:
     return path.strip("/").replace("/", ".")
 
 
+def looped() -> Network:
+    """Recurrent cells written out as control flow: a gated Scan backwards over time, and a Loop that refines its states
+    in six residual steps."""
+    length, words, hidden = 24, 400, 64
+    samples = texts(length, words, "tokens")
+    b, (ids,) = start("looped", 17, 10, samples)
+    single = onnx.TensorProto.FLOAT
+
+    def info(name: str, *shape: str | int, kind: int = single) -> onnx.ValueInfoProto:
+        return onnx.helper.make_tensor_value_info(name, kind, shape)
+
+    def body(path: str, nodes, inputs, outputs, weights: dict[str, np.ndarray]) -> onnx.GraphProto:
+        made = []
+        for op, reads, output in nodes:
+            made.append(onnx.helper.make_node(op, reads, [output], name=f"{path}/{output}"))
+        values = [onnx.numpy_helper.from_array(np.asarray(v, np.float32), n) for n, v in weights.items()]
+        return onnx.helper.make_graph(made, path.strip("/"), inputs, outputs, values)
+
+    def matrix(rows: int, columns: int, gain: float) -> np.ndarray:
+        return b.rng.normal(0, np.sqrt(gain / rows), (rows, columns))
+
+    table = b.weight("embedding.weight", b.rng.normal(0, 1, (words, 48)).astype(np.float32))
+    x = b.node("Transpose", [b.node("Gather", [table, ids], "/embedding")], "/embedding", perm=[1, 0, 2])
+    x = b.linear(x, "/project", hidden)
+    h = b.node(
+        "Tanh", [b.linear(b.node("ReduceMean", [x], "/first", axes=[0], keepdims=0), "/first", hidden)], "/first"
+    )
+    cell = [
+        ("MatMul", ["h", "gate_w"], "gate_h"),
+        ("Add", ["gate_h", "x_t"], "gate_sum"),
+        ("Sigmoid", ["gate_sum"], "gate"),
+        ("Mul", ["gate", "h"], "kept"),
+        ("MatMul", ["kept", "new_w"], "new_h"),
+        ("Add", ["new_h", "new_b"], "new_shifted"),
+        ("Add", ["new_shifted", "x_t"], "new_sum"),
+        ("Tanh", ["new_sum"], "new"),
+        ("Sub", ["new", "h"], "change"),
+        ("Mul", ["change", "rate"], "step"),
+        ("Add", ["h", "step"], "h_next"),
+        ("Identity", ["h_next"], "y_t"),
+    ]
+    weights = {
+        "gate_w": matrix(hidden, hidden, 1.5),
+        "new_w": matrix(hidden, hidden, 1.5),
+        "new_b": b.rng.normal(0, 0.3, hidden),
+        "rate": b.rng.uniform(0.3, 0.7, hidden),
+    }
+    scan = body(
+        "/scan/body",
+        cell,
+        [info("h", "N", hidden), info("x_t", "N", hidden)],
+        [info("h_next", "N", hidden), info("y_t", "N", hidden)],
+        weights,
+    )
+    more = {"scan_input_directions": [1], "scan_output_directions": [1]}
+    _, x = b.node("Scan", [h, x], "/scan", count=2, body=scan, num_scan_inputs=1, **more)
+    x = b.layer_norm(b.node("Transpose", [x], "/scan", perm=[1, 0, 2]), "/norm")
+    refine = [
+        ("MatMul", ["z", "inner_w"], "inner"),
+        ("Add", ["inner", "inner_b"], "shifted"),
+        ("Tanh", ["shifted"], "bent"),
+        ("MatMul", ["bent", "outer_w"], "outer"),
+        ("Mul", ["outer", "rate"], "change"),
+        ("Add", ["z", "change"], "z_next"),
+        ("Identity", ["go"], "on"),
+    ]
+    weights = {
+        "inner_w": matrix(hidden, 96, 1.0),
+        "inner_b": b.rng.normal(0, 0.3, 96),
+        "outer_w": matrix(96, hidden, 1.0),
+        "rate": np.float32(0.4),
+    }
+    whole, truth = onnx.TensorProto.INT64, onnx.TensorProto.BOOL
+    loop = body(
+        "/refine/body",
+        refine,
+        [info("i", kind=whole), info("go", kind=truth), info("z", "N", length, hidden)],
+        [info("on", kind=truth), info("z_next", "N", length, hidden)],
+        weights,
+    )
+    trip, yes = b.constant("/refine", np.array(6, np.int64)), b.constant("/refine", np.array(True))
+    x = b.node("Loop", [trip, yes, x], "/refine", body=loop)
+    tags = b.linear(b.node("Tanh", [b.linear(x, "/tags/0", 64)], "/tags/1"), "/tags/2", 12)
+    return Network("looped", b.finish({"tags": tags}), samples)
+
+
 NETWORKS: dict[str, Callable[[], Network]] = {
-    f.__name__: f for f in (resnet, mobilenet, densenet, bert, vit, lstm, unet, mixed, quantized)
+    f.__name__: f for f in (resnet, mobilenet, densenet, bert, vit, lstm, unet, mixed, quantized, looped)
 }
 
 
