@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..graph.formats import NumberFormat
     from ..graph.model import Model
     from ..graph.specs import TensorSpec
+    from .device import DeviceArray
 
 Feed = Mapping[str, "np.ndarray"]
 """Arrays by tensor name."""
@@ -118,6 +119,8 @@ class Session(ABC):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     info: SessionInfo = SessionInfo()
+    device: str = ""
+    """Where `infer_on_device` leaves what it can (``"cuda:0"``); empty where that is host memory."""
 
     @abstractmethod
     def infer(self, feed: Feed, fetch: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -134,6 +137,26 @@ class Session(ABC):
         Raises:
             RunnerError: The runtime failed, or cannot give a tensor that was asked for.
         """
+
+    def infer_on_device(
+        self, feed: Mapping[str, np.ndarray | DeviceArray], fetch: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray | DeviceArray]:
+        """Runs once, as `infer` does, and downloads only what cannot stay on `device`.
+
+        Args:
+            feed: One array for every input, in host memory or on `device`.
+            fetch: See `infer`.
+
+        Returns:
+            The fetched tensors. Arrays on the device may be read until this session runs again or closes; later, they
+            refuse to be.
+
+        Raises:
+            RunnerError: See `infer`.
+        """
+        import numpy as np
+
+        return dict(self.infer({name: np.asarray(array) for name, array in feed.items()}, fetch))
 
     def close(self) -> None:  # noqa: B027 - most sessions have nothing to free
         """Frees what the session holds. May be called twice."""

@@ -10,13 +10,14 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..graph.errors import BuildError, MissingPackage, ProviderUnavailable, RunnerError, UsageError
 from ..graph.formats import FP32, TF32, NumberFormat
 from .base import Feed, Runner, Session, SessionInfo, Workload, option
+from .device import DeviceArray
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,6 +149,7 @@ class OnnxrtSession(Session):
         self.inputs: tuple[TensorSpec, ...] = model.inputs
         self.outputs: tuple[TensorSpec, ...] = model.outputs
         self._specs = {spec.name: spec for spec in self.inputs}
+        self.device = "" if runner.provider == "cpu" else "cuda:0"
         self._open = True
         progress("loading into ONNX Runtime")
         # Initializers and inputs need no runtime to be fetched, and ORT refuses some of them as outputs.
@@ -191,6 +193,19 @@ class OnnxrtSession(Session):
                 result[name] = self._given(name, feed)
         return {name: result[name] for name in wanted}
 
+    def infer_on_device(
+        self, feed: Mapping[str, np.ndarray | DeviceArray], fetch: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray | DeviceArray]:
+        """Runs once; see `Session.infer_on_device`. The arrays are the caller's, like those of `infer`."""
+        import numpy as np
+
+        names = [spec.name for spec in self.outputs] if fetch is None else list(dict.fromkeys(fetch))
+        loaded = self._session if self._open and self.device else None
+        if loaded is None or not loaded.binds(names):
+            return dict(self.infer({name: np.asarray(array) for name, array in feed.items()}, fetch))
+        self._check(feed)
+        return loaded.run_bound(names, feed, self.device, self._runner.name)
+
     def _observing(self, inner: tuple[str, ...]) -> _Loaded:
         """A session in which the tensors ``inner`` are outputs as well, besides those that it was asked for before."""
         if self._observed is None or any(name not in self._observed.outputs for name in inner):
@@ -207,7 +222,7 @@ class OnnxrtSession(Session):
         value = feed[name] if name in feed else self._model.index.weight(name)
         return np.array(value)
 
-    def _check(self, feed: Feed) -> None:
+    def _check(self, feed: Mapping[str, np.ndarray | DeviceArray]) -> None:
         if feed.keys() != self._specs.keys():
             missing = [name for name in self._specs if name not in feed]
             extra = [name for name in feed if name not in self._specs]
@@ -242,6 +257,7 @@ class _Loaded:
         # Types that NumPy lacks travel as OrtValues: name -> ONNX element type.
         self._foreign_in = {name: _FOREIGN[t] for name, t in types.items() if t in _FOREIGN}
         self._inputs = tuple(types)
+        self._bindable = all(t in _NATIVE for t in types.values())
 
     def run(self, names: list[str], feed: Feed, who: str) -> dict[str, np.ndarray]:
         import numpy as np
@@ -260,6 +276,52 @@ class _Loaded:
         except Exception as error:
             raise RunnerError(f"{who}: {_one_line(error)}") from error
         return {name: np.asarray(value) for name, value in zip(names, results, strict=True)}
+
+    def binds(self, names: Sequence[str]) -> bool:
+        """Whether every input, and each of these outputs, can be bound to memory by address."""
+        return self._bindable and all(self.outputs.get(name) in _NATIVE for name in names)
+
+    def run_bound(
+        self, names: list[str], feed: Mapping[str, np.ndarray | DeviceArray], device: str, who: str
+    ) -> dict[str, np.ndarray | DeviceArray]:
+        """Runs with outputs left on ``device``, in memory that lives as long as someone holds the arrays.
+
+        Args:
+            names: Outputs; `binds` must hold of them.
+            feed: Arrays in host memory or on ``device``.
+            device: ``cuda:0``.
+            who: What messages call the runner.
+        """
+        import numpy as np
+
+        kind, _, number = device.partition(":")
+        binding = self.session.io_binding()
+        alive = []  # what is bound by address
+        try:
+            for name in self._inputs:
+                value = feed[name]
+                if isinstance(value, DeviceArray) and value.device == device:
+                    shape = list(value.shape)
+                    binding.bind_input(name, kind, int(number), value.dtype.type, shape, value.address)
+                else:
+                    alive.append(np.require(value, requirements="C"))
+                    binding.bind_cpu_input(name, alive[-1])
+            for name in names:
+                binding.bind_output(name, kind, int(number))
+            self.session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+        except RunnerError:
+            raise
+        except Exception as error:
+            raise RunnerError(f"{who}: {_one_line(error)}") from error
+        results: dict[str, np.ndarray | DeviceArray] = {}
+        for name, value in zip(names, binding.get_outputs(), strict=True):
+            if value.device_name() == "cpu" and kind != "cpu":
+                results[name] = value.numpy()
+                continue
+            dtype = np.dtype(_NATIVE[self.outputs[name]])
+            results[name] = DeviceArray(value.data_ptr(), tuple(value.shape()), dtype, device, value.numpy, value)
+        return results
 
     def _run_foreign(self, names: list[str], values: dict[str, Any], who: str) -> dict[str, np.ndarray]:
         """Runs with types that NumPy lacks: bound by address, since that is the one way to get at such results."""
@@ -307,6 +369,15 @@ class _Loaded:
         dense = np.require(array, requirements="C")
         return self._ort.OrtValue.ortvalue_from_numpy_with_onnx_type(dense, elem_type), dense
 
+
+# The types of tensors that can be bound by address, and read again, as NumPy knows them.
+_NATIVE = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(bool)": "bool",
+    **{f"tensor({name})": name for name in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")},
+}
 
 # ONNX element types that ONNX Runtime knows and NumPy does not, by ORT's name for them. The numbers are those of
 # onnx.TensorProto.DataType, written out so that listing a command's options does not import onnx.

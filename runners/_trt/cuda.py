@@ -12,7 +12,7 @@ from typing import Any
 
 from ...graph.errors import MissingPackage, RunnerError
 
-TO_DEVICE, TO_HOST = 1, 2
+TO_DEVICE, TO_HOST, ON_DEVICE = 1, 2, 3
 
 
 def gpu() -> str:
@@ -83,7 +83,7 @@ class Cuda:
         self._call("cudaFreeHost", ctypes.c_void_p(address))
 
     def copy(self, to: int, source: int, size: int, kind: int, stream: int) -> None:
-        """Copies between host and device (`TO_DEVICE`, `TO_HOST`), in the order of ``stream``."""
+        """Copies between host and device (`TO_DEVICE`, `TO_HOST`, `ON_DEVICE`), in the order of ``stream``."""
         self._call(
             "cudaMemcpyAsync",
             ctypes.c_void_p(to),

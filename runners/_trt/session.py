@@ -12,9 +12,10 @@ import numpy as np
 
 from ...graph.errors import ModelError, RunnerError
 from ..base import Feed, Session, SessionInfo
+from ..device import DeviceArray, Lease
 from ..latency import Latency, Times, warm
 from . import cuda as cuda_module
-from .cuda import TO_DEVICE, TO_HOST, Memory
+from .cuda import ON_DEVICE, TO_DEVICE, TO_HOST, Memory
 from .log import log_of, reason, why_unloadable
 
 if TYPE_CHECKING:
@@ -145,11 +146,13 @@ def _text(triple: tuple[tuple[int, ...], ...]) -> str:
 
 
 class TrtSession(Session):
-    """An engine with an execution context of its own.
+    """An engine with an execution context of its own, on the first GPU.
 
     Attributes:
         layers_parsed: Layers of the network the engine was built from; None for a loaded engine.
     """
+
+    device = "cuda:0"
 
     def __init__(
         self,
@@ -187,6 +190,7 @@ class TrtSession(Session):
         self._debug = debug_tensors
         self._cuda = cuda_module.runtime()
         self._memory = Memory(self._cuda)
+        self._lease = Lease()
         self._stream = 0
         self._runtime: Any = None
         self._engine: Any = None
@@ -264,24 +268,46 @@ class TrtSession(Session):
         foreign = [n for n in wanted if n not in self._out]
         if foreign:
             return self._observed(feed, wanted, foreign)
-        arrays = self._arrays(feed)
-        self._bind(arrays)
-        for name, array in arrays.items():
-            if name not in self._on_host:
-                self._cuda.copy(self._address[name], array.ctypes.data, array.nbytes, TO_DEVICE, self._stream)
-        self._execute()
+        self._run(feed)
         raw = {name: self._download(name) for name in wanted}
         self._cuda.synchronize(self._stream)
         return {name: self._typed(name, array) for name, array in raw.items()}
 
-    def _arrays(self, feed: Feed) -> dict[str, np.ndarray]:
+    def infer_on_device(
+        self, feed: Mapping[str, np.ndarray | DeviceArray], fetch: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray | DeviceArray]:
+        """Runs the engine once; see `Session.infer_on_device`. The arrays are the engine's own, in its own memory."""
+        wanted = [s.name for s in self.outputs] if fetch is None else list(fetch)
+        if any(n not in self._out for n in wanted):
+            return dict(self.infer({n: np.asarray(a) for n, a in feed.items()}, fetch))
+        self._run(feed)
+        self._cuda.synchronize(self._stream)
+        return {name: self._left(name) for name in wanted}
+
+    def _run(self, feed: Mapping[str, np.ndarray | DeviceArray]) -> None:
+        arrays = self._arrays(feed)
+        self._bind(arrays)
+        for name, array in arrays.items():
+            if isinstance(array, DeviceArray):
+                self._cuda.copy(self._address[name], array.address, array.nbytes, ON_DEVICE, self._stream)
+            elif name not in self._on_host:
+                self._cuda.copy(self._address[name], array.ctypes.data, array.nbytes, TO_DEVICE, self._stream)
+        self._execute()
+
+    def _arrays(self, feed: Mapping[str, np.ndarray | DeviceArray]) -> dict[str, np.ndarray | DeviceArray]:
         missing = [n for n in self._in if n not in feed]
         if missing:
             raise RunnerError(f"TensorRT needs input {missing[0]!r}, which was not fed.")
-        return {n: convert(np.asarray(feed[n]), self._io[n], n) for n in self._in}
+        return {n: self._fed(n, feed[n]) for n in self._in}
 
-    def _bind(self, arrays: dict[str, np.ndarray]) -> None:
+    def _fed(self, name: str, value: np.ndarray | DeviceArray) -> np.ndarray | DeviceArray:
+        here = isinstance(value, DeviceArray) and value.device == self.device and value.dtype == self._io[name]
+        return value if here and name not in self._on_host else convert(np.asarray(value), self._io[name], name)
+
+    def _bind(self, arrays: Mapping[str, np.ndarray | DeviceArray]) -> None:
         """Sets shapes and addresses; allocates only what a new shape needs."""
+        self._lease.end()
+        self._lease = Lease()
         context = self._context
         log = log_of(self._library.trt)
         shapes = {n: tuple(a.shape) for n, a in arrays.items()}
@@ -289,8 +315,8 @@ class TrtSession(Session):
         for name in self._on_host:
             if name in arrays:
                 # The context keeps this address, so the array must live as long as it does.
-                self._host_values[name] = arrays[name]
-                context.set_tensor_address(name, arrays[name].ctypes.data)
+                self._host_values[name] = np.asarray(arrays[name])
+                context.set_tensor_address(name, self._host_values[name].ctypes.data)
                 values_changed = True
         if shapes == self._set_shapes and not values_changed:
             return
@@ -336,16 +362,32 @@ class TrtSession(Session):
         if name in self._on_host:
             self._cuda.synchronize(self._stream)
             return self._host_values[name].copy()
-        if name in self._allocators and name not in self._shape:
-            self._cuda.synchronize(self._stream)
-            allocator = self._allocators[name]
-            address, shape = allocator.address, allocator.shape
-        else:
-            address, shape = self._address[name], self._shape[name]
+        address, shape = self._place(name)
         array = np.empty(shape, self._io[name])
         if array.nbytes:
             self._cuda.copy(array.ctypes.data, address, array.nbytes, TO_HOST, self._stream)
         return array
+
+    def _place(self, name: str) -> tuple[int, tuple[int, ...]]:
+        """Address and shape of an output."""
+        if name in self._allocators and name not in self._shape:
+            self._cuda.synchronize(self._stream)
+            allocator = self._allocators[name]
+            return allocator.address, allocator.shape
+        return self._address[name], self._shape[name]
+
+    def _left(self, name: str) -> np.ndarray | DeviceArray:
+        """An output where it is, if it is on the device and in the model's dtype."""
+
+        def fetch() -> np.ndarray:
+            array = self._download(name)
+            self._cuda.synchronize(self._stream)
+            return self._typed(name, array)
+
+        spec, dtype = self._spec.get(name), self._io[name]
+        if name in self._on_host or (spec is not None and spec.dtype != dtype):
+            return fetch()
+        return DeviceArray(*self._place(name), dtype, self.device, fetch, self, self._lease)
 
     def _typed(self, name: str, array: np.ndarray) -> np.ndarray:
         spec = self._spec.get(name)
@@ -433,7 +475,7 @@ class TrtSession(Session):
 
         ``device`` is copy in + compute + copy out, ``gpu`` the compute alone; one run at a time, none overlapped.
         """
-        arrays = self._arrays(feed)
+        arrays = {name: np.asarray(array) for name, array in self._arrays(feed).items()}
         self._bind(arrays)
         cuda, pinned, events = self._cuda, [], []
         copies_in, copies_out = [], []
@@ -494,6 +536,7 @@ class TrtSession(Session):
 
     def close(self) -> None:
         """Gives the context, the engine, device memory and the stream back, in that order."""
+        self._lease.end()
         observers, self._observers = self._observers, {}
         for session in observers.values():
             session.close()
