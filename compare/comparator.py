@@ -630,7 +630,7 @@ def _run_sample(
 
 
 def _staying(lineup: Lineup, sessions: Mapping[str, Session]) -> set[str]:
-    """Whose outputs need not be downloaded before they are compared: the reference's and those of who shares its GPU."""
+    """Whose outputs need no download before they are compared: the reference's, and those of who shares its GPU."""
     device = sessions[lineup.reference.name].device
     others = {p.name for p in lineup.candidates if device and sessions[p.name].device == device}
     return {lineup.reference.name, *others} if others else set()

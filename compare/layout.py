@@ -16,6 +16,7 @@ import numpy as np
 from .statistics import Statistics
 
 if TYPE_CHECKING:
+    from ..runners.device import DeviceArray
     from .tolerance import Allowed
 
 NEAR = 0.1
@@ -31,7 +32,7 @@ SAMPLE = 1 << 14
 
 
 def transposition(
-    reference: np.ndarray, candidate: np.ndarray, allowed: Allowed | None = None
+    reference: np.ndarray | DeviceArray, candidate: np.ndarray | DeviceArray, allowed: Allowed | None = None
 ) -> tuple[int, ...] | None:
     """The permutation that turns the candidate into the reference.
 
@@ -46,7 +47,6 @@ def transposition(
         order but the given one, or more than one. Orders that differ only in where axes of length 1 go are the same;
         of those, the one that keeps most axes in place comes back.
     """
-    reference, candidate = np.asarray(reference), np.asarray(candidate)
     rank = reference.ndim
     if candidate.ndim != rank or not 2 <= rank <= MAX_RANK or reference.size != candidate.size or reference.size < 4:
         return None
@@ -54,6 +54,9 @@ def transposition(
         return None
     if sorted(reference.shape) != sorted(candidate.shape):
         return None
+    if reference.shape == candidate.shape and len(_orders(reference.shape, candidate.shape)) == 1:
+        return None  # no axes of one length: only the given order fits
+    reference, candidate = np.asarray(reference), np.asarray(candidate)
     if reference.shape == candidate.shape and Statistics(full=False).update(reference, candidate, allowed).agree:
         return None
     identity = tuple(range(rank))

@@ -12,6 +12,8 @@ import numpy as np
 
 from ..graph.errors import RunnerError
 from ..graph.specs import is_float
+from ..runners.device import DeviceArray
+from . import ondevice
 from .layout import transposition
 from .report.model import OutputResult, OutputVerdict, ToleranceUsed
 from .statistics import Place, Statistics
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from .context import Settings
     from .parties import Lineup
 
-Outputs = Mapping[str, "np.ndarray"]
+Outputs = Mapping[str, "np.ndarray | DeviceArray"]
 Fetch = Callable[[Sequence[str]], Outputs]
 """Gives inner tensors of the reference for the present sample; raises RunnerError where it cannot."""
 
@@ -66,7 +68,7 @@ class Judge:
                 continue
             pair = self._pairs[name].get(tensor)
             if pair is None:
-                tolerance = self.tolerance(name, tensor, np.asarray(expected).dtype)
+                tolerance = self.tolerance(name, tensor, _dtype(expected))
                 pair = _Pair(name, tensor, tolerance, self._settings.nan_equal, self.warnings)
                 self._pairs[name][tensor] = pair
             new = pair.take(expected, outputs[tensor], sample)
@@ -74,7 +76,7 @@ class Judge:
                 pair.ties += self._ties(name, tensor, expected, outputs[tensor])
         self._extra[name].update(dict.fromkeys(t for t in outputs if t not in reference.outputs))
 
-    def _ties(self, name: str, tensor: str, expected: np.ndarray, found: np.ndarray) -> int:
+    def _ties(self, name: str, tensor: str, expected: np.ndarray | DeviceArray, found: np.ndarray | DeviceArray) -> int:
         """How many of the elements that differ are ties."""
         decider = self._decider(tensor)
         if decider is None:
@@ -92,13 +94,22 @@ class Judge:
                 self.warnings[f"{text.rstrip('.')}. Ties count as mismatches."] = None
                 self._deciders[tensor] = None
                 return 0
-        rules = {t: self.tolerance(name, t, np.asarray(v).dtype) for t, v in values.items()}
-        return count_ties(decider, values, np.asarray(expected), np.asarray(found), rules)[0]
+        rules = {t: self.tolerance(name, t, _dtype(v)) for t, v in values.items()}
+        arrays = {t: np.asarray(v) for t, v in values.items()}
+        return count_ties(decider, arrays, np.asarray(expected), np.asarray(found), rules)[0]
 
     def _decider(self, tensor: str) -> Decider | None:
         if tensor not in self._deciders:
             self._deciders[tensor] = decider(self._lineup.reference.model.index, tensor)
         return self._deciders[tensor]
+
+    def devices(self) -> dict[str, str]:
+        """Where statistics of each candidate were computed, and by what, if not by NumPy."""
+        found = {
+            name: next((p.plain.device for p in pairs.values() if p.plain.device), "")
+            for name, pairs in self._pairs.items()
+        }
+        return {name: device for name, device in found.items() if device}
 
     def results(self, total: int, run: Mapping[str, int]) -> tuple[OutputResult, ...]:
         """The verdicts.
@@ -168,9 +179,10 @@ class _Pair:
         self.clash: str | None = None
         self.smallest_atol = math.inf
 
-    def take(self, reference: np.ndarray, candidate: np.ndarray, sample: int) -> int:
+    def take(self, reference: np.ndarray | DeviceArray, candidate: np.ndarray | DeviceArray, sample: int) -> int:
         """Takes in one sample; returns how many elements mismatch in it."""
-        reference, candidate = np.asarray(reference), np.asarray(candidate)
+        if ondevice.common(reference, candidate) is None:
+            reference, candidate = np.asarray(reference), np.asarray(candidate)
         kinds = _kind(reference.dtype), _kind(candidate.dtype)
         if kinds[0] != kinds[1]:
             self.clash = self.clash or f"dtype {_name(candidate.dtype)} where {_name(reference.dtype)} is expected"
@@ -186,11 +198,12 @@ class _Pair:
             self.axes = transposition(reference, candidate, allowed)
             self.turned = None if self.axes is None else Statistics(equal_nan=self.nan_equal)
         if self.turned is not None and self.axes is not None:
+            reference, candidate = np.asarray(reference), np.asarray(candidate)
             fits = candidate.ndim == len(self.axes)
             self.turned.update(reference, np.transpose(candidate, self.axes) if fits else candidate, allowed, sample)
         return self.plain.mismatched - before
 
-    def _allowed(self, reference: np.ndarray) -> Allowed | None:
+    def _allowed(self, reference: np.ndarray | DeviceArray) -> Allowed | None:
         if not self.tolerance.decidable or self.tolerance.exact:
             return None
         allowed = self.tolerance.allowed(reference)
@@ -321,6 +334,11 @@ def _kind(dtype: np.dtype) -> str:
     if dtype.kind == "c":
         return "complex"
     return "float" if is_float(dtype) else "int"
+
+
+def _dtype(x: Any) -> np.dtype:
+    """The dtype of an array, wherever it is."""
+    return x.dtype if isinstance(x, DeviceArray) else np.asarray(x).dtype
 
 
 def _name(dtype: np.dtype) -> str:
