@@ -25,6 +25,7 @@ from ..runners.base import Session, SessionInfo, ShapeRange, Workload
 from ..runners.latency import measure
 from .accuracy import Criterion, Meter, criterion
 from .context import Context, Settings
+from .fidelity import Deployed, Repeat, chance, repeat
 from .formats import formats_in_play
 from .inpieces import PiecedSession, in_pieces
 from .parties import Lineup, Party, line_up
@@ -61,6 +62,7 @@ class Run:
         errors: Why a runner failed, by name.
         samples_run: Samples that each runner finished, by name.
         latency: What timing each runner found, by name.
+        repeats: What a second run on the same inputs gave, by name.
         memory: Bytes that sessions on whole models may take, and pieces where they do not fit; None: from the machine.
         calibration: What INT8 and FP8 were calibrated on, if not on the samples.
     """
@@ -75,14 +77,19 @@ class Run:
     samples_run: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     latency: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    repeats: dict[str, Repeat] = field(default_factory=dict)
     memory: int | None = None
     calibration: Samples | None = None
 
     def open(self, party: Party, fetch: Sequence[str] = (), progress: Callable[[str], None] | None = None) -> Session:
         """A session on a party's whole model, in pieces where the weights of all parties do not fit in memory."""
-        if self._in_pieces and party.runner.opens_pieces and party.model.tf is None:
+        if self.in_pieces(party):
             return PiecedSession(party, self.workload, self.memory)
         return party.runner.open(party.model, fetch=fetch, workload=self.workload, progress=progress)
+
+    def in_pieces(self, party: Party) -> bool:
+        """Whether a party's model is run in pieces, since not all weights fit in memory."""
+        return self._in_pieces and party.runner.opens_pieces and party.model.tf is None
 
     @functools.cached_property
     def _in_pieces(self) -> bool:
@@ -106,6 +113,7 @@ class Run:
             notes=tuple(info.notes),
             error=self.errors.get(party.name),
             latency=self.latency.get(party.name),
+            repeat=self.repeats[party.name].json() if party.name in self.repeats else None,
         )
 
 
@@ -196,6 +204,7 @@ class Comparator:
         lineup, samples, workload = self._prepare()
         judge: Judge | None = None
         meter: Meter | None = None
+        deployed = None if self.settings.layers is None else Deployed()
 
         def begin(run: Run) -> None:
             nonlocal judge, meter
@@ -207,13 +216,19 @@ class Comparator:
             judge.take(party.name, sample, outputs, fetch)
             if meter is not None:
                 meter.take(party.name, sample, outputs)
+            if deployed is not None:
+                if party is not run.lineup.reference:
+                    deployed.take(party.name, sample, outputs)
+                if sample == 0 and not run.in_pieces(party):
+                    run.repeats[party.name] = repeat(outputs, fetch(list(outputs)))
 
         run = Run(lineup, lineup, samples, workload, memory=self.settings.memory, calibration=self._calibrating)
-        _execute(run, begin, take, self._progress, self._latency, on_device=True)
+        _execute(run, begin, take, self._progress, self._latency, on_device=deployed is None)
         run.warnings[:0] = self._warnings
         report = _report(run, judge, meter)
         if self.settings.layers is None or judge is None:
             return report
+        report = replace(report, warnings=(*report.warnings, *chance(report)))
         from .layers import localize
 
         alive = tuple(p for p in run.lineup.candidates if p.name not in run.errors)
@@ -227,6 +242,7 @@ class Comparator:
             formats=judge.formats,
             settings=self.settings,
             progress=self._progress,
+            deployed=deployed,
         )
         return localize(context, report)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..dataloaders.base import Samples
     from ..graph.formats import NumberFormat
     from ..runners.base import Workload
+    from .fidelity import Deployed
     from .parties import Party
 
 
@@ -66,6 +67,7 @@ class Context:
             types that the models themselves hold.
         settings: Tolerances, NaN policy, memory.
         progress: Where to tell what is going on.
+        deployed: The candidates' outputs as the whole models gave them; None: nothing is held against them.
     """
 
     reference: Party
@@ -75,3 +77,4 @@ class Context:
     formats: Mapping[str, tuple[NumberFormat, ...]]
     settings: Settings
     progress: Progress = SILENT
+    deployed: Deployed | None = None

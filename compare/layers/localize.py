@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...graph.formats import FP32, NumberFormat, coarser
+from ...graph.pieces import readable
 from ...graph.probe import roundings
+from ..fidelity import doubt, fidelity
 from ..report.model import Culprit, LayerResult
 from ..tolerance import depths
 from .bodies import Bodies, Entered
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from ...graph.matching import Matching
     from ..context import Context
     from ..parties import Party
-    from ..report.model import LayerVerdict, Report
+    from ..report.model import Fidelity, LayerVerdict, Report
 
 STREAMS = 7
 """How many times a piece's tensors and weights are held at once: by the reference, the candidate on the same inputs
@@ -52,6 +54,7 @@ def localize(context: Context, report: Report) -> Report:
     """
     layers: list[LayerResult] = []
     culprits: list[Culprit] = []
+    observed: list[Fidelity] = []
     warnings: list[str] = []
     context = dataclasses.replace(
         context,
@@ -63,11 +66,13 @@ def localize(context: Context, report: Report) -> Report:
         found = _Localizer(context, candidate, report).run()
         layers.extend(found.layers)
         culprits.extend(found.culprits)
+        observed.extend(found.fidelity)
         warnings.extend(found.warnings)
     return dataclasses.replace(
         report,
         layers=(*report.layers, *layers),
         culprits=(*report.culprits, *culprits),
+        fidelity=(*report.fidelity, *observed),
         warnings=tuple(dict.fromkeys((*report.warnings, *warnings))),
     )
 
@@ -96,6 +101,7 @@ class _Localizer:
         self.carried = carried or {}
         self.layers: list[LayerResult] = []
         self.culprits: list[Culprit] = []
+        self.fidelity: list[Fidelity] = []
         self.warnings: list[str] = []
         self.bodies: Bodies | None = None
         self.index = self.reference.model.index
@@ -467,9 +473,8 @@ class _Localizer:
         self, walk: Walk, layout: Layout, verdicts: Mapping[int, LayerVerdict], matching: Matching | None
     ) -> None:
         who = self.candidate.name
-        if layout.notes:
-            others = f" So it is with {len(layout.notes) - 1} others." if layout.notes[1:] else ""
-            self.warnings.append(f"{layout.notes[0]}{others}")
+        if layout.too_large:
+            self.warnings.append(self._too_large(layout))
         self.warnings.extend(walk.notes)
         if self.culprits and not self._outputs_fail() and self.culprits[0].cause != "spread":
             names = ", ".join(c.node for c in self.culprits[:3])
@@ -501,6 +506,20 @@ class _Localizer:
         self._branches(walk)
         self._fidelity(walk)
 
+    def _too_large(self, layout: Layout) -> str:
+        """What memory would do, where pieces that cannot be cut are larger than it allows."""
+        worst = max(layout.too_large, key=lambda piece: piece.activations + piece.weights)
+        needed = STREAMS * (worst.activations + worst.weights)
+        names = [self.index.names[worst.nodes[0]], self.index.names[worst.nodes[-1]]]
+        asked = self.context.settings.memory
+        allowed = "The default memory" if asked is None else "--memory"
+        others = len(layout.too_large) - 1
+        return (
+            f"{allowed}, {readable(budget(asked))}, is less than the largest layer needs: {readable(needed)}, "
+            f"{STREAMS} times its tensors and weights ({' to '.join(dict.fromkeys(names))})"
+            + (f". {others} more of {layout.pieces} pieces are too large." if others else ".")
+        )
+
     def _branches(self, walk: Walk) -> None:
         """Conditions that come out otherwise when the candidate runs on its own values."""
         nodes, names = self.index.nodes, self.index.names
@@ -515,18 +534,17 @@ class _Localizer:
                     )
 
     def _fidelity(self, walk: Walk) -> None:
-        """Whether the run in pieces reproduces the error of the candidate as it is deployed."""
+        """Whether the run in pieces is the candidate as it is deployed."""
         for output in self.report.of(self.candidate.name):
-            seen = walk.outputs.get(output.tensor)
-            deployed = (output.metrics or {}).get("rel_l2")
-            if seen is None or not deployed:
+            if output.metrics is None or output.tensor not in walk.identical:
                 continue
-            share = relative_error(seen) / deployed
-            if share < 0.5 or share > 2:
-                self.warnings.append(
-                    f"{self.candidate.name}: run in pieces, the error at {output.tensor!r} is {share:.0%} of the "
-                    "deployed one: the layers below explain it in part only."
-                )
+            seen = walk.outputs.get(output.tensor)
+            observed = math.inf if seen is None else relative_error(seen)
+            flags = walk.identical[output.tensor] if seen is not None else ()
+            found = fidelity(self.candidate.name, output.tensor, output.metrics.get("rel_l2"), observed, flags)
+            self.fidelity.append(found)
+            if seen is not None and (text := doubt(found)):
+                self.warnings.append(text)
 
 
 def _cumulative(s: Seen) -> float:

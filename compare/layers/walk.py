@@ -82,6 +82,7 @@ class Walk:
         examiner: Finds the cause for a layer beyond its expected noise; None: no layer is judged, see ``forced``.
         seen: What was seen of each layer, by its number.
         outputs: Cumulative statistics of the model's outputs.
+        identical: Of each output and sample, whether it was the deployed one bit by bit.
         notes: What the user should know.
     """
 
@@ -106,6 +107,7 @@ class Walk:
         self.seen = [Seen(unit, step.index) for step in layout.steps for unit in step.units]
         self.seen.sort(key=lambda s: s.unit.number)
         self.outputs: dict[str, Statistics] = {}
+        self.identical: dict[str, list[bool | None]] = {name: [] for name in self.reference.model.index.outputs}
         self.notes: list[str] = []
         self._last = self._last_use()
         self._contributions = Contributions(self.reference, self._last)
@@ -366,6 +368,9 @@ class Walk:
             for name, other in zip(unit.reference.outputs, unit.candidate.outputs, strict=True):
                 statistics = seen.cumulative.setdefault(name, Statistics(full=False))
                 statistics.update(values[name], made[other], sample=sample)
+                if name in self.identical and self.context.deployed is not None:
+                    same = self.context.deployed.same(self.candidate.name, sample, name, made[other])
+                    self.identical[name].append(same)
                 if self._last.get(name, -1) > step.index:
                     store.put("candidate", sample, name, made[other])
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...graph.errors import UsageError
-from .model import SCHEMA, AccuracyResult, Culprit, LayerResult, ModelInfo, Report
+from .model import SCHEMA, AccuracyResult, Culprit, Fidelity, LayerResult, ModelInfo, Report
 
 if TYPE_CHECKING:
     from .model import OutputResult, RunnerResult
@@ -56,6 +56,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "accuracy": [_fields(result) for result in report.accuracy],
         "layers": [_fields(layer, "candidate_node", "inside") for layer in report.layers],
         "culprits": [_fields(culprit, "candidate_node", "inside") for culprit in report.culprits],
+        "fidelity": [_fields(result) for result in report.fidelity],
         "warnings": [*report.warnings, *report.data.notes],
         "saved": list(report.saved),
     }
@@ -100,6 +101,7 @@ def _runner(runner: RunnerResult) -> dict[str, Any]:
         "notes": list(runner.notes),
         "error": runner.error,
         "latency": plain(runner.latency),
+        "repeat": plain(runner.repeat),
     }
 
 
@@ -123,6 +125,6 @@ def _output(output: OutputResult) -> dict[str, Any]:
     }
 
 
-def _fields(item: LayerResult | Culprit | AccuracyResult, *only_if_set: str) -> dict[str, Any]:
+def _fields(item: LayerResult | Culprit | AccuracyResult | Fidelity, *only_if_set: str) -> dict[str, Any]:
     values = {f.name: getattr(item, f.name) for f in fields(item)}
     return {name: plain(value) for name, value in values.items() if value not in (None, ()) or name not in only_if_set}

@@ -68,6 +68,8 @@ class RunnerResult:
         infer_seconds: Time of all inferences together.
         notes: What the runtime wants the user to know.
         error: Why it failed, in one or two lines; None if it did not.
+        repeat: What a second run on the first sample's inputs gave (``bit_identical``, and of the output that differs
+            most ``tensor``, ``max_abs``, ``rel_l2``); None if there was none.
         latency: Times of single runs in milliseconds (``host``, ``gpu``, ``device``: min, mean, median, p99) and
             ``throughput`` in runs per second; None if not asked for.
     """
@@ -80,6 +82,7 @@ class RunnerResult:
     notes: tuple[str, ...] = ()
     error: str | None = None
     latency: Mapping[str, Any] | None = None
+    repeat: Mapping[str, Any] | None = None
 
     @property
     def failure(self) -> str:
@@ -241,6 +244,25 @@ class Culprit:
 
 
 @dataclass(frozen=True)
+class Fidelity:
+    """How much of what a candidate does as it is deployed the run that observed its layers shows, at one output.
+
+    Attributes:
+        deployed_error, observed_error: Relative L2 error of the output against the reference, over all samples.
+        share: The second over the first; 1 where both outputs are the same, None where it cannot be told.
+        bit_identical: Whether the observed outputs are the deployed ones bit by bit, for all samples; None where the
+            run did not get so far.
+    """
+
+    candidate: str
+    tensor: str
+    deployed_error: float | None
+    observed_error: float | None
+    share: float | None
+    bit_identical: bool | None
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything a run found. True in a boolean context if, and only if, every candidate agrees with the reference.
 
@@ -252,6 +274,7 @@ class Report:
         runners: Every runner that was asked for, the reference first.
         outputs: One result for each output of each candidate.
         layers, culprits: What localizing found; empty if it was not asked for. Culprits come most guilty first.
+        fidelity: How much of the deployed outputs the run shows that layers and culprits come from; empty without one.
         warnings: What the user should read, whatever the verdict.
         accuracy: What each runner's outputs are worth on labelled data, the reference first; empty without a metric.
         saved: Files that hold worst samples.
@@ -265,6 +288,7 @@ class Report:
     candidate_model: ModelInfo | None = None
     layers: tuple[LayerResult, ...] = ()
     culprits: tuple[Culprit, ...] = ()
+    fidelity: tuple[Fidelity, ...] = ()
     warnings: tuple[str, ...] = ()
     saved: tuple[str, ...] = ()
     accuracy: tuple[AccuracyResult, ...] = ()

@@ -102,6 +102,7 @@ def show(report: Report, to: Console | None = None, *, verbose: bool = False) ->
     if verbose:
         _statistics(report, to)
     _layers(report, to, verbose)
+    _fidelity(report, to)
     _latency(report, to)
     for note in report.data.notes:
         to.print(f"note: {note}", markup=False, style="dim")
@@ -179,6 +180,9 @@ def _and(names: list[str]) -> str:
 
 def _who(report: Report, runner: RunnerResult, source: str, verbose: bool) -> str:
     versions = " ".join(f"{k} {v}" for k, v in runner.versions.items())
+    engine = runner.options.get("engine")
+    if engine and engine != source:
+        source = f"{engine}, built from {source}"
     text = f"{runner.name} on {source}" + (f" ({versions})" if versions else "")
     if verbose:
         times = [
@@ -386,3 +390,21 @@ def _layers(report: Report, to: Console, verbose: bool) -> None:
                 _number(layer.contribution),
             )
         to.print(table)
+
+
+def _fidelity(report: Report, to: Console) -> None:
+    """How much of the deployed candidates the layers above show, one line for each: that of its worst output."""
+    for candidate in dict.fromkeys(f.candidate for f in report.fidelity):
+        found = [f for f in report.fidelity if f.candidate == candidate]
+        worst = max(found, key=lambda f: (not f.bit_identical, abs((f.share or 0.0) - 1.0)))
+        runner = next((r for r in report.runners if r.name == candidate), None)
+        twice = runner.repeat if runner is not None else None
+        if worst.bit_identical:
+            text = "outputs are those of the deployed run bit by bit"
+        elif worst.share is None:
+            text = f"how much of the deployed error at {worst.tensor} it shows is unknown"
+        else:
+            text = f"{worst.share:.0%} of the deployed error at {worst.tensor}, not bit by bit"
+        if twice is not None:
+            text += "; run twice, the same bits" if twice["bit_identical"] else "; run twice, other bits"
+        to.print(f"observed {candidate} in pieces: {text}", markup=False, style="dim")
