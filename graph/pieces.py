@@ -436,9 +436,8 @@ def plan_pieces(
     """Packs whole fused groups into pieces, cut where few bytes are live.
 
     Of all ways to cut between groups, takes the one with the fewest bytes at its borders plus a sixteenth of the budget
-    for every piece, among those whose pieces fit the budget (dynamic programming over the order of the groups). If none
-    fits, the one that exceeds it by the fewest bytes in sum: a stretch whose inner borders are larger than the
-    budget stays whole. A piece that does not fit says so in its note.
+    for every piece, among those whose pieces fit the budget (dynamic programming over the order of the groups). A piece
+    that does not fit is as small as can be, a single group where its borders are tensors, and says so in its note.
 
     Args:
         index: The graph.
@@ -576,9 +575,8 @@ def _pack(
     owner = {p: u for u, unit in enumerate(units) for p in unit.nodes}
     border, forbidden = _borders(flow, units, owner, shapes)
     forced = {p for u, unit in enumerate(units) if unit.random for p in (u, u + 1)}
-    activations = [
-        sum(flow.nbytes(o, shapes) for p in unit.nodes for o in flow.index.nodes[p].output if o) for unit in units
-    ]
+    made = [{o: flow.nbytes(o, shapes) for p in unit.nodes for o in flow.index.nodes[p].output if o} for unit in units]
+    read = [{r: flow.nbytes(r, shapes) for p in unit.nodes for r in flow.needs(p)} for unit in units]
     weights = [flow.weights(unit.nodes) for unit in units]
     overhead = memory // 16 if memory < 1 << 60 else 1 << 16
     most = most or n
@@ -589,22 +587,31 @@ def _pack(
     for end in range(1, n + 1):
         if not legal[end]:
             continue
-        inner, seen, weight = 0, set[str](), 0
+        over, seen, outside = -memory, set[str](), dict[str, int]()
+        smallest = True
         for start in range(end - 1, -1, -1):
-            inner += activations[start]
+            for name, size in made[start].items():
+                over += size - outside.pop(name, 0)
             for name, size in weights[start].items():
                 if name not in seen:
                     seen.add(name)
-                    weight += size
-            if legal[start] and best[start] < infinite:
-                excess = max(0, inner + border[start] + weight - memory)
+                    over += size
+            for name, size in read[start].items():
+                if name not in outside and name not in made[start]:
+                    outside[name] = size
+                    over += size
+            if not legal[start]:
+                continue
+            # what follows only grows: over the budget, a piece is as small as it can be, so that no other is as large
+            if over > 0 and not smallest:
+                break
+            if best[start] < infinite:
                 crowd = max(0, end - start - most)
-                cost = best[start] + border[start] + overhead + 64.0 * excess + (1e15 * crowd)
+                cost = best[start] + border[start] + overhead + (1e15 * crowd)
                 if cost < best[end]:
                     best[end], back[end] = cost, start
-            # what follows only grows; over the budget, a longer piece wins where it avoids a border larger than that
-            over = inner + weight - memory
-            if start in forced or end - start > most or (over > 0 and 64.0 * over > best[end]):
+            smallest = False
+            if start in forced or end - start > most:
                 break
     result = []
     end = n
@@ -672,13 +679,14 @@ def _noted(piece: Piece, index: GraphIndex, memory: int) -> Piece:
     names = index.names
     where = f"{names[piece.nodes[0]]} to {names[piece.nodes[-1]]}" if len(piece.nodes) > 1 else names[piece.nodes[0]]
     note = (
-        f"Piece {piece.index} ({where}) needs {_readable(needed)}, more than {_readable(memory)}: "
+        f"Piece {piece.index} ({where}) needs {readable(needed)}, more than {readable(memory)}: "
         "nothing smaller can be cut there."
     )
     return replace(piece, note=note)
 
 
-def _readable(size: int) -> str:
+def readable(size: int) -> str:
+    """A number of bytes for people."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size:,} bytes"
 
 

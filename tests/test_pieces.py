@@ -146,7 +146,7 @@ def test_masks_and_skips_stay_live_beside_the_main_path() -> None:
     assert any({"mask_add"} < set(p.inputs) for p in pieces)
 
 
-def test_a_stretch_without_a_small_cut_stays_whole_and_says_so() -> None:
+def test_a_group_is_never_cut_and_says_that_it_is_too_large() -> None:
     w = networks.Writer()
     parts = [w.node("Exp", [w.node("Mul", ["x", w.value(f"k{i}", i)], f"m{i}")], f"e{i}") for i in range(6)]
     w.node("Sum", parts, "y")
@@ -155,6 +155,34 @@ def test_a_stretch_without_a_small_cut_stays_whole_and_says_so() -> None:
     (piece,) = plan_pieces(model.index, groups, memory=3_000)
     assert "needs" in piece.note
     assert "3,000 bytes" in piece.note
+
+
+@pytest.mark.parametrize("name", ["residual", "transformer", "unet", "dense"])
+@pytest.mark.parametrize("memory", [1, 3_000, 12_000])
+def test_a_budget_below_any_layer_gives_single_groups_not_larger_pieces(name: str, memory: int) -> None:
+    model = load(NETWORKS[name]())
+    groups = fused_groups(model.index)
+    finest = plan_pieces(model.index, groups, memory=1 << 30, most=1)
+    pieces = plan_pieces(model.index, groups, memory=memory)
+    check_plan(model, pieces)
+    single = {p.nodes for p in finest}
+    for piece in pieces:
+        fits = piece.activations + piece.weights <= memory
+        assert fits or piece.nodes in single
+        assert fits is (piece.note == "")
+    assert memory > 1 or [p.nodes for p in pieces] == [p.nodes for p in finest]
+
+
+def test_what_only_passes_by_does_not_count() -> None:
+    """A large skip is live beside every piece, and is read by the last one alone."""
+    w = networks.Writer()
+    x = w.node("MatMul", ["big", w.weight("w0", 1000, 4)], "h0")
+    for i in range(6):
+        x = w.node("MatMul", [x, w.weight(f"w{i + 1}", 4, 4)], f"h{i + 1}")
+    w.node("Mul", ["big", w.node("ReduceMean", [x], "mean", keepdims=0)], "y")
+    model = load(w.model({"big": (TensorProto.FLOAT, [8, 1000])}, ["y"]))
+    pieces = plan_pieces(model.index, fused_groups(model.index), memory=2_000)
+    assert [bool(p.note) for p in pieces] == [True, False, True]
 
 
 def test_a_piece_reads_no_weights_but_its_own(tmp_path: Path) -> None:

@@ -69,13 +69,15 @@ class Layout:
         steps: The pieces, in order.
         tensors: Observed tensors of the reference -> the candidate's name of the same value; graph inputs too.
         unmatched: Tensors of the reference at the borders of layers that have no counterpart.
-        notes: What the user should know of the pieces.
+        pieces: How many pieces were cut.
+        too_large: Those that are larger than their memory and cannot be cut.
     """
 
     steps: tuple[Step, ...]
     tensors: Mapping[str, str]
     unmatched: tuple[str, ...]
-    notes: tuple[str, ...]
+    pieces: int
+    too_large: tuple[Piece, ...]
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -135,16 +137,7 @@ def plan(
             )
         )
         ready.update(outputs)
-    return Layout(tuple(steps), {**given, **observed}, unmatched, _notes(pieces))
-
-
-def _notes(pieces: Sequence[Piece]) -> tuple[str, ...]:
-    """What pieces say, in one sentence for those that say the same."""
-    notes = [piece.note for piece in pieces if piece.note]
-    if len(notes) < 3:
-        return tuple(notes)
-    worst = max((piece for piece in pieces if piece.note), key=lambda piece: piece.weights + piece.activations)
-    return (f"{worst.note} {len(notes) - 1} more of {len(pieces)} pieces are too large as well.",)
+    return Layout(tuple(steps), {**given, **observed}, unmatched, len(pieces), tuple(p for p in pieces if p.note))
 
 
 def inside(
