@@ -151,7 +151,7 @@ def doubt(found: Fidelity) -> str:
     if found.bit_identical:
         return ""
     if found.share is None:
-        if found.deployed_error or not found.observed_error:
+        if found.deployed_error != 0 or not found.observed_error:
             return ""
         return f"{where} is {found.observed_error:.2g}, and the deployed one has none: this is another program."
     if found.share < LITTLE:

@@ -96,7 +96,7 @@ class Engine:
         kept = self.facts.get("model")
         if not kept:
             return None, f"{self.path.name} was built from a model in memory"
-        named = self.path.parent / kept["path"]
+        named = Path(os.path.normpath(self.path.parent / kept["path"]))
         changed = None
         for path in dict.fromkeys((named, self.path.parent / Path(kept["path"]).name)):
             if not path.exists():
@@ -112,7 +112,7 @@ class Engine:
         """Why it was not built from ``model``, in half a sentence; empty where it was, or nobody can tell."""
         kept = self.facts.get("model")
         path = Path(model.source)
-        if not kept or not path.exists() or differs(kept, path) is None:
+        if model.opaque or not kept or not path.exists() or differs(kept, path) is None:
             return ""
         return f"{self.path.name} was not built from {model.source} as it is now"
 

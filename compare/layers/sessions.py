@@ -18,8 +18,9 @@ import numpy as np
 from ...graph.errors import LayerdiffError
 from ...graph.slices import Slice, explode, slice_model
 from ...graph.specs import TensorSpec
-from ...runners.base import Workload
+from ...runners.base import ShapeRange, Workload
 from .noise import specs_of
+from .shapes import Ranges, fits, profiles_of, sets_for
 from .units import Step, Unit
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ class StepSessions:
         apart: Whether its layers are run one by one, because not all of them can run.
     """
 
-    def __init__(self, reference: Party, candidate: Party, step: Step) -> None:
+    def __init__(
+        self, reference: Party, candidate: Party, step: Step, profiles: Mapping[int, Sequence[Ranges]] | None = None
+    ) -> None:
         self.step = step
         self.apart = False
         self._parties = (reference, candidate)
@@ -46,6 +49,8 @@ class StepSessions:
         self._reference: Session | None = None
         self._candidate: Session | None = None
         self._exploded: dict[tuple[int, ...], Session] = {}
+        self._profiles = profiles or {}
+        self._ready: dict[int, list[dict[str, ShapeRange]]] = {}
 
     def open_ahead(self) -> None:
         """Opens what can be opened on the types that the graphs declare. What cannot is left for later."""
@@ -68,32 +73,49 @@ class StepSessions:
 
     def reference(self, values: Arrays) -> Session:
         """The reference on this piece."""
-        if self._reference is None:
-            part = self.step.reference
-            self._reference = self._on_slice(self._parties[0], part, {n: values[n] for n in part.inputs})
+        part = self.step.reference
+        feed = {n: values[n] for n in part.inputs}
+        if self._reference is None or not self._fits(self._reference, feed):
+            self._reference = self._on_slice(self._parties[0], part, feed, self._reference)
         return self._reference
 
     def candidate(self, own: Arrays) -> Session:
         """The candidate on this piece."""
-        if self._candidate is None:
-            self._candidate = self._on_slice(self._parties[1], self.step.candidate, own)
+        if self._candidate is None or not self._fits(self._candidate, own):
+            self._candidate = self._on_slice(self._parties[1], self.step.candidate, own, self._candidate)
         return self._candidate
 
     def exploded(self, units: Sequence[Unit], feed: Arrays) -> Session:
         """The candidate on layers of this piece, each fed from outside."""
         key = _key(units)
-        if key not in self._exploded:
+        before = self._exploded.get(key)
+        if before is None or not self._fits(before, feed):
             party = self._parties[1]
             model = explode(party.model, [(u.number, u.candidate) for u in units], specs_of(feed))
-            self._exploded[key] = self._open(party, model, feed)
+            self._exploded[key] = self._open(party, model, feed, before)
         return self._exploded[key]
 
-    def _on_slice(self, party: Party, part: Slice, feed: Arrays) -> Session:
-        return self._open(party, slice_model(party.model, part, specs_of(feed)), feed)
+    def _on_slice(self, party: Party, part: Slice, feed: Arrays, before: Session | None) -> Session:
+        return self._open(party, slice_model(party.model, part, specs_of(feed)), feed, before)
 
-    def _open(self, party: Party, model: Model, feed: Arrays | None) -> Session:
-        workload = None if feed is None else Workload(samples=lambda: iter([feed]))
-        return self._stack.enter_context(party.runner.open(model, workload=workload))
+    def _fits(self, session: Session, feed: Arrays) -> bool:
+        """Whether a session was opened for the shapes of these arrays."""
+        ready = self._ready.get(id(session))
+        return ready is None or any(fits(ranges, feed) for ranges in ready)
+
+    def _open(self, party: Party, model: Model, feed: Arrays | None, before: Session | None = None) -> Session:
+        """Opens a session; in place of one that was not opened for these shapes, if there is one."""
+        if feed is None:
+            return self._stack.enter_context(party.runner.open(model))
+        if not party.runner.builds_for_shapes:
+            return self._stack.enter_context(party.runner.open(model, workload=Workload(samples=lambda: iter([feed]))))
+        ready = sets_for(feed, self._profiles.get(id(party), ()), self._ready.pop(id(before), ()))
+        if before is not None:
+            before.close()
+        workload = Workload(samples=lambda: iter([feed]), shapes=ready[0], profiles=tuple(ready) if ready[1:] else ())
+        session = self._stack.enter_context(party.runner.open(model, workload=workload))
+        self._ready[id(session)] = ready
+        return session
 
     def close(self) -> None:
         """Closes them all."""
@@ -109,12 +131,16 @@ class SessionsAhead:
         reference, candidate: Who is walked.
         steps: The pieces.
         budget: Bytes that the weights of both models may take for sessions to be opened ahead.
+        workload: What the whole models are run on.
     """
 
-    def __init__(self, reference: Party, candidate: Party, steps: Sequence[Step], budget: int) -> None:
+    def __init__(
+        self, reference: Party, candidate: Party, steps: Sequence[Step], budget: int, workload: Workload | None = None
+    ) -> None:
         self.reference = reference
         self.candidate = candidate
         self.steps = steps
+        self._profiles = {id(p): profiles_of(p, workload or Workload()) for p in (reference, candidate)}
         able = reference.runner.opens_ahead or candidate.runner.opens_ahead
         self._pool = ThreadPoolExecutor(1) if able and len(steps) > 1 and self._weights() <= budget else None
         self._ahead: tuple[StepSessions, Future[None]] | None = None
@@ -143,7 +169,7 @@ class SessionsAhead:
         return sessions
 
     def _of(self, step: Step) -> StepSessions:
-        return StepSessions(self.reference, self.candidate, step)
+        return StepSessions(self.reference, self.candidate, step, self._profiles)
 
     def __enter__(self) -> SessionsAhead:
         # what the background thread reads has to be there before it starts

@@ -124,7 +124,9 @@ class Walk:
         with ExitStack() as stack, Store(self.budget // SHARE) as store:
             if not self.reference.runner.opens_pieces:
                 self._whole = stack.enter_context(self._open_whole())
-            opened = stack.enter_context(SessionsAhead(self.reference, self.candidate, steps, self.budget))
+            opened = stack.enter_context(
+                SessionsAhead(self.reference, self.candidate, steps, self.budget, self.context.workload)
+            )
             for step, sessions in opened:
                 self.context.progress.advance(step.index, len(steps), "pieces")
                 self._step(sessions, store)

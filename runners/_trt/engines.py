@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ... import __version__
 from ...graph.engine import Engine, facts_of, facts_path
 from ...graph.errors import RunnerError, UsageError
-from .build import CALIBRATION_CACHES, calibration_key, write_file
-from .ranges import RANGES
+from . import build, ranges
 
 if TYPE_CHECKING:
     from ...graph.model import Model
@@ -36,12 +35,12 @@ def save(
     """
     from . import cuda
 
-    write_file(path, built.engine, "engine")
+    build.write_file(path, built.engine, "engine")
     calibration: dict[str, Any] | None = None
     if built.calibration is not None:
         calibration = {"method": plan.calibrator, "cache": built.calibration.decode("latin-1")}
     elif plan.quantize:
-        calibration = {"method": f"qdq-{plan.method}", "ranges": RANGES.get((model.root, plan.method), {})}
+        calibration = {"method": f"qdq-{plan.method}", "ranges": ranges.RANGES.get((model.root, plan.method), {})}
     facts = facts_of(
         path,
         built.engine,
@@ -55,7 +54,7 @@ def save(
         layers={key: session.info.options.get(key) for key in ("nodes", "layers_parsed", "layers_computing")},
     )
     text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
-    write_file(facts_path(path), text.encode("utf-8"), "description of the engine")
+    build.write_file(facts_path(path), text.encode("utf-8"), "description of the engine")
 
 
 def _plain(value: Any) -> Any:
@@ -90,9 +89,11 @@ def remember(engine: Engine, model: Model, plan: Plan, library: Library) -> None
     if not kept or engine.built_from(model):
         return
     if "cache" in kept and plan.calibrator is not None and plan.calibrator == kept["method"]:
-        CALIBRATION_CACHES[calibration_key(model, plan.calibrator, library)] = kept["cache"].encode("latin-1")
+        build.CALIBRATION_CACHES[build.calibration_key(model, plan.calibrator, library)] = kept["cache"].encode(
+            "latin-1"
+        )
     elif "ranges" in kept and f"qdq-{plan.method}" == kept["method"]:
-        RANGES[(model.root, plan.method)] = {name: float(value) for name, value in kept["ranges"].items()}
+        ranges.RANGES[(model.root, plan.method)] = {name: float(value) for name, value in kept["ranges"].items()}
 
 
 def check_version(engine: Engine, library: Library) -> None:
