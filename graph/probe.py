@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from .formats import FP32, NumberFormat
-from .index import GraphIndex, attribute
-from .slices import Slice, explode, original_name
+from .index import GraphIndex, attribute, subgraphs
+from .slices import SEPARATOR, Slice, explode, original_name
 from .specs import TensorSpec
 
 if TYPE_CHECKING:
@@ -90,6 +91,11 @@ class Roundings:
     steps: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def coarse(self) -> bool:
+        """Whether one side rounds coarser than FP32."""
+        return self.operand > 0 or bool(self.steps)
+
+    @property
     def largest(self) -> float:
         """The largest relative one."""
         return max(self.operand, self.accumulator, self.inner, self.result)
@@ -105,6 +111,8 @@ def roundings(
     candidate: NumberFormat,
     steps: Mapping[str, float] | None = None,
     accumulator: NumberFormat = FP32,
+    *,
+    typed: bool = False,
 ) -> Roundings:
     """The roundings of two sides that compute layers in these formats, the reference adding in FP32.
 
@@ -112,6 +120,7 @@ def roundings(
         reference, candidate: Formats of operands and results.
         steps: See `Roundings`.
         accumulator: The format in which the candidate adds.
+        typed: Whether tensors between the nodes of a layer have these formats too, because the graph says so.
     """
     root = math.sqrt(KAPPA)
     floats = [f for f in (reference, candidate) if not f.is_integer]
@@ -120,18 +129,19 @@ def roundings(
     operand = root * math.hypot(*coarse) if coarse else 0.0
     floor = max((f.smallest_subnormal for f in floats), default=0.0) / math.sqrt(12)
     adding = root * math.hypot(FP32.u, accumulator.u)
-    return Roundings(operand, adding, 2 * plain, math.hypot(operand, 2 * plain), floor, steps or {})
+    inner = math.hypot(operand, 2 * plain)
+    return Roundings(operand, adding, inner if typed else 2 * plain, inner, floor, steps or {})
 
 
 def known(index: GraphIndex, part: Slice) -> bool:
-    """Whether the operators of a slice are such that a probe is meaningful: no custom ones, no low-precision types."""
+    """Whether the operators of a slice are such that a probe is meaningful: no custom ones, no types of 8 bits."""
     for position in part.nodes:
         node = index.nodes[position]
         if node.domain not in _KNOWN_DOMAINS:
             return False
         for name in (*node.input, *node.output):
             spec = index.specs.get(name)
-            if spec is not None and spec.dtype.name.startswith(("float16", "bfloat16", "float8", "float4")):
+            if spec is not None and spec.dtype.name.startswith(("float8", "float4")):
                 return False
     return True
 
@@ -156,6 +166,18 @@ def probe(
         A model with the inputs and outputs of ``explode(model, parts, specs)``. Its outputs differ from the exact ones
         by noise of ``rounding.gain`` times the expected size, without the rounding of the result.
     """
+    return model.derive(perturbed(model, parts, specs, rounding, seed=seed))
+
+
+def perturbed(
+    model: Model,
+    parts: Sequence[tuple[int, Slice]],
+    specs: Mapping[str, TensorSpec],
+    rounding: Roundings,
+    *,
+    seed: int = 1,
+) -> onnx.ModelProto:
+    """The graph of a `probe`, for those who add to it."""
     proto = explode(model, parts, specs).proto  # nobody else holds it
     nodes = list(proto.graph.node)
     del proto.graph.node[:]
@@ -164,8 +186,47 @@ def probe(
     last = {o.name for o in proto.graph.output}
     for node in nodes:
         writer.add(node, given, last)
-    proto.graph.value_info.extend(writer.values)
-    return model.derive(proto)
+    widen(proto.graph)
+    return proto
+
+
+def widen(graph: onnx.GraphProto) -> None:
+    """Makes a graph that is typed FP16 or BF16 compute in FP32: rounding is what a probe adds by itself."""
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        if info.type.tensor_type.elem_type in _NARROW:
+            info.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    casts = []
+    for tensor in graph.initializer:
+        if not _widen(tensor):
+            name, tensor.name = tensor.name, f"{tensor.name}{SEPARATOR}narrow"
+            casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], tensor.name, to=onnx.TensorProto.FLOAT))
+    if casts:
+        nodes = [*casts, *graph.node]
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del graph.node[:]
+        graph.node.extend(copies)
+    for node in graph.node:
+        for a in node.attribute:
+            if a.type == onnx.AttributeProto.TENSOR:
+                _widen(a.t)
+            elif a.name in ("to", "dtype") and a.i in _NARROW:
+                a.i = onnx.TensorProto.FLOAT
+        for body in subgraphs(node):
+            widen(body)
+
+
+_NARROW = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+
+
+def _widen(tensor: onnx.TensorProto) -> bool:
+    """Makes a tensor FP32, unless its values are in another file."""
+    if tensor.data_type not in _NARROW:
+        return True
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return False
+    name = tensor.name
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), name))
+    return True
 
 
 class _Writer:
@@ -192,7 +253,7 @@ class _Writer:
 
     def floating(self, name: str) -> bool:
         spec = self.spec(name)
-        return spec is not None and spec.dtype in (np.float32, np.float64)
+        return spec is not None and spec.dtype.name in ("float64", "float32", "float16", "bfloat16")
 
     def add(self, node: onnx.NodeProto, given: set[str], last: set[str]) -> None:
         op = node.op_type
@@ -251,7 +312,8 @@ class _Writer:
         self.count += 1
         target = target or f"{name}/p{self.count}"
         spec = self.spec(name.partition("/exact")[0].partition("/p")[0])
-        dtype = {} if spec is None else {"dtype": onnx.helper.np_dtype_to_tensor_dtype(spec.dtype)}
+        double = spec is not None and spec.dtype == np.float64
+        dtype = {"dtype": onnx.TensorProto.DOUBLE if double else onnx.TensorProto.FLOAT}
 
         def draw(mean: float, scale: float, output: str) -> str:
             seed = float(self.seed * 100003 + 2 * self.count + (mean == 0))

@@ -222,6 +222,12 @@ class Runner(ABC):
 
         return FP32
 
+    @property
+    def adds_exactly(self) -> bool:
+        """Whether sums of products are known to be sums of rounded products in some order, which error bounds assume.
+        Winograd's convolutions are not, and tensor cores may truncate."""
+        return False
+
     @abstractmethod
     def open(
         self,

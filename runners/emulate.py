@@ -101,6 +101,11 @@ class EmulateRunner(Runner):
         """The emulated format."""
         return FORMATS["e4m3" if self.format == "fp8" else self.format]
 
+    @property
+    def adds_exactly(self) -> bool:
+        """As ONNX Runtime does on the CPU."""
+        return True
+
     def for_pieces(self) -> EmulateRunner:
         """See `OnnxrtRunner.for_pieces`."""
         return replace(self, lean=True)

@@ -118,6 +118,11 @@ class OnnxrtRunner(Runner):
             return FP32 if os.environ.get("NVIDIA_TF32_OVERRIDE") == "0" else TF32
         return TF32 if self.tf32 and self.provider == "cuda" else FP32
 
+    @property
+    def adds_exactly(self) -> bool:
+        """On the CPU."""
+        return self.provider == "cpu"
+
     def open(
         self,
         model: Model,

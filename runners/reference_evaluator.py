@@ -62,6 +62,11 @@ class ReferenceEvaluatorRunner(Runner):
         """FP32 or FP64."""
         return FP64 if self.dtype == "float64" else FP32
 
+    @property
+    def adds_exactly(self) -> bool:
+        """NumPy does."""
+        return True
+
     def open(
         self,
         model: Model,

@@ -299,12 +299,13 @@ def test_one_wrong_channel_of_many_is_seen_in_its_slice():
         ("y = Relu(x)", True),
         ("y = com.microsoft.Gelu(x)", True),
         ("y = my.Op(x)", False),
-        ("t = Cast<to=10>(x)  y = Cast<to=1>(t)", False),
-        ("t = Cast<to=16>(x)  y = Cast<to=1>(t)", False),
+        ("t = Cast<to=10>(x)  y = Cast<to=1>(t)", True),
+        ("t = Cast<to=16>(x)  y = Cast<to=1>(t)", True),
+        ("t = Cast<to=17>(x)  y = Cast<to=1>(t)", False),
     ],
 )
-def test_noise_is_known_of_known_operators_in_fp32(text, is_known):
-    opsets = '"": 17, "my": 1, "com.microsoft": 1'
+def test_noise_is_known_of_known_operators_in_types_of_16_bits_and_more(text, is_known):
+    opsets = '"": 19, "my": 1, "com.microsoft": 1'
     proto = onnx.parser.parse_model(
         f"<ir_version: 9, opset_import: [{opsets}]> g (float[2] x) => (float[2] y) {{{text}}}"
     )

@@ -15,7 +15,8 @@ from ...graph.formats import BF16, FP16, FP32, INT8, NumberFormat
 from ...graph.probe import PRODUCTS
 from ...graph.slices import backward, explode, exploded_name, slice_model
 from ...graph.specs import is_float
-from .judge import Judgement, channel_axis, format_loss, judge
+from .judge import Judgement, channel_axis, format_loss, use_of
+from .noise import Expected, specs_of
 from .units import Unit, inside
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ SAME_ELSEWHERE = 1e-3
 """Share of the error's power that may be left once the values are sorted, for them to be the same in other places."""
 FITTED = 0.02
 """Share of the error's power that may be left once a gain and an offset are taken out, for them to be the cause."""
+EVIDENCE = 16.0
+"""Times a hard bound from which on breaking it speaks for a wrong operator, where the bound is not proven to hold."""
+ROUNDED = 0.25
+"""Relative error from which on no format of 16 bits explains it by rounding its sums."""
 PILED_UP = 1e-3
 """Share of a tensor that stands at its extreme value, for it to be saturated."""
 
@@ -86,7 +91,7 @@ class Examiner:
 
     # -- the order of causes ------------------------------------------------------------------------------------
 
-    def examine(self, unit: Unit, verdict: Judgement, values: Arrays, made: Arrays, noise: Arrays) -> Diagnosis:
+    def examine(self, unit: Unit, verdict: Judgement, values: Arrays, made: Arrays, expected: Expected) -> Diagnosis:
         """The cause for one layer on one sample.
 
         Args:
@@ -94,7 +99,7 @@ class Examiner:
             verdict: Its judgement.
             values: The reference's tensors: the layer's inputs and outputs.
             made: The candidate's outputs from the same inputs, by the candidate's names.
-            noise: Expected noise of the outputs.
+            expected: What rounding is expected to do to them.
         """
         blamed = self._unholdable_input(unit, values)
         if blamed is not None:
@@ -108,7 +113,7 @@ class Examiner:
             refined = self._refine(unit, verdict, values)
             if refined is not None:
                 return refined
-        found = self._causes(unit, verdict, values, made, noise)
+        found = self._causes(unit, verdict, values, made, expected)
         if entered is not None and entered.remark:
             return replace(found, evidence=f"{found.evidence}; {entered.remark}")
         return found
@@ -119,9 +124,9 @@ class Examiner:
         if every and made is not None and self.bodies is not None and unit.number not in self.bodies.found:
             self.bodies.enter(unit, values, made)
 
-    def _causes(self, unit: Unit, verdict: Judgement, values: Arrays, made: Arrays, noise: Arrays) -> Diagnosis:
-        name = unit.reference.outputs[0]
-        y, c = values[name], made[unit.candidate.outputs[0]]
+    def _causes(self, unit: Unit, verdict: Judgement, values: Arrays, made: Arrays, expected: Expected) -> Diagnosis:
+        name = verdict.tensor or unit.reference.outputs[0]
+        y, c = values[name], made[unit.candidate.outputs[unit.reference.outputs.index(name)]]
         static = self._static(unit)
         if y.shape != c.shape:
             shapes = f"the reference gives {_dims(y.shape)}, the candidate {_dims(c.shape)}"
@@ -142,6 +147,7 @@ class Examiner:
             lambda: self._saturation(y, c),
             lambda: self._layout(y, c),
             lambda: None if replaced else self._fit(y, c),
+            lambda: self._impossible(unit, verdict, values, y, c, expected),
             lambda: self._accumulator(unit, verdict),
             lambda: static,
             lambda: self._operators(unit, y, c),
@@ -260,8 +266,6 @@ class Examiner:
         return self._run_reference(unit, names, values) if names else {}
 
     def _run_reference(self, unit: Unit, names: Sequence[str], values: Arrays) -> dict[str, np.ndarray]:
-        from .noise import specs_of
-
         model = self.walk.reference.model
         part = backward(model.index, [*names, *unit.reference.outputs], set(unit.reference.inputs))
         feed = {n: values[n] for n in part.inputs if n in values}
@@ -292,9 +296,13 @@ class Examiner:
         others = "; ".join(d.detail for _, d in found if d is not difference)
         return Diagnosis(cause, difference.detail + (f"; {others}" if others else ""), position)
 
-    def _operators(self, unit: Unit, y: np.ndarray, c: np.ndarray) -> Diagnosis | None:
+    def _signatures(self, unit: Unit) -> tuple[list[str], list[str]]:
+        """The operators that a layer is made of, in both graphs."""
         mine = _signature(self.index, unit.reference.nodes)
-        theirs = _signature(self.walk.candidate.model.index, unit.candidate.nodes)
+        return mine, _signature(self.walk.candidate.model.index, unit.candidate.nodes)
+
+    def _operators(self, unit: Unit, y: np.ndarray, c: np.ndarray) -> Diagnosis | None:
+        mine, theirs = self._signatures(unit)
         if mine == theirs:
             return None
         lacks = [op for op in mine if op not in theirs]
@@ -397,22 +405,58 @@ class Examiner:
             f"offsets {offsets.min():.3g} to {offsets.max():.3g}",
         )
 
-    def _accumulator(self, unit: Unit, verdict: Judgement) -> Diagnosis | None:
-        index = self.index
-        if self.format != FP32 or verdict.rms_z is None or verdict.reason == "finite":
+    def _impossible(
+        self, unit: Unit, verdict: Judgement, values: Arrays, y: np.ndarray, c: np.ndarray, expected: Expected
+    ) -> Diagnosis | None:
+        """A hard bound that is broken: no rounding does that, unless sums are narrower than they are said to be."""
+        precision = expected.precision
+        limit = 1.0 if precision is None or precision.proven else EVIDENCE
+        if precision is None or verdict.bound_use is None or verdict.bound_use <= limit:
             return None
-        if not any(index.nodes[p].op_type in PRODUCTS for p in unit.reference.nodes):
+        narrow = self._narrower(unit, verdict)
+        if narrow is not None:
+            looser = expected.bound(verdict.tensor, c, adding=narrow)
+            if looser is None or use_of(c.astype(np.float64) - y, looser) <= 1:
+                return None
+        mine, theirs = self._signatures(unit)
+        if mine != theirs:  # the graphs say what is computed instead
+            return None
+        step = self.walk.noise.result_step(unit, values[verdict.tensor]) * math.sqrt(12)
+        bound = expected.bound(verdict.tensor, c, step=step)
+        if bound is None:
+            return None
+        with np.errstate(all="ignore"):
+            error = np.abs(c.astype(np.float64) - y.astype(np.float64))
+            use = np.where(np.isfinite(error), error / bound, 0.0)
+        at = np.unravel_index(int(use.argmax()), use.shape)
+        caution = "" if precision.proven else " (Winograd's convolution and tensor cores need not keep within it)"
+        return Diagnosis(
+            "wrong-op",
+            f"no rounding does this: {y[at]:.6g} in the reference, {c[at]:.6g} in the candidate at "
+            f"[{', '.join(map(str, at))}], a difference of {error[at]:.3g} where rounding explains {bound[at]:.3g} at "
+            f"most{caution}; {_count(int(np.count_nonzero(use > 1)), use.size)} are beyond that",
+        )
+
+    def _accumulator(self, unit: Unit, verdict: Judgement) -> Diagnosis | None:
+        fmt = self._narrower(unit, verdict)
+        if fmt is None or verdict.rms_z is None:
+            return None
+        return Diagnosis(
+            "narrow-accumulator",
+            f"error as of sums with unit roundoff {verdict.rms_z * FP32.u * math.sqrt(2):.1e} ({fmt}: {fmt.u:.1e}), "
+            f"{verdict.rms_z:,.0f} times what FP32 sums explain",
+        )
+
+    def _narrower(self, unit: Unit, verdict: Judgement) -> NumberFormat | None:
+        """The format in which an FP32 product seems to add; None if its error is not of that size."""
+        index = self.index
+        if self.format != FP32 or verdict.rms_z is None or not verdict.relative < ROUNDED:
+            return None
+        if self.walk.noise.of(unit).coarse or not any(index.nodes[p].op_type in PRODUCTS for p in unit.reference.nodes):
             return None
         implied = verdict.rms_z * FP32.u * math.sqrt(2)
         cast = self._narrow(unit)
-        for fmt in (FP16, BF16) if cast is None else (cast,):
-            if fmt.u / 16 < implied < 4 * fmt.u:
-                return Diagnosis(
-                    "narrow-accumulator",
-                    f"error as of sums with unit roundoff {implied:.1e} ({fmt}: {fmt.u:.1e}), "
-                    f"{verdict.rms_z:,.0f} times what FP32 sums explain",
-                )
-        return None
+        return next((f for f in ((FP16, BF16) if cast is None else (cast,)) if f.u / 16 < implied < 4 * f.u), None)
 
     def _quantization(self, verdict: Judgement) -> Diagnosis | None:
         if self.format != INT8 and (self.format.is_integer or self.format.u < 2.0**-4):
@@ -430,8 +474,6 @@ class Examiner:
 
     def _refine(self, unit: Unit, verdict: Judgement, values: Arrays) -> Diagnosis | None:
         """Takes a layer apart into its nodes, runs each on the reference's values, and examines the guiltiest."""
-        from .noise import specs_of
-
         walk = self.walk
         parts = inside(self.index, walk.candidate.model.index, unit, self.matched, walk.layout)
         if len(parts) < 2:
@@ -451,25 +493,20 @@ class Examiner:
         except LayerdiffError as error:
             log.debug("cannot take %s apart: %s", unit.reference.outputs, error)
             return None
-        noise = walk.noise.probe(parts, known_values)
+        expected = walk.noise.probe(parts, known_values)
         guilty: list[tuple[Unit, Judgement, dict[str, np.ndarray]]] = []
         for p in parts:
             made = {n: flat[exploded_name(n, p.number)] for n in p.candidate.outputs}
             name, other = p.reference.outputs[0], p.candidate.outputs[0]
-            result = judge(
-                known_values[name],
-                made[other],
-                noise.get(p.number, {}).get(name),
-                walk.noise.of(p),
-                sample=verdict.sample,
-            )
+            mine = expected.get(p.number, Expected())
+            result = walk.noise.judge(p, name, other, known_values, made, mine, verdict.sample)
             if result.beyond:
                 guilty.append((p, result, made))
         if not guilty:
             return None
         # what differs in the graphs is the best evidence; then the greatest excess, the earlier node between equals
         chosen, result, made = max(guilty, key=lambda g: (self._static(g[0]) is not None, g[1].excess))
-        found = self._causes(chosen, result, known_values, made, noise.get(chosen.number, {}))
+        found = self._causes(chosen, result, known_values, made, expected.get(chosen.number, Expected()))
         return Diagnosis(found.cause, found.evidence, found.node if found.node is not None else chosen.main)
 
     def _arbitrated(self, unit: Unit, found: Diagnosis, values: Arrays, y: np.ndarray, c: np.ndarray) -> Diagnosis:
@@ -481,7 +518,6 @@ class Examiner:
         if y.shape != c.shape or not is_float(y.dtype) or y.size > 1 << 24:
             return found
         from ...runners.reference_evaluator import ReferenceEvaluatorRunner
-        from .noise import specs_of
 
         feed = {n: values[n] for n in unit.reference.inputs}
         name = unit.reference.outputs[0]
@@ -570,6 +606,10 @@ def _greatest(y: np.ndarray, c: np.ndarray) -> str:
 
 def _dims(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "a scalar"
+
+
+def _count(some: int, of: int) -> str:
+    return f"{some:,} of {of:,} values"
 
 
 def _quoted(name: str) -> str:

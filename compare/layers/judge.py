@@ -36,12 +36,13 @@ class Judgement:
         slice_z: The same in the worst slice.
         gain_sigma: Standard errors by which a gain common to all channels stands out; None with too few channels.
         gain: That gain: the candidate is larger by this share.
-        bound_use: Largest |error| / hard bound; None where no bound is known.
+        bound_use: Largest |error| / hard bound; None where no bound is known or nothing had to be held against it.
         relative: Relative L2 error.
         expected: Relative L2 error that rounding explains; None where unknown.
-        reason: Which test it fails: ``finite``, ``shape``, ``integer``, ``noise``, ``slice``, ``gain``, ``user``.
+        reason: Which test it fails: ``finite``, ``shape``, ``integer``, ``noise``, ``slice``, ``gain``, ``bound``.
         sample: Number of the sample.
         known: Whether the expected noise is known; without it nothing is beyond it.
+        tensor: The output that was judged; empty for the layer as a whole.
     """
 
     beyond: bool
@@ -55,6 +56,7 @@ class Judgement:
     reason: str | None
     sample: int
     known: bool = True
+    tensor: str = ""
 
     @property
     def excess(self) -> float:
@@ -73,6 +75,9 @@ def judge(
     sample: int = 0,
     known: bool = True,
     result_step: float = 0.0,
+    gain: float = 0.0,
+    bound: np.ndarray | None = None,
+    proven: bool = False,
 ) -> Judgement:
     """Judges one output of a layer.
 
@@ -83,6 +88,9 @@ def judge(
         sample: Number of the sample, for the record.
         known: Whether the expected noise is known at all.
         result_step: Standard deviation of the rounding of a result to a scaled integer.
+        gain: RMS of the gain that rounding gives all channels in common, where that is known.
+        bound: The largest error that rounding explains, element by element (see `graph.bound`); None if unknown.
+        proven: Whether both sides are known to obey it: what breaks it is then beyond the noise, be it one element.
     """
     reference, candidate = np.asarray(reference), np.asarray(candidate)
     if reference.shape != candidate.shape:
@@ -103,7 +111,7 @@ def judge(
         return Judgement(False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, None, None, sample)
     if not known:
         return Judgement(False, None, None, None, 0.0, None, relative, None, None, sample, known=False)
-    coarse = rounding.operand > 0 or bool(rounding.steps)
+    coarse = rounding.coarse
     variance = rounding.result**2 * y * y + result_step**2
     if noise is not None:
         d = np.where(np.isfinite(n := _flat64(noise)), n, 0.0) / rounding.gain
@@ -130,16 +138,25 @@ def judge(
     enough = np.atleast_1d(alive) >= min(SLICE, y.size)
     slice_z = math.sqrt(float((means / slices)[enough].max(initial=0.0)))
     slice_z = max(slice_z, _by_magnitude(y, error, variance_of + floor))
-    gain, gain_sigma = _gain(y, error, reference.shape)
+    common_to_all, gain_sigma = _gain(y, error, reference.shape, gain)
+    bound_use = None if bound is None else use_of(error, bound)
     reason = None
     if rms_z > RMS_LIMIT[coarse] and math.sqrt(squared / y.size) > rounding.floor:
         reason = "noise"
     elif slice_z > SLICE_LIMIT[coarse]:
         reason = "slice"
-    elif gain_sigma is not None and gain_sigma > GAIN_LIMIT and abs(gain) > 0.5 * max(rounding.result, 8 * FP32.u):
+    elif (
+        gain_sigma is not None
+        and gain_sigma > GAIN_LIMIT
+        and abs(common_to_all) > 0.5 * max(rounding.result, 8 * FP32.u)
+    ):
         reason = "gain"
+    elif proven and bound_use is not None and bound_use > 1:
+        reason = "bound"
     share = expected / math.sqrt(power) if power else None
-    return Judgement(reason is not None, rms_z, slice_z, gain_sigma, gain, None, relative, share, reason, sample)
+    return Judgement(
+        reason is not None, rms_z, slice_z, gain_sigma, common_to_all, bound_use, relative, share, reason, sample
+    )
 
 
 def plain_noise(rounding: Roundings, terms: float) -> float:
@@ -149,9 +166,16 @@ def plain_noise(rounding: Roundings, terms: float) -> float:
     whose noise is accumulator sqrt(K / 2) of the sum itself. A coarser candidate is always looked at: what a wrong
     scale does to it can be smaller than its noise.
     """
-    if rounding.operand or rounding.steps:
+    if rounding.coarse:
         return rounding.result
     return math.hypot(rounding.result, rounding.accumulator * math.sqrt(terms / 2))
+
+
+def use_of(error: np.ndarray, bound: np.ndarray) -> float:
+    """The largest share of a bound that an error takes; elements that are not finite have none."""
+    with np.errstate(all="ignore"):
+        use = np.abs(error.reshape(-1)) / bound.reshape(-1)
+    return float(np.where(np.isfinite(use), use, 0.0).max(initial=0.0))
 
 
 def _verdict(reason: str, relative: float, sample: int) -> Judgement:
@@ -204,24 +228,40 @@ def channel_axis(shape: tuple[int, ...]) -> int | None:
     return axis if shape[axis] >= CHANNELS else None
 
 
-def _gain(y: np.ndarray, error: np.ndarray, shape: tuple[int, ...]) -> tuple[float, float | None]:
-    """Mean over channels of sum(y error) / sum(y^2), and its distance from zero in standard errors."""
+def _gains(y: np.ndarray, error: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+    """sum(y error) / sum(y^2) of each channel that is not zero; None without enough of them."""
     axis = channel_axis(shape)
     if axis is None:
-        return 0.0, None
-    inner = math.prod(shape[axis + 1 :])
-    outer = math.prod(shape[:axis])
-    view = (outer, shape[axis], inner)
+        return None
+    view = (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))
     yy = np.einsum("ocs,ocs->c", y.reshape(view), y.reshape(view))
     ye = np.einsum("ocs,ocs->c", y.reshape(view), error.reshape(view))
     alive = yy > 1e-12 * float(yy.max(initial=0.0))
-    if np.count_nonzero(alive) < CHANNELS:
+    return ye[alive] / yy[alive] if np.count_nonzero(alive) >= CHANNELS else None
+
+
+def common_gain(reference: np.ndarray, noise: np.ndarray) -> float:
+    """The gain that all channels have in common in what a probe did; 0 where it cannot be told."""
+    y, d = _flat64(reference), _flat64(noise)
+    usable = np.isfinite(y) & np.isfinite(d)
+    gains = _gains(np.where(usable, y, 0.0), np.where(usable, d, 0.0), reference.shape)
+    return 0.0 if gains is None else float(gains.mean())
+
+
+def _gain(y: np.ndarray, error: np.ndarray, shape: tuple[int, ...], expected: float) -> tuple[float, float | None]:
+    """The mean of all channels' gains, and its distance from zero in standard errors.
+
+    The standard error is that of channels that are rounded independently of each other, or what rounding was seen to
+    give them in common, where that is more.
+    """
+    gains = _gains(y, error, shape)
+    if gains is None:
         return 0.0, None
-    gains = ye[alive] / yy[alive]
     mean, scatter = float(gains.mean()), float(gains.std(ddof=1))
-    if not scatter:
+    deviation = max(scatter / math.sqrt(len(gains)), expected)
+    if not deviation:
         return mean, math.inf if mean else 0.0
-    return mean, abs(mean) / (scatter / math.sqrt(len(gains)))
+    return mean, abs(mean) / deviation
 
 
 def format_loss(values: np.ndarray, fmt: NumberFormat) -> str | None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..context import Context
     from ..parties import Party
     from ..report.model import Fidelity, LayerVerdict, Report
+    from .judge import Judgement
 
 STREAMS = 7
 """How many times a piece's tensors and weights are held at once: by the reference, the candidate on the same inputs
@@ -104,6 +105,7 @@ class _Localizer:
         self.fidelity: list[Fidelity] = []
         self.warnings: list[str] = []
         self.bodies: Bodies | None = None
+        self.innocent: dict[int, LayerVerdict] = {}
         self.index = self.reference.model.index
         self.same = candidate.model is self.reference.model
 
@@ -244,6 +246,8 @@ class _Localizer:
                 result[number] = self._quiet_verdict(s, above and not quiet(s))
             if result[number] == "culprit" or above:
                 tainted.add(number)
+            if s.off != s.unit.reference.outputs:
+                self.innocent[number] = "inherited" if above and not quiet(s) else "ok"
         return result
 
     def _coarsest(self) -> NumberFormat:
@@ -278,6 +282,7 @@ class _Localizer:
             if result.get(producer.unit.number) != "culprit" and producer.unit.number not in excused:
                 result[producer.unit.number] = "culprit"
                 producer.diagnosis = Diagnosis(s.diagnosis.cause, s.diagnosis.evidence)
+                producer.blamed = s.diagnosis.producer
 
     def _origin(self, tensor: str, by_tensor: Mapping[str, Seen]) -> Seen | None:
         """Who made the values of a tensor: the layer before those that only move them."""
@@ -391,13 +396,13 @@ class _Localizer:
         elif s.failure is not None:
             cause = "wrong-op"
             evidence = f"the candidate cannot run it on the reference's values: {s.failure}"
-        name = s.unit.reference.outputs[0]
+        name = s.off[0]
         local = s.full.metrics() if s.full is not None else (s.local[name].metrics() if name in s.local else None)
         return Culprit(
             candidate=self.candidate.name,
             node=self.index.names[main],
             op=self.index.nodes[main].op_type,
-            tensors=s.unit.reference.outputs,
+            tensors=s.off,
             cause=cause,
             local=local,
             contribution=s.contribution,
@@ -425,15 +430,9 @@ class _Localizer:
             entered = self._entered(s)
             if entered.culprits:  # one fault, one culprit: the node inside
                 verdict = "inherited"
-            j = s.judgement
-            expected = None
-            if j is not None and j.rms_z is not None:
-                expected = {
-                    "rms_z": _finite(j.rms_z),
-                    "gain_sigma": _finite(j.gain_sigma),
-                    "bound_use": _finite(j.bound_use),
-                }
+            guilty = verdict in ("culprit", "healed")
             for name in s.unit.reference.outputs:
+                mine = self.innocent[s.unit.number] if guilty and name not in s.off else verdict
                 result.append(
                     LayerResult(
                         candidate=self.candidate.name,
@@ -445,10 +444,10 @@ class _Localizer:
                         piece=s.piece,
                         local=s.local[name].metrics() if name in s.local else None,
                         cumulative=s.cumulative[name].metrics() if name in s.cumulative else None,
-                        expected=expected,
+                        expected=_expected(s.judgements.get(name, s.judgement)),
                         contribution=s.contribution,
-                        verdict=verdict,
-                        cause=s.diagnosis.cause if s.diagnosis is not None and verdict == "culprit" else None,
+                        verdict=mine,
+                        cause=s.diagnosis.cause if s.diagnosis is not None and mine == "culprit" else None,
                         candidate_node=self._candidate_node(s.unit, s.unit.main),
                     )
                 )
@@ -549,6 +548,13 @@ class _Localizer:
 
 def _cumulative(s: Seen) -> float:
     return max((relative_error(statistics) for statistics in s.cumulative.values()), default=math.inf)
+
+
+def _expected(j: Judgement | None) -> dict[str, float | None] | None:
+    """A judgement as the report has it; None where nothing was held against the expected noise."""
+    if j is None or j.rms_z is None:
+        return None
+    return {"rms_z": _finite(j.rms_z), "gain_sigma": _finite(j.gain_sigma), "bound_use": _finite(j.bound_use)}
 
 
 def _rank(s: Seen) -> tuple[float, float, int]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...graph.bound import Form, Precision, add_bounds, precision
 from ...graph.errors import LayerdiffError
-from ...graph.formats import BY_DTYPE, FP32, FP64
+from ...graph.formats import BY_DTYPE, FP32, FP64, NumberFormat, coarser
 from ...graph.index import GraphIndex
-from ...graph.probe import PRODUCTS, Roundings, known, probe, roundings, terms
-from ...graph.slices import exploded_name
+from ...graph.probe import PRODUCTS, Roundings, known, perturbed, roundings, terms
+from ...graph.slices import Slice, exploded_name
 from ...graph.specs import TensorSpec, is_float
-from .judge import SLICE, plain_noise
+from .judge import SLICE, Judgement, common_gain, judge, plain_noise
 from .units import Unit
 
 if TYPE_CHECKING:
@@ -42,7 +44,52 @@ _BATCHWISE = frozenset({
     "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "Selu", "Softplus", "Add", "Sub", "Mul", "Div", "MaxPool",
     "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Erf", "Exp", "Sqrt", "Identity", "Gelu",
 })
+# Operators that a bound need not know of.
+_CARRIES = frozenset({
+    "Identity", "Constant", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Dropout", "Shape",
+})
 # fmt: on
+
+
+@dataclass
+class Expected:
+    """What rounding is expected to do to a layer.
+
+    Attributes:
+        noise: What one draw of it did to each output, enlarged; of `Noise.settled` the root mean square of many.
+        gains: Of `Noise.settled`: root mean square of the gain that all channels of an output had in common.
+        forms: What the hard bounds of the outputs are made of, as far as there are any.
+        made: The tensors that those name.
+        precision: What they were made with.
+    """
+
+    noise: Arrays = field(default_factory=dict)
+    gains: dict[str, float] = field(default_factory=dict)
+    forms: dict[str, Form] = field(default_factory=dict)
+    made: Arrays = field(default_factory=dict)
+    precision: Precision | None = None
+
+    def bound(
+        self, name: str, result: np.ndarray, *, step: float = 0.0, adding: NumberFormat | None = None
+    ) -> np.ndarray | None:
+        """The largest error of an output that rounding explains; None if unknown.
+
+        Args:
+            name: The output.
+            result: What the candidate returned.
+            step: See `Form.value`.
+            adding: The format that the candidate adds in, if not the one that it says.
+        """
+        form = self.forms.get(name)
+        if form is None or self.precision is None or self.made[form.magnitude].shape != result.shape:
+            return None
+        if adding is None:
+            return form.value(self.made, result, self.precision, step)
+        looser = self.precision.adding_in(adding)
+        sums = looser.gamma(form.terms)
+        if not math.isfinite(sums):
+            return None
+        return replace(form, relative=form.relative + (1 + form.relative) * sums).value(self.made, result, looser, step)
 
 
 class Noise:
@@ -60,6 +107,9 @@ class Noise:
         self.index: GraphIndex = reference.model.index
         self._sums: dict[int, float] = {}
         self._runner: Runner | None = None
+        self._unprobed: set[Unit] = set()
+        self._typed: dict[Unit, tuple[NumberFormat, NumberFormat]] = {}
+        self._bounded: dict[tuple[NumberFormat, NumberFormat], Precision | None] = {}
 
     @property
     def runner(self) -> Runner:
@@ -74,22 +124,38 @@ class Noise:
 
     def known(self, unit: Unit) -> bool:
         """Whether the expected noise of a layer can be told."""
-        return known(self.index, unit.reference)
+        return unit not in self._unprobed and known(self.index, unit.reference)
 
     def of(self, unit: Unit) -> Roundings:
-        """The roundings in a layer: more where the candidate's graph itself holds narrow types at its borders."""
-        if self.rounding.operand or self.rounding.steps:
+        """The roundings in a layer: more where the graphs themselves hold narrow types at its borders."""
+        if self.rounding.steps:
             return self.rounding
-        specs = self.candidate.model.index.specs
-        for name in (*unit.candidate.inputs, *unit.candidate.outputs):
-            spec = specs.get(name)
-            fmt = BY_DTYPE.get(spec.dtype.name) if spec is not None else None
-            if fmt is not None and fmt.u > FP32.u:
-                return roundings(self.reference.runner.arithmetic, fmt)
-        mine = self.index.specs
-        if all((spec := mine.get(n)) is not None and spec.dtype == np.float64 for n in unit.reference.outputs):
+        mine, theirs = self.formats(unit)
+        if (mine, theirs) != (self.reference.runner.arithmetic, self.candidate.runner.arithmetic):
+            return roundings(mine, theirs, accumulator=self.candidate.runner.accumulator, typed=True)
+        specs = self.index.specs
+        if not self.rounding.operand and all(
+            (spec := specs.get(n)) is not None and spec.dtype == np.float64 for n in unit.reference.outputs
+        ):
             return _in_fp64(self.rounding)
         return self.rounding
+
+    def formats(self, unit: Unit) -> tuple[NumberFormat, NumberFormat]:
+        """The formats that the reference and the candidate compute a layer in: their runners', or the graphs' own."""
+        if unit not in self._typed:
+            mine = _stored(self.index, unit.reference, inner=False)
+            theirs = _stored(self.candidate.model.index, unit.candidate, inner=False)
+            # types inside the layer alone are the candidate's own doing, unless the reference has them as well
+            if theirs is not None or self.candidate.model is self.reference.model:
+                mine = mine or _stored(self.index, unit.reference, inner=True)
+            elif mine is None:
+                mine = _stored(self.index, unit.reference, inner=True)
+                theirs = _stored(self.candidate.model.index, unit.candidate, inner=True) if mine else None
+            self._typed[unit] = (
+                _coarsest(self.reference.runner.arithmetic, mine),
+                _coarsest(self.candidate.runner.arithmetic, theirs),
+            )
+        return self._typed[unit]
 
     def plain(self, unit: Unit, values: Mapping[str, np.ndarray]) -> float:
         """The relative L2 error that needs no closer look; 0 where the norm speaks for a few large elements only."""
@@ -157,61 +223,163 @@ class Noise:
             error = np.array([float(np.abs(a - b).max()) for a, b in zip(c, y, strict=True)])
         return int(np.nan_to_num(error, nan=np.inf).argmax())
 
-    def settled(self, unit: Unit, values: Mapping[str, np.ndarray]) -> Arrays:
+    def settled(self, unit: Unit, values: Mapping[str, np.ndarray]) -> Expected:
         """The noise of one layer from `DRAWS` probes: the root of their mean square, element by element.
 
         Rounding a weight moves a whole channel one way. For the RMS over a tensor one draw of that is enough; for a
-        single channel among thousands it is not, since some draws move it hardly at all.
+        single channel among thousands it is not, since some draws move it hardly at all. Nor is it where weights
+        repeat, for there are few different ones then, and equal ones are rounded alike.
         """
         sums: dict[str, np.ndarray] = {}
+        gains: dict[str, float] = {}
+        result = Expected()
         for draw in range(DRAWS):
-            for name, noise in self.probe([unit], values, seed=2 + draw).get(unit.number, {}).items():
+            one = self.probe([unit], values, seed=2 + draw, bounds=not draw).get(unit.number, Expected())
+            result = one if not draw else result
+            for name, noise in one.noise.items():
                 squared = np.square(noise, dtype=np.float64)
                 sums[name] = sums[name] + squared if name in sums else squared
-        return {name: np.sqrt(total / DRAWS) for name, total in sums.items()}
+                common = common_gain(values[name], noise) / self.of(unit).gain
+                gains[name] = gains.get(name, 0.0) + common**2
+        return replace(
+            result,
+            noise={name: np.sqrt(total / DRAWS) for name, total in sums.items()},
+            gains={name: math.sqrt(total / DRAWS) for name, total in gains.items()},
+        )
 
-    def probe(self, units: Sequence[Unit], values: Mapping[str, np.ndarray], seed: int = 1) -> dict[int, Arrays]:
-        """The noise of layers, as enlarged by the gain of their roundings: by layer and output tensor."""
-        kinds: list[tuple[Roundings, list[Unit]]] = []
+    def probe(
+        self, units: Sequence[Unit], values: Mapping[str, np.ndarray], seed: int = 1, *, bounds: bool = True
+    ) -> dict[int, Expected]:
+        """What rounding is expected to do to layers, from one draw.
+
+        Args:
+            units: The layers.
+            values: The reference's tensors: their inputs and outputs.
+            seed: Of the draw.
+            bounds: Whether the hard bounds are wanted too.
+        """
+        kinds: list[tuple[Roundings, Precision | None, list[Unit]]] = []
         for unit in units:
-            rounding = self.of(unit)
-            for same, members in kinds:
-                if same == rounding:
+            rounding, bounded = self.of(unit), self.precision(unit) if bounds else None
+            for same, also, members in kinds:
+                if same == rounding and also == bounded:
                     members.append(unit)
                     break
             else:
-                kinds.append((rounding, [unit]))
-        result: dict[int, Arrays] = {}
-        for rounding, members in kinds:
-            result.update(self._probe(members, values, self._with_steps(rounding, members, values), seed))
+                kinds.append((rounding, bounded, [unit]))
+        result: dict[int, Expected] = {}
+        for rounding, bounded, members in kinds:
+            result.update(self._probe(members, values, self._with_steps(rounding, members, values), bounded, seed))
         return result
 
+    def precision(self, unit: Unit) -> Precision | None:
+        """What the hard bound of a layer has to allow; None where nothing is known."""
+        pair = self.formats(unit)
+        if pair not in self._bounded:
+            runner = self.candidate.runner
+            ranges = getattr(runner, "ranges", None)
+            self._bounded[pair] = precision(
+                *pair,
+                runner.accumulator,
+                largest=None if ranges is None else dict(ranges),
+                proven=self.reference.runner.adds_exactly and runner.adds_exactly,
+            )
+        return self._bounded[pair]
+
     def _probe(
-        self, units: list[Unit], values: Mapping[str, np.ndarray], rounding: Roundings, seed: int
-    ) -> dict[int, Arrays]:
+        self,
+        units: list[Unit],
+        values: Mapping[str, np.ndarray],
+        rounding: Roundings,
+        bounded: Precision | None,
+        seed: int,
+    ) -> dict[int, Expected]:
         parts = [(u.number, u.reference) for u in units]
-        feed = {n: values[n] for u in units for n in u.reference.inputs}
+        feed = {n: _widened(values[n]) for u in units for n in u.reference.inputs}
+        specs = specs_of(feed, fixed=True)
+        forms: dict[tuple[int, str], Form] = {}
         try:
-            model = probe(self.reference.model, parts, specs_of(feed, fixed=True), rounding, seed=seed)
-            with self.runner.open(model) as session:
+            proto = perturbed(self.reference.model, parts, specs, rounding, seed=seed)
+            if bounded is not None:
+                forms = add_bounds(proto.graph, self.index, parts, specs, bounded)
+            with self.runner.open(self.reference.model.derive(proto)) as session:
                 flat = session.infer(feed)
         except LayerdiffError as error:
-            if len(units) > 1:
-                result: dict[int, Arrays] = {}
+            if bounded is not None or len(units) > 1:
+                result: dict[int, Expected] = {}
                 for unit in units:
-                    result.update(self._probe([unit], values, rounding, seed))
+                    result.update(self._probe([unit], values, rounding, None, seed))
                 return result
             log.debug("no expected noise for %s: %s", units[0].reference.outputs, error)
+            self._unprobed.add(units[0])
             return {}
-        with np.errstate(invalid="ignore"):  # infinity - infinity, of masks
-            return {
-                u.number: {
-                    n: np.subtract(flat[exploded_name(n, u.number)], values[n])
-                    for n in u.reference.outputs
-                    if is_float(values[n].dtype) and flat[exploded_name(n, u.number)].shape == values[n].shape
-                }
-                for u in units
-            }
+        result = {}
+        for unit in units:
+            noise: Arrays = {}
+            for name in unit.reference.outputs:
+                made = flat[exploded_name(name, unit.number)]
+                if is_float(values[name].dtype) and made.shape == values[name].shape:
+                    with np.errstate(invalid="ignore"):  # infinity - infinity, of masks
+                        noise[name] = np.subtract(made, _widened(values[name]))
+            mine = {name: form for (number, name), form in forms.items() if number == unit.number}
+            result[unit.number] = Expected(
+                noise,
+                {},
+                mine,
+                {n: flat[n] for form in mine.values() for n in form.tensors()},
+                bounded,
+            )
+        return result
+
+    def judge(
+        self,
+        unit: Unit,
+        name: str,
+        other: str,
+        values: Mapping[str, np.ndarray],
+        made: Arrays,
+        expected: Expected,
+        sample: int,
+    ) -> Judgement:
+        """Holds one output of a layer against what rounding is expected to do to it.
+
+        Args:
+            unit: The layer.
+            name, other: The output's name in the reference and in the candidate.
+            values, made: The reference's tensors, and what the candidate made of the same inputs.
+            expected: What `probe` or `settled` gave.
+            sample: Number of the sample.
+        """
+        step = self.result_step(unit, values[name])
+        mine, theirs = self._operators(unit)
+        bound = None
+        if made[other].shape == values[name].shape and not theirs - mine:
+            bound = expected.bound(name, made[other], step=step * math.sqrt(12))
+        found = judge(
+            values[name],
+            made[other],
+            expected.noise.get(name),
+            self.of(unit),
+            sample=sample,
+            known=self.known(unit),
+            result_step=step,
+            gain=expected.gains.get(name, 0.0),
+            bound=bound,
+            proven=expected.precision is not None and expected.precision.proven and mine == theirs,
+        )
+        return replace(found, tensor=name)
+
+    def _operators(self, unit: Unit) -> tuple[Counter[str], Counter[str]]:
+        """What computes a layer on both sides. A bound knows nothing of operators that the candidate has besides."""
+        sides = (self.index, unit.reference), (self.candidate.model.index, unit.candidate)
+        mine, theirs = (
+            Counter(op for p in part.nodes if (op := index.nodes[p].op_type) not in _CARRIES) for index, part in sides
+        )
+        return mine, theirs
+
+    def repeats(self, unit: Unit) -> bool:
+        """Whether a layer's weights take so few different values that one draw of their rounding tells little."""
+        return False
 
     def _with_steps(self, rounding: Roundings, units: list[Unit], values: Mapping[str, np.ndarray]) -> Roundings:
         if not rounding.steps:
@@ -226,6 +394,24 @@ class Noise:
                 if weight is not None and is_float(weight.dtype) and weight.ndim > 1:
                     steps[name] = step_deviation(weight)
         return replace(rounding, steps=steps)
+
+
+def _stored(index: GraphIndex, part: Slice, *, inner: bool) -> NumberFormat | None:
+    """The coarsest 16-bit format that the graph itself gives a slice's tensors: those at its borders, or all."""
+    names: Iterable[str] = (*part.inputs, *part.outputs)
+    if inner:
+        names = (name for p in part.nodes for name in (*index.nodes[p].input, *index.nodes[p].output))
+    found = [BY_DTYPE.get(spec.dtype.name) for name in names if (spec := index.specs.get(name)) is not None]
+    return max((f for f in found if f is not None and f.u > FP32.u), key=lambda f: f.u, default=None)
+
+
+def _coarsest(runner: NumberFormat, stored: NumberFormat | None) -> NumberFormat:
+    return runner if stored is None else coarser(runner, stored)
+
+
+def _widened(values: np.ndarray) -> np.ndarray:
+    """FP16 and BF16 values as FP32; others as they are."""
+    return values.astype(np.float32) if values.dtype.name in ("float16", "bfloat16") else values
 
 
 def _in_fp64(rounding: Roundings) -> Roundings:

@@ -23,8 +23,8 @@ from ...graph.slices import exploded_name
 from ...graph.specs import is_float
 from ..statistics import Statistics
 from .contribution import Contributions, cast
-from .judge import SLICE, Judgement, judge
-from .noise import Noise
+from .judge import SLICE, Judgement
+from .noise import Expected, Noise
 from .sessions import SessionsAhead, StepSessions
 from .store import SHARE, Store
 from .units import Layout, Step, Unit
@@ -44,10 +44,12 @@ class Seen:
 
     Attributes:
         local, cumulative: By output tensor; empty where the layer could not be run that way.
-        judgement: The worst over the samples that were judged.
+        judgement: The worst over the samples that were judged, and over its outputs.
+        judgements: The worst over the samples of each output that was held against its expected noise.
+        blamed: The output to blame, where a later layer cannot be given what it holds.
         diagnosis: Why, for a layer beyond its expected noise.
         failure: The candidate's error message, if it could not run the layer on the reference's inputs.
-        full: All statistics of the layer's first output, from the sample on that gave it away.
+        full: All statistics of the output that is off the most, from the sample on that gave it away.
         contribution: Share of the candidate's whole error at the outputs.
     """
 
@@ -56,6 +58,8 @@ class Seen:
     local: dict[str, Statistics] = field(default_factory=dict)
     cumulative: dict[str, Statistics] = field(default_factory=dict)
     judgement: Judgement | None = None
+    judgements: dict[str, Judgement] = field(default_factory=dict)
+    blamed: str | None = None
     diagnosis: Diagnosis | None = None
     failure: str | None = None
     full: Statistics | None = None
@@ -65,6 +69,20 @@ class Seen:
     def beyond(self) -> bool:
         """Whether its local error is more than rounding."""
         return self.failure is not None or (self.judgement is not None and self.judgement.beyond)
+
+    @property
+    def off(self) -> tuple[str, ...]:
+        """The outputs that are to blame: all of them, where nothing tells them apart."""
+        names = self.unit.reference.outputs
+        found = tuple(n for n in names if n == self.blamed or (n in self.judgements and self.judgements[n].beyond))
+        return found or names
+
+    def note(self, found: Mapping[str, Judgement]) -> Judgement | None:
+        """Keeps what is worse than before. Returns the worst."""
+        for name, now in found.items():
+            self.judgements[name] = worse(self.judgements.get(name), now)
+            self.judgement = worse(self.judgement, now)
+        return self.judgement
 
 
 class Walk:
@@ -209,7 +227,7 @@ class Walk:
                 now = Statistics(full=False).update(values[name], array, sample=sample)
                 seen.local.setdefault(name, Statistics(full=False)).merge(now)
                 relative = max(relative, relative_error(now))
-                if seen.full is not None and name == unit.reference.outputs[0]:
+                if seen.full is not None and name == _tensor(seen):
                     seen.full.update(values[name], array, sample=sample)
             if unit.number in self.forced:
                 self._contribute(run.step, unit, sample, made[unit.number], values)
@@ -272,44 +290,31 @@ class Walk:
         for entry, members in entries.items():
             part = values if entry is None else _entry(values, members, entry)
             clear = [u for u in members if self.noise.known(u) and comparable(u, values, made[u.number])]
-            noise = self.noise.probe(clear, part)
+            expected = self.noise.probe(clear, part)
             for unit in members:
                 mine = made[unit.number]
                 if entry is not None:
                     mine = {n: a[entry : entry + 1] for n, a in mine.items()}
-                if self._guilty(unit, sample, part, mine, noise):
-                    self._examine(run.step, unit, sample, values, made[unit.number], part, mine, noise)
+                if self._guilty(unit, sample, part, mine, expected):
+                    self._examine(run.step, unit, sample, values, made[unit.number], part, mine, expected)
 
-    def _guilty(self, unit: Unit, sample: int, values: Arrays, made: Arrays, noise: dict[int, Arrays]) -> bool:
-        """Judges one layer on one draw of its noise, and on more of them before a few elements make it guilty."""
-        before = self.seen[unit.number].judgement
-        guilty = self._hold(unit, sample, values, made, noise.get(unit.number, {}))
-        now = self.seen[unit.number].judgement
-        few = any(values[n].size < SLICE for n in unit.reference.outputs)
-        if not guilty or now is None or not (now.reason == "slice" or (few and now.reason == "noise")):
-            return guilty
-        self.seen[unit.number].judgement = before
-        noise[unit.number] = self.noise.settled(unit, values)
-        return self._hold(unit, sample, values, made, noise[unit.number])
-
-    def _hold(self, unit: Unit, sample: int, values: Arrays, made: Arrays, noise: Arrays) -> bool:
-        """Judges one layer; whether it is guilty on this sample."""
-        seen = self.seen[unit.number]
-        worst = seen.judgement
-        for name, other in zip(unit.reference.outputs, unit.candidate.outputs, strict=True):
-            verdict = judge(
-                values[name],
-                made[other],
-                noise.get(name),
-                self.noise.of(unit),
-                sample=sample,
-                known=self.noise.known(unit),
-                result_step=self.noise.result_step(unit, values[name]),
-            )
-            if worst is None or (verdict.beyond, verdict.relative) > (worst.beyond, worst.relative):
-                worst = verdict
-        seen.judgement = worst
+    def _guilty(self, unit: Unit, sample: int, values: Arrays, made: Arrays, expected: dict[int, Expected]) -> bool:
+        """Judges one layer on one draw of its noise, and on more of them before what one draw cannot tell makes it
+        guilty."""
+        found = self._hold(unit, sample, values, made, expected.get(unit.number, Expected()))
+        few = any(values[n].size < SLICE for n in unit.reference.outputs) or self.noise.repeats(unit)
+        if any(f.reason in ("slice", "gain") or (few and f.reason == "noise") for f in found.values()):
+            expected[unit.number] = self.noise.settled(unit, values)
+            found = self._hold(unit, sample, values, made, expected[unit.number])
+        worst = self.seen[unit.number].note(found)
         return worst is not None and worst.beyond and worst.sample == sample
+
+    def _hold(self, unit: Unit, sample: int, values: Arrays, made: Arrays, expected: Expected) -> dict[str, Judgement]:
+        """Judges the outputs of one layer on one sample."""
+        return {
+            name: self.noise.judge(unit, name, other, values, made, expected, sample)
+            for name, other in zip(unit.reference.outputs, unit.candidate.outputs, strict=True)
+        }
 
     def _examine(
         self,
@@ -320,14 +325,16 @@ class Walk:
         made: Arrays,
         part: Arrays,
         part_made: Arrays,
-        noise: Mapping[int, Arrays],
+        expected: Mapping[int, Expected],
     ) -> None:
         seen = self.seen[unit.number]
         if self.examiner is None or seen.judgement is None:
             return
-        first, other = unit.reference.outputs[0], unit.candidate.outputs[0]
-        seen.full = Statistics().update(values[first], made[other], sample=sample)
-        seen.diagnosis = self.examiner.examine(unit, seen.judgement, part, part_made, noise.get(unit.number, {}))
+        name = _tensor(seen)
+        other = unit.candidate.outputs[unit.reference.outputs.index(name)]
+        seen.full = Statistics().update(values[name], made[other], sample=sample)
+        mine = expected.get(unit.number, Expected())
+        seen.diagnosis = self.examiner.examine(unit, seen.judgement, part, part_made, mine)
         if seen.diagnosis.producer is None:
             self._contribute(step, unit, sample, made, values)
 
@@ -396,6 +403,17 @@ def _entry(values: Arrays, units: list[Unit], entry: int) -> Arrays:
     """One entry of the batch of everything that some layers read and write."""
     names = {n for u in units for n in (*u.reference.inputs, *u.reference.outputs)}
     return {n: values[n][entry : entry + 1] for n in names}
+
+
+def worse(one: Judgement | None, other: Judgement) -> Judgement:
+    """The worse of two judgements; the first of equals."""
+    return other if one is None or (other.beyond, other.relative) > (one.beyond, one.relative) else one
+
+
+def _tensor(seen: Seen) -> str:
+    """The output of a layer that is off the most."""
+    judged = seen.judgement.tensor if seen.judgement is not None else ""
+    return judged or seen.unit.reference.outputs[0]
 
 
 def comparable(unit: Unit, values: Arrays, made: Arrays) -> bool:

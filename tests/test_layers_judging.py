@@ -1,0 +1,151 @@
+"""What makes a layer guilty, and which of its outputs: the hard bound, types in the graph, weights that repeat."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from layerdiff import OnnxrtRunner
+from onnx import helper, numpy_helper
+
+
+def beside(name: str):
+    """Another file of this folder."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+networks, layers = beside("graph_networks"), beside("test_layers")
+FLOAT, INT64 = networks.FLOAT, networks.INT64
+ORT, FP16, BF16 = layers.ORT, layers.FP16, layers.BF16
+compare, data_of, edited, node, normal, only, scaled, verdicts = (
+    layers.compare, layers.data_of, layers.edited, layers.node, layers.normal, layers.only, layers.scaled,
+    layers.verdicts,
+)  # fmt: skip
+
+
+# ---- the hard bound -------------------------------------------------------------------------------------------------
+
+
+def by_node(report) -> dict[str, object]:
+    return {layer.node: layer for layer in report.layers}
+
+
+def test_judged_layers_say_how_much_of_the_hard_bound_they_use():
+    report = compare(networks.residual(), FP16, data_of("residual"))
+    uses = {layer.op: layer.expected["bound_use"] for layer in report.layers if layer.expected}
+    assert set(uses) >= {"Conv", "Gemm"}
+    assert all(0 < use <= 1 for use in uses.values())
+
+
+def test_layers_that_plain_rounding_explains_are_not_held_against_it():
+    model = networks.residual()
+    layers = by_node(compare(model, edited(model, scaled("b2.w", 1.01)), data_of("residual")))
+    assert layers["n_b2"].expected["bound_use"] > 100
+    assert layers["n_a1"].expected is None or layers["n_a1"].expected["bound_use"] is None
+
+
+@dataclass(frozen=True)
+class OneOff(OnnxrtRunner):
+    """ONNX Runtime in which one element of one node's result is another number."""
+
+    node: str = ""
+    place: tuple[int, ...] = (0,)
+    by: float = 0.0
+    output: int = 0
+    exact: bool = True
+
+    @property
+    def name(self) -> str:
+        return "one-off"
+
+    @property
+    def adds_exactly(self) -> bool:
+        return self.exact
+
+    def open(self, model, *, fetch=(), workload=None, progress=None):
+        proto = onnx.ModelProto()
+        proto.CopyFrom(model.proto)
+        nodes = list(proto.graph.node)
+        del proto.graph.node[:]
+        for original in nodes:
+            proto.graph.node.append(original)
+            if original.name.partition("\x1f")[0] == self.node:
+                output = original.output[self.output]
+                raw, at, old, by, new = (f"{output}/{what}" for what in ("raw", "at", "old", "by", "new"))
+                proto.graph.node[-1].output[self.output] = raw
+                for name, value in ((at, np.array([self.place])), (by, np.array([self.by], np.float32))):
+                    proto.graph.initializer.append(numpy_helper.from_array(value, name))
+                proto.graph.node.append(helper.make_node("GatherND", [raw, at], [old], old))
+                proto.graph.node.append(helper.make_node("Add", [old, by], [new], new))
+                proto.graph.node.append(helper.make_node("ScatterND", [raw, at, new], [output], f"{output}/off"))
+        return super().open(model.derive(proto), fetch=fetch, workload=workload, progress=progress)
+
+
+@pytest.mark.parametrize(("node", "tensor"), [("n_stem", "stem_relu"), ("n_y", "y")])
+def test_one_element_that_no_rounding_explains_is_a_wrong_operator(node, tensor):
+    model = networks.residual()
+    place = (1, 3, 5, 6) if node == "n_stem" else (1, 2)
+    report = compare(model, OneOff(threads=1, node=node, place=place, by=0.5), data_of("residual"), layers="all")
+    culprit = only(report)
+    assert (culprit.node, culprit.cause) == (node, "wrong-op")
+    assert "no rounding does this" in culprit.evidence
+    assert f"[{', '.join(map(str, place))}]" in culprit.evidence
+    assert "1 of" in culprit.evidence
+    assert "float64 says the candidate is off" in culprit.evidence
+
+
+@pytest.mark.parametrize(("exact", "found"), [(True, ["n_stem"]), (False, [])])
+def test_a_broken_bound_alone_makes_a_layer_guilty_only_where_it_is_proven_to_hold(exact, found):
+    """So small that only the bound of that one element is broken: Winograd's convolution may do that."""
+    model, data = networks.residual(), data_of("residual")
+    runner = OneOff(threads=1, node="n_stem", place=(1, 3, 5, 6), by=2e-5, exact=exact)
+    report = compare(model, runner, data, layers="all")
+    assert [c.node for c in report.culprits] == found
+    use = next(layer.expected["bound_use"] for layer in report.layers if layer.node == "n_stem")
+    assert 1 < use < 16
+
+
+def test_where_the_bound_is_not_proven_breaking_it_by_far_is_evidence():
+    runner = OneOff(threads=1, node="n_stem", place=(1, 3, 5, 6), by=0.5, exact=False)
+    culprit = only(compare(networks.residual(), runner, data_of("residual"), layers="all"))
+    assert culprit.cause == "wrong-op"
+    assert "Winograd" in culprit.evidence
+
+
+# ---- several outputs ------------------------------------------------------------------------------------------------
+
+
+def split_in_two(w: networks.Writer) -> onnx.ModelProto:
+    x = w.linear("x", "first", (16, 32))
+    w.nodes.append(helper.make_node("Split", [x], ["left", "right"], name="n_split", axis=1))
+    for name in ("left", "right"):
+        w.linear(name, f"{name}.y", (16, 8))
+    return w.model({"x": (FLOAT, [8, 16])}, ["left.y", "right.y"])
+
+
+@pytest.mark.parametrize("output", [0, 1])
+def test_of_a_layer_with_several_outputs_only_those_that_are_off_are_guilty(output):
+    off, right = ("left", "right")[output], ("right", "left")[output]
+    runner = OneOff(threads=1, node="n_split", place=(2, 3), by=0.5, output=output)
+    report = compare(split_in_two(networks.Writer(1)), runner, [{"x": normal(8, 16)}], layers="all")
+    culprit = only(report)
+    assert culprit.tensors == (off,)
+    assert "a difference of 0.5" in culprit.evidence
+    assert culprit.local["max_abs"] == pytest.approx(0.5, rel=1e-6)
+    assert verdicts(report) == {
+        "first.m": "ok", "first": "ok", off: "culprit", right: "ok",
+        f"{off}.y.m": "inherited", f"{off}.y": "inherited", f"{right}.y.m": "ok", f"{right}.y": "ok",
+    }  # fmt: skip
+    assert {layer.tensor: layer.cause for layer in report.layers if layer.cause} == {off: "wrong-op"}
+    judged = {layer.tensor: layer.expected for layer in report.layers}
+    assert judged[off]["bound_use"] > 1
+    assert judged[right]["bound_use"] == 0
