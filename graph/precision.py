@@ -850,6 +850,8 @@ class _Scope:
         weight = self.weight(main.input[1]) if main.op_type in ("Conv", "ConvTranspose") else None
         if weight is None or not self.target.inline or (attribute(main, "group", 1) != 1 and main.op_type != "Conv"):
             return {}
+        if not self.is_float32(main.output[0]):  # typed narrower in the graph: rounded already
+            return {}
         channels = weight.shape[_CHANNEL[main.op_type]]
         gain, shift = np.ones(channels), np.zeros(channels)
         if len(main.input) > 2 and main.input[2]:
