@@ -35,7 +35,8 @@ class Unit:
         main: The node of the reference that does its arithmetic.
         reference: What makes its outputs in the reference's graph, from tensors that are observed too.
         candidate: What makes the same tensors in the candidate's graph.
-        random: It draws random values: the reference's are given to the candidate, and nothing is compared.
+        random: It draws random values, or holds a node that does and has no counterpart: the reference's are given to
+            the candidate, and nothing is compared.
     """
 
     number: int
@@ -190,7 +191,7 @@ def _units(
         part = backward(reference, outputs, ahead - set(outputs))
         counterpart = tuple(observed[name] for name in outputs)
         other = backward(candidate, counterpart, candidate_ahead - set(counterpart))
-        units.append(Unit(len(units), _main(reference, part), part, other, position in random))
+        units.append(Unit(len(units), _main(reference, part), part, other, not random.isdisjoint(part.nodes)))
     return units
 
 

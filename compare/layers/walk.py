@@ -127,12 +127,12 @@ class Walk:
         self.outputs: dict[str, Statistics] = {}
         self.identical: dict[str, list[bool | None]] = {name: [] for name in self.reference.model.index.outputs}
         self.notes: list[str] = []
+        self._random = {n for unit in layout.units if unit.random for n in unit.reference.outputs}
         self._last = self._last_use()
         self._contributions = Contributions(self.reference, self._last)
         self._free = True
         self._whole: Session | None = None
         self._back = {other: name for name, other in layout.tensors.items()}
-        self._random = {n for unit in layout.units if unit.random for n in unit.reference.outputs}
 
     # -- the walk -----------------------------------------------------------------------------------------------
 
@@ -191,6 +191,8 @@ class Walk:
                 for name in (*unit.reference.inputs, *(back.get(n, n) for n in unit.candidate.inputs)):
                     last[name] = step.index
         last.update(dict.fromkeys(self.context.reference.model.index.outputs, len(self.layout.steps)))
+        if not self.reference.runner.opens_pieces:
+            last.update(dict.fromkeys(self._random, len(self.layout.steps)))
         return last
 
     # -- reference ----------------------------------------------------------------------------------------------
@@ -202,7 +204,9 @@ class Walk:
     def _run_reference(self, run: StepSessions, feed: Mapping[str, np.ndarray], values: Arrays) -> None:
         outputs = run.step.reference.outputs
         if self._whole is not None:
-            values.update(self._whole.infer(feed, outputs))
+            # what earlier pieces gave is taken as it is: computed anew, random values would be drawn anew
+            drawn = {n: values[n] for n in run.step.reference.inputs} if self.reference.runner.feeds_any else {}
+            values.update(self._whole.infer({**feed, **drawn}, outputs))
             return
         session = run.reference(values)
         values.update(session.infer({n: values[n] for n in run.step.reference.inputs}, outputs))
@@ -392,11 +396,14 @@ class Walk:
             found = next((s for s in self.seen if name in s.cumulative), None)
             if found is not None:
                 self.outputs[name] = found.cumulative[name]
-        for number, share in self._contributions.finish(store, outputs, self._feed, self._whole).items():
+        feed_of = functools.partial(self._feed, store)
+        for number, share in self._contributions.finish(store, outputs, feed_of, self._whole).items():
             self.seen[number].contribution = share
 
-    def _feed(self, sample: int) -> Arrays:
-        return next(dict(feed) for i, feed in enumerate(self.context.samples) if i == sample)
+    def _feed(self, store: Store, sample: int) -> Arrays:
+        """The inputs of a whole model for one sample, and what it drew."""
+        drawn = {n: store.get("reference", sample, n) for n in self._random if store.has("reference", sample, n)}
+        return {**next(feed for i, feed in enumerate(self.context.samples) if i == sample), **drawn}
 
 
 def _entry(values: Arrays, units: list[Unit], entry: int) -> Arrays:
