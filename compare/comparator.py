@@ -23,6 +23,7 @@ from ..graph.errors import DataError, LayerdiffError, RunnerError, UsageError
 from ..graph.model import Model, described, is_engine, load, load_engine
 from ..runners.base import Session, SessionInfo, ShapeRange, Workload
 from ..runners.latency import measure
+from . import ondevice
 from .accuracy import Criterion, Meter, criterion
 from .context import Context, Settings
 from .fidelity import Deployed, Repeat, chance, repeat
@@ -569,8 +570,10 @@ def _execute(
         begin(run)
         progress.stage(f"running {len(samples)} sample{'s'[: len(samples) != 1]} on {len(sessions)} runners")
         sample: dict[str, np.ndarray] = {}
-        staying = _staying(remaining, sessions) if on_device else ()
-        infer = {name: _inferences(session, samples, name in staying) for name, session in sessions.items()}
+        staying = _staying(remaining, sessions) if on_device else set()
+        uploads = ondevice.Uploads(sessions[remaining.reference.name].device)
+        stack.callback(ondevice.release)
+        infer = {n: _inferences(s, samples, uploads if n in staying else None) for n, s in sessions.items()}
         for number, sample in enumerate(_checked(samples)):
             _run_sample(run, sessions, infer, number, sample, take)
             if remaining.reference.name in run.errors or all(p.name in run.errors for p in remaining.candidates):
@@ -652,10 +655,10 @@ def _staying(lineup: Lineup, sessions: Mapping[str, Session]) -> set[str]:
     return {lineup.reference.name, *others} if others else set()
 
 
-def _inferences(session: Session, samples: Samples, on_device: bool = False) -> Callable[[Feed], Any]:
-    """Gives the outputs of one sample after the other."""
+def _inferences(session: Session, samples: Samples, uploads: ondevice.Uploads | None) -> Callable[[Feed], Any]:
+    """Gives the outputs of one sample after the other; with ``uploads``, on the device."""
     if not isinstance(session, PiecedSession):
-        return session.infer_on_device if on_device else session.infer
+        return session.infer if uploads is None else lambda feed: session.infer_on_device(uploads(feed))
     results = session.infer_all(lambda: (_feed(session, sample) for sample in _checked(samples)))
     return lambda feed: next(results)
 

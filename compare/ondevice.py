@@ -14,8 +14,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from .statistics import Place, Statistics, _greater, _number
 if TYPE_CHECKING:
     from .tolerance import Allowed, Scale
 
-SMALL = 1 << 20
+SMALL = 1 << 22
 """Fewest elements that are worth it."""
 BLOCK = 1 << 23
 """Elements at a time: about ten float64 arrays of that size live on the device together."""
@@ -72,6 +71,18 @@ class Library:
         """A copy in host memory."""
         return np.asarray(x.get())
 
+    def address(self, x: Any) -> int:
+        """Where the first element is."""
+        return int(x.data.ptr)
+
+    def finish(self) -> None:
+        """Waits for all that was started."""
+        self.xp.cuda.Device().synchronize()
+
+    def release(self) -> None:
+        """Gives back the memory that the library keeps for its next arrays."""
+        self.xp.get_default_memory_pool().free_all_blocks()
+
     def arange(self, start: int, stop: int) -> Any:
         """Integers, as int64."""
         return self.xp.arange(start, stop)
@@ -93,10 +104,19 @@ class _Torch(Library):
         return x.to(getattr(self.xp, dtype))
 
     def upload(self, array: np.ndarray) -> Any:
-        return self.xp.as_tensor(np.ascontiguousarray(array), device=self.device)
+        return self.xp.tensor(array, device=self.device)
 
     def download(self, x: Any) -> np.ndarray:
         return np.asarray(x.cpu().numpy())
+
+    def address(self, x: Any) -> int:
+        return int(x.data_ptr())
+
+    def finish(self) -> None:
+        self.xp.cuda.synchronize()
+
+    def release(self) -> None:
+        self.xp.cuda.empty_cache()
 
     def arange(self, start: int, stop: int) -> Any:
         return self.xp.arange(start, stop, device=self.device)
@@ -131,9 +151,18 @@ MAKERS: dict[str, tuple[Callable[[str], Library], ...]] = {"cuda": (_cupy, _torc
 """Kind of device -> what makes a library for one of its devices, the first to try first."""
 
 
-@lru_cache(maxsize=8)
+LIBRARIES: dict[str, Library | None] = {}
+"""What `library` found, by device."""
+
+
 def library(device: str) -> Library | None:
     """What can compute on ``device``; None where nothing is installed that can."""
+    if device not in LIBRARIES:
+        LIBRARIES[device] = _find(device)
+    return LIBRARIES[device]
+
+
+def _find(device: str) -> Library | None:
     makers = MAKERS.get(device.partition(":")[0], ())
     for make in sorted(makers, key=lambda m: m.__name__.strip("_") not in sys.modules):  # one that is there already
         try:
@@ -144,6 +173,41 @@ def library(device: str) -> Library | None:
         except Exception as error:  # not installed, or installed and broken
             log.debug("no statistics on %s by %s: %s", device, make.__name__.strip("_"), error)
     return None
+
+
+def release() -> None:
+    """Gives back the memory that libraries keep, for whoever builds and runs next."""
+    for found in LIBRARIES.values():
+        if found is not None:
+            found.release()
+
+
+class Uploads:
+    """Large inputs, uploaded once for all sessions that read them on one device."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._kept: dict[str, tuple[np.ndarray, DeviceArray]] = {}
+
+    def __call__(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray | DeviceArray]:
+        """``feed`` with its large arrays on the device, once a library is at work there."""
+        found = LIBRARIES.get(self._device)
+        if found is None:
+            return dict(feed)
+        return {name: self._uploaded(found, name, array) for name, array in feed.items()}
+
+    def _uploaded(self, lib: Library, name: str, array: np.ndarray) -> np.ndarray | DeviceArray:
+        if array.size < SMALL or array.dtype.kind in "OSUT":
+            return array
+        kept = self._kept.pop(name, None)
+        if kept is None or kept[0] is not array:
+            kept = None  # free the last sample's before there are two
+            copy = lib.upload(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+            lib.finish()  # sessions run in streams of their own
+            there = DeviceArray(lib.address(copy), array.shape, array.dtype, self._device, array.copy, copy)
+            kept = array, there
+        self._kept[name] = kept
+        return kept[1]
 
 
 def common(reference: Any, candidate: Any) -> Library | None:
@@ -174,6 +238,7 @@ def read(
             _Reader(found, reference, candidate, allowed, sample, into).read()
     except (MemoryError, RuntimeError) as error:  # its memory is the runtimes' first
         log.debug("statistics on %s: %s", found.device, error)
+        found.release()
         return False
     into.device = f"{found.device} ({found.name})"
     return True
@@ -407,6 +472,7 @@ def slices(values: DeviceArray, kept: list[tuple[int, ...]]) -> tuple[list[np.nd
             return _slices(found, values, kept)
     except (MemoryError, RuntimeError) as error:
         log.debug("statistics on %s: %s", found.device, error)
+        found.release()
         return None
 
 

@@ -87,7 +87,7 @@ class DeviceArray:
         return {
             "shape": self.shape,
             "typestr": self.dtype.str,
-            "data": (self.address if self.size else 0, True),
+            "data": (self.address if self.size else 0, False),  # PyTorch refuses what is marked as read-only
             "strides": None,
             "version": 3,
         }

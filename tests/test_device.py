@@ -70,8 +70,20 @@ class HostNumpy(ondevice.Library):
     def bytes(self, array):
         return np.frombuffer((ctypes.c_uint8 * array.nbytes).from_address(array.address), np.uint8)
 
+    def upload(self, array):
+        return np.array(array)
+
     def download(self, x):
         return np.asarray(x)
+
+    def address(self, x):
+        return x.ctypes.data
+
+    def finish(self):
+        """Nothing runs on its own."""
+
+    def release(self):
+        """NumPy keeps nothing."""
 
 
 @pytest.fixture
@@ -79,9 +91,9 @@ def library(monkeypatch):
     """NumPy computes on the device, arrays of few elements too."""
     monkeypatch.setitem(ondevice.MAKERS, "cuda", (lambda device: HostNumpy(np, device),))
     monkeypatch.setattr(ondevice, "SMALL", 1)
-    ondevice.library.cache_clear()
+    ondevice.LIBRARIES.clear()
     yield f"cuda:0 (numpy {np.__version__})"
-    ondevice.library.cache_clear()
+    ondevice.LIBRARIES.clear()
 
 
 class Bound(OnnxrtSession):
@@ -252,12 +264,21 @@ def test_a_comparison_on_the_device_downloads_nothing_and_finds_the_same(cuda, l
         assert one.values == other.values
 
 
+def test_inputs_are_uploaded_once_for_both_sides(cuda, library, model, x, monkeypatch):
+    uploads = []
+    upload = HostNumpy.upload
+    monkeypatch.setattr(HostNumpy, "upload", lambda self, array: uploads.append(array.nbytes) or upload(self, array))
+    found, _ = report(model, [BoundRunner(), TrtRunner()], x, reference="bound")
+    assert all(o.verdict == "pass" for o in found.outputs)
+    assert uploads.count(x.nbytes) == 1  # the library is at work from the first sample's outputs on
+
+
 def test_without_a_library_a_comparison_downloads(cuda, downloads, model, x, monkeypatch):
     monkeypatch.setitem(ondevice.MAKERS, "cuda", ())
     monkeypatch.setattr(ondevice, "SMALL", 1)
-    ondevice.library.cache_clear()
+    ondevice.LIBRARIES.clear()
     found, runners = report(model, [BoundRunner(), TrtRunner()], x, reference="bound")
-    ondevice.library.cache_clear()
+    ondevice.LIBRARIES.clear()
     assert downloads() == 4  # two outputs, two samples, once each
     assert all(o.verdict == "pass" for o in found.outputs)
     assert "statistics_on" not in runners["trt"].options

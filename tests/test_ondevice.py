@@ -32,10 +32,16 @@ class HostNumpy(ondevice.Library):
     def download(self, x):
         return np.asarray(x)
 
+    def release(self):
+        """NumPy keeps nothing."""
+
 
 class HostTorch(ondevice._Torch):
     def bytes(self, array):
         return self.xp.from_numpy(_memory(array))
+
+    def release(self):
+        """It keeps nothing in host memory."""
 
 
 def _host_torch(device):
@@ -54,9 +60,9 @@ def device(request, monkeypatch):
         monkeypatch.setitem(ondevice.MAKERS, "numpy", (lambda device: HostNumpy(np, device),))
     monkeypatch.setattr(ondevice, "SMALL", 1)
     monkeypatch.setattr(ondevice, "BLOCK", 1000)
-    ondevice.library.cache_clear()
+    ondevice.LIBRARIES.clear()
     yield "cpu" if request.param == "torch" else "numpy:0"
-    ondevice.library.cache_clear()
+    ondevice.LIBRARIES.clear()
 
 
 def put(array, device, lease=None):
@@ -264,7 +270,7 @@ def test_without_a_library_arrays_are_downloaded(monkeypatch):
 
     monkeypatch.setitem(ondevice.MAKERS, "none", (missing,))
     monkeypatch.setattr(ondevice, "SMALL", 1)
-    ondevice.library.cache_clear()
+    ondevice.LIBRARIES.clear()
     reference, candidate = PAIRS["float32"]
     found = Statistics().update(
         put(reference, "none:0"), put(candidate, "none:0"), RULES["automatic"].allowed(reference)

@@ -1,0 +1,163 @@
+"""Comparing large outputs on the GPU that both runtimes ran on, against downloading them.
+
+    python ondevice.py [--candidate trt] [--libraries cupy torch] [--megabytes 16 128 1024] [--runs 3] [--limit SECONDS]
+
+One convolution makes an output of so many megabytes in FP32. The reference is ONNX Runtime on CUDA; the candidate is
+TensorRT, or ONNX Runtime on CUDA without graph optimization. Each row holds the median time of running both and of
+comparing them, in milliseconds, beside the first comparison, which loads the library and compiles kernels. All numbers
+of both ways are compared with each other, and the greatest relative difference is printed. A markdown table comes last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics as median_of
+import time
+
+import numpy as np
+import onnx
+from layerdiff import Comparator
+from layerdiff.compare import ondevice
+from layerdiff.compare.statistics import Statistics
+from layerdiff.compare.tolerance import automatic
+from layerdiff.graph.formats import FP32
+from layerdiff.graph.model import Model
+from layerdiff.runners._trt import cuda
+from layerdiff.runners.base import ShapeRange, Workload
+from layerdiff.runners.onnxrt import OnnxrtRunner
+from layerdiff.runners.trt import TrtRunner
+
+SHAPE = (4, 3, 256, 256)
+
+
+def network(megabytes: int) -> Model:
+    """A convolution with an output of 4 x C x 256 x 256."""
+    channels = max(1, megabytes * 2**20 // (4 * 4 * 256 * 256))
+    rng = np.random.default_rng(0)
+    weights = [
+        onnx.numpy_helper.from_array(rng.normal(size=(channels, 3, 3, 3)).astype(np.float32) / 5, "w"),
+        onnx.numpy_helper.from_array(rng.normal(size=channels).astype(np.float32), "b"),
+    ]
+    nodes = [onnx.helper.make_node("Conv", ["x", "w", "b"], ["y"], name="conv", pads=[1, 1, 1, 1])]
+    value = onnx.helper.make_tensor_value_info
+    inputs = [value("x", onnx.TensorProto.FLOAT, SHAPE)]
+    outputs = [value("y", onnx.TensorProto.FLOAT, (4, channels, 256, 256))]
+    graph = onnx.helper.make_graph(nodes, "large", inputs, outputs, weights)
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    return Model(made, source=f"{megabytes} MB")
+
+
+def read(pair, rule) -> Statistics:
+    reference, candidate = pair
+    return Statistics().update(reference, candidate, rule.allowed(reference))
+
+
+def timed(runs: int, infer, rule) -> tuple[float, list[float], list[float], Statistics]:
+    """Milliseconds of the first comparison, then of every run and comparison, and what was found."""
+    pair = infer()
+    start = time.perf_counter()
+    found = read(pair, rule)
+    first = 1e3 * (time.perf_counter() - start)
+    if not found.device:  # nothing to warm up
+        runs = 1
+    run, compare = [], []
+    for _ in range(runs):
+        start = time.perf_counter()
+        pair = infer()
+        middle = time.perf_counter()
+        found = read(pair, rule)
+        run.append(1e3 * (middle - start))
+        compare.append(1e3 * (time.perf_counter() - middle))
+    return first, run, compare, found
+
+
+def use(library: str | None) -> None:
+    """Lets statistics on the device be computed by this library alone; None: by none."""
+    makers = {"cupy": ondevice._cupy, "torch": ondevice._torch}
+    ondevice.MAKERS["cuda"] = () if library is None else (makers[library],)
+    ondevice.LIBRARIES.clear()
+
+
+def difference(one: Statistics, other: Statistics) -> float:
+    """Greatest relative difference of any metric; infinite where counts, histograms or places differ."""
+    exact = ("count", "finite", "mismatched", "broken", "nan", "inf", "max_ulp", "histogram", "broken_at")
+    differing = [key for key in exact if getattr(one, key) != getattr(other, key)]
+    places = [(getattr(one, k), getattr(other, k)) for k in ("max_abs_at", "max_rel_at", "use_at")]
+    differing += [
+        f"{a} / {b}"
+        for a, b in places
+        if (a and (a.index, a.reference, a.candidate)) != (b and (b.index, b.reference, b.candidate))
+    ]
+    if differing:
+        print("  differ:", *differing)
+        return float("inf")
+    mine, theirs = one.measures(), other.measures()
+    level = {"bias": theirs["mean_abs"]}
+    worst = 0.0
+    for key, value in theirs.items():
+        if isinstance(value, (int, float)) and np.isfinite(value) and value:
+            worst = max(worst, abs(mine[key] - value) / (level.get(key) or abs(value)))
+    return worst
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--candidate", choices=("trt", "onnxrt"), default="trt")
+    parser.add_argument("--libraries", nargs="*", choices=("cupy", "torch"), default=["cupy"])
+    parser.add_argument("--megabytes", nargs="*", type=int, default=[16, 128, 1024])
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--limit", type=float, default=100, help="begin nothing after so many seconds")
+    parser.add_argument("--tactic-sources", default=None)
+    args = parser.parse_args()
+    begun = time.perf_counter()
+    other = (
+        TrtRunner(tactic_sources=args.tactic_sources, optimization_level=1)
+        if args.candidate == "trt"
+        else OnnxrtRunner(provider="cuda", optimization="disable")
+    )
+    rows = []
+    x = {"x": np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)}
+    for megabytes in args.megabytes:
+        model = network(megabytes)
+        rule = automatic(model.index, "y", [FP32, FP32])
+        work = Workload(samples=lambda: iter([x]), shapes={"x": ShapeRange(SHAPE, SHAPE, SHAPE)})
+        with OnnxrtRunner(provider="cuda").open(model, workload=work) as one, other.open(model, workload=work) as two:
+            plain = None
+            for library in (None, *args.libraries):
+                if time.perf_counter() - begun > args.limit:
+                    break
+                use(library)
+                if library is None:
+                    result = timed(args.runs, lambda: (one.infer(x)["y"], two.infer(x)["y"]), rule)
+                else:
+                    result = timed(args.runs, lambda: (one.infer_on_device(x)["y"], two.infer_on_device(x)["y"]), rule)
+                first, run, compare, found = result
+                plain = plain or found
+                assert bool(found.device) == (library is not None), f"computed on {found.device or 'the CPU'}"
+                row = (megabytes, library or "downloaded, NumPy", *map(median_of.median, (run, compare)), first)
+                rows.append((*row, difference(found, plain) if library else None))
+                print(*rows[-1], found.device, f"use {found.use:.3g}", flush=True)
+    if time.perf_counter() - begun < args.limit:
+        for library in (None, *args.libraries[:1]):
+            use(library)
+            start = time.perf_counter()
+            model = network(args.megabytes[-1])
+            report = Comparator(model, [OnnxrtRunner(provider="cuda"), other], data_loader=[x] * 3).compare()
+            seconds = time.perf_counter() - start
+            runner = report.runners[-1]
+            verdict = [(o.verdict, o.use) for o in report.outputs] or [r.error for r in report.runners]
+            where = runner.options.get("statistics_on", "host memory")
+            print(f"Comparator, 3 samples of {args.megabytes[-1]} MB: {seconds:.2f} s, {where}: {verdict}", flush=True)
+    print(f"\nonnxrt:cuda against {other.name}, {cuda.gpu()}\n")
+    print("| output | statistics by | both runs | comparison | together | first comparison | largest difference |")
+    print("|---|---|---|---|---|---|---|")
+    for megabytes, library, run, compare, first, gap in rows:
+        shown = "" if gap is None else f"{gap:.0e}"
+        print(
+            f"| {megabytes} MB | {library} | {run:.1f} ms | {compare:.1f} ms | {run + compare:.1f} ms "
+            f"| {first / 1e3:.2f} s | {shown} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
