@@ -3,14 +3,21 @@
 ``LAYERDIFF_TACTIC_SOURCES`` names the tactic sources to use, where cuBLAS and cuDNN are not installed.
 """
 
+import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from layerdiff import Comparator, OnnxrtRunner
+from layerdiff.compare.cli import main
+from layerdiff.graph.engine import facts_path
 from layerdiff.graph.errors import BuildError, RunnerError
-from layerdiff.graph.model import Model
+from layerdiff.graph.model import Model, load
 from layerdiff.runners._trt import cuda, inspector
 from layerdiff.runners.base import ShapeRange, Workload
 from layerdiff.runners.latency import measure
@@ -20,7 +27,9 @@ from onnx import TensorProto, helper, numpy_helper
 pytestmark = pytest.mark.gpu
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
-BASE = TrtRunner(tactic_sources=os.environ.get("LAYERDIFF_TACTIC_SOURCES"), optimization_level=2)
+SOURCES = os.environ.get("LAYERDIFF_TACTIC_SOURCES")
+BASE = TrtRunner(tactic_sources=SOURCES, optimization_level=2)
+OPTIONS = ["--trt-optimization-level", "2", *(["--tactic-sources", SOURCES] if SOURCES else [])]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -75,6 +84,11 @@ def samples(*batches):
     rng = np.random.default_rng(1)
     made = [{"x": rng.normal(size=(b, 3, 32, 32)).astype(np.float32)} for b in batches]
     return lambda: iter(made)
+
+
+def ranges(*batches):
+    low, best, high = batches if len(batches) == 3 else batches * 3
+    return ShapeRange((low, 3, 32, 32), (best, 3, 32, 32), (high, 3, 32, 32))
 
 
 def reference(model, feed, fetch=None):
@@ -262,17 +276,27 @@ def test_latency():
 
 
 def test_many_builds_give_their_memory_back():
+    """Twenty engines in one process, no two alike: modes, profiles, inner tensors, latency."""
     import psutil
 
-    model, (feed,) = network(8), samples(8)()
+    options = [{}, {"fp16": True}, {"int8": True}, {"tf32": True}, {"fp16": True, "int8_qdq": "max"}]
     free, resident = [], []
-    for _ in range(12):
-        with replace(BASE, fp16=True).open(model) as session:
+    for number in range(20):
+        model, data = network("n" if number % 2 else 4, channels=16 + 4 * number), samples(4, 4)
+        sets = tuple({"x": ranges(n)} for n in (4, 8)) if number % 4 == 1 else ()
+        runner = replace(BASE, optimization_level=1, **options[number % len(options)])
+        with runner.open(model, workload=Workload(samples=data, profiles=sets)) as session:
+            (feed, _) = data()
             session.infer(feed)
+            if number % 5 == 0:
+                session.infer(feed, ["c1", "y"])
+            if number % 7 == 0:
+                measure(session, feed, 3)
         free.append(cuda.runtime().memory()[0])
         resident.append(psutil.Process().memory_info().rss)
-    assert free[-1] >= free[3] - (8 << 20), free
-    assert resident[-1] <= resident[5] + (24 << 20), resident
+    print("free device memory, MB:", [f >> 20 for f in free], "resident, MB:", [r >> 20 for r in resident])
+    assert free[-1] >= free[7] - (16 << 20), free
+    assert resident[-1] <= resident[7] + (64 << 20), resident
 
 
 def test_pieces_of_an_int8_engine_reuse_its_calibration():
@@ -283,3 +307,262 @@ def test_pieces_of_an_int8_engine_reuse_its_calibration():
         whole = session.infer(feed)["y"]
     with runner.open(model.derive(model.proto)) as piece:
         assert distance(piece.infer(feed)["y"], whole) < 0.02
+
+
+# --- several profiles -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"fp16": True}, {"int8": True}], ids=str)
+def test_several_profiles_in_one_engine(tmp_path, options):
+    model, file = network(), tmp_path / "m.engine"
+    sets = tuple({"x": ranges(*r)} for r in ((1,), (2, 4, 8), (1, 16, 32)))
+    workload = Workload(samples=samples(4, 4), profiles=sets)
+    expected = {1: 0, 4: 1, 8: 1, 16: 2, 9: 2}
+    results = {}
+    with replace(BASE, save_engine=str(file), **options).open(model, workload=workload) as session:
+        assert len(session.info.options["profiles"]) == 3
+        for batch in (1, 8, 16, 1, 9, 4, 32, 1):
+            (feed,) = samples(batch)()
+            result = session.infer(feed)["y"]
+            assert distance(result, reference(model, feed)["y"]) < (0.2 if "int8" in options else 3e-3)
+            if batch in expected:
+                assert session._context.active_optimization_profile == expected[batch]
+            results.setdefault(batch, result)
+            assert same(results[batch], result), "a profile that was left and chosen again gives the same bits"
+        with pytest.raises(RunnerError, match=r"fits none of the engine's 3 profiles \(x: 1x3x32x32; x: 2x3.*; x: 1x3"):
+            session.infer(next(samples(33)()))
+        result = measure(session, next(samples(8)()), 10)
+        assert result.runs == 10
+    with BASE.for_model(load(file)).open(load(file)) as session:
+        for batch, before in results.items():
+            assert same(session.infer(next(samples(batch)()))["y"], before)
+
+
+def test_samples_of_several_shapes_layer_by_layer():
+    runners = [OnnxrtRunner(), replace(BASE, fp16=True)]
+    data = list(samples(1, 8, 3)())
+    report = Comparator(network(channels=32), runners, data_loader=data, layers="guilty").compare()
+    assert report.verdict == "pass"
+    assert report.culprits == ()
+
+
+# --- engines in files -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """An ONNX file and the FP16 engine built from it by the command."""
+    source, engine = tmp_path / "net.onnx", tmp_path / "net.engine"
+    onnx.save(network(8).proto, source)
+    assert main([str(source), "--onnxrt", "--trt=fp16", "--save-engine", str(engine), *OPTIONS]) == 0
+    return source, engine
+
+
+def test_an_engine_is_a_model(saved, capsys):
+    source, engine = saved
+    capsys.readouterr()
+    assert main([str(engine), "--trt", "--onnxrt", "--layers", "--json", "-", *OPTIONS]) == 0
+    out, err = capsys.readouterr()
+    print(err)
+    report = json.loads(out)
+    assert [r["name"] for r in report["runners"]] == ["onnxrt", "trt:fp16"]
+    assert report["runners"][1]["options"]["engine"] == str(engine)
+    assert report["layers"], "pieces are built in the formats of the engine"
+    assert report["fidelity"][0]["share"] > 0.5
+    assert main([str(engine), str(engine), "--trt", *OPTIONS]) == 0  # the same engine twice
+    assert main([str(engine), str(source), "--trt", *OPTIONS]) in (0, 1)  # the engine against a fresh FP32 build
+    facts_path(engine).unlink()
+    assert main([str(engine), "--trt", "--trt", *OPTIONS]) == 0
+    assert main([str(engine), "--trt", "--onnxrt", *OPTIONS]) == 2
+    assert "nothing beside net.engine says which ONNX file" in capsys.readouterr().err
+    assert main([str(engine), str(source), "--trt", "--fp16", "--onnxrt", *OPTIONS]) == 0
+    capsys.readouterr()
+    other = onnx.load(source)
+    weight = next(t for t in other.graph.initializer if t.name == "w2")
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.1), "w2"))
+    onnx.save(other, source)
+    assert main([str(engine), str(source), "--trt", "--fp16", "--onnxrt", *OPTIONS]) == 1, "never a false pass"
+
+
+def test_pieces_of_a_loaded_int8_engine_are_calibrated_as_it_was(tmp_path):
+    model, data = network(8), samples(8, 8)
+    file = tmp_path / "m.engine"
+    source = tmp_path / "m.onnx"
+    onnx.save(model.proto, source)
+    (feed, _) = data()
+    with replace(BASE, int8=True, save_engine=str(file)).open(load(source), workload=Workload(samples=data)) as session:
+        whole = session.infer(feed)["y"]
+    loaded = load(file)
+    runner = BASE.for_model(loaded)
+    assert runner.name == "trt:int8"
+    with runner.open(loaded) as session:
+        assert same(session.infer(feed)["y"], whole)
+    with runner.open(loaded.derive(loaded.proto)) as piece:
+        assert distance(piece.infer(feed)["y"], whole) < 0.02
+
+
+# --- what is observed and what is deployed ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"fp16": True}, {"int8": True}], ids=str)
+def test_observed_runs_say_how_much_they_show(options):
+    runners = [OnnxrtRunner(), replace(BASE, **options)]
+    report = Comparator(network(8), runners, data_loader=list(samples(8, 8)()), layers="guilty").compare()
+    (found,) = report.fidelity
+    print(found, [r.repeat for r in report.runners], [r.notes for r in report.runners])
+    assert found.share is not None
+    assert 0.5 < found.share < 2
+    assert all(r.repeat["bit_identical"] for r in report.runners)
+    assert any("ONNX nodes" in note and "fused into" in note for note in report.runners[1].notes)
+
+
+def test_two_builds_without_a_timing_cache_are_compared_on_request():
+    runners = [replace(BASE, fp16=True, timing_cache="off")] * 2
+    report = Comparator(network(8), runners, data_loader=list(samples(8)()), layers="guilty").compare()
+    print([(o.verdict, o.metrics["max_abs"], o.metrics["rel_l2"]) for o in report.outputs])
+    assert [r.name for r in report.runners] == ["trt:fp16", "trt:fp16#2"]
+    assert report.verdict == "pass"
+
+
+# --- failures of the builder and of the loader ------------------------------------------------------------------------
+
+
+def _top_k():
+    k = ("k", np.array([3000], np.int64))
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"], name="before"),
+        helper.make_node("TopK", ["r", "k"], ["v", "i"], name="choose"),
+    ]
+    return model_of(nodes, [("x", FLOAT, [64, 200000])], [("v", FLOAT, [64, 3000]), ("i", INT64, [64, 3000])], [k])
+
+
+def _attention():
+    nodes = [
+        helper.make_node("MatMul", ["x", "wq"], ["q"], name="query"),
+        helper.make_node("MatMul", ["x", "wk"], ["k"], name="key"),
+        helper.make_node("Transpose", ["k"], ["kt"], name="turn", perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["q", "kt"], ["s"], name="scores"),
+        helper.make_node("Softmax", ["s"], ["p"], name="soft", axis=-1),
+        helper.make_node("MatMul", ["p", "x"], ["y"], name="mix"),
+    ]
+    w = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32) / 16
+    return model_of(
+        nodes, [("x", FLOAT, [8, 1024, 256])], [("y", FLOAT, [8, 1024, 256])], [("wq", w), ("wk", w[::-1].copy())]
+    )
+
+
+def _deconvolution():
+    rng = np.random.default_rng(0)
+    weights = [
+        ("w", rng.integers(-100, 100, (12, 5, 3, 3)).astype(np.int8)),
+        ("s", np.float32(0.02).reshape(())),
+        ("z", np.int8(0).reshape(())),
+        ("sw", np.full(5, 0.01, np.float32)),
+        ("zw", np.zeros(5, np.int8)),
+    ]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"], name="q"),
+        helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"], name="dq"),
+        helper.make_node("DequantizeLinear", ["w", "sw", "zw"], ["wd"], name="dqw", axis=1),
+        helper.make_node("ConvTranspose", ["xd", "wd"], ["y"], name="up", group=3, strides=[2, 2], kernel_shape=[3, 3]),
+    ]
+    return model_of(nodes, [("x", FLOAT, [1, 12, 20, 20])], [("y", FLOAT, [1, 15, 41, 41])], weights)
+
+
+def _quantized():
+    rng = np.random.default_rng(0)
+    weights = [
+        ("w", rng.integers(-100, 100, (32, 16, 3, 3)).astype(np.int8)),
+        ("s", np.float32(0.02).reshape(())),
+        ("z", np.int8(0).reshape(())),
+        ("sw", np.full(32, 0.01, np.float32)),
+        ("zw", np.zeros(32, np.int8)),
+    ]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"], name="q"),
+        helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"], name="dq"),
+        helper.make_node("DequantizeLinear", ["w", "sw", "zw"], ["wd"], name="dqw", axis=0),
+        helper.make_node("Conv", ["xd", "wd"], ["c"], name="conv", kernel_shape=[3, 3]),
+        helper.make_node("QuantizeLinear", ["c", "s", "z"], ["cq"], name="q2"),
+        helper.make_node("DequantizeLinear", ["cq", "s", "z"], ["y"], name="dq2"),
+    ]
+    return model_of(nodes, [("x", FLOAT, [1, 16, 20, 20])], [("y", FLOAT, [1, 32, 18, 18])], weights)
+
+
+def _plain():
+    return network(8, channels=64)
+
+
+FAILURES = [
+    # name, model, fields of TrtRunner, nodes of which one has to be named
+    ("TopK without workspace", _top_k, {"workspace": 1}, ("choose",)),
+    ("attention without workspace", _attention, {"workspace": 1}, ("query", "key", "scores", "soft", "mix", "turn")),
+    (
+        "attention in FP16 without workspace",
+        _attention,
+        {"workspace": 1, "fp16": True},
+        ("query", "key", "soft", "mix"),
+    ),
+    ("INT8 deconvolution in groups", _deconvolution, {"int8": True}, ("up",)),
+    ("INT8 convolution held in FP32", _quantized, {"int8": True, "keep_fp32": ("conv",)}, ("conv", "dq")),
+    ("no tactic sources", _plain, {"tactic_sources": ""}, ("conv1", "conv2", "fc")),
+]
+
+DAMAGED = {
+    "text": lambda data: b"this is not an engine\n" * 100,
+    "half": lambda data: data[: len(data) // 2],
+    "another version": lambda data: data[:4] + bytes(b ^ 0x5A for b in data[4:8]) + data[8:],
+}
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    """What became of every failure: ``built``, the error, or ``crashed``."""
+    folder, jobs = tmp_path_factory.mktemp("failures"), []
+    for name, make, options, _ in FAILURES:
+        path = folder / f"{name.replace(' ', '_')}.onnx"
+        onnx.save(make().proto, path)
+        jobs.append([name, str(path), {"optimization_level": 2, "tactic_sources": SOURCES, **options}])
+    source, engine = folder / "net.onnx", folder / "net.engine"
+    onnx.save(network(2, channels=16).proto, source)
+    replace(BASE, save_engine=str(engine)).open(load(source)).close()
+    for name, damage in DAMAGED.items():
+        path = folder / f"{name.replace(' ', '_')}.engine"
+        path.write_bytes(damage(engine.read_bytes()))
+        jobs.append([name, str(source), {"engine": str(path)}])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    found = {}
+    while jobs:
+        command = [sys.executable, str(Path(__file__).with_name("trt_child.py"))]
+        done = subprocess.run(command, input=json.dumps(jobs), capture_output=True, text=True, env=environment)
+        lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+        found.update(lines)
+        jobs = jobs[len(lines) :]
+        if jobs:  # it crashed on the next one
+            found[jobs.pop(0)[0]] = f"crashed with status {done.returncode}: {done.stderr[-300:]}"
+    for name, text in found.items():
+        print(f"{name}: {text}")
+    return found
+
+
+@pytest.mark.parametrize(("name", "make", "options", "nodes"), FAILURES, ids=[f[0] for f in FAILURES])
+def test_a_builder_failure_names_the_node(outcomes, name, make, options, nodes):
+    text = outcomes[name]
+    if text == "built":
+        pytest.skip("TensorRT found a kernel")
+    assert text.startswith("BuildError: TensorRT "), text
+    assert "\n" not in text
+    assert "cannot build node" in text
+    assert any(node in text.partition(": ")[2].partition(": ")[0] for node in nodes), text
+
+
+def test_the_builder_did_fail(outcomes):
+    assert any("cannot build node" in outcomes[name] for name, *_ in FAILURES), outcomes
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_an_engine_that_cannot_be_loaded_is_refused_in_one_line(outcomes, name):
+    text = outcomes[name]
+    assert text.startswith("RunnerError: TensorRT "), text
+    assert "\n" not in text
+    assert " cannot load " in text

@@ -476,6 +476,7 @@ class _ICudaEngine:
         context = _pair(self._trt, "IExecutionContext")
         context._engine, context._shapes, context._addresses, context._listener = self, {}, {}, None
         context._profile = 0
+        context._values["active_optimization_profile"] = 0
         return context
 
     def create_engine_inspector(self):
@@ -498,6 +499,7 @@ class _IExecutionContext:
         if not 0 <= profile_index < len(self._engine._data["profiles"]):
             return False
         self._profile, self._shapes = profile_index, {}  # all shapes must be given again
+        self._values["active_optimization_profile"] = profile_index
         return True
 
     def set_input_shape(self, name, shape):
