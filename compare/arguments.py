@@ -29,6 +29,7 @@ EPILOG = """\
 examples:
   compare model.onnx --onnxrt --emulate fp16      would FP16 do? (no accelerator needed)
   compare model.onnx --trt --fp16 --onnxrt        TensorRT in FP16 against ONNX Runtime
+  compare model.engine --trt --onnxrt             an engine against the ONNX file it was built from
   compare frozen.pb --tf --onnxrt                 was the conversion right?
   compare trained.onnx exported.onnx --onnxrt     two files: the first is the reference
 
@@ -351,11 +352,23 @@ def _configure(
             options[f.name] = tuple(given[key]) if isinstance(given[key], list) else given[key]
             unused.discard(key)
         runners.append(cls.from_value(value, **options))
+    _one_writer(runners)
     for key in sorted(unused):
         flag = key.removeprefix(_destination(""))
         takers = [f"--{n}" for n, c in classes.items() if any(f.metadata["flag"] == flag for f in c.cli_fields())]
         raise UsageError(f"{flag} is for {' or '.join(takers)}, and no runner was named that it applies to.")
     return tuple(runners)
+
+
+def _one_writer(runners: Sequence[Runner]) -> None:
+    """Two runners must not write the same file: the second would be all that is left."""
+    for runner in runners:
+        for name in runner.writes:
+            path = getattr(runner, name)
+            rivals = [r for r in runners if name in r.writes and getattr(r, name) == path]
+            if path is not None and len(rivals) > 1:
+                flag = next(f.metadata["flag"] for f in type(runner).cli_fields() if f.name == name)
+                raise UsageError(f"{flag} {path}: {len(rivals)} runners would write it. Save one at a time.")
 
 
 def _hint_at_detached_value(models: Sequence[str], classes: Mapping[str, type[Runner]]) -> None:

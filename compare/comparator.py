@@ -581,6 +581,8 @@ def _execute(
             progress.advance(number + 1, len(samples))
         if latency:
             _measure(run, sessions, sample, latency, progress)
+        for name, session in sessions.items():  # it may have learned something on the way
+            run.sessions[name] = session.info
 
 
 def _parties(lineup: Lineup) -> tuple[Party, ...]:

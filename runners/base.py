@@ -194,6 +194,8 @@ class Runner(ABC):
     """Whether sessions take inner tensors in ``feed``."""
     reads_engines: ClassVar[bool] = False
     """Whether it runs serialized engines (`Model.engine`); others run the model that the engine was built from."""
+    writes: ClassVar[tuple[str, ...]] = ()
+    """Fields that name a file to write: one for each runner."""
     builds_for_shapes: ClassVar[bool] = False
     """Whether a session runs those shapes alone that its workload named when it was opened."""
 

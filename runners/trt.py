@@ -72,6 +72,7 @@ class TrtRunner(Runner):
     flag: ClassVar[str] = "trt"
     value_field: ClassVar[str] = "modes"
     reads_engines: ClassVar[bool] = True
+    writes: ClassVar[tuple[str, ...]] = ("save_engine",)
     builds_for_shapes: ClassVar[bool] = True
 
     fp16: bool = option(False, "--fp16", "let TensorRT use FP16")
@@ -80,7 +81,9 @@ class TrtRunner(Runner):
     int8: bool = option(False, "--int8", "let TensorRT use INT8, calibrated on the input data")
     fp8: bool = option(False, "--fp8", "let TensorRT use FP8 (9 and later), scaled by the input data")
     engine: str | None = option(None, "--engine", "run this serialized TensorRT engine of the model", metavar="FILE")
-    save_engine: str | None = option(None, "--save-engine", "write the TensorRT engine of the model", metavar="FILE")
+    save_engine: str | None = option(
+        None, "--save-engine", "write the TensorRT engine, and beside it what it was built from", metavar="FILE"
+    )
     workspace: int | None = option(
         None, "--workspace", "scratch memory for TensorRT's kernels, e.g. 4G", metavar="BYTES", type=size
     )

@@ -417,6 +417,25 @@ def test_layers_are_counted_before_and_after_fusion(tensorrt):
         assert "4 ONNX nodes, 4 layers when parsed; fused into 4 layers of the engine." in opened.info.notes
 
 
+def test_an_engine_with_marked_tensors_is_held_against_the_deployed_one(tensorrt):
+    tensorrt(OLD)
+    (feed,) = samples(2)()
+    with TrtRunner().open(network(2)) as opened:
+        opened.infer(feed, ["r", "y"])
+        opened.infer(feed, ["r", "y"])
+        found = [note for note in opened.info.notes if "marked to be observed" in note]
+        assert len(found) == 1
+        assert found[0].startswith("Tensor 'r' was marked")
+        assert "bit by bit" in found[0]
+    near, value = {"y": np.ones(4, np.float32)}, {"y": np.ones(4, np.float32) * np.float32(1.01)}
+    assert "'y' differs from the deployed one by 1.0e-02" in session._marked(("a", "b"), near, value)
+
+
+def test_two_runners_do_not_write_one_engine():
+    with pytest.raises(UsageError, match=r"--save-engine a.engine: 2 runners would write it"):
+        parse(["m.onnx", "--trt", "--trt=fp16", "--save-engine", "a.engine"])
+
+
 # --- the observed program and the deployed one ------------------------------------------------------------------------
 
 

@@ -429,9 +429,13 @@ class TrtSession(Session):
         if self._observe is None:
             raise RunnerError(f"This engine does not give {foreign[0]!r}: only what it was built with can be fetched.")
         key = tuple(sorted(foreign))
-        if key not in self._observers:
-            self._observers[key] = self._observe(key)
-        return self._observers[key].infer(feed, wanted)
+        if key in self._observers:
+            return self._observers[key].infer(feed, wanted)
+        observer = self._observers[key] = self._observe(key)
+        own = [s.name for s in self.outputs]
+        found = observer.infer(feed, list(dict.fromkeys((*wanted, *own))))
+        self.info = replace(self.info, notes=(*self.info.notes, _marked(key, self.infer(feed), found)))
+        return {name: found[name] for name in wanted}
 
     def unfused(self, feed: Feed) -> dict[str, np.ndarray]:
         """Every tensor that this very engine keeps unfused, through TensorRT's debug listener (10.12 and later).
@@ -558,6 +562,27 @@ def _fused(options: Mapping[str, Any], layers: int, formats: Mapping[str, int]) 
     run = ", ".join(f"{count} in {name}" for name, count in sorted(formats.items(), key=lambda item: -item[1]))
     before = f"{nodes} ONNX nodes, " + (f"{parsed} layers when parsed" if parsed else "")
     return (f"{before.rstrip(', ')}; fused into {layers} layers of the engine{f' ({run})' if run else ''}.",)
+
+
+def _marked(names: Sequence[str], deployed: Mapping[str, np.ndarray], observed: Mapping[str, np.ndarray]) -> str:
+    """How near an engine with marked tensors is to the one that is deployed, by what both give for one sample."""
+    what = f"Tensor {names[0]!r} was" if len(names) == 1 else f"{len(names)} tensors, {names[0]!r} first, were"
+    text = f"{what} marked to be observed, which can change the engine"
+    farthest, most = "", 0.0
+    for name, value in deployed.items():
+        other = observed[name]
+        if value.shape == other.shape and value.tobytes() == other.tobytes():
+            continue
+        distance, size = np.inf, 0.0
+        if value.shape == other.shape:
+            one, two = (a.astype(np.float64).reshape(-1) for a in (value, other))
+            distance, size = float(np.linalg.norm(two - one)), float(np.linalg.norm(one))
+        relative = distance / size if size else np.inf
+        if not farthest or relative > most:
+            farthest, most = name, relative
+    if not farthest:
+        return f"{text}: its outputs stayed the same bit by bit."
+    return f"{text}: {farthest!r} differs from the deployed one by {most:.1e} (relative L2)."
 
 
 def _allocator(trt: Any, memory: Memory) -> Any:
