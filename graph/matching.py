@@ -407,6 +407,15 @@ class _Matcher:
             return False
         return any(o != m and (s := self.c.sketch(o)) is not None and s[0] == a[0] for o in others)
 
+    def _elsewhere(self, n: int, m: int) -> bool:
+        """Whether ``m`` stands where ``n`` does, but another node is what ``n`` is: with its weights and its settings,
+        of which ``m`` has neither. Then a reader's inputs were exchanged, not all that makes them."""
+        mine = repr(self.r.canon[n].settings)
+        if mine == repr(self.c.canon[m].settings):
+            return False
+        like = [o for o in self._same(m) if o not in self.taken and repr(self.c.canon[o].settings) == mine]
+        return self._refuted(n, m, like)
+
     def _accept(self, n: int, m: int) -> bool:
         if n in self.nodes or m in self.taken:
             return False
@@ -566,7 +575,8 @@ class _Matcher:
             final: Whether to take the nearest weights, nothing better being left.
         """
         if len(left) == 1 and len(right) == 1:
-            return [(left[0], right[0])] if self._fits(left[0], right[0]) else []
+            one, other = left[0], right[0]
+            return [(one, other)] if self._fits(one, other) and not self._elsewhere(one, other) else []
         if len(left) * len(right) > 1 << 14:
             return []
         pairs: list[tuple[int, int]] = []

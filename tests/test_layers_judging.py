@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import sys
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from layerdiff import OnnxrtRunner
+from layerdiff import Comparator, OnnxrtRunner
+from layerdiff.graph.model import Model
+from layerdiff.graph.typed import typed
 from onnx import helper, numpy_helper
 
 
@@ -149,3 +152,111 @@ def test_of_a_layer_with_several_outputs_only_those_that_are_off_are_guilty(outp
     judged = {layer.tensor: layer.expected for layer in report.layers}
     assert judged[off]["bound_use"] > 1
     assert judged[right]["bound_use"] == 0
+
+
+# ---- both graphs typed in 16 bits -----------------------------------------------------------------------------------
+
+FP16_U = 2.0**-11
+TYPED = {name: typed(Model(getattr(networks, name)()), "fp16").proto for name in ("residual", "transformer", "dense")}
+
+
+def renamed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Every inner tensor and every node under another name."""
+    kept = {i.name for i in (*model.graph.input, *model.graph.output)} | {t.name for t in model.graph.initializer}
+
+    def edit(graph: onnx.GraphProto) -> None:
+        for each in graph.node:
+            each.name = f"other/{each.name}"
+            each.input[:] = [i if not i or i in kept else f"other/{i}" for i in each.input]
+            each.output[:] = [o if not o or o in kept else f"other/{o}" for o in each.output]
+
+    return edited(model, edit)
+
+
+@pytest.mark.parametrize("name", TYPED)
+@pytest.mark.parametrize(
+    "candidate",
+    [renamed, OnnxrtRunner(threads=1, optimization="disable"), FP16],
+    ids=["renamed", "optimization", "emulated"],
+)
+@pytest.mark.parametrize("every", ["guilty", "all"])
+def test_a_healthy_pair_that_is_typed_fp16_has_expected_noise_and_no_culprit(name, candidate, every):
+    other = candidate(TYPED[name]) if callable(candidate) else candidate
+    report = compare(TYPED[name], other, data_of(name), layers=every, rtol=0.1, atol=0.1)
+    assert report.culprits == ()
+    assert set(verdicts(report).values()) == {"ok"}
+    assert not layers.mentions(report, "unknown")
+
+
+def test_the_roundings_of_typed_layers_are_those_of_their_types():
+    """A product that is rounded once more is noise where all is FP16; in FP32 it would be a thousand times too much."""
+    model = two_typed_products(onnx.TensorProto.FLOAT16)
+
+    def rounded_twice(graph):
+        half = node(graph, "n_first.m")
+        half.output[0] = "raw"
+        position = next(i for i, n in enumerate(graph.node) if n.name == half.name)
+        steps = [("Mul", ["raw", "up"], "larger"), ("Mul", ["larger", "down"], "first.m")]
+        for name, value in (("up", 1.1), ("down", 1 / 1.1)):
+            graph.initializer.append(numpy_helper.from_array(np.float16(value), name))
+        for i, (op, inputs, output) in enumerate(steps):
+            graph.node.insert(position + 1 + i, helper.make_node(op, inputs, [output], name=f"step_{output}"))
+
+    off = {"rtol": 0.1, "atol": 0.1}
+    report = compare(model, edited(model, rounded_twice), [{"x": normal(64, 16)}], **off)
+    assert [runner.error for runner in report.runners] == [None, None]
+    assert report.culprits == ()
+    judged = max(report.layers, key=lambda layer: layer.local["rel_l2"] if layer.local else 0)
+    assert judged.node == "n_first.m"
+    assert 0.3 < judged.expected["rms_z"] < 3
+    wide = two_typed_products(FLOAT)
+    assert only(compare(wide, edited(wide, scaled("first.w", 1 + FP16_U)), [{"x": normal(64, 16)}], **off))
+
+
+def two_typed_products(elem_type: int) -> onnx.ModelProto:
+    """x (FP32) -> Cast -> first -> Relu -> second -> Cast -> y (FP32)."""
+    dtype = helper.tensor_dtype_to_np_dtype(elem_type)
+    w = networks.Writer(1)
+    x = w.node("Cast", ["x"], "half", to=elem_type)
+    x = w.node("Relu", [w.node("MatMul", [x, w.weight("first.w", 16, 16)], "first.m")], "relu")
+    w.node("Cast", [w.node("MatMul", [x, w.weight("second.w", 16, 32)], "second.m")], "y", to=FLOAT)
+    for name in ("first.w", "second.w"):
+        w.weights[name] = w.weights[name].astype(dtype)
+    return w.model({"x": (FLOAT, [64, 16])}, ["y"])
+
+
+@pytest.mark.parametrize("name", ["residual", "transformer"])
+@pytest.mark.parametrize("candidate", [lambda m: m, renamed], ids=["same names", "renamed"])
+def test_a_fault_between_two_typed_files_is_found(name, candidate):
+    weight = {"residual": "b2.w", "transformer": "down1.w"}[name]
+    stored = next(t.name for t in TYPED[name].graph.initializer if t.name.startswith(weight))
+    culprit = only(compare(TYPED[name], candidate(edited(TYPED[name], scaled(stored, 1.05))), data_of(name)))
+    assert culprit.node == {"residual": "n_b2", "transformer": "n_down1.m"}[name]
+    assert culprit.cause in ("weights", "scale")
+
+
+def test_what_vanishes_where_both_are_typed_fp16_did_not_underflow():
+    """The same values in other places, zeros among them: the reference holds them in FP16 as well."""
+    model = two_typed_products(onnx.TensorProto.FLOAT16)
+
+    def turned(graph):
+        weight = next(t for t in graph.initializer if t.name == "first.w")
+        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight)[:, ::-1].copy(), "turned.w"))
+        node(graph, "n_first.m").input[1] = "turned.w"
+
+    assert only(compare(model, edited(model, turned), [{"x": normal(64, 16)}])).cause in ("weights", "layout")
+
+
+def test_what_became_zero_and_was_not_tiny_did_not_underflow(tmp_path):
+    """A Relu that the reference has not, in an emulated candidate: half of the values are zero, and none were small."""
+    w = networks.Writer(1)
+    w.node("Identity", [w.linear("x", "first", (16, 16))], "passed")
+    w.linear("passed", "y", (16, 8))
+    model = w.model({"x": (FLOAT, [32, 16])}, ["y"])
+    other = edited(model, lambda graph: setattr(node(graph, "n_passed"), "op_type", "Relu"))
+    onnx.save(model, tmp_path / "model.onnx")
+    onnx.save(other, tmp_path / "other.onnx")
+    pair = (ORT, tmp_path / "model.onnx"), (FP16, tmp_path / "other.onnx")
+    runners = [dataclasses.replace(runner, model=path) for runner, path in pair]
+    report = Comparator(None, runners, data_loader=[{"x": normal(32, 16)}], layers="guilty").compare()
+    assert only(report).cause == "wrong-op"

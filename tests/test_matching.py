@@ -372,6 +372,24 @@ def test_queries_keys_and_values_are_told_apart_behind_a_changed_node() -> None:
     assert (difference.kind, difference.detail) == ("op", "Softmax against Sigmoid")
 
 
+def test_where_a_readers_inputs_are_exchanged_the_branches_stay_what_they_are() -> None:
+    """By their place alone, each convolution would be the other: another kernel, other attributes, other weights."""
+    w = networks.Writer()
+    for name, size in (("a", 1), ("b", 3)):
+        w.node("Conv", ["x", w.weight(f"{name}.w", 8, 8, size, size)], name, pads=[size // 2] * 4)
+    w.node("Concat", ["a", "b"], "y", axis=1)
+    proto = w.model({"x": (TensorProto.FLOAT, [1, 8, 6, 6])}, ["y"])
+    nodes = [
+        helper.make_node("Concat", ["b", "a"], ["y"], axis=1) if n.output[0] == "y" else n for n in proto.graph.node
+    ]
+    exchanged = renamed(with_nodes(proto, nodes))
+    found = match(GraphIndex(proto), GraphIndex(exchanged))
+    assert set(found.tensors) >= {"a", "b", "y"}
+    assert {d.node for d in found.differences} <= {2}
+    size = {n.output[0]: len(attribute(n, "pads", [])) and attribute(n, "pads", [])[0] for n in exchanged.graph.node}
+    assert [size[found.tensors[name]] for name in ("a", "b")] == [0, 1]
+
+
 def test_what_cannot_be_told_apart_is_left_unmatched_and_named() -> None:
     w = networks.Writer()
     for name in ("a", "b"):

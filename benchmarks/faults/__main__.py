@@ -161,7 +161,7 @@ def line(result: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    every = [*KINDS, *DERIVED, *clean.REWRITES, *clean.SETTINGS]
+    every = [*KINDS, *DERIVED, *clean.KINDS]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
     parser.add_argument(
         "--kind", action="append", choices=every, metavar="KIND", help=f"only this kind: {', '.join(every)}"
@@ -186,7 +186,7 @@ def main() -> int:
         print(table.summary(earlier["cases"], earlier["seconds"]))
         return 0
 
-    kinds = options.kind or ([*clean.REWRITES, *clean.SETTINGS] if options.clean else every)
+    kinds = options.kind or ([*clean.KINDS] if options.clean else every)
     names = options.network or list(NETWORKS)
     if options.case:
         names = sorted({i.split("/")[0] for i in options.case})

@@ -291,11 +291,31 @@ ELSEWHERE_KINDS = (
     "weights_fp16", "scale_drift", "norm_epsilon", "gelu_tanh", "attention_scale_off", "fp16_accumulation",
     "activation_replaced", "qdq_scale", "body_scale",
 )  # fmt: skip
+
+
+def typed(case: Case) -> Case | None:
+    """The same case with both models typed FP16. None if they cannot be, or the noise could hide the fault."""
+    from .clean import typed_proto
+
+    assert case.candidate is not None
+    assert case.local is not None
+    reference, candidate = typed_proto(case.reference), typed_proto(case.candidate)
+    if case.local < NOISY_REAL or reference is None or candidate is None:
+        return None
+    what = f"{case.kind}: {case.what}; both typed FP16"
+    name = f"{case.network}/{TYPED}/{case.kind}.{case.id.rsplit('/', 1)[1]}"
+    return replace(case, id=name, kind=TYPED, reference=reference, candidate=candidate, what=what)
+
+
+TYPED = "typed_pair"
+"""Kind of the cases that `typed` makes of others."""
+TYPED_KINDS = (*NOISY_KINDS, "weights_int8_per_tensor", "concat_order", "norm_epsilon")
 DERIVED: dict[str, tuple[tuple[str, ...], Callable[[Case], Case | None]]] = {
     DRESSED: (DRESSED_KINDS, dressed),
     FOLDED: (FOLDED_KINDS, folded),
     ELSEWHERE: (ELSEWHERE_KINDS, elsewhere),
     NOISY: (NOISY_KINDS, noisy),
+    TYPED: (TYPED_KINDS, typed),
 }
 """Kinds that are made of other kinds' cases, the first of each in every network."""
 

@@ -180,24 +180,53 @@ SETTINGS: dict[str, tuple[str | None, dict[str, str]]] = {
     "emulated_bf16": ("bf16", {}),
     "optimization": (None, {"optimization": "disable"}),
 }
+TYPED: dict[str, str] = {
+    "typed_bn_folded": "bn_folded",
+    "typed_renamed": "renamed",
+    "typed_opset_upgraded": "opset_upgraded",
+    "typed_emulated_fp16": "emulated_fp16",
+    "typed_optimization": "optimization",
+}
+"""Pairs of which both are typed FP16, by what is done to one of them."""
+KINDS = (*REWRITES, *SETTINGS, *TYPED)
 TITLES = {name: (f.__doc__ or "").strip().rstrip(".") for name, f in REWRITES.items()} | {
     "emulated_fp16": "The whole network in FP16, emulated",
     "emulated_bf16": "The whole network in BF16, emulated",
     "optimization": "ONNX Runtime with all optimizations against none",
 }
+TITLES |= {name: f"Both typed FP16. {TITLES[done]}" for name, done in TYPED.items()}
 
 
 def generate(kinds: list[str] | None = None, networks: list[str] | None = None) -> Iterator[Case]:
     """Every clean pair."""
     for name in networks or list(NETWORKS):
-        original = network(name).proto
-        for kind in kinds or [*REWRITES, *SETTINGS]:
-            if kind in SETTINGS:
-                emulate, runner = SETTINGS[kind]
-                yield Case(f"{name}/{kind}/0", name, kind, original, None, emulate, runner, what=TITLES[kind])
-                continue
-            edit = REWRITES[kind](Edit(original), np.random.default_rng(len(name)))
-            if edit is None:
-                continue
-            onnx.checker.check_model(edit.proto, full_check=True)
-            yield Case(f"{name}/{kind}/0", name, kind, original, edit.proto, what=TITLES[kind])
+        for kind in kinds or KINDS:
+            case = _pair(name, kind)
+            if case is not None:
+                yield case
+
+
+def _pair(name: str, kind: str) -> Case | None:
+    """A network beside another form of itself; None where it has none."""
+    original = network(name).proto
+    common = {"id": f"{name}/{kind}/0", "network": name, "kind": kind, "what": TITLES[kind]}
+    done = TYPED.get(kind, kind)
+    reference = typed_proto(original) if kind in TYPED else original
+    if reference is None:
+        return None
+    if done in SETTINGS:
+        emulate, runner = SETTINGS[done]
+        return Case(reference=reference, candidate=None, emulate=emulate, runner=runner, **common)
+    edit = REWRITES[done](Edit(original), np.random.default_rng(len(name)))
+    if edit is None:
+        return None
+    candidate = typed_proto(edit.proto) if kind in TYPED else edit.proto
+    assert candidate is not None
+    onnx.checker.check_model(candidate, full_check=True)
+    return Case(reference=reference, candidate=candidate, **common)
+
+
+def typed_proto(proto: onnx.ModelProto) -> onnx.ModelProto | None:
+    """A model typed FP16; None if it cannot be."""
+    edit = typed_fp16(Edit(proto), np.random.default_rng(0))
+    return None if edit is None else edit.proto

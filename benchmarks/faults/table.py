@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import Any
 
 from . import clean
-from .cases import DRESSED, ELSEWHERE, FOLDED, NOISY, REACHED, REAL, SAMPLES
+from .cases import DRESSED, ELSEWHERE, FOLDED, NOISY, REACHED, REAL, SAMPLES, TYPED
 from .plants import KINDS
 
 Result = dict[str, Any]
@@ -100,6 +100,7 @@ def markdown(results: list[Result], dropped: dict[str, list[str]], jobs: int) ->
     titles[FOLDED] = "Some of the above, BatchNormalization folded in the candidate"
     titles[ELSEWHERE] = "Some of the above, candidate run without graph optimizations"
     titles[NOISY] = "Some of the above, candidate in emulated FP16"
+    titles[TYPED] = "Some of the above, both models typed FP16"
     installed = {d.metadata["Name"]: d.version for d in metadata.distributions()}
     packages = [p for p in ("onnxruntime", "onnx", "numpy", "polygraphy") if p in installed]
     versions = ", ".join(f"{p} {installed[p]}" for p in packages)

@@ -214,7 +214,7 @@ class Examiner:
             weights = self._weights_loss(unit, fmt, loss)
             if weights is not None:
                 return weights
-        lost = (y != 0) & (c == 0)
+        lost = (y != 0) & (c == 0) & (np.abs(y.astype(np.float64)) < fmt.smallest_normal)
         if lost.any():
             power = float(np.sum(np.square(y[lost], dtype=np.float64)))
             if power > 0.1 * float(np.sum(np.square((c - y).astype(np.float64)))):
@@ -228,7 +228,12 @@ class Examiner:
         return None
 
     def _narrow(self, unit: Unit) -> NumberFormat | None:
-        """The narrow format in play in this layer: the candidate's arithmetic, or a cast in its own graph."""
+        """The narrow format in play in this layer: the candidate's arithmetic, or a cast in its own graph. None where
+        the reference has types as narrow itself: what it holds, its format can hold."""
+        found = self._narrowest(unit)
+        return found if found is not None and found.u > self.walk.noise.formats(unit)[0].u else None
+
+    def _narrowest(self, unit: Unit) -> NumberFormat | None:
         if not self.format.is_integer and self.format.u > FP32.u:
             return self.format
         index = self.walk.candidate.model.index
