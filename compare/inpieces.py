@@ -94,7 +94,7 @@ class PiecedSession(Session):
     def __init__(self, party: Party, workload: Workload, memory: int | None) -> None:
         self._model = party.model
         self._name = party.name
-        self._runner = _for_pieces(party.runner, party.model, workload)
+        self._runner = calibrated(party, workload, memory, apart=True).for_pieces()
         self._memory = budget(memory)
         index = party.model.index
         self.inputs = party.model.inputs
@@ -136,21 +136,46 @@ class PiecedSession(Session):
         """
         wanted = list(dict.fromkeys(spec.name for spec in self.outputs) if fetch is None else dict.fromkeys(fetch))
         with Store(self._memory // KEPT) as store:
-            try:
-                count = self._walk(samples, wanted, store)
-            except ModelError as error:
-                raise RunnerError(f"{self._name}: {error}") from error
-            feeds = iter(samples())
-            for number in range(count):
-                feed = next(feeds)
+            for _ in self._walk(samples, wanted, store, keep=True):
+                pass
+            for number, feed in enumerate(samples()):
                 yield {name: self._given(name, feed, store, number) for name in wanted}
                 store.drop("", number, wanted)
 
-    def _walk(self, samples: Callable[[], Iterable[Feed]], wanted: Sequence[str], store: Store) -> int:
-        """Runs the pieces that make what is wanted. Returns the number of samples."""
+    def watch(self, names: Sequence[str], samples: Callable[[], Iterable[Feed]]) -> Iterator[dict[str, np.ndarray]]:
+        """Runs all samples and gives tensors as they come: those of one piece for one sample at a time, kept no longer.
+
+        Raises:
+            RunnerError: See `Session.infer`.
+        """
+        given = [name for name in dict.fromkeys(names) if name in {spec.name for spec in self.inputs}]
+        if given:
+            yield from ({name: feed[name] for name in given} for feed in samples())
+        with Store(self._memory // KEPT) as store:
+            yield from self._walk(samples, list(dict.fromkeys(names)), store, keep=False)
+
+    def _walk(
+        self, samples: Callable[[], Iterable[Feed]], wanted: Sequence[str], store: Store, keep: bool
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Runs the pieces that make what is wanted, and gives that of each piece and sample.
+
+        Args:
+            samples: Gives the samples anew at each call.
+            wanted: Names of tensors.
+            store: Where tensors are that later pieces read.
+            keep: Keep what is wanted there, to the end.
+        """
+        try:
+            yield from self._pieces_of(samples, wanted, store, keep)
+        except ModelError as error:
+            raise RunnerError(f"{self._name}: {error}") from error
+
+    def _pieces_of(
+        self, samples: Callable[[], Iterable[Feed]], wanted: Sequence[str], store: Store, keep: bool
+    ) -> Iterator[dict[str, np.ndarray]]:
         index = self._model.index
         asked = {name: index.producer[name] for name in wanted if name in index.producer}
-        last: dict[str, int] = {name: len(self._pieces) for name in asked}
+        last: dict[str, int] = dict.fromkeys(asked, len(self._pieces)) if keep else {}
         for piece in self._pieces:
             for name in piece.inputs:
                 last[name] = max(last.get(name, 0), piece.index)
@@ -162,11 +187,11 @@ class PiecedSession(Session):
             if needed[piece.index]:
                 reads_inputs = any(name in given for name in piece.inputs)
                 feeds = samples() if reads_inputs else ({} for _ in range(count))
-                self._run(piece, needed[piece.index], feeds, store)
+                for made in self._run(piece, needed[piece.index], feeds, store):
+                    yield {name: array for name, array in made.items() if name in asked}
             gone = [name for name in (*piece.inputs, *needed[piece.index]) if last.get(name, -1) <= piece.index]
             for number in range(count):
                 store.drop("", number, gone)
-        return count
 
     def _outputs(self, piece: Piece, asked: Mapping[str, int]) -> tuple[str, ...]:
         nodes = set(piece.nodes)
@@ -177,7 +202,9 @@ class PiecedSession(Session):
     def _read_later(self, name: str, nodes: set[int]) -> bool:
         return any(position not in nodes for position in self._model.index.consumers.get(name, ()))
 
-    def _run(self, piece: Piece, outputs: tuple[str, ...], feeds: Iterable[Feed], store: Store) -> None:
+    def _run(
+        self, piece: Piece, outputs: tuple[str, ...], feeds: Iterable[Feed], store: Store
+    ) -> Iterator[dict[str, np.ndarray]]:
         session: Session | None = None
         try:
             for number, feed in enumerate(feeds):
@@ -190,6 +217,7 @@ class PiecedSession(Session):
                     if name not in self._model.index.specs:
                         self._specs[name] = TensorSpec(name, array.dtype, (None,) * array.ndim)
                     store.put("", number, name, array)
+                yield made
         finally:
             if session is not None:
                 session.close()
@@ -208,10 +236,26 @@ class PiecedSession(Session):
         return np.array(value)
 
 
-def _for_pieces(runner: Runner, model: Model, workload: Workload) -> Runner:
-    if hasattr(runner, "calibrated"):  # ranges are those of the whole model
-        runner = runner.calibrated(model, workload)
-    return runner.for_pieces()
+def calibrated(party: Party, workload: Workload, memory: int | None, apart: bool) -> Runner:
+    """A party's runner with the ranges of the whole model, where its format needs them.
+
+    Args:
+        party: The runner and the model.
+        workload: The samples.
+        memory: See `PiecedSession`.
+        apart: Whether the whole model does not fit in memory, and is run in pieces for that too.
+    """
+    if not hasattr(party.runner, "calibrated"):
+        return party.runner
+
+    def run(
+        engine: Runner, names: Sequence[str], samples: Callable[[], Iterable[Feed]]
+    ) -> Iterable[dict[str, np.ndarray]]:
+        alone = dataclasses.replace(party, runner=engine)
+        return PiecedSession(alone, Workload(samples=samples), memory).watch(names, samples)
+
+    ready: Runner = party.runner.calibrated(party.model, workload, **({"run": run} if apart else {}))
+    return ready
 
 
 def _shapes(model: Model, workload: Workload) -> dict[str, tuple[int, ...]] | None:

@@ -6,8 +6,9 @@ and the session, which is ONNX Runtime's on the rewritten graph.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -120,6 +121,7 @@ class EmulateRunner(Runner):
         model: Model,
         workload: Workload | Callable[[], Iterable[Feed]] | Iterable[Feed] | None,
         progress: Callable[[str], None] | None = None,
+        run: Callable[[Runner, Sequence[str], Callable[[], Iterable[Feed]]], Iterable[Feed]] | None = None,
     ) -> EmulateRunner:
         """This configuration with the ranges of ``model``'s activations, for sessions on pieces of it.
 
@@ -127,6 +129,7 @@ class EmulateRunner(Runner):
             model: The whole model.
             workload: The samples, or a workload or a function that gives them.
             progress: Told what is being done.
+            run: Runs the model on samples and gives the tensors that are named, in any portions; None: as a whole.
 
         Returns:
             Itself, if the format needs no ranges or they are known.
@@ -138,15 +141,16 @@ class EmulateRunner(Runner):
         if not self.scaled or self.ranges is not None:
             return self
         samples = workload.calibrating if isinstance(workload, Workload) else workload
-        made = samples() if callable(samples) else samples
-        if made is None:
+        if samples is None:
             raise UsageError(f"{self.name} measures the ranges of activations on samples, and was given none.")
         from ..graph.precision import needed_ranges
 
         names = needed_ranges(model.index, self.format, self.every_node)
         if progress:
             progress(f"measuring ranges of {len(names)} tensors")
-        measured = _measure(self, model, names, made)
+        feeds = samples if callable(samples) else functools.partial(iter, samples)
+        portions = run(_engine(self), names, feeds) if run else _whole(_engine(self), model, names, feeds)
+        measured = _measure(self, names, portions)
         return replace(self, ranges=tuple(measured.items()))
 
     def open(
@@ -248,24 +252,32 @@ def _double(runner: EmulateRunner, model: Model) -> tuple[str, ...]:
     return ("Tensors in float64 are left as they are: emulation rounds float32.",)
 
 
-def _measure(runner: EmulateRunner, model: Model, names: Sequence[str], samples: Iterable[Feed]) -> dict[str, float]:
+def _whole(
+    engine: Runner, model: Model, names: Sequence[str], samples: Callable[[], Iterable[Feed]]
+) -> Iterator[Feed]:
+    """Tensors of the whole model, sample by sample."""
+    with engine.open(model, fetch=names) as session:
+        for feed in samples():
+            yield session.infer(feed, names)
+
+
+def _measure(runner: EmulateRunner, names: Sequence[str], portions: Iterable[Feed]) -> dict[str, float]:
     """Largest magnitude of each tensor over all samples, or the one that covers ``runner.percentile`` of them."""
     import numpy as np
 
     largest = dict.fromkeys(names, 0.0)
     histograms: dict[str, _Magnitudes] = {}
     count = 0
-    with _engine(runner).open(model, fetch=names) as session:
-        for feed in samples:
-            count += 1
-            for name, value in session.infer(feed, names).items():
-                sizes = np.abs(np.asarray(value, np.float32))
-                finite = sizes[np.isfinite(sizes)]
-                if not finite.size:
-                    continue
-                largest[name] = max(largest[name], float(finite.max()))
-                if runner.percentile < 100:
-                    histograms.setdefault(name, _Magnitudes()).add(finite)
+    for portion in portions:
+        count += 1
+        for name, value in portion.items():
+            sizes = np.abs(np.asarray(value, np.float32))
+            finite = sizes[np.isfinite(sizes)]
+            if not finite.size:
+                continue
+            largest[name] = max(largest[name], float(finite.max()))
+            if runner.percentile < 100:
+                histograms.setdefault(name, _Magnitudes()).add(finite)
     if not count:
         raise UsageError(f"{runner.name} measures the ranges of activations on samples, and was given none.")
     if runner.percentile < 100:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from layerdiff import Comparator, OnnxrtRunner
+from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
 from layerdiff.compare import inpieces
-from layerdiff.compare.inpieces import PiecedSession, in_pieces
+from layerdiff.compare.inpieces import PiecedSession, calibrated, in_pieces
 from layerdiff.compare.parties import Party
 from layerdiff.graph.errors import RunnerError
 from layerdiff.graph.model import Model, external_bytes, load
@@ -220,6 +220,65 @@ def test_layers_of_a_pair_that_is_run_in_pieces(tmp_path: Path) -> None:
     ).compare()
     assert [(c.node, c.cause) for c in report.culprits] == [("product3", "weights")]
     assert any("pieces are too large" in warning for warning in report.warnings)
+
+
+# ---- INT8: the ranges of activations are those of the whole model ---------------------------------------------------
+
+
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("options", [{"format": "int8"}, {"format": "int8", "percentile": 99.0}, {"format": "fp8"}])
+def test_ranges_are_measured_in_pieces(tmp_path: Path, edit: Edit, options: dict) -> None:
+    model, samples = external(tmp_path, edit), draw(3)
+    party, workload = Party("int8", EmulateRunner(**options), model), Workload(samples=lambda: iter(samples))
+    whole, pieces = (calibrated(party, workload, SMALL, apart) for apart in (False, True))
+    assert len(whole.ranges) == LAYERS
+    assert dict(whole.ranges)["input"] > 0
+    assert dict(pieces.ranges) == pytest.approx(dict(whole.ranges), rel=1e-6)
+
+
+def test_ranges_of_a_format_that_needs_none(tmp_path: Path) -> None:
+    party = Party("fp16", EmulateRunner(format="fp16"), external(tmp_path))
+    assert calibrated(party, Workload(), SMALL, True) is party.runner
+
+
+def test_ranges_come_from_the_calibration_data_where_there_are_some(tmp_path: Path) -> None:
+    one, other = draw(1), [{"input": 10 * draw(1)[0]["input"]}]
+    party = Party("int8", EmulateRunner(format="int8"), external(tmp_path))
+    workload = Workload(samples=lambda: iter(one), calibration=lambda: iter(other))
+    ranges = dict(calibrated(party, workload, SMALL, True).ranges)
+    assert ranges["input"] == np.abs(other[0]["input"]).max()
+
+
+@pytest.mark.parametrize("layers", [None, "guilty"])
+def test_int8_never_opens_a_whole_model_that_does_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layers: str | None
+) -> None:
+    model, opened = external(tmp_path), []
+    real = OnnxrtRunner.open
+
+    def opening(self, model, **kwargs):
+        opened.append(sum(n.op_type in ("Gemm", "MatMul") for n in model.proto.graph.node))
+        return real(self, model, **kwargs)
+
+    monkeypatch.setattr(OnnxrtRunner, "open", opening)
+    runners = [ONNXRT, EmulateRunner(format="int8")]
+    report = Comparator(model, runners, data_loader=draw(2), memory=SMALL, layers=layers).compare()
+    assert not any(runner.error for runner in report.runners)
+    assert max(opened) < LAYERS
+    whole = Comparator(model, runners, data_loader=draw(2)).compare()
+    assert LAYERS in opened
+    (mine,), (theirs,) = report.outputs, whole.outputs
+    assert mine.metrics["rel_l2"] == pytest.approx(theirs.metrics["rel_l2"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_peak_memory_of_int8_is_a_few_pieces_and_not_the_model(tmp_path: Path) -> None:
+    """768 MiB of weights in two models, in 640 MiB."""
+    path, _ = large_pair(tmp_path, layers=48, width=2048, stale=3)
+    command = [sys.executable, "-m", "layerdiff", str(path), "--onnxrt", "--emulate", "int8", "--layers"]
+    found = measure([*command, "--samples", "2", "--memory", "128MB"])
+    assert found.status == 1, found.stderr  # no tolerance is given for INT8
+    assert found.peak < 640 * MIB, f"{found.peak / MIB:.0f} MiB"
 
 
 @pytest.mark.slow

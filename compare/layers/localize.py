@@ -177,9 +177,7 @@ class _Localizer:
         reference = self.reference.runner.arithmetic
         rounding = roundings(reference, fmt, {"": 0.0} if fmt.is_integer else None, self.candidate.runner.accumulator)
         candidate = self.candidate
-        if hasattr(candidate.runner, "calibrated"):
-            runner = candidate.runner.calibrated(candidate.model, self.context.workload)
-            candidate = dataclasses.replace(candidate, runner=runner)
+        candidate = self._calibrated(candidate)
         walk = Walk(
             self.context,
             candidate,
@@ -197,6 +195,15 @@ class _Localizer:
             self.bodies = Bodies(self.context, candidate, matched, self._body)
             walk.examiner = Examiner(walk, (fmt, reference), differences, matched, refine, self.bodies)  # type: ignore[arg-type]
         return walk
+
+    def _calibrated(self, candidate: Party) -> Party:
+        """The candidate with ranges that are those of the whole model, on the samples."""
+        from ..inpieces import calibrated, in_pieces
+
+        memory = self.context.settings.memory
+        apart = in_pieces((self.reference, candidate), memory)
+        runner = calibrated(candidate, self.context.workload, memory, apart)
+        return dataclasses.replace(candidate, runner=runner)
 
     def _body(self, context: Context, candidate: Party, carried: Mapping[str, str]) -> _Localizer:
         """The same for the body of an If, Loop or Scan. It has no outputs of which anything is known."""
