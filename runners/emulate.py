@@ -37,6 +37,7 @@ class EmulateRunner(Runner):
         cast_weights: Weights overflow and underflow as in a plain cast; else they are clamped, as TensorRT does it.
         percentile: The share of an activation's magnitudes, in percent, that its range covers (INT8 and FP8).
         unscaled: FP8 casts values as they are, without ranges.
+        narrow_sums: FP16 products add in FP16, 16 at a time, as FP16 kernels do; see `layerdiff.graph.accumulate`.
         custom_ops: Shared libraries of custom operators.
         threads: Threads of one operator; 0 leaves the choice to ONNX Runtime.
         ranges: Largest magnitude of each activation, as `calibrated` measured it.
@@ -69,6 +70,9 @@ class EmulateRunner(Runner):
     unscaled: bool = option(
         False, "--emulate-unscaled", "emulated FP8 casts values without scaling them by their range"
     )
+    narrow_sums: bool = option(
+        False, "--emulate-narrow-sums", "emulated FP16 adds in FP16, as most of TensorRT's FP16 kernels do (slower)"
+    )
     custom_ops: tuple[str, ...] = option(
         (), "--ort-custom-ops", "library of custom operators for ONNX Runtime; may be repeated", metavar="LIB"
     )
@@ -83,6 +87,8 @@ class EmulateRunner(Runner):
             raise UsageError(f"--emulate {self.format}: not one of {', '.join(self.values)}.")
         if not 50.0 <= self.percentile <= 100.0:
             raise UsageError(f"--emulate-percentile {self.percentile:g}: must be from 50 to 100.")
+        if self.narrow_sums and self.format != "fp16":
+            raise UsageError(f"--emulate-narrow-sums is for FP16; kernels of {self.format} add in FP32 or INT32.")
         if isinstance(self.ranges, Mapping):
             object.__setattr__(self, "ranges", tuple(self.ranges.items()))
         OnnxrtRunner(custom_ops=self.custom_ops, threads=self.threads)  # refuses what it cannot be
@@ -98,6 +104,11 @@ class EmulateRunner(Runner):
         return 50
 
     @property
+    def repeatable(self) -> bool:
+        """It runs on ONNX Runtime's CPU kernels."""
+        return not self.custom_ops
+
+    @property
     def arithmetic(self) -> NumberFormat:
         """The emulated format."""
         return FORMATS["e4m3" if self.format == "fp8" else self.format]
@@ -105,7 +116,12 @@ class EmulateRunner(Runner):
     @property
     def adds_exactly(self) -> bool:
         """As ONNX Runtime does on the CPU."""
-        return True
+        return not self.narrow_sums
+
+    @property
+    def accumulator(self) -> NumberFormat:
+        """What products add in."""
+        return FORMATS["fp16" if self.narrow_sums else "fp32"]
 
     def for_pieces(self) -> EmulateRunner:
         """See `OnnxrtRunner.for_pieces`."""
@@ -210,7 +226,16 @@ class EmulateSession(Session):
             ranges=dict(runner.ranges or ()),
             cast_weights=runner.cast_weights,
         )
-        self._session = _engine(runner).open(rewritten.model, fetch=fetch, progress=progress)
+        computed, notes = rewritten.model, rewritten.notes
+        if runner.narrow_sums:
+            from ..graph.accumulate import narrow_sums
+
+            narrowed = narrow_sums(computed)
+            computed = narrowed.model
+            if narrowed.left:
+                names = ", ".join(narrowed.left[:3])
+                notes = (*notes, f"{len(narrowed.left)} products add in FP32 all the same (first {names}).")
+        self._session = _engine(runner).open(computed, fetch=fetch, progress=progress)
         self.inputs = model.inputs
         self.outputs = model.outputs
         info = self._session.info
@@ -219,12 +244,13 @@ class EmulateSession(Session):
             "rounding": "every node" if runner.every_node else "borders of fused groups",
             "decomposed": runner.decomposed,
             "weights": "cast" if runner.cast_weights else "clamped",
+            "sums": "FP16, 16 products at a time" if runner.narrow_sums else "FP32",
         }
         if runner.format in _SCALED:
             options["ranges"] = "none" if not runner.scaled else f"percentile {runner.percentile:g}"
             if runner.scaled and runner.percentile == 100:
                 options["ranges"] = "maximum"
-        self.info = SessionInfo({**options, **info.options}, info.versions, (*info.notes, *rewritten.notes, *wide))
+        self.info = SessionInfo({**options, **info.options}, info.versions, (*info.notes, *notes, *wide))
 
     def infer(self, feed: Feed, fetch: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Runs once; see `Session.infer`. A tensor inside a fused group is FP32."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from layerdiff.graph.errors import MissingPackage, RunnerError, UsageError
 from layerdiff.graph.fusion import fused_groups
@@ -76,6 +77,41 @@ def test_the_error_of_a_network_is_the_format_s(fmt: str, low: float, high: floa
     np.testing.assert_array_equal(got, again)
 
 
+def convolution(channels: int) -> tuple[Model, dict[str, np.ndarray]]:
+    """A convolution of ``9 * channels`` products on random data."""
+    rng = np.random.default_rng(0)
+    proto = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, {channels}, 16, 16] x) => (float[1, 64, 14, 14] y) {{ y = Conv (x, w) }}"""
+    )
+    w = rng.normal(size=(64, channels, 3, 3)).astype(np.float32) / np.float32(3 * np.sqrt(channels))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(w, "w"))
+    x = np.maximum(rng.normal(size=(1, channels, 16, 16)), 0).astype(np.float32)
+    return Model(proto), {"x": x}
+
+
+@pytest.mark.parametrize(("channels", "measured"), [(16, 5.4e-4), (128, 1.3e-3), (512, 2.4e-3)])
+def test_narrow_sums_make_the_error_that_kernels_with_fp16_accumulators_made(channels: int, measured: float) -> None:
+    model, feed = convolution(channels)
+    (want,) = OnnxrtRunner().open(model).infer(feed).values()
+    errors = {}
+    for narrow in (False, True):
+        runner = EmulateRunner(narrow_sums=narrow)
+        assert runner.accumulator.name == ("fp16" if narrow else "fp32")
+        with runner.open(model) as session:
+            errors[narrow] = error(next(iter(session.infer(feed).values())), want)
+            assert session.info.options["sums"].startswith("FP16" if narrow else "FP32")
+    assert errors[True] == pytest.approx(measured, rel=0.15)
+    assert errors[False] == pytest.approx(3.6e-4, rel=0.15)
+
+
+def test_products_that_add_in_fp32_all_the_same_are_named() -> None:
+    model, feed = convolution(3)
+    with EmulateRunner(narrow_sums=True).open(model) as session:
+        assert any("1 products add in FP32 all the same (first Conv@0" in note for note in session.info.notes)
+        session.infer(feed)
+
+
 def test_configuration() -> None:
     runner = EmulateRunner.from_value("fp8", every_node=True)
     assert runner.name == "emulate:fp8"
@@ -93,6 +129,7 @@ def test_configuration() -> None:
         ({"format": "fp4"}, "--emulate fp4: not one of fp16, bf16, tf32, fp8, e4m3, e5m2, int8"),
         ({"percentile": 12.0}, "--emulate-percentile 12: must be from 50 to 100"),
         ({"threads": -1}, "--ort-threads -1"),
+        ({"format": "bf16", "narrow_sums": True}, "--emulate-narrow-sums is for FP16"),
     ],
 )
 def test_wrong_options_are_refused(options: dict, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Emulated FP16 against TensorRT's: the error at the output of each, on the same network and inputs.
+"""Emulated FP16, with sums in FP32 and in FP16, against TensorRT's: the error of each at the output.
 
     python emulation.py OUT_FILE FILE.onnx [...] [--tactic-sources NAMES] [--format fp16]
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from layerdiff.graph.model import load
-from layerdiff.runners.base import ShapeRange, Workload
+from layerdiff.runners.base import Runner, ShapeRange, Workload
 from layerdiff.runners.emulate import EmulateRunner
 from layerdiff.runners.onnxrt import OnnxrtRunner
 from layerdiff.runners.trt import TrtRunner
@@ -34,6 +34,15 @@ def error(got: dict, want: dict) -> float:
     return max(float(np.linalg.norm(got[n] - want[n]) / np.linalg.norm(want[n])) for n in want)
 
 
+def runners(arguments: argparse.Namespace) -> dict[str, Runner]:
+    fmt = arguments.format
+    found = {"onnxrt": OnnxrtRunner(), "emulate": EmulateRunner(format=fmt)}
+    if fmt == "fp16":
+        found["narrow"] = EmulateRunner(format=fmt, narrow_sums=True)
+    found["trt"] = TrtRunner(**{fmt: True}, tactic_sources=arguments.tactic_sources, optimization_level=2)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
@@ -43,6 +52,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=500)
     arguments = parser.parse_args()
     begin = time.perf_counter()
+    print("| network | emulated, FP32 sums | FP16 sums | TensorRT | ratio | ratio, FP16 sums | formats, accumulators |")
     for path in arguments.files:
         if time.perf_counter() - begin > arguments.limit:
             print(f"skipped {path.stem}", flush=True)
@@ -53,26 +63,26 @@ def main() -> None:
         work = Workload(samples=lambda feed=feed: iter([feed]), shapes=shapes)
         found = {}
         try:
-            for runner in (
-                OnnxrtRunner(),
-                EmulateRunner(format=arguments.format),
-                TrtRunner(**{arguments.format: True}, tactic_sources=arguments.tactic_sources, optimization_level=2),
-            ):
+            for key, runner in runners(arguments).items():
                 start = time.perf_counter()
                 with runner.open(model, workload=work) as session:
-                    found[runner.flag] = (session.infer(feed), time.perf_counter() - start, session.info)
+                    found[key] = (session.infer(feed), time.perf_counter() - start, session.info)
         except Exception as problem:
             print(f"{path.stem}: {type(problem).__name__}: {problem}", flush=True)
             continue
         want = found["onnxrt"][0]
         emulated, real = error(found["emulate"][0], want), error(found["trt"][0], want)
+        narrow = error(found["narrow"][0], want) if "narrow" in found else None
         result = {
             "network": path.stem,
             "nodes": len(model.index.nodes),
             "format": arguments.format,
             "emulated": emulated,
+            "narrow_sums": narrow,
             "tensorrt": real,
             "ratio": emulated / real if real else None,
+            "ratio_narrow": narrow / real if real and narrow is not None else None,
+            "accumulators": found["trt"][2].options["accumulators"],
             "formats": found["trt"][2].options["formats"],
             "notes": list(found["trt"][2].notes),
             "emulate_s": found["emulate"][1],
@@ -80,8 +90,10 @@ def main() -> None:
         }
         with arguments.out.open("a") as file:
             file.write(json.dumps(result) + "\n")
-        ratio = f"{result['ratio']:.2f}" if result["ratio"] else "-"
-        print(f"| {path.stem} | {emulated:.2e} | {real:.2e} | {ratio} | {result['formats']} |", flush=True)
+        shown = [f"{emulated:.2e}", "" if narrow is None else f"{narrow:.2e}", f"{real:.2e}"]
+        ratios = [result["ratio"], result["ratio_narrow"]]
+        shown += ["-" if r is None else f"{r:.2f}" for r in ratios]
+        print(f"| {path.stem} | {' | '.join(shown)} | {result['formats']} {result['accumulators']} |", flush=True)
 
 
 if __name__ == "__main__":

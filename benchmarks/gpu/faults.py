@@ -241,6 +241,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--runner", choices=("trt", "emulate"), default="trt")
+    parser.add_argument("--narrow-sums", action="store_true", help="emulated products add in FP16")
     parser.add_argument("--tactic-sources", default=None)
     parser.add_argument("--limit", type=float, default=500)
     parser.add_argument("--only", default="", help="cases whose name holds this")
@@ -250,7 +251,7 @@ def main() -> None:
     candidate = (
         TrtRunner(fp16=True, tactic_sources=arguments.tactic_sources, optimization_level=2)
         if arguments.runner == "trt"
-        else EmulateRunner(format="fp16")
+        else EmulateRunner(format="fp16", narrow_sums=arguments.narrow_sums)
     )
     begin, broken, found = time.perf_counter(), 0, 0
     for name, (model, wanted) in cases().items():
