@@ -1,6 +1,6 @@
 """Comparing large outputs on the GPU that both runtimes ran on, against downloading them.
 
-    python ondevice.py [--candidate trt] [--libraries cupy torch] [--megabytes 4 16 128 1024] [--runs 3] [--limit SECONDS]
+    python ondevice.py [--candidate trt] [--libraries cupy torch] [--megabytes 4 16 128] [--runs 3] [--limit SECONDS]
 
 One convolution makes an output of so many megabytes in FP32. The reference is ONNX Runtime on CUDA; the candidate is
 TensorRT, or ONNX Runtime on CUDA without graph optimization. Each row holds the median time of running both and of
