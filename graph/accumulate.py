@@ -37,7 +37,7 @@ class Narrowed:
     Attributes:
         model: The rewritten graph; every tensor kept its name.
         products: Products that became loops.
-        left: Names of products whose sums stay FP32.
+        left: What products give whose sums stay FP32: nodes may lack names.
     """
 
     model: Model
@@ -50,7 +50,7 @@ def narrow_sums(model: Model) -> Narrowed:
     model = _converted(model)
     index = model.index
     if index.opset.get("", 0) < OLDEST:
-        return Narrowed(model, 0, tuple(index.names[i] for i, n in enumerate(index.nodes) if n.op_type in _PRODUCTS))
+        return Narrowed(model, 0, tuple(n.output[0] for n in index.nodes if n.op_type in _PRODUCTS))
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     writer = _Writer()
@@ -63,9 +63,9 @@ def narrow_sums(model: Model) -> Narrowed:
                 products += 1
                 continue
             if done is None:
-                left.append(index.names[position])
+                left.append(node.output[0])
         elif node.op_type in _OTHERS:
-            left.append(index.names[position])
+            left.append(node.output[0])
         writer.nodes.append(node)
     if not products:
         return Narrowed(model, 0, tuple(left))

@@ -233,8 +233,8 @@ class EmulateSession(Session):
             narrowed = narrow_sums(computed)
             computed = narrowed.model
             if narrowed.left:
-                names = ", ".join(narrowed.left[:3])
-                notes = (*notes, f"{len(narrowed.left)} products add in FP32 all the same (first {names}).")
+                names = ", ".join(narrowed.left[:3]) + (", ..." if narrowed.left[3:] else "")
+                notes = (*notes, f"{len(narrowed.left)} products add in FP32 all the same (those of {names}).")
         self._session = _engine(runner).open(computed, fetch=fetch, progress=progress)
         self.inputs = model.inputs
         self.outputs = model.outputs
@@ -278,9 +278,7 @@ def _double(runner: EmulateRunner, model: Model) -> tuple[str, ...]:
     return ("Tensors in float64 are left as they are: emulation rounds float32.",)
 
 
-def _whole(
-    engine: Runner, model: Model, names: Sequence[str], samples: Callable[[], Iterable[Feed]]
-) -> Iterator[Feed]:
+def _whole(engine: Runner, model: Model, names: Sequence[str], samples: Callable[[], Iterable[Feed]]) -> Iterator[Feed]:
     """Tensors of the whole model, sample by sample."""
     with engine.open(model, fetch=names) as session:
         for feed in samples():
