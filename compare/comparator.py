@@ -21,6 +21,7 @@ import onnx
 
 from ..graph.errors import DataError, LayerdiffError, RunnerError, UsageError
 from ..graph.model import Model, described, is_engine, load, load_engine
+from ..graph.pieces import random_nodes
 from ..runners.base import Session, SessionInfo, ShapeRange, Workload
 from ..runners.latency import measure
 from . import ondevice
@@ -220,7 +221,7 @@ class Comparator:
             if deployed is not None:
                 if party is not run.lineup.reference:
                     deployed.take(party.name, sample, outputs)
-                if sample == 0 and not run.in_pieces(party):
+                if sample == 0 and not run.in_pieces(party) and _may_vary(party):
                     run.repeats[party.name] = repeat(outputs, fetch(list(outputs)))
 
         run = Run(lineup, lineup, samples, workload, memory=self.settings.memory, calibration=self._calibrating)
@@ -542,6 +543,11 @@ def _fixed_by_candidates(lineup: Lineup) -> dict[str, tuple[int | None, ...]]:
 
 
 # -- running ----------------------------------------------------------------------------------------------------------
+
+
+def _may_vary(party: Party) -> bool:
+    """Whether the same inputs may give other bits the next time."""
+    return not party.runner.repeatable or bool(random_nodes(party.model.index))
 
 
 def _execute(
