@@ -233,8 +233,8 @@ class EmulateSession(Session):
             narrowed = narrow_sums(computed)
             computed = narrowed.model
             if narrowed.left:
-                names = ", ".join(narrowed.left[:3]) + (", ..." if narrowed.left[3:] else "")
-                notes = (*notes, f"{len(narrowed.left)} products add in FP32 all the same (those of {names}).")
+                names = ", ".join(name.removesuffix("__fp32") for name in narrowed.left[:3])
+                notes = (*notes, f"{len(narrowed.left)} products add in FP32 all the same (the first give {names}).")
         self._session = _engine(runner).open(computed, fetch=fetch, progress=progress)
         self.inputs = model.inputs
         self.outputs = model.outputs

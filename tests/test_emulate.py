@@ -108,7 +108,7 @@ def test_narrow_sums_make_the_error_that_kernels_with_fp16_accumulators_made(cha
 def test_products_that_add_in_fp32_all_the_same_are_named() -> None:
     model, feed = convolution(3)
     with EmulateRunner(narrow_sums=True).open(model) as session:
-        assert any("1 products add in FP32 all the same (those of y)" in note for note in session.info.notes)
+        assert any("1 products add in FP32 all the same (the first give y)" in note for note in session.info.notes)
         session.infer(feed)
 
 
