@@ -273,6 +273,13 @@ def test_inputs_are_uploaded_once_for_both_sides(cuda, library, model, x, monkey
     assert uploads.count(x.nbytes) == 1  # the library is at work from the first sample's outputs on
 
 
+def test_what_the_library_keeps_is_given_back(cuda, library, model, x, monkeypatch):
+    released = []
+    monkeypatch.setattr(HostNumpy, "release", lambda self: released.append(self.device))
+    report(model, [BoundRunner(), TrtRunner()], x, reference="bound")
+    assert released == ["cuda:0"]
+
+
 def test_without_a_library_a_comparison_downloads(cuda, downloads, model, x, monkeypatch):
     monkeypatch.setitem(ondevice.MAKERS, "cuda", ())
     monkeypatch.setattr(ondevice, "SMALL", 1)
