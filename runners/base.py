@@ -273,6 +273,11 @@ class Runner(ABC):
         """The sets of shape ranges that an engine was built for, where they are known; empty otherwise."""
         return ()
 
+    def kernels(self, model: Model) -> tuple[frozenset[int], ...]:
+        """Positions of nodes that run as one kernel in the session last opened on the whole ``model``, as far as the
+        runtime tells; each node in at most one of them."""
+        return ()
+
     def describe(self, model: Model) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         """Inputs and outputs of an engine, found out by opening it.
 

@@ -269,9 +269,7 @@ class TrtRunner(Runner):
         progress: Callable[[str], None],
     ) -> TrtSession:
         from ._trt import cuda
-        from ._trt.build import DEPLOYED_FORMATS, formats_key
         from ._trt.engines import check_version, made_on, options_of, remember
-        from ._trt.inspector import node_formats
         from ._trt.session import TrtSession
 
         check_version(engine, library)
@@ -300,8 +298,25 @@ class TrtRunner(Runner):
         )
         if not model.opaque:
             remember(engine, model, plan, library)
-            DEPLOYED_FORMATS[formats_key(model, self)] = node_formats(session.layers())
+            self._keep(model, session)
         return session
+
+    def _keep(self, model: Model, session: TrtSession) -> None:
+        """Remembers what the engine of the whole model is made of, for those that observe it."""
+        from ._trt.build import DEPLOYED_FORMATS, DEPLOYED_KERNELS, formats_key
+        from ._trt.inspector import groups, node_formats
+
+        key, layers = formats_key(model, self), session.layers()
+        DEPLOYED_FORMATS[key] = node_formats(layers)
+        # A region of Myelin's is many kernels, of which the inspector does not tell.
+        told = [layer for layer in layers if "myelin" not in layer.kind.lower() and not layer.passive]
+        DEPLOYED_KERNELS[key] = tuple(groups(told, model))
+
+    def kernels(self, model: Model) -> tuple[frozenset[int], ...]:
+        """What the engine's inspector told, Myelin's regions left out; see `Runner.kernels`."""
+        from ._trt.build import DEPLOYED_KERNELS, formats_key
+
+        return DEPLOYED_KERNELS.get(formats_key(model, self), ())
 
     def _observer(self, model: Model, work: Workload) -> Callable[[Sequence[str]], TrtSession]:
         """Opens engines that give inner tensors too."""
@@ -319,9 +334,8 @@ class TrtRunner(Runner):
     ) -> TrtSession:
         from pathlib import Path
 
-        from ._trt.build import DEPLOYED_FORMATS, build, formats_key, loosened, specialized
+        from ._trt.build import build, loosened, specialized
         from ._trt.engines import save
-        from ._trt.inspector import node_formats
         from ._trt.session import TrtSession
 
         debug = self.debug_tensors
@@ -349,7 +363,7 @@ class TrtRunner(Runner):
         observe = self._observer(model, work)
         session = TrtSession(library, built.engine, model, info=info, observe=observe, debug_tensors=debug)
         if not model.derived and not fetch:
-            DEPLOYED_FORMATS[formats_key(model, self)] = node_formats(session.layers())
+            self._keep(model, session)
             if self.save_engine:
                 save(Path(self.save_engine), self, plan, model, built, session, library)
         return session

@@ -9,11 +9,13 @@ from typing import ClassVar
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from layerdiff import Comparator, DataLoader, EmulateRunner, OnnxrtRunner
 from layerdiff.compare.arguments import parse
 from layerdiff.compare.cli import main
 from layerdiff.compare.fidelity import Deployed, doubt, fidelity, repeat
+from layerdiff.compare.layers.kernels import kernel_groups
 from layerdiff.compare.layers.shapes import profiles_of, sets_for
 from layerdiff.compare.parties import Party
 from layerdiff.graph.engine import Engine, facts_path
@@ -432,6 +434,48 @@ def test_an_engine_with_marked_tensors_is_held_against_the_deployed_one(tensorrt
         assert "bit by bit" in found[0]
     near, value = {"y": np.ones(4, np.float32)}, {"y": np.ones(4, np.float32) * np.float32(1.01)}
     assert "'y' differs from the deployed one by 1.0e-02" in session._marked(("a", "b"), near, value)
+
+
+KERNELS = [
+    # kernels by node names, groups that come out
+    ([], [["conv", "act"], ["pool"], ["fc"]]),
+    ([["conv", "act"], ["pool", "fc"]], [["conv", "act"], ["pool", "fc"]]),
+    ([["conv"], ["act"]], [["conv"], ["act"], ["pool"], ["fc"]]),
+    ([["conv"]], [["conv", "act"], ["pool"], ["fc"]]),
+    ([["act"], ["fc"]], [["conv", "act"], ["pool"], ["fc"]]),
+    ([["conv", "act", "pool", "fc"]], [["conv", "act", "pool", "fc"]]),
+]
+
+
+@pytest.mark.parametrize(("kernels", "groups"), KERNELS)
+def test_layers_are_the_kernels_that_a_runtime_tells_of(kernels, groups):
+    index = network(2).index
+    found = kernel_groups(index, [{index.names.index(n) for n in kernel} for kernel in kernels])
+    assert [[index.names[p] for p in group.nodes] for group in found] == groups
+
+
+def test_two_tensors_that_leave_a_kernel_end_two_layers():
+    text = """<ir_version: 9, opset_import: ["" : 17]>
+    g (float[2, 8] x) => (float[2, 8] y, float[2, 8] z) {
+        a = Sigmoid(x)
+        b = Tanh(x)
+        c = Relu(a)
+        y = Add(c, x)
+        z = Mul(b, b)
+    }"""
+    index = Model(onnx.parser.parse_model(text)).index
+    found = kernel_groups(index, [{0, 1, 2}, {3}, {4}])
+    assert [group.nodes for group in found] == [(0, 1), (2,), (3,), (4,)]
+
+
+def test_the_engine_that_is_deployed_tells_its_kernels(tensorrt):
+    tensorrt(OLD)
+    model, runner = network(2), TrtRunner()
+    assert runner.kernels(model) == ()
+    runner.open(model).close()
+    assert runner.kernels(model) == tuple(frozenset({p}) for p in range(4))
+    report = Comparator(model, [OnnxrtRunner(), runner], layers="guilty").compare()
+    assert [layer.nodes for layer in report.layers] == [("conv",), ("act",), ("pool",), ("fc",)]
 
 
 def test_two_runners_do_not_write_one_engine():

@@ -15,6 +15,7 @@ from ..report.model import Culprit, LayerResult
 from ..tolerance import depths
 from .bodies import Bodies, Entered
 from .diagnose import Diagnosis, Examiner
+from .kernels import kernel_groups
 from .memory import budget, give_back
 from .noise import Noise
 from .units import Layout, Unit, plan
@@ -151,8 +152,15 @@ class _Localizer:
         shapes = self._shapes()
         memory = budget(self.context.settings.memory)
         every = self.context.settings.layers == "all"
+        kernels = self.candidate.runner.kernels(self.candidate.model) if self.same else ()
         return plan(
-            self.index, self.candidate.model.index, matched, every=every, shapes=shapes, memory=memory // STREAMS
+            self.index,
+            self.candidate.model.index,
+            matched,
+            every=every,
+            shapes=shapes,
+            memory=memory // STREAMS,
+            groups=kernel_groups(self.index, kernels) if kernels else None,
         )
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -192,7 +200,7 @@ class _Localizer:
                 differences.setdefault(difference.node, []).append(difference)
             # where a runtime runs the group as one kernel in a narrow format, the kernel is the smallest thing to name
             refine = fmt == FP32
-            self.bodies = Bodies(self.context, candidate, matched, self._body)
+            self.bodies = Bodies(self.context, candidate, matched, self._body, walk.noise.runner)
             walk.examiner = Examiner(walk, (fmt, reference), differences, matched, refine, self.bodies)  # type: ignore[arg-type]
         return walk
 

@@ -38,6 +38,10 @@ DEPLOYED_FORMATS: Recent[str, dict[str, tuple[str, str]]] = Recent()
 """Formats of each ONNX node in the engine of a whole model, by `formats_key`; observed engines are built alike."""
 
 
+DEPLOYED_KERNELS: Recent[str, tuple[frozenset[int], ...]] = Recent()
+"""Nodes that run as one kernel in the engine of a whole model, by `formats_key`."""
+
+
 def formats_key(model: Model, runner: TrtRunner) -> str:
     """By what `DEPLOYED_FORMATS` finds the whole engine that a piece belongs to."""
     return f"{model.root} {runner.name} {runner.int8_qdq} {runner.keep_fp32}"
