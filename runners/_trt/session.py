@@ -90,6 +90,7 @@ def specs_of(library: Library, engine: bytes, name: str) -> tuple[tuple[TensorSp
     names = [opened.get_tensor_name(i) for i in range(opened.num_io_tensors)]
     inputs = [n for n in names if opened.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
     found = {n: _spec_of(opened, n) for n in names}
+    del opened, runtime  # in this order
     return tuple(found[n] for n in inputs), tuple(found[n] for n in names if n not in inputs)
 
 
