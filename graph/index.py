@@ -217,18 +217,46 @@ def read_tensor(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
         return numpy_helper.to_array(tensor)
     from .specs import dtype_from_onnx
 
-    where: Mapping[str, str] = {entry.key: entry.value for entry in tensor.external_data}
     dtype = dtype_from_onnx(tensor.data_type)
-    count = int(np.prod(tensor.dims, dtype=np.int64))
-    path = (folder or Path()) / where["location"]
-    if "int4" in dtype.name or "int2" in dtype.name or "float4" in dtype.name or not count:
+    if "int4" in dtype.name or "int2" in dtype.name or "float4" in dtype.name or 0 in tensor.dims:
         copy = onnx.TensorProto()
         copy.CopyFrom(tensor)
-        onnx.external_data_helper.load_external_data_for_tensor(copy, str(path.parent))
+        where = next(entry.value for entry in tensor.external_data if entry.key == "location")
+        onnx.external_data_helper.load_external_data_for_tensor(copy, str(((folder or Path()) / where).parent))
         return numpy_helper.to_array(copy)
-    raw = np.memmap(path, np.uint8, "r", int(where.get("offset", 0)), (count * dtype.itemsize,))
-    array = raw.view(dtype).reshape(tuple(tensor.dims))
+    array = _mapped(tensor, folder, math.prod(tensor.dims) * dtype.itemsize).view(dtype).reshape(tuple(tensor.dims))
     return array if array.flags.aligned else np.array(array)
+
+
+def _mapped(tensor: onnx.TensorProto, folder: Path | None, size: int) -> np.ndarray:
+    """The bytes of external data, of which nothing is read yet."""
+    where: Mapping[str, str] = {entry.key: entry.value for entry in tensor.external_data}
+    return np.memmap((folder or Path()) / where["location"], np.uint8, "r", int(where.get("offset", 0)), (size,))
+
+
+BLOCK = 1 << 18
+"""Bytes compared at a time: what NumPy makes of them stays in the cache."""
+
+
+def same_bytes(index: GraphIndex, name: str, other: GraphIndex, other_name: str) -> bool:
+    """Whether two initializers have the same type, shape and bytes, told without reading them into memory.
+
+    False where it cannot be told so.
+    """
+    x, y = index.initializers.get(name), other.initializers.get(other_name)
+    if x is None or y is None or x.data_type != y.data_type or x.dims != y.dims:
+        return False
+    a, b = _bytes(x, index.folder), _bytes(y, other.folder)
+    if a is None or b is None or a.size != b.size:
+        return False
+    return all(np.array_equal(a[i : i + BLOCK], b[i : i + BLOCK]) for i in range(0, a.size, BLOCK))
+
+
+def _bytes(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray | None:
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return np.frombuffer(tensor.raw_data, np.uint8) if tensor.raw_data else None
+    length = next((int(entry.value) for entry in tensor.external_data if entry.key == "length"), 0)
+    return _mapped(tensor, folder, length) if length else None
 
 
 PROTO_LIMIT = (1 << 31) - (1 << 20)

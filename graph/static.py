@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 
-from .index import GraphIndex
+from .index import GraphIndex, same_bytes
 from .normalize import Affine, Canonical, constant_value, quantization_step, schema_defaults
 from .specs import is_float
 
@@ -131,6 +131,8 @@ def _weights(
         if slot in a.settings or slot in b.settings:
             continue
         names = a.weights.get(slot), b.weights.get(slot)
+        if names[0] and names[1] and same_bytes(reference, names[0], candidate, names[1]):
+            continue
         x, y = (None if k is None else constant_value(i, k) for i, k in zip((reference, candidate), names, strict=True))
         if (names[0] is not None and x is None) or (names[1] is not None and y is None):
             continue  # computed from shapes, or by an operator that is not known here
@@ -152,8 +154,8 @@ def _weights(
             if step is not None and quantization_step(reference, a.weights[slot]) is None and _within(x, y, step):
                 yield Difference(n, m, "weights", slot, f"quantized, {detail}", "int8")
                 continue
-            others = [s for s, (v, _) in values.items() if s != slot and v is not None and v.shape == y.shape]
-            twin = next((s for s in others if fmt is None and _equal(values[s][0], y)), None)
+            others = (s for s in sorted(a.weights) if s != slot and s not in a.settings and fmt is None)
+            twin = next((s for s in others if _equal(constant_value(reference, a.weights[s]), y)), None)
             if twin is not None:
                 detail += f"; equal to the reference's {twin}"
             yield Difference(n, m, "weights", slot, detail, fmt)
