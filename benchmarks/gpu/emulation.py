@@ -57,12 +57,12 @@ def main() -> None:
         if time.perf_counter() - begin > arguments.limit:
             print(f"skipped {path.stem}", flush=True)
             continue
-        model = load(path)
-        feed = inputs(path, model)
-        shapes = {n: ShapeRange(*(3 * [a.shape])) for n, a in feed.items()}
-        work = Workload(samples=lambda feed=feed: iter([feed]), shapes=shapes)
         found = {}
         try:
+            model = load(path)
+            feed = inputs(path, model)
+            shapes = {n: ShapeRange(*(3 * [a.shape])) for n, a in feed.items()}
+            work = Workload(samples=lambda feed=feed: iter([feed]), shapes=shapes)
             for key, runner in runners(arguments).items():
                 start = time.perf_counter()
                 with runner.open(model, workload=work) as session:
