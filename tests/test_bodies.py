@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import onnx
 import pytest
-from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
-from layerdiff.compare.layers.bodies import ITERATIONS
+from layerdiff import Comparator, EmulateRunner, OnnxrtRunner, TfRunner
+from layerdiff.compare.layers.stepping import ITERATIONS
+from layerdiff.graph.model import load
 from onnx import TensorProto, helper, numpy_helper
 
 _SPEC = importlib.util.spec_from_file_location("graph_networks", Path(__file__).with_name("graph_networks.py"))
@@ -509,6 +512,182 @@ def test_a_loop_in_an_if():
     assert culprit.inside[1].iterations == 6
     guilty = [(layer.node, len(layer.inside)) for layer in report.layers if layer.verdict == "culprit"]
     assert [depth for _, depth in guilty] == [2]
+
+
+# ---- a reference that runs whole models only ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Whole(OnnxrtRunner):
+    """A runtime that opens no pieces, and whose loops are off where it is told so."""
+
+    opens_pieces: ClassVar[bool] = False
+    factor: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return "whole"
+
+    @property
+    def trust(self) -> int:
+        return 0
+
+    def open(self, model, **more):
+        wrong = changed(model.proto, lambda m: scale(body_of(m, "n_loop").initializer, "w", self.factor))
+        return super().open(model.derive(wrong), **more)
+
+
+def test_its_graph_is_run_in_its_place_where_that_gives_its_values(tmp_path):
+    proto = loop()
+    onnx.save(proto, tmp_path / "a.onnx")
+    onnx.save(changed(proto, lambda m: scale(body_of(m, "n_loop").initializer, "w", 1.01)), tmp_path / "b.onnx")
+    runners = [Whole(model=tmp_path / "a.onnx", threads=1), OnnxrtRunner(model=tmp_path / "b.onnx", threads=1)]
+    report = Comparator(None, runners, data_loader=inputs(), layers="guilty").compare()
+    assert report.reference == "whole"
+    assert (only(report).node, only(report).inside[0].begins) == ("n_hw", 1)
+
+
+def test_a_body_is_not_entered_where_that_gives_other_values():
+    report = Comparator(loop(), [Whole(factor=1.01), ORT], data_loader=inputs(), layers="guilty").compare()
+    culprit = only(report)
+    assert (culprit.node, culprit.inside) == ("n_loop", ())
+    assert "its body was not entered: whole runs whole models only" in culprit.evidence
+
+
+@pytest.mark.tf
+def test_a_loop_that_tensorflow_wrote(tmp_path):
+    """tf2onnx leaves no trace of the loop's outputs: it is part of the layer that reads them."""
+    tf = pytest.importorskip("tensorflow")
+    w, v = (tf.constant(normal(16, 16, seed=i, scale=0.25)) for i in range(2))
+
+    def step(i, h):
+        return i + 1, tf.tanh(tf.matmul(h, w)) + 0.1 * h
+
+    @tf.function(input_signature=[tf.TensorSpec([4, 16], tf.float32, name="x")])
+    def network(x):
+        _, h = tf.while_loop(lambda i, h: i < 7, step, [0, tf.matmul(x, v)])
+        return {"y": tf.matmul(h, v)}
+
+    module = tf.Module()
+    module.network = network
+    tf.saved_model.save(module, str(tmp_path / "tf"), signatures=network)
+    proto = load(tmp_path / "tf").proto
+
+    def edit(m: onnx.ModelProto) -> None:
+        (whole,) = (n for n in m.graph.node if n.op_type == "Loop")
+        body = next(a.g for a in whole.attribute if a.name == "body")
+        next(n for n in body.node if n.op_type == "Tanh").op_type = "Softsign"
+
+    onnx.save(changed(proto, edit), tmp_path / "other.onnx")
+    runners = [TfRunner(model=tmp_path / "tf"), OnnxrtRunner(model=tmp_path / "other.onnx", threads=1)]
+    report = Comparator(None, runners, data_loader=[{"x": normal(4, 16)}], layers="guilty").compare()
+    culprit = only(report)
+    assert (culprit.op, culprit.cause) == ("Tanh", "wrong-op")
+    assert [(e.op, e.iterations) for e in culprit.inside] == [("Loop", 7)]
+
+
+# ---- states that are no tensors, types, shapes that change ----------------------------------------------------------
+
+
+def test_a_state_that_is_a_sequence_is_said_to_be():
+    """A sequence of rows that grows, joined behind the loop."""
+    sequence = helper.make_sequence_type_proto(helper.make_tensor_type_proto(FLOAT, None))
+    body = graph(
+        "body",
+        [
+            op("Mul", ["first", "gain"], "row"),
+            op("SequenceInsert", ["rows", "row"], "rows_next"),
+            op("Identity", ["go"], "on"),
+        ],
+        [("i", INT64, []), ("go", BOOL, [])],
+        [("on", BOOL, [])],
+        {"gain": np.asarray(1.5, np.float32)},
+    )
+    body.input.append(helper.make_value_info("rows", sequence))
+    body.output.append(helper.make_value_info("rows_next", sequence))
+    proto = model(
+        [
+            op("MatMul", ["x", "w"], "first"),
+            op("SequenceEmpty", [], "none", dtype=FLOAT),
+            op("Loop", ["trip", "yes", "none"], "all", "n_loop", body=body),
+            op("ConcatFromSequence", ["all"], "y", axis=0),
+        ],
+        [("x", FLOAT, [2, WIDTH])],
+        [("y", FLOAT, None)],
+        {"trip": np.asarray(3, np.int64), "yes": np.asarray(True), "w": normal(WIDTH, WIDTH)},
+    )
+    wrong = changed(proto, lambda m: scale(body_of(m, "n_loop").initializer, "gain", 1.01))
+    culprit = only(compare(proto, wrong, inputs()))
+    assert culprit.inside == ()
+    assert "its body was not entered" in culprit.evidence
+    assert "only tensors are compared" in culprit.evidence
+
+
+def test_a_state_that_grows():
+    """Each iteration appends a row that it makes of the last one."""
+    body = graph(
+        "body",
+        [
+            op("Gather", ["h", "last"], "row", axis=0),
+            op("MatMul", ["row", "w"], "product"),
+            op("Tanh", ["product"], "next"),
+            op("Concat", ["h", "next"], "h_next", axis=0),
+            op("Identity", ["go"], "on"),
+        ],
+        [("i", INT64, []), ("go", BOOL, []), ("h", FLOAT, [None, WIDTH])],
+        [("on", BOOL, []), ("h_next", FLOAT, [None, WIDTH])],
+        {"w": normal(WIDTH, WIDTH, seed=1), "last": np.asarray([-1], np.int64)},
+    )
+    proto = model(
+        [op("Loop", ["trip", "yes", "x"], "y", "n_loop", body=body)],
+        [("x", FLOAT, [2, WIDTH])],
+        [("y", FLOAT, [None, WIDTH])],
+        {"trip": np.asarray(20, np.int64), "yes": np.asarray(True)},
+    )
+    assert compare(proto, FP16, inputs(), **LOOSE).culprits == ()
+    culprit = only(
+        compare(proto, changed(proto, lambda m: scale(body_of(m, "n_loop").initializer, "w", 1.01)), inputs())
+    )
+    assert (culprit.node, culprit.cause, culprit.inside[0].begins) == ("n_product", "weights", 0)
+
+
+def test_bodies_typed_fp16_in_the_candidate():
+    """States, weights and slices in FP16; the fault is one of 2 %."""
+    proto = scan()
+
+    def half(m: onnx.ModelProto) -> None:
+        body = body_of(m, "n_scan")
+        for tensors in (body.initializer, m.graph.initializer):
+            for tensor in tensors:
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+        for info in (*body.input, *body.output):
+            info.type.tensor_type.elem_type = TensorProto.FLOAT16
+        (node,) = m.graph.node
+        node.input[1] = "x_half"
+        node.output[:] = ["c_half", "y_half"]
+        before = op("Cast", ["x"], "x_half", to=TensorProto.FLOAT16)
+        m.graph.node.insert(0, before)
+        m.graph.node.extend(op("Cast", [f"{n[0]}_half"], n, f"cast_{n}", to=FLOAT) for n in ("y", "c_last"))
+
+    typed = changed(proto, half)
+    assert compare(proto, typed, sequences(), **LOOSE).culprits == ()
+
+    def wrong(m: onnx.ModelProto) -> None:
+        half(m)
+        (weight,) = (t for t in body_of(m, "n_scan").initializer if t.name == "w")
+        value = numpy_helper.to_array(weight) * np.float16(1.02)
+        weight.CopyFrom(numpy_helper.from_array(value, "w"))
+
+    culprit = only(compare(proto, changed(proto, wrong), sequences(), **LOOSE))
+    assert culprit.node == "n_cw"
+
+
+@pytest.mark.parametrize("name", ["int8", "fp8", "tf32"])
+def test_formats_that_scale_by_ranges_have_none_inside(name):
+    for proto, data in (CLEAN["loop"], CLEAN["nested"]):
+        report = compare(proto, EmulateRunner(format=name, threads=1), data, layers="all", **LOOSE)
+        assert report.culprits == ()
+        assert any(layer.inside for layer in report.layers)
 
 
 # ---- the report -----------------------------------------------------------------------------------------------------
