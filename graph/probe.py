@@ -176,12 +176,19 @@ def perturbed(
     rounding: Roundings,
     *,
     seed: int = 1,
+    alike: bool = False,
 ) -> onnx.ModelProto:
-    """The graph of a `probe`, for those who add to it."""
+    """The graph of a `probe`, for those who add to it.
+
+    Args:
+        model, parts, specs, rounding, seed: See `probe`.
+        alike: Whether weights of equal magnitude are perturbed alike, as they are rounded alike. It takes a pass over
+            the weights, and matters where they repeat: what independent roundings average out, equal ones add up.
+    """
     proto = explode(model, parts, specs).proto  # nobody else holds it
     nodes = list(proto.graph.node)
     del proto.graph.node[:]
-    writer = _Writer(model.index, proto.graph, specs, rounding, seed)
+    writer = _Writer(model.index, proto.graph, specs, rounding, seed, alike)
     given = {i.name for i in proto.graph.input}
     last = {o.name for o in proto.graph.output}
     for node in nodes:
@@ -237,12 +244,14 @@ class _Writer:
         specs: Mapping[str, TensorSpec],
         rounding: Roundings,
         seed: int,
+        alike: bool,
     ) -> None:
         self.index = index
         self.graph = graph
         self.specs = specs
         self.rounding = rounding
         self.seed = seed
+        self.alike = alike
         self.values: list[onnx.ValueInfoProto] = []
         self.perturbed: dict[tuple[str, str], str] = {}
         self.count = 0
@@ -304,8 +313,25 @@ class _Writer:
         """One perturbation of a tensor for all readers of a layer: it is rounded once."""
         key = (name, number)
         if key not in self.perturbed:
-            self.perturbed[key] = self._perturb(name, size, step) if size or step else name
+            weight = self.index.weight(original_name(name)) if self.alike and (size or step) else None
+            if weight is not None and weight.dtype.name in ("float32", "float16", "bfloat16"):
+                self.perturbed[key] = self._perturb_alike(name, weight.astype(np.float32), size, step)
+            else:
+                self.perturbed[key] = self._perturb(name, size, step) if size or step else name
         return self.perturbed[key]
+
+    def _perturb_alike(self, name: str, weight: np.ndarray, size: float, step: float) -> str:
+        """A weight moved by ``size`` of itself and by ``step``, up or down: values of equal magnitude alike. Whether up
+        or down is drawn, how far is not: a single value would else be moved hardly at all in some draws."""
+        self.count += 1
+        magnitudes, which = np.unique(np.abs(weight), return_inverse=True)
+        generator = np.random.default_rng([self.seed, self.count])
+        signs = generator.choice(np.array([-1.0, 1.0], np.float32), (2, len(magnitudes)))
+        up, shift = (sign[which].reshape(weight.shape) for sign in signs)
+        moved = weight * (1 + np.float32(size) * up) + np.float32(step) * shift * np.sign(weight)
+        target = f"{name}/p{self.count}"
+        self.graph.initializer.append(numpy_helper.from_array(np.asarray(moved, np.float32), target))
+        return target
 
     def _perturb(self, name: str, size: float, step: float, target: str | None = None) -> str:
         """Multiplies by 1 + ``size`` times a normal variate, and adds ``step`` times another. Returns the new name."""

@@ -260,3 +260,49 @@ def test_what_became_zero_and_was_not_tiny_did_not_underflow(tmp_path):
     runners = [dataclasses.replace(runner, model=path) for runner, path in pair]
     report = Comparator(None, runners, data_loader=[{"x": normal(32, 16)}], layers="guilty").compare()
     assert only(report).cause == "wrong-op"
+
+
+# ---- weights that repeat --------------------------------------------------------------------------------------------
+
+
+def tiled(kind: str, block: int, seed: int) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """A product whose weights are a small block over and over, after a Relu, so that equal roundings add up."""
+    rng = np.random.default_rng(seed)
+    w = networks.Writer(seed)
+    x = w.node("Relu", ["x"], "positive")
+    if kind == "Conv":
+        shape, values = [2, 56, 10, 10], rng.standard_normal((block, block, 1, 1)) / 50
+        w.weights["w"] = np.tile(values, (32 // block, 56 // block, 3, 3)).astype(np.float32)
+        w.node("Conv", [x, "w"], "y", pads=[1] * 4)
+    else:
+        shape, values = [64, 512], rng.standard_normal((block, block)) / 20
+        repeats = {"MatMul": (512 // block, 64 // block), "columns": (1, 64 // block)}[kind]
+        w.weights["w"] = np.tile(values if kind == "MatMul" else rng.standard_normal((512, block)), repeats)
+        w.weights["w"] = w.weights["w"].astype(np.float32)
+        w.node("MatMul", [x, "w"], "y")
+    return w.model({"x": (FLOAT, shape)}, ["y"]), {"x": rng.standard_normal(shape).astype(np.float32)}
+
+
+@pytest.mark.parametrize("kind", ["MatMul", "Conv", "columns"])
+@pytest.mark.parametrize("block", [1, 2, 4, 8])
+@pytest.mark.parametrize("candidate", [FP16, BF16], ids=lambda runner: runner.name)
+def test_equal_weights_are_rounded_alike_and_that_is_no_fault(kind, block, candidate):
+    for seed in range(4):
+        model, feed = tiled(kind, block, seed)
+        report = compare(model, candidate, [feed], **layers.LOOSE)
+        assert report.culprits == ()
+        assert all((layer.expected["gain_sigma"] or 0) <= 8 for layer in report.layers if layer.tensor == "y")
+
+
+@pytest.mark.parametrize("kind", ["MatMul", "Conv"])
+def test_a_fault_in_weights_that_repeat_is_found(kind, tmp_path):
+    model, feed = tiled(kind, 4, 0)
+    off = layers.Off(threads=1, node="n_y", factor=1.01)
+    culprit = only(compare(model, off, [feed]))
+    assert (culprit.node, culprit.cause) == ("n_y", "scale")
+    onnx.save(model, tmp_path / "model.onnx")
+    onnx.save(edited(model, scaled("w", 1.01)), tmp_path / "other.onnx")
+    pair = (ORT, tmp_path / "model.onnx"), (FP16, tmp_path / "other.onnx")
+    runners = [dataclasses.replace(runner, model=path) for runner, path in pair]
+    report = Comparator(None, runners, data_loader=[feed], layers="guilty", **layers.LOOSE).compare()
+    assert (only(report).node, only(report).cause) == ("n_y", "weights")

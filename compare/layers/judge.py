@@ -138,18 +138,15 @@ def judge(
     enough = np.atleast_1d(alive) >= min(SLICE, y.size)
     slice_z = math.sqrt(float((means / slices)[enough].max(initial=0.0)))
     slice_z = max(slice_z, _by_magnitude(y, error, variance_of + floor))
-    common_to_all, gain_sigma = _gain(y, error, reference.shape, gain)
+    least = 0.5 * max(rounding.result, 8 * FP32.u)  # a gain that matters
+    common_to_all, gain_sigma = _gain(y, error, reference.shape, max(gain, least / GAIN_LIMIT))
     bound_use = None if bound is None else use_of(error, bound)
     reason = None
     if rms_z > RMS_LIMIT[coarse] and math.sqrt(squared / y.size) > rounding.floor:
         reason = "noise"
     elif slice_z > SLICE_LIMIT[coarse]:
         reason = "slice"
-    elif (
-        gain_sigma is not None
-        and gain_sigma > GAIN_LIMIT
-        and abs(common_to_all) > 0.5 * max(rounding.result, 8 * FP32.u)
-    ):
+    elif gain_sigma is not None and gain_sigma > GAIN_LIMIT:
         reason = "gain"
     elif proven and bound_use is not None and bound_use > 1:
         reason = "bound"
@@ -248,20 +245,16 @@ def common_gain(reference: np.ndarray, noise: np.ndarray) -> float:
     return 0.0 if gains is None else float(gains.mean())
 
 
-def _gain(y: np.ndarray, error: np.ndarray, shape: tuple[int, ...], expected: float) -> tuple[float, float | None]:
+def _gain(y: np.ndarray, error: np.ndarray, shape: tuple[int, ...], least: float) -> tuple[float, float | None]:
     """The mean of all channels' gains, and its distance from zero in standard errors.
 
-    The standard error is that of channels that are rounded independently of each other, or what rounding was seen to
-    give them in common, where that is more.
+    The standard error is that of channels that are rounded independently of each other, but at least ``least``.
     """
     gains = _gains(y, error, shape)
     if gains is None:
         return 0.0, None
     mean, scatter = float(gains.mean()), float(gains.std(ddof=1))
-    deviation = max(scatter / math.sqrt(len(gains)), expected)
-    if not deviation:
-        return mean, math.inf if mean else 0.0
-    return mean, abs(mean) / deviation
+    return mean, abs(mean) / max(scatter / math.sqrt(len(gains)), least)
 
 
 def format_loss(values: np.ndarray, fmt: NumberFormat) -> str | None:

@@ -228,13 +228,14 @@ class Noise:
 
         Rounding a weight moves a whole channel one way. For the RMS over a tensor one draw of that is enough; for a
         single channel among thousands it is not, since some draws move it hardly at all. Nor is it where weights
-        repeat, for there are few different ones then, and equal ones are rounded alike.
+        repeat: equal ones are rounded alike, and move all channels that they are in together.
         """
+        alike = self.repeats(unit)
         sums: dict[str, np.ndarray] = {}
         gains: dict[str, float] = {}
         result = Expected()
         for draw in range(DRAWS):
-            one = self.probe([unit], values, seed=2 + draw, bounds=not draw).get(unit.number, Expected())
+            one = self.probe([unit], values, 2 + draw, bounds=not draw, alike=alike).get(unit.number, Expected())
             result = one if not draw else result
             for name, noise in one.noise.items():
                 squared = np.square(noise, dtype=np.float64)
@@ -248,7 +249,13 @@ class Noise:
         )
 
     def probe(
-        self, units: Sequence[Unit], values: Mapping[str, np.ndarray], seed: int = 1, *, bounds: bool = True
+        self,
+        units: Sequence[Unit],
+        values: Mapping[str, np.ndarray],
+        seed: int = 1,
+        *,
+        bounds: bool = True,
+        alike: bool = False,
     ) -> dict[int, Expected]:
         """What rounding is expected to do to layers, from one draw.
 
@@ -257,6 +264,7 @@ class Noise:
             values: The reference's tensors: their inputs and outputs.
             seed: Of the draw.
             bounds: Whether the hard bounds are wanted too.
+            alike: See `perturbed`.
         """
         kinds: list[tuple[Roundings, Precision | None, list[Unit]]] = []
         for unit in units:
@@ -269,7 +277,8 @@ class Noise:
                 kinds.append((rounding, bounded, [unit]))
         result: dict[int, Expected] = {}
         for rounding, bounded, members in kinds:
-            result.update(self._probe(members, values, self._with_steps(rounding, members, values), bounded, seed))
+            stepped = self._with_steps(rounding, members, values)
+            result.update(self._probe(members, values, stepped, bounded, seed, alike))
         return result
 
     def precision(self, unit: Unit) -> Precision | None:
@@ -293,13 +302,14 @@ class Noise:
         rounding: Roundings,
         bounded: Precision | None,
         seed: int,
+        alike: bool,
     ) -> dict[int, Expected]:
         parts = [(u.number, u.reference) for u in units]
         feed = {n: _widened(values[n]) for u in units for n in u.reference.inputs}
         specs = specs_of(feed, fixed=True)
         forms: dict[tuple[int, str], Form] = {}
         try:
-            proto = perturbed(self.reference.model, parts, specs, rounding, seed=seed)
+            proto = perturbed(self.reference.model, parts, specs, rounding, seed=seed, alike=alike)
             if bounded is not None:
                 forms = add_bounds(proto.graph, self.index, parts, specs, bounded)
             with self.runner.open(self.reference.model.derive(proto)) as session:
@@ -308,7 +318,7 @@ class Noise:
             if bounded is not None or len(units) > 1:
                 result: dict[int, Expected] = {}
                 for unit in units:
-                    result.update(self._probe([unit], values, rounding, None, seed))
+                    result.update(self._probe([unit], values, rounding, None, seed, alike))
                 return result
             log.debug("no expected noise for %s: %s", units[0].reference.outputs, error)
             self._unprobed.add(units[0])
@@ -378,8 +388,12 @@ class Noise:
         return mine, theirs
 
     def repeats(self, unit: Unit) -> bool:
-        """Whether a layer's weights take so few different values that one draw of their rounding tells little."""
-        return False
+        """Whether a layer has weights that are rounded and of which many are equal: equal ones are rounded alike."""
+        if not self.of(unit).coarse:
+            return False
+        weights = (self.index.weight(n) for p in unit.reference.nodes for n in self.index.reads[p])
+        floats = (np.abs(w.astype(np.float32)) for w in weights if w is not None and w.size > 1 and is_float(w.dtype))
+        return any(2 * len(np.unique(w)) <= w.size for w in floats)
 
     def _with_steps(self, rounding: Roundings, units: list[Unit], values: Mapping[str, np.ndarray]) -> Roundings:
         if not rounding.steps:

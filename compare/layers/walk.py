@@ -306,8 +306,9 @@ class Walk:
         """Judges one layer on one draw of its noise, and on more of them before what one draw cannot tell makes it
         guilty."""
         found = self._hold(unit, sample, values, made, expected.get(unit.number, Expected()))
-        few = any(values[n].size < SLICE for n in unit.reference.outputs) or self.noise.repeats(unit)
-        if any(f.reason in ("slice", "gain") or (few and f.reason == "noise") for f in found.values()):
+        reasons = {judgement.reason for judgement in found.values()}
+        few = any(values[n].size < SLICE for n in unit.reference.outputs)
+        if reasons & {"slice", "gain"} or ("noise" in reasons and (few or self.noise.repeats(unit))):
             expected[unit.number] = self.noise.settled(unit, values)
             found = self._hold(unit, sample, values, made, expected[unit.number])
         worst = self.seen[unit.number].note(found)
