@@ -91,7 +91,8 @@ class Run:
 
     def in_pieces(self, party: Party) -> bool:
         """Whether a party's model is run in pieces, since not all weights fit in memory."""
-        return self._in_pieces and party.runner.opens_pieces and party.model.tf is None
+        able = party.runner.opens_pieces and party.model.tf is None and not party.runner.loads(party.model)
+        return self._in_pieces and able
 
     @functools.cached_property
     def _in_pieces(self) -> bool:

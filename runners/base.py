@@ -269,6 +269,10 @@ class Runner(ABC):
         """
         return self
 
+    def loads(self, model: Model) -> bool:
+        """Whether opening the whole ``model`` loads an engine instead of building from the graph."""
+        return self.reads_engines and model.engine is not None
+
     def built_for(self, model: Model) -> tuple[Mapping[str, ShapeRange], ...]:
         """The sets of shape ranges that an engine was built for, where they are known; empty otherwise."""
         return ()

@@ -234,16 +234,20 @@ class TrtRunner(Runner):
 
     def for_model(self, model: Model) -> TrtRunner:
         """The number formats that the engine was built with, where they were kept beside it; see `Runner.for_model`."""
-        if not self.engine and model.engine is None:
+        if not self.loads(model):
             return self
         from ._trt.engines import as_built
 
         engine = self._engine(model)
         return self if engine is None else as_built(self, engine)
 
+    def loads(self, model: Model) -> bool:
+        """``--engine`` was given, or the model is an engine; see `Runner.loads`."""
+        return bool(self.engine) or super().loads(model)
+
     def built_for(self, model: Model) -> tuple[Mapping[str, ShapeRange], ...]:
         """The profiles that are kept beside the engine; see `Runner.built_for`."""
-        engine = self._engine(model) if self.engine or model.engine is not None else None
+        engine = self._engine(model) if self.loads(model) else None
         profiles = () if engine is None else engine.profiles
         return tuple({name: ShapeRange(*shapes) for name, shapes in profile.items()} for profile in profiles)
 

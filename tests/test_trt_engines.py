@@ -344,6 +344,19 @@ def test_external_weights_that_changed_are_noticed(tensorrt, tmp_path):
     assert "w.bin, weights of net.onnx, has changed" in Engine.at(engine).origin[1]
 
 
+def test_an_engine_is_run_as_it_is_where_the_model_does_not_fit_in_memory(tensorrt, tmp_path):
+    module, _ = tensorrt(OLD)
+    path, engine = tmp_path / "net.onnx", tmp_path / "net.engine"
+    proto = onnx.ModelProto.FromString(network(2).serialized())
+    onnx.save(proto, path, save_as_external_data=True, location="w.bin", size_threshold=64)
+    TrtRunner(save_engine=str(engine)).open(load(path)).close()
+    module.calls.clear()
+    report = Comparator(str(engine), [TrtRunner(), OnnxrtRunner()], memory=100).compare()
+    assert report.verdict == "pass", [r.failure for r in report.runners]
+    assert any("run in" in note and "pieces" in note for note in report.runners[0].notes), "the reference has to be"
+    assert not any(owner == "Builder" for owner, *_ in module.calls)
+
+
 def test_an_engine_alone_is_asked_for_its_inputs_and_outputs(files):
     _, _, engine = files(batch="n", workload=Workload(shapes={"x": FEW}))
     facts_path(engine).unlink()
