@@ -8,10 +8,7 @@ is in memory. Pieces are cut between fused groups, as when localizing.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +19,7 @@ from ..graph.model import external_bytes
 from ..graph.pieces import Piece, extract, plan_pieces
 from ..graph.specs import TensorSpec
 from ..runners.base import Feed, Runner, Session, SessionInfo, Workload
-from .layers.memory import budget
+from .layers.memory import budget, free_memory
 from .layers.store import SHARE as KEPT
 from .layers.store import Store
 
@@ -48,33 +45,6 @@ def in_pieces(parties: Iterable[Party], memory: int | None) -> bool:
     """
     weights = sum(external_bytes(p.model.proto) for p in parties if p.runner.opens_pieces and p.model.tf is None)
     return weights > 0 and weights > (memory if memory is not None else SHARE * free_memory())
-
-
-def free_memory() -> float:
-    """Bytes that can be had without swapping; infinite where the system does not say."""
-    found = [math.inf]
-    with suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                found.append(int(line.split()[1]) << 10)
-    with suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers in ("", "memory"):
-                found.extend(_limits(controllers, path))
-    return min(found)
-
-
-def _limits(controllers: str, path: str) -> Iterator[int]:
-    """What the control groups from ``path`` up to the root allow. Inside a container, the root is its own."""
-    root = Path("/sys/fs/cgroup", controllers)
-    knob = "memory.limit_in_bytes" if controllers else "memory.max"
-    group = root / path.lstrip("/")
-    for folder in (group, *group.parents):
-        with suppress(OSError, ValueError):  # "max" is no number
-            yield int((folder / knob).read_text())
-        if folder == root:
-            return
 
 
 class PiecedSession(Session):

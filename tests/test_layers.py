@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -174,6 +175,17 @@ def test_a_piece_that_cannot_be_smaller_is_said_to_be():
     assert mentions(report, "--memory, 32,768 bytes, is less than the largest layer needs: ", "more of")
 
 
+def test_the_default_memory_is_nobodys_wish_and_only_what_the_machine_lacks_is_told(monkeypatch):
+    module = sys.modules["layerdiff.compare.layers.localize"]
+    monkeypatch.setattr(module, "budget", lambda asked: 1 << 15)
+    report = compare(networks.transformer(), ORT, data_of("transformer"))
+    assert len({layer.piece for layer in report.layers}) > 5
+    assert not mentions(report, "than the largest layer needs")
+    monkeypatch.setattr(module, "free_memory", lambda: 1 << 15)
+    report = compare(networks.transformer(), ORT, data_of("transformer"))
+    assert mentions(report, "The free memory, 32,768 bytes, is less than the largest layer needs: ")
+
+
 @pytest.mark.parametrize(
     ("name", "memory"),
     [("residual", 1 << 20), ("transformer", 1 << 17), ("recurrent", 1 << 15), ("unet", 1 << 20), ("dense", 1 << 20),
@@ -255,7 +267,9 @@ def test_shape_arithmetic_integers_and_constants_are_no_layers(name, layers):
 
 
 @pytest.mark.parametrize(
-    ("fault", "inner"), [("n_chosen", "MatMul_0"), ("n_looped", "Mul_0"), ("n_rows", "Mul_1")], ids=["If", "Loop", "Scan"]
+    ("fault", "inner"),
+    [("n_chosen", "MatMul_0"), ("n_looped", "Mul_0"), ("n_rows", "Mul_1")],
+    ids=["If", "Loop", "Scan"],
 )
 @pytest.mark.parametrize("memory", [None, 1 << 12])
 def test_a_fault_inside_a_body_is_that_of_a_node_in_it(fault, inner, memory):

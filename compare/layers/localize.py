@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from ..tolerance import depths
 from .bodies import Bodies, Entered
 from .diagnose import Diagnosis, Examiner
 from .kernels import kernel_groups
-from .memory import budget, give_back
+from .memory import budget, free_memory, give_back
 from .noise import Noise
 from .units import Layout, Unit, plan
 from .walk import Seen, Walk, relative_error
@@ -488,7 +489,7 @@ class _Localizer:
     ) -> None:
         who = self.candidate.name
         if layout.too_large:
-            self.warnings.append(self._too_large(layout))
+            self.warnings.extend(self._too_large(layout))
         self.warnings.extend(walk.notes)
         if self.culprits and not self._outputs_fail() and self.culprits[0].cause != "spread":
             names = ", ".join(c.node for c in self.culprits[:3])
@@ -520,19 +521,24 @@ class _Localizer:
         self._branches(walk)
         self._fidelity(walk)
 
-    def _too_large(self, layout: Layout) -> str:
-        """What memory would do, where pieces that cannot be cut are larger than it allows."""
+    def _too_large(self, layout: Layout) -> list[str]:
+        """What memory would do, where pieces that cannot be cut are larger than it allows, or than there is."""
         worst = max(layout.too_large, key=lambda piece: piece.activations + piece.weights)
         needed = STREAMS * (worst.activations + worst.weights)
-        names = [self.index.names[worst.nodes[0]], self.index.names[worst.nodes[-1]]]
         asked = self.context.settings.memory
-        allowed = "The default memory" if asked is None else "--memory"
+        free = int(min(free_memory(), sys.maxsize))
+        if asked is None and needed <= free:
+            return []
+        names = [self.index.names[worst.nodes[0]], self.index.names[worst.nodes[-1]]]
+        allowed = (
+            f"The free memory, {readable(int(free_memory()))}," if asked is None else f"--memory, {readable(asked)},"
+        )
         others = len(layout.too_large) - 1
-        return (
-            f"{allowed}, {readable(budget(asked))}, is less than the largest layer needs: {readable(needed)}, "
+        return [
+            f"{allowed} is less than the largest layer needs: {readable(needed)}, "
             f"{STREAMS} times its tensors and weights ({' to '.join(dict.fromkeys(names))})"
             + (f". {others} more of {layout.pieces} pieces are too large." if others else ".")
-        )
+        ]
 
     def _branches(self, walk: Walk) -> None:
         """Conditions that come out otherwise when the candidate runs on its own values."""
