@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner, open_data
 
 HERE = Path(__file__).resolve().parent / "digits"
@@ -31,14 +30,11 @@ def test_the_candidate_agrees_with_the_reference() -> None:
 
 def test_the_candidate_is_as_accurate() -> None:
     """What counts in the end: the same decisions on real data."""
-    results = Comparator.run([REFERENCE, CANDIDATE], data_loader=open_data(DATA), model=MODEL)
-    labels = np.load(LABELS)
-    reference, candidate = (
-        float((results[runner.name][0]["probabilities"].argmax(1) == labels).mean())
-        for runner in (REFERENCE, CANDIDATE)
-    )
-    print(f"accuracy: {REFERENCE.name} {reference:.2%}, {CANDIDATE.name} {candidate:.2%}")
-    assert candidate >= reference - 0.005
+    comparator = Comparator(MODEL, [REFERENCE, CANDIDATE], data_loader=open_data(DATA), labels=LABELS, metric="top1")
+    reference, candidate = comparator.compare().accuracy
+    print(f"accuracy: {reference.runner} {reference.value:.2%}, {candidate.runner} {candidate.value:.2%}")
+    assert candidate.difference is not None
+    assert candidate.difference >= -0.005, f"decides otherwise on {candidate.disagreements} of {candidate.samples}"
 
 
 if __name__ == "__main__":
