@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from layerdiff import Comparator, OnnxrtRunner
+from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
+from layerdiff.compare.report.terminal import show
 from layerdiff.graph.model import Model
 from layerdiff.graph.typed import typed
 from onnx import helper, numpy_helper
@@ -306,3 +307,83 @@ def test_a_fault_in_weights_that_repeat_is_found(kind, tmp_path):
     runners = [dataclasses.replace(runner, model=path) for runner, path in pair]
     report = Comparator(None, runners, data_loader=[feed], layers="guilty", **layers.LOOSE).compare()
     assert (only(report).node, only(report).cause) == ("n_y", "weights")
+
+
+# ---- what the deployed program does not show ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WideInside(EmulateRunner):
+    """FP16 where a piece is looked at; the whole model runs as one FP32 kernel."""
+
+    @property
+    def name(self) -> str:
+        return "wide-inside"
+
+    def open(self, model, *, fetch=(), workload=None, progress=None):
+        runner = super() if model.derived else ORT
+        return runner.open(model, fetch=fetch, workload=workload, progress=progress)
+
+
+def log_sum_exp() -> onnx.ModelProto:
+    """log(sum(exp(x))) in pieces: exp(12) is more than FP16's greatest number, its logarithm is not."""
+    w = networks.Writer(3)
+    x = w.node("Add", [w.linear("x", "first", (16, 16)), w.value("twelve", 12.0)], "scores")
+    total = w.node("ReduceSum", [w.node("Exp", [x], "exp"), w.value("axis", [1], np.int64)], "sum", keepdims=1)
+    w.node("Log", [total], "y")
+    return w.model({"x": (FLOAT, [8, 16])}, ["y"])
+
+
+def test_what_the_deployed_outputs_do_not_show_is_said_to_be_in_pieces_only(capsys):
+    report = compare(log_sum_exp(), WideInside(threads=1, format="fp16"), [{"x": normal(8, 16)}])
+    assert report
+    culprit = only(report)
+    assert (culprit.node, culprit.cause, culprit.deployed) == ("n_exp", "overflow", False)
+    assert "the outputs as deployed do not show it" in culprit.evidence
+    assert not layers.mentions(report, "the outputs agree, but")
+    assert report.to_json()["culprits"][0]["deployed"] is False
+    show(report)
+    assert "overflow, in pieces only" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_overflow_that_the_deployed_outputs_show_is_not_said_to_be_in_pieces_only():
+    report = compare(log_sum_exp(), FP16, [{"x": normal(8, 16)}])
+    assert not report
+    culprit = only(report)
+    assert (culprit.node, culprit.cause, culprit.deployed) == ("n_exp", "overflow", None)
+    assert "deployed" not in report.to_json()["culprits"][0]
+
+
+def test_a_fault_of_the_deployed_program_comes_before_what_only_pieces_show():
+    @dataclass(frozen=True)
+    class AndAFault(WideInside):
+        def open(self, model, *, fetch=(), workload=None, progress=None):
+            wrong = edited(model.proto, scaled("wide.w", 1.5)) if "wide.w" in model.index.initializers else model.proto
+            return super().open(model.derive(wrong) if model.derived else Model(wrong), fetch=fetch, workload=workload)
+
+    w = networks.Writer(3)
+    x = w.node("Add", [w.linear("x", "first", (16, 16)), w.value("twelve", 12.0)], "scores")
+    total = w.node("ReduceSum", [w.node("Exp", [x], "exp"), w.value("axis", [1], np.int64)], "sum", keepdims=1)
+    w.node("Log", [total], "other")
+    w.node("MatMul", ["x", w.weight("wide.w", 16, 16)], "y")
+    model = w.model({"x": (FLOAT, [8, 16])}, ["y", "other"])
+    report = compare(model, AndAFault(threads=1, format="fp16"), [{"x": normal(8, 16)}])
+    assert not report
+    assert report.culprits[0].node == "n_y"
+
+
+# ---- spread ---------------------------------------------------------------------------------------------------------
+
+
+def test_spread_is_an_entry_among_the_culprits_and_blames_no_layer(capsys):
+    report = compare(networks.residual(), FP16, data_of("residual"), rtol=1e-5, atol=1e-6)
+    assert not report
+    entry = only(report)
+    assert entry.cause == "spread"
+    assert entry.contribution == max(layer.contribution or 0 for layer in report.layers)
+    assert set(verdicts(report).values()) <= {"ok", "inherited"}
+    assert not any(layer.cause for layer in report.layers)
+    show(report)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "no culprit: the error of emulate:fp16 is spread" in shown
+    assert "culprit 1" not in shown

@@ -42,8 +42,11 @@ INT8_ROUNDING = 0.01
 """Relative RMS of rounding to 255 steps, for values that reach four times their RMS: 4 / 127 / sqrt(12)."""
 MOVES = frozenset({"Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Dropout", "Expand", "Tile"})
 """Operators of one data input that move values and make none."""
+EXPLAINS = 0.5
+"""Share of the observed error at the outputs from which on a layer explains it."""
 REPRODUCED = 0.1
-"""Share of an output's error that the walk must show for its layers to be asked about it."""
+"""Share of an output's error that the walk must show for its layers to be asked about it, and the deployed run for what
+a layer does in the walk to be the deployed program's."""
 FORCED = 6
 """Layers whose contribution is measured where outputs disagree and no layer is beyond its expected noise."""
 
@@ -108,6 +111,7 @@ class _Localizer:
         self.warnings: list[str] = []
         self.bodies: Bodies | None = None
         self.innocent: dict[int, LayerVerdict] = {}
+        self.unshown: set[int] = set()
         self.index = self.reference.model.index
         self.same = candidate.model is self.reference.model
 
@@ -123,7 +127,8 @@ class _Localizer:
         blamed = [s for s in walk.seen if verdicts[s.unit.number] == "culprit" or self._entered(s).culprits]
         if not blamed and self._outputs_fail() and self._reproduced(walk):
             blamed = self._spread(layout, walk, verdicts)
-        blamed.sort(key=_rank)
+        self.unshown = {s.unit.number for s in blamed if self._not_deployed(s, walk)}
+        blamed.sort(key=lambda s: (s.unit.number in self.unshown, *_rank(s)))
         self.culprits = [culprit for s in blamed for culprit in self._guilty(s, walk)]
         self.layers = self._layers(walk, layout, verdicts, matched)
         self._warn(walk, layout, verdicts, matching)
@@ -334,6 +339,33 @@ class _Localizer:
                 return True
         return False
 
+    def _not_deployed(self, s: Seen, walk: Walk) -> bool:
+        """Whether what a layer does to the outputs, run in pieces, is not in the outputs as deployed.
+
+        A runtime may keep a layer inside a kernel, or in a wider format, as long as nobody looks.
+        """
+        if s.contribution is None or s.contribution < EXPLAINS:
+            return False
+        more = []
+        reached = self._behind(s.off)
+        for output in self.report.of(self.candidate.name):
+            seen, metrics = walk.outputs.get(output.tensor), output.metrics
+            if seen is None or metrics is None or output.tensor not in reached or not relative_error(seen):
+                continue
+            deployed = metrics.get("rel_l2")
+            more.append(deployed is not None and REPRODUCED * relative_error(seen) > deployed)
+        return bool(more) and all(more)
+
+    def _behind(self, tensors: Sequence[str]) -> set[str]:
+        """Tensors, and all that depend on them."""
+        reached, waiting = set(tensors), list(tensors)
+        while waiting:
+            for position in self.index.consumers.get(waiting.pop(), ()):
+                new = {name for name in self.index.nodes[position].output if name} - reached
+                reached |= new
+                waiting.extend(new)
+        return reached
+
     def _plain_rounding(self, walk: Walk) -> float:
         """The relative error of a result that is rounded and nothing else."""
         return max(walk.noise.rounding.result, INT8_ROUNDING if walk.noise.rounding.steps else 0.0)
@@ -387,7 +419,9 @@ class _Localizer:
             )
             top.diagnosis = Diagnosis("cancellation", text)
         else:
+            # an entry for the report, and no layer to blame: the layer's verdict stays what it is
             top.diagnosis = Diagnosis("spread", f"no layer is beyond rounding; the greatest contributions are {shares}")
+            return [top]
         verdicts[top.unit.number] = "culprit"
         return [top]
 
@@ -401,7 +435,11 @@ class _Localizer:
         """A layer, or instead of it the nodes inside that are to blame. One alone explains what the layer does."""
         inside = self._entered(s).culprits
         share = s.contribution if len(inside) == 1 else None
-        return [dataclasses.replace(c, contribution=share) for c in inside] or [self._culprit(s, walk)]
+        found = [dataclasses.replace(c, contribution=share) for c in inside] or [self._culprit(s, walk)]
+        if s.unit.number not in self.unshown:
+            return found
+        text = "the outputs as deployed do not show it: there the runtime does not compute it alone, or not so narrow"
+        return [dataclasses.replace(c, deployed=False, evidence=f"{c.evidence}; {text}") for c in found]
 
     def _culprit(self, s: Seen, walk: Walk) -> Culprit:
         main = s.unit.main
@@ -491,9 +529,10 @@ class _Localizer:
         if layout.too_large:
             self.warnings.extend(self._too_large(layout))
         self.warnings.extend(walk.notes)
-        if self.culprits and not self._outputs_fail() and self.culprits[0].cause != "spread":
-            names = ", ".join(c.node for c in self.culprits[:3])
-            self.warnings.append(f"{who}: the outputs agree, but {len(self.culprits)} layers do not: {names}.")
+        loud = [c for c in self.culprits if c.cause != "spread" and c.deployed is not False]
+        if loud and not self._outputs_fail():
+            names = ", ".join(c.node for c in loud[:3])
+            self.warnings.append(f"{who}: the outputs agree, but {len(loud)} layers do not: {names}.")
         if layout.unmatched:
             self.warnings.append(
                 f"{who}: {len(layout.unmatched)} tensors of the reference have no counterpart; "

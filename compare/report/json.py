@@ -55,7 +55,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "outputs": [_output(o) for o in report.outputs],
         "accuracy": [_fields(result) for result in report.accuracy],
         "layers": [_fields(layer, "candidate_node", "inside") for layer in report.layers],
-        "culprits": [_fields(culprit, "candidate_node", "inside") for culprit in report.culprits],
+        "culprits": [_fields(culprit, "candidate_node", "inside", "deployed") for culprit in report.culprits],
         "fidelity": [_fields(result) for result in report.fidelity],
         "warnings": [*report.warnings, *report.data.notes],
         "saved": list(report.saved),

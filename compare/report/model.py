@@ -222,13 +222,18 @@ class LayerResult:
 class Culprit:
     """A layer whose local error is more than its expected noise, or whose contribution breaks the tolerance.
 
+    With the cause ``spread`` it stands for all layers: none is beyond its noise, and this one contributes most.
+
     Attributes:
-        tensors: The layer's outputs.
+        tensors: Its outputs, those that are off where only some of them are.
         cause: ``overflow``, ``underflow``, ``saturation``, ``nan``, ``layout``, ``scale``, ``attribute``, ``weights``,
             ``wrong-op``, ``narrow-accumulator``, ``cancellation``, ``quantization``, ``spread`` or ``unknown``.
         evidence: Values, counts and index that show the cause, in one line.
         candidate_node: The candidate graph's name of the node, where that differs.
         inside: The If, Loop or Scan that it is inside of, the outermost first; empty at the top of the graph.
+        deployed: False if the outputs as deployed show less than a tenth of what the layer does to them in pieces:
+            the runtime does not compute it alone, or not in the same format, when it runs the whole model. None:
+            nothing says so.
     """
 
     candidate: str
@@ -241,6 +246,7 @@ class Culprit:
     evidence: str
     candidate_node: str | None = None
     inside: tuple[Enclosing, ...] = ()
+    deployed: bool | None = None
 
 
 @dataclass(frozen=True)

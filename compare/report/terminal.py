@@ -371,13 +371,19 @@ def _layers(report: Report, to: Console, verbose: bool) -> None:
         share = "" if culprit.contribution is None else f", {culprit.contribution:.0%} of the error at the outputs"
         where = "".join(f" {enclosing}" for enclosing in reversed(culprit.inside))
         found = f"{culprit.node} ({culprit.op}){where} on {culprit.candidate}: {culprit.cause}{share}"
-        to.print(Text.assemble((f"culprit {number}: ", "bold red"), found))
+        if culprit.cause == "spread":
+            to.print(Text.assemble(("no culprit: ", "bold"), f"the error of {culprit.candidate} is spread"))
+        elif culprit.deployed is False:
+            found = f"{culprit.node} ({culprit.op}){where} on {culprit.candidate}: {culprit.cause}, in pieces only"
+            to.print(Text.assemble((f"culprit {number}: ", "bold yellow"), found))
+        else:
+            to.print(Text.assemble((f"culprit {number}: ", "bold red"), found))
         to.print(f"  {culprit.evidence}", markup=False)
     if len(report.culprits) > 5:
         to.print(f"and {len(report.culprits) - 5} more culprits (--json has all)")
     if verbose and report.layers:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("layer", "op", "verdict", "local rel L2", "cumulative rel L2", "z", "contribution"):
+        for name in ("layer", "op", "verdict", "local rel L2", "cumulative rel L2", "z", "of bound", "contribution"):
             table.add_column(name, overflow="fold")
         for layer in report.layers:
             table.add_row(
@@ -387,6 +393,7 @@ def _layers(report: Report, to: Console, verbose: bool) -> None:
                 _number((layer.local or {}).get("rel_l2")),
                 _number((layer.cumulative or {}).get("rel_l2")),
                 _number((layer.expected or {}).get("rms_z")),
+                _number((layer.expected or {}).get("bound_use")),
                 _number(layer.contribution),
             )
         to.print(table)
