@@ -9,7 +9,7 @@ dynamic batches. For accuracy.py, ``hard_mobilenet`` comes with
 
     hard_mobilenet/              2,400 held-out images: 600 that training did not see, each made harder four times
     hard_mobilenet_labels.npy    what they are
-    hard_mobilenet_calibration/  512 images made from those of the training
+    hard_mobilenet_calibration/  480 images made from those of the training
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def hard(name: str, network: nn.Module, folder: Path, steps: float) -> None:
     print(f"{name}: top-1 {top1(trained, x, y):.4f} on {len(x):,} held-out images", flush=True)
     save(trained, name, folder, x)
     save_batches(folder / name, x, 240)
-    save_batches(folder / f"{name}_calibration", harder(images[known][:512], draw), 64)
+    save_batches(folder / f"{name}_calibration", harder(images[known][:480], draw), 240)
     np.save(folder / f"{name}_labels.npy", y.numpy())
 
 
