@@ -107,6 +107,14 @@ def test_one_element_that_no_rounding_explains_is_a_wrong_operator(node, tensor)
     assert "float64 says the candidate is off" in culprit.evidence
 
 
+def test_a_place_in_a_large_batch_is_that_of_the_whole_tensor():
+    """Of large tensors one entry of the batch is judged: the one that is off the most."""
+    model, place = networks.residual(), (100, 3, 5, 6)
+    feed = {"x": normal(160, 3, 16, 16)}
+    culprit = only(compare(model, OneOff(threads=1, node="n_stem", place=place, by=0.5), [feed], layers="all"))
+    assert "at [100, 3, 5, 6]" in culprit.evidence
+
+
 @pytest.mark.parametrize(("exact", "found"), [(True, ["n_stem"]), (False, [])])
 def test_a_broken_bound_alone_makes_a_layer_guilty_only_where_it_is_proven_to_hold(exact, found):
     """So small that only the bound of that one element is broken: Winograd's convolution may do that."""

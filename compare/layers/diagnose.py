@@ -88,10 +88,13 @@ class Examiner:
         self.matched = matched
         self.refine = refine
         self.bodies = bodies
+        self._entry = 0
 
     # -- the order of causes ------------------------------------------------------------------------------------
 
-    def examine(self, unit: Unit, verdict: Judgement, values: Arrays, made: Arrays, expected: Expected) -> Diagnosis:
+    def examine(
+        self, unit: Unit, verdict: Judgement, values: Arrays, made: Arrays, expected: Expected, entry: int = 0
+    ) -> Diagnosis:
         """The cause for one layer on one sample.
 
         Args:
@@ -100,7 +103,9 @@ class Examiner:
             values: The reference's tensors: the layer's inputs and outputs.
             made: The candidate's outputs from the same inputs, by the candidate's names.
             expected: What rounding is expected to do to them.
+            entry: Which entry of the batch the arrays are the only one of.
         """
+        self._entry = entry
         blamed = self._unholdable_input(unit, values)
         if blamed is not None:
             return blamed
@@ -174,7 +179,7 @@ class Examiner:
         for name in unit.reference.inputs:
             loss = format_loss(values[name], self.format)
             if loss is not None:
-                evidence = f"{_quoted(name)}: {_range_evidence(values[name], self.format, loss)}"
+                evidence = f"{_quoted(name)}: {_range_evidence(values[name], self.format, loss, self._entry)}"
                 return Diagnosis(loss, evidence, producer=name)
         return None
 
@@ -186,18 +191,20 @@ class Examiner:
         if fmt is not None:
             for name in unit.reference.outputs:
                 if format_loss(values[name], fmt) == "overflow":
-                    return Diagnosis("overflow", _range_evidence(values[name], fmt, "overflow"))
+                    return Diagnosis("overflow", _range_evidence(values[name], fmt, "overflow", self._entry))
             weights = self._weights_loss(unit, fmt, "overflow")
             if weights is not None:
                 return weights
             for name, array in self._inner(unit, values).items():
                 if format_loss(array, fmt) == "overflow":
                     node = self.index.names[self.index.producer[name]]
-                    return Diagnosis("overflow", f"inside, at {node}: {_range_evidence(array, fmt, 'overflow')}")
+                    return Diagnosis(
+                        "overflow", f"inside, at {node}: {_range_evidence(array, fmt, 'overflow', self._entry)}"
+                    )
         one_side = np.isfinite(y) != np.isfinite(c)
         if not one_side.any():
             one_side = np.isnan(y) != np.isnan(c)
-        at, a, b = _first(one_side, y, c)
+        at, a, b = _first(one_side, y, c, self._entry)
         count = int(np.count_nonzero(one_side))
         return Diagnosis(
             "nan", f"{count:,} of {y.size:,} values are finite on one side only, first at {at}: {a} against {b}"
@@ -218,7 +225,7 @@ class Examiner:
         if lost.any():
             power = float(np.sum(np.square(y[lost], dtype=np.float64)))
             if power > 0.1 * float(np.sum(np.square((c - y).astype(np.float64)))):
-                at, a, _ = _first(lost, y, c)
+                at, a, _ = _first(lost, y, c, self._entry)
                 count = int(np.count_nonzero(lost))
                 return Diagnosis("underflow", f"{count:,} of {y.size:,} values became zero, first at {at}: {a}")
         for name, array in self._inner(unit, values).items():
@@ -320,7 +327,9 @@ class Examiner:
             )
             if text
         )
-        return Diagnosis("wrong-op", f"the candidate computes it {what or 'with other operators'}; {_greatest(y, c)}")
+        return Diagnosis(
+            "wrong-op", f"the candidate computes it {what or 'with other operators'}; {_greatest(y, c, self._entry)}"
+        )
 
     # -- what the values say ------------------------------------------------------------------------------------
 
@@ -335,7 +344,7 @@ class Examiner:
             if end == 0 or count < 2 or count < PILED_UP * c.size:
                 continue
             if float(np.sum(error[piled] ** 2)) > 0.5 * float(np.sum(error**2)):
-                at, a, b = _first(piled, y, c)
+                at, a, b = _first(piled, y, c, self._entry)
                 return Diagnosis(
                     "saturation", f"{count:,} of {c.size:,} values stop at {b}, first at {at}: {a} in the reference"
                 )
@@ -353,7 +362,7 @@ class Examiner:
                 if axis is None
                 else Diagnosis("layout", f"the channels of axis {axis[0]} stand in another order: {axis[1]}")
             )
-        at, a, b = _first(c != y, y, c)
+        at, a, b = _first(c != y, y, c, self._entry)
         return Diagnosis("layout", f"the same values in other places, first at {at}: {a} against {b}")
 
     def _permuted(self, y: np.ndarray, c: np.ndarray) -> tuple[int, str] | None:
@@ -438,7 +447,7 @@ class Examiner:
         return Diagnosis(
             "wrong-op",
             f"no rounding does this: {y[at]:.6g} in the reference, {c[at]:.6g} in the candidate at "
-            f"[{', '.join(map(str, at))}], a difference of {error[at]:.3g} where rounding explains {bound[at]:.3g} at "
+            f"{_place(at, self._entry)}, a difference of {error[at]:.3g} where rounding explains {bound[at]:.3g} at "
             f"most{caution}; {_count(int(np.count_nonzero(use > 1)), use.size)} are beyond that",
         )
 
@@ -473,7 +482,7 @@ class Examiner:
         if verdict.reason == "gain":
             return f"all channels are larger by {verdict.gain:.3%}, {verdict.gain_sigma:.0f} standard errors"
         z = "" if verdict.rms_z is None else f"{verdict.rms_z:,.3g} times the expected noise; "
-        return z + _greatest(y, c)
+        return z + _greatest(y, c, self._entry)
 
     # -- inside a layer -----------------------------------------------------------------------------------------
 
@@ -572,7 +581,7 @@ def _signature(index: GraphIndex, nodes: Sequence[int]) -> list[str]:
     return sorted({index.nodes[p].op_type for p in nodes} - set(quiet))
 
 
-def _range_evidence(values: np.ndarray, fmt: NumberFormat, loss: str) -> str:
+def _range_evidence(values: np.ndarray, fmt: NumberFormat, loss: str, entry: int = 0) -> str:
     flat = np.abs(values.astype(np.float64))
     flat = np.where(np.isfinite(flat), flat, 0.0)
     if loss == "overflow":
@@ -580,7 +589,7 @@ def _range_evidence(values: np.ndarray, fmt: NumberFormat, loss: str) -> str:
         at = np.unravel_index(int(flat.argmax()), flat.shape)
         return (
             f"{count:,} of {flat.size:,} values are above {fmt}'s greatest, {fmt.max:g}: "
-            f"{flat.max():.6g} at [{', '.join(map(str, at))}]"
+            f"{flat.max():.6g} at {_place(at, entry)}"
         )
     small = (flat > 0) & (flat < fmt.smallest_normal)
     zero = (flat > 0) & (flat < fmt.smallest_subnormal / 2)
@@ -591,22 +600,26 @@ def _range_evidence(values: np.ndarray, fmt: NumberFormat, loss: str) -> str:
     )
 
 
-def _first(mask: np.ndarray, y: np.ndarray, c: np.ndarray) -> tuple[str, str, str]:
+def _first(mask: np.ndarray, y: np.ndarray, c: np.ndarray, entry: int) -> tuple[str, str, str]:
     flat = int(np.argmax(mask))
     at = np.unravel_index(flat, mask.shape)
-    return f"[{', '.join(map(str, at))}]", f"{y[at]:.6g}", f"{c[at]:.6g}"
+    return _place(at, entry), f"{y[at]:.6g}", f"{c[at]:.6g}"
 
 
-def _greatest(y: np.ndarray, c: np.ndarray) -> str:
+def _place(at: Sequence[int | np.integer], entry: int) -> str:
+    """An index as text; where one entry of a batch is looked at, that of the whole tensor."""
+    return f"[{', '.join(str(int(i) + (entry if not axis else 0)) for axis, i in enumerate(at))}]"
+
+
+def _greatest(y: np.ndarray, c: np.ndarray, entry: int) -> str:
     if y.shape != c.shape or not y.size:
         return f"{_dims(y.shape)} against {_dims(c.shape)}"
     with np.errstate(all="ignore"):
         difference = np.abs(c.astype(np.float64) - y.astype(np.float64))
     difference = np.where(np.isnan(difference), np.inf, difference)
     at = np.unravel_index(int(difference.argmax()), difference.shape)
-    where = f"[{', '.join(map(str, at))}]"
     values = f"{y[at]:.6g} in the reference, {c[at]:.6g} in the candidate"
-    return f"greatest difference {difference[at]:.3g} at {where}: {values}"
+    return f"greatest difference {difference[at]:.3g} at {_place(at, entry)}: {values}"
 
 
 def _dims(shape: tuple[int, ...]) -> str:

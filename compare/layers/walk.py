@@ -300,7 +300,7 @@ class Walk:
                 if entry is not None:
                     mine = {n: a[entry : entry + 1] for n, a in mine.items()}
                 if self._guilty(unit, sample, part, mine, expected):
-                    self._examine(run.step, unit, sample, values, made[unit.number], part, mine, expected)
+                    self._examine(run.step, unit, sample, values, made[unit.number], part, mine, expected, entry or 0)
 
     def _guilty(self, unit: Unit, sample: int, values: Arrays, made: Arrays, expected: dict[int, Expected]) -> bool:
         """Judges one layer on one draw of its noise, and on more of them before what one draw cannot tell makes it
@@ -331,6 +331,7 @@ class Walk:
         part: Arrays,
         part_made: Arrays,
         expected: Mapping[int, Expected],
+        entry: int,
     ) -> None:
         seen = self.seen[unit.number]
         if self.examiner is None or seen.judgement is None:
@@ -339,7 +340,7 @@ class Walk:
         other = unit.candidate.outputs[unit.reference.outputs.index(name)]
         seen.full = Statistics().update(values[name], made[other], sample=sample)
         mine = expected.get(unit.number, Expected())
-        seen.diagnosis = self.examiner.examine(unit, seen.judgement, part, part_made, mine)
+        seen.diagnosis = self.examiner.examine(unit, seen.judgement, part, part_made, mine, entry)
         if seen.diagnosis.producer is None:
             self._contribute(step, unit, sample, made, values)
 
