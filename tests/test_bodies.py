@@ -349,6 +349,32 @@ def test_bodies_whose_tensors_have_other_names():
     assert (culprit.node, culprit.candidate_node, culprit.cause) == ("n_hw", "n_hw_b", "weights")
 
 
+def test_of_two_names_for_one_value_each_graph_may_make_another():
+    """The state and the row are one value: an Identity makes the row in one file, and the state in the other."""
+
+    def network(first: str, second: str, activation: str = "Tanh") -> onnx.ModelProto:
+        nodes = [
+            op("MatMul", ["h", "w"], "hw"),
+            op("Add", ["hw", "x"], "hx"),
+            op(activation, ["hx"], first, "n_bent"),
+            op("Identity", [first], second, "n_same"),
+            op("Identity", ["go"], "on"),
+        ]
+        ins = [("i", INT64, []), ("go", BOOL, []), ("h", FLOAT, [2, WIDTH])]
+        outs = [("on", BOOL, []), ("h_next", FLOAT, [2, WIDTH]), ("row", FLOAT, [2, WIDTH])]
+        body = graph("body", nodes, ins, outs, {"w": normal(WIDTH, WIDTH, seed=1, scale=0.5)})
+        weights = {"trip": np.asarray(5, np.int64), "yes": np.asarray(True), "zeros": np.zeros((2, WIDTH), np.float32)}
+        node = op("Loop", ["trip", "yes", "zeros"], ["last", "y"], "n_loop", body=body)
+        return model([node], [("x", FLOAT, [2, WIDTH])], [("y", FLOAT, None), ("last", FLOAT, None)], weights)
+
+    one, other = network("h_next", "row"), network("row", "h_next")
+    assert compare(one, other, inputs()).culprits == ()
+    wrong = network("row", "h_next", "Softsign")
+    for reference in (one, other):
+        culprit = only(compare(reference, wrong, inputs()))
+        assert (culprit.node, culprit.op) == ("n_bent", "Tanh")
+
+
 def test_a_fault_in_late_iterations_is_found_there():
     """Only above 5.5, that is from iteration 6 on, is the counter replaced."""
     body = graph(

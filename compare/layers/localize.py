@@ -19,7 +19,7 @@ from .diagnose import Diagnosis, Examiner
 from .kernels import kernel_groups
 from .memory import budget, free_memory, give_back
 from .noise import Noise
-from .units import Layout, Unit, plan
+from .units import MOVES, Layout, Unit, plan
 from .walk import Seen, Walk, relative_error
 
 if TYPE_CHECKING:
@@ -40,8 +40,6 @@ CANCELS = 8.0
 """Times the rounding of a result that rounding must come to for the layer's inputs to cancel. A product has 2."""
 INT8_ROUNDING = 0.01
 """Relative RMS of rounding to 255 steps, for values that reach four times their RMS: 4 / 127 / sqrt(12)."""
-MOVES = frozenset({"Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Dropout", "Expand", "Tile"})
-"""Operators of one data input that move values and make none."""
 EXPLAINS = 0.5
 """Share of the observed error at the outputs from which on a layer explains it."""
 REPRODUCED = 0.1
@@ -450,6 +448,7 @@ class _Localizer:
         elif s.failure is not None:
             cause = "wrong-op"
             evidence = f"the candidate cannot run it on the reference's values: {s.failure}"
+        main = self._maker(main)
         name = s.off[0]
         local = s.full.metrics() if s.full is not None else (s.local[name].metrics() if name in s.local else None)
         return Culprit(
@@ -463,6 +462,15 @@ class _Localizer:
             evidence=evidence,
             candidate_node=self._candidate_node(s.unit, main),
         )
+
+    def _maker(self, position: int) -> int:
+        """Who makes what an Identity hands on: of two names for one value, each graph makes the one it likes."""
+        while self.index.nodes[position].op_type == "Identity":
+            maker = self.index.producer.get(self.index.nodes[position].input[0])
+            if maker is None:
+                break
+            position = maker
+        return position
 
     def _candidate_node(self, unit: Unit, main: int) -> str | None:
         """The candidate's name of the node, if it is another one."""

@@ -23,6 +23,8 @@ _CONTAINERS = frozenset(
         "ZipMap",
     }
 )
+MOVES = frozenset({"Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Dropout", "Expand", "Tile"})
+"""Operators of one data input that move values and make none."""
 _MAY_CONTAIN = _CONTAINERS | {"If", "Loop", "Scan", "Identity", "OptionalGetElement"}
 
 
@@ -198,7 +200,14 @@ def _units(
 def _main(index: GraphIndex, part: Slice) -> int:
     """The node that does a slice's arithmetic: its last product, else its last node that is not mere data movement."""
     products = [p for p in part.nodes if index.nodes[p].op_type in PRODUCTS]
-    return products[-1] if products else index.producer[part.outputs[0]]
+    if products:
+        return products[-1]
+    last = found = index.producer[part.outputs[0]]
+    while index.nodes[found].op_type in MOVES:
+        found = index.producer.get(index.nodes[found].input[0], -1)
+        if found not in part.nodes:
+            return last
+    return found
 
 
 def _pieces(
