@@ -285,13 +285,15 @@ class Noise:
         """What the hard bound of a layer has to allow; None where nothing is known."""
         pair = self.formats(unit)
         if pair not in self._bounded:
-            runner = self.candidate.runner
-            ranges = getattr(runner, "ranges", None)
+            mine, runner = self.reference.runner, self.candidate.runner
+            ranges = getattr(runner, "ranges", None) if hasattr(runner, "calibrated") else None
+            # kernels of 16-bit types may add in them, on some processors
+            as_they_say = pair == (mine.arithmetic, runner.arithmetic)
             self._bounded[pair] = precision(
                 *pair,
                 runner.accumulator,
                 largest=None if ranges is None else dict(ranges),
-                proven=self.reference.runner.adds_exactly and runner.adds_exactly,
+                proven=as_they_say and mine.adds_exactly and runner.adds_exactly,
             )
         return self._bounded[pair]
 
