@@ -146,7 +146,8 @@ class Program:
         for name, value in zip(formal, _first_values(node, len(formal)), strict=True):
             dtype = onnx.helper.tensor_dtype_to_np_dtype(declared[name]) if declared.get(name) else value.dtype
             specs[name] = TensorSpec(name, np.dtype(dtype), (None,) * value.ndim)
-        model = enter(node.model, node.position, specs)[body]
+        model, copies = _without_copies(enter(node.model, node.position, specs)[body])
+        results = tuple(copies.get(n, n) for n in results)
         outer = {n: v for n, v in node.outer.items() if n in model.index.inputs}
         if like is None:
             return cls(node, model, formal, results, outer)
@@ -214,6 +215,34 @@ def _sequences(node: Node) -> list[tuple[np.ndarray, int, bool]]:
         for name in ("scan_input_axes", "scan_input_directions")
     )
     return [(a, axis % a.ndim, bool(d)) for a, axis, d in zip(arrays, axes, directions, strict=True)]
+
+
+def _without_copies(model: Model) -> tuple[Model, dict[str, str]]:
+    """A body without Identity nodes. Of two results that are one value, each exporter makes the one it likes and copies
+    the other; without copies both are the same tensor on both sides.
+
+    Returns:
+        The model, and what each copy is of.
+    """
+    index = model.index
+    copies: dict[str, str] = {}
+    for node in index.nodes:
+        if node.op_type == "Identity" and node.domain in ("", "ai.onnx"):
+            copies[node.output[0]] = copies.get(node.input[0], node.input[0])
+    if not copies:
+        return model, {}
+    proto = empty_like(index.proto)
+    proto.graph.CopyFrom(index.graph)
+    graph = proto.graph
+    kept = [node for node in index.nodes if node.op_type != "Identity" or node.output[0] not in copies]
+    del graph.node[:]
+    graph.node.extend(renamed(node, copies, node.name) for node in kept)
+    outputs = {copies.get(info.name, info.name): info for info in index.graph.output}
+    del graph.output[:]
+    for name, info in outputs.items():
+        graph.output.add().CopyFrom(info)
+        graph.output[-1].name = name
+    return model.derive(proto), copies
 
 
 def _renamed(model: Model, mapping: Mapping[str, str]) -> tuple[Model, dict[str, str]]:
