@@ -88,6 +88,7 @@ def count_ties(
     reference_output: np.ndarray,
     candidate_output: np.ndarray,
     tolerance: Tolerance | Mapping[str, Tolerance],
+    sizes: Mapping[str, np.ndarray | None] | None = None,
 ) -> tuple[int, int]:
     """Tells ties from mismatches in one sample.
 
@@ -97,6 +98,7 @@ def count_ties(
         reference_output, candidate_output: The decided output on both sides, of one shape.
         tolerance: Of the deciding tensors: one for all, or one for each name. One that is not decidable excuses
             nothing.
+        sizes: Of the terms that the deciding tensors were made of, by name; see `Tolerance.allowed`.
 
     Returns:
         Elements that differ and are ties, and elements that differ and are not.
@@ -112,7 +114,7 @@ def count_ties(
             return 0, total
         value = np.asarray(reference_values[name])
         wide = value.astype(np.float64)
-        error = rule.allowed(value).block(0, value.size, np.abs(wide).reshape(-1))
+        error = rule.allowed(value, (sizes or {}).get(name)).block(0, value.size, np.abs(wide).reshape(-1))
         allowed[name] = wide, np.broadcast_to(error, (value.size,)).reshape(value.shape)
     if decider.op in CHOICES:
         excused = _excused_choices(decider, allowed, reference_output, candidate_output)

@@ -14,6 +14,8 @@ The user's is NumPy's: |c - r| <= atol + rtol |r|. The automatic one is |c - r| 
   four box coordinates in the hundreds do not excuse eighty scores that became zero. A slice of RMS s in a tensor of RMS
   S counts as s (1 + ln(S / s)): what is small because it is the exponential of something negative (a probability, a
   score) has the absolute error of its logarithm as its relative one, and a channel may be small by chance.
+  Where an element was made of larger terms than that (behind a Relu, in a difference), scale is their size: `terms`
+  measures it in the reference, and is asked where an output fails without it.
 
 Where t exceeds `DECIDABLE`, and for FP8 and INT8, the arithmetic decides nothing, and nobody may pass by it.
 docs/tolerance.md holds the derivation and what healthy and broken networks measure.
@@ -88,11 +90,22 @@ class Tolerance:
         """The relative tolerance."""
         return self.rtol
 
-    def allowed(self, reference: np.ndarray | DeviceArray) -> Allowed:
-        """The allowed error of each element of one sample's tensor."""
+    @property
+    def one(self) -> float:
+        """Size of a term 1 that is added in FP32, whatever the format in play: see `terms.Terms.sizes`."""
+        return min(1.0, FACTOR * FP32.u / self.t) if self.t else 0.0
+
+    def allowed(self, reference: np.ndarray | DeviceArray, terms: np.ndarray | None = None) -> Allowed:
+        """The allowed error of each element of one sample's tensor.
+
+        Args:
+            reference: The tensor.
+            terms: The sizes of the terms it was made of (`terms.Terms.sizes`); None means as large as its values.
+        """
         reference = reference if isinstance(reference, DeviceArray) else np.asarray(reference)
-        scale = Scale(reference) if self.scaled and not self.exact and reference.dtype.kind not in "OSUT" else None
-        return Allowed(self, scale)
+        if not self.scaled or self.exact or reference.dtype.kind in "OSUT":
+            return Allowed(self, None)
+        return Allowed(self, Scale(reference, terms))
 
     def json(self, allowed: Allowed | None = None) -> dict[str, Any]:
         """``rtol``, ``atol`` and ``source`` for the report; of an automatic tolerance, the smallest ``atol`` in force.
@@ -143,10 +156,11 @@ class Scale:
     """For each element of a tensor, the size of the values around it: see the module.
 
     Slices: the whole tensor; for each axis, the elements that share its index; the rows along the last axis. Values
-    that are not finite are left out. A tensor of fewer elements has one slice, itself.
+    that are not finite are left out. A tensor of fewer elements has one slice, itself. Where terms are larger, it is
+    they.
     """
 
-    def __init__(self, values: np.ndarray | DeviceArray) -> None:
+    def __init__(self, values: np.ndarray | DeviceArray, terms: np.ndarray | None = None) -> None:
         self.shape = values.shape
         self.parts: list[np.ndarray] = []
         """Arrays of rank ``values.ndim`` that broadcast to its shape; the scale is their minimum."""
@@ -168,6 +182,8 @@ class Scale:
             finite_count = float(counts[0].sum())
             whole[...] = math.sqrt(float(sums[0].sum()) / finite_count) if finite_count else 0.0
         self.parts = [whole, *(_soften(part, float(whole.max())) for part in self.parts[1:])]
+        if terms is not None:
+            self.parts = [np.maximum(part, terms) for part in self.parts]
         self._split()
 
     def _split(self) -> None:

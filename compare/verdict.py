@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from . import ondevice
 from .layout import transposition
 from .report.model import OutputResult, OutputVerdict, ToleranceUsed
 from .statistics import Place, Statistics
+from .terms import Terms, terms
 from .ties import Decider, count_ties, decider
 from .tolerance import EXACT, Allowed, Depth, Tolerance, automatic, depths, user
 
@@ -48,21 +49,23 @@ class Judge:
         self._missing: dict[str, dict[str, None]] = {party.name: {} for party in lineup.candidates}
         self._extra: dict[str, dict[str, None]] = {party.name: {} for party in lineup.candidates}
         self._deciders: dict[str, Decider | None] = {}
+        self._terms: dict[str, Terms | None] = {}
 
     def take(self, name: str, sample: int, outputs: Outputs, fetch: Fetch | None = None) -> None:
         """Takes in the outputs of one party for one sample; of each sample, the reference's come first.
 
         Args:
-            fetch: With the reference's outputs, where it can give inner tensors too. Asked for only where integers
-                differ that floats decided.
+            fetch: With the reference's outputs, where it can give inner tensors too. Asked for only where outputs
+                differ: for what decided integers, and for the terms that floats were made of.
         """
         if name == self._lineup.reference.name:
-            self._reference = _Reference(sample, outputs, fetch)
+            self._reference = _Reference(sample, dict(outputs), fetch)
             return
         reference = self._reference
         if reference.sample != sample:
             return  # the reference failed on this sample
-        for tensor, expected in reference.outputs.items():
+        for tensor in reference.outputs:
+            expected = reference.outputs[tensor]
             if tensor not in outputs:
                 self._missing[name][tensor] = None
                 continue
@@ -71,12 +74,12 @@ class Judge:
                 tolerance = self.tolerance(name, tensor, _dtype(expected))
                 pair = _Pair(name, tensor, tolerance, self._settings.nan_equal, self.warnings)
                 self._pairs[name][tensor] = pair
-            new = pair.take(expected, outputs[tensor], sample)
+            new = pair.take(expected, outputs[tensor], sample, functools.partial(self._sizes, tensor))
             if new and pair.statistics_of_choices:
-                pair.ties += self._ties(name, tensor, expected, outputs[tensor])
+                pair.ties += self._ties(name, tensor, outputs[tensor])
         self._extra[name].update(dict.fromkeys(t for t in outputs if t not in reference.outputs))
 
-    def _ties(self, name: str, tensor: str, expected: np.ndarray | DeviceArray, found: np.ndarray | DeviceArray) -> int:
+    def _ties(self, name: str, tensor: str, found: np.ndarray | DeviceArray) -> int:
         """How many of the elements that differ are ties."""
         decider = self._decider(tensor)
         if decider is None:
@@ -86,9 +89,7 @@ class Judge:
         inner = [t for t in decider.tensors if t not in values]
         if inner:
             try:
-                if reference.fetch is None:
-                    raise RunnerError("it gives outputs alone")
-                values.update(reference.fetch(inner))
+                values.update(reference.inner(inner))
             except Exception as error:  # whatever the runtime raises
                 text = f"{tensor} was decided by {decider}, which {self._lineup.reference.name} does not show: {error}"
                 self.warnings[f"{text.rstrip('.')}. Ties count as mismatches."] = None
@@ -96,12 +97,35 @@ class Judge:
                 return 0
         rules = {t: self.tolerance(name, t, _dtype(v)) for t, v in values.items()}
         arrays = {t: np.asarray(v) for t, v in values.items()}
-        return count_ties(decider, arrays, np.asarray(expected), np.asarray(found), rules)[0]
+        sides = np.asarray(reference.outputs[tensor]), np.asarray(found)
+        ties, mismatches = count_ties(decider, arrays, *sides, rules)
+        if mismatches:
+            sizes = {t: self._sizes(t, rules[t], v) for t, v in arrays.items() if rules[t].scaled}
+            ties, _ = count_ties(decider, arrays, *sides, rules, sizes)
+        return ties
 
     def _decider(self, tensor: str) -> Decider | None:
         if tensor not in self._deciders:
             self._deciders[tensor] = decider(self._lineup.reference.model.index, tensor)
         return self._deciders[tensor]
+
+    def _sizes(self, tensor: str, tolerance: Tolerance, value: np.ndarray) -> np.ndarray | None:
+        """The sizes of the terms that the reference made a tensor of, in the present sample; None: of its values."""
+        reference, model = self._reference, self._lineup.reference.model
+        if tensor not in self._terms:
+            self._terms[tensor] = None if model.opaque else terms(model.index, tensor)
+        found = self._terms[tensor]
+        if found is None:
+            return None
+        if tensor not in reference.behind:
+            try:
+                reference.behind[tensor] = reference.inner(found.tensors) if found.tensors else {}
+            except Exception as error:  # whatever the runtime raises
+                text = f"{tensor} was made of terms that {self._lineup.reference.name} does not show: {error}"
+                self.warnings[f"{text.rstrip('.')}. Where they are larger, its tolerance is too strict."] = None
+                reference.behind[tensor] = {}
+        values = {t: np.asarray(v) for t, v in reference.behind[tensor].items()}
+        return found.sizes(value, values, tolerance.one)
 
     def devices(self) -> dict[str, str]:
         """Where statistics of each candidate were computed, and by what, if not by NumPy."""
@@ -150,7 +174,7 @@ class Judge:
         index = model.index
         return automatic(index, tensor, self.formats[candidate], dtype, depths=self._depths)
 
-    @cached_property
+    @functools.cached_property
     def _depths(self) -> Mapping[str, Depth]:
         return depths(self._lineup.reference.model.index)
 
@@ -160,8 +184,22 @@ class _Reference:
     """The reference's outputs for the present sample."""
 
     sample: int = -1
-    outputs: Outputs = field(default_factory=dict)
+    outputs: dict[str, np.ndarray | DeviceArray] = field(default_factory=dict)
     fetch: Fetch | None = None
+    behind: dict[str, Outputs] = field(default_factory=dict)
+    """Inner tensors that tensors were made of, by tensor."""
+
+    def inner(self, names: Sequence[str]) -> Outputs:
+        """Inner tensors.
+
+        Raises:
+            RunnerError: Nobody can give them; a runtime may raise anything else.
+        """
+        if self.fetch is None:
+            raise RunnerError("it gives outputs alone")
+        for name, value in self.outputs.items():
+            self.outputs[name] = np.asarray(value)  # on a device it is overwritten when the session runs again
+        return self.fetch(names)
 
 
 class _Pair:
@@ -182,9 +220,24 @@ class _Pair:
         self.turned: Statistics | None = None
         self.clash: str | None = None
         self.smallest_atol = math.inf
+        self.sizes: np.ndarray | None = None
+        self.settled = False
 
-    def take(self, reference: np.ndarray | DeviceArray, candidate: np.ndarray | DeviceArray, sample: int) -> int:
-        """Takes in one sample; returns how many elements mismatch in it."""
+    def take(
+        self,
+        reference: np.ndarray | DeviceArray,
+        candidate: np.ndarray | DeviceArray,
+        sample: int,
+        sizes: Callable[[Tolerance, np.ndarray], np.ndarray | None],
+    ) -> int:
+        """Takes in one sample; returns how many elements mismatch in it.
+
+        Args:
+            reference, candidate: The tensor on both sides.
+            sample: Number of the sample.
+            sizes: Gives the sizes of the terms that the tensor was made of. Asked for where elements differ by more
+                than their own size allows, until some differ by more than those allow either.
+        """
         if ondevice.common(reference, candidate) is None:
             reference, candidate = np.asarray(reference), np.asarray(candidate)
         kinds = _kind(reference.dtype), _kind(candidate.dtype)
@@ -196,8 +249,18 @@ class _Pair:
             self.warnings[f"{self.candidate} gives {self.tensor!r} as {dtypes}; values were compared."] = None
         self.statistics_of_choices = kinds[0] in ("int", "bool")
         allowed = self._allowed(reference)
-        before = self.plain.mismatched
-        self.plain.update(reference, candidate, allowed, sample)
+        found = Statistics(equal_nan=self.nan_equal).update(reference, candidate, allowed, sample)
+        if allowed is not None and allowed.scale is not None and found.mismatched > found.broken:
+            if not self.settled:
+                reference, candidate = np.asarray(reference), np.asarray(candidate)
+                self.sizes = sizes(self.tolerance, reference)
+            if self.sizes is not None and _fits(self.sizes.shape, reference.shape):
+                allowed = self.tolerance.allowed(reference, self.sizes)
+                found = Statistics(equal_nan=self.nan_equal).update(reference, candidate, allowed, sample)
+            self.settled = self.settled or found.mismatched > 0
+        if allowed is not None:
+            self.smallest_atol = min(self.smallest_atol, allowed.smallest_atol)
+        self.plain.merge(found)
         if self.plain.samples == 1 and self.plain.mismatched:
             self.axes = transposition(reference, candidate, allowed)
             self.turned = None if self.axes is None else Statistics(equal_nan=self.nan_equal)
@@ -205,14 +268,12 @@ class _Pair:
             reference, candidate = np.asarray(reference), np.asarray(candidate)
             fits = candidate.ndim == len(self.axes)
             self.turned.update(reference, np.transpose(candidate, self.axes) if fits else candidate, allowed, sample)
-        return self.plain.mismatched - before
+        return found.mismatched
 
     def _allowed(self, reference: np.ndarray | DeviceArray) -> Allowed | None:
         if not self.tolerance.decidable or self.tolerance.exact:
             return None
-        allowed = self.tolerance.allowed(reference)
-        self.smallest_atol = min(self.smallest_atol, allowed.smallest_atol)
-        return allowed
+        return self.tolerance.allowed(reference)
 
     def result(self, done: int, total: int) -> OutputResult:
         """The verdict after ``done`` of ``total`` samples."""
@@ -327,6 +388,11 @@ def _values(statistics: Statistics) -> dict[str, Any]:
     if statistics.histogram:
         found["histogram"] = {str(key): statistics.histogram[key] for key in sorted(statistics.histogram)}
     return found
+
+
+def _fits(small: Sequence[int], large: Sequence[int]) -> bool:
+    """Whether one shape broadcasts to the other."""
+    return len(small) == len(large) and all(n in (1, m) for n, m in zip(small, large, strict=True))
 
 
 def _kind(dtype: np.dtype) -> str:
