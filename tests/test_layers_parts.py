@@ -139,6 +139,8 @@ def test_channels_are_where_the_weights_belong(shape, axis):
     ("values", "fmt", "loss"),
     [
         ([1.0, 65504.0], FP16, None),
+        ([1.0, 65519.0], FP16, None),  # rounds to 65,504
+        ([1.0, 65520.0], FP16, "overflow"),
         ([1.0, 70000.0], FP16, "overflow"),
         ([1.0, -70000.0], FP16, "overflow"),
         ([1.0, 70000.0], BF16, None),

@@ -270,7 +270,7 @@ def format_loss(values: np.ndarray, fmt: NumberFormat) -> str | None:
     if not flat.size:
         return None
     magnitude = np.abs(flat)
-    if float(magnitude.max()) > fmt.max * (1 + fmt.u):
+    if float(magnitude.max()) >= fmt.max * (1 + fmt.u / (2 - 2 * fmt.u)):  # half a step above: it rounds to infinity
         return "overflow"
     power = float(flat @ flat)
     small = flat[magnitude < fmt.smallest_normal]
