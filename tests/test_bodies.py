@@ -612,6 +612,32 @@ def test_a_loop_that_tensorflow_wrote(tmp_path):
     assert [(e.op, e.iterations) for e in culprit.inside] == [("Loop", 7)]
 
 
+@pytest.mark.tf
+@pytest.mark.parametrize("faulty", [[0], [1], [0, 1]])
+def test_two_loops_in_one_layer(tmp_path, faulty):
+    """Nothing between two recurrent layers of Keras has a counterpart in TensorFlow: one layer for both."""
+    keras = pytest.importorskip("keras")
+    keras.utils.set_random_seed(0)
+    recurrent = [keras.layers.SimpleRNN(16, return_sequences=True) for _ in range(2)]
+    network = keras.Sequential([keras.layers.Input((12, 8)), *recurrent, keras.layers.Dense(4)])
+    network.export(str(tmp_path / "tf"), verbose=False)
+    proto = load(tmp_path / "tf").proto
+
+    def edit(m: onnx.ModelProto) -> None:
+        loops = [n for n in m.graph.node if n.op_type == "Loop"]
+        for chosen in (loops[i] for i in faulty):
+            body = next(a.g for a in chosen.attribute if a.name == "body")
+            next(n for n in body.node if n.op_type == "Tanh").op_type = "Softsign"
+
+    onnx.save(changed(proto, edit), tmp_path / "other.onnx")
+    runners = [TfRunner(model=tmp_path / "tf"), OnnxrtRunner(model=tmp_path / "other.onnx", threads=1)]
+    data = [{load(tmp_path / "tf").inputs[0].name: normal(2, 12, 8)}]
+    report = Comparator(None, runners, data_loader=data, layers="guilty").compare()
+    assert [(c.op, c.cause) for c in report.culprits] == [("Tanh", "wrong-op")] * len(faulty)
+    names = [n.name for n in proto.graph.node if n.op_type == "Loop"]
+    assert [c.inside[0].node for c in report.culprits] == [names[i] for i in faulty]
+
+
 # ---- states that are no tensors, types, shapes that change ----------------------------------------------------------
 
 
