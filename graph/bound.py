@@ -230,6 +230,7 @@ class _Writer:
         self.index = index
         self.specs = specs
         self.p = precision
+        self.opset = index.opset.get("", 1)
         self.count = 0
         self.scalars: dict[float, str] = {}
         self.sources: dict[str, Form | None] = {}
@@ -647,6 +648,33 @@ class _Writer:
         level = self.emit("Max", [magnitude, self.scalar(most)]) if math.isfinite(most) else magnitude
         extra = self._sum(off, self._scaled(level, _LIBRARY * FP32.u))
         return Form(magnitude, self._rounded(0.0), extra, form.terms + 3)
+
+    def _on_softmax(self, node: onnx.NodeProto) -> Form | None:
+        """Of what the layer is given, since it takes values and not magnitudes.
+
+        Inputs that move by at most d multiply a share by at most exp(2 d). Subtracting the greatest input rounds once
+        more, by at most the roundoff of twice the greatest magnitude; exponential, sum and quotient are relative.
+        """
+        name = node.input[0]
+        form, shape = self.form(name), self.shape(name)
+        axis = attribute(node, "axis", -1 if self.opset >= 13 else 1)
+        if form is None or shape is None or name not in self.part.inputs or not isinstance(axis, int):
+            return None
+        axis %= len(shape)
+        if self.opset < 13 and axis != len(shape) - 1:  # over several axes at once
+            return None
+        value = self.again(node, [name])[0]
+        exponent = self._sum(self._whole(form), self._scaled(form.magnitude, 4 * self.p.node))
+        assert exponent is not None
+        if self.opset >= 18:
+            most = self.emit("ReduceMax", [exponent, self._integers([axis])], keepdims=1)
+        else:
+            most = self.emit("ReduceMax", [exponent], axes=[axis], keepdims=1)
+        grown = self.emit("Exp", [self.emit("Mul", [most, self.scalar(2.0)])])
+        terms = shape[axis] + 2
+        others = self.p.gamma(terms) + 4 * self.p.node + _LIBRARY * FP32.u - 1.0
+        extra = self.emit("Mul", [value, self.emit("Add", [grown, self.scalar(others)])])
+        return Form(value, self._rounded(0.0), extra, terms)
 
     def _rounded(self, relative: float) -> float:
         """After a node's result is rounded."""

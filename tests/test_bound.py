@@ -111,11 +111,19 @@ def moved(w):
     w.node("Tanh", [w.node("Concat", [x, x], "c", axis=0)], "y")
 
 
+def softmax(w):
+    w.node("Softmax", ["x"], "y", axis=-1)
+
+
+def softmax_of_columns(w):
+    w.node("Softmax", ["x"], "y", axis=0)
+
+
 LAYERS = {
     **dict.fromkeys(
         (conv, conv_bn_relu, conv_residual, conv_silu, conv_clip, conv_leaky, depthwise, transposed, pooled, largest,
          averaged), IMAGE),
-    **dict.fromkeys((linear, linear_gelu, gemm, einsum, moved), ROWS),
+    **dict.fromkeys((linear, linear_gelu, gemm, einsum, moved, softmax, softmax_of_columns), ROWS),
 }  # fmt: skip
 
 
@@ -177,6 +185,29 @@ def test_an_emulated_layer_keeps_within_it(make, name):
         assert use_of(other.astype(np.float64) - y, bound) <= 1
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_a_softmax_keeps_within_it_however_it_is_rounded_and_however_large_its_inputs_are(scale, decomposed):
+    model, feed = model_of(softmax), {"x": np.float32(scale) * normal(*ROWS)}
+    for name in ("fp16", "bf16"):
+        candidate = EmulateRunner(format=name, threads=1, decomposed=decomposed)
+        y, other = run(ORT, model, feed), run(candidate, model, feed)
+        bound = bound_of(model, feed, other, precision(FP32, candidate.arithmetic))
+        assert use_of(other.astype(np.float64) - y, bound) <= 1
+
+
+@pytest.mark.parametrize(("opset", "axis", "found"), [(11, 1, True), (11, 0, False), (13, 0, True), (18, 1, True)])
+def test_a_softmax_is_over_the_axis_that_the_opset_means(opset, axis, found):
+    w = networks.Writer(1)
+    w.node("Softmax", ["x"], "y", axis=axis)
+    model, feed = Model(w.model({"x": (FLOAT, list(ROWS))}, ["y"], opset=opset)), {"x": normal(*ROWS)}
+    y, other = run(ORT, model, feed), run(EmulateRunner(format="fp16", threads=1), model, feed)
+    bound = bound_of(model, feed, other, precision(FP32, FP16))
+    assert (bound is not None) == found
+    if bound is not None:
+        assert 0 < use_of(other.astype(np.float64) - y, bound) <= 1
+
+
 @pytest.mark.parametrize("make", LAYERS)
 def test_another_order_of_fp32_sums_keeps_within_it(make):
     model, feed = model_of(make), {"x": normal(*LAYERS[make])}
@@ -225,7 +256,8 @@ def test_a_wrong_element_among_many_breaks_it(make):
 @pytest.mark.parametrize(
     "nodes",
     [
-        "y = Softmax(x)",
+        "y = LogSoftmax(x)",
+        "a = Add(x, x)  y = Softmax(a)",
         "y = Exp(x)",
         "y = my.Op(x)",
         "s = Sqrt(x)  y = Div(x, s)",
