@@ -395,3 +395,24 @@ def test_spread_is_an_entry_among_the_culprits_and_blames_no_layer(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "no culprit: the error of emulate:fp16 is spread" in shown
     assert "culprit 1" not in shown
+
+
+# ---- quantizers in the graph ----------------------------------------------------------------------------------------
+
+
+def quantized(scale: float) -> onnx.ModelProto:
+    """A Relu, whose zeros stand at the end of UINT8 already, quantized and taken back."""
+    w = networks.Writer(2)
+    x = w.node("Relu", [w.linear("x", "first", (16, 16))], "relu")
+    pair = [w.value("scale", scale), w.value("zero", 0, np.uint8)]
+    w.linear(w.node("DequantizeLinear", [w.node("QuantizeLinear", [x, *pair], "q"), *pair], "dq"), "y", (16, 8))
+    return w.model({"x": (FLOAT, [64, 16])}, ["y"])
+
+
+@pytest.mark.parametrize(
+    ("factor", "cause"), [(1 / 3, "saturation"), (1 / 5, "saturation"), (1.2, "quantization"), (0.98, "quantization")]
+)
+def test_a_range_that_is_too_small_saturates_and_another_one_does_not(factor, cause):
+    scale = 0.02
+    culprit = only(compare(quantized(scale), quantized(factor * scale), [{"x": normal(64, 16)}], **layers.LOOSE))
+    assert (culprit.node, culprit.cause) == ("n_q", cause)

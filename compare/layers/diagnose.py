@@ -146,7 +146,7 @@ class Examiner:
         quantizer = static is not None and static.cause == "quantization"
         tests = (
             lambda: self._broken(unit, values, y, c, verdict),
-            lambda: _clipped(y, c) if quantizer else None,
+            lambda: self._clipped(unit, y, c) if quantizer else None,
             lambda: static if in_graph else None,
             lambda: self._underflow(unit, values, y, c),
             lambda: self._saturation(y, c),
@@ -332,6 +332,16 @@ class Examiner:
         )
 
     # -- what the values say ------------------------------------------------------------------------------------
+
+    def _clipped(self, unit: Unit, y: np.ndarray, c: np.ndarray) -> Diagnosis | None:
+        """A quantizer whose range is too small: what stands at its ends explains most of what is off."""
+        if y.dtype.kind in "iu":
+            mine = _dequantized(self.index, unit.reference.nodes, y)
+            theirs = _dequantized(self.walk.candidate.model.index, unit.candidate.nodes, c)
+            if mine is None or theirs is None:
+                return None
+            y, c = mine, theirs
+        return self._saturation(y, c)
 
     def _saturation(self, y: np.ndarray, c: np.ndarray) -> Diagnosis | None:
         if not c.size:
@@ -559,17 +569,17 @@ class Examiner:
         return self.walk.reference.model.index
 
 
-def _clipped(y: np.ndarray, c: np.ndarray) -> Diagnosis | None:
-    """A quantizer of which far more values stand at the ends of its integer type than in the reference."""
-    if c.dtype.kind not in "iu" or c.dtype != y.dtype or not c.size:
+def _dequantized(index: GraphIndex, nodes: Sequence[int], values: np.ndarray) -> np.ndarray | None:
+    """What the integers that the last QuantizeLinear of some nodes makes stand for; None where its scale is not one."""
+    position = next((p for p in reversed(nodes) if index.nodes[p].op_type == "QuantizeLinear"), None)
+    if position is None:
         return None
-    ends = np.iinfo(c.dtype)
-    mine, theirs = (int(np.count_nonzero((x == ends.min) | (x == ends.max))) for x in (y, c))
-    if theirs < 5 * PILED_UP * c.size or theirs < 4 * mine:
+    inputs = index.nodes[position].input
+    scale = index.constant(inputs[1])
+    zero = index.constant(inputs[2]) if len(inputs) > 2 and inputs[2] else np.zeros(1)
+    if scale is None or zero is None or scale.size != 1 or zero.size != 1:
         return None
-    return Diagnosis(
-        "saturation", f"{theirs:,} of {c.size:,} values stand at {ends.min} or {ends.max}, {mine:,} in the reference"
-    )
+    return (values.astype(np.float64) - float(zero.reshape(-1)[0])) * float(scale.reshape(-1)[0])
 
 
 def _weight_of(difference: Difference) -> int:
