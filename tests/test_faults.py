@@ -145,6 +145,31 @@ def test_a_network_typed_fp16_differs_by_rounding_alone():
     assert 1e-5 < cases.distance(one[0]["output"], two[0]["output"]) < 5e-3
 
 
+@pytest.mark.parametrize("kind", ["typed_bn_folded", "typed_renamed", "typed_opset_upgraded"])
+def test_a_clean_pair_of_typed_files_differs_by_rounding_alone(kind):
+    (case,) = clean.generate([kind], ["resnet"])
+    assert all(holds_fp16(proto) for proto in (case.reference, case.candidate))
+    one, two = (cases.observe(p, case.feeds(), ["output"]) for p in (case.reference, case.candidate))
+    assert cases.distance(one[0]["output"], two[0]["output"]) < 5e-3
+
+
+def test_faults_between_typed_files_are_faults_that_their_noise_does_not_hide():
+    planted = list(cases.generate(["typed_pair"], ["resnet"]))
+    assert planted
+    for case in planted:
+        assert all(holds_fp16(proto) for proto in (case.reference, case.candidate))
+        one, two = (cases.observe(p, case.feeds(), ["output"]) for p in (case.reference, case.candidate))
+        healthy = cases.observe(network("resnet").proto, case.feeds(), ["output"])
+        noise, error = (cases.distance(a[0]["output"], one[0]["output"]) for a in (healthy, two))
+        assert error > 2 * noise
+
+
+def holds_fp16(proto):
+    """Whether every floating weight is FP16."""
+    types = {t.data_type for t in proto.graph.initializer} & {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
+    return types == {onnx.TensorProto.FLOAT16}
+
+
 def result(answers, *, rank=None, cause=False, is_clean=False, error=None):
     return {
         "id": "n/k/0", "network": "n", "kind": "k", "clean": is_clean, "rank": rank, "cause_right": cause, "what": "",
