@@ -92,6 +92,25 @@ class Library:
         return self.xp.zeros(n)
 
 
+class _Cupy(Library):
+    def __init__(self, xp: Any, device: str) -> None:
+        super().__init__(xp, device)
+        self._exact = xp.ElementwiseKernel("float32 x", "float64 y", _EXACT, "layerdiff_exact")
+
+    def cast(self, x: Any, dtype: str) -> Any:
+        if dtype == "float64" and x.dtype == self.xp.float32:
+            return self._exact(x)
+        return super().cast(x, dtype)
+
+
+_EXACT = """
+int bits = __float_as_int(x);
+double step = bits < 0 ? -1.4012984643248171e-45 : 1.4012984643248171e-45;
+y = bits & 0x7f800000 ? (double)x : step * (bits & 0x7fffff);
+"""
+"""FP32 as FP64, subnormals too: CuPy compiles all kernels with ``-ftz=true``, which makes zeros of those."""
+
+
 class _Torch(Library):
     def __init__(self, xp: Any, device: str) -> None:
         super().__init__(xp, device)
@@ -138,7 +157,7 @@ def _cupy(device: str) -> Library:
     import cupy
 
     cupy.cuda.Device(int(device.partition(":")[2] or 0)).use()
-    return Library(cupy, device)
+    return _Cupy(cupy, device)
 
 
 def _torch(device: str) -> Library:
