@@ -91,3 +91,10 @@ def function_runner() -> type[FunctionRunner]:
 def identity_model() -> onnx.ModelProto:
     """One float input ``x``, one float output ``y``, both of unknown length."""
     return parse("g (float[N] x) => (float[N] y) { y = Identity(x) }")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Says at once why a test on a GPU failed: a run there may be cut off before its summary."""
+    if report.failed and "gpu" in report.keywords:
+        lines = report.longreprtext.splitlines()
+        print("", f"FAILED {report.nodeid}", *lines[-12:], sep="\n", flush=True)
