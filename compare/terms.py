@@ -6,10 +6,14 @@ whatever moves, clamps, adds or scales values, to the products and other layers 
 in the reference and gives, for each element of the output, its error to first order where theirs is theirs:
 
 - of a sum of products with constant weights, the root of the sum of the squares of its terms (their roundings are as
-  good as independent), bias and result among them;
-- of any other tensor where the walk ends, its magnitude or its `Scale`, whichever is larger;
-- of y = f(x, ...), that of x times |df/dx|, and the root of the sum of squares over several operands. A constant is a
-  term as large as itself.
+  good as independent), plus the RMS of its channel, or of the tensor if that is less; what is rounded here alone, bias
+  and result, counts as much less as t is less for one layer;
+- of any other tensor where the walk ends, its magnitude or its `Scale`, whichever is larger; where nothing was rounded
+  on the way to it (an input, a mask), its magnitude;
+- of y = f(x, ...), that of x times |df/dx|, and the root of the sum of squares over several operands and y itself,
+  which is rounded here alone.
+
+Small whole numbers are exact in every format, and no terms: 1 - mask is 0 without error where the mask is 1.
 
 `tolerance` holds the rule that it belongs to.
 """
@@ -27,7 +31,7 @@ import onnx
 from ..graph.index import GraphIndex, attribute
 from ..graph.specs import is_float
 from .ties import FLAT, MOVES, _move
-from .tolerance import Scale
+from .tolerance import CHAIN, Scale, depths
 
 DEPTH = 24
 """Most nodes that the walk goes back through."""
@@ -44,6 +48,12 @@ CONTRACTING: Mapping[str, float] = {
 
 ONES = frozenset({"Sigmoid", "Softplus", "Elu", "Celu", "Selu"})
 """Functions that kernels compute by adding to a constant about 1, in FP32 or better."""
+
+HERE = 2
+"""Roundings of one layer: of its weights and of its result."""
+
+WHOLE = 256
+"""Whole numbers up to here are exact in every format that a tolerance follows from (BF16 has 8 bits)."""
 
 POOLS = frozenset({"MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "Resize", "Upsample", "Pad"})
 """Operators that choose or average within a channel."""
@@ -87,25 +97,28 @@ class Terms:
     last: _Step = field(repr=False, compare=False)
 
     def sizes(
-        self, reference: np.ndarray, values: Mapping[str, np.ndarray] | None = None, one: float = 1.0
+        self, reference: np.ndarray, values: Mapping[str, np.ndarray], share: Callable[[float, float], float]
     ) -> np.ndarray | None:
         """The size of the terms of each element, as an array that broadcasts to the output's shape.
 
         Args:
             reference: The output in the reference.
             values: The values of `tensors` in the same sample. What is missing counts as zero: constants remain.
-            one: Size of a term 1 that is added in the format of the sums, however coarse that of the operands is.
+            share: `Tolerance.share`: what was rounded here alone errs by less than what went through all layers.
 
         Returns:
             None where the values do not fit the graph.
         """
-        known = _Values(self.index, {**(values or {}), self.output: reference}, one)
+        known = _Values(self.index, {**values, self.output: reference}, share, self.output)
         try:
             with np.errstate(all="ignore"):
                 found = known.size(self.last)
         except Exception:  # values that do not fit the graph, an operator that the reference evaluator lacks
             return None
         found = np.where(np.isfinite(found), found, 0.0)
+        if found.shape == reference.shape:  # t |r| is allowed anyway: errors as large as both together, in squares
+            magnitude = known.magnitude(self.output)
+            found = np.where(np.isfinite(magnitude), np.hypot(found, magnitude) - magnitude, 0.0)
         fits = found.ndim == reference.ndim and all(
             n in (1, m) for n, m in zip(found.shape, reference.shape, strict=True)
         )
@@ -116,7 +129,7 @@ def terms(index: GraphIndex, output: str) -> Terms | None:
     """What ``output`` was made of; None where its own values say as much."""
     planner = _Planner(index)
     last = planner.step(output, DEPTH, SUMS)
-    if last.rule is _leaf:
+    if last.rule in (_leaf, _exact, _fixed):
         return None
     needs: dict[str, None] = {}
     seen: set[int] = set()
@@ -142,6 +155,7 @@ class _Planner:
 
     def __init__(self, index: GraphIndex) -> None:
         self._index = index
+        self._depths = depths(index)
         self._known: dict[str, _Step] = {}
 
     def step(self, name: str, depth: int, sums: int) -> _Step:
@@ -156,7 +170,7 @@ class _Planner:
             return _Step(name, _fixed)
         position = index.producer.get(name)
         spec = index.specs.get(name)
-        end = _Step(name, _leaf, needs=(name,))
+        end = _Step(name, _exact if self._depths.get(name, 0) == 0 else _leaf, needs=(name,))
         if position is None or depth <= 0 or (spec is not None and not is_float(spec.dtype)):
             return end
         node = index.nodes[position]
@@ -164,7 +178,7 @@ class _Planner:
             return end
         if name != node.output[0] and node.op_type != "Split":
             return end
-        planned = self._rule(node, sums)
+        planned = self._rule(node)
         if planned is None:
             return end
         rule, operands, needs = planned
@@ -175,7 +189,7 @@ class _Planner:
         return _Step(name, rule, node, tuple(self.step(o, depth - 1, left) for o in operands), needs)
 
     def _rule(
-        self, node: onnx.NodeProto, sums: int
+        self, node: onnx.NodeProto
     ) -> tuple[Callable[[_Values, _Step], np.ndarray], tuple[str, ...], tuple[str, ...]] | None:
         """Rule, operands that the walk goes on to, and tensors whose values are read."""
         op, first, own = node.op_type, tuple(node.input[:1]), tuple(node.output[:1])
@@ -186,13 +200,15 @@ class _Planner:
         if op in DERIVATIVES:
             return _function, first, (*own, *(first if op == "Erf" else ()))
         if op in ("Softmax", "LogSoftmax"):
-            return _softmax, first, own
+            return _softmax, first, (*own, *(first if op == "LogSoftmax" else ()))
         if op in ("Add", "Sub", "Sum"):
-            return _sum, every, ()
+            return _sum, every, own
         if op == "Mul" or (op == "Div" and constant[1]):
             return (_multiply if op == "Mul" else _divide), every, every if op == "Mul" else ()
-        if op in ("Max", "Min", "Where"):
-            return _choose, every[1:] if op == "Where" else every, ()
+        if op == "Where":
+            return _where, every[1:], first
+        if op in ("Max", "Min"):
+            return _choose, every, (*own, *every)
         if op == "BatchNormalization" and all(constant[1:5]) and len(node.output) == 1:
             return _batch_normalize, first, ()
         if op in ("LayerNormalization", "InstanceNormalization") and all(constant[1:]):
@@ -242,9 +258,20 @@ def _is_product(index: GraphIndex, node: onnx.NodeProto) -> bool:
 class _Values:
     """What is known of one sample, and the sizes that follow."""
 
-    def __init__(self, index: GraphIndex, values: Mapping[str, np.ndarray], one: float) -> None:
+    def __init__(
+        self,
+        index: GraphIndex,
+        values: Mapping[str, np.ndarray],
+        share: Callable[[float, float], float],
+        output: str,
+    ) -> None:
         self.index = index
-        self.one = one
+        self.share = share
+        self.one = share(0, 2)
+        """Of a term 1 that is added in FP32 or better, however coarse the format in play."""
+        self.here = share(HERE, 0)
+        """Of what one layer rounds."""
+        self._output = output
         self._values = values
         self._sizes: dict[str, np.ndarray] = {}
 
@@ -270,6 +297,11 @@ class _Values:
         if value is None:
             return np.zeros((1,) * self.rank(name))
         return np.abs(value.astype(np.complex128 if value.dtype.kind == "c" else np.float64))
+
+    def own(self, name: str) -> np.ndarray:
+        """Error of a result that is rounded here; of the output zero: the tolerance counts |r| itself."""
+        value = self.magnitude(name)
+        return np.zeros_like(value) if name == self._output else self.here * value
 
     def rank(self, name: str) -> int:
         """Number of a tensor's dimensions."""
@@ -299,7 +331,16 @@ def _hypot(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _fixed(known: _Values, step: _Step) -> np.ndarray:
-    return known.magnitude(step.name)
+    return _exact(known, step)
+
+
+def _exact(known: _Values, step: _Step) -> np.ndarray:
+    value = known.magnitude(step.name)
+    return np.where(_whole(value), 0.0, known.here * value)
+
+
+def _whole(value: np.ndarray) -> np.ndarray:
+    return (value <= WHOLE) & (value == np.rint(value))
 
 
 def _leaf(known: _Values, step: _Step) -> np.ndarray:
@@ -321,7 +362,8 @@ def _contract(known: _Values, step: _Step) -> np.ndarray:
 def _function(known: _Values, step: _Step) -> np.ndarray:
     (size,) = known.parents(step)
     slope = DERIVATIVES[step.node.op_type](step.node, known)
-    return _hypot([slope * size, np.asarray(known.one if step.node.op_type in ONES else 0.0)])
+    one = np.asarray(known.one if step.node.op_type in ONES else 0.0)
+    return _hypot([slope * size, known.own(step.name), one])
 
 
 def _own(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[onnx.NodeProto, _Values], np.ndarray]:
@@ -354,33 +396,55 @@ def _softmax(known: _Values, step: _Step) -> np.ndarray:
         axes: tuple[int, ...] = (int(attribute(node, "axis", -1)) % rank,)  # type: ignore[call-overload]
     else:  # over all axes from this one on
         axes = tuple(range(int(attribute(node, "axis", 1)) % rank, rank))  # type: ignore[call-overload]
-    largest = size.max(axis=axes, keepdims=True)
-    return largest if node.op_type == "LogSoftmax" else known.magnitude(step.name) * largest
+    y = known.get(step.name)
+    if y is None:
+        raise ValueError(step.name)
+    # dy_i = y_i (dx_i - sum_j y_j dx_j): what is masked out has no share, however large it is.
+    log = node.op_type == "LogSoftmax"
+    share = np.exp(y.astype(np.float64)) if log else y.astype(np.float64)
+    others = np.where(share > 0, (share * size) ** 2, 0.0).sum(axis=axes, keepdims=True)
+    own = np.where(share > 0, size**2 * (1 - 2 * share), size**2 if log else 0.0)
+    size = np.sqrt(np.maximum(own + others, 0.0))
+    if not log:
+        return size * share
+    # Made of x and the logarithm of a sum, which are rounded as FP32 is, however large they are.
+    magnitude = np.where(share > 0, known.magnitude(node.input[0]), 0.0).max(axis=axes, keepdims=True)
+    return np.hypot(size, known.one * np.maximum(magnitude, 1.0))
 
 
 def _sum(known: _Values, step: _Step) -> np.ndarray:
-    return _hypot(known.parents(step))
+    operands, whole = _hypot(known.parents(step)), _whole(known.magnitude(step.name))
+    return np.hypot(operands, np.where((operands == 0) & whole, 0.0, known.own(step.name)))  # 1 - mask
 
 
 def _multiply(known: _Values, step: _Step) -> np.ndarray:
     one, other = known.parents(step)
     values = [known.magnitude(p.name) for p in step.parents]
-    constant = [p.rule is _fixed for p in step.parents]
-    return _hypot(
-        [np.zeros(()) if c else size * v for size, v, c in zip((one, other), reversed(values), constant, strict=True)]
-    )
+    return _hypot([one * values[1], other * values[0]])
 
 
 def _divide(known: _Values, step: _Step) -> np.ndarray:
     return known.size(step.parents[0]) / known.magnitude(step.parents[1].name)
 
 
+def _where(known: _Values, step: _Step) -> np.ndarray:
+    """Of that which was chosen: what was masked out may be as large as it likes."""
+    condition = known.get(step.node.input[0])
+    if condition is None:
+        raise ValueError(step.name)
+    return np.where(condition, *known.parents(step))
+
+
 def _choose(known: _Values, step: _Step) -> np.ndarray:
-    sizes = [size for size, p in zip(known.parents(step), step.parents, strict=True) if p.rule is not _fixed]
-    result = sizes[0]
-    for size in sizes[1:]:
-        result = np.maximum(result, size)
-    return result.reshape((1,) * (known.rank(step.name) - result.ndim) + result.shape)
+    """As `_where`, by value. Of a constant that clamps: what it clamped."""
+    sizes, y = known.parents(step), known.get(step.name)
+    varying = [p.rule is not _fixed for p in step.parents]
+    result = np.zeros((1,) * known.rank(step.name))
+    for size, parent, varies in zip(sizes, step.parents, varying, strict=True):
+        value = known.get(parent.name)
+        chosen = sum(varying) == 1 or (y is not None and value is not None and value == y)
+        result = np.maximum(result, np.where(chosen & varies, size, 0.0))
+    return result
 
 
 def _along(values: np.ndarray, axis: int, rank: int) -> np.ndarray:
@@ -395,7 +459,7 @@ def _batch_normalize(known: _Values, step: _Step) -> np.ndarray:
     gamma, beta, mean, variance = (known.magnitude(i) for i in step.node.input[1:5])
     gain = gamma / np.sqrt(variance + float(attribute(step.node, "epsilon", 1e-5)))  # type: ignore[arg-type]
     rank = size.ndim
-    return _hypot([_along(gain, 1, rank) * size, _along(np.hypot(gain * mean, beta), 1, rank)])
+    return _hypot([_along(gain, 1, rank) * size, _along(known.here * np.hypot(gain * mean, beta), 1, rank)])
 
 
 def _normalize(known: _Values, step: _Step) -> np.ndarray:
@@ -413,7 +477,7 @@ def _normalize(known: _Values, step: _Step) -> np.ndarray:
     variance = x.astype(np.float64).var(axis=axes, keepdims=True)
     sigma = np.sqrt(variance + float(attribute(node, "epsilon", 1e-5)))  # type: ignore[arg-type]
     relative = np.sqrt(np.square(size).mean(axis=axes, keepdims=True)) / sigma
-    return _hypot([constants[0] * np.hypot(1, relative), *constants[1:]])
+    return _hypot([constants[0] * np.hypot(known.here, relative), *(known.here * c for c in constants[1:])])
 
 
 def _mean_square(x: np.ndarray, axis: int) -> np.ndarray:
@@ -438,14 +502,17 @@ def _product(known: _Values, step: _Step) -> np.ndarray:
         for g in range(groups):
             columns = slice(g * channels, (g + 1) * channels)
             total[columns] = means[g * inputs : (g + 1) * inputs] @ squares[:, columns]
-    if y is not None:
-        total = total + _mean_square(y, axis)
     bias: Any = known.magnitude(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(())
     if op == "Gemm":
         total = total * float(attribute(node, "alpha", 1.0)) ** 2  # type: ignore[arg-type]
         bias = bias * abs(float(attribute(node, "beta", 1.0)))  # type: ignore[arg-type]
-        return np.asarray(np.sqrt(total + np.atleast_2d(bias) ** 2))
-    return _along(np.sqrt(total + bias**2), axis, known.rank(step.name))
+    here = known.share(HERE, min(weight.size / squares.shape[1], CHAIN)) ** 2
+    if y is not None:
+        values = _mean_square(y, axis)
+        total = (np.sqrt(total) + np.sqrt(np.minimum(values, values.mean()))) ** 2 + here * values
+    if op == "Gemm":
+        return np.asarray(np.sqrt(total + here * np.atleast_2d(bias) ** 2))
+    return _along(np.sqrt(total + here * bias**2), axis, known.rank(step.name))
 
 
 def _squares(node: onnx.NodeProto, weight: np.ndarray) -> tuple[np.ndarray, int]:
@@ -466,8 +533,9 @@ def _squares(node: onnx.NodeProto, weight: np.ndarray) -> tuple[np.ndarray, int]
 
 
 def _pool(known: _Values, step: _Step) -> np.ndarray:
+    """Of what varies within a channel the median, so that one outlier does not excuse the rest."""
     (size,) = known.parents(step)
-    return size.max(axis=tuple(range(2, size.ndim)), keepdims=True) if size.ndim > 2 else size
+    return np.asarray(np.median(size, axis=tuple(range(2, size.ndim)), keepdims=True)) if size.ndim > 2 else size
 
 
 def _rearrange(known: _Values, step: _Step) -> np.ndarray:

@@ -66,7 +66,7 @@ class Tolerance:
         floor: The least allowed error where ``scaled``: below it the format in play has no numbers.
         decidable: Whether an output within this tolerance may pass.
         reason: Why not, as the end of "undecided: ...".
-        depth, terms, format: What t came from.
+        depth, terms, format, u: What t came from.
     """
 
     rtol: float
@@ -79,6 +79,7 @@ class Tolerance:
     depth: int = 0
     terms: float = 0
     format: str = ""
+    u: float = 0.0
 
     @property
     def exact(self) -> bool:
@@ -90,10 +91,11 @@ class Tolerance:
         """The relative tolerance."""
         return self.rtol
 
-    @property
-    def one(self) -> float:
-        """Size of a term 1 that is added in FP32, whatever the format in play: see `terms.Terms.sizes`."""
-        return min(1.0, FACTOR * FP32.u / self.t) if self.t else 0.0
+    def share(self, layers: float, terms: float = 0) -> float:
+        """How much of t is due to so many layers, and sums of so many products; at most 1."""
+        accumulator = min(self.u, FP32.u)
+        t = FACTOR * math.sqrt(self.u**2 * layers + accumulator**2 * terms / 2)
+        return min(1.0, t / self.t) if self.u and self.t else 1.0
 
     def allowed(self, reference: np.ndarray | DeviceArray, terms: np.ndarray | None = None) -> Allowed:
         """The allowed error of each element of one sample's tensor.
@@ -362,7 +364,7 @@ def rule(formats: Sequence[NumberFormat], dtype: np.dtype, depth: int, terms: fl
     elif t > DECIDABLE:
         reason = f"{coarsest} over {depth} layers explains errors of {t:.0%}, which tells nothing"
     floor = 2 * coarsest.smallest_subnormal
-    return Tolerance(t, t, "auto", True, floor, not reason, reason, depth, terms, coarsest.name)
+    return Tolerance(t, t, "auto", True, floor, not reason, reason, depth, terms, coarsest.name, coarsest.u)
 
 
 def _stored(dtype: np.dtype) -> NumberFormat:

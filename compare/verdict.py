@@ -125,7 +125,7 @@ class Judge:
                 self.warnings[f"{text.rstrip('.')}. Where they are larger, its tolerance is too strict."] = None
                 reference.behind[tensor] = {}
         values = {t: np.asarray(v) for t, v in reference.behind[tensor].items()}
-        return found.sizes(value, values, tolerance.one)
+        return found.sizes(value, values, tolerance.share)
 
     def devices(self) -> dict[str, str]:
         """Where statistics of each candidate were computed, and by what, if not by NumPy."""

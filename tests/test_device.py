@@ -316,6 +316,20 @@ def test_a_wrong_output_fails_on_the_device(cuda, library, x):
     assert worst["candidate"] == pytest.approx(worst["reference"] * 1.0005, rel=1e-6)
 
 
+def test_outputs_are_read_before_the_reference_runs_again_for_their_terms(cuda, library, x):
+    """The engine's memory holds something else once inner tensors were fetched: the output that comes next too."""
+    right = Model(parse(NETWORK))
+    wrong = Model(parse(NETWORK.replace("2.0", "2.001")))
+    runners = [TrtRunner(), BoundRunner()]
+    data = [{"x": x}, {"x": 3 * x}]
+    found = Comparator(right, runners, candidate_model=wrong, data_loader=data, reference="trt").compare()
+    assert [(o.tensor, o.verdict) for o in found.outputs] == 2 * [("y", "fail"), ("s", "fail")]
+    plain = Comparator(right, [OnnxrtRunner()], candidate_model=wrong, data_loader=data).compare()
+    for one, other in zip(found.outputs, 2 * plain.outputs, strict=True):
+        assert one.metrics["mismatched"] == other.metrics["mismatched"]
+        assert one.values["max_abs"]["value"] == pytest.approx(other.values["max_abs"]["value"])
+
+
 def test_transposed_outputs_are_recognized_on_the_device(cuda, library, x):
     right = Model(parse("g (float[n, 3, 8, 8] x) => (float[n, 3, 8, 8] y) { y = Neg(x) }"))
     turned = Model(

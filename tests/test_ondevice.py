@@ -212,6 +212,21 @@ def test_the_scale_is_that_of_host_memory(shape, holes, device):
     assert there == pytest.approx(allowed.block(0, x.size, np.zeros(x.size)), rel=1e-12)
 
 
+@pytest.mark.parametrize("terms", [(), (0,), (1,), (0, 2), (0, 1, 2)], ids=str)
+def test_terms_are_allowed_for_as_in_host_memory(terms, device):
+    """Where terms are larger than values, by sample, channel, or element."""
+    x = normal(3, 17, 70) * np.exp(normal(3, 17, 1))
+    size = np.exp(2 * normal(*(n if axis in terms else 1 for axis, n in enumerate(x.shape)), dtype=np.float64))
+    rule = RULES["automatic"]
+    expected = np.maximum(Scale(x).block(0, x.size).reshape(x.shape), size)
+    assert rule.allowed(x, size, math.inf).scale.block(0, x.size) == pytest.approx(expected.reshape(-1), rel=1e-12)
+    assert rule.allowed(x, size, math.inf).smallest_atol == pytest.approx(rule.t * expected.min())
+    lib = ondevice.library(device)
+    limits = ondevice._Limits(lib, rule.allowed(put(x, device), size, math.inf))
+    there = lib.download(limits.block(0, x.size, lib.zeros(x.size)))
+    assert there == pytest.approx(rule.t * expected.reshape(-1), rel=1e-12)
+
+
 def test_several_samples_add_up(device):
     plain, found = Statistics(), Statistics()
     for sample, name in enumerate(["float32", "outliers", "not finite on one side"]):

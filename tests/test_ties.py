@@ -52,6 +52,17 @@ CHOICES = {
 }
 
 
+def test_a_choice_between_values_made_of_larger_terms_is_a_tie_within_those():
+    index = index_of("(float[2,4] x) => (int64[2] y) { r = Relu(x) y = ArgMax<axis=1, keepdims=0>(r) }")
+    d = decider(index, "y")
+    scores, swapped = np.float32([[0, 3e-6, 4e-6, 0]]), np.float32([[0, 5e-6, 4e-6, 0]])
+    chosen = [np.argmax(s, axis=1) for s in (scores, swapped)]
+    rule = Tolerance(1e-6, 1e-6, "auto", scaled=True)
+    assert count_ties(d, {"r": scores}, *chosen, rule) == (0, 1)
+    assert count_ties(d, {"r": scores}, *chosen, rule, {"r": np.float64([[1, 1, 1, 1]])}) == (1, 0)
+    assert count_ties(d, {"r": scores}, *chosen, rule, {"r": None}) == (0, 1)
+
+
 @pytest.mark.parametrize("name", CHOICES)
 def test_a_choice_between_values_within_tolerance_is_a_tie(name):
     index = index_of(CHOICES[name])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,18 @@ def run(proto: onnx.ModelProto, feeds: list[Feed], optimize: bool = False) -> li
     return [dict(zip(names, runtime.run(names, feed), strict=True)) for feed in feeds]
 
 
+def inner(proto: onnx.ModelProto, feed: Feed, names: Sequence[str]) -> Feed:
+    """Inputs and inner tensors for one feed."""
+    given = {i.name for i in proto.graph.input}
+    wanted = [n for n in names if n not in given]
+    watched = onnx.ModelProto()
+    watched.CopyFrom(proto)
+    del watched.graph.output[:]
+    watched.graph.output.extend(helper.make_empty_tensor_value_info(n) for n in wanted)
+    values = run(watched, [feed])[0] if wanted else {}
+    return {**values, **{n: feed[n] for n in names if n in given}}
+
+
 def networks(light: bool = True) -> Iterator[Network]:
     """All of them, one at a time."""
     for name in BUILT:
@@ -64,7 +76,7 @@ def networks(light: bool = True) -> Iterator[Network]:
             for head, build in HEADS[name].items():
                 proto = onnx.ModelProto()
                 proto.CopyFrom(made.proto)
-                build(proto)
+                build(proto, made.samples(77, 1)[0])
                 yield Network(f"{name} + {head}", proto, made.samples(77, SAMPLES))
     batch = network("resnet")
     stacked = np.concatenate([f["input"] for f in batch.samples(78, 64)])
@@ -83,17 +95,35 @@ def _append(proto: onnx.ModelProto, nodes: list[onnx.NodeProto], weights: dict[s
     proto.graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
 
 
-def softmax(proto: onnx.ModelProto) -> None:
+def softmax(proto: onnx.ModelProto, feed: Feed) -> None:
     """Probabilities over the channels: classes that are nowhere have tiny ones everywhere."""
     sharpen(proto, "Softmax")
 
 
-def sigmoid(proto: onnx.ModelProto) -> None:
+def sigmoid(proto: onnx.ModelProto, feed: Feed) -> None:
     """Independent scores: mostly far below one half."""
     sharpen(proto, "Sigmoid")
 
 
-def sharpen(proto: onnx.ModelProto, op: str) -> None:
+def sharp(proto: onnx.ModelProto, feed: Feed) -> None:
+    """Probabilities of a network that is certain of them."""
+    sharpen(proto, "Softmax", 20)
+
+
+def dead(proto: onnx.ModelProto, feed: Feed) -> None:
+    """Channels of which one value in a thousand survives a Relu; of vectors, values that it nearly clamps."""
+    logits = proto.graph.output[0].name
+    values = run(proto, [feed])[0][logits].astype(np.float64)
+    high = np.quantile(values, 0.999, axis=tuple(range(2, values.ndim)), keepdims=True)
+    high = high.max(axis=0, keepdims=True) - (0.0 if values.ndim > 2 else 0.01 * values.std())
+    nodes = [
+        helper.make_node("Sub", [logits, "head.high"], ["head.low"], name="/head/Sub"),
+        helper.make_node("Relu", ["head.low"], ["head.output"], name="/head/Relu"),
+    ]
+    _append(proto, nodes, {"head.high": high.astype(np.float32)}, "head.output")
+
+
+def sharpen(proto: onnx.ModelProto, op: str, deviation: float = 4) -> None:
     """Logits of the size that trained networks have (deviation 4, mean of each class between -6 and 2), then ``op``."""
     logits = proto.graph.output[0].name
     spec = proto.graph.output[0].type.tensor_type.shape
@@ -107,10 +137,10 @@ def sharpen(proto: onnx.ModelProto, op: str) -> None:
             op, ["head.logits"], ["head.output"], name=f"/head/{op}", **({"axis": 1} if op == "Softmax" else {})
         ),
     ]
-    _append(proto, nodes, {"head.scale": np.array(4, np.float32), "head.offset": offset}, "head.output")
+    _append(proto, nodes, {"head.scale": np.array(deviation, np.float32), "head.offset": offset}, "head.output")
 
 
-def detection(proto: onnx.ModelProto) -> None:
+def detection(proto: onnx.ModelProto, feed: Feed) -> None:
     """Boxes in the hundreds of pixels and scores below one in one tensor, as YOLO has them."""
     features = proto.graph.output[0].name
     channels = proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value
@@ -140,9 +170,17 @@ def detection(proto: onnx.ModelProto) -> None:
     _append(proto, nodes, weights, "head.output")
 
 
-HEADS: dict[str, dict[str, Callable[[onnx.ModelProto], None]]] = {
-    "resnet": {"softmax": softmax},
-    "unet": {"softmax": softmax, "sigmoid": sigmoid, "detection": detection},
+HEADS: dict[str, dict[str, Callable[[onnx.ModelProto, Feed], None]]] = {
+    "resnet": {"softmax": softmax, "sharp softmax": sharp, "dead Relu": dead},
+    "densenet": {"dead Relu": dead},
+    "bert": {"dead Relu": dead},
+    "unet": {
+        "softmax": softmax,
+        "sharp softmax": sharp,
+        "sigmoid": sigmoid,
+        "detection": detection,
+        "dead Relu": dead,
+    },
 }
 
 
