@@ -405,6 +405,7 @@ class _Limits:
     def __init__(self, lib: Library, allowed: Allowed) -> None:
         self._lib = lib
         self._rule = allowed.tolerance
+        self._floor = allowed.floor
         self._scale = scale = allowed.scale
         self.inner = 1
         """Blocks must start at a multiple of this."""
@@ -419,7 +420,7 @@ class _Limits:
         if self._scale is None:
             return rule.atol + rule.rtol * magnitude
         limit = rule.rtol * (magnitude + self._scales(self._scale, start, stop))
-        return xp.where(limit < rule.floor, rule.floor, limit)
+        return xp.where(limit < self._floor, self._floor, limit)
 
     def _scales(self, scale: Scale, start: int, stop: int) -> Any:
         xp = self._lib.xp

@@ -17,6 +17,7 @@ thresholds And, Or, Not, Xor. What NonZero and NonMaxSuppression decide has no p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -114,7 +115,9 @@ def count_ties(
             return 0, total
         value = np.asarray(reference_values[name])
         wide = value.astype(np.float64)
-        error = rule.allowed(value, (sizes or {}).get(name)).block(0, value.size, np.abs(wide).reshape(-1))
+        # what a choice is made by may be rounding through and through: the choice is a tie then
+        limits = rule.allowed(value, (sizes or {}).get(name), most=math.inf)
+        error = limits.block(0, value.size, np.abs(wide).reshape(-1))
         allowed[name] = wide, np.broadcast_to(error, (value.size,)).reshape(value.shape)
     if decider.op in CHOICES:
         excused = _excused_choices(decider, allowed, reference_output, candidate_output)

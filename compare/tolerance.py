@@ -15,7 +15,8 @@ The user's is NumPy's: |c - r| <= atol + rtol |r|. The automatic one is |c - r| 
   S counts as s (1 + ln(S / s)): what is small because it is the exponential of something negative (a probability, a
   score) has the absolute error of its logarithm as its relative one, and a channel may be small by chance.
   Where an element was made of larger terms than that (behind a Relu, in a difference), scale is their size: `terms`
-  measures it in the reference, and is asked where an output fails without it.
+  measures it in the reference, and is asked where an output fails without it. No size counts for more than `LARGER`
+  times the whole tensor's RMS, or than allows an error of `HARMLESS` of it: rounding that ruins the output is a fault.
 
 Where t exceeds `DECIDABLE`, and for FP8 and INT8, the arithmetic decides nothing, and nobody may pass by it.
 docs/tolerance.md holds the derivation and what healthy and broken networks measure.
@@ -37,6 +38,7 @@ from ..graph.index import GraphIndex, attribute, reads, subgraphs
 from ..graph.probe import terms as _terms
 from ..graph.specs import is_float
 from ..runners.device import DeviceArray
+from .statistics import Place
 
 ULPS = 4
 """t is never under this many units in the last place of the output's dtype."""
@@ -44,6 +46,11 @@ SLICE = 64
 """Fewest elements whose RMS says what size values have."""
 DECIDABLE = 0.25
 """Largest t that still tells a right output from a wrong one."""
+HARMLESS = 1e-3
+"""Share of a tensor's RMS up to which an error that the terms of an element explain is no fault. What rounding explains
+beyond that is rounding that ruins the output: a candidate whose terms cancel is wrong, however honestly it rounds."""
+LARGER = 4.0
+"""Times that RMS that terms may always have: half of what stood before a Relu is gone behind it, and often more."""
 FACTOR = 4.0
 """The 4 in the formula of t."""
 CHAIN = 512
@@ -97,17 +104,32 @@ class Tolerance:
         t = FACTOR * math.sqrt(self.u**2 * layers + accumulator**2 * terms / 2)
         return min(1.0, t / self.t) if self.u and self.t else 1.0
 
-    def allowed(self, reference: np.ndarray | DeviceArray, terms: np.ndarray | None = None) -> Allowed:
+    def allowed(
+        self, reference: np.ndarray | DeviceArray, terms: np.ndarray | None = None, most: float | None = None
+    ) -> Allowed:
         """The allowed error of each element of one sample's tensor.
 
         Args:
             reference: The tensor.
             terms: The sizes of the terms it was made of (`terms.Terms.sizes`); None means as large as its values.
+            most: How many times the RMS of the tensor terms may count for; None: what `HARMLESS` and `LARGER` say.
         """
         reference = reference if isinstance(reference, DeviceArray) else np.asarray(reference)
         if not self.scaled or self.exact or reference.dtype.kind in "OSUT":
             return Allowed(self, None)
-        return Allowed(self, Scale(reference, terms))
+        return Allowed(self, Scale(reference, terms, self._most if most is None else most))
+
+    @property
+    def _most(self) -> float:
+        """How many times the RMS of the whole tensor the terms of an element may count for: see `HARMLESS`."""
+        return max(LARGER, HARMLESS / self.t) if self.t else LARGER
+
+    def beyond(self, allowed: Allowed, worst: Place) -> bool:
+        """Whether an element errs by more than any size of its terms could allow."""
+        if allowed.scale is None or not allowed.scale.parts:
+            return False
+        size = abs(worst.reference) + self._most * allowed.scale.whole
+        return bool(abs(worst.candidate - worst.reference) > max(self.t * size, self.floor))
 
     def json(self, allowed: Allowed | None = None) -> dict[str, Any]:
         """``rtol``, ``atol`` and ``source`` for the report; of an automatic tolerance, the smallest ``atol`` in force.
@@ -144,14 +166,21 @@ class Allowed:
         rule = self.tolerance
         if self.scale is None:
             return rule.atol + rule.rtol * magnitude
-        return np.maximum(rule.rtol * (magnitude + self.scale.block(start, stop)), rule.floor)
+        return np.maximum(rule.rtol * (magnitude + self.scale.block(start, stop)), self.floor)
+
+    @property
+    def floor(self) -> float:
+        """The least allowed error: that of numbers below the format's smallest, but no large share of them all."""
+        if self.scale is None or not self.scale.parts or not self.scale.whole:
+            return self.tolerance.floor
+        return min(self.tolerance.floor, DECIDABLE * self.scale.whole)
 
     @property
     def smallest_atol(self) -> float:
         """The allowed error of a zero, where it is smallest."""
         if self.scale is None:
             return self.tolerance.atol
-        return max(self.tolerance.rtol * self.scale.smallest, self.tolerance.floor)
+        return max(self.tolerance.rtol * self.scale.smallest, self.floor)
 
 
 class Scale:
@@ -162,8 +191,10 @@ class Scale:
     they.
     """
 
-    def __init__(self, values: np.ndarray | DeviceArray, terms: np.ndarray | None = None) -> None:
+    def __init__(self, values: np.ndarray | DeviceArray, terms: np.ndarray | None = None, most: float = 1) -> None:
         self.shape = values.shape
+        self.whole = 0.0
+        """RMS of the whole tensor."""
         self.parts: list[np.ndarray] = []
         """Arrays of rank ``values.ndim`` that broadcast to its shape; the scale is their minimum."""
         if not values.size:
@@ -183,8 +214,10 @@ class Scale:
         if not np.isfinite(whole).all():
             finite_count = float(counts[0].sum())
             whole[...] = math.sqrt(float(sums[0].sum()) / finite_count) if finite_count else 0.0
-        self.parts = [whole, *(_soften(part, float(whole.max())) for part in self.parts[1:])]
+        self.whole = float(whole.max())
+        self.parts = [whole, *(_soften(part, self.whole) for part in self.parts[1:])]
         if terms is not None:
+            terms = np.minimum(terms, most * self.whole)
             self.parts = [np.maximum(part, terms) for part in self.parts]
         self._split()
 

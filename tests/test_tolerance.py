@@ -7,14 +7,16 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
+from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
 from layerdiff.compare import tolerance
 from layerdiff.compare.statistics import Statistics
 from layerdiff.compare.tolerance import EXACT, SLICE, Scale, Tolerance, automatic, depth, depths, rule, user
+from layerdiff.compare.verdict import Judge
 from layerdiff.graph.errors import UsageError
 from layerdiff.graph.formats import BF16, E4M3, E5M2, FP16, FP32, FP64, INT8, TF32
 from layerdiff.graph.fusion import fused_groups
 from layerdiff.graph.index import GraphIndex
-from onnx import helper, numpy_helper, parser
+from onnx import TensorProto, helper, numpy_helper, parser
 
 F32 = np.dtype(np.float32)
 RNG = np.random.default_rng(0)
@@ -292,3 +294,38 @@ def test_what_the_report_says():
     assert user(1e-3, 1e-5).json() == {"rtol": 1e-3, "atol": 1e-5, "source": "user"}
     assert EXACT.json() == {"rtol": 0, "atol": 0, "source": "auto"}
     assert (str(EXACT), str(Tolerance(1e-3, 1e-5))) == ("exact", "1e-05 + 0.001 |r|")
+
+
+def cancelling(offset):
+    """(x w + offset) - offset: in FP16 little of x w is left."""
+    rng = np.random.default_rng(0)
+    weight = numpy_helper.from_array(rng.standard_normal((64, 64)).astype(np.float32) / 8, "w")
+    constant = numpy_helper.from_array(np.full(64, offset, np.float32), "offset")
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["p"], name="product"),
+        helper.make_node("Add", ["p", "offset"], ["a"], name="there"),
+        helper.make_node("Sub", ["a", "offset"], ["y"], name="back"),
+    ]
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [32, 64]) for n in "xy")
+    graph = helper.make_graph(nodes, "cancelling", [x], [y], [weight, constant])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_rounding_that_ruins_an_output_does_not_pass_however_large_its_terms_are():
+    feed = [{"x": np.random.default_rng(1).standard_normal((32, 64)).astype(np.float32)}]
+    runners = [OnnxrtRunner(), EmulateRunner(format="fp16", every_node=True)]
+    report = Comparator(cancelling(1000.0), runners, data_loader=feed).compare()
+    assert report.outputs[0].metrics["rel_l2"] > 0.1
+    assert report.verdict == "fail"
+
+
+def test_what_no_terms_could_excuse_is_not_asked_about_its_terms(monkeypatch):
+    asked = []
+    monkeypatch.setattr(Judge, "_sizes", lambda *a: asked.append(a))
+    model, wrong = cancelling(1.0), cancelling(1.0)
+    wrong.graph.initializer[0].CopyFrom(
+        numpy_helper.from_array(numpy_helper.to_array(wrong.graph.initializer[0]) * np.float32(1.01), "w")
+    )
+    report = Comparator(model, [OnnxrtRunner()], candidate_model=wrong).compare()
+    assert report.verdict == "fail"
+    assert not asked
