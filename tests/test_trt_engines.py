@@ -22,7 +22,7 @@ from layerdiff.graph.engine import Engine, facts_path
 from layerdiff.graph.errors import ModelError, RunnerError, UsageError
 from layerdiff.graph.model import Model, load, load_engine
 from layerdiff.runners._trt import build as build_module
-from layerdiff.runners._trt import log, session
+from layerdiff.runners._trt import inspector, log, session
 from layerdiff.runners.base import ShapeRange, Workload, seen_ranges
 from layerdiff.runners.reference_evaluator import ReferenceEvaluatorRunner
 from layerdiff.runners.trt import TrtRunner
@@ -432,7 +432,72 @@ def test_why_an_engine_cannot_be_loaded(text, why):
 def test_layers_are_counted_before_and_after_fusion(tensorrt):
     tensorrt(OLD)
     with TrtRunner().open(network(2)) as opened:
-        assert "4 ONNX nodes, 4 layers when parsed; fused into 4 layers of the engine." in opened.info.notes
+        assert "4 ONNX nodes, 4 layers when parsed; fused into 4 layers of the engine (4 in FP32)." in opened.info.notes
+
+
+@pytest.mark.parametrize("sets", [(FEW,), (ONE, FEW, MANY)], ids=["one profile", "three profiles"])
+def test_layers_of_several_profiles_are_counted_once_with_their_formats(tensorrt, sets):
+    module, _ = tensorrt(OLD)
+    model, runner = network(), TrtRunner(fp16=True)
+    with runner.open(model, workload=Workload(profiles=tuple({"x": r} for r in sets))) as opened:
+        assert opened.inspector_text().count('"[ONNX Layer: conv]"') == len(sets)
+        assert [layer.profile for layer in opened.layers()] == [p for p in range(len(sets)) for _ in range(4)]
+        assert opened.info.options["layers_engine"] == 4
+        assert opened.info.options["formats"] == {"FP16": 4}
+        each = " in each of its 3 profiles" if len(sets) > 1 else ""
+        text = f"4 ONNX nodes, 4 layers when parsed; fused into 4 layers of the engine (4 in FP16){each}."
+        assert text in opened.info.notes
+    names = dict.fromkeys(("conv", "act", "pool", "fc"), ("FP16", "FP16"))
+    assert build_module.DEPLOYED_FORMATS[build_module.formats_key(model, runner)] == names
+    assert runner.kernels(model) == tuple(frozenset({p}) for p in range(4))
+    module.calls.clear()
+    runner.open(model.derive(model.proto), workload=Workload(profiles=({"x": FEW},))).close()
+    pins = [c[2] for c in module.calls if c[:2] == ("ILayer", "precision")]
+    assert pins == [module.DataType.HALF] * 4, "a piece runs in the deployed engine's formats"
+
+
+PROFILES = [
+    # layers of each profile, what the note says
+    ([(4, {"FP16": 4})], "fused into 4 layers of the engine (4 in FP16)."),
+    ([(4, {"FP16": 4})] * 2, "fused into 4 layers of the engine (4 in FP16) in each of its 2 profiles."),
+    (
+        [(4, {"FP16": 4}), (3, {"FP16": 2, "FP32": 1})],
+        "fused into 4 layers of the engine (4 in FP16) in profile 0; 3 (2 in FP16, 1 in FP32) in profile 1.",
+    ),
+    ([(4, {}), (4, {})], "fused into 4 layers of the engine in each of its 2 profiles."),
+]
+
+
+@pytest.mark.parametrize(("told", "note"), PROFILES)
+def test_what_fuses_differently_in_two_profiles_is_told(told, note):
+    assert session._fused({"nodes": 5}, told) == (f"5 ONNX nodes; {note}",)
+
+
+def test_profiles_that_no_name_tells_are_one_after_the_other():
+    layers = [inspector.EngineLayer(n, "", (), (), (), "") for n in "abab"]
+    assert [layer.profile for layer in inspector._marked(layers, 2)] == [0, 0, 1, 1]
+    assert [layer.profile for layer in inspector._marked(layers, 1)] == [0, 0, 0, 0]
+    assert [layer.profile for layer in inspector._marked(layers, 3)] == [0, 0, 0, 0], "not to be told apart"
+
+
+UNTOLD = {"Name": "t", "Dimensions": [-1, 8], "Format/Datatype": "N/A due to dynamic shapes"}
+KERNEL = "sm80_xmma_gemm_f16f16_f16f32_f32_tn_n_tilesize32x32x64_stage"
+
+
+@pytest.mark.parametrize(
+    ("more", "formats"),
+    [
+        ({}, None),
+        ({"Weights": {"Type": "Half", "Count": 64}}, ("FP16", "")),
+        ({"TacticName": KERNEL}, ("FP16", "FP32")),
+        ({"Weights": {"Type": "Int8", "Count": 64}, "TacticName": KERNEL}, ("INT8", "FP32")),
+    ],
+)
+def test_where_no_format_is_told_weights_and_kernels_tell_it(more, formats):
+    layer = {"Name": "a [profile 1]", "LayerType": "Cask", "Metadata": "[ONNX Layer: a]", "Inputs": [UNTOLD]}
+    (found,) = inspector.read(json.dumps({"Layers": [{**layer, "Outputs": [UNTOLD], **more}]}))
+    assert (found.name, found.profile, found.nodes) == ("a", 1, ("a",))
+    assert inspector.node_formats([found]).get("a") == formats
 
 
 def test_an_engine_with_marked_tensors_is_held_against_the_deployed_one(tensorrt):

@@ -246,8 +246,16 @@ class _Builder:
             "profiles": [p._shapes for p in config._profiles] or [{}],
             "shapes": {t.name: tuple(t.shape) for t in network._inputs},
             "debug": getattr(network, "_debug", False),
+            "formats": {} if typed else _formats(trt, network, flags),
         }
         return _host(trt, pickle.dumps(data))
+
+
+def _formats(trt, network, flags):
+    """Which number format each node runs in: the narrowest allowed, or the one that it was given."""
+    best = next((f for f in ("INT8", "FP8", "FP16", "BF16") if f in flags), "FP32")
+    names = {trt.DataType.FLOAT: "FP32", trt.DataType.HALF: "FP16"}
+    return {layer.name: names.get(layer._values.get("precision"), best) for layer in network._layers}
 
 
 def _host(trt, data):
@@ -475,7 +483,7 @@ class _ICudaEngine:
     def create_execution_context(self):
         context = _pair(self._trt, "IExecutionContext")
         context._engine, context._shapes, context._addresses, context._listener = self, {}, {}, None
-        context._profile = 0
+        context._profile, context._inputs = 0, self._inputs
         context._values["active_optimization_profile"] = 0
         return context
 
@@ -487,10 +495,27 @@ class _ICudaEngine:
 
 class _EngineInspector:
     def get_engine_information(self, format):
-        layers = [
-            {"Name": n.name, "LayerType": n.op_type, "Inputs": [], "Outputs": [], "Metadata": f"[ONNX Layer: {n.name}]"}
-            for n in self._engine._proto.graph.node
-        ]
+        """Every layer once for each profile. Formats and kernels only where shapes are known, as the real one does."""
+        context, layers = self._values.get("execution_context"), []
+        fixed = all(min(shape, default=0) >= 0 for shape in self._engine._data["shapes"].values())
+        for profile in range(self._engine.num_optimization_profiles):
+            suffix = f" [profile {profile}]" if profile else ""
+            inside = (
+                context is not None and context._profile == profile and set(context._shapes) == set(context._inputs)
+            )
+            for node in self._engine._proto.graph.node:
+                told = self._engine._data["formats"].get(node.name, "")
+                told = f"Row major linear {told} format" if fixed or inside else "N/A due to dynamic shapes"
+                tensor = {"Dimensions": [], "Format/Datatype": told}
+                layers.append(
+                    {
+                        "Name": f"{node.name}{suffix}",
+                        "LayerType": node.op_type,
+                        "Inputs": [{"Name": f"{n}{suffix}", **tensor} for n in node.input[:1]],
+                        "Outputs": [{"Name": f"{n}{suffix}", **tensor} for n in node.output],
+                        "Metadata": f"[ONNX Layer: {node.name}]",
+                    }
+                )
         return json.dumps({"Layers": layers})
 
 

@@ -3,18 +3,23 @@
 The engine inspector writes JSON, of which 8.6 leaves control characters raw (0x1e between the ONNX nodes of a fused
 layer, 0x1f after it): read with ``strict=False``.
 
+An engine of several profiles holds every layer once for each, ``[profile 1]`` in its name from the second profile on.
+Where shapes are dynamic, formats are told only of a context that has been given shapes ("N/A due to dynamic shapes"):
+each profile is asked about in its best shapes. Where they are not told even so, the type of the weights and the
+kernel's name are what is left.
+
 **What is counted.** TensorRT's own number of layers holds constants, and reformats that change a tensor's layout. Here
 
 - *parsed layers*: layers of the network after parsing, without constants and shape queries;
-- *engine layers*: layers of the engine without constants, reformats and copies of whole tensors (no-ops).
+- *engine layers*: layers of the engine in one profile, without constants, reformats and copies of tensors (no-ops).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,8 +29,18 @@ _ONNX = re.compile(r"\[ONNX Layer: ([^\]\x1e]*(?:\][^\]\x1e\x1f\[]+)*)\]")
 _FORMAT = re.compile(r"\b(FP32|FP16|BF16|FP8|INT8|INT32|INT64|INT4|BOOL|UINT8|Float|Half|Int8|Int32)\b")
 _LONG = {"Float": "FP32", "Half": "FP16", "Int8": "INT8", "Int32": "INT32"}
 _NARROWEST_FIRST = ("INT4", "INT8", "FP8", "BF16", "FP16", "FP32")
-_KERNEL = re.compile(r"_(?:bf16|f16|f32|i8){2}_(?:tf32|bf16|f16|f32|i8)(f16|f32|i32)_(?:bf16|f16|f32|i8)(?=_)")
+_KERNEL = re.compile(
+    r"_(bf16|f16|f32|i8)(?:bf16|f16|f32|i8)_(?:tf32|bf16|f16|f32|i8)(f16|f32|i32)_(bf16|f16|f32|i8)(?=_)"
+)
+_KERNEL_TYPES = {"f16": "FP16", "bf16": "BF16", "f32": "FP32", "i8": "INT8", "i32": "INT32"}
+_PROFILE = re.compile(r"\s*\[profile +(\d+)\]?")
 _PASSIVE = ("constant", "reformat", "noop", "no-op", "signal", "wait")
+
+
+def _named(text: str) -> str:
+    """The number format that a text names; empty if it names none."""
+    found = _FORMAT.search(text)
+    return _LONG.get(found.group(1), found.group(1)) if found else ""
 
 
 @dataclass(frozen=True)
@@ -39,12 +54,7 @@ class EngineTensor:
     @property
     def precision(self) -> str:
         """``FP32``, ``FP16``, ``INT8``, ... read off the format; empty if it names none."""
-        found = re.search(
-            r"\b(FP32|FP16|BF16|FP8|INT8|INT32|INT64|INT4|BOOL|UINT8|Float|Half|Int8|Int32)\b", self.format
-        )
-        if not found:
-            return ""
-        return {"Float": "FP32", "Half": "FP16", "Int8": "INT8", "Int32": "INT32"}.get(found.group(1), found.group(1))
+        return _named(self.format)
 
 
 @dataclass(frozen=True)
@@ -52,11 +62,13 @@ class EngineLayer:
     """One layer of an engine: one kernel, or a few that TensorRT counts as one.
 
     Attributes:
-        name: TensorRT's name, made of those it fused: ``conv1 + relu1``.
+        name: TensorRT's name, made of those it fused: ``conv1 + relu1``; without the profile.
         kind: ``CaskConvolution``, ``Reformat``, ``Constant``, ...
         nodes: Names of the ONNX nodes it computes, as TensorRT's metadata tell; empty where it invented the layer.
         inputs, outputs: Tensors at its borders.
         tactic: Name of the kernel, where TensorRT tells.
+        profile: Which optimization profile it runs in.
+        weights: The number format of its weights, where TensorRT tells.
     """
 
     name: str
@@ -65,6 +77,8 @@ class EngineLayer:
     inputs: tuple[EngineTensor, ...]
     outputs: tuple[EngineTensor, ...]
     tactic: str
+    profile: int = 0
+    weights: str = ""
 
     @property
     def passive(self) -> bool:
@@ -77,9 +91,19 @@ class EngineLayer:
         """The narrowest float or INT8 format among its inputs and outputs; empty where it has neither.
 
         A layer that takes INT8 and gives FP32 multiplies in INT8; one that takes FP32 and gives FP16 computes in FP16.
+        Where no formats are told, that of its weights, or of the kernel's operands.
         """
-        found = {tensor.precision for tensor in (*self.inputs, *self.outputs)}
+        found = {tensor.precision for tensor in (*self.inputs, *self.outputs)} - {""}
+        kernel = _KERNEL.search(self.tactic)
+        found = found or {self.weights or (_KERNEL_TYPES[kernel.group(1)] if kernel else "")}
         return next((p for p in _NARROWEST_FIRST if p in found), "")
+
+    @property
+    def result(self) -> str:
+        """The format of its first output; empty where neither that nor the kernel's name tells."""
+        told = self.outputs[0].precision if self.outputs else ""
+        kernel = _KERNEL.search(self.tactic)
+        return told or (_KERNEL_TYPES[kernel.group(3)] if kernel else "")
 
     @property
     def accumulator(self) -> str:
@@ -89,12 +113,12 @@ class EngineLayer:
         ``sm80_xmma_fprop_implicit_gemm_f16f16_f16f32_f32_...`` adds in FP32, ``f16f16_f16f16_f16`` in FP16.
         """
         found = _KERNEL.search(self.tactic)
-        return {"f16": "FP16", "f32": "FP32", "i32": "INT32"}[found.group(1)] if found else ""
+        return _KERNEL_TYPES[found.group(2)] if found else ""
 
 
 def onnx_nodes(metadata: str) -> tuple[str, ...]:
-    """Names of ONNX nodes in a layer's metadata, in their order there, each once."""
-    return tuple(dict.fromkeys(_ONNX.findall(metadata)))
+    """Names of ONNX nodes in a layer's metadata, in their order there, each once; without the profile."""
+    return tuple(dict.fromkeys(_PROFILE.sub("", name) for name in _ONNX.findall(metadata)))
 
 
 def read(text: str) -> tuple[EngineLayer, ...]:
@@ -108,22 +132,28 @@ def read(text: str) -> tuple[EngineLayer, ...]:
 
 
 def _layer(item: Any) -> EngineLayer:
+    whole = item if isinstance(item, str) else str(item.get("Name", ""))
+    name, at = _PROFILE.sub("", whole), _PROFILE.search(whole)
+    profile = int(at.group(1)) if at else 0
     if isinstance(item, str):
-        return EngineLayer(item, "", (), (), (), "")
+        return EngineLayer(name, "", (), (), (), "", profile)
+    weights = item.get("Weights")
     return EngineLayer(
-        name=str(item.get("Name", "")),
+        name=name,
         kind=str(item.get("LayerType", "")),
         nodes=onnx_nodes(str(item.get("Metadata", ""))),
         inputs=_tensors(item.get("Inputs", ())),
         outputs=_tensors(item.get("Outputs", ())),
         tactic=str(item.get("TacticName", "") or item.get("TacticValue", "")),
+        profile=profile,
+        weights=_named(str(weights.get("Type", ""))) if isinstance(weights, dict) else "",
     )
 
 
 def _tensors(items: Iterable[Any]) -> tuple[EngineTensor, ...]:
     return tuple(
         EngineTensor(
-            str(item.get("Name", "")),
+            _PROFILE.sub("", str(item.get("Name", ""))),
             tuple(int(d) for d in item.get("Dimensions", ())),
             str(item.get("Format/Datatype", item.get("Format", ""))),
         )
@@ -132,10 +162,45 @@ def _tensors(items: Iterable[Any]) -> tuple[EngineTensor, ...]:
     )
 
 
-def inspect(engine: Any, trt: Any) -> tuple[EngineLayer, ...]:
-    """The layers of a deserialized engine."""
+def inspect(engine: Any, trt: Any, enter: Callable[[int], Any] | None = None) -> tuple[EngineLayer, ...]:
+    """The layers of a deserialized engine, those of the first profile first.
+
+    Args:
+        engine: The engine.
+        trt: The TensorRT module.
+        enter: Gives an execution context in a profile, with shapes for all inputs, or None where that cannot be had.
+            Without it, or where shapes are fixed, the engine alone is asked.
+    """
     inspector = engine.create_engine_inspector()
-    return read(str(inspector.get_engine_information(trt.LayerInformationFormat.JSON)))
+
+    def ask() -> tuple[EngineLayer, ...]:
+        return read(str(inspector.get_engine_information(trt.LayerInformationFormat.JSON)))
+
+    if enter is None:
+        return ask()
+    found: list[EngineLayer] = []
+    for profile in range(engine.num_optimization_profiles):
+        context = enter(profile)
+        if context is not None:
+            inspector.execution_context = context
+        found.extend(layer for layer in _marked(ask(), engine.num_optimization_profiles) if layer.profile == profile)
+    return tuple(found)
+
+
+def _marked(layers: Sequence[EngineLayer], profiles: int) -> Sequence[EngineLayer]:
+    """Layers with their profiles. Where no name tells one, the list is that of each profile, one after the other."""
+    share, rest = divmod(len(layers), profiles)
+    if profiles == 1 or rest or any(layer.profile for layer in layers):
+        return layers
+    return [replace(layer, profile=number // share) for number, layer in enumerate(layers)]
+
+
+def by_profile(layers: Iterable[EngineLayer]) -> list[list[EngineLayer]]:
+    """The layers of each profile."""
+    found: dict[int, list[EngineLayer]] = {}
+    for layer in layers:
+        found.setdefault(layer.profile, []).append(layer)
+    return [found[profile] for profile in sorted(found)]
 
 
 def computing(layers: Iterable[EngineLayer]) -> int:
@@ -165,7 +230,7 @@ def node_formats(layers: Iterable[EngineLayer]) -> dict[str, tuple[str, str]]:
             before = found.get(node)
             if before is None or _NARROWEST_FIRST.index(layer.precision) < _NARROWEST_FIRST.index(before[0]):
                 inside = "myelin" in layer.kind.lower()
-                found[node] = (layer.precision, "" if inside else layer.outputs[0].precision)
+                found[node] = (layer.precision, "" if inside else layer.result)
     return found
 
 

@@ -193,6 +193,7 @@ class TrtSession(Session):
         self._memory = Memory(self._cuda)
         self._lease = Lease()
         self._stream = 0
+        self._layers: tuple[EngineLayer, ...] | None = None
         self._runtime: Any = None
         self._engine: Any = None
         self._context: Any = None
@@ -244,21 +245,25 @@ class TrtSession(Session):
 
     def _told(self, info: SessionInfo) -> SessionInfo:
         """``info`` with what the engine turned out to be: a mode that was allowed need not have been used."""
-        from .inspector import accumulators, computing, formats
+        from .inspector import accumulators, by_profile, computing, formats
 
-        layers = self.layers()
-        used = formats(layers)
-        fused = _fused(info.options, computing(layers), used)
-        adders = accumulators(layers)
-        options = {**info.options, "layers_engine": computing(layers), "formats": used, "accumulators": adders}
+        told = [(computing(p), formats(p), accumulators(p)) for p in by_profile(self.layers())] or [(0, {}, {})]
+        count, used, adders = told[0]
+        options = {**info.options, "layers_engine": count, "formats": used, "accumulators": adders}
+        if len(told) > 1:
+            options["by_profile"] = [{"layers_engine": c, "formats": f, "accumulators": a} for c, f, a in told]
         asked = [str(m).upper() for m in info.options.get("modes", ()) if m in ("fp16", "bf16", "int8", "fp8")]
-        unused = [mode for mode in asked if used and mode not in used]
+        unused = [mode for mode in asked if used and not any(mode in f for _, f, _ in told)]
         notes = tuple(f"No layer of the engine runs in {m}: TensorRT found other formats faster." for m in unused)
-        if narrow := adders.get("FP16"):
+        if narrow := sum(a.get("FP16", 0) for _, _, a in told):
+            products = sum(sum(a.values()) for _, _, a in told)
+            if all(a == adders for _, _, a in told):
+                narrow, products = adders["FP16"], sum(adders.values())
             notes += (
-                f"{narrow} of {sum(adders.values())} matrix products add in FP16, as TensorRT chose their kernels: "
+                f"{narrow} of {products} matrix products add in FP16, as TensorRT chose their kernels: "
                 "that makes more noise than rounding to FP16 does.",
             )
+        fused = _fused(info.options, [(c, f) for c, f, _ in told])
         return replace(info, options=options, notes=(*info.notes, *fused, *notes))
 
     # --- running ------------------------------------------------------------------------------------------------------
@@ -462,10 +467,26 @@ class TrtSession(Session):
         return {name: self._typed(name, array) for name, array in seen.items()}
 
     def layers(self) -> tuple[EngineLayer, ...]:
-        """The engine's layers, as its inspector tells them."""
+        """The engine's layers, as its inspector tells them: those of all profiles."""
         from .inspector import inspect
 
-        return inspect(self._engine, self._library.trt)
+        if self._layers is None:
+            dynamic = any(min(self._engine.get_tensor_shape(n), default=0) < 0 for n in self._in)
+            self._layers = inspect(self._engine, self._library.trt, self._entered if dynamic else None)
+            if dynamic:  # the context is as it was made
+                self._set_shapes = {}
+                self._switch(0, {})
+        return self._layers
+
+    def _entered(self, profile: int) -> Any:
+        """The execution context in a profile, with that profile's best shapes; None where it takes more than shapes."""
+        if self._on_host.intersection(self._in) or not self._profiles:
+            return None
+        shapes = {name: triple[1] for name, triple in self._profiles[profile].items()}
+        self._switch(profile, shapes)
+        if not all(self._context.set_input_shape(name, shape) for name, shape in shapes.items()):
+            return None
+        return self._context
 
     def inspector_text(self) -> str:
         """The engine inspector's JSON, unread."""
@@ -555,14 +576,22 @@ class TrtSession(Session):
             self._stream = 0
 
 
-def _fused(options: Mapping[str, Any], layers: int, formats: Mapping[str, int]) -> tuple[str, ...]:
-    """How many layers there are before and after fusion (`inspector` says what counts as one)."""
+def _fused(options: Mapping[str, Any], told: Sequence[tuple[int, Mapping[str, int]]]) -> tuple[str, ...]:
+    """How many layers there are before and after fusion (`inspector` says what counts as one), in each profile."""
     nodes, parsed = options.get("nodes"), options.get("layers_computing")
     if not nodes:
         return ()
-    run = ", ".join(f"{count} in {name}" for name, count in sorted(formats.items(), key=lambda item: -item[1]))
     before = f"{nodes} ONNX nodes, " + (f"{parsed} layers when parsed" if parsed else "")
-    return (f"{before.rstrip(', ')}; fused into {layers} layers of the engine{f' ({run})' if run else ''}.",)
+    texts = []
+    for count, formats in told:
+        run = ", ".join(f"{n} in {name}" for name, n in sorted(formats.items(), key=lambda item: -item[1]))
+        texts.append(f"{count}{{}}{f' ({run})' if run else ''}")
+    what = " layers of the engine"
+    if len(set(texts)) == 1:
+        after = texts[0].format(what) + (f" in each of its {len(texts)} profiles" if texts[1:] else "")
+    else:
+        after = "; ".join(f"{text.format('' if i else what)} in profile {i}" for i, text in enumerate(texts))
+    return (f"{before.rstrip(', ')}; fused into {after}.",)
 
 
 def _marked(names: Sequence[str], deployed: Mapping[str, np.ndarray], observed: Mapping[str, np.ndarray]) -> str:
