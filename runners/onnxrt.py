@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import functools
 import io
 import os
 import re
@@ -469,6 +470,7 @@ def _import_onnxruntime(runner: OnnxrtRunner) -> Any:
     return onnxruntime
 
 
+@functools.cache
 def _installed() -> list[str]:
     """The installed distributions that hold the import package ``onnxruntime``, with their versions."""
     from importlib import metadata
@@ -565,7 +567,8 @@ def _options(runner: OnnxrtRunner, ort: Any, folder: Any) -> Any:
     if runner.lean:
         options.enable_cpu_mem_arena = False
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if runner.provider != "cpu":
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if folder is not None:
         options.add_session_config_entry(_FOLDER, os.fspath(folder) or os.curdir)
     for library in runner.custom_ops:
