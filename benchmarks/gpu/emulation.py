@@ -1,9 +1,9 @@
 """Emulated FP16, with sums in FP32 and in FP16, against TensorRT's: the error of each at the output.
 
-    python emulation.py OUT_FILE FILE.onnx [...] [--tactic-sources NAMES] [--format fp16]
+    python emulation.py OUT_FILE FILE.onnx [...] [--tactic-sources NAMES] [--format fp16] [--samples N]
 
 Inputs are ``FILE.npz`` beside a network where there is one, else 8 random images. The reference is ONNX Runtime on the
-CPU in FP32.
+CPU in FP32. Each error is printed as soon as it is there, those of FP16 sums last.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from layerdiff.runners.onnxrt import OnnxrtRunner
 from layerdiff.runners.trt import TrtRunner
 
 
-def inputs(path: Path, model) -> dict:
+def inputs(path: Path, model, samples: int) -> dict:
     stored = path.with_suffix(".npz")
     if stored.is_file():
-        return {k: v[:64] for k, v in np.load(stored).items()}
+        return {k: v[:samples] for k, v in np.load(stored).items()}
     (entry,) = model.inputs
     shape = tuple(d if isinstance(d, int) else 8 for d in entry.shape)
     return {entry.name: np.random.default_rng(1).normal(size=shape).astype(np.float32)}
@@ -36,10 +36,12 @@ def error(got: dict, want: dict) -> float:
 
 def runners(arguments: argparse.Namespace) -> dict[str, Runner]:
     fmt = arguments.format
-    found = {"onnxrt": OnnxrtRunner(), "emulate": EmulateRunner(format=fmt)}
+    trt = TrtRunner(
+        **{fmt: True}, tactic_sources=arguments.tactic_sources, optimization_level=arguments.optimization_level
+    )
+    found = {"onnxrt": OnnxrtRunner(), "emulate": EmulateRunner(format=fmt), "trt": trt}
     if fmt == "fp16":
         found["narrow"] = EmulateRunner(format=fmt, narrow_sums=True)
-    found["trt"] = TrtRunner(**{fmt: True}, tactic_sources=arguments.tactic_sources, optimization_level=2)
     return found
 
 
@@ -49,6 +51,8 @@ def main() -> None:
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--tactic-sources", default=None)
     parser.add_argument("--format", default="fp16")
+    parser.add_argument("--samples", type=int, default=64, help="at most so many of the stored inputs")
+    parser.add_argument("--optimization-level", type=int, default=2, help="TensorRT's")
     parser.add_argument("--limit", type=float, default=500)
     arguments = parser.parse_args()
     begin = time.perf_counter()
@@ -60,13 +64,15 @@ def main() -> None:
         found = {}
         try:
             model = load(path)
-            feed = inputs(path, model)
+            feed = inputs(path, model, arguments.samples)
             shapes = {n: ShapeRange(*(3 * [a.shape])) for n, a in feed.items()}
             work = Workload(samples=lambda feed=feed: iter([feed]), shapes=shapes)
             for key, runner in runners(arguments).items():
                 start = time.perf_counter()
                 with runner.open(model, workload=work) as session:
                     found[key] = (session.infer(feed), time.perf_counter() - start, session.info)
+                away = error(found[key][0], found["onnxrt"][0])
+                print(f"  {path.stem}, {key}: {away:.3e}, {found[key][1]:.1f} s", flush=True)
         except Exception as problem:
             print(f"{path.stem}: {type(problem).__name__}: {problem}", flush=True)
             continue
@@ -85,7 +91,9 @@ def main() -> None:
             "accumulators": found["trt"][2].options["accumulators"],
             "formats": found["trt"][2].options["formats"],
             "notes": list(found["trt"][2].notes),
+            "samples": len(next(iter(feed.values()))),
             "emulate_s": found["emulate"][1],
+            "narrow_s": found["narrow"][1] if "narrow" in found else None,
             "trt_s": found["trt"][1],
         }
         with arguments.out.open("a") as file:

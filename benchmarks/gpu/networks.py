@@ -2,7 +2,8 @@
 
     python networks.py FOLDER [--names resnet50 ...] [--modes fp32 tf32 fp16 int8] [--out FILE] [--limit SECONDS]
 
-FOLDER holds what export.py wrote. Each result is one line of JSON in FILE as soon as it is there; a markdown table is
+FOLDER holds what export.py wrote. INT8 allows FP16 too, ``int8_alone`` does not; it is calibrated on the images that
+are compared, ``--batches`` of 8. Each result is one line of JSON in FILE as soon as it is there; a markdown table is
 printed last. The reference is ONNX Runtime on the CPU in FP32.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,23 +29,27 @@ MODES = {
     "tf32": {"tf32": True},
     "fp16": {"fp16": True},
     "int8": {"int8": True, "fp16": True},
+    "int8_alone": {"int8": True},
 }
 COLUMNS = ("network", "mode", "rel_l2", "max_abs", "top1", "gpu_ms", "host_ms", "nodes", "parsed", "engine", "build_s")
 
 
-def images(side: int, count: int, batch: int = 8):
+Data = Callable[[], Iterator[dict[str, np.ndarray]]]
+
+
+def images(side: int, count: int, batch: int = 8) -> Data:
     rng = np.random.default_rng(1)
     made = [{"x": rng.normal(size=(batch, 3, side, side)).astype(np.float32)} for _ in range(count)]
     return lambda: iter(made)
 
 
-def run(name: str, path: Path, mode: str, runner: TrtRunner, side: int, cache: dict) -> dict:
-    model, data = load(path), images(side, 4)
+def run(name: str, path: Path, mode: str, runner: TrtRunner, data: Data, cache: dict) -> dict:
+    model = load(path)
     if name not in cache:
         options = onnxruntime.SessionOptions()
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         cache[name] = [session.run(["y"], dict(feed))[0] for feed in data()]
-    shape = (8, 3, side, side)
+    shape = next(data())["x"].shape
     work = Workload(samples=data, shapes={"x": ShapeRange(shape, shape, shape)})
     start = time.perf_counter()
     with replace(runner, **MODES[mode]).open(model, workload=work) as session:
@@ -87,7 +93,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--names", nargs="+", default=["resnet50", "inception_v3", "vgg19"])
-    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
+    parser.add_argument("--modes", nargs="+", default=["fp32", "tf32", "fp16", "int8"], choices=list(MODES))
+    parser.add_argument("--batches", type=int, default=4, help="of 8 images each")
     parser.add_argument("--out", type=Path, default=Path("networks.jsonl"))
     parser.add_argument("--limit", type=float, default=540)
     parser.add_argument("--level", type=int, default=2)
@@ -103,9 +110,9 @@ def main() -> None:
             if spent + 1.3 * longest > arguments.limit:
                 print(f"skipped {name} {mode}: {spent:.0f} s spent", flush=True)
                 continue
-            side = 299 if name == "inception_v3" else 224
+            data = images(299 if name == "inception_v3" else 224, arguments.batches)
             try:
-                result = run(name, arguments.folder / f"{name}.onnx", mode, runner, side, cache)
+                result = run(name, arguments.folder / f"{name}.onnx", mode, runner, data, cache)
             except Exception as error:
                 print(f"{name} {mode}: {type(error).__name__}: {error}", flush=True)
                 continue
