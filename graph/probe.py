@@ -9,7 +9,8 @@ and b it reproduces
     sigma^2 = kappa [(u_a^2 + u_b^2 + u_acc^2 K / 2) (A o A)(B o B)],    kappa = (3/8) / (3 ln 2)
 
 and it needs no formula for any other operator: softmax, GELU in pieces, LSTM, a fused group. kappa is the mean square
-of a rounding error in units of u, for values whose logarithm is spread evenly.
+of a rounding error in units of u, for values whose logarithm is spread evenly. An accumulator narrower than FP32 is a
+tensor core's, which rounds once for 16 products (`graph.accumulate`): (ceil(K / 16) - 1) / 2 takes the place of K / 2.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from .accumulate import STEP
 from .formats import FP32, NumberFormat
 from .index import GraphIndex, attribute, subgraphs
 from .slices import SEPARATOR, Slice, explode, original_name
@@ -44,6 +46,7 @@ TRANSCENDENTAL = 4.0
 PRODUCTS = frozenset({
     "Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "FusedConv", "FusedGemm", "FusedMatMul",
 })
+_STEPPED = PRODUCTS - {"LSTM", "GRU", "RNN"}
 _WEIGHTED = PRODUCTS | {
     "Add", "Sub", "Mul", "Div", "BatchNormalization", "LayerNormalization", "InstanceNormalization",
     "GroupNormalization", "PRelu", "RMSNormalization",
@@ -81,6 +84,7 @@ class Roundings:
         result: Of what a layer returns, relative.
         floor: Of what a layer returns, absolute: half a step among the subnormals.
         steps: Absolute, of operands by tensor name, where the format is a scaled integer: step / sqrt(12).
+        products: How many products of a matrix are added before the accumulator rounds.
     """
 
     operand: float
@@ -89,6 +93,7 @@ class Roundings:
     result: float
     floor: float
     steps: Mapping[str, float] = field(default_factory=dict)
+    products: int = 1
 
     @property
     def coarse(self) -> bool:
@@ -99,6 +104,13 @@ class Roundings:
     def largest(self) -> float:
         """The largest relative one."""
         return max(self.operand, self.accumulator, self.inner, self.result)
+
+    def adding(self, terms: float) -> float:
+        """Of a sum of ``terms`` products in all, relative to a sum of random signs."""
+        if self.products == 1:
+            return self.accumulator * math.sqrt(terms / 2)
+        rounded = math.ceil(terms / self.products) - 1  # the last time is the rounding of the result
+        return math.hypot(self.accumulator * math.sqrt(rounded / 2), FP32.u * math.sqrt(KAPPA * terms))
 
     @property
     def gain(self) -> float:
@@ -130,7 +142,8 @@ def roundings(
     floor = max((f.smallest_subnormal for f in floats), default=0.0) / math.sqrt(12)
     adding = root * math.hypot(FP32.u, accumulator.u)
     inner = math.hypot(operand, 2 * plain)
-    return Roundings(operand, adding, inner if typed else 2 * plain, inner, floor, steps or {})
+    products = STEP if accumulator.u > FP32.u else 1
+    return Roundings(operand, adding, inner if typed else 2 * plain, inner, floor, steps or {}, products)
 
 
 def known(index: GraphIndex, part: Slice) -> bool:
@@ -282,7 +295,10 @@ class _Writer:
                 inputs[slot] = self._once(name, number, gain * self.rounding.operand, step)
         terms = 1 if exact else self._terms(node)
         if terms > 1 and inputs and inputs[0]:
-            size = gain * self.rounding.accumulator * math.sqrt(terms / 2)
+            # what runs on no tensor core, grouped convolutions among it, may round for every term
+            stepped = op in _STEPPED and attribute(node, "group", 1) == 1
+            one_by_one = self.rounding.accumulator * math.sqrt(terms / 2)
+            size = gain * (self.rounding.adding(terms) if stepped else one_by_one)
             for slot in self._data_slots(node):
                 if inputs[slot] and self.floating(node.input[slot]):
                     inputs[slot] = self._perturb(inputs[slot], size, 0.0)

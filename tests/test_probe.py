@@ -124,9 +124,9 @@ def run(runner, model: Model, feed) -> np.ndarray:
         return session.infer(feed)["y"]
 
 
-def expected(model: Model, feed, candidate, seed: int = 1):
+def expected(model: Model, feed, candidate, seed: int = 1, adding=FP32):
     """The probe's noise of output ``y``, enlarged, and the roundings it was made with."""
-    rounding = roundings(FP32, candidate)
+    rounding = roundings(FP32, candidate, accumulator=adding)
     part = backward(model.index, ["y"], list(feed))
     specs = {n: TensorSpec(n, a.dtype, a.shape) for n, a in feed.items()}
     probed = probe(model, [(0, part)], specs, rounding, seed=seed)
@@ -170,6 +170,66 @@ def test_of_an_fp32_product_the_probe_has_the_accumulators_part(k):
     a, b = feed["x"].astype(np.float64), onnx.numpy_helper.to_array(proto.graph.initializer[0]).astype(np.float64)
     variance = KAPPA * 2 * FP32.u**2 * k / 2 * ((a * a) @ (b * b))
     assert np.sqrt(np.mean((noise / rounding.gain) ** 2)) == pytest.approx(math.sqrt(variance.mean()), rel=0.25)
+
+
+@pytest.mark.parametrize(("k", "roundings"), [(16, 0), (144, 8), (256, 15), (1152, 71), (4608, 287)])
+def test_an_fp16_accumulator_rounds_once_for_16_products(k, roundings):
+    """sigma^2 = kappa u^2 [2 + (ceil(K / 16) - 1) / 2] (A o A)(B o B)."""
+    proto, feed = matmul(k)
+    noise, rounding = expected(Model(proto), feed, FP16, adding=FP16)
+    a, b = feed["x"].astype(np.float64), onnx.numpy_helper.to_array(proto.graph.initializer[0]).astype(np.float64)
+    variance = KAPPA * FP16.u**2 * (2 + roundings / 2) * ((a * a) @ (b * b))
+    assert np.sqrt(np.mean((noise / rounding.gain) ** 2)) == pytest.approx(math.sqrt(variance.mean()), rel=0.1)
+
+
+@pytest.mark.parametrize(("k", "measured"), [(144, 5.4e-4), (256, 6.8e-4), (1152, 1.3e-3), (4608, 2.4e-3)])
+def test_expected_noise_is_the_error_that_kernels_with_fp16_accumulators_made(k, measured):
+    """The relative errors of healthy TensorRT kernels (docs/gpu.md): their RMS z is near 1."""
+    proto, feed = matmul(k)
+    noise, rounding = expected(Model(proto), feed, FP16, adding=FP16)
+    y = run(ORT, Model(proto), feed)
+    size = math.hypot(float(np.sqrt(np.mean((noise / rounding.gain) ** 2) / np.mean(y * y))), rounding.result)
+    assert size == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("k", [64, 1024])
+def test_emulated_fp16_sums_are_healthy_and_sums_that_round_for_every_product_are_not_far_from_it(k):
+    proto, feed = matmul(k)
+    model = Model(proto)
+    y, other = run(ORT, model, feed), run(EmulateRunner(format="fp16", narrow_sums=True, threads=1), model, feed)
+    noise, rounding = expected(model, feed, FP16, adding=FP16)
+    healthy = judge(y, other, noise, rounding)
+    assert healthy.rms_z == pytest.approx(1, rel=0.15)
+    assert not healthy.beyond
+    a, weight = (m.astype(np.float16) for m in (feed["x"], onnx.numpy_helper.to_array(proto.graph.initializer[0])))
+    total = np.zeros(y.shape, np.float16)
+    for i in range(k):
+        total = total + a[:, i : i + 1] * weight[i]
+    one_by_one = judge(y, total.astype(np.float32), noise, rounding)
+    assert 1.5 < one_by_one.rms_z < 8
+
+
+@pytest.mark.parametrize(
+    ("op", "maps", "ratio"),
+    [  # sqrt((operands + K / 2) / operands), K = 576 and 9
+        ("Conv <group = 8> (x, w)", 8, math.sqrt((2 + 288) / 2)),
+        ("GlobalAveragePool (x)", 512, math.sqrt(1 + 4.5)),
+    ],
+)
+def test_what_runs_on_no_tensor_core_may_round_for_every_term(op, maps, ratio):
+    proto = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[16, 512, 3, 3] x) => (float[16, {maps}, 1, 1] y) {{ y = {op} }}"""
+    )
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(8, 64, 3, 3)).astype(np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    feed = {"x": rng.normal(size=(16, 512, 3, 3)).astype(np.float32)}
+    sizes = []
+    for adding in (FP16, FP32):
+        noise, rounding = expected(Model(proto), feed, FP16, adding=adding)
+        sizes.append(np.sqrt(np.mean((noise / rounding.gain) ** 2)))
+    assert sizes[0] / sizes[1] == pytest.approx(ratio, rel=0.2)
 
 
 def test_the_same_seed_gives_the_same_noise_and_another_seed_another_one_of_equal_size():
