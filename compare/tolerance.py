@@ -16,7 +16,8 @@ The user's is NumPy's: |c - r| <= atol + rtol |r|. The automatic one is |c - r| 
   score) has the absolute error of its logarithm as its relative one, and a channel may be small by chance.
   Where an element was made of larger terms than that (behind a Relu, in a difference), scale is their size: `terms`
   measures it in the reference, and is asked where an output fails without it. No size counts for more than `LARGER`
-  times the whole tensor's RMS, or than allows an error of `HARMLESS` of it: rounding that ruins the output is a fault.
+  times the RMS of the tensor's values that are not zero, or than allows an error of `HARMLESS` of it: rounding that
+  ruins the output is a fault.
 
 Where t exceeds `DECIDABLE`, and for FP8 and INT8, the arithmetic decides nothing, and nobody may pass by it.
 docs/tolerance.md holds the derivation and what healthy and broken networks measure.
@@ -50,7 +51,7 @@ HARMLESS = 1e-3
 """Share of a tensor's RMS up to which an error that the terms of an element explain is no fault. What rounding explains
 beyond that is rounding that ruins the output: a candidate whose terms cancel is wrong, however honestly it rounds."""
 LARGER = 4.0
-"""Times that RMS that terms may always have: half of what stood before a Relu is gone behind it, and often more."""
+"""Times that RMS that terms may always have: what stood before a Relu is smaller behind it."""
 FACTOR = 4.0
 """The 4 in the formula of t."""
 CHAIN = 512
@@ -112,7 +113,8 @@ class Tolerance:
         Args:
             reference: The tensor.
             terms: The sizes of the terms it was made of (`terms.Terms.sizes`); None means as large as its values.
-            most: How many times the RMS of the tensor terms may count for; None: what `HARMLESS` and `LARGER` say.
+            most: How many times the RMS of the values that are not zero terms may count for; None: what `HARMLESS` and
+                `LARGER` say.
         """
         reference = reference if isinstance(reference, DeviceArray) else np.asarray(reference)
         if not self.scaled or self.exact or reference.dtype.kind in "OSUT":
@@ -121,14 +123,14 @@ class Tolerance:
 
     @property
     def _most(self) -> float:
-        """How many times the RMS of the whole tensor the terms of an element may count for: see `HARMLESS`."""
+        """How many times the RMS of the values that are not zero the terms of an element may count for."""
         return max(LARGER, HARMLESS / self.t) if self.t else LARGER
 
-    def beyond(self, allowed: Allowed, worst: Place) -> bool:
+    def beyond(self, allowed: Allowed, worst: Place, reference: np.ndarray | DeviceArray) -> bool:
         """Whether an element errs by more than any size of its terms could allow."""
         if allowed.scale is None or not allowed.scale.parts:
             return False
-        size = abs(worst.reference) + self._most * allowed.scale.whole
+        size = abs(worst.reference) + self._most * allowed.scale.whole * _dead(reference)
         return bool(abs(worst.candidate - worst.reference) > max(self.t * size, self.floor))
 
     def json(self, allowed: Allowed | None = None) -> dict[str, Any]:
@@ -217,7 +219,7 @@ class Scale:
         self.whole = float(whole.max())
         self.parts = [whole, *(_soften(part, self.whole) for part in self.parts[1:])]
         if terms is not None:
-            terms = np.minimum(terms, most * self.whole)
+            terms = np.minimum(terms, most * self.whole * _dead(values))
             self.parts = [np.maximum(part, terms) for part in self.parts]
         self._split()
 
@@ -260,6 +262,12 @@ class Scale:
     def smallest(self) -> float:
         """The smallest scale of all elements."""
         return min((float(p.min()) for p in self.parts), default=0.0)
+
+
+def _dead(values: np.ndarray | DeviceArray) -> float:
+    """How many times larger than the RMS of all values that of those is that are not zero: a heatmap is zero nearly
+    everywhere, behind its Relu."""
+    return math.sqrt(values.size / max(int(np.count_nonzero(np.asarray(values))), 1))
 
 
 def _soften(part: np.ndarray, whole: float) -> np.ndarray:

@@ -252,7 +252,7 @@ class _Pair:
         found = Statistics(equal_nan=self.nan_equal).update(reference, candidate, allowed, sample)
         if allowed is not None and allowed.scale is not None and found.mismatched > found.broken:
             worst = found.max_abs_at
-            self.settled = self.settled or (worst is not None and self.tolerance.beyond(allowed, worst))
+            self.settled = self.settled or (worst is not None and self.tolerance.beyond(allowed, worst, reference))
             if not self.settled:
                 reference, candidate = np.asarray(reference), np.asarray(candidate)
                 self.sizes = sizes(self.tolerance, reference)

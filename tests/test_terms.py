@@ -425,3 +425,12 @@ def test_an_index_that_nearly_dead_scores_decided_is_a_tie(function_runner):
         candidate = function_runner(function=lambda feed, y=chosen: {"y": np.array([y])}, label="candidate")
         (output,) = Comparator(proto, [OnnxrtRunner(), candidate], data_loader=[feed]).compare().outputs
         assert (output.verdict, output.ties) == (verdict, int(chosen == 0))
+
+
+@pytest.mark.parametrize(("alive", "share"), [(1.0, 1.0), (0.01, 10.0), (0.0, 1.0)])
+def test_zeros_say_nothing_of_how_large_an_output_is(alive, share):
+    """Terms count for four times the values that are there: a heatmap is zero nearly everywhere."""
+    y = np.where(np.arange(10_000) < 10_000 * alive, 1.0, 0.0).astype(np.float32)
+    made = rule([FP32, FP16], F32, 50)
+    scale = made.allowed(y, np.full(10_000, 1e6)).scale
+    assert scale.smallest == pytest.approx(4 * share * np.sqrt(np.square(y).mean()))

@@ -182,8 +182,17 @@ def asking(network: Network) -> list[str]:
         tolerance = automatic(index, "y", [FP32, fmt], reference[0]["y"].dtype, depths=deep)
         own = use(reference, candidate, "y", tolerance, None)
         by_terms = use(reference, candidate, "y", tolerance, behind, always=True)
-        cells.append(f"{own:.2f}" if own <= 1 else f"{own:.3g} → {by_terms:.2f}")
+        cell = f"{own:.2f}" if own <= 1 else f"{own:.3g} → {by_terms:.2g}"
+        cells.append(cell if min(own, by_terms) <= 1 else f"{cell} (off by {off(reference, candidate, 'y'):.2g})")
     return cells
+
+
+def off(reference: Outputs, candidate: Outputs, name: str) -> float:
+    """The relative L2 error of an output, over all samples."""
+    statistics = Statistics(full=False)
+    for r, c in zip(reference, candidate, strict=True):
+        statistics.update(r[name], c[name])
+    return float(statistics.metrics()["rel_l2"])
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -249,9 +258,10 @@ channel, the same axis counted from the other end), and are no cases.
 
 {second}
 
-Networks whose outputs are smaller than the terms they are made of, healthy. Where two numbers stand, the first is what
-an element uses by its own scale, the second what it uses by the size of its terms. *FP32* is ONNX Runtime with all
-optimizations, *FP32 against FP64* the same network computed in FP64.
+Networks whose outputs are smaller than the terms they are made of, without a fault. Where two numbers stand, the first
+is what an element uses by its own scale, the second what it uses by the size of its terms; where that is more than 1,
+the relative L2 error of the output follows, which rounding has ruined. *FP32* is ONNX Runtime with all optimizations,
+*FP32 against FP64* the same network computed in FP64.
 
 {third}
 
