@@ -52,7 +52,11 @@ def run(name: str, path: Path, mode: str, runner: TrtRunner, data: Data, cache: 
     shape = next(data())["x"].shape
     work = Workload(samples=data, shapes={"x": ShapeRange(shape, shape, shape)})
     start = time.perf_counter()
-    with replace(runner, **MODES[mode]).open(model, workload=work) as session:
+
+    def told(phrase: str) -> None:
+        print(f"  {name} {mode}, {time.perf_counter() - start:.1f} s: {phrase}", flush=True)
+
+    with replace(runner, **MODES[mode]).open(model, workload=work, progress=told) as session:
         build = time.perf_counter() - start
         results = [session.infer(feed)["y"] for feed in data()]
         latency = measure(session, next(data()), 100)
