@@ -260,8 +260,8 @@ channel, the same axis counted from the other end), and are no cases.
 
 Networks whose outputs are smaller than the terms they are made of, without a fault. Where two numbers stand, the first
 is what an element uses by its own scale, the second what it uses by the size of its terms; where that is more than 1,
-the relative L2 error of the output follows, which rounding has ruined. *FP32* is ONNX Runtime with all optimizations,
-*FP32 against FP64* the same network computed in FP64.
+terms do not count for as much as rounding does, and the relative L2 error of the output follows. *FP32* is ONNX Runtime
+with all optimizations, *FP32 against FP64* the same network computed in FP64.
 
 {third}
 
