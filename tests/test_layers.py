@@ -419,6 +419,50 @@ def test_what_only_moves_such_values_is_not_blamed_either():
     assert verdicts(report)["flat"] == verdicts(report)["y"] == "inherited"
 
 
+class EveryNode(EmulateRunner):
+    """A runtime that tells that every node is a kernel of its own."""
+
+    def kernels(self, model):
+        return tuple(frozenset({p}) for p in range(len(model.index.nodes)))
+
+
+def test_a_loss_that_kernels_hand_on_has_one_culprit_where_it_began():
+    """Relu and Neg round among the subnormals too, by less than their step: what is behind cannot use their results."""
+    w = networks.Writer(3)
+    x = w.node("Relu", [w.linear("x", "first", (64, 64))], "relu")
+    for name, factor in (("faint", 2e-7), ("strong", 5e4)):
+        w.weight(f"{name}.w", 64, 64)
+        w.weights[f"{name}.w"] *= factor
+        x = w.node("MatMul", [x, f"{name}.w"], name)
+        x = w.node("Neg", [w.node("Relu", [x], f"{name}.relu")], f"{name}.neg")
+    w.linear(x, "y", (64, 8))
+    report = compare(
+        w.model({"x": (FLOAT, [64, 64])}, ["y"]), EveryNode(format="fp16", threads=1), [{"x": normal(64, 64)}]
+    )
+    culprit = only(report)
+    assert (culprit.node, culprit.cause) == ("n_faint", "underflow")
+    assert verdicts(report)["strong"] == "inherited"
+
+
+@pytest.mark.parametrize(
+    ("factors", "guilty"),
+    [((2.5e4, 2.5e4), "n_sum"), ((2e6, 2.5e4), "n_left"), ((2.5e4, 2e6), "n_right")],
+)
+def test_of_two_sides_and_their_sum_that_are_one_kernel_the_one_that_overflows_is_named(factors, guilty):
+    w = networks.Writer(3)
+    x = w.node("Relu", [w.linear("x", "first", (16, 16))], "relu")
+    for name, factor in zip(("left", "right"), factors, strict=True):
+        w.weights[f"{name}.w"] = np.full((16, 16), factor / 16, np.float32)
+        w.node("MatMul", [x, f"{name}.w"], name)
+    x = w.node(
+        "Mul", [w.node("Relu", [w.node("Add", ["left", "right"], "sum")], "sum.relu"), w.value("factor", 1e-5)], "less"
+    )
+    w.linear(x, "y", (16, 8))
+    report = compare(w.model({"x": (FLOAT, [8, 16])}, ["y"]), FP16, [{"x": normal(8, 16, scale=3)}])
+    assert not report
+    assert (only(report).node, only(report).cause) == (guilty, "overflow")
+
+
 def test_a_wider_range_has_no_overflow():
     assert compare(too_large(), BF16, [{"x": normal(8, 16, scale=10)}]).culprits == ()
 

@@ -116,7 +116,7 @@ def weights_above(net: Net, x: str) -> str:
 
 
 def residual(net: Net, x: str) -> str:
-    a, b = net.block("left", x, scale=1.2e4), net.block("right", x, scale=1.2e4)
+    a, b = net.block("left", x, scale=8.5e3), net.block("right", x, scale=8.5e3)  # each fits FP16, their sum does not
     return net.block("calm", net.op("Relu", "sum_relu", net.op("Add", "sum", a, b)), scale=1e-4)
 
 
@@ -188,10 +188,7 @@ def cases() -> dict[str, tuple[onnx.ModelProto, set[str]]]:
         "overflow, late": (image_net(overflow(4e5, 1), after=0), {"mid1", "mid1_relu"}),
         "weights below FP16": (image_net(underflow), {"tiny", "tiny_relu"}),
         "weights above FP16": (image_net(weights_above), {"huge", "huge_relu"}),
-        "overflow at a residual": (
-            image_net(residual),
-            {"sum", "sum_relu", "left", "left_relu", "right", "right_relu"},
-        ),
+        "overflow at a residual": (image_net(residual), {"sum", "sum_relu"}),
         "overflow in a linear layer": (row_net(linear_overflow), {"wide", "wide_relu"}),
         "weights of a linear layer below FP16": (row_net(linear_underflow), {"faint", "faint_relu"}),
         "log-sum-exp without a shift": (row_net(log_sum_exp), {"lse_shift", "lse_exp", "lse_sum", "lse_log"}),

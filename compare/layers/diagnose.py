@@ -191,7 +191,8 @@ class Examiner:
         if fmt is not None:
             for name in unit.reference.outputs:
                 if format_loss(values[name], fmt) == "overflow":
-                    return Diagnosis("overflow", _range_evidence(values[name], fmt, "overflow", self._entry))
+                    evidence = _range_evidence(values[name], fmt, "overflow", self._entry)
+                    return Diagnosis("overflow", evidence, self._overflowing(unit, fmt, values))
             weights = self._weights_loss(unit, fmt, "overflow")
             if weights is not None:
                 return weights
@@ -209,6 +210,16 @@ class Examiner:
         return Diagnosis(
             "nan", f"{count:,} of {y.size:,} values are finite on one side only, first at {at}: {a} against {b}"
         )
+
+    def _overflowing(self, unit: Unit, fmt: NumberFormat, values: Arrays) -> int | None:
+        """The node of a layer that was the first to overflow, where what its main one gives fits the format."""
+        inner = self._inner(unit, values)
+        first = [n for n in self.index.nodes[unit.main].output if n in inner]
+        if not first or any(format_loss(inner[n], fmt) == "overflow" for n in first):
+            return None
+        whole = {**inner, **{n: values[n] for n in unit.reference.outputs}}
+        found = [self.index.producer[n] for n, array in whole.items() if format_loss(array, fmt) == "overflow"]
+        return min((p for p in found if p in unit.reference.nodes), default=None)
 
     def _underflow(self, unit: Unit, values: Arrays, y: np.ndarray, c: np.ndarray) -> Diagnosis | None:
         """Values among the format's subnormals or below them: in the output, in the weights, inside."""

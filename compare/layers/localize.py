@@ -16,6 +16,7 @@ from ..report.model import Culprit, LayerResult
 from ..tolerance import depths
 from .bodies import Bodies, Entered
 from .diagnose import Diagnosis, Examiner
+from .judge import RMS_LIMIT
 from .kernels import kernel_groups
 from .memory import budget, free_memory, give_back
 from .noise import Noise
@@ -298,10 +299,22 @@ class _Localizer:
                 continue
             result[s.unit.number] = "inherited"
             excused.add(s.unit.number)
+            producer = self._begun(producer, result, by_tensor)
             if result.get(producer.unit.number) != "culprit" and producer.unit.number not in excused:
                 result[producer.unit.number] = "culprit"
                 producer.diagnosis = Diagnosis(s.diagnosis.cause, s.diagnosis.evidence)
                 producer.blamed = s.diagnosis.producer
+
+    def _begun(self, s: Seen, result: Mapping[int, LayerVerdict], by_tensor: Mapping[str, Seen]) -> Seen:
+        """Where a loss began that a producer only hands on: it was itself given values among the subnormals, and what
+        it does to them is excused by the step of these."""
+        while _excused_by_step(s) and result.get(s.unit.number) != "culprit":
+            makers = [m for n in s.unit.reference.inputs if (m := self._origin(n, by_tensor)) is not None]
+            lossy = [m for m in makers if result.get(m.unit.number) == "culprit" or _excused_by_step(m)]
+            if not lossy:
+                break
+            s = lossy[0]
+        return s
 
     def _origin(self, tensor: str, by_tensor: Mapping[str, Seen]) -> Seen | None:
         """Who made the values of a tensor: the layer before those that only move them."""
@@ -612,6 +625,12 @@ class _Localizer:
             self.fidelity.append(found)
             if seen is not None and (text := doubt(found)):
                 self.warnings.append(text)
+
+
+def _excused_by_step(s: Seen) -> bool:
+    """Whether a layer's error would be beyond its noise, were it not smaller than the step among the subnormals."""
+    j = s.judgement
+    return j is not None and not s.beyond and j.rms_z is not None and j.rms_z > RMS_LIMIT[True]
 
 
 def _cumulative(s: Seen) -> float:
