@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from layerdiff.graph.errors import (
     BuildError,
@@ -512,7 +513,70 @@ def test_what_could_not_be_built_is_said_in_onnx_nodes(node, what):
     text = f"10: [optimizer.cpp::computeCosts::3869] Error Code 10: Could not find any implementation for node {node}."
     model, library = network(), Library.of(standin.make(OLD))
     for line in (text, text.rstrip(".") + " due to insufficient workspace. See verbose log for requested sizes."):
-        assert what in build_module._why(model, library, [line], model.index.names)
+        assert what in build_module._why(model, library, [line], parsed(library, model))
+
+
+def parsed(library, model):
+    """The network that the parser makes of a model."""
+    network = library.trt.Builder(None).create_network(0)
+    build_module.parse(library.trt.OnnxParser(network, None), model, library)
+    return network
+
+
+def recurrent():
+    """A product, an LSTM whose weights another product reads too, and a nameless tail."""
+    rng = np.random.default_rng(0)
+    proto = onnx.parser.parse_model(
+        """<ir_version: 9, opset_import: ["" : 17]>
+        g (float[6, 2, 8] x) => (float[6, 1, 2, 8] y, float[6, 2, 8] z) {
+            a = MatMul(x, v)
+            y, h = LSTM <hidden_size = 8> (a, w, r)
+            z = MatMul(a, v)
+        }"""
+    )
+    for node, name in zip(proto.graph.node, ("before", "memory", "behind"), strict=True):
+        node.name = name
+    shapes = {"v": (8, 8), "w": (1, 32, 8), "r": (1, 32, 8)}
+    weights = [numpy_helper.from_array(rng.normal(size=s).astype(np.float32), n) for n, s in shapes.items()]
+    proto.graph.initializer.extend(weights)
+    return Model(proto)
+
+
+@pytest.mark.parametrize(
+    ("node", "what"),
+    [
+        # weights stand for the first node that reads them; nameless layers for the node whose outputs come next
+        ("{ForeignNode[w...(Unnamed Layer* 6) [LoopOutput]]}", "cannot build node 'memory' of "),
+        ("{ForeignNode[v...(Unnamed Layer* 4) [MatrixMultiply]]}", "cannot build nodes 'before' to 'memory' of "),
+        ("{ForeignNode[before...behind]}", "cannot build nodes 'before' to 'behind' of "),
+        ("(Unnamed Layer* 5) [Activation]", "cannot build node 'memory' of "),
+        ("(Unnamed Layer* 5) [Activation] + (Unnamed Layer* 6) [LoopOutput]", "cannot build node 'memory' of "),
+        ("{ForeignNode[w...(Unnamed Layer* 99) [Shuffle]]}", "cannot build nodes around 'memory' of "),
+        (
+            "{ForeignNode[odd...(Unnamed Layer* 99) [Shuffle]]}",
+            "in a region whose nodes cannot be told ({ForeignNode[odd...(Unnamed Layer* 99) [Shuffle]]}): ",
+        ),
+        (
+            "(Unnamed Layer* 99) [Shuffle]",
+            "at a layer whose node cannot be told ((Unnamed Layer* 99) [Shuffle]): ",
+        ),
+    ],
+)
+def test_weights_and_nameless_layers_are_said_in_onnx_nodes_or_not_at_all(node, what):
+    model, library = recurrent(), Library.of(standin.make(OLD))
+    line = (
+        f"10: [optimizer.cpp::computeCosts::3869] Error Code 10: (Could not find any implementation for node {node}.)"
+    )
+    text = build_module._why(model, library, [line], parsed(library, model))
+    assert what in text
+    assert "'w'" not in text
+    assert "'v'" not in text
+
+
+def test_a_region_that_cannot_be_built_is_named_by_its_nodes(tensorrt):
+    tensorrt(OLD)
+    with pytest.raises(BuildError, match=r"cannot build node 'memory' of <memory>: Myelin \(Myelin error"):
+        TrtRunner(workspace=1).open(recurrent())
 
 
 # --- observing --------------------------------------------------------------------------------------------------------

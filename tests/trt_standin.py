@@ -220,6 +220,15 @@ class _Builder:
                 text = f"Could not find any implementation for node {node.name}.)"
                 log.log(trt.ILogger.ERROR, f"10: [optimizer.cpp::computeCosts::3869] Error Code 10: Error ({text}")
                 return None
+        if getattr(config, "_pool", (None, None))[1] == 1:
+            names = [layer.name for layer in network._layers]
+            last = next((n for n in names if n.endswith("[LoopOutput]")), None)
+            if last is not None:  # what 8.6.0 said of an LSTM without workspace
+                first = next(layer.name for layer in network._layers if layer.type == trt.LayerType.CONSTANT)
+                text = f"Could not find any implementation for node {{ForeignNode[{first}...{last}]}}."
+                log.log(trt.ILogger.ERROR, "1: [myelin::tryCompile] Error Code 1: Myelin (Myelin error from graph)")
+                log.log(trt.ILogger.ERROR, f"10: [optimizer.cpp::computeCosts::3869] Error Code 10: ({text})")
+                return None
         dynamic = [t for t in network._inputs if -1 in t.shape]
         if (dynamic and not all(t.name in p._shapes for p in config._profiles for t in dynamic)) or (
             dynamic and not config._profiles
@@ -363,6 +372,8 @@ def _parse(parser, proto, folder):
     network._layers = []
     kinds = trt.LayerType
     for node in proto.graph.node:
+        if node.op_type == "LSTM":
+            network._layers.extend(_recurrence(trt, len(network._layers), [n for n in node.input if n in weights]))
         layer = _pair(trt, "ILayer")
         layer._outputs = [
             _tensor(trt, n, infos[n].type.tensor_type.elem_type, _shape(infos[n])) for n in node.output if n in infos
@@ -378,6 +389,19 @@ def _parse(parser, proto, folder):
         num_inputs=len(network._inputs), num_outputs=len(network._outputs), num_layers=len(network._layers)
     )
     return True
+
+
+def _recurrence(trt, number, weights):
+    """The layers that the parser puts before the named one: constants by their weights' names, and nameless ones."""
+    named = [(name, trt.LayerType.CONSTANT, "") for name in weights]
+    kinds = ("RECURRENCE", "MATRIX_MULTIPLY", "ACTIVATION", "LOOP_OUTPUT")
+    nameless = [("", trt.LayerType[kind], kind.title().replace("_", "")) for kind in kinds]
+    for at, (name, kind, text) in enumerate(named + nameless, number):
+        layer = _pair(trt, "ILayer")
+        name = name or f"(Unnamed Layer* {at}) [{text}]"
+        layer._outputs = [_tensor(trt, f"{name}_output", 1, (1,))]
+        layer._values.update(name=name, type=kind, num_outputs=1, metadata="")
+        yield layer
 
 
 class _ParserError:

@@ -114,7 +114,7 @@ def build(
     builder = trt.Builder(log)
     network = builder.create_network(_network_flags(plan, library))
     parser = trt.OnnxParser(network, log)
-    names = parse(parser, model, library)
+    parse(parser, model, library)
     parsed, computing = network.num_layers, _computing(network, trt)
     _mark(network, fetch, library)
     if runner.debug_tensors:
@@ -157,7 +157,7 @@ def build(
     if calibrator is not None and calibrator.error is not None:
         raise calibrator.error
     if plan_bytes is None:
-        raise BuildError(_why(model, library, list(log.errors), names))
+        raise BuildError(_why(model, library, list(log.errors), network))
     if calibrator is not None:
         notes += _keep_calibration(calibrator, runner, cache_key)
     if key:
@@ -611,18 +611,58 @@ _REGION = re.compile(r"\{ForeignNode\[(.+?)\.\.\.(.+)\]\}")
 """What TensorRT calls a region that Myelin compiles: its first and its last node."""
 
 
-def _why(model: Model, library: Library, errors: list[str], names: Sequence[str]) -> str:
-    node = failed_node(errors)
+_UNNAMED = re.compile(r"\(Unnamed Layer\* (\d+)\) \[\w+\]")
+"""What TensorRT calls a layer to which the parser gave no name: its number in the parsed network."""
+
+
+def _why(model: Model, library: Library, errors: list[str], network: Any) -> str:
+    node, names = failed_node(errors), model.index.names
     what = f"{library} cannot build {model.source}"
     region = _REGION.fullmatch(node)
     if region:
-        first, last = (original_name(name) for name in region.groups())
-        what = f"{library} cannot build nodes {first!r} to {last!r} of {model.source}"
+        ends = [_node_of(label, model, network) for label in region.groups()]
+        places = list(dict.fromkeys(original_name(names[p]) for p in ends if p is not None))
+        if None not in ends:
+            nodes = " to ".join(repr(p) for p in places)
+            what = f"{library} cannot build node{'s' if places[1:] else ''} {nodes} of {model.source}"
+        elif places:
+            what = f"{library} cannot build nodes around {places[0]!r} of {model.source}"
+        else:
+            what += f", in a region whose nodes cannot be told ({node})"
     elif node:
-        inside = [n for n in names if n == node]
-        if not inside:  # a fused layer: name the ONNX nodes it is made of
-            inside = [n for n in names if n and n in node]
-            inside = [n for n in inside if not any(n != other and n in other for other in inside)]
-        place = original_name(inside[0]) if len(inside) == 1 else node.replace(SEPARATOR, "#")
-        what = f"{library} cannot build node {place!r} of {model.source}"
+        found = _node_of(node, model, network)
+        fused = [n for n in names if n and n in node] if found is None else []
+        if found is not None:
+            what = f"{library} cannot build node {original_name(names[found])!r} of {model.source}"
+        elif fused:  # name what it is made of
+            what = f"{library} cannot build node {node.replace(SEPARATOR, '#')!r} of {model.source}"
+        else:
+            what += f", at a layer whose node cannot be told ({node})"
     return f"{what}: {reason(errors)}."
+
+
+def _node_of(label: str, model: Model, network: Any) -> int | None:
+    """The ONNX node that a layer belongs to, by what TensorRT's log calls the layer.
+
+    The parser adds layers node by node, and gives the last of them the names of the node's outputs. A constant has the
+    name of a weight: the first node that reads it is meant.
+    """
+    index = model.index
+    if label in index.names:
+        return index.names.index(label)
+    layers = _layers(network)
+    number = next((i for i, layer in enumerate(layers) if layer.name == label), None)
+    unnamed = _UNNAMED.fullmatch(label)
+    if number is None and unnamed and int(unnamed.group(1)) < len(layers):
+        number = int(unnamed.group(1))
+    if label in index.initializers:
+        return min(index.consumers.get(label, ()), default=None)
+    for layer in layers[number:] if number is not None else ():
+        made = [index.producer.get(layer.get_output(i).name) for i in range(layer.num_outputs)]
+        if any(p is not None for p in made):
+            return next(p for p in made if p is not None)
+    inside = [n for n in index.names if n and n in label]  # fused: the one that is in no other's name
+    inside = [n for n in inside if not any(n != other and n in other for other in inside)]
+    if inside or " + " not in label:
+        return index.names.index(inside[0]) if len(inside) == 1 else None
+    return next((p for part in label.split(" + ") if (p := _node_of(part, model, network)) is not None), None)
