@@ -117,7 +117,10 @@ def healthy(
             continue
         for name, row in rows.items():
             tolerance = automatic(index, name, [FP32, fmt], reference[0][name].dtype, depths=deep)
-            row.uses[fmt.name] = show(use(reference, candidate, name, tolerance, behind), tolerance)
+            most = use(reference, candidate, name, tolerance, behind)
+            row.uses[fmt.name] = show(most, tolerance)
+            if most > 1:
+                row.uses[fmt.name] += f" (off by {off(reference, candidate, name):.2g})"
     return list(rows.values())
 
 
@@ -188,11 +191,9 @@ def asking(network: Network) -> list[str]:
 
 
 def off(reference: Outputs, candidate: Outputs, name: str) -> float:
-    """The relative L2 error of an output, over all samples."""
-    statistics = Statistics(full=False)
-    for r, c in zip(reference, candidate, strict=True):
-        statistics.update(r[name], c[name])
-    return float(statistics.metrics()["rel_l2"])
+    """The greatest relative L2 error of an output in a sample."""
+    found = [Statistics(full=False).update(r[name], c[name]) for r, c in zip(reference, candidate, strict=True)]
+    return max(float(s.metrics()["rel_l2"] or 0) for s in found)
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -248,7 +249,9 @@ def measure(quick: bool) -> str:
     planted_more, caught_more, drowned_more = (
         sum(x) for x in zip(*((t.planted, t.broken.get("fp32", 0), t.drowned) for t in more.values()), strict=True)
     )
-    return f"""Healthy networks: the greatest share of the tolerance that an element uses (1 is the limit).
+    return f"""\
+Healthy networks: the greatest share of the tolerance that an element uses (1 is the limit). Where it is more, the
+format is too coarse for what is left of the output, and the relative L2 error of the worst sample follows.
 
 {first}
 
@@ -260,8 +263,8 @@ channel, the same axis counted from the other end), and are no cases.
 
 Networks whose outputs are smaller than the terms they are made of, without a fault. Where two numbers stand, the first
 is what an element uses by its own scale, the second what it uses by the size of its terms; where that is more than 1,
-terms do not count for as much as rounding does, and the relative L2 error of the output follows. *FP32* is ONNX Runtime
-with all optimizations, *FP32 against FP64* the same network computed in FP64.
+terms do not count for as much as rounding does, and the relative L2 error of the worst sample follows. *FP32* is ONNX
+Runtime with all optimizations, *FP32 against FP64* the same network computed in FP64.
 
 {third}
 
