@@ -276,15 +276,15 @@ def test_latency():
 
 
 def test_many_builds_give_their_memory_back():
-    """Twenty engines in one process, no two alike: modes, profiles, inner tensors, latency."""
+    """Ten engines in one process, no two alike: modes, profiles, inner tensors, latency."""
     import psutil
 
     options = [{}, {"fp16": True}, {"int8": True}, {"tf32": True}, {"fp16": True, "int8_qdq": "max"}]
     free, resident = [], []
-    for number in range(20):
-        model, data = network("n" if number % 2 else 4, channels=16 + 4 * number), samples(4, 4)
+    for number in range(10):
+        model, data = network("n" if number % 2 else 4, channels=16 + 8 * number), samples(4, 4)
         sets = tuple({"x": ranges(n)} for n in (4, 8)) if number % 4 == 1 else ()
-        runner = replace(BASE, optimization_level=1, **options[number % len(options)])
+        runner = replace(BASE, optimization_level=0, **options[number % len(options)])
         with runner.open(model, workload=Workload(samples=data, profiles=sets)) as session:
             (feed, _) = data()
             session.infer(feed)
@@ -295,8 +295,8 @@ def test_many_builds_give_their_memory_back():
         free.append(cuda.runtime().memory()[0])
         resident.append(psutil.Process().memory_info().rss)
     print("free device memory, MB:", [f >> 20 for f in free], "resident, MB:", [r >> 20 for r in resident])
-    assert free[-1] >= free[7] - (16 << 20), free
-    assert resident[-1] <= resident[7] + (64 << 20), resident
+    assert free[-1] >= free[4] - (16 << 20), free
+    assert resident[-1] <= resident[4] + (64 << 20), resident
 
 
 def test_pieces_of_an_int8_engine_reuse_its_calibration():
@@ -321,6 +321,12 @@ def test_several_profiles_in_one_engine(tmp_path, options):
     results = {}
     with replace(BASE, save_engine=str(file), **options).open(model, workload=workload) as session:
         assert len(session.info.options["profiles"]) == 3
+        told = session.info.options["by_profile"]
+        print(told, [layer["Name"] for layer in json.loads(session.inspector_text(), strict=False)["Layers"]])
+        assert {layer.profile for layer in session.layers()} == {0, 1, 2}
+        assert all(0 < one["layers_engine"] <= len(model.index.nodes) for one in told)
+        for mode in options:
+            assert all(mode.upper() in one["formats"] for one in told), "formats are told of dynamic shapes"
         for batch in (1, 8, 16, 1, 9, 4, 32, 1):
             (feed,) = samples(batch)()
             result = session.infer(feed)["y"]
@@ -341,9 +347,12 @@ def test_several_profiles_in_one_engine(tmp_path, options):
 def test_samples_of_several_shapes_layer_by_layer():
     runners = [OnnxrtRunner(), replace(BASE, fp16=True)]
     data = list(samples(1, 8, 3)())
-    report = Comparator(network(channels=32), runners, data_loader=data, layers="guilty").compare()
+    sets = [{"x": ranges(*r)} for r in ((1,), (2, 4, 8))]
+    report = Comparator(network(), runners, data_loader=data, shapes=sets, layers="guilty").compare()
+    print(report.fidelity, [(layer.node, layer.expected) for layer in report.layers])
     assert report.verdict == "pass"
     assert report.culprits == ()
+    assert 0.5 < report.fidelity[0].share < 2, "pieces run in the formats of the deployed engine"
 
 
 # --- engines in files -------------------------------------------------------------------------------------------------
@@ -438,63 +447,6 @@ def _top_k():
     return model_of(nodes, [("x", FLOAT, [64, 200000])], [("v", FLOAT, [64, 3000]), ("i", INT64, [64, 3000])], [k])
 
 
-def _attention():
-    nodes = [
-        helper.make_node("MatMul", ["x", "wq"], ["q"], name="query"),
-        helper.make_node("MatMul", ["x", "wk"], ["k"], name="key"),
-        helper.make_node("Transpose", ["k"], ["kt"], name="turn", perm=[0, 2, 1]),
-        helper.make_node("MatMul", ["q", "kt"], ["s"], name="scores"),
-        helper.make_node("Softmax", ["s"], ["p"], name="soft", axis=-1),
-        helper.make_node("MatMul", ["p", "x"], ["y"], name="mix"),
-    ]
-    w = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32) / 16
-    return model_of(
-        nodes, [("x", FLOAT, [8, 1024, 256])], [("y", FLOAT, [8, 1024, 256])], [("wq", w), ("wk", w[::-1].copy())]
-    )
-
-
-def _deconvolution():
-    rng = np.random.default_rng(0)
-    weights = [
-        ("w", rng.integers(-100, 100, (12, 5, 3, 3)).astype(np.int8)),
-        ("s", np.float32(0.02).reshape(())),
-        ("z", np.int8(0).reshape(())),
-        ("sw", np.full(5, 0.01, np.float32)),
-        ("zw", np.zeros(5, np.int8)),
-    ]
-    nodes = [
-        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"], name="q"),
-        helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"], name="dq"),
-        helper.make_node("DequantizeLinear", ["w", "sw", "zw"], ["wd"], name="dqw", axis=1),
-        helper.make_node("ConvTranspose", ["xd", "wd"], ["y"], name="up", group=3, strides=[2, 2], kernel_shape=[3, 3]),
-    ]
-    return model_of(nodes, [("x", FLOAT, [1, 12, 20, 20])], [("y", FLOAT, [1, 15, 41, 41])], weights)
-
-
-def _quantized():
-    rng = np.random.default_rng(0)
-    weights = [
-        ("w", rng.integers(-100, 100, (32, 16, 3, 3)).astype(np.int8)),
-        ("s", np.float32(0.02).reshape(())),
-        ("z", np.int8(0).reshape(())),
-        ("sw", np.full(32, 0.01, np.float32)),
-        ("zw", np.zeros(32, np.int8)),
-    ]
-    nodes = [
-        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"], name="q"),
-        helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"], name="dq"),
-        helper.make_node("DequantizeLinear", ["w", "sw", "zw"], ["wd"], name="dqw", axis=0),
-        helper.make_node("Conv", ["xd", "wd"], ["c"], name="conv", kernel_shape=[3, 3]),
-        helper.make_node("QuantizeLinear", ["c", "s", "z"], ["cq"], name="q2"),
-        helper.make_node("DequantizeLinear", ["cq", "s", "z"], ["y"], name="dq2"),
-    ]
-    return model_of(nodes, [("x", FLOAT, [1, 16, 20, 20])], [("y", FLOAT, [1, 32, 18, 18])], weights)
-
-
-def _plain():
-    return network(8, channels=64)
-
-
 def _lstm():
     rng = np.random.default_rng(0)
     node = helper.make_node("LSTM", ["x", "w", "r"], ["y"], name="memory", hidden_size=256)
@@ -505,25 +457,14 @@ def _lstm():
 
 
 FAILURES = [
-    # name, model, fields of TrtRunner, nodes of which one has to be named
-    ("TopK without workspace", _top_k, {"workspace": 1}, ("choose",)),
-    ("attention without workspace", _attention, {"workspace": 1}, ("query", "key", "scores", "soft", "mix", "turn")),
-    (
-        "attention in FP16 without workspace",
-        _attention,
-        {"workspace": 1, "fp16": True},
-        ("query", "key", "soft", "mix"),
-    ),
-    ("LSTM without workspace", _lstm, {"workspace": 1}, ("memory",)),
-    ("INT8 deconvolution in groups", _deconvolution, {"int8": True}, ("up",)),
-    ("INT8 convolution held in FP32", _quantized, {"int8": True, "keep_fp32": ("conv",)}, ("conv", "dq")),
-    ("no tactic sources", _plain, {"tactic_sources": ""}, ("conv1", "conv2", "fc")),
+    # name, model, fields of TrtRunner, the node that has to be named
+    ("TopK without workspace", _top_k, {"workspace": 1}, "choose"),
+    ("LSTM without workspace", _lstm, {"workspace": 1}, "memory"),
 ]
 
 DAMAGED = {
     "text": lambda data: b"this is not an engine\n" * 100,
     "half": lambda data: data[: len(data) // 2],
-    "another version": lambda data: data[:4] + bytes(b ^ 0x5A for b in data[4:8]) + data[8:],
 }
 
 
@@ -557,19 +498,17 @@ def outcomes(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize(("name", "make", "options", "nodes"), FAILURES, ids=[f[0] for f in FAILURES])
-def test_a_builder_failure_names_the_node(outcomes, name, make, options, nodes):
+@pytest.mark.parametrize(("name", "make", "options", "node"), FAILURES, ids=[f[0] for f in FAILURES])
+def test_a_builder_failure_names_the_node(outcomes, name, make, options, node):
     text = outcomes[name]
-    if text == "built":
-        pytest.skip("TensorRT found a kernel")
-    assert text.startswith("BuildError: TensorRT "), text
+    assert text.startswith(f"BuildError: TensorRT {tensorrt_version()} cannot build node {node!r} of "), text
     assert "\n" not in text
-    assert " cannot build node" in text
-    assert any(node in text.partition(": ")[2].partition(": ")[0] for node in nodes), text
 
 
-def test_the_builder_did_fail(outcomes):
-    assert any("cannot build node" in outcomes[name] for name, *_ in FAILURES), outcomes
+def tensorrt_version():
+    import tensorrt
+
+    return tensorrt.__version__
 
 
 @pytest.mark.parametrize("name", DAMAGED)
