@@ -1,6 +1,6 @@
 """Faults that FP16 makes, planted in small networks: does ``--layers`` name the culprit, on TensorRT and emulated?
 
-    python faults.py OUT_FILE [--runner trt|emulate] [--tactic-sources NAMES] [--only CASE] [--engine]
+    python faults.py OUT_FILE [--runner trt|emulate] [--tactic-sources NAMES] [--only CASE...] [--engine]
 
 Every case is a network that is right in FP32 and wrong in FP16 because of one known node. A case counts where the
 runner really breaks (its verdict is not *pass*): TensorRT may choose FP32 for the node, and then there is nothing to
@@ -241,7 +241,7 @@ def main() -> None:
     parser.add_argument("--narrow-sums", action="store_true", help="emulated products add in FP16")
     parser.add_argument("--tactic-sources", default=None)
     parser.add_argument("--limit", type=float, default=500)
-    parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--only", nargs="+", default=[""], help="cases whose name holds one of these")
     parser.add_argument("--engine", action="store_true", help="print the layers of the engines")
     arguments = parser.parse_args()
     builds = Builds()
@@ -252,7 +252,7 @@ def main() -> None:
     )
     begin, broken, found = time.perf_counter(), 0, 0
     for name, (model, wanted) in cases().items():
-        if arguments.only not in name:
+        if not any(part in name for part in arguments.only):
             continue
         if time.perf_counter() - begin > arguments.limit:
             print(f"skipped {name}", flush=True)
