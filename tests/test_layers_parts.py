@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
+import sys
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 from layerdiff.compare.layers.judge import channel_axis, format_loss, judge
+from layerdiff.compare.layers.memory import reused
 from layerdiff.compare.layers.store import Store
 from layerdiff.compare.layers.units import plan
 from layerdiff.graph.formats import BF16, E4M3, FP16, FP32, INT8
@@ -265,3 +268,16 @@ def test_what_has_no_counterpart_is_no_border():
     assert laid.unmatched == ("out1",)
     around = next(unit for unit in laid.units if unit.reference.outputs == ("a2_relu",))
     assert {index.names[p] for p in around.reference.nodes} >= {"n_out1", "n_a2", "n_a2_bn", "n_a2_relu"}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_memory_that_was_freed_is_kept_while_localizing_and_given_back_behind():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = resident()
+    with reused():
+        for _ in range(3):
+            arrays = [np.ones(1 << 22, np.float32) for _ in range(8)]  # 128 MiB
+            del arrays
+    assert resident() < before + (32 << 20)

@@ -18,7 +18,7 @@ from .bodies import Bodies, Entered
 from .diagnose import Diagnosis, Examiner
 from .judge import RMS_LIMIT
 from .kernels import kernel_groups
-from .memory import budget, free_memory, give_back
+from .memory import budget, free_memory, reused
 from .noise import Noise
 from .units import MOVES, Layout, Unit, plan
 from .walk import Seen, Walk, relative_error
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from ..report.model import Fidelity, LayerVerdict, Report
     from .judge import Judgement
 
-STREAMS = 7
+STREAMS = 5
 """How many times a piece's tensors and weights are held at once: by the reference, the candidate on the same inputs
-and on its own, in the sessions of this piece and of the next."""
+and on its own, and what is kept for later pieces."""
 HEALED = 0.1
 """A layer whose error shrinks to this share of it right behind the layer has healed."""
 DOMINANT = 0.7
@@ -66,13 +66,13 @@ def localize(context: Context, report: Report) -> Report:
         reference=_for_pieces(context.reference),
         candidates=tuple(_for_pieces(candidate) for candidate in context.candidates),
     )
-    give_back()
-    for candidate in context.candidates:
-        found = _Localizer(context, candidate, report).run()
-        layers.extend(found.layers)
-        culprits.extend(found.culprits)
-        observed.extend(found.fidelity)
-        warnings.extend(found.warnings)
+    with reused():
+        for candidate in context.candidates:
+            found = _Localizer(context, candidate, report).run()
+            layers.extend(found.layers)
+            culprits.extend(found.culprits)
+            observed.extend(found.fidelity)
+            warnings.extend(found.warnings)
     return dataclasses.replace(
         report,
         layers=(*report.layers, *layers),

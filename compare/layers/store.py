@@ -9,7 +9,7 @@ from types import TracebackType
 
 import numpy as np
 
-SHARE = 4
+SHARE = 2
 """What is kept between pieces may take one part in so many of the memory that localizing may use."""
 
 
