@@ -519,17 +519,21 @@ class _ICudaEngine:
 
 class _EngineInspector:
     def get_engine_information(self, format):
-        """Every layer once for each profile. Formats and kernels only where shapes are known, as the real one does."""
+        """Every layer once for each profile. Formats and kernels only where shapes are known, as the real one does; and
+        nothing of the first profile of several to whoever asks through a context."""
         context, layers = self._values.get("execution_context"), []
         fixed = all(min(shape, default=0) >= 0 for shape in self._engine._data["shapes"].values())
         for profile in range(self._engine.num_optimization_profiles):
+            if context is not None and not profile and self._engine.num_optimization_profiles > 1:
+                continue
             suffix = f" [profile {profile}]" if profile else ""
             inside = (
                 context is not None and context._profile == profile and set(context._shapes) == set(context._inputs)
             )
             for node in self._engine._proto.graph.node:
-                told = self._engine._data["formats"].get(node.name, "")
-                told = f"Row major linear {told} format" if fixed or inside else "N/A due to dynamic shapes"
+                kept = self._engine._data["formats"].get(node.name, "")
+                weights = {"FP16": "Half", "FP32": "Float", "INT8": "Int8"}.get(kept, "") if len(node.input) > 1 else ""
+                told = f"Row major linear {kept} format" if fixed or inside else "N/A due to dynamic shapes"
                 tensor = {"Dimensions": [], "Format/Datatype": told}
                 layers.append(
                     {
@@ -538,6 +542,7 @@ class _EngineInspector:
                         "Inputs": [{"Name": f"{n}{suffix}", **tensor} for n in node.input[:1]],
                         "Outputs": [{"Name": f"{n}{suffix}", **tensor} for n in node.output],
                         "Metadata": f"[ONNX Layer: {node.name}]",
+                        **({"Weights": {"Type": weights, "Count": 1}} if weights else {}),
                     }
                 )
         return json.dumps({"Layers": layers})

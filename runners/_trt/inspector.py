@@ -176,14 +176,18 @@ def inspect(engine: Any, trt: Any, enter: Callable[[int], Any] | None = None) ->
     def ask() -> tuple[EngineLayer, ...]:
         return read(str(inspector.get_engine_information(trt.LayerInformationFormat.JSON)))
 
+    plain = ask()
     if enter is None:
-        return ask()
+        return plain
+    profiles = engine.num_optimization_profiles
     found: list[EngineLayer] = []
-    for profile in range(engine.num_optimization_profiles):
+    for profile in range(profiles):
         context = enter(profile)
         if context is not None:
             inspector.execution_context = context
-        found.extend(layer for layer in _marked(ask(), engine.num_optimization_profiles) if layer.profile == profile)
+        told = [layer for layer in _marked(ask(), profiles) if layer.profile == profile]
+        # TensorRT 8.6.0 tells nothing of the first profile to whoever asks through a context
+        found.extend(told or (layer for layer in _marked(plain, profiles) if layer.profile == profile))
     return tuple(found)
 
 
@@ -228,9 +232,11 @@ def node_formats(layers: Iterable[EngineLayer]) -> dict[str, tuple[str, str]]:
             continue
         for node in layer.nodes:
             before = found.get(node)
-            if before is None or _NARROWEST_FIRST.index(layer.precision) < _NARROWEST_FIRST.index(before[0]):
-                inside = "myelin" in layer.kind.lower()
-                found[node] = (layer.precision, "" if inside else layer.result)
+            told = (layer.precision, "" if "myelin" in layer.kind.lower() else layer.result)
+            if before is None or _NARROWEST_FIRST.index(told[0]) < _NARROWEST_FIRST.index(before[0]):
+                found[node] = told
+            elif told[0] == before[0] and not before[1]:  # another profile tells what the first did not
+                found[node] = told
     return found
 
 
