@@ -233,9 +233,9 @@ def node_formats(layers: Iterable[EngineLayer]) -> dict[str, tuple[str, str]]:
         for node in layer.nodes:
             before = found.get(node)
             told = (layer.precision, "" if "myelin" in layer.kind.lower() else layer.result)
-            if before is None or _NARROWEST_FIRST.index(told[0]) < _NARROWEST_FIRST.index(before[0]):
-                found[node] = told
-            elif told[0] == before[0] and not before[1]:  # another profile tells what the first did not
+            narrower = before is None or _NARROWEST_FIRST.index(told[0]) < _NARROWEST_FIRST.index(before[0])
+            # another profile may tell what the first did not
+            if narrower or (before is not None and told[0] == before[0] and not before[1]):
                 found[node] = told
     return found
 
