@@ -31,7 +31,7 @@ from ..runners.device import DeviceArray
 if TYPE_CHECKING:
     from .tolerance import Allowed
 
-BLOCK = 1 << 16
+BLOCK = 1 << 17
 """Elements of a block of the cheap statistics: its float32 arrays fit into a core's second-level cache."""
 FULL_BLOCK = 1 << 13
 """Elements of a block of the full statistics, which hold about ten float64 arrays of that size."""

@@ -278,9 +278,11 @@ class Walk:
             return seen.judgement is None or not seen.judgement.beyond
         if seen.judgement is not None and relative <= 2 * seen.judgement.relative:
             return False
+        if not relative:
+            return False
         plain = self.noise.plain(seen.unit, values)
-        if relative > plain or not relative:
-            return relative > 0
+        if relative > plain:
+            return True
         seen.judgement = Judgement(False, relative / plain, None, None, 0.0, None, relative, plain, None, sample)
         return False
 
