@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from ..report.model import Fidelity, LayerVerdict, Report
     from .judge import Judgement
 
-STREAMS = 5
+STREAMS = 7
 """How many times a piece's tensors and weights are held at once: by the reference, the candidate on the same inputs
-and on its own, and what is kept for later pieces."""
+and on its own, in the sessions of this piece and of the next."""
 HEALED = 0.1
 """A layer whose error shrinks to this share of it right behind the layer has healed."""
 DOMINANT = 0.7
