@@ -276,7 +276,7 @@ def test_memory_that_was_freed_is_kept_while_localizing_and_given_back_behind():
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     before = resident()
-    with reused():
+    with reused(1, 2):
         for _ in range(3):
             arrays = [np.ones(1 << 22, np.float32) for _ in range(8)]  # 128 MiB
             del arrays

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...graph.formats import FP32, NumberFormat, coarser
+from ...graph.model import external_bytes
 from ...graph.pieces import readable
 from ...graph.probe import roundings
 from ..fidelity import doubt, fidelity
@@ -66,7 +67,9 @@ def localize(context: Context, report: Report) -> Report:
         reference=_for_pieces(context.reference),
         candidates=tuple(_for_pieces(candidate) for candidate in context.candidates),
     )
-    with reused():
+    models = {id(p.model): p.model for p in (context.reference, *context.candidates)}
+    weights = sum(external_bytes(model.proto) for model in models.values())
+    with reused(weights, budget(context.settings.memory)):
         for candidate in context.candidates:
             found = _Localizer(context, candidate, report).run()
             layers.extend(found.layers)

@@ -52,12 +52,17 @@ def _limits(controllers: str, path: str) -> Iterator[int]:
 
 
 @contextmanager
-def reused() -> Iterator[None]:
+def reused(weights: int, allowed: int) -> Iterator[None]:
     """Lets what is freed inside be used again instead of going back to the system, where the C library is glibc.
 
     glibc maps every large array anew and gives it back at once, and the system clears every page again: as localizing
     makes and drops gigabytes, that takes a tenth of its time. What was freed before goes back to the system first, and
     in the end everything does.
+
+    Args:
+        weights: Bytes of the weights of all models. Pieces of them are copied as they are opened, and freed in another
+            order: where all of them are more than is allowed, what is freed goes back at once after all.
+        allowed: Bytes that localizing may use.
     """
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     trim, option = getattr(library, "malloc_trim", None), getattr(library, "mallopt", None)
@@ -65,6 +70,9 @@ def reused() -> Iterator[None]:
         yield
         return
     trim(0)
+    if weights > allowed:
+        yield
+        return
     option(_MMAP_MAX, 0)
     option(_TRIM_THRESHOLD, 2**31 - 1)
     option(_TOP_PAD, 64 << 20)
