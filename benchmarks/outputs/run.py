@@ -166,8 +166,8 @@ def main() -> None:
             f"({megabytes:.0f} MB), batch 1, ONNX Runtime twice:",
             "two bare sessions (load and run) against the whole comparison (load, verdict and report",
             f"included), in turns; the fastest of {arguments.repeats} each. The bar is {BAR}.",
-            "What does not grow with the samples is reading the graph (its weights too) and choosing the data, 0.05 to",
-            "0.2 s here; with one small sample it shows. A ratio under 1: the comparison lets no thread of one session",
+            "What does not grow with the samples, reading the graph (its weights stay in the file) and choosing the data, is",
+            "small. A ratio under 1: the comparison lets no thread of one session",
             "spin while the other runs, which two bare sessions do.",
             "",
             f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}, "
