@@ -166,9 +166,9 @@ def main() -> None:
             f"({megabytes:.0f} MB), batch 1, ONNX Runtime twice:",
             "two bare sessions (load and run) against the whole comparison (load, verdict and report",
             f"included), in turns; the fastest of {arguments.repeats} each. The bar is {BAR}.",
-            "What does not grow with the samples, reading the graph (its weights stay in the file) and choosing the data, is",
-            "small. A ratio under 1: the comparison lets no thread of one session",
-            "spin while the other runs, which two bare sessions do.",
+            "What does not grow with the samples, reading the graph (its weights stay in the file) and choosing the",
+            "data, is small. A ratio under 1: the comparison lets no thread of one session spin while the other runs,",
+            "which two bare sessions do.",
             "",
             f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}, "
             f"onnxruntime {onnxruntime.__version__}, layerdiff {layerdiff.__version__}.",
