@@ -101,9 +101,7 @@ class Tolerance:
 
     def share(self, layers: float, terms: float = 0) -> float:
         """How much of t is due to so many layers, and sums of so many products; at most 1."""
-        accumulator = min(self.u, FP32.u)
-        t = FACTOR * math.sqrt(self.u**2 * layers + accumulator**2 * terms / 2)
-        return min(1.0, t / self.t) if self.u and self.t else 1.0
+        return min(1.0, _random_walk(self.u, layers, terms) / self.t) if self.u and self.t else 1.0
 
     def allowed(
         self, reference: np.ndarray | DeviceArray, terms: np.ndarray | None = None, most: float | None = None
@@ -396,9 +394,7 @@ def rule(formats: Sequence[NumberFormat], dtype: np.dtype, depth: int, terms: fl
     if coarsest.is_integer:
         reason = f"{coarsest} rounds by a scale that only calibration knows"
         return Tolerance(0, 0, "auto", scaled=True, decidable=False, reason=reason, depth=depth, format=coarsest.name)
-    accumulator = min(coarsest.u, FP32.u)
-    t = FACTOR * math.sqrt(coarsest.u**2 * depth + accumulator**2 * terms / 2)
-    t = max(t, ULPS * 2 * stored.u)
+    t = max(_random_walk(coarsest.u, depth, terms), ULPS * 2 * stored.u)
     reason = ""
     if coarsest.name in ("e4m3", "e5m2"):
         reason = f"{coarsest} is too coarse for its arithmetic to tell right from wrong"
@@ -406,6 +402,12 @@ def rule(formats: Sequence[NumberFormat], dtype: np.dtype, depth: int, terms: fl
         reason = f"{coarsest} over {depth} layers explains errors of {t:.0%}, which tells nothing"
     floor = 2 * coarsest.smallest_subnormal
     return Tolerance(t, t, "auto", True, floor, not reason, reason, depth, terms, coarsest.name, coarsest.u)
+
+
+def _random_walk(u: float, layers: float, terms: float) -> float:
+    """t by the formula of the module: so many layers that round to ``u``, and products that are summed in them."""
+    accumulator = min(u, FP32.u)
+    return FACTOR * math.sqrt(u**2 * layers + accumulator**2 * terms / 2)
 
 
 def _stored(dtype: np.dtype) -> NumberFormat:

@@ -130,10 +130,15 @@ class Model:
         outside = external_bytes(self.proto)
         if not outside or outside > CONTAINED or self.folder is None:
             return self
+        return self.derive(self.copied())
+
+    def copied(self) -> onnx.ModelProto:
+        """The ONNX model as the caller's own, with external weights read into it."""
         proto = onnx.ModelProto()
         proto.CopyFrom(self.proto)
-        onnx.external_data_helper.load_external_data_for_model(proto, os.fspath(self.folder))
-        return self.derive(proto)
+        if self.folder is not None:
+            onnx.external_data_helper.load_external_data_for_model(proto, os.fspath(self.folder))
+        return proto
 
     def serialized(self) -> bytes:
         """The model as bytes, for runtimes that take it from memory. External weights stay external.
@@ -151,11 +156,12 @@ class Model:
 
 def external_bytes(proto: onnx.ModelProto) -> int:
     """Size of the weights that a model does not hold itself."""
-    return sum(
-        math.prod(t.dims) * dtype_from_onnx(t.data_type).itemsize
-        for t in proto.graph.initializer
-        if t.data_location == onnx.TensorProto.EXTERNAL
-    )
+    return sum(tensor_bytes(t) for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL)
+
+
+def tensor_bytes(tensor: onnx.TensorProto) -> int:
+    """Size of a tensor's values, wherever they are."""
+    return math.prod(tensor.dims) * dtype_from_onnx(tensor.data_type).itemsize
 
 
 def _tensors(infos: Any, source: str, skip: set[str] | frozenset[str] = frozenset()) -> tuple[TensorSpec, ...]:

@@ -105,10 +105,7 @@ class ReferenceEvaluatorSession(Session):
         self._runner = runner
         self._model = model
         self._wide = runner.dtype == "float64"
-        proto = onnx.ModelProto()
-        proto.CopyFrom(model.proto)
-        if model.folder is not None:
-            onnx.external_data_helper.load_external_data_for_model(proto, str(model.folder))
+        proto = model.copied()
         notes: tuple[str, ...] = ()
         if self._wide:
             widen(proto)

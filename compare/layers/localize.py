@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...graph.formats import FP32, NumberFormat, coarser
-from ...graph.model import external_bytes
 from ...graph.pieces import readable
 from ...graph.probe import roundings
 from ..fidelity import doubt, fidelity
@@ -19,7 +18,7 @@ from .bodies import Bodies, Entered
 from .diagnose import Diagnosis, Examiner
 from .judge import RMS_LIMIT
 from .kernels import kernel_groups
-from .memory import budget, free_memory, reused
+from .memory import budget, free_memory, reused, weight_bytes
 from .noise import Noise
 from .units import MOVES, Layout, Unit, plan
 from .walk import Seen, Walk, relative_error
@@ -67,8 +66,7 @@ def localize(context: Context, report: Report) -> Report:
         reference=_for_pieces(context.reference),
         candidates=tuple(_for_pieces(candidate) for candidate in context.candidates),
     )
-    models = {id(p.model): p.model for p in (context.reference, *context.candidates)}
-    weights = sum(external_bytes(model.proto) for model in models.values())
+    weights = weight_bytes((context.reference, *context.candidates))
     with reused(weights, budget(context.settings.memory)):
         for candidate in context.candidates:
             found = _Localizer(context, candidate, report).run()

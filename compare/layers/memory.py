@@ -5,16 +5,20 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...graph.model import tensor_bytes
+
+if TYPE_CHECKING:
+    from ..parties import Party
 
 BUDGET = 512 << 20
 """Bytes that localizing uses where the user says nothing and the machine has four times that."""
 
-
-# mallopt(3)
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # mallopt(3)
 
 
 def budget(asked: int | None) -> int:
@@ -22,6 +26,12 @@ def budget(asked: int | None) -> int:
     if asked is not None:
         return asked
     return max(int(min(BUDGET, free_memory() / 4)), 32 << 20)
+
+
+def weight_bytes(parties: Iterable[Party]) -> int:
+    """Size of the weights of some parties, those of a model that they share once."""
+    models = {id(party.model): party.model for party in parties}
+    return sum(tensor_bytes(t) for model in models.values() for t in model.index.initializers.values())
 
 
 def free_memory() -> float:

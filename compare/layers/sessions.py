@@ -7,7 +7,6 @@ all pieces fit in the budget.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from ...graph.errors import LayerdiffError
 from ...graph.slices import Slice, explode, slice_model
 from ...graph.specs import TensorSpec
 from ...runners.base import ShapeRange, Workload
+from .memory import weight_bytes
 from .noise import specs_of
 from .shapes import Ranges, fits, profiles_of, sets_for
 from .units import Step, Unit
@@ -142,13 +142,10 @@ class SessionsAhead:
         self.steps = steps
         self._profiles = {id(p): profiles_of(p, workload or Workload()) for p in (reference, candidate)}
         able = reference.runner.opens_ahead or candidate.runner.opens_ahead
-        self._pool = ThreadPoolExecutor(1) if able and len(steps) > 1 and self._weights() <= budget else None
+        small = weight_bytes((reference, candidate)) <= budget
+        self._pool = ThreadPoolExecutor(1) if able and len(steps) > 1 and small else None
         self._ahead: tuple[StepSessions, Future[None]] | None = None
         self._now: StepSessions | None = None
-
-    def _weights(self) -> int:
-        models = {id(p.model): p.model for p in (self.reference, self.candidate)}
-        return sum(4 * math.prod(t.dims) for m in models.values() for t in m.index.initializers.values())
 
     def __iter__(self) -> Iterator[tuple[Step, StepSessions]]:
         for position, step in enumerate(self.steps):

@@ -80,10 +80,7 @@ def measure(model: Model, method: str, names: list[str], samples: Iterable[Feed]
 
     with tempfile.TemporaryDirectory(prefix="layerdiff-") as folder:
         path = os.path.join(folder, "model.onnx")
-        inside = onnx.ModelProto()
-        inside.CopyFrom(model.proto)
-        if model.folder is not None:
-            onnx.external_data_helper.load_external_data_for_model(inside, str(model.folder))
+        inside = model.copied()
         large = inside.ByteSize() > 1 << 30
         onnx.save(inside, path, save_as_external_data=large)
         del inside
