@@ -19,11 +19,12 @@ from pathlib import Path
 import onnx
 import onnxruntime
 
+from benchmarks.section import write
+
 from .measure import Measured, measure, memory_group
 from .networks import convolutions, large_pair, with_stale_layer
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "memory.md"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 LAYERS, WIDTH, STALE = 24, 8192, 13
 """The large model: 24 matrices of 256 MiB."""
 LIMIT = 2 << 30
@@ -153,12 +154,7 @@ def main() -> None:
 Convolutions of 32 channels, 28x28, batch 8, 2 samples, `--memory {BUDGET}`.
 
 {third}"""
-    if options.dry:
-        print(text)
-        return
-    before, rest = DOC.read_text(encoding="utf-8").split(BEGIN)
-    DOC.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
-    print(f"written into {DOC}", file=sys.stderr)
+    write(DOC, text, dry=options.dry)
 
 
 if __name__ == "__main__":

@@ -21,12 +21,13 @@ from layerdiff.compare.tolerance import Depth, Tolerance, automatic, depths
 from layerdiff.graph.formats import BF16, FP16, FP32, TF32, NumberFormat
 from layerdiff.graph.index import GraphIndex
 
+from benchmarks.section import write
+
 from .faults import KINDS, faults
 from .networks import Network, inner, networks, run
 from .small import exact, small
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "tolerance.md"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 EMULATED = (TF32, FP16, BF16)
 DROWNED = 3.0
 """A fault that changes an output by less than this many times what a second FP32 run does is none to be found."""
@@ -277,13 +278,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="without the onnx package's networks")
     parser.add_argument("--dry", action="store_true", help="print the tables, leave docs/tolerance.md alone")
     options = parser.parse_args()
-    text = measure(options.quick)
-    if options.dry:
-        print(text)
-        return
-    before, rest = DOC.read_text(encoding="utf-8").split(BEGIN)
-    DOC.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
-    print(f"written into {DOC}", file=sys.stderr)
+    write(DOC, measure(options.quick), dry=options.dry)
 
 
 if __name__ == "__main__":
