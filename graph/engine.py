@@ -97,15 +97,16 @@ class Engine:
         if not kept:
             return None, f"{self.path.name} was built from a model in memory"
         named = Path(os.path.normpath(self.path.parent / kept["path"]))
-        changed = None
+        changed = ""
         for path in dict.fromkeys((named, self.path.parent / Path(kept["path"]).name)):
             if not path.exists():
                 continue
-            if differs(kept, path) is None:
+            difference = differs(kept, path)
+            if difference is None:
                 return path, ""
-            changed = changed or path
-        if changed is not None:
-            return None, f"{differs(kept, changed)} since {self.path.name} was built from it"
+            changed = changed or difference
+        if changed:
+            return None, f"{changed} since {self.path.name} was built from it"
         return None, f"{named}, which {self.path.name} was built from, is not there"
 
     def built_from(self, model: Model) -> str:
@@ -169,15 +170,19 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(path: Path, external: Sequence[str] | Mapping[str, str] = ()) -> dict[str, Any]:
-    """Hashes of a model's file, or of all files of its folder, and of its external weights (null: not there)."""
+def _folder_digest(path: Path) -> str:
     digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+    for file in sorted(path.rglob("*")):
         if file.is_file():
             digest.update(file_digest(file).encode())
+    return digest.hexdigest()
+
+
+def fingerprint(path: Path, external: Sequence[str] | Mapping[str, str] = ()) -> dict[str, Any]:
+    """Hashes of a model's file, or of all files of its folder, and of its external weights (null: not there)."""
     weights = {name: path.parent / name for name in external}
     return {
-        "sha256": digest.hexdigest() if path.is_dir() else file_digest(path),
+        "sha256": _folder_digest(path) if path.is_dir() else file_digest(path),
         "external": {name: file_digest(file) if file.is_file() else None for name, file in weights.items()},
     }
 
