@@ -218,11 +218,12 @@ class TrtRunner(Runner):
         _load_plugins(self.plugins)
         say = progress or _silent
         work = workload or Workload()
-        engine = self._engine(model)
-        if model.opaque and (engine is None or fetch or model.derived):
+        whole = not model.derived and not fetch
+        engine = self._engine(model) if whole or model.opaque else None  # it is read and hashed: not for every piece
+        if model.opaque and (engine is None or not whole):
             why = engine.origin[1] if engine is not None else "its network is not known"
             raise RunnerError(f"{model.label} gives its own outputs alone: {why}.")
-        if engine is not None and not model.derived and not fetch:
+        if engine is not None and whole:
             return self._load(engine, model, plan, library, work, say)
         return self._build(model, plan, library, fetch, work, say)
 
