@@ -282,7 +282,8 @@ class TrtRunner(Runner):
         notes = []
         if not engine.facts:
             notes.append("The engine was loaded, not built: its number formats and types are those it was built with.")
-        if other := engine.built_from(model):
+        other = engine.built_from(model)
+        if other:
             notes.append(f"{other}: what differs may come from there.")
         elif model.opaque and (why := engine.origin[1]):
             notes.append(f"Outputs alone are compared: {why}.")
@@ -302,7 +303,8 @@ class TrtRunner(Runner):
             loaded=True,
         )
         if not model.opaque:
-            remember(engine, model, plan, library)
+            if not other:
+                remember(engine, model, plan, library)
             self._keep(model, session)
         return session
 

@@ -84,9 +84,9 @@ def as_built(runner: TrtRunner, engine: Engine) -> TrtRunner:
 
 
 def remember(engine: Engine, model: Model, plan: Plan, library: Library) -> None:
-    """Has pieces of the model calibrated as the engine was."""
+    """Has pieces of the model, which the engine must be built from, calibrated as the engine was."""
     kept = engine.facts.get("calibration")
-    if not kept or engine.built_from(model):
+    if not kept:
         return
     if "cache" in kept and plan.calibrator is not None and plan.calibrator == kept["method"]:
         build.CALIBRATION_CACHES[build.calibration_key(model, plan.calibrator, library)] = kept["cache"].encode(
