@@ -235,12 +235,12 @@ class TrtRunner(Runner):
 
     def for_model(self, model: Model) -> TrtRunner:
         """The number formats that the engine was built with, where they were kept beside it; see `Runner.for_model`."""
-        if not self.loads(model):
+        engine = self._engine(model)
+        if engine is None:
             return self
         from ._trt.engines import as_built
 
-        engine = self._engine(model)
-        return self if engine is None else as_built(self, engine)
+        return as_built(self, engine)
 
     def loads(self, model: Model) -> bool:
         """``--engine`` was given, or the model is an engine; see `Runner.loads`."""
@@ -248,7 +248,7 @@ class TrtRunner(Runner):
 
     def built_for(self, model: Model) -> tuple[Mapping[str, ShapeRange], ...]:
         """The profiles that are kept beside the engine; see `Runner.built_for`."""
-        engine = self._engine(model) if self.loads(model) else None
+        engine = self._engine(model)
         profiles = () if engine is None else engine.profiles
         return tuple({name: ShapeRange(*shapes) for name, shapes in profile.items()} for profile in profiles)
 
