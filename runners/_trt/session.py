@@ -219,7 +219,6 @@ class TrtSession(Session):
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         self._io = {n: dtype_of(engine.get_tensor_dtype(n)) for n in names}
         mode = {n: engine.get_tensor_mode(n) for n in names}
-        self._spec: dict[str, TensorSpec] = {}
         self._in = [n for n in names if mode[n] == trt.TensorIOMode.INPUT]
         self._out = [n for n in names if mode[n] == trt.TensorIOMode.OUTPUT]
         host = trt.TensorLocation.HOST
@@ -231,7 +230,7 @@ class TrtSession(Session):
         if loaded:
             specs.update({n: _spec_of(engine, n) for n in self._out if n not in specs})
         inner = [n for n in self._out if n not in specs]
-        self._spec = {**({n: model.index.specs[n] for n in inner if n in model.index.specs} if inner else {}), **specs}
+        self._spec = {**{n: model.index.specs[n] for n in inner if n in model.index.specs}, **specs}
         self.inputs = tuple(s for s in model.inputs if s.name in self._io)
         self.outputs = tuple(s for s in model.outputs if s.name in self._out)
         if loaded:
