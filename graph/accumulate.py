@@ -51,8 +51,6 @@ def narrow_sums(model: Model) -> Narrowed:
     index = model.index
     if index.opset.get("", 0) < OLDEST:
         return Narrowed(model, 0, tuple(n.output[0] for n in index.nodes if n.op_type in _PRODUCTS))
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
     writer = _Writer()
     products, left = 0, []
     for position, node in enumerate(index.nodes):
@@ -69,6 +67,8 @@ def narrow_sums(model: Model) -> Narrowed:
         writer.nodes.append(node)
     if not products:
         return Narrowed(model, 0, tuple(left))
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
     del proto.graph.node[:]
     proto.graph.node.extend(writer.nodes)
     proto.graph.initializer.extend(writer.constants)

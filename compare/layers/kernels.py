@@ -29,19 +29,21 @@ def kernel_groups(index: GraphIndex, kernels: Sequence[Collection[int]]) -> list
         last = next((owner[p] for p in group.nodes if p in owner), number)
         for position in group.nodes:
             last = owner.setdefault(position, last)
-    found = [group for number in set(owner.values()) for group in _ending(index, owner, number)]
+    members: dict[int, list[int]] = {}
+    for position in sorted(owner):
+        members.setdefault(owner[position], []).append(position)
+    found = [group for nodes in members.values() for group in _ending(index, nodes)]
     return sorted(found, key=lambda group: group.nodes[-1])
 
 
-def _ending(index: GraphIndex, owner: dict[int, int], number: int) -> list[Group]:
-    """The nodes of one owner, divided behind each node that others read."""
-    outputs = set(index.outputs)
+def _ending(index: GraphIndex, members: Sequence[int]) -> list[Group]:
+    """The nodes of one kernel, divided behind each node that others read."""
+    outputs, own = set(index.outputs), set(members)
     groups, nodes = [], []
-    members = sorted(p for p, o in owner.items() if o == number)
     for position in members:
         nodes.append(position)
         names = [n for n in index.nodes[position].output if n]
-        read = any(owner.get(c) != number for n in names for c in index.consumers.get(n, ()))
+        read = any(c not in own for n in names for c in index.consumers.get(n, ()))
         if read or not outputs.isdisjoint(names) or position == members[-1]:
             groups.append(Group(tuple(nodes), nodes[-1]))
             nodes = []
