@@ -1,0 +1,199 @@
+"""How much of the automatic tolerance TensorRT's FP16 uses, build by build, beside emulated FP16 on the same data.
+
+    python tolerance.py OUT.jsonl FILE.onnx [...] [--builds 3] [--seeds 4] [--optimization-level 1]
+                        [--tactic-sources NAMES] [--limit S] [--runner trt|emulate|narrow]
+
+Every build chooses its kernels anew (no timing cache). Data are random inputs of several seeds, as ``compare`` draws
+them, and ``FILE.npz`` beside a network (``heldout.npz`` beside digits). One line of JSON for each network, build and
+data, as soon as it is there; the emulations' lines, ``emulated`` and ``narrow``, come after the builds'. The reference
+is ONNX Runtime on the CPU in FP32. ``--runner`` takes an emulation for TensorRT, to rehearse without a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from layerdiff.compare.context import Settings
+from layerdiff.compare.formats import formats_in_play
+from layerdiff.compare.parties import Party, line_up
+from layerdiff.compare.verdict import Judge
+from layerdiff.dataloaders import DataLoader
+from layerdiff.graph.model import Model, load
+from layerdiff.runners.base import Runner, Session, Workload, seen_ranges
+from layerdiff.runners.emulate import EmulateRunner
+from layerdiff.runners.onnxrt import OnnxrtRunner
+from layerdiff.runners.trt import TrtRunner
+
+Feed = dict[str, np.ndarray]
+
+
+def stored(path: Path) -> Path | None:
+    """The network's own inputs, where there are some."""
+    return next((p for p in (path.with_suffix(".npz"), path.with_name("heldout.npz")) if p.is_file()), None)
+
+
+def data(path: Path, model: Model, arguments: argparse.Namespace) -> dict[str, list[Feed]]:
+    """Samples by what they are called."""
+    own = stored(path)
+    real = {} if own is None else {k: v[: arguments.rows] for k, v in np.load(own).items()}
+    real = real if set(real) == {spec.name for spec in model.inputs} else {}
+    shapes = {name: (None, *array.shape[1:]) for name, array in real.items()}
+    found = {
+        f"seed {seed}": list(DataLoader(seed=seed, samples=arguments.samples, shapes=shapes).bind(model))
+        for seed in range(arguments.seeds)
+    }
+    return {**found, "stored": [real]} if real else found
+
+
+class Reference:
+    """ONNX Runtime's outputs for every sample, each computed once."""
+
+    def __init__(self, model: Model, samples: dict[str, list[Feed]]) -> None:
+        self.party = Party("onnxrt", OnnxrtRunner(), model)
+        self.session = self.party.runner.open(model)
+        self.outputs = {name: [self.session.infer(feed) for feed in feeds] for name, feeds in samples.items()}
+
+    def judge(self, candidate: Party, session: Session, name: str, feeds: list[Feed]) -> dict:
+        """What one candidate's outputs on one set of samples come to."""
+        lineup = line_up((self.party.runner, candidate.runner), (self.party.model, candidate.model))
+        (other,) = lineup.candidates
+        judge = Judge(lineup, {other.name: formats_in_play(lineup.reference, other)}, Settings())
+        for number, feed in enumerate(feeds):
+
+            def fetch(names, feed=feed):
+                return self.session.infer(feed, names)
+
+            judge.take(lineup.reference.name, number, self.outputs[name][number], fetch)
+            judge.take(other.name, number, session.infer(feed), lambda names: {})
+        count = len(feeds)
+        results = judge.results(count, {lineup.reference.name: count, other.name: count})
+        return {
+            result.tensor: {
+                "verdict": result.verdict,
+                "use": result.use,
+                "t": result.tolerance.rtol if result.tolerance else None,
+                "rel_l2": (result.metrics or {}).get("rel_l2"),
+                "max_abs": (result.metrics or {}).get("max_abs"),
+            }
+            for result in results
+        }
+
+
+def builds(arguments: argparse.Namespace) -> Iterator[tuple[str, Runner]]:
+    """The candidates, those that need the GPU first."""
+    for number in range(arguments.builds):
+        if arguments.runner == "trt":
+            yield (
+                f"build {number}",
+                TrtRunner(
+                    fp16=True,
+                    timing_cache="off",
+                    tactic_sources=arguments.tactic_sources,
+                    optimization_level=arguments.optimization_level,
+                ),
+            )
+        else:
+            yield f"build {number}", EmulateRunner(format="fp16", narrow_sums=arguments.runner == "narrow")
+    yield "emulated", EmulateRunner(format="fp16")
+    yield "narrow", EmulateRunner(format="fp16", narrow_sums=True)
+
+
+def kernels(session: Session) -> list[dict]:
+    """Each matrix product of an engine and the format it adds in."""
+    layers = session.layers() if hasattr(session, "layers") else ()
+    return [{"nodes": x.nodes, "accumulator": x.accumulator} for x in layers if getattr(x, "accumulator", "")]
+
+
+def measure(path: Path, arguments: argparse.Namespace, begin: float) -> Iterator[dict]:
+    model = load(path)
+    samples = data(path, model, arguments)
+    reference = Reference(model, samples)
+    feeds = [feed for some in samples.values() for feed in some]
+    names = [spec.name for spec in model.inputs]
+    work = Workload(samples=lambda: iter(feeds), shapes=seen_ranges(feeds, names))
+    for build, runner in builds(arguments):
+        if time.perf_counter() - begin > arguments.limit:
+            print(f"skipped {path.stem}, {build}", flush=True)
+            continue
+        start = time.perf_counter()
+        party = Party(runner.name, runner, model)
+        try:
+            with runner.open(model, workload=work) as session:
+                opened = time.perf_counter() - start
+                found = kernels(session)
+                for name, some in samples.items():
+                    outputs = reference.judge(party, session, name, some)
+                    yield {
+                        "network": path.stem,
+                        "build": build,
+                        "runner": runner.name,
+                        "data": name,
+                        "shape": {k: v.shape for k, v in some[0].items()},
+                        "outputs": outputs,
+                        "formats": session.info.options.get("formats"),
+                        "accumulators": session.info.options.get("accumulators"),
+                        "by_profile": session.info.options.get("by_profile"),
+                        "sums": session.info.options.get("sums"),
+                        "kernels": found,
+                        "notes": list(session.info.notes),
+                        "open_s": opened,
+                    }
+                    if time.perf_counter() - begin > arguments.limit:
+                        print(f"stopped {path.stem}, {build}, after {name}", flush=True)
+                        break
+        except Exception as problem:
+            print(f"{path.stem}, {build}: {type(problem).__name__}: {problem}", flush=True)
+
+
+def use(result: dict) -> float:
+    return max((o["use"] or 0.0 for o in result["outputs"].values()), default=float("nan"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--builds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--samples", type=int, default=4, help="of each seed")
+    parser.add_argument("--rows", type=int, default=64, help="at most so many of the stored inputs")
+    parser.add_argument("--optimization-level", type=int, default=1, help="TensorRT's")
+    parser.add_argument("--tactic-sources", default=None)
+    parser.add_argument("--limit", type=float, default=500)
+    parser.add_argument("--runner", choices=["trt", "emulate", "narrow"], default="trt")
+    arguments = parser.parse_args()
+    begin = time.perf_counter()
+    done = []
+    for path in arguments.files:
+        if time.perf_counter() - begin > arguments.limit:
+            print(f"skipped {path.stem}", flush=True)
+            continue
+        try:
+            for result in measure(path, arguments, begin):
+                done.append(result)
+                with arguments.out.open("a") as file:
+                    file.write(json.dumps(result) + "\n")
+                verdicts = ", ".join(o["verdict"] for o in result["outputs"].values())
+                told = result["accumulators"] if result["accumulators"] is not None else result["sums"]
+                text = f"  {result['network']}, {result['build']}, {result['data']}: {verdicts}, {use(result):.1%}"
+                print(f"{text} of allowed, adds {told}, {time.perf_counter() - begin:.0f} s", flush=True)
+        except Exception as problem:
+            print(f"{path.stem}: {type(problem).__name__}: {problem}", flush=True)
+    print("| network | build | adds in | least | median | greatest share, random | stored |")
+    print("|---|---|---|---|---|---|---|")
+    for network, build in dict.fromkeys((r["network"], r["build"]) for r in done):
+        some = [r for r in done if (r["network"], r["build"]) == (network, build)]
+        random = sorted(use(r) for r in some if r["data"] != "stored") or [float("nan")]
+        own = next((f"{use(r):.1%}" for r in some if r["data"] == "stored"), "-")
+        told = some[0]["accumulators"] if some[0]["accumulators"] is not None else some[0]["sums"]
+        shares = " | ".join(f"{v:.1%}" for v in (random[0], float(np.median(random)), random[-1]))
+        print(f"| {network} | {build} | {told} | {shares} | {own} |")
+
+
+if __name__ == "__main__":
+    main()
