@@ -519,7 +519,8 @@ def _build(
 
     try:
         try:
-            if model.path is not None and not inner:
+            # A file that holds its weights would be read and copied; as bytes without them, they are mapped.
+            if model.path is not None and not inner and not any(_external(model.proto.graph)):
                 session = _session(runner, ort, os.fspath(model.path), options(None))
             else:
                 session = _session(runner, ort, _with_outputs(model, inner), options(model.folder))

@@ -66,12 +66,12 @@ def reused(weights: int, allowed: int) -> Iterator[None]:
     """Lets what is freed inside be used again instead of going back to the system, where the C library is glibc.
 
     glibc maps every large array anew and gives it back at once, and the system clears every page again: as localizing
-    makes and drops gigabytes, that takes a tenth of its time. What was freed before goes back to the system first, and
-    in the end everything does.
+    makes and drops gigabytes, that takes a tenth of its time. In the end everything goes back.
 
     Args:
         weights: Bytes of the weights of all models. Pieces of them are copied as they are opened, and freed in another
-            order: where all of them are more than is allowed, what is freed goes back at once after all.
+            order: where all of them are more than is allowed, what is freed goes back at once after all, and what was
+            freed before goes back first.
         allowed: Bytes that localizing may use.
     """
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -79,8 +79,8 @@ def reused(weights: int, allowed: int) -> Iterator[None]:
     if trim is None or option is None:  # musl has neither
         yield
         return
-    trim(0)
     if weights > allowed:
+        trim(0)
         yield
         return
     option(_MMAP_MAX, 0)

@@ -2,7 +2,7 @@
 
 Building a session keeps one core busy, running it keeps all of them. While one piece runs, the sessions of the next are
 opened in the background, where the runtime can open a model before it knows the shapes of its inputs and the weights of
-all pieces fit in the budget.
+all pieces fit in the budget; those of the piece before it are closed there.
 """
 
 from __future__ import annotations
@@ -144,7 +144,9 @@ class SessionsAhead:
         able = reference.runner.opens_ahead or candidate.runner.opens_ahead
         small = weight_bytes((reference, candidate)) <= budget
         self._pool = ThreadPoolExecutor(1) if able and len(steps) > 1 and small else None
+        self._closes = reference.runner.opens_ahead and candidate.runner.opens_ahead
         self._ahead: tuple[StepSessions, Future[None]] | None = None
+        self._closing: Future[None] | None = None
         self._now: StepSessions | None = None
 
     def __iter__(self) -> Iterator[tuple[Step, StepSessions]]:
@@ -154,8 +156,16 @@ class SessionsAhead:
                 later = self._of(self.steps[position + 1])
                 self._ahead = (later, self._pool.submit(later.open_ahead))
             yield step, self._now
-            self._now.close()
+            self._done(self._now)
             self._now = None
+
+    def _done(self, sessions: StepSessions) -> None:
+        if self._closing is not None:
+            self._closing.result()
+        if self._pool is not None and self._closes:
+            self._closing = self._pool.submit(sessions.close)
+        else:
+            sessions.close()
 
     def _taken(self, step: Step) -> StepSessions:
         if self._ahead is None:
@@ -181,6 +191,8 @@ class SessionsAhead:
             self._ahead[0].close()
         if self._now is not None:
             self._now.close()
+        if self._closing is not None:
+            self._closing.result()
 
 
 def _key(units: Sequence[Unit]) -> tuple[int, ...]:
