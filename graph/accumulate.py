@@ -36,12 +36,12 @@ class Narrowed:
 
     Attributes:
         model: The rewritten graph; every tensor kept its name.
-        products: Products that became loops.
-        left: What products give whose sums stay FP32: nodes may lack names.
+        products: What products give that became loops.
+        left: What products give whose sums stay FP32. Nodes may lack names.
     """
 
     model: Model
-    products: int
+    products: tuple[str, ...]
     left: tuple[str, ...]
 
 
@@ -50,15 +50,15 @@ def narrow_sums(model: Model) -> Narrowed:
     model = _converted(model)
     index = model.index
     if index.opset.get("", 0) < OLDEST:
-        return Narrowed(model, 0, tuple(n.output[0] for n in index.nodes if n.op_type in _PRODUCTS))
+        return Narrowed(model, (), tuple(n.output[0] for n in index.nodes if n.op_type in _PRODUCTS))
     writer = _Writer()
-    products, left = 0, []
+    products, left = [], []
     for position, node in enumerate(index.nodes):
         if node.op_type in _PRODUCTS and node.domain in ("", "ai.onnx"):
             writer.prefix = f"sum{position}/"
             done = _PRODUCTS[node.op_type](writer, index, node)
             if done:
-                products += 1
+                products.append(node.output[0])
                 continue
             if done is None:
                 left.append(node.output[0])
@@ -66,13 +66,13 @@ def narrow_sums(model: Model) -> Narrowed:
             left.append(node.output[0])
         writer.nodes.append(node)
     if not products:
-        return Narrowed(model, 0, tuple(left))
+        return Narrowed(model, (), tuple(left))
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     del proto.graph.node[:]
     proto.graph.node.extend(writer.nodes)
     proto.graph.initializer.extend(writer.constants)
-    return Narrowed(model.derive(proto), products, tuple(left))
+    return Narrowed(model.derive(proto), tuple(products), tuple(left))
 
 
 def _converted(model: Model) -> Model:

@@ -106,11 +106,13 @@ class SessionInfo:
         options: The settings in force, defaults included; values that JSON can hold.
         versions: Package or library -> version.
         notes: Sentences that the user should read (nodes that fell back to the CPU, clamped weights).
+        narrow_sums: Names of nodes whose products add up in FP16 for certain, as far as the runtime tells.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    narrow_sums: frozenset[str] = frozenset()
 
 
 class Session(ABC):

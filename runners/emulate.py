@@ -227,11 +227,15 @@ class EmulateSession(Session):
             cast_weights=runner.cast_weights,
         )
         computed, notes = rewritten.model, rewritten.notes
+        narrow: frozenset[str] = frozenset()
         if runner.narrow_sums:
             from ..graph.accumulate import narrow_sums
 
             narrowed = narrow_sums(computed)
             computed = narrowed.model
+            index = model.index
+            given = (name.removesuffix("__fp32") for name in narrowed.products)
+            narrow = frozenset(index.names[index.producer[name]] for name in given if name in index.producer)
             if narrowed.left:
                 names = ", ".join(name.removesuffix("__fp32") for name in narrowed.left[:3])
                 notes = (*notes, f"{len(narrowed.left)} products add in FP32 all the same (the first give {names}).")
@@ -250,7 +254,7 @@ class EmulateSession(Session):
             options["ranges"] = "none" if not runner.scaled else f"percentile {runner.percentile:g}"
             if runner.scaled and runner.percentile == 100:
                 options["ranges"] = "maximum"
-        self.info = SessionInfo({**options, **info.options}, info.versions, (*info.notes, *notes, *wide))
+        self.info = SessionInfo({**options, **info.options}, info.versions, (*info.notes, *notes, *wide), narrow)
 
     def infer(self, feed: Feed, fetch: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Runs once; see `Session.infer`. A tensor inside a fused group is FP32."""

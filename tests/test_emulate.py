@@ -99,6 +99,7 @@ def test_narrow_sums_make_the_error_that_kernels_with_fp16_accumulators_made(cha
         runner = EmulateRunner(narrow_sums=narrow)
         assert runner.accumulator.name == ("fp16" if narrow else "fp32")
         with runner.open(model) as session:
+            assert session.info.narrow_sums == frozenset(model.index.names if narrow else ())
             errors[narrow] = error(next(iter(session.infer(feed).values())), want)
             assert session.info.options["sums"].startswith("FP16" if narrow else "FP32")
     assert errors[True] == pytest.approx(measured, rel=0.15)
@@ -109,7 +110,20 @@ def test_products_that_add_in_fp32_all_the_same_are_named() -> None:
     model, feed = convolution(3)
     with EmulateRunner(narrow_sums=True).open(model) as session:
         assert any("1 products add in FP32 all the same (the first give y)" in note for note in session.info.notes)
+        assert not session.info.narrow_sums
         session.infer(feed)
+
+
+def test_the_nodes_that_add_in_fp16_are_told_by_their_own_names() -> None:
+    proto = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]> g (float[1, 16, 8, 8] x) => (float[1, 4] y) {
+        [fused] a = Conv (x, v) [act] b = Relu (a) [last] c = Conv (b, v) [short] d = Conv (c, u)
+        [pool] e = GlobalAveragePool (d) [flat] f = Flatten (e) [dense] y = MatMul (f, w) }"""
+    )
+    for name, shape in {"v": (16, 16, 3, 3), "u": (32, 16, 1, 1), "w": (32, 4)}.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
+    with EmulateRunner(narrow_sums=True).open(Model(proto)) as session:
+        assert session.info.narrow_sums == {"fused", "last", "dense"}
 
 
 def test_configuration() -> None:

@@ -884,7 +884,9 @@ TACTICS = [
 
 @pytest.mark.parametrize(("tactic", "accumulator"), TACTICS)
 def test_the_accumulator_is_read_off_the_kernels_name(tactic, accumulator):
-    assert inspector.EngineLayer("a", "CaskConvolution", ("a",), (), (), tactic).accumulator == accumulator
+    layer = inspector.EngineLayer("a", "CaskConvolution", ("a", "b"), (), (), tactic)
+    assert layer.accumulator == accumulator
+    assert inspector.narrow_sums([layer]) == frozenset({"a", "b"} if accumulator == "FP16" else ())
 
 
 WEIGHTS = [

@@ -249,6 +249,11 @@ def accumulators(layers: Iterable[EngineLayer]) -> dict[str, int]:
     return counts
 
 
+def narrow_sums(layers: Iterable[EngineLayer]) -> frozenset[str]:
+    """Names of the ONNX nodes in layers whose kernel is known to add in FP16."""
+    return frozenset(node for layer in layers if layer.accumulator == "FP16" for node in layer.nodes)
+
+
 def groups(layers: Iterable[EngineLayer], model: Model) -> list[frozenset[int]]:
     """Sets of ONNX nodes (positions in ``graph.node``) that must not be cut apart: they run in one kernel.
 

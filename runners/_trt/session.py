@@ -244,9 +244,10 @@ class TrtSession(Session):
 
     def _told(self, info: SessionInfo) -> SessionInfo:
         """``info`` with what the engine turned out to be: a mode that was allowed need not have been used."""
-        from .inspector import accumulators, by_profile, computing, formats
+        from .inspector import accumulators, by_profile, computing, formats, narrow_sums
 
-        told = [(computing(p), formats(p), accumulators(p)) for p in by_profile(self.layers())] or [(0, {}, {})]
+        layers = self.layers()
+        told = [(computing(p), formats(p), accumulators(p)) for p in by_profile(layers)] or [(0, {}, {})]
         count, used, adders = told[0]
         options = {**info.options, "layers_engine": count, "formats": used, "accumulators": adders}
         if len(told) > 1:
@@ -263,7 +264,7 @@ class TrtSession(Session):
                 "that makes more noise than rounding to FP16 does.",
             )
         fused = _fused(info.options, [(c, f) for c, f, _ in told])
-        return replace(info, options=options, notes=(*info.notes, *fused, *notes))
+        return replace(info, options=options, notes=(*info.notes, *fused, *notes), narrow_sums=narrow_sums(layers))
 
     # --- running ------------------------------------------------------------------------------------------------------
 
