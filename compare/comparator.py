@@ -743,7 +743,10 @@ def _reason(error: Exception) -> str:
 def _judge(run: Run, settings: Settings) -> Judge:
     reference = run.lineup.reference
     formats = {p.name: formats_in_play(reference, p) for p in run.lineup.candidates}
-    return Judge(run.lineup, formats, settings)
+    own = {name: info.narrow_sums for name, info in run.sessions.items()}
+    theirs = own.get(reference.name, frozenset())
+    narrow = {p.name: theirs | own.get(p.name, frozenset()) for p in run.lineup.candidates}
+    return Judge(run.lineup, formats, settings, narrow)
 
 
 def _report(run: Run, judge: Judge | None, meter: Meter | None = None) -> Report:

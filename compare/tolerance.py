@@ -19,23 +19,26 @@ The user's is NumPy's: |c - r| <= atol + rtol |r|. The automatic one is |c - r| 
   times the RMS of the tensor's values that are not zero, or than allows an error of `HARMLESS` of it: rounding that
   ruins the output is a fault.
 
-Where t exceeds `DECIDABLE`, and for FP8 and INT8, the arithmetic decides nothing, and nobody may pass by it.
+Where t exceeds `DECIDABLE`, and for FP8 and INT8, the arithmetic decides nothing, and nobody may pass by it. Nor does
+it between t and what products that add in FP16 explain, where a candidate is known to have such: `Tolerance.sums`.
 docs/tolerance.md holds the derivation and what healthy and broken networks measure.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx
 
+from ..graph.accumulate import STEP
 from ..graph.errors import UsageError
-from ..graph.formats import BY_DTYPE, FP32, NumberFormat, coarser
+from ..graph.formats import BY_DTYPE, FP16, FP32, NumberFormat, coarser
 from ..graph.index import GraphIndex, attribute, reads, subgraphs
+from ..graph.probe import PRODUCTS
 from ..graph.probe import terms as _terms
 from ..graph.specs import is_float
 from ..runners.device import DeviceArray
@@ -56,6 +59,9 @@ FACTOR = 4.0
 """The 4 in the formula of t."""
 CHAIN = 512
 """Most terms that count in one sum: longer ones are made of parts, whose errors do not add up like those of a chain."""
+PARTIAL = 1 / 6
+"""What the rounding of a partial sum adds to the square of a product's error, in that of a layer that adds in FP32,
+which rounds two operands and the result: of as many partial sums as are rounded, the mean is half the sum."""
 SCALE_BLOCK = 1 << 14
 """Elements that the scale is measured on at a time: their squares stay in the CPU's cache."""
 TRAILING = 1 << 16
@@ -75,6 +81,8 @@ class Tolerance:
         decidable: Whether an output within this tolerance may pass.
         reason: Why not, as the end of "undecided: ...".
         depth, terms, format, u: What t came from.
+        sums: How many times what is allowed the sums in FP16 that a candidate is known to make explain: between the
+            two, nothing is decided.
     """
 
     rtol: float
@@ -88,6 +96,7 @@ class Tolerance:
     terms: float = 0
     format: str = ""
     u: float = 0.0
+    sums: float = 1.0
 
     @property
     def exact(self) -> bool:
@@ -98,6 +107,11 @@ class Tolerance:
     def t(self) -> float:
         """The relative tolerance."""
         return self.rtol
+
+    @property
+    def explained(self) -> Tolerance:
+        """What sums in FP16 explain too."""
+        return self if self.sums == 1 else replace(self, rtol=self.rtol * self.sums, atol=self.atol * self.sums, sums=1)
 
     def share(self, layers: float, terms: float = 0) -> float:
         """How much of t is due to so many layers, and sums of so many products; at most 1."""
@@ -125,11 +139,11 @@ class Tolerance:
         return max(LARGER, HARMLESS / self.t) if self.t else LARGER
 
     def beyond(self, allowed: Allowed, worst: Place, reference: np.ndarray | DeviceArray) -> bool:
-        """Whether an element errs by more than any size of its terms could allow."""
+        """Whether an element errs by more than any size of its terms could allow, or sums in FP16 explain."""
         if allowed.scale is None or not allowed.scale.parts:
             return False
         size = abs(worst.reference) + self._most * allowed.scale.whole * _dead(reference)
-        return bool(abs(worst.candidate - worst.reference) > max(self.t * size, self.floor))
+        return bool(abs(worst.candidate - worst.reference) > self.sums * max(self.t * size, self.floor))
 
     def json(self, allowed: Allowed | None = None) -> dict[str, Any]:
         """``rtol``, ``atol`` and ``source`` for the report; of an automatic tolerance, the smallest ``atol`` in force.
@@ -381,11 +395,12 @@ def automatic(
     if not is_float(dtype):
         return EXACT
     found = depth(index, output, groups) if depths is None else depths.get(output, Depth())
-    return rule(formats, dtype, found, found.terms)
+    return rule(formats, dtype, found, found.terms, found.steps)
 
 
-def rule(formats: Sequence[NumberFormat], dtype: np.dtype, depth: int, terms: float = 0) -> Tolerance:
-    """The automatic tolerance for an output of ``dtype`` behind ``depth`` layers and ``terms`` products."""
+def rule(formats: Sequence[NumberFormat], dtype: np.dtype, depth: int, terms: float = 0, steps: float = 0) -> Tolerance:
+    """The automatic tolerance for an output of ``dtype`` behind ``depth`` layers and ``terms`` products, whose partial
+    sums round to FP16 ``steps`` times."""
     depth = max(int(depth), 1)
     stored = _stored(dtype)
     coarsest = stored if not formats or stored.u >= min(f.u for f in formats) else formats[0]
@@ -401,7 +416,8 @@ def rule(formats: Sequence[NumberFormat], dtype: np.dtype, depth: int, terms: fl
     elif t > DECIDABLE:
         reason = f"{coarsest} over {depth} layers explains errors of {t:.0%}, which tells nothing"
     floor = 2 * coarsest.smallest_subnormal
-    return Tolerance(t, t, "auto", True, floor, not reason, reason, depth, terms, coarsest.name, coarsest.u)
+    sums = math.hypot(1, FACTOR * FP16.u * math.sqrt(PARTIAL * steps) / t)
+    return Tolerance(t, t, "auto", True, floor, not reason, reason, depth, terms, coarsest.name, coarsest.u, sums)
 
 
 def _random_walk(u: float, layers: float, terms: float) -> float:
@@ -440,13 +456,16 @@ class Depth(int):
 
     Attributes:
         terms: The greatest number of terms, at most `CHAIN` of each sum, that are summed along a path to it.
+        steps: The greatest number of partial sums that round to FP16 on a path to it.
     """
 
     terms: float
+    steps: float
 
-    def __new__(cls, layers: int = 0, terms: float = 0) -> Depth:  # noqa: D102
+    def __new__(cls, layers: int = 0, terms: float = 0, steps: float = 0) -> Depth:  # noqa: D102
         depth = super().__new__(cls, layers)
         depth.terms = terms
+        depth.steps = steps
         return depth
 
 
@@ -460,8 +479,13 @@ def depth(index: GraphIndex, output: str, groups: Sequence[Any] | None = None) -
     return depths(index, groups).get(output, Depth())
 
 
-def depths(index: GraphIndex, groups: Sequence[Any] | None = None) -> dict[str, Depth]:
-    """`depth` of every tensor of the graph that depends on its inputs."""
+def depths(index: GraphIndex, groups: Sequence[Any] | None = None, narrow: Collection[str] = ()) -> dict[str, Depth]:
+    """`depth` of every tensor of the graph that depends on its inputs.
+
+    Args:
+        groups: See `depth`.
+        narrow: Names of nodes whose products add up in FP16.
+    """
     owner: dict[int, int] = {p: -1 - number for number, group in enumerate(groups or ()) for p in group.nodes}
     entered: dict[int, Depth] = {}  # by group: the greatest depth among what it reads from outside, so far
     added: dict[int, Depth] = {}  # by group: what it has added itself, so far
@@ -476,23 +500,28 @@ def depths(index: GraphIndex, groups: Sequence[Any] | None = None) -> dict[str, 
         makers = [(known[n], index.producer[n]) for n in read if n in known]
         outside = [d for d, maker in makers if owner.get(maker, maker) != group]
         entered[group] = _deepest([entered.get(group, Depth()), *outside])
-        added[group] = _deepest([added.get(group, Depth()), _adds(index, position)])
-        after = Depth(entered[group] + added[group], entered[group].terms + added[group].terms)
+        own = _adds(index, position, bool(narrow) and index.names[position] in narrow)
+        added[group] = _deepest([added.get(group, Depth()), own])
+        before, new = entered[group], added[group]
+        after = Depth(before + new, before.terms + new.terms, before.steps + new.steps)
         known.update({name: after for name in node.output if name})
     return known
 
 
 def _deepest(depths: Sequence[Depth]) -> Depth:
-    return Depth(max(depths), max(d.terms for d in depths))
+    return Depth(max(depths), max(d.terms for d in depths), max(d.steps for d in depths))
 
 
-def _adds(index: GraphIndex, position: int) -> Depth:
-    """What a node adds to the depth of what it reads."""
+def _adds(index: GraphIndex, position: int, narrow: bool) -> Depth:
+    """What a node adds to the depth of what it reads; ``narrow`` if its products add up in FP16."""
     layers = _roundings(index, position)
     if not layers:
         return Depth()
-    terms = _terms(index.nodes[position], lambda name: _shape(index, name))
-    return Depth(layers, min(terms, CHAIN) if terms > 1 else 0)
+    node = index.nodes[position]
+    terms = _terms(node, lambda name: _shape(index, name))
+    # the last partial sum is the result, whose rounding is counted
+    steps = math.ceil(terms / STEP) - 1 if narrow and node.op_type in PRODUCTS - RECURRENT else 0
+    return Depth(layers, min(terms, CHAIN) if terms > 1 else 0, steps)
 
 
 def _shape(index: GraphIndex, name: str) -> tuple[int, ...] | None:

@@ -39,8 +39,24 @@ class Judge:
         warnings: What the user should know, whatever the verdicts.
     """
 
-    def __init__(self, lineup: Lineup, formats: Mapping[str, tuple[NumberFormat, ...]], settings: Settings) -> None:
+    def __init__(
+        self,
+        lineup: Lineup,
+        formats: Mapping[str, tuple[NumberFormat, ...]],
+        settings: Settings,
+        narrow: Mapping[str, frozenset[str]] | None = None,
+    ) -> None:
+        """Takes the rules.
+
+        Args:
+            lineup: Who is compared.
+            formats: Number formats in play for each candidate.
+            settings: The user's rules.
+            narrow: Names of the nodes that a candidate, or the reference, is known to add up in FP16.
+        """
         self.formats = dict(formats)
+        self._narrow = dict(narrow or {})
+        self._depths: dict[frozenset[str], Mapping[str, Depth]] = {}
         self.warnings: dict[str, None] = {}
         self._lineup = lineup
         self._settings = settings
@@ -76,14 +92,16 @@ class Judge:
                 self._pairs[name][tensor] = pair
             new = pair.take(expected, outputs[tensor], sample, functools.partial(self._sizes, tensor))
             if new and pair.statistics_of_choices:
-                pair.ties += self._ties(name, tensor, outputs[tensor])
+                ties, explained = self._ties(name, tensor, outputs[tensor])
+                pair.ties += ties
+                pair.explained += explained
         self._extra[name].update(dict.fromkeys(t for t in outputs if t not in reference.outputs))
 
-    def _ties(self, name: str, tensor: str, found: np.ndarray | DeviceArray) -> int:
-        """How many of the elements that differ are ties."""
+    def _ties(self, name: str, tensor: str, found: np.ndarray | DeviceArray) -> tuple[int, int]:
+        """How many of the elements that differ are ties, and how many more may be, by sums in FP16."""
         decider = self._decider(tensor)
         if decider is None:
-            return 0
+            return 0, 0
         reference = self._reference
         values = {t: reference.outputs[t] for t in decider.tensors if t in reference.outputs}
         inner = [t for t in decider.tensors if t not in values]
@@ -94,15 +112,19 @@ class Judge:
                 text = f"{tensor} was decided by {decider}, which {self._lineup.reference.name} does not show: {error}"
                 self.warnings[f"{text.rstrip('.')}. Ties count as mismatches."] = None
                 self._deciders[tensor] = None
-                return 0
+                return 0, 0
         rules = {t: self.tolerance(name, t, _dtype(v)) for t, v in values.items()}
         arrays = {t: np.asarray(v) for t, v in values.items()}
         sides = np.asarray(reference.outputs[tensor]), np.asarray(found)
         ties, mismatches = count_ties(decider, arrays, *sides, rules)
-        if mismatches:
-            sizes = {t: self._sizes(t, rules[t], v) for t, v in arrays.items() if rules[t].scaled}
-            ties, _ = count_ties(decider, arrays, *sides, rules, sizes)
-        return ties
+        if not mismatches:
+            return ties, 0
+        sizes = {t: self._sizes(t, rules[t], v) for t, v in arrays.items() if rules[t].scaled}
+        ties, mismatches = count_ties(decider, arrays, *sides, rules, sizes)
+        if not mismatches or all(rule.sums == 1 for rule in rules.values()):
+            return ties, 0
+        more, _ = count_ties(decider, arrays, *sides, {t: rule.explained for t, rule in rules.items()}, sizes)
+        return ties, more - ties
 
     def _decider(self, tensor: str) -> Decider | None:
         if tensor not in self._deciders:
@@ -172,11 +194,10 @@ class Judge:
             reason = f"nobody knows the network behind {model.label}, nor the error that its arithmetic explains"
             return Tolerance(0, 0, "auto", scaled=True, decidable=False, reason=reason)
         index = model.index
-        return automatic(index, tensor, self.formats[candidate], dtype, depths=self._depths)
-
-    @functools.cached_property
-    def _depths(self) -> Mapping[str, Depth]:
-        return depths(self._lineup.reference.model.index)
+        narrow = self._narrow.get(candidate, frozenset())
+        if narrow not in self._depths:
+            self._depths[narrow] = depths(index, narrow=narrow)
+        return automatic(index, tensor, self.formats[candidate], dtype, depths=self._depths[narrow])
 
 
 @dataclass(frozen=True)
@@ -214,6 +235,7 @@ class _Pair:
         self.nan_equal = nan_equal
         self.warnings = warnings
         self.ties = 0
+        self.explained = 0
         self.statistics_of_choices = False
         self.plain = Statistics(equal_nan=nan_equal)
         self.axes: tuple[int, ...] | None = None
@@ -259,7 +281,7 @@ class _Pair:
             if self.sizes is not None and _fits(self.sizes.shape, reference.shape):
                 allowed = self.tolerance.allowed(reference, self.sizes)
                 found = Statistics(equal_nan=self.nan_equal).update(reference, candidate, allowed, sample)
-            self.settled = self.settled or found.mismatched > 0
+            self.settled = self.settled or found.broken > 0 or (found.use or 0) > self.tolerance.sums
         if allowed is not None:
             self.smallest_atol = min(self.smallest_atol, allowed.smallest_atol)
         self.plain.merge(found)
@@ -322,17 +344,28 @@ class _Pair:
         if statistics.broken and not statistics.text:
             return "fail", _broken(statistics)
         mismatched = statistics.mismatched - self.ties
+        reason = self.tolerance.reason
         if mismatched and self.tolerance.decidable:
-            return "fail", self._mismatch(statistics, mismatched)
+            reason = self._mismatch(statistics, mismatched)
+            explained = self._explained(statistics, mismatched)
+            if not explained:
+                return "fail", reason
+            reason = f"{reason}; {explained}"
         if mismatched:
             name = f"--tolerance {self.tensor}:RTOL,ATOL"
-            return (
-                "undecided",
-                f"{self.tolerance.reason}; say what is good enough with {name}, or with --labels and --metric",
-            )
+            return "undecided", f"{reason}; say what is good enough with {name}, or with --labels and --metric"
         if done < total:
             return "undecided", f"agrees on {done} of {total} samples; the others were not run"
         return "pass", None
+
+    def _explained(self, statistics: Statistics, mismatched: int) -> str:
+        """What the candidate's sums in FP16 explain, where that is all that is amiss."""
+        use, sums = statistics.use, self.tolerance.sums
+        if self.statistics_of_choices:
+            return "sums in FP16 explain them as ties" if mismatched == self.explained else ""
+        if use is None or not 1 < use <= sums:
+            return ""
+        return f"that is {use:.2f} times what is allowed, and sums in FP16 explain up to {sums:.2f} times"
 
     def _mismatch(self, statistics: Statistics, mismatched: int) -> str:
         share = f"{mismatched:,} of {statistics.count:,} elements"

@@ -9,6 +9,8 @@ import onnx
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
 from layerdiff.compare import tolerance
+from layerdiff.compare.context import Settings
+from layerdiff.compare.parties import line_up
 from layerdiff.compare.statistics import Statistics
 from layerdiff.compare.tolerance import EXACT, SLICE, Scale, Tolerance, automatic, depth, depths, rule, user
 from layerdiff.compare.verdict import Judge
@@ -16,6 +18,7 @@ from layerdiff.graph.errors import UsageError
 from layerdiff.graph.formats import BF16, E4M3, E5M2, FP16, FP32, FP64, INT8, TF32
 from layerdiff.graph.fusion import fused_groups
 from layerdiff.graph.index import GraphIndex
+from layerdiff.graph.model import Model
 from onnx import TensorProto, helper, numpy_helper, parser
 
 F32 = np.dtype(np.float32)
@@ -150,6 +153,120 @@ def test_automatic_takes_depth_and_dtype_from_the_graph():
     assert (made.depth, made.terms, made.format, made.source) == (1, 4, "fp16", "auto")
     assert automatic(index, "y", [FP32, FP16], F32, depths=depths(index)) == made
     assert automatic(index, "k", [FP32, FP16]) is EXACT
+
+
+# -- sums in FP16 -----------------------------------------------------------------------------------------------
+
+# products of a sum; rel. error of kernels that add them in FP16, measured on a GPU (graph/accumulate.py)
+ADDED = [(144, 5.4e-4), (256, 6.8e-4), (1152, 1.3e-3), (4608, 2.4e-3)]
+
+
+@pytest.mark.parametrize(("products", "measured"), ADDED)
+def test_what_sums_in_fp16_explain_is_what_kernels_were_measured_to_err_by(products, measured):
+    index = index_of(f"(float[4,{products}] x) => (float[4,4] y) {{ y = MatMul(x, w) }}", w=W)
+    deep = depths(index, narrow=index.names)
+    made = automatic(index, "y", [FP32, FP16], depths=deep)
+    assert made.sums == pytest.approx(measured / 3.6e-4, rel=0.08)
+    assert made.t == automatic(index, "y", [FP32, FP16]).t
+    assert made.explained.t == pytest.approx(made.t * made.sums)
+
+
+STEPS = "[p] a = MatMul(x, w) [q] b = MatMul(a, w) r = Relu(b) [s] c = Mul(r, r) [l] y = MatMul(c, w)"
+
+
+@pytest.mark.parametrize(
+    ("narrow", "steps"), [((), 0), (("p",), 3), (("p", "q", "l"), 9), (("s", "r"), 0), (("nobody",), 0)]
+)
+def test_partial_sums_count_where_products_are_known_to_add_in_fp16(narrow, steps):
+    index = index_of(f"(float[64,64] x) => (float[64,64] y) {{ {STEPS} }}", w=np.ones((64, 64), np.float32))
+    found = depths(index, narrow=narrow)["y"]
+    assert (found, found.terms, found.steps) == (4, 192, steps)
+    made = automatic(index, "y", [FP32, FP16], depths={"y": found})
+    assert made.sums == pytest.approx(math.sqrt(1 + steps / 6 / 4))
+    assert made.explained.share(4) == pytest.approx(1 / made.sums)
+
+
+def decided(share, narrow, samples=1):
+    """What becomes of an output y where every element errs by ``share`` of what is allowed, and of k, which y decides
+    between two values that are twice that apart."""
+    index = index_of(
+        "(float[8,1024] x) => (float[8,64] y, int64[8] k) "
+        "{ [sum] y = MatMul(x, w) [first] k = ArgMax<axis=1,keepdims=0>(y) }",
+        w=np.zeros((1024, 64), np.float32),
+    )
+    model = Model(index.proto)
+    lineup = line_up([OnnxrtRunner(), EmulateRunner()], [model, model])
+    judge = Judge(lineup, {"emulate:fp16": (FP32, FP16)}, Settings(), {"emulate:fp16": frozenset(narrow)})
+    rule = automatic(index, "y", [FP32, FP16])
+    y = np.random.default_rng(0).uniform(1, 2, (8, 64)).astype(np.float32)
+    y[:, 0] = 3
+    error = share * rule.allowed(y).block(0, y.size, np.abs(y).reshape(-1)).reshape(y.shape)
+    y[:, 1] = 3 - 1.985 * error[:, 0]
+    k = np.zeros(8, np.int64)
+    for sample in range(samples):
+        judge.take("onnxrt", sample, {"y": y, "k": k}, lambda names: dict.fromkeys(names, y))
+        judge.take("emulate:fp16", sample, {"y": y + error, "k": k + 1})
+    outputs = judge.results(samples, {"onnxrt": samples, "emulate:fp16": samples})
+    return {o.tensor: o for o in outputs}
+
+
+@pytest.mark.parametrize(
+    ("share", "narrow", "verdict"),
+    [
+        (0.9, (), "pass"),
+        (0.9, ("sum",), "pass"),
+        (1.1, (), "fail"),
+        (1.1, ("first",), "fail"),
+        (1.1, ("sum",), "undecided"),
+        (3.2, ("sum",), "undecided"),
+        (3.2, (), "fail"),
+        (3.5, ("sum",), "fail"),  # sqrt(1 + 63 / 6) is 3.39
+    ],
+)
+def test_what_only_sums_in_fp16_explain_neither_passes_nor_fails(share, narrow, verdict, monkeypatch):
+    monkeypatch.setattr(Judge, "_sizes", lambda *_: None)
+    found = decided(share, narrow)
+    assert (found["y"].verdict, found["k"].verdict) == (verdict, verdict)
+    if verdict == "undecided":
+        assert (
+            f"{found['y'].use:.2f} times what is allowed, and sums in FP16 explain up to 3.39 times"
+            in found["y"].reason
+        )
+        assert "sums in FP16 explain them as ties" in found["k"].reason
+        assert "--tolerance y:RTOL,ATOL" in found["y"].reason
+
+
+@pytest.mark.parametrize(("narrow", "times"), [((), 1), (("sum",), 3)])
+def test_terms_are_asked_for_until_an_element_has_failed(narrow, times, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Judge, "_sizes", lambda *_: asked.append("y"))
+    monkeypatch.setattr(Judge, "_ties", lambda *_: (0, 0))
+    decided(1.5, narrow, samples=3)
+    assert len(asked) == times
+
+
+def long_sum(wrong=1.0):
+    """One product of 4608 terms, with its last weight of every column ``wrong`` times what it should be."""
+    rng = np.random.default_rng(0)
+    weight = (rng.standard_normal((4608, 64)) / np.sqrt(4608)).astype(np.float32)
+    weight[-1] *= wrong
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="product")]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [16, 4608])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [16, 64])
+    graph = helper.make_graph(nodes, "long", [x], [y], [numpy_helper.from_array(weight, "w")])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize(
+    ("narrow", "wrong", "verdict"),
+    [(False, 1, "pass"), (True, 1, "undecided"), (False, 2, "fail"), (True, 2, "fail")],
+)
+def test_a_healthy_candidate_that_adds_in_fp16_is_no_failure(narrow, wrong, verdict):
+    feed = [{"x": np.random.default_rng(1).standard_normal((16, 4608)).astype(np.float32)}]
+    runners = [OnnxrtRunner(), EmulateRunner(narrow_sums=narrow)]
+    other = {} if wrong == 1 else {"candidate_model": long_sum(wrong)}
+    report = Comparator(long_sum(), runners, data_loader=feed, **other).compare()
+    assert {o.verdict for o in report.outputs if "emulate" in o.candidate} == {verdict}
 
 
 # -- scale ------------------------------------------------------------------------------------------------------
