@@ -23,6 +23,7 @@ from layerdiff.compare.formats import formats_in_play
 from layerdiff.compare.parties import Party, line_up
 from layerdiff.compare.verdict import Judge
 from layerdiff.dataloaders import DataLoader
+from layerdiff.graph.errors import DataError
 from layerdiff.graph.model import Model, load
 from layerdiff.runners.base import Runner, Session, Workload, seen_ranges
 from layerdiff.runners.emulate import EmulateRunner
@@ -43,10 +44,12 @@ def data(path: Path, model: Model, arguments: argparse.Namespace) -> dict[str, l
     real = {} if own is None else {k: v[: arguments.rows] for k, v in np.load(own).items()}
     real = real if set(real) == {spec.name for spec in model.inputs} else {}
     shapes = {name: (None, *array.shape[1:]) for name, array in real.items()}
-    found = {
-        f"seed {seed}": list(DataLoader(seed=seed, samples=arguments.samples, shapes=shapes).bind(model))
-        for seed in range(arguments.seeds)
-    }
+    found = {}
+    for seed in range(arguments.seeds):
+        try:
+            found[f"seed {seed}"] = list(DataLoader(seed=seed, samples=arguments.samples, shapes=shapes).bind(model))
+        except DataError as problem:  # one symbol for several dimensions
+            print(f"  {path.stem}, seed {seed}: {problem}", flush=True)
     return {**found, "stored": [real]} if real else found
 
 
@@ -62,7 +65,8 @@ class Reference:
         """What one candidate's outputs on one set of samples come to."""
         lineup = line_up((self.party.runner, candidate.runner), (self.party.model, candidate.model))
         (other,) = lineup.candidates
-        judge = Judge(lineup, {other.name: formats_in_play(lineup.reference, other)}, Settings())
+        formats, narrow = formats_in_play(lineup.reference, other), session.info.narrow_sums
+        judge = Judge(lineup, {other.name: formats}, Settings(), {other.name: narrow})
         for number, feed in enumerate(feeds):
 
             def fetch(names, feed=feed):
@@ -76,6 +80,9 @@ class Reference:
             result.tensor: {
                 "verdict": result.verdict,
                 "use": result.use,
+                "explained": judge.tolerance(
+                    other.name, result.tensor, self.outputs[name][0][result.tensor].dtype
+                ).sums,
                 "t": result.tolerance.rtol if result.tolerance else None,
                 "rel_l2": (result.metrics or {}).get("rel_l2"),
                 "max_abs": (result.metrics or {}).get("max_abs"),
@@ -184,15 +191,16 @@ def main() -> None:
                 print(f"{text} of allowed, adds {told}, {time.perf_counter() - begin:.0f} s", flush=True)
         except Exception as problem:
             print(f"{path.stem}: {type(problem).__name__}: {problem}", flush=True)
-    print("| network | build | adds in | least | median | greatest share, random | stored |")
-    print("|---|---|---|---|---|---|---|")
+    print("| network | build | adds in | least | median | greatest share, random | stored | sums explain |")
+    print("|---|---|---|---|---|---|---|---|")
     for network, build in dict.fromkeys((r["network"], r["build"]) for r in done):
         some = [r for r in done if (r["network"], r["build"]) == (network, build)]
         random = sorted(use(r) for r in some if r["data"] != "stored") or [float("nan")]
         own = next((f"{use(r):.1%}" for r in some if r["data"] == "stored"), "-")
         told = some[0]["accumulators"] if some[0]["accumulators"] is not None else some[0]["sums"]
         shares = " | ".join(f"{v:.1%}" for v in (random[0], float(np.median(random)), random[-1]))
-        print(f"| {network} | {build} | {told} | {shares} | {own} |")
+        explained = min(o["explained"] for o in some[0]["outputs"].values())
+        print(f"| {network} | {build} | {told} | {shares} | {own} | {explained:.2f} |")
 
 
 if __name__ == "__main__":
