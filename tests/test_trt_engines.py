@@ -457,6 +457,23 @@ def test_layers_of_several_profiles_are_counted_once_with_their_formats(tensorrt
     assert pins == [module.DataType.HALF] * 4, "a piece runs in the deployed engine's formats"
 
 
+def test_nodes_whose_kernels_add_in_fp16_are_told(tensorrt, monkeypatch):
+    tensorrt(OLD)
+    kernels = {"conv": "f16f16_f16f16_f16", "fc": "f16f16_f16f32_f32"}
+    layers = session.TrtSession.layers
+
+    def named(opened):
+        told = {node: f"sm80_xmma_fprop_implicit_gemm_{kind}_nhwckrsc" for node, kind in kernels.items()}
+        return tuple(replace(layer, tactic=told.get(layer.name, "")) for layer in layers(opened))
+
+    monkeypatch.setattr(session.TrtSession, "layers", named)
+    with TrtRunner(fp16=True).open(network(2)) as opened:
+        assert opened.info.narrow_sums == {"conv"}
+        assert any("1 of 2 matrix products add in FP16" in note for note in opened.info.notes)
+    report = Comparator(network(2), [OnnxrtRunner(), TrtRunner(fp16=True)]).compare()
+    assert report.runners[1].options["accumulators"] == {"FP16": 1, "FP32": 1}
+
+
 PROFILES = [
     # layers of each profile, what the note says
     ([(4, {"FP16": 4})], "fused into 4 layers of the engine (4 in FP16)."),
