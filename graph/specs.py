@@ -79,6 +79,11 @@ def is_float(dtype: np.dtype) -> bool:
     return dtype.kind in "fc" or (dtype.kind == "V" and "float" in dtype.name)
 
 
+NAMELESS = frozenset({"", "?", "*", "-1", "None"})
+"""What exporters write in the place of a dimension's name where they have none (Paddle: ``?``): two of them need not be
+one size."""
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """Name, dtype and shape of a tensor. ``shape`` is None where not even the rank is known."""
@@ -100,7 +105,9 @@ def spec_from_value_info(info: onnx.ValueInfoProto) -> TensorSpec | None:
     shape: tuple[Dim, ...] | None = None
     if tensor.HasField("shape"):
         shape = tuple(
-            d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else (d.dim_param or None)
+            d.dim_value
+            if d.HasField("dim_value") and d.dim_value >= 0
+            else (None if d.dim_param in NAMELESS else d.dim_param)
             for d in tensor.shape.dim
         )
     return TensorSpec(info.name, dtype_from_onnx(tensor.elem_type), shape)

@@ -417,6 +417,13 @@ def test_given_shapes_that_contradict_the_model(inputs, given, message):
         choose_shapes(graph("y = Relu(x)", inputs), given)
 
 
+@pytest.mark.parametrize("placeholder", ["*", "-1", "None"])
+def test_dimensions_without_a_name_may_differ(placeholder):
+    index = graph("y = Relu(x)", f"x float 2,3,{placeholder},{placeholder}")
+    assert index.specs["x"].shape == (2, 3, None, None)
+    assert shapes(index, x=(2, 3, 48, 192)) == {"x": (2, 3, 48, 192)}
+
+
 def test_shapes_that_nothing_makes_right_are_doubted():
     chosen = choose_shapes(graph("y = MatMul(x, w)", "x float N,K", w=weight(10, 3)), {"x": (2, 7)})
     assert chosen.shapes == {"x": (2, 7)}

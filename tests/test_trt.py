@@ -326,6 +326,16 @@ def test_a_dynamic_batch_gets_a_profile_and_is_refused_outside_it(tensorrt, vers
     assert cuda.held == 0
 
 
+def test_dimensions_without_a_name_are_not_one_dimension(tensorrt):
+    tensorrt(OLD)
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["?", 3, "?", "?"]) for n in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], name="act")], "g", [x], [y])
+    model = Model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+    (feed,) = made = [{"x": np.ones((2, 3, 4, 6), np.float32)}]
+    with TrtRunner().open(model, workload=Workload(samples=lambda: iter(made))) as session:
+        assert session.infer(feed)["y"].shape == (2, 3, 4, 6)
+
+
 def test_profiles_come_from_the_samples_where_nobody_gave_one(tensorrt):
     module, _ = tensorrt(OLD)
     TrtRunner().open(network(), workload=Workload(samples=samples(4, 1, 7))).close()

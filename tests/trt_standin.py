@@ -235,6 +235,10 @@ class _Builder:
         ):
             log.log(trt.ILogger.ERROR, "4: Network has dynamic inputs, but no optimization profile has been defined.")
             return None
+        if (clash := _sizes_of_one_name(network, config._profiles)) is not None:  # what 8.6.0 said of Paddle's '?'
+            text = f"{clash}: Input dimensions with this name are inconsistent."
+            log.log(trt.ILogger.ERROR, f"4: [graphShapeAnalyzer.cpp::analyzeShapes] Error Code 4: Internal Error ({text})")
+            return None
         calibrator = config._values.get("int8_calibrator")
         if "INT8" in flags and calibrator is not None and not _calibrate(calibrator, network):
             log.log(trt.ILogger.ERROR, "2: Calibration failure occurred with no scaling factors detected.")
@@ -345,6 +349,19 @@ def _tensor(trt, name, elem_type, shape):
 
 def _shape(info):
     return tuple(d.dim_value if d.HasField("dim_value") else -1 for d in info.type.tensor_type.shape.dim)
+
+
+def _sizes_of_one_name(network, profiles):
+    """A name of dimensions of inputs that a profile gives two ranges."""
+    for profile in profiles:
+        found = {}
+        for info in network._proto.graph.input:
+            for axis, dim in enumerate(info.type.tensor_type.shape.dim):
+                if dim.dim_param and info.name in profile._shapes:
+                    sizes = tuple(shape[axis] for shape in profile._shapes[info.name])
+                    if found.setdefault(dim.dim_param, sizes) != sizes:
+                        return dim.dim_param
+    return None
 
 
 def _parse(parser, proto, folder):

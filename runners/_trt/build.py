@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...graph.errors import BuildError, DataError, RunnerError, UsageError
 from ...graph.slices import SEPARATOR, original_name
+from ...graph.specs import NAMELESS
 from ..base import Feed, ShapeRange, seen_ranges
 from . import cuda
 from .calibrate import make_calibrator
@@ -181,9 +182,13 @@ def _network_flags(plan: Plan, library: Library) -> int:
 
 
 def named(model: Model) -> onnx.ModelProto:
-    """The model's graph with a unique name on every node; the graph itself if it has them."""
+    """The model's graph with a unique name on every node, and none on dimensions of inputs that have none.
+
+    TensorRT takes dimensions of one name for one size, whatever the name. Returns the graph itself if it is like that.
+    """
     names = model.index.names
-    if all(node.name == name for node, name in zip(model.proto.graph.node, names, strict=True)):
+    dims = [d for d in _dimensions(model.proto) if d.dim_param in NAMELESS - {""}]
+    if not dims and all(node.name == name for node, name in zip(model.proto.graph.node, names, strict=True)):
         return model.proto
     import onnx
 
@@ -191,7 +196,14 @@ def named(model: Model) -> onnx.ModelProto:
     copy.CopyFrom(model.proto)
     for node, name in zip(copy.graph.node, names, strict=True):
         node.name = name
+    for dim in _dimensions(copy):
+        if dim.dim_param in NAMELESS:
+            dim.ClearField("dim_param")
     return copy
+
+
+def _dimensions(proto: onnx.ModelProto) -> list[Any]:
+    return [dim for info in proto.graph.input for dim in info.type.tensor_type.shape.dim]
 
 
 def specialized(
