@@ -237,7 +237,9 @@ class _Builder:
             return None
         if (clash := _sizes_of_one_name(network, config._profiles)) is not None:  # what 8.6.0 said of Paddle's '?'
             text = f"{clash}: Input dimensions with this name are inconsistent."
-            log.log(trt.ILogger.ERROR, f"4: [graphShapeAnalyzer.cpp::analyzeShapes] Error Code 4: Internal Error ({text})")
+            log.log(
+                trt.ILogger.ERROR, f"4: [graphShapeAnalyzer.cpp::analyzeShapes] Error Code 4: Internal Error ({text})"
+            )
             return None
         calibrator = config._values.get("int8_calibrator")
         if "INT8" in flags and calibrator is not None and not _calibrate(calibrator, network):
