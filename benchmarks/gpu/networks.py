@@ -1,4 +1,4 @@
-"""Networks on TensorRT in several modes: error at the output, latency, fused layers, build time.
+"""Networks on TensorRT in several modes: verdict, error at the output, latency, fused layers, build time.
 
     python networks.py FOLDER [--names resnet50 ...] [--modes fp32 tf32 fp16 int8] [--out FILE] [--limit SECONDS]
 
@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
+from layerdiff import Comparator
+from layerdiff.compare.progress import Progress
 from layerdiff.graph.model import load
-from layerdiff.runners._trt import inspector
-from layerdiff.runners.base import ShapeRange, Workload
-from layerdiff.runners.latency import measure
+from layerdiff.runners.base import Runner
+from layerdiff.runners.emulate import EmulateRunner
+from layerdiff.runners.onnxrt import OnnxrtRunner
 from layerdiff.runners.trt import TrtRunner
 
 MODES = {
@@ -31,58 +32,64 @@ MODES = {
     "int8": {"int8": True, "fp16": True},
     "int8_alone": {"int8": True},
 }
-COLUMNS = ("network", "mode", "rel_l2", "max_abs", "top1", "gpu_ms", "host_ms", "nodes", "parsed", "engine", "build_s")
+COLUMNS = (
+    *("network", "mode", "verdict", "use", "rel_l2", "max_abs", "gpu_ms", "host_ms"),
+    *("nodes", "parsed", "engine", "formats", "build_s"),
+)
 
 
-Data = Callable[[], Iterator[dict[str, np.ndarray]]]
+class Told(Progress):
+    """Progress on the screen, with seconds: a build takes minutes."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.start = what, time.perf_counter()
+
+    def stage(self, text: str) -> None:
+        print(f"  {self.what}, {time.perf_counter() - self.start:.1f} s: {text}", flush=True)
 
 
-def images(side: int, count: int, batch: int = 8) -> Data:
+def images(side: int, count: int, batch: int = 8) -> list[dict[str, np.ndarray]]:
     rng = np.random.default_rng(1)
-    made = [{"x": rng.normal(size=(batch, 3, side, side)).astype(np.float32)} for _ in range(count)]
-    return lambda: iter(made)
+    return [{"x": rng.normal(size=(batch, 3, side, side)).astype(np.float32)} for _ in range(count)]
 
 
-def run(name: str, path: Path, mode: str, runner: TrtRunner, data: Data, cache: dict) -> dict:
+def run(name: str, path: Path, mode: str, runner: Runner, data: list[dict[str, np.ndarray]]) -> dict:
+    """One network in one mode.
+
+    Raises:
+        RuntimeError: The candidate failed.
+    """
     model = load(path)
-    if name not in cache:
-        options = onnxruntime.SessionOptions()
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        cache[name] = [session.run(["y"], dict(feed))[0] for feed in data()]
-    shape = next(data())["x"].shape
-    work = Workload(samples=data, shapes={"x": ShapeRange(shape, shape, shape)})
-    start = time.perf_counter()
-
-    def told(phrase: str) -> None:
-        print(f"  {name} {mode}, {time.perf_counter() - start:.1f} s: {phrase}", flush=True)
-
-    with replace(runner, **MODES[mode]).open(model, workload=work, progress=told) as session:
-        build = time.perf_counter() - start
-        results = [session.infer(feed)["y"] for feed in data()]
-        latency = measure(session, next(data()), 100)
-        layers = session.layers()
-        options, notes = session.info.options, session.info.notes
-    got, want = np.concatenate(results), np.concatenate(cache[name])
+    compared = Comparator(
+        model, [OnnxrtRunner(), runner], data_loader=data, latency=30, progress=Told(f"{name} {mode}")
+    ).compare()
+    (output,) = compared.outputs
+    candidate = next(r for r in compared.runners if r.name == output.candidate)
+    if candidate.error is not None or output.metrics is None:
+        raise RuntimeError(candidate.error or output.reason)
+    latency, options = dict(candidate.latency or {}), candidate.options
     return {
         "network": name,
         "mode": mode,
-        "rel_l2": float(np.linalg.norm(got - want) / np.linalg.norm(want)),
-        "max_abs": float(np.max(np.abs(got - want))),
-        "top1": float(np.mean(got.argmax(1) == want.argmax(1))),
-        "gpu_ms": latency.gpu.median,
-        "host_ms": latency.host.median,
-        "latency": latency.as_dict(),
+        "runner": candidate.name,
+        "verdict": output.verdict,
+        "reason": output.reason,
+        "use": output.use,
+        "rel_l2": output.metrics["rel_l2"],
+        "max_abs": output.metrics["max_abs"],
+        "nan": output.metrics["nan"],
+        "inf": output.metrics["inf"],
+        "gpu_ms": (latency.get("gpu") or {}).get("median"),
+        "host_ms": (latency.get("host") or {}).get("median"),
+        "latency": latency,
         "nodes": len(model.index.nodes),
-        "parsed_all": options["layers_parsed"],
-        "parsed": options["layers_computing"],
-        "engine_all": len(layers),
-        "engine": inspector.computing(layers),
-        "groups": len(inspector.groups(layers, model)),
-        "formats": {
-            f: sum(x.precision == f for x in layers if not x.passive) for f in sorted({x.precision for x in layers})
-        },
-        "build_s": build,
-        "notes": list(notes),
+        "parsed": options.get("layers_computing"),
+        "parsed_all": options.get("layers_parsed"),
+        "engine": options.get("layers_engine"),
+        "formats": options.get("formats"),
+        "accumulators": options.get("accumulators"),
+        "build_s": options.get("build_seconds", math.nan),
+        "notes": list(candidate.notes),
     }
 
 
@@ -103,12 +110,13 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=540)
     parser.add_argument("--level", type=int, default=2)
     parser.add_argument("--tactic-sources", default=None)
-    parser.add_argument("--inspector", type=Path, help="folder for the raw inspector text")
+    parser.add_argument("--runner", choices=["trt", "emulate"], default="trt", help="emulate: to rehearse, in FP16")
     arguments = parser.parse_args()
-    runner = TrtRunner(tactic_sources=arguments.tactic_sources, optimization_level=arguments.level)
-    begin, cache, done = time.perf_counter(), {}, []
+    trt = TrtRunner(tactic_sources=arguments.tactic_sources, optimization_level=arguments.level)
+    begin, done = time.perf_counter(), []
     for name in arguments.names:
         for mode in arguments.modes:
+            runner = replace(trt, **MODES[mode]) if arguments.runner == "trt" else EmulateRunner(format="fp16")
             spent = time.perf_counter() - begin
             longest = max([r["build_s"] for r in done if r["network"] == name] or [40])
             if spent + 1.3 * longest > arguments.limit:
@@ -116,14 +124,14 @@ def main() -> None:
                 continue
             data = images(299 if name == "inception_v3" else 224, arguments.batches)
             try:
-                result = run(name, arguments.folder / f"{name}.onnx", mode, runner, data, cache)
+                result = run(name, arguments.folder / f"{name}.onnx", mode, runner, data)
             except Exception as error:
                 print(f"{name} {mode}: {type(error).__name__}: {error}", flush=True)
                 continue
             done.append(result)
             print(row(result), flush=True)
             with arguments.out.open("a") as file:
-                file.write(json.dumps(result) + "\n")
+                file.write(json.dumps(result, default=str) + "\n")
     print("| " + " | ".join(COLUMNS) + " |")
     for result in done:
         print(row(result))
