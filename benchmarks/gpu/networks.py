@@ -45,6 +45,7 @@ class Told(Progress):
         self.what, self.start = what, time.perf_counter()
 
     def stage(self, text: str) -> None:
+        """Prints it."""
         print(f"  {self.what}, {time.perf_counter() - self.start:.1f} s: {text}", flush=True)
 
 
