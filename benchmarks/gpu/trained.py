@@ -3,13 +3,14 @@
     python trained.py OUT_DIR [--only digits_vit ...] [--steps FACTOR]
 
 A residual network, a vision transformer, a U-Net that removes noise, and a network of depthwise convolutions on harder
-digits (turned, moved, covered, in noise): each some seconds of training. Beside each ``NAME.onnx`` lies ``NAME.npz``
-with 256 held-out inputs. ``unet256.onnx`` is the U-Net for three channels of 256 x 256 pixels with random weights, for
-dynamic batches. For accuracy.py, ``hard_mobilenet`` comes with
+digits (turned, moved, covered, in noise): each some seconds of training. ``hard_googlenet``, ``hard_vgg19`` and
+``hard_resnet50`` are torchvision's networks, for one channel and ten classes, on the same harder digits: about a minute
+each. Beside each ``NAME.onnx`` lies ``NAME.npz`` with 256 held-out inputs. ``unet256.onnx`` is the U-Net for three
+channels of 256 x 256 pixels with random weights, for dynamic batches. For accuracy.py, a network ``hard_*`` comes with
 
-    hard_mobilenet/              2,400 held-out images: 600 that training did not see, each made harder four times
-    hard_mobilenet_labels.npy    what they are
-    hard_mobilenet_calibration/  480 images made from those of the training
+    hard_*/              2,400 held-out images: 600 that training did not see, each made harder four times
+    hard_*_labels.npy    what they are
+    hard_*_calibration/  480 images made from those of the training
 """
 
 from __future__ import annotations
@@ -126,6 +127,22 @@ def mobilenet() -> nn.Module:
     return nn.Sequential(*stem, *body, *head, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 10))
 
 
+def imagenet(name: str) -> nn.Module:
+    """A network of torchvision's for images of 32 x 32 pixels in one channel, of ten classes."""
+    import torchvision
+
+    extra = {"aux_logits": False, "transform_input": False, "init_weights": True} if name == "googlenet" else {}
+    network = getattr(torchvision.models, name)(num_classes=10, **extra)
+    if name == "resnet50":
+        network.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    elif name == "googlenet":
+        network.conv1.conv = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    else:  # its head is for maps of 7 x 7, and holds nine tenths of the weights
+        network.features[0] = nn.Conv2d(1, 64, 3, padding=1)
+        network.avgpool, network.classifier = nn.AdaptiveAvgPool2d(1), nn.Linear(512, 10)
+    return network
+
+
 def digits() -> tuple[torch.Tensor, torch.Tensor]:
     from sklearn.datasets import load_digits
 
@@ -224,11 +241,11 @@ def denoiser(name: str, network: nn.Module, folder: Path, steps: float) -> None:
     save(unet, name, folder, noisy[:256])
 
 
-def hard(name: str, network: nn.Module, folder: Path, steps: float) -> None:
+def hard(name: str, network: nn.Module, folder: Path, steps: float, rate: float = 4e-3) -> None:
     images, labels = digits()
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     held, known = order[:600].repeat(4), order[600:]
-    trained = train(network, images[known], labels[known], functional.cross_entropy, int(3000 * steps), harder, 4e-3)
+    trained = train(network, images[known], labels[known], functional.cross_entropy, int(3000 * steps), harder, rate)
     draw = torch.Generator().manual_seed(1)
     x, y = harder(images[held], draw), labels[held]
     print(f"{name}: top-1 {top1(trained, x, y):.4f} on {len(x):,} held-out images", flush=True)
@@ -236,6 +253,10 @@ def hard(name: str, network: nn.Module, folder: Path, steps: float) -> None:
     save_batches(folder / name, x, 240)
     save_batches(folder / f"{name}_calibration", harder(images[known][:480], draw), 240)
     np.save(folder / f"{name}_labels.npy", y.numpy())
+
+
+def large(name: str, network: nn.Module, folder: Path, steps: float) -> None:
+    hard(name, network, folder, steps, 1e-3)
 
 
 def untrained(name: str, network: nn.Module, folder: Path, steps: float) -> None:
@@ -247,6 +268,9 @@ NETWORKS = {
     "digits_vit": (classifier, ViT),
     "digits_unet": (denoiser, UNet),
     "hard_mobilenet": (hard, mobilenet),
+    "hard_googlenet": (large, lambda: imagenet("googlenet")),
+    "hard_vgg19": (large, lambda: imagenet("vgg19_bn")),
+    "hard_resnet50": (large, lambda: imagenet("resnet50")),
     "unet256": (untrained, lambda: UNet(3)),
 }
 
@@ -254,7 +278,8 @@ NETWORKS = {
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--only", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    small = [name for name, (make, _) in NETWORKS.items() if make is not large]
+    parser.add_argument("--only", nargs="+", default=small, choices=list(NETWORKS), help="default: the small ones")
     parser.add_argument("--steps", type=float, default=1.0, help="share of the usual number of training steps")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
