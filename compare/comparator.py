@@ -11,7 +11,7 @@ import functools
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -34,6 +34,7 @@ from .parties import Lineup, Party, line_up
 from .progress import SILENT, Progress
 from .report.model import DataInfo, ModelInfo, Report, RunnerResult
 from .results import MEMORY_LIMIT, RunResults
+from .sums import settle
 from .verdict import Fetch, Judge
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ class Comparator:
         run = Run(lineup, lineup, samples, workload, memory=self.settings.memory, calibration=self._calibrating)
         _execute(run, begin, take, self._progress, self._latency, on_device=deployed is None)
         run.warnings[:0] = self._warnings
-        report = _report(run, judge, meter)
+        report = _report(run, judge, meter, self._progress)
         if self.settings.layers is None or judge is None:
             return report
         report = replace(report, warnings=(*report.warnings, *chance(report)))
@@ -726,6 +727,15 @@ def _checked(samples: Samples) -> Iterator[dict[str, np.ndarray]]:
         yield read_only(sample)
 
 
+def _numbered(samples: Samples, wanted: Collection[int]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Some samples, with their numbers."""
+    for number, sample in enumerate(_checked(samples)):
+        if number > max(wanted):
+            return
+        if number in wanted:
+            yield number, sample
+
+
 def _reason(error: Exception) -> str:
     """Why a runner failed, in at most two lines. Wrong usage is not a failure and goes on up."""
     log.debug("a runner failed", exc_info=error)
@@ -749,7 +759,7 @@ def _judge(run: Run, settings: Settings) -> Judge:
     return Judge(run.lineup, formats, settings, narrow)
 
 
-def _report(run: Run, judge: Judge | None, meter: Meter | None = None) -> Report:
+def _report(run: Run, judge: Judge | None, meter: Meter | None = None, progress: Progress = SILENT) -> Report:
     reference = run.lineup.reference
     done = run.samples_run.get(reference.name, 0)
     outputs: tuple[OutputResult, ...] = ()
@@ -760,6 +770,8 @@ def _report(run: Run, judge: Judge | None, meter: Meter | None = None) -> Report
             info = run.sessions[name]
             run.sessions[name] = replace(info, options={**info.options, "statistics_on": device})
         warnings += judge.warnings
+        outputs, told = settle(run, judge, outputs, functools.partial(_numbered, run.samples), progress)
+        warnings += told
     accuracy: tuple[AccuracyResult, ...] = ()
     if meter is not None:
         total = len(run.samples)

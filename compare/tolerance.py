@@ -20,7 +20,7 @@ The user's is NumPy's: |c - r| <= atol + rtol |r|. The automatic one is |c - r| 
   ruins the output is a fault.
 
 Where t exceeds `DECIDABLE`, and for FP8 and INT8, the arithmetic decides nothing, and nobody may pass by it. Nor does
-it between t and what products that add in FP16 explain, where a candidate is known to have such: `Tolerance.sums`.
+it between t and what products that add in FP16 may explain, where a candidate is known to have such: `Tolerance.sums`.
 docs/tolerance.md holds the derivation and what healthy and broken networks measure.
 """
 
@@ -59,9 +59,6 @@ FACTOR = 4.0
 """The 4 in the formula of t."""
 CHAIN = 512
 """Most terms that count in one sum: longer ones are made of parts, whose errors do not add up like those of a chain."""
-PARTIAL = 1 / 6
-"""What the rounding of a partial sum adds to the square of a product's error, in that of a layer that adds in FP32,
-which rounds two operands and the result: of as many partial sums as are rounded, the mean is half the sum."""
 SCALE_BLOCK = 1 << 14
 """Elements that the scale is measured on at a time: their squares stay in the CPU's cache."""
 TRAILING = 1 << 16
@@ -81,8 +78,8 @@ class Tolerance:
         decidable: Whether an output within this tolerance may pass.
         reason: Why not, as the end of "undecided: ...".
         depth, terms, format, u: What t came from.
-        sums: How many times what is allowed the sums in FP16 that a candidate is known to make explain: between the
-            two, nothing is decided.
+        sums: How many times what is allowed the sums in FP16 that a candidate is known to make may explain: between
+            the two, this rule decides nothing.
     """
 
     rtol: float
@@ -110,7 +107,7 @@ class Tolerance:
 
     @property
     def explained(self) -> Tolerance:
-        """What sums in FP16 explain too."""
+        """What sums in FP16 may explain too."""
         return self if self.sums == 1 else replace(self, rtol=self.rtol * self.sums, atol=self.atol * self.sums, sums=1)
 
     def share(self, layers: float, terms: float = 0) -> float:
@@ -139,7 +136,7 @@ class Tolerance:
         return max(LARGER, HARMLESS / self.t) if self.t else LARGER
 
     def beyond(self, allowed: Allowed, worst: Place, reference: np.ndarray | DeviceArray) -> bool:
-        """Whether an element errs by more than any size of its terms could allow, or sums in FP16 explain."""
+        """Whether an element errs by more than any size of its terms could allow, or sums in FP16 may explain."""
         if allowed.scale is None or not allowed.scale.parts:
             return False
         size = abs(worst.reference) + self._most * allowed.scale.whole * _dead(reference)
@@ -416,7 +413,7 @@ def rule(formats: Sequence[NumberFormat], dtype: np.dtype, depth: int, terms: fl
     elif t > DECIDABLE:
         reason = f"{coarsest} over {depth} layers explains errors of {t:.0%}, which tells nothing"
     floor = 2 * coarsest.smallest_subnormal
-    sums = math.hypot(1, FACTOR * FP16.u * math.sqrt(PARTIAL * steps) / t)
+    sums = math.hypot(1, FACTOR * FP16.u * math.sqrt(steps / 2) / t)
     return Tolerance(t, t, "auto", True, floor, not reason, reason, depth, terms, coarsest.name, coarsest.u, sums)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -24,7 +24,10 @@ from .tolerance import EXACT, Allowed, Depth, Tolerance, automatic, depths, user
 if TYPE_CHECKING:
     from ..graph.formats import NumberFormat
     from .context import Settings
-    from .parties import Lineup
+    from .parties import Lineup, Party
+
+DOUBTFUL = 4
+"""Most samples of an output that are kept in mind as doubtful."""
 
 Outputs = Mapping[str, "np.ndarray | DeviceArray"]
 Fetch = Callable[[Sequence[str]], Outputs]
@@ -149,6 +152,19 @@ class Judge:
         values = {t: np.asarray(v) for t, v in reference.behind[tensor].items()}
         return found.sizes(value, values, tolerance.share)
 
+    def doubtful(self, name: str) -> dict[str, tuple[list[int], str]]:
+        """Floating-point outputs of a candidate that exceed what is allowed by what sums in FP16 may explain: the
+        samples that exceed it by most, and the reason of the failure that it is if they do not."""
+        return {
+            tensor: (list(pair.over), pair.mismatch(pair.plain, pair.plain.mismatched))
+            for tensor, pair in self._pairs[name].items()
+            if pair.doubtful
+        }
+
+    def like(self, party: Party) -> Judge:
+        """A judge of one candidate by the rules of that of its name."""
+        return Judge(replace(self._lineup, candidates=(party,)), self.formats, self._settings, self._narrow)
+
     def devices(self) -> dict[str, str]:
         """Where statistics of each candidate were computed, and by what, if not by NumPy."""
         found = {
@@ -236,6 +252,7 @@ class _Pair:
         self.warnings = warnings
         self.ties = 0
         self.explained = 0
+        self.over: dict[int, float] = {}
         self.statistics_of_choices = False
         self.plain = Statistics(equal_nan=nan_equal)
         self.axes: tuple[int, ...] | None = None
@@ -282,6 +299,9 @@ class _Pair:
                 allowed = self.tolerance.allowed(reference, self.sizes)
                 found = Statistics(equal_nan=self.nan_equal).update(reference, candidate, allowed, sample)
             self.settled = self.settled or found.broken > 0 or (found.use or 0) > self.tolerance.sums
+        if found.mismatched and self.tolerance.sums > 1:
+            over = {**self.over, sample: found.use or 0.0}
+            self.over = dict(sorted(over.items(), key=lambda item: -item[1])[:DOUBTFUL])
         if allowed is not None:
             self.smallest_atol = min(self.smallest_atol, allowed.smallest_atol)
         self.plain.merge(found)
@@ -346,7 +366,7 @@ class _Pair:
         mismatched = statistics.mismatched - self.ties
         reason = self.tolerance.reason
         if mismatched and self.tolerance.decidable:
-            reason = self._mismatch(statistics, mismatched)
+            reason = self.mismatch(statistics, mismatched)
             explained = self._explained(statistics, mismatched)
             if not explained:
                 return "fail", reason
@@ -358,16 +378,25 @@ class _Pair:
             return "undecided", f"agrees on {done} of {total} samples; the others were not run"
         return "pass", None
 
-    def _explained(self, statistics: Statistics, mismatched: int) -> str:
-        """What the candidate's sums in FP16 explain, where that is all that is amiss."""
-        use, sums = statistics.use, self.tolerance.sums
-        if self.statistics_of_choices:
-            return "sums in FP16 explain them as ties" if mismatched == self.explained else ""
-        if use is None or not 1 < use <= sums:
-            return ""
-        return f"that is {use:.2f} times what is allowed, and sums in FP16 explain up to {sums:.2f} times"
+    @property
+    def doubtful(self) -> bool:
+        """Whether sums in FP16 may explain by how much the tensor exceeds what is allowed."""
+        found = self.plain
+        turned = self.turned is not None and self.turned.agree
+        amiss = self.clash or turned or found.shape_mismatch or found.broken or self.statistics_of_choices
+        return not amiss and found.use is not None and 1 < found.use <= self.tolerance.sums
 
-    def _mismatch(self, statistics: Statistics, mismatched: int) -> str:
+    def _explained(self, statistics: Statistics, mismatched: int) -> str:
+        """What the candidate's sums in FP16 may explain, where that is all that is amiss."""
+        if self.statistics_of_choices:
+            return "sums in FP16 may make them ties" if mismatched == self.explained else ""
+        if not self.doubtful:
+            return ""
+        use, sums = statistics.use or 0.0, self.tolerance.sums
+        return f"that is {use:.2f} times what is allowed, and sums in FP16 may explain up to {sums:.2f} times"
+
+    def mismatch(self, statistics: Statistics, mismatched: int) -> str:
+        """What is wrong where elements differ by more than allowed."""
         share = f"{mismatched:,} of {statistics.count:,} elements"
         worst = statistics.worst
         if worst is None:

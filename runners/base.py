@@ -294,6 +294,10 @@ class Runner(ABC):
 
         raise RunnerError(f"{self.name} cannot run {model.label}.")
 
+    def alike(self) -> Runner | None:
+        """A runner on the CPU that rounds as this one does where it adds in FP16; None where nobody does."""
+        return None
+
     def for_pieces(self) -> Runner:
         """The same arithmetic, set up for many short-lived sessions side by side instead of one that serves."""
         return self

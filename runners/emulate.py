@@ -123,6 +123,10 @@ class EmulateRunner(Runner):
         """What products add in."""
         return FORMATS["fp16" if self.narrow_sums else "fp32"]
 
+    def alike(self) -> EmulateRunner | None:
+        """Itself, if products add in FP16; see `Runner.alike`."""
+        return self if self.narrow_sums else None
+
     def for_pieces(self) -> EmulateRunner:
         """See `OnnxrtRunner.for_pieces`."""
         return replace(self, lean=True)

@@ -28,7 +28,9 @@ from layerdiff.runners._trt.plan import Plan, resolve
 from layerdiff.runners._trt.recent import Recent
 from layerdiff.runners._trt.versions import FEATURES, Library, parse
 from layerdiff.runners.base import ShapeRange, Workload
+from layerdiff.runners.emulate import EmulateRunner
 from layerdiff.runners.latency import Times, measure
+from layerdiff.runners.onnxrt import OnnxrtRunner
 from layerdiff.runners.trt import TrtRunner, size
 from onnx import TensorProto, helper, numpy_helper
 
@@ -890,6 +892,25 @@ TACTICS = [
     ("sm50_xmma_pooling_fw_4d_FP32FP32NCHW_Average_FastDiv", ""),
     ("0x0000000000000000", ""),
 ]
+
+
+@pytest.mark.parametrize(
+    ("runner", "alike"),
+    [
+        (TrtRunner(fp16=True), EmulateRunner(narrow_sums=True)),
+        (TrtRunner(fp16=True, tf32=True), EmulateRunner(narrow_sums=True)),
+        (TrtRunner(), None),
+        (TrtRunner(tf32=True), None),
+        (TrtRunner(fp16=True, int8=True), None),
+        (TrtRunner(fp16=True, bf16=True), None),
+        (TrtRunner(fp16=True, strongly_typed=True), None),
+        (EmulateRunner(), None),
+        (EmulateRunner(narrow_sums=True), EmulateRunner(narrow_sums=True)),
+        (OnnxrtRunner(), None),
+    ],
+)
+def test_who_is_like_an_engine_that_adds_in_fp16(runner, alike):
+    assert runner.alike() == alike
 
 
 @pytest.mark.parametrize(("tactic", "accumulator"), TACTICS)

@@ -117,7 +117,8 @@ class OutputResult:
         worst_sample: Number of the sample that comes nearest to, or breaks, what is allowed by most.
         use: Largest share of the allowed difference that an element uses; over 1 is a mismatch.
         values: The elements behind the statistics: what stands where, for messages.
-        decided_by: The metric on labelled data that decided, where no tolerance could; None: the tolerance.
+        decided_by: What decided where no tolerance could: the metric on labelled data, or the same sums emulated; None:
+            the tolerance.
     """
 
     candidate: str
