@@ -16,8 +16,8 @@ The user's is NumPy's: |c - r| <= atol + rtol |r|. The automatic one is |c - r| 
   score) has the absolute error of its logarithm as its relative one, and a channel may be small by chance.
   Where an element was made of larger terms than that (behind a Relu, in a difference), scale is their size: `terms`
   measures it in the reference, and is asked where an output fails without it. No size counts for more than `LARGER`
-  times the RMS of the tensor's values that are not zero, or than allows an error of `HARMLESS` of it: rounding that
-  ruins the output is a fault.
+  times the RMS of the tensor's values that are not zero, or `STEEPER` times the element, or than allows an error of
+  `HARMLESS` of that RMS: rounding that ruins the output is a fault.
 
 Where t exceeds `DECIDABLE`, and for FP8 and INT8, the arithmetic decides nothing, and nobody may pass by it. Nor does
 it between t and what products that add in FP16 may explain, where a candidate is known to have such: `Tolerance.sums`.
@@ -55,6 +55,8 @@ HARMLESS = 1e-3
 beyond that is rounding that ruins the output: a candidate whose terms cancel is wrong, however honestly it rounds."""
 LARGER = 4.0
 """Times that RMS that terms may always have: what stood before a Relu is smaller behind it."""
+STEEPER = 2.0
+"""Times the element itself that terms may always have: a probability is the exponential of a larger score."""
 FACTOR = 4.0
 """The 4 in the formula of t."""
 CHAIN = 512
@@ -139,7 +141,8 @@ class Tolerance:
         """Whether an element errs by more than any size of its terms could allow, or sums in FP16 may explain."""
         if allowed.scale is None or not allowed.scale.parts:
             return False
-        size = abs(worst.reference) + self._most * allowed.scale.whole * _dead(reference)
+        size = max(self._most * allowed.scale.whole * _dead(reference), STEEPER * abs(worst.reference))
+        size += abs(worst.reference)
         return bool(abs(worst.candidate - worst.reference) > self.sums * max(self.t * size, self.floor))
 
     def json(self, allowed: Allowed | None = None) -> dict[str, Any]:
@@ -228,7 +231,8 @@ class Scale:
         self.whole = float(whole.max())
         self.parts = [whole, *(_soften(part, self.whole) for part in self.parts[1:])]
         if terms is not None:
-            terms = np.minimum(terms, most * self.whole * _dead(values))
+            own = STEEPER * np.abs(np.asarray(values))
+            terms = np.minimum(terms, np.fmax(most * self.whole * _dead(values), own))
             self.parts = [np.maximum(part, terms) for part in self.parts]
         self._split()
 

@@ -285,6 +285,14 @@ def test_rounding_passes_however_small_outputs_are_unless_it_ruins_them(name):
             assert use > 1, number_format.name
 
 
+def test_terms_count_for_four_times_the_rms_or_twice_the_element():
+    values = np.full(1000, 1e-6)
+    values[0] = 0.9
+    scale = Scale(values, np.full(1000, 10.0), 4.0).block(0, 1000)
+    assert scale[0] == pytest.approx(1.8)
+    assert scale[1:] == pytest.approx(4 * 0.9 / 1000**0.5, rel=1e-3)
+
+
 def test_their_own_size_does_not_tell():
     """What the rule would say without terms: up to ten thousand times too strict."""
     for name in ("Conv, Relu, every channel", "Conv, Sigmoid", "Conv, Swish in pieces"):
