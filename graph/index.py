@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from .foreign import element_types, stand_in
 from .specs import TensorSpec, spec_from_value_info
 
 CONSTANT_LIMIT = 1 << 16
@@ -113,13 +114,15 @@ class GraphIndex:
         known = {i.name: s for i in infos if (s := spec_from_value_info(i)) is not None}
         for info in infer_shapes(self.proto).graph.value_info:
             spec = spec_from_value_info(info)
-            if spec is not None:
+            if spec is not None and info.name in self.producer:
                 known[info.name] = spec
         for name, tensor in self.initializers.items():
             info = onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims))
             spec = spec_from_value_info(info)
             if spec is not None:
                 known[name] = spec
+        if any(name and name not in known for node in self.nodes for name in node.output):
+            known.update(element_types(self.nodes, known))
         return known
 
     def weight(self, name: str) -> np.ndarray | None:
@@ -266,10 +269,12 @@ PROTO_LIMIT = (1 << 31) - (1 << 20)
 def infer_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
     """ONNX shape inference that never fails: what cannot be inferred (a custom operator) stays untyped.
 
-    Large weights are left out of what is handed over: inference needs their shapes alone.
+    Operators of ONNX Runtime's own are taken for those of ONNX that shape their outputs alike (see `foreign`). Large
+    weights are left out of what is handed over: inference needs their shapes alone.
     """
     slim = onnx.ModelProto()
     _copy_without_weights(proto, slim)
+    stand_in(slim.graph)
     try:
         return onnx.shape_inference.infer_shapes(slim, data_prop=True)
     except Exception:

@@ -113,7 +113,8 @@ def plan(
     observed: dict[str, str] = {}
     for name in wanted:
         counterpart = matched.get(name)
-        if counterpart is not None and counterpart in candidate.producer:
+        # of what a custom operator makes the type is not known, and no piece can give it
+        if counterpart is not None and counterpart in candidate.producer and counterpart in candidate.specs:
             observed[name] = counterpart
     unmatched = tuple(name for name in wanted if name not in observed)
     given = {name: matched.get(name, name) for name in reference.inputs}

@@ -1,0 +1,154 @@
+"""Types of tensors that operators from outside ONNX make, which ONNX's shape inference does not know.
+
+ONNX Runtime writes its own operators (FusedConv, Gelu, SkipLayerNormalization, convolutions of a blocked layout) into
+the models that it saves after optimizing them. Where such an operator shapes its output as one of ONNX's does, that one
+stands in for it while shapes are inferred, so that inference goes on behind it. Of what its others make, and what is
+made of that, the element type alone is told: that of a float operand, or what the operator's schema says. Of operators
+of unknown domains nothing is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from .specs import TensorSpec, dtype_from_onnx, is_float
+
+_STANDARD = frozenset({"", "ai.onnx"})
+_BLOCKED = "com.microsoft.nchwc"
+_AS = {"FusedConv": "Conv", "FusedGemm": "Gemm"}
+"""Operators that shape their output as one of ONNX's does, which takes their first three inputs."""
+
+# fmt: off
+_LIKE_FIRST = frozenset({
+    "Gelu", "FastGelu", "BiasGelu", "QuickGelu", "BiasAdd", "BiasSoftmax", "GroupNorm", "SkipGroupNorm",
+    "SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "RotaryEmbedding",
+})
+# fmt: on
+"""Operators whose first output is shaped as their first input is."""
+
+_STORED = {name.lower(): value for name, value in onnx.TensorProto.DataType.items()}
+
+
+def is_foreign(node: onnx.NodeProto) -> bool:
+    """Whether ONNX does not define the operator. ONNX Runtime puts some of its own into ONNX's domain."""
+    return node.domain not in _STANDARD or not onnx.defs.has(node.op_type)
+
+
+def stand_in(graph: onnx.GraphProto) -> None:
+    """Replaces operators from outside, in place, by such of ONNX's as shape their outputs alike."""
+    if not any(is_foreign(node) for node in graph.node):
+        return
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
+    del graph.node[:]
+    for node in nodes:
+        settings = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        if not is_foreign(node):
+            pass
+        elif node.domain == _BLOCKED:
+            _unblock(graph, node, settings)
+        elif node.domain not in (*_STANDARD, "com.microsoft"):
+            pass
+        elif node.op_type in _LIKE_FIRST:
+            _become(node, "Identity", 1)
+        elif node.op_type == "FusedMatMul":
+            left, right = ("ji" if settings.get("transA") else "ij"), ("kj" if settings.get("transB") else "jk")
+            # where the batch is transposed, its axes lie between the two of the matrix
+            left, right = (
+                f"{axes[0]}...{axes[1]}" if settings.get(name) else f"...{axes}"
+                for axes, name in ((left, "transBatchA"), (right, "transBatchB"))
+            )
+            _become(node, "Einsum", 2)
+            node.attribute.append(onnx.helper.make_attribute("equation", f"{left},{right}->...ik"))
+        elif node.op_type in _AS:
+            _become(node, _AS[node.op_type], 3)
+        graph.node.append(node)
+
+
+def _unblock(graph: onnx.GraphProto, node: onnx.NodeProto, settings: Mapping[str, Any]) -> None:
+    """Channels lie in blocks of a few, and their number is rounded up: that says nothing until they are put back."""
+    data, output = node.input[0], node.output[0]
+    last = bool(settings.get("channels_last"))
+    if node.op_type == "ReorderInput":
+        _become(node, "Transpose" if last else "Identity", 1)
+        if last:
+            node.attribute.append(onnx.helper.make_attribute("perm", [0, 3, 1, 2]))
+    elif node.op_type == "ReorderOutput":
+        cut = f"{output}/channels"
+        for name, value in (("/first", 0), ("/count", settings["channels"]), ("/axis", 1)):
+            graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), f"{cut}{name}"))
+        graph.node.append(
+            onnx.helper.make_node("Slice", [data, f"{cut}/first", f"{cut}/count", f"{cut}/axis"], [cut], name=cut)
+        )
+        _become(node, "Transpose" if last else "Identity", 1)
+        node.input[0] = cut
+        if last:
+            node.attribute.append(onnx.helper.make_attribute("perm", [0, 2, 3, 1]))
+    elif onnx.defs.has(node.op_type):  # Conv and pooling; the sum that a convolution adds is no input of ONNX's
+        _become(node, node.op_type, 3)
+
+
+def _become(node: onnx.NodeProto, op: str, inputs: int) -> None:
+    known = set(onnx.defs.get_schema(op).attributes)
+    kept = [a for a in node.attribute if a.name in known]
+    node.op_type, node.domain = op, ""
+    del node.input[inputs:]
+    del node.output[1:]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
+def element_types(nodes: Iterable[onnx.NodeProto], known: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+    """Element types of tensors that are not ``known``, as far as they follow from those of others.
+
+    Args:
+        nodes: The nodes of a graph, in order.
+        known: Specs of its inputs, weights, and all that shape inference could tell.
+
+    Returns:
+        Specs without a shape.
+    """
+    found: dict[str, TensorSpec] = {}
+    for node in nodes:
+        missing = [(i, name) for i, name in enumerate(node.output) if name and name not in known]
+        if not missing:
+            continue
+        dtypes = [s.dtype if (s := known.get(n, found.get(n))) is not None else None for n in node.input]
+        for i, name in missing:
+            dtype = _foreign(node, dtypes) if is_foreign(node) else _by_schema(node, i, dtypes)
+            if dtype is not None:
+                found[name] = TensorSpec(name, dtype, None)
+    return found
+
+
+def _foreign(node: onnx.NodeProto, dtypes: list[np.dtype | None]) -> np.dtype | None:
+    if node.domain not in (*_STANDARD, "com.microsoft", _BLOCKED):
+        return None
+    given = [d for d in dtypes if d is not None]
+    if node.op_type == "QuantizeLinear":
+        return dtypes[2] if len(dtypes) > 2 and dtypes[2] is not None else np.dtype(np.uint8)
+    if node.op_type.startswith("QLinear"):
+        return dtypes[0]
+    return next((d for d in given if is_float(d)), given[0] if given else None)
+
+
+def _by_schema(node: onnx.NodeProto, output: int, dtypes: list[np.dtype | None]) -> np.dtype | None:
+    schema = onnx.defs.get_schema(node.op_type)
+    if not schema.outputs:
+        return None
+    wanted = schema.outputs[min(output, len(schema.outputs) - 1)].type_str
+    allowed: Sequence[str] = next(
+        (c.allowed_type_strs for c in schema.type_constraints if c.type_param_str == wanted), []
+    )
+    if len(allowed) == 1:
+        wanted = allowed[0]
+    if wanted.startswith("tensor(") and wanted[7:-1] in _STORED:
+        return dtype_from_onnx(_STORED[wanted[7:-1]])
+    for i, dtype in enumerate(dtypes):
+        if dtype is not None and schema.inputs[min(i, len(schema.inputs) - 1)].type_str == wanted:
+            return dtype
+    return None
