@@ -338,6 +338,18 @@ def test_dimensions_without_a_name_are_not_one_dimension(tensorrt):
         assert session.infer(feed)["y"].shape == (2, 3, 4, 6)
 
 
+@pytest.mark.parametrize("version", ALL)
+def test_an_input_that_is_handed_on_keeps_its_name(tensorrt, version):
+    tensorrt(version)
+    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 3]) for n in "xyz"]
+    nodes = [helper.make_node("Dropout", ["x"], ["y"], name="drop"), helper.make_node("Relu", ["x"], ["z"], name="act")]
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:])
+    model = Model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+    (feed,) = made = [{"x": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)}]
+    with TrtRunner().open(model, workload=Workload(samples=lambda: iter(made))) as session:
+        assert np.array_equal(session.infer(feed)["y"], feed["x"])
+
+
 def test_profiles_come_from_the_samples_where_nobody_gave_one(tensorrt):
     module, _ = tensorrt(OLD)
     TrtRunner().open(network(), workload=Workload(samples=samples(4, 1, 7))).close()

@@ -385,6 +385,10 @@ def _parse(parser, proto, folder):
         for i in proto.graph.input
         if i.name not in weights
     ]
+    inputs, outputs = {t.name: t for t in network._inputs}, {o.name for o in proto.graph.output}
+    for node in proto.graph.node:
+        if node.op_type in ("Identity", "Dropout") and node.input[0] in inputs and node.output[0] in outputs:
+            inputs[node.input[0]].name = f"__{node.output[0]}"  # an input cannot be an output: the parser renames it
     network._outputs = [
         _tensor(trt, o.name, o.type.tensor_type.elem_type, _shape(infos[o.name])) for o in proto.graph.output
     ]

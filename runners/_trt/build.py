@@ -116,6 +116,7 @@ def build(
     network = builder.create_network(_network_flags(plan, library))
     parser = trt.OnnxParser(network, log)
     parse(parser, model, library)
+    _name_inputs(network, model)
     parsed, computing = network.num_layers, _computing(network, trt)
     _mark(network, fetch, library)
     if runner.debug_tensors:
@@ -311,6 +312,16 @@ def _parser_failure(parser: Any, model: Model, names: list[str], library: Librar
     if 0 <= position < len(names):
         where = f"node {original_name(names[position])!r} ({model.index.nodes[position].op_type}) of {model.source}"
     return f"{library} cannot parse {where}: {(text[0] if text else 'no reason given')[:400].rstrip('.')}."
+
+
+def _name_inputs(network: Any, model: Model) -> None:
+    """Gives inputs their names back: the parser takes that of one which a node (Identity, Dropout) hands on to an output
+    as it is, and calls it ``__OUTPUT``."""
+    found = _inputs(network)
+    if len(found) == len(model.inputs):
+        for tensor, spec in zip(found, model.inputs, strict=True):
+            if tensor.name != spec.name:
+                tensor.name = spec.name
 
 
 def _layers(network: Any) -> list[Any]:
