@@ -6,6 +6,7 @@ import numpy as np
 import onnx.parser
 import onnxruntime
 import pytest
+from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
 from layerdiff.graph.accumulate import STEP, narrow_sums
 from layerdiff.graph.model import Model
 
@@ -133,3 +134,17 @@ def test_an_old_opset_is_converted():
     a, b = whole(3, 40), whole(40, 5, seed=1)
     narrowed = narrow_sums(model("g (float[3, 40] x) => (float[3, 5] y) { y = MatMul(x, w) }", 7, w=b))
     np.testing.assert_array_equal(run(narrowed.model, x=a), added(a[:, None, :] * b.T[None]))
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3, 1.0, 5.0])
+@pytest.mark.parametrize("terms", [512, 8192])
+def test_expected_noise_knows_where_the_partial_sums_go(terms, shift):
+    """Weights of one sign on average make the sum grow all the way, and its roundings with it."""
+    draw = np.random.default_rng(0)
+    weights = (draw.normal(size=(terms, 10)) + shift) / terms
+    made = model(f"g (float[n, {terms}] x) => (float[n, 10] y) {{ y = Gemm(x, w) }}", w=weights)
+    x = np.abs(draw.normal(size=(240, terms))).astype(np.float32)
+    runners = [OnnxrtRunner(), EmulateRunner(format="fp16", narrow_sums=True)]
+    (layer,) = Comparator(made, runners, data_loader=[{"x": x}], layers="all").compare().layers
+    assert layer.verdict == "ok"
+    assert layer.expected["rms_z"] == pytest.approx(1, abs=0.15)
