@@ -147,4 +147,4 @@ def test_expected_noise_knows_where_the_partial_sums_go(terms, shift):
     runners = [OnnxrtRunner(), EmulateRunner(format="fp16", narrow_sums=True)]
     (layer,) = Comparator(made, runners, data_loader=[{"x": x}], layers="all").compare().layers
     assert layer.verdict == "ok"
-    assert layer.expected["rms_z"] == pytest.approx(1, abs=0.15)
+    assert layer.expected["rms_z"] == pytest.approx(1, abs=0.3)
