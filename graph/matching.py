@@ -145,6 +145,7 @@ class _Side:
 
     def __init__(self, index: GraphIndex, skip_quantizers: bool) -> None:
         self.index = index
+        self.skips = skip_quantizers
         self.flow: Dataflow = dataflow(index)
         self.alias: dict[str, str] = {}
         self.classes: dict[str, list[str]] = {}
@@ -435,6 +436,8 @@ class _Matcher:
                 continue
             if self._by_weights() or self._by_one_input() or any(self._round(*pair, final=True) for pair in nets):
                 continue
+            if self._of_another_size():
+                continue
             break
         return self._result(static)
 
@@ -515,6 +518,34 @@ class _Matcher:
                 others = found[1].get(key, [])
                 if len(some) == len(others) == 1 and self._fits(some[0], others[0]):
                     progress = self._accept(some[0], others[0]) or progress
+        return progress
+
+    def _of_another_size(self) -> bool:
+        """The only readers of their kind of the same matched tensors, though what they make has other sizes: an
+        attribute was changed there (``ceil_mode``), or before."""
+        readers: dict[Any, tuple[list[int], list[int]]] = {}
+        numbers = {m: n for n, m in self.nodes.items()}
+        for which, (side, done) in enumerate(((self.r, self.nodes), (self.c, numbers))):
+            for p in side.live:
+                kind, inputs, outputs = side.fine.nodes[p]
+                if p in done or not inputs:
+                    continue
+                read: list[tuple[str, str | int, int]] = []
+                for slot, name in inputs:
+                    q = side.index.producer.get(name)
+                    if q is None:
+                        read.append((slot, name, 0))
+                    elif q in done:
+                        node = side.index.nodes[q]
+                        read.append((slot, q if which == 0 else numbers[q], list(node.output).index(name)))
+                rank = len(side.shape(outputs[0]) or ())
+                if rank and len(read) == len(inputs):
+                    found = readers.setdefault((kind, rank, tuple(map(str, sorted(read, key=str)))), ([], []))
+                    found[which].append(p)
+        progress = False
+        for some, others in readers.values():
+            if len(some) == len(others) == 1:
+                progress = self._accept(some[0], others[0]) or progress
         return progress
 
     def _paired(self, a: str, b: str) -> bool:
@@ -709,10 +740,12 @@ class _Matcher:
                 continue
             for a, b in zip(self.r.index.nodes[n].output, self.c.index.nodes[m].output, strict=False):
                 if a and b:
-                    pairs[a] = b
+                    pairs[a] = self._as_read(a, b, m, roles)
         folds, covered_r, covered_c, found = self._folds(roles, pairs)
+        made = {b: a for a, b in pairs.items()}
         for a, b in roles.items():
-            if a in self.r.classes and b in self.c.classes:
+            # what the candidate leaves out is behind what it has; else its reader was given something wrong
+            if a in self.r.classes and b in self.c.classes and (b not in made or self._behind(made[b], a)):
                 pairs.setdefault(a, b)
         covered_r -= partial.keys()
         # Written with other operands (x * 0.5 against half * gate): the output is the same tensor, the node is not
@@ -765,22 +798,66 @@ class _Matcher:
         tensors: dict[str, str] = {}
         specs_r, specs_c = self.r.index.specs, self.c.index.specs
         wanted = set(self.r.index.outputs)
+        shared = Counter(pairs.values())
         for a, b in pairs.items():
             names = self.c.classes.get(b, [b])
             for name in self.r.classes.get(a, [a]):
                 if name in wanted and name not in self.outputs:
                     continue
-                if name in names:
+                # what the candidate leaves out, its quantizer may do instead: a Relu whose range begins at zero
+                left_out = self.c.skips and shared[b] > 1 and self.r.index.producer.get(a) not in self.nodes
+                if name in names and (name in wanted or not left_out):
                     tensors[name] = name
                     continue
                 if name in wanted:
                     continue  # an output of both graphs that is another tensor there: see below
                 spec = specs_r.get(name)
-                alike = (o for o in names if spec and (s := specs_c.get(o)) is not None and s.dtype == spec.dtype)
-                tensors[name] = next(alike, b)
+                alike = [o for o in names if spec and (s := specs_c.get(o)) is not None and s.dtype == spec.dtype] or [
+                    b
+                ]
+                tensors[name] = alike[-1 if left_out else 0]
         for name in self.outputs:
             tensors[name] = name
         return tensors
+
+    def _behind(self, before: str, name: str) -> bool:
+        """Whether the reference makes a tensor of another one."""
+        first = self.r.index.producer.get(before, -1)
+        waiting, seen = [name], {name}
+        while waiting:
+            here = waiting.pop()
+            if here == before:
+                return True
+            position = self.r.index.producer.get(here, -1)
+            if position > first and position in self.r.fine.nodes:
+                new = {read for _, read in self.r.fine.nodes[position][1]} - seen
+                seen |= new
+                waiting.extend(new)
+        return False
+
+    def _as_read(self, a: str, b: str, m: int, roles: Mapping[str, str]) -> str:
+        """What of the candidate stands for ``a``, if node ``m``, which makes ``b``, does what makes ``a``.
+
+        Whoever reads ``a`` may read another output of ``m``, or what nodes that only the candidate has make of ``b``:
+        these belong to it then. What may have another layout does not stand for it.
+        """
+        other = roles.get(a, b)
+        if other == b or other in self.c.index.nodes[m].output:
+            return other
+        waiting, seen = [other], set()
+        while waiting:
+            name = waiting.pop()
+            position = self.c.index.producer.get(name)
+            if name == b or name in seen:
+                continue
+            seen.add(name)
+            if position is None or position in self.taken or position not in self.c.canon:
+                return b
+            moved = self.c.index.nodes[position].op_type in ("Transpose", *_RESHAPES)
+            if moved and (None in (shape := self.r.shape(a) or (None,)) or shape != self.c.shape(other)):
+                return b
+            waiting.extend(read for _, read in self.c.fine.nodes[position][1])
+        return other
 
     def _chain(self, side: _Side, position: int) -> list[int]:
         """A product and the constant scalings and shifts after it that nothing else reads."""

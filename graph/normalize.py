@@ -347,7 +347,8 @@ def _dequantized(node: onnx.NodeProto, feed: Mapping[str, np.ndarray]) -> np.nda
     else:
         scale, zero = scale.reshape(()), None if zero is None else zero.reshape(())
     wide = stored.astype(np.float32)
-    return (wide if zero is None else wide - zero.astype(np.float32)) * scale.astype(np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):  # an infinite scale is for a comparison to find
+        return (wide if zero is None else wide - zero.astype(np.float32)) * scale.astype(np.float32)
 
 
 def quantization_step(index: GraphIndex, name: str) -> np.ndarray | None:
@@ -497,7 +498,9 @@ def _per_channel(value: np.ndarray, channels: int, axis: int, rank: int | None =
         return np.full(channels, value.reshape(())[()])
     if value.size != channels:
         return None
-    place = next(i for i, d in enumerate(value.shape) if d == channels)
+    place = next((i for i, d in enumerate(value.shape) if d == channels), None)
+    if place is None:  # as many values as channels, over several axes
+        return None
     from_end = value.ndim - place
     if axis == -1:
         return value.reshape(-1) if from_end == 1 else None

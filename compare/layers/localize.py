@@ -35,6 +35,8 @@ STREAMS = 7
 and on its own, in the sessions of this piece and of the next."""
 HEALED = 0.1
 """A layer whose error shrinks to this share of it right behind the layer has healed."""
+ANOTHER = 0.5
+"""Relative error from which on a tensor may be another one; two that have nothing to do with each other have 1.4."""
 DOMINANT = 0.7
 """Share of the final error from which a layer of mere rounding is named all the same."""
 CANCELS = 8.0
@@ -240,21 +242,37 @@ class _Localizer:
             limit = 4 * (u if math.isfinite(u) else 1e-2) * math.sqrt(max(1, depth.get(s.unit.reference.outputs[0], 1)))
             return _cumulative(s) <= limit
 
+        names = set(self.index.outputs)
+
+        def gone(s: Seen, error: float) -> bool:
+            return bool(s.cumulative) and quiet(s) and _cumulative(s) < HEALED * error
+
         def healed(s: Seen) -> bool:
-            if not s.cumulative or s.judgement is None:
-                return False
-            after = consumers.get(s.unit.number, [])
-            names = set(self.index.outputs)
-            if quiet(s) and _cumulative(s) < HEALED * s.judgement.relative:
+            """Whether nothing of it is left right behind it. Between two graphs that may be some layers on: where names
+            are those of other tensors, all is utterly off until both graphs come to the same values again."""
+            error = s.judgement.relative if s.judgement is not None else math.inf
+            if gone(s, error):
                 return True
-            if not after or any(n in names for n in s.unit.reference.outputs):
-                return False
-            return all(c.cumulative and quiet(c) and _cumulative(c) < HEALED * s.judgement.relative for c in after)
+            elsewhere = not self.same and error > ANOTHER
+            waiting, seen = [s], {s.unit.number}
+            while waiting:
+                here = waiting.pop()
+                after = consumers.get(here.unit.number, [])
+                if not after or any(n in names for n in here.unit.reference.outputs):
+                    return False
+                for c in after:
+                    if c.unit.number in seen or gone(c, error):
+                        continue
+                    if not elsewhere:
+                        return False
+                    seen.add(c.unit.number)
+                    waiting.append(c)
+            return True
 
         for s in walk.seen:
             number = s.unit.number
             if s.failure is not None:
-                result[number] = "culprit"
+                result[number] = "healed" if not self.same and healed(s) else "culprit"
             elif s.beyond and not self._entered(s).clean:
                 result[number] = "healed" if healed(s) else "culprit"
         self._blame(walk, result, by_tensor)
