@@ -58,6 +58,8 @@ _FUNCTIONS = frozenset({
     "Elu", "Selu", "Celu", "Mish", "HardSwish", "Reciprocal", "Div", "LayerNormalization", "InstanceNormalization",
     "GroupNormalization", "LSTM", "GRU", "RNN", "Resize", "GridSample", "LpNormalization", "Swish",
 })
+# Functions that runtimes compute to an absolute error: ONNX Runtime's sigmoid, far below zero, is steps of 2^-25.
+_ABSOLUTE = frozenset({"Sigmoid"})
 # Operators that move, select or compare values and round nothing.
 _EXACT = frozenset({
     "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Concat", "Split", "Slice", "Gather",
@@ -328,8 +330,9 @@ class _Writer:
         for i, name in enumerate(node.output):
             node.output[i] = raw.get(name, name)
         self.graph.node.append(node)
+        step = gain * FP32.u if op in _ABSOLUTE else 0.0
         for name, source in raw.items():
-            self._perturb(source, inner, 0.0, name)
+            self._perturb(source, inner, step, name)
 
     def _is_constant(self, name: str) -> bool:
         position = self.index.producer.get(original_name(name))

@@ -194,8 +194,8 @@ def weight_difference(x: np.ndarray, y: np.ndarray) -> tuple[str, str | None] | 
         y: The candidate's; the shape may differ.
 
     Returns:
-        None if all are equal; else a phrase with counts, values and index, and the format that the candidate stores
-        them in if rounding to it explains everything.
+        None if all are equal, up to the rounding of what was multiplied in; else a phrase with counts, values and
+        index, and the format that the candidate stores them in if rounding to it explains everything.
     """
     if x.shape != y.shape:
         if x.size == y.size:
@@ -230,12 +230,27 @@ def weight_difference(x: np.ndarray, y: np.ndarray) -> tuple[str, str | None] | 
         stored = rounded if y.dtype.name == _DTYPE[rounded].name else None
         text = f"all {x.size:,} {noun} equal to the reference's rounded to {rounded.upper()}"
         return f"{text} ({count:,} differ, greatest {worst:.3g})", stored
+    if rounded_alike(x, y):
+        return None
     index = tuple(int(i) for i in np.unravel_index(where, x.shape))
     a, b = x[index], y[index]
     place = f" at [{','.join(map(str, index))}]" if index else ""
     text = f"{count:,} of {x.size:,} {noun} differ, greatest {worst:.3g}{place}, {_number(a)} against {_number(b)}"
     hint = _hint(x, y)
     return (f"{text}; {hint}" if hint else text), None
+
+
+def rounded_alike(x: np.ndarray, y: np.ndarray) -> bool:
+    """Whether FP32 weights differ by no more than two ways to compute them do: a normalization that two exporters
+    multiplied in. What is added up on the way (a bias) may err relative to the greatest of its kind."""
+    if x.shape != y.shape or not x.dtype == y.dtype == np.float32:
+        return False
+    greatest = 0.0 if x.ndim > 1 or x.size < 2 else float(np.abs(x).max())
+    with np.errstate(all="ignore"):
+        return all(
+            bool((np.abs(_wide(p) - _wide(q)) <= FOLD_NOISE * np.maximum(np.abs(_wide(p)), greatest)).all())
+            for _, (p, q) in _blocks(x, y)
+        )
 
 
 def _dims(x: np.ndarray) -> str:

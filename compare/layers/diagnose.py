@@ -14,7 +14,7 @@ from ...graph.errors import LayerdiffError
 from ...graph.formats import BF16, FP16, FP32, INT8, NumberFormat
 from ...graph.probe import PRODUCTS
 from ...graph.slices import backward, explode, exploded_name, slice_model
-from ...graph.specs import is_float
+from ...graph.specs import TensorSpec, is_float
 from .judge import Judgement, channel_axis, format_loss, use_of
 from .noise import Expected, specs_of
 from .units import Unit, inside
@@ -33,6 +33,8 @@ SAME_ELSEWHERE = 1e-3
 """Share of the error's power that may be left once the values are sorted, for them to be the same in other places."""
 FITTED = 0.02
 """Share of the error's power that may be left once a gain and an offset are taken out, for them to be the cause."""
+LOST = 1e-3
+"""Gain below which values are lost, not scaled."""
 EVIDENCE = 16.0
 """Times a hard bound from which on breaking it speaks for a wrong operator, where the bound is not proven to hold."""
 ROUNDED = 0.25
@@ -152,11 +154,12 @@ class Examiner:
             lambda: self._saturation(y, c),
             lambda: self._layout(y, c),
             lambda: None if replaced else self._fit(y, c),
-            lambda: self._impossible(unit, verdict, values, y, c, expected),
+            lambda: None if static else self._impossible(unit, verdict, values, y, c, expected),
             lambda: self._accumulator(unit, verdict),
             lambda: static,
+            lambda: self._quantization(unit, verdict) if self.walk.noise.quantized(unit) else None,
             lambda: self._operators(unit, y, c),
-            lambda: self._quantization(verdict),
+            lambda: self._quantization(unit, verdict),
         )
         for test in tests:
             found = test()
@@ -306,6 +309,8 @@ class Examiner:
 
     def _static(self, unit: Unit) -> Diagnosis | None:
         found = [(p, d) for p in unit.reference.nodes for d in self.differences.get(p, ())]
+        if self.walk.noise.quantized(unit):  # within half a step, which the expected noise has
+            found = [(p, d) for p, d in found if d.expected_by_format != "int8"]
         if not found:
             return None
         # the node of the last difference is the one that nothing else in the layer can excuse
@@ -416,7 +421,7 @@ class Examiner:
         if power:
             gain = float(centred @ (b - b.mean())) / power
             offset = float(b.mean() - gain * a.mean())
-            if float(np.sum((b - gain * a - offset) ** 2)) < FITTED * error:
+            if abs(gain) > LOST and float(np.sum((b - gain * a - offset) ** 2)) < FITTED * error:
                 return Diagnosis(
                     "scale", f"candidate = {gain:.6g} x reference{f' {offset:+.3g}' if abs(offset) > 1e-6 else ''}"
                 )
@@ -490,14 +495,31 @@ class Examiner:
         if self.walk.noise.of(unit).coarse or not any(index.nodes[p].op_type in PRODUCTS for p in unit.reference.nodes):
             return None
         implied = verdict.rms_z * FP32.u * math.sqrt(2)
+        if self._truncates(unit):
+            return None
         cast = self._narrow(unit)
         return next((f for f in ((FP16, BF16) if cast is None else (cast,)) if f.u / 16 < implied < 4 * f.u), None)
 
-    def _quantization(self, verdict: Judgement) -> Diagnosis | None:
-        if self.format != INT8 and (self.format.is_integer or self.format.u < 2.0**-4):
+    def _truncates(self, unit: Unit) -> bool:
+        """Whether the candidate makes integers of floats there, and the reference does not."""
+
+        def casts(index: GraphIndex, nodes: Sequence[int]) -> bool:
+            kinds = (s.dtype.kind for p in nodes if index.nodes[p].op_type == "Cast" and (s := _made(index, p)))
+            return any(kind in "iu" for kind in kinds)
+
+        return casts(self.walk.candidate.model.index, unit.candidate.nodes) and not casts(
+            self.index, unit.reference.nodes
+        )
+
+    def _quantization(self, unit: Unit, verdict: Judgement) -> Diagnosis | None:
+        if self.walk.noise.quantized(unit):
+            fmt = INT8
+        elif self.format == INT8 or (not self.format.is_integer and self.format.u >= 2.0**-4):
+            fmt = self.format
+        else:
             return None
         z = "" if verdict.rms_z is None else f", {verdict.rms_z:.1f} times what its step explains"
-        return Diagnosis("quantization", f"relative error {verdict.relative:.2g} in {self.format}{z}")
+        return Diagnosis("quantization", f"relative error {verdict.relative:.2g} in {fmt}{z}")
 
     def _plain(self, verdict: Judgement, y: np.ndarray, c: np.ndarray) -> str:
         if verdict.reason == "gain":
@@ -591,6 +613,10 @@ def _dequantized(index: GraphIndex, nodes: Sequence[int], values: np.ndarray) ->
     if scale is None or zero is None or scale.size != 1 or zero.size != 1:
         return None
     return (values.astype(np.float64) - float(zero.reshape(-1)[0])) * float(scale.reshape(-1)[0])
+
+
+def _made(index: GraphIndex, position: int) -> TensorSpec | None:
+    return index.specs.get(index.nodes[position].output[0])
 
 
 def _weight_of(difference: Difference) -> int:

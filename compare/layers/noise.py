@@ -10,14 +10,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 
 from ...graph.bound import Form, Precision, add_bounds, precision
 from ...graph.errors import LayerdiffError
-from ...graph.formats import BY_DTYPE, FP32, FP64, NumberFormat, coarser
+from ...graph.formats import BY_DTYPE, FP32, FP64, INT8, NumberFormat, coarser
 from ...graph.index import GraphIndex
 from ...graph.probe import PRODUCTS, Roundings, known, perturbed, roundings, terms
 from ...graph.slices import Slice, exploded_name
 from ...graph.specs import TensorSpec, is_float
+from ...graph.static import rounded_alike
 from .judge import SLICE, Judgement, common_gain, judge, plain_noise
 from .units import Unit
 
@@ -44,6 +46,8 @@ _BATCHWISE = frozenset({
     "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "Selu", "Softplus", "Add", "Sub", "Mul", "Div", "MaxPool",
     "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Erf", "Exp", "Sqrt", "Identity", "Gelu",
 })
+_QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+_INT8 = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT16, onnx.TensorProto.UINT16)
 # Operators that a bound need not know of.
 _CARRIES = frozenset({
     "Identity", "Constant", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Dropout", "Shape",
@@ -109,6 +113,8 @@ class Noise:
         self._runner: Runner | None = None
         self._unprobed: set[Unit] = set()
         self._typed: dict[Unit, tuple[NumberFormat, NumberFormat]] = {}
+        self._quantized: dict[Unit, bool] = {}
+        self._quantizers: set[str] | None = None
         self._bounded: dict[tuple[NumberFormat, NumberFormat], Precision | None] = {}
 
     @property
@@ -130,6 +136,8 @@ class Noise:
         """The roundings in a layer: more where the graphs themselves hold narrow types at its borders."""
         if self.rounding.steps:
             return self.rounding
+        if self.quantized(unit):
+            return roundings(self.reference.runner.arithmetic, INT8, {"": 0.0}, self.candidate.runner.accumulator)
         mine, theirs = self.formats(unit)
         if (mine, theirs) != (self.reference.runner.arithmetic, self.candidate.runner.arithmetic):
             return roundings(mine, theirs, accumulator=self.candidate.runner.accumulator, typed=True)
@@ -139,6 +147,22 @@ class Noise:
         ):
             return _in_fp64(self.rounding)
         return self.rounding
+
+    def quantized(self, unit: Unit) -> bool:
+        """Whether the candidate quantizes what a layer is given, where the reference's graph quantizes nothing."""
+        if unit not in self._quantized:
+            theirs = self.candidate.model.index
+            if self._quantizers is None:
+                mine = any(node.op_type in _QUANTIZERS for node in self.index.nodes)
+                made = {
+                    o for p in range(len(theirs.nodes)) if _makes_int8(theirs, p) for o in theirs.nodes[p].output if o
+                }
+                self._quantizers = set() if mine or self.candidate.model is self.reference.model else made
+            made = self._quantizers
+            self._quantized[unit] = bool(made) and any(
+                name in made for p in unit.candidate.nodes for name in (*theirs.reads[p], *theirs.nodes[p].output)
+            )
+        return self._quantized[unit]
 
     def formats(self, unit: Unit) -> tuple[NumberFormat, NumberFormat]:
         """The formats that the reference and the candidate compute a layer in: their runners', or the graphs' own."""
@@ -177,7 +201,7 @@ class Noise:
     def result_step(self, unit: Unit, values: np.ndarray) -> float:
         """Standard deviation of roundings of a layer's result that no relative term covers."""
         step = 0.0
-        if self.rounding.steps and is_float(values.dtype) and values.size:
+        if self.of(unit).steps and is_float(values.dtype) and values.size:
             step = step_deviation(values)
         return math.hypot(step, self._bias_step(unit))
 
@@ -283,6 +307,8 @@ class Noise:
 
     def precision(self, unit: Unit) -> Precision | None:
         """What the hard bound of a layer has to allow; None where nothing is known."""
+        if self.quantized(unit):
+            return None
         pair = self.formats(unit)
         if pair not in self._bounded:
             mine, runner = self.reference.runner, self.candidate.runner
@@ -379,7 +405,23 @@ class Noise:
             bound=bound,
             proven=expected.precision is not None and expected.precision.proven and mine == theirs,
         )
+        if found.reason == "integer" and self.quantized(unit):
+            found = replace(found, beyond=False, reason=None, known=False)  # what floats decide, their steps may turn
+        if found.reason == "bound" and self._weights_rounded(unit):
+            found = replace(found, beyond=False, reason=None)  # the bound is that of equal weights
         return replace(found, tensor=name)
+
+    def _weights_rounded(self, unit: Unit) -> bool:
+        """Whether the two sides' weights of a layer are not the same, but differ by the rounding of constants alone."""
+        sides = []
+        for index, part in (self.index, unit.reference), (self.candidate.model.index, unit.candidate):
+            names = dict.fromkeys(n for p in part.nodes for n in index.reads[p] if n in index.initializers)
+            weights = (index.weight(n) for n in names)
+            sides.append([w for w in weights if w is not None and is_float(w.dtype)])
+        mine, theirs = sides
+        if len(mine) != len(theirs) or not all(rounded_alike(x, y) for x, y in zip(mine, theirs, strict=True)):
+            return False
+        return not all(np.array_equal(x, y) for x, y in zip(mine, theirs, strict=True))
 
     def _operators(self, unit: Unit) -> tuple[Counter[str], Counter[str]]:
         """What computes a layer on both sides. A bound knows nothing of operators that the candidate has besides."""
@@ -407,9 +449,21 @@ class Noise:
                     steps[name] = step_deviation(values[name])
             for name in (n for p in unit.reference.nodes for n in self.index.reads[p] if n in self.index.initializers):
                 weight = self.index.weight(name)
-                if weight is not None and is_float(weight.dtype) and weight.ndim > 1:
+                if weight is not None and is_float(weight.dtype) and (weight.ndim > 1 or self.quantized(unit)):
                     steps[name] = step_deviation(weight)
         return replace(rounding, steps=steps)
+
+
+def _makes_int8(index: GraphIndex, position: int) -> bool:
+    """Whether a node quantizes to integers of 8 or 16 bits, or takes them back."""
+    node = index.nodes[position]
+    if node.op_type not in _QUANTIZERS:
+        return False
+    name = node.input[0] if node.op_type == "DequantizeLinear" else node.output[0]
+    if name in index.initializers:
+        return index.initializers[name].data_type in _INT8
+    spec = index.specs.get(name)
+    return spec is not None and spec.dtype.name in ("int8", "uint8", "int16", "uint16")
 
 
 def _stored(index: GraphIndex, part: Slice, *, inner: bool) -> NumberFormat | None:
