@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from .verdict import Judge
 
 LIKE = 2.0
-"""How many times the greatest error of the emulation a healthy candidate's may be: TensorRT's is 0.7 to 1.2 of it, and
-faults that are not lost in the noise make 2.8 and more (docs/tolerance.md)."""
+"""How many times the greatest error of the emulation a healthy candidate's may be: TensorRT's was 0.6 to 1.4 of it, and
+faults that are not lost in the noise exceed it (docs/tolerance.md)."""
 DECIDED_BY = "emulated sums in FP16"
 
 log = logging.getLogger("layerdiff")
