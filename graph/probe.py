@@ -29,6 +29,7 @@ from onnx import numpy_helper
 from .accumulate import STEP
 from .formats import FP32, NumberFormat
 from .index import GraphIndex, attribute, subgraphs
+from .pieces import Kind, dataflow
 from .slices import SEPARATOR, Slice, explode, original_name
 from .specs import TensorSpec
 
@@ -89,6 +90,7 @@ class Roundings:
         floor: Of what a layer returns, absolute: half a step among the subnormals.
         steps: Absolute, of operands by tensor name, where the format is a scaled integer: step / sqrt(12).
         products: How many products of a matrix are added before the accumulator rounds.
+        small: Operands with values among the subnormals, which round by ``floor``.
     """
 
     operand: float
@@ -98,6 +100,7 @@ class Roundings:
     floor: float
     steps: Mapping[str, float] = field(default_factory=dict)
     products: int = 1
+    small: frozenset[str] = frozenset()
 
     @property
     def coarse(self) -> bool:
@@ -305,6 +308,8 @@ class _Writer:
                 continue
             if name in given or weight:
                 step = self.rounding.steps.get(original_name(name), 0.0)
+                if original_name(name) in self.rounding.small:
+                    step = gain * self.rounding.floor
                 inputs[slot] = self._once(name, number, gain * self.rounding.operand, step)
         terms = 1 if exact else self._terms(node)
         drift = 0.0
@@ -335,8 +340,9 @@ class _Writer:
             self._perturb(source, inner, step, name)
 
     def _is_constant(self, name: str) -> bool:
-        position = self.index.producer.get(original_name(name))
-        return position is not None and self.index.nodes[position].op_type == "Constant"
+        """Whether a tensor is computed from constants and shapes alone: a runtime rounds it once, like a weight."""
+        name = original_name(name)
+        return name in self.index.producer and dataflow(self.index).kind.get(name) == Kind.CONSTANT
 
     def _data_slots(self, node: onnx.NodeProto) -> range:
         return range(len(node.input))

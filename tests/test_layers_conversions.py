@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from layerdiff import Comparator, OnnxrtRunner
+from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
 from layerdiff.graph.static import weight_difference
 from onnx import helper, numpy_helper
 
@@ -290,3 +290,54 @@ def test_a_wrong_weight_is_found_in_a_quantized_file() -> None:
     wrong = edited(chain(), weights(lambda name, v: v * 1.2 if name == "third.w" else v))
     report = compare(chain(), quantized(wrong), (1, 3, 12, 12))
     assert [c.node for c in report.culprits] == ["n_third"]
+
+
+# ---- rounding that looks like more ----------------------------------------------------------------------------------
+
+
+def in_fp16(model: onnx.ModelProto, data: list[dict[str, np.ndarray]]):
+    runners = [OnnxrtRunner(threads=1), EmulateRunner(format="fp16", threads=1)]
+    report = Comparator(model, runners, data_loader=data, layers="guilty", rtol=1.0, atol=10.0).compare()
+    return [c for c in report.culprits if c.cause != "spread"]
+
+
+def test_a_choice_between_values_that_fp16_cannot_tell_apart_is_no_fault() -> None:
+    w = networks.Writer(19)
+    w.node("Sqrt", ["x"], "r")
+    w.nodes.append(helper.make_node("TopK", ["r", w.value("k", [8], np.int64)], ["values", "places"], "top"))
+    w.node("Identity", ["values"], "y")
+    model = w.model({"x": (FLOAT, [4, 256])}, ["y"])
+    model.graph.output.append(helper.make_tensor_value_info("places", networks.INT64, [4, 8]))
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0.01, 4, (4, 256)).astype(np.float32)
+    x[:, ::20] = 5 + 1e-4 * rng.permutation(13)
+    assert in_fp16(model, [{"x": x}]) == []
+    smallest = edited(model, lambda g: g.node[1].attribute.append(helper.make_attribute("largest", 0)))
+    assert [c.node for c in compare(model, smallest, (4, 256)).culprits] == ["top"]
+
+
+def test_operands_among_the_subnormals_of_fp16_are_rounded_by_its_smallest_step() -> None:
+    """A gate that closes a few channels all but entirely, and values large enough to show how it was rounded."""
+    w = networks.Writer(23)
+    w.node("Mul", ["x", "g"], "m")
+    w.node("ReduceMean", ["m"], "y", axes=[2], keepdims=0)
+    model = w.model({"x": (FLOAT, [1, 64, 128]), "g": (FLOAT, [1, 64, 1])}, ["y"])
+    rng = np.random.default_rng(1)
+    gates = np.where(np.arange(64) % 16 == 3, 8.1e-7, rng.uniform(0.1, 1, 64)).astype(np.float32).reshape(1, 64, 1)
+    x = (100 * rng.standard_normal((1, 64, 128))).astype(np.float32)
+    assert in_fp16(model, [{"x": x, "g": gates}]) == []
+
+
+@pytest.mark.parametrize("computed", [True, False])
+def test_a_factor_for_all_values_is_rounded_once_for_all(computed: bool) -> None:
+    w = networks.Writer(29)
+    factor = w.value("factor", 32**-0.5)
+    if computed:
+        ends = [w.value(name, [at], np.int64) for name, at in (("two", 2), ("three", 3))]
+        size = w.node("Slice", [w.node("Shape", ["x"], "dims"), *ends], "last")
+        number = w.node("Cast", [w.node("Squeeze", [size], "size")], "number", to=FLOAT)
+        factor = w.node("Pow", [number, w.value("half", -0.5)], "power")
+    w.linear(w.node("Mul", ["x", factor], "scaled"), "y", (32, 8))
+    model = w.model({"x": (FLOAT, [16, 512, 32])}, ["y"])
+    x = np.random.default_rng(2).standard_normal((16, 512, 32)).astype(np.float32)
+    assert in_fp16(model, [{"x": x}]) == []

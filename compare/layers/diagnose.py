@@ -492,7 +492,9 @@ class Examiner:
         index = self.index
         if self.format != FP32 or verdict.rms_z is None or not verdict.relative < ROUNDED:
             return None
-        if self.walk.noise.of(unit).coarse or not any(index.nodes[p].op_type in PRODUCTS for p in unit.reference.nodes):
+        if self.walk.noise.of(unit, weights=False).coarse or not any(
+            index.nodes[p].op_type in PRODUCTS for p in unit.reference.nodes
+        ):
             return None
         implied = verdict.rms_z * FP32.u * math.sqrt(2)
         if self._truncates(unit):

@@ -15,11 +15,13 @@ import onnx
 from ...graph.bound import Form, Precision, add_bounds, precision
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32, FP64, INT8, NumberFormat, coarser
-from ...graph.index import GraphIndex
+from ...graph.index import GraphIndex, attribute
+from ...graph.pieces import Kind, dataflow
 from ...graph.probe import PRODUCTS, Roundings, known, perturbed, roundings, terms
 from ...graph.slices import Slice, exploded_name
 from ...graph.specs import TensorSpec, is_float
 from ...graph.static import rounded_alike
+from ..ties import CHOICES
 from .judge import SLICE, Judgement, common_gain, judge, plain_noise
 from .units import Unit
 
@@ -36,6 +38,8 @@ EXCERPT = 1 << 18
 DRAWS = 12
 """Probes of a layer of which a few elements seem to be off. With so many degrees of freedom a healthy channel is beyond
 `SLICE_LIMIT` once in a million."""
+CONSTANTS = 2.0
+"""Units roundoff by which weights of two files differ that were computed from the same constants in another order."""
 HEAVY = 16.0
 """RMS over median from which on a tensor's norm speaks for a few large elements only (an attention mask of -1e4)."""
 
@@ -115,6 +119,7 @@ class Noise:
         self._typed: dict[Unit, tuple[NumberFormat, NumberFormat]] = {}
         self._quantized: dict[Unit, bool] = {}
         self._quantizers: set[str] | None = None
+        self._rounded: dict[Unit, bool] = {}
         self._bounded: dict[tuple[NumberFormat, NumberFormat], Precision | None] = {}
 
     @property
@@ -132,8 +137,13 @@ class Noise:
         """Whether the expected noise of a layer can be told."""
         return unit not in self._unprobed and known(self.index, unit.reference)
 
-    def of(self, unit: Unit) -> Roundings:
-        """The roundings in a layer: more where the graphs themselves hold narrow types at its borders."""
+    def of(self, unit: Unit, weights: bool = True) -> Roundings:
+        """The roundings in a layer: more where the graphs themselves hold narrow types at its borders.
+
+        Args:
+            unit: The layer.
+            weights: Whether to look at its weights, which may be rounded otherwise on the two sides.
+        """
         if self.rounding.steps:
             return self.rounding
         if self.quantized(unit):
@@ -146,6 +156,8 @@ class Noise:
             (spec := specs.get(n)) is not None and spec.dtype == np.float64 for n in unit.reference.outputs
         ):
             return _in_fp64(self.rounding)
+        if weights and not self.rounding.operand and self._weights_rounded(unit):
+            return replace(self.rounding, operand=CONSTANTS * FP32.u)
         return self.rounding
 
     def quantized(self, unit: Unit) -> bool:
@@ -185,7 +197,7 @@ class Noise:
         """The relative L2 error that needs no closer look; 0 where the norm speaks for a few large elements only."""
         if any(_heavy(values[n]) for n in unit.reference.outputs if is_float(values[n].dtype)):
             return 0.0
-        return plain_noise(self.of(unit), self._terms(unit, values))
+        return plain_noise(self.of(unit, weights=False), self._terms(unit, values))
 
     def _terms(self, unit: Unit, values: Mapping[str, np.ndarray]) -> float:
         def shape(name: str) -> tuple[int, ...] | None:
@@ -405,23 +417,41 @@ class Noise:
             bound=bound,
             proven=expected.precision is not None and expected.precision.proven and mine == theirs,
         )
-        if found.reason == "integer" and self.quantized(unit):
-            found = replace(found, beyond=False, reason=None, known=False)  # what floats decide, their steps may turn
+        if found.reason == "integer" and self._tied(unit, name, made[other], values):
+            found = replace(found, beyond=False, reason=None, known=False)
         if found.reason == "bound" and self._weights_rounded(unit):
             found = replace(found, beyond=False, reason=None)  # the bound is that of equal weights
         return replace(found, tensor=name)
 
+    def _tied(self, unit: Unit, name: str, made: np.ndarray, values: Mapping[str, np.ndarray]) -> bool:
+        """Whether two choices (of ArgMax, of TopK) are of elements that rounding their input may exchange."""
+        rounding, node = self.of(unit), self.index.nodes[self.index.producer[name]]
+        x, y = values.get(node.input[0]), values[name]
+        if node.op_type not in CHOICES or not rounding.coarse or x is None or made.shape != y.shape or not x.size:
+            return False
+        axis = int(attribute(node, "axis", -1 if node.op_type == "TopK" else 0))  # type: ignore[call-overload]
+        if y.ndim < x.ndim:
+            y, made = np.expand_dims(y, axis), np.expand_dims(made, axis)
+        if y.ndim != x.ndim or max(y.max(initial=0), made.max(initial=0)) >= x.shape[axis]:
+            return False
+        a, b = (np.take_along_axis(x, v.astype(np.int64), axis).astype(np.float64) for v in (y, made))
+        step = math.sqrt(12) * step_deviation(x) if rounding.steps else 0.0
+        return bool((np.abs(a - b) <= 8 * rounding.operand * np.maximum(np.abs(a), np.abs(b)) + 2 * step).all())
+
     def _weights_rounded(self, unit: Unit) -> bool:
         """Whether the two sides' weights of a layer are not the same, but differ by the rounding of constants alone."""
-        sides = []
-        for index, part in (self.index, unit.reference), (self.candidate.model.index, unit.candidate):
-            names = dict.fromkeys(n for p in part.nodes for n in index.reads[p] if n in index.initializers)
-            weights = (index.weight(n) for n in names)
-            sides.append([w for w in weights if w is not None and is_float(w.dtype)])
-        mine, theirs = sides
-        if len(mine) != len(theirs) or not all(rounded_alike(x, y) for x, y in zip(mine, theirs, strict=True)):
+        if self.candidate.model is self.reference.model:
             return False
-        return not all(np.array_equal(x, y) for x, y in zip(mine, theirs, strict=True))
+        if unit not in self._rounded:
+            sides = []
+            for index, part in (self.index, unit.reference), (self.candidate.model.index, unit.candidate):
+                names = dict.fromkeys(n for p in part.nodes for n in index.reads[p])
+                weights = (index.weight(n) for n in names)
+                sides.append([w for w in weights if w is not None and is_float(w.dtype)])
+            pairs = list(zip(*sides, strict=False))
+            alike = len(sides[0]) == len(sides[1]) and all(rounded_alike(x, y) for x, y in pairs)
+            self._rounded[unit] = alike and not all(np.array_equal(x, y) for x, y in pairs)
+        return self._rounded[unit]
 
     def _operators(self, unit: Unit) -> tuple[Counter[str], Counter[str]]:
         """What computes a layer on both sides. A bound knows nothing of operators that the candidate has besides."""
@@ -435,13 +465,27 @@ class Noise:
         """Whether a layer has weights that are rounded and of which many are equal: equal ones are rounded alike."""
         if not self.of(unit).coarse:
             return False
-        weights = (self.index.weight(n) for p in unit.reference.nodes for n in self.index.reads[p])
-        floats = (np.abs(w.astype(np.float32)) for w in weights if w is not None and w.size > 1 and is_float(w.dtype))
-        return any(2 * len(np.unique(w)) <= w.size for w in floats)
+        kinds, specs = dataflow(self.index).kind, self.index.specs
+        for name in (n for p in unit.reference.nodes for n in self.index.reads[p]):
+            weight = self.index.weight(name)
+            if weight is None:  # a factor computed from shapes is rounded like any other
+                spec = specs.get(name) if kinds.get(name) == Kind.CONSTANT and name in self.index.producer else None
+                if spec is not None and is_float(spec.dtype) and spec.shape in ((), (1,), None):
+                    return True
+            elif is_float(weight.dtype) and weight.size:
+                magnitudes = np.abs(weight.astype(np.float32))
+                if weight.size == 1 or 2 * len(np.unique(magnitudes)) <= weight.size:
+                    return True
+        return False
 
     def _with_steps(self, rounding: Roundings, units: list[Unit], values: Mapping[str, np.ndarray]) -> Roundings:
         if not rounding.steps:
-            return rounding
+            normal = rounding.floor * math.sqrt(12) * 2.0**10  # FP16 has 10 bits behind the point
+            if not rounding.operand or normal < np.finfo(np.float32).tiny:
+                return rounding
+            inputs = {name: values[name] for unit in units for name in unit.reference.inputs}
+            small = (n for n, v in inputs.items() if is_float(v.dtype) and ((v != 0) & (np.abs(v) < normal)).any())
+            return replace(rounding, small=frozenset(small))
         steps = dict(rounding.steps)
         for unit in units:
             for name in unit.reference.inputs:
