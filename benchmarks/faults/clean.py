@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from layerdiff.graph.index import attribute
+from layerdiff.graph.model import Model
+from layerdiff.graph.qdq import activations, quantize
 from onnx import numpy_helper
 
-from .cases import Case
+from .cases import SEED, Case, observe
 from .edit import Edit
 from .networks import NETWORKS, network
 
@@ -136,6 +141,49 @@ def opset_upgraded(edit: Edit, rng: np.random.Generator) -> Edit | None:
     return None
 
 
+def constants_rounded(edit: Edit, rng: np.random.Generator) -> Edit:
+    """Every weight the next number of FP32 or the one before, as where two exporters compute constants."""
+    for tensor in edit.graph.initializer:
+        value = numpy_helper.to_array(tensor)
+        if value.dtype == np.float32 and value.size > 8:
+            ends = np.where(rng.random(value.shape) < 0.5, -np.inf, np.inf).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(np.nextafter(value, ends), tensor.name))
+    return edit
+
+
+def _saved(edit: Edit, level: str) -> Edit:
+    with tempfile.TemporaryDirectory() as folder:
+        options = ort.SessionOptions()
+        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
+        options.optimized_model_filepath = str(Path(folder) / "model.onnx")
+        options.log_severity_level = 3
+        ort.InferenceSession(edit.proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return Edit(onnx.load(options.optimized_model_filepath))
+
+
+def saved_extended(edit: Edit, rng: np.random.Generator) -> Edit:
+    """The file that ONNX Runtime saves after extended optimizations, with operators of its own."""
+    return _saved(edit, "ORT_ENABLE_EXTENDED")
+
+
+def saved_layout(edit: Edit, rng: np.random.Generator) -> Edit:
+    """The file that ONNX Runtime saves after all optimizations, with the layout of this processor."""
+    return _saved(edit, "ORT_ENABLE_ALL")
+
+
+def quantized_file(edit: Edit, rng: np.random.Generator) -> Edit | None:
+    """Operands of all products quantized by Q/DQ nodes, with ranges measured on the data."""
+    model = Model(edit.proto)
+    wanted = activations(model.index)
+    if not wanted or any(n.op_type in ("QuantizeLinear", "Scan", "Loop") for n in edit.graph.node):
+        return None
+    ranges: dict[str, float] = {}
+    for made in observe(edit.proto, network(edit.graph.name).samples(SEED, 4), wanted):
+        for name, value in made.items():
+            ranges[name] = max(ranges.get(name, 0.0), float(np.abs(value).max()))
+    return Edit(quantize(model, "int8", ranges)[0].proto)
+
+
 def typed_fp16(edit: Edit, rng: np.random.Generator) -> Edit | None:
     """Weights and tensors typed FP16, inputs and outputs FP32 with a Cast."""
     half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
@@ -174,7 +222,13 @@ REWRITES: dict[str, Rewrite] = {
     "constants_folded": constants_folded,
     "opset_upgraded": opset_upgraded,
     "typed_fp16": typed_fp16,
+    "constants_rounded": constants_rounded,
+    "saved_extended": saved_extended,
+    "saved_layout": saved_layout,
+    "quantized_file": quantized_file,
 }
+UNCHECKED = frozenset({"saved_extended", "saved_layout"})
+"""Files with operators that ONNX's checker does not know."""
 SETTINGS: dict[str, tuple[str | None, dict[str, str]]] = {
     "emulated_fp16": ("fp16", {}),
     "emulated_bf16": ("bf16", {}),
@@ -222,7 +276,8 @@ def _pair(name: str, kind: str) -> Case | None:
         return None
     candidate = typed_proto(edit.proto) if kind in TYPED else edit.proto
     assert candidate is not None
-    onnx.checker.check_model(candidate, full_check=True)
+    if kind not in UNCHECKED:
+        onnx.checker.check_model(candidate, full_check=True)
     return Case(reference=reference, candidate=candidate, **common)
 
 
