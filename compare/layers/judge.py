@@ -168,6 +168,21 @@ def plain_noise(rounding: Roundings, terms: float) -> float:
     return math.hypot(rounding.result, rounding.accumulator * math.sqrt(terms / 2))
 
 
+def cut_off(reference: np.ndarray, candidate: np.ndarray, step: float) -> bool:
+    """Whether values stand at an end of the candidate's range that is more than two steps too narrow, and explain most
+    of the error. Among many values they need not stand out of what their steps explain."""
+    y, c = _flat64(reference), _flat64(candidate)
+    if not c.size or not np.isfinite(y).all() or not np.isfinite(c).all():
+        return False
+    power = float(np.square(c - y).sum())
+    for end, excess in ((c.max(), y - c.max()), (c.min(), c.min() - y)):
+        piled = (c == end) & (excess > 0)
+        narrow = bool(end) and np.count_nonzero(piled) > 1 and excess.max() > 2 * step
+        if narrow and float(np.square(excess[piled]).sum()) > 0.5 * power:
+            return True
+    return False
+
+
 def use_of(error: np.ndarray, bound: np.ndarray) -> float:
     """The largest share of a bound that an error takes; elements that are not finite have none."""
     with np.errstate(all="ignore"):

@@ -22,7 +22,7 @@ from ...graph.slices import Slice, exploded_name
 from ...graph.specs import TensorSpec, is_float
 from ...graph.static import rounded_alike
 from ..ties import CHOICES
-from .judge import SLICE, Judgement, common_gain, judge, plain_noise
+from .judge import SLICE, Judgement, common_gain, cut_off, judge, plain_noise
 from .units import Unit
 
 if TYPE_CHECKING:
@@ -417,6 +417,10 @@ class Noise:
             bound=bound,
             proven=expected.precision is not None and expected.precision.proven and mine == theirs,
         )
+        same_kind = is_float(values[name].dtype) and made[other].shape == values[name].shape
+        doubtful = not found.beyond and same_kind and self.quantized(unit)
+        if doubtful and cut_off(values[name], made[other], step * math.sqrt(12)):
+            found = replace(found, beyond=True, reason="slice")
         if found.reason == "integer" and self._tied(unit, name, made[other], values):
             found = replace(found, beyond=False, reason=None, known=False)
         if found.reason == "bound" and self._weights_rounded(unit):
