@@ -520,8 +520,9 @@ def _adds(index: GraphIndex, position: int, narrow: bool) -> Depth:
         return Depth()
     node = index.nodes[position]
     terms = _terms(node, lambda name: _shape(index, name))
-    # the last partial sum is the result, whose rounding is counted
-    steps = math.ceil(terms / STEP) - 1 if narrow and node.op_type in PRODUCTS - RECURRENT else 0
+    # the last partial sum is the result, whose rounding is counted; what is grouped adds one by one
+    at_once = STEP if attribute(node, "group", 1) == 1 else 1
+    steps = math.ceil(terms / at_once) - 1 if narrow and node.op_type in PRODUCTS - RECURRENT else 0
     return Depth(layers, min(terms, CHAIN) if terms > 1 else 0, steps)
 
 

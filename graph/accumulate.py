@@ -6,9 +6,12 @@ where every step of 16 products rounds to FP16. Relative errors of one product o
 (docs/gpu.md) for K = 144, 256, 1152 and 4608 products: 5.4e-4, 6.8e-4, 1.3e-3 and 2.2e-3 to 2.5e-3. Steps of 16 give
 5.4e-4, 6.7e-4, 1.3e-3 and 2.5e-3; FP32 sums 3.6e-4 whatever K.
 
+A depthwise convolution runs on no tensor core: its sums round after every product (those of PP-OCR's detection err by
+0.9 to 1.8 times what that gives).
+
 A product becomes a Loop over its steps; one of 16 products or fewer stays as it is, and rounds where its group ends.
-These keep FP32 sums: convolutions of fewer than 16 channels (TensorRT ran a network's first one so, too), grouped,
-depthwise and transposed ones, Einsum, and products in bodies of If, Loop and Scan.
+These keep FP32 sums: convolutions of fewer than 16 channels (TensorRT ran a network's first one so, too), other grouped
+and transposed ones, Einsum, and products in bodies of If, Loop and Scan.
 """
 
 from __future__ import annotations
@@ -142,28 +145,32 @@ class _Writer:
 
 def _conv(writer: _Writer, index: GraphIndex, node: onnx.NodeProto) -> bool | None:
     weights = _shape(index, node.input[1])
-    if weights is None or _int(node, "group", 1) != 1 or not _float(index, node):
+    if weights is None or not _float(index, node):
         return None
     maps, channels, *kernel = weights
-    if channels * int(np.prod(kernel)) <= STEP:
+    depthwise = channels == 1 and _int(node, "group", 1) == maps > 1
+    if _int(node, "group", 1) != 1 and not depthwise:
+        return None
+    at_once = 1 if depthwise else STEP
+    if channels * int(np.prod(kernel)) <= at_once:
         return False
     padding = attribute(node, "auto_pad", "NOTSET")
-    if channels < STEP or padding not in ("NOTSET", "VALID"):
+    if channels < at_once or padding not in ("NOTSET", "VALID"):
         return None
     d = len(kernel)
     strides, dilations = _ints(node, "strides", [1] * d), _ints(node, "dilations", [1] * d)
     pads = [0] * 2 * d if padding == "VALID" else _ints(node, "pads", [0] * 2 * d)
-    blocks = -(-channels // STEP)
-    spare = blocks * STEP - channels
+    blocks = -(-channels // at_once)
+    spare = blocks * at_once - channels
     x, w = node.input[0], node.input[1]
     wide = writer.op("Pad", x, writer.ints(0, 0, *pads[:d], 0, spare, *pads[d:])) if spare or any(pads) else x
     if spare:
         w = writer.op("Pad", w, writer.ints(*[0] * (d + 3), spare, *[0] * d))
     steps = int(np.prod(kernel)) * blocks
-    # [kernel..., channels, maps] -> a step for each position of the kernel and each 16 channels
+    # [kernel..., channels, maps] -> a step for each position of the kernel and each 16 channels (depthwise: for all)
     w = writer.op("Transpose", w, perm=[*range(2, d + 2), 1, 0])
-    w = writer.op("Transpose", writer.op("Reshape", w, writer.ints(steps, STEP, maps)), perm=[0, 2, 1])
-    w = writer.op("Reshape", w, writer.ints(steps, maps, STEP, *[1] * d))
+    w = writer.op("Transpose", writer.op("Reshape", w, writer.ints(steps, at_once, maps)), perm=[0, 2, 1])
+    w = writer.op("Reshape", w, writer.ints(steps, maps, at_once, *[1] * d))
     places = np.array(list(np.ndindex(*kernel)), np.int64) * dilations
     starts = np.concatenate(
         [np.tile(np.arange(blocks) * STEP, len(places))[:, None], np.repeat(places, blocks, axis=0)], axis=1
@@ -174,7 +181,7 @@ def _conv(writer: _Writer, index: GraphIndex, node: onnx.NodeProto) -> bool | No
     out = writer.op("Div", writer.op("Add", fits, writer.ints(*[s - 1 for s in strides])), writer.ints(*strides))
     batch = writer.op("Slice", writer.op("Shape", x), writer.ints(0), writer.ints(1))
     zeros = writer.op("ConstantOfShape", writer.op("Concat", batch, writer.ints(maps), out, axis=0))
-    extent = writer.op("Concat", writer.ints(STEP), fits, axis=0)
+    extent = writer.op("Concat", writer.ints(maps if depthwise else STEP), fits, axis=0)
     table = writer.constant(starts.astype(np.int64))
 
     step = writer.inside()
@@ -182,7 +189,7 @@ def _conv(writer: _Writer, index: GraphIndex, node: onnx.NodeProto) -> bool | No
     start = step.op("Gather", table, i, axis=0)
     end = step.op("Add", start, extent)
     part = step.op("Slice", wide, start, end, step.ints(*range(1, d + 2)), step.ints(1, *strides))
-    added = step.op("Conv", part, step.op("Gather", w, i, axis=0))
+    added = step.op("Conv", part, step.op("Gather", w, i, axis=0), group=maps if depthwise else 1)
     total = writer.loop(writer.constant(np.array(steps, np.int64)), zeros, step, added)
     if len(node.input) > 2 and node.input[2]:
         total = writer.op("Add", total, writer.op("Reshape", node.input[2], writer.ints(1, maps, *[1] * d)))

@@ -27,12 +27,12 @@ def whole(*shape: int, seed: int = 0, low: int = -60, high: int = 60) -> np.ndar
     return np.random.default_rng(seed).integers(low, high, shape).astype(np.float64)
 
 
-def added(products: np.ndarray) -> np.ndarray:
+def added(products: np.ndarray, at_once: int = STEP) -> np.ndarray:
     """Sums along the last axis, rounded to FP16 after every step."""
     total = np.zeros(products.shape[:-1])
-    for start in range(0, products.shape[-1], STEP):
+    for start in range(0, products.shape[-1], at_once):
         with np.errstate(over="ignore"):
-            total = (total + products[..., start : start + STEP].sum(-1)).astype(np.float16).astype(np.float64)
+            total = (total + products[..., start : start + at_once].sum(-1)).astype(np.float16).astype(np.float64)
     return total
 
 
@@ -102,6 +102,20 @@ def test_a_convolution_of_one_dimension():
     np.testing.assert_array_equal(run(narrowed.model, x=x)[0], added(products.reshape(2, 5, -1)))
 
 
+@pytest.mark.parametrize("attributes", ["", ", pads = [1, 1, 1, 1], strides = [2, 2]"])
+def test_a_depthwise_convolution_rounds_after_every_product(attributes):
+    x, w, b = whole(2, 5, 7, 7), whole(5, 1, 3, 3, seed=1), whole(5, seed=2)
+    text = f"g (float[2, 5, 7, 7] x) => (float y) {{ y = Conv <group = 5{attributes}> (x, w, b) }}"
+    narrowed = narrow_sums(model(text, w=w, b=b))
+    assert narrowed.products == ("y",)
+    stride, padded = (2, np.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1)])) if attributes else (1, x)
+    places = [padded[:, :, i:, j:] for i in range(3) for j in range(3)]
+    size = padded.shape[2] - 2
+    products = np.stack([p[:, :, :size:stride, :size:stride] for p in places], -1) * w.reshape(1, 5, 1, 1, 9)
+    expected = added(products, at_once=1) + b.reshape(1, 5, 1, 1)
+    np.testing.assert_array_equal(run(narrowed.model, x=x), expected)
+
+
 def test_a_sum_overflows_on_its_way():
     text = "g (float[1, 32] x) => (float[1, 1] y) { y = MatMul(x, w) }"
     ones = np.ones((1, 32))
@@ -115,14 +129,14 @@ def test_a_sum_overflows_on_its_way():
     ("text", "weights"),
     [
         ("g (float[1, 3, 9, 9] x) => (float[1, 4, 7, 7] y) { y = Conv (x, w) }", (4, 3, 3, 3)),
-        ("g (float[1, 32, 9, 9] x) => (float[1, 32, 7, 7] y) { y = Conv <group = 32> (x, w) }", (32, 1, 3, 3)),
+        ("g (float[1, 32, 9, 9] x) => (float[1, 32, 7, 7] y) { y = Conv <group = 16> (x, w) }", (32, 2, 3, 3)),
         (
             'g (float[1, 32, 9, 9] x) => (float[1, 4, 9, 9] y) { y = Conv <auto_pad="SAME_UPPER"> (x, w) }',
             (4, 32, 3, 3),
         ),
         ("g (float[1, 32, 9, 9] x) => (float[1, 4, 11, 11] y) { y = ConvTranspose (x, w) }", (32, 4, 3, 3)),
     ],
-    ids=["few channels", "depthwise", "auto_pad", "transposed"],
+    ids=["few channels", "groups", "auto_pad", "transposed"],
 )
 def test_what_keeps_fp32_sums_is_told(text, weights):
     narrowed = narrow_sums(model(text, w=whole(*weights)))
