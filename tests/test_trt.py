@@ -350,6 +350,20 @@ def test_an_input_that_is_handed_on_keeps_its_name(tensorrt, version):
         assert np.array_equal(session.infer(feed)["y"], feed["x"])
 
 
+@pytest.mark.parametrize("version", ALL)
+def test_of_two_outputs_that_are_one_tensor_both_are_given(tensorrt, version):
+    tensorrt(version)
+    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 3]) for n in "xyz"]
+    nodes = [helper.make_node("Relu", ["x"], ["y"], name="act"), helper.make_node("Dropout", ["y"], ["z"], name="drop")]
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:])
+    model = Model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+    (feed,) = made = [{"x": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)}]
+    with TrtRunner().open(model, workload=Workload(samples=lambda: iter(made))) as session:
+        assert [spec.name for spec in session.outputs] == ["y", "z"]
+        for found in (session.infer(feed), session.infer_on_device(feed), session.infer(feed, ["y"])):
+            assert all(np.array_equal(np.asarray(a), np.maximum(feed["x"], 0)) for a in found.values())
+
+
 def test_profiles_come_from_the_samples_where_nobody_gave_one(tensorrt):
     module, _ = tensorrt(OLD)
     TrtRunner().open(network(), workload=Workload(samples=samples(4, 1, 7))).close()

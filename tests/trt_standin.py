@@ -389,8 +389,11 @@ def _parse(parser, proto, folder):
     for node in proto.graph.node:
         if node.op_type in ("Identity", "Dropout") and node.input[0] in inputs and node.output[0] in outputs:
             inputs[node.input[0]].name = f"__{node.output[0]}"  # an input cannot be an output: the parser renames it
+    renamed = {n.input[0] for n in proto.graph.node if n.op_type == "Dropout" and n.output[0] in outputs}  # one tensor
     network._outputs = [
-        _tensor(trt, o.name, o.type.tensor_type.elem_type, _shape(infos[o.name])) for o in proto.graph.output
+        _tensor(trt, o.name, o.type.tensor_type.elem_type, _shape(infos[o.name]))
+        for o in proto.graph.output
+        if o.name not in renamed
     ]
     network._layers = []
     kinds = trt.LayerType

@@ -315,8 +315,8 @@ def _parser_failure(parser: Any, model: Model, names: list[str], library: Librar
 
 
 def _name_inputs(network: Any, model: Model) -> None:
-    """Gives inputs their names back: the parser takes that of one which a node (Identity, Dropout) hands on to an output
-    as it is, and calls it ``__OUTPUT``."""
+    """Gives inputs their names back: one that a node (Identity, Dropout) hands on to an output as it is, the parser calls
+    ``__OUTPUT``."""
     found = _inputs(network)
     if len(found) == len(model.inputs):
         for tensor, spec in zip(found, model.inputs, strict=True):

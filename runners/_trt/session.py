@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -232,7 +232,9 @@ class TrtSession(Session):
         inner = [n for n in self._out if n not in specs]
         self._spec = {**{n: model.index.specs[n] for n in inner if n in model.index.specs}, **specs}
         self.inputs = tuple(s for s in model.inputs if s.name in self._io)
-        self.outputs = tuple(s for s in model.outputs if s.name in self._out)
+        lost = [s.name for s in model.outputs if s.name not in self._out]
+        self._same = _handed_on(model, lost, self._out) if lost and not model.opaque else {}
+        self.outputs = tuple(s for s in model.outputs if s.name in self._out or s.name in self._same)
         if loaded:
             declared = {s.name for s in model.outputs}
             self.outputs += tuple(specs[n] for n in self._out if n not in declared)
@@ -271,11 +273,11 @@ class TrtSession(Session):
     def infer(self, feed: Feed, fetch: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Runs the engine once; see `Session.infer`. INT64 narrows to INT32 and back where TensorRT has none."""
         wanted = [s.name for s in self.outputs] if fetch is None else list(fetch)
-        foreign = [n for n in wanted if n not in self._out]
+        foreign = [n for n in wanted if n not in self._out and n not in self._same]
         if foreign:
             return self._observed(feed, wanted, foreign)
         self._run(feed)
-        raw = {name: self._download(name) for name in wanted}
+        raw = {name: self._download(self._same.get(name, name)) for name in wanted}
         self._cuda.synchronize(self._stream)
         return {name: self._typed(name, array) for name, array in raw.items()}
 
@@ -284,7 +286,7 @@ class TrtSession(Session):
     ) -> dict[str, np.ndarray | DeviceArray]:
         """Runs the engine once; see `Session.infer_on_device`. The arrays are the engine's own, in its own memory."""
         wanted = [s.name for s in self.outputs] if fetch is None else list(fetch)
-        if any(n not in self._out for n in wanted):
+        if any(n not in self._out for n in wanted):  # what has another name there among them
             return dict(self.infer({n: np.asarray(a) for n, a in feed.items()}, fetch))
         self._run(feed)
         self._cuda.synchronize(self._stream)
@@ -574,6 +576,20 @@ class TrtSession(Session):
         if self._stream:
             self._cuda.destroy_stream(self._stream)
             self._stream = 0
+
+
+def _handed_on(model: Model, lost: Sequence[str], kept: Collection[str]) -> dict[str, str]:
+    """Outputs that the engine has under another output's name, which is the same tensor: the parser makes none of its
+    own for what Dropout or Identity hands on, and gives the one there is the later name."""
+    index = model.index
+
+    def origin(name: str) -> str:
+        while name in index.producer and index.nodes[index.producer[name]].op_type in ("Dropout", "Identity"):
+            name = index.nodes[index.producer[name]].input[0]
+        return name
+
+    origins = {origin(name): name for name in kept}
+    return {name: origins[origin(name)] for name in lost if origin(name) in origins}
 
 
 def _fused(options: Mapping[str, Any], told: Sequence[tuple[int, Mapping[str, int]]]) -> tuple[str, ...]:
