@@ -315,7 +315,7 @@ def _parser_failure(parser: Any, model: Model, names: list[str], library: Librar
 
 
 def _name_inputs(network: Any, model: Model) -> None:
-    """Gives inputs their names back: one that a node (Identity, Dropout) hands on to an output as it is, the parser calls
+    """Gives inputs their names back: the parser calls one that Identity or Dropout hands on to an output as it is
     ``__OUTPUT``."""
     found = _inputs(network)
     if len(found) == len(model.inputs):
