@@ -123,8 +123,10 @@ def show(report: Report, to: Console | None = None, *, verbose: bool = False) ->
 def sentence(report: Report) -> Text:
     """The verdict in one sentence that names the data."""
     verdict = report.verdict
+    found = {o.verdict for o in report.outputs}
+    said = "undecided" if verdict == "fail" and found <= {"undecided", "pass"} and "undecided" in found else verdict
     on = f", on {report.data.description}" if report.data.samples else ""
-    text = Text.assemble((f"{verdict}: ", _VERDICT_STYLE[verdict]), f"{_finding(report)}{on}.")
+    text = Text.assemble((f"{said}: ", _VERDICT_STYLE[verdict]), f"{_finding(report)}{on}.")
     if report.data.samples and not report.data.representative:
         text.append(" Random inputs prove little about deployment: --data runs real ones.", style="dim")
     return text
