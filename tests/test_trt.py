@@ -338,27 +338,30 @@ def test_dimensions_without_a_name_are_not_one_dimension(tensorrt):
         assert session.infer(feed)["y"].shape == (2, 3, 4, 6)
 
 
+def opened(*nodes):
+    """A session on nodes that make y and z of x, and values of x."""
+    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 3]) for n in "xyz"]
+    graph = helper.make_graph(
+        [helper.make_node(op, [a], [b], name=op) for op, a, b in nodes], "g", infos[:1], infos[1:]
+    )
+    model = Model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+    feed = {"x": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)}
+    return TrtRunner().open(model, workload=Workload(samples=lambda: iter([feed]))), feed
+
+
 @pytest.mark.parametrize("version", ALL)
 def test_an_input_that_is_handed_on_keeps_its_name(tensorrt, version):
     tensorrt(version)
-    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 3]) for n in "xyz"]
-    nodes = [helper.make_node("Dropout", ["x"], ["y"], name="drop"), helper.make_node("Relu", ["x"], ["z"], name="act")]
-    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:])
-    model = Model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
-    (feed,) = made = [{"x": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)}]
-    with TrtRunner().open(model, workload=Workload(samples=lambda: iter(made))) as session:
+    session, feed = opened(("Dropout", "x", "y"), ("Relu", "x", "z"))
+    with session:
         assert np.array_equal(session.infer(feed)["y"], feed["x"])
 
 
 @pytest.mark.parametrize("version", ALL)
 def test_of_two_outputs_that_are_one_tensor_both_are_given(tensorrt, version):
     tensorrt(version)
-    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 3]) for n in "xyz"]
-    nodes = [helper.make_node("Relu", ["x"], ["y"], name="act"), helper.make_node("Dropout", ["y"], ["z"], name="drop")]
-    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:])
-    model = Model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
-    (feed,) = made = [{"x": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)}]
-    with TrtRunner().open(model, workload=Workload(samples=lambda: iter(made))) as session:
+    session, feed = opened(("Relu", "x", "y"), ("Dropout", "y", "z"))
+    with session:
         assert [spec.name for spec in session.outputs] == ["y", "z"]
         for found in (session.infer(feed), session.infer_on_device(feed), session.infer(feed, ["y"])):
             assert all(np.array_equal(np.asarray(a), np.maximum(feed["x"], 0)) for a in found.values())
