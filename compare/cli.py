@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..graph.errors import LayerdiffError, UsageError
+from ..graph.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from ..dataloaders.base import Source
@@ -88,10 +89,11 @@ def compare(request: Request, progress: Progress | None = None) -> Report:
     Raises:
         UsageError: The request does not fit the models or the data.
     """
-    from ..dataloaders import open_data
-    from .comparator import Comparator
-    from .progress import SILENT
-    from .worst import save_worst
+    with uninterrupted():
+        from ..dataloaders import open_data
+        from .comparator import Comparator
+        from .progress import SILENT
+        from .worst import save_worst
 
     comparator = Comparator(
         request.models[0] if request.models else None,

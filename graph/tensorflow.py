@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from .canonical import canonical
 from .errors import MissingPackage, ModelError
+from .interrupts import uninterrupted
 from .model import Model, TfGraph
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def import_tensorflow() -> Any:
         raise MissingPackage("TensorFlow", "tf")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        with _held_stderr():
+        with uninterrupted(), _held_stderr():
             import tensorflow
 
             tensorflow.get_logger().setLevel(logging.ERROR)

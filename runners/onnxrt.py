@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..graph.errors import BuildError, MissingPackage, ProviderUnavailable, RunnerError, UsageError
 from ..graph.formats import FP32, TF32, NumberFormat
+from ..graph.interrupts import uninterrupted
 from .base import Feed, Runner, Session, SessionInfo, Workload, option
 from .device import DeviceArray
 
@@ -454,7 +455,8 @@ def _array(value: Any) -> np.ndarray:
 def _import_onnxruntime(runner: OnnxrtRunner) -> Any:
     extra = "cpu" if runner.provider == "cpu" else "gpu"
     try:
-        import onnxruntime
+        with uninterrupted():
+            import onnxruntime
     except ImportError as error:
         if _installed():
             raise RunnerError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..graph.errors import MissingPackage, ProviderUnavailable, RunnerError, UsageError
+from ..graph.interrupts import uninterrupted
 from .base import Runner, SessionInfo, ShapeRange, Workload, option
 
 if TYPE_CHECKING:
@@ -426,7 +427,8 @@ def installed() -> Library:
     from ._trt.versions import Library
 
     try:
-        import tensorrt
+        with uninterrupted():
+            import tensorrt
     except ModuleNotFoundError as error:
         if error.name != "tensorrt":
             raise ProviderUnavailable(f"TensorRT is installed but cannot be loaded: {error}.") from error
