@@ -3,13 +3,15 @@
 What they may explain (`tolerance.Tolerance.sums`) is several times the tolerance in long sums, and many a fault would
 fit in between. But how large the errors of one network are on some inputs need not be derived. Where an output exceeds
 its tolerance, and by no more than that, the reference's network is emulated with sums in FP16 on the samples in
-question: a candidate that errs about as much passes, one that errs by more fails. Where it cannot be emulated, nothing
-is decided.
+question. A candidate that errs about as much passes, if the network keeps its tolerance with sums in FP32; one that errs
+by more fails, and so does one whose network FP16 harms whatever its sums are. Where it cannot be emulated, nothing is
+decided.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -62,25 +64,29 @@ def settle(
             for at, o in enumerate(outputs)
             if o.candidate == party.name and o.tensor in doubtful and o.verdict == "undecided"
         ]
-        runner = party.runner.alike() if mine and complete else None
-        if runner is None or run.in_pieces(reference):
+        runners = party.runner.alike() if mine and complete else None
+        if runners is None or run.in_pieces(reference):
             continue
         wanted = {sample for at in mine for sample in doubtful[outputs[at].tensor][0]}
         progress.stage(f"emulating the sums of {party.name} on {len(wanted)} sample{'s'[: len(wanted) != 1]}")
         try:
-            uses = _uses(run, judge, party, runner, feeds(wanted))
+            uses, plain = (_uses(run, judge, party, runner, feeds(wanted)) for runner in runners)
         except Exception as error:  # whatever ONNX Runtime says of a model that it cannot run
             log.debug("sums in FP16 were not emulated", exc_info=error)
             continue
         for at in mine:
             output = outputs[at]
-            own, theirs = output.use or 0.0, uses.get(output.tensor)
-            if theirs is None:
+            own, theirs, without = output.use or 0.0, uses.get(output.tensor), plain.get(output.tensor)
+            if theirs is None or without is None or math.isinf(theirs):
                 continue
             text = f"emulated with sums in FP16 on the same inputs, the network errs by {theirs:.2f} times that"
             if own > LIKE * theirs:
                 reason = f"{doubtful[output.tensor][1]}; {text}, this by {own:.2f} times"
                 settled[at] = replace(output, verdict="fail", reason=reason)
+                continue
+            if without > 1:
+                text = f"emulated with sums in FP32, the network errs by {without:.2f} times that: it is not the sums"
+                settled[at] = replace(output, verdict="fail", reason=f"{doubtful[output.tensor][1]}; {text}")
                 continue
             settled[at] = replace(output, verdict="pass", reason=None, decided_by=DECIDED_BY)
             told.append(f"{party.name} errs in {output.tensor} by {own:.2f} times what is allowed: {text}.")
@@ -90,7 +96,7 @@ def settle(
 def _uses(
     run: Run, judge: Judge, party: Party, runner: Runner, feeds: Iterable[tuple[int, dict[str, np.ndarray]]]
 ) -> dict[str, float]:
-    """The greatest share of what is allowed that the emulation uses, by output; of those that it does not ruin."""
+    """The greatest share of what is allowed that the emulation uses, by output; infinite where it ruins one."""
     reference = run.lineup.reference
     like = judge.like(Party(party.name, runner, reference.model))
     count = 0
@@ -105,7 +111,7 @@ def _uses(
             like.take(party.name, number, emulated.infer(_taken(emulated, sample)))
             count += 1
     results = like.results(count, {reference.name: count, party.name: count})
-    return {r.tensor: r.use for r in results if r.verdict in ("pass", "undecided") and r.use is not None}
+    return {r.tensor: math.inf if r.verdict == "fail" else r.use for r in results if r.use is not None}
 
 
 def _taken(session: Session, sample: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -294,8 +294,9 @@ class Runner(ABC):
 
         raise RunnerError(f"{self.name} cannot run {model.label}.")
 
-    def alike(self) -> Runner | None:
-        """A runner on the CPU that rounds as this one does where it adds in FP16; None where nobody does."""
+    def alike(self) -> tuple[Runner, Runner] | None:
+        """Two runners on the CPU that round as this one does where it adds in FP16: with such sums, and with sums in
+        FP32; None where nobody does."""
         return None
 
     def for_pieces(self) -> Runner:

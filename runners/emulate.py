@@ -123,9 +123,9 @@ class EmulateRunner(Runner):
         """What products add in."""
         return FORMATS["fp16" if self.narrow_sums else "fp32"]
 
-    def alike(self) -> EmulateRunner | None:
-        """Itself, if products add in FP16; see `Runner.alike`."""
-        return self if self.narrow_sums else None
+    def alike(self) -> tuple[Runner, Runner] | None:
+        """Itself and the same with sums in FP32, if products add in FP16; see `Runner.alike`."""
+        return (self, replace(self, narrow_sums=False)) if self.narrow_sums else None
 
     def for_pieces(self) -> EmulateRunner:
         """See `OnnxrtRunner.for_pieces`."""

@@ -157,12 +157,12 @@ class TrtRunner(Runner):
 
         return FP16 if self.fp16 and not self.strongly_typed else FP32
 
-    def alike(self) -> Runner | None:
-        """Emulated FP16 with sums in FP16, if that is all that is allowed beside FP32; see `Runner.alike`."""
+    def alike(self) -> tuple[Runner, Runner] | None:
+        """Emulated FP16, if that is all that is allowed beside FP32; see `Runner.alike`."""
         from .emulate import EmulateRunner
 
         narrow = self.arithmetic.name == "fp16" and self.accumulator.name == "fp16"
-        return EmulateRunner(narrow_sums=True) if narrow else None
+        return (EmulateRunner(narrow_sums=True), EmulateRunner()) if narrow else None
 
     @property
     def arithmetic(self) -> NumberFormat:

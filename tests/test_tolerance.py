@@ -300,7 +300,7 @@ class Ruined(Unlike):
     """What should be like it overflows."""
 
     def alike(self):
-        return Overflowing(narrow_sums=True)
+        return Overflowing(narrow_sums=True), EmulateRunner()
 
 
 class Overflowing(EmulateRunner):
@@ -316,7 +316,7 @@ class Refusing(Unlike):
     """What should be like it does not run."""
 
     def alike(self):
-        return Broken()
+        return Broken(), EmulateRunner()
 
 
 class Broken(EmulateRunner):
@@ -324,6 +324,19 @@ class Broken(EmulateRunner):
 
     def open(self, model, **more):
         raise RuntimeError("no such operator")
+
+
+class Harmed(Unlike):
+    """FP16 harms the network with sums in FP32, too."""
+
+    def alike(self):
+        return EmulateRunner(narrow_sums=True), EmulateRunner(narrow_sums=True)
+
+
+def test_sums_excuse_nobody_whom_fp16_harms_without_them():
+    (output,) = (o for o in compared(True, 1, Harmed).outputs if "emulate" in o.candidate)
+    assert (output.verdict, output.decided_by) == ("fail", None)
+    assert "emulated with sums in FP32, the network errs by 1.88 times that" in output.reason
 
 
 @pytest.mark.parametrize("runner", [Unlike, Ruined, Refusing])

@@ -926,15 +926,15 @@ TACTICS = [
 @pytest.mark.parametrize(
     ("runner", "alike"),
     [
-        (TrtRunner(fp16=True), EmulateRunner(narrow_sums=True)),
-        (TrtRunner(fp16=True, tf32=True), EmulateRunner(narrow_sums=True)),
+        (TrtRunner(fp16=True), (EmulateRunner(narrow_sums=True), EmulateRunner())),
+        (TrtRunner(fp16=True, tf32=True), (EmulateRunner(narrow_sums=True), EmulateRunner())),
         (TrtRunner(), None),
         (TrtRunner(tf32=True), None),
         (TrtRunner(fp16=True, int8=True), None),
         (TrtRunner(fp16=True, bf16=True), None),
         (TrtRunner(fp16=True, strongly_typed=True), None),
         (EmulateRunner(), None),
-        (EmulateRunner(narrow_sums=True), EmulateRunner(narrow_sums=True)),
+        (EmulateRunner(narrow_sums=True), (EmulateRunner(narrow_sums=True), EmulateRunner())),
         (OnnxrtRunner(), None),
     ],
 )
