@@ -3,9 +3,9 @@
 What they may explain (`tolerance.Tolerance.sums`) is several times the tolerance in long sums, and many a fault would
 fit in between. But how large the errors of one network are on some inputs need not be derived. Where an output exceeds
 its tolerance, and by no more than that, the reference's network is emulated with sums in FP16 on the samples in
-question. A candidate that errs about as much passes, if the network keeps its tolerance with sums in FP32; one that errs
-by more fails, and so does one whose network FP16 harms whatever its sums are. Where it cannot be emulated, nothing is
-decided.
+question. A candidate that errs about as much passes, if the network keeps its tolerance with sums in FP32; one that
+errs by more fails, and so does one whose network FP16 harms whatever its sums are. Where it cannot be emulated, nothing
+is decided.
 """
 
 from __future__ import annotations
