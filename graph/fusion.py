@@ -5,6 +5,8 @@ share, reduced to what does not depend on the hardware:
 
 - a product (Conv, ConvTranspose, Gemm, MatMul) takes what follows it: scale, bias, BatchNormalization or its Mul and
   Add, one activation (also in pieces: ``x * Sigmoid(x)``, GELU through Erf or Tanh), one residual Add, one activation;
+- the product of two activations (attention's scores) leaves its scale to the next group: TensorRT 8.6 kept such scores in
+  FP16 before they were scaled, where they overflowed (docs/gpu.md);
 - LayerNormalization and Softmax that an exporter wrote in pieces are one group each;
 - elementwise nodes that follow each other are one group.
 
@@ -228,6 +230,8 @@ class _Fusion:
         if dynamic == [draft.output] and len(node.input) > 1 and node.input[0] != node.input[1]:
             affine = node.op_type in ("Add", "Sum", "Mul", "BatchNormalization")
             affine |= node.op_type in ("Sub", "Div") and node.input[0] == draft.output
+            if node.op_type in ("Mul", "Div") and len(self._dynamic(draft.main)) > 1:
+                return False
             if affine and (draft.stage == _Draft.AFFINE or (draft.open_activation and self._scalar(node.input))):
                 self._take(draft, position)
                 return True

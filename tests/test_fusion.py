@@ -53,6 +53,8 @@ CASES = {
         "".replace("i = Identity(a)", "a2 = Tanh(a)"),
         ["a a2", "c d", "e f y"],
     ),
+    "attention's scale": ("t = Transpose(x) a = MatMul(x, t) c = Mul(a, k) y = Softmax(c)", ["t", "a", "c", "y"]),
+    "attention's mask": ("t = Transpose(x) a = MatMul(x, t) y = Add(a, k)", ["t", "a y"]),
     "one activation only": ("a = MatMul(x, W) c = Relu(a) y = Sigmoid(c)", ["a c", "y"]),
     "one residual only": ("a = MatMul(x, W) c = Add(a, x) y = Add(c, x)", ["a c", "y"]),
     "no gate": ("s = Sigmoid(x) a = MatMul(x, W) y = Mul(a, s)", ["a", "s y"]),
