@@ -117,9 +117,11 @@ def test_products_that_add_in_fp32_all_the_same_are_named() -> None:
 def test_the_nodes_that_add_in_fp16_are_told_by_their_own_names() -> None:
     proto = onnx.parser.parse_model(
         """<ir_version: 8, opset_import: ["" : 17]> g (float[1, 16, 8, 8] x) => (float[1, 4] y) {
-        [fused] a = Conv (x, v) [act] b = Relu (a) [last] c = Conv (b, v) [short] d = Conv (c, u)
-        [pool] e = GlobalAveragePool (d) [flat] f = Flatten (e) [dense] y = MatMul (f, w) }"""
+        a = Conv (x, v) b = Relu (a) c = Conv (b, v) d = Conv (c, u)
+        e = GlobalAveragePool (d) f = Flatten (e) y = MatMul (f, w) }"""
     )
+    for node, name in zip(proto.graph.node, ["fused", "act", "last", "short", "pool", "flat", "dense"], strict=True):
+        node.name = name
     for name, shape in {"v": (16, 16, 3, 3), "u": (32, 16, 1, 1), "w": (32, 4)}.items():
         proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
     with EmulateRunner(narrow_sums=True).open(Model(proto)) as session:
