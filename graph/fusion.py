@@ -5,8 +5,8 @@ share, reduced to what does not depend on the hardware:
 
 - a product (Conv, ConvTranspose, Gemm, MatMul) takes what follows it: scale, bias, BatchNormalization or its Mul and
   Add, one activation (also in pieces: ``x * Sigmoid(x)``, GELU through Erf or Tanh), one residual Add, one activation;
-- the product of two activations (attention's scores) leaves its scale to the next group: TensorRT 8.6 kept such scores in
-  FP16 before they were scaled, where they overflowed (docs/gpu.md);
+- the product of two activations (attention's scores) leaves its scale to the next group: TensorRT 8.6 kept such scores
+  in FP16 before they were scaled, where they overflowed (docs/gpu.md);
 - LayerNormalization and Softmax that an exporter wrote in pieces are one group each;
 - elementwise nodes that follow each other are one group.
 
