@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,7 @@ def settle(
         wanted = {sample for at in mine for sample in doubtful[outputs[at].tensor][0]}
         progress.stage(f"emulating the sums of {party.name} on {len(wanted)} sample{'s'[: len(wanted) != 1]}")
         try:
-            uses, plain = (_uses(run, judge, party, runner, feeds(wanted)) for runner in runners)
+            uses, plain = _uses(run, judge, party, runners, feeds(wanted))
         except Exception as error:  # whatever ONNX Runtime says of a model that it cannot run
             log.debug("sums in FP16 were not emulated", exc_info=error)
             continue
@@ -94,24 +95,31 @@ def settle(
 
 
 def _uses(
-    run: Run, judge: Judge, party: Party, runner: Runner, feeds: Iterable[tuple[int, dict[str, np.ndarray]]]
-) -> dict[str, float]:
-    """The greatest share of what is allowed that the emulation uses, by output; infinite where it ruins one."""
+    run: Run, judge: Judge, party: Party, runners: Sequence[Runner], feeds: Iterable[tuple[int, dict[str, np.ndarray]]]
+) -> list[dict[str, float]]:
+    """The greatest share of what is allowed that each emulation uses, by output; infinite where it ruins one."""
     reference = run.lineup.reference
-    like = judge.like(Party(party.name, runner, reference.model))
+    judges = [judge.like(Party(party.name, runner, reference.model)) for runner in runners]
     count = 0
-    with run.open(reference) as believed, runner.open(reference.model, workload=run.workload) as emulated:
+    with ExitStack() as stack:
+        believed = stack.enter_context(run.open(reference))
+        emulated = [stack.enter_context(r.open(reference.model, workload=run.workload)) for r in runners]
         for number, sample in feeds:
             feed = _taken(believed, sample)
+            expected = believed.infer(feed)
 
             def fetch(names: Sequence[str], feed: dict[str, np.ndarray] = feed) -> dict[str, np.ndarray]:
                 return believed.infer(feed, names)
 
-            like.take(reference.name, number, believed.infer(feed), fetch)
-            like.take(party.name, number, emulated.infer(_taken(emulated, sample)))
+            for like, session in zip(judges, emulated, strict=True):
+                like.take(reference.name, number, expected, fetch)
+                like.take(party.name, number, session.infer(_taken(session, sample)))
             count += 1
-    results = like.results(count, {reference.name: count, party.name: count})
-    return {r.tensor: math.inf if r.verdict == "fail" else r.use for r in results if r.use is not None}
+    done = {reference.name: count, party.name: count}
+    return [
+        {r.tensor: math.inf if r.verdict == "fail" else r.use for r in like.results(count, done) if r.use is not None}
+        for like in judges
+    ]
 
 
 def _taken(session: Session, sample: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

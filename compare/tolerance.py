@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..graph.accumulate import STEP
+from ..graph.accumulate import at_once
 from ..graph.errors import UsageError
 from ..graph.formats import BY_DTYPE, FP16, FP32, NumberFormat, coarser
 from ..graph.index import GraphIndex, attribute, reads, subgraphs
@@ -141,8 +141,7 @@ class Tolerance:
         """Whether an element errs by more than any size of its terms could allow, or sums in FP16 may explain."""
         if allowed.scale is None or not allowed.scale.parts:
             return False
-        size = max(self._most * allowed.scale.whole * _dead(reference), STEEPER * abs(worst.reference))
-        size += abs(worst.reference)
+        size = abs(worst.reference) + float(_cap(self._most * allowed.scale.whole, reference, worst.reference))
         return bool(abs(worst.candidate - worst.reference) > self.sums * max(self.t * size, self.floor))
 
     def json(self, allowed: Allowed | None = None) -> dict[str, Any]:
@@ -231,8 +230,7 @@ class Scale:
         self.whole = float(whole.max())
         self.parts = [whole, *(_soften(part, self.whole) for part in self.parts[1:])]
         if terms is not None:
-            own = STEEPER * np.abs(np.asarray(values))
-            terms = np.minimum(terms, np.fmax(most * self.whole * _dead(values), own))
+            terms = np.minimum(terms, _cap(most * self.whole, values, np.asarray(values)))
             self.parts = [np.maximum(part, terms) for part in self.parts]
         self._split()
 
@@ -281,6 +279,11 @@ def _dead(values: np.ndarray | DeviceArray) -> float:
     """How many times larger than the RMS of all values that of those is that are not zero: a heatmap is zero nearly
     everywhere, behind its Relu."""
     return math.sqrt(values.size / max(int(np.count_nonzero(np.asarray(values))), 1))
+
+
+def _cap(rms: float, values: np.ndarray | DeviceArray, elements: np.ndarray | complex) -> np.ndarray:
+    """The most that the terms of some elements of a tensor may count for; ``rms``: so many times that of all values."""
+    return np.fmax(rms * _dead(values), STEEPER * np.abs(elements))
 
 
 def _soften(part: np.ndarray, whole: float) -> np.ndarray:
@@ -520,9 +523,8 @@ def _adds(index: GraphIndex, position: int, narrow: bool) -> Depth:
         return Depth()
     node = index.nodes[position]
     terms = _terms(node, lambda name: _shape(index, name))
-    # the last partial sum is the result, whose rounding is counted; what is grouped adds one by one
-    at_once = STEP if attribute(node, "group", 1) == 1 else 1
-    steps = math.ceil(terms / at_once) - 1 if narrow and node.op_type in PRODUCTS - RECURRENT else 0
+    # the last partial sum is the result, whose rounding is counted
+    steps = math.ceil(terms / at_once(node)) - 1 if narrow and node.op_type in PRODUCTS - RECURRENT else 0
     return Depth(layers, min(terms, CHAIN) if terms > 1 else 0, steps)
 
 

@@ -33,6 +33,11 @@ OLDEST = 11
 """The oldest opset with the operators that the loops are made of; models of older ones are converted."""
 
 
+def at_once(node: onnx.NodeProto) -> int:
+    """How many products of a node are added before the sum rounds: what is grouped runs on no tensor core."""
+    return STEP if attribute(node, "group", 1) == 1 else 1
+
+
 @dataclass(frozen=True)
 class Narrowed:
     """A model whose products add in FP16.
@@ -151,17 +156,17 @@ def _conv(writer: _Writer, index: GraphIndex, node: onnx.NodeProto) -> bool | No
     depthwise = channels == 1 and _int(node, "group", 1) == maps > 1
     if _int(node, "group", 1) != 1 and not depthwise:
         return None
-    at_once = 1 if depthwise else STEP
-    if channels * int(np.prod(kernel)) <= at_once:
+    each = at_once(node)
+    if channels * int(np.prod(kernel)) <= each:
         return False
     padding = attribute(node, "auto_pad", "NOTSET")
-    if channels < at_once or padding not in ("NOTSET", "VALID"):
+    if channels < each or padding not in ("NOTSET", "VALID"):
         return None
     d = len(kernel)
     strides, dilations = _ints(node, "strides", [1] * d), _ints(node, "dilations", [1] * d)
     pads = [0] * 2 * d if padding == "VALID" else _ints(node, "pads", [0] * 2 * d)
-    blocks = -(-channels // at_once)
-    spare = blocks * at_once - channels
+    blocks = -(-channels // each)
+    spare = blocks * each - channels
     x, w = node.input[0], node.input[1]
     wide = writer.op("Pad", x, writer.ints(0, 0, *pads[:d], 0, spare, *pads[d:])) if spare or any(pads) else x
     if spare:
@@ -169,8 +174,8 @@ def _conv(writer: _Writer, index: GraphIndex, node: onnx.NodeProto) -> bool | No
     steps = int(np.prod(kernel)) * blocks
     # [kernel..., channels, maps] -> a step for each position of the kernel and each 16 channels (depthwise: for all)
     w = writer.op("Transpose", w, perm=[*range(2, d + 2), 1, 0])
-    w = writer.op("Transpose", writer.op("Reshape", w, writer.ints(steps, at_once, maps)), perm=[0, 2, 1])
-    w = writer.op("Reshape", w, writer.ints(steps, maps, at_once, *[1] * d))
+    w = writer.op("Transpose", writer.op("Reshape", w, writer.ints(steps, each, maps)), perm=[0, 2, 1])
+    w = writer.op("Reshape", w, writer.ints(steps, maps, each, *[1] * d))
     places = np.array(list(np.ndindex(*kernel)), np.int64) * dilations
     starts = np.concatenate(
         [np.tile(np.arange(blocks) * STEP, len(places))[:, None], np.repeat(places, blocks, axis=0)], axis=1

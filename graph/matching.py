@@ -812,10 +812,8 @@ class _Matcher:
                 if name in wanted:
                     continue  # an output of both graphs that is another tensor there: see below
                 spec = specs_r.get(name)
-                alike = [o for o in names if spec and (s := specs_c.get(o)) is not None and s.dtype == spec.dtype] or [
-                    b
-                ]
-                tensors[name] = alike[-1 if left_out else 0]
+                alike = [o for o in names if spec and (s := specs_c.get(o)) is not None and s.dtype == spec.dtype]
+                tensors[name] = alike[-1 if left_out else 0] if alike else b
         for name in self.outputs:
             tensors[name] = name
         return tensors

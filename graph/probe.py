@@ -26,7 +26,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from .accumulate import STEP
+from .accumulate import STEP, at_once
 from .formats import FP32, NumberFormat
 from .index import GraphIndex, attribute, subgraphs
 from .pieces import Kind, dataflow
@@ -112,18 +112,18 @@ class Roundings:
         """The largest relative one."""
         return max(self.operand, self.accumulator, self.inner, self.result)
 
-    def adding(self, terms: float, at_once: bool) -> tuple[float, float]:
+    def adding(self, terms: float, together: bool) -> tuple[float, float]:
         """Of a sum of ``terms`` products in all: relative to one of random signs, and relative to the sum itself.
 
         Args:
             terms: K.
-            at_once: Whether `products` are added before the accumulator rounds, where it is narrow; else it rounds
+            together: Whether `products` are added before the accumulator rounds, where it is narrow; else it rounds
                 for each.
         """
         if self.products == 1:
             return self.accumulator * math.sqrt(terms / 2), 0.0
         rounded, exactly = terms, 0.0
-        if at_once:
+        if together:
             rounded = math.ceil(terms / self.products) - 1  # the last time is the rounding of the result
             exactly = FP32.u * math.sqrt(KAPPA * terms)
         return math.hypot(self.accumulator * math.sqrt(rounded / 6), exactly), self.accumulator * math.sqrt(rounded / 3)
@@ -316,8 +316,7 @@ class _Writer:
         if terms > 1 and inputs and inputs[0]:
             size = self.rounding.accumulator * math.sqrt(terms / 2)
             if op in _STEPPED:
-                # what runs on no tensor core, grouped convolutions among it, may round for every term
-                size, drift = self.rounding.adding(terms, attribute(node, "group", 1) == 1)
+                size, drift = self.rounding.adding(terms, at_once(node) > 1)
             for slot in self._data_slots(node):
                 if inputs[slot] and self.floating(node.input[slot]):
                     inputs[slot] = self._perturb(inputs[slot], gain * size, 0.0)
