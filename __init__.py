@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from .graph.errors import UsageError as UsageError
     from .graph.model import Model as Model
     from .graph.model import load as load
-    from .runners.base import Runner as Runner
-    from .runners.base import Session as Session
+    from .runners.contract.runner import Runner as Runner
+    from .runners.contract.runner import Session as Session
     from .runners.emulate import EmulateRunner as EmulateRunner
-    from .runners.onnxrt import OnnxrtRunner as OnnxrtRunner
-    from .runners.reference_evaluator import ReferenceEvaluatorRunner as ReferenceEvaluatorRunner
+    from .runners.onnxrt.runner import OnnxrtRunner as OnnxrtRunner
+    from .runners.reference_evaluator.runner import ReferenceEvaluatorRunner as ReferenceEvaluatorRunner
     from .runners.tf import TfRunner as TfRunner
-    from .runners.trt import TrtRunner as TrtRunner
+    from .runners.trt.runner import TrtRunner as TrtRunner
 
 __version__ = "0.1.0"
 
@@ -38,14 +38,14 @@ _HOME = {
     "LayerdiffError": "graph.errors",
     "Model": "graph.model",
     "ModelError": "graph.errors",
-    "OnnxrtRunner": "runners.onnxrt",
-    "ReferenceEvaluatorRunner": "runners.reference_evaluator",
+    "OnnxrtRunner": "runners.onnxrt.runner",
+    "ReferenceEvaluatorRunner": "runners.reference_evaluator.runner",
     "Report": "compare.report.model",
-    "Runner": "runners.base",
+    "Runner": "runners.contract.runner",
     "RunnerError": "graph.errors",
-    "Session": "runners.base",
+    "Session": "runners.contract.runner",
     "TfRunner": "runners.tf",
-    "TrtRunner": "runners.trt",
+    "TrtRunner": "runners.trt.runner",
     "UsageError": "graph.errors",
     "load": "graph.model",
     "open_data": "dataloaders",

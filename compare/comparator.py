@@ -19,28 +19,28 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import onnx
 
+from ..graph.cutting.pieces import random_nodes
 from ..graph.errors import DataError, LayerdiffError, RunnerError, UsageError
 from ..graph.model import Model, described, is_engine, load, load_engine
-from ..graph.pieces import random_nodes
-from ..runners.base import Session, SessionInfo, ShapeRange, Workload
-from ..runners.latency import measure
-from . import ondevice
-from .accuracy import Criterion, Meter, criterion
-from .context import Context, Settings
-from .fidelity import Deployed, Repeat, chance, repeat
-from .formats import formats_in_play
-from .inpieces import PiecedSession, in_pieces
-from .parties import Lineup, Party, line_up
+from ..runners.contract.latency import measure
+from ..runners.contract.runner import Session, SessionInfo, ShapeRange, Workload
+from .comparison import Context, Settings
+from .layers.fidelity import Deployed, Repeat, chance, repeat
+from .lineup import Lineup, Party, line_up
+from .outputs.emulated_sums import settle
+from .outputs.formats_in_play import formats_in_play
+from .outputs.judge import Fetch, Judge
+from .outputs.metric import Criterion, Meter, criterion
 from .progress import SILENT, Progress
 from .report.model import DataInfo, ModelInfo, Report, RunnerResult
-from .results import MEMORY_LIMIT, RunResults
-from .sums import settle
-from .verdict import Fetch, Judge
+from .runs.kept_outputs import MEMORY_LIMIT, RunResults
+from .runs.piecewise import PiecedSession, in_pieces
+from .statistics import device as ondevice
 
 if TYPE_CHECKING:
     from ..dataloaders.base import Sample, Samples, Source
-    from ..runners.base import Feed, Runner
-    from .accuracy import Function
+    from ..runners.contract.runner import Feed, Runner
+    from .outputs.metric import Function
     from .report.model import AccuracyResult, OutputResult
 
 

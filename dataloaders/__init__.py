@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from .base import Sample as Sample
     from .base import Samples as Samples
     from .base import Source as Source
-    from .bounded import DataLoader as DataLoader
     from .iterable import Iterated as Iterated
     from .opening import as_source as as_source
     from .opening import open_data as open_data
+    from .random_inputs import DataLoader as DataLoader
 
 _HOME = {
-    "DataLoader": "bounded",
+    "DataLoader": "random_inputs",
     "Iterated": "iterable",
     "Sample": "base",
     "Samples": "base",

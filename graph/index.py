@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from .foreign import element_types, stand_in
+from .contrib_ops import element_types, stand_in
 from .specs import TensorSpec, spec_from_value_info
 
 CONSTANT_LIMIT = 1 << 16

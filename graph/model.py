@@ -15,11 +15,11 @@ from typing import Any
 
 import onnx
 
-from . import onnxfile
 from .engine import SUFFIXES as ENGINE_SUFFIXES
 from .engine import Engine, file_digest, opaque
 from .errors import ModelError
 from .index import GraphIndex
+from .sources import onnx_file as onnxfile
 from .specs import TensorSpec, dtype_from_onnx, spec_from_value_info
 
 ONNX_SUFFIXES = (".onnx", ".ort", ".onnx.pb", ".onnx.textproto")
@@ -205,7 +205,7 @@ def load(
     if is_engine(path):
         return load_engine(path, inputs=inputs, outputs=outputs)
     if path.is_dir() or (path.suffix in TF_SUFFIXES and not path.name.endswith(ONNX_SUFFIXES)):
-        from .tensorflow import load_tensorflow
+        from .sources.tensorflow import load_tensorflow
 
         return load_tensorflow(path, inputs=inputs, outputs=outputs)
     if inputs or outputs:

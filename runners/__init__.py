@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..graph.errors import UsageError
 
 if TYPE_CHECKING:
-    from .base import Runner
+    from .contract.runner import Runner
 
 GROUP = "layerdiff.runners"
 """Entry-point group through which other distributions add runners."""
@@ -18,7 +18,7 @@ GROUP = "layerdiff.runners"
 
 def discover(third_parties: bool = True) -> dict[str, type[Runner]]:
     """Every runner class by its command-line flag: the modules of this folder, then the entry points."""
-    from .base import Runner
+    from .contract.runner import Runner
 
     found: dict[str, type[Runner]] = {}
     for module in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
@@ -44,7 +44,7 @@ def load_class(spec: str) -> type[Runner]:
     Raises:
         UsageError: It cannot be imported, or is no runner.
     """
-    from .base import Runner
+    from .contract.runner import Runner
 
     module, _, name = spec.partition(":")
     if not name:

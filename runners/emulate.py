@@ -1,7 +1,7 @@
 """A number format without the accelerator: ONNX Runtime computes, on the CPU, the values that the format would give.
 
-What is rounded where is `layerdiff.graph.precision`'s; here are the configuration, the ranges that INT8 and FP8 need,
-and the session, which is ONNX Runtime's on the rewritten graph.
+What is rounded where is `layerdiff.graph.rounding.emulation`'s; here are the configuration, the ranges that INT8 and
+FP8 need, and the session, which is ONNX Runtime's on the rewritten graph.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..graph.errors import BuildError, UsageError
 from ..graph.formats import FORMATS, NumberFormat
-from .base import Feed, Runner, Session, SessionInfo, Workload, option
-from .onnxrt import OnnxrtRunner
+from .contract.runner import Feed, Runner, Session, SessionInfo, Workload, option
+from .onnxrt.runner import OnnxrtRunner
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +37,8 @@ class EmulateRunner(Runner):
         cast_weights: Weights overflow and underflow as in a plain cast; else they are clamped, as TensorRT does it.
         percentile: The share of an activation's magnitudes, in percent, that its range covers (INT8 and FP8).
         unscaled: FP8 casts values as they are, without ranges.
-        narrow_sums: FP16 products add in FP16, 16 at a time, as FP16 kernels do; see `layerdiff.graph.accumulate`.
+        narrow_sums: FP16 products add in FP16, 16 at a time, as FP16 kernels do; see
+            `layerdiff.graph.rounding.fp16_sums`.
         custom_ops: Shared libraries of custom operators.
         threads: Threads of one operator; 0 leaves the choice to ONNX Runtime.
         ranges: Largest magnitude of each activation, as `calibrated` measured it.
@@ -163,7 +164,7 @@ class EmulateRunner(Runner):
         samples = workload.calibrating if isinstance(workload, Workload) else workload
         if samples is None:
             raise UsageError(f"{self.name} measures the ranges of activations on samples, and was given none.")
-        from ..graph.precision import needed_ranges
+        from ..graph.rounding.emulation import needed_ranges
 
         names = needed_ranges(model.index, self.format, self.every_node)
         if progress:
@@ -218,7 +219,7 @@ class EmulateSession(Session):
     def __init__(
         self, runner: EmulateRunner, model: Model, fetch: Sequence[str], progress: Callable[[str], None]
     ) -> None:
-        from ..graph.precision import rewrite_with_notes
+        from ..graph.rounding.emulation import rewrite_with_notes
 
         wide = _double(runner, model)
         progress(f"rewriting the graph for {runner.arithmetic}")
@@ -233,7 +234,7 @@ class EmulateSession(Session):
         computed, notes = rewritten.model, rewritten.notes
         narrow: frozenset[str] = frozenset()
         if runner.narrow_sums:
-            from ..graph.accumulate import narrow_sums
+            from ..graph.rounding.fp16_sums import narrow_sums
 
             narrowed = narrow_sums(computed)
             computed = narrowed.model

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..graph.errors import BuildError, ProviderUnavailable, RunnerError, UsageError
 from ..graph.formats import FP32, NumberFormat
-from .base import Feed, Runner, Session, SessionInfo, Workload, option
+from .contract.runner import Feed, Runner, Session, SessionInfo, Workload, option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,7 +81,7 @@ class TfRunner(Runner):
         if model.tf is None:
             name = os.path.basename(model.source)
             raise UsageError(f"--tf needs a TensorFlow model (.pb, SavedModel, .keras, .h5); {name} is ONNX.")
-        from ..graph.tensorflow import import_tensorflow
+        from ..graph.sources.tensorflow import import_tensorflow
 
         if progress is not None:
             progress("starting TensorFlow")

@@ -13,7 +13,7 @@ import onnx.parser
 import pytest
 from layerdiff import Runner, Session
 from layerdiff.graph.formats import FP32, NumberFormat
-from layerdiff.runners.base import SessionInfo
+from layerdiff.runners.contract.runner import SessionInfo
 
 
 def parse(text: str) -> onnx.ModelProto:

@@ -7,8 +7,8 @@ import onnx.parser
 import onnxruntime
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
-from layerdiff.graph.accumulate import STEP, narrow_sums
 from layerdiff.graph.model import Model
+from layerdiff.graph.rounding.fp16_sums import STEP, narrow_sums
 
 
 def model(text: str, opset: int = 17, **weights: np.ndarray) -> Model:

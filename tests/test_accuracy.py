@@ -11,8 +11,8 @@ import numpy as np
 import onnx.parser
 import pytest
 from layerdiff import Comparator, LayerdiffError, UsageError
-from layerdiff.compare.accuracy import criterion, decide
-from layerdiff.compare.cli import main
+from layerdiff.compare.cli.command import main
+from layerdiff.compare.outputs.metric import criterion, decide
 from layerdiff.graph.formats import FP32, INT8
 
 DIGITS = Path(__file__).parents[1] / "examples" / "digits"

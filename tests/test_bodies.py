@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner, TfRunner
-from layerdiff.compare.layers.stepping import ITERATIONS
+from layerdiff.compare.lockstep.stepping import ITERATIONS
 from layerdiff.graph.model import load
 from onnx import TensorProto, helper, numpy_helper
 

@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import EmulateRunner, OnnxrtRunner
-from layerdiff.compare.layers.judge import use_of
-from layerdiff.graph.bound import add_bounds, precision, products
+from layerdiff.compare.causes.judgement import use_of
+from layerdiff.graph.cutting.slices import backward
 from layerdiff.graph.formats import BF16, E4M3, FP16, FP32, INT8, TF32
 from layerdiff.graph.model import Model
-from layerdiff.graph.probe import perturbed, roundings
-from layerdiff.graph.slices import backward
+from layerdiff.graph.rounding.error_bound import add_bounds, precision, products
+from layerdiff.graph.rounding.noise_probe import perturbed, roundings
 from layerdiff.graph.specs import TensorSpec
 from onnx import helper
 

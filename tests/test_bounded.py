@@ -285,7 +285,7 @@ def test_what_is_drawn_passes_through_onnx_runtime_unchanged(kind):
     pytest.importorskip("onnxruntime")
     if "FLOAT8" in kind or kind == "BFLOAT16":
         pytest.importorskip("onnxruntime", minversion="1.20", reason="older ones cannot be given these types")
-    from layerdiff.runners.onnxrt import OnnxrtRunner
+    from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 
     of = identity(kind, "N,5")
     with OnnxrtRunner(threads=1).open(of) as session:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
-from layerdiff.graph.canonical import canonical
+from layerdiff.graph.sources.canonical_names import canonical
 from onnx.reference import ReferenceEvaluator
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>'

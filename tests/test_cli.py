@@ -12,9 +12,9 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import UsageError, __version__
-from layerdiff.compare.arguments import parse, size, split_name
-from layerdiff.compare.cli import main
-from layerdiff.runners.base import ShapeRange
+from layerdiff.compare.cli.arguments import parse, size, split_name
+from layerdiff.compare.cli.command import main
+from layerdiff.runners.contract.runner import ShapeRange
 
 RELU = "g (float[N, 3] x) => (float[N, 3] y) { y = Relu(x) }"
 ABS = "g (float[N, 3] x) => (float[N, 3] y) { y = Abs(x) }"
@@ -26,7 +26,7 @@ from layerdiff import Runner, RunnerError, Session
 from layerdiff.graph.formats import FP32
 from dataclasses import dataclass
 from typing import ClassVar
-from layerdiff.runners.base import option
+from layerdiff.runners.contract.runner import option
 
 @dataclass(frozen=True)
 class Negative(Runner):
@@ -237,7 +237,7 @@ def test_what_cannot_be_understood_is_refused(words, message, third_party):
 
 def test_help_needs_no_heavy_package():
     code = (
-        "import sys\nfrom layerdiff.compare.cli import main\n"
+        "import sys\nfrom layerdiff.compare.cli.command import main\n"
         "try: main(['--help'])\nexcept SystemExit as e: assert not e.code\n"
         "heavy = {'numpy', 'onnx', 'rich', 'onnxruntime', 'tensorflow', 'ml_dtypes'} & set(sys.modules)\n"
         "sys.exit(f'imported: {heavy}' if heavy else 0)"
@@ -455,7 +455,7 @@ def test_a_provider_that_is_not_there_is_an_error(run, onnx_file):
 
 
 def test_tensorrt_that_is_not_there_is_an_error_with_a_way_out(run, onnx_file):
-    pytest.importorskip("layerdiff.runners.trt")
+    pytest.importorskip("layerdiff.runners.trt.runner")
     import importlib.util
 
     if importlib.util.find_spec("tensorrt") is not None:

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, DataLoader, LayerdiffError, OnnxrtRunner, RunnerError, UsageError
-from layerdiff.compare.parties import line_up
-from layerdiff.compare.results import ArrayStore
+from layerdiff.compare.lineup import line_up
+from layerdiff.compare.runs.kept_outputs import ArrayStore
 from layerdiff.graph.formats import FP16, INT8
 from layerdiff.graph.model import Model
 

@@ -14,16 +14,16 @@ import onnx
 import onnx.parser
 import pytest
 from layerdiff import Comparator
-from layerdiff.compare import ondevice
+from layerdiff.compare.statistics import device as ondevice
 from layerdiff.graph.errors import RunnerError
 from layerdiff.graph.model import Model
-from layerdiff.runners._trt import build as build_module
-from layerdiff.runners._trt import cuda as cuda_module
-from layerdiff.runners._trt.recent import Recent
-from layerdiff.runners.base import Workload
-from layerdiff.runners.device import DeviceArray
-from layerdiff.runners.onnxrt import OnnxrtRunner, OnnxrtSession
-from layerdiff.runners.trt import TrtRunner
+from layerdiff.runners.contract.device import DeviceArray
+from layerdiff.runners.contract.runner import Workload
+from layerdiff.runners.onnxrt.runner import OnnxrtRunner, OnnxrtSession
+from layerdiff.runners.trt import build as build_module
+from layerdiff.runners.trt import cuda as cuda_module
+from layerdiff.runners.trt.recent import Recent
+from layerdiff.runners.trt.runner import TrtRunner
 
 pytest.importorskip("onnxruntime")
 

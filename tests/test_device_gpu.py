@@ -12,15 +12,15 @@ import onnx
 import onnx.parser
 import pytest
 from layerdiff import Comparator
-from layerdiff.compare import ondevice
-from layerdiff.compare.statistics import Statistics
+from layerdiff.compare.statistics import device as ondevice
+from layerdiff.compare.statistics.statistics import Statistics
 from layerdiff.graph.errors import RunnerError
 from layerdiff.graph.model import Model
-from layerdiff.runners._trt import cuda
-from layerdiff.runners.base import Workload
-from layerdiff.runners.device import DeviceArray
-from layerdiff.runners.onnxrt import OnnxrtRunner
-from layerdiff.runners.trt import TrtRunner
+from layerdiff.runners.contract.device import DeviceArray
+from layerdiff.runners.contract.runner import Workload
+from layerdiff.runners.onnxrt.runner import OnnxrtRunner
+from layerdiff.runners.trt import cuda
+from layerdiff.runners.trt.runner import TrtRunner
 
 pytestmark = pytest.mark.gpu
 

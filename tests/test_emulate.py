@@ -12,13 +12,13 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from layerdiff.graph.cutting.fusion import fused_groups
 from layerdiff.graph.errors import MissingPackage, RunnerError, UsageError
-from layerdiff.graph.fusion import fused_groups
 from layerdiff.graph.model import Model, load
-from layerdiff.graph.precision import needed_ranges, round_array
-from layerdiff.runners.base import Workload
+from layerdiff.graph.rounding.emulation import needed_ranges, round_array
+from layerdiff.runners.contract.runner import Workload
 from layerdiff.runners.emulate import EmulateRunner, _Magnitudes
-from layerdiff.runners.onnxrt import OnnxrtRunner
+from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits"
 
@@ -249,7 +249,7 @@ def test_errors_speak_of_the_emulation() -> None:
 
 def test_onnxruntime_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.setattr("layerdiff.runners.onnxrt._installed", list)
+    monkeypatch.setattr("layerdiff.runners.onnxrt.runner._installed", list)
     with pytest.raises(MissingPackage, match=r"pip install 'layerdiff\[cpu\]'"):
         EmulateRunner(format="fp16").open(MODEL)
 
@@ -277,7 +277,7 @@ def test_modules_are_where_the_package_says() -> None:
     import layerdiff
 
     assert layerdiff.EmulateRunner is EmulateRunner
-    assert importlib.util.find_spec("layerdiff.graph.precision") is not None
+    assert importlib.util.find_spec("layerdiff.graph.rounding.emulation") is not None
 
 
 def test_a_model_in_float64_is_refused_since_nothing_would_be_rounded():

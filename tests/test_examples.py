@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from layerdiff.compare.cli import main
+from layerdiff.compare.cli.command import main
 
 pytest.importorskip("onnxruntime")
 ROOT = Path(__file__).parents[1]

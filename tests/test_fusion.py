@@ -2,7 +2,7 @@
 
 import onnx
 import pytest
-from layerdiff.graph.fusion import fused_groups
+from layerdiff.graph.cutting.fusion import fused_groups
 from layerdiff.graph.index import GraphIndex
 
 W = "float[8,8] W, float[8] b, float[8] g, float[8] m, float[8] v, float half, float one, float three, float k"

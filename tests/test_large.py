@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
-from layerdiff.compare import inpieces
-from layerdiff.compare.inpieces import PiecedSession, calibrated, in_pieces
-from layerdiff.compare.parties import Party
+from layerdiff.compare.lineup import Party
+from layerdiff.compare.runs import piecewise as inpieces
+from layerdiff.compare.runs.piecewise import PiecedSession, calibrated, in_pieces
 from layerdiff.graph.errors import RunnerError
 from layerdiff.graph.model import Model, external_bytes, load
-from layerdiff.runners.base import Workload
+from layerdiff.runners.contract.runner import Workload
 from onnx import TensorProto, helper
 
 sys.path.append(str(Path(__file__).parents[1]))  # benchmarks/ is no part of the distribution

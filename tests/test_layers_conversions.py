@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
-from layerdiff.graph.static import weight_difference
+from layerdiff.graph.pairing.differences import weight_difference
 from onnx import helper, numpy_helper
 
 _SPEC = importlib.util.spec_from_file_location("graph_networks", Path(__file__).with_name("graph_networks.py"))

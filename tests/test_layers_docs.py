@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from layerdiff.compare.layers import judge
+from layerdiff.compare.causes import judgement as judge
 from layerdiff.compare.layers.contribution import SUSPECTS
 from layerdiff.compare.report.model import Culprit, LayerVerdict
 

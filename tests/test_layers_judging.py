@@ -14,7 +14,7 @@ import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
 from layerdiff.compare.report.terminal import show
 from layerdiff.graph.model import Model
-from layerdiff.graph.typed import typed
+from layerdiff.graph.rounding.typed import typed
 from onnx import helper, numpy_helper
 
 

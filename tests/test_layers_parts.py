@@ -11,13 +11,13 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from layerdiff.compare.layers.judge import channel_axis, format_loss, judge
-from layerdiff.compare.layers.memory import reused
-from layerdiff.compare.layers.store import Store
-from layerdiff.compare.layers.units import plan
+from layerdiff.compare.causes.judgement import channel_axis, format_loss, judge
+from layerdiff.compare.lockstep.units import plan
+from layerdiff.compare.runs.memory import reused
+from layerdiff.compare.runs.spill import Store
 from layerdiff.graph.formats import BF16, E4M3, FP16, FP32, INT8
 from layerdiff.graph.model import Model
-from layerdiff.graph.probe import roundings
+from layerdiff.graph.rounding.noise_probe import roundings
 
 _SPEC = importlib.util.spec_from_file_location("graph_networks", Path(__file__).with_name("graph_networks.py"))
 networks = importlib.util.module_from_spec(_SPEC)

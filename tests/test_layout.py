@@ -3,7 +3,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from layerdiff.compare.layout import transposition
+from layerdiff.compare.outputs.transposition import transposition
 
 RNG = np.random.default_rng(0)
 

@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff.graph.index import GraphIndex, attribute
-from layerdiff.graph.matching import match
-from layerdiff.graph.static import weight_difference
+from layerdiff.graph.pairing.differences import weight_difference
+from layerdiff.graph.pairing.matching import match
 from onnx import TensorProto, helper, numpy_helper
 
 _SPEC = importlib.util.spec_from_file_location("graph_networks", Path(__file__).with_name("graph_networks.py"))

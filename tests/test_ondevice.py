@@ -9,12 +9,12 @@ import sys
 import ml_dtypes
 import numpy as np
 import pytest
-from layerdiff.compare import ondevice
-from layerdiff.compare.statistics import Statistics
-from layerdiff.compare.tolerance import Scale, rule, user
+from layerdiff.compare.outputs.tolerance import Scale, rule, user
+from layerdiff.compare.statistics import device as ondevice
+from layerdiff.compare.statistics.statistics import Statistics
 from layerdiff.graph.errors import RunnerError
 from layerdiff.graph.formats import FP16, FP32
-from layerdiff.runners.device import DeviceArray, Lease
+from layerdiff.runners.contract.device import DeviceArray, Lease
 
 RNG = np.random.default_rng(7)
 

@@ -10,8 +10,8 @@ import onnx
 import pytest
 from google.protobuf.message import DecodeError
 from layerdiff import Comparator, OnnxrtRunner
-from layerdiff.graph import onnxfile
 from layerdiff.graph.model import load
+from layerdiff.graph.sources import onnx_file as onnxfile
 from onnx import TensorProto, helper, numpy_helper
 
 LARGE = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)

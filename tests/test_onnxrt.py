@@ -18,8 +18,9 @@ from layerdiff.graph.errors import BuildError, MissingPackage, ProviderUnavailab
 from layerdiff.graph.formats import FP32, TF32
 from layerdiff.graph.model import Model, load
 from layerdiff.graph.specs import dtype_from_onnx
-from layerdiff.runners import discover, onnxrt
-from layerdiff.runners.onnxrt import OnnxrtRunner
+from layerdiff.runners import discover
+from layerdiff.runners.onnxrt import runner as onnxrt
+from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 from onnx import TensorProto, helper, numpy_helper
 
 ort = pytest.importorskip("onnxruntime")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from layerdiff.graph.errors import BuildError
 from layerdiff.graph.model import Model
-from layerdiff.runners.onnxrt import OnnxrtRunner
-from layerdiff.runners.onnxrt_groups import optimized_groups
+from layerdiff.runners.onnxrt.groups import optimized_groups
+from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 from onnx import TensorProto, helper, numpy_helper
 
 pytest.importorskip("onnxruntime")

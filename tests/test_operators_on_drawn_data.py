@@ -28,7 +28,7 @@ def runs_on_its_own_data(session, model, case) -> bool:
 
 @pytest.mark.slow
 def test_operators():
-    from layerdiff.runners.onnxrt import OnnxrtRunner
+    from layerdiff.runners.onnxrt.runner import OnnxrtRunner
     from onnx.backend.test.case.node import collect_testcases
 
     runner = OnnxrtRunner(threads=1, optimization="disable")

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from layerdiff.graph.cutting.fusion import fused_groups
+from layerdiff.graph.cutting.pieces import dataflow, enter, extract, plan_pieces, propagate, random_nodes, split
 from layerdiff.graph.errors import ModelError
-from layerdiff.graph.fusion import fused_groups
 from layerdiff.graph.index import GraphIndex
 from layerdiff.graph.model import Model, load
-from layerdiff.graph.pieces import dataflow, enter, extract, plan_pieces, propagate, random_nodes, split
 from layerdiff.graph.specs import TensorSpec, is_float
 from onnx import TensorProto, helper
 

@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from layerdiff.graph.cutting.fusion import fused_groups, static_tensors
 from layerdiff.graph.errors import UsageError
-from layerdiff.graph.fusion import fused_groups, static_tensors
 from layerdiff.graph.index import GraphIndex
 from layerdiff.graph.model import Model, load
-from layerdiff.graph.precision import (
+from layerdiff.graph.rounding.emulation import (
     EMULATED,
     _Scope,
     _Target,
@@ -22,7 +22,7 @@ from layerdiff.graph.precision import (
     rewrite_with_notes,
     round_array,
 )
-from layerdiff.runners.onnxrt import OnnxrtRunner
+from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 from onnx import TensorProto, helper, numpy_helper
 
 FLOATS = ("fp16", "bf16", "tf32", "e4m3", "e5m2")
@@ -531,7 +531,7 @@ def test_external_weights_and_weights_too_large_to_copy(tmp_path: Path, monkeypa
         (inline,) = run(rewrite(outside, fmt, ranges=ranges), {"x": X})
         np.testing.assert_array_equal(inline, want)
         with monkeypatch.context() as patch:
-            patch.setattr("layerdiff.graph.precision.INLINE_LIMIT", 0)
+            patch.setattr("layerdiff.graph.rounding.emulation.INLINE_LIMIT", 0)
             large = rewrite(outside, fmt, ranges=ranges)
         if fmt != "int8":
             assert all(t.data_location == TensorProto.EXTERNAL for t in large.proto.graph.initializer if t.name == "W")

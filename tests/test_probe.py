@@ -11,11 +11,11 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import EmulateRunner, OnnxrtRunner
-from layerdiff.compare.layers.judge import GAIN_LIMIT, RMS_LIMIT, SLICE_LIMIT, judge, plain_noise
+from layerdiff.compare.causes.judgement import GAIN_LIMIT, RMS_LIMIT, SLICE_LIMIT, judge, plain_noise
+from layerdiff.graph.cutting.slices import backward, exploded_name
 from layerdiff.graph.formats import BF16, FP16, FP32, INT8, TF32
 from layerdiff.graph.model import Model
-from layerdiff.graph.probe import KAPPA, known, probe, roundings, terms
-from layerdiff.graph.slices import backward, exploded_name
+from layerdiff.graph.rounding.noise_probe import KAPPA, known, probe, roundings, terms
 from layerdiff.graph.specs import TensorSpec
 from onnx import helper
 

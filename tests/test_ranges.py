@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff.graph.errors import DataError
+from layerdiff.graph.implied_inputs import choose_shapes, concrete_specs, input_ranges
 from layerdiff.graph.index import GraphIndex
-from layerdiff.graph.ranges import choose_shapes, concrete_specs, input_ranges
 from onnx import TensorProto, helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 

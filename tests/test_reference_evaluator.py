@@ -5,8 +5,8 @@ import onnx
 import pytest
 from layerdiff.graph.errors import RunnerError, UsageError
 from layerdiff.graph.model import Model
-from layerdiff.runners.onnxrt import OnnxrtRunner
-from layerdiff.runners.reference_evaluator import ReferenceEvaluatorRunner
+from layerdiff.runners.onnxrt.runner import OnnxrtRunner
+from layerdiff.runners.reference_evaluator.runner import ReferenceEvaluatorRunner
 from onnx import helper
 
 RNG = np.random.default_rng(7)

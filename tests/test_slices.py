@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from layerdiff.graph.errors import ModelError
-from layerdiff.graph.fusion import fused_groups
-from layerdiff.graph.model import Model
-from layerdiff.graph.pieces import dataflow
-from layerdiff.graph.slices import (
+from layerdiff.graph.cutting.fusion import fused_groups
+from layerdiff.graph.cutting.pieces import dataflow
+from layerdiff.graph.cutting.slices import (
     SEPARATOR,
     Slice,
     backward,
@@ -22,6 +20,8 @@ from layerdiff.graph.slices import (
     renamed,
     slice_model,
 )
+from layerdiff.graph.errors import ModelError
+from layerdiff.graph.model import Model
 from layerdiff.graph.specs import TensorSpec
 from onnx import helper
 

@@ -5,9 +5,9 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
-from layerdiff.compare import statistics
-from layerdiff.compare.statistics import CHEAP, FULL, Statistics, cheap
-from layerdiff.compare.tolerance import Tolerance
+from layerdiff.compare.outputs.tolerance import Tolerance
+from layerdiff.compare.statistics import statistics
+from layerdiff.compare.statistics.statistics import CHEAP, FULL, Statistics, cheap
 
 FLOATS = ["float16", "float32", "float64", "bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2"]
 FLOATS += ["float8_e5m2fnuz", "float4_e2m1fn"]

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from layerdiff.dataloaders import Iterated, Source, as_source, open_data
-from layerdiff.dataloaders.bounded import DataLoader
+from layerdiff.dataloaders.random_inputs import DataLoader
 from layerdiff.graph.errors import DataError
 from layerdiff.graph.model import Model
 from onnx import TensorProto, helper

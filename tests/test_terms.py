@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, EmulateRunner, Model, OnnxrtRunner
-from layerdiff.compare.statistics import Statistics
-from layerdiff.compare.terms import terms
-from layerdiff.compare.tolerance import HARMLESS, Scale, automatic, rule
+from layerdiff.compare.outputs.term_sizes import terms
+from layerdiff.compare.outputs.tolerance import HARMLESS, Scale, automatic, rule
+from layerdiff.compare.statistics.statistics import Statistics
 from layerdiff.graph.errors import RunnerError
 from layerdiff.graph.formats import BF16, FP16, FP32, FP64
 from layerdiff.graph.index import GraphIndex

@@ -3,8 +3,8 @@
 import numpy as np
 import onnx
 import pytest
-from layerdiff.compare.ties import count_ties, decider
-from layerdiff.compare.tolerance import Tolerance
+from layerdiff.compare.outputs.ties import count_ties, decider
+from layerdiff.compare.outputs.tolerance import Tolerance
 from layerdiff.graph.index import GraphIndex
 from onnx import TensorProto, helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator

@@ -8,15 +8,15 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
-from layerdiff.compare import tolerance
-from layerdiff.compare.context import Settings
-from layerdiff.compare.parties import line_up
-from layerdiff.compare.statistics import Statistics
-from layerdiff.compare.tolerance import EXACT, SLICE, Scale, Tolerance, automatic, depth, depths, rule, user
-from layerdiff.compare.verdict import Judge
+from layerdiff.compare.comparison import Settings
+from layerdiff.compare.lineup import line_up
+from layerdiff.compare.outputs import tolerance
+from layerdiff.compare.outputs.judge import Judge
+from layerdiff.compare.outputs.tolerance import EXACT, SLICE, Scale, Tolerance, automatic, depth, depths, rule, user
+from layerdiff.compare.statistics.statistics import Statistics
+from layerdiff.graph.cutting.fusion import fused_groups
 from layerdiff.graph.errors import UsageError
 from layerdiff.graph.formats import BF16, E4M3, E5M2, FP16, FP32, FP64, INT8, TF32
-from layerdiff.graph.fusion import fused_groups
 from layerdiff.graph.index import GraphIndex
 from layerdiff.graph.model import Model
 from onnx import TensorProto, helper, numpy_helper, parser

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from layerdiff.graph.cutting.slices import Slice, explode
 from layerdiff.graph.errors import (
     BuildError,
     DataError,
@@ -19,19 +20,18 @@ from layerdiff.graph.errors import (
     UsageError,
 )
 from layerdiff.graph.model import Model, load
-from layerdiff.graph.slices import Slice, explode
 from layerdiff.runners import discover
-from layerdiff.runners._trt import build as build_module
-from layerdiff.runners._trt import cuda as cuda_module
-from layerdiff.runners._trt import inspector, log, ranges
-from layerdiff.runners._trt.plan import Plan, resolve
-from layerdiff.runners._trt.recent import Recent
-from layerdiff.runners._trt.versions import FEATURES, Library, parse
-from layerdiff.runners.base import ShapeRange, Workload
+from layerdiff.runners.contract.latency import Times, measure
+from layerdiff.runners.contract.runner import ShapeRange, Workload
 from layerdiff.runners.emulate import EmulateRunner
-from layerdiff.runners.latency import Times, measure
-from layerdiff.runners.onnxrt import OnnxrtRunner
-from layerdiff.runners.trt import TrtRunner, size
+from layerdiff.runners.onnxrt.runner import OnnxrtRunner
+from layerdiff.runners.trt import build as build_module
+from layerdiff.runners.trt import cuda as cuda_module
+from layerdiff.runners.trt import inspector, log, ranges
+from layerdiff.runners.trt.plan import Plan, resolve
+from layerdiff.runners.trt.recent import Recent
+from layerdiff.runners.trt.runner import TrtRunner, size
+from layerdiff.runners.trt.versions import FEATURES, Library, parse
 from onnx import TensorProto, helper, numpy_helper
 
 pytest.importorskip("onnxruntime")

@@ -12,20 +12,20 @@ import onnx
 import onnx.parser
 import pytest
 from layerdiff import Comparator, DataLoader, EmulateRunner, OnnxrtRunner
-from layerdiff.compare.arguments import parse
-from layerdiff.compare.cli import main
-from layerdiff.compare.fidelity import Deployed, doubt, fidelity, repeat
-from layerdiff.compare.layers.kernels import kernel_groups
-from layerdiff.compare.layers.shapes import profiles_of, sets_for
-from layerdiff.compare.parties import Party
+from layerdiff.compare.cli.arguments import parse
+from layerdiff.compare.cli.command import main
+from layerdiff.compare.layers.fidelity import Deployed, doubt, fidelity, repeat
+from layerdiff.compare.lineup import Party
+from layerdiff.compare.lockstep.kernels import kernel_groups
+from layerdiff.compare.lockstep.shapes import profiles_of, sets_for
 from layerdiff.graph.engine import Engine, facts_path
 from layerdiff.graph.errors import ModelError, RunnerError, UsageError
 from layerdiff.graph.model import Model, load, load_engine
-from layerdiff.runners._trt import build as build_module
-from layerdiff.runners._trt import inspector, log, session
-from layerdiff.runners.base import ShapeRange, Workload, seen_ranges
-from layerdiff.runners.reference_evaluator import ReferenceEvaluatorRunner
-from layerdiff.runners.trt import TrtRunner
+from layerdiff.runners.contract.runner import ShapeRange, Workload, seen_ranges
+from layerdiff.runners.reference_evaluator.runner import ReferenceEvaluatorRunner
+from layerdiff.runners.trt import build as build_module
+from layerdiff.runners.trt import inspector, log, session
+from layerdiff.runners.trt.runner import TrtRunner
 from onnx import TensorProto, helper
 
 pytest.importorskip("onnxruntime")

@@ -14,14 +14,14 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, OnnxrtRunner
-from layerdiff.compare.cli import main
+from layerdiff.compare.cli.command import main
 from layerdiff.graph.engine import facts_path
 from layerdiff.graph.errors import BuildError, RunnerError
 from layerdiff.graph.model import Model, load
-from layerdiff.runners._trt import cuda, inspector
-from layerdiff.runners.base import ShapeRange, Workload
-from layerdiff.runners.latency import measure
-from layerdiff.runners.trt import TrtRunner
+from layerdiff.runners.contract.latency import measure
+from layerdiff.runners.contract.runner import ShapeRange, Workload
+from layerdiff.runners.trt import cuda, inspector
+from layerdiff.runners.trt.runner import TrtRunner
 from onnx import TensorProto, helper, numpy_helper
 
 pytestmark = pytest.mark.gpu

@@ -5,8 +5,8 @@ import onnx
 import pytest
 from layerdiff.graph.errors import UsageError
 from layerdiff.graph.model import Model
-from layerdiff.graph.qdq import activations, products, quantize
-from layerdiff.graph.typed import narrow_weight, typed
+from layerdiff.graph.rounding.qdq import activations, products, quantize
+from layerdiff.graph.rounding.typed import narrow_weight, typed
 from onnx import TensorProto, helper, numpy_helper
 
 onnxruntime = pytest.importorskip("onnxruntime")

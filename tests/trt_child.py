@@ -8,7 +8,7 @@ import json
 import sys
 
 from layerdiff.graph.model import load
-from layerdiff.runners.trt import TrtRunner
+from layerdiff.runners.trt.runner import TrtRunner
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from layerdiff.graph.fusion import fused_groups
+from layerdiff.graph.cutting.fusion import fused_groups
 from layerdiff.graph.index import GraphIndex
 
 from .build import session

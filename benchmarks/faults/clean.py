@@ -12,7 +12,7 @@ import onnx
 import onnxruntime as ort
 from layerdiff.graph.index import attribute
 from layerdiff.graph.model import Model
-from layerdiff.graph.qdq import activations, quantize
+from layerdiff.graph.rounding.qdq import activations, quantize
 from onnx import numpy_helper
 
 from .cases import SEED, Case, observe

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-from layerdiff.graph.fusion import fused_groups
+from layerdiff.graph.cutting.fusion import fused_groups
 from layerdiff.graph.index import GraphIndex, attribute
 from onnx import helper
 

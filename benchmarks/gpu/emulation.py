@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 from layerdiff.graph.model import load
-from layerdiff.runners.base import Runner, ShapeRange, Workload
+from layerdiff.runners.contract.runner import Runner, ShapeRange, Workload
 from layerdiff.runners.emulate import EmulateRunner
-from layerdiff.runners.onnxrt import OnnxrtRunner
-from layerdiff.runners.trt import TrtRunner
+from layerdiff.runners.onnxrt.runner import OnnxrtRunner
+from layerdiff.runners.trt.runner import TrtRunner
 
 
 def inputs(path: Path, model, samples: int) -> dict:

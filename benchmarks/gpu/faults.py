@@ -23,8 +23,8 @@ import numpy as np
 import onnx
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner, TrtRunner
 from layerdiff.graph.model import load
-from layerdiff.runners._trt import build, inspector
-from layerdiff.runners.base import Workload
+from layerdiff.runners.contract.runner import Workload
+from layerdiff.runners.trt import build, inspector
 from onnx import TensorProto, helper, numpy_helper
 
 WIDTH = 128

@@ -20,10 +20,10 @@ import numpy as np
 from layerdiff import Comparator
 from layerdiff.compare.progress import Progress
 from layerdiff.graph.model import load
-from layerdiff.runners.base import Runner
+from layerdiff.runners.contract.runner import Runner
 from layerdiff.runners.emulate import EmulateRunner
-from layerdiff.runners.onnxrt import OnnxrtRunner
-from layerdiff.runners.trt import TrtRunner
+from layerdiff.runners.onnxrt.runner import OnnxrtRunner
+from layerdiff.runners.trt.runner import TrtRunner
 
 MODES = {
     "fp32": {},

@@ -17,15 +17,15 @@ import time
 import numpy as np
 import onnx
 from layerdiff import Comparator
-from layerdiff.compare import ondevice
-from layerdiff.compare.statistics import Statistics
-from layerdiff.compare.tolerance import automatic
+from layerdiff.compare.outputs.tolerance import automatic
+from layerdiff.compare.statistics import device as ondevice
+from layerdiff.compare.statistics.statistics import Statistics
 from layerdiff.graph.formats import FP32
 from layerdiff.graph.model import Model
-from layerdiff.runners._trt import cuda
-from layerdiff.runners.base import ShapeRange, Workload
-from layerdiff.runners.onnxrt import OnnxrtRunner
-from layerdiff.runners.trt import TrtRunner
+from layerdiff.runners.contract.runner import ShapeRange, Workload
+from layerdiff.runners.onnxrt.runner import OnnxrtRunner
+from layerdiff.runners.trt import cuda
+from layerdiff.runners.trt.runner import TrtRunner
 
 SHAPE = (4, 3, 256, 256)
 

@@ -18,17 +18,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from layerdiff.compare.context import Settings
-from layerdiff.compare.formats import formats_in_play
-from layerdiff.compare.parties import Party, line_up
-from layerdiff.compare.verdict import Judge
+from layerdiff.compare.comparison import Settings
+from layerdiff.compare.lineup import Party, line_up
+from layerdiff.compare.outputs.formats_in_play import formats_in_play
+from layerdiff.compare.outputs.judge import Judge
 from layerdiff.dataloaders import DataLoader
 from layerdiff.graph.errors import DataError
 from layerdiff.graph.model import Model, load
-from layerdiff.runners.base import Runner, Session, Workload, seen_ranges
+from layerdiff.runners.contract.runner import Runner, Session, Workload, seen_ranges
 from layerdiff.runners.emulate import EmulateRunner
-from layerdiff.runners.onnxrt import OnnxrtRunner
-from layerdiff.runners.trt import TrtRunner
+from layerdiff.runners.onnxrt.runner import OnnxrtRunner
+from layerdiff.runners.trt.runner import TrtRunner
 
 Feed = dict[str, np.ndarray]
 

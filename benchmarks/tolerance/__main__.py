@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 from layerdiff import EmulateRunner, LayerdiffError, Model
-from layerdiff.compare.statistics import Statistics
-from layerdiff.compare.terms import terms
-from layerdiff.compare.tolerance import Depth, Tolerance, automatic, depths
+from layerdiff.compare.outputs.term_sizes import terms
+from layerdiff.compare.outputs.tolerance import Depth, Tolerance, automatic, depths
+from layerdiff.compare.statistics.statistics import Statistics
 from layerdiff.graph.formats import BF16, FP16, FP32, TF32, NumberFormat
 from layerdiff.graph.index import GraphIndex
 

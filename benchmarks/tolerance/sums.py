@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 from layerdiff import DataLoader, EmulateRunner, Model
-from layerdiff.compare.sums import LIKE
-from layerdiff.compare.tolerance import Tolerance, automatic, depths
+from layerdiff.compare.outputs.emulated_sums import LIKE
+from layerdiff.compare.outputs.tolerance import Tolerance, automatic, depths
 from layerdiff.graph.formats import FP16, FP32
 from layerdiff.graph.index import GraphIndex
 from onnx import numpy_helper, parser

@@ -20,25 +20,36 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ...dataloaders.base import Samples
+from ...graph.cutting.pieces import dataflow, random_nodes
+from ...graph.cutting.slices import Slice
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32
 from ...graph.index import attribute
-from ...graph.pieces import dataflow, random_nodes
-from ...graph.slices import Slice
-from ...runners.base import Workload
+from ...runners.contract.runner import Workload
+from ..lockstep.stepping import (
+    BodySession,
+    Node,
+    Program,
+    Sessions,
+    computed,
+    difference,
+    feeds,
+    relative,
+    squares,
+    trace_of,
+)
 from ..progress import SILENT
 from ..report.model import Enclosing
+from ..runs.memory import budget
 from .contribution import cast
-from .memory import budget
-from .stepping import BodySession, Node, Program, Sessions, computed, difference, feeds, relative, squares, trace_of
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
-    from ...runners.base import Runner
-    from ..context import Context
-    from ..parties import Party
+    from ...runners.contract.runner import Runner
+    from ..comparison import Context
+    from ..lineup import Party
+    from ..lockstep.units import Unit
     from ..report.model import Culprit, LayerResult
-    from .units import Unit
 
 log = logging.getLogger(__name__)
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...graph.cutting.slices import backward, slice_model
 from ...graph.errors import LayerdiffError
-from ...graph.slices import backward, slice_model
 from ...graph.specs import TensorSpec, is_float
-from .noise import specs_of
-from .store import Store
-from .units import Step, Unit
+from ..causes.expected_noise import specs_of
+from ..lockstep.units import Step, Unit
+from ..runs.spill import Store
 
 if TYPE_CHECKING:
-    from ...runners.base import Session
-    from ..parties import Party
+    from ...runners.contract.runner import Session
+    from ..lineup import Party
 
 log = logging.getLogger(__name__)
 

@@ -8,27 +8,27 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ...graph.cutting.pieces import readable
 from ...graph.formats import FP32, NumberFormat, coarser
-from ...graph.pieces import readable
-from ...graph.probe import roundings
-from ..fidelity import doubt, fidelity
+from ...graph.rounding.noise_probe import roundings
+from ..causes.examiner import Diagnosis, Examiner
+from ..causes.expected_noise import Noise
+from ..causes.judgement import RMS_LIMIT
+from ..lockstep.kernels import kernel_groups
+from ..lockstep.units import MOVES, Layout, Unit, plan
+from ..outputs.tolerance import depths
 from ..report.model import Culprit, LayerResult
-from ..tolerance import depths
+from ..runs.memory import budget, free_memory, reused, weight_bytes
 from .bodies import Bodies, Entered
-from .diagnose import Diagnosis, Examiner
-from .judge import RMS_LIMIT
-from .kernels import kernel_groups
-from .memory import budget, free_memory, reused, weight_bytes
-from .noise import Noise
-from .units import MOVES, Layout, Unit, plan
+from .fidelity import doubt, fidelity
 from .walk import Seen, Walk, relative_error
 
 if TYPE_CHECKING:
-    from ...graph.matching import Matching
-    from ..context import Context
-    from ..parties import Party
+    from ...graph.pairing.matching import Matching
+    from ..causes.judgement import Judgement
+    from ..comparison import Context
+    from ..lineup import Party
     from ..report.model import Fidelity, LayerVerdict, Report
-    from .judge import Judgement
 
 STREAMS = 7
 """How many times a piece's tensors and weights are held at once: by the reference, the candidate on the same inputs
@@ -139,7 +139,7 @@ class _Localizer:
     # -- what is walked -----------------------------------------------------------------------------------------
 
     def _match(self) -> Matching:
-        from ...graph.matching import match
+        from ...graph.pairing.matching import match
 
         return match(self.index, self.candidate.model.index)
 
@@ -172,7 +172,7 @@ class _Localizer:
         )
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        from ...graph.pieces import propagate
+        from ...graph.cutting.pieces import propagate
 
         first = next(iter(self.context.samples), None)
         if first is None:
@@ -214,7 +214,7 @@ class _Localizer:
 
     def _calibrated(self, candidate: Party) -> Party:
         """The candidate with ranges that are those of the whole model, on the samples."""
-        from ..inpieces import calibrated, in_pieces
+        from ..runs.piecewise import calibrated, in_pieces
 
         memory = self.context.settings.memory
         apart = in_pieces((self.reference, candidate), memory)

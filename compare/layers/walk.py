@@ -18,22 +18,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...graph.cutting.slices import exploded_name
 from ...graph.errors import ModelError, RunnerError
-from ...graph.slices import exploded_name
 from ...graph.specs import is_float
-from ..statistics import Statistics
+from ..causes.expected_noise import Expected, Noise
+from ..causes.judgement import SLICE, Judgement
+from ..lockstep.sessions import SessionsAhead, StepSessions
+from ..lockstep.units import Layout, Step, Unit
+from ..runs.spill import SHARE, Store
+from ..statistics.statistics import Statistics
 from .contribution import Contributions, cast
-from .judge import SLICE, Judgement
-from .noise import Expected, Noise
-from .sessions import SessionsAhead, StepSessions
-from .store import SHARE, Store
-from .units import Layout, Step, Unit
 
 if TYPE_CHECKING:
-    from ...runners.base import Session
-    from ..context import Context
-    from ..parties import Party
-    from .diagnose import Diagnosis, Examiner
+    from ...runners.contract.runner import Session
+    from ..causes.examiner import Diagnosis, Examiner
+    from ..comparison import Context
+    from ..lineup import Party
 
 Arrays = dict[str, np.ndarray]
 

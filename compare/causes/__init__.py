@@ -1,0 +1,1 @@
+"""The third question: why? Is a layer's error more than rounding, and what explains it."""

@@ -1,0 +1,297 @@
+"""Is a layer's local error more than rounding? One sample of one layer against its expected noise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...graph.formats import FP32, NumberFormat
+from ...graph.rounding.noise_probe import KAPPA, Roundings
+from ...graph.specs import is_float
+
+SLICE = 64
+"""Fewest elements of the slices over which errors are averaged."""
+CHANNELS = 16
+"""Fewest channels for which a common gain can be told from scatter."""
+GAIN_LIMIT = 8.0
+"""Standard errors by which a common gain must stand out. Healthy layers reach 5.0 (docs/layers.md)."""
+FLIPS = 1e-3
+"""Largest share of integers that rounding may tip over to a neighbour."""
+
+RMS_LIMIT = {False: 8.0, True: 4.0}
+"""Most that RMS z of a healthy layer reaches: between FP32 runtimes, and with a coarser candidate (docs/layers.md)."""
+SLICE_LIMIT = {False: 24.0, True: 10.0}
+"""The same for the worst slice of at least `SLICE` elements."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One layer's local error on one sample.
+
+    Attributes:
+        beyond: Whether it is more than the expected noise.
+        rms_z: RMS of error over expected standard deviation; None where the noise is unknown.
+        slice_z: The same in the worst slice.
+        gain_sigma: Standard errors by which a gain common to all channels stands out; None with too few channels.
+        gain: That gain: the candidate is larger by this share.
+        bound_use: Largest |error| / hard bound; None where no bound is known or nothing had to be held against it.
+        relative: Relative L2 error.
+        expected: Relative L2 error that rounding explains; None where unknown.
+        reason: Which test it fails: ``finite``, ``shape``, ``integer``, ``noise``, ``slice``, ``gain``, ``bound``.
+        sample: Number of the sample.
+        known: Whether the expected noise is known; without it nothing is beyond it.
+        tensor: The output that was judged; empty for the layer as a whole.
+    """
+
+    beyond: bool
+    rms_z: float | None
+    slice_z: float | None
+    gain_sigma: float | None
+    gain: float
+    bound_use: float | None
+    relative: float
+    expected: float | None
+    reason: str | None
+    sample: int
+    known: bool = True
+    tensor: str = ""
+
+    @property
+    def excess(self) -> float:
+        """How far beyond the expected noise it is, for ranking: the larger, the guiltier."""
+        if self.reason in ("finite", "shape", "integer"):
+            return math.inf
+        return max(self.rms_z or 0.0, (self.slice_z or 0.0) / 3)
+
+
+def judge(
+    reference: np.ndarray,
+    candidate: np.ndarray,
+    noise: np.ndarray | None,
+    rounding: Roundings,
+    *,
+    sample: int = 0,
+    known: bool = True,
+    result_step: float = 0.0,
+    gain: float = 0.0,
+    bound: np.ndarray | None = None,
+    proven: bool = False,
+) -> Judgement:
+    """Judges one output of a layer.
+
+    Args:
+        reference, candidate: The layer's output from the same inputs.
+        noise: Probe output minus reference (see `graph.rounding.noise_probe`); None if there was nothing to probe.
+        rounding: The roundings that the probe was made with.
+        sample: Number of the sample, for the record.
+        known: Whether the expected noise is known at all.
+        result_step: Standard deviation of the rounding of a result to a scaled integer.
+        gain: RMS of the gain that rounding gives all channels in common, where that is known.
+        bound: The largest error that rounding explains, element by element (see `graph.rounding.error_bound`); None if
+            unknown.
+        proven: Whether both sides are known to obey it: what breaks it is then beyond the noise, be it one element.
+    """
+    reference, candidate = np.asarray(reference), np.asarray(candidate)
+    if reference.shape != candidate.shape:
+        return _verdict("shape", math.inf, sample)
+    if not is_float(reference.dtype) or not is_float(candidate.dtype):
+        return _integers(reference, candidate, sample)
+    y, c = _flat64(reference), _flat64(candidate)
+    finite = np.isfinite(y)
+    if not np.array_equal(finite, np.isfinite(c)) or not np.array_equal(y[~finite], c[~finite], equal_nan=True):
+        return _verdict("finite", math.inf, sample)
+    if not finite.all():
+        y, c = np.where(finite, y, 0.0), np.where(finite, c, 0.0)
+    error = c - y
+    power = float(y @ y)
+    squared = float(error @ error)
+    relative = math.sqrt(squared / power) if power else (math.inf if squared else 0.0)
+    if not squared:
+        return Judgement(False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, None, None, sample)
+    if not known:
+        return Judgement(False, None, None, None, 0.0, None, relative, None, None, sample, known=False)
+    coarse = rounding.coarse
+    variance = rounding.result**2 * y * y + result_step**2
+    if noise is not None:
+        d = np.where(np.isfinite(n := _flat64(noise)), n, 0.0) / rounding.gain
+        variance_of = d * d + variance
+    else:
+        variance_of = variance
+    expected = math.sqrt(float(variance_of.sum()))
+    rms_z = math.sqrt(squared) / expected if expected else math.inf
+    # Slices: elements that lie together. The floor spares tiny slices whose values are among the subnormals.
+    rows = _rows(reference.shape)
+    floor = rounding.floor**2 + (1e-7 * FP32.u) ** 2
+    # A slice may be all but free of noise by chance or by saturation; the whole tensor's noise lends it a little.
+    common = 1e-6 * float(variance_of.mean())
+    # What an activation cut off shows no noise, and a little of it where rounding lifts it over the edge.
+    dead = (variance_of == 0) & (error != 0)
+    if dead.any() and not (variance_of == 0).all():
+        variance_of = np.where(dead, float(variance_of[variance_of > 0].mean()), variance_of)
+    slices = variance_of.reshape(rows, -1).mean(axis=1) + floor + common
+    means = (error * error).reshape(rows, -1).mean(axis=1)
+    # Few elements that an activation let through are too few to average over.
+    alive = (
+        np.count_nonzero((y != 0) | (error != 0)) if rows == 1 else ((y != 0) | (error != 0)).reshape(rows, -1).sum(1)
+    )
+    enough = np.atleast_1d(alive) >= min(SLICE, y.size)
+    slice_z = math.sqrt(float((means / slices)[enough].max(initial=0.0)))
+    slice_z = max(slice_z, _by_magnitude(y, error, variance_of + floor))
+    least = 0.5 * max(rounding.result, 8 * FP32.u)  # a gain that matters
+    common_to_all, gain_sigma = _gain(y, error, reference.shape, max(gain, least / GAIN_LIMIT))
+    bound_use = None if bound is None else use_of(error, bound)
+    reason = None
+    if rms_z > RMS_LIMIT[coarse] and math.sqrt(squared / y.size) > rounding.floor:
+        reason = "noise"
+    elif slice_z > SLICE_LIMIT[coarse]:
+        reason = "slice"
+    elif gain_sigma is not None and gain_sigma > GAIN_LIMIT:
+        reason = "gain"
+    elif proven and bound_use is not None and bound_use > 1:
+        reason = "bound"
+    share = expected / math.sqrt(power) if power else None
+    return Judgement(
+        reason is not None, rms_z, slice_z, gain_sigma, common_to_all, bound_use, relative, share, reason, sample
+    )
+
+
+def plain_noise(rounding: Roundings, terms: float) -> float:
+    """The relative L2 error that rounding explains without looking closer.
+
+    That is the rounding of the result and, between FP32 runtimes, that of a sum of ``terms`` products of random signs,
+    whose noise is accumulator sqrt(K / 2) of the sum itself. A coarser candidate is always looked at: what a wrong
+    scale does to it can be smaller than its noise.
+    """
+    if rounding.coarse:
+        return rounding.result
+    return math.hypot(rounding.result, rounding.accumulator * math.sqrt(terms / 2))
+
+
+def cut_off(reference: np.ndarray, candidate: np.ndarray, step: float) -> bool:
+    """Whether values stand at an end of the candidate's range that is more than two steps too narrow, and explain most
+    of the error. Among many values they need not stand out of what their steps explain."""
+    y, c = _flat64(reference), _flat64(candidate)
+    if not c.size or not np.isfinite(y).all() or not np.isfinite(c).all():
+        return False
+    power = float(np.square(c - y).sum())
+    for end, excess in ((c.max(), y - c.max()), (c.min(), c.min() - y)):
+        piled = (c == end) & (excess > 0)
+        narrow = bool(end) and np.count_nonzero(piled) > 1 and excess.max() > 2 * step
+        if narrow and float(np.square(excess[piled]).sum()) > 0.5 * power:
+            return True
+    return False
+
+
+def use_of(error: np.ndarray, bound: np.ndarray) -> float:
+    """The largest share of a bound that an error takes; elements that are not finite have none."""
+    with np.errstate(all="ignore"):
+        use = np.abs(error.reshape(-1)) / bound.reshape(-1)
+    return float(np.where(np.isfinite(use), use, 0.0).max(initial=0.0))
+
+
+def _verdict(reason: str, relative: float, sample: int) -> Judgement:
+    return Judgement(True, None, None, None, 0.0, None, relative, None, reason, sample)
+
+
+def _integers(reference: np.ndarray, candidate: np.ndarray, sample: int) -> Judgement:
+    different = reference != candidate
+    count = int(np.count_nonzero(different))
+    if not count:
+        return Judgement(False, 0.0, 0.0, None, 0.0, 0.0, 0.0, None, None, sample)
+    share = count / reference.size
+    if reference.dtype.kind in "iu" and reference.dtype.itemsize == 1 and share <= FLIPS:
+        step = np.abs(reference[different].astype(np.int64) - candidate[different].astype(np.int64)).max()
+        if step <= 1:  # a quantizer's input lies within rounding of the border between two steps
+            return Judgement(False, None, None, None, 0.0, None, share, None, None, sample)
+    return Judgement(True, None, None, None, 0.0, None, share, None, "integer", sample)
+
+
+def _flat64(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(x).reshape(-1).astype(np.float64)
+
+
+def _rows(shape: tuple[int, ...]) -> int:
+    """How many slices of at least `SLICE` neighbouring elements a tensor has."""
+    inner = 1
+    for axis in range(len(shape) - 1, -1, -1):
+        inner *= shape[axis]
+        if inner >= SLICE:
+            return math.prod(shape[:axis])
+    return 1
+
+
+def _by_magnitude(y: np.ndarray, error: np.ndarray, variance: np.ndarray) -> float:
+    """RMS z of the worst set of elements of one binary exponent: what is small is not excused by what is large."""
+    exponent = np.frexp(y)[1]
+    exponent -= exponent.min()
+    count = np.bincount(exponent)
+    squared = np.bincount(exponent, error * error)
+    expected = np.bincount(exponent, variance)
+    enough = (count >= SLICE) & (expected > 0)
+    return math.sqrt(float((squared[enough] / expected[enough]).max(initial=0.0)))
+
+
+def channel_axis(shape: tuple[int, ...]) -> int | None:
+    """The axis that weights belong to: 1 in N x C x spatial, the last one elsewhere; None without enough channels."""
+    if len(shape) < 2:
+        return None
+    axis = 1 if len(shape) >= 4 else len(shape) - 1
+    return axis if shape[axis] >= CHANNELS else None
+
+
+def _gains(y: np.ndarray, error: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+    """sum(y error) / sum(y^2) of each channel that is not zero; None without enough of them."""
+    axis = channel_axis(shape)
+    if axis is None:
+        return None
+    view = (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))
+    yy = np.einsum("ocs,ocs->c", y.reshape(view), y.reshape(view))
+    ye = np.einsum("ocs,ocs->c", y.reshape(view), error.reshape(view))
+    alive = yy > 1e-12 * float(yy.max(initial=0.0))
+    return ye[alive] / yy[alive] if np.count_nonzero(alive) >= CHANNELS else None
+
+
+def common_gain(reference: np.ndarray, noise: np.ndarray) -> float:
+    """The gain that all channels have in common in what a probe did; 0 where it cannot be told."""
+    y, d = _flat64(reference), _flat64(noise)
+    usable = np.isfinite(y) & np.isfinite(d)
+    gains = _gains(np.where(usable, y, 0.0), np.where(usable, d, 0.0), reference.shape)
+    return 0.0 if gains is None else float(gains.mean())
+
+
+def _gain(y: np.ndarray, error: np.ndarray, shape: tuple[int, ...], least: float) -> tuple[float, float | None]:
+    """The mean of all channels' gains, and its distance from zero in standard errors.
+
+    The standard error is that of channels that are rounded independently of each other, but at least ``least``.
+    """
+    gains = _gains(y, error, shape)
+    if gains is None:
+        return 0.0, None
+    mean, scatter = float(gains.mean()), float(gains.std(ddof=1))
+    return mean, abs(mean) / max(scatter / math.sqrt(len(gains)), least)
+
+
+def format_loss(values: np.ndarray, fmt: NumberFormat) -> str | None:
+    """Why a tensor cannot be held in a format: ``overflow``, ``underflow``, or None if it can.
+
+    It cannot if a finite value is above the largest finite one, or if rounding it costs more than 16 times what
+    rounding in the normal range costs, because its values lie among the subnormals or below.
+    """
+    if fmt.is_integer or not is_float(values.dtype) or not values.size:
+        return None
+    flat = _flat64(values)
+    flat = flat[np.isfinite(flat)]
+    if not flat.size:
+        return None
+    magnitude = np.abs(flat)
+    if float(magnitude.max()) >= fmt.max * (1 + fmt.u / (2 - 2 * fmt.u)):  # half a step above: it rounds to infinity
+        return "overflow"
+    power = float(flat @ flat)
+    small = flat[magnitude < fmt.smallest_normal]
+    if not power or not small.size:
+        return None
+    step = fmt.smallest_subnormal
+    lost = np.rint(small / step) * step - small
+    return "underflow" if float(lost @ lost) > 256 * KAPPA * fmt.u**2 * power else None

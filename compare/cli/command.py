@@ -1,0 +1,158 @@
+"""The ``compare`` command: reads the command line, runs the comparator, shows the report."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ...graph.errors import LayerdiffError, UsageError
+from ...graph.interrupts import uninterrupted
+
+if TYPE_CHECKING:
+    from ...dataloaders.base import Source
+    from ..progress import Progress
+    from ..report.model import Report
+    from .arguments import Request
+
+INTERRUPTED = 130
+CRASHED = 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status: 0 agree, 1 disagree, 2 wrong usage, 3 a runner failed."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    try:
+        from .arguments import parse
+
+        return _run(parse(words))
+    except LayerdiffError as error:
+        return _refuse(str(error), error.exit_status, debug)
+    except KeyboardInterrupt:
+        return _refuse("interrupted.", INTERRUPTED, debug)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CRASHED
+    except Exception as error:
+        first = str(error).strip().split("\n", 1)[0]
+        text = f"{type(error).__name__}: {first}" if first else type(error).__name__
+        return _refuse(f"unexpected error, {text} (--debug shows where).", CRASHED, debug)
+
+
+def _refuse(text: str, status: int, debug: bool) -> int:
+    if debug and status != INTERRUPTED:
+        import traceback
+
+        traceback.print_exc()
+    lines = [line for line in text.splitlines() if line.strip()]
+    print("\n".join(["compare: " + lines[0], *("  " + line.strip() for line in lines[1:2])]), file=sys.stderr)
+    return status
+
+
+def _run(request: Request) -> int:
+    if request.debug:
+        import logging
+
+        logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+        logging.getLogger("layerdiff").setLevel(logging.DEBUG)
+    progress = None
+    if not request.quiet:
+        from ..report import terminal
+
+        progress = terminal.TerminalProgress()
+    try:
+        report = compare(request, progress)
+    finally:
+        if progress is not None:
+            progress.clear()
+    if request.json is not None:
+        from ..report import json
+
+        json.write(report, request.json)
+    # With the JSON on standard output, what people read goes beside it.
+    out = sys.stderr if request.json == "-" else sys.stdout
+    if request.quiet:
+        print(report.verdict, file=out)
+        for runner in report.runners:
+            if runner.error:
+                print(f"compare: {runner.failure}", file=sys.stderr)
+    else:
+        terminal.show(report, terminal.console(out), verbose=request.verbose)
+    return report.exit_status
+
+
+def compare(request: Request, progress: Progress | None = None) -> Report:
+    """What the command line asks for, as a report.
+
+    Raises:
+        UsageError: The request does not fit the models or the data.
+    """
+    with uninterrupted():
+        from ...dataloaders import open_data
+        from ..comparator import Comparator
+        from ..progress import SILENT
+        from ..runs.worst_sample import save_worst
+
+    comparator = Comparator(
+        request.models[0] if request.models else None,
+        request.runners,
+        candidate_model=request.models[1] if len(request.models) > 1 else None,
+        data_loader=_source(request),
+        calibration_data=None if request.calibration_data is None else open_data(request.calibration_data),
+        shapes=request.profiles or request.shapes,
+        reference=request.reference,
+        rtol=request.rtol,
+        atol=request.atol,
+        tolerances=request.tolerances,
+        nan_equal=request.nan_equal,
+        layers=request.layers,  # type: ignore[arg-type]
+        memory=request.memory,
+        latency=request.latency,
+        inputs=request.inputs,
+        outputs=request.outputs,
+        labels=request.labels,
+        metric=request.metric,
+        metric_output=request.metric_output,
+        metric_drop=request.metric_drop,
+        progress=progress or SILENT,
+    )
+    report = comparator.compare()
+    if request.save_worst is not None and comparator.samples is not None:
+        report = save_worst(report, comparator.samples, request.save_worst)
+    return report
+
+
+def _source(request: Request) -> Source | None:
+    """Where the inputs come from.
+
+    Raises:
+        UsageError: Options of random data beside ``--data``.
+    """
+    from ...dataloaders import DataLoader, open_data
+
+    shapes, *more = [
+        {name: shape.opt for name, shape in shapes.items()} for shapes in request.profiles or (request.shapes,)
+    ]
+    if request.data is None:
+        usual = DataLoader()
+        return DataLoader(
+            int_range=request.int_range,
+            float_range=request.float_range,
+            seed=usual.seed if request.seed is None else request.seed,
+            samples=max(usual.samples, 1 + len(more)) if request.samples is None else request.samples,
+            ranges=request.ranges,
+            shapes=shapes,
+            more_shapes=tuple(more),
+        )
+    random = {
+        "--seed": request.seed,
+        "--float-range": request.float_range,
+        "--int-range": request.int_range,
+        "--range": request.ranges or None,
+    }
+    for option, value in random.items():
+        if value is not None:
+            raise UsageError(f"{option} is for random data, but --data {request.data} was given.")
+    return open_data(request.data)

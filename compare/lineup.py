@@ -1,0 +1,109 @@
+"""Who is judged against whom: the reference, the candidates, and the name of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..graph.errors import UsageError
+
+if TYPE_CHECKING:
+    from ..graph.model import Model
+    from ..runners.contract.runner import Runner
+
+Source = "str | os.PathLike[str] | Model"
+
+
+@dataclass(frozen=True)
+class Party:
+    """A runner on a model, under the name that the report gives it."""
+
+    name: str
+    runner: Runner
+    model: Model
+
+
+@dataclass(frozen=True)
+class Lineup:
+    """The reference and the candidates in the order they were named. Other runners may stand in for the reference."""
+
+    reference: Party
+    candidates: tuple[Party, ...]
+    named: bool = False
+    """Whether the user chose the reference, which nobody may then replace."""
+
+    def without(self, failed: Sequence[Party]) -> Lineup | None:
+        """The line-up of those that are left, the most trusted of them as reference; None if there is no pair."""
+        left = [p for p in (self.reference, *self.candidates) if p not in failed]
+        if len(left) < 2 or (self.reference in failed and (self.named or self._two_models)):
+            return None
+        reference = self.reference if self.reference in left else most_trusted(left)
+        return Lineup(reference, tuple(p for p in left if p is not reference), self.named)
+
+    @property
+    def _two_models(self) -> bool:
+        return any(p.model is not self.reference.model for p in self.candidates)
+
+
+def most_trusted(parties: Sequence[Party]) -> Party:
+    """The one of the lowest trust rank; between equals the first named."""
+    return min(parties, key=lambda p: p.runner.trust)
+
+
+def line_up(
+    runners: Sequence[Runner],
+    models: Sequence[Model],
+    candidate_model: Model | None = None,
+    reference: str | None = None,
+) -> Lineup:
+    """Chooses the reference and names everybody.
+
+    Args:
+        runners: The runners, in the order they were named.
+        models: The model of each runner.
+        candidate_model: A second file. The first is then the reference's alone, and the candidates are the second on
+            every runner.
+        reference: Name of the runner to believe, instead of the most trusted.
+
+    Raises:
+        UsageError: Nothing to compare with, or no runner of that name.
+    """
+    if not runners:
+        raise UsageError("no runner was named: give two, e.g. --onnxrt --emulate fp16.")
+    settled = [r if m is None else r.for_model(m) for r, m in zip(runners, models, strict=True)]
+    names = _numbered([runner.name for runner in settled])
+    first = [Party(n, r, m) for n, r, m in zip(names, settled, models, strict=True)]
+    if reference is not None and reference not in names:
+        raise UsageError(f"no runner is called {reference!r}; there are: {', '.join(names)}.")
+    chosen = most_trusted(first) if reference is None else first[names.index(reference)]
+    if candidate_model is not None:
+        second = [runner.for_model(candidate_model) for runner in runners]
+        names = _numbered([runner.name for runner in second])
+        candidates = [_on_file(n, r, candidate_model) for n, r in zip(names, second, strict=True)]
+        return Lineup(chosen, tuple(candidates), reference is not None)
+    if len(first) < 2:
+        raise UsageError(
+            f"{names[0]} has nothing to be compared with: name a second runner (e.g. --emulate fp16) or a second model."
+        )
+    candidates = [
+        p if p.model is chosen.model else _on_file(p.name, p.runner, p.model) for p in first if p is not chosen
+    ]
+    return Lineup(chosen, tuple(candidates), reference is not None)
+
+
+def _on_file(name: str, runner: Runner, model: Model) -> Party:
+    """A party of the second file, which its name tells."""
+    file = model.label if runner.reads_engines else model.source
+    return Party(f"{name}@{Path(file).name}", runner, model)
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Names made unique: the second ``onnxrt`` is ``onnxrt#2``."""
+    seen: dict[str, int] = {}
+    result = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        result.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return result

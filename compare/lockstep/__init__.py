@@ -1,0 +1,1 @@
+"""Both sides cut alike and opened piece by piece."""

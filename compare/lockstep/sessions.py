@@ -1,0 +1,209 @@
+"""The sessions of a piece: the reference, the candidate, and the candidate's layers cut off from each other.
+
+Building a session keeps one core busy, running it keeps all of them. While one piece runs, the sessions of the next are
+opened in the background, where the runtime can open a model before it knows the shapes of its inputs and the weights of
+all pieces fit in the budget; those of the piece before it are closed there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...graph.cutting.slices import Slice, explode, slice_model
+from ...graph.errors import LayerdiffError
+from ...graph.specs import TensorSpec
+from ...runners.contract.runner import ShapeRange, Workload
+from ..causes.expected_noise import specs_of
+from ..runs.memory import weight_bytes
+from .shapes import Ranges, fits, profiles_of, sets_for
+from .units import Step, Unit
+
+if TYPE_CHECKING:
+    from ...graph.model import Model
+    from ...runners.contract.runner import Session
+    from ..lineup import Party
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class StepSessions:
+    """The sessions of one step: opened ahead, or when the first sample shows the types of their inputs.
+
+    Attributes:
+        step: The piece.
+        apart: Whether its layers are run one by one, because not all of them can run.
+    """
+
+    def __init__(
+        self, reference: Party, candidate: Party, step: Step, profiles: Mapping[int, Sequence[Ranges]] | None = None
+    ) -> None:
+        self.step = step
+        self.apart = False
+        self._parties = (reference, candidate)
+        self._stack = ExitStack()
+        self._reference: Session | None = None
+        self._candidate: Session | None = None
+        self._exploded: dict[tuple[int, ...], Session] = {}
+        self._profiles = profiles or {}
+        self._ready: dict[int, list[dict[str, ShapeRange]]] = {}
+
+    def open_ahead(self) -> None:
+        """Opens what can be opened on the types that the graphs declare. What cannot is left for later."""
+        reference, candidate = self._parties
+        step = self.step
+        try:
+            if reference.runner.opens_ahead and (specs := _declared(reference.model, step.reference.inputs)):
+                self._reference = self._open(reference, slice_model(reference.model, step.reference, specs), None)
+            if not candidate.runner.opens_ahead:
+                return
+            units = [u for u in step.units if not u.random]
+            inputs = dict.fromkeys(n for u in units for n in u.candidate.inputs)
+            if units and (specs := _declared(candidate.model, tuple(inputs))):
+                model = explode(candidate.model, [(u.number, u.candidate) for u in units], specs)
+                self._exploded[_key(units)] = self._open(candidate, model, None)
+            if step.candidate.outputs and (specs := _declared(candidate.model, step.candidate.inputs)):
+                self._candidate = self._open(candidate, slice_model(candidate.model, step.candidate, specs), None)
+        except LayerdiffError:
+            return  # whoever needs the session opens it again, and hears why it cannot be
+
+    def reference(self, values: Arrays) -> Session:
+        """The reference on this piece."""
+        part = self.step.reference
+        feed = {n: values[n] for n in part.inputs}
+        if self._reference is None or not self._fits(self._reference, feed):
+            self._reference = self._on_slice(self._parties[0], part, feed, self._reference)
+        return self._reference
+
+    def candidate(self, own: Arrays) -> Session:
+        """The candidate on this piece."""
+        if self._candidate is None or not self._fits(self._candidate, own):
+            self._candidate = self._on_slice(self._parties[1], self.step.candidate, own, self._candidate)
+        return self._candidate
+
+    def exploded(self, units: Sequence[Unit], feed: Arrays) -> Session:
+        """The candidate on layers of this piece, each fed from outside."""
+        key = _key(units)
+        before = self._exploded.get(key)
+        if before is None or not self._fits(before, feed):
+            party = self._parties[1]
+            model = explode(party.model, [(u.number, u.candidate) for u in units], specs_of(feed))
+            self._exploded[key] = self._open(party, model, feed, before)
+        return self._exploded[key]
+
+    def _on_slice(self, party: Party, part: Slice, feed: Arrays, before: Session | None) -> Session:
+        return self._open(party, slice_model(party.model, part, specs_of(feed)), feed, before)
+
+    def _fits(self, session: Session, feed: Arrays) -> bool:
+        """Whether a session was opened for the shapes of these arrays."""
+        ready = self._ready.get(id(session))
+        return ready is None or any(fits(ranges, feed) for ranges in ready)
+
+    def _open(self, party: Party, model: Model, feed: Arrays | None, before: Session | None = None) -> Session:
+        """Opens a session; in place of one that was not opened for these shapes, if there is one."""
+        if feed is None:
+            return self._stack.enter_context(party.runner.open(model))
+        if not party.runner.builds_for_shapes:
+            return self._stack.enter_context(party.runner.open(model, workload=Workload(samples=lambda: iter([feed]))))
+        ready = sets_for(feed, self._profiles.get(id(party), ()), self._ready.pop(id(before), ()))
+        if before is not None:
+            before.close()
+        workload = Workload(samples=lambda: iter([feed]), shapes=ready[0], profiles=tuple(ready) if ready[1:] else ())
+        session = self._stack.enter_context(party.runner.open(model, workload=workload))
+        self._ready[id(session)] = ready
+        return session
+
+    def close(self) -> None:
+        """Closes them all."""
+        self._stack.close()
+        self._reference = self._candidate = None
+        self._exploded.clear()
+
+
+class SessionsAhead:
+    """The sessions of all steps, in order, those of the next step being opened while one is in use.
+
+    Args:
+        reference, candidate: Who is walked.
+        steps: The pieces.
+        budget: Bytes that the weights of both models may take for sessions to be opened ahead.
+        workload: What the whole models are run on.
+    """
+
+    def __init__(
+        self, reference: Party, candidate: Party, steps: Sequence[Step], budget: int, workload: Workload | None = None
+    ) -> None:
+        self.reference = reference
+        self.candidate = candidate
+        self.steps = steps
+        self._profiles = {id(p): profiles_of(p, workload or Workload()) for p in (reference, candidate)}
+        able = reference.runner.opens_ahead or candidate.runner.opens_ahead
+        small = weight_bytes((reference, candidate)) <= budget
+        self._pool = ThreadPoolExecutor(1) if able and len(steps) > 1 and small else None
+        self._closes = reference.runner.opens_ahead and candidate.runner.opens_ahead
+        self._ahead: tuple[StepSessions, Future[None]] | None = None
+        self._closing: Future[None] | None = None
+        self._now: StepSessions | None = None
+
+    def __iter__(self) -> Iterator[tuple[Step, StepSessions]]:
+        for position, step in enumerate(self.steps):
+            self._now = self._taken(step)
+            if self._pool is not None and position + 1 < len(self.steps):
+                later = self._of(self.steps[position + 1])
+                self._ahead = (later, self._pool.submit(later.open_ahead))
+            yield step, self._now
+            self._done(self._now)
+            self._now = None
+
+    def _done(self, sessions: StepSessions) -> None:
+        if self._closing is not None:
+            self._closing.result()
+        if self._pool is not None and self._closes:
+            self._closing = self._pool.submit(sessions.close)
+        else:
+            sessions.close()
+
+    def _taken(self, step: Step) -> StepSessions:
+        if self._ahead is None:
+            return self._of(step)
+        sessions, future = self._ahead
+        self._ahead = None
+        future.result()
+        return sessions
+
+    def _of(self, step: Step) -> StepSessions:
+        return StepSessions(self.reference, self.candidate, step, self._profiles)
+
+    def __enter__(self) -> SessionsAhead:
+        # what the background thread reads has to be there before it starts
+        for party in (self.reference, self.candidate):
+            _ = party.model.index.specs, party.model.index.names
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+        if self._ahead is not None:
+            self._ahead[0].close()
+        if self._now is not None:
+            self._now.close()
+        if self._closing is not None:
+            self._closing.result()
+
+
+def _key(units: Sequence[Unit]) -> tuple[int, ...]:
+    return tuple(u.number for u in units)
+
+
+def _declared(model: Model, names: Sequence[str]) -> dict[str, TensorSpec] | None:
+    """The types that a graph declares or implies for tensors, shapes left open; None if one of them has none."""
+    known = model.index.specs
+    if any(n not in known for n in names):
+        return None
+    return {
+        n: TensorSpec(n, s.dtype, None if s.shape is None else (None,) * len(s.shape)) for n in names if (s := known[n])
+    }

@@ -1,0 +1,231 @@
+"""Which layers are run side by side: a layer of the reference, and what makes the same tensor in the candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ...graph.cutting.fusion import PRODUCTS, Group, fused_groups, static_tensors
+from ...graph.cutting.pieces import Piece, dataflow, plan_pieces, random_nodes
+from ...graph.cutting.slices import Slice, backward
+from ...graph.index import GraphIndex
+
+# What these make may be a sequence or an optional, which no runtime takes as an input.
+_CONTAINERS = frozenset(
+    {
+        "SequenceConstruct",
+        "SequenceEmpty",
+        "SequenceInsert",
+        "SequenceErase",
+        "SequenceMap",
+        "SplitToSequence",
+        "Optional",
+        "ZipMap",
+    }
+)
+MOVES = frozenset({"Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Dropout", "Expand", "Tile"})
+"""Operators of one data input that move values and make none."""
+_MAY_CONTAIN = _CONTAINERS | {"If", "Loop", "Scan", "Identity", "OptionalGetElement"}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A layer in both graphs.
+
+    Attributes:
+        number: Position in the order of the reference's graph.
+        main: The node of the reference that does its arithmetic.
+        reference: What makes its outputs in the reference's graph, from tensors that are observed too.
+        candidate: What makes the same tensors in the candidate's graph.
+        random: It draws random values, or holds a node that does and has no counterpart: the reference's are given to
+            the candidate, and nothing is compared.
+    """
+
+    number: int
+    main: int
+    reference: Slice
+    candidate: Slice
+    random: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """A piece of both graphs, with the units in it.
+
+    Attributes:
+        units: The layers that are observed in it.
+        reference: What makes their outputs from tensors of earlier steps, in the reference.
+        candidate: The same in the candidate.
+    """
+
+    index: int
+    units: tuple[Unit, ...]
+    reference: Slice
+    candidate: Slice
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How two graphs are walked in lockstep.
+
+    Attributes:
+        steps: The pieces, in order.
+        tensors: Observed tensors of the reference -> the candidate's name of the same value; graph inputs too.
+        unmatched: Tensors of the reference at the borders of layers that have no counterpart.
+        pieces: How many pieces were cut.
+        too_large: Those that are larger than their memory and cannot be cut.
+    """
+
+    steps: tuple[Step, ...]
+    tensors: Mapping[str, str]
+    unmatched: tuple[str, ...]
+    pieces: int
+    too_large: tuple[Piece, ...]
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """Every layer, in order."""
+        return tuple(unit for step in self.steps for unit in step.units)
+
+
+def plan(
+    reference: GraphIndex,
+    candidate: GraphIndex,
+    matched: Mapping[str, str],
+    *,
+    every: bool = False,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    memory: int,
+    groups: Sequence[Group] | None = None,
+) -> Layout:
+    """Cuts two graphs into layers that make the same tensors, and the layers into pieces.
+
+    Args:
+        reference, candidate: The graphs; the same object for two runtimes of one file.
+        matched: Tensors of the reference -> tensors of the candidate.
+        every: Observe every tensor, not only those at the borders of fused groups.
+        shapes: Shapes of tensors where the graph leaves them open.
+        memory: Budget of a piece in bytes.
+        groups: The fused groups of the reference; estimated if not given.
+    """
+    groups = list(groups) if groups is not None else fused_groups(reference)
+    wanted = _borders(reference, groups, every)
+    observed: dict[str, str] = {}
+    for name in wanted:
+        counterpart = matched.get(name)
+        # of what a custom operator makes the type is not known, and no piece can give it
+        if counterpart is not None and counterpart in candidate.producer and counterpart in candidate.specs:
+            observed[name] = counterpart
+    unmatched = tuple(name for name in wanted if name not in observed)
+    given = {name: matched.get(name, name) for name in reference.inputs}
+    units = _units(reference, candidate, observed, given)
+    pieces = _pieces(reference, units, groups, shapes, memory)
+    owner = {position: piece.index for piece in pieces for position in piece.nodes}
+    members: dict[int, list[Unit]] = {}
+    for unit in units:
+        members.setdefault(max(owner[p] for p in unit.reference.nodes), []).append(unit)
+    random = {n: observed[n] for unit in units if unit.random for n in unit.reference.outputs}
+    steps = []
+    ready = set(given)
+    for number, piece in enumerate(sorted(members)):
+        inside = tuple(members[piece])
+        outputs = [n for unit in inside for n in unit.reference.outputs]
+        free = [observed[n] for n in outputs if n not in random]
+        ahead = {observed.get(n) or given[n] for n in ready} | set(random.values())
+        steps.append(
+            Step(
+                number,
+                inside,
+                backward(reference, outputs, ready),
+                backward(candidate, free, ahead) if free else Slice((), (), ()),
+            )
+        )
+        ready.update(outputs)
+    return Layout(tuple(steps), {**given, **observed}, unmatched, len(pieces), tuple(p for p in pieces if p.note))
+
+
+def inside(
+    reference: GraphIndex, candidate: GraphIndex, unit: Unit, matched: Mapping[str, str], layout: Layout
+) -> list[Unit]:
+    """The single nodes of a unit as units of their own, as far as their tensors are matched."""
+    flow = dataflow(reference)
+    static = static_tensors(reference)
+    observed = {}
+    for position in unit.reference.nodes:
+        for name in reference.nodes[position].output:
+            counterpart = matched.get(name, "") if name else ""
+            if name and counterpart in candidate.producer and name not in static and not flow.recomputed(name):
+                observed[name] = counterpart
+    if len(observed) < 2:
+        return [unit]
+    return _units(reference, candidate, observed, dict(layout.tensors))
+
+
+def _borders(index: GraphIndex, groups: Sequence[Group], every: bool) -> list[str]:
+    flow = dataflow(index)
+    static = static_tensors(index)
+    last = {group.nodes[-1] for group in groups}
+    outputs = set(index.outputs)
+    result = []
+    for position, node in enumerate(index.nodes):
+        for name in node.output:
+            if not name or name in static or (flow.recomputed(name) and name not in outputs):
+                continue
+            if node.op_type in _CONTAINERS or (node.op_type in _MAY_CONTAIN and name not in index.specs):
+                continue
+            used = name in outputs or name in index.consumers
+            if used and (every or position in last or name in outputs):
+                result.append(name)
+    return result
+
+
+def _units(
+    reference: GraphIndex, candidate: GraphIndex, observed: Mapping[str, str], given: Mapping[str, str]
+) -> list[Unit]:
+    random = set(random_nodes(reference))
+    ahead = {*observed, *given}
+    candidate_ahead = {*observed.values(), *given.values()}
+    by_node: dict[int, list[str]] = {}
+    for name in observed:
+        by_node.setdefault(reference.producer[name], []).append(name)
+    units: list[Unit] = []
+    for position in sorted(by_node):
+        outputs = tuple(by_node[position])
+        part = backward(reference, outputs, ahead - set(outputs))
+        counterpart = tuple(observed[name] for name in outputs)
+        other = backward(candidate, counterpart, candidate_ahead - set(counterpart))
+        units.append(Unit(len(units), _main(reference, part), part, other, not random.isdisjoint(part.nodes)))
+    return units
+
+
+def _main(index: GraphIndex, part: Slice) -> int:
+    """The node that does a slice's arithmetic: its last product, else its last node that is not mere data movement."""
+    products = [p for p in part.nodes if index.nodes[p].op_type in PRODUCTS]
+    if products:
+        return products[-1]
+    last = found = index.producer[part.outputs[0]]
+    while index.nodes[found].op_type in MOVES:
+        found = index.producer.get(index.nodes[found].input[0], -1)
+        if found not in part.nodes:
+            return last
+    return found
+
+
+def _pieces(
+    index: GraphIndex,
+    units: Sequence[Unit],
+    groups: Sequence[Group],
+    shapes: Mapping[str, tuple[int, ...]] | None,
+    memory: int,
+) -> list[Piece]:
+    """Pieces that hold whole units. Nodes that no unit needs (dead ones, constants) go where their groups are."""
+    owned: set[int] = set()
+    parts = []
+    for unit in units:
+        nodes = tuple(p for p in unit.reference.nodes if p not in owned)
+        owned.update(nodes)
+        if nodes:
+            parts.append(Group(nodes, nodes[-1]))
+    parts.extend(Group(rest, rest[-1]) for g in groups if (rest := tuple(p for p in g.nodes if p not in owned)))
+    parts.sort(key=lambda g: g.nodes[-1])
+    return plan_pieces(index, parts, shapes=shapes, memory=memory)

@@ -1,0 +1,1 @@
+"""The first question: do they agree?"""

@@ -1,0 +1,450 @@
+"""Accuracy on labelled data: what the runtimes' differences do to the decisions that people use.
+
+Where no tolerance can be derived (INT8, FP8), this is what decides: the candidate may be right a little less often than
+the reference (``drop``). Streaming: of every batch the counts are kept, nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from ...graph.errors import DataError, UsageError
+from ...graph.specs import is_float
+from ..report.model import AccuracyResult, OutputResult
+
+if TYPE_CHECKING:
+    from ...graph.specs import TensorSpec
+    from ..lineup import Lineup
+
+Outputs: TypeAlias = "Mapping[str, np.ndarray]"
+Function: TypeAlias = "Callable[[dict[str, np.ndarray], Any], float]"
+"""``function(outputs, labels)``: the value of one batch, higher is better; ``labels`` is None where none were given."""
+
+DROP = 0.01
+"""How far the candidate's metric may lie under the reference's by default: one point of accuracy."""
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """What is measured, and how much of it may be lost.
+
+    Attributes:
+        metric: Its name in the report.
+        k: The label must be among the ``k`` highest scores; 0 with a function.
+        function: A metric of the user's own; None for top-k. Over batches, the mean of its values weighted by rows.
+        labels: One for each row of all batches together, along the first axis; int for top-k.
+        output: The output that is measured and decided; None with a function that looks at all of them.
+        drop: The candidate's value may be lower than the reference's by this much.
+    """
+
+    metric: str
+    k: int
+    function: Function | None
+    labels: np.ndarray | None
+    output: str | None
+    drop: float
+
+    def bind(self, outputs: Sequence[TensorSpec]) -> Criterion:
+        """The criterion for a model with these outputs.
+
+        Raises:
+            UsageError: There is no such output, it is no matrix, or there are several to choose from.
+        """
+        known = {spec.name: spec for spec in outputs}
+        if self.output is not None and self.output not in known:
+            raise UsageError(f"--metric-output {self.output}: no such output; there are: {', '.join(sorted(known))}.")
+        if self.k == 0:
+            return self
+        name = self.output
+        if name is None:
+            floats = [spec.name for spec in outputs if is_float(spec.dtype)]
+            if len(floats) != 1:
+                have = f"{len(floats)} outputs are floats" if floats else "no output is a float"
+                names = ", ".join(floats or sorted(known))
+                raise UsageError(f"--metric {self.metric}: {have}; choose one with --metric-output: {names}.")
+            (name,) = floats
+        shape = known[name].shape
+        if shape is not None and len(shape) != 2:
+            raise _not_a_matrix(self.metric, known[name])
+        return replace(self, output=name)
+
+
+def criterion(
+    metric: str | Function | None,
+    labels: np.ndarray | Sequence[Any] | str | os.PathLike[str] | None = None,
+    output: str | None = None,
+    drop: float | None = None,
+) -> Criterion | None:
+    """What the user asked to be measured; None if nothing.
+
+    Args:
+        metric: ``top1``, ``top5`` (any number will do), ``package.module:function``, or the function itself.
+        labels: An array with one label for each row of all batches together, or the file that holds it.
+        output: The output to measure; not needed where only one is float.
+        drop: See `Criterion`; `DROP` if not given.
+
+    Raises:
+        UsageError: The metric does not exist, labels are missing or cannot serve, or something is given without it.
+    """
+    if metric is None:
+        for option, value in (("--labels", labels), ("--metric-output", output), ("--metric-drop", drop)):
+            if value is not None:
+                raise UsageError(f"{option} needs --metric: top1, top5 or package.module:function.")
+        return None
+    name, k, function = _metric(metric)
+    limit = DROP if drop is None else drop
+    if not (math.isfinite(limit) and limit >= 0):
+        raise UsageError(f"--metric-drop {limit}: expected a number, 0 or more; 0.01 is one point of accuracy.")
+    array = None if labels is None else _labels(labels)
+    if k and array is None:
+        raise UsageError(f"--metric {name} needs the right answers: --labels FILE, .npy or .npz.")
+    if k and array is not None and (array.ndim != 1 or array.dtype.kind not in "iu"):
+        found = f"{array.dtype} of shape {list(array.shape)}"
+        raise UsageError(f"--metric {name} takes one whole number for each row as label, an int array; found {found}.")
+    return Criterion(name, k, function, array, output, limit)
+
+
+def _metric(metric: str | Function) -> tuple[str, int, Function | None]:
+    if not isinstance(metric, str):
+        module, name = getattr(metric, "__module__", ""), getattr(metric, "__qualname__", type(metric).__name__)
+        return f"{module}:{name}", 0, metric
+    match = re.fullmatch(r"top([1-9]\d*)", metric)
+    if match:
+        return metric, int(match[1]), None
+    module, _, name = metric.rpartition(":")
+    if not module or not name:
+        raise UsageError(f"--metric {metric}: expected top1, top5 or package.module:function.")
+    try:
+        function = getattr(_import(module), name)
+    except Exception as error:  # an import runs whatever the module holds
+        raise UsageError(f"--metric {metric}: {type(error).__name__}: {_line(error)}.") from error
+    if not callable(function):
+        raise UsageError(f"--metric {metric}: {name} is a {type(function).__name__}, not a function.")
+    return metric, 0, function
+
+
+def _import(module: str) -> Any:
+    """Imports a module, from the present folder too: a console script does not have it on its path."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0]:
+            raise
+        sys.path.append(os.getcwd())
+        try:
+            return importlib.import_module(module)
+        finally:
+            sys.path.pop()
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0].rstrip(".")
+
+
+def _labels(source: np.ndarray | Sequence[Any] | str | os.PathLike[str]) -> np.ndarray:
+    """The labels, from an array or from ``FILE.npy``, ``FILE.npz`` or ``FILE.npz:NAME``."""
+    array = _read(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else np.asarray(source)
+    if array.ndim == 0:
+        raise DataError(f"labels: expected an array with one label for each row; found a single {array.dtype}.")
+    return array
+
+
+def _read(source: str) -> np.ndarray:
+    path, name = source, ""
+    if not Path(source).exists() and ".npz:" in source:
+        path, _, name = source.rpartition(":")
+    try:
+        content = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise DataError(f"--labels {path}: cannot be read: {error.strerror or _line(error)}.") from error
+    except Exception as error:  # whatever NumPy and zipfile say of a broken file
+        raise DataError(f"--labels {path}: neither .npy nor .npz with plain arrays: {_line(error)}.") from error
+    if isinstance(content, np.ndarray):
+        return content
+    with content as archive:
+        names = archive.files
+        if not name and len(names) == 1:
+            (name,) = names
+        if name not in names:
+            raise DataError(
+                f"--labels {source}: name one of its arrays, {path}:NAME; it holds: {', '.join(names) or 'none'}."
+            )
+        try:
+            return np.asarray(archive[name])
+        except Exception as error:
+            raise DataError(f"--labels {source}: {name!r} cannot be read: {_line(error)}.") from error
+
+
+@dataclass
+class _Tally:
+    """Sums over the rows that a runner and the reference both answered."""
+
+    rows: int = 0
+    own: float = 0.0
+    reference: float = 0.0
+    disagreements: int = 0
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """One batch of one runner: the metric's sum over its rows and, for top-k, what was decided for each row."""
+
+    rows: int
+    total: float
+    decisions: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class _Present:
+    """The reference's answers for the present sample, and where its labels begin."""
+
+    sample: int = -1
+    start: int = 0
+    answers: _Answers = field(default_factory=lambda: _Answers(0, 0.0))
+
+
+class Meter:
+    """Measures every runner on each sample as it comes; of each sample, the reference's outputs come first."""
+
+    def __init__(self, criterion: Criterion, lineup: Lineup) -> None:
+        self._criterion = criterion.bind(lineup.reference.model.outputs)
+        self._lineup = lineup
+        self._tallies = {party.name: _Tally() for party in (lineup.reference, *lineup.candidates)}
+        self._present = _Present()
+        self._seen = 0
+        self._label_counts = np.zeros(0, np.int64)
+
+    def take(self, name: str, sample: int, outputs: Outputs) -> None:
+        """Takes in the outputs of one runner for one sample.
+
+        Raises:
+            UsageError: The labels do not fit the outputs, or the metric fails on the reference's outputs.
+        """
+        tally = self._tallies[name]
+        if name == self._lineup.reference.name:
+            answers = self._answer(outputs, self._seen, sample)
+            self._present = _Present(sample, self._seen, answers)
+            self._seen += answers.rows
+            tally.rows += answers.rows
+            tally.own += answers.total
+            tally.reference += answers.total
+            return
+        present = self._present
+        if present.sample != sample or tally.failure:
+            return
+        try:
+            answers = self._answer(outputs, present.start, sample)
+        except UsageError as error:  # of the candidate's outputs alone: its verdict, not the end of the run
+            tally.failure = str(error)
+            return
+        if answers.rows != present.answers.rows:
+            tally.failure = f"sample {sample} has {answers.rows:,} rows, {present.answers.rows:,} expected."
+            return
+        tally.rows += answers.rows
+        tally.own += answers.total
+        tally.reference += present.answers.total
+        if answers.decisions is not None and present.answers.decisions is not None:
+            one, other = answers.decisions, present.answers.decisions
+            same = one.shape == other.shape
+            tally.disagreements += int((one != other).any(axis=1).sum()) if same else answers.rows
+
+    def _answer(self, outputs: Outputs, start: int, sample: int) -> _Answers:
+        rule = self._criterion
+        if rule.output is not None and rule.output not in outputs:
+            raise UsageError(f"--metric {rule.metric}: sample {sample} has no output {rule.output!r}.")
+        if rule.function is not None:
+            return self._own(rule.function, outputs, start, sample)
+        assert rule.output is not None
+        assert rule.labels is not None
+        scores = np.asarray(outputs[rule.output])
+        labels = self._slice(start, self._rows({rule.output: scores}), sample)
+        assert labels is not None
+        if scores.ndim != 2 or scores.dtype.kind in "OSUTcb":
+            raise _not_a_matrix(rule.metric, f"{rule.output} ({scores.dtype}, shape {list(scores.shape)})")
+        classes = scores.shape[1]
+        if classes <= rule.k:
+            raise UsageError(
+                f"--metric {rule.metric}: output {rule.output!r} has {classes} classes, so any answer would be right."
+            )
+        wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+        if wrong.size:
+            at = start + int(wrong[0])
+            raise UsageError(
+                f"--labels: label {rule.labels[at]} at {at}; output {rule.output!r} has classes 0 to {classes - 1}."
+            )
+        if start == self._seen:  # the reference's batch
+            counts = np.bincount(labels.astype(np.int64), minlength=classes)
+            counts[: self._label_counts.size] += self._label_counts
+            self._label_counts = counts
+        decisions = decide(scores, rule.k)
+        return _Answers(len(labels), float((decisions == labels[:, None]).any(axis=1).sum()), decisions)
+
+    def _own(self, function: Function, outputs: Outputs, start: int, sample: int) -> _Answers:
+        rule = self._criterion
+        rows = self._rows(outputs if rule.output is None else {rule.output: np.asarray(outputs[rule.output])})
+        labels = self._slice(start, rows, sample)
+        try:
+            value = float(function({name: _read_only(array) for name, array in outputs.items()}, labels))
+        except Exception as error:  # whatever the user's function raises
+            raise UsageError(
+                f"--metric {rule.metric} failed on sample {sample}: {type(error).__name__}: {_line(error)}."
+            ) from error
+        return _Answers(rows, value * rows if rows else 0.0)
+
+    def _rows(self, outputs: Outputs) -> int:
+        """The rows of a batch: the first dimension that outputs have in common."""
+        sizes = {np.shape(array)[0] for array in outputs.values() if np.ndim(array)}
+        if len(sizes) > 1:
+            raise UsageError(
+                f"--metric {self._criterion.metric}: outputs have {' or '.join(map(str, sorted(sizes)))} rows; "
+                "name the one whose rows are the batch: --metric-output NAME."
+            )
+        return sizes.pop() if sizes else 1
+
+    def _slice(self, start: int, rows: int, sample: int) -> np.ndarray | None:
+        labels = self._criterion.labels
+        if labels is None:
+            return None
+        if start + rows > len(labels):
+            raise UsageError(
+                f"--labels: {len(labels):,} labels, but the data have {start + rows:,} rows up to sample {sample}."
+            )
+        return _read_only(labels[start : start + rows])
+
+    def finish(self) -> None:
+        """Makes sure that every label was used, after all samples.
+
+        Raises:
+            UsageError: There are more labels than rows, so they belong to other data.
+        """
+        labels = self._criterion.labels
+        if labels is not None and self._seen != len(labels):
+            raise UsageError(f"--labels: {len(labels):,} labels, but the data have {self._seen:,} rows in all.")
+
+    def results(self) -> tuple[AccuracyResult, ...]:
+        """The value of each runner, the reference first. A value that is not finite, or not there, is None."""
+        return tuple(self._result(name, tally) for name, tally in self._tallies.items())
+
+    def _result(self, name: str, tally: _Tally) -> AccuracyResult:
+        rule = self._criterion
+        value = tally.own / tally.rows if tally.rows and not tally.failure else math.nan
+        difference = (tally.own - tally.reference) / tally.rows if math.isfinite(value) else math.nan
+        measured = math.isfinite(value) and math.isfinite(difference)
+        return AccuracyResult(
+            runner=name,
+            metric=rule.metric,
+            value=value if math.isfinite(value) else None,
+            difference=difference if measured else None,
+            samples=tally.rows,
+            disagreements=tally.disagreements if measured and rule.function is None else None,
+        )
+
+    def decide(self, outputs: Sequence[OutputResult], complete: set[str]) -> tuple[OutputResult, ...]:
+        """Decides what no tolerance could: outputs that are undecided pass or fail by the metric.
+
+        With a function that was given no output, all undecided outputs of a candidate; else the one that is measured.
+
+        Args:
+            outputs: The verdicts by tolerance.
+            complete: Candidates that finished all samples; the others stay undecided.
+        """
+        found = {result.runner: result for result in self.results()}
+        return tuple(
+            self._decided(output, found[output.candidate])
+            if output.verdict == "undecided"
+            and output.candidate in complete
+            and self._criterion.output in (None, output.tensor)
+            else output
+            for output in outputs
+        )
+
+    def _decided(self, output: OutputResult, result: AccuracyResult) -> OutputResult:
+        rule = self._criterion
+        tally = self._tallies[output.candidate]
+        reference = tally.reference / tally.rows if tally.rows else math.nan
+        if result.value is None or result.difference is None:
+            return replace(
+                output, reason=f"{rule.metric} could not be measured or is not finite, so it decides nothing"
+            )
+        chance = self._chance()
+        if chance is not None and reference <= chance:
+            reason = (
+                f"{rule.metric} of the reference, {reference:.4g}, is no better than always answering the same "
+                f"({chance:.4g}), so it decides nothing; do the labels belong to the data?"
+            )
+            return replace(output, reason=reason)
+        # In sums, not means: 99 of 100 against 100 of 100 is a drop of 0.01, whatever binary fractions make of it.
+        lost = tally.reference - tally.own
+        if lost <= rule.drop * tally.rows * (1 + 1e-9):
+            return replace(output, verdict="pass", reason=None, decided_by=rule.metric)
+        reason = (
+            f"{rule.metric} is {result.value:.4g}, {-result.difference:.3g} under the reference's {reference:.4g}; "
+            f"--metric-drop allows {rule.drop:g}"
+        )
+        return replace(output, verdict="fail", reason=reason, decided_by=rule.metric)
+
+    def _chance(self) -> float | None:
+        """How often somebody is right who always gives the most frequent answers; None with a function."""
+        if self._criterion.k == 0 or not self._seen:
+            return None
+        return float(np.sort(self._label_counts)[-self._criterion.k :].sum()) / self._seen
+
+    def warnings(self, outputs: Sequence[OutputResult]) -> list[str]:
+        """Candidates that were not measured, and those that pass by tolerance and lost more than is allowed."""
+        rule = self._criterion
+        failures = [f"{name} was not measured: {t.failure}" for name, t in self._tallies.items() if t.failure]
+        return failures + [
+            f"{r.runner}: {rule.metric} fell by {-r.difference:.3g}, more than --metric-drop {rule.drop:g}, "
+            "within what its arithmetic is allowed."
+            for r in self.results()
+            if r.difference is not None
+            and -r.difference > rule.drop * (1 + 1e-9)
+            and all(o.verdict == "pass" for o in outputs if o.candidate == r.runner)
+        ]
+
+
+def decide(scores: np.ndarray, k: int) -> np.ndarray:
+    """What a classifier decides: the ``k`` classes of the highest scores of each row, in ascending order.
+
+    Args:
+        scores: (rows, classes), more than ``k`` classes. Of equal scores the first counts as higher, as in ArgMax.
+        k: Number of classes.
+
+    Returns:
+        (rows, k), int64; -1 in rows that hold NaN: nothing was decided, so no label is met there.
+    """
+    if is_float(scores.dtype) and scores.dtype.kind != "f":
+        scores = scores.astype(np.float32)  # exact: bfloat16 and the formats of 8 bits and less
+    if k == 1:
+        chosen = scores.argmax(axis=1)[:, None].astype(np.int64)
+    else:
+        # Reversed twice, a stable ascending order is descending with the first of equals first.
+        order = scores.shape[1] - 1 - np.argsort(scores[:, ::-1], axis=1, kind="stable")
+        chosen = np.sort(order[:, -k:], axis=1)
+    if is_float(scores.dtype):
+        chosen[np.isnan(scores).any(axis=1)] = -1
+    return chosen
+
+
+def _not_a_matrix(metric: str, what: object) -> UsageError:
+    return UsageError(
+        f"--metric {metric} takes a matrix of scores, rows x classes; output {what} is none. "
+        "Name another with --metric-output, or measure with package.module:function."
+    )
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = np.asarray(array).view()
+    view.flags.writeable = False
+    return view

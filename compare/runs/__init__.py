@@ -1,0 +1,1 @@
+"""Running every side on every sample, within the memory there is."""

@@ -1,0 +1,544 @@
+"""Statistics where the data are: on a GPU, by CuPy or PyTorch, if one of them is installed.
+
+The same numbers as `Statistics` finds in host memory, in float64 throughout, up to the rounding of float64 sums. The
+arithmetic is written once, against the functions that NumPy, CuPy and PyTorch have in common; `Library` is what they
+do differently. Nothing is masked out by indexing, which would have to wait for the device: pairs that are not finite
+are set to zero, where they add nothing and exceed nothing.
+
+Neither package is a dependency, and neither is imported before two large arrays lie on one device. Small ones are
+downloaded: starting kernels would take longer.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...runners.contract.device import DeviceArray
+from .statistics import Place, Statistics, _greater, _number
+
+if TYPE_CHECKING:
+    from ..outputs.tolerance import Allowed, Scale
+
+SMALL = 1 << 22
+"""Fewest elements that are worth it."""
+BLOCK = 1 << 23
+"""Elements at a time: about ten float64 arrays of that size live on the device together."""
+LANES = 32
+"""Histograms that are counted side by side: most errors fall into few bins, and a bin takes one count at a time."""
+
+log = logging.getLogger("layerdiff")
+
+# Dtype -> how the elements are stored where not every library knows the dtype itself.
+_STORED = {"bool": "uint8", "bfloat16": "int16", "uint16": "int16", "uint32": "int32"}
+_FLOATS = {"float16": 16, "bfloat16": 16, "float32": 32, "float64": 64}
+_INTEGERS = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64")
+
+
+class Library:
+    """An array library on one device; as it stands, one that has NumPy's functions and methods."""
+
+    def __init__(self, xp: Any, device: str) -> None:
+        self.xp = xp
+        self.device = device
+        self.name = f"{xp.__name__} {xp.__version__}"
+
+    def vector(self, array: DeviceArray) -> Any:
+        """The elements in C order, not copied, in the dtype that they are stored in."""
+        stored = _STORED.get(array.dtype.name, array.dtype.name)
+        return self.bytes(array).view(getattr(self.xp, stored))
+
+    def bytes(self, array: DeviceArray) -> Any:
+        """The same as uint8."""
+        cuda, size = self.xp.cuda, array.nbytes
+        memory = cuda.UnownedMemory(array.address, size, array, int(self.device.partition(":")[2] or 0))
+        return self.xp.ndarray((size,), self.xp.uint8, cuda.MemoryPointer(memory, 0))
+
+    def cast(self, x: Any, dtype: str) -> Any:
+        """``x`` converted, not copied where it is of that dtype."""
+        return x.astype(getattr(self.xp, dtype), copy=False)
+
+    def upload(self, array: np.ndarray) -> Any:
+        """A copy on the device."""
+        return self.xp.asarray(array)
+
+    def download(self, x: Any) -> np.ndarray:
+        """A copy in host memory."""
+        return np.asarray(x.get())
+
+    def address(self, x: Any) -> int:
+        """Where the first element is."""
+        return int(x.data.ptr)
+
+    def finish(self) -> None:
+        """Waits for all that was started."""
+        self.xp.cuda.Device().synchronize()
+
+    def release(self) -> None:
+        """Gives back the memory that the library keeps for its next arrays."""
+        self.xp.get_default_memory_pool().free_all_blocks()
+
+    def arange(self, start: int, stop: int) -> Any:
+        """Integers, as int64."""
+        return self.xp.arange(start, stop)
+
+    def zeros(self, n: int) -> Any:
+        """float64."""
+        return self.xp.zeros(n)
+
+
+class _Cupy(Library):
+    def __init__(self, xp: Any, device: str) -> None:
+        super().__init__(xp, device)
+        self._exact = xp.ElementwiseKernel("float32 x", "float64 y", _EXACT, "layerdiff_exact")
+
+    def cast(self, x: Any, dtype: str) -> Any:
+        if dtype == "float64" and x.dtype == self.xp.float32:
+            return self._exact(x)
+        return super().cast(x, dtype)
+
+
+_EXACT = """
+int bits = __float_as_int(x);
+double step = bits < 0 ? -1.4012984643248171e-45 : 1.4012984643248171e-45;
+y = bits & 0x7f800000 ? (double)x : step * (bits & 0x7fffff);
+"""
+"""FP32 as FP64, subnormals too: CuPy compiles all kernels with ``-ftz=true``, which makes zeros of those."""
+
+
+class _Torch(Library):
+    def __init__(self, xp: Any, device: str) -> None:
+        super().__init__(xp, device)
+        self.name = f"torch {xp.__version__}"
+
+    def bytes(self, array: DeviceArray) -> Any:
+        return self.xp.as_tensor(_Bytes(array), device=self.device)
+
+    def cast(self, x: Any, dtype: str) -> Any:
+        return x.to(getattr(self.xp, dtype))
+
+    def upload(self, array: np.ndarray) -> Any:
+        return self.xp.tensor(array, device=self.device)
+
+    def download(self, x: Any) -> np.ndarray:
+        return np.asarray(x.cpu().numpy())
+
+    def address(self, x: Any) -> int:
+        return int(x.data_ptr())
+
+    def finish(self) -> None:
+        self.xp.cuda.synchronize()
+
+    def release(self) -> None:
+        self.xp.cuda.empty_cache()
+
+    def arange(self, start: int, stop: int) -> Any:
+        return self.xp.arange(start, stop, device=self.device)
+
+    def zeros(self, n: int) -> Any:
+        return self.xp.zeros(n, dtype=self.xp.float64, device=self.device)
+
+
+class _Bytes:
+    """The bytes of an array for PyTorch, which keeps this object, and so the memory, alive."""
+
+    def __init__(self, array: DeviceArray) -> None:
+        self._array = array
+        place = (array.address, False)
+        self.__cuda_array_interface__ = {"shape": (array.nbytes,), "typestr": "|u1", "data": place, "version": 2}
+
+
+def _cupy(device: str) -> Library:
+    import cupy
+
+    cupy.cuda.Device(int(device.partition(":")[2] or 0)).use()
+    return _Cupy(cupy, device)
+
+
+def _torch(device: str) -> Library:
+    import torch
+
+    return _Torch(torch, device)
+
+
+MAKERS: dict[str, tuple[Callable[[str], Library], ...]] = {"cuda": (_cupy, _torch)}
+"""Kind of device -> what makes a library for one of its devices, the first to try first."""
+
+
+LIBRARIES: dict[str, Library | None] = {}
+"""What `library` found, by device."""
+
+
+def library(device: str) -> Library | None:
+    """What can compute on ``device``; None where nothing is installed that can."""
+    if device not in LIBRARIES:
+        LIBRARIES[device] = _find(device)
+    return LIBRARIES[device]
+
+
+def _find(device: str) -> Library | None:
+    makers = MAKERS.get(device.partition(":")[0], ())
+    for make in sorted(makers, key=lambda m: m.__name__.strip("_") not in sys.modules):  # one that is there already
+        try:
+            found = make(device)
+            ones = found.zeros(4) + 1.0
+            if float((ones * ones).sum()) == 4:
+                return found
+        except Exception as error:  # not installed, or installed and broken
+            log.debug("no statistics on %s by %s: %s", device, make.__name__.strip("_"), error)
+    return None
+
+
+def release() -> None:
+    """Gives back the memory that libraries keep, for whoever builds and runs next."""
+    for found in LIBRARIES.values():
+        if found is not None:
+            found.release()
+
+
+class Uploads:
+    """Large inputs, uploaded once for all sessions that read them on one device."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._kept: dict[str, tuple[np.ndarray, DeviceArray]] = {}
+
+    def __call__(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray | DeviceArray]:
+        """``feed`` with its large arrays on the device, once a library is at work there."""
+        found = LIBRARIES.get(self._device)
+        if found is None:
+            return dict(feed)
+        return {name: self._uploaded(found, name, array) for name, array in feed.items()}
+
+    def _uploaded(self, lib: Library, name: str, array: np.ndarray) -> np.ndarray | DeviceArray:
+        if array.size < SMALL or array.dtype.kind in "OSUT":
+            return array
+        kept = self._kept.pop(name, None)
+        if kept is None or kept[0] is not array:
+            kept = None  # free the last sample's before there are two
+            copy = lib.upload(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+            lib.finish()  # sessions run in streams of their own
+            there = DeviceArray(lib.address(copy), array.shape, array.dtype, self._device, array.copy, copy)
+            kept = array, there
+        self._kept[name] = kept
+        return kept[1]
+
+
+def common(reference: Any, candidate: Any) -> Library | None:
+    """What can compare two arrays where they are; None where they have to be compared in host memory."""
+    if not (isinstance(reference, DeviceArray) and isinstance(candidate, DeviceArray)):
+        return None
+    if reference.device != candidate.device or reference.dtype != candidate.dtype or reference.size < SMALL:
+        return None
+    if reference.shape != candidate.shape:  # nothing to read
+        return None
+    if reference.dtype.name not in _FLOATS and reference.dtype.name not in _INTEGERS:
+        return None
+    return library(reference.device)
+
+
+def read(
+    reference: DeviceArray, candidate: DeviceArray, allowed: Allowed | None, sample: int, into: Statistics
+) -> bool:
+    """Takes a pair into ``into``, which has seen nothing yet; False where the device could not do it.
+
+    ``into`` must be thrown away then.
+    """
+    found = common(reference, candidate)
+    if found is None:
+        return False
+    try:
+        with np.errstate(all="ignore"):
+            _Reader(found, reference, candidate, allowed, sample, into).read()
+    except (MemoryError, RuntimeError) as error:  # its memory is the runtimes' first
+        log.debug("statistics on %s: %s", found.device, error)
+        found.release()
+        return False
+    into.device = f"{found.device} ({found.name})"
+    return True
+
+
+class _Reader:
+    """One sample's two arrays on their way into a `Statistics`."""
+
+    def __init__(
+        self,
+        lib: Library,
+        reference: DeviceArray,
+        candidate: DeviceArray,
+        allowed: Allowed | None,
+        sample: int,
+        into: Statistics,
+    ) -> None:
+        self._lib = lib
+        self._shape = reference.shape
+        self._dtype = reference.dtype
+        self._raw = lib.vector(reference), lib.vector(candidate)
+        self._limits = None if allowed is None else _Limits(lib, allowed)
+        self._sample = sample
+        self._into = into
+        self._lanes: Any = None
+
+    def read(self) -> None:
+        """Takes in all elements."""
+        size = self._raw[0].shape[0]
+        inner = 1 if self._limits is None else self._limits.inner
+        step = max(1, BLOCK // inner) * inner
+        for start, stop in _ranges(size, step):
+            self._block(start, stop)
+
+    def _block(self, start: int, stop: int) -> None:
+        lib, xp, into = self._lib, self._lib.xp, self._into
+        raw = self._raw[0][start:stop], self._raw[1][start:stop]
+        reference, candidate = (_widen(lib, x, self._dtype.name) for x in raw)
+        into.count += stop - start
+        finite: Any = None  # which pairs are; None: all of them
+        if self._dtype.name == "int64":
+            error = _wide_error(lib, raw[0], raw[1])
+        else:
+            error = candidate - reference
+            if self._dtype.name in _FLOATS and not bool(xp.isfinite(error).all()):
+                finite = self._drop_nonfinite(reference, candidate, start)
+                reference, candidate, error = (xp.where(finite, x, 0.0) for x in (reference, candidate, error))
+        magnitude, scale = xp.abs(error), xp.abs(reference)
+        number = stop - start if finite is None else int(finite.sum())
+        if not number:
+            return
+        into.finite += number
+        limit = None if self._limits is None else self._limits.block(start, stop, scale)
+        wrong = magnitude != 0 if limit is None else ~(magnitude <= limit)
+        numbers = {
+            "error": error.sum(),
+            "ee": (error * error).sum(),
+            "rr": (reference * reference).sum(),
+            "cc": (candidate * candidate).sum(),
+            "rc": (reference * candidate).sum(),
+            "mismatched": wrong.sum(),
+            "top": magnitude.max(),
+            "top_at": magnitude.argmax(),
+        }
+        if limit is not None:
+            use = xp.where(magnitude > 0, magnitude / limit, 0.0)
+            use = use if finite is None else xp.where(finite, use, -1.0)
+            numbers |= {"use": use.max(), "use_at": use.argmax()}
+        if into.full:
+            relative = xp.where(scale != 0, magnitude / scale, 0.0)
+            numbers |= {"relative": relative.max(), "relative_at": relative.argmax()}
+            numbers |= {"abs": magnitude.sum(), "different": (magnitude != 0).sum()}
+        stacked = lib.download(xp.stack([lib.cast(x, "float64") for x in numbers.values()])).tolist()
+        self._take(dict(zip(numbers, stacked, strict=True)), start)
+        if into.full:
+            self._histogram(magnitude, int(stacked[-1]))
+            if self._dtype.name in _FLOATS:
+                into.max_ulp = max(into.max_ulp or 0, _max_ulp(lib, raw[0], raw[1], self._dtype.name, finite))
+
+    def _take(self, numbers: dict[str, float], start: int) -> None:
+        into = self._into
+        into._error += numbers["error"]
+        into._ee += numbers["ee"]
+        into._rr += numbers["rr"]
+        into._cc += numbers["cc"]
+        into._rc += numbers["rc"]
+        into.mismatched += int(numbers["mismatched"])
+        if numbers["top"] > (into.max_abs_at.value if into.max_abs_at else 0):
+            into.max_abs_at = _greater(into.max_abs_at, self._place(None, start + int(numbers["top_at"])))
+        if "use" in numbers and numbers["use"] > (into.use_at.value if into.use_at else -1):
+            into.use_at = _greater(into.use_at, self._place(numbers["use"], start + int(numbers["use_at"])))
+        if not into.full:
+            return
+        into._abs += numbers["abs"]
+        if numbers["relative"] > (into.max_rel_at.value if into.max_rel_at else 0):
+            place = self._place(numbers["relative"], start + int(numbers["relative_at"]))
+            into.max_rel_at = _greater(into.max_rel_at, place)
+
+    def _drop_nonfinite(self, reference: Any, candidate: Any, start: int) -> Any:
+        """Counts NaN and infinities; which pairs are finite on both sides."""
+        xp, into = self._lib.xp, self._into
+        finite = xp.isfinite(reference) & xp.isfinite(candidate)
+        for side, values in enumerate((reference, candidate)):
+            into.nan[side] += int(xp.isnan(values).sum())
+            into.inf[side] += int(xp.isinf(values).sum())
+        same = reference == candidate
+        if into.equal_nan:
+            same = same | (xp.isnan(reference) & xp.isnan(candidate))
+        broken = ~(finite | same)
+        number = int(broken.sum())
+        if number:
+            into.broken += number
+            into.mismatched += number
+            place = self._place(math.inf, start + int(self._lib.cast(broken, "uint8").argmax()))
+            into.broken_at = _greater(into.broken_at, place)
+            if self._limits is not None:
+                into.use_at = _greater(into.use_at, place)
+        return finite
+
+    def _histogram(self, magnitude: Any, different: int) -> None:
+        if not different:
+            return
+        lib, n = self._lib, magnitude.shape[0]
+        if self._lanes is None:
+            self._lanes = (lib.arange(0, n) % LANES) * 2048
+        bins = (magnitude.view(lib.xp.int64) >> 52) + self._lanes[:n]
+        counts = lib.download(lib.xp.bincount(bins, minlength=2048 * LANES)).reshape(LANES, 2048).sum(axis=0)
+        counts[0] -= n - different  # leaves the subnormals of float64
+        for exponent in np.flatnonzero(counts).tolist():
+            key = exponent - 1023
+            self._into.histogram[key] = self._into.histogram.get(key, 0) + int(counts[exponent])
+
+    def _place(self, value: float | None, position: int) -> Place:
+        one, other = (self._lib.download(x[position : position + 1]).view(self._dtype)[0] for x in self._raw)
+        reference, candidate = _number(one), _number(other)
+        if value is None:
+            value = abs(candidate - reference)
+        index = tuple(int(i) for i in np.unravel_index(position, self._shape)) if self._shape else ()
+        return Place(value, self._sample, index, reference, candidate)
+
+
+class _Limits:
+    """`Allowed`, on the device."""
+
+    def __init__(self, lib: Library, allowed: Allowed) -> None:
+        self._lib = lib
+        self._rule = allowed.tolerance
+        self._floor = allowed.floor
+        self._scale = scale = allowed.scale
+        self.inner = 1
+        """Blocks must start at a multiple of this."""
+        if scale is not None and scale.parts:
+            self.inner = scale.inner
+            self._trailing = lib.upload(scale.trailing)
+            self._varying = [(part.shape, lib.upload(part)) for part in scale.varying]
+
+    def block(self, start: int, stop: int, magnitude: Any) -> Any:
+        """Allowed errors of elements ``start`` to ``stop``; ``magnitude`` is |reference| of those."""
+        rule, xp = self._rule, self._lib.xp
+        if self._scale is None:
+            return rule.atol + rule.rtol * magnitude
+        limit = rule.rtol * (magnitude + self._scales(self._scale, start, stop))
+        return xp.where(limit < self._floor, self._floor, limit)
+
+    def _scales(self, scale: Scale, start: int, stop: int) -> Any:
+        xp = self._lib.xp
+        first, last = start // self.inner, -(-stop // self.inner)
+        rows = self._lib.arange(first, last)
+        inner = scale.shape[scale.lead :]
+        result = self._trailing.reshape(1, self.inner)
+        for shape, part in self._varying:
+            flat, part_stride, stride = rows * 0, 1, 1  # where each row reads ``part``
+            for axis in reversed(range(scale.lead)):
+                if shape[axis] > 1:
+                    flat = flat + rows // stride % shape[axis] * part_stride
+                part_stride *= shape[axis]
+                stride *= scale.shape[axis]
+            chosen = part.reshape(part_stride, *shape[scale.lead :])[flat]
+            values = xp.broadcast_to(chosen, (last - first, *inner)).reshape(last - first, self.inner)
+            result = xp.minimum(result, values)
+        return xp.broadcast_to(result, (last - first, self.inner)).reshape(-1)[: stop - start]
+
+
+def _widen(lib: Library, x: Any, dtype: str) -> Any:
+    """Stored elements as float64."""
+    if dtype == "bfloat16":
+        x = (lib.cast(x, "int32") << 16).view(lib.xp.float32)
+    elif dtype == "uint16":
+        x = lib.cast(x, "int32") & 0xFFFF
+    elif dtype == "uint32":
+        x = lib.cast(x, "int64") & 0xFFFFFFFF
+    return lib.cast(x, "float64")
+
+
+def _wide_error(lib: Library, reference: Any, candidate: Any) -> Any:
+    """Candidate minus reference of int64 in float64, rounded once."""
+    up = candidate > reference
+    size = lib.xp.where(up, candidate - reference, reference - candidate)  # wraps around to the right bits of a uint64
+    # Half of it, with what was cut off as the lowest bit, rounds as the whole does.
+    halves = lib.cast((size >> 1) & (2**63 - 1) | (size & 1), "float64") * 2.0
+    error = lib.xp.where(size < 0, halves, lib.cast(size, "float64"))
+    return lib.xp.where(up, error, -error)
+
+
+def _max_ulp(lib: Library, reference: Any, candidate: Any, dtype: str, finite: Any) -> int:
+    """Greatest number of steps of ``dtype`` between finite values."""
+    bits = _FLOATS[dtype]
+    xp = lib.xp
+    one, other = (lib.cast(x.view(getattr(xp, f"int{bits}")), "int64") for x in (reference, candidate))
+    one, other = (_rank(x, bits) for x in (one, other))
+    steps = xp.where(one > other, one - other, other - one)
+    if finite is not None:
+        steps = xp.where(finite, steps, 0)
+    if bits < 64:
+        return int(steps.max())
+    return int((steps ^ -(2**63)).max()) + 2**63  # they are uint64 in the bits of int64
+
+
+def _rank(code: Any, bits: int) -> Any:
+    """As in `statistics`: sign and magnitude become two's complement, and both zeros 0."""
+    sign = code >> (bits - 1)
+    return (code ^ (sign & (2 ** (bits - 1) - 1))) - sign
+
+
+def slices(values: DeviceArray, kept: list[tuple[int, ...]]) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
+    """As `tolerance.slices` does it; None where the device cannot."""
+    found = library(values.device) if values.size >= SMALL and values.dtype.name in _FLOATS else None
+    if found is None:
+        return None
+    try:
+        with np.errstate(all="ignore"):
+            return _slices(found, values, kept)
+    except (MemoryError, RuntimeError) as error:
+        log.debug("statistics on %s: %s", found.device, error)
+        found.release()
+        return None
+
+
+def _slices(
+    lib: Library, values: DeviceArray, kept: list[tuple[int, ...]]
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    xp, rank = lib.xp, values.ndim
+    width = values.shape[-1] if rank else 1
+    height = values.size // width
+    vector = lib.vector(values)
+    # Sums along the last axis and along all others, of squares and of how many are not finite.
+    rows, columns = lib.zeros(height), lib.zeros(width)
+    missing_rows, missing_columns = None, None
+    for first, last in _ranges(height, max(1, BLOCK // width)):
+        block = _widen(lib, vector[first * width : last * width], values.dtype.name)
+        squares = (block * block).reshape(last - first, width)
+        finite = xp.isfinite(squares)
+        if not bool(finite.all()):
+            if missing_rows is None:
+                missing_rows, missing_columns = lib.zeros(height), lib.zeros(width)
+            squares = xp.where(finite, squares, 0.0)
+            missing = lib.cast(~finite, "float64")
+            missing_rows[first:last] = missing.sum(1)
+            missing_columns += missing.sum(0)
+        rows[first:last] = squares.sum(1)
+        columns += squares.sum(0)
+    sums, counts = [], []
+    for keep in kept:
+        part = _reduce(lib, rows, columns, values.shape, keep)
+        sums.append(part)
+        count = np.full(part.shape, float(values.size // max(part.size, 1)))
+        if missing_rows is not None:
+            count = count - _reduce(lib, missing_rows, missing_columns, values.shape, keep)
+        counts.append(count)
+    return sums, counts
+
+
+def _reduce(lib: Library, rows: Any, columns: Any, shape: tuple[int, ...], keep: tuple[int, ...]) -> np.ndarray:
+    """Sums over all axes but ``keep``, which is the last one or holds it not; axes of length 1 instead of those."""
+    rank = len(shape)
+    if keep == (rank - 1,) or not rank:
+        return lib.download(columns).reshape((1,) * (rank - 1) + shape[-1:] if rank else ())
+    over = tuple(a for a in range(rank - 1) if a not in keep)
+    sums = rows.reshape(*shape[:-1], 1)
+    return lib.download(sums.sum(over, keepdims=True) if over else sums)
+
+
+def _ranges(size: int, step: int) -> Iterator[tuple[int, int]]:
+    return ((a, min(a + step, size)) for a in range(0, size, step))

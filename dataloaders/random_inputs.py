@@ -1,0 +1,339 @@
+"""Random inputs, bounded twice: values stay inside ranges, and memory does not grow with the number of samples.
+
+Each array is made from (seed, number of the sample, name of the input) alone, so that any sample can be made again by
+itself, and adding an input to a model does not change the values of the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..graph.errors import DataError
+from ..graph.implied_inputs import Range, choose_shapes, input_ranges
+from ..graph.specs import STRING, TensorSpec, is_float
+from .base import Sample, Samples, Source
+
+if TYPE_CHECKING:
+    from ..graph.model import Model
+
+Number = int | float
+
+_LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+
+
+@dataclass(frozen=True)
+class DataLoader(Source):
+    """Random samples for any model.
+
+    The range of an input is the first of these that is known: the one in ``ranges``; what the graph implies, narrowed
+    by ``int_range`` or ``float_range`` where they overlap; ``int_range`` or ``float_range``; and by default [0, 1) for
+    floats, 0 and 1 for integers, and the whole dtype for int8 and uint8 (images and quantized data).
+    Values outside of what the graph can take are never drawn, whoever asks for them.
+
+    Attributes:
+        int_range: ``(lo, hi)`` of integers, ``hi`` not included.
+        float_range: ``(lo, hi)`` of floats.
+        seed: Samples of one seed are the same bytes at every pass and for every runner.
+        samples: Number of samples.
+        ranges: ``(lo, hi)`` by input name, with ``hi`` not included for integers.
+        shapes: Shape by input name; None or -1 leaves a dimension open. Dimensions that nobody gave are 2 on axis 0
+            and 8 elsewhere, or what the graph accepts instead.
+        more_shapes: Further sets of such shapes: samples take the first set, the second, ... and the first again.
+    """
+
+    int_range: tuple[int, int] | None = None
+    float_range: tuple[float, float] | None = None
+    seed: int = 0
+    samples: int = 4
+    ranges: Mapping[str, tuple[Number, Number]] = field(default_factory=dict)
+    shapes: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
+    more_shapes: Sequence[Mapping[str, Sequence[int | None]]] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.samples, int) or self.samples < 1:
+            raise DataError(f"samples={self.samples}: at least one sample is needed.")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise DataError(f"seed={self.seed}: expected a whole number, 0 or more.")
+        for what, pair in (("int_range", self.int_range), ("float_range", self.float_range)):
+            if pair is not None:
+                _check_pair(what, pair, whole=what == "int_range")
+        for name, pair in self.ranges.items():
+            _check_pair(f"range of {name!r}", pair, whole=False)
+
+    def bind(self, model: Model) -> RandomSamples:
+        """Chooses shapes and ranges for the inputs of ``model``.
+
+        Raises:
+            DataError: A range or shape names an input that is not there, contradicts the model, or does not fit the
+                dtype.
+        """
+        for name in self.ranges:
+            if name not in {spec.name for spec in model.inputs}:
+                raise DataError(f"--range {name}: no such input. {_inputs(model)}")
+        first = self._bind(model, self.shapes)
+        others = [self._bind(model, shapes).plans for shapes in self.more_shapes]
+        first.more_plans = tuple(others)
+        return first
+
+    def _bind(self, model: Model, shapes: Mapping[str, Sequence[int | None]]) -> RandomSamples:
+        chosen = choose_shapes(model.index, shapes)
+        implied = input_ranges(model.index, chosen.shapes)
+        plans, unknown, inferred = [], [], False
+        for spec in model.inputs:
+            plan, source = self._plan(spec, chosen.shapes[spec.name], implied.get(spec.name))
+            plans.append(plan)
+            inferred = inferred or source == "graph"
+            if source == "default":
+                unknown.append(f"{spec.name!r} {plan}")
+        notes = [
+            f"{name!r} is {'x'.join(map(str, chosen.shapes[name]))}: {', '.join(sizes)} chosen here, "
+            f"since the model leaves {'it' if len(sizes) == 1 else 'them'} open (--shape {name}:DIMS)."
+            for name, sizes in chosen.chosen.items()
+        ]
+        if chosen.refused:
+            notes.append(f"The graph refuses the usual sizes, 2 for the batch and 8 elsewhere ({chosen.refused}).")
+        if chosen.doubt:
+            notes.append(f"These shapes may not fit the graph: {chosen.doubt}. Give others with --shape NAME:DIMS.")
+        notes += [f"{plan.spec.name!r} is drawn from {plan}: {plan.reason}." for plan in plans if plan.reason]
+        if unknown:
+            notes.append(
+                f"Neither the graph nor an option tells sensible values of {', '.join(unknown)} (--range NAME:LO,HI)."
+            )
+        return RandomSamples(self.seed, self.samples, tuple(plans), inferred, tuple(notes))
+
+    def _plan(self, spec: TensorSpec, shape: tuple[int, ...], implied: Range | None) -> tuple[Plan, str]:
+        """How to draw one input, and who said so: ``user``, ``graph`` or ``default``."""
+        name, dtype = spec.name, spec.dtype
+        if dtype == STRING:
+            if name in self.ranges:
+                raise DataError(f"--range {name}: the input holds strings, which have no range.")
+            return Plan(spec, shape, 0, 0, ""), "default"
+        whole = not is_float(dtype) or (implied is not None and implied.integer)
+        if name in self.ranges:
+            return self._by_name(spec, shape, implied, whole=not is_float(dtype)), "user"
+        if implied is not None and implied.value is not None:
+            value = np.asarray(implied.value)
+            if value.size == math.prod(shape):
+                return Plan(spec, shape, implied.lo, implied.hi, implied.reason, True, value.reshape(shape)), "graph"
+        general = self.int_range if not is_float(dtype) else self.float_range
+        if general is not None and dtype.kind != "b":
+            _check_dtype("int_range" if whole and not is_float(dtype) else "float_range", general, spec)
+        default = general if general is not None and dtype.kind != "b" else _default(dtype)
+        lo, hi = default
+        who = "default" if general is None else "user"
+        if implied is None:
+            return Plan(spec, shape, lo, hi, "", whole), who
+        low, high = max(lo, implied.lo), min(hi, implied.hi)
+        if implied.bounded and (general is None or low >= high):
+            lo, hi, who = implied.lo, implied.hi, "graph"
+        elif low < high or (low == high and not whole):
+            lo, hi = low, high
+        elif math.isfinite(implied.lo):  # one-sided, and the usual range lies outside
+            lo, hi = implied.lo, implied.lo + max(1, hi - lo)
+        else:
+            lo, hi = implied.hi - max(1, hi - lo), implied.hi
+        lo, hi = _clip(lo, hi, dtype, whole)
+        reason = implied.reason if who == "graph" or (lo, hi) != tuple(default) else ""
+        return Plan(spec, shape, lo, hi, reason, whole, mask=implied.mask), who
+
+    def _by_name(self, spec: TensorSpec, shape: tuple[int, ...], implied: Range | None, whole: bool) -> Plan:
+        pair = self.ranges[spec.name]
+        what = f"range of {spec.name!r}"
+        _check_pair(what, pair, whole)
+        _check_dtype(what, pair, spec)
+        if implied is not None and implied.strict and (pair[0] < implied.lo or pair[1] > implied.hi):
+            asked = f"[{pair[0]:g}, {pair[1]:g}{')' if whole else ']'}"
+            raise DataError(
+                f"--range {spec.name}:{pair[0]:g},{pair[1]:g}: the graph allows {implied} alone ({implied.reason}); "
+                f"{asked} is outside."
+            )
+        return Plan(spec, shape, pair[0], pair[1], "", whole)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one input is drawn.
+
+    Attributes:
+        spec: The input.
+        shape: Its shape in every sample.
+        lo, hi: The range; ``hi`` is not included where ``whole``.
+        reason: Why the graph implies it; empty where it does not.
+        whole: Whether whole numbers are drawn.
+        value: The one value, where only one fits.
+        mask: Whether the first element along the last axis is always 1: a mask never drops everything.
+    """
+
+    spec: TensorSpec
+    shape: tuple[int, ...]
+    lo: Number
+    hi: Number
+    reason: str
+    whole: bool = False
+    value: np.ndarray | None = None
+    mask: bool = False
+
+    def __str__(self) -> str:
+        if self.spec.dtype == STRING:
+            return "(random words)"
+        if self.value is not None:
+            return str(self.value.tolist())
+        if self.whole and self.hi - self.lo == 2:
+            return f"{{{self.lo:g}, {self.lo + 1:g}}}"
+        return f"[{self.lo:g}, {self.hi:g})"
+
+    def draw(self, seed: int, number: int) -> np.ndarray:
+        """The array of sample ``number``: the same bytes whenever it is asked for. Read-only."""
+        rng = np.random.Generator(np.random.PCG64(_entropy(seed, number, self.spec.name)))
+        array = self._values(rng)
+        array.flags.writeable = False
+        return array
+
+    def _values(self, rng: np.random.Generator) -> np.ndarray:
+        dtype, shape = self.spec.dtype, self.shape
+        if self.value is not None:
+            return self.value.astype(dtype)
+        if dtype == STRING:
+            return _words(rng, shape)
+        if self.whole:
+            wide: Any = np.uint64 if self.hi - 1 > np.iinfo(np.int64).max else np.int64
+            drawn = rng.integers(int(self.lo), int(self.hi) - 1, shape, dtype=wide, endpoint=True)
+            drawn = np.asarray(drawn)
+            if self.mask and drawn.ndim and drawn.size:
+                drawn[..., 0] = 1
+            return drawn.astype(dtype)
+        if dtype.kind == "c":
+            part = np.dtype(f"float{dtype.itemsize * 4}")
+            return np.asarray(self._floats(rng, part) + 1j * self._floats(rng, part), dtype)
+        return self._floats(rng, dtype)
+
+    def _floats(self, rng: np.random.Generator, dtype: np.dtype) -> np.ndarray:
+        """Floats of [lo, hi), as near as ``dtype`` comes to it: rounding never leaves [lo, hi]."""
+        wide = np.dtype(np.float64 if dtype == np.float64 else np.float32)
+        low, high = _inside(self.lo, self.hi, dtype)
+        drawn = np.asarray(rng.random(self.shape, dtype=wide.type))
+        if low == 0:
+            drawn *= wide.type(high)
+        else:  # a weighted mean does not overflow where hi - lo would
+            drawn = np.asarray(drawn * wide.type(high) + (1 - drawn) * wide.type(low), wide)
+        np.clip(drawn, low, high, out=drawn)
+        return drawn.astype(dtype, copy=False)
+
+
+class RandomSamples(Samples):
+    """Random samples for one model. Nothing is kept: each pass makes them again.
+
+    Attributes:
+        plans: How each input is drawn.
+        more_plans: The same for further sets of shapes, which samples take in turn.
+    """
+
+    representative = False
+    more_plans: tuple[tuple[Plan, ...], ...] = ()
+
+    def __init__(self, seed: int, count: int, plans: tuple[Plan, ...], inferred: bool, notes: tuple[str, ...]) -> None:
+        self.seed = seed
+        self.count = count
+        self.plans = plans
+        self.notes = notes
+        said = ", ranges inferred from the graph" if inferred else ""
+        self.description = f"{count} random sample{'' if count == 1 else 's'}, seed {seed}{said}"
+
+    def __getitem__(self, number: int) -> Sample:
+        """Sample ``number`` alone.
+
+        Raises:
+            IndexError: There is none of this number.
+        """
+        if not 0 <= number < self.count:
+            raise IndexError(number)
+        assert self.seed is not None
+        plans = (self.plans, *self.more_plans)[number % (1 + len(self.more_plans))]
+        return {plan.spec.name: plan.draw(self.seed, number) for plan in plans}
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[number] for number in range(self.count))
+
+
+def _entropy(seed: int, number: int, name: str) -> list[int]:
+    return [seed, number, int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")]
+
+
+def _words(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    words = np.empty(math.prod(shape), object)
+    for i in range(words.size):
+        words[i] = "".join(rng.choice(_LETTERS, rng.integers(1, 9)))
+    return words.reshape(shape)
+
+
+def _inputs(model: Model) -> str:
+    return f"The model has {', '.join(repr(spec.name) for spec in model.inputs) or 'no inputs'}."
+
+
+def _default(dtype: np.dtype) -> tuple[Number, Number]:
+    if dtype.kind in "iu" and dtype.itemsize == 1:
+        info = np.iinfo(dtype)
+        return info.min, info.max + 1
+    return (0.0, 1.0) if is_float(dtype) else (0, 2)
+
+
+def _limits(dtype: np.dtype) -> tuple[Number, Number]:
+    """The smallest and the largest value of a dtype, the infinities left out."""
+    import ml_dtypes
+
+    if dtype.kind == "b":
+        return 0, 1
+    if is_float(dtype):
+        part = np.dtype(f"float{dtype.itemsize * 4}") if dtype.kind == "c" else dtype
+        info = np.finfo(part) if part.isbuiltin == 1 else ml_dtypes.finfo(part)
+        return float(info.min), float(info.max)
+    whole = np.iinfo(dtype) if dtype.kind in "iu" else ml_dtypes.iinfo(dtype)
+    return int(whole.min), int(whole.max)
+
+
+def _clip(lo: Number, hi: Number, dtype: np.dtype, whole: bool) -> tuple[Number, Number]:
+    """A range that the graph implies, cut to what the dtype can hold."""
+    least, most = _limits(dtype)
+    return max(lo, least), min(hi, most + 1 if whole else most)
+
+
+def _check_pair(what: str, pair: tuple[Number, Number], whole: bool) -> None:
+    try:
+        lo, hi = pair
+        finite = math.isfinite(lo) and math.isfinite(hi)
+    except (TypeError, ValueError):
+        raise DataError(f"{what}={pair!r}: expected two numbers, (lo, hi).") from None
+    if not finite:
+        raise DataError(f"{what}=({lo}, {hi}): both ends have to be finite.")
+    if whole and (lo != int(lo) or hi != int(hi)):
+        raise DataError(f"{what}=({lo}, {hi}): expected whole numbers.")
+    if lo > hi or (whole and lo == hi):
+        end = " (hi is not included)" if whole else ""
+        raise DataError(f"{what}=({lo}, {hi}): the range is empty{end}.")
+
+
+def _check_dtype(what: str, pair: tuple[Number, Number], spec: TensorSpec) -> None:
+    least, most = _limits(spec.dtype)
+    last = pair[1] if is_float(spec.dtype) else pair[1] - 1
+    if pair[0] < least or last > most:
+        raise DataError(
+            f"{what}=({pair[0]:g}, {pair[1]:g}) does not fit {spec.name!r}: {spec.dtype} holds {least:g} to {most:g}."
+        )
+
+
+def _inside(lo: Number, hi: Number, dtype: np.dtype) -> tuple[float, float]:
+    """The smallest and the largest value of a float dtype in [lo, hi]; the nearest one twice if it has none there."""
+    limits = _limits(dtype)
+    least, most = (np.asarray(end, np.float64).astype(dtype) for end in limits)
+    low, high = (np.asarray(min(max(end, limits[0]), limits[1]), np.float64).astype(dtype) for end in (lo, hi))
+    up = np.nextafter(low, most) if float(low) < lo else low
+    down = np.nextafter(high, least) if float(high) > hi else high
+    if float(up) <= float(down):
+        return float(up), float(down)
+    return float(low), float(low)

@@ -1,0 +1,1 @@
+"""Where a graph may be cut, and what is cut out of it: fused groups, pieces, slices."""

@@ -1,0 +1,183 @@
+"""Backward slices of a graph as models: what makes a tensor, from tensors that are given.
+
+`slice_model` makes one model of one slice. `explode` puts many slices side by side into one model without any edge
+between them: each reads its inputs from the feed. Fed with the reference's values, one run of it gives the local error
+of every layer at the price of a single inference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnx
+
+from ..errors import ModelError
+from ..index import GraphIndex, subgraphs
+from ..specs import TensorSpec
+from .pieces import add_weights, empty_like, value_info
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+SEPARATOR = "\x1f"
+"""Between a tensor's name and the number of its slice in an exploded model. No exporter writes it."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What makes some tensors from others.
+
+    Attributes:
+        outputs: The tensors it makes.
+        nodes: Positions in ``graph.node``, ascending.
+        inputs: Tensors it reads from outside, in order of first use. Weights are not among them.
+    """
+
+    outputs: tuple[str, ...]
+    nodes: tuple[int, ...]
+    inputs: tuple[str, ...]
+
+
+def backward(index: GraphIndex, outputs: Sequence[str], given: Collection[str]) -> Slice:
+    """The slice that makes ``outputs`` from ``given`` tensors and graph inputs.
+
+    An output that is itself given is made all the same; everything else stops at what is given.
+
+    Raises:
+        ModelError: The graph does not hold an output.
+    """
+    nodes: set[int] = set()
+    inputs: dict[str, None] = {}
+    seen: set[str] = set()
+    stack: list[str] = []
+    for name in outputs:
+        if name not in index.producer:
+            raise ModelError(f"{name!r} is not made by any node.")
+        nodes.add(index.producer[name])
+    for position in nodes:
+        stack.extend(index.reads[position])
+    made = {name for position in nodes for name in index.nodes[position].output}
+    while stack:
+        name = stack.pop()
+        if name in seen or name in made or name in index.initializers:
+            continue
+        seen.add(name)
+        if name in given or name not in index.producer:
+            inputs[name] = None
+            continue
+        position = index.producer[name]
+        if position not in nodes:
+            nodes.add(position)
+            made.update(index.nodes[position].output)
+            stack.extend(index.reads[position])
+    ordered = tuple(sorted(nodes))
+    order = {name: i for i, name in enumerate(n for p in ordered for n in index.reads[p])}
+    # a given tensor whose producer came in later for another output is made inside after all
+    kept = [name for name in inputs if name not in made]
+    return Slice(tuple(outputs), ordered, tuple(sorted(kept, key=lambda n: order.get(n, -1))))
+
+
+def slice_model(model: Model, part: Slice, specs: Mapping[str, TensorSpec]) -> Model:
+    """One slice as a model. Tensors keep their names.
+
+    Args:
+        model: The whole model.
+        part: The slice.
+        specs: Types of its inputs, e.g. those of the arrays that will be fed.
+
+    Raises:
+        ModelError: The type of an input is not known.
+    """
+    proto = empty_like(model.proto)
+    proto.graph.node.extend(model.index.nodes[p] for p in part.nodes)
+    _finish(model, proto.graph, part.nodes, part.inputs, part.outputs, specs)
+    return model.derive(proto)
+
+
+def exploded_name(name: str, slice_number: int) -> str:
+    """What a slice's output is called in an exploded model."""
+    return f"{name}{SEPARATOR}{slice_number}"
+
+
+def original_name(name: str) -> str:
+    """The name in the whole graph of a tensor of an exploded model."""
+    return name.partition(SEPARATOR)[0]
+
+
+def explode(model: Model, parts: Sequence[tuple[int, Slice]], specs: Mapping[str, TensorSpec]) -> Model:
+    """Slices side by side in one model, every one fed from outside.
+
+    Args:
+        model: The whole model.
+        parts: Slices with a number each. Tensor ``t`` that slice ``n`` makes is called ``exploded_name(t, n)``.
+        specs: Types of the inputs.
+
+    Raises:
+        ModelError: The type of an input is not known.
+    """
+    index = model.index
+    proto = empty_like(model.proto)
+    inputs: dict[str, None] = {}
+    outputs: list[str] = []
+    positions: set[int] = set()
+    for number, part in parts:
+        mapping = {name: exploded_name(name, number) for p in part.nodes for name in index.nodes[p].output if name}
+        for p in part.nodes:
+            proto.graph.node.append(renamed(index.nodes[p], mapping, f"{index.names[p]}{SEPARATOR}{number}"))
+        inputs.update(dict.fromkeys(part.inputs))
+        outputs.extend(mapping[name] for name in part.outputs)
+        positions.update(part.nodes)
+    _finish(model, proto.graph, positions, inputs, outputs, specs)
+    return model.derive(proto)
+
+
+def renamed(node: onnx.NodeProto, mapping: Mapping[str, str], name: str) -> onnx.NodeProto:
+    """A copy of a node under another name, its tensors renamed, in its subgraphs too."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.name = name
+    _rename(copy, mapping)
+    return copy
+
+
+def _rename(node: onnx.NodeProto, mapping: Mapping[str, str]) -> None:
+    for field in (node.input, node.output):
+        for i, old in enumerate(field):
+            if old in mapping:
+                field[i] = mapping[old]
+    for body in subgraphs(node):
+        inner = {i.name for i in body.input} | {t.name for t in body.initializer}
+        inner |= {o for n in body.node for o in n.output}
+        visible = {k: v for k, v in mapping.items() if k not in inner}
+        if not visible:
+            continue
+        for child in body.node:
+            _rename(child, visible)
+        for output in body.output:
+            output.name = visible.get(output.name, output.name)
+
+
+def _finish(
+    model: Model,
+    graph: onnx.GraphProto,
+    positions: Iterable[int],
+    inputs: Iterable[str],
+    outputs: Sequence[str],
+    specs: Mapping[str, TensorSpec],
+) -> None:
+    index = model.index
+    for name in inputs:
+        spec = specs.get(name) or index.specs.get(name)
+        if spec is None:
+            raise ModelError(f"{model.source}: the type of {name!r} is not known, so nothing can be fed there.")
+        graph.input.append(value_info(TensorSpec(name, spec.dtype, spec.shape)))
+    for name in outputs:
+        spec = index.specs.get(original_name(name))
+        if spec is None:
+            graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
+        else:
+            graph.output.append(value_info(TensorSpec(name, spec.dtype, None)))
+    read = {name for p in positions for name in index.reads[p]}
+    add_weights(index, graph, read)

@@ -1,0 +1,1 @@
+"""What corresponds in two graphs, and what differs without running them."""

@@ -1,0 +1,1 @@
+"""Files that networks come in: one module for each kind."""

@@ -1,0 +1,1 @@
+"""What a runtime must fulfil, and what it is given."""

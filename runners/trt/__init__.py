@@ -1,0 +1,5 @@
+"""TensorRT."""
+
+from __future__ import annotations
+
+from .runner import TrtRunner as TrtRunner

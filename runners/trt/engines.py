@@ -1,0 +1,125 @@
+"""Engines in files: what is kept beside one that is saved, and what that says when it is loaded again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ... import __version__
+from ...graph.engine import Engine, facts_of, facts_path
+from ...graph.errors import RunnerError, UsageError
+from . import build, ranges
+
+if TYPE_CHECKING:
+    from ...graph.model import Model
+    from .build import Built
+    from .plan import Plan
+    from .runner import TrtRunner
+    from .session import TrtSession
+    from .versions import Library
+
+CHOICES = ("tf32", "fp16", "bf16", "int8", "fp8", "strongly_typed", "calibrator", "int8_qdq", "keep_fp32")
+"""Fields of `TrtRunner` that decide what an engine computes: kept beside it."""
+
+
+def save(
+    path: Path, runner: TrtRunner, plan: Plan, model: Model, built: Built, session: TrtSession, library: Library
+) -> None:
+    """Writes an engine, and beside it what it was built from and how.
+
+    Raises:
+        UsageError: A file cannot be written.
+    """
+    from . import cuda
+
+    build.write_file(path, built.engine, "engine")
+    calibration: dict[str, Any] | None = None
+    if built.calibration is not None:
+        calibration = {"method": plan.calibrator, "cache": built.calibration.decode("latin-1")}
+    elif plan.quantize:
+        calibration = {"method": f"qdq-{plan.method}", "ranges": ranges.RANGES.get((model.root, plan.method), {})}
+    facts = facts_of(
+        path,
+        built.engine,
+        model,
+        session.inputs,
+        session.outputs,
+        profiles=[{n: [list(s) for s in shapes] for n, shapes in p.items()} for p in built.profiles],
+        built_by={"layerdiff": __version__, "tensorrt": str(library.trt.__version__), "gpu": cuda.gpu()},
+        choices={f.name: _plain(getattr(runner, f.name)) for f in fields(runner) if f.name in CHOICES},
+        calibration=calibration,
+        layers={key: session.info.options.get(key) for key in ("nodes", "layers_parsed", "layers_computing")},
+    )
+    text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
+    build.write_file(facts_path(path), text.encode("utf-8"), "description of the engine")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def as_built(runner: TrtRunner, engine: Engine) -> TrtRunner:
+    """``runner`` with the choices that ``engine`` was built with, where they are known.
+
+    Raises:
+        UsageError: It asks for number formats that the engine was not built with.
+    """
+    kept: Mapping[str, Any] = engine.facts.get("choices", {})
+    if not kept:
+        return runner
+    choices: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in kept.items() if name in CHOICES
+    }
+    result = replace(runner, **choices)
+    by = (runner.calibrator and runner.calibrator != result.calibrator) or (
+        runner.int8_qdq and runner.int8_qdq != result.int8_qdq
+    )
+    if (runner.modes and set(runner.modes) != set(result.modes)) or by:
+        has, wants = (r.name.removeprefix("trt").lstrip(":") or "fp32" for r in (result, runner))
+        raise UsageError(f"{engine} was built with {has}, and {wants} was asked for: write --trt alone to run it.")
+    return result
+
+
+def remember(engine: Engine, model: Model, plan: Plan, library: Library) -> None:
+    """Has pieces of the model, which the engine must be built from, calibrated as the engine was."""
+    kept = engine.facts.get("calibration")
+    if not kept:
+        return
+    if "cache" in kept and plan.calibrator is not None and plan.calibrator == kept["method"]:
+        build.CALIBRATION_CACHES[build.calibration_key(model, plan.calibrator, library)] = kept["cache"].encode(
+            "latin-1"
+        )
+    elif "ranges" in kept and f"qdq-{plan.method}" == kept["method"]:
+        ranges.RANGES[(model.root, plan.method)] = {name: float(value) for name, value in kept["ranges"].items()}
+
+
+def check_version(engine: Engine, library: Library) -> None:
+    """Refuses an engine that another version of TensorRT wrote, before TensorRT reads it.
+
+    Raises:
+        RunnerError: Names both versions.
+    """
+    wrote, here = engine.facts.get("built_by", {}).get("tensorrt"), str(library.trt.__version__)
+    if wrote is not None and wrote != here:
+        raise RunnerError(f"{engine} was built by TensorRT {wrote}, and this is {here}, which cannot load it.")
+
+
+def made_on(engine: Engine, gpu: str) -> str:
+    """The other GPU that an engine was built on, as the end of a sentence; empty if it was this one."""
+    built = engine.facts.get("built_by", {}).get("gpu")
+    return "" if built in (None, gpu) else f" (it was built on {built}, and this is {gpu})"
+
+
+def options_of(engine: Engine) -> dict[str, Any]:
+    """What is known of a loaded engine, for the report."""
+    options: dict[str, Any] = {"engine": str(engine)}
+    if engine.facts:
+        origin = engine.facts.get("model") or {}
+        options["built_from"] = origin.get("path")
+        options.update({k: v for k, v in engine.facts.get("layers", {}).items() if v is not None})
+        if engine.profiles:
+            options["profiles"] = engine.facts["profiles"]
+    return options

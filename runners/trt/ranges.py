@@ -1,0 +1,105 @@
+"""Ranges of activations, measured once on the whole model, by ONNX Runtime's calibrators on the CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ...graph.errors import MissingPackage, UsageError
+from .recent import Recent
+
+if TYPE_CHECKING:
+    from ...graph.model import Model
+    from ..contract.runner import Feed
+
+METHODS = {"max": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
+
+RANGES: Recent[tuple[str, str], dict[str, float]] = Recent()
+"""Largest magnitudes by (root model, method) and tensor: a piece finds here what was measured on the whole model."""
+
+
+def find_ranges(
+    model: Model,
+    method: str,
+    samples: Callable[[], Iterable[Feed]] | None,
+    progress: Callable[[str], None],
+) -> dict[str, float]:
+    """Largest magnitude of every tensor that Q/DQ nodes are written for.
+
+    Args:
+        model: The whole model, or a piece of one that was measured before.
+        method: A key of `METHODS`.
+        samples: The samples to measure on; only the statistics of one at a time are kept.
+        progress: Told what is being done.
+
+    Raises:
+        UsageError: There are no samples, and nothing was measured before.
+        MissingPackage: ONNX Runtime is not installed.
+    """
+    from ...graph.rounding.qdq import activations
+
+    wanted = activations(model.index)
+    key = (model.root, method)
+    if key not in RANGES:
+        RANGES[key] = {}
+    known = RANGES[key]
+    missing = [name for name in wanted if name not in known]
+    if missing and (samples is None or (model.derived and known)):
+        if not known:
+            raise UsageError("INT8 and FP8 need samples to measure the ranges of tensors on.")
+        return known  # tensors that only pieces have (split constants): they stay unquantized
+    if missing:
+        progress(f"measuring ranges of {len(missing)} tensors ({method})")
+        assert samples is not None
+        known.update(measure(model, method, missing, samples()))
+    return known
+
+
+def measure(model: Model, method: str, names: list[str], samples: Iterable[Feed]) -> dict[str, float]:
+    """Runs ``model`` on ``samples`` and returns the largest magnitude of each tensor, as ``method`` sees it."""
+    try:
+        from onnxruntime.quantization import CalibrationMethod, create_calibrator
+        from onnxruntime.quantization.calibrate import CalibrationDataReader
+    except ImportError:
+        raise MissingPackage("ONNX Runtime, which measures the ranges for Q/DQ nodes,", "cpu") from None
+    import numpy as np
+    import onnx
+
+    class One(CalibrationDataReader):  # type: ignore[misc]
+        """One sample at a time, so that no more than one sample's tensors are ever kept."""
+
+        def __init__(self, feed: Feed) -> None:
+            self._left: Iterator[Any] = iter([dict(feed)])
+
+        def get_next(self) -> Any:
+            return next(self._left, None)
+
+    with tempfile.TemporaryDirectory(prefix="layerdiff-") as folder:
+        path = os.path.join(folder, "model.onnx")
+        inside = model.copied()
+        large = inside.ByteSize() > 1 << 30
+        onnx.save(inside, path, save_as_external_data=large)
+        del inside
+        with contextlib.redirect_stdout(io.StringIO()):  # the calibrators print
+            calibrator = create_calibrator(
+                path,
+                op_types_to_calibrate=None,
+                augmented_model_path=os.path.join(folder, "augmented.onnx"),
+                calibrate_method=getattr(CalibrationMethod, METHODS[method]),
+                use_external_data_format=large,
+                extra_options={"symmetric": True},
+            )
+            for feed in samples:
+                calibrator.collect_data(One(feed))
+            data = calibrator.compute_data()
+        result = {}
+        for name in names:
+            entry = data.data.get(name)
+            if entry is not None:
+                low, high = entry.range_value
+                result[name] = float(max(np.max(np.abs(low)), np.max(np.abs(high))))
+        return result
