@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,10 @@ import pytest
 from layerdiff import Runner, Session
 from layerdiff.graph.formats import FP32, NumberFormat
 from layerdiff.runners.contract.runner import SessionInfo
+
+
+# What a terminal's width would fold is not what a pipe gets; pytest-xdist sets it for its workers.
+os.environ.pop("COLUMNS", None)
 
 
 def parse(text: str) -> onnx.ModelProto:
