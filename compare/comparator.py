@@ -24,9 +24,8 @@ from ..graph.errors import DataError, LayerdiffError, RunnerError, UsageError
 from ..graph.model import Model, described, is_engine, load, load_engine
 from ..runners.contract.latency import measure
 from ..runners.contract.runner import Session, SessionInfo, ShapeRange, Workload
-from .comparison import Context, Settings
+from .comparison import Comparison, Rules
 from .layers.fidelity import Deployed, Repeat, chance, repeat
-from .lineup import Lineup, Party, line_up
 from .outputs.emulated_sums import settle
 from .outputs.formats_in_play import formats_in_play
 from .outputs.judge import Fetch, Judge
@@ -35,6 +34,7 @@ from .progress import SILENT, Progress
 from .report.model import DataInfo, ModelInfo, Report, RunnerResult
 from .runs.kept_outputs import MEMORY_LIMIT, RunResults
 from .runs.piecewise import PiecedSession, in_pieces
+from .sides import Side, Sides, choose_sides
 from .statistics import device as ondevice
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ ModelSource: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto | Model"
 Data: TypeAlias = "Source | Iterable[Mapping[str, np.ndarray]]"
 Shapes: TypeAlias = "Mapping[str, ShapeRange]"
 Labels: TypeAlias = "np.ndarray | Sequence[Any] | str | os.PathLike[str]"
-Take: TypeAlias = Callable[[Party, int, "dict[str, Any]", Fetch], None]
+Take: TypeAlias = Callable[[Side, int, "dict[str, Any]", Fetch], None]
 
 log = logging.getLogger("layerdiff")
 
@@ -58,7 +58,7 @@ class Run:
     """Who ran, on what, and how it went: what `Comparator.run` finds beside the outputs.
 
     Attributes:
-        lineup: The reference and the candidates that were left when those that failed to open had gone.
+        sides: The reference and the candidates that were left when those that failed to open had gone.
         asked: Everybody that was asked for.
         sessions: What each session turned out to be, by name.
         seconds: Time of opening and of all inferences, by name.
@@ -70,8 +70,8 @@ class Run:
         calibration: What INT8 and FP8 were calibrated on, if not on the samples.
     """
 
-    lineup: Lineup
-    asked: Lineup
+    sides: Sides
+    asked: Sides
     samples: Samples
     workload: Workload
     sessions: dict[str, SessionInfo] = field(default_factory=dict)
@@ -84,15 +84,15 @@ class Run:
     memory: int | None = None
     calibration: Samples | None = None
 
-    def open(self, party: Party, fetch: Sequence[str] = (), progress: Callable[[str], None] | None = None) -> Session:
-        """A session on a party's whole model, in pieces where the weights of all parties do not fit in memory."""
-        if self.in_pieces(party):
-            return PiecedSession(party, self.workload, self.memory)
-        return party.runner.open(party.model, fetch=fetch, workload=self.workload, progress=progress)
+    def open(self, side: Side, fetch: Sequence[str] = (), progress: Callable[[str], None] | None = None) -> Session:
+        """A session on a side's whole model, in pieces where the weights of all sides do not fit in memory."""
+        if self.in_pieces(side):
+            return PiecedSession(side, self.workload, self.memory)
+        return side.runner.open(side.model, fetch=fetch, workload=self.workload, progress=progress)
 
-    def in_pieces(self, party: Party) -> bool:
-        """Whether a party's model is run in pieces, since not all weights fit in memory."""
-        able = party.runner.opens_pieces and party.model.tf is None and not party.runner.loads(party.model)
+    def in_pieces(self, side: Side) -> bool:
+        """Whether a side's model is run in pieces, since not all weights fit in memory."""
+        able = side.runner.opens_pieces and side.model.tf is None and not side.runner.loads(side.model)
         return self._in_pieces and able
 
     @functools.cached_property
@@ -101,23 +101,23 @@ class Run:
 
     def results(self) -> tuple[RunnerResult, ...]:
         """One result for each runner that was asked for, the reference first."""
-        reference = self.lineup.reference
+        reference = self.sides.reference
         others = [p for p in (self.asked.reference, *self.asked.candidates) if p.name != reference.name]
-        return tuple(self._result(party) for party in (reference, *others))
+        return tuple(self._result(side) for side in (reference, *others))
 
-    def _result(self, party: Party) -> RunnerResult:
-        info = self.sessions.get(party.name, SessionInfo())
-        seconds = self.seconds.get(party.name, [])
+    def _result(self, side: Side) -> RunnerResult:
+        info = self.sessions.get(side.name, SessionInfo())
+        seconds = self.seconds.get(side.name, [])
         return RunnerResult(
-            name=party.name,
+            name=side.name,
             options=info.options,
             versions=info.versions,
             open_seconds=seconds[0] if seconds else None,
             infer_seconds=seconds[1] if len(seconds) > 1 else None,
             notes=tuple(info.notes),
-            error=self.errors.get(party.name),
-            latency=self.latency.get(party.name),
-            repeat=self.repeats[party.name].json() if party.name in self.repeats else None,
+            error=self.errors.get(side.name),
+            latency=self.latency.get(side.name),
+            repeat=self.repeats[side.name].json() if side.name in self.repeats else None,
         )
 
 
@@ -182,7 +182,7 @@ class Comparator:
                 does not exist or lacks its labels.
         """
         self._criterion = criterion(metric, labels, metric_output, metric_drop)
-        self.settings = Settings(rtol, atol, dict(tolerances or {}), nan_equal, memory, layers)
+        self.rules = Rules(rtol, atol, dict(tolerances or {}), nan_equal, memory, layers)
         self._model = model
         self._candidate_model = candidate_model
         self._runners = tuple(runners)
@@ -205,50 +205,50 @@ class Comparator:
         Raises:
             UsageError: The call, the model or the data are wrong. A runner that fails is in the report.
         """
-        lineup, samples, workload = self._prepare()
+        sides, samples, workload = self._prepare()
         judge: Judge | None = None
         meter: Meter | None = None
-        deployed = None if self.settings.layers is None else Deployed()
+        deployed = None if self.rules.layers is None else Deployed()
 
         def begin(run: Run) -> None:
             nonlocal judge, meter
-            judge = _judge(run, self.settings)
-            meter = None if self._criterion is None else Meter(self._criterion, run.lineup)
+            judge = _judge(run, self.rules)
+            meter = None if self._criterion is None else Meter(self._criterion, run.sides)
 
-        def take(party: Party, sample: int, outputs: dict[str, Any], fetch: Fetch) -> None:
+        def take(side: Side, sample: int, outputs: dict[str, Any], fetch: Fetch) -> None:
             assert judge is not None
-            judge.take(party.name, sample, outputs, fetch)
+            judge.take(side.name, sample, outputs, fetch)
             if meter is not None:
-                meter.take(party.name, sample, outputs)
+                meter.take(side.name, sample, outputs)
             if deployed is not None:
-                if party is not run.lineup.reference:
-                    deployed.take(party.name, sample, outputs)
-                if sample == 0 and not run.in_pieces(party) and _may_vary(party):
-                    run.repeats[party.name] = repeat(outputs, fetch(list(outputs)))
+                if side is not run.sides.reference:
+                    deployed.take(side.name, sample, outputs)
+                if sample == 0 and not run.in_pieces(side) and _may_vary(side):
+                    run.repeats[side.name] = repeat(outputs, fetch(list(outputs)))
 
-        run = Run(lineup, lineup, samples, workload, memory=self.settings.memory, calibration=self._calibrating)
+        run = Run(sides, sides, samples, workload, memory=self.rules.memory, calibration=self._calibrating)
         _execute(run, begin, take, self._progress, self._latency, on_device=deployed is None)
         run.warnings[:0] = self._warnings
         report = _report(run, judge, meter, self._progress)
-        if self.settings.layers is None or judge is None:
+        if self.rules.layers is None or judge is None:
             return report
         report = replace(report, warnings=(*report.warnings, *chance(report)))
         from .layers import localize
 
-        alive = tuple(p for p in run.lineup.candidates if p.name not in run.errors)
-        if run.lineup.reference.name in run.errors or not alive:
+        alive = tuple(p for p in run.sides.candidates if p.name not in run.errors)
+        if run.sides.reference.name in run.errors or not alive:
             return report
-        context = Context(
-            reference=run.lineup.reference,
+        comparison = Comparison(
+            reference=run.sides.reference,
             candidates=alive,
             samples=samples,
             workload=workload,
             formats=judge.formats,
-            settings=self.settings,
+            rules=self.rules,
             progress=self._progress,
             deployed=deployed,
         )
-        return localize(context, report)
+        return localize(comparison, report)
 
     @staticmethod
     def run(
@@ -277,12 +277,12 @@ class Comparator:
             UsageError: The call, the models or the data are wrong.
         """
         comparator = Comparator(model, runners, data_loader=data_loader, reference=reference, progress=progress)
-        lineup, samples, workload = comparator._prepare()
-        results = RunResults(Run(lineup, lineup, samples, workload))
+        sides, samples, workload = comparator._prepare()
+        results = RunResults(Run(sides, sides, samples, workload))
         results.store.limit = memory
 
-        def take(party: Party, sample: int, outputs: dict[str, np.ndarray], fetch: Fetch) -> None:
-            results.add(party.name, outputs)
+        def take(side: Side, sample: int, outputs: dict[str, np.ndarray], fetch: Fetch) -> None:
+            results.add(side.name, outputs)
 
         _execute(results.run, lambda run: None, take, progress)
         results.run.warnings[:0] = comparator._warnings
@@ -312,44 +312,44 @@ class Comparator:
             UsageError: The tolerances, the metric or the labels are wrong.
         """
         measured = criterion(metric, labels, metric_output, metric_drop)
-        settings = Settings(rtol, atol, dict(tolerances or {}), nan_equal)
+        rules = Rules(rtol, atol, dict(tolerances or {}), nan_equal)
         run = run_results.run
         _check_labels(measured, run.samples)
-        judge = _judge(run, settings)
-        meter = None if measured is None else Meter(measured, run.lineup)
+        judge = _judge(run, rules)
+        meter = None if measured is None else Meter(measured, run.sides)
         with _Again(run) as again:
             for sample in range(max(run.samples_run.values(), default=0)):
-                for party in _parties(run.lineup):
-                    outputs = run_results.outputs(party.name, sample)
+                for side in _parties(run.sides):
+                    outputs = run_results.outputs(side.name, sample)
                     if outputs is not None:
-                        judge.take(party.name, sample, outputs, functools.partial(again.fetch, sample))
+                        judge.take(side.name, sample, outputs, functools.partial(again.fetch, sample))
                         if meter is not None:
-                            meter.take(party.name, sample, outputs)
+                            meter.take(side.name, sample, outputs)
         return _report(run, judge, meter)
 
     # -- preparing ----------------------------------------------------------------------------------------------------
 
-    def _prepare(self) -> tuple[Lineup, Samples, Workload]:
+    def _prepare(self) -> tuple[Sides, Samples, Workload]:
         """Loads the models, chooses the reference and binds the samples."""
         self._warnings.clear()
         if not self._runners:
-            line_up((), ())  # refuses, before anything is loaded
+            choose_sides((), ())  # refuses, before anything is loaded
         if len(self._runners) == 1 and self._candidate_model is None:
-            line_up(self._runners, [None])  # type: ignore[list-item]
+            choose_sides(self._runners, [None])  # type: ignore[list-item]
         model, second = self._paired()
         models = self._load_models(model)
         candidate_model = None
         if second is not None:
             candidate_model = self._load(second)
-        lineup = line_up(self._runners, models, candidate_model, self._reference)
-        self._check_engines(lineup)
-        reference = lineup.reference.model
-        for model in {id(party.model): party.model for party in lineup.candidates}.values():
+        sides = choose_sides(self._runners, models, candidate_model, self._reference)
+        self._check_engines(sides)
+        reference = sides.reference.model
+        for model in {id(side.model): side.model for side in sides.candidates}.values():
             ignored = check_inputs(reference, model)
             if ignored:
                 self._warnings.append(f"{model.source} does not take {', '.join(map(repr, ignored))}.")
-        self._check_names(lineup)
-        samples = self.samples = _bind(self._data, lineup, self._shape_sets)
+        self._check_names(sides)
+        samples = self.samples = _bind(self._data, sides, self._shape_sets)
         _check_labels(self._criterion, samples)
         workload = Workload(
             samples=lambda: map(read_only, samples),
@@ -357,10 +357,10 @@ class Comparator:
             profiles=self._shape_sets if self._shape_sets[1:] else (),
         )
         if self._calibration is not None:
-            _check_calibrated(lineup)
-            other = self._calibrating = _bind(self._calibration, lineup, self._shape_sets)
+            _check_calibrated(sides)
+            other = self._calibrating = _bind(self._calibration, sides, self._shape_sets)
             workload = replace(workload, calibration=lambda: map(read_only, other))
-        return lineup, samples, workload
+        return sides, samples, workload
 
     def _load(self, source: ModelSource) -> Model:
         name = (
@@ -394,22 +394,22 @@ class Comparator:
         assert isinstance(engine, (str, os.PathLike))
         return load_engine(engine, origin, inputs=inputs, outputs=outputs), None
 
-    def _check_engines(self, lineup: Lineup) -> None:
+    def _check_engines(self, sides: Sides) -> None:
         """Whether everybody can run what he is given, where that is an engine."""
-        for party in _parties(lineup):
-            engine = party.model.engine
-            if engine is None or not party.model.opaque:
+        for side in _parties(sides):
+            engine = side.model.engine
+            if engine is None or not side.model.opaque:
                 continue
-            if party.runner.reads_engines and self.settings.layers is None:
+            if side.runner.reads_engines and self.rules.layers is None:
                 continue
-            who = "--layers needs" if party.runner.reads_engines else f"{party.name} runs"
+            who = "--layers needs" if side.runner.reads_engines else f"{side.name} runs"
             raise UsageError(
                 f"{who} the ONNX file behind {engine}, but {engine.origin[1]}.\n"
                 f"Name both: compare {engine} MODEL.onnx {' '.join('--' + r.flag for r in self._runners)}."
             )
-        reference = lineup.reference
+        reference = sides.reference
         unread = reference.model.engine is not None and not reference.runner.reads_engines
-        if unread and all(p.model is not reference.model for p in lineup.candidates):
+        if unread and all(p.model is not reference.model for p in sides.candidates):
             text = f"{reference.model.label} itself was not run: the reference is {reference.name}"
             self._warnings.append(f"{text} on {reference.model.source}. --trt alone compares two engines.")
 
@@ -433,14 +433,14 @@ class Comparator:
             models.append(given)
         return models
 
-    def _check_names(self, lineup: Lineup) -> None:
-        known = {spec.name for p in (lineup.reference, *lineup.candidates) for spec in p.model.outputs}
-        for name in self.settings.tolerances:
+    def _check_names(self, sides: Sides) -> None:
+        known = {spec.name for p in (sides.reference, *sides.candidates) for spec in p.model.outputs}
+        for name in self.rules.tolerances:
             if name not in known:
                 raise UsageError(f"--tolerance {name}: no such output; there are: {', '.join(sorted(known))}.")
         if self._criterion is not None:
-            self._criterion.bind(lineup.reference.model.outputs)
-        inputs = {spec.name for spec in lineup.reference.model.inputs}
+            self._criterion.bind(sides.reference.model.outputs)
+        inputs = {spec.name for spec in sides.reference.model.inputs}
         for name in {name: None for shapes in self._shape_sets for name in shapes}:
             if name not in inputs:
                 raise UsageError(f"--shape {name}: no such input; there are: {', '.join(sorted(inputs))}.")
@@ -487,18 +487,18 @@ def read_only(sample: Sample) -> dict[str, np.ndarray]:
     return result
 
 
-def _bind(data: Data | None, lineup: Lineup, shape_sets: Sequence[Shapes]) -> Samples:
+def _bind(data: Data | None, sides: Sides, shape_sets: Sequence[Shapes]) -> Samples:
     from ..dataloaders import DataLoader, as_source
     from ..dataloaders.base import Source
 
-    model = lineup.reference.model
+    model = sides.reference.model
     if data is None:
         usual = DataLoader()
         first, *more = [{name: shape.opt for name, shape in shapes.items()} for shapes in shape_sets]
         data = replace(usual, shapes=first, more_shapes=tuple(more), samples=max(usual.samples, 1 + len(more)))
     if isinstance(data, DataLoader):
-        built = {} if data.more_shapes else _built_for(lineup)
-        data = replace(data, shapes={**built, **_fixed_by_candidates(lineup), **data.shapes})
+        built = {} if data.more_shapes else _built_for(sides)
+        data = replace(data, shapes={**built, **_fixed_by_candidates(sides), **data.shapes})
     source = data if isinstance(data, Source) else as_source(data)
     samples = source.bind(model)
     if not len(samples):
@@ -506,10 +506,10 @@ def _bind(data: Data | None, lineup: Lineup, shape_sets: Sequence[Shapes]) -> Sa
     return samples
 
 
-def _built_for(lineup: Lineup) -> dict[str, tuple[int, ...]]:
-    """The shapes that the first engine among the parties was made fastest for."""
-    for party in _parties(lineup):
-        for shapes in party.runner.built_for(party.model)[:1]:
+def _built_for(sides: Sides) -> dict[str, tuple[int, ...]]:
+    """The shapes that the first engine among the sides was made fastest for."""
+    for side in _parties(sides):
+        for shapes in side.runner.built_for(side.model)[:1]:
             return {name: shape.opt for name, shape in shapes.items()}
     return {}
 
@@ -520,24 +520,24 @@ def _check_labels(measured: Criterion | None, samples: Samples) -> None:
         raise UsageError(f"labels belong to real inputs, not to {samples.description}: name those with --data.")
 
 
-def _check_calibrated(lineup: Lineup) -> None:
+def _check_calibrated(sides: Sides) -> None:
     """Refuses calibration data where nobody would read them."""
-    if not any(p.runner.arithmetic.is_integer or p.runner.arithmetic.name == "e4m3" for p in _parties(lineup)):
+    if not any(p.runner.arithmetic.is_integer or p.runner.arithmetic.name == "e4m3" for p in _parties(sides)):
         raise UsageError("calibration data are for INT8 and FP8, and no runner computes in either.")
 
 
-def _fixed_by_candidates(lineup: Lineup) -> dict[str, tuple[int | None, ...]]:
+def _fixed_by_candidates(sides: Sides) -> dict[str, tuple[int | None, ...]]:
     """Dimensions that the reference's model leaves open and a candidate's does not."""
     found: dict[str, list[int | None]] = {}
     open_in_reference = {
         spec.name: [not isinstance(d, int) for d in spec.shape]
-        for spec in lineup.reference.model.inputs
+        for spec in sides.reference.model.inputs
         if spec.shape is not None
     }
-    for party in lineup.candidates:
-        if party.model is lineup.reference.model:
+    for side in sides.candidates:
+        if side.model is sides.reference.model:
             continue
-        for spec in party.model.inputs:
+        for spec in side.model.inputs:
             for axis, dim in enumerate(spec.shape or ()):
                 if isinstance(dim, int) and open_in_reference.get(spec.name, [])[axis : axis + 1] == [True]:
                     found.setdefault(spec.name, [None] * len(spec.shape or ()))[axis] = dim
@@ -547,9 +547,9 @@ def _fixed_by_candidates(lineup: Lineup) -> dict[str, tuple[int | None, ...]]:
 # -- running ----------------------------------------------------------------------------------------------------------
 
 
-def _may_vary(party: Party) -> bool:
+def _may_vary(side: Side) -> bool:
     """Whether the same inputs may give other bits the next time."""
-    return not party.runner.repeatable or bool(random_nodes(party.model.index))
+    return not side.runner.repeatable or bool(random_nodes(side.model.index))
 
 
 def _execute(
@@ -568,13 +568,13 @@ def _execute(
     samples = run.samples
     with ExitStack() as stack:
         sessions = _open_all(run, stack, progress)
-        lineup = run.asked
-        remaining = lineup.without([p for p in _parties(lineup) if p.name in run.errors])
+        sides = run.asked
+        remaining = sides.without([p for p in _parties(sides) if p.name in run.errors])
         if remaining is None:
             return
-        if remaining.reference is not lineup.reference:
-            run.warnings.append(f"{lineup.reference.name} failed; {remaining.reference.name} is the reference instead.")
-        run.lineup = remaining
+        if remaining.reference is not sides.reference:
+            run.warnings.append(f"{sides.reference.name} failed; {remaining.reference.name} is the reference instead.")
+        run.sides = remaining
         begin(run)
         progress.stage(f"running {len(samples)} sample{'s'[: len(samples) != 1]} on {len(sessions)} runners")
         sample: dict[str, np.ndarray] = {}
@@ -593,42 +593,42 @@ def _execute(
             run.sessions[name] = session.info
 
 
-def _parties(lineup: Lineup) -> tuple[Party, ...]:
-    return (lineup.reference, *lineup.candidates)
+def _parties(sides: Sides) -> tuple[Side, ...]:
+    return (sides.reference, *sides.candidates)
 
 
 def _open_all(run: Run, stack: ExitStack, progress: Progress) -> dict[str, Session]:
     sessions: dict[str, Session] = {}
-    refused: dict[Party, LayerdiffError] = {}
-    for party in _parties(run.asked):
+    refused: dict[Side, LayerdiffError] = {}
+    for side in _parties(run.asked):
         start = time.perf_counter()
         try:
             session = run.open(
-                party,
-                progress=lambda text, name=party.name: progress.stage(f"{name}: {text}"),  # type: ignore[misc]
+                side,
+                progress=lambda text, name=side.name: progress.stage(f"{name}: {text}"),  # type: ignore[misc]
             )
         except Exception as error:
-            if isinstance(error, UsageError) and party.model is not run.asked.reference.model:
-                refused[party] = error
+            if isinstance(error, UsageError) and side.model is not run.asked.reference.model:
+                refused[side] = error
                 continue
-            run.errors[party.name] = _reason(error)
+            run.errors[side.name] = _reason(error)
             continue
-        sessions[party.name] = stack.enter_context(session)
-        run.seconds[party.name] = [time.perf_counter() - start, 0.0]
-        run.sessions[party.name] = session.info
-        run.samples_run[party.name] = 0
+        sessions[side.name] = stack.enter_context(session)
+        run.seconds[side.name] = [time.perf_counter() - start, 0.0]
+        run.sessions[side.name] = session.info
+        run.samples_run[side.name] = 0
     if refused:
         _leave_out(run, refused)
     return sessions
 
 
-def _leave_out(run: Run, refused: Mapping[Party, LayerdiffError]) -> None:
+def _leave_out(run: Run, refused: Mapping[Side, LayerdiffError]) -> None:
     """With two files, a runner may be able to open the first alone (TensorFlow, of a TensorFlow and an ONNX file)."""
     left = tuple(p for p in run.asked.candidates if p not in refused)
     if not left:
         raise next(iter(refused.values()))
-    run.asked = run.lineup = replace(run.asked, candidates=left)
-    run.warnings += [f"{party.name} was left out: {error}" for party, error in refused.items()]
+    run.asked = run.sides = replace(run.asked, candidates=left)
+    run.warnings += [f"{side.name} was left out: {error}" for side, error in refused.items()]
 
 
 def _run_sample(
@@ -640,29 +640,29 @@ def _run_sample(
     take: Take,
 ) -> None:
     """One sample through the reference, then through every candidate that is still there."""
-    for party in _parties(run.lineup):
-        if party.name in run.errors:
+    for side in _parties(run.sides):
+        if side.name in run.errors:
             continue
-        session = sessions[party.name]
+        session = sessions[side.name]
         feed = _feed(session, sample)
         start = time.perf_counter()
         try:
-            outputs = infer[party.name](feed)
+            outputs = infer[side.name](feed)
         except Exception as error:
-            run.errors[party.name] = f"sample {number}: {_reason(error)}"
-            if party is run.lineup.reference:
+            run.errors[side.name] = f"sample {number}: {_reason(error)}"
+            if side is run.sides.reference:
                 return
             continue
-        run.seconds[party.name][1] += time.perf_counter() - start
-        run.samples_run[party.name] += 1
-        take(party, number, outputs, functools.partial(session.infer, feed))
+        run.seconds[side.name][1] += time.perf_counter() - start
+        run.samples_run[side.name] += 1
+        take(side, number, outputs, functools.partial(session.infer, feed))
 
 
-def _staying(lineup: Lineup, sessions: Mapping[str, Session]) -> set[str]:
+def _staying(sides: Sides, sessions: Mapping[str, Session]) -> set[str]:
     """Whose outputs need no download before they are compared: the reference's, and those of who shares its GPU."""
-    device = sessions[lineup.reference.name].device
-    others = {p.name for p in lineup.candidates if device and sessions[p.name].device == device}
-    return {lineup.reference.name, *others} if others else set()
+    device = sessions[sides.reference.name].device
+    others = {p.name for p in sides.candidates if device and sessions[p.name].device == device}
+    return {sides.reference.name, *others} if others else set()
 
 
 def _inferences(session: Session, samples: Samples, uploads: ondevice.Uploads | None) -> Callable[[Feed], Any]:
@@ -675,18 +675,18 @@ def _inferences(session: Session, samples: Samples, uploads: ondevice.Uploads | 
 
 def _measure(run: Run, sessions: Mapping[str, Session], sample: Feed, runs: int, progress: Progress) -> None:
     """Times each runner alone, one after the other."""
-    for party in _parties(run.lineup):
-        if party.name in run.errors:
+    for side in _parties(run.sides):
+        if side.name in run.errors:
             continue
-        progress.stage(f"{party.name}: timing {runs} runs")
-        session = sessions[party.name]
+        progress.stage(f"{side.name}: timing {runs} runs")
+        session = sessions[side.name]
         if isinstance(session, PiecedSession):
-            run.warnings.append(f"{party.name} was not timed: its weights do not fit in memory.")
+            run.warnings.append(f"{side.name} was not timed: its weights do not fit in memory.")
             continue
         try:
-            run.latency[party.name] = measure(session, _feed(session, sample), runs).as_dict()
+            run.latency[side.name] = measure(session, _feed(session, sample), runs).as_dict()
         except Exception as error:
-            run.errors[party.name] = f"latency: {_reason(error)}"
+            run.errors[side.name] = f"latency: {_reason(error)}"
 
 
 def _feed(session: Session, sample: Feed) -> dict[str, np.ndarray]:
@@ -714,8 +714,8 @@ class _Again:
     def fetch(self, sample: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Tensors of the reference for one sample; samples may only be asked for in ascending order."""
         if self._session is None:
-            party = self._run.lineup.reference
-            self._session = self._stack.enter_context(self._run.open(party, fetch=names))
+            side = self._run.sides.reference
+            self._session = self._stack.enter_context(self._run.open(side, fetch=names))
             self._samples = enumerate(_checked(self._run.samples))
         while self._at[0] < sample:
             self._at = next(self._samples)
@@ -750,17 +750,17 @@ def _reason(error: Exception) -> str:
 # -- reporting --------------------------------------------------------------------------------------------------------
 
 
-def _judge(run: Run, settings: Settings) -> Judge:
-    reference = run.lineup.reference
-    formats = {p.name: formats_in_play(reference, p) for p in run.lineup.candidates}
+def _judge(run: Run, rules: Rules) -> Judge:
+    reference = run.sides.reference
+    formats = {p.name: formats_in_play(reference, p) for p in run.sides.candidates}
     own = {name: info.narrow_sums for name, info in run.sessions.items()}
     theirs = own.get(reference.name, frozenset())
-    narrow = {p.name: theirs | own.get(p.name, frozenset()) for p in run.lineup.candidates}
-    return Judge(run.lineup, formats, settings, narrow)
+    narrow = {p.name: theirs | own.get(p.name, frozenset()) for p in run.sides.candidates}
+    return Judge(run.sides, formats, rules, narrow)
 
 
 def _report(run: Run, judge: Judge | None, meter: Meter | None = None, progress: Progress = SILENT) -> Report:
-    reference = run.lineup.reference
+    reference = run.sides.reference
     done = run.samples_run.get(reference.name, 0)
     outputs: tuple[OutputResult, ...] = ()
     warnings = list(run.warnings)

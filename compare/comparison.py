@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from ..graph.formats import NumberFormat
     from ..runners.contract.runner import Workload
     from .layers.fidelity import Deployed
-    from .lineup import Party
+    from .sides import Side
 
 
 @dataclass(frozen=True)
-class Settings:
+class Rules:
     """The rules of a comparison.
 
     Attributes:
@@ -54,27 +54,27 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Context:
+class Comparison:
     """A comparison that ran.
 
     Attributes:
-        reference: The runner that is believed, and its model. The same `Model` object is shared by all parties of one
+        reference: The runner that is believed, and its model. The same `Model` object is shared by all sides of one
             file, so its index is made once.
         candidates: Those that opened and ran; a runner that failed is in the report alone.
         samples: The samples; every pass gives the same bytes, read-only.
         workload: What sessions on the whole model were opened for: samples, shape ranges.
         formats: Number formats in play for each candidate, by name: its own arithmetic, the reference's, and the narrow
             types that the models themselves hold.
-        settings: Tolerances, NaN policy, memory.
+        rules: Tolerances, NaN policy, memory.
         progress: Where to tell what is going on.
         deployed: The candidates' outputs as the whole models gave them; None: nothing is held against them.
     """
 
-    reference: Party
-    candidates: tuple[Party, ...]
+    reference: Side
+    candidates: tuple[Side, ...]
     samples: Samples
     workload: Workload
     formats: Mapping[str, tuple[NumberFormat, ...]]
-    settings: Settings
+    rules: Rules
     progress: Progress = SILENT
     deployed: Deployed | None = None

@@ -16,7 +16,6 @@ from layerdiff import Runner, Session
 from layerdiff.graph.formats import FP32, NumberFormat
 from layerdiff.runners.contract.runner import SessionInfo
 
-
 # What a terminal's width would fold is not what a pipe gets; pytest-xdist sets it for its workers.
 os.environ.pop("COLUMNS", None)
 

@@ -135,7 +135,7 @@ def test_runners_of_other_packages(third_party):
 def test_runners_by_entry_point(third_party, tmp_path, capsys):
     metadata = tmp_path / "third_party-1.dist-info"
     metadata.mkdir()
-    (metadata / "METADATA").write_text("Name: third-party\nVersion: 1\n")
+    (metadata / "METADATA").write_text("Name: third-side\nVersion: 1\n")
     (metadata / "entry_points.txt").write_text(
         "[layerdiff.runners]\nnegative = third_party:Negative\nbroken = nowhere:Nobody\n"
     )

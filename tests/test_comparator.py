@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, DataLoader, LayerdiffError, OnnxrtRunner, RunnerError, UsageError
-from layerdiff.compare.lineup import line_up
 from layerdiff.compare.runs.kept_outputs import ArrayStore
+from layerdiff.compare.sides import choose_sides
 from layerdiff.graph.formats import FP16, INT8
 from layerdiff.graph.model import Model
 
@@ -84,20 +84,20 @@ TF, ORT, ORACLE, CUDA, TRT, FP16_EMULATED = (
     ],
 )
 def test_the_most_trusted_is_the_reference_and_of_equals_the_first(runners, reference, candidates):
-    lineup = line_up(runners, [Model(onnx.ModelProto())] * len(runners))
-    assert lineup.reference.name == reference
-    assert [c.name for c in lineup.candidates] == candidates
+    sides = choose_sides(runners, [Model(onnx.ModelProto())] * len(runners))
+    assert sides.reference.name == reference
+    assert [c.name for c in sides.candidates] == candidates
 
 
 def test_the_user_may_choose_the_reference():
-    lineup = line_up([ORT, TRT], [Model(onnx.ModelProto())] * 2, reference="trt")
-    assert lineup.reference.name == "trt"
-    assert [c.name for c in lineup.candidates] == ["onnxrt"]
+    sides = choose_sides([ORT, TRT], [Model(onnx.ModelProto())] * 2, reference="trt")
+    assert sides.reference.name == "trt"
+    assert [c.name for c in sides.candidates] == ["onnxrt"]
 
 
 def test_an_unknown_reference_is_refused_with_the_names_there_are():
     with pytest.raises(UsageError, match="'tf'; there are: onnxrt, trt"):
-        line_up([ORT, TRT], [Model(onnx.ModelProto())] * 2, reference="tf")
+        choose_sides([ORT, TRT], [Model(onnx.ModelProto())] * 2, reference="tf")
 
 
 @pytest.mark.parametrize(
@@ -109,17 +109,17 @@ def test_an_unknown_reference_is_refused_with_the_names_there_are():
 )
 def test_with_two_files_the_first_is_the_reference_alone(runners, reference, candidates):
     first, second = Model(onnx.ModelProto(), source="trained.onnx"), Model(onnx.ModelProto(), source="a/exported.onnx")
-    lineup = line_up(runners, [first] * len(runners), second)
-    assert lineup.reference.name == reference
-    assert lineup.reference.model is first
-    assert [c.name for c in lineup.candidates] == candidates
-    assert all(c.model is second for c in lineup.candidates)
+    sides = choose_sides(runners, [first] * len(runners), second)
+    assert sides.reference.name == reference
+    assert sides.reference.model is first
+    assert [c.name for c in sides.candidates] == candidates
+    assert all(c.model is second for c in sides.candidates)
 
 
 @pytest.mark.parametrize(("runners", "message"), [([], "no runner was named"), ([ORT], "onnxrt has nothing")])
 def test_one_party_alone_is_refused(runners, message):
     with pytest.raises(UsageError, match=message):
-        line_up(runners, [Model(onnx.ModelProto())] * len(runners))
+        choose_sides(runners, [Model(onnx.ModelProto())] * len(runners))
 
 
 # ---- verdicts -------------------------------------------------------------------------------------------------------

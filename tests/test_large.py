@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
-from layerdiff.compare.lineup import Party
 from layerdiff.compare.runs import piecewise as inpieces
 from layerdiff.compare.runs.piecewise import PiecedSession, calibrated, in_pieces
+from layerdiff.compare.sides import Side
 from layerdiff.graph.errors import RunnerError
 from layerdiff.graph.model import Model, external_bytes, load
 from layerdiff.runners.contract.runner import Workload
@@ -42,7 +42,7 @@ def external(folder: Path, edit: Edit = lambda graph: None, name: str = "net.onn
 
 
 def pieced(model: Model, samples: list[dict[str, np.ndarray]], memory: int = SMALL) -> PiecedSession:
-    return PiecedSession(Party("onnxrt", ONNXRT, model), Workload(samples=lambda: iter(samples)), memory)
+    return PiecedSession(Side("onnxrt", ONNXRT, model), Workload(samples=lambda: iter(samples)), memory)
 
 
 def draw(count: int, batch: int = 3) -> list[dict[str, np.ndarray]]:
@@ -156,14 +156,14 @@ def test_when_models_are_run_in_pieces(
     monkeypatch.setattr(inpieces, "free_memory", lambda: free)
     model = external(tmp_path)
     assert external_bytes(model.proto) == LAYERS * 4 * WIDTH * WIDTH
-    parties = [Party("a", ONNXRT, model), Party("b", ONNXRT, model)]
-    assert in_pieces(parties, memory) is expected
+    sides = [Side("a", ONNXRT, model), Side("b", ONNXRT, model)]
+    assert in_pieces(sides, memory) is expected
 
 
 def test_weights_inside_the_file_are_in_memory_anyway(tmp_path: Path) -> None:
     path, _ = large_pair(tmp_path, layers=LAYERS, width=WIDTH, stale=3)
     model = load(onnx.load(path))
-    assert not in_pieces([Party("a", ONNXRT, model)], 1)
+    assert not in_pieces([Side("a", ONNXRT, model)], 1)
 
 
 def test_free_memory_is_known_here() -> None:
@@ -229,23 +229,23 @@ def test_layers_of_a_pair_that_is_run_in_pieces(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [{"format": "int8"}, {"format": "int8", "percentile": 99.0}, {"format": "fp8"}])
 def test_ranges_are_measured_in_pieces(tmp_path: Path, edit: Edit, options: dict) -> None:
     model, samples = external(tmp_path, edit), draw(3)
-    party, workload = Party("int8", EmulateRunner(**options), model), Workload(samples=lambda: iter(samples))
-    whole, pieces = (calibrated(party, workload, SMALL, apart) for apart in (False, True))
+    side, workload = Side("int8", EmulateRunner(**options), model), Workload(samples=lambda: iter(samples))
+    whole, pieces = (calibrated(side, workload, SMALL, apart) for apart in (False, True))
     assert len(whole.ranges) == LAYERS
     assert dict(whole.ranges)["input"] > 0
     assert dict(pieces.ranges) == pytest.approx(dict(whole.ranges), rel=1e-6)
 
 
 def test_ranges_of_a_format_that_needs_none(tmp_path: Path) -> None:
-    party = Party("fp16", EmulateRunner(format="fp16"), external(tmp_path))
-    assert calibrated(party, Workload(), SMALL, True) is party.runner
+    side = Side("fp16", EmulateRunner(format="fp16"), external(tmp_path))
+    assert calibrated(side, Workload(), SMALL, True) is side.runner
 
 
 def test_ranges_come_from_the_calibration_data_where_there_are_some(tmp_path: Path) -> None:
     one, other = draw(1), [{"input": 10 * draw(1)[0]["input"]}]
-    party = Party("int8", EmulateRunner(format="int8"), external(tmp_path))
+    side = Side("int8", EmulateRunner(format="int8"), external(tmp_path))
     workload = Workload(samples=lambda: iter(one), calibration=lambda: iter(other))
-    ranges = dict(calibrated(party, workload, SMALL, True).ranges)
+    ranges = dict(calibrated(side, workload, SMALL, True).ranges)
     assert ranges["input"] == np.abs(other[0]["input"]).max()
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
-from layerdiff.compare.comparison import Settings
-from layerdiff.compare.lineup import line_up
+from layerdiff.compare.comparison import Rules
 from layerdiff.compare.outputs import tolerance
 from layerdiff.compare.outputs.judge import Judge
 from layerdiff.compare.outputs.tolerance import EXACT, SLICE, Scale, Tolerance, automatic, depth, depths, rule, user
+from layerdiff.compare.sides import choose_sides
 from layerdiff.compare.statistics.statistics import Statistics
 from layerdiff.graph.cutting.fusion import fused_groups
 from layerdiff.graph.errors import UsageError
@@ -195,8 +195,8 @@ def decided(share, narrow, samples=1):
         w=np.zeros((1024, 64), np.float32),
     )
     model = Model(index.proto)
-    lineup = line_up([OnnxrtRunner(), EmulateRunner()], [model, model])
-    judge = Judge(lineup, {"emulate:fp16": (FP32, FP16)}, Settings(), {"emulate:fp16": frozenset(narrow)})
+    sides = choose_sides([OnnxrtRunner(), EmulateRunner()], [model, model])
+    judge = Judge(sides, {"emulate:fp16": (FP32, FP16)}, Rules(), {"emulate:fp16": frozenset(narrow)})
     rule = automatic(index, "y", [FP32, FP16])
     y = np.random.default_rng(0).uniform(1, 2, (8, 64)).astype(np.float32)
     y[:, 0] = 3

@@ -15,9 +15,9 @@ from layerdiff import Comparator, DataLoader, EmulateRunner, OnnxrtRunner
 from layerdiff.compare.cli.arguments import parse
 from layerdiff.compare.cli.command import main
 from layerdiff.compare.layers.fidelity import Deployed, doubt, fidelity, repeat
-from layerdiff.compare.lineup import Party
 from layerdiff.compare.lockstep.kernels import kernel_groups
 from layerdiff.compare.lockstep.shapes import profiles_of, sets_for
+from layerdiff.compare.sides import Side
 from layerdiff.graph.engine import Engine, facts_path
 from layerdiff.graph.errors import ModelError, RunnerError, UsageError
 from layerdiff.graph.model import Model, load, load_engine
@@ -172,13 +172,13 @@ def test_the_command_builds_and_runs_several_profiles(files, capsys):
 def test_every_profile_of_the_whole_model_becomes_one_of_each_piece():
     model = network()
     workload = Workload(samples=samples(3), profiles=({"x": ONE}, {"x": FEW}))
-    first, second = profiles_of(Party("trt", TrtRunner(), model), workload)
+    first, second = profiles_of(Side("trt", TrtRunner(), model), workload)
     assert first["c"] == ShapeRange((1, 4, 6, 6), (1, 4, 6, 6), (1, 4, 6, 6))
     assert second["p"] == ShapeRange((2, 4), (4, 4), (8, 4))
-    seen = profiles_of(Party("trt", TrtRunner(), model), Workload(samples=samples(3, 1, 9)))
+    seen = profiles_of(Side("trt", TrtRunner(), model), Workload(samples=samples(3, 1, 9)))
     assert [one["y"] for one in seen] == [ShapeRange((1, 5), (3, 5), (9, 5))]
-    for party in (Party("onnxrt", OnnxrtRunner(), model), Party("trt", TrtRunner(), network(2))):
-        assert profiles_of(party, workload) == ()
+    for side in (Side("onnxrt", OnnxrtRunner(), model), Side("trt", TrtRunner(), network(2))):
+        assert profiles_of(side, workload) == ()
 
 
 def test_a_piece_is_opened_for_what_it_is_fed_and_wider_when_that_was_not_enough():

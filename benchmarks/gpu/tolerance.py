@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from layerdiff.compare.comparison import Settings
-from layerdiff.compare.lineup import Party, line_up
+from layerdiff.compare.comparison import Rules
 from layerdiff.compare.outputs.formats_in_play import formats_in_play
 from layerdiff.compare.outputs.judge import Judge
+from layerdiff.compare.sides import Side, choose_sides
 from layerdiff.dataloaders import DataLoader
 from layerdiff.graph.errors import DataError
 from layerdiff.graph.model import Model, load
@@ -57,25 +57,25 @@ class Reference:
     """ONNX Runtime's outputs for every sample, each computed once."""
 
     def __init__(self, model: Model, samples: dict[str, list[Feed]]) -> None:
-        self.party = Party("onnxrt", OnnxrtRunner(), model)
-        self.session = self.party.runner.open(model)
+        self.side = Side("onnxrt", OnnxrtRunner(), model)
+        self.session = self.side.runner.open(model)
         self.outputs = {name: [self.session.infer(feed) for feed in feeds] for name, feeds in samples.items()}
 
-    def judge(self, candidate: Party, session: Session, name: str, feeds: list[Feed]) -> dict:
+    def judge(self, candidate: Side, session: Session, name: str, feeds: list[Feed]) -> dict:
         """What one candidate's outputs on one set of samples come to."""
-        lineup = line_up((self.party.runner, candidate.runner), (self.party.model, candidate.model))
-        (other,) = lineup.candidates
-        formats, narrow = formats_in_play(lineup.reference, other), session.info.narrow_sums
-        judge = Judge(lineup, {other.name: formats}, Settings(), {other.name: narrow})
+        sides = choose_sides((self.side.runner, candidate.runner), (self.side.model, candidate.model))
+        (other,) = sides.candidates
+        formats, narrow = formats_in_play(sides.reference, other), session.info.narrow_sums
+        judge = Judge(sides, {other.name: formats}, Rules(), {other.name: narrow})
         for number, feed in enumerate(feeds):
 
             def fetch(names, feed=feed):
                 return self.session.infer(feed, names)
 
-            judge.take(lineup.reference.name, number, self.outputs[name][number], fetch)
+            judge.take(sides.reference.name, number, self.outputs[name][number], fetch)
             judge.take(other.name, number, session.infer(feed), lambda names: {})
         count = len(feeds)
-        results = judge.results(count, {lineup.reference.name: count, other.name: count})
+        results = judge.results(count, {sides.reference.name: count, other.name: count})
         return {
             result.tensor: {
                 "verdict": result.verdict,
@@ -128,13 +128,13 @@ def measure(path: Path, arguments: argparse.Namespace, begin: float) -> Iterator
             print(f"skipped {path.stem}, {build}", flush=True)
             continue
         start = time.perf_counter()
-        party = Party(runner.name, runner, model)
+        side = Side(runner.name, runner, model)
         try:
             with runner.open(model, workload=work) as session:
                 opened = time.perf_counter() - start
                 found = kernels(session)
                 for name, some in samples.items():
-                    outputs = reference.judge(party, session, name, some)
+                    outputs = reference.judge(side, session, name, some)
                     yield {
                         "network": path.stem,
                         "build": build,

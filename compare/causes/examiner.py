@@ -15,14 +15,14 @@ from ...graph.errors import LayerdiffError
 from ...graph.formats import BF16, FP16, FP32, INT8, NumberFormat
 from ...graph.rounding.noise_probe import PRODUCTS
 from ...graph.specs import TensorSpec, is_float
-from ..lockstep.units import Unit, inside
+from ..lockstep.units import LayerPair, inside
 from .expected_noise import Expected, specs_of
 from .judgement import Judgement, channel_axis, format_loss, use_of
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
     from ...graph.pairing.matching import Difference
-    from ..layers.bodies import Bodies
+    from ..layers.bodies import BodyLocalizer
     from ..layers.walk import Walk
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Examiner:
         differences: Mapping[int, Sequence[Difference]],
         matched: Mapping[str, str],
         refine: bool,
-        bodies: Bodies | None = None,
+        bodies: BodyLocalizer | None = None,
     ) -> None:
         self.walk = walk
         self.format, self.reference_format = formats
@@ -95,7 +95,7 @@ class Examiner:
     # -- the order of causes ------------------------------------------------------------------------------------
 
     def examine(
-        self, unit: Unit, verdict: Judgement, values: Arrays, made: Arrays, expected: Expected, entry: int = 0
+        self, unit: LayerPair, verdict: Judgement, values: Arrays, made: Arrays, expected: Expected, entry: int = 0
     ) -> Diagnosis:
         """The cause for one layer on one sample.
 
@@ -125,13 +125,15 @@ class Examiner:
             return replace(found, evidence=f"{found.evidence}; {entered.remark}")
         return found
 
-    def look_inside(self, unit: Unit, values: Arrays, made: Arrays | None) -> None:
+    def look_inside(self, unit: LayerPair, values: Arrays, made: Arrays | None) -> None:
         """Enters a layer that is not beyond its noise, where every layer is to be seen: once."""
-        every = self.walk.context.settings.layers == "all"
+        every = self.walk.comparison.rules.layers == "all"
         if every and made is not None and self.bodies is not None and unit.number not in self.bodies.found:
             self.bodies.enter(unit, values, made)
 
-    def _causes(self, unit: Unit, verdict: Judgement, values: Arrays, made: Arrays, expected: Expected) -> Diagnosis:
+    def _causes(
+        self, unit: LayerPair, verdict: Judgement, values: Arrays, made: Arrays, expected: Expected
+    ) -> Diagnosis:
         name = verdict.tensor or unit.reference.outputs[0]
         y, c = values[name], made[unit.candidate.outputs[unit.reference.outputs.index(name)]]
         static = self._static(unit)
@@ -175,7 +177,7 @@ class Examiner:
 
     # -- the candidate's range ----------------------------------------------------------------------------------
 
-    def _unholdable_input(self, unit: Unit, values: Arrays) -> Diagnosis | None:
+    def _unholdable_input(self, unit: LayerPair, values: Arrays) -> Diagnosis | None:
         """Blames the producer of an input that the candidate's format cannot hold."""
         if self.format.is_integer or self.format.u <= FP32.u:
             return None
@@ -186,7 +188,9 @@ class Examiner:
                 return Diagnosis(loss, evidence, producer=name)
         return None
 
-    def _broken(self, unit: Unit, values: Arrays, y: np.ndarray, c: np.ndarray, verdict: Judgement) -> Diagnosis | None:
+    def _broken(
+        self, unit: LayerPair, values: Arrays, y: np.ndarray, c: np.ndarray, verdict: Judgement
+    ) -> Diagnosis | None:
         """Values that are finite on one side only: overflow where the reference shows what the format cannot hold."""
         if verdict.reason != "finite":
             return None
@@ -214,7 +218,7 @@ class Examiner:
             "nan", f"{count:,} of {y.size:,} values are finite on one side only, first at {at}: {a} against {b}"
         )
 
-    def _overflowing(self, unit: Unit, fmt: NumberFormat, values: Arrays) -> int | None:
+    def _overflowing(self, unit: LayerPair, fmt: NumberFormat, values: Arrays) -> int | None:
         """The node of a layer that was the first to overflow, where what its main one gives fits the format."""
         inner = self._inner(unit, values)
         first = [n for n in self.index.nodes[unit.main].output if n in inner]
@@ -224,7 +228,7 @@ class Examiner:
         found = [self.index.producer[n] for n, array in whole.items() if format_loss(array, fmt) == "overflow"]
         return min((p for p in found if p in unit.reference.nodes), default=None)
 
-    def _underflow(self, unit: Unit, values: Arrays, y: np.ndarray, c: np.ndarray) -> Diagnosis | None:
+    def _underflow(self, unit: LayerPair, values: Arrays, y: np.ndarray, c: np.ndarray) -> Diagnosis | None:
         """Values among the format's subnormals or below them: in the output, in the weights, inside."""
         fmt = self._narrow(unit)
         if fmt is None:
@@ -248,13 +252,13 @@ class Examiner:
                 return Diagnosis("underflow", f"inside, at {node}: {_range_evidence(array, fmt, 'underflow')}")
         return None
 
-    def _narrow(self, unit: Unit) -> NumberFormat | None:
+    def _narrow(self, unit: LayerPair) -> NumberFormat | None:
         """The narrow format in play in this layer: the candidate's arithmetic, or a cast in its own graph. None where
         the reference has types as narrow itself: what it holds, its format can hold."""
         found = self._narrowest(unit)
         return found if found is not None and found.u > self.walk.noise.formats(unit)[0].u else None
 
-    def _narrowest(self, unit: Unit) -> NumberFormat | None:
+    def _narrowest(self, unit: LayerPair) -> NumberFormat | None:
         if not self.format.is_integer and self.format.u > FP32.u:
             return self.format
         index = self.walk.candidate.model.index
@@ -265,7 +269,7 @@ class Examiner:
                     return FP16 if spec.dtype.name == "float16" else BF16
         return None
 
-    def _weights_loss(self, unit: Unit, fmt: NumberFormat, which: str) -> Diagnosis | None:
+    def _weights_loss(self, unit: LayerPair, fmt: NumberFormat, which: str) -> Diagnosis | None:
         for position in unit.reference.nodes:
             for name in self.index.reads[position]:
                 if name not in self.index.initializers:
@@ -278,7 +282,7 @@ class Examiner:
                     return Diagnosis(loss, f"weights {_quoted(name)}: {_range_evidence(weight, fmt, loss)}", position)
         return None
 
-    def _inner(self, unit: Unit, values: Arrays) -> dict[str, np.ndarray]:
+    def _inner(self, unit: LayerPair, values: Arrays) -> dict[str, np.ndarray]:
         """The floating tensors inside a layer, as the reference computes them."""
         names = [
             n
@@ -291,7 +295,7 @@ class Examiner:
         ]
         return self._run_reference(unit, names, values) if names else {}
 
-    def _run_reference(self, unit: Unit, names: Sequence[str], values: Arrays) -> dict[str, np.ndarray]:
+    def _run_reference(self, unit: LayerPair, names: Sequence[str], values: Arrays) -> dict[str, np.ndarray]:
         model = self.walk.reference.model
         part = backward(model.index, [*names, *unit.reference.outputs], set(unit.reference.inputs))
         feed = {n: values[n] for n in part.inputs if n in values}
@@ -307,7 +311,7 @@ class Examiner:
 
     # -- what the two graphs say --------------------------------------------------------------------------------
 
-    def _static(self, unit: Unit) -> Diagnosis | None:
+    def _static(self, unit: LayerPair) -> Diagnosis | None:
         found = [(p, d) for p in unit.reference.nodes for d in self.differences.get(p, ())]
         if self.walk.noise.quantized(unit):  # within half a step, which the expected noise has
             found = [(p, d) for p, d in found if d.expected_by_format != "int8"]
@@ -324,12 +328,12 @@ class Examiner:
         others = "; ".join(d.detail for _, d in found if d is not difference)
         return Diagnosis(cause, difference.detail + (f"; {others}" if others else ""), position)
 
-    def _signatures(self, unit: Unit) -> tuple[list[str], list[str]]:
+    def _signatures(self, unit: LayerPair) -> tuple[list[str], list[str]]:
         """The operators that a layer is made of, in both graphs."""
         mine = _signature(self.index, unit.reference.nodes)
         return mine, _signature(self.walk.candidate.model.index, unit.candidate.nodes)
 
-    def _operators(self, unit: Unit, y: np.ndarray, c: np.ndarray) -> Diagnosis | None:
+    def _operators(self, unit: LayerPair, y: np.ndarray, c: np.ndarray) -> Diagnosis | None:
         mine, theirs = self._signatures(unit)
         if mine == theirs:
             return None
@@ -349,7 +353,7 @@ class Examiner:
 
     # -- what the values say ------------------------------------------------------------------------------------
 
-    def _clipped(self, unit: Unit, y: np.ndarray, c: np.ndarray) -> Diagnosis | None:
+    def _clipped(self, unit: LayerPair, y: np.ndarray, c: np.ndarray) -> Diagnosis | None:
         """A quantizer whose range is too small: what stands at its ends explains most of what is off."""
         if y.dtype.kind in "iu":
             mine = _dequantized(self.index, unit.reference.nodes, y)
@@ -446,7 +450,7 @@ class Examiner:
         )
 
     def _impossible(
-        self, unit: Unit, verdict: Judgement, values: Arrays, y: np.ndarray, c: np.ndarray, expected: Expected
+        self, unit: LayerPair, verdict: Judgement, values: Arrays, y: np.ndarray, c: np.ndarray, expected: Expected
     ) -> Diagnosis | None:
         """A hard bound that is broken: no rounding does that, unless sums are narrower than they are said to be."""
         precision = expected.precision
@@ -477,7 +481,7 @@ class Examiner:
             f"most{caution}; {_count(int(np.count_nonzero(use > 1)), use.size)} are beyond that",
         )
 
-    def _accumulator(self, unit: Unit, verdict: Judgement) -> Diagnosis | None:
+    def _accumulator(self, unit: LayerPair, verdict: Judgement) -> Diagnosis | None:
         fmt = self._narrower(unit, verdict)
         if fmt is None or verdict.rms_z is None:
             return None
@@ -487,7 +491,7 @@ class Examiner:
             f"{verdict.rms_z:,.0f} times what FP32 sums explain",
         )
 
-    def _narrower(self, unit: Unit, verdict: Judgement) -> NumberFormat | None:
+    def _narrower(self, unit: LayerPair, verdict: Judgement) -> NumberFormat | None:
         """The format in which an FP32 product seems to add; None if its error is not of that size."""
         index = self.index
         if self.format != FP32 or verdict.rms_z is None or not verdict.relative < ROUNDED:
@@ -502,7 +506,7 @@ class Examiner:
         cast = self._narrow(unit)
         return next((f for f in ((FP16, BF16) if cast is None else (cast,)) if f.u / 16 < implied < 4 * f.u), None)
 
-    def _truncates(self, unit: Unit) -> bool:
+    def _truncates(self, unit: LayerPair) -> bool:
         """Whether the candidate makes integers of floats there, and the reference does not."""
 
         def casts(index: GraphIndex, nodes: Sequence[int]) -> bool:
@@ -513,7 +517,7 @@ class Examiner:
             self.index, unit.reference.nodes
         )
 
-    def _quantization(self, unit: Unit, verdict: Judgement) -> Diagnosis | None:
+    def _quantization(self, unit: LayerPair, verdict: Judgement) -> Diagnosis | None:
         if self.walk.noise.quantized(unit):
             fmt = INT8
         elif self.format == INT8 or (not self.format.is_integer and self.format.u >= 2.0**-4):
@@ -531,7 +535,7 @@ class Examiner:
 
     # -- inside a layer -----------------------------------------------------------------------------------------
 
-    def _refine(self, unit: Unit, verdict: Judgement, values: Arrays) -> Diagnosis | None:
+    def _refine(self, unit: LayerPair, verdict: Judgement, values: Arrays) -> Diagnosis | None:
         """Takes a layer apart into its nodes, runs each on the reference's values, and examines the guiltiest."""
         walk = self.walk
         parts = inside(self.index, walk.candidate.model.index, unit, self.matched, walk.layout)
@@ -553,7 +557,7 @@ class Examiner:
             log.debug("cannot take %s apart: %s", unit.reference.outputs, error)
             return None
         expected = walk.noise.probe(parts, known_values)
-        guilty: list[tuple[Unit, Judgement, dict[str, np.ndarray]]] = []
+        guilty: list[tuple[LayerPair, Judgement, dict[str, np.ndarray]]] = []
         for p in parts:
             made = {n: flat[exploded_name(n, p.number)] for n in p.candidate.outputs}
             name, other = p.reference.outputs[0], p.candidate.outputs[0]
@@ -568,7 +572,7 @@ class Examiner:
         found = self._causes(chosen, result, known_values, made, expected.get(chosen.number, Expected()))
         return Diagnosis(found.cause, found.evidence, found.node if found.node is not None else chosen.main)
 
-    def _arbitrated(self, unit: Unit, found: Diagnosis, values: Arrays, y: np.ndarray, c: np.ndarray) -> Diagnosis:
+    def _arbitrated(self, unit: LayerPair, found: Diagnosis, values: Arrays, y: np.ndarray, c: np.ndarray) -> Diagnosis:
         """Between two FP32 runtimes of the same graph: float64 says which of them is off."""
         walk = self.walk
         same = walk.candidate.model is walk.reference.model

@@ -21,13 +21,13 @@ from ...graph.pairing.differences import rounded_alike
 from ...graph.rounding.error_bound import Form, Precision, add_bounds, precision
 from ...graph.rounding.noise_probe import PRODUCTS, Roundings, known, perturbed, roundings, terms
 from ...graph.specs import TensorSpec, is_float
-from ..lockstep.units import Unit
+from ..lockstep.units import LayerPair
 from ..outputs.ties import CHOICES
 from .judgement import SLICE, Judgement, common_gain, cut_off, judge, plain_noise
 
 if TYPE_CHECKING:
     from ...runners.contract.runner import Runner
-    from ..lineup import Party
+    from ..sides import Side
 
 log = logging.getLogger(__name__)
 
@@ -108,18 +108,18 @@ class Noise:
         rounding: The roundings of a layer of which nothing special is known.
     """
 
-    def __init__(self, reference: Party, candidate: Party, rounding: Roundings) -> None:
+    def __init__(self, reference: Side, candidate: Side, rounding: Roundings) -> None:
         self.reference = reference
         self.candidate = candidate
         self.rounding = rounding
         self.index: GraphIndex = reference.model.index
         self._sums: dict[int, float] = {}
         self._runner: Runner | None = None
-        self._unprobed: set[Unit] = set()
-        self._typed: dict[Unit, tuple[NumberFormat, NumberFormat]] = {}
-        self._quantized: dict[Unit, bool] = {}
+        self._unprobed: set[LayerPair] = set()
+        self._typed: dict[LayerPair, tuple[NumberFormat, NumberFormat]] = {}
+        self._quantized: dict[LayerPair, bool] = {}
         self._quantizers: set[str] | None = None
-        self._rounded: dict[Unit, bool] = {}
+        self._rounded: dict[LayerPair, bool] = {}
         self._bounded: dict[tuple[NumberFormat, NumberFormat], Precision | None] = {}
 
     @property
@@ -133,11 +133,11 @@ class Noise:
                 self._runner = OnnxrtRunner()
         return self._runner
 
-    def known(self, unit: Unit) -> bool:
+    def known(self, unit: LayerPair) -> bool:
         """Whether the expected noise of a layer can be told."""
         return unit not in self._unprobed and known(self.index, unit.reference)
 
-    def of(self, unit: Unit, weights: bool = True) -> Roundings:
+    def of(self, unit: LayerPair, weights: bool = True) -> Roundings:
         """The roundings in a layer: more where the graphs themselves hold narrow types at its borders.
 
         Args:
@@ -160,7 +160,7 @@ class Noise:
             return replace(self.rounding, operand=CONSTANTS * FP32.u)
         return self.rounding
 
-    def quantized(self, unit: Unit) -> bool:
+    def quantized(self, unit: LayerPair) -> bool:
         """Whether the candidate quantizes what a layer is given, where the reference's graph quantizes nothing."""
         if unit not in self._quantized:
             theirs = self.candidate.model.index
@@ -176,7 +176,7 @@ class Noise:
             )
         return self._quantized[unit]
 
-    def formats(self, unit: Unit) -> tuple[NumberFormat, NumberFormat]:
+    def formats(self, unit: LayerPair) -> tuple[NumberFormat, NumberFormat]:
         """The formats that the reference and the candidate compute a layer in: their runners', or the graphs' own."""
         if unit not in self._typed:
             mine = _stored(self.index, unit.reference, inner=False)
@@ -193,13 +193,13 @@ class Noise:
             )
         return self._typed[unit]
 
-    def plain(self, unit: Unit, values: Mapping[str, np.ndarray]) -> float:
+    def plain(self, unit: LayerPair, values: Mapping[str, np.ndarray]) -> float:
         """The relative L2 error that needs no closer look; 0 where the norm speaks for a few large elements only."""
         if any(_heavy(values[n]) for n in unit.reference.outputs if is_float(values[n].dtype)):
             return 0.0
         return plain_noise(self.of(unit, weights=False), self._terms(unit, values))
 
-    def _terms(self, unit: Unit, values: Mapping[str, np.ndarray]) -> float:
+    def _terms(self, unit: LayerPair, values: Mapping[str, np.ndarray]) -> float:
         def shape(name: str) -> tuple[int, ...] | None:
             if name in values:
                 return values[name].shape
@@ -210,14 +210,14 @@ class Noise:
             self._sums[unit.number] = max(terms(self.index.nodes[p], shape) for p in unit.reference.nodes)
         return self._sums[unit.number]
 
-    def result_step(self, unit: Unit, values: np.ndarray) -> float:
+    def result_step(self, unit: LayerPair, values: np.ndarray) -> float:
         """Standard deviation of roundings of a layer's result that no relative term covers."""
         step = 0.0
         if self.of(unit).steps and is_float(values.dtype) and values.size:
             step = step_deviation(values)
         return math.hypot(step, self._bias_step(unit))
 
-    def _bias_step(self, unit: Unit) -> float:
+    def _bias_step(self, unit: LayerPair) -> float:
         """Between quantized operands a runtime may round the bias to their product's step, and compute in integers."""
         largest = 0.0
         for position in unit.reference.nodes:
@@ -238,7 +238,7 @@ class Noise:
 
     # -- measuring ----------------------------------------------------------------------------------------------
 
-    def entry(self, unit: Unit, values: Mapping[str, np.ndarray], made: Mapping[str, np.ndarray]) -> int | None:
+    def entry(self, unit: LayerPair, values: Mapping[str, np.ndarray], made: Mapping[str, np.ndarray]) -> int | None:
         """The entry of the batch that is worth judging in place of the whole tensor: where the error is greatest.
 
         None where the tensor is small, or the layer may mix the entries of a batch.
@@ -259,7 +259,7 @@ class Noise:
             error = np.array([float(np.abs(a - b).max()) for a, b in zip(c, y, strict=True)])
         return int(np.nan_to_num(error, nan=np.inf).argmax())
 
-    def settled(self, unit: Unit, values: Mapping[str, np.ndarray]) -> Expected:
+    def settled(self, unit: LayerPair, values: Mapping[str, np.ndarray]) -> Expected:
         """The noise of one layer from `DRAWS` probes: the root of their mean square, element by element.
 
         Rounding a weight moves a whole channel one way. For the RMS over a tensor one draw of that is enough; for a
@@ -286,7 +286,7 @@ class Noise:
 
     def probe(
         self,
-        units: Sequence[Unit],
+        units: Sequence[LayerPair],
         values: Mapping[str, np.ndarray],
         seed: int = 1,
         *,
@@ -302,7 +302,7 @@ class Noise:
             bounds: Whether the hard bounds are wanted too.
             alike: See `perturbed`.
         """
-        kinds: list[tuple[Roundings, Precision | None, list[Unit]]] = []
+        kinds: list[tuple[Roundings, Precision | None, list[LayerPair]]] = []
         for unit in units:
             rounding, bounded = self.of(unit), self.precision(unit) if bounds else None
             for same, also, members in kinds:
@@ -317,7 +317,7 @@ class Noise:
             result.update(self._probe(members, values, stepped, bounded, seed, alike))
         return result
 
-    def precision(self, unit: Unit) -> Precision | None:
+    def precision(self, unit: LayerPair) -> Precision | None:
         """What the hard bound of a layer has to allow; None where nothing is known."""
         if self.quantized(unit):
             return None
@@ -337,7 +337,7 @@ class Noise:
 
     def _probe(
         self,
-        units: list[Unit],
+        units: list[LayerPair],
         values: Mapping[str, np.ndarray],
         rounding: Roundings,
         bounded: Precision | None,
@@ -383,7 +383,7 @@ class Noise:
 
     def judge(
         self,
-        unit: Unit,
+        unit: LayerPair,
         name: str,
         other: str,
         values: Mapping[str, np.ndarray],
@@ -427,7 +427,7 @@ class Noise:
             found = replace(found, beyond=False, reason=None)  # the bound is that of equal weights
         return replace(found, tensor=name)
 
-    def _tied(self, unit: Unit, name: str, made: np.ndarray, values: Mapping[str, np.ndarray]) -> bool:
+    def _tied(self, unit: LayerPair, name: str, made: np.ndarray, values: Mapping[str, np.ndarray]) -> bool:
         """Whether two choices (of ArgMax, of TopK) are of elements that rounding their input may exchange."""
         rounding, node = self.of(unit), self.index.nodes[self.index.producer[name]]
         x, y = values.get(node.input[0]), values[name]
@@ -442,7 +442,7 @@ class Noise:
         step = math.sqrt(12) * step_deviation(x) if rounding.steps else 0.0
         return bool((np.abs(a - b) <= 8 * rounding.operand * np.maximum(np.abs(a), np.abs(b)) + 2 * step).all())
 
-    def _weights_rounded(self, unit: Unit) -> bool:
+    def _weights_rounded(self, unit: LayerPair) -> bool:
         """Whether the two sides' weights of a layer are not the same, but differ by the rounding of constants alone."""
         if self.candidate.model is self.reference.model:
             return False
@@ -457,7 +457,7 @@ class Noise:
             self._rounded[unit] = alike and not all(np.array_equal(x, y) for x, y in pairs)
         return self._rounded[unit]
 
-    def _operators(self, unit: Unit) -> tuple[Counter[str], Counter[str]]:
+    def _operators(self, unit: LayerPair) -> tuple[Counter[str], Counter[str]]:
         """What computes a layer on both sides. A bound knows nothing of operators that the candidate has besides."""
         sides = (self.index, unit.reference), (self.candidate.model.index, unit.candidate)
         mine, theirs = (
@@ -465,7 +465,7 @@ class Noise:
         )
         return mine, theirs
 
-    def repeats(self, unit: Unit) -> bool:
+    def repeats(self, unit: LayerPair) -> bool:
         """Whether a layer has weights that are rounded and of which many are equal: equal ones are rounded alike."""
         if not self.of(unit).coarse:
             return False
@@ -482,7 +482,7 @@ class Noise:
                     return True
         return False
 
-    def _with_steps(self, rounding: Roundings, units: list[Unit], values: Mapping[str, np.ndarray]) -> Roundings:
+    def _with_steps(self, rounding: Roundings, units: list[LayerPair], values: Mapping[str, np.ndarray]) -> Roundings:
         if not rounding.steps:
             normal = rounding.floor * math.sqrt(12) * 2.0**10  # FP16 has 10 bits behind the point
             if not rounding.operand or normal < np.finfo(np.float32).tiny:

@@ -46,10 +46,10 @@ from .contribution import cast
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
     from ...runners.contract.runner import Runner
-    from ..comparison import Context
-    from ..lineup import Party
-    from ..lockstep.units import Unit
+    from ..comparison import Comparison
+    from ..lockstep.units import LayerPair
     from ..report.model import Culprit, LayerResult
+    from ..sides import Side
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ SWAPPED = 1e-3
 
 
 @dataclass(frozen=True)
-class Entered:
+class BodyFindings:
     """What was found inside a layer.
 
     Attributes:
@@ -92,16 +92,16 @@ class Found(Protocol):
     culprits: list[Culprit]
 
 
-Localize = Callable[["Context", "Party", Mapping[str, str]], Found]
-"""Localizes a candidate in a context. The mapping is from a state that an iteration reads to what the one before it
+Localize = Callable[["Comparison", "Side", Mapping[str, str]], Found]
+"""Localizes a candidate in a comparison. The mapping is from a state that an iteration reads to what the one before it
 made it."""
 
 
-class Bodies:
+class BodyLocalizer:
     """Enters the layers of one walk.
 
     Args:
-        context: What is compared.
+        comparison: What is compared.
         candidate: Who is judged.
         matched: Tensors of the reference -> tensors of the candidate.
         localize: See `Localize`.
@@ -113,17 +113,19 @@ class Bodies:
     """
 
     def __init__(
-        self, context: Context, candidate: Party, matched: Mapping[str, str], localize: Localize, stand_in: Runner
+        self, comparison: Comparison, candidate: Side, matched: Mapping[str, str], localize: Localize, stand_in: Runner
     ) -> None:
-        self.context = context
-        self.deployed = context.reference.runner
-        self.reference = dataclasses.replace(context.reference, runner=stand_in)
+        self.comparison = comparison
+        self.deployed = comparison.reference.runner
+        self.reference = dataclasses.replace(comparison.reference, runner=stand_in)
         self.candidate = candidate
         self.back = {other: name for name, other in matched.items()}
         self.localize = localize
-        self.found: dict[int, Entered] = {}
+        self.found: dict[int, BodyFindings] = {}
 
-    def enter(self, unit: Unit, values: Mapping[str, np.ndarray], made: Mapping[str, np.ndarray]) -> Entered | None:
+    def enter(
+        self, unit: LayerPair, values: Mapping[str, np.ndarray], made: Mapping[str, np.ndarray]
+    ) -> BodyFindings | None:
         """Looks inside a layer, on one sample.
 
         Args:
@@ -144,19 +146,24 @@ class Bodies:
             self.found[unit.number] = self._enter(unit, mine, theirs, values, made)
         except Exception as error:  # looking inside is an extra: without it the layer stands as it is
             log.debug("cannot enter %s", unit.reference.outputs, exc_info=True)
-            self.found[unit.number] = Entered(
+            self.found[unit.number] = BodyFindings(
                 remark=f"its body was not entered: {next(iter(str(error).splitlines()), '')}"
             )
         return self.found[unit.number]
 
-    def _sides(self, unit: Unit) -> tuple[tuple[Party, Slice], tuple[Party, Slice]]:
+    def _sides(self, unit: LayerPair) -> tuple[tuple[Side, Slice], tuple[Side, Slice]]:
         return (self.reference, unit.reference), (self.candidate, unit.candidate)
 
     def _enter(
-        self, unit: Unit, mine: list[int], theirs: list[int], values: Mapping[str, np.ndarray], made: Mapping[str, Any]
-    ) -> Entered:
+        self,
+        unit: LayerPair,
+        mine: list[int],
+        theirs: list[int],
+        values: Mapping[str, np.ndarray],
+        made: Mapping[str, Any],
+    ) -> BodyFindings:
         if not self.deployed.opens_pieces and not self._stands_in(unit, values, made):
-            return Entered(
+            return BodyFindings(
                 remark=f"its body was not entered: {self.reference.name} runs whole models only, and its graph gives "
                 f"other values elsewhere"
             )
@@ -166,7 +173,7 @@ class Bodies:
         ]
         if operators[0] != operators[1]:
             other = ", ".join(operators[1]) or "other operators"
-            return Entered(remark=f"its body was not entered: the candidate computes it with {other}")
+            return BodyFindings(remark=f"its body was not entered: the candidate computes it with {other}")
         # what the unit's own inputs are for the candidate
         index = self.candidate.model.index
         feed = {n: cast(values[self.back.get(n, n)], index.specs.get(n)) for n in unit.candidate.inputs}
@@ -176,14 +183,14 @@ class Bodies:
         ]
         if len(parts) == 1:
             return parts[0]
-        return Entered(
+        return BodyFindings(
             tuple(c for part in parts for c in part.culprits),
             tuple(layer for part in parts for layer in part.layers),
             all(part.clean for part in parts),
             remark="; ".join(part.remark for part in parts if part.remark),
         )
 
-    def _stands_in(self, unit: Unit, values: Mapping[str, np.ndarray], made: Mapping[str, np.ndarray]) -> bool:
+    def _stands_in(self, unit: LayerPair, values: Mapping[str, np.ndarray], made: Mapping[str, np.ndarray]) -> bool:
         """Whether the stand-in gives the reference's values for a layer, so that its own are off by next to nothing."""
         found = computed(self.reference, unit.reference, unit.reference.outputs, _inputs(unit, values))
         expected = [values[n] for n in unit.reference.outputs]
@@ -194,13 +201,13 @@ class Bodies:
 
     def _inside(
         self,
-        unit: Unit,
+        unit: LayerPair,
         mine: int,
         theirs: int,
         values: Mapping[str, np.ndarray],
         feed: Mapping[str, np.ndarray],
         made: Mapping[str, np.ndarray] | None,
-    ) -> Entered:
+    ) -> BodyFindings:
         ours = Node.of(self.reference, unit.reference, mine, values)
         other = Node.of(self.candidate, unit.candidate, theirs, feed)
         if ours.op == "If":
@@ -208,13 +215,13 @@ class Bodies:
         left = Program.of(ours, "body")
         right = left if self._same else Program.of(other, "body", left, self.back)
         if random_nodes(left.model.index):
-            return Entered(remark="its body was not entered: it draws random values")
+            return BodyFindings(remark="its body was not entered: it draws random values")
         with ExitStack() as stack:
             sessions = Sessions(stack, self.reference.runner, _plain(self.candidate.runner), left, right)
             trace = trace_of(left, dataclasses.replace(right, node=other), sessions)
             if not trace.errors:
                 what = f"{trace.theirs:,} of the candidate" if trace.theirs else "none of the candidate either"
-                return Entered(remark=f"no iteration of the reference was made, {what}")
+                return BodyFindings(remark=f"no iteration of the reference was made, {what}")
             picks = trace.picks()
             samples = [
                 {**f, **right.extra} for i, f in feeds(left, sessions, last=max(picks)) if i in picks
@@ -264,12 +271,12 @@ class Bodies:
         u = max(f.u if math.isfinite(f.u) else 1e-2 for f in formats)
         return relative(*squares(a, b)) > 4 * u
 
-    def _branch(self, ours: Node, other: Node, whole: float | None) -> Entered:
+    def _branch(self, ours: Node, other: Node, whole: float | None) -> BodyFindings:
         conditions = [bool(np.asarray(n.arguments[0]).reshape(-1)[0]) for n in (ours, other)]
         names = ["then_branch" if c else "else_branch" for c in conditions]
         if names[0] != names[1]:
             text = f"given the same values the candidate takes its {names[1]}, the reference its {names[0]}"
-            return Entered(cause="wrong-op", evidence=text)
+            return BodyFindings(cause="wrong-op", evidence=text)
         left = Program.of(ours, names[0])
         right = left if self._same else Program.of(other, names[0], left, self.back)
         feed = dict(left.captured)
@@ -280,7 +287,7 @@ class Bodies:
         if error and not self._same:
             swapped = self._swapped(ours, other, names[0], expected, error)
             if swapped:
-                return Entered(cause="wrong-op", evidence=swapped)
+                return BodyFindings(cause="wrong-op", evidence=swapped)
         where = Enclosing(node=ours.name, op=ours.op, body=names[0])
         found = self._localized(left, right, [{**feed, **right.extra}], where)
         explained = whole is None or error >= EXPLAINED * whole
@@ -305,24 +312,24 @@ class Bodies:
     def _same(self) -> bool:
         return self.candidate.model is self.reference.model
 
-    def _localized(self, left: Program, right: Program, samples: list[Arrays], where: Enclosing) -> Entered:
+    def _localized(self, left: Program, right: Program, samples: list[Arrays], where: Enclosing) -> BodyFindings:
         if not left.made:
-            return Entered(remark="its body computes nothing")
-        context = dataclasses.replace(
-            self.context,
+            return BodyFindings(remark="its body computes nothing")
+        comparison = dataclasses.replace(
+            self.comparison,
             reference=dataclasses.replace(self.reference, model=left.model),
             samples=_Iterations(samples),
             workload=Workload(samples=lambda: iter(samples)),
-            settings=dataclasses.replace(self.context.settings, memory=budget(self.context.settings.memory) // 4),
+            rules=dataclasses.replace(self.comparison.rules, memory=budget(self.comparison.rules.memory) // 4),
             progress=SILENT,
         )
         candidate = dataclasses.replace(self.candidate, runner=_plain(self.candidate.runner), model=right.model)
-        context = dataclasses.replace(context, candidates=(candidate,))
+        comparison = dataclasses.replace(comparison, candidates=(candidate,))
         carried = dict(zip(left.formal, left.results, strict=False)) if left.node.op == "Scan" else {}
         if left.node.op == "Loop":
             carried = dict(zip(left.formal[2:], left.results[1:], strict=False))
-        found = self.localize(context, candidate, carried)
-        return Entered(
+        found = self.localize(comparison, candidate, carried)
+        return BodyFindings(
             tuple(dataclasses.replace(c, inside=(where, *c.inside)) for c in found.culprits),
             tuple(dataclasses.replace(layer, inside=(where, *layer.inside)) for layer in found.layers),
         )
@@ -367,10 +374,10 @@ class _Iterations(Samples):
         return iter(self._feeds)
 
 
-def _inputs(unit: Unit, values: Mapping[str, np.ndarray]) -> Arrays:
+def _inputs(unit: LayerPair, values: Mapping[str, np.ndarray]) -> Arrays:
     return {n: values[n] for n in unit.reference.inputs}
 
 
-def _errors_of(unit: Unit, values: Mapping[str, np.ndarray], made: Mapping[str, np.ndarray]) -> float:
+def _errors_of(unit: LayerPair, values: Mapping[str, np.ndarray], made: Mapping[str, np.ndarray]) -> float:
     pairs = zip(unit.reference.outputs, unit.candidate.outputs, strict=True)
     return difference(*zip(*[(values[n], made[o]) for n, o in pairs], strict=True))

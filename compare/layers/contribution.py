@@ -14,12 +14,12 @@ from ...graph.cutting.slices import backward, slice_model
 from ...graph.errors import LayerdiffError
 from ...graph.specs import TensorSpec, is_float
 from ..causes.expected_noise import specs_of
-from ..lockstep.units import Step, Unit
+from ..lockstep.units import LayerPair, PiecePair
 from ..runs.spill import Store
 
 if TYPE_CHECKING:
     from ...runners.contract.runner import Session
-    from ..lineup import Party
+    from ..sides import Side
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +54,12 @@ class Contributions:
         last: The last step that reads each tensor; outputs of the model are read after all steps.
     """
 
-    def __init__(self, reference: Party, last: Mapping[str, int]) -> None:
+    def __init__(self, reference: Side, last: Mapping[str, int]) -> None:
         self.reference = reference
         self.last = last
         self._streams: list[_Stream] = []
 
-    def start(self, step: Step, unit: Unit, sample: int, made: Arrays, values: Arrays, whole: bool) -> None:
+    def start(self, step: PiecePair, unit: LayerPair, sample: int, made: Arrays, values: Arrays, whole: bool) -> None:
         """Begins a stream in which a layer's output is the candidate's, and takes it to the end of the piece.
 
         Args:
@@ -96,7 +96,7 @@ class Contributions:
             stream.stopped = True
             log.debug("no contribution of layer %d: %s", unit.number, error)
 
-    def carry(self, step: Step, sample: int, values: Arrays, session: Callable[[], Session]) -> None:
+    def carry(self, step: PiecePair, sample: int, values: Arrays, session: Callable[[], Session]) -> None:
         """Takes the streams of earlier pieces through this one, on the reference's session."""
         mine = {u.number for u in step.units}
         drawn = {n for u in step.units if u.random for n in u.reference.outputs}  # these stay the reference's
@@ -110,7 +110,7 @@ class Contributions:
             for name in [n for n in stream.values if self.last.get(n, -1) <= step.index]:
                 del stream.values[name]
 
-    def _advance(self, step: Step, stream: _Stream, values: Arrays, wanted: list[str], session: Session) -> None:
+    def _advance(self, step: PiecePair, stream: _Stream, values: Arrays, wanted: list[str], session: Session) -> None:
         source = {**values, **stream.values}
         try:
             made = session.infer({n: source[n] for n in step.reference.inputs}, wanted)
@@ -168,7 +168,7 @@ def cast(array: np.ndarray, spec: TensorSpec | None) -> np.ndarray:
         return array.astype(spec.dtype)
 
 
-def _downstream(taken: Collection[str], step: Step) -> list[str]:
+def _downstream(taken: Collection[str], step: PiecePair) -> list[str]:
     """The observed tensors of a step that depend on the tensors that were taken. Random values do not."""
     reached = set(taken)
     result: list[str] = []

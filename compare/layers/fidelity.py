@@ -47,14 +47,14 @@ class Deployed:
     def __init__(self) -> None:
         self._seen: dict[tuple[str, int, str], bytes] = {}
 
-    def take(self, party: str, sample: int, outputs: Mapping[str, Any]) -> None:
-        """Remembers the outputs of one party for one sample."""
+    def take(self, side: str, sample: int, outputs: Mapping[str, Any]) -> None:
+        """Remembers the outputs of one side for one sample."""
         for name, value in outputs.items():
-            self._seen[party, sample, name] = fingerprint(value)
+            self._seen[side, sample, name] = fingerprint(value)
 
-    def same(self, party: str, sample: int, output: str, value: Any) -> bool | None:
+    def same(self, side: str, sample: int, output: str, value: Any) -> bool | None:
         """Whether ``value`` is that output bit by bit; None if it was never there."""
-        before = self._seen.get((party, sample, output))
+        before = self._seen.get((side, sample, output))
         return None if before is None else before == fingerprint(value)
 
 

@@ -15,20 +15,20 @@ from ..causes.examiner import Diagnosis, Examiner
 from ..causes.expected_noise import Noise
 from ..causes.judgement import RMS_LIMIT
 from ..lockstep.kernels import kernel_groups
-from ..lockstep.units import MOVES, Layout, Unit, plan
+from ..lockstep.units import MOVES, LayerPair, LockstepPlan, plan
 from ..outputs.tolerance import depths
 from ..report.model import Culprit, LayerResult
 from ..runs.memory import budget, free_memory, reused, weight_bytes
-from .bodies import Bodies, Entered
+from .bodies import BodyFindings, BodyLocalizer
 from .fidelity import doubt, fidelity
-from .walk import Seen, Walk, relative_error
+from .walk import LayerObservation, Walk, relative_error
 
 if TYPE_CHECKING:
     from ...graph.pairing.matching import Matching
     from ..causes.judgement import Judgement
-    from ..comparison import Context
-    from ..lineup import Party
+    from ..comparison import Comparison
     from ..report.model import Fidelity, LayerVerdict, Report
+    from ..sides import Side
 
 STREAMS = 7
 """How many times a piece's tensors and weights are held at once: by the reference, the candidate on the same inputs
@@ -52,26 +52,26 @@ FORCED = 6
 """Layers whose contribution is measured where outputs disagree and no layer is beyond its expected noise."""
 
 
-def localize(context: Context, report: Report) -> Report:
+def localize(comparison: Comparison, report: Report) -> Report:
     """Walks every candidate beside the reference and adds layers, culprits and warnings to the report.
 
     Args:
-        context: What was compared.
+        comparison: What was compared.
         report: What the outputs showed. Its verdict stays: culprits alone do not fail a run whose outputs agree.
     """
     layers: list[LayerResult] = []
     culprits: list[Culprit] = []
     observed: list[Fidelity] = []
     warnings: list[str] = []
-    context = dataclasses.replace(
-        context,
-        reference=_for_pieces(context.reference),
-        candidates=tuple(_for_pieces(candidate) for candidate in context.candidates),
+    comparison = dataclasses.replace(
+        comparison,
+        reference=_for_pieces(comparison.reference),
+        candidates=tuple(_for_pieces(candidate) for candidate in comparison.candidates),
     )
-    weights = weight_bytes((context.reference, *context.candidates))
-    with reused(weights, budget(context.settings.memory)):
-        for candidate in context.candidates:
-            found = _Localizer(context, candidate, report).run()
+    weights = weight_bytes((comparison.reference, *comparison.candidates))
+    with reused(weights, budget(comparison.rules.memory)):
+        for candidate in comparison.candidates:
+            found = _Localizer(comparison, candidate, report).run()
             layers.extend(found.layers)
             culprits.extend(found.culprits)
             observed.extend(found.fidelity)
@@ -85,33 +85,33 @@ def localize(context: Context, report: Report) -> Report:
     )
 
 
-def _for_pieces(party: Party) -> Party:
-    return dataclasses.replace(party, runner=party.runner.for_pieces())
+def _for_pieces(side: Side) -> Side:
+    return dataclasses.replace(side, runner=side.runner.for_pieces())
 
 
 class _Localizer:
     """One candidate.
 
     Args:
-        context: The comparison.
+        comparison: The comparison.
         candidate: Who is judged.
         report: What the outputs showed.
         carried: In the body of a loop: the state that an iteration reads -> what the one before it made it.
     """
 
     def __init__(
-        self, context: Context, candidate: Party, report: Report, carried: Mapping[str, str] | None = None
+        self, comparison: Comparison, candidate: Side, report: Report, carried: Mapping[str, str] | None = None
     ) -> None:
-        self.context = context
+        self.comparison = comparison
         self.candidate = candidate
-        self.reference = context.reference
+        self.reference = comparison.reference
         self.report = report
         self.carried = carried or {}
         self.layers: list[LayerResult] = []
         self.culprits: list[Culprit] = []
         self.fidelity: list[Fidelity] = []
         self.warnings: list[str] = []
-        self.bodies: Bodies | None = None
+        self.bodies: BodyLocalizer | None = None
         self.innocent: dict[int, LayerVerdict] = {}
         self.unshown: set[int] = set()
         self.index = self.reference.model.index
@@ -119,7 +119,7 @@ class _Localizer:
 
     def run(self) -> _Localizer:
         runner = self.candidate.runner
-        self.context.progress.stage(f"{self.candidate.name}: layer by layer")
+        self.comparison.progress.stage(f"{self.candidate.name}: layer by layer")
         matching = None if self.same else self._match()
         matched = self._matched(matching)
         layout = self._plan(matched)
@@ -149,17 +149,17 @@ class _Localizer:
             matched = {name: name for name in names}
         else:
             matched = dict(matching.tensors)
-        for party in (self.reference, self.candidate):
+        for side in (self.reference, self.candidate):
             # TensorFlow knows only the tensors of which the conversion left a trace
-            if not party.runner.opens_pieces and party.model.tf is not None:
-                known = {*party.model.tf.tensors, *self.index.inputs, *self.index.outputs}
+            if not side.runner.opens_pieces and side.model.tf is not None:
+                known = {*side.model.tf.tensors, *self.index.inputs, *self.index.outputs}
                 matched = {n: other for n, other in matched.items() if n in known}
         return matched
 
-    def _plan(self, matched: Mapping[str, str]) -> Layout:
+    def _plan(self, matched: Mapping[str, str]) -> LockstepPlan:
         shapes = self._shapes()
-        memory = budget(self.context.settings.memory)
-        every = self.context.settings.layers == "all"
+        memory = budget(self.comparison.rules.memory)
+        every = self.comparison.rules.layers == "all"
         kernels = self.candidate.runner.kernels(self.candidate.model) if self.same else ()
         return plan(
             self.index,
@@ -174,7 +174,7 @@ class _Localizer:
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         from ...graph.cutting.pieces import propagate
 
-        first = next(iter(self.context.samples), None)
+        first = next(iter(self.comparison.samples), None)
         if first is None:
             return {}
         if all(s.shape is not None and all(isinstance(d, int) for d in s.shape) for s in self.reference.model.inputs):
@@ -184,7 +184,7 @@ class _Localizer:
 
     def _walk(
         self,
-        layout: Layout,
+        layout: LockstepPlan,
         matching: Matching | None,
         matched: Mapping[str, str],
         fmt: NumberFormat,
@@ -195,12 +195,12 @@ class _Localizer:
         candidate = self.candidate
         candidate = self._calibrated(candidate)
         walk = Walk(
-            self.context,
+            self.comparison,
             candidate,
             layout,
             Noise(self.reference, candidate, rounding),
             forced=forced,
-            budget=budget(self.context.settings.memory),
+            budget=budget(self.comparison.rules.memory),
         )
         if not forced:
             differences: dict[int, list[object]] = {}
@@ -208,28 +208,28 @@ class _Localizer:
                 differences.setdefault(difference.node, []).append(difference)
             # where a runtime runs the group as one kernel in a narrow format, the kernel is the smallest thing to name
             refine = fmt == FP32
-            self.bodies = Bodies(self.context, candidate, matched, self._body, walk.noise.runner)
+            self.bodies = BodyLocalizer(self.comparison, candidate, matched, self._body, walk.noise.runner)
             walk.examiner = Examiner(walk, (fmt, reference), differences, matched, refine, self.bodies)  # type: ignore[arg-type]
         return walk
 
-    def _calibrated(self, candidate: Party) -> Party:
+    def _calibrated(self, candidate: Side) -> Side:
         """The candidate with ranges that are those of the whole model, on the samples."""
         from ..runs.piecewise import calibrated, in_pieces
 
-        memory = self.context.settings.memory
+        memory = self.comparison.rules.memory
         apart = in_pieces((self.reference, candidate), memory)
-        runner = calibrated(candidate, self.context.workload, memory, apart)
+        runner = calibrated(candidate, self.comparison.workload, memory, apart)
         return dataclasses.replace(candidate, runner=runner)
 
-    def _body(self, context: Context, candidate: Party, carried: Mapping[str, str]) -> _Localizer:
+    def _body(self, comparison: Comparison, candidate: Side, carried: Mapping[str, str]) -> _Localizer:
         """The same for the body of an If, Loop or Scan. It has no outputs of which anything is known."""
-        return _Localizer(context, candidate, dataclasses.replace(self.report, outputs=()), carried).run()
+        return _Localizer(comparison, candidate, dataclasses.replace(self.report, outputs=()), carried).run()
 
     # -- verdicts -----------------------------------------------------------------------------------------------
 
     def _verdicts(self, walk: Walk) -> dict[int, LayerVerdict]:
         by_tensor = {n: s for s in walk.seen for n in s.unit.reference.outputs}
-        consumers: dict[int, list[Seen]] = {}
+        consumers: dict[int, list[LayerObservation]] = {}
         for s in walk.seen:
             for name in s.unit.reference.inputs:
                 if name in by_tensor:
@@ -238,16 +238,16 @@ class _Localizer:
         u = self._coarsest().u
         result: dict[int, LayerVerdict] = {}
 
-        def quiet(s: Seen) -> bool:
+        def quiet(s: LayerObservation) -> bool:
             limit = 4 * (u if math.isfinite(u) else 1e-2) * math.sqrt(max(1, depth.get(s.unit.reference.outputs[0], 1)))
             return _cumulative(s) <= limit
 
         names = set(self.index.outputs)
 
-        def gone(s: Seen, error: float) -> bool:
+        def gone(s: LayerObservation, error: float) -> bool:
             return bool(s.cumulative) and quiet(s) and _cumulative(s) < HEALED * error
 
-        def healed(s: Seen) -> bool:
+        def healed(s: LayerObservation) -> bool:
             """Whether nothing of it is left right behind it. Between two graphs that may be some layers on: where names
             are those of other tensors, all is utterly off until both graphs come to the same values again."""
             error = s.judgement.relative if s.judgement is not None else math.inf
@@ -292,13 +292,13 @@ class _Localizer:
     def _coarsest(self) -> NumberFormat:
         """The coarsest format that rounding is expected in. Quantizers in a graph round the same way on both sides."""
         result = coarser(self.candidate.runner.arithmetic, self.reference.runner.arithmetic)
-        for fmt in self.context.formats.get(self.candidate.name, ()):
+        for fmt in self.comparison.formats.get(self.candidate.name, ()):
             if not fmt.is_integer:
                 result = coarser(result, fmt)
         return result
 
     @staticmethod
-    def _quiet_verdict(s: Seen, inherits: bool) -> LayerVerdict:
+    def _quiet_verdict(s: LayerObservation, inherits: bool) -> LayerVerdict:
         if s.unit.random or (not s.local and not s.cumulative):
             return "unknown"
         if inherits and _cumulative(s) > 3 * (s.judgement.relative if s.judgement else 0.0):
@@ -307,7 +307,7 @@ class _Localizer:
             return "unknown"
         return "ok"
 
-    def _blame(self, walk: Walk, result: dict[int, LayerVerdict], by_tensor: Mapping[str, Seen]) -> None:
+    def _blame(self, walk: Walk, result: dict[int, LayerVerdict], by_tensor: Mapping[str, LayerObservation]) -> None:
         """Layers that are given what the candidate's format cannot hold: their producer is guilty instead."""
         excused: set[int] = set()
         for s in walk.seen:
@@ -324,7 +324,9 @@ class _Localizer:
                 producer.diagnosis = Diagnosis(s.diagnosis.cause, s.diagnosis.evidence)
                 producer.blamed = s.diagnosis.producer
 
-    def _begun(self, s: Seen, result: Mapping[int, LayerVerdict], by_tensor: Mapping[str, Seen]) -> Seen:
+    def _begun(
+        self, s: LayerObservation, result: Mapping[int, LayerVerdict], by_tensor: Mapping[str, LayerObservation]
+    ) -> LayerObservation:
         """Where a loss began that a producer only hands on: it was itself given values among the subnormals, and what
         it does to them is excused by the step of these."""
         while _excused_by_step(s) and result.get(s.unit.number) != "culprit":
@@ -335,7 +337,7 @@ class _Localizer:
             s = lossy[0]
         return s
 
-    def _origin(self, tensor: str, by_tensor: Mapping[str, Seen]) -> Seen | None:
+    def _origin(self, tensor: str, by_tensor: Mapping[str, LayerObservation]) -> LayerObservation | None:
         """Who made the values of a tensor: the layer before those that only move them."""
         found = by_tensor.get(tensor, by_tensor.get(self.carried.get(tensor, "")))
         while found is not None and all(self.index.nodes[p].op_type in MOVES for p in found.unit.reference.nodes):
@@ -345,7 +347,9 @@ class _Localizer:
             found = before
         return found
 
-    def _pair_quantizers(self, walk: Walk, result: dict[int, LayerVerdict], by_tensor: Mapping[str, Seen]) -> None:
+    def _pair_quantizers(
+        self, walk: Walk, result: dict[int, LayerVerdict], by_tensor: Mapping[str, LayerObservation]
+    ) -> None:
         """A wrong scale stands in QuantizeLinear and again in the DequantizeLinear behind it: one fault."""
         nodes = self.index.nodes
         for s in walk.seen:
@@ -369,7 +373,7 @@ class _Localizer:
                 return True
         return False
 
-    def _not_deployed(self, s: Seen, walk: Walk) -> bool:
+    def _not_deployed(self, s: LayerObservation, walk: Walk) -> bool:
         """Whether what a layer does to the outputs, run in pieces, is not in the outputs as deployed.
 
         A runtime may keep a layer inside a kernel, or in a wider format, as long as nobody looks.
@@ -400,7 +404,7 @@ class _Localizer:
         """The relative error of a result that is rounded and nothing else."""
         return max(walk.noise.rounding.result, INT8_ROUNDING if walk.noise.rounding.steps else 0.0)
 
-    def _not_a_number(self, walk: Walk) -> Seen | None:
+    def _not_a_number(self, walk: Walk) -> LayerObservation | None:
         """The layer where NaN begins on both sides, where that is what fails the outputs."""
         outputs = [o for o in self.report.of(self.candidate.name) if o.verdict == "fail" and o.metrics is not None]
         if not outputs or not all(o.metrics and o.metrics["nan"] and all(o.metrics["nan"]) for o in outputs):
@@ -414,7 +418,7 @@ class _Localizer:
                     return s
         return None
 
-    def _spread(self, layout: Layout, walk: Walk, verdicts: dict[int, LayerVerdict]) -> list[Seen]:
+    def _spread(self, layout: LockstepPlan, walk: Walk, verdicts: dict[int, LayerVerdict]) -> list[LayerObservation]:
         """Measures what the layers with the largest rounding contribute."""
         already = self._not_a_number(walk)
         if already is not None:
@@ -457,11 +461,11 @@ class _Localizer:
 
     # -- the report ---------------------------------------------------------------------------------------------
 
-    def _entered(self, s: Seen) -> Entered:
+    def _entered(self, s: LayerObservation) -> BodyFindings:
         """What was found inside a layer, if it was entered."""
-        return (self.bodies.found if self.bodies is not None else {}).get(s.unit.number, Entered())
+        return (self.bodies.found if self.bodies is not None else {}).get(s.unit.number, BodyFindings())
 
-    def _guilty(self, s: Seen, walk: Walk) -> list[Culprit]:
+    def _guilty(self, s: LayerObservation, walk: Walk) -> list[Culprit]:
         """A layer, or instead of it the nodes inside that are to blame. One alone explains what the layer does."""
         inside = self._entered(s).culprits
         share = s.contribution if len(inside) == 1 else None
@@ -471,7 +475,7 @@ class _Localizer:
         text = "the outputs as deployed do not show it: there the runtime does not compute it alone, or not so narrow"
         return [dataclasses.replace(c, deployed=False, evidence=f"{c.evidence}; {text}") for c in found]
 
-    def _culprit(self, s: Seen, walk: Walk) -> Culprit:
+    def _culprit(self, s: LayerObservation, walk: Walk) -> Culprit:
         main = s.unit.main
         cause, evidence = "unknown", s.failure or ""
         if s.diagnosis is not None:
@@ -504,7 +508,7 @@ class _Localizer:
             position = maker
         return position
 
-    def _candidate_node(self, unit: Unit, main: int) -> str | None:
+    def _candidate_node(self, unit: LayerPair, main: int) -> str | None:
         """The candidate's name of the node, if it is another one."""
         if self.same or not unit.candidate.nodes:
             return None
@@ -515,7 +519,7 @@ class _Localizer:
         return name if name != self.index.names[main] else None
 
     def _layers(
-        self, walk: Walk, layout: Layout, verdicts: Mapping[int, LayerVerdict], matched: Mapping[str, str]
+        self, walk: Walk, layout: LockstepPlan, verdicts: Mapping[int, LayerVerdict], matched: Mapping[str, str]
     ) -> list[LayerResult]:
         names, nodes = self.index.names, self.index.nodes
         result = []
@@ -563,7 +567,7 @@ class _Localizer:
         return result
 
     def _warn(
-        self, walk: Walk, layout: Layout, verdicts: Mapping[int, LayerVerdict], matching: Matching | None
+        self, walk: Walk, layout: LockstepPlan, verdicts: Mapping[int, LayerVerdict], matching: Matching | None
     ) -> None:
         who = self.candidate.name
         if layout.too_large:
@@ -600,11 +604,11 @@ class _Localizer:
         self._branches(walk)
         self._fidelity(walk)
 
-    def _too_large(self, layout: Layout) -> list[str]:
+    def _too_large(self, layout: LockstepPlan) -> list[str]:
         """What memory would do, where pieces that cannot be cut are larger than it allows, or than there is."""
         worst = max(layout.too_large, key=lambda piece: piece.activations + piece.weights)
         needed = STREAMS * (worst.activations + worst.weights)
-        asked = self.context.settings.memory
+        asked = self.comparison.rules.memory
         free = int(min(free_memory(), sys.maxsize))
         if asked is None and needed <= free:
             return []
@@ -646,13 +650,13 @@ class _Localizer:
                 self.warnings.append(text)
 
 
-def _excused_by_step(s: Seen) -> bool:
+def _excused_by_step(s: LayerObservation) -> bool:
     """Whether a layer's error would be beyond its noise, were it not smaller than the step among the subnormals."""
     j = s.judgement
     return j is not None and not s.beyond and j.rms_z is not None and j.rms_z > RMS_LIMIT[True]
 
 
-def _cumulative(s: Seen) -> float:
+def _cumulative(s: LayerObservation) -> float:
     return max((relative_error(statistics) for statistics in s.cumulative.values()), default=math.inf)
 
 
@@ -663,7 +667,7 @@ def _expected(j: Judgement | None) -> dict[str, float | None] | None:
     return {"rms_z": _finite(j.rms_z), "gain_sigma": _finite(j.gain_sigma), "bound_use": _finite(j.bound_use)}
 
 
-def _rank(s: Seen) -> tuple[float, float, int]:
+def _rank(s: LayerObservation) -> tuple[float, float, int]:
     excess = s.judgement.excess if s.judgement is not None else math.inf
     return (-round(min(s.contribution or 0.0, 1.0), 1), -excess, s.unit.number)
 

@@ -24,7 +24,7 @@ from ...graph.specs import is_float
 from ..causes.expected_noise import Expected, Noise
 from ..causes.judgement import SLICE, Judgement
 from ..lockstep.sessions import SessionsAhead, StepSessions
-from ..lockstep.units import Layout, Step, Unit
+from ..lockstep.units import LayerPair, LockstepPlan, PiecePair
 from ..runs.spill import SHARE, Store
 from ..statistics.statistics import Statistics
 from .contribution import Contributions, cast
@@ -32,14 +32,14 @@ from .contribution import Contributions, cast
 if TYPE_CHECKING:
     from ...runners.contract.runner import Session
     from ..causes.examiner import Diagnosis, Examiner
-    from ..comparison import Context
-    from ..lineup import Party
+    from ..comparison import Comparison
+    from ..sides import Side
 
 Arrays = dict[str, np.ndarray]
 
 
 @dataclass
-class Seen:
+class LayerObservation:
     """What was seen of one layer.
 
     Attributes:
@@ -53,7 +53,7 @@ class Seen:
         contribution: Share of the candidate's whole error at the outputs.
     """
 
-    unit: Unit
+    unit: LayerPair
     piece: int
     local: dict[str, Statistics] = field(default_factory=dict)
     cumulative: dict[str, Statistics] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class Walk:
     """One candidate's walk beside the reference.
 
     Args:
-        context: The comparison.
+        comparison: The comparison.
         candidate: Who is judged.
         layout: The pieces and layers.
         noise: What rounding is expected of a healthy layer.
@@ -106,23 +106,23 @@ class Walk:
 
     def __init__(
         self,
-        context: Context,
-        candidate: Party,
-        layout: Layout,
+        comparison: Comparison,
+        candidate: Side,
+        layout: LockstepPlan,
         noise: Noise,
         *,
         forced: Collection[int] = (),
         budget: int = 1 << 28,
     ) -> None:
-        self.context = context
+        self.comparison = comparison
         self.candidate = candidate
-        self.reference = context.reference
+        self.reference = comparison.reference
         self.layout = layout
         self.noise = noise
         self.examiner: Examiner | None = None
         self.forced = frozenset(forced)
         self.budget = budget
-        self.seen = [Seen(unit, step.index) for step in layout.steps for unit in step.units]
+        self.seen = [LayerObservation(unit, step.index) for step in layout.steps for unit in step.units]
         self.seen.sort(key=lambda s: s.unit.number)
         self.outputs: dict[str, Statistics] = {}
         self.identical: dict[str, list[bool | None]] = {name: [] for name in self.reference.model.index.outputs}
@@ -143,10 +143,10 @@ class Walk:
             if not self.reference.runner.opens_pieces:
                 self._whole = stack.enter_context(self._open_whole())
             opened = stack.enter_context(
-                SessionsAhead(self.reference, self.candidate, steps, self.budget, self.context.workload)
+                SessionsAhead(self.reference, self.candidate, steps, self.budget, self.comparison.workload)
             )
             for step, sessions in opened:
-                self.context.progress.advance(step.index, len(steps), "pieces")
+                self.comparison.progress.advance(step.index, len(steps), "pieces")
                 self._step(sessions, store)
             self._finish(store)
 
@@ -174,9 +174,9 @@ class Walk:
 
     def _samples(self, with_feed: bool) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
         if with_feed:
-            yield from enumerate(self.context.samples)
+            yield from enumerate(self.comparison.samples)
         else:
-            yield from ((i, {}) for i in range(len(self.context.samples)))
+            yield from ((i, {}) for i in range(len(self.comparison.samples)))
 
     def _last_use(self) -> dict[str, int]:
         """The last step that reads each tensor; outputs are kept to the end."""
@@ -190,7 +190,7 @@ class Walk:
             for unit in step.units:
                 for name in (*unit.reference.inputs, *(back.get(n, n) for n in unit.candidate.inputs)):
                     last[name] = step.index
-        last.update(dict.fromkeys(self.context.reference.model.index.outputs, len(self.layout.steps)))
+        last.update(dict.fromkeys(self.comparison.reference.model.index.outputs, len(self.layout.steps)))
         if not self.reference.runner.opens_pieces:
             last.update(dict.fromkeys(self._random, len(self.layout.steps)))
         return last
@@ -199,7 +199,7 @@ class Walk:
 
     def _open_whole(self) -> Session:
         names = [n for unit in self.layout.units for n in unit.reference.outputs]
-        return self.reference.runner.open(self.reference.model, fetch=names, workload=self.context.workload)
+        return self.reference.runner.open(self.reference.model, fetch=names, workload=self.comparison.workload)
 
     def _run_reference(self, run: StepSessions, feed: Mapping[str, np.ndarray], values: Arrays) -> None:
         outputs = run.step.reference.outputs
@@ -243,10 +243,10 @@ class Walk:
             for unit in units:
                 self.examiner.look_inside(unit, values, made.get(unit.number))
 
-    def _groups(self, run: StepSessions, units: list[Unit]) -> list[list[Unit]]:
+    def _groups(self, run: StepSessions, units: list[LayerPair]) -> list[list[LayerPair]]:
         return [[unit] for unit in units] if run.apart else [units]
 
-    def _run_exploded(self, run: StepSessions, units: list[Unit], values: Arrays) -> dict[int, Arrays]:
+    def _run_exploded(self, run: StepSessions, units: list[LayerPair], values: Arrays) -> dict[int, Arrays]:
         units = [unit for unit in units if self.seen[unit.number].failure is None]
         if not units:
             return {}
@@ -265,14 +265,14 @@ class Walk:
             return {}
         return {u.number: {n: flat[exploded_name(n, u.number)] for n in u.candidate.outputs} for u in units}
 
-    def _feed_of(self, units: list[Unit], values: Arrays) -> Arrays:
+    def _feed_of(self, units: list[LayerPair], values: Arrays) -> Arrays:
         specs = self.candidate.model.index.specs
         feed: Arrays = {}
         for name in dict.fromkeys(n for unit in units for n in unit.candidate.inputs):
             feed[name] = cast(values[self._back.get(name, name)], specs.get(name))
         return feed
 
-    def _worth_judging(self, seen: Seen, relative: float, sample: int, values: Arrays) -> bool:
+    def _worth_judging(self, seen: LayerObservation, relative: float, sample: int, values: Arrays) -> bool:
         """Whether a layer has to be held against its expected noise: not where plain rounding explains it."""
         if not math.isfinite(relative):
             return seen.judgement is None or not seen.judgement.beyond
@@ -287,10 +287,10 @@ class Walk:
         return False
 
     def _judge(
-        self, run: StepSessions, units: list[Unit], sample: int, values: Arrays, made: Mapping[int, Arrays]
+        self, run: StepSessions, units: list[LayerPair], sample: int, values: Arrays, made: Mapping[int, Arrays]
     ) -> None:
         """Holds layers against their expected noise, large tensors by the entry of the batch that is off the most."""
-        entries: dict[int | None, list[Unit]] = {}
+        entries: dict[int | None, list[LayerPair]] = {}
         for unit in units:
             entries.setdefault(self.noise.entry(unit, values, made[unit.number]), []).append(unit)
         for entry, members in entries.items():
@@ -304,7 +304,9 @@ class Walk:
                 if self._guilty(unit, sample, part, mine, expected):
                     self._examine(run.step, unit, sample, values, made[unit.number], part, mine, expected, entry or 0)
 
-    def _guilty(self, unit: Unit, sample: int, values: Arrays, made: Arrays, expected: dict[int, Expected]) -> bool:
+    def _guilty(
+        self, unit: LayerPair, sample: int, values: Arrays, made: Arrays, expected: dict[int, Expected]
+    ) -> bool:
         """Judges one layer on one draw of its noise, and on more of them before what one draw cannot tell makes it
         guilty."""
         found = self._hold(unit, sample, values, made, expected.get(unit.number, Expected()))
@@ -316,7 +318,9 @@ class Walk:
         worst = self.seen[unit.number].note(found)
         return worst is not None and worst.beyond and worst.sample == sample
 
-    def _hold(self, unit: Unit, sample: int, values: Arrays, made: Arrays, expected: Expected) -> dict[str, Judgement]:
+    def _hold(
+        self, unit: LayerPair, sample: int, values: Arrays, made: Arrays, expected: Expected
+    ) -> dict[str, Judgement]:
         """Judges the outputs of one layer on one sample."""
         return {
             name: self.noise.judge(unit, name, other, values, made, expected, sample)
@@ -325,8 +329,8 @@ class Walk:
 
     def _examine(
         self,
-        step: Step,
-        unit: Unit,
+        step: PiecePair,
+        unit: LayerPair,
         sample: int,
         values: Arrays,
         made: Arrays,
@@ -346,7 +350,7 @@ class Walk:
         if seen.diagnosis.producer is None:
             self._contribute(step, unit, sample, made, values)
 
-    def _contribute(self, step: Step, unit: Unit, sample: int, made: Arrays, values: Arrays) -> None:
+    def _contribute(self, step: PiecePair, unit: LayerPair, sample: int, made: Arrays, values: Arrays) -> None:
         self._contributions.start(step, unit, sample, made, values, whole=self._whole is not None)
 
     # -- cumulative error ---------------------------------------------------------------------------------------
@@ -385,8 +389,8 @@ class Walk:
             for name, other in zip(unit.reference.outputs, unit.candidate.outputs, strict=True):
                 statistics = seen.cumulative.setdefault(name, Statistics(full=False))
                 statistics.update(values[name], made[other], sample=sample)
-                if name in self.identical and self.context.deployed is not None:
-                    same = self.context.deployed.same(self.candidate.name, sample, name, made[other])
+                if name in self.identical and self.comparison.deployed is not None:
+                    same = self.comparison.deployed.same(self.candidate.name, sample, name, made[other])
                     self.identical[name].append(same)
                 if self._last.get(name, -1) > step.index:
                     store.put("candidate", sample, name, made[other])
@@ -407,10 +411,10 @@ class Walk:
     def _feed(self, store: Store, sample: int) -> Arrays:
         """The inputs of a whole model for one sample, and what it drew."""
         drawn = {n: store.get("reference", sample, n) for n in self._random if store.has("reference", sample, n)}
-        return {**next(feed for i, feed in enumerate(self.context.samples) if i == sample), **drawn}
+        return {**next(feed for i, feed in enumerate(self.comparison.samples) if i == sample), **drawn}
 
 
-def _entry(values: Arrays, units: list[Unit], entry: int) -> Arrays:
+def _entry(values: Arrays, units: list[LayerPair], entry: int) -> Arrays:
     """One entry of the batch of everything that some layers read and write."""
     names = {n for u in units for n in (*u.reference.inputs, *u.reference.outputs)}
     return {n: values[n][entry : entry + 1] for n in names}
@@ -421,13 +425,13 @@ def worse(one: Judgement | None, other: Judgement) -> Judgement:
     return other if one is None or (other.beyond, other.relative) > (one.beyond, one.relative) else one
 
 
-def _tensor(seen: Seen) -> str:
+def _tensor(seen: LayerObservation) -> str:
     """The output of a layer that is off the most."""
     judged = seen.judgement.tensor if seen.judgement is not None else ""
     return judged or seen.unit.reference.outputs[0]
 
 
-def comparable(unit: Unit, values: Arrays, made: Arrays) -> bool:
+def comparable(unit: LayerPair, values: Arrays, made: Arrays) -> bool:
     """Whether a probe can tell anything: one float output at least has the reference's shape."""
     return any(
         is_float(values[name].dtype) and values[name].shape == made[other].shape

@@ -21,12 +21,12 @@ from ...runners.contract.runner import ShapeRange, Workload
 from ..causes.expected_noise import specs_of
 from ..runs.memory import weight_bytes
 from .shapes import Ranges, fits, profiles_of, sets_for
-from .units import Step, Unit
+from .units import LayerPair, PiecePair
 
 if TYPE_CHECKING:
     from ...graph.model import Model
     from ...runners.contract.runner import Session
-    from ..lineup import Party
+    from ..sides import Side
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -40,7 +40,7 @@ class StepSessions:
     """
 
     def __init__(
-        self, reference: Party, candidate: Party, step: Step, profiles: Mapping[int, Sequence[Ranges]] | None = None
+        self, reference: Side, candidate: Side, step: PiecePair, profiles: Mapping[int, Sequence[Ranges]] | None = None
     ) -> None:
         self.step = step
         self.apart = False
@@ -85,35 +85,35 @@ class StepSessions:
             self._candidate = self._on_slice(self._parties[1], self.step.candidate, own, self._candidate)
         return self._candidate
 
-    def exploded(self, units: Sequence[Unit], feed: Arrays) -> Session:
+    def exploded(self, units: Sequence[LayerPair], feed: Arrays) -> Session:
         """The candidate on layers of this piece, each fed from outside."""
         key = _key(units)
         before = self._exploded.get(key)
         if before is None or not self._fits(before, feed):
-            party = self._parties[1]
-            model = explode(party.model, [(u.number, u.candidate) for u in units], specs_of(feed))
-            self._exploded[key] = self._open(party, model, feed, before)
+            side = self._parties[1]
+            model = explode(side.model, [(u.number, u.candidate) for u in units], specs_of(feed))
+            self._exploded[key] = self._open(side, model, feed, before)
         return self._exploded[key]
 
-    def _on_slice(self, party: Party, part: Slice, feed: Arrays, before: Session | None) -> Session:
-        return self._open(party, slice_model(party.model, part, specs_of(feed)), feed, before)
+    def _on_slice(self, side: Side, part: Slice, feed: Arrays, before: Session | None) -> Session:
+        return self._open(side, slice_model(side.model, part, specs_of(feed)), feed, before)
 
     def _fits(self, session: Session, feed: Arrays) -> bool:
         """Whether a session was opened for the shapes of these arrays."""
         ready = self._ready.get(id(session))
         return ready is None or any(fits(ranges, feed) for ranges in ready)
 
-    def _open(self, party: Party, model: Model, feed: Arrays | None, before: Session | None = None) -> Session:
+    def _open(self, side: Side, model: Model, feed: Arrays | None, before: Session | None = None) -> Session:
         """Opens a session; in place of one that was not opened for these shapes, if there is one."""
         if feed is None:
-            return self._stack.enter_context(party.runner.open(model))
-        if not party.runner.builds_for_shapes:
-            return self._stack.enter_context(party.runner.open(model, workload=Workload(samples=lambda: iter([feed]))))
-        ready = sets_for(feed, self._profiles.get(id(party), ()), self._ready.pop(id(before), ()))
+            return self._stack.enter_context(side.runner.open(model))
+        if not side.runner.builds_for_shapes:
+            return self._stack.enter_context(side.runner.open(model, workload=Workload(samples=lambda: iter([feed]))))
+        ready = sets_for(feed, self._profiles.get(id(side), ()), self._ready.pop(id(before), ()))
         if before is not None:
             before.close()
         workload = Workload(samples=lambda: iter([feed]), shapes=ready[0], profiles=tuple(ready) if ready[1:] else ())
-        session = self._stack.enter_context(party.runner.open(model, workload=workload))
+        session = self._stack.enter_context(side.runner.open(model, workload=workload))
         self._ready[id(session)] = ready
         return session
 
@@ -135,7 +135,12 @@ class SessionsAhead:
     """
 
     def __init__(
-        self, reference: Party, candidate: Party, steps: Sequence[Step], budget: int, workload: Workload | None = None
+        self,
+        reference: Side,
+        candidate: Side,
+        steps: Sequence[PiecePair],
+        budget: int,
+        workload: Workload | None = None,
     ) -> None:
         self.reference = reference
         self.candidate = candidate
@@ -149,7 +154,7 @@ class SessionsAhead:
         self._closing: Future[None] | None = None
         self._now: StepSessions | None = None
 
-    def __iter__(self) -> Iterator[tuple[Step, StepSessions]]:
+    def __iter__(self) -> Iterator[tuple[PiecePair, StepSessions]]:
         for position, step in enumerate(self.steps):
             self._now = self._taken(step)
             if self._pool is not None and position + 1 < len(self.steps):
@@ -167,7 +172,7 @@ class SessionsAhead:
         else:
             sessions.close()
 
-    def _taken(self, step: Step) -> StepSessions:
+    def _taken(self, step: PiecePair) -> StepSessions:
         if self._ahead is None:
             return self._of(step)
         sessions, future = self._ahead
@@ -175,13 +180,13 @@ class SessionsAhead:
         future.result()
         return sessions
 
-    def _of(self, step: Step) -> StepSessions:
+    def _of(self, step: PiecePair) -> StepSessions:
         return StepSessions(self.reference, self.candidate, step, self._profiles)
 
     def __enter__(self) -> SessionsAhead:
         # what the background thread reads has to be there before it starts
-        for party in (self.reference, self.candidate):
-            _ = party.model.index.specs, party.model.index.names
+        for side in (self.reference, self.candidate):
+            _ = side.model.index.specs, side.model.index.names
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -195,7 +200,7 @@ class SessionsAhead:
             self._closing.result()
 
 
-def _key(units: Sequence[Unit]) -> tuple[int, ...]:
+def _key(units: Sequence[LayerPair]) -> tuple[int, ...]:
     return tuple(u.number for u in units)
 
 

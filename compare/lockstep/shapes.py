@@ -16,37 +16,37 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ...runners.contract.runner import Workload
-    from ..lineup import Party
+    from ..sides import Side
 
 Ranges = Mapping[str, ShapeRange]
 
 
-def profiles_of(party: Party, workload: Workload) -> tuple[Ranges, ...]:
-    """Shape ranges of all tensors of a party's model, a set for each profile of the whole model.
+def profiles_of(side: Side, workload: Workload) -> tuple[Ranges, ...]:
+    """Shape ranges of all tensors of a side's model, a set for each profile of the whole model.
 
     Empty where its runner takes any shape, or where only one can come. A tensor whose shape does not follow from those
     of the inputs, or does not grow with them, is left out.
     """
-    if not party.runner.builds_for_shapes:
+    if not side.runner.builds_for_shapes:
         return ()
-    specs = {s.name: s for s in party.model.inputs}
+    specs = {s.name: s for s in side.model.inputs}
     open_inputs = [n for n, s in specs.items() if s.shape is None or not all(isinstance(d, int) for d in s.shape)]
     if not open_inputs:
         return ()
     seen = seen_ranges(workload.samples(), open_inputs) if workload.samples is not None else {}
-    sets = party.runner.built_for(party.model) or workload.shape_sets
+    sets = side.runner.built_for(side.model) or workload.shape_sets
     inputs = [{n: shapes.get(n) or seen.get(n) for n in open_inputs} for shapes in sets]
     if any(r is None for ranges in inputs for r in ranges.values()):
         return ()
     known = [{n: r for n, r in ranges.items() if r is not None} for ranges in inputs]
     if len(known) == 1 and all(r.min == r.max for r in known[0].values()):
         return ()
-    return tuple(_follow(party, ranges) for ranges in known)
+    return tuple(_follow(side, ranges) for ranges in known)
 
 
-def _follow(party: Party, inputs: Ranges) -> Ranges:
+def _follow(side: Side, inputs: Ranges) -> Ranges:
     low, best, high = (
-        propagate(party.model, {name: getattr(r, which) for name, r in inputs.items()})
+        propagate(side.model, {name: getattr(r, which) for name, r in inputs.items()})
         for which in ("min", "opt", "max")
     )
     found = {}

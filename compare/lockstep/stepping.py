@@ -28,7 +28,7 @@ from ..layers.contribution import cast
 if TYPE_CHECKING:
     from ...graph.model import Model
     from ...runners.contract.runner import Runner, Session
-    from ..lineup import Party
+    from ..sides import Side
 
 log = logging.getLogger(__name__)
 
@@ -57,19 +57,19 @@ class Node:
     outer: Mapping[str, np.ndarray]
 
     @classmethod
-    def of(cls, party: Party, part: Slice, position: int, feed: Mapping[str, np.ndarray]) -> Node:
+    def of(cls, side: Side, part: Slice, position: int, feed: Mapping[str, np.ndarray]) -> Node:
         """Finds out what a node of a layer is given, from the layer's inputs.
 
         Raises:
             LayerdiffError: That cannot be computed.
         """
-        index = party.model.index
+        index = side.model.index
         node = index.nodes[position]
         bodies = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
         outer = dict.fromkeys(n for body in bodies for n in captured(body) if n not in index.initializers)
-        found = computed(party, part, [*(n for n in node.input if n), *outer], feed)
+        found = computed(side, part, [*(n for n in node.input if n), *outer], feed)
         arguments = tuple(found[n] if n else None for n in node.input)
-        return cls(party.model, position, arguments, {n: found[n] for n in outer})
+        return cls(side.model, position, arguments, {n: found[n] for n in outer})
 
     @property
     def proto(self) -> onnx.NodeProto:
@@ -87,9 +87,9 @@ class Node:
         return self.model.index.names[self.position]
 
 
-def computed(party: Party, part: Slice, names: Sequence[str], feed: Mapping[str, np.ndarray]) -> Arrays:
+def computed(side: Side, part: Slice, names: Sequence[str], feed: Mapping[str, np.ndarray]) -> Arrays:
     """Tensors inside a layer, from what it reads. Constants, shapes and integers are computed anew inside."""
-    index = party.model.index
+    index = side.model.index
     found = {n: feed[n] for n in names if n in feed}
     for name in names:
         if name not in found and (weight := index.weight(name)) is not None:
@@ -98,7 +98,7 @@ def computed(party: Party, part: Slice, names: Sequence[str], feed: Mapping[str,
     if missing:
         inner = backward(index, missing, set(part.inputs))
         given = {n: feed[n] for n in inner.inputs}
-        with party.runner.open(slice_model(party.model, inner, specs_of(given))) as session:
+        with side.runner.open(slice_model(side.model, inner, specs_of(given))) as session:
             found.update(session.infer(given, missing))
     for name, value in found.items():
         if not isinstance(value, np.ndarray):

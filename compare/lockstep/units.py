@@ -29,7 +29,7 @@ _MAY_CONTAIN = _CONTAINERS | {"If", "Loop", "Scan", "Identity", "OptionalGetElem
 
 
 @dataclass(frozen=True)
-class Unit:
+class LayerPair:
     """A layer in both graphs.
 
     Attributes:
@@ -49,7 +49,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Step:
+class PiecePair:
     """A piece of both graphs, with the units in it.
 
     Attributes:
@@ -59,13 +59,13 @@ class Step:
     """
 
     index: int
-    units: tuple[Unit, ...]
+    units: tuple[LayerPair, ...]
     reference: Slice
     candidate: Slice
 
 
 @dataclass(frozen=True)
-class Layout:
+class LockstepPlan:
     """How two graphs are walked in lockstep.
 
     Attributes:
@@ -76,14 +76,14 @@ class Layout:
         too_large: Those that are larger than their memory and cannot be cut.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[PiecePair, ...]
     tensors: Mapping[str, str]
     unmatched: tuple[str, ...]
     pieces: int
     too_large: tuple[Piece, ...]
 
     @property
-    def units(self) -> tuple[Unit, ...]:
+    def units(self) -> tuple[LayerPair, ...]:
         """Every layer, in order."""
         return tuple(unit for step in self.steps for unit in step.units)
 
@@ -97,7 +97,7 @@ def plan(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     memory: int,
     groups: Sequence[Group] | None = None,
-) -> Layout:
+) -> LockstepPlan:
     """Cuts two graphs into layers that make the same tensors, and the layers into pieces.
 
     Args:
@@ -121,7 +121,7 @@ def plan(
     units = _units(reference, candidate, observed, given)
     pieces = _pieces(reference, units, groups, shapes, memory)
     owner = {position: piece.index for piece in pieces for position in piece.nodes}
-    members: dict[int, list[Unit]] = {}
+    members: dict[int, list[LayerPair]] = {}
     for unit in units:
         members.setdefault(max(owner[p] for p in unit.reference.nodes), []).append(unit)
     random = {n: observed[n] for unit in units if unit.random for n in unit.reference.outputs}
@@ -133,7 +133,7 @@ def plan(
         free = [observed[n] for n in outputs if n not in random]
         ahead = {observed.get(n) or given[n] for n in ready} | set(random.values())
         steps.append(
-            Step(
+            PiecePair(
                 number,
                 inside,
                 backward(reference, outputs, ready),
@@ -141,12 +141,12 @@ def plan(
             )
         )
         ready.update(outputs)
-    return Layout(tuple(steps), {**given, **observed}, unmatched, len(pieces), tuple(p for p in pieces if p.note))
+    return LockstepPlan(tuple(steps), {**given, **observed}, unmatched, len(pieces), tuple(p for p in pieces if p.note))
 
 
 def inside(
-    reference: GraphIndex, candidate: GraphIndex, unit: Unit, matched: Mapping[str, str], layout: Layout
-) -> list[Unit]:
+    reference: GraphIndex, candidate: GraphIndex, unit: LayerPair, matched: Mapping[str, str], layout: LockstepPlan
+) -> list[LayerPair]:
     """The single nodes of a unit as units of their own, as far as their tensors are matched."""
     flow = dataflow(reference)
     static = static_tensors(reference)
@@ -181,20 +181,20 @@ def _borders(index: GraphIndex, groups: Sequence[Group], every: bool) -> list[st
 
 def _units(
     reference: GraphIndex, candidate: GraphIndex, observed: Mapping[str, str], given: Mapping[str, str]
-) -> list[Unit]:
+) -> list[LayerPair]:
     random = set(random_nodes(reference))
     ahead = {*observed, *given}
     candidate_ahead = {*observed.values(), *given.values()}
     by_node: dict[int, list[str]] = {}
     for name in observed:
         by_node.setdefault(reference.producer[name], []).append(name)
-    units: list[Unit] = []
+    units: list[LayerPair] = []
     for position in sorted(by_node):
         outputs = tuple(by_node[position])
         part = backward(reference, outputs, ahead - set(outputs))
         counterpart = tuple(observed[name] for name in outputs)
         other = backward(candidate, counterpart, candidate_ahead - set(counterpart))
-        units.append(Unit(len(units), _main(reference, part), part, other, not random.isdisjoint(part.nodes)))
+        units.append(LayerPair(len(units), _main(reference, part), part, other, not random.isdisjoint(part.nodes)))
     return units
 
 
@@ -213,7 +213,7 @@ def _main(index: GraphIndex, part: Slice) -> int:
 
 def _pieces(
     index: GraphIndex,
-    units: Sequence[Unit],
+    units: Sequence[LayerPair],
     groups: Sequence[Group],
     shapes: Mapping[str, tuple[int, ...]] | None,
     memory: int,

@@ -17,8 +17,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..lineup import Party
 from ..progress import SILENT, Progress
+from ..sides import Side
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,22 +56,22 @@ def settle(
         The verdicts, and a sentence on each that became a pass.
     """
     settled, told = list(outputs), []
-    reference = run.lineup.reference
-    for party in run.lineup.candidates:
-        complete = run.samples_run.get(party.name) == run.samples_run.get(reference.name) == len(run.samples)
-        doubtful = judge.doubtful(party.name)
+    reference = run.sides.reference
+    for side in run.sides.candidates:
+        complete = run.samples_run.get(side.name) == run.samples_run.get(reference.name) == len(run.samples)
+        doubtful = judge.doubtful(side.name)
         mine = [
             at
             for at, o in enumerate(outputs)
-            if o.candidate == party.name and o.tensor in doubtful and o.verdict == "undecided"
+            if o.candidate == side.name and o.tensor in doubtful and o.verdict == "undecided"
         ]
-        runners = party.runner.alike() if mine and complete else None
+        runners = side.runner.alike() if mine and complete else None
         if runners is None or run.in_pieces(reference):
             continue
         wanted = {sample for at in mine for sample in doubtful[outputs[at].tensor][0]}
-        progress.stage(f"emulating the sums of {party.name} on {len(wanted)} sample{'s'[: len(wanted) != 1]}")
+        progress.stage(f"emulating the sums of {side.name} on {len(wanted)} sample{'s'[: len(wanted) != 1]}")
         try:
-            uses, plain = _uses(run, judge, party, runners, feeds(wanted))
+            uses, plain = _uses(run, judge, side, runners, feeds(wanted))
         except Exception as error:  # whatever ONNX Runtime says of a model that it cannot run
             log.debug("sums in FP16 were not emulated", exc_info=error)
             continue
@@ -90,16 +90,16 @@ def settle(
                 settled[at] = replace(output, verdict="fail", reason=f"{doubtful[output.tensor][1]}; {text}")
                 continue
             settled[at] = replace(output, verdict="pass", reason=None, decided_by=DECIDED_BY)
-            told.append(f"{party.name} errs in {output.tensor} by {own:.2f} times what is allowed: {text}.")
+            told.append(f"{side.name} errs in {output.tensor} by {own:.2f} times what is allowed: {text}.")
     return tuple(settled), told
 
 
 def _uses(
-    run: Run, judge: Judge, party: Party, runners: Sequence[Runner], feeds: Iterable[tuple[int, dict[str, np.ndarray]]]
+    run: Run, judge: Judge, side: Side, runners: Sequence[Runner], feeds: Iterable[tuple[int, dict[str, np.ndarray]]]
 ) -> list[dict[str, float]]:
     """The greatest share of what is allowed that each emulation uses, by output; infinite where it ruins one."""
-    reference = run.lineup.reference
-    judges = [judge.like(Party(party.name, runner, reference.model)) for runner in runners]
+    reference = run.sides.reference
+    judges = [judge.like(Side(side.name, runner, reference.model)) for runner in runners]
     count = 0
     with ExitStack() as stack:
         believed = stack.enter_context(run.open(reference))
@@ -113,9 +113,9 @@ def _uses(
 
             for like, session in zip(judges, emulated, strict=True):
                 like.take(reference.name, number, expected, fetch)
-                like.take(party.name, number, session.infer(_taken(session, sample)))
+                like.take(side.name, number, session.infer(_taken(session, sample)))
             count += 1
-    done = {reference.name: count, party.name: count}
+    done = {reference.name: count, side.name: count}
     return [
         {r.tensor: math.inf if r.verdict == "fail" else r.use for r in like.results(count, done) if r.use is not None}
         for like in judges

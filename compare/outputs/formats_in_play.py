@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import onnx
 
     from ...graph.model import Model
-    from ..lineup import Party
+    from ..sides import Side
 
 _QUANTIZED = frozenset({
     "QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger",
@@ -53,15 +53,15 @@ def model_formats(model: Model) -> tuple[NumberFormat, ...]:
     return tuple(sorted(found.values(), key=lambda f: -1.0 if f.is_integer else -f.u))
 
 
-def formats_in_play(*parties: Party) -> tuple[NumberFormat, ...]:
-    """The formats of each party's arithmetic and of each party's model, each once.
+def formats_in_play(*sides: Side) -> tuple[NumberFormat, ...]:
+    """The formats of each side's arithmetic and of each side's model, each once.
 
     A runner's arithmetic is what it makes of FP32; it says nothing about a model that has none.
     """
     found: dict[str, NumberFormat] = {}
-    for party in parties:
-        own = model_formats(party.model)
-        arithmetic = party.runner.arithmetic
+    for side in sides:
+        own = model_formats(side.model)
+        arithmetic = side.runner.arithmetic
         if arithmetic.name != "fp32" or not own or any(f.name == "fp32" for f in own):
             found[arithmetic.name] = arithmetic
         found.update({f.name: f for f in own})

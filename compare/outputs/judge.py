@@ -23,8 +23,8 @@ from .transposition import transposition
 
 if TYPE_CHECKING:
     from ...graph.formats import NumberFormat
-    from ..comparison import Settings
-    from ..lineup import Lineup, Party
+    from ..comparison import Rules
+    from ..sides import Side, Sides
 
 DOUBTFUL = 4
 """Most samples of an output that are kept in mind as doubtful."""
@@ -44,40 +44,40 @@ class Judge:
 
     def __init__(
         self,
-        lineup: Lineup,
+        sides: Sides,
         formats: Mapping[str, tuple[NumberFormat, ...]],
-        settings: Settings,
+        rules: Rules,
         narrow: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
         """Takes the rules.
 
         Args:
-            lineup: Who is compared.
+            sides: Who is compared.
             formats: Number formats in play for each candidate.
-            settings: The user's rules.
+            rules: The user's rules.
             narrow: Names of the nodes that a candidate, or the reference, is known to add up in FP16.
         """
         self.formats = dict(formats)
         self._narrow = dict(narrow or {})
         self._depths: dict[frozenset[str], Mapping[str, Depth]] = {}
         self.warnings: dict[str, None] = {}
-        self._lineup = lineup
-        self._settings = settings
+        self._sides = sides
+        self._rules = rules
         self._reference = _Reference()
-        self._pairs: dict[str, dict[str, _Pair]] = {party.name: {} for party in lineup.candidates}
-        self._missing: dict[str, dict[str, None]] = {party.name: {} for party in lineup.candidates}
-        self._extra: dict[str, dict[str, None]] = {party.name: {} for party in lineup.candidates}
+        self._pairs: dict[str, dict[str, _Pair]] = {side.name: {} for side in sides.candidates}
+        self._missing: dict[str, dict[str, None]] = {side.name: {} for side in sides.candidates}
+        self._extra: dict[str, dict[str, None]] = {side.name: {} for side in sides.candidates}
         self._deciders: dict[str, Decider | None] = {}
         self._terms: dict[str, Terms | None] = {}
 
     def take(self, name: str, sample: int, outputs: Outputs, fetch: Fetch | None = None) -> None:
-        """Takes in the outputs of one party for one sample; of each sample, the reference's come first.
+        """Takes in the outputs of one side for one sample; of each sample, the reference's come first.
 
         Args:
             fetch: With the reference's outputs, where it can give inner tensors too. Asked for only where outputs
                 differ: for what decided integers, and for the terms that floats were made of.
         """
-        if name == self._lineup.reference.name:
+        if name == self._sides.reference.name:
             self._reference = _Reference(sample, dict(outputs), fetch)
             return
         reference = self._reference
@@ -91,7 +91,7 @@ class Judge:
             pair = self._pairs[name].get(tensor)
             if pair is None:
                 tolerance = self.tolerance(name, tensor, _dtype(expected))
-                pair = _Pair(name, tensor, tolerance, self._settings.nan_equal, self.warnings)
+                pair = _Pair(name, tensor, tolerance, self._rules.nan_equal, self.warnings)
                 self._pairs[name][tensor] = pair
             new = pair.take(expected, outputs[tensor], sample, functools.partial(self._sizes, tensor))
             if new and pair.statistics_of_choices:
@@ -112,7 +112,7 @@ class Judge:
             try:
                 values.update(reference.inner(inner))
             except Exception as error:  # whatever the runtime raises
-                text = f"{tensor} was decided by {decider}, which {self._lineup.reference.name} does not show: {error}"
+                text = f"{tensor} was decided by {decider}, which {self._sides.reference.name} does not show: {error}"
                 self.warnings[f"{text.rstrip('.')}. Ties count as mismatches."] = None
                 self._deciders[tensor] = None
                 return 0, 0
@@ -131,12 +131,12 @@ class Judge:
 
     def _decider(self, tensor: str) -> Decider | None:
         if tensor not in self._deciders:
-            self._deciders[tensor] = decider(self._lineup.reference.model.index, tensor)
+            self._deciders[tensor] = decider(self._sides.reference.model.index, tensor)
         return self._deciders[tensor]
 
     def _sizes(self, tensor: str, tolerance: Tolerance, value: np.ndarray) -> np.ndarray | None:
         """The sizes of the terms that the reference made a tensor of, in the present sample; None: of its values."""
-        reference, model = self._reference, self._lineup.reference.model
+        reference, model = self._reference, self._sides.reference.model
         if tensor not in self._terms:
             self._terms[tensor] = None if model.opaque else terms(model.index, tensor)
         found = self._terms[tensor]
@@ -146,7 +146,7 @@ class Judge:
             try:
                 reference.behind[tensor] = reference.inner(found.tensors) if found.tensors else {}
             except Exception as error:  # whatever the runtime raises
-                text = f"{tensor} was made of terms that {self._lineup.reference.name} does not show: {error}"
+                text = f"{tensor} was made of terms that {self._sides.reference.name} does not show: {error}"
                 self.warnings[f"{text.rstrip('.')}. Where they are larger, its tolerance is too strict."] = None
                 reference.behind[tensor] = {}
         values = {t: np.asarray(v) for t, v in reference.behind[tensor].items()}
@@ -161,9 +161,9 @@ class Judge:
             if pair.doubtful
         }
 
-    def like(self, party: Party) -> Judge:
+    def like(self, side: Side) -> Judge:
         """A judge of one candidate by the rules of that of its name."""
-        return Judge(replace(self._lineup, candidates=(party,)), self.formats, self._settings, self._narrow)
+        return Judge(replace(self._sides, candidates=(side,)), self.formats, self._rules, self._narrow)
 
     def devices(self) -> dict[str, str]:
         """Where statistics of each candidate were computed, and by what, if not by NumPy."""
@@ -178,12 +178,12 @@ class Judge:
 
         Args:
             total: Number of samples that were asked for.
-            run: Number of samples that each party finished, by name.
+            run: Number of samples that each side finished, by name.
         """
         found: list[OutputResult] = []
-        for party in self._lineup.candidates:
-            name = party.name
-            done = min(run.get(name, 0), run.get(self._lineup.reference.name, 0))
+        for side in self._sides.candidates:
+            name = side.name
+            done = min(run.get(name, 0), run.get(self._sides.reference.name, 0))
             for tensor, pair in self._pairs[name].items():
                 if tensor not in self._missing[name]:
                     found.append(pair.result(done, total))
@@ -191,21 +191,21 @@ class Judge:
                 reason = f"{name} has no output of this name"
                 found.append(OutputResult(name, tensor, "missing", reason))
             for tensor in self._extra[name]:
-                reason = f"{self._lineup.reference.name} has no output of this name"
+                reason = f"{self._sides.reference.name} has no output of this name"
                 found.append(OutputResult(name, tensor, "extra", reason))
         return tuple(found)
 
     def tolerance(self, candidate: str, tensor: str, dtype: np.dtype) -> Tolerance:
         """What this output is allowed. Integers, bools and strings are exact unless named by the user."""
-        named = self._settings.tolerances.get(tensor)
+        named = self._rules.tolerances.get(tensor)
         if named is not None and dtype.kind not in "OSUTb":
             return user(*named) or EXACT
         if not is_float(dtype):
             return EXACT
-        given = user(self._settings.rtol, self._settings.atol)
+        given = user(self._rules.rtol, self._rules.atol)
         if given is not None:
             return given
-        model = self._lineup.reference.model
+        model = self._sides.reference.model
         if model.opaque:
             reason = f"nobody knows the network behind {model.label}, nor the error that its arithmetic explains"
             return Tolerance(0, 0, "auto", scaled=True, decidable=False, reason=reason)

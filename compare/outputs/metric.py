@@ -24,7 +24,7 @@ from ..report.model import AccuracyResult, OutputResult
 
 if TYPE_CHECKING:
     from ...graph.specs import TensorSpec
-    from ..lineup import Lineup
+    from ..sides import Sides
 
 Outputs: TypeAlias = "Mapping[str, np.ndarray]"
 Function: TypeAlias = "Callable[[dict[str, np.ndarray], Any], float]"
@@ -217,10 +217,10 @@ class _Present:
 class Meter:
     """Measures every runner on each sample as it comes; of each sample, the reference's outputs come first."""
 
-    def __init__(self, criterion: Criterion, lineup: Lineup) -> None:
-        self._criterion = criterion.bind(lineup.reference.model.outputs)
-        self._lineup = lineup
-        self._tallies = {party.name: _Tally() for party in (lineup.reference, *lineup.candidates)}
+    def __init__(self, criterion: Criterion, sides: Sides) -> None:
+        self._criterion = criterion.bind(sides.reference.model.outputs)
+        self._sides = sides
+        self._tallies = {side.name: _Tally() for side in (sides.reference, *sides.candidates)}
         self._present = _Present()
         self._seen = 0
         self._label_counts = np.zeros(0, np.int64)
@@ -232,7 +232,7 @@ class Meter:
             UsageError: The labels do not fit the outputs, or the metric fails on the reference's outputs.
         """
         tally = self._tallies[name]
-        if name == self._lineup.reference.name:
+        if name == self._sides.reference.name:
             answers = self._answer(outputs, self._seen, sample)
             self._present = _Present(sample, self._seen, answers)
             self._seen += answers.rows

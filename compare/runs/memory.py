@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ...graph.model import tensor_bytes
 
 if TYPE_CHECKING:
-    from ..lineup import Party
+    from ..sides import Side
 
 BUDGET = 512 << 20
 """Bytes that localizing uses where the user says nothing and the machine has four times that."""
@@ -28,9 +28,9 @@ def budget(asked: int | None) -> int:
     return max(int(min(BUDGET, free_memory() / 4)), 32 << 20)
 
 
-def weight_bytes(parties: Iterable[Party]) -> int:
-    """Size of the weights of some parties, those of a model that they share once."""
-    models = {id(party.model): party.model for party in parties}
+def weight_bytes(sides: Iterable[Side]) -> int:
+    """Size of the weights of some sides, those of a model that they share once."""
+    models = {id(side.model): side.model for side in sides}
     return sum(tensor_bytes(t) for model in models.values() for t in model.index.initializers.values())
 
 

@@ -25,7 +25,7 @@ from .spill import Store
 
 if TYPE_CHECKING:
     from ...graph.model import Model
-    from ..lineup import Party
+    from ..sides import Side
 
 SHARE = 0.5
 """Of the free memory, what the weights of all sessions may take where the user gives no limit: while a session opens,
@@ -34,16 +34,16 @@ COPIES = 2
 """How often a piece's weights are there while it is opened: as they are in the file, and as its kernels want them."""
 
 
-def in_pieces(parties: Iterable[Party], memory: int | None) -> bool:
+def in_pieces(sides: Iterable[Side], memory: int | None) -> bool:
     """Whether sessions on the whole models would take more memory than there is.
 
     Only external weights count: others are in memory already.
 
     Args:
-        parties: All that are open at the same time.
+        sides: All that are open at the same time.
         memory: Bytes that the user allows; None: what the machine, or the control group of this process, has left.
     """
-    weights = sum(external_bytes(p.model.proto) for p in parties if p.runner.opens_pieces and p.model.tf is None)
+    weights = sum(external_bytes(p.model.proto) for p in sides if p.runner.opens_pieces and p.model.tf is None)
     return weights > 0 and weights > (memory if memory is not None else SHARE * free_memory())
 
 
@@ -53,7 +53,7 @@ class PiecedSession(Session):
     Every `infer` opens all pieces anew; `infer_all` opens each once for all samples.
 
     Args:
-        party: The runner, which must open pieces, and the model.
+        side: The runner, which must open pieces, and the model.
         workload: What will be run.
         memory: Bytes for a piece and for what is kept between pieces; None: from the machine.
 
@@ -61,21 +61,21 @@ class PiecedSession(Session):
         RunnerError: The runtime is not there, or refuses the first piece.
     """
 
-    def __init__(self, party: Party, workload: Workload, memory: int | None) -> None:
-        self._model = party.model
-        self._name = party.name
-        self._runner = calibrated(party, workload, memory, apart=True).for_pieces()
+    def __init__(self, side: Side, workload: Workload, memory: int | None) -> None:
+        self._model = side.model
+        self._name = side.name
+        self._runner = calibrated(side, workload, memory, apart=True).for_pieces()
         self._memory = budget(memory)
-        index = party.model.index
-        self.inputs = party.model.inputs
-        self.outputs = party.model.outputs
+        index = side.model.index
+        self.inputs = side.model.inputs
+        self.outputs = side.model.outputs
         self._specs: dict[str, TensorSpec] = {}
         self._pieces = plan_pieces(
-            index, fused_groups(index), shapes=_shapes(party.model, workload), memory=self._memory // COPIES
+            index, fused_groups(index), shapes=_shapes(side.model, workload), memory=self._memory // COPIES
         )
-        self.info = self._described(party)
+        self.info = self._described(side)
 
-    def _described(self, party: Party) -> SessionInfo:
+    def _described(self, side: Side) -> SessionInfo:
         """Of the first piece: what is wrong with the runner is known before anything is run."""
         try:
             with self._open(self._pieces[0], (), None) as session:
@@ -83,7 +83,7 @@ class PiecedSession(Session):
         except ModelError:  # a piece without outputs, or without types before something ran
             info = SessionInfo()
         note = (
-            f"{external_bytes(party.model.proto) / 1e9:.2f} GB of weights are too many to be in memory at "
+            f"{external_bytes(side.model.proto) / 1e9:.2f} GB of weights are too many to be in memory at "
             f"once; run in {len(self._pieces)} pieces, not as the one program that would be deployed."
         )
         return dataclasses.replace(info, notes=(*info.notes, note))
@@ -206,25 +206,25 @@ class PiecedSession(Session):
         return np.array(value)
 
 
-def calibrated(party: Party, workload: Workload, memory: int | None, apart: bool) -> Runner:
-    """A party's runner with the ranges of the whole model, where its format needs them.
+def calibrated(side: Side, workload: Workload, memory: int | None, apart: bool) -> Runner:
+    """A side's runner with the ranges of the whole model, where its format needs them.
 
     Args:
-        party: The runner and the model.
+        side: The runner and the model.
         workload: The samples.
         memory: See `PiecedSession`.
         apart: Whether the whole model does not fit in memory, and is run in pieces for that too.
     """
-    if not hasattr(party.runner, "calibrated"):
-        return party.runner
+    if not hasattr(side.runner, "calibrated"):
+        return side.runner
 
     def run(
         engine: Runner, names: Sequence[str], samples: Callable[[], Iterable[Feed]]
     ) -> Iterable[dict[str, np.ndarray]]:
-        alone = dataclasses.replace(party, runner=engine)
+        alone = dataclasses.replace(side, runner=engine)
         return PiecedSession(alone, Workload(samples=samples), memory).watch(names, samples)
 
-    ready: Runner = party.runner.calibrated(party.model, workload, **({"run": run} if apart else {}))
+    ready: Runner = side.runner.calibrated(side.model, workload, **({"run": run} if apart else {}))
     return ready
 
 

@@ -17,7 +17,7 @@ Source = "str | os.PathLike[str] | Model"
 
 
 @dataclass(frozen=True)
-class Party:
+class Side:
     """A runner on a model, under the name that the report gives it."""
 
     name: str
@@ -26,38 +26,38 @@ class Party:
 
 
 @dataclass(frozen=True)
-class Lineup:
+class Sides:
     """The reference and the candidates in the order they were named. Other runners may stand in for the reference."""
 
-    reference: Party
-    candidates: tuple[Party, ...]
+    reference: Side
+    candidates: tuple[Side, ...]
     named: bool = False
     """Whether the user chose the reference, which nobody may then replace."""
 
-    def without(self, failed: Sequence[Party]) -> Lineup | None:
+    def without(self, failed: Sequence[Side]) -> Sides | None:
         """The line-up of those that are left, the most trusted of them as reference; None if there is no pair."""
         left = [p for p in (self.reference, *self.candidates) if p not in failed]
         if len(left) < 2 or (self.reference in failed and (self.named or self._two_models)):
             return None
         reference = self.reference if self.reference in left else most_trusted(left)
-        return Lineup(reference, tuple(p for p in left if p is not reference), self.named)
+        return Sides(reference, tuple(p for p in left if p is not reference), self.named)
 
     @property
     def _two_models(self) -> bool:
         return any(p.model is not self.reference.model for p in self.candidates)
 
 
-def most_trusted(parties: Sequence[Party]) -> Party:
+def most_trusted(sides: Sequence[Side]) -> Side:
     """The one of the lowest trust rank; between equals the first named."""
-    return min(parties, key=lambda p: p.runner.trust)
+    return min(sides, key=lambda p: p.runner.trust)
 
 
-def line_up(
+def choose_sides(
     runners: Sequence[Runner],
     models: Sequence[Model],
     candidate_model: Model | None = None,
     reference: str | None = None,
-) -> Lineup:
+) -> Sides:
     """Chooses the reference and names everybody.
 
     Args:
@@ -74,7 +74,7 @@ def line_up(
         raise UsageError("no runner was named: give two, e.g. --onnxrt --emulate fp16.")
     settled = [r if m is None else r.for_model(m) for r, m in zip(runners, models, strict=True)]
     names = _numbered([runner.name for runner in settled])
-    first = [Party(n, r, m) for n, r, m in zip(names, settled, models, strict=True)]
+    first = [Side(n, r, m) for n, r, m in zip(names, settled, models, strict=True)]
     if reference is not None and reference not in names:
         raise UsageError(f"no runner is called {reference!r}; there are: {', '.join(names)}.")
     chosen = most_trusted(first) if reference is None else first[names.index(reference)]
@@ -82,7 +82,7 @@ def line_up(
         second = [runner.for_model(candidate_model) for runner in runners]
         names = _numbered([runner.name for runner in second])
         candidates = [_on_file(n, r, candidate_model) for n, r in zip(names, second, strict=True)]
-        return Lineup(chosen, tuple(candidates), reference is not None)
+        return Sides(chosen, tuple(candidates), reference is not None)
     if len(first) < 2:
         raise UsageError(
             f"{names[0]} has nothing to be compared with: name a second runner (e.g. --emulate fp16) or a second model."
@@ -90,13 +90,13 @@ def line_up(
     candidates = [
         p if p.model is chosen.model else _on_file(p.name, p.runner, p.model) for p in first if p is not chosen
     ]
-    return Lineup(chosen, tuple(candidates), reference is not None)
+    return Sides(chosen, tuple(candidates), reference is not None)
 
 
-def _on_file(name: str, runner: Runner, model: Model) -> Party:
-    """A party of the second file, which its name tells."""
+def _on_file(name: str, runner: Runner, model: Model) -> Side:
+    """A side of the second file, which its name tells."""
     file = model.label if runner.reads_engines else model.source
-    return Party(f"{name}@{Path(file).name}", runner, model)
+    return Side(f"{name}@{Path(file).name}", runner, model)
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
