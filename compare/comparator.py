@@ -26,7 +26,8 @@ from ..runners.contract.latency import measure
 from ..runners.contract.runner import Session, SessionInfo, ShapeRange, Workload
 from .comparison import Comparison, Rules
 from .layers.fidelity import Deployed, Repeat, chance, repeat
-from .outputs.emulated_sums import settle
+from .outputs.decide import decide
+from .outputs.emulated_sums import DECIDED_BY, emulate_sums, told
 from .outputs.formats_in_play import formats_in_play
 from .outputs.judge import Fetch, Judge
 from .outputs.metric import Criterion, Meter, criterion
@@ -765,20 +766,20 @@ def _report(run: Run, judge: Judge | None, meter: Meter | None = None, progress:
     outputs: tuple[OutputResult, ...] = ()
     warnings = list(run.warnings)
     if judge is not None:
-        outputs = judge.results(total=len(run.samples), run=run.samples_run)
+        evidence = judge.evidence(total=len(run.samples), run=run.samples_run)
         for name, device in judge.devices().items():
             info = run.sessions[name]
             run.sessions[name] = replace(info, options={**info.options, "statistics_on": device})
         warnings += judge.warnings
-        outputs, told = settle(run, judge, outputs, functools.partial(_numbered, run.samples), progress)
-        warnings += told
+        evidence = emulate_sums(run, judge, evidence, functools.partial(_numbered, run.samples), progress)
+        if meter is not None:
+            evidence = tuple(replace(e, measured=meter.measured(e.candidate, e.tensor)) for e in evidence)
+        outputs = tuple(map(decide, evidence))
+        warnings += [told(e) for e, o in zip(evidence, outputs, strict=True) if o.decided_by == DECIDED_BY]
     accuracy: tuple[AccuracyResult, ...] = ()
     if meter is not None:
-        total = len(run.samples)
-        if done == total:
+        if done == len(run.samples):
             meter.finish()
-        complete = {name for name, count in run.samples_run.items() if count == done == total}
-        outputs = meter.decide(outputs, complete)
         accuracy = meter.results()
         warnings += meter.warnings(outputs)
     data_notes = list(run.samples.notes)

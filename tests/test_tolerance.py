@@ -10,6 +10,7 @@ import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
 from layerdiff.compare.comparison import Rules
 from layerdiff.compare.outputs import tolerance
+from layerdiff.compare.outputs.decide import decide
 from layerdiff.compare.outputs.judge import Judge
 from layerdiff.compare.outputs.tolerance import EXACT, SLICE, Scale, Tolerance, automatic, depth, depths, rule, user
 from layerdiff.compare.sides import choose_sides
@@ -206,8 +207,8 @@ def decided(share, narrow, samples=1):
     for sample in range(samples):
         judge.take("onnxrt", sample, {"y": y, "k": k}, lambda names: dict.fromkeys(names, y))
         judge.take("emulate:fp16", sample, {"y": y + error, "k": k + 1})
-    outputs = judge.results(samples, {"onnxrt": samples, "emulate:fp16": samples})
-    return {o.tensor: o for o in outputs}
+    evidence = judge.evidence(samples, {"onnxrt": samples, "emulate:fp16": samples})
+    return {e.tensor: decide(e) for e in evidence}
 
 
 @pytest.mark.parametrize(

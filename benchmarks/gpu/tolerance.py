@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from layerdiff.compare.comparison import Rules
+from layerdiff.compare.outputs.decide import decide
 from layerdiff.compare.outputs.formats_in_play import formats_in_play
 from layerdiff.compare.outputs.judge import Judge
 from layerdiff.compare.sides import Side, choose_sides
@@ -75,7 +76,7 @@ class Reference:
             judge.take(sides.reference.name, number, self.outputs[name][number], fetch)
             judge.take(other.name, number, session.infer(feed), lambda names: {})
         count = len(feeds)
-        results = judge.results(count, {sides.reference.name: count, other.name: count})
+        evidence = judge.evidence(count, {sides.reference.name: count, other.name: count})
         return {
             result.tensor: {
                 "verdict": result.verdict,
@@ -87,7 +88,7 @@ class Reference:
                 "rel_l2": (result.metrics or {}).get("rel_l2"),
                 "max_abs": (result.metrics or {}).get("max_abs"),
             }
-            for result in results
+            for result in map(decide, evidence)
         }
 
 

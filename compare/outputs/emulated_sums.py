@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING
 
 from ..progress import SILENT, Progress
 from ..sides import Side
+from .by_tolerance import MISMATCHES, mismatch
+from .evidence import Decision, EmulatedSums, OutputEvidence
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ...runners.contract.runner import Runner, Session
     from ..comparator import Run
-    from ..report.model import OutputResult
     from .judge import Judge
 
 LIKE = 2.0
@@ -36,39 +37,34 @@ DECIDED_BY = "emulated sums in FP16"
 log = logging.getLogger("layerdiff")
 
 
-def settle(
+def emulate_sums(
     run: Run,
     judge: Judge,
-    outputs: Sequence[OutputResult],
+    evidence: Sequence[OutputEvidence],
     feeds: Callable[[Collection[int]], Iterable[tuple[int, dict[str, np.ndarray]]]],
     progress: Progress = SILENT,
-) -> tuple[tuple[OutputResult, ...], list[str]]:
-    """Passes outputs that err as the emulation does, and fails those that err by more.
+) -> tuple[OutputEvidence, ...]:
+    """Adds to the evidence on outputs that sums in FP16 may explain what the emulation makes of them.
 
     Args:
         run: Who ran.
-        judge: What judged the outputs.
-        outputs: The verdicts so far.
+        judge: What collected the evidence.
+        evidence: On all outputs of all candidates.
         feeds: Gives samples by their numbers.
         progress: Told what is going on.
-
-    Returns:
-        The verdicts, and a sentence on each that became a pass.
     """
-    settled, told = list(outputs), []
+    found = list(evidence)
     reference = run.sides.reference
     for side in run.sides.candidates:
-        complete = run.samples_run.get(side.name) == run.samples_run.get(reference.name) == len(run.samples)
-        doubtful = judge.doubtful(side.name)
         mine = [
             at
-            for at, o in enumerate(outputs)
-            if o.candidate == side.name and o.tensor in doubtful and o.verdict == "undecided"
+            for at, e in enumerate(evidence)
+            if e.candidate == side.name and e.maybe_fp16_sums and e.coverage.complete
         ]
-        runners = side.runner.alike() if mine and complete else None
+        runners = side.runner.alike() if mine else None
         if runners is None or run.in_pieces(reference):
             continue
-        wanted = {sample for at in mine for sample in doubtful[outputs[at].tensor][0]}
+        wanted = {sample for at in mine for sample in evidence[at].worst_samples}
         progress.stage(f"emulating the sums of {side.name} on {len(wanted)} sample{'s'[: len(wanted) != 1]}")
         try:
             uses, plain = _uses(run, judge, side, runners, feeds(wanted))
@@ -76,22 +72,36 @@ def settle(
             log.debug("sums in FP16 were not emulated", exc_info=error)
             continue
         for at in mine:
-            output = outputs[at]
-            own, theirs, without = output.use or 0.0, uses.get(output.tensor), plain.get(output.tensor)
-            if theirs is None or without is None or math.isinf(theirs):
-                continue
-            text = f"emulated with sums in FP16 on the same inputs, the network errs by {theirs:.2f} times that"
-            if own > LIKE * theirs:
-                reason = f"{doubtful[output.tensor][1]}; {text}, this by {own:.2f} times"
-                settled[at] = replace(output, verdict="fail", reason=reason)
-                continue
-            if without > 1:
-                text = f"emulated with sums in FP32, the network errs by {without:.2f} times that: it is not the sums"
-                settled[at] = replace(output, verdict="fail", reason=f"{doubtful[output.tensor][1]}; {text}")
-                continue
-            settled[at] = replace(output, verdict="pass", reason=None, decided_by=DECIDED_BY)
-            told.append(f"{side.name} errs in {output.tensor} by {own:.2f} times what is allowed: {text}.")
-    return tuple(settled), told
+            theirs, without = uses.get(evidence[at].tensor), plain.get(evidence[at].tensor)
+            if theirs is not None and without is not None:
+                found[at] = replace(evidence[at], emulated=EmulatedSums(theirs, without))
+    return tuple(found)
+
+
+def by_emulated_sums(evidence: OutputEvidence) -> Decision | None:
+    """Passes outputs that err as the emulation does, and fails those that err by more."""
+    emulated, own = evidence.emulated, evidence.statistics.use or 0.0
+    if emulated is None or math.isinf(emulated.fp16):
+        return None
+    if own > LIKE * emulated.fp16:
+        reason = f"{mismatch(evidence)}; {_errs(emulated)}, this by {own:.2f} times"
+        return Decision("fail", reason)
+    if emulated.fp32 > 1:
+        text = f"emulated with sums in FP32, the network errs by {emulated.fp32:.2f} times that: it is not the sums"
+        return Decision("fail", f"{mismatch(evidence)}; {text}")
+    return Decision("pass", decided_by=DECIDED_BY)
+
+
+def told(evidence: OutputEvidence) -> str:
+    """What to say of an output that passes because the emulation errs as it does."""
+    assert evidence.emulated is not None
+    own = evidence.statistics.use or 0.0
+    text = f"{evidence.candidate} errs in {evidence.tensor} by {own:.2f} times what is allowed"
+    return f"{text}: {_errs(evidence.emulated)}."
+
+
+def _errs(emulated: EmulatedSums) -> str:
+    return f"emulated with sums in FP16 on the same inputs, the network errs by {emulated.fp16:.2f} times that"
 
 
 def _uses(
@@ -116,10 +126,14 @@ def _uses(
                 like.take(side.name, number, session.infer(_taken(session, sample)))
             count += 1
     done = {reference.name: count, side.name: count}
-    return [
-        {r.tensor: math.inf if r.verdict == "fail" else r.use for r in like.results(count, done) if r.use is not None}
-        for like in judges
-    ]
+    return [{e.tensor: use for e in like.evidence(count, done) if (use := _use(e)) is not None} for like in judges]
+
+
+def _use(evidence: OutputEvidence) -> float | None:
+    """The greatest share of what is allowed that an emulated output uses; infinite where it is ruined."""
+    use = evidence.shown.use
+    ruined = any((found := decider(evidence)) is not None and found.verdict == "fail" for decider in MISMATCHES)
+    return math.inf if use is not None and ruined else use
 
 
 def _taken(session: Session, sample: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -6,16 +6,16 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...graph.errors import RunnerError
 from ...graph.specs import is_float
 from ...runners.contract.device import DeviceArray
-from ..report.model import OutputResult, OutputVerdict, ToleranceUsed
 from ..statistics import device as ondevice
-from ..statistics.statistics import Place, Statistics
+from ..statistics.statistics import Statistics
+from .evidence import Coverage, OutputEvidence
 from .term_sizes import Terms, terms
 from .ties import Decider, count_ties, decider
 from .tolerance import EXACT, Allowed, Depth, Tolerance, automatic, depths, user
@@ -152,15 +152,6 @@ class Judge:
         values = {t: np.asarray(v) for t, v in reference.behind[tensor].items()}
         return found.sizes(value, values, tolerance.share)
 
-    def doubtful(self, name: str) -> dict[str, tuple[list[int], str]]:
-        """Floating-point outputs of a candidate that exceed what is allowed by what sums in FP16 may explain: the
-        samples that exceed it by most, and the reason of the failure that it is if they do not."""
-        return {
-            tensor: (list(pair.over), pair.mismatch(pair.plain, pair.plain.mismatched))
-            for tensor, pair in self._pairs[name].items()
-            if pair.doubtful
-        }
-
     def like(self, side: Side) -> Judge:
         """A judge of one candidate by the rules of that of its name."""
         return Judge(replace(self._sides, candidates=(side,)), self.formats, self._rules, self._narrow)
@@ -173,26 +164,24 @@ class Judge:
         }
         return {name: device for name, device in found.items() if device}
 
-    def results(self, total: int, run: Mapping[str, int]) -> tuple[OutputResult, ...]:
-        """The verdicts.
+    def evidence(self, total: int, run: Mapping[str, int]) -> tuple[OutputEvidence, ...]:
+        """What is known of each output of each candidate.
 
         Args:
             total: Number of samples that were asked for.
             run: Number of samples that each side finished, by name.
         """
-        found: list[OutputResult] = []
+        found: list[OutputEvidence] = []
+        reference = self._sides.reference.name
         for side in self._sides.candidates:
             name = side.name
-            done = min(run.get(name, 0), run.get(self._sides.reference.name, 0))
+            done = min(run.get(name, 0), run.get(reference, 0))
+            whole = Coverage(done, total)
             for tensor, pair in self._pairs[name].items():
                 if tensor not in self._missing[name]:
-                    found.append(pair.result(done, total))
-            for tensor in self._missing[name]:
-                reason = f"{name} has no output of this name"
-                found.append(OutputResult(name, tensor, "missing", reason))
-            for tensor in self._extra[name]:
-                reason = f"{self._sides.reference.name} has no output of this name"
-                found.append(OutputResult(name, tensor, "extra", reason))
+                    found.append(pair.evidence(reference, whole))
+            found += [OutputEvidence(name, t, reference, whole, absent="missing") for t in self._missing[name]]
+            found += [OutputEvidence(name, t, reference, whole, absent="extra") for t in self._extra[name]]
         return tuple(found)
 
     def tolerance(self, candidate: str, tensor: str, dtype: np.dtype) -> Tolerance:
@@ -319,139 +308,24 @@ class _Pair:
             return None
         return self.tolerance.allowed(reference)
 
-    def result(self, done: int, total: int) -> OutputResult:
-        """The verdict after ``done`` of ``total`` samples."""
-        turned = self.turned is not None and self.turned.agree
-        statistics = self.turned if turned and self.turned is not None else self.plain
-        verdict, reason = self._decide(statistics, turned, done, total)
-        metrics = statistics.metrics()
-        if self.ties and not turned:
-            metrics["mismatched"] -= self.ties
-        return OutputResult(
+    def evidence(self, reference: str, coverage: Coverage) -> OutputEvidence:
+        """What is known of the pair."""
+        return OutputEvidence(
             candidate=self.candidate,
             tensor=self.tensor,
-            verdict=verdict,
-            reason=reason,
-            transposed=self.axes if turned else None,
-            tolerance=self._tolerance_used(),
-            ties=0 if turned else self.ties,
-            metrics=None if self.clash else metrics,
-            worst_sample=statistics.worst_sample,
-            use=statistics.use,
-            values={} if self.clash else _values(statistics),
+            reference=reference,
+            coverage=coverage,
+            clash=self.clash,
+            statistics=self.plain,
+            axes=self.axes,
+            turned=self.turned,
+            tolerance=self.tolerance,
+            smallest_atol=self.smallest_atol if math.isfinite(self.smallest_atol) else None,
+            choices=self.statistics_of_choices,
+            ties=self.ties,
+            ties_by_fp16_sums=self.explained,
+            worst_samples=tuple(self.over),
         )
-
-    def _tolerance_used(self) -> ToleranceUsed | None:
-        rule = self.tolerance
-        if not rule.decidable:
-            return None
-        source: Literal["user", "auto"] = "user" if rule.source == "user" else "auto"
-        if rule.scaled:
-            return ToleranceUsed(rule.rtol, self.smallest_atol if math.isfinite(self.smallest_atol) else None, source)
-        return ToleranceUsed(rule.rtol, rule.atol, source)
-
-    def _decide(self, statistics: Statistics, turned: bool, done: int, total: int) -> tuple[OutputVerdict, str | None]:
-        if self.clash:
-            return "fail", self.clash
-        if turned:
-            return (
-                "fail",
-                f"transposed: agrees with the reference when its axes are taken in the order {_list(self.axes)}",
-            )
-        if statistics.shape_mismatch:
-            expected, got = statistics.shape_mismatch
-            return "fail", f"shape {_list(got)} where {_list(expected)} is expected"
-        if statistics.broken and not statistics.text:
-            return "fail", _broken(statistics)
-        mismatched = statistics.mismatched - self.ties
-        reason = self.tolerance.reason
-        if mismatched and self.tolerance.decidable:
-            reason = self.mismatch(statistics, mismatched)
-            explained = self._explained(statistics, mismatched)
-            if not explained:
-                return "fail", reason
-            reason = f"{reason}; {explained}"
-        if mismatched:
-            name = f"--tolerance {self.tensor}:RTOL,ATOL"
-            return "undecided", f"{reason}; say what is good enough with {name}, or with --labels and --metric"
-        if done < total:
-            return "undecided", f"agrees on {done} of {total} samples; the others were not run"
-        return "pass", None
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether sums in FP16 may explain by how much the tensor exceeds what is allowed."""
-        found = self.plain
-        turned = self.turned is not None and self.turned.agree
-        amiss = self.clash or turned or found.shape_mismatch or found.broken or self.statistics_of_choices
-        return not amiss and found.use is not None and 1 < found.use <= self.tolerance.sums
-
-    def _explained(self, statistics: Statistics, mismatched: int) -> str:
-        """What the candidate's sums in FP16 may explain, where that is all that is amiss."""
-        if self.statistics_of_choices:
-            return "sums in FP16 may make them ties" if mismatched == self.explained else ""
-        if not self.doubtful:
-            return ""
-        use, sums = statistics.use or 0.0, self.tolerance.sums
-        return f"that is {use:.2f} times what is allowed, and sums in FP16 may explain up to {sums:.2f} times"
-
-    def mismatch(self, statistics: Statistics, mismatched: int) -> str:
-        """What is wrong where elements differ by more than allowed."""
-        share = f"{mismatched:,} of {statistics.count:,} elements"
-        worst = statistics.worst
-        if worst is None:
-            return f"{share} differ"
-        where = f"worst at {_list(worst.index)} of sample {worst.sample}: {_show(worst)}"
-        if statistics.use and math.isfinite(statistics.use) and statistics.use > 0:
-            limit = abs(worst.candidate - worst.reference) / statistics.use
-            return f"{share} differ by more than allowed; {where}, allowed ±{limit:.3g}"
-        return f"{share} differ; {where}" + (", exact expected" if self.tolerance.exact else "")
-
-
-def _broken(statistics: Statistics) -> str:
-    place = statistics.broken_at
-    what = f"{statistics.broken:,} of {statistics.count:,} elements are NaN or infinite on one side"
-    if statistics.nan[0] == statistics.nan[1] == statistics.broken:
-        what = (
-            f"{statistics.broken:,} of {statistics.count:,} elements are NaN on both sides (--nan-equal lets them pass)"
-        )
-    return what if place is None else f"{what}; first at {_list(place.index)} of sample {place.sample}: {_show(place)}"
-
-
-def _show(place: Place) -> str:
-    return f"{_value(place.reference)} expected, {_value(place.candidate)} found"
-
-
-def _value(x: Any) -> str:
-    return f"{x:.7g}" if isinstance(x, float) else repr(x)
-
-
-def _list(items: Sequence[int] | None) -> str:
-    return "[" + ", ".join(str(i) for i in items or ()) + "]"
-
-
-def _values(statistics: Statistics) -> dict[str, Any]:
-    """The elements behind the maxima, for the report."""
-    places = {
-        "max_abs": statistics.max_abs_at,
-        "max_rel": statistics.max_rel_at,
-        "worst": statistics.worst,
-        "not_finite": statistics.broken_at,
-    }
-    found: dict[str, Any] = {
-        key: {
-            "value": place.value,
-            "sample": place.sample,
-            "index": place.index,
-            "reference": place.reference,
-            "candidate": place.candidate,
-        }
-        for key, place in places.items()
-        if place is not None
-    }
-    if statistics.histogram:
-        found["histogram"] = {str(key): statistics.histogram[key] for key in sorted(statistics.histogram)}
-    return found
 
 
 def _fits(small: Sequence[int], large: Sequence[int]) -> bool:

@@ -21,6 +21,7 @@ import numpy as np
 from ...graph.errors import DataError, UsageError
 from ...graph.specs import is_float
 from ..report.model import AccuracyResult, OutputResult
+from .evidence import Decision, Measured, OutputEvidence
 
 if TYPE_CHECKING:
     from ...graph.specs import TensorSpec
@@ -350,49 +351,24 @@ class Meter:
             disagreements=tally.disagreements if measured and rule.function is None else None,
         )
 
-    def decide(self, outputs: Sequence[OutputResult], complete: set[str]) -> tuple[OutputResult, ...]:
-        """Decides what no tolerance could: outputs that are undecided pass or fail by the metric.
+    def measured(self, candidate: str, tensor: str) -> Measured | None:
+        """What was measured of one output; None where the metric looks at another one.
 
-        With a function that was given no output, all undecided outputs of a candidate; else the one that is measured.
-
-        Args:
-            outputs: The verdicts by tolerance.
-            complete: Candidates that finished all samples; the others stay undecided.
+        A function that was given no output measures all of them at once.
         """
-        found = {result.runner: result for result in self.results()}
-        return tuple(
-            self._decided(output, found[output.candidate])
-            if output.verdict == "undecided"
-            and output.candidate in complete
-            and self._criterion.output in (None, output.tensor)
-            else output
-            for output in outputs
+        rule, tally = self._criterion, self._tallies[candidate]
+        if rule.output not in (None, tensor):
+            return None
+        result = self._result(candidate, tally)
+        return Measured(
+            metric=rule.metric,
+            rows=tally.rows,
+            value=None if result.difference is None else result.value,
+            reference=tally.reference / tally.rows if tally.rows else math.nan,
+            lost=tally.reference - tally.own,
+            allowed=rule.drop,
+            guessing=self._chance(),
         )
-
-    def _decided(self, output: OutputResult, result: AccuracyResult) -> OutputResult:
-        rule = self._criterion
-        tally = self._tallies[output.candidate]
-        reference = tally.reference / tally.rows if tally.rows else math.nan
-        if result.value is None or result.difference is None:
-            return replace(
-                output, reason=f"{rule.metric} could not be measured or is not finite, so it decides nothing"
-            )
-        chance = self._chance()
-        if chance is not None and reference <= chance:
-            reason = (
-                f"{rule.metric} of the reference, {reference:.4g}, is no better than always answering the same "
-                f"({chance:.4g}), so it decides nothing; do the labels belong to the data?"
-            )
-            return replace(output, reason=reason)
-        # In sums, not means: 99 of 100 against 100 of 100 is a drop of 0.01, whatever binary fractions make of it.
-        lost = tally.reference - tally.own
-        if lost <= rule.drop * tally.rows * (1 + 1e-9):
-            return replace(output, verdict="pass", reason=None, decided_by=rule.metric)
-        reason = (
-            f"{rule.metric} is {result.value:.4g}, {-result.difference:.3g} under the reference's {reference:.4g}; "
-            f"--metric-drop allows {rule.drop:g}"
-        )
-        return replace(output, verdict="fail", reason=reason, decided_by=rule.metric)
 
     def _chance(self) -> float | None:
         """How often somebody is right who always gives the most frequent answers; None with a function."""
@@ -412,6 +388,29 @@ class Meter:
             and -r.difference > rule.drop * (1 + 1e-9)
             and all(o.verdict == "pass" for o in outputs if o.candidate == r.runner)
         ]
+
+
+def by_metric(evidence: OutputEvidence) -> Decision | None:
+    """Passes an output by how often the candidate is right, where nothing else could decide it."""
+    measured = evidence.measured
+    if measured is None or not evidence.coverage.complete:
+        return None
+    if measured.value is None:
+        return Decision("undecided", f"{measured.metric} could not be measured or is not finite, so it decides nothing")
+    if measured.guessing is not None and measured.reference <= measured.guessing:
+        reason = (
+            f"{measured.metric} of the reference, {measured.reference:.4g}, is no better than always answering the "
+            f"same ({measured.guessing:.4g}), so it decides nothing; do the labels belong to the data?"
+        )
+        return Decision("undecided", reason)
+    # In sums, not means: 99 of 100 against 100 of 100 is a drop of 0.01, whatever binary fractions make of it.
+    if measured.lost <= measured.allowed * measured.rows * (1 + 1e-9):
+        return Decision("pass", decided_by=measured.metric)
+    reason = (
+        f"{measured.metric} is {measured.value:.4g}, {measured.lost / measured.rows:.3g} under the reference's "
+        f"{measured.reference:.4g}; --metric-drop allows {measured.allowed:g}"
+    )
+    return Decision("fail", reason, decided_by=measured.metric)
 
 
 def decide(scores: np.ndarray, k: int) -> np.ndarray:

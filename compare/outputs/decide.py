@@ -1,0 +1,79 @@
+"""The verdict on an output: a chain of deciders over immutable evidence, of which the first that concludes is final.
+
+A new decider is a function ``OutputEvidence -> Decision | None`` beside what collects its evidence, a field of
+`OutputEvidence` for that evidence, and a place in `DECIDERS`. It declines (None) where it has nothing to say. Verdicts
+are written nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+from ..report.model import OutputResult, ToleranceUsed
+from ..statistics.statistics import Statistics
+from .by_tolerance import MISMATCHES, undecided
+from .emulated_sums import by_emulated_sums
+from .evidence import Decider, OutputEvidence
+from .metric import by_metric
+
+DECIDERS: tuple[Decider, ...] = (*MISMATCHES, by_emulated_sums, by_metric, undecided)
+"""In the order in which they are asked. The last one always concludes."""
+
+
+def decide(evidence: OutputEvidence) -> OutputResult:
+    """The verdict, with what the report shows beside it."""
+    decision = next(found for decider in DECIDERS if (found := decider(evidence)) is not None)
+    result = OutputResult(
+        evidence.candidate, evidence.tensor, decision.verdict, decision.reason, decided_by=decision.decided_by
+    )
+    return result if evidence.absent else _with_statistics(result, evidence)
+
+
+def _with_statistics(result: OutputResult, evidence: OutputEvidence) -> OutputResult:
+    statistics = evidence.shown
+    ties = 0 if evidence.transposed else evidence.ties
+    metrics = statistics.metrics()
+    metrics["mismatched"] -= ties
+    return replace(
+        result,
+        transposed=evidence.axes if evidence.transposed else None,
+        tolerance=_tolerance_used(evidence),
+        ties=ties,
+        metrics=None if evidence.clash else metrics,
+        worst_sample=statistics.worst_sample,
+        use=statistics.use,
+        values={} if evidence.clash else _values(statistics),
+    )
+
+
+def _tolerance_used(evidence: OutputEvidence) -> ToleranceUsed | None:
+    rule = evidence.tolerance
+    if not rule.decidable:
+        return None
+    source: Literal["user", "auto"] = "user" if rule.source == "user" else "auto"
+    return ToleranceUsed(rule.rtol, evidence.smallest_atol if rule.scaled else rule.atol, source)
+
+
+def _values(statistics: Statistics) -> dict[str, Any]:
+    """The elements behind the maxima, for the report."""
+    places = {
+        "max_abs": statistics.max_abs_at,
+        "max_rel": statistics.max_rel_at,
+        "worst": statistics.worst,
+        "not_finite": statistics.broken_at,
+    }
+    found: dict[str, Any] = {
+        key: {
+            "value": place.value,
+            "sample": place.sample,
+            "index": place.index,
+            "reference": place.reference,
+            "candidate": place.candidate,
+        }
+        for key, place in places.items()
+        if place is not None
+    }
+    if statistics.histogram:
+        found["histogram"] = {str(key): statistics.histogram[key] for key in sorted(statistics.histogram)}
+    return found
