@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from .graph.errors import ModelError as ModelError
     from .graph.errors import RunnerError as RunnerError
     from .graph.errors import UsageError as UsageError
+    from .graph.load import load as load
     from .graph.model import Model as Model
-    from .graph.model import load as load
     from .runners.contract.runner import Runner as Runner
     from .runners.contract.runner import Session as Session
     from .runners.emulate import EmulateRunner as EmulateRunner
@@ -47,7 +47,7 @@ _HOME = {
     "TfRunner": "runners.tf",
     "TrtRunner": "runners.trt.runner",
     "UsageError": "graph.errors",
-    "load": "graph.model",
+    "load": "graph.load",
     "open_data": "dataloaders",
 }
 

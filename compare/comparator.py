@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import onnx
 
-from ..graph.cutting.pieces import random_nodes
+from ..graph.cutting.dataflow import random_nodes
 from ..graph.errors import DataError, LayerdiffError, RunnerError, UsageError
-from ..graph.model import Model, described, is_engine, load, load_engine
+from ..graph.load import described, is_engine, load, load_engine
+from ..graph.model import Model
 from ..runners.contract.latency import measure
 from ..runners.contract.runner import Session, SessionInfo, ShapeRange, Workload
 from .comparison import Comparison, Rules

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..graph.errors import DataError
-from ..graph.implied_inputs import Range, choose_shapes, input_ranges
+from ..graph.implied_inputs import Range, input_ranges
+from ..graph.implied_shapes import choose_shapes
 from ..graph.specs import STRING, TensorSpec, is_float
 from .base import Sample, Samples, Source
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
-from .contrib_ops import element_types, stand_in
+from .contrib_ops import element_types
+from .inference import infer_shapes
 from .specs import TensorSpec, spec_from_value_info
+from .weights import read_tensor
 
 CONSTANT_LIMIT = 1 << 16
 """Most elements that `GraphIndex.constant` folds on the way; larger results count as unknown."""
@@ -212,93 +212,3 @@ _FOLDABLE = frozenset({
     "Sqrt", "Reciprocal", "Split", "ReduceProd", "ReduceSum", "ReduceMax", "Tile", "Mod",
 })
 # fmt: on
-
-
-def read_tensor(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
-    """A TensorProto's values. External data are memory-mapped from ``folder``, and copied if they lie askew there."""
-    if tensor.data_location != onnx.TensorProto.EXTERNAL:
-        return numpy_helper.to_array(tensor)
-    from .specs import dtype_from_onnx
-
-    dtype = dtype_from_onnx(tensor.data_type)
-    if "int4" in dtype.name or "int2" in dtype.name or "float4" in dtype.name or 0 in tensor.dims:
-        copy = onnx.TensorProto()
-        copy.CopyFrom(tensor)
-        where = next(entry.value for entry in tensor.external_data if entry.key == "location")
-        onnx.external_data_helper.load_external_data_for_tensor(copy, str(((folder or Path()) / where).parent))
-        return numpy_helper.to_array(copy)
-    array = _mapped(tensor, folder, math.prod(tensor.dims) * dtype.itemsize).view(dtype).reshape(tuple(tensor.dims))
-    return array if array.flags.aligned else np.array(array)
-
-
-def _mapped(tensor: onnx.TensorProto, folder: Path | None, size: int) -> np.ndarray:
-    """The bytes of external data, of which nothing is read yet."""
-    where: Mapping[str, str] = {entry.key: entry.value for entry in tensor.external_data}
-    return np.memmap((folder or Path()) / where["location"], np.uint8, "r", int(where.get("offset", 0)), (size,))
-
-
-BLOCK = 1 << 18
-"""Bytes compared at a time: what NumPy makes of them stays in the cache."""
-
-
-def same_bytes(index: GraphIndex, name: str, other: GraphIndex, other_name: str) -> bool:
-    """Whether two initializers have the same type, shape and bytes, told without reading them into memory.
-
-    False where it cannot be told so.
-    """
-    x, y = index.initializers.get(name), other.initializers.get(other_name)
-    if x is None or y is None or x.data_type != y.data_type or x.dims != y.dims:
-        return False
-    a, b = _bytes(x, index.folder), _bytes(y, other.folder)
-    if a is None or b is None or a.size != b.size:
-        return False
-    return all(np.array_equal(a[i : i + BLOCK], b[i : i + BLOCK]) for i in range(0, a.size, BLOCK))
-
-
-def _bytes(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray | None:
-    if tensor.data_location != onnx.TensorProto.EXTERNAL:
-        return np.frombuffer(tensor.raw_data, np.uint8) if tensor.raw_data else None
-    length = next((int(entry.value) for entry in tensor.external_data if entry.key == "length"), 0)
-    return _mapped(tensor, folder, length) if length else None
-
-
-PROTO_LIMIT = (1 << 31) - (1 << 20)
-"""Protobuf cannot serialize 2 GiB or more."""
-
-
-def infer_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """ONNX shape inference that never fails: what cannot be inferred (a custom operator) stays untyped.
-
-    Operators of ONNX Runtime's own are taken for those of ONNX that shape their outputs alike (see `foreign`). Large
-    weights are left out of what is handed over: inference needs their shapes alone.
-    """
-    slim = onnx.ModelProto()
-    _copy_without_weights(proto, slim)
-    stand_in(slim.graph)
-    try:
-        return onnx.shape_inference.infer_shapes(slim, data_prop=True)
-    except Exception:
-        return slim
-
-
-def _copy_without_weights(proto: onnx.ModelProto, slim: onnx.ModelProto) -> None:
-    for field, value in proto.ListFields():
-        if field.name != "graph":
-            target = getattr(slim, field.name)
-            if hasattr(target, "MergeFrom"):  # messages and repeated fields
-                target.MergeFrom(value)
-            else:
-                setattr(slim, field.name, value)
-    graph = slim.graph
-    graph.name = proto.graph.name
-    graph.node.MergeFrom(proto.graph.node)
-    graph.output.MergeFrom(proto.graph.output)
-    graph.value_info.MergeFrom(proto.graph.value_info)
-    graph.sparse_initializer.MergeFrom(proto.graph.sparse_initializer)
-    graph.input.MergeFrom(proto.graph.input)
-    listed = {i.name for i in graph.input}
-    for tensor in proto.graph.initializer:
-        if math.prod(tensor.dims) <= 1024:  # not ByteSize, which serializes to find out
-            graph.initializer.append(tensor)
-        elif tensor.name not in listed:
-            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))

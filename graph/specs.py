@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import ml_dtypes
@@ -111,3 +112,16 @@ def spec_from_value_info(info: onnx.ValueInfoProto) -> TensorSpec | None:
             for d in tensor.shape.dim
         )
     return TensorSpec(info.name, dtype_from_onnx(tensor.elem_type), shape)
+
+
+def specs_of(feed: Mapping[str, np.ndarray], fixed: bool = False) -> dict[str, TensorSpec]:
+    """Types of arrays; their shapes are left open unless ``fixed``."""
+    return {n: TensorSpec(n, a.dtype, a.shape if fixed else (None,) * a.ndim) for n, a in feed.items()}
+
+
+def cast(array: np.ndarray, spec: TensorSpec | None) -> np.ndarray:
+    """An array in the floating type that a spec asks for; others are returned as they are."""
+    if spec is None or spec.dtype == array.dtype or not (is_float(spec.dtype) and is_float(array.dtype)):
+        return array
+    with np.errstate(all="ignore"):
+        return array.astype(spec.dtype)

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner, TfRunner
 from layerdiff.compare.lockstep.stepping import ITERATIONS
-from layerdiff.graph.model import load
+from layerdiff.graph.load import load
 from onnx import TensorProto, helper, numpy_helper
 
 _SPEC = importlib.util.spec_from_file_location("graph_networks", Path(__file__).with_name("graph_networks.py"))

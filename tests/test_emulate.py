@@ -14,7 +14,8 @@ import onnx.parser
 import pytest
 from layerdiff.graph.cutting.fusion import fused_groups
 from layerdiff.graph.errors import MissingPackage, RunnerError, UsageError
-from layerdiff.graph.model import Model, load
+from layerdiff.graph.load import load
+from layerdiff.graph.model import Model
 from layerdiff.graph.rounding.emulation import needed_ranges, round_array
 from layerdiff.runners.contract.runner import Workload
 from layerdiff.runners.emulate import EmulateRunner, _Magnitudes

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from layerdiff import Comparator, DataLoader, OnnxrtRunner
-from layerdiff.graph.model import load
+from layerdiff.graph.load import load
 from onnx import TensorProto, helper
 from packaging.version import Version
 

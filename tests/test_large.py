@@ -15,7 +15,9 @@ from layerdiff.compare.runs import piecewise as inpieces
 from layerdiff.compare.runs.piecewise import PiecedSession, calibrated, in_pieces
 from layerdiff.compare.sides import Side
 from layerdiff.graph.errors import RunnerError
-from layerdiff.graph.model import Model, external_bytes, load
+from layerdiff.graph.load import load
+from layerdiff.graph.model import Model
+from layerdiff.graph.weights import external_bytes
 from layerdiff.runners.contract.runner import Workload
 from onnx import TensorProto, helper
 

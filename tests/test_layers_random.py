@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, OnnxrtRunner, TfRunner
-from layerdiff.graph.model import load
+from layerdiff.graph.load import load
 from onnx import numpy_helper
 
 _SPEC = importlib.util.spec_from_file_location("graph_networks", Path(__file__).with_name("graph_networks.py"))

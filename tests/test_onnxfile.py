@@ -10,7 +10,7 @@ import onnx
 import pytest
 from google.protobuf.message import DecodeError
 from layerdiff import Comparator, OnnxrtRunner
-from layerdiff.graph.model import load
+from layerdiff.graph.load import load
 from layerdiff.graph.sources import onnx_file as onnxfile
 from onnx import TensorProto, helper, numpy_helper
 

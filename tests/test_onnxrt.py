@@ -16,7 +16,8 @@ import onnx
 import pytest
 from layerdiff.graph.errors import BuildError, MissingPackage, ProviderUnavailable, RunnerError, UsageError
 from layerdiff.graph.formats import FP32, TF32
-from layerdiff.graph.model import Model, load
+from layerdiff.graph.load import load
+from layerdiff.graph.model import Model
 from layerdiff.graph.specs import dtype_from_onnx
 from layerdiff.runners import discover
 from layerdiff.runners.onnxrt import runner as onnxrt

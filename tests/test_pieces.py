@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from layerdiff.graph.cutting.dataflow import dataflow, random_nodes
+from layerdiff.graph.cutting.extract import enter, extract
 from layerdiff.graph.cutting.fusion import fused_groups
-from layerdiff.graph.cutting.pieces import dataflow, enter, extract, plan_pieces, propagate, random_nodes, split
+from layerdiff.graph.cutting.pieces import plan_pieces, split
+from layerdiff.graph.cutting.propagate import propagate
 from layerdiff.graph.errors import ModelError
 from layerdiff.graph.index import GraphIndex
-from layerdiff.graph.model import Model, load
+from layerdiff.graph.load import load
+from layerdiff.graph.model import Model
 from layerdiff.graph.specs import TensorSpec, is_float
 from onnx import TensorProto, helper
 

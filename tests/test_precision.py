@@ -11,7 +11,8 @@ import pytest
 from layerdiff.graph.cutting.fusion import fused_groups, static_tensors
 from layerdiff.graph.errors import UsageError
 from layerdiff.graph.index import GraphIndex
-from layerdiff.graph.model import Model, load
+from layerdiff.graph.load import load
+from layerdiff.graph.model import Model
 from layerdiff.graph.rounding.emulation import (
     EMULATED,
     _Scope,

@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff.graph.errors import DataError
-from layerdiff.graph.implied_inputs import choose_shapes, concrete_specs, input_ranges
+from layerdiff.graph.implied_inputs import input_ranges
+from layerdiff.graph.implied_shapes import choose_shapes, concrete_specs
 from layerdiff.graph.index import GraphIndex
 from onnx import TensorProto, helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator

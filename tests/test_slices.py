@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from layerdiff.graph.cutting.dataflow import dataflow
 from layerdiff.graph.cutting.fusion import fused_groups
-from layerdiff.graph.cutting.pieces import dataflow
 from layerdiff.graph.cutting.slices import (
     SEPARATOR,
     Slice,

@@ -19,7 +19,8 @@ from layerdiff.graph.errors import (
     RunnerError,
     UsageError,
 )
-from layerdiff.graph.model import Model, load
+from layerdiff.graph.load import load
+from layerdiff.graph.model import Model
 from layerdiff.runners import discover
 from layerdiff.runners.contract.latency import Times, measure
 from layerdiff.runners.contract.runner import ShapeRange, Workload

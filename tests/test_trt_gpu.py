@@ -17,7 +17,8 @@ from layerdiff import Comparator, OnnxrtRunner
 from layerdiff.compare.cli.command import main
 from layerdiff.graph.engine import facts_path
 from layerdiff.graph.errors import BuildError, RunnerError
-from layerdiff.graph.model import Model, load
+from layerdiff.graph.load import load
+from layerdiff.graph.model import Model
 from layerdiff.runners.contract.latency import measure
 from layerdiff.runners.contract.runner import ShapeRange, Workload
 from layerdiff.runners.trt import cuda, inspector

@@ -7,7 +7,7 @@ its name, and ``built`` or the error.
 import json
 import sys
 
-from layerdiff.graph.model import load
+from layerdiff.graph.load import load
 from layerdiff.runners.trt.runner import TrtRunner
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner, TrtRunner, open_data
-from layerdiff.graph.model import load
+from layerdiff.graph.load import load
 from layerdiff.runners.contract.runner import Runner, Workload
 
 CALIBRATIONS = ("int8", "int8,entropy", "int8,minmax", "int8,qdq-max", "int8,qdq-percentile", "int8,qdq-entropy")

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from layerdiff.graph.model import load
+from layerdiff.graph.load import load
 from layerdiff.runners.contract.runner import Runner, ShapeRange, Workload
 from layerdiff.runners.emulate import EmulateRunner
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner

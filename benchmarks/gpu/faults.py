@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner, TrtRunner
-from layerdiff.graph.model import load
+from layerdiff.graph.load import load
 from layerdiff.runners.contract.runner import Workload
 from layerdiff.runners.trt import build, inspector
 from onnx import TensorProto, helper, numpy_helper

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from layerdiff import Comparator
 from layerdiff.compare.progress import Progress
-from layerdiff.graph.model import load
+from layerdiff.graph.load import load
 from layerdiff.runners.contract.runner import Runner
 from layerdiff.runners.emulate import EmulateRunner
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner

@@ -25,7 +25,8 @@ from layerdiff.compare.outputs.judge import Judge
 from layerdiff.compare.sides import Side, choose_sides
 from layerdiff.dataloaders import DataLoader
 from layerdiff.graph.errors import DataError
-from layerdiff.graph.model import Model, load
+from layerdiff.graph.load import load
+from layerdiff.graph.model import Model
 from layerdiff.runners.contract.runner import Runner, Session, Workload, seen_ranges
 from layerdiff.runners.emulate import EmulateRunner
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner

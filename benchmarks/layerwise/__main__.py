@@ -83,8 +83,8 @@ def changed(path: Path, other: Path) -> str:
 
 def tensor_bytes(path: Path) -> int:
     """Bytes of all tensors of the network at this batch, both sides."""
-    from layerdiff.graph.cutting.pieces import propagate
-    from layerdiff.graph.model import load
+    from layerdiff.graph.cutting.propagate import propagate
+    from layerdiff.graph.load import load
 
     model = load(path)
     shapes = propagate(model, {"x": (BATCH, 3, 224, 224)})

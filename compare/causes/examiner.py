@@ -14,14 +14,14 @@ from ...graph.cutting.slices import backward, explode, exploded_name, slice_mode
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BF16, FP16, FP32, INT8, NumberFormat
 from ...graph.rounding.noise_probe import PRODUCTS
-from ...graph.specs import TensorSpec, is_float
+from ...graph.specs import TensorSpec, is_float, specs_of
 from ..lockstep.units import LayerPair, inside
-from .expected_noise import Expected, specs_of
+from .expected_noise import Expected
 from .judgement import Judgement, channel_axis, format_loss, use_of
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
-    from ...graph.pairing.matching import Difference
+    from ...graph.pairing.differences import Difference
     from ..layers.bodies import BodyLocalizer
     from ..layers.walk import Walk
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from ...graph.cutting.pieces import Kind, dataflow
+from ...graph.cutting.dataflow import Kind, dataflow
 from ...graph.cutting.slices import Slice, exploded_name
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32, FP64, INT8, NumberFormat, coarser
@@ -20,7 +20,7 @@ from ...graph.index import GraphIndex, attribute
 from ...graph.pairing.differences import rounded_alike
 from ...graph.rounding.error_bound import Form, Precision, add_bounds, precision
 from ...graph.rounding.noise_probe import PRODUCTS, Roundings, known, perturbed, roundings, terms
-from ...graph.specs import TensorSpec, is_float
+from ...graph.specs import is_float, specs_of
 from ..lockstep.units import LayerPair
 from ..outputs.ties import CHOICES
 from .judgement import SLICE, Judgement, common_gain, cut_off, judge, plain_noise
@@ -549,11 +549,6 @@ def _heavy(values: np.ndarray) -> bool:
     flat = np.abs(values.reshape(-1)[:: max(1, values.size // 4096)].astype(np.float64))
     flat = flat[np.isfinite(flat) & (flat > 0)]
     return flat.size > 0 and math.sqrt(float(flat @ flat) / flat.size) > HEAVY * float(np.median(flat))
-
-
-def specs_of(feed: Mapping[str, np.ndarray], fixed: bool = False) -> dict[str, TensorSpec]:
-    """Types of arrays; their shapes are left open unless ``fixed``."""
-    return {n: TensorSpec(n, a.dtype, a.shape if fixed else (None,) * a.ndim) for n, a in feed.items()}
 
 
 def step_deviation(values: np.ndarray) -> float:

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ...dataloaders.base import Samples
-from ...graph.cutting.pieces import dataflow, random_nodes
+from ...graph.cutting.dataflow import dataflow, random_nodes
 from ...graph.cutting.slices import Slice
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32
 from ...graph.index import attribute
+from ...graph.specs import cast
 from ...runners.contract.runner import Workload
 from ..lockstep.stepping import (
     BodySession,
@@ -41,7 +42,6 @@ from ..lockstep.stepping import (
 from ..progress import SILENT
 from ..report.model import Enclosing
 from ..runs.memory import budget
-from .contribution import cast
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex

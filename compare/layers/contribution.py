@@ -12,8 +12,7 @@ import numpy as np
 
 from ...graph.cutting.slices import backward, slice_model
 from ...graph.errors import LayerdiffError
-from ...graph.specs import TensorSpec, is_float
-from ..causes.expected_noise import specs_of
+from ...graph.specs import TensorSpec, cast, is_float, specs_of
 from ..lockstep.units import LayerPair, PiecePair
 from ..runs.spill import Store
 
@@ -158,14 +157,6 @@ class Contributions:
             log.debug("no contribution of layer %d: %s", stream.number, error)
             return False
         return True
-
-
-def cast(array: np.ndarray, spec: TensorSpec | None) -> np.ndarray:
-    """An array in the floating type that a spec asks for; others are returned as they are."""
-    if spec is None or spec.dtype == array.dtype or not (is_float(spec.dtype) and is_float(array.dtype)):
-        return array
-    with np.errstate(all="ignore"):
-        return array.astype(spec.dtype)
 
 
 def _downstream(taken: Collection[str], step: PiecePair) -> list[str]:

@@ -24,7 +24,7 @@ from .fidelity import doubt, fidelity
 from .walk import LayerObservation, Walk, relative_error
 
 if TYPE_CHECKING:
-    from ...graph.pairing.matching import Matching
+    from ...graph.pairing.result import Matching
     from ..causes.judgement import Judgement
     from ..comparison import Comparison
     from ..report.model import Fidelity, LayerVerdict, Report
@@ -172,7 +172,7 @@ class _Localizer:
         )
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        from ...graph.cutting.pieces import propagate
+        from ...graph.cutting.propagate import propagate
 
         first = next(iter(self.comparison.samples), None)
         if first is None:

@@ -20,14 +20,14 @@ import numpy as np
 
 from ...graph.cutting.slices import exploded_name
 from ...graph.errors import ModelError, RunnerError
-from ...graph.specs import is_float
+from ...graph.specs import cast, is_float
 from ..causes.expected_noise import Expected, Noise
 from ..causes.judgement import SLICE, Judgement
 from ..lockstep.sessions import SessionsAhead, StepSessions
 from ..lockstep.units import LayerPair, LockstepPlan, PiecePair
 from ..runs.spill import SHARE, Store
 from ..statistics.statistics import Statistics
-from .contribution import Contributions, cast
+from .contribution import Contributions
 
 if TYPE_CHECKING:
     from ...runners.contract.runner import Session

@@ -16,9 +16,8 @@ import numpy as np
 
 from ...graph.cutting.slices import Slice, explode, slice_model
 from ...graph.errors import LayerdiffError
-from ...graph.specs import TensorSpec
+from ...graph.specs import TensorSpec, specs_of
 from ...runners.contract.runner import ShapeRange, Workload
-from ..causes.expected_noise import specs_of
 from ..runs.memory import weight_bytes
 from .shapes import Ranges, fits, profiles_of, sets_for
 from .units import LayerPair, PiecePair

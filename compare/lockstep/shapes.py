@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from ...graph.cutting.pieces import propagate
+from ...graph.cutting.propagate import propagate
 from ...runners.contract.runner import ShapeRange, seen_ranges
 
 if TYPE_CHECKING:

@@ -16,14 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from ...graph.cutting.pieces import empty_like, enter
+from ...graph.cutting.extract import empty_like, enter
 from ...graph.cutting.slices import Slice, backward, renamed, slice_model
 from ...graph.errors import LayerdiffError, ModelError
 from ...graph.index import attribute, captured
-from ...graph.specs import TensorSpec, is_float
+from ...graph.specs import TensorSpec, cast, is_float, specs_of
 from ...runners.contract.runner import Workload
-from ..causes.expected_noise import specs_of
-from ..layers.contribution import cast
 
 if TYPE_CHECKING:
     from ...graph.model import Model

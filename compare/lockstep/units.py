@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ...graph.cutting.dataflow import dataflow, random_nodes
 from ...graph.cutting.fusion import PRODUCTS, Group, fused_groups, static_tensors
-from ...graph.cutting.pieces import Piece, dataflow, plan_pieces, random_nodes
+from ...graph.cutting.pieces import Piece, plan_pieces
 from ...graph.cutting.slices import Slice, backward
 from ...graph.index import GraphIndex
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...graph.model import tensor_bytes
+from ...graph.weights import tensor_bytes
 
 if TYPE_CHECKING:
     from ..sides import Side

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...graph.cutting.extract import extract
 from ...graph.cutting.fusion import fused_groups
-from ...graph.cutting.pieces import Piece, extract, plan_pieces
+from ...graph.cutting.pieces import Piece, plan_pieces
 from ...graph.errors import ModelError, RunnerError
-from ...graph.model import external_bytes
 from ...graph.specs import TensorSpec
+from ...graph.weights import external_bytes
 from ...runners.contract.runner import Feed, Runner, Session, SessionInfo, Workload
 from .memory import budget, free_memory
 from .spill import SHARE as KEPT
@@ -230,7 +231,7 @@ def calibrated(side: Side, workload: Workload, memory: int | None, apart: bool) 
 
 def _shapes(model: Model, workload: Workload) -> dict[str, tuple[int, ...]] | None:
     """Shapes of all tensors for the first sample, where the graph leaves them open."""
-    from ...graph.cutting.pieces import propagate
+    from ...graph.cutting.propagate import propagate
 
     if all(s.shape is not None and all(isinstance(d, int) for d in s.shape) for s in model.inputs):
         return None

@@ -16,7 +16,7 @@ import onnx
 from ..errors import ModelError
 from ..index import GraphIndex, subgraphs
 from ..specs import TensorSpec
-from .pieces import add_weights, empty_like, value_info
+from .extract import add_weights, empty_like, value_info
 
 if TYPE_CHECKING:
     from ..model import Model

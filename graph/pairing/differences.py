@@ -14,9 +14,12 @@ import ml_dtypes
 import numpy as np
 import onnx
 
-from ..index import GraphIndex, same_bytes
+from ..index import GraphIndex
 from ..specs import is_float
-from .normal_form import Affine, Canonical, constant_value, quantization_step, schema_defaults
+from ..weights import stored_bytes
+from .affine import Affine
+from .constants import constant_value, quantization_step
+from .normal_form import Canonical, schema_defaults
 
 BLOCK = 1 << 20
 """Elements that are compared at a time."""
@@ -392,3 +395,21 @@ def _bodies(a: onnx.NodeProto, b: onnx.NodeProto, n: int, m: int) -> Iterator[Di
                 told = weight_difference(onnx.numpy_helper.to_array(mine[t.name]), onnx.numpy_helper.to_array(t))
                 if told is not None:
                     yield Difference(n, m, "weights", t.name, f"in its body: {told[0]}", told[1])
+
+
+BYTES = 1 << 18
+"""Bytes compared at a time: what NumPy makes of them stays in the cache."""
+
+
+def same_bytes(index: GraphIndex, name: str, other: GraphIndex, other_name: str) -> bool:
+    """Whether two initializers have the same type, shape and bytes, told without reading them into memory.
+
+    False where it cannot be told so.
+    """
+    x, y = index.initializers.get(name), other.initializers.get(other_name)
+    if x is None or y is None or x.data_type != y.data_type or x.dims != y.dims:
+        return False
+    a, b = stored_bytes(x, index.folder), stored_bytes(y, other.folder)
+    if a is None or b is None or a.size != b.size:
+        return False
+    return all(np.array_equal(a[i : i + BYTES], b[i : i + BYTES]) for i in range(0, a.size, BYTES))

@@ -26,7 +26,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ..cutting.pieces import Kind, dataflow
+from ..cutting.dataflow import Kind, dataflow
 from ..cutting.slices import SEPARATOR, Slice, explode, original_name
 from ..formats import FP32, NumberFormat
 from ..index import GraphIndex, attribute, subgraphs

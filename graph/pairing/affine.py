@@ -1,0 +1,150 @@
+"""A chain of a product, scalings and shifts as one affine map: what was folded can be compared with what was not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..index import GraphIndex
+from .constants import constant_value
+from .normal_form import Canonical
+
+AFFINE_MAINS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+
+AFFINE_TAILS = frozenset({"BatchNormalization", "Mul", "Add", "Sub", "Div"})
+
+
+@dataclass(frozen=True)
+class Affine:
+    """What a convolution or matrix product and the scalings and shifts after it do together: ``y = W x + b``.
+
+    Attributes:
+        weight: In float64; the output channel is the first axis.
+        bias: In float64, one for each output channel; zeros where there is none.
+        scale: Greatest absolute value that took part in each bias element; its rounding errors are relative to this.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    scale: np.ndarray
+
+
+def affine(
+    index: GraphIndex, nodes: Sequence[int], view: Mapping[int, Canonical], limit: int = 1 << 25
+) -> Affine | None:
+    """The affine map that a chain of nodes computes, or None if it is none, or larger than ``limit`` elements.
+
+    Args:
+        index: The graph.
+        nodes: Conv, ConvTranspose, Gemm or MatMul with constant weights, then any of BatchNormalization, Mul, Add, Sub,
+            Div with a constant for each channel; or the latter alone, over axis 1.
+        view: The nodes in canonical writing.
+    """
+    main = view[nodes[0]]
+    if main.op in AFFINE_TAILS:
+        sizes = [
+            int(v.size) for p in nodes for w in view[p].weights.values() if (v := constant_value(index, w)) is not None
+        ]
+        ones = np.ones((max(sizes, default=1), 1))
+        zeros = np.zeros(len(ones))
+        return _scaled(index, nodes, view, Affine(ones, zeros, zeros), 1) if ones.size <= limit else None
+    if main.op not in AFFINE_MAINS:
+        return None
+    slot = {"Conv": "w", "ConvTranspose": "w"}.get(main.op, "b")
+    name = main.weights.get(slot)
+    if name is None:
+        return None
+    w = constant_value(index, name)
+    if w is None or w.size > limit:
+        return None
+    w = w.astype(np.float64)
+    channel_axis = 1
+    if main.op == "ConvTranspose":
+        groups = int(main.settings.get("group", 1) or 1)
+        w = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
+        w = np.moveaxis(w, 2, 1).reshape(-1, w.shape[1], *w.shape[3:])
+        bias_name = main.weights.get("b")
+    elif main.op == "Conv":
+        bias_name = main.weights.get("b")
+    else:
+        if w.ndim != 2:
+            return None
+        transposed = main.op == "Gemm" and bool(main.settings.get("transb"))
+        w = w if transposed else w.T
+        w = w * float(main.settings.get("alpha", 1.0) if main.op == "Gemm" else 1.0)
+        bias_name = main.weights.get("c")
+        channel_axis = -1
+    channels = w.shape[0]
+    b = np.zeros(channels)
+    if bias_name is not None:
+        value = constant_value(index, bias_name)
+        vector = None if value is None else _per_channel(value.astype(np.float64), channels, -1)
+        if vector is None:
+            return None
+        b = b + vector * float(main.settings.get("beta", 1.0) if main.op == "Gemm" else 1.0)
+    return _scaled(index, nodes[1:], view, Affine(w, b, np.abs(b)), channel_axis)
+
+
+def _scaled(
+    index: GraphIndex, nodes: Sequence[int], view: Mapping[int, Canonical], start: Affine, channel_axis: int
+) -> Affine | None:
+    """``start``, then scalings and shifts."""
+    w, b, size = start.weight, start.bias, start.scale
+    channels = len(b)
+    for position in nodes:
+        step = view[position]
+        if step.op == "BatchNormalization":
+            values = {}
+            for key in ("scale", "b", "input_mean", "input_var"):
+                value = constant_value(index, step.weights[key]) if key in step.weights else None
+                if value is None or value.shape != (channels,):
+                    return None
+                values[key] = value.astype(np.float64)
+            factor = values["scale"] / np.sqrt(values["input_var"] + float(step.settings.get("epsilon", 1e-5)))
+            size = np.maximum.reduce([size * abs(factor), abs(values["input_mean"] * factor), abs(values["b"])])
+            b = (b - values["input_mean"]) * factor + values["b"]
+            w = w * factor.reshape(-1, *[1] * (w.ndim - 1))
+            continue
+        if len(step.weights) != 1 or len(step.data) != 1:
+            return None
+        slot_name, name = next(iter(step.weights.items()))
+        value = constant_value(index, name)
+        if value is None or (step.op in ("Sub", "Div") and slot_name == "a"):
+            return None
+        rank = len(index.specs[index.nodes[position].output[0]].shape or ()) if _known(index, position) else None
+        vector = _per_channel(value.astype(np.float64), channels, channel_axis, rank)
+        if vector is None:
+            return None
+        if step.op in ("Add", "Sub"):
+            b = b + vector if step.op == "Add" else b - vector
+            size = np.maximum(size, abs(vector))
+        else:
+            factor = vector if step.op == "Mul" else 1.0 / vector
+            b, size = b * factor, size * abs(factor)
+            w = w * factor.reshape(-1, *[1] * (w.ndim - 1))
+    return Affine(w, b, np.maximum(size, np.abs(b)))
+
+
+def _known(index: GraphIndex, position: int) -> bool:
+    spec = index.specs.get(index.nodes[position].output[0])
+    return spec is not None and spec.shape is not None
+
+
+def _per_channel(value: np.ndarray, channels: int, axis: int, rank: int | None = None) -> np.ndarray | None:
+    """``value`` as one number for each channel, if it broadcasts like that. ``axis`` is 1 or -1 of the output."""
+    if value.size == 1:
+        return np.full(channels, value.reshape(())[()])
+    if value.size != channels:
+        return None
+    place = next((i for i, d in enumerate(value.shape) if d == channels), None)
+    if place is None:  # as many values as channels, over several axes
+        return None
+    from_end = value.ndim - place
+    if axis == -1:
+        return value.reshape(-1) if from_end == 1 else None
+    if rank is None:
+        return value.reshape(-1) if from_end > 1 else None
+    return value.reshape(-1) if rank - from_end == 1 else None

@@ -1,0 +1,104 @@
+"""Values that depend on weights and constants alone, and how they are quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+
+from ..index import GraphIndex, attribute
+from ..specs import dtype_from_onnx
+
+
+def constant_value(index: GraphIndex, name: str, limit: int = 1 << 28) -> np.ndarray | None:
+    """The value of a tensor that depends on weights and constants alone, computed with NumPy where no file holds it.
+
+    Args:
+        index: The graph.
+        name: The tensor.
+        limit: Most bytes that may be read into memory to compute it; files are mapped and do not count.
+
+    Returns:
+        None if it depends on the data, is larger than the limit, or its operators are not known here.
+    """
+    value = index.weight(name)
+    if value is not None:
+        return value
+    value = index.constant(name)
+    if value is not None:
+        return value
+    position = index.producer.get(name)
+    if position is None:
+        return None
+    node = index.nodes[position]
+    if node.op_type in ("Shape", "Size") or any(a.type == onnx.AttributeProto.GRAPH for a in node.attribute):
+        return None
+    feed: dict[str, np.ndarray] = {}
+    for read in index.reads[position]:
+        argument = constant_value(index, read, limit)
+        if argument is None or argument.nbytes > limit:
+            return None
+        feed[read] = np.ascontiguousarray(argument)
+    if node.op_type == "Identity":
+        return feed[node.input[0]]
+    if node.op_type == "Transpose":
+        perm: Any = attribute(node, "perm")
+        return np.transpose(feed[node.input[0]], perm)
+    if node.op_type == "ConstantOfShape":
+        fill = onnx.numpy_helper.to_array(attribute(node, "value")) if attribute(node, "value") else np.zeros(1, "f4")  # type: ignore[arg-type]
+        return np.broadcast_to(fill.reshape(()), tuple(int(d) for d in feed[node.input[0]]))
+    if node.op_type == "Cast":
+        return feed[node.input[0]].astype(dtype_from_onnx(attribute(node, "to")))  # type: ignore[arg-type]
+    if node.op_type == "DequantizeLinear" and node.domain in ("", "ai.onnx", "com.microsoft"):
+        return _dequantized(node, feed)
+    from onnx.reference import ReferenceEvaluator
+
+    infos = [
+        onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+        for n, a in feed.items()
+    ]
+    graph = onnx.helper.make_graph([node], "fold", infos, [onnx.helper.make_empty_tensor_value_info(name)])
+    try:
+        model = onnx.helper.make_model(graph, opset_imports=index.proto.opset_import)
+        return np.asarray(ReferenceEvaluator(model).run([name], feed)[0])
+    except Exception:  # an operator or a version that the evaluator lacks: not known, not wrong
+        return None
+
+
+def _dequantized(node: onnx.NodeProto, feed: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    stored, scale = feed[node.input[0]], feed[node.input[1]]
+    zero = feed[node.input[2]] if len(node.input) > 2 and node.input[2] else None
+    if scale.size > 1:
+        if scale.ndim != 1:
+            return None  # blocks of an axis: no common way of writing
+        axis: Any = attribute(node, "axis", 1)
+        shape = [1] * stored.ndim
+        shape[axis] = scale.size
+        scale = scale.reshape(shape)
+        zero = None if zero is None else zero.reshape(shape)
+    else:
+        scale, zero = scale.reshape(()), None if zero is None else zero.reshape(())
+    wide = stored.astype(np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):  # an infinite scale is for a comparison to find
+        return (wide if zero is None else wide - zero.astype(np.float32)) * scale.astype(np.float32)
+
+
+def quantization_step(index: GraphIndex, name: str) -> np.ndarray | None:
+    """The distance between neighbouring values of a weight that is stored quantized, shaped to broadcast against it."""
+    position = index.producer.get(name)
+    while position is not None and index.nodes[position].op_type in ("Identity", "Cast"):
+        position = index.producer.get(index.nodes[position].input[0])
+    if position is None or index.nodes[position].op_type != "DequantizeLinear":
+        return None
+    node = index.nodes[position]
+    stored, scale = constant_value(index, node.input[0]), constant_value(index, node.input[1])
+    if stored is None or scale is None or scale.ndim > 1:
+        return None
+    if scale.size == 1:
+        return scale.reshape([1] * stored.ndim)
+    axis: Any = attribute(node, "axis", 1)
+    shape = [1] * stored.ndim
+    shape[axis] = scale.size
+    return scale.reshape(shape)

@@ -1,0 +1,238 @@
+"""One of the two graphs that are matched, with all that is asked of it again and again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+
+from ..cutting.dataflow import Dataflow, Kind, dataflow
+from ..index import GraphIndex, attribute
+from ..specs import is_float
+from .constants import constant_value
+from .normal_form import ELEMENTWISE_CUSTOM, Canonical, canonical
+
+HEAVY = frozenset(
+    {
+        *("Conv", "ConvTranspose", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "If", "Loop", "Scan", "MaxPool"),
+        *(
+            "AveragePool",
+            "LpPool",
+            "Resize",
+            "TopK",
+            "NonMaxSuppression",
+            "Split",
+            "GatherND",
+            "GridSample",
+            "RoiAlign",
+        ),
+        *("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "NonZero", "ScatterND", "ScatterElements"),
+    }
+)
+"""Families of operators that the skeleton keeps even where they have a single source of data."""
+
+RESHAPES = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
+TELLING = 64
+"""Fewest elements of weights that tell a node from all others by themselves."""
+
+
+@dataclass
+class Net:
+    """A graph reduced to some of its nodes. Slots are equal where the order of inputs says nothing."""
+
+    nodes: dict[int, tuple[Any, list[tuple[str, str]], list[str]]] = field(default_factory=dict)
+    """Position -> kind, inputs as (slot, tensor), outputs."""
+    consumers: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+
+    def add(self, position: int, kind: Any, inputs: list[tuple[str, str]], outputs: list[str]) -> None:
+        """Adds a node with the slots and tensors that it reads."""
+        self.nodes[position] = (kind, inputs, outputs)
+        for slot, name in inputs:
+            self.consumers.setdefault(name, []).append((position, slot))
+
+
+class Side:
+    """One graph, with what says nothing about structure taken away."""
+
+    def __init__(self, index: GraphIndex, skip_quantizers: bool) -> None:
+        self.index = index
+        self.skips = skip_quantizers
+        self.flow: Dataflow = dataflow(index)
+        self.alias: dict[str, str] = {}
+        self.classes: dict[str, list[str]] = {}
+        self.canon: dict[int, Canonical] = {}
+        self.live: list[int] = []
+        self.skipped: list[int] = []
+        self.fine = Net()
+        self.skeleton = Net()
+        self._root: dict[str, str] = {}
+        self._sketches: dict[int, tuple[bytes, int, np.ndarray | None] | None] = {}
+        for name in index.inputs:
+            self.alias[name] = self._root[name] = name
+            self.classes[name] = [name]
+        for position in range(len(index.nodes)):
+            self._add(position, skip_quantizers)
+        self.output_roots: dict[str, list[str]] = {}
+        for name in index.outputs:
+            self.output_roots.setdefault(self.alias.get(name, name), []).append(name)
+        self.skeleton_outputs: dict[str, list[str]] = {}
+        for name in index.outputs:
+            self.skeleton_outputs.setdefault(self._root.get(self.alias.get(name, name), name), []).append(name)
+
+    def constant(self, name: str) -> bool:
+        """Whether a tensor depends on weights and constants alone."""
+        return self.flow.kind.get(name, Kind.DATA) == Kind.CONSTANT
+
+    def _add(self, position: int, skip_quantizers: bool) -> None:
+        index = self.index
+        node = index.nodes[position]
+        outputs = [o for o in node.output if o]
+        if all(self.constant(o) for o in outputs):
+            return
+        root = self._transparent(node, position, skip_quantizers)
+        if root:
+            self.alias[node.output[0]] = root
+            self.classes.setdefault(root, [root]).append(node.output[0])
+            self.skipped.append(position)
+            return
+        c = canonical(index, position, self.constant)
+        self.canon[position] = c
+        self.live.append(position)
+        for name in outputs:
+            self.alias[name] = name
+            self.classes[name] = [name]
+        inputs = [(slot, self.alias.get(name, name)) for slot, name in c.data]
+        # x * sigmoid(x) and 2 * x are different kinds of Mul
+        kind = (c.family, len(inputs), str(c.settings.get("perm")) if c.op == "Transpose" else "")
+        self.fine.add(position, kind, inputs, outputs)
+        roots = [(slot, self._root.get(name, name)) for slot, name in inputs]
+        distinct = {root for _, root in roots}
+        custom = node.domain not in ("", "ai.onnx") and c.family == node.op_type not in ELEMENTWISE_CUSTOM
+        heavy = c.family in HEAVY or custom or not roots or (c.family == "Gather" and "data" in c.weights)
+        if heavy or len(distinct) > 1:
+            self.skeleton.add(position, c.family, roots if heavy else sorted(set(roots)), outputs)
+            for name in outputs:
+                self._root[name] = name
+        else:
+            for name in outputs:
+                self._root[name] = roots[0][1]
+
+    def _transparent(self, node: onnx.NodeProto, position: int, skip_quantizers: bool) -> str:
+        """The root of which the node's output is a copy, up to rounding; empty if it is something else."""
+        if node.domain not in ("", "ai.onnx") or not node.input or not node.input[0] or self.constant(node.input[0]):
+            return ""
+        root = self.alias.get(node.input[0], node.input[0])
+        if node.op_type == "Identity":
+            return root
+        if node.op_type == "Dropout":
+            return root if position not in self.flow.random and len([o for o in node.output if o]) == 1 else ""
+        if node.op_type == "Cast":
+            before, after = (self.index.specs.get(n) for n in (node.input[0], node.output[0]))
+            if before is None or after is None:
+                return ""
+            same = before.dtype == after.dtype or (is_float(before.dtype) and is_float(after.dtype))
+            return root if same else ""
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            return root if skip_quantizers else ""
+        return self._undone(node, root)
+
+    def _undone(self, node: onnx.NodeProto, root: str) -> str:
+        """What the node moves back to where it was: the second of two inverse Transposes, of two Reshapes."""
+        producer = self.index.producer.get(root)
+        if producer is None:
+            return ""
+        before = self.index.nodes[producer]
+        if node.op_type == "Transpose" == before.op_type:
+            first: Any = attribute(before, "perm")
+            second: Any = attribute(node, "perm")
+            if first and second and len(first) == len(second) and all(first[p] == i for i, p in enumerate(second)):
+                return self.alias.get(before.input[0], before.input[0])
+        elif node.op_type in RESHAPES and before.op_type in RESHAPES:
+            origin = self.alias.get(before.input[0], before.input[0])
+            shapes = self.shape(origin), self.shape(node.output[0])
+            if shapes[0] is not None and shapes[0] == shapes[1] and None not in shapes[0] and not self.constant(origin):
+                return origin
+        return ""
+
+    def shape(self, name: str) -> tuple[Any, ...] | None:
+        """The shape of a tensor; None where not even the rank is known."""
+        spec = self.index.specs.get(name)
+        return None if spec is None else spec.shape
+
+    def source(self, name: str) -> str:
+        """The output of a node of the skeleton, or the input of the graph, from which alone ``name`` is made."""
+        return self._root.get(name, name)
+
+    def first(self, position: int) -> str:
+        """The first output of a node."""
+        return next(o for o in self.index.nodes[position].output if o)
+
+    def sketch(self, position: int) -> tuple[bytes, int, np.ndarray | None] | None:
+        """A digest of samples of the node's weights, how many elements they have, and unit vectors along the channels.
+
+        The digest is of values rounded to float16, so that it is the same for a network stored in float16. None for a
+        node without weights.
+        """
+        if position not in self._sketches:
+            self._sketches[position] = self._make_sketch(position)
+        return self._sketches[position]
+
+    def _make_sketch(self, position: int) -> tuple[bytes, int, np.ndarray | None] | None:
+        c = self.canon[position]
+        parts: list[bytes] = []
+        total = 0
+        main: np.ndarray | None = None
+        for slot in sorted(c.weights):
+            value = constant_value(self.index, c.weights[slot])
+            if value is None or value.dtype == object or value.dtype.kind in "SU":
+                continue
+            if c.family in ("Conv", "ConvTranspose") and slot != "w":
+                continue  # a bias comes and goes with folds
+            if c.family == "MatMul":
+                if slot != "b":
+                    continue
+                value = value if c.op == "Gemm" and c.settings.get("transb") else np.moveaxis(value, -1, 0)
+            total += value.size
+            if not value.size:
+                continue
+            sample = _sample(value)
+            with np.errstate(all="ignore"):
+                parts.append(repr(value.shape).encode() + sample.astype(np.float16).tobytes())
+            if main is None or sample.size > main.size:
+                main = sample
+        if not parts:
+            return None
+        vectors = None
+        if main is not None and main.size >= 8:
+            with np.errstate(all="ignore"):
+                rows = main.astype(np.float64)
+                norm = np.linalg.norm(rows, axis=1, keepdims=True)
+                vectors = rows / np.where(norm > 0, norm, 1)
+        return b"|".join(parts), total, vectors
+
+
+def _sample(value: np.ndarray) -> np.ndarray:
+    """A grid of at most 32 x 64 elements, channels first. Of a mapped file, only the pages that hold them are read."""
+    value = value[None] if value.ndim < 2 else value
+    if value.ndim < 2:
+        return np.asarray(value)[None]
+    wide = 2048 if value.shape[0] == 1 else 64
+    rows = np.linspace(0, value.shape[0] - 1, min(value.shape[0], 32)).astype(np.int64)
+    rest = int(np.prod(value.shape[1:], dtype=np.int64))
+    columns = np.unravel_index(np.linspace(0, rest - 1, min(rest, wide)).astype(np.int64), value.shape[1:])
+    grid = (rows[:, None], *(c[None, :] for c in columns))
+    return np.asarray(value[grid])
+
+
+def similar(a: tuple[bytes, int, np.ndarray | None] | None, b: tuple[bytes, int, np.ndarray | None] | None) -> float:
+    """1 for equal weights, also where each channel was scaled (a folded normalization); near 0 for unrelated ones."""
+    if a is None or b is None:
+        return 0.0
+    if a[0] == b[0]:
+        return 1.0
+    if a[2] is None or b[2] is None or a[2].shape != b[2].shape:
+        return 0.0
+    cosines = np.abs(np.sum(a[2] * b[2], axis=1))
+    return 0.99 * float(np.nan_to_num(cosines).mean())

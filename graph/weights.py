@@ -1,0 +1,54 @@
+"""Values of weights, wherever they are stored: inside the model, or in files beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from .specs import dtype_from_onnx
+
+
+def read_tensor(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
+    """A TensorProto's values. External data are memory-mapped from ``folder``, and copied if they lie askew there."""
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return numpy_helper.to_array(tensor)
+    from .specs import dtype_from_onnx
+
+    dtype = dtype_from_onnx(tensor.data_type)
+    if "int4" in dtype.name or "int2" in dtype.name or "float4" in dtype.name or 0 in tensor.dims:
+        copy = onnx.TensorProto()
+        copy.CopyFrom(tensor)
+        where = next(entry.value for entry in tensor.external_data if entry.key == "location")
+        onnx.external_data_helper.load_external_data_for_tensor(copy, str(((folder or Path()) / where).parent))
+        return numpy_helper.to_array(copy)
+    array = _mapped(tensor, folder, math.prod(tensor.dims) * dtype.itemsize).view(dtype).reshape(tuple(tensor.dims))
+    return array if array.flags.aligned else np.array(array)
+
+
+def _mapped(tensor: onnx.TensorProto, folder: Path | None, size: int) -> np.ndarray:
+    """The bytes of external data, of which nothing is read yet."""
+    where: Mapping[str, str] = {entry.key: entry.value for entry in tensor.external_data}
+    return np.memmap((folder or Path()) / where["location"], np.uint8, "r", int(where.get("offset", 0)), (size,))
+
+
+def stored_bytes(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray | None:
+    """A tensor's values as the bytes that are stored, none of which is read yet; None where that cannot be had."""
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return np.frombuffer(tensor.raw_data, np.uint8) if tensor.raw_data else None
+    length = next((int(entry.value) for entry in tensor.external_data if entry.key == "length"), 0)
+    return _mapped(tensor, folder, length) if length else None
+
+
+def external_bytes(proto: onnx.ModelProto) -> int:
+    """Size of the weights that a model does not hold itself."""
+    return sum(tensor_bytes(t) for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL)
+
+
+def tensor_bytes(tensor: onnx.TensorProto) -> int:
+    """Size of a tensor's values, wherever they are."""
+    return math.prod(tensor.dims) * dtype_from_onnx(tensor.data_type).itemsize
