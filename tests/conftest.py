@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnx.parser
 import pytest
-from layerdiff import Runner, Session
-from layerdiff.graph.formats import FP32, NumberFormat
-from layerdiff.runners.contract.runner import SessionInfo
+
+from support.runners import FunctionRunner
 
 # What a terminal's width would fold is not what a pipe gets; pytest-xdist sets it for its workers.
 os.environ.pop("COLUMNS", None)
@@ -39,51 +36,6 @@ def onnx_file(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return write
-
-
-@dataclass(frozen=True)
-class FunctionRunner(Runner):
-    """A runner whose runtime is ``function(feed) -> outputs``."""
-
-    function: Callable[[dict[str, np.ndarray]], dict[str, Any]] = lambda feed: {}
-    label: str = "function"
-    rank: int = 45
-    number_format: NumberFormat = FP32
-    refuses: Exception | None = None
-    opened: list[Any] = field(default_factory=list, compare=False)
-
-    @property
-    def name(self) -> str:
-        return self.label
-
-    @property
-    def trust(self) -> int:
-        return self.rank
-
-    @property
-    def arithmetic(self) -> NumberFormat:
-        return self.number_format
-
-    def open(self, model, *, fetch=(), workload=None, progress=None):
-        self.opened.append(model)
-        if self.refuses is not None:
-            raise self.refuses
-        return FunctionSession(self, model)
-
-
-class FunctionSession(Session):
-    info = SessionInfo(options={"speed": "slow"}, versions={"python": "3"})
-
-    def __init__(self, runner: FunctionRunner, model) -> None:
-        self.runner = runner
-        self.inputs = model.inputs
-        self.outputs = model.outputs
-
-    def infer(self, feed, fetch: Sequence[str] | None = None):
-        found = self.runner.function(dict(feed))
-        if fetch is not None:
-            found = {name: {**feed, **found}[name] for name in fetch}
-        return {name: np.asarray(value) for name, value in found.items()}
 
 
 @pytest.fixture

@@ -7,13 +7,12 @@ import pkgutil
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import layerdiff
 import pytest
 from layerdiff import runners
 
-ROOT = Path(__file__).parents[1]
+from support.paths import ROOT
 
 PUBLIC = """
 Comparator DataError DataLoader EmulateRunner LayerdiffError Model ModelError OnnxrtRunner ReferenceEvaluatorRunner

@@ -1,0 +1,132 @@
+"""Random operators layer by layer: one draw for each sample, whoever is the reference, and no fault for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from layerdiff import Comparator, OnnxrtRunner, TfRunner
+from layerdiff.graph.load import load
+from onnx import numpy_helper
+
+from support import networks
+
+ORT = OnnxrtRunner(threads=1)
+
+
+def inputs(name: str = "x") -> list[dict[str, np.ndarray]]:
+    return [{name: np.random.default_rng(i).normal(size=(4, 16)).astype(np.float32)} for i in range(3)]
+
+
+def errors(report) -> dict[str, tuple[float | None, float | None]]:
+    """Local and cumulative relative error of each layer."""
+    return {n.tensor: tuple((m or {}).get("rel_l2") for m in (n.local, n.cumulative)) for n in report.layers}
+
+
+def scaled(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    (weight,) = (t for t in copy.graph.initializer if t.name == name)
+    weight.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(weight) * np.float32(1.01)), name))
+    return copy
+
+
+# ---- ONNX Runtime ---------------------------------------------------------------------------------------------------
+
+
+def dropout() -> onnx.ModelProto:
+    """A mask that is drawn once and used twice, with layers between: a second draw would show."""
+    w = networks.Writer(1)
+    x = w.linear("x", "first", (16, 32))
+    w.node("RandomUniformLike", [x], "draw")
+    w.node("Greater", ["draw", w.value("half", 0.5)], "kept")
+    mask = w.node("Cast", ["kept"], "mask", to=1)
+    x = w.node("Mul", [x, mask], "dropped")
+    for i in range(3):
+        x = w.node("Tanh", [w.linear(x, f"l{i}", (32, 32))], f"t{i}")
+    w.linear(w.node("Mul", [x, mask], "again"), "y", (32, 8))
+    return w.model({"x": (1, [4, 16])}, ["y"])
+
+
+@pytest.mark.parametrize("memory", [None, 1 << 12])
+def test_onnxrt_draws_once_for_each_sample(memory):
+    other = OnnxrtRunner(threads=1, optimization="disable")
+    report = Comparator(dropout(), [ORT, other], data_loader=inputs(), layers="guilty", memory=memory).compare()
+    assert report.culprits == ()
+    assert len({layer.piece for layer in report.layers}) > (5 if memory else 0)
+    for local, cumulative in errors(report).values():
+        assert local is None or (local < 1e-6 and cumulative < 1e-6)
+
+
+@pytest.mark.parametrize("memory", [None, 1 << 12])
+def test_a_fault_behind_a_draw_is_found_and_contributes(memory):
+    proto = dropout()
+    report = Comparator(
+        proto, [ORT], candidate_model=scaled(proto, "l1.w"), data_loader=inputs(), layers="guilty", memory=memory
+    ).compare()
+    (culprit,) = report.culprits
+    assert (culprit.node, culprit.cause) == ("n_l1.m", "weights")
+    assert culprit.contribution == pytest.approx(1, abs=0.01)
+
+
+# ---- TensorFlow -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory) -> Path:
+    """The same in TensorFlow, frozen with its dropout left on."""
+    tf = pytest.importorskip("tensorflow")
+    rng = np.random.default_rng(0)
+
+    def weight(*shape: int):
+        return tf.constant((rng.normal(size=shape) / np.sqrt(shape[0])).astype(np.float32))
+
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.compat.v1.placeholder(tf.float32, [4, 16], name="x")
+        x = tf.nn.relu(tf.matmul(x, weight(16, 32), name="first"), name="act")
+        kept = tf.greater_equal(tf.random.uniform([4, 32], name="draw"), 0.5, name="kept")
+        mask = tf.cast(kept, tf.float32, name="mask")
+        x = tf.multiply(x, mask, name="dropped")
+        for i in range(3):
+            x = tf.tanh(tf.matmul(x, weight(32, 32), name=f"m{i}"), name=f"t{i}")
+        x = tf.multiply(x, mask, name="again")
+        tf.identity(tf.matmul(x, weight(32, 8)), name="y")
+    path = tmp_path_factory.mktemp("random") / "frozen.pb"
+    path.write_bytes(graph.as_graph_def().SerializeToString())
+    return path
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize("memory", [None, 1 << 13])
+def test_tensorflow_draws_once_for_each_sample(frozen, memory):
+    report = Comparator(load(frozen), [TfRunner(), ORT], data_loader=inputs(), layers="guilty", memory=memory).compare()
+    assert report.reference == "tf"
+    assert report.culprits == ()
+    assert len({layer.piece for layer in report.layers}) > (5 if memory else 1)
+    drawn = [layer.tensor for layer in report.layers if layer.verdict == "unknown"]
+    assert drawn == ["draw/RandomUniform:0"]
+    for name, (local, cumulative) in errors(report).items():
+        assert name in drawn or (local < 1e-6 and cumulative < 1e-6)
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize("memory", [None, 1 << 13])
+def test_a_fault_behind_tensorflows_draw_is_found_and_contributes(frozen, memory):
+    model = load(frozen)
+    weight = next(n for n in model.proto.graph.node if n.output[0] == "m1:0").input[1]
+    other = scaled(model.proto, weight)
+    runners = [TfRunner(model=frozen), OnnxrtRunner(model=_saved(frozen, other), threads=1)]
+    report = Comparator(None, runners, data_loader=inputs(), layers="guilty", memory=memory).compare()
+    (culprit,) = report.culprits
+    assert culprit.cause in ("weights", "scale")
+    assert culprit.tensors == ("t1:0",)
+    assert culprit.contribution == pytest.approx(1, abs=0.01)
+
+
+def _saved(beside: Path, proto: onnx.ModelProto) -> Path:
+    path = beside.with_name("candidate.onnx")
+    onnx.save(proto, path)
+    return path

@@ -1,0 +1,61 @@
+"""The examples do what they say: every command of their README, and every script."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+import sys
+
+import pytest
+from layerdiff.compare.cli.command import main
+
+from support.paths import ROOT
+
+pytest.importorskip("onnxruntime")
+COMMANDS = re.findall(r"^compare (.*)$", (ROOT / "examples" / "README.md").read_text(), re.M)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "--trt" not in c])
+def test_commands_of_the_readme(command, monkeypatch, capsys):
+    if ".onnx " not in command.replace(".keras ", " ") or "--tf" in command:
+        pytest.importorskip("tensorflow")
+        pytest.importorskip("tf2onnx")
+    monkeypatch.chdir(ROOT)
+    assert main(shlex.split(command)) == 0
+    assert "pass: " in capsys.readouterr().out
+
+
+def test_the_readme_has_commands_with_and_without_tensorflow():
+    assert sum("--tf" in c for c in COMMANDS) >= 4
+    assert sum("--tf" not in c for c in COMMANDS) >= 2
+
+
+def test_the_check_before_deployment_passes(capsys):
+    runpy.run_path(str(ROOT / "examples" / "check_before_deploy.py"), run_name="__main__")
+    assert capsys.readouterr().out.endswith("ready to deploy\n")
+
+
+def test_the_check_before_deployment_can_fail(tmp_path):
+    """A candidate that lost its precision is held back."""
+    source = (ROOT / "examples" / "check_before_deploy.py").read_text()
+    assert source.count('format="fp16"') == 1
+    copy = tmp_path / "check.py"
+    copy.write_text(
+        source.replace('EmulateRunner(format="fp16")', 'EmulateRunner(format="e5m2")').replace(
+            "Path(__file__).resolve().parent", f"Path({str(ROOT / 'examples')!r})"
+        )
+    )
+    with pytest.raises(AssertionError, match="probabilities"):
+        runpy.run_path(str(copy))["test_the_candidate_agrees_with_the_reference"]()
+
+
+@pytest.mark.tf
+def test_the_script_of_the_seed_talk(monkeypatch, capsys):
+    pytest.importorskip("tensorflow")
+    pytest.importorskip("tf2onnx")
+    monkeypatch.setattr(sys, "argv", ["seed_talk.py"])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(ROOT / "examples" / "seed_talk.py"), run_name="__main__")
+    assert left.value.code == 0
+    assert re.search(r"onnxrt +probabilities +pass", capsys.readouterr().out)

@@ -1,0 +1,29 @@
+"""The stand-in for TensorRT in place of the library."""
+
+import sys
+
+import pytest
+from layerdiff.runners.trt import build as build_module
+from layerdiff.runners.trt import cuda as cuda_module
+from layerdiff.runners.trt import ranges
+from layerdiff.runners.trt.recent import Recent
+
+from support import trt_standin as standin
+
+
+@pytest.fixture
+def tensorrt(monkeypatch):
+    """Installs the stand-in of a version, with a GPU made of host memory; returns (module, cuda)."""
+    monkeypatch.setattr(build_module, "TIMING_CACHES", Recent())
+    monkeypatch.setattr(build_module, "CALIBRATION_CACHES", Recent())
+    monkeypatch.setattr(build_module, "DEPLOYED_FORMATS", Recent())
+    monkeypatch.setattr(ranges, "RANGES", Recent())
+
+    def install(version):
+        module, cuda = standin.make(version), standin.FakeCuda()
+        monkeypatch.setitem(sys.modules, "tensorrt", module)
+        monkeypatch.setattr(cuda_module, "gpu", lambda: "Stand-in GPU")
+        monkeypatch.setattr(cuda_module, "runtime", lambda: cuda)
+        return module, cuda
+
+    return install
