@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .graph.load import load as load
     from .graph.model import Model as Model
     from .runners.contract.runner import Runner as Runner
-    from .runners.contract.runner import Session as Session
+    from .runners.contract.session import Session as Session
     from .runners.emulate import EmulateRunner as EmulateRunner
     from .runners.onnxrt.runner import OnnxrtRunner as OnnxrtRunner
     from .runners.reference_evaluator.runner import ReferenceEvaluatorRunner as ReferenceEvaluatorRunner
@@ -43,7 +43,7 @@ _HOME = {
     "Report": "compare.report.model",
     "Runner": "runners.contract.runner",
     "RunnerError": "graph.errors",
-    "Session": "runners.contract.runner",
+    "Session": "runners.contract.session",
     "TfRunner": "runners.tf",
     "TrtRunner": "runners.trt.runner",
     "UsageError": "graph.errors",

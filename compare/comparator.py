@@ -24,7 +24,8 @@ from ..graph.errors import DataError, LayerdiffError, RunnerError, UsageError
 from ..graph.load import described, is_engine, load, load_engine
 from ..graph.model import Model
 from ..runners.contract.latency import measure
-from ..runners.contract.runner import Session, SessionInfo, ShapeRange, Workload
+from ..runners.contract.session import Session, SessionInfo
+from ..runners.contract.workload import ShapeRange, Workload
 from .comparison import Comparison, Rules
 from .layers.fidelity import Deployed, Repeat, chance, repeat
 from .outputs.decide import decide
@@ -41,7 +42,8 @@ from .statistics import device as ondevice
 
 if TYPE_CHECKING:
     from ..dataloaders.base import Sample, Samples, Source
-    from ..runners.contract.runner import Feed, Runner
+    from ..runners.contract.runner import Runner
+    from ..runners.contract.workload import Feed
     from .outputs.metric import Function
     from .report.model import AccuracyResult, OutputResult
 

@@ -12,7 +12,7 @@ from .progress import SILENT, Progress
 if TYPE_CHECKING:
     from ..dataloaders.base import Samples
     from ..graph.formats import NumberFormat
-    from ..runners.contract.runner import Workload
+    from ..runners.contract.workload import Workload
     from .layers.fidelity import Deployed
     from .sides import Side
 

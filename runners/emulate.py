@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..graph.errors import BuildError, UsageError
 from ..graph.formats import FORMATS, NumberFormat
-from .contract.runner import Feed, Runner, Session, SessionInfo, Workload, option
+from .contract.options import option
+from .contract.runner import Runner
+from .contract.session import Session, SessionInfo
+from .contract.workload import Feed, Workload
 from .onnxrt.runner import OnnxrtRunner
 
 if TYPE_CHECKING:

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..graph.errors import BuildError, ProviderUnavailable, RunnerError, UsageError
 from ..graph.formats import FP32, NumberFormat
-from .contract.runner import Feed, Runner, Session, SessionInfo, Workload, option
+from .contract.options import option
+from .contract.runner import Runner
+from .contract.session import Session, SessionInfo
+from .contract.workload import Feed, Workload
 
 if TYPE_CHECKING:
     import numpy as np

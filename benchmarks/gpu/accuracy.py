@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner, TrtRunner, open_data
 from layerdiff.graph.load import load
-from layerdiff.runners.contract.runner import Runner, Workload
+from layerdiff.runners.contract.runner import Runner
+from layerdiff.runners.contract.workload import Workload
 
 CALIBRATIONS = ("int8", "int8,entropy", "int8,minmax", "int8,qdq-max", "int8,qdq-percentile", "int8,qdq-entropy")
 MODES = ["trt", "trt=tf32", "trt=fp16", *(f"trt={c}" for c in CALIBRATIONS), "emulate=fp16", "emulate=int8"]

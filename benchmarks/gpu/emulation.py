@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 from layerdiff.graph.load import load
-from layerdiff.runners.contract.runner import Runner, ShapeRange, Workload
+from layerdiff.runners.contract.runner import Runner
+from layerdiff.runners.contract.workload import ShapeRange, Workload
 from layerdiff.runners.emulate import EmulateRunner
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 from layerdiff.runners.trt.runner import TrtRunner

@@ -23,7 +23,7 @@ import numpy as np
 import onnx
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner, TrtRunner
 from layerdiff.graph.load import load
-from layerdiff.runners.contract.runner import Workload
+from layerdiff.runners.contract.workload import Workload
 from layerdiff.runners.trt import build, inspector
 from onnx import TensorProto, helper, numpy_helper
 

@@ -22,7 +22,7 @@ from layerdiff.compare.statistics import device as ondevice
 from layerdiff.compare.statistics.statistics import Statistics
 from layerdiff.graph.formats import FP32
 from layerdiff.graph.model import Model
-from layerdiff.runners.contract.runner import ShapeRange, Workload
+from layerdiff.runners.contract.workload import ShapeRange, Workload
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 from layerdiff.runners.trt import cuda
 from layerdiff.runners.trt.runner import TrtRunner

@@ -27,7 +27,9 @@ from layerdiff.dataloaders import DataLoader
 from layerdiff.graph.errors import DataError
 from layerdiff.graph.load import load
 from layerdiff.graph.model import Model
-from layerdiff.runners.contract.runner import Runner, Session, Workload, seen_ranges
+from layerdiff.runners.contract.runner import Runner
+from layerdiff.runners.contract.session import Session
+from layerdiff.runners.contract.workload import Workload, seen_ranges
 from layerdiff.runners.emulate import EmulateRunner
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 from layerdiff.runners.trt.runner import TrtRunner

@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 from ... import __version__
 from ...graph.errors import UsageError
 from ...runners import discover, load_class
-from ...runners.contract.runner import Runner, ShapeRange
+from ...runners.contract.runner import Runner
+from ...runners.contract.workload import ShapeRange
 
 USAGE = "compare MODEL [MODEL2] --RUNNER[=VALUE] --RUNNER[=VALUE] ... [options]"
 

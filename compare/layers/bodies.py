@@ -26,7 +26,7 @@ from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32
 from ...graph.index import attribute
 from ...graph.specs import cast
-from ...runners.contract.runner import Workload
+from ...runners.contract.workload import Workload
 from ..lockstep.stepping import (
     BodySession,
     Node,

@@ -17,7 +17,7 @@ from ..lockstep.units import LayerPair, PiecePair
 from ..runs.spill import Store
 
 if TYPE_CHECKING:
-    from ...runners.contract.runner import Session
+    from ...runners.contract.session import Session
     from ..sides import Side
 
 log = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ from ..statistics.statistics import Statistics
 from .contribution import Contributions
 
 if TYPE_CHECKING:
-    from ...runners.contract.runner import Session
+    from ...runners.contract.session import Session
     from ..causes.examiner import Diagnosis, Examiner
     from ..comparison import Comparison
     from ..sides import Side

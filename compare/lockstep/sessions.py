@@ -17,14 +17,14 @@ import numpy as np
 from ...graph.cutting.slices import Slice, explode, slice_model
 from ...graph.errors import LayerdiffError
 from ...graph.specs import TensorSpec, specs_of
-from ...runners.contract.runner import ShapeRange, Workload
+from ...runners.contract.workload import ShapeRange, Workload
 from ..runs.memory import weight_bytes
 from .shapes import Ranges, fits, profiles_of, sets_for
 from .units import LayerPair, PiecePair
 
 if TYPE_CHECKING:
     from ...graph.model import Model
-    from ...runners.contract.runner import Session
+    from ...runners.contract.session import Session
     from ..sides import Side
 
 Arrays = Mapping[str, np.ndarray]

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ...graph.cutting.propagate import propagate
-from ...runners.contract.runner import ShapeRange, seen_ranges
+from ...runners.contract.workload import ShapeRange, seen_ranges
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ...runners.contract.runner import Workload
+    from ...runners.contract.workload import Workload
     from ..sides import Side
 
 Ranges = Mapping[str, ShapeRange]

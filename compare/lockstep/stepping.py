@@ -21,11 +21,12 @@ from ...graph.cutting.slices import Slice, backward, renamed, slice_model
 from ...graph.errors import LayerdiffError, ModelError
 from ...graph.index import attribute, captured
 from ...graph.specs import TensorSpec, cast, is_float, specs_of
-from ...runners.contract.runner import Workload
+from ...runners.contract.workload import Workload
 
 if TYPE_CHECKING:
     from ...graph.model import Model
-    from ...runners.contract.runner import Runner, Session
+    from ...runners.contract.runner import Runner
+    from ...runners.contract.session import Session
     from ..sides import Side
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,8 @@ from .evidence import Decision, EmulatedSums, OutputEvidence
 if TYPE_CHECKING:
     import numpy as np
 
-    from ...runners.contract.runner import Runner, Session
+    from ...runners.contract.runner import Runner
+    from ...runners.contract.session import Session
     from ..comparator import Run
     from .judge import Judge
 

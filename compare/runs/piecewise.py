@@ -19,7 +19,9 @@ from ...graph.cutting.pieces import Piece, plan_pieces
 from ...graph.errors import ModelError, RunnerError
 from ...graph.specs import TensorSpec
 from ...graph.weights import external_bytes
-from ...runners.contract.runner import Feed, Runner, Session, SessionInfo, Workload
+from ...runners.contract.runner import Runner
+from ...runners.contract.session import Session, SessionInfo
+from ...runners.contract.workload import Feed, Workload
 from .memory import budget, free_memory
 from .spill import SHARE as KEPT
 from .spill import Store

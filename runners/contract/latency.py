@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .runner import Feed, Session
+    from .session import Session
+    from .workload import Feed
 
 WARM_UP_S = 0.2
 """Seconds of warm-up runs, as trtexec's default of 200 ms."""

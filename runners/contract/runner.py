@@ -12,8 +12,8 @@ the module is imported.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...graph.errors import UsageError
@@ -21,153 +21,11 @@ from ...graph.errors import UsageError
 if TYPE_CHECKING:
     import os
 
-    import numpy as np
-
     from ...graph.formats import NumberFormat
     from ...graph.model import Model
     from ...graph.specs import TensorSpec
-    from .device import DeviceArray
-
-Feed = Mapping[str, "np.ndarray"]
-"""Arrays by tensor name."""
-
-
-def option(default: Any, flag: str, help: str, **arguments: Any) -> Any:
-    """A configuration field that is also a command-line option.
-
-    Args:
-        default: Value of the field when the option is not given.
-        flag: The option, e.g. ``"--ort-optimization"``. Runners may share one (``--workspace``).
-        help: One line for ``compare --help``.
-        arguments: Passed to ``argparse.ArgumentParser.add_argument`` (``choices``, ``metavar``, ``type``, ``action``).
-            A ``bool`` field becomes a switch, a ``tuple`` field an option that may be repeated.
-    """
-    return field(default=default, metadata={"flag": flag, "help": help, "arguments": arguments})
-
-
-@dataclass(frozen=True)
-class ShapeRange:
-    """Shapes of one input that a runtime must be ready for."""
-
-    min: tuple[int, ...]
-    opt: tuple[int, ...]
-    max: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What a session will be asked to do: known before it opens, for those runtimes that build for it.
-
-    Attributes:
-        samples: Gives the input samples anew at each call.
-        shapes: Shape ranges of inputs; an input that is not named here has the shapes of the samples.
-        profiles: Several sets of such ranges, for a runtime that builds for each of them; empty: ``shapes`` is the only
-            one.
-        calibration: Gives other samples, to calibrate on; None: those that are run.
-    """
-
-    samples: Callable[[], Iterable[Feed]] | None = None
-    shapes: Mapping[str, ShapeRange] = field(default_factory=dict)
-    profiles: tuple[Mapping[str, ShapeRange], ...] = ()
-    calibration: Callable[[], Iterable[Feed]] | None = None
-
-    @property
-    def calibrating(self) -> Callable[[], Iterable[Feed]] | None:
-        """What INT8 and FP8 find their ranges on."""
-        return self.calibration or self.samples
-
-    @property
-    def shape_sets(self) -> tuple[Mapping[str, ShapeRange], ...]:
-        """The sets of shape ranges to build for, one at least."""
-        return self.profiles or (self.shapes,)
-
-
-def seen_ranges(samples: Iterable[Feed], names: Iterable[str]) -> dict[str, ShapeRange]:
-    """The shapes that inputs have in samples: least and greatest of each dimension, and those of the first sample.
-
-    An input whose rank changes has no range and is left out.
-    """
-    shapes: dict[str, list[tuple[int, ...]]] = {name: [] for name in names}
-    for sample in samples:
-        for name, found in shapes.items():
-            found.append(tuple(int(d) for d in sample[name].shape))
-    return {
-        name: ShapeRange(*(tuple(f(column) for column in zip(*found, strict=True)) for f in (min, lambda c: c[0], max)))
-        for name, found in shapes.items()
-        if len({len(shape) for shape in found}) == 1
-    }
-
-
-@dataclass(frozen=True)
-class SessionInfo:
-    """What a session turned out to be, for the report.
-
-    Attributes:
-        options: The settings in force, defaults included; values that JSON can hold.
-        versions: Package or library -> version.
-        notes: Sentences that the user should read (nodes that fell back to the CPU, clamped weights).
-        narrow_sums: Names of nodes whose products add up in FP16 for certain, as far as the runtime tells.
-    """
-
-    options: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    narrow_sums: frozenset[str] = frozenset()
-
-
-class Session(ABC):
-    """A model, or a piece of one, ready to run. A context manager: leaving it frees what it holds."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    info: SessionInfo = SessionInfo()
-    device: str = ""
-    """Where `infer_on_device` leaves what it can (``"cuda:0"``); empty where that is host memory."""
-
-    @abstractmethod
-    def infer(self, feed: Feed, fetch: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """Runs once.
-
-        Args:
-            feed: One array for every input. The arrays are read-only and stay the caller's.
-            fetch: Tensors to return; None means the model's outputs. Tensors that `Runner.open` was not told of cost a
-                second session at their first use, where the runtime can give them at all.
-
-        Returns:
-            The fetched tensors by name, in the order of ``fetch``. The arrays are the caller's.
-
-        Raises:
-            RunnerError: The runtime failed, or cannot give a tensor that was asked for.
-        """
-
-    def infer_on_device(
-        self, feed: Mapping[str, np.ndarray | DeviceArray], fetch: Sequence[str] | None = None
-    ) -> dict[str, np.ndarray | DeviceArray]:
-        """Runs once, as `infer` does, and downloads only what cannot stay on `device`.
-
-        Args:
-            feed: One array for every input, in host memory or on `device`.
-            fetch: See `infer`.
-
-        Returns:
-            The fetched tensors. Arrays on the device may be read until this session runs again or closes; later, they
-            refuse to be.
-
-        Raises:
-            RunnerError: See `infer`.
-        """
-        import numpy as np
-
-        return dict(self.infer({name: np.asarray(array) for name, array in feed.items()}, fetch))
-
-    def close(self) -> None:  # noqa: B027 - most sessions have nothing to free
-        """Frees what the session holds. May be called twice."""
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    from .session import Session
+    from .workload import ShapeRange, Workload
 
 
 @dataclass(frozen=True)

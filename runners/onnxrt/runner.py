@@ -19,7 +19,10 @@ from ...graph.errors import BuildError, MissingPackage, ProviderUnavailable, Run
 from ...graph.formats import FP32, TF32, NumberFormat
 from ...graph.interrupts import uninterrupted
 from ..contract.device import DeviceArray
-from ..contract.runner import Feed, Runner, Session, SessionInfo, Workload, option
+from ..contract.options import option
+from ..contract.runner import Runner
+from ..contract.session import Session, SessionInfo
+from ..contract.workload import Feed, Workload
 
 if TYPE_CHECKING:
     import numpy as np

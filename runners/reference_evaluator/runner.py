@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...graph.errors import BuildError, RunnerError, UsageError
 from ...graph.formats import FP32, FP64, NumberFormat
-from ..contract.runner import Feed, Runner, Session, SessionInfo, Workload
+from ..contract.runner import Runner
+from ..contract.session import Session, SessionInfo
+from ..contract.workload import Feed, Workload
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ...graph.cutting.slices import SEPARATOR, original_name
 from ...graph.errors import BuildError, DataError, RunnerError, UsageError
 from ...graph.specs import NAMELESS
-from ..contract.runner import Feed, ShapeRange, seen_ranges
+from ..contract.workload import Feed, ShapeRange, seen_ranges
 from . import cuda
 from .calibrate import make_calibrator
 from .log import failed_node, log_of, reason, weight_notes

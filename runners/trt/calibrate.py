@@ -10,7 +10,7 @@ from .cuda import TO_DEVICE, Cuda, Memory
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..contract.runner import Feed
+    from ..contract.workload import Feed
     from .versions import Library
 
 CALIBRATORS = {

@@ -14,7 +14,7 @@ from .recent import Recent
 
 if TYPE_CHECKING:
     from ...graph.model import Model
-    from ..contract.runner import Feed
+    from ..contract.workload import Feed
 
 METHODS = {"max": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
 

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...graph.errors import MissingPackage, ProviderUnavailable, RunnerError, UsageError
 from ...graph.interrupts import uninterrupted
-from ..contract.runner import Runner, SessionInfo, ShapeRange, Workload, option
+from ..contract.options import option
+from ..contract.runner import Runner
+from ..contract.session import SessionInfo
+from ..contract.workload import ShapeRange, Workload
 
 if TYPE_CHECKING:
     from ...graph.engine import Engine

@@ -13,7 +13,8 @@ import numpy as np
 from ...graph.errors import ModelError, RunnerError
 from ..contract.device import DeviceArray, Lease
 from ..contract.latency import Latency, Times, warm
-from ..contract.runner import Feed, Session, SessionInfo
+from ..contract.session import Session, SessionInfo
+from ..contract.workload import Feed
 from . import cuda as cuda_module
 from .cuda import ON_DEVICE, TO_DEVICE, TO_HOST, Memory
 from .log import log_of, reason, why_unloadable

@@ -16,7 +16,7 @@ from layerdiff.graph.errors import MissingPackage, RunnerError, UsageError
 from layerdiff.graph.load import load
 from layerdiff.graph.model import Model
 from layerdiff.graph.rounding.emulation import needed_ranges, round_array
-from layerdiff.runners.contract.runner import Workload
+from layerdiff.runners.contract.workload import Workload
 from layerdiff.runners.emulate import EmulateRunner, _Magnitudes
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 

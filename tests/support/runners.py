@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from layerdiff import OnnxrtRunner, Runner, RunnerError, Session
 from layerdiff.graph.formats import FP32, NumberFormat
-from layerdiff.runners.contract.runner import SessionInfo
+from layerdiff.runners.contract.session import SessionInfo
 from onnx import helper, numpy_helper
 
 

@@ -14,7 +14,7 @@ import pytest
 from layerdiff import UsageError, __version__
 from layerdiff.compare.cli.arguments import parse, size, split_name
 from layerdiff.compare.cli.command import main
-from layerdiff.runners.contract.runner import ShapeRange
+from layerdiff.runners.contract.workload import ShapeRange
 
 RELU = "g (float[N, 3] x) => (float[N, 3] y) { y = Relu(x) }"
 ABS = "g (float[N, 3] x) => (float[N, 3] y) { y = Abs(x) }"
@@ -26,7 +26,7 @@ from layerdiff import Runner, RunnerError, Session
 from layerdiff.graph.formats import FP32
 from dataclasses import dataclass
 from typing import ClassVar
-from layerdiff.runners.contract.runner import option
+from layerdiff.runners.contract.options import option
 
 @dataclass(frozen=True)
 class Negative(Runner):

@@ -18,7 +18,7 @@ from layerdiff.graph.errors import RunnerError
 from layerdiff.graph.load import load
 from layerdiff.graph.model import Model
 from layerdiff.graph.weights import external_bytes
-from layerdiff.runners.contract.runner import Workload
+from layerdiff.runners.contract.workload import Workload
 from onnx import TensorProto, helper
 
 from benchmarks.memory.measure import measure

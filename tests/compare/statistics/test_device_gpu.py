@@ -15,7 +15,7 @@ from layerdiff.compare.statistics.statistics import Statistics
 from layerdiff.graph.errors import RunnerError
 from layerdiff.graph.model import Model
 from layerdiff.runners.contract.device import DeviceArray
-from layerdiff.runners.contract.runner import Workload
+from layerdiff.runners.contract.workload import Workload
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 from layerdiff.runners.trt import cuda
 from layerdiff.runners.trt.runner import TrtRunner

@@ -20,7 +20,7 @@ from layerdiff.graph.engine import Engine, facts_path
 from layerdiff.graph.errors import ModelError, RunnerError, UsageError
 from layerdiff.graph.load import load, load_engine
 from layerdiff.graph.model import Model
-from layerdiff.runners.contract.runner import ShapeRange, Workload, seen_ranges
+from layerdiff.runners.contract.workload import ShapeRange, Workload, seen_ranges
 from layerdiff.runners.reference_evaluator.runner import ReferenceEvaluatorRunner
 from layerdiff.runners.trt import build as build_module
 from layerdiff.runners.trt import inspector, log, session

@@ -21,7 +21,7 @@ from layerdiff.graph.load import load
 from layerdiff.graph.model import Model
 from layerdiff.runners import discover
 from layerdiff.runners.contract.latency import Times, measure
-from layerdiff.runners.contract.runner import ShapeRange, Workload
+from layerdiff.runners.contract.workload import ShapeRange, Workload
 from layerdiff.runners.emulate import EmulateRunner
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 from layerdiff.runners.trt import build as build_module

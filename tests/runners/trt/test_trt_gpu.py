@@ -19,7 +19,7 @@ from layerdiff.graph.errors import BuildError, RunnerError
 from layerdiff.graph.load import load
 from layerdiff.graph.model import Model
 from layerdiff.runners.contract.latency import measure
-from layerdiff.runners.contract.runner import ShapeRange, Workload
+from layerdiff.runners.contract.workload import ShapeRange, Workload
 from layerdiff.runners.trt import cuda, inspector
 from layerdiff.runners.trt.runner import TrtRunner
 from onnx import TensorProto, helper, numpy_helper
