@@ -11,7 +11,8 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from ...graph.errors import BuildError
-from .runner import OnnxrtRunner, _build, _import_onnxruntime
+from .loading import build, import_onnxruntime
+from .runner import OnnxrtRunner
 
 if TYPE_CHECKING:
     import onnx
@@ -67,7 +68,7 @@ def computed_tensors(model: Model, runner: OnnxrtRunner | None = None) -> set[st
     runner = runner or OnnxrtRunner()
     with tempfile.TemporaryDirectory(prefix="layerdiff-ort-") as folder:
         path = os.path.join(folder, "optimized.onnx")
-        loaded = _build(runner, _import_onnxruntime(runner), model, (), optimized=path)
+        loaded = build(runner, import_onnxruntime(runner), model, (), optimized=path)
         del loaded
         try:
             optimized = onnx.load(path, load_external_data=False)

@@ -249,7 +249,7 @@ def test_errors_speak_of_the_emulation() -> None:
 
 def test_onnxruntime_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.setattr("layerdiff.runners.onnxrt.runner._installed", list)
+    monkeypatch.setattr("layerdiff.runners.onnxrt.loading.installed", list)
     with pytest.raises(MissingPackage, match=r"pip install 'layerdiff\[cpu\]'"):
         EmulateRunner(format="fp16").open(MODEL)
 

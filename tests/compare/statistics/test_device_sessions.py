@@ -17,7 +17,8 @@ from layerdiff.graph.errors import RunnerError
 from layerdiff.graph.model import Model
 from layerdiff.runners.contract.device import DeviceArray
 from layerdiff.runners.contract.workload import Workload
-from layerdiff.runners.onnxrt.runner import OnnxrtRunner, OnnxrtSession
+from layerdiff.runners.onnxrt.runner import OnnxrtRunner
+from layerdiff.runners.onnxrt.session import OnnxrtSession
 from layerdiff.runners.trt import build as build_module
 from layerdiff.runners.trt import cuda as cuda_module
 from layerdiff.runners.trt.recent import Recent

@@ -20,7 +20,7 @@ from layerdiff.graph.load import load
 from layerdiff.graph.model import Model
 from layerdiff.graph.specs import dtype_from_onnx
 from layerdiff.runners import discover
-from layerdiff.runners.onnxrt import runner as onnxrt
+from layerdiff.runners.onnxrt import loading
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 from onnx import TensorProto, helper, numpy_helper
 
@@ -404,12 +404,12 @@ def test_a_model_of_which_everything_fell_back_is_an_error(chain, monkeypatch, t
 
 def test_nothing_is_noted_where_nothing_fell_back(chain, monkeypatch):
     pretend_cuda(monkeypatch, [("CUDAExecutionProvider", "Relu")])
-    monkeypatch.setattr(onnxrt, "_installed", lambda: ["onnxruntime-gpu 1"])
+    monkeypatch.setattr(loading, "installed", lambda: ["onnxruntime-gpu 1"])
     assert OnnxrtRunner(provider="cuda").open(Model(chain)).info.notes == ()
 
 
 def test_two_distributions_at_once_are_named(chain, monkeypatch):
-    monkeypatch.setattr(onnxrt, "_installed", lambda: ["onnxruntime 1.31", "onnxruntime-gpu 1.31"])
+    monkeypatch.setattr(loading, "installed", lambda: ["onnxruntime 1.31", "onnxruntime-gpu 1.31"])
     with OnnxrtRunner().open(Model(chain)) as session:
         assert "onnxruntime 1.31 and onnxruntime-gpu 1.31 are installed on top of each other" in session.info.notes[0]
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
@@ -420,7 +420,7 @@ def test_two_distributions_at_once_are_named(chain, monkeypatch):
 @pytest.mark.parametrize(("provider", "extra"), [("cpu", "cpu"), ("cuda", "gpu")])
 def test_without_the_package(chain, monkeypatch, provider, extra):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.setattr(onnxrt, "_installed", list)
+    monkeypatch.setattr(loading, "installed", list)
     with pytest.raises(MissingPackage, match=rf"pip install 'layerdiff\[{extra}\]'"):
         OnnxrtRunner(provider=provider).open(Model(chain))
 
@@ -500,7 +500,7 @@ def test_info_tells_the_settings_in_force(chain):
 @pytest.mark.gpu
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_on_a_gpu(chain, provider):
-    if onnxrt._PROVIDERS[provider] not in ort.get_available_providers():
+    if loading.PROVIDERS[provider] not in ort.get_available_providers():
         pytest.skip(f"this onnxruntime has no {provider}")
     x = np.random.default_rng(1).normal(size=(5, 4)).astype("f")
     with OnnxrtRunner(provider=provider).open(Model(chain)) as session:

@@ -1,0 +1,235 @@
+"""From a model to an `onnxruntime.InferenceSession`: the package, its options, weights wherever they lie."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...graph.errors import BuildError, MissingPackage, ProviderUnavailable, RunnerError
+from ...graph.interrupts import uninterrupted
+from .messages import one_line
+from .ortvalues import Loaded
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ...graph.model import Model
+    from .runner import OnnxrtRunner
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+LEVELS = {
+    "disable": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "layout": "ORT_ENABLE_LAYOUT",
+    "all": "ORT_ENABLE_ALL",
+}
+_SILENT = 4
+"""ORT's "fatal": its errors arrive as exceptions, and need not be printed a second time."""
+_FOLDER = "session.model_external_initializers_file_folder_path"
+"""The session option that says where the external weights of a model in memory are."""
+# The distributions that install the import package `onnxruntime`; two of them overwrite each other's files.
+_DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
+
+
+def import_onnxruntime(runner: OnnxrtRunner) -> Any:
+    """The package.
+
+    Raises:
+        MissingPackage: No distribution of it is installed.
+        RunnerError: One is, but it does not load, or several have overwritten each other.
+    """
+    extra = "cpu" if runner.provider == "cpu" else "gpu"
+    try:
+        with uninterrupted():
+            import onnxruntime
+    except ImportError as error:
+        if installed():
+            raise RunnerError(
+                f"{runner.name}: onnxruntime is installed, but does not load: {one_line(error)}"
+            ) from error
+        raise MissingPackage("onnxruntime" if extra == "cpu" else "onnxruntime-gpu", extra) from error
+    if not hasattr(onnxruntime, "InferenceSession"):  # what two distributions on top of each other can leave behind
+        raise RunnerError(
+            f"{runner.name}: the onnxruntime package is broken ({', '.join(installed()) or 'no distribution'}). "
+            f"Uninstall every one of them, then: pip install 'layerdiff[{extra}]'"
+        )
+    onnxruntime.set_default_logger_severity(_SILENT)
+    return onnxruntime
+
+
+@functools.cache
+def installed() -> list[str]:
+    """The installed distributions that hold the import package ``onnxruntime``, with their versions."""
+    from importlib import metadata
+
+    found = []
+    for name in _DISTRIBUTIONS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found.append(f"{name} {metadata.version(name)}")
+    return found
+
+
+def build(
+    runner: OnnxrtRunner,
+    ort: Any,
+    model: Model,
+    inner: tuple[str, ...],
+    *,
+    probe: bool = False,
+    optimized: str | None = None,
+) -> Loaded:
+    """An ORT session on ``model`` with the tensors ``inner`` as outputs besides its own.
+
+    Args:
+        runner: The configuration.
+        ort: The package.
+        model: What to load.
+        inner: Names of inner tensors.
+        probe: Refuse the model if any node would fall back to the CPU.
+        optimized: Where to write the optimized graph.
+    """
+    wanted = PROVIDERS[runner.provider]
+    available = ort.get_available_providers()
+    if wanted not in available:
+        raise ProviderUnavailable(_unavailable(runner, ort, available))
+    if runner.provider != "cpu" and hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()  # CUDA libraries that pip installed; it prints what it does not find
+
+    def options(folder: Any) -> Any:
+        made = _options(runner, ort, folder)
+        if probe:
+            made.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        if optimized is not None:
+            made.optimized_model_filepath = optimized
+        return made
+
+    try:
+        try:
+            # A file that holds its weights would be read and copied; as bytes without them, they are mapped.
+            if model.path is not None and not inner and not any(_external(model.proto.graph)):
+                session = _session(runner, ort, os.fspath(model.path), options(None))
+            else:
+                session = _session(runner, ort, _with_outputs(model, inner), options(model.folder))
+        except Exception as first:
+            if model.folder is None or not any(_external(model.proto.graph)):
+                raise
+            try:
+                session = _with_weights_elsewhere(runner, ort, model, inner, options)
+            except Exception:
+                raise first from None
+    except RunnerError:
+        raise
+    except Exception as error:
+        raise BuildError(f"{runner.name}: {model.source}: {one_line(error)}") from error
+    if wanted not in session.get_providers():
+        raise ProviderUnavailable(
+            f"{runner.name}: ONNX Runtime could not start {wanted} and would have used {session.get_providers()[0]}. "
+            f"Check the GPU, its driver and the CUDA libraries, or: pip install 'layerdiff[gpu]'"
+        )
+    if hasattr(session, "_model_bytes"):
+        session._model_bytes = None  # kept for a fallback that is switched off
+    return Loaded(ort, session, inner)
+
+
+def _unavailable(runner: OnnxrtRunner, ort: Any, available: Sequence[str]) -> str:
+    packages = installed()
+    names = ", ".join(p.removesuffix("ExecutionProvider") for p in available)
+    has = f"{runner.name}: {' and '.join(packages) or 'onnxruntime ' + ort.__version__} offers {names}."
+    if len(packages) > 1:
+        return f"{has} They overwrite each other: uninstall both, then: pip install 'layerdiff[gpu]'"
+    return f"{has} Install the GPU build instead: pip uninstall onnxruntime && pip install 'layerdiff[gpu]'"
+
+
+def _options(runner: OnnxrtRunner, ort: Any, folder: Any) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = _SILENT
+    level = LEVELS[runner.optimization]
+    if not hasattr(ort.GraphOptimizationLevel, level):
+        raise RunnerError(f"{runner.name}: onnxruntime {ort.__version__} has no optimization {runner.optimization!r}.")
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
+    if runner.threads:
+        options.intra_op_num_threads = runner.threads
+    # Sessions take turns here: the threads of one must not spin while another runs.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if runner.lean:
+        options.enable_cpu_mem_arena = False
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if runner.provider != "cpu":
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if folder is not None:
+        options.add_session_config_entry(_FOLDER, os.fspath(folder) or os.curdir)
+    for library in runner.custom_ops:
+        if not os.path.isfile(library):
+            raise RunnerError(f"{runner.name}: --ort-custom-ops {library}: no such file.")
+        try:
+            options.register_custom_ops_library(library)
+        except Exception as error:
+            raise RunnerError(f"{runner.name}: --ort-custom-ops {library}: {one_line(error)}") from error
+    return options
+
+
+def _session(runner: OnnxrtRunner, ort: Any, source: Any, options: Any) -> Any:
+    cuda = ("CUDAExecutionProvider", {"use_tf32": "1" if runner.tf32 else "0"})
+    chosen: dict[str, list[Any]] = {"cpu": [], "cuda": [cuda], "tensorrt": ["TensorrtExecutionProvider", cuda]}
+    providers = [*chosen[runner.provider], "CPUExecutionProvider"]
+    left_out = {"disabled_optimizers": list(runner.left_out)} if runner.left_out else {}
+    return ort.InferenceSession(source, options, providers=providers, enable_fallback=0, **left_out)
+
+
+def _with_outputs(model: Model, inner: Sequence[str], root: str | None = None) -> bytes:
+    """The model as bytes, with more outputs. ONNX Runtime infers their types.
+
+    Args:
+        model: The model.
+        inner: Names of inner tensors.
+        root: Writes the places of external weights relative to this folder, with links followed.
+    """
+    if not inner and root is None:
+        return model.serialized()
+    import onnx
+
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
+    for tensor in _external(proto.graph) if root is not None else ():
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = os.path.relpath(os.path.realpath(os.path.join(model.folder or "", entry.value)), root)
+    return model.derive(proto).serialized()
+
+
+def _external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """The initializers that are stored outside, those of subgraphs included."""
+    from ...graph.index import subgraphs
+
+    yield from (tensor for tensor in graph.initializer if tensor.external_data)
+    for node in graph.node:
+        for body in subgraphs(node):
+            yield from _external(body)
+
+
+def _with_weights_elsewhere(
+    runner: OnnxrtRunner, ort: Any, model: Model, inner: tuple[str, ...], options: Callable[[Any], Any]
+) -> Any:
+    """A session on a model whose weights are outside its folder, as links into the cache of a model hub are.
+
+    ONNX Runtime maps weights that lie under the folder it is told of: here, the root of the file system. Versions that
+    cannot be told do not mind if a file refers to weights elsewhere: theirs is written for the moment of loading.
+    Weights handed over as arrays would be copied into memory.
+    """
+    root = os.path.splitdrive(os.path.realpath(model.folder or os.curdir))[0] + os.sep
+    with contextlib.suppress(Exception):  # whatever is wrong with the model itself is wrong below as well
+        return _session(runner, ort, _with_outputs(model, inner, root), options(root))
+    with tempfile.TemporaryDirectory(prefix="layerdiff-ort-") as folder:
+        folder = os.path.realpath(folder)
+        path = os.path.join(folder, "model.onnx")
+        with open(path, "wb") as file:
+            file.write(_with_outputs(model, inner, folder))
+        return _session(runner, ort, path, options(None))

@@ -1,0 +1,24 @@
+"""ONNX Runtime's messages, in the words of whoever runs a model."""
+
+from __future__ import annotations
+
+import re
+
+_CODE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
+_PLACE = re.compile(r"\S*/onnxruntime/\S+:\d+ .*?\) ")
+_IN_NODE = re.compile(
+    r'In Node, \("(?P<name>[^"]*)", (?P<op>\w+), "(?P<domain>[^"]*)", -?\d+\) : .*? -> .*?,?\) , Error '
+)
+_WHILE = re.compile(
+    r"Non-zero status code returned while running (?P<op>\w+) node\. Name:'(?P<name>[^']*)' Status Message: "
+)
+
+
+def one_line(error: BaseException) -> str:
+    """ONNX Runtime's message without its codes and source lines; nodes are named as ``Op 'name'``."""
+    text = " ".join(str(error).split())
+    text = _CODE.sub("", text)
+    text = _IN_NODE.sub(lambda m: f"{m['domain'] + '.' if m['domain'] else ''}{m['op']} {m['name']!r}: ", text)
+    text = _WHILE.sub(lambda m: f"{m['op']} {m['name']!r}: ", text)
+    text = _PLACE.sub("", text)
+    return text if len(text) <= 400 else text[:397] + "..."
