@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from layerdiff import Comparator, DataLoader, OnnxrtRunner, RunnerError, TfRunner, TrtRunner
-from layerdiff.runners.trt.runner import installed, require_gpu
+from layerdiff.runners.trt.library import installed, require_gpu
 
 DIGITS = Path(__file__).resolve().parent / "digits" / "digits.pb"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ... import __version__
 from ...graph.engine import Engine, facts_of, facts_path
 from ...graph.errors import RunnerError, UsageError
-from . import build, ranges
+from . import caches, ranges
 
 if TYPE_CHECKING:
     from ...graph.model import Model
@@ -35,7 +35,7 @@ def save(
     """
     from . import cuda
 
-    build.write_file(path, built.engine, "engine")
+    caches.write_file(path, built.engine, "engine")
     calibration: dict[str, Any] | None = None
     if built.calibration is not None:
         calibration = {"method": plan.calibrator, "cache": built.calibration.decode("latin-1")}
@@ -54,7 +54,7 @@ def save(
         layers={key: session.info.options.get(key) for key in ("nodes", "layers_parsed", "layers_computing")},
     )
     text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
-    build.write_file(facts_path(path), text.encode("utf-8"), "description of the engine")
+    caches.write_file(facts_path(path), text.encode("utf-8"), "description of the engine")
 
 
 def _plain(value: Any) -> Any:
@@ -89,7 +89,7 @@ def remember(engine: Engine, model: Model, plan: Plan, library: Library) -> None
     if not kept:
         return
     if "cache" in kept and plan.calibrator is not None and plan.calibrator == kept["method"]:
-        build.CALIBRATION_CACHES[build.calibration_key(model, plan.calibrator, library)] = kept["cache"].encode(
+        caches.CALIBRATION_CACHES[caches.calibration_key(model, plan.calibrator, library)] = kept["cache"].encode(
             "latin-1"
         )
     elif "ranges" in kept and f"qdq-{plan.method}" == kept["method"]:

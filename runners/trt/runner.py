@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...graph.errors import MissingPackage, ProviderUnavailable, RunnerError, UsageError
-from ...graph.interrupts import uninterrupted
+from ...graph.errors import RunnerError, UsageError
 from ..contract.options import option
 from ..contract.runner import Runner
 from ..contract.session import SessionInfo
 from ..contract.workload import ShapeRange, Workload
+from .library import installed, load_plugins, require_gpu, versions_of
 
 if TYPE_CHECKING:
     from ...graph.engine import Engine
@@ -226,7 +226,7 @@ class TrtRunner(Runner):
 
         plan = resolve(self, library)
         require_gpu(library)
-        _load_plugins(self.plugins)
+        load_plugins(self.plugins)
         say = progress or _silent
         work = workload or Workload()
         whole = not model.derived and not fetch
@@ -270,8 +270,8 @@ class TrtRunner(Runner):
             return super().describe(model)
         library = installed()
         require_gpu(library)
-        _load_plugins(self.plugins)
-        from .session import specs_of
+        load_plugins(self.plugins)
+        from .dtypes import specs_of
 
         return specs_of(library, engine.path.read_bytes(), str(engine))
 
@@ -300,7 +300,7 @@ class TrtRunner(Runner):
             notes.append(f"Outputs alone are compared: {why}.")
         info = SessionInfo(
             options={"modes": list(self.modes) or ["fp32"], "nodes": _nodes(model), **options_of(engine)},
-            versions=_versions(library),
+            versions=versions_of(library),
             notes=tuple(notes),
         )
         session = TrtSession(
@@ -321,7 +321,7 @@ class TrtRunner(Runner):
 
     def _keep(self, model: Model, session: TrtSession) -> None:
         """Remembers what the engine of the whole model is made of, for those that observe it."""
-        from .build import DEPLOYED_FORMATS, DEPLOYED_KERNELS, formats_key
+        from .caches import DEPLOYED_FORMATS, DEPLOYED_KERNELS, formats_key
         from .inspector import groups, node_formats
 
         key, layers = formats_key(model, self), session.layers()
@@ -332,7 +332,7 @@ class TrtRunner(Runner):
 
     def kernels(self, model: Model) -> tuple[frozenset[int], ...]:
         """What the engine's inspector told, Myelin's regions left out; see `Runner.kernels`."""
-        from .build import DEPLOYED_KERNELS, formats_key
+        from .caches import DEPLOYED_KERNELS, formats_key
 
         return DEPLOYED_KERNELS.get(formats_key(model, self), ())
 
@@ -352,8 +352,9 @@ class TrtRunner(Runner):
     ) -> TrtSession:
         from pathlib import Path
 
-        from .build import build, loosened, specialized
+        from .build import build
         from .engines import save
+        from .network import loosened, specialized
         from .session import TrtSession
 
         debug = self.debug_tensors
@@ -375,7 +376,7 @@ class TrtRunner(Runner):
         )
         info = SessionInfo(
             options={"nodes": _nodes(model), **self._options(plan, built)},
-            versions=_versions(library),
+            versions=versions_of(library),
             notes=(*notes, *built.notes),
         )
         observe = self._observer(model, work)
@@ -418,61 +419,6 @@ def _nodes(model: Model) -> int:
 
 def _silent(phrase: str) -> None:
     pass
-
-
-def installed() -> Library:
-    """The installed TensorRT.
-
-    Raises:
-        MissingPackage: There is none.
-        ProviderUnavailable: It cannot be loaded, or is older than 8.5.
-    """
-    from .versions import Library
-
-    try:
-        with uninterrupted():
-            import tensorrt
-    except ModuleNotFoundError as error:
-        if error.name != "tensorrt":
-            raise ProviderUnavailable(f"TensorRT is installed but cannot be loaded: {error}.") from error
-        missing = MissingPackage("TensorRT", "gpu")
-        missing.args = (f"{missing}\nWithout an NVIDIA GPU, --emulate fp16 shows what FP16 would do.",)
-        raise missing from None
-    except (ImportError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ProviderUnavailable(f"TensorRT is installed but cannot be loaded: {reason}.") from error
-    return Library.of(tensorrt)
-
-
-def require_gpu(library: Library) -> None:
-    """Makes sure that there is a GPU: without one, TensorRT 8.6 crashes the process instead of saying so.
-
-    Raises:
-        ProviderUnavailable: There is none; offers emulation.
-    """
-    from . import cuda
-
-    if not cuda.gpu():
-        raise ProviderUnavailable(
-            f"{library} is installed, but there is no NVIDIA GPU to run it on: {cuda.why_no_gpu()}.\n"
-            "Without one, --emulate fp16 shows what FP16 would do."
-        )
-
-
-def _load_plugins(libraries: Iterable[str]) -> None:
-    import ctypes
-
-    for path in libraries:
-        try:
-            ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
-        except OSError as error:
-            raise UsageError(f"--trt-plugin {path}: {error}.") from error
-
-
-def _versions(library: Library) -> dict[str, str]:
-    from . import cuda
-
-    return {"tensorrt": str(library.trt.__version__), "gpu": cuda.gpu()}
 
 
 def _prepare(

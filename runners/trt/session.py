@@ -14,137 +14,21 @@ from ...graph.errors import ModelError, RunnerError
 from ..contract.device import DeviceArray, Lease
 from ..contract.latency import Latency, Times, warm
 from ..contract.session import Session, SessionInfo
-from ..contract.workload import Feed
 from . import cuda as cuda_module
+from .callbacks import make_allocator, make_listener
 from .cuda import ON_DEVICE, TO_DEVICE, TO_HOST, Memory
+from .dtypes import convert, dtype_of, spec_of
 from .log import log_of, reason, why_unloadable
+from .profiles import fits, narrowest, profiles_of, range_text, shape_text
+from .summary import fused_note
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ...graph.model import Model
-    from ...graph.specs import TensorSpec
+    from ..contract.workload import Feed
     from .inspector import EngineLayer
     from .versions import Library
-
-_NUMPY = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "BF16": "bfloat16",
-    "FP8": "float8_e4m3fn",
-    "INT8": "int8",
-    "INT32": "int32",
-    "INT64": "int64",
-    "BOOL": "bool",
-    "UINT8": "uint8",
-}
-
-
-def dtype_of(data_type: Any) -> np.dtype:
-    """The NumPy (or ml_dtypes) dtype of a TensorRT data type.
-
-    Raises:
-        RunnerError: Its values have no whole bytes (INT4, FP4).
-    """
-    name = _NUMPY.get(data_type.name)
-    if name is None:
-        raise RunnerError(f"TensorRT's {data_type.name} tensors cannot be fed or fetched.")
-    if hasattr(np, name) or name == "bool":
-        return np.dtype(name)
-    import ml_dtypes
-
-    return np.dtype(getattr(ml_dtypes, name))
-
-
-def convert(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
-    """``array`` in C order as ``dtype``.
-
-    Raises:
-        RunnerError: An integer does not fit: TensorRT before 10 computes INT64 in 32 bits.
-    """
-    if array.dtype.kind in "iu" and dtype.kind in "iu" and array.dtype != dtype and array.size:
-        limits = np.iinfo(dtype)
-        low, high = int(array.min()), int(array.max())
-        if low < limits.min or high > limits.max:
-            worst = low if low < limits.min else high
-            raise RunnerError(f"{name}: {worst} does not fit {dtype.name}, in which TensorRT takes this input.")
-    return np.ascontiguousarray(array, dtype=dtype)
-
-
-def _spec_of(engine: Any, name: str) -> TensorSpec:
-    from ...graph.specs import TensorSpec
-
-    shape = tuple(int(d) if d >= 0 else None for d in engine.get_tensor_shape(name))
-    return TensorSpec(name, dtype_of(engine.get_tensor_dtype(name)), shape)
-
-
-def specs_of(library: Library, engine: bytes, name: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Inputs and outputs of a serialized engine.
-
-    Raises:
-        RunnerError: It cannot be loaded.
-    """
-    trt, log = library.trt, log_of(library.trt)
-    log.begin()
-    runtime = trt.Runtime(log)
-    opened = runtime.deserialize_cuda_engine(engine)
-    if opened is None:
-        raise RunnerError(f"{library} cannot load {name}: {why_unloadable(list(log.errors))}.")
-    names = [opened.get_tensor_name(i) for i in range(opened.num_io_tensors)]
-    inputs = [n for n in names if opened.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
-    found = {n: _spec_of(opened, n) for n in names}
-    del opened, runtime  # in this order
-    return tuple(found[n] for n in inputs), tuple(found[n] for n in names if n not in inputs)
-
-
-Profile = Mapping[str, tuple[tuple[int, ...], ...]]
-"""Input -> (min, opt, max)."""
-
-
-def profiles_of(engine: Any, inputs: Sequence[str]) -> list[Profile]:
-    """The optimization profiles of an engine; inputs of fixed shape have that shape three times."""
-    fixed = {n: tuple(int(d) for d in engine.get_tensor_shape(n)) for n in inputs}
-    result: list[Profile] = []
-    for number in range(engine.num_optimization_profiles):
-        found = {}
-        for name, shape in fixed.items():
-            shapes = engine.get_tensor_profile_shape(name, number) if min(shape, default=0) < 0 else [shape] * 3
-            found[name] = tuple(tuple(int(d) for d in s) for s in shapes)
-        result.append(found)
-    return result
-
-
-def narrowest(profiles: Sequence[Profile], shapes: Mapping[str, tuple[int, ...]]) -> int | None:
-    """The profile to run some shapes in: of those that allow them the one that allows the fewest others.
-
-    Between equals the one whose optimum is nearest, as that is what TensorRT chose its kernels for.
-    """
-    fitting = []
-    for number, profile in enumerate(profiles):
-        if not all(_inside(shape, profile[name]) for name, shape in shapes.items() if name in profile):
-            continue
-        allowed, away = 1, 0
-        for name, (low, best, high) in profile.items():
-            for a, c in zip(low, high, strict=True):
-                allowed *= c - a + 1
-            away += sum(abs(d - o) for d, o in zip(shapes.get(name, best), best, strict=True))
-        fitting.append((allowed, away, number))
-    if not profiles:
-        return 0
-    return min(fitting)[2] if fitting else None
-
-
-def _inside(shape: tuple[int, ...], triple: tuple[tuple[int, ...], ...]) -> bool:
-    low, _, high = triple
-    return len(shape) == len(low) and all(a <= d <= c for a, d, c in zip(low, shape, high, strict=True))
-
-
-def _dims(shape: tuple[int, ...]) -> str:
-    return "x".join(str(d) for d in shape) or "scalar"
-
-
-def _text(triple: tuple[tuple[int, ...], ...]) -> str:
-    """``1x3..4x3..8x3``, or the one shape that it is."""
-    texts = [_dims(shape) for shape in triple]
-    return texts[0] if len(set(texts)) == 1 else "..".join(texts)
 
 
 class TrtSession(Session):
@@ -229,7 +113,7 @@ class TrtSession(Session):
         if unknown:
             raise ModelError(f"The engine takes {unknown[0]!r}, which is no input of {model.source}.")
         if loaded:
-            specs.update({n: _spec_of(engine, n) for n in self._out if n not in specs})
+            specs.update({n: spec_of(engine, n) for n in self._out if n not in specs})
         inner = [n for n in self._out if n not in specs]
         self._spec = {**{n: model.index.specs[n] for n in inner if n in model.index.specs}, **specs}
         self.inputs = tuple(s for s in model.inputs if s.name in self._io)
@@ -266,7 +150,7 @@ class TrtSession(Session):
                 f"{narrow} of {products} matrix products add in FP16, as TensorRT chose their kernels: "
                 "that makes more noise than rounding to FP16 does.",
             )
-        fused = _fused(info.options, [(c, f) for c, f, _ in told])
+        fused = fused_note(info.options, [(c, f) for c, f, _ in told])
         return replace(info, options=options, notes=(*info.notes, *fused, *notes), narrow_sums=narrow_sums(layers))
 
     # --- running ------------------------------------------------------------------------------------------------------
@@ -360,7 +244,7 @@ class TrtSession(Session):
     def _grow(self, name: str) -> None:
         """Lets TensorRT ask for memory while it runs, for an output whose shape depends on the data."""
         if name not in self._allocators:
-            self._allocators[name] = _allocator(self._library.trt, self._memory)
+            self._allocators[name] = make_allocator(self._library.trt, self._memory)
         self._context.set_output_allocator(name, self._allocators[name])
 
     def _execute(self) -> None:
@@ -417,16 +301,16 @@ class TrtSession(Session):
     def _outside(self, shapes: Mapping[str, tuple[int, ...]]) -> RunnerError:
         """That no profile takes these shapes: which inputs are outside, and what all profiles are."""
         ranges = {n: [p[n] for p in self._profiles if n in p] for n in shapes}
-        odd = [n for n in shapes if not any(_inside(shapes[n], r) for r in ranges[n])] or list(shapes)
-        names = [n for n in shapes if n in odd or len({_text(r) for r in ranges[n]}) > 1]
-        what = ", ".join(f"{n} of shape {_dims(shapes[n])}" for n in odd)
+        odd = [n for n in shapes if not any(fits(shapes[n], r) for r in ranges[n])] or list(shapes)
+        names = [n for n in shapes if n in odd or len({range_text(r) for r in ranges[n]}) > 1]
+        what = ", ".join(f"{n} of shape {shape_text(shapes[n])}" for n in odd)
         if len(self._profiles) < 2:
-            texts = "; ".join(f"{n}: {_text(r)}" if names[1:] else _text(r) for n in names for r in ranges[n])
+            texts = "; ".join(f"{n}: {range_text(r)}" if names[1:] else range_text(r) for n in names for r in ranges[n])
             return RunnerError(
                 f"TensorRT: {what} is outside the engine's profile ({texts}). "
                 f"Widen it with --shape {odd[0]}:MIN..OPT..MAX."
             )
-        texts = "; ".join(", ".join(f"{n}: {_text(p[n])}" for n in names if n in p) for p in self._profiles)
+        texts = "; ".join(", ".join(f"{n}: {range_text(p[n])}" for n in names if n in p) for p in self._profiles)
         return RunnerError(
             f"TensorRT: {what} fits none of the engine's {len(self._profiles)} profiles ({texts}). "
             f"Name one more with --shape {odd[0]}:MIN..OPT..MAX."
@@ -460,7 +344,7 @@ class TrtSession(Session):
         self._bind(arrays)
         context = self._context
         seen: dict[str, np.ndarray] = {}
-        listener = _listener(self._library.trt, self._cuda, seen)
+        listener = make_listener(self._library.trt, self._cuda, seen)
         context.set_debug_listener(listener)
         context.unfused_tensors_debug_state = True
         try:
@@ -593,24 +477,6 @@ def _handed_on(model: Model, lost: Sequence[str], kept: Collection[str]) -> dict
     return {name: origins[origin(name)] for name in lost if origin(name) in origins}
 
 
-def _fused(options: Mapping[str, Any], told: Sequence[tuple[int, Mapping[str, int]]]) -> tuple[str, ...]:
-    """How many layers there are before and after fusion (`inspector` says what counts as one), in each profile."""
-    nodes, parsed = options.get("nodes"), options.get("layers_computing")
-    if not nodes:
-        return ()
-    before = f"{nodes} ONNX nodes, " + (f"{parsed} layers when parsed" if parsed else "")
-    texts = []
-    for count, formats in told:
-        run = ", ".join(f"{n} in {name}" for name, n in sorted(formats.items(), key=lambda item: -item[1]))
-        texts.append(f"{count}{{}}{f' ({run})' if run else ''}")
-    what = " layers of the engine"
-    if len(set(texts)) == 1:
-        after = texts[0].format(what) + (f" in each of its {len(texts)} profiles" if texts[1:] else "")
-    else:
-        after = "; ".join(f"{text.format('' if i else what)} in profile {i}" for i, text in enumerate(texts))
-    return (f"{before.rstrip(', ')}; fused into {after}.",)
-
-
 def _marked(names: Sequence[str], deployed: Mapping[str, np.ndarray], observed: Mapping[str, np.ndarray]) -> str:
     """How near an engine with marked tensors is to the one that is deployed, by what both give for one sample."""
     what = f"Tensor {names[0]!r} was" if len(names) == 1 else f"{len(names)} tensors, {names[0]!r} first, were"
@@ -630,54 +496,3 @@ def _marked(names: Sequence[str], deployed: Mapping[str, np.ndarray], observed: 
     if not farthest:
         return f"{text}: its outputs stayed the same bit by bit."
     return f"{text}: {farthest!r} differs from the deployed one by {most:.1e} (relative L2)."
-
-
-def _allocator(trt: Any, memory: Memory) -> Any:
-    class Allocator(trt.IOutputAllocator):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            trt.IOutputAllocator.__init__(self)
-            self.address = 0
-            self.shape: tuple[int, ...] = ()
-
-        def reallocate_output(self, tensor_name: str, memory_: int, size: int, alignment: int) -> int:
-            self.address = memory.block(tensor_name, size)
-            return self.address
-
-        def reallocate_output_async(
-            self, tensor_name: str, memory_: int, size: int, alignment: int, stream: int
-        ) -> int:
-            return self.reallocate_output(tensor_name, memory_, size, alignment)
-
-        def notify_shape(self, tensor_name: str, shape: Any) -> None:
-            self.shape = tuple(int(d) for d in shape)
-
-    return Allocator()
-
-
-def _listener(trt: Any, cuda: Any, seen: dict[str, np.ndarray]) -> Any:
-    class Listener(trt.IDebugListener):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            trt.IDebugListener.__init__(self)
-
-        def process_debug_tensor(self, addr: Any, location: Any, type: Any, shape: Any, name: str, stream: int) -> None:
-            array = np.empty(tuple(int(d) for d in shape), dtype_of(type))
-            address = _address(addr)
-            if location == trt.TensorLocation.HOST:
-                ctypes.memmove(array.ctypes.data, address, array.nbytes)
-            elif array.nbytes:
-                cuda.copy(array.ctypes.data, address, array.nbytes, TO_HOST, stream)
-                cuda.synchronize(stream)
-            seen[name] = array
-
-    return Listener()
-
-
-def _address(pointer: Any) -> int:
-    """The address that a PyCapsule (or an integer) holds."""
-    if isinstance(pointer, int):
-        return pointer
-    get = ctypes.pythonapi.PyCapsule_GetPointer
-    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    name = ctypes.pythonapi.PyCapsule_GetName
-    name.restype, name.argtypes = ctypes.c_char_p, [ctypes.py_object]
-    return int(get(pointer, name(pointer)) or 0)

@@ -19,7 +19,7 @@ from layerdiff.runners.contract.device import DeviceArray
 from layerdiff.runners.contract.workload import Workload
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 from layerdiff.runners.onnxrt.session import OnnxrtSession
-from layerdiff.runners.trt import build as build_module
+from layerdiff.runners.trt import caches
 from layerdiff.runners.trt import cuda as cuda_module
 from layerdiff.runners.trt.recent import Recent
 from layerdiff.runners.trt.runner import TrtRunner
@@ -49,7 +49,7 @@ def x():
 @pytest.fixture
 def cuda(monkeypatch):
     """TensorRT's stand-in, on a GPU made of host memory."""
-    monkeypatch.setattr(build_module, "TIMING_CACHES", Recent())
+    monkeypatch.setattr(caches, "TIMING_CACHES", Recent())
     fake = standin.FakeCuda()
     monkeypatch.setitem(sys.modules, "tensorrt", standin.make("8.6"))
     monkeypatch.setattr(cuda_module, "gpu", lambda: "Stand-in GPU")

@@ -22,8 +22,7 @@ from layerdiff.graph.load import load, load_engine
 from layerdiff.graph.model import Model
 from layerdiff.runners.contract.workload import ShapeRange, Workload, seen_ranges
 from layerdiff.runners.reference_evaluator.runner import ReferenceEvaluatorRunner
-from layerdiff.runners.trt import build as build_module
-from layerdiff.runners.trt import inspector, log, session
+from layerdiff.runners.trt import caches, inspector, log, profiles, session, summary
 from layerdiff.runners.trt.runner import TrtRunner
 from onnx import TensorProto, helper
 
@@ -80,7 +79,7 @@ def _profiles(*ranges):
     ],
 )
 def test_the_narrowest_profile_that_fits_is_chosen_and_of_equals_the_one_made_for_the_shape(ranges, batch, chosen):
-    assert session.narrowest(_profiles(*ranges), {"x": (batch, 3, 8, 8)}) == chosen
+    assert profiles.narrowest(_profiles(*ranges), {"x": (batch, 3, 8, 8)}) == chosen
 
 
 @pytest.mark.parametrize("version", ALL)
@@ -438,7 +437,7 @@ def test_layers_of_several_profiles_are_counted_once_with_their_formats(tensorrt
         each = "(3 in FP16) in profile 0; 4 (4 in FP16) in profile 1; 4" if several else "(4 in FP16)"
         assert any(f"fused into 4 layers of the engine {each}" in note for note in opened.info.notes), opened.info.notes
     names = dict.fromkeys(("conv", "act", "pool", "fc"), ("FP16", "FP16"))
-    assert build_module.DEPLOYED_FORMATS[build_module.formats_key(model, runner)] == names
+    assert caches.DEPLOYED_FORMATS[caches.formats_key(model, runner)] == names
     assert runner.kernels(model) == tuple(frozenset({p}) for p in range(4))
     module.calls.clear()
     runner.open(model.derive(model.proto), workload=Workload(profiles=({"x": FEW},))).close()
@@ -477,7 +476,7 @@ PROFILES = [
 
 @pytest.mark.parametrize(("told", "note"), PROFILES)
 def test_what_fuses_differently_in_two_profiles_is_told(told, note):
-    assert session._fused({"nodes": 5}, told) == (f"5 ONNX nodes; {note}",)
+    assert summary.fused_note({"nodes": 5}, told) == (f"5 ONNX nodes; {note}",)
 
 
 def test_profiles_that_no_name_tells_are_one_after_the_other():
@@ -734,4 +733,4 @@ def test_a_builder_that_chooses_otherwise_is_seen_by_two_runners_without_a_timin
     report = Comparator(network(2), runners, layers="guilty").compare()
     assert [r.name for r in report.runners] == ["trt", "trt#2"]
     assert report.verdict == "pass"
-    assert build_module.TIMING_CACHES == {}
+    assert caches.TIMING_CACHES == {}

@@ -24,9 +24,9 @@ from layerdiff.runners.contract.latency import Times, measure
 from layerdiff.runners.contract.workload import ShapeRange, Workload
 from layerdiff.runners.emulate import EmulateRunner
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner
-from layerdiff.runners.trt import build as build_module
+from layerdiff.runners.trt import caches, failures, inspector, log
 from layerdiff.runners.trt import cuda as cuda_module
-from layerdiff.runners.trt import inspector, log
+from layerdiff.runners.trt import network as network_module
 from layerdiff.runners.trt.plan import Plan, resolve
 from layerdiff.runners.trt.runner import TrtRunner, size
 from layerdiff.runners.trt.versions import FEATURES, Library, parse
@@ -329,10 +329,10 @@ def test_a_range_that_contradicts_the_model_is_refused(tensorrt, shape):
 
 def test_what_is_remembered_between_builds_is_bounded(tensorrt):
     tensorrt(OLD)
-    for _ in range(build_module.DEPLOYED_FORMATS.LIMIT + 8):
+    for _ in range(caches.DEPLOYED_FORMATS.LIMIT + 8):
         TrtRunner(int8=True).open(network(batch=2), workload=Workload(samples=samples(2))).close()
-    for kept in (build_module.DEPLOYED_FORMATS, build_module.CALIBRATION_CACHES):
-        assert len(kept) == build_module.DEPLOYED_FORMATS.LIMIT
+    for kept in (caches.DEPLOYED_FORMATS, caches.CALIBRATION_CACHES):
+        assert len(kept) == caches.DEPLOYED_FORMATS.LIMIT
 
 
 def test_memory_is_allocated_once_per_shape_and_builds_do_not_grow(tensorrt):
@@ -349,7 +349,7 @@ def test_memory_is_allocated_once_per_shape_and_builds_do_not_grow(tensorrt):
             assert cuda.mallocs == before
             session.close()
         assert cuda.held == 0
-    assert len(build_module.TIMING_CACHES) == 1
+    assert len(caches.TIMING_CACHES) == 1
     assert len(log.log_of(module).errors) <= 100
 
 
@@ -388,7 +388,7 @@ def test_the_timing_cache_is_kept_between_builds_and_in_the_file(tensorrt, tmp_p
     for grown in (b".", b".."):
         runner.open(network(batch=1)).close()
         assert file.read_bytes() == grown
-    build_module.TIMING_CACHES.clear()
+    caches.TIMING_CACHES.clear()
     file.write_bytes(b"other version")
     runner.open(network(batch=1)).close()
     assert file.read_bytes() == b"."
@@ -407,9 +407,9 @@ def test_a_piece_without_shapes_gets_those_of_its_samples_except_the_first_dimen
         for feed in data():
             np.testing.assert_allclose(session.infer(feed)["y"], expected(whole, feed), rtol=1e-5, atol=1e-6)
     assert ("IOptimizationProfile", "set_shape", ("x", (2, 3, 8, 8), (2, 3, 8, 8), (4, 3, 8, 8))) in module.calls
-    built = build_module.specialized(piece, data, {})
+    built = network_module.specialized(piece, data, {})
     assert [d.dim_value for d in built.proto.graph.input[0].type.tensor_type.shape.dim] == [0, 3, 8, 8]
-    assert build_module.specialized(whole, data, {}) is whole
+    assert network_module.specialized(whole, data, {}) is whole
 
 
 def _nonzero():
@@ -422,11 +422,11 @@ def _nonzero():
 
 def test_a_shape_that_depends_on_the_data_gets_a_profile_from_tensorrt_8():
     old, ten = (Library.of(standin.make(v)) for v in (OLD, TEN))
-    model, shapes = build_module.loosened(_nonzero(), old)
+    model, shapes = network_module.loosened(_nonzero(), old)
     assert shapes == {"x": ShapeRange((4, 5), (4, 5), (4, 5))}
     assert [d.dim_value for d in model.proto.graph.input[0].type.tensor_type.shape.dim] == [0, 5]
     for untouched, library in ((_nonzero(), ten), (network(batch=2), old)):
-        assert build_module.loosened(untouched, library) == (untouched, {})
+        assert network_module.loosened(untouched, library) == (untouched, {})
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
@@ -494,13 +494,13 @@ def test_what_could_not_be_built_is_said_in_onnx_nodes(node, what):
     text = f"10: [optimizer.cpp::computeCosts::3869] Error Code 10: Could not find any implementation for node {node}."
     model, library = network(), Library.of(standin.make(OLD))
     for line in (text, text.rstrip(".") + " due to insufficient workspace. See verbose log for requested sizes."):
-        assert what in build_module._why(model, library, [line], parsed(library, model))
+        assert what in failures.why_not_built(model, library, [line], parsed(library, model))
 
 
 def parsed(library, model):
     """The network that the parser makes of a model."""
     network = library.trt.Builder(None).create_network(0)
-    build_module.parse(library.trt.OnnxParser(network, None), model, library)
+    network_module.parse(library.trt.OnnxParser(network, None), model, library)
     return network
 
 
@@ -548,7 +548,7 @@ def test_weights_and_nameless_layers_are_said_in_onnx_nodes_or_not_at_all(node, 
     line = (
         f"10: [optimizer.cpp::computeCosts::3869] Error Code 10: (Could not find any implementation for node {node}.)"
     )
-    text = build_module._why(model, library, [line], parsed(library, model))
+    text = failures.why_not_built(model, library, [line], parsed(library, model))
     assert what in text
     assert "'w'" not in text
     assert "'v'" not in text
@@ -610,7 +610,7 @@ def test_a_piece_gets_the_formats_that_the_deployed_engine_chose(tensorrt):
     model, runner = network(batch=1), TrtRunner(fp16=True)
     runner.open(model).close()
     assert not [c for c in module.calls if c[:2] == ("ILayer", "precision")], "the deployed engine is left alone"
-    build_module.DEPLOYED_FORMATS[build_module.formats_key(model, runner)] = {
+    caches.DEPLOYED_FORMATS[caches.formats_key(model, runner)] = {
         "conv": ("FP16", "FP16"),
         "act": ("FP16", "FP16"),
         "fc": ("FP32", "FP32"),
