@@ -34,9 +34,14 @@ class Sides:
     named: bool = False
     """Whether the user chose the reference, which nobody may then replace."""
 
+    @property
+    def all(self) -> tuple[Side, ...]:
+        """The reference and then the candidates."""
+        return (self.reference, *self.candidates)
+
     def without(self, failed: Sequence[Side]) -> Sides | None:
         """The line-up of those that are left, the most trusted of them as reference; None if there is no pair."""
-        left = [p for p in (self.reference, *self.candidates) if p not in failed]
+        left = [p for p in self.all if p not in failed]
         if len(left) < 2 or (self.reference in failed and (self.named or self._two_models)):
             return None
         reference = self.reference if self.reference in left else most_trusted(left)

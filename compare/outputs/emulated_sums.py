@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ...runners.contract.runner import Runner
     from ...runners.contract.session import Session
-    from ..comparator import Run
+    from ..runs.run import Run
     from .judge import Judge
 
 LIKE = 2.0

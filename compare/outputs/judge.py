@@ -13,6 +13,7 @@ import numpy as np
 from ...graph.errors import RunnerError
 from ...graph.specs import is_float
 from ...runners.contract.device import DeviceArray
+from ..runs.run import Fetch, Outputs
 from ..statistics import device as ondevice
 from ..statistics.statistics import Statistics
 from .evidence import Coverage, OutputEvidence
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
 
 DOUBTFUL = 4
 """Most samples of an output that are kept in mind as doubtful."""
-
-Outputs = Mapping[str, "np.ndarray | DeviceArray"]
-Fetch = Callable[[Sequence[str]], Outputs]
-"""Gives inner tensors of the reference for the present sample; raises RunnerError where it cannot."""
 
 
 class Judge:

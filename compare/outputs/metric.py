@@ -221,7 +221,7 @@ class Meter:
     def __init__(self, criterion: Criterion, sides: Sides) -> None:
         self._criterion = criterion.bind(sides.reference.model.outputs)
         self._sides = sides
-        self._tallies = {side.name: _Tally() for side in (sides.reference, *sides.candidates)}
+        self._tallies = {side.name: _Tally() for side in sides.all}
         self._present = _Present()
         self._seen = 0
         self._label_counts = np.zeros(0, np.int64)

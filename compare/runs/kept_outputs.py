@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from ..comparator import Run
+    from .run import Run
 
 MEMORY_LIMIT = 1 << 30
 """Bytes of outputs that stay in memory by default."""

@@ -12,9 +12,10 @@ import pytest
 from layerdiff import Comparator, DataLoader, EmulateRunner, OnnxrtRunner
 from layerdiff.compare.cli.arguments import parse
 from layerdiff.compare.cli.command import main
-from layerdiff.compare.layers.fidelity import Deployed, doubt, fidelity, repeat
+from layerdiff.compare.layers.fidelity import Deployed, doubt, fidelity
 from layerdiff.compare.lockstep.kernels import kernel_groups
 from layerdiff.compare.lockstep.shapes import profiles_of, sets_for
+from layerdiff.compare.runs.repeatability import repeat
 from layerdiff.compare.sides import Side
 from layerdiff.graph.engine import Engine, facts_path
 from layerdiff.graph.errors import ModelError, RunnerError, UsageError

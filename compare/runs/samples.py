@@ -1,0 +1,152 @@
+"""The samples of a comparison: bound to the sides' models, checked, and handed out so that nobody can change them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from ...graph.errors import DataError, UsageError
+from ...graph.model import Model
+from ...runners.contract.session import Session
+from ...runners.contract.workload import ShapeRange
+
+if TYPE_CHECKING:
+    from ...dataloaders.base import Sample, Samples, Source
+    from ...runners.contract.workload import Feed
+    from ..outputs.metric import Criterion
+    from ..sides import Sides
+
+Data: TypeAlias = "Source | Iterable[Mapping[str, np.ndarray]]"
+Shapes: TypeAlias = "Mapping[str, ShapeRange]"
+
+
+def feed_of(session: Session, sample: Feed) -> dict[str, np.ndarray]:
+    """The part of a sample that a session takes."""
+    wanted = {spec.name for spec in session.inputs}
+    return {name: array for name, array in sample.items() if name in wanted}
+
+
+def checked(samples: Samples) -> Iterator[dict[str, np.ndarray]]:
+    """The samples, read-only."""
+    for sample in samples:
+        yield read_only(sample)
+
+
+def numbered(samples: Samples, wanted: Collection[int]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Some samples, with their numbers."""
+    for number, sample in enumerate(checked(samples)):
+        if number > max(wanted):
+            return
+        if number in wanted:
+            yield number, sample
+
+
+def read_only(sample: Sample) -> dict[str, np.ndarray]:
+    """A sample that no runner can change for the next one."""
+    result = {}
+    for name, value in sample.items():
+        array = np.asarray(value)
+        if array.flags.writeable:
+            array = array.view()
+            array.flags.writeable = False
+        result[name] = array
+    return result
+
+
+def bind(data: Data | None, sides: Sides, shape_sets: Sequence[Shapes]) -> Samples:
+    """The samples for the reference's model, random ones if no data are given.
+
+    Args:
+        data: What the user gave.
+        sides: Who will read them.
+        shape_sets: Shape ranges of inputs, one set for each optimization profile.
+
+    Raises:
+        DataError: The data do not fit the model, or there are none.
+    """
+    from ...dataloaders import DataLoader, as_source
+    from ...dataloaders.base import Source
+
+    model = sides.reference.model
+    if data is None:
+        usual = DataLoader()
+        first, *more = [{name: shape.opt for name, shape in shapes.items()} for shapes in shape_sets]
+        data = replace(usual, shapes=first, more_shapes=tuple(more), samples=max(usual.samples, 1 + len(more)))
+    if isinstance(data, DataLoader):
+        built = {} if data.more_shapes else _built_for(sides)
+        data = replace(data, shapes={**built, **_fixed_by_candidates(sides), **data.shapes})
+    source = data if isinstance(data, Source) else as_source(data)
+    samples = source.bind(model)
+    if not len(samples):
+        raise DataError("the data hold no sample: nothing can be compared.")
+    return samples
+
+
+def _built_for(sides: Sides) -> dict[str, tuple[int, ...]]:
+    """The shapes that the first engine among the sides was made fastest for."""
+    for side in sides.all:
+        for shapes in side.runner.built_for(side.model)[:1]:
+            return {name: shape.opt for name, shape in shapes.items()}
+    return {}
+
+
+def _fixed_by_candidates(sides: Sides) -> dict[str, tuple[int | None, ...]]:
+    """Dimensions that the reference's model leaves open and a candidate's does not."""
+    found: dict[str, list[int | None]] = {}
+    open_in_reference = {
+        spec.name: [not isinstance(d, int) for d in spec.shape]
+        for spec in sides.reference.model.inputs
+        if spec.shape is not None
+    }
+    for side in sides.candidates:
+        if side.model is sides.reference.model:
+            continue
+        for spec in side.model.inputs:
+            for axis, dim in enumerate(spec.shape or ()):
+                if isinstance(dim, int) and open_in_reference.get(spec.name, [])[axis : axis + 1] == [True]:
+                    found.setdefault(spec.name, [None] * len(spec.shape or ()))[axis] = dim
+    return {name: tuple(dims) for name, dims in found.items()}
+
+
+def check_inputs(reference: Model, candidate: Model) -> list[str]:
+    """Makes sure that samples for the reference's model fit the candidate's.
+
+    Returns:
+        Inputs of the reference's model that the candidate's does not take.
+
+    Raises:
+        UsageError: It wants an input that the reference's model does not have, or of another dtype or shape.
+    """
+    known = {spec.name: spec for spec in reference.inputs}
+    for spec in candidate.inputs:
+        if spec.name not in known:
+            raise UsageError(
+                f"{candidate.source}: input {spec.name!r} is not an input of {reference.source}, "
+                f"which has: {', '.join(known) or 'none'}."
+            )
+        other = known[spec.name]
+        clash = spec.dtype != other.dtype
+        if spec.shape is not None and other.shape is not None:
+            clash |= len(spec.shape) != len(other.shape)
+            clash |= any(
+                isinstance(a, int) and isinstance(b, int) and a != b
+                for a, b in zip(spec.shape, other.shape, strict=False)
+            )
+        if clash:
+            raise UsageError(f"{candidate.source} takes {spec}, but {reference.source} takes {other}.")
+    return [name for name in known if name not in {spec.name for spec in candidate.inputs}]
+
+
+def check_calibrated(sides: Sides) -> None:
+    """Refuses calibration data where nobody would read them."""
+    if not any(p.runner.arithmetic.is_integer or p.runner.arithmetic.name == "e4m3" for p in sides.all):
+        raise UsageError("calibration data are for INT8 and FP8, and no runner computes in either.")
+
+
+def check_labels(measured: Criterion | None, samples: Samples) -> None:
+    """Refuses labels of random data, which have none."""
+    if measured is not None and measured.labels is not None and not samples.representative:
+        raise UsageError(f"labels belong to real inputs, not to {samples.description}: name those with --data.")
