@@ -19,6 +19,7 @@ import onnx
 from layerdiff import Comparator
 from layerdiff.compare.outputs.tolerance import automatic
 from layerdiff.compare.statistics import device as ondevice
+from layerdiff.compare.statistics import libraries
 from layerdiff.compare.statistics.statistics import Statistics
 from layerdiff.graph.formats import FP32
 from layerdiff.graph.model import Model
@@ -28,6 +29,8 @@ from layerdiff.runners.trt import cuda
 from layerdiff.runners.trt.runner import TrtRunner
 
 SHAPE = (4, 3, 256, 256)
+
+MAKERS = libraries.MAKERS["cuda"]
 
 
 def network(megabytes: int) -> Model:
@@ -74,9 +77,8 @@ def timed(runs: int, infer, rule) -> tuple[float, list[float], list[float], Stat
 
 def use(library: str | None) -> None:
     """Lets statistics on the device be computed by this library alone; None: by none."""
-    makers = {"cupy": ondevice._cupy, "torch": ondevice._torch}
-    ondevice.MAKERS["cuda"] = () if library is None else (makers[library],)
-    ondevice.LIBRARIES.clear()
+    libraries.MAKERS["cuda"] = {} if library is None else {library: MAKERS[library]}
+    libraries.LIBRARIES.clear()
 
 
 def difference(one: Statistics, other: Statistics) -> float:

@@ -14,7 +14,8 @@ from ...graph.cutting.dataflow import random_nodes
 from ...graph.errors import LayerdiffError, RunnerError, UsageError
 from ...runners.contract.latency import measure
 from ..sides import Side, Sides
-from ..statistics import device as ondevice
+from ..statistics import libraries
+from ..statistics.device import Uploads
 from .piecewise import PiecedSession
 from .run import Fetch, Run
 from .samples import checked, feed_of
@@ -59,8 +60,8 @@ def execute(
         progress.stage(f"running {len(samples)} sample{'s'[: len(samples) != 1]} on {len(sessions)} runners")
         sample: dict[str, np.ndarray] = {}
         staying = _staying(remaining, sessions) if on_device else set()
-        uploads = ondevice.Uploads(sessions[remaining.reference.name].device)
-        stack.callback(ondevice.release)
+        uploads = Uploads(sessions[remaining.reference.name].device)
+        stack.callback(libraries.release)
         infer = {n: _inferences(s, samples, uploads if n in staying else None) for n, s in sessions.items()}
         for number, sample in enumerate(checked(samples)):
             _run_sample(run, sessions, infer, number, sample, take)
@@ -141,7 +142,7 @@ def _staying(sides: Sides, sessions: Mapping[str, Session]) -> set[str]:
     return {sides.reference.name, *others} if others else set()
 
 
-def _inferences(session: Session, samples: Samples, uploads: ondevice.Uploads | None) -> Callable[[Feed], Any]:
+def _inferences(session: Session, samples: Samples, uploads: Uploads | None) -> Callable[[Feed], Any]:
     """Gives the outputs of one sample after the other; with ``uploads``, on the device."""
     if not isinstance(session, PiecedSession):
         return session.infer if uploads is None else lambda feed: session.infer_on_device(uploads(feed))

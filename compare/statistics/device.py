@@ -1,29 +1,26 @@
 """Statistics where the data are: on a GPU, by CuPy or PyTorch, if one of them is installed.
 
-The same numbers as `Statistics` finds in host memory, in float64 throughout, up to the rounding of float64 sums. The
-arithmetic is written once, against the functions that NumPy, CuPy and PyTorch have in common; `Library` is what they
-do differently. Nothing is masked out by indexing, which would have to wait for the device: pairs that are not finite
-are set to zero, where they add nothing and exceed nothing.
-
-Neither package is a dependency, and neither is imported before two large arrays lie on one device. Small ones are
-downloaded: starting kernels would take longer.
+The same numbers as `host` finds, in float64 throughout, up to the rounding of float64 sums. The arithmetic is written
+once, against the functions that NumPy, CuPy and PyTorch have in common; `libraries.Library` is what they do
+differently. Nothing is masked out by indexing, which would have to wait for the device: pairs that are not finite are
+set to zero, where they add nothing and exceed nothing. Small arrays are downloaded: starting kernels would take longer.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from ...runners.contract.device import DeviceArray
-from .statistics import Place, Statistics, _greater, _number
-
-if TYPE_CHECKING:
-    from ..outputs.tolerance import Allowed, Scale
+from .device_limits import DeviceLimits
+from .libraries import LIBRARIES, Library, library
+from .limits import Limits
+from .moments import Moments, Reading
+from .place import Place, greater, number
 
 SMALL = 1 << 22
 """Fewest elements that are worth it."""
@@ -34,171 +31,8 @@ LANES = 32
 
 log = logging.getLogger("layerdiff")
 
-# Dtype -> how the elements are stored where not every library knows the dtype itself.
-_STORED = {"bool": "uint8", "bfloat16": "int16", "uint16": "int16", "uint32": "int32"}
 _FLOATS = {"float16": 16, "bfloat16": 16, "float32": 32, "float64": 64}
 _INTEGERS = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64")
-
-
-class Library:
-    """An array library on one device; as it stands, one that has NumPy's functions and methods."""
-
-    def __init__(self, xp: Any, device: str) -> None:
-        self.xp = xp
-        self.device = device
-        self.name = f"{xp.__name__} {xp.__version__}"
-
-    def vector(self, array: DeviceArray) -> Any:
-        """The elements in C order, not copied, in the dtype that they are stored in."""
-        stored = _STORED.get(array.dtype.name, array.dtype.name)
-        return self.bytes(array).view(getattr(self.xp, stored))
-
-    def bytes(self, array: DeviceArray) -> Any:
-        """The same as uint8."""
-        cuda, size = self.xp.cuda, array.nbytes
-        memory = cuda.UnownedMemory(array.address, size, array, int(self.device.partition(":")[2] or 0))
-        return self.xp.ndarray((size,), self.xp.uint8, cuda.MemoryPointer(memory, 0))
-
-    def cast(self, x: Any, dtype: str) -> Any:
-        """``x`` converted, not copied where it is of that dtype."""
-        return x.astype(getattr(self.xp, dtype), copy=False)
-
-    def upload(self, array: np.ndarray) -> Any:
-        """A copy on the device."""
-        return self.xp.asarray(array)
-
-    def download(self, x: Any) -> np.ndarray:
-        """A copy in host memory."""
-        return np.asarray(x.get())
-
-    def address(self, x: Any) -> int:
-        """Where the first element is."""
-        return int(x.data.ptr)
-
-    def finish(self) -> None:
-        """Waits for all that was started."""
-        self.xp.cuda.Device().synchronize()
-
-    def release(self) -> None:
-        """Gives back the memory that the library keeps for its next arrays."""
-        self.xp.get_default_memory_pool().free_all_blocks()
-
-    def arange(self, start: int, stop: int) -> Any:
-        """Integers, as int64."""
-        return self.xp.arange(start, stop)
-
-    def zeros(self, n: int) -> Any:
-        """float64."""
-        return self.xp.zeros(n)
-
-
-class _Cupy(Library):
-    def __init__(self, xp: Any, device: str) -> None:
-        super().__init__(xp, device)
-        self._exact = xp.ElementwiseKernel("float32 x", "float64 y", _EXACT, "layerdiff_exact")
-
-    def cast(self, x: Any, dtype: str) -> Any:
-        if dtype == "float64" and x.dtype == self.xp.float32:
-            return self._exact(x)
-        return super().cast(x, dtype)
-
-
-_EXACT = """
-int bits = __float_as_int(x);
-double step = bits < 0 ? -1.4012984643248171e-45 : 1.4012984643248171e-45;
-y = bits & 0x7f800000 ? (double)x : step * (bits & 0x7fffff);
-"""
-"""FP32 as FP64, subnormals too: CuPy compiles all kernels with ``-ftz=true``, which makes zeros of those."""
-
-
-class _Torch(Library):
-    def __init__(self, xp: Any, device: str) -> None:
-        super().__init__(xp, device)
-        self.name = f"torch {xp.__version__}"
-
-    def bytes(self, array: DeviceArray) -> Any:
-        return self.xp.as_tensor(_Bytes(array), device=self.device)
-
-    def cast(self, x: Any, dtype: str) -> Any:
-        return x.to(getattr(self.xp, dtype))
-
-    def upload(self, array: np.ndarray) -> Any:
-        return self.xp.tensor(array, device=self.device)
-
-    def download(self, x: Any) -> np.ndarray:
-        return np.asarray(x.cpu().numpy())
-
-    def address(self, x: Any) -> int:
-        return int(x.data_ptr())
-
-    def finish(self) -> None:
-        self.xp.cuda.synchronize()
-
-    def release(self) -> None:
-        self.xp.cuda.empty_cache()
-
-    def arange(self, start: int, stop: int) -> Any:
-        return self.xp.arange(start, stop, device=self.device)
-
-    def zeros(self, n: int) -> Any:
-        return self.xp.zeros(n, dtype=self.xp.float64, device=self.device)
-
-
-class _Bytes:
-    """The bytes of an array for PyTorch, which keeps this object, and so the memory, alive."""
-
-    def __init__(self, array: DeviceArray) -> None:
-        self._array = array
-        place = (array.address, False)
-        self.__cuda_array_interface__ = {"shape": (array.nbytes,), "typestr": "|u1", "data": place, "version": 2}
-
-
-def _cupy(device: str) -> Library:
-    import cupy
-
-    cupy.cuda.Device(int(device.partition(":")[2] or 0)).use()
-    return _Cupy(cupy, device)
-
-
-def _torch(device: str) -> Library:
-    import torch
-
-    return _Torch(torch, device)
-
-
-MAKERS: dict[str, tuple[Callable[[str], Library], ...]] = {"cuda": (_cupy, _torch)}
-"""Kind of device -> what makes a library for one of its devices, the first to try first."""
-
-
-LIBRARIES: dict[str, Library | None] = {}
-"""What `library` found, by device."""
-
-
-def library(device: str) -> Library | None:
-    """What can compute on ``device``; None where nothing is installed that can."""
-    if device not in LIBRARIES:
-        LIBRARIES[device] = _find(device)
-    return LIBRARIES[device]
-
-
-def _find(device: str) -> Library | None:
-    makers = MAKERS.get(device.partition(":")[0], ())
-    for make in sorted(makers, key=lambda m: m.__name__.strip("_") not in sys.modules):  # one that is there already
-        try:
-            found = make(device)
-            ones = found.zeros(4) + 1.0
-            if float((ones * ones).sum()) == 4:
-                return found
-        except Exception as error:  # not installed, or installed and broken
-            log.debug("no statistics on %s by %s: %s", device, make.__name__.strip("_"), error)
-    return None
-
-
-def release() -> None:
-    """Gives back the memory that libraries keep, for whoever builds and runs next."""
-    for found in LIBRARIES.values():
-        if found is not None:
-            found.release()
 
 
 class Uploads:
@@ -243,44 +77,61 @@ def common(reference: Any, candidate: Any) -> Library | None:
 
 
 def read(
-    reference: DeviceArray, candidate: DeviceArray, allowed: Allowed | None, sample: int, into: Statistics
-) -> bool:
-    """Takes a pair into ``into``, which has seen nothing yet; False where the device could not do it.
+    reference: DeviceArray, candidate: DeviceArray, limits: Limits | None, sample: int, how: Reading
+) -> Moments | None:
+    """What is found in a pair; None where the device could not do it.
 
-    ``into`` must be thrown away then.
+    Args:
+        reference, candidate: Tensors on one device.
+        limits: The allowed error of each element; None: none at all.
+        sample: Number of the sample, for places.
+        how: What to look for.
     """
-    found = common(reference, candidate)
-    if found is None:
-        return False
+    lib = common(reference, candidate)
+    if lib is None:
+        return None
+    found = Moments(device=f"{lib.device} ({lib.name})")
+    there = None if limits is None else DeviceLimits(lib, limits)
     try:
         with np.errstate(all="ignore"):
-            _Reader(found, reference, candidate, allowed, sample, into).read()
+            _Reader(_Pair(lib, reference, candidate, sample), there, how, found).read()
     except (MemoryError, RuntimeError) as error:  # its memory is the runtimes' first
-        log.debug("statistics on %s: %s", found.device, error)
-        found.release()
-        return False
-    into.device = f"{found.device} ({found.name})"
-    return True
+        log.debug("statistics on %s: %s", lib.device, error)
+        lib.release()
+        return None
+    return found
+
+
+class _Pair:
+    """One sample's two tensors, as the library sees them."""
+
+    def __init__(self, lib: Library, reference: DeviceArray, candidate: DeviceArray, sample: int) -> None:
+        self.lib = lib
+        self.shape = reference.shape
+        self.dtype = reference.dtype
+        self.raw = lib.vector(reference), lib.vector(candidate)
+        self.sample = sample
+
+    def place(self, value: float | None, position: int) -> Place:
+        """The place of an element counted in C order; ``value`` None means the |error| there, without rounding."""
+        one, other = (self.lib.download(x[position : position + 1]).view(self.dtype)[0] for x in self.raw)
+        reference, candidate = number(one), number(other)
+        if value is None:
+            value = abs(candidate - reference)
+        index = tuple(int(i) for i in np.unravel_index(position, self.shape)) if self.shape else ()
+        return Place(value, self.sample, index, reference, candidate)
 
 
 class _Reader:
-    """One sample's two arrays on their way into a `Statistics`."""
+    """One sample's two arrays on their way into a `Moments`."""
 
-    def __init__(
-        self,
-        lib: Library,
-        reference: DeviceArray,
-        candidate: DeviceArray,
-        allowed: Allowed | None,
-        sample: int,
-        into: Statistics,
-    ) -> None:
-        self._lib = lib
-        self._shape = reference.shape
-        self._dtype = reference.dtype
-        self._raw = lib.vector(reference), lib.vector(candidate)
-        self._limits = None if allowed is None else _Limits(lib, allowed)
-        self._sample = sample
+    def __init__(self, pair: _Pair, limits: DeviceLimits | None, how: Reading, into: Moments) -> None:
+        self._pair = pair
+        self._lib = pair.lib
+        self._dtype = pair.dtype
+        self._raw = pair.raw
+        self._limits = limits
+        self._how = how
         self._into = into
         self._lanes: Any = None
 
@@ -306,10 +157,10 @@ class _Reader:
                 finite = self._drop_nonfinite(reference, candidate, start)
                 reference, candidate, error = (xp.where(finite, x, 0.0) for x in (reference, candidate, error))
         magnitude, scale = xp.abs(error), xp.abs(reference)
-        number = stop - start if finite is None else int(finite.sum())
-        if not number:
+        count = stop - start if finite is None else int(finite.sum())
+        if not count:
             return
-        into.finite += number
+        into.finite += count
         limit = None if self._limits is None else self._limits.block(start, stop, scale)
         wrong = magnitude != 0 if limit is None else ~(magnitude <= limit)
         numbers = {
@@ -326,35 +177,35 @@ class _Reader:
             use = xp.where(magnitude > 0, magnitude / limit, 0.0)
             use = use if finite is None else xp.where(finite, use, -1.0)
             numbers |= {"use": use.max(), "use_at": use.argmax()}
-        if into.full:
+        if self._how.full:
             relative = xp.where(scale != 0, magnitude / scale, 0.0)
             numbers |= {"relative": relative.max(), "relative_at": relative.argmax()}
             numbers |= {"abs": magnitude.sum(), "different": (magnitude != 0).sum()}
         stacked = lib.download(xp.stack([lib.cast(x, "float64") for x in numbers.values()])).tolist()
         self._take(dict(zip(numbers, stacked, strict=True)), start)
-        if into.full:
+        if self._how.full:
             self._histogram(magnitude, int(stacked[-1]))
             if self._dtype.name in _FLOATS:
-                into.max_ulp = max(into.max_ulp or 0, _max_ulp(lib, raw[0], raw[1], self._dtype.name, finite))
+                into.take_ulp(_max_ulp(lib, raw[0], raw[1], self._dtype.name, finite))
 
     def _take(self, numbers: dict[str, float], start: int) -> None:
         into = self._into
-        into._error += numbers["error"]
-        into._ee += numbers["ee"]
-        into._rr += numbers["rr"]
-        into._cc += numbers["cc"]
-        into._rc += numbers["rc"]
+        into.sum_error += numbers["error"]
+        into.sum_ee += numbers["ee"]
+        into.sum_rr += numbers["rr"]
+        into.sum_cc += numbers["cc"]
+        into.sum_rc += numbers["rc"]
         into.mismatched += int(numbers["mismatched"])
         if numbers["top"] > (into.max_abs_at.value if into.max_abs_at else 0):
-            into.max_abs_at = _greater(into.max_abs_at, self._place(None, start + int(numbers["top_at"])))
+            into.max_abs_at = greater(into.max_abs_at, self._pair.place(None, start + int(numbers["top_at"])))
         if "use" in numbers and numbers["use"] > (into.use_at.value if into.use_at else -1):
-            into.use_at = _greater(into.use_at, self._place(numbers["use"], start + int(numbers["use_at"])))
-        if not into.full:
+            into.use_at = greater(into.use_at, self._pair.place(numbers["use"], start + int(numbers["use_at"])))
+        if not self._how.full:
             return
-        into._abs += numbers["abs"]
+        into.sum_abs += numbers["abs"]
         if numbers["relative"] > (into.max_rel_at.value if into.max_rel_at else 0):
-            place = self._place(numbers["relative"], start + int(numbers["relative_at"]))
-            into.max_rel_at = _greater(into.max_rel_at, place)
+            place = self._pair.place(numbers["relative"], start + int(numbers["relative_at"]))
+            into.max_rel_at = greater(into.max_rel_at, place)
 
     def _drop_nonfinite(self, reference: Any, candidate: Any, start: int) -> Any:
         """Counts NaN and infinities; which pairs are finite on both sides."""
@@ -364,17 +215,13 @@ class _Reader:
             into.nan[side] += int(xp.isnan(values).sum())
             into.inf[side] += int(xp.isinf(values).sum())
         same = reference == candidate
-        if into.equal_nan:
+        if self._how.equal_nan:
             same = same | (xp.isnan(reference) & xp.isnan(candidate))
         broken = ~(finite | same)
-        number = int(broken.sum())
-        if number:
-            into.broken += number
-            into.mismatched += number
-            place = self._place(math.inf, start + int(self._lib.cast(broken, "uint8").argmax()))
-            into.broken_at = _greater(into.broken_at, place)
-            if self._limits is not None:
-                into.use_at = _greater(into.use_at, place)
+        count = int(broken.sum())
+        if count:
+            first = self._pair.place(math.inf, start + int(self._lib.cast(broken, "uint8").argmax()))
+            into.take_broken(count, first, self._limits is not None)
         return finite
 
     def _histogram(self, magnitude: Any, different: int) -> None:
@@ -387,58 +234,7 @@ class _Reader:
         counts = lib.download(lib.xp.bincount(bins, minlength=2048 * LANES)).reshape(LANES, 2048).sum(axis=0)
         counts[0] -= n - different  # leaves the subnormals of float64
         for exponent in np.flatnonzero(counts).tolist():
-            key = exponent - 1023
-            self._into.histogram[key] = self._into.histogram.get(key, 0) + int(counts[exponent])
-
-    def _place(self, value: float | None, position: int) -> Place:
-        one, other = (self._lib.download(x[position : position + 1]).view(self._dtype)[0] for x in self._raw)
-        reference, candidate = _number(one), _number(other)
-        if value is None:
-            value = abs(candidate - reference)
-        index = tuple(int(i) for i in np.unravel_index(position, self._shape)) if self._shape else ()
-        return Place(value, self._sample, index, reference, candidate)
-
-
-class _Limits:
-    """`Allowed`, on the device."""
-
-    def __init__(self, lib: Library, allowed: Allowed) -> None:
-        self._lib = lib
-        self._rule = allowed.tolerance
-        self._floor = allowed.floor
-        self._scale = scale = allowed.scale
-        self.inner = 1
-        """Blocks must start at a multiple of this."""
-        if scale is not None and scale.parts:
-            self.inner = scale.inner
-            self._trailing = lib.upload(scale.trailing)
-            self._varying = [(part.shape, lib.upload(part)) for part in scale.varying]
-
-    def block(self, start: int, stop: int, magnitude: Any) -> Any:
-        """Allowed errors of elements ``start`` to ``stop``; ``magnitude`` is |reference| of those."""
-        rule, xp = self._rule, self._lib.xp
-        if self._scale is None:
-            return rule.atol + rule.rtol * magnitude
-        limit = rule.rtol * (magnitude + self._scales(self._scale, start, stop))
-        return xp.where(limit < self._floor, self._floor, limit)
-
-    def _scales(self, scale: Scale, start: int, stop: int) -> Any:
-        xp = self._lib.xp
-        first, last = start // self.inner, -(-stop // self.inner)
-        rows = self._lib.arange(first, last)
-        inner = scale.shape[scale.lead :]
-        result = self._trailing.reshape(1, self.inner)
-        for shape, part in self._varying:
-            flat, part_stride, stride = rows * 0, 1, 1  # where each row reads ``part``
-            for axis in reversed(range(scale.lead)):
-                if shape[axis] > 1:
-                    flat = flat + rows // stride % shape[axis] * part_stride
-                part_stride *= shape[axis]
-                stride *= scale.shape[axis]
-            chosen = part.reshape(part_stride, *shape[scale.lead :])[flat]
-            values = xp.broadcast_to(chosen, (last - first, *inner)).reshape(last - first, self.inner)
-            result = xp.minimum(result, values)
-        return xp.broadcast_to(result, (last - first, self.inner)).reshape(-1)[: stop - start]
+            self._into.take_histogram(exponent - 1023, int(counts[exponent]))
 
 
 def _widen(lib: Library, x: Any, dtype: str) -> Any:

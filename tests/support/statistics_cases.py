@@ -92,7 +92,7 @@ def assert_same(found, plain):
     measures, expected = found.measures(), plain.measures()
     assert list(measures) == list(expected)
     # A mean of errors of both signs cancels: its rounding is one of the mean of their magnitudes.
-    level = {"bias": plain._abs / max(plain.finite, 1), "cosine": 1.0}
+    level = {"bias": plain.sum_abs / max(plain.finite, 1), "cosine": 1.0}
     for key, value in expected.items():
         if value is None:
             assert measures[key] is None

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from layerdiff.compare.outputs.tolerance import Scale
 from layerdiff.compare.statistics import device as ondevice
+from layerdiff.compare.statistics import libraries
+from layerdiff.compare.statistics.device_limits import DeviceLimits
 from layerdiff.compare.statistics.statistics import Statistics
 from layerdiff.graph.errors import RunnerError
 from layerdiff.runners.contract.device import DeviceArray, Lease
@@ -22,7 +24,7 @@ def _memory(array):
     return np.frombuffer((ctypes.c_uint8 * array.nbytes).from_address(array.address), np.uint8)
 
 
-class HostNumpy(ondevice.Library):
+class HostNumpy(libraries.Library):
     """What CuPy is on a GPU, since CuPy has NumPy's functions and methods."""
 
     def bytes(self, array):
@@ -35,7 +37,7 @@ class HostNumpy(ondevice.Library):
         """NumPy keeps nothing."""
 
 
-class HostTorch(ondevice._Torch):
+class HostTorch(libraries._Torch):
     def bytes(self, array):
         return self.xp.from_numpy(_memory(array))
 
@@ -54,14 +56,14 @@ def device(request, monkeypatch):
     """A device in host memory, where arrays of a few elements are worth it and blocks are small."""
     if request.param == "torch":
         pytest.importorskip("torch")
-        monkeypatch.setitem(ondevice.MAKERS, "cpu", (_host_torch,))
+        monkeypatch.setitem(libraries.MAKERS, "cpu", {"torch": _host_torch})
     else:
-        monkeypatch.setitem(ondevice.MAKERS, "numpy", (lambda device: HostNumpy(np, device),))
+        monkeypatch.setitem(libraries.MAKERS, "numpy", {"numpy": lambda device: HostNumpy(np, device)})
     monkeypatch.setattr(ondevice, "SMALL", 1)
     monkeypatch.setattr(ondevice, "BLOCK", 1000)
-    ondevice.LIBRARIES.clear()
+    libraries.LIBRARIES.clear()
     yield "cpu" if request.param == "torch" else "numpy:0"
-    ondevice.LIBRARIES.clear()
+    libraries.LIBRARIES.clear()
 
 
 def put(array, device, lease=None):
@@ -114,9 +116,9 @@ def test_the_scale_is_that_of_host_memory(shape, holes, device):
     plain, found = Scale(x), Scale(put(x, device))
     assert found.smallest == pytest.approx(plain.smallest, rel=1e-12)
     assert found.block(0, x.size) == pytest.approx(plain.block(0, x.size), rel=1e-12)
-    lib = ondevice.library(device)
+    lib = libraries.library(device)
     allowed = RULES["automatic"].allowed(put(x, device))
-    limits = ondevice._Limits(lib, allowed)
+    limits = DeviceLimits(lib, allowed)
     there = lib.download(limits.block(0, x.size, lib.zeros(x.size)))
     assert there == pytest.approx(allowed.block(0, x.size, np.zeros(x.size)), rel=1e-12)
 
@@ -130,8 +132,8 @@ def test_terms_are_allowed_for_as_in_host_memory(terms, device):
     expected = np.maximum(Scale(x).block(0, x.size).reshape(x.shape), size)
     assert rule.allowed(x, size, math.inf).scale.block(0, x.size) == pytest.approx(expected.reshape(-1), rel=1e-12)
     assert rule.allowed(x, size, math.inf).smallest_atol == pytest.approx(rule.t * expected.min())
-    lib = ondevice.library(device)
-    limits = ondevice._Limits(lib, rule.allowed(put(x, device), size, math.inf))
+    lib = libraries.library(device)
+    limits = DeviceLimits(lib, rule.allowed(put(x, device), size, math.inf))
     there = lib.download(limits.block(0, x.size, lib.zeros(x.size)))
     assert there == pytest.approx(rule.t * expected.reshape(-1), rel=1e-12)
 
@@ -192,15 +194,15 @@ def test_without_a_library_arrays_are_downloaded(monkeypatch):
     def missing(device):
         raise ModuleNotFoundError("No module named 'cupy'")
 
-    monkeypatch.setitem(ondevice.MAKERS, "none", (missing,))
+    monkeypatch.setitem(libraries.MAKERS, "none", {"cupy": missing})
     monkeypatch.setattr(ondevice, "SMALL", 1)
-    ondevice.LIBRARIES.clear()
+    libraries.LIBRARIES.clear()
     reference, candidate = PAIRS["float32"]
     found = Statistics().update(
         put(reference, "none:0"), put(candidate, "none:0"), RULES["automatic"].allowed(reference)
     )
     assert_same(found, Statistics().update(reference, candidate, RULES["automatic"].allowed(reference)))
-    assert ondevice.library("none:0") is None
+    assert libraries.library("none:0") is None
 
 
 def test_a_library_that_is_imported_already_is_taken_first(monkeypatch):
@@ -212,12 +214,11 @@ def test_a_library_that_is_imported_already_is_taken_first(monkeypatch):
             made.append(name)
             raise ImportError
 
-        make.__name__ = f"_{name}"
         return make
 
-    monkeypatch.setitem(ondevice.MAKERS, "some", (maker("not_imported"), maker("json")))
+    monkeypatch.setitem(libraries.MAKERS, "some", {name: maker(name) for name in ("not_imported", "json")})
     monkeypatch.setitem(sys.modules, "json", sys.modules["json"])
-    assert ondevice.library("some:0") is None
+    assert libraries.library("some:0") is None
     assert made == ["json", "not_imported"]
 
 

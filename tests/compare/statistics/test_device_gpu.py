@@ -11,6 +11,7 @@ import onnx.parser
 import pytest
 from layerdiff import Comparator
 from layerdiff.compare.statistics import device as ondevice
+from layerdiff.compare.statistics import libraries
 from layerdiff.compare.statistics.statistics import Statistics
 from layerdiff.graph.errors import RunnerError
 from layerdiff.graph.model import Model
@@ -51,14 +52,14 @@ def trt():
 def library(request, monkeypatch):
     """One of the libraries alone, for arrays of any size, in small blocks."""
     pytest.importorskip(request.param)
-    monkeypatch.setitem(ondevice.MAKERS, "cuda", (getattr(ondevice, f"_{request.param}"),))
+    monkeypatch.setitem(libraries.MAKERS, "cuda", {request.param: libraries.MAKERS["cuda"][request.param]})
     monkeypatch.setattr(ondevice, "SMALL", 1)
-    ondevice.LIBRARIES.clear()
-    found = ondevice.library("cuda:0")
+    libraries.LIBRARIES.clear()
+    found = libraries.library("cuda:0")
     assert found is not None
     assert found.name.startswith(request.param)
     yield found
-    ondevice.LIBRARIES.clear()
+    libraries.LIBRARIES.clear()
 
 
 @pytest.fixture
@@ -177,8 +178,8 @@ def test_a_comparison_on_the_gpu_finds_the_same(ort, library, candidate, model, 
     data = [{"x": x}, {"x": 2 * x}]
     here = Comparator(model, [ORT, other], data_loader=data).compare()
     assert here.runners[1].options["statistics_on"] == f"cuda:0 ({library.name})"
-    monkeypatch.setitem(ondevice.MAKERS, "cuda", ())
-    ondevice.LIBRARIES.clear()
+    monkeypatch.setitem(libraries.MAKERS, "cuda", {})
+    libraries.LIBRARIES.clear()
     there = Comparator(model, [ORT, other], data_loader=data).compare()
     assert "statistics_on" not in there.runners[1].options
     for one, two in zip(here.outputs, there.outputs, strict=True):

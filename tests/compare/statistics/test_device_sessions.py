@@ -13,6 +13,7 @@ import onnx.parser
 import pytest
 from layerdiff import Comparator
 from layerdiff.compare.statistics import device as ondevice
+from layerdiff.compare.statistics import libraries
 from layerdiff.graph.errors import RunnerError
 from layerdiff.graph.model import Model
 from layerdiff.runners.contract.device import DeviceArray
@@ -63,7 +64,7 @@ def parse(text):
     return model
 
 
-class HostNumpy(ondevice.Library):
+class HostNumpy(libraries.Library):
     def bytes(self, array):
         return np.frombuffer((ctypes.c_uint8 * array.nbytes).from_address(array.address), np.uint8)
 
@@ -86,11 +87,11 @@ class HostNumpy(ondevice.Library):
 @pytest.fixture
 def library(monkeypatch):
     """NumPy computes on the device, arrays of few elements too."""
-    monkeypatch.setitem(ondevice.MAKERS, "cuda", (lambda device: HostNumpy(np, device),))
+    monkeypatch.setitem(libraries.MAKERS, "cuda", {"numpy": lambda device: HostNumpy(np, device)})
     monkeypatch.setattr(ondevice, "SMALL", 1)
-    ondevice.LIBRARIES.clear()
+    libraries.LIBRARIES.clear()
     yield f"cuda:0 (numpy {np.__version__})"
-    ondevice.LIBRARIES.clear()
+    libraries.LIBRARIES.clear()
 
 
 class Bound(OnnxrtSession):
@@ -278,11 +279,11 @@ def test_what_the_library_keeps_is_given_back(cuda, library, model, x, monkeypat
 
 
 def test_without_a_library_a_comparison_downloads(cuda, downloads, model, x, monkeypatch):
-    monkeypatch.setitem(ondevice.MAKERS, "cuda", ())
+    monkeypatch.setitem(libraries.MAKERS, "cuda", {})
     monkeypatch.setattr(ondevice, "SMALL", 1)
-    ondevice.LIBRARIES.clear()
+    libraries.LIBRARIES.clear()
     found, runners = report(model, [BoundRunner(), TrtRunner()], x, reference="bound")
-    ondevice.LIBRARIES.clear()
+    libraries.LIBRARIES.clear()
     assert downloads() == 4  # two outputs, two samples, once each
     assert all(o.verdict == "pass" for o in found.outputs)
     assert "statistics_on" not in runners["trt"].options
