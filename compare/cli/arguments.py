@@ -14,13 +14,14 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ... import __version__
 from ...graph.errors import UsageError
-from ...runners import discover, load_class
+from ...runners import discover
 from ...runners.contract.runner import Runner
 from ...runners.contract.workload import ShapeRange
+from .runner_arguments import add_options, configure, first_line, hint_at_detached_value, named_classes, take_runners
 
 USAGE = "compare MODEL [MODEL2] --RUNNER[=VALUE] --RUNNER[=VALUE] ... [options]"
 
@@ -103,21 +104,21 @@ def parse(argv: Sequence[str]) -> Request:
     """
     classes = discover()
     words = list(argv)
-    classes = {**classes, **_named_classes(words)}
+    classes = {**classes, **named_classes(words)}
     parser = _parser(classes)
-    named, words = _take_runners(words, classes)
+    named, words = take_runners(words, classes)
     space, unknown = parser.parse_known_intermixed_args(_attach(words, parser))
     for word in unknown:
         raise UsageError(_unknown(word, parser))
     if space.quiet and space.verbose:
         raise UsageError("-q and -v contradict each other.")
     models = tuple(space.models)
-    runners = _configure(named, classes, vars(space))
+    runners = configure(named, classes, vars(space))
     if not models:
         raise UsageError("no model was named. Usage: " + USAGE)
     if len(models) > 2:
         raise UsageError(f"at most two models are compared; got {len(models)}: {', '.join(models)}.")
-    _hint_at_detached_value(models, classes)
+    hint_at_detached_value(models, classes)
     shape_sets = _shape_sets(space.shape)
     return Request(
         models=models,
@@ -170,7 +171,7 @@ def _parser(classes: Mapping[str, type[Runner]]) -> _Parser:
     for flag, cls in classes.items():
         values = "|".join(cls.values) or (cls.value_field.upper() if cls.value_field else "")
         value = f"={values}" if cls.value_required else f"[={values}]" if values else ""
-        _shown(group.add_argument(f"--{flag}", help=_first_line(cls), default=None), f"--{flag}{value}")
+        _shown(group.add_argument(f"--{flag}", help=first_line(cls), default=None), f"--{flag}{value}")
     group.add_argument("--runner", metavar="MODULE:CLASS", help="a runner of your own; may be repeated")
     group.add_argument("--reference", metavar="NAME", help="believe this runner instead of the most trusted")
 
@@ -221,7 +222,7 @@ def _parser(classes: Mapping[str, type[Runner]]) -> _Parser:
     )
 
     for cls in classes.values():
-        _add_options(parser, cls, classes)
+        add_options(parser, cls, classes)
 
     group = parser.add_argument_group("report")
     group.add_argument("--latency", metavar="N", help="time N runs of each runner, after warm-up")
@@ -239,72 +240,6 @@ def _parser(classes: Mapping[str, type[Runner]]) -> _Parser:
 
 def _shown(action: argparse.Action, text: str) -> None:
     action.shown = text  # type: ignore[attr-defined]
-
-
-def _first_line(cls: type[Runner]) -> str:
-    return (cls.__doc__ or "").strip().split("\n", 1)[0].rstrip(".").replace("``", "").replace("%", "%%")
-
-
-def _destination(flag: str) -> str:
-    return f"runner option {flag}"
-
-
-def _add_options(parser: _Parser, cls: type[Runner], classes: Mapping[str, type[Runner]]) -> None:
-    taken = parser._option_string_actions
-    group = None
-    for f in cls.cli_fields():
-        flag, arguments = f.metadata["flag"], dict(f.metadata["arguments"])
-        if flag in taken:
-            continue  # shared with a runner that came before
-        if isinstance(f.default, bool):
-            arguments.setdefault("action", "store_true")
-        elif isinstance(f.default, tuple):
-            arguments.setdefault("action", "append")
-        if arguments.get("action") in (None, "append"):
-            arguments.setdefault("metavar", "VALUE" if "choices" not in arguments else None)
-        sharing = [name for name, c in classes.items() if any(g.metadata["flag"] == flag for g in c.cli_fields())]
-        group = group or parser.add_argument_group(f"options of --{cls.flag}")
-        also = "" if len(sharing) == 1 else f" (also {', '.join('--' + n for n in sharing if n != cls.flag)})"
-        text = f.metadata["help"].replace("%", "%%")
-        group.add_argument(flag, dest=_destination(flag), default=argparse.SUPPRESS, help=text + also, **arguments)
-
-
-def _named_classes(words: Sequence[str]) -> dict[str, type[Runner]]:
-    """Runner classes that ``--runner`` names, so that their options are known when the line is read."""
-    found = {}
-    for i, word in enumerate(words):
-        if word == "--runner" or word.startswith("--runner="):
-            spec = word.partition("=")[2] if "=" in word else (words[i + 1] if i + 1 < len(words) else "")
-            spec = spec.partition("=")[0]
-            cls = load_class(spec)
-            found[spec] = cls
-    return found
-
-
-def _take_runners(
-    words: Sequence[str], classes: Mapping[str, type[Runner]]
-) -> tuple[list[tuple[str, str | None]], list[str]]:
-    """Splits a command line into the runners it names, in order, and the rest."""
-    named: list[tuple[str, str | None]] = []
-    rest: list[str] = []
-    queue = list(words)
-    while queue:
-        word = queue.pop(0)
-        if word == "--":
-            return named, [*rest, word, *queue]
-        flag, equals, value = word.partition("=")
-        if flag == "--runner":
-            if not equals:
-                value = queue.pop(0) if queue else ""
-            spec, equals, value = value.partition("=")
-            named.append((spec, value if equals else None))
-        elif flag.startswith("--") and flag[2:] in classes and ":" not in flag:
-            if not equals and classes[flag[2:]].value_required and queue and not queue[0].startswith("-"):
-                equals, value = "=", queue.pop(0)
-            named.append((flag[2:], value if equals else None))
-        else:
-            rest.append(word)
-    return named, rest
 
 
 def _attach(words: Sequence[str], parser: _Parser) -> list[str]:
@@ -331,54 +266,6 @@ def _unknown(word: str, parser: _Parser) -> str:
         return f"{flag} takes no value."
     near = difflib.get_close_matches(flag, known, n=1)
     return f"unknown option {flag}" + (f"; did you mean {near[0]}?" if near else ". See compare --help.")
-
-
-def _configure(
-    named: Sequence[tuple[str, str | None]], classes: Mapping[str, type[Runner]], space: Mapping[str, Any]
-) -> tuple[Runner, ...]:
-    """The runners' configurations: each with the options that its class declares."""
-    given = {key: value for key, value in space.items() if key.startswith(_destination(""))}
-    unused = set(given)
-    runners = []
-    for flag, value in named:
-        cls = classes[flag]
-        options = {}
-        for f in cls.cli_fields():
-            key = _destination(f.metadata["flag"])
-            if key not in given:
-                continue
-            # --fp16 is short for --trt=fp16: it says nothing to a runner that was told its own value.
-            if value is not None and f.metadata["flag"].removeprefix("--") in cls.values:
-                continue
-            options[f.name] = tuple(given[key]) if isinstance(given[key], list) else given[key]
-            unused.discard(key)
-        runners.append(cls.from_value(value, **options))
-    _one_writer(runners)
-    for key in sorted(unused):
-        flag = key.removeprefix(_destination(""))
-        takers = [f"--{n}" for n, c in classes.items() if any(f.metadata["flag"] == flag for f in c.cli_fields())]
-        raise UsageError(f"{flag} is for {' or '.join(takers)}, and no runner was named that it applies to.")
-    return tuple(runners)
-
-
-def _one_writer(runners: Sequence[Runner]) -> None:
-    """Two runners must not write the same file: the second would be all that is left."""
-    for runner in runners:
-        for name in runner.writes:
-            path = getattr(runner, name)
-            rivals = [r for r in runners if name in r.writes and getattr(r, name) == path]
-            if path is not None and len(rivals) > 1:
-                flag = next(f.metadata["flag"] for f in type(runner).cli_fields() if f.name == name)
-                raise UsageError(f"{flag} {path}: {len(rivals)} runners would write it. Save one at a time.")
-
-
-def _hint_at_detached_value(models: Sequence[str], classes: Mapping[str, type[Runner]]) -> None:
-    import os
-
-    for name in models:
-        for flag, cls in classes.items():
-            if name in cls.values and not os.path.exists(name):
-                raise UsageError(f"{name}: no such model. If it is a runner's value, attach it: --{flag}={name}.")
 
 
 # ---- values ---------------------------------------------------------------------------------------------------------
