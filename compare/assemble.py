@@ -17,6 +17,7 @@ from .outputs.judge import Judge
 from .progress import SILENT, Progress
 from .report.model import DataInfo, ModelInfo, Report
 from .runs.samples import numbered
+from .sides import other_file
 
 if TYPE_CHECKING:
     from .comparison import Rules
@@ -61,7 +62,7 @@ def assemble(run: Run, judge: Judge | None, meter: Meter | None = None, progress
     data_notes = list(run.samples.notes)
     if run.calibration is not None:
         data_notes.append(f"INT8 and FP8 were calibrated on {run.calibration.description}.")
-    second = next((p.model for p in run.asked.candidates if p.model is not reference.model), None)
+    second = next((p.model for p in run.asked.candidates if other_file(p, reference)), None)
     return Report(
         reference=reference.name,
         model=_model_info(reference.model),

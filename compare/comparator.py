@@ -32,7 +32,7 @@ from .runs.replay import Replay
 from .runs.run import Fetch, Run
 from .runs.samples import Data, Shapes, bind, check_calibrated, check_inputs, check_labels, read_only
 from .runs.streaming import execute, may_vary
-from .sides import Side, Sides, choose_sides
+from .sides import Side, Sides, choose_sides, one_a_file, other_file
 
 if TYPE_CHECKING:
     from ..dataloaders.base import Samples
@@ -267,7 +267,7 @@ class Comparator:
         sides = choose_sides(self._runners, models, candidate_model, self._reference)
         self._check_engines(sides)
         reference = sides.reference.model
-        for model in {id(side.model): side.model for side in sides.candidates}.values():
+        for model in [side.model for side in one_a_file(sides.candidates)]:
             ignored = check_inputs(reference, model)
             if ignored:
                 self._warnings.append(f"{model.source} does not take {', '.join(map(repr, ignored))}.")
@@ -332,7 +332,7 @@ class Comparator:
             )
         reference = sides.reference
         unread = reference.model.engine is not None and not reference.runner.reads_engines
-        if unread and all(p.model is not reference.model for p in sides.candidates):
+        if unread and all(other_file(p, reference) for p in sides.candidates):
             text = f"{reference.model.label} itself was not run: the reference is {reference.name}"
             self._warnings.append(f"{text} on {reference.model.source}. --trt alone compares two engines.")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +49,21 @@ class Sides:
 
     @property
     def _two_models(self) -> bool:
-        return any(p.model is not self.reference.model for p in self.candidates)
+        return any(other_file(p, self.reference) for p in self.candidates)
+
+
+def other_file(side: Side, reference: Side) -> bool:
+    """Whether a side runs another file than the reference, even if there is a copy of the same network in it."""
+    return side.model.label != reference.model.label or not side.model.same_network(reference.model)
+
+
+def one_a_file(sides: Iterable[Side]) -> list[Side]:
+    """The first of all sides that run one file."""
+    found: list[Side] = []
+    for side in sides:
+        if all(other_file(side, other) for other in found):
+            found.append(side)
+    return found
 
 
 def most_trusted(sides: Sequence[Side]) -> Side:
@@ -92,9 +106,7 @@ def choose_sides(
         raise UsageError(
             f"{names[0]} has nothing to be compared with: name a second runner (e.g. --emulate fp16) or a second model."
         )
-    candidates = [
-        p if p.model is chosen.model else _on_file(p.name, p.runner, p.model) for p in first if p is not chosen
-    ]
+    candidates = [_on_file(p.name, p.runner, p.model) if other_file(p, chosen) else p for p in first if p is not chosen]
     return Sides(chosen, tuple(candidates), reference is not None)
 
 

@@ -11,20 +11,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
 
+from .digest import file_digest
 from .errors import ModelError
 from .specs import TensorSpec, dtype_to_onnx
-
-if TYPE_CHECKING:
-    from .model import Model
 
 SUFFIXES = (".engine", ".plan", ".trt")
 """Names of files that hold a serialized engine end so."""
@@ -72,6 +70,11 @@ class Engine:
     def __str__(self) -> str:
         return os.fspath(self.path)
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file."""
+        return str(self.facts["engine"]["sha256"]) if self.facts else file_digest(self.path)
+
     @property
     def specs(self) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] | None:
         """Inputs and outputs, where they are known without opening it."""
@@ -109,13 +112,14 @@ class Engine:
             return None, f"{changed} since {self.path.name} was built from it"
         return None, f"{named}, which {self.path.name} was built from, is not there"
 
-    def built_from(self, model: Model) -> str:
-        """Why it was not built from ``model``, in half a sentence; empty where it was, or nobody can tell."""
+    def built_from(self, source: str | os.PathLike[str]) -> str:
+        """Why it was not built from the model in ``source``, in half a sentence; empty where it was, or nobody can
+        tell."""
         kept = self.facts.get("model")
-        path = Path(model.source)
-        if model.opaque or not kept or not path.exists() or differs(kept, path) is None:
+        path = Path(source)
+        if not kept or not path.exists() or differs(kept, path) is None:
             return ""
-        return f"{self.path.name} was not built from {model.source} as it is now"
+        return f"{self.path.name} was not built from {source} as it is now"
 
 
 def facts_path(engine: Path) -> Path:
@@ -161,61 +165,41 @@ def differs(kept: Mapping[str, Any], path: Path) -> str | None:
     return None
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _folder_digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")):
-        if file.is_file():
-            digest.update(file_digest(file).encode())
-    return digest.hexdigest()
-
-
-def fingerprint(path: Path, external: Sequence[str] | Mapping[str, str] = ()) -> dict[str, Any]:
+def fingerprint(path: Path, external: Iterable[str] = ()) -> dict[str, Any]:
     """Hashes of a model's file, or of all files of its folder, and of its external weights (null: not there)."""
     weights = {name: path.parent / name for name in external}
     return {
-        "sha256": _folder_digest(path) if path.is_dir() else file_digest(path),
+        "sha256": file_digest(path),
         "external": {name: file_digest(file) if file.is_file() else None for name, file in weights.items()},
     }
 
 
 def facts_of(
-    path: Path, engine: bytes, model: Model, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], **more: Any
+    path: Path,
+    engine: bytes,
+    source: Path,
+    external: Collection[str],
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    **more: Any,
 ) -> dict[str, Any]:
     """What is to be kept beside an engine.
 
     Args:
         path: Where the engine is saved; the model's path is kept relative to it.
         engine: The engine.
-        model: What it was built from.
+        source: The file that it was built from; a model that was in memory has none.
+        external: Files that hold the model's weights, relative to its folder.
         inputs, outputs: Those of the engine.
         more: How it was built.
     """
-    source = Path(model.source)
     origin = None
     if source.exists():
-        external = sorted(
-            {
-                entry.value
-                for tensor in model.proto.graph.initializer
-                for entry in tensor.external_data
-                if entry.key == "location" and tensor.data_location == onnx.TensorProto.EXTERNAL
-            }
-            - {source.name}
-        )
         try:
             where = Path(os.path.relpath(source.resolve(), path.resolve().parent)).as_posix()
         except ValueError:  # on another drive
             where = source.name
-        origin = {"path": where, **fingerprint(source, external if model.tf is None else ())}
+        origin = {"path": where, **fingerprint(source, sorted(set(external) - {source.name}))}
     return {
         "schema": SCHEMA,
         "engine": {"bytes": len(engine), "sha256": hashlib.sha256(engine).hexdigest()},
@@ -242,3 +226,8 @@ def opaque(name: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec
     graph = onnx.helper.make_graph([node], name, [info(s) for s in inputs], [info(s) for s in outputs])
     versions = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid(DOMAIN, 1)]
     return onnx.helper.make_model(graph, opset_imports=versions, ir_version=8)
+
+
+def is_opaque(proto: onnx.ModelProto) -> bool:
+    """Whether a graph is one that `opaque` makes."""
+    return len(proto.graph.node) == 1 and proto.graph.node[0].domain == DOMAIN

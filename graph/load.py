@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -15,6 +15,7 @@ from .errors import ModelError
 from .model import Model
 from .sources import onnx_file
 from .specs import TensorSpec
+from .weights import external_files, place
 
 ONNX_SUFFIXES = (".onnx", ".ort", ".onnx.pb", ".onnx.textproto")
 TF_SUFFIXES = (".pb", ".keras", ".h5", ".hdf5")
@@ -83,23 +84,18 @@ def load_engine(
     """
     engine = Engine.at(path)
     source = engine.origin[0] if origin is None else origin
-    if source is not None:
-        # A copy: the model that was given may be run without the engine beside this one.
-        model = copy.copy(load(source, inputs=inputs, outputs=outputs))
-    else:
+    if source is None:
         known = engine.specs or ((), ())
-        model = Model(opaque(engine.path.stem, *known), source=os.fspath(path))
-        model.opaque = True
-    model.engine = engine
-    return model
+        return Model(opaque(engine.path.stem, *known), source=os.fspath(path), engine=engine)
+    model = load(source, inputs=inputs, outputs=outputs)
+    return model.with_engine(engine, partial(load_engine, os.path.abspath(path), model))
 
 
 def described(model: Model, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Model:
     """An engine that stands alone, with the inputs and outputs that were found by opening it."""
     assert model.engine is not None
-    result = Model(opaque(model.engine.path.stem, inputs, outputs), source=model.source)
-    result.engine, result.opaque = model.engine, True
-    return result
+    proto = opaque(model.engine.path.stem, inputs, outputs)
+    return Model(proto, source=model.source, engine=model.engine)
 
 
 def _load_onnx(path: Path) -> Model:
@@ -108,7 +104,7 @@ def _load_onnx(path: Path) -> Model:
     home = path
     try:
         proto = _parse(path)
-        if path.is_symlink() and _external_files(proto) == {path.name}:
+        if path.is_symlink() and external_files(proto) == {path.name}:
             home = path.resolve()  # runtimes do not follow links out of a folder
             proto = onnx_file.read(home)
     except DecodeError:
@@ -118,16 +114,12 @@ def _load_onnx(path: Path) -> Model:
     if not proto.opset_import or not proto.graph.output:
         raise ModelError(f"{path}: not an ONNX model, or an empty one ({path.stat().st_size:,} bytes).")
     _check_external(proto, home)
-    return Model(proto, source=os.fspath(path), path=path, folder=home.parent)
+    again = partial(load, os.path.abspath(path))
+    return Model(proto, source=os.fspath(path), path=path, folder=home.parent, again=again)
 
 
 def _parse(path: Path) -> onnx.ModelProto:
     return onnx_file.read(path) if path.suffix == ".onnx" else onnx.load(os.fspath(path), load_external_data=False)
-
-
-def _external_files(proto: onnx.ModelProto) -> set[str]:
-    """Where the weights are that the model does not hold itself, relative to its folder."""
-    return {e.value for t in proto.graph.initializer for e in t.external_data if e.key == "location"}
 
 
 def _check_external(proto: onnx.ModelProto, path: Path) -> None:
@@ -135,7 +127,7 @@ def _check_external(proto: onnx.ModelProto, path: Path) -> None:
     for tensor in proto.graph.initializer:
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
-        where = {entry.key: entry.value for entry in tensor.external_data}
+        where = place(tensor)
         location = where.get("location", "")
         if location not in sizes:
             file = path.parent / location

@@ -13,11 +13,12 @@ from typing import Any
 
 import onnx
 
-from .engine import Engine, file_digest
+from .digest import combined, contents, file_digest, held, outline
+from .engine import Engine, is_opaque
 from .errors import ModelError
 from .index import GraphIndex
 from .specs import TensorSpec, spec_from_value_info
-from .weights import external_bytes
+from .weights import external_bytes, external_files
 
 CONTAINED = 1 << 30
 """Most bytes of external weights that `Model.contained` reads in."""
@@ -47,20 +48,18 @@ class TfGraph:
 class Model:
     """A network or a piece of one.
 
+    Can be pickled. One that was loaded from a file is loaded again from there on arrival, and has to have the same
+    digest; all others are sent as bytes, but for weights in files, which have to be as they were (size and time).
+
     Attributes:
         source: Where it came from, as the user named it; for messages and reports.
         path: The ONNX file, if this model is that file unchanged; runtimes then open the file itself.
         folder: The folder that external weights are relative to.
         tf: The TensorFlow program, where the source is one.
-        root: Identifies the model that was loaded: a changed copy or a piece has the root of what it was made from.
-        derived: Whether this is a changed copy or a piece, made by `derive`.
         engine: The serialized engine that the model was named by, which the runners that read engines run as it is. A
             changed copy or a piece has none.
-        opaque: Whether its graph is one node that stands for an engine whose network is not known.
+        root: Identifies the model that was loaded: a changed copy or a piece has the root of what it was made from.
     """
-
-    engine: Engine | None = None
-    opaque: bool = False
 
     def __init__(
         self,
@@ -70,18 +69,75 @@ class Model:
         path: Path | None = None,
         folder: Path | None = None,
         tf: TfGraph | None = None,
-        root: str | None = None,
+        engine: Engine | None = None,
+        again: Callable[[], Model] | None = None,
     ) -> None:
+        """Takes a graph, or what makes it when somebody asks for it; ``again`` loads the same model once more."""
         self._proto = proto
         self.source = source
         self.path = path
         self.folder = folder
         self.tf = tf
-        self.root = root or uuid.uuid4().hex
-        self.derived = root is not None
+        self.engine = engine
+        self.root = uuid.uuid4().hex
+        self._again = again
+        self._base: Model | str | None = None  # what was loaded, or its network digest, where this is not that itself
 
     def __repr__(self) -> str:
         return f"Model({self.source!r})"
+
+    @property
+    def derived(self) -> bool:
+        """Whether this is a changed copy or a piece, made by `derive`."""
+        return self._base is not None
+
+    @property
+    def opaque(self) -> bool:
+        """Whether its graph is one node that stands for an engine whose network is not known."""
+        return self.engine is not None and self.tf is None and is_opaque(self.proto)
+
+    @property
+    def digest(self) -> str:
+        """Tells this model from all others that are not the same: of graph, weights and, where there is one, engine.
+
+        Of a model that was loaded, it is made of contents alone (see `graph.digest`), all of which is read when it is
+        first asked for: of a TensorFlow program those of its files, of others the graph and the values of weights. That
+        of a changed copy or a piece is made of the loaded one's and of its own graph.
+        """
+        return self._network if self.engine is None else combined((self._network, self.engine.digest))
+
+    def same_network(self, other: Model) -> bool:
+        """Whether graph and weights are those of ``other``, wherever both came from: nodes correspond one by one.
+
+        Weights are read only where the graphs are the same.
+        """
+        if self is other:
+            return True
+        if (self.tf is None) != (other.tf is None):
+            return False
+        return self._outline == other._outline and self._network == other._network
+
+    @cached_property
+    def _outline(self) -> str:
+        return self._network if self.tf is not None else outline(self.proto)
+
+    @cached_property
+    def _network(self) -> str:
+        if self.tf is not None:
+            names = (repr(sorted(names.items())) for names in (self.tf.inputs, self.tf.outputs))
+            return combined((file_digest(Path(self.source)), *names))
+        if self._base is None:
+            return combined((self._outline, contents(self.proto, self.folder)))
+        base = self._base if isinstance(self._base, str) else self._base._network
+        return combined((base, self._outline, held(self.proto)))
+
+    def __reduce__(self) -> tuple[Callable[..., Model], tuple[Any, ...]]:
+        if self._again is not None:
+            return _loaded_again, (self._again, self.source, self.digest)
+        base = self._base._network if isinstance(self._base, Model) else self._base
+        folder = None if self.folder is None else Path(os.path.abspath(self.folder))
+        state = {"source": self.source, "folder": folder, "engine": self.engine, "_base": base, "root": self.root}
+        return _unpacked, (self.serialized(), state, _stamps(self.proto, self.folder))
 
     @cached_property
     def proto(self) -> onnx.ModelProto:
@@ -118,7 +174,16 @@ class Model:
 
     def derive(self, proto: onnx.ModelProto) -> Model:
         """A changed copy or a piece: same source and weights folder, another graph."""
-        return Model(proto, source=self.source, folder=self.folder, root=self.root)
+        model = Model(proto, source=self.source, folder=self.folder)
+        model.root = self.root
+        model._base = self if self._base is None else self._base
+        return model
+
+    def with_engine(self, engine: Engine, again: Callable[[], Model]) -> Model:
+        """The same model, named by an engine that was built from it; ``again`` loads both once more."""
+        model = Model.__new__(Model)
+        vars(model).update(vars(self), engine=engine, _again=again)
+        return model
 
     def contained(self) -> Model:
         """The same model with external weights read into it, as far as a message of protobuf may hold them."""
@@ -147,6 +212,44 @@ class Model:
             raise ModelError(
                 f"{self.source}: 2 GiB or more without external data cannot be handed over in memory."
             ) from error
+
+
+def _loaded_again(again: Callable[[], Model], source: str, digest: str) -> Model:
+    """A model in the process that it was sent to, from its file.
+
+    Raises:
+        ModelError: The file is not there, or holds another network than it did.
+    """
+    model = again()
+    if model.digest != digest:
+        raise ModelError(f"{source} has changed since it was loaded: start again.")
+    model.source = source
+    return model
+
+
+def _unpacked(serialized: bytes, state: Mapping[str, Any], stamps: Mapping[str, tuple[int, int] | None]) -> Model:
+    """A model in the process that it was sent to, from its bytes.
+
+    Raises:
+        ModelError: A file that holds weights of it is not there, or has changed.
+    """
+    model = Model(onnx.ModelProto.FromString(serialized))
+    vars(model).update(state)
+    now = _stamps(model.proto, model.folder)
+    changed = [name for name, stamp in stamps.items() if now[name] != stamp]
+    if changed:
+        raise ModelError(
+            f"{(model.folder or Path()) / changed[0]}, weights of {model.source}, has changed: start again."
+        )
+    return model
+
+
+def _stamps(proto: onnx.ModelProto, folder: Path | None) -> dict[str, tuple[int, int] | None]:
+    """Size and time of the files that hold weights of a model; None of those that are not there."""
+    files = {name: (folder or Path()) / name for name in external_files(proto)}
+    return {
+        name: (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else None for name, file in files.items()
+    }
 
 
 def _tensors(infos: Any, source: str, skip: set[str] | frozenset[str] = frozenset()) -> tuple[TensorSpec, ...]:

@@ -17,14 +17,12 @@ def read_tensor(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
     """A TensorProto's values. External data are memory-mapped from ``folder``, and copied if they lie askew there."""
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
         return numpy_helper.to_array(tensor)
-    from .specs import dtype_from_onnx
-
     dtype = dtype_from_onnx(tensor.data_type)
     if "int4" in dtype.name or "int2" in dtype.name or "float4" in dtype.name or 0 in tensor.dims:
         copy = onnx.TensorProto()
         copy.CopyFrom(tensor)
-        where = next(entry.value for entry in tensor.external_data if entry.key == "location")
-        onnx.external_data_helper.load_external_data_for_tensor(copy, str(((folder or Path()) / where).parent))
+        where = (folder or Path()) / place(tensor)["location"]
+        onnx.external_data_helper.load_external_data_for_tensor(copy, str(where.parent))
         return numpy_helper.to_array(copy)
     array = _mapped(tensor, folder, math.prod(tensor.dims) * dtype.itemsize).view(dtype).reshape(tuple(tensor.dims))
     return array if array.flags.aligned else np.array(array)
@@ -32,7 +30,7 @@ def read_tensor(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
 
 def _mapped(tensor: onnx.TensorProto, folder: Path | None, size: int) -> np.ndarray:
     """The bytes of external data, of which nothing is read yet."""
-    where: Mapping[str, str] = {entry.key: entry.value for entry in tensor.external_data}
+    where = place(tensor)
     return np.memmap((folder or Path()) / where["location"], np.uint8, "r", int(where.get("offset", 0)), (size,))
 
 
@@ -40,8 +38,26 @@ def stored_bytes(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray | 
     """A tensor's values as the bytes that are stored, none of which is read yet; None where that cannot be had."""
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
         return np.frombuffer(tensor.raw_data, np.uint8) if tensor.raw_data else None
-    length = next((int(entry.value) for entry in tensor.external_data if entry.key == "length"), 0)
+    where = place(tensor)
+    if "length" in where:
+        length = int(where["length"])
+    else:  # to the end of the file
+        length = ((folder or Path()) / where["location"]).stat().st_size - int(where.get("offset", 0))
     return _mapped(tensor, folder, length) if length else None
+
+
+def place(tensor: onnx.TensorProto) -> Mapping[str, str]:
+    """Where external data are: ``location`` (relative to the model's folder), ``offset`` and ``length`` in bytes."""
+    return {entry.key: entry.value for entry in tensor.external_data}
+
+
+def external_files(proto: onnx.ModelProto) -> set[str]:
+    """Names of the files that hold a model's weights, relative to its folder."""
+    return {
+        place(tensor).get("location", "")
+        for tensor in proto.graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+    }
 
 
 def external_bytes(proto: onnx.ModelProto) -> int:

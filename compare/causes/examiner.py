@@ -575,7 +575,7 @@ class Examiner:
     def _arbitrated(self, unit: LayerPair, found: Diagnosis, values: Arrays, y: np.ndarray, c: np.ndarray) -> Diagnosis:
         """Between two FP32 runtimes of the same graph: float64 says which of them is off."""
         walk = self.walk
-        same = walk.candidate.model is walk.reference.model
+        same = walk.candidate.model.same_network(walk.reference.model)
         if not same or self.format.u > FP32.u or self.reference_format.u > FP32.u or self.format.is_integer:
             return found
         if y.shape != c.shape or not is_float(y.dtype) or y.size > 1 << 24:

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -122,6 +123,10 @@ class Noise:
         self._rounded: dict[LayerPair, bool] = {}
         self._bounded: dict[tuple[NumberFormat, NumberFormat], Precision | None] = {}
 
+    @cached_property
+    def _same(self) -> bool:
+        return self.candidate.model.same_network(self.reference.model)
+
     @property
     def runner(self) -> Runner:
         """What runs pieces of the reference's graph: its own runner where that can, else ONNX Runtime."""
@@ -169,7 +174,7 @@ class Noise:
                 made = {
                     o for p in range(len(theirs.nodes)) if _makes_int8(theirs, p) for o in theirs.nodes[p].output if o
                 }
-                self._quantizers = set() if mine or self.candidate.model is self.reference.model else made
+                self._quantizers = set() if mine or self._same else made
             made = self._quantizers
             self._quantized[unit] = bool(made) and any(
                 name in made for p in unit.candidate.nodes for name in (*theirs.reads[p], *theirs.nodes[p].output)
@@ -182,7 +187,7 @@ class Noise:
             mine = _stored(self.index, unit.reference, inner=False)
             theirs = _stored(self.candidate.model.index, unit.candidate, inner=False)
             # types inside the layer alone are the candidate's own doing, unless the reference has them as well
-            if theirs is not None or self.candidate.model is self.reference.model:
+            if theirs is not None or self._same:
                 mine = mine or _stored(self.index, unit.reference, inner=True)
             elif mine is None:
                 mine = _stored(self.index, unit.reference, inner=True)
@@ -444,7 +449,7 @@ class Noise:
 
     def _weights_rounded(self, unit: LayerPair) -> bool:
         """Whether the two sides' weights of a layer are not the same, but differ by the rounding of constants alone."""
-        if self.candidate.model is self.reference.model:
+        if self._same:
             return False
         if unit not in self._rounded:
             sides = []

@@ -310,7 +310,7 @@ class BodyLocalizer:
 
     @property
     def _same(self) -> bool:
-        return self.candidate.model is self.reference.model
+        return self.candidate.model.same_network(self.reference.model)
 
     def _localized(self, left: Program, right: Program, samples: list[Arrays], where: Enclosing) -> BodyFindings:
         if not left.made:

@@ -115,7 +115,7 @@ class _Localizer:
         self.innocent: dict[int, LayerVerdict] = {}
         self.unshown: set[int] = set()
         self.index = self.reference.model.index
-        self.same = candidate.model is self.reference.model
+        self.same = candidate.model.same_network(self.reference.model)
 
     def run(self) -> _Localizer:
         runner = self.candidate.runner

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...graph.weights import tensor_bytes
+from ..sides import one_a_file
 
 if TYPE_CHECKING:
     from ..sides import Side
@@ -30,8 +31,8 @@ def budget(asked: int | None) -> int:
 
 def weight_bytes(sides: Iterable[Side]) -> int:
     """Size of the weights of some sides, those of a model that they share once."""
-    models = {id(side.model): side.model for side in sides}
-    return sum(tensor_bytes(t) for model in models.values() for t in model.index.initializers.values())
+    models = [side.model for side in one_a_file(sides)]
+    return sum(tensor_bytes(t) for model in models for t in model.index.initializers.values())
 
 
 def free_memory() -> float:

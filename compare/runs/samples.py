@@ -102,7 +102,7 @@ def _fixed_by_candidates(sides: Sides) -> dict[str, tuple[int | None, ...]]:
         if spec.shape is not None
     }
     for side in sides.candidates:
-        if side.model is sides.reference.model:
+        if side.model.same_network(sides.reference.model):
             continue
         for spec in side.model.inputs:
             for axis, dim in enumerate(spec.shape or ()):

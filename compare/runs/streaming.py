@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ...graph.cutting.dataflow import random_nodes
 from ...graph.errors import LayerdiffError, RunnerError, UsageError
 from ...runners.contract.latency import measure
-from ..sides import Side, Sides
+from ..sides import Side, Sides, other_file
 from ..statistics import libraries
 from ..statistics.device import Uploads
 from .piecewise import PiecedSession
@@ -85,7 +85,7 @@ def _open_all(run: Run, stack: ExitStack, progress: Progress) -> dict[str, Sessi
                 progress=lambda text, name=side.name: progress.stage(f"{name}: {text}"),  # type: ignore[misc]
             )
         except Exception as error:
-            if isinstance(error, UsageError) and side.model is not run.asked.reference.model:
+            if isinstance(error, UsageError) and other_file(side, run.asked.reference):
                 refused[side] = error
                 continue
             run.errors[side.name] = reason(error)

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,12 +135,12 @@ def load_tensorflow(path: str | os.PathLike[str], *, inputs: Sequence[str] = (),
         read = _read_saved_model
     elif path.suffix == ".pb":
         frozen = _read_frozen(import_tensorflow(), path, inputs, outputs)
-        return _model(path, frozen)
+        return _model(path, frozen, partial(load_tensorflow, os.path.abspath(path), inputs=inputs, outputs=outputs))
     else:
         read = _read_keras
     if inputs or outputs:
         raise ModelError(f"{path}: inputs and outputs can be named for frozen graphs only; this one names its own.")
-    return _model(path, read(import_tensorflow(), path))
+    return _model(path, read(import_tensorflow(), path), partial(load_tensorflow, os.path.abspath(path)))
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class _Frozen:
     outputs: Mapping[str, str]
 
 
-def _model(path: Path, frozen: _Frozen) -> Model:
+def _model(path: Path, frozen: _Frozen, again: Callable[[], Model]) -> Model:
     tf = import_tensorflow()
     if not frozen.inputs:
         raise ModelError(f"{path}: its outputs depend on no input.")
@@ -169,7 +169,7 @@ def _model(path: Path, frozen: _Frozen) -> Model:
         tensors=_Lazy(lambda: {name: origin.tensor for name, origin in converted.origins.items()}),
         permutations=_Lazy(lambda: {n: o.permutation for n, o in converted.origins.items() if o.permutation}),
     )
-    converted.model = Model(lambda: converted.proto, source=os.fspath(path), tf=program)
+    converted.model = Model(lambda: converted.proto, source=os.fspath(path), tf=program, again=again)
     return converted.model
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ... import __version__
 from ...graph.engine import Engine, facts_of, facts_path
 from ...graph.errors import RunnerError, UsageError
+from ...graph.weights import external_files
 from . import caches, ranges
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def save(
     facts = facts_of(
         path,
         built.engine,
-        model,
+        Path(model.source),
+        external_files(model.proto) if model.tf is None else (),
         session.inputs,
         session.outputs,
         profiles=[{n: [list(s) for s in shapes] for n, shapes in p.items()} for p in built.profiles],

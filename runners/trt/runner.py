@@ -293,7 +293,7 @@ class TrtRunner(Runner):
         notes = []
         if not engine.facts:
             notes.append("The engine was loaded, not built: its number formats and types are those it was built with.")
-        other = engine.built_from(model)
+        other = "" if model.opaque else engine.built_from(model.source)
         if other:
             notes.append(f"{other}: what differs may come from there.")
         elif model.opaque and (why := engine.origin[1]):

@@ -1,0 +1,118 @@
+"""Content hashes, by which a file, a graph and its weights are recognized wherever they are.
+
+A network's digest is that of its graph (`outline`) and of the values of its weights (`contents`). Values are hashed as
+they are stored, inside the model or in files beside it, so that it does not matter where they are: a model and its copy
+with external data, or in another folder, have one digest. All of them are read for it, at the speed of SHA-256 (about
+1 GB/s). Size and time of a file would be cheaper, and say too little: they change when a file is copied to another
+machine, and need not change with what is in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import onnx
+
+from .index import subgraphs
+from .weights import stored_bytes
+
+BLOCK = 1 << 20
+"""Bytes that are hashed at a time."""
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, or of all files of a folder, in hexadecimal."""
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            if file.is_file():
+                digest.update(file_digest(file).encode())
+        return digest.hexdigest()
+    with path.open("rb") as opened:
+        while block := opened.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def combined(parts: Iterable[str]) -> str:
+    """One digest of several, or of other texts without a line break."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def outline(proto: onnx.ModelProto) -> str:
+    """Hash of everything in a model that decides what is computed, but for the values of its weights.
+
+    Names of tensors and nodes, inferred types and notes of exporters at single nodes count; the model's own name, its
+    documentation and the program that wrote it do not.
+    """
+    digest = hashlib.sha256()
+    graph = proto.graph
+    versions = sorted((o.domain, o.version) for o in proto.opset_import)
+    _add(digest, repr((proto.ir_version, versions)).encode())
+    for messages in (
+        proto.functions,
+        graph.node,
+        graph.input,
+        graph.output,
+        graph.value_info,
+        graph.sparse_initializer,
+        graph.quantization_annotation,
+    ):
+        _add(digest, str(len(messages)).encode())
+        for message in messages:
+            _add(digest, message.SerializeToString(deterministic=True))
+    for tensor in graph.initializer:
+        _add(digest, repr((tensor.name, tensor.data_type, tuple(tensor.dims))).encode())
+    return digest.hexdigest()
+
+
+def held(proto: onnx.ModelProto) -> str:
+    """Hash of a model's weights as it holds them: their values, or the place of those in other files."""
+    digest = hashlib.sha256()
+    for tensor in proto.graph.initializer:
+        _add(digest, tensor.SerializeToString(deterministic=True))
+    return digest.hexdigest()
+
+
+def contents(proto: onnx.ModelProto, folder: Path | None) -> str:
+    """Hash of the values of a model's weights.
+
+    Args:
+        proto: The model.
+        folder: The folder that external data are relative to.
+    """
+    digest = hashlib.sha256()
+    for tensor in (*proto.graph.initializer, *_outside(proto.graph.node)):
+        stored = stored_bytes(tensor, folder)
+        if stored is None:  # strings, and numbers in fields of their own type
+            _add(digest, _values(tensor))
+            continue
+        digest.update(stored.size.to_bytes(8, "little"))
+        for start in range(0, stored.size, BLOCK):
+            digest.update(stored[start : start + BLOCK].data)
+    return digest.hexdigest()
+
+
+def _add(digest: hashlib._Hash, part: bytes) -> None:
+    digest.update(len(part).to_bytes(8, "little"))
+    digest.update(part)
+
+
+def _values(tensor: onnx.TensorProto) -> bytes:
+    copy = onnx.TensorProto()
+    copy.CopyFrom(tensor)
+    copy.ClearField("name")
+    copy.ClearField("doc_string")
+    return copy.SerializeToString(deterministic=True)
+
+
+def _outside(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    """External data of constants and of bodies, of which `outline` has but the place."""
+    for node in nodes:
+        held = [a.t for a in node.attribute if a.HasField("t")]
+        for body in subgraphs(node):
+            held.extend(body.initializer)
+            yield from _outside(body.node)
+        yield from (t for t in held if t.data_location == onnx.TensorProto.EXTERNAL)
