@@ -65,6 +65,9 @@ class _Bound:
     negated: bool = False
     """Multiplied by a large number further on: a mask, if it is 1 minus something."""
     mask: bool = False
+    """What is demanded of a mask: that its values be 0 and 1."""
+    additive: bool = False
+    """A mask of which ``(1 - x) * a large number`` is added to scores of attention."""
 
 
 _MASK = _Bound(0, 1, "a mask", strict=False, mask=True)
@@ -101,7 +104,7 @@ def _combine(spec: TensorSpec, demands: Iterable[_Bound]) -> Range | None:
     integer = not is_float(spec.dtype)
     demands = [d for d in demands if not d.negated]
     if not integer:  # a float that is compared with 0 is most often no mask
-        demands = [d for d in demands if not d.mask or "attention" in d.reason]
+        demands = [d for d in demands if not d.mask or d.additive]
     for demand in demands:
         if demand.value is not None:
             return Range(demand.lo, demand.hi + 1, True, demand.reason, value=demand.value)
@@ -233,7 +236,7 @@ class _Walk:
         if op == "Concat" and any(bound.value is not None for bound in arrived):
             yield _Bound(1, 4, "part of a shape", strict=False)
         if op == "Mul" and (c := self.constant(node, 1 - slot)) is not None and np.abs(c.astype(float)).min() >= _LARGE:
-            yield _Bound(0, 1, "an attention mask", strict=False, negated=True, mask=True)
+            yield _Bound(0, 1, "an attention mask", strict=False, negated=True, mask=True, additive=True)
 
     def _through_limit(self, node: onnx.NodeProto, slot: int, bound: _Bound) -> Iterator[_Bound]:
         """A demand seen through a node that moves elements, and perhaps limits them first."""

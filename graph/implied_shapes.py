@@ -178,13 +178,10 @@ def choose_shapes(
     specs = _input_specs(index)
     unknown = [name for name in given if name not in specs]
     if unknown:
-        raise DataError(
-            f"--shape {unknown[0]}: no such input. The model has {', '.join(map(repr, specs)) or 'no inputs'}."
-        )
-    layout: dict[str, list[int | _Variable]] = {}
+        known = ", ".join(map(repr, specs)) or "no inputs"
+        raise DataError(f"A shape is given for {unknown[0]!r}, which is no input. The model has {known}.")
     fixed: dict[_Variable, tuple[int, str]] = {}
-    for name, spec in specs.items():
-        layout[name] = _layout(spec, given.get(name), fixed)
+    layout = {name: _layout(spec, given.get(name), fixed) for name, spec in specs.items()}
     values = {variable: size for variable, (size, _) in fixed.items()}
     free: dict[_Variable, int] = {}
     for dims in layout.values():
@@ -192,35 +189,49 @@ def choose_shapes(
             if not isinstance(dim, int) and dim not in values:
                 usual = _same_axis(given, dim, axis, len(dims)) if isinstance(dim, tuple) else None
                 free.setdefault(dim, usual if usual is not None else first if axis == 0 else others)
+    sizes, refused, doubt = _fitting(index, layout, values, free, first)
+    return Shapes(_resolved(layout, sizes), _chosen(layout, free, sizes), refused, doubt)
 
-    def resolved(sizes: Mapping[_Variable, int]) -> dict[str, Shape]:
-        return {n: tuple(d if isinstance(d, int) else sizes[d] for d in dims) for n, dims in layout.items()}
 
-    refused = doubt = None
-    best = values | free
+def _fitting(
+    index: GraphIndex,
+    layout: Mapping[str, list[int | _Variable]],
+    values: Mapping[_Variable, int],
+    free: Mapping[_Variable, int],
+    first: int,
+) -> tuple[dict[_Variable, int], str | None, str | None]:
+    """A size for every variable, what spoke against the usual ones, and what speaks against these."""
+    usual = {**values, **free}
     trial = _Trial(index)
-    refused = trial.refusal(resolved(best))
-    if refused and free and _acceptable_at_all(index):
-        leading = {dim for dims in layout.values() for axis, dim in enumerate(dims) if axis == 0}
-        for tried in _candidates(index, free, leading, first):
-            if trial.refusal(resolved(values | tried)) is None:
-                best = values | tried
-                break
-        else:
-            doubt = refused
-    elif refused:
-        doubt = refused if _acceptable_at_all(index) else None
-        refused = None
-    chosen = {}
-    for name, dims in layout.items():
-        texts = [
-            f"{dim if isinstance(dim, str) else f'axis {axis}'}={best[dim]}"
+    refused = trial.refusal(_resolved(layout, usual))
+    if not refused or not _acceptable_at_all(index):
+        return usual, None, None
+    if not free:
+        return usual, None, refused
+    leading = {dim for dims in layout.values() for axis, dim in enumerate(dims) if axis == 0}
+    for tried in _candidates(index, free, leading, first):
+        if trial.refusal(_resolved(layout, {**values, **tried})) is None:
+            return {**values, **tried}, refused, None
+    return usual, None, refused
+
+
+def _resolved(layout: Mapping[str, list[int | _Variable]], sizes: Mapping[_Variable, int]) -> dict[str, Shape]:
+    return {n: tuple(d if isinstance(d, int) else sizes[d] for d in dims) for n, dims in layout.items()}
+
+
+def _chosen(
+    layout: Mapping[str, list[int | _Variable]], free: Mapping[_Variable, int], sizes: Mapping[_Variable, int]
+) -> dict[str, tuple[str, ...]]:
+    """The dimensions of each input that nobody gave, as `Shapes.chosen` has them."""
+    texts = {
+        name: tuple(
+            f"{dim if isinstance(dim, str) else f'axis {axis}'}={sizes[dim]}"
             for axis, dim in enumerate(dims)
             if not isinstance(dim, int) and dim in free
-        ]
-        if texts:
-            chosen[name] = tuple(texts)
-    return Shapes(resolved(best), chosen, None if doubt else refused, doubt)
+        )
+        for name, dims in layout.items()
+    }
+    return {name: found for name, found in texts.items() if found}
 
 
 def _input_specs(index: GraphIndex) -> dict[str, TensorSpec]:
@@ -244,21 +255,23 @@ def _layout(
     if given is None:
         given = [None] * len(spec.shape)
     if len(given) != len(spec.shape):
-        raise DataError(f"--shape {name}:{_times(given)} has {len(given)} dimensions; the model's input is {spec}.")
+        raise DataError(
+            f"The shape {_times(given)} of {name!r} has {len(given)} dimensions; the model's input is {spec}."
+        )
     result: list[int | _Variable] = []
     for axis, (dim, size) in enumerate(zip(spec.shape, given, strict=True)):
         size = None if size is not None and size < 0 else size
         variable: _Variable = dim if isinstance(dim, str) else (name, axis)
         if isinstance(dim, int):
             if size is not None and size != dim:
-                raise DataError(f"--shape {name}:{_times(given)}: axis {axis} is {dim} in the model ({spec}).")
+                raise DataError(f"The shape {_times(given)} of {name!r}: axis {axis} is {dim} in the model ({spec}).")
             result.append(dim)
         elif size is None:
             result.append(variable)
         else:
             before = fixed.setdefault(variable, (size, name))
             if before[0] != size:
-                raise DataError(f"--shape gives {dim!r} two sizes: {before[0]} in {before[1]!r}, {size} in {name!r}.")
+                raise DataError(f"Shapes give {dim!r} two sizes: {before[0]} in {before[1]!r}, {size} in {name!r}.")
             result.append(variable)
     return result
 

@@ -323,7 +323,7 @@ class Examiner:
         cause = {"attribute": "attribute", "weights": "weights", "op": "wrong-op"}[difference.kind]
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             cause = "quantization"
-        elif difference.kind == "weights" and node.op_type in ("Mul", "Div") and "of 1 " in difference.detail:
+        elif difference.of_one_value and node.op_type in ("Mul", "Div"):
             cause = "scale"
         others = "; ".join(d.detail for _, d in found if d is not difference)
         return Diagnosis(cause, difference.detail + (f"; {others}" if others else ""), position)

@@ -18,7 +18,7 @@ from ...graph.cutting.slices import Slice, exploded_name
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32, FP64, INT8, NumberFormat, coarser
 from ...graph.index import GraphIndex, attribute
-from ...graph.pairing.differences import rounded_alike
+from ...graph.pairing.weight_changes import rounded_alike
 from ...graph.rounding.error_bound import Form, Precision, add_bounds, precision
 from ...graph.rounding.noise_probe import PRODUCTS, Roundings, known, perturbed, roundings, terms
 from ...graph.specs import is_float, specs_of

@@ -10,10 +10,11 @@ import numpy as np
 
 from ..index import GraphIndex, attribute
 from .affine import AFFINE_MAINS, AFFINE_TAILS, affine
-from .differences import Difference, affine_difference, node_differences
+from .differences import Difference, OperatorChange, node_differences, op_names
 from .normal_form import COMMUTATIVE, EPILOGUES
 from .result import Matching, Region, classes, compatible, distance
 from .side import HEAVY, RESHAPES, TELLING, Net, Side, similar
+from .weight_changes import folded_changes
 
 _ROUNDS = 200
 
@@ -599,9 +600,9 @@ class Matcher:
                 # nothing was multiplied in: a node is missing, or there is one too many
                 more, where = (left, self.r) if len(left) > len(right) else (right, self.c)
                 extra = [p for p in more[1:] if p not in (self.nodes if where is self.r else self.taken)]
-                word = "missing in the candidate" if where is self.r else "in the candidate alone"
-                text = ", ".join(f"{where.index.nodes[p].op_type} {where.index.names[p]}" for p in extra)
-                differences.append(Difference(left[-1] if where is self.r else n, m, "op", "", f"{text} {word}"))
+                ops = op_names(where.index, extra)
+                change = OperatorChange(ops, ()) if where is self.r else OperatorChange((), ops)
+                differences.append(Difference(left[-1] if where is self.r else n, m, change))
                 pairs[out[0]] = out[1]
                 continue
             pairs[out[0]] = out[1]
@@ -616,8 +617,8 @@ class Matcher:
                 (spec := self.c.index.specs.get(name)) is not None and spec.dtype.itemsize == 2
                 for name in self.c.canon[m].weights.values()
             )
-            found = affine_difference(n, m, whole[0], whole[1], half)
-            differences.extend(found)
+            changes = folded_changes(whole[0], whole[1], half)
+            differences.extend(Difference(n, m, change, name) for name, change in changes)
         return regions, *covered, differences
 
     def _regions(
@@ -685,23 +686,13 @@ class Matcher:
                 if self._same_scaling(region):
                     continue
                 main = max(region.nodes, key=lambda p: (self.r.canon[p].family in HEAVY, p))
-                texts = [
-                    ", ".join(s.index.nodes[p].op_type for p in part[:8]) + (", ..." if len(part) > 8 else "")
-                    for s, part in ((self.r, region.nodes), (self.c, region.candidate_nodes))
-                ]
-                other = region.candidate_nodes[-1]
-                found.append(Difference(main, other, "op", "", f"{texts[0]} against {texts[1]}"))
-                continue
-            side, nodes = (self.r, region.nodes) if region.nodes else (self.c, region.candidate_nodes)
-            text = ", ".join(f"{side.index.nodes[p].op_type} {side.index.names[p]}" for p in nodes[:4])
-            text += f" and {len(nodes) - 4} more" if len(nodes) > 4 else ""
-            out = region.outputs[-1]
-            if region.nodes:
-                detail = f"{text} missing in the candidate"
-                found.append(Difference(nodes[-1], self.c.index.producer.get(out[1], -1), "op", "", detail))
+                place = main, region.candidate_nodes[-1]
+            elif region.nodes:
+                place = region.nodes[-1], self.c.index.producer.get(region.outputs[-1][1], -1)
             else:
-                detail = f"{text} in the candidate alone"
-                found.append(Difference(self.r.index.producer.get(out[0], -1), nodes[-1], "op", "", detail))
+                place = self.r.index.producer.get(region.outputs[-1][0], -1), region.candidate_nodes[-1]
+            mine, theirs = op_names(self.r.index, region.nodes), op_names(self.c.index, region.candidate_nodes)
+            found.append(Difference(*place, OperatorChange(mine, theirs)))
         return found
 
     def _padding_moved(self, n: int, m: int) -> set[int]:

@@ -305,7 +305,7 @@ def _read_frozen(tf: Any, path: Path, inputs: Sequence[str], outputs: Sequence[s
     graph = _import(tf, graph_def, path)
     given = {name: _tensor(graph, name, path) for name in outputs} or _sinks(graph)
     if not given:
-        raise ModelError(f"{path}: no node ends the graph; name its outputs with --outputs.")
+        raise ModelError(f"{path}: no node ends the graph, so its outputs have to be named.")
     if inputs:
         cut = {name: _tensor(graph, name, path) for name in inputs}
         graph_def = _with_placeholders(tf, graph_def, graph, cut, path)

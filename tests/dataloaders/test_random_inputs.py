@@ -263,8 +263,8 @@ REFUSALS = {
     "strings have none": ({"ranges": {"x": (0, 1)}}, identity("STRING"), "the input holds strings"),
     "no sample": ({"samples": 0}, TABLE, "samples=0: at least one sample is needed"),
     "negative seed": ({"seed": -1}, TABLE, "seed=-1: expected a whole number"),
-    "unknown shape": ({"shapes": {"z": (1,)}}, TABLE, "--shape z: no such input"),
-    "shape of another rank": ({"shapes": {"x": (1, 2)}}, TABLE, "--shape x:1x2 has 2 dimensions"),
+    "unknown shape": ({"shapes": {"z": (1,)}}, TABLE, "A shape is given for 'z', which is no input"),
+    "shape of another rank": ({"shapes": {"x": (1, 2)}}, TABLE, "The shape 1x2 of 'x' has 2 dimensions"),
 }  # fmt: skip
 
 

@@ -407,10 +407,10 @@ def test_what_was_chosen_is_told():
 @pytest.mark.parametrize(
     ("inputs", "given", "message"),
     [
-        ("x float N,3", {"z": (1, 3)}, "--shape z: no such input. The model has 'x'"),
-        ("x float N,3", {"x": (1, 4)}, "--shape x:1x4: axis 1 is 3 in the model"),
-        ("x float N,3", {"x": (1, 3, 4)}, "--shape x:1x3x4 has 3 dimensions"),
-        ("x float N,N", {"x": (1, 3)}, "gives 'N' two sizes: 1 in 'x', 3 in 'x'"),
+        ("x float N,3", {"z": (1, 3)}, "A shape is given for 'z', which is no input. The model has 'x'"),
+        ("x float N,3", {"x": (1, 4)}, "The shape 1x4 of 'x': axis 1 is 3 in the model"),
+        ("x float N,3", {"x": (1, 3, 4)}, "The shape 1x3x4 of 'x' has 3 dimensions"),
+        ("x float N,N", {"x": (1, 3)}, "Shapes give 'N' two sizes: 1 in 'x', 3 in 'x'"),
     ],
 )
 def test_given_shapes_that_contradict_the_model(inputs, given, message):

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
-from layerdiff.graph.pairing.differences import weight_difference
+from layerdiff.graph.pairing.weight_changes import weight_change
 from onnx import helper, numpy_helper
 
 from support import networks
@@ -203,13 +203,13 @@ WEIGHT = np.random.default_rng(0).standard_normal((8, 16)).astype(np.float32)
     ],
 )
 def test_weights_differ_where_more_than_a_few_roundings_of_fp32_lie_between(x, factor, same) -> None:
-    assert (weight_difference(x, (x * factor).astype(x.dtype)) is None) == same
+    assert (weight_change(x, (x * factor).astype(x.dtype)) is None) == same
 
 
 def test_a_bias_may_err_by_what_it_was_added_up_from() -> None:
     x = np.array([1.0, 1e-4, -3.0], np.float32)
-    assert weight_difference(x, x + np.float32(1e-7)) is None
-    assert weight_difference(x, x + np.float32(1e-5)) is not None
+    assert weight_change(x, x + np.float32(1e-7)) is None
+    assert weight_change(x, x + np.float32(1e-5)) is not None
 
 
 def test_scales_over_several_axes_are_no_channels() -> None:

@@ -14,8 +14,9 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff.graph.index import GraphIndex, attribute
-from layerdiff.graph.pairing.differences import weight_difference
+from layerdiff.graph.pairing.differences import AttributeChange, Change, Difference, OperatorChange, WeightsAbsent
 from layerdiff.graph.pairing.matching import match
+from layerdiff.graph.pairing.weight_changes import FewValues, Pattern, Reordered, Scaled, Transposed, weight_change
 from onnx import TensorProto, helper, numpy_helper
 
 from support import networks
@@ -679,10 +680,68 @@ def test_float16_weights_are_expected_of_a_float16_file() -> None:
     ],
 )
 def test_weights_say_how_they_differ(x: np.ndarray, y: np.ndarray, detail: str | None, stored: str | None) -> None:
-    told = weight_difference(x, y)
+    change = weight_change(x, y)
     if detail is None:
-        assert told is None
+        assert change is None
     else:
-        assert told is not None
-        assert told[0].startswith(detail)
-        assert told[1] == stored
+        assert change is not None
+        assert str(change).startswith(detail)
+        assert change.explained_by_format == stored
+
+
+ONE, TWO = np.ones(1, np.float32), np.full(1, 2, np.float32)
+ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
+GRID = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "pattern"),
+    [
+        (np.outer([1, 2, 4], [1, 3, 5]), np.outer([1, 3, 5], [1, 2, 4]), Transposed()),
+        (ROWS, ROWS[[1, 0, 2, 3]], Reordered(0)),
+        (ROWS, ROWS[:, [0, 2, 1]], Reordered(1)),
+        (ROWS, ROWS * 3, Scaled(3.0)),
+        (GRID, np.round(GRID * 8).clip(-16, 16) / 8, FewValues(33, 0.125)),
+    ],
+)
+def test_a_change_of_all_weights_has_a_pattern(x: np.ndarray, y: np.ndarray, pattern: Pattern) -> None:
+    change = weight_change(x, y)
+    assert change is not None
+    assert change.patterns == (pattern,)
+
+
+@pytest.mark.parametrize(
+    ("change", "one_value"),
+    [
+        (weight_change(ONE, TWO), True),
+        (weight_change(ONE * 0.1, (ONE * 0.1).astype(np.float16)), False),  # rounding explains it
+        (weight_change(np.r_[ONE, TWO], np.r_[ONE, ONE]), False),
+        (WeightsAbsent("const", 1, 0.5, in_candidate=True), False),
+        (AttributeChange("alpha", 1.0, 2.0), False),
+    ],
+)
+def test_one_number_that_is_another_one_is_told_from_other_changes(change: Change, one_value: bool) -> None:
+    assert Difference(0, 0, change).of_one_value == one_value
+
+
+@pytest.mark.parametrize(
+    ("difference", "detail"),
+    [
+        (Difference(0, 0, AttributeChange("alpha", 1.0, None), "alpha"), "alpha 1 against absent"),
+        (
+            Difference(0, 0, AttributeChange("axis", 1, 2), "axis", inside="Softmax"),
+            "in its body: Softmax axis 1 against 2",
+        ),
+        (Difference(0, 0, WeightsAbsent("b", 64, None, in_candidate=True), "b"), "b 64 values against absent"),
+        (Difference(0, 0, WeightsAbsent("const", 1, 0.5, in_candidate=False), "const"), "const absent against 0.5"),
+        (Difference(0, 0, OperatorChange((("Mul", "m"),), ())), "Mul m missing in the candidate"),
+        (Difference(0, 0, OperatorChange((), (("Mul", "m"),)), inside=""), "in its body: Mul m in the candidate alone"),
+        (Difference(0, 0, OperatorChange((("Erf", "e"),) * 9, (("Tanh", "t"),))), f"{'Erf, ' * 8}... against Tanh"),
+        (
+            Difference(0, 0, OperatorChange((("Add", ""),) * 5, ()), inside=""),
+            "in its body: Add, Add, Add, Add and 1 more missing in the candidate",
+        ),
+    ],
+)
+def test_a_difference_is_told_with_its_values(difference: Difference, detail: str) -> None:
+    assert difference.detail == detail

@@ -1,0 +1,353 @@
+"""How the weights of two matched nodes differ, told without running them.
+
+Weights are compared block by block, so that files are mapped and never read whole into memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+
+from ..index import GraphIndex
+from ..specs import is_float
+from ..weights import stored_bytes
+from .affine import Affine
+
+BLOCK = 1 << 20
+"""Elements that are compared at a time."""
+BYTES = 1 << 18
+"""Bytes compared at a time: what NumPy makes of them stays in the cache."""
+FOLD_NOISE = 16 * 2.0**-24
+"""Relative error that multiplying a normalization into weights may leave: a handful of FP32 operations."""
+
+_DTYPE = {"fp16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}
+
+
+@dataclass(frozen=True)
+class Transposed:
+    """The candidate's weights are the transpose of the reference's."""
+
+    def __str__(self) -> str:
+        return "equal to the transpose"
+
+
+@dataclass(frozen=True)
+class Reordered:
+    """The candidate's weights are the reference's in another order along one axis."""
+
+    axis: int
+
+    def __str__(self) -> str:
+        return f"the same in another order along axis {self.axis}"
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """The candidate's weights are the reference's times one factor."""
+
+    factor: float
+
+    def __str__(self) -> str:
+        return f"all {self.factor:.6g} times the reference's"
+
+
+@dataclass(frozen=True)
+class FewValues:
+    """The candidate's weights have few distinct values, the nearest two ``step`` apart, and the reference's many."""
+
+    count: int
+    step: float
+
+    def __str__(self) -> str:
+        return f"only {self.count} distinct values, {self.step:.3g} apart, as if quantized"
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The candidate's weights are what the reference has at another input of the node (``scale`` for ``b``)."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"equal to the reference's {self.name}"
+
+
+Pattern = Transposed | Reordered | Scaled | FewValues | Twin
+"""A kind of change that explains all of a difference."""
+
+
+@dataclass(frozen=True)
+class WeightChange:
+    """How the weights of the candidate differ from the reference's.
+
+    Attributes:
+        shape, candidate_shape: Shapes of the two; where they are not the same, the values were not compared.
+        count: Values that differ.
+        greatest: Greatest difference; None where values have no distance (strings).
+        index: Where it is.
+        values: The two values there.
+        rounded_to: The number format to which rounding the reference's weights gives the candidate's.
+        stored: Whether the candidate stores them in that format.
+        quantized: Whether they are the reference's, within half of the step that the candidate quantizes them by.
+        patterns: Other changes that explain all of it.
+        folded: What was compared, where scalings and shifts were multiplied in first: ``weights`` or ``bias``.
+    """
+
+    shape: tuple[int, ...]
+    candidate_shape: tuple[int, ...]
+    count: int = 0
+    greatest: float | None = None
+    index: tuple[int, ...] = ()
+    values: tuple[float, float] | None = None
+    rounded_to: str | None = None
+    stored: bool = False
+    quantized: bool = False
+    patterns: tuple[Pattern, ...] = ()
+    folded: str | None = None
+
+    @property
+    def size(self) -> int:
+        """How many values the reference has."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def explained_by_format(self) -> str | None:
+        """The number format that the candidate stores the weights in, where that explains the whole difference."""
+        return "int8" if self.quantized else self.rounded_to if self.stored else None
+
+    def __str__(self) -> str:
+        text = self._extent()
+        for pattern in self.patterns:
+            whole = isinstance(pattern, Transposed) and self.shape != self.candidate_shape
+            text += f"{': ' if whole else '; '}{pattern}"
+        return f"quantized, {text}" if self.quantized else text
+
+    def _extent(self) -> str:
+        if self.shape != self.candidate_shape:
+            return f"shape {_dims(self.shape)} against {_dims(self.candidate_shape)}"
+        if self.greatest is None:
+            return f"{self.count:,} of {self.size:,} values differ"
+        noun = "weights" if self.size > 1 else "value"
+        if self.rounded_to is not None:
+            text = f"all {self.size:,} {noun} equal to the reference's rounded to {self.rounded_to.upper()}"
+            return f"{text} ({self.count:,} differ, greatest {self.greatest:.3g})"
+        assert self.values is not None
+        place = f" at [{','.join(map(str, self.index))}]" if self.index else ""
+        differ = f"{noun} differ" if self.folded is None else f"{self.folded} differ from the reference's after folding"
+        return (
+            f"{self.count:,} of {self.size:,} {differ}, greatest {self.greatest:.3g}{place}, "
+            f"{self.values[0]:.6g} against {self.values[1]:.6g}"
+        )
+
+
+def weight_change(x: np.ndarray, y: np.ndarray) -> WeightChange | None:
+    """How the weights of the candidate differ from the reference's.
+
+    Args:
+        x: The reference's.
+        y: The candidate's; the shape may differ.
+
+    Returns:
+        None if all are equal, up to the rounding of what was multiplied in.
+    """
+    shapes = x.shape, y.shape
+    if x.shape != y.shape:
+        if x.size == y.size and x.ndim == y.ndim and x.shape == y.shape[::-1] and np.array_equal(x.T, y):
+            return WeightChange(*shapes, patterns=(Transposed(),))
+        same = x.size == y.size and np.array_equal(x.reshape(-1), y.reshape(-1)) and _squeezed(x) == _squeezed(y)
+        return None if same else WeightChange(*shapes)
+    if x.dtype == object or y.dtype == object or x.dtype.kind in "SUc" or y.dtype.kind in "SUc":
+        count = int(np.sum(np.asarray(x != y)))
+        return WeightChange(*shapes, count) if count else None
+    count, greatest, where = _greatest(x, y)
+    if not count:
+        return None
+    rounded = _rounded(x, y)
+    if rounded is None and rounded_alike(x, y):
+        return None
+    index = tuple(int(i) for i in np.unravel_index(where, x.shape))
+    pattern = None if rounded else _pattern(x, y)
+    return WeightChange(
+        *shapes,
+        count,
+        greatest,
+        index,
+        (float(x[index]), float(y[index])),
+        rounded_to=rounded,
+        stored=rounded is not None and y.dtype.name == _DTYPE[rounded].name,
+        patterns=() if pattern is None else (pattern,),
+    )
+
+
+def _greatest(x: np.ndarray, y: np.ndarray) -> tuple[int, float, int]:
+    """How many values of two arrays of one shape differ, by how much at most, and where (of the flat arrays)."""
+    count, worst, where = 0, -1.0, 0
+    for start, (a, b) in _blocks(x, y):
+        if a.dtype == b.dtype and np.array_equal(a.view(np.uint8), b.view(np.uint8)):
+            continue
+        with np.errstate(all="ignore"):
+            p, q = _wide(a), _wide(b)
+            differs = (p != q) & ~((p != p) & (q != q))
+            if not differs.any():
+                continue
+            count += int(differs.sum())
+            size = np.where(differs, np.abs(p.astype(np.float64) - q.astype(np.float64)), -1.0)
+            size = np.where(np.isnan(size), np.inf, size)
+        i = int(size.argmax())
+        if size[i] > worst:
+            worst, where = float(size[i]), start + i
+    return count, worst, where
+
+
+def folded_changes(a: Affine, b: Affine, half: bool) -> Iterator[tuple[str, WeightChange]]:
+    """How a folded product differs from what folding the reference in float64 gives, beyond rounding.
+
+    Args:
+        a, b: What the two products compute with all that was folded in.
+        half: Whether the candidate stores its weights in 16 bits.
+
+    Yields:
+        ``weights`` or ``bias``, and how they differ.
+    """
+    noise = 2.0**-8 if half else FOLD_NOISE
+    channel = np.abs(a.weight).reshape(a.weight.shape[0], -1).max(axis=1).reshape(-1, *[1] * (a.weight.ndim - 1))
+    parts = (
+        ("weights", a.weight, b.weight, noise * np.abs(a.weight) + noise * 2.0**-6 * channel + 2.0**-100),
+        ("bias", a.bias, b.bias, noise * np.maximum(a.scale, b.scale) + 2.0**-100),
+    )
+    for name, x, y, allowed in parts:
+        error = np.abs(x - y)
+        bad = ~(error <= allowed)
+        if bad.any():
+            index = tuple(int(i) for i in np.unravel_index(int(np.where(bad, error, -1).argmax()), x.shape))
+            values = float(x[index]), float(y[index])
+            count, greatest = int(bad.sum()), float(error[index])
+            yield name, WeightChange(x.shape, y.shape, count, greatest, index, values, folded=name)
+
+
+def rounded_alike(x: np.ndarray, y: np.ndarray) -> bool:
+    """Whether FP32 weights differ by no more than two ways to compute them do: a normalization that two exporters
+    multiplied in. What is added up on the way (a bias) may err relative to the greatest of its kind."""
+    if x.shape != y.shape or not x.dtype == y.dtype == np.float32:
+        return False
+    greatest = 0.0 if x.ndim > 1 or x.size < 2 else float(np.abs(x).max())
+    with np.errstate(all="ignore"):
+        return all(
+            bool((np.abs(_wide(p) - _wide(q)) <= FOLD_NOISE * np.maximum(np.abs(_wide(p)), greatest)).all())
+            for _, (p, q) in _blocks(x, y)
+        )
+
+
+def within_steps(x: np.ndarray, y: np.ndarray, step: np.ndarray) -> bool:
+    """Whether all values are within half a step, as rounding leaves them, if not clipped at the ends of a channel."""
+    if x.shape != y.shape or x.ndim != step.ndim:
+        return False
+    axes = tuple(i for i, d in enumerate(step.shape) if d == 1)
+    y = np.asarray(y, np.float64)
+    ends = np.maximum(np.abs(y).max(axis=axes, keepdims=True), 0)
+    error = np.abs(np.asarray(x, np.float64) - y)
+    return bool(((error <= 0.501 * step) | (np.abs(y) >= ends)).all())
+
+
+def same_bytes(index: GraphIndex, name: str, other: GraphIndex, other_name: str) -> bool:
+    """Whether two initializers have the same type, shape and bytes, told without reading them into memory.
+
+    False where it cannot be told so.
+    """
+    x, y = index.initializers.get(name), other.initializers.get(other_name)
+    if x is None or y is None or x.data_type != y.data_type or x.dims != y.dims:
+        return False
+    a, b = stored_bytes(x, index.folder), stored_bytes(y, other.folder)
+    if a is None or b is None or a.size != b.size:
+        return False
+    return all(np.array_equal(a[i : i + BYTES], b[i : i + BYTES]) for i in range(0, a.size, BYTES))
+
+
+def _blocks(*arrays: np.ndarray) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
+    flat = [a.reshape(-1) for a in arrays]
+    for start in range(0, flat[0].size, BLOCK):
+        yield start, tuple(f[start : start + BLOCK] for f in flat)
+
+
+def _wide(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float64) if is_float(x.dtype) and x.dtype.kind != "c" else x
+
+
+def _dims(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _squeezed(x: np.ndarray) -> tuple[int, ...]:
+    return tuple(d for d in x.shape if d != 1)
+
+
+def _rounded(x: np.ndarray, y: np.ndarray) -> str | None:
+    """The format to which rounding ``x`` gives ``y``; what overflows may be infinite or clamped to the largest."""
+    if not is_float(x.dtype) or not is_float(y.dtype):
+        return None
+    for name, dtype in _DTYPE.items():
+        largest = float(ml_dtypes.finfo(dtype).max)
+        tiniest = float(ml_dtypes.finfo(dtype).smallest_subnormal)
+        for _, (a, b) in _blocks(x, y):
+            with np.errstate(all="ignore"):
+                cast = a.astype(dtype).astype(np.float64)
+                clamped = np.clip(cast, -largest, largest)
+                other = b.astype(np.float64)
+                same = (cast == other) | (clamped == other) | ((cast != cast) & (other != other))
+                tiny = (np.abs(a) < tiniest) & (np.abs(other) <= tiniest)
+            if not (same | tiny).all():
+                break
+        else:
+            return name
+    return None
+
+
+def _pattern(x: np.ndarray, y: np.ndarray) -> Pattern | None:
+    """What kind of change explains all of it."""
+    if x.size < 2:
+        return None
+    if x.ndim == 2 and x.shape[0] == x.shape[1] and np.array_equal(x.T, y):
+        return Transposed()
+    if x.size <= 1 << 24:
+        for axis in range(x.ndim):
+            if 1 < x.shape[axis] <= 1 << 16 and _permuted(x, y, axis):
+                return Reordered(axis)
+    if not is_float(x.dtype) or not is_float(y.dtype):
+        return None
+    return _scaled(x, y) or _few_values(x, y)
+
+
+def _permuted(x: np.ndarray, y: np.ndarray, axis: int) -> bool:
+    others = tuple(i for i in range(x.ndim) if i != axis)
+    if x.dtype != y.dtype or not np.array_equal(np.sort(x.max(axis=others)), np.sort(y.max(axis=others))):
+        return False
+    rows, other = (np.moveaxis(np.asarray(v), axis, 0).reshape(v.shape[axis], -1) for v in (x, y))
+    return sorted(r.tobytes() for r in rows) == sorted(r.tobytes() for r in other)
+
+
+def _scaled(x: np.ndarray, y: np.ndarray) -> Scaled | None:
+    xx = xy = largest = 0.0
+    with np.errstate(all="ignore"):
+        for _, (p, q) in _blocks(x, y):
+            p, q = p.astype(np.float64), q.astype(np.float64)
+            xx, xy, largest = xx + float(p @ p), xy + float(p @ q), max(largest, float(np.abs(p).max()))
+        factor = xy / xx if 0 < xx < np.inf else 0.0
+        if not factor or not np.isfinite(factor):
+            return None
+        allowed = 4e-7 * abs(factor) * largest
+        if all(np.abs(q.astype(np.float64) - factor * p).max() <= allowed for _, (p, q) in _blocks(x, y)):
+            return Scaled(factor)
+    return None
+
+
+def _few_values(x: np.ndarray, y: np.ndarray) -> FewValues | None:
+    if x.size <= 1024:
+        return None
+    step = max(1, x.size // (1 << 16))
+    values, before = np.unique(_wide(y.reshape(-1)[::step])), np.unique(_wide(x.reshape(-1)[::step]))
+    if 1 < len(values) <= 256 and len(before) > 4 * len(values):
+        return FewValues(len(values), float(np.diff(values).min()))
+    return None
