@@ -24,7 +24,7 @@ from .fidelity import doubt, fidelity
 from .walk import LayerObservation, Walk, relative_error
 
 if TYPE_CHECKING:
-    from ...graph.pairing.result import Matching
+    from ...graph.pairing.matching import Matching
     from ..causes.judgement import Judgement
     from ..comparison import Comparison
     from ..report.model import Fidelity, LayerVerdict, Report

@@ -88,6 +88,18 @@ def affine(
     return _scaled(index, nodes[1:], view, Affine(w, b, np.abs(b)), channel_axis)
 
 
+def distance(a: Affine, b: Affine) -> float:
+    """Greatest difference of two affine maps, relative to their greatest weight and greatest bias."""
+    if a.weight.shape != b.weight.shape:
+        return float("inf")
+    largest = max(float(np.abs(a.weight).max(initial=0)), 1e-30)
+    offset = max(float(a.scale.max(initial=0)), float(b.scale.max(initial=0)), 1e-30)
+    return max(
+        float(np.abs(a.weight - b.weight).max(initial=0)) / largest,
+        float(np.abs(a.bias - b.bias).max(initial=0)) / offset,
+    )
+
+
 def _scaled(
     index: GraphIndex, nodes: Sequence[int], view: Mapping[int, Canonical], start: Affine, channel_axis: int
 ) -> Affine | None:

@@ -11,26 +11,148 @@ unmatched.
 
 from __future__ import annotations
 
-from ..index import GraphIndex
-from .matcher import Matcher
-from .result import Matching
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..index import GraphIndex, attribute
+from .differences import Difference, node_differences
+from .folds import Folds, folds
+from .matcher import match_nodes
+from .normal_form import EPILOGUES
+from .pairs import Pairing
+from .regions import padding_moved, region_difference, regions
+from .roles import as_read, made_of, roles, tensor_names
 
 
-def match(reference: GraphIndex, candidate: GraphIndex, *, static: bool = True) -> Matching:
-    """Finds what corresponds in two graphs.
+@dataclass(frozen=True)
+class Matching:
+    """What corresponds in two graphs.
+
+    Attributes:
+        tensors: Reference tensor -> candidate tensor. Several may map to one (what the candidate leaves out).
+        nodes: Position in the reference -> position in the candidate.
+        differences: What differs between matched nodes without running them.
+    """
+
+    tensors: Mapping[str, str]
+    nodes: Mapping[int, int]
+    differences: tuple[Difference, ...] = ()
+
+
+def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
+    """Finds what corresponds in two graphs, and compares attributes and weights of what does, reading all weights once.
 
     Graph inputs and graph outputs correspond by exact name only.
 
     Args:
         reference: The graph that is believed.
         candidate: The graph that is judged.
-        static: Whether to compare attributes and weights of matched nodes, which reads all weights once.
     """
     if reference is candidate or reference.proto is candidate.proto:
-        return _identity(reference)
-    return Matcher(reference, candidate).run(static)
+        names = [*reference.inputs, *(o for n in reference.nodes if n.op_type != "Constant" for o in n.output if o)]
+        return Matching({name: name for name in names}, {p: p for p in range(len(reference.nodes))})
+    pairing = match_nodes(reference, candidate)
+    partial = {n: m for n, m in pairing.nodes.items() if _has_epilogue(reference, n) != _has_epilogue(candidate, m)}
+    pairs, folded = _tensors(pairing, partial)
+    # written with other operands (x * 0.5 against half * gate): the output is the same tensor, the node is not
+    partial |= {
+        n: m
+        for n, m in pairing.nodes.items()
+        if n not in folded.nodes - partial.keys()
+        and len(pairing.r.canon[n].data) != len(pairing.c.canon[m].data)
+        and pairing.r.canon[n].commutative
+    }
+    tensors = tensor_names(pairing, pairs)
+    nodes = dict(pairing.nodes)
+    _follow_shapes(pairing, nodes, tensors)
+    _match_skipped(pairing, nodes, pairs)
+    differences = _differences(pairing, pairs, folded, partial)
+    return Matching(tensors, dict(sorted(nodes.items())), tuple(sorted(differences, key=lambda d: d.node)))
 
 
-def _identity(index: GraphIndex) -> Matching:
-    names = [*index.inputs, *(o for node in index.nodes if node.op_type != "Constant" for o in node.output if o)]
-    return Matching({name: name for name in names}, {p: p for p in range(len(index.nodes))})
+def _has_epilogue(index: GraphIndex, position: int) -> bool:
+    """Whether a node does more than the operator of its family."""
+    return index.nodes[position].op_type in EPILOGUES
+
+
+def _tensors(pairing: Pairing, partial: Mapping[int, int]) -> tuple[dict[str, str], Folds]:
+    """Roots that stand for each other, and what was folded. ``partial``: nodes of which one does more."""
+    expected = roles(pairing)
+    pairs: dict[str, str] = dict(pairing.inputs)
+    for n, m in sorted(pairing.nodes.items()):
+        if n in partial:
+            continue
+        for a, b in zip(pairing.r.index.nodes[n].output, pairing.c.index.nodes[m].output, strict=False):
+            if a and b:
+                pairs[a] = as_read(pairing, a, b, m, expected)
+    folded = folds(pairing, expected, pairs)
+    made = {b: a for a, b in pairs.items()}
+    for a, b in expected.items():
+        # what the candidate leaves out is behind what it has; else its reader was given something wrong
+        known = a in pairing.r.classes and b in pairing.c.classes
+        if known and (b not in made or made_of(pairing, made[b], a)):
+            pairs.setdefault(a, b)
+    return pairs, folded
+
+
+def _differences(
+    pairing: Pairing, pairs: Mapping[str, str], folded: Folds, partial: Mapping[int, int]
+) -> list[Difference]:
+    found = list(folded.differences)
+    absorbed: set[int] = set()
+    """Pad nodes that the other graph has in the window operator behind them."""
+    for n, m in sorted(pairing.nodes.items()):
+        if n in folded.nodes or n in partial:
+            continue
+        differences = node_differences(pairing.r.index, n, pairing.r.canon[n], pairing.c.index, m, pairing.c.canon[m])
+        padded = padding_moved(pairing, n, m) if any(d.name == "pads" for d in differences) else set()
+        absorbed |= padded
+        found.extend(d for d in differences if d.name != "pads" or not padded)
+    for region in regions(pairing, pairs, folded, partial):
+        difference = region_difference(pairing, region)
+        if difference is not None and not absorbed.intersection(region.nodes or region.candidate_nodes):
+            found.append(difference)
+    return found
+
+
+def _follow_shapes(pairing: Pairing, nodes: dict[int, int], tensors: dict[str, str]) -> None:
+    """Follows what matched nodes read besides data (shapes, computed constants) as far as operators agree."""
+    taken = set(nodes.values())
+    stack: list[tuple[str, str]] = []
+    for n, m in pairing.nodes.items():
+        mine, theirs = pairing.r.canon[n].weights, pairing.c.canon[m].weights
+        stack.extend((mine[s], theirs[s]) for s in sorted(mine.keys() & theirs.keys()))
+    while stack:
+        a, b = stack.pop()
+        p, q = pairing.r.index.producer.get(a), pairing.c.index.producer.get(b)
+        if p is None or q is None or p in nodes or q in taken or not pairing.r.constant(a):
+            continue
+        left, right = pairing.r.index.nodes[p], pairing.c.index.nodes[q]
+        if left.op_type != right.op_type or len(left.input) != len(right.input) or left.op_type == "Constant":
+            continue
+        if list(left.output).index(a) != list(right.output).index(b):
+            continue
+        nodes[p] = q
+        taken.add(q)
+        if a not in tensors and a not in pairing.r.index.outputs:
+            tensors[a] = b
+        stack.extend(zip(left.input, right.input, strict=True))
+
+
+def _match_skipped(pairing: Pairing, nodes: dict[int, int], pairs: Mapping[str, str]) -> None:
+    """Matches Identity, Cast and Dropout nodes that both graphs have on the same tensor."""
+    taken = set(nodes.values())
+    for p in pairing.r.skipped:
+        node = pairing.r.index.nodes[p]
+        other = pairs.get(pairing.r.alias[node.output[0]])
+        twins = []
+        for q in pairing.c.skipped:
+            twin = pairing.c.index.nodes[q]
+            same = twin.op_type == node.op_type and attribute(twin, "to") == attribute(node, "to")
+            if same and pairing.c.alias[twin.output[0]] == other:
+                twins.append(q)
+        named = [q for q in twins if pairing.c.index.nodes[q].output[0] == node.output[0]]
+        choice = named or twins
+        if len(choice) == 1 and choice[0] not in taken:
+            nodes[p] = choice[0]
+            taken.add(choice[0])

@@ -1,9 +1,9 @@
-"""One of the two graphs that are matched, with all that is asked of it again and again."""
+"""One of the two graphs that are matched, as the matcher sees it: without what says nothing about structure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -14,23 +14,13 @@ from ..specs import is_float
 from .constants import constant_value
 from .normal_form import ELEMENTWISE_CUSTOM, Canonical, canonical
 
-HEAVY = frozenset(
-    {
-        *("Conv", "ConvTranspose", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "If", "Loop", "Scan", "MaxPool"),
-        *(
-            "AveragePool",
-            "LpPool",
-            "Resize",
-            "TopK",
-            "NonMaxSuppression",
-            "Split",
-            "GatherND",
-            "GridSample",
-            "RoiAlign",
-        ),
-        *("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "NonZero", "ScatterND", "ScatterElements"),
-    }
-)
+# fmt: off
+HEAVY = frozenset({
+    "Conv", "ConvTranspose", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "If", "Loop", "Scan", "MaxPool", "AveragePool",
+    "LpPool", "Resize", "TopK", "NonMaxSuppression", "Split", "GatherND", "GridSample", "RoiAlign", "ConvInteger",
+    "MatMulInteger", "QLinearConv", "QLinearMatMul", "NonZero", "ScatterND", "ScatterElements",
+})
+# fmt: on
 """Families of operators that the skeleton keeps even where they have a single source of data."""
 
 RESHAPES = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
@@ -38,23 +28,64 @@ TELLING = 64
 """Fewest elements of weights that tell a node from all others by themselves."""
 
 
+NodeKind = str | tuple[str, int, str]
+"""What has to be equal for two nodes to be the same: the family of the operator, and what tells its uses apart."""
+
+
+class NetNode(NamedTuple):
+    """A node of a `Net`. Slots are equal where the order of inputs says nothing."""
+
+    kind: NodeKind
+    inputs: list[tuple[str, str]]
+    """Slot and tensor of each."""
+    outputs: list[str]
+
+
+class Sketch(NamedTuple):
+    """What tells a node's weights from others, without all of them."""
+
+    digest: bytes
+    """Of samples rounded to float16, so that it is the same for a network stored in float16."""
+    size: int
+    """How many elements the weights have."""
+    vectors: np.ndarray | None
+    """Unit vectors along the channels."""
+
+
 @dataclass
 class Net:
-    """A graph reduced to some of its nodes. Slots are equal where the order of inputs says nothing."""
+    """A graph reduced to some of its nodes.
 
-    nodes: dict[int, tuple[Any, list[tuple[str, str]], list[str]]] = field(default_factory=dict)
-    """Position -> kind, inputs as (slot, tensor), outputs."""
+    Attributes:
+        nodes: The nodes by position.
+        consumers: Tensor -> positions and slots of the nodes that read it.
+    """
+
+    nodes: dict[int, NetNode] = field(default_factory=dict)
     consumers: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
 
-    def add(self, position: int, kind: Any, inputs: list[tuple[str, str]], outputs: list[str]) -> None:
+    def add(self, position: int, kind: NodeKind, inputs: list[tuple[str, str]], outputs: list[str]) -> None:
         """Adds a node with the slots and tensors that it reads."""
-        self.nodes[position] = (kind, inputs, outputs)
+        self.nodes[position] = NetNode(kind, inputs, outputs)
         for slot, name in inputs:
             self.consumers.setdefault(name, []).append((position, slot))
 
 
-class Side:
-    """One graph, with what says nothing about structure taken away."""
+class GraphView:
+    """One graph, with what says nothing about structure taken away.
+
+    Attributes:
+        index: The graph.
+        skips: Whether quantizers are looked through, since the other graph has none.
+        alias: Tensor -> its root: the tensor that it is a copy of (Identity, Cast, two inverse Transposes), or itself.
+        classes: Root -> all tensors that are it.
+        canon: Position of a node that computes something from the data -> its normal form.
+        live: These positions, ascending.
+        skipped: Positions of the nodes that are looked through.
+        fine: All live nodes.
+        skeleton: Products, recurrences and joins alone.
+        output_roots: Root -> the graph's outputs that are it; `skeleton_outputs` for roots in the skeleton.
+    """
 
     def __init__(self, index: GraphIndex, skip_quantizers: bool) -> None:
         self.index = index
@@ -68,7 +99,7 @@ class Side:
         self.fine = Net()
         self.skeleton = Net()
         self._root: dict[str, str] = {}
-        self._sketches: dict[int, tuple[bytes, int, np.ndarray | None] | None] = {}
+        self._sketches: dict[int, Sketch | None] = {}
         for name in index.inputs:
             self.alias[name] = self._root[name] = name
             self.classes[name] = [name]
@@ -169,17 +200,13 @@ class Side:
         """The first output of a node."""
         return next(o for o in self.index.nodes[position].output if o)
 
-    def sketch(self, position: int) -> tuple[bytes, int, np.ndarray | None] | None:
-        """A digest of samples of the node's weights, how many elements they have, and unit vectors along the channels.
-
-        The digest is of values rounded to float16, so that it is the same for a network stored in float16. None for a
-        node without weights.
-        """
+    def sketch(self, position: int) -> Sketch | None:
+        """A sketch of the node's weights; None for a node without any."""
         if position not in self._sketches:
             self._sketches[position] = self._make_sketch(position)
         return self._sketches[position]
 
-    def _make_sketch(self, position: int) -> tuple[bytes, int, np.ndarray | None] | None:
+    def _make_sketch(self, position: int) -> Sketch | None:
         c = self.canon[position]
         parts: list[bytes] = []
         total = 0
@@ -210,7 +237,7 @@ class Side:
                 rows = main.astype(np.float64)
                 norm = np.linalg.norm(rows, axis=1, keepdims=True)
                 vectors = rows / np.where(norm > 0, norm, 1)
-        return b"|".join(parts), total, vectors
+        return Sketch(b"|".join(parts), total, vectors)
 
 
 def _sample(value: np.ndarray) -> np.ndarray:
@@ -226,13 +253,13 @@ def _sample(value: np.ndarray) -> np.ndarray:
     return np.asarray(value[grid])
 
 
-def similar(a: tuple[bytes, int, np.ndarray | None] | None, b: tuple[bytes, int, np.ndarray | None] | None) -> float:
+def similar(a: Sketch | None, b: Sketch | None) -> float:
     """1 for equal weights, also where each channel was scaled (a folded normalization); near 0 for unrelated ones."""
     if a is None or b is None:
         return 0.0
-    if a[0] == b[0]:
+    if a.digest == b.digest:
         return 1.0
-    if a[2] is None or b[2] is None or a[2].shape != b[2].shape:
+    if a.vectors is None or b.vectors is None or a.vectors.shape != b.vectors.shape:
         return 0.0
-    cosines = np.abs(np.sum(a[2] * b[2], axis=1))
+    cosines = np.abs(np.sum(a.vectors * b.vectors, axis=1))
     return 0.99 * float(np.nan_to_num(cosines).mean())

@@ -1,0 +1,123 @@
+"""Products into which one of two graphs has multiplied what the other does in nodes of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .affine import AFFINE_MAINS, AFFINE_TAILS, Affine, affine, distance
+from .differences import Difference, OperatorChange, op_names
+from .pairs import Pairing
+from .view import GraphView
+from .weight_changes import folded_changes
+
+SAME_MAP = 1e-6
+"""Relative distance up to which two affine maps are the same."""
+OTHER_MAP = 1e-5
+"""Relative distance from which on two affine maps that were folded are not the same."""
+
+
+@dataclass
+class Folds:
+    """What was folded.
+
+    Attributes:
+        nodes: Nodes of the reference that are part of a fold.
+        candidate_nodes: The same for the candidate.
+        differences: Weights that differ beyond what folding explains; nodes that one graph has and the other has not,
+            nor multiplied in.
+    """
+
+    nodes: set[int] = field(default_factory=set)
+    candidate_nodes: set[int] = field(default_factory=set)
+    differences: list[Difference] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Chains:
+    """A product and the scalings and shifts after it, in both graphs, up to tensors that stand for each other."""
+
+    left: list[int]
+    right: list[int]
+    products: tuple[Affine, Affine]
+    """What the products alone do."""
+    wholes: tuple[Affine, Affine]
+    """What the chains do."""
+
+
+def folds(pairing: Pairing, roles: Mapping[str, str], pairs: dict[str, str]) -> Folds:
+    """Finds products with scalings and shifts multiplied into them on one side.
+
+    Args:
+        pairing: The matched nodes.
+        roles: See `roles`.
+        pairs: Tensors that stand for each other, which is corrected in place.
+    """
+    found = Folds()
+    for n, m in sorted(pairing.nodes.items()):
+        chains = _chains(pairing, roles, n, m)
+        if chains is None:
+            continue
+        left, right = chains.left, chains.right
+        before, after = distance(*chains.products), distance(*chains.wholes)
+        pairs[pairing.r.first(left[-1])] = pairing.c.first(right[-1])
+        if before < SAME_MAP and after > OTHER_MAP and len(left) != len(right):
+            found.differences.append(_missing(pairing, chains))
+            continue
+        if before > SAME_MAP and len(left) > 1:
+            pairs.pop(pairing.r.first(n), None)
+        found.nodes.update(left)
+        found.candidate_nodes.update(right)
+        specs = (pairing.c.index.specs.get(name) for name in pairing.c.canon[m].weights.values())
+        half = any(spec is not None and spec.dtype.itemsize == 2 for spec in specs)
+        changes = folded_changes(*chains.wholes, half)
+        found.differences.extend(Difference(n, m, change, name) for name, change in changes)
+    return found
+
+
+def _chains(pairing: Pairing, roles: Mapping[str, str], n: int, m: int) -> _Chains | None:
+    """The chains that begin with two matched products, if one may be the other with constants multiplied out."""
+    if pairing.r.canon[n].op not in AFFINE_MAINS or pairing.c.canon[m].op not in AFFINE_MAINS:
+        return None
+    left, right = _chain(pairing.r, n), _chain(pairing.c, m)
+    if len(left) == len(right) == 1 and pairing.r.canon[n].op == pairing.c.canon[m].op:
+        return None
+    ends = [pairing.c.first(p) for p in right]
+    at = next((i for i in reversed(range(len(left))) if roles.get(pairing.r.first(left[i])) in ends), None)
+    if at is None:
+        return None
+    end = ends.index(roles[pairing.r.first(left[at])])
+    left, right = left[: at + 1], right[: end + 1]
+    if len(left) == len(right) and all(pairing.nodes.get(a) == b for a, b in zip(left, right, strict=True)):
+        return None
+    wholes = affine(pairing.r.index, left, pairing.r.canon), affine(pairing.c.index, right, pairing.c.canon)
+    products = affine(pairing.r.index, [n], pairing.r.canon), affine(pairing.c.index, [m], pairing.c.canon)
+    if wholes[0] is None or wholes[1] is None or products[0] is None or products[1] is None:
+        return None
+    if wholes[0].weight.shape != wholes[1].weight.shape:
+        return None
+    return _Chains(left, right, (products[0], products[1]), (wholes[0], wholes[1]))
+
+
+def _chain(view: GraphView, position: int) -> list[int]:
+    """A product and the constant scalings and shifts after it that nothing else reads."""
+    chain = [position]
+    while True:
+        name = view.first(chain[-1])
+        readers = view.fine.consumers.get(name, [])
+        if len(readers) != 1 or name in view.output_roots:
+            return chain
+        step = view.canon[readers[0][0]]
+        if step.op not in AFFINE_TAILS or len(step.data) != 1 or not step.weights:
+            return chain
+        chain.append(readers[0][0])
+
+
+def _missing(pairing: Pairing, chains: _Chains) -> Difference:
+    """Nothing was multiplied in: one graph has a node that the other has not."""
+    left, right = chains.left, chains.right
+    if len(left) > len(right):
+        extra = [p for p in left[1:] if p not in pairing.nodes]
+        return Difference(left[-1], right[0], OperatorChange(op_names(pairing.r.index, extra), ()))
+    extra = [p for p in right[1:] if p not in pairing.taken]
+    return Difference(left[0], right[0], OperatorChange((), op_names(pairing.c.index, extra)))

@@ -1,0 +1,123 @@
+"""Which nodes of two graphs are matched with which, and the evidence that a pair is right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ..index import GraphIndex
+from .view import GraphView
+
+FEW = 16
+"""Weights with fewer elements say nothing about which node is which."""
+
+
+class Pairing:
+    """Two graphs, and the pairs of nodes that were found so far.
+
+    Attributes:
+        r, c: The reference and the candidate.
+        nodes: Position in the reference -> position in the candidate.
+        taken: The reverse.
+        changed: Nodes of the reference that were matched by their place alone: their operators differ.
+        inputs, outputs: Graph inputs and outputs that both have under one name, each with itself.
+        names: Nodes of the same operator whose first outputs have the same name, also where an alias carries it.
+    """
+
+    def __init__(self, reference: GraphIndex, candidate: GraphIndex) -> None:
+        quantized = _quantizes(reference), _quantizes(candidate)
+        self.r = GraphView(reference, skip_quantizers=quantized[0] and not quantized[1])
+        self.c = GraphView(candidate, skip_quantizers=quantized[1] and not quantized[0])
+        self.nodes: dict[int, int] = {}
+        self.taken: dict[int, int] = {}
+        self.changed: set[int] = set()
+        self.inputs = _shared(reference.inputs, candidate.inputs)
+        self.outputs = _shared(reference.outputs, candidate.outputs)
+        self.names = self._named_alike()
+
+    def accept(self, n: int, m: int) -> bool:
+        """Takes a pair, unless one of its nodes has another partner already."""
+        if n in self.nodes or m in self.taken:
+            return False
+        self.nodes[n] = m
+        self.taken[m] = n
+        return True
+
+    def fits(self, n: int, m: int) -> bool:
+        """Whether the shapes of the first outputs can be the same."""
+        return compatible(self.r.shape(self.r.first(n)), self.c.shape(self.c.first(m)))
+
+    def named_weights_agree(self, n: int, m: int) -> bool:
+        """Whether names of weights agree too, or there are none."""
+        a, b = self.r.canon[n].weights, self.c.canon[m].weights
+        return (not a and not b) or any(a[s] == b[s] for s in a.keys() & b.keys())
+
+    def refuted(self, n: int, m: int, others: Iterable[int]) -> bool:
+        """Whether another node of the candidate has the very weights of ``n``, and ``m`` has not."""
+        a, b = self.r.sketch(n), self.c.sketch(m)
+        if a is None or a.size < FEW or (b is not None and a.digest == b.digest):
+            return False
+        return any(o != m and (s := self.c.sketch(o)) is not None and s.digest == a.digest for o in others)
+
+    def elsewhere(self, n: int, m: int) -> bool:
+        """Whether ``m`` stands where ``n`` does, but another node is what ``n`` is: with its weights and its settings,
+        of which ``m`` has neither. Then a reader's inputs were exchanged, not all that makes them."""
+        mine = repr(self.r.canon[n].settings)
+        if mine == repr(self.c.canon[m].settings):
+            return False
+        like = [o for o in self.same_family(m) if o not in self.taken and repr(self.c.canon[o].settings) == mine]
+        return self.refuted(n, m, like)
+
+    def same_family(self, m: int) -> list[int]:
+        """Nodes of the candidate of the same family as ``m``, which is one of them."""
+        family = self.c.canon[m].family
+        return [p for p in self.c.live if self.c.canon[p].family == family]
+
+    def fed(self, n: int) -> bool:
+        """Whether all that the node reads is matched."""
+        reads = (name for _, name in self.r.fine.nodes[n].inputs)
+        return all(name in self.inputs or self.r.index.producer.get(name) in self.nodes for name in reads)
+
+    def paired(self, a: str, b: str) -> bool:
+        """Whether two roots are outputs of matched nodes in the same place, or the same input of the graph."""
+        p, q = self.r.index.producer.get(a), self.c.index.producer.get(b)
+        if p is None or q is None:
+            return p is None and q is None and a == b and a in self.inputs
+        if self.nodes.get(p) != q:
+            return False
+        return list(self.r.index.nodes[p].output).index(a) == list(self.c.index.nodes[q].output).index(b)
+
+    def same_source(self, a: str, b: str) -> bool:
+        """Whether two roots come from the same node of the skeleton."""
+        return self.paired(self.r.source(a), self.c.source(b))
+
+    def _named_alike(self) -> dict[int, int]:
+        """Nodes of the same operator whose first outputs have the same name, also where an alias carries it."""
+        where: dict[str, int] = {}
+        for position in self.c.live:
+            for name in self.c.classes[self.c.first(position)]:
+                where[name] = position
+        found = {}
+        for n in self.r.live:
+            m = next((where[a] for a in self.r.classes[self.r.first(n)] if a in where), None)
+            if m is not None and self.r.canon[n].family == self.c.canon[m].family and self.fits(n, m):
+                found[n] = m
+        return found
+
+
+def compatible(a: Sequence[Any] | None, b: Sequence[Any] | None) -> bool:
+    """Whether two shapes can be the same; unknown and symbolic dimensions can be anything."""
+    if a is None or b is None:
+        return True
+    return len(a) == len(b) and all(
+        not isinstance(x, int) or not isinstance(y, int) or x == y for x, y in zip(a, b, strict=True)
+    )
+
+
+def _quantizes(index: GraphIndex) -> bool:
+    return any(node.op_type == "QuantizeLinear" for node in index.nodes)
+
+
+def _shared(reference: Sequence[str], candidate: Sequence[str]) -> dict[str, str]:
+    known = set(candidate)
+    return {name: name for name in reference if name in known}

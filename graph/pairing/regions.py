@@ -1,0 +1,150 @@
+"""Where nodes of two graphs do not correspond one to one, but the tensors around them do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from .affine import AFFINE_TAILS, affine, distance
+from .differences import Difference, OperatorChange, op_names
+from .folds import OTHER_MAP, Folds
+from .pairs import Pairing
+from .view import HEAVY, GraphView
+
+Place = tuple[bool, int]
+"""Whether a node is in the reference, and its position."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """Nodes of the two graphs that do the same between matched tensors, in different ways.
+
+    Attributes:
+        nodes: Positions in the reference; empty where the candidate has something more.
+        candidate_nodes: Positions in the candidate; empty where it has nothing there.
+        outputs: Matched tensors that are made, as (reference, candidate).
+    """
+
+    nodes: tuple[int, ...]
+    candidate_nodes: tuple[int, ...]
+    outputs: tuple[tuple[str, str], ...]
+
+
+def regions(pairing: Pairing, pairs: Mapping[str, str], folded: Folds, partial: Mapping[int, int]) -> list[Region]:
+    """What is left when matched and folded nodes are taken away, grouped.
+
+    Args:
+        pairing: The matched nodes.
+        pairs: Tensors that stand for each other.
+        folded: What was folded.
+        partial: Matched nodes of which one does more than the other.
+    """
+    left = {n for n in pairing.r.live if n not in pairing.nodes and n not in folded.nodes} | set(partial)
+    right = {m for m in pairing.c.live if m not in pairing.taken and m not in folded.candidate_nodes}
+    right |= set(partial.values())
+    groups = _Groups([*((True, n) for n in sorted(left)), *((False, m) for m in sorted(right))])
+    for n, m in partial.items():
+        groups.join((True, n), (False, m))
+    matched = set(pairs), set(pairs.values())
+    for mine, view, nodes, known in ((True, pairing.r, left, matched[0]), (False, pairing.c, right, matched[1])):
+        for p in sorted(nodes):
+            for _, name in view.fine.nodes[p].inputs:
+                q = view.index.producer.get(name, -1)
+                if q in nodes and name not in known:
+                    groups.join((mine, p), (mine, q))
+    for a, b in pairs.items():
+        p, q = pairing.r.index.producer.get(a, -1), pairing.c.index.producer.get(b, -1)
+        if p in left and q in right:
+            groups.join((True, p), (False, q))
+    found = [_region(pairing, pairs, group) for group in groups.all()]
+    return sorted(found, key=lambda region: (region.nodes or (1 << 30,), region.candidate_nodes))
+
+
+class _Groups:
+    """Places that belong together: the sets of a union-find structure."""
+
+    def __init__(self, places: Iterable[Place]) -> None:
+        self._parent = {place: place for place in places}
+
+    def _root(self, place: Place) -> Place:
+        while self._parent[place] != place:
+            self._parent[place] = self._parent[self._parent[place]]
+            place = self._parent[place]
+        return place
+
+    def join(self, a: Place, b: Place) -> None:
+        self._parent[self._root(a)] = self._root(b)
+
+    def all(self) -> Collection[list[Place]]:
+        found: dict[Place, list[Place]] = {}
+        for place in self._parent:
+            found.setdefault(self._root(place), []).append(place)
+        return found.values()
+
+
+def _region(pairing: Pairing, pairs: Mapping[str, str], group: Iterable[Place]) -> Region:
+    nodes = sorted(p for mine, p in group if mine)
+    others = sorted(p for mine, p in group if not mine)
+    back: dict[str, str] = {}
+    for a, b in pairs.items():
+        back.setdefault(b, a)
+    outputs = {(a, pairs[a]): None for n in nodes for a in pairing.r.fine.nodes[n].outputs if a in pairs}
+    outputs |= {(back[b], b): None for m in others for b in pairing.c.fine.nodes[m].outputs if b in back}
+    return Region(tuple(nodes), tuple(others), tuple(outputs))
+
+
+def region_difference(pairing: Pairing, region: Region) -> Difference | None:
+    """What one graph has between two matched tensors where the other has none, or others; None if they do the same."""
+    if not region.outputs or _same_scaling(pairing, region):
+        return None
+    if region.nodes and region.candidate_nodes:
+        main = max(region.nodes, key=lambda p: (pairing.r.canon[p].family in HEAVY, p))
+        place = main, region.candidate_nodes[-1]
+    elif region.nodes:
+        place = region.nodes[-1], pairing.c.index.producer.get(region.outputs[-1][1], -1)
+    else:
+        place = pairing.r.index.producer.get(region.outputs[-1][0], -1), region.candidate_nodes[-1]
+    mine, theirs = op_names(pairing.r.index, region.nodes), op_names(pairing.c.index, region.candidate_nodes)
+    return Difference(*place, OperatorChange(mine, theirs))
+
+
+def _same_scaling(pairing: Pairing, region: Region) -> bool:
+    """Whether both sides are scalings and shifts of each channel, and the same ones up to rounding."""
+    maps = []
+    for view, nodes in ((pairing.r, region.nodes), (pairing.c, region.candidate_nodes)):
+        if not nodes or any(view.canon[p].op not in AFFINE_TAILS or len(view.canon[p].data) != 1 for p in nodes):
+            return False
+        maps.append(affine(view.index, nodes, view.canon))
+    return maps[0] is not None and maps[1] is not None and distance(maps[0], maps[1]) < OTHER_MAP
+
+
+def padding_moved(pairing: Pairing, n: int, m: int) -> set[int]:
+    """The Pad before one of two window operators whose zeros the other adds itself; empty if that is not so."""
+    total: list[list[int]] = []
+    used: set[int] = set()
+    for view, p, matched in ((pairing.r, n, pairing.nodes), (pairing.c, m, pairing.taken)):
+        own = view.canon[p].settings.get("pads")
+        if not own or view.canon[p].family not in ("Conv", "MaxPool", "AveragePool"):
+            return set()
+        before = view.index.producer.get(view.fine.nodes[p].inputs[0][1], -1)
+        extra = _zeros_added(view, p, before, len(own) // 2) if before not in matched else None
+        if extra is not None:
+            if any(extra[0]):  # batch and channels, which no window operator pads
+                return set()
+            own = [a + b for a, b in zip(own, extra[1], strict=True)]
+            used.add(before)
+        total.append(own)
+    return used if total[0] == total[1] else set()
+
+
+def _zeros_added(view: GraphView, window: int, before: int, axes: int) -> tuple[list[int], list[int]] | None:
+    """What a Pad in front of a convolution adds to batch and channels, and to the axes that the window runs over."""
+    step = view.canon.get(before)
+    if step is None or step.op != "Pad" or view.canon[window].family != "Conv":
+        return None
+    pads = step.settings.get("pads")
+    zeros = step.settings.get("mode", "constant") == "constant" and not step.settings["constant_value"]
+    if not zeros or not isinstance(pads, list) or len(pads) != 2 * (axes + 2):
+        return None
+    first, last = pads[: axes + 2], pads[axes + 2 :]
+    return [*first[:2], *last[:2]], [*first[2:], *last[2:]]
