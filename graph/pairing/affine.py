@@ -9,7 +9,7 @@ import numpy as np
 
 from ..index import GraphIndex
 from .constants import constant_value
-from .normal_form import Canonical
+from .normal_form import NormalForm
 
 AFFINE_MAINS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
@@ -33,7 +33,7 @@ class Affine:
 
 
 def affine(
-    index: GraphIndex, nodes: Sequence[int], view: Mapping[int, Canonical], limit: int = 1 << 25
+    index: GraphIndex, nodes: Sequence[int], view: Mapping[int, NormalForm], limit: int = 1 << 25
 ) -> Affine | None:
     """The affine map that a chain of nodes computes, or None if it is none, or larger than ``limit`` elements.
 
@@ -41,7 +41,7 @@ def affine(
         index: The graph.
         nodes: Conv, ConvTranspose, Gemm or MatMul with constant weights, then any of BatchNormalization, Mul, Add, Sub,
             Div with a constant for each channel; or the latter alone, over axis 1.
-        view: The nodes in canonical writing.
+        view: The nodes in normal form.
     """
     main = view[nodes[0]]
     if main.op in AFFINE_TAILS:
@@ -101,7 +101,7 @@ def distance(a: Affine, b: Affine) -> float:
 
 
 def _scaled(
-    index: GraphIndex, nodes: Sequence[int], view: Mapping[int, Canonical], start: Affine, channel_axis: int
+    index: GraphIndex, nodes: Sequence[int], view: Mapping[int, NormalForm], start: Affine, channel_axis: int
 ) -> Affine | None:
     """``start``, then scalings and shifts."""
     w, b, size = start.weight, start.bias, start.scale

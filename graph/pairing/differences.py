@@ -13,7 +13,7 @@ import onnx
 
 from ..index import GraphIndex
 from .constants import constant_value, quantization_step
-from .normal_form import Canonical, schema_defaults
+from .normal_form import NormalForm, schema_defaults
 from .weight_changes import Twin, WeightChange, same_bytes, weight_change, within_steps
 
 OpName = tuple[str, str]
@@ -131,9 +131,9 @@ class Difference:
 
 
 def node_differences(
-    reference: GraphIndex, n: int, a: Canonical, candidate: GraphIndex, m: int, b: Canonical
+    reference: GraphIndex, n: int, a: NormalForm, candidate: GraphIndex, m: int, b: NormalForm
 ) -> list[Difference]:
-    """What differs between two nodes, each given with its graph, position and canonical writing."""
+    """What differs between two nodes, each given with its graph, position and normal form."""
     if a.family != b.family:
         names = ((a.op, reference.names[n]),), ((b.op, candidate.names[m]),)
         return [Difference(n, m, OperatorChange(*names))]
@@ -159,7 +159,7 @@ def _newest_default(index: GraphIndex, position: int, name: str) -> Any:
 
 
 def _settings(
-    reference: GraphIndex, n: int, a: Canonical, candidate: GraphIndex, m: int, b: Canonical
+    reference: GraphIndex, n: int, a: NormalForm, candidate: GraphIndex, m: int, b: NormalForm
 ) -> Iterator[Difference]:
     opset = reference.opset.get(reference.nodes[n].domain, 0) != candidate.opset.get(candidate.nodes[m].domain, 0)
     for name in sorted(a.settings.keys() | b.settings.keys()):
@@ -218,7 +218,7 @@ def _listed(ops: tuple[OpName, ...]) -> str:
 
 
 def _weights(
-    reference: GraphIndex, n: int, a: Canonical, candidate: GraphIndex, m: int, b: Canonical
+    reference: GraphIndex, n: int, a: NormalForm, candidate: GraphIndex, m: int, b: NormalForm
 ) -> Iterator[Difference]:
     for slot in sorted(a.weights.keys() | b.weights.keys()):
         if slot in a.settings or slot in b.settings:

@@ -68,7 +68,7 @@ def folds(pairing: Pairing, roles: Mapping[str, str], pairs: dict[str, str]) -> 
             pairs.pop(pairing.r.first(n), None)
         found.nodes.update(left)
         found.candidate_nodes.update(right)
-        specs = (pairing.c.index.specs.get(name) for name in pairing.c.canon[m].weights.values())
+        specs = (pairing.c.index.specs.get(name) for name in pairing.c.forms[m].weights.values())
         half = any(spec is not None and spec.dtype.itemsize == 2 for spec in specs)
         changes = folded_changes(*chains.wholes, half)
         found.differences.extend(Difference(n, m, change, name) for name, change in changes)
@@ -77,10 +77,10 @@ def folds(pairing: Pairing, roles: Mapping[str, str], pairs: dict[str, str]) -> 
 
 def _chains(pairing: Pairing, roles: Mapping[str, str], n: int, m: int) -> _Chains | None:
     """The chains that begin with two matched products, if one may be the other with constants multiplied out."""
-    if pairing.r.canon[n].op not in AFFINE_MAINS or pairing.c.canon[m].op not in AFFINE_MAINS:
+    if pairing.r.forms[n].op not in AFFINE_MAINS or pairing.c.forms[m].op not in AFFINE_MAINS:
         return None
     left, right = _chain(pairing.r, n), _chain(pairing.c, m)
-    if len(left) == len(right) == 1 and pairing.r.canon[n].op == pairing.c.canon[m].op:
+    if len(left) == len(right) == 1 and pairing.r.forms[n].op == pairing.c.forms[m].op:
         return None
     ends = [pairing.c.first(p) for p in right]
     at = next((i for i in reversed(range(len(left))) if roles.get(pairing.r.first(left[i])) in ends), None)
@@ -90,8 +90,8 @@ def _chains(pairing: Pairing, roles: Mapping[str, str], n: int, m: int) -> _Chai
     left, right = left[: at + 1], right[: end + 1]
     if len(left) == len(right) and all(pairing.nodes.get(a) == b for a, b in zip(left, right, strict=True)):
         return None
-    wholes = affine(pairing.r.index, left, pairing.r.canon), affine(pairing.c.index, right, pairing.c.canon)
-    products = affine(pairing.r.index, [n], pairing.r.canon), affine(pairing.c.index, [m], pairing.c.canon)
+    wholes = affine(pairing.r.index, left, pairing.r.forms), affine(pairing.c.index, right, pairing.c.forms)
+    products = affine(pairing.r.index, [n], pairing.r.forms), affine(pairing.c.index, [m], pairing.c.forms)
     if wholes[0] is None or wholes[1] is None or products[0] is None or products[1] is None:
         return None
     if wholes[0].weight.shape != wholes[1].weight.shape:
@@ -107,7 +107,7 @@ def _chain(view: GraphView, position: int) -> list[int]:
         readers = view.fine.consumers.get(name, [])
         if len(readers) != 1 or name in view.output_roots:
             return chain
-        step = view.canon[readers[0][0]]
+        step = view.forms[readers[0][0]]
         if step.op not in AFFINE_TAILS or len(step.data) != 1 or not step.weights:
             return chain
         chain.append(readers[0][0])

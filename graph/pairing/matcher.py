@@ -94,7 +94,7 @@ def _by_weights(pairing: Pairing) -> bool:
         for p in view.live:
             sketch = view.sketch(p) if p not in matched else None
             if sketch is not None and sketch.size >= TELLING:
-                found.setdefault((view.canon[p].family, sketch.digest), []).append(p)
+                found.setdefault((view.forms[p].family, sketch.digest), []).append(p)
         return {key: nodes[0] for key, nodes in found.items() if len(nodes) == 1}
 
     mine, theirs = unique(pairing.r, pairing.nodes), unique(pairing.c, pairing.taken)
@@ -164,7 +164,7 @@ def _changed_operators(pairing: Pairing) -> bool:
         n, m = pairing.r.index.producer.get(name), pairing.c.index.producer.get(other)
         if n is None or m is None or n in pairing.nodes or m in pairing.taken:
             continue
-        if n not in pairing.r.canon or m not in pairing.c.canon:
+        if n not in pairing.r.forms or m not in pairing.c.forms:
             continue
         mine, theirs = pairing.r.fine.nodes[n], pairing.c.fine.nodes[m]
         if mine.kind == theirs.kind and pairing.fits(n, m):
@@ -172,7 +172,7 @@ def _changed_operators(pairing: Pairing) -> bool:
             continue
         left, right = ([name for _, name in node.inputs] for node in (mine, theirs))
         if len(left) == len(right) and left and all(any(pairing.paired(a, b) for b in right) for a in left):
-            same = pairing.r.canon[n].family == pairing.c.canon[m].family
+            same = pairing.r.forms[n].family == pairing.c.forms[m].family
             if pairing.accept(n, m) and not same:
                 pairing.changed.add(n)
             progress = True
@@ -313,7 +313,7 @@ def _interchangeable(pairing: Pairing, left: list[int], right: list[int]) -> boo
         return False
     both = [(pairing.r, n) for n in left] + [(pairing.c, m) for m in right]
     weights = {s.digest if (s := view.sketch(p)) else None for view, p in both}
-    settings = {repr(view.canon[p].settings) for view, p in both}
+    settings = {repr(view.forms[p].settings) for view, p in both}
     return len(weights) == 1 and len(settings) == 1 and (weights != {None} or pairing.fed(left[0]))
 
 

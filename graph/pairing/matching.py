@@ -59,8 +59,8 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
         n: m
         for n, m in pairing.nodes.items()
         if n not in folded.nodes - partial.keys()
-        and len(pairing.r.canon[n].data) != len(pairing.c.canon[m].data)
-        and pairing.r.canon[n].commutative
+        and len(pairing.r.forms[n].data) != len(pairing.c.forms[m].data)
+        and pairing.r.forms[n].commutative
     }
     tensors = tensor_names(pairing, pairs)
     nodes = dict(pairing.nodes)
@@ -104,7 +104,7 @@ def _differences(
     for n, m in sorted(pairing.nodes.items()):
         if n in folded.nodes or n in partial:
             continue
-        differences = node_differences(pairing.r.index, n, pairing.r.canon[n], pairing.c.index, m, pairing.c.canon[m])
+        differences = node_differences(pairing.r.index, n, pairing.r.forms[n], pairing.c.index, m, pairing.c.forms[m])
         padded = padding_moved(pairing, n, m) if any(d.name == "pads" for d in differences) else set()
         absorbed |= padded
         found.extend(d for d in differences if d.name != "pads" or not padded)
@@ -120,7 +120,7 @@ def _follow_shapes(pairing: Pairing, nodes: dict[int, int], tensors: dict[str, s
     taken = set(nodes.values())
     stack: list[tuple[str, str]] = []
     for n, m in pairing.nodes.items():
-        mine, theirs = pairing.r.canon[n].weights, pairing.c.canon[m].weights
+        mine, theirs = pairing.r.forms[n].weights, pairing.c.forms[m].weights
         stack.extend((mine[s], theirs[s]) for s in sorted(mine.keys() & theirs.keys()))
     while stack:
         a, b = stack.pop()

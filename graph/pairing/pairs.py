@@ -49,7 +49,7 @@ class Pairing:
 
     def named_weights_agree(self, n: int, m: int) -> bool:
         """Whether names of weights agree too, or there are none."""
-        a, b = self.r.canon[n].weights, self.c.canon[m].weights
+        a, b = self.r.forms[n].weights, self.c.forms[m].weights
         return (not a and not b) or any(a[s] == b[s] for s in a.keys() & b.keys())
 
     def refuted(self, n: int, m: int, others: Iterable[int]) -> bool:
@@ -62,16 +62,16 @@ class Pairing:
     def elsewhere(self, n: int, m: int) -> bool:
         """Whether ``m`` stands where ``n`` does, but another node is what ``n`` is: with its weights and its settings,
         of which ``m`` has neither. Then a reader's inputs were exchanged, not all that makes them."""
-        mine = repr(self.r.canon[n].settings)
-        if mine == repr(self.c.canon[m].settings):
+        mine = repr(self.r.forms[n].settings)
+        if mine == repr(self.c.forms[m].settings):
             return False
-        like = [o for o in self.same_family(m) if o not in self.taken and repr(self.c.canon[o].settings) == mine]
+        like = [o for o in self.same_family(m) if o not in self.taken and repr(self.c.forms[o].settings) == mine]
         return self.refuted(n, m, like)
 
     def same_family(self, m: int) -> list[int]:
         """Nodes of the candidate of the same family as ``m``, which is one of them."""
-        family = self.c.canon[m].family
-        return [p for p in self.c.live if self.c.canon[p].family == family]
+        family = self.c.forms[m].family
+        return [p for p in self.c.live if self.c.forms[p].family == family]
 
     def fed(self, n: int) -> bool:
         """Whether all that the node reads is matched."""
@@ -100,7 +100,7 @@ class Pairing:
         found = {}
         for n in self.r.live:
             m = next((where[a] for a in self.r.classes[self.r.first(n)] if a in where), None)
-            if m is not None and self.r.canon[n].family == self.c.canon[m].family and self.fits(n, m):
+            if m is not None and self.r.forms[n].family == self.c.forms[m].family and self.fits(n, m):
                 found[n] = m
         return found
 

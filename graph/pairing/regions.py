@@ -98,7 +98,7 @@ def region_difference(pairing: Pairing, region: Region) -> Difference | None:
     if not region.outputs or _same_scaling(pairing, region):
         return None
     if region.nodes and region.candidate_nodes:
-        main = max(region.nodes, key=lambda p: (pairing.r.canon[p].family in HEAVY, p))
+        main = max(region.nodes, key=lambda p: (pairing.r.forms[p].family in HEAVY, p))
         place = main, region.candidate_nodes[-1]
     elif region.nodes:
         place = region.nodes[-1], pairing.c.index.producer.get(region.outputs[-1][1], -1)
@@ -112,9 +112,9 @@ def _same_scaling(pairing: Pairing, region: Region) -> bool:
     """Whether both sides are scalings and shifts of each channel, and the same ones up to rounding."""
     maps = []
     for view, nodes in ((pairing.r, region.nodes), (pairing.c, region.candidate_nodes)):
-        if not nodes or any(view.canon[p].op not in AFFINE_TAILS or len(view.canon[p].data) != 1 for p in nodes):
+        if not nodes or any(view.forms[p].op not in AFFINE_TAILS or len(view.forms[p].data) != 1 for p in nodes):
             return False
-        maps.append(affine(view.index, nodes, view.canon))
+        maps.append(affine(view.index, nodes, view.forms))
     return maps[0] is not None and maps[1] is not None and distance(maps[0], maps[1]) < OTHER_MAP
 
 
@@ -123,8 +123,8 @@ def padding_moved(pairing: Pairing, n: int, m: int) -> set[int]:
     total: list[list[int]] = []
     used: set[int] = set()
     for view, p, matched in ((pairing.r, n, pairing.nodes), (pairing.c, m, pairing.taken)):
-        own = view.canon[p].settings.get("pads")
-        if not own or view.canon[p].family not in ("Conv", "MaxPool", "AveragePool"):
+        own = view.forms[p].settings.get("pads")
+        if not own or view.forms[p].family not in ("Conv", "MaxPool", "AveragePool"):
             return set()
         before = view.index.producer.get(view.fine.nodes[p].inputs[0][1], -1)
         extra = _zeros_added(view, p, before, len(own) // 2) if before not in matched else None
@@ -139,8 +139,8 @@ def padding_moved(pairing: Pairing, n: int, m: int) -> set[int]:
 
 def _zeros_added(view: GraphView, window: int, before: int, axes: int) -> tuple[list[int], list[int]] | None:
     """What a Pad in front of a convolution adds to batch and channels, and to the axes that the window runs over."""
-    step = view.canon.get(before)
-    if step is None or step.op != "Pad" or view.canon[window].family != "Conv":
+    step = view.forms.get(before)
+    if step is None or step.op != "Pad" or view.forms[window].family != "Conv":
         return None
     pads = step.settings.get("pads")
     zeros = step.settings.get("mode", "constant") == "constant" and not step.settings["constant_value"]

@@ -21,7 +21,7 @@ def roles(pairing: Pairing) -> dict[str, str]:
         if n in pairing.changed or _scaled_otherwise(pairing, n, m):
             continue
         left, right = pairing.r.fine.nodes[n].inputs, pairing.c.fine.nodes[m].inputs
-        if pairing.r.canon[n].commutative and pairing.c.canon[m].commutative:
+        if pairing.r.forms[n].commutative and pairing.c.forms[m].commutative:
             found = _in_any_order(pairing, left, right)
         else:  # MatMul and Gemm name their slots alike (a, b); other families have one schema
             slots = dict(right)
@@ -34,7 +34,7 @@ def roles(pairing: Pairing) -> dict[str, str]:
 
 def _scaled_otherwise(pairing: Pairing, n: int, m: int) -> bool:
     """Whether a factor was multiplied into one of two products: what it reads is another tensor then."""
-    steps = pairing.r.canon[n], pairing.c.canon[m]
+    steps = pairing.r.forms[n], pairing.c.forms[m]
     scales = [step.settings.get("alpha", 1.0) for step in steps]
     return any("FusedMatMul" in step.op for step in steps) and scales[0] != scales[1]
 
@@ -72,7 +72,7 @@ def as_read(pairing: Pairing, a: str, b: str, m: int, roles: Mapping[str, str]) 
         if name == b or name in seen:
             continue
         seen.add(name)
-        if position is None or position in pairing.taken or position not in pairing.c.canon:
+        if position is None or position in pairing.taken or position not in pairing.c.forms:
             return b
         moved = pairing.c.index.nodes[position].op_type in ("Transpose", *RESHAPES)
         if moved and (None in (shape := pairing.r.shape(a) or (None,)) or shape != pairing.c.shape(other)):

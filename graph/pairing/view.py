@@ -12,7 +12,7 @@ from ..cutting.dataflow import Dataflow, Kind, dataflow
 from ..index import GraphIndex, attribute
 from ..specs import is_float
 from .constants import constant_value
-from .normal_form import ELEMENTWISE_CUSTOM, Canonical, canonical
+from .normal_form import ELEMENTWISE_CUSTOM, NormalForm, normal_form
 
 # fmt: off
 HEAVY = frozenset({
@@ -79,7 +79,7 @@ class GraphView:
         skips: Whether quantizers are looked through, since the other graph has none.
         alias: Tensor -> its root: the tensor that it is a copy of (Identity, Cast, two inverse Transposes), or itself.
         classes: Root -> all tensors that are it.
-        canon: Position of a node that computes something from the data -> its normal form.
+        forms: Position of a node that computes something from the data -> its normal form.
         live: These positions, ascending.
         skipped: Positions of the nodes that are looked through.
         fine: All live nodes.
@@ -93,7 +93,7 @@ class GraphView:
         self.flow: Dataflow = dataflow(index)
         self.alias: dict[str, str] = {}
         self.classes: dict[str, list[str]] = {}
-        self.canon: dict[int, Canonical] = {}
+        self.forms: dict[int, NormalForm] = {}
         self.live: list[int] = []
         self.skipped: list[int] = []
         self.fine = Net()
@@ -128,8 +128,8 @@ class GraphView:
             self.classes.setdefault(root, [root]).append(node.output[0])
             self.skipped.append(position)
             return
-        c = canonical(index, position, self.constant)
-        self.canon[position] = c
+        c = normal_form(index, position, self.constant)
+        self.forms[position] = c
         self.live.append(position)
         for name in outputs:
             self.alias[name] = name
@@ -207,7 +207,7 @@ class GraphView:
         return self._sketches[position]
 
     def _make_sketch(self, position: int) -> Sketch | None:
-        c = self.canon[position]
+        c = self.forms[position]
         parts: list[bytes] = []
         total = 0
         main: np.ndarray | None = None

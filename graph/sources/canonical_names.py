@@ -18,7 +18,7 @@ _NUMBERED = re.compile(r"^(.*?)(?:__\d+)+$", re.DOTALL)
 _PORT = re.compile(r"^(.*):\d+$", re.DOTALL)
 
 
-def canonical(proto: onnx.ModelProto, kept: Collection[str] = ()) -> onnx.ModelProto:
+def canonical_names(proto: onnx.ModelProto, kept: Collection[str] = ()) -> onnx.ModelProto:
     """The model with its nodes in depth-first order from the outputs, and ``NAME__n`` numbered from 1 in that order.
 
     Args:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import MissingPackage, ModelError
 from ..interrupts import uninterrupted
 from ..model import Model, TfGraph
-from .canonical_names import canonical
+from .canonical_names import canonical_names
 
 if TYPE_CHECKING:
     import onnx
@@ -261,7 +261,7 @@ def convert(
         op, node = next(iter(unknown.items()))
         more = f" and {len(unknown) - 1} more operators" if len(unknown) > 1 else ""
         raise ModelError(f"{source}: tf2onnx cannot convert {op} (node {node!r}){more}.")
-    return canonical(proto, {node.name for node in graph_def.node})
+    return canonical_names(proto, {node.name for node in graph_def.node})
 
 
 def _convert_erfc(context: Any, node: Any, name: str, arguments: Any) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
-from layerdiff.graph.sources.canonical_names import canonical
+from layerdiff.graph.sources.canonical_names import canonical_names
 from onnx.reference import ReferenceEvaluator
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
@@ -48,11 +48,11 @@ OTHER_WAY = """agraph (float[unk__1, 2] x) => (float[unk__2, 2] y__3)
 
 
 def test_two_ways_through_one_graph_give_the_same_bytes():
-    assert canonical(model(ONE_WAY)).SerializeToString() == canonical(model(OTHER_WAY)).SerializeToString()
+    assert canonical_names(model(ONE_WAY)).SerializeToString() == canonical_names(model(OTHER_WAY)).SerializeToString()
 
 
 def test_numbers_follow_the_graph_and_outputs_keep_their_names():
-    result = canonical(model(OTHER_WAY))
+    result = canonical_names(model(OTHER_WAY))
     assert [list(n.output) for n in result.graph.node] == [["Conv__1:0"], ["Conv__2:0"], ["y__3"]]
     assert [t.name for t in result.graph.initializer] == ["w__1", "b"]
     assert [v.type.tensor_type.shape.dim[0].dim_param for v in (*result.graph.input, *result.graph.output)] == [
@@ -62,14 +62,14 @@ def test_numbers_follow_the_graph_and_outputs_keep_their_names():
 
 
 def test_names_of_the_source_are_kept_and_never_taken():
-    result = canonical(model(ONE_WAY.replace("Conv__35", "Conv__1")), kept={"Conv__1"})
+    result = canonical_names(model(ONE_WAY.replace("Conv__35", "Conv__1")), kept={"Conv__1"})
     assert [list(n.output) for n in result.graph.node] == [["Conv__2:0"], ["Conv__1:0"], ["y__3"]]
 
 
 def test_the_model_given_is_not_changed():
     before = model(ONE_WAY)
     bytes_before = before.SerializeToString()
-    canonical(before)
+    canonical_names(before)
     assert before.SerializeToString() == bytes_before
 
 
@@ -90,7 +90,7 @@ def test_bodies_follow_what_they_capture(condition):
         for attribute in node.attribute:
             for output in attribute.g.output:
                 output.name = output.name.replace("_P0", ":0")
-    after = canonical(before)
+    after = canonical_names(before)
     assert {o for n in after.graph.node for o in n.output} == {"t__1:0", "u__1:0", "y"}
     feed = {"x": np.array([1.5, -2], np.float32), "c": np.array(condition)}
     expected, got = (ReferenceEvaluator(m).run(None, feed)[0] for m in (before, after))

@@ -1,0 +1,157 @@
+"""Settings of a node with everything filled in that its operator, its opset and the shapes around it imply."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import onnx
+
+from ..index import GraphIndex
+from ..specs import Dim
+
+Settings = dict[str, Any]
+"""Attributes and attribute-like constant inputs by name."""
+
+_WINDOWED = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool"})
+_UNBOUNDED = 3.4e38
+"""Bounds of a Clip that are as large are none."""
+
+
+def settle(
+    index: GraphIndex, node: onnx.NodeProto, version: int, settings: Settings, weights: Mapping[str, str]
+) -> None:
+    """Fills in what is implied, and writes axes as non-negative numbers where the rank is known.
+
+    Args:
+        index: The graph.
+        node: A node of an operator that ONNX defines.
+        version: The opset of the graph.
+        settings: The node's settings, which are changed in place.
+        weights: Slot and name of the inputs that do not depend on the data.
+    """
+    op = node.op_type
+    shape = _shape(index, node.input[0]) if node.input else None
+    if op in _WINDOWED:
+        _window(op, settings, shape, None if "w" not in weights else _shape(index, weights["w"]))
+    _axes(op, version, None if shape is None else len(shape), settings)
+    if op in _RULES:
+        _RULES[op](settings, None if shape is None else len(shape))
+    made = _shape(index, node.output[0]) if node.output else None
+    known = None if made is None or not all(isinstance(d, int) for d in made) else list(made)
+    if op in ("Reshape", "Squeeze", "Unsqueeze") and known is not None:
+        settings.clear()
+        settings["output shape"] = known
+    if op in ("Resize", "Upsample"):
+        _resize(settings, known, op == "Upsample" or version < 11)
+
+
+def _shape(index: GraphIndex, name: str) -> tuple[Dim, ...] | None:
+    spec = index.specs.get(name)
+    return None if spec is None else spec.shape
+
+
+def _window(op: str, settings: Settings, shape: Sequence[Dim] | None, weight: Sequence[Dim] | None) -> None:
+    kernel = settings.get("kernel_shape")
+    if not kernel and weight is not None:
+        kernel = list(weight[2:])
+    if kernel:
+        n = len(kernel)
+        settings["kernel_shape"] = [int(k) for k in kernel]
+        settings["strides"] = list(settings.get("strides") or [1] * n)
+        settings["dilations"] = list(settings.get("dilations") or [1] * n)
+        settings["pads"] = _pads(op, settings, shape, n)
+    if settings.get("auto_pad") in ("NOTSET", "VALID") or settings.get("pads") is not None:
+        settings.pop("auto_pad", None)
+
+
+def _pads(op: str, settings: Mapping[str, Any], shape: Sequence[Dim] | None, n: int) -> list[int] | None:
+    mode = settings.get("auto_pad", "NOTSET")
+    if mode == "NOTSET":
+        return [int(p) for p in settings.get("pads") or [0] * (2 * n)]
+    if mode == "VALID":
+        return [0] * (2 * n)
+    spatial = None if shape is None else shape[2:]
+    if op == "ConvTranspose" or spatial is None or not all(isinstance(d, int) for d in spatial):
+        return None
+    before, after = [], []
+    for size, k, s, d in zip(
+        spatial, settings["kernel_shape"], settings["strides"], settings["dilations"], strict=True
+    ):
+        total = max((math.ceil(size / s) - 1) * s + (k - 1) * d + 1 - size, 0)
+        half = total // 2
+        before.append(half if mode == "SAME_UPPER" else total - half)
+        after.append(total - before[-1])
+    return before + after
+
+
+def _axes(op: str, version: int, rank: int | None, settings: Settings) -> None:
+    if op in ("Softmax", "LogSoftmax", "Hardmax"):
+        axis = settings.get("axis", -1)
+        if rank is not None:
+            axis %= rank
+        old = version < 13
+        # before opset 13 the operator runs over all axes from `axis` on: the same thing if that is the last one
+        settings["axis"] = f"{axis} and all after it" if old and axis != -1 and axis != (rank or 0) - 1 else axis
+    elif isinstance(settings.get("axis"), int) and rank:
+        settings["axis"] %= rank + (1 if op in ("Unsqueeze", "OneHot") else 0)
+    if settings.get("axes") is not None and rank is not None and op not in ("Unsqueeze", "Slice", "Pad"):
+        axes = settings["axes"] if isinstance(settings["axes"], list) else [settings["axes"]]
+        settings["axes"] = sorted(a % rank for a in axes) if rank else axes
+    if op.startswith("Reduce"):
+        if settings.get("axes") is None and rank is not None:
+            settings["axes"] = list(range(rank))
+        settings.pop("noop_with_empty_axes", None)
+
+
+def _slice(settings: Settings, rank: int | None) -> None:
+    if "starts" in settings and not settings.get("axes"):
+        settings["axes"] = list(range(len(settings["starts"])))
+    if "starts" in settings and not settings.get("steps"):
+        settings["steps"] = [1] * len(settings["starts"])
+    if rank and settings.get("axes"):
+        settings["axes"] = [a % rank for a in settings["axes"]]
+
+
+def _pad(settings: Settings, rank: int | None) -> None:
+    if settings.get("constant_value") in (None, [], 0):
+        settings["constant_value"] = 0.0
+
+
+def _clip(settings: Settings, rank: int | None) -> None:
+    for name in ("min", "max"):
+        value = settings.pop(name, None)
+        value = value[0] if isinstance(value, list) and value else value
+        if isinstance(value, (int, float)) and abs(value) < _UNBOUNDED:
+            settings[name] = value
+
+
+def _transpose(settings: Settings, rank: int | None) -> None:
+    if "perm" not in settings and rank is not None:
+        settings["perm"] = list(range(rank))[::-1]
+
+
+_RULES: dict[str, Callable[[Settings, int | None], None]] = {
+    "Slice": _slice,
+    "Pad": _pad,
+    "Clip": _clip,
+    "Transpose": _transpose,
+}
+
+
+def _resize(settings: Settings, made: list[Dim] | None, old: bool) -> None:
+    """``made``: the shape of the output, if known; ``old``: before opset 11, which had no choice of coordinates."""
+    scales, sizes = settings.pop("scales", None), settings.pop("sizes", None)
+    if made is not None:
+        settings["output shape"] = made
+    else:
+        settings.update({k: v for k, v in (("scales", scales), ("sizes", sizes)) if v})
+    if old:
+        settings.setdefault("coordinate_transformation_mode", "asymmetric")
+        if settings.get("mode") == "nearest":
+            settings["nearest_mode"] = "floor"
+    mode = settings.get("mode", "nearest")
+    settings["mode"] = "linear" if mode == "bilinear" else mode
+    if settings["mode"] != "nearest":
+        settings.pop("nearest_mode", None)
