@@ -84,7 +84,7 @@ class TfRunner(Runner):
         if model.tf is None:
             name = os.path.basename(model.source)
             raise UsageError(f"--tf needs a TensorFlow model (.pb, SavedModel, .keras, .h5); {name} is ONNX.")
-        from ..graph.sources.tensorflow import import_tensorflow
+        from ..graph.sources.tensorflow_packages import import_tensorflow
 
         if progress is not None:
             progress("starting TensorFlow")

@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import permutations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -26,6 +26,8 @@ import onnx
 from ..index import GraphIndex, attribute
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
     from ..specs import TensorSpec
 
 
@@ -77,7 +79,9 @@ _SAME_PAIR = {"Add": {"Add", "AddV2"}, "Mul": {"Mul"}, "Sum": {"AddN"}, "Sub": {
 _TRANSPOSED = (("transpose_a", "adj_x"), ("transpose_b", "adj_y"))
 
 
-def trace(index: GraphIndex, graph: Any, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> dict[str, Origin]:
+def trace(
+    index: GraphIndex, graph: tf.Graph, inputs: Mapping[str, str], outputs: Mapping[str, str]
+) -> dict[str, Origin]:
     """Where the tensors of a converted graph come from.
 
     Args:
@@ -141,7 +145,7 @@ def _steps(index: GraphIndex, name: str) -> list[str]:
         steps = [*steps, node.output[0]] if node.op_type in _MOVES else [node.output[0]]
 
 
-def _folded(index: GraphIndex, graph: Any, tensors: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _folded(index: GraphIndex, graph: tf.Graph, tensors: Mapping[str, tf.Tensor]) -> Iterator[tuple[str, str]]:
     """Convolutions that lost their name to a fold, with the TF tensor at the end of what was folded into them.
 
     The weights still carry the TF convolution's name. What follows it (bias, scale, shift, normalization) and is not a
@@ -169,7 +173,7 @@ def _folded(index: GraphIndex, graph: Any, tensors: Mapping[str, Any]) -> Iterat
         yield node.output[0], str(end.name)
 
 
-def _constant(tensor: Any) -> bool:
+def _constant(tensor: tf.Tensor) -> bool:
     """Whether a TF tensor depends on no placeholder."""
     todo = [tensor.op]
     seen: set[str] = set()
@@ -184,7 +188,7 @@ def _constant(tensor: Any) -> bool:
 
 
 def _arguments(
-    index: GraphIndex, node: onnx.NodeProto, found: Mapping[str, Origin], tensors: Mapping[str, Any]
+    index: GraphIndex, node: onnx.NodeProto, found: Mapping[str, Origin], tensors: Mapping[str, tf.Tensor]
 ) -> Iterable[tuple[str, str]]:
     """ONNX inputs of ``node`` with the TF tensors that they must be, given what ``node`` makes."""
     if not node.output or node.output[0] not in found:
@@ -209,14 +213,14 @@ def _arguments(
                     return
 
 
-def _maker(tensor: Any) -> Any:
+def _maker(tensor: tf.Tensor) -> tf.Operation:
     """The operation that computes a tensor, looking through Identity."""
     while tensor.op.type in _TRANSPARENT:
         tensor = tensor.op.inputs[0]
     return tensor.op
 
 
-def _same_value(tensors: Mapping[str, Any], a: str, b: str) -> bool:
+def _same_value(tensors: Mapping[str, tf.Tensor], a: str, b: str) -> bool:
     """Whether two TF tensors are one value, but for Identity."""
 
     def root(name: str) -> str:
@@ -237,7 +241,7 @@ def _bounds(index: GraphIndex, node: onnx.NodeProto) -> tuple[float, float] | No
     return (low, high) if isinstance(low, float) and isinstance(high, float) else None
 
 
-def _origin(spec: TensorSpec | None, tensor: Any, channels_first: bool | None) -> Origin | None:
+def _origin(spec: TensorSpec | None, tensor: tf.Tensor | None, channels_first: bool | None) -> Origin | None:
     """The origin, if dtype, rank and layout say that the TF tensor can be the ONNX tensor."""
     if spec is None or spec.shape is None or tensor is None or tensor.shape.rank != len(spec.shape):
         return None
@@ -271,7 +275,7 @@ def _take(shape: list[int | None], axes: tuple[int, ...]) -> list[int | None]:
     return [shape[axis] for axis in axes]
 
 
-def _layouts(index: GraphIndex, tensors: Mapping[str, Any]) -> dict[str, bool]:
+def _layouts(index: GraphIndex, tensors: Mapping[str, tf.Tensor]) -> dict[str, bool]:
     """Whether tensors are channels-first in ONNX while TensorFlow has them channels-last; missing where unknown.
 
     Meaningful for tensors of rank 3 to 5; the others have one layout.
@@ -290,7 +294,7 @@ def _layouts(index: GraphIndex, tensors: Mapping[str, Any]) -> dict[str, bool]:
     return known
 
 
-def _rearranged(index: GraphIndex, tensors: Mapping[str, Any]) -> bool:
+def _rearranged(index: GraphIndex, tensors: Mapping[str, tf.Tensor]) -> bool:
     """Whether tf2onnx has any reason to hold a tensor in another layout: an operator with a data format, a recurrent
     one (time comes first in ONNX), or a Transpose of the program that it takes for a change of layout."""
     if any(node.op_type in ("LSTM", "GRU", "RNN", "Scan", "Loop") for node in index.nodes):
@@ -308,7 +312,7 @@ def _rearranged(index: GraphIndex, tensors: Mapping[str, Any]) -> bool:
     return False
 
 
-def _static(tensor: Any) -> Any:
+def _static(tensor: tf.Tensor) -> np.ndarray | None:
     """The value of a TF constant; None if it is computed."""
     if tensor.op.type != "Const":
         return None
@@ -317,7 +321,7 @@ def _static(tensor: Any) -> Any:
     return make_ndarray(tensor.op.get_attr("value"))
 
 
-def _data_format(op: Any) -> str:
+def _data_format(op: tf.Operation) -> str:
     """``NHWC``, ``NCHW`` and their kin; empty for operators without one."""
     if "data_format" not in op.node_def.attr or op.type == "BiasAdd":
         return ""
@@ -329,7 +333,7 @@ def _layout(
     node: onnx.NodeProto,
     known: Mapping[str, bool],
     transposed: bool | None,
-    tensors: Mapping[str, Any],
+    tensors: Mapping[str, tf.Tensor],
 ) -> bool | None:
     specs = index.specs
     if node.op_type in _AS_NAMED:

@@ -39,7 +39,7 @@ def session(frozen):
 
 @pytest.fixture(scope="module")
 def keras_model():
-    from layerdiff.graph.sources.tensorflow import import_tensorflow
+    from layerdiff.graph.sources.tensorflow_packages import import_tensorflow
 
     import_tensorflow()
     import keras
@@ -326,7 +326,7 @@ def test_stderr_stays_clean_and_placeholders_with_defaults_need_no_feed(tmp_path
     code = f"""
 import numpy as np
 from layerdiff import TfRunner, load
-from layerdiff.graph.sources.tensorflow import import_tensorflow
+from layerdiff.graph.sources.tensorflow_packages import import_tensorflow
 tf = import_tensorflow()
 with tf.Graph().as_default() as graph:
     x = tf.compat.v1.placeholder(tf.float32, (None, 3), name="x")
