@@ -11,7 +11,7 @@ from typing import TypeAlias
 import onnx
 
 from .errors import DataError
-from .index import GraphIndex, attribute
+from .index import GraphIndex, attribute_int
 from .inference import copy_without_weights
 from .specs import TensorSpec, dtype_from_onnx, spec_from_value_info
 
@@ -97,7 +97,7 @@ def _contradiction(node: onnx.NodeProto, dims: Mapping[str, tuple[int | None, ..
         return f"nothing is left of {_times(dims.get(node.input[0], ()))}"
     if node.op_type == "Conv":
         x, w = dims.get(node.input[0]), dims.get(node.input[1])
-        groups = int(attribute(node, "group", 1))  # type: ignore[call-overload]
+        groups = attribute_int(node, "group", 1)
         if x and w and len(x) > 1 and len(w) > 1 and x[1] is not None and w[1] is not None and x[1] != w[1] * groups:
             return f"{x[1]} channels, but weights for {w[1] * groups}"
     if node.op_type == "Reshape":

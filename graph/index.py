@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -40,6 +40,30 @@ def attribute(node: onnx.NodeProto, name: str, default: object = None) -> object
     return default
 
 
+def attribute_int(node: onnx.NodeProto, name: str, default: int) -> int:
+    """The whole number that is the value of a node's attribute, or ``default``."""
+    value = attribute(node, name)
+    return int(value) if isinstance(value, (int, float)) else default
+
+
+def attribute_float(node: onnx.NodeProto, name: str, default: float) -> float:
+    """The number that is the value of a node's attribute, or ``default``."""
+    value = attribute(node, name)
+    return float(value) if isinstance(value, (int, float)) else default
+
+
+def attribute_ints(node: onnx.NodeProto, name: str) -> list[int] | None:
+    """The whole numbers that are the value of a node's attribute; None where it has no such attribute."""
+    value = attribute(node, name)
+    return [int(v) for v in value] if isinstance(value, list) else None
+
+
+def attribute_tensor(node: onnx.NodeProto, name: str) -> onnx.TensorProto | None:
+    """The tensor that is the value of a node's attribute; None where it has no such attribute."""
+    value = attribute(node, name)
+    return value if isinstance(value, onnx.TensorProto) else None
+
+
 def captured(graph: onnx.GraphProto) -> list[str]:
     """Names that a subgraph reads from outside, in order of first use."""
     inside = {i.name for i in graph.input} | {i.name for i in graph.initializer}
@@ -70,8 +94,14 @@ class GraphIndex:
     Nodes are addressed by their position in ``graph.node``, which ONNX requires to be a topological order.
     """
 
-    def __init__(self, proto: onnx.ModelProto, folder: Path | None = None) -> None:
+    def __init__(
+        self, proto: onnx.ModelProto, folder: Path | None = None, specs: Mapping[str, TensorSpec] | None = None
+    ) -> None:
+        """Looks up the edges. ``folder``: of external data; ``specs``: types of tensors, where they are known."""
         self.proto = proto
+        self._specs = specs
+        self.kept: dict[type, object] = {}
+        """What others found out about this graph, kept as long as the graph is."""
         self.graph = proto.graph
         self.folder = folder
         self.nodes: list[onnx.NodeProto] = list(self.graph.node)
@@ -110,6 +140,8 @@ class GraphIndex:
     @cached_property
     def specs(self) -> dict[str, TensorSpec]:
         """Dtype and shape of every tensor that ONNX shape inference can type (top level of the graph)."""
+        if self._specs is not None:
+            return dict(self._specs)
         infos = [*self.graph.input, *self.graph.output, *self.graph.value_info]
         known = {i.name: s for i in infos if (s := spec_from_value_info(i)) is not None}
         for info in infer_shapes(self.proto).graph.value_info:
@@ -199,10 +231,8 @@ class GraphIndex:
         spec = self.specs.get(node.input[0])
         if spec is None or spec.shape is None or not all(isinstance(d, int) for d in spec.shape):
             return None
-        start, end = attribute(node, "start", 0), attribute(node, "end", len(spec.shape))
-        assert isinstance(start, int)
-        assert isinstance(end, int)
-        return np.asarray(spec.shape[start:end], np.int64)  # type: ignore[index]
+        start, end = attribute_int(node, "start", 0), attribute_int(node, "end", len(spec.shape))
+        return np.asarray(spec.shape[start:end], np.int64)
 
 
 # fmt: off

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -41,6 +42,7 @@ class Dataflow:
 
     def __init__(self, index: GraphIndex, specs: Mapping[str, TensorSpec] | None = None) -> None:
         self.index = index
+        self.measured = frozenset(specs or ())
         self.specs: Mapping[str, TensorSpec] = {**index.specs, **specs} if specs else index.specs
         self.random = frozenset(random_nodes(index))
         self.kind: dict[str, Kind] = dict.fromkeys(index.initializers, Kind.CONSTANT)
@@ -105,15 +107,13 @@ class Dataflow:
         """The nodes that need ``name``, read directly or through what they compute anew."""
         return self._readers.get(name, ())
 
-    @property
+    @cached_property
     def _readers(self) -> dict[str, tuple[int, ...]]:
-        if "_reader_table" not in self.__dict__:
-            table: dict[str, list[int]] = {}
-            for position in range(len(self.index.nodes)):
-                for name in self.needs(position):
-                    table.setdefault(name, []).append(position)
-            self._reader_table = {name: tuple(nodes) for name, nodes in table.items()}
-        return self._reader_table
+        table: dict[str, list[int]] = {}
+        for position in range(len(self.index.nodes)):
+            for name in self.needs(position):
+                table.setdefault(name, []).append(position)
+        return {name: tuple(nodes) for name, nodes in table.items()}
 
     def closure(self, nodes: Collection[int], extra: Iterable[str] = ()) -> tuple[set[int], set[str], list[str]]:
         """What a piece of these nodes holds besides them.
@@ -188,12 +188,10 @@ class Dataflow:
 def dataflow(index: GraphIndex, specs: Mapping[str, TensorSpec] | None = None) -> Dataflow:
     """The `Dataflow` of a graph, kept as long as the graph is."""
     extra = frozenset(specs or ()) - frozenset(index.specs)
-    kept = index.__dict__.get("_dataflow")  # on the graph itself: a table of graphs would keep them all alive
-    if kept is not None and kept[0] >= extra:
-        return kept[1]
-    flow = Dataflow(index, {name: specs[name] for name in extra} if specs else None)
-    index.__dict__["_dataflow"] = (extra, flow)
-    return flow
+    kept = index.kept.get(Dataflow)
+    if not isinstance(kept, Dataflow) or not kept.measured >= extra:
+        kept = index.kept[Dataflow] = Dataflow(index, {name: specs[name] for name in extra} if specs else None)
+    return kept
 
 
 def _tensor_bytes(tensor: onnx.TensorProto) -> int:

@@ -1,4 +1,4 @@
-"""Cuts and pieces: where few bytes are live, and the sub-model between two such places as a model of its own.
+"""Cuts and pieces: the places of a graph where few bytes are live, and what lies between two of them.
 
 What may cross a border is decided by how a tensor came about (`Dataflow`). Constants, shape arithmetic and integer
 paths that start at integer inputs never do: each piece computes them anew. Sequences and optionals never do either.
@@ -85,35 +85,7 @@ def plan_pieces(
     return [_noted(replace(piece, index=i), index, memory) for i, piece in enumerate(pieces)]
 
 
-def split(
-    index: GraphIndex,
-    piece: Piece,
-    groups: Sequence[Group],
-    *,
-    parts: int = 2,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-    specs: Mapping[str, TensorSpec] | None = None,
-) -> list[Piece]:
-    """Smaller pieces that together are ``piece``: its groups in ``parts`` of about equal size, cut where few bytes are
-    live; the nodes one by one where it is a single group; itself where it is a single node.
-
-    The new pieces are numbered from 0, and their inputs and outputs are those of the whole graph.
-    """
-    flow = dataflow(index, specs)
-    inside = set(piece.nodes)
-    units = _units(flow, [g.nodes for g in groups if inside.issuperset(g.nodes)], inside)
-    if len(units) == 1:
-        units = _units(flow, [(p,) for p in piece.nodes], inside)
-    if len(units) == 1:
-        return [replace(piece, index=0)]
-    limit = -(-len(units) // max(parts, 2))
-    # Balanced, with a quarter of slack so that a cheap border near the middle wins over a dear one in the middle.
-    limit = limit if limit == 1 else min(len(units) - 1, limit + max(1, limit // 4))
-    packed = _pack(flow, units, shapes, memory=1 << 62, most=limit)
-    return [replace(_piece(flow, u, shapes), index=i) for i, u in enumerate(packed)]
-
-
-def _units(flow: Dataflow, groups: Iterable[Sequence[int]], inside: set[int] | None = None) -> list[_Unit]:
+def _units(flow: Dataflow, groups: Iterable[Sequence[int]]) -> list[_Unit]:
     """The groups in an order in which they can run, recomputed nodes assigned to one of them each."""
     index = flow.index
     cores: list[tuple[int, ...]] = []
@@ -127,14 +99,6 @@ def _units(flow: Dataflow, groups: Iterable[Sequence[int]], inside: set[int] | N
             cores.append(tuple(sorted(group)))
         else:
             loose.extend(group)
-    if inside is not None:
-        covered = {p for core in cores for p in core} | set(loose)
-        for position in sorted(inside - covered):
-            is_data = any(flow.kind[n] == Kind.DATA for n in index.nodes[position].output if n)
-            if is_data:
-                cores.append((position,))
-            else:
-                loose.append(position)
     cores = _topological(index, flow, cores)
     if not cores:
         return [_Unit(tuple(sorted(loose)))]

@@ -15,6 +15,11 @@ from ..specs import STRING, is_float, spec_from_value_info
 if TYPE_CHECKING:
     from ..model import Model
 
+ROUNDS = 8
+"""Most rounds of inference and folding."""
+LARGEST = 1024
+"""Most elements of a constant that is folded."""
+
 
 def propagate(model: Model, shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...] | None]:
     """The shape of every tensor for given shapes of the inputs, as far as it follows without running.
@@ -32,6 +37,24 @@ def propagate(model: Model, shapes: Mapping[str, Sequence[int]]) -> dict[str, tu
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
+    _set_shapes(proto, shapes)
+    known: dict[str, tuple[int, ...] | None] = {}
+    for _ in range(ROUNDS):
+        inferred = infer_shapes(proto)
+        infos = [*inferred.graph.input, *inferred.graph.output, *inferred.graph.value_info]
+        specs = [spec for info in infos if (spec := spec_from_value_info(info)) is not None]
+        for spec in specs:
+            if spec.shape is not None and all(isinstance(d, int) for d in spec.shape):
+                known[spec.name] = tuple(d for d in spec.shape if isinstance(d, int))
+        folded = _fold(GraphIndex(proto, model.folder, {spec.name: spec for spec in specs}))
+        if not folded:
+            break
+        known.update(folded)
+    return {name: known.get(name) for name in (*model.index.inputs, *model.index.producer)}
+
+
+def _set_shapes(proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Gives inputs their shapes, and forgets what the file says of other tensors: it may hold for other inputs only."""
     for info in proto.graph.input:
         if info.name in shapes:
             tensor = info.type.tensor_type
@@ -39,7 +62,6 @@ def propagate(model: Model, shapes: Mapping[str, Sequence[int]]) -> dict[str, tu
             tensor.shape.SetInParent()
             for d in shapes[info.name]:
                 tensor.shape.dim.add().dim_value = int(d)
-    # what the file says of inner tensors may hold for other shapes of the inputs only
     custom = {o for node in proto.graph.node if node.domain not in ("", "ai.onnx") for o in node.output}
     kept = [v for v in proto.graph.value_info if v.name in custom]
     del proto.graph.value_info[:]
@@ -47,33 +69,23 @@ def propagate(model: Model, shapes: Mapping[str, Sequence[int]]) -> dict[str, tu
     for info in proto.graph.output:
         if info.type.HasField("tensor_type"):
             info.type.tensor_type.ClearField("shape")
-    known: dict[str, tuple[int, ...] | None] = {}
-    for _ in range(8):
-        index = GraphIndex(proto, model.folder)
-        inferred = infer_shapes(proto)
-        infos = [*inferred.graph.input, *inferred.graph.output, *inferred.graph.value_info]
-        for info in infos:
-            spec = spec_from_value_info(info)
-            if spec is not None and spec.shape is not None and all(isinstance(d, int) for d in spec.shape):
-                known[info.name] = tuple(d for d in spec.shape if isinstance(d, int))
-        index.__dict__["specs"] = {s.name: s for i in infos if (s := spec_from_value_info(i)) is not None}
-        folded = 0
-        for position, node in enumerate(index.nodes):
-            if node.op_type == "Constant" or len(node.output) != 1 or not node.input:
-                continue
-            spec = index.specs.get(node.output[0])
-            if spec is not None and (is_float(spec.dtype) or spec.dtype == STRING):
-                continue
-            value = index.constant(node.output[0])
-            if value is None or value.size > 1024 or is_float(value.dtype):
-                continue
-            tensor = onnx.numpy_helper.from_array(np.ascontiguousarray(value), node.output[0])
-            proto.graph.node[position].CopyFrom(
-                onnx.helper.make_node("Constant", [], [node.output[0]], name=node.name, value=tensor)
-            )
-            known[node.output[0]] = value.shape
-            folded += 1
-        if not folded:
-            break
-    names = [*model.index.inputs, *model.index.producer]
-    return {name: known.get(name) for name in names}
+
+
+def _fold(index: GraphIndex) -> dict[str, tuple[int, ...]]:
+    """Replaces nodes whose integer outputs have become constants by these, in place; the shapes of what was folded."""
+    folded: dict[str, tuple[int, ...]] = {}
+    for node in index.nodes:
+        if node.op_type == "Constant" or len(node.output) != 1 or not node.input:
+            continue
+        name = node.output[0]
+        spec = index.specs.get(name)
+        if spec is not None and (is_float(spec.dtype) or spec.dtype == STRING):
+            continue
+        value = index.constant(name)
+        if value is None or value.size > LARGEST or is_float(value.dtype):
+            continue
+        tensor = onnx.numpy_helper.from_array(np.ascontiguousarray(value), name)
+        constant = onnx.helper.make_node("Constant", [], [name], name=node.name, value=tensor)
+        node.CopyFrom(constant)
+        folded[name] = value.shape
+    return folded

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import onnx
 
-from ..index import GraphIndex, attribute
+from ..index import GraphIndex, attribute_int, attribute_ints, attribute_tensor
 from ..specs import dtype_from_onnx
 
 
@@ -44,13 +43,13 @@ def constant_value(index: GraphIndex, name: str, limit: int = 1 << 28) -> np.nda
     if node.op_type == "Identity":
         return feed[node.input[0]]
     if node.op_type == "Transpose":
-        perm: Any = attribute(node, "perm")
-        return np.transpose(feed[node.input[0]], perm)
+        return np.transpose(feed[node.input[0]], attribute_ints(node, "perm"))
     if node.op_type == "ConstantOfShape":
-        fill = onnx.numpy_helper.to_array(attribute(node, "value")) if attribute(node, "value") else np.zeros(1, "f4")  # type: ignore[arg-type]
+        value = attribute_tensor(node, "value")
+        fill = np.zeros(1, np.float32) if value is None else onnx.numpy_helper.to_array(value)
         return np.broadcast_to(fill.reshape(()), tuple(int(d) for d in feed[node.input[0]]))
     if node.op_type == "Cast":
-        return feed[node.input[0]].astype(dtype_from_onnx(attribute(node, "to")))  # type: ignore[arg-type]
+        return feed[node.input[0]].astype(dtype_from_onnx(attribute_int(node, "to", 0)))
     if node.op_type == "DequantizeLinear" and node.domain in ("", "ai.onnx", "com.microsoft"):
         return _dequantized(node, feed)
     from onnx.reference import ReferenceEvaluator
@@ -73,9 +72,8 @@ def _dequantized(node: onnx.NodeProto, feed: Mapping[str, np.ndarray]) -> np.nda
     if scale.size > 1:
         if scale.ndim != 1:
             return None  # blocks of an axis: no common way of writing
-        axis: Any = attribute(node, "axis", 1)
         shape = [1] * stored.ndim
-        shape[axis] = scale.size
+        shape[attribute_int(node, "axis", 1)] = scale.size
         scale = scale.reshape(shape)
         zero = None if zero is None else zero.reshape(shape)
     else:
@@ -98,7 +96,6 @@ def quantization_step(index: GraphIndex, name: str) -> np.ndarray | None:
         return None
     if scale.size == 1:
         return scale.reshape([1] * stored.ndim)
-    axis: Any = attribute(node, "axis", 1)
     shape = [1] * stored.ndim
-    shape[axis] = scale.size
+    shape[attribute_int(node, "axis", 1)] = scale.size
     return scale.reshape(shape)

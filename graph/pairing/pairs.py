@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from ..index import GraphIndex
+from ..specs import Dim
 from .view import GraphView
 
 FEW = 16
@@ -105,7 +105,7 @@ class Pairing:
         return found
 
 
-def compatible(a: Sequence[Any] | None, b: Sequence[Any] | None) -> bool:
+def compatible(a: Sequence[Dim] | None, b: Sequence[Dim] | None) -> bool:
     """Whether two shapes can be the same; unknown and symbolic dimensions can be anything."""
     if a is None or b is None:
         return True

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import onnx
 
 from ..cutting.dataflow import Dataflow, Kind, dataflow
-from ..index import GraphIndex, attribute
-from ..specs import is_float
+from ..index import GraphIndex, attribute_ints
+from ..specs import Dim, is_float
 from .constants import constant_value
 from .normal_form import ELEMENTWISE_CUSTOM, NormalForm, normal_form
 
@@ -176,8 +176,7 @@ class GraphView:
             return ""
         before = self.index.nodes[producer]
         if node.op_type == "Transpose" == before.op_type:
-            first: Any = attribute(before, "perm")
-            second: Any = attribute(node, "perm")
+            first, second = attribute_ints(before, "perm"), attribute_ints(node, "perm")
             if first and second and len(first) == len(second) and all(first[p] == i for i, p in enumerate(second)):
                 return self.alias.get(before.input[0], before.input[0])
         elif node.op_type in RESHAPES and before.op_type in RESHAPES:
@@ -187,7 +186,7 @@ class GraphView:
                 return origin
         return ""
 
-    def shape(self, name: str) -> tuple[Any, ...] | None:
+    def shape(self, name: str) -> tuple[Dim, ...] | None:
         """The shape of a tensor; None where not even the rank is known."""
         spec = self.index.specs.get(name)
         return None if spec is None else spec.shape

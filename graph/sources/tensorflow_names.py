@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from ..index import GraphIndex, attribute
+from ..index import GraphIndex, attribute, attribute_ints
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -345,8 +345,8 @@ def _layout(
         before = known.get(node.input[0])
         if name in tensors and _maker(tensors[name]).type == "Transpose":  # the program's own
             return False if before is False else None
-        axes = attribute(node, "perm")
-        rank = len(axes) if isinstance(axes, list) else 0
+        axes = attribute_ints(node, "perm") or []
+        rank = len(axes)
         if before is False and axes == [0, rank - 1, *range(1, rank - 1)]:
             return True
         if before is True and axes == [0, *range(2, rank), 1]:

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from layerdiff.graph.cutting.dataflow import dataflow, random_nodes
 from layerdiff.graph.cutting.extract import enter, extract
-from layerdiff.graph.cutting.fusion import fused_groups
-from layerdiff.graph.cutting.pieces import plan_pieces, split
+from layerdiff.graph.cutting.fusion import Group, fused_groups
+from layerdiff.graph.cutting.pieces import plan_pieces
 from layerdiff.graph.cutting.propagate import propagate
 from layerdiff.graph.errors import ModelError
 from layerdiff.graph.index import GraphIndex
@@ -87,30 +87,21 @@ def test_groups_stay_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_split_down_to_one_node(name: str) -> None:
+def test_pieces_may_be_single_nodes(name: str) -> None:
     model = load(NETWORKS[name]())
-    groups = fused_groups(model.index)
-    todo = plan_pieces(model.index, groups, memory=1 << 30)
-    done = []
-    while todo:
-        piece = todo.pop(0)
-        parts = split(model.index, piece, groups)
-        assert sorted(p for part in parts for p in part.nodes) == list(piece.nodes)
-        if len(parts) == 1:
-            done.append(piece)
-        else:
-            todo = [*parts, *todo]
+    nodes = [Group((p,), p) for p in range(len(model.index.nodes))]
+    pieces = plan_pieces(model.index, nodes, memory=1 << 30, most=1)
+    check_plan(model, pieces)
     feed = feed_of(name)
-    values = chain(model, done, feed)
+    values = chain(model, pieces, feed)
     for output, expected in networks.run(model.proto, feed).items():
         np.testing.assert_array_equal(values[output], expected)
 
 
-def test_split_cuts_where_little_is_live() -> None:
+def test_cuts_are_where_little_is_live() -> None:
     model = load(networks.residual())
     groups = fused_groups(model.index)
-    (whole,) = plan_pieces(model.index, groups, memory=1 << 30)
-    first, second = split(model.index, whole, groups)
+    first, second = plan_pieces(model.index, groups, memory=1 << 30, most=len(groups) * 2 // 3)
     assert len(second.inputs) == 1
     assert first.outputs == second.inputs
 
