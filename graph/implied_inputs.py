@@ -185,11 +185,8 @@ class _Walk:
                     yield Bound(1, 4, "part of a shape", strict=False)
         if op == "Concat" and any(bound.value is not None for bound in arrived):
             yield Bound(1, 4, "part of a shape", strict=False)
-        if (
-            op == "Mul"
-            and (c := self.lookup.constant(node, 1 - slot)) is not None
-            and np.abs(c.astype(float)).min() >= _LARGE
-        ):
+        factor = self.lookup.constant(node, 1 - slot) if op == "Mul" else None
+        if factor is not None and np.abs(factor.astype(float)).min() >= _LARGE:
             yield Bound(0, 1, "an attention mask", strict=False, negated=True, mask=True, additive=True)
 
     def _through_limit(self, node: onnx.NodeProto, slot: int, bound: Bound) -> Iterator[Bound]:
