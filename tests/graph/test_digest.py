@@ -249,7 +249,7 @@ def test_a_file_that_was_only_touched_is_taken(path: Path) -> None:
 def test_a_tensorflow_program_arrives_as_it_was() -> None:
     pytest.importorskip("tensorflow")
     pytest.importorskip("tf2onnx")
-    path = Path(__file__).parents[1] / "examples" / "digits" / "digits.pb"
+    path = Path(__file__).parents[2] / "examples" / "digits" / "digits.pb"
     model, onnx_model = load(path), load(path.with_suffix(".onnx"))
     other = pickle.loads(pickle.dumps(model))
     assert other.digest == model.digest
