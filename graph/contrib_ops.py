@@ -34,20 +34,20 @@ _LIKE_FIRST = frozenset({
 _STORED = {name.lower(): value for name, value in onnx.TensorProto.DataType.items()}
 
 
-def is_foreign(node: onnx.NodeProto) -> bool:
+def is_custom(node: onnx.NodeProto) -> bool:
     """Whether ONNX does not define the operator. ONNX Runtime puts some of its own into ONNX's domain."""
     return node.domain not in _STANDARD or not onnx.defs.has(node.op_type)
 
 
 def stand_in(graph: onnx.GraphProto) -> None:
     """Replaces operators from outside, in place, by such of ONNX's as shape their outputs alike."""
-    if not any(is_foreign(node) for node in graph.node):
+    if not any(is_custom(node) for node in graph.node):
         return
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
     del graph.node[:]
     for node in nodes:
         settings = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        if not is_foreign(node):
+        if not is_custom(node):
             pass
         elif node.domain == _BLOCKED:
             _unblock(graph, node, settings)
@@ -119,13 +119,13 @@ def element_types(nodes: Iterable[onnx.NodeProto], known: Mapping[str, TensorSpe
             continue
         dtypes = [s.dtype if (s := known.get(n, found.get(n))) is not None else None for n in node.input]
         for i, name in missing:
-            dtype = _foreign(node, dtypes) if is_foreign(node) else _by_schema(node, i, dtypes)
+            dtype = _by_operand(node, dtypes) if is_custom(node) else _by_schema(node, i, dtypes)
             if dtype is not None:
                 found[name] = TensorSpec(name, dtype, None)
     return found
 
 
-def _foreign(node: onnx.NodeProto, dtypes: list[np.dtype | None]) -> np.dtype | None:
+def _by_operand(node: onnx.NodeProto, dtypes: list[np.dtype | None]) -> np.dtype | None:
     if node.domain not in (*_STANDARD, "com.microsoft", _BLOCKED):
         return None
     given = [d for d in dtypes if d is not None]

@@ -62,9 +62,9 @@ class Engine:
             expected = own.get("bytes", 0)
             if size < expected:
                 raise ModelError(f"{path}: cut short, {size:,} of {expected:,} bytes. Save the engine again.")
-            raise ModelError(_foreign(path))
+            raise ModelError(_another(path))
         if facts and own.get("sha256") != file_digest(path):
-            raise ModelError(_foreign(path))
+            raise ModelError(_another(path))
         return cls(path, facts)
 
     def __str__(self) -> str:
@@ -127,7 +127,7 @@ def facts_path(engine: Path) -> Path:
     return engine.with_name(engine.name + ".json")
 
 
-def _foreign(path: Path) -> str:
+def _another(path: Path) -> str:
     beside = facts_path(path).name
     return f"{path} is not the engine that {beside} beside it describes. Save it again, or remove {beside}."
 

@@ -147,6 +147,9 @@ _Variable: TypeAlias = "tuple[str, int] | str"
 """A dimension to choose: a symbol, or a place (input, axis) that has none."""
 
 
+_Dimensions: TypeAlias = "list[int | _Variable]"
+"""The dimensions of one input, those to choose as variables."""
+
 # Sizes to try, after the usual one, for dimensions that the graph is particular about: images, then sequences.
 _SIZES = (16, 32, 64, 128, 224, 256, 299, 96, 112, 160, 192, 227, 320, 384, 416, 448, 512, 640, 800, 1024)
 
@@ -181,21 +184,21 @@ def choose_shapes(
         known = ", ".join(map(repr, specs)) or "no inputs"
         raise DataError(f"A shape is given for {unknown[0]!r}, which is no input. The model has {known}.")
     fixed: dict[_Variable, tuple[int, str]] = {}
-    layout = {name: _layout(spec, given.get(name), fixed) for name, spec in specs.items()}
+    inputs = {name: _dimensions(spec, given.get(name), fixed) for name, spec in specs.items()}
     values = {variable: size for variable, (size, _) in fixed.items()}
     free: dict[_Variable, int] = {}
-    for dims in layout.values():
+    for dims in inputs.values():
         for axis, dim in enumerate(dims):
             if not isinstance(dim, int) and dim not in values:
                 usual = _same_axis(given, dim, axis, len(dims)) if isinstance(dim, tuple) else None
                 free.setdefault(dim, usual if usual is not None else first if axis == 0 else others)
-    sizes, refused, doubt = _fitting(index, layout, values, free, first)
-    return Shapes(_resolved(layout, sizes), _chosen(layout, free, sizes), refused, doubt)
+    sizes, refused, doubt = _fitting(index, inputs, values, free, first)
+    return Shapes(_resolved(inputs, sizes), _chosen(inputs, free, sizes), refused, doubt)
 
 
 def _fitting(
     index: GraphIndex,
-    layout: Mapping[str, list[int | _Variable]],
+    inputs: Mapping[str, _Dimensions],
     values: Mapping[_Variable, int],
     free: Mapping[_Variable, int],
     first: int,
@@ -203,24 +206,24 @@ def _fitting(
     """A size for every variable, what spoke against the usual ones, and what speaks against these."""
     usual = {**values, **free}
     trial = _Trial(index)
-    refused = trial.refusal(_resolved(layout, usual))
+    refused = trial.refusal(_resolved(inputs, usual))
     if not refused or not _acceptable_at_all(index):
         return usual, None, None
     if not free:
         return usual, None, refused
-    leading = {dim for dims in layout.values() for axis, dim in enumerate(dims) if axis == 0}
+    leading = {dim for dims in inputs.values() for axis, dim in enumerate(dims) if axis == 0}
     for tried in _candidates(index, free, leading, first):
-        if trial.refusal(_resolved(layout, {**values, **tried})) is None:
+        if trial.refusal(_resolved(inputs, {**values, **tried})) is None:
             return {**values, **tried}, refused, None
     return usual, None, refused
 
 
-def _resolved(layout: Mapping[str, list[int | _Variable]], sizes: Mapping[_Variable, int]) -> dict[str, Shape]:
-    return {n: tuple(d if isinstance(d, int) else sizes[d] for d in dims) for n, dims in layout.items()}
+def _resolved(inputs: Mapping[str, _Dimensions], sizes: Mapping[_Variable, int]) -> dict[str, Shape]:
+    return {n: tuple(d if isinstance(d, int) else sizes[d] for d in dims) for n, dims in inputs.items()}
 
 
 def _chosen(
-    layout: Mapping[str, list[int | _Variable]], free: Mapping[_Variable, int], sizes: Mapping[_Variable, int]
+    inputs: Mapping[str, _Dimensions], free: Mapping[_Variable, int], sizes: Mapping[_Variable, int]
 ) -> dict[str, tuple[str, ...]]:
     """The dimensions of each input that nobody gave, as `Shapes.chosen` has them."""
     texts = {
@@ -229,7 +232,7 @@ def _chosen(
             for axis, dim in enumerate(dims)
             if not isinstance(dim, int) and dim in free
         )
-        for name, dims in layout.items()
+        for name, dims in inputs.items()
     }
     return {name: found for name, found in texts.items() if found}
 
@@ -244,9 +247,9 @@ def _input_specs(index: GraphIndex) -> dict[str, TensorSpec]:
     return specs
 
 
-def _layout(
+def _dimensions(
     spec: TensorSpec, given: Sequence[int | None] | None, fixed: dict[_Variable, tuple[int, str]]
-) -> list[int | _Variable]:
+) -> _Dimensions:
     """The dimensions of one input as numbers and variables; what was given for a variable is added to ``fixed``."""
     name = spec.name
     if spec.shape is None:
@@ -258,7 +261,7 @@ def _layout(
         raise DataError(
             f"The shape {_times(given)} of {name!r} has {len(given)} dimensions; the model's input is {spec}."
         )
-    result: list[int | _Variable] = []
+    result: _Dimensions = []
     for axis, (dim, size) in enumerate(zip(spec.shape, given, strict=True)):
         size = None if size is not None and size < 0 else size
         variable: _Variable = dim if isinstance(dim, str) else (name, axis)

@@ -15,9 +15,8 @@ import onnx
 import pytest
 from layerdiff.graph.cutting.dataflow import Kind, dataflow
 from layerdiff.graph.index import GraphIndex, attribute
-from layerdiff.graph.pairing.differences import AttributeChange, Change, Difference, OperatorChange, WeightsAbsent
+from layerdiff.graph.pairing.differences import OperatorChange
 from layerdiff.graph.pairing.matching import Matching, match
-from layerdiff.graph.pairing.weight_changes import FewValues, Pattern, Reordered, Scaled, Transposed, weight_change
 from onnx import TensorProto, helper, numpy_helper
 
 from support import networks
@@ -634,116 +633,3 @@ def test_float16_weights_are_expected_of_a_float16_file() -> None:
     found = match(GraphIndex(proto), GraphIndex(half(proto)))
     assert {d.expected_by_format for d in found.differences} == {"fp16"}
     assert all("rounded to FP16" in d.detail for d in found.differences)
-
-
-@pytest.mark.parametrize(
-    ("x", "y", "detail", "stored"),
-    [
-        (np.arange(6.0), np.arange(6.0), None, None),
-        (np.arange(6.0), np.arange(6.0).reshape(1, 6), None, None),
-        (np.zeros((2, 3)), np.zeros((2, 4)), "shape 2x3 against 2x4", None),
-        (
-            np.arange(6.0).reshape(2, 3),
-            np.arange(6.0).reshape(2, 3).T,
-            "shape 2x3 against 3x2: equal to the transpose",
-            None,
-        ),
-        (np.array([1.0, np.nan]), np.array([1.0, np.nan]), None, None),
-        (
-            np.array([1.0, 2.0]),
-            np.array([1.0, np.nan]),
-            "1 of 2 weights differ, greatest inf at [1], 2 against nan",
-            None,
-        ),
-        (
-            np.array([1, 2, 3], np.int8),
-            np.array([1, 2, 4], np.int8),
-            "1 of 3 weights differ, greatest 1 at [2], 3 against 4",
-            None,
-        ),
-        (
-            np.array([0, 255], np.uint8),
-            np.array([255, 255], np.uint8),
-            "1 of 2 weights differ, greatest 255 at [0], 0 against 255",
-            None,
-        ),
-        (
-            np.array([1e6], np.float32),
-            np.array([65504], np.float16),
-            "all 1 value equal to the reference's rounded to FP16",
-            "fp16",
-        ),
-        (
-            np.array([1e-9], np.float32),
-            np.array([6e-8], np.float16),
-            "all 1 value equal to the reference's rounded to FP16",
-            "fp16",
-        ),
-    ],
-)
-def test_weights_say_how_they_differ(x: np.ndarray, y: np.ndarray, detail: str | None, stored: str | None) -> None:
-    change = weight_change(x, y)
-    if detail is None:
-        assert change is None
-    else:
-        assert change is not None
-        assert str(change).startswith(detail)
-        assert change.explained_by_format == stored
-
-
-ONE, TWO = np.ones(1, np.float32), np.full(1, 2, np.float32)
-ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
-GRID = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
-
-
-@pytest.mark.parametrize(
-    ("x", "y", "pattern"),
-    [
-        (np.outer([1, 2, 4], [1, 3, 5]), np.outer([1, 3, 5], [1, 2, 4]), Transposed()),
-        (ROWS, ROWS[[1, 0, 2, 3]], Reordered(0)),
-        (ROWS, ROWS[:, [0, 2, 1]], Reordered(1)),
-        (ROWS, ROWS * 3, Scaled(3.0)),
-        (GRID, np.round(GRID * 8).clip(-16, 16) / 8, FewValues(33, 0.125)),
-    ],
-)
-def test_a_change_of_all_weights_has_a_pattern(x: np.ndarray, y: np.ndarray, pattern: Pattern) -> None:
-    change = weight_change(x, y)
-    assert change is not None
-    assert change.patterns == (pattern,)
-
-
-@pytest.mark.parametrize(
-    ("change", "one_value"),
-    [
-        (weight_change(ONE, TWO), True),
-        (weight_change(ONE * 0.1, (ONE * 0.1).astype(np.float16)), False),  # rounding explains it
-        (weight_change(np.r_[ONE, TWO], np.r_[ONE, ONE]), False),
-        (WeightsAbsent("const", 1, 0.5, in_candidate=True), False),
-        (AttributeChange("alpha", 1.0, 2.0), False),
-    ],
-)
-def test_one_number_that_is_another_one_is_told_from_other_changes(change: Change, one_value: bool) -> None:
-    assert Difference(0, 0, change).of_one_value == one_value
-
-
-@pytest.mark.parametrize(
-    ("difference", "detail"),
-    [
-        (Difference(0, 0, AttributeChange("alpha", 1.0, None), "alpha"), "alpha 1 against absent"),
-        (
-            Difference(0, 0, AttributeChange("axis", 1, 2), "axis", inside="Softmax"),
-            "in its body: Softmax axis 1 against 2",
-        ),
-        (Difference(0, 0, WeightsAbsent("b", 64, None, in_candidate=True), "b"), "b 64 values against absent"),
-        (Difference(0, 0, WeightsAbsent("const", 1, 0.5, in_candidate=False), "const"), "const absent against 0.5"),
-        (Difference(0, 0, OperatorChange((("Mul", "m"),), ())), "Mul m missing in the candidate"),
-        (Difference(0, 0, OperatorChange((), (("Mul", "m"),)), inside=""), "in its body: Mul m in the candidate alone"),
-        (Difference(0, 0, OperatorChange((("Erf", "e"),) * 9, (("Tanh", "t"),))), f"{'Erf, ' * 8}... against Tanh"),
-        (
-            Difference(0, 0, OperatorChange((("Add", ""),) * 5, ()), inside=""),
-            "in its body: Add, Add, Add, Add and 1 more missing in the candidate",
-        ),
-    ],
-)
-def test_a_difference_is_told_with_its_values(difference: Difference, detail: str) -> None:
-    assert difference.detail == detail
