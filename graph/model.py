@@ -109,17 +109,24 @@ class Model:
     def same_network(self, other: Model) -> bool:
         """Whether graph and weights are those of ``other``, wherever both came from: nodes correspond one by one.
 
-        Weights are read only where the graphs are the same.
+        All weights are read only where the graphs and an excerpt of the weights are the same.
         """
         if self is other:
             return True
         if (self.tf is None) != (other.tf is None):
             return False
-        return self._outline == other._outline and self._network == other._network
+        alike = self._outline == other._outline and self._excerpt == other._excerpt
+        return alike and self._network == other._network
 
     @cached_property
     def _outline(self) -> str:
         return self._network if self.tf is not None else outline(self.proto)
+
+    @cached_property
+    def _excerpt(self) -> str:
+        """Differs where weights differ in the few places that are looked at; empty where `_network` costs little."""
+        whole = self.tf is None and self._base is None
+        return contents(self.proto, self.folder, excerpt=True) if whole else ""
 
     @cached_property
     def _network(self) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import ModelError, OnnxrtRunner
+from layerdiff.graph import digest
 from layerdiff.graph.cutting.slices import backward, slice_model
 from layerdiff.graph.engine import opaque
 from layerdiff.graph.load import load, load_engine
@@ -109,6 +110,20 @@ def test_what_changes_a_network_changes_its_digest(path: Path, make: Callable[[P
     model, other = load(path), make(path)
     assert other.digest != model.digest
     assert not other.same_network(model)
+
+
+def test_weights_that_differ_everywhere_are_not_all_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = []
+
+    def contents(proto: onnx.ModelProto, folder: Path | None, *, excerpt: bool = False) -> str:
+        whole.append(not excerpt)
+        return digest.contents(proto, folder, excerpt=excerpt)
+
+    monkeypatch.setattr("layerdiff.graph.model.contents", contents)
+    proto = onnx.load(path)
+    proto.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(WEIGHTS["w"] * 2, "w"))
+    assert not load(path).same_network(Model(proto))
+    assert not any(whole)
 
 
 def constant(location: str) -> Model:
