@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from .contrib_ops import element_types
+from .evaluation import evaluate
 from .inference import infer_shapes
 from .specs import TensorSpec, spec_from_value_info
 from .weights import read_tensor
@@ -204,28 +205,13 @@ class GraphIndex:
             return None
         if node.op_type == "Shape":
             return self._fold_shape(node)
-        arguments = [self.constant(i) if i else None for i in node.input]
-        if any(a is None or a.size > CONSTANT_LIMIT for a, i in zip(arguments, node.input, strict=True) if i):
-            return None
-        model = onnx.helper.make_model(
-            onnx.helper.make_graph(
-                [node],
-                "fold",
-                [
-                    onnx.helper.make_tensor_value_info(i, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
-                    for i, a in {i: a for i, a in zip(node.input, arguments, strict=True) if a is not None}.items()
-                ],
-                [onnx.helper.make_empty_tensor_value_info(name)],
-            ),
-            opset_imports=self.proto.opset_import,
-        )
-        from onnx.reference import ReferenceEvaluator
-
-        try:
-            feed = {i: a for i, a in zip(node.input, arguments, strict=True) if a is not None}
-            return np.asarray(ReferenceEvaluator(model).run([name], feed)[0])
-        except Exception:  # an operator or a version the evaluator lacks: not known, not wrong
-            return None
+        feed: dict[str, np.ndarray] = {}
+        for read in filter(None, node.input):
+            argument = self.constant(read)
+            if argument is None or argument.size > CONSTANT_LIMIT:
+                return None
+            feed[read] = argument
+        return evaluate(node, name, feed, self.proto.opset_import)
 
     def _fold_shape(self, node: onnx.NodeProto) -> np.ndarray | None:
         spec = self.specs.get(node.input[0])

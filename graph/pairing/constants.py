@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
+from ..evaluation import evaluate
 from ..index import GraphIndex, attribute_int, attribute_ints, attribute_tensor
 from ..specs import dtype_from_onnx
 
@@ -52,18 +53,7 @@ def constant_value(index: GraphIndex, name: str, limit: int = 1 << 28) -> np.nda
         return feed[node.input[0]].astype(dtype_from_onnx(attribute_int(node, "to", 0)))
     if node.op_type == "DequantizeLinear" and node.domain in ("", "ai.onnx", "com.microsoft"):
         return _dequantized(node, feed)
-    from onnx.reference import ReferenceEvaluator
-
-    infos = [
-        onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
-        for n, a in feed.items()
-    ]
-    graph = onnx.helper.make_graph([node], "fold", infos, [onnx.helper.make_empty_tensor_value_info(name)])
-    try:
-        model = onnx.helper.make_model(graph, opset_imports=index.proto.opset_import)
-        return np.asarray(ReferenceEvaluator(model).run([name], feed)[0])
-    except Exception:  # an operator or a version that the evaluator lacks: not known, not wrong
-        return None
+    return evaluate(node, name, feed, index.proto.opset_import)
 
 
 def _dequantized(node: onnx.NodeProto, feed: Mapping[str, np.ndarray]) -> np.ndarray | None:
