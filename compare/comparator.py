@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -21,7 +21,7 @@ from ..graph.load import described, is_engine, load, load_engine
 from ..graph.model import Model
 from ..runners.contract.workload import Workload
 from .assemble import assemble, judge_for
-from .comparison import Comparison, Rules
+from .comparison import Comparison, Rules, with_options
 from .layers.fidelity import Deployed
 from .outputs.judge import Judge
 from .outputs.metric import Meter, criterion
@@ -30,14 +30,13 @@ from .runs.kept_outputs import MEMORY_LIMIT, RunResults
 from .runs.repeatability import chance, repeat
 from .runs.replay import Replay
 from .runs.run import Fetch, Run
-from .runs.samples import Data, Shapes, bind, check_calibrated, check_inputs, check_labels, read_only
+from .runs.samples import Data, bind, check_calibrated, check_inputs, check_labels, read_only
 from .runs.streaming import execute, may_vary
 from .sides import Side, Sides, choose_sides, one_a_file, other_file
 
 if TYPE_CHECKING:
     from ..dataloaders.base import Samples
     from ..runners.contract.runner import Runner
-    from .outputs.metric import Function
     from .report.model import Report
 
 ModelSource: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto | Model"
@@ -55,22 +54,9 @@ class Comparator:
         candidate_model: ModelSource | None = None,
         data_loader: Data | None = None,
         calibration_data: Data | None = None,
-        shapes: Shapes | Sequence[Shapes] | None = None,
-        reference: str | None = None,
-        rtol: float | None = None,
-        atol: float | None = None,
-        tolerances: Mapping[str, tuple[float, float]] | None = None,
-        nan_equal: bool = False,
-        layers: Literal["guilty", "all"] | None = None,
-        memory: int | None = None,
-        latency: int = 0,
-        inputs: Sequence[str] = (),
-        outputs: Sequence[str] = (),
-        labels: Labels | None = None,
-        metric: str | Function | None = None,
-        metric_output: str | None = None,
-        metric_drop: float | None = None,
+        rules: Rules | None = None,
         progress: Progress = SILENT,
+        **options: Any,
     ) -> None:
         """Takes the rules of the comparison; nothing is loaded yet.
 
@@ -82,40 +68,22 @@ class Comparator:
                 Random within the ranges that the graph implies, if not given.
             calibration_data: Inputs that INT8 and FP8 are calibrated on, in the forms of ``data_loader``; those that
                 are compared, if not given.
-            shapes: Shape ranges of inputs, for runtimes that build for a range; several sets of them for several
-                optimization profiles.
-            reference: Name of the runner to believe, instead of the most trusted.
-            rtol, atol: ``|candidate - reference| <= atol + rtol * |reference|``; both or neither; automatic
-                if not given.
-            tolerances: ``(rtol, atol)`` of single outputs, by name.
-            nan_equal: Whether NaN equals NaN.
-            layers: Whether to localize after the outputs were compared.
-            memory: Bytes for one piece when localizing.
-            latency: Runs to time on each runner after the comparison, with the last sample.
-            inputs, outputs: Tensors that are inputs and outputs of a TensorFlow frozen graph.
-            labels: The right answers, one for each row of all batches together: an array, or a ``.npy`` or ``.npz``.
-            metric: What to measure on them: ``top1``, ``top5``, ``package.module:function`` or a function
-                ``(outputs, labels) -> float``, higher is better. It decides outputs that would be undecided.
-            metric_output: The output to measure; not needed where only one is float.
-            metric_drop: How far a candidate's metric may lie under the reference's; 0.01 if not given.
+            rules: Tolerances, what to measure, whether to localize, and all else that there is to decide.
             progress: Told what is going on.
+            options: Fields of `Rules`: ``Comparator(model, runners, layers="guilty")``. They replace those of
+                ``rules``.
 
         Raises:
-            UsageError: rtol without atol, or the reverse; a tolerance that is negative or not finite; a metric that
-                does not exist or lacks its labels.
+            UsageError: An option that `Rules` does not have, or a value that it does not take; a metric that does not
+                exist or lacks its labels.
         """
-        self._criterion = criterion(metric, labels, metric_output, metric_drop)
-        self.rules = Rules(rtol, atol, dict(tolerances or {}), nan_equal, memory, layers)
+        self.rules = with_options(rules or Rules(), options)
+        self._criterion = criterion(self.rules)
         self._model = model
         self._candidate_model = candidate_model
         self._runners = tuple(runners)
         self._data = data_loader
         self._calibration = calibration_data
-        sets = [shapes] if isinstance(shapes, Mapping) else list(shapes or ())
-        self._shape_sets: tuple[Shapes, ...] = tuple(dict(one) for one in sets) or ({},)
-        self._reference = reference
-        self._latency = latency
-        self._names = (tuple(inputs), tuple(outputs))
         self._progress = progress
         self._warnings: list[str] = []
         self._calibrating: Samples | None = None
@@ -150,7 +118,7 @@ class Comparator:
                     run.repeats[side.name] = repeat(outputs, fetch(list(outputs)))
 
         run = Run(sides, sides, samples, workload, memory=self.rules.memory, calibration=self._calibrating)
-        execute(run, begin, take, self._progress, self._latency, on_device=deployed is None)
+        execute(run, begin, take, self._progress, self.rules.latency or 0, on_device=deployed is None)
         run.warnings[:0] = self._warnings
         report = assemble(run, judge, meter, self._progress)
         if self.rules.layers is None or judge is None:
@@ -212,30 +180,18 @@ class Comparator:
         return results
 
     @staticmethod
-    def compare_accuracy(
-        run_results: RunResults,
-        *,
-        rtol: float | None = None,
-        atol: float | None = None,
-        tolerances: Mapping[str, tuple[float, float]] | None = None,
-        nan_equal: bool = False,
-        labels: Labels | None = None,
-        metric: str | Function | None = None,
-        metric_output: str | None = None,
-        metric_drop: float | None = None,
-    ) -> Report:
+    def compare_accuracy(run_results: RunResults, rules: Rules | None = None, **options: Any) -> Report:
         """Judges outputs that `run` kept. The report is true if every candidate agrees with the reference.
 
         Args:
             run_results: What `run` returned.
-            rtol, atol, tolerances, nan_equal: See `Comparator`.
-            labels, metric, metric_output, metric_drop: See `Comparator`.
+            rules, options: See `Comparator`; those that concern the outputs.
 
         Raises:
             UsageError: The tolerances, the metric or the labels are wrong.
         """
-        measured = criterion(metric, labels, metric_output, metric_drop)
-        rules = Rules(rtol, atol, dict(tolerances or {}), nan_equal)
+        rules = with_options(rules or Rules(), options)
+        measured = criterion(rules)
         run = run_results.run
         check_labels(measured, run.samples)
         judge = judge_for(run, rules)
@@ -264,7 +220,7 @@ class Comparator:
         candidate_model = None
         if second is not None:
             candidate_model = self._load(second)
-        sides = choose_sides(self._runners, models, candidate_model, self._reference)
+        sides = choose_sides(self._runners, models, candidate_model, self.rules.reference)
         self._check_engines(sides)
         reference = sides.reference.model
         for model in [side.model for side in one_a_file(sides.candidates)]:
@@ -272,16 +228,16 @@ class Comparator:
             if ignored:
                 self._warnings.append(f"{model.source} does not take {', '.join(map(repr, ignored))}.")
         self._check_names(sides)
-        samples = self.samples = bind(self._data, sides, self._shape_sets)
+        samples = self.samples = bind(self._data, sides, self.rules.shape_sets)
         check_labels(self._criterion, samples)
         workload = Workload(
             samples=lambda: map(read_only, samples),
-            shapes=self._shape_sets[0],
-            profiles=self._shape_sets if self._shape_sets[1:] else (),
+            shapes=self.rules.shape_sets[0],
+            profiles=self.rules.shape_sets if self.rules.shape_sets[1:] else (),
         )
         if self._calibration is not None:
             check_calibrated(sides)
-            other = self._calibrating = bind(self._calibration, sides, self._shape_sets)
+            other = self._calibrating = bind(self._calibration, sides, self.rules.shape_sets)
             workload = replace(workload, calibration=lambda: map(read_only, other))
         return sides, samples, workload
 
@@ -294,7 +250,7 @@ class Comparator:
             else "the model"
         )
         self._progress.stage(f"loading {name}")
-        inputs, outputs = self._names
+        inputs, outputs = self.rules.inputs, self.rules.outputs
         model = load(source, inputs=inputs, outputs=outputs)
         if model.opaque and not model.outputs:
             reader = next((r for r in self._runners if r.reads_engines), None)
@@ -313,7 +269,7 @@ class Comparator:
             return first, second
         engine, origin = (first, second) if is_engine(first) else (second, first)
         self._progress.stage(f"loading {engine}")
-        inputs, outputs = self._names
+        inputs, outputs = self.rules.inputs, self.rules.outputs
         assert isinstance(engine, (str, os.PathLike))
         return load_engine(engine, origin, inputs=inputs, outputs=outputs), None
 
@@ -364,6 +320,6 @@ class Comparator:
         if self._criterion is not None:
             self._criterion.bind(sides.reference.model.outputs)
         inputs = {spec.name for spec in sides.reference.model.inputs}
-        for name in {name: None for shapes in self._shape_sets for name in shapes}:
+        for name in {name: None for shapes in self.rules.shape_sets for name in shapes}:
             if name not in inputs:
                 raise UsageError(f"--shape {name}: no such input; there are: {', '.join(sorted(inputs))}.")

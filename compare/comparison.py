@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..graph.errors import UsageError
+from ..graph.options import Choice, Named, Names, Number, Pair, Size, Whole, check, option, options
+from ..runners.contract.workload import ShapeRange
 from .progress import SILENT, Progress
+from .shape_sets import ShapeSets, as_sets
 
 if TYPE_CHECKING:
     from ..dataloaders.base import Samples
@@ -19,38 +23,136 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rules:
-    """The rules of a comparison.
+    """What the user may decide about a comparison. Each field is a keyword argument of `Comparator` and a flag.
 
     Attributes:
-        rtol, atol: ``|candidate - reference| <= atol + rtol |reference|`` for all outputs; None: automatic.
+        reference: Name of the runner to believe, instead of the most trusted.
+        inputs, outputs: Tensors that are inputs and outputs of a TensorFlow frozen graph.
+        shapes: Shape ranges of inputs, for runtimes that build for a range: by input name, or several such mappings
+            for several optimization profiles.
+        rtol, atol: ``|candidate - reference| <= atol + rtol * |reference|`` for all outputs; both or neither; automatic
+            if not given.
         tolerances: ``(rtol, atol)`` of single outputs, by name.
         nan_equal: Whether NaN equals NaN.
-        memory: Bytes that localizing may use for one piece, or `Comparator.run` for outputs; None: from the machine.
-        layers: Whether to localize: not at all, inside guilty pieces, or every tensor.
+        labels: The right answers, one for each row of all batches together: an array, or a ``.npy`` or ``.npz``.
+        metric: What to measure on them: ``top1``, ``top5``, ``package.module:function`` or a function
+            ``(outputs, labels) -> float``, higher is better. It decides outputs that would be undecided.
+        metric_output: The output to measure; not needed where only one is float.
+        metric_drop: How far a candidate's metric may lie under the reference's; 0.01 if not given.
+        layers: Whether to localize after the outputs were compared: not at all, inside ``guilty`` pieces, or ``all``
+            tensors.
+        memory: Bytes that localizing may use for one piece; models with more external weights run in pieces. None:
+            from the machine.
+        latency: Runs to time on each runner after the comparison, with the last sample; None: nothing is timed.
+
+    Raises:
+        UsageError: rtol without atol, or the reverse; a value that its option does not take.
     """
 
-    rtol: float | None = None
-    atol: float | None = None
-    tolerances: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    nan_equal: bool = False
-    memory: int | None = None
-    layers: Literal["guilty", "all"] | None = None
+    reference: str | None = option(
+        None, "--reference", "use this runner as the reference", group="runners", metavar="NAME"
+    )
+    inputs: Sequence[str] = option(
+        (), "--inputs", "inputs of a TensorFlow frozen graph", Names(), "data", metavar="A,B"
+    )
+    outputs: Sequence[str] = option(
+        (), "--outputs", "outputs of a TensorFlow frozen graph", Names(), "data", metavar="A,B"
+    )
+    shapes: Sequence[Mapping[str, ShapeRange]] = option(
+        (),
+        "--shape",
+        "shape of one input: 1x3x224x224, or min..opt..max for runtimes that build for a range; "
+        "again for the same input: one more optimization profile",
+        ShapeSets(),
+        "data",
+        metavar="NAME:DIMS",
+    )
+    rtol: float | None = option(
+        None,
+        "--rtol",
+        "relative tolerance, with --atol: |difference| <= atol + rtol * |reference|",
+        Number(),
+        "tolerances",
+        metavar="R",
+    )
+    atol: float | None = option(None, "--atol", "absolute tolerance, with --rtol", Number(), "tolerances", metavar="A")
+    tolerances: Mapping[str, tuple[float, float]] = option(
+        dict,
+        "--tolerance",
+        "rtol and atol of one output",
+        Named(Pair("RTOL,ATOL", least=0), "NAME:RTOL,ATOL"),
+        "tolerances",
+        metavar="NAME:R,A",
+    )
+    nan_equal: bool = option(False, "--nan-equal", "NaN equals NaN", group="tolerances")
+    labels: Any = option(
+        None,
+        "--labels",
+        "labels of the data: .npy, .npz with one array, or .npz:NAME",
+        group="accuracy",
+        metavar="FILE",
+    )
+    metric: str | Callable[..., float] | None = option(
+        None,
+        "--metric",
+        "top1, top5, or package.module:function(outputs, labels) -> float",
+        group="accuracy",
+        metavar="M",
+    )
+    metric_output: str | None = option(
+        None, "--metric-output", "output to measure, where several are float", group="accuracy", metavar="NAME"
+    )
+    metric_drop: float | None = option(
+        None, "--metric-drop", "largest accepted drop of the metric (0.01)", Number(), "accuracy", metavar="X"
+    )
+    layers: Literal["guilty", "all"] | None = option(
+        None,
+        "--layers",
+        "name the guilty layers; =all: every tensor",
+        Choice("guilty", "all"),
+        "layers",
+        const="guilty",
+    )
+    memory: int | None = option(
+        None,
+        "--memory",
+        "memory for one piece, e.g. 512MB; models with more external weights run in pieces",
+        Size(),
+        "layers",
+        metavar="SIZE",
+    )
+    latency: int | None = option(
+        None, "--latency", "time N runs of each runner, after warm-up", Whole(1), "report", metavar="N"
+    )
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "shapes", as_sets(self.shapes))
+        check(self)
         if (self.rtol is None) != (self.atol is None):
             missing = "rtol" if self.rtol is None else "atol"
             raise UsageError(f"rtol and atol go together: allowed is atol + rtol * |reference|. {missing} is missing.")
-        pairs = {"": (self.rtol, self.atol), **self.tolerances}
-        for name, pair in pairs.items():
-            if any(value is not None and not 0 <= value < float("inf") for value in pair):
-                of = f" of {name!r}" if name else ""
-                raise UsageError(f"tolerances are finite and not negative; rtol, atol{of} are {pair[0]}, {pair[1]}.")
 
-    def user_tolerance(self, output: str) -> tuple[float, float] | None:
-        """``(rtol, atol)`` that the user gave for ``output``; None: automatic."""
-        if output in self.tolerances:
-            return self.tolerances[output]
-        return None if self.rtol is None or self.atol is None else (self.rtol, self.atol)
+    @property
+    def shape_sets(self) -> tuple[Mapping[str, ShapeRange], ...]:
+        """The sets of shape ranges, one at least."""
+        return tuple(self.shapes) or ({},)
+
+
+def with_options(rules: Rules, given: Mapping[str, Any]) -> Rules:
+    """The rules with some of them replaced, as keyword arguments do it.
+
+    Raises:
+        UsageError: There is no such rule, or it does not take the value.
+    """
+    known = [f.name for f in options(Rules)]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise UsageError(
+                f"no option is called {name!r}"
+                + (f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}.")
+            )
+    return replace(rules, **given)
 
 
 @dataclass(frozen=True)

@@ -19,17 +19,19 @@ from ..graph.implied_inputs import Range, input_ranges
 from ..graph.implied_shapes import choose_shapes
 from ..graph.specs import STRING, TensorSpec, is_float
 from .base import Sample, Samples, Source
+from .random_options import INTEGERS, Number, RandomOptions
 
 if TYPE_CHECKING:
     from ..graph.model import Model
 
-Number = int | float
+SAMPLES = 4
+"""Samples where nobody says how many."""
 
 _LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
 
 
 @dataclass(frozen=True)
-class DataLoader(Source):
+class DataLoader(RandomOptions, Source):
     """Random samples for any model.
 
     The range of an input is the first of these that is known: the one in ``ranges``; what the graph implies, narrowed
@@ -38,34 +40,14 @@ class DataLoader(Source):
     Values outside of what the graph can take are never drawn, whoever asks for them.
 
     Attributes:
-        int_range: ``(lo, hi)`` of integers, ``hi`` not included.
-        float_range: ``(lo, hi)`` of floats.
-        seed: Samples of one seed are the same bytes at every pass and for every runner.
-        samples: Number of samples.
-        ranges: ``(lo, hi)`` by input name, with ``hi`` not included for integers.
+        int_range, float_range, seed, samples, ranges: See `RandomOptions`.
         shapes: Shape by input name; None or -1 leaves a dimension open. Dimensions that nobody gave are 2 on axis 0
             and 8 elsewhere, or what the graph accepts instead.
         more_shapes: Further sets of such shapes: samples take the first set, the second, ... and the first again.
     """
 
-    int_range: tuple[int, int] | None = None
-    float_range: tuple[float, float] | None = None
-    seed: int = 0
-    samples: int = 4
-    ranges: Mapping[str, tuple[Number, Number]] = field(default_factory=dict)
     shapes: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
     more_shapes: Sequence[Mapping[str, Sequence[int | None]]] = ()
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.samples, int) or self.samples < 1:
-            raise DataError(f"samples={self.samples}: at least one sample is needed.")
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise DataError(f"seed={self.seed}: expected a whole number, 0 or more.")
-        for what, pair in (("int_range", self.int_range), ("float_range", self.float_range)):
-            if pair is not None:
-                _check_pair(what, pair, whole=what == "int_range")
-        for name, pair in self.ranges.items():
-            _check_pair(f"range of {name!r}", pair, whole=False)
 
     def bind(self, model: Model) -> RandomSamples:
         """Chooses shapes and ranges for the inputs of ``model``.
@@ -106,7 +88,8 @@ class DataLoader(Source):
             notes.append(
                 f"Neither the graph nor an option tells sensible values of {', '.join(unknown)} (--range NAME:LO,HI)."
             )
-        return RandomSamples(self.seed, self.samples, tuple(plans), inferred, tuple(notes))
+        count = max(SAMPLES, 1 + len(self.more_shapes)) if self.samples is None else self.samples
+        return RandomSamples(self.seed, count, tuple(plans), inferred, tuple(notes))
 
     def _plan(self, spec: TensorSpec, shape: tuple[int, ...], implied: Range | None) -> tuple[Plan, str]:
         """How to draw one input, and who said so: ``user``, ``graph`` or ``default``."""
@@ -146,7 +129,11 @@ class DataLoader(Source):
     def _by_name(self, spec: TensorSpec, shape: tuple[int, ...], implied: Range | None, whole: bool) -> Plan:
         pair = self.ranges[spec.name]
         what = f"range of {spec.name!r}"
-        _check_pair(what, pair, whole)
+        if whole:
+            try:
+                INTEGERS.check(pair)
+            except ValueError as refusal:
+                raise DataError(f"{what}=({pair[0]}, {pair[1]}): {refusal}.") from None
         _check_dtype(what, pair, spec)
         if implied is not None and implied.strict and (pair[0] < implied.lo or pair[1] > implied.hi):
             asked = f"[{pair[0]:g}, {pair[1]:g}{')' if whole else ']'}"
@@ -302,21 +289,6 @@ def _clip(lo: Number, hi: Number, dtype: np.dtype, whole: bool) -> tuple[Number,
     """A range that the graph implies, cut to what the dtype can hold."""
     least, most = _limits(dtype)
     return max(lo, least), min(hi, most + 1 if whole else most)
-
-
-def _check_pair(what: str, pair: tuple[Number, Number], whole: bool) -> None:
-    try:
-        lo, hi = pair
-        finite = math.isfinite(lo) and math.isfinite(hi)
-    except (TypeError, ValueError):
-        raise DataError(f"{what}={pair!r}: expected two numbers, (lo, hi).") from None
-    if not finite:
-        raise DataError(f"{what}=({lo}, {hi}): both ends have to be finite.")
-    if whole and (lo != int(lo) or hi != int(hi)):
-        raise DataError(f"{what}=({lo}, {hi}): expected whole numbers.")
-    if lo > hi or (whole and lo == hi):
-        end = " (hi is not included)" if whole else ""
-        raise DataError(f"{what}=({lo}, {hi}): the range is empty{end}.")
 
 
 def _check_dtype(what: str, pair: tuple[Number, Number], spec: TensorSpec) -> None:

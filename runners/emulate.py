@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..graph.errors import BuildError, UsageError
 from ..graph.formats import FORMATS, NumberFormat
-from .contract.options import option
+from ..graph.options import option
 from .contract.runner import Runner
 from .contract.session import Session, SessionInfo
 from .contract.workload import Feed, Workload

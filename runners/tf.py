@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..graph.errors import BuildError, ProviderUnavailable, RunnerError, UsageError
 from ..graph.formats import FP32, NumberFormat
-from .contract.options import option
+from ..graph.options import option
 from .contract.runner import Runner
 from .contract.session import Session, SessionInfo
 from .contract.workload import Feed, Workload

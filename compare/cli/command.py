@@ -7,11 +7,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ...graph.errors import LayerdiffError, UsageError
+from ...graph.errors import LayerdiffError
 from ...graph.interrupts import uninterrupted
 
 if TYPE_CHECKING:
-    from ...dataloaders.base import Source
     from ..progress import Progress
     from ..report.model import Report
     from .arguments import Request
@@ -59,27 +58,29 @@ def _run(request: Request) -> int:
         logging.getLogger("layerdiff").setLevel(logging.DEBUG)
     progress = None
     if not request.quiet:
-        from ..report import terminal
+        from ..report.terminal.progress import TerminalProgress, console
+        from ..report.terminal.show import show
 
-        progress = terminal.TerminalProgress()
+        progress = TerminalProgress()
     try:
         report = compare(request, progress)
     finally:
         if progress is not None:
             progress.clear()
-    if request.json is not None:
-        from ..report import json
+    for flag, path in request.reports:
+        from ..report.files import write
+        from ..report.formats import formats
 
-        json.write(report, request.json)
-    # With the JSON on standard output, what people read goes beside it.
-    out = sys.stderr if request.json == "-" else sys.stdout
+        write(formats()[flag].render(report), path, flag)
+    # With a report on standard output, what people read goes beside it.
+    out = sys.stderr if any(path == "-" for _, path in request.reports) else sys.stdout
     if request.quiet:
         print(report.verdict, file=out)
         for runner in report.runners:
             if runner.error:
                 print(f"compare: {runner.failure}", file=sys.stderr)
     else:
-        terminal.show(report, terminal.console(out), verbose=request.verbose)
+        show(report, console(out), verbose=request.verbose)
     return report.exit_status
 
 
@@ -90,69 +91,22 @@ def compare(request: Request, progress: Progress | None = None) -> Report:
         UsageError: The request does not fit the models or the data.
     """
     with uninterrupted():
-        from ...dataloaders import open_data
+        from ...dataloaders import DataLoader, open_data
         from ..comparator import Comparator
         from ..progress import SILENT
         from ..runs.worst_sample import save_worst
 
+    first, *second = request.models
     comparator = Comparator(
-        request.models[0] if request.models else None,
+        first,
         request.runners,
-        candidate_model=request.models[1] if len(request.models) > 1 else None,
-        data_loader=_source(request),
+        candidate_model=second[0] if second else None,
+        data_loader=DataLoader(**request.random) if request.data is None else open_data(request.data),
         calibration_data=None if request.calibration_data is None else open_data(request.calibration_data),
-        shapes=request.profiles or request.shapes,
-        reference=request.reference,
-        rtol=request.rtol,
-        atol=request.atol,
-        tolerances=request.tolerances,
-        nan_equal=request.nan_equal,
-        layers=request.layers,  # type: ignore[arg-type]
-        memory=request.memory,
-        latency=request.latency,
-        inputs=request.inputs,
-        outputs=request.outputs,
-        labels=request.labels,
-        metric=request.metric,
-        metric_output=request.metric_output,
-        metric_drop=request.metric_drop,
+        rules=request.rules,
         progress=progress or SILENT,
     )
     report = comparator.compare()
     if request.save_worst is not None and comparator.samples is not None:
         report = save_worst(report, comparator.samples, request.save_worst)
     return report
-
-
-def _source(request: Request) -> Source | None:
-    """Where the inputs come from.
-
-    Raises:
-        UsageError: Options of random data beside ``--data``.
-    """
-    from ...dataloaders import DataLoader, open_data
-
-    shapes, *more = [
-        {name: shape.opt for name, shape in shapes.items()} for shapes in request.profiles or (request.shapes,)
-    ]
-    if request.data is None:
-        usual = DataLoader()
-        return DataLoader(
-            int_range=request.int_range,
-            float_range=request.float_range,
-            seed=usual.seed if request.seed is None else request.seed,
-            samples=max(usual.samples, 1 + len(more)) if request.samples is None else request.samples,
-            ranges=request.ranges,
-            shapes=shapes,
-            more_shapes=tuple(more),
-        )
-    random = {
-        "--seed": request.seed,
-        "--float-range": request.float_range,
-        "--int-range": request.int_range,
-        "--range": request.ranges or None,
-    }
-    for option, value in random.items():
-        if value is not None:
-            raise UsageError(f"{option} is for random data, but --data {request.data} was given.")
-    return open_data(request.data)

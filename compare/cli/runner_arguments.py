@@ -9,6 +9,7 @@ from typing import Any
 from ...graph.errors import UsageError
 from ...runners import load_class
 from ...runners.contract.runner import Runner
+from .options import add
 
 
 def first_line(cls: type[Runner]) -> str:
@@ -25,20 +26,13 @@ def add_options(parser: argparse.ArgumentParser, cls: type[Runner], classes: Map
     taken = parser._option_string_actions
     group = None
     for f in cls.cli_fields():
-        flag, arguments = f.metadata["flag"], dict(f.metadata["arguments"])
+        flag = f.metadata["flag"]
         if flag in taken:
             continue  # shared with a runner that came before
-        if isinstance(f.default, bool):
-            arguments.setdefault("action", "store_true")
-        elif isinstance(f.default, tuple):
-            arguments.setdefault("action", "append")
-        if arguments.get("action") in (None, "append"):
-            arguments.setdefault("metavar", "VALUE" if "choices" not in arguments else None)
         sharing = [name for name, c in classes.items() if any(g.metadata["flag"] == flag for g in c.cli_fields())]
         group = group or parser.add_argument_group(f"options of --{cls.flag}")
         also = "" if len(sharing) == 1 else f" (also {', '.join('--' + n for n in sharing if n != cls.flag)})"
-        text = f.metadata["help"].replace("%", "%%")
-        group.add_argument(flag, dest=_destination(flag), default=argparse.SUPPRESS, help=text + also, **arguments)
+        add(group, f, _destination(flag), also)
 
 
 def named_classes(words: Sequence[str]) -> dict[str, type[Runner]]:

@@ -25,6 +25,7 @@ from .evidence import Decision, Measured, OutputEvidence
 
 if TYPE_CHECKING:
     from ...graph.specs import TensorSpec
+    from ..comparison import Rules
     from ..sides import Sides
 
 Outputs: TypeAlias = "Mapping[str, np.ndarray]"
@@ -80,39 +81,31 @@ class Criterion:
         return replace(self, output=name)
 
 
-def criterion(
-    metric: str | Function | None,
-    labels: np.ndarray | Sequence[Any] | str | os.PathLike[str] | None = None,
-    output: str | None = None,
-    drop: float | None = None,
-) -> Criterion | None:
+def criterion(rules: Rules) -> Criterion | None:
     """What the user asked to be measured; None if nothing.
-
-    Args:
-        metric: ``top1``, ``top5`` (any number will do), ``package.module:function``, or the function itself.
-        labels: An array with one label for each row of all batches together, or the file that holds it.
-        output: The output to measure; not needed where only one is float.
-        drop: See `Criterion`; `DROP` if not given.
 
     Raises:
         UsageError: The metric does not exist, labels are missing or cannot serve, or something is given without it.
     """
-    if metric is None:
-        for option, value in (("--labels", labels), ("--metric-output", output), ("--metric-drop", drop)):
+    if rules.metric is None:
+        given = {
+            "--labels": rules.labels,
+            "--metric-output": rules.metric_output,
+            "--metric-drop": rules.metric_drop,
+        }
+        for option, value in given.items():
             if value is not None:
                 raise UsageError(f"{option} needs --metric: top1, top5 or package.module:function.")
         return None
-    name, k, function = _metric(metric)
-    limit = DROP if drop is None else drop
-    if not (math.isfinite(limit) and limit >= 0):
-        raise UsageError(f"--metric-drop {limit}: expected a number, 0 or more; 0.01 is one point of accuracy.")
-    array = None if labels is None else _labels(labels)
+    name, k, function = _metric(rules.metric)
+    array = None if rules.labels is None else _labels(rules.labels)
     if k and array is None:
         raise UsageError(f"--metric {name} needs the right answers: --labels FILE, .npy or .npz.")
     if k and array is not None and (array.ndim != 1 or array.dtype.kind not in "iu"):
         found = f"{array.dtype} of shape {list(array.shape)}"
         raise UsageError(f"--metric {name} takes one whole number for each row as label, an int array; found {found}.")
-    return Criterion(name, k, function, array, output, limit)
+    drop = DROP if rules.metric_drop is None else rules.metric_drop
+    return Criterion(name, k, function, array, rules.metric_output, drop)
 
 
 def _metric(metric: str | Function) -> tuple[str, int, Function | None]:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...graph.errors import UsageError
 from .model import SCHEMA, AccuracyResult, Culprit, Fidelity, LayerResult, ModelInfo, Report
 
 if TYPE_CHECKING:
     from .model import OutputResult, RunnerResult
+
+FLAG = "--json"
+HELP = "write the whole report as JSON"
 
 
 def plain(value: Any) -> Any:
@@ -62,30 +61,9 @@ def to_json(report: Report) -> dict[str, Any]:
     }
 
 
-def write(report: Report, path: str | os.PathLike[str]) -> None:
-    """Writes the report to ``path``, whole or not at all; ``-`` is standard output.
-
-    Raises:
-        UsageError: The file cannot be written.
-    """
-    target = Path(path)
-    text = json.dumps(to_json(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    if os.fspath(path) == "-":
-        sys.stdout.write(text)
-        return
-    if not target.exists() or target.is_file():
-        partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-        try:
-            partial.write_text(text, "utf-8")
-            partial.replace(target)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise UsageError(f"--json {path}: cannot be written: {error.strerror}.") from error
-        return
-    try:  # /dev/stdout, a named pipe
-        target.write_text(text, "utf-8")
-    except OSError as error:
-        raise UsageError(f"--json {path}: cannot be written: {error.strerror}.") from error
+def render(report: Report) -> str:
+    """The whole report as JSON."""
+    return json.dumps(to_json(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def _model(model: ModelInfo) -> dict[str, Any]:

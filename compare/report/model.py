@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .formats import formats
+
 SCHEMA = "layerdiff.report/1"
 """Name and version of the JSON form."""
 
@@ -325,8 +327,13 @@ class Report:
         """The outputs of one candidate."""
         return tuple(output for output in self.outputs if output.candidate == candidate)
 
-    def to_json(self) -> dict[str, Any]:
-        """The report as values that JSON can hold."""
-        from .json import to_json
+    def render(self, name: str) -> str | bytes:
+        """The report in one of its formats: ``json``, ``text``, or what else is in this folder.
 
-        return to_json(self)
+        Raises:
+            KeyError: There is no such format.
+        """
+        return formats()[f"--{name}"].render(self)
+
+    def __str__(self) -> str:
+        return str(self.render("text"))

@@ -72,12 +72,12 @@ def bind(data: Data | None, sides: Sides, shape_sets: Sequence[Shapes]) -> Sampl
 
     model = sides.reference.model
     if data is None:
-        usual = DataLoader()
-        first, *more = [{name: shape.opt for name, shape in shapes.items()} for shapes in shape_sets]
-        data = replace(usual, shapes=first, more_shapes=tuple(more), samples=max(usual.samples, 1 + len(more)))
+        data = DataLoader()
     if isinstance(data, DataLoader):
-        built = {} if data.more_shapes else _built_for(sides)
-        data = replace(data, shapes={**built, **_fixed_by_candidates(sides), **data.shapes})
+        first, *others = [{name: shape.opt for name, shape in shapes.items()} for shapes in shape_sets]
+        more = data.more_shapes or tuple(others)
+        built = {} if more else _built_for(sides)
+        data = replace(data, shapes={**built, **_fixed_by_candidates(sides), **first, **data.shapes}, more_shapes=more)
     source = data if isinstance(data, Source) else as_source(data)
     samples = source.bind(model)
     if not len(samples):

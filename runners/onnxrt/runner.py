@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...graph.errors import UsageError
 from ...graph.formats import FP32, TF32, NumberFormat
-from ..contract.options import option
+from ...graph.options import option
 from ..contract.runner import Runner
 from .loading import LEVELS, PROVIDERS
 from .session import OnnxrtSession

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...graph.errors import RunnerError, UsageError
-from ..contract.options import option
+from ...graph.options import option
 from ..contract.runner import Runner
 from ..contract.session import SessionInfo
 from ..contract.workload import ShapeRange, Workload

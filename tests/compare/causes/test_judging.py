@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
-from layerdiff.compare.report.terminal import show
+from layerdiff.compare.report.json import to_json
+from layerdiff.compare.report.terminal.show import show
 from layerdiff.graph.model import Model
 from layerdiff.graph.rounding.typed import typed
 from onnx import helper, numpy_helper
@@ -332,7 +333,7 @@ def test_what_the_deployed_outputs_do_not_show_is_said_to_be_in_pieces_only(caps
     assert (culprit.node, culprit.cause, culprit.deployed) == ("n_exp", "overflow", False)
     assert "the outputs as deployed do not show it" in culprit.evidence
     assert not mentions(report, "the outputs agree, but")
-    assert report.to_json()["culprits"][0]["deployed"] is False
+    assert to_json(report)["culprits"][0]["deployed"] is False
     show(report)
     assert "overflow, in pieces only" in " ".join(capsys.readouterr().out.split())
 
@@ -342,7 +343,7 @@ def test_an_overflow_that_the_deployed_outputs_show_is_not_said_to_be_in_pieces_
     assert not report
     culprit = only(report)
     assert (culprit.node, culprit.cause, culprit.deployed) == ("n_exp", "overflow", None)
-    assert "deployed" not in report.to_json()["culprits"][0]
+    assert "deployed" not in to_json(report)["culprits"][0]
 
 
 def test_a_fault_of_the_deployed_program_comes_before_what_only_pieces_show():

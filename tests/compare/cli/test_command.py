@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from layerdiff import UsageError, __version__
-from layerdiff.compare.cli.arguments import parse, size, split_name
+from layerdiff import Comparator, UsageError, __version__
+from layerdiff.compare.cli.arguments import GROUPS, parse
 from layerdiff.compare.cli.command import main
+from layerdiff.compare.comparison import Rules
+from layerdiff.graph.options import Kind, Named, Size, options
 from layerdiff.runners.contract.workload import ShapeRange
 
 RELU = "g (float[N, 3] x) => (float[N, 3] y) { y = Relu(x) }"
@@ -26,7 +28,7 @@ from layerdiff import Runner, RunnerError, Session
 from layerdiff.graph.formats import FP32
 from dataclasses import dataclass
 from typing import ClassVar
-from layerdiff.runners.contract.options import option
+from layerdiff.graph.options import option
 
 @dataclass(frozen=True)
 class Negative(Runner):
@@ -157,39 +159,44 @@ def test_runners_by_entry_point(third_party, tmp_path, capsys):
     ],
 )
 def test_names_may_hold_colons(text, name, value):
-    assert split_name("--range", text, "NAME:VALUE") == (name, value)
+    assert Named(Kind(), "NAME:VALUE").read(text) == (name, value)
 
 
 def test_values():
     words = (
-        "--float-range -1,1 m --int-range -5,5 --range x:-2,2 --range big:0,9007199254740993 --range=f:-.5,.5 "
+        "--float-range -1,1 m --int-range -5,6 --range x:-2,2 --range big:0,9007199254740993 --range=f:-.5,.5 "
         "--shape x:1x3x224x224 --shape y:1x3..4x3..8x3 --shape s: --tolerance fc:out:1e-3,1e-5 "
         "--samples 3 --seed 7 --memory 512MB --onnxrt --onnxrt"
     )
     request = parse(words.split())
-    assert request.float_range == (-1, 1)
-    assert request.int_range == (-5, 5)
-    assert request.ranges == {"x": (-2, 2), "big": (0, 9007199254740993), "f": (-0.5, 0.5)}
-    assert request.shapes == {
+    assert request.random == {
+        "float_range": (-1, 1),
+        "int_range": (-5, 6),
+        "ranges": {"x": (-2, 2), "big": (0, 9007199254740993), "f": (-0.5, 0.5)},
+        "samples": 3,
+        "seed": 7,
+    }
+    (shapes,) = request.rules.shapes
+    assert shapes == {
         "x": ShapeRange((1, 3, 224, 224), (1, 3, 224, 224), (1, 3, 224, 224)),
         "y": ShapeRange((1, 3), (4, 3), (8, 3)),
         "s": ShapeRange((), (), ()),
     }
-    assert request.tolerances == {"fc:out": (1e-3, 1e-5)}
-    assert (request.samples, request.seed, request.memory) == (3, 7, 512_000_000)
+    assert request.rules.tolerances == {"fc:out": (1e-3, 1e-5)}
+    assert request.rules.memory == 512_000_000
 
 
 @pytest.mark.parametrize(("words", "layers"), [("", None), ("--layers", "guilty"), ("--layers=all", "all")])
 def test_layers_takes_no_next_word(words, layers):
     request = parse([*words.split(), "m", "--onnxrt", "--onnxrt"])
-    assert (request.models, request.layers) == (("m",), layers)
+    assert (request.models, request.rules.layers) == (("m",), layers)
 
 
 @pytest.mark.parametrize(
     ("text", "number"), [("1", 1), ("2k", 2000), ("512MB", 512 * 10**6), ("2GiB", 2 << 30), ("1.5g", 1.5e9)]
 )
 def test_sizes(text, number):
-    assert size(text) == number
+    assert Size().read(text) == number
 
 
 @pytest.mark.parametrize(
@@ -233,6 +240,25 @@ def test_sizes(text, number):
 def test_what_cannot_be_understood_is_refused(words, message, third_party):
     with pytest.raises(UsageError, match=message):
         parse(words.split())
+
+
+def test_every_rule_is_a_flag_a_line_of_help_and_a_keyword(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    shown = capsys.readouterr().out
+    comparator = Comparator("m.onnx", [], nan_equal=True, rules=Rules(memory=7, nan_equal=False))
+    assert comparator.rules == Rules(memory=7, nan_equal=True)
+    for f in options(Rules):
+        assert f"\n  {f.metadata['flag']}" in shown
+        assert f.metadata["group"] in GROUPS
+        assert " ".join(f.metadata["help"].split()[:2]) in " ".join(shown.split())
+
+
+def test_an_option_that_does_not_exist_is_refused_with_the_one_that_does():
+    with pytest.raises(UsageError, match=r"no option is called 'layer'; did you mean 'layers'\?"):
+        Comparator("m.onnx", [], layer="guilty")
+    with pytest.raises(UsageError, match="layers=some: expected guilty or all"):
+        Comparator("m.onnx", [], layers="some")
 
 
 def test_help_needs_no_heavy_package():

@@ -12,6 +12,7 @@ import onnx
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner, TfRunner
 from layerdiff.compare.lockstep.stepping import ITERATIONS
+from layerdiff.compare.report.json import to_json
 from layerdiff.graph.load import load
 from onnx import TensorProto, helper, numpy_helper
 
@@ -744,13 +745,13 @@ def test_the_report_says_where(capsys):
     report = compare(
         proto, changed(proto, lambda m: scale(body_of(m, "n_loop").initializer, "w", 1.01)), inputs(), layers="all"
     )
-    data = json.loads(json.dumps(report.to_json()))
+    data = json.loads(json.dumps(to_json(report)))
     expected = {"node": "n_loop", "op": "Loop", "body": "body", "iterations": 12, "looked_at": ITERATIONS, "begins": 1}
     assert data["culprits"][0]["inside"] == [expected]
     assert {layer["tensor"] for layer in data["layers"] if layer.get("inside")} >= {"hw", "hb", "hx", "h_next", "row"}
     assert "inside" not in next(layer for layer in data["layers"] if layer["node"] == "n_first")
-    from layerdiff.compare.report import terminal
+    from layerdiff.compare.report.terminal.show import show
 
-    terminal.show(report, verbose=True)
+    show(report, verbose=True)
     text = " ".join(capsys.readouterr().out.split())
     assert "n_hw (MatMul) in Loop n_loop, from iteration 1 on (8 of 12 iterations looked into)" in text

@@ -11,6 +11,7 @@ import onnx.parser
 import pytest
 from layerdiff import Comparator, LayerdiffError, UsageError
 from layerdiff.compare.cli.command import main
+from layerdiff.compare.comparison import Rules
 from layerdiff.compare.outputs.metric import criterion, decide
 from layerdiff.graph.formats import FP32, INT8
 
@@ -340,7 +341,7 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("name", ["one.npy", "one.npz", "one.npz:labels", "two.npz:test"])
 def test_labels_from_a_file(folder, name):
-    rule = criterion("top1", str(folder / name))
+    rule = criterion(Rules(metric="top1", labels=str(folder / name)))
     assert rule is not None
     np.testing.assert_array_equal(rule.labels, TRUTH)
 
@@ -358,7 +359,7 @@ def test_labels_from_a_file(folder, name):
 )
 def test_a_file_without_labels_is_refused(folder, name, message):
     with pytest.raises(LayerdiffError, match=message) as caught:
-        criterion("top1", str(folder / name))
+        criterion(Rules(metric="top1", labels=str(folder / name)))
     assert caught.value.exit_status == 2
     assert len(str(caught.value).splitlines()) == 1
 

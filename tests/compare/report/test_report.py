@@ -10,9 +10,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 from layerdiff import Report
-from layerdiff.compare.report import terminal
-from layerdiff.compare.report.json import plain
+from layerdiff.compare.report.json import plain, to_json
 from layerdiff.compare.report.model import Culprit, DataInfo, LayerResult, ModelInfo, OutputResult, RunnerResult
+from layerdiff.compare.report.terminal.show import show
 from rich.console import Console
 
 METRICS = {"count": 4, "mismatched": 1, "max_abs": math.inf, "snr_db": math.nan, "nan": [0, 1]}
@@ -77,7 +77,7 @@ def test_the_verdict(outputs, errors, verdict, status):
 
 
 def test_layers_and_culprits_follow_the_contract():
-    found = json.loads(json.dumps(report(output(), layers=(LAYER,), culprits=(CULPRIT,)).to_json(), allow_nan=False))
+    found = json.loads(json.dumps(to_json(report(output(), layers=(LAYER,), culprits=(CULPRIT,))), allow_nan=False))
     (layer,), (culprit,) = found["layers"], found["culprits"]
     keys = "candidate tensor node nodes op index piece local cumulative expected contribution verdict cause"
     assert list(layer) == keys.split()
@@ -90,7 +90,7 @@ def test_the_candidates_name_of_a_node_stands_beside_the_references():
     import dataclasses
 
     renamed = dataclasses.replace(LAYER, candidate_node="Conv_7")
-    (layer,) = report(output(), layers=(renamed,)).to_json()["layers"]
+    (layer,) = to_json(report(output(), layers=(renamed,)))["layers"]
     assert (layer["node"], layer["candidate_node"]) == ("/l/conv/Conv", "Conv_7")
 
 
@@ -121,7 +121,7 @@ def test_values_that_json_can_hold(value, expected):
 
 def shown(found: Report, width: int = 120, **how) -> str:
     file = io.StringIO()
-    terminal.show(found, Console(file=file, width=width, highlight=False), **how)
+    show(found, Console(file=file, width=width, highlight=False), **how)
     return file.getvalue()
 
 

@@ -15,6 +15,7 @@ from layerdiff.compare.cli.command import main
 from layerdiff.compare.layers.fidelity import Deployed, doubt, fidelity
 from layerdiff.compare.lockstep.kernels import kernel_groups
 from layerdiff.compare.lockstep.shapes import profiles_of, sets_for
+from layerdiff.compare.report.json import to_json
 from layerdiff.compare.runs.repeatability import repeat
 from layerdiff.compare.sides import Side
 from layerdiff.graph.engine import Engine, facts_path
@@ -130,9 +131,7 @@ def test_several_profiles_are_calibrated_in_one_shape(tensorrt):
 def test_an_input_that_is_named_again_is_one_more_profile(options, profiles):
     words = [word for text in options for word in ("--shape", text)]
     request = parse(["m.onnx", "--trt", "--onnxrt", *words])
-    sets = request.profiles or (request.shapes,)
-    assert [{n: (r.min[0], r.max[0]) for n, r in one.items()} for one in sets] == profiles
-    assert bool(request.profiles) == (len(profiles) > 1)
+    assert [{n: (r.min[0], r.max[0]) for n, r in one.items()} for one in request.rules.shape_sets] == profiles
 
 
 def test_two_inputs_with_different_numbers_of_profiles_are_refused():
@@ -595,7 +594,7 @@ def test_pieces_that_show_little_of_the_deployed_error_are_warned_of():
     assert found.share < 0.01
     assert found.deployed_error > 1e-5
     assert any("explain it in part only" in warning for warning in report.warnings)
-    data = report.to_json()["fidelity"][0]
+    data = to_json(report)["fidelity"][0]
     assert set(data) == {"candidate", "tensor", "deployed_error", "observed_error", "share", "bit_identical"}
 
 
@@ -697,7 +696,7 @@ def test_a_runner_that_does_not_repeat_itself_is_named_before_anything_is_blamed
     assert warning.startswith("shaky is not deterministic: run twice on the same inputs, 'y' differs by ")
     assert ("of its error; what is blamed for it may be chance" in warning) == (trust == 45)
     assert ("it is the reference" in warning) == (trust == 0)
-    shaken = next(r for r in report.to_json()["runners"] if r["name"] == "shaky")
+    shaken = next(r for r in to_json(report)["runners"] if r["name"] == "shaky")
     assert shaken["repeat"].keys() == {"bit_identical", "tensor", "max_abs", "rel_l2"}
 
 

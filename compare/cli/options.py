@@ -1,0 +1,67 @@
+"""Options of the command line made from what dataclass fields declare (`graph.options`)."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import Field
+from typing import Any
+
+from ...graph.errors import UsageError
+from ...graph.options import Kind, options
+
+
+def add(group: Any, f: Field[Any], destination: str = "", also: str = "") -> None:
+    """Adds the option that a field declares. What is not given leaves no trace in the namespace.
+
+    Args:
+        group: A parser or one of its groups.
+        f: The field.
+        destination: Where the value is kept; the field's name if not given.
+        also: Added to the help.
+    """
+    flag, kind, arguments = f.metadata["flag"], f.metadata.get("kind"), dict(f.metadata["arguments"])
+    if isinstance(f.default, bool):
+        arguments.setdefault("action", "store_true")
+    elif kind.repeated if kind is not None else isinstance(f.default, tuple):
+        arguments.setdefault("action", "append")
+    if arguments.get("action") in (None, "append"):
+        arguments.setdefault("metavar", "VALUE" if "choices" not in arguments else None)
+    if kind is not None:
+        arguments["type"] = _reader(flag, kind)
+    alone = arguments.pop("const", None)
+    text = f.metadata["help"].replace("%", "%%") + also
+    action = group.add_argument(flag, dest=destination or f.name, default=argparse.SUPPRESS, help=text, **arguments)
+    if alone is not None:
+        action.alone = alone
+        action.shown = f"{flag}[={'|'.join(word for word in getattr(kind, 'words', ()) if word != alone)}]"
+
+
+def given(space: Mapping[str, Any], cls: type) -> dict[str, Any]:
+    """The values of a dataclass's fields that a command line gives.
+
+    Raises:
+        UsageError: Values of one option do not go together.
+    """
+    found = {}
+    for f in options(cls):
+        if f.name not in space:
+            continue
+        value, kind = space[f.name], f.metadata["kind"]
+        if isinstance(value, list):
+            try:
+                value = tuple(value) if kind is None else kind.collect(value)
+            except ValueError as error:
+                raise UsageError(f"{f.metadata['flag']}: {error}.") from None
+        found[f.name] = value
+    return found
+
+
+def _reader(flag: str, kind: Kind) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            return kind.read(text)
+        except ValueError as error:
+            raise UsageError(f"{flag} {text}: {error}.") from None
+
+    return read

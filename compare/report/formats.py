@@ -1,0 +1,37 @@
+"""Which formats has a report? Every module of this folder that declares one.
+
+A new format is one new module here, with ``FLAG`` (``"--html"``), ``HELP`` (one line for ``compare --help``) and
+``render(report) -> str | bytes``. Heavy packages are imported inside of ``render``: the help asks for all formats.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+
+
+class Format(Protocol):
+    """A module that renders reports.
+
+    Attributes:
+        FLAG: The option that takes the path to write to.
+        HELP: One line for the help.
+    """
+
+    FLAG: str
+    HELP: str
+
+    def render(self, report: Any) -> str | bytes:
+        """The report in this format."""
+
+
+@functools.cache
+def formats() -> Mapping[str, Format]:
+    """The formats by their flags."""
+    package = importlib.import_module(__name__.rpartition(".")[0])
+    names = sorted(found.name for found in pkgutil.iter_modules(package.__path__))
+    modules = [importlib.import_module(f"{package.__name__}.{name}") for name in names]
+    return {m.FLAG: cast(Format, m) for m in modules if all(hasattr(m, a) for a in ("FLAG", "HELP", "render"))}

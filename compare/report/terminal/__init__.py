@@ -1,0 +1,26 @@
+"""The report as the terminal shows it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..model import Report
+
+FLAG = "--text"
+HELP = "write what the terminal shows"
+WIDTH = 160
+"""Columns, beyond which lines are folded."""
+
+
+def render(report: Report) -> str:
+    """The report as text without colours."""
+    import io
+
+    from rich.console import Console
+
+    from .show import show
+
+    file = io.StringIO()
+    show(report, Console(file=file, width=WIDTH, highlight=False, emoji=False))
+    return file.getvalue()

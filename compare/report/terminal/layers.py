@@ -1,0 +1,71 @@
+"""Layers and culprits on a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .numbers import number
+
+if TYPE_CHECKING:
+    from ..model import Report
+
+
+def show_layers(report: Report, to: Console, verbose: bool) -> None:
+    """The culprits, most guilty first; the layers themselves on request."""
+    if not report.layers and not report.culprits:
+        return
+    to.print()
+    if not report.culprits:
+        to.print(f"no culprit among {len(report.layers):,} layers")
+    for rank, culprit in enumerate(report.culprits[:5], 1):
+        share = "" if culprit.contribution is None else f", {culprit.contribution:.0%} of the error at the outputs"
+        where = "".join(f" {enclosing}" for enclosing in reversed(culprit.inside))
+        found = f"{culprit.node} ({culprit.op}){where} on {culprit.candidate}: {culprit.cause}{share}"
+        if culprit.cause == "spread":
+            to.print(Text.assemble(("no culprit: ", "bold"), f"the error of {culprit.candidate} is spread"))
+        elif culprit.deployed is False:
+            found = f"{culprit.node} ({culprit.op}){where} on {culprit.candidate}: {culprit.cause}, in pieces only"
+            to.print(Text.assemble((f"culprit {rank}: ", "bold yellow"), found))
+        else:
+            to.print(Text.assemble((f"culprit {rank}: ", "bold red"), found))
+        to.print(f"  {culprit.evidence}", markup=False)
+    if len(report.culprits) > 5:
+        to.print(f"and {len(report.culprits) - 5} more culprits (--json has all)")
+    if verbose and report.layers:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("layer", "op", "verdict", "local rel L2", "cumulative rel L2", "z", "of bound", "contribution"):
+            table.add_column(name, overflow="fold")
+        for layer in report.layers:
+            table.add_row(
+                Text("/".join([*(e.node for e in layer.inside), layer.node])),
+                layer.op,
+                layer.verdict,
+                number((layer.local or {}).get("rel_l2")),
+                number((layer.cumulative or {}).get("rel_l2")),
+                number((layer.expected or {}).get("rms_z")),
+                number((layer.expected or {}).get("bound_use")),
+                number(layer.contribution),
+            )
+        to.print(table)
+
+
+def show_fidelity(report: Report, to: Console) -> None:
+    """How much of the deployed candidates the layers above show, one line for each: that of its worst output."""
+    for candidate in dict.fromkeys(f.candidate for f in report.fidelity):
+        found = [f for f in report.fidelity if f.candidate == candidate]
+        worst = max(found, key=lambda f: (not f.bit_identical, abs((f.share or 0.0) - 1.0)))
+        runner = next((r for r in report.runners if r.name == candidate), None)
+        twice = runner.repeat if runner is not None else None
+        if worst.bit_identical:
+            text = "outputs are those of the deployed run bit by bit"
+        elif worst.share is None:
+            text = f"how much of the deployed error at {worst.tensor} it shows is unknown"
+        else:
+            text = f"{worst.share:.0%} of the deployed error at {worst.tensor}, not bit by bit"
+        if twice is not None:
+            text += "; run twice, the same bits" if twice["bit_identical"] else "; run twice, other bits"
+        to.print(f"observed {candidate} in pieces: {text}", markup=False, style="dim")

@@ -1,0 +1,12 @@
+"""Numbers as tables show them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def number(value: Any) -> str:
+    """Four digits, or three with an exponent where the number is small or large; a dash for None."""
+    if value is None:
+        return "-"
+    return f"{value:.2e}" if isinstance(value, float) and (value and not 0.01 <= abs(value) < 1e4) else f"{value:.4g}"

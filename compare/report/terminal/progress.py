@@ -1,0 +1,62 @@
+"""What is going on while a comparison runs, on a terminal or in a log."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import IO, TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+from ...progress import Progress
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+
+def console(file: IO[str] | None = None) -> Console:
+    """A console that neither cuts nor folds what goes into a pipe, unless COLUMNS says how wide it is."""
+    file = file or sys.stdout
+    piped = not file.isatty() and "COLUMNS" not in os.environ
+    return Console(file=file, width=160 if piped else None, highlight=False, soft_wrap=False, emoji=False)
+
+
+class TerminalProgress(Progress):
+    """One line that changes on a terminal; a line for each stage elsewhere."""
+
+    def __init__(self, file: IO[str] | None = None) -> None:
+        self._console = console(file or sys.stderr)
+        self._status: Status | None = None
+        self._text = ""
+        self._drawn = 0.0
+
+    def stage(self, text: str) -> None:
+        """See `Progress.stage`."""
+        self._text = text
+        if not self._console.is_terminal:
+            self._console.print(text, markup=False, soft_wrap=True)
+            return
+        self._show(text)
+
+    def advance(self, done: int, total: int, unit: str = "samples") -> None:
+        """See `Progress.advance`."""
+        now = time.monotonic()
+        if self._console.is_terminal and (now - self._drawn > 0.1 or done == total):
+            self._drawn = now
+            self._show(f"{self._text} · {done} of {total} {unit} done")
+
+    def clear(self) -> None:
+        """See `Progress.clear`."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def _show(self, text: str) -> None:
+        shown = escape(text)
+        if self._status is None:
+            self._status = self._console.status(shown, spinner="dots")
+            self._status.start()
+        else:
+            self._status.update(shown)

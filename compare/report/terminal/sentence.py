@@ -1,0 +1,73 @@
+"""The verdict in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from ..model import OutputResult, Report
+
+_STYLE = {"pass": "bold green", "fail": "bold red", "error": "bold red"}
+
+
+def sentence(report: Report) -> Text:
+    """The verdict in one sentence that names the data."""
+    verdict = report.verdict
+    found = {o.verdict for o in report.outputs}
+    said = "undecided" if verdict == "fail" and found <= {"undecided", "pass"} and "undecided" in found else verdict
+    on = f", on {report.data.description}" if report.data.samples else ""
+    text = Text.assemble((f"{said}: ", _STYLE[verdict]), f"{_finding(report)}{on}.")
+    if report.data.samples and not report.data.representative:
+        text.append(" Random inputs prove little about deployment: --data runs real ones.", style="dim")
+    return text
+
+
+def _finding(report: Report) -> str:
+    parts = []
+    failed = [runner.name for runner in report.runners if runner.error]
+    if failed:
+        parts.append(f"{_and(failed)} failed")
+    groups: dict[tuple[str, str], list[str]] = {}
+    for candidate in report.candidates:
+        outputs = report.of(candidate.name)
+        if outputs:
+            groups.setdefault(_outcome(outputs), []).append(candidate.name)
+    for kind in ("disagree", "undecided", "agree"):
+        for (found, where), names in groups.items():
+            if found == "disagree" == kind:
+                parts.append(f"{_and(names)} {_s('disagrees', 'disagree', names)} with {report.reference} in {where}")
+            elif found == "undecided" == kind:
+                parts.append(f"{_and(names)} cannot be judged in {where}")
+            elif found == "agree" == kind:
+                parts.append(f"{_and(names)} {_s('agrees', 'agree', names)} with {report.reference} in {where}")
+    if not report.outputs:
+        parts.append("nothing was compared")
+    elif report.verdict == "fail" and all(o.verdict == "pass" for o in report.outputs):
+        return "all outputs are empty, so nothing was compared"
+    return "; ".join(parts)
+
+
+def _outcome(outputs: Sequence[OutputResult]) -> tuple[str, str]:
+    """Of one candidate, the worst that happened, and in how many of its outputs."""
+    bad = [o for o in outputs if o.verdict in ("fail", "missing", "extra")]
+    unclear = [o for o in outputs if o.verdict == "undecided"]
+    kind, some = ("disagree", bad) if bad else ("undecided", unclear) if unclear else ("agree", list(outputs))
+    measured = [o for o in some if o.decided_by]
+    by = f" by {measured[0].decided_by}" if measured else ""
+    if len(measured) < len(some):
+        by = f" ({len(measured)}{by})" if measured else ""
+    if len(outputs) == 1:
+        return kind, f"output {outputs[0].tensor}{by}"
+    count = f"all {len(outputs)}" if len(some) == len(outputs) else f"{len(some)} of {len(outputs)}"
+    return kind, f"{count} outputs{by}"
+
+
+def _s(one: str, many: str, items: list[str]) -> str:
+    return one if len(items) == 1 else many
+
+
+def _and(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
