@@ -1,0 +1,490 @@
+"""The rules of the house: who may import whom, how large a thing may be, and where operators are named.
+
+Imports inside functions and those for types alone count too. Every rule finds what breaks it; ``EXCEPTIONS`` lists what
+is known to, and only shrinks. ``python tests/test_arrows.py`` prints what every rule finds.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import onnx.defs
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PRODUCT = ("graph", "runners", "dataloaders", "compare")
+LINES, FUNCTION, PARAMETERS = 500, 60, 8
+
+# From the top to the bottom: a room imports what stands below it, nothing above, and nobody on its own line.
+ORDERS = {
+    "the top floors": "compare > runners dataloaders > graph",
+    "compare": """compare.suites > compare.cli > compare.report compare.comparator > compare.assemble > compare.plans
+        > compare.layers > compare.causes > compare.lockstep > compare.outputs > compare.runs > compare.statistics
+        > compare.comparison > compare.sides compare.progress compare.report.model""",
+    "runners": """runners > runners.emulate > runners.onnxrt runners.trt runners.tf runners.reference_evaluator
+        > runners.contract""",
+    "graph": """graph.load > graph.sources > graph.rounding graph.pairing graph.implied_inputs > graph.implied_shapes
+        > graph.cutting > graph.model > graph.index graph.engine graph.writer
+        > graph.weights graph.inference > graph.contrib_ops
+        > graph.operators graph.specs graph.formats graph.errors graph.interrupts""",
+}
+# Files that are about operators: one rule or one runtime's kernels each.
+OPERATOR_FILES = ("graph/operators.py", "graph/contrib_ops.py", "runners/reference_evaluator/kernels.py")
+OPERATORS = {schema.name for schema in onnx.defs.get_all_schemas_with_history()}
+MUTATING = ("append", "extend", "insert", "add", "update", "setdefault", "pop", "popitem", "clear", "remove", "discard")
+
+
+@dataclass(frozen=True)
+class Module:
+    name: str
+    path: Path
+    lines: int
+    body: list[ast.stmt]
+    nodes: list[ast.AST]
+
+    @property
+    def folder(self) -> str:
+        return str(self.path.parent.relative_to(ROOT))
+
+
+@cache
+def modules() -> dict[str, Module]:
+    """Every module of the product, tests and benchmarks by its name below the root."""
+    found = {}
+    for path in sorted(p for top in (*PRODUCT, "tests", "benchmarks") for p in (ROOT / top).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name, text = ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path.read_text("utf-8")
+        tree = ast.parse(text)
+        found[name] = Module(name, path, len(text.splitlines()), tree.body, list(ast.walk(tree)))
+    return found
+
+
+def product() -> Iterator[Module]:
+    return (module for name, module in modules().items() if name.startswith(PRODUCT))
+
+
+@cache
+def imports(name: str) -> list[tuple[str, str]]:
+    """(module, name taken from it or "") for every import of a module of ours."""
+    module = modules()[name]
+    package = name.split(".") if module.path.name == "__init__.py" else name.split(".")[:-1]
+    found = []
+    for node in module.nodes:
+        if isinstance(node, ast.Import):
+            found += [(resolved(alias.name, package), "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
+            target = base if node.level else resolved(node.module or "", package)
+            inner = [(f"{target}.{alias.name}", alias.name) for alias in node.names]
+            found += [(whole, "") if whole in modules() else (target, taken) for whole, taken in inner]
+    return [(target, taken) for target, taken in found if target in modules()]
+
+
+def resolved(dotted: str, package: list[str]) -> str:
+    """The name below the root: tests say ``layerdiff.graph`` and ``support``; a script may name its neighbour."""
+    tries = (dotted.removeprefix("layerdiff."), f"tests.{dotted}", ".".join([*package, dotted]))
+    return next((t for t in tries if t in packages()), "")
+
+
+@cache
+def packages() -> set[str]:
+    """Every module, and every folder that holds one, whether or not it has an ``__init__``."""
+    parts = [name.split(".") for name in modules()]
+    return {".".join(p[: n + 1]) for p in parts for n in range(len(p))}
+
+
+def levels(order: str) -> dict[str, int]:
+    return {room: level for level, line in enumerate(order.split(">")) for room in line.split()}
+
+
+def room(name: str, rooms: Iterable[str]) -> str | None:
+    return max((r for r in rooms if name == r or name.startswith(f"{r}.")), key=len, default=None)
+
+
+# ---- rules: each yields its violations as words that survive an edit nearby ------------------------------------------
+
+
+def arrows() -> Iterator[str]:
+    for order in map(levels, ORDERS.values()):
+        for module in product():
+            for target, _ in imports(module.name):
+                one, other = room(module.name, order), room(target, order)
+                if one and other and one != other and order[one] >= order[other]:
+                    yield f"{one} > {other}"
+
+
+def rooms() -> Iterator[str]:
+    placed = {r for order in ORDERS.values() for r in levels(order)} - {"compare", "graph"}
+    for module in product():
+        if "." in module.name and not module.name.startswith("dataloaders") and not room(module.name, placed):
+            yield f"{module.name} has no place in ORDERS"
+
+
+def circles() -> Iterator[str]:
+    below = {name: {target for target, _ in imports(name)} - {name} for name in modules()}
+    for middle in below:  # Warshall: what can be reached
+        for targets in below.values():
+            if middle in targets:
+                targets |= below[middle]
+    for name in below:
+        circle = sorted(other for other in below[name] if name in below[other])
+        if circle and circle[0] == name:
+            yield " ".join(circle)
+
+
+def strangers() -> Iterator[str]:
+    """A test of a benchmark uses that benchmark, nobody else does; nobody imports a test, or a neighbour by chance."""
+    for name, module in modules().items():
+        top = name.split(".")[0]
+        for target, _ in imports(name):
+            other, last = target.split(".")[0], target.split(".")[-1]
+            foreign = other == "benchmarks" and top != "benchmarks" and not name.startswith("tests.benchmarks")
+            if foreign or last.startswith("test_") or (other == "tests" and top != "tests"):
+                yield f"{name} > {target}"
+        for node in module.nodes if top == "benchmarks" else ():
+            beside = f"{name.rpartition('.')[0]}.{getattr(node, 'module', '')}"
+            if isinstance(node, ast.ImportFrom) and not node.level and beside in modules():
+                yield f"{name} > {node.module}, by the working directory"
+
+
+def privates() -> Iterator[str]:
+    """A name with an underscore that the module did not define itself."""
+    for name, module in modules().items():
+        yield from (f"{name}: {taken}" for _, taken in imports(name) if private(taken))
+        taken, own = set(), set()
+        for node in module.nodes:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                own.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                own.add(node.id)
+            elif isinstance(node, ast.Attribute) and private(node.attr):
+                (own if ast.unparse(node.value) in ("self", "cls") else taken).add(node.attr)
+        yield from (f"{name}: {attribute}" for attribute in taken - own)
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__") and name not in ("_replace", "_asdict", "_fields", "_")
+
+
+def asked_of_runners() -> Iterator[str]:
+    for module in product():
+        for node in module.nodes:
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("hasattr", "getattr"):
+                words = ast.unparse(node)
+                if re.match(r"\w+\([\w.]*runner, '", words):
+                    yield f"{module.name}: {words}"
+
+
+def state() -> Iterator[str]:
+    """What is made when a module is imported, and changed when a function runs."""
+    assigned = [n for m in product() for n in m.body if isinstance(n, ast.Assign | ast.AnnAssign)]
+    targets = {ast.unparse(t) for n in assigned for t in (n.targets if isinstance(n, ast.Assign) else [n.target])}
+    for module in product():
+        for node in module.nodes:
+            changed = ""
+            if isinstance(node, ast.Global):
+                yield from node.names
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in MUTATING:
+                changed = ast.unparse(node.func.value)
+            elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
+                changed = ast.unparse(node.value)
+            name = changed.split(".")[-1]
+            if name.isupper() and name in targets:
+                yield name
+
+
+def long_files() -> Iterator[str]:
+    return (str(m.path.relative_to(ROOT)) for m in modules().values() if m.lines > LINES)
+
+
+def functions() -> Iterator[tuple[str, ast.FunctionDef]]:
+    for module in modules().values():
+        owners = [n for n in module.nodes if isinstance(n, ast.ClassDef | ast.FunctionDef)]
+        owner = {f: n.name for n in owners for f in n.body}
+        for f in module.nodes:
+            if isinstance(f, ast.FunctionDef):
+                yield f"{module.folder}: {f'{owner[f]}.' if f in owner else ''}{f.name}", f
+
+
+def long_functions() -> Iterator[str]:
+    return (name for name, f in functions() if (f.end_lineno or 0) - f.lineno + 1 > FUNCTION)
+
+
+def many_parameters() -> Iterator[str]:
+    for name, f in functions():
+        names = [a.arg for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs)]
+        if len(names) - (names[:1] in (["self"], ["cls"])) > PARAMETERS:
+            yield name
+
+
+def operator_tables() -> Iterator[str]:
+    """Three operators or more in one set, list, tuple, or as the keys of one dictionary."""
+    for module in product():
+        for node in module.nodes:
+            items = node.keys if isinstance(node, ast.Dict) else getattr(node, "elts", [])
+            named = {i.value for i in items if isinstance(i, ast.Constant) and i.value in OPERATORS}
+            if len(named) > 2 and str(module.path.relative_to(ROOT)) not in OPERATOR_FILES:
+                yield f"{module.folder}: {' '.join(sorted(named)[:3])}"
+
+
+RULES = {
+    rule.__name__: rule
+    for rule in (
+        arrows, rooms, circles, strangers, privates, asked_of_runners, state, long_files, long_functions,
+        many_parameters, operator_tables,
+    )
+}  # fmt: skip
+EXCEPTIONS: dict[str, str] = {
+    "arrows": """
+        compare.causes > compare.layers
+        compare.comparison > compare.layers
+        compare.outputs > compare.comparator
+        compare.report.model > compare.report
+        compare.runs > compare.comparator
+        compare.statistics > compare.outputs
+        graph.engine > graph.model
+        runners.trt > runners.emulate
+    """,
+    "circles": """
+        benchmarks.faults.cases benchmarks.faults.clean
+        compare.causes.examiner compare.layers.walk
+        compare.comparator compare.outputs.decide compare.outputs.emulated_sums compare.runs.kept_outputs
+        compare.outputs.tolerance compare.statistics.device compare.statistics.statistics
+        compare.report.json compare.report.model
+        graph.engine graph.model
+        graph.sources.tensorflow graph.sources.tensorflow_names
+        runners.trt.build runners.trt.engines runners.trt.plan runners.trt.runner
+    """,
+    "strangers": """
+        benchmarks.gpu.polygraphy_faults > faults, by the working directory
+        tests.compare.outputs.test_term_sizes > benchmarks.tolerance.faults
+        tests.compare.outputs.test_term_sizes > benchmarks.tolerance.networks
+        tests.compare.outputs.test_term_sizes > benchmarks.tolerance.small
+        tests.compare.runs.test_piecewise > benchmarks.memory.measure
+        tests.compare.runs.test_piecewise > benchmarks.memory.networks
+    """,
+    "privates": """
+        benchmarks.gpu.ondevice: _cupy
+        benchmarks.gpu.ondevice: _torch
+        compare.cli.arguments: _option_string_actions
+        compare.outputs.term_sizes: _move
+        compare.statistics.device: _abs
+        compare.statistics.device: _cc
+        compare.statistics.device: _ee
+        compare.statistics.device: _error
+        compare.statistics.device: _greater
+        compare.statistics.device: _number
+        compare.statistics.device: _rc
+        compare.statistics.device: _rr
+        runners.onnxrt.groups: _build
+        runners.onnxrt.groups: _import_onnxruntime
+        runners.onnxrt.runner: _model_bytes
+        tests.compare.runs.test_piecewise: _pieces
+        tests.compare.statistics.test_device: _Limits
+        tests.compare.statistics.test_device: _Reader
+        tests.compare.statistics.test_device: _Torch
+        tests.dataloaders.test_stored_data: _folder
+        tests.graph.rounding.test_emulation: _Scope
+        tests.graph.rounding.test_emulation: _Target
+        tests.runners.onnxrt.test_onnxrt: _PROVIDERS
+        tests.runners.onnxrt.test_onnxrt: _model
+        tests.runners.onnxrt.test_onnxrt: _observed
+        tests.runners.onnxrt.test_onnxrt: _session
+        tests.runners.test_emulate: _Magnitudes
+        tests.runners.trt.test_engines: _fused
+        tests.runners.trt.test_engines: _marked
+        tests.runners.trt.test_trt: _why
+        tests.runners.trt.test_trt_gpu: _context
+        tests.support.statistics_cases: _abs
+        tests.support.trt_standin: _folder
+        tests.support.trt_standin: _proto
+    """,
+    "asked_of_runners": """
+        compare.causes.expected_noise: getattr(runner, 'ranges', None)
+        compare.causes.expected_noise: hasattr(runner, 'calibrated')
+        compare.layers.bodies: hasattr(runner, 'calibrated')
+        compare.layers.bodies: hasattr(runner, 'ranges')
+        compare.runs.piecewise: hasattr(side.runner, 'calibrated')
+    """,
+    "state": """
+        CALIBRATION_CACHES
+        DEPLOYED_FORMATS
+        DEPLOYED_KERNELS
+        LIBRARIES
+        RANGES
+        TIMING_CACHES
+        _LOGS
+    """,
+    "long_files": """
+        benchmarks/faults/networks.py
+        benchmarks/faults/plants.py
+        compare/causes/examiner.py
+        compare/causes/expected_noise.py
+        compare/cli/arguments.py
+        compare/comparator.py
+        compare/layers/localize.py
+        compare/outputs/term_sizes.py
+        compare/outputs/tolerance.py
+        compare/statistics/device.py
+        compare/statistics/statistics.py
+        graph/implied_inputs.py
+        graph/pairing/matcher.py
+        graph/rounding/emulation.py
+        graph/rounding/error_bound.py
+        graph/sources/tensorflow.py
+        runners/onnxrt/runner.py
+        runners/trt/build.py
+        runners/trt/session.py
+        tests/compare/cli/test_command.py
+        tests/compare/layers/test_bodies.py
+        tests/compare/layers/test_localize.py
+        tests/compare/outputs/test_tolerance.py
+        tests/compare/test_comparator.py
+        tests/graph/pairing/test_matching.py
+        tests/graph/rounding/test_emulation.py
+        tests/runners/onnxrt/test_onnxrt.py
+        tests/runners/trt/test_engines.py
+        tests/runners/trt/test_trt.py
+        tests/runners/trt/test_trt_gpu.py
+        tests/support/trt_standin.py
+    """,
+    "long_functions": """
+        benchmarks/faults: looped
+        benchmarks/faults: main
+        benchmarks/faults: markdown
+        benchmarks/gpu: main
+        benchmarks/tolerance: measure
+        compare/causes: judge
+        compare/cli: _parser
+        compare/layers: _Localizer._verdicts
+        compare: Comparator.__init__
+        graph/cutting: propagate
+        graph/pairing: Matcher._result
+        graph/pairing: _settle
+        graph/rounding: _Scope._recurrent
+        graph/rounding: _Scope._scan
+        graph: choose_shapes
+        runners/onnxrt: _build
+        runners/reference_evaluator: _recur
+        runners/reference_evaluator: kernels
+        runners/trt: TrtSession.latency
+        runners/trt: build
+        runners/trt: make_calibrator
+    """,
+    "many_parameters": """
+        benchmarks/faults: Builder.conv
+        compare/causes: judge
+        compare/layers: Walk._examine
+        compare: Comparator.__init__
+        compare: Comparator.compare_accuracy
+        graph/rounding: _Scope._scan
+        runners/trt: TrtSession.__init__
+        runners/trt: build
+    """,
+    "operator_tables": """
+        compare/causes: Add AveragePool BatchNormalization
+        compare/causes: Add BatchNormalization Conv
+        compare/causes: Cast Constant Dropout
+        compare/causes: Conv Gemm MatMul
+        compare/causes: DequantizeLinear DynamicQuantizeLinear QuantizeLinear
+        compare/layers: If Loop Scan
+        compare/lockstep: Dropout Expand Flatten
+        compare/lockstep: Identity If Loop
+        compare/lockstep: Optional SequenceConstruct SequenceEmpty
+        compare/outputs: Abs ArgMax ArgMin
+        compare/outputs: Abs Cast CastLike
+        compare/outputs: Add Sub Sum
+        compare/outputs: And Not Or
+        compare/outputs: ArgMax ArgMin TopK
+        compare/outputs: AveragePool GlobalAveragePool GlobalMaxPool
+        compare/outputs: Ceil Floor Round
+        compare/outputs: Celu Elu Selu
+        compare/outputs: Compress Concat Expand
+        compare/outputs: Conv ConvTranspose Gemm
+        compare/outputs: ConvInteger DynamicQuantizeLinear MatMulInteger
+        compare/outputs: DepthToSpace ReverseSequence SpaceToDepth
+        compare/outputs: Dropout Flatten Identity
+        compare/outputs: Equal Greater GreaterOrEqual
+        compare/outputs: Erf Exp HardSigmoid
+        compare/outputs: GRU LSTM RNN
+        compare/outputs: If Loop Scan
+        graph/cutting: Abs Add BatchNormalization
+        graph/cutting: Add BatchNormalization Mul
+        graph/cutting: Bernoulli Multinomial RandomNormal
+        graph/cutting: Celu Clip Elu
+        graph/cutting: Conv ConvTranspose Gemm
+        graph/cutting: ReduceL2 ReduceMax ReduceMean
+        graph/pairing: Add And BitwiseAnd
+        graph/pairing: Add BatchNormalization Cast
+        graph/pairing: Add BatchNormalization Div
+        graph/pairing: AveragePool Conv ConvTranspose
+        graph/pairing: AveragePool Conv MaxPool
+        graph/pairing: AveragePool GatherND GridSample
+        graph/pairing: Conv ConvTranspose Einsum
+        graph/pairing: Conv ConvTranspose Gemm
+        graph/pairing: ConvInteger MatMulInteger NonZero
+        graph/pairing: Expand Flatten Reshape
+        graph/pairing: Flatten Reshape Squeeze
+        graph/pairing: Hardmax LogSoftmax Softmax
+        graph/pairing: Pad Slice Unsqueeze
+        graph/pairing: Reshape Squeeze Unsqueeze
+        graph/rounding: Abs Cast Ceil
+        graph/rounding: Abs Ceil Floor
+        graph/rounding: Abs Neg Relu
+        graph/rounding: Add BatchNormalization Div
+        graph/rounding: Add Div Mul
+        graph/rounding: AffineGrid Cast CastLike
+        graph/rounding: And Bernoulli BlackmanWindow
+        graph/rounding: Cast Clip DequantizeLinear
+        graph/rounding: Celu Cos Div
+        graph/rounding: CenterCropPad Col2Im Compress
+        graph/rounding: Concat DepthToSpace Dropout
+        graph/rounding: Constant Shape Size
+        graph/rounding: Conv ConvTranspose DeformConv
+        graph/rounding: Conv ConvTranspose Einsum
+        graph/rounding: Conv ConvTranspose Gemm
+        graph/rounding: Conv Gemm MatMul
+        graph/rounding: ConvTranspose DeformConv Einsum
+        graph/rounding: Cos Erf Gelu
+        graph/rounding: Dropout Expand Gather
+        graph/rounding: GRU LSTM RNN
+        graph/rounding: GlobalAveragePool GroupNormalization InstanceNormalization
+        graph/rounding: Identity Reshape Squeeze
+        graph/rounding: LayerNormalization LogSoftmax LpNormalization
+        graph/rounding: Pow ReduceMean Sub
+        graph/sources: Abs Clip Elu
+        graph/sources: Add Mul Sub
+        graph/sources: AveragePool BatchNormalization Conv
+        graph/sources: ConstantOfShape Expand EyeLike
+        graph/sources: Einsum Gather GatherND
+        graph/sources: GRU LSTM Loop
+        graph/sources: Identity Reshape Squeeze
+        graph: Abs Add Div
+        graph: Add Cast Ceil
+        graph: AveragePool Conv ConvInteger
+        graph: Cast CastLike Ceil
+        graph: Concat Max Min
+        graph: Equal Greater GreaterOrEqual
+        graph: Max Mean Min
+        runners/onnxrt: Clip HardSigmoid LeakyRelu
+        runners/reference_evaluator: AffineGrid CausalConvWithState DynamicQuantizeLinear
+        runners/trt: Compress NonMaxSuppression NonZero
+    """,
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_nothing_new_breaks_a_rule(rule):
+    known = set(filter(None, map(str.strip, EXCEPTIONS.get(rule, "").splitlines())))
+    assert set(RULES[rule]()) - known == set(), f"{rule}: what is new breaks a rule of this file"
+
+
+if __name__ == "__main__":
+    for name, rule in RULES.items():
+        found = sorted(rule())
+        print(f"{name}: {len(found)}", *found, sep="\n        ")
