@@ -11,17 +11,11 @@ import onnx
 import onnx.parser
 import pytest
 
+from support.models import parsed
 from support.runners import FunctionRunner
 
 # What a terminal's width would fold is not what a pipe gets; pytest-xdist sets it for its workers.
 os.environ.pop("COLUMNS", None)
-
-
-def parse(text: str) -> onnx.ModelProto:
-    """A model from ONNX's textual form, with versions that every supported runtime reads."""
-    model = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 17]>\n{text}')
-    onnx.checker.check_model(model)
-    return model
 
 
 @pytest.fixture
@@ -29,8 +23,7 @@ def onnx_file(tmp_path: Path) -> Callable[..., Path]:
     """Writes a model given as text, with weights by name; returns the path."""
 
     def write(text: str, name: str = "model.onnx", **weights: np.ndarray) -> Path:
-        model = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 17]>\n{text}')
-        model.graph.initializer.extend(onnx.numpy_helper.from_array(v, k) for k, v in weights.items())
+        model = parsed(text, **weights)
         onnx.checker.check_model(model)
         onnx.save(model, tmp_path / name)
         return tmp_path / name
@@ -46,7 +39,7 @@ def function_runner() -> type[FunctionRunner]:
 @pytest.fixture
 def identity_model() -> onnx.ModelProto:
     """One float input ``x``, one float output ``y``, both of unknown length."""
-    return parse("g (float[N] x) => (float[N] y) { y = Identity(x) }")
+    return parsed("g (float[N] x) => (float[N] y) { y = Identity(x) }")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -15,6 +15,8 @@ from layerdiff.compare.sides import choose_sides
 from layerdiff.graph.formats import FP16, INT8
 from layerdiff.graph.model import Model
 
+from support.models import parsed
+
 X = np.linspace(-1, 1, 100, dtype=np.float32)
 DATA = [{"x": X}, {"x": 2 * X}]
 
@@ -225,10 +227,7 @@ def test_a_tolerance_of_one_output(compare):
     def off(feed):
         return {"y": X + np.float32(0.1), "z": X + np.float32(0.1)}
 
-    model = onnx.parser.parse_model(
-        '<ir_version: 9, opset_import: ["" : 17]> g (float[N] x) => (float[N] y, float[N] z)'
-        "{ y = Identity(x) z = Identity(x) }"
-    )
+    model = parsed("g (float[N] x) => (float[N] y, float[N] z) { y = Identity(x) z = Identity(x) }")
     report = compare(both, off, model=model, tolerances={"z": (0.0, 0.2)})
     assert {o.tensor: o.verdict for o in report.outputs} == {"y": "fail", "z": "pass"}
     with pytest.raises(UsageError, match=r"--tolerance q: no such output; there are: y, z"):
@@ -361,10 +360,7 @@ def test_integers_are_exact_except_where_the_scores_tie(onnx_file, function_runn
 
 
 def test_integers_are_exact_where_the_reference_hides_the_scores(function_runner, compare):
-    model = onnx.parser.parse_model(
-        '<ir_version: 9, opset_import: ["" : 17]> g (float[N, 4] x) => (int64[N] y)'
-        "{ z = Neg(x) y = ArgMax <axis = 1, keepdims = 0> (z) }"
-    )
+    model = parsed("g (float[N, 4] x) => (int64[N] y) { z = Neg(x) y = ArgMax <axis = 1, keepdims = 0> (z) }")
     scores = np.float32([[1.0, 1.0, 2.0, 2.0]])
 
     def hides(feed):

@@ -8,29 +8,18 @@ import weakref
 
 import ml_dtypes
 import numpy as np
-import onnx
 import pytest
 from layerdiff.dataloaders import DataLoader
 from layerdiff.graph.errors import DataError
 from layerdiff.graph.model import Model
 from layerdiff.graph.specs import dtype_from_onnx
-from onnx import TensorProto, helper, numpy_helper, parser
+from onnx import TensorProto
+
+from support.models import of_nodes
 
 
 def model(nodes: str, inputs: str, **weights) -> Model:
-    """``model("y = Gather(table, ids)", "ids INT64 N,S", table=...)``."""
-    infos = []
-    for text in inputs.split(";"):
-        name, kind, *dims = text.split()
-        shape = [int(d) if d.isdigit() else d for d in dims[0].split(",")] if dims else []
-        infos.append(helper.make_tensor_value_info(name, TensorProto.DataType.Value(kind), shape))
-    parsed = [parser.parse_node(line.strip()) for line in nodes.strip().splitlines()]
-    outputs = [onnx.ValueInfoProto(name=name) for name in parsed[-1].output]
-    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()]
-    opsets = [helper.make_opsetid("", 21)]
-    return Model(
-        helper.make_model(helper.make_graph(parsed, "g", infos, outputs, tensors), opset_imports=opsets, ir_version=10)
-    )
+    return Model(of_nodes(nodes, inputs, opset=21, ir=10, **weights))
 
 
 def identity(kind: str, dims: str = "64,16") -> Model:

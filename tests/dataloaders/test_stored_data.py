@@ -18,11 +18,11 @@ from layerdiff.graph.errors import DataError
 from layerdiff.graph.model import Model
 from onnx import TensorProto, helper
 
+from support.models import assembled
+
 
 def model(*inputs: tuple[str, int, list]) -> Model:
-    infos = [helper.make_tensor_value_info(*i) for i in inputs]
-    graph = helper.make_graph([helper.make_node("Identity", [inputs[0][0]], ["y"])], "g", infos, infos[:1])
-    return Model(helper.make_model(graph))
+    return Model(assembled([helper.make_node("Identity", [inputs[0][0]], ["y"])], inputs, inputs[:1]))
 
 
 ONE = model(("x", TensorProto.FLOAT, ["N", 3]))

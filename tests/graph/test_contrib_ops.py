@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from packaging.version import Version
 
 from support import networks
+from support.models import assembled
 
 FLOAT = TensorProto.FLOAT
 MICROSOFT, BLOCKED = "com.microsoft", "com.microsoft.nchwc"
@@ -43,10 +44,9 @@ def test_shapes_go_on_behind_operators_of_onnx_runtime(op, domain, inputs, attri
         helper.make_node("Identity", ["u"], ["y"]),
     ]
     shapes = {"x": [2, 4, 7, 7], "a": [6, 3], "q": [9, 2, 3, 6]}
-    given = [helper.make_tensor_value_info(n, FLOAT, s) for n, s in shapes.items()]
-    weights = [onnx.numpy_helper.from_array(np.ones(s, np.float32), n) for n, s in WEIGHTS.items()]
-    graph = helper.make_graph(nodes, "g", given, [helper.make_tensor_value_info("y", FLOAT, None)], weights)
-    specs = load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)).index.specs
+    given = [(n, FLOAT, s) for n, s in shapes.items()]
+    weights = {n: np.ones(s, np.float32) for n, s in WEIGHTS.items()}
+    specs = load(assembled(nodes, given, [("y", FLOAT, None)], weights)).index.specs
     assert {specs[n].dtype for n in "tu"} == {np.dtype(np.float32)}
     assert specs["n"].dtype == np.int64
     if op == "FusedMatMul" and Version(onnx.__version__) < Version("1.17"):

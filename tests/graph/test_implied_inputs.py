@@ -11,27 +11,14 @@ from layerdiff.graph.errors import DataError
 from layerdiff.graph.implied_inputs import input_ranges
 from layerdiff.graph.implied_shapes import choose_shapes, concrete_specs
 from layerdiff.graph.index import GraphIndex
-from onnx import TensorProto, helper, numpy_helper, parser
+from onnx import helper, parser
 from onnx.reference import ReferenceEvaluator
 
-TYPES = {"int64": TensorProto.INT64, "int32": TensorProto.INT32, "float": TensorProto.FLOAT, "bool": TensorProto.BOOL}
-TYPES |= {"string": TensorProto.STRING, "uint8": TensorProto.UINT8}
+from support.models import of_nodes
 
 
-def graph(nodes: str, inputs: str, opset: int = 17, domains=(), **weights) -> GraphIndex:
-    """``graph("y = Gather(table, ids)", "ids int64 N,S", table=...)``; a node's domain is written as in ONNX text."""
-    infos = []
-    for text in inputs.split(";"):
-        name, kind, *dims = text.split()
-        shape = [int(d) if d.isdigit() else None if d == "?" else d for d in dims[0].split(",")] if dims else []
-        infos.append(helper.make_tensor_value_info(name, TYPES[kind], shape))
-    parsed = [parser.parse_node(line.strip()) for line in nodes.strip().splitlines()]
-    outputs = [onnx.ValueInfoProto(name=name) for name in parsed[-1].output]
-    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()]
-    opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in domains)]
-    return GraphIndex(
-        helper.make_model(helper.make_graph(parsed, "g", infos, outputs, tensors), opset_imports=opsets, ir_version=9)
-    )
+def graph(nodes: str, inputs: str, **more) -> GraphIndex:
+    return GraphIndex(of_nodes(nodes, inputs, **more))
 
 
 def of(index: GraphIndex, **shapes) -> str:

@@ -12,7 +12,7 @@ import onnx
 import onnx.parser
 import pytest
 from layerdiff.graph.cutting.fusion import fused_groups
-from layerdiff.graph.errors import MissingPackage, RunnerError, UsageError
+from layerdiff.graph.errors import BuildError, MissingPackage, RunnerError, UsageError
 from layerdiff.graph.load import load
 from layerdiff.graph.model import Model
 from layerdiff.graph.rounding.emulation import needed_ranges, round_array
@@ -20,6 +20,7 @@ from layerdiff.runners.contract.workload import Workload
 from layerdiff.runners.emulate import EmulateRunner, _Magnitudes
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 
+from support.models import parsed
 from support.paths import DIGITS
 
 
@@ -42,10 +43,7 @@ def residual_network(blocks: int = 3, channels: int = 8) -> Model:
         lines.append(f"s{i} = Add(n{i}, t{i}) t{i + 1} = Relu(s{i})")
     lines.append(f"p = GlobalAveragePool(t{blocks}) f = Flatten(p) y = MatMul(f, w_out)")
     nodes = "\n".join(lines)
-    text = f'<ir_version: 8, opset_import: ["" : 17]> r (float[N,3,12,12] x) => (float[N,10] y) {{ {nodes} }}'
-    proto = onnx.parser.parse_model(text)
-    proto.graph.initializer.extend(onnx.numpy_helper.from_array(v, k) for k, v in weights.items())
-    return Model(proto)
+    return Model(parsed(f"r (float[N,3,12,12] x) => (float[N,10] y) {{ {nodes} }}", **weights))
 
 
 MODEL = residual_network()
@@ -80,14 +78,10 @@ def test_the_error_of_a_network_is_the_format_s(fmt: str, low: float, high: floa
 def convolution(channels: int) -> tuple[Model, dict[str, np.ndarray]]:
     """A convolution of ``9 * channels`` products on random data."""
     rng = np.random.default_rng(0)
-    proto = onnx.parser.parse_model(
-        f"""<ir_version: 8, opset_import: ["" : 17]>
-        g (float[1, {channels}, 16, 16] x) => (float[1, 64, 14, 14] y) {{ y = Conv (x, w) }}"""
-    )
     w = rng.normal(size=(64, channels, 3, 3)).astype(np.float32) / np.float32(3 * np.sqrt(channels))
-    proto.graph.initializer.append(onnx.numpy_helper.from_array(w, "w"))
     x = np.maximum(rng.normal(size=(1, channels, 16, 16)), 0).astype(np.float32)
-    return Model(proto), {"x": x}
+    text = f"g (float[1, {channels}, 16, 16] x) => (float[1, 64, 14, 14] y) {{ y = Conv (x, w) }}"
+    return Model(parsed(text, w=w)), {"x": x}
 
 
 @pytest.mark.parametrize(("channels", "measured"), [(16, 5.4e-4), (128, 1.3e-3), (512, 2.4e-3)])
@@ -115,15 +109,15 @@ def test_products_that_add_in_fp32_all_the_same_are_named() -> None:
 
 
 def test_the_nodes_that_add_in_fp16_are_told_by_their_own_names() -> None:
-    proto = onnx.parser.parse_model(
-        """<ir_version: 8, opset_import: ["" : 17]> g (float[1, 16, 8, 8] x) => (float[1, 4] y) {
+    shapes = {"v": (16, 16, 3, 3), "u": (32, 16, 1, 1), "w": (32, 4)}
+    proto = parsed(
+        """g (float[1, 16, 8, 8] x) => (float[1, 4] y) {
         a = Conv (x, v) b = Relu (a) c = Conv (b, v) d = Conv (c, u)
-        e = GlobalAveragePool (d) f = Flatten (e) y = MatMul (f, w) }"""
+        e = GlobalAveragePool (d) f = Flatten (e) y = MatMul (f, w) }""",
+        **{name: np.ones(shape, np.float32) for name, shape in shapes.items()},
     )
     for node, name in zip(proto.graph.node, ["fused", "act", "last", "short", "pool", "flat", "dense"], strict=True):
         node.name = name
-    for name, shape in {"v": (16, 16, 3, 3), "u": (32, 16, 1, 1), "w": (32, 4)}.items():
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
     with EmulateRunner(narrow_sums=True).open(Model(proto)) as session:
         assert session.info.narrow_sums == {"fused", "last", "dense"}
 
@@ -281,15 +275,6 @@ def test_modules_are_where_the_package_says() -> None:
 
 
 def test_a_model_in_float64_is_refused_since_nothing_would_be_rounded():
-    import onnx
-    from layerdiff import EmulateRunner
-    from layerdiff.graph.errors import BuildError
-    from layerdiff.graph.model import Model
-    from onnx import TensorProto, helper
-
-    x, y = (helper.make_tensor_value_info(n, TensorProto.DOUBLE, [4]) for n in "xy")
-    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "wide", [x], [y])
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(proto)
+    proto = parsed("wide (double[4] x) => (double[4] y) { y = Add(x, x) }")
     with pytest.raises(BuildError, match="computes in float64, of which emulation rounds nothing"):
         EmulateRunner(format="fp16").open(Model(proto))

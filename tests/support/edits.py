@@ -13,6 +13,7 @@ def edited(model: onnx.ModelProto, *edits: Callable[[onnx.GraphProto], None]) ->
     copy.CopyFrom(model)
     for edit in edits:
         edit(copy.graph)
+    del copy.graph.value_info[:]  # it may be what the edits made untrue
     return copy
 
 

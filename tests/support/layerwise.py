@@ -17,10 +17,6 @@ LOOSE = {"rtol": 1.0, "atol": 10.0}
 """A tolerance that everything meets: for formats of which the arithmetic says nothing."""
 
 
-def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:
-    return (scale * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
-
-
 def data_of(name: str, samples: int = 2) -> list[dict[str, np.ndarray]]:
     return [networks.FEEDS[NETWORKS[name]](np.random.default_rng(i)) for i in range(samples)]
 

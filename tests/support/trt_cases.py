@@ -2,7 +2,9 @@
 
 import numpy as np
 from layerdiff.graph.model import Model
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+
+from .models import assembled
 
 OLD, TEN, ELEVEN = "8.6", "10.16", "11.4"
 ALL = (OLD, TEN, ELEVEN)
@@ -11,25 +13,19 @@ ALL = (OLD, TEN, ELEVEN)
 def network(batch="n", op="Relu", unnamed=False):
     """Conv, an activation, global pooling, MatMul: float32 in and out."""
     rng = np.random.default_rng(0)
-    weights = [
-        numpy_helper.from_array(rng.normal(size=(4, 3, 3, 3)).astype(np.float32), "w"),
-        numpy_helper.from_array(rng.normal(size=(4, 5)).astype(np.float32), "v"),
-        numpy_helper.from_array(np.array([2, 3], np.int64), "axes"),
-    ]
+    weights = {
+        "w": rng.normal(size=(4, 3, 3, 3)).astype(np.float32),
+        "v": rng.normal(size=(4, 5)).astype(np.float32),
+        "axes": np.array([2, 3], np.int64),
+    }
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["c"], name="" if unnamed else "conv"),
         helper.make_node(op, ["c"], ["r"], name="" if unnamed else "act"),
         helper.make_node("ReduceMean", ["r", "axes"], ["p"], name="pool", keepdims=0),
         helper.make_node("MatMul", ["p", "v"], ["y"], name="fc"),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, 8, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 5])],
-        weights,
-    )
-    return Model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+    x, y = ("x", TensorProto.FLOAT, [batch, 3, 8, 8]), ("y", TensorProto.FLOAT, [batch, 5])
+    return Model(assembled(nodes, [x], [y], weights, opset=18))
 
 
 def samples(*batches, seed=0):

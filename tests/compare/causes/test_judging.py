@@ -17,7 +17,8 @@ from onnx import helper, numpy_helper
 
 from support import networks
 from support.edits import edited, node, scaled
-from support.layerwise import BF16, FLOAT, FP16, LOOSE, ORT, compare, data_of, mentions, normal, only, verdicts
+from support.layerwise import BF16, FLOAT, FP16, LOOSE, ORT, compare, data_of, mentions, only, verdicts
+from support.models import normal
 from support.runners import Off
 
 # ---- the hard bound -------------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ from layerdiff.compare.comparison import Rules
 from layerdiff.graph.options import Kind, Named, Size, options
 from layerdiff.runners.contract.workload import ShapeRange
 
+from support.models import parsed
+
 RELU = "g (float[N, 3] x) => (float[N, 3] y) { y = Relu(x) }"
 ABS = "g (float[N, 3] x) => (float[N, 3] y) { y = Abs(x) }"
 HALF = "g (float[N, 3] x) => (float[N, 3] y) { h = Constant <value_float = 0.5> () y = Mul(x, h) }"
@@ -375,10 +377,7 @@ def test_debug_shows_where(run, onnx_file, third_party, tmp_path):
 def bad_model(folder: Path, how: str) -> Path:
     path = folder / "bad.onnx"
     x = np.ones((3, 3), np.float32)
-    model = onnx.parser.parse_model(
-        '<ir_version: 9, opset_import: ["" : 17]> g (float[N, 3] x) => (float[N, 3] y) { y = MatMul(x, w) }'
-    )
-    model.graph.initializer.append(onnx.numpy_helper.from_array(x, "w"))
+    model = parsed("g (float[N, 3] x) => (float[N, 3] y) { y = MatMul(x, w) }", w=x)
     if how == "text":
         path.write_text("this is not a model")
     elif how == "empty":

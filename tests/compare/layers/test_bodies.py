@@ -16,17 +16,14 @@ from layerdiff.compare.report.json import to_json
 from layerdiff.graph.load import load
 from onnx import TensorProto, helper, numpy_helper
 
+from support.layerwise import FP16, LOOSE, ORT, compare, only
+from support.models import assembled as model
+from support.models import normal
+
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
-ORT = OnnxrtRunner(threads=1)
-FP16 = EmulateRunner(format="fp16", threads=1)
-LOOSE = {"rtol": 1.0, "atol": 10.0}
 
 
 # ---- tools ----------------------------------------------------------------------------------------------------------
-
-
-def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:
-    return (scale * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
 
 
 def op(kind: str, inputs: Sequence[str], outputs: str | Sequence[str], name: str = "", **attributes) -> onnx.NodeProto:
@@ -38,19 +35,6 @@ def graph(name: str, nodes, inputs=(), outputs=(), weights=None) -> onnx.GraphPr
     """A body. Inputs and outputs are (name, type, shape)."""
     infos = [[helper.make_tensor_value_info(*item) for item in items] for items in (inputs, outputs)]
     return helper.make_graph(nodes, name, *infos, [numpy_helper.from_array(v, n) for n, v in (weights or {}).items()])
-
-
-def model(nodes, inputs, outputs, weights=None, opset: int = 17) -> onnx.ModelProto:
-    whole = graph("g", nodes, inputs, outputs, {n: np.asarray(v) for n, v in (weights or {}).items()})
-    return helper.make_model(whole, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-
-
-def compare(reference, candidate, data, *, layers="guilty", **options):
-    if isinstance(candidate, onnx.ModelProto):
-        options["candidate_model"], runners = candidate, [ORT]
-    else:
-        runners = [ORT, candidate]
-    return Comparator(reference, runners, data_loader=data, layers=layers, **options).compare()
 
 
 def body_of(proto: onnx.ModelProto, name: str, attribute: str = "body") -> onnx.GraphProto:
@@ -68,11 +52,6 @@ def changed(proto: onnx.ModelProto, edit: Callable[[onnx.ModelProto], None]) -> 
 def scale(tensors, name: str, factor: float) -> None:
     (weight,) = (t for t in tensors if t.name == name)
     weight.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(weight) * factor).astype(np.float32), name))
-
-
-def only(report):
-    assert len(report.culprits) == 1, [(c.node, c.cause, c.evidence) for c in report.culprits]
-    return report.culprits[0]
 
 
 # ---- networks -------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from layerdiff.graph.pairing.weight_changes import weight_change
 from onnx import helper, numpy_helper
 
 from support import networks
+from support.edits import edited
 
 FLOAT = networks.FLOAT
 Edit = Callable[[onnx.GraphProto], None]
@@ -27,15 +28,6 @@ def compare(model: onnx.ModelProto, candidate: onnx.ModelProto, shape: tuple[int
 
 def culprits(report) -> list[tuple[str, str]]:
     return [(c.node, c.cause) for c in report.culprits]
-
-
-def edited(model: onnx.ModelProto, *edits: Edit) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for edit in edits:
-        edit(copy.graph)
-    del copy.graph.value_info[:]
-    return copy
 
 
 def after(tensor: str, *ops: tuple[str, dict]) -> Edit:

@@ -26,11 +26,11 @@ from support.layerwise import (
     compare,
     data_of,
     mentions,
-    normal,
     only,
     two_products,
     verdicts,
 )
+from support.models import normal
 from support.paths import DIGITS
 from support.runners import Off
 

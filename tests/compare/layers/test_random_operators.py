@@ -9,9 +9,9 @@ import onnx
 import pytest
 from layerdiff import Comparator, OnnxrtRunner, TfRunner
 from layerdiff.graph.load import load
-from onnx import numpy_helper
 
 from support import networks
+from support.edits import edited, scaled
 
 ORT = OnnxrtRunner(threads=1)
 
@@ -23,14 +23,6 @@ def inputs(name: str = "x") -> list[dict[str, np.ndarray]]:
 def errors(report) -> dict[str, tuple[float | None, float | None]]:
     """Local and cumulative relative error of each layer."""
     return {n.tensor: tuple((m or {}).get("rel_l2") for m in (n.local, n.cumulative)) for n in report.layers}
-
-
-def scaled(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    (weight,) = (t for t in copy.graph.initializer if t.name == name)
-    weight.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(weight) * np.float32(1.01)), name))
-    return copy
 
 
 # ---- ONNX Runtime ---------------------------------------------------------------------------------------------------
@@ -64,7 +56,12 @@ def test_onnxrt_draws_once_for_each_sample(memory):
 def test_a_fault_behind_a_draw_is_found_and_contributes(memory):
     proto = dropout()
     report = Comparator(
-        proto, [ORT], candidate_model=scaled(proto, "l1.w"), data_loader=inputs(), layers="guilty", memory=memory
+        proto,
+        [ORT],
+        candidate_model=edited(proto, scaled("l1.w", 1.01)),
+        data_loader=inputs(),
+        layers="guilty",
+        memory=memory,
     ).compare()
     (culprit,) = report.culprits
     assert (culprit.node, culprit.cause) == ("n_l1.m", "weights")
@@ -117,7 +114,7 @@ def test_tensorflow_draws_once_for_each_sample(frozen, memory):
 def test_a_fault_behind_tensorflows_draw_is_found_and_contributes(frozen, memory):
     model = load(frozen)
     weight = next(n for n in model.proto.graph.node if n.output[0] == "m1:0").input[1]
-    other = scaled(model.proto, weight)
+    other = edited(model.proto, scaled(weight, 1.01))
     runners = [TfRunner(model=frozen), OnnxrtRunner(model=_saved(frozen, other), threads=1)]
     report = Comparator(None, runners, data_loader=inputs(), layers="guilty", memory=memory).compare()
     (culprit,) = report.culprits

@@ -7,7 +7,6 @@ import sys
 
 import ml_dtypes
 import numpy as np
-import onnx.parser
 import pytest
 from layerdiff import Comparator, LayerdiffError, UsageError
 from layerdiff.compare.cli.command import main
@@ -15,6 +14,7 @@ from layerdiff.compare.comparison import Rules
 from layerdiff.compare.outputs.metric import criterion, decide
 from layerdiff.graph.formats import FP32, INT8
 
+from support.models import parsed
 from support.paths import DIGITS
 
 LABELS = DIGITS / "labels.npy"
@@ -35,10 +35,6 @@ def wrong_in(rows: int) -> np.ndarray:
     return scores
 
 
-def parse(text: str) -> onnx.ModelProto:
-    return onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 17]>\n{text}')
-
-
 @pytest.fixture
 def judge(function_runner):
     """Compares scores of 200 rows, given in batches; the candidate's arithmetic is INT8 unless said otherwise."""
@@ -54,7 +50,7 @@ def judge(function_runner):
         ]
         rows = np.repeat(np.arange(200, dtype=np.float32)[:, None], CLASSES, axis=1)
         data = [{"x": rows[i : i + batch]} for i in range(0, 200, batch)]
-        return Comparator(parse(model), runners, data_loader=data, labels=labels, **rules).compare()
+        return Comparator(parsed(model), runners, data_loader=data, labels=labels, **rules).compare()
 
     return run
 
@@ -231,7 +227,7 @@ def test_a_candidate_that_did_not_finish_is_not_decided(function_runner):
         function_runner(function=weak, label="candidate", rank=1, number_format=INT8),
     ]
     data = [{"x": SCORES[:100]}, {"x": SCORES[100:] * 200}]
-    report = Comparator(parse(MATRIX), runners, data_loader=data, labels=TRUTH, metric="top1").compare()
+    report = Comparator(parsed(MATRIX), runners, data_loader=data, labels=TRUTH, metric="top1").compare()
     assert report.outputs[0].verdict == "undecided"
     assert report.accuracy[1].samples == 100
 
@@ -241,7 +237,7 @@ def test_kept_outputs_are_measured_alike(function_runner):
         function_runner(function=lambda feed: {"y": feed["x"]}, label="reference", rank=0),
         function_runner(function=lambda feed: {"y": feed["x"] * 2}, label="candidate", rank=1, number_format=INT8),
     ]
-    results = Comparator.run(runners, [{"x": SCORES[:120]}, {"x": SCORES[120:]}], model=parse(MATRIX))
+    results = Comparator.run(runners, [{"x": SCORES[:120]}, {"x": SCORES[120:]}], model=parsed(MATRIX))
     assert not Comparator.compare_accuracy(results)
     report = Comparator.compare_accuracy(results, labels=TRUTH, metric="top1")
     assert report
@@ -300,7 +296,7 @@ def test_an_output_that_is_no_matrix_of_scores_is_refused_before_anything_runs(j
 def test_labels_of_random_data_are_refused(function_runner):
     runners = [function_runner(label="a", rank=0), function_runner(label="b", rank=1)]
     with pytest.raises(UsageError, match="belong to real inputs"):
-        Comparator(parse(MATRIX), runners, labels=TRUTH, metric="top1").compare()
+        Comparator(parsed(MATRIX), runners, labels=TRUTH, metric="top1").compare()
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------

@@ -10,13 +10,14 @@ from layerdiff.compare.statistics.statistics import Statistics
 from layerdiff.graph.errors import RunnerError
 from layerdiff.graph.formats import BF16, FP16, FP32, FP64
 from layerdiff.graph.index import GraphIndex
-from onnx import numpy_helper, parser
+from onnx import numpy_helper
 
 pytest.importorskip("onnxruntime")
 
 from benchmarks.tolerance.faults import faults
 from benchmarks.tolerance.networks import inner, run
 from benchmarks.tolerance.small import CASES, build, exact
+from support.models import parsed
 
 RNG = np.random.default_rng(3)
 F32 = np.dtype(np.float32)
@@ -28,9 +29,7 @@ def normal(*shape, size=1.0):
 
 def network(text, **constants):
     """A model of opset 20, with constants as initializers."""
-    proto = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 20]> g {text}')
-    proto.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items())
-    return proto
+    return parsed(f"g {text}", opset=20, **constants)
 
 
 def sizes(proto, feed, output="y", here=1.0, one=1.0):

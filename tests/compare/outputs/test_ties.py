@@ -6,24 +6,23 @@ import pytest
 from layerdiff.compare.outputs.ties import count_ties, decider
 from layerdiff.compare.outputs.tolerance import Tolerance
 from layerdiff.graph.index import GraphIndex
-from onnx import TensorProto, helper, numpy_helper, parser
+from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
+
+from support.models import parsed
 
 TOLERANCE = Tolerance(0.0, 0.01)
 
 
 def index_of(text, **constants):
     """A graph in ONNX text: inputs and outputs, then the nodes; constants become initializers."""
-    model = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g {text}')
-    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items())
+    model = parsed(f"g {text}", **constants)
     onnx.checker.check_model(model)
     return GraphIndex(model)
 
 
 def run(index, x, names):
-    proto = onnx.ModelProto()
-    proto.CopyFrom(index.proto)
-    return ReferenceEvaluator(proto).run(list(names), {index.inputs[0]: x})
+    return ReferenceEvaluator(index.proto).run(list(names), {index.inputs[0]: x})
 
 
 def judge(index, x, disturbed, output="y", tolerance=TOLERANCE):

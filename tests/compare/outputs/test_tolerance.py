@@ -20,15 +20,17 @@ from layerdiff.graph.errors import UsageError
 from layerdiff.graph.formats import BF16, E4M3, E5M2, FP16, FP32, FP64, INT8, TF32
 from layerdiff.graph.index import GraphIndex
 from layerdiff.graph.model import Model
-from onnx import TensorProto, helper, numpy_helper, parser
+from onnx import helper, parser
+
+from support.edits import edited, scaled
+from support.models import assembled, parsed
 
 F32 = np.dtype(np.float32)
 RNG = np.random.default_rng(0)
 
 
 def index_of(text, **constants):
-    model = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g {text}')
-    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items())
+    model = parsed(f"g {text}", **constants)
     onnx.checker.check_model(model)
     return GraphIndex(model)
 
@@ -130,11 +132,9 @@ def test_fused_groups_round_once():
 
 def test_a_recurrent_layer_rounds_at_every_step():
     node = helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=3)
-    infos = [helper.make_tensor_value_info("x", 1, [17, 1, 5])]
     weights = {"w": np.ones((1, 12, 5), np.float32), "r": np.ones((1, 12, 3), np.float32)}
-    graph = helper.make_graph([node], "g", infos, [helper.make_tensor_value_info("y", 1, None)])
-    graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in weights.items())
-    assert depth(GraphIndex(helper.make_model(graph)), "y") == 17
+    model = assembled([node], [("x", 1, [17, 1, 5])], [("y", 1, None)], weights)
+    assert depth(GraphIndex(model), "y") == 17
 
 
 def test_a_loop_counts_its_body_for_every_trip():
@@ -142,10 +142,8 @@ def test_a_loop_counts_its_body_for_every_trip():
         "body (int64 i, bool go, float[4] s) => (bool more, float[4] t) { more = Identity(go) u = Exp(s) t = Sin(u) }"
     )
     node = helper.make_node("Loop", ["trips", "", "x"], ["y"], body=body)
-    infos = [helper.make_tensor_value_info("x", 1, [4])]
-    graph = helper.make_graph([node], "g", infos, [helper.make_tensor_value_info("y", 1, [4])])
-    graph.initializer.append(numpy_helper.from_array(np.array(5), "trips"))
-    assert depth(GraphIndex(helper.make_model(graph)), "y") == 10
+    model = assembled([node], [("x", 1, [4])], [("y", 1, [4])], {"trips": np.array(5)})
+    assert depth(GraphIndex(model), "y") == 10
 
 
 def test_automatic_takes_depth_and_dtype_from_the_graph():
@@ -252,10 +250,7 @@ def long_sum(wrong=1.0):
     weight = (rng.standard_normal((4608, 64)) / np.sqrt(4608)).astype(np.float32)
     weight[-1] *= wrong
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="product")]
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [16, 4608])
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [16, 64])
-    graph = helper.make_graph(nodes, "long", [x], [y], [numpy_helper.from_array(weight, "w")])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return assembled(nodes, [("x", 1, [16, 4608])], [("y", 1, [16, 64])], {"w": weight})
 
 
 LONG_FEED = [{"x": np.random.default_rng(seed).standard_normal((16, 4608)).astype(np.float32)} for seed in (1, 2)]
@@ -494,16 +489,13 @@ def test_what_the_report_says():
 def cancelling(offset):
     """(x w + offset) - offset: in FP16 little of x w is left."""
     rng = np.random.default_rng(0)
-    weight = numpy_helper.from_array(rng.standard_normal((64, 64)).astype(np.float32) / 8, "w")
-    constant = numpy_helper.from_array(np.full(64, offset, np.float32), "offset")
+    weights = {"w": rng.standard_normal((64, 64)).astype(np.float32) / 8, "offset": np.full(64, offset, np.float32)}
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["p"], name="product"),
         helper.make_node("Add", ["p", "offset"], ["a"], name="there"),
         helper.make_node("Sub", ["a", "offset"], ["y"], name="back"),
     ]
-    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [32, 64]) for n in "xy")
-    graph = helper.make_graph(nodes, "cancelling", [x], [y], [weight, constant])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return assembled(nodes, [("x", 1, [32, 64])], [("y", 1, [32, 64])], weights)
 
 
 def test_rounding_that_ruins_an_output_does_not_pass_however_large_its_terms_are():
@@ -517,10 +509,7 @@ def test_rounding_that_ruins_an_output_does_not_pass_however_large_its_terms_are
 def test_what_no_terms_could_excuse_is_not_asked_about_its_terms(monkeypatch):
     asked = []
     monkeypatch.setattr(Judge, "_sizes", lambda *a: asked.append(a))
-    model, wrong = cancelling(1.0), cancelling(1.0)
-    wrong.graph.initializer[0].CopyFrom(
-        numpy_helper.from_array(numpy_helper.to_array(wrong.graph.initializer[0]) * np.float32(1.01), "w")
-    )
-    report = Comparator(model, [OnnxrtRunner()], candidate_model=wrong).compare()
+    model = cancelling(1.0)
+    report = Comparator(model, [OnnxrtRunner()], candidate_model=edited(model, scaled("w", 1.01))).compare()
     assert report.verdict == "fail"
     assert not asked

@@ -6,8 +6,6 @@ Each test needs what it names: onnxruntime-gpu, TensorRT, CuPy or PyTorch; it is
 import os
 
 import numpy as np
-import onnx
-import onnx.parser
 import pytest
 from layerdiff import Comparator
 from layerdiff.compare.statistics import device as ondevice
@@ -22,6 +20,7 @@ from layerdiff.runners.trt import cuda
 from layerdiff.runners.trt.runner import TrtRunner
 
 from support import statistics_cases as cases
+from support.models import parsed
 
 pytestmark = pytest.mark.gpu
 
@@ -69,9 +68,7 @@ def model():
         h = Mul(x, k)
         y = Tanh(h)
     }"""
-    made = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 17]>\n{text}')
-    onnx.checker.check_model(made)
-    return Model(made)
+    return Model(parsed(text))
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ import ctypes
 import sys
 
 import numpy as np
-import onnx
-import onnx.parser
 import pytest
 from layerdiff import Comparator
 from layerdiff.compare.statistics import device as ondevice
@@ -26,6 +24,7 @@ from layerdiff.runners.trt.recent import Recent
 from layerdiff.runners.trt.runner import TrtRunner
 
 from support import trt_standin as standin
+from support.models import parsed
 
 pytest.importorskip("onnxruntime")
 
@@ -39,7 +38,7 @@ NETWORK = """network (float[n, 3, 8, 8] x) => (float[n, 3, 8, 8] y, float[n] s) 
 
 @pytest.fixture
 def model():
-    return Model(parse(NETWORK))
+    return Model(parsed(NETWORK))
 
 
 @pytest.fixture
@@ -56,12 +55,6 @@ def cuda(monkeypatch):
     monkeypatch.setattr(cuda_module, "gpu", lambda: "Stand-in GPU")
     monkeypatch.setattr(cuda_module, "runtime", lambda: fake)
     return fake
-
-
-def parse(text):
-    model = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 17]>\n{text}')
-    onnx.checker.check_model(model)
-    return model
 
 
 class HostNumpy(libraries.Library):
@@ -161,7 +154,7 @@ def test_bound_outputs_outlive_the_next_run_and_the_session(model, x):
 
 @pytest.mark.parametrize("type", ["float16", "double", "bool", "int8", "uint16", "int64"])
 def test_onnxruntime_binds_every_type_that_numpy_has(type):
-    model = Model(parse(f"g ({type}[2, n] a) => ({type}[2, n] b) {{ b = Identity(a) }}"))
+    model = Model(parsed(f"g ({type}[2, n] a) => ({type}[2, n] b) {{ b = Identity(a) }}"))
     feed = {"a": np.array([[0, 1, 1], [1, 0, 1]]).astype(model.inputs[0].dtype)}
     with OnnxrtRunner().open(model) as session:
         bound = session._session.run_bound(["b"], feed, "cpu:0", "onnxrt")["b"]
@@ -178,7 +171,7 @@ def test_onnxruntime_binds_every_type_that_numpy_has(type):
     ids=["string", "bfloat16"],
 )
 def test_what_cannot_be_bound_is_told_apart(text):
-    with OnnxrtRunner().open(Model(parse(text))) as session:
+    with OnnxrtRunner().open(Model(parsed(text))) as session:
         assert not session._session.binds(["b"])
 
 
@@ -227,7 +220,7 @@ def test_the_engines_memory_cannot_be_read_once_it_holds_something_else(cuda, mo
 def test_tensorrt_downloads_what_it_computes_in_another_dtype(cuda):
     """INT64 is INT32 before TensorRT 10: the model's dtype comes back."""
     model = Model(
-        parse("g (float[2, 3] x) => (int64[2, 1] i, float[2, 3] y) { i = ArgMax <axis = 1> (x)  y = Relu(x) }")
+        parsed("g (float[2, 3] x) => (int64[2, 1] i, float[2, 3] y) { i = ArgMax <axis = 1> (x)  y = Relu(x) }")
     )
     x = np.array([[0, 5, 1], [7, 2, 3]], np.float32)
     with TrtRunner().open(model, workload=Workload(samples=lambda: [{"x": x}])) as session:
@@ -305,8 +298,8 @@ def test_nothing_stays_where_the_reference_is_elsewhere(cuda, library, model, x)
 
 
 def test_a_wrong_output_fails_on_the_device(cuda, library, x):
-    right = Model(parse(NETWORK))
-    wrong = Model(parse(NETWORK.replace("2.0", "2.001")))
+    right = Model(parsed(NETWORK))
+    wrong = Model(parsed(NETWORK.replace("2.0", "2.001")))
     comparator = Comparator(right, [BoundRunner(), TrtRunner()], candidate_model=wrong, data_loader=[{"x": x}])
     found = comparator.compare()
     assert {o.tensor: o.verdict for o in found.outputs} == {"y": "fail", "s": "fail"}
@@ -316,8 +309,8 @@ def test_a_wrong_output_fails_on_the_device(cuda, library, x):
 
 def test_outputs_are_read_before_the_reference_runs_again_for_their_terms(cuda, library, x):
     """The engine's memory holds something else once inner tensors were fetched: the output that comes next too."""
-    right = Model(parse(NETWORK))
-    wrong = Model(parse(NETWORK.replace("2.0", "2.001")))
+    right = Model(parsed(NETWORK))
+    wrong = Model(parsed(NETWORK.replace("2.0", "2.001")))
     runners = [TrtRunner(), BoundRunner()]
     data = [{"x": x}, {"x": 3 * x}]
     found = Comparator(right, runners, candidate_model=wrong, data_loader=data, reference="trt").compare()
@@ -329,9 +322,11 @@ def test_outputs_are_read_before_the_reference_runs_again_for_their_terms(cuda, 
 
 
 def test_transposed_outputs_are_recognized_on_the_device(cuda, library, x):
-    right = Model(parse("g (float[n, 3, 8, 8] x) => (float[n, 3, 8, 8] y) { y = Neg(x) }"))
+    right = Model(parsed("g (float[n, 3, 8, 8] x) => (float[n, 3, 8, 8] y) { y = Neg(x) }"))
     turned = Model(
-        parse("g (float[n, 3, 8, 8] x) => (float[n, 3, 8, 8] y) { h = Neg(x) y = Transpose <perm = [0, 1, 3, 2]> (h) }")
+        parsed(
+            "g (float[n, 3, 8, 8] x) => (float[n, 3, 8, 8] y) { h = Neg(x) y = Transpose <perm = [0, 1, 3, 2]> (h) }"
+        )
     )
     found = Comparator(right, [BoundRunner(), TrtRunner()], candidate_model=turned, data_loader=[{"x": x}]).compare()
     assert {o.transposed for o in found.outputs} == {(0, 1, 3, 2)}

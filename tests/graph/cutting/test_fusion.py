@@ -5,12 +5,13 @@ import pytest
 from layerdiff.graph.cutting.fusion import fused_groups
 from layerdiff.graph.index import GraphIndex
 
+from support.models import parsed
+
 W = "float[8,8] W, float[8] b, float[8] g, float[8] m, float[8] v, float half, float one, float three, float k"
 
 
 def index_of(body: str, outputs: str = "float[N,8] y", inputs: str = "float[N,8] x") -> GraphIndex:
-    text = f'<ir_version: 8, opset_import: ["" : 17]> t ({inputs}) => ({outputs}) <{W}> {{ {body} }}'
-    model = onnx.parser.parse_model(text)
+    model = parsed(f"t ({inputs}) => ({outputs}) <{W}> {{ {body} }}")
     for name, dims in [("W", [8, 8]), *((n, [8]) for n in "bgmv"), *((n, []) for n in ("half", "one", "three", "k"))]:
         size = 64 if name == "W" else 8 if dims else 1
         model.graph.initializer.append(onnx.helper.make_tensor(name, 1, dims, [0.5] * size))

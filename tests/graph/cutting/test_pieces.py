@@ -20,6 +20,7 @@ from layerdiff.graph.specs import TensorSpec, is_float
 from onnx import TensorProto, helper
 
 from support import networks
+from support.models import assembled, parsed
 
 NETWORKS = {f.__name__: f for f in networks.FEEDS}
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
@@ -257,10 +258,8 @@ def custom() -> Model:
         helper.make_node("Mystery", ["a"], ["b"], domain="custom"),
         helper.make_node("Relu", ["b"], ["y"]),
     ]
-    info = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [4]) for n in "xy"]
-    graph = helper.make_graph(nodes, "g", info[:1], info[1:])
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("custom", 1)]
-    return load(helper.make_model(graph, opset_imports=opsets, ir_version=9))
+    x, y = ((n, TensorProto.FLOAT, [4]) for n in "xy")
+    return load(assembled(nodes, [x], [y], domains=["custom"]))
 
 
 def test_a_tensor_of_unknown_type_is_no_border_until_its_type_is_measured() -> None:
@@ -361,15 +360,7 @@ def test_what_is_known_of_a_graph_goes_with_it():
     import gc
     import weakref
 
-    model = onnx.helper.make_model(
-        onnx.helper.make_graph(
-            [onnx.helper.make_node("Relu", ["x"], ["y"])],
-            "short-lived",
-            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [4])],
-            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [4])],
-        )
-    )
-    index = GraphIndex(model)
+    index = GraphIndex(parsed("g (float[4] x) => (float[4] y) { y = Relu(x) }"))
     assert dataflow(index) is dataflow(index)
     gone = weakref.ref(index)
     del index

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import pytest
 from layerdiff.graph.cutting.dataflow import dataflow
 from layerdiff.graph.cutting.fusion import fused_groups
@@ -23,6 +22,7 @@ from layerdiff.graph.specs import TensorSpec
 from onnx import helper
 
 from support import networks
+from support.models import parsed
 
 NETWORKS = {f.__name__: f for f in networks.FEEDS}
 
@@ -80,9 +80,7 @@ def test_what_no_node_makes_is_refused(diamond, name):
 
 
 def test_a_slice_needs_the_types_of_its_inputs():
-    model = onnx.parser.parse_model(
-        '<ir_version: 8, opset_import: ["": 17, "my": 1]> g (float[2] x) => (float[2] y) { t = my.Op(x)  y = Relu(t) }'
-    )
+    model = parsed("g (float[2] x) => (float[2] y) { t = my.Op(x)  y = Relu(t) }", domains=["my"])
     part = Slice(("y",), (1,), ("t",))
     with pytest.raises(ModelError, match="'t'"):
         slice_model(Model(model), part, {})
@@ -163,10 +161,9 @@ def test_renaming_reaches_captured_names_in_bodies_but_not_what_a_body_makes_its
 
 
 def test_functions_of_a_model_travel_with_its_slices():
-    text = """<ir_version: 8, opset_import: ["": 17, "my": 1]>
-    g (float[2] x) => (float[2] y) { t = my.Twice(x)  y = Relu(t) }
+    text = """g (float[2] x) => (float[2] y) { t = my.Twice(x)  y = Relu(t) }
     <domain: "my", opset_import: ["": 17]> Twice (a) => (b) { b = Add(a, a) }"""
-    model = Model(onnx.parser.parse_model(text))
+    model = Model(parsed(text, domains=["my"]))
     part = backward(model.index, ["t"], [])
     feed = {"x": np.array([1, -2], np.float32)}
     assert networks.run(slice_model(model, part, specs_of(feed)).proto, feed)["t"].tolist() == [2, -4]

@@ -26,6 +26,8 @@ from layerdiff.graph.rounding.emulation import (
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 from onnx import TensorProto, helper, numpy_helper
 
+from support.models import assembled, infer, parsed, without_output_shapes
+
 FLOATS = ("fp16", "bf16", "tf32", "e4m3", "e5m2")
 Weights = dict[str, np.ndarray]
 
@@ -41,17 +43,12 @@ def model_of(
     outputs: str = "float[N,8] y",
     opset: int = 17,
 ) -> Model:
-    text = f'<ir_version: 8, opset_import: ["" : {opset}]> t ({inputs}) => ({outputs}) {{ {body} }}'
-    proto = onnx.parser.parse_model(text)
-    for output in proto.graph.output:
-        output.type.tensor_type.ClearField("shape")
-    proto.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), k) for k, v in (weights or {}).items())
-    return Model(proto)
+    text = f"t ({inputs}) => ({outputs}) {{ {body} }}"
+    return Model(without_output_shapes(parsed(text, opset=opset, **(weights or {}))))
 
 
 def run(model: Model, feed: Weights, *fetch: str) -> list[np.ndarray]:
-    with OnnxrtRunner().open(model, fetch=fetch) as session:
-        return list(session.infer(feed, fetch or None).values())
+    return list(infer(OnnxrtRunner(), model, feed, fetch).values())
 
 
 def check(model: Model, full: bool = False) -> None:
@@ -106,9 +103,8 @@ def rounding_graph(fmt: str, opset: int, weights: bool, scale: float | None) -> 
         _Target(resolve(fmt), False, False, {}, False, opset), model_of("y = Relu(x)").index, frozenset(), None
     )
     scope.round("x", "y", None if scale is None else scope.scalar(scale), weights=weights)
-    infos = [helper.make_tensor_value_info(n, 1, ["n"]) for n in "xy"]
-    graph = helper.make_graph(scope.nodes, "g", infos[:1], infos[1:], scope.initializers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    model = assembled(scope.nodes, [("x", 1, ["n"])], [("y", 1, ["n"])], opset=opset)
+    model.graph.initializer.extend(scope.initializers)
     onnx.checker.check_model(model)
     return onnxruntime.InferenceSession(model.SerializeToString())
 

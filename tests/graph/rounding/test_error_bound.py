@@ -16,13 +16,10 @@ from layerdiff.graph.specs import TensorSpec
 from onnx import helper
 
 from support import networks
+from support.models import infer, normal, parsed
 
 FLOAT = networks.FLOAT
 ORT = OnnxrtRunner(threads=1)
-
-
-def normal(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 # ---- layers: each writes nodes that make y of x (and of b) ----------------------------------------------------------
@@ -118,11 +115,6 @@ def model_of(make, seed: int = 1) -> Model:
     return Model(w.model({"x": (FLOAT, list(LAYERS[make]))}, ["y"]))
 
 
-def run(runner, model: Model, feed) -> np.ndarray:
-    with runner.open(model) as session:
-        return session.infer(feed)["y"]
-
-
 def bound_of(model: Model, feed, candidate: np.ndarray, allowed) -> np.ndarray | None:
     """The bound of output ``y``."""
     part = backward(model.index, ["y"], list(feed))
@@ -163,7 +155,7 @@ def test_an_emulated_layer_keeps_within_it(make, name):
         model, feed = model_of(make, seed), {"x": normal(*LAYERS[make], seed=seed)}
         candidate = EmulateRunner(format=name, threads=1).calibrated(model, [feed])
         allowed = precision(FP32, candidate.arithmetic, largest=dict(candidate.ranges or ()))
-        y, other = run(ORT, model, feed), run(candidate, model, feed)
+        y, other = infer(ORT, model, feed)["y"], infer(candidate, model, feed)["y"]
         bound = bound_of(model, feed, other, allowed)
         assert bound is not None
         assert bound.shape == y.shape
@@ -176,7 +168,7 @@ def test_a_softmax_keeps_within_it_however_it_is_rounded_and_however_large_its_i
     model, feed = model_of(softmax), {"x": np.float32(scale) * normal(*ROWS)}
     for name in ("fp16", "bf16"):
         candidate = EmulateRunner(format=name, threads=1, decomposed=decomposed)
-        y, other = run(ORT, model, feed), run(candidate, model, feed)
+        y, other = infer(ORT, model, feed)["y"], infer(candidate, model, feed)["y"]
         bound = bound_of(model, feed, other, precision(FP32, candidate.arithmetic))
         assert use_of(other.astype(np.float64) - y, bound) <= 1
 
@@ -186,7 +178,7 @@ def test_a_softmax_is_over_the_axis_that_the_opset_means(opset, axis, found):
     w = networks.Writer(1)
     w.node("Softmax", ["x"], "y", axis=axis)
     model, feed = Model(w.model({"x": (FLOAT, list(ROWS))}, ["y"], opset=opset)), {"x": normal(*ROWS)}
-    y, other = run(ORT, model, feed), run(EmulateRunner(format="fp16", threads=1), model, feed)
+    y, other = infer(ORT, model, feed)["y"], infer(EmulateRunner(format="fp16", threads=1), model, feed)["y"]
     bound = bound_of(model, feed, other, precision(FP32, FP16))
     assert (bound is not None) == found
     if bound is not None:
@@ -196,14 +188,14 @@ def test_a_softmax_is_over_the_axis_that_the_opset_means(opset, axis, found):
 @pytest.mark.parametrize("make", LAYERS)
 def test_another_order_of_fp32_sums_keeps_within_it(make):
     model, feed = model_of(make), {"x": normal(*LAYERS[make])}
-    y, other = run(ORT, model, feed), run(OnnxrtRunner(threads=1, optimization="disable"), model, feed)
+    y, other = infer(ORT, model, feed)["y"], infer(OnnxrtRunner(threads=1, optimization="disable"), model, feed)["y"]
     assert use_of(other.astype(np.float64) - y, bound_of(model, feed, other, precision(FP32, FP32))) <= 1
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-5, 1e-3])
 def test_what_is_below_the_formats_smallest_numbers_is_allowed_to_vanish(scale):
     model, feed = model_of(linear), {"x": np.float32(scale) * normal(*ROWS)}
-    y, other = run(ORT, model, feed), run(EmulateRunner(format="fp16", threads=1), model, feed)
+    y, other = infer(ORT, model, feed)["y"], infer(EmulateRunner(format="fp16", threads=1), model, feed)["y"]
     assert use_of(other.astype(np.float64) - y, bound_of(model, feed, other, precision(FP32, FP16))) <= 1
 
 
@@ -228,7 +220,7 @@ def test_sums_in_fp16_keep_within_the_bound_of_sums_in_fp16_alone():
 @pytest.mark.parametrize("make", [f for f in LAYERS if f is not moved])
 def test_a_wrong_element_among_many_breaks_it(make):
     model, feed = model_of(make), {"x": normal(*LAYERS[make])}
-    y = run(ORT, model, feed)
+    y = infer(ORT, model, feed)["y"]
     place = np.unravel_index(int(np.abs(y).argmax()), y.shape)
     other = y.copy()
     other[place] *= np.float32(1.01)
@@ -251,9 +243,7 @@ def test_a_wrong_element_among_many_breaks_it(make):
     ],
 )
 def test_without_a_rule_there_is_no_bound(nodes):
-    opsets = '"": 17, "my": 1'
-    text = f"<ir_version: 9, opset_import: [{opsets}]> g (float[4, 4] x) => (float[4, 4] y) {{{nodes}}}"
-    model = Model(onnx.parser.parse_model(text))
+    model = Model(parsed(f"g (float[4, 4] x) => (float[4, 4] y) {{{nodes}}}", domains=["my"]))
     specs = {"x": TensorSpec("x", np.dtype(np.float32), (4, 4))}
     part = backward(model.index, ["y"], ["x"])
     proto = perturbed(model, [(0, part)], specs, roundings(FP32, FP32))

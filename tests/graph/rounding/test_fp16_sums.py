@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx.parser
-import onnxruntime
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
 from layerdiff.graph.model import Model
 from layerdiff.graph.rounding.fp16_sums import STEP, narrow_sums
 
+from support import networks
+from support.models import parsed
+
 
 def model(text: str, opset: int = 17, **weights: np.ndarray) -> Model:
-    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}]>\n{text}')
-    proto.graph.initializer.extend(onnx.numpy_helper.from_array(w.astype(np.float32), n) for n, w in weights.items())
-    return Model(proto)
+    return Model(parsed(text, opset=opset, **{name: w.astype(np.float32) for name, w in weights.items()}))
 
 
 def run(made: Model, **feed: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(made.serialized(), providers=["CPUExecutionProvider"])
-    return session.run(None, {name: array.astype(np.float32) for name, array in feed.items()})[0]
+    (result,) = networks.run(made.proto, {name: array.astype(np.float32) for name, array in feed.items()}).values()
+    return result
 
 
 def whole(*shape: int, seed: int = 0, low: int = -60, high: int = 60) -> np.ndarray:

@@ -18,14 +18,11 @@ from layerdiff.graph.specs import TensorSpec
 from onnx import helper
 
 from support import networks
+from support.models import infer, normal, parsed
 
 FLOAT = networks.FLOAT
 FORMATS = {"fp16": FP16, "bf16": BF16, "tf32": TF32}
 ORT = OnnxrtRunner(threads=1)
-
-
-def normal(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 # ---- one layer of each kind: (model, feed) --------------------------------------------------------------------------
@@ -115,11 +112,6 @@ LAYERS = [
 ]  # fmt: skip
 
 
-def run(runner, model: Model, feed) -> np.ndarray:
-    with runner.open(model) as session:
-        return session.infer(feed)["y"]
-
-
 def expected(model: Model, feed, candidate, seed: int = 1, adding=FP32):
     """The probe's noise of output ``y``, enlarged, and the roundings it was made with."""
     rounding = roundings(FP32, candidate, accumulator=adding)
@@ -127,7 +119,7 @@ def expected(model: Model, feed, candidate, seed: int = 1, adding=FP32):
     specs = {n: TensorSpec(n, a.dtype, a.shape) for n, a in feed.items()}
     probed = probe(model, [(0, part)], specs, rounding, seed=seed)
     with ORT.open(probed) as session:
-        return session.infer(feed)[exploded_name("y", 0)] - run(ORT, model, feed), rounding
+        return session.infer(feed)[exploded_name("y", 0)] - infer(ORT, model, feed)["y"], rounding
 
 
 def rms_z(model: Model, feed, y: np.ndarray, other: np.ndarray, candidate) -> float:
@@ -183,7 +175,7 @@ def test_expected_noise_is_the_error_that_kernels_with_fp16_accumulators_made(k,
     """The relative errors of healthy TensorRT kernels (docs/gpu.md): their RMS z is near 1."""
     proto, feed = matmul(k)
     noise, rounding = expected(Model(proto), feed, FP16, adding=FP16)
-    y = run(ORT, Model(proto), feed)
+    y = infer(ORT, Model(proto), feed)["y"]
     size = math.hypot(float(np.sqrt(np.mean((noise / rounding.gain) ** 2) / np.mean(y * y))), rounding.result)
     assert size == pytest.approx(measured, rel=0.1)
 
@@ -192,7 +184,10 @@ def test_expected_noise_is_the_error_that_kernels_with_fp16_accumulators_made(k,
 def test_emulated_fp16_sums_are_healthy_and_sums_that_round_for_every_product_are_not_far_from_it(k):
     proto, feed = matmul(k)
     model = Model(proto)
-    y, other = run(ORT, model, feed), run(EmulateRunner(format="fp16", narrow_sums=True, threads=1), model, feed)
+    y, other = (
+        infer(ORT, model, feed)["y"],
+        infer(EmulateRunner(format="fp16", narrow_sums=True, threads=1), model, feed)["y"],
+    )
     noise, rounding = expected(model, feed, FP16, adding=FP16)
     healthy = judge(y, other, noise, rounding)
     assert healthy.rms_z == pytest.approx(1, rel=0.15)
@@ -213,13 +208,9 @@ def test_emulated_fp16_sums_are_healthy_and_sums_that_round_for_every_product_ar
     ],
 )
 def test_what_runs_on_no_tensor_core_may_round_for_every_term(op, maps, ratio):
-    proto = onnx.parser.parse_model(
-        f"""<ir_version: 8, opset_import: ["" : 17]>
-        g (float[16, 512, 3, 3] x) => (float[16, {maps}, 1, 1] y) {{ y = {op} }}"""
-    )
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(8, 64, 3, 3)).astype(np.float32)
-    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    proto = parsed(f"g (float[16, 512, 3, 3] x) => (float[16, {maps}, 1, 1] y) {{ y = {op} }}", w=weight)
     feed = {"x": rng.normal(size=(16, 512, 3, 3)).astype(np.float32)}
     sizes = []
     for adding in (FP16, FP32):
@@ -244,7 +235,7 @@ def test_the_same_seed_gives_the_same_noise_and_another_seed_another_one_of_equa
 def test_an_emulated_layer_errs_as_expected(make, name):
     proto, feed = make()
     model = Model(proto)
-    y, other = run(ORT, model, feed), run(EmulateRunner(format=name, threads=1), model, feed)
+    y, other = infer(ORT, model, feed)["y"], infer(EmulateRunner(format=name, threads=1), model, feed)["y"]
     assert 0.5 <= rms_z(model, feed, y, other, FORMATS[name]) <= 1.6
 
 
@@ -302,8 +293,8 @@ def test_a_gain_of_three_hundredths_of_a_percent_stands_out(make, reference):
     """Under FP16's noise as well, where it is smaller than the noise of any element."""
     proto, feed = make()
     model = Model(proto)
-    y = run(ORT, model, feed)
-    other = y if reference is FP32 else run(EmulateRunner(format="fp16", threads=1), model, feed)
+    y = infer(ORT, model, feed)["y"]
+    other = y if reference is FP32 else infer(EmulateRunner(format="fp16", threads=1), model, feed)["y"]
     noise, rounding = expected(model, feed, reference)
     healthy, off = (judge(y, v, noise, rounding) for v in (other, other * np.float32(1.0003)))
     assert not healthy.beyond
@@ -338,7 +329,7 @@ def test_a_narrow_accumulator_is_beyond_and_the_more_so_the_longer_the_sums():
 def test_one_wrong_channel_of_many_is_seen_in_its_slice():
     proto, feed = conv()
     model = Model(proto)
-    y, other = run(ORT, model, feed), run(EmulateRunner(format="fp16", threads=1), model, feed)
+    y, other = infer(ORT, model, feed)["y"], infer(EmulateRunner(format="fp16", threads=1), model, feed)["y"]
     other[:, 7] *= 1.02
     noise, rounding = expected(model, feed, FP16)
     verdict = judge(y, other, noise, rounding)
@@ -361,10 +352,7 @@ def test_one_wrong_channel_of_many_is_seen_in_its_slice():
     ],
 )
 def test_noise_is_known_of_known_operators_in_types_of_16_bits_and_more(text, is_known):
-    opsets = '"": 19, "my": 1, "com.microsoft": 1'
-    proto = onnx.parser.parse_model(
-        f"<ir_version: 9, opset_import: [{opsets}]> g (float[2] x) => (float[2] y) {{{text}}}"
-    )
+    proto = parsed(f"g (float[2] x) => (float[2] y) {{{text}}}", opset=19, domains=["my", "com.microsoft"])
     index = Model(proto).index
     assert known(index, backward(index, ["y"], [])) == is_known
 
@@ -421,7 +409,7 @@ def test_plain_noise_bounds_from_below_what_a_probe_would_say(k):
     """What passes the closed form would pass the probe: the shortcut excuses nothing."""
     proto, feed = matmul(k)
     noise, rounding = expected(Model(proto), feed, FP32)
-    y = run(ORT, Model(proto), feed)
+    y = infer(ORT, Model(proto), feed)["y"]
     measured = judge(y, y * np.float32(1 + 1e-6), noise, rounding).expected
     assert plain_noise(rounding, k) <= 1.3 * measured
 

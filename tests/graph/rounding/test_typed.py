@@ -9,28 +9,19 @@ from layerdiff.graph.rounding.qdq import activations, products, quantize
 from layerdiff.graph.rounding.typed import narrow_weight, typed
 from onnx import TensorProto, helper, numpy_helper
 
-onnxruntime = pytest.importorskip("onnxruntime")
+from support import networks
+from support.models import assembled
 
 FLOAT, FLOAT16, INT64, BOOL = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.BOOL
 
 
 def model_of(nodes, inputs, outputs, weights=(), opset=17):
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info(*i) for i in inputs],
-        [helper.make_tensor_value_info(*o) for o in outputs],
-        [numpy_helper.from_array(np.asarray(v), n) for n, v in weights],
-    )
-    return Model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9))
+    return Model(assembled(nodes, inputs, outputs, dict(weights), opset=opset, ir=9))
 
 
 def run(model, feed):
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     onnx.checker.check_model(model.proto)
-    session = onnxruntime.InferenceSession(model.serialized(), options, providers=["CPUExecutionProvider"])
-    return dict(zip([o.name for o in session.get_outputs()], session.run(None, feed), strict=True))
+    return networks.run(model.proto, feed)
 
 
 def elem_type(model, name):

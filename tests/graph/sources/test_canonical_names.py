@@ -9,12 +9,14 @@ import pytest
 from layerdiff.graph.sources.canonical_names import canonical_names
 from onnx.reference import ReferenceEvaluator
 
+from support.models import parsed
+
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
 
 
 def model(body: str) -> onnx.ModelProto:
     # the textual form has no colons in names: "_P0" stands for ":0"
-    return rename(onnx.parser.parse_model(f"{HEAD}\n{body}"), "_P0", ":0")
+    return rename(parsed(body), "_P0", ":0")
 
 
 def rename(proto: onnx.ModelProto, old: str, new: str) -> onnx.ModelProto:

@@ -8,17 +8,15 @@ from layerdiff.graph.errors import BuildError
 from layerdiff.graph.model import Model
 from layerdiff.runners.onnxrt.groups import optimized_groups
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+
+from support.models import assembled
 
 pytest.importorskip("onnxruntime")
 
 
 def make(*nodes, shape, **weights) -> Model:
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
-    tensors = [numpy_helper.from_array(value, name) for name, value in weights.items()]
-    graph = helper.make_graph(list(nodes), "g", [x], [y], tensors)
-    return Model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    return Model(assembled(nodes, [("x", TensorProto.FLOAT, shape)], [("y", TensorProto.FLOAT, None)], weights))
 
 
 def node(op, inputs, outputs, **attributes):

@@ -1,13 +1,13 @@
 """onnx.reference as a runner: in float64 nothing on the way rounds, and every operator is what ONNX defines."""
 
 import numpy as np
-import onnx
 import pytest
 from layerdiff.graph.errors import RunnerError, UsageError
 from layerdiff.graph.model import Model
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 from layerdiff.runners.reference_evaluator.runner import ReferenceEvaluatorRunner
-from onnx import helper
+
+from support.models import parsed, without_output_shapes
 
 RNG = np.random.default_rng(7)
 
@@ -23,12 +23,8 @@ def positive(*shape: int) -> np.ndarray:
 def model_of(body: str, x: np.ndarray, opset: int = 17, outputs: int = 1, **weights: np.ndarray) -> Model:
     dims = ",".join(map(str, x.shape))
     names = ", ".join(f"float y{i}" for i in range(outputs)) if outputs > 1 else "float y"
-    text = f'<ir_version: 8, opset_import: ["" : {opset}]> t (float[{dims}] x) => ({names}) {{ {body} }}'
-    proto = onnx.parser.parse_model(text)
-    for output in proto.graph.output:
-        output.type.tensor_type.ClearField("shape")
-    proto.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in weights.items())
-    return Model(proto)
+    text = f"t (float[{dims}] x) => ({names}) {{ {body} }}"
+    return Model(without_output_shapes(parsed(text, opset=opset, **weights)))
 
 
 IMAGE = uniform(2, 4, 7, 7)
@@ -151,14 +147,8 @@ def test_float64_halves_the_distance_to_the_truth_by_nine_digits() -> None:
 
 
 def test_int32_is_dequantized_without_float32() -> None:
-    graph = helper.make_graph(
-        [helper.make_node("DequantizeLinear", ["x", "s"], ["y"])],
-        "g",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.INT32, [2])],
-        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2])],
-        [onnx.numpy_helper.from_array(np.float32(0.5), "s")],
-    )
-    model = Model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8))
+    text = "g (int32[2] x) => (float[2] y) { y = DequantizeLinear(x, s) }"
+    model = Model(parsed(text, opset=13, s=np.float32(0.5)))
     x = np.array([16777217, -16777219], np.int32)
     result = ReferenceEvaluatorRunner(dtype="float64").open(model).infer({"x": x})["y"]
     assert result.tolist() == [8388608.5, -8388609.5]
@@ -188,12 +178,6 @@ def test_names_and_refusals() -> None:
 
 
 def test_an_operator_that_the_evaluator_lacks_is_named() -> None:
-    graph = helper.make_graph(
-        [helper.make_node("Mystery", ["x"], ["y"], domain="com.example")],
-        "g",
-        [helper.make_tensor_value_info("x", 1, [2])],
-        [helper.make_tensor_value_info("y", 1, [2])],
-    )
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.example", 1)]
+    text = "g (float[2] x) => (float[2] y) { y = com.example.Mystery(x) }"
     with pytest.raises(RunnerError, match="Mystery"):
-        ReferenceEvaluatorRunner().open(Model(helper.make_model(graph, opset_imports=opsets, ir_version=8)))
+        ReferenceEvaluatorRunner().open(Model(parsed(text, domains=["com.example"])))

@@ -28,6 +28,7 @@ from layerdiff.runners.trt import caches, inspector, log, profiles, session, sum
 from layerdiff.runners.trt.runner import TrtRunner
 from onnx import TensorProto, helper
 
+from support.models import assembled, parsed
 from support.trt_cases import ALL, OLD, expected, network, samples
 
 pytest.importorskip("onnxruntime")
@@ -539,15 +540,14 @@ def test_layers_are_the_kernels_that_a_runtime_tells_of(kernels, groups):
 
 
 def test_two_tensors_that_leave_a_kernel_end_two_layers():
-    text = """<ir_version: 9, opset_import: ["" : 17]>
-    g (float[2, 8] x) => (float[2, 8] y, float[2, 8] z) {
+    text = """g (float[2, 8] x) => (float[2, 8] y, float[2, 8] z) {
         a = Sigmoid(x)
         b = Tanh(x)
         c = Relu(a)
         y = Add(c, x)
         z = Mul(b, b)
     }"""
-    index = Model(onnx.parser.parse_model(text)).index
+    index = Model(parsed(text)).index
     found = kernel_groups(index, [{0, 1, 2}, {3}, {4}])
     assert [group.nodes for group in found] == [(0, 1), (2,), (3,), (4,)]
 
@@ -703,9 +703,8 @@ def test_a_runner_that_does_not_repeat_itself_is_named_before_anything_is_blamed
 def test_what_draws_random_values_is_run_twice_on_every_runtime():
     node = helper.make_node("RandomUniformLike", ["x"], ["r"], name="draw")
     add = helper.make_node("Add", ["x", "r"], ["y"], name="add")
-    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [2, 8]) for n in "xy")
-    graph = helper.make_graph([node, add], "random", [x], [y])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x, y = ((n, TensorProto.FLOAT, [2, 8]) for n in "xy")
+    model = assembled([node, add], [x], [y])
     report = Comparator(model, [OnnxrtRunner(), OnnxrtRunner()], layers="guilty").compare()
     assert [r.repeat["bit_identical"] for r in report.runners] == [False, False]
 

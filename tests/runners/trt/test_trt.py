@@ -30,9 +30,10 @@ from layerdiff.runners.trt import network as network_module
 from layerdiff.runners.trt.plan import Plan, resolve
 from layerdiff.runners.trt.runner import TrtRunner, size
 from layerdiff.runners.trt.versions import FEATURES, Library, parse
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from support import trt_standin as standin
+from support.models import assembled, parsed
 from support.paths import SUPPORT
 from support.trt_cases import ALL, ELEVEN, OLD, TEN, expected, network, samples
 
@@ -494,10 +495,10 @@ def test_what_could_not_be_built_is_said_in_onnx_nodes(node, what):
     text = f"10: [optimizer.cpp::computeCosts::3869] Error Code 10: Could not find any implementation for node {node}."
     model, library = network(), Library.of(standin.make(OLD))
     for line in (text, text.rstrip(".") + " due to insufficient workspace. See verbose log for requested sizes."):
-        assert what in failures.why_not_built(model, library, [line], parsed(library, model))
+        assert what in failures.why_not_built(model, library, [line], read_by_parser(library, model))
 
 
-def parsed(library, model):
+def read_by_parser(library, model):
     """The network that the parser makes of a model."""
     network = library.trt.Builder(None).create_network(0)
     network_module.parse(library.trt.OnnxParser(network, None), model, library)
@@ -507,19 +508,17 @@ def parsed(library, model):
 def recurrent():
     """A product, an LSTM whose weights another product reads too, and a nameless tail."""
     rng = np.random.default_rng(0)
-    proto = onnx.parser.parse_model(
-        """<ir_version: 9, opset_import: ["" : 17]>
-        g (float[6, 2, 8] x) => (float[6, 1, 2, 8] y, float[6, 2, 8] z) {
+    shapes = {"v": (8, 8), "w": (1, 32, 8), "r": (1, 32, 8)}
+    proto = parsed(
+        """g (float[6, 2, 8] x) => (float[6, 1, 2, 8] y, float[6, 2, 8] z) {
             a = MatMul(x, v)
             y, h = LSTM <hidden_size = 8> (a, w, r)
             z = MatMul(a, v)
-        }"""
+        }""",
+        **{name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()},
     )
     for node, name in zip(proto.graph.node, ("before", "memory", "behind"), strict=True):
         node.name = name
-    shapes = {"v": (8, 8), "w": (1, 32, 8), "r": (1, 32, 8)}
-    weights = [numpy_helper.from_array(rng.normal(size=s).astype(np.float32), n) for n, s in shapes.items()]
-    proto.graph.initializer.extend(weights)
     return Model(proto)
 
 
@@ -548,7 +547,7 @@ def test_weights_and_nameless_layers_are_said_in_onnx_nodes_or_not_at_all(node, 
     line = (
         f"10: [optimizer.cpp::computeCosts::3869] Error Code 10: (Could not find any implementation for node {node}.)"
     )
-    text = failures.why_not_built(model, library, [line], parsed(library, model))
+    text = failures.why_not_built(model, library, [line], read_by_parser(library, model))
     assert what in text
     assert "'w'" not in text
     assert "'v'" not in text
@@ -758,14 +757,8 @@ def test_an_engine_of_another_model_is_refused(tensorrt, tmp_path):
 
 
 def _integers():
-    infos = [helper.make_tensor_value_info("i", TensorProto.INT64, [3])]
-    out = helper.make_tensor_value_info("o", TensorProto.INT64, [3])
     node = helper.make_node("Add", ["i", "i"], ["o"], name="add")
-    return Model(
-        helper.make_model(
-            helper.make_graph([node], "g", infos, [out]), opset_imports=[helper.make_opsetid("", 18)], ir_version=8
-        )
-    )
+    return Model(assembled([node], [("i", TensorProto.INT64, [3])], [("o", TensorProto.INT64, [3])]))
 
 
 @pytest.mark.parametrize("version", ALL)

@@ -24,6 +24,7 @@ from layerdiff.runners.trt import cuda, inspector
 from layerdiff.runners.trt.runner import TrtRunner
 from onnx import TensorProto, helper, numpy_helper
 
+from support.models import assembled
 from support.paths import SUPPORT
 
 pytestmark = pytest.mark.gpu
@@ -44,14 +45,7 @@ def tensorrt():
 
 
 def model_of(nodes, inputs, outputs, weights=(), opset=17):
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info(*i) for i in inputs],
-        [helper.make_tensor_value_info(*o) for o in outputs],
-        [numpy_helper.from_array(v, n) for n, v in weights],
-    )
-    return Model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8))
+    return Model(assembled(nodes, inputs, outputs, dict(weights), opset=opset))
 
 
 def network(batch="n", channels=128):
@@ -193,21 +187,11 @@ def test_kept_layers_stay_fp32():
 
 
 def test_an_unknown_operator_is_named():
-    node = helper.make_node("Mystery", ["x"], ["y"], name="odd", domain="example")
-    proto = helper.make_model(
-        helper.make_graph(
-            [
-                helper.make_node("Relu", ["x"], ["r"], name="fine"),
-                helper.make_node("Mystery", ["r"], ["y"], name="odd", domain="example"),
-            ],
-            "g",
-            [helper.make_tensor_value_info("x", FLOAT, [4])],
-            [helper.make_tensor_value_info("y", FLOAT, [4])],
-        ),
-        opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("example", 1)],
-        ir_version=8,
-    )
-    assert node.name == "odd"
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"], name="fine"),
+        helper.make_node("Mystery", ["r"], ["y"], name="odd", domain="example"),
+    ]
+    proto = assembled(nodes, [("x", FLOAT, [4])], [("y", FLOAT, [4])], domains=["example"])
     with pytest.raises(BuildError, match=r"'odd' \(Mystery\)"):
         BASE.open(Model(proto))
 
