@@ -2,11 +2,11 @@
 
 ::
 
-    build.py      writes an ONNX graph node by node, with the activations at hand
-    networks.py   the networks: seeded weights of realistic scale, BatchNormalization statistics that match
-    plants.py     the kinds of faults; each changes a network at one node, and says which causes are honest answers
+    plants/       the kinds of faults; each changes a network at one node, and says which causes are honest answers
+    rewrites.py   other forms of a network, in which nothing is wrong
+    case.py       one case: two models, and who would be right about them
+    cases.py      all cases with a fault, those dropped because the fault changed nothing left out and counted
     clean.py      pairs in which nothing is wrong
-    cases.py      all cases, those dropped because the fault changed nothing left out and counted
     baseline.py   what Polygraphy's default comparison, and a plain one, would have named
     __main__.py   runs the cases, keeps the score and writes docs/faults.md
 

@@ -15,12 +15,15 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from benchmarks.kit.networks import NETWORKS
+from benchmarks.kit.pages import DOCS, write_page
+
 from . import baseline, cases, clean, table
-from .cases import DERIVED, Case, Dropped
-from .networks import NETWORKS
+from .case import Case
+from .cases import DERIVED, Dropped
 from .plants import KINDS
 
-DOCS = Path(__file__).parents[2] / "docs" / "faults.md"
+PAGE = DOCS / "faults.md"
 
 
 def ask(case: Case, folder: Path) -> list[dict[str, Any]]:
@@ -160,11 +163,14 @@ def line(result: dict[str, Any]) -> str:
     return f"{mark} {result['id']} at {result['node']} ({result['what']}; {'|'.join(result['causes'])}): {said}{cause}"
 
 
-def main() -> int:
-    every = [*KINDS, *DERIVED, *clean.KINDS]
+EVERY = [*KINDS, *DERIVED, *clean.KINDS]
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
     parser.add_argument(
-        "--kind", action="append", choices=every, metavar="KIND", help=f"only this kind: {', '.join(every)}"
+        "--kind", action="append", choices=EVERY, metavar="KIND", help=f"only this kind: {', '.join(EVERY)}"
     )
     parser.add_argument("--network", action="append", choices=list(NETWORKS), help="only this network")
     parser.add_argument("--case", action="append", metavar="ID", help="only this case (network/kind/number)")
@@ -177,40 +183,29 @@ def main() -> int:
     parser.add_argument("--misses", action="store_true", help="print only the cases that are missed")
     parser.add_argument("--results", metavar="FILE", help="write every case as JSON (default: a temporary file)")
     parser.add_argument("--again", metavar="FILE", help="run nothing: write the table of an earlier run's --results")
-    parser.add_argument("--write", action="store_true", help=f"write the table to docs/{DOCS.name} (complete runs do)")
-    options = parser.parse_args()
+    parser.add_argument("--write", action="store_true", help=f"write the table to docs/{PAGE.name} (complete runs do)")
+    return parser.parse_args()
 
+
+def main() -> int:
+    options = arguments()
     if options.again:
         earlier = json.loads(Path(options.again).read_text())
-        DOCS.write_text(table.markdown(earlier["cases"], earlier["dropped"], earlier["jobs"]))
+        write_page(PAGE, table.markdown(earlier["cases"], earlier["dropped"], earlier["jobs"]))
         print(table.summary(earlier["cases"], earlier["seconds"]))
         return 0
-
-    kinds = options.kind or ([*clean.KINDS] if options.clean else every)
+    kinds = options.kind or ([*clean.KINDS] if options.clean else EVERY)
     names = options.network or list(NETWORKS)
     if options.case:
         names = sorted({i.split("/")[0] for i in options.case})
         kinds = sorted({i.split("/")[1] for i in options.case})
     if options.list:
-        for name in names:
-            for kind in kinds:
-                for case in make(name, kind, Dropped()):
-                    print(case.id, case.node or "", case.what, sep="\t")
+        for case in (case for name in names for kind in kinds for case in make(name, kind, Dropped())):
+            print(case.id, case.node or "", case.what, sep="\t")
         return 0
-
-    jobs = [(name, kind, options) for name in names for kind in kinds]
-    results: list[dict[str, Any]] = []
-    dropped: dict[str, list[str]] = {}
     began = time.perf_counter()
-    for part, left_out in run(jobs, options.jobs):
-        results += part
-        for kind, why in left_out.places.items():
-            dropped.setdefault(kind, []).extend(why)
-        for result in part:
-            if not options.misses or not table.right(result):
-                print(line(result), flush=True)
+    results, dropped = answered([(name, kind, options) for name in names for kind in kinds], options)
     seconds = time.perf_counter() - began
-
     path = Path(options.results or Path(tempfile.gettempdir()) / "layerdiff-faults.json")
     path.write_text(
         json.dumps({"cases": results, "dropped": dropped, "seconds": seconds, "jobs": options.jobs}, indent=1)
@@ -219,10 +214,22 @@ def main() -> int:
     print(table.summary(results, seconds))
     print(f"every case: {path}")
     if options.write or (complete and not options.no_baselines):
-        DOCS.parent.mkdir(exist_ok=True)
-        DOCS.write_text(table.markdown(results, dropped, options.jobs))
-        print(f"table: {DOCS}")
+        write_page(PAGE, table.markdown(results, dropped, options.jobs))
     return 0
+
+
+def answered(jobs: list[Any], options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+    """The results of all jobs, each printed as it comes, and the places that were left out, by kind."""
+    results: list[dict[str, Any]] = []
+    dropped: dict[str, list[str]] = {}
+    for part, left_out in run(jobs, options.jobs):
+        results += part
+        for kind, why in left_out.places.items():
+            dropped.setdefault(kind, []).extend(why)
+        for result in part:
+            if not options.misses or not table.right(result):
+                print(line(result), flush=True)
+    return results, dropped
 
 
 def run(jobs: list[Any], processes: int) -> Iterator[tuple[list[dict[str, Any]], Dropped]]:

@@ -18,7 +18,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from .cases import Case, distance, floats, observe
+from benchmarks.kit.runtime import observe
+
+from .case import Case, distance, floats
 
 PLAIN_THRESHOLD = 1e-5
 VERSION = 1

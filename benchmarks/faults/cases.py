@@ -4,112 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import onnx
 from layerdiff.graph.cutting.fusion import fused_groups
 from layerdiff.graph.index import GraphIndex
 
-from .build import session
+from benchmarks.kit.networks import NETWORKS, network
+from benchmarks.kit.runtime import observe
+
+from . import rewrites
+from .case import REACHED, REAL, SAMPLES, SEED, Case, distance, values
 from .edit import Edit
-from .networks import NETWORKS, network
 from .plants import KINDS, Kind, Plant
-
-SEED = 7
-"""Seed of the samples that cases are run on (the networks were made on others)."""
-SAMPLES = 2
-REAL = 1e-5
-"""Least relative L2 error at the fault's own output; FP32 rounds sums to about 1e-7, the longest to 1e-6."""
-REACHED = 1e-6
-"""Least relative L2 error at an output of the network."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A fault and who would be right about it, or a pair in which nothing is wrong.
-
-    Attributes:
-        kind: A kind of fault or of clean pair.
-        reference, candidate: The two models; ``candidate`` is None where the same file runs in ``emulate``.
-        runner: Options of the candidate's ONNX Runtime runner, where they are not the reference's.
-        node: Where the fault was planted, by the reference's name; None if nothing is wrong.
-        nodes: Nodes that name the place rightly: the fault's, and those that run with it as one kernel.
-        causes: Honest answers.
-        local, final: Relative L2 error at the fault's output and (the largest) at the network's outputs, measured with
-            ONNX Runtime when the case was made; None for emulated ones, where ``local`` is the share of elements
-            that FP16 cannot hold.
-    """
-
-    id: str
-    network: str
-    kind: str
-    reference: onnx.ModelProto = field(repr=False)
-    candidate: onnx.ModelProto | None = field(repr=False)
-    emulate: str | None = None
-    runner: Mapping[str, str] = field(default_factory=dict)
-    node: str | None = None
-    nodes: frozenset[str] = frozenset()
-    causes: frozenset[str] = frozenset()
-    what: str = ""
-    tensors: tuple[str, str] = ("", "")
-    local: float | None = None
-    final: float | None = None
-
-    @property
-    def clean(self) -> bool:
-        """Whether nothing is wrong."""
-        return self.node is None
-
-    def feeds(self) -> list[dict[str, np.ndarray]]:
-        """The samples to run it on."""
-        return network(self.network).samples(SEED, SAMPLES)
-
-    def write(self, folder: Path) -> tuple[Path, Path | None]:
-        """Writes ``reference.onnx`` and ``candidate.onnx``; the second is None where there is one file."""
-        folder.mkdir(parents=True, exist_ok=True)
-        reference, candidate = folder / "reference.onnx", folder / "candidate.onnx"
-        onnx.save(self.reference, reference)
-        if self.candidate is None:
-            return reference, None
-        onnx.save(self.candidate, candidate)
-        return reference, candidate
-
-
-def observe(
-    proto: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], names: list[str], optimize: bool = False
-) -> list[dict[str, np.ndarray]]:
-    """Tensors of a model for every feed, run without graph optimizations unless asked for."""
-    marked = onnx.ModelProto()
-    marked.CopyFrom(proto)
-    outputs = {o.name for o in marked.graph.output}
-    marked.graph.output.extend(onnx.ValueInfoProto(name=n) for n in dict.fromkeys(names) if n not in outputs)
-    opened = session(marked, optimize)
-    return [dict(zip(names, opened.run(names, feed), strict=True)) for feed in feeds]
-
-
-def floats(proto: onnx.ModelProto) -> list[str]:
-    """Every tensor that a node of the graph makes, in order."""
-    return [name for node in proto.graph.node for name in node.output if name]
-
-
-@lru_cache(maxsize=4)
-def values(name: str) -> dict[str, np.ndarray]:
-    """Every tensor of a network on the first sample."""
-    net = network(name)
-    feeds = net.samples(SEED, 1)
-    return {**feeds[0], **observe(net.proto, feeds, floats(net.proto))[0]}
-
-
-def distance(reference: np.ndarray, candidate: np.ndarray) -> float:
-    """Relative L2 error; infinite where the candidate is not finite or has another shape."""
-    if reference.shape != candidate.shape or not np.isfinite(candidate).all():
-        return np.inf
-    norm = np.linalg.norm(reference.astype(np.float64))
-    return float(np.linalg.norm(candidate.astype(np.float64) - reference) / (norm or 1.0))
 
 
 def kernel_of(proto: onnx.ModelProto, names: set[str]) -> frozenset[str]:
@@ -213,11 +122,9 @@ class Dropped:
 
 def dressed(case: Case) -> Case | None:
     """The same case with the candidate renamed and reordered throughout, as another exporter would have it."""
-    from .clean import renamed
-
     assert case.candidate is not None
     seed = int.from_bytes(hashlib.sha256(case.id.encode()).digest()[:8], "big")
-    candidate = renamed(Edit(case.candidate), np.random.default_rng(seed)).proto
+    candidate = rewrites.renamed(Edit(case.candidate), np.random.default_rng(seed)).proto
     what = f"{case.kind}: {case.what}; candidate renamed and reordered"
     name = f"{case.network}/{DRESSED}/{case.kind}.{case.id.rsplit('/', 1)[1]}"
     return replace(case, id=name, kind=DRESSED, candidate=candidate, what=what, tensors=(case.tensors[0], ""))
@@ -254,10 +161,8 @@ NOISY_KINDS = (
 
 def folded(case: Case) -> Case | None:
     """The same case with BatchNormalization folded into the convolutions of the candidate. None if it has none."""
-    from .clean import folded as fold
-
     assert case.candidate is not None
-    edit = fold(Edit(case.candidate), np.random.default_rng(0))
+    edit = rewrites.folded(Edit(case.candidate), np.random.default_rng(0))
     if edit is None:
         return None
     causes = case.causes
@@ -295,11 +200,9 @@ ELSEWHERE_KINDS = (
 
 def typed(case: Case) -> Case | None:
     """The same case with both models typed FP16. None if they cannot be, or the noise could hide the fault."""
-    from .clean import typed_proto
-
     assert case.candidate is not None
     assert case.local is not None
-    reference, candidate = typed_proto(case.reference), typed_proto(case.candidate)
+    reference, candidate = (rewrites.typed_proto(proto) for proto in (case.reference, case.candidate))
     if case.local < NOISY_REAL or reference is None or candidate is None:
         return None
     what = f"{case.kind}: {case.what}; both typed FP16"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable
-from importlib import metadata
 from typing import Any
 
+from benchmarks.kit.pages import machine, table, written_by
+
 from . import clean
-from .cases import DRESSED, ELSEWHERE, FOLDED, NOISY, REACHED, REAL, SAMPLES, TYPED
+from .case import REACHED, REAL, SAMPLES
+from .cases import DRESSED, ELSEWHERE, FOLDED, NOISY, TYPED
 from .plants import KINDS
 
 Result = dict[str, Any]
@@ -52,7 +53,7 @@ def summary(results: list[Result], seconds: float) -> str:
     """The score in a few lines."""
     s = score(results)
     pairs = [r for r in results if r["clean"]]
-    quiet = sum(not r["answers"] and not r["error"] for r in pairs)
+    quiet = sum(map(without_culprit, pairs))
     lines = []
     if s["cases"]:
         lines.append(
@@ -71,110 +72,151 @@ def summary(results: list[Result], seconds: float) -> str:
     return "\n".join(lines)
 
 
-def row(name: str, results: list[Result]) -> str:
+COLUMNS = (
+    *("cases", "top-1", "top-3", "cause right", "one culprit alone", "seconds", "runtime calls"),
+    "Polygraphy, top-1",
+)
+
+
+def row(name: str, results: list[Result]) -> list[object]:
     """A row of a table of faults."""
     s = score(results)
     n = s["cases"]
+    shares = [percent(s[key], n) for key in ("top1", "top3", "cause", "alone")]
     polygraphy = "–" if s["polygraphy"] is None else percent(s["polygraphy"], n)
-    return (
-        f"| {name} | {n} | {percent(s['top1'], n)} | {percent(s['top3'], n)} | {percent(s['cause'], n)} "
-        f"| {percent(s['alone'], n)} | {s['seconds']:.2f} | {s['calls']:.0f} | {polygraphy} |"
-    )
+    return [name, n, *shares, f"{s['seconds']:.2f}", f"{s['calls']:.0f}", polygraphy]
 
 
-HEAD = (
-    "| {} | cases | top-1 | top-3 | cause right | one culprit alone | seconds | runtime calls | Polygraphy, top-1 |\n"
-    "|---|---|---|---|---|---|---|---|---|"
-)
+DERIVED_TITLES = {
+    DRESSED: "Some of the above, candidate renamed and reordered throughout",
+    FOLDED: "Some of the above, BatchNormalization folded in the candidate",
+    ELSEWHERE: "Some of the above, candidate run without graph optimizations",
+    NOISY: "Some of the above, candidate in emulated FP16",
+    TYPED: "Some of the above, both models typed FP16",
+}
+PAGE = """# A benchmark of faults
+
+{written}
+
+One known fault at one known node of a network, and the question who is to blame. A case counts as found if
+the culprit is the node, or runs with it as one fused kernel; a cause is right if it is one of those that are
+honest for the fault. Every case runs {samples} samples. A fault is real: it changes its own output by at
+least {real:g} and the network's by at least {reached:g} (relative L2), measured without layerdiff.
+{dropped}
+
+*Polygraphy* is the node of the first tensor, in the order of the graph, that fails its default comparison
+with every tensor marked as an output. Where only one file runs, the candidate is emulated FP16.
+
+{counts}
+
+{totals}
+
+## By kind
+
+{kinds}
+
+## By network
+
+{networks}
+
+## Clean pairs
+
+{pairs}
+
+## What is missed
+
+Cases whose first culprit is another node, or whose cause is not an honest one. To look at one:
+`python -m benchmarks.faults --case ID --keep FOLDER`.
+
+{missed}
+"""
 
 
 def markdown(results: list[Result], dropped: dict[str, list[str]], jobs: int) -> str:
     """The page of the documentation."""
     faults = [r for r in results if not r["clean"]]
     pairs = [r for r in results if r["clean"]]
-    s = score(faults)
-    n = s["cases"]
-    quiet = sum(not r["answers"] and not r["error"] for r in pairs)
-    titles = {name: kind.title for name, kind in KINDS.items()}
-    titles[DRESSED] = "Some of the above, candidate renamed and reordered throughout"
-    titles[FOLDED] = "Some of the above, BatchNormalization folded in the candidate"
-    titles[ELSEWHERE] = "Some of the above, candidate run without graph optimizations"
-    titles[NOISY] = "Some of the above, candidate in emulated FP16"
-    titles[TYPED] = "Some of the above, both models typed FP16"
-    installed = {d.metadata["Name"]: d.version for d in metadata.distributions()}
-    packages = [p for p in ("onnxruntime", "onnx", "numpy", "polygraphy") if p in installed]
-    versions = ", ".join(f"{p} {installed[p]}" for p in packages)
-    out = [
-        "# A benchmark of faults",
-        "",
-        f"<!-- Written by `python -m benchmarks.faults{f' --jobs {jobs}' if jobs > 1 else ''}`. Do not edit. -->",
-        "",
-        "One known fault at one known node of a network, and the question who is to blame. A case counts as found if",
-        "the culprit is the node, or runs with it as one fused kernel; a cause is right if it is one of those that are",
-        f"honest for the fault. Every case runs {SAMPLES} samples. A fault is real: it changes its own output by at",
-        f"least {REAL:g} and the network's by at least {REACHED:g} (relative L2), measured without layerdiff.",
-        f"{sum(len(v) for v in dropped.values())} places where a fault would have changed nothing were left out"
-        + (": " + ", ".join(f"{k} {len(v)}" for k, v in sorted(dropped.items())) if dropped else "")
-        + ".",
-        "",
-        "*Polygraphy* is the node of the first tensor, in the order of the graph, that fails its default comparison",
-        "with every tensor marked as an output. Where only one file runs, the candidate is emulated FP16.",
-        "",
-        f"{n} cases and {len(pairs)} clean pairs; layerdiff took {sum(r['seconds'] for r in results):.0f} s for them, "
-        f"in {jobs} process{'es' if jobs > 1 else ''}. {versions}, Python {platform.python_version()}.",
-        "",
-        "| | bar | measured | Polygraphy | first relative L2 error above a threshold |",
-        "|---|---|---|---|---|",
-        f"| top-1 | ≥ 95 % | {percent(s['top1'], n)} ({s['top1']} of {n}) | {percent(s['polygraphy'] or 0, n)} "
-        f"| {percent(s['plain'] or 0, n)} |",
-        f"| top-3 | ≥ 99 % | {percent(s['top3'], n)} ({s['top3']} of {n}) | {percent(s['polygraphy3'] or 0, n)} "
-        f"| {percent(s['plain3'] or 0, n)} |",
-        f"| cause right | ≥ 85 % | {percent(s['cause'], n)} ({s['cause']} of {n}) | – | – |",
-        f"| clean pairs without culprit | all | {quiet} of {len(pairs)} | "
-        + " | ".join(
-            f"{sum(not r['baselines'][m]['named'] for r in pairs if 'baselines' in r)} of {len(pairs)}"
-            for m in ("polygraphy", "plain")
-        )
-        + " |",
-        "",
-        "## By kind",
-        "",
-        HEAD.format("kind"),
-        *(
-            row(f"{titles[kind]} (`{kind}`)", [r for r in faults if r["kind"] == kind])
-            for kind in titles
-            if any(r["kind"] == kind for r in faults)
+    titles = {name: kind.title for name, kind in KINDS.items()} | DERIVED_TITLES
+    places = ": " + ", ".join(f"{k} {len(v)}" for k, v in sorted(dropped.items())) if dropped else ""
+    left_out = sum(len(v) for v in dropped.values())
+    seconds = sum(r["seconds"] for r in results)
+    return PAGE.format(
+        written=written_by(f"benchmarks.faults{f' --jobs {jobs}' if jobs > 1 else ''}"),
+        samples=SAMPLES,
+        real=REAL,
+        reached=REACHED,
+        dropped=f"{left_out} places where a fault would have changed nothing were left out{places}.",
+        counts=f"{len(faults)} cases and {len(pairs)} clean pairs; layerdiff took {seconds:.0f} s for them, in {jobs} "
+        f"process{'es' if jobs > 1 else ''}. {machine('onnxruntime', 'onnx', 'numpy', 'polygraphy')}.",
+        totals=totals(faults, pairs),
+        kinds=table(
+            ["kind", *COLUMNS],
+            [
+                *(
+                    row(f"{title} (`{kind}`)", some)
+                    for kind, title in titles.items()
+                    if (some := [r for r in faults if r["kind"] == kind])
+                ),
+                row("**all**", faults),
+            ],
         ),
-        row("**all**", faults),
-        "",
-        "## By network",
-        "",
-        HEAD.format("network"),
-        *(
-            row(name, [r for r in faults if r["network"] == name])
-            for name in dict.fromkeys(r["network"] for r in faults)
+        networks=table(
+            ["network", *COLUMNS],
+            [
+                row(name, [r for r in faults if r["network"] == name])
+                for name in dict.fromkeys(r["network"] for r in faults)
+            ],
         ),
-        "",
-        "## Clean pairs",
-        "",
-        "| pair | networks | without culprit | Polygraphy without failure |",
-        "|---|---|---|---|",
-        *(
-            f"| {clean.TITLES[kind]} | {len(some)} | {sum(not r['answers'] and not r['error'] for r in some)} "
-            f"| {sum(not r['baselines']['polygraphy']['named'] for r in some if 'baselines' in r)} |"
-            for kind in clean.TITLES
-            if (some := [r for r in pairs if r["kind"] == kind])
-        ),
-        "",
-        "## What is missed",
-        "",
-        "Cases whose first culprit is another node, or whose cause is not an honest one. To look at one:",
-        "`python -m benchmarks.faults --case ID --keep FOLDER`.",
-        "",
-    ]
-    misses = [r for r in results if not right(r)]
-    if misses:
-        out += ["| case | fault | at | honest causes | answered |", "|---|---|---|---|---|"]
+        pairs=clean_table(pairs),
+        missed=missed([r for r in results if not right(r)]),
+    )
+
+
+def totals(faults: list[Result], pairs: list[Result]) -> str:
+    """What is asked of the whole, and what was measured."""
+    s, n = score(faults), len(faults)
+
+    def others(suffix: str = "") -> list[str]:
+        return [percent(s[f"{method}{suffix}"] or 0, n) for method in ("polygraphy", "plain")]
+
+    def quiet(method: str) -> str:
+        return f"{sum(not r['baselines'][method]['named'] for r in pairs if 'baselines' in r)} of {len(pairs)}"
+
+    return table(
+        ["", "bar", "measured", "Polygraphy", "first relative L2 error above a threshold"],
+        [
+            ["top-1", "≥ 95 %", f"{percent(s['top1'], n)} ({s['top1']} of {n})", *others()],
+            ["top-3", "≥ 99 %", f"{percent(s['top3'], n)} ({s['top3']} of {n})", *others("3")],
+            ["cause right", "≥ 85 %", f"{percent(s['cause'], n)} ({s['cause']} of {n})", "–", "–"],
+            [
+                *("clean pairs without culprit", "all", f"{sum(map(without_culprit, pairs))} of {len(pairs)}"),
+                *(quiet("polygraphy"), quiet("plain")),
+            ],
+        ],
+    )
+
+
+def without_culprit(result: Result) -> bool:
+    """Whether nobody is blamed."""
+    return not result["answers"] and not result["error"]
+
+
+def clean_table(pairs: list[Result]) -> str:
+    """Kinds of clean pairs, and in how many nobody is blamed."""
+    rows = []
+    for kind, title in clean.TITLES.items():
+        some = [r for r in pairs if r["kind"] == kind]
+        if some:
+            theirs = sum(not r["baselines"]["polygraphy"]["named"] for r in some if "baselines" in r)
+            rows.append([title, len(some), sum(map(without_culprit, some)), theirs])
+    return table(["pair", "networks", "without culprit", "Polygraphy without failure"], rows)
+
+
+def missed(misses: list[Result]) -> str:
+    """Cases that are not answered wholly, and what was answered."""
+    if not misses:
+        return "Nothing."
+    rows = []
     for r in misses:
         said = ", ".join(f"`{a['node']}` {a['cause']}" for a in r["answers"][:3]) or "nobody"
         if len(r["answers"]) > 3:
@@ -182,7 +224,5 @@ def markdown(results: list[Result], dropped: dict[str, list[str]], jobs: int) ->
         if r["error"]:
             said = "crashed: " + r["error"].strip().split("\n")[-1].replace("|", "\\|")[:120]
         at = f"`{r['node']}`" if r["node"] else "–"
-        out.append(f"| `{r['id']}` | {r['what']} | {at} | {', '.join(r['causes']) or '–'} | {said} |")
-    if not misses:
-        out.append("Nothing.")
-    return "\n".join(out) + "\n"
+        rows.append([f"`{r['id']}`", r["what"], at, ", ".join(r["causes"]) or "–", said])
+    return table(["case", "fault", "at", "honest causes", "answered"], rows)

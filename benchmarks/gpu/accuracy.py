@@ -1,6 +1,7 @@
 """What number formats cost a classifier: accuracy on labelled data in every mode of TensorRT, and as emulated.
 
-    python accuracy.py MODEL --data PATH --labels FILE [--calibration-data PATH] [--modes trt=fp16 ...] [--out FILE]
+    python -m benchmarks.gpu.accuracy MODEL --data PATH --labels FILE
+        [--calibration-data PATH] [--modes trt=fp16 ...] [--out FILE]
 
 A mode is a runner and its value, as on the command line: ``trt``, ``trt=int8,minmax``, ``emulate=int8``. As one command
 it would be ``compare MODEL --onnxrt --trt --trt=fp16 --trt=int8,minmax ... --labels FILE --metric top1``; here each
@@ -11,7 +12,6 @@ give the same bits twice, and do two builds of one network?
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
@@ -20,6 +20,9 @@ from layerdiff import Comparator, EmulateRunner, OnnxrtRunner, TrtRunner, open_d
 from layerdiff.graph.load import load
 from layerdiff.runners.contract.runner import Runner
 from layerdiff.runners.contract.workload import Workload
+
+from benchmarks.kit.pages import table
+from benchmarks.kit.results import Results, add_options
 
 CALIBRATIONS = ("int8", "int8,entropy", "int8,minmax", "int8,qdq-max", "int8,qdq-percentile", "int8,qdq-entropy")
 MODES = ["trt", "trt=tf32", "trt=fp16", *(f"trt={c}" for c in CALIBRATIONS), "emulate=fp16", "emulate=int8"]
@@ -73,9 +76,9 @@ def measure(mode: str, runner: Runner, arguments: argparse.Namespace) -> list[di
     return found
 
 
-def row(result: dict) -> str:
+def row(result: dict) -> list[str]:
     if result.get("error"):
-        return f"| {result['mode']} | {result['error']} |"
+        return [result["mode"], result["error"]]
     texts = {
         "top1": "not finite" if result["top1"] is None else f"{result['top1']:.2%}",
         "difference": "" if result["difference"] is None else f"{100 * result['difference']:+.2f}",
@@ -84,7 +87,7 @@ def row(result: dict) -> str:
         "open_s": f"{result['open_s']:.1f}",
         "formats": ", ".join(f"{n} {f}" for f, n in (result["formats"] or {}).items()),
     }
-    return "| " + " | ".join([result["mode"], *(texts.get(c, str(result[c])) for c in COLUMNS)]) + " |"
+    return [result["mode"], *(texts.get(c, str(result[c])) for c in COLUMNS)]
 
 
 def twice(arguments: argparse.Namespace) -> dict[str, float]:
@@ -101,7 +104,7 @@ def twice(arguments: argparse.Namespace) -> dict[str, float]:
                 fp16=True,
                 timing_cache=cache,
                 tactic_sources=arguments.tactic_sources,
-                optimization_level=arguments.level,
+                optimization_level=arguments.optimization_level,
             )
             with runner.open(model, workload=work) as session:
                 runs += [next(iter(session.infer(feed).values())) for _ in range(2)]
@@ -111,7 +114,7 @@ def twice(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--data", required=True)
     parser.add_argument("--labels", required=True)
@@ -119,28 +122,21 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", default=MODES)
     parser.add_argument("--out", type=Path, default=Path("accuracy.jsonl"))
     parser.add_argument("--latency", type=int, default=100)
-    parser.add_argument("--limit", type=float, default=500, help="seconds after which no further mode is begun")
-    parser.add_argument("--level", type=int, default=2)
-    parser.add_argument("--tactic-sources", default=None)
+    add_options(parser, limit=500)
     parser.add_argument("--twice", action="store_true")
     arguments = parser.parse_args()
-    begin, rows = time.perf_counter(), []
+    results = Results(arguments.out, arguments.limit)
     for mode in arguments.modes:
-        if time.perf_counter() - begin > arguments.limit:
-            print(f"skipped {mode}: the limit of {arguments.limit:.0f} s is reached", flush=True)
+        if results.over(mode):
             continue
         try:
-            found = measure(mode, runner_of(mode, arguments.tactic_sources, arguments.level), arguments)
+            found = measure(mode, runner_of(mode, arguments.tactic_sources, arguments.optimization_level), arguments)
         except Exception as error:
             found = [{"mode": mode, "error": f"{type(error).__name__}: {error}"}]
-        for result in found[1:] if rows and len(found) > 1 else found:
-            rows.append(row(result))
-            print(rows[-1], flush=True)
-            with arguments.out.open("a") as file:
-                file.write(json.dumps(result) + "\n")
-    print("| " + " | ".join(("mode", *COLUMNS)) + " |")
-    print("|" + "---|" * (1 + len(COLUMNS)))
-    print("\n".join(rows))
+        for result in found[1:] if results.kept and len(found) > 1 else found:
+            results.add(result)
+            print(*row(result), sep=" | ", flush=True)
+    print(table(("mode", *COLUMNS), map(row, results.kept)))
     if arguments.twice:
         print(twice(arguments))
 

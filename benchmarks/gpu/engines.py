@@ -1,6 +1,6 @@
 """Engines as models and several profiles, on the digits network: runs the command and prints what it said.
 
-    python benchmarks/gpu/engines.py OUT [OPTION...]
+    python -m benchmarks.gpu.engines OUT [OPTION...]
 
 OUT takes the engines, and a timing cache that all commands share. Options go to every command (``--tactic-sources
 ...``). Prints each command with its exit status, the expected one, its seconds and its output. After two minutes no
@@ -9,6 +9,7 @@ further command is begun. Exits with 1 if a status was not the expected one or a
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -77,7 +78,10 @@ def prepare(out: Path, words: list[str]) -> None:
 
 
 def main() -> int:
-    out, options = Path(sys.argv[1]), sys.argv[2:]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    arguments, options = parser.parse_known_args()
+    out = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     wrong, left, begin = 0, 0, time.perf_counter()
     for expected, words in commands(out):

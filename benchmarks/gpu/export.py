@@ -1,6 +1,6 @@
 """Exports torchvision networks to ONNX for the other scripts here. Needs PyTorch and torchvision.
 
-    python export.py OUT_DIR [--settle] [NAME ...]
+    python -m benchmarks.gpu.export OUT_DIR [--settle] [NAME ...]
 
 Weights are random (torchvision's initialization, seed 0). With ``--settle`` the statistics of BatchNormalization are
 set by one forward pass over random images. Activations then have unit variance everywhere, as in a trained network; but
@@ -9,7 +9,7 @@ a deep network of random weights amplifies every perturbation then, which a trai
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from pathlib import Path
 
@@ -57,11 +57,14 @@ def export(name: str, folder: Path, settled: bool) -> None:
 
 
 def main() -> None:
-    arguments = [a for a in sys.argv[1:] if a != "--settle"]
-    folder = Path(arguments[0])
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in arguments[1:] or ["resnet50", "inception_v3", "vgg19"]:
-        export(name, folder, settled="--settle" in sys.argv)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="*", default=["resnet50", "inception_v3", "vgg19"], metavar="NAME")
+    parser.add_argument("--settle", action="store_true", help="statistics of BatchNormalization from random images")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    for name in arguments.names:
+        export(name, arguments.folder, settled=arguments.settle)
 
 
 if __name__ == "__main__":

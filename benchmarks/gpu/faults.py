@@ -1,6 +1,6 @@
 """Faults that FP16 makes, planted in small networks: does ``--layers`` name the culprit, on TensorRT and emulated?
 
-    python faults.py OUT_FILE [--runner trt|emulate] [--tactic-sources NAMES] [--only CASE...] [--engine]
+    python -m benchmarks.gpu.faults OUT_FILE [--runner trt|emulate] [--tactic-sources NAMES] [--only CASE...] [--engine]
 
 Every case is a network that is right in FP32 and wrong in FP16 because of one known node. A case counts where the
 runner really breaks (its verdict is not *pass*): TensorRT may choose FP32 for the node, and then there is nothing to
@@ -13,7 +13,6 @@ comparing anything, the layers of each engine with the ONNX nodes and formats th
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,11 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from layerdiff import Comparator, EmulateRunner, OnnxrtRunner, TrtRunner
+from layerdiff import Comparator, EmulateRunner, OnnxrtRunner, Runner, TrtRunner
 from layerdiff.graph.load import load
 from layerdiff.runners.contract.workload import Workload
 from layerdiff.runners.trt import build, inspector
 from onnx import TensorProto, helper, numpy_helper
+
+from benchmarks.kit.results import Results, add_options
 
 WIDTH = 128
 """Channels: enough that TensorRT finds FP16 faster than FP32."""
@@ -234,69 +235,67 @@ class Builds:
         return self._build(*args, **options)
 
 
+def judged(name: str, model: onnx.ModelProto, wanted: set[str], candidate: Runner, builds: Builds) -> dict:
+    """One case: what ``--layers`` says, and whether that is right."""
+    start, before = time.perf_counter(), builds.count
+    report = Comparator(model, [OnnxrtRunner(), candidate], data_loader=data(model), layers="guilty").compare()
+    runner = report.candidates[0]
+    culprits = [(c.node, c.cause) for c in report.culprits]
+    return {
+        "case": name,
+        "runner": candidate.name,
+        "verdict": report.verdict,
+        "error": runner.error,
+        "top1": bool(culprits) and culprits[0][0] in wanted,
+        "culprits": culprits[:4],
+        "evidence": report.culprits[0].evidence if report.culprits else "",
+        "open_s": runner.open_seconds,
+        "seconds": time.perf_counter() - start,
+        "builds": builds.count - before,
+        "formats": runner.options.get("formats"),
+        "rel_l2": [o.metrics.get("rel_l2") if o.metrics else None for o in report.outputs],
+        "layers": [
+            {"node": x.node, "verdict": x.verdict, "local": (x.local or {}).get("rel_l2"), "z": x.expected}
+            for x in report.layers
+        ],
+        "warnings": list(report.warnings),
+        "notes": list(runner.notes),
+    }
+
+
+def row(result: dict) -> list[str]:
+    shown = result["error"] or ", ".join(f"{n} ({c})" for n, c in result["culprits"][:2]) or "none"
+    times = f"{result['seconds']:.1f} s, build {result['open_s'] or 0:.1f} s, {result['builds']} engines"
+    return [result["case"], result["verdict"], "yes" if result["top1"] else "no", shown, times]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--runner", choices=("trt", "emulate"), default="trt")
     parser.add_argument("--narrow-sums", action="store_true", help="emulated products add in FP16")
-    parser.add_argument("--tactic-sources", default=None)
-    parser.add_argument("--limit", type=float, default=500)
     parser.add_argument("--only", nargs="+", default=[""], help="cases whose name holds one of these")
     parser.add_argument("--engine", action="store_true", help="print the layers of the engines")
+    add_options(parser, limit=500)
     arguments = parser.parse_args()
-    builds = Builds()
+    builds, results = Builds(), Results(arguments.out, arguments.limit)
     candidate = (
-        TrtRunner(fp16=True, tactic_sources=arguments.tactic_sources, optimization_level=2)
+        TrtRunner(fp16=True, tactic_sources=arguments.tactic_sources, optimization_level=arguments.optimization_level)
         if arguments.runner == "trt"
         else EmulateRunner(format="fp16", narrow_sums=arguments.narrow_sums)
     )
-    begin, broken, found = time.perf_counter(), 0, 0
     for name, (model, wanted) in cases().items():
-        if not any(part in name for part in arguments.only):
-            continue
-        if time.perf_counter() - begin > arguments.limit:
-            print(f"skipped {name}", flush=True)
+        if not any(part in name for part in arguments.only) or results.over(name):
             continue
         if arguments.engine:
             print_engine(name, model, candidate)
             continue
-        start, before = time.perf_counter(), builds.count
-        runners = [OnnxrtRunner(), candidate]
-        report = Comparator(model, runners, data_loader=data(model), layers="guilty").compare()
-        seconds = time.perf_counter() - start
-        judged = report.candidates[0]
-        culprits = [(c.node, c.cause) for c in report.culprits]
-        fails = report.verdict != "pass"
-        hit = bool(culprits) and culprits[0][0] in wanted
-        broken += fails
-        found += fails and hit
-        result = {
-            "case": name,
-            "runner": candidate.name,
-            "verdict": report.verdict,
-            "error": judged.error,
-            "top1": hit,
-            "culprits": culprits[:4],
-            "evidence": report.culprits[0].evidence if report.culprits else "",
-            "open_s": judged.open_seconds,
-            "seconds": seconds,
-            "builds": builds.count - before,
-            "formats": judged.options.get("formats"),
-            "rel_l2": [o.metrics.get("rel_l2") if o.metrics else None for o in report.outputs],
-            "layers": [
-                {"node": x.node, "verdict": x.verdict, "local": (x.local or {}).get("rel_l2"), "z": x.expected}
-                for x in report.layers
-            ],
-            "warnings": list(report.warnings),
-            "notes": list(judged.notes),
-        }
-        with arguments.out.open("a") as file:
-            file.write(json.dumps(result) + "\n")
-        shown = judged.error or ", ".join(f"{n} ({c})" for n, c in culprits[:2]) or "none"
-        times = f"{seconds:.1f} s, build {judged.open_seconds or 0:.1f} s, {result['builds']} engines"
-        print(f"| {name} | {report.verdict} | {'yes' if hit else 'no'} | {shown} | {times} |", flush=True)
+        results.add(judged(name, model, wanted, candidate, builds))
+        print(*row(results.kept[-1]), sep=" | ", flush=True)
     if not arguments.engine:
-        print(f"{candidate.name}: culprit at top 1 in {found} of {broken} cases that break", flush=True)
+        broken = [r for r in results.kept if r["verdict"] != "pass"]
+        found = sum(r["top1"] for r in broken)
+        print(f"{candidate.name}: culprit at top 1 in {found} of {len(broken)} cases that break", flush=True)
 
 
 if __name__ == "__main__":

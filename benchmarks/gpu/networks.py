@@ -1,6 +1,7 @@
 """Networks on TensorRT in several modes: verdict, error at the output, latency, fused layers, build time.
 
-    python networks.py FOLDER [--names resnet50 ...] [--modes fp32 tf32 fp16 int8] [--out FILE] [--limit SECONDS]
+    python -m benchmarks.gpu.networks FOLDER [--names resnet50 ...]
+        [--modes fp32 tf32 fp16 int8] [--out FILE] [--limit SECONDS]
 
 FOLDER holds what export.py wrote. INT8 allows FP16 too, ``int8_alone`` does not; it is calibrated on the images that
 are compared, ``--batches`` of 8. Each result is one line of JSON in FILE as soon as it is there; a markdown table is
@@ -10,7 +11,6 @@ printed last. The reference is ONNX Runtime on the CPU in FP32.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from dataclasses import replace
@@ -24,6 +24,9 @@ from layerdiff.runners.contract.runner import Runner
 from layerdiff.runners.emulate import EmulateRunner
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 from layerdiff.runners.trt.runner import TrtRunner
+
+from benchmarks.kit.pages import table
+from benchmarks.kit.results import Results, add_options
 
 MODES = {
     "fp32": {},
@@ -94,48 +97,39 @@ def run(name: str, path: Path, mode: str, runner: Runner, data: list[dict[str, n
     }
 
 
-def row(result: dict) -> str:
+def row(result: dict) -> list[str]:
     def text(value: object) -> str:
         return f"{value:.3g}" if isinstance(value, float) else str(value)
 
-    return "| " + " | ".join(text(result[c]) for c in COLUMNS) + " |"
+    return [text(result[c]) for c in COLUMNS]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--names", nargs="+", default=["resnet50", "inception_v3", "vgg19"])
     parser.add_argument("--modes", nargs="+", default=["fp32", "tf32", "fp16", "int8"], choices=list(MODES))
     parser.add_argument("--batches", type=int, default=4, help="of 8 images each")
     parser.add_argument("--out", type=Path, default=Path("networks.jsonl"))
-    parser.add_argument("--limit", type=float, default=540)
-    parser.add_argument("--level", type=int, default=2)
-    parser.add_argument("--tactic-sources", default=None)
+    add_options(parser, limit=540)
     parser.add_argument("--runner", choices=["trt", "emulate"], default="trt", help="emulate: to rehearse, in FP16")
     arguments = parser.parse_args()
-    trt = TrtRunner(tactic_sources=arguments.tactic_sources, optimization_level=arguments.level)
-    begin, done = time.perf_counter(), []
+    trt = TrtRunner(tactic_sources=arguments.tactic_sources, optimization_level=arguments.optimization_level)
+    results = Results(arguments.out, arguments.limit)
     for name in arguments.names:
         for mode in arguments.modes:
             runner = replace(trt, **MODES[mode]) if arguments.runner == "trt" else EmulateRunner(format="fp16")
-            spent = time.perf_counter() - begin
-            longest = max([r["build_s"] for r in done if r["network"] == name] or [40])
-            if spent + 1.3 * longest > arguments.limit:
-                print(f"skipped {name} {mode}: {spent:.0f} s spent", flush=True)
+            longest = max([r["build_s"] for r in results.kept if r["network"] == name] or [40])
+            if results.over(f"{name} {mode}", 1.3 * longest):
                 continue
             data = images(299 if name == "inception_v3" else 224, arguments.batches)
             try:
-                result = run(name, arguments.folder / f"{name}.onnx", mode, runner, data)
+                results.add(run(name, arguments.folder / f"{name}.onnx", mode, runner, data))
             except Exception as error:
                 print(f"{name} {mode}: {type(error).__name__}: {error}", flush=True)
                 continue
-            done.append(result)
-            print(row(result), flush=True)
-            with arguments.out.open("a") as file:
-                file.write(json.dumps(result, default=str) + "\n")
-    print("| " + " | ".join(COLUMNS) + " |")
-    for result in done:
-        print(row(result))
+            print(*row(results.kept[-1]), sep=" | ", flush=True)
+    print(table(COLUMNS, map(row, results.kept)))
 
 
 if __name__ == "__main__":

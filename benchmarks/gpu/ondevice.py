@@ -1,6 +1,7 @@
 """Comparing large outputs on the GPU that both runtimes ran on, against downloading them.
 
-    python ondevice.py [--candidate trt] [--libraries cupy torch] [--megabytes 4 16 128] [--runs 3] [--limit SECONDS]
+    python -m benchmarks.gpu.ondevice [--candidate trt] [--libraries cupy torch]
+        [--megabytes 4 16 128] [--runs 3] [--limit SECONDS]
 
 One convolution makes an output of so many megabytes in FP32. The reference is ONNX Runtime on CUDA; the candidate is
 TensorRT, or ONNX Runtime on CUDA without graph optimization. Each row holds the median time of running both and of
@@ -16,7 +17,7 @@ import time
 
 import numpy as np
 import onnx
-from layerdiff import Comparator
+from layerdiff import Comparator, Runner
 from layerdiff.compare.outputs.tolerance import automatic
 from layerdiff.compare.statistics import device as ondevice
 from layerdiff.compare.statistics import libraries
@@ -27,6 +28,9 @@ from layerdiff.runners.contract.workload import ShapeRange, Workload
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 from layerdiff.runners.trt import cuda
 from layerdiff.runners.trt.runner import TrtRunner
+
+from benchmarks.kit.pages import table
+from benchmarks.kit.results import Results, add_options
 
 SHAPE = (4, 3, 256, 256)
 
@@ -103,6 +107,56 @@ def difference(one: Statistics, other: Statistics) -> float:
     return worst
 
 
+def outputs_of(megabytes: int, args: argparse.Namespace, other: Runner, results: Results) -> None:
+    """The rows of one size: downloaded, then by each library."""
+    model, x = network(megabytes), sample()
+    rule = automatic(model.index, "y", [FP32, FP32])
+    work = Workload(samples=lambda: iter([x]), shapes={"x": ShapeRange(SHAPE, SHAPE, SHAPE)})
+    with OnnxrtRunner(provider="cuda").open(model, workload=work) as one, other.open(model, workload=work) as two:
+        plain = None
+        for library in (None, *args.libraries):
+            if results.over(f"{megabytes} MB, {library}"):
+                return
+            use(library)
+            if library is None:
+                found = timed(args.runs, lambda: (one.infer(x)["y"], two.infer(x)["y"]), rule)
+            else:
+                found = timed(args.runs, lambda: (one.infer_on_device(x)["y"], two.infer_on_device(x)["y"]), rule)
+            first, run, compare, statistics = found
+            plain = plain or statistics
+            where = statistics.device or "the CPU"
+            assert bool(statistics.device) == (library is not None), f"computed on {where}"
+            result = {"megabytes": megabytes, "library": library or "downloaded, NumPy", "first": first}
+            result |= {"run": median_of.median(run), "compare": median_of.median(compare)}
+            results.add({**result, "difference": difference(statistics, plain) if library else None})
+            print(*results.kept[-1].values(), where, f"use {statistics.use:.3g}", flush=True)
+
+
+def whole(args: argparse.Namespace, other: Runner, library: str | None) -> None:
+    """A whole comparison of three samples."""
+    use(library)
+    start = time.perf_counter()
+    runners = [OnnxrtRunner(provider="cuda"), other]
+    report = Comparator(network(args.whole), runners, data_loader=[sample()] * 3).compare()
+    seconds = time.perf_counter() - start
+    verdict = [(o.verdict, o.use) for o in report.outputs] or [r.error for r in report.runners]
+    where = report.runners[-1].options.get("statistics_on", "host memory")
+    print(f"Comparator, 3 samples of {args.whole} MB: {seconds:.2f} s, {where}: {verdict}", flush=True)
+
+
+def sample() -> dict[str, np.ndarray]:
+    return {"x": np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)}
+
+
+def row(result: dict) -> list[str]:
+    run, compare, gap = result["run"], result["compare"], result["difference"]
+    times = [f"{run:.1f} ms", f"{compare:.1f} ms", f"{run + compare:.1f} ms", f"{result['first'] / 1e3:.2f} s"]
+    return [f"{result['megabytes']} MB", result["library"], *times, "" if gap is None else f"{gap:.0e}"]
+
+
+HEAD = ("output", "statistics by", "both runs", "comparison", "together", "first comparison", "largest difference")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--candidate", choices=("trt", "onnxrt"), default="trt")
@@ -110,58 +164,22 @@ def main() -> None:
     parser.add_argument("--megabytes", nargs="*", type=int, default=[4, 16, 128, 1024])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--whole", type=int, default=128, help="megabytes of the output of a whole comparison")
-    parser.add_argument("--limit", type=float, default=100, help="begin nothing after so many seconds")
-    parser.add_argument("--tactic-sources", default=None)
+    add_options(parser, limit=100, level=1)
     args = parser.parse_args()
-    begun = time.perf_counter()
     ondevice.SMALL = 1  # to see what is worth it
     other = (
-        TrtRunner(tactic_sources=args.tactic_sources, optimization_level=1)
+        TrtRunner(tactic_sources=args.tactic_sources, optimization_level=args.optimization_level)
         if args.candidate == "trt"
         else OnnxrtRunner(provider="cuda", optimization="disable")
     )
-    rows = []
-    x = {"x": np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)}
+    results = Results(None, args.limit)
     for megabytes in args.megabytes:
-        model = network(megabytes)
-        rule = automatic(model.index, "y", [FP32, FP32])
-        work = Workload(samples=lambda: iter([x]), shapes={"x": ShapeRange(SHAPE, SHAPE, SHAPE)})
-        with OnnxrtRunner(provider="cuda").open(model, workload=work) as one, other.open(model, workload=work) as two:
-            plain = None
-            for library in (None, *args.libraries):
-                if time.perf_counter() - begun > args.limit:
-                    break
-                use(library)
-                if library is None:
-                    result = timed(args.runs, lambda: (one.infer(x)["y"], two.infer(x)["y"]), rule)
-                else:
-                    result = timed(args.runs, lambda: (one.infer_on_device(x)["y"], two.infer_on_device(x)["y"]), rule)
-                first, run, compare, found = result
-                plain = plain or found
-                assert bool(found.device) == (library is not None), f"computed on {found.device or 'the CPU'}"
-                row = (megabytes, library or "downloaded, NumPy", *map(median_of.median, (run, compare)), first)
-                rows.append((*row, difference(found, plain) if library else None))
-                print(*rows[-1], found.device, f"use {found.use:.3g}", flush=True)
-    if time.perf_counter() - begun < args.limit:
-        for library in (None, *args.libraries[:1]):
-            use(library)
-            start = time.perf_counter()
-            model = network(args.whole)
-            report = Comparator(model, [OnnxrtRunner(provider="cuda"), other], data_loader=[x] * 3).compare()
-            seconds = time.perf_counter() - start
-            runner = report.runners[-1]
-            verdict = [(o.verdict, o.use) for o in report.outputs] or [r.error for r in report.runners]
-            where = runner.options.get("statistics_on", "host memory")
-            print(f"Comparator, 3 samples of {args.whole} MB: {seconds:.2f} s, {where}: {verdict}", flush=True)
+        outputs_of(megabytes, args, other, results)
+    for library in (None, *args.libraries[:1]):
+        if not results.over("whole comparisons"):
+            whole(args, other, library)
     print(f"\nonnxrt:cuda against {other.name}, {cuda.gpu()}\n")
-    print("| output | statistics by | both runs | comparison | together | first comparison | largest difference |")
-    print("|---|---|---|---|---|---|---|")
-    for megabytes, library, run, compare, first, gap in rows:
-        shown = "" if gap is None else f"{gap:.0e}"
-        print(
-            f"| {megabytes} MB | {library} | {run:.1f} ms | {compare:.1f} ms | {run + compare:.1f} ms "
-            f"| {first / 1e3:.2f} s | {shown} |"
-        )
+    print(table(HEAD, map(row, results.kept)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The planted faults of faults.py with Polygraphy's two commands: what they name, how many builds, how long.
 
-    python polygraphy_faults.py OUT_FILE [--beside FAULTS_FILE] [--limit SECONDS] [--each SECONDS]
+    python -m benchmarks.gpu.polygraphy_faults OUT_FILE [--beside FAULTS_FILE] [--limit SECONDS] [--each SECONDS]
 
 For each case, on one sample:
 
@@ -31,7 +31,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from faults import cases, data
+
+from benchmarks.kit.pages import table
+from benchmarks.kit.results import Results
+
+from .faults import cases, data
 
 ORDER = (
     "overflow, second of three",
@@ -179,7 +183,7 @@ def cell(result: dict, shown: str) -> str:
     return f"{shown}; {result['builds']} builds, {result['seconds']:.0f} s"
 
 
-def row(result: dict, beside: dict[str, dict]) -> str:
+def row(result: dict, beside: dict[str, dict]) -> list[str]:
     own = beside.get(result["case"])
     here = ""
     if own is not None:
@@ -199,11 +203,11 @@ def row(result: dict, beside: dict[str, dict]) -> str:
     where = " with the culprit" if found["hit"] else ""
     kept = f"{len(found['kept'])} of {found['layers']} layers in FP32{where}"
     cells.append(cell(found, kept if found["said"] and found["kept"] else found["said"] or "nothing said"))
-    return "| " + " | ".join(cells) + " |"
+    return cells
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--beside", type=Path, help="what faults.py wrote, for the table")
     parser.add_argument("--limit", type=float, default=330, help="seconds after which no further command is begun")
@@ -213,8 +217,7 @@ def main() -> None:
     parser.add_argument("--strict", action="store_true", help="leave out the second `run`, with a tolerance of 1e-2")
     parser.add_argument("--polygraphy", type=shlex.split, default=CALL, help="how to call it")
     arguments = parser.parse_args()
-    begin, rows = time.perf_counter(), []
-    beside = {}
+    results, beside = Results(arguments.out, arguments.limit), {}
     if arguments.beside and arguments.beside.is_file():
         beside = {r["case"]: r for r in map(json.loads, arguments.beside.read_text().splitlines())}
     known = cases()
@@ -222,8 +225,7 @@ def main() -> None:
         arguments.cache = Path(top) / "timing.cache"
         chosen = dict.fromkeys(name for part in arguments.only for name in ORDER if part in name)
         for name in chosen:
-            if time.perf_counter() - begin > arguments.limit:
-                print(f"not begun, the limit of {arguments.limit:.0f} s is reached: {name}", flush=True)
+            if results.over(name):
                 continue
             model, wanted = known[name]
             folder = Path(top) / re.sub(r"\W+", "_", name)
@@ -236,13 +238,10 @@ def main() -> None:
             for key in RUNS & result.keys():
                 result[key]["hit"] = result[key]["first"] in wanted
             result["precision"]["hit"] = any(w in kept for w in wanted for kept in result["precision"]["kept"])
-            with arguments.out.open("a") as file:
-                file.write(json.dumps(result) + "\n")
-            rows.append(row(result, beside))
-            print(rows[-1], flush=True)
-    print("| case | here | `run`, every tensor marked | the same, tolerance 1e-2 | `debug precision --mode bisect` |")
-    print("|---|---|---|---|---|")
-    print("\n".join(rows))
+            results.add(result)
+            print(*row(result, beside), sep=" | ", flush=True)
+    head = ["case", "here", "`run`, every tensor marked", "the same, tolerance 1e-2", "`debug precision --mode bisect`"]
+    print(table(head, [row(result, beside) for result in results.kept]))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Prepares trained networks that others published, with real images, for emulation.py. Needs Pillow and onnx.
 
-    python public.py OUT_DIR --squeezenet SqueezeNet_fp16.onnx --photos FILE ... [--ocr FOLDER --screenshots FILE ...]
+    python -m benchmarks.gpu.public OUT_DIR --squeezenet SqueezeNet_fp16.onnx --photos FILE ...
+        [--ocr FOLDER --screenshots FILE ...]
 
 - SqueezeNet 1.0 for ImageNet, from the repository microsoft/Windows-Machine-Learning (MIT), where it is stored in FP16:
   its weights and types are widened to FP32, so its weights are exact in FP16.
@@ -79,7 +80,7 @@ def save(folder: Path, name: str, model: onnx.ModelProto, array: np.ndarray) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--squeezenet", type=Path, required=True)
     parser.add_argument("--photos", type=Path, nargs="+", required=True)

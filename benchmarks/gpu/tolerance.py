@@ -1,7 +1,7 @@
 """How much of the automatic tolerance TensorRT's FP16 uses, build by build, beside emulated FP16 on the same data.
 
-    python tolerance.py OUT.jsonl FILE.onnx [...] [--builds 3] [--seeds 4] [--optimization-level 1]
-                        [--tactic-sources NAMES] [--limit S] [--runner trt|emulate|narrow]
+    python -m benchmarks.gpu.tolerance OUT.jsonl FILE.onnx [...] [--builds 3] [--seeds 4] [--optimization-level 1]
+        [--tactic-sources NAMES] [--limit S] [--runner trt|emulate|narrow]
 
 Every build chooses its kernels anew (no timing cache). Data are random inputs of several seeds, as ``compare`` draws
 them, and ``FILE.npz`` beside a network (``heldout.npz`` beside digits). One line of JSON for each network, build and
@@ -12,7 +12,6 @@ is ONNX Runtime on the CPU in FP32. ``--runner`` takes an emulation for TensorRT
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,18 +33,16 @@ from layerdiff.runners.emulate import EmulateRunner
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 from layerdiff.runners.trt.runner import TrtRunner
 
+from benchmarks.kit.inputs import stored
+from benchmarks.kit.pages import table
+from benchmarks.kit.results import Results, add_options
+
 Feed = dict[str, np.ndarray]
-
-
-def stored(path: Path) -> Path | None:
-    """The network's own inputs, where there are some."""
-    return next((p for p in (path.with_suffix(".npz"), path.with_name("heldout.npz")) if p.is_file()), None)
 
 
 def data(path: Path, model: Model, arguments: argparse.Namespace) -> dict[str, list[Feed]]:
     """Samples by what they are called."""
-    own = stored(path)
-    real = {} if own is None else {k: v[: arguments.rows] for k, v in np.load(own).items()}
+    real = stored(path, arguments.rows)
     real = real if set(real) == {spec.name for spec in model.inputs} else {}
     shapes = {name: (None, *array.shape[1:]) for name, array in real.items()}
     found = {}
@@ -120,7 +117,7 @@ def kernels(session: Session) -> list[dict]:
     return [{"nodes": x.nodes, "accumulator": x.accumulator} for x in layers if getattr(x, "accumulator", "")]
 
 
-def measure(path: Path, arguments: argparse.Namespace, begin: float) -> Iterator[dict]:
+def measure(path: Path, arguments: argparse.Namespace, results: Results) -> Iterator[dict]:
     model = load(path)
     samples = data(path, model, arguments)
     reference = Reference(model, samples)
@@ -128,8 +125,7 @@ def measure(path: Path, arguments: argparse.Namespace, begin: float) -> Iterator
     names = [spec.name for spec in model.inputs]
     work = Workload(samples=lambda: iter(feeds), shapes=seen_ranges(feeds, names))
     for build, runner in builds(arguments):
-        if time.perf_counter() - begin > arguments.limit:
-            print(f"skipped {path.stem}, {build}", flush=True)
+        if results.over(f"{path.stem}, {build}"):
             continue
         start = time.perf_counter()
         side = Side(runner.name, runner, model)
@@ -154,8 +150,7 @@ def measure(path: Path, arguments: argparse.Namespace, begin: float) -> Iterator
                         "notes": list(session.info.notes),
                         "open_s": opened,
                     }
-                    if time.perf_counter() - begin > arguments.limit:
-                        print(f"stopped {path.stem}, {build}, after {name}", flush=True)
+                    if results.over(f"what comes after {path.stem}, {build}, {name}"):
                         break
         except Exception as problem:
             print(f"{path.stem}, {build}: {type(problem).__name__}: {problem}", flush=True)
@@ -163,6 +158,25 @@ def measure(path: Path, arguments: argparse.Namespace, begin: float) -> Iterator
 
 def use(result: dict) -> float:
     return max((o["use"] or 0.0 for o in result["outputs"].values()), default=float("nan"))
+
+
+def rows(done: list[dict]) -> Iterator[list[str]]:
+    """A row for each network and build."""
+    for network, build in dict.fromkeys((r["network"], r["build"]) for r in done):
+        some = [r for r in done if (r["network"], r["build"]) == (network, build)]
+        random = sorted(use(r) for r in some if r["data"] != "stored") or [float("nan")]
+        own = next((f"{use(r):.1%}" for r in some if r["data"] == "stored"), "-")
+        shares = [f"{v:.1%}" for v in (random[0], float(np.median(random)), random[-1])]
+        explained = min(o["explained"] for o in some[0]["outputs"].values())
+        yield [network, build, adds(some[0]), *shares, own, f"{explained:.2f}"]
+
+
+def adds(result: dict) -> str:
+    """Formats that products add in."""
+    return str(result["accumulators"] if result["accumulators"] is not None else result["sums"])
+
+
+HEAD = ("network", "build", "adds in", "least", "median", "greatest share, random", "stored", "sums explain")
 
 
 def main() -> None:
@@ -173,38 +187,22 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--samples", type=int, default=4, help="of each seed")
     parser.add_argument("--rows", type=int, default=64, help="at most so many of the stored inputs")
-    parser.add_argument("--optimization-level", type=int, default=1, help="TensorRT's")
-    parser.add_argument("--tactic-sources", default=None)
-    parser.add_argument("--limit", type=float, default=500)
     parser.add_argument("--runner", choices=["trt", "emulate", "narrow"], default="trt")
+    add_options(parser, limit=500, level=1)
     arguments = parser.parse_args()
-    begin = time.perf_counter()
-    done = []
+    results = Results(arguments.out, arguments.limit)
     for path in arguments.files:
-        if time.perf_counter() - begin > arguments.limit:
-            print(f"skipped {path.stem}", flush=True)
+        if results.over(path.stem):
             continue
         try:
-            for result in measure(path, arguments, begin):
-                done.append(result)
-                with arguments.out.open("a") as file:
-                    file.write(json.dumps(result) + "\n")
+            for result in measure(path, arguments, results):
+                results.add(result)
                 verdicts = ", ".join(o["verdict"] for o in result["outputs"].values())
-                told = result["accumulators"] if result["accumulators"] is not None else result["sums"]
                 text = f"  {result['network']}, {result['build']}, {result['data']}: {verdicts}, {use(result):.1%}"
-                print(f"{text} of allowed, adds {told}, {time.perf_counter() - begin:.0f} s", flush=True)
+                print(f"{text} of allowed, adds {adds(result)}, {results.spent:.0f} s", flush=True)
         except Exception as problem:
             print(f"{path.stem}: {type(problem).__name__}: {problem}", flush=True)
-    print("| network | build | adds in | least | median | greatest share, random | stored | sums explain |")
-    print("|---|---|---|---|---|---|---|---|")
-    for network, build in dict.fromkeys((r["network"], r["build"]) for r in done):
-        some = [r for r in done if (r["network"], r["build"]) == (network, build)]
-        random = sorted(use(r) for r in some if r["data"] != "stored") or [float("nan")]
-        own = next((f"{use(r):.1%}" for r in some if r["data"] == "stored"), "-")
-        told = some[0]["accumulators"] if some[0]["accumulators"] is not None else some[0]["sums"]
-        shares = " | ".join(f"{v:.1%}" for v in (random[0], float(np.median(random)), random[-1]))
-        explained = min(o["explained"] for o in some[0]["outputs"].values())
-        print(f"| {network} | {build} | {told} | {shares} | {own} | {explained:.2f} |")
+    print(table(HEAD, rows(results.kept)))
 
 
 if __name__ == "__main__":

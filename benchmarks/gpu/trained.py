@@ -1,6 +1,6 @@
 """Trains small networks on scikit-learn's digits and exports them. Needs PyTorch and scikit-learn; a GPU helps.
 
-    python trained.py OUT_DIR [--only digits_vit ...] [--steps FACTOR]
+    python -m benchmarks.gpu.trained OUT_DIR [--only digits_vit ...] [--steps FACTOR]
 
 A residual network, a vision transformer, a U-Net that removes noise, and a network of depthwise convolutions on harder
 digits (turned, moved, covered, in noise): each some seconds of training. ``hard_googlenet``, ``hard_vgg19`` and
@@ -276,7 +276,7 @@ NETWORKS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     small = [name for name, (make, _) in NETWORKS.items() if make is not large]
     parser.add_argument("--only", nargs="+", default=small, choices=list(NETWORKS), help="default: the small ones")

@@ -12,15 +12,9 @@ from __future__ import annotations
 
 import argparse
 import compileall
-import importlib.metadata
 import json
-import os
-import platform
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import layerdiff
@@ -28,9 +22,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from benchmarks.outputs.run import resnet50
+from benchmarks.kit.pages import DOCS, machine, table, write_page, written_by
+from benchmarks.kit.process import Measured, measure
+from benchmarks.kit.resnet50 import resnet50
 
-ROOT = Path(__file__).resolve().parents[2]
 BATCH = 8
 SPEED, MEMORY = 10.0, 1 / 3
 _FLOOR = """
@@ -48,26 +43,33 @@ for _ in range(int(sys.argv[3]) >> 28):
 """
 
 
-@dataclass
-class Run:
-    """Fastest of the turns of one way: seconds, seconds of CPU, and the most memory that a turn took (bytes)."""
+class Turns:
+    """The turns of one way."""
 
-    seconds: float = float("inf")
-    cpu: float = float("inf")
-    memory: int = 0
+    def __init__(self) -> None:
+        self.turns: list[Measured] = []
 
-    def take(self, words: list[str], folder: Path, log: Path) -> None:
+    def take(self, words: list[str], folder: Path) -> None:
         """Runs a command once more."""
-        begun = time.perf_counter()
-        with log.open("wb") as output:
-            process = subprocess.Popen(words, cwd=folder, stdout=output, stderr=output)
-            _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode not in (0, 1):
-            raise RuntimeError(f"{' '.join(words)} ended with {process.returncode}: {log.read_text()[-2000:]}")
-        self.seconds = min(self.seconds, time.perf_counter() - begun)
-        self.cpu = min(self.cpu, usage.ru_utime + usage.ru_stime)
-        self.memory = max(self.memory, usage.ru_maxrss * 1024)
+        found = measure(words, folder=folder)
+        if found.status not in (0, 1):
+            raise RuntimeError(f"{' '.join(words)} ended with {found.status}: {found.stderr[-2000:]}")
+        self.turns.append(found)
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of the fastest turn."""
+        return min(turn.seconds for turn in self.turns)
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of CPU of the turn that took fewest."""
+        return min(turn.cpu for turn in self.turns)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the turn that took most."""
+        return max(turn.peak for turn in self.turns)
 
 
 def changed(path: Path, other: Path) -> str:
@@ -96,10 +98,10 @@ def main() -> int:
     """Runs all three in turns and writes the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.layerwise", description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=3, help="turns (default: 3)")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "layerwise.md", help="file to write")
+    parser.add_argument("--output", type=Path, default=DOCS / "layerwise.md", help="file to write")
     options = parser.parse_args()
     compileall.compile_dir(Path(layerdiff.__file__).parent, quiet=2)
-    ours, theirs, floor = Run(), Run(), Run()
+    ours, theirs, floor = Turns(), Turns(), Turns()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         resnet50(folder / "m.onnx")
@@ -110,51 +112,45 @@ def main() -> int:
         polygraphy = ["run", "m.onnx", "--onnxrt", "--onnxrt", "--onnx-outputs", "mark", "all"]
         polygraphy += ["--input-shapes", f"x:[{BATCH},3,224,224]"]
         for _ in range(options.turns):
-            log = folder / "log"
-            floor.take([sys.executable, "-c", _FLOOR, "m.onnx", "changed.onnx", str(size)], folder, log)
-            ours.take([sys.executable, "-m", "layerdiff", *command], folder, log)
-            theirs.take([str(Path(sys.executable).with_name("polygraphy")), *polygraphy], folder, log)
+            floor.take([sys.executable, "-c", _FLOOR, "m.onnx", "changed.onnx", str(size)], folder)
+            ours.take([sys.executable, "-m", "layerdiff", *command], folder)
+            theirs.take([str(Path(sys.executable).with_name("polygraphy")), *polygraphy], folder)
         # once more, not timed, for what it found: Polygraphy writes no report either
-        Run().take([sys.executable, "-m", "layerdiff", *command, "--json", "report.json"], folder, log)
+        Turns().take([sys.executable, "-m", "layerdiff", *command, "--json", "report.json"], folder)
         report = json.loads((folder / "report.json").read_text())
     named = [c["node"] for c in report["culprits"]]
-    text = table(ours, theirs, floor, size, len(report["layers"]), named == [node])
-    options.output.write_text(text)
+    text = page(ours, theirs, floor, size, len(report["layers"]), named == [node])
+    write_page(options.output, text)
     print(text)
     return 0 if named == [node] and theirs.seconds / ours.seconds >= SPEED else 1
 
 
-def table(ours: Run, theirs: Run, floor: Run, size: int, layers: int, right: bool) -> str:
+def page(ours: Turns, theirs: Turns, floor: Turns, size: int, layers: int, right: bool) -> str:
     """The page, as Markdown."""
     rows = [
-        f"| {name} | {run.seconds:.1f} s | {run.cpu:.1f} s | {run.memory / 1e9:.2f} GB "
-        f"| {theirs.seconds / run.seconds:.1f} | {run.memory / theirs.memory:.2f} |"
+        [
+            *(name, f"{run.seconds:.1f} s", f"{run.cpu:.1f} s", f"{run.memory / 1e9:.2f} GB"),
+            *(f"{theirs.seconds / run.seconds:.1f}", f"{run.memory / theirs.memory:.2f}"),
+        ]
         for name, run in (("polygraphy", theirs), ("layerdiff", ours), ("floor", floor))
     ]
-    versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("polygraphy", "onnxruntime", "numpy"))
-    return "\n".join(
-        [
-            "# Layer by layer, beside Polygraphy",
-            "",
-            "<!-- Written by `python -m benchmarks.layerwise`. Do not edit. -->",
-            "",
-            *__doc__.split("\n\n", 1)[1].strip().splitlines(),
-            "",
-            f"{layers} tensors, {size / 2**30:.1f} GiB on both sides. {platform.machine()}, {os.cpu_count()} cores, "
-            f"Python {platform.python_version()}, {versions}.",
-            "",
-            "| | time | CPU time | memory | times faster than polygraphy | share of its memory |",
-            "|---|---|---|---|---|---|",
-            *rows,
-            "",
-            f"layerdiff takes {ours.seconds / floor.seconds:.1f} times the floor. The changed weight's layer is "
-            f"{'the one culprit' if right else 'NOT the one culprit'}; Polygraphy names none, as its two runs are of "
-            "one file.",
-            f"Bars: {SPEED:.0f} times faster: {'met' if theirs.seconds / ours.seconds >= SPEED else 'missed'}; "
-            f"a third of the memory: {'met' if ours.memory <= MEMORY * theirs.memory else 'missed'}.",
-            "",
-        ]
-    )
+    told = (__doc__ or "").split("\n\n", 1)[1].strip()
+    head = ["", "time", "CPU time", "memory", "times faster than polygraphy", "share of its memory"]
+    faster, smaller = theirs.seconds / ours.seconds >= SPEED, ours.memory <= MEMORY * theirs.memory
+    return f"""# Layer by layer, beside Polygraphy
+
+{written_by("benchmarks.layerwise")}
+
+{told}
+
+{layers} tensors, {size / 2**30:.1f} GiB on both sides. {machine("polygraphy", "onnxruntime", "numpy")}.
+
+{table(head, rows)}
+
+layerdiff takes {ours.seconds / floor.seconds:.1f} times the floor. The changed weight's layer is \
+{"the one culprit" if right else "NOT the one culprit"}; Polygraphy names none, as its two runs are of one file.
+Bars: {SPEED:.0f} times faster: {"met" if faster else "missed"}; a third of the memory: \
+{"met" if smaller else "missed"}."""
 
 
 if __name__ == "__main__":

@@ -17,14 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
-import onnxruntime
 
-from benchmarks.section import write
+from benchmarks.kit.pages import DOCS, machine, table, write_section
+from benchmarks.kit.process import Measured, measure, memory_group
 
-from .measure import Measured, measure, memory_group
 from .networks import convolutions, large_pair, with_stale_layer
 
-DOC = Path(__file__).resolve().parents[2] / "docs" / "memory.md"
+DOC = DOCS / "memory.md"
 LAYERS, WIDTH, STALE = 24, 8192, 13
 """The large model: 24 matrices of 256 MiB."""
 LIMIT = 2 << 30
@@ -82,7 +81,7 @@ def large(folder: Path) -> str:
                 found, _ = check(paths, f"product{STALE}", "--samples", "1", group=group)
                 rows.append(_row(f"{label}, 1 sample, no --memory", found))
     text = f"{LAYERS} products of {4 * WIDTH * WIDTH >> 20} MiB; files of {size / 2**30:.2f} GiB, read from the disk."
-    return f"{text}\n\n{table(['run', *COLUMNS], rows)}"
+    return f"{text}\n\n{table(['run', *COLUMNS], rows, numbers=True)}"
 
 
 def samples(folder: Path) -> str:
@@ -90,7 +89,7 @@ def samples(folder: Path) -> str:
     model = convolutions(layers=24, channels=64, size=56)
     paths = _written(folder, model, "w9")
     rows = [_row(str(n), check(paths, "conv9", "--memory", BUDGET, "--samples", str(n))[0], per=n) for n in SAMPLES]
-    return table(["samples", *COLUMNS, "CPU ms per sample"], rows)
+    return table(["samples", *COLUMNS, "CPU ms per sample"], rows, numbers=True)
 
 
 def depths(folder: Path) -> str:
@@ -102,7 +101,7 @@ def depths(folder: Path) -> str:
         paths = _written(folder, model, f"w{stale}")
         found, report = check(paths, f"conv{stale}", "--memory", BUDGET, "--samples", "2")
         rows.append([str(n), str(report["model"]["nodes"]), *_row("", found, per=n)[1:]])
-    return table(["convolutions", "nodes", *COLUMNS, "CPU ms per convolution"], rows)
+    return table(["convolutions", "nodes", *COLUMNS, "CPU ms per convolution"], rows, numbers=True)
 
 
 COLUMNS = ("seconds", "CPU seconds", "peak MiB", "of its own", "of files")
@@ -122,12 +121,6 @@ def _written(folder: Path, model: onnx.ModelProto, stale: str) -> tuple[Path, Pa
     return paths
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its first column to the left and numbers to the right."""
-    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where the models are made")
@@ -136,8 +129,7 @@ def main() -> None:
     first = large(options.folder)
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="layerdiff-growth-") as folder:
         second, third = samples(Path(folder)), depths(Path(folder))
-    versions = f"onnxruntime {onnxruntime.__version__}, Python {sys.version.split()[0]}"
-    text = f"""Measured with {versions}, on {os.cpu_count()} cores.
+    text = f"""Measured on {machine("onnxruntime")}.
 
 ### 6 GiB of weights in 2 GiB of memory
 
@@ -154,7 +146,7 @@ def main() -> None:
 Convolutions of 32 channels, 28x28, batch 8, 2 samples, `--memory {BUDGET}`.
 
 {third}"""
-    write(DOC, text, dry=options.dry)
+    write_section(DOC, text, dry=options.dry)
 
 
 if __name__ == "__main__":

@@ -11,28 +11,22 @@ import math
 import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import numpy as np
 from layerdiff import EmulateRunner, LayerdiffError, Model
-from layerdiff.compare.outputs.term_sizes import terms
 from layerdiff.compare.outputs.tolerance import Depth, Tolerance, automatic, depths
-from layerdiff.compare.statistics.statistics import Statistics
 from layerdiff.graph.formats import BF16, FP16, FP32, TF32, NumberFormat
 from layerdiff.graph.index import GraphIndex
 
-from benchmarks.section import write
+from benchmarks.kit.pages import DOCS, table, write_section
 
 from .faults import KINDS, faults
-from .networks import Network, inner, networks, run
+from .networks import Network, networks
+from .running import run
+from .shares import DROWNED, Behind, Outputs, off, use
 from .small import exact, small
 
-DOC = Path(__file__).resolve().parents[2] / "docs" / "tolerance.md"
+DOC = DOCS / "tolerance.md"
 EMULATED = (TF32, FP16, BF16)
-DROWNED = 3.0
-"""A fault that changes an output by less than this many times what a second FP32 run does is none to be found."""
-
-Outputs = list[dict[str, np.ndarray]]
 
 
 @dataclass
@@ -54,48 +48,6 @@ class Tally:
     broken: dict[str, int] = field(default_factory=dict)
     drowned: int = 0
     least: float = math.inf
-
-
-class Behind:
-    """The sizes of the terms that the outputs of a network were made of, each found once."""
-
-    def __init__(self, network: Network, index: GraphIndex, reference: Outputs) -> None:
-        self._network = network
-        self._index = index
-        self._reference = reference
-        self._values: dict[tuple[str, int], dict[str, np.ndarray]] = {}
-
-    def sizes(self, name: str, sample: int, tolerance: Tolerance) -> np.ndarray | None:
-        """Of one output in one sample."""
-        found = terms(self._index, name)
-        if found is None:
-            return None
-        if (name, sample) not in self._values:
-            self._values[name, sample] = inner(self._network.proto, self._network.feeds[sample], found.tensors)
-        return found.sizes(self._reference[sample][name], self._values[name, sample], tolerance.share)
-
-
-def use(
-    reference: Outputs, candidate: Outputs, name: str, tolerance: Tolerance, behind: Behind | None, always: bool = False
-) -> float:
-    """The greatest share of the tolerance that an element of an output uses.
-
-    Args:
-        reference, candidate: All outputs, by sample.
-        name: The output.
-        tolerance: Its tolerance.
-        behind: Gives the sizes of its terms, where its own scale does not suffice; None: that alone.
-        always: Use them anyway.
-    """
-    statistics = Statistics(full=False)
-    for sample, (r, c) in enumerate(zip(reference, candidate, strict=True)):
-        found = Statistics(full=False).update(r[name], c[name], tolerance.allowed(r[name]), sample)
-        asked = behind is not None and (always or (found.use or 0) > 1)
-        sizes = behind.sizes(name, sample, tolerance) if behind is not None and asked else None
-        if sizes is not None:
-            found = Statistics(full=False).update(r[name], c[name], tolerance.allowed(r[name], sizes), sample)
-        statistics.merge(found)
-    return math.inf if statistics.shape_mismatch or statistics.use is None else statistics.use
 
 
 def show(value: float, tolerance: Tolerance) -> str:
@@ -172,10 +124,7 @@ def broken(
 
 def asking(network: Network) -> list[str]:
     """What a network with small outputs uses: by its values alone where those suffice, else also by its terms."""
-    index = GraphIndex(network.proto)
-    deep = depths(index)
-    reference = run(network.proto, network.feeds)
-    behind = Behind(network, index, reference)
+    index, deep, reference, behind = known(network)
     cells = []
     candidates: list[tuple[NumberFormat, Outputs]] = [
         (FP32, run(network.proto, network.feeds, optimize=True)),
@@ -191,86 +140,86 @@ def asking(network: Network) -> list[str]:
     return cells
 
 
-def off(reference: Outputs, candidate: Outputs, name: str) -> float:
-    """The greatest relative L2 error of an output in a sample."""
-    found = [Statistics(full=False).update(r[name], c[name]) for r, c in zip(reference, candidate, strict=True)]
-    return max(float(s.metrics()["rel_l2"] or 0) for s in found)
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def measure(quick: bool) -> str:
-    """Both tables."""
-    rows: list[Healthy] = []
-    found = {kind: Tally() for kind in KINDS}
-    for network in networks(light=not quick):
-        began = time.perf_counter()
-        index = GraphIndex(network.proto)
-        deep = depths(index)
-        reference = run(network.proto, network.feeds)
-        behind = Behind(network, index, reference)
-        rows += healthy(network, index, deep, reference, behind)
-        broken(network, index, deep, reference, behind, found)
-        print(f"{network.name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
-    formats = [f.name for f in (FP32, *EMULATED)]
-    first = table(
-        ["network", "output", "shape", "depth", "terms", *(f.upper() for f in formats)],
-        [
-            [r.network, f"`{r.output}`", "x".join(map(str, r.shape)), str(int(r.depth)), f"{r.depth.terms:.0f}"]
-            + [r.uses[f] for f in formats]
-            for r in rows
-        ],
-    )
-    second = table(
-        ["fault", "planted", "break FP32", "least use in FP32", "break FP16", "break BF16", "drowned"],
-        [
-            [kind, str(t.planted), *([str(t.broken.get("fp32", 0)), f"{t.least:.3g}"] if t.planted else ["0", "-"])]
-            + [str(t.broken.get(f, 0)) for f in ("fp16", "bf16")]
-            + [str(t.drowned)]
-            for kind, t in found.items()
-        ],
-    )
-    planted, caught = (
-        sum(x) for x in zip(*((t.planted, t.broken.get("fp32", 0)) for t in found.values()), strict=True)
-    )
-    drowned = sum(t.drowned for t in found.values())
-    third = table(
-        ["network", "FP32", "FP32 against FP64", *(f.name.upper() for f in EMULATED)],
-        [[n.name, *asking(n)] for n in small()],
-    )
-    more = {kind: Tally() for kind in KINDS}
-    for network in small():
-        index = GraphIndex(network.proto)
-        reference = run(network.proto, network.feeds)
-        broken(network, index, depths(index), reference, Behind(network, index, reference), more)
-    planted_more, caught_more, drowned_more = (
-        sum(x) for x in zip(*((t.planted, t.broken.get("fp32", 0), t.drowned) for t in more.values()), strict=True)
-    )
-    return f"""\
+HEALTHY = """\
 Healthy networks: the greatest share of the tolerance that an element uses (1 is the limit). Where it is more, the
 format is too coarse for what is left of the output, and the relative L2 error of the worst sample follows.
 
-{first}
+{}
 
-Planted faults: {caught} of {planted} break the FP32 tolerance. {drowned} more changed the outputs by less than
-{DROWNED:.0f} times what a second FP32 run does (*drowned*: a scale in front of a normalization, a bias of 1e-7, a dead
+Planted faults: {} of {} break the FP32 tolerance. {} more changed the outputs by less than
+{:.0f} times what a second FP32 run does (*drowned*: a scale in front of a normalization, a bias of 1e-7, a dead
 channel, the same axis counted from the other end), and are no cases.
 
-{second}
-
+{}"""
+SMALL = """\
 Networks whose outputs are smaller than the terms they are made of, without a fault. Where two numbers stand, the first
 is what an element uses by its own scale, the second what it uses by the size of its terms; where that is more than 1,
 terms do not count for as much as rounding does, and the relative L2 error of the worst sample follows. *FP32* is ONNX
 Runtime with all optimizations, *FP32 against FP64* the same network computed in FP64.
 
-{third}
+{}
 
-The faults above, planted in these: {caught_more} of {planted_more} break the FP32 tolerance; {drowned_more} more are
+The faults above, planted in these: {} of {} break the FP32 tolerance; {} more are
 drowned."""
+
+
+def measure(quick: bool) -> str:
+    """All tables."""
+    rows: list[Healthy] = []
+    found = {kind: Tally() for kind in KINDS}
+    for network in networks(light=not quick):
+        began = time.perf_counter()
+        index, deep, reference, behind = known(network)
+        rows += healthy(network, index, deep, reference, behind)
+        broken(network, index, deep, reference, behind, found)
+        print(f"{network.name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    used = HEALTHY.format(healthy_table(rows), *totals(found), DROWNED, faulty_table(found))
+    asked = table(
+        ["network", "FP32", "FP32 against FP64", *(f.name.upper() for f in EMULATED)],
+        [[n.name, *asking(n)] for n in small()],
+    )
+    more = {kind: Tally() for kind in KINDS}
+    for network in small():
+        broken(network, *known(network), more)
+    return f"{used}\n\n{SMALL.format(asked, *totals(more))}"
+
+
+def known(network: Network) -> tuple[GraphIndex, dict[str, Depth], Outputs, Behind]:
+    """The index, depths and FP32 outputs of a network, and the sizes of the terms of its outputs."""
+    index, reference = GraphIndex(network.proto), run(network.proto, network.feeds)
+    return index, depths(index), reference, Behind(network, index, reference)
+
+
+def healthy_table(rows: list[Healthy]) -> str:
+    """Outputs, and what they use in each format."""
+    formats = [f.name for f in (FP32, *EMULATED)]
+    return table(
+        ["network", "output", "shape", "depth", "terms", *(f.upper() for f in formats)],
+        [
+            [r.network, f"`{r.output}`", "x".join(map(str, r.shape)), int(r.depth), f"{r.depth.terms:.0f}"]
+            + [r.uses[f] for f in formats]
+            for r in rows
+        ],
+    )
+
+
+def faulty_table(found: dict[str, Tally]) -> str:
+    """Kinds of faults, and how many of each break what a format allows."""
+    return table(
+        ["fault", "planted", "break FP32", "least use in FP32", "break FP16", "break BF16", "drowned"],
+        [
+            [kind, t.planted, t.broken.get("fp32", 0), f"{t.least:.3g}" if t.planted else "-"]
+            + [t.broken.get(f, 0) for f in ("fp16", "bf16")]
+            + [t.drowned]
+            for kind, t in found.items()
+        ],
+    )
+
+
+def totals(found: dict[str, Tally]) -> tuple[int, int, int]:
+    """Faults that break the FP32 tolerance, all that were planted, and those that drowned."""
+    tallies = found.values()
+    return tuple(sum(n) for n in zip(*((t.broken.get("fp32", 0), t.planted, t.drowned) for t in tallies), strict=True))
 
 
 def main() -> None:
@@ -278,7 +227,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="without the onnx package's networks")
     parser.add_argument("--dry", action="store_true", help="print the tables, leave docs/tolerance.md alone")
     options = parser.parse_args()
-    write(DOC, measure(options.quick), dry=options.dry)
+    write_section(DOC, measure(options.quick), dry=options.dry)
 
 
 if __name__ == "__main__":

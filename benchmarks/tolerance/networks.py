@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import helper, numpy_helper
 
-from ..faults.networks import network
+from benchmarks.kit.networks import network
+from benchmarks.kit.runtime import Feed
 
-Feed = dict[str, np.ndarray]
+from .running import run
 
 BUILT = ("resnet", "mobilenet", "densenet", "bert", "vit", "lstm", "unet", "mixed")
 LIGHT = (
@@ -36,35 +36,6 @@ class Network:
     name: str
     proto: onnx.ModelProto
     feeds: list[Feed]
-
-
-def session(proto: onnx.ModelProto, optimize: bool) -> ort.InferenceSession:
-    """ONNX Runtime on the CPU, with all graph optimizations or with none."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 2
-    level = ort.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
-    return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def run(proto: onnx.ModelProto, feeds: list[Feed], optimize: bool = False) -> list[dict[str, np.ndarray]]:
-    """Every output for every feed."""
-    runtime = session(proto, optimize)
-    names = [o.name for o in runtime.get_outputs()]
-    return [dict(zip(names, runtime.run(names, feed), strict=True)) for feed in feeds]
-
-
-def inner(proto: onnx.ModelProto, feed: Feed, names: Sequence[str]) -> Feed:
-    """Inputs and inner tensors for one feed."""
-    given = {i.name for i in proto.graph.input}
-    wanted = [n for n in names if n not in given]
-    watched = onnx.ModelProto()
-    watched.CopyFrom(proto)
-    del watched.graph.output[:]
-    watched.graph.output.extend(helper.make_empty_tensor_value_info(n) for n in wanted)
-    values = run(watched, [feed])[0] if wanted else {}
-    return {**values, **{n: feed[n] for n in names if n in given}}
 
 
 def networks(light: bool = True) -> Iterator[Network]:

@@ -13,7 +13,10 @@ import onnx
 from onnx import numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
-from .networks import Feed, Network, inner
+from benchmarks.kit.runtime import Feed
+
+from .networks import Network
+from .running import inner
 
 ALIVE = 2e-4
 """Share of a nearly dead channel that is not."""

@@ -24,14 +24,15 @@ from layerdiff.graph.formats import FP16, FP32
 from layerdiff.graph.index import GraphIndex
 from onnx import numpy_helper, parser
 
-from benchmarks.section import write
+from benchmarks.kit.pages import DOCS, table, write_section
 
-from .__main__ import DOC, DROWNED, Behind, off, table, use
 from .faults import KINDS, faults
-from .networks import LIGHT, Network, light_network, networks, run
+from .networks import LIGHT, Network, light_network, networks
+from .running import run
+from .shares import DROWNED, Behind, off, use
 from .small import small
 
-DIGITS = DOC.parents[1] / "examples" / "digits"
+DIGITS = DOCS.parent / "examples" / "digits"
 OUTCOMES = ("within", "like", "unlike", "beyond")
 LONG = frozenset(f"light {name}" for name in ("resnet50", "inception_v2", "densenet121", "bvlc_alexnet", "zfnet512"))
 """Networks that no faults are planted in: emulating their sums takes a second or more."""
@@ -196,7 +197,7 @@ def main() -> None:
     options.add_argument("--healthy", action="store_true", help="without faults")
     options.add_argument("--dry", action="store_true", help="print the tables, leave docs/tolerance.md alone")
     chosen = options.parse_args()
-    write(DOC, measure(chosen.files, chosen.healthy), dry=chosen.dry, section="sums in FP16")
+    write_section(DOCS / "tolerance.md", measure(chosen.files, chosen.healthy), dry=chosen.dry, section="sums in FP16")
 
 
 if __name__ == "__main__":

@@ -8,14 +8,16 @@ import pytest
 
 from benchmarks.faults import baseline, cases, clean, table
 from benchmarks.faults.__main__ import judge
+from benchmarks.faults.case import REACHED, REAL, Case, distance, floats, values
 from benchmarks.faults.edit import Edit
-from benchmarks.faults.networks import NETWORKS, network
 from benchmarks.faults.plants import KINDS
+from benchmarks.kit.networks import NETWORKS, network
+from benchmarks.kit.runtime import observe
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 
-def first(kind: str) -> cases.Case:
+def first(kind: str) -> Case:
     return next(case for name in NETWORKS for case in cases.generate([kind], [name]))
 
 
@@ -40,12 +42,12 @@ def downstream(proto: onnx.ModelProto, nodes: frozenset[str]) -> set[str]:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_keeps_its_activations_in_scale(name):
-    for tensor, value in cases.values(name).items():
+    for tensor, value in values(name).items():
         if value.dtype == np.float32 and value.size > 100 and "mask" not in tensor:
             assert np.isfinite(value).all()
             assert np.abs(value).max() < 1e5, tensor
     net = network(name)
-    outputs = cases.observe(net.proto, net.samples(0, 2), [o.name for o in net.proto.graph.output])
+    outputs = observe(net.proto, net.samples(0, 2), [o.name for o in net.proto.graph.output])
     assert all(0.1 < value.std() < 30 for sample in outputs for value in sample.values())
     assert not any(np.array_equal(outputs[0][key], outputs[1][key]) for key in outputs[0])
 
@@ -58,8 +60,8 @@ def test_there_are_enough_kinds_and_networks():
 @pytest.mark.parametrize("kind", [k for k, v in KINDS.items() if not v.emulated])
 def test_a_fault_changes_its_node_and_nothing_before_it(kind):
     case = first(kind)
-    assert case.local > cases.REAL
-    assert case.final > cases.REACHED
+    assert case.local > REAL
+    assert case.final > REACHED
     assert case.causes
     assert case.node in case.nodes
     assert case.node in names(case.reference.graph)
@@ -69,7 +71,7 @@ def test_a_fault_changes_its_node_and_nothing_before_it(kind):
     if not before:  # the first node
         return
     feeds = case.feeds()[:1]
-    reference, candidate = (cases.observe(p, feeds, before)[0] for p in (case.reference, case.candidate))
+    reference, candidate = (observe(p, feeds, before)[0] for p in (case.reference, case.candidate))
     assert all(np.array_equal(reference[t], candidate[t]) for t in before)
 
 
@@ -96,8 +98,8 @@ def test_a_fault_leaves_the_other_nodes_as_they_are(kind):
 def test_a_fault_of_a_narrow_format_leaves_fp32_unharmed(kind):
     case = first(kind)
     original, outputs = network(case.network).proto, [o.name for o in case.reference.graph.output]
-    pairs = zip(*(cases.observe(p, case.feeds(), outputs) for p in (original, case.reference)), strict=True)
-    assert max(cases.distance(a[o], b[o]) for a, b in pairs for o in outputs) < 1e-3
+    pairs = zip(*(observe(p, case.feeds(), outputs) for p in (original, case.reference)), strict=True)
+    assert max(distance(a[o], b[o]) for a, b in pairs for o in outputs) < 1e-3
     assert case.local > 0  # the share of elements that FP16 cannot hold
     assert case.emulate == "fp16"
     assert case.candidate is None
@@ -113,7 +115,7 @@ def test_cases_are_the_same_every_time():
 
 def test_a_dressed_case_shares_no_inner_name_with_its_reference():
     case = next(cases.generate([cases.DRESSED], ["unet"]))
-    assert not set(cases.floats(case.reference)) & set(cases.floats(case.candidate)) - {"mask"}
+    assert not set(floats(case.reference)) & set(floats(case.candidate)) - {"mask"}
 
 
 def test_a_fault_that_changes_nothing_is_left_out_and_counted():
@@ -132,22 +134,22 @@ def test_a_clean_pair_of_files_computes_the_same(kind):
     assert pairs
     for case in pairs:
         outputs = [o.name for o in case.reference.graph.output]
-        one, two = (cases.observe(p, case.feeds(), outputs) for p in (case.reference, case.candidate))
-        assert max(cases.distance(a[o], b[o]) for a, b in zip(one, two, strict=True) for o in outputs) < 1e-5
+        one, two = (observe(p, case.feeds(), outputs) for p in (case.reference, case.candidate))
+        assert max(distance(a[o], b[o]) for a, b in zip(one, two, strict=True) for o in outputs) < 1e-5
 
 
 def test_a_network_typed_fp16_differs_by_rounding_alone():
     case = next(clean.generate(["typed_fp16"], ["resnet"]))
-    one, two = (cases.observe(p, case.feeds(), ["output"]) for p in (case.reference, case.candidate))
-    assert 1e-5 < cases.distance(one[0]["output"], two[0]["output"]) < 5e-3
+    one, two = (observe(p, case.feeds(), ["output"]) for p in (case.reference, case.candidate))
+    assert 1e-5 < distance(one[0]["output"], two[0]["output"]) < 5e-3
 
 
 @pytest.mark.parametrize("kind", ["typed_bn_folded", "typed_renamed", "typed_opset_upgraded"])
 def test_a_clean_pair_of_typed_files_differs_by_rounding_alone(kind):
     (case,) = clean.generate([kind], ["resnet"])
     assert all(holds_fp16(proto) for proto in (case.reference, case.candidate))
-    one, two = (cases.observe(p, case.feeds(), ["output"]) for p in (case.reference, case.candidate))
-    assert cases.distance(one[0]["output"], two[0]["output"]) < 5e-3
+    one, two = (observe(p, case.feeds(), ["output"]) for p in (case.reference, case.candidate))
+    assert distance(one[0]["output"], two[0]["output"]) < 5e-3
 
 
 def test_faults_between_typed_files_are_faults_that_their_noise_does_not_hide():
@@ -155,9 +157,9 @@ def test_faults_between_typed_files_are_faults_that_their_noise_does_not_hide():
     assert planted
     for case in planted:
         assert all(holds_fp16(proto) for proto in (case.reference, case.candidate))
-        one, two = (cases.observe(p, case.feeds(), ["output"]) for p in (case.reference, case.candidate))
-        healthy = cases.observe(network("resnet").proto, case.feeds(), ["output"])
-        noise, error = (cases.distance(a[0]["output"], one[0]["output"]) for a in (healthy, two))
+        one, two = (observe(p, case.feeds(), ["output"]) for p in (case.reference, case.candidate))
+        healthy = observe(network("resnet").proto, case.feeds(), ["output"])
+        noise, error = (distance(a[0]["output"], one[0]["output"]) for a in (healthy, two))
         assert error > 2 * noise
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,27 +17,47 @@ from layerdiff.graph.load import load
 from layerdiff.graph.model import Model
 from layerdiff.graph.weights import external_bytes
 from layerdiff.runners.contract.workload import Workload
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.memory.measure import measure
-from benchmarks.memory.networks import large_pair
+from support.models import assembled, normal
 
 ONNXRT = OnnxrtRunner()
 WIDTH, LAYERS = 64, 6
 SMALL = 4 * WIDTH * WIDTH * 4
 """Bytes for which the six layers are not one piece."""
-MIB = 1 << 20
 
 Edit = Callable[[onnx.GraphProto], None]
 
 
-def external(folder: Path, edit: Edit = lambda graph: None, name: str = "net.onnx") -> Model:
+def products() -> onnx.ModelProto:
+    """Six products, MatMul and Gemm in turns, each with a bias and a Relu."""
+    nodes, weights, last = [], {}, "input"
+    for i in range(LAYERS):
+        weights |= {f"w{i}": normal(WIDTH, WIDTH, seed=i, scale=(2 / WIDTH) ** 0.5), f"b{i}": normal(WIDTH, scale=0.1)}
+        if i % 2:
+            nodes.append(helper.make_node("MatMul", [last, f"w{i}"], [f"product{i}"], f"product{i}"))
+            nodes.append(helper.make_node("Add", [f"product{i}", f"b{i}"], [f"sum{i}"], f"sum{i}"))
+        else:
+            nodes.append(helper.make_node("Gemm", [last, f"w{i}", f"b{i}"], [f"sum{i}"], f"product{i}", transB=1))
+        last = f"relu{i}"
+        nodes.append(helper.make_node("Relu", [f"sum{i}"], [last], last))
+    nodes.append(helper.make_node("Identity", [last], ["output"], "output"))
+    shape = ["batch", WIDTH]
+    return assembled(nodes, [("input", TensorProto.FLOAT, shape)], [("output", TensorProto.FLOAT, shape)], weights)
+
+
+def external(folder: Path, edit: Edit = lambda graph: None, name: str = "net") -> Model:
     """Six products with external weights, and whatever ``edit`` adds."""
-    path, _ = large_pair(folder, layers=LAYERS, width=WIDTH, stale=3)
-    proto = onnx.load(path, load_external_data=False)
+    proto, path = products(), folder / f"{name}.onnx"
     edit(proto.graph)
-    onnx.save(proto, folder / name)
-    return load(folder / name)
+    onnx.save(proto, path, save_as_external_data=True, location=f"{name}.bin", size_threshold=1024)
+    return load(path)
+
+
+def stale(graph: onnx.GraphProto) -> None:
+    """The weights of one product rounded to FP16."""
+    (weight,) = (t for t in graph.initializer if t.name == "w3")
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16).astype(np.float32), "w3"))
 
 
 def pieced(model: Model, samples: list[dict[str, np.ndarray]], memory: int = SMALL) -> PiecedSession:
@@ -161,9 +179,8 @@ def test_when_models_are_run_in_pieces(
     assert in_pieces(sides, memory) is expected
 
 
-def test_weights_inside_the_file_are_in_memory_anyway(tmp_path: Path) -> None:
-    path, _ = large_pair(tmp_path, layers=LAYERS, width=WIDTH, stale=3)
-    model = load(onnx.load(path))
+def test_weights_inside_the_file_are_in_memory_anyway() -> None:
+    model = load(products())
     assert not in_pieces([Side("a", ONNXRT, model)], 1)
 
 
@@ -172,16 +189,14 @@ def test_free_memory_is_known_here() -> None:
 
 
 @pytest.mark.parametrize("edit", EDITS)
-@pytest.mark.parametrize("stale", [False, True])
-def test_the_verdicts_are_those_of_whole_models(tmp_path: Path, edit: Edit, stale: bool) -> None:
-    def stale_too(graph: onnx.GraphProto) -> None:
+@pytest.mark.parametrize("differs", [False, True])
+def test_the_verdicts_are_those_of_whole_models(tmp_path: Path, edit: Edit, differs: bool) -> None:
+    def both(graph: onnx.GraphProto) -> None:
         edit(graph)
-        if stale:
-            (weight,) = (t for t in graph.initializer if t.name == "w3")
-            for entry in weight.external_data:
-                entry.value = {"location": "stale.bin", "offset": "0"}.get(entry.key, entry.value)
+        if differs:
+            stale(graph)
 
-    model, other = external(tmp_path, edit), external(tmp_path, stale_too, "other.onnx")
+    model, other = external(tmp_path, edit), external(tmp_path, both, "other")
 
     def verdicts(memory: int | None) -> tuple[list[tuple], tuple]:
         report = Comparator(model, [ONNXRT], candidate_model=other, data_loader=draw(2), memory=memory).compare()
@@ -190,11 +205,11 @@ def test_the_verdicts_are_those_of_whole_models(tmp_path: Path, edit: Edit, stal
 
     whole, pieces = verdicts(None), verdicts(SMALL)
     assert pieces == whole
-    assert any(verdict != "pass" for _, verdict, _ in whole[0]) is stale
+    assert any(verdict != "pass" for _, verdict, _ in whole[0]) is differs
 
 
 def test_an_output_that_the_candidate_lacks_is_missing_in_pieces_too(tmp_path: Path) -> None:
-    model, other = external(tmp_path, choice), external(tmp_path, plain, "other.onnx")
+    model, other = external(tmp_path, choice), external(tmp_path, plain, "other")
     report = Comparator(model, [ONNXRT], candidate_model=other, data_loader=draw(1), memory=SMALL).compare()
     assert {o.tensor: o.verdict for o in report.outputs} == {"output": "pass", "best": "missing"}
     assert not report
@@ -208,16 +223,16 @@ def test_a_candidate_that_fails_in_a_piece_fails_the_run(tmp_path: Path) -> None
         (last,) = (n for n in graph.node if n.name == "output")
         last.CopyFrom(helper.make_node("Reshape", ["relu5", "seven"], ["output"], "output"))
 
-    model, other = external(tmp_path), external(tmp_path, broken, "other.onnx")
+    model, other = external(tmp_path), external(tmp_path, broken, "other")
     report = Comparator(model, [ONNXRT], candidate_model=other, data_loader=draw(2), memory=SMALL).compare()
     assert not report
     assert "Reshape" in str(report.runners[1].error)
 
 
 def test_layers_of_a_pair_that_is_run_in_pieces(tmp_path: Path) -> None:
-    paths = large_pair(tmp_path, layers=LAYERS, width=WIDTH, stale=3)
+    model, other = external(tmp_path), external(tmp_path, stale, "other")
     report = Comparator(
-        paths[0], [ONNXRT], candidate_model=paths[1], data_loader=draw(2), memory=SMALL, layers="guilty"
+        model, [ONNXRT], candidate_model=other, data_loader=draw(2), memory=SMALL, layers="guilty"
     ).compare()
     assert [(c.node, c.cause) for c in report.culprits] == [("product3", "weights")]
     assert any("pieces are too large" in warning for warning in report.warnings)
@@ -270,27 +285,3 @@ def test_int8_never_opens_a_whole_model_that_does_not_fit(
     assert LAYERS in opened
     (mine,), (theirs,) = report.outputs, whole.outputs
     assert mine.metrics["rel_l2"] == pytest.approx(theirs.metrics["rel_l2"], rel=1e-3)
-
-
-@pytest.mark.slow
-def test_peak_memory_of_int8_is_a_few_pieces_and_not_the_model(tmp_path: Path) -> None:
-    """768 MiB of weights in two models, in 640 MiB."""
-    path, _ = large_pair(tmp_path, layers=48, width=2048, stale=3)
-    command = [sys.executable, "-m", "layerdiff", str(path), "--onnxrt", "--emulate", "int8", "--layers"]
-    found = measure([*command, "--samples", "2", "--memory", "128MB"])
-    assert found.status == 1, found.stderr  # no tolerance is given for INT8
-    assert found.peak < 640 * MIB, f"{found.peak / MIB:.0f} MiB"
-
-
-@pytest.mark.slow
-def test_peak_memory_is_a_few_pieces_and_not_the_model(tmp_path: Path) -> None:
-    """1.25 GiB of weights, two models of them, in 384 MiB: the interpreter, and 36 MiB a layer in three sessions."""
-    layers, width = 36, 3072
-    paths = large_pair(tmp_path, layers=layers, width=width, stale=20)
-    result = tmp_path / "report.json"
-    command = [sys.executable, "-m", "layerdiff", *map(str, paths), "--onnxrt", "--layers", "--samples", "2"]
-    found = measure([*command, "--memory", "128MB", "--json", str(result)])
-    assert found.status == 1, found.stderr
-    assert [c["node"] for c in json.loads(result.read_text())["culprits"]] == ["product20"]
-    assert layers * 4 * width * width > 1200 * MIB
-    assert found.peak < 384 * MIB, f"{found.peak / MIB:.0f} MiB"

@@ -1,4 +1,4 @@
-"""The networks that faults are planted in: ten of different build, small enough for hundreds of runs."""
+"""Ten networks of different build, small enough for hundreds of runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from functools import cache
 import numpy as np
 import onnx
 
-from .build import Builder
+from .builder import Builder
+from .inputs import images, texts
 
 CALIBRATION = 4
 """Samples on which statistics of normalizations and scales of quantizers are taken."""
@@ -26,52 +27,6 @@ class Network:
     name: str
     proto: onnx.ModelProto
     samples: Callable[[int, int], list[dict[str, np.ndarray]]]
-
-
-def image(rng: np.random.Generator, channels: int, size: int) -> np.ndarray:
-    """A structured picture of zero mean and unit deviation: smooth fields, an edge, and a little noise."""
-    result = np.zeros((channels, size, size))
-    for cells in (4, 8, 16):
-        coarse = rng.normal(0, 1, (channels, cells, cells)) + 0.7 * rng.normal(0, 1, (1, cells, cells))
-        where = np.linspace(0, cells - 1.001, size)
-        low, part = where.astype(int), where % 1
-        rows = coarse[:, low] * (1 - part)[None, :, None] + coarse[:, low + 1] * part[None, :, None]
-        both = rows[:, :, low] * (1 - part)[None, None] + rows[:, :, low + 1] * part[None, None]
-        result += both * (4 / cells) ** 0.7
-    y, x = np.mgrid[:size, :size] / size
-    angle, shift = rng.uniform(0, np.pi), rng.uniform(0.3, 0.7)
-    side = (x - shift) * np.cos(angle) + (y - shift) * np.sin(angle) > 0
-    result += side[None] * rng.normal(0, 1.2, (channels, 1, 1)) + rng.normal(0, 0.15, result.shape)
-    result -= result.mean(axis=(1, 2), keepdims=True)
-    return (result / result.std()).astype(np.float32)
-
-
-def images(channels: int, size: int, name: str) -> Callable[[int, int], list[dict[str, np.ndarray]]]:
-    """Feeds of pictures."""
-
-    def make(seed: int, count: int) -> list[dict[str, np.ndarray]]:
-        rng = np.random.default_rng([seed, size])
-        return [{name: image(rng, channels, size)[None]} for _ in range(count)]
-
-    return make
-
-
-def texts(length: int, words: int, name: str, mask: str | None = None):
-    """Feeds of token numbers, frequent words first (Zipf's law), with the mask of a shorter text where asked for."""
-
-    def make(seed: int, count: int) -> list[dict[str, np.ndarray]]:
-        rng = np.random.default_rng([seed, length])
-        feeds = []
-        for _ in range(count):
-            used = int(rng.integers(length * 5 // 8, length * 7 // 8)) if mask else length
-            ids = np.minimum(rng.zipf(1.3, (1, length)), words - 1).astype(np.int64)
-            ids[:, used:] = 0
-            feeds.append({name: ids})
-            if mask:
-                feeds[-1][mask] = (np.arange(length)[None] < used).astype(np.int64)
-        return feeds
-
-    return make
 
 
 def start(name: str, opset: int, seed: int, samples, batch: str | int = "N") -> tuple[Builder, list[str]]:
@@ -422,23 +377,49 @@ def module_of(path: str) -> str:
     return path.strip("/").replace("/", ".")
 
 
+CELL = [
+    ("MatMul", ["h", "gate_w"], "gate_h"),
+    ("Add", ["gate_h", "x_t"], "gate_sum"),
+    ("Sigmoid", ["gate_sum"], "gate"),
+    ("Mul", ["gate", "h"], "kept"),
+    ("MatMul", ["kept", "new_w"], "new_h"),
+    ("Add", ["new_h", "new_b"], "new_shifted"),
+    ("Add", ["new_shifted", "x_t"], "new_sum"),
+    ("Tanh", ["new_sum"], "new"),
+    ("Sub", ["new", "h"], "change"),
+    ("Mul", ["change", "rate"], "step"),
+    ("Add", ["h", "step"], "h_next"),
+    ("Identity", ["h_next"], "y_t"),
+]
+"""A gated cell: (operator, what it reads, what it makes)."""
+REFINE = [
+    ("MatMul", ["z", "inner_w"], "inner"),
+    ("Add", ["inner", "inner_b"], "shifted"),
+    ("Tanh", ["shifted"], "bent"),
+    ("MatMul", ["bent", "outer_w"], "outer"),
+    ("Mul", ["outer", "rate"], "change"),
+    ("Add", ["z", "change"], "z_next"),
+    ("Identity", ["go"], "on"),
+]
+"""A residual step."""
+
+
+def info(name: str, *shape: str | int, kind: int = onnx.TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(name, kind, shape)
+
+
+def body(path: str, nodes, inputs, outputs, weights: dict[str, np.ndarray]) -> onnx.GraphProto:
+    made = [onnx.helper.make_node(op, reads, [output], name=f"{path}/{output}") for op, reads, output in nodes]
+    values = [onnx.numpy_helper.from_array(np.asarray(v, np.float32), n) for n, v in weights.items()]
+    return onnx.helper.make_graph(made, path.strip("/"), inputs, outputs, values)
+
+
 def looped() -> Network:
     """Recurrent cells written out as control flow: a gated Scan backwards over time, and a Loop that refines its states
     in six residual steps."""
     length, words, hidden = 24, 400, 64
     samples = texts(length, words, "tokens")
     b, (ids,) = start("looped", 17, 10, samples)
-    single = onnx.TensorProto.FLOAT
-
-    def info(name: str, *shape: str | int, kind: int = single) -> onnx.ValueInfoProto:
-        return onnx.helper.make_tensor_value_info(name, kind, shape)
-
-    def body(path: str, nodes, inputs, outputs, weights: dict[str, np.ndarray]) -> onnx.GraphProto:
-        made = []
-        for op, reads, output in nodes:
-            made.append(onnx.helper.make_node(op, reads, [output], name=f"{path}/{output}"))
-        values = [onnx.numpy_helper.from_array(np.asarray(v, np.float32), n) for n, v in weights.items()]
-        return onnx.helper.make_graph(made, path.strip("/"), inputs, outputs, values)
 
     def matrix(rows: int, columns: int, gain: float) -> np.ndarray:
         return b.rng.normal(0, np.sqrt(gain / rows), (rows, columns))
@@ -449,20 +430,6 @@ def looped() -> Network:
     h = b.node(
         "Tanh", [b.linear(b.node("ReduceMean", [x], "/first", axes=[0], keepdims=0), "/first", hidden)], "/first"
     )
-    cell = [
-        ("MatMul", ["h", "gate_w"], "gate_h"),
-        ("Add", ["gate_h", "x_t"], "gate_sum"),
-        ("Sigmoid", ["gate_sum"], "gate"),
-        ("Mul", ["gate", "h"], "kept"),
-        ("MatMul", ["kept", "new_w"], "new_h"),
-        ("Add", ["new_h", "new_b"], "new_shifted"),
-        ("Add", ["new_shifted", "x_t"], "new_sum"),
-        ("Tanh", ["new_sum"], "new"),
-        ("Sub", ["new", "h"], "change"),
-        ("Mul", ["change", "rate"], "step"),
-        ("Add", ["h", "step"], "h_next"),
-        ("Identity", ["h_next"], "y_t"),
-    ]
     weights = {
         "gate_w": matrix(hidden, hidden, 1.5),
         "new_w": matrix(hidden, hidden, 1.5),
@@ -471,7 +438,7 @@ def looped() -> Network:
     }
     scan = body(
         "/scan/body",
-        cell,
+        CELL,
         [info("h", "N", hidden), info("x_t", "N", hidden)],
         [info("h_next", "N", hidden), info("y_t", "N", hidden)],
         weights,
@@ -479,15 +446,6 @@ def looped() -> Network:
     more = {"scan_input_directions": [1], "scan_output_directions": [1]}
     _, x = b.node("Scan", [h, x], "/scan", count=2, body=scan, num_scan_inputs=1, **more)
     x = b.layer_norm(b.node("Transpose", [x], "/scan", perm=[1, 0, 2]), "/norm")
-    refine = [
-        ("MatMul", ["z", "inner_w"], "inner"),
-        ("Add", ["inner", "inner_b"], "shifted"),
-        ("Tanh", ["shifted"], "bent"),
-        ("MatMul", ["bent", "outer_w"], "outer"),
-        ("Mul", ["outer", "rate"], "change"),
-        ("Add", ["z", "change"], "z_next"),
-        ("Identity", ["go"], "on"),
-    ]
     weights = {
         "inner_w": matrix(hidden, 96, 1.0),
         "inner_b": b.rng.normal(0, 0.3, 96),
@@ -497,7 +455,7 @@ def looped() -> Network:
     whole, truth = onnx.TensorProto.INT64, onnx.TensorProto.BOOL
     loop = body(
         "/refine/body",
-        refine,
+        REFINE,
         [info("i", kind=whole), info("go", kind=truth), info("z", "N", length, hidden)],
         [info("on", kind=truth), info("z_next", "N", length, hidden)],
         weights,

@@ -45,12 +45,17 @@ class Measured:
 
 
 def measure(
-    command: Sequence[str], *, environment: Mapping[str, str] | None = None, group: Path | None = None
+    command: Sequence[str],
+    *,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    group: Path | None = None,
 ) -> Measured:
     """Runs a command to its end.
 
     Args:
         command: Program and arguments.
+        folder: Where it runs; here, if not given.
         environment: Variables besides those of this process.
         group: A cgroup that it is put in, see `memory_group`.
     """
@@ -58,7 +63,8 @@ def measure(
         command = ["/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"', os.fspath(group / "cgroup.procs"), *command]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         start = time.perf_counter()
-        child = subprocess.Popen(command, stdout=out, stderr=err, env={**os.environ, **(environment or {})})
+        variables = {**os.environ, **(environment or {})}
+        child = subprocess.Popen(command, stdout=out, stderr=err, cwd=folder, env=variables)
         peaks = {"VmHWM": 0, "RssAnon": 0, "RssFile": 0}
         done = threading.Event()
         watcher = threading.Thread(target=_watch, args=(child.pid, peaks, done))

@@ -16,21 +16,11 @@ from typing import Any
 import ml_dtypes  # noqa: F401 - registers the NumPy dtypes that ONNX tensors may have
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import helper, numpy_helper
 
+from .runtime import session
+
 IR_VERSION = 8
-
-
-def session(proto: onnx.ModelProto, optimize: bool = False) -> ort.InferenceSession:
-    """An ONNX Runtime session on the CPU, by default without graph optimizations (the same bytes at every run)."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    level = ort.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
-    return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 class Builder:

@@ -1,0 +1,1 @@
+"""What comparing outputs costs beside two bare sessions: ``python -m benchmarks.outputs``."""
