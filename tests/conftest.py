@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from support.runners import FunctionRunner
 
 # What a terminal's width would fold is not what a pipe gets; pytest-xdist sets it for its workers.
 os.environ.pop("COLUMNS", None)
+# What a shell starts in the background ignores Ctrl-C, and so would the programs that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
