@@ -250,12 +250,13 @@ EXCEPTIONS: dict[str, str] = {
         runners.trt > runners.emulate
     """,
     "rooms": """
+        compare.shape_sets has no place in ORDERS
         graph.digest has no place in ORDERS
         graph.evaluation has no place in ORDERS
         graph.implied_demands has no place in ORDERS
+        graph.options has no place in ORDERS
     """,
     "circles": """
-        compare.report: json model
         compare: causes.examiner layers.walk
         graph.sources: frozen_graph tensorflow tensorflow_convert tensorflow_names tensorflow_packages
         runners.onnxrt: loading runner session
@@ -321,9 +322,7 @@ EXCEPTIONS: dict[str, str] = {
     """,
     "long_functions": """
         compare/causes: judge
-        compare/cli: _parser
         compare/layers: _Localizer._verdicts
-        compare: Comparator.__init__
         graph/rounding: _Scope._recurrent
         graph/rounding: _Scope._scan
         runners/onnxrt: build
@@ -337,8 +336,6 @@ EXCEPTIONS: dict[str, str] = {
         benchmarks/kit: Builder.conv
         compare/causes: judge
         compare/layers: Walk._examine
-        compare: Comparator.__init__
-        compare: Comparator.compare_accuracy
         graph/rounding: _Scope._scan
         runners/trt: TrtSession.__init__
         runners/trt: build
