@@ -143,8 +143,9 @@ class Model:
             return _loaded_again, (self._again, self.source, self.digest)
         base = self._base._network if isinstance(self._base, Model) else self._base
         folder = None if self.folder is None else Path(os.path.abspath(self.folder))
-        state = {"source": self.source, "folder": folder, "engine": self.engine, "_base": base, "root": self.root}
-        return _unpacked, (self.serialized(), state, _stamps(self.proto, self.folder))
+        state = {"source": self.source, "folder": folder, "_base": base, "root": self.root}
+        engine = None if self.engine is None else (os.path.abspath(self.engine.path), self.engine.digest)
+        return _unpacked, (self.serialized(), state, _stamps(self.proto, self.folder), engine)
 
     @cached_property
     def proto(self) -> onnx.ModelProto:
@@ -234,14 +235,23 @@ def _loaded_again(again: Callable[[], Model], source: str, digest: str) -> Model
     return model
 
 
-def _unpacked(serialized: bytes, state: Mapping[str, Any], stamps: Mapping[str, tuple[int, int] | None]) -> Model:
+def _unpacked(
+    serialized: bytes,
+    state: Mapping[str, Any],
+    stamps: Mapping[str, tuple[int, int] | None],
+    engine: tuple[str, str] | None,
+) -> Model:
     """A model in the process that it was sent to, from its bytes.
 
     Raises:
-        ModelError: A file that holds weights of it is not there, or has changed.
+        ModelError: A file that holds weights of it, or its engine, is not there, or has changed.
     """
     model = Model(onnx.ModelProto.FromString(serialized))
     vars(model).update(state)
+    if engine is not None:
+        model.engine = Engine.at(engine[0])
+        if model.engine.digest != engine[1]:
+            raise ModelError(f"{model.engine} has changed since it was loaded: start again.")
     now = _stamps(model.proto, model.folder)
     changed = [name for name, stamp in stamps.items() if now[name] != stamp]
     if changed:

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from layerdiff import Comparator, DataLoader, LayerdiffError, OnnxrtRunner, RunnerError, UsageError
 from layerdiff.compare.runs.kept_outputs import ArrayStore
-from layerdiff.compare.sides import choose_sides
+from layerdiff.compare.sides import Side, choose_sides, one_a_file, other_file
 from layerdiff.graph.formats import FP16, INT8
 from layerdiff.graph.model import Model
 
@@ -116,6 +116,28 @@ def test_with_two_files_the_first_is_the_reference_alone(runners, reference, can
     assert sides.reference.model is first
     assert [c.name for c in sides.candidates] == candidates
     assert all(c.model is second for c in sides.candidates)
+
+
+@pytest.mark.parametrize(
+    ("other", "value", "another"),
+    [
+        ("net.onnx", 1.0, False),  # loaded twice
+        ("net.onnx", 2.0, True),  # changed in between
+        ("copy.onnx", 1.0, True),
+        ("copy.onnx", 2.0, True),
+    ],
+)
+def test_another_file_is_told_by_its_name_and_by_what_is_in_it(other, value, another):
+    def side(source, value):
+        proto = onnx.parser.parse_model(
+            f'<ir_version: 9, opset_import: ["" : 17]> g (float[2] x) => (float[2] y) <float c = {{{value}}}>'
+            " { y = Add(x, c) }"
+        )
+        return Side("onnxrt", ORT, Model(proto, source=source))
+
+    sides = side("net.onnx", 1.0), side(other, value)
+    assert other_file(sides[1], sides[0]) == another
+    assert len(one_a_file(sides)) == 1 + another
 
 
 @pytest.mark.parametrize(("runners", "message"), [([], "no runner was named"), ([ORT], "onnxrt has nothing")])

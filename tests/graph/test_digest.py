@@ -254,6 +254,13 @@ def test_a_piece_whose_weights_changed_on_the_way_is_refused(path: Path) -> None
         pickle.loads(sent)
 
 
+def test_an_engine_that_changed_on_the_way_is_refused(path: Path) -> None:
+    sent = pickle.dumps(opaque_engine(path))
+    path.with_name("alone.engine").write_bytes(b"another engine")
+    with pytest.raises(ModelError, match=r"alone\.engine has changed since it was loaded"):
+        pickle.loads(sent)
+
+
 def test_a_file_that_was_only_touched_is_taken(path: Path) -> None:
     sent = pickle.dumps(load(path))
     os.utime(path, ns=(1, 1))
