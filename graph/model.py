@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
@@ -19,6 +19,9 @@ from .errors import ModelError
 from .index import GraphIndex
 from .specs import TensorSpec, spec_from_value_info
 from .weights import external_bytes, external_files
+
+if TYPE_CHECKING:
+    from tensorflow.core.framework.graph_pb2 import GraphDef
 
 CONTAINED = 1 << 30
 """Most bytes of external weights that `Model.contained` reads in."""
@@ -38,7 +41,7 @@ class TfGraph:
             (``(0, 3, 1, 2)``: NHWC in TF, NCHW in ONNX).
     """
 
-    graph_def: Any
+    graph_def: GraphDef
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     tensors: Mapping[str, str] = field(default_factory=dict)
@@ -269,7 +272,7 @@ def _stamps(proto: onnx.ModelProto, folder: Path | None) -> dict[str, tuple[int,
     }
 
 
-def _tensors(infos: Any, source: str, skip: set[str] | frozenset[str] = frozenset()) -> tuple[TensorSpec, ...]:
+def _tensors(infos: Iterable[onnx.ValueInfoProto], source: str, skip: Collection[str] = ()) -> tuple[TensorSpec, ...]:
     specs = []
     for info in infos:
         if info.name in skip:
