@@ -10,7 +10,7 @@ machine, and need not change with what is in it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import onnx
@@ -52,7 +52,7 @@ def outline(proto: onnx.ModelProto) -> str:
     digest = hashlib.sha256()
     graph = proto.graph
     versions = sorted((o.domain, o.version) for o in proto.opset_import)
-    _add(digest, repr((proto.ir_version, versions)).encode())
+    _add(digest.update, repr((proto.ir_version, versions)).encode())
     for messages in (
         proto.functions,
         graph.node,
@@ -62,11 +62,11 @@ def outline(proto: onnx.ModelProto) -> str:
         graph.sparse_initializer,
         graph.quantization_annotation,
     ):
-        _add(digest, str(len(messages)).encode())
+        _add(digest.update, str(len(messages)).encode())
         for message in messages:
-            _add(digest, message.SerializeToString(deterministic=True))
+            _add(digest.update, message.SerializeToString(deterministic=True))
     for tensor in graph.initializer:
-        _add(digest, repr((tensor.name, tensor.data_type, tuple(tensor.dims))).encode())
+        _add(digest.update, repr((tensor.name, tensor.data_type, tuple(tensor.dims))).encode())
     return digest.hexdigest()
 
 
@@ -74,7 +74,7 @@ def held(proto: onnx.ModelProto) -> str:
     """Hash of a model's weights as it holds them: their values, or the place of those in other files."""
     digest = hashlib.sha256()
     for tensor in proto.graph.initializer:
-        _add(digest, tensor.SerializeToString(deterministic=True))
+        _add(digest.update, tensor.SerializeToString(deterministic=True))
     return digest.hexdigest()
 
 
@@ -90,7 +90,7 @@ def contents(proto: onnx.ModelProto, folder: Path | None, *, excerpt: bool = Fal
     for tensor in (*proto.graph.initializer, *_outside(proto.graph.node)):
         stored = stored_bytes(tensor, folder)
         if stored is None:  # strings, and numbers in fields of their own type
-            _add(digest, _values(tensor))
+            _add(digest.update, _values(tensor))
             continue
         digest.update(stored.size.to_bytes(8, "little"))
         if excerpt and stored.size > 3 * PAGE:
@@ -102,9 +102,9 @@ def contents(proto: onnx.ModelProto, folder: Path | None, *, excerpt: bool = Fal
     return digest.hexdigest()
 
 
-def _add(digest: hashlib._Hash, part: bytes) -> None:
-    digest.update(len(part).to_bytes(8, "little"))
-    digest.update(part)
+def _add(update: Callable[[bytes], None], part: bytes) -> None:
+    update(len(part).to_bytes(8, "little"))
+    update(part)
 
 
 def _values(tensor: onnx.TensorProto) -> bytes:

@@ -29,9 +29,9 @@ ORDERS = {
         > compare.comparison > compare.sides compare.progress compare.report.model""",
     "runners": """runners > runners.emulate > runners.onnxrt runners.trt runners.tf runners.reference_evaluator
         > runners.contract""",
-    "graph": """graph.load > graph.sources > graph.rounding graph.pairing graph.implied_inputs > graph.implied_shapes
-        > graph.cutting > graph.model > graph.index graph.engine graph.writer
-        > graph.weights graph.inference > graph.contrib_ops
+    "graph": """graph.load > graph.sources > graph.rounding graph.pairing graph.implied_inputs > graph.implied_demands
+        graph.implied_shapes > graph.cutting > graph.model > graph.engine > graph.digest > graph.index graph.writer
+        > graph.weights graph.inference graph.evaluation > graph.contrib_ops graph.options
         > graph.operators graph.specs graph.formats graph.errors graph.interrupts""",
 }
 # Files that are about operators: one rule or one runtime's kernels each.
@@ -88,7 +88,9 @@ def imports(name: str) -> list[tuple[str, str]]:
 
 def resolved(dotted: str, package: list[str]) -> str:
     """The name below the root: tests say ``layerdiff.graph`` and ``support``; a script may name its neighbour."""
-    tries = (dotted.removeprefix("layerdiff."), f"tests.{dotted}", ".".join([*package, dotted]))
+    tries = [dotted.removeprefix("layerdiff."), f"tests.{dotted}"]
+    if package[0] not in PRODUCT:
+        tries.append(".".join([*package, dotted]))
     return next((t for t in tries if t in packages()), "")
 
 
@@ -251,14 +253,9 @@ EXCEPTIONS: dict[str, str] = {
     """,
     "rooms": """
         compare.shape_sets has no place in ORDERS
-        graph.digest has no place in ORDERS
-        graph.evaluation has no place in ORDERS
-        graph.implied_demands has no place in ORDERS
-        graph.options has no place in ORDERS
     """,
     "circles": """
         compare: causes.examiner layers.walk
-        graph.sources: frozen_graph tensorflow tensorflow_convert tensorflow_names tensorflow_packages
         runners.onnxrt: loading runner session
         runners.trt: build caches engines failures network pins plan profiles runner session
     """,
@@ -266,7 +263,6 @@ EXCEPTIONS: dict[str, str] = {
         compare.cli.arguments: _option_string_actions
         compare.cli.runner_arguments: _option_string_actions
         compare.outputs.term_sizes: _move
-        graph.digest: _Hash
         runners.onnxrt.loading: _model_bytes
         tests.compare.runs.test_piecewise: _pieces
         tests.compare.statistics.test_device: _Reader
@@ -312,7 +308,6 @@ EXCEPTIONS: dict[str, str] = {
         tests/compare/layers/test_localize.py
         tests/compare/outputs/test_tolerance.py
         tests/compare/test_comparator.py
-        tests/graph/pairing/test_matching.py
         tests/graph/rounding/test_emulation.py
         tests/runners/onnxrt/test_onnxrt.py
         tests/runners/trt/test_engines.py
