@@ -30,7 +30,7 @@ def judge_for(run: Run, rules: Rules) -> Judge:
     """What compares the outputs of those that opened."""
     reference = run.sides.reference
     formats = {p.name: formats_in_play(reference, p) for p in run.sides.candidates}
-    own = {name: info.narrow_sums for name, info in run.sessions.items()}
+    own = {name: info.fp16_accumulation for name, info in run.sessions.items()}
     theirs = own.get(reference.name, frozenset())
     narrow = {p.name: theirs | own.get(p.name, frozenset()) for p in run.sides.candidates}
     return Judge(run.sides, formats, rules, narrow)

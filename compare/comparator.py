@@ -137,6 +137,7 @@ class Comparator:
             formats=judge.formats,
             rules=self.rules,
             progress=self._progress,
+            sessions=run.sessions,
             deployed=deployed,
         )
         return localize(comparison, report)
@@ -253,11 +254,11 @@ class Comparator:
         inputs, outputs = self.rules.inputs, self.rules.outputs
         model = load(source, inputs=inputs, outputs=outputs)
         if model.opaque and not model.outputs:
-            reader = next((r for r in self._runners if r.reads_engines), None)
+            reader = next((r for r in self._runners if r.capabilities.reads_engines), None)
             if reader is None:
                 assert model.engine is not None
                 raise UsageError(f"{model.label}: {model.engine.origin[1]}, and no runner here reads engines (--trt).")
-            model = described(model, *reader.describe(model))
+            model = described(model, *reader.engine_io(model))
         return model
 
     def _paired(self) -> tuple[ModelSource | None, ModelSource | None]:
@@ -265,7 +266,7 @@ class Comparator:
         first, second = self._model, self._candidate_model
         if is_engine(first) == is_engine(second) or first is None or second is None:
             return first, second
-        if all(runner.reads_engines for runner in self._runners):
+        if all(runner.capabilities.reads_engines for runner in self._runners):
             return first, second
         engine, origin = (first, second) if is_engine(first) else (second, first)
         self._progress.stage(f"loading {engine}")
@@ -279,15 +280,15 @@ class Comparator:
             engine = side.model.engine
             if engine is None or not side.model.opaque:
                 continue
-            if side.runner.reads_engines and self.rules.layers is None:
+            if side.runner.capabilities.reads_engines and self.rules.layers is None:
                 continue
-            who = "--layers needs" if side.runner.reads_engines else f"{side.name} runs"
+            who = "--layers needs" if side.runner.capabilities.reads_engines else f"{side.name} runs"
             raise UsageError(
                 f"{who} the ONNX file behind {engine}, but {engine.origin[1]}.\n"
                 f"Name both: compare {engine} MODEL.onnx {' '.join('--' + r.flag for r in self._runners)}."
             )
         reference = sides.reference
-        unread = reference.model.engine is not None and not reference.runner.reads_engines
+        unread = reference.model.engine is not None and not reference.runner.capabilities.reads_engines
         if unread and all(other_file(p, reference) for p in sides.candidates):
             text = f"{reference.model.label} itself was not run: the reference is {reference.name}"
             self._warnings.append(f"{text} on {reference.model.source}. --trt alone compares two engines.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..graph.errors import UsageError
@@ -16,6 +16,7 @@ from .shape_sets import ShapeSets, as_sets
 if TYPE_CHECKING:
     from ..dataloaders.base import Samples
     from ..graph.formats import NumberFormat
+    from ..runners.contract.session import SessionInfo
     from ..runners.contract.workload import Workload
     from .layers.fidelity import Deployed
     from .sides import Side
@@ -169,6 +170,7 @@ class Comparison:
             types that the models themselves hold.
         rules: Tolerances, NaN policy, memory.
         progress: Where to tell what is going on.
+        sessions: What the session of each runner on its whole model turned out to be, by name.
         deployed: The candidates' outputs as the whole models gave them; None: nothing is held against them.
     """
 
@@ -179,4 +181,5 @@ class Comparison:
     formats: Mapping[str, tuple[NumberFormat, ...]]
     rules: Rules
     progress: Progress = SILENT
+    sessions: Mapping[str, SessionInfo] = field(default_factory=dict)
     deployed: Deployed | None = None

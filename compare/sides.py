@@ -112,7 +112,7 @@ def choose_sides(
 
 def _on_file(name: str, runner: Runner, model: Model) -> Side:
     """A side of the second file, which its name tells."""
-    file = model.label if runner.reads_engines else model.source
+    file = model.label if runner.capabilities.reads_engines else model.source
     return Side(f"{name}@{Path(file).name}", runner, model)
 
 

@@ -6,17 +6,17 @@ FP8 need, and the session, which is ONNX Runtime's on the rewritten graph.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..graph.errors import BuildError, UsageError
-from ..graph.formats import FORMATS, NumberFormat
+from ..graph.formats import FORMATS, FP16, NumberFormat
 from ..graph.options import option
-from .contract.runner import Runner
-from .contract.session import Session, SessionInfo
+from .contract.capabilities import Capabilities
+from .contract.runner import Runner, Watch
+from .contract.session import Calibration, Session, SessionInfo
 from .contract.workload import Feed, Workload
 from .onnxrt.runner import OnnxrtRunner
 
@@ -40,16 +40,16 @@ class EmulateRunner(Runner):
         cast_weights: Weights overflow and underflow as in a plain cast; else they are clamped, as TensorRT does it.
         percentile: The share of an activation's magnitudes, in percent, that its range covers (INT8 and FP8).
         unscaled: FP8 casts values as they are, without ranges.
-        narrow_sums: FP16 products add in FP16, 16 at a time, as FP16 kernels do; see
+        fp16_accumulation: FP16 products add in FP16, 16 at a time, as FP16 kernels do; see
             `layerdiff.graph.rounding.fp16_sums`.
         custom_ops: Shared libraries of custom operators.
         threads: Threads of one operator; 0 leaves the choice to ONNX Runtime.
         ranges: Largest magnitude of each activation, as `calibrated` measured it.
-        lean: As of `OnnxrtRunner`.
+        low_memory: As of `OnnxrtRunner`.
     """
 
     flag: ClassVar[str] = "emulate"
-    opens_ahead: ClassVar[bool] = True
+    capabilities: ClassVar[Capabilities] = Capabilities(opens_ahead=True)
     value_field: ClassVar[str] = "format"
     value_required: ClassVar[bool] = True
     values: ClassVar[tuple[str, ...]] = ("fp16", "bf16", "tf32", "fp8", "e4m3", "e5m2", "int8")
@@ -74,8 +74,10 @@ class EmulateRunner(Runner):
     unscaled: bool = option(
         False, "--emulate-unscaled", "emulated FP8 casts values without scaling them by their range"
     )
-    narrow_sums: bool = option(
-        False, "--emulate-narrow-sums", "emulated FP16 adds in FP16, as most of TensorRT's FP16 kernels do (slower)"
+    fp16_accumulation: bool = option(
+        False,
+        "--emulate-fp16-accumulation",
+        "emulated FP16 adds in FP16, as most of TensorRT's FP16 kernels do (slower)",
     )
     custom_ops: tuple[str, ...] = option(
         (), "--ort-custom-ops", "library of custom operators for ONNX Runtime; may be repeated", metavar="LIB"
@@ -84,15 +86,15 @@ class EmulateRunner(Runner):
         0, "--ort-threads", "threads of ONNX Runtime (default: its own choice)", metavar="N", type=int
     )
     ranges: tuple[tuple[str, float], ...] | None = None
-    lean: bool = False
+    low_memory: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in self.values:
             raise UsageError(f"--emulate {self.format}: not one of {', '.join(self.values)}.")
         if not 50.0 <= self.percentile <= 100.0:
             raise UsageError(f"--emulate-percentile {self.percentile:g}: must be from 50 to 100.")
-        if self.narrow_sums and self.format != "fp16":
-            raise UsageError(f"--emulate-narrow-sums is for FP16; kernels of {self.format} add in FP32 or INT32.")
+        if self.fp16_accumulation and self.format != "fp16":
+            raise UsageError(f"--emulate-fp16-accumulation is for FP16; kernels of {self.format} add in FP32 or INT32.")
         if isinstance(self.ranges, Mapping):
             object.__setattr__(self, "ranges", tuple(self.ranges.items()))
         OnnxrtRunner(custom_ops=self.custom_ops, threads=self.threads)  # refuses what it cannot be
@@ -120,20 +122,31 @@ class EmulateRunner(Runner):
     @property
     def adds_exactly(self) -> bool:
         """As ONNX Runtime does on the CPU."""
-        return not self.narrow_sums
+        return not self.fp16_accumulation
 
     @property
     def accumulator(self) -> NumberFormat:
         """What products add in."""
-        return FORMATS["fp16" if self.narrow_sums else "fp32"]
+        return FORMATS["fp16" if self.fp16_accumulation else "fp32"]
 
-    def alike(self) -> tuple[Runner, Runner] | None:
-        """Itself and the same with sums in FP32, if products add in FP16; see `Runner.alike`."""
-        return (self, replace(self, narrow_sums=False)) if self.narrow_sums else None
+    def cpu_emulations(self) -> tuple[Runner, Runner] | None:
+        """See the function of that name."""
+        return (self, replace(self, fp16_accumulation=False)) if self.fp16_accumulation else None
 
-    def for_pieces(self) -> EmulateRunner:
-        """See `OnnxrtRunner.for_pieces`."""
-        return replace(self, lean=True)
+    def for_pieces(self, deployed: SessionInfo | None = None) -> EmulateRunner:
+        """See `OnnxrtRunner.for_pieces`. Pieces have the scales of the whole model."""
+        found = None if deployed is None else deployed.calibration
+        known = self.ranges if found is None or not self.scaled else tuple(found.ranges.items())
+        return replace(self, low_memory=True, ranges=known)
+
+    def for_bodies(self) -> EmulateRunner:
+        """See `Runner.for_bodies`: in a body, activations are not rounded to INT8 or FP8."""
+        return replace(self, ranges=())
+
+    @property
+    def activation_ranges(self) -> Mapping[str, float] | None:
+        """See `Runner.activation_ranges`."""
+        return None if self.ranges is None else dict(self.ranges)
 
     @property
     def scaled(self) -> bool:
@@ -143,15 +156,15 @@ class EmulateRunner(Runner):
     def calibrated(
         self,
         model: Model,
-        workload: Workload | Callable[[], Iterable[Feed]] | Iterable[Feed] | None,
+        workload: Workload | None,
         progress: Callable[[str], None] | None = None,
-        run: Callable[[Runner, Sequence[str], Callable[[], Iterable[Feed]]], Iterable[Feed]] | None = None,
+        run: Watch | None = None,
     ) -> EmulateRunner:
         """This configuration with the ranges of ``model``'s activations, for sessions on pieces of it.
 
         Args:
             model: The whole model.
-            workload: The samples, or a workload or a function that gives them.
+            workload: Gives the samples.
             progress: Told what is being done.
             run: Runs the model on samples and gives the tensors that are named, in any portions; None: as a whole.
 
@@ -164,7 +177,7 @@ class EmulateRunner(Runner):
         """
         if not self.scaled or self.ranges is not None:
             return self
-        samples = workload.calibrating if isinstance(workload, Workload) else workload
+        samples = None if workload is None else workload.calibrating
         if samples is None:
             raise UsageError(f"{self.name} measures the ranges of activations on samples, and was given none.")
         from ..graph.rounding.emulation import needed_ranges
@@ -172,8 +185,7 @@ class EmulateRunner(Runner):
         names = needed_ranges(model.index, self.format, self.every_node)
         if progress:
             progress(f"measuring ranges of {len(names)} tensors")
-        feeds = samples if callable(samples) else functools.partial(iter, samples)
-        portions = run(_engine(self), names, feeds) if run else _whole(_engine(self), model, names, feeds)
+        portions = run(_ort(self), names, samples) if run else _whole(_ort(self), model, names, samples)
         measured = _measure(self, names, portions)
         return replace(self, ranges=tuple(measured.items()))
 
@@ -197,13 +209,27 @@ class EmulateRunner(Runner):
         return EmulateSession(runner, model, fetch, progress or (lambda stage: None))
 
 
+def cpu_emulations(runner: Runner) -> tuple[Runner, Runner] | None:
+    """Two runners on the CPU that round as ``runner`` does where it adds in FP16: with such sums, and with sums in
+    FP32; None where none does."""
+    if isinstance(runner, EmulateRunner):
+        return runner.cpu_emulations()
+    if runner.arithmetic == runner.accumulator == FP16:
+        return EmulateRunner(fp16_accumulation=True), EmulateRunner()
+    return None
+
+
 @dataclass(frozen=True)
-class _Engine(OnnxrtRunner):
+class _EmulationOrt(OnnxrtRunner):
     """ONNX Runtime under the emulation's name, for its messages."""
 
     flag: ClassVar[str] = ""
     # It takes the casts around a normalization into the fused one, for whose types there may be no kernel.
-    left_out: ClassVar[tuple[str, ...]] = ("LayerNormFusionL1", "LayerNormFusionL2", "SimplifiedLayerNormFusion")
+    disabled_optimizers: ClassVar[tuple[str, ...]] = (
+        "LayerNormFusionL1",
+        "LayerNormFusionL2",
+        "SimplifiedLayerNormFusion",
+    )
     label: str = "emulate"
 
     @property
@@ -212,8 +238,10 @@ class _Engine(OnnxrtRunner):
         return self.label
 
 
-def _engine(runner: EmulateRunner) -> _Engine:
-    return _Engine(custom_ops=runner.custom_ops, threads=runner.threads, lean=runner.lean, label=runner.name)
+def _ort(runner: EmulateRunner) -> _EmulationOrt:
+    return _EmulationOrt(
+        custom_ops=runner.custom_ops, threads=runner.threads, low_memory=runner.low_memory, label=runner.name
+    )
 
 
 class EmulateSession(Session):
@@ -235,19 +263,19 @@ class EmulateSession(Session):
             cast_weights=runner.cast_weights,
         )
         computed, notes = rewritten.model, rewritten.notes
-        narrow: frozenset[str] = frozenset()
-        if runner.narrow_sums:
+        accumulating: frozenset[str] = frozenset()
+        if runner.fp16_accumulation:
             from ..graph.rounding.fp16_sums import narrow_sums
 
             narrowed = narrow_sums(computed)
             computed = narrowed.model
             index = model.index
             given = (name.removesuffix("__fp32") for name in narrowed.products)
-            narrow = frozenset(index.names[index.producer[name]] for name in given if name in index.producer)
+            accumulating = frozenset(index.names[index.producer[name]] for name in given if name in index.producer)
             if narrowed.left:
                 names = ", ".join(name.removesuffix("__fp32") for name in narrowed.left[:3])
                 notes = (*notes, f"{len(narrowed.left)} products add in FP32 all the same (the first give {names}).")
-        self._session = _engine(runner).open(computed, fetch=fetch, progress=progress)
+        self._session = _ort(runner).open(computed, fetch=fetch, progress=progress)
         self.inputs = model.inputs
         self.outputs = model.outputs
         info = self._session.info
@@ -256,13 +284,19 @@ class EmulateSession(Session):
             "rounding": "every node" if runner.every_node else "borders of fused groups",
             "decomposed": runner.decomposed,
             "weights": "cast" if runner.cast_weights else "clamped",
-            "sums": "FP16, 16 products at a time" if runner.narrow_sums else "FP32",
+            "sums": "FP16, 16 products at a time" if runner.fp16_accumulation else "FP32",
         }
         if runner.format in _SCALED:
             options["ranges"] = "none" if not runner.scaled else f"percentile {runner.percentile:g}"
             if runner.scaled and runner.percentile == 100:
                 options["ranges"] = "maximum"
-        self.info = SessionInfo({**options, **info.options}, info.versions, (*info.notes, *notes, *wide), narrow)
+        self.info = SessionInfo(
+            {**options, **info.options},
+            info.versions,
+            (*info.notes, *notes, *wide),
+            fp16_accumulation=accumulating,
+            calibration=Calibration(options["ranges"], dict(runner.ranges or ())) if runner.scaled else None,
+        )
 
     def infer(self, feed: Feed, fetch: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Runs once; see `Session.infer`. A tensor inside a fused group is FP32."""

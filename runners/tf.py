@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..graph.errors import BuildError, ProviderUnavailable, RunnerError, UsageError
 from ..graph.formats import FP32, NumberFormat
 from ..graph.options import option
+from .contract.capabilities import Capabilities
 from .contract.runner import Runner
 from .contract.session import Session, SessionInfo
 from .contract.workload import Feed, Workload
@@ -35,9 +36,7 @@ class TfRunner(Runner):
     flag: ClassVar[str] = "tf"
     value_field: ClassVar[str] = "device"
     values: ClassVar[tuple[str, ...]] = ("cpu", "gpu")
-    opens_pieces: ClassVar[bool] = False
-    fetches_any: ClassVar[bool] = True
-    feeds_any: ClassVar[bool] = True
+    capabilities: ClassVar[Capabilities] = Capabilities(pieces=False, feeds_inner_tensors=True)
 
     device: str = "cpu"
     tf32: bool = option(False, "--tf-tf32", "let TensorFlow use TF32 on GPUs (off unless asked for)")

@@ -45,7 +45,7 @@ def runners(arguments: argparse.Namespace) -> dict[str, Runner]:
     )
     found = {"onnxrt": OnnxrtRunner(), "emulate": EmulateRunner(format=fmt), "trt": trt}
     if fmt == "fp16":
-        found["narrow"] = EmulateRunner(format=fmt, narrow_sums=True)
+        found["narrow"] = EmulateRunner(format=fmt, fp16_accumulation=True)
     return found
 
 

@@ -282,7 +282,7 @@ def main() -> None:
     candidate = (
         TrtRunner(fp16=True, tactic_sources=arguments.tactic_sources, optimization_level=arguments.optimization_level)
         if arguments.runner == "trt"
-        else EmulateRunner(format="fp16", narrow_sums=arguments.narrow_sums)
+        else EmulateRunner(format="fp16", fp16_accumulation=arguments.narrow_sums)
     )
     for name, (model, wanted) in cases().items():
         if not any(part in name for part in arguments.only) or results.over(name):

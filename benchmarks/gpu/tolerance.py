@@ -66,7 +66,7 @@ class Reference:
         """What one candidate's outputs on one set of samples come to."""
         sides = choose_sides((self.side.runner, candidate.runner), (self.side.model, candidate.model))
         (other,) = sides.candidates
-        formats, narrow = formats_in_play(sides.reference, other), session.info.narrow_sums
+        formats, narrow = formats_in_play(sides.reference, other), session.info.fp16_accumulation
         judge = Judge(sides, {other.name: formats}, Rules(), {other.name: narrow})
         for number, feed in enumerate(feeds):
 
@@ -106,9 +106,9 @@ def builds(arguments: argparse.Namespace) -> Iterator[tuple[str, Runner]]:
                 ),
             )
         else:
-            yield f"build {number}", EmulateRunner(format="fp16", narrow_sums=arguments.runner == "narrow")
+            yield f"build {number}", EmulateRunner(format="fp16", fp16_accumulation=arguments.runner == "narrow")
     yield "emulated", EmulateRunner(format="fp16")
-    yield "narrow", EmulateRunner(format="fp16", narrow_sums=True)
+    yield "narrow", EmulateRunner(format="fp16", fp16_accumulation=True)
 
 
 def kernels(session: Session) -> list[dict]:

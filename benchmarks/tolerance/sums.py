@@ -1,8 +1,8 @@
 """What sums in FP16 cost a healthy network, and what is planted in one: ``python -m benchmarks.tolerance.sums``.
 
-Candidates are emulated with sums in FP16 (`--emulate-narrow-sums`). The tables go into docs/tolerance.md, between their
-own two marks; ``--dry`` prints them instead. ``--healthy`` leaves out the faults (half a minute instead of ten). ONNX
-files, each with its inputs in an ``.npz`` beside it, may be named to be measured too, without faults.
+Candidates are emulated with sums in FP16 (`--emulate-fp16-accumulation`). The tables go into docs/tolerance.md,
+between their own two marks; ``--dry`` prints them instead. ``--healthy`` leaves out the faults (half a minute instead
+of ten). ONNX files, each with its inputs in an ``.npz`` beside it, may be named to be measured too, without faults.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ def cases(files: list[Path]) -> Iterator[Network]:
 
 def emulate(proto: onnx.ModelProto, network: Network, narrow: bool) -> tuple[list[dict[str, np.ndarray]], frozenset]:
     """The outputs in FP16, and the nodes that add in it."""
-    with EmulateRunner(narrow_sums=narrow).open(Model(proto)) as session:
-        return [session.infer(feed) for feed in network.feeds], session.info.narrow_sums
+    with EmulateRunner(fp16_accumulation=narrow).open(Model(proto)) as session:
+        return [session.infer(feed) for feed in network.feeds], session.info.fp16_accumulation
 
 
 def measured(network: Network) -> Case | None:

@@ -132,7 +132,7 @@ class Noise:
         """What runs pieces of the reference's graph: its own runner where that can, else ONNX Runtime."""
         if self._runner is None:
             self._runner = self.reference.runner
-            if not self._runner.opens_pieces:
+            if not self._runner.capabilities.pieces:
                 from ...runners.onnxrt.runner import OnnxrtRunner
 
                 self._runner = OnnxrtRunner()
@@ -329,13 +329,12 @@ class Noise:
         pair = self.formats(unit)
         if pair not in self._bounded:
             mine, runner = self.reference.runner, self.candidate.runner
-            ranges = getattr(runner, "ranges", None) if hasattr(runner, "calibrated") else None
             # kernels of 16-bit types may add in them, on some processors
             as_they_say = pair == (mine.arithmetic, runner.arithmetic)
             self._bounded[pair] = precision(
                 *pair,
                 runner.accumulator,
-                largest=None if ranges is None else dict(ranges),
+                largest=runner.activation_ranges,
                 proven=as_they_say and mine.adds_exactly and runner.adds_exactly,
             )
         return self._bounded[pair]

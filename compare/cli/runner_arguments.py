@@ -104,9 +104,9 @@ def configure(
 def _one_writer(runners: Sequence[Runner]) -> None:
     """Two runners must not write the same file: the second would be all that is left."""
     for runner in runners:
-        for name in runner.writes:
+        for name in runner.capabilities.output_files:
             path = getattr(runner, name)
-            rivals = [r for r in runners if name in r.writes and getattr(r, name) == path]
+            rivals = [r for r in runners if name in r.capabilities.output_files and getattr(r, name) == path]
             if path is not None and len(rivals) > 1:
                 flag = next(f.metadata["flag"] for f in type(runner).cli_fields() if f.name == name)
                 raise UsageError(f"{flag} {path}: {len(rivals)} runners would write it. Save one at a time.")

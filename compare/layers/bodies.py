@@ -162,7 +162,7 @@ class BodyLocalizer:
         values: Mapping[str, np.ndarray],
         made: Mapping[str, Any],
     ) -> BodyFindings:
-        if not self.deployed.opens_pieces and not self._stands_in(unit, values, made):
+        if not self.deployed.capabilities.pieces and not self._stands_in(unit, values, made):
             return BodyFindings(
                 remark=f"its body was not entered: {self.reference.name} runs whole models only, and its graph gives "
                 f"other values elsewhere"
@@ -217,7 +217,7 @@ class BodyLocalizer:
         if random_nodes(left.model.index):
             return BodyFindings(remark="its body was not entered: it draws random values")
         with ExitStack() as stack:
-            sessions = Sessions(stack, self.reference.runner, _plain(self.candidate.runner), left, right)
+            sessions = Sessions(stack, self.reference.runner, self.candidate.runner.for_bodies(), left, right)
             trace = trace_of(left, dataclasses.replace(right, node=other), sessions)
             if not trace.errors:
                 what = f"{trace.theirs:,} of the candidate" if trace.theirs else "none of the candidate either"
@@ -281,7 +281,7 @@ class BodyLocalizer:
         right = left if self._same else Program.of(other, names[0], left, self.back)
         feed = dict(left.captured)
         with ExitStack() as stack:
-            sessions = Sessions(stack, self.reference.runner, _plain(self.candidate.runner), left, right)
+            sessions = Sessions(stack, self.reference.runner, self.candidate.runner.for_bodies(), left, right)
             expected = left.outputs(feed, sessions.reference(feed))
             error = difference(expected, right.outputs(feed, sessions.candidate({**feed, **right.extra})))
         if error and not self._same:
@@ -299,7 +299,7 @@ class BodyLocalizer:
         try:
             program = Program.of(other, opposite)
             with ExitStack() as stack:
-                session = BodySession(stack, _plain(self.candidate.runner), program)
+                session = BodySession(stack, self.candidate.runner.for_bodies(), program)
                 found = program.outputs(program.captured, session(program.captured))
         except LayerdiffError as failure:
             log.debug("no %s of %s: %s", opposite, ours.name, failure)
@@ -322,8 +322,9 @@ class BodyLocalizer:
             workload=Workload(samples=lambda: iter(samples)),
             rules=dataclasses.replace(self.comparison.rules, memory=budget(self.comparison.rules.memory) // 4),
             progress=SILENT,
+            sessions={},  # those of the whole model say nothing of a body
         )
-        candidate = dataclasses.replace(self.candidate, runner=_plain(self.candidate.runner), model=right.model)
+        candidate = dataclasses.replace(self.candidate, runner=self.candidate.runner.for_bodies(), model=right.model)
         comparison = dataclasses.replace(comparison, candidates=(candidate,))
         carried = dict(zip(left.formal, left.results, strict=False)) if left.node.op == "Scan" else {}
         if left.node.op == "Loop":
@@ -352,13 +353,6 @@ def _control(index: GraphIndex, part: Slice) -> list[int]:
         and index.nodes[p].domain in ("", "ai.onnx")
         and any(o and not flow.recomputed(o) for o in index.nodes[p].output)
     ]
-
-
-def _plain(runner: Runner) -> Runner:
-    """A runner for bodies. In a body, emulation has no scales of activations."""
-    if hasattr(runner, "ranges") and hasattr(runner, "calibrated"):
-        return dataclasses.replace(runner, ranges=())  # type: ignore[call-arg]
-    return runner
 
 
 class _Iterations(Samples):

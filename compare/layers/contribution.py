@@ -149,7 +149,7 @@ class Contributions:
 
     def _feed_whole(self, stream: _Stream, feed: Arrays, outputs: Collection[str], whole: Session) -> bool:
         """Lets a reference that runs whole models take the layer's output as an input."""
-        if not self.reference.runner.feeds_any:
+        if not self.reference.runner.capabilities.feeds_inner_tensors:
             return False
         try:
             stream.values.update(whole.infer({**feed, **stream.values}, list(outputs)))

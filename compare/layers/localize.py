@@ -65,8 +65,8 @@ def localize(comparison: Comparison, report: Report) -> Report:
     warnings: list[str] = []
     comparison = dataclasses.replace(
         comparison,
-        reference=_for_pieces(comparison.reference),
-        candidates=tuple(_for_pieces(candidate) for candidate in comparison.candidates),
+        reference=_for_pieces(comparison.reference, comparison),
+        candidates=tuple(_for_pieces(candidate, comparison) for candidate in comparison.candidates),
     )
     weights = weight_bytes((comparison.reference, *comparison.candidates))
     with reused(weights, budget(comparison.rules.memory)):
@@ -85,8 +85,8 @@ def localize(comparison: Comparison, report: Report) -> Report:
     )
 
 
-def _for_pieces(side: Side) -> Side:
-    return dataclasses.replace(side, runner=side.runner.for_pieces())
+def _for_pieces(side: Side, comparison: Comparison) -> Side:
+    return dataclasses.replace(side, runner=side.runner.for_pieces(comparison.sessions.get(side.name)))
 
 
 class _Localizer:
@@ -151,7 +151,7 @@ class _Localizer:
             matched = dict(matching.tensors)
         for side in (self.reference, self.candidate):
             # TensorFlow knows only the tensors of which the conversion left a trace
-            if not side.runner.opens_pieces and side.model.tf is not None:
+            if not side.runner.capabilities.pieces and side.model.tf is not None:
                 known = {*side.model.tf.tensors, *self.index.inputs, *self.index.outputs}
                 matched = {n: other for n, other in matched.items() if n in known}
         return matched
@@ -160,7 +160,10 @@ class _Localizer:
         shapes = self._shapes()
         memory = budget(self.comparison.rules.memory)
         every = self.comparison.rules.layers == "all"
-        kernels = self.candidate.runner.kernels(self.candidate.model) if self.same else ()
+        deployed = self.comparison.sessions.get(self.candidate.name)
+        kernels: Sequence[frozenset[int]] = ()
+        if self.same and deployed is not None:
+            kernels = self.candidate.runner.kernels(self.candidate.model, deployed)
         return plan(
             self.index,
             self.candidate.model.index,
@@ -426,7 +429,7 @@ class _Localizer:
             return [already]
         loud = [s for s in walk.seen if s.judgement is not None and 0 < s.judgement.relative < math.inf]
         loud = sorted(loud, key=lambda s: s.judgement.relative if s.judgement else 0.0, reverse=True)[:FORCED]
-        if not loud or not self.candidate.runner.opens_pieces:
+        if not loud or not self.candidate.runner.capabilities.pieces:
             return []
         again = self._walk(layout, None, {}, self.candidate.runner.arithmetic, [s.unit.number for s in loud])
         again.run()

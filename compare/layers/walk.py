@@ -140,7 +140,7 @@ class Walk:
         """Walks all pieces for all samples; what it finds is in the attributes."""
         steps = self.layout.steps
         with ExitStack() as stack, Store(self.budget // SHARE) as store:
-            if not self.reference.runner.opens_pieces:
+            if not self.reference.runner.capabilities.pieces:
                 self._whole = stack.enter_context(self._open_whole())
             opened = stack.enter_context(
                 SessionsAhead(self.reference, self.candidate, steps, self.budget, self.comparison.workload)
@@ -160,7 +160,7 @@ class Walk:
         for sample, feed in self._samples(bool(needed & graph_inputs) or self._whole is not None):
             values: Arrays = {n: feed[n] if n in feed else store.get("reference", sample, n) for n in needed}
             self._run_reference(run, feed, values)
-            if self.candidate.runner.opens_pieces:
+            if self.candidate.runner.capabilities.pieces:
                 self._local(run, sample, values)
             self._cumulative(run, sample, feed, values, store)
             if self._whole is None:
@@ -191,7 +191,7 @@ class Walk:
                 for name in (*unit.reference.inputs, *(back.get(n, n) for n in unit.candidate.inputs)):
                     last[name] = step.index
         last.update(dict.fromkeys(self.comparison.reference.model.index.outputs, len(self.layout.steps)))
-        if not self.reference.runner.opens_pieces:
+        if not self.reference.runner.capabilities.pieces:
             last.update(dict.fromkeys(self._random, len(self.layout.steps)))
         return last
 
@@ -205,7 +205,11 @@ class Walk:
         outputs = run.step.reference.outputs
         if self._whole is not None:
             # what earlier pieces gave is taken as it is: computed anew, random values would be drawn anew
-            drawn = {n: values[n] for n in run.step.reference.inputs} if self.reference.runner.feeds_any else {}
+            drawn = (
+                {n: values[n] for n in run.step.reference.inputs}
+                if self.reference.runner.capabilities.feeds_inner_tensors
+                else {}
+            )
             values.update(self._whole.infer({**feed, **drawn}, outputs))
             return
         session = run.reference(values)

@@ -56,9 +56,11 @@ class StepSessions:
         reference, candidate = self._parties
         step = self.step
         try:
-            if reference.runner.opens_ahead and (specs := _declared(reference.model, step.reference.inputs)):
+            if reference.runner.capabilities.opens_ahead and (
+                specs := _declared(reference.model, step.reference.inputs)
+            ):
                 self._reference = self._open(reference, slice_model(reference.model, step.reference, specs), None)
-            if not candidate.runner.opens_ahead:
+            if not candidate.runner.capabilities.opens_ahead:
                 return
             units = [u for u in step.units if not u.random]
             inputs = dict.fromkeys(n for u in units for n in u.candidate.inputs)
@@ -106,7 +108,7 @@ class StepSessions:
         """Opens a session; in place of one that was not opened for these shapes, if there is one."""
         if feed is None:
             return self._stack.enter_context(side.runner.open(model))
-        if not side.runner.builds_for_shapes:
+        if not side.runner.capabilities.builds_for_shapes:
             return self._stack.enter_context(side.runner.open(model, workload=Workload(samples=lambda: iter([feed]))))
         ready = sets_for(feed, self._profiles.get(id(side), ()), self._ready.pop(id(before), ()))
         if before is not None:
@@ -145,10 +147,10 @@ class SessionsAhead:
         self.candidate = candidate
         self.steps = steps
         self._profiles = {id(p): profiles_of(p, workload or Workload()) for p in (reference, candidate)}
-        able = reference.runner.opens_ahead or candidate.runner.opens_ahead
+        able = reference.runner.capabilities.opens_ahead or candidate.runner.capabilities.opens_ahead
         small = weight_bytes((reference, candidate)) <= budget
         self._pool = ThreadPoolExecutor(1) if able and len(steps) > 1 and small else None
-        self._closes = reference.runner.opens_ahead and candidate.runner.opens_ahead
+        self._closes = reference.runner.capabilities.opens_ahead and candidate.runner.capabilities.opens_ahead
         self._ahead: tuple[StepSessions, Future[None]] | None = None
         self._closing: Future[None] | None = None
         self._now: StepSessions | None = None

@@ -27,14 +27,14 @@ def profiles_of(side: Side, workload: Workload) -> tuple[Ranges, ...]:
     Empty where its runner takes any shape, or where only one can come. A tensor whose shape does not follow from those
     of the inputs, or does not grow with them, is left out.
     """
-    if not side.runner.builds_for_shapes:
+    if not side.runner.capabilities.builds_for_shapes:
         return ()
     specs = {s.name: s for s in side.model.inputs}
     open_inputs = [n for n, s in specs.items() if s.shape is None or not all(isinstance(d, int) for d in s.shape)]
     if not open_inputs:
         return ()
     seen = seen_ranges(workload.samples(), open_inputs) if workload.samples is not None else {}
-    sets = side.runner.built_for(side.model) or workload.shape_sets
+    sets = side.runner.engine_profiles(side.model) or workload.shape_sets
     inputs = [{n: shapes.get(n) or seen.get(n) for n in open_inputs} for shapes in sets]
     if any(r is None for ranges in inputs for r in ranges.values()):
         return ()

@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ...runners.emulate import cpu_emulations
 from ..progress import SILENT, Progress
 from ..sides import Side
 from .by_tolerance import MISMATCHES, mismatch
@@ -62,7 +63,7 @@ def emulate_sums(
             for at, e in enumerate(evidence)
             if e.candidate == side.name and e.maybe_fp16_sums and e.coverage.complete
         ]
-        runners = side.runner.alike() if mine else None
+        runners = cpu_emulations(side.runner) if mine else None
         if runners is None or run.in_pieces(reference):
             continue
         wanted = {sample for at in mine for sample in evidence[at].worst_samples}

@@ -46,7 +46,7 @@ def in_pieces(sides: Iterable[Side], memory: int | None) -> bool:
         sides: All that are open at the same time.
         memory: Bytes that the user allows; None: what the machine, or the control group of this process, has left.
     """
-    weights = sum(external_bytes(p.model.proto) for p in sides if p.runner.opens_pieces and p.model.tf is None)
+    weights = sum(external_bytes(p.model.proto) for p in sides if p.runner.capabilities.pieces and p.model.tf is None)
     return weights > 0 and weights > (memory if memory is not None else SHARE * free_memory())
 
 
@@ -89,7 +89,12 @@ class PiecedSession(Session):
             f"{external_bytes(side.model.proto) / 1e9:.2f} GB of weights are too many to be in memory at "
             f"once; run in {len(self._pieces)} pieces, not as the one program that would be deployed."
         )
-        return dataclasses.replace(info, notes=(*info.notes, note))
+        # of one piece, neither its kernels nor its calibration is what the model has
+        ranges = self._runner.activation_ranges
+        found = info.calibration if ranges is not None else None
+        return dataclasses.replace(
+            info, notes=(*info.notes, note), kernels=(), node_formats={}, calibration=found, timing_cache=b""
+        )
 
     def infer(self, feed: Feed, fetch: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """See `Session.infer`. Reads all weights that are needed; for many samples use `infer_all`."""
@@ -218,8 +223,6 @@ def calibrated(side: Side, workload: Workload, memory: int | None, apart: bool) 
         memory: See `PiecedSession`.
         apart: Whether the whole model does not fit in memory, and is run in pieces for that too.
     """
-    if not hasattr(side.runner, "calibrated"):
-        return side.runner
 
     def run(
         engine: Runner, names: Sequence[str], samples: Callable[[], Iterable[Feed]]
@@ -227,8 +230,7 @@ def calibrated(side: Side, workload: Workload, memory: int | None, apart: bool) 
         alone = dataclasses.replace(side, runner=engine)
         return PiecedSession(alone, Workload(samples=samples), memory).watch(names, samples)
 
-    ready: Runner = side.runner.calibrated(side.model, workload, **({"run": run} if apart else {}))
-    return ready
+    return side.runner.calibrated(side.model, workload, run=run if apart else None)
 
 
 def _shapes(model: Model, workload: Workload) -> dict[str, tuple[int, ...]] | None:

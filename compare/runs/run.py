@@ -64,7 +64,7 @@ class Run:
 
     def in_pieces(self, side: Side) -> bool:
         """Whether a side's model is run in pieces, since not all weights fit in memory."""
-        able = side.runner.opens_pieces and side.model.tf is None and not side.runner.loads(side.model)
+        able = side.runner.capabilities.pieces and side.model.tf is None and not side.runner.loads_engine(side.model)
         return self._in_pieces and able
 
     @functools.cached_property

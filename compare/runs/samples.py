@@ -88,7 +88,7 @@ def bind(data: Data | None, sides: Sides, shape_sets: Sequence[Shapes]) -> Sampl
 def _built_for(sides: Sides) -> dict[str, tuple[int, ...]]:
     """The shapes that the first engine among the sides was made fastest for."""
     for side in sides.all:
-        for shapes in side.runner.built_for(side.model)[:1]:
+        for shapes in side.runner.engine_profiles(side.model)[:1]:
             return {name: shape.opt for name, shape in shapes.items()}
     return {}
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...graph.cutting.dataflow import random_nodes
 from ...graph.errors import LayerdiffError, RunnerError, UsageError
-from ...runners.contract.latency import measure
 from ..sides import Side, Sides, other_file
 from ..statistics import libraries
 from ..statistics.device import Uploads
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ...dataloaders.base import Samples
+    from ...runners.contract.runner import Runner
     from ...runners.contract.session import Session
     from ...runners.contract.workload import Feed
     from ..progress import Progress
@@ -77,11 +77,12 @@ def execute(
 def _open_all(run: Run, stack: ExitStack, progress: Progress) -> dict[str, Session]:
     sessions: dict[str, Session] = {}
     refused: dict[Side, LayerdiffError] = {}
+    timings: dict[type[Runner], bytes] = {}
     for side in run.asked.all:
         start = time.perf_counter()
         try:
             session = run.open(
-                side,
+                replace(side, runner=side.runner.with_timings(timings.get(type(side.runner), b""))),
                 progress=lambda text, name=side.name: progress.stage(f"{name}: {text}"),  # type: ignore[misc]
             )
         except Exception as error:
@@ -93,6 +94,7 @@ def _open_all(run: Run, stack: ExitStack, progress: Progress) -> dict[str, Sessi
         sessions[side.name] = stack.enter_context(session)
         run.seconds[side.name] = [time.perf_counter() - start, 0.0]
         run.sessions[side.name] = session.info
+        timings[type(side.runner)] = session.info.timing_cache
         run.samples_run[side.name] = 0
     if refused:
         _leave_out(run, refused)
@@ -161,7 +163,7 @@ def _measure(run: Run, sessions: Mapping[str, Session], sample: Feed, runs: int,
             run.warnings.append(f"{side.name} was not timed: its weights do not fit in memory.")
             continue
         try:
-            run.latency[side.name] = measure(session, feed_of(session, sample), runs).as_dict()
+            run.latency[side.name] = session.latency(feed_of(session, sample), runs).as_dict()
         except Exception as error:
             run.errors[side.name] = f"latency: {reason(error)}"
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .session import Session
-    from .workload import Feed
+from typing import Any
 
 WARM_UP_S = 0.2
 """Seconds of warm-up runs, as trtexec's default of 200 ms."""
@@ -35,7 +31,7 @@ class Times:
 
 @dataclass(frozen=True)
 class Latency:
-    """What `measure` found.
+    """What was measured of a session.
 
     Attributes:
         runs: Runs that were timed.
@@ -56,19 +52,6 @@ class Latency:
     def as_dict(self) -> dict[str, Any]:
         """As JSON holds it; times in milliseconds."""
         return asdict(self)
-
-
-def measure(session: Session, feed: Feed, n: int) -> Latency:
-    """Times ``n`` runs of ``session`` on ``feed``.
-
-    A session that has a ``latency(feed, n)`` of its own (TensorRT: CUDA events, page-locked memory) is asked for it;
-    any other is timed from outside.
-    """
-    own = getattr(session, "latency", None)
-    if own is not None:
-        result: Latency = own(feed, n)
-        return result
-    return time_runs(lambda: session.infer(feed), n)
 
 
 def time_runs(run: Callable[[], object], n: int) -> Latency:

@@ -12,11 +12,12 @@ the module is imported.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from ...graph.errors import UsageError
+from ...graph.errors import RunnerError, UsageError
+from .capabilities import Capabilities
 
 if TYPE_CHECKING:
     import os
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
     from ...graph.formats import NumberFormat
     from ...graph.model import Model
     from ...graph.specs import TensorSpec
-    from .session import Session
-    from .workload import ShapeRange, Workload
+    from .session import Session, SessionInfo
+    from .workload import Feed, ShapeRange, Workload
+
+Watch: TypeAlias = "Callable[[Runner, Sequence[str], Callable[[], Iterable[Feed]]], Iterable[Feed]]"
+"""Runs a whole model on samples and gives the tensors that are named, in any portions."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +48,7 @@ class Runner(ABC):
     """Whether ``--FLAG`` needs its VALUE; it may then also stand as the next word (``--emulate fp16``)."""
     values: ClassVar[tuple[str, ...]] = ()
     """The legal values of `value_field`, for help and messages; empty if open-ended."""
-    opens_pieces: ClassVar[bool] = True
-    """Whether sessions can be opened on a piece of an ONNX graph."""
-    fetches_any: ClassVar[bool] = True
-    """Whether sessions return inner tensors of the graph."""
-    opens_ahead: ClassVar[bool] = False
-    """Whether a session can be opened before the shapes of its inputs are known, and in a thread of its own."""
-    feeds_any: ClassVar[bool] = False
-    """Whether sessions take inner tensors in ``feed``."""
-    reads_engines: ClassVar[bool] = False
-    """Whether it runs serialized engines (`Model.engine`); others run the model that the engine was built from."""
-    writes: ClassVar[tuple[str, ...]] = ()
-    """Fields that name a file to write: one for each runner."""
-    builds_for_shapes: ClassVar[bool] = False
-    """Whether a session runs those shapes alone that its workload named when it was opened."""
+    capabilities: ClassVar[Capabilities] = Capabilities()
 
     model: str | os.PathLike[str] | None = None
 
@@ -129,36 +120,78 @@ class Runner(ABC):
         """
         return self
 
-    def loads(self, model: Model) -> bool:
+    def loads_engine(self, model: Model) -> bool:
         """Whether opening the whole ``model`` loads an engine instead of building from the graph."""
-        return self.reads_engines and model.engine is not None
+        return self.capabilities.reads_engines and model.engine is not None
 
-    def built_for(self, model: Model) -> tuple[Mapping[str, ShapeRange], ...]:
+    def engine_profiles(self, model: Model) -> tuple[Mapping[str, ShapeRange], ...]:
         """The sets of shape ranges that an engine was built for, where they are known; empty otherwise."""
         return ()
 
-    def kernels(self, model: Model) -> tuple[frozenset[int], ...]:
-        """Positions of nodes that run as one kernel in the session last opened on the whole ``model``, as far as the
-        runtime tells; each node in at most one of them."""
-        return ()
-
-    def describe(self, model: Model) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    def engine_io(self, model: Model) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         """Inputs and outputs of an engine, found out by opening it.
 
         Raises:
             RunnerError: This runtime reads no engines, or not this one.
         """
-        from ...graph.errors import RunnerError
-
         raise RunnerError(f"{self.name} cannot run {model.label}.")
 
-    def alike(self) -> tuple[Runner, Runner] | None:
-        """Two runners on the CPU that round as this one does where it adds in FP16: with such sums, and with sums in
-        FP32; None where nobody does."""
+    def calibrated(
+        self,
+        model: Model,
+        workload: Workload,
+        progress: Callable[[str], None] | None = None,
+        run: Watch | None = None,
+    ) -> Runner:
+        """This configuration with the ranges that its format needs, measured on the whole ``model``.
+
+        Args:
+            model: The whole model.
+            workload: Gives the samples.
+            progress: Told what is being done.
+            run: Runs the model where it does not fit in memory; None: as a whole.
+
+        Returns:
+            Itself, if nothing has to be measured before a session is opened.
+
+        Raises:
+            UsageError: There are no samples.
+        """
+        return self
+
+    @property
+    def activation_ranges(self) -> Mapping[str, float] | None:
+        """Largest magnitude of each activation that has a scale, as `calibrated` measured it; None: nothing has."""
         return None
 
-    def for_pieces(self) -> Runner:
-        """The same arithmetic, set up for many short-lived sessions side by side instead of one that serves."""
+    def kernels(self, model: Model, deployed: SessionInfo) -> tuple[frozenset[int], ...]:
+        """Positions of nodes that run as one kernel, as far as the runtime tells; each node in at most one set.
+
+        Args:
+            model: The whole model.
+            deployed: What the session on it turned out to be.
+        """
+        return deployed.kernels
+
+    def with_timings(self, timing_cache: bytes) -> Runner:
+        """The same, which need not time again the kernels that another session of its kind timed.
+
+        Args:
+            timing_cache: `SessionInfo.timing_cache` of that session.
+        """
+        return self
+
+    def for_pieces(self, deployed: SessionInfo | None = None) -> Runner:
+        """The same arithmetic, set up for many short-lived sessions side by side instead of one that serves.
+
+        Args:
+            deployed: What the session on the whole model turned out to be. Pieces are given the same number formats
+                and calibration. None: nothing is known of it.
+        """
+        return self
+
+    def for_bodies(self) -> Runner:
+        """The same arithmetic for the body of an If, Loop or Scan, of whose tensors nothing was calibrated."""
         return self
 
     @classmethod

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .latency import Latency, time_runs
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -14,32 +16,66 @@ if TYPE_CHECKING:
     from .device import DeviceArray
     from .workload import Feed
 
+Formats = tuple[str, str]
+"""Number formats of a node: what it computes in, and what its output is kept in; empty where that is not known."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The ranges of activations that INT8 or FP8 found on a whole model. A piece of the model is given the same.
+
+    Attributes:
+        method: How they were found, in the runner's words (``entropy2``, ``qdq-max``, ``percentile 99.9``).
+        ranges: Largest magnitude of each tensor, by name.
+        cache: The same as the runtime serializes it, where it does not tell the ranges.
+    """
+
+    method: str
+    ranges: Mapping[str, float] = field(default_factory=dict)
+    cache: bytes = b""
+
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """What a session turned out to be, for the report.
+    """What a session turned out to be: plain data, which can be pickled.
+
+    `Runner.for_pieces` takes what the session on the whole model was, so that pieces of it are run in the same way.
 
     Attributes:
         options: The settings in force, defaults included; values that JSON can hold.
         versions: Package or library -> version.
         notes: Sentences that the user should read (nodes that fell back to the CPU, clamped weights).
-        narrow_sums: Names of nodes whose products add up in FP16 for certain, as far as the runtime tells.
+        fp16_accumulation: Names of nodes whose products add up in FP16 for certain, as far as the runtime tells.
+        kernels: Positions of nodes that run as one kernel, as far as the runtime tells; each node in at most one set.
+        node_formats: Number formats that the runtime chose for nodes, by name, where it had a choice.
+        calibration: What INT8 or FP8 was calibrated to.
+        timing_cache: Timings of kernels, as the runtime serializes them, which make the next build fast.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    narrow_sums: frozenset[str] = frozenset()
+    fp16_accumulation: frozenset[str] = frozenset()
+    kernels: tuple[frozenset[int], ...] = ()
+    node_formats: Mapping[str, Formats] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    timing_cache: bytes = field(default=b"", repr=False)
 
 
 class Session(ABC):
-    """A model, or a piece of one, ready to run. A context manager: leaving it frees what it holds."""
+    """A model, or a piece of one, ready to run. A context manager: leaving it frees what it holds.
+
+    Attributes:
+        inputs: What `infer` must be fed.
+        outputs: What it gives if it is asked for nothing else.
+        info: What it turned out to be. It may learn something while it runs.
+        device: Where `infer_on_device` leaves what it can (``"cuda:0"``); empty where that is host memory.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     info: SessionInfo = SessionInfo()
     device: str = ""
-    """Where `infer_on_device` leaves what it can (``"cuda:0"``); empty where that is host memory."""
 
     @abstractmethod
     def infer(self, feed: Feed, fetch: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -76,6 +112,14 @@ class Session(ABC):
         import numpy as np
 
         return dict(self.infer({name: np.asarray(array) for name, array in feed.items()}, fetch))
+
+    def latency(self, feed: Feed, runs: int) -> Latency:
+        """Times ``runs`` runs after a warm-up, from outside; a runtime with clocks of its own uses those.
+
+        Raises:
+            RunnerError: See `infer`.
+        """
+        return time_runs(lambda: self.infer(feed), runs)
 
     def close(self) -> None:  # noqa: B027 - most sessions have nothing to free
         """Frees what the session holds. May be called twice."""

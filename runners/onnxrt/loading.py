@@ -158,7 +158,7 @@ def _options(runner: OnnxrtRunner, ort: Any, folder: Any) -> Any:
         options.intra_op_num_threads = runner.threads
     # Sessions take turns here: the threads of one must not spin while another runs.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if runner.lean:
+    if runner.low_memory:
         options.enable_cpu_mem_arena = False
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if runner.provider != "cpu":
@@ -179,8 +179,8 @@ def _session(runner: OnnxrtRunner, ort: Any, source: Any, options: Any) -> Any:
     cuda = ("CUDAExecutionProvider", {"use_tf32": "1" if runner.tf32 else "0"})
     chosen: dict[str, list[Any]] = {"cpu": [], "cuda": [cuda], "tensorrt": ["TensorrtExecutionProvider", cuda]}
     providers = [*chosen[runner.provider], "CPUExecutionProvider"]
-    left_out = {"disabled_optimizers": list(runner.left_out)} if runner.left_out else {}
-    return ort.InferenceSession(source, options, providers=providers, enable_fallback=0, **left_out)
+    fewer = {"disabled_optimizers": list(runner.disabled_optimizers)} if runner.disabled_optimizers else {}
+    return ort.InferenceSession(source, options, providers=providers, enable_fallback=0, **fewer)
 
 
 def _with_outputs(model: Model, inner: Sequence[str], root: str | None = None) -> bytes:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, ClassVar
 from ...graph.errors import UsageError
 from ...graph.formats import FP32, TF32, NumberFormat
 from ...graph.options import option
+from ..contract.capabilities import Capabilities
 from ..contract.runner import Runner
 from .loading import LEVELS, PROVIDERS
 from .session import OnnxrtSession
 
 if TYPE_CHECKING:
     from ...graph.model import Model
+    from ..contract.session import SessionInfo
     from ..contract.workload import Workload
 
 
@@ -31,12 +33,12 @@ class OnnxrtRunner(Runner):
         tf32: Lets CUDA multiply FP32 in TF32. ONNX Runtime's own default is on; here it is off.
         custom_ops: Shared libraries of custom operators.
         threads: Threads of one operator; 0 leaves the choice to ONNX Runtime (one a physical core).
-        lean: Give memory back at once, and let idle threads sleep: for sessions that run once or twice.
+        low_memory: Give memory back at once, and let idle threads sleep: for sessions that run once or twice.
     """
 
     flag: ClassVar[str] = "onnxrt"
-    opens_ahead: ClassVar[bool] = True
-    left_out: ClassVar[tuple[str, ...]] = ()
+    capabilities: ClassVar[Capabilities] = Capabilities(opens_ahead=True)
+    disabled_optimizers: ClassVar[tuple[str, ...]] = ()
     """Graph optimizations that are never applied, by ONNX Runtime's names."""
     value_field: ClassVar[str] = "provider"
     values: ClassVar[tuple[str, ...]] = tuple(PROVIDERS)
@@ -53,7 +55,7 @@ class OnnxrtRunner(Runner):
         0, "--ort-threads", "threads of ONNX Runtime (default: its own choice)", metavar="N", type=int
     )
 
-    lean: bool = False
+    low_memory: bool = False
 
     def __post_init__(self) -> None:
         if self.provider not in PROVIDERS:
@@ -70,14 +72,14 @@ class OnnxrtRunner(Runner):
         """``onnxrt`` on the CPU, else ``onnxrt:PROVIDER``."""
         return "onnxrt" if self.provider == "cpu" else f"onnxrt:{self.provider}"
 
-    def for_pieces(self) -> OnnxrtRunner:
+    def for_pieces(self, deployed: SessionInfo | None = None) -> OnnxrtRunner:
         """Without an arena, which keeps what a piece needed, and without threads that spin while others work.
 
         Nodes are fused as usual, but tensors keep their layout: where every layer is observed, each would be converted
         to the blocked layout and back, which takes longer than the layer.
         """
         plain = "extended" if self.optimization in ("all", "layout") and self.provider == "cpu" else self.optimization
-        return dataclasses.replace(self, lean=True, optimization=plain)
+        return dataclasses.replace(self, low_memory=True, optimization=plain)
 
     @property
     def trust(self) -> int:

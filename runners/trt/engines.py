@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ... import __version__
 from ...graph.engine import Engine, facts_of, facts_path
 from ...graph.errors import RunnerError, UsageError
 from ...graph.weights import external_files
-from . import caches, ranges
+from ..contract.session import Calibration
+from .caches import write_file
+from .config import TrtConfig
 
 if TYPE_CHECKING:
     from ...graph.model import Model
     from .build import Built
-    from .plan import Plan
-    from .runner import TrtRunner
     from .session import TrtSession
     from .versions import Library
 
+Config = TypeVar("Config", bound=TrtConfig)
+
 CHOICES = ("tf32", "fp16", "bf16", "int8", "fp8", "strongly_typed", "calibrator", "int8_qdq", "keep_fp32")
-"""Fields of `TrtRunner` that decide what an engine computes: kept beside it."""
+"""Fields of `TrtConfig` that decide what an engine computes: kept beside it."""
 
 
-def save(
-    path: Path, runner: TrtRunner, plan: Plan, model: Model, built: Built, session: TrtSession, library: Library
-) -> None:
+def save(path: Path, config: TrtConfig, model: Model, built: Built, session: TrtSession, library: Library) -> None:
     """Writes an engine, and beside it what it was built from and how.
 
     Raises:
@@ -36,12 +36,12 @@ def save(
     """
     from . import cuda
 
-    caches.write_file(path, built.engine, "engine")
+    write_file(path, built.engine, "engine")
+    found = session.info.calibration
     calibration: dict[str, Any] | None = None
-    if built.calibration is not None:
-        calibration = {"method": plan.calibrator, "cache": built.calibration.decode("latin-1")}
-    elif plan.quantize:
-        calibration = {"method": f"qdq-{plan.method}", "ranges": ranges.RANGES.get((model.root, plan.method), {})}
+    if found is not None:
+        kept = {"cache": found.cache.decode("latin-1")} if found.cache else {"ranges": dict(found.ranges)}
+        calibration = {"method": found.method, **kept}
     facts = facts_of(
         path,
         built.engine,
@@ -51,51 +51,47 @@ def save(
         session.outputs,
         profiles=[{n: [list(s) for s in shapes] for n, shapes in p.items()} for p in built.profiles],
         built_by={"layerdiff": __version__, "tensorrt": str(library.trt.__version__), "gpu": cuda.gpu()},
-        choices={f.name: _plain(getattr(runner, f.name)) for f in fields(runner) if f.name in CHOICES},
+        choices={name: _plain(getattr(config, name)) for name in CHOICES},
         calibration=calibration,
         layers={key: session.info.options.get(key) for key in ("nodes", "layers_parsed", "layers_computing")},
     )
     text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
-    caches.write_file(facts_path(path), text.encode("utf-8"), "description of the engine")
+    write_file(facts_path(path), text.encode("utf-8"), "description of the engine")
 
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def as_built(runner: TrtRunner, engine: Engine) -> TrtRunner:
-    """``runner`` with the choices that ``engine`` was built with, where they are known.
+def as_built(config: Config, engine: Engine) -> Config:
+    """``config`` with the choices that ``engine`` was built with, where they are known.
 
     Raises:
         UsageError: It asks for number formats that the engine was not built with.
     """
     kept: Mapping[str, Any] = engine.facts.get("choices", {})
     if not kept:
-        return runner
+        return config
     choices: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in kept.items() if name in CHOICES
     }
-    result = replace(runner, **choices)
-    by = (runner.calibrator and runner.calibrator != result.calibrator) or (
-        runner.int8_qdq and runner.int8_qdq != result.int8_qdq
+    result = replace(config, **choices)
+    by = (config.calibrator and config.calibrator != result.calibrator) or (
+        config.int8_qdq and config.int8_qdq != result.int8_qdq
     )
-    if (runner.modes and set(runner.modes) != set(result.modes)) or by:
-        has, wants = (r.name.removeprefix("trt").lstrip(":") or "fp32" for r in (result, runner))
+    if (config.modes and set(config.modes) != set(result.modes)) or by:
+        has, wants = (c.formats_text or "fp32" for c in (result, config))
         raise UsageError(f"{engine} was built with {has}, and {wants} was asked for: write --trt alone to run it.")
     return result
 
 
-def remember(engine: Engine, model: Model, plan: Plan, library: Library) -> None:
-    """Has pieces of the model, which the engine must be built from, calibrated as the engine was."""
+def calibration_of(engine: Engine) -> Calibration | None:
+    """What a saved engine was calibrated to."""
     kept = engine.facts.get("calibration")
     if not kept:
-        return
-    if "cache" in kept and plan.calibrator is not None and plan.calibrator == kept["method"]:
-        caches.CALIBRATION_CACHES[caches.calibration_key(model, plan.calibrator, library)] = kept["cache"].encode(
-            "latin-1"
-        )
-    elif "ranges" in kept and f"qdq-{plan.method}" == kept["method"]:
-        ranges.RANGES[(model.root, plan.method)] = {name: float(value) for name, value in kept["ranges"].items()}
+        return None
+    ranges = {name: float(value) for name, value in kept.get("ranges", {}).items()}
+    return Calibration(kept["method"], ranges, kept.get("cache", "").encode("latin-1"))
 
 
 def check_version(engine: Engine, library: Library) -> None:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ...graph.model import Model
+    from ..contract.session import Formats, SessionInfo
 
 _ONNX = re.compile(r"\[ONNX Layer: ([^\]\x1e]*(?:\][^\]\x1e\x1f\[]+)*)\]")
 _FORMAT = re.compile(r"\b(FP32|FP16|BF16|FP8|INT8|INT32|INT64|INT4|BOOL|UINT8|Float|Half|Int8|Int32)\b")
@@ -221,12 +222,12 @@ def formats(layers: Iterable[EngineLayer]) -> dict[str, int]:
     return counts
 
 
-def node_formats(layers: Iterable[EngineLayer]) -> dict[str, tuple[str, str]]:
+def node_formats(layers: Iterable[EngineLayer]) -> dict[str, Formats]:
     """Of each ONNX node, by name: the number format it computes in, and that of its layer's first output.
 
     The second is empty for nodes in Myelin's regions, of whose inside only the formats at the border are told.
     """
-    found: dict[str, tuple[str, str]] = {}
+    found: dict[str, Formats] = {}
     for layer in layers:
         if layer.passive or not layer.precision or not layer.outputs:
             continue
@@ -249,7 +250,7 @@ def accumulators(layers: Iterable[EngineLayer]) -> dict[str, int]:
     return counts
 
 
-def narrow_sums(layers: Iterable[EngineLayer]) -> frozenset[str]:
+def fp16_accumulation(layers: Iterable[EngineLayer]) -> frozenset[str]:
     """Names of the ONNX nodes in layers whose kernel is known to add in FP16."""
     return frozenset(node for layer in layers if layer.accumulator == "FP16" for node in layer.nodes)
 
@@ -272,3 +273,12 @@ def groups(layers: Iterable[EngineLayer], model: Model) -> list[frozenset[int]]:
             nodes |= group
         merged.append(nodes)
     return [frozenset(g) for g in sorted(merged, key=min)]
+
+
+def deployed_info(info: SessionInfo, layers: Sequence[EngineLayer], model: Model) -> SessionInfo:
+    """``info`` of the engine of a whole model, with its kernels and formats, for those that observe it in pieces.
+
+    A region of Myelin's is many kernels, of which the inspector does not tell.
+    """
+    told = [layer for layer in layers if "myelin" not in layer.kind.lower() and not layer.passive]
+    return replace(info, node_formats=node_formats(layers), kernels=tuple(groups(told, model)))

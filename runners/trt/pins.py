@@ -6,19 +6,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...graph.cutting.slices import original_name
-from . import caches
+from ..contract.session import Formats
 from .network import layers_of
 from .plan import Plan
 
 if TYPE_CHECKING:
-    from .runner import TrtRunner
+    from .config import TrtConfig
 
 
-Formats = tuple[str, str]
-"""Number formats of a node: what it computes in, and what its output is kept in."""
-
-
-def pinned(runner: TrtRunner, plan: Plan, key: str, observed: bool) -> dict[str, Formats]:
+def pinned(config: TrtConfig, plan: Plan) -> dict[str, Formats]:
     """ONNX node -> formats that it must have: what the user keeps in FP32 and, in observed engines (pieces, marked
     outputs), what the deployed engine chose.
 
@@ -27,8 +23,8 @@ def pinned(runner: TrtRunner, plan: Plan, key: str, observed: bool) -> dict[str,
     """
     if plan.strongly_typed or not set(plan.flags) & set(FORMAT_TYPES):
         return {}
-    wanted = dict(caches.DEPLOYED_FORMATS.get(key, {})) if observed else {}
-    wanted.update(dict.fromkeys(runner.keep_fp32, ("FP32", "FP32")))
+    wanted = {} if config.deployed is None else dict(config.deployed.node_formats)
+    wanted.update(dict.fromkeys(config.keep_fp32, ("FP32", "FP32")))
     return wanted
 
 

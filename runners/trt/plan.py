@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ...graph.errors import UsageError
 
 if TYPE_CHECKING:
-    from .runner import TrtRunner
+    from .config import TrtConfig
     from .versions import Library
 
 LIBRARY_TACTICS = ("CUBLAS", "CUBLAS_LT", "CUDNN")
@@ -35,60 +35,60 @@ class Plan:
     calibrator: str | None = None
 
 
-def resolve(runner: TrtRunner, library: Library) -> Plan:
-    """The plan for ``runner`` on ``library``.
+def resolve(config: TrtConfig, library: Library) -> Plan:
+    """The plan for ``config`` on ``library``.
 
     Raises:
         UsageError: The version lacks something that was asked for, or two requests exclude each other.
     """
     for mode in ("bf16", "fp8"):
-        if getattr(runner, mode):
+        if getattr(config, mode):
             library.require(mode)
-    if runner.optimization_level is not None:
+    if config.optimization_level is not None:
         library.require("optimization-level")
-    if any(source in LIBRARY_TACTICS for source in runner.tactics):
+    if any(source in LIBRARY_TACTICS for source in config.tactics):
         library.require("library-tactics")
     strongly_typed = not library.has("flags")
-    if runner.strongly_typed:
+    if config.strongly_typed:
         library.require("strongly-typed")
         strongly_typed = True
-    tf32 = ("TF32",) if runner.tf32 else ()
+    tf32 = ("TF32",) if config.tf32 else ()
     if strongly_typed:
-        return _strong(runner, library, tf32)
-    return _weak(runner, tf32)
+        return _strong(config, library, tf32)
+    return _weak(config, tf32)
 
 
-def _strong(runner: TrtRunner, library: Library, tf32: tuple[str, ...]) -> Plan:
-    if runner.fp16 and runner.bf16:
+def _strong(config: TrtConfig, library: Library, tf32: tuple[str, ...]) -> Plan:
+    if config.fp16 and config.bf16:
         raise UsageError(f"{library}: a typed graph takes one 16-bit format. Choose --fp16 or --bf16.")
-    quantize = _quantized(runner)
-    if quantize == "int8" and runner.calibrator is not None and not runner.int8_qdq:
+    quantize = _quantized(config)
+    if quantize == "int8" and config.calibrator is not None and not config.int8_qdq:
         library.require("calibrators")
         raise UsageError("TensorRT's calibrators do not work in strongly typed networks. Use --int8-qdq.")
-    method = (runner.int8_qdq or "entropy") if quantize == "int8" else "max"
+    method = (config.int8_qdq or "entropy") if quantize == "int8" else "max"
     return Plan(
         flags=tf32,
         strongly_typed=True,
-        rewrite="fp16" if runner.fp16 else "bf16" if runner.bf16 else None,
+        rewrite="fp16" if config.fp16 else "bf16" if config.bf16 else None,
         quantize=quantize,
         method=method if quantize else "",
     )
 
 
-def _weak(runner: TrtRunner, tf32: tuple[str, ...]) -> Plan:
-    quantize = _quantized(runner)
-    if quantize == "int8" and not runner.int8_qdq:
+def _weak(config: TrtConfig, tf32: tuple[str, ...]) -> Plan:
+    quantize = _quantized(config)
+    if quantize == "int8" and not config.int8_qdq:
         quantize = None
-    flags = tuple(mode.upper() for mode in ("fp16", "bf16", "int8", "fp8") if getattr(runner, mode))
+    flags = tuple(mode.upper() for mode in ("fp16", "bf16", "int8", "fp8") if getattr(config, mode))
     return Plan(
         flags=tf32 + flags,
         quantize=quantize,
-        method=(runner.int8_qdq or "") if quantize == "int8" else "max" if quantize else "",
-        calibrator=(runner.calibrator or "entropy2") if runner.int8 and not runner.int8_qdq else None,
+        method=(config.int8_qdq or "") if quantize == "int8" else "max" if quantize else "",
+        calibrator=(config.calibrator or "entropy2") if config.int8 and not config.int8_qdq else None,
     )
 
 
-def _quantized(runner: TrtRunner) -> str | None:
-    if runner.int8 and runner.fp8:
+def _quantized(config: TrtConfig) -> str | None:
+    if config.int8 and config.fp8:
         raise UsageError("INT8 and FP8 cannot both be chosen: Q/DQ nodes are written in one format. Leave one out.")
-    return "int8" if runner.int8 else "fp8" if runner.fp8 else None
+    return "int8" if config.int8 else "fp8" if config.fp8 else None

@@ -10,53 +10,50 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...graph.errors import MissingPackage, UsageError
-from .recent import Recent
 
 if TYPE_CHECKING:
     from ...graph.model import Model
+    from ..contract.session import Calibration
     from ..contract.workload import Feed
 
 METHODS = {"max": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
-
-RANGES: Recent[tuple[str, str], dict[str, float]] = Recent()
-"""Largest magnitudes by (root model, method) and tensor: a piece finds here what was measured on the whole model."""
 
 
 def find_ranges(
     model: Model,
     method: str,
+    known: Calibration | None,
     samples: Callable[[], Iterable[Feed]] | None,
     progress: Callable[[str], None],
 ) -> dict[str, float]:
     """Largest magnitude of every tensor that Q/DQ nodes are written for.
 
     Args:
-        model: The whole model, or a piece of one that was measured before.
+        model: The whole model, or a piece of it.
         method: A key of `METHODS`.
+        known: What the whole model was calibrated to, where this is a piece of it. Tensors that only pieces have (split
+            constants) stay without a range.
         samples: The samples to measure on; only the statistics of one at a time are kept.
         progress: Told what is being done.
 
     Raises:
-        UsageError: There are no samples, and nothing was measured before.
+        UsageError: There are no samples, and nothing is known.
         MissingPackage: ONNX Runtime is not installed.
     """
     from ...graph.rounding.qdq import activations
 
-    wanted = activations(model.index)
-    key = (model.root, method)
-    if key not in RANGES:
-        RANGES[key] = {}
-    known = RANGES[key]
-    missing = [name for name in wanted if name not in known]
-    if missing and (samples is None or (model.derived and known)):
-        if not known:
-            raise UsageError("INT8 and FP8 need samples to measure the ranges of tensors on.")
-        return known  # tensors that only pieces have (split constants): they stay unquantized
-    if missing:
-        progress(f"measuring ranges of {len(missing)} tensors ({method})")
-        assert samples is not None
-        known.update(measure(model, method, missing, samples()))
-    return known
+    if known is not None and known.method == method_name(method):
+        return dict(known.ranges)
+    if samples is None:
+        raise UsageError("INT8 and FP8 need samples to measure the ranges of tensors on.")
+    names = activations(model.index)
+    progress(f"measuring ranges of {len(names)} tensors ({method})")
+    return measure(model, method, names, samples())
+
+
+def method_name(method: str) -> str:
+    """What `Calibration.method` calls ranges of Q/DQ nodes that were found by a key of `METHODS`."""
+    return f"qdq-{method}"
 
 
 def measure(model: Model, method: str, names: list[str], samples: Iterable[Feed]) -> dict[str, float]:

@@ -47,7 +47,7 @@ class TrtSession(Session):
         model: Model,
         *,
         info: SessionInfo,
-        observe: Callable[[Sequence[str]], Session] | None = None,
+        observe: Callable[[Sequence[str], SessionInfo], Session] | None = None,
         debug_tensors: bool = False,
         name: str = "this engine",
         where: str = "",
@@ -60,7 +60,7 @@ class TrtSession(Session):
             engine: What `build` or a file gave.
             model: The network it belongs to; inputs and outputs must agree by name.
             info: For the report.
-            observe: Opens a second session whose engine also outputs the named tensors.
+            observe: Opens a second session whose engine also outputs the named tensors, by the facts of this one.
             debug_tensors: Whether unfused tensors were marked for the debug listener.
             name: What messages call it.
             where: What to add when it cannot be loaded.
@@ -131,7 +131,7 @@ class TrtSession(Session):
 
     def _told(self, info: SessionInfo) -> SessionInfo:
         """``info`` with what the engine turned out to be: a mode that was allowed need not have been used."""
-        from .inspector import accumulators, by_profile, computing, formats, narrow_sums
+        from .inspector import accumulators, by_profile, computing, formats, fp16_accumulation
 
         layers = self.layers()
         told = [(computing(p), formats(p), accumulators(p)) for p in by_profile(layers)] or [(0, {}, {})]
@@ -151,7 +151,9 @@ class TrtSession(Session):
                 "that makes more noise than rounding to FP16 does.",
             )
         fused = fused_note(info.options, [(c, f) for c, f, _ in told])
-        return replace(info, options=options, notes=(*info.notes, *fused, *notes), narrow_sums=narrow_sums(layers))
+        return replace(
+            info, options=options, notes=(*info.notes, *fused, *notes), fp16_accumulation=fp16_accumulation(layers)
+        )
 
     # --- running ------------------------------------------------------------------------------------------------------
 
@@ -324,7 +326,7 @@ class TrtSession(Session):
         key = tuple(sorted(foreign))
         if key in self._observers:
             return self._observers[key].infer(feed, wanted)
-        observer = self._observers[key] = self._observe(key)
+        observer = self._observers[key] = self._observe(key, self.info)
         own = [s.name for s in self.outputs]
         found = observer.infer(feed, list(dict.fromkeys((*wanted, *own))))
         self.info = replace(self.info, notes=(*self.info.notes, _marked(key, self.infer(feed), found)))

@@ -14,6 +14,7 @@ from layerdiff.compare.runs.kept_outputs import ArrayStore
 from layerdiff.compare.sides import Side, choose_sides, one_a_file, other_file
 from layerdiff.graph.formats import FP16, INT8
 from layerdiff.graph.model import Model
+from layerdiff.runners.contract.capabilities import Capabilities
 
 from support.models import parsed
 
@@ -55,7 +56,7 @@ class Named:
     """As much of a runner as the line-up looks at."""
 
     model = None
-    reads_engines = False
+    capabilities = Capabilities()
 
     def __init__(self, name, trust):
         self.name, self.trust = name, trust

@@ -90,10 +90,10 @@ def test_narrow_sums_make_the_error_that_kernels_with_fp16_accumulators_made(cha
     (want,) = OnnxrtRunner().open(model).infer(feed).values()
     errors = {}
     for narrow in (False, True):
-        runner = EmulateRunner(narrow_sums=narrow)
+        runner = EmulateRunner(fp16_accumulation=narrow)
         assert runner.accumulator.name == ("fp16" if narrow else "fp32")
         with runner.open(model) as session:
-            assert session.info.narrow_sums == frozenset(model.index.names if narrow else ())
+            assert session.info.fp16_accumulation == frozenset(model.index.names if narrow else ())
             errors[narrow] = error(next(iter(session.infer(feed).values())), want)
             assert session.info.options["sums"].startswith("FP16" if narrow else "FP32")
     assert errors[True] == pytest.approx(measured, rel=0.15)
@@ -102,9 +102,9 @@ def test_narrow_sums_make_the_error_that_kernels_with_fp16_accumulators_made(cha
 
 def test_products_that_add_in_fp32_all_the_same_are_named() -> None:
     model, feed = convolution(3)
-    with EmulateRunner(narrow_sums=True).open(model) as session:
+    with EmulateRunner(fp16_accumulation=True).open(model) as session:
         assert any("1 products add in FP32 all the same (the first give y)" in note for note in session.info.notes)
-        assert not session.info.narrow_sums
+        assert not session.info.fp16_accumulation
         session.infer(feed)
 
 
@@ -118,8 +118,8 @@ def test_the_nodes_that_add_in_fp16_are_told_by_their_own_names() -> None:
     )
     for node, name in zip(proto.graph.node, ["fused", "act", "last", "short", "pool", "flat", "dense"], strict=True):
         node.name = name
-    with EmulateRunner(narrow_sums=True).open(Model(proto)) as session:
-        assert session.info.narrow_sums == {"fused", "last", "dense"}
+    with EmulateRunner(fp16_accumulation=True).open(Model(proto)) as session:
+        assert session.info.fp16_accumulation == {"fused", "last", "dense"}
 
 
 def test_configuration() -> None:
@@ -139,7 +139,7 @@ def test_configuration() -> None:
         ({"format": "fp4"}, "--emulate fp4: not one of fp16, bf16, tf32, fp8, e4m3, e5m2, int8"),
         ({"percentile": 12.0}, "--emulate-percentile 12: must be from 50 to 100"),
         ({"threads": -1}, "--ort-threads -1"),
-        ({"format": "bf16", "narrow_sums": True}, "--emulate-narrow-sums is for FP16"),
+        ({"format": "bf16", "fp16_accumulation": True}, "--emulate-fp16-accumulation is for FP16"),
     ],
 )
 def test_wrong_options_are_refused(options: dict, message: str) -> None:
@@ -185,7 +185,7 @@ def test_int8_is_calibrated_once_for_all_pieces() -> None:
     assert runner.ranges is not None
     assert list(dict(runner.ranges)) == needed_ranges(MODEL.index, "int8")
     assert dict(runner.ranges)["x"] == pytest.approx(2 * np.abs(FEED["x"]).max())
-    assert runner.calibrated(MODEL, None) is runner
+    assert runner.calibrated(MODEL, Workload()) is runner
     assert pickle.loads(pickle.dumps(runner)) == runner
     with runner.open(MODEL, workload=Workload(samples=samples)) as session:
         session.infer(FEED)
@@ -205,9 +205,9 @@ def test_a_percentile_leaves_out_the_largest_values() -> None:
     x = np.zeros((1, 3, 12, 12), np.float32)
     x.flat[:] = np.linspace(-1, 1, x.size)
     x.flat[0] = 1000
-    measured = {}
+    measured, work = {}, Workload(samples=lambda: [{"x": x}])
     for percentile in (100.0, 99.0):
-        runner = EmulateRunner(format="int8", percentile=percentile).calibrated(MODEL, [{"x": x}])
+        runner = EmulateRunner(format="int8", percentile=percentile).calibrated(MODEL, work)
         measured[percentile] = dict(runner.ranges or ())["x"]
     assert measured[100.0] == 1000
     assert 0.9 < measured[99.0] < 2  # the bins of a histogram that reaches 1024 are 0.5 wide

@@ -14,6 +14,7 @@ from layerdiff import Comparator, EmulateRunner, OnnxrtRunner, TfRunner
 from layerdiff.compare.lockstep.stepping import ITERATIONS
 from layerdiff.compare.report.json import to_json
 from layerdiff.graph.load import load
+from layerdiff.runners.contract.capabilities import Capabilities
 from onnx import TensorProto, helper, numpy_helper
 
 from support.layerwise import FP16, LOOSE, ORT, compare, only
@@ -521,7 +522,7 @@ def test_a_loop_in_an_if():
 class Whole(OnnxrtRunner):
     """A runtime that opens no pieces, and whose loops are off where it is told so."""
 
-    opens_pieces: ClassVar[bool] = False
+    capabilities: ClassVar[Capabilities] = Capabilities(pieces=False)
     factor: float = 1.0
 
     @property

@@ -333,7 +333,7 @@ def test_what_only_moves_such_values_is_not_blamed_either():
 class EveryNode(EmulateRunner):
     """A runtime that tells that every node is a kernel of its own."""
 
-    def kernels(self, model):
+    def kernels(self, model, deployed):
         return tuple(frozenset({p}) for p in range(len(model.index.nodes)))
 
 

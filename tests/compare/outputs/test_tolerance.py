@@ -258,7 +258,7 @@ LONG_FEED = [{"x": np.random.default_rng(seed).standard_normal((16, 4608)).astyp
 
 def compared(narrow, wrong, emulated=EmulateRunner, **options):
     """A candidate whose file holds a wrong weight, beside the right one."""
-    runners = [OnnxrtRunner(), emulated(narrow_sums=narrow)]
+    runners = [OnnxrtRunner(), emulated(fp16_accumulation=narrow)]
     return Comparator(long_sum(), runners, candidate_model=long_sum(wrong), data_loader=LONG_FEED, **options).compare()
 
 
@@ -288,15 +288,15 @@ class Unlike(EmulateRunner):
 
     flag = ""
 
-    def alike(self):
+    def cpu_emulations(self):
         return None
 
 
 class Ruined(Unlike):
     """What should be like it overflows."""
 
-    def alike(self):
-        return Overflowing(narrow_sums=True), EmulateRunner()
+    def cpu_emulations(self):
+        return Overflowing(fp16_accumulation=True), EmulateRunner()
 
 
 class Overflowing(EmulateRunner):
@@ -311,7 +311,7 @@ class Overflowing(EmulateRunner):
 class Refusing(Unlike):
     """What should be like it does not run."""
 
-    def alike(self):
+    def cpu_emulations(self):
         return Broken(), EmulateRunner()
 
 
@@ -325,8 +325,8 @@ class Broken(EmulateRunner):
 class Harmed(Unlike):
     """FP16 harms the network with sums in FP32, too."""
 
-    def alike(self):
-        return EmulateRunner(narrow_sums=True), EmulateRunner(narrow_sums=True)
+    def cpu_emulations(self):
+        return EmulateRunner(fp16_accumulation=True), EmulateRunner(fp16_accumulation=True)
 
 
 def test_sums_excuse_nobody_whom_fp16_harms_without_them():

@@ -18,9 +18,7 @@ from layerdiff.runners.contract.device import DeviceArray
 from layerdiff.runners.contract.workload import Workload
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 from layerdiff.runners.onnxrt.session import OnnxrtSession
-from layerdiff.runners.trt import caches
 from layerdiff.runners.trt import cuda as cuda_module
-from layerdiff.runners.trt.recent import Recent
 from layerdiff.runners.trt.runner import TrtRunner
 
 from support import trt_standin as standin
@@ -49,7 +47,6 @@ def x():
 @pytest.fixture
 def cuda(monkeypatch):
     """TensorRT's stand-in, on a GPU made of host memory."""
-    monkeypatch.setattr(caches, "TIMING_CACHES", Recent())
     fake = standin.FakeCuda()
     monkeypatch.setitem(sys.modules, "tensorrt", standin.make("8.6"))
     monkeypatch.setattr(cuda_module, "gpu", lambda: "Stand-in GPU")

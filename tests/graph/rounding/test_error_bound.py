@@ -13,6 +13,7 @@ from layerdiff.graph.model import Model
 from layerdiff.graph.rounding.error_bound import add_bounds, precision, products
 from layerdiff.graph.rounding.noise_probe import perturbed, roundings
 from layerdiff.graph.specs import TensorSpec
+from layerdiff.runners.contract.workload import Workload
 from onnx import helper
 
 from support import networks
@@ -153,7 +154,8 @@ def test_of_a_product_it_is_the_closed_form(fmt, operands):
 def test_an_emulated_layer_keeps_within_it(make, name):
     for seed in range(3):
         model, feed = model_of(make, seed), {"x": normal(*LAYERS[make], seed=seed)}
-        candidate = EmulateRunner(format=name, threads=1).calibrated(model, [feed])
+        work = Workload(samples=[feed].__iter__)
+        candidate = EmulateRunner(format=name, threads=1).calibrated(model, work)
         allowed = precision(FP32, candidate.arithmetic, largest=dict(candidate.ranges or ()))
         y, other = infer(ORT, model, feed)["y"], infer(candidate, model, feed)["y"]
         bound = bound_of(model, feed, other, allowed)

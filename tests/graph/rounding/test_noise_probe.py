@@ -186,7 +186,7 @@ def test_emulated_fp16_sums_are_healthy_and_sums_that_round_for_every_product_ar
     model = Model(proto)
     y, other = (
         infer(ORT, model, feed)["y"],
-        infer(EmulateRunner(format="fp16", narrow_sums=True, threads=1), model, feed)["y"],
+        infer(EmulateRunner(format="fp16", fp16_accumulation=True, threads=1), model, feed)["y"],
     )
     noise, rounding = expected(model, feed, FP16, adding=FP16)
     healthy = judge(y, other, noise, rounding)

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import ModelError, OnnxrtRunner, RunnerError, TfRunner, UsageError, load
+from layerdiff.runners.contract.capabilities import Capabilities
 
 from support.paths import DIGITS
 
@@ -316,7 +317,7 @@ def test_the_configuration_is_plain_data():
     runner = TfRunner("frozen.pb")
     assert pickle.loads(pickle.dumps(runner)) == runner
     assert (runner.name, runner.trust, runner.arithmetic.name) == ("tf", 0, "fp32")
-    assert (TfRunner.opens_pieces, TfRunner.fetches_any, TfRunner.feeds_any) == (False, True, True)
+    assert TfRunner.capabilities == Capabilities(pieces=False, inner_tensors=True, feeds_inner_tensors=True)
     with pytest.raises(UsageError, match=r"--tf=npu: not one of cpu, gpu"):
         TfRunner.from_value("npu")
 

@@ -24,7 +24,7 @@ from layerdiff.graph.load import load, load_engine
 from layerdiff.graph.model import Model
 from layerdiff.runners.contract.workload import ShapeRange, Workload, seen_ranges
 from layerdiff.runners.reference_evaluator.runner import ReferenceEvaluatorRunner
-from layerdiff.runners.trt import caches, inspector, log, profiles, session, summary
+from layerdiff.runners.trt import inspector, log, profiles, session, summary
 from layerdiff.runners.trt.runner import TrtRunner
 from onnx import TensorProto, helper
 
@@ -310,7 +310,8 @@ def test_pieces_of_a_loaded_engine_are_calibrated_as_it_was(files, tensorrt, opt
     with runner.open(model) as opened:
         (feed,) = samples(2)()
         whole = opened.infer(feed)["y"]
-    with runner.open(model.derive(model.proto)) as piece:  # without samples it could not be calibrated
+        pieces = runner.for_pieces(opened.info)
+    with pieces.open(model.derive(model.proto)) as piece:  # without samples it could not be calibrated
         np.testing.assert_array_equal(piece.infer(feed)["y"], whole)
 
 
@@ -352,7 +353,7 @@ def test_an_engine_alone_is_asked_for_its_inputs_and_outputs(files):
     model = load(engine)
     assert model.opaque
     assert model.outputs == ()
-    inputs, outputs = TrtRunner().describe(model)
+    inputs, outputs = TrtRunner().engine_io(model)
     assert [str(s) for s in (*inputs, *outputs)] == ["x (float32, ?x3x8x8)", "y (float32, scalar)"]
 
 
@@ -437,11 +438,11 @@ def test_layers_of_several_profiles_are_counted_once_with_their_formats(tensorrt
         assert opened.info.options["formats"] == {"FP16": 3 if several else 4}
         each = "(3 in FP16) in profile 0; 4 (4 in FP16) in profile 1; 4" if several else "(4 in FP16)"
         assert any(f"fused into 4 layers of the engine {each}" in note for note in opened.info.notes), opened.info.notes
-    names = dict.fromkeys(("conv", "act", "pool", "fc"), ("FP16", "FP16"))
-    assert caches.DEPLOYED_FORMATS[caches.formats_key(model, runner)] == names
-    assert runner.kernels(model) == tuple(frozenset({p}) for p in range(4))
+        deployed = opened.info
+    assert deployed.node_formats == dict.fromkeys(("conv", "act", "pool", "fc"), ("FP16", "FP16"))
+    assert deployed.kernels == tuple(frozenset({p}) for p in range(4))
     module.calls.clear()
-    runner.open(model.derive(model.proto), workload=Workload(profiles=({"x": FEW},))).close()
+    runner.for_pieces(deployed).open(model.derive(model.proto), workload=Workload(profiles=({"x": FEW},))).close()
     pins = [c[2] for c in module.calls if c[:2] == ("ILayer", "precision")]
     assert pins == [module.DataType.HALF] * 4, "a piece runs in the deployed engine's formats"
 
@@ -457,7 +458,7 @@ def test_nodes_whose_kernels_add_in_fp16_are_told(tensorrt, monkeypatch):
 
     monkeypatch.setattr(session.TrtSession, "layers", named)
     with TrtRunner(fp16=True).open(network(2)) as opened:
-        assert opened.info.narrow_sums == {"conv"}
+        assert opened.info.fp16_accumulation == {"conv"}
         assert any("1 of 2 matrix products add in FP16" in note for note in opened.info.notes)
     report = Comparator(network(2), [OnnxrtRunner(), TrtRunner(fp16=True)]).compare()
     assert report.runners[1].options["accumulators"] == {"FP16": 1, "FP32": 1}
@@ -555,9 +556,8 @@ def test_two_tensors_that_leave_a_kernel_end_two_layers():
 def test_the_engine_that_is_deployed_tells_its_kernels(tensorrt):
     tensorrt(OLD)
     model, runner = network(2), TrtRunner()
-    assert runner.kernels(model) == ()
-    runner.open(model).close()
-    assert runner.kernels(model) == tuple(frozenset({p}) for p in range(4))
+    with runner.open(model) as opened:
+        assert runner.kernels(model, opened.info) == tuple(frozenset({p}) for p in range(4))
     report = Comparator(model, [OnnxrtRunner(), runner], layers="guilty").compare()
     assert [layer.nodes for layer in report.layers] == [("conv",), ("act",), ("pool",), ("fc",)]
 
@@ -726,10 +726,15 @@ def test_without_layers_nothing_is_run_twice(function_runner, identity_model):
     assert len(runs) == 2
 
 
+def test_the_builds_of_a_comparison_share_their_timings(tensorrt):
+    module, _ = tensorrt(OLD)
+    Comparator(network(2), [TrtRunner(), TrtRunner()]).compare()
+    assert [call[2] for call in module.calls if call[1] == "create_timing_cache"] == [(b"",), (b".",)]
+
+
 def test_a_builder_that_chooses_otherwise_is_seen_by_two_runners_without_a_timing_cache(tensorrt):
     tensorrt(OLD)
     runners = [TrtRunner(timing_cache="off"), TrtRunner(timing_cache="off")]
     report = Comparator(network(2), runners, layers="guilty").compare()
     assert [r.name for r in report.runners] == ["trt", "trt#2"]
     assert report.verdict == "pass"
-    assert caches.TIMING_CACHES == {}

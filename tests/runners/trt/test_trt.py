@@ -20,15 +20,16 @@ from layerdiff.graph.errors import (
 from layerdiff.graph.load import load
 from layerdiff.graph.model import Model
 from layerdiff.runners import discover
-from layerdiff.runners.contract.latency import Times, measure
+from layerdiff.runners.contract.latency import Times
+from layerdiff.runners.contract.session import SessionInfo
 from layerdiff.runners.contract.workload import ShapeRange, Workload
-from layerdiff.runners.emulate import EmulateRunner
+from layerdiff.runners.emulate import EmulateRunner, cpu_emulations
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner
-from layerdiff.runners.trt import caches, failures, inspector, log
 from layerdiff.runners.trt import cuda as cuda_module
+from layerdiff.runners.trt import failures, inspector, log
 from layerdiff.runners.trt import network as network_module
 from layerdiff.runners.trt.plan import Plan, resolve
-from layerdiff.runners.trt.runner import TrtRunner, size
+from layerdiff.runners.trt.runner import TrtRunner
 from layerdiff.runners.trt.versions import FEATURES, Library, parse
 from onnx import TensorProto, helper
 
@@ -96,11 +97,6 @@ def test_how_int8_finds_its_ranges_is_said_beside_int8_and_once(value, message):
 
 def test_the_runner_is_found_by_its_flag():
     assert discover(third_parties=False)["trt"] is TrtRunner
-
-
-@pytest.mark.parametrize(("text", "number"), [("4G", 4 << 30), ("512MiB", 512 << 20), ("1.5k", 1536), ("77", 77)])
-def test_sizes(text, number):
-    assert size(text) == number
 
 
 # --- the table of versions --------------------------------------------------------------------------------------------
@@ -328,12 +324,19 @@ def test_a_range_that_contradicts_the_model_is_refused(tensorrt, shape):
         TrtRunner().open(network(), workload=Workload(shapes=shapes))
 
 
-def test_what_is_remembered_between_builds_is_bounded(tensorrt):
-    tensorrt(OLD)
-    for _ in range(caches.DEPLOYED_FORMATS.LIMIT + 8):
-        TrtRunner(int8=True).open(network(batch=2), workload=Workload(samples=samples(2))).close()
-    for kept in (caches.DEPLOYED_FORMATS, caches.CALIBRATION_CACHES):
-        assert len(kept) == caches.DEPLOYED_FORMATS.LIMIT
+def test_nothing_is_remembered_between_builds_but_what_is_handed_on(tensorrt):
+    module, _ = tensorrt(OLD)
+    model, data = network(batch=2), Workload(samples=samples(2))
+    runner, piece = TrtRunner(fp16=True, int8=True), model.derive(model.proto)
+    with runner.open(model, workload=data) as whole:
+        deployed = whole.info
+    module.calls.clear()
+    runner.open(piece, workload=data).close()
+    assert "PREFER_PRECISION_CONSTRAINTS" not in flags(module)[0]
+    with pytest.raises(UsageError, match="needs samples to calibrate on"):
+        runner.open(piece)
+    runner.for_pieces(deployed).open(piece).close()
+    assert "PREFER_PRECISION_CONSTRAINTS" in flags(module)[0]
 
 
 def test_memory_is_allocated_once_per_shape_and_builds_do_not_grow(tensorrt):
@@ -350,7 +353,6 @@ def test_memory_is_allocated_once_per_shape_and_builds_do_not_grow(tensorrt):
             assert cuda.mallocs == before
             session.close()
         assert cuda.held == 0
-    assert len(caches.TIMING_CACHES) == 1
     assert len(log.log_of(module).errors) <= 100
 
 
@@ -382,14 +384,20 @@ def test_progress_is_told(tensorrt, version):
     assert ("building the engine (100 %)" in told) == (version != OLD)
 
 
-def test_the_timing_cache_is_kept_between_builds_and_in_the_file(tensorrt, tmp_path):
+def test_pieces_begin_with_the_timings_of_the_deployed_engine(tensorrt):
+    tensorrt(OLD)
+    model, runner = network(batch=1), TrtRunner()
+    with runner.open(model) as whole, runner.for_pieces(whole.info).open(model.derive(model.proto)) as piece:
+        assert (whole.info.timing_cache, piece.info.timing_cache) == (b".", b"..")
+
+
+def test_the_timing_cache_is_kept_between_builds_in_the_file(tensorrt, tmp_path):
     module, _ = tensorrt(OLD)
     file = tmp_path / "t.cache"
     runner = TrtRunner(timing_cache=str(file))
     for grown in (b".", b".."):
         runner.open(network(batch=1)).close()
         assert file.read_bytes() == grown
-    caches.TIMING_CACHES.clear()
     file.write_bytes(b"other version")
     runner.open(network(batch=1)).close()
     assert file.read_bytes() == b"."
@@ -607,13 +615,10 @@ def test_kept_nodes_are_pinned_to_fp32(tensorrt):
 def test_a_piece_gets_the_formats_that_the_deployed_engine_chose(tensorrt):
     module, _ = tensorrt(OLD)
     model, runner = network(batch=1), TrtRunner(fp16=True)
+    formats = {"conv": ("FP16", "FP16"), "act": ("FP16", "FP16"), "fc": ("FP32", "FP32")}
+    runner = runner.for_pieces(SessionInfo(node_formats=formats))
     runner.open(model).close()
     assert not [c for c in module.calls if c[:2] == ("ILayer", "precision")], "the deployed engine is left alone"
-    caches.DEPLOYED_FORMATS[caches.formats_key(model, runner)] = {
-        "conv": ("FP16", "FP16"),
-        "act": ("FP16", "FP16"),
-        "fc": ("FP32", "FP32"),
-    }
     runner.open(model.derive(model.proto)).close()
     kinds = [c[2].name for c in module.calls if c[:2] == ("ILayer", "precision")]
     assert kinds == ["HALF", "HALF", "FLOAT"]
@@ -625,9 +630,6 @@ def test_a_piece_gets_the_formats_that_the_deployed_engine_chose(tensorrt):
     parts = [(3, Slice(("r",), (1,), ("c",)))]
     runner.open(explode(model, parts, {"c": spec})).close()
     assert ("ILayer", "precision", module.DataType.HALF) in module.calls, "a layer run on its own is the same layer"
-    module.calls.clear()
-    TrtRunner().open(model.derive(model.proto)).close()
-    assert not [c for c in module.calls if c[:2] == ("ILayer", "precision")], "another configuration is another engine"
 
 
 # --- INT8 -------------------------------------------------------------------------------------------------------------
@@ -677,10 +679,11 @@ def test_a_piece_reuses_the_calibration_of_the_whole(tensorrt):
     tensorrt(OLD)
     model = network(batch=2)
     runner = TrtRunner(int8=True)
-    runner.open(model, workload=Workload(samples=samples(2))).close()
-    runner.open(model.derive(model.proto)).close()
+    with runner.open(model, workload=Workload(samples=samples(2))) as whole:
+        pieces = runner.for_pieces(whole.info)
+    pieces.open(model.derive(model.proto)).close()
     with pytest.raises(UsageError, match="--int8 needs samples"):
-        runner.open(network(batch=2))
+        runner.open(model.derive(model.proto))
 
 
 def test_what_the_samples_raise_comes_out_of_the_build(tensorrt):
@@ -780,7 +783,7 @@ def test_latency_gives_host_and_gpu_time(tensorrt):
     _, cuda = tensorrt(OLD)
     (feed,) = samples(2)()
     with TrtRunner().open(network(batch=2)) as session:
-        result = measure(session, feed, 7)
+        result = session.latency(feed, 7)
         assert (result.runs, result.gpu, result.device) == (7, Times(1, 1, 1, 1), Times(3, 3, 3, 3))
         assert 0 < result.host.min <= result.host.median <= result.host.p99
         assert result.throughput > 0
@@ -859,27 +862,27 @@ TACTICS = [
 @pytest.mark.parametrize(
     ("runner", "alike"),
     [
-        (TrtRunner(fp16=True), (EmulateRunner(narrow_sums=True), EmulateRunner())),
-        (TrtRunner(fp16=True, tf32=True), (EmulateRunner(narrow_sums=True), EmulateRunner())),
+        (TrtRunner(fp16=True), (EmulateRunner(fp16_accumulation=True), EmulateRunner())),
+        (TrtRunner(fp16=True, tf32=True), (EmulateRunner(fp16_accumulation=True), EmulateRunner())),
         (TrtRunner(), None),
         (TrtRunner(tf32=True), None),
         (TrtRunner(fp16=True, int8=True), None),
         (TrtRunner(fp16=True, bf16=True), None),
         (TrtRunner(fp16=True, strongly_typed=True), None),
         (EmulateRunner(), None),
-        (EmulateRunner(narrow_sums=True), (EmulateRunner(narrow_sums=True), EmulateRunner())),
+        (EmulateRunner(fp16_accumulation=True), (EmulateRunner(fp16_accumulation=True), EmulateRunner())),
         (OnnxrtRunner(), None),
     ],
 )
 def test_who_is_like_an_engine_that_adds_in_fp16(runner, alike):
-    assert runner.alike() == alike
+    assert cpu_emulations(runner) == alike
 
 
 @pytest.mark.parametrize(("tactic", "accumulator"), TACTICS)
 def test_the_accumulator_is_read_off_the_kernels_name(tactic, accumulator):
     layer = inspector.EngineLayer("a", "CaskConvolution", ("a", "b"), (), (), tactic)
     assert layer.accumulator == accumulator
-    assert inspector.narrow_sums([layer]) == frozenset({"a", "b"} if accumulator == "FP16" else ())
+    assert inspector.fp16_accumulation([layer]) == frozenset({"a", "b"} if accumulator == "FP16" else ())
 
 
 WEIGHTS = [

@@ -18,7 +18,6 @@ from layerdiff.graph.engine import facts_path
 from layerdiff.graph.errors import BuildError, RunnerError
 from layerdiff.graph.load import load
 from layerdiff.graph.model import Model
-from layerdiff.runners.contract.latency import measure
 from layerdiff.runners.contract.workload import ShapeRange, Workload
 from layerdiff.runners.trt import cuda, inspector
 from layerdiff.runners.trt.runner import TrtRunner
@@ -255,7 +254,7 @@ def test_an_input_that_is_a_shape():
 def test_latency():
     model, (feed,) = network(8), samples(8)()
     with BASE.open(model) as session:
-        result = measure(session, feed, 50)
+        result = session.latency(feed, 50)
     assert result.runs == 50
     assert 0 < result.gpu.min <= result.gpu.median <= result.gpu.p99
     assert result.gpu.median <= result.device.median <= result.host.median * 1.5
@@ -277,7 +276,7 @@ def test_many_builds_give_their_memory_back():
             if number % 5 == 0:
                 session.infer(feed, ["c1", "y"])
             if number % 7 == 0:
-                measure(session, feed, 3)
+                session.latency(feed, 3)
         free.append(cuda.runtime().memory()[0])
         resident.append(psutil.Process().memory_info().rss)
     print("free device memory, MB:", [f >> 20 for f in free], "resident, MB:", [r >> 20 for r in resident])
@@ -323,7 +322,7 @@ def test_several_profiles_in_one_engine(tmp_path, options):
             assert same(results[batch], result), "a profile that was left and chosen again gives the same bits"
         with pytest.raises(RunnerError, match=r"fits none of the engine's 3 profiles \(x: 1x3x32x32; x: 2x3.*; x: 1x3"):
             session.infer(next(samples(33)()))
-        result = measure(session, next(samples(8)()), 10)
+        result = session.latency(next(samples(8)()), 10)
         assert result.runs == 10
     with BASE.for_model(load(file)).open(load(file)) as session:
         for batch, before in results.items():

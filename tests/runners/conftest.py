@@ -3,9 +3,7 @@
 import sys
 
 import pytest
-from layerdiff.runners.trt import caches, ranges
 from layerdiff.runners.trt import cuda as cuda_module
-from layerdiff.runners.trt.recent import Recent
 
 from support import trt_standin as standin
 
@@ -13,10 +11,6 @@ from support import trt_standin as standin
 @pytest.fixture
 def tensorrt(monkeypatch):
     """Installs the stand-in of a version, with a GPU made of host memory; returns (module, cuda)."""
-    monkeypatch.setattr(caches, "TIMING_CACHES", Recent())
-    monkeypatch.setattr(caches, "CALIBRATION_CACHES", Recent())
-    monkeypatch.setattr(caches, "DEPLOYED_FORMATS", Recent())
-    monkeypatch.setattr(ranges, "RANGES", Recent())
 
     def install(version):
         module, cuda = standin.make(version), standin.FakeCuda()
