@@ -18,6 +18,7 @@ import onnx
 from .implied_demands import MASK, Bound, Lookup, own_demands
 from .implied_shapes import Shape, concrete_specs
 from .index import GraphIndex, attribute_float, attribute_tensor, subgraphs
+from .operators import WITHIN_RANGE, is_data
 from .specs import TensorSpec, is_float
 
 
@@ -115,18 +116,6 @@ def _whole(value: float, rounding: Callable[[float], int]) -> float:
     return rounding(value) if math.isfinite(value) else value
 
 
-# fmt: off
-_MOVES = {  # operator -> input slots whose elements arrive in the output as they are
-    "Identity": (0,), "Cast": (0,), "CastLike": (0,), "Reshape": (0,), "Squeeze": (0,), "Unsqueeze": (0,),
-    "Flatten": (0,), "Transpose": (0,), "Slice": (0,), "Split": (0,), "Expand": (0,), "Tile": (0,), "Gather": (0,),
-    "GatherElements": (0,), "GatherND": (0,), "Where": (1, 2), "Dropout": (0,), "ReduceMax": (0,), "ReduceMin": (0,),
-    "ReduceMean": (0,), "MaxPool": (0,), "ScatterND": (0, 2), "ScatterElements": (0, 2), "Floor": (0,), "Ceil": (0,),
-    "Round": (0,), "Trilu": (0,), "DepthToSpace": (0,), "SpaceToDepth": (0,), "ReverseSequence": (0,), "Compress": (0,),
-    "TopK": (0,), "Unique": (0,), "Scatter": (0, 2), "Clip": (0,), "Relu": (0,),
-}
-# fmt: on
-
-
 class _Walk:
     """Demands by tensor name, collected from the last node to the first. Names are unique across subgraphs."""
 
@@ -173,7 +162,7 @@ class _Walk:
         """Demands on input ``slot``, given those that ``arrived`` at the node's outputs."""
         yield from own_demands(self.lookup, node, slot)
         op = node.op_type
-        if slot in _MOVES.get(op, ()) or op in ("Concat", "Max", "Min"):
+        if (op in WITHIN_RANGE and is_data(node, slot)) or op in ("Concat", "Max", "Min"):
             for bound in arrived:
                 if bound.value is None or op in ("Identity", "Cast"):
                     yield from self._through_limit(node, slot, bound)

@@ -13,6 +13,7 @@ import onnx
 from .errors import DataError
 from .index import GraphIndex, attribute_int
 from .inference import copy_without_weights
+from .operators import WINDOWED
 from .specs import TensorSpec, dtype_from_onnx, spec_from_value_info
 
 Shape = tuple[int, ...]
@@ -85,15 +86,12 @@ def _inference_message(error: Exception) -> str:
     return f"{op}{f' {name!r}' if name else ''}: {what.strip().rstrip('.')}"
 
 
-_WINDOWS = {"Conv", "AveragePool", "MaxPool", "LpPool", "ConvInteger", "QLinearConv", "ConvTranspose"}
-
-
 def _contradiction(node: onnx.NodeProto, dims: Mapping[str, tuple[int | None, ...]], empty: bool) -> str | None:
     """What ONNX's shape inference lets pass and every runtime refuses."""
     out = dims.get(node.output[0]) if node.output else None
     if out is None:
         return None
-    if node.op_type in _WINDOWS and not empty and any(d is not None and d <= 0 for d in out):
+    if node.op_type in WINDOWED and not empty and any(d is not None and d <= 0 for d in out):
         return f"nothing is left of {_times(dims.get(node.input[0], ()))}"
     if node.op_type == "Conv":
         x, w = dims.get(node.input[0]), dims.get(node.input[1])

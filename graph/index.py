@@ -12,6 +12,7 @@ import onnx
 from .contrib_ops import element_types
 from .evaluation import evaluate
 from .inference import infer_shapes
+from .operators import FOLDABLE
 from .specs import TensorSpec, spec_from_value_info
 from .weights import read_tensor
 
@@ -201,7 +202,7 @@ class GraphIndex:
         if value is not None or name not in self.producer:
             return value
         node = self.nodes[self.producer[name]]
-        if node.op_type not in _FOLDABLE or node.domain not in ("", "ai.onnx"):
+        if node.op_type not in FOLDABLE or node.domain not in ("", "ai.onnx"):
             return None
         if node.op_type == "Shape":
             return self._fold_shape(node)
@@ -219,12 +220,3 @@ class GraphIndex:
             return None
         start, end = attribute_int(node, "start", 0), attribute_int(node, "end", len(spec.shape))
         return np.asarray(spec.shape[start:end], np.int64)
-
-
-# fmt: off
-_FOLDABLE = frozenset({
-    "Shape", "Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Concat", "Slice", "Gather", "Add",
-    "Sub", "Mul", "Div", "Neg", "Range", "Expand", "ConstantOfShape", "Min", "Max", "Where", "Equal", "Floor", "Ceil",
-    "Sqrt", "Reciprocal", "Split", "ReduceProd", "ReduceSum", "ReduceMax", "Tile", "Mod",
-})
-# fmt: on

@@ -336,91 +336,38 @@ EXCEPTIONS: dict[str, str] = {
         runners/trt: build
     """,
     "operator_tables": """
-        compare/causes: Add AveragePool BatchNormalization
-        compare/causes: Add BatchNormalization Conv
-        compare/causes: Cast Constant Dropout
-        compare/causes: Conv Gemm MatMul
-        compare/causes: DequantizeLinear DynamicQuantizeLinear QuantizeLinear
-        compare/layers: If Loop Scan
-        compare/lockstep: Dropout Expand Flatten
-        compare/lockstep: Identity If Loop
-        compare/lockstep: Optional SequenceConstruct SequenceEmpty
-        compare/outputs: Abs ArgMax ArgMin
         compare/outputs: Abs Cast CastLike
         compare/outputs: Add Sub Sum
-        compare/outputs: And Not Or
-        compare/outputs: ArgMax ArgMin TopK
-        compare/outputs: AveragePool GlobalAveragePool GlobalMaxPool
         compare/outputs: Ceil Floor Round
         compare/outputs: Celu Elu Selu
-        compare/outputs: Compress Concat Expand
         compare/outputs: Conv ConvTranspose Gemm
-        compare/outputs: ConvInteger DynamicQuantizeLinear MatMulInteger
-        compare/outputs: DepthToSpace ReverseSequence SpaceToDepth
-        compare/outputs: Dropout Flatten Identity
-        compare/outputs: Equal Greater GreaterOrEqual
         compare/outputs: Erf Exp HardSigmoid
-        compare/outputs: GRU LSTM RNN
         compare/outputs: If Loop Scan
-        graph/cutting: Abs Add BatchNormalization
-        graph/cutting: Add BatchNormalization Mul
-        graph/cutting: Bernoulli Multinomial RandomNormal
-        graph/cutting: Celu Clip Elu
-        graph/cutting: Conv ConvTranspose Gemm
-        graph/cutting: ReduceL2 ReduceMax ReduceMean
-        graph/pairing: Add And BitwiseAnd
         graph/pairing: Add BatchNormalization Cast
-        graph/pairing: Add BatchNormalization Div
-        graph/pairing: AveragePool Conv ConvInteger
-        graph/pairing: AveragePool Conv ConvTranspose
         graph/pairing: AveragePool Conv MaxPool
         graph/pairing: Clip Pad Slice
-        graph/pairing: Conv ConvTranspose Gemm
-        graph/pairing: Flatten Reshape Squeeze
         graph/pairing: Hardmax LogSoftmax Softmax
         graph/pairing: Pad Slice Unsqueeze
         graph/pairing: Reshape Squeeze Unsqueeze
         graph/rounding: Abs Cast Ceil
-        graph/rounding: Abs Ceil Floor
         graph/rounding: Abs Neg Relu
-        graph/rounding: Add BatchNormalization Div
-        graph/rounding: Add Div Mul
-        graph/rounding: AffineGrid Cast CastLike
-        graph/rounding: And Bernoulli BlackmanWindow
         graph/rounding: Cast Clip DequantizeLinear
-        graph/rounding: Celu Cos Div
-        graph/rounding: CenterCropPad Col2Im Compress
-        graph/rounding: Concat DepthToSpace Dropout
-        graph/rounding: Constant Shape Size
-        graph/rounding: Conv ConvTranspose DeformConv
-        graph/rounding: Conv ConvTranspose Einsum
-        graph/rounding: Conv ConvTranspose Gemm
         graph/rounding: Conv Gemm MatMul
-        graph/rounding: ConvTranspose DeformConv Einsum
         graph/rounding: Cos Erf Gelu
-        graph/rounding: Dropout Expand Gather
         graph/rounding: GRU LSTM RNN
         graph/rounding: GlobalAveragePool GroupNormalization InstanceNormalization
-        graph/rounding: Identity Reshape Squeeze
         graph/rounding: LayerNormalization LogSoftmax LpNormalization
         graph/rounding: Pow ReduceMean Sub
         graph/sources: Abs Clip Elu
         graph/sources: Add Mul Sub
-        graph/sources: AveragePool BatchNormalization Conv
-        graph/sources: ConstantOfShape Expand EyeLike
         graph/sources: Einsum Gather GatherND
         graph/sources: GRU LSTM Loop
-        graph/sources: Identity Reshape Squeeze
         graph: Abs Add Div
-        graph: Add Cast Ceil
-        graph: AveragePool Conv ConvInteger
-        graph: Cast CastLike Ceil
         graph: Concat Max Min
         graph: Equal Greater GreaterOrEqual
         graph: Max Mean Min
         runners/onnxrt: Clip HardSigmoid LeakyRelu
         runners/reference_evaluator: AffineGrid CausalConvWithState DynamicQuantizeLinear
-        runners/trt: Compress NonMaxSuppression NonZero
     """,
 }
 

@@ -13,7 +13,7 @@ import numpy as np
 from ...graph.cutting.slices import backward, explode, exploded_name, slice_model
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BF16, FP16, FP32, INT8, NumberFormat
-from ...graph.rounding.noise_probe import PRODUCTS
+from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS, RECURRENT, SILENT, STEPPED_PRODUCTS
 from ...graph.specs import TensorSpec, is_float, specs_of
 from ..lockstep.units import LayerPair, inside
 from .expected_noise import Expected
@@ -58,9 +58,6 @@ class Diagnosis:
     evidence: str
     node: int | None = None
     producer: str | None = None
-
-
-_SCALING = frozenset({"Mul", "Div", "Add", "Sub", "MatMul", "Gemm", "Conv", "BatchNormalization"})
 
 
 class Examiner:
@@ -173,7 +170,8 @@ class Examiner:
         """Whether a node multiplies by or adds constants, so that its absence is a matter of scale."""
         node = self.index.nodes[position]
         constant = any(self.index.weight(name) is not None for name in node.input if name)
-        return node.op_type in _SCALING and (constant or node.op_type in ("MatMul", "Gemm", "Conv"))
+        products = AFFINE_PRODUCTS - {"ConvTranspose"}
+        return node.op_type in products or (constant and node.op_type in AFFINE_STEPS)
 
     # -- the candidate's range ----------------------------------------------------------------------------------
 
@@ -497,7 +495,7 @@ class Examiner:
         if self.format != FP32 or verdict.rms_z is None or not verdict.relative < ROUNDED:
             return None
         if self.walk.noise.of(unit, weights=False).coarse or not any(
-            index.nodes[p].op_type in PRODUCTS for p in unit.reference.nodes
+            index.nodes[p].op_type in STEPPED_PRODUCTS | RECURRENT for p in unit.reference.nodes
         ):
             return None
         implied = verdict.rms_z * FP32.u * math.sqrt(2)
@@ -630,8 +628,7 @@ def _weight_of(difference: Difference) -> int:
 
 
 def _signature(index: GraphIndex, nodes: Sequence[int]) -> list[str]:
-    quiet = ("Identity", "Constant", "Cast", "Reshape", "Unsqueeze", "Squeeze", "Dropout", "Shape")
-    return sorted({index.nodes[p].op_type for p in nodes} - set(quiet))
+    return sorted({index.nodes[p].op_type for p in nodes} - (SILENT - {"Flatten", "Transpose"}))
 
 
 def _range_evidence(values: np.ndarray, fmt: NumberFormat, loss: str, entry: int = 0) -> str:

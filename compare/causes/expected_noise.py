@@ -18,12 +18,12 @@ from ...graph.cutting.slices import Slice, exploded_name
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32, FP64, INT8, NumberFormat, coarser
 from ...graph.index import GraphIndex, attribute
+from ...graph.operators import BATCHWISE, CHOICES, QUANTIZERS, RECURRENT, SILENT, STEPPED_PRODUCTS
 from ...graph.pairing.weight_changes import rounded_alike
 from ...graph.rounding.error_bound import Form, Precision, add_bounds, precision
-from ...graph.rounding.noise_probe import PRODUCTS, Roundings, known, perturbed, roundings, terms
+from ...graph.rounding.noise_probe import Roundings, known, perturbed, roundings, terms
 from ...graph.specs import is_float, specs_of
 from ..lockstep.units import LayerPair
-from ..outputs.ties import CHOICES
 from .judgement import SLICE, Judgement, common_gain, cut_off, judge, plain_noise
 
 if TYPE_CHECKING:
@@ -45,18 +45,7 @@ HEAVY = 16.0
 """RMS over median from which on a tensor's norm speaks for a few large elements only (an attention mask of -1e4)."""
 
 # fmt: off
-# Operators that treat the entries of a batch (axis 0) each on its own, whatever their attributes.
-_BATCHWISE = frozenset({
-    "Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "Relu", "LeakyRelu", "PRelu", "Clip",
-    "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "Selu", "Softplus", "Add", "Sub", "Mul", "Div", "MaxPool",
-    "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Erf", "Exp", "Sqrt", "Identity", "Gelu",
-})
-_QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 _INT8 = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT16, onnx.TensorProto.UINT16)
-# Operators that a bound need not know of.
-_CARRIES = frozenset({
-    "Identity", "Constant", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Dropout", "Shape",
-})
 # fmt: on
 
 
@@ -170,7 +159,7 @@ class Noise:
         if unit not in self._quantized:
             theirs = self.candidate.model.index
             if self._quantizers is None:
-                mine = any(node.op_type in _QUANTIZERS for node in self.index.nodes)
+                mine = any(node.op_type in QUANTIZERS for node in self.index.nodes)
                 made = {
                     o for p in range(len(theirs.nodes)) if _makes_int8(theirs, p) for o in theirs.nodes[p].output if o
                 }
@@ -227,7 +216,7 @@ class Noise:
         largest = 0.0
         for position in unit.reference.nodes:
             node = self.index.nodes[position]
-            if node.op_type in PRODUCTS and len(node.input) > 1:
+            if node.op_type in STEPPED_PRODUCTS | RECURRENT and len(node.input) > 1:
                 scales = [self._scale(name) for name in node.input[:2]]
                 if all(scales):
                     largest = max(largest, scales[0] * scales[1])
@@ -253,7 +242,7 @@ class Noise:
         if len(unit.reference.outputs) > 1 or y.ndim < 2 or y.size < EXCERPT or y.shape != c.shape:
             return None
         batch = y.shape[0]
-        if batch < 2 or any(self.index.nodes[p].op_type not in _BATCHWISE for p in unit.reference.nodes):
+        if batch < 2 or any(self.index.nodes[p].op_type not in BATCHWISE for p in unit.reference.nodes):
             return None
         for tensor in (values[n] for n in unit.reference.inputs):
             if tensor.ndim < 2 or tensor.shape[0] != batch:
@@ -465,7 +454,7 @@ class Noise:
         """What computes a layer on both sides. A bound knows nothing of operators that the candidate has besides."""
         sides = (self.index, unit.reference), (self.candidate.model.index, unit.candidate)
         mine, theirs = (
-            Counter(op for p in part.nodes if (op := index.nodes[p].op_type) not in _CARRIES) for index, part in sides
+            Counter(op for p in part.nodes if (op := index.nodes[p].op_type) not in SILENT) for index, part in sides
         )
         return mine, theirs
 
@@ -509,7 +498,7 @@ class Noise:
 def _makes_int8(index: GraphIndex, position: int) -> bool:
     """Whether a node quantizes to integers of 8 or 16 bits, or takes them back."""
     node = index.nodes[position]
-    if node.op_type not in _QUANTIZERS:
+    if node.op_type not in QUANTIZERS:
         return False
     name = node.input[0] if node.op_type == "DequantizeLinear" else node.output[0]
     if name in index.initializers:

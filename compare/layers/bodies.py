@@ -25,6 +25,7 @@ from ...graph.cutting.slices import Slice
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32
 from ...graph.index import attribute
+from ...graph.operators import CONTROL_FLOW
 from ...graph.specs import cast
 from ...runners.contract.workload import Workload
 from ..lockstep.stepping import (
@@ -55,8 +56,6 @@ log = logging.getLogger(__name__)
 
 Arrays = dict[str, np.ndarray]
 
-CONTROL = frozenset({"If", "Loop", "Scan"})
-"""Operators that have bodies."""
 EXPLAINED = 0.25
 """Share of the layer's error that its iterations must come to, one by one, for them to explain it."""
 _WAYS = ("scan_input_directions", "scan_output_directions", "scan_input_axes", "scan_output_axes")
@@ -349,7 +348,7 @@ def _control(index: GraphIndex, part: Slice) -> list[int]:
     return [
         p
         for p in part.nodes
-        if index.nodes[p].op_type in CONTROL
+        if index.nodes[p].op_type in CONTROL_FLOW
         and index.nodes[p].domain in ("", "ai.onnx")
         and any(o and not flow.recomputed(o) for o in index.nodes[p].output)
     ]

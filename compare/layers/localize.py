@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from ...graph.cutting.pieces import readable
 from ...graph.formats import FP32, NumberFormat, coarser
+from ...graph.operators import STRETCHES
 from ...graph.rounding.noise_probe import roundings
 from ..causes.examiner import Diagnosis, Examiner
 from ..causes.expected_noise import Noise
 from ..causes.judgement import RMS_LIMIT
 from ..lockstep.kernels import kernel_groups
-from ..lockstep.units import MOVES, LayerPair, LockstepPlan, plan
+from ..lockstep.units import LayerPair, LockstepPlan, plan
 from ..outputs.tolerance import depths
 from ..report.model import Culprit, LayerResult
 from ..runs.memory import budget, free_memory, reused, weight_bytes
@@ -343,7 +344,7 @@ class _Localizer:
     def _origin(self, tensor: str, by_tensor: Mapping[str, LayerObservation]) -> LayerObservation | None:
         """Who made the values of a tensor: the layer before those that only move them."""
         found = by_tensor.get(tensor, by_tensor.get(self.carried.get(tensor, "")))
-        while found is not None and all(self.index.nodes[p].op_type in MOVES for p in found.unit.reference.nodes):
+        while found is not None and all(self.index.nodes[p].op_type in STRETCHES for p in found.unit.reference.nodes):
             before = next((by_tensor[n] for n in found.unit.reference.inputs if n in by_tensor), None)
             if before is None:
                 break

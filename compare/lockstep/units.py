@@ -6,27 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...graph.cutting.dataflow import dataflow, random_nodes
-from ...graph.cutting.fusion import PRODUCTS, Group, fused_groups, static_tensors
+from ...graph.cutting.fusion import Group, fused_groups, static_tensors
 from ...graph.cutting.pieces import Piece, plan_pieces
 from ...graph.cutting.slices import Slice, backward
 from ...graph.index import GraphIndex
+from ...graph.operators import CONTAINERS, CONTROL_FLOW, FUSING_PRODUCTS, STRETCHES
 
-# What these make may be a sequence or an optional, which no runtime takes as an input.
-_CONTAINERS = frozenset(
-    {
-        "SequenceConstruct",
-        "SequenceEmpty",
-        "SequenceInsert",
-        "SequenceErase",
-        "SequenceMap",
-        "SplitToSequence",
-        "Optional",
-        "ZipMap",
-    }
-)
-MOVES = frozenset({"Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Dropout", "Expand", "Tile"})
-"""Operators of one data input that move values and make none."""
-_MAY_CONTAIN = _CONTAINERS | {"If", "Loop", "Scan", "Identity", "OptionalGetElement"}
+_MAY_CONTAIN = CONTAINERS | CONTROL_FLOW | {"Identity", "OptionalGetElement"}
+"""What these make may be a sequence or an optional."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +159,7 @@ def _borders(index: GraphIndex, groups: Sequence[Group], every: bool) -> list[st
         for name in node.output:
             if not name or name in static or (flow.recomputed(name) and name not in outputs):
                 continue
-            if node.op_type in _CONTAINERS or (node.op_type in _MAY_CONTAIN and name not in index.specs):
+            if node.op_type in CONTAINERS or (node.op_type in _MAY_CONTAIN and name not in index.specs):
                 continue
             used = name in outputs or name in index.consumers
             if used and (every or position in last or name in outputs):
@@ -201,11 +188,11 @@ def _units(
 
 def _main(index: GraphIndex, part: Slice) -> int:
     """The node that does a slice's arithmetic: its last product, else its last node that is not mere data movement."""
-    products = [p for p in part.nodes if index.nodes[p].op_type in PRODUCTS]
+    products = [p for p in part.nodes if index.nodes[p].op_type in FUSING_PRODUCTS]
     if products:
         return products[-1]
     last = found = index.producer[part.outputs[0]]
-    while index.nodes[found].op_type in MOVES:
+    while index.nodes[found].op_type in STRETCHES:
         found = index.producer.get(index.nodes[found].input[0], -1)
         if found not in part.nodes:
             return last

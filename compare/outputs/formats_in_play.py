@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...graph.formats import BY_DTYPE, INT8, NumberFormat
 from ...graph.index import attribute, subgraphs
+from ...graph.operators import INTEGER_ARITHMETIC
 from ...graph.specs import dtype_from_onnx
 
 if TYPE_CHECKING:
@@ -13,10 +14,6 @@ if TYPE_CHECKING:
 
     from ...graph.model import Model
     from ..sides import Side
-
-_QUANTIZED = frozenset({
-    "QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger",
-})  # fmt: skip
 
 
 def model_formats(model: Model) -> tuple[NumberFormat, ...]:
@@ -44,7 +41,7 @@ def model_formats(model: Model) -> tuple[NumberFormat, ...]:
                 to = attribute(node, "to")
                 if isinstance(to, int):
                     add(to)
-            elif node.op_type in _QUANTIZED:
+            elif node.op_type in INTEGER_ARITHMETIC:
                 found[INT8.name] = INT8
             for body in subgraphs(node):
                 walk(body)

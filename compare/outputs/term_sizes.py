@@ -29,8 +29,9 @@ import numpy as np
 import onnx
 
 from ...graph.index import GraphIndex, attribute
+from ...graph.operators import FUSED_GELUS, STANDARD_DOMAINS, WITHIN_CHANNELS
 from ...graph.specs import is_float
-from .ties import FLAT, MOVES, _move
+from .ties import FLAT, REARRANGING, _move
 from .tolerance import CHAIN, Scale, depths
 
 DEPTH = 24
@@ -55,11 +56,6 @@ HERE = 2
 WHOLE = 256
 """Whole numbers up to here are exact in every format that a tolerance follows from (BF16 has 8 bits)."""
 
-POOLS = frozenset({"MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "Resize", "Upsample", "Pad"})
-"""Operators that choose or average within a channel."""
-
-_STANDARD = frozenset({"", "ai.onnx"})
-_FUSED = frozenset({"Gelu", "FastGelu", "QuickGelu"})
 # fmt: on
 
 
@@ -174,7 +170,7 @@ class _Planner:
         if position is None or depth <= 0 or (spec is not None and not is_float(spec.dtype)):
             return end
         node = index.nodes[position]
-        if node.domain not in _STANDARD and node.op_type not in _FUSED:
+        if node.domain not in STANDARD_DOMAINS and node.op_type not in FUSED_GELUS:
             return end
         if name != node.output[0] and node.op_type != "Split":
             return end
@@ -215,11 +211,11 @@ class _Planner:
             return _normalize, first, first
         if op in ("Conv", "ConvTranspose", "Gemm", "MatMul") and _is_product(self._index, node):
             return _product, (), (*own, *first)
-        if op in POOLS:
+        if op in WITHIN_CHANNELS:
             return _pool, first, ()
         if op in FLAT or op in ("Transpose", "Concat"):
             return _rearrange, every if op == "Concat" else first, self._shapeless(*node.output, *node.input)
-        if op in MOVES and all(constant[1:]):
+        if op in REARRANGING and all(constant[1:]):
             return _rearrange, first, self._shapeless(*node.output, *node.input)
         return None
 

@@ -25,19 +25,11 @@ import numpy as np
 import onnx
 
 from ...graph.index import GraphIndex, attribute
+from ...graph.operators import CHOICES, COMPARISONS, FLAT, LOGIC, REARRANGING
 from ...graph.specs import dtype_from_onnx, is_float
 from .tolerance import Tolerance
 
-CHOICES = frozenset({"ArgMax", "ArgMin", "TopK"})
-COMPARISONS = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal"})
-LOGIC = frozenset({"And", "Or", "Xor", "Not"})
 ROUNDINGS = {"Floor": np.floor, "Ceil": np.ceil, "Round": np.rint}
-FLAT = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Dropout"})
-"""Operators that keep the elements in C order."""
-MOVES = FLAT | {"Transpose", "Slice", "Gather", "GatherElements", "Concat", "Expand", "Tile", "Split", "Compress"}
-MOVES |= {"DepthToSpace", "SpaceToDepth", "ReverseSequence"}
-"""Operators whose output elements are input elements."""
-
 Bounds = tuple[np.ndarray, np.ndarray]
 
 
@@ -149,7 +141,7 @@ def _choice(index: GraphIndex, name: str) -> int | None:
             if spec is not None and not is_float(spec.dtype):
                 raise _Undecided
             return position
-        if node.op_type not in MOVES - {"Concat"} | {"Cast"}:
+        if node.op_type not in REARRANGING - {"Concat"} | {"Cast"}:
             return None
         _check_move(index, node, last)
         name = node.input[0]
@@ -227,12 +219,12 @@ def _walk(index: GraphIndex, name: str, output: str, leaves: dict[str, None], fo
         source = index.specs.get(node.input[0])
         target = dtype_from_onnx(int(attribute(node, "to")))  # type: ignore[call-overload]
         decided = source is not None and is_float(source.dtype) and not is_float(target)
-    if node is None or position is None or not (decided or op in MOVES or op in LOGIC or op == "Cast"):
+    if node is None or position is None or not (decided or op in REARRANGING or op in LOGIC or op == "Cast"):
         if spec is None or not is_float(spec.dtype):
             raise _Undecided  # an integer input, or an operator that is not followed
         leaves[name] = None
         return
-    if op in MOVES:
+    if op in REARRANGING:
         _check_move(index, node, output)
     if op == "QuantizeLinear" and any(index.constant(i) is None for i in node.input[1:] if i):
         raise _Undecided

@@ -37,8 +37,8 @@ import onnx
 from ...graph.errors import UsageError
 from ...graph.formats import BY_DTYPE, FP16, FP32, NumberFormat, coarser
 from ...graph.index import GraphIndex, attribute, reads, subgraphs
+from ...graph.operators import EXACT_OPERATORS, RECURRENT, STEPPED_PRODUCTS
 from ...graph.rounding.fp16_sums import at_once
-from ...graph.rounding.noise_probe import PRODUCTS
 from ...graph.rounding.noise_probe import terms as _terms
 from ...graph.specs import is_float
 from ...runners.contract.device import DeviceArray
@@ -438,19 +438,6 @@ def _stored(dtype: np.dtype) -> NumberFormat:
     return BY_DTYPE["float8_e5m2" if "e5m2" in dtype.name else "float8_e4m3fn"]
 
 
-# fmt: off
-EXACT_OPS = frozenset({
-    "Abs", "ArgMax", "ArgMin", "BitShift", "Ceil", "Clip", "Compress", "Concat", "Constant", "ConstantOfShape",
-    "DepthToSpace", "Dropout", "Expand", "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "GlobalMaxPool",
-    "Identity", "Max", "MaxPool", "MaxUnpool", "Min", "Neg", "NonMaxSuppression", "NonZero", "OneHot", "Pad", "Range",
-    "ReduceMax", "ReduceMin", "Relu", "Reshape", "ReverseSequence", "Round", "Scatter", "ScatterElements", "ScatterND",
-    "Shape", "Sign", "Size", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "TopK", "Transpose", "Trilu",
-    "Unique", "Unsqueeze", "Where",
-})
-"""Operators that move, choose or flip values but do not round them."""
-# fmt: on
-
-RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 UNKNOWN_STEPS = 32
 """Steps of a loop or sequence whose length the graph does not tell."""
 
@@ -524,7 +511,7 @@ def _adds(index: GraphIndex, position: int, narrow: bool) -> Depth:
     node = index.nodes[position]
     terms = _terms(node, lambda name: _shape(index, name))
     # the last partial sum is the result, whose rounding is counted
-    steps = math.ceil(terms / at_once(node)) - 1 if narrow and node.op_type in PRODUCTS - RECURRENT else 0
+    steps = math.ceil(terms / at_once(node)) - 1 if narrow and node.op_type in STEPPED_PRODUCTS else 0
     return Depth(layers, min(terms, CHAIN) if terms > 1 else 0, steps)
 
 
@@ -559,7 +546,7 @@ def _rounds_once(node: onnx.NodeProto) -> int:
         return 1
     if node.op_type in ("Cast", "CastLike"):
         return int(attribute(node, "to", 0) not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE))
-    return int(node.op_type not in EXACT_OPS)
+    return int(node.op_type not in EXACT_OPERATORS)
 
 
 def _steps(index: GraphIndex, node: onnx.NodeProto, layout: object) -> int:

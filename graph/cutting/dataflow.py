@@ -10,12 +10,8 @@ import numpy as np
 import onnx
 
 from ..index import GraphIndex, attribute, subgraphs
+from ..operators import RANDOM, SHAPES
 from ..specs import STRING, TensorSpec, dtype_from_onnx, is_float
-
-RANDOM_OPERATORS = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
-)
-"""Operators of the default domain whose output is drawn anew at every run. Dropout is one of them while training."""
 
 UNKNOWN_FIRST, UNKNOWN_OTHER = 2, 8
 """Lengths that a dimension is thought to have when nothing is known: the first (batch), and the others."""
@@ -64,7 +60,7 @@ class Dataflow:
         reads = index.reads[position]
         if position in self.random:
             kind = Kind.DATA
-        elif node.op_type in ("Shape", "Size") and node.domain in ("", "ai.onnx"):
+        elif node.op_type in SHAPES and node.domain in ("", "ai.onnx"):
             kind = Kind.CONSTANT
         else:
             kind = max((self.kind.get(name, Kind.DATA) for name in reads), default=Kind.CONSTANT)
@@ -216,7 +212,7 @@ def random_nodes(index: GraphIndex) -> tuple[int, ...]:
             return True
         if node.domain not in ("", "ai.onnx"):
             return False
-        return node.op_type in RANDOM_OPERATORS or (node.op_type == "Dropout" and bool(training))
+        return node.op_type in RANDOM or (node.op_type == "Dropout" and bool(training))
 
     def training(node: onnx.NodeProto) -> object:
         if node.op_type != "Dropout":

@@ -21,33 +21,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from ..index import GraphIndex, attribute
+from ..operators import ACTIVATIONS, AFFINE_STEPS, FUSING_PRODUCTS, NORMALIZING_REDUCTIONS, POINTWISE, RANDOM, SHAPES
 from ..specs import is_float
 
-# fmt: off
-PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv", "FusedGemm", "FusedMatMul"})
-"""Operators that start a group with an epilogue; the ``Fused*`` ones are ONNX Runtime's (``com.microsoft``)."""
-
-ACTIVATIONS = frozenset({
-    "Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid", "Elu", "Selu", "Celu",
-    "Softplus", "Softsign", "ThresholdedRelu", "Gelu", "Mish", "Swish", "FastGelu", "QuickGelu",
-})
-"""Elementwise operators of one data input that a product takes as its activation."""
-
-ELEMENTWISE = ACTIVATIONS | {
-    "Add", "Sum", "Sub", "Mul", "Div", "Pow", "Sqrt", "Exp", "Log", "Neg", "Abs", "Erf", "Reciprocal", "Min", "Max",
-    "Sin", "Cos", "Floor", "Ceil", "Round", "Sign", "BatchNormalization",
-}
-"""Operators that work element by element (a BatchNormalization: channel by channel, with constants)."""
-
-REDUCTIONS = frozenset({"ReduceMean", "ReduceSum", "ReduceMax", "ReduceL2", "ReduceSumSquare"})
-"""What a normalization in pieces reduces with."""
-
-_SHAPES = frozenset({"Shape", "Size"})
-_SOURCES = frozenset({
-    "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli",
-})
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
-# fmt: on
 
 LARGEST_NORMALIZATION = 16
 """Most nodes of a LayerNormalization or Softmax in pieces (the longest form in the wild has 12)."""
@@ -76,9 +53,9 @@ def static_tensors(index: GraphIndex, also: Collection[str] = ()) -> frozenset[s
     """
     static = {*index.initializers, *also}
     for node, reads in zip(index.nodes, index.reads, strict=True):
-        if node.op_type in _SOURCES:
+        if node.op_type in RANDOM:
             continue
-        if node.op_type in _SHAPES or all(name in static for name in reads):
+        if node.op_type in SHAPES or all(name in static for name in reads):
             static.update(name for name in node.output if name)
     return frozenset(static)
 
@@ -120,12 +97,12 @@ class _Fusion:
 
     def run(self) -> list[Group]:
         for position, node in enumerate(self.index.nodes):
-            if node.op_type in REDUCTIONS and position not in self.owner:
+            if node.op_type in NORMALIZING_REDUCTIONS and position not in self.owner:
                 self._normalization(position)
         for position, node in enumerate(self.index.nodes):
             if position in self.owner:
                 continue
-            if self._plain(position) and node.op_type in PRODUCTS:
+            if self._plain(position) and node.op_type in FUSING_PRODUCTS:
                 self._start(position, "product")
             elif self._passes(position) or self._is_elementwise(position):
                 self._place(position)
@@ -144,7 +121,7 @@ class _Fusion:
 
     def _is_elementwise(self, position: int) -> bool:
         node = self.index.nodes[position]
-        if node.op_type not in ELEMENTWISE or not self._plain(position):
+        if node.op_type not in POINTWISE or not self._plain(position):
             return False
         spec = self.index.specs.get(node.output[0])
         if spec is None or not is_float(spec.dtype):
@@ -228,8 +205,8 @@ class _Fusion:
                 return True
             return False
         if dynamic == [draft.output] and len(node.input) > 1 and node.input[0] != node.input[1]:
-            affine = node.op_type in ("Add", "Sum", "Mul", "BatchNormalization")
-            affine |= node.op_type in ("Sub", "Div") and node.input[0] == draft.output
+            affine = node.op_type in AFFINE_STEPS | {"Sum"}
+            affine &= node.op_type not in ("Sub", "Div") or node.input[0] == draft.output
             if node.op_type in ("Mul", "Div") and len(self._dynamic(draft.main)) > 1:
                 return False
             if affine and (draft.stage == _Draft.AFFINE or (draft.open_activation and self._scalar(node.input))):
@@ -308,7 +285,7 @@ class _Fusion:
             node = self.index.nodes[position]
             if position in self.owner or not self._plain(position):
                 continue
-            if node.op_type not in REDUCTIONS and not self._is_elementwise(position):
+            if node.op_type not in NORMALIZING_REDUCTIONS and not self._is_elementwise(position):
                 continue
             dynamic = self._dynamic(position)
             if not all(name in made for name in dynamic):
@@ -321,7 +298,7 @@ class _Fusion:
         for last in region:
             node = self.index.nodes[last]
             nodes = made[node.output[0]]
-            reductions = sum(self.index.nodes[n].op_type in REDUCTIONS for n in nodes)
+            reductions = sum(self.index.nodes[n].op_type in NORMALIZING_REDUCTIONS for n in nodes)
             if reduction not in nodes or reductions > 2 or len(self._dynamic(last)) < 2 or len(nodes) < 3:
                 continue
             inner = [self.index.nodes[n].output[0] for n in nodes if n != last]

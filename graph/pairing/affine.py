@@ -8,13 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..index import GraphIndex
+from ..operators import AFFINE_PRODUCTS, AFFINE_STEPS
 from .constants import constant_value
 from .normal_form import NormalForm
-
-AFFINE_MAINS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-
-
-AFFINE_TAILS = frozenset({"BatchNormalization", "Mul", "Add", "Sub", "Div"})
 
 
 @dataclass(frozen=True)
@@ -44,14 +40,14 @@ def affine(
         view: The nodes in normal form.
     """
     main = view[nodes[0]]
-    if main.op in AFFINE_TAILS:
+    if main.op in AFFINE_STEPS:
         sizes = [
             int(v.size) for p in nodes for w in view[p].weights.values() if (v := constant_value(index, w)) is not None
         ]
         ones = np.ones((max(sizes, default=1), 1))
         zeros = np.zeros(len(ones))
         return _scaled(index, nodes, view, Affine(ones, zeros, zeros), 1) if ones.size <= limit else None
-    if main.op not in AFFINE_MAINS:
+    if main.op not in AFFINE_PRODUCTS:
         return None
     slot = {"Conv": "w", "ConvTranspose": "w"}.get(main.op, "b")
     name = main.weights.get(slot)

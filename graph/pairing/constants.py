@@ -9,6 +9,7 @@ import onnx
 
 from ..evaluation import evaluate
 from ..index import GraphIndex, attribute_int, attribute_ints, attribute_tensor
+from ..operators import SHAPES
 from ..specs import dtype_from_onnx
 
 
@@ -33,7 +34,7 @@ def constant_value(index: GraphIndex, name: str, limit: int = 1 << 28) -> np.nda
     if position is None:
         return None
     node = index.nodes[position]
-    if node.op_type in ("Shape", "Size") or any(a.type == onnx.AttributeProto.GRAPH for a in node.attribute):
+    if node.op_type in SHAPES or any(a.type == onnx.AttributeProto.GRAPH for a in node.attribute):
         return None
     feed: dict[str, np.ndarray] = {}
     for read in index.reads[position]:

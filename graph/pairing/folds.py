@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .affine import AFFINE_MAINS, AFFINE_TAILS, Affine, affine, distance
+from ..operators import AFFINE_PRODUCTS, AFFINE_STEPS
+from .affine import Affine, affine, distance
 from .differences import Difference, OperatorChange, op_names
 from .pairs import Pairing
 from .view import GraphView
@@ -77,7 +78,7 @@ def folds(pairing: Pairing, roles: Mapping[str, str], pairs: dict[str, str]) -> 
 
 def _chains(pairing: Pairing, roles: Mapping[str, str], n: int, m: int) -> _Chains | None:
     """The chains that begin with two matched products, if one may be the other with constants multiplied out."""
-    if pairing.r.forms[n].op not in AFFINE_MAINS or pairing.c.forms[m].op not in AFFINE_MAINS:
+    if pairing.r.forms[n].op not in AFFINE_PRODUCTS or pairing.c.forms[m].op not in AFFINE_PRODUCTS:
         return None
     left, right = _chain(pairing.r, n), _chain(pairing.c, m)
     if len(left) == len(right) == 1 and pairing.r.forms[n].op == pairing.c.forms[m].op:
@@ -108,7 +109,7 @@ def _chain(view: GraphView, position: int) -> list[int]:
         if len(readers) != 1 or name in view.output_roots:
             return chain
         step = view.forms[readers[0][0]]
-        if step.op not in AFFINE_TAILS or len(step.data) != 1 or not step.weights:
+        if step.op not in AFFINE_STEPS or len(step.data) != 1 or not step.weights:
             return chain
         chain.append(readers[0][0])
 

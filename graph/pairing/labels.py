@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from .normal_form import COMMUTATIVE
+from ..operators import COMMUTATIVE
 from .pairs import Pairing
 from .view import GraphView, Net, NodeKind
 

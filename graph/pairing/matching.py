@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..index import GraphIndex, attribute
+from ..operators import EPILOGUES
 from .differences import Difference, node_differences
 from .folds import Folds, folds
 from .matcher import match_nodes
-from .normal_form import EPILOGUES
 from .pairs import Pairing
 from .regions import padding_moved, region_difference, regions
 from .roles import as_read, made_of, roles, tensor_names

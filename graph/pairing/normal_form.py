@@ -13,30 +13,9 @@ from typing import Any
 import onnx
 
 from ..index import GraphIndex, attribute
+from ..operators import COMMUTATIVE, family
 from .settings import settle
 
-COMMUTATIVE = frozenset(
-    {"Add", "Mul", "Sum", "Max", "Min", "Mean", "And", "Or", "Xor", "Equal", "BitwiseAnd", "BitwiseOr", "BitwiseXor"}
-)
-_FAMILY = {
-    "Gemm": "MatMul",
-    "FusedMatMul": "MatMul",
-    "FusedGemm": "MatMul",
-    "FusedConv": "Conv",
-    "Upsample": "Resize",
-    "SkipLayerNormalization": "Add",
-    "SkipSimplifiedLayerNormalization": "Add",
-    "BiasAdd": "Add",
-    "BiasGelu": "Gelu",
-    "FastGelu": "Gelu",
-}
-EPILOGUES = frozenset(
-    {"FusedConv", "FusedGemm", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "BiasGelu"}
-)
-"""Operators of ONNX Runtime that do more than the operator of their family: their output is a later tensor."""
-
-ELEMENTWISE_CUSTOM = frozenset({"BiasGelu", "FastGelu", "QuickGelu", "Gelu", "BiasAdd", "Inverse", "GroupNorm"})
-"""Operators of other domains that have one source of data and no weights of a product."""
 # fmt: off
 _SETTINGS = frozenset({
     "axes", "min", "max", "pads", "constant_value", "starts", "ends", "steps", "split", "k", "scales", "sizes", "ratio",
@@ -166,4 +145,4 @@ def normal_form(index: GraphIndex, position: int, constant: Callable[[str], bool
         settle(index, node, version, settings, weights)
     for name in _IGNORED.get(op, ()):
         settings.pop(name, None)
-    return NormalForm(op, _FAMILY.get(node.op_type, node.op_type), settings, tuple(data), weights)
+    return NormalForm(op, family(node), settings, tuple(data), weights)

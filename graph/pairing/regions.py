@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from .affine import AFFINE_TAILS, affine, distance
+from ..operators import AFFINE_STEPS, LANDMARKS
+from .affine import affine, distance
 from .differences import Difference, OperatorChange, op_names
 from .folds import OTHER_MAP, Folds
 from .pairs import Pairing
-from .view import HEAVY, GraphView
+from .view import GraphView
 
 Place = tuple[bool, int]
 """Whether a node is in the reference, and its position."""
@@ -98,7 +99,7 @@ def region_difference(pairing: Pairing, region: Region) -> Difference | None:
     if not region.outputs or _same_scaling(pairing, region):
         return None
     if region.nodes and region.candidate_nodes:
-        main = max(region.nodes, key=lambda p: (pairing.r.forms[p].family in HEAVY, p))
+        main = max(region.nodes, key=lambda p: (pairing.r.forms[p].family in LANDMARKS, p))
         place = main, region.candidate_nodes[-1]
     elif region.nodes:
         place = region.nodes[-1], pairing.c.index.producer.get(region.outputs[-1][1], -1)
@@ -112,7 +113,7 @@ def _same_scaling(pairing: Pairing, region: Region) -> bool:
     """Whether both sides are scalings and shifts of each channel, and the same ones up to rounding."""
     maps = []
     for view, nodes in ((pairing.r, region.nodes), (pairing.c, region.candidate_nodes)):
-        if not nodes or any(view.forms[p].op not in AFFINE_TAILS or len(view.forms[p].data) != 1 for p in nodes):
+        if not nodes or any(view.forms[p].op not in AFFINE_STEPS or len(view.forms[p].data) != 1 for p in nodes):
             return False
         maps.append(affine(view.index, nodes, view.forms))
     return maps[0] is not None and maps[1] is not None and distance(maps[0], maps[1]) < OTHER_MAP

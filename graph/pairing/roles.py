@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from ..operators import RESHAPES
 from .pairs import Pairing, compatible
-from .view import RESHAPES
 
 Slots = list[tuple[str, str]]
 

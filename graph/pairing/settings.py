@@ -9,12 +9,12 @@ from typing import Any
 import onnx
 
 from ..index import GraphIndex
+from ..operators import FLOAT_WINDOWED
 from ..specs import Dim
 
 Settings = dict[str, Any]
 """Attributes and attribute-like constant inputs by name."""
 
-_WINDOWED = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool"})
 _UNBOUNDED = 3.4e38
 """Bounds of a Clip that are as large are none."""
 
@@ -33,7 +33,7 @@ def settle(
     """
     op = node.op_type
     shape = _shape(index, node.input[0]) if node.input else None
-    if op in _WINDOWED:
+    if op in FLOAT_WINDOWED:
         _window(op, settings, shape, None if "w" not in weights else _shape(index, weights["w"]))
     _axes(op, version, None if shape is None else len(shape), settings)
     if op in _RULES:

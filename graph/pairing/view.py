@@ -10,20 +10,11 @@ import onnx
 
 from ..cutting.dataflow import Dataflow, Kind, dataflow
 from ..index import GraphIndex, attribute_ints
+from ..operators import LANDMARKS, ONE_SOURCE_CONTRIB, RESHAPES
 from ..specs import Dim, is_float
 from .constants import constant_value
-from .normal_form import ELEMENTWISE_CUSTOM, NormalForm, normal_form
+from .normal_form import NormalForm, normal_form
 
-# fmt: off
-HEAVY = frozenset({
-    "Conv", "ConvTranspose", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "If", "Loop", "Scan", "MaxPool", "AveragePool",
-    "LpPool", "Resize", "TopK", "NonMaxSuppression", "Split", "GatherND", "GridSample", "RoiAlign", "ConvInteger",
-    "MatMulInteger", "QLinearConv", "QLinearMatMul", "NonZero", "ScatterND", "ScatterElements",
-})
-# fmt: on
-"""Families of operators that the skeleton keeps even where they have a single source of data."""
-
-RESHAPES = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 TELLING = 64
 """Fewest elements of weights that tell a node from all others by themselves."""
 
@@ -140,8 +131,8 @@ class GraphView:
         self.fine.add(position, kind, inputs, outputs)
         roots = [(slot, self._root.get(name, name)) for slot, name in inputs]
         distinct = {root for _, root in roots}
-        custom = node.domain not in ("", "ai.onnx") and c.family == node.op_type not in ELEMENTWISE_CUSTOM
-        heavy = c.family in HEAVY or custom or not roots or (c.family == "Gather" and "data" in c.weights)
+        custom = node.domain not in ("", "ai.onnx") and c.family == node.op_type not in ONE_SOURCE_CONTRIB
+        heavy = c.family in LANDMARKS or custom or not roots or (c.family == "Gather" and "data" in c.weights)
         if heavy or len(distinct) > 1:
             self.skeleton.add(position, c.family, roots if heavy else sorted(set(roots)), outputs)
             for name in outputs:

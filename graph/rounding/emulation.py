@@ -24,12 +24,25 @@ import onnx
 import onnx.inliner
 from onnx import TensorProto, helper, numpy_helper
 
-from ..cutting.fusion import PRODUCTS, Group, fused_groups, static_tensors
+from ..cutting.fusion import Group, fused_groups, static_tensors
 from ..cutting.slices import original_name
 from ..errors import UsageError
 from ..formats import FORMATS, NumberFormat
 from ..index import GraphIndex, attribute, captured, subgraphs
 from ..model import Model
+from ..operators import (
+    AFFINE_STEPS,
+    MOVEMENT,
+    OPERATORS,
+    PRODUCTS,
+    RECURRENT,
+    RENAMES,
+    SELECTION,
+    UNTOUCHED,
+    Kind,
+    facts_of,
+    is_data,
+)
 
 EMULATED = ("fp16", "bf16", "tf32", "fp8", "e4m3", "e5m2", "int8")
 """The formats that can be emulated; ``fp8`` is E4M3."""
@@ -40,51 +53,6 @@ STORAGE = frozenset({"fp16", "bf16"})
 SCALED = frozenset({"e4m3", "e5m2", "int8"})
 """Formats whose values are scaled by a tensor's range."""
 
-# fmt: off
-MOVEMENT = frozenset({
-    "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Concat", "Split", "Slice",
-    "Gather", "GatherElements", "GatherND", "Scatter", "ScatterElements", "ScatterND", "Expand", "Tile", "Pad", "Where",
-    "DepthToSpace", "SpaceToDepth", "ReverseSequence", "Compress", "Trilu", "Unique", "CenterCropPad", "Col2Im",
-    "TensorScatter", "SequenceConstruct", "SequenceAt", "SequenceInsert", "SequenceErase", "SequenceEmpty",
-    "SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement",
-})
-"""Operators that carry values and compute none: what they give is rounded if what they get is."""
-
-UNTOUCHED = frozenset({
-    "Shape", "Size", "Constant", "ConstantOfShape", "Range", "EyeLike", "OneHot", "NonZero", "NonMaxSuppression",
-    "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli",
-    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv",
-    "QLinearMatMul", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Not", "And", "Or", "Xor", "IsNaN",
-    "IsInf", "If", "Loop", "Scan", "SequenceMap", "SequenceLength", "OptionalHasElement", "StringNormalizer",
-    "HannWindow", "HammingWindow", "BlackmanWindow", "MelWeightMatrix",
-})
-"""Operators whose floats are no activations (or whose bodies are rewritten instead)."""
-
-SELECTION = frozenset({
-    "MaxPool", "GlobalMaxPool", "Max", "Min", "ReduceMax", "ReduceMin", "Relu", "Abs", "Neg", "Sign", "Floor", "Ceil",
-    "Round", "TopK", "MaxRoiPool",
-})
-"""Operators whose results the format holds whenever it holds their inputs."""
-
-OPERANDS = {
-    **dict.fromkeys(PRODUCTS, (0, 1)),
-    "DeformConv": (0, 1),
-    "Einsum": None,
-}
-"""Inputs that are operands of matrix products; None: all of them."""
-
-RECURRENT = {"LSTM": 4, "GRU": 3, "RNN": 1}
-"""Operators with a state that rounds at every step, and their number of gates."""
-
-_DATA_INPUTS = {
-    "Resize": (0,), "Upsample": (0,), "Clip": (0,), "TopK": (0,), "CumSum": (0,), "RoiAlign": (0,), "MaxRoiPool": (0,),
-    "GridSample": (0,), "Cast": (), "CastLike": (), "Dropout": (0,), "ReduceSum": (0,), "AffineGrid": (0,),
-}
-"""Which inputs are values to round, where not all are: no bounds, sizes, coordinates."""
-
-_CHANNEL = {"Conv": 0, "FusedConv": 0, "DeformConv": 0, "ConvTranspose": 1}
-"""Axis of the weights that is the output channel's."""
-# fmt: on
 
 INLINE_LIMIT = 1 << 30
 """Most bytes of rounded weights that are written into the graph; more are rounded by the graph when it runs."""
@@ -276,9 +244,9 @@ def needed_ranges(index: GraphIndex, fmt: str, every_node: bool = False) -> list
 
 
 def _product_operands(node: onnx.NodeProto) -> list[str]:
-    if node.op_type not in OPERANDS:
+    if node.op_type not in PRODUCTS:
         return []
-    positions = OPERANDS[node.op_type]
+    positions = OPERATORS[node.op_type].operands
     return [n for i, n in enumerate(node.input) if n and (positions is None or i in positions)]
 
 
@@ -529,7 +497,7 @@ class _Scope:
         return self._weights[name]
 
     def _moved(self, node: onnx.NodeProto) -> np.ndarray | None:
-        if node.op_type not in ("Identity", "Transpose", "Reshape", "Unsqueeze", "Squeeze") or node.domain:
+        if node.op_type not in RENAMES or node.domain:
             return None
         value = self.weight(node.input[0])
         if value is None:
@@ -732,16 +700,16 @@ class _Scope:
         """Data movement: constants are weights, activations pass."""
         if self.target.stores and not self.target.scaled:
             for i, name in enumerate(node.input):
-                if name in self.static and self._is_data(node, i):
+                if name in self.static and self._is_data(node, i, name):
                     node.input[i] = self.read(name)
-        floats = [n for i, n in enumerate(original.input) if n and self._is_data(original, i)]
+        floats = [n for i, n in enumerate(original.input) if n and self._is_data(original, i, n)]
         if floats and all(n in self.exact or (n in self.static and self.target.stores) for n in floats):
             self.exact.update(name for name in original.output if self.is_float32(name))
         self.nodes.append(node)
 
-    def _is_data(self, node: onnx.NodeProto, position: int) -> bool:
-        chosen = _DATA_INPUTS.get(node.op_type)
-        return (chosen is None or position in chosen) and self.is_float32(node.input[position])
+    def _is_data(self, node: onnx.NodeProto, position: int, name: str) -> bool:
+        """Whether a tensor that a node reads in this place holds float32 values that are rounded when they are read."""
+        return facts_of(node).kind != Kind.CAST and is_data(node, position) and self.is_float32(name)
 
     def _compute(
         self,
@@ -754,8 +722,8 @@ class _Scope:
         replaced, gain = folded.get(position, ({}, None))
         before = list(node.input)
         inside = {name for n in group.nodes for name in self.index.nodes[n].output}
-        operands = OPERANDS.get(node.op_type, ())
-        product = node.op_type in OPERANDS
+        product = node.op_type in PRODUCTS
+        operands = facts_of(node).operands if product else ()
         for i, name in enumerate(before):
             if not name:
                 continue
@@ -763,7 +731,7 @@ class _Scope:
                 node.input[i] = replaced[i]
             elif product and (operands is None or i in operands):
                 node.input[i] = self._operand(node, i, name, gain)
-            elif stores and name not in inside and self._is_data(node, i):
+            elif stores and name not in inside and self._is_data(node, i, name):
                 if name in self.static and self._is_parameter(name, group):
                     continue
                 node.input[i] = self.read(name)
@@ -790,7 +758,7 @@ class _Scope:
             return self.read(name)
         axis = None
         if i == 1:
-            axis = _CHANNEL.get(node.op_type)
+            axis = facts_of(node).channel_axis
             weight = self.weight(name)
             assert weight is not None
             if node.op_type in ("Gemm", "FusedGemm"):
@@ -807,7 +775,7 @@ class _Scope:
             and all(
                 name in self.exact or new != name
                 for i, (name, new) in enumerate(zip(before, node.input, strict=True))
-                if name and self._is_data_name(node, i, name)
+                if name and self._is_data(node, i, name)
             )
         )
         pending: list[tuple[str, str, str | None]] = []
@@ -833,10 +801,6 @@ class _Scope:
         for raw, name, scale in pending:
             self.round(raw, name, scale, guard=self._guarded(name))
 
-    def _is_data_name(self, node: onnx.NodeProto, position: int, name: str) -> bool:
-        chosen = _DATA_INPUTS.get(node.op_type)
-        return (chosen is None or position in chosen) and self.is_float32(name)
-
     # Folding a BatchNormalization
 
     def _fold(self, group: Group) -> dict[int, tuple[dict[int, str], np.ndarray | None]]:
@@ -852,7 +816,9 @@ class _Scope:
             return {}
         if not self.is_float32(main.output[0]):  # typed narrower in the graph: rounded already
             return {}
-        channels = weight.shape[_CHANNEL[main.op_type]]
+        axis = facts_of(main).channel_axis
+        assert axis is not None
+        channels = weight.shape[axis]
         gain, shift = np.ones(channels), np.zeros(channels)
         if len(main.input) > 2 and main.input[2]:
             bias = self.small(main.input[2])
@@ -898,7 +864,7 @@ class _Scope:
             with np.errstate(all="ignore"):
                 factor = scale / np.sqrt(variance + epsilon)
             return factor, bias - mean * factor
-        if node.op_type not in ("Add", "Sub", "Mul", "Div") or len(set(node.input)) != 2:
+        if node.op_type not in AFFINE_STEPS or len(set(node.input)) != 2:
             return None
         if node.op_type in ("Sub", "Div") and node.input[0] != tensor:
             return None

@@ -27,22 +27,10 @@ from onnx import numpy_helper
 from ..cutting.slices import SEPARATOR, Slice, exploded_name
 from ..formats import FP16, FP32, NumberFormat
 from ..index import GraphIndex, attribute
+from ..operators import MAGNITUDES, SHAPES, facts_of
 from ..specs import TensorSpec
 
 # fmt: off
-_MOVES = frozenset({
-    "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Concat", "Split", "Slice", "Gather",
-    "GatherElements", "GatherND", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Dropout", "MaxPool",
-    "GlobalMaxPool", "ReduceMax", "Max",
-})
-"""Operators that give magnitudes from magnitudes by themselves: |max(a, b)| <= max(|a|, |b|)."""
-
-_FIRST = frozenset({
-    "Reshape", "Squeeze", "Unsqueeze", "Slice", "Gather", "GatherElements", "GatherND", "Expand", "Tile", "Split",
-    "Dropout", "ReduceMax",
-})
-"""Those of them of which only the first input is data."""
-
 _PASSES = frozenset({"Relu", "Abs", "Neg"})
 """Operators after which values are no larger and no further apart."""
 
@@ -264,7 +252,7 @@ class _Writer:
         if node.domain not in ("", "ai.onnx", "com.microsoft") or any(a.HasField("g") for a in node.attribute):
             return None
         rule: Callable[[onnx.NodeProto], list[Form] | Form | None] | None = getattr(self, f"_on_{op.lower()}", None)
-        if op in _MOVES:
+        if op in MAGNITUDES:
             rule = self._move
         elif op in _PASSES:
             rule = self._pass
@@ -351,7 +339,7 @@ class _Writer:
         if position is None or position not in self.part.nodes:
             return False
         node = self.index.nodes[position]
-        if node.op_type in ("Shape", "Size", "Constant"):
+        if node.op_type in SHAPES | {"Constant"}:
             return True
         return bool(node.input) and all(self._clean(n) for n in self.index.reads[position])
 
@@ -413,9 +401,10 @@ class _Writer:
     # -- rules --------------------------------------------------------------------------------------------------
 
     def _move(self, node: onnx.NodeProto) -> list[Form] | None:
-        data = 1 if node.op_type in _FIRST else len(node.input)
-        forms = [self.form(name) for name in node.input[:data]]
-        rest = [self.raw(name) for name in node.input[data:]]
+        data = facts_of(node).data
+        count = len(node.input) if data is None else len(data)
+        forms = [self.form(name) for name in node.input[:count]]
+        rest = [self.raw(name) for name in node.input[count:]]
         if any(f is None for f in forms) or any(r is None for r in rest):
             return None
         known = [f for f in forms if f is not None]

@@ -25,6 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ..index import GraphIndex, attribute
 from ..model import Model
+from ..operators import PRODUCTS
 
 STEP = 16
 """Products that are added before the sum rounds: the K of ``mma.m16n8k16``."""
@@ -70,7 +71,7 @@ def narrow_sums(model: Model) -> Narrowed:
                 continue
             if done is None:
                 left.append(node.output[0])
-        elif node.op_type in _OTHERS:
+        elif node.op_type in PRODUCTS:
             left.append(node.output[0])
         writer.nodes.append(node)
     if not products:
@@ -257,7 +258,6 @@ def _part(writer: _Writer, a: str, b: str, start: str) -> str:
 
 
 _PRODUCTS = {"Conv": _conv, "MatMul": _matmul, "Gemm": _gemm}
-_OTHERS = frozenset({"ConvTranspose", "Einsum", "FusedConv", "FusedGemm", "FusedMatMul", "DeformConv"})
 
 
 def _int(node: onnx.NodeProto, name: str, default: int) -> int:

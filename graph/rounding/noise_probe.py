@@ -30,6 +30,7 @@ from ..cutting.dataflow import Kind, dataflow
 from ..cutting.slices import SEPARATOR, Slice, explode, original_name
 from ..formats import FP32, NumberFormat
 from ..index import GraphIndex, attribute, subgraphs
+from ..operators import LIBRARY_FUNCTIONS, STEPPED_PRODUCTS, WEIGHTED
 from ..specs import TensorSpec
 from .fp16_sums import STEP, at_once
 
@@ -46,19 +47,6 @@ TRANSCENDENTAL = 4.0
 """Units roundoff that a library function (exp, erf, tanh) may be off by, against one half for arithmetic."""
 
 # fmt: off
-PRODUCTS = frozenset({
-    "Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "FusedConv", "FusedGemm", "FusedMatMul",
-})
-_STEPPED = PRODUCTS - {"LSTM", "GRU", "RNN"}
-_WEIGHTED = PRODUCTS | {
-    "Add", "Sub", "Mul", "Div", "BatchNormalization", "LayerNormalization", "InstanceNormalization",
-    "GroupNormalization", "PRelu", "RMSNormalization",
-}
-_FUNCTIONS = frozenset({
-    "Exp", "Log", "Erf", "Tanh", "Sigmoid", "Softmax", "LogSoftmax", "Gelu", "Softplus", "Pow", "Sqrt", "Sin", "Cos",
-    "Elu", "Selu", "Celu", "Mish", "HardSwish", "Reciprocal", "Div", "LayerNormalization", "InstanceNormalization",
-    "GroupNormalization", "LSTM", "GRU", "RNN", "Resize", "GridSample", "LpNormalization", "Swish",
-})
 # Functions that runtimes compute to an absolute error: ONNX Runtime's sigmoid, far below zero, is steps of 2^-25.
 _ABSOLUTE = frozenset({"Sigmoid"})
 # Operators that move, select or compare values and round nothing.
@@ -304,7 +292,7 @@ class _Writer:
             if not name or slot in skip or not self.floating(name):
                 continue
             weight = original_name(name) in self.index.initializers or self._is_constant(name)
-            if weight and op not in _WEIGHTED:
+            if weight and op not in WEIGHTED:
                 continue
             if name in given or weight:
                 step = self.rounding.steps.get(original_name(name), 0.0)
@@ -315,7 +303,7 @@ class _Writer:
         drift = 0.0
         if terms > 1 and inputs and inputs[0]:
             size = self.rounding.accumulator * math.sqrt(terms / 2)
-            if op in _STEPPED:
+            if op in STEPPED_PRODUCTS:
                 size, drift = self.rounding.adding(terms, at_once(node) > 1)
             for slot in self._data_slots(node):
                 if inputs[slot] and self.floating(node.input[slot]):
@@ -323,14 +311,14 @@ class _Writer:
                     break
         for slot, name in enumerate(inputs):
             node.input[slot] = name
-        inner = 0.0 if exact else self.rounding.inner * gain * (TRANSCENDENTAL if op in _FUNCTIONS else 1.0)
+        inner = 0.0 if exact else self.rounding.inner * gain * (TRANSCENDENTAL if op in LIBRARY_FUNCTIONS else 1.0)
         inner = math.hypot(inner, gain * drift)
         made = [name for name in node.output if name and self.floating(name)]
         if not inner or not made:
             self.graph.node.append(node)
             return
         # the last node's result is rounded too, but a library function is off by more than a rounding
-        raw = {name: f"{name}/exact" for name in made if name not in last or op in _FUNCTIONS or terms > 1}
+        raw = {name: f"{name}/exact" for name in made if name not in last or op in LIBRARY_FUNCTIONS or terms > 1}
         for i, name in enumerate(node.output):
             node.output[i] = raw.get(name, name)
         self.graph.node.append(node)

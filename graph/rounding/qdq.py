@@ -17,9 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ..errors import UsageError
 from ..index import GraphIndex, attribute
 from ..model import Model
-
-PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Operators whose inputs are quantized."""
+from ..operators import AFFINE_PRODUCTS
 
 _FULL = {"int8": 127.0, "fp8": 448.0}
 _OPSET = {"int8": 13, "fp8": 19}
@@ -32,7 +30,7 @@ def products(index: GraphIndex, keep: Collection[str] = ()) -> list[int]:
     return [
         i
         for i, node in enumerate(index.nodes)
-        if node.op_type in PRODUCTS
+        if node.op_type in AFFINE_PRODUCTS
         and node.domain in ("", "ai.onnx")
         and index.names[i] not in keep
         and all(n in specs and specs[n].dtype == np.float32 for n in node.input[:2])
@@ -81,7 +79,9 @@ def quantize(
     chosen = products(index, keep)
     usable = [i for i in chosen if all(_known(index, n, ranges) for n in index.nodes[i].input[:2])]
     if not usable:
-        raise UsageError(f"{model.source}: nothing to quantize: no {', '.join(PRODUCTS)} with a known range.")
+        raise UsageError(
+            f"{model.source}: nothing to quantize: no {', '.join(sorted(AFFINE_PRODUCTS))} with a known range."
+        )
     _Quantizing(index, proto, fmt, ranges).run(usable)
     notes = [f"Q/DQ nodes stand before {len(usable)} of {len(chosen)} matrix products."]
     return model.derive(proto), tuple(notes)
@@ -110,7 +110,7 @@ class _Quantizing:
         outputs = {tuple(self.index.nodes[i].output) for i in usable}
         nodes: list[onnx.NodeProto] = []
         for node in self.proto.graph.node:
-            if tuple(node.output) in outputs and node.op_type in PRODUCTS:
+            if tuple(node.output) in outputs and node.op_type in AFFINE_PRODUCTS:
                 self._keep_kernel_shape(node)
                 for i in (0, 1):
                     node.input[i] = self._pair(node, i)

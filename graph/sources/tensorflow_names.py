@@ -24,6 +24,7 @@ import numpy as np
 import onnx
 
 from ..index import GraphIndex, attribute, attribute_ints
+from ..operators import CHANNELS_FIRST, LAYOUT_LOST, RENAMES
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -45,17 +46,6 @@ class Origin:
 
 
 # fmt: off
-# ONNX defines these for channels-first tensors alone.
-_CHANNELS_FIRST = frozenset({
-    "Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "MaxPool", "AveragePool", "LpPool", "LRN",
-    "BatchNormalization", "InstanceNormalization", "GroupNormalization", "DepthToSpace", "SpaceToDepth", "Resize",
-    "Upsample",
-})
-# What comes out of these tells nothing about the layout of what went in.
-_FORGETS = frozenset({
-    "Reshape", "Flatten", "Shape", "ConstantOfShape", "Expand", "Squeeze", "Unsqueeze", "If", "Loop", "Scan", "NonZero",
-    "NonMaxSuppression", "TopK", "OneHot", "EyeLike", "Tile", "LSTM", "GRU", "RNN",
-})
 # These are converted one to one: a result that kept its name kept its axes.
 _AS_NAMED = frozenset({"MatMul", "Gemm", "Gather", "GatherND", "Einsum"})
 # Convolutions, and what tf2onnx folds into their weights and biases.
@@ -64,7 +54,6 @@ _FOLDED = frozenset({
     "BiasAdd", "Add", "AddV2", "Sub", "Mul", "RealDiv", "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3",
 })
 _TRANSPARENT = frozenset({"Identity", "StopGradient", "Snapshot"})
-_MOVES = frozenset({"Transpose", "Squeeze", "Unsqueeze", "Reshape", "Identity"})
 # Operators of one input that mean the same on both sides: equal results have equal arguments by construction.
 _SAME = {
     "Relu": {"Relu"}, "Clip": {"Relu6"}, "Sigmoid": {"Sigmoid"}, "Tanh": {"Tanh"}, "Elu": {"Elu"}, "Selu": {"Selu"},
@@ -142,7 +131,7 @@ def _steps(index: GraphIndex, name: str) -> list[str]:
         node = index.nodes[readers[0]]
         if len(node.output) != 1 or not follows.match(node.output[0].rpartition(":")[0]):
             return steps
-        steps = [*steps, node.output[0]] if node.op_type in _MOVES else [node.output[0]]
+        steps = [*steps, node.output[0]] if node.op_type in RENAMES else [node.output[0]]
 
 
 def _folded(index: GraphIndex, graph: tf.Graph, tensors: Mapping[str, tf.Tensor]) -> Iterator[tuple[str, str]]:
@@ -338,7 +327,7 @@ def _layout(
     specs = index.specs
     if node.op_type in _AS_NAMED:
         return False if node.output[0] in tensors else None
-    if node.op_type in _CHANNELS_FIRST and node.domain in ("", "ai.onnx"):
+    if node.op_type in CHANNELS_FIRST and node.domain in ("", "ai.onnx"):
         return transposed
     if node.op_type == "Transpose":
         name = node.output[0]
@@ -352,7 +341,7 @@ def _layout(
         if before is True and axes == [0, *range(2, rank), 1]:
             return False
         return None
-    if node.op_type in _FORGETS or not node.output:
+    if node.op_type in LAYOUT_LOST or not node.output:
         return None
     made = specs.get(node.output[0])
     if made is None or made.shape is None:

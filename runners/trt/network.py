@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...graph.cutting.slices import original_name
 from ...graph.errors import BuildError, RunnerError
+from ...graph.operators import OPEN_SHAPES
 from ...graph.specs import NAMELESS
 from ..contract.workload import ShapeRange, seen_ranges
 from .log import log_of, reason
@@ -101,17 +102,13 @@ def specialized(
     return model.derive(proto)
 
 
-DATA_DEPENDENT = frozenset({"NonZero", "NonMaxSuppression", "Compress", "Unique"})
-"""Operators whose output shape depends on the data."""
-
-
 def loosened(model: Model, library: Library) -> tuple[Model, dict[str, ShapeRange]]:
     """For TensorRT 8: a model whose outputs depend on the data, with an open first dimension on every input.
 
     TensorRT 8.6.0 builds an engine for such a model with static inputs, and cannot create a context for it; with an
     optimization profile it can. Returns the model and the profile that fixes the dimensions again.
     """
-    dependent = any(node.op_type in DATA_DEPENDENT for node in model.index.nodes)
+    dependent = any(node.op_type in OPEN_SHAPES for node in model.index.nodes)
     fixed = all(s.shape and not _open(s.shape) for s in model.inputs)
     if library.version >= (9, 0) or not dependent or not fixed or not model.inputs:
         return model, {}

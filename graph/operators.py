@@ -1,0 +1,451 @@
+"""What is known of operators: one table for everybody, a row for each group of operators of which the same is true.
+
+The sets below the table are what others ask for: each is derived from it, or its docstring says what it is for. A new
+operator of ONNX is one more name in a row; ``tests/test_operators.py`` fails until it is there.
+
+The table knows operators of ONNX and of ONNX Runtime's own domain by their names alone, since those that share a name
+do the same. `operator` gives the name under which the table knows a node.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx
+
+STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
+"""The two names of ONNX's main domain."""
+
+CONTRIB_DOMAIN = "com.microsoft"
+"""Where ONNX Runtime has operators of its own."""
+
+ML_DOMAIN = "ai.onnx.ml"
+"""Trees, encoders and their kin, which no accelerator runs."""
+
+_TRAINING_DOMAINS = frozenset({"ai.onnx.preview.training", "ai.onnx.training"})
+
+
+class Kind(enum.Enum):
+    """How an operator makes its results. Each operator is of one kind."""
+
+    COPY = "the same tensor"
+    RESHAPE = "the same elements in the same order, in another shape"
+    PERMUTATION = "each element once, in another place"
+    PICK = "elements of one tensor, some left out or repeated"
+    MERGE = "elements of several tensors, or of one and a constant"
+    CONTAINER = "sequences and optionals of tensors, and tensors out of them"
+    SELECTION = "the greatest or the least of some elements"
+    EXACT = "element by element, exactly"
+    ACTIVATION = "element by element, a function between layers"
+    FUNCTION = "element by element, a mathematical function"
+    ARITHMETIC = "element by element, of several tensors"
+    PRODUCT = "sums of products"
+    ATTENTION = "products with a softmax or a state between them"
+    RECURRENT = "step by step along a sequence, with a state"
+    POOLING = "a sum or mean over windows"
+    REDUCTION = "a sum, mean or product along axes"
+    NORMALIZATION = "elements over their deviation or norm"
+    SOFTMAX = "shares of exponentials"
+    RESAMPLING = "weighted means of neighbours"
+    SPECTRUM = "sums with sines and cosines"
+    CAST = "another type"
+    QUANTIZER = "scaled integers, and floats out of them"
+    INTEGER_PRODUCT = "products of scaled integers"
+    CHOICE = "which element is the greatest or the least"
+    COMPARISON = "whether an element is greater than another, or equal"
+    LOGIC = "truth values from truth values"
+    BITS = "integers bit by bit"
+    QUERY = "whether an element is infinite, how long a sequence is"
+    POSITION = "places, as many as the values ask for"
+    SHAPE = "sizes"
+    CONSTANT = "values that follow from attributes and sizes"
+    RANDOM = "values drawn anew at every run"
+    CONTROL = "what the bodies make"
+    CLASSICAL = "trees, encoders and optimizers: of other domains of ONNX"
+    OTHER = "losses, whole matrices, text and pictures: no layer of a deployed network"
+
+
+@dataclass(frozen=True)
+class OpFacts:
+    """What is true of an operator.
+
+    Attributes:
+        kind: How it makes its results.
+        data: Inputs whose elements are values, rather than sizes, indices, axes, bounds or coordinates; None: all.
+        operands: Inputs that are multiplied with each other and added up; None: all.
+        channel_axis: Axis of the weights (the second input) along which the output channels lie, where always the same.
+        family: The operator that does the same up to a bias, a function behind it, or how its operands are stored.
+        activation: A product's kernel takes it along as its activation.
+        pointwise: Kernels compute it together with others, element by element.
+        library: Its elements come from a library's function, or in several steps: off by more than one rounding.
+        windowed: It has a kernel, strides and padding over the axes behind the second.
+        channels_first: It takes the second axis for the channels.
+        batchwise: It treats the entries of a batch (axis 0) each on its own, whatever its attributes.
+        commutative: Its inputs can be exchanged.
+        container: Its output is a sequence, an optional or a map.
+        open_shape: The shape of its output depends on values.
+        contrib: It is ONNX Runtime's own; ONNX does not define it.
+    """
+
+    kind: Kind
+    data: tuple[int, ...] | None = None
+    operands: tuple[int, ...] | None = ()
+    channel_axis: int | None = None
+    family: str = ""
+    activation: bool = False
+    pointwise: bool = False
+    library: bool = False
+    windowed: bool = False
+    channels_first: bool = False
+    batchwise: bool = False
+    commutative: bool = False
+    container: bool = False
+    open_shape: bool = False
+    contrib: bool = False
+
+
+# fmt: off
+ROWS: tuple[tuple[str, OpFacts], ...] = (
+    ("Identity", OpFacts(Kind.COPY, batchwise=True)),
+    ("Dropout", OpFacts(Kind.COPY, data=(0,))),
+    ("Reshape Squeeze Unsqueeze Flatten", OpFacts(Kind.RESHAPE, data=(0,))),
+    ("Transpose ReverseSequence", OpFacts(Kind.PERMUTATION, data=(0,))),
+    ("DepthToSpace SpaceToDepth", OpFacts(Kind.PERMUTATION, data=(0,), channels_first=True)),
+    ("Slice Split Gather GatherElements GatherND Expand Tile", OpFacts(Kind.PICK, data=(0,))),
+    ("Compress Unique", OpFacts(Kind.PICK, data=(0,), open_shape=True)),
+    ("Concat", OpFacts(Kind.MERGE)),
+    ("Where", OpFacts(Kind.MERGE, data=(1, 2))),
+    ("Scatter ScatterElements ScatterND", OpFacts(Kind.MERGE, data=(0, 2))),
+    ("TensorScatter", OpFacts(Kind.MERGE, data=(0, 1))),
+    ("Pad", OpFacts(Kind.MERGE, data=(0, 2))),
+    ("CenterCropPad Trilu MaxUnpool", OpFacts(Kind.MERGE, data=(0,))),
+    ("SequenceConstruct SequenceEmpty SequenceInsert SequenceErase SplitToSequence Optional",
+     OpFacts(Kind.CONTAINER, container=True)),
+    ("SequenceAt ConcatFromSequence OptionalGetElement", OpFacts(Kind.CONTAINER)),
+
+    ("Max Min", OpFacts(Kind.SELECTION, pointwise=True, commutative=True)),
+    ("MaxPool", OpFacts(Kind.SELECTION, windowed=True, channels_first=True, batchwise=True)),
+    ("GlobalMaxPool", OpFacts(Kind.SELECTION, batchwise=True)),
+    ("ReduceMax ReduceMin TopK MaxRoiPool", OpFacts(Kind.SELECTION, data=(0,))),
+    ("Relu", OpFacts(Kind.EXACT, activation=True, batchwise=True)),
+    ("Abs Neg Sign Floor Ceil Round", OpFacts(Kind.EXACT, pointwise=True)),
+    ("Clip", OpFacts(Kind.ACTIVATION, data=(0,), activation=True, batchwise=True)),
+    ("LeakyRelu PRelu HardSigmoid", OpFacts(Kind.ACTIVATION, activation=True, batchwise=True)),
+    ("ThresholdedRelu Softsign", OpFacts(Kind.ACTIVATION, activation=True)),
+    ("Sigmoid Tanh Elu Selu Softplus HardSwish Gelu",
+     OpFacts(Kind.ACTIVATION, activation=True, library=True, batchwise=True)),
+    ("Celu Mish Swish", OpFacts(Kind.ACTIVATION, activation=True, library=True)),
+    ("FastGelu", OpFacts(Kind.ACTIVATION, family="Gelu", activation=True, contrib=True)),
+    ("QuickGelu", OpFacts(Kind.ACTIVATION, activation=True, contrib=True)),
+    ("BiasGelu", OpFacts(Kind.ACTIVATION, family="Gelu", contrib=True)),
+    ("Shrink SwiGLU", OpFacts(Kind.ACTIVATION)),
+    ("Exp Sqrt Erf", OpFacts(Kind.FUNCTION, pointwise=True, library=True, batchwise=True)),
+    ("Log Sin Cos Reciprocal", OpFacts(Kind.FUNCTION, pointwise=True, library=True)),
+    ("Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh", OpFacts(Kind.FUNCTION)),
+    ("Add Mul", OpFacts(Kind.ARITHMETIC, pointwise=True, batchwise=True, commutative=True)),
+    ("Sub", OpFacts(Kind.ARITHMETIC, pointwise=True, batchwise=True)),
+    ("Div", OpFacts(Kind.ARITHMETIC, pointwise=True, library=True, batchwise=True)),
+    ("Pow", OpFacts(Kind.ARITHMETIC, pointwise=True, library=True)),
+    ("Sum", OpFacts(Kind.ARITHMETIC, pointwise=True, commutative=True)),
+    ("Mean", OpFacts(Kind.ARITHMETIC, commutative=True)),
+    ("Mod", OpFacts(Kind.ARITHMETIC)),
+    ("BiasAdd", OpFacts(Kind.ARITHMETIC, family="Add", contrib=True)),
+
+    ("Conv", OpFacts(Kind.PRODUCT, operands=(0, 1), channel_axis=0, windowed=True, channels_first=True,
+                     batchwise=True)),
+    ("ConvTranspose", OpFacts(Kind.PRODUCT, operands=(0, 1), channel_axis=1, windowed=True, channels_first=True,
+                              batchwise=True)),
+    ("DeformConv", OpFacts(Kind.PRODUCT, operands=(0, 1), channel_axis=0)),
+    ("FusedConv", OpFacts(Kind.PRODUCT, operands=(0, 1), channel_axis=0, family="Conv", contrib=True)),
+    ("MatMul", OpFacts(Kind.PRODUCT, operands=(0, 1))),
+    ("Gemm", OpFacts(Kind.PRODUCT, operands=(0, 1), family="MatMul")),
+    ("FusedMatMul FusedGemm", OpFacts(Kind.PRODUCT, operands=(0, 1), family="MatMul", contrib=True)),
+    ("Einsum", OpFacts(Kind.PRODUCT, operands=None)),
+    ("Attention FlexAttention LinearAttention CausalConvWithState", OpFacts(Kind.ATTENTION)),
+    ("LSTM GRU RNN", OpFacts(Kind.RECURRENT, library=True)),
+    ("AveragePool", OpFacts(Kind.POOLING, windowed=True, channels_first=True, batchwise=True)),
+    ("LpPool", OpFacts(Kind.POOLING, windowed=True, channels_first=True)),
+    ("GlobalAveragePool", OpFacts(Kind.POOLING, batchwise=True)),
+    ("GlobalLpPool Col2Im", OpFacts(Kind.POOLING)),
+    ("ReduceSum ReduceMean ReduceProd ReduceL1 ReduceL2 ReduceSumSquare ReduceLogSum ReduceLogSumExp CumSum CumProd",
+     OpFacts(Kind.REDUCTION, data=(0,))),
+    ("BatchNormalization", OpFacts(Kind.NORMALIZATION, pointwise=True, channels_first=True, batchwise=True)),
+    ("InstanceNormalization", OpFacts(Kind.NORMALIZATION, library=True, channels_first=True, batchwise=True)),
+    ("GroupNormalization", OpFacts(Kind.NORMALIZATION, library=True, channels_first=True)),
+    ("LayerNormalization LpNormalization", OpFacts(Kind.NORMALIZATION, library=True)),
+    ("RMSNormalization MeanVarianceNormalization", OpFacts(Kind.NORMALIZATION)),
+    ("LRN", OpFacts(Kind.NORMALIZATION, channels_first=True)),
+    ("SkipLayerNormalization SkipSimplifiedLayerNormalization",
+     OpFacts(Kind.NORMALIZATION, family="Add", contrib=True)),
+    ("SimplifiedLayerNormalization GroupNorm SkipGroupNorm", OpFacts(Kind.NORMALIZATION, contrib=True)),
+    ("Softmax LogSoftmax", OpFacts(Kind.SOFTMAX, library=True)),
+    ("BiasSoftmax", OpFacts(Kind.SOFTMAX, contrib=True)),
+    ("Resize", OpFacts(Kind.RESAMPLING, data=(0,), library=True, channels_first=True)),
+    ("Upsample", OpFacts(Kind.RESAMPLING, data=(0,), family="Resize", channels_first=True)),
+    ("GridSample", OpFacts(Kind.RESAMPLING, data=(0,), library=True)),
+    ("RoiAlign AffineGrid", OpFacts(Kind.RESAMPLING, data=(0,))),
+    ("RotaryEmbedding", OpFacts(Kind.SPECTRUM)),
+    ("DFT", OpFacts(Kind.SPECTRUM, data=(0,))),
+    ("STFT", OpFacts(Kind.SPECTRUM, data=(0, 2))),
+
+    ("Cast CastLike BitCast", OpFacts(Kind.CAST, data=(0,))),
+    ("QuantizeLinear DequantizeLinear DynamicQuantizeLinear", OpFacts(Kind.QUANTIZER, data=(0,))),
+    ("ConvInteger QLinearConv", OpFacts(Kind.INTEGER_PRODUCT, windowed=True, channels_first=True)),
+    ("MatMulInteger QLinearMatMul", OpFacts(Kind.INTEGER_PRODUCT)),
+    ("ArgMax ArgMin Hardmax", OpFacts(Kind.CHOICE)),
+    ("Greater GreaterOrEqual Less LessOrEqual", OpFacts(Kind.COMPARISON)),
+    ("Equal", OpFacts(Kind.COMPARISON, commutative=True)),
+    ("And Or Xor", OpFacts(Kind.LOGIC, commutative=True)),
+    ("Not", OpFacts(Kind.LOGIC)),
+    ("BitwiseAnd BitwiseOr BitwiseXor", OpFacts(Kind.BITS, commutative=True)),
+    ("BitwiseNot BitShift", OpFacts(Kind.BITS)),
+    ("IsNaN IsInf", OpFacts(Kind.QUERY)),
+    ("SequenceLength OptionalHasElement", OpFacts(Kind.QUERY, data=())),
+    ("NonZero", OpFacts(Kind.POSITION, open_shape=True)),
+    ("NonMaxSuppression", OpFacts(Kind.POSITION, data=(0, 1), open_shape=True)),
+    ("Shape Size", OpFacts(Kind.SHAPE, data=())),
+    ("Constant ConstantOfShape EyeLike Range", OpFacts(Kind.CONSTANT, data=())),
+    ("OneHot", OpFacts(Kind.CONSTANT, data=(2,))),
+    ("HannWindow HammingWindow BlackmanWindow MelWeightMatrix", OpFacts(Kind.CONSTANT, data=())),
+    ("RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli", OpFacts(Kind.RANDOM)),
+    ("If Loop Scan", OpFacts(Kind.CONTROL)),
+    ("SequenceMap", OpFacts(Kind.CONTROL, container=True)),
+    ("ArrayFeatureExtractor Binarizer CastMap CategoryMapper DictVectorizer FeatureVectorizer Imputer LabelEncoder "
+     "LinearClassifier LinearRegressor Normalizer OneHotEncoder SVMClassifier SVMRegressor Scaler TreeEnsemble "
+     "TreeEnsembleClassifier TreeEnsembleRegressor Adagrad Adam Gradient Momentum", OpFacts(Kind.CLASSICAL)),
+    ("ZipMap", OpFacts(Kind.CLASSICAL, container=True)),
+    ("Det NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss ImageDecoder", OpFacts(Kind.OTHER)),
+    ("StringConcat StringNormalizer StringSplit RegexFullMatch TfIdfVectorizer", OpFacts(Kind.OTHER)),
+    ("Inverse", OpFacts(Kind.OTHER, contrib=True)),
+)
+# fmt: on
+
+OPERATORS: dict[str, OpFacts] = {name: facts for names, facts in ROWS for name in names.split()}
+"""The table, by the operator's name."""
+
+_UNKNOWN = OpFacts(Kind.OTHER)
+_KNOWN_DOMAINS = STANDARD_DOMAINS | _TRAINING_DOMAINS | {CONTRIB_DOMAIN, ML_DOMAIN, "ai.onnx.preview"}
+
+
+def is_standard(node: onnx.NodeProto) -> bool:
+    """Whether a node's operator is of ONNX's main domain."""
+    return node.domain in STANDARD_DOMAINS
+
+
+def operator(node: onnx.NodeProto) -> str:
+    """The name under which the table and the sets here know a node's operator, if they do.
+
+    Operators of domains that neither ONNX nor ONNX Runtime defines are no such operators, whatever they are called.
+    """
+    return node.op_type if node.domain in _KNOWN_DOMAINS else f"{node.domain}::{node.op_type}"
+
+
+def facts_of(node: onnx.NodeProto) -> OpFacts:
+    """What is known of a node's operator; of one that is not in the table, that all its inputs are values."""
+    return OPERATORS.get(operator(node), _UNKNOWN)
+
+
+def family(node: onnx.NodeProto) -> str:
+    """The operator that does the same up to a bias, a function behind it, or how its operands are stored."""
+    return facts_of(node).family or node.op_type
+
+
+def is_data(node: onnx.NodeProto, position: int) -> bool:
+    """Whether the elements of a node's input are values, rather than sizes, indices, axes, bounds or coordinates."""
+    data = facts_of(node).data
+    return data is None or position in data
+
+
+def _where(test: Callable[[OpFacts], bool]) -> frozenset[str]:
+    return frozenset(name for name, facts in OPERATORS.items() if test(facts))
+
+
+def _of(*kinds: Kind) -> frozenset[str]:
+    return _where(lambda facts: facts.kind in kinds)
+
+
+# -- data movement --
+
+MOVEMENT = _of(Kind.COPY, Kind.RESHAPE, Kind.PERMUTATION, Kind.PICK, Kind.MERGE, Kind.CONTAINER) | {"Col2Im"}
+"""Operators that carry values and compute none: what they give is rounded if what they get is."""
+
+FLAT = _of(Kind.COPY, Kind.RESHAPE)
+"""Operators that keep the elements in their order."""
+
+RESHAPES = _of(Kind.RESHAPE)
+"""Operators that give another shape to the elements in their order."""
+
+REARRANGING = FLAT | _of(Kind.PERMUTATION, Kind.PICK) - {"GatherND", "Unique"} | {"Concat"}
+"""Operators whose results are elements of what they get, at places that do not depend on values."""
+
+MAGNITUDES = REARRANGING - {"ReverseSequence", "Compress"} | {
+    "GatherND",
+    "MaxPool",
+    "GlobalMaxPool",
+    "ReduceMax",
+    "Max",
+}
+"""Operators that give magnitudes from magnitudes by themselves: |max(a, b)| <= max(|a|, |b|)."""
+
+STRETCHES = FLAT | {"Transpose", "Expand", "Tile"}
+"""Operators of one data input that move or repeat all its values."""
+
+RENAMES = _of(Kind.RESHAPE) - {"Flatten"} | {"Identity", "Transpose"}
+"""What converters put around an operator to fit the layout of its operands."""
+
+WITHIN_RANGE = (
+    FLAT
+    | _of(Kind.PERMUTATION, Kind.PICK, Kind.CAST) - {"BitCast"}
+    | {"Where", "Scatter", "ScatterElements", "ScatterND", "Trilu", "MaxPool", "ReduceMax", "ReduceMin", "ReduceMean"}
+    | {"TopK", "Relu", "Floor", "Ceil", "Round", "Clip"}
+)
+"""Operators that give no greater and no smaller values than they get, but for the ends that they clip to."""
+
+CONTAINERS = _where(lambda facts: facts.container)
+"""Operators that give a sequence, an optional or a map, which no runtime takes as an input."""
+
+OPEN_SHAPES = _where(lambda facts: facts.open_shape)
+"""Operators whose output shape depends on values."""
+
+LAYOUT_LOST = (
+    RESHAPES
+    | _of(Kind.RECURRENT)
+    | {"If", "Loop", "Scan", "Shape", "ConstantOfShape", "EyeLike", "OneHot", "NonZero", "NonMaxSuppression", "TopK"}
+    | {"Expand", "Tile"}
+)
+"""Operators whose output tells nothing about the layout (channels first or last) of what they got."""
+
+# -- arithmetic --
+
+PRODUCTS = _of(Kind.PRODUCT)
+"""Sums of products of two operands: convolutions and matrix products."""
+
+FUSING_PRODUCTS = PRODUCTS - {"DeformConv", "Einsum"}
+"""Products whose kernels take along what follows: a bias, a scale, an activation, a residual."""
+
+STEPPED_PRODUCTS = PRODUCTS - {"DeformConv"}
+"""Products whose sums tensor cores make in steps."""
+
+RECURRENT = _of(Kind.RECURRENT)
+"""Operators with a state that rounds at every step."""
+
+AFFINE_PRODUCTS = frozenset(n for n in FUSING_PRODUCTS if not OPERATORS[n].contrib)
+"""Products of ONNX that with constant weights are an affine map."""
+
+AFFINE_STEPS = frozenset({"BatchNormalization", "Mul", "Add", "Sub", "Div"})
+"""Operators that scale and shift, with constants."""
+
+ACTIVATIONS = _where(lambda facts: facts.activation)
+"""Elementwise operators of one data input that a product takes as its activation."""
+
+POINTWISE = _where(lambda facts: facts.activation or facts.pointwise)
+"""Operators that work element by element (a BatchNormalization: channel by channel, with constants)."""
+
+NORMALIZING_REDUCTIONS = frozenset({"ReduceMean", "ReduceSum", "ReduceMax", "ReduceL2", "ReduceSumSquare"})
+"""What a normalization in pieces reduces with."""
+
+WEIGHTED = STEPPED_PRODUCTS | RECURRENT | AFFINE_STEPS | {
+    "LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization", "PRelu",
+}  # fmt: skip
+"""Operators whose constants are weights, which a target rounds."""
+
+LIBRARY_FUNCTIONS = _where(lambda facts: facts.library)
+"""Operators whose elements are off by more than one rounding: a library's functions, and several steps in one."""
+
+BATCHWISE = _where(lambda facts: facts.batchwise)
+"""Operators that treat the entries of a batch (axis 0) each on its own, whatever their attributes."""
+
+COMMUTATIVE = _where(lambda facts: facts.commutative)
+"""Operators whose inputs can be exchanged."""
+
+WINDOWED = _where(lambda facts: facts.windowed)
+"""Operators with a kernel, strides and padding over the axes behind the second."""
+
+FLOAT_WINDOWED = WINDOWED - _of(Kind.INTEGER_PRODUCT)
+"""Those of them that are given floats."""
+
+CHANNELS_FIRST = _where(lambda facts: facts.channels_first)
+"""Operators that ONNX defines for channels-first tensors alone."""
+
+WITHIN_CHANNELS = frozenset({
+    "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "Resize", "Upsample", "Pad",
+})  # fmt: skip
+"""Operators that choose or average within a channel."""
+
+FUSED_GELUS = frozenset({"Gelu", "FastGelu", "QuickGelu"})
+"""GELU in one node, also ONNX Runtime's."""
+
+EPILOGUES = frozenset({
+    "FusedConv", "FusedGemm", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "BiasGelu",
+})  # fmt: skip
+"""Operators of ONNX Runtime that do more than the operator of their family: their output is a later tensor."""
+
+SHAPED_LIKE_FIRST = frozenset({
+    "Gelu", "FastGelu", "BiasGelu", "QuickGelu", "BiasAdd", "BiasSoftmax", "GroupNorm", "SkipGroupNorm",
+    "SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "RotaryEmbedding",
+})  # fmt: skip
+"""Operators of ONNX Runtime whose first output has the shape of their first input."""
+
+ONE_SOURCE_CONTRIB = frozenset({"BiasGelu", "FastGelu", "QuickGelu", "Gelu", "BiasAdd", "Inverse", "GroupNorm"})
+"""Operators of ONNX Runtime that have one source of data and no weights of a product."""
+
+# -- what does not round --
+
+SELECTION = _of(Kind.SELECTION, Kind.EXACT)
+"""Operators whose results the format holds whenever it holds their inputs."""
+
+COMPARISONS = _of(Kind.COMPARISON)
+"""Operators that compare two tensors element by element."""
+
+LOGIC = _of(Kind.LOGIC)
+"""Operators on truth values."""
+
+CHOICES = frozenset({"ArgMax", "ArgMin", "TopK"})
+"""Operators that tell which element is the greatest or the least."""
+
+RANDOM = _of(Kind.RANDOM)
+"""Operators whose output is drawn anew at every run. Dropout is one of them while training."""
+
+SHAPES = _of(Kind.SHAPE)
+"""Operators that tell sizes, whatever the values are."""
+
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
+"""Operators that have bodies."""
+
+QUANTIZERS = _of(Kind.QUANTIZER)
+"""Operators that make scaled integers of floats, or floats of them."""
+
+INTEGER_ARITHMETIC = QUANTIZERS - {"DequantizeLinear"} | _of(Kind.INTEGER_PRODUCT)
+"""Operators that a model has where it computes with scaled integers."""
+
+UNTOUCHED = QUANTIZERS | COMPARISONS | LOGIC | RANDOM | SHAPES | _of(
+    Kind.INTEGER_PRODUCT, Kind.CONSTANT, Kind.POSITION, Kind.QUERY, Kind.CONTROL
+) | {"StringNormalizer"}  # fmt: skip
+"""Operators whose floats are no activations (or whose bodies are rewritten instead)."""
+
+EXACT_OPERATORS = (
+    MOVEMENT - {"Col2Im", "CenterCropPad", "TensorScatter"} - _of(Kind.CONTAINER)
+    | SELECTION - {"MaxRoiPool"}
+    | SHAPES
+    | _of(Kind.POSITION)
+    | {"ArgMax", "ArgMin", "BitShift", "Clip", "Constant", "ConstantOfShape", "OneHot", "Range"}
+)
+"""Operators that move, choose or flip values but do not round them."""
+
+SILENT = FLAT | {"Transpose", "Cast", "Constant", "Shape"}
+"""Operators that compute nothing."""
+
+FOLDABLE = frozenset({
+    "Shape", "Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Concat", "Slice", "Gather", "Add",
+    "Sub", "Mul", "Div", "Neg", "Range", "Expand", "ConstantOfShape", "Min", "Max", "Where", "Equal", "Floor", "Ceil",
+    "Sqrt", "Reciprocal", "Split", "ReduceProd", "ReduceSum", "ReduceMax", "Tile", "Mod",
+})  # fmt: skip
+"""Data movement and integer arithmetic that small constants are folded through."""
+
+LANDMARKS = RECURRENT | CONTROL_FLOW | WINDOWED | _of(Kind.INTEGER_PRODUCT) | {
+    "MatMul", "Einsum", "Resize", "GridSample", "RoiAlign", "TopK", "NonMaxSuppression", "NonZero", "Split", "GatherND",
+    "ScatterND", "ScatterElements",
+}  # fmt: skip
+"""Families of operators by which two graphs are matched first, even where they have a single source of data."""
