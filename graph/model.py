@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -61,7 +60,6 @@ class Model:
         tf: The TensorFlow program, where the source is one.
         engine: The serialized engine that the model was named by, which the runners that read engines run as it is. A
             changed copy or a piece has none.
-        root: Identifies the model that was loaded: a changed copy or a piece has the root of what it was made from.
     """
 
     def __init__(
@@ -82,7 +80,6 @@ class Model:
         self.folder = folder
         self.tf = tf
         self.engine = engine
-        self.root = uuid.uuid4().hex
         self._again = again
         self._base: Model | str | None = None  # what was loaded, or its network digest, where this is not that itself
 
@@ -146,7 +143,7 @@ class Model:
             return _loaded_again, (self._again, self.source, self.digest)
         base = self._base._network if isinstance(self._base, Model) else self._base
         folder = None if self.folder is None else Path(os.path.abspath(self.folder))
-        state = {"source": self.source, "folder": folder, "_base": base, "root": self.root}
+        state = {"source": self.source, "folder": folder, "_base": base}
         engine = None if self.engine is None else (os.path.abspath(self.engine.path), self.engine.digest)
         return _unpacked, (self.serialized(), state, _stamps(self.proto, self.folder), engine)
 
@@ -186,7 +183,6 @@ class Model:
     def derive(self, proto: onnx.ModelProto) -> Model:
         """A changed copy or a piece: same source and weights folder, another graph."""
         model = Model(proto, source=self.source, folder=self.folder)
-        model.root = self.root
         model._base = self if self._base is None else self._base
         return model
 
