@@ -484,6 +484,7 @@ def test_every_runner_sees_the_same_bytes_and_cannot_change_them(identity_model,
 
 def test_sessions_open_once_and_samples_are_not_kept(identity_model, function_runner):
     alive: list[weakref.ref] = []
+    gc.freeze()  # so that collecting looks at what this test makes alone
 
     def watched(feed):
         y = feed["x"] + 0
@@ -493,7 +494,11 @@ def test_sessions_open_once_and_samples_are_not_kept(identity_model, function_ru
         return {"y": y}
 
     runners = [function_runner(function=watched, label=name) for name in "ab"]
-    report = Comparator(identity_model, runners, data_loader=[{"x": X + np.float32(i)} for i in range(20)]).compare()
+    try:
+        data = [{"x": X + np.float32(i)} for i in range(20)]
+        report = Comparator(identity_model, runners, data_loader=data).compare()
+    finally:
+        gc.unfreeze()
     assert [r.error for r in report.runners] == [None, None]
     assert [len(r.opened) for r in runners] == [1, 1]
     assert report.data.samples == 20
