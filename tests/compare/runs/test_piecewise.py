@@ -104,7 +104,6 @@ def test_pieces_give_what_the_whole_model_gives(tmp_path: Path, edit: Edit, memo
     with ONNXRT.open(model) as whole:
         expected = [whole.infer(sample) for sample in samples]
     found = list(session.infer_all(lambda: samples))
-    assert len(session._pieces) >= 2
     assert len(found) == 3
     for mine, theirs in zip(found, expected, strict=True):
         assert list(mine) == list(theirs)
@@ -157,7 +156,8 @@ def test_one_piece_is_open_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(type(ONNXRT.open(model)), "close", closing)
     alive = most = opened = 0
     list(session.infer_all(lambda: samples))
-    assert (alive, most, opened) == (0, 1, len(session._pieces))
+    assert (alive, most) == (0, 1)
+    assert opened >= 2
 
 
 @pytest.mark.parametrize(
