@@ -103,12 +103,7 @@ def main() -> None:
     arguments = parser.parse_args()
     results = Results(arguments.out, arguments.limit)
     for path in arguments.files:
-        if results.over(path.stem):
-            continue
-        try:
-            results.add(measure(path, arguments))
-        except Exception as problem:
-            print(f"{path.stem}: {type(problem).__name__}: {problem}", flush=True)
+        results.attempt(path.stem, lambda path=path: results.add(measure(path, arguments)))
     print(table(HEAD, map(row, results.kept)))
 
 

@@ -120,15 +120,14 @@ def main() -> None:
         for mode in arguments.modes:
             runner = replace(trt, **MODES[mode]) if arguments.runner == "trt" else EmulateRunner(format="fp16")
             longest = max([r["build_s"] for r in results.kept if r["network"] == name] or [40])
-            if results.over(f"{name} {mode}", 1.3 * longest):
-                continue
             data = images(299 if name == "inception_v3" else 224, arguments.batches)
-            try:
-                results.add(run(name, arguments.folder / f"{name}.onnx", mode, runner, data))
-            except Exception as error:
-                print(f"{name} {mode}: {type(error).__name__}: {error}", flush=True)
-                continue
-            print(*row(results.kept[-1]), sep=" | ", flush=True)
+            path = arguments.folder / f"{name}.onnx"
+
+            def keep(name=name, path=path, mode=mode, runner=runner, data=data) -> None:
+                results.add(run(name, path, mode, runner, data))
+                print(*row(results.kept[-1]), sep=" | ", flush=True)
+
+            results.attempt(f"{name} {mode}", keep, 1.3 * longest)
     print(table(COLUMNS, map(row, results.kept)))
 
 

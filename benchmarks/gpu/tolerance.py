@@ -176,6 +176,15 @@ def adds(result: dict) -> str:
     return str(result["accumulators"] if result["accumulators"] is not None else result["sums"])
 
 
+def keep(path: Path, arguments: argparse.Namespace, results: Results) -> None:
+    """Measures one network, and prints each result as it comes."""
+    for result in measure(path, arguments, results):
+        results.add(result)
+        verdicts = ", ".join(o["verdict"] for o in result["outputs"].values())
+        text = f"  {result['network']}, {result['build']}, {result['data']}: {verdicts}, {use(result):.1%}"
+        print(f"{text} of allowed, adds {adds(result)}, {results.spent:.0f} s", flush=True)
+
+
 HEAD = ("network", "build", "adds in", "least", "median", "greatest share, random", "stored", "sums explain")
 
 
@@ -192,16 +201,7 @@ def main() -> None:
     arguments = parser.parse_args()
     results = Results(arguments.out, arguments.limit)
     for path in arguments.files:
-        if results.over(path.stem):
-            continue
-        try:
-            for result in measure(path, arguments, results):
-                results.add(result)
-                verdicts = ", ".join(o["verdict"] for o in result["outputs"].values())
-                text = f"  {result['network']}, {result['build']}, {result['data']}: {verdicts}, {use(result):.1%}"
-                print(f"{text} of allowed, adds {adds(result)}, {results.spent:.0f} s", flush=True)
-        except Exception as problem:
-            print(f"{path.stem}: {type(problem).__name__}: {problem}", flush=True)
+        results.attempt(path.stem, lambda path=path: keep(path, arguments, results))
     print(table(HEAD, rows(results.kept)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,15 @@ class Results:
             return False
         print(f"skipped {what}: {self.spent:.0f} s of {self.limit:.0f} s are spent", flush=True)
         return True
+
+    def attempt(self, what: str, work: Callable[[], object], needed: float = 0.0) -> None:
+        """Does the work unless the limit is reached; says so if it fails, and goes on."""
+        if self.over(what, needed):
+            return
+        try:
+            work()
+        except Exception as problem:
+            print(f"{what}: {type(problem).__name__}: {problem}", flush=True)
 
     def add(self, result: dict[str, Any]) -> None:
         """Keeps a result, and appends it to the file."""

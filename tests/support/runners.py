@@ -59,6 +59,31 @@ class FunctionSession(Session):
         return {name: np.asarray(value) for name, value in found.items()}
 
 
+def node_name(node: onnx.NodeProto) -> tuple[str, bool]:
+    """The name that a node has in the whole model, and whether this is a copy of it, in an exploded one."""
+    name, copied, _ = node.name.partition("\x1f")
+    return name, bool(copied)
+
+
+def spliced(
+    proto: onnx.ModelProto,
+    name: str,
+    behind: Callable[[onnx.GraphProto, str, str], list[onnx.NodeProto]],
+    output: int = 0,
+) -> onnx.ModelProto:
+    """A copy in which an output of a node comes from other nodes: ``behind(graph, what the node made, the output)``."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    del copy.graph.node[:]
+    for original in proto.graph.node:
+        copy.graph.node.append(original)
+        if node_name(original)[0] == name:
+            made = original.output[output]
+            copy.graph.node[-1].output[output] = f"{made}/raw"
+            copy.graph.node.extend(behind(copy.graph, f"{made}/raw", made))
+    return copy
+
+
 @dataclass(frozen=True)
 class Off(OnnxrtRunner):
     """ONNX Runtime with one node whose result is multiplied, or that it cannot run on given values."""
@@ -72,19 +97,13 @@ class Off(OnnxrtRunner):
         return "off"
 
     def open(self, model, *, fetch=(), workload=None, progress=None):
-        proto = onnx.ModelProto()
-        proto.CopyFrom(model.proto)
-        nodes = list(proto.graph.node)
-        del proto.graph.node[:]
-        for original in nodes:
-            proto.graph.node.append(original)
-            name, cut_off, _ = original.name.partition("\x1f")
-            if cut_off and name == self.refuses:
-                raise RunnerError(f"off: no kernel for {original.op_type}.")
-            if name == self.node:
-                output = original.output[0]
-                proto.graph.node[-1].output[0] = f"{output}/raw"
-                factor = f"{output}/factor"
-                proto.graph.initializer.append(numpy_helper.from_array(np.float32(self.factor), factor))
-                proto.graph.node.append(helper.make_node("Mul", [f"{output}/raw", factor], [output], f"{output}/off"))
+        for node in model.proto.graph.node:
+            if node_name(node) == (self.refuses, True):
+                raise RunnerError(f"off: no kernel for {node.op_type}.")
+
+        def multiplied(graph: onnx.GraphProto, raw: str, made: str) -> list[onnx.NodeProto]:
+            graph.initializer.append(numpy_helper.from_array(np.float32(self.factor), f"{made}/factor"))
+            return [helper.make_node("Mul", [raw, f"{made}/factor"], [made], f"{made}/off")]
+
+        proto = spliced(model.proto, self.node, multiplied)
         return super().open(model.derive(proto), fetch=fetch, workload=workload, progress=progress)

@@ -19,7 +19,7 @@ from support import networks
 from support.edits import edited, node, scaled
 from support.layerwise import BF16, FLOAT, FP16, LOOSE, ORT, compare, data_of, mentions, only, verdicts
 from support.models import normal
-from support.runners import Off
+from support.runners import Off, spliced
 
 # ---- the hard bound -------------------------------------------------------------------------------------------------
 
@@ -61,21 +61,17 @@ class OneOff(OnnxrtRunner):
         return self.exact
 
     def open(self, model, *, fetch=(), workload=None, progress=None):
-        proto = onnx.ModelProto()
-        proto.CopyFrom(model.proto)
-        nodes = list(proto.graph.node)
-        del proto.graph.node[:]
-        for original in nodes:
-            proto.graph.node.append(original)
-            if original.name.partition("\x1f")[0] == self.node:
-                output = original.output[self.output]
-                raw, at, old, by, new = (f"{output}/{what}" for what in ("raw", "at", "old", "by", "new"))
-                proto.graph.node[-1].output[self.output] = raw
-                for name, value in ((at, np.array([self.place])), (by, np.array([self.by], np.float32))):
-                    proto.graph.initializer.append(numpy_helper.from_array(value, name))
-                proto.graph.node.append(helper.make_node("GatherND", [raw, at], [old], old))
-                proto.graph.node.append(helper.make_node("Add", [old, by], [new], new))
-                proto.graph.node.append(helper.make_node("ScatterND", [raw, at, new], [output], f"{output}/off"))
+        def one_off(graph: onnx.GraphProto, raw: str, made: str) -> list[onnx.NodeProto]:
+            at, old, by, new = (f"{made}/{what}" for what in ("at", "old", "by", "new"))
+            for name, value in ((at, np.array([self.place])), (by, np.array([self.by], np.float32))):
+                graph.initializer.append(numpy_helper.from_array(value, name))
+            return [
+                helper.make_node("GatherND", [raw, at], [old], old),
+                helper.make_node("Add", [old, by], [new], new),
+                helper.make_node("ScatterND", [raw, at, new], [made], f"{made}/off"),
+            ]
+
+        proto = spliced(model.proto, self.node, one_off, self.output)
         return super().open(model.derive(proto), fetch=fetch, workload=workload, progress=progress)
 
 
