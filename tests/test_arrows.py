@@ -250,7 +250,6 @@ EXCEPTIONS: dict[str, str] = {
         compare.comparison > compare.layers
         compare.report.model > compare.report
         compare.runs > compare.outputs
-        runners.trt > runners.emulate
     """,
     "rooms": """
         compare.shape_sets has no place in ORDERS
@@ -258,42 +257,29 @@ EXCEPTIONS: dict[str, str] = {
     "circles": """
         compare: causes.examiner layers.walk
         runners.onnxrt: loading runner session
-        runners.trt: build caches engines failures network pins plan profiles runner session
     """,
     "privates": """
         compare.cli.arguments: _option_string_actions
         compare.cli.runner_arguments: _option_string_actions
         compare.outputs.term_sizes: _move
         runners.onnxrt.loading: _model_bytes
-        tests.compare.runs.test_piecewise: _pieces
         tests.compare.statistics.test_device: _Reader
         tests.compare.statistics.test_device: _Torch
-        tests.dataloaders.test_stored_data: _folder
         tests.graph.rounding.test_emulation: _Scope
         tests.graph.rounding.test_emulation: _Target
-        tests.runners.onnxrt.test_onnxrt: _model
-        tests.runners.onnxrt.test_onnxrt: _observed
-        tests.runners.onnxrt.test_onnxrt: _session
         tests.runners.test_emulate: _Magnitudes
         tests.runners.trt.test_engines: _marked
         tests.runners.trt.test_trt_gpu: _context
-        tests.support.trt_standin: _folder
-        tests.support.trt_standin: _proto
-    """,
-    "asked_of_runners": """
-        compare.causes.expected_noise: getattr(runner, 'ranges', None)
-        compare.causes.expected_noise: hasattr(runner, 'calibrated')
-        compare.layers.bodies: hasattr(runner, 'calibrated')
-        compare.layers.bodies: hasattr(runner, 'ranges')
-        compare.runs.piecewise: hasattr(side.runner, 'calibrated')
+        tests.support.trt_standin.building: _folder
+        tests.support.trt_standin.building: _layers
+        tests.support.trt_standin.building: _outputs
+        tests.support.trt_standin.building: _proto
+        tests.support.trt_standin.building: _values
+        tests.support.trt_standin.networks: _shapes
+        tests.support.trt_standin.networks: _trt
     """,
     "state": """
-        CALIBRATION_CACHES
-        DEPLOYED_FORMATS
-        DEPLOYED_KERNELS
         LIBRARIES
-        RANGES
-        TIMING_CACHES
         _LOGS
     """,
     "long_files": """
@@ -314,7 +300,6 @@ EXCEPTIONS: dict[str, str] = {
         tests/runners/trt/test_engines.py
         tests/runners/trt/test_trt.py
         tests/runners/trt/test_trt_gpu.py
-        tests/support/trt_standin.py
     """,
     "long_functions": """
         compare/causes: judge
@@ -334,7 +319,6 @@ EXCEPTIONS: dict[str, str] = {
         compare/layers: Walk._examine
         graph/rounding: _Scope._scan
         runners/trt: TrtSession.__init__
-        runners/trt: build
     """,
     "operator_tables": """
         compare/outputs: Abs Cast CastLike

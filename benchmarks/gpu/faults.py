@@ -273,7 +273,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--runner", choices=("trt", "emulate"), default="trt")
-    parser.add_argument("--narrow-sums", action="store_true", help="emulated products add in FP16")
+    parser.add_argument("--fp16-accumulation", action="store_true", help="emulated products add in FP16")
     parser.add_argument("--only", nargs="+", default=[""], help="cases whose name holds one of these")
     parser.add_argument("--engine", action="store_true", help="print the layers of the engines")
     add_options(parser, limit=500)
@@ -282,7 +282,7 @@ def main() -> None:
     candidate = (
         TrtRunner(fp16=True, tactic_sources=arguments.tactic_sources, optimization_level=arguments.optimization_level)
         if arguments.runner == "trt"
-        else EmulateRunner(format="fp16", fp16_accumulation=arguments.narrow_sums)
+        else EmulateRunner(format="fp16", fp16_accumulation=arguments.fp16_accumulation)
     )
     for name, (model, wanted) in cases().items():
         if not any(part in name for part in arguments.only) or results.over(name):
