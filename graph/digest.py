@@ -15,7 +15,7 @@ from pathlib import Path
 
 import onnx
 
-from .index import subgraphs
+from .nodes import subgraphs
 from .weights import stored_bytes
 
 BLOCK = 1 << 20

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from .index import GraphIndex, attribute_int, attribute_ints
+from .index import GraphIndex
+from .nodes import attribute_int, attribute_ints
 from .specs import Dim, TensorSpec, is_float
 
 

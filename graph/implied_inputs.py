@@ -17,7 +17,8 @@ import onnx
 
 from .implied_demands import MASK, Bound, Lookup, own_demands
 from .implied_shapes import Shape, concrete_specs
-from .index import GraphIndex, attribute_float, attribute_tensor, subgraphs
+from .index import GraphIndex
+from .nodes import attribute_float, attribute_tensor, subgraphs
 from .operators import WITHIN_RANGE, is_data
 from .specs import TensorSpec, is_float
 

@@ -11,8 +11,9 @@ from typing import TypeAlias
 import onnx
 
 from .errors import DataError
-from .index import GraphIndex, attribute_int
+from .index import GraphIndex
 from .inference import copy_without_weights
+from .nodes import attribute_int
 from .operators import WINDOWED
 from .specs import TensorSpec, dtype_from_onnx, spec_from_value_info
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -12,82 +12,13 @@ import onnx
 from .contrib_ops import element_types
 from .evaluation import evaluate
 from .inference import infer_shapes
+from .nodes import attribute_int, reads
 from .operators import FOLDABLE
 from .specs import TensorSpec, spec_from_value_info
 from .weights import read_tensor
 
 CONSTANT_LIMIT = 1 << 16
 """Most elements that `GraphIndex.constant` folds on the way; larger results count as unknown."""
-
-
-def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The bodies of If, Loop, Scan and their kin."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        elif attribute.type == onnx.AttributeProto.GRAPHS:
-            yield from attribute.graphs
-
-
-def attribute(node: onnx.NodeProto, name: str, default: object = None) -> object:
-    """The value of a node's attribute, or ``default``. Strings come as ``str``."""
-    for a in node.attribute:
-        if a.name == name:
-            value = onnx.helper.get_attribute_value(a)
-            if isinstance(value, bytes):
-                return value.decode("utf-8", "replace")
-            if isinstance(value, list) and value and isinstance(value[0], bytes):
-                return [v.decode("utf-8", "replace") for v in value]
-            return value
-    return default
-
-
-def attribute_int(node: onnx.NodeProto, name: str, default: int) -> int:
-    """The whole number that is the value of a node's attribute, or ``default``."""
-    value = attribute(node, name)
-    return int(value) if isinstance(value, (int, float)) else default
-
-
-def attribute_float(node: onnx.NodeProto, name: str, default: float) -> float:
-    """The number that is the value of a node's attribute, or ``default``."""
-    value = attribute(node, name)
-    return float(value) if isinstance(value, (int, float)) else default
-
-
-def attribute_ints(node: onnx.NodeProto, name: str) -> list[int] | None:
-    """The whole numbers that are the value of a node's attribute; None where it has no such attribute."""
-    value = attribute(node, name)
-    return [int(v) for v in value] if isinstance(value, list) else None
-
-
-def attribute_tensor(node: onnx.NodeProto, name: str) -> onnx.TensorProto | None:
-    """The tensor that is the value of a node's attribute; None where it has no such attribute."""
-    value = attribute(node, name)
-    return value if isinstance(value, onnx.TensorProto) else None
-
-
-def captured(graph: onnx.GraphProto) -> list[str]:
-    """Names that a subgraph reads from outside, in order of first use."""
-    inside = {i.name for i in graph.input} | {i.name for i in graph.initializer}
-    inside |= {i.values.name for i in graph.sparse_initializer}
-    outside: dict[str, None] = {}
-    for node in graph.node:
-        for name in reads(node):
-            if name not in inside:
-                outside[name] = None
-        inside.update(name for name in node.output if name)
-    for output in graph.output:
-        if output.name not in inside:
-            outside[output.name] = None
-    return list(outside)
-
-
-def reads(node: onnx.NodeProto) -> list[str]:
-    """Every tensor a node reads: its inputs, then what its subgraphs capture. Without empty names or repeats."""
-    names = dict.fromkeys(name for name in node.input if name)
-    for body in subgraphs(node):
-        names.update(dict.fromkeys(captured(body)))
-    return list(names)
 
 
 class GraphIndex:

@@ -421,7 +421,7 @@ INTEGER_ARITHMETIC = QUANTIZERS - {"DequantizeLinear"} | _of(Kind.INTEGER_PRODUC
 """Operators that a model has where it computes with scaled integers."""
 
 UNTOUCHED = QUANTIZERS | COMPARISONS | LOGIC | RANDOM | SHAPES | _of(
-    Kind.INTEGER_PRODUCT, Kind.CONSTANT, Kind.POSITION, Kind.QUERY, Kind.CONTROL
+    Kind.INTEGER_PRODUCT, Kind.CONSTANT, Kind.POSITION, Kind.QUERY, Kind.CONTROL, Kind.CLASSICAL
 ) | {"StringNormalizer"}  # fmt: skip
 """Operators whose floats are no activations (or whose bodies are rewritten instead)."""
 

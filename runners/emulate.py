@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..graph.errors import BuildError, UsageError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..graph.model import Model
+    from ..graph.rounding.rewrite import Note
 
 _SCALED = ("fp8", "e4m3", "e5m2", "int8")
 _BINS = 2048
@@ -41,7 +42,7 @@ class EmulateRunner(Runner):
         percentile: The share of an activation's magnitudes, in percent, that its range covers (INT8 and FP8).
         unscaled: FP8 casts values as they are, without ranges.
         fp16_accumulation: FP16 products add in FP16, 16 at a time, as FP16 kernels do; see
-            `layerdiff.graph.rounding.fp16_sums`.
+            `layerdiff.graph.rounding.fp16_accumulation`.
         custom_ops: Shared libraries of custom operators.
         threads: Threads of one operator; 0 leaves the choice to ONNX Runtime.
         ranges: Largest magnitude of each activation, as `calibrated` measured it.
@@ -250,11 +251,11 @@ class EmulateSession(Session):
     def __init__(
         self, runner: EmulateRunner, model: Model, fetch: Sequence[str], progress: Callable[[str], None]
     ) -> None:
-        from ..graph.rounding.emulation import rewrite_with_notes
+        from ..graph.rounding.emulation import rewrite
 
         wide = _double(runner, model)
         progress(f"rewriting the graph for {runner.arithmetic}")
-        rewritten = rewrite_with_notes(
+        rewritten = rewrite(
             model,
             runner.format,
             every_node=runner.every_node,
@@ -265,16 +266,11 @@ class EmulateSession(Session):
         computed, notes = rewritten.model, rewritten.notes
         accumulating: frozenset[str] = frozenset()
         if runner.fp16_accumulation:
-            from ..graph.rounding.fp16_sums import narrow_sums
+            from ..graph.rounding.fp16_accumulation import accumulate_in_fp16
 
-            narrowed = narrow_sums(computed)
-            computed = narrowed.model
-            index = model.index
-            given = (name.removesuffix("__fp32") for name in narrowed.products)
-            accumulating = frozenset(index.names[index.producer[name]] for name in given if name in index.producer)
-            if narrowed.left:
-                names = ", ".join(name.removesuffix("__fp32") for name in narrowed.left[:3])
-                notes = (*notes, f"{len(narrowed.left)} products add in FP32 all the same (the first give {names}).")
+            looped = accumulate_in_fp16(computed)
+            computed, notes = looped.model, (*notes, *looped.notes)
+            accumulating = looped.nodes & frozenset(model.index.names)
         self._session = _ort(runner).open(computed, fetch=fetch, progress=progress)
         self.inputs = model.inputs
         self.outputs = model.outputs
@@ -293,7 +289,7 @@ class EmulateSession(Session):
         self.info = SessionInfo(
             {**options, **info.options},
             info.versions,
-            (*info.notes, *notes, *wide),
+            (*info.notes, *(_said(note) for note in notes), *wide),
             fp16_accumulation=accumulating,
             calibration=Calibration(options["ranges"], dict(runner.ranges or ())) if runner.scaled else None,
         )
@@ -305,6 +301,14 @@ class EmulateSession(Session):
     def close(self) -> None:
         """Frees ONNX Runtime's session."""
         self._session.close()
+
+
+def _said(note: Note) -> str:
+    """A note of the rewriting, with the option that would make it otherwise."""
+    if not note.setting:
+        return note.text
+    flag = next(f.metadata["flag"] for f in fields(EmulateRunner) if f.name == note.setting)
+    return f"{note.text} {flag} turns this off."
 
 
 def _double(runner: EmulateRunner, model: Model) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
-from layerdiff.graph.index import attribute
 from layerdiff.graph.model import Model
+from layerdiff.graph.nodes import attribute
 from layerdiff.graph.rounding.qdq import activations, quantize
 from onnx import numpy_helper
 
@@ -183,7 +183,7 @@ def quantized_file(edit: Edit, rng: np.random.Generator) -> Edit | None:
     for made in observe(edit.proto, network(edit.graph.name).samples(SEED, 4), wanted):
         for name, value in made.items():
             ranges[name] = max(ranges.get(name, 0.0), float(np.abs(value).max()))
-    return Edit(quantize(model, "int8", ranges)[0].proto)
+    return Edit(quantize(model, "int8", ranges).model.proto)
 
 
 def typed_fp16(edit: Edit, rng: np.random.Generator) -> Edit | None:

@@ -17,11 +17,15 @@ from ...graph.cutting.dataflow import Kind, dataflow
 from ...graph.cutting.slices import Slice, exploded_name
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32, FP64, INT8, NumberFormat, coarser
-from ...graph.index import GraphIndex, attribute
+from ...graph.index import GraphIndex
+from ...graph.nodes import attribute_int
 from ...graph.operators import BATCHWISE, CHOICES, QUANTIZERS, RECURRENT, SILENT, STEPPED_PRODUCTS
 from ...graph.pairing.weight_changes import rounded_alike
-from ...graph.rounding.error_bound import Form, Precision, add_bounds, precision
-from ...graph.rounding.noise_probe import Roundings, known, perturbed, roundings, terms
+from ...graph.rounding.error_bound import add_bounds
+from ...graph.rounding.noise_probe import known, perturbed
+from ...graph.rounding.roundings import Roundings, roundings
+from ...graph.rounding.roundoff import ErrorBound, RoundoffModel, roundoff_model
+from ...graph.rounding.term_count import term_count
 from ...graph.specs import is_float, specs_of
 from ..lockstep.units import LayerPair
 from .judgement import SLICE, Judgement, common_gain, cut_off, judge, plain_noise
@@ -63,9 +67,9 @@ class Expected:
 
     noise: Arrays = field(default_factory=dict)
     gains: dict[str, float] = field(default_factory=dict)
-    forms: dict[str, Form] = field(default_factory=dict)
+    forms: dict[str, ErrorBound] = field(default_factory=dict)
     made: Arrays = field(default_factory=dict)
-    precision: Precision | None = None
+    precision: RoundoffModel | None = None
 
     def bound(
         self, name: str, result: np.ndarray, *, step: float = 0.0, adding: NumberFormat | None = None
@@ -75,7 +79,7 @@ class Expected:
         Args:
             name: The output.
             result: What the candidate returned.
-            step: See `Form.value`.
+            step: See `ErrorBound.value`.
             adding: The format that the candidate adds in, if not the one that it says.
         """
         form = self.forms.get(name)
@@ -84,7 +88,7 @@ class Expected:
         if adding is None:
             return form.value(self.made, result, self.precision, step)
         looser = self.precision.adding_in(adding)
-        sums = looser.gamma(form.terms)
+        sums = looser.gamma(form.roundings)
         if not math.isfinite(sums):
             return None
         return replace(form, relative=form.relative + (1 + form.relative) * sums).value(self.made, result, looser, step)
@@ -110,7 +114,7 @@ class Noise:
         self._quantized: dict[LayerPair, bool] = {}
         self._quantizers: set[str] | None = None
         self._rounded: dict[LayerPair, bool] = {}
-        self._bounded: dict[tuple[NumberFormat, NumberFormat], Precision | None] = {}
+        self._bounded: dict[tuple[NumberFormat, NumberFormat], RoundoffModel | None] = {}
 
     @cached_property
     def _same(self) -> bool:
@@ -201,7 +205,7 @@ class Noise:
             return tuple(weight.dims) if weight is not None else None
 
         if unit.number not in self._sums:
-            self._sums[unit.number] = max(terms(self.index.nodes[p], shape) for p in unit.reference.nodes)
+            self._sums[unit.number] = max(term_count(self.index.nodes[p], shape) for p in unit.reference.nodes)
         return self._sums[unit.number]
 
     def result_step(self, unit: LayerPair, values: np.ndarray) -> float:
@@ -296,7 +300,7 @@ class Noise:
             bounds: Whether the hard bounds are wanted too.
             alike: See `perturbed`.
         """
-        kinds: list[tuple[Roundings, Precision | None, list[LayerPair]]] = []
+        kinds: list[tuple[Roundings, RoundoffModel | None, list[LayerPair]]] = []
         for unit in units:
             rounding, bounded = self.of(unit), self.precision(unit) if bounds else None
             for same, also, members in kinds:
@@ -311,7 +315,7 @@ class Noise:
             result.update(self._probe(members, values, stepped, bounded, seed, alike))
         return result
 
-    def precision(self, unit: LayerPair) -> Precision | None:
+    def precision(self, unit: LayerPair) -> RoundoffModel | None:
         """What the hard bound of a layer has to allow; None where nothing is known."""
         if self.quantized(unit):
             return None
@@ -320,7 +324,7 @@ class Noise:
             mine, runner = self.reference.runner, self.candidate.runner
             # kernels of 16-bit types may add in them, on some processors
             as_they_say = pair == (mine.arithmetic, runner.arithmetic)
-            self._bounded[pair] = precision(
+            self._bounded[pair] = roundoff_model(
                 *pair,
                 runner.accumulator,
                 largest=runner.activation_ranges,
@@ -333,19 +337,19 @@ class Noise:
         units: list[LayerPair],
         values: Mapping[str, np.ndarray],
         rounding: Roundings,
-        bounded: Precision | None,
+        bounded: RoundoffModel | None,
         seed: int,
         alike: bool,
     ) -> dict[int, Expected]:
         parts = [(u.number, u.reference) for u in units]
         feed = {n: _widened(values[n]) for u in units for n in u.reference.inputs}
         specs = specs_of(feed, fixed=True)
-        forms: dict[tuple[int, str], Form] = {}
+        forms: dict[tuple[int, str], ErrorBound] = {}
         try:
-            proto = perturbed(self.reference.model, parts, specs, rounding, seed=seed, alike=alike)
+            probe = perturbed(self.reference.model, parts, specs, rounding, seed=seed, alike=alike).model
             if bounded is not None:
-                forms = add_bounds(proto.graph, self.index, parts, specs, bounded)
-            with self.runner.open(self.reference.model.derive(proto)) as session:
+                forms = add_bounds(probe.proto.graph, self.index, parts, specs, bounded)
+            with self.runner.open(probe) as session:
                 flat = session.infer(feed)
         except LayerdiffError as error:
             if bounded is not None or len(units) > 1:
@@ -426,7 +430,7 @@ class Noise:
         x, y = values.get(node.input[0]), values[name]
         if node.op_type not in CHOICES or not rounding.coarse or x is None or made.shape != y.shape or not x.size:
             return False
-        axis = int(attribute(node, "axis", -1 if node.op_type == "TopK" else 0))  # type: ignore[call-overload]
+        axis = attribute_int(node, "axis", -1 if node.op_type == "TopK" else 0)
         if y.ndim < x.ndim:
             y, made = np.expand_dims(y, axis), np.expand_dims(made, axis)
         if y.ndim != x.ndim or max(y.max(initial=0), made.max(initial=0)) >= x.shape[axis]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...graph.formats import FP32, NumberFormat
-from ...graph.rounding.noise_probe import KAPPA, Roundings
+from ...graph.rounding.roundings import KAPPA, Roundings
 from ...graph.specs import is_float
 
 SLICE = 64

@@ -24,7 +24,7 @@ from ...graph.cutting.dataflow import dataflow, random_nodes
 from ...graph.cutting.slices import Slice
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32
-from ...graph.index import attribute
+from ...graph.nodes import attribute
 from ...graph.operators import CONTROL_FLOW
 from ...graph.specs import cast
 from ...runners.contract.workload import Workload

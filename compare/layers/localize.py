@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ...graph.cutting.pieces import readable
 from ...graph.formats import FP32, NumberFormat, coarser
 from ...graph.operators import STRETCHES
-from ...graph.rounding.noise_probe import roundings
+from ...graph.rounding.roundings import roundings
 from ..causes.examiner import Diagnosis, Examiner
 from ..causes.expected_noise import Noise
 from ..causes.judgement import RMS_LIMIT

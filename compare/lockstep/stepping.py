@@ -19,7 +19,7 @@ import onnx
 from ...graph.cutting.extract import empty_like, enter
 from ...graph.cutting.slices import Slice, backward, renamed, slice_model
 from ...graph.errors import LayerdiffError, ModelError
-from ...graph.index import attribute, captured
+from ...graph.nodes import attribute_int, attribute_ints, captured
 from ...graph.specs import TensorSpec, cast, is_float, specs_of
 from ...runners.contract.workload import Workload
 
@@ -207,11 +207,10 @@ def _sequences(node: Node) -> list[tuple[np.ndarray, int, bool]]:
     """
     if node.model.index.opset.get("", 9) < 9:
         raise LayerdiffError("Scan of opset 8 is not stepped through.")
-    count = int(attribute(node.proto, "num_scan_inputs", 1))  # type: ignore[call-overload]
+    count = attribute_int(node.proto, "num_scan_inputs", 1)
     arrays = [np.asarray(a) for a in node.arguments[len(node.arguments) - count :]]
     axes, directions = (
-        list(attribute(node.proto, name, None) or [0] * count)  # type: ignore[call-overload]
-        for name in ("scan_input_axes", "scan_input_directions")
+        attribute_ints(node.proto, name) or [0] * count for name in ("scan_input_axes", "scan_input_directions")
     )
     return [(a, axis % a.ndim, bool(d)) for a, axis, d in zip(arrays, axes, directions, strict=True)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...graph.formats import BY_DTYPE, INT8, NumberFormat
-from ...graph.index import attribute, subgraphs
+from ...graph.nodes import attribute_int, subgraphs
 from ...graph.operators import INTEGER_ARITHMETIC
 from ...graph.specs import dtype_from_onnx
 
@@ -38,9 +38,7 @@ def model_formats(model: Model) -> tuple[NumberFormat, ...]:
             add(tensor.data_type)
         for node in graph.node:
             if node.op_type == "Cast":
-                to = attribute(node, "to")
-                if isinstance(to, int):
-                    add(to)
+                add(attribute_int(node, "to", 0))
             elif node.op_type in INTEGER_ARITHMETIC:
                 found[INT8.name] = INT8
             for body in subgraphs(node):

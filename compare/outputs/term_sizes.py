@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ...graph.index import GraphIndex, attribute
+from ...graph.index import GraphIndex
+from ...graph.nodes import attribute_float, attribute_int, attribute_ints
 from ...graph.operators import FUSED_GELUS, STANDARD_DOMAINS, WITHIN_CHANNELS
 from ...graph.specs import is_float
 from .ties import FLAT, REARRANGING, _move
@@ -245,7 +246,7 @@ def _is_product(index: GraphIndex, node: onnx.NodeProto) -> bool:
     if node.op_type == "MatMul":
         weight = _constant(index, node.input[1])
         return weight is not None and weight.ndim == 2
-    return node.op_type != "Gemm" or not attribute(node, "transA", 0)
+    return node.op_type != "Gemm" or not attribute_int(node, "transA", 0)
 
 
 # -- sizes --------------------------------------------------------------------------------------------------------
@@ -351,7 +352,7 @@ def _contract(known: _Values, step: _Step) -> np.ndarray:
     (size,) = known.parents(step)
     steepest = CONTRACTING[op]
     if op in ("Elu", "Celu"):
-        steepest = max(1.0, float(attribute(step.node, "alpha", 1.0)))  # type: ignore[arg-type]
+        steepest = max(1.0, attribute_float(step.node, "alpha", 1.0))
     return _hypot([steepest * size, np.asarray(known.one if op in ONES else 0.0)])
 
 
@@ -368,7 +369,7 @@ def _own(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[onnx.NodePro
 
 
 def _leak(node: onnx.NodeProto, known: _Values) -> np.ndarray:
-    alpha = abs(float(attribute(node, "alpha", 0.01)))  # type: ignore[arg-type]
+    alpha = abs(attribute_float(node, "alpha", 0.01))
     value = known.get(node.output[0])
     return np.asarray(max(alpha, 1.0)) if value is None else np.where(value < 0, alpha, 1.0)
 
@@ -378,7 +379,7 @@ DERIVATIVES: Mapping[str, Callable[[onnx.NodeProto, _Values], np.ndarray]] = {
     "Tanh": _own(lambda y: 1 - y * y),
     "Exp": _own(lambda y: y),
     "Erf": lambda node, known: 2 / math.sqrt(math.pi) * np.exp(-(known.magnitude(node.input[0]) ** 2)),
-    "HardSigmoid": lambda node, known: np.asarray(float(attribute(node, "alpha", 0.2))),  # type: ignore[arg-type]
+    "HardSigmoid": lambda node, known: np.asarray(attribute_float(node, "alpha", 0.2)),
     "LeakyRelu": _leak,
 }
 """|df/dx|."""
@@ -389,9 +390,9 @@ def _softmax(known: _Values, step: _Step) -> np.ndarray:
     node = step.node
     rank = size.ndim
     if known.index.opset.get("", 13) >= 13:
-        axes: tuple[int, ...] = (int(attribute(node, "axis", -1)) % rank,)  # type: ignore[call-overload]
+        axes: tuple[int, ...] = (attribute_int(node, "axis", -1) % rank,)
     else:  # over all axes from this one on
-        axes = tuple(range(int(attribute(node, "axis", 1)) % rank, rank))  # type: ignore[call-overload]
+        axes = tuple(range(attribute_int(node, "axis", 1) % rank, rank))
     y = known.get(step.name)
     if y is None:
         raise ValueError(step.name)
@@ -453,7 +454,7 @@ def _along(values: np.ndarray, axis: int, rank: int) -> np.ndarray:
 def _batch_normalize(known: _Values, step: _Step) -> np.ndarray:
     (size,) = known.parents(step)
     gamma, beta, mean, variance = (known.magnitude(i) for i in step.node.input[1:5])
-    gain = gamma / np.sqrt(variance + float(attribute(step.node, "epsilon", 1e-5)))  # type: ignore[arg-type]
+    gain = gamma / np.sqrt(variance + attribute_float(step.node, "epsilon", 1e-5))
     rank = size.ndim
     return _hypot([_along(gain, 1, rank) * size, _along(known.here * np.hypot(gain * mean, beta), 1, rank)])
 
@@ -466,12 +467,12 @@ def _normalize(known: _Values, step: _Step) -> np.ndarray:
     if x is None:
         raise ValueError(step.name)
     if node.op_type == "LayerNormalization":
-        axes = tuple(range(int(attribute(node, "axis", -1)) % x.ndim, x.ndim))  # type: ignore[call-overload]
+        axes = tuple(range(attribute_int(node, "axis", -1) % x.ndim, x.ndim))
     else:
         axes = tuple(range(2, x.ndim))
         constants = [_along(c, 1, x.ndim) for c in constants]
     variance = x.astype(np.float64).var(axis=axes, keepdims=True)
-    sigma = np.sqrt(variance + float(attribute(node, "epsilon", 1e-5)))  # type: ignore[arg-type]
+    sigma = np.sqrt(variance + attribute_float(node, "epsilon", 1e-5))
     relative = np.sqrt(np.square(size).mean(axis=axes, keepdims=True)) / sigma
     return _hypot([constants[0] * np.hypot(known.here, relative), *(known.here * c for c in constants[1:])])
 
@@ -500,8 +501,8 @@ def _product(known: _Values, step: _Step) -> np.ndarray:
             total[columns] = means[g * inputs : (g + 1) * inputs] @ squares[:, columns]
     bias: Any = known.magnitude(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(())
     if op == "Gemm":
-        total = total * float(attribute(node, "alpha", 1.0)) ** 2  # type: ignore[arg-type]
-        bias = bias * abs(float(attribute(node, "beta", 1.0)))  # type: ignore[arg-type]
+        total = total * attribute_float(node, "alpha", 1.0) ** 2
+        bias = bias * abs(attribute_float(node, "beta", 1.0))
     here = known.share(HERE, min(weight.size / squares.shape[1], CHAIN)) ** 2
     if y is not None:
         values = _mean_square(y, axis)
@@ -516,15 +517,15 @@ def _squares(node: onnx.NodeProto, weight: np.ndarray) -> tuple[np.ndarray, int]
     op = node.op_type
     squares = weight.astype(np.float32) ** 2
     if op in ("Conv", "ConvTranspose"):
-        groups = int(attribute(node, "group", 1))  # type: ignore[call-overload]
+        groups = attribute_int(node, "group", 1)
         squares = squares.reshape(*squares.shape[:2], -1).sum(axis=2, dtype=np.float64)
         if op == "Conv":
             return squares.T, groups
         # An input reaches an output through one tap in so many as the stride skips.
-        steps: Any = attribute(node, "strides", [1])
+        steps = attribute_ints(node, "strides", [1])
         per_group = np.split(squares / math.prod(steps), groups)
         return np.concatenate(per_group, axis=1), groups
-    transposed = op == "Gemm" and attribute(node, "transB", 0)
+    transposed = op == "Gemm" and attribute_int(node, "transB", 0)
     return (squares.T if transposed else squares).astype(np.float64), 1
 
 
@@ -540,13 +541,13 @@ def _rearrange(known: _Values, step: _Step) -> np.ndarray:
     if all(s.size == 1 for s in sizes) and len({float(s.reshape(())) for s in sizes}) == 1:
         return sizes[0].reshape((1,) * known.rank(step.name))
     if node.op_type == "Transpose":
-        order: Any = attribute(node, "perm", None)
+        order = attribute_ints(node, "perm")
         return np.transpose(sizes[0], order)
     whole = [np.broadcast_to(s, known.shape(p.name)) for s, p in zip(sizes, step.parents, strict=True)]
     if node.op_type in FLAT:
         return _slim(whole[0].reshape(known.shape(step.name)))
     if node.op_type == "Concat":
-        return _slim(np.concatenate(whole, axis=int(attribute(node, "axis"))))  # type: ignore[call-overload]
+        return _slim(np.concatenate(whole, axis=attribute_int(node, "axis", 0)))
     return _slim(_move(known.index, node, step.name, [np.array(w) for w in whole]))
 
 

@@ -24,7 +24,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
-from ...graph.index import GraphIndex, attribute
+from ...graph.index import GraphIndex
+from ...graph.nodes import attribute_int
 from ...graph.operators import CHOICES, COMPARISONS, FLAT, LOGIC, REARRANGING
 from ...graph.specs import dtype_from_onnx, is_float
 from .tolerance import Tolerance
@@ -156,18 +157,18 @@ def _excused_choices(
 ) -> np.ndarray:
     index, node = decider.index, decider.index.nodes[decider.node]
     value, error = allowed[decider.tensors[0]]
-    axis = int(attribute(node, "axis", -1 if node.op_type == "TopK" else 0))  # type: ignore[call-overload]
+    axis = attribute_int(node, "axis", -1 if node.op_type == "TopK" else 0)
     size = value.shape[axis]
     value, error = np.moveaxis(value, axis, -1), np.moveaxis(error, axis, -1)
     if node.op_type == "TopK":
-        k = index.constant(node.input[1]) if len(node.input) > 1 else np.asarray(attribute(node, "k"))
+        k = index.constant(node.input[1]) if len(node.input) > 1 else np.asarray(attribute_int(node, "k", 1))
         ranks = reference_output.size // max(1, value[..., 0].size) if k is None else int(np.asarray(k).reshape(-1)[0])
         raw_shape: tuple[int, ...] = (*value.shape[:-1], ranks)
     else:
         raw_shape = (*value.shape[:-1], 1)
     # Where each element of the output comes from, by pushing positions through the moves.
     positions = np.moveaxis(np.arange(int(np.prod(raw_shape))).reshape(raw_shape), -1, axis)
-    if node.op_type != "TopK" and not attribute(node, "keepdims", 1):
+    if node.op_type != "TopK" and not attribute_int(node, "keepdims", 1):
         positions = positions.squeeze(axis)
     made = node.output[1] if node.op_type == "TopK" else node.output[0]
     where = _moved(index, decider.output, made, positions, reference_output.shape).reshape(-1)
@@ -217,7 +218,7 @@ def _walk(index: GraphIndex, name: str, output: str, leaves: dict[str, None], fo
     decided = op in COMPARISONS or op in ROUNDINGS or op == "QuantizeLinear"
     if op == "Cast" and node is not None:
         source = index.specs.get(node.input[0])
-        target = dtype_from_onnx(int(attribute(node, "to")))  # type: ignore[call-overload]
+        target = dtype_from_onnx(attribute_int(node, "to", 0))
         decided = source is not None and is_float(source.dtype) and not is_float(target)
     if node is None or position is None or not (decided or op in REARRANGING or op in LOGIC or op == "Cast"):
         if spec is None or not is_float(spec.dtype):
@@ -262,7 +263,7 @@ def _bounds(index: GraphIndex, decider: Decider, name: str, ends: Mapping[str, B
     if op in ROUNDINGS:
         return ROUNDINGS[op](low), ROUNDINGS[op](high)
     if op == "Cast":
-        dtype = dtype_from_onnx(int(attribute(node, "to")))  # type: ignore[call-overload]
+        dtype = dtype_from_onnx(attribute_int(node, "to", 0))
         if dtype.kind == "b":  # not zero, which is not monotone
             return (low > 0) | (high < 0), (low != 0) | (high != 0)
         return _cast(low, dtype), _cast(high, dtype)
@@ -299,7 +300,7 @@ def _cast(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
 def _quantize(index: GraphIndex, node: onnx.NodeProto, x: np.ndarray) -> np.ndarray:
     scale = np.asarray(index.constant(node.input[1]), np.float64)
     zero = index.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else np.uint8(0)
-    axis = int(attribute(node, "axis", 1))  # type: ignore[call-overload]
+    axis = attribute_int(node, "axis", 1)
     shape = [1] * x.ndim
     if scale.size > 1:
         shape[axis] = scale.size

@@ -36,10 +36,11 @@ import onnx
 
 from ...graph.errors import UsageError
 from ...graph.formats import BY_DTYPE, FP16, FP32, NumberFormat, coarser
-from ...graph.index import GraphIndex, attribute, reads, subgraphs
+from ...graph.index import GraphIndex
+from ...graph.nodes import attribute_int, reads, subgraphs
 from ...graph.operators import EXACT_OPERATORS, RECURRENT, STEPPED_PRODUCTS
-from ...graph.rounding.fp16_sums import at_once
-from ...graph.rounding.noise_probe import terms as _terms
+from ...graph.rounding.fp16_accumulation import at_once
+from ...graph.rounding.term_count import term_count
 from ...graph.specs import is_float
 from ...runners.contract.device import DeviceArray
 from ..statistics.statistics import Place
@@ -509,7 +510,7 @@ def _adds(index: GraphIndex, position: int, narrow: bool) -> Depth:
     if not layers:
         return Depth()
     node = index.nodes[position]
-    terms = _terms(node, lambda name: _shape(index, name))
+    terms = term_count(node, lambda name: _shape(index, name))
     # the last partial sum is the result, whose rounding is counted
     steps = math.ceil(terms / at_once(node)) - 1 if narrow and node.op_type in STEPPED_PRODUCTS else 0
     return Depth(layers, min(terms, CHAIN) if terms > 1 else 0, steps)
@@ -530,7 +531,7 @@ def _roundings(index: GraphIndex, position: int) -> int:
     if spec is not None and not is_float(spec.dtype):
         return 0
     if node.op_type in RECURRENT:
-        return _steps(index, node, attribute(node, "layout", 0))
+        return _steps(index, node, attribute_int(node, "layout", 0))
     if node.op_type == "Loop":
         trips = index.constant(node.input[0]) if node.input[0] else None
         return _body(node) * (int(trips.reshape(-1)[0]) if trips is not None and trips.size else UNKNOWN_STEPS)
@@ -545,7 +546,7 @@ def _rounds_once(node: onnx.NodeProto) -> int:
     if node.domain not in ("", "ai.onnx"):
         return 1
     if node.op_type in ("Cast", "CastLike"):
-        return int(attribute(node, "to", 0) not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE))
+        return int(attribute_int(node, "to", 0) not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE))
     return int(node.op_type not in EXACT_OPERATORS)
 
 

@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 import onnx
 
-from ..index import GraphIndex, attribute, subgraphs
+from ..index import GraphIndex
+from ..nodes import attribute_int, subgraphs
 from ..operators import RANDOM, SHAPES
 from ..specs import STRING, TensorSpec, dtype_from_onnx, is_float
 
@@ -220,6 +221,6 @@ def random_nodes(index: GraphIndex) -> tuple[int, ...]:
         if len(node.input) > 2 and node.input[2]:
             value = index.constant(node.input[2])
             return value is None or bool(value.any())
-        return index.opset.get("", 1) < 7 and not attribute(node, "is_test", 0)
+        return index.opset.get("", 1) < 7 and not attribute_int(node, "is_test", 0)
 
     return tuple(p for p, node in enumerate(index.nodes) if draws(node, training(node)))

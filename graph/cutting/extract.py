@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 
 from ..errors import ModelError
-from ..index import GraphIndex, captured
+from ..index import GraphIndex
+from ..nodes import captured
 from ..specs import TensorSpec, dtype_to_onnx
 from .dataflow import dataflow
 

@@ -20,7 +20,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from ..index import GraphIndex, attribute
+from ..index import GraphIndex
+from ..nodes import attribute_int
 from ..operators import ACTIVATIONS, AFFINE_STEPS, FUSING_PRODUCTS, NORMALIZING_REDUCTIONS, POINTWISE, RANDOM, SHAPES
 from ..specs import is_float
 
@@ -127,7 +128,7 @@ class _Fusion:
         if spec is None or not is_float(spec.dtype):
             return False
         if node.op_type == "BatchNormalization":
-            return not attribute(node, "training_mode", 0) and all(name in self.static for name in node.input[1:])
+            return not attribute_int(node, "training_mode", 0) and all(name in self.static for name in node.input[1:])
         return True
 
     def _passes(self, position: int) -> bool:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import onnx
 
 from ..errors import ModelError
-from ..index import GraphIndex, subgraphs
+from ..index import GraphIndex
+from ..nodes import subgraphs
 from ..specs import TensorSpec
 from .extract import add_weights, empty_like, value_info
 

@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 
 from ..evaluation import evaluate
-from ..index import GraphIndex, attribute_int, attribute_ints, attribute_tensor
+from ..index import GraphIndex
+from ..nodes import attribute_int, attribute_ints, attribute_tensor
 from ..operators import SHAPES
 from ..specs import dtype_from_onnx
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..index import GraphIndex, attribute
+from ..index import GraphIndex
+from ..nodes import attribute_int
 from ..operators import EPILOGUES
 from .differences import Difference, node_differences
 from .folds import Folds, folds
@@ -148,7 +149,7 @@ def _match_skipped(pairing: Pairing, nodes: dict[int, int], pairs: Mapping[str, 
         twins = []
         for q in pairing.c.skipped:
             twin = pairing.c.index.nodes[q]
-            same = twin.op_type == node.op_type and attribute(twin, "to") == attribute(node, "to")
+            same = twin.op_type == node.op_type and attribute_int(twin, "to") == attribute_int(node, "to")
             if same and pairing.c.alias[twin.output[0]] == other:
                 twins.append(q)
         named = [q for q in twins if pairing.c.index.nodes[q].output[0] == node.output[0]]

@@ -12,7 +12,8 @@ from typing import Any
 
 import onnx
 
-from ..index import GraphIndex, attribute
+from ..index import GraphIndex
+from ..nodes import attribute
 from ..operators import COMMUTATIVE, family
 from .settings import settle
 

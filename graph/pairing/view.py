@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 
 from ..cutting.dataflow import Dataflow, Kind, dataflow
-from ..index import GraphIndex, attribute_ints
+from ..index import GraphIndex
+from ..nodes import attribute_ints
 from ..operators import LANDMARKS, ONE_SOURCE_CONTRIB, RESHAPES
 from ..specs import Dim, is_float
 from .constants import constant_value

@@ -10,38 +10,44 @@ and b it reproduces
 
 and it needs no formula for any other operator: softmax, GELU in pieces, LSTM, a fused group. kappa is the mean square
 of a rounding error in units of u, for values whose logarithm is spread evenly. An accumulator narrower than FP32 is a
-tensor core's, which rounds once for 16 products (`graph.rounding.fp16_sums`): n = ceil(K / 16) - 1 times. Its partial
-sums are known as far as the sum is: those of a walk that ends at S = A B add n (S^2 / 3 + (A o A)(B o B) / 6) instead
-of K / 2, which is n / 2 on average where signs are random, and more where the terms agree.
+tensor core's, which rounds once for 16 products (`graph.rounding.fp16_accumulation`): n = ceil(K / 16) - 1 times. Its
+partial sums are known as far as the sum is: those of a walk that ends at S = A B add n (S^2 / 3 + (A o A)(B o B) / 6)
+instead of K / 2, which is n / 2 on average where signs are random, and more where the terms agree.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from ..cutting.dataflow import Kind, dataflow
 from ..cutting.slices import SEPARATOR, Slice, explode, original_name
-from ..formats import FP32, NumberFormat
-from ..index import GraphIndex, attribute, subgraphs
-from ..operators import LIBRARY_FUNCTIONS, STEPPED_PRODUCTS, WEIGHTED
+from ..formats import FP32
+from ..index import GraphIndex
+from ..nodes import subgraphs
+from ..operators import (
+    CONTRIB_DOMAIN,
+    LIBRARY_FUNCTIONS,
+    ML_DOMAIN,
+    STANDARD_DOMAINS,
+    STEPPED_PRODUCTS,
+    WEIGHTED,
+    operator,
+)
 from ..specs import TensorSpec
-from .fp16_sums import STEP, at_once
+from ..writer import GraphWriter, Names
+from .fp16_accumulation import at_once
+from .rewrite import Rewrite
+from .roundings import Roundings
+from .term_count import term_count
 
 if TYPE_CHECKING:
     from ..model import Model
-
-KAPPA = (3 / 8) / (3 * math.log(2))
-"""Mean of (rounding error / u)^2 over values with evenly spread logarithms: 0.180."""
-
-AMPLITUDE = 2.0**-10
-"""Relative size of the largest perturbation. Large against FP32's rounding, small enough for the layer to be linear."""
 
 TRANSCENDENTAL = 4.0
 """Units roundoff that a library function (exp, erf, tanh) may be off by, against one half for arithmetic."""
@@ -62,92 +68,8 @@ _CONFIGURATION = {
     "DequantizeLinear": (1, 2), "Pow": (1,), "Range": (0, 1, 2), "TopK": (1,), "OneHot": (1, 2), "Dropout": (1, 2),
     "NonMaxSuppression": (2, 3, 4), "Cast": (0,),
 }
-_KNOWN_DOMAINS = ("", "ai.onnx", "com.microsoft", "ai.onnx.ml")
+_KNOWN_DOMAINS = STANDARD_DOMAINS | {CONTRIB_DOMAIN, ML_DOMAIN}
 # fmt: on
-
-
-@dataclass(frozen=True)
-class Roundings:
-    """What the two sides of a comparison round, as standard deviations.
-
-    Attributes:
-        operand: Of operands (inputs and weights), relative.
-        accumulator: Of one addition, relative.
-        inner: Between the nodes of a layer, relative.
-        result: Of what a layer returns, relative.
-        floor: Of what a layer returns, absolute: half a step among the subnormals.
-        steps: Absolute, of operands by tensor name, where the format is a scaled integer: step / sqrt(12).
-        products: How many products of a matrix are added before the accumulator rounds.
-        small: Operands with values among the subnormals, which round by ``floor``.
-    """
-
-    operand: float
-    accumulator: float
-    inner: float
-    result: float
-    floor: float
-    steps: Mapping[str, float] = field(default_factory=dict)
-    products: int = 1
-    small: frozenset[str] = frozenset()
-
-    @property
-    def coarse(self) -> bool:
-        """Whether one side rounds coarser than FP32."""
-        return self.operand > 0 or bool(self.steps)
-
-    @property
-    def largest(self) -> float:
-        """The largest relative one."""
-        return max(self.operand, self.accumulator, self.inner, self.result)
-
-    def adding(self, terms: float, together: bool) -> tuple[float, float]:
-        """Of a sum of ``terms`` products in all: relative to one of random signs, and relative to the sum itself.
-
-        Args:
-            terms: K.
-            together: Whether `products` are added before the accumulator rounds, where it is narrow; else it rounds
-                for each.
-        """
-        if self.products == 1:
-            return self.accumulator * math.sqrt(terms / 2), 0.0
-        rounded, exactly = terms, 0.0
-        if together:
-            rounded = math.ceil(terms / self.products) - 1  # the last time is the rounding of the result
-            exactly = FP32.u * math.sqrt(KAPPA * terms)
-        return math.hypot(self.accumulator * math.sqrt(rounded / 6), exactly), self.accumulator * math.sqrt(rounded / 3)
-
-    @property
-    def gain(self) -> float:
-        """By how much a probe enlarges them. Integer steps are taken as they are."""
-        return 1.0 if self.steps else max(1.0, AMPLITUDE / self.largest)
-
-
-def roundings(
-    reference: NumberFormat,
-    candidate: NumberFormat,
-    steps: Mapping[str, float] | None = None,
-    accumulator: NumberFormat = FP32,
-    *,
-    typed: bool = False,
-) -> Roundings:
-    """The roundings of two sides that compute layers in these formats, the reference adding in FP32.
-
-    Args:
-        reference, candidate: Formats of operands and results.
-        steps: See `Roundings`.
-        accumulator: The format in which the candidate adds.
-        typed: Whether tensors between the nodes of a layer have these formats too, because the graph says so.
-    """
-    root = math.sqrt(KAPPA)
-    floats = [f for f in (reference, candidate) if not f.is_integer]
-    coarse = [f.u for f in floats if f.u > FP32.u]
-    plain = root * math.sqrt(2) * FP32.u
-    operand = root * math.hypot(*coarse) if coarse else 0.0
-    floor = max((f.smallest_subnormal for f in floats), default=0.0) / math.sqrt(12)
-    adding = root * math.hypot(FP32.u, accumulator.u)
-    inner = math.hypot(operand, 2 * plain)
-    products = STEP if accumulator.u > FP32.u else 1
-    return Roundings(operand, adding, inner if typed else 2 * plain, inner, floor, steps or {}, products)
 
 
 def known(index: GraphIndex, part: Slice) -> bool:
@@ -163,29 +85,6 @@ def known(index: GraphIndex, part: Slice) -> bool:
     return True
 
 
-def probe(
-    model: Model,
-    parts: Sequence[tuple[int, Slice]],
-    specs: Mapping[str, TensorSpec],
-    rounding: Roundings,
-    *,
-    seed: int = 1,
-) -> Model:
-    """An exploded model (see `explode`) of perturbed layers.
-
-    Args:
-        model: The reference's model.
-        parts: The layers' slices with their numbers.
-        specs: Types and shapes of the tensors that are fed, as measured.
-        rounding: What is rounded.
-
-    Returns:
-        A model with the inputs and outputs of ``explode(model, parts, specs)``. Its outputs differ from the exact ones
-        by noise of ``rounding.gain`` times the expected size, without the rounding of the result.
-    """
-    return model.derive(perturbed(model, parts, specs, rounding, seed=seed))
-
-
 def perturbed(
     model: Model,
     parts: Sequence[tuple[int, Slice]],
@@ -194,36 +93,47 @@ def perturbed(
     *,
     seed: int = 1,
     alike: bool = False,
-) -> onnx.ModelProto:
-    """The graph of a `probe`, for those who add to it.
+) -> Rewrite:
+    """An exploded model (see `explode`) of perturbed layers.
 
     Args:
-        model, parts, specs, rounding, seed: See `probe`.
+        model: The reference's model.
+        parts: The layers' slices with their numbers.
+        specs: Types and shapes of the tensors that are fed, as measured.
+        rounding: What is rounded.
+        seed: Of the random perturbations.
         alike: Whether weights of equal magnitude are perturbed alike, as they are rounded alike. It takes a pass over
             the weights, and matters where they repeat: what independent roundings average out, equal ones add up.
+
+    Returns:
+        A model with the inputs and outputs of ``explode(model, parts, specs)``. Its outputs differ from the exact ones
+        by noise of ``rounding.gain`` times the expected size, without the rounding of the result. Its graph has not
+        been looked at yet: `add_bounds` may still add to it.
     """
-    proto = explode(model, parts, specs).proto  # nobody else holds it
-    nodes = list(proto.graph.node)
-    del proto.graph.node[:]
-    writer = _Writer(model.index, proto.graph, specs, rounding, seed, alike)
-    given = {i.name for i in proto.graph.input}
-    last = {o.name for o in proto.graph.output}
-    for node in nodes:
-        writer.add(node, given, last)
-    widen(proto.graph)
-    return proto
+    exploded = explode(model, parts, specs)
+    graph = exploded.proto.graph  # nobody else holds it
+    nodes = iter(list(graph.node))
+    del graph.node[:]
+    perturber = _Perturber(model.index, graph, specs, rounding, seed, alike)
+    for number, part in parts:
+        for _ in part.nodes:
+            perturber.add(next(nodes), number)
+    graph.node.extend(perturber.writer.nodes)
+    graph.initializer.extend(perturber.writer.initializers)
+    widen(graph)
+    return Rewrite(exploded)
 
 
 def widen(graph: onnx.GraphProto) -> None:
     """Makes a graph that is typed FP16 or BF16 compute in FP32: rounding is what a probe adds by itself."""
     for info in (*graph.input, *graph.output, *graph.value_info):
         if info.type.tensor_type.elem_type in _NARROW:
-            info.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+            info.type.tensor_type.elem_type = TensorProto.FLOAT
     casts = []
     for tensor in graph.initializer:
         if not _widen(tensor):
             name, tensor.name = tensor.name, f"{tensor.name}{SEPARATOR}narrow"
-            casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], tensor.name, to=onnx.TensorProto.FLOAT))
+            casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], tensor.name, to=TensorProto.FLOAT))
     if casts:
         nodes = [*casts, *graph.node]
         copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
@@ -234,26 +144,28 @@ def widen(graph: onnx.GraphProto) -> None:
             if a.type == onnx.AttributeProto.TENSOR:
                 _widen(a.t)
             elif a.name in ("to", "dtype") and a.i in _NARROW:
-                a.i = onnx.TensorProto.FLOAT
+                a.i = TensorProto.FLOAT
         for body in subgraphs(node):
             widen(body)
 
 
-_NARROW = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+_NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 def _widen(tensor: onnx.TensorProto) -> bool:
     """Makes a tensor FP32, unless its values are in another file."""
     if tensor.data_type not in _NARROW:
         return True
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+    if tensor.data_location == TensorProto.EXTERNAL:
         return False
     name = tensor.name
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), name))
     return True
 
 
-class _Writer:
+class _Perturber:
+    """Writes the nodes of an exploded model again, with noise between them."""
+
     def __init__(
         self,
         index: GraphIndex,
@@ -264,179 +176,134 @@ class _Writer:
         alike: bool,
     ) -> None:
         self.index = index
-        self.graph = graph
         self.specs = specs
         self.rounding = rounding
         self.seed = seed
         self.alike = alike
-        self.values: list[onnx.ValueInfoProto] = []
-        self.perturbed: dict[tuple[str, str], str] = {}
-        self.count = 0
+        self.given = {i.name for i in graph.input}
+        self.last = {o.name for o in graph.output}
+        self.writer = GraphWriter(Names.of(graph), index.opset.get("", 1), "probe")
+        self._perturbed: dict[tuple[str, int], str] = {}
+        self._double: dict[str, bool] = {}  # of tensors that were written here: whether they are float64
+        self._count = 0
 
-    def spec(self, name: str) -> TensorSpec | None:
+    # What is known of tensors
+
+    def _spec(self, name: str) -> TensorSpec | None:
         name = original_name(name)
         return self.specs.get(name) or self.index.specs.get(name)
 
-    def floating(self, name: str) -> bool:
-        spec = self.spec(name)
+    def _floating(self, name: str) -> bool:
+        spec = self._spec(name)
         return spec is not None and spec.dtype.name in ("float64", "float32", "float16", "bfloat16")
 
-    def add(self, node: onnx.NodeProto, given: set[str], last: set[str]) -> None:
-        op = node.op_type
-        number = node.name.rpartition("\x1f")[2]
-        skip = _CONFIGURATION.get(op, ())
-        gain = self.rounding.gain
-        inputs = list(node.input)
-        exact = op in _EXACT
-        for slot, name in enumerate(inputs):
-            if not name or slot in skip or not self.floating(name):
-                continue
-            weight = original_name(name) in self.index.initializers or self._is_constant(name)
-            if weight and op not in WEIGHTED:
-                continue
-            if name in given or weight:
-                step = self.rounding.steps.get(original_name(name), 0.0)
-                if original_name(name) in self.rounding.small:
-                    step = gain * self.rounding.floor
-                inputs[slot] = self._once(name, number, gain * self.rounding.operand, step)
-        terms = 1 if exact else self._terms(node)
-        drift = 0.0
-        if terms > 1 and inputs and inputs[0]:
-            size = self.rounding.accumulator * math.sqrt(terms / 2)
-            if op in STEPPED_PRODUCTS:
-                size, drift = self.rounding.adding(terms, at_once(node) > 1)
-            for slot in self._data_slots(node):
-                if inputs[slot] and self.floating(node.input[slot]):
-                    inputs[slot] = self._perturb(inputs[slot], gain * size, 0.0)
-                    break
-        for slot, name in enumerate(inputs):
-            node.input[slot] = name
-        inner = 0.0 if exact else self.rounding.inner * gain * (TRANSCENDENTAL if op in LIBRARY_FUNCTIONS else 1.0)
-        inner = math.hypot(inner, gain * drift)
-        made = [name for name in node.output if name and self.floating(name)]
-        if not inner or not made:
-            self.graph.node.append(node)
-            return
-        # the last node's result is rounded too, but a library function is off by more than a rounding
-        raw = {name: f"{name}/exact" for name in made if name not in last or op in LIBRARY_FUNCTIONS or terms > 1}
-        for i, name in enumerate(node.output):
-            node.output[i] = raw.get(name, name)
-        self.graph.node.append(node)
-        step = gain * FP32.u if op in _ABSOLUTE else 0.0
-        for name, source in raw.items():
-            self._perturb(source, inner, step, name)
-
-    def _is_constant(self, name: str) -> bool:
-        """Whether a tensor is computed from constants and shapes alone: a runtime rounds it once, like a weight."""
-        name = original_name(name)
-        return name in self.index.producer and dataflow(self.index).kind.get(name) == Kind.CONSTANT
-
-    def _data_slots(self, node: onnx.NodeProto) -> range:
-        return range(len(node.input))
-
-    def _once(self, name: str, number: str, size: float, step: float) -> str:
-        """One perturbation of a tensor for all readers of a layer: it is rounded once."""
-        key = (name, number)
-        if key not in self.perturbed:
-            weight = self.index.weight(original_name(name)) if self.alike and (size or step) else None
-            if weight is not None and weight.dtype.name in ("float32", "float16", "bfloat16"):
-                self.perturbed[key] = self._perturb_alike(name, weight.astype(np.float32), size, step)
-            else:
-                self.perturbed[key] = self._perturb(name, size, step) if size or step else name
-        return self.perturbed[key]
-
-    def _perturb_alike(self, name: str, weight: np.ndarray, size: float, step: float) -> str:
-        """A weight moved by ``size`` of itself and by ``step``, up or down: values of equal magnitude alike. Whether up
-        or down is drawn, how far is not: a single value would else be moved hardly at all in some draws."""
-        self.count += 1
-        magnitudes, which = np.unique(np.abs(weight), return_inverse=True)
-        generator = np.random.default_rng([self.seed, self.count])
-        signs = generator.choice(np.array([-1.0, 1.0], np.float32), (2, len(magnitudes)))
-        up, shift = (sign[which].reshape(weight.shape) for sign in signs)
-        moved = weight * (1 + np.float32(size) * up) + np.float32(step) * shift * np.sign(weight)
-        target = f"{name}/p{self.count}"
-        self.graph.initializer.append(numpy_helper.from_array(np.asarray(moved, np.float32), target))
-        return target
-
-    def _perturb(self, name: str, size: float, step: float, target: str | None = None) -> str:
-        """Multiplies by 1 + ``size`` times a normal variate, and adds ``step`` times another. Returns the new name."""
-        self.count += 1
-        target = target or f"{name}/p{self.count}"
-        spec = self.spec(name.partition("/exact")[0].partition("/p")[0])
-        double = spec is not None and spec.dtype == np.float64
-        dtype = {"dtype": onnx.TensorProto.DOUBLE if double else onnx.TensorProto.FLOAT}
-
-        def draw(mean: float, scale: float, output: str) -> str:
-            seed = float(self.seed * 100003 + 2 * self.count + (mean == 0))
-            node = onnx.helper.make_node(
-                "RandomNormalLike", [name], [output], output, mean=mean, scale=float(scale), seed=seed, **dtype
-            )
-            self.graph.node.append(node)
-            return output
-
-        # ONNX Runtime aborts the process when it is asked for normal variates of scale zero
-        value = name
-        if size:
-            value = f"{target}/scaled" if step else target
-            self._elementwise("Mul", name, draw(1.0, size, f"{target}/factor"), value)
-        if step:
-            self._elementwise("Add", value, draw(0.0, step, f"{target}/shift"), target)
-        elif not size:
-            self.graph.node.append(onnx.helper.make_node("Identity", [name], [target], f"{target}/identity"))
-        return target
-
-    def _elementwise(self, op: str, a: str, b: str, output: str) -> None:
-        self.graph.node.append(onnx.helper.make_node(op, [a, b], [output], f"{output}/{op}"))
-
     def _shape(self, name: str) -> tuple[int, ...] | None:
-        spec = self.spec(name)
+        spec = self._spec(name)
         if spec is None or spec.shape is None:
             return None
         return tuple(d if isinstance(d, int) else 1 for d in spec.shape)
 
-    def _terms(self, node: onnx.NodeProto) -> float:
-        """K: how many terms each element of the output is a sum of."""
-        return terms(node, self._shape)
+    def _is_weight(self, name: str) -> bool:
+        """Whether a tensor is a weight, or computed from constants and shapes alone: a runtime rounds it once."""
+        name = original_name(name)
+        computed = name in self.index.producer and dataflow(self.index).kind.get(name) == Kind.CONSTANT
+        return name in self.index.initializers or computed
 
+    def _is_double(self, name: str) -> bool:
+        if name not in self._double:
+            spec = self._spec(name)
+            self._double[name] = spec is not None and spec.dtype == np.float64
+        return self._double[name]
 
-def terms(node: onnx.NodeProto, shape_of: Callable[[str], tuple[int, ...] | None]) -> float:
-    """How many terms each element of a node's output is a sum of; 1 where it sums nothing.
+    # Nodes
 
-    Args:
-        node: The node.
-        shape_of: Function from a tensor's name to its shape, or None where that is unknown.
-    """
-    shape = [shape_of(name) if name else None for name in node.input]
-    op = node.op_type
-    first = shape[0] if shape else None
-    second = shape[1] if len(shape) > 1 else None
-    result = 1.0
-    if op in ("Conv", "FusedConv") and second:
-        result = math.prod(second[1:])
-    elif op == "ConvTranspose" and second:
-        group = int(attribute(node, "group", 1))  # type: ignore[call-overload]
-        result = second[0] / group * math.prod(second[2:])
-    elif op in ("MatMul", "FusedMatMul") and (first or second):
-        result = first[-1] if first else second[-2 if len(second or ()) > 1 else 0]  # type: ignore[index]
-    elif op in ("Gemm", "FusedGemm") and (first or second):
-        result = second[1 if attribute(node, "transB", 0) else 0] if second else first[-1]  # type: ignore[index]
-    elif op in ("LSTM", "GRU", "RNN") and second and len(shape) > 2 and shape[2]:
-        steps = first[0] if first else 16
-        result = (second[-1] + shape[2][-1]) * math.sqrt(steps)
-    elif op in ("AveragePool", "LpPool"):
-        result = math.prod(attribute(node, "kernel_shape", [1]))  # type: ignore[call-overload]
-    elif op in ("GlobalAveragePool", "InstanceNormalization", "GroupNormalization") and first:
-        result = math.prod(first[2:])
-    elif op in ("Softmax", "LogSoftmax", "LayerNormalization", "LpNormalization", "RMSNormalization") and first:
-        axis = int(attribute(node, "axis", -1))  # type: ignore[call-overload]
-        result = math.prod(first[axis:]) if op.endswith("Normalization") else first[axis]
-    elif op.startswith("Reduce") and op not in ("ReduceMax", "ReduceMin") and first:
-        axes = attribute(node, "axes", None)
-        result = math.prod(first[a] for a in axes) if isinstance(axes, list) else first[-1]
-    elif op == "Einsum" and first:
-        result = first[-1]
-    elif op == "CumSum" and first:
-        result = max(first)
-    elif op in ("Resize", "Upsample"):
-        result = 4
-    return float(max(result, 1))
+    def add(self, node: onnx.NodeProto, number: int) -> None:
+        """Writes a node of the slice with this number, with noise before and behind it."""
+        op, rounding, gain = operator(node), self.rounding, self.rounding.gain
+        exact, library = op in _EXACT, op in LIBRARY_FUNCTIONS
+        inputs = [self._operand(node, slot, number) for slot in range(len(node.input))]
+        terms = 1 if exact else term_count(node, self._shape)
+        drift = 0.0
+        if terms > 1 and inputs and inputs[0]:
+            size = rounding.accumulator * math.sqrt(terms / 2)
+            if op in STEPPED_PRODUCTS:
+                size, drift = rounding.adding(terms, at_once(node) > 1)
+            slot = next((i for i, name in enumerate(node.input) if name and self._floating(name)), None)
+            if slot is not None:
+                inputs[slot] = self._perturb(inputs[slot], gain * size, 0.0)
+        node.input[:] = inputs
+        inner = 0.0 if exact else rounding.inner * gain * (TRANSCENDENTAL if library else 1.0)
+        inner = math.hypot(inner, gain * drift)
+        made = [name for name in node.output if name and self._floating(name)]
+        self.writer.nodes.append(node)
+        if not inner or not made:
+            return
+        # the last node's result is rounded too, but a library function is off by more than a rounding
+        noisy = [name for name in made if name not in self.last or library or terms > 1]
+        raw = {name: self.writer.names.fresh(f"{name}__exact") for name in noisy}
+        node.output[:] = [raw.get(name, name) for name in node.output]
+        for name, source in raw.items():
+            self._double[source] = self._is_double(name)
+            self._perturb(source, inner, gain * FP32.u if op in _ABSOLUTE else 0.0, name)
+
+    def _operand(self, node: onnx.NodeProto, slot: int, number: int) -> str:
+        """What a node reads, rounded where it is an operand that a target rounds."""
+        op, name = operator(node), node.input[slot]
+        if not name or slot in _CONFIGURATION.get(op, ()) or not self._floating(name):
+            return name
+        weight = self._is_weight(name)
+        if op not in WEIGHTED if weight else name not in self.given:
+            return name
+        original, gain = original_name(name), self.rounding.gain
+        step = self.rounding.steps.get(original, 0.0)
+        if original in self.rounding.small:
+            step = gain * self.rounding.floor
+        return self._once(name, number, gain * self.rounding.operand, step)
+
+    # Noise
+
+    def _once(self, name: str, number: int, size: float, step: float) -> str:
+        """One perturbation of a tensor for all readers of a layer: it is rounded once."""
+        key = (name, number)
+        if key not in self._perturbed:
+            weight = self.index.weight(original_name(name)) if self.alike and (size or step) else None
+            if weight is not None and weight.dtype.name in ("float32", "float16", "bfloat16"):
+                self._perturbed[key] = self._perturb_alike(weight.astype(np.float32), size, step)
+            else:
+                self._perturbed[key] = self._perturb(name, size, step) if size or step else name
+        return self._perturbed[key]
+
+    def _perturb_alike(self, weight: np.ndarray, size: float, step: float) -> str:
+        """A weight moved by ``size`` of itself and by ``step``, up or down: values of equal magnitude alike. Whether up
+        or down is drawn, how far is not: a single value would else be moved hardly at all in some draws."""
+        self._count += 1
+        magnitudes, which = np.unique(np.abs(weight), return_inverse=True)
+        generator = np.random.default_rng([self.seed, self._count])
+        signs = generator.choice(np.array([-1.0, 1.0], np.float32), (2, len(magnitudes)))
+        up, shift = (sign[which].reshape(weight.shape) for sign in signs)
+        moved = weight * (1 + np.float32(size) * up) + np.float32(step) * shift * np.sign(weight)
+        name = self.writer.constant(np.asarray(moved, np.float32), "probe__weight")
+        self._double[name] = False
+        return name
+
+    def _perturb(self, name: str, size: float, step: float, target: str | None = None) -> str:
+        """Multiplies by 1 + ``size`` times a normal variate, and adds ``step`` times another. Returns the new name."""
+        self._count += 1
+        write, double = self.writer, self._is_double(name)
+        target = target or write.names.fresh("probe__moved")
+        self._double[target] = double
+
+        def draw(mean: float, scale: float) -> str:
+            seed = float(self.seed * 100003 + 2 * self._count + (mean == 0))
+            dtype = TensorProto.DOUBLE if double else TensorProto.FLOAT
+            return write.emit("RandomNormalLike", [name], mean=mean, scale=float(scale), seed=seed, dtype=dtype)
+
+        # ONNX Runtime aborts the process when it is asked for normal variates of scale zero
+        value = name
+        if size:
+            value = write.emit("Mul", [name, draw(1.0, size)], None if step else target)
+        if step:
+            write.emit("Add", [value, draw(0.0, step)], target)
+        elif not size:
+            write.emit("Identity", [name], target)
+        return target

@@ -7,17 +7,20 @@ Biases, sums and outputs are not quantized, so that the runtime fuses them with 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from ..errors import UsageError
-from ..index import GraphIndex, attribute
+from ..index import GraphIndex
 from ..model import Model
-from ..operators import AFFINE_PRODUCTS
+from ..nodes import attribute_int, attribute_ints
+from ..operators import AFFINE_PRODUCTS, WINDOWED, is_standard
+from ..writer import GraphWriter, Names
+from .rewrite import Note, Rewrite
 
 _FULL = {"int8": 127.0, "fp8": 448.0}
 _OPSET = {"int8": 13, "fp8": 19}
@@ -31,7 +34,7 @@ def products(index: GraphIndex, keep: Collection[str] = ()) -> list[int]:
         i
         for i, node in enumerate(index.nodes)
         if node.op_type in AFFINE_PRODUCTS
-        and node.domain in ("", "ai.onnx")
+        and is_standard(node)
         and index.names[i] not in keep
         and all(n in specs and specs[n].dtype == np.float32 for n in node.input[:2])
     ]
@@ -49,7 +52,7 @@ def activations(index: GraphIndex, keep: Collection[str] = ()) -> list[str]:
 
 def quantize(
     model: Model, fmt: str, ranges: Mapping[str, float], keep: Collection[str] = (), opset: int = 0
-) -> tuple[Model, tuple[str, ...]]:
+) -> Rewrite:
     """A copy of ``model`` with Q/DQ pairs in front of every product.
 
     Args:
@@ -60,8 +63,8 @@ def quantize(
         opset: The least opset to write; 19 is what `typed.typed` needs to give Q/DQ nodes a 16-bit type.
 
     Returns:
-        The model, and sentences for the user. Tensors without a range, or with range zero, stay unquantized, and so do
-        the products that read them.
+        The model and the names of the products that were quantized. Tensors without a range, or with range zero, stay
+        unquantized, and so do the products that read them.
 
     Raises:
         UsageError: ``fmt`` is neither, or nothing in the model can be quantized.
@@ -70,7 +73,7 @@ def quantize(
         raise UsageError(f"{fmt}: graphs can be quantized to {' or '.join(_FULL)}.")
     index = model.index
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in index.nodes):
-        return model, ("The model holds Q/DQ nodes already: it was quantized by them alone.",)
+        return Rewrite(model, (Note("The model holds Q/DQ nodes already: it was quantized by them alone."),))
     proto = onnx.ModelProto()
     proto.CopyFrom(index.proto)
     least = max(_OPSET[fmt], opset)
@@ -83,8 +86,8 @@ def quantize(
             f"{model.source}: nothing to quantize: no {', '.join(sorted(AFFINE_PRODUCTS))} with a known range."
         )
     _Quantizing(index, proto, fmt, ranges).run(usable)
-    notes = [f"Q/DQ nodes stand before {len(usable)} of {len(chosen)} matrix products."]
-    return model.derive(proto), tuple(notes)
+    note = Note(f"Q/DQ nodes stand before {len(usable)} of {len(chosen)} matrix products.")
+    return Rewrite(model.derive(proto), (note,), frozenset(index.names[i] for i in usable))
 
 
 def _known(index: GraphIndex, name: str, ranges: Mapping[str, float]) -> bool:
@@ -100,68 +103,61 @@ def _raise_opset(proto: onnx.ModelProto, opset: int, source: str) -> onnx.ModelP
 
 
 class _Quantizing:
+    """Writes Q/DQ pairs into ``proto``, a copy of the graph of ``index`` in an opset that has them."""
+
     def __init__(self, index: GraphIndex, proto: onnx.ModelProto, fmt: str, ranges: Mapping[str, float]) -> None:
         self.index, self.proto, self.fmt, self.ranges = index, proto, fmt, ranges
+        self.writer = GraphWriter(Names.of(proto.graph), _OPSET[fmt])
         self.pairs: dict[tuple[str, int | None], str] = {}
-        self.before: list[onnx.NodeProto] = []
 
     def run(self, usable: list[int]) -> None:
-        names = {self.index.names[i] for i in usable}
-        outputs = {tuple(self.index.nodes[i].output) for i in usable}
-        nodes: list[onnx.NodeProto] = []
-        for node in self.proto.graph.node:
-            if tuple(node.output) in outputs and node.op_type in AFFINE_PRODUCTS:
+        outputs = {self.index.nodes[i].output[0] for i in usable}
+        graph, write = self.proto.graph, self.writer
+        for node in graph.node:
+            if node.output and node.output[0] in outputs:
                 self._keep_kernel_shape(node)
                 for i in (0, 1):
                     node.input[i] = self._pair(node, i)
-                nodes.extend(self.before)
-                self.before = []
-            nodes.append(node)
-        assert len(names) == len(usable)
-        fresh = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
-        del self.proto.graph.node[:]
-        self.proto.graph.node.extend(fresh)
+            write.nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))
+        del graph.node[:]
+        graph.node.extend(write.nodes)
+        graph.initializer.extend(write.initializers)
 
     def _keep_kernel_shape(self, node: onnx.NodeProto) -> None:
         """TensorRT reads the kernel's size off the weights, which it no longer finds behind Q/DQ nodes."""
         weight = self.index.weight(node.input[1])
-        if node.op_type.startswith("Conv") and weight is not None and attribute(node, "kernel_shape") is None:
+        if node.op_type in WINDOWED and weight is not None and attribute_ints(node, "kernel_shape") is None:
             node.attribute.append(helper.make_attribute("kernel_shape", list(weight.shape[2:])))
 
     def _pair(self, node: onnx.NodeProto, position: int) -> str:
+        """The name of an operand behind its Q/DQ pair, which is written where nobody has yet."""
         name = node.input[position]
         weight = self.index.weight(name)
         axis = None if weight is None else _axis(node, position, weight.ndim)
         if (name, axis) in self.pairs:
             return self.pairs[name, axis]
         if weight is None:
-            scale = np.float32(self.ranges[name] / _FULL[self.fmt])
+            scale = np.asarray(self.ranges[name] / _FULL[self.fmt], np.float32)
         else:
             others = tuple(i for i in range(weight.ndim) if i != axis)
             peak = np.max(np.abs(weight), axis=others) if axis is not None else np.max(np.abs(weight))
             scale = np.where(peak > 0, peak / _FULL[self.fmt], 1.0).astype(np.float32)
-        suffix = "" if axis is None else f"_axis{axis}"
-        base = f"{name}{suffix}"
-        self._initializer(f"{base}_scale", np.asarray(scale, np.float32))
-        self._zero(f"{base}_zero", np.shape(scale))
-        attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
-        pair = (f"{base}_scale", f"{base}_zero")
-        self.before += [
-            helper.make_node("QuantizeLinear", [name, *pair], [f"{base}_q"], name=f"Quantize_{base}", **attributes),
-            helper.make_node(
-                "DequantizeLinear", [f"{base}_q", *pair], [f"{base}_dq"], name=f"Dequantize_{base}", **attributes
-            ),
-        ]
-        self.pairs[name, axis] = f"{base}_dq"
-        return f"{base}_dq"
+        base = name if axis is None else f"{name}_axis{axis}"
+        write = self.writer
+        pair = [write.constant(scale, f"{base}_scale"), self._zeros(f"{base}_zero", scale.shape)]
+        along = {} if axis is None else {"axis": axis}
+        quantized = write.emit("QuantizeLinear", [name, *pair], write.names.fresh(f"{base}_q"), **along)
+        output = write.names.fresh(f"{base}_dq")
+        self.pairs[name, axis] = write.emit("DequantizeLinear", [quantized, *pair], output, **along)
+        return output
 
-    def _initializer(self, name: str, value: np.ndarray) -> None:
-        self.proto.graph.initializer.append(numpy_helper.from_array(value, name))
-
-    def _zero(self, name: str, shape: tuple[int, ...]) -> None:
+    def _zeros(self, name: str, shape: tuple[int, ...]) -> str:
+        """The name of zero points; NumPy has no type for FP8's."""
         elem_type = TensorProto.INT8 if self.fmt == "int8" else TensorProto.FLOAT8E4M3FN
-        count = int(np.prod(shape, dtype=np.int64))
-        self.proto.graph.initializer.append(helper.make_tensor(name, elem_type, shape, bytes(count), raw=True))
+        name = self.writer.names.fresh(name)
+        zeros = helper.make_tensor(name, elem_type, shape, bytes(math.prod(shape)), raw=True)
+        self.writer.initializers.append(zeros)
+        return name
 
 
 def _axis(node: onnx.NodeProto, position: int, rank: int) -> int | None:
@@ -171,7 +167,7 @@ def _axis(node: onnx.NodeProto, position: int, rank: int) -> int | None:
     if node.op_type == "Conv":
         return 0
     if node.op_type == "ConvTranspose":
-        return 1 if attribute(node, "group", 1) == 1 else None
+        return 1 if attribute_int(node, "group", 1) == 1 else None
     if node.op_type == "Gemm":
-        return 0 if attribute(node, "transB", 0) else 1
+        return 0 if attribute_int(node, "transB", 0) else 1
     return rank - 1 if rank == 2 else None

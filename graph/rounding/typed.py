@@ -1,30 +1,31 @@
 """Number formats written into the graph as types, for runtimes that take types as law (TensorRT 11, strongly typed 10).
 
-Unlike `precision.rewrite`, which rounds values but computes in FP32, the graph made here *computes* in the narrow type:
+Unlike `emulation.rewrite`, which rounds values but computes in FP32, the graph made here *computes* in the narrow type:
 weights are stored in it, Cast nodes stand where the type changes, and inputs and outputs of the model keep theirs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import UsageError
-from ..index import GraphIndex, subgraphs
+from ..index import GraphIndex
 from ..model import Model
-
-if TYPE_CHECKING:
-    from ..specs import TensorSpec
+from ..nodes import captured, subgraphs
+from ..operators import is_standard
+from ..writer import GraphWriter, Names
+from .rewrite import Rewrite
+from .round_array import round_array
 
 _TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _SCHEMA_NAME = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
 
 
-def typed(model: Model, fmt: str, keep: Collection[str] = ()) -> Model:
+def typed(model: Model, fmt: str, keep: Collection[str] = ()) -> Rewrite:
     """A copy of ``model`` whose FP32 nodes compute in ``fmt``, as far as ONNX lets their operators.
 
     Args:
@@ -39,18 +40,22 @@ def typed(model: Model, fmt: str, keep: Collection[str] = ()) -> Model:
     The newest definition of each operator decides what it may compute in (Convolution takes BF16 from opset 22 only):
     TensorRT's parser does not ask for the opset, other runtimes may refuse BF16 graphs of older ones.
 
+    Returns:
+        The model, and the names of the nodes that compute in ``fmt``.
+
     Raises:
         UsageError: ``fmt`` is no such format.
     """
     if fmt not in _TYPES:
         raise UsageError(f"{fmt}: graphs can be typed as {' or '.join(_TYPES)}.")
-    return model.derive(_Typing(model.index, fmt, frozenset(keep)).run())
+    typing = _Typing(model.index, fmt, frozenset(keep))
+    return Rewrite(model.derive(typing.run()), nodes=frozenset(typing.typed))
 
 
 def schema_of(node: onnx.NodeProto) -> onnx.defs.OpSchema | None:
     """The newest definition of a node's operator; None for other domains. Q/DQ as of opset 21: from 23 on the type of
     their output is an attribute's and no longer the scale's."""
-    if node.domain not in ("", "ai.onnx"):
+    if not is_standard(node):
         return None
     newest = 21 if node.op_type in ("QuantizeLinear", "DequantizeLinear") else onnx.defs.onnx_opset_version()
     try:
@@ -77,76 +82,59 @@ def _formal(schema: onnx.defs.OpSchema, position: int, outputs: bool) -> str:
 
 
 class _Typing:
-    """One rewriting. ``_form`` knows in which element type each float tensor is held."""
+    """One rewriting. ``held`` tells in which element type each float tensor is."""
 
     def __init__(self, index: GraphIndex, fmt: str, keep: frozenset[str]) -> None:
         self.index, self.fmt, self.keep = index, fmt, keep
         self.type = _TYPES[fmt]
-        self.graph = onnx.GraphProto()
-        self.held: dict[str, int] = {}
+        self.writer = GraphWriter(Names.of(index.graph, also=index.names), index.opset.get("", 1))
+        self.held = {name: TensorProto.FLOAT for name, spec in index.specs.items() if spec.dtype == np.float32}
         self.casts: dict[tuple[str, int], str] = {}
-        self.taken = {n for node in index.nodes for n in (*node.input, *node.output)}
-        inner = {n for node in index.nodes for body in subgraphs(node) for n in index_reads(body)}
-        self.frozen = set(index.outputs) | inner
+        self.frozen = {*index.outputs, *(n for node in index.nodes for body in subgraphs(node) for n in captured(body))}
+        self.typed: set[str] = set()
 
     def run(self) -> onnx.ModelProto:
         index, proto = self.index, onnx.ModelProto()
         proto.CopyFrom(index.proto)
-        for name, spec in index.specs.items():
-            if _is_fp32(spec):
-                self.held[name] = TensorProto.FLOAT
         for name, node in zip(index.names, index.nodes, strict=True):
             self._node(name, node)
         del proto.graph.node[:]
-        proto.graph.node.extend(self.graph.node)
+        proto.graph.node.extend(self.writer.nodes)
         del proto.graph.value_info[:]  # types changed; runtimes infer them anew
         used = {n for node in proto.graph.node for n in node.input} | self.frozen
         kept = [t for t in proto.graph.initializer if t.name in used]
         del proto.graph.initializer[:]
-        proto.graph.initializer.extend([*kept, *self.graph.initializer])
+        proto.graph.initializer.extend([*kept, *self.writer.initializers])
         return proto
 
     def _node(self, name: str, node: onnx.NodeProto) -> None:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         copy.name = name
-        narrow = frozenset() if name in self.keep else narrow_type_strings(node, self.fmt)
         schema = schema_of(node)
+        narrow = frozenset() if name in self.keep else narrow_type_strings(node, self.fmt)
         tied: set[str] = set()
         for i, tensor in enumerate(node.input):
-            if tensor and self._is_float(tensor) and schema is not None:
-                parameter = _formal(schema, i, outputs=False)
+            if tensor in self.held:
+                parameter = "" if schema is None else _formal(schema, i, outputs=False)
                 if parameter in narrow:
-                    copy.input[i] = self._as(tensor, self.type)
                     tied.add(parameter)
-                    continue
-            if tensor and self._is_float(tensor):
-                copy.input[i] = self._as(tensor, TensorProto.FLOAT)
-        made = []
+                copy.input[i] = self._as(tensor, self.type if parameter in narrow else TensorProto.FLOAT)
+        if tied:
+            self.typed.add(name)
+        self.writer.nodes.append(copy)
         for i, tensor in enumerate(node.output):
-            if not tensor or tensor not in self.index.specs or not self._is_float(tensor):
+            if tensor not in self.held:
                 continue
-            follows = schema is not None and _formal(schema, i, outputs=True) in tied
-            if not follows:
+            if schema is None or _formal(schema, i, outputs=True) not in tied:
                 self.held[tensor] = TensorProto.FLOAT
-            elif tensor in self.frozen:
-                copy.output[i] = self._fresh(f"{tensor}_{self.fmt}")
-                self.held[copy.output[i]] = self.type
-                self.casts[tensor, self.type] = copy.output[i]
-                made.append((copy.output[i], tensor))
+            elif tensor in self.frozen:  # keeps its type under its name
+                inner = copy.output[i] = self.writer.names.fresh(f"{tensor}_{self.fmt}")
+                self.held[inner] = self.type
+                self.casts[tensor, self.type] = inner
+                self.writer.cast(inner, TensorProto.FLOAT, tensor)
             else:
                 self.held[tensor] = self.type
-        self.graph.node.append(copy)
-        for narrow_name, wide in made:
-            self.graph.node.append(
-                helper.make_node(
-                    "Cast", [narrow_name], [wide], name=self._fresh(f"{wide}_to_fp32"), to=TensorProto.FLOAT
-                )
-            )
-            self.held[wide] = TensorProto.FLOAT
-
-    def _is_float(self, tensor: str) -> bool:
-        return tensor in self.held
 
     def _as(self, tensor: str, elem_type: int) -> str:
         """Name of ``tensor`` in ``elem_type``: itself, an earlier Cast's, a narrow weight, or a new Cast's."""
@@ -154,52 +142,23 @@ class _Typing:
             return tensor
         if (tensor, elem_type) in self.casts:
             return self.casts[tensor, elem_type]
+        name = self.writer.names.fresh(f"{tensor}_{self.fmt if elem_type == self.type else 'fp32'}")
         weight = self.index.weight(tensor) if tensor in self.index.initializers else None
-        name = self._fresh(f"{tensor}_{self.fmt if elem_type == self.type else 'fp32'}")
         if weight is not None:
-            self.graph.initializer.append(narrow_weight(weight, self.fmt, name))
+            self.writer.initializers.append(narrow_weight(weight, self.fmt, name))
         else:
-            cast_name = self._fresh(f"Cast_{name}")
-            self.graph.node.append(helper.make_node("Cast", [tensor], [name], name=cast_name, to=elem_type))
+            self.writer.cast(tensor, elem_type, name)
         self.held[name] = elem_type
         self.casts[tensor, elem_type] = name
         return name
 
-    def _fresh(self, name: str) -> str:
-        candidate, count = name, 1
-        while candidate in self.taken:
-            candidate, count = f"{name}_{count}", count + 1
-        self.taken.add(candidate)
-        return candidate
-
-
-def _is_fp32(spec: TensorSpec) -> bool:
-    return bool(spec.dtype == np.float32)
-
-
-def index_reads(body: onnx.GraphProto) -> list[str]:
-    """Names that a subgraph reads from outside itself."""
-    from ..index import captured
-
-    return captured(body)
-
 
 def narrow_weight(weight: np.ndarray, fmt: str, name: str) -> onnx.TensorProto:
-    """``weight`` in ``fmt``, clamped to its largest finite value; too small values become the smallest subnormal."""
-    from .. import formats
-
-    limits = formats.FORMATS[fmt]
-    wide = np.asarray(weight, np.float32)
-    clamped = np.clip(wide, -limits.max, limits.max)  # NaN stays NaN
-    infinite = np.isinf(wide)
-    if infinite.any():
-        clamped = np.where(infinite, wide, clamped)
-    tiny = (wide != 0) & (np.abs(wide) < limits.smallest_subnormal)
-    if tiny.any():
-        clamped = np.where(tiny, np.copysign(np.float32(limits.smallest_subnormal), wide), clamped)
-    if fmt == "fp16":
-        return numpy_helper.from_array(clamped.astype(np.float16), name)
+    """``weight`` in ``fmt``, rounded as TensorRT rounds weights (see `round_array`)."""
     import ml_dtypes
 
-    stored = clamped.astype(ml_dtypes.bfloat16)
+    rounded = round_array(weight, fmt, weights=True)
+    if fmt == "fp16":
+        return numpy_helper.from_array(rounded.astype(np.float16), name)
+    stored = rounded.astype(ml_dtypes.bfloat16)
     return helper.make_tensor(name, TensorProto.BFLOAT16, weight.shape, stored.tobytes(), raw=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable
 
 import onnx
 
-from ..index import reads, subgraphs
+from ..nodes import reads, subgraphs
 
 _NUMBERED = re.compile(r"^(.*?)(?:__\d+)+$", re.DOTALL)
 _PORT = re.compile(r"^(.*):\d+$", re.DOTALL)

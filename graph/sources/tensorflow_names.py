@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from ..index import GraphIndex, attribute, attribute_ints
+from ..index import GraphIndex
+from ..nodes import attribute_float, attribute_ints
 from ..operators import CHANNELS_FIRST, LAYOUT_LOST, RENAMES
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ def _same_value(tensors: Mapping[str, tf.Tensor], a: str, b: str) -> bool:
 
 def _bounds(index: GraphIndex, node: onnx.NodeProto) -> tuple[float, float] | None:
     """The constant bounds of a Clip."""
-    low, high = attribute(node, "min"), attribute(node, "max")
+    low, high = attribute_float(node, "min"), attribute_float(node, "max")
     values = [index.constant(name) if name else None for name in node.input[1:3]]
     if len(values) == 2 and values[0] is not None and values[1] is not None:
         return float(values[0]), float(values[1])

@@ -207,7 +207,7 @@ def _with_outputs(model: Model, inner: Sequence[str], root: str | None = None) -
 
 def _external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """The initializers that are stored outside, those of subgraphs included."""
-    from ...graph.index import subgraphs
+    from ...graph.nodes import subgraphs
 
     yield from (tensor for tensor in graph.initializer if tensor.external_data)
     for node in graph.node:

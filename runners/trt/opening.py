@@ -145,12 +145,13 @@ def _prepare(
         calibration = Calibration(
             method_name(plan.method), find_ranges(model, plan.method, known, work.calibrating, progress)
         )
-        model, notes = quantize(model, plan.quantize, calibration.ranges, keep, opset=19 if plan.rewrite else 0)
+        quantized = quantize(model, plan.quantize, calibration.ranges, keep, opset=19 if plan.rewrite else 0)
+        model, notes = quantized.model, tuple(note.text for note in quantized.notes)
     if plan.rewrite:
         from ...graph.rounding.typed import typed
 
         progress(f"writing {plan.rewrite.upper()} types into the graph")
-        model = typed(model, plan.rewrite, keep)
+        model = typed(model, plan.rewrite, keep).model
     return model, notes, calibration
 
 

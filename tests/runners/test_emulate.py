@@ -15,7 +15,8 @@ from layerdiff.graph.cutting.fusion import fused_groups
 from layerdiff.graph.errors import BuildError, MissingPackage, RunnerError, UsageError
 from layerdiff.graph.load import load
 from layerdiff.graph.model import Model
-from layerdiff.graph.rounding.emulation import needed_ranges, round_array
+from layerdiff.graph.rounding.emulation import needed_ranges
+from layerdiff.graph.rounding.round_array import round_array
 from layerdiff.runners.contract.workload import Workload
 from layerdiff.runners.emulate import EmulateRunner, _Magnitudes
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner
@@ -103,7 +104,7 @@ def test_narrow_sums_make_the_error_that_kernels_with_fp16_accumulators_made(cha
 def test_products_that_add_in_fp32_all_the_same_are_named() -> None:
     model, feed = convolution(3)
     with EmulateRunner(fp16_accumulation=True).open(model) as session:
-        assert any("1 products add in FP32 all the same (the first give y)" in note for note in session.info.notes)
+        assert any("1 products add in FP32 all the same (the first are Conv_0)" in note for note in session.info.notes)
         assert not session.info.fp16_accumulation
         session.infer(feed)
 

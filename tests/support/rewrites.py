@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
-from layerdiff.graph.index import GraphIndex, attribute
+from layerdiff.graph.index import GraphIndex
+from layerdiff.graph.nodes import attribute
 from onnx import TensorProto, helper, numpy_helper
 
 from support import networks

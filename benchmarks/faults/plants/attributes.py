@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from layerdiff.graph.index import attribute
+from layerdiff.graph.nodes import attribute
 from onnx import helper
 
 from ..edit import Edit

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 from layerdiff.graph.cutting.fusion import fused_groups
-from layerdiff.graph.index import GraphIndex, attribute
+from layerdiff.graph.index import GraphIndex
+from layerdiff.graph.nodes import attribute
 from onnx import helper
 
 from ..edit import Edit

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-from layerdiff.graph.index import attribute
+from layerdiff.graph.nodes import attribute
 
 from ..edit import Edit
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from layerdiff.graph.index import attribute
+from layerdiff.graph.nodes import attribute
 
 from .kinds import PRODUCTS, float_weight, fold, kind, planted
 

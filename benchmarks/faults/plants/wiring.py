@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from layerdiff.graph.index import attribute
+from layerdiff.graph.nodes import attribute
 from onnx import helper
 
 from .kinds import kind, planted

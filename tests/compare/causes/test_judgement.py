@@ -16,7 +16,7 @@ from layerdiff.compare.runs.memory import reused
 from layerdiff.compare.runs.spill import Store
 from layerdiff.graph.formats import BF16, E4M3, FP16, FP32, INT8
 from layerdiff.graph.model import Model
-from layerdiff.graph.rounding.noise_probe import roundings
+from layerdiff.graph.rounding.roundings import roundings
 
 from support import networks
 

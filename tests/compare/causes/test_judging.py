@@ -147,7 +147,9 @@ def test_of_a_layer_with_several_outputs_only_those_that_are_off_are_guilty(outp
 # ---- both graphs typed in 16 bits -----------------------------------------------------------------------------------
 
 FP16_U = 2.0**-11
-TYPED = {name: typed(Model(getattr(networks, name)()), "fp16").proto for name in ("residual", "transformer", "dense")}
+TYPED = {
+    name: typed(Model(getattr(networks, name)()), "fp16").model.proto for name in ("residual", "transformer", "dense")
+}
 
 
 def renamed(model: onnx.ModelProto) -> onnx.ModelProto:

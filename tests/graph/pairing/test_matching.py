@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff.graph.cutting.dataflow import Kind, dataflow
-from layerdiff.graph.index import GraphIndex, attribute
+from layerdiff.graph.index import GraphIndex
+from layerdiff.graph.nodes import attribute
 from layerdiff.graph.pairing.differences import OperatorChange
 from layerdiff.graph.pairing.matching import Matching, match
 from onnx import TensorProto, helper

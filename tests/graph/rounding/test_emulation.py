@@ -13,16 +13,11 @@ from layerdiff.graph.errors import UsageError
 from layerdiff.graph.index import GraphIndex
 from layerdiff.graph.load import load
 from layerdiff.graph.model import Model
-from layerdiff.graph.rounding.emulation import (
-    EMULATED,
-    _Scope,
-    _Target,
-    needed_ranges,
-    resolve,
-    rewrite,
-    rewrite_with_notes,
-    round_array,
-)
+from layerdiff.graph.rounding.emulation import needed_ranges, rewrite
+from layerdiff.graph.rounding.rewrite import Note
+from layerdiff.graph.rounding.round_array import EMULATED, resolve, round_array
+from layerdiff.graph.rounding.round_nodes import write_rounding
+from layerdiff.graph.writer import GraphWriter, Names
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 from onnx import TensorProto, helper, numpy_helper
 
@@ -51,6 +46,11 @@ def run(model: Model, feed: Weights, *fetch: str) -> list[np.ndarray]:
     return list(infer(OnnxrtRunner(), model, feed, fetch).values())
 
 
+def rounded(model: Model, fmt: str, **options: object) -> Model:
+    """The model as `rewrite` makes it."""
+    return rewrite(model, fmt, **options).model  # type: ignore[arg-type]
+
+
 def check(model: Model, full: bool = False) -> None:
     """ONNX's own checker; it wants shapes of outputs, which the small models here leave out."""
     proto = onnx.shape_inference.infer_shapes(model.proto)
@@ -60,7 +60,7 @@ def check(model: Model, full: bool = False) -> None:
 
 
 def emulate(model: Model, fmt: str, feed: Weights, *fetch: str, **options: object) -> np.ndarray:
-    rewritten = rewrite(model, fmt, **options)  # type: ignore[arg-type]
+    rewritten = rounded(model, fmt, **options)  # type: ignore[arg-type]
     check(rewritten)
     (result,) = run(rewritten, feed, *fetch)
     return result
@@ -99,12 +99,11 @@ def edge_values(fmt: str) -> np.ndarray:
 
 
 def rounding_graph(fmt: str, opset: int, weights: bool, scale: float | None) -> onnxruntime.InferenceSession:
-    scope = _Scope(
-        _Target(resolve(fmt), False, False, {}, False, opset), model_of("y = Relu(x)").index, frozenset(), None
-    )
-    scope.round("x", "y", None if scale is None else scope.scalar(scale), weights=weights)
-    model = assembled(scope.nodes, [("x", 1, ["n"])], [("y", 1, ["n"])], opset=opset)
-    model.graph.initializer.extend(scope.initializers)
+    writer = GraphWriter(Names("xy"), opset)
+    step = None if scale is None else writer.scalar(scale)
+    write_rounding(writer, resolve(fmt), "x", "y", scale=step, weights=weights)
+    model = assembled(writer.nodes, [("x", 1, ["n"])], [("y", 1, ["n"])], opset=opset)
+    model.graph.initializer.extend(writer.initializers)
     onnx.checker.check_model(model)
     return onnxruntime.InferenceSession(model.SerializeToString())
 
@@ -147,7 +146,7 @@ def test_ends_of_the_ranges() -> None:
 
 def test_unknown_formats_are_refused() -> None:
     with pytest.raises(UsageError, match="'fp4' cannot be emulated: not one of fp16, bf16"):
-        rewrite(model_of("y = Relu(x)"), "fp4")
+        rounded(model_of("y = Relu(x)"), "fp4")
     assert resolve("fp8").name == "e4m3"
     assert set(FLOATS) < set(EMULATED)
 
@@ -260,17 +259,17 @@ def test_int8_has_a_scale_for_each_output_channel() -> None:
     for body, shape, axis in cases.values():
         growing = (np.arange(6) + 1.0) ** 3
         w = (uniform(*shape) * growing.reshape([-1 if a == axis else 1 for a in (0, 1)])).astype(np.float32)
-        rewritten = rewrite(model_of(body, {"W": w}), "int8", ranges={"x": 3.0})
-        (rounded,) = [numpy_helper.to_array(t) for t in rewritten.proto.graph.initializer if t.dims == list(shape)]
-        assert np.all(np.abs(rounded - w).max(1 - axis) <= np.abs(w).max(1 - axis) / 127 / 2 * 1.001)
+        rewritten = rounded(model_of(body, {"W": w}), "int8", ranges={"x": 3.0})
+        (held,) = [numpy_helper.to_array(t) for t in rewritten.proto.graph.initializer if t.dims == list(shape)]
+        assert np.all(np.abs(held - w).max(1 - axis) <= np.abs(w).max(1 - axis) / 127 / 2 * 1.001)
 
 
 def test_a_product_without_a_range_is_not_quantized_and_said_so() -> None:
     model = model_of("a = MatMul(x, W) y = MatMul(a, W)", {"W": W88})
     assert needed_ranges(model.index, "int8") == ["x", "a"]
     assert needed_ranges(model.index, "fp16") == []
-    rewritten = rewrite_with_notes(model, "int8", ranges={"a": 4.0})
-    assert rewritten.notes == ("INT8: no range was measured, not quantized: 'x'.",)
+    rewritten = rewrite(model, "int8", ranges={"a": 4.0})
+    assert rewritten.notes == (Note("INT8: no range was measured, not quantized: 'x'."),)
     (a,) = run(rewritten.model, {"x": X}, "a")
     np.testing.assert_array_equal(a, run(model, {"x": X}, "a")[0])
 
@@ -320,7 +319,7 @@ def test_integers_comparisons_and_shape_arithmetic_are_untouched() -> None:
               i = ArgMax(x) j = Mul(i, i)"""
     model = model_of(body, {"k": np.float32([1.0])}, inputs="float[4099] x", outputs="float[4099] y, int64[1] j")
     x = uniform(4099)
-    rewritten = rewrite(model, "fp16")
+    rewritten = rounded(model, "fp16")
     y, j = run(rewritten, {"x": x}, "y", "j")
     assert y.shape == (4099,)  # FP16 would have made it 4100
     assert j.item() == round_array(x, "fp16").argmax() ** 2
@@ -358,10 +357,11 @@ def test_activations_overflow_and_weights_do_not() -> None:
     w[1, 1] = 1e-9
     model = model_of("y = MatMul(x, W)", {"W": w})
     ones = np.ones((1, 8), np.float32) / 2
-    rewritten = rewrite_with_notes(model, "fp16")
+    rewritten = rewrite(model, "fp16")
     got = run(rewritten.model, {"x": ones})[0][0]
     assert got.tolist() == [32752, 0] + [32752] * 6  # 65504 / 2; 2^-24 / 2 is a tie, to zero
-    assert any("7 weights in 1 tensors beyond its range" in note for note in rewritten.notes)
+    (clamped,) = (note for note in rewritten.notes if "7 weights in 1 tensors beyond its range" in note.text)
+    assert clamped.setting == "cast_weights"
     assert emulate(model, "fp16", {"x": ones * 4})[0].tolist() == [np.inf, 2.0**-23] + [np.inf] * 6
     assert emulate(model, "fp16", {"x": ones}, cast_weights=True)[0].tolist() == [np.inf, 0] + [np.inf] * 6
     saturated = emulate(model_of("y = MatMul(x, W)", {"W": np.eye(8, dtype=np.float32)}), "fp8", {"x": ones * 1e4})
@@ -445,7 +445,7 @@ def test_what_onnx_runtime_fuses_does_not_change_what_rounds(name: str, fmt: str
     model = model_of(WHAT_ORT_FUSES[name], weights, inputs="float[8,8] x")
     x = uniform(8, 8, seed=12)
     for options in ({}, {"every_node": True}, {"decomposed": True}, {"only": [0]}, {"only": [1, 2]}):
-        rewritten = rewrite(model, fmt, **options)  # type: ignore[arg-type]
+        rewritten = rounded(model, fmt, **options)  # type: ignore[arg-type]
         results = {}
         for level in ("disable", "basic", "extended", "all"):
             (results[level],) = OnnxrtRunner(optimization=level).open(rewritten).infer({"x": x}).values()
@@ -472,14 +472,14 @@ def test_only_rounds_the_groups_that_are_named() -> None:
     model = model_of(body, {"W": W88})
     plain = dict(zip("cey", run(model, {"x": X}, *"cey"), strict=True))
     for position in (2, 3):  # either node of the group stands for it
-        rewritten = rewrite(model, "fp16", only=[position])
+        rewritten = rounded(model, "fp16", only=[position])
         c, e, y = run(rewritten, {"x": X}, *"cey")
         np.testing.assert_array_equal(c, plain["c"])
         assert_rounded_like(
             e, np.maximum(round_array(c, "fp16").astype(np.float64) @ round_array(W88, "fp16"), 0), "fp16"
         )
         np.testing.assert_allclose(y, e @ W88, rtol=0, atol=1e-5)
-    np.testing.assert_array_equal(run(rewrite(model, "fp16", only=[]), {"x": X}, "y")[0], plain["y"])
+    np.testing.assert_array_equal(run(rounded(model, "fp16", only=[]), {"x": X}, "y")[0], plain["y"])
 
 
 def test_a_piece_computes_what_the_whole_does() -> None:
@@ -487,7 +487,7 @@ def test_a_piece_computes_what_the_whole_does() -> None:
     piece = model_of("d = MatMul(c, W) y = Add(d, c)", {"W": W88}, inputs="float[N,8] c")
     for fmt in FLOATS:
         ranges = {"x": 3.0, "c": 9.0}
-        c, y = run(rewrite(whole, fmt, ranges=ranges), {"x": X}, "c", "y")
+        c, y = run(rounded(whole, fmt, ranges=ranges), {"x": X}, "c", "y")
         np.testing.assert_array_equal(emulate(piece, fmt, {"c": c}, ranges=ranges), y)
 
 
@@ -495,7 +495,7 @@ def test_tensors_keep_their_names_and_weights_may_be_inputs() -> None:
     model = model_of("a = MatMul(x, W) c = Relu(a) y = Exp(c)", {"W": W88}, inputs="float[N,8] x, float[8,8] W")
     old = onnx.ModelProto.FromString(model.proto.SerializeToString())
     old.ir_version = 3
-    rewritten = rewrite(Model(old), "fp16")
+    rewritten = rounded(Model(old), "fp16")
     assert [i.name for i in rewritten.inputs] == ["x"]
     a, c, y = run(rewritten, {"x": X}, *"acy")
     assert np.any(a != round_array(a, "fp16"))  # inside the group
@@ -525,11 +525,11 @@ def test_external_weights_and_weights_too_large_to_copy(tmp_path: Path, monkeypa
     for fmt in (*FLOATS, "int8"):
         ranges = {"x": 3.0}
         want = emulate(model, fmt, {"x": X}, ranges=ranges)
-        (inline,) = run(rewrite(outside, fmt, ranges=ranges), {"x": X})
+        (inline,) = run(rounded(outside, fmt, ranges=ranges), {"x": X})
         np.testing.assert_array_equal(inline, want)
         with monkeypatch.context() as patch:
             patch.setattr("layerdiff.graph.rounding.emulation.INLINE_LIMIT", 0)
-            large = rewrite(outside, fmt, ranges=ranges)
+            large = rounded(outside, fmt, ranges=ranges)
         if fmt != "int8":
             assert all(t.data_location == TensorProto.EXTERNAL for t in large.proto.graph.initializer if t.name == "W")
         (result,) = run(large, {"x": X})
@@ -629,10 +629,10 @@ def test_one_step_at_a_time_is_the_same_operator(name: str) -> None:
     model = model_of(body, weights, inputs=f"float[T,N,{IN}] x")
     names = list(model.index.nodes[0].output)
     feed = {"x": round_array(SEQUENCE, "tf32")}
-    for got, want in zip(run(rewrite(model, "tf32"), feed, *names), run(model, feed, *names), strict=True):
+    for got, want in zip(run(rounded(model, "tf32"), feed, *names), run(model, feed, *names), strict=True):
         assert got.shape == want.shape
         np.testing.assert_allclose(got, want, rtol=0, atol=2e-3)
-    for got, name_ in zip(run(rewrite(model, "fp16"), feed, *names), names, strict=True):
+    for got, name_ in zip(run(rounded(model, "fp16"), feed, *names), names, strict=True):
         np.testing.assert_array_equal(got, round_array(got, "fp16"), name_)
 
 
@@ -686,7 +686,7 @@ def test_the_rewritten_graph_is_well_formed_everywhere() -> None:
     model = model_of(body, {"W": W88, "b": B8}, inputs="float[N,8] x, bool c")
     for fmt in (*FLOATS, "int8"):
         for every in (False, True):
-            rewritten = rewrite(model, fmt, every_node=every, ranges={"x": 3.0, "a": 9.0, "y": 9.0})
+            rewritten = rounded(model, fmt, every_node=every, ranges={"x": 3.0, "a": 9.0, "y": 9.0})
             check(rewritten, full=True)
             names = [o for n in rewritten.proto.graph.node for o in n.output]
             assert len(names) == len(set(names))

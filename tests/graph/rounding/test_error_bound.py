@@ -10,8 +10,11 @@ from layerdiff.compare.causes.judgement import use_of
 from layerdiff.graph.cutting.slices import backward
 from layerdiff.graph.formats import BF16, E4M3, FP16, FP32, INT8, TF32
 from layerdiff.graph.model import Model
-from layerdiff.graph.rounding.error_bound import add_bounds, precision, products
-from layerdiff.graph.rounding.noise_probe import perturbed, roundings
+from layerdiff.graph.rounding.error_bound import add_bounds
+from layerdiff.graph.rounding.noise_probe import perturbed
+from layerdiff.graph.rounding.roundings import roundings
+from layerdiff.graph.rounding.roundoff import roundoff_model
+from layerdiff.graph.rounding.term_count import product_count
 from layerdiff.graph.specs import TensorSpec
 from layerdiff.runners.contract.workload import Workload
 from onnx import helper
@@ -120,12 +123,12 @@ def bound_of(model: Model, feed, candidate: np.ndarray, allowed) -> np.ndarray |
     """The bound of output ``y``."""
     part = backward(model.index, ["y"], list(feed))
     specs = {n: TensorSpec(n, a.dtype, a.shape) for n, a in feed.items()}
-    proto = perturbed(model, [(0, part)], specs, roundings(FP32, FP32))
-    forms = add_bounds(proto.graph, model.index, [(0, part)], specs, allowed)
-    if not forms:
+    probe = perturbed(model, [(0, part)], specs, roundings(FP32, FP32)).model
+    bounds = add_bounds(probe.proto.graph, model.index, [(0, part)], specs, allowed)
+    if not bounds:
         return None
-    with ORT.open(model.derive(proto)) as session:
-        return forms[0, "y"].value(session.infer(feed), candidate, allowed)
+    with ORT.open(probe) as session:
+        return bounds[0, "y"].value(session.infer(feed), candidate, allowed)
 
 
 # ---- the formula ----------------------------------------------------------------------------------------------------
@@ -143,7 +146,7 @@ def test_of_a_product_it_is_the_closed_form(fmt, operands):
     out = 2 * FP32.u + (fmt.u if fmt is not FP32 else 0)
     factor = (1 + operands) ** 2 * (1 + gamma) * (1 + out) - 1
     expected = factor * (np.abs(feed["x"]).astype(np.float64) @ np.abs(weight)) + out * np.abs(y)
-    assert bound_of(model, feed, y, precision(FP32, fmt)) == pytest.approx(expected, rel=2e-3)
+    assert bound_of(model, feed, y, roundoff_model(FP32, fmt)) == pytest.approx(expected, rel=2e-3)
 
 
 # ---- no healthy layer breaks it -------------------------------------------------------------------------------------
@@ -156,7 +159,7 @@ def test_an_emulated_layer_keeps_within_it(make, name):
         model, feed = model_of(make, seed), {"x": normal(*LAYERS[make], seed=seed)}
         work = Workload(samples=[feed].__iter__)
         candidate = EmulateRunner(format=name, threads=1).calibrated(model, work)
-        allowed = precision(FP32, candidate.arithmetic, largest=dict(candidate.ranges or ()))
+        allowed = roundoff_model(FP32, candidate.arithmetic, largest=dict(candidate.ranges or ()))
         y, other = infer(ORT, model, feed)["y"], infer(candidate, model, feed)["y"]
         bound = bound_of(model, feed, other, allowed)
         assert bound is not None
@@ -171,7 +174,7 @@ def test_a_softmax_keeps_within_it_however_it_is_rounded_and_however_large_its_i
     for name in ("fp16", "bf16"):
         candidate = EmulateRunner(format=name, threads=1, decomposed=decomposed)
         y, other = infer(ORT, model, feed)["y"], infer(candidate, model, feed)["y"]
-        bound = bound_of(model, feed, other, precision(FP32, candidate.arithmetic))
+        bound = bound_of(model, feed, other, roundoff_model(FP32, candidate.arithmetic))
         assert use_of(other.astype(np.float64) - y, bound) <= 1
 
 
@@ -181,7 +184,7 @@ def test_a_softmax_is_over_the_axis_that_the_opset_means(opset, axis, found):
     w.node("Softmax", ["x"], "y", axis=axis)
     model, feed = Model(w.model({"x": (FLOAT, list(ROWS))}, ["y"], opset=opset)), {"x": normal(*ROWS)}
     y, other = infer(ORT, model, feed)["y"], infer(EmulateRunner(format="fp16", threads=1), model, feed)["y"]
-    bound = bound_of(model, feed, other, precision(FP32, FP16))
+    bound = bound_of(model, feed, other, roundoff_model(FP32, FP16))
     assert (bound is not None) == found
     if bound is not None:
         assert 0 < use_of(other.astype(np.float64) - y, bound) <= 1
@@ -191,14 +194,14 @@ def test_a_softmax_is_over_the_axis_that_the_opset_means(opset, axis, found):
 def test_another_order_of_fp32_sums_keeps_within_it(make):
     model, feed = model_of(make), {"x": normal(*LAYERS[make])}
     y, other = infer(ORT, model, feed)["y"], infer(OnnxrtRunner(threads=1, optimization="disable"), model, feed)["y"]
-    assert use_of(other.astype(np.float64) - y, bound_of(model, feed, other, precision(FP32, FP32))) <= 1
+    assert use_of(other.astype(np.float64) - y, bound_of(model, feed, other, roundoff_model(FP32, FP32))) <= 1
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-5, 1e-3])
 def test_what_is_below_the_formats_smallest_numbers_is_allowed_to_vanish(scale):
     model, feed = model_of(linear), {"x": np.float32(scale) * normal(*ROWS)}
     y, other = infer(ORT, model, feed)["y"], infer(EmulateRunner(format="fp16", threads=1), model, feed)["y"]
-    assert use_of(other.astype(np.float64) - y, bound_of(model, feed, other, precision(FP32, FP16))) <= 1
+    assert use_of(other.astype(np.float64) - y, bound_of(model, feed, other, roundoff_model(FP32, FP16))) <= 1
 
 
 def test_sums_in_fp16_keep_within_the_bound_of_sums_in_fp16_alone():
@@ -210,9 +213,9 @@ def test_sums_in_fp16_keep_within_the_bound_of_sums_in_fp16_alone():
     for k in range(32):
         total = total + (feed["x"][:, k : k + 1] * weight[k]).astype(np.float16)
     error = total.astype(np.float64) - feed["x"] @ weight
-    wide, narrow = (precision(FP32, FP16, adding) for adding in (FP32, FP16))
+    wide, narrow = (roundoff_model(FP32, FP16, adding) for adding in (FP32, FP16))
     assert use_of(error, bound_of(model, feed, total, narrow)) <= 1
-    assert use_of(error, bound_of(model, feed, total, precision(FP32, FP32))) > 100
+    assert use_of(error, bound_of(model, feed, total, roundoff_model(FP32, FP32))) > 100
     assert wide.adding_in(FP16) == narrow
 
 
@@ -226,7 +229,7 @@ def test_a_wrong_element_among_many_breaks_it(make):
     place = np.unravel_index(int(np.abs(y).argmax()), y.shape)
     other = y.copy()
     other[place] *= np.float32(1.01)
-    assert use_of(other.astype(np.float64) - y, bound_of(model, feed, other, precision(FP32, FP32))) > 1
+    assert use_of(other.astype(np.float64) - y, bound_of(model, feed, other, roundoff_model(FP32, FP32))) > 1
 
 
 # ---- where there is none --------------------------------------------------------------------------------------------
@@ -248,26 +251,26 @@ def test_without_a_rule_there_is_no_bound(nodes):
     model = Model(parsed(f"g (float[4, 4] x) => (float[4, 4] y) {{{nodes}}}", domains=["my"]))
     specs = {"x": TensorSpec("x", np.dtype(np.float32), (4, 4))}
     part = backward(model.index, ["y"], ["x"])
-    proto = perturbed(model, [(0, part)], specs, roundings(FP32, FP32))
+    proto = perturbed(model, [(0, part)], specs, roundings(FP32, FP32)).model.proto
     before = proto.SerializeToString(deterministic=True)
-    assert add_bounds(proto.graph, model.index, [(0, part)], specs, precision(FP32, FP16)) == {}
+    assert add_bounds(proto.graph, model.index, [(0, part)], specs, roundoff_model(FP32, FP16)) == {}
     after = onnx.ModelProto.FromString(proto.SerializeToString())
     assert [o.name for o in after.graph.output] == [o.name for o in onnx.ModelProto.FromString(before).graph.output]
 
 
 def test_sums_too_long_for_their_accumulator_have_none():
     model, feed = model_of(linear), {"x": normal(*ROWS)}
-    assert bound_of(model, feed, normal(24, 16), precision(FP32, FP16, FP16)) is not None
+    assert bound_of(model, feed, normal(24, 16), roundoff_model(FP32, FP16, FP16)) is not None
     w = networks.Writer(1)
     w.node("MatMul", ["x", w.weight("w", 2048, 4)], "y")
     model = Model(w.model({"x": (FLOAT, [2, 2048])}, ["y"]))
-    assert bound_of(model, {"x": normal(2, 2048)}, normal(2, 4), precision(FP32, FP16, FP16)) is None
+    assert bound_of(model, {"x": normal(2, 2048)}, normal(2, 4), roundoff_model(FP32, FP16, FP16)) is None
 
 
 @pytest.mark.parametrize("fmt", [INT8, E4M3], ids=str)
 def test_scaled_formats_have_none_unless_their_ranges_are_known(fmt):
-    assert precision(FP32, fmt) is None
-    assert precision(FP32, fmt, largest={"x": 1.0}) is not None
+    assert roundoff_model(FP32, fmt) is None
+    assert roundoff_model(FP32, fmt, largest={"x": 1.0}) is not None
 
 
 @pytest.mark.parametrize(
@@ -288,6 +291,5 @@ def test_scaled_formats_have_none_unless_their_ranges_are_known(fmt):
 )
 def test_how_many_products_a_sum_has(op, shapes, attributes, count):
     names = [f"i{n}" for n in range(len(shapes))]
-    assert (
-        products(helper.make_node(op, names, ["y"], **attributes), dict(zip(names, shapes, strict=True)).get) == count
-    )
+    node = helper.make_node(op, names, ["y"], **attributes)
+    assert product_count(node, dict(zip(names, shapes, strict=True)).get) == count

@@ -13,7 +13,9 @@ from layerdiff.compare.causes.judgement import GAIN_LIMIT, RMS_LIMIT, SLICE_LIMI
 from layerdiff.graph.cutting.slices import backward, exploded_name
 from layerdiff.graph.formats import BF16, FP16, FP32, INT8, TF32
 from layerdiff.graph.model import Model
-from layerdiff.graph.rounding.noise_probe import KAPPA, known, probe, roundings, terms
+from layerdiff.graph.rounding.noise_probe import known, perturbed
+from layerdiff.graph.rounding.roundings import KAPPA, roundings
+from layerdiff.graph.rounding.term_count import term_count
 from layerdiff.graph.specs import TensorSpec
 from onnx import helper
 
@@ -117,7 +119,7 @@ def expected(model: Model, feed, candidate, seed: int = 1, adding=FP32):
     rounding = roundings(FP32, candidate, accumulator=adding)
     part = backward(model.index, ["y"], list(feed))
     specs = {n: TensorSpec(n, a.dtype, a.shape) for n, a in feed.items()}
-    probed = probe(model, [(0, part)], specs, rounding, seed=seed)
+    probed = perturbed(model, [(0, part)], specs, rounding, seed=seed).model
     with ORT.open(probed) as session:
         return session.infer(feed)[exploded_name("y", 0)] - infer(ORT, model, feed)["y"], rounding
 
@@ -380,7 +382,7 @@ def test_noise_is_known_of_known_operators_in_types_of_16_bits_and_more(text, is
 def test_terms_of_a_sum(op, shapes, attributes, k):
     names = [f"i{n}" for n in range(len(shapes))]
     node = helper.make_node(op, names, ["y"], **attributes)
-    assert terms(node, dict(zip(names, shapes, strict=True)).get) == k
+    assert term_count(node, dict(zip(names, shapes, strict=True)).get) == k
 
 
 @pytest.mark.parametrize("fmt", [FP16, BF16, TF32], ids=str)
@@ -419,7 +421,7 @@ def test_a_probe_draws_in_bodies_and_of_integers_nothing():
     part = backward(model.index, ["last"], ["looped", "mean"])
     inputs = {n: networks.run_all(model.proto, feed)[n] for n in part.inputs}
     specs = {n: TensorSpec(n, a.dtype, a.shape) for n, a in inputs.items()}
-    probed = probe(model, [(3, part)], specs, roundings(FP32, FP16))
+    probed = perturbed(model, [(3, part)], specs, roundings(FP32, FP16)).model
     made = networks.run(probed.proto, inputs)[exploded_name("last", 3)]
     exact = networks.run_all(model.proto, feed)["last"]
     assert not np.array_equal(made, exact)

@@ -6,6 +6,7 @@ import pytest
 from layerdiff.graph.errors import UsageError
 from layerdiff.graph.model import Model
 from layerdiff.graph.rounding.qdq import activations, products, quantize
+from layerdiff.graph.rounding.rewrite import Note
 from layerdiff.graph.rounding.typed import narrow_weight, typed
 from onnx import TensorProto, helper, numpy_helper
 
@@ -68,7 +69,7 @@ FEED = {"x": np.random.default_rng(1).normal(size=(4, 3, 8, 8)).astype(np.float3
 
 def test_fp16_is_computed_in_and_the_borders_stay_fp32():
     model = network()
-    narrow = typed(model, "fp16")
+    narrow = typed(model, "fp16").model
     want, got = run(model, FEED), run(narrow, FEED)
     assert [(n, a.dtype) for n, a in got.items()] == [(n, a.dtype) for n, a in want.items()]
     assert 1e-6 < distance(got["y"], want["y"]) < 5e-3
@@ -82,14 +83,17 @@ def test_fp16_is_computed_in_and_the_borders_stay_fp32():
 
 def test_kept_nodes_stay_fp32():
     model = network()
-    every = typed(model, "fp16", keep=model.index.names)
+    every = typed(model, "fp16", keep=model.index.names).model
     np.testing.assert_array_equal(run(every, FEED)["y"], run(model, FEED)["y"])
-    one = typed(model, "fp16", keep=["conv2"])
+    kept = typed(model, "fp16", keep=["conv2"])
+    one = kept.model
+    assert "conv1" in kept.nodes
+    assert "conv2" not in kept.nodes
     assert (elem_type(one, "c2"), elem_type(one, "s"), elem_type(one, "u")) == (FLOAT, FLOAT16, FLOAT16)
 
 
 def test_bf16_is_written():
-    narrow = typed(network(), "bf16")
+    narrow = typed(network(), "bf16").model
     types = {t.name: t.data_type for t in narrow.proto.graph.initializer}
     assert {types[n] for n in types if n.startswith("w")} == {TensorProto.BFLOAT16}
 
@@ -106,7 +110,7 @@ def test_a_tensor_that_a_subgraph_captures_keeps_its_name_and_type():
     ]
     w = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
     model = model_of(nodes, [("x", FLOAT, [2, 4]), ("flag", BOOL, [])], [("y", FLOAT, [2, 4])], [("w", w)])
-    narrow = typed(model, "fp16")
+    narrow = typed(model, "fp16").model
     for flag in (True, False):
         feed = {"x": np.ones((2, 4), np.float32), "flag": np.array(flag)}
         assert 0 < distance(run(narrow, feed)["y"], run(model, feed)["y"]) < 5e-3
@@ -157,15 +161,16 @@ def ranges(model):
 def test_quantized_products_give_nearly_the_same(fmt, bound):
     model = network()
     assert activations(model.index) == ["x", "u", "f"]
-    narrow, notes = quantize(model, fmt, ranges(model))
-    assert notes == ("Q/DQ nodes stand before 3 of 3 matrix products.",)
-    error = distance(run(narrow, FEED)["y"], run(model, FEED)["y"])
+    rewritten = quantize(model, fmt, ranges(model))
+    assert rewritten.notes == (Note("Q/DQ nodes stand before 3 of 3 matrix products."),)
+    assert rewritten.nodes == {"conv1", "conv2", "fc"}
+    error = distance(run(rewritten.model, FEED)["y"], run(model, FEED)["y"])
     assert 1e-4 < error < bound
 
 
 def test_weights_have_a_scale_per_output_channel_and_values_at_its_ends():
     model = network()
-    narrow, _ = quantize(model, "int8", ranges(model))
+    narrow = quantize(model, "int8", ranges(model)).model
     scales = {t.name: numpy_helper.to_array(t) for t in narrow.proto.graph.initializer if t.name.endswith("_scale")}
     w1 = numpy_helper.to_array(model.index.initializers["w1"])
     np.testing.assert_allclose(scales["w1_axis0_scale"], np.abs(w1).max((1, 2, 3)) / 127)
@@ -180,25 +185,25 @@ def test_kept_nodes_and_tensors_without_a_range_stay_unquantized():
     model = network()
     assert products(model.index, ["conv1"]) == [3, 7]
     known = {**ranges(model), "u": float("nan")}
-    narrow, notes = quantize(model, "int8", known, keep=["conv1"])
-    assert notes == ("Q/DQ nodes stand before 1 of 2 matrix products.",)
-    assert sum(n.op_type == "QuantizeLinear" for n in narrow.proto.graph.node) == 2
+    rewritten = quantize(model, "int8", known, keep=["conv1"])
+    assert rewritten.notes == (Note("Q/DQ nodes stand before 1 of 2 matrix products."),)
+    assert sum(n.op_type == "QuantizeLinear" for n in rewritten.model.proto.graph.node) == 2
 
 
 def test_int8_and_fp16_types_together():
     model = network()
-    quantized, _ = quantize(model, "int8", ranges(model), opset=19)
-    narrow = typed(quantized, "fp16")
+    quantized = quantize(model, "int8", ranges(model), opset=19).model
+    narrow = typed(quantized, "fp16").model
     assert distance(run(narrow, FEED)["y"], run(model, FEED)["y"]) < 0.05
     assert elem_type(narrow, "c1") == FLOAT16
 
 
 def test_a_quantized_model_is_left_alone():
     model = network()
-    once, _ = quantize(model, "int8", ranges(model))
-    again, notes = quantize(once, "int8", {})
-    assert again is once
-    assert "already" in notes[0]
+    once = quantize(model, "int8", ranges(model)).model
+    again = quantize(once, "int8", {})
+    assert again.model is once
+    assert "already" in again.notes[0].text
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
 from layerdiff.graph.model import Model
-from layerdiff.graph.rounding.fp16_sums import STEP, narrow_sums
+from layerdiff.graph.rounding.fp16_accumulation import STEP, accumulate_in_fp16
 
 from support import networks
 from support.models import parsed
@@ -38,10 +38,10 @@ def added(products: np.ndarray, at_once: int = STEP) -> np.ndarray:
 @pytest.mark.parametrize("k", [1, 16, 17, 48, 100])
 def test_a_matrix_product(k):
     a, b = whole(2, 3, k), whole(k, 5, seed=1)
-    narrowed = narrow_sums(model("g (float[N, 3, K] x) => (float[N, 3, 5] y) { y = MatMul(x, w) }", w=b))
+    rewritten = accumulate_in_fp16(model("g (float[N, 3, K] x) => (float[N, 3, 5] y) { y = MatMul(x, w) }", w=b))
     expected = added(a[:, :, None, :] * b.T[None, None])
-    np.testing.assert_array_equal(run(narrowed.model, x=a), expected if k > STEP else a @ b)
-    assert len(narrowed.products) == (k > STEP)
+    np.testing.assert_array_equal(run(rewritten.model, x=a), expected if k > STEP else a @ b)
+    assert len(rewritten.nodes) == (k > STEP)
     assert (k <= 17) or np.any(expected != a @ b), "the roundings show"
 
 
@@ -49,7 +49,7 @@ def test_a_product_of_two_activations_with_batches():
     a, b = whole(2, 4, 3, 40), whole(1, 4, 40, 5, seed=1)
     text = "g (float[2, 4, 3, 40] x, float[1, 4, 40, 5] z) => (float[2, 4, 3, 5] y) { y = MatMul(x, z) }"
     expected = added(a[..., :, None, :] * np.swapaxes(b, -1, -2)[..., None, :, :])
-    np.testing.assert_array_equal(run(narrow_sums(model(text)).model, x=a, z=b), expected)
+    np.testing.assert_array_equal(run(accumulate_in_fp16(model(text)).model, x=a, z=b), expected)
 
 
 @pytest.mark.parametrize(("left", "right"), [(0, 0), (0, 1), (1, 0), (1, 1)])
@@ -62,7 +62,7 @@ def test_gemm(left, right):
         f"{{ y = Gemm <transA = {left}, transB = {right}, alpha = 0.5, beta = 2.0> (x, w, c) }}"
     )
     expected = 0.5 * added(a[:, None, :] * b.T[None]) + 2 * c
-    np.testing.assert_array_equal(run(narrow_sums(model(text, w=stored, c=c)).model, x=given), expected)
+    np.testing.assert_array_equal(run(accumulate_in_fp16(model(text, w=stored, c=c)).model, x=given), expected)
 
 
 def windows(x: np.ndarray, kernel: int, stride: int, dilation: int, pad: int) -> np.ndarray:
@@ -89,39 +89,39 @@ def test_a_convolution_adds_position_by_position_and_16_channels_at_a_time(chann
     spare = -channels % STEP
     products = np.pad(products, [(0, 0)] * 6 + [(0, spare)]).reshape(*products.shape[:4], -1)
     expected = (added(products) if products.shape[-1] > STEP else products.sum(-1)) + b[:, None, None]
-    narrowed = narrow_sums(model(text, w=w, b=b))
-    np.testing.assert_array_equal(run(narrowed.model, x=x), expected)
-    assert len(narrowed.products) == (channels * kernel * kernel > STEP)
+    rewritten = accumulate_in_fp16(model(text, w=w, b=b))
+    np.testing.assert_array_equal(run(rewritten.model, x=x), expected)
+    assert len(rewritten.nodes) == (channels * kernel * kernel > STEP)
 
 
 def test_a_convolution_of_one_dimension():
     x, w = whole(1, 16, 7), whole(2, 16, 3, seed=1)
     products = np.stack([x[0, :, i : i + 3].T for i in range(5)])[None] * w.transpose(0, 2, 1)[:, None]
-    narrowed = narrow_sums(model("g (float[1, 16, 7] x) => (float[1, 2, 5] y) { y = Conv (x, w) }", w=w))
-    np.testing.assert_array_equal(run(narrowed.model, x=x)[0], added(products.reshape(2, 5, -1)))
+    rewritten = accumulate_in_fp16(model("g (float[1, 16, 7] x) => (float[1, 2, 5] y) { y = Conv (x, w) }", w=w))
+    np.testing.assert_array_equal(run(rewritten.model, x=x)[0], added(products.reshape(2, 5, -1)))
 
 
 @pytest.mark.parametrize("attributes", ["", ", pads = [1, 1, 1, 1], strides = [2, 2]"])
 def test_a_depthwise_convolution_rounds_after_every_product(attributes):
     x, w, b = whole(2, 5, 7, 7), whole(5, 1, 3, 3, seed=1), whole(5, seed=2)
     text = f"g (float[2, 5, 7, 7] x) => (float y) {{ y = Conv <group = 5{attributes}> (x, w, b) }}"
-    narrowed = narrow_sums(model(text, w=w, b=b))
-    assert narrowed.products == ("y",)
+    rewritten = accumulate_in_fp16(model(text, w=w, b=b))
+    assert rewritten.nodes == {"Conv_0"}
     stride, padded = (2, np.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1)])) if attributes else (1, x)
     places = [padded[:, :, i:, j:] for i in range(3) for j in range(3)]
     size = padded.shape[2] - 2
     products = np.stack([p[:, :, :size:stride, :size:stride] for p in places], -1) * w.reshape(1, 5, 1, 1, 9)
     expected = added(products, at_once=1) + b.reshape(1, 5, 1, 1)
-    np.testing.assert_array_equal(run(narrowed.model, x=x), expected)
+    np.testing.assert_array_equal(run(rewritten.model, x=x), expected)
 
 
 def test_a_sum_overflows_on_its_way():
     text = "g (float[1, 32] x) => (float[1, 1] y) { y = MatMul(x, w) }"
     ones = np.ones((1, 32))
     weights = np.array([6e4] + [0] * 15 + [6e4, -6e4] + [-6e4] + [0] * 13)[:, None]
-    assert run(narrow_sums(model(text, w=weights)).model, x=ones) == 0
+    assert run(accumulate_in_fp16(model(text, w=weights)).model, x=ones) == 0
     weights = np.array([6e4] + [0] * 15 + [6e4] + [0] * 15)[:, None]
-    assert np.isinf(run(narrow_sums(model(text, w=weights)).model, x=ones)).all()
+    assert np.isinf(run(accumulate_in_fp16(model(text, w=weights)).model, x=ones)).all()
 
 
 @pytest.mark.parametrize(
@@ -138,15 +138,16 @@ def test_a_sum_overflows_on_its_way():
     ids=["few channels", "groups", "auto_pad", "transposed"],
 )
 def test_what_keeps_fp32_sums_is_told(text, weights):
-    narrowed = narrow_sums(model(text, w=whole(*weights)))
-    assert not narrowed.products
-    assert len(narrowed.left) == 1
+    rewritten = accumulate_in_fp16(model(text, w=whole(*weights)))
+    assert not rewritten.nodes
+    (note,) = rewritten.notes
+    assert note.text.startswith("1 products add in FP32 all the same")
 
 
 def test_an_old_opset_is_converted():
     a, b = whole(3, 40), whole(40, 5, seed=1)
-    narrowed = narrow_sums(model("g (float[3, 40] x) => (float[3, 5] y) { y = MatMul(x, w) }", 7, w=b))
-    np.testing.assert_array_equal(run(narrowed.model, x=a), added(a[:, None, :] * b.T[None]))
+    rewritten = accumulate_in_fp16(model("g (float[3, 40] x) => (float[3, 5] y) { y = MatMul(x, w) }", 7, w=b))
+    np.testing.assert_array_equal(run(rewritten.model, x=a), added(a[:, None, :] * b.T[None]))
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.3, 1.0, 5.0])
