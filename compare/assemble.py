@@ -11,8 +11,7 @@ import onnx
 
 from ..graph.model import Model
 from .outputs.decide import decide
-from .outputs.emulated_sums import DECIDED_BY, emulate_sums, told
-from .outputs.formats_in_play import formats_in_play
+from .outputs.expectation import measure, told
 from .outputs.judge import Judge
 from .progress import SILENT, Progress
 from .report.model import DataInfo, ModelInfo, Report
@@ -28,12 +27,7 @@ if TYPE_CHECKING:
 
 def judge_for(run: Run, rules: Rules) -> Judge:
     """What compares the outputs of those that opened."""
-    reference = run.sides.reference
-    formats = {p.name: formats_in_play(reference, p) for p in run.sides.candidates}
-    own = {name: info.fp16_accumulation for name, info in run.sessions.items()}
-    theirs = own.get(reference.name, frozenset())
-    narrow = {p.name: theirs | own.get(p.name, frozenset()) for p in run.sides.candidates}
-    return Judge(run.sides, formats, rules, narrow)
+    return Judge(run.sides, rules)
 
 
 def assemble(run: Run, judge: Judge | None, meter: Meter | None = None, progress: Progress = SILENT) -> Report:
@@ -48,11 +42,11 @@ def assemble(run: Run, judge: Judge | None, meter: Meter | None = None, progress
             info = run.sessions[name]
             run.sessions[name] = replace(info, options={**info.options, "statistics_on": device})
         warnings += judge.warnings
-        evidence = emulate_sums(run, judge, evidence, functools.partial(numbered, run.samples), progress)
+        evidence = measure(run, evidence, judge.kept, functools.partial(numbered, run.samples), progress)
         if meter is not None:
-            evidence = tuple(replace(e, measured=meter.measured(e.candidate, e.tensor)) for e in evidence)
+            evidence = tuple(replace(e, metric=meter.loss(e.candidate, e.tensor)) for e in evidence)
         outputs = tuple(map(decide, evidence))
-        warnings += [told(e) for e, o in zip(evidence, outputs, strict=True) if o.decided_by == DECIDED_BY]
+        warnings += [text for e in evidence if (text := told(e)) is not None]
     accuracy: tuple[AccuracyResult, ...] = ()
     if meter is not None:
         if done == len(run.samples):

@@ -7,7 +7,6 @@ them afterwards.
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,12 +22,12 @@ from ..runners.contract.workload import Workload
 from .assemble import assemble, judge_for
 from .comparison import Comparison, Rules, with_options
 from .layers.fidelity import Deployed
+from .outputs.formats_in_play import formats_in_play
 from .outputs.judge import Judge
 from .outputs.metric import Meter, criterion
 from .progress import SILENT, Progress
 from .runs.kept_outputs import MEMORY_LIMIT, RunResults
 from .runs.repeatability import chance, repeat
-from .runs.replay import Replay
 from .runs.run import Fetch, Run
 from .runs.samples import Data, bind, check_calibrated, check_inputs, check_labels, read_only
 from .runs.streaming import execute, may_vary
@@ -108,7 +107,7 @@ class Comparator:
 
         def take(side: Side, sample: int, outputs: dict[str, Any], fetch: Fetch) -> None:
             assert judge is not None
-            judge.take(side.name, sample, outputs, fetch)
+            judge.take(side.name, sample, outputs)
             if meter is not None:
                 meter.take(side.name, sample, outputs)
             if deployed is not None:
@@ -134,7 +133,7 @@ class Comparator:
             candidates=alive,
             samples=samples,
             workload=workload,
-            formats=judge.formats,
+            formats={side.name: formats_in_play(run.sides.reference, side) for side in alive},
             rules=self.rules,
             progress=self._progress,
             sessions=run.sessions,
@@ -197,14 +196,13 @@ class Comparator:
         check_labels(measured, run.samples)
         judge = judge_for(run, rules)
         meter = None if measured is None else Meter(measured, run.sides)
-        with Replay(run) as again:
-            for sample in range(max(run.samples_run.values(), default=0)):
-                for side in run.sides.all:
-                    outputs = run_results.outputs(side.name, sample)
-                    if outputs is not None:
-                        judge.take(side.name, sample, outputs, functools.partial(again.fetch, sample))
-                        if meter is not None:
-                            meter.take(side.name, sample, outputs)
+        for sample in range(max(run.samples_run.values(), default=0)):
+            for side in run.sides.all:
+                outputs = run_results.outputs(side.name, sample)
+                if outputs is not None:
+                    judge.take(side.name, sample, outputs)
+                    if meter is not None:
+                        meter.take(side.name, sample, outputs)
         return assemble(run, judge, meter)
 
     # -- preparing ----------------------------------------------------------------------------------------------------

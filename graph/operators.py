@@ -194,6 +194,9 @@ ROWS: tuple[tuple[str, OpFacts], ...] = (
     ("QuantizeLinear DequantizeLinear DynamicQuantizeLinear", OpFacts(Kind.QUANTIZER, data=(0,))),
     ("ConvInteger QLinearConv", OpFacts(Kind.INTEGER_PRODUCT, windowed=True, channels_first=True)),
     ("MatMulInteger QLinearMatMul", OpFacts(Kind.INTEGER_PRODUCT)),
+    ("MatMulIntegerToFloat DynamicQuantizeMatMul MatMulNBits MatMulBnb4", OpFacts(Kind.INTEGER_PRODUCT, contrib=True)),
+    ("QGemm QAttention QMoE DynamicQuantizeLSTM", OpFacts(Kind.INTEGER_PRODUCT, contrib=True)),
+    ("QLinearAdd QLinearMul GatherBlockQuantized", OpFacts(Kind.INTEGER_PRODUCT, contrib=True)),
     ("ArgMax ArgMin Hardmax", OpFacts(Kind.CHOICE)),
     ("Greater GreaterOrEqual Less LessOrEqual", OpFacts(Kind.COMPARISON)),
     ("Equal", OpFacts(Kind.COMPARISON, commutative=True)),
@@ -416,6 +419,15 @@ CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 
 QUANTIZERS = _of(Kind.QUANTIZER)
 """Operators that make scaled integers of floats, or floats of them."""
+
+JUMPS = COMPARISONS | CHOICES | QUANTIZERS | _of(Kind.POSITION) | {
+    "Floor", "Ceil", "Round", "Sign", "Mod", "Hardmax", "Shrink", "ThresholdedRelu", "RoiAlign", "MaxRoiPool",
+    "QLinearConv", "QLinearMatMul", "GridSample", "Unique",
+} - {"DequantizeLinear"}  # fmt: skip
+"""Operators whose results jump where a floating-point input moves over an edge."""
+
+QUANTIZED = QUANTIZERS | _of(Kind.INTEGER_PRODUCT)
+"""Operators that take or give scaled integers."""
 
 INTEGER_ARITHMETIC = QUANTIZERS - {"DequantizeLinear"} | _of(Kind.INTEGER_PRODUCT)
 """Operators that a model has where it computes with scaled integers."""

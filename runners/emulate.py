@@ -121,6 +121,11 @@ class EmulateRunner(Runner):
         return FORMATS["e4m3" if self.format == "fp8" else self.format]
 
     @property
+    def rounds_every_node(self) -> bool:
+        """Whether normalizations and Softmax round inside, too."""
+        return self.every_node or self.decomposed
+
+    @property
     def adds_exactly(self) -> bool:
         """As ONNX Runtime does on the CPU."""
         return not self.fp16_accumulation

@@ -1,4 +1,4 @@
-"""How much of the automatic tolerance TensorRT's FP16 uses, build by build, beside emulated FP16 on the same data.
+"""TensorRT's FP16 held against the error that rounding explains, build by build, beside emulated FP16.
 
     python -m benchmarks.gpu.tolerance OUT.jsonl FILE.onnx [...] [--builds 3] [--seeds 4] [--optimization-level 1]
         [--tactic-sources NAMES] [--limit S] [--runner trt|emulate|narrow]
@@ -12,6 +12,7 @@ is ONNX Runtime on the CPU in FP32. ``--runner`` takes an emulation for TensorRT
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +20,12 @@ from pathlib import Path
 import numpy as np
 from layerdiff.compare.comparison import Rules
 from layerdiff.compare.outputs.decide import decide
-from layerdiff.compare.outputs.formats_in_play import formats_in_play
+from layerdiff.compare.outputs.expectation import measure as measured
 from layerdiff.compare.outputs.judge import Judge
+from layerdiff.compare.runs.run import Run
+from layerdiff.compare.runs.samples import numbered
 from layerdiff.compare.sides import Side, choose_sides
-from layerdiff.dataloaders import DataLoader
+from layerdiff.dataloaders import DataLoader, as_source
 from layerdiff.graph.errors import DataError
 from layerdiff.graph.load import load
 from layerdiff.graph.model import Model
@@ -66,25 +69,20 @@ class Reference:
         """What one candidate's outputs on one set of samples come to."""
         sides = choose_sides((self.side.runner, candidate.runner), (self.side.model, candidate.model))
         (other,) = sides.candidates
-        formats, narrow = formats_in_play(sides.reference, other), session.info.fp16_accumulation
-        judge = Judge(sides, {other.name: formats}, Rules(), {other.name: narrow})
+        run = Run(sides, sides, as_source(feeds).bind(self.side.model), Workload())
+        run.sessions[other.name] = session.info
+        judge = Judge(sides, Rules())
         for number, feed in enumerate(feeds):
-
-            def fetch(names, feed=feed):
-                return self.session.infer(feed, names)
-
-            judge.take(sides.reference.name, number, self.outputs[name][number], fetch)
-            judge.take(other.name, number, session.infer(feed), lambda names: {})
+            judge.take(sides.reference.name, number, self.outputs[name][number])
+            judge.take(other.name, number, session.infer(feed))
         count = len(feeds)
         evidence = judge.evidence(count, {sides.reference.name: count, other.name: count})
+        evidence = measured(run, evidence, judge.kept, functools.partial(numbered, run.samples))
         return {
             result.tensor: {
                 "verdict": result.verdict,
                 "use": result.use,
-                "explained": judge.tolerance(
-                    other.name, result.tensor, self.outputs[name][0][result.tensor].dtype
-                ).sums,
-                "t": result.tolerance.rtol if result.tolerance else None,
+                "expected": result.expected,
                 "rel_l2": (result.metrics or {}).get("rel_l2"),
                 "max_abs": (result.metrics or {}).get("max_abs"),
             }
@@ -167,8 +165,9 @@ def rows(done: list[dict]) -> Iterator[list[str]]:
         random = sorted(use(r) for r in some if r["data"] != "stored") or [float("nan")]
         own = next((f"{use(r):.1%}" for r in some if r["data"] == "stored"), "-")
         shares = [f"{v:.1%}" for v in (random[0], float(np.median(random)), random[-1])]
-        explained = min(o["explained"] for o in some[0]["outputs"].values())
-        yield [network, build, adds(some[0]), *shares, own, f"{explained:.2f}"]
+        ratios = [o["expected"]["rms_z"] for r in some for o in r["outputs"].values() if o["expected"]]
+        ratio = max((z for z in ratios if z is not None), default=float("nan"))
+        yield [network, build, adds(some[0]), *shares, own, f"{ratio:.2f}"]
 
 
 def adds(result: dict) -> str:
@@ -182,10 +181,10 @@ def keep(path: Path, arguments: argparse.Namespace, results: Results) -> None:
         results.add(result)
         verdicts = ", ".join(o["verdict"] for o in result["outputs"].values())
         text = f"  {result['network']}, {result['build']}, {result['data']}: {verdicts}, {use(result):.1%}"
-        print(f"{text} of allowed, adds {adds(result)}, {results.spent:.0f} s", flush=True)
+        print(f"{text} of the limits, adds {adds(result)}, {results.spent:.0f} s", flush=True)
 
 
-HEAD = ("network", "build", "adds in", "least", "median", "greatest share, random", "stored", "sums explain")
+HEAD = ("network", "build", "adds in", "least", "median", "greatest share, random", "stored", "error over expected")
 
 
 def main() -> None:

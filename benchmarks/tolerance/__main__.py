@@ -1,6 +1,6 @@
-"""Measures the automatic tolerance on healthy and on broken networks: ``python -m benchmarks.tolerance``.
+"""Holds outputs of healthy and of broken networks against the error that rounding is expected to make.
 
-``--quick`` leaves out the onnx package's networks (half a minute instead of ten). The tables go into
+``python -m benchmarks.tolerance``; ``--quick`` leaves out the onnx package's networks. The tables go into
 docs/tolerance.md, between the two marks there; ``--dry`` prints them instead.
 """
 
@@ -10,216 +10,135 @@ import argparse
 import math
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
-from layerdiff import EmulateRunner, LayerdiffError, Model
-from layerdiff.compare.outputs.tolerance import Depth, Tolerance, automatic, depths
-from layerdiff.graph.formats import BF16, FP16, FP32, TF32, NumberFormat
-from layerdiff.graph.index import GraphIndex
+from layerdiff import Comparator, EmulateRunner, LayerdiffError, OnnxrtRunner
 
 from benchmarks.kit.pages import DOCS, table, write_section
 
 from .faults import KINDS, faults
 from .networks import Network, networks
-from .running import run
-from .shares import DROWNED, Behind, Outputs, off, use
-from .small import exact, small
+from .small import small
 
 DOC = DOCS / "tolerance.md"
-EMULATED = (TF32, FP16, BF16)
-
-
-@dataclass
-class Healthy:
-    """One output of a healthy network."""
-
-    network: str
-    output: str
-    shape: tuple[int, ...]
-    depth: Depth
-    uses: dict[str, str] = field(default_factory=dict)
+FORMATS = ("fp32", "tf32", "fp16", "bf16")
+JUDGED = ("fp32", "fp16")
+SEEN = 4.0
+"""Times the expected noise of 64 neighbouring elements that a fault's effect must come to, to be a case."""
 
 
 @dataclass
 class Tally:
-    """What became of the faults of one kind."""
+    """What became of the faults of one kind, by format: planted and found."""
 
-    planted: int = 0
-    broken: dict[str, int] = field(default_factory=dict)
-    drowned: int = 0
-    least: float = math.inf
-
-
-def show(value: float, tolerance: Tolerance) -> str:
-    """A share, or why there is none."""
-    return f"{value:.2f}" if tolerance.decidable else f"undecided (t = {tolerance.t:.2f}, used {value:.2f})"
+    planted: dict[str, int] = field(default_factory=lambda: dict.fromkeys(JUDGED, 0))
+    found: dict[str, int] = field(default_factory=lambda: dict.fromkeys(JUDGED, 0))
+    drowned: dict[str, int] = field(default_factory=lambda: dict.fromkeys(JUDGED, 0))
 
 
-def healthy(
-    network: Network, index: GraphIndex, deep: dict[str, Depth], reference: Outputs, behind: Behind
-) -> list[Healthy]:
-    """What each output of a healthy network uses, format by format."""
-    rows = {n: Healthy(network.name, n, v.shape, deep.get(n, Depth())) for n, v in reference[0].items()}
-    for fmt in (FP32, *EMULATED):
+def candidate(fmt: str) -> OnnxrtRunner | EmulateRunner:
+    """What computes in a format: between FP32 runtimes, ONNX Runtime without optimizations."""
+    return OnnxrtRunner(optimization="disable") if fmt == "fp32" else EmulateRunner(format=fmt)
+
+
+def healthy(network: Network) -> Iterator[list[object]]:
+    """A row for each output and format of a healthy network."""
+    for fmt in FORMATS:
+        runners = [OnnxrtRunner(), candidate(fmt)]
         try:
-            candidate = run(network.proto, network.feeds, optimize=True) if fmt is FP32 else emulate(network, fmt)
+            report = Comparator(network.proto, runners, data_loader=network.feeds).compare()
         except LayerdiffError as error:
             print(f"  {fmt}: {str(error).splitlines()[0][:150]}", file=sys.stderr)
-            for row in rows.values():
-                row.uses[fmt.name] = "not run"
             continue
-        for name, row in rows.items():
-            tolerance = automatic(index, name, [FP32, fmt], reference[0][name].dtype, depths=deep)
-            most = use(reference, candidate, name, tolerance, behind)
-            row.uses[fmt.name] = show(most, tolerance)
-            if most > 1:
-                row.uses[fmt.name] += f" (off by {off(reference, candidate, name):.2g})"
-    return list(rows.values())
+        for output in report.outputs:
+            expected, metrics = output.expected or {}, output.metrics or {}
+            numbers = (metrics.get("rel_l2"), expected.get("rel_l2"), expected.get("rms_z"), output.use)
+            cells = ["-" if n is None else f"{n:.2g}" for n in numbers]
+            yield [network.name, f"`{output.tensor}`", fmt.upper(), output.verdict, *cells]
 
 
-def emulate(network: Network, fmt: NumberFormat) -> Outputs:
-    """The network in another format."""
-    with EmulateRunner(format=fmt.name).open(Model(network.proto)) as session:
-        return [session.infer(feed) for feed in network.feeds]
-
-
-def broken(
-    network: Network,
-    index: GraphIndex,
-    deep: dict[str, Depth],
-    reference: Outputs,
-    behind: Behind,
-    found: dict[str, Tally],
-) -> None:
-    """Plants every fault, judges the outputs of the first sample as those of an FP32, FP16 and BF16 runtime."""
-    feeds, reference = network.feeds[:1], reference[:1]
-    rules = {
-        fmt: {n: automatic(index, n, [FP32, fmt], v.dtype, depths=deep) for n, v in reference[0].items()}
-        for fmt in (FP32, FP16, BF16)
-    }
-    noise = run(network.proto, feeds, optimize=True)
+def broken(network: Network, found: dict[str, Tally]) -> None:
+    """Plants every fault and judges it, on the first sample, as an FP32 and an FP16 runtime's."""
+    feeds = network.feeds[:1]
     for fault in faults(network.proto):
         tally = found[fault.kind]
-        try:
-            changed = run(fault.proto, feeds)
-            candidate = run(fault.proto, feeds, optimize=True)
-        except Exception as error:  # the fault made a graph that ONNX Runtime refuses: no case
-            print(f"  {fault.kind} at {fault.node}: {str(error).splitlines()[0][:120]}", file=sys.stderr)
-            continue
-        most = {
-            fmt: max(use(reference, candidate, n, rule, behind) for n, rule in of.items()) for fmt, of in rules.items()
-        }
-        effect = max(use(reference, changed, n, rule, behind) for n, rule in rules[FP32].items())
-        rounding = max(use(reference, noise, n, rule, behind) for n, rule in rules[FP32].items())
-        if effect <= DROWNED * rounding:
-            tally.drowned += 1
-            continue
-        tally.planted += 1
-        tally.least = min(tally.least, most[FP32])
-        for fmt, value in most.items():
-            tally.broken[fmt.name] = tally.broken.get(fmt.name, 0) + (value > 1)
-        if most[FP32] <= 1:
-            print(f"  passes: {fault.kind} at {fault.node}: uses {most[FP32]:.2f}", file=sys.stderr)
+        for fmt in JUDGED:
+            effect = _effect(network, fault.proto, feeds, fmt)
+            if effect is None:
+                continue
+            if effect <= SEEN:
+                tally.drowned[fmt] += 1
+                continue
+            tally.planted[fmt] += 1
+            runners = [OnnxrtRunner(), candidate(fmt)]
+            report = Comparator(network.proto, runners, candidate_model=fault.proto, data_loader=feeds).compare()
+            verdicts = {o.verdict for o in report.outputs if o.candidate.startswith(report.outputs[-1].candidate)}
+            if "fail" in verdicts:
+                tally.found[fmt] += 1
+            else:
+                print(f"  {fmt} passes: {fault.kind} at {fault.node}: {effect:.3g} times", file=sys.stderr)
 
 
-def asking(network: Network) -> list[str]:
-    """What a network with small outputs uses: by its values alone where those suffice, else also by its terms."""
-    index, deep, reference, behind = known(network)
-    cells = []
-    candidates: list[tuple[NumberFormat, Outputs]] = [
-        (FP32, run(network.proto, network.feeds, optimize=True)),
-        (FP32, exact(network)),
-        *((fmt, emulate(network, fmt)) for fmt in EMULATED),
-    ]
-    for fmt, candidate in candidates:
-        tolerance = automatic(index, "y", [FP32, fmt], reference[0]["y"].dtype, depths=deep)
-        own = use(reference, candidate, "y", tolerance, None)
-        by_terms = use(reference, candidate, "y", tolerance, behind, always=True)
-        cell = f"{own:.2f}" if own <= 1 else f"{own:.3g} → {by_terms:.2g}"
-        cells.append(cell if min(own, by_terms) <= 1 else f"{cell} (off by {off(reference, candidate, 'y'):.2g})")
-    return cells
+def _effect(network: Network, changed: object, feeds: list, fmt: str) -> float | None:
+    """What a fault does to the outputs in FP32, in times the noise of a format: the worst 64 neighbours'."""
+    from layerdiff.compare.outputs.expectation import Expectation
+    from layerdiff.compare.runs.run import Run
+    from layerdiff.compare.sides import choose_sides
+    from layerdiff.dataloaders import as_source
+    from layerdiff.graph.load import load
+    from layerdiff.runners.contract.workload import Workload
+
+    model, other = load(network.proto), load(changed)
+    runners = [OnnxrtRunner(), candidate(fmt)]
+    sides = choose_sides(runners, [model, model])
+    run = Run(sides, sides, as_source(feeds).bind(model), Workload())
+    try:
+        with OnnxrtRunner().open(model) as one, OnnxrtRunner().open(other) as two:
+            mine, theirs = one.infer(feeds[0]), two.infer(feeds[0])
+    except LayerdiffError:  # the fault made a graph that ONNX Runtime refuses: no case
+        return None
+    pairs = {n: (mine[n], theirs[n]) for n in mine if mine[n].shape == theirs[n].shape}
+    with Expectation(run, sides.candidates[0]) as expectation:
+        held = expectation.judge(0, feeds[0], pairs)
+    if len(pairs) < len(mine):
+        return math.inf
+    return max(
+        math.inf if m.unexplained else max(m.statistics.get("slice", 0.0), m.statistics.get("rms", 0.0))
+        for m in held.values()
+    )
 
 
-HEALTHY = """\
-Healthy networks: the greatest share of the tolerance that an element uses (1 is the limit). Where it is more, the
-format is too coarse for what is left of the output, and the relative L2 error of the worst sample follows.
+TEXT = """\
+Healthy networks: relative L2 error, the one that rounding is expected to make, the first over the second, and the
+largest share of a limit that a statistic takes (1 is the limit).
 
 {}
 
-Planted faults: {} of {} break the FP32 tolerance. {} more changed the outputs by less than
-{:.0f} times what a second FP32 run does (*drowned*: a scale in front of a normalization, a bias of 1e-7, a dead
-channel, the same axis counted from the other end), and are no cases.
+Planted faults whose effect is more than {:.0f} times the expected noise somewhere in 64 neighbouring elements: {} of {}
+are found in FP32, {} of {} in FP16. The others are drowned in rounding (a scale in front of a normalization, a bias of
+1e-7, a dead channel, the same axis counted from the other end), and are no cases.
 
 {}"""
-SMALL = """\
-Networks whose outputs are smaller than the terms they are made of, without a fault. Where two numbers stand, the first
-is what an element uses by its own scale, the second what it uses by the size of its terms; where that is more than 1,
-terms do not count for as much as rounding does, and the relative L2 error of the worst sample follows. *FP32* is ONNX
-Runtime with all optimizations, *FP32 against FP64* the same network computed in FP64.
-
-{}
-
-The faults above, planted in these: {} of {} break the FP32 tolerance; {} more are
-drowned."""
 
 
 def measure(quick: bool) -> str:
     """All tables."""
-    rows: list[Healthy] = []
+    rows: list[list[object]] = []
     found = {kind: Tally() for kind in KINDS}
-    for network in networks(light=not quick):
+    for network in chain(networks(light=not quick), small()):
         began = time.perf_counter()
-        index, deep, reference, behind = known(network)
-        rows += healthy(network, index, deep, reference, behind)
-        broken(network, index, deep, reference, behind, found)
+        rows += healthy(network)
+        broken(network, found)
         print(f"{network.name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
-    used = HEALTHY.format(healthy_table(rows), *totals(found), DROWNED, faulty_table(found))
-    asked = table(
-        ["network", "FP32", "FP32 against FP64", *(f.name.upper() for f in EMULATED)],
-        [[n.name, *asking(n)] for n in small()],
-    )
-    more = {kind: Tally() for kind in KINDS}
-    for network in small():
-        broken(network, *known(network), more)
-    return f"{used}\n\n{SMALL.format(asked, *totals(more))}"
-
-
-def known(network: Network) -> tuple[GraphIndex, dict[str, Depth], Outputs, Behind]:
-    """The index, depths and FP32 outputs of a network, and the sizes of the terms of its outputs."""
-    index, reference = GraphIndex(network.proto), run(network.proto, network.feeds)
-    return index, depths(index), reference, Behind(network, index, reference)
-
-
-def healthy_table(rows: list[Healthy]) -> str:
-    """Outputs, and what they use in each format."""
-    formats = [f.name for f in (FP32, *EMULATED)]
-    return table(
-        ["network", "output", "shape", "depth", "terms", *(f.upper() for f in formats)],
-        [
-            [r.network, f"`{r.output}`", "x".join(map(str, r.shape)), int(r.depth), f"{r.depth.terms:.0f}"]
-            + [r.uses[f] for f in formats]
-            for r in rows
-        ],
-    )
-
-
-def faulty_table(found: dict[str, Tally]) -> str:
-    """Kinds of faults, and how many of each break what a format allows."""
-    return table(
-        ["fault", "planted", "break FP32", "least use in FP32", "break FP16", "break BF16", "drowned"],
-        [
-            [kind, t.planted, t.broken.get("fp32", 0), f"{t.least:.3g}" if t.planted else "-"]
-            + [t.broken.get(f, 0) for f in ("fp16", "bf16")]
-            + [t.drowned]
-            for kind, t in found.items()
-        ],
-    )
-
-
-def totals(found: dict[str, Tally]) -> tuple[int, int, int]:
-    """Faults that break the FP32 tolerance, all that were planted, and those that drowned."""
-    tallies = found.values()
-    return tuple(sum(n) for n in zip(*((t.broken.get("fp32", 0), t.planted, t.drowned) for t in tallies), strict=True))
+    totals = [sum(getattr(t, what)[f] for t in found.values()) for f in JUDGED for what in ("found", "planted")]
+    used = table(["network", "output", "format", "verdict", "rel. L2", "expected", "ratio", "use"], rows)
+    kinds = [
+        [kind, *(c for f in JUDGED for c in (t.planted[f], t.found[f], t.drowned[f]))] for kind, t in found.items()
+    ]
+    heads = [f"{what} {f.upper()}" for f in JUDGED for what in ("planted", "found", "drowned")]
+    return TEXT.format(used, SEEN, *totals, table(["fault", *heads], kinds))
 
 
 def main() -> None:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from ...graph.cutting.pieces import readable
 from ...graph.formats import FP32, NumberFormat, coarser
 from ...graph.operators import STRETCHES
+from ...graph.rounding.depth import depths
 from ...graph.rounding.roundings import roundings
 from ..causes.examiner import Diagnosis, Examiner
 from ..causes.expected_noise import Noise
 from ..causes.judgement import RMS_LIMIT
 from ..lockstep.kernels import kernel_groups
 from ..lockstep.units import LayerPair, LockstepPlan, plan
-from ..outputs.tolerance import depths
 from ..report.model import Culprit, LayerResult
 from ..runs.memory import budget, free_memory, reused, weight_bytes
 from .bodies import BodyFindings, BodyLocalizer
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ...graph.pairing.matching import Matching
     from ..causes.judgement import Judgement
     from ..comparison import Comparison
-    from ..report.model import Fidelity, LayerVerdict, Report
+    from ..report.model import Fidelity, LayerVerdict, OutputResult, Report
     from ..sides import Side
 
 STREAMS = 7
@@ -84,6 +84,12 @@ def localize(comparison: Comparison, report: Report) -> Report:
         fidelity=(*report.fidelity, *observed),
         warnings=tuple(dict.fromkeys((*report.warnings, *warnings))),
     )
+
+
+def _off(output: OutputResult) -> bool:
+    """Whether an output does not agree, or rounding alone makes its error large."""
+    undecided = output.verdict == "undecided" and output.expected is not None and output.expected["rel_l2"] is not None
+    return (output.verdict == "fail" or undecided) and output.metrics is not None
 
 
 def _for_pieces(side: Side, comparison: Comparison) -> Side:
@@ -365,13 +371,13 @@ class _Localizer:
     # -- no layer is beyond its noise, and yet the outputs disagree ---------------------------------------------
 
     def _outputs_fail(self) -> bool:
-        return any(o.verdict == "fail" and o.metrics is not None for o in self.report.of(self.candidate.name))
+        return any(_off(o) for o in self.report.of(self.candidate.name))
 
     def _reproduced(self, walk: Walk) -> bool:
         """Whether the walk shows some of the error by which outputs fail. It does not show that of random values."""
         for output in self.report.of(self.candidate.name):
             seen, deployed = walk.outputs.get(output.tensor), (output.metrics or {}).get("rel_l2")
-            if output.verdict != "fail" or seen is None:
+            if not _off(output) or seen is None:
                 continue
             if deployed is None or relative_error(seen) > REPRODUCED * deployed:
                 return True
@@ -410,7 +416,7 @@ class _Localizer:
 
     def _not_a_number(self, walk: Walk) -> LayerObservation | None:
         """The layer where NaN begins on both sides, where that is what fails the outputs."""
-        outputs = [o for o in self.report.of(self.candidate.name) if o.verdict == "fail" and o.metrics is not None]
+        outputs = [o for o in self.report.of(self.candidate.name) if _off(o)]
         if not outputs or not all(o.metrics and o.metrics["nan"] and all(o.metrics["nan"]) for o in outputs):
             return None
         for s in walk.seen:

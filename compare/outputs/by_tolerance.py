@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-from ..statistics.statistics import Place
+from .by_expectation import show, too_coarse
 from .evidence import Decider, Decision, OutputEvidence
 
 
@@ -32,8 +31,8 @@ def transposed(evidence: OutputEvidence) -> Decision | None:
 
 
 def other_shape(evidence: OutputEvidence) -> Decision | None:
-    """Tensors of different shapes."""
-    if evidence.statistics.shape_mismatch is None:
+    """Tensors of different shapes, unless rounding is known to change the shape."""
+    if evidence.statistics.shape_mismatch is None or (evidence.expected is not None and evidence.expected.explained):
         return None
     expected, got = evidence.statistics.shape_mismatch
     return Decision("fail", f"shape {_list(got)} where {_list(expected)} is expected")
@@ -42,7 +41,7 @@ def other_shape(evidence: OutputEvidence) -> Decision | None:
 def not_finite(evidence: OutputEvidence) -> Decision | None:
     """Elements that are NaN or infinite on one side."""
     statistics = evidence.statistics
-    if not statistics.broken or statistics.text:
+    if not statistics.broken or statistics.text or statistics.shape_mismatch:
         return None
     place = statistics.broken_at
     share = f"{statistics.broken:,} of {statistics.count:,} elements are"
@@ -50,16 +49,16 @@ def not_finite(evidence: OutputEvidence) -> Decision | None:
         what = f"{share} NaN on both sides (--nan-equal lets them pass)"
     else:
         what = f"{share} NaN or infinite on one side"
-    first = "" if place is None else f"; first at {_list(place.index)} of sample {place.sample}: {_show(place)}"
+    first = "" if place is None else f"; first at {_list(place.index)} of sample {place.sample}: {show(place)}"
     return Decision("fail", f"{what}{first}")
 
 
 def within_tolerance(evidence: OutputEvidence) -> Decision | None:
-    """The allowed error: nobody exceeds it and passes, and nobody is failed by one that does not apply."""
+    """The user's tolerance: nobody exceeds it and passes."""
+    if evidence.tolerance is None:
+        return None
     if not evidence.mismatched:
         return Decision("pass") if evidence.coverage.complete else None
-    if not evidence.tolerance.decidable or maybe_fp16_sums(evidence):
-        return None
     return Decision("fail", mismatch(evidence))
 
 
@@ -69,47 +68,40 @@ MISMATCHES: tuple[Decider, ...] = (absent, other_kind, transposed, other_shape, 
 
 def undecided(evidence: OutputEvidence) -> Decision:
     """What nothing else could decide."""
-    if not evidence.mismatched:
+    if not evidence.coverage.complete and (evidence.expected is None or evidence.expected.explained):
         done, total = evidence.coverage.done, evidence.coverage.total
         return Decision("undecided", f"agrees on {done} of {total} samples; the others were not run")
-    reason = evidence.tolerance.reason
-    if evidence.tolerance.decidable:
-        reason = f"{mismatch(evidence)}; {maybe_fp16_sums(evidence)}"
-    name = f"--tolerance {evidence.tensor}:RTOL,ATOL"
+    reason = evidence.undecidable
+    if evidence.expected is not None:
+        reason = too_coarse(evidence, evidence.expected)
+    elif not reason:
+        reason = "the expected error was not measured"
+    worst = evidence.statistics.max_abs_at
+    enough = "" if worst is None else f" ({evidence.tensor}:0,{_enough(float(worst.value))} would pass)"
+    name = f"--tolerance {evidence.tensor}:RTOL,ATOL{enough}"
     return Decision("undecided", f"{reason}; say what is good enough with {name}, or with --labels and --metric")
 
 
-def maybe_fp16_sums(evidence: OutputEvidence) -> str:
-    """What the candidate's sums in FP16 may explain, where that is all that is amiss; else empty."""
-    if evidence.choices:
-        alone = evidence.mismatched == evidence.ties_by_fp16_sums
-        return "sums in FP16 may make them ties" if alone else ""
-    if not evidence.maybe_fp16_sums:
-        return ""
-    use, sums = evidence.statistics.use or 0.0, evidence.tolerance.sums
-    return f"that is {use:.2f} times what is allowed, and sums in FP16 may explain up to {sums:.2f} times"
+def _enough(error: float) -> str:
+    """The smallest absolute tolerance of two digits that an error fits in."""
+    if not error or not math.isfinite(error):
+        return f"{error:g}"
+    step = 10.0 ** (math.floor(math.log10(error)) - 1)
+    return f"{math.ceil(error / step * (1 - 1e-12)) * step:.2g}"
 
 
 def mismatch(evidence: OutputEvidence) -> str:
-    """What is wrong where elements differ by more than allowed."""
+    """What is wrong where elements differ by more than the user allows."""
     statistics = evidence.statistics
     share = f"{evidence.mismatched:,} of {statistics.count:,} elements"
     worst = statistics.worst
     if worst is None:
         return f"{share} differ"
-    where = f"worst at {_list(worst.index)} of sample {worst.sample}: {_show(worst)}"
+    where = f"worst at {_list(worst.index)} of sample {worst.sample}: {show(worst)}"
     if statistics.use and math.isfinite(statistics.use) and statistics.use > 0:
         limit = abs(worst.candidate - worst.reference) / statistics.use
         return f"{share} differ by more than allowed; {where}, allowed ±{limit:.3g}"
-    return f"{share} differ; {where}" + (", exact expected" if evidence.tolerance.exact else "")
-
-
-def _show(place: Place) -> str:
-    return f"{_value(place.reference)} expected, {_value(place.candidate)} found"
-
-
-def _value(x: Any) -> str:
-    return f"{x:.7g}" if isinstance(x, float) else repr(x)
+    return f"{share} differ; {where}"
 
 
 def _list(items: Sequence[int] | None) -> str:

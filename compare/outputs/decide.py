@@ -8,16 +8,16 @@ are written nowhere else.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from ..report.model import OutputResult, ToleranceUsed
 from ..statistics.statistics import Statistics
+from .by_expectation import by_expectation, larger_than_the_signal
 from .by_tolerance import MISMATCHES, undecided
-from .emulated_sums import by_emulated_sums
 from .evidence import Decider, OutputEvidence
 from .metric import by_metric
 
-DECIDERS: tuple[Decider, ...] = (*MISMATCHES, by_emulated_sums, by_metric, undecided)
+DECIDERS: tuple[Decider, ...] = (*MISMATCHES, larger_than_the_signal, by_expectation, by_metric, undecided)
 """In the order in which they are asked. The last one always concludes."""
 
 
@@ -31,28 +31,29 @@ def decide(evidence: OutputEvidence) -> OutputResult:
 
 
 def _with_statistics(result: OutputResult, evidence: OutputEvidence) -> OutputResult:
-    statistics = evidence.shown
-    ties = 0 if evidence.transposed else evidence.ties
+    statistics, found = evidence.shown, evidence.expected
     metrics = statistics.metrics()
-    metrics["mismatched"] -= ties
+    if not evidence.transposed and not evidence.clash and not statistics.shape_mismatch:
+        metrics["mismatched"] = evidence.mismatched
+    rule = evidence.tolerance
+    use = statistics.use if rule is not None else None
+    if evidence.by_formula is not None:
+        use = evidence.by_formula.use
+    elif rule is None and not statistics.mismatched:
+        use = 0.0
+    elif found is not None:
+        use = found.use
     return replace(
         result,
         transposed=evidence.axes if evidence.transposed else None,
-        tolerance=_tolerance_used(evidence),
-        ties=ties,
+        tolerance=None if rule is None else ToleranceUsed(rule.rtol, rule.atol),
+        ties=found.different if found is not None and found.explained else 0,
         metrics=None if evidence.clash else metrics,
         worst_sample=statistics.worst_sample,
-        use=statistics.use,
+        use=use,
         values={} if evidence.clash else _values(statistics),
+        expected=None if found is None else found.json(),
     )
-
-
-def _tolerance_used(evidence: OutputEvidence) -> ToleranceUsed | None:
-    rule = evidence.tolerance
-    if not rule.decidable:
-        return None
-    source: Literal["user", "auto"] = "user" if rule.source == "user" else "auto"
-    return ToleranceUsed(rule.rtol, evidence.smallest_atol if rule.scaled else rule.atol, source)
 
 
 def _values(statistics: Statistics) -> dict[str, Any]:

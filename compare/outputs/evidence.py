@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 from ..report.model import OutputVerdict
 from ..statistics.statistics import Statistics
-from .tolerance import EXACT, Tolerance
+from .tolerance import Tolerance
 
 
 @dataclass(frozen=True)
@@ -25,21 +25,7 @@ class Coverage:
 
 
 @dataclass(frozen=True)
-class EmulatedSums:
-    """The greatest share of its tolerance that an output uses when the reference's network is emulated, on the samples
-    on which the candidate exceeds the tolerance by most.
-
-    Attributes:
-        fp16: With sums in FP16; ``inf`` where they ruin the output.
-        fp32: With sums in FP32.
-    """
-
-    fp16: float
-    fp32: float
-
-
-@dataclass(frozen=True)
-class Measured:
+class MetricLoss:
     """A metric on labelled data, for the reference and one candidate on the same rows.
 
     Attributes:
@@ -62,6 +48,106 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """One output of one candidate held against the expected error, over all samples that were in doubt.
+
+    Attributes:
+        use: The largest share of a limit that a statistic took; over 1, rounding does not explain the error.
+        statistic: Which one (see `explained`), ``decisions`` or ``shape``.
+        value, limit: The statistic and its limit.
+        expected: Relative L2 error that rounding makes in the worst sample.
+        relative: The largest relative L2 error of a sample.
+        sample, index: The place that is worst; no index where it is no single element.
+        draws: How many draws it was held against.
+        different, expected_different: Places that jumped or were decided differently, and how many do in a typical
+            draw.
+        unexplained: Those of them that no draw explains.
+        unseen: Those of them whose value no draw gave.
+        beyond: Elements that lie beyond the limit of single ones.
+        u: Unit roundoff of the coarsest format that rounds on the way.
+        statistics: All statistics of the worst sample, by name.
+    """
+
+    use: float
+    statistic: str
+    value: float
+    limit: float
+    expected: float | None
+    relative: float | None
+    sample: int
+    index: tuple[int, ...] | None
+    draws: int
+    different: int = 0
+    expected_different: float = 0.0
+    unexplained: int = 0
+    unseen: int = 0
+    beyond: int = 0
+    u: float = 0.0
+    statistics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def explained(self) -> bool:
+        """Whether rounding explains the error."""
+        return self.use <= 1 and not self.unexplained
+
+    @property
+    def rms_z(self) -> float | None:
+        """Relative error over the expected one, of the worst sample."""
+        return self.statistics.get("rms")
+
+    def merge(self, other: Measured) -> Measured:
+        """Both together: the worse of the two, and the sums of counts."""
+        worse = max(self, other, key=lambda m: (m.unexplained > 0, m.use))
+        return replace(
+            worse,
+            relative=_larger(self.relative, other.relative),
+            draws=max(self.draws, other.draws),
+            different=self.different + other.different,
+            expected_different=self.expected_different + other.expected_different,
+            unexplained=self.unexplained + other.unexplained,
+            unseen=self.unseen + other.unseen,
+            beyond=self.beyond + other.beyond,
+        )
+
+    def json(self) -> dict[str, Any]:
+        """The numbers, for the report."""
+        return {
+            "explained": self.explained,
+            "rel_l2": self.expected,
+            "rms_z": self.rms_z,
+            "statistic": self.statistic,
+            "value": self.value,
+            "limit": self.limit,
+            "sample": self.sample,
+            "index": self.index,
+            "draws": self.draws,
+            "different": self.different,
+            "expected_different": self.expected_different,
+            "unexplained": self.unexplained,
+            "statistics": dict(self.statistics),
+        }
+
+
+def _larger(a: float | None, b: float | None) -> float | None:
+    return max((x for x in (a, b) if x is not None), default=None)
+
+
+@dataclass(frozen=True)
+class ByFormula:
+    """An output held against the formula.
+
+    Attributes:
+        mismatched: Elements that exceed it.
+        use: Largest share of it.
+        why: Why nothing better could be had, as the end of a sentence.
+    """
+
+    mismatched: int
+    use: float
+    why: str
+
+
+@dataclass(frozen=True)
 class OutputEvidence:
     """One output of one candidate beside the reference's. Nothing here is a verdict: `decide.decide` gives it.
 
@@ -70,17 +156,18 @@ class OutputEvidence:
         coverage: Samples that were compared.
         absent: ``missing`` if the candidate has no output of this name, ``extra`` if the reference has none.
         clash: Why the two tensors are of different kinds (a string where a float is expected); None if they are not.
-        statistics: Of the two tensors as they stand.
+        statistics: Of the two tensors as they stand. Mismatches are those of the user's tolerance, where there is one;
+            else elements that differ by more than the output's own rounding explains.
+        relative: Largest relative L2 error of a sample.
         axes: The permutation that turns the candidate's tensor of the first sample into the reference's, if any.
         turned: Statistics of the permuted candidate; None without such a permutation.
-        tolerance: The allowed error.
-        smallest_atol: The smallest error that an automatic tolerance allowed any element; None without one.
-        choices: Whether the values are integers or booleans, which may tie.
-        ties: Elements that differ where the values that decided them lie within tolerance of each other.
-        ties_by_fp16_sums: Elements more that would be ties if the candidate's sums in FP16 explained their inputs.
-        worst_samples: Numbers of the samples that exceed the tolerance by most, where sums in FP16 may be the reason.
-        emulated: The same network emulated, where that was tried.
-        measured: A metric on labelled data, where it measures this output.
+        tolerance: What the user allows; None: what rounding explains.
+        doubts: Numbers of the samples in which elements mismatch, where the user gave no tolerance.
+        undecidable: Why rounding explains nothing here (INT8 depends on calibration); empty where it does.
+        expected: The error held against the one that rounding is expected to make; None where that was not needed, or
+            could not be measured.
+        by_formula: Elements that exceed the formula, and why that had to be asked, where nothing could be measured.
+        metric: A metric on labelled data, where it measures this output.
     """
 
     candidate: str
@@ -90,16 +177,15 @@ class OutputEvidence:
     absent: OutputVerdict | None = None
     clash: str | None = None
     statistics: Statistics = field(default_factory=Statistics)
+    relative: float = 0.0
     axes: tuple[int, ...] | None = None
     turned: Statistics | None = None
-    tolerance: Tolerance = EXACT
-    smallest_atol: float | None = None
-    choices: bool = False
-    ties: int = 0
-    ties_by_fp16_sums: int = 0
-    worst_samples: tuple[int, ...] = ()
-    emulated: EmulatedSums | None = None
-    measured: Measured | None = None
+    tolerance: Tolerance | None = None
+    doubts: tuple[int, ...] = ()
+    undecidable: str = ""
+    expected: Measured | None = None
+    by_formula: ByFormula | None = None
+    metric: MetricLoss | None = None
 
     @property
     def transposed(self) -> bool:
@@ -113,15 +199,19 @@ class OutputEvidence:
 
     @property
     def mismatched(self) -> int:
-        """Elements that differ by more than allowed and are no ties."""
-        return self.statistics.mismatched - self.ties
+        """Elements that differ by more than is allowed, or than rounding explains."""
+        if self.tolerance is None and self.expected is not None:
+            return self.expected.beyond
+        if self.tolerance is None and self.by_formula is not None:
+            return self.by_formula.mismatched
+        return self.statistics.mismatched
 
     @property
-    def maybe_fp16_sums(self) -> bool:
-        """Whether sums in FP16 may explain by how much the tensor exceeds what is allowed."""
-        found = self.statistics
-        amiss = self.absent or self.clash or self.transposed or found.shape_mismatch or found.broken or self.choices
-        return not amiss and found.use is not None and 1 < found.use <= self.tolerance.sums
+    def to_be_measured(self) -> bool:
+        """Whether the expected error is what decides."""
+        broken = self.statistics.broken and self.statistics.shape_mismatch is None
+        amiss = self.absent or self.clash or self.transposed or broken
+        return bool(self.doubts) and not amiss and not self.undecidable
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,45 @@
-"""Which number formats a model itself computes in, whatever the runner adds."""
+"""Which number formats two sides compute in: their runners', and their graphs' on the way to an output."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ...graph.formats import BY_DTYPE, INT8, NumberFormat
-from ...graph.nodes import attribute_int, subgraphs
-from ...graph.operators import INTEGER_ARITHMETIC
-from ...graph.specs import dtype_from_onnx
+from ...graph.nodes import attribute, subgraphs
+from ...graph.operators import QUANTIZED
+from ...graph.specs import dtype_from_onnx, is_float
+from .decisions import jumping_tensors
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
 
+    from ...graph.index import GraphIndex
     from ...graph.model import Model
     from ..sides import Side
 
 
+def on_the_way(index: GraphIndex, outputs: Collection[str]) -> list[int]:
+    """Positions of the nodes that some tensors depend on."""
+    wanted, found = list(outputs), set()
+    while wanted:
+        position = index.producer.get(wanted.pop())
+        if position is not None and position not in found:
+            found.add(position)
+            wanted.extend(index.reads[position])
+    return sorted(found)
+
+
 def model_formats(model: Model) -> tuple[NumberFormat, ...]:
-    """The formats of the model's weights, inputs, outputs, casts and quantizers, each once, coarsest first.
+    """The formats of the weights, inputs, casts and quantizers that a model's outputs depend on, and of the outputs.
+
+    Each once, coarsest first.
 
     A model without floating-point tensors gives an empty tuple. No shape inference: the types that tensors declare.
     """
+    index = model.index
     found: dict[str, NumberFormat] = {}
 
     def add(elem_type: int) -> None:
@@ -31,20 +50,29 @@ def model_formats(model: Model) -> tuple[NumberFormat, ...]:
         if number_format is not None:
             found[number_format.name] = number_format
 
-    def walk(graph: onnx.GraphProto) -> None:
-        for info in (*graph.input, *graph.output):
-            add(info.type.tensor_type.elem_type)
-        for tensor in graph.initializer:
-            add(tensor.data_type)
-        for node in graph.node:
-            if node.op_type == "Cast":
-                add(attribute_int(node, "to", 0))
-            elif node.op_type in INTEGER_ARITHMETIC:
-                found[INT8.name] = INT8
-            for body in subgraphs(node):
-                walk(body)
+    def visit(node: onnx.NodeProto) -> None:
+        if node.op_type in ("Cast", "CastLike"):
+            to = attribute(node, "to")
+            if isinstance(to, int):
+                add(to)
+        elif node.op_type in QUANTIZED:
+            found[INT8.name] = INT8
+        for body in subgraphs(node):
+            for tensor in body.initializer:
+                add(tensor.data_type)
+            for inner in body.node:
+                visit(inner)
 
-    walk(model.proto.graph)
+    nodes = on_the_way(index, index.outputs)
+    read = {name for position in nodes for name in index.reads[position]} | set(index.outputs)
+    for info in (*index.graph.input, *index.graph.output):
+        if info.name in read:
+            add(info.type.tensor_type.elem_type)
+    for name, tensor in index.initializers.items():
+        if name in read:
+            add(tensor.data_type)
+    for position in nodes:
+        visit(index.nodes[position])
     return tuple(sorted(found.values(), key=lambda f: -1.0 if f.is_integer else -f.u))
 
 
@@ -61,3 +89,41 @@ def formats_in_play(*sides: Side) -> tuple[NumberFormat, ...]:
             found[arithmetic.name] = arithmetic
         found.update({f.name: f for f in own})
     return tuple(found.values())
+
+
+def undecidable(reference: Side, candidate: Side, output: str, dtype: np.dtype) -> str:
+    """Why the error that rounding explains at an output cannot be told; empty where it can.
+
+    An integer or a boolean is asked about only where rounding has a say in it.
+    """
+    model = reference.model
+    if model.opaque:
+        return f"nobody knows the network behind {model.label}, nor the error that its arithmetic explains"
+    spec = model.index.specs.get(output)
+    if spec is not None and not is_float(spec.dtype) and output not in jumping_tensors(model.index):
+        return ""
+    if dtype.name.startswith(("float8", "float4")):
+        return f"an output of type {dtype.name} is too coarse to tell right from wrong"
+    for fmt in (candidate.runner.arithmetic, reference.runner.arithmetic):
+        if fmt.is_integer:
+            return f"{fmt} error depends on calibration, so no tolerance follows from the format"
+        if fmt.name in ("e4m3", "e5m2"):
+            return f"{fmt} is too coarse for its arithmetic to tell right from wrong"
+    if candidate.model is not model and quantized(candidate.model.index, output) != quantized(model.index, output):
+        return "one of the two files holds scaled integers, whose error depends on calibration"
+    return ""
+
+
+def quantized(index: GraphIndex, output: str) -> bool:
+    """Whether an output depends on scaled integers."""
+    return output in _quantized(index)
+
+
+@lru_cache(maxsize=8)
+def _quantized(index: GraphIndex) -> frozenset[str]:
+    found: set[str] = set()
+    for position, node in enumerate(index.nodes):
+        inner = any(n.op_type in QUANTIZED for body in subgraphs(node) for n in body.node)
+        if node.op_type in QUANTIZED or inner or any(name in found for name in index.reads[position]):
+            found.update(name for name in node.output if name)
+    return frozenset(found)

@@ -21,7 +21,7 @@ import numpy as np
 from ...graph.errors import DataError, UsageError
 from ...graph.specs import is_float
 from ..report.model import AccuracyResult, OutputResult
-from .evidence import Decision, Measured, OutputEvidence
+from .evidence import Decision, MetricLoss, OutputEvidence
 
 if TYPE_CHECKING:
     from ...graph.specs import TensorSpec
@@ -344,7 +344,7 @@ class Meter:
             disagreements=tally.disagreements if measured and rule.function is None else None,
         )
 
-    def measured(self, candidate: str, tensor: str) -> Measured | None:
+    def loss(self, candidate: str, tensor: str) -> MetricLoss | None:
         """What was measured of one output; None where the metric looks at another one.
 
         A function that was given no output measures all of them at once.
@@ -353,7 +353,7 @@ class Meter:
         if rule.output not in (None, tensor):
             return None
         result = self._result(candidate, tally)
-        return Measured(
+        return MetricLoss(
             metric=rule.metric,
             rows=tally.rows,
             value=None if result.difference is None else result.value,
@@ -385,7 +385,7 @@ class Meter:
 
 def by_metric(evidence: OutputEvidence) -> Decision | None:
     """Passes an output by how often the candidate is right, where nothing else could decide it."""
-    measured = evidence.measured
+    measured = evidence.metric
     if measured is None or not evidence.coverage.complete:
         return None
     if measured.value is None:

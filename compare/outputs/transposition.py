@@ -17,7 +17,7 @@ from ..statistics.statistics import Statistics
 
 if TYPE_CHECKING:
     from ...runners.contract.device import DeviceArray
-    from .tolerance import Allowed
+    from .tolerance import Tolerance
 
 NEAR = 0.1
 """Largest relative L2 distance, to the reference around its mean, of what is called the same values."""
@@ -32,7 +32,7 @@ SAMPLE = 1 << 14
 
 
 def transposition(
-    reference: np.ndarray | DeviceArray, candidate: np.ndarray | DeviceArray, allowed: Allowed | None = None
+    reference: np.ndarray | DeviceArray, candidate: np.ndarray | DeviceArray, allowed: Tolerance | None = None
 ) -> tuple[int, ...] | None:
     """The permutation that turns the candidate into the reference.
 

@@ -92,9 +92,8 @@ def _output(output: OutputResult) -> dict[str, Any]:
         "reason": output.reason,
         "decided_by": output.decided_by,
         "transposed": plain(output.transposed),
-        "tolerance": None
-        if tolerance is None
-        else {"rtol": plain(tolerance.rtol), "atol": plain(tolerance.atol), "source": tolerance.source},
+        "tolerance": None if tolerance is None else {"rtol": plain(tolerance.rtol), "atol": plain(tolerance.atol)},
+        "expected": plain(output.expected),
         "ties": output.ties,
         "worst_sample": output.worst_sample,
         "use": plain(output.use),

@@ -95,16 +95,10 @@ class RunnerResult:
 
 @dataclass(frozen=True)
 class ToleranceUsed:
-    """What an output was allowed: ``|candidate - reference| <= atol + rtol * |reference|``.
+    """What the user allowed an output: ``|candidate - reference| <= atol + rtol * |reference|``."""
 
-    Attributes:
-        atol: Of an automatic tolerance, the smallest that any element was given: it follows the tensor's scale.
-        source: ``auto`` or ``user``.
-    """
-
-    rtol: float | None
-    atol: float | None
-    source: Literal["auto", "user"]
+    rtol: float
+    atol: float
 
 
 @dataclass(frozen=True)
@@ -114,13 +108,16 @@ class OutputResult:
     Attributes:
         reason: Why the verdict is not a pass, in one line; None if it is one.
         transposed: The axes that turn the candidate's tensor into the reference's, where only that agrees.
-        ties: Elements that differ where the values that decided them lie within tolerance of each other.
+        ties: Elements that are decided differently where rounding decides them differently too.
         metrics: Statistics over all samples; None where nothing could be compared.
         worst_sample: Number of the sample that comes nearest to, or breaks, what is allowed by most.
-        use: Largest share of the allowed difference that an element uses; over 1 is a mismatch.
+        use: Largest share of what is allowed: of the user's tolerance, or of the limits of what rounding explains; over
+            1 is a failure.
+        expected: The error held against the one that rounding is expected to make (`compare.outputs.explained`):
+            ``explained``, ``rel_l2`` of the expected error, ``rms_z``, the ``statistic`` that came nearest to its
+            ``limit``; None where the user's tolerance decides or nothing differs.
         values: The elements behind the statistics: what stands where, for messages.
-        decided_by: What decided where no tolerance could: the metric on labelled data, or the same sums emulated; None:
-            the tolerance.
+        decided_by: The metric on labelled data, where that decided; None: the tolerance, or what rounding explains.
     """
 
     candidate: str
@@ -135,6 +132,7 @@ class OutputResult:
     use: float | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
     decided_by: str | None = None
+    expected: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

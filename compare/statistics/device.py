@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from ...runners.contract.device import DeviceArray
-from .device_limits import DeviceLimits
 from .libraries import LIBRARIES, Library, library
 from .limits import Limits
 from .moments import Moments, Reading
@@ -83,7 +82,7 @@ def read(
 
     Args:
         reference, candidate: Tensors on one device.
-        limits: The allowed error of each element; None: none at all.
+        limits: The allowed error; None: none at all.
         sample: Number of the sample, for places.
         how: What to look for.
     """
@@ -91,10 +90,9 @@ def read(
     if lib is None:
         return None
     found = Moments(device=f"{lib.device} ({lib.name})")
-    there = None if limits is None else DeviceLimits(lib, limits)
     try:
         with np.errstate(all="ignore"):
-            _Reader(_Pair(lib, reference, candidate, sample), there, how, found).read()
+            _Reader(_Pair(lib, reference, candidate, sample), limits, how, found).read()
     except (MemoryError, RuntimeError) as error:  # its memory is the runtimes' first
         log.debug("statistics on %s: %s", lib.device, error)
         lib.release()
@@ -125,7 +123,7 @@ class _Pair:
 class _Reader:
     """One sample's two arrays on their way into a `Moments`."""
 
-    def __init__(self, pair: _Pair, limits: DeviceLimits | None, how: Reading, into: Moments) -> None:
+    def __init__(self, pair: _Pair, limits: Limits | None, how: Reading, into: Moments) -> None:
         self._pair = pair
         self._lib = pair.lib
         self._dtype = pair.dtype
@@ -137,10 +135,7 @@ class _Reader:
 
     def read(self) -> None:
         """Takes in all elements."""
-        size = self._raw[0].shape[0]
-        inner = 1 if self._limits is None else self._limits.inner
-        step = max(1, BLOCK // inner) * inner
-        for start, stop in _ranges(size, step):
+        for start, stop in _ranges(self._raw[0].shape[0], BLOCK):
             self._block(start, stop)
 
     def _block(self, start: int, stop: int) -> None:
@@ -161,7 +156,7 @@ class _Reader:
         if not count:
             return
         into.finite += count
-        limit = None if self._limits is None else self._limits.block(start, stop, scale)
+        limit = None if self._limits is None else self._limits.allowed(scale)
         wrong = magnitude != 0 if limit is None else ~(magnitude <= limit)
         numbers = {
             "error": error.sum(),
@@ -276,64 +271,6 @@ def _rank(code: Any, bits: int) -> Any:
     """As in `statistics`: sign and magnitude become two's complement, and both zeros 0."""
     sign = code >> (bits - 1)
     return (code ^ (sign & (2 ** (bits - 1) - 1))) - sign
-
-
-def slices(values: DeviceArray, kept: list[tuple[int, ...]]) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
-    """As `tolerance.slices` does it; None where the device cannot."""
-    found = library(values.device) if values.size >= SMALL and values.dtype.name in _FLOATS else None
-    if found is None:
-        return None
-    try:
-        with np.errstate(all="ignore"):
-            return _slices(found, values, kept)
-    except (MemoryError, RuntimeError) as error:
-        log.debug("statistics on %s: %s", found.device, error)
-        found.release()
-        return None
-
-
-def _slices(
-    lib: Library, values: DeviceArray, kept: list[tuple[int, ...]]
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    xp, rank = lib.xp, values.ndim
-    width = values.shape[-1] if rank else 1
-    height = values.size // width
-    vector = lib.vector(values)
-    # Sums along the last axis and along all others, of squares and of how many are not finite.
-    rows, columns = lib.zeros(height), lib.zeros(width)
-    missing_rows, missing_columns = None, None
-    for first, last in _ranges(height, max(1, BLOCK // width)):
-        block = _widen(lib, vector[first * width : last * width], values.dtype.name)
-        squares = (block * block).reshape(last - first, width)
-        finite = xp.isfinite(squares)
-        if not bool(finite.all()):
-            if missing_rows is None:
-                missing_rows, missing_columns = lib.zeros(height), lib.zeros(width)
-            squares = xp.where(finite, squares, 0.0)
-            missing = lib.cast(~finite, "float64")
-            missing_rows[first:last] = missing.sum(1)
-            missing_columns += missing.sum(0)
-        rows[first:last] = squares.sum(1)
-        columns += squares.sum(0)
-    sums, counts = [], []
-    for keep in kept:
-        part = _reduce(lib, rows, columns, values.shape, keep)
-        sums.append(part)
-        count = np.full(part.shape, float(values.size // max(part.size, 1)))
-        if missing_rows is not None:
-            count = count - _reduce(lib, missing_rows, missing_columns, values.shape, keep)
-        counts.append(count)
-    return sums, counts
-
-
-def _reduce(lib: Library, rows: Any, columns: Any, shape: tuple[int, ...], keep: tuple[int, ...]) -> np.ndarray:
-    """Sums over all axes but ``keep``, which is the last one or holds it not; axes of length 1 instead of those."""
-    rank = len(shape)
-    if keep == (rank - 1,) or not rank:
-        return lib.download(columns).reshape((1,) * (rank - 1) + shape[-1:] if rank else ())
-    over = tuple(a for a in range(rank - 1) if a not in keep)
-    sums = rows.reshape(*shape[:-1], 1)
-    return lib.download(sums.sum(over, keepdims=True) if over else sums)
 
 
 def _ranges(size: int, step: int) -> Iterator[tuple[int, int]]:

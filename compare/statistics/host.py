@@ -27,7 +27,7 @@ def read(
 
     Args:
         reference, candidate: Tensors of any dtype.
-        limits: The allowed error of each element; None: none at all.
+        limits: The allowed error; None: none at all.
         sample: Number of the sample, for places.
         how: What to look for.
         into: What was seen before.
@@ -103,7 +103,7 @@ class _Reader:
             into.max_abs_at = greater(into.max_abs_at, pair.place(None, position))
         if pair.limits is not None:
             magnitude = np.abs(error) if magnitude is None else magnitude
-            limit = pair.limits.block(start, stop, np.abs(reference))
+            limit = pair.limits.allowed(np.abs(reference))
             into.mismatched += int(np.count_nonzero(~(magnitude <= limit)))
             self._take_use(magnitude, limit, start, None)
         elif top:
@@ -116,7 +116,7 @@ class _Reader:
         raw = pair.reference[start:stop], pair.candidate[start:stop]
         with np.errstate(all="ignore"):
             reference, candidate = (_widen(x, pair.working) for x in raw)
-            limit = None if pair.limits is None else pair.limits.block(start, stop, np.abs(reference))
+            limit = None if pair.limits is None else pair.limits.allowed(np.abs(reference))
             into.count += stop - start
             where: np.ndarray | None = None  # positions of finite pairs within the block; None: all of them
             if pair.integers:

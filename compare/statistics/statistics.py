@@ -72,7 +72,7 @@ class Statistics(Moments):
         Args:
             reference, candidate: Tensors of any ONNX dtype. Where dtypes differ, values are compared. Two that lie on
                 one device are read there where `device` can, and else downloaded.
-            limits: The allowed error of each element; None means none at all.
+            limits: The allowed error; None means none at all.
             sample: Number of the sample, for the places of maxima.
 
         Returns:

@@ -54,16 +54,16 @@ TRANSCENDENTAL = 4.0
 
 # fmt: off
 # Functions that runtimes compute to an absolute error: ONNX Runtime's sigmoid, far below zero, is steps of 2^-25.
-_ABSOLUTE = frozenset({"Sigmoid"})
+ABSOLUTE = frozenset({"Sigmoid"})
 # Operators that move, select or compare values and round nothing.
-_EXACT = frozenset({
+EXACT = frozenset({
     "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Concat", "Split", "Slice", "Gather",
     "GatherElements", "GatherND", "Expand", "Tile", "Pad", "Relu", "Clip", "MaxPool", "GlobalMaxPool", "Max", "Min",
     "Abs", "Neg", "Where", "DepthToSpace", "SpaceToDepth", "ReduceMax", "ReduceMin", "Dropout", "Cast", "TopK",
     "ScatterND", "ScatterElements", "Constant", "Sign", "Floor", "Ceil", "Round", "QuantizeLinear", "Shape",
 })
 # Inputs that configure an operator rather than carry data: these are not perturbed.
-_CONFIGURATION = {
+CONFIGURATION = {
     "Resize": (1, 2, 3), "Upsample": (1,), "Clip": (1, 2), "Pad": (1, 2, 3), "QuantizeLinear": (1, 2),
     "DequantizeLinear": (1, 2), "Pow": (1,), "Range": (0, 1, 2), "TopK": (1,), "OneHot": (1, 2), "Dropout": (1, 2),
     "NonMaxSuppression": (2, 3, 4), "Cast": (0,),
@@ -220,7 +220,7 @@ class _Perturber:
     def add(self, node: onnx.NodeProto, number: int) -> None:
         """Writes a node of the slice with this number, with noise before and behind it."""
         op, rounding, gain = operator(node), self.rounding, self.rounding.gain
-        exact, library = op in _EXACT, op in LIBRARY_FUNCTIONS
+        exact, library = op in EXACT, op in LIBRARY_FUNCTIONS
         inputs = [self._operand(node, slot, number) for slot in range(len(node.input))]
         terms = 1 if exact else term_count(node, self._shape)
         drift = 0.0
@@ -244,12 +244,12 @@ class _Perturber:
         node.output[:] = [raw.get(name, name) for name in node.output]
         for name, source in raw.items():
             self._double[source] = self._is_double(name)
-            self._perturb(source, inner, gain * FP32.u if op in _ABSOLUTE else 0.0, name)
+            self._perturb(source, inner, gain * FP32.u if op in ABSOLUTE else 0.0, name)
 
     def _operand(self, node: onnx.NodeProto, slot: int, number: int) -> str:
         """What a node reads, rounded where it is an operand that a target rounds."""
         op, name = operator(node), node.input[slot]
-        if not name or slot in _CONFIGURATION.get(op, ()) or not self._floating(name):
+        if not name or slot in CONFIGURATION.get(op, ()) or not self._floating(name):
             return name
         weight = self._is_weight(name)
         if op not in WEIGHTED if weight else name not in self.given:

@@ -84,6 +84,11 @@ class Runner(ABC):
         return FP32
 
     @property
+    def rounds_every_node(self) -> bool:
+        """Whether every node rounds its result to `arithmetic`, not only where a fused group ends."""
+        return False
+
+    @property
     def adds_exactly(self) -> bool:
         """Whether sums of products are known to be sums of rounded products in some order, which error bounds assume.
         Winograd's convolutions are not, and tensor cores may truncate."""

@@ -171,7 +171,7 @@ def test_a_wrong_output_disagrees_and_says_what_stands_where(compare):
     assert not report
     assert (report.verdict, report.exit_status, output.verdict) == ("fail", 1, "fail")
     assert output.metrics["mismatched"] == 2
-    assert "2 of 200 elements differ by more than allowed" in output.reason
+    assert "2 of 200 elements differ by more, one by" in output.reason
     assert output.values["max_abs"]["index"] == (17,)
     assert output.values["max_abs"]["reference"] == pytest.approx(float(X[17]))
     assert output.values["max_abs"]["candidate"] == pytest.approx(float(X[17]) + 0.5)
@@ -240,7 +240,7 @@ def test_the_users_tolerance_is_numpys_sum(agree, reference, candidate, rtol, at
     expected = "pass" if np.allclose(other, one, rtol=rtol, atol=atol) else "fail"
     output = agree(one, other, rtol=rtol, atol=atol)
     assert output.verdict == expected
-    assert (output.tolerance.rtol, output.tolerance.atol, output.tolerance.source) == (rtol, atol, "user")
+    assert (output.tolerance.rtol, output.tolerance.atol) == (rtol, atol)
 
 
 def test_a_tolerance_of_one_output(compare):
@@ -361,54 +361,25 @@ ARGMAX = """g (float[N, 4] x) => (int64[N] y) { y = ArgMax <axis = 1, keepdims =
 
 
 @pytest.mark.parametrize(
-    ("scores", "found", "verdict", "ties"),
+    ("scores", "found", "verdict"),
     [
-        ([0.0, 1.0, 1.0 + 1e-7, 0.5], 2, "pass", 0),
-        ([0.0, 1.0, 1.0 + 1e-7, 0.5], 1, "pass", 1),
-        ([0.0, 1.0, 1.0 + 1e-7, 0.5], 3, "fail", 0),
-        ([0.0, 1.0, 1.01, 0.5], 1, "fail", 0),
+        ([0.0, 1.0, 1.0 + 1e-7, 0.5], 2, "pass"),
+        ([0.0, 1.0, 1.0 + 1e-7, 0.5], 1, "fail"),
+        ([0.0, 1.0, 1.01, 0.5], 1, "fail"),
     ],
 )
-def test_integers_are_exact_except_where_the_scores_tie(onnx_file, function_runner, scores, found, verdict, ties):
+def test_what_is_decided_by_inputs_is_exact(onnx_file, function_runner, scores, found, verdict):
+    """Inputs are the same on both sides: between them nothing ties, however close they are."""
     path = onnx_file(ARGMAX)
     scores = np.float32([scores])
     candidate = function_runner(function=lambda feed: {"y": np.array([found])}, label="candidate")
     runners = [OnnxrtRunner(), candidate]
     report = Comparator(path, runners, data_loader=[{"x": scores}]).compare()
     (output,) = report.outputs
-    assert (output.verdict, output.ties) == (verdict, ties)
+    assert (output.verdict, output.ties) == (verdict, 0)
     assert output.metrics["mismatched"] == (verdict == "fail")
     kept = Comparator.run(runners, data_loader=[{"x": scores}], model=path)
     assert Comparator.compare_accuracy(kept).outputs == report.outputs
-
-
-def test_integers_are_exact_where_the_reference_hides_the_scores(function_runner, compare):
-    model = parsed("g (float[N, 4] x) => (int64[N] y) { z = Neg(x) y = ArgMax <axis = 1, keepdims = 0> (z) }")
-    scores = np.float32([[1.0, 1.0, 2.0, 2.0]])
-
-    def hides(feed):
-        return {"y": np.array([0])}
-
-    class Hiding(function_runner):
-        def open(self, model, **more):
-            session = super().open(model, **more)
-            infer = session.infer
-
-            def outputs_alone(feed, fetch=None):
-                if fetch is not None:
-                    raise RunnerError("inner tensors stay inside.")
-                return infer(feed)
-
-            session.infer = outputs_alone
-            return session
-
-    runners = [
-        Hiding(function=hides, label="a", rank=0),
-        function_runner(function=lambda feed: {"y": np.array([1])}, label="b"),
-    ]
-    report = Comparator(model, runners, data_loader=[{"x": scores}]).compare()
-    assert report.verdict == "fail"
-    assert any("Ties count as mismatches" in w for w in report.warnings)
 
 
 # ---- runners that fail ----------------------------------------------------------------------------------------------

@@ -5,8 +5,7 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
-from layerdiff.compare.outputs.tolerance import rule, user
-from layerdiff.graph.formats import FP16, FP32
+from layerdiff.compare.outputs.tolerance import user
 
 RNG = np.random.default_rng(7)
 
@@ -71,8 +70,6 @@ RULES = {
     "user": user(1e-6, 1e-6),
     "exact": user(0.0, 0.0),
     "relative": user(1e-6, 0.0),
-    "automatic": rule([FP32], np.dtype(np.float32), 4, 100.0),
-    "automatic, coarse": rule([FP16], np.dtype(np.float32), 4, 100.0),
 }
 
 

@@ -185,8 +185,10 @@ def _statistics(report: Report, to: Console) -> None:
         to.print(f"  {values}", markup=False)
         if output.tolerance is not None:
             t = output.tolerance
-            least = "at least " if t.source == "auto" and t.atol else ""
-            to.print(f"  allowed ({t.source}): rtol {_metric(t.rtol)}, atol {least}{_metric(t.atol)}", markup=False)
+            to.print(f"  allowed: rtol {_metric(t.rtol)}, atol {_metric(t.atol)}", markup=False)
+        if output.expected is not None:
+            numbers = ", ".join(f"{k} {_metric(v)}" for k, v in output.expected.items() if isinstance(v, float))
+            to.print(f"  expected of rounding: {numbers}, from {output.expected['draws']} draws", markup=False)
         if output.worst_sample is not None:
             to.print(f"  worst sample: {output.worst_sample}", markup=False)
         histogram = output.values.get("histogram")

@@ -603,7 +603,7 @@ def test_healthy_noise_that_breaks_a_tight_tolerance_is_spread(name):
 
 def test_a_layer_whose_inputs_cancel_is_named_though_its_noise_is_expected():
     w = networks.Writer(5)
-    x = w.node("Add", [w.linear("x", "first", (32, 32)), w.value("up", np.full(32, 100.0))], "shifted")
+    x = w.node("Add", [w.linear("x", "first", (32, 32)), w.value("up", np.full(32, 300.0))], "shifted")
     x = w.node("Sub", [w.node("MatMul", [x, w.value("eye", np.eye(32))], "same"), "up"], "back")
     w.linear(x, "y", (32, 8))
     report = compare(w.model({"x": (FLOAT, [16, 32])}, ["y"]), FP16, [{"x": normal(16, 32)}])

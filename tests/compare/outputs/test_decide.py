@@ -9,32 +9,36 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from layerdiff.compare.outputs import decide as decide_module
+from layerdiff.compare.outputs.by_expectation import ROUNDOFFS, SMALL
 from layerdiff.compare.outputs.decide import DECIDERS, decide
-from layerdiff.compare.outputs.evidence import Coverage, Decision, EmulatedSums, Measured, OutputEvidence
+from layerdiff.compare.outputs.evidence import ByFormula, Coverage, Decision, Measured, MetricLoss, OutputEvidence
 from layerdiff.compare.outputs.tolerance import EXACT, Tolerance
 from layerdiff.compare.statistics.statistics import Statistics
+from layerdiff.graph.formats import BF16, FP16
 
 ONES = np.ones((2, 3), np.float32)
 ALL = Coverage(4, 4)
 SOME = Coverage(3, 4)
 LOOSE = Tolerance(0.1, 0.1)
-UNKNOWN = Tolerance(0, 0, "auto", decidable=False, reason="INT8 tells nothing")
-SUMS = Tolerance(0.1, 0.1, "auto", sums=4.0)
-GOOD = Measured("top1", rows=100, value=0.9, reference=0.9, lost=0.0, allowed=0.01, guessing=0.5)
+GOOD = MetricLoss("top1", rows=100, value=0.9, reference=0.9, lost=0.0, allowed=0.01, guessing=0.5)
 POOR = replace(GOOD, value=0.8, lost=10.0)
+INT8 = "INT8 tells nothing"
 
 
-def seen(candidate, tolerance: Tolerance = LOOSE) -> Statistics:
-    """Statistics of a candidate's tensor beside ones."""
-    return Statistics().update(ONES, np.asarray(candidate), tolerance.allowed(ONES) if tolerance.decidable else None)
+def evidence(candidate=ONES, tolerance: Tolerance | None = None, coverage: Coverage = ALL, **more) -> OutputEvidence:
+    statistics = Statistics().update(ONES, np.asarray(candidate), tolerance or EXACT)
+    return OutputEvidence("b", "y", "a", coverage, statistics=statistics, tolerance=tolerance, **more)
 
 
-def evidence(candidate=ONES, tolerance: Tolerance = LOOSE, coverage: Coverage = ALL, **more) -> OutputEvidence:
-    return OutputEvidence("b", "y", "a", coverage, statistics=seen(candidate, tolerance), tolerance=tolerance, **more)
+def measured(use=0.5, relative=1e-3, **more) -> Measured:
+    words = {"statistic": "slice", "value": 4 * use, "limit": 4.0, "expected": 1e-3, "draws": 4, **more}
+    return Measured(use=use, relative=relative, sample=2, index=(1, 0), **words)
 
 
 FAR = 3 * ONES
-BEYOND = 1.5 * ONES  # 2.5 times what is allowed
+NEAR = 1.001 * ONES
+TURNED = Statistics().update(ONES, ONES)
+NARROW = replace(measured(), u=BF16.u)
 
 
 @pytest.mark.parametrize(
@@ -42,35 +46,53 @@ BEYOND = 1.5 * ONES  # 2.5 times what is allowed
     [
         (OutputEvidence("b", "y", "a", ALL, absent="missing"), "missing", "b has no output of this name", None),
         (OutputEvidence("b", "y", "a", ALL, absent="extra"), "extra", "a has no output of this name", None),
-        (evidence(), "pass", None, None),
-        (evidence(coverage=SOME), "undecided", "agrees on 3 of 4 samples", None),
-        (evidence(FAR), "fail", "6 of 6 elements differ by more than allowed", None),
-        (evidence(FAR, coverage=SOME), "fail", "differ by more than allowed", None),
-        (evidence(FAR, EXACT), "fail", "6 of 6 elements differ", None),
-        (evidence(FAR, EXACT, choices=True, ties=6), "pass", None, None),
-        (evidence(FAR, EXACT, choices=True, ties=5), "fail", "1 of 6 elements differ", None),
-        (evidence(FAR, clash="dtype string where float32 is expected"), "fail", "dtype string", None),
+        (evidence(clash="dtype string where float32 is expected"), "fail", "dtype string", None),
         (evidence(np.ones((3, 2))), "fail", r"shape \[3, 2\] where \[2, 3\] is expected", None),
         (evidence(np.full((2, 3), np.nan)), "fail", "6 of 6 elements are NaN or infinite on one side", None),
-        (evidence(FAR, axes=(1, 0), turned=seen(ONES)), "fail", r"in the order \[1, 0\]", None),
-        (evidence(FAR, axes=(1, 0), turned=seen(FAR)), "fail", "differ by more than allowed", None),
-        (evidence(FAR, UNKNOWN), "undecided", "INT8 tells nothing; say what is good enough", None),
-        (evidence(ONES, UNKNOWN), "pass", None, None),
-        # what sums in FP16 may explain is left to the emulation
-        (evidence(BEYOND, SUMS), "undecided", "2.50 times what is allowed, .* up to 4.00 times", None),
-        (evidence(FAR, SUMS), "fail", "differ by more than allowed", None),
-        (evidence(BEYOND, SUMS, emulated=EmulatedSums(2.0, 0.5)), "pass", None, "emulated sums in FP16"),
-        (evidence(BEYOND, SUMS, emulated=EmulatedSums(1.0, 0.5)), "fail", "this by 2.50 times", None),
-        (evidence(BEYOND, SUMS, emulated=EmulatedSums(2.0, 1.5)), "fail", "it is not the sums", None),
-        (evidence(BEYOND, SUMS, emulated=EmulatedSums(math.inf, 0.5)), "undecided", "may explain", None),
-        # the metric is asked last
-        (evidence(FAR, UNKNOWN, measured=GOOD), "pass", None, "top1"),
-        (evidence(FAR, UNKNOWN, measured=POOR), "fail", "0.1 under the reference's 0.9", "top1"),
-        (evidence(FAR, UNKNOWN, measured=replace(GOOD, value=None)), "undecided", "could not be measured", None),
-        (evidence(FAR, UNKNOWN, measured=replace(GOOD, guessing=0.9)), "undecided", "always answering the same", None),
-        (evidence(FAR, UNKNOWN, SOME, measured=GOOD), "undecided", "INT8 tells nothing", None),
-        (evidence(ONES, measured=POOR), "pass", None, None),
-        (evidence(FAR, measured=GOOD), "fail", "differ by more than allowed", None),
+        (evidence(FAR, axes=(1, 0), turned=TURNED), "fail", r"in the order \[1, 0\]", None),
+        # the user's tolerance decides alone
+        (evidence(tolerance=LOOSE), "pass", None, None),
+        (evidence(NEAR, LOOSE), "pass", None, None),
+        (evidence(NEAR, LOOSE, SOME), "undecided", "agrees on 3 of 4 samples", None),
+        (evidence(FAR, LOOSE), "fail", "6 of 6 elements differ by more than allowed", None),
+        (evidence(FAR, LOOSE, relative=2.0, expected=measured()), "fail", "differ by more than allowed", None),
+        (evidence(FAR, Tolerance(9, 9), relative=2.0), "pass", None, None),
+        (evidence(FAR, LOOSE, metric=GOOD), "fail", "differ by more than allowed", None),
+        # without one, what rounding explains and is small passes
+        (evidence(), "pass", None, None),
+        (evidence(coverage=SOME), "undecided", "agrees on 3 of 4 samples", None),
+        (evidence(NEAR, expected=measured()), "pass", None, None),
+        (evidence(NEAR, coverage=SOME, expected=measured()), "undecided", "3 of 4 samples", None),
+        (evidence(NEAR, expected=measured(use=1.5)), "fail", "the error of a slice is 6 times the expected", None),
+        (evidence(NEAR, coverage=SOME, expected=measured(use=1.5)), "fail", "does not explain", None),
+        (evidence(NEAR, expected=measured(use=1.5), metric=GOOD), "fail", "does not explain", None),
+        (evidence(NEAR, expected=measured(unexplained=2, different=3)), "fail", "where rounding changes none", None),
+        (evidence(NEAR, expected=measured(relative=2 * SMALL)), "undecided", "too coarse for this network", None),
+        (evidence(NEAR, expected=measured(relative=2 * SMALL), metric=GOOD), "pass", None, "top1"),
+        (evidence(NEAR, expected=replace(NARROW, relative=2 * SMALL)), "pass", None, None),
+        (evidence(NEAR, expected=replace(NARROW, relative=0.2)), "undecided", "an error of 20%", None),
+        (evidence(NEAR, expected=measured(unseen=1, different=1)), "undecided", "was not seen to give", None),
+        # nothing is left of the output
+        (evidence(FAR, relative=2.0, expected=measured(relative=2.0)), "fail", "2 times the signal", None),
+        (evidence(FAR, relative=2.0, undecidable=INT8), "fail", "0 dB or less", None),
+        (evidence(FAR, relative=math.inf), "fail", "the reference is zero, the candidate is not", None),
+        # what rounding says nothing about
+        (evidence(FAR, undecidable=INT8), "undecided", r"INT8 tells nothing; say .*\(y:0,2 would pass\)", None),
+        (evidence(ONES, undecidable=INT8), "pass", None, None),
+        (evidence(FAR, undecidable=INT8, metric=GOOD), "pass", None, "top1"),
+        (evidence(FAR, undecidable=INT8, metric=POOR), "fail", "0.1 under the reference's 0.9", "top1"),
+        (evidence(FAR, undecidable=INT8, metric=replace(GOOD, value=None)), "undecided", "could not be measured", None),
+        (evidence(FAR, undecidable=INT8, metric=replace(GOOD, guessing=0.9)), "undecided", "always answering", None),
+        (evidence(FAR, undecidable=INT8, coverage=SOME, metric=GOOD), "undecided", "3 of 4 samples", None),
+        # what could not be measured
+        (evidence(NEAR, by_formula=ByFormula(0, 0.5, "why")), "pass", None, None),
+        (
+            evidence(NEAR, by_formula=ByFormula(2, 3.0, "of custom operators")),
+            "fail",
+            "2 of 6 .*custom op",
+            None,
+        ),
+        (evidence(NEAR), "undecided", "was not measured", None),
     ],
 )
 def test_what_follows_from_the_evidence(found, verdict, reason, by):
@@ -97,3 +119,18 @@ def test_only_what_was_compared_has_statistics():
     assert (missing.metrics, missing.tolerance) == (None, None)
     clashing = decide(evidence(clash="dtype string where float32 is expected"))
     assert (clashing.metrics, clashing.values) == (None, {})
+
+
+def test_small_is_an_eighth_in_bf16_and_36_db_in_fp16():
+    assert ROUNDOFFS * BF16.u == 1 / 8
+    assert max(SMALL, ROUNDOFFS * FP16.u) == 1 / 64
+
+
+def test_of_samples_the_worst_one_counts_and_counts_add_up():
+    good, bad = measured(use=0.2, relative=1e-5, different=2), measured(use=3.0, relative=1e-2, beyond=4)
+    both = good.merge(bad)
+    assert (both.use, both.relative, both.different, both.beyond) == (3.0, 1e-2, 2, 4)
+    assert bad.merge(good) == both
+    flipped = measured(use=0.1, unexplained=1)
+    assert bad.merge(flipped).unexplained == 1
+    assert not bad.merge(flipped).explained

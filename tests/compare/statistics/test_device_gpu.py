@@ -109,11 +109,11 @@ TELLING = [
 def test_the_numbers_are_those_of_host_memory(library, name, monkeypatch):
     monkeypatch.setattr(ondevice, "BLOCK", 1000)
     reference, candidate = cases.PAIRS[name]
-    for rule in (cases.RULES[r] for r in ("none", "user", "automatic")):
+    for rule in (cases.RULES[r] for r in ("none", "user", "relative")):
         plain, found = Statistics(), Statistics()
-        plain.update(reference, candidate, None if rule is None else rule.allowed(reference))
+        plain.update(reference, candidate, rule)
         there = put(reference, library), put(candidate, library)
-        found.update(*there, None if rule is None else rule.allowed(there[0]))
+        found.update(*there, rule)
         assert found.device == f"cuda:0 ({library.name})"
         cases.assert_same(found, plain)
 
@@ -122,10 +122,10 @@ def test_large_arrays_with_several_blocks(library):
     rng = np.random.default_rng(3)
     reference = rng.standard_normal((3, 100, 300, 200)).astype(np.float32)
     candidate = reference * (1 + 1e-6 * rng.standard_normal(reference.shape).astype(np.float32))
-    rule = cases.RULES["automatic"]
-    plain = Statistics().update(reference, candidate, rule.allowed(reference))
+    rule = cases.RULES["relative"]
+    plain = Statistics().update(reference, candidate, rule)
     there = put(reference, library), put(candidate, library)
-    found = Statistics().update(*there, rule.allowed(there[0]))
+    found = Statistics().update(*there, rule)
     assert found.device
     cases.assert_same(found, plain)
 

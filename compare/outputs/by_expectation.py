@@ -1,0 +1,114 @@
+"""Deciders that hold an output against the error that rounding is expected to make, and ask whether it is small."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from .evidence import Decision, OutputEvidence
+from .expectation import Measured
+
+SMALL = 1 / 64
+"""Largest relative L2 error of a sample that passes without a word from the user: 1.6 %, 36 dB below the signal."""
+ROUNDOFFS = 32
+"""The same in unit roundoffs of the coarsest format, where that is more: 1/8 in BF16."""
+
+
+def larger_than_the_signal(evidence: OutputEvidence) -> Decision | None:
+    """An error as large as the signal, whatever the format: nothing is left of the output."""
+    told = evidence.tolerance is not None or evidence.metric is not None
+    if told or evidence.relative < 1 or not evidence.statistics.mismatched:
+        return None
+    size = "infinite" if math.isinf(evidence.relative) else f"{evidence.relative:.3g} times"
+    what = f"the error is {size} the signal" if size != "infinite" else "the reference is zero, the candidate is not"
+    explained = evidence.expected is not None and evidence.expected.explained
+    why = "; rounding alone does that here" if explained else ""
+    return Decision("fail", f"{what} (a signal-to-noise ratio of 0 dB or less){why}{_first(evidence)}")
+
+
+def by_expectation(evidence: OutputEvidence) -> Decision | None:
+    """Passes what rounding explains and is small; fails what rounding does not explain."""
+    if evidence.tolerance is not None:
+        return None
+    if not evidence.statistics.mismatched:
+        return Decision("pass") if evidence.coverage.complete else None
+    if evidence.undecidable:
+        return None
+    if evidence.by_formula is not None:
+        if evidence.by_formula.mismatched:
+            return Decision("fail", _by_formula(evidence))
+        return Decision("pass") if evidence.coverage.complete else None
+    found = evidence.expected
+    if found is None:
+        return None
+    if not found.explained:
+        return Decision("fail", unexplained(evidence, found))
+    if found.unseen or (found.relative or 0.0) > max(SMALL, ROUNDOFFS * found.u):
+        return None
+    return Decision("pass") if evidence.coverage.complete else None
+
+
+def unexplained(evidence: OutputEvidence, found: Measured) -> str:
+    """Why rounding does not explain an error, with the numbers."""
+    if found.statistic == "shape":
+        return f"{_shapes(evidence)}, and rounding does not change the shape"
+    if found.unexplained:
+        text = f"{found.different:,} of {evidence.statistics.count:,} elements differ"
+        if found.expected_different < 0.5:
+            text += ", where rounding changes none"
+        else:
+            text += f", where rounding changes about {found.expected_different:,.0f}"
+        return f"{text}{_first(evidence)}"
+    words = {
+        "rms": "the error of the whole output is",
+        "slice": "the error of a slice is",
+        "magnitude": "the error of elements of one magnitude is",
+        "element": f"{found.beyond:,} of {evidence.statistics.count:,} elements differ by more, one by",
+    }[found.statistic]
+    times = f"{found.value:.3g} times the expected one (limit {found.limit:.3g})"
+    size = "" if found.relative is None else f"; relative error {found.relative:.2g}, {found.expected:.2g} expected"
+    return f"rounding does not explain the error: {words} {times}{size}{_first(evidence)}"
+
+
+def _first(evidence: OutputEvidence) -> str:
+    worst = evidence.statistics.worst
+    return "" if worst is None else f"; worst at {list(worst.index)} of sample {worst.sample}: {show(worst)}"
+
+
+def _shapes(evidence: OutputEvidence) -> str:
+    expected, got = evidence.statistics.shape_mismatch or ((), ())
+    return f"shape {list(got)} where {list(expected)} is expected"
+
+
+def _by_formula(evidence: OutputEvidence) -> str:
+    found = evidence.by_formula
+    assert found is not None
+    share = f"{found.mismatched:,} of {evidence.statistics.count:,} elements differ by more than the formula allows"
+    return f"{share} ({found.use:.3g} times; {found.why}){_first(evidence)}"
+
+
+def too_coarse(evidence: OutputEvidence, found: Measured) -> str:
+    """Why an error that rounding explains is not passed."""
+    if found.statistic == "shape":
+        return f"{_shapes(evidence)}; how many results there are depends on values that tie within rounding"
+    if found.unseen:
+        return (
+            f"{found.different:,} elements are decided differently by values that tie within rounding; "
+            f"{found.unseen:,} of them have values that rounding was not seen to give"
+        )
+    return (
+        f"rounding alone makes an error of {found.relative:.0%} here: the format is too coarse for this network, "
+        "no layer need be broken"
+    )
+
+
+def show(place: Any) -> str:
+    """The two values at a place, printed until they differ."""
+    reference, candidate = place.reference, place.candidate
+    if not isinstance(reference, float) or not isinstance(candidate, float):
+        return f"{reference!r} expected, {candidate!r} found"
+    for digits in (7, 9, 12, 17):
+        one, other = f"{reference:.{digits}g}", f"{candidate:.{digits}g}"
+        if one != other:
+            break
+    return f"{one} expected, {other} found"

@@ -1,0 +1,388 @@
+"""The error that rounding is expected to make at the outputs, measured: the network run with random roundings.
+
+One candidate at a time, for the samples and outputs that its errors leave in doubt. A few draws decide most of them;
+where they do not, more are made (`DRAWS`), and each is held against the others to learn how far a healthy candidate may
+go.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from ...graph.cutting.propagate import propagate
+from ...graph.errors import RunnerError, UsageError
+from ...graph.formats import BY_DTYPE, FP32
+from ...graph.rounding.random_rounding import Pools, RandomRounding, Roundoff, randomized
+from ...graph.rounding.roundings import KAPPA
+from ...graph.specs import is_float
+from ..progress import SILENT, Progress
+from .decisions import DECISION_GAIN, Decisions, hold_decisions, hold_jumps, jumping_tensors
+from .evidence import ByFormula, Measured, OutputEvidence
+from .explained import FLOORS, hold, limits
+from .formats_in_play import formats_in_play, on_the_way
+from .formula import formula
+
+if TYPE_CHECKING:
+    from ...graph.model import Model
+    from ...runners.contract.runner import Runner
+    from ...runners.contract.session import Session
+    from ...runners.contract.workload import Feed
+    from ..runs.run import Run
+    from ..sides import Side
+
+Pairs: TypeAlias = "Mapping[str, tuple[np.ndarray, np.ndarray]]"
+Kept: TypeAlias = "Callable[[str, str, int], tuple[np.ndarray, np.ndarray]]"
+
+DRAWS = (4, 16)
+"""Draws at first, and where they do not decide."""
+CLEAR = 0.5
+"""Share of the limits up to which the first draws decide."""
+SIZE = 1 << 22
+"""Elements that a tensor is thought to have at most where its shape is not known."""
+LARGEST = 1 << 30
+
+log = logging.getLogger("layerdiff")
+
+
+def roundoff(reference: Side, candidate: Side, fp16_sums: frozenset[str] = frozenset()) -> tuple[Side, Roundoff]:
+    """The network whose roundings are to be drawn, and where they are.
+
+    It is the reference's, unless the candidate's graph is another one that itself holds narrow types: those are where
+    its roundings are.
+    """
+    mine, theirs = reference.runner.arithmetic, candidate.runner.arithmetic
+    own = candidate.model is not reference.model and narrow_types(candidate.model) - narrow_types(reference.model)
+    found = Roundoff(
+        mine,
+        theirs,
+        candidate.runner.accumulator,
+        fp16_sums,
+        every_node=candidate.runner.rounds_every_node,
+        rounded_weights=bool(own),
+    )
+    return (candidate if own else reference), found
+
+
+def narrow_types(model: Model) -> frozenset[str]:
+    """FP16 and BF16 where the graph's own tensors have them on the way to an output."""
+    index = model.index
+    nodes = on_the_way(index, index.outputs)
+    names = {n for p in nodes for n in (*index.reads[p], *index.nodes[p].output)}
+    found = {spec.dtype.name for name in names if (spec := index.specs.get(name)) is not None}
+    return frozenset(found & {"float16", "bfloat16"})
+
+
+class Expectation:
+    """Draws of the expected error of one candidate's outputs. A context manager: leaving it closes its sessions.
+
+    Args:
+        run: Who ran.
+        candidate: Who is judged.
+        fp16_sums: Names of nodes that are known to add up in FP16.
+    """
+
+    def __init__(self, run: Run, candidate: Side, fp16_sums: frozenset[str] = frozenset()) -> None:
+        self._run = run
+        self._stack = ExitStack()
+        self.side, self.roundoff = roundoff(run.sides.reference, candidate, fp16_sums)
+        self.jumping = jumping_tensors(self.side.model.index)
+        self._networks: dict[bool, tuple[RandomRounding, Session]] = {}
+        self._pools: dict[bool, Pools] = {}
+        self._size = 0
+        narrow = narrow_types(self.side.model)
+        self._u = max(self.roundoff.coarse.u, *(BY_DTYPE[name].u for name in narrow), FP32.u)
+
+    def __enter__(self) -> Expectation:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def judge(self, sample: int, feed: Feed, pairs: Pairs) -> dict[str, Measured]:
+        """Holds outputs of one sample against draws.
+
+        Args:
+            sample: Its number.
+            feed: The inputs.
+            pairs: The reference's and the candidate's output, by name.
+
+        Raises:
+            LayerdiffError: The network cannot be rewritten or run.
+        """
+        found: dict[str, Measured] = {}
+        for jumping in (False, True):
+            names = [n for n in pairs if (n in self.jumping or not is_float(pairs[n][0].dtype)) == jumping]
+            if names:
+                found.update(self._judge(sample, feed, {n: pairs[n] for n in names}, jumping))
+        return found
+
+    def _judge(self, sample: int, feed: Feed, pairs: Pairs, jumping: bool) -> dict[str, Measured]:
+        drawn: dict[str, list[np.ndarray]] = {name: [] for name in pairs}
+        base = self._base(feed, pairs, jumping)
+        done: dict[str, Measured] = {}
+        for count in DRAWS:
+            names = [name for name in pairs if name not in done]
+            have = len(drawn[names[0]])
+            for number in range(have, count):
+                outputs = self._draw(feed, names, number, jumping)
+                for name in names:
+                    drawn[name].append(outputs[name])
+            for name in names:
+                held = self._hold(name, pairs[name], base[name], drawn[name], sample, jumping, last=count == DRAWS[-1])
+                if held is not None:
+                    done[name] = held
+            if len(done) == len(pairs):
+                break
+        return done
+
+    def _hold(
+        self,
+        name: str,
+        pair: tuple[np.ndarray, np.ndarray],
+        base: np.ndarray,
+        drawn: Sequence[np.ndarray],
+        sample: int,
+        jumping: bool,
+        last: bool,
+    ) -> Measured | None:
+        reference, candidate = pair
+        if reference.shape != candidate.shape:
+            return _other_shape(candidate.shape, {d.shape for d in drawn}, sample, len(drawn)) if last else None
+        alike = [d for d in drawn if d.shape == base.shape]
+        if not is_float(reference.dtype):
+            found = hold_decisions(reference, candidate, [d for d in alike if d.shape == reference.shape])
+            return _decided(found, sample, reference.shape, len(alike)) if last or not found.different else None
+        y, c = (x.astype(np.float64) for x in pair)
+        finite = np.isfinite(y) & np.isfinite(c)
+        error = np.where(finite, c - y, 0.0)
+        gain = 1.0 if jumping else self._network(jumping)[0].gain
+        ground = base.astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            draws = np.array([(d.astype(np.float64) - ground) / gain for d in alike])
+        draws = np.where(np.isfinite(draws) & finite, draws, 0.0)
+        floor = self._floor(reference)
+        jumps = Decisions(0)
+        if jumping and len(alike) > 1:
+            jumps, error, draws = hold_jumps(error, draws, floor)
+        held = hold(error, np.where(finite, y, 0.0), draws, floor)
+        use, statistic = held.use()
+        allowed: Mapping[str, float] = FLOORS
+        clear = use <= CLEAR and not jumps.different
+        if not clear and not last:
+            return None
+        if not clear and use > 1:
+            allowed = limits(y, draws, floor)
+            use, statistic = held.use(allowed)
+        return Measured(
+            use=use,
+            statistic=statistic,
+            value=held.statistics[statistic],
+            limit=allowed[statistic],
+            expected=held.expected,
+            relative=held.relative,
+            sample=sample,
+            index=tuple(int(i) for i in np.unravel_index(held.worst, reference.shape)) if reference.size else None,
+            draws=len(alike),
+            different=jumps.different,
+            expected_different=jumps.expected,
+            unexplained=jumps.unexplained,
+            unseen=jumps.unseen,
+            beyond=held.beyond,
+            u=self._u,
+            statistics=held.statistics,
+        )
+
+    def _floor(self, reference: np.ndarray) -> np.ndarray:
+        """Standard deviation of the rounding of the output itself, and of numbers too small for a format."""
+        fmt = self.roundoff.coarse
+        stored = BY_DTYPE.get(reference.dtype.name, FP32)
+        u = max(fmt.u if fmt.u == fmt.u else 0.0, stored.u)
+        step = max(f.smallest_subnormal for f in (fmt, stored)) / math.sqrt(12)
+        with np.errstate(invalid="ignore"):
+            size = np.abs(reference.astype(np.float64))
+        return np.hypot(math.sqrt(KAPPA) * u * np.where(np.isfinite(size), size, 0.0), step)
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    def _base(self, feed: Feed, pairs: Pairs, jumping: bool) -> dict[str, np.ndarray]:
+        """The outputs without noise: the reference's, if the same runtime draws the same network's roundings."""
+        reference = self._run.sides.reference
+        if self.side is reference and type(_engine(reference)) is type(reference.runner):
+            return {name: pair[0] for name, pair in pairs.items()}
+        network, session = self._network(jumping)
+        return session.infer(network.feed(feed, self._pool(jumping, feed).neutral()), list(pairs))
+
+    def _draw(self, feed: Feed, names: Sequence[str], number: int, jumping: bool) -> dict[str, np.ndarray]:
+        network, session = self._network(jumping)
+        while True:
+            pools = self._pool(jumping, feed)
+            try:
+                return session.infer(network.feed(feed, pools.draw(number)), names)
+            except RunnerError as error:
+                # a tensor that is larger than the pool
+                if "reshape" not in str(error).lower() or self._size >= LARGEST:
+                    raise
+                self._size *= 8
+                self._pools.clear()
+
+    def _network(self, jumping: bool) -> tuple[RandomRounding, Session]:
+        if jumping not in self._networks:
+            network = randomized(self.side.model, self.roundoff, DECISION_GAIN if jumping else None)
+            session = self._run.open(replace(self.side, runner=_engine(self.side), model=network.model))
+            self._networks[jumping] = network, self._stack.enter_context(session)
+        return self._networks[jumping]
+
+    def _pool(self, jumping: bool, feed: Feed) -> Pools:
+        if not self._size:
+            shapes = propagate(self.side.model, {name: array.shape for name, array in feed.items()})
+            weights = (math.prod(t.dims) for t in self.side.model.index.initializers.values())
+            unknown = any(shape is None for shape in shapes.values())
+            sizes = [*(math.prod(s) for s in shapes.values() if s is not None), *weights, SIZE if unknown else 1]
+            self._size = max(sizes)
+        if jumping not in self._pools:
+            self._pools[jumping] = Pools(self._network(jumping)[0].scales, self._size)
+        return self._pools[jumping]
+
+
+def _engine(side: Side) -> Runner:
+    """What runs the network with random roundings: ONNX Runtime, set up as the side's own where that is it."""
+    from ...runners.onnxrt.runner import OnnxrtRunner
+
+    own = side.runner
+    return replace(own, model=None) if type(own) is OnnxrtRunner else OnnxrtRunner()
+
+
+def _other_shape(shape: tuple[int, ...], drawn: Collection[tuple[int, ...]], sample: int, draws: int) -> Measured:
+    """A shape that differs: rounding explains it only where it gives the same one."""
+    use = 1.0 if shape in drawn else math.inf
+    return Measured(use, "shape", use, 1.0, None, None, sample, None, draws, unseen=1)
+
+
+def _decided(found: Decisions, sample: int, shape: tuple[int, ...], draws: int) -> Measured:
+    index = tuple(int(i) for i in np.unravel_index(found.first, shape)) if found.first >= 0 else None
+    use = math.inf if found.unexplained else 1.0 if found.different else 0.0
+    return Measured(
+        use=use,
+        statistic="decisions",
+        value=float(found.different),
+        limit=found.expected,
+        expected=None,
+        relative=None,
+        sample=sample,
+        index=index,
+        draws=draws,
+        different=found.different,
+        expected_different=found.expected,
+        unexplained=found.unexplained,
+        unseen=found.unseen,
+        beyond=found.unexplained,
+    )
+
+
+def measure(
+    run: Run,
+    evidence: Sequence[OutputEvidence],
+    kept: Kept,
+    feeds: Callable[[Collection[int]], Iterable[tuple[int, Feed]]],
+    progress: Progress = SILENT,
+) -> tuple[OutputEvidence, ...]:
+    """Adds to evidence what rounding is expected to do, wherever outputs are in doubt.
+
+    Args:
+        run: Who ran.
+        evidence: What is known of each output of each candidate.
+        kept: Gives the reference's and a candidate's output of a sample that is in doubt.
+        feeds: Gives samples by their numbers, in ascending order.
+        progress: Told what is going on.
+    """
+    found: dict[tuple[str, str], OutputEvidence] = {}
+    for side in run.sides.candidates:
+        doubts = {e.tensor: e for e in evidence if e.candidate == side.name and e.to_be_measured}
+        if doubts:
+            progress.stage(f"{side.name}: measuring the error that rounding explains")
+            for tensor, known in _measure(run, side, doubts, kept, feeds, progress).items():
+                found[side.name, tensor] = known
+    return tuple(found.get((e.candidate, e.tensor), e) for e in evidence)
+
+
+def _measure(
+    run: Run,
+    side: Side,
+    doubts: Mapping[str, OutputEvidence],
+    kept: Kept,
+    feeds: Callable[[Collection[int]], Iterable[tuple[int, Feed]]],
+    progress: Progress,
+) -> dict[str, OutputEvidence]:
+    narrow = (info.fp16_accumulation for n, info in run.sessions.items() if n in (side.name, run.sides.reference.name))
+    samples = {number for known in doubts.values() for number in known.doubts}
+    found: dict[str, Measured] = {}
+    why = {t: "its type has no expected error" for t, e in doubts.items() if not _measurable(e)}
+    try:
+        with Expectation(run, side, frozenset().union(*narrow)) as expectation:
+            for done, (number, feed) in enumerate(feeds(samples)):
+                names = [t for t, known in doubts.items() if number in known.doubts and t not in why]
+                pairs = {name: kept(side.name, name, number) for name in names}
+                for name, held in (expectation.judge(number, feed, pairs) if pairs else {}).items():
+                    found[name] = found[name].merge(held) if name in found else held
+                progress.advance(done + 1, len(samples))
+    except Exception as error:  # whatever a runtime raises: the formula decides then, and the report says so
+        if isinstance(error, UsageError):
+            raise
+        log.debug("the expected error was not measured", exc_info=error)
+        why.update({t: f"the expected error could not be measured: {_one_line(error)}" for t in doubts})
+    return {
+        tensor: replace(known, by_formula=_by_formula(run, side, known, kept, why[tensor]))
+        if tensor in why
+        else replace(known, expected=found[tensor])
+        for tensor, known in doubts.items()
+    }
+
+
+def _measurable(known: OutputEvidence) -> bool:
+    reference, candidate = known.statistics.dtypes or ("", "")
+    small = ("float8", "float4", "complex")
+    return not reference.startswith(small) and not candidate.startswith(small)
+
+
+def _by_formula(
+    run: Run,
+    side: Side,
+    known: OutputEvidence,
+    kept: Kept,
+    why: str,
+) -> ByFormula:
+    mismatched, use = 0, 0.0
+    for number in known.doubts:
+        y, c = kept(side.name, known.tensor, number)
+        if y.shape != c.shape or not is_float(y.dtype):
+            mismatched += int(np.count_nonzero(y != c)) if y.shape == c.shape else y.size
+            use = math.inf
+            continue
+        index = run.sides.reference.model.index
+        rule = formula(index, known.tensor, formats_in_play(run.sides.reference, side), y.dtype)
+        wide = np.complex128 if y.dtype.kind == "c" else np.float64
+        with np.errstate(invalid="ignore"):
+            error = np.abs(c.astype(wide) - y.astype(wide))
+        share = np.where(np.isfinite(error), error, 0.0) / rule.allowed(y)
+        mismatched += int(np.count_nonzero(share > 1))
+        use = max(use, float(share.max(initial=0.0)))
+    return ByFormula(mismatched, use, why)
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+
+
+def told(evidence: OutputEvidence) -> str | None:
+    """What the user should know of how an output was judged."""
+    if evidence.by_formula is None:
+        return None
+    return f"{evidence.candidate} {evidence.tensor} was judged by a formula, since {evidence.by_formula.why}."

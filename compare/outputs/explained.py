@@ -1,0 +1,180 @@
+"""Is the error of an output explained by rounding? One sample against draws of the error that rounding makes there.
+
+The draws come from the same network with every rounding drawn at random (`graph.rounding.random_rounding`). An error is
+held against them by five statistics, each of which is 1 for the typical draw:
+
+- *rms*: root mean square of the error over that of the draws;
+- *slice*: the same for the worst slice of at least `SLICE` elements: one index of one axis, or neighbours in memory;
+- *magnitude*: the same for the worst set of elements of one binary exponent: what is small is not excused by what is
+  large;
+- *element*: the worst single element, in standard deviations. A standard deviation of few draws is uncertain, so it is
+  moderated by that of the elements of like magnitude, as far as these are alike (G. K. Smyth, *Linear models and
+  empirical Bayes methods*, Stat. Appl. Genet. Mol. Biol. 3, 2004);
+- *gain*: a gain that all channels have in common, in standard errors.
+
+A statistic may reach its floor (`FLOORS`), and beyond that `MARGIN` times what it is for the worst of the draws when
+each is held against the others: heavy tails and errors that move together are measured, not assumed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+SLICE = 64
+"""Fewest elements of a slice."""
+MARGIN = 2.0
+"""Times the worst draw's statistic that a healthy candidate's may be."""
+FLOORS: Mapping[str, float] = {"rms": 3.0, "slice": 4.0, "magnitude": 4.0, "element": 8.0}
+"""What a statistic may reach at least."""
+CLASS = 32
+"""Fewest elements of like magnitude that moderate each other's standard deviation."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """An error held against draws.
+
+    Attributes:
+        statistics: By name (see the module).
+        expected: Relative L2 error that rounding makes.
+        relative: Relative L2 error that there is.
+        worst: Position of the worst element in C order.
+        beyond: Elements beyond the floor of single ones.
+    """
+
+    statistics: Mapping[str, float]
+    expected: float
+    relative: float
+    worst: int
+    beyond: int
+
+    def use(self, limits: Mapping[str, float] = FLOORS) -> tuple[float, str]:
+        """The largest share of a limit, and the statistic that it is of."""
+        shares = {name: value / limits[name] for name, value in self.statistics.items()}
+        name = max(shares, key=lambda n: shares[n])
+        return shares[name], name
+
+
+def hold(error: np.ndarray, reference: np.ndarray, draws: np.ndarray, floor: np.ndarray | float = 0.0) -> Held:
+    """Holds an error against draws.
+
+    Args:
+        error: Candidate minus reference, float64, finite, of the output's shape.
+        reference: The reference's output.
+        draws: Errors that rounding makes, ``(D, *shape)``.
+        floor: Standard deviation of what no draw shows: the rounding of the output itself.
+    """
+    shape = error.shape
+    e, y = error.reshape(-1), np.abs(reference.reshape(-1).astype(np.float64))
+    own = np.square(draws.reshape(len(draws), -1)).mean(axis=0) + np.square(np.broadcast_to(floor, shape)).reshape(-1)
+    squared = np.square(e)
+    norm = math.sqrt(float(y @ y))
+    total, expected = float(squared.sum()), float(own.sum())
+    statistics = {
+        "rms": _ratio(total, expected),
+        "slice": _slices(squared, own, shape),
+        "magnitude": _magnitudes(squared, own, y),
+    }
+    deviation = np.sqrt(moderated(own, y, len(draws)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.where(e == 0, 0.0, np.abs(e) / deviation)
+    worst = int(z.argmax()) if z.size else 0
+    statistics["element"] = float(z[worst]) if z.size else 0.0
+    relative = math.sqrt(total) / norm if norm else (math.inf if total else 0.0)
+    beyond = int(np.count_nonzero(z > FLOORS["element"]))
+    return Held(statistics, math.sqrt(expected) / norm if norm else math.inf, relative, worst, beyond)
+
+
+def limits(reference: np.ndarray, draws: np.ndarray, floor: np.ndarray | float = 0.0) -> dict[str, float]:
+    """What each statistic may reach: `MARGIN` times the worst draw's, each draw held against the others."""
+    found = dict(FLOORS)
+    for number in range(len(draws)):
+        others = np.delete(draws, number, axis=0)
+        for name, value in hold(draws[number], reference, others, floor).statistics.items():
+            found[name] = max(found[name], MARGIN * value)
+    return found
+
+
+def moderated(variance: np.ndarray, magnitude: np.ndarray, draws: int) -> np.ndarray:
+    """Variances of elements from ``draws`` draws, each moderated by those of like magnitude.
+
+    Among elements of one binary exponent, log variances scatter by what few draws make them scatter and by what the
+    elements really differ in. Where they hardly differ, the common variance counts for many draws; where they differ
+    much, for none.
+    """
+    from scipy.special import digamma, polygamma
+
+    result = variance.copy()
+    alive = variance > 0
+    if not alive.any():
+        return result
+    exponent = np.frexp(magnitude)[1].astype(np.int64)
+    exponent -= exponent.min()
+    count = np.bincount(exponent, alive)
+    logs = np.log(np.where(alive, variance, 1.0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = np.bincount(exponent, logs) / count
+        scatter = np.bincount(exponent, np.where(alive, np.square(logs - mean[exponent]), 0.0)) / np.maximum(
+            count - 1, 1
+        )
+    prior = np.exp(mean + math.log(draws / 2) - digamma(draws / 2))
+    beyond = scatter - float(polygamma(1, draws / 2))
+    weight = np.array([2 * _inverse_trigamma(b) if b > 0 else 1e6 for b in beyond])
+    weight[~(count >= CLASS)] = 0.0
+    prior[~(count >= CLASS)] = 0.0
+    w = weight[exponent]
+    return (w * prior[exponent] + draws * variance) / (w + draws)
+
+
+def _inverse_trigamma(x: float) -> float:
+    """y with trigamma(y) = x, by Newton's method on 1 / trigamma (Smyth 2004, appendix)."""
+    from scipy.special import polygamma
+
+    if x > 1e7:
+        return 1 / math.sqrt(x)
+    if x < 1e-6:
+        return 1 / x
+    y = 0.5 + 1 / x
+    for _ in range(50):
+        tri = float(polygamma(1, y))
+        step = tri * (1 - tri / x) / float(polygamma(2, y))
+        y += step
+        if -step / y < 1e-8:
+            break
+    return y
+
+
+def _ratio(squared: float, expected: float) -> float:
+    return math.sqrt(squared / expected) if expected > 0 else (math.inf if squared > 0 else 0.0)
+
+
+def _worst(squared: np.ndarray, expected: np.ndarray) -> float:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(squared > 0, squared / expected, 0.0)
+    return math.sqrt(float(ratio.max(initial=0.0)))
+
+
+def _slices(squared: np.ndarray, own: np.ndarray, shape: Sequence[int]) -> float:
+    """RMS over expected RMS of the worst slice."""
+    size, found = squared.size, 0.0
+    if size >= 2 * SLICE:
+        blocks = size // SLICE * SLICE
+        found = _worst(squared[:blocks].reshape(-1, SLICE).sum(axis=1), own[:blocks].reshape(-1, SLICE).sum(axis=1))
+    for axis, length in enumerate(shape):
+        if length > 1 and size // length >= SLICE:
+            over = tuple(a for a in range(len(shape)) if a != axis)
+            found = max(found, _worst(squared.reshape(shape).sum(axis=over), own.reshape(shape).sum(axis=over)))
+    return found
+
+
+def _magnitudes(squared: np.ndarray, own: np.ndarray, magnitude: np.ndarray) -> float:
+    """RMS over expected RMS of the worst set of elements of one binary exponent."""
+    exponent = np.frexp(magnitude)[1].astype(np.int64)
+    exponent -= exponent.min(initial=0)
+    count = np.bincount(exponent)
+    enough = count >= SLICE
+    return _worst(np.bincount(exponent, squared)[enough], np.bincount(exponent, own)[enough])

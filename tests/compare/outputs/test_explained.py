@@ -1,0 +1,96 @@
+"""An error is explained if it looks like the draws, and is not if it stands out of them anywhere."""
+
+import numpy as np
+import pytest
+from layerdiff.compare.outputs.explained import FLOORS, hold, limits, moderated
+
+SHAPE = (4, 32, 50)
+
+
+def case(seed=0, draws=16, shape=SHAPE, tails=0):
+    """A tensor, the error of a healthy candidate, draws of it and their deviation; ``tails``: of Student's t."""
+    rng = np.random.default_rng(seed)
+    y = rng.standard_normal(shape)
+    deviation = 1e-3 * np.exp(rng.standard_normal(shape) / 2)
+    noise = rng.standard_t(tails, (draws + 1, *shape)) if tails else rng.standard_normal((draws + 1, *shape))
+    noise *= deviation
+    return y, noise[0], noise[1:], deviation
+
+
+@pytest.mark.parametrize("draws", [4, 16])
+@pytest.mark.parametrize("tails", [0, 5])
+@pytest.mark.parametrize("shape", [SHAPE, (7,), (1, 1000), (3, 3), (200000,)], ids=str)
+def test_a_healthy_error_is_explained(draws, tails, shape):
+    for seed in range(8):
+        y, error, noise, _ = case(seed, draws, shape, tails)
+        assert hold(error, y, noise).use(limits(y, noise))[0] <= 1
+
+
+def correlated(seed, draws=16):
+    """Whole channels move together, by as much as they like."""
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal((draws + 1, 1, 200, 1)) * np.ones((1, 4, 200, 50)) * 1e-3
+    return rng.standard_normal((4, 200, 50)), noise[0], noise[1:]
+
+
+def test_errors_that_move_together_are_explained_by_draws_that_do():
+    for seed in range(10):
+        y, error, noise = correlated(seed)
+        assert hold(error, y, noise).use(limits(y, noise))[0] <= 1
+
+
+def block(error, y, deviation):
+    """64 neighbours off by five times their noise."""
+    error = error.copy()
+    error.reshape(-1)[640:704] += 5 * deviation.reshape(-1)[640:704]
+    return error
+
+
+FAULTS = {
+    "one element": lambda e, y, s: e + 40 * s * (np.arange(y.size).reshape(y.shape) == 777),
+    "64 neighbours": block,
+    "a channel": lambda e, y, s: e + 6 * s * (np.arange(y.shape[1]) == 3)[:, None],
+    "a sample": lambda e, y, s: e + 5 * s * (np.arange(len(y)) == 2)[:, None, None],
+    "everything": lambda e, y, s: 4 * e,
+    "small values": lambda e, y, s: e + 6 * s * (np.abs(y) < 0.1),
+    "zeros where values are small": lambda e, y, s: np.where(np.abs(y) < 0.1, -y, e),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("seed", range(4))
+def test_what_stands_out_is_not_explained(name, seed):
+    y, error, noise, deviation = case(seed)
+    wrong = FAULTS[name](error, y, deviation)
+    assert hold(wrong, y, noise).use(limits(y, noise))[0] > 1
+
+
+def test_no_error_uses_nothing_and_an_error_without_noise_is_infinite():
+    y, _, noise, _ = case()
+    assert hold(np.zeros(SHAPE), y, noise).use()[0] == 0
+    assert hold(np.full(SHAPE, 1e-9), y, np.zeros_like(noise)).use()[0] == np.inf
+
+
+def test_what_is_large_does_not_excuse_what_is_small():
+    """A timestamp beside features: each has its own noise."""
+    y = np.array([1.7e9, *np.linspace(-1, 1, 19)])
+    deviation = 1e-7 * np.abs(y) + 1e-9
+    noise = np.random.default_rng(0).standard_normal((16, 20)) * deviation
+    wrong = np.where(np.abs(y) > 2, 0.0, -y)
+    assert hold(wrong, y, noise).use(limits(y, noise))[0] > 1e3
+
+
+def test_limits_are_never_below_the_floors():
+    y, _, noise, _ = case()
+    assert all(value >= FLOORS[name] for name, value in limits(y, noise).items())
+
+
+def test_variances_of_like_elements_are_pooled_and_of_unlike_ones_are_not():
+    rng = np.random.default_rng(0)
+    draws = rng.standard_normal((4, 5000))
+    variance = np.square(draws).mean(axis=0)
+    like = moderated(variance, np.ones(5000), 4)
+    assert like.std() / like.mean() < 0.05
+    sizes = np.exp(5 * rng.standard_normal(5000))
+    unlike = moderated(variance * sizes, np.ones(5000), 4)
+    assert np.median(np.abs(np.log(unlike / (variance * sizes)))) < 0.3

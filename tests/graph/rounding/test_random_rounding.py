@@ -1,0 +1,180 @@
+"""A network with random roundings: what is perturbed, by how much, and that nothing else changes."""
+
+import math
+
+import numpy as np
+import onnx
+import pytest
+from layerdiff import OnnxrtRunner
+from layerdiff.graph.formats import BF16, FP16, FP32, TF32
+from layerdiff.graph.model import Model
+from layerdiff.graph.rounding.random_rounding import GAIN, Pools, Roundoff, randomized
+from layerdiff.graph.rounding.roundings import KAPPA
+from onnx import helper, numpy_helper, parser
+
+RNG = np.random.default_rng(0)
+COARSE = {f: Roundoff(candidate=f) for f in (FP16, BF16, TF32)}
+PLAIN = Roundoff()
+
+
+def model_of(text, opset=17, **constants):
+    model = parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}]> g {text}')
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items())
+    onnx.checker.check_model(model)
+    return Model(model)
+
+
+def drawn(model, roundoff, feed, draws=8, gain=None):
+    """The outputs without noise, and the errors of draws, scaled back."""
+    network = randomized(model, roundoff, gain)
+    pools = Pools(network.scales, 1 << 16)
+    with OnnxrtRunner().open(model) as plain, OnnxrtRunner().open(network.model) as noisy:
+        base = plain.infer(feed)
+        neutral = noisy.infer(network.feed(feed, pools.neutral()))
+        errors = [noisy.infer(network.feed(feed, pools.draw(k))) for k in range(draws)]
+    return (
+        base,
+        neutral,
+        {n: np.array([(e[n].astype(np.float64) - base[n]) / network.gain for e in errors]) for n in base},
+    )
+
+
+def rms(x):
+    return math.sqrt(float(np.mean(np.square(x))))
+
+
+W = RNG.standard_normal((256, 128)).astype(np.float32)
+X = RNG.standard_normal((64, 256)).astype(np.float32)
+PRODUCT = "(float[64,256] x) => (float[64,128] y) { y = MatMul(x, w) }"
+
+
+@pytest.mark.parametrize("fmt", [FP16, BF16, TF32], ids=str)
+def test_a_product_has_the_noise_that_the_formula_gives(fmt):
+    """sigma^2 = kappa [(u_a^2 + u_b^2) (A o A)(B o B) + u_out^2 y^2]; TF32 rounds no result."""
+    base, _, errors = drawn(model_of(PRODUCT, w=W), COARSE[fmt], {"x": X})
+    operands = 2 * fmt.u**2 * np.square(X.astype(np.float64)) @ np.square(W.astype(np.float64))
+    result = 0 if fmt is TF32 else fmt.u**2 * np.square(base["y"].astype(np.float64))
+    assert rms(errors["y"]) == pytest.approx(math.sqrt(KAPPA * float(np.mean(operands + result))), rel=0.05)
+
+
+def test_a_product_between_fp32_runtimes_has_the_noise_of_its_sums():
+    base, _, errors = drawn(model_of(PRODUCT, w=W), PLAIN, {"x": X})
+    sums = 2 * FP32.u**2 * 256 / 2 * np.square(X.astype(np.float64)) @ np.square(W.astype(np.float64))
+    result = 8 * FP32.u**2 * np.square(base["y"].astype(np.float64))
+    assert rms(errors["y"]) == pytest.approx(math.sqrt(KAPPA * float(np.mean(sums + result))), rel=0.1)
+
+
+def test_sums_in_fp16_make_more_noise_where_they_are_known_to_be():
+    model = model_of("(float[64,256] x) => (float[64,128] y) { [product] y = MatMul(x, w) }", w=W)
+    name = model.index.names[0]
+    wide = rms(drawn(model, COARSE[FP16], {"x": X})[2]["y"])
+    narrow = rms(drawn(model, Roundoff(candidate=FP16, fp16_sums=frozenset({name})), {"x": X})[2]["y"])
+    assert narrow > 1.3 * wide
+    elsewhere = rms(drawn(model, Roundoff(candidate=FP16, fp16_sums=frozenset({"other"})), {"x": X})[2]["y"])
+    assert elsewhere == pytest.approx(wide)
+
+
+def test_weights_that_a_format_holds_exactly_are_not_rounded():
+    exact = W.astype(np.float16).astype(np.float32)
+    less = rms(drawn(model_of(PRODUCT, w=exact), COARSE[FP16], {"x": X})[2]["y"])
+    more = rms(drawn(model_of(PRODUCT, w=W), COARSE[FP16], {"x": X})[2]["y"])
+    assert less == pytest.approx(more * math.sqrt(2 / 3), rel=0.05)
+
+
+MOVES = {
+    "moves": "t = Transpose(x) r = Reshape(t, shape) y = Relu(r)",
+    "selections": "m = Max(x, x) y = Neg(m)",
+    "integers": "c = Cast<to=7>(x) s = Add(c, c) y = Cast<to=1>(s)",
+    "constants": "v = Mul(w, w) y = Identity(v)",
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_what_rounds_nothing_has_no_noise(name):
+    text = f"(float[64,256] x) => (float y) {{ {MOVES[name]} }}"
+    _, _, errors = drawn(model_of(text, w=W, shape=np.array([128, 128])), PLAIN, {"x": X})
+    assert not errors["y"].any()
+
+
+def test_an_unread_narrow_type_makes_no_noise():
+    text = "(float[64,256] x) => (float[64,128] y) { dead = Cast<to=16>(x) y = MatMul(x, w) }"
+    plain = rms(drawn(model_of(PRODUCT, w=W), PLAIN, {"x": X}, gain=1.0)[2]["y"])
+    dead = rms(drawn(model_of(text, w=W), PLAIN, {"x": X})[2]["y"])
+    assert dead < 3 * plain
+
+
+@pytest.mark.parametrize("opset", [9, 13, 17, 20])
+def test_pools_that_perturb_nothing_change_nothing(opset):
+    text = "(float[64,256] x) => (float[64,128] y) { a = MatMul(x, w) b = Relu(a) c = Sigmoid(b) y = Mul(c, a) }"
+    base, neutral, errors = drawn(model_of(text, opset, w=W), PLAIN, {"x": X})
+    assert np.array_equal(base["y"], neutral["y"])
+    assert errors["y"].any()
+
+
+def test_no_two_draws_are_alike_and_each_can_be_made_again():
+    model = model_of(PRODUCT, w=W)
+    one, two = (drawn(model, PLAIN, {"x": X}, draws=3)[2]["y"] for _ in range(2))
+    assert np.array_equal(one, two)
+    together = np.corrcoef(one.reshape(3, -1))
+    assert np.abs(together - np.eye(3)).max() < 0.1
+
+
+def test_between_fp32_runtimes_roundings_are_enlarged_and_scaled_back():
+    assert randomized(model_of(PRODUCT, w=W), PLAIN).gain == GAIN
+    assert randomized(model_of(PRODUCT, w=W), COARSE[FP16]).gain == 1
+
+
+def test_dimensions_that_the_graph_leaves_open_are_those_that_come():
+    text = "(float[n,256] x) => (float[n,128] y) { y = MatMul(x, w) }"
+    _, _, errors = drawn(model_of(text, w=W), PLAIN, {"x": X[:5]})
+    assert errors["y"].shape[1:] == (5, 128)
+    assert np.count_nonzero(errors["y"]) > 0.9 * errors["y"].size
+
+
+def loop(trips):
+    body = parser.parse_graph(
+        "body (int64 i, bool go, float[64] s) => (bool more, float[64] t)"
+        "{ more = Identity(go) u = Sin(s) t = Add(u, u) }"
+    )
+    node = helper.make_node("Loop", ["trips", "", "x"], ["y"], body=body)
+    infos = [helper.make_tensor_value_info("x", 1, [64])], [helper.make_tensor_value_info("y", 1, [64])]
+    graph = helper.make_graph([node], "g", *infos, [numpy_helper.from_array(np.array(trips), "trips")])
+    return Model(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]))
+
+
+def test_bodies_round_anew_in_every_iteration():
+    """x -> 2 sin x near zero doubles every error: noise of all iterations together is more than that of the first."""
+    x = np.full(64, 1e-3, np.float32)
+    one, four = (rms(drawn(loop(n), PLAIN, {"x": x}, draws=16)[2]["y"]) for n in (1, 4))
+    assert 8 < four / one < 8 * math.sqrt(4)
+
+
+def test_both_branches_of_an_if_are_perturbed():
+    text = """(float[64] x, bool c) => (float[64] y) {
+        y = If (c) <
+            then_branch = a () => (float[64] p) { p = Exp(x) }, else_branch = b () => (float[64] q) { q = Sin(x) }
+        >
+    }"""
+    for choice in (True, False):
+        _, _, errors = drawn(model_of(text), PLAIN, {"x": X[0, :64], "c": np.array(choice)})
+        assert np.count_nonzero(errors["y"]) > 0.9 * errors["y"].size
+
+
+def test_functions_of_the_models_own_are_perturbed_inside():
+    text = """<ir_version: 8, opset_import: ["" : 17, "own" : 1]>
+        g (float[64] x) => (float[64] y) { y = own.twice(x) }
+        <domain: "own", opset_import: ["" : 17]> twice (a) => (b) { e = Exp(a) b = Exp(e) }"""
+    _, _, errors = drawn(Model(parser.parse_model(text)), PLAIN, {"x": X[0, :64]})
+    assert np.count_nonzero(errors["y"]) > 0.9 * errors["y"].size
+
+
+def test_a_graph_typed_fp16_rounds_where_it_says():
+    text = "(float16[64,256] x) => (float16[64,128] y) { y = MatMul(x, w) }"
+    _, _, errors = drawn(model_of(text, w=W.astype(np.float16)), PLAIN, {"x": X.astype(np.float16)})
+    assert 0.3 * FP16.u < rms(errors["y"]) / 16 < FP16.u
+
+
+def test_fp64_is_rounded_as_fp64():
+    text = "(double[64,256] x) => (double[64,128] y) { y = MatMul(x, w) }"
+    _, _, errors = drawn(model_of(text, w=W.astype(np.float64)), PLAIN, {"x": X.astype(np.float64)})
+    assert 0 < rms(errors["y"]) < 1e-13
