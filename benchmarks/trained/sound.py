@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from . import audio, graphs
-from .network import Feed, Network, Samples, run
+from .network import Feed, Network, Samples, SamplesOf, run
 from .packages import Package
 
 SILERO = Package(
@@ -52,18 +53,17 @@ STREAMS = 8
 
 def _silero(folder: Path, sound: np.ndarray) -> list[Feed]:
     """Every 32 ms of streams of sound (streams, length), behind 2 ms of what came before, with the detector's state."""
-    feeds = []
+    model = onnx.load(str(folder / "silero_vad/data/silero_vad_16k_op15.onnx"))
     state = np.zeros((2, len(sound), 128), np.float32)
-    context = np.zeros((len(sound), 64), np.float32)
+    before = np.pad(sound, ((0, 0), (64, 0)))
+    feeds = []
     for start in range(0, sound.shape[1] - 511, 512):
-        chunk = np.concatenate([context, sound[:, start : start + 512]], 1)
-        feeds.append({"input": chunk, "state": state, "sr": np.array(audio.RATE)})
-        _, state = run(folder / "silero_vad/data/silero_vad_16k_op15.onnx", feeds[-1])
-        context = chunk[:, -64:]
+        feeds.append({"input": before[:, start : start + 576], "state": state, "sr": np.array(audio.RATE)})
+        state = run(model, feeds[-1:])[0]["stateN"]
     return feeds
 
 
-def _speech_chunks(*, streams: int = STREAMS, rate: bool = True):
+def _speech_chunks(*, streams: int = STREAMS, rate: bool = True) -> SamplesOf:
     def samples(cache: Path, folder: Path) -> Samples:
         length = 512 * 5 * SAMPLES
         chosen = slice(4, None, 5)
@@ -136,7 +136,7 @@ def _mel_windows(cache: Path, folder: Path) -> Samples:
     sound = audio.parts(audio.speech(cache) * 32768, 512 + (75 + 8 * 15) * 160, SAMPLES)
     feeds = []
     for part in sound:
-        (frames,) = run(mel, {"serving_default_input:0": part[None]})
+        (frames,) = run(mel, [{"serving_default_input:0": part[None]}])[0].values()
         bands = frames.reshape(-1, 32) / 10 + 2
         windows = np.stack([bands[start : start + 76] for start in range(0, 8 * 16, 8)])
         feeds.append({"serving_default_input_1:0": windows[..., None]})
@@ -145,26 +145,31 @@ def _mel_windows(cache: Path, folder: Path) -> Samples:
 
 def _embeddings(cache: Path, folder: Path) -> Samples:
     embedding = graphs.from_tflite(folder / "pyopen_wakeword/models/embedding_model.tflite")
-    rows = [run(embedding, feed)[0].reshape(1, 16, 96) for feed in _mel_windows(cache, folder).feeds]
-    return Samples([{"serving_default_x.1:0": row} for row in rows])
+    rows = [value for outputs in run(embedding, _mel_windows(cache, folder).feeds) for value in outputs.values()]
+    return Samples([{"serving_default_x.1:0": row.reshape(1, 16, 96)} for row in rows])
 
 
-def _detector(name: str, file: str, what: str, samples=None, metric: str = "benchmarks.trained.metrics:decisions"):
+def _detector(name: str, file: str, what: str, samples: SamplesOf, *, labelled: bool = True) -> Network:
     return Network(
         name,
         SILERO,
         f"silero_vad/data/{file}.onnx",
         f"Silero VAD, {what}: does someone speak in these 32 ms?",
         "the probability of speech, and the state for the next 32 ms",
-        samples or _speech_chunks(),
-        metric=metric,
+        samples,
+        metric="benchmarks.trained.metrics:decisions" if labelled else "",
+        metric_output="output" if labelled else "",
     )
 
 
 NETWORKS = (
-    _detector("silero-vad", "silero_vad_op18_ifless", "opset 18, one If over the rate, LSTM as an operator"),
-    _detector("silero-vad-opset16", "silero_vad", "opset 16, written by spox, everything inside an If"),
-    _detector("silero-vad-opset15", "silero_vad_16k_op15", "opset 15, for 16 kHz alone, three Ifs"),
+    _detector(
+        "silero-vad", "silero_vad_op18_ifless", "opset 18, one If over the rate, LSTM as an operator", _speech_chunks()
+    ),
+    _detector(
+        "silero-vad-opset16", "silero_vad", "opset 16, written by spox, everything inside an If", _speech_chunks()
+    ),
+    _detector("silero-vad-opset15", "silero_vad_16k_op15", "opset 15, for 16 kHz alone, three Ifs", _speech_chunks()),
     _detector("silero-vad-half", "silero_vad_half", "weights in FP16", _speech_chunks(rate=False)),
     _detector(
         "silero-vad-openvino",
@@ -172,7 +177,7 @@ NETWORKS = (
         "for OpenVINO, one stream",
         _speech_chunks(streams=1, rate=False),
     ),
-    _detector("silero-vad-sequence", "silero_vad_16k_sequence", "64 steps at once", _speech_sequences, metric=""),
+    _detector("silero-vad-sequence", "silero_vad_16k_sequence", "64 steps at once", _speech_sequences, labelled=False),
     Network(
         "basic-pitch",
         BASIC_PITCH,

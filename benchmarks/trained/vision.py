@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from . import graphs, images, texts
-from .network import Feed, Network, Samples
+from .network import Feed, Network, Samples, SamplesOf
 from .packages import Package
 
 RAPIDOCR_V4 = Package(
@@ -84,7 +84,7 @@ def _directions(cache: Path, folder: Path) -> Samples:
     return Samples(_batches("x", images.planes(turned) / 127.5 - 1, 4), np.arange(len(lines)) % 2)
 
 
-def _lines(member: str):
+def _lines(member: str) -> SamplesOf:
     """Lines of text, with the classes of their characters: nothing, the characters that the file lists, a space."""
 
     def samples(cache: Path, folder: Path) -> Samples:
@@ -105,7 +105,7 @@ def _codes(cache: Path, folder: Path) -> Samples:
     return Samples(_batches("input1", images.planes(grey) / 127.5 - 1, 1))
 
 
-def _people(name: str, height: int, width: int, scale: float, shift: float = 0.0):
+def _people(name: str, height: int, width: int, scale: float) -> SamplesOf:
     """Photographs with and without people, and a wall of faces: two a sample."""
 
     def samples(cache: Path, folder: Path) -> Samples:
@@ -113,7 +113,7 @@ def _people(name: str, height: int, width: int, scale: float, shift: float = 0.0
         pictures.append(images.photo(cache, PHOTOS[0], height, width, flip=True))
         pictures.append(images.cut(cache, PHOTOS[0], (60, 0, 380, 320), height, width))
         pictures.append(images.faces(cache, height // 80, width // 80, 80, seed=0))
-        return Samples(_batches(name, images.planes(pictures) * np.float32(scale) + np.float32(shift), 2))
+        return Samples(_batches(name, images.planes(pictures) * np.float32(scale), 2))
 
     return samples
 
@@ -125,7 +125,7 @@ def _boxes(cache: Path, folder: Path) -> Samples:
     return Samples(_batches("images", images.planes([page[..., ::-1] for page in pages]), 1))
 
 
-def _portraits(name: str, size: int, low: float):
+def _portraits(name: str, size: int, low: float) -> SamplesOf:
     """Pictures of one to four faces, one a sample, from ``low`` to 1, channels last."""
 
     def samples(cache: Path, folder: Path) -> Samples:

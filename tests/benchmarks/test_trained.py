@@ -182,6 +182,13 @@ def tried(name: str) -> Files | Unavailable:
         return error
 
 
+def test_a_network_tells_what_compare_needs_to_know():
+    silero = next(network for network in networks() if network.name == "silero-vad")
+    given = silero.arguments(Files(Path("m.onnx"), Path("data"), Path("l.npy")))
+    metric = ["--metric", "benchmarks.trained.metrics:decisions", "--metric-output", "output"]
+    assert given == ["m.onnx", "--data", "data", "--labels", "l.npy", *metric]
+
+
 def taken(name: str) -> Files:
     """The files of a network; skips the test where they are not to be had."""
     found = tried(name)
@@ -225,7 +232,8 @@ def test_a_network_is_right_about_its_samples(name):
     network = next(network for network in networks() if network.name == name)
     labels = np.load(taken(name).labels)
     found = outputs(name)
-    stacked = {key: np.concatenate([sample[key] for sample in found], -2 if key == "stateN" else 0) for key in found[0]}
+    measured = [network.metric_output] if network.metric_output else list(found[0])
+    stacked = {key: np.concatenate([sample[key] for sample in found]) for key in measured}
     if network.metric == "top1":
         (scores,) = stacked.values()
         value = float(np.mean(scores.argmax(1) == labels))
