@@ -38,8 +38,11 @@ ORDERS = {
 OPERATOR_FILES = (
     "graph/operators.py",
     "graph/contrib_ops.py",
+    "graph/implied_demands.py",
+    "graph/pairing/settings.py",
     "graph/rounding/bound_rules.py",
     "graph/rounding/term_count.py",
+    "graph/sources/tensorflow_names.py",
     "runners/reference_evaluator/kernels.py",
 )
 OPERATORS = {schema.name for schema in onnx.defs.get_all_schemas_with_history()}
@@ -327,24 +330,13 @@ EXCEPTIONS: dict[str, str] = {
         compare/outputs: Conv ConvTranspose Gemm
         compare/outputs: Erf Exp HardSigmoid
         compare/outputs: If Loop Scan
-        graph/pairing: Add BatchNormalization Cast
         graph/pairing: AveragePool Conv MaxPool
-        graph/pairing: Clip Pad Slice
-        graph/pairing: Hardmax LogSoftmax Softmax
-        graph/pairing: Pad Slice Unsqueeze
-        graph/pairing: Reshape Squeeze Unsqueeze
         graph/rounding: Abs Cast Ceil
         graph/rounding: Cast Clip DequantizeLinear
         graph/rounding: Conv Gemm MatMul
         graph/rounding: Pow ReduceMean Sub
-        graph/sources: Abs Clip Elu
-        graph/sources: Add Mul Sub
-        graph/sources: Einsum Gather GatherND
-        graph/sources: GRU LSTM Loop
         graph: Abs Add Div
         graph: Concat Max Min
-        graph: Equal Greater GreaterOrEqual
-        graph: Max Mean Min
         runners/onnxrt: Clip HardSigmoid LeakyRelu
         runners/reference_evaluator: AffineGrid CausalConvWithState DynamicQuantizeLinear
     """,

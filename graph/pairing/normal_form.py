@@ -26,21 +26,6 @@ _SETTINGS = frozenset({
 # fmt: on
 # input and attribute names that changed between opsets
 _RENAMED = {"mean": "input_mean", "var": "input_var"}
-_IGNORED = {
-    "BatchNormalization": {"momentum", "is_test", "consumed_inputs", "training_mode", "spatial"},
-    "Dropout": {"seed", "ratio", "is_test", "training_mode"},
-    "LayerNormalization": {"stash_type"},
-    "Split": {"num_outputs"},
-    "Resize": {"roi"},
-    "MaxPool": {"storage_order"},
-    "Gemm": {"broadcast"},
-    "Add": {"broadcast", "axis", "consumed_inputs"},
-    "Mul": {"broadcast", "axis", "consumed_inputs"},
-    "Sub": {"broadcast", "axis", "consumed_inputs"},
-    "Div": {"broadcast", "axis", "consumed_inputs"},
-    "Reshape": {"allowzero", "consumed_inputs"},
-    "Cast": {"saturate", "round_mode"},
-}
 
 
 @dataclass(frozen=True)
@@ -144,6 +129,4 @@ def normal_form(index: GraphIndex, position: int, constant: Callable[[str], bool
             data.append((f"captured{i}", name))
     if not domain:
         settle(index, node, version, settings, weights)
-    for name in _IGNORED.get(op, ()):
-        settings.pop(name, None)
     return NormalForm(op, family(node), settings, tuple(data), weights)

@@ -19,6 +19,24 @@ _UNBOUNDED = 3.4e38
 """Bounds of a Clip that are as large are none."""
 
 
+_IGNORED = {
+    "BatchNormalization": {"momentum", "is_test", "consumed_inputs", "training_mode", "spatial"},
+    "Dropout": {"seed", "ratio", "is_test", "training_mode"},
+    "LayerNormalization": {"stash_type"},
+    "Split": {"num_outputs"},
+    "Resize": {"roi"},
+    "MaxPool": {"storage_order"},
+    "Gemm": {"broadcast"},
+    "Add": {"broadcast", "axis", "consumed_inputs"},
+    "Mul": {"broadcast", "axis", "consumed_inputs"},
+    "Sub": {"broadcast", "axis", "consumed_inputs"},
+    "Div": {"broadcast", "axis", "consumed_inputs"},
+    "Reshape": {"allowzero", "consumed_inputs"},
+    "Cast": {"saturate", "round_mode"},
+}
+"""Attributes that say nothing about what an operator computes at inference, or that only old opsets have."""
+
+
 def settle(
     index: GraphIndex, node: onnx.NodeProto, version: int, settings: Settings, weights: Mapping[str, str]
 ) -> None:
@@ -45,6 +63,8 @@ def settle(
         settings["output shape"] = known
     if op in ("Resize", "Upsample"):
         _resize(settings, known, op == "Upsample" or version < 11)
+    for name in _IGNORED.get(op, ()):
+        settings.pop(name, None)
 
 
 def _shape(index: GraphIndex, name: str) -> tuple[Dim, ...] | None:
