@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .compare.comparator import Comparator as Comparator
+    from .compare.comparison import Rules as Rules
     from .compare.report.model import Report as Report
     from .dataloaders import DataLoader as DataLoader
     from .dataloaders import open_data as open_data
@@ -41,6 +42,7 @@ _HOME = {
     "OnnxrtRunner": "runners.onnxrt.runner",
     "ReferenceEvaluatorRunner": "runners.reference_evaluator.runner",
     "Report": "compare.report.model",
+    "Rules": "compare.comparison",
     "Runner": "runners.contract.runner",
     "RunnerError": "graph.errors",
     "Session": "runners.contract.session",

@@ -1,25 +1,22 @@
-"""What localizing needs to know of a comparison: who was compared, on what, by which rules. It holds no sessions."""
+"""A comparison as data: who is compared, on what, by which rules."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..graph.errors import UsageError
 from ..graph.options import Choice, Named, Names, Number, Pair, Size, Whole, check, option, options
 from ..runners.contract.workload import ShapeRange
-from .progress import SILENT, Progress
 from .shape_sets import ShapeSets, as_sets
 
 if TYPE_CHECKING:
     from ..dataloaders.base import Samples
-    from ..graph.formats import NumberFormat
-    from ..runners.contract.session import SessionInfo
     from ..runners.contract.workload import Workload
-    from .layers.fidelity import Deployed
-    from .sides import Side
+    from .report.model import Notice
+    from .sides import Side, Sides
 
 
 @dataclass(frozen=True)
@@ -158,28 +155,30 @@ def with_options(rules: Rules, given: Mapping[str, Any]) -> Rules:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison that ran.
+    """What is to be compared. It holds no sessions and can be pickled: `stages.compare` runs it in any process.
 
     Attributes:
-        reference: The runner that is believed, and its model. The same `Model` object is shared by all sides of one
-            file, so its index is made once.
-        candidates: Those that opened and ran; a runner that failed is in the report alone.
-        samples: The samples; every pass gives the same bytes, read-only.
-        workload: What sessions on the whole model were opened for: samples, shape ranges.
-        formats: Number formats in play for each candidate, by name: its own arithmetic, the reference's, and the narrow
-            types that the models themselves hold.
-        rules: Tolerances, NaN policy, memory.
-        progress: Where to tell what is going on.
-        sessions: What the session of each runner on its whole model turned out to be, by name.
-        deployed: The candidates' outputs as the whole models gave them; None: nothing is held against them.
+        sides: The reference and the candidates.
+        samples: The samples; every pass gives the same bytes.
+        workload: What sessions on the whole model are opened for: samples, shape ranges, calibration.
+        rules: What the user decided.
+        calibration: What INT8 and FP8 are calibrated on, if not on the samples.
+        notices: What was noticed before anything ran.
     """
 
-    reference: Side
-    candidates: tuple[Side, ...]
+    sides: Sides
     samples: Samples
     workload: Workload
-    formats: Mapping[str, tuple[NumberFormat, ...]]
     rules: Rules
-    progress: Progress = SILENT
-    sessions: Mapping[str, SessionInfo] = field(default_factory=dict)
-    deployed: Deployed | None = None
+    calibration: Samples | None = None
+    notices: tuple[Notice, ...] = ()
+
+    @property
+    def reference(self) -> Side:
+        """The side that is believed. All sides of one file share a `Model`, so its index is made once."""
+        return self.sides.reference
+
+    @property
+    def candidates(self) -> tuple[Side, ...]:
+        """The sides that are judged."""
+        return self.sides.candidates

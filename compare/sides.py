@@ -39,6 +39,11 @@ class Sides:
         """The reference and then the candidates."""
         return (self.reference, *self.candidates)
 
+    def chosen(self, reference: str, candidates: Sequence[str]) -> Sides:
+        """Some of the sides by their names, any of which may be the reference."""
+        named = {side.name: side for side in self.all}
+        return Sides(named[reference], tuple(named[name] for name in candidates), self.named)
+
     def without(self, failed: Sequence[Side]) -> Sides | None:
         """The line-up of those that are left, the most trusted of them as reference; None if there is no pair."""
         left = [p for p in self.all if p not in failed]

@@ -73,7 +73,7 @@ class DataLoader(RandomOptions, Source):
             plans.append(plan)
             inferred = inferred or source == "graph"
             if source == "default":
-                unknown.append(f"{spec.name!r} {plan}")
+                unknown.append(f"{spec.name} {plan}")
         notes = [
             f"{name!r} is {'x'.join(map(str, chosen.shapes[name]))}: {', '.join(sizes)} chosen here, "
             f"since the model leaves {'it' if len(sizes) == 1 else 'them'} open (--shape {name}:DIMS)."
@@ -86,7 +86,7 @@ class DataLoader(RandomOptions, Source):
         notes += [f"{plan.spec.name!r} is drawn from {plan}: {plan.reason}." for plan in plans if plan.reason]
         if unknown:
             notes.append(
-                f"Neither the graph nor an option tells sensible values of {', '.join(unknown)} (--range NAME:LO,HI)."
+                f"{', '.join(unknown)}: no range is known, so random values were used. Set --range NAME:LO,HI."
             )
         count = max(SAMPLES, 1 + len(self.more_shapes)) if self.samples is None else self.samples
         return RandomSamples(self.seed, count, tuple(plans), inferred, tuple(notes))

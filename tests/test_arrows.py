@@ -24,9 +24,11 @@ LINES, FUNCTION, PARAMETERS = 500, 60, 8
 # From the top to the bottom: a room imports what stands below it, nothing above, and nobody on its own line.
 ORDERS = {
     "the top floors": "compare > runners dataloaders > graph",
-    "compare": """compare.suites > compare.cli > compare.report compare.comparator > compare.assemble > compare.plans
+    "compare": """compare.suites > compare.cli > compare.report compare.comparator > compare.stages compare.loading
+        > compare.assemble > compare.collect > compare.plans
         > compare.layers > compare.causes > compare.lockstep > compare.outputs > compare.runs > compare.statistics
-        > compare.comparison > compare.sides compare.progress compare.report.model""",
+        > compare.comparison > compare.notices compare.sides compare.shape_sets compare.progress
+        > compare.report.model > compare.report.formats""",
     "runners": """runners > runners.emulate > runners.onnxrt runners.trt runners.tf runners.reference_evaluator
         > runners.contract""",
     "graph": """graph.load > graph.sources > graph.rounding graph.pairing graph.implied_inputs > graph.implied_demands
@@ -256,12 +258,6 @@ RULES = {
 EXCEPTIONS: dict[str, str] = {
     "arrows": """
         compare.causes > compare.layers
-        compare.comparison > compare.layers
-        compare.report.model > compare.report
-        compare.runs > compare.outputs
-    """,
-    "rooms": """
-        compare.shape_sets has no place in ORDERS
     """,
     "circles": """
         compare: causes.examiner layers.walk

@@ -16,7 +16,7 @@ from support.paths import ROOT
 
 PUBLIC = """
 Comparator DataError DataLoader EmulateRunner LayerdiffError Model ModelError OnnxrtRunner ReferenceEvaluatorRunner
-Report Runner RunnerError Session TfRunner TrtRunner UsageError __version__ load open_data
+Report Rules Runner RunnerError Session TfRunner TrtRunner UsageError __version__ load open_data
 """
 
 

@@ -12,18 +12,16 @@ is ONNX Runtime on the CPU in FP32. ``--runner`` takes an emulation for TensorRT
 from __future__ import annotations
 
 import argparse
-import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from layerdiff.compare.comparison import Rules
+from layerdiff.compare.comparison import Comparison, Rules
 from layerdiff.compare.outputs.decide import decide
 from layerdiff.compare.outputs.expectation import measure as measured
 from layerdiff.compare.outputs.judge import Judge
-from layerdiff.compare.runs.run import Run
-from layerdiff.compare.runs.samples import numbered
+from layerdiff.compare.runs.run import RunLog, RunnerLog
 from layerdiff.compare.sides import Side, choose_sides
 from layerdiff.dataloaders import DataLoader, as_source
 from layerdiff.graph.errors import DataError
@@ -69,15 +67,16 @@ class Reference:
         """What one candidate's outputs on one set of samples come to."""
         sides = choose_sides((self.side.runner, candidate.runner), (self.side.model, candidate.model))
         (other,) = sides.candidates
-        run = Run(sides, sides, as_source(feeds).bind(self.side.model), Workload())
-        run.sessions[other.name] = session.info
+        comparison = Comparison(sides, as_source(feeds).bind(self.side.model), Workload(), Rules())
+        ran = RunnerLog(other.name, session.info)
+        log = RunLog(sides.reference.name, (other.name,), (RunnerLog(sides.reference.name), ran))
         judge = Judge(sides, Rules())
         for number, feed in enumerate(feeds):
             judge.take(sides.reference.name, number, self.outputs[name][number])
             judge.take(other.name, number, session.infer(feed))
         count = len(feeds)
         evidence = judge.evidence(count, {sides.reference.name: count, other.name: count})
-        evidence = measured(run, evidence, judge.kept, functools.partial(numbered, run.samples))
+        evidence = measured(comparison, log, evidence, judge.kept)
         return {
             result.tensor: {
                 "verdict": result.verdict,

@@ -83,8 +83,8 @@ def broken(network: Network, found: dict[str, Tally]) -> None:
 
 def _effect(network: Network, changed: object, feeds: list, fmt: str) -> float | None:
     """What a fault does to the outputs in FP32, in times the noise of a format: the worst 64 neighbours'."""
+    from layerdiff.compare.comparison import Comparison, Rules
     from layerdiff.compare.outputs.expectation import Expectation
-    from layerdiff.compare.runs.run import Run
     from layerdiff.compare.sides import choose_sides
     from layerdiff.dataloaders import as_source
     from layerdiff.graph.load import load
@@ -93,14 +93,14 @@ def _effect(network: Network, changed: object, feeds: list, fmt: str) -> float |
     model, other = load(network.proto), load(changed)
     runners = [OnnxrtRunner(), candidate(fmt)]
     sides = choose_sides(runners, [model, model])
-    run = Run(sides, sides, as_source(feeds).bind(model), Workload())
+    comparison = Comparison(sides, as_source(feeds).bind(model), Workload(), Rules())
     try:
         with OnnxrtRunner().open(model) as one, OnnxrtRunner().open(other) as two:
             mine, theirs = one.infer(feeds[0]), two.infer(feeds[0])
     except LayerdiffError:  # the fault made a graph that ONNX Runtime refuses: no case
         return None
     pairs = {n: (mine[n], theirs[n]) for n in mine if mine[n].shape == theirs[n].shape}
-    with Expectation(run, sides.candidates[0]) as expectation:
+    with Expectation(comparison, sides.candidates[0]) as expectation:
         held = expectation.judge(0, feeds[0], pairs)
     if len(pairs) < len(mine):
         return math.inf

@@ -40,9 +40,9 @@ from ..lockstep.stepping import (
     squares,
     trace_of,
 )
-from ..progress import SILENT
 from ..report.model import Enclosing
 from ..runs.memory import budget
+from ..sides import Side, Sides
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from ..comparison import Comparison
     from ..lockstep.units import LayerPair
     from ..report.model import Culprit, LayerResult
-    from ..sides import Side
 
 log = logging.getLogger(__name__)
 
@@ -314,17 +313,14 @@ class BodyLocalizer:
     def _localized(self, left: Program, right: Program, samples: list[Arrays], where: Enclosing) -> BodyFindings:
         if not left.made:
             return BodyFindings(remark="its body computes nothing")
+        candidate = dataclasses.replace(self.candidate, runner=self.candidate.runner.for_bodies(), model=right.model)
         comparison = dataclasses.replace(
             self.comparison,
-            reference=dataclasses.replace(self.reference, model=left.model),
+            sides=Sides(dataclasses.replace(self.reference, model=left.model), (candidate,)),
             samples=_Iterations(samples),
             workload=Workload(samples=lambda: iter(samples)),
             rules=dataclasses.replace(self.comparison.rules, memory=budget(self.comparison.rules.memory) // 4),
-            progress=SILENT,
-            sessions={},  # those of the whole model say nothing of a body
         )
-        candidate = dataclasses.replace(self.candidate, runner=self.candidate.runner.for_bodies(), model=right.model)
-        comparison = dataclasses.replace(comparison, candidates=(candidate,))
         carried = dict(zip(left.formal, left.results, strict=False)) if left.node.op == "Scan" else {}
         if left.node.op == "Loop":
             carried = dict(zip(left.formal[2:], left.results[1:], strict=False))

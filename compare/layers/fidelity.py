@@ -8,33 +8,15 @@ held against them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
-from ..report.model import Fidelity
-from ..runs.repeatability import fingerprint
+from .. import notices
+from ..report.model import Fidelity, Notice
 
 LITTLE = 0.5
 """Share of the deployed error below which an observed run explains it in part only."""
 MUCH = 2.0
 """Share above which it makes errors that the deployed run does not make."""
-
-
-class Deployed:
-    """The outputs of the whole models as they were, by their hashes."""
-
-    def __init__(self) -> None:
-        self._seen: dict[tuple[str, int, str], bytes] = {}
-
-    def take(self, side: str, sample: int, outputs: Mapping[str, Any]) -> None:
-        """Remembers the outputs of one side for one sample."""
-        for name, value in outputs.items():
-            self._seen[side, sample, name] = fingerprint(value)
-
-    def same(self, side: str, sample: int, output: str, value: Any) -> bool | None:
-        """Whether ``value`` is that output bit by bit; None if it was never there."""
-        before = self._seen.get((side, sample, output))
-        return None if before is None else before == fingerprint(value)
 
 
 def fidelity(
@@ -57,17 +39,12 @@ def fidelity(
     return Fidelity(candidate, tensor, deployed, observed if math.isfinite(observed) else None, share, bits)
 
 
-def doubt(found: Fidelity) -> str:
-    """What to warn of; empty if the observed run shows the deployed one."""
-    where = f"{found.candidate}: run in pieces, the error at {found.tensor!r}"
+def doubt(found: Fidelity) -> Notice | None:
+    """What to say of an observed run; None if it shows the deployed one."""
     if found.bit_identical:
-        return ""
+        return None
     if found.share is None:
-        if found.deployed_error != 0 or not found.observed_error:
-            return ""
-        return f"{where} is {found.observed_error:.2g}, and the deployed one has none: this is another program."
-    if found.share < LITTLE:
-        return f"{where} is {found.share:.0%} of the deployed one: the layers below explain it in part only."
-    if found.share > MUCH:
-        return f"{where} is {found.share:.0%} of the deployed one: the layers below show errors that it does not make."
-    return ""
+        return notices.other_program(found) if found.deployed_error == 0 and found.observed_error else None
+    if LITTLE <= found.share <= MUCH:
+        return None
+    return notices.unlike_deployed(found, found.share, found.share > MUCH)

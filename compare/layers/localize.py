@@ -13,13 +13,17 @@ from ...graph.formats import FP32, NumberFormat, coarser
 from ...graph.operators import STRETCHES
 from ...graph.rounding.depth import depths
 from ...graph.rounding.roundings import roundings
+from .. import notices
 from ..causes.examiner import Diagnosis, Examiner
 from ..causes.expected_noise import Noise
 from ..causes.judgement import RMS_LIMIT
 from ..lockstep.kernels import kernel_groups
 from ..lockstep.units import LayerPair, LockstepPlan, plan
+from ..outputs.formats_in_play import formats_in_play
+from ..progress import SILENT, Progress
 from ..report.model import Culprit, LayerResult
 from ..runs.memory import budget, free_memory, reused, weight_bytes
+from ..sides import Side, Sides
 from .bodies import BodyFindings, BodyLocalizer
 from .fidelity import doubt, fidelity
 from .walk import LayerObservation, Walk, relative_error
@@ -28,8 +32,8 @@ if TYPE_CHECKING:
     from ...graph.pairing.matching import Matching
     from ..causes.judgement import Judgement
     from ..comparison import Comparison
-    from ..report.model import Fidelity, LayerVerdict, OutputResult, Report
-    from ..sides import Side
+    from ..report.model import Fidelity, LayerVerdict, Notice, OutputResult, Report
+    from ..runs.run import RunLog
 
 STREAMS = 7
 """How many times a piece's tensors and weights are held at once: by the reference, the candidate on the same inputs
@@ -53,36 +57,36 @@ FORCED = 6
 """Layers whose contribution is measured where outputs disagree and no layer is beyond its expected noise."""
 
 
-def localize(comparison: Comparison, report: Report) -> Report:
-    """Walks every candidate beside the reference and adds layers, culprits and warnings to the report.
+def localize(comparison: Comparison, log: RunLog, report: Report, progress: Progress = SILENT) -> Report:
+    """Walks every candidate beside the reference and adds layers, culprits and notices to the report.
 
     Args:
-        comparison: What was compared.
+        comparison: What was compared: the sides that ran.
+        log: How the run of the whole models went.
         report: What the outputs showed. Its verdict stays: culprits alone do not fail a run whose outputs agree.
+        progress: Told what is going on.
     """
     layers: list[LayerResult] = []
     culprits: list[Culprit] = []
     observed: list[Fidelity] = []
-    warnings: list[str] = []
-    comparison = dataclasses.replace(
-        comparison,
-        reference=_for_pieces(comparison.reference, comparison),
-        candidates=tuple(_for_pieces(candidate, comparison) for candidate in comparison.candidates),
-    )
-    weights = weight_bytes((comparison.reference, *comparison.candidates))
+    told: list[Notice] = []
+    reference, *candidates = (_for_pieces(side, log) for side in comparison.sides.all)
+    comparison = dataclasses.replace(comparison, sides=Sides(reference, tuple(candidates)))
+    weights = weight_bytes(comparison.sides.all)
     with reused(weights, budget(comparison.rules.memory)):
         for candidate in comparison.candidates:
-            found = _Localizer(comparison, candidate, report).run()
+            formats = formats_in_play(reference, candidate)
+            found = _Localizer(comparison, candidate, report, formats, log=log, progress=progress).run()
             layers.extend(found.layers)
             culprits.extend(found.culprits)
             observed.extend(found.fidelity)
-            warnings.extend(found.warnings)
+            told.extend(found.notices)
     return dataclasses.replace(
         report,
         layers=(*report.layers, *layers),
         culprits=(*report.culprits, *culprits),
         fidelity=(*report.fidelity, *observed),
-        warnings=tuple(dict.fromkeys((*report.warnings, *warnings))),
+        notices=tuple(dict.fromkeys((*report.notices, *told))),
     )
 
 
@@ -92,8 +96,8 @@ def _off(output: OutputResult) -> bool:
     return (output.verdict == "fail" or undecided) and output.metrics is not None
 
 
-def _for_pieces(side: Side, comparison: Comparison) -> Side:
-    return dataclasses.replace(side, runner=side.runner.for_pieces(comparison.sessions.get(side.name)))
+def _for_pieces(side: Side, log: RunLog) -> Side:
+    return dataclasses.replace(side, runner=side.runner.for_pieces(log.of(side.name).info))
 
 
 class _Localizer:
@@ -103,21 +107,35 @@ class _Localizer:
         comparison: The comparison.
         candidate: Who is judged.
         report: What the outputs showed.
+        formats: Number formats in play.
         carried: In the body of a loop: the state that an iteration reads -> what the one before it made it.
+        log: How the run of the whole models went; None in a body, which the deployed program says nothing of.
+        progress: Told what is going on.
     """
 
     def __init__(
-        self, comparison: Comparison, candidate: Side, report: Report, carried: Mapping[str, str] | None = None
+        self,
+        comparison: Comparison,
+        candidate: Side,
+        report: Report,
+        formats: Sequence[NumberFormat],
+        *,
+        carried: Mapping[str, str] | None = None,
+        log: RunLog | None = None,
+        progress: Progress = SILENT,
     ) -> None:
         self.comparison = comparison
         self.candidate = candidate
         self.reference = comparison.reference
         self.report = report
+        self.formats = formats
+        self.log = log
+        self.progress = progress
         self.carried = carried or {}
         self.layers: list[LayerResult] = []
         self.culprits: list[Culprit] = []
         self.fidelity: list[Fidelity] = []
-        self.warnings: list[str] = []
+        self.notices: list[Notice] = []
         self.bodies: BodyLocalizer | None = None
         self.innocent: dict[int, LayerVerdict] = {}
         self.unshown: set[int] = set()
@@ -126,7 +144,7 @@ class _Localizer:
 
     def run(self) -> _Localizer:
         runner = self.candidate.runner
-        self.comparison.progress.stage(f"{self.candidate.name}: layer by layer")
+        self.progress.stage(f"{self.candidate.name}: layer by layer")
         matching = None if self.same else self._match()
         matched = self._matched(matching)
         layout = self._plan(matched)
@@ -167,7 +185,7 @@ class _Localizer:
         shapes = self._shapes()
         memory = budget(self.comparison.rules.memory)
         every = self.comparison.rules.layers == "all"
-        deployed = self.comparison.sessions.get(self.candidate.name)
+        deployed = None if self.log is None else self.log.of(self.candidate.name).info
         kernels: Sequence[frozenset[int]] = ()
         if self.same and deployed is not None:
             kernels = self.candidate.runner.kernels(self.candidate.model, deployed)
@@ -210,7 +228,9 @@ class _Localizer:
             layout,
             Noise(self.reference, candidate, rounding),
             forced=forced,
+            deployed=None if self.log is None else self.log.deployed,
             budget=budget(self.comparison.rules.memory),
+            progress=self.progress,
         )
         if not forced:
             differences: dict[int, list[object]] = {}
@@ -233,7 +253,8 @@ class _Localizer:
 
     def _body(self, comparison: Comparison, candidate: Side, carried: Mapping[str, str]) -> _Localizer:
         """The same for the body of an If, Loop or Scan. It has no outputs of which anything is known."""
-        return _Localizer(comparison, candidate, dataclasses.replace(self.report, outputs=()), carried).run()
+        without = dataclasses.replace(self.report, outputs=())
+        return _Localizer(comparison, candidate, without, self.formats, carried=carried).run()
 
     # -- verdicts -----------------------------------------------------------------------------------------------
 
@@ -302,7 +323,7 @@ class _Localizer:
     def _coarsest(self) -> NumberFormat:
         """The coarsest format that rounding is expected in. Quantizers in a graph round the same way on both sides."""
         result = coarser(self.candidate.runner.arithmetic, self.reference.runner.arithmetic)
-        for fmt in self.comparison.formats.get(self.candidate.name, ()):
+        for fmt in self.formats:
             if not fmt.is_integer:
                 result = coarser(result, fmt)
         return result
@@ -581,57 +602,42 @@ class _Localizer:
     ) -> None:
         who = self.candidate.name
         if layout.too_large:
-            self.warnings.extend(self._too_large(layout))
-        self.warnings.extend(walk.notes)
+            self._too_large(layout)
+        self.notices.extend(walk.notices)
         loud = [c for c in self.culprits if c.cause != "spread" and c.deployed is not False]
         if loud and not self._outputs_fail():
-            names = ", ".join(c.node for c in loud[:3])
-            self.warnings.append(f"{who}: the outputs agree, but {len(loud)} layers do not: {names}.")
+            self.notices.append(notices.outputs_agree(who, [c.node for c in loud[:3]], len(loud)))
         if layout.unmatched:
-            self.warnings.append(
-                f"{who}: {len(layout.unmatched)} tensors of the reference have no counterpart; "
-                "they were compared at the borders around them."
-            )
+            self.notices.append(notices.no_counterpart(who, len(layout.unmatched)))
         healed = sum(v == "healed" for v in verdicts.values())
         if healed:
-            self.warnings.append(
-                f"{who}: {healed} tensors differ and heal right behind: the same name for another value, or a value "
-                "that does not matter."
-            )
+            self.notices.append(notices.healed(who, healed))
         drawn = [self.index.names[s.unit.main] for s in walk.seen if s.unit.random]
         if drawn:
-            self.warnings.append(
-                f"{who}: {drawn[0]} {f'and {len(drawn) - 1} other layers draw' if drawn[1:] else 'draws'} random "
-                "values; behind it the candidate was given the reference's."
-            )
+            self.notices.append(notices.random_values(who, drawn[0], len(drawn) - 1))
         unknown = [s for s in walk.seen if s.judgement is not None and not s.judgement.known]
         if unknown:
-            name = self.index.names[unknown[0].unit.main]
-            self.warnings.append(
-                f"{who}: the expected noise of {len(unknown)} layers is unknown (first {name}): custom operators or "
-                "narrow types."
-            )
+            self.notices.append(notices.noise_unknown(who, self.index.names[unknown[0].unit.main], len(unknown)))
         self._branches(walk)
         self._fidelity(walk)
 
-    def _too_large(self, layout: LockstepPlan) -> list[str]:
+    def _too_large(self, layout: LockstepPlan) -> None:
         """What memory would do, where pieces that cannot be cut are larger than it allows, or than there is."""
         worst = max(layout.too_large, key=lambda piece: piece.activations + piece.weights)
         needed = STREAMS * (worst.activations + worst.weights)
         asked = self.comparison.rules.memory
         free = int(min(free_memory(), sys.maxsize))
         if asked is None and needed <= free:
-            return []
-        names = [self.index.names[worst.nodes[0]], self.index.names[worst.nodes[-1]]]
+            return
+        layer = " to ".join(dict.fromkeys([self.index.names[worst.nodes[0]], self.index.names[worst.nodes[-1]]]))
         allowed = (
             f"The free memory, {readable(int(free_memory()))}," if asked is None else f"--memory, {readable(asked)},"
         )
         others = len(layout.too_large) - 1
-        return [
-            f"{allowed} is less than the largest layer needs: {readable(needed)}, "
-            f"{STREAMS} times its tensors and weights ({' to '.join(dict.fromkeys(names))})"
-            + (f". {others} more of {layout.pieces} pieces are too large." if others else ".")
-        ]
+        rest = f" {others} more of {layout.pieces} pieces are too large." if others else ""
+        self.notices.append(
+            notices.layer_too_large(self.candidate.name, allowed, readable(needed), STREAMS, layer, rest)
+        )
 
     def _branches(self, walk: Walk) -> None:
         """Conditions that come out otherwise when the candidate runs on its own values."""
@@ -641,10 +647,7 @@ class _Localizer:
                 readers = [p for p in self.index.consumers.get(name, ()) if nodes[p].op_type == "If"]
                 chosen = [names[p] for p in readers if nodes[p].input[0] == name]
                 if chosen:
-                    self.warnings.append(
-                        f"{self.candidate.name}: {chosen[0]} (If) does not always take the branch that it takes in the "
-                        f"reference: on its own values the candidate finds another {name!r}."
-                    )
+                    self.notices.append(notices.other_branch(self.candidate.name, chosen[0], name))
 
     def _fidelity(self, walk: Walk) -> None:
         """Whether the run in pieces is the candidate as it is deployed."""
@@ -656,8 +659,8 @@ class _Localizer:
             flags = walk.identical[output.tensor] if seen is not None else ()
             found = fidelity(self.candidate.name, output.tensor, output.metrics.get("rel_l2"), observed, flags)
             self.fidelity.append(found)
-            if seen is not None and (text := doubt(found)):
-                self.warnings.append(text)
+            if seen is not None and (notice := doubt(found)) is not None:
+                self.notices.append(notice)
 
 
 def _excused_by_step(s: LayerObservation) -> bool:

@@ -25,6 +25,8 @@ from ..causes.expected_noise import Expected, Noise
 from ..causes.judgement import SLICE, Judgement
 from ..lockstep.sessions import SessionsAhead, StepSessions
 from ..lockstep.units import LayerPair, LockstepPlan, PiecePair
+from ..notices import walk_stopped
+from ..progress import SILENT, Progress
 from ..runs.spill import SHARE, Store
 from ..statistics.statistics import Statistics
 from .contribution import Contributions
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from ...runners.contract.session import Session
     from ..causes.examiner import Diagnosis, Examiner
     from ..comparison import Comparison
+    from ..report.model import Notice
+    from ..runs.deployed import Deployed
     from ..sides import Side
 
 Arrays = dict[str, np.ndarray]
@@ -94,14 +98,16 @@ class Walk:
         layout: The pieces and layers.
         noise: What rounding is expected of a healthy layer.
         forced: Numbers of layers whose contribution is measured whatever their local error.
+        deployed: The candidates' outputs as the whole models gave them; None: nothing is held against them.
         budget: Bytes that localizing may use; a share of them for the tensors that are kept between pieces.
+        progress: Told what is going on.
 
     Attributes:
         examiner: Finds the cause for a layer beyond its expected noise; None: no layer is judged, see ``forced``.
         seen: What was seen of each layer, by its number.
         outputs: Cumulative statistics of the model's outputs.
         identical: Of each output and sample, whether it was the deployed one bit by bit.
-        notes: What the user should know.
+        notices: What the user should know.
     """
 
     def __init__(
@@ -112,7 +118,9 @@ class Walk:
         noise: Noise,
         *,
         forced: Collection[int] = (),
+        deployed: Deployed | None = None,
         budget: int = 1 << 28,
+        progress: Progress = SILENT,
     ) -> None:
         self.comparison = comparison
         self.candidate = candidate
@@ -121,12 +129,14 @@ class Walk:
         self.noise = noise
         self.examiner: Examiner | None = None
         self.forced = frozenset(forced)
+        self.deployed = deployed
         self.budget = budget
+        self._progress = progress
         self.seen = [LayerObservation(unit, step.index) for step in layout.steps for unit in step.units]
         self.seen.sort(key=lambda s: s.unit.number)
         self.outputs: dict[str, Statistics] = {}
         self.identical: dict[str, list[bool | None]] = {name: [] for name in self.reference.model.index.outputs}
-        self.notes: list[str] = []
+        self.notices: list[Notice] = []
         self._random = {n for unit in layout.units if unit.random for n in unit.reference.outputs}
         self._last = self._last_use()
         self._contributions = Contributions(self.reference, self._last)
@@ -146,7 +156,7 @@ class Walk:
                 SessionsAhead(self.reference, self.candidate, steps, self.budget, self.comparison.workload)
             )
             for step, sessions in opened:
-                self.comparison.progress.advance(step.index, len(steps), "pieces")
+                self._progress.advance(step.index, len(steps), "pieces")
                 self._step(sessions, store)
             self._finish(store)
 
@@ -384,7 +394,7 @@ class Walk:
             made = run.candidate(own).infer(own, step.candidate.outputs)
         except (RunnerError, ModelError) as error:
             self._free = False
-            self.notes.append(f"{self.candidate.name} stopped at piece {step.index} on its own values: {error}")
+            self.notices.append(walk_stopped(self.candidate.name, step.index, error))
             return
         for unit in step.units:
             if unit.random:
@@ -393,8 +403,8 @@ class Walk:
             for name, other in zip(unit.reference.outputs, unit.candidate.outputs, strict=True):
                 statistics = seen.cumulative.setdefault(name, Statistics(full=False))
                 statistics.update(values[name], made[other], sample=sample)
-                if name in self.identical and self.comparison.deployed is not None:
-                    same = self.comparison.deployed.same(self.candidate.name, sample, name, made[other])
+                if name in self.identical and self.deployed is not None:
+                    same = self.deployed.same(self.candidate.name, sample, name, made[other])
                     self.identical[name].append(same)
                 if self._last.get(name, -1) > step.index:
                     store.put("candidate", sample, name, made[other])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
@@ -23,6 +23,8 @@ from ...graph.rounding.random_rounding import Pools, RandomRounding, Roundoff, r
 from ...graph.rounding.roundings import KAPPA
 from ...graph.specs import is_float
 from ..progress import SILENT, Progress
+from ..runs.opening import open_whole
+from ..runs.samples import numbered
 from .decisions import DECISION_GAIN, Decisions, hold_decisions, hold_jumps, jumping_tensors
 from .evidence import ByFormula, Measured, OutputEvidence
 from .explained import FLOORS, hold, limits
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
     from ...runners.contract.runner import Runner
     from ...runners.contract.session import Session
     from ...runners.contract.workload import Feed
-    from ..runs.run import Run
+    from ..comparison import Comparison
+    from ..runs.run import RunLog
     from ..sides import Side
 
 Pairs: TypeAlias = "Mapping[str, tuple[np.ndarray, np.ndarray]]"
@@ -48,7 +51,7 @@ SIZE = 1 << 22
 """Elements that a tensor is thought to have at most where its shape is not known."""
 LARGEST = 1 << 30
 
-log = logging.getLogger("layerdiff")
+logger = logging.getLogger("layerdiff")
 
 
 def roundoff(reference: Side, candidate: Side, fp16_sums: frozenset[str] = frozenset()) -> tuple[Side, Roundoff]:
@@ -83,15 +86,24 @@ class Expectation:
     """Draws of the expected error of one candidate's outputs. A context manager: leaving it closes its sessions.
 
     Args:
-        run: Who ran.
+        comparison: Who ran.
         candidate: Who is judged.
         fp16_sums: Names of nodes that are known to add up in FP16.
+        pieces: Whether the network is run in pieces, since the weights of all sides do not fit in memory.
     """
 
-    def __init__(self, run: Run, candidate: Side, fp16_sums: frozenset[str] = frozenset()) -> None:
-        self._run = run
+    def __init__(
+        self,
+        comparison: Comparison,
+        candidate: Side,
+        fp16_sums: frozenset[str] = frozenset(),
+        *,
+        pieces: bool = False,
+    ) -> None:
+        self._comparison = comparison
+        self._pieces = pieces
         self._stack = ExitStack()
-        self.side, self.roundoff = roundoff(run.sides.reference, candidate, fp16_sums)
+        self.side, self.roundoff = roundoff(comparison.reference, candidate, fp16_sums)
         self.jumping = jumping_tensors(self.side.model.index)
         self._networks: dict[bool, tuple[RandomRounding, Session]] = {}
         self._pools: dict[bool, Pools] = {}
@@ -213,7 +225,7 @@ class Expectation:
 
     def _base(self, feed: Feed, pairs: Pairs, jumping: bool) -> dict[str, np.ndarray]:
         """The outputs without noise: the reference's, if the same runtime draws the same network's roundings."""
-        reference = self._run.sides.reference
+        reference = self._comparison.reference
         if self.side is reference and type(_engine(reference)) is type(reference.runner):
             return {name: pair[0] for name, pair in pairs.items()}
         network, session = self._network(jumping)
@@ -235,7 +247,8 @@ class Expectation:
     def _network(self, jumping: bool) -> tuple[RandomRounding, Session]:
         if jumping not in self._networks:
             network = randomized(self.side.model, self.roundoff, DECISION_GAIN if jumping else None)
-            session = self._run.open(replace(self.side, runner=_engine(self.side), model=network.model))
+            side = replace(self.side, runner=_engine(self.side), model=network.model)
+            session = open_whole(self._comparison, side, self._pieces)
             self._networks[jumping] = network, self._stack.enter_context(session)
         return self._networks[jumping]
 
@@ -287,46 +300,47 @@ def _decided(found: Decisions, sample: int, shape: tuple[int, ...], draws: int) 
 
 
 def measure(
-    run: Run,
+    comparison: Comparison,
+    log: RunLog,
     evidence: Sequence[OutputEvidence],
     kept: Kept,
-    feeds: Callable[[Collection[int]], Iterable[tuple[int, Feed]]],
     progress: Progress = SILENT,
 ) -> tuple[OutputEvidence, ...]:
     """Adds to evidence what rounding is expected to do, wherever outputs are in doubt.
 
     Args:
-        run: Who ran.
+        comparison: Who ran.
+        log: How the run went.
         evidence: What is known of each output of each candidate.
         kept: Gives the reference's and a candidate's output of a sample that is in doubt.
-        feeds: Gives samples by their numbers, in ascending order.
         progress: Told what is going on.
     """
     found: dict[tuple[str, str], OutputEvidence] = {}
-    for side in run.sides.candidates:
+    for side in comparison.candidates:
         doubts = {e.tensor: e for e in evidence if e.candidate == side.name and e.to_be_measured}
         if doubts:
             progress.stage(f"{side.name}: measuring the error that rounding explains")
-            for tensor, known in _measure(run, side, doubts, kept, feeds, progress).items():
+            for tensor, known in _measure(comparison, log, side, doubts, kept, progress).items():
                 found[side.name, tensor] = known
     return tuple(found.get((e.candidate, e.tensor), e) for e in evidence)
 
 
 def _measure(
-    run: Run,
+    comparison: Comparison,
+    log: RunLog,
     side: Side,
     doubts: Mapping[str, OutputEvidence],
     kept: Kept,
-    feeds: Callable[[Collection[int]], Iterable[tuple[int, Feed]]],
     progress: Progress,
 ) -> dict[str, OutputEvidence]:
-    narrow = (info.fp16_accumulation for n, info in run.sessions.items() if n in (side.name, run.sides.reference.name))
+    narrow = log.of(side.name).info.fp16_accumulation | log.of(log.reference).info.fp16_accumulation
+    pieces = any(runner.in_pieces for runner in log.runners)
     samples = {number for known in doubts.values() for number in known.doubts}
     found: dict[str, Measured] = {}
     why = {t: "its type has no expected error" for t, e in doubts.items() if not _measurable(e)}
     try:
-        with Expectation(run, side, frozenset().union(*narrow)) as expectation:
-            for done, (number, feed) in enumerate(feeds(samples)):
+        with Expectation(comparison, side, narrow, pieces=pieces) as expectation:
+            for done, (number, feed) in enumerate(numbered(comparison.samples, samples)):
                 names = [t for t, known in doubts.items() if number in known.doubts and t not in why]
                 pairs = {name: kept(side.name, name, number) for name in names}
                 for name, held in (expectation.judge(number, feed, pairs) if pairs else {}).items():
@@ -335,10 +349,10 @@ def _measure(
     except Exception as error:  # whatever a runtime raises: the formula decides then, and the report says so
         if isinstance(error, UsageError):
             raise
-        log.debug("the expected error was not measured", exc_info=error)
+        logger.debug("the expected error was not measured", exc_info=error)
         why.update({t: f"the expected error could not be measured: {_one_line(error)}" for t in doubts})
     return {
-        tensor: replace(known, by_formula=_by_formula(run, side, known, kept, why[tensor]))
+        tensor: replace(known, by_formula=_by_formula(comparison.reference, side, known, kept, why[tensor]))
         if tensor in why
         else replace(known, expected=found[tensor])
         for tensor, known in doubts.items()
@@ -351,13 +365,7 @@ def _measurable(known: OutputEvidence) -> bool:
     return not reference.startswith(small) and not candidate.startswith(small)
 
 
-def _by_formula(
-    run: Run,
-    side: Side,
-    known: OutputEvidence,
-    kept: Kept,
-    why: str,
-) -> ByFormula:
+def _by_formula(reference: Side, side: Side, known: OutputEvidence, kept: Kept, why: str) -> ByFormula:
     mismatched, use = 0, 0.0
     for number in known.doubts:
         y, c = kept(side.name, known.tensor, number)
@@ -365,8 +373,7 @@ def _by_formula(
             mismatched += int(np.count_nonzero(y != c)) if y.shape == c.shape else y.size
             use = math.inf
             continue
-        index = run.sides.reference.model.index
-        rule = formula(index, known.tensor, formats_in_play(run.sides.reference, side), y.dtype)
+        rule = formula(reference.model.index, known.tensor, formats_in_play(reference, side), y.dtype)
         wide = np.complex128 if y.dtype.kind == "c" else np.float64
         with np.errstate(invalid="ignore"):
             error = np.abs(c.astype(wide) - y.astype(wide))
@@ -379,10 +386,3 @@ def _by_formula(
 def _one_line(error: Exception) -> str:
     text = str(error).strip()
     return text.splitlines()[0].rstrip(".") if text else type(error).__name__
-
-
-def told(evidence: OutputEvidence) -> str | None:
-    """What the user should know of how an output was judged."""
-    if evidence.by_formula is None:
-        return None
-    return f"{evidence.candidate} {evidence.tensor} was judged by a formula, since {evidence.by_formula.why}."

@@ -7,7 +7,7 @@ since what rounding explains is found out afterwards (`expectation`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from ...graph.specs import is_float
 from ...runners.contract.device import DeviceArray
+from ..notices import other_dtype
 from ..runs.kept_outputs import ArrayStore
 from ..statistics import device as ondevice
 from ..statistics.statistics import Statistics
@@ -25,11 +26,10 @@ from .transposition import transposition
 
 if TYPE_CHECKING:
     from ..comparison import Rules
+    from ..report.model import Notice
     from ..sides import Sides
 
 Outputs = Mapping[str, "np.ndarray | DeviceArray"]
-Fetch = Callable[[Sequence[str]], Outputs]
-"""Gives inner tensors of the reference for the present sample; raises RunnerError where it cannot."""
 
 KEPT = 1 << 29
 """Bytes of outputs in doubt that stay in memory; the rest goes to disk."""
@@ -39,11 +39,11 @@ class Judge:
     """Compares each candidate's outputs with the reference's as they come.
 
     Attributes:
-        warnings: What the user should know, whatever the verdicts.
+        notices: What the user should know, whatever the verdicts.
     """
 
     def __init__(self, sides: Sides, rules: Rules) -> None:
-        self.warnings: dict[str, None] = {}
+        self.notices: dict[Notice, None] = {}
         self._sides = sides
         self._rules = rules
         self._reference = _Reference()
@@ -79,7 +79,7 @@ class Judge:
     def _pair(self, name: str, tensor: str, dtype: np.dtype) -> _Pair:
         tolerance = self.tolerance(tensor, dtype)
         why = "" if tolerance is not None else undecidable(self._sides.reference, self._candidates[name], tensor, dtype)
-        return _Pair(name, tensor, tolerance, why, self._rules.nan_equal, self.warnings)
+        return _Pair(name, tensor, tolerance, why, self._rules.nan_equal, self.notices)
 
     def tolerance(self, tensor: str, dtype: np.dtype) -> Tolerance | None:
         """What the user allows this output; None: nothing is said about it.
@@ -143,14 +143,14 @@ class _Pair:
         tolerance: Tolerance | None,
         undecidable: str,
         nan_equal: bool,
-        warnings: dict[str, None],
+        notices: dict[Notice, None],
     ) -> None:
         self.candidate = candidate
         self.tensor = tensor
         self.tolerance = tolerance
         self.undecidable = undecidable
         self.nan_equal = nan_equal
-        self.warnings = warnings
+        self.notices = notices
         self.plain = Statistics(equal_nan=nan_equal)
         self.relative = 0.0
         self.axes: tuple[int, ...] | None = None
@@ -167,8 +167,8 @@ class _Pair:
             self.clash = self.clash or f"dtype {_name(candidate.dtype)} where {_name(reference.dtype)} is expected"
             return False
         if reference.dtype != candidate.dtype and kinds[0] != "string":
-            dtypes = f"{_name(candidate.dtype)}, the reference as {_name(reference.dtype)}"
-            self.warnings[f"{self.candidate} gives {self.tensor!r} as {dtypes}; values were compared."] = None
+            notice = other_dtype(self.candidate, self.tensor, _name(candidate.dtype), _name(reference.dtype))
+            self.notices[notice] = None
         allowed = self.tolerance
         if allowed is None:
             allowed = last_place(reference.dtype) if kinds[0] in ("float", "complex") else EXACT

@@ -20,7 +20,7 @@ import numpy as np
 
 from ...graph.errors import DataError, UsageError
 from ...graph.specs import is_float
-from ..report.model import AccuracyResult, OutputResult
+from ..report.model import AccuracyResult
 from .evidence import Decision, MetricLoss, OutputEvidence
 
 if TYPE_CHECKING:
@@ -369,18 +369,10 @@ class Meter:
             return None
         return float(np.sort(self._label_counts)[-self._criterion.k :].sum()) / self._seen
 
-    def warnings(self, outputs: Sequence[OutputResult]) -> list[str]:
-        """Candidates that were not measured, and those that pass by tolerance and lost more than is allowed."""
-        rule = self._criterion
-        failures = [f"{name} was not measured: {t.failure}" for name, t in self._tallies.items() if t.failure]
-        return failures + [
-            f"{r.runner}: {rule.metric} fell by {-r.difference:.3g}, more than --metric-drop {rule.drop:g}, "
-            "within what its arithmetic is allowed."
-            for r in self.results()
-            if r.difference is not None
-            and -r.difference > rule.drop * (1 + 1e-9)
-            and all(o.verdict == "pass" for o in outputs if o.candidate == r.runner)
-        ]
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why runners could not be measured, by name."""
+        return {name: tally.failure for name, tally in self._tallies.items() if tally.failure}
 
 
 def by_metric(evidence: OutputEvidence) -> Decision | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from .model import SCHEMA, AccuracyResult, Culprit, Fidelity, LayerResult, ModelInfo, Report
+from .model import SCHEMA, AccuracyResult, Culprit, Fidelity, LayerResult, ModelInfo, Notice, Report
 
 if TYPE_CHECKING:
     from .model import OutputResult, RunnerResult
@@ -57,6 +57,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "culprits": [_fields(culprit, "candidate_node", "inside", "deployed") for culprit in report.culprits],
         "fidelity": [_fields(result) for result in report.fidelity],
         "warnings": [*report.warnings, *report.data.notes],
+        "notices": [_fields(notice) for notice in report.notices],
         "saved": list(report.saved),
     }
 
@@ -102,6 +103,6 @@ def _output(output: OutputResult) -> dict[str, Any]:
     }
 
 
-def _fields(item: LayerResult | Culprit | AccuracyResult | Fidelity, *only_if_set: str) -> dict[str, Any]:
+def _fields(item: LayerResult | Culprit | AccuracyResult | Fidelity | Notice, *only_if_set: str) -> dict[str, Any]:
     values = {f.name: getattr(item, f.name) for f in fields(item)}
     return {name: plain(value) for name, value in values.items() if value not in (None, ()) or name not in only_if_set}

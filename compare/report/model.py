@@ -21,6 +21,24 @@ LayerVerdict = Literal["ok", "culprit", "inherited", "healed", "unmatched", "unk
 
 
 @dataclass(frozen=True)
+class Notice:
+    """Something that the user should read, whatever the verdict.
+
+    Attributes:
+        code: What kind of thing, for programs: ``reference-replaced``.
+        subject: The runner, the model or the tensor that it is about; empty where it is about all.
+        text: A whole sentence.
+    """
+
+    code: str
+    subject: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """A model that was run.
 
@@ -282,7 +300,7 @@ class Report:
         outputs: One result for each output of each candidate.
         layers, culprits: What localizing found; empty if it was not asked for. Culprits come most guilty first.
         fidelity: How much of the deployed outputs the run shows that layers and culprits come from; empty without one.
-        warnings: What the user should read, whatever the verdict.
+        notices: What the user should read, whatever the verdict.
         accuracy: What each runner's outputs are worth on labelled data, the reference first; empty without a metric.
         saved: Files that hold worst samples.
     """
@@ -296,7 +314,7 @@ class Report:
     layers: tuple[LayerResult, ...] = ()
     culprits: tuple[Culprit, ...] = ()
     fidelity: tuple[Fidelity, ...] = ()
-    warnings: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
     saved: tuple[str, ...] = ()
     accuracy: tuple[AccuracyResult, ...] = ()
 
@@ -315,6 +333,11 @@ class Report:
     def exit_status(self) -> int:
         """What the ``compare`` command exits with: 0 agree, 1 disagree, 3 a runner failed."""
         return {"pass": 0, "fail": 1, "error": 3}[self.verdict]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The texts of the notices."""
+        return tuple(notice.text for notice in self.notices)
 
     @property
     def candidates(self) -> tuple[RunnerResult, ...]:

@@ -6,13 +6,15 @@ import math
 import mmap
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from .run import RunLog
+
 if TYPE_CHECKING:
-    from .run import Run
+    from ..comparison import Comparison
 
 MEMORY_LIMIT = 1 << 30
 """Bytes of outputs that stay in memory by default."""
@@ -64,17 +66,21 @@ class ArrayStore:
         return np.frombuffer(raw, np.uint8).view(kept.dtype).reshape(kept.shape)
 
 
-@dataclass
 class RunResults(Mapping[str, "list[dict[str, np.ndarray]]"]):
     """What `Comparator.run` found: for each runner's name the outputs of each sample.
 
     Attributes:
-        run: Who ran and on what; `Comparator.compare_accuracy` reads it.
+        comparison: Who ran and on what; `Comparator.compare_accuracy` reads it.
+        log: How the run went.
+        store: Where the outputs are.
     """
 
-    run: Run
-    store: ArrayStore = field(default_factory=ArrayStore)
-    _kept: dict[str, list[dict[str, np.ndarray | _Spilled]]] = field(default_factory=dict)
+    def __init__(self, comparison: Comparison, memory: int = MEMORY_LIMIT) -> None:
+        """Starts empty; ``memory``: bytes of outputs that stay in memory."""
+        self.comparison = comparison
+        self.log = RunLog(comparison.reference.name)
+        self.store = ArrayStore(memory)
+        self._kept: dict[str, list[dict[str, np.ndarray | _Spilled]]] = {}
 
     def add(self, name: str, outputs: Mapping[str, np.ndarray]) -> None:
         """Keeps the outputs of the next sample of a runner."""

@@ -9,17 +9,11 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..statistics.statistics import Statistics
-
-if TYPE_CHECKING:
-    from ..report.model import Report
-
-CHANCE = 0.5
-"""Share of a candidate's error from which on what it does not repeat may be all there is."""
 
 
 def fingerprint(value: Any) -> bytes:
@@ -77,24 +71,3 @@ def repeat(first: Mapping[str, Any], second: Mapping[str, Any]) -> Repeat:
         if worst.identical or relative > worst.rel_l2:
             worst = Repeat(False, name, size, relative)
     return worst
-
-
-def chance(report: Report) -> list[str]:
-    """What to say of runners that gave other outputs for the same inputs."""
-    found = []
-    for runner in report.runners:
-        seen = runner.repeat
-        if seen is None or seen["bit_identical"]:
-            continue
-        by = f"{seen['tensor']!r} differs by {seen['max_abs']:.2g} (relative L2 {seen['rel_l2']:.2g})"
-        text = f"{runner.name} is not deterministic: run twice on the same inputs, {by}"
-        errors = [(o.metrics or {}).get("rel_l2") for o in report.of(runner.name) if o.tensor == seen["tensor"]]
-        if runner.name == report.reference:
-            text += "; it is the reference, so this much of every error may be its own"
-        elif errors and errors[0]:
-            share = seen["rel_l2"] / errors[0]
-            text += f", {share:.0%} of its error" if math.isfinite(share) else ""
-            if share >= CHANCE:
-                text += "; what is blamed for it may be chance"
-        found.append(f"{text}.")
-    return found

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from ...graph.errors import DataError, UsageError
-from ...graph.model import Model
 from ...runners.contract.session import Session
 from ...runners.contract.workload import ShapeRange
 
 if TYPE_CHECKING:
     from ...dataloaders.base import Sample, Samples, Source
     from ...runners.contract.workload import Feed
-    from ..outputs.metric import Criterion
     from ..sides import Sides
 
 Data: TypeAlias = "Source | Iterable[Mapping[str, np.ndarray]]"
@@ -111,42 +109,17 @@ def _fixed_by_candidates(sides: Sides) -> dict[str, tuple[int | None, ...]]:
     return {name: tuple(dims) for name, dims in found.items()}
 
 
-def check_inputs(reference: Model, candidate: Model) -> list[str]:
-    """Makes sure that samples for the reference's model fit the candidate's.
-
-    Returns:
-        Inputs of the reference's model that the candidate's does not take.
-
-    Raises:
-        UsageError: It wants an input that the reference's model does not have, or of another dtype or shape.
-    """
-    known = {spec.name: spec for spec in reference.inputs}
-    for spec in candidate.inputs:
-        if spec.name not in known:
-            raise UsageError(
-                f"{candidate.source}: input {spec.name!r} is not an input of {reference.source}, "
-                f"which has: {', '.join(known) or 'none'}."
-            )
-        other = known[spec.name]
-        clash = spec.dtype != other.dtype
-        if spec.shape is not None and other.shape is not None:
-            clash |= len(spec.shape) != len(other.shape)
-            clash |= any(
-                isinstance(a, int) and isinstance(b, int) and a != b
-                for a, b in zip(spec.shape, other.shape, strict=False)
-            )
-        if clash:
-            raise UsageError(f"{candidate.source} takes {spec}, but {reference.source} takes {other}.")
-    return [name for name in known if name not in {spec.name for spec in candidate.inputs}]
-
-
 def check_calibrated(sides: Sides) -> None:
     """Refuses calibration data where nobody would read them."""
     if not any(p.runner.arithmetic.is_integer or p.runner.arithmetic.name == "e4m3" for p in sides.all):
         raise UsageError("calibration data are for INT8 and FP8, and no runner computes in either.")
 
 
-def check_labels(measured: Criterion | None, samples: Samples) -> None:
-    """Refuses labels of random data, which have none."""
-    if measured is not None and measured.labels is not None and not samples.representative:
+def check_labels(samples: Samples) -> None:
+    """Refuses labels of random data, which have none.
+
+    Raises:
+        UsageError: The samples are random.
+    """
+    if not samples.representative:
         raise UsageError(f"labels belong to real inputs, not to {samples.description}: name those with --data.")

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...graph.cutting.dataflow import random_nodes
 from ...graph.errors import LayerdiffError, RunnerError, UsageError
+from ...runners.contract.session import SessionInfo
+from .. import notices
+from ..progress import SILENT, Progress
 from ..sides import Side, Sides, other_file
 from ..statistics import libraries
 from ..statistics.device import Uploads
+from .deployed import Deployed, fingerprints
+from .opening import open_whole, run_in_pieces
 from .piecewise import PiecedSession
-from .run import Fetch, Run
+from .repeatability import Repeat, repeat
+from .run import RunLog, RunnerLog
 from .samples import checked, feed_of
 
 if TYPE_CHECKING:
@@ -26,115 +31,195 @@ if TYPE_CHECKING:
     from ...runners.contract.runner import Runner
     from ...runners.contract.session import Session
     from ...runners.contract.workload import Feed
-    from ..progress import Progress
+    from ..comparison import Comparison
+    from ..report.model import Notice
 
-Take: TypeAlias = Callable[[Side, int, "dict[str, Any]", Fetch], None]
+Take: TypeAlias = Callable[[Side, int, "dict[str, Any]"], None]
+"""Is given a side's outputs for one sample; the reference's come first."""
+Begin: TypeAlias = "Callable[[Sides, Mapping[str, SessionInfo]], Take]"
+"""Is given those that opened, and what their sessions turned out to be, by name, before the first sample."""
 
 log = logging.getLogger("layerdiff")
 
 
 def execute(
-    run: Run,
-    begin: Callable[[Run], None],
-    take: Take,
-    progress: Progress,
-    latency: int = 0,
+    comparison: Comparison,
+    begin: Begin,
+    progress: Progress = SILENT,
+    *,
     on_device: bool = False,
-) -> None:
+    remember: bool = False,
+) -> RunLog:
     """Opens every session once and streams the samples through all of them.
 
-    A runner that fails is noted and left out; the others go on as long as a pair is left. With ``on_device``, ``take``
-    is given what can stay on the device that the reference shares with a candidate.
+    A runner that fails is noted and left out; the others go on as long as a pair is left.
+
+    Args:
+        comparison: Who runs what.
+        begin: Told who is there before the first sample; gives what takes the outputs.
+        progress: Told what is going on.
+        on_device: Whether outputs may stay on a device that the reference shares with a candidate.
+        remember: Whether the outputs of whole models are remembered by their hashes, and what may vary is run twice:
+            for whoever looks at layers later.
     """
-    samples = run.samples
     with ExitStack() as stack:
-        sessions = _open_all(run, stack, progress)
-        sides = run.asked
-        remaining = sides.without([p for p in sides.all if p.name in run.errors])
-        if remaining is None:
-            return
-        if remaining.reference is not sides.reference:
-            run.warnings.append(f"{sides.reference.name} failed; {remaining.reference.name} is the reference instead.")
-        run.sides = remaining
-        begin(run)
-        progress.stage(f"running {len(samples)} sample{'s'[: len(samples) != 1]} on {len(sessions)} runners")
+        return _Streaming(comparison, progress, stack, remember).run(begin, on_device)
+
+
+@dataclass
+class _Entry:
+    """What is known of one runner so far."""
+
+    side: Side
+    in_pieces: bool
+    session: Session | None = None
+    open_seconds: float | None = None
+    infer_seconds: float | None = None
+    samples: int = 0
+    error: str | None = None
+    latency: Mapping[str, Any] | None = None
+    repeat: Repeat | None = None
+
+    @property
+    def info(self) -> SessionInfo:
+        """It may learn something while it runs."""
+        return SessionInfo() if self.session is None else self.session.info
+
+    def log(self) -> RunnerLog:
+        """How the runner fared."""
+        return RunnerLog(
+            self.side.name,
+            self.info,
+            self.in_pieces,
+            self.open_seconds,
+            self.infer_seconds,
+            self.samples,
+            self.error,
+            self.latency,
+            self.repeat,
+        )
+
+
+class _Streaming:
+    """One run on its way."""
+
+    def __init__(self, comparison: Comparison, progress: Progress, stack: ExitStack, remember: bool) -> None:
+        self._comparison = comparison
+        self._progress = progress
+        self._stack = stack
+        self._remember = remember
+        self._asked = comparison.sides
+        pieces = run_in_pieces(comparison)
+        self._entries = {side.name: _Entry(side, side.name in pieces) for side in self._asked.all}
+        self._hashes: dict[tuple[str, int, str], bytes] = {}
+        self._notices: list[Notice] = []
+
+    def run(self, begin: Begin, on_device: bool) -> RunLog:
+        """Opens, streams, times and tells how it went."""
+        self._open_all()
+        sides = self._asked.without([side for side in self._asked.all if self._entries[side.name].error])
+        if sides is None:
+            return self._log(self._asked.reference.name, ())
+        if sides.reference is not self._asked.reference:
+            self._notices.append(notices.reference_replaced(self._asked.reference.name, sides.reference.name))
+        opened = {name: e.session for name, e in self._entries.items() if e.session is not None}
+        take = begin(sides, {name: session.info for name, session in opened.items()})
+        samples = self._comparison.samples
+        self._progress.stage(f"running {len(samples)} sample{'s'[: len(samples) != 1]} on {len(opened)} runners")
+        staying = _staying(sides, opened) if on_device else set()
+        uploads = Uploads(opened[sides.reference.name].device)
+        self._stack.callback(libraries.release)
+        infer = {n: _inferences(s, samples, uploads if n in staying else None) for n, s in opened.items()}
         sample: dict[str, np.ndarray] = {}
-        staying = _staying(remaining, sessions) if on_device else set()
-        uploads = Uploads(sessions[remaining.reference.name].device)
-        stack.callback(libraries.release)
-        infer = {n: _inferences(s, samples, uploads if n in staying else None) for n, s in sessions.items()}
         for number, sample in enumerate(checked(samples)):
-            _run_sample(run, sessions, infer, number, sample, take)
-            if remaining.reference.name in run.errors or all(p.name in run.errors for p in remaining.candidates):
+            self._run_sample(sides, infer, number, sample, take)
+            failed = [self._entries[side.name].error is not None for side in sides.all]
+            if failed[0] or all(failed[1:]):
                 break
-            progress.advance(number + 1, len(samples))
-        if latency:
-            _measure(run, sessions, sample, latency, progress)
-        for name, session in sessions.items():  # it may have learned something on the way
-            run.sessions[name] = session.info
+            self._progress.advance(number + 1, len(samples))
+        if self._comparison.rules.latency:
+            self._measure(sides, sample, self._comparison.rules.latency)
+        return self._log(sides.reference.name, tuple(side.name for side in sides.candidates))
 
-
-def _open_all(run: Run, stack: ExitStack, progress: Progress) -> dict[str, Session]:
-    sessions: dict[str, Session] = {}
-    refused: dict[Side, LayerdiffError] = {}
-    timings: dict[type[Runner], bytes] = {}
-    for side in run.asked.all:
-        start = time.perf_counter()
-        try:
-            session = run.open(
-                replace(side, runner=side.runner.with_timings(timings.get(type(side.runner), b""))),
-                progress=lambda text, name=side.name: progress.stage(f"{name}: {text}"),  # type: ignore[misc]
-            )
-        except Exception as error:
-            if isinstance(error, UsageError) and other_file(side, run.asked.reference):
-                refused[side] = error
+    def _open_all(self) -> None:
+        refused: dict[Side, LayerdiffError] = {}
+        timings: dict[type[Runner], bytes] = {}
+        for side in self._asked.all:
+            entry, start = self._entries[side.name], time.perf_counter()
+            try:
+                known = timings.get(type(side.runner), b"")
+                session = open_whole(
+                    self._comparison,
+                    replace(side, runner=side.runner.with_timings(known)),
+                    entry.in_pieces,
+                    progress=lambda text, name=side.name: self._progress.stage(f"{name}: {text}"),  # type: ignore[misc]
+                )
+            except Exception as error:
+                if isinstance(error, UsageError) and other_file(side, self._asked.reference):
+                    refused[side] = error
+                    continue
+                entry.error = _reason(error)
                 continue
-            run.errors[side.name] = reason(error)
-            continue
-        sessions[side.name] = stack.enter_context(session)
-        run.seconds[side.name] = [time.perf_counter() - start, 0.0]
-        run.sessions[side.name] = session.info
-        timings[type(side.runner)] = session.info.timing_cache
-        run.samples_run[side.name] = 0
-    if refused:
-        _leave_out(run, refused)
-    return sessions
+            entry.session = self._stack.enter_context(session)
+            timings[type(side.runner)] = session.info.timing_cache
+            entry.open_seconds, entry.infer_seconds = time.perf_counter() - start, 0.0
+        if refused:
+            self._leave_out(refused)
 
+    def _leave_out(self, refused: Mapping[Side, LayerdiffError]) -> None:
+        """With two files, a runner may open the first alone (TensorFlow, of a TensorFlow and an ONNX file)."""
+        left = tuple(side for side in self._asked.candidates if side not in refused)
+        if not left:
+            raise next(iter(refused.values()))
+        self._asked = replace(self._asked, candidates=left)
+        for side, error in refused.items():
+            del self._entries[side.name]
+            self._notices.append(notices.left_out(side.name, error))
 
-def _leave_out(run: Run, refused: Mapping[Side, LayerdiffError]) -> None:
-    """With two files, a runner may be able to open the first alone (TensorFlow, of a TensorFlow and an ONNX file)."""
-    left = tuple(p for p in run.asked.candidates if p not in refused)
-    if not left:
-        raise next(iter(refused.values()))
-    run.asked = run.sides = replace(run.asked, candidates=left)
-    run.warnings += [f"{side.name} was left out: {error}" for side, error in refused.items()]
+    def _run_sample(
+        self, sides: Sides, infer: Mapping[str, Callable[[Feed], Any]], number: int, sample: Feed, take: Take
+    ) -> None:
+        """One sample through the reference, then through every candidate that is still there."""
+        for side in sides.all:
+            entry = self._entries[side.name]
+            if entry.error is not None or entry.session is None:
+                continue
+            feed = feed_of(entry.session, sample)
+            start = time.perf_counter()
+            try:
+                outputs = infer[side.name](feed)
+            except Exception as error:
+                entry.error = f"sample {number}: {_reason(error)}"
+                if side is sides.reference:
+                    return
+                continue
+            entry.infer_seconds = (entry.infer_seconds or 0.0) + time.perf_counter() - start
+            entry.samples += 1
+            take(side, number, outputs)
+            if self._remember:
+                if side is not sides.reference:
+                    self._hashes.update(fingerprints(side.name, number, outputs))
+                if number == 0 and not entry.in_pieces and _may_vary(side):
+                    entry.repeat = repeat(outputs, entry.session.infer(feed, list(outputs)))
 
+    def _measure(self, sides: Sides, sample: Feed, runs: int) -> None:
+        """Times each runner alone, one after the other."""
+        for side in sides.all:
+            entry = self._entries[side.name]
+            if entry.error is not None or entry.session is None:
+                continue
+            self._progress.stage(f"{side.name}: timing {runs} runs")
+            if entry.in_pieces:
+                self._notices.append(notices.not_timed(side.name))
+                continue
+            try:
+                entry.latency = entry.session.latency(feed_of(entry.session, sample), runs).as_dict()
+            except Exception as error:
+                entry.error = f"latency: {_reason(error)}"
 
-def _run_sample(
-    run: Run,
-    sessions: Mapping[str, Session],
-    infer: Mapping[str, Callable[[Feed], Any]],
-    number: int,
-    sample: Feed,
-    take: Take,
-) -> None:
-    """One sample through the reference, then through every candidate that is still there."""
-    for side in run.sides.all:
-        if side.name in run.errors:
-            continue
-        session = sessions[side.name]
-        feed = feed_of(session, sample)
-        start = time.perf_counter()
-        try:
-            outputs = infer[side.name](feed)
-        except Exception as error:
-            run.errors[side.name] = f"sample {number}: {reason(error)}"
-            if side is run.sides.reference:
-                return
-            continue
-        run.seconds[side.name][1] += time.perf_counter() - start
-        run.samples_run[side.name] += 1
-        take(side, number, outputs, functools.partial(session.infer, feed))
+    def _log(self, reference: str, candidates: tuple[str, ...]) -> RunLog:
+        runners = tuple(entry.log() for entry in self._entries.values())
+        return RunLog(reference, candidates, runners, Deployed(self._hashes), tuple(self._notices))
 
 
 def _staying(sides: Sides, sessions: Mapping[str, Session]) -> set[str]:
@@ -152,23 +237,7 @@ def _inferences(session: Session, samples: Samples, uploads: Uploads | None) -> 
     return lambda feed: next(results)
 
 
-def _measure(run: Run, sessions: Mapping[str, Session], sample: Feed, runs: int, progress: Progress) -> None:
-    """Times each runner alone, one after the other."""
-    for side in run.sides.all:
-        if side.name in run.errors:
-            continue
-        progress.stage(f"{side.name}: timing {runs} runs")
-        session = sessions[side.name]
-        if isinstance(session, PiecedSession):
-            run.warnings.append(f"{side.name} was not timed: its weights do not fit in memory.")
-            continue
-        try:
-            run.latency[side.name] = session.latency(feed_of(session, sample), runs).as_dict()
-        except Exception as error:
-            run.errors[side.name] = f"latency: {reason(error)}"
-
-
-def reason(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """Why a runner failed, in at most two lines. Wrong usage is not a failure and goes on up."""
     log.debug("a runner failed", exc_info=error)
     if isinstance(error, LayerdiffError) and not isinstance(error, RunnerError):
@@ -179,6 +248,6 @@ def reason(error: Exception) -> str:
     )
 
 
-def may_vary(side: Side) -> bool:
+def _may_vary(side: Side) -> bool:
     """Whether the same inputs may give other bits the next time."""
     return not side.runner.repeatable or bool(random_nodes(side.model.index))

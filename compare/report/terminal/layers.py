@@ -20,7 +20,9 @@ def show_layers(report: Report, to: Console, verbose: bool) -> None:
         return
     to.print()
     if not report.culprits:
-        to.print(f"no culprit among {len(report.layers):,} layers")
+        layers = {(tuple(e.node for e in layer.inside), layer.node) for layer in report.layers}
+        candidates = len({layer.candidate for layer in report.layers})
+        to.print(f"no culprit among {len(layers):,} layers" + (f" ({candidates} candidates)" if candidates > 1 else ""))
     for rank, culprit in enumerate(report.culprits[:5], 1):
         share = "" if culprit.contribution is None else f", {culprit.contribution:.0%} of the error at the outputs"
         where = "".join(f" {enclosing}" for enclosing in reversed(culprit.inside))
@@ -61,11 +63,14 @@ def show_fidelity(report: Report, to: Console) -> None:
         runner = next((r for r in report.runners if r.name == candidate), None)
         twice = runner.repeat if runner is not None else None
         if worst.bit_identical:
-            text = "outputs are those of the deployed run bit by bit"
+            text = f"the layer-by-layer run of {candidate} gives the outputs of the deployed run, bit for bit"
         elif worst.share is None:
-            text = f"how much of the deployed error at {worst.tensor} it shows is unknown"
+            text = (
+                f"how much of the real error at {worst.tensor} the layer-by-layer run of {candidate} shows is unknown"
+            )
         else:
-            text = f"{worst.share:.0%} of the deployed error at {worst.tensor}, not bit by bit"
+            reproduced = f"{worst.share:.0%} of the real error at {worst.tensor} (not bit-identical)"
+            text = f"the layer-by-layer run of {candidate} reproduces {reproduced}"
         if twice is not None:
-            text += "; run twice, the same bits" if twice["bit_identical"] else "; run twice, other bits"
-        to.print(f"observed {candidate} in pieces: {text}", markup=False, style="dim")
+            text += f"; run twice, {candidate} gives {'the same' if twice['bit_identical'] else 'other'} bits"
+        to.print(text, markup=False, style="dim")

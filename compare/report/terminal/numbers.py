@@ -10,3 +10,10 @@ def number(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.2e}" if isinstance(value, float) and (value and not 0.01 <= abs(value) < 1e4) else f"{value:.4g}"
+
+
+def times(value: float) -> str:
+    """A multiple: ``0.25x``, ``28x``; what is far beyond is only said to be."""
+    if not value < 1000:
+        return "> 1000x"
+    return f"{value:.2f}x" if value < 10 else f"{value:.0f}x"

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .layers import show_fidelity, show_layers
-from .numbers import number
+from .numbers import number, times
 from .progress import console
 from .sentence import sentence
 
@@ -96,12 +96,11 @@ def _cells(output: OutputResult) -> dict[str, str]:
     metrics = output.metrics or {}
     snr = metrics.get("snr_db")
     mismatched = metrics.get("mismatched")
-    use = output.use
     return {
         "max |diff|": number(metrics.get("max_abs")),
         "rel L2": number(metrics.get("rel_l2")),
         "SNR": "-" if snr is None else f"{snr:.1f} dB",
-        "of allowed": "-" if use is None else "over" if use > 99.995 else f"{use:.1%}" if use < 10 else f"{use:.0%}",
+        "of allowed": "-" if output.use is None else times(output.use),
         "mismatched": "-" if mismatched is None else f"{mismatched:,} of {metrics.get('count', 0):,}",
     }
 

@@ -414,7 +414,7 @@ def test_a_tensor_that_kept_its_name_and_changed_its_meaning_heals():
     assert report.culprits == ()
     assert verdicts(report)["kept_name"] == "healed"
     assert verdicts(report)["y"] == "ok"
-    assert mentions(report, "heal right behind")
+    assert mentions(report, "but the next layers agree again")
 
 
 def test_a_tensor_that_changed_its_meaning_hides_no_fault_behind_it():

@@ -1,0 +1,97 @@
+"""What is known of outputs, collected as they come: evidence alone, without verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from . import notices
+from .outputs.expectation import measure
+from .outputs.judge import Judge
+from .outputs.metric import Meter, criterion
+from .progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from ..runners.contract.session import SessionInfo
+    from .comparison import Comparison, Rules
+    from .outputs.evidence import OutputEvidence
+    from .report.model import AccuracyResult, Notice
+    from .runs.run import RunLog
+    from .runs.streaming import Take
+    from .sides import Side, Sides
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of all outputs after a run.
+
+    Attributes:
+        outputs: Of each output of each candidate.
+        accuracy: What each runner's outputs are worth on labelled data, the reference first; empty without a metric.
+        devices: Where statistics of a candidate were computed, by its name, if not by NumPy.
+        notices: What the user should know of how outputs were compared.
+    """
+
+    outputs: tuple[OutputEvidence, ...] = ()
+    accuracy: tuple[AccuracyResult, ...] = ()
+    devices: Mapping[str, str] = field(default_factory=dict)
+    notices: tuple[Notice, ...] = ()
+
+
+class Collector:
+    """Takes outputs sample after sample.
+
+    Args:
+        rules: The rules of the comparison.
+
+    Raises:
+        UsageError: The metric does not exist or lacks its labels.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._criterion = criterion(rules)
+        self._judge: Judge | None = None
+        self._meter: Meter | None = None
+
+    def begin(self, sides: Sides, sessions: Mapping[str, SessionInfo]) -> Take:
+        """Gets ready for those that opened; see `streaming.Begin`."""
+        judge = self._judge = Judge(sides, self._rules)
+        meter = self._meter = None if self._criterion is None else Meter(self._criterion, sides)
+
+        def take(side: Side, sample: int, outputs: dict[str, Any]) -> None:
+            judge.take(side.name, sample, outputs)
+            if meter is not None:
+                meter.take(side.name, sample, outputs)
+
+        return take
+
+    def evidence(self, comparison: Comparison, log: RunLog, progress: Progress = SILENT) -> Evidence:
+        """All that is known when the run is over. What rounding explains is measured now, where outputs are in doubt.
+
+        Args:
+            comparison: What was compared.
+            log: How the run went.
+            progress: Told what is going on.
+
+        Raises:
+            UsageError: There are more labels than rows.
+        """
+        judge, meter = self._judge, self._meter
+        if judge is None:
+            return Evidence()
+        total = len(comparison.samples)
+        ran = replace(comparison, sides=comparison.sides.chosen(log.reference, log.candidates))
+        outputs = measure(ran, log, judge.evidence(total, log.finished), judge.kept, progress)
+        told = tuple(judge.notices)
+        if meter is None:
+            return Evidence(outputs, devices=judge.devices(), notices=told)
+        if log.samples == total:
+            meter.finish()
+        outputs = tuple(replace(e, metric=meter.loss(e.candidate, e.tensor)) for e in outputs)
+        return Evidence(outputs, meter.results(), judge.devices(), (*told, *_not_measured(meter)))
+
+
+def _not_measured(meter: Meter) -> Iterator[Notice]:
+    return (notices.not_measured(name, failure) for name, failure in meter.failures.items())

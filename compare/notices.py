@@ -1,0 +1,174 @@
+"""What the user should know beside the verdict: one function for each notice, which makes its text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from ..graph.errors import LayerdiffError
+from .report.model import AccuracyResult, Fidelity, Notice, OutputResult, Report
+
+CHANCE = 0.5
+"""Share of a candidate's error from which on what it does not repeat may be all there is."""
+
+
+def input_ignored(model: str, inputs: Sequence[str]) -> Notice:
+    """A second file does not take all inputs of the first."""
+    return Notice("input-ignored", model, f"{model} does not take {', '.join(map(repr, inputs))}.")
+
+
+def engine_not_run(engine: str, reference: str, source: str) -> Notice:
+    """The reference is the model that an engine was built from, and nobody runs the engine itself."""
+    text = f"{engine} itself was not run: the reference is {reference} on {source}. --trt alone compares two engines."
+    return Notice("engine-not-run", engine, text)
+
+
+def reference_replaced(failed: str, by: str) -> Notice:
+    """The most trusted runner failed before anything was compared."""
+    return Notice("reference-replaced", failed, f"{failed} failed; {by} is the reference instead.")
+
+
+def left_out(runner: str, error: LayerdiffError) -> Notice:
+    """A runner cannot open the second file."""
+    return Notice("left-out", runner, f"{runner} was left out: {error}")
+
+
+def not_timed(runner: str) -> Notice:
+    """A latency was asked for of a model that is run in pieces."""
+    return Notice("not-timed", runner, f"{runner} was not timed: its weights do not fit in memory.")
+
+
+def other_dtype(candidate: str, tensor: str, dtype: str, expected: str) -> Notice:
+    """An output has another width than the reference's."""
+    text = f"{candidate} gives {tensor!r} as {dtype}, the reference as {expected}; values were compared."
+    return Notice("other-dtype", candidate, text)
+
+
+def judged_by_formula(candidate: str, tensor: str, why: str) -> Notice:
+    """The error that rounding is expected to make could not be measured at an output."""
+    return Notice("judged-by-formula", candidate, f"{candidate} {tensor} was judged by a formula, since {why}.")
+
+
+def not_measured(runner: str, failure: str) -> Notice:
+    """A metric cannot be measured on a candidate's outputs."""
+    return Notice("not-measured", runner, f"{runner} was not measured: {failure}")
+
+
+def metric_fell(
+    accuracy: Sequence[AccuracyResult], allowed: float, outputs: Sequence[OutputResult]
+) -> Iterator[Notice]:
+    """Candidates that pass by tolerance and lost more of the metric than is allowed."""
+    for result in accuracy:
+        lost = None if result.difference is None else -result.difference
+        passes = all(output.verdict == "pass" for output in outputs if output.candidate == result.runner)
+        if lost is not None and lost > allowed * (1 + 1e-9) and passes:
+            text = (
+                f"{result.runner}: {result.metric} fell by {lost:.3g}, more than --metric-drop {allowed:g}, "
+                "within what its arithmetic is allowed."
+            )
+            yield Notice("metric-fell", result.runner, text)
+
+
+def not_deterministic(report: Report) -> Iterator[Notice]:
+    """Runners that gave other outputs for the same inputs."""
+    for runner in report.runners:
+        seen = runner.repeat
+        if seen is None or seen["bit_identical"]:
+            continue
+        by = f"{seen['tensor']!r} differs by {seen['max_abs']:.2g} (relative L2 {seen['rel_l2']:.2g})"
+        text = f"{runner.name} is not deterministic: run twice on the same inputs, {by}"
+        errors = [(o.metrics or {}).get("rel_l2") for o in report.of(runner.name) if o.tensor == seen["tensor"]]
+        if runner.name == report.reference:
+            text += "; it is the reference, so this much of every error may be its own"
+        elif errors and errors[0]:
+            share = seen["rel_l2"] / errors[0]
+            text += f", {share:.0%} of its error" if math.isfinite(share) else ""
+            if share >= CHANCE:
+                text += "; what is blamed for it may be chance"
+        yield Notice("not-deterministic", runner.name, f"{text}.")
+
+
+def layers_not_compared(candidate: str, error: Exception) -> Notice:
+    """Localizing failed; the verdict on the outputs stays."""
+    what = next(iter(str(error).strip().splitlines()), "").rstrip(".")
+    if not isinstance(error, LayerdiffError):
+        what = f"{type(error).__name__}: {what}" if what else type(error).__name__
+    text = f"{candidate}: the layers could not be compared, the outputs were: {what}."
+    return Notice("layers-not-compared", candidate, text)
+
+
+def walk_stopped(candidate: str, piece: int, error: Exception) -> Notice:
+    """A candidate cannot go on on its own values: from there on there are no cumulative errors."""
+    return Notice("walk-stopped", candidate, f"{candidate} stopped at piece {piece} on its own values: {error}")
+
+
+def layer_too_large(candidate: str, allowed: str, needed: str, times: int, layer: str, others: str) -> Notice:
+    """A layer needs more memory than is allowed."""
+    text = f"{allowed} is less than the largest layer needs: {needed}, {times} times its tensors and weights ({layer})."
+    return Notice("layer-too-large", candidate, text + others)
+
+
+def outputs_agree(candidate: str, layers: Sequence[str], count: int) -> Notice:
+    """Layers are guilty, and no output fails; the first of them are named."""
+    more = ", ..." if count > len(layers) else ""
+    text = f"the outputs agree, but {_counted(count, 'layer does', 'layers do')} not: {', '.join(layers)}{more}."
+    return Notice("outputs-agree", candidate, f"{candidate}: {text}")
+
+
+def no_counterpart(candidate: str, count: int) -> Notice:
+    """Tensors of the reference that the candidate's graph does not have."""
+    tensors = _counted(count, "tensor of the reference has", "tensors of the reference have")
+    text = f"{tensors} no counterpart in the candidate; the borders around were compared instead."
+    return Notice("no-counterpart", candidate, f"{candidate}: {text}")
+
+
+def healed(candidate: str, count: int) -> Notice:
+    """Tensors that differ without consequence."""
+    text = (
+        f"{_counted(count, 'tensor differs', 'tensors differ')}, but the next layers agree again (one name for two "
+        "values, or a value that does not matter); no culprit is reported for that."
+    )
+    return Notice("healed", candidate, f"{candidate}: {text}")
+
+
+def random_values(candidate: str, layer: str, others: int) -> Notice:
+    """Layers that draw random values."""
+    who = f"{layer} and {others} other layers draw" if others else f"{layer} draws"
+    text = f"{candidate}: {who} random values; behind it the candidate was given the reference's."
+    return Notice("random-values", candidate, text)
+
+
+def noise_unknown(candidate: str, layer: str, count: int) -> Notice:
+    """Layers that no expected noise can be found for."""
+    unknown = f"the expected noise of {count} layers is unknown (first {layer})"
+    text = f"{candidate}: {unknown}: custom operators or narrow types."
+    return Notice("noise-unknown", candidate, text)
+
+
+def other_branch(candidate: str, node: str, condition: str) -> Notice:
+    """A condition that comes out otherwise when the candidate runs on its own values."""
+    text = (
+        f"{candidate}: {node} (If) does not always take the branch that it takes in the reference: on its own values "
+        f"the candidate finds another {condition!r}."
+    )
+    return Notice("other-branch", candidate, text)
+
+
+def other_program(found: Fidelity) -> Notice:
+    """The run in pieces errs where the deployed one does not."""
+    text = (
+        f"{found.candidate}: run in pieces, the error at {found.tensor!r} is {found.observed_error:.2g}, and the "
+        "deployed one has none: this is another program."
+    )
+    return Notice("fidelity", found.candidate, text)
+
+
+def unlike_deployed(found: Fidelity, share: float, much: bool) -> Notice:
+    """The run in pieces shows much less of the deployed error than there is, or much more."""
+    why = "the layers below show errors that it does not make" if much else "the layers below explain it in part only"
+    text = f"{found.candidate}: run in pieces, the error at {found.tensor!r} is {share:.0%} of the deployed one: {why}."
+    return Notice("fidelity", found.candidate, text)
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"

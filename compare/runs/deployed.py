@@ -1,0 +1,30 @@
+"""What the whole models gave, as they would be deployed: hashes that later runs of them in pieces are held against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .repeatability import fingerprint
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """The outputs of the whole models as they were.
+
+    Attributes:
+        hashes: `fingerprint` by side, number of the sample, and output.
+    """
+
+    hashes: Mapping[tuple[str, int, str], bytes] = field(default_factory=dict)
+
+    def same(self, side: str, sample: int, output: str, value: Any) -> bool | None:
+        """Whether ``value`` is that output bit by bit; None if it was never there."""
+        before = self.hashes.get((side, sample, output))
+        return None if before is None else before == fingerprint(value)
+
+
+def fingerprints(side: str, sample: int, outputs: Mapping[str, Any]) -> dict[tuple[str, int, str], bytes]:
+    """The hashes of one side's outputs for one sample."""
+    return {(side, sample, name): fingerprint(value) for name, value in outputs.items()}

@@ -1,0 +1,41 @@
+"""The questions one after the other: do the outputs agree, and where do they part? Data in, a report out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from . import notices
+from .assemble import assemble
+from .collect import Collector
+from .layers import localize
+from .progress import SILENT, Progress
+from .runs.streaming import execute
+
+if TYPE_CHECKING:
+    from .comparison import Comparison
+    from .report.model import Report
+
+
+def compare(comparison: Comparison, progress: Progress = SILENT) -> Report:
+    """Runs every sample on every side, keeps statistics alone, and localizes if the rules ask for it.
+
+    Args:
+        comparison: What is to be compared. It may have come from another process.
+        progress: Told what is going on.
+
+    Raises:
+        UsageError: The metric or the labels are wrong. A runner that fails is in the report.
+    """
+    collector = Collector(comparison.rules)
+    localizing = comparison.rules.layers is not None
+    log = execute(comparison, collector.begin, progress, on_device=not localizing, remember=localizing)
+    report = assemble(comparison, log, collector.evidence(comparison, log, progress))
+    if not localizing or not log.candidates:
+        return report
+    report = replace(report, notices=(*report.notices, *notices.not_deterministic(report)))
+    alive = tuple(name for name in log.candidates if log.of(name).error is None)
+    if log.of(log.reference).error is not None or not alive:
+        return report
+    ran = replace(comparison, sides=comparison.sides.chosen(log.reference, alive))
+    return localize(ran, log, report, progress)
