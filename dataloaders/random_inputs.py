@@ -203,13 +203,15 @@ class Plan:
 
     def _floats(self, rng: np.random.Generator, dtype: np.dtype) -> np.ndarray:
         """Floats of [lo, hi), as near as ``dtype`` comes to it: rounding never leaves [lo, hi]."""
-        wide = np.dtype(np.float64 if dtype == np.float64 else np.float32)
+        wide: type[np.floating[Any]] = np.float64 if dtype == np.float64 else np.float32
+        drawn: np.ndarray = (
+            rng.random(self.shape, np.float64) if wide is np.float64 else rng.random(self.shape, np.float32)
+        )
         low, high = _inside(self.lo, self.hi, dtype)
-        drawn = np.asarray(rng.random(self.shape, dtype=wide.type))
         if low == 0:
-            drawn *= wide.type(high)
+            drawn *= wide(high)
         else:  # a weighted mean does not overflow where hi - lo would
-            drawn = np.asarray(drawn * wide.type(high) + (1 - drawn) * wide.type(low), wide)
+            drawn = np.asarray(drawn * wide(high) + (1 - drawn) * wide(low), wide)
         np.clip(drawn, low, high, out=drawn)
         return drawn.astype(dtype, copy=False)
 

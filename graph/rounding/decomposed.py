@@ -54,7 +54,7 @@ def _layer_normalization(scope: Scope, node: onnx.NodeProto, rank: int | None) -
     centred = scope.round(write.emit("Sub", [x, scope.round(write.reduce("ReduceMean", x, axes))]))
     square = scope.round(write.emit("Mul", [centred, centred]))
     variance = scope.round(write.reduce("ReduceMean", square, axes))
-    epsilon = np.float32(attribute_float(node, "epsilon", 1e-5))
+    epsilon = np.asarray(attribute_float(node, "epsilon", 1e-5), np.float32)
     least = write.scalar(float(round_array(epsilon, scope.target.number.name, weights=True)))
     deviation = scope.round(write.emit("Sqrt", [scope.round(write.emit("Add", [variance, least]))]))
     last = write.emit("Div", [centred, deviation])

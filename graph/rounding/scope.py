@@ -315,5 +315,6 @@ class Scope:
             return None
         channels = self.target.number.is_integer and axis is not None
         across = tuple(a for a in range(values.ndim) if a != axis) if channels else None
-        largest = np.max(np.abs(values), axis=across, keepdims=channels, initial=0)
+        largest = np.max(np.abs(values), axis=across, keepdims=True, initial=0)
+        largest = largest if channels else largest.reshape(())
         return np.asarray(np.vectorize(step_of)(largest, self.target.number.max), np.float32)

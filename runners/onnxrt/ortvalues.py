@@ -196,8 +196,8 @@ def _unpack(packed: np.ndarray, bits: int, dtype: np.dtype, shape: tuple[int, ..
     shifts = (np.arange(8 // bits) * bits).astype(np.uint8)
     raw = ((packed[:, None] >> shifts) & np.uint8((1 << bits) - 1)).reshape(-1)[: int(np.prod(shape))]
     if dtype.name.startswith("int"):
-        raw = (raw.astype(np.int8) ^ np.int8(1 << (bits - 1))) - np.int8(1 << (bits - 1))  # extend the sign
-        return raw.astype(dtype).reshape(shape)
+        extended = (raw.astype(np.int8) ^ np.int8(1 << (bits - 1))) - np.int8(1 << (bits - 1))  # the sign, to all bits
+        return extended.astype(dtype).reshape(shape)
     return (raw.view(dtype) if "float" in dtype.name else raw.astype(dtype)).reshape(shape)
 
 
