@@ -266,20 +266,12 @@ EXCEPTIONS: dict[str, str] = {
     "privates": """
         compare.cli.arguments: _option_string_actions
         compare.cli.runner_arguments: _option_string_actions
-        compare.outputs.term_sizes: _move
         runners.onnxrt.loading: _model_bytes
         tests.compare.statistics.test_device: _Reader
         tests.compare.statistics.test_device: _Torch
         tests.runners.test_emulate: _Magnitudes
         tests.runners.trt.test_engines: _marked
         tests.runners.trt.test_trt_gpu: _context
-        tests.support.trt_standin.building: _folder
-        tests.support.trt_standin.building: _layers
-        tests.support.trt_standin.building: _outputs
-        tests.support.trt_standin.building: _proto
-        tests.support.trt_standin.building: _values
-        tests.support.trt_standin.networks: _shapes
-        tests.support.trt_standin.networks: _trt
     """,
     "state": """
         LIBRARIES
@@ -289,12 +281,9 @@ EXCEPTIONS: dict[str, str] = {
         compare/causes/examiner.py
         compare/causes/expected_noise.py
         compare/layers/localize.py
-        compare/outputs/term_sizes.py
-        compare/outputs/tolerance.py
         tests/compare/cli/test_command.py
         tests/compare/layers/test_bodies.py
         tests/compare/layers/test_localize.py
-        tests/compare/outputs/test_tolerance.py
         tests/compare/test_comparator.py
         tests/graph/rounding/test_emulation.py
         tests/runners/onnxrt/test_onnxrt.py
@@ -319,17 +308,11 @@ EXCEPTIONS: dict[str, str] = {
         runners/trt: TrtSession.__init__
     """,
     "operator_tables": """
-        compare/outputs: Abs Cast CastLike
-        compare/outputs: Add Sub Sum
-        compare/outputs: Ceil Floor Round
-        compare/outputs: Celu Elu Selu
-        compare/outputs: Conv ConvTranspose Gemm
-        compare/outputs: Erf Exp HardSigmoid
-        compare/outputs: If Loop Scan
         graph/pairing: AveragePool Conv MaxPool
         graph/rounding: Abs Cast Ceil
         graph/rounding: Cast Clip DequantizeLinear
         graph/rounding: Conv Gemm MatMul
+        graph/rounding: If Loop Scan
         graph/rounding: Pow ReduceMean Sub
         graph: Abs Add Div
         graph: Concat Max Min
