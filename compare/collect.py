@@ -13,7 +13,6 @@ from .outputs.metric import Meter, criterion
 from .progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from ..runners.contract.session import SessionInfo
     from .comparison import Comparison, Rules
     from .outputs.evidence import OutputEvidence
     from .report.model import AccuracyResult, Notice
@@ -55,7 +54,7 @@ class Collector:
         self._judge: Judge | None = None
         self._meter: Meter | None = None
 
-    def begin(self, sides: Sides, sessions: Mapping[str, SessionInfo]) -> Take:
+    def begin(self, sides: Sides) -> Take:
         """Gets ready for those that opened; see `streaming.Begin`."""
         judge = self._judge = Judge(sides, self._rules)
         meter = self._meter = None if self._criterion is None else Meter(self._criterion, sides)

@@ -8,7 +8,7 @@ them afterwards.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from .outputs.metric import criterion
 from .progress import SILENT, Progress
 from .runs.kept_outputs import MEMORY_LIMIT, RunResults
 from .runs.samples import Data, bind, check_calibrated, check_labels, checked
-from .runs.streaming import Take, execute
+from .runs.streaming import execute
 from .stages import compare
 
 if TYPE_CHECKING:
@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 
     from ..dataloaders.base import Samples
     from ..runners.contract.runner import Runner
-    from ..runners.contract.session import SessionInfo
     from .report.model import Report
-    from .sides import Side, Sides
+    from .sides import Side
 
 
 class Comparator:
@@ -143,10 +142,7 @@ class Comparator:
         def take(side: Side, sample: int, outputs: dict[str, np.ndarray]) -> None:
             results.add(side.name, outputs)
 
-        def begin(sides: Sides, sessions: Mapping[str, SessionInfo]) -> Take:
-            return take
-
-        results.log = execute(results.comparison, begin, progress)
+        results.log = execute(results.comparison, lambda sides: take, progress)
         return results
 
     @staticmethod
@@ -168,7 +164,7 @@ class Comparator:
         if not log.candidates:
             return assemble(comparison, log, collector.evidence(comparison, log))
         sides = comparison.sides.chosen(log.reference, log.candidates)
-        take = collector.begin(sides, {runner.name: runner.info for runner in log.runners})
+        take = collector.begin(sides)
         for sample in range(max(log.finished.values())):
             for side in sides.all:
                 outputs = run_results.outputs(side.name, sample)

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 Take: TypeAlias = Callable[[Side, int, "dict[str, Any]"], None]
 """Is given a side's outputs for one sample; the reference's come first."""
-Begin: TypeAlias = "Callable[[Sides, Mapping[str, SessionInfo]], Take]"
-"""Is given those that opened, and what their sessions turned out to be, by name, before the first sample."""
+Begin: TypeAlias = "Callable[[Sides], Take]"
+"""Is given those that opened, before the first sample."""
 
 log = logging.getLogger("layerdiff")
 
@@ -80,23 +80,18 @@ class _Entry:
     latency: Mapping[str, Any] | None = None
     repeat: Repeat | None = None
 
-    @property
-    def info(self) -> SessionInfo:
-        """It may learn something while it runs."""
-        return SessionInfo() if self.session is None else self.session.info
-
     def log(self) -> RunnerLog:
-        """How the runner fared."""
+        """How the runner fared. Its session may have learned something while it ran."""
         return RunnerLog(
-            self.side.name,
-            self.info,
-            self.in_pieces,
-            self.open_seconds,
-            self.infer_seconds,
-            self.samples,
-            self.error,
-            self.latency,
-            self.repeat,
+            name=self.side.name,
+            info=SessionInfo() if self.session is None else self.session.info,
+            in_pieces=self.in_pieces,
+            open_seconds=self.open_seconds,
+            infer_seconds=self.infer_seconds,
+            samples=self.samples,
+            error=self.error,
+            latency=self.latency,
+            repeat=self.repeat,
         )
 
 
@@ -123,7 +118,7 @@ class _Streaming:
         if sides.reference is not self._asked.reference:
             self._notices.append(notices.reference_replaced(self._asked.reference.name, sides.reference.name))
         opened = {name: e.session for name, e in self._entries.items() if e.session is not None}
-        take = begin(sides, {name: session.info for name, session in opened.items()})
+        take = begin(sides)
         samples = self._comparison.samples
         self._progress.stage(f"running {len(samples)} sample{'s'[: len(samples) != 1]} on {len(opened)} runners")
         staying = _staying(sides, opened) if on_device else set()

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 import onnx
 import pytest
-from layerdiff import Comparator, DataLoader, EmulateRunner, OnnxrtRunner
+from layerdiff import Comparator, DataLoader, EmulateRunner, OnnxrtRunner, RunnerError
 from layerdiff.compare import stages
 from layerdiff.compare.assemble import assemble
 from layerdiff.compare.collect import Collector
@@ -59,7 +59,6 @@ def test_a_comparison_runs_elsewhere_and_the_report_is_the_same(onnx_file, elsew
     there = elsewhere.submit(stages.compare, comparison).result()
     assert said(there) == said(here)
     assert there.outputs
-    assert str(there.render("json")).count("sha256")
 
 
 def test_a_model_that_was_never_in_a_file_is_sent_along(elsewhere):
@@ -83,9 +82,7 @@ def test_what_a_run_leaves_can_be_kept_and_made_a_report_of_later(onnx_file):
     assert {(side, sample) for side, sample, _ in log.deployed.hashes} == {("emulate:fp16", n) for n in range(4)}
 
 
-def test_runs_are_judged_apart_and_notices_have_a_code_and_a_subject(identity_model, function_runner):
-    from layerdiff import RunnerError
-
+def test_a_notice_has_a_code_a_subject_and_a_text(identity_model, function_runner):
     runners = [
         function_runner(function=lambda feed: {"y": feed["x"]}, label="broken", rank=0, refuses=RunnerError("gone")),
         function_runner(function=lambda feed: {"y": feed["x"]}, label="one", rank=1),
