@@ -100,9 +100,7 @@ def build(
     progress("building the engine")
     if library.has("progress"):
         builder_config.progress_monitor = make_monitor(trt, progress)
-    start = time.perf_counter()
-    engine = _serialized(builder, network, builder_config, calibrator)
-    seconds = time.perf_counter() - start
+    engine, seconds = _serialized(builder, network, builder_config, calibrator)
     if engine is None:
         raise BuildError(why_not_built(model, library, list(log.errors), network))
     notes, calibration = weight_notes(list(log.warnings)), None
@@ -114,8 +112,12 @@ def build(
     return Built(engine, parsed, computing, seconds, tuple(profiles), calibration, timing, notes)
 
 
-def _serialized(builder: Any, network: Any, builder_config: Any, calibrator: Any) -> bytes | None:
-    """The engine as bytes; None where TensorRT's log says why there is none. Raises what the samples raised."""
+def _serialized(builder: Any, network: Any, builder_config: Any, calibrator: Any) -> tuple[bytes | None, float]:
+    """The engine as bytes, None where TensorRT's log says why there is none; and the seconds that it took.
+
+    Raises what the samples raised.
+    """
+    start = time.perf_counter()
     try:
         engine = builder.build_serialized_network(network, builder_config)
     finally:
@@ -123,7 +125,7 @@ def _serialized(builder: Any, network: Any, builder_config: Any, calibrator: Any
             calibrator.close()
     if calibrator is not None and calibrator.error is not None:
         raise calibrator.error
-    return None if engine is None else bytes(engine)
+    return None if engine is None else bytes(engine), time.perf_counter() - start
 
 
 def _configured(builder: Any, network: Any, config: TrtConfig, plan: Plan, library: Library) -> Any:

@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from functools import cache
 from typing import Any
 
-_LOGS: dict[int, Any] = {}
 
-
+@cache
 def log_of(trt: Any) -> Any:
     """The one logger of this process: TensorRT keeps the first it is given and complains about a second."""
-    if id(trt) not in _LOGS:
 
-        class Log(trt.ILogger):  # type: ignore[misc, name-defined]
-            """Keeps the last warnings and errors; ``begin`` forgets the earlier ones."""
+    class Log(trt.ILogger):  # type: ignore[misc, name-defined]
+        """Keeps the last warnings and errors; ``begin`` forgets the earlier ones."""
 
-            def __init__(self) -> None:
-                trt.ILogger.__init__(self)
-                self.errors: deque[str] = deque(maxlen=100)
-                self.warnings: deque[str] = deque(maxlen=1000)
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: deque[str] = deque(maxlen=100)
+            self.warnings: deque[str] = deque(maxlen=1000)
 
-            def begin(self) -> None:
-                self.errors.clear()
-                self.warnings.clear()
+        def begin(self) -> None:
+            self.errors.clear()
+            self.warnings.clear()
 
-            def log(self, severity: Any, msg: str) -> None:
-                if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                    self.errors.append(msg)
-                elif severity == trt.ILogger.WARNING:
-                    self.warnings.append(msg)
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.errors.append(msg)
+            elif severity == trt.ILogger.WARNING:
+                self.warnings.append(msg)
 
-        _LOGS[id(trt)] = Log()
-    return _LOGS[id(trt)]
+    return Log()
 
 
 _FAILED_NODES = (

@@ -15,7 +15,7 @@ from .inspector import deployed_info
 from .library import versions_of
 from .network import loosened, specialized
 from .ranges import find_ranges, method_name
-from .session import TrtSession
+from .session import EngineFile, TrtSession
 
 if TYPE_CHECKING:
     from ...graph.engine import Engine
@@ -68,9 +68,7 @@ def load_engine(
         model,
         info=info,
         observe=None if model.opaque else observe,
-        name=str(engine),
-        where=made_on(engine, cuda.gpu()),
-        loaded=True,
+        file=EngineFile(str(engine), made_on(engine, cuda.gpu())),
     )
     if not model.opaque:
         session.info = deployed_info(session.info, session.layers(), model)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...graph.errors import ModelError, RunnerError
 from ..contract.device import DeviceArray, Lease
-from ..contract.latency import Latency, Times, warm
+from ..contract.latency import Latency
 from ..contract.session import Session, SessionInfo
 from . import cuda as cuda_module
 from .callbacks import make_allocator, make_listener
@@ -20,7 +18,8 @@ from .cuda import ON_DEVICE, TO_DEVICE, TO_HOST, Memory
 from .dtypes import convert, dtype_of, spec_of
 from .log import log_of, reason, why_unloadable
 from .profiles import fits, narrowest, profiles_of, range_text, shape_text
-from .summary import fused_note
+from .summary import as_engine
+from .timing import timed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +28,19 @@ if TYPE_CHECKING:
     from ..contract.workload import Feed
     from .inspector import EngineLayer
     from .versions import Library
+
+
+@dataclass(frozen=True)
+class EngineFile:
+    """A file that an engine comes from.
+
+    Attributes:
+        name: What messages call it.
+        made_on: The other GPU that it was built on, as the end of a sentence; empty if it was this one.
+    """
+
+    name: str
+    made_on: str = ""
 
 
 class TrtSession(Session):
@@ -49,9 +61,7 @@ class TrtSession(Session):
         info: SessionInfo,
         observe: Callable[[Sequence[str], SessionInfo], Session] | None = None,
         debug_tensors: bool = False,
-        name: str = "this engine",
-        where: str = "",
-        loaded: bool = False,
+        file: EngineFile | None = None,
     ) -> None:
         """Deserializes ``engine``.
 
@@ -62,9 +72,7 @@ class TrtSession(Session):
             info: For the report.
             observe: Opens a second session whose engine also outputs the named tensors, by the facts of this one.
             debug_tensors: Whether unfused tensors were marked for the debug listener.
-            name: What messages call it.
-            where: What to add when it cannot be loaded.
-            loaded: Whether it comes from a file: it may then have outputs that the model does not have.
+            file: Where it comes from, if from a file: it may then have outputs that the model does not have.
 
         Raises:
             RunnerError: The engine is of another TensorRT version or GPU, or there is no memory for it.
@@ -88,13 +96,14 @@ class TrtSession(Session):
             self._runtime = trt.Runtime(log)
             self._engine = self._runtime.deserialize_cuda_engine(engine)
             if self._engine is None:
-                raise RunnerError(f"{library} cannot load {name}: {why_unloadable(list(log.errors))}{where}.")
+                name, made = (file.name, file.made_on) if file is not None else ("this engine", "")
+                raise RunnerError(f"{library} cannot load {name}: {why_unloadable(list(log.errors))}{made}.")
             self._context = self._engine.create_execution_context()
             if self._context is None:
                 raise RunnerError(f"{library} cannot run this engine: {reason(list(log.errors))}.")
             self._stream = self._cuda.stream()
-            self._describe(model, loaded)
-            self.info = self._told(info)
+            self._describe(model, file is not None)
+            self.info = as_engine(info, self.layers())
         except BaseException:
             self.close()
             raise
@@ -128,32 +137,6 @@ class TrtSession(Session):
         self._set_shapes: dict[str, tuple[int, ...]] = {}
         self._host_values: dict[str, np.ndarray] = {}
         self._allocators: dict[str, Any] = {}
-
-    def _told(self, info: SessionInfo) -> SessionInfo:
-        """``info`` with what the engine turned out to be: a mode that was allowed need not have been used."""
-        from .inspector import accumulators, by_profile, computing, formats, fp16_accumulation
-
-        layers = self.layers()
-        told = [(computing(p), formats(p), accumulators(p)) for p in by_profile(layers)] or [(0, {}, {})]
-        count, used, adders = told[0]
-        options = {**info.options, "layers_engine": count, "formats": used, "accumulators": adders}
-        if len(told) > 1:
-            options["by_profile"] = [{"layers_engine": c, "formats": f, "accumulators": a} for c, f, a in told]
-        asked = [str(m).upper() for m in info.options.get("modes", ()) if m in ("fp16", "bf16", "int8", "fp8")]
-        unused = [mode for mode in asked if used and not any(mode in f for _, f, _ in told)]
-        notes = tuple(f"No layer of the engine runs in {m}: TensorRT found other formats faster." for m in unused)
-        if narrow := sum(a.get("FP16", 0) for _, _, a in told):
-            products = sum(sum(a.values()) for _, _, a in told)
-            if all(a == adders for _, _, a in told):
-                narrow, products = adders["FP16"], sum(adders.values())
-            notes += (
-                f"{narrow} of {products} matrix products add in FP16, as TensorRT chose their kernels: "
-                "that makes more noise than rounding to FP16 does.",
-            )
-        fused = fused_note(info.options, [(c, f) for c, f, _ in told])
-        return replace(
-            info, options=options, notes=(*info.notes, *fused, *notes), fp16_accumulation=fp16_accumulation(layers)
-        )
 
     # --- running ------------------------------------------------------------------------------------------------------
 
@@ -385,67 +368,17 @@ class TrtSession(Session):
 
     # --- timing -------------------------------------------------------------------------------------------------------
 
-    def latency(self, feed: Feed, n: int) -> Latency:
-        """Times ``n`` runs as trtexec does: page-locked host memory, CUDA events around both copies and the kernels.
-
-        ``device`` is copy in + compute + copy out, ``gpu`` the compute alone; one run at a time, none overlapped.
-        """
+    def latency(self, feed: Feed, runs: int) -> Latency:
+        """Times runs on the device and from outside; see `timing.timed`."""
         arrays = {name: np.asarray(array) for name, array in self._arrays(feed).items()}
         self._bind(arrays)
-        cuda, pinned, events = self._cuda, [], []
-        copies_in, copies_out = [], []
-        try:
-            for name, array in arrays.items():
-                if name in self._on_host:
-                    continue
-                address = cuda.malloc_host(max(array.nbytes, 1))
-                pinned.append(address)
-                ctypes.memmove(address, array.ctypes.data, array.nbytes)
-                copies_in.append((self._address[name], address, array.nbytes))
-            for name, shape in self._shape.items():
-                if name in self._on_host:
-                    continue
-                size = int(np.prod(shape, dtype=np.int64)) * self._io[name].itemsize
-                pinned.append(cuda.malloc_host(max(size, 1)))
-                copies_out.append((pinned[-1], self._address[name], size))
-            for _ in range(4):
-                events.append(cuda.event())
-
-            def run() -> None:
-                cuda.record(events[0], self._stream)
-                for to, source, size in copies_in:
-                    cuda.copy(to, source, size, TO_DEVICE, self._stream)
-                cuda.record(events[1], self._stream)
-                self._execute()
-                cuda.record(events[2], self._stream)
-                for to, source, size in copies_out:
-                    cuda.copy(to, source, size, TO_HOST, self._stream)
-                cuda.record(events[3], self._stream)
-                cuda.synchronize(self._stream)
-
-            warm_up = warm(run)
-            host, gpu, device = [], [], []
-            begin = time.perf_counter()
-            for _ in range(max(n, 1)):
-                start = time.perf_counter()
-                run()
-                host.append(1e3 * (time.perf_counter() - start))
-                gpu.append(cuda.elapsed(events[1], events[2]))
-                device.append(cuda.elapsed(events[0], events[3]))
-            total = time.perf_counter() - begin
-        finally:
-            for event in events:
-                cuda.destroy_event(event)
-            for address in pinned:
-                cuda.free_host(address)
-        return Latency(
-            runs=len(host),
-            warm_up=warm_up,
-            host=Times.of(host),
-            throughput=len(host) / total,
-            gpu=Times.of(gpu),
-            device=Times.of(device),
-        )
+        inputs = [(self._address[name], array) for name, array in arrays.items() if name not in self._on_host]
+        outputs = [
+            (self._address[name], int(np.prod(shape, dtype=np.int64)) * self._io[name].itemsize)
+            for name, shape in self._shape.items()
+            if name not in self._on_host
+        ]
+        return timed(self._cuda, self._stream, inputs, outputs, self._execute, runs)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
