@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from .graph.errors import UsageError as UsageError
     from .graph.load import load as load
     from .graph.model import Model as Model
+    from .graph.options import option as option
+    from .runners.contract.capabilities import Capabilities as Capabilities
     from .runners.contract.runner import Runner as Runner
     from .runners.contract.session import Session as Session
     from .runners.emulate import EmulateRunner as EmulateRunner
+    from .runners.function import FunctionRunner as FunctionRunner
     from .runners.onnxrt.runner import OnnxrtRunner as OnnxrtRunner
     from .runners.reference_evaluator.runner import ReferenceEvaluatorRunner as ReferenceEvaluatorRunner
     from .runners.tf import TfRunner as TfRunner
@@ -32,10 +35,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Capabilities": "runners.contract.capabilities",
     "Comparator": "compare.comparator",
     "DataError": "graph.errors",
     "DataLoader": "dataloaders",
     "EmulateRunner": "runners.emulate",
+    "FunctionRunner": "runners.function",
     "LayerdiffError": "graph.errors",
     "Model": "graph.model",
     "ModelError": "graph.errors",
@@ -51,6 +56,7 @@ _HOME = {
     "UsageError": "graph.errors",
     "load": "graph.load",
     "open_data": "dataloaders",
+    "option": "graph.options",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]

@@ -33,6 +33,19 @@ def left_out(runner: str, error: LayerdiffError) -> Notice:
     return Notice("left-out", runner, f"{runner} was left out: {error}")
 
 
+def layers_not_seen(candidate: str) -> Notice:
+    """The layers of a candidate whose runtime opens no pieces of a model were not looked at."""
+    return Notice(
+        "layers-not-seen", candidate, f"{candidate} runs no pieces of a model: its layers were not looked at."
+    )
+
+
+def layers_stood_in_for(reference: str, model: str) -> Notice:
+    """A reference that gives outputs alone was stood in for, layer by layer, by ONNX Runtime."""
+    text = f"{reference} gives outputs alone: layers were held against ONNX Runtime on {model}."
+    return Notice("layers-stood-in-for", reference, text)
+
+
 def not_timed(runner: str) -> Notice:
     """A latency was asked for of a model that is run in pieces."""
     return Notice("not-timed", runner, f"{runner} was not timed: its weights do not fit in memory.")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..graph.errors import UsageError
+from ..runners.contract.naming import distinct_names
 
 if TYPE_CHECKING:
     from ..graph.model import Model
@@ -97,14 +98,18 @@ def choose_sides(
     if not runners:
         raise UsageError("no runner was named: give two, e.g. --onnxrt --emulate fp16.")
     settled = [r if m is None else r.for_model(m) for r, m in zip(runners, models, strict=True)]
-    names = _numbered([runner.name for runner in settled])
+    names = distinct_names(settled)
     first = [Side(n, r, m) for n, r, m in zip(names, settled, models, strict=True)]
     if reference is not None and reference not in names:
         raise UsageError(f"no runner is called {reference!r}; there are: {', '.join(names)}.")
     chosen = most_trusted(first) if reference is None else first[names.index(reference)]
     if candidate_model is not None:
+        for runner in settled:
+            if not runner.capabilities.any_model:
+                files = f"{chosen.model.source} nor {candidate_model.source}"
+                raise UsageError(f"{runner.name} has a network of its own, neither {files}: name one model with it.")
         second = [runner.for_model(candidate_model) for runner in runners]
-        names = _numbered([runner.name for runner in second])
+        names = distinct_names(second)
         candidates = [_on_file(n, r, candidate_model) for n, r in zip(names, second, strict=True)]
         return Sides(chosen, tuple(candidates), reference is not None)
     if len(first) < 2:
@@ -119,13 +124,3 @@ def _on_file(name: str, runner: Runner, model: Model) -> Side:
     """A side of the second file, which its name tells."""
     file = model.label if runner.capabilities.reads_engines else model.source
     return Side(f"{name}@{Path(file).name}", runner, model)
-
-
-def _numbered(names: Sequence[str]) -> list[str]:
-    """Names made unique: the second ``onnxrt`` is ``onnxrt#2``."""
-    seen: dict[str, int] = {}
-    result = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        result.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
-    return result

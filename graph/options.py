@@ -7,6 +7,7 @@ One declaration gives the flag, its help, how its text is read, and what values 
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -50,7 +51,7 @@ class Kind:
 
 
 class Choice(Kind):
-    """One of some words."""
+    """One of some words. On the command line, case does not matter."""
 
     def __init__(self, *words: str) -> None:
         self.words = words
@@ -58,8 +59,11 @@ class Choice(Kind):
 
     def read(self, text: str) -> str:
         """See `Kind.read`."""
-        self.check(text)
-        return text
+        meant = {word.casefold(): word for word in self.words}
+        if text.casefold() in meant:
+            return meant[text.casefold()]
+        near = difflib.get_close_matches(text.casefold(), meant, n=1)
+        raise Refused(f"expected {self.expected}; did you mean {meant[near[0]]}?") if near else self.refusal()
 
     def check(self, value: Any) -> None:
         """See `Kind.check`."""
@@ -68,28 +72,37 @@ class Choice(Kind):
 
 
 class Whole(Kind):
-    """A whole number, ``least`` or more."""
+    """A whole number, ``least`` or more, and ``most`` at most."""
 
-    def __init__(self, least: int) -> None:
-        self.least = least
-        self.expected = f"a whole number, {least} or more"
+    def __init__(self, least: int | None = None, most: int | None = None) -> None:
+        self.least, self.most = least, most
+        self.expected = "a whole number"
+        if least is not None:
+            self.expected += f", {least} or more" if most is None else f" from {least} to {most}"
 
     def read(self, text: str) -> int:
         """See `Kind.read`."""
-        if not re.fullmatch(r"[+-]?\d+", text) or int(text) < self.least:
+        if not re.fullmatch(r"[+-]?\d+", text):
             raise self.refusal()
+        self.check(int(text))
         return int(text)
 
     def check(self, value: Any) -> None:
         """See `Kind.check`."""
-        if not isinstance(value, int) or isinstance(value, bool) or value < self.least:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self.refusal()
+        if (self.least is not None and value < self.least) or (self.most is not None and value > self.most):
             raise self.refusal()
 
 
 class Number(Kind):
-    """A finite number, 0 or more."""
+    """A finite number, ``least`` or more, and ``most`` at most."""
 
-    expected = "a number, 0 or more"
+    def __init__(self, least: float = 0, most: float = math.inf) -> None:
+        self.least, self.most = least, most
+        self.expected = f"a number, {least:g} or more" if most == math.inf else f"a number from {least:g} to {most:g}"
+        if least == -math.inf:
+            self.expected = "a number"
 
     def read(self, text: str) -> float:
         """See `Kind.read`."""
@@ -102,7 +115,7 @@ class Number(Kind):
 
     def check(self, value: Any) -> None:
         """See `Kind.check`."""
-        if not 0 <= value < math.inf:
+        if not (math.isfinite(value) and self.least <= value <= self.most):
             raise self.refusal()
 
 
@@ -222,7 +235,8 @@ def option(default: Any, flag: str, help: str, kind: Kind | None = None, group: 
 
     Args:
         default: Value of the field when the option is not given; ``dict`` for an empty mapping.
-        flag: The option, e.g. ``"--ort-optimization"``. Runners may share one (``--workspace``).
+        flag: The option, e.g. ``"--ort-optimization"``. Runners may share one (``--ort-threads``); a runner's option
+            without one is given to it alone, ``--RUNNER=KEY=VALUE``.
         help: One line for ``compare --help``.
         kind: What values it takes; text as it stands if not given.
         group: Under which heading the help shows it.

@@ -8,6 +8,7 @@ import pkgutil
 from typing import TYPE_CHECKING
 
 from ..graph.errors import UsageError
+from ..graph.imports import named_object
 
 if TYPE_CHECKING:
     from .contract.runner import Runner
@@ -32,27 +33,25 @@ def discover(third_parties: bool = True) -> dict[str, type[Runner]]:
 
         for entry in entry_points(group=GROUP):
             try:
-                found.setdefault(entry.name, load_class(entry.value))
+                found.setdefault(entry.name, load_runner(entry.value))
             except UsageError as error:  # somebody's broken plug-in is no reason to refuse everything else
                 logging.getLogger("layerdiff").warning("--%s is left out: %s", entry.name, error)
     return found
 
 
-def load_class(spec: str) -> type[Runner]:
-    """The runner class that ``package.module:Class`` names.
+def load_runner(spec: str) -> type[Runner]:
+    """What ``--runner package.module:NAME`` names: a class, or `FunctionRunner` for a function ``feed -> outputs``.
 
     Raises:
-        UsageError: It cannot be imported, or is no runner.
+        UsageError: It cannot be imported, or is neither.
     """
     from .contract.runner import Runner
+    from .function import FunctionRunner
 
-    module, _, name = spec.partition(":")
-    if not name:
-        raise UsageError(f"--runner {spec}: expected package.module:Class.")
-    try:
-        item = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"--runner {spec}: {error}.") from error
-    if not (isinstance(item, type) and issubclass(item, Runner)):
-        raise UsageError(f"--runner {spec}: {name} is not a subclass of layerdiff.Runner.")
+    item = named_object("--runner", spec, "package.module:Class or package.module:function")
+    if not isinstance(item, type) and callable(item):
+        return FunctionRunner
+    if not isinstance(item, type) or not issubclass(item, Runner):
+        what = "class" if isinstance(item, type) else type(item).__name__
+        raise UsageError(f"--runner {spec}: this {what} is not a subclass of layerdiff.Runner, nor a function.")
     return item

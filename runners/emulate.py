@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..graph.errors import BuildError, UsageError
-from ..graph.formats import FORMATS, FP16, NumberFormat
-from ..graph.options import option
+from ..graph.formats import FORMATS, NumberFormat
+from ..graph.options import Choice, Number, Whole, option
 from .contract.capabilities import Capabilities
 from .contract.runner import Runner, Watch
 from .contract.session import Calibration, Session, SessionInfo
@@ -32,7 +32,7 @@ _BINS = 2048
 
 @dataclass(frozen=True)
 class EmulateRunner(Runner):
-    """ONNX Runtime on the CPU with values rounded as a target that computes in ``format`` rounds them.
+    """Simulate FP16, BF16, TF32, FP8 or INT8 on the CPU: ONNX Runtime computes, and values are rounded between.
 
     Attributes:
         format: ``fp16``, ``bf16``, ``tf32``, ``fp8`` (the same as ``e4m3``), ``e4m3``, ``e5m2`` or ``int8``.
@@ -50,12 +50,11 @@ class EmulateRunner(Runner):
     """
 
     flag: ClassVar[str] = "emulate"
-    capabilities: ClassVar[Capabilities] = Capabilities(opens_ahead=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(inner_tensors=True, opens_ahead=True)
     value_field: ClassVar[str] = "format"
     value_required: ClassVar[bool] = True
-    values: ClassVar[tuple[str, ...]] = ("fp16", "bf16", "tf32", "fp8", "e4m3", "e5m2", "int8")
 
-    format: str = "fp16"
+    format: str = option("fp16", "", "number format", Choice("fp16", "bf16", "tf32", "fp8", "e4m3", "e5m2", "int8"))
     every_node: bool = option(
         False, "--emulate-every-node", "emulation rounds after every node, not only where fused groups end"
     )
@@ -69,8 +68,8 @@ class EmulateRunner(Runner):
         100.0,
         "--emulate-percentile",
         "share of magnitudes that an emulated INT8 or FP8 range covers (default: 100, the maximum)",
+        Number(50, 100),
         metavar="P",
-        type=float,
     )
     unscaled: bool = option(
         False, "--emulate-unscaled", "emulated FP8 casts values without scaling them by their range"
@@ -84,26 +83,18 @@ class EmulateRunner(Runner):
         (), "--ort-custom-ops", "library of custom operators for ONNX Runtime; may be repeated", metavar="LIB"
     )
     threads: int = option(
-        0, "--ort-threads", "threads of ONNX Runtime (default: its own choice)", metavar="N", type=int
+        0, "--ort-threads", "threads of ONNX Runtime (default: its own choice)", Whole(0), metavar="N"
     )
     ranges: tuple[tuple[str, float], ...] | None = None
     low_memory: bool = False
 
     def __post_init__(self) -> None:
-        if self.format not in self.values:
-            raise UsageError(f"--emulate {self.format}: not one of {', '.join(self.values)}.")
-        if not 50.0 <= self.percentile <= 100.0:
-            raise UsageError(f"--emulate-percentile {self.percentile:g}: must be from 50 to 100.")
+        super().__post_init__()
         if self.fp16_accumulation and self.format != "fp16":
-            raise UsageError(f"--emulate-fp16-accumulation is for FP16; kernels of {self.format} add in FP32 or INT32.")
+            raise UsageError(f"{self.name}: fp16_accumulation is for FP16; other kernels add in FP32 or INT32.")
         if isinstance(self.ranges, Mapping):
             object.__setattr__(self, "ranges", tuple(self.ranges.items()))
         OnnxrtRunner(custom_ops=self.custom_ops, threads=self.threads)  # refuses what it cannot be
-
-    @property
-    def name(self) -> str:
-        """``emulate:FORMAT``."""
-        return f"emulate:{self.format}"
 
     @property
     def trust(self) -> int:
@@ -134,10 +125,6 @@ class EmulateRunner(Runner):
     def accumulator(self) -> NumberFormat:
         """What products add in."""
         return FORMATS["fp16" if self.fp16_accumulation else "fp32"]
-
-    def cpu_emulations(self) -> tuple[Runner, Runner] | None:
-        """See the function of that name."""
-        return (self, replace(self, fp16_accumulation=False)) if self.fp16_accumulation else None
 
     def for_pieces(self, deployed: SessionInfo | None = None) -> EmulateRunner:
         """See `OnnxrtRunner.for_pieces`. Pieces have the scales of the whole model."""
@@ -213,16 +200,6 @@ class EmulateRunner(Runner):
         """
         runner = self.calibrated(model, workload, progress)
         return EmulateSession(runner, model, fetch, progress or (lambda stage: None))
-
-
-def cpu_emulations(runner: Runner) -> tuple[Runner, Runner] | None:
-    """Two runners on the CPU that round as ``runner`` does where it adds in FP16: with such sums, and with sums in
-    FP32; None where none does."""
-    if isinstance(runner, EmulateRunner):
-        return runner.cpu_emulations()
-    if runner.arithmetic == runner.accumulator == FP16:
-        return EmulateRunner(fp16_accumulation=True), EmulateRunner()
-    return None
 
 
 @dataclass(frozen=True)
@@ -333,7 +310,9 @@ def _double(runner: EmulateRunner, model: Model) -> tuple[str, ...]:
     return ("Tensors in float64 are left as they are: emulation rounds float32.",)
 
 
-def _whole(engine: Runner, model: Model, names: Sequence[str], samples: Callable[[], Iterable[Feed]]) -> Iterator[Feed]:
+def _whole(
+    engine: OnnxrtRunner, model: Model, names: Sequence[str], samples: Callable[[], Iterable[Feed]]
+) -> Iterator[Feed]:
     """Tensors of the whole model, sample by sample."""
     with engine.open(model, fetch=names) as session:
         for feed in samples():

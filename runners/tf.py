@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..graph.errors import BuildError, ProviderUnavailable, RunnerError, UsageError
 from ..graph.formats import FP32, NumberFormat
-from ..graph.options import option
+from ..graph.options import Choice, option
 from .contract.capabilities import Capabilities
 from .contract.runner import Runner
 from .contract.session import Session, SessionInfo
@@ -35,20 +35,10 @@ class TfRunner(Runner):
 
     flag: ClassVar[str] = "tf"
     value_field: ClassVar[str] = "device"
-    values: ClassVar[tuple[str, ...]] = ("cpu", "gpu")
-    capabilities: ClassVar[Capabilities] = Capabilities(pieces=False, feeds_inner_tensors=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(pieces=False, inner_tensors=True, feeds_inner_tensors=True)
 
-    device: str = "cpu"
+    device: str = option("cpu", "", "where it runs", Choice("cpu", "gpu"))
     tf32: bool = option(False, "--tf-tf32", "let TensorFlow use TF32 on GPUs (off unless asked for)")
-
-    def __post_init__(self) -> None:
-        if self.device not in self.values:
-            raise UsageError(f"--tf={self.device}: not one of {', '.join(self.values)}.")
-
-    @property
-    def name(self) -> str:
-        """``tf``, or ``tf:gpu``."""
-        return "tf" if self.device == "cpu" else f"tf:{self.device}"
 
     @property
     def trust(self) -> int:

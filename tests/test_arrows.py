@@ -34,7 +34,7 @@ ORDERS = {
     "graph": """graph.load > graph.sources > graph.rounding graph.pairing graph.implied_inputs > graph.implied_demands
         graph.implied_shapes > graph.cutting > graph.model > graph.engine > graph.digest > graph.index graph.writer
         > graph.weights graph.inference graph.evaluation > graph.contrib_ops graph.options
-        > graph.nodes graph.operators graph.specs graph.formats graph.errors graph.interrupts""",
+        > graph.nodes graph.operators graph.specs graph.formats graph.imports > graph.errors graph.interrupts""",
 }
 # Files that are about operators: one rule or one runtime's kernels each.
 OPERATOR_FILES = (
@@ -46,6 +46,7 @@ OPERATOR_FILES = (
     "graph/rounding/term_count.py",
     "graph/sources/tensorflow_names.py",
     "runners/reference_evaluator/kernels.py",
+    "runners/reference_evaluator/recurrent.py",
 )
 OPERATORS = {schema.name for schema in onnx.defs.get_all_schemas_with_history()}
 MUTATING = ("append", "extend", "insert", "add", "update", "setdefault", "pop", "popitem", "clear", "remove", "discard")
@@ -261,7 +262,6 @@ EXCEPTIONS: dict[str, str] = {
     """,
     "circles": """
         compare: causes.examiner layers.walk
-        runners.onnxrt: loading runner session
     """,
     "privates": """
         compare.cli.arguments: _option_string_actions
@@ -275,7 +275,6 @@ EXCEPTIONS: dict[str, str] = {
     """,
     "state": """
         LIBRARIES
-        _LOGS
     """,
     "long_files": """
         compare/causes/examiner.py
@@ -294,18 +293,11 @@ EXCEPTIONS: dict[str, str] = {
     "long_functions": """
         compare/causes: judge
         compare/layers: _Localizer._verdicts
-        runners/onnxrt: build
-        runners/reference_evaluator: _recur
-        runners/reference_evaluator: kernels
-        runners/trt: TrtSession.latency
-        runners/trt: build
-        runners/trt: make_calibrator
     """,
     "many_parameters": """
         benchmarks/kit: Builder.conv
         compare/causes: judge
         compare/layers: Walk._examine
-        runners/trt: TrtSession.__init__
     """,
     "operator_tables": """
         graph/pairing: AveragePool Conv MaxPool
@@ -316,7 +308,6 @@ EXCEPTIONS: dict[str, str] = {
         graph/rounding: Pow ReduceMean Sub
         graph: Abs Add Div
         graph: Concat Max Min
-        runners/onnxrt: Clip HardSigmoid LeakyRelu
         runners/reference_evaluator: AffineGrid CausalConvWithState DynamicQuantizeLinear
     """,
 }

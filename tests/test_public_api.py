@@ -15,8 +15,9 @@ from layerdiff import runners
 from support.paths import ROOT
 
 PUBLIC = """
-Comparator DataError DataLoader EmulateRunner LayerdiffError Model ModelError OnnxrtRunner ReferenceEvaluatorRunner
-Report Rules Runner RunnerError Session TfRunner TrtRunner UsageError __version__ load open_data
+Capabilities Comparator DataError DataLoader EmulateRunner FunctionRunner LayerdiffError Model ModelError OnnxrtRunner
+ReferenceEvaluatorRunner Report Rules Runner RunnerError Session TfRunner TrtRunner UsageError __version__ load
+open_data option
 """
 
 

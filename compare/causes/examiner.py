@@ -300,7 +300,7 @@ class Examiner:
         if len(feed) < len(part.inputs):
             return {}
         try:
-            with self.walk.noise.runner.open(slice_model(model, part, specs_of(feed))) as session:
+            with self.walk.noise.runner.session(slice_model(model, part, specs_of(feed))) as session:
                 made = session.infer(feed)
         except LayerdiffError as error:
             log.debug("cannot look inside: %s", error)
@@ -549,7 +549,7 @@ class Examiner:
         arrays = {n: v for n, v in feed.items() if v is not None}
         try:
             model = explode(walk.candidate.model, [(p.number, p.candidate) for p in parts], specs_of(arrays))
-            with walk.candidate.runner.open(model) as session:
+            with walk.candidate.runner.session(model) as session:
                 flat = session.infer(arrays)
         except LayerdiffError as error:
             log.debug("cannot take %s apart: %s", unit.reference.outputs, error)
@@ -584,7 +584,7 @@ class Examiner:
         name = unit.reference.outputs[0]
         try:
             model = slice_model(walk.reference.model, unit.reference, specs_of(feed))
-            with ReferenceEvaluatorRunner(dtype="float64").open(model) as session:
+            with ReferenceEvaluatorRunner(dtype="float64").session(model) as session:
                 truth = session.infer(feed)[name].astype(np.float64)
         except Exception as error:  # the arbiter is an extra: without it the finding stands as it is
             log.debug("no float64 value for %s: %s", name, error)

@@ -349,7 +349,7 @@ class Noise:
             probe = perturbed(self.reference.model, parts, specs, rounding, seed=seed, alike=alike).model
             if bounded is not None:
                 forms = add_bounds(probe.proto.graph, self.index, parts, specs, bounded)
-            with self.runner.open(probe) as session:
+            with self.runner.session(probe) as session:
                 flat = session.infer(feed)
         except LayerdiffError as error:
             if bounded is not None or len(units) > 1:

@@ -25,7 +25,15 @@ from ...runners.contract.runner import Runner
 from ..comparison import Rules
 from ..report.formats import formats
 from .options import add, given
-from .runner_arguments import add_options, configure, first_line, hint_at_detached_value, named_classes, take_runners
+from .runner_arguments import (
+    add_options,
+    configure,
+    first_line,
+    hint_at_detached_value,
+    named_classes,
+    shown,
+    take_runners,
+)
 
 USAGE = "compare MODEL [MODEL2] --RUNNER[=VALUE] --RUNNER[=VALUE] ... [options]"
 
@@ -179,10 +187,9 @@ def _parser(classes: Mapping[str, type[Runner]]) -> _Parser:
 
 def _add_runners(group: Any, classes: Mapping[str, type[Runner]]) -> None:
     for flag, cls in classes.items():
-        values = "|".join(cls.values) or (cls.value_field.upper() if cls.value_field else "")
-        value = f"={values}" if cls.value_required else f"[={values}]" if values else ""
-        group.add_argument(f"--{flag}", help=first_line(cls), default=None).shown = f"--{flag}{value}"
-    group.add_argument("--runner", metavar="MODULE:CLASS", help="a runner of your own; may be repeated")
+        group.add_argument(f"--{flag}", help=first_line(cls), default=None).shown = shown(flag, cls)
+    text = "a runner of your own, a class or a function; may be repeated"
+    group.add_argument("--runner", metavar="MODULE:NAME", help=text)
 
 
 def _add_data(group: Any) -> None:

@@ -89,7 +89,7 @@ class Contributions:
             return
         feed = {n: source[n] for n in part.inputs}
         try:
-            with self.reference.runner.open(slice_model(self.reference.model, part, specs_of(feed))) as session:
+            with self.reference.runner.session(slice_model(self.reference.model, part, specs_of(feed))) as session:
                 stream.values.update(session.infer(feed, after))
         except LayerdiffError as error:
             stream.stopped = True

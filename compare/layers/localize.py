@@ -26,6 +26,7 @@ from ..runs.memory import budget, free_memory, reused, weight_bytes
 from ..sides import Side, Sides
 from .bodies import BodyFindings, BodyLocalizer
 from .fidelity import doubt, fidelity
+from .observable import observable
 from .walk import LayerObservation, Walk, relative_error
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ def localize(comparison: Comparison, log: RunLog, report: Report, progress: Prog
     layers: list[LayerResult] = []
     culprits: list[Culprit] = []
     observed: list[Fidelity] = []
-    told: list[Notice] = []
-    reference, *candidates = (_for_pieces(side, log) for side in comparison.sides.all)
+    sides, told = observable(comparison.sides)
+    reference, *candidates = (_for_pieces(side, log) for side in sides.all)
     comparison = dataclasses.replace(comparison, sides=Sides(reference, tuple(candidates)))
     weights = weight_bytes(comparison.sides.all)
     with reused(weights, budget(comparison.rules.memory)):

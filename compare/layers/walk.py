@@ -209,7 +209,7 @@ class Walk:
 
     def _open_whole(self) -> Session:
         names = [n for unit in self.layout.units for n in unit.reference.outputs]
-        return self.reference.runner.open(self.reference.model, fetch=names, workload=self.comparison.workload)
+        return self.reference.runner.session(self.reference.model, fetch=names, workload=self.comparison.workload)
 
     def _run_reference(self, run: StepSessions, feed: Mapping[str, np.ndarray], values: Arrays) -> None:
         outputs = run.step.reference.outputs

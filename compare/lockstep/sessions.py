@@ -107,14 +107,16 @@ class StepSessions:
     def _open(self, side: Side, model: Model, feed: Arrays | None, before: Session | None = None) -> Session:
         """Opens a session; in place of one that was not opened for these shapes, if there is one."""
         if feed is None:
-            return self._stack.enter_context(side.runner.open(model))
+            return self._stack.enter_context(side.runner.session(model))
         if not side.runner.capabilities.builds_for_shapes:
-            return self._stack.enter_context(side.runner.open(model, workload=Workload(samples=lambda: iter([feed]))))
+            return self._stack.enter_context(
+                side.runner.session(model, workload=Workload(samples=lambda: iter([feed])))
+            )
         ready = sets_for(feed, self._profiles.get(id(side), ()), self._ready.pop(id(before), ()))
         if before is not None:
             before.close()
         workload = Workload(samples=lambda: iter([feed]), shapes=ready[0], profiles=tuple(ready) if ready[1:] else ())
-        session = self._stack.enter_context(side.runner.open(model, workload=workload))
+        session = self._stack.enter_context(side.runner.session(model, workload=workload))
         self._ready[id(session)] = ready
         return session
 

@@ -97,7 +97,7 @@ def computed(side: Side, part: Slice, names: Sequence[str], feed: Mapping[str, n
     if missing:
         inner = backward(index, missing, set(part.inputs))
         given = {n: feed[n] for n in inner.inputs}
-        with side.runner.open(slice_model(side.model, inner, specs_of(given))) as session:
+        with side.runner.session(slice_model(side.model, inner, specs_of(given))) as session:
             found.update(session.infer(given, missing))
     for name, value in found.items():
         if not isinstance(value, np.ndarray):
@@ -349,7 +349,7 @@ class BodySession:
         if self._session is None:
             model = slice_model(self._program.model, self._part, specs_of(given))
             workload = Workload(samples=lambda: iter([given]))
-            self._session = self._stack.enter_context(self._runner.open(model, workload=workload))
+            self._session = self._stack.enter_context(self._runner.session(model, workload=workload))
         return self._session.infer(given, self._part.outputs)
 
 

@@ -6,11 +6,9 @@ the reference (``drop``). Streaming: of every batch the counts are kept, nothing
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ...graph.errors import DataError, UsageError
+from ...graph.imports import named_object
 from ...graph.specs import is_float
 from ..report.model import AccuracyResult
 from .evidence import Decision, MetricLoss, OutputEvidence
@@ -115,30 +114,12 @@ def _metric(metric: str | Function) -> tuple[str, int, Function | None]:
     match = re.fullmatch(r"top([1-9]\d*)", metric)
     if match:
         return metric, int(match[1]), None
-    module, _, name = metric.rpartition(":")
-    if not module or not name:
-        raise UsageError(f"--metric {metric}: expected top1, top5 or package.module:function.")
-    try:
-        function = getattr(_import(module), name)
-    except Exception as error:  # an import runs whatever the module holds
-        raise UsageError(f"--metric {metric}: {type(error).__name__}: {_line(error)}.") from error
+    function = named_object("--metric", metric, "top1, top5 or package.module:function")
     if not callable(function):
-        raise UsageError(f"--metric {metric}: {name} is a {type(function).__name__}, not a function.")
+        raise UsageError(
+            f"--metric {metric}: {metric.rpartition(':')[2]} is a {type(function).__name__}, not a function."
+        )
     return metric, 0, function
-
-
-def _import(module: str) -> Any:
-    """Imports a module, from the present folder too: a console script does not have it on its path."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module.partition(".")[0]:
-            raise
-        sys.path.append(os.getcwd())
-        try:
-            return importlib.import_module(module)
-        finally:
-            sys.path.pop()
 
 
 def _line(error: Exception) -> str:

@@ -42,4 +42,4 @@ def open_whole(
     """
     if pieces:
         return PiecedSession(side, comparison.workload, comparison.rules.memory)
-    return side.runner.open(side.model, fetch=fetch, workload=comparison.workload, progress=progress)
+    return side.runner.session(side.model, fetch=fetch, workload=comparison.workload, progress=progress)

@@ -203,7 +203,7 @@ class PiecedSession(Session):
     def _open(self, piece: Piece, outputs: tuple[str, ...], values: Mapping[str, np.ndarray] | None) -> Session:
         model = extract(self._model, piece.nodes, outputs or piece.outputs, specs=self._specs or None)
         workload = None if values is None else Workload(samples=lambda: iter([values]))
-        return self._runner.open(model, workload=workload)
+        return self._runner.session(model, workload=workload)
 
     def _given(self, name: str, feed: Feed, store: Store, sample: int) -> np.ndarray:
         if store.has("", sample, name):

@@ -13,8 +13,9 @@ class Capabilities:
         any_model: A session runs the model that it is opened on. False: the runner has a network of its own, and runs
             that one whatever model it is given.
         pieces: A session can be opened on a piece of an ONNX graph.
-        inner_tensors: ``infer`` returns inner tensors of the graph if they are in ``fetch``. Where it does not, and
-            pieces can be opened, a second session is opened on the graph with these tensors among its outputs.
+        inner_tensors: ``infer`` has a parameter ``fetch``, and returns inner tensors of the graph that are in it. Where
+            it does not, and pieces can be opened, a second session is opened on the graph with these tensors among its
+            outputs.
         feeds_inner_tensors: ``infer`` takes inner tensors in ``feed``, in place of what would compute them.
         opens_ahead: A session can be opened before the shapes of its inputs are known, and in a thread of its own.
         reads_engines: It runs serialized engines (`Model.engine`); others run the model that the engine was built from.
@@ -24,7 +25,7 @@ class Capabilities:
 
     any_model: bool = True
     pieces: bool = True
-    inner_tensors: bool = True
+    inner_tensors: bool = False
     feeds_inner_tensors: bool = False
     opens_ahead: bool = False
     reads_engines: bool = False

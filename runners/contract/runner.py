@@ -11,22 +11,28 @@ the module is imported.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from ...graph.errors import RunnerError, UsageError
+from ...graph.formats import FP32, NumberFormat
+from ...graph.options import check
 from .capabilities import Capabilities
+from .grammar import Grammar
+from .opened import Function, accepted, opened
+from .options import as_tuples, options_of
+from .workload import Workload
 
 if TYPE_CHECKING:
     import os
 
-    from ...graph.formats import NumberFormat
     from ...graph.model import Model
     from ...graph.specs import TensorSpec
     from .session import Session, SessionInfo
-    from .workload import Feed, ShapeRange, Workload
+    from .workload import Feed, ShapeRange
 
 Watch: TypeAlias = "Callable[[Runner, Sequence[str], Callable[[], Iterable[Feed]]], Iterable[Feed]]"
 """Runs a whole model on samples and gives the tensors that are named, in any portions."""
@@ -41,32 +47,44 @@ class Runner(ABC):
     """
 
     flag: ClassVar[str] = ""
-    """``--FLAG`` on the command line and the first part of `name`."""
+    """``--FLAG`` on the command line; empty: it is named by ``--runner module:Class``."""
     value_field: ClassVar[str] = ""
     """The field that takes VALUE of ``--FLAG=VALUE``; empty where there is none."""
     value_required: ClassVar[bool] = False
     """Whether ``--FLAG`` needs its VALUE; it may then also stand as the next word (``--emulate fp16``)."""
-    values: ClassVar[tuple[str, ...]] = ()
-    """The legal values of `value_field`, for help and messages; empty if open-ended."""
+    value_form: ClassVar[str] = ""
+    """How help writes VALUE, where it is more than one of the choices of `value_field`."""
+    value_words: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Further words of VALUE, and the settings of fields that each stands for."""
     capabilities: ClassVar[Capabilities] = Capabilities()
 
     model: str | os.PathLike[str] | None = None
 
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """What reports call it: ``onnxrt``, ``onnxrt:cuda``, ``trt:fp16``."""
+    def __post_init__(self) -> None:
+        as_tuples(self)
+        check(self)
 
     @property
-    @abstractmethod
+    def name(self) -> str:
+        """What reports call it: its flag, or its class's name, and its value where that is not the usual one:
+        ``onnxrt``, ``onnxrt:cuda``, ``my-runtime``."""
+        kind = self.flag or _hyphenated(type(self).__name__)
+        if not self.value_field:
+            return kind
+        value = getattr(self, self.value_field)
+        usual = type(self).__dataclass_fields__[self.value_field].default
+        return kind if value == usual and not self.value_required else f"{kind}:{value}"
+
+    @property
     def trust(self) -> int:
         """Rank when a reference is chosen; the lowest is believed. tf 0, onnxrt on the CPU 10, reference-evaluator 20,
-        other onnxrt providers 30, trt 40, emulate 50; third parties 45 unless they know better."""
+        other onnxrt providers 30, trt 40, emulate 50; others 45 unless they know better."""
+        return 45
 
     @property
-    @abstractmethod
     def arithmetic(self) -> NumberFormat:
-        """The coarsest number format that this configuration computes FP32 layers in."""
+        """The coarsest number format that this configuration computes FP32 layers in: FP32 unless it says otherwise."""
+        return FP32
 
     @property
     def repeatable(self) -> bool:
@@ -79,8 +97,6 @@ class Runner(ABC):
     @property
     def accumulator(self) -> NumberFormat:
         """The coarsest format in which sums of products may be added up: FP32 unless the runtime says otherwise."""
-        from ...graph.formats import FP32
-
         return FP32
 
     @property
@@ -95,15 +111,11 @@ class Runner(ABC):
         return False
 
     @abstractmethod
-    def open(
-        self,
-        model: Model,
-        *,
-        fetch: Sequence[str] = (),
-        workload: Workload | None = None,
-        progress: Callable[[str], None] | None = None,
-    ) -> Session:
-        """Builds or loads ``model`` and returns a session on it.
+    def open(self, model: Model, *args: Any, **kwargs: Any) -> Session | Function:
+        """Builds or loads ``model`` and returns a session on it, or a function from arrays by input name to arrays by
+        output name: the one method that a runner needs. It is called by `session`.
+
+        It takes the model, and of the following keyword arguments those that it wants.
 
         Args:
             model: The model or a piece of one.
@@ -116,6 +128,35 @@ class Runner(ABC):
             ProviderUnavailable: The device or provider is not there or not in use.
             BuildError: The runtime refuses the model.
         """
+
+    def session(
+        self,
+        model: Model,
+        *,
+        fetch: Sequence[str] = (),
+        workload: Workload | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> Session:
+        """A session on ``model``: what `open` returns, with whatever its author left out.
+
+        Its inputs and outputs are the model's unless it has its own. What `infer` returns is looked at: a session gives
+        what it was asked for, or says in the runner's name what it did instead.
+
+        Args:
+            model, fetch, workload, progress: See `open`.
+
+        Raises:
+            RunnerError: See `open`; or it returned neither a session nor a function.
+        """
+        told = progress if progress is not None else _silent
+        offered = {"fetch": fetch, "workload": workload or Workload(), "progress": told}
+        result = self.open(model, **accepted(self.open, offered))
+
+        def reopen(changed: Model) -> Session:
+            return self.session(changed, workload=workload)
+
+        can = self.capabilities
+        return opened(self.name, result, model, reopen if can.pieces and can.any_model else None, can.inner_tensors)
 
     def for_model(self, model: Model) -> Runner:
         """The configuration as ``model`` settles it: what an engine was built with is no longer a choice.
@@ -200,23 +241,56 @@ class Runner(ABC):
         return self
 
     @classmethod
-    def from_value(cls, value: str | None, **options: Any) -> Runner:
+    def grammar(cls, written: str = "") -> Grammar:
+        """What may stand behind ``--FLAG=``.
+
+        Args:
+            written: What messages call the runner; empty: its flag.
+        """
+        return Grammar(written or f"--{cls.flag}", options_of(cls, cls.value_field), cls.value_field, cls.value_words)
+
+    @classmethod
+    def from_value(cls, value: str | None, **defaults: Any) -> Runner:
         """The configuration that ``--FLAG`` or ``--FLAG=VALUE`` asks for.
+
+        Args:
+            value: VALUE; None: there is none.
+            defaults: Values of fields that are not in VALUE, as far as `applicable` takes them.
 
         Raises:
             UsageError: The value is not legal.
         """
-        if value is None:
-            if cls.value_required:
-                raise UsageError(f"--{cls.flag} needs a value: {', '.join(cls.values)}.")
-            return cls(**options)
-        if not cls.value_field:
-            raise UsageError(f"--{cls.flag} takes no value; got {value!r}.")
-        if cls.values and value not in cls.values:
-            raise UsageError(f"--{cls.flag}={value}: not one of {', '.join(cls.values)}.")
-        return cls(**{**options, cls.value_field: value})
+        own = {} if value is None else cls.grammar().read(value)
+        return cls.configured(own, cls.applicable(own, defaults))
 
     @classmethod
-    def cli_fields(cls) -> list[Any]:
-        """The dataclass fields that are command-line options."""
-        return [f for f in fields(cls) if "flag" in f.metadata]
+    def applicable(cls, own: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the options for all runners of the kind that hold for one.
+
+        Args:
+            own: What its own VALUE sets.
+            defaults: Values of fields by long options.
+        """
+        return {name: value for name, value in defaults.items() if name not in own}
+
+    @classmethod
+    def configured(cls, own: Mapping[str, Any], defaults: Mapping[str, Any]) -> Runner:
+        """The configuration with these settings.
+
+        Raises:
+            UsageError: They do not go together.
+        """
+        if cls.value_required and cls.value_field not in own:
+            grammar = cls.grammar()
+            raise UsageError(f"{grammar.written} needs a value: {grammar.options[cls.value_field].form}.")
+        return cls(**{**defaults, **own})
+
+
+def _silent(phrase: str) -> None:
+    pass
+
+
+def _hyphenated(name: str) -> str:
+    """``MyRuntimeRunner`` as ``my-runtime``."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name.removesuffix("Runner") or name)
+    return words.replace("_", "-").lower()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...graph.errors import BuildError, MissingPackage, ProviderUnavailable, RunnerError
 from ...graph.interrupts import uninterrupted
+from .config import LEVELS, PROVIDERS, OnnxrtConfig
 from .messages import one_line
 from .ortvalues import Loaded
 
@@ -19,16 +20,7 @@ if TYPE_CHECKING:
     import onnx
 
     from ...graph.model import Model
-    from .runner import OnnxrtRunner
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
-LEVELS = {
-    "disable": "ORT_DISABLE_ALL",
-    "basic": "ORT_ENABLE_BASIC",
-    "extended": "ORT_ENABLE_EXTENDED",
-    "layout": "ORT_ENABLE_LAYOUT",
-    "all": "ORT_ENABLE_ALL",
-}
 _SILENT = 4
 """ORT's "fatal": its errors arrive as exceptions, and need not be printed a second time."""
 _FOLDER = "session.model_external_initializers_file_folder_path"
@@ -37,7 +29,7 @@ _FOLDER = "session.model_external_initializers_file_folder_path"
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
 
 
-def import_onnxruntime(runner: OnnxrtRunner) -> Any:
+def import_onnxruntime(runner: OnnxrtConfig) -> Any:
     """The package.
 
     Raises:
@@ -76,13 +68,12 @@ def installed() -> list[str]:
 
 
 def build(
-    runner: OnnxrtRunner,
+    runner: OnnxrtConfig,
     ort: Any,
     model: Model,
     inner: tuple[str, ...],
     *,
     probe: bool = False,
-    optimized: str | None = None,
 ) -> Loaded:
     """An ORT session on ``model`` with the tensors ``inner`` as outputs besides its own.
 
@@ -92,7 +83,6 @@ def build(
         model: What to load.
         inner: Names of inner tensors.
         probe: Refuse the model if any node would fall back to the CPU.
-        optimized: Where to write the optimized graph.
     """
     wanted = PROVIDERS[runner.provider]
     available = ort.get_available_providers()
@@ -106,8 +96,6 @@ def build(
         made = _options(runner, ort, folder)
         if probe:
             made.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        if optimized is not None:
-            made.optimized_model_filepath = optimized
         return made
 
     try:
@@ -138,7 +126,7 @@ def build(
     return Loaded(ort, session, inner)
 
 
-def _unavailable(runner: OnnxrtRunner, ort: Any, available: Sequence[str]) -> str:
+def _unavailable(runner: OnnxrtConfig, ort: Any, available: Sequence[str]) -> str:
     packages = installed()
     names = ", ".join(p.removesuffix("ExecutionProvider") for p in available)
     has = f"{runner.name}: {' and '.join(packages) or 'onnxruntime ' + ort.__version__} offers {names}."
@@ -147,7 +135,7 @@ def _unavailable(runner: OnnxrtRunner, ort: Any, available: Sequence[str]) -> st
     return f"{has} Install the GPU build instead: pip uninstall onnxruntime && pip install 'layerdiff[gpu]'"
 
 
-def _options(runner: OnnxrtRunner, ort: Any, folder: Any) -> Any:
+def _options(runner: OnnxrtConfig, ort: Any, folder: Any) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = _SILENT
     level = LEVELS[runner.optimization]
@@ -175,7 +163,7 @@ def _options(runner: OnnxrtRunner, ort: Any, folder: Any) -> Any:
     return options
 
 
-def _session(runner: OnnxrtRunner, ort: Any, source: Any, options: Any) -> Any:
+def _session(runner: OnnxrtConfig, ort: Any, source: Any, options: Any) -> Any:
     cuda = ("CUDAExecutionProvider", {"use_tf32": "1" if runner.tf32 else "0"})
     chosen: dict[str, list[Any]] = {"cpu": [], "cuda": [cuda], "tensorrt": ["TensorrtExecutionProvider", cuda]}
     providers = [*chosen[runner.provider], "CPUExecutionProvider"]
@@ -216,7 +204,7 @@ def _external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def _with_weights_elsewhere(
-    runner: OnnxrtRunner, ort: Any, model: Model, inner: tuple[str, ...], options: Callable[[Any], Any]
+    runner: OnnxrtConfig, ort: Any, model: Model, inner: tuple[str, ...], options: Callable[[Any], Any]
 ) -> Any:
     """A session on a model whose weights are outside its folder, as links into the cache of a model hub are.
 

@@ -12,7 +12,8 @@ from ...graph.formats import TF32
 from ..contract.device import DeviceArray
 from ..contract.session import Session, SessionInfo
 from . import loading
-from .loading import PROVIDERS, build, import_onnxruntime
+from .config import PROVIDERS, OnnxrtConfig
+from .loading import build, import_onnxruntime
 from .ortvalues import Loaded
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from ...graph.model import Model
     from ...graph.specs import TensorSpec
     from ..contract.workload import Feed
-    from .runner import OnnxrtRunner
 
 
 class OnnxrtSession(Session):
@@ -31,7 +31,7 @@ class OnnxrtSession(Session):
     """
 
     def __init__(
-        self, runner: OnnxrtRunner, model: Model, fetch: Sequence[str] = (), progress: Callable[[str], None] = print
+        self, runner: OnnxrtConfig, model: Model, fetch: Sequence[str] = (), progress: Callable[[str], None] = print
     ) -> None:
         self._runner = runner
         self._model = model
@@ -135,7 +135,7 @@ class OnnxrtSession(Session):
             del self._session
 
 
-def describe(runner: OnnxrtRunner, ort: Any, loaded: Loaded, model: Model) -> SessionInfo:
+def describe(runner: OnnxrtConfig, ort: Any, loaded: Loaded, model: Model) -> SessionInfo:
     """What the session turned out to be.
 
     Raises:
@@ -185,7 +185,7 @@ def _placement(session: Any) -> dict[str, Counter[str]] | None:
     return placed
 
 
-def _probe(runner: OnnxrtRunner, ort: Any, model: Model) -> list[str]:
+def _probe(runner: OnnxrtConfig, ort: Any, model: Model) -> list[str]:
     """Versions that do not report placement do refuse, when told to, a model of which a node falls back."""
     try:
         build(runner, ort, model, (), probe=True)

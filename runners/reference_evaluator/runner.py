@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...graph.errors import BuildError, RunnerError, UsageError
+from ...graph.errors import BuildError, RunnerError
 from ...graph.formats import FP32, FP64, NumberFormat
+from ...graph.options import Choice, option
+from ..contract.capabilities import Capabilities
 from ..contract.runner import Runner
 from ..contract.session import Session, SessionInfo
 from ..contract.workload import Feed, Workload
@@ -41,18 +43,9 @@ class ReferenceEvaluatorRunner(Runner):
 
     flag: ClassVar[str] = "reference-evaluator"
     value_field: ClassVar[str] = "dtype"
-    values: ClassVar[tuple[str, ...]] = ("float32", "float64")
+    capabilities: ClassVar[Capabilities] = Capabilities(inner_tensors=True)
 
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        if self.dtype not in self.values:
-            raise UsageError(f"--reference-evaluator={self.dtype}: not one of {', '.join(self.values)}.")
-
-    @property
-    def name(self) -> str:
-        """``reference-evaluator``, or ``reference-evaluator:float64``."""
-        return self.flag if self.dtype == "float32" else f"{self.flag}:{self.dtype}"
+    dtype: str = option("float32", "", "type that float32 tensors are evaluated in", Choice("float32", "float64"))
 
     @property
     def trust(self) -> int:

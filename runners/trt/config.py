@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...graph.options import Size, option
+from ...graph.options import Choice, Size, Whole, option
 from ..contract.session import SessionInfo
 
 MODES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
 """Number formats that may be mixed in ``--trt=fp16,int8``; fp32 is always there."""
+
+
+CALIBRATORS = ("entropy2", "entropy", "minmax")
+"""TensorRT's own INT8 calibrators."""
+
+QDQ_METHODS = ("max", "percentile", "entropy")
+"""How the ranges of Q/DQ nodes are found."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +64,14 @@ class TrtConfig:
     )
     plugins: tuple[str, ...] = option((), "--trt-plugin", "load this TensorRT plugin library", metavar="LIB")
     optimization_level: int | None = option(
-        None, "--trt-optimization-level", "how hard TensorRT looks for fast kernels, 0 to 5", type=int, choices=range(6)
+        None, "--trt-optimization-level", "how hard TensorRT looks for fast kernels, 0 to 5", Whole(0, 5), metavar="N"
     )
     strongly_typed: bool = option(False, "--strongly-typed", "TensorRT 10: the types in the ONNX graph are law")
     calibrator: str | None = option(
         None,
         "--calibrator",
         "TensorRT's INT8 calibrator (default: entropy2)",
-        choices=("entropy2", "entropy", "minmax"),
+        Choice(*CALIBRATORS),
     )
     calibration_cache: str | None = option(
         None, "--calibration-cache", "keep the INT8 calibration here", metavar="FILE"
@@ -73,16 +80,14 @@ class TrtConfig:
         None,
         "--int8-qdq",
         "INT8 by Q/DQ nodes in the graph, with ranges found so, instead of TensorRT's calibrator",
-        choices=("max", "percentile", "entropy"),
+        Choice(*QDQ_METHODS),
     )
-    keep_fp32: tuple[str, ...] = ()
+    keep_fp32: tuple[str, ...] = option(
+        (), "", "ONNX node that stays FP32 in a mixed engine; may be repeated", metavar="NODE"
+    )
     debug_tensors: bool = False
     deployed: SessionInfo | None = field(default=None, repr=False, hash=False)
     timings: bytes = field(default=b"", repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if self.int8_qdq and not self.int8:
-            object.__setattr__(self, "int8", True)
 
     @property
     def modes(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from ...graph.errors import RunnerError, UsageError
 from ..contract.capabilities import Capabilities
 from ..contract.runner import Runner
 from ..contract.workload import ShapeRange, Workload
-from .config import MODES, TrtConfig
+from .config import CALIBRATORS, MODES, QDQ_METHODS, TrtConfig
 from .library import installed, load_plugins, require_gpu
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from ...graph.specs import TensorSpec
     from ..contract.session import SessionInfo
     from .session import TrtSession
-
-INT8_BY = ("entropy2", "entropy", "minmax", "qdq-max", "qdq-percentile", "qdq-entropy")
-"""How INT8 finds its ranges, beside it in ``--trt=int8,minmax``: one of TensorRT's calibrators, or Q/DQ nodes."""
 
 _COARSEST = ("int8", "fp8", "bf16", "fp16", "tf32")
 
@@ -37,10 +34,21 @@ class TrtRunner(TrtConfig, Runner):
     """
 
     flag: ClassVar[str] = "trt"
-    value_field: ClassVar[str] = "modes"
+    value_form: ClassVar[str] = "fp16,int8,..."
+    value_words: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "fp32": {"fp32": True},
+        **{kind: {"calibrator": kind} for kind in CALIBRATORS},
+        **{f"qdq-{method}": {"int8_qdq": method} for method in QDQ_METHODS},
+    }
+    """``--trt=fp32`` takes no further format, whatever ``--fp16`` says; ``--trt=int8,minmax`` names a calibration."""
     capabilities: ClassVar[Capabilities] = Capabilities(
-        reads_engines=True, builds_for_shapes=True, output_files=("save_engine",)
+        inner_tensors=True, reads_engines=True, builds_for_shapes=True, output_files=("save_engine",)
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.int8_qdq and not self.int8:
+            object.__setattr__(self, "int8", True)
 
     @property
     def name(self) -> str:
@@ -70,32 +78,30 @@ class TrtRunner(TrtConfig, Runner):
         return formats.FP32
 
     @classmethod
-    def from_value(cls, value: str | None, **options: Any) -> Runner:
-        """``--trt`` takes the modes that stand as options; ``--trt=fp16,int8`` exactly those it names.
+    def applicable(cls, own: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+        """``--trt`` takes the formats that stand as long options; ``--trt=fp16,int8`` exactly those that it names."""
+        taken = set(own)
+        if taken & {*MODES}:
+            taken |= {*MODES} if "int8" in own else {*MODES, "int8_qdq"}
+        if taken & {"calibrator", "int8_qdq"}:
+            taken |= {"calibrator", "int8_qdq"}
+        return {name: value for name, value in defaults.items() if name not in taken}
 
-        A value may also say how INT8 finds its ranges, ``--trt=int8,minmax``, so that one command can hold several.
+    @classmethod
+    def configured(cls, own: Mapping[str, Any], defaults: Mapping[str, Any]) -> Runner:
+        """See `Runner.configured`. INT8 finds its ranges in one way.
 
         Raises:
-            UsageError: A mode is unknown, or ranges are spoken of without INT8 or in two ways.
+            UsageError: Ranges are spoken of without INT8, or in two ways.
         """
-        if value is None:
-            return cls(**options)
-        words = [word for word in value.lower().replace("+", ",").split(",") if word]
-        by = [word for word in words if word in INT8_BY]
-        asked = [word for word in words if word not in by]
-        unknown = [mode for mode in asked if mode not in MODES]
-        if unknown or not words:
-            raise UsageError(f"--trt={value}: not among {', '.join(MODES)} (or several, with commas between them).")
-        if by and "int8" not in asked:
-            raise UsageError(f"--trt={value}: {by[0]} is a way to INT8; write --trt=int8,{by[0]}.")
-        if len(by) > 1:
-            raise UsageError(f"--trt={value}: INT8 finds its ranges in one way; name each --trt=int8,... by itself.")
-        if by:
-            qdq = by[0].removeprefix("qdq-") if by[0].startswith("qdq-") else None
-            options = {**options, "int8_qdq": qdq, "calibrator": None if qdq else by[0]}
-        elif "int8" not in asked:
-            options = {**options, "int8_qdq": None}
-        return cls(**{**options, **{mode: mode in asked for mode in MODES[1:]}})
+        ways = [name for name in ("calibrator", "int8_qdq") if name in own]
+        if len(ways) > 1:
+            raise UsageError("--trt: INT8 finds its ranges in one way; name each --trt=int8,... by itself.")
+        settings = {name: value for name, value in {**defaults, **own}.items() if name != "fp32"}
+        if ways and not settings.get("int8"):
+            way = own.get("calibrator") or f"qdq-{own['int8_qdq']}"
+            raise UsageError(f"--trt={way} is a way to INT8; write --trt=int8,{way}.")
+        return cls(**settings)
 
     def open(
         self,

@@ -189,19 +189,26 @@ def test_a_wrong_output_disagrees_and_says_what_stands_where(compare):
         (["a"], [], {"a": "missing"}),
     ],
 )
-def test_outputs_are_matched_by_exact_name_and_what_is_left_disagrees(compare, reference, candidate, verdicts):
-    report = compare(lambda feed: dict.fromkeys(reference, X), lambda feed: dict.fromkeys(candidate, X))
+def test_outputs_are_matched_by_exact_name_and_what_is_left_disagrees(
+    identity_model, function_runner, reference, candidate, verdicts
+):
+    runners = [
+        function_runner(function=lambda feed, names=names: dict.fromkeys(names, X), gives=tuple(names), label=label)
+        for label, names in (("reference", reference), ("candidate", candidate))
+    ]
+    report = Comparator(identity_model, runners, data_loader=DATA).compare()
     assert {o.tensor: o.verdict for o in report.outputs} == verdicts
     assert bool(report) == (bool(verdicts) and set(verdicts.values()) == {"pass"})
     assert all((o.metrics is None) == (o.verdict in ("missing", "extra")) for o in report.outputs)
 
 
-def test_an_output_that_is_missing_in_one_sample_is_missing(compare):
+def test_a_runner_that_does_not_give_its_output_in_one_sample_has_failed(compare):
     def sometimes(feed):
         return {"y": feed["x"]} if feed["x"][0] == -1 else {}
 
     report = compare(lambda feed: {"y": feed["x"]}, sometimes)
-    assert [o.verdict for o in report.outputs] == ["missing"]
+    assert (bool(report), report.exit_status) == (False, 3)
+    assert report.runners[1].error == "sample 1: candidate: infer returned no 'y'; it gave nothing."
 
 
 def test_empty_outputs_alone_are_no_agreement(compare):
@@ -490,7 +497,7 @@ def test_run_keeps_outputs_and_compare_accuracy_judges_them(onnx_file):
     path = onnx_file("g (float[N] x) => (float[N] y) { y = Relu(x) }")
     runners = [OnnxrtRunner(path), OnnxrtRunner(path, optimization="disable")]
     results = Comparator.run(runners, data_loader=DATA)
-    assert list(results) == ["onnxrt", "onnxrt#2"]
+    assert list(results) == ["onnxrt", "onnxrt:optimization=disable"]
     np.testing.assert_array_equal(results["onnxrt"][1]["y"], np.maximum(2 * X, 0))
     report = Comparator.compare_accuracy(results)
     assert bool(report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,12 @@ INTEGERS = Pair("LO,HI", ordered=True, whole=True)
     [
         (Kind(), "anything", "anything"),
         (Choice("guilty", "all"), "all", "all"),
+        (Choice("FP16", "int8"), "fP16", "FP16"),
         (Whole(0), "0", 0),
+        (Whole(0, 5), "5", 5),
+        (Whole(), "-3", -3),
+        (Number(-math.inf), "-0.5", -0.5),
+        (Number(50, 100), "99.9", 99.9),
         (Whole(0), "+7", 7),
         (Number(), "1e-3", 1e-3),
         (Size(), "512MB", 512 * 10**6),
@@ -41,6 +47,11 @@ def test_text_is_read(kind, text, value):
     [
         (Choice("guilty", "all"), "some", "expected guilty or all"),
         (Choice("a", "b", "c"), "d", "expected a, b or c"),
+        (Choice("cpu", "cuda"), "CUDE", "expected cpu or cuda; did you mean cuda?"),
+        (Whole(), "x", "expected a whole number"),
+        (Number(-math.inf), "x", "expected a number"),
+        (Whole(0, 5), "6", "expected a whole number from 0 to 5"),
+        (Number(50, 100), "49", "expected a number from 50 to 100"),
         (Whole(1), "0", "expected a whole number, 1 or more"),
         (Whole(1), "1.5", "expected a whole number, 1 or more"),
         (Number(), "tight", "expected a number, 0 or more"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
-from layerdiff import OnnxrtRunner, Runner, RunnerError, Session
+from layerdiff import Capabilities, OnnxrtRunner, Runner, RunnerError, Session
 from layerdiff.graph.formats import FP32, NumberFormat
+from layerdiff.graph.specs import TensorSpec
 from layerdiff.runners.contract.session import SessionInfo
 from onnx import helper, numpy_helper
 
@@ -18,11 +19,15 @@ from onnx import helper, numpy_helper
 class FunctionRunner(Runner):
     """A runner whose runtime is ``function(feed) -> outputs``."""
 
+    capabilities: ClassVar[Capabilities] = Capabilities(inner_tensors=True)
+
     function: Callable[[dict[str, np.ndarray]], dict[str, Any]] = lambda feed: {}
     label: str = "function"
     rank: int = 45
     number_format: NumberFormat = FP32
     refuses: Exception | None = None
+    gives: tuple[str, ...] | None = None
+    """Names of its outputs; None: the model's."""
     opened: list[Any] = field(default_factory=list, compare=False)
 
     @property
@@ -51,6 +56,8 @@ class FunctionSession(Session):
         self.runner = runner
         self.inputs = model.inputs
         self.outputs = model.outputs
+        if runner.gives is not None:
+            self.outputs = tuple(TensorSpec(name, np.dtype(np.float32), None) for name in runner.gives)
 
     def infer(self, feed, fetch: Sequence[str] | None = None):
         found = self.runner.function(dict(feed))

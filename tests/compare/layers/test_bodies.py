@@ -522,7 +522,7 @@ def test_a_loop_in_an_if():
 class Whole(OnnxrtRunner):
     """A runtime that opens no pieces, and whose loops are off where it is told so."""
 
-    capabilities: ClassVar[Capabilities] = Capabilities(pieces=False)
+    capabilities: ClassVar[Capabilities] = Capabilities(pieces=False, inner_tensors=True)
     factor: float = 1.0
 
     @property

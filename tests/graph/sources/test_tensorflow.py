@@ -318,7 +318,7 @@ def test_the_configuration_is_plain_data():
     assert pickle.loads(pickle.dumps(runner)) == runner
     assert (runner.name, runner.trust, runner.arithmetic.name) == ("tf", 0, "fp32")
     assert TfRunner.capabilities == Capabilities(pieces=False, inner_tensors=True, feeds_inner_tensors=True)
-    with pytest.raises(UsageError, match=r"--tf=npu: not one of cpu, gpu"):
+    with pytest.raises(UsageError, match=r"--tf=npu: expected cpu, gpu"):
         TfRunner.from_value("npu")
 
 

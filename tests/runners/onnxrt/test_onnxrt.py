@@ -20,7 +20,8 @@ from layerdiff.graph.load import load
 from layerdiff.graph.model import Model
 from layerdiff.graph.specs import dtype_from_onnx
 from layerdiff.runners import discover
-from layerdiff.runners.onnxrt import loading
+from layerdiff.runners.contract.options import options_of
+from layerdiff.runners.onnxrt import config, loading
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 from onnx import TensorProto, helper, numpy_helper
 
@@ -76,9 +77,9 @@ def test_configuration(runner, name, trust, arithmetic, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"provider": "rocm"}, "rocm: not one of cpu, cuda, tensorrt"),
-        ({"optimization": "most"}, "most: not one of disable"),
-        ({"threads": -1}, "-1: must be 0"),
+        ({"provider": "rocm"}, "provider=rocm: expected cpu, cuda or tensorrt"),
+        ({"optimization": "most"}, "optimization=most: expected disable, basic"),
+        ({"threads": -1}, "threads=-1: expected a whole number, 0 or more"),
     ],
 )
 def test_illegal_configuration(arguments, message):
@@ -89,9 +90,9 @@ def test_illegal_configuration(arguments, message):
 def test_from_the_command_line():
     assert discover(third_parties=False)["onnxrt"] is OnnxrtRunner
     assert OnnxrtRunner.from_value("cuda", tf32=True) == OnnxrtRunner(provider="cuda", tf32=True)
-    flags = {f.metadata["flag"] for f in OnnxrtRunner.cli_fields()}
-    assert flags == {"--ort-optimization", "--ort-tf32", "--ort-custom-ops", "--ort-threads"}
-    with pytest.raises(UsageError, match="not one of"):
+    flags = {known.flag for known in options_of(OnnxrtRunner).values()}
+    assert flags == {"", "--ort-optimization", "--ort-tf32", "--ort-custom-ops", "--ort-threads"}
+    with pytest.raises(UsageError, match="--onnxrt=gpu: expected cpu, cuda, tensorrt"):
         OnnxrtRunner.from_value("gpu")
 
 
@@ -503,7 +504,7 @@ def test_info_tells_the_settings_in_force(chain):
 @pytest.mark.gpu
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_on_a_gpu(chain, provider):
-    if loading.PROVIDERS[provider] not in ort.get_available_providers():
+    if config.PROVIDERS[provider] not in ort.get_available_providers():
         pytest.skip(f"this onnxruntime has no {provider}")
     x = np.random.default_rng(1).normal(size=(5, 4)).astype("f")
     with OnnxrtRunner(provider=provider).open(Model(chain)) as session:

@@ -1,0 +1,48 @@
+"""What the user names as ``package.module:name``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+from .errors import UsageError
+
+
+def named_object(option: str, text: str, form: str) -> Any:
+    """The object that ``package.module:name`` names.
+
+    Modules are looked for in the present folder too: a console script does not have it on its path.
+
+    Args:
+        option: The option that names it, for messages.
+        text: ``package.module:name``.
+        form: What the option takes, for messages.
+
+    Raises:
+        UsageError: There is no such module or name, or importing it failed.
+    """
+    module, _, name = text.rpartition(":")
+    if not module or not name:
+        raise UsageError(f"{option} {text}: expected {form}.")
+    try:
+        return getattr(_imported(module), name)
+    except Exception as error:  # an import runs whatever the module holds
+        lines = str(error).strip().splitlines()
+        said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        raise UsageError(f"{option} {text}: {said.rstrip('.')}.") from error
+
+
+def _imported(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0]:
+            raise
+        sys.path.append(os.getcwd())
+        try:
+            return importlib.import_module(module)
+        finally:
+            sys.path.pop()

@@ -1,0 +1,78 @@
+"""What ONNX Runtime is asked to do, and how it computes then."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ...graph.formats import FP32, TF32, NumberFormat
+from ...graph.options import Choice, Whole, option
+from ..contract.runner import Runner
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+LEVELS = {
+    "disable": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "layout": "ORT_ENABLE_LAYOUT",
+    "all": "ORT_ENABLE_ALL",
+}
+
+
+@dataclass(frozen=True)
+class OnnxrtConfig(Runner):
+    """The configuration of ONNX Runtime, which `OnnxrtRunner` opens sessions by.
+
+    Attributes:
+        provider: ``cpu``, ``cuda`` or ``tensorrt``. One that is asked for and cannot be used is an error.
+        optimization: Graph optimization level: ``disable``, ``basic``, ``extended``, ``layout`` (where this version of
+            ONNX Runtime has it) or ``all``, which is what a deployed session uses.
+        tf32: Lets CUDA multiply FP32 in TF32. ONNX Runtime's own default is on; here it is off.
+        custom_ops: Shared libraries of custom operators.
+        threads: Threads of one operator; 0 leaves the choice to ONNX Runtime (one a physical core).
+        low_memory: Give memory back at once, and let idle threads sleep: for sessions that run once or twice.
+    """
+
+    value_field: ClassVar[str] = "provider"
+    disabled_optimizers: ClassVar[tuple[str, ...]] = ()
+    """Graph optimizations that are never applied, by ONNX Runtime's names."""
+
+    provider: str = option("cpu", "", "execution provider", Choice(*PROVIDERS))
+    optimization: str = option(
+        "all", "--ort-optimization", "graph optimization level of ONNX Runtime (default: all)", Choice(*LEVELS)
+    )
+    tf32: bool = option(False, "--ort-tf32", "let ONNX Runtime's CUDA provider multiply FP32 in TF32")
+    custom_ops: tuple[str, ...] = option(
+        (), "--ort-custom-ops", "library of custom operators for ONNX Runtime; may be repeated", metavar="LIB"
+    )
+    threads: int = option(
+        0, "--ort-threads", "threads of ONNX Runtime (default: its own choice)", Whole(0), metavar="N"
+    )
+
+    low_memory: bool = False
+
+    @property
+    def trust(self) -> int:
+        """10 on the CPU, 30 elsewhere."""
+        return 10 if self.provider == "cpu" else 30
+
+    @property
+    def repeatable(self) -> bool:
+        """On the CPU: its kernels give each element to one thread, whichever that is."""
+        return self.provider == "cpu" and not self.custom_ops
+
+    @property
+    def arithmetic(self) -> NumberFormat:
+        """FP32; TF32 where a GPU may round to it.
+
+        The TensorRT provider has no switch for TF32: it is on unless the environment says ``NVIDIA_TF32_OVERRIDE=0``.
+        """
+        if self.provider == "tensorrt":
+            return FP32 if os.environ.get("NVIDIA_TF32_OVERRIDE") == "0" else TF32
+        return TF32 if self.tf32 and self.provider == "cuda" else FP32
+
+    @property
+    def adds_exactly(self) -> bool:
+        """On the CPU."""
+        return self.provider == "cpu"
