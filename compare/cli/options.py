@@ -11,14 +11,12 @@ from ...graph.errors import UsageError
 from ...graph.options import Kind, options
 
 
-def add(group: Any, f: Field[Any], destination: str = "", also: str = "") -> None:
+def add(group: Any, f: Field[Any]) -> None:
     """Adds the option that a field declares. What is not given leaves no trace in the namespace.
 
     Args:
         group: A parser or one of its groups.
         f: The field.
-        destination: Where the value is kept; the field's name if not given.
-        also: Added to the help.
     """
     flag, kind, arguments = f.metadata["flag"], f.metadata.get("kind"), dict(f.metadata["arguments"])
     if isinstance(f.default, bool):
@@ -30,8 +28,8 @@ def add(group: Any, f: Field[Any], destination: str = "", also: str = "") -> Non
     if kind is not None:
         arguments["type"] = _reader(flag, kind)
     alone = arguments.pop("const", None)
-    text = f.metadata["help"].replace("%", "%%") + also
-    action = group.add_argument(flag, dest=destination or f.name, default=argparse.SUPPRESS, help=text, **arguments)
+    text = f.metadata["help"].replace("%", "%%")
+    action = group.add_argument(flag, dest=f.name, default=argparse.SUPPRESS, help=text, **arguments)
     if alone is not None:
         action.alone = alone
         action.shown = f"{flag}[={'|'.join(word for word in getattr(kind, 'words', ()) if word != alone)}]"
