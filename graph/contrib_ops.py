@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from .operators import SHAPED_LIKE_FIRST, STANDARD_DOMAINS
+from .operators import CONTRIB_DOMAIN, SHAPED_LIKE_FIRST, STANDARD_DOMAINS, is_standard, operator
 from .specs import TensorSpec, dtype_from_onnx, is_float
 
 _BLOCKED = "com.microsoft.nchwc"
@@ -29,7 +29,7 @@ _STORED = {name.lower(): value for name, value in onnx.TensorProto.DataType.item
 
 def is_custom(node: onnx.NodeProto) -> bool:
     """Whether ONNX does not define the operator. ONNX Runtime puts some of its own into ONNX's domain."""
-    return node.domain not in STANDARD_DOMAINS or not onnx.defs.has(node.op_type)
+    return not is_standard(node) or not onnx.defs.has(node.op_type)
 
 
 def stand_in(graph: onnx.GraphProto) -> None:
@@ -44,9 +44,9 @@ def stand_in(graph: onnx.GraphProto) -> None:
             pass
         elif node.domain == _BLOCKED:
             _unblock(graph, node, settings)
-        elif node.domain not in (*STANDARD_DOMAINS, "com.microsoft"):
+        elif node.domain not in (*STANDARD_DOMAINS, CONTRIB_DOMAIN):
             pass
-        elif node.op_type in SHAPED_LIKE_FIRST:
+        elif operator(node) in SHAPED_LIKE_FIRST:
             _become(node, "Identity", 1)
         elif node.op_type == "FusedMatMul":
             left, right = ("ji" if settings.get("transA") else "ij"), ("kj" if settings.get("transB") else "jk")
@@ -119,7 +119,7 @@ def element_types(nodes: Iterable[onnx.NodeProto], known: Mapping[str, TensorSpe
 
 
 def _by_operand(node: onnx.NodeProto, dtypes: list[np.dtype | None]) -> np.dtype | None:
-    if node.domain not in (*STANDARD_DOMAINS, "com.microsoft", _BLOCKED):
+    if node.domain not in (*STANDARD_DOMAINS, CONTRIB_DOMAIN, _BLOCKED):
         return None
     given = [d for d in dtypes if d is not None]
     if node.op_type == "QuantizeLinear":

@@ -11,6 +11,7 @@ import onnx
 
 from .index import GraphIndex
 from .nodes import attribute_int, attribute_ints
+from .operators import domain_of, is_standard
 from .specs import Dim, TensorSpec, is_float
 
 
@@ -82,7 +83,7 @@ class Lookup:
 def own_demands(lookup: Lookup, node: onnx.NodeProto, slot: int) -> Iterator[Bound]:
     """What the operator itself asks of an input."""
     op = node.op_type
-    table = _INDEX.get((node.domain if node.domain != "ai.onnx" else "", op, slot))
+    table = _INDEX.get((domain_of(node), op, slot))
     if table is not None:
         data_slot, default_axis = table
         axis = attribute_int(node, "axis", default_axis)
@@ -90,7 +91,7 @@ def own_demands(lookup: Lookup, node: onnx.NodeProto, slot: int) -> Iterator[Bou
         if rows:
             yield Bound(0, rows - 1, f"indexes {node.input[data_slot]!r}, {rows} along axis {axis}")
         return
-    if node.domain not in ("", "ai.onnx"):
+    if not is_standard(node):
         return
     domain = _DOMAIN.get((op, slot))
     if domain is not None:

@@ -14,7 +14,7 @@ from .errors import DataError
 from .index import GraphIndex
 from .inference import copy_without_weights
 from .nodes import attribute_int
-from .operators import WINDOWED
+from .operators import WINDOWED, is_standard, operator
 from .specs import TensorSpec, dtype_from_onnx, spec_from_value_info
 
 Shape = tuple[int, ...]
@@ -71,7 +71,7 @@ class _Trial:
         for name, tensor in self.index.initializers.items():
             dims[name] = tuple(tensor.dims)
         for position, node in enumerate(self.index.nodes):
-            if node.domain in ("", "ai.onnx"):
+            if is_standard(node):
                 reason = _contradiction(node, dims, empty)
                 if reason:
                     return f"{node.op_type} {self.index.names[position]!r}: {reason}"
@@ -92,7 +92,7 @@ def _contradiction(node: onnx.NodeProto, dims: Mapping[str, tuple[int | None, ..
     out = dims.get(node.output[0]) if node.output else None
     if out is None:
         return None
-    if node.op_type in WINDOWED and not empty and any(d is not None and d <= 0 for d in out):
+    if operator(node) in WINDOWED and not empty and any(d is not None and d <= 0 for d in out):
         return f"nothing is left of {_times(dims.get(node.input[0], ()))}"
     if node.op_type == "Conv":
         x, w = dims.get(node.input[0]), dims.get(node.input[1])

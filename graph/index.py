@@ -13,7 +13,7 @@ from .contrib_ops import element_types
 from .evaluation import evaluate
 from .inference import infer_shapes
 from .nodes import attribute_int, reads
-from .operators import FOLDABLE
+from .operators import FOLDABLE, is_standard, operator
 from .specs import TensorSpec, spec_from_value_info
 from .weights import read_tensor
 
@@ -133,7 +133,7 @@ class GraphIndex:
         if value is not None or name not in self.producer:
             return value
         node = self.nodes[self.producer[name]]
-        if node.op_type not in FOLDABLE or node.domain not in ("", "ai.onnx"):
+        if operator(node) not in FOLDABLE or not is_standard(node):
             return None
         if node.op_type == "Shape":
             return self._fold_shape(node)

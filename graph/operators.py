@@ -237,6 +237,11 @@ def is_standard(node: onnx.NodeProto) -> bool:
     return node.domain in STANDARD_DOMAINS
 
 
+def domain_of(node: onnx.NodeProto) -> str:
+    """The domain of a node's operator; ONNX's main one is the empty string."""
+    return "" if node.domain in STANDARD_DOMAINS else node.domain
+
+
 def operator(node: onnx.NodeProto) -> str:
     """The name under which the table and the sets here know a node's operator, if they do.
 
@@ -252,7 +257,7 @@ def facts_of(node: onnx.NodeProto) -> OpFacts:
 
 def family(node: onnx.NodeProto) -> str:
     """The operator that does the same up to a bias, a function behind it, or how its operands are stored."""
-    return facts_of(node).family or node.op_type
+    return facts_of(node).family or operator(node)
 
 
 def is_data(node: onnx.NodeProto, position: int) -> bool:

@@ -20,6 +20,7 @@ from ...graph.cutting.extract import empty_like, enter
 from ...graph.cutting.slices import Slice, backward, renamed, slice_model
 from ...graph.errors import LayerdiffError, ModelError
 from ...graph.nodes import attribute_int, attribute_ints, captured
+from ...graph.operators import is_standard
 from ...graph.specs import TensorSpec, cast, is_float, specs_of
 from ...runners.contract.workload import Workload
 
@@ -225,7 +226,7 @@ def _without_copies(model: Model) -> tuple[Model, dict[str, str]]:
     index = model.index
     copies: dict[str, str] = {}
     for node in index.nodes:
-        if node.op_type == "Identity" and node.domain in ("", "ai.onnx"):
+        if node.op_type == "Identity" and is_standard(node):
             copies[node.output[0]] = copies.get(node.input[0], node.input[0])
     if not copies:
         return model, {}

@@ -10,7 +10,7 @@ from ...graph.cutting.fusion import Group, fused_groups, static_tensors
 from ...graph.cutting.pieces import Piece, plan_pieces
 from ...graph.cutting.slices import Slice, backward
 from ...graph.index import GraphIndex
-from ...graph.operators import CONTAINERS, CONTROL_FLOW, FUSING_PRODUCTS, STRETCHES
+from ...graph.operators import CONTAINERS, CONTROL_FLOW, FUSING_PRODUCTS, STRETCHES, operator
 
 _MAY_CONTAIN = CONTAINERS | CONTROL_FLOW | {"Identity", "OptionalGetElement"}
 """What these make may be a sequence or an optional."""
@@ -159,7 +159,7 @@ def _borders(index: GraphIndex, groups: Sequence[Group], every: bool) -> list[st
         for name in node.output:
             if not name or name in static or (flow.recomputed(name) and name not in outputs):
                 continue
-            if node.op_type in CONTAINERS or (node.op_type in _MAY_CONTAIN and name not in index.specs):
+            if operator(node) in CONTAINERS or (operator(node) in _MAY_CONTAIN and name not in index.specs):
                 continue
             used = name in outputs or name in index.consumers
             if used and (every or position in last or name in outputs):
@@ -188,11 +188,11 @@ def _units(
 
 def _main(index: GraphIndex, part: Slice) -> int:
     """The node that does a slice's arithmetic: its last product, else its last node that is not mere data movement."""
-    products = [p for p in part.nodes if index.nodes[p].op_type in FUSING_PRODUCTS]
+    products = [p for p in part.nodes if operator(index.nodes[p]) in FUSING_PRODUCTS]
     if products:
         return products[-1]
     last = found = index.producer[part.outputs[0]]
-    while index.nodes[found].op_type in STRETCHES:
+    while operator(index.nodes[found]) in STRETCHES:
         found = index.producer.get(index.nodes[found].input[0], -1)
         if found not in part.nodes:
             return last

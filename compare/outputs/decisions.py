@@ -20,8 +20,8 @@ import numpy as np
 import onnx
 
 from ...graph.cutting.fusion import static_tensors
-from ...graph.nodes import attribute, subgraphs
-from ...graph.operators import CONTRIB_DOMAIN, JUMPS
+from ...graph.nodes import attribute_string, subgraphs
+from ...graph.operators import CONTRIB_DOMAIN, JUMPS, operator
 from ...graph.specs import is_float
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ def jumping_tensors(index: GraphIndex) -> frozenset[str]:
 def _jumps(node: onnx.NodeProto, index: GraphIndex, reads: Sequence[str]) -> bool:
     if any(_inside(inner) for body in subgraphs(node) for inner in body.node):
         return True
-    if node.op_type == "GridSample" and attribute(node, "mode", "linear") != "nearest":
+    if node.op_type == "GridSample" and attribute_string(node, "mode", "linear") != "nearest":
         return False
-    if node.op_type in JUMPS or (node.domain == CONTRIB_DOMAIN and node.op_type.startswith(("Q", "Dynamic"))):
+    if operator(node) in JUMPS or (node.domain == CONTRIB_DOMAIN and node.op_type.startswith(("Q", "Dynamic"))):
         return any(name not in index.specs or is_float(index.specs[name].dtype) for name in reads)
     if node.op_type in ("Cast", "CastLike"):
         made = index.specs.get(node.output[0])
@@ -69,7 +69,7 @@ def _jumps(node: onnx.NodeProto, index: GraphIndex, reads: Sequence[str]) -> boo
 
 
 def _inside(node: onnx.NodeProto) -> bool:
-    return node.op_type in JUMPS or any(_inside(inner) for body in subgraphs(node) for inner in body.node)
+    return operator(node) in JUMPS or any(_inside(inner) for body in subgraphs(node) for inner in body.node)
 
 
 @dataclass(frozen=True)

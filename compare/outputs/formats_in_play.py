@@ -7,8 +7,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ...graph.formats import BY_DTYPE, INT8, NumberFormat
-from ...graph.nodes import attribute, subgraphs
-from ...graph.operators import QUANTIZED
+from ...graph.nodes import attribute_int, subgraphs
+from ...graph.operators import QUANTIZED, operator
 from ...graph.specs import dtype_from_onnx, is_float
 from .decisions import jumping_tensors
 
@@ -52,10 +52,8 @@ def model_formats(model: Model) -> tuple[NumberFormat, ...]:
 
     def visit(node: onnx.NodeProto) -> None:
         if node.op_type in ("Cast", "CastLike"):
-            to = attribute(node, "to")
-            if isinstance(to, int):
-                add(to)
-        elif node.op_type in QUANTIZED:
+            add(attribute_int(node, "to", 0))
+        elif operator(node) in QUANTIZED:
             found[INT8.name] = INT8
         for body in subgraphs(node):
             for tensor in body.initializer:
@@ -123,7 +121,7 @@ def quantized(index: GraphIndex, output: str) -> bool:
 def _quantized(index: GraphIndex) -> frozenset[str]:
     found: set[str] = set()
     for position, node in enumerate(index.nodes):
-        inner = any(n.op_type in QUANTIZED for body in subgraphs(node) for n in body.node)
-        if node.op_type in QUANTIZED or inner or any(name in found for name in index.reads[position]):
+        inner = any(operator(n) in QUANTIZED for body in subgraphs(node) for n in body.node)
+        if operator(node) in QUANTIZED or inner or any(name in found for name in index.reads[position]):
             found.update(name for name in node.output if name)
     return frozenset(found)

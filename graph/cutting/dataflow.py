@@ -11,7 +11,7 @@ import onnx
 
 from ..index import GraphIndex
 from ..nodes import attribute_int, subgraphs
-from ..operators import RANDOM, SHAPES
+from ..operators import RANDOM, SHAPES, operator
 from ..specs import STRING, TensorSpec, dtype_from_onnx, is_float
 
 UNKNOWN_FIRST, UNKNOWN_OTHER = 2, 8
@@ -61,7 +61,7 @@ class Dataflow:
         reads = index.reads[position]
         if position in self.random:
             kind = Kind.DATA
-        elif node.op_type in SHAPES and node.domain in ("", "ai.onnx"):
+        elif operator(node) in SHAPES:
             kind = Kind.CONSTANT
         else:
             kind = max((self.kind.get(name, Kind.DATA) for name in reads), default=Kind.CONSTANT)
@@ -211,9 +211,7 @@ def random_nodes(index: GraphIndex) -> tuple[int, ...]:
             return any(draws(inner, None, depth + 1) for inner in function.node)
         if any(draws(inner, None, depth + 1) for body in subgraphs(node) for inner in body.node):
             return True
-        if node.domain not in ("", "ai.onnx"):
-            return False
-        return node.op_type in RANDOM or (node.op_type == "Dropout" and bool(training))
+        return operator(node) in RANDOM or (operator(node) == "Dropout" and bool(training))
 
     def training(node: onnx.NodeProto) -> object:
         if node.op_type != "Dropout":

@@ -22,10 +22,19 @@ from dataclasses import dataclass
 
 from ..index import GraphIndex
 from ..nodes import attribute_int
-from ..operators import ACTIVATIONS, AFFINE_STEPS, FUSING_PRODUCTS, NORMALIZING_REDUCTIONS, POINTWISE, RANDOM, SHAPES
+from ..operators import (
+    ACTIVATIONS,
+    AFFINE_STEPS,
+    FUSING_PRODUCTS,
+    NORMALIZING_REDUCTIONS,
+    POINTWISE,
+    RANDOM,
+    SHAPES,
+    Kind,
+    facts_of,
+    operator,
+)
 from ..specs import is_float
-
-_DOMAINS = ("", "ai.onnx", "com.microsoft")
 
 LARGEST_NORMALIZATION = 16
 """Most nodes of a LayerNormalization or Softmax in pieces (the longest form in the wild has 12)."""
@@ -54,9 +63,9 @@ def static_tensors(index: GraphIndex, also: Collection[str] = ()) -> frozenset[s
     """
     static = {*index.initializers, *also}
     for node, reads in zip(index.nodes, index.reads, strict=True):
-        if node.op_type in RANDOM:
+        if operator(node) in RANDOM:
             continue
-        if node.op_type in SHAPES or all(name in static for name in reads):
+        if operator(node) in SHAPES or all(name in static for name in reads):
             static.update(name for name in node.output if name)
     return frozenset(static)
 
@@ -98,12 +107,12 @@ class _Fusion:
 
     def run(self) -> list[Group]:
         for position, node in enumerate(self.index.nodes):
-            if node.op_type in NORMALIZING_REDUCTIONS and position not in self.owner:
+            if operator(node) in NORMALIZING_REDUCTIONS and position not in self.owner:
                 self._normalization(position)
         for position, node in enumerate(self.index.nodes):
             if position in self.owner:
                 continue
-            if self._plain(position) and node.op_type in FUSING_PRODUCTS:
+            if self._plain(position) and operator(node) in FUSING_PRODUCTS:
                 self._start(position, "product")
             elif self._passes(position) or self._is_elementwise(position):
                 self._place(position)
@@ -115,14 +124,14 @@ class _Fusion:
     # What a node is
 
     def _plain(self, position: int) -> bool:
-        """One output, a known domain, and something to compute at run time."""
+        """One output, and something to compute at run time."""
         node = self.index.nodes[position]
         outputs = [name for name in node.output if name]
-        return node.domain in _DOMAINS and len(outputs) == 1 and outputs[0] not in self.static
+        return len(outputs) == 1 and outputs[0] not in self.static
 
     def _is_elementwise(self, position: int) -> bool:
         node = self.index.nodes[position]
-        if node.op_type not in POINTWISE or not self._plain(position):
+        if operator(node) not in POINTWISE or not self._plain(position):
             return False
         spec = self.index.specs.get(node.output[0])
         if spec is None or not is_float(spec.dtype):
@@ -134,7 +143,7 @@ class _Fusion:
     def _passes(self, position: int) -> bool:
         """Identity, and Dropout as inference leaves it: nothing is computed."""
         node = self.index.nodes[position]
-        return node.op_type in ("Identity", "Dropout") and self._plain(position)
+        return facts_of(node).kind is Kind.COPY and self._plain(position)
 
     def _dynamic(self, position: int) -> list[str]:
         return [name for name in self.index.reads[position] if name not in self.static]
@@ -198,7 +207,7 @@ class _Fusion:
         if self._passes(position):
             self._take(draft, position)
             return True
-        if node.op_type in ACTIVATIONS and dynamic == [draft.output]:
+        if operator(node) in ACTIVATIONS and dynamic == [draft.output]:
             if draft.stage in (_Draft.AFFINE, _Draft.ADDED):
                 draft.stage = _Draft.ACTIVATED if draft.stage == _Draft.AFFINE else _Draft.CLOSED
                 draft.open_activation = False
@@ -206,7 +215,7 @@ class _Fusion:
                 return True
             return False
         if dynamic == [draft.output] and len(node.input) > 1 and node.input[0] != node.input[1]:
-            affine = node.op_type in AFFINE_STEPS | {"Sum"}
+            affine = operator(node) in AFFINE_STEPS | {"Sum"}
             affine &= node.op_type not in ("Sub", "Div") or node.input[0] == draft.output
             if node.op_type in ("Mul", "Div") and len(self._dynamic(draft.main)) > 1:
                 return False
@@ -286,7 +295,7 @@ class _Fusion:
             node = self.index.nodes[position]
             if position in self.owner or not self._plain(position):
                 continue
-            if node.op_type not in NORMALIZING_REDUCTIONS and not self._is_elementwise(position):
+            if operator(node) not in NORMALIZING_REDUCTIONS and not self._is_elementwise(position):
                 continue
             dynamic = self._dynamic(position)
             if not all(name in made for name in dynamic):
@@ -299,7 +308,7 @@ class _Fusion:
         for last in region:
             node = self.index.nodes[last]
             nodes = made[node.output[0]]
-            reductions = sum(self.index.nodes[n].op_type in NORMALIZING_REDUCTIONS for n in nodes)
+            reductions = sum(operator(self.index.nodes[n]) in NORMALIZING_REDUCTIONS for n in nodes)
             if reduction not in nodes or reductions > 2 or len(self._dynamic(last)) < 2 or len(nodes) < 3:
                 continue
             inner = [self.index.nodes[n].output[0] for n in nodes if n != last]

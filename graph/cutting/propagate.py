@@ -10,6 +10,7 @@ import onnx
 
 from ..index import GraphIndex
 from ..inference import infer_shapes
+from ..operators import is_standard
 from ..specs import STRING, is_float, spec_from_value_info
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _set_shapes(proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> 
             tensor.shape.SetInParent()
             for d in shapes[info.name]:
                 tensor.shape.dim.add().dim_value = int(d)
-    custom = {o for node in proto.graph.node if node.domain not in ("", "ai.onnx") for o in node.output}
+    custom = {o for node in proto.graph.node if not is_standard(node) for o in node.output}
     kept = [v for v in proto.graph.value_info if v.name in custom]
     del proto.graph.value_info[:]
     proto.graph.value_info.extend(kept)

@@ -10,7 +10,7 @@ import onnx
 from ..evaluation import evaluate
 from ..index import GraphIndex
 from ..nodes import attribute_int, attribute_ints, attribute_tensor
-from ..operators import SHAPES
+from ..operators import SHAPES, operator
 from ..specs import dtype_from_onnx
 
 
@@ -35,7 +35,7 @@ def constant_value(index: GraphIndex, name: str, limit: int = 1 << 28) -> np.nda
     if position is None:
         return None
     node = index.nodes[position]
-    if node.op_type in SHAPES or any(a.type == onnx.AttributeProto.GRAPH for a in node.attribute):
+    if operator(node) in SHAPES or any(a.type == onnx.AttributeProto.GRAPH for a in node.attribute):
         return None
     feed: dict[str, np.ndarray] = {}
     for read in index.reads[position]:
@@ -53,7 +53,7 @@ def constant_value(index: GraphIndex, name: str, limit: int = 1 << 28) -> np.nda
         return np.broadcast_to(fill.reshape(()), tuple(int(d) for d in feed[node.input[0]]))
     if node.op_type == "Cast":
         return feed[node.input[0]].astype(dtype_from_onnx(attribute_int(node, "to", 0)))
-    if node.op_type == "DequantizeLinear" and node.domain in ("", "ai.onnx", "com.microsoft"):
+    if operator(node) == "DequantizeLinear":
         return _dequantized(node, feed)
     return evaluate(node, name, feed, index.proto.opset_import)
 

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from ..index import GraphIndex
+from ..operators import domain_of
 from .constants import constant_value, quantization_step
 from .normal_form import NormalForm, schema_defaults
 from .weight_changes import Twin, WeightChange, same_bytes, weight_change, within_steps
@@ -152,9 +153,7 @@ def op_names(index: GraphIndex, nodes: Iterable[int]) -> tuple[OpName, ...]:
 
 def _newest_default(index: GraphIndex, position: int, name: str) -> Any:
     node = index.nodes[position]
-    defaults = schema_defaults(
-        node.op_type, onnx.defs.onnx_opset_version(), "" if node.domain == "ai.onnx" else node.domain
-    )
+    defaults = schema_defaults(node.op_type, onnx.defs.onnx_opset_version(), domain_of(node))
     return {k.lower(): v for k, v in defaults.items()}.get(name)
 
 

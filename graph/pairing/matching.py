@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ..index import GraphIndex
 from ..nodes import attribute_int
-from ..operators import EPILOGUES
+from ..operators import EPILOGUES, operator
 from .differences import Difference, node_differences
 from .folds import Folds, folds
 from .matcher import match_nodes
@@ -73,7 +73,7 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
 
 def _has_epilogue(index: GraphIndex, position: int) -> bool:
     """Whether a node does more than the operator of its family."""
-    return index.nodes[position].op_type in EPILOGUES
+    return operator(index.nodes[position]) in EPILOGUES
 
 
 def _tensors(pairing: Pairing, partial: Mapping[int, int]) -> tuple[dict[str, str], Folds]:

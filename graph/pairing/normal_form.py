@@ -14,7 +14,7 @@ import onnx
 
 from ..index import GraphIndex
 from ..nodes import attribute
-from ..operators import COMMUTATIVE, family
+from ..operators import COMMUTATIVE, domain_of, family
 from .settings import settle
 
 # fmt: off
@@ -76,7 +76,7 @@ def schema_defaults(op: str, version: int, domain: str) -> dict[str, Any]:
 
 def slots(node: onnx.NodeProto, version: int) -> list[str]:
     """A name for each input position, the same in every opset: the schema's, numbered where it takes any number."""
-    domain = "" if node.domain == "ai.onnx" else node.domain
+    domain = domain_of(node)
     standard = {"FusedConv": "Conv", "FusedGemm": "Gemm", "FusedMatMul": "MatMul"}.get(node.op_type)
     if domain and standard is not None:
         schema = _schema(standard, onnx.defs.onnx_opset_version(), "")
@@ -98,7 +98,7 @@ def slots(node: onnx.NodeProto, version: int) -> list[str]:
 def normal_form(index: GraphIndex, position: int, constant: Callable[[str], bool]) -> NormalForm:
     """The node at ``position``, rewritten. ``constant(name)`` tells whether a tensor is independent of the data."""
     node = index.nodes[position]
-    domain = "" if node.domain == "ai.onnx" else node.domain
+    domain = domain_of(node)
     version = index.opset.get(domain, 1)
     op = f"{domain}::{node.op_type}" if domain else node.op_type
     settings: dict[str, Any] = dict(schema_defaults(node.op_type, version, domain))

@@ -11,7 +11,7 @@ import onnx
 from ..cutting.dataflow import Dataflow, Kind, dataflow
 from ..index import GraphIndex
 from ..nodes import attribute_ints
-from ..operators import LANDMARKS, ONE_SOURCE_CONTRIB, RESHAPES
+from ..operators import LANDMARKS, ONE_SOURCE_CONTRIB, RESHAPES, is_standard, operator
 from ..specs import Dim, is_float
 from .constants import constant_value
 from .normal_form import NormalForm, normal_form
@@ -132,7 +132,7 @@ class GraphView:
         self.fine.add(position, kind, inputs, outputs)
         roots = [(slot, self._root.get(name, name)) for slot, name in inputs]
         distinct = {root for _, root in roots}
-        custom = node.domain not in ("", "ai.onnx") and c.family == node.op_type not in ONE_SOURCE_CONTRIB
+        custom = not is_standard(node) and c.family == operator(node) not in ONE_SOURCE_CONTRIB
         heavy = c.family in LANDMARKS or custom or not roots or (c.family == "Gather" and "data" in c.weights)
         if heavy or len(distinct) > 1:
             self.skeleton.add(position, c.family, roots if heavy else sorted(set(roots)), outputs)
@@ -144,7 +144,7 @@ class GraphView:
 
     def _transparent(self, node: onnx.NodeProto, position: int, skip_quantizers: bool) -> str:
         """The root of which the node's output is a copy, up to rounding; empty if it is something else."""
-        if node.domain not in ("", "ai.onnx") or not node.input or not node.input[0] or self.constant(node.input[0]):
+        if not is_standard(node) or not node.input or not node.input[0] or self.constant(node.input[0]):
             return ""
         root = self.alias.get(node.input[0], node.input[0])
         if node.op_type == "Identity":
@@ -171,7 +171,7 @@ class GraphView:
             first, second = attribute_ints(before, "perm"), attribute_ints(node, "perm")
             if first and second and len(first) == len(second) and all(first[p] == i for i, p in enumerate(second)):
                 return self.alias.get(before.input[0], before.input[0])
-        elif node.op_type in RESHAPES and before.op_type in RESHAPES:
+        elif operator(node) in RESHAPES and operator(before) in RESHAPES:
             origin = self.alias.get(before.input[0], before.input[0])
             shapes = self.shape(origin), self.shape(node.output[0])
             if shapes[0] is not None and shapes[0] == shapes[1] and None not in shapes[0] and not self.constant(origin):

@@ -12,7 +12,7 @@ import onnx
 from ..cutting.slices import Slice, exploded_name
 from ..formats import FP16
 from ..index import GraphIndex
-from ..operators import SHAPES
+from ..operators import SHAPES, operator
 from ..specs import TensorSpec
 from ..writer import GraphWriter, Names
 from .roundoff import ErrorBound, RoundoffModel
@@ -137,7 +137,7 @@ class BoundWriter(GraphWriter):
         if position is None or position not in self._part.nodes:
             return False
         node = self.index.nodes[position]
-        if node.op_type in SHAPES | {"Constant"}:
+        if operator(node) in SHAPES | {"Constant"}:
             return True
         return bool(node.input) and all(self._clean(n) for n in self.index.reads[position])
 

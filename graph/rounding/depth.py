@@ -8,8 +8,8 @@ from typing import Any
 import onnx
 
 from ..index import GraphIndex
-from ..nodes import attribute, reads, subgraphs
-from ..operators import EXACT_OPERATORS, RECURRENT
+from ..nodes import attribute_int, reads, subgraphs
+from ..operators import EXACT_OPERATORS, RECURRENT, operator
 from ..specs import is_float
 from .term_count import term_count
 
@@ -99,8 +99,8 @@ def _roundings(index: GraphIndex, position: int) -> int:
     spec = index.specs.get(node.output[0]) if node.output else None
     if spec is not None and not is_float(spec.dtype):
         return 0
-    if node.op_type in RECURRENT:
-        return _steps(index, node, attribute(node, "layout", 0))
+    if operator(node) in RECURRENT:
+        return _steps(index, node, attribute_int(node, "layout", 0))
     if node.op_type == "Loop":
         trips = index.constant(node.input[0]) if node.input[0] else None
         return _body(node) * (int(trips.reshape(-1)[0]) if trips is not None and trips.size else UNKNOWN_STEPS)
@@ -112,14 +112,12 @@ def _roundings(index: GraphIndex, position: int) -> int:
 
 
 def _rounds_once(node: onnx.NodeProto) -> int:
-    if node.domain not in ("", "ai.onnx"):
-        return 1
-    if node.op_type in ("Cast", "CastLike"):
-        return int(attribute(node, "to", 0) not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE))
-    return int(node.op_type not in EXACT_OPERATORS)
+    if operator(node) in ("Cast", "CastLike"):
+        return int(attribute_int(node, "to", 0) not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE))
+    return int(operator(node) not in EXACT_OPERATORS)
 
 
-def _steps(index: GraphIndex, node: onnx.NodeProto, layout: object) -> int:
+def _steps(index: GraphIndex, node: onnx.NodeProto, layout: int) -> int:
     """Length of the sequence that a recurrent layer walks along."""
     spec = index.specs.get(node.input[0])
     axis = 1 if layout == 1 else 0

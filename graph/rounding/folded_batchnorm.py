@@ -14,7 +14,7 @@ import onnx
 
 from ..cutting.fusion import Group
 from ..nodes import attribute_float, attribute_int
-from ..operators import AFFINE_STEPS, facts_of
+from ..operators import AFFINE_STEPS, facts_of, operator
 from .scope import Scope
 
 
@@ -82,7 +82,7 @@ def _affine(
         with np.errstate(all="ignore"):
             factor = scale / np.sqrt(variance + attribute_float(node, "epsilon", 1e-5))
         return factor, bias - mean * factor
-    if node.op_type not in AFFINE_STEPS or len(set(node.input)) != 2:
+    if operator(node) not in AFFINE_STEPS or len(set(node.input)) != 2:
         return None
     if node.op_type in ("Sub", "Div") and node.input[0] != tensor:
         return None

@@ -18,7 +18,7 @@ from ..errors import UsageError
 from ..index import GraphIndex
 from ..model import Model
 from ..nodes import attribute_int, attribute_ints
-from ..operators import AFFINE_PRODUCTS, WINDOWED, is_standard
+from ..operators import AFFINE_PRODUCTS, WINDOWED, operator
 from ..writer import GraphWriter, Names
 from .rewrite import Note, Rewrite
 
@@ -33,8 +33,7 @@ def products(index: GraphIndex, keep: Collection[str] = ()) -> list[int]:
     return [
         i
         for i, node in enumerate(index.nodes)
-        if node.op_type in AFFINE_PRODUCTS
-        and is_standard(node)
+        if operator(node) in AFFINE_PRODUCTS
         and index.names[i] not in keep
         and all(n in specs and specs[n].dtype == np.float32 for n in node.input[:2])
     ]
@@ -126,7 +125,7 @@ class _Quantizing:
     def _keep_kernel_shape(self, node: onnx.NodeProto) -> None:
         """TensorRT reads the kernel's size off the weights, which it no longer finds behind Q/DQ nodes."""
         weight = self.index.weight(node.input[1])
-        if node.op_type in WINDOWED and weight is not None and attribute_ints(node, "kernel_shape") is None:
+        if operator(node) in WINDOWED and weight is not None and attribute_ints(node, "kernel_shape") is None:
             node.attribute.append(helper.make_attribute("kernel_shape", list(weight.shape[2:])))
 
     def _pair(self, node: onnx.NodeProto, position: int) -> str:

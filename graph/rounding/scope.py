@@ -13,7 +13,7 @@ from ..cutting.slices import original_name
 from ..formats import NumberFormat
 from ..index import GraphIndex
 from ..nodes import attribute_int, attribute_ints, attribute_tensor
-from ..operators import RENAMES, is_standard
+from ..operators import RENAMES, operator
 from ..specs import Dim
 from ..writer import GraphWriter
 from .rewrite import Note
@@ -157,7 +157,7 @@ class Scope:
         return self._weights[name]
 
     def _moved(self, node: onnx.NodeProto) -> np.ndarray | None:
-        if node.op_type not in RENAMES or not is_standard(node):
+        if operator(node) not in RENAMES:
             return None
         value = self.weight(node.input[0])
         if value is None:

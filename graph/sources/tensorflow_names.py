@@ -25,7 +25,7 @@ import onnx
 
 from ..index import GraphIndex
 from ..nodes import attribute_float, attribute_ints
-from ..operators import CHANNELS_FIRST, LAYOUT_LOST, RENAMES
+from ..operators import CHANNELS_FIRST, LAYOUT_LOST, RENAMES, operator
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -132,7 +132,7 @@ def _steps(index: GraphIndex, name: str) -> list[str]:
         node = index.nodes[readers[0]]
         if len(node.output) != 1 or not follows.match(node.output[0].rpartition(":")[0]):
             return steps
-        steps = [*steps, node.output[0]] if node.op_type in RENAMES else [node.output[0]]
+        steps = [*steps, node.output[0]] if operator(node) in RENAMES else [node.output[0]]
 
 
 def _folded(index: GraphIndex, graph: tf.Graph, tensors: Mapping[str, tf.Tensor]) -> Iterator[tuple[str, str]]:
@@ -328,7 +328,7 @@ def _layout(
     specs = index.specs
     if node.op_type in _AS_NAMED:
         return False if node.output[0] in tensors else None
-    if node.op_type in CHANNELS_FIRST and node.domain in ("", "ai.onnx"):
+    if operator(node) in CHANNELS_FIRST:
         return transposed
     if node.op_type == "Transpose":
         name = node.output[0]
@@ -342,7 +342,7 @@ def _layout(
         if before is True and axes == [0, *range(2, rank), 1]:
             return False
         return None
-    if node.op_type in LAYOUT_LOST or not node.output:
+    if operator(node) in LAYOUT_LOST or not node.output:
         return None
     made = specs.get(node.output[0])
     if made is None or made.shape is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...graph.cutting.slices import original_name
 from ...graph.errors import BuildError, RunnerError
-from ...graph.operators import OPEN_SHAPES
+from ...graph.operators import OPEN_SHAPES, operator
 from ...graph.specs import NAMELESS
 from ..contract.workload import ShapeRange, seen_ranges
 from .log import log_of, reason
@@ -108,7 +108,7 @@ def loosened(model: Model, library: Library) -> tuple[Model, dict[str, ShapeRang
     TensorRT 8.6.0 builds an engine for such a model with static inputs, and cannot create a context for it; with an
     optimization profile it can. Returns the model and the profile that fixes the dimensions again.
     """
-    dependent = any(node.op_type in OPEN_SHAPES for node in model.index.nodes)
+    dependent = any(operator(node) in OPEN_SHAPES for node in model.index.nodes)
     fixed = all(s.shape and not _open(s.shape) for s in model.inputs)
     if library.version >= (9, 0) or not dependent or not fixed or not model.inputs:
         return model, {}

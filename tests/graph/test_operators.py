@@ -1,10 +1,17 @@
 """The table of operators, held against ONNX's own definitions."""
 
+import numpy as np
 import onnx
 import pytest
 from layerdiff.graph import operators
+from layerdiff.graph.cutting.fusion import fused_groups, static_tensors
+from layerdiff.graph.index import GraphIndex
+from layerdiff.graph.model import Model
 from layerdiff.graph.operators import CONTRIB_DOMAIN, ML_DOMAIN, OPERATORS, Kind, facts_of, is_data, operator
+from layerdiff.graph.rounding.emulation import needed_ranges, rewrite
 from onnx import defs
+
+from support.models import parsed
 
 
 def newest() -> dict[str, defs.OpSchema]:
@@ -140,6 +147,32 @@ def test_an_operator_of_an_unknown_domain_is_none_of_the_table(domain):
     node = onnx.helper.make_node("MatMul", ["a", "b"], ["y"], domain=domain)
     assert operator(node) == DOMAINS[domain]
     assert (facts_of(node).kind is Kind.PRODUCT) == (domain != "com.example")
+
+
+OTHERS = "com.example"  # MatMul, Shape and Identity of this domain may be anything
+
+
+def custom(body: str) -> GraphIndex:
+    return GraphIndex(parsed(f"g (float[4,4] x) => (float[4,4] y) {{ {body} }}", domains=[OTHERS], w=np.eye(4)))
+
+
+def test_a_custom_operator_called_matmul_is_not_quantized():
+    assert needed_ranges(custom(f"y = {OTHERS}.MatMul(x, w)"), "int8") == []
+
+
+def test_a_custom_operator_called_shape_may_depend_on_values():
+    assert "a" not in static_tensors(custom(f"a = {OTHERS}.Shape(x) y = Add(x, a)"))
+
+
+def test_a_custom_operator_called_relu_joins_no_group():
+    groups = fused_groups(custom(f"a = MatMul(x, w) y = {OTHERS}.Relu(a)"))
+    assert [group.nodes for group in groups] == [(0,), (1,)]
+
+
+def test_what_a_custom_operator_called_transpose_makes_of_a_weight_is_rounded_when_it_runs():
+    rewritten = rewrite(Model(custom(f"a = {OTHERS}.Transpose(w) y = MatMul(x, a)").proto), "fp16").model
+    (product,) = [node for node in rewritten.proto.graph.node if node.op_type == "MatMul"]
+    assert product.input[1] in {name for node in rewritten.proto.graph.node for name in node.output}
 
 
 def test_all_inputs_of_an_unknown_operator_are_taken_for_values():
