@@ -11,7 +11,7 @@ import onnx
 
 from .index import GraphIndex
 from .nodes import attribute_int, attribute_ints
-from .operators import domain_of, is_standard
+from .operators import COMPARISONS, domain_of, is_standard
 from .specs import Dim, TensorSpec, is_float
 
 
@@ -99,7 +99,7 @@ def own_demands(lookup: Lookup, node: onnx.NodeProto, slot: int) -> Iterator[Bou
     handler = _HANDLERS.get((op, slot))
     if handler is not None:
         yield from handler(lookup, node, slot)
-    if op in ("Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual"):
+    if op in COMPARISONS:
         other = lookup.constant(node, 1 - slot)
         if other is not None and other.dtype.kind != "b" and set(np.unique(other).tolist()) <= {0, 0.5, 1}:
             yield replace(MASK, reason=f"compared with {other.flat[0]:g}")

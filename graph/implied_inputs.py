@@ -19,7 +19,7 @@ from .implied_demands import MASK, Bound, Lookup, own_demands
 from .implied_shapes import Shape, concrete_specs
 from .index import GraphIndex
 from .nodes import attribute_float, attribute_tensor, subgraphs
-from .operators import WITHIN_RANGE, is_data
+from .operators import WITHIN_RANGE, is_data, operator
 from .specs import TensorSpec, is_float
 
 
@@ -163,7 +163,7 @@ class _Walk:
         """Demands on input ``slot``, given those that ``arrived`` at the node's outputs."""
         yield from own_demands(self.lookup, node, slot)
         op = node.op_type
-        if (op in WITHIN_RANGE and is_data(node, slot)) or op in ("Concat", "Max", "Min"):
+        if operator(node) in WITHIN_RANGE and is_data(node, slot):
             for bound in arrived:
                 if bound.value is None or op in ("Identity", "Cast"):
                     yield from self._through_limit(node, slot, bound)

@@ -36,7 +36,7 @@ class Kind(enum.Enum):
     PICK = "elements of one tensor, some left out or repeated"
     MERGE = "elements of several tensors, or of one and a constant"
     CONTAINER = "sequences and optionals of tensors, and tensors out of them"
-    SELECTION = "the greatest or the least of some elements"
+    SELECTION = "some elements, chosen by their values"
     EXACT = "element by element, exactly"
     ACTIVATION = "element by element, a function between layers"
     FUNCTION = "element by element, a mathematical function"
@@ -64,7 +64,8 @@ class Kind(enum.Enum):
     RANDOM = "values drawn anew at every run"
     CONTROL = "what the bodies make"
     CLASSICAL = "trees, encoders and optimizers: of other domains of ONNX"
-    OTHER = "losses, whole matrices, text and pictures: no layer of a deployed network"
+    TEXT = "strings from strings"
+    OTHER = "losses, whole matrices, pictures: no layer of a deployed network"
 
 
 @dataclass(frozen=True)
@@ -74,15 +75,14 @@ class OpFacts:
     Attributes:
         kind: How it makes its results.
         data: Inputs whose elements are values, rather than sizes, indices, axes, bounds or coordinates; None: all.
+        coordinates: Inputs that tell between which elements values are read, as floats.
         operands: Inputs that are multiplied with each other and added up; None: all.
         channel_axis: Axis of the weights (the second input) along which the output channels lie, where always the same.
         family: The operator that does the same up to a bias, a function behind it, or how its operands are stored.
         activation: A product's kernel takes it along as its activation.
         pointwise: Kernels compute it together with others, element by element.
-        library: Its elements come from a library's function, or in several steps: off by more than one rounding.
         windowed: It has a kernel, strides and padding over the axes behind the second.
         channels_first: It takes the second axis for the channels.
-        batchwise: It treats the entries of a batch (axis 0) each on its own, whatever its attributes.
         commutative: Its inputs can be exchanged.
         container: Its output is a sequence, an optional or a map.
         open_shape: The shape of its output depends on values.
@@ -91,15 +91,14 @@ class OpFacts:
 
     kind: Kind
     data: tuple[int, ...] | None = None
+    coordinates: tuple[int, ...] = ()
     operands: tuple[int, ...] | None = ()
     channel_axis: int | None = None
     family: str = ""
     activation: bool = False
     pointwise: bool = False
-    library: bool = False
     windowed: bool = False
     channels_first: bool = False
-    batchwise: bool = False
     commutative: bool = False
     container: bool = False
     open_shape: bool = False
@@ -108,84 +107,72 @@ class OpFacts:
 
 # fmt: off
 ROWS: tuple[tuple[str, OpFacts], ...] = (
-    ("Identity", OpFacts(Kind.COPY, batchwise=True)),
+    ("Identity", OpFacts(Kind.COPY)),
     ("Dropout", OpFacts(Kind.COPY, data=(0,))),
     ("Reshape Squeeze Unsqueeze Flatten", OpFacts(Kind.RESHAPE, data=(0,))),
     ("Transpose ReverseSequence", OpFacts(Kind.PERMUTATION, data=(0,))),
-    ("DepthToSpace SpaceToDepth", OpFacts(Kind.PERMUTATION, data=(0,), channels_first=True)),
+    ("DepthToSpace SpaceToDepth", OpFacts(Kind.PERMUTATION, channels_first=True)),
     ("Slice Split Gather GatherElements GatherND Expand Tile", OpFacts(Kind.PICK, data=(0,))),
-    ("Compress Unique", OpFacts(Kind.PICK, data=(0,), open_shape=True)),
+    ("Compress", OpFacts(Kind.PICK, data=(0,), open_shape=True)),
     ("Concat", OpFacts(Kind.MERGE)),
     ("Where", OpFacts(Kind.MERGE, data=(1, 2))),
     ("Scatter ScatterElements ScatterND", OpFacts(Kind.MERGE, data=(0, 2))),
     ("TensorScatter", OpFacts(Kind.MERGE, data=(0, 1))),
     ("Pad", OpFacts(Kind.MERGE, data=(0, 2))),
     ("CenterCropPad Trilu MaxUnpool", OpFacts(Kind.MERGE, data=(0,))),
-    ("SequenceConstruct SequenceEmpty SequenceInsert SequenceErase SplitToSequence Optional",
-     OpFacts(Kind.CONTAINER, container=True)),
-    ("SequenceAt ConcatFromSequence OptionalGetElement", OpFacts(Kind.CONTAINER)),
+    ("SequenceConstruct SequenceEmpty Optional", OpFacts(Kind.CONTAINER, container=True)),
+    ("SplitToSequence SequenceErase", OpFacts(Kind.CONTAINER, data=(0,), container=True)),
+    ("SequenceInsert", OpFacts(Kind.CONTAINER, data=(0, 1), container=True)),
+    ("SequenceAt ConcatFromSequence OptionalGetElement", OpFacts(Kind.CONTAINER, data=(0,))),
 
     ("Max Min", OpFacts(Kind.SELECTION, pointwise=True, commutative=True)),
-    ("MaxPool", OpFacts(Kind.SELECTION, windowed=True, channels_first=True, batchwise=True)),
-    ("GlobalMaxPool", OpFacts(Kind.SELECTION, batchwise=True)),
-    ("ReduceMax ReduceMin TopK MaxRoiPool", OpFacts(Kind.SELECTION, data=(0,))),
-    ("Relu", OpFacts(Kind.EXACT, activation=True, batchwise=True)),
+    ("MaxPool", OpFacts(Kind.SELECTION, windowed=True, channels_first=True)),
+    ("MaxRoiPool", OpFacts(Kind.SELECTION, data=(0,), coordinates=(1,))),
+    ("GlobalMaxPool ReduceMax ReduceMin TopK", OpFacts(Kind.SELECTION, data=(0,))),
+    ("Unique", OpFacts(Kind.SELECTION, data=(0,), open_shape=True)),
+    ("Relu", OpFacts(Kind.EXACT, activation=True)),
     ("Abs Neg Sign Floor Ceil Round", OpFacts(Kind.EXACT, pointwise=True)),
-    ("Clip", OpFacts(Kind.ACTIVATION, data=(0,), activation=True, batchwise=True)),
-    ("LeakyRelu PRelu HardSigmoid", OpFacts(Kind.ACTIVATION, activation=True, batchwise=True)),
-    ("ThresholdedRelu Softsign", OpFacts(Kind.ACTIVATION, activation=True)),
-    ("Sigmoid Tanh Elu Selu Softplus HardSwish Gelu",
-     OpFacts(Kind.ACTIVATION, activation=True, library=True, batchwise=True)),
-    ("Celu Mish Swish", OpFacts(Kind.ACTIVATION, activation=True, library=True)),
+    ("Clip", OpFacts(Kind.ACTIVATION, data=(0,), activation=True)),
+    ("LeakyRelu PRelu ThresholdedRelu HardSigmoid HardSwish Sigmoid Tanh Elu Selu Celu Softplus Softsign Mish Swish "
+     "Gelu", OpFacts(Kind.ACTIVATION, activation=True)),
     ("FastGelu", OpFacts(Kind.ACTIVATION, family="Gelu", activation=True, contrib=True)),
     ("QuickGelu", OpFacts(Kind.ACTIVATION, activation=True, contrib=True)),
     ("BiasGelu", OpFacts(Kind.ACTIVATION, family="Gelu", contrib=True)),
     ("Shrink SwiGLU", OpFacts(Kind.ACTIVATION)),
-    ("Exp Sqrt Erf", OpFacts(Kind.FUNCTION, pointwise=True, library=True, batchwise=True)),
-    ("Log Sin Cos Reciprocal", OpFacts(Kind.FUNCTION, pointwise=True, library=True)),
+    ("Exp Log Sqrt Reciprocal Erf Sin Cos", OpFacts(Kind.FUNCTION, pointwise=True)),
     ("Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh", OpFacts(Kind.FUNCTION)),
-    ("Add Mul", OpFacts(Kind.ARITHMETIC, pointwise=True, batchwise=True, commutative=True)),
-    ("Sub", OpFacts(Kind.ARITHMETIC, pointwise=True, batchwise=True)),
-    ("Div", OpFacts(Kind.ARITHMETIC, pointwise=True, library=True, batchwise=True)),
-    ("Pow", OpFacts(Kind.ARITHMETIC, pointwise=True, library=True)),
-    ("Sum", OpFacts(Kind.ARITHMETIC, pointwise=True, commutative=True)),
+    ("Add Mul Sum", OpFacts(Kind.ARITHMETIC, pointwise=True, commutative=True)),
+    ("Sub Div Pow", OpFacts(Kind.ARITHMETIC, pointwise=True)),
     ("Mean", OpFacts(Kind.ARITHMETIC, commutative=True)),
     ("Mod", OpFacts(Kind.ARITHMETIC)),
     ("BiasAdd", OpFacts(Kind.ARITHMETIC, family="Add", contrib=True)),
 
-    ("Conv", OpFacts(Kind.PRODUCT, operands=(0, 1), channel_axis=0, windowed=True, channels_first=True,
-                     batchwise=True)),
-    ("ConvTranspose", OpFacts(Kind.PRODUCT, operands=(0, 1), channel_axis=1, windowed=True, channels_first=True,
-                              batchwise=True)),
-    ("DeformConv", OpFacts(Kind.PRODUCT, operands=(0, 1), channel_axis=0)),
+    ("Conv", OpFacts(Kind.PRODUCT, operands=(0, 1), channel_axis=0, windowed=True, channels_first=True)),
+    ("ConvTranspose", OpFacts(Kind.PRODUCT, operands=(0, 1), channel_axis=1, windowed=True, channels_first=True)),
+    ("DeformConv", OpFacts(Kind.PRODUCT, operands=(0, 1), channel_axis=0, windowed=True, channels_first=True)),
     ("FusedConv", OpFacts(Kind.PRODUCT, operands=(0, 1), channel_axis=0, family="Conv", contrib=True)),
     ("MatMul", OpFacts(Kind.PRODUCT, operands=(0, 1))),
     ("Gemm", OpFacts(Kind.PRODUCT, operands=(0, 1), family="MatMul")),
     ("FusedMatMul FusedGemm", OpFacts(Kind.PRODUCT, operands=(0, 1), family="MatMul", contrib=True)),
     ("Einsum", OpFacts(Kind.PRODUCT, operands=None)),
     ("Attention FlexAttention LinearAttention CausalConvWithState", OpFacts(Kind.ATTENTION)),
-    ("LSTM GRU RNN", OpFacts(Kind.RECURRENT, library=True)),
-    ("AveragePool", OpFacts(Kind.POOLING, windowed=True, channels_first=True, batchwise=True)),
-    ("LpPool", OpFacts(Kind.POOLING, windowed=True, channels_first=True)),
-    ("GlobalAveragePool", OpFacts(Kind.POOLING, batchwise=True)),
-    ("GlobalLpPool Col2Im", OpFacts(Kind.POOLING)),
-    ("ReduceSum ReduceMean ReduceProd ReduceL1 ReduceL2 ReduceSumSquare ReduceLogSum ReduceLogSumExp CumSum CumProd",
-     OpFacts(Kind.REDUCTION, data=(0,))),
-    ("BatchNormalization", OpFacts(Kind.NORMALIZATION, pointwise=True, channels_first=True, batchwise=True)),
-    ("InstanceNormalization", OpFacts(Kind.NORMALIZATION, library=True, channels_first=True, batchwise=True)),
-    ("GroupNormalization", OpFacts(Kind.NORMALIZATION, library=True, channels_first=True)),
-    ("LayerNormalization LpNormalization", OpFacts(Kind.NORMALIZATION, library=True)),
-    ("RMSNormalization MeanVarianceNormalization", OpFacts(Kind.NORMALIZATION)),
-    ("LRN", OpFacts(Kind.NORMALIZATION, channels_first=True)),
+    ("LSTM GRU RNN", OpFacts(Kind.RECURRENT)),
+    ("AveragePool LpPool", OpFacts(Kind.POOLING, windowed=True, channels_first=True)),
+    ("GlobalAveragePool GlobalLpPool", OpFacts(Kind.POOLING)),
+    ("ReduceSum ReduceMean ReduceProd ReduceL1 ReduceL2 ReduceSumSquare ReduceLogSum ReduceLogSumExp CumSum CumProd "
+     "Col2Im", OpFacts(Kind.REDUCTION, data=(0,))),
+    ("BatchNormalization", OpFacts(Kind.NORMALIZATION, pointwise=True, channels_first=True)),
+    ("InstanceNormalization GroupNormalization LRN", OpFacts(Kind.NORMALIZATION, channels_first=True)),
+    ("LayerNormalization LpNormalization RMSNormalization MeanVarianceNormalization", OpFacts(Kind.NORMALIZATION)),
     ("SkipLayerNormalization SkipSimplifiedLayerNormalization",
      OpFacts(Kind.NORMALIZATION, family="Add", contrib=True)),
     ("SimplifiedLayerNormalization GroupNorm SkipGroupNorm", OpFacts(Kind.NORMALIZATION, contrib=True)),
-    ("Softmax LogSoftmax", OpFacts(Kind.SOFTMAX, library=True)),
+    ("Softmax LogSoftmax", OpFacts(Kind.SOFTMAX)),
     ("BiasSoftmax", OpFacts(Kind.SOFTMAX, contrib=True)),
-    ("Resize", OpFacts(Kind.RESAMPLING, data=(0,), library=True, channels_first=True)),
+    ("Resize", OpFacts(Kind.RESAMPLING, data=(0,), channels_first=True)),
     ("Upsample", OpFacts(Kind.RESAMPLING, data=(0,), family="Resize", channels_first=True)),
-    ("GridSample", OpFacts(Kind.RESAMPLING, data=(0,), library=True)),
-    ("RoiAlign AffineGrid", OpFacts(Kind.RESAMPLING, data=(0,))),
+    ("GridSample RoiAlign", OpFacts(Kind.RESAMPLING, data=(0,), coordinates=(1,))),
+    ("AffineGrid", OpFacts(Kind.RESAMPLING, data=(0,))),
     ("RotaryEmbedding", OpFacts(Kind.SPECTRUM)),
     ("DFT", OpFacts(Kind.SPECTRUM, data=(0,))),
     ("STFT", OpFacts(Kind.SPECTRUM, data=(0, 2))),
@@ -204,8 +191,7 @@ ROWS: tuple[tuple[str, OpFacts], ...] = (
     ("Not", OpFacts(Kind.LOGIC)),
     ("BitwiseAnd BitwiseOr BitwiseXor", OpFacts(Kind.BITS, commutative=True)),
     ("BitwiseNot BitShift", OpFacts(Kind.BITS)),
-    ("IsNaN IsInf", OpFacts(Kind.QUERY)),
-    ("SequenceLength OptionalHasElement", OpFacts(Kind.QUERY, data=())),
+    ("IsNaN IsInf SequenceLength OptionalHasElement", OpFacts(Kind.QUERY, data=(0,))),
     ("NonZero", OpFacts(Kind.POSITION, open_shape=True)),
     ("NonMaxSuppression", OpFacts(Kind.POSITION, data=(0, 1), open_shape=True)),
     ("Shape Size", OpFacts(Kind.SHAPE, data=())),
@@ -219,8 +205,8 @@ ROWS: tuple[tuple[str, OpFacts], ...] = (
      "LinearClassifier LinearRegressor Normalizer OneHotEncoder SVMClassifier SVMRegressor Scaler TreeEnsemble "
      "TreeEnsembleClassifier TreeEnsembleRegressor Adagrad Adam Gradient Momentum", OpFacts(Kind.CLASSICAL)),
     ("ZipMap", OpFacts(Kind.CLASSICAL, container=True)),
-    ("Det NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss ImageDecoder", OpFacts(Kind.OTHER)),
-    ("StringConcat StringNormalizer StringSplit RegexFullMatch TfIdfVectorizer", OpFacts(Kind.OTHER)),
+    ("StringConcat StringNormalizer StringSplit RegexFullMatch", OpFacts(Kind.TEXT)),
+    ("TfIdfVectorizer Det NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss ImageDecoder", OpFacts(Kind.OTHER)),
     ("Inverse", OpFacts(Kind.OTHER, contrib=True)),
 )
 # fmt: on
@@ -276,7 +262,7 @@ def _of(*kinds: Kind) -> frozenset[str]:
 
 # -- data movement --
 
-MOVEMENT = _of(Kind.COPY, Kind.RESHAPE, Kind.PERMUTATION, Kind.PICK, Kind.MERGE, Kind.CONTAINER) | {"Col2Im"}
+MOVEMENT = _of(Kind.COPY, Kind.RESHAPE, Kind.PERMUTATION, Kind.PICK, Kind.MERGE, Kind.CONTAINER)
 """Operators that carry values and compute none: what they give is rounded if what they get is."""
 
 FLAT = _of(Kind.COPY, Kind.RESHAPE)
@@ -285,30 +271,21 @@ FLAT = _of(Kind.COPY, Kind.RESHAPE)
 RESHAPES = _of(Kind.RESHAPE)
 """Operators that give another shape to the elements in their order."""
 
-REARRANGING = FLAT | _of(Kind.PERMUTATION, Kind.PICK) - {"GatherND", "Unique"} | {"Concat"}
+REARRANGING = FLAT | _of(Kind.PERMUTATION, Kind.PICK) | {"Concat"}
 """Operators whose results are elements of what they get, at places that do not depend on values."""
 
-MAGNITUDES = REARRANGING - {"ReverseSequence", "Compress"} | {
-    "GatherND",
-    "MaxPool",
-    "GlobalMaxPool",
-    "ReduceMax",
-    "Max",
-}
+MAGNITUDES = REARRANGING | {"MaxPool", "GlobalMaxPool", "ReduceMax", "Max"}
 """Operators that give magnitudes from magnitudes by themselves: |max(a, b)| <= max(|a|, |b|)."""
 
-STRETCHES = FLAT | {"Transpose", "Expand", "Tile"}
+STRETCHES = FLAT | _of(Kind.PERMUTATION) | {"Expand", "Tile"}
 """Operators of one data input that move or repeat all its values."""
 
 RENAMES = _of(Kind.RESHAPE) - {"Flatten"} | {"Identity", "Transpose"}
 """What converters put around an operator to fit the layout of its operands."""
 
 WITHIN_RANGE = (
-    FLAT
-    | _of(Kind.PERMUTATION, Kind.PICK, Kind.CAST) - {"BitCast"}
-    | {"Where", "Scatter", "ScatterElements", "ScatterND", "Trilu", "MaxPool", "ReduceMax", "ReduceMin", "ReduceMean"}
-    | {"TopK", "Relu", "Floor", "Ceil", "Round", "Clip"}
-)
+    MOVEMENT | _of(Kind.SELECTION) | {"Cast", "CastLike", "Relu", "Floor", "Ceil", "Round", "Clip", "ReduceMean"}
+) - _of(Kind.CONTAINER)
 """Operators that give no greater and no smaller values than they get, but for the ends that they clip to."""
 
 CONTAINERS = _where(lambda facts: facts.container)
@@ -333,9 +310,6 @@ PRODUCTS = _of(Kind.PRODUCT)
 FUSING_PRODUCTS = PRODUCTS - {"DeformConv", "Einsum"}
 """Products whose kernels take along what follows: a bias, a scale, an activation, a residual."""
 
-STEPPED_PRODUCTS = PRODUCTS - {"DeformConv"}
-"""Products whose sums tensor cores make in steps."""
-
 RECURRENT = _of(Kind.RECURRENT)
 """Operators with a state that rounds at every step."""
 
@@ -354,15 +328,21 @@ POINTWISE = _where(lambda facts: facts.activation or facts.pointwise)
 NORMALIZING_REDUCTIONS = frozenset({"ReduceMean", "ReduceSum", "ReduceMax", "ReduceL2", "ReduceSumSquare"})
 """What a normalization in pieces reduces with."""
 
-WEIGHTED = STEPPED_PRODUCTS | RECURRENT | AFFINE_STEPS | {
+WEIGHTED = PRODUCTS | RECURRENT | AFFINE_STEPS | {
     "LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization", "PRelu",
 }  # fmt: skip
 """Operators whose constants are weights, which a target rounds."""
 
-LIBRARY_FUNCTIONS = _where(lambda facts: facts.library)
+LIBRARY_FUNCTIONS = (
+    _of(Kind.ACTIVATION, Kind.FUNCTION, Kind.SOFTMAX, Kind.NORMALIZATION, Kind.RECURRENT, Kind.RESAMPLING)
+    | {"Div", "Pow"}
+) - {"Clip", "LeakyRelu", "PRelu", "ThresholdedRelu", "Shrink", "BatchNormalization"}
 """Operators whose elements are off by more than one rounding: a library's functions, and several steps in one."""
 
-BATCHWISE = _where(lambda facts: facts.batchwise)
+BATCHWISE = _of(Kind.EXACT, Kind.ACTIVATION, Kind.FUNCTION, Kind.ARITHMETIC, Kind.POOLING) | {
+    "Identity", "Max", "Min", "MaxPool", "GlobalMaxPool", "Conv", "ConvTranspose", "BatchNormalization",
+    "InstanceNormalization",
+}  # fmt: skip
 """Operators that treat the entries of a batch (axis 0) each on its own, whatever their attributes."""
 
 COMMUTATIVE = _where(lambda facts: facts.commutative)
@@ -376,14 +356,6 @@ FLOAT_WINDOWED = WINDOWED - _of(Kind.INTEGER_PRODUCT)
 
 CHANNELS_FIRST = _where(lambda facts: facts.channels_first)
 """Operators that ONNX defines for channels-first tensors alone."""
-
-WITHIN_CHANNELS = frozenset({
-    "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "Resize", "Upsample", "Pad",
-})  # fmt: skip
-"""Operators that choose or average within a channel."""
-
-FUSED_GELUS = frozenset({"Gelu", "FastGelu", "QuickGelu"})
-"""GELU in one node, also ONNX Runtime's."""
 
 EPILOGUES = frozenset({
     "FusedConv", "FusedGemm", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "BiasGelu",
@@ -403,6 +375,9 @@ ONE_SOURCE_CONTRIB = frozenset({"BiasGelu", "FastGelu", "QuickGelu", "Gelu", "Bi
 
 SELECTION = _of(Kind.SELECTION, Kind.EXACT)
 """Operators whose results the format holds whenever it holds their inputs."""
+
+CASTS = _of(Kind.CAST)
+"""Operators that give another type to values."""
 
 COMPARISONS = _of(Kind.COMPARISON)
 """Operators that compare two tensors element by element."""
@@ -425,30 +400,23 @@ CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 QUANTIZERS = _of(Kind.QUANTIZER)
 """Operators that make scaled integers of floats, or floats of them."""
 
-JUMPS = COMPARISONS | CHOICES | QUANTIZERS | _of(Kind.POSITION) | {
+JUMPS = COMPARISONS | CHOICES | _of(Kind.POSITION) | {
     "Floor", "Ceil", "Round", "Sign", "Mod", "Hardmax", "Shrink", "ThresholdedRelu", "RoiAlign", "MaxRoiPool",
-    "QLinearConv", "QLinearMatMul", "GridSample", "Unique",
-} - {"DequantizeLinear"}  # fmt: skip
+    "QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "GridSample", "Unique",
+}  # fmt: skip
 """Operators whose results jump where a floating-point input moves over an edge."""
 
 QUANTIZED = QUANTIZERS | _of(Kind.INTEGER_PRODUCT)
 """Operators that take or give scaled integers."""
 
-INTEGER_ARITHMETIC = QUANTIZERS - {"DequantizeLinear"} | _of(Kind.INTEGER_PRODUCT)
-"""Operators that a model has where it computes with scaled integers."""
-
 UNTOUCHED = QUANTIZERS | COMPARISONS | LOGIC | RANDOM | SHAPES | _of(
-    Kind.INTEGER_PRODUCT, Kind.CONSTANT, Kind.POSITION, Kind.QUERY, Kind.CONTROL, Kind.CLASSICAL
-) | {"StringNormalizer"}  # fmt: skip
+    Kind.INTEGER_PRODUCT, Kind.CONSTANT, Kind.POSITION, Kind.QUERY, Kind.CONTROL, Kind.CLASSICAL, Kind.TEXT
+)  # fmt: skip
 """Operators whose floats are no activations (or whose bodies are rewritten instead)."""
 
-EXACT_OPERATORS = (
-    MOVEMENT - {"Col2Im", "CenterCropPad", "TensorScatter"} - _of(Kind.CONTAINER)
-    | SELECTION - {"MaxRoiPool"}
-    | SHAPES
-    | _of(Kind.POSITION)
-    | {"ArgMax", "ArgMin", "BitShift", "Clip", "Constant", "ConstantOfShape", "OneHot", "Range"}
-)
+EXACT_OPERATORS = MOVEMENT | SELECTION | COMPARISONS | LOGIC | SHAPES | CHOICES | _of(
+    Kind.CONSTANT, Kind.POSITION, Kind.BITS, Kind.QUERY
+) - {"HannWindow", "HammingWindow", "BlackmanWindow", "MelWeightMatrix"} | {"Clip"}  # fmt: skip
 """Operators that move, choose or flip values but do not round them."""
 
 SILENT = FLAT | {"Transpose", "Cast", "Constant", "Shape"}

@@ -301,13 +301,10 @@ EXCEPTIONS: dict[str, str] = {
     """,
     "operator_tables": """
         graph/pairing: AveragePool Conv MaxPool
-        graph/rounding: Abs Cast Ceil
-        graph/rounding: Cast Clip DequantizeLinear
         graph/rounding: Conv Gemm MatMul
         graph/rounding: If Loop Scan
         graph/rounding: Pow ReduceMean Sub
         graph: Abs Add Div
-        graph: Concat Max Min
         runners/reference_evaluator: AffineGrid CausalConvWithState DynamicQuantizeLinear
     """,
 }

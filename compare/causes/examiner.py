@@ -13,7 +13,7 @@ import numpy as np
 from ...graph.cutting.slices import backward, explode, exploded_name, slice_model
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BF16, FP16, FP32, INT8, NumberFormat
-from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS, RECURRENT, SILENT, STEPPED_PRODUCTS
+from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS, PRODUCTS, RECURRENT, SILENT
 from ...graph.specs import TensorSpec, is_float, specs_of
 from ..lockstep.units import LayerPair, inside
 from .expected_noise import Expected
@@ -495,7 +495,7 @@ class Examiner:
         if self.format != FP32 or verdict.rms_z is None or not verdict.relative < ROUNDED:
             return None
         if self.walk.noise.of(unit, weights=False).coarse or not any(
-            index.nodes[p].op_type in STEPPED_PRODUCTS | RECURRENT for p in unit.reference.nodes
+            index.nodes[p].op_type in PRODUCTS | RECURRENT for p in unit.reference.nodes
         ):
             return None
         implied = verdict.rms_z * FP32.u * math.sqrt(2)

@@ -19,7 +19,7 @@ from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32, FP64, INT8, NumberFormat, coarser
 from ...graph.index import GraphIndex
 from ...graph.nodes import attribute_int
-from ...graph.operators import BATCHWISE, CHOICES, QUANTIZERS, RECURRENT, SILENT, STEPPED_PRODUCTS
+from ...graph.operators import BATCHWISE, CHOICES, PRODUCTS, QUANTIZERS, RECURRENT, SILENT
 from ...graph.pairing.weight_changes import rounded_alike
 from ...graph.rounding.error_bound import add_bounds
 from ...graph.rounding.noise_probe import known, perturbed
@@ -220,7 +220,7 @@ class Noise:
         largest = 0.0
         for position in unit.reference.nodes:
             node = self.index.nodes[position]
-            if node.op_type in STEPPED_PRODUCTS | RECURRENT and len(node.input) > 1:
+            if node.op_type in PRODUCTS | RECURRENT and len(node.input) > 1:
                 scales = [self._scale(name) for name in node.input[:2]]
                 if all(scales):
                     largest = max(largest, scales[0] * scales[1])

@@ -10,7 +10,7 @@ from ...graph.cutting.fusion import Group, fused_groups, static_tensors
 from ...graph.cutting.pieces import Piece, plan_pieces
 from ...graph.cutting.slices import Slice, backward
 from ...graph.index import GraphIndex
-from ...graph.operators import CONTAINERS, CONTROL_FLOW, FUSING_PRODUCTS, STRETCHES, operator
+from ...graph.operators import CONTAINERS, CONTROL_FLOW, PRODUCTS, STRETCHES, operator
 
 _MAY_CONTAIN = CONTAINERS | CONTROL_FLOW | {"Identity", "OptionalGetElement"}
 """What these make may be a sequence or an optional."""
@@ -188,7 +188,7 @@ def _units(
 
 def _main(index: GraphIndex, part: Slice) -> int:
     """The node that does a slice's arithmetic: its last product, else its last node that is not mere data movement."""
-    products = [p for p in part.nodes if operator(index.nodes[p]) in FUSING_PRODUCTS]
+    products = [p for p in part.nodes if operator(index.nodes[p]) in PRODUCTS]
     if products:
         return products[-1]
     last = found = index.producer[part.outputs[0]]

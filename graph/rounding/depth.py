@@ -9,7 +9,7 @@ import onnx
 
 from ..index import GraphIndex
 from ..nodes import attribute_int, reads, subgraphs
-from ..operators import EXACT_OPERATORS, RECURRENT, operator
+from ..operators import CASTS, CONTROL_FLOW, EXACT_OPERATORS, RECURRENT, operator
 from ..specs import is_float
 from .term_count import term_count
 
@@ -112,7 +112,7 @@ def _roundings(index: GraphIndex, position: int) -> int:
 
 
 def _rounds_once(node: onnx.NodeProto) -> int:
-    if operator(node) in ("Cast", "CastLike"):
+    if operator(node) in CASTS:
         return int(attribute_int(node, "to", 0) not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE))
     return int(operator(node) not in EXACT_OPERATORS)
 
@@ -131,7 +131,7 @@ def _body(node: onnx.NodeProto) -> int:
     for body in subgraphs(node):
         known: dict[str, int] = {}
         for inner in body.node:
-            own = _body(inner) if inner.op_type in ("If", "Loop", "Scan") else _rounds_once(inner)
+            own = _body(inner) if operator(inner) in CONTROL_FLOW else _rounds_once(inner)
             after = own + max((known.get(n, 0) for n in reads(inner)), default=0)
             known.update(dict.fromkeys(inner.output, after))
         longest = max([longest, *known.values()])

@@ -26,7 +26,7 @@ from ..cutting.fusion import Group, fused_groups, static_tensors
 from ..index import GraphIndex
 from ..model import Model
 from ..nodes import attribute_int, captured, subgraphs
-from ..operators import MOVEMENT, RECURRENT, SELECTION, UNTOUCHED, Kind, facts_of, is_data, operator
+from ..operators import CASTS, MOVEMENT, RECURRENT, SELECTION, UNTOUCHED, facts_of, is_data, operator
 from ..writer import GraphWriter, Names
 from .decomposed import write_decomposed
 from .folded_batchnorm import Folded, fold
@@ -239,7 +239,7 @@ class _Rewriting:
 
     def _is_data(self, node: onnx.NodeProto, position: int, name: str) -> bool:
         """Whether a tensor that a node reads in this place holds float32 values that are rounded when they are read."""
-        return facts_of(node).kind != Kind.CAST and is_data(node, position) and self.scope.is_float32(name)
+        return operator(node) not in CASTS and is_data(node, position) and self.scope.is_float32(name)
 
     def _compute(self, node: onnx.NodeProto, position: int, group: Group) -> None:
         scope, stores = self.scope, self.target.stores

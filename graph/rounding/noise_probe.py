@@ -25,7 +25,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from ..cutting.dataflow import Kind, dataflow
+from ..cutting import dataflow as flow
 from ..cutting.slices import SEPARATOR, Slice, explode, original_name
 from ..formats import FP32
 from ..index import GraphIndex
@@ -34,8 +34,8 @@ from ..operators import (
     CONTRIB_DOMAIN,
     LIBRARY_FUNCTIONS,
     ML_DOMAIN,
+    PRODUCTS,
     STANDARD_DOMAINS,
-    STEPPED_PRODUCTS,
     WEIGHTED,
     operator,
 )
@@ -43,33 +43,13 @@ from ..specs import TensorSpec
 from ..writer import GraphWriter, Names
 from .fp16_accumulation import at_once
 from .rewrite import Rewrite
-from .roundings import Roundings
+from .roundings import ABSOLUTE, EXACT, TRANSCENDENTAL, Roundings, is_rounded
 from .term_count import term_count
 
 if TYPE_CHECKING:
     from ..model import Model
 
-TRANSCENDENTAL = 4.0
-"""Units roundoff that a library function (exp, erf, tanh) may be off by, against one half for arithmetic."""
-
-# fmt: off
-# Functions that runtimes compute to an absolute error: ONNX Runtime's sigmoid, far below zero, is steps of 2^-25.
-ABSOLUTE = frozenset({"Sigmoid"})
-# Operators that move, select or compare values and round nothing.
-EXACT = frozenset({
-    "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Concat", "Split", "Slice", "Gather",
-    "GatherElements", "GatherND", "Expand", "Tile", "Pad", "Relu", "Clip", "MaxPool", "GlobalMaxPool", "Max", "Min",
-    "Abs", "Neg", "Where", "DepthToSpace", "SpaceToDepth", "ReduceMax", "ReduceMin", "Dropout", "Cast", "TopK",
-    "ScatterND", "ScatterElements", "Constant", "Sign", "Floor", "Ceil", "Round", "QuantizeLinear", "Shape",
-})
-# Inputs that configure an operator rather than carry data: these are not perturbed.
-CONFIGURATION = {
-    "Resize": (1, 2, 3), "Upsample": (1,), "Clip": (1, 2), "Pad": (1, 2, 3), "QuantizeLinear": (1, 2),
-    "DequantizeLinear": (1, 2), "Pow": (1,), "Range": (0, 1, 2), "TopK": (1,), "OneHot": (1, 2), "Dropout": (1, 2),
-    "NonMaxSuppression": (2, 3, 4), "Cast": (0,),
-}
 _KNOWN_DOMAINS = STANDARD_DOMAINS | {CONTRIB_DOMAIN, ML_DOMAIN}
-# fmt: on
 
 
 def known(index: GraphIndex, part: Slice) -> bool:
@@ -206,7 +186,7 @@ class _Perturber:
     def _is_weight(self, name: str) -> bool:
         """Whether a tensor is a weight, or computed from constants and shapes alone: a runtime rounds it once."""
         name = original_name(name)
-        computed = name in self.index.producer and dataflow(self.index).kind.get(name) == Kind.CONSTANT
+        computed = name in self.index.producer and flow.dataflow(self.index).kind.get(name) == flow.Kind.CONSTANT
         return name in self.index.initializers or computed
 
     def _is_double(self, name: str) -> bool:
@@ -226,7 +206,7 @@ class _Perturber:
         drift = 0.0
         if terms > 1 and inputs and inputs[0]:
             size = rounding.accumulator * math.sqrt(terms / 2)
-            if op in STEPPED_PRODUCTS:
+            if op in PRODUCTS:
                 size, drift = rounding.adding(terms, at_once(node) > 1)
             slot = next((i for i, name in enumerate(node.input) if name and self._floating(name)), None)
             if slot is not None:
@@ -248,11 +228,10 @@ class _Perturber:
 
     def _operand(self, node: onnx.NodeProto, slot: int, number: int) -> str:
         """What a node reads, rounded where it is an operand that a target rounds."""
-        op, name = operator(node), node.input[slot]
-        if not name or slot in CONFIGURATION.get(op, ()) or not self._floating(name):
+        name = node.input[slot]
+        if not name or not is_rounded(node, slot) or not self._floating(name):
             return name
-        weight = self._is_weight(name)
-        if op not in WEIGHTED if weight else name not in self.given:
+        if operator(node) not in WEIGHTED if self._is_weight(name) else name not in self.given:
             return name
         original, gain = original_name(name), self.rounding.gain
         step = self.rounding.steps.get(original, 0.0)

@@ -5,11 +5,11 @@ tensors, as `graph.rounding.noise_probe` does it for single layers. Wherever two
 differently, the value x becomes x (1 + s n) with n drawn from a normal distribution, and s the standard deviation of
 the relative rounding error:
 
-- results: sqrt(kappa) u of the coarser format at the border of each fused group, kappa = 0.180 (`noise_probe.KAPPA`);
+- results: sqrt(kappa) u of the coarser format at the border of each fused group, kappa = 0.180 (`roundings.KAPPA`);
   inside a group, and between two FP32 runtimes everywhere, that of FP32 on both sides;
 - weights: sqrt(kappa) u, where the format does not hold them exactly; each weight once, whoever reads it;
 - sums of K products: sqrt(kappa) u_acc sqrt(K / 2), by perturbing one operand, so that products which cancel in the sum
-  leave as much noise as large ones that do not; sums in FP16 as `noise_probe.Roundings.adding` says;
+  leave as much noise as large ones that do not; sums in FP16 as `roundings.Roundings.adding` says;
 - quantizers: a QuantizeLinear becomes uniform noise of one step, where the other side does not quantize.
 
 What the perturbed network's outputs differ by from the unperturbed one's is one draw of the expected error. All draws
@@ -34,11 +34,11 @@ from ..formats import BY_DTYPE, FP16, FP32, FP64, TF32, NumberFormat, coarser
 from ..index import GraphIndex
 from ..inference import infer_shapes
 from ..nodes import reads, subgraphs
-from ..operators import LIBRARY_FUNCTIONS, RECURRENT, STEPPED_PRODUCTS, WEIGHTED
+from ..operators import LIBRARY_FUNCTIONS, PRODUCTS, RECURRENT, WEIGHTED, operator
 from ..specs import TensorSpec, spec_from_value_info
 from .fp16_accumulation import at_once
-from .noise_probe import ABSOLUTE, CONFIGURATION, EXACT, TRANSCENDENTAL, widen
-from .roundings import KAPPA, roundings
+from .noise_probe import widen
+from .roundings import ABSOLUTE, EXACT, KAPPA, TRANSCENDENTAL, is_rounded, roundings
 from .term_count import term_count
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ CHAIN = 512
 SPREAD = 1 << 20
 """Numbers of a pool over which the places are spread from which nodes read."""
 SEED = 20240229
-_PRODUCTS = STEPPED_PRODUCTS | RECURRENT
+_PRODUCTS = PRODUCTS | RECURRENT
 OLDEST = 13
 """The oldest opset with the operators that draw; models of older ones are converted."""
 _NARROW = ("float16", "bfloat16")
@@ -204,7 +204,7 @@ class _Scope:
         static = static_tensors(index)
         groups = fused_groups(index, static)
         # a group of exact operators alone rounds nothing; one that ends in them rounds before
-        rounding = (g for g in groups if any(index.nodes[p].op_type not in EXACT for p in g.nodes))
+        rounding = (g for g in groups if any(operator(index.nodes[p]) not in EXACT for p in g.nodes))
         return cls(index.specs, static, frozenset(g.nodes[-1] for g in rounding), index.names)
 
     def body(self, graph: onnx.GraphProto, inferred: onnx.GraphProto, op: str) -> _Scope:
@@ -222,7 +222,7 @@ class _Scope:
             if all(name in static for name in reads(node)):
                 static.update(name for name in node.output if name)
         iteration = graph.input[0].name if op == "Loop" and graph.input else self.iteration
-        borders = frozenset(p for p, n in enumerate(graph.node) if n.op_type not in EXACT)
+        borders = frozenset(p for p, n in enumerate(graph.node) if operator(n) not in EXACT)
         return _Scope({**self.specs, **specs}, frozenset(static), borders, [""] * len(graph.node), iteration)
 
     def floating(self, name: str) -> bool:
@@ -301,8 +301,8 @@ class _Writer:
 
     def _operands(self, node: onnx.NodeProto, scope: _Scope, position: int) -> None:
         """Rounds weights, the operands of a product in TF32, and for the sum of products one operand."""
-        op, skip = node.op_type, CONFIGURATION.get(node.op_type, ())
-        data = [(slot, n) for slot, n in enumerate(node.input) if n and slot not in skip and scope.floating(n)]
+        op = operator(node)
+        data = [(slot, n) for slot, n in enumerate(node.input) if n and is_rounded(node, slot) and scope.floating(n)]
         weights = [(slot, n) for slot, n in data if n in scope.static and op in WEIGHTED]
         activations = [(slot, n) for slot, n in data if n not in scope.static]
         adding = self._adding(node, scope, position)[0]
@@ -321,13 +321,13 @@ class _Writer:
 
     def _adding(self, node: onnx.NodeProto, scope: _Scope, position: int) -> tuple[float, float]:
         """The rounding of a sum: relative to a sum of random signs, and relative to the sum itself."""
-        if node.op_type in EXACT:
+        if operator(node) in EXACT:
             return 0.0, 0.0
         rounding = self.fp16_sums if scope.names[position] in self.roundoff.fp16_sums else self.rounding
         count = term_count(node, scope.shape)
         if count <= 1:
             return 0.0, 0.0
-        if node.op_type in STEPPED_PRODUCTS and rounding.products > 1:
+        if operator(node) in PRODUCTS and rounding.products > 1:
             return rounding.adding(count, at_once(node) > 1)
         return (
             self.rounding.adding(min(count, CHAIN), False)
@@ -337,7 +337,7 @@ class _Writer:
 
     def _results(self, node: onnx.NodeProto, scope: _Scope, position: int) -> None:
         """Rounds what a node returns."""
-        op = node.op_type
+        op = operator(node)
         self.nodes.append(node)
         if op in EXACT or any(True for _ in subgraphs(node)):
             if position not in scope.borders or any(True for _ in subgraphs(node)):

@@ -9,7 +9,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import onnx
+
 from ..formats import FP32, NumberFormat
+from ..operators import CASTS, EXACT_OPERATORS, facts_of, is_data, operator
 from .fp16_accumulation import STEP
 
 KAPPA = (3 / 8) / (3 * math.log(2))
@@ -17,6 +20,22 @@ KAPPA = (3 / 8) / (3 * math.log(2))
 
 AMPLITUDE = 2.0**-10
 """Relative size of the largest perturbation. Large against FP32's rounding, small enough for the layer to be linear."""
+
+
+TRANSCENDENTAL = 4.0
+"""Units roundoff that a library function (exp, erf, tanh) may be off by, against one half for arithmetic."""
+
+ABSOLUTE = frozenset({"Sigmoid"})
+"""Functions that runtimes compute to an absolute error: ONNX Runtime's sigmoid, far below zero, is steps of 2^-25."""
+
+EXACT = EXACT_OPERATORS | CASTS | {"QuantizeLinear"}
+"""Operators that round nothing by themselves. A Cast or quantizer of the graph rounds on both sides."""
+
+
+def is_rounded(node: onnx.NodeProto, slot: int) -> bool:
+    """Whether a target rounds what a node reads in this place, rather than taking it as it is: sizes, bounds, axes."""
+    facts = facts_of(node)
+    return operator(node) not in CASTS and (is_data(node, slot) or slot in facts.coordinates)
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def _neighbours(node: onnx.NodeProto, shapes: list[Shape]) -> float | None:
 
 _RULES: Mapping[str, Callable[[onnx.NodeProto, list[Shape]], float | None]] = {
     **{name: _reduction for name, facts in OPERATORS.items() if facts.kind is Kind.REDUCTION},
-    **dict.fromkeys(("Conv", "FusedConv"), _convolution),
+    **dict.fromkeys(("Conv", "DeformConv", "FusedConv"), _convolution),
     **dict.fromkeys(("MatMul", "FusedMatMul"), _matmul),
     **dict.fromkeys(("Gemm", "FusedGemm"), _gemm),
     **dict.fromkeys(RECURRENT, _recurrent),

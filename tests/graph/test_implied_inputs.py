@@ -40,6 +40,16 @@ INDICES = {
         {"t": TABLE, "flat": np.array([-1])},
         "x [0, 30522)",
     ),
+    "through a padding and the greatest": (
+        """p = Pad(x, ends)
+           m = MaxPool<kernel_shape=[2]>(p)
+           g = GlobalMaxPool(m)
+           c = Cast<to=7>(g)
+           y = Gather(t, c)""",
+        "x float N,1,S",
+        {"t": TABLE, "ends": np.array([0, 0, 1, 0, 0, 1])},
+        "x [0, 30521]",
+    ),
     "two rows: token types": ("y = Gather(t, x)", "x int64 N", {"t": SMALL}, "x [0, 2)"),
     "the smaller of two tables": (
         """a = Gather(t, x)

@@ -3,15 +3,18 @@
 import numpy as np
 import onnx
 import pytest
+from layerdiff import OnnxrtRunner
 from layerdiff.graph import operators
 from layerdiff.graph.cutting.fusion import fused_groups, static_tensors
+from layerdiff.graph.formats import FP32
 from layerdiff.graph.index import GraphIndex
 from layerdiff.graph.model import Model
 from layerdiff.graph.operators import CONTRIB_DOMAIN, ML_DOMAIN, OPERATORS, Kind, facts_of, is_data, operator
 from layerdiff.graph.rounding.emulation import needed_ranges, rewrite
 from onnx import defs
+from onnx.reference import ReferenceEvaluator
 
-from support.models import parsed
+from support.models import assembled, infer, parsed
 
 
 def newest() -> dict[str, defs.OpSchema]:
@@ -57,7 +60,10 @@ def test_no_operator_stands_in_two_rows():
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("name", sorted(n for n, f in OPERATORS.items() if f.data and n in SCHEMAS))
+SOME_ARE_VALUES = named(lambda f: f.data and f.kind not in (Kind.CONTAINER, Kind.QUERY))
+
+
+@pytest.mark.parametrize("name", sorted(SOME_ARE_VALUES))
 def test_values_are_given_in_inputs_that_take_floats(name):
     inputs = SCHEMAS[name].inputs
     assert [i for i in OPERATORS[name].data if i >= len(inputs) or not holds(inputs[i], "float", "int8")] == []
@@ -83,7 +89,7 @@ FROM_DEFINITIONS = {
     "shapes": (lambda f: f.kind is Kind.SHAPE, lambda s: s.name in ("Shape", "Size")),
     "random": (lambda f: f.kind is Kind.RANDOM, lambda s: "seed" in s.attributes and s.name != "Dropout"),
     "recurrent": (lambda f: f.kind is Kind.RECURRENT, lambda s: "hidden_size" in s.attributes),
-    "windows": (lambda f: f.windowed, lambda s: {"kernel_shape", "strides", "auto_pad"} <= set(s.attributes)),
+    "windows": (lambda f: f.windowed, lambda s: {"kernel_shape", "strides", "dilations"} <= set(s.attributes)),
 }
 
 
@@ -129,6 +135,101 @@ APART = [
 @pytest.mark.parametrize(("one", "other"), APART)
 def test_some_sets_have_nothing_in_common(one, other):
     assert sorted(SETS[one] & SETS[other]) == []
+
+
+# ---- sets, against ONNX Runtime -------------------------------------------------------------------------------------
+
+ORT = OnnxrtRunner(threads=1)
+INPUTS = {  # of operators that are not given one tensor alone
+    **{op: {"b": (2, 4, 6, 6)} for op in ("Add", "Sub", "Mul", "Div", "Pow", "Mod", "Sum", "Mean", "Max", "Min")},
+    "PRelu": {"slope": (4, 1, 1)},
+    "Conv": {"w": (3, 4, 3, 3)},
+    "ConvTranspose": {"w": (4, 3, 3, 3)},
+    "BatchNormalization": {"scale": (4,), "bias": (4,), "mean": (4,), "variance": (4,)},
+    "InstanceNormalization": {"scale": (4,), "bias": (4,)},
+}
+ATTRIBUTES = {
+    **{op: {"kernel_shape": [2, 2]} for op in ("MaxPool", "AveragePool", "LpPool")},
+    "Mod": {"fmod": 1},
+    "Gelu": {"approximate": "none"},
+}
+NEWER = {"Gelu": 20, "Swish": 24}  # than opset 18
+RANGES = {
+    "Acosh": (1, 9),
+    "Log": (0.1, 9),
+    "Sqrt": (0, 9),
+    "Reciprocal": (0.1, 9),
+    "HardSigmoid": (-2, 2),
+}
+
+
+def of_one(op: str, dtype: str = "FLOAT", inputs: tuple[str, ...] = ("x",)) -> Model:
+    """A model of one node."""
+    elem_type = onnx.TensorProto.DataType.Value(dtype)
+    node = onnx.helper.make_node(op, inputs, ["y"], **ATTRIBUTES.get(op, {}))
+    infos = [(name, elem_type, None) for name in inputs]
+    return Model(assembled([node], infos, [("y", elem_type, None)], opset=NEWER.get(op, 18)))
+
+
+def values(op: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    low, high = RANGES.get(op, (-0.95, 0.95) if op.startswith("A") else (0.05, 3.0))
+    return np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("op", sorted(op for op in operators.BATCHWISE if op in SCHEMAS and op != "SwiGLU"))
+def test_entries_of_a_batch_are_computed_each_on_its_own(op):
+    given = {"x": values(op, (2, 4, 6, 6), 0)}
+    given |= {name: values(op, shape, i) for i, (name, shape) in enumerate(INPUTS.get(op, {}).items(), 1)}
+    model = of_one(op, inputs=tuple(given))
+    whole = infer(ORT, model, given)["y"]
+    for entry in range(2):
+        feed = {name: v[entry : entry + 1] if v.shape[:1] == (2,) else v for name, v in given.items()}
+        np.testing.assert_allclose(infer(ORT, model, feed)["y"], whole[entry : entry + 1], rtol=1e-6)
+
+
+def units_off(op: str) -> float:
+    """The greatest relative error of ONNX Runtime's kernel, in units roundoff of FP32."""
+    x = values(op, (100_000,), 0)
+    exact = ReferenceEvaluator(of_one(op, "DOUBLE").proto).run(None, {"x": x.astype(np.float64)})[0]
+    error = np.abs(infer(ORT, of_one(op), {"x": x})["y"] - exact)
+    return float((error[exact != 0] / np.abs(exact[exact != 0])).max() / FP32.u)
+
+
+FUNCTIONS = {
+    name
+    for name, facts in OPERATORS.items()
+    if facts.kind in (Kind.EXACT, Kind.ACTIVATION, Kind.FUNCTION)
+    and name in SCHEMAS
+    and name not in ("PRelu", "SwiGLU")
+}
+
+
+@pytest.mark.parametrize("op", sorted(FUNCTIONS - operators.LIBRARY_FUNCTIONS))
+def test_what_is_no_library_function_is_off_by_one_rounding_at_most(op):
+    assert units_off(op) <= 1.0
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        "Tan",
+        "Asin",
+        "Acos",
+        "Atan",
+        "Sinh",
+        "Cosh",
+        "Asinh",
+        "Acosh",
+        "Atanh",
+        "Softsign",
+        "HardSigmoid",
+        "Tanh",
+        "Erf",
+    ],
+)
+def test_a_library_function_is_off_by_more_than_one_rounding(op):
+    assert op in operators.LIBRARY_FUNCTIONS
+    assert units_off(op) > 1.0
 
 
 # ---- a node's operator ----------------------------------------------------------------------------------------------

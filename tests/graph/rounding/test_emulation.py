@@ -374,6 +374,15 @@ def test_weights_that_the_graph_computes_follow_the_rule_for_weights() -> None:
     assert emulate(model, "fp16", {"x": np.ones((1, 8), np.float32) / 2})[0].tolist() == [32752] * 8
 
 
+def test_overlapping_blocks_are_added_and_round() -> None:
+    sizes = {"image": np.int64([1, 9]), "block": np.int64([1, 2])}
+    model = model_of("y = Col2Im(x, image, block)", sizes, "float[1,2,8] x", "float[1,1,1,9] y", opset=18)
+    x = uniform(1, 2, 8)
+    held = round_array(x, "fp16")
+    added = np.pad(held[0, 0], (0, 1)) + np.pad(held[0, 1], (1, 0))
+    np.testing.assert_array_equal(emulate(model, "fp16", {"x": x}).ravel(), round_array(added, "fp16"))
+
+
 @pytest.mark.parametrize("fmt", [*FLOATS, "int8"])
 def test_weights_that_were_only_moved_round_as_if_they_had_been_stored_so(fmt: str) -> None:
     moved = model_of(

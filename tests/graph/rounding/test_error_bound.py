@@ -97,6 +97,12 @@ def moved(w):
     w.node("Tanh", [w.node("Concat", [x, x], "c", axis=0)], "y")
 
 
+def picked(w):
+    lengths, which = w.value("l", [8] * 24, np.int64), w.value("k", [True] * 20 + [False] * 4, np.bool_)
+    x = w.node("ReverseSequence", ["x", lengths], "r", batch_axis=0, time_axis=1)
+    w.node("Tanh", [w.node("Compress", [x, which], "c", axis=0)], "y")
+
+
 def softmax(w):
     w.node("Softmax", ["x"], "y", axis=-1)
 
@@ -109,7 +115,7 @@ LAYERS = {
     **dict.fromkeys(
         (conv, conv_bn_relu, conv_residual, conv_silu, conv_clip, conv_leaky, depthwise, transposed, pooled, largest,
          averaged), IMAGE),
-    **dict.fromkeys((linear, linear_gelu, gemm, einsum, moved, softmax, softmax_of_columns), ROWS),
+    **dict.fromkeys((linear, linear_gelu, gemm, einsum, moved, picked, softmax, softmax_of_columns), ROWS),
 }  # fmt: skip
 
 

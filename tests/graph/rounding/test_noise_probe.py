@@ -63,6 +63,19 @@ def depthwise():
     return w.model({"x": (FLOAT, [2, 32, 12, 12])}, ["y"]), {"x": normal(2, 32, 12, 12)}
 
 
+def deformable():
+    w = networks.Writer(2)
+    w.node("DeformConv", ["x", w.weight("w", 32, 16, 3, 3), w.value("o", np.zeros((2, 18, 10, 10), np.float32))], "y")
+    return w.model({"x": (FLOAT, [2, 16, 12, 12])}, ["y"], opset=19), {"x": normal(2, 16, 12, 12)}
+
+
+def power():
+    w = networks.Writer(2)
+    w.node("Pow", ["x", "p"], "y")
+    feed = {"x": 20 + normal(64, 64), "p": 1 + normal(64, 64, seed=1) / 10}
+    return w.model({"x": (FLOAT, [64, 64]), "p": (FLOAT, [64, 64])}, ["y"]), feed
+
+
 def gemm():
     w = networks.Writer(3)
     w.node("Gemm", ["x", w.weight("w", 64, 128), w.weight("b", 64)], "y", transB=1)
@@ -109,7 +122,7 @@ def residual_sum():
 
 
 LAYERS = [
-    matmul, matmul_of_two, conv, conv_group, depthwise, gemm, softmax, layer_normalization,
+    matmul, matmul_of_two, conv, conv_group, depthwise, deformable, power, gemm, softmax, layer_normalization,
     layer_normalization_in_pieces, gelu_in_pieces, lstm, residual_sum,
 ]  # fmt: skip
 
@@ -227,6 +240,27 @@ def test_the_same_seed_gives_the_same_noise_and_another_seed_another_one_of_equa
     assert np.array_equal(one, again)
     assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.1
     assert one.std() == pytest.approx(other.std(), rel=0.1)
+
+
+EXACT = {
+    "y = ReverseSequence <batch_axis = 0, time_axis = 1> (x, l)": {"l": np.full(4, 3)},
+    "y = Compress <axis = 0> (x, k)": {"k": np.array([True, False, True, True])},
+    "y = Trilu (x)": {},
+    "y = CastLike (x, t)": {"t": np.zeros(1, np.float32)},
+    "y = GatherND (x, i)": {"i": np.array([[0], [2]])},
+}
+
+
+@pytest.mark.parametrize("node", EXACT)
+def test_an_operator_that_rounds_nothing_adds_no_noise(node):
+    """Nothing but what the operand is rounded by, where it is."""
+    weights = {k: v.astype(np.int64) if v.dtype.kind == "i" else v for k, v in EXACT[node].items()}
+    proto = parsed(f"g (float[4, 4] x) => (float y) {{ {node} }}", **weights)
+    feed = {"x": normal(4, 4)}
+    part = backward(Model(proto).index, ["y"], ["x"])
+    specs = {"x": TensorSpec("x", np.dtype(np.float32), (4, 4))}
+    probed = perturbed(Model(proto), [(0, part)], specs, roundings(FP32, FP32)).model
+    np.testing.assert_array_equal(infer(ORT, probed, feed)[exploded_name("y", 0)], infer(ORT, Model(proto), feed)["y"])
 
 
 # ---- a healthy layer against its expected noise ---------------------------------------------------------------------
@@ -369,6 +403,7 @@ def test_noise_is_known_of_known_operators_in_types_of_16_bits_and_more(text, is
         ("Conv", [(1, 16, 8, 8), (32, 16, 3, 3)], {}, 144),
         ("Conv", [(1, 32, 8, 8), (32, 1, 3, 3)], {"group": 32}, 9),
         ("ConvTranspose", [(1, 16, 8, 8), (16, 4, 2, 2)], {}, 64),
+        ("DeformConv", [(1, 16, 8, 8), (32, 16, 3, 3)], {}, 144),
         ("AveragePool", [(1, 4, 8, 8)], {"kernel_shape": [2, 2]}, 4),
         ("GlobalAveragePool", [(1, 4, 8, 8)], {}, 64),
         ("Softmax", [(4, 10)], {"axis": -1}, 10),
