@@ -145,7 +145,8 @@ def hold_jumps(
     given = (np.abs(e[places] - d[:, places]) <= edge[places]).any(axis=0) if len(places) else np.zeros(0, bool)
     many = np.count_nonzero(jumped[:, places], axis=0) > len(draws) / 2
     moved = jumped[:, places].any(axis=0)
-    found = _decided(places, moved, given | many, [int(j.sum()) for j in jumped])
+    # what jumps where no draw does stays in the error, and is held against its noise
+    found = _decided(places[moved], moved[moved], (given | many)[moved], [int(j.sum()) for j in jumped])
     calm = e.copy()
     calm[places[moved]] = 0.0
     return found, calm.reshape(error.shape), np.where(jumped, 0.0, d).reshape(draws.shape)
