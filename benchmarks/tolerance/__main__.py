@@ -1,7 +1,7 @@
 """Holds outputs of healthy and of broken networks against the error that rounding is expected to make.
 
-``python -m benchmarks.tolerance``; ``--quick`` leaves out the onnx package's networks. The tables go into
-docs/tolerance.md, between the two marks there; ``--dry`` prints them instead.
+``python -m benchmarks.tolerance``; ``--quick`` leaves out the onnx package's networks and the trained ones. The tables
+go into docs/tolerance.md, between the two marks there; ``--dry`` prints them instead.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from layerdiff import Comparator, EmulateRunner, LayerdiffError, OnnxrtRunner
+from layerdiff.compare.report.model import OutputResult
+from layerdiff.dataloaders import as_source
 
+from benchmarks import trained
 from benchmarks.kit.pages import DOCS, table, write_section
 
 from .faults import KINDS, faults
@@ -53,10 +56,50 @@ def healthy(network: Network) -> Iterator[list[object]]:
             print(f"  {fmt}: {str(error).splitlines()[0][:150]}", file=sys.stderr)
             continue
         for output in report.outputs:
-            expected, metrics = output.expected or {}, output.metrics or {}
-            numbers = (metrics.get("rel_l2"), expected.get("rel_l2"), expected.get("rms_z"), output.use)
-            cells = ["-" if n is None else f"{n:.2g}" for n in numbers]
-            yield [network.name, f"`{output.tensor}`", fmt.upper(), output.verdict, *cells]
+            yield [network.name, f"`{output.tensor}`", fmt.upper(), output.verdict, *_numbers(output)]
+
+
+def on_real_inputs() -> Iterator[list[object]]:
+    """A row for each trained network and format, and for each pair of files, of the output that takes most."""
+    for network in trained.networks():
+        try:
+            files = trained.fetch(network.name)
+        except trained.Unavailable as error:
+            print(f"  {network.name}: {error}", file=sys.stderr)
+            continue
+        for fmt in FORMATS:
+            yield from _worst(
+                network.name,
+                fmt,
+                Comparator(files.model, [OnnxrtRunner(), candidate(fmt)], data_loader=as_source(files.data)),
+            )
+    for one, other in trained.PAIRS:
+        try:
+            mine, theirs = trained.fetch(one), trained.fetch(other)
+        except trained.Unavailable:
+            continue
+        pair = Comparator(mine.model, [OnnxrtRunner()], candidate_model=theirs.model, data_loader=as_source(mine.data))
+        yield from _worst(f"{one}, {other}", "fp32", pair)
+
+
+def _worst(name: str, fmt: str, comparator: Comparator) -> Iterator[list[object]]:
+    began = time.perf_counter()
+    try:
+        outputs = comparator.compare().outputs
+    except LayerdiffError as error:
+        print(f"  {name} {fmt}: {str(error).splitlines()[0][:150]}", file=sys.stderr)
+        return
+    if outputs:
+        rank = {"pass": 0, "undecided": 1, "fail": 2}
+        worst = max(outputs, key=lambda o: (rank.get(o.verdict, 3), o.use or 0.0))
+        yield [name, len(outputs), fmt.upper(), worst.verdict, *_numbers(worst)]
+        print(f"{name} {fmt}: {worst.verdict}, {time.perf_counter() - began:.0f} s", file=sys.stderr)
+
+
+def _numbers(output: OutputResult) -> list[str]:
+    expected, metrics = output.expected or {}, output.metrics or {}
+    numbers = (metrics.get("rel_l2"), expected.get("rel_l2"), expected.get("rms_z"), output.use)
+    return ["-" if n is None else f"{n:.2g}" for n in numbers]
 
 
 def broken(network: Network, found: dict[str, Tally]) -> None:
@@ -86,7 +129,6 @@ def _effect(network: Network, changed: object, feeds: list, fmt: str) -> float |
     from layerdiff.compare.comparison import Comparison, Rules
     from layerdiff.compare.outputs.expectation import Expectation
     from layerdiff.compare.sides import choose_sides
-    from layerdiff.dataloaders import as_source
     from layerdiff.graph.load import load
     from layerdiff.runners.contract.workload import Workload
 
@@ -116,6 +158,10 @@ largest share of a limit that a statistic takes (1 is the limit).
 
 {}
 
+Trained networks on real inputs (`benchmarks/trained`), of each the output that takes most:
+
+{}
+
 Planted faults whose effect is more than {:.0f} times the expected noise somewhere in 64 neighbouring elements: {} of {}
 are found in FP32, {} of {} in FP16. The others are drowned in rounding (a scale in front of a normalization, a bias of
 1e-7, a dead channel, the same axis counted from the other end), and are no cases.
@@ -133,17 +179,19 @@ def measure(quick: bool) -> str:
         broken(network, found)
         print(f"{network.name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
     totals = [sum(getattr(t, what)[f] for t in found.values()) for f in JUDGED for what in ("found", "planted")]
-    used = table(["network", "output", "format", "verdict", "rel. L2", "expected", "ratio", "use"], rows)
+    numbers = ["format", "verdict", "rel. L2", "expected", "ratio", "use"]
+    used = table(["network", "output", *numbers], rows)
+    real = table(["network", "outputs", *numbers], [] if quick else list(on_real_inputs()))
     kinds = [
         [kind, *(c for f in JUDGED for c in (t.planted[f], t.found[f], t.drowned[f]))] for kind, t in found.items()
     ]
     heads = [f"{what} {f.upper()}" for f in JUDGED for what in ("planted", "found", "drowned")]
-    return TEXT.format(used, SEEN, *totals, table(["fault", *heads], kinds))
+    return TEXT.format(used, real, SEEN, *totals, table(["fault", *heads], kinds))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="without the onnx package's networks")
+    parser.add_argument("--quick", action="store_true", help="without the onnx package's and trained networks")
     parser.add_argument("--dry", action="store_true", help="print the tables, leave docs/tolerance.md alone")
     options = parser.parse_args()
     write_section(DOC, measure(options.quick), dry=options.dry)
