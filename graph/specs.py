@@ -9,6 +9,9 @@ import ml_dtypes
 import numpy as np
 import onnx
 
+Arrays = Mapping[str, np.ndarray]
+"""Values of tensors, by name."""
+
 Dim = int | str | None
 """A dimension: a number, a symbolic name, or unknown."""
 
@@ -114,7 +117,7 @@ def spec_from_value_info(info: onnx.ValueInfoProto) -> TensorSpec | None:
     return TensorSpec(info.name, dtype_from_onnx(tensor.elem_type), shape)
 
 
-def specs_of(feed: Mapping[str, np.ndarray], fixed: bool = False) -> dict[str, TensorSpec]:
+def specs_of(feed: Arrays, fixed: bool = False) -> dict[str, TensorSpec]:
     """Types of arrays; their shapes are left open unless ``fixed``."""
     return {n: TensorSpec(n, a.dtype, a.shape if fixed else (None,) * a.ndim) for n, a in feed.items()}
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...graph.formats import FP32, NumberFormat
-from ...graph.rounding.roundings import KAPPA, Roundings
+from ...graph.formats import FP32
+from ...graph.rounding.roundings import Roundings
 from ...graph.specs import is_float
 
 SLICE = 64
@@ -31,32 +31,57 @@ class Judgement:
     """One layer's local error on one sample.
 
     Attributes:
-        beyond: Whether it is more than the expected noise.
+        exceeds_noise: Whether it is more than the expected noise.
+        sample: Number of the sample.
+        relative: Relative L2 error.
         rms_z: RMS of error over expected standard deviation; None where the noise is unknown.
         slice_z: The same in the worst slice.
         gain_sigma: Standard errors by which a gain common to all channels stands out; None with too few channels.
         gain: That gain: the candidate is larger by this share.
         bound_use: Largest |error| / hard bound; None where no bound is known or nothing had to be held against it.
-        relative: Relative L2 error.
         expected: Relative L2 error that rounding explains; None where unknown.
         reason: Which test it fails: ``finite``, ``shape``, ``integer``, ``noise``, ``slice``, ``gain``, ``bound``.
-        sample: Number of the sample.
-        known: Whether the expected noise is known; without it nothing is beyond it.
+        known: Whether the expected noise is known; without it nothing exceeds it.
         tensor: The output that was judged; empty for the layer as a whole.
     """
 
-    beyond: bool
-    rms_z: float | None
-    slice_z: float | None
-    gain_sigma: float | None
-    gain: float
-    bound_use: float | None
-    relative: float
-    expected: float | None
-    reason: str | None
+    exceeds_noise: bool
     sample: int
+    relative: float
+    rms_z: float | None = None
+    slice_z: float | None = None
+    gain_sigma: float | None = None
+    gain: float = 0.0
+    bound_use: float | None = None
+    expected: float | None = None
+    reason: str | None = None
     known: bool = True
     tensor: str = ""
+
+    @classmethod
+    def no_error(cls, sample: int) -> Judgement:
+        """Both sides give the same values."""
+        return cls(False, sample, 0.0, rms_z=0.0, slice_z=0.0, gain_sigma=0.0, bound_use=0.0)
+
+    @classmethod
+    def beyond_doubt(cls, reason: str, sample: int, relative: float) -> Judgement:
+        """No rounding does this, whatever the format: see ``reason``."""
+        return cls(True, sample, relative, reason=reason)
+
+    @classmethod
+    def tipped_over(cls, sample: int, share: float) -> Judgement:
+        """Integers of a quantizer whose inputs lie on the border between two steps."""
+        return cls(False, sample, share)
+
+    @classmethod
+    def unknown_noise(cls, sample: int, relative: float) -> Judgement:
+        """There is an error, and nothing to hold it against."""
+        return cls(False, sample, relative, known=False)
+
+    @classmethod
+    def plain_rounding(cls, sample: int, relative: float, plain: float) -> Judgement:
+        """The error is no more than what rounding the result explains (`plain_noise`)."""
+        return cls(False, sample, relative, rms_z=relative / plain, expected=plain)
 
     @property
     def excess(self) -> float:
@@ -64,6 +89,35 @@ class Judgement:
         if self.reason in ("finite", "shape", "integer"):
             return math.inf
         return max(self.rms_z or 0.0, (self.slice_z or 0.0) / 3)
+
+
+def worse(one: Judgement | None, other: Judgement) -> Judgement:
+    """The worse of two judgements; the first of equals."""
+    if one is None or (other.exceeds_noise, other.relative) > (one.exceeds_noise, one.relative):
+        return other
+    return one
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What rounding explains of an output's error, beside what a probe shows.
+
+    Attributes:
+        result_step: Standard deviation of the rounding of a result to a scaled integer.
+        gain: RMS of the gain that rounding gives all channels in common, where that is known.
+        bound: The largest error that rounding explains, element by element (see `graph.rounding.error_bound`); None if
+            unknown.
+        proven: Whether both sides are known to obey the bound: what breaks it then exceeds the noise, be it one
+            element.
+    """
+
+    result_step: float = 0.0
+    gain: float = 0.0
+    bound: np.ndarray | None = None
+    proven: bool = False
+
+
+NOTHING_MORE = Explained()
 
 
 def judge(
@@ -74,10 +128,7 @@ def judge(
     *,
     sample: int = 0,
     known: bool = True,
-    result_step: float = 0.0,
-    gain: float = 0.0,
-    bound: np.ndarray | None = None,
-    proven: bool = False,
+    more: Explained = NOTHING_MORE,
 ) -> Judgement:
     """Judges one output of a layer.
 
@@ -87,74 +138,78 @@ def judge(
         rounding: The roundings that the probe was made with.
         sample: Number of the sample, for the record.
         known: Whether the expected noise is known at all.
-        result_step: Standard deviation of the rounding of a result to a scaled integer.
-        gain: RMS of the gain that rounding gives all channels in common, where that is known.
-        bound: The largest error that rounding explains, element by element (see `graph.rounding.error_bound`); None if
-            unknown.
-        proven: Whether both sides are known to obey it: what breaks it is then beyond the noise, be it one element.
+        more: What else explains an error.
     """
     reference, candidate = np.asarray(reference), np.asarray(candidate)
     if reference.shape != candidate.shape:
-        return _verdict("shape", math.inf, sample)
+        return Judgement.beyond_doubt("shape", sample, math.inf)
     if not is_float(reference.dtype) or not is_float(candidate.dtype):
         return _integers(reference, candidate, sample)
     y, c = _flat64(reference), _flat64(candidate)
     finite = np.isfinite(y)
     if not np.array_equal(finite, np.isfinite(c)) or not np.array_equal(y[~finite], c[~finite], equal_nan=True):
-        return _verdict("finite", math.inf, sample)
+        return Judgement.beyond_doubt("finite", sample, math.inf)
     if not finite.all():
         y, c = np.where(finite, y, 0.0), np.where(finite, c, 0.0)
     error = c - y
     power = float(y @ y)
     squared = float(error @ error)
-    relative = math.sqrt(squared / power) if power else (math.inf if squared else 0.0)
     if not squared:
-        return Judgement(False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, None, None, sample)
+        return Judgement.no_error(sample)
+    relative = math.sqrt(squared / power) if power else math.inf
     if not known:
-        return Judgement(False, None, None, None, 0.0, None, relative, None, None, sample, known=False)
-    coarse = rounding.coarse
-    variance = rounding.result**2 * y * y + result_step**2
-    if noise is not None:
-        d = np.where(np.isfinite(n := _flat64(noise)), n, 0.0) / rounding.gain
-        variance_of = d * d + variance
-    else:
-        variance_of = variance
-    expected = math.sqrt(float(variance_of.sum()))
+        return Judgement.unknown_noise(sample, relative)
+    variance = _variance(y, noise, rounding, more.result_step)
+    expected = math.sqrt(float(variance.sum()))
     rms_z = math.sqrt(squared) / expected if expected else math.inf
-    # Slices: elements that lie together. The floor spares tiny slices whose values are among the subnormals.
-    rows = _rows(reference.shape)
-    floor = rounding.floor**2 + (1e-7 * FP32.u) ** 2
-    # A slice may be all but free of noise by chance or by saturation; the whole tensor's noise lends it a little.
-    common = 1e-6 * float(variance_of.mean())
-    # What an activation cut off shows no noise, and a little of it where rounding lifts it over the edge.
-    dead = (variance_of == 0) & (error != 0)
-    if dead.any() and not (variance_of == 0).all():
-        variance_of = np.where(dead, float(variance_of[variance_of > 0].mean()), variance_of)
-    slices = variance_of.reshape(rows, -1).mean(axis=1) + floor + common
-    means = (error * error).reshape(rows, -1).mean(axis=1)
-    # Few elements that an activation let through are too few to average over.
-    alive = (
-        np.count_nonzero((y != 0) | (error != 0)) if rows == 1 else ((y != 0) | (error != 0)).reshape(rows, -1).sum(1)
-    )
-    enough = np.atleast_1d(alive) >= min(SLICE, y.size)
-    slice_z = math.sqrt(float((means / slices)[enough].max(initial=0.0)))
-    slice_z = max(slice_z, _by_magnitude(y, error, variance_of + floor))
+    slice_z = _worst_slice(y, error, variance, reference.shape, rounding)
     least = 0.5 * max(rounding.result, 8 * FP32.u)  # a gain that matters
-    common_to_all, gain_sigma = _gain(y, error, reference.shape, max(gain, least / GAIN_LIMIT))
-    bound_use = None if bound is None else use_of(error, bound)
+    gain, gain_sigma = _gain(y, error, reference.shape, max(more.gain, least / GAIN_LIMIT))
+    bound_use = None if more.bound is None else use_of(error, more.bound)
     reason = None
-    if rms_z > RMS_LIMIT[coarse] and math.sqrt(squared / y.size) > rounding.floor:
+    if rms_z > RMS_LIMIT[rounding.coarse] and math.sqrt(squared / y.size) > rounding.floor:
         reason = "noise"
-    elif slice_z > SLICE_LIMIT[coarse]:
+    elif slice_z > SLICE_LIMIT[rounding.coarse]:
         reason = "slice"
     elif gain_sigma is not None and gain_sigma > GAIN_LIMIT:
         reason = "gain"
-    elif proven and bound_use is not None and bound_use > 1:
+    elif more.proven and bound_use is not None and bound_use > 1:
         reason = "bound"
     share = expected / math.sqrt(power) if power else None
-    return Judgement(
-        reason is not None, rms_z, slice_z, gain_sigma, common_to_all, bound_use, relative, share, reason, sample
-    )
+    return Judgement(reason is not None, sample, relative, rms_z, slice_z, gain_sigma, gain, bound_use, share, reason)
+
+
+def _variance(y: np.ndarray, noise: np.ndarray | None, rounding: Roundings, result_step: float) -> np.ndarray:
+    """The expected variance of each element's error."""
+    variance: np.ndarray = rounding.result**2 * y * y + result_step**2
+    if noise is None:
+        return variance
+    d = np.where(np.isfinite(n := _flat64(noise)), n, 0.0) / rounding.gain
+    return d * d + variance
+
+
+def _worst_slice(
+    y: np.ndarray, error: np.ndarray, variance: np.ndarray, shape: tuple[int, ...], rounding: Roundings
+) -> float:
+    """RMS z of the worst slice: of elements that lie together, or that are of one magnitude.
+
+    A floor spares tiny slices whose values are among the subnormals.
+    """
+    rows = _rows(shape)
+    floor = rounding.floor**2 + (1e-7 * FP32.u) ** 2
+    # A slice may be all but free of noise by chance or by saturation; the whole tensor's noise lends it a little.
+    common = 1e-6 * float(variance.mean())
+    # What an activation cut off shows no noise, and a little of it where rounding lifts it over the edge.
+    dead = (variance == 0) & (error != 0)
+    if dead.any() and not (variance == 0).all():
+        variance = np.where(dead, float(variance[variance > 0].mean()), variance)
+    slices = variance.reshape(rows, -1).mean(axis=1) + floor + common
+    means = (error * error).reshape(rows, -1).mean(axis=1)
+    # Few elements that an activation let through are too few to average over.
+    alive = ((y != 0) | (error != 0)).reshape(rows, -1).sum(axis=1)
+    enough = alive >= min(SLICE, y.size)
+    slice_z = math.sqrt(float((means / slices)[enough].max(initial=0.0)))
+    return max(slice_z, _by_magnitude(y, error, variance + floor))
 
 
 def plain_noise(rounding: Roundings, terms: float) -> float:
@@ -191,21 +246,17 @@ def use_of(error: np.ndarray, bound: np.ndarray) -> float:
     return float(np.where(np.isfinite(use), use, 0.0).max(initial=0.0))
 
 
-def _verdict(reason: str, relative: float, sample: int) -> Judgement:
-    return Judgement(True, None, None, None, 0.0, None, relative, None, reason, sample)
-
-
 def _integers(reference: np.ndarray, candidate: np.ndarray, sample: int) -> Judgement:
     different = reference != candidate
     count = int(np.count_nonzero(different))
     if not count:
-        return Judgement(False, 0.0, 0.0, None, 0.0, 0.0, 0.0, None, None, sample)
+        return Judgement.no_error(sample)
     share = count / reference.size
     if reference.dtype.kind in "iu" and reference.dtype.itemsize == 1 and share <= FLIPS:
         step = np.abs(reference[different].astype(np.int64) - candidate[different].astype(np.int64)).max()
         if step <= 1:  # a quantizer's input lies within rounding of the border between two steps
-            return Judgement(False, None, None, None, 0.0, None, share, None, None, sample)
-    return Judgement(True, None, None, None, 0.0, None, share, None, "integer", sample)
+            return Judgement.tipped_over(sample, share)
+    return Judgement.beyond_doubt("integer", sample, share)
 
 
 def _flat64(x: np.ndarray) -> np.ndarray:
@@ -271,27 +322,3 @@ def _gain(y: np.ndarray, error: np.ndarray, shape: tuple[int, ...], least: float
         return 0.0, None
     mean, scatter = float(gains.mean()), float(gains.std(ddof=1))
     return mean, abs(mean) / max(scatter / math.sqrt(len(gains)), least)
-
-
-def format_loss(values: np.ndarray, fmt: NumberFormat) -> str | None:
-    """Why a tensor cannot be held in a format: ``overflow``, ``underflow``, or None if it can.
-
-    It cannot if a finite value is above the largest finite one, or if rounding it costs more than 16 times what
-    rounding in the normal range costs, because its values lie among the subnormals or below.
-    """
-    if fmt.is_integer or not is_float(values.dtype) or not values.size:
-        return None
-    flat = _flat64(values)
-    flat = flat[np.isfinite(flat)]
-    if not flat.size:
-        return None
-    magnitude = np.abs(flat)
-    if float(magnitude.max()) >= fmt.max * (1 + fmt.u / (2 - 2 * fmt.u)):  # half a step above: it rounds to infinity
-        return "overflow"
-    power = float(flat @ flat)
-    small = flat[magnitude < fmt.smallest_normal]
-    if not power or not small.size:
-        return None
-    step = fmt.smallest_subnormal
-    lost = np.rint(small / step) * step - small
-    return "underflow" if float(lost @ lost) > 256 * KAPPA * fmt.u**2 * power else None

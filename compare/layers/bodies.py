@@ -14,8 +14,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,72 +24,36 @@ from ...graph.cutting.slices import Slice
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32
 from ...graph.nodes import attribute
-from ...graph.operators import CONTROL_FLOW
-from ...graph.specs import cast
+from ...graph.operators import CONTROL_FLOW, is_standard
+from ...graph.specs import Arrays, cast
 from ...runners.contract.workload import Workload
-from ..lockstep.stepping import (
-    BodySession,
-    Node,
-    Program,
-    Sessions,
-    computed,
-    difference,
-    feeds,
-    relative,
-    squares,
-    trace_of,
-)
+from ..causes import control_flow
+from ..causes.diagnosis import Diagnosis
+from ..lockstep.programs import Node, Program, computed
+from ..lockstep.stepping import BodySession, Sessions, difference, feeds, relative, squares, trace_of
 from ..report.model import Enclosing
 from ..runs.memory import budget
 from ..sides import Side, Sides
+from .findings import BodyFindings, Localized
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
     from ...runners.contract.runner import Runner
     from ..comparison import Comparison
-    from ..lockstep.units import LayerPair
-    from ..report.model import Culprit, LayerResult
+    from ..lockstep.plan import LayerPair
 
 log = logging.getLogger(__name__)
-
-Arrays = dict[str, np.ndarray]
 
 EXPLAINED = 0.25
 """Share of the layer's error that its iterations must come to, one by one, for them to explain it."""
 _WAYS = ("scan_input_directions", "scan_output_directions", "scan_input_axes", "scan_output_axes")
 STANDS_IN = 0.01
 """Share of the candidate's error that a stand-in for the reference may make itself."""
-SWAPPED = 1e-3
+EXCHANGED = 1e-3
 """Share of the error of the branch that is taken which the other one may make to be what was meant."""
 
 
-@dataclass(frozen=True)
-class BodyFindings:
-    """What was found inside a layer.
-
-    Attributes:
-        culprits, layers: As in the report, with where they are.
-        clean: Nothing inside is beyond its expected noise, and what the iterations make explains the layer's error.
-        cause, evidence: What is wrong with the layer itself, where that was seen: a branch, the number of iterations.
-        remark: Why it was not entered, or what was seen; a clause for the evidence of the layer as a whole.
-    """
-
-    culprits: tuple[Culprit, ...] = ()
-    layers: tuple[LayerResult, ...] = ()
-    clean: bool = False
-    cause: str | None = None
-    evidence: str = ""
-    remark: str = ""
-
-
-class Found(Protocol):
-    """What localizing a body gives."""
-
-    layers: list[LayerResult]
-    culprits: list[Culprit]
-
-
-Localize = Callable[["Comparison", "Side", Mapping[str, str]], Found]
+LocalizeBody = Callable[["Comparison", "Side", Mapping[str, str]], Localized]
 """Localizes a candidate in a comparison. The mapping is from a state that an iteration reads to what the one before it
 made it."""
 
@@ -102,16 +65,18 @@ class BodyLocalizer:
         comparison: What is compared.
         candidate: Who is judged.
         matched: Tensors of the reference -> tensors of the candidate.
-        localize: See `Localize`.
+        localize: See `LocalizeBody`.
         stand_in: Runs the reference's graph where the reference itself runs whole models only: for the layers that it
             gives the reference's values for.
-
-    Attributes:
-        found: What was found, by number of the layer.
     """
 
     def __init__(
-        self, comparison: Comparison, candidate: Side, matched: Mapping[str, str], localize: Localize, stand_in: Runner
+        self,
+        comparison: Comparison,
+        candidate: Side,
+        matched: Mapping[str, str],
+        localize: LocalizeBody,
+        stand_in: Runner,
     ) -> None:
         self.comparison = comparison
         self.deployed = comparison.reference.runner
@@ -119,48 +84,50 @@ class BodyLocalizer:
         self.candidate = candidate
         self.back = {other: name for name, other in matched.items()}
         self.localize = localize
-        self.found: dict[int, BodyFindings] = {}
+        self._found: dict[int, BodyFindings] = {}
 
-    def enter(
-        self, unit: LayerPair, values: Mapping[str, np.ndarray], made: Mapping[str, np.ndarray]
-    ) -> BodyFindings | None:
+    def entered(self, pair: LayerPair) -> bool:
+        """Whether a layer was entered before."""
+        return pair.number in self._found
+
+    def enter(self, pair: LayerPair, values: Arrays, made: Arrays) -> BodyFindings | None:
         """Looks inside a layer, on one sample.
 
         Args:
-            unit: The layer.
+            pair: The layer.
             values: The reference's tensors: the layer's inputs and outputs.
             made: The candidate's outputs from the same inputs, by the candidate's names.
 
         Returns:
             None for a layer without bodies. A culprit that was found on an earlier sample stays the answer.
         """
-        mine, theirs = (_control(p.model.index, s) for p, s in self._sides(unit))
+        mine, theirs = (_control(p.model.index, s) for p, s in self._sides(pair))
         if not mine:
             return None
-        before = self.found.get(unit.number)
+        before = self._found.get(pair.number)
         if before is not None and before.culprits:
             return before
         try:
-            self.found[unit.number] = self._enter(unit, mine, theirs, values, made)
+            self._found[pair.number] = self._enter(pair, mine, theirs, values, made)
         except Exception as error:  # looking inside is an extra: without it the layer stands as it is
-            log.debug("cannot enter %s", unit.reference.outputs, exc_info=True)
-            self.found[unit.number] = BodyFindings(
+            log.debug("cannot enter %s", pair.reference.outputs, exc_info=True)
+            self._found[pair.number] = BodyFindings(
                 remark=f"its body was not entered: {next(iter(str(error).splitlines()), '')}"
             )
-        return self.found[unit.number]
+        return self._found[pair.number]
 
-    def _sides(self, unit: LayerPair) -> tuple[tuple[Side, Slice], tuple[Side, Slice]]:
-        return (self.reference, unit.reference), (self.candidate, unit.candidate)
+    def _sides(self, pair: LayerPair) -> tuple[tuple[Side, Slice], tuple[Side, Slice]]:
+        return (self.reference, pair.reference), (self.candidate, pair.candidate)
 
     def _enter(
         self,
-        unit: LayerPair,
+        pair: LayerPair,
         mine: list[int],
         theirs: list[int],
-        values: Mapping[str, np.ndarray],
-        made: Mapping[str, Any],
+        values: Arrays,
+        made: Arrays,
     ) -> BodyFindings:
-        if not self.deployed.capabilities.pieces and not self._stands_in(unit, values, made):
+        if not self.deployed.capabilities.pieces and not self._stands_in(pair, values, made):
             return BodyFindings(
                 remark=f"its body was not entered: {self.reference.name} runs whole models only, and its graph gives "
                 f"other values elsewhere"
@@ -172,11 +139,11 @@ class BodyLocalizer:
         if operators[0] != operators[1]:
             other = ", ".join(operators[1]) or "other operators"
             return BodyFindings(remark=f"its body was not entered: the candidate computes it with {other}")
-        # what the unit's own inputs are for the candidate
+        # what the layer's inputs are for the candidate
         index = self.candidate.model.index
-        feed = {n: cast(values[self.back.get(n, n)], index.specs.get(n)) for n in unit.candidate.inputs}
+        feed = {n: cast(values[self.back.get(n, n)], index.specs.get(n)) for n in pair.candidate.inputs}
         parts = [
-            self._inside(unit, p, q, values, feed, made if len(mine) == 1 else None)
+            self._inside(pair, p, q, values, feed, made if len(mine) == 1 else None)
             for p, q in zip(mine, theirs, strict=True)
         ]
         if len(parts) == 1:
@@ -188,28 +155,28 @@ class BodyLocalizer:
             remark="; ".join(part.remark for part in parts if part.remark),
         )
 
-    def _stands_in(self, unit: LayerPair, values: Mapping[str, np.ndarray], made: Mapping[str, np.ndarray]) -> bool:
+    def _stands_in(self, pair: LayerPair, values: Arrays, made: Arrays) -> bool:
         """Whether the stand-in gives the reference's values for a layer, so that its own are off by next to nothing."""
-        found = computed(self.reference, unit.reference, unit.reference.outputs, _inputs(unit, values))
-        expected = [values[n] for n in unit.reference.outputs]
-        error = difference(expected, [found[n] for n in unit.reference.outputs])
-        return error <= STANDS_IN * _errors_of(unit, values, made)
+        found = computed(self.reference, pair.reference, pair.reference.outputs, _inputs(pair, values))
+        expected = [values[n] for n in pair.reference.outputs]
+        error = difference(expected, [found[n] for n in pair.reference.outputs])
+        return error <= STANDS_IN * _errors_of(pair, values, made)
 
     # -- one node -----------------------------------------------------------------------------------------------
 
     def _inside(
         self,
-        unit: LayerPair,
+        pair: LayerPair,
         mine: int,
         theirs: int,
-        values: Mapping[str, np.ndarray],
-        feed: Mapping[str, np.ndarray],
-        made: Mapping[str, np.ndarray] | None,
+        values: Arrays,
+        feed: Arrays,
+        made: Arrays | None,
     ) -> BodyFindings:
-        ours = Node.of(self.reference, unit.reference, mine, values)
-        other = Node.of(self.candidate, unit.candidate, theirs, feed)
+        ours = Node.of(self.reference, pair.reference, mine, values)
+        other = Node.of(self.candidate, pair.candidate, theirs, feed)
         if ours.op == "If":
-            return self._branch(ours, other, None if made is None else _errors_of(unit, values, made))
+            return self._branch(ours, other, None if made is None else _errors_of(pair, values, made))
         left = Program.of(ours, "body")
         right = left if self._same else Program.of(other, "body", left, self.back)
         if random_nodes(left.model.index):
@@ -231,13 +198,12 @@ class BodyLocalizer:
         if found.culprits:
             return found
         if trace.theirs != trace.count:
-            counts = f"the candidate makes {trace.theirs:,} iterations, the reference {trace.count:,}"
+            iterations = control_flow.Iterations(trace.count, trace.theirs)
             differs = self._given(ours, other, left, right)
             if differs:
-                return dataclasses.replace(found, remark=f"{counts}: {differs}")
-            text = f"from the same inputs {counts}: rounding decides when to stop, no node inside is beyond it"
-            return dataclasses.replace(found, cause="unknown", evidence=text)
-        whole = None if made is None else _errors_of(unit, values, made)
+                return dataclasses.replace(found, remark=f"{iterations.counts}: {differs}")
+            return dataclasses.replace(found, diagnosis=control_flow.stops_elsewhere(iterations))
+        whole = None if made is None else _errors_of(pair, values, made)
         explained = whole is None or trace.total >= EXPLAINED * whole
         looked = f"{len(picks):,} of {trace.count:,} iterations were looked into"
         why = self._given(ours, other, left, right)
@@ -273,8 +239,7 @@ class BodyLocalizer:
         conditions = [bool(np.asarray(n.arguments[0]).reshape(-1)[0]) for n in (ours, other)]
         names = ["then_branch" if c else "else_branch" for c in conditions]
         if names[0] != names[1]:
-            text = f"given the same values the candidate takes its {names[1]}, the reference its {names[0]}"
-            return BodyFindings(cause="wrong-op", evidence=text)
+            return BodyFindings(diagnosis=control_flow.other_branch(*names))
         left = Program.of(ours, names[0])
         right = left if self._same else Program.of(other, names[0], left, self.back)
         feed = dict(left.captured)
@@ -283,15 +248,15 @@ class BodyLocalizer:
             expected = left.outputs(feed, sessions.reference(feed))
             error = difference(expected, right.outputs(feed, sessions.candidate({**feed, **right.extra})))
         if error and not self._same:
-            swapped = self._swapped(ours, other, names[0], expected, error)
-            if swapped:
-                return BodyFindings(cause="wrong-op", evidence=swapped)
+            exchanged = self._exchanged(other, names[0], expected, error)
+            if exchanged is not None:
+                return BodyFindings(diagnosis=exchanged)
         where = Enclosing(node=ours.name, op=ours.op, body=names[0])
         found = self._localized(left, right, [{**feed, **right.extra}], where)
         explained = whole is None or error >= EXPLAINED * whole
         return dataclasses.replace(found, clean=explained and not found.culprits)
 
-    def _swapped(self, ours: Node, other: Node, name: str, expected: Sequence[np.ndarray], error: float) -> str:
+    def _exchanged(self, other: Node, name: str, expected: Sequence[np.ndarray], error: float) -> Diagnosis | None:
         """Whether the candidate's other branch is what the reference's is."""
         opposite = "else_branch" if name == "then_branch" else "then_branch"
         try:
@@ -300,17 +265,17 @@ class BodyLocalizer:
                 session = BodySession(stack, self.candidate.runner.for_bodies(), program)
                 found = program.outputs(program.captured, session(program.captured))
         except LayerdiffError as failure:
-            log.debug("no %s of %s: %s", opposite, ours.name, failure)
-            return ""
-        if difference(expected, found) > SWAPPED * min(error, 1.0):
-            return ""
-        return f"the candidate's {opposite} gives what the reference's {name} does: its branches are exchanged"
+            log.debug("no %s of %s: %s", opposite, other.name, failure)
+            return None
+        if difference(expected, found) > EXCHANGED * min(error, 1.0):
+            return None
+        return control_flow.exchanged(name, opposite)
 
     @property
     def _same(self) -> bool:
         return self.candidate.model.same_network(self.reference.model)
 
-    def _localized(self, left: Program, right: Program, samples: list[Arrays], where: Enclosing) -> BodyFindings:
+    def _localized(self, left: Program, right: Program, samples: Sequence[Arrays], where: Enclosing) -> BodyFindings:
         if not left.made:
             return BodyFindings(remark="its body computes nothing")
         candidate = dataclasses.replace(self.candidate, runner=self.candidate.runner.for_bodies(), model=right.model)
@@ -345,7 +310,7 @@ def _control(index: GraphIndex, part: Slice) -> list[int]:
         p
         for p in part.nodes
         if index.nodes[p].op_type in CONTROL_FLOW
-        and index.nodes[p].domain in ("", "ai.onnx")
+        and is_standard(index.nodes[p])
         and any(o and not flow.recomputed(o) for o in index.nodes[p].output)
     ]
 
@@ -355,7 +320,7 @@ class _Iterations(Samples):
 
     description = "iterations of a loop"
 
-    def __init__(self, feeds: list[Arrays]) -> None:
+    def __init__(self, feeds: Sequence[Arrays]) -> None:
         self.count = len(feeds)
         self._feeds = feeds
 
@@ -363,10 +328,10 @@ class _Iterations(Samples):
         return iter(self._feeds)
 
 
-def _inputs(unit: LayerPair, values: Mapping[str, np.ndarray]) -> Arrays:
-    return {n: values[n] for n in unit.reference.inputs}
+def _inputs(pair: LayerPair, values: Arrays) -> Arrays:
+    return {n: values[n] for n in pair.reference.inputs}
 
 
-def _errors_of(unit: LayerPair, values: Mapping[str, np.ndarray], made: Mapping[str, np.ndarray]) -> float:
-    pairs = zip(unit.reference.outputs, unit.candidate.outputs, strict=True)
+def _errors_of(pair: LayerPair, values: Arrays, made: Arrays) -> float:
+    pairs = zip(pair.reference.outputs, pair.candidate.outputs, strict=True)
     return difference(*zip(*[(values[n], made[o]) for n, o in pairs], strict=True))

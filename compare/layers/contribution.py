@@ -12,8 +12,8 @@ import numpy as np
 
 from ...graph.cutting.slices import backward, slice_model
 from ...graph.errors import LayerdiffError
-from ...graph.specs import TensorSpec, cast, is_float, specs_of
-from ..lockstep.units import LayerPair, PiecePair
+from ...graph.specs import Arrays, TensorSpec, cast, is_float, specs_of
+from ..lockstep.plan import LayerPair, PiecePair
 from ..runs.spill import Store
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ..sides import Side
 
 log = logging.getLogger(__name__)
-
-Arrays = dict[str, np.ndarray]
 
 SUSPECTS = 8
 """Most layers whose contribution is measured: each costs one more pass from there to the outputs."""
@@ -41,7 +39,7 @@ class _Stream:
 
     number: int
     sample: int
-    values: Arrays
+    values: dict[str, np.ndarray]
     stopped: bool = False
 
 
@@ -58,31 +56,31 @@ class Contributions:
         self.last = last
         self._streams: list[_Stream] = []
 
-    def start(self, step: PiecePair, unit: LayerPair, sample: int, made: Arrays, values: Arrays, whole: bool) -> None:
+    def start(self, step: PiecePair, pair: LayerPair, sample: int, made: Arrays, values: Arrays, whole: bool) -> None:
         """Begins a stream in which a layer's output is the candidate's, and takes it to the end of the piece.
 
         Args:
             step: The piece.
-            unit: The layer.
+            pair: The layer.
             sample: Number of the sample.
             made: The candidate's outputs of the layer, by the candidate's names.
             values: The reference's tensors of the piece.
             whole: Whether the reference runs whole models only: the stream then waits for `finish`.
         """
-        if len(self._streams) >= SUSPECTS or any(s.number == unit.number for s in self._streams):
+        if len(self._streams) >= SUSPECTS or any(s.number == pair.number for s in self._streams):
             return
         taken = {
             name: cast(made[other], TensorSpec(name, values[name].dtype, None))
-            for name, other in zip(unit.reference.outputs, unit.candidate.outputs, strict=True)
+            for name, other in zip(pair.reference.outputs, pair.candidate.outputs, strict=True)
         }
-        stream = _Stream(unit.number, sample, dict(taken))
+        stream = _Stream(pair.number, sample, dict(taken))
         self._streams.append(stream)
         if whole:
             return
         after = _downstream(taken, step)
         if not after:
             return
-        available = {*step.reference.inputs, *(n for u in step.units for n in u.reference.outputs)}
+        available = {*step.reference.inputs, *(n for p in step.layers for n in p.reference.outputs)}
         part = backward(self.reference.model.index, after, (available - set(after)) | set(taken))
         source = {**values, **taken}
         if any(n not in source for n in part.inputs):
@@ -93,12 +91,12 @@ class Contributions:
                 stream.values.update(session.infer(feed, after))
         except LayerdiffError as error:
             stream.stopped = True
-            log.debug("no contribution of layer %d: %s", unit.number, error)
+            log.debug("no contribution of layer %d: %s", pair.number, error)
 
     def carry(self, step: PiecePair, sample: int, values: Arrays, session: Callable[[], Session]) -> None:
         """Takes the streams of earlier pieces through this one, on the reference's session."""
-        mine = {u.number for u in step.units}
-        drawn = {n for u in step.units if u.random for n in u.reference.outputs}  # these stay the reference's
+        mine = {p.number for p in step.layers}
+        drawn = {n for p in step.layers if p.random for n in p.reference.outputs}  # these stay the reference's
         wanted = [n for n in step.reference.outputs if self.last.get(n, -1) > step.index and n not in drawn]
         for stream in self._streams:
             if stream.sample != sample or stream.stopped:
@@ -163,10 +161,10 @@ def _downstream(taken: Collection[str], step: PiecePair) -> list[str]:
     """The observed tensors of a step that depend on the tensors that were taken. Random values do not."""
     reached = set(taken)
     result: list[str] = []
-    for unit in step.units:
-        if not unit.random and any(n in reached for n in unit.reference.inputs):
-            reached.update(unit.reference.outputs)
-            result.extend(n for n in unit.reference.outputs if n not in taken)
+    for pair in step.layers:
+        if not pair.random and any(n in reached for n in pair.reference.inputs):
+            reached.update(pair.reference.outputs)
+            result.extend(n for n in pair.reference.outputs if n not in taken)
     return result
 
 

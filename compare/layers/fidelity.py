@@ -8,15 +8,27 @@ held against them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from .. import notices
 from ..report.model import Fidelity, Notice
+from .observation import relative_error
 
-LITTLE = 0.5
+if TYPE_CHECKING:
+    from ...graph.index import GraphIndex
+    from ..report.model import OutputResult
+    from .observation import LayerObservation
+    from .walk import Walked
+
+MIN_FIDELITY = 0.5
 """Share of the deployed error below which an observed run explains it in part only."""
-MUCH = 2.0
+MAX_FIDELITY = 2.0
 """Share above which it makes errors that the deployed run does not make."""
+EXPLAINS = 0.5
+"""Share of the observed error at the outputs from which on a layer explains it."""
+REPRODUCED = 0.1
+"""Share of what a layer does to the outputs in the walk that the deployed outputs must show for it to be theirs."""
 
 
 def fidelity(
@@ -39,12 +51,69 @@ def fidelity(
     return Fidelity(candidate, tensor, deployed, observed if math.isfinite(observed) else None, share, bits)
 
 
-def doubt(found: Fidelity) -> Notice | None:
+def fidelity_notice(found: Fidelity) -> Notice | None:
     """What to say of an observed run; None if it shows the deployed one."""
     if found.bit_identical:
         return None
     if found.share is None:
         return notices.other_program(found) if found.deployed_error == 0 and found.observed_error else None
-    if LITTLE <= found.share <= MUCH:
+    if MIN_FIDELITY <= found.share <= MAX_FIDELITY:
         return None
-    return notices.unlike_deployed(found, found.share, found.share > MUCH)
+    return notices.unlike_deployed(found, found.share, found.share > MAX_FIDELITY)
+
+
+def fidelities(candidate: str, walked: Walked, outputs: Sequence[OutputResult]) -> tuple[list[Fidelity], list[Notice]]:
+    """Whether the run in pieces is the candidate as it is deployed: of each output, and what to say of it.
+
+    Args:
+        candidate: Its name.
+        walked: What was seen in pieces.
+        outputs: What its outputs showed.
+    """
+    found: list[Fidelity] = []
+    doubts: list[Notice] = []
+    for output in outputs:
+        if output.metrics is None or output.tensor not in walked.identical:
+            continue
+        seen = walked.outputs.get(output.tensor)
+        observed = math.inf if seen is None else relative_error(seen)
+        flags = walked.identical[output.tensor] if seen is not None else ()
+        found.append(fidelity(candidate, output.tensor, output.metrics.get("rel_l2"), observed, flags))
+        if seen is not None and (notice := fidelity_notice(found[-1])) is not None:
+            doubts.append(notice)
+    return found, doubts
+
+
+def in_pieces_only(layer: LayerObservation, walked: Walked, outputs: Sequence[OutputResult], index: GraphIndex) -> bool:
+    """Whether what a layer does to the outputs, run in pieces, is not in the outputs as deployed.
+
+    A runtime may keep a layer inside a kernel, or in a wider format, as long as nobody looks.
+
+    Args:
+        layer: The layer.
+        walked: What was seen in pieces.
+        outputs: What the candidate's outputs showed.
+        index: The reference's graph.
+    """
+    if layer.contribution is None or layer.contribution < EXPLAINS:
+        return False
+    more = []
+    reached = _behind(index, layer.blamed_outputs)
+    for output in outputs:
+        seen, metrics = walked.outputs.get(output.tensor), output.metrics
+        if seen is None or metrics is None or output.tensor not in reached or not relative_error(seen):
+            continue
+        deployed = metrics.get("rel_l2")
+        more.append(deployed is not None and REPRODUCED * relative_error(seen) > deployed)
+    return bool(more) and all(more)
+
+
+def _behind(index: GraphIndex, tensors: Sequence[str]) -> set[str]:
+    """Tensors, and all that depend on them."""
+    reached, waiting = set(tensors), list(tensors)
+    while waiting:
+        for position in index.consumers.get(waiting.pop(), ()):
+            new = {name for name in index.nodes[position].output if name} - reached
+            reached |= new
+            waiting.extend(new)
+    return reached

@@ -12,22 +12,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ...graph.cutting.slices import Slice, explode, slice_model
 from ...graph.errors import LayerdiffError
-from ...graph.specs import TensorSpec, specs_of
+from ...graph.specs import Arrays, TensorSpec, specs_of
 from ...runners.contract.workload import ShapeRange, Workload
 from ..runs.memory import weight_bytes
+from .plan import LayerPair, PiecePair
 from .shapes import Ranges, fits, profiles_of, sets_for
-from .units import LayerPair, PiecePair
 
 if TYPE_CHECKING:
     from ...graph.model import Model
     from ...runners.contract.session import Session
     from ..sides import Side
-
-Arrays = Mapping[str, np.ndarray]
 
 
 class StepSessions:
@@ -43,7 +39,7 @@ class StepSessions:
     ) -> None:
         self.step = step
         self.apart = False
-        self._parties = (reference, candidate)
+        self._sides = (reference, candidate)
         self._stack = ExitStack()
         self._reference: Session | None = None
         self._candidate: Session | None = None
@@ -53,7 +49,7 @@ class StepSessions:
 
     def open_ahead(self) -> None:
         """Opens what can be opened on the types that the graphs declare. What cannot is left for later."""
-        reference, candidate = self._parties
+        reference, candidate = self._sides
         step = self.step
         try:
             if reference.runner.capabilities.opens_ahead and (
@@ -62,11 +58,11 @@ class StepSessions:
                 self._reference = self._open(reference, slice_model(reference.model, step.reference, specs), None)
             if not candidate.runner.capabilities.opens_ahead:
                 return
-            units = [u for u in step.units if not u.random]
-            inputs = dict.fromkeys(n for u in units for n in u.candidate.inputs)
-            if units and (specs := _declared(candidate.model, tuple(inputs))):
-                model = explode(candidate.model, [(u.number, u.candidate) for u in units], specs)
-                self._exploded[_key(units)] = self._open(candidate, model, None)
+            pairs = [p for p in step.layers if not p.random]
+            inputs = dict.fromkeys(n for p in pairs for n in p.candidate.inputs)
+            if pairs and (specs := _declared(candidate.model, tuple(inputs))):
+                model = explode(candidate.model, [(p.number, p.candidate) for p in pairs], specs)
+                self._exploded[_key(pairs)] = self._open(candidate, model, None)
             if step.candidate.outputs and (specs := _declared(candidate.model, step.candidate.inputs)):
                 self._candidate = self._open(candidate, slice_model(candidate.model, step.candidate, specs), None)
         except LayerdiffError:
@@ -77,22 +73,22 @@ class StepSessions:
         part = self.step.reference
         feed = {n: values[n] for n in part.inputs}
         if self._reference is None or not self._fits(self._reference, feed):
-            self._reference = self._on_slice(self._parties[0], part, feed, self._reference)
+            self._reference = self._on_slice(self._sides[0], part, feed, self._reference)
         return self._reference
 
     def candidate(self, own: Arrays) -> Session:
         """The candidate on this piece."""
         if self._candidate is None or not self._fits(self._candidate, own):
-            self._candidate = self._on_slice(self._parties[1], self.step.candidate, own, self._candidate)
+            self._candidate = self._on_slice(self._sides[1], self.step.candidate, own, self._candidate)
         return self._candidate
 
-    def exploded(self, units: Sequence[LayerPair], feed: Arrays) -> Session:
+    def exploded(self, pairs: Sequence[LayerPair], feed: Arrays) -> Session:
         """The candidate on layers of this piece, each fed from outside."""
-        key = _key(units)
+        key = _key(pairs)
         before = self._exploded.get(key)
         if before is None or not self._fits(before, feed):
-            side = self._parties[1]
-            model = explode(side.model, [(u.number, u.candidate) for u in units], specs_of(feed))
+            side = self._sides[1]
+            model = explode(side.model, [(p.number, p.candidate) for p in pairs], specs_of(feed))
             self._exploded[key] = self._open(side, model, feed, before)
         return self._exploded[key]
 
@@ -203,8 +199,8 @@ class SessionsAhead:
             self._closing.result()
 
 
-def _key(units: Sequence[LayerPair]) -> tuple[int, ...]:
-    return tuple(u.number for u in units)
+def _key(pairs: Sequence[LayerPair]) -> tuple[int, ...]:
+    return tuple(p.number for p in pairs)
 
 
 def _declared(model: Model, names: Sequence[str]) -> dict[str, TensorSpec] | None:

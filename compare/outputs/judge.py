@@ -16,7 +16,7 @@ import numpy as np
 from ...graph.specs import is_float
 from ...runners.contract.device import DeviceArray
 from ..notices import other_dtype
-from ..runs.kept_outputs import ArrayStore
+from ..runs.spill import Store
 from ..statistics import device as ondevice
 from ..statistics.statistics import Statistics
 from .evidence import Coverage, OutputEvidence
@@ -47,8 +47,7 @@ class Judge:
         self._sides = sides
         self._rules = rules
         self._reference = _Reference()
-        self._store = ArrayStore(KEPT)
-        self._kept: dict[tuple[str, int], Any] = {}
+        self._store = Store(KEPT)
         self._candidates = {side.name: side for side in sides.candidates}
         self._pairs: dict[str, dict[str, _Pair]] = {side.name: {} for side in sides.candidates}
         self._missing: dict[str, dict[str, None]] = {side.name: {} for side in sides.candidates}
@@ -71,9 +70,10 @@ class Judge:
                 pair = self._pairs[name][tensor] = self._pair(name, tensor, _dtype(expected))
             if pair.take(expected, outputs[tensor], sample):
                 # on a device, arrays are overwritten when their session runs again
-                if (tensor, sample) not in self._kept:
-                    self._kept[tensor, sample] = self._store.put(np.asarray(expected))
-                pair.doubts[sample] = self._store.put(np.asarray(outputs[tensor]))
+                if not self._store.has(self._sides.reference.name, sample, tensor):
+                    self._store.put(self._sides.reference.name, sample, tensor, np.asarray(expected))
+                self._store.put(name, sample, tensor, np.asarray(outputs[tensor]))
+                pair.doubts.append(sample)
         self._extra[name].update(dict.fromkeys(t for t in outputs if t not in reference.outputs))
 
     def _pair(self, name: str, tensor: str, dtype: np.dtype) -> _Pair:
@@ -93,9 +93,8 @@ class Judge:
 
     def kept(self, candidate: str, tensor: str, sample: int) -> tuple[np.ndarray, np.ndarray]:
         """The reference's and a candidate's output of a sample that is in doubt."""
-        return self._store.get(self._kept[tensor, sample]), self._store.get(
-            self._pairs[candidate][tensor].doubts[sample]
-        )
+        reference = self._sides.reference.name
+        return self._store.get(reference, sample, tensor), self._store.get(candidate, sample, tensor)
 
     def devices(self) -> dict[str, str]:
         """Where statistics of each candidate were computed, and by what, if not by NumPy."""
@@ -156,7 +155,7 @@ class _Pair:
         self.axes: tuple[int, ...] | None = None
         self.turned: Statistics | None = None
         self.clash: str | None = None
-        self.doubts: dict[int, Any] = {}
+        self.doubts: list[int] = []
 
     def take(self, reference: np.ndarray | DeviceArray, candidate: np.ndarray | DeviceArray, sample: int) -> bool:
         """Takes in one sample; returns whether it has to be kept, to find out what rounding explains."""

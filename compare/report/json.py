@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .model import SCHEMA, AccuracyResult, Culprit, Fidelity, LayerResult, ModelInfo, Notice, Report
@@ -19,6 +20,8 @@ HELP = "write the whole report as JSON"
 
 def plain(value: Any) -> Any:
     """``value`` as JSON can hold it: tuples become lists, NumPy scalars numbers, numbers that are not finite null."""
+    if isinstance(value, enum.Enum):
+        return value.value
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, float):
@@ -54,7 +57,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "outputs": [_output(o) for o in report.outputs],
         "accuracy": [_fields(result) for result in report.accuracy],
         "layers": [_fields(layer, "candidate_node", "inside") for layer in report.layers],
-        "culprits": [_fields(culprit, "candidate_node", "inside", "deployed") for culprit in report.culprits],
+        "culprits": [_culprit(culprit) for culprit in report.culprits],
         "fidelity": [_fields(result) for result in report.fidelity],
         "warnings": [*report.warnings, *report.data.notes],
         "notices": [_fields(notice) for notice in report.notices],
@@ -101,6 +104,12 @@ def _output(output: OutputResult) -> dict[str, Any]:
         "metrics": plain(output.metrics),
         "values": plain(output.values),
     }
+
+
+def _culprit(culprit: Culprit) -> dict[str, Any]:
+    """A culprit; of its facts the clauses, which are the evidence."""
+    values = _fields(replace(culprit, facts=()), "candidate_node", "inside", "deployed", "facts")
+    return {**values, "evidence": culprit.evidence}
 
 
 def _fields(item: LayerResult | Culprit | AccuracyResult | Fidelity | Notice, *only_if_set: str) -> dict[str, Any]:

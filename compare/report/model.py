@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from .formats import formats
 
@@ -18,6 +19,50 @@ Metrics = Mapping[str, Any]
 Verdict = Literal["pass", "fail", "error"]
 OutputVerdict = Literal["pass", "fail", "missing", "extra", "undecided"]
 LayerVerdict = Literal["ok", "culprit", "inherited", "healed", "unmatched", "unknown"]
+
+
+class Cause(str, enum.Enum):
+    """Why a layer is named, by the names of the JSON form."""
+
+    OVERFLOW = "overflow"
+    """Values above the greatest of the candidate's format."""
+    UNDERFLOW = "underflow"
+    """Values among the subnormals of the candidate's format or below them."""
+    SATURATION = "saturation"
+    """Values that pile up at an end of the candidate's range."""
+    NAN = "nan"
+    """Finite on one side only, and no overflow explains it; or not a number on both."""
+    LAYOUT = "layout"
+    """The same values in other places."""
+    SCALE = "scale"
+    """Scaled, shifted, or both."""
+    ATTRIBUTE = "attribute"
+    """An attribute differs between the two graphs."""
+    WEIGHTS = "weights"
+    """Weights differ between the two graphs."""
+    WRONG_OP = "wrong-op"
+    """Another operator, another shape, or more than any rounding does."""
+    NARROW_ACCUMULATOR = "narrow-accumulator"
+    """Sums in a narrower format than is said."""
+    CANCELLATION = "cancellation"
+    """Rounding, enlarged because the layer's inputs cancel."""
+    QUANTIZATION = "quantization"
+    """Scales or zero points differ, or the error is more than a step explains."""
+    SPREAD = "spread"
+    """No layer is beyond rounding, and the outputs disagree."""
+    UNKNOWN = "unknown"
+    """None of these."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Fact(Protocol):
+    """Something that was seen and shows a cause: a count, a place, a format, an operator."""
+
+    @property
+    def text(self) -> str:
+        """One clause, without a full stop."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +277,7 @@ class LayerResult:
     expected: Metrics | None = None
     contribution: float | None = None
     verdict: LayerVerdict = "unknown"
-    cause: str | None = None
+    cause: Cause | None = None
     candidate_node: str | None = None
     inside: tuple[Enclosing, ...] = ()
 
@@ -245,9 +290,8 @@ class Culprit:
 
     Attributes:
         tensors: Its outputs, those that are off where only some of them are.
-        cause: ``overflow``, ``underflow``, ``saturation``, ``nan``, ``layout``, ``scale``, ``attribute``, ``weights``,
-            ``wrong-op``, ``narrow-accumulator``, ``cancellation``, ``quantization``, ``spread`` or ``unknown``.
-        evidence: Values, counts and index that show the cause, in one line.
+        cause: Why.
+        facts: What shows the cause, the most telling fact first.
         candidate_node: The candidate graph's name of the node, where that differs.
         inside: The If, Loop or Scan that it is inside of, the outermost first; empty at the top of the graph.
         deployed: False if the outputs as deployed show less than a tenth of what the layer does to them in pieces:
@@ -259,13 +303,18 @@ class Culprit:
     node: str
     op: str
     tensors: tuple[str, ...]
-    cause: str
+    cause: Cause
     local: Metrics | None
     contribution: float | None
-    evidence: str
+    facts: tuple[Fact, ...] = ()
     candidate_node: str | None = None
     inside: tuple[Enclosing, ...] = ()
     deployed: bool | None = None
+
+    @property
+    def evidence(self) -> str:
+        """Values, counts and index that show the cause, in one line."""
+        return "; ".join(fact.text for fact in self.facts)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from ...runners.contract.runner import Runner
 from ...runners.contract.session import Session, SessionInfo
 from ...runners.contract.workload import Feed, Workload
 from .memory import budget, free_memory
+from .samples import feed_of
 from .spill import SHARE as KEPT
 from .spill import Store
 
@@ -189,8 +190,7 @@ class PiecedSession(Session):
                 values = {n: feed[n] if n in feed else store.get("", number, n) for n in piece.inputs}
                 if session is None:
                     session = self._open(piece, outputs, values)
-                wanted = {spec.name for spec in session.inputs}
-                made = session.infer({n: v for n, v in values.items() if n in wanted}, outputs)
+                made = session.infer(feed_of(session, values), outputs)
                 for name, array in made.items():
                     if name not in self._model.index.specs:
                         self._specs[name] = TensorSpec(name, array.dtype, (None,) * array.ndim)

@@ -1,9 +1,10 @@
-"""Tensors that are live between pieces: in memory up to a limit, beyond it in files."""
+"""Arrays that are kept for later: in memory up to a limit, beyond it in files."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -13,17 +14,34 @@ SHARE = 2
 """What is kept between pieces may take one part in so many of the memory that localizing may use."""
 
 
+@dataclass(frozen=True)
+class _Spilled:
+    """An array in a file: its bytes, in C order."""
+
+    path: Path
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    nbytes: int
+
+
 class Store:
     """Arrays by (stream, sample, tensor), dropped by whoever knows that they are no longer needed.
 
+    Objects (strings) stay in memory: their bytes are elsewhere.
+
     Args:
-        limit: Bytes kept in memory. What is put beyond them goes to a temporary folder, which closing removes.
+        limit: Bytes kept in memory. What is put beyond them goes to a temporary folder, which closing removes, or the
+            end of the store.
+
+    Attributes:
+        in_memory, on_disk: Bytes that are kept there.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.used = 0
-        self._arrays: dict[tuple[str, int, str], np.ndarray | Path] = {}
+        self.in_memory = 0
+        self.on_disk = 0
+        self._arrays: dict[tuple[str, int, str], np.ndarray | _Spilled] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._count = 0
 
@@ -40,26 +58,26 @@ class Store:
     def put(self, stream: str, sample: int, name: str, array: np.ndarray) -> None:
         """Keeps an array."""
         key = (stream, sample, name)
-        if self.used + array.nbytes <= self.limit or array.dtype == object:
-            self.used += array.nbytes
-            self._arrays[key] = array
+        if array.dtype == object or not array.nbytes or self.in_memory + array.nbytes <= self.limit:
+            self.in_memory += array.nbytes
+            kept = array.view()
+            kept.flags.writeable = False
+            self._arrays[key] = kept
             return
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="layerdiff-")
         self._count += 1
-        path = Path(self._folder.name) / f"{self._count}.npy"
-        np.save(path, array.view(np.uint8) if array.dtype.kind == "V" and array.ndim else array)
-        self._dtypes[path] = array.dtype
-        self._arrays[key] = path
+        path = Path(self._folder.name) / f"{self._count}.bin"
+        np.ascontiguousarray(array).reshape(-1).view(np.uint8).tofile(path)
+        self.on_disk += array.nbytes
+        self._arrays[key] = _Spilled(path, array.dtype, array.shape, array.nbytes)
 
     def get(self, stream: str, sample: int, name: str) -> np.ndarray:
-        """An array that was put. Those in files are read anew at every call."""
-        value = self._arrays[stream, sample, name]
-        if isinstance(value, Path):
-            array = np.load(value)
-            dtype = self._dtypes[value]
-            return array.view(dtype) if array.dtype != dtype else array
-        return value
+        """An array that was put, read-only. One in a file is mapped, not read."""
+        kept = self._arrays[stream, sample, name]
+        if isinstance(kept, np.ndarray):
+            return kept
+        return np.asarray(np.memmap(kept.path, np.uint8, "r")).view(kept.dtype).reshape(kept.shape)
 
     def has(self, stream: str, sample: int, name: str) -> bool:
         """Whether an array is kept."""
@@ -68,13 +86,9 @@ class Store:
     def drop(self, stream: str, sample: int, names: Iterable[str]) -> None:
         """Forgets arrays; those that are not there are none."""
         for name in names:
-            value = self._arrays.pop((stream, sample, name), None)
-            if isinstance(value, Path):
-                value.unlink(missing_ok=True)
-                self._dtypes.pop(value, None)
-            elif value is not None:
-                self.used -= value.nbytes
-
-    @property
-    def _dtypes(self) -> dict[Path, np.dtype]:
-        return self.__dict__.setdefault("_dtype_table", {})
+            kept = self._arrays.pop((stream, sample, name), None)
+            if isinstance(kept, _Spilled):
+                kept.path.unlink(missing_ok=True)
+                self.on_disk -= kept.nbytes
+            elif kept is not None:
+                self.in_memory -= kept.nbytes

@@ -173,7 +173,8 @@ def _finish(
         spec = specs.get(name) or index.specs.get(name)
         if spec is None:
             raise ModelError(f"{model.source}: the type of {name!r} is not known, so nothing can be fed there.")
-        graph.input.append(value_info(TensorSpec(name, spec.dtype, spec.shape)))
+        shape = _vector_length(index, name) or spec.shape
+        graph.input.append(value_info(TensorSpec(name, spec.dtype, shape)))
     for name in outputs:
         spec = index.specs.get(original_name(name))
         if spec is None:
@@ -182,3 +183,14 @@ def _finish(
             graph.output.append(value_info(TensorSpec(name, spec.dtype, None)))
     read = {name for p in positions for name in index.reads[p]}
     add_weights(index, graph, read)
+
+
+def _vector_length(index: GraphIndex, name: str) -> tuple[int, ...] | None:
+    """The shape of a vector of integers whose length the graph fixes; None for other tensors.
+
+    It may be a shape itself (the sizes of a Resize), and a runtime takes an open length for a rank of 0.
+    """
+    spec = index.specs.get(name)
+    if spec is None or spec.shape is None or spec.dtype.kind not in "iu" or len(spec.shape) != 1:
+        return None
+    return tuple(d for d in spec.shape if isinstance(d, int)) or None

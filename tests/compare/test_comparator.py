@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, DataLoader, LayerdiffError, OnnxrtRunner, RunnerError, UsageError
-from layerdiff.compare.runs.kept_outputs import ArrayStore
 from layerdiff.compare.sides import Side, choose_sides, one_a_file, other_file
 from layerdiff.graph.formats import FP16, INT8
 from layerdiff.graph.model import Model
@@ -514,34 +513,6 @@ def test_compare_accuracy_fails_on_disagreement(identity_model, function_runner)
     results = Comparator.run(runners, data_loader=DATA, model=identity_model)
     assert not Comparator.compare_accuracy(results)
     assert Comparator.compare_accuracy(results, rtol=0.02, atol=0.0)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        np.arange(10.0).reshape(2, 5),
-        np.asfortranarray(np.arange(6).reshape(2, 3)),
-        np.array(3.5, np.float32),
-        np.zeros((0, 4)),
-        np.array([True, False]),
-        np.array([1.5, -2], ml_dtypes.bfloat16),
-        np.array([1, -2], ml_dtypes.int4),
-        np.array([1 + 2j]),
-        STRINGS,
-    ],
-    ids=lambda v: f"{v.dtype}-{v.shape}",
-)
-@pytest.mark.parametrize("limit", [0, 1 << 20])
-def test_arrays_come_back_from_disk_as_they_were(values, limit):
-    store = ArrayStore(limit)
-    store.put(np.ones(5000))
-    kept = store.put(values)
-    store.put(np.ones(5000))
-    back = store.get(kept)
-    assert (back.dtype, back.shape) == (values.dtype, values.shape)
-    np.testing.assert_array_equal(back.astype(object), values.astype(object))
-    assert not back.flags.writeable
-    assert (store.on_disk > 0) == (limit == 0)
 
 
 def test_outputs_beyond_the_limit_leave_memory(identity_model, function_runner):

@@ -87,12 +87,12 @@ def test_a_piece_that_cannot_be_smaller_is_said_to_be():
 
 
 def test_the_default_memory_is_nobodys_wish_and_only_what_the_machine_lacks_is_told(monkeypatch):
-    module = sys.modules["layerdiff.compare.layers.localize"]
-    monkeypatch.setattr(module, "budget", lambda asked: 1 << 15)
+    prepare, notices = (sys.modules[f"layerdiff.compare.layers.{name}"] for name in ("prepare", "notices"))
+    monkeypatch.setattr(prepare, "budget", lambda asked: 1 << 15)
     report = compare(networks.transformer(), ORT, data_of("transformer"))
     assert len({layer.piece for layer in report.layers}) > 5
     assert not mentions(report, "than the largest layer needs")
-    monkeypatch.setattr(module, "free_memory", lambda: 1 << 15)
+    monkeypatch.setattr(notices, "free_memory", lambda: 1 << 15)
     report = compare(networks.transformer(), ORT, data_of("transformer"))
     assert mentions(report, "The free memory, 32,768 bytes, is less than the largest layer needs: ")
 
@@ -113,14 +113,13 @@ def test_many_pieces_give_the_local_errors_of_one_piece_exactly(name, memory, ca
 
 
 def test_tensors_beyond_the_memory_are_kept_on_disk_and_forgotten_after(monkeypatch, tmp_path):
-    spilled = []
-    save = np.save
-    monkeypatch.setattr(np, "save", lambda path, array: (spilled.append(path), save(path, array)))
+    folders, made = [], tempfile.TemporaryDirectory
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", lambda **more: folders.append(made(**more)) or folders[-1])
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     model, data = networks.residual(), data_of("residual", 40)
     wrong = edited(model, scaled("b1.w", 1.01))
     little, plenty = compare(model, wrong, data, memory=1 << 19), compare(model, wrong, data)
-    assert spilled
+    assert folders
     assert list(tmp_path.iterdir()) == []
     assert only(little).node == only(plenty).node == "n_b1"
     assert {layer.tensor: layer.local for layer in little.layers} == {

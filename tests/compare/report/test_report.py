@@ -10,8 +10,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 from layerdiff import Report
+from layerdiff.compare.causes.diagnosis import Remark
 from layerdiff.compare.report.json import plain, to_json
-from layerdiff.compare.report.model import Culprit, DataInfo, LayerResult, ModelInfo, OutputResult, RunnerResult
+from layerdiff.compare.report.model import Cause, Culprit, DataInfo, LayerResult, ModelInfo, OutputResult, RunnerResult
 from layerdiff.compare.report.terminal.show import show
 from rich.console import Console
 
@@ -28,17 +29,17 @@ LAYER = LayerResult(
     expected={"rms_z": 1.02, "gain_sigma": 0.4, "bound_use": 0.31},
     contribution=0.93,
     verdict="culprit",
-    cause="overflow",
+    cause=Cause.OVERFLOW,
 )
 CULPRIT = Culprit(
     "emulate:fp16",
     "/l/conv/Conv",
     "Conv",
     ("/l/conv/Conv_output_0",),
-    "overflow",
+    Cause.OVERFLOW,
     {"count": 4},
     0.93,
-    "70,000 > 65,504",
+    (Remark("70,000 > 65,504"),),
 )
 
 

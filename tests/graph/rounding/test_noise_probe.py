@@ -206,7 +206,7 @@ def test_emulated_fp16_sums_are_healthy_and_sums_that_round_for_every_product_ar
     noise, rounding = expected(model, feed, FP16, adding=FP16)
     healthy = judge(y, other, noise, rounding)
     assert healthy.rms_z == pytest.approx(1, rel=0.15)
-    assert not healthy.beyond
+    assert not healthy.exceeds_noise
     a, weight = (m.astype(np.float16) for m in (feed["x"], onnx.numpy_helper.to_array(proto.graph.initializer[0])))
     total = np.zeros(y.shape, np.float16)
     for i in range(k):
@@ -315,7 +315,7 @@ def test_another_order_of_fp32_sums_is_within_the_limits(order, k):
     exact = (feed["x"].astype(np.float64) @ weight.astype(np.float64)).astype(np.float32)
     for reference in (exact, sequential(feed["x"], weight)):
         verdict = judge(reference, ORDERS[order](feed["x"], weight), noise, rounding)
-        assert not verdict.beyond
+        assert not verdict.exceeds_noise
         assert verdict.rms_z < 1.5
         assert verdict.slice_z < 2.5
 
@@ -333,8 +333,8 @@ def test_a_gain_of_three_hundredths_of_a_percent_stands_out(make, reference):
     other = y if reference is FP32 else infer(EmulateRunner(format="fp16", threads=1), model, feed)["y"]
     noise, rounding = expected(model, feed, reference)
     healthy, off = (judge(y, v, noise, rounding) for v in (other, other * np.float32(1.0003)))
-    assert not healthy.beyond
-    assert off.beyond
+    assert not healthy.exceeds_noise
+    assert off.exceeds_noise
     if reference is FP16:
         assert healthy.gain_sigma < 4
         assert off.gain_sigma > GAIN_LIMIT
@@ -369,7 +369,7 @@ def test_one_wrong_channel_of_many_is_seen_in_its_slice():
     other[:, 7] *= 1.02
     noise, rounding = expected(model, feed, FP16)
     verdict = judge(y, other, noise, rounding)
-    assert verdict.beyond
+    assert verdict.exceeds_noise
     assert verdict.slice_z > SLICE_LIMIT[True]
 
 

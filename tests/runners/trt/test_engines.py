@@ -12,7 +12,7 @@ import pytest
 from layerdiff import Comparator, DataLoader, EmulateRunner, OnnxrtRunner
 from layerdiff.compare.cli.arguments import parse
 from layerdiff.compare.cli.command import main
-from layerdiff.compare.layers.fidelity import doubt, fidelity
+from layerdiff.compare.layers.fidelity import fidelity, fidelity_notice
 from layerdiff.compare.lockstep.kernels import kernel_groups
 from layerdiff.compare.lockstep.shapes import profiles_of, sets_for
 from layerdiff.compare.report.json import to_json
@@ -623,7 +623,7 @@ def test_how_much_of_the_deployed_error_is_shown(deployed, observed, bits, share
     found = fidelity("c", "y", deployed, observed, bits)
     assert found.share == (None if share is None else pytest.approx(share))
     assert found.bit_identical is identical
-    notice = doubt(found)
+    notice = fidelity_notice(found)
     assert (notice is not None) == bool(warned)
     assert not warned or warned in str(notice)
 

@@ -38,16 +38,17 @@ class LayerPair:
 
 @dataclass(frozen=True)
 class PiecePair:
-    """A piece of both graphs, with the units in it.
+    """A piece of both graphs, with the layers in it.
 
     Attributes:
-        units: The layers that are observed in it.
+        index: Its number.
+        layers: Those that are observed in it.
         reference: What makes their outputs from tensors of earlier steps, in the reference.
         candidate: The same in the candidate.
     """
 
     index: int
-    units: tuple[LayerPair, ...]
+    layers: tuple[LayerPair, ...]
     reference: Slice
     candidate: Slice
 
@@ -71,9 +72,9 @@ class LockstepPlan:
     too_large: tuple[Piece, ...]
 
     @property
-    def units(self) -> tuple[LayerPair, ...]:
+    def layers(self) -> tuple[LayerPair, ...]:
         """Every layer, in order."""
-        return tuple(unit for step in self.steps for unit in step.units)
+        return tuple(pair for step in self.steps for pair in step.layers)
 
 
 def plan(
@@ -106,18 +107,18 @@ def plan(
             observed[name] = counterpart
     unmatched = tuple(name for name in wanted if name not in observed)
     given = {name: matched.get(name, name) for name in reference.inputs}
-    units = _units(reference, candidate, observed, given)
-    pieces = _pieces(reference, units, groups, shapes, memory)
+    pairs = _pairs(reference, candidate, observed, given)
+    pieces = _pieces(reference, pairs, groups, shapes, memory)
     owner = {position: piece.index for piece in pieces for position in piece.nodes}
     members: dict[int, list[LayerPair]] = {}
-    for unit in units:
-        members.setdefault(max(owner[p] for p in unit.reference.nodes), []).append(unit)
-    random = {n: observed[n] for unit in units if unit.random for n in unit.reference.outputs}
+    for pair in pairs:
+        members.setdefault(max(owner[p] for p in pair.reference.nodes), []).append(pair)
+    random = {n: observed[n] for pair in pairs if pair.random for n in pair.reference.outputs}
     steps = []
     ready = set(given)
     for number, piece in enumerate(sorted(members)):
         inside = tuple(members[piece])
-        outputs = [n for unit in inside for n in unit.reference.outputs]
+        outputs = [n for pair in inside for n in pair.reference.outputs]
         free = [observed[n] for n in outputs if n not in random]
         ahead = {observed.get(n) or given[n] for n in ready} | set(random.values())
         steps.append(
@@ -133,20 +134,31 @@ def plan(
 
 
 def inside(
-    reference: GraphIndex, candidate: GraphIndex, unit: LayerPair, matched: Mapping[str, str], layout: LockstepPlan
+    reference: GraphIndex,
+    candidate: GraphIndex,
+    pair: LayerPair,
+    matched: Mapping[str, str],
+    given: Mapping[str, str],
 ) -> list[LayerPair]:
-    """The single nodes of a unit as units of their own, as far as their tensors are matched."""
+    """The single nodes of a layer as layers of their own, as far as their tensors are matched.
+
+    Args:
+        reference, candidate: The graphs.
+        pair: The layer.
+        matched: Tensors of the reference -> tensors of the candidate.
+        given: The same of the tensors at the borders of layers.
+    """
     flow = dataflow(reference)
     static = static_tensors(reference)
     observed = {}
-    for position in unit.reference.nodes:
+    for position in pair.reference.nodes:
         for name in reference.nodes[position].output:
             counterpart = matched.get(name, "") if name else ""
             if name and counterpart in candidate.producer and name not in static and not flow.recomputed(name):
                 observed[name] = counterpart
     if len(observed) < 2:
-        return [unit]
-    return _units(reference, candidate, observed, dict(layout.tensors))
+        return [pair]
+    return _pairs(reference, candidate, observed, given)
 
 
 def _borders(index: GraphIndex, groups: Sequence[Group], every: bool) -> list[str]:
@@ -167,7 +179,7 @@ def _borders(index: GraphIndex, groups: Sequence[Group], every: bool) -> list[st
     return result
 
 
-def _units(
+def _pairs(
     reference: GraphIndex, candidate: GraphIndex, observed: Mapping[str, str], given: Mapping[str, str]
 ) -> list[LayerPair]:
     random = set(random_nodes(reference))
@@ -176,14 +188,14 @@ def _units(
     by_node: dict[int, list[str]] = {}
     for name in observed:
         by_node.setdefault(reference.producer[name], []).append(name)
-    units: list[LayerPair] = []
+    pairs: list[LayerPair] = []
     for position in sorted(by_node):
         outputs = tuple(by_node[position])
         part = backward(reference, outputs, ahead - set(outputs))
         counterpart = tuple(observed[name] for name in outputs)
         other = backward(candidate, counterpart, candidate_ahead - set(counterpart))
-        units.append(LayerPair(len(units), _main(reference, part), part, other, not random.isdisjoint(part.nodes)))
-    return units
+        pairs.append(LayerPair(len(pairs), _main(reference, part), part, other, not random.isdisjoint(part.nodes)))
+    return pairs
 
 
 def _main(index: GraphIndex, part: Slice) -> int:
@@ -201,16 +213,16 @@ def _main(index: GraphIndex, part: Slice) -> int:
 
 def _pieces(
     index: GraphIndex,
-    units: Sequence[LayerPair],
+    pairs: Sequence[LayerPair],
     groups: Sequence[Group],
     shapes: Mapping[str, tuple[int, ...]] | None,
     memory: int,
 ) -> list[Piece]:
-    """Pieces that hold whole units. Nodes that no unit needs (dead ones, constants) go where their groups are."""
+    """Pieces that hold whole layers. Nodes that no layer needs (dead ones, constants) go where their groups are."""
     owned: set[int] = set()
     parts = []
-    for unit in units:
-        nodes = tuple(p for p in unit.reference.nodes if p not in owned)
+    for pair in pairs:
+        nodes = tuple(p for p in pair.reference.nodes if p not in owned)
         owned.update(nodes)
         if nodes:
             parts.append(Group(nodes, nodes[-1]))

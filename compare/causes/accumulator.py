@@ -1,0 +1,83 @@
+"""A narrow accumulator: an FP32 product whose error is that of sums in FP16 or BF16.
+
+Looks at: RMS z of a product in FP32, which as a multiple of FP32's unit roundoff says how coarse its sums were rounded.
+Proves: nothing by itself; it is of the size that such sums have, and no larger than they can make it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...graph.formats import BF16, FP16, FP32, NumberFormat
+from ...graph.operators import PRODUCTS, RECURRENT
+from ..report.model import Cause
+from .case import LayerCase
+from .diagnosis import Diagnosis
+
+if TYPE_CHECKING:
+    from ...graph.index import GraphIndex
+
+ROUNDED = 0.25
+"""Relative error from which on no format of 16 bits explains it by rounding its sums."""
+
+
+@dataclass(frozen=True)
+class SumsAsIn:
+    """Sums that err as those of a format do.
+
+    Attributes:
+        format: The format.
+        roundoff: The unit roundoff that the error speaks for.
+        rms_z: Times what FP32 sums explain.
+    """
+
+    format: NumberFormat
+    roundoff: float
+    rms_z: float
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return (
+            f"error as of sums with unit roundoff {self.roundoff:.1e} ({self.format}: {self.format.u:.1e}), "
+            f"{self.rms_z:,.0f} times what FP32 sums explain"
+        )
+
+
+def find(case: LayerCase) -> Diagnosis | None:
+    """An FP32 product that adds in a narrower format."""
+    fmt, z = adding_format(case), case.judgement.rms_z
+    return None if fmt is None or z is None else Diagnosis(Cause.NARROW_ACCUMULATOR, (SumsAsIn(fmt, _roundoff(z), z),))
+
+
+def adding_format(case: LayerCase) -> NumberFormat | None:
+    """The format in which an FP32 product seems to add; None if its error is not of that size."""
+    index, verdict = case.graphs[0], case.judgement
+    if case.formats.candidate != FP32 or verdict.rms_z is None or not verdict.relative < ROUNDED:
+        return None
+    products = PRODUCTS | RECURRENT
+    if case.formats.coarse or not any(index.nodes[p].op_type in products for p in case.pair.reference.nodes):
+        return None
+    if _truncates(case):
+        return None
+    narrow = case.formats.narrow
+    candidates = (FP16, BF16) if narrow is None else (narrow,)
+    return next((f for f in candidates if f.u / 16 < _roundoff(verdict.rms_z) < 4 * f.u), None)
+
+
+def _roundoff(rms_z: float) -> float:
+    return rms_z * FP32.u * math.sqrt(2)
+
+
+def _truncates(case: LayerCase) -> bool:
+    """Whether the candidate makes integers of floats there, and the reference does not."""
+    mine, theirs = case.graphs
+    return _casts(theirs, case.pair.candidate.nodes) and not _casts(mine, case.pair.reference.nodes)
+
+
+def _casts(index: GraphIndex, nodes: Sequence[int]) -> bool:
+    made = (index.specs.get(index.nodes[p].output[0]) for p in nodes if index.nodes[p].op_type == "Cast")
+    return any(spec is not None and spec.dtype.kind in "iu" for spec in made)

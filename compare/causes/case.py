@@ -1,0 +1,107 @@
+"""What a cause is looked for in: one layer on one sample, with all that is known of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...graph.formats import NumberFormat
+
+if TYPE_CHECKING:
+    from ...graph.index import GraphIndex
+    from ...graph.pairing.differences import Difference
+    from ...graph.specs import Arrays
+    from ..lockstep.plan import LayerPair
+    from .expected_noise import Expected
+    from .judgement import Judgement
+
+
+@dataclass(frozen=True)
+class CaseFormats:
+    """The number formats in play in a layer.
+
+    Attributes:
+        candidate: What the candidate's runner computes in.
+        narrow: The format that can lose what the reference holds: the candidate's arithmetic, or a type in its own
+            graph. None where the reference has types as narrow itself: what it holds, its format can hold.
+        coarse: Whether one side rounds coarser than FP32 in this layer.
+        quantized: Whether the candidate's graph quantizes what the layer is given, and the reference's does not.
+        result_step: Standard deviation of the rounding of the result to a scaled integer.
+    """
+
+    candidate: NumberFormat
+    narrow: NumberFormat | None
+    coarse: bool
+    quantized: bool
+    result_step: float
+
+
+@dataclass(frozen=True)
+class LayerCase:
+    """A layer that is beyond its expected noise on one sample.
+
+    Attributes:
+        pair: The layer.
+        judgement: In what it exceeds its noise.
+        values: The reference's tensors: the layer's inputs and outputs.
+        made: The candidate's outputs from the same inputs, by the candidate's names.
+        expected: What rounding is expected to do to them.
+        formats: The number formats in play.
+        graphs: The reference's graph and the candidate's; one object where both run one file.
+        differences: What differs in the graphs at the layer's nodes: position in the reference's graph, difference.
+        look_inside: Gives the floating tensors inside the layer, as the reference computes them; of those that cannot
+            be computed, none.
+        entry: Which entry of the batch the arrays are the only one of.
+    """
+
+    pair: LayerPair
+    judgement: Judgement
+    values: Arrays
+    made: Arrays
+    expected: Expected
+    formats: CaseFormats
+    graphs: tuple[GraphIndex, GraphIndex]
+    differences: tuple[tuple[int, Difference], ...]
+    look_inside: Callable[[], Arrays]
+    entry: int = 0
+
+    @property
+    def tensor(self) -> str:
+        """The output that is off."""
+        return self.judgement.tensor or self.pair.reference.outputs[0]
+
+    @property
+    def y(self) -> np.ndarray:
+        """What the reference has there."""
+        return self.values[self.tensor]
+
+    @property
+    def c(self) -> np.ndarray:
+        """What the candidate has there."""
+        return self.made[self.pair.candidate.outputs[self.pair.reference.outputs.index(self.tensor)]]
+
+    @functools.cached_property
+    def inner(self) -> Arrays:
+        """The floating tensors inside the layer, as the reference computes them."""
+        return self.look_inside()
+
+
+@dataclass(frozen=True)
+class LoudLayer:
+    """The layer that contributes most to outputs that disagree, where no layer is beyond its expected noise.
+
+    Attributes:
+        judgement: Its local error.
+        contribution: Share of the candidate's whole error at the outputs.
+        plain_rounding: The relative error of a result that is rounded and nothing else.
+        shares: Name and contribution of the layers that contribute most, itself first.
+    """
+
+    judgement: Judgement
+    contribution: float
+    plain_rounding: float
+    shares: tuple[tuple[str, float], ...]

@@ -1,0 +1,84 @@
+"""What the two graphs say: another attribute, other weights, another operator.
+
+Looks at: the static differences of the layer's nodes (`graph.pairing`). Proves: together with a local error beyond the
+noise, that the candidate was told to compute something else. A difference alone proves nothing: a weight that differs
+by rounding may be all there is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS
+from ...graph.pairing.differences import Difference, DifferenceKind
+from ..report.model import Cause
+from .case import LayerCase
+from .diagnosis import Diagnosis
+
+if TYPE_CHECKING:
+    from ...graph.index import GraphIndex
+
+_WEIGHT = {DifferenceKind.OPERATOR: 2, DifferenceKind.ATTRIBUTE: 1, DifferenceKind.WEIGHTS: 0}
+"""Which of several differences is told first: the one that nothing else in the layer can excuse."""
+_CAUSES = {
+    DifferenceKind.ATTRIBUTE: Cause.ATTRIBUTE,
+    DifferenceKind.WEIGHTS: Cause.WEIGHTS,
+    DifferenceKind.OPERATOR: Cause.WRONG_OP,
+}
+
+
+@dataclass(frozen=True)
+class GraphsDiffer:
+    """A difference between a node of the reference and its counterpart."""
+
+    difference: Difference
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return self.difference.detail
+
+
+def in_graphs(case: LayerCase) -> Diagnosis | None:
+    """What the graphs say of a layer; None where they say the same."""
+    found = case.differences
+    if case.formats.quantized:  # within half a step, which the expected noise has
+        found = tuple((p, d) for p, d in found if d.expected_by_format != "int8")
+    if not found:
+        return None
+    position, difference = max(found, key=lambda item: _WEIGHT[item[1].kind])
+    others = (GraphsDiffer(d) for _, d in found if d is not difference)
+    return Diagnosis(_cause(case.graphs[0], position, difference), (GraphsDiffer(difference), *others), position)
+
+
+def _cause(index: GraphIndex, position: int, difference: Difference) -> Cause:
+    op = index.nodes[position].op_type
+    if op in ("QuantizeLinear", "DequantizeLinear"):
+        return Cause.QUANTIZATION
+    if difference.of_one_value and op in ("Mul", "Div"):
+        return Cause.SCALE
+    return _CAUSES[difference.kind]
+
+
+def find(case: LayerCase) -> Diagnosis | None:
+    """An attribute or weights that differ."""
+    found = in_graphs(case)
+    return found if found is not None and found.cause is not Cause.WRONG_OP else None
+
+
+def other_operator(case: LayerCase) -> Diagnosis | None:
+    """An operator that differs, where the values do not tell what that comes to."""
+    return in_graphs(case)
+
+
+def replaces_scaling(case: LayerCase) -> bool:
+    """Whether the graphs say that another operator stands there, and not one whose absence is a matter of scale."""
+    found = in_graphs(case)
+    if found is None or found.cause is not Cause.WRONG_OP:
+        return False
+    index = case.graphs[0]
+    node = index.nodes[case.pair.main if found.node is None else found.node]
+    constant = any(index.weight(name) is not None for name in node.input if name)
+    products = AFFINE_PRODUCTS - {"ConvTranspose"}
+    return not (node.op_type in products or (constant and node.op_type in AFFINE_STEPS))

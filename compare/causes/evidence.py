@@ -1,0 +1,89 @@
+"""Facts that many causes rest on: which element, how many, how large."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .case import LayerCase
+
+Scalar = float | complex | int | bool
+
+
+@dataclass(frozen=True)
+class Element:
+    """One element of the layer's output.
+
+    Attributes:
+        at: Its index in the whole tensor.
+        reference, candidate: What stands there.
+    """
+
+    at: tuple[int, ...]
+    reference: Scalar
+    candidate: Scalar
+
+    @classmethod
+    def of(cls, case: LayerCase, at: Sequence[int | np.integer]) -> Element:
+        """The element of the output that is off at an index of the arrays of a case."""
+        index = tuple(at)
+        return cls(whole_index(index, case.entry), scalar(case.y[index]), scalar(case.c[index]))
+
+    @classmethod
+    def first(cls, case: LayerCase, mask: np.ndarray) -> Element:
+        """The first element at which a mask of the output is true."""
+        return cls.of(case, np.unravel_index(int(np.argmax(mask)), mask.shape))
+
+    @property
+    def where(self) -> str:
+        """Its index as text."""
+        return index_text(self.at)
+
+
+def scalar(value: Any) -> Scalar:
+    """An element of an array as a number of Python."""
+    found: Scalar = value.item()
+    return found
+
+
+def whole_index(at: Sequence[int | np.integer], entry: int) -> tuple[int, ...]:
+    """An index of the whole tensor, where ``at`` is one of a single entry of its batch."""
+    return tuple(int(i) + (entry if not axis else 0) for axis, i in enumerate(at))
+
+
+def index_text(at: Sequence[int]) -> str:
+    """An index as text."""
+    return f"[{', '.join(map(str, at))}]"
+
+
+def count_text(some: int, of: int) -> str:
+    """A share of a tensor as text."""
+    return f"{some:,} of {of:,} values"
+
+
+@dataclass(frozen=True)
+class GreatestDifference:
+    """The element that differs most."""
+
+    element: Element
+    difference: float
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        e = self.element
+        values = f"{e.reference:.6g} in the reference, {e.candidate:.6g} in the candidate"
+        return f"greatest difference {self.difference:.3g} at {e.where}: {values}"
+
+
+def greatest_difference(case: LayerCase) -> GreatestDifference:
+    """The greatest difference of an output; infinite where one side is not a number."""
+    with np.errstate(all="ignore"):
+        difference = np.abs(case.c.astype(np.float64) - case.y.astype(np.float64))
+    difference = np.where(np.isnan(difference), np.inf, difference)
+    at = np.unravel_index(int(difference.argmax()), difference.shape)
+    return GreatestDifference(Element.of(case, at), float(difference[at]))

@@ -1,0 +1,239 @@
+"""Which roundings are in play in a layer, on both sides: its runners' formats, types in the graphs, quantizers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from ...graph.cutting.dataflow import Kind, dataflow
+from ...graph.cutting.slices import Slice
+from ...graph.formats import BY_DTYPE, FP32, FP64, INT8, NumberFormat, coarser
+from ...graph.index import GraphIndex
+from ...graph.operators import PRODUCTS, QUANTIZERS, RECURRENT
+from ...graph.pairing.weight_changes import rounded_alike
+from ...graph.rounding.roundings import Roundings, roundings
+from ...graph.specs import Arrays, is_float
+
+if TYPE_CHECKING:
+    from ..lockstep.plan import LayerPair
+    from ..sides import Side
+
+CONSTANTS = 2.0
+"""Units roundoff by which weights of two files differ that were computed from the same constants in another order."""
+
+_INT8 = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT16, onnx.TensorProto.UINT16)
+
+
+class LayerRoundings:
+    """The roundings of every layer.
+
+    Args:
+        reference, candidate: Who is compared.
+        usual: The roundings of a layer of which nothing special is known.
+    """
+
+    def __init__(self, reference: Side, candidate: Side, usual: Roundings) -> None:
+        self.reference = reference
+        self.candidate = candidate
+        self.usual = usual
+        self.index: GraphIndex = reference.model.index
+        self._formats: dict[LayerPair, tuple[NumberFormat, NumberFormat]] = {}
+        self._quantized: dict[LayerPair, bool] = {}
+        self._quantizers: frozenset[str] | None = None
+        self._weights: dict[LayerPair, bool] = {}
+
+    @cached_property
+    def _same(self) -> bool:
+        """Whether both sides run one network."""
+        return self.candidate.model.same_network(self.reference.model)
+
+    def of(self, pair: LayerPair, weights: bool = True) -> Roundings:
+        """The roundings in a layer: more where the graphs themselves hold narrow types at its borders.
+
+        Args:
+            pair: The layer.
+            weights: Whether to look at its weights, which may be rounded otherwise on the two sides.
+        """
+        if self.usual.steps:
+            return self.usual
+        if self.quantized(pair):
+            return roundings(self.reference.runner.arithmetic, INT8, {"": 0.0}, self.candidate.runner.accumulator)
+        mine, theirs = self.formats(pair)
+        if (mine, theirs) != (self.reference.runner.arithmetic, self.candidate.runner.arithmetic):
+            return roundings(mine, theirs, accumulator=self.candidate.runner.accumulator, typed=True)
+        specs = self.index.specs
+        if not self.usual.operand and all(
+            (spec := specs.get(n)) is not None and spec.dtype == np.float64 for n in pair.reference.outputs
+        ):
+            return _in_fp64(self.usual)
+        if weights and not self.usual.operand and self.weights_rounded(pair):
+            return replace(self.usual, operand=CONSTANTS * FP32.u)
+        return self.usual
+
+    def quantized(self, pair: LayerPair) -> bool:
+        """Whether the candidate quantizes what a layer is given, where the reference's graph quantizes nothing."""
+        if pair not in self._quantized:
+            if self._quantizers is None:
+                self._quantizers = self._made_by_quantizers()
+            index = self.candidate.model.index
+            self._quantized[pair] = bool(self._quantizers) and any(
+                name in self._quantizers
+                for p in pair.candidate.nodes
+                for name in (*index.reads[p], *index.nodes[p].output)
+            )
+        return self._quantized[pair]
+
+    def _made_by_quantizers(self) -> frozenset[str]:
+        """The candidate's tensors that quantizers make, where the reference has no quantizer."""
+        if self._same:
+            return frozenset()
+        if any(node.op_type in QUANTIZERS for node in self.index.nodes):
+            return frozenset()
+        index = self.candidate.model.index
+        return frozenset(
+            o for p in range(len(index.nodes)) if _makes_int8(index, p) for o in index.nodes[p].output if o
+        )
+
+    def formats(self, pair: LayerPair) -> tuple[NumberFormat, NumberFormat]:
+        """The formats that the reference and the candidate compute a layer in: their runners', or the graphs' own."""
+        if pair not in self._formats:
+            mine = _stored(self.index, pair.reference, inner=False)
+            theirs = _stored(self.candidate.model.index, pair.candidate, inner=False)
+            # types inside the layer alone are the candidate's own doing, unless the reference has them as well
+            if theirs is not None or self._same:
+                mine = mine or _stored(self.index, pair.reference, inner=True)
+            elif mine is None:
+                mine = _stored(self.index, pair.reference, inner=True)
+                theirs = _stored(self.candidate.model.index, pair.candidate, inner=True) if mine else None
+            self._formats[pair] = (
+                _coarsest(self.reference.runner.arithmetic, mine),
+                _coarsest(self.candidate.runner.arithmetic, theirs),
+            )
+        return self._formats[pair]
+
+    def weights_rounded(self, pair: LayerPair) -> bool:
+        """Whether the two sides' weights of a layer are not the same, but differ by the rounding of constants alone."""
+        if self._same:
+            return False
+        if pair not in self._weights:
+            sides = []
+            for index, part in (self.index, pair.reference), (self.candidate.model.index, pair.candidate):
+                names = dict.fromkeys(n for p in part.nodes for n in index.reads[p])
+                weights = (index.weight(n) for n in names)
+                sides.append([w for w in weights if w is not None and is_float(w.dtype)])
+            pairs = list(zip(*sides, strict=False))
+            alike = len(sides[0]) == len(sides[1]) and all(rounded_alike(x, y) for x, y in pairs)
+            self._weights[pair] = alike and not all(np.array_equal(x, y) for x, y in pairs)
+        return self._weights[pair]
+
+    def repeats(self, pair: LayerPair) -> bool:
+        """Whether a layer has weights that are rounded and of which many are equal: equal ones are rounded alike."""
+        if not self.of(pair).coarse:
+            return False
+        kinds, specs = dataflow(self.index).kind, self.index.specs
+        for name in (n for p in pair.reference.nodes for n in self.index.reads[p]):
+            weight = self.index.weight(name)
+            if weight is None:  # a factor computed from shapes is rounded like any other
+                spec = specs.get(name) if kinds.get(name) == Kind.CONSTANT and name in self.index.producer else None
+                if spec is not None and is_float(spec.dtype) and spec.shape in ((), (1,), None):
+                    return True
+            elif is_float(weight.dtype) and weight.size:
+                magnitudes = np.abs(weight.astype(np.float32))
+                if weight.size == 1 or 2 * len(np.unique(magnitudes)) <= weight.size:
+                    return True
+        return False
+
+    def result_step(self, pair: LayerPair, values: np.ndarray) -> float:
+        """Standard deviation of roundings of a layer's result that no relative term covers."""
+        step = 0.0
+        if self.of(pair).steps and is_float(values.dtype) and values.size:
+            step = step_deviation(values)
+        return math.hypot(step, self._bias_step(pair))
+
+    def _bias_step(self, pair: LayerPair) -> float:
+        """Between quantized operands a runtime may round the bias to their product's step, and compute in integers."""
+        largest = 0.0
+        for position in pair.reference.nodes:
+            node = self.index.nodes[position]
+            if node.op_type in PRODUCTS | RECURRENT and len(node.input) > 1:
+                scales = [self._scale(name) for name in node.input[:2]]
+                if all(scales):
+                    largest = max(largest, scales[0] * scales[1])
+        return largest / math.sqrt(12)
+
+    def _scale(self, name: str) -> float:
+        """The scale of a tensor that a DequantizeLinear makes; 0 for others."""
+        position = self.index.producer.get(name)
+        if position is None or self.index.nodes[position].op_type != "DequantizeLinear":
+            return 0.0
+        scale = self.index.constant(self.index.nodes[position].input[1])
+        return 0.0 if scale is None else float(np.abs(scale).max(initial=0.0))
+
+    def with_steps(self, rounding: Roundings, pairs: Sequence[LayerPair], values: Arrays) -> Roundings:
+        """Roundings with what depends on values: the steps of scaled integers, operands among the subnormals."""
+        if not rounding.steps:
+            normal = rounding.floor * math.sqrt(12) * 2.0**10  # FP16 has 10 bits behind the point
+            if not rounding.operand or normal < np.finfo(np.float32).tiny:
+                return rounding
+            inputs = {name: values[name] for pair in pairs for name in pair.reference.inputs}
+            small = (n for n, v in inputs.items() if is_float(v.dtype) and ((v != 0) & (np.abs(v) < normal)).any())
+            return replace(rounding, small=frozenset(small))
+        steps = dict(rounding.steps)
+        for pair in pairs:
+            for name in pair.reference.inputs:
+                if is_float(values[name].dtype) and values[name].size:
+                    steps[name] = step_deviation(values[name])
+            for name in (n for p in pair.reference.nodes for n in self.index.reads[p] if n in self.index.initializers):
+                weight = self.index.weight(name)
+                if weight is not None and is_float(weight.dtype) and (weight.ndim > 1 or self.quantized(pair)):
+                    steps[name] = step_deviation(weight)
+        return replace(rounding, steps=steps)
+
+
+def _makes_int8(index: GraphIndex, position: int) -> bool:
+    """Whether a node quantizes to integers of 8 or 16 bits, or takes them back."""
+    node = index.nodes[position]
+    if node.op_type not in QUANTIZERS:
+        return False
+    name = node.input[0] if node.op_type == "DequantizeLinear" else node.output[0]
+    if name in index.initializers:
+        return index.initializers[name].data_type in _INT8
+    spec = index.specs.get(name)
+    return spec is not None and spec.dtype.name in ("int8", "uint8", "int16", "uint16")
+
+
+def _stored(index: GraphIndex, part: Slice, *, inner: bool) -> NumberFormat | None:
+    """The coarsest 16-bit format that the graph itself gives a slice's tensors: those at its borders, or all."""
+    names: Iterable[str] = (*part.inputs, *part.outputs)
+    if inner:
+        names = (name for p in part.nodes for name in (*index.nodes[p].input, *index.nodes[p].output))
+    found = [BY_DTYPE.get(spec.dtype.name) for name in names if (spec := index.specs.get(name)) is not None]
+    return max((f for f in found if f is not None and f.u > FP32.u), key=lambda f: f.u, default=None)
+
+
+def _coarsest(runner: NumberFormat, stored: NumberFormat | None) -> NumberFormat:
+    return runner if stored is None else coarser(runner, stored)
+
+
+def _in_fp64(rounding: Roundings) -> Roundings:
+    """The roundings of two FP32 runtimes where the graph itself computes in FP64."""
+    finer = FP64.u / FP32.u
+    return replace(
+        rounding,
+        accumulator=rounding.accumulator * finer,
+        inner=rounding.inner * finer,
+        result=rounding.result * finer,
+        floor=0.0,
+    )
+
+
+def step_deviation(values: np.ndarray) -> float:
+    """Standard deviation of rounding to 255 symmetric steps over the range of some values: step / sqrt(12)."""
+    finite = values[np.isfinite(values)] if values.size else values
+    return float(np.abs(finite).max(initial=0.0)) / 127 / math.sqrt(12)

@@ -1,0 +1,71 @@
+"""Not finite, and no overflow explains it; or not a number on both sides.
+
+Looks at: which elements are finite. Proves: that one side computed what has no value; why, it does not say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..report.model import Cause
+from .case import LayerCase
+from .diagnosis import Diagnosis
+from .evidence import Element, count_text
+
+
+@dataclass(frozen=True)
+class FiniteOnOneSide:
+    """Elements that are finite on one side only, or a number on one side only."""
+
+    count: int
+    size: int
+    first: Element
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        e = self.first
+        return (
+            f"{count_text(self.count, self.size)} are finite on one side only, first at {e.where}: "
+            f"{e.reference:.6g} against {e.candidate:.6g}"
+        )
+
+
+@dataclass(frozen=True)
+class NotANumberOnBothSides:
+    """A tensor in which NaN begins on both sides.
+
+    Attributes:
+        tensor: Its name.
+        reference, candidate: How many there are.
+    """
+
+    tensor: str
+    reference: int
+    candidate: int
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return (
+            f"{self.reference:,} values of {self.tensor!r} are NaN in the reference itself, "
+            f"{self.candidate:,} in the candidate"
+        )
+
+
+def find(case: LayerCase) -> Diagnosis | None:
+    """The first element that is finite on one side only."""
+    if case.judgement.reason != "finite":
+        return None
+    one_side = np.isfinite(case.y) != np.isfinite(case.c)
+    if not one_side.any():
+        one_side = np.isnan(case.y) != np.isnan(case.c)
+    count = int(np.count_nonzero(one_side))
+    return Diagnosis(Cause.NAN, (FiniteOnOneSide(count, case.y.size, Element.first(case, one_side)),))
+
+
+def on_both_sides(tensor: str, reference: int, candidate: int) -> Diagnosis:
+    """NaN in the reference itself, which fails the outputs and is no fault of the candidate."""
+    return Diagnosis(Cause.NAN, (NotANumberOnBothSides(tensor, reference, candidate),))

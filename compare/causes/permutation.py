@@ -1,0 +1,93 @@
+"""Layout: the same values in other places, or channels in another order.
+
+Looks at: the output's values sorted, and the distances between its channels. Proves: that what is computed is right and
+stands elsewhere (a transposition, an axis, an order of gates or colours).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..report.model import Cause
+from .case import LayerCase
+from .diagnosis import Diagnosis
+from .evidence import Element
+from .judgement import channel_axis
+
+SAME_ELSEWHERE = 1e-3
+"""Share of the error's power that may be left once the values are sorted, for them to be the same in other places."""
+_MOST_CHANNELS = 4096
+_FEWEST_VALUES = 4
+
+
+@dataclass(frozen=True)
+class ElementsMoved:
+    """The same values in other places."""
+
+    first: Element
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        e = self.first
+        return f"the same values in other places, first at {e.where}: {e.reference:.6g} against {e.candidate:.6g}"
+
+
+@dataclass(frozen=True)
+class ChannelsMoved:
+    """Channels in another order.
+
+    Attributes:
+        axis: Their axis.
+        count, channels: How many moved of how many.
+        example: Where one of them stands in the reference and in the candidate.
+    """
+
+    axis: int
+    count: int
+    channels: int
+    example: tuple[int, int]
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return (
+            f"the channels of axis {self.axis} stand in another order: {self.count} of {self.channels} moved, "
+            f"e.g. {self.example[0]} to {self.example[1]}"
+        )
+
+
+def find(case: LayerCase) -> Diagnosis | None:
+    """Elements or channels that moved."""
+    y, c = case.y, case.c
+    if y.size < 2:
+        return None
+    error = float(np.sum(np.square(c.astype(np.float64) - y)))
+    left = float(np.sum(np.square(np.sort(c, axis=None).astype(np.float64) - np.sort(y, axis=None))))
+    if not error or left > SAME_ELSEWHERE * error:
+        return None
+    fact = _channels(y, c) or ElementsMoved(Element.first(case, c != y))
+    return Diagnosis(Cause.LAYOUT, (fact,))
+
+
+def _channels(y: np.ndarray, c: np.ndarray) -> ChannelsMoved | None:
+    """Channels in another order: the same norms, each channel nearly equal to another one."""
+    axis = channel_axis(y.shape)
+    if axis is None:
+        return None
+    n = y.shape[axis]
+    a = np.moveaxis(y, axis, 0).reshape(n, -1).astype(np.float64)
+    b = np.moveaxis(c, axis, 0).reshape(n, -1).astype(np.float64)
+    if n > _MOST_CHANNELS or a.shape[1] < _FEWEST_VALUES:
+        return None
+    distance = (a * a).sum(1)[:, None] + (b * b).sum(1)[None, :] - 2 * a @ b.T
+    order = distance.argmin(axis=0)
+    if len(set(order.tolist())) < n or np.array_equal(order, np.arange(n)):
+        return None
+    left = float(np.sum((b - a[order]) ** 2))
+    if left > SAME_ELSEWHERE * float(np.sum((b - a) ** 2)):
+        return None
+    moved = np.flatnonzero(order != np.arange(n))
+    return ChannelsMoved(axis, len(moved), n, (int(order[moved[0]]), int(moved[0])))

@@ -1,0 +1,103 @@
+"""Saturation: values that stop at an end of the candidate's range.
+
+Looks at: elements that stand at the greatest or least value of the candidate, where the reference goes on. Proves: that
+most of the error is what was cut off. Of a quantizer whose scale differs, that its range is too small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..report.model import Cause
+from .case import LayerCase
+from .diagnosis import Diagnosis
+from .differences import in_graphs
+from .evidence import count_text, index_text, whole_index
+
+if TYPE_CHECKING:
+    from ...graph.index import GraphIndex
+
+PILED_UP = 1e-3
+"""Share of a tensor that stands at its extreme value, for it to be saturated."""
+EXPLAINS = 0.5
+"""Share of the error's power that is what was cut off."""
+
+
+@dataclass(frozen=True)
+class PiledUp:
+    """Values that stop at one value.
+
+    Attributes:
+        count, size: How many of how many.
+        end: The value; of a quantizer, what it stands for.
+        at: Index of the first of them in the whole tensor.
+        reference: What the reference has there.
+    """
+
+    count: int
+    size: int
+    end: float
+    at: tuple[int, ...]
+    reference: float
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return (
+            f"{count_text(self.count, self.size)} stop at {self.end:.6g}, first at {index_text(self.at)}: "
+            f"{self.reference:.6g} in the reference"
+        )
+
+
+def of_quantizer(case: LayerCase) -> Diagnosis | None:
+    """A quantizer whose range is too small, where the graphs say that its scale or zero point differs."""
+    stated = in_graphs(case)
+    if stated is None or stated.cause is not Cause.QUANTIZATION:
+        return None
+    y, c = case.y, case.c
+    if y.dtype.kind in "iu":
+        mine = _dequantized(case.graphs[0], case.pair.reference.nodes, y)
+        theirs = _dequantized(case.graphs[1], case.pair.candidate.nodes, c)
+        if mine is None or theirs is None:
+            return None
+        y, c = mine, theirs
+    return _piled_up(case, y, c)
+
+
+def find(case: LayerCase) -> Diagnosis | None:
+    """Values that stop at the greatest or the least value of the output."""
+    return _piled_up(case, case.y, case.c)
+
+
+def _piled_up(case: LayerCase, y: np.ndarray, c: np.ndarray) -> Diagnosis | None:
+    if not c.size:
+        return None
+    wide, narrow = y.astype(np.float64), c.astype(np.float64)
+    for end, beyond in ((narrow.max(), wide > narrow.max()), (narrow.min(), wide < narrow.min())):
+        piled = (narrow == end) & beyond
+        count = int(np.count_nonzero(piled))
+        error = narrow - wide
+        if end == 0 or count < 2 or count < PILED_UP * c.size:
+            continue
+        if float(np.sum(error[piled] ** 2)) > EXPLAINS * float(np.sum(error**2)):
+            at = np.unravel_index(int(np.argmax(piled)), piled.shape)
+            fact = PiledUp(count, c.size, float(end), whole_index(at, case.entry), float(wide[at]))
+            return Diagnosis(Cause.SATURATION, (fact,))
+    return None
+
+
+def _dequantized(index: GraphIndex, nodes: Sequence[int], values: np.ndarray) -> np.ndarray | None:
+    """What the integers that the last QuantizeLinear of some nodes makes stand for; None where its scale is not one."""
+    position = next((p for p in reversed(nodes) if index.nodes[p].op_type == "QuantizeLinear"), None)
+    if position is None:
+        return None
+    inputs = index.nodes[position].input
+    scale = index.constant(inputs[1])
+    zero = index.constant(inputs[2]) if len(inputs) > 2 and inputs[2] else np.zeros(1)
+    if scale is None or zero is None or scale.size != 1 or zero.size != 1:
+        return None
+    return (values.astype(np.float64) - float(zero.reshape(-1)[0])) * float(scale.reshape(-1)[0])

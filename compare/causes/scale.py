@@ -1,0 +1,100 @@
+"""Scale: the candidate is the reference times a gain, plus an offset, for the tensor or channel by channel.
+
+Looks at: a least-squares fit of the candidate's output to the reference's. Proves: that nearly all of the error goes
+away with two numbers (a wrong scale, epsilon, bias or constant). A gain of next to nothing is no scale: values are
+lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..report.model import Cause
+from .case import LayerCase
+from .diagnosis import Diagnosis
+from .differences import replaces_scaling
+from .judgement import channel_axis
+
+FITTED = 0.02
+"""Share of the error's power that may be left once a gain and an offset are taken out, for them to be the cause."""
+LOST = 1e-3
+"""Gain below which values are lost, not scaled."""
+NO_OFFSET = 1e-6
+"""Offset up to which none is told."""
+FEWEST = 8
+"""Values from which on a fit says something."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """candidate = gain x reference + offset."""
+
+    gain: float
+    offset: float
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return (
+            f"candidate = {self.gain:.6g} x reference{f' {self.offset:+.3g}' if abs(self.offset) > NO_OFFSET else ''}"
+        )
+
+
+@dataclass(frozen=True)
+class FitByChannel:
+    """The same with a gain and an offset for each channel: the least and the greatest of them."""
+
+    gains: tuple[float, float]
+    offsets: tuple[float, float]
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return (
+            f"each channel is scaled and shifted: gains {self.gains[0]:.4g} to {self.gains[1]:.4g}, "
+            f"offsets {self.offsets[0]:.3g} to {self.offsets[1]:.3g}"
+        )
+
+
+def find(case: LayerCase) -> Diagnosis | None:
+    """A fit that explains the error, unless another operator does."""
+    if replaces_scaling(case):
+        return None
+    y, c = case.y, case.c
+    error = float(np.sum((c.astype(np.float64) - y.astype(np.float64)) ** 2))
+    if y.size < FEWEST or not error:
+        return None
+    fact = _whole(y, c, error) or _by_channel(y, c, error)
+    return None if fact is None else Diagnosis(Cause.SCALE, (fact,))
+
+
+def _whole(y: np.ndarray, c: np.ndarray, error: float) -> Fit | None:
+    a, b = y.astype(np.float64).reshape(-1), c.astype(np.float64).reshape(-1)
+    centred = a - a.mean()
+    power = float(centred @ centred)
+    if not power:
+        return None
+    gain = float(centred @ (b - b.mean())) / power
+    offset = float(b.mean() - gain * a.mean())
+    left = float(np.sum((b - gain * a - offset) ** 2))
+    return Fit(gain, offset) if abs(gain) > LOST and left < FITTED * error else None
+
+
+def _by_channel(y: np.ndarray, c: np.ndarray, error: float) -> FitByChannel | None:
+    axis = channel_axis(y.shape)
+    if axis is None:
+        return None
+    n = y.shape[axis]
+    a = np.moveaxis(y, axis, 0).reshape(n, -1).astype(np.float64)
+    b = np.moveaxis(c, axis, 0).reshape(n, -1).astype(np.float64)
+    if a.shape[1] < FEWEST:
+        return None
+    mean_a, mean_b = a.mean(1, keepdims=True), b.mean(1, keepdims=True)
+    spread = ((a - mean_a) ** 2).sum(1)
+    gains = np.divide(((a - mean_a) * (b - mean_b)).sum(1), spread, out=np.ones(n), where=spread > 0)
+    offsets = mean_b[:, 0] - gains * mean_a[:, 0]
+    if float(np.sum((b - gains[:, None] * a - offsets[:, None]) ** 2)) > FITTED * error:
+        return None
+    return FitByChannel((float(gains.min()), float(gains.max())), (float(offsets.min()), float(offsets.max())))

@@ -1,0 +1,41 @@
+"""What is found of one candidate: its layers, who is to blame, and what the user should know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..causes.diagnosis import Diagnosis
+    from ..report.model import Culprit, Fidelity, LayerResult, Notice
+
+
+@dataclass(frozen=True)
+class Localized:
+    """What localizing one candidate adds to the report; see there."""
+
+    layers: tuple[LayerResult, ...] = ()
+    culprits: tuple[Culprit, ...] = ()
+    fidelity: tuple[Fidelity, ...] = ()
+    notices: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True)
+class BodyFindings:
+    """What was found inside a layer.
+
+    Attributes:
+        culprits, layers: As in the report, with where they are.
+        clean: Nothing inside exceeds its expected noise, and what the iterations make explains the layer's error.
+        diagnosis: What is wrong with the layer itself, where that was seen: a branch, the number of iterations.
+        remark: Why it was not entered, or what was seen; a clause for the evidence of the layer as a whole.
+    """
+
+    culprits: tuple[Culprit, ...] = ()
+    layers: tuple[LayerResult, ...] = ()
+    clean: bool = False
+    diagnosis: Diagnosis | None = None
+    remark: str = ""
+
+
+NOTHING_INSIDE = BodyFindings()

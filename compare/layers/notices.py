@@ -1,0 +1,90 @@
+"""What the user should know of a walk beside its layers and culprits."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from ...graph.cutting.pieces import readable
+from .. import notices
+from ..report.model import Cause
+from ..runs.memory import free_memory
+from .loudest import is_off
+from .observation import relative_error
+from .prepare import STREAMS
+
+if TYPE_CHECKING:
+    from ..report.model import Culprit, Notice, OutputResult
+    from .prepare import Prepared
+    from .verdicts import Verdicts
+    from .walk import Walked
+
+NAMED = 3
+"""How many layers a notice names."""
+
+
+def walk_notices(
+    prepared: Prepared,
+    walked: Walked,
+    given: Verdicts,
+    culprits: Sequence[Culprit],
+    outputs: Sequence[OutputResult],
+) -> Iterator[Notice]:
+    """What the user should know of one candidate.
+
+    Args:
+        prepared: Who was walked.
+        walked: What the walk saw.
+        given: The verdicts on the layers.
+        culprits: Who is to blame.
+        outputs: What the candidate's outputs showed.
+    """
+    who = prepared.candidate.name
+    names = prepared.comparison.reference.model.index.names
+    yield from _too_large(prepared)
+    yield from walked.notices
+    loud = [c for c in culprits if c.cause is not Cause.SPREAD and c.deployed is not False]
+    if loud and not any(map(is_off, outputs)):
+        yield notices.outputs_agree(who, [c.node for c in loud[:NAMED]], len(loud))
+    if prepared.plan.unmatched:
+        yield notices.no_counterpart(who, len(prepared.plan.unmatched))
+    healed = sum(verdict == "healed" for verdict in given.by_layer.values())
+    if healed:
+        yield notices.healed(who, healed)
+    drawn = [names[s.pair.main] for s in given.layers if s.pair.random]
+    if drawn:
+        yield notices.random_values(who, drawn[0], len(drawn) - 1)
+    unknown = [names[s.pair.main] for s in given.layers if s.judgement is not None and not s.judgement.known]
+    if unknown:
+        yield notices.noise_unknown(who, unknown[0], len(unknown))
+    yield from _branches(prepared, given)
+
+
+def _too_large(prepared: Prepared) -> Iterator[Notice]:
+    """What memory would do, where pieces that cannot be cut are larger than it allows, or than there is."""
+    layout = prepared.plan
+    if not layout.too_large:
+        return
+    worst = max(layout.too_large, key=lambda piece: piece.activations + piece.weights)
+    needed = STREAMS * (worst.activations + worst.weights)
+    asked = prepared.comparison.rules.memory
+    if asked is None and needed <= int(min(free_memory(), sys.maxsize)):
+        return
+    names = prepared.comparison.reference.model.index.names
+    layer = " to ".join(dict.fromkeys([names[worst.nodes[0]], names[worst.nodes[-1]]]))
+    allowed = f"The free memory, {readable(int(free_memory()))}," if asked is None else f"--memory, {readable(asked)},"
+    others = len(layout.too_large) - 1
+    rest = f" {others} more of {layout.pieces} pieces are too large." if others else ""
+    yield notices.layer_too_large(prepared.candidate.name, allowed, readable(needed), STREAMS, layer, rest)
+
+
+def _branches(prepared: Prepared, given: Verdicts) -> Iterator[Notice]:
+    """Conditions that come out otherwise when the candidate runs on its own values."""
+    index = prepared.comparison.reference.model.index
+    for s in given.layers:
+        for name in (n for n, seen in s.cumulative.items() if relative_error(seen)):
+            readers = [p for p in index.consumers.get(name, ()) if index.nodes[p].op_type == "If"]
+            chosen = [index.names[p] for p in readers if index.nodes[p].input[0] == name]
+            if chosen:
+                yield notices.other_branch(prepared.candidate.name, chosen[0], name)

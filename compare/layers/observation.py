@@ -1,0 +1,131 @@
+"""What a walk sees of one layer: gathered while its samples pass, frozen when the last one has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..causes.judgement import Judgement, worse
+from ..statistics.statistics import Statistics
+from .findings import NOTHING_INSIDE, BodyFindings
+
+if TYPE_CHECKING:
+    from ..causes.diagnosis import Diagnosis
+    from ..lockstep.plan import LayerPair
+
+
+@dataclass(frozen=True)
+class LayerObservation:
+    """What was seen of one layer.
+
+    Attributes:
+        pair: The layer.
+        piece: Number of the piece that it was run in.
+        local, cumulative: By output tensor; empty where the layer could not be run that way.
+        judgement: The worst over the samples that were judged, and over its outputs.
+        judgements: The worst over the samples of each output that was held against its expected noise.
+        diagnosis: Why, for a layer that exceeds its expected noise.
+        failure: The candidate's error message, if it could not run the layer on the reference's inputs.
+        full: All statistics of the output that is off the most, from the sample on that gave it away.
+        contribution: Share of the candidate's whole error at the outputs.
+        inside: What was found in its body, if it is an If, Loop or Scan that was entered.
+        unholdable: The output to blame, where a later layer cannot be given what it holds.
+    """
+
+    pair: LayerPair
+    piece: int
+    local: Mapping[str, Statistics] = field(default_factory=dict)
+    cumulative: Mapping[str, Statistics] = field(default_factory=dict)
+    judgement: Judgement | None = None
+    judgements: Mapping[str, Judgement] = field(default_factory=dict)
+    diagnosis: Diagnosis | None = None
+    failure: str | None = None
+    full: Statistics | None = None
+    contribution: float | None = None
+    inside: BodyFindings = NOTHING_INSIDE
+    unholdable: str | None = None
+
+    @property
+    def number(self) -> int:
+        """The layer's place in the order of the reference's graph."""
+        return self.pair.number
+
+    @property
+    def exceeds_noise(self) -> bool:
+        """Whether its local error is more than rounding."""
+        return self.failure is not None or (self.judgement is not None and self.judgement.exceeds_noise)
+
+    @property
+    def blamed_outputs(self) -> tuple[str, ...]:
+        """The outputs that are to blame: all of them, where nothing tells them apart."""
+        names = self.pair.reference.outputs
+        exceeding = {name for name, judgement in self.judgements.items() if judgement.exceeds_noise}
+        return tuple(n for n in names if n == self.unholdable or n in exceeding) or names
+
+    @property
+    def local_error(self) -> float:
+        """Relative L2 error as it was judged; 0 where it was not."""
+        return self.judgement.relative if self.judgement is not None else 0.0
+
+    @property
+    def cumulative_error(self) -> float:
+        """The greatest relative L2 error of its outputs on the candidate's own values; infinite where not known."""
+        return max((relative_error(statistics) for statistics in self.cumulative.values()), default=math.inf)
+
+
+@dataclass
+class Gathering:
+    """The same while samples pass; see `LayerObservation`."""
+
+    pair: LayerPair
+    piece: int
+    local: dict[str, Statistics] = field(default_factory=dict)
+    cumulative: dict[str, Statistics] = field(default_factory=dict)
+    judgement: Judgement | None = None
+    judgements: dict[str, Judgement] = field(default_factory=dict)
+    diagnosis: Diagnosis | None = None
+    failure: str | None = None
+    full: Statistics | None = None
+    inside: BodyFindings = NOTHING_INSIDE
+
+    @property
+    def tensor(self) -> str:
+        """The output that is off the most."""
+        judged = self.judgement.tensor if self.judgement is not None else ""
+        return judged or self.pair.reference.outputs[0]
+
+    def note(self, found: Mapping[str, Judgement]) -> Judgement | None:
+        """Keeps the judgements of outputs that are worse than those before. Returns the worst."""
+        for name, now in found.items():
+            self.judgements[name] = worse(self.judgements.get(name), now)
+            self.judgement = worse(self.judgement, now)
+        return self.judgement
+
+    def observed(self, contribution: float | None) -> LayerObservation:
+        """All that was seen."""
+        return LayerObservation(
+            self.pair,
+            self.piece,
+            self.local,
+            self.cumulative,
+            self.judgement,
+            self.judgements,
+            self.diagnosis,
+            self.failure,
+            self.full,
+            contribution,
+            self.inside,
+        )
+
+
+def relative_error(statistics: Statistics) -> float:
+    """Relative L2 error; infinite where something is not finite on one side or an integer differs from zero."""
+    metrics = statistics.metrics()
+    if statistics.shape_mismatch is not None or statistics.broken:
+        return math.inf
+    value = metrics["rel_l2"]
+    if value is None:
+        return math.inf if metrics["max_abs"] else 0.0
+    return float(value)

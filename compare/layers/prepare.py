@@ -1,0 +1,150 @@
+"""Before a candidate is walked: which tensors correspond, where both graphs are cut, who judges its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ...graph.formats import FP32
+from ...graph.rounding.roundings import roundings
+from ..causes.examiner import Examiner
+from ..causes.expected_noise import Noise
+from ..lockstep.kernels import kernel_groups
+from ..lockstep.plan import LockstepPlan, plan
+from ..runs.memory import budget
+from .bodies import BodyLocalizer, LocalizeBody
+from .judging import LayerJudge
+
+if TYPE_CHECKING:
+    from ...graph.pairing.differences import Difference
+    from ...graph.pairing.matching import Matching
+    from ...runners.contract.session import SessionInfo
+    from ..comparison import Comparison
+    from ..sides import Side
+
+STREAMS = 7
+"""How many times a piece's tensors and weights are held at once: by the reference, the candidate on the same inputs
+and on its own, in the sessions of this piece and of the next."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One candidate, ready to be walked beside the reference.
+
+    Attributes:
+        comparison: The comparison.
+        candidate: Who is judged, with ranges that are those of the whole model.
+        plan: The layers and pieces.
+        judge: Who judges the layers.
+        same: Whether both sides run one file.
+    """
+
+    comparison: Comparison
+    candidate: Side
+    plan: LockstepPlan
+    judge: LayerJudge
+    same: bool
+
+
+def prepare(
+    comparison: Comparison, candidate: Side, localize_body: LocalizeBody, deployed: SessionInfo | None = None
+) -> Prepared:
+    """Matches the graphs of both sides, cuts them, and sets up who judges the layers.
+
+    Args:
+        comparison: The comparison.
+        candidate: Who is judged.
+        localize_body: Localizes the candidate in the body of an If, Loop or Scan.
+        deployed: What the candidate's session on the whole model turned out to be; None in a body.
+    """
+    reference = comparison.reference
+    same = candidate.model.same_network(reference.model)
+    matching = None if same else _match(reference, candidate)
+    matched = _matched(reference, candidate, matching)
+    laid = _plan(comparison, candidate, matched, deployed if same else None)
+    candidate = _calibrated(comparison, candidate)
+    fmt = candidate.runner.arithmetic
+    steps = {"": 0.0} if fmt.is_integer else None
+    usual = roundings(reference.runner.arithmetic, fmt, steps, candidate.runner.accumulator)
+    noise = Noise(reference, candidate, usual)
+    bodies = BodyLocalizer(comparison, candidate, matched, localize_body, noise.runner)
+    examiner = Examiner(
+        reference,
+        candidate,
+        noise,
+        differences=_by_node(matching),
+        matched=matched,
+        observed=laid.tensors,
+        # where a runtime runs the group as one kernel in a narrow format, the kernel is the smallest thing to name
+        refine=fmt == FP32,
+    )
+    judge = LayerJudge(noise, examiner, bodies, every=comparison.rules.layers == "all")
+    return Prepared(comparison, candidate, laid, judge, same)
+
+
+def _match(reference: Side, candidate: Side) -> Matching:
+    from ...graph.pairing.matching import match
+
+    return match(reference.model.index, candidate.model.index)
+
+
+def _matched(reference: Side, candidate: Side, matching: Matching | None) -> dict[str, str]:
+    """Tensors of the reference -> tensors of the candidate, as far as both sides know them."""
+    index = reference.model.index
+    if matching is None:
+        matched = {name: name for name in {*index.producer, *index.inputs}}
+    else:
+        matched = dict(matching.tensors)
+    for side in (reference, candidate):
+        # TensorFlow knows only the tensors of which the conversion left a trace
+        if not side.runner.capabilities.pieces and side.model.tf is not None:
+            known = {*side.model.tf.tensors, *index.inputs, *index.outputs}
+            matched = {n: other for n, other in matched.items() if n in known}
+    return matched
+
+
+def _plan(
+    comparison: Comparison, candidate: Side, matched: Mapping[str, str], deployed: SessionInfo | None
+) -> LockstepPlan:
+    """The layers and pieces: layers are the deployed kernels, where both sides run one file."""
+    index = comparison.reference.model.index
+    kernels = () if deployed is None else candidate.runner.kernels(candidate.model, deployed)
+    return plan(
+        index,
+        candidate.model.index,
+        matched,
+        every=comparison.rules.layers == "all",
+        shapes=_shapes(comparison),
+        memory=budget(comparison.rules.memory) // STREAMS,
+        groups=kernel_groups(index, kernels) if kernels else None,
+    )
+
+
+def _shapes(comparison: Comparison) -> dict[str, tuple[int, ...]]:
+    """Shapes of all tensors for the first sample, where the graph leaves them open."""
+    from ...graph.cutting.propagate import propagate
+
+    first = next(iter(comparison.samples), None)
+    model = comparison.reference.model
+    if first is None or all(s.shape is not None and all(isinstance(d, int) for d in s.shape) for s in model.inputs):
+        return {}
+    shapes = propagate(model, {name: array.shape for name, array in first.items()})
+    return {name: shape for name, shape in shapes.items() if shape is not None}
+
+
+def _calibrated(comparison: Comparison, candidate: Side) -> Side:
+    """The candidate with ranges that are those of the whole model, on the samples."""
+    from ..runs.piecewise import calibrated, in_pieces
+
+    memory = comparison.rules.memory
+    apart = in_pieces((comparison.reference, candidate), memory)
+    return replace(candidate, runner=calibrated(candidate, comparison.workload, memory, apart))
+
+
+def _by_node(matching: Matching | None) -> dict[int, list[Difference]]:
+    """Static differences by position in the reference's graph."""
+    found: dict[int, list[Difference]] = {}
+    for difference in matching.differences if matching is not None else ():
+        found.setdefault(difference.node, []).append(difference)
+    return found

@@ -1,0 +1,186 @@
+"""Layers and culprits as the report has them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..causes.diagnosis import Diagnosis, Remark
+from ..causes.refused import cannot_run
+from ..report.model import Cause, Culprit, LayerResult
+
+if TYPE_CHECKING:
+    from ..causes.judgement import Judgement
+    from ..lockstep.plan import LayerPair
+    from .observation import LayerObservation
+    from .prepare import Prepared
+    from .verdicts import Verdicts
+
+NOT_DEPLOYED = Remark(
+    "the outputs as deployed do not show it: there the runtime does not compute it alone, or not so narrow"
+)
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names that the report gives to layers and nodes.
+
+    Args:
+        prepared: Who was walked.
+    """
+
+    prepared: Prepared
+
+    @property
+    def candidate(self) -> str:
+        """The candidate's name."""
+        return self.prepared.candidate.name
+
+    def node(self, position: int) -> str:
+        """A node of the reference's graph."""
+        return self.prepared.comparison.reference.model.index.names[position]
+
+    def op(self, position: int) -> str:
+        """Its operator."""
+        return self.prepared.comparison.reference.model.index.nodes[position].op_type
+
+    def maker(self, position: int) -> int:
+        """Who makes what an Identity hands on: of two names for one value, each graph makes the one it likes."""
+        index = self.prepared.comparison.reference.model.index
+        while index.nodes[position].op_type == "Identity":
+            maker = index.producer.get(index.nodes[position].input[0])
+            if maker is None:
+                break
+            position = maker
+        return position
+
+    def counterpart(self, pair: LayerPair, position: int) -> str | None:
+        """The candidate's name of a node of a layer, if it is another one."""
+        if self.prepared.same or not pair.candidate.nodes:
+            return None
+        other = self.prepared.candidate.model.index
+        op = self.op(position)
+        found = next((p for p in reversed(pair.candidate.nodes) if other.nodes[p].op_type == op), None)
+        name = other.names[pair.candidate.nodes[-1] if found is None else found]
+        return name if name != self.node(position) else None
+
+
+def ranked(layers: Sequence[LayerObservation], in_pieces_only: Collection[int]) -> list[LayerObservation]:
+    """Layers, most guilty first: by contribution, then by excess over the noise, then in the order of the graph.
+
+    Args:
+        layers: Those that are to blame.
+        in_pieces_only: Numbers of those of which the outputs as deployed show nothing; they come last.
+    """
+
+    def key(s: LayerObservation) -> tuple[bool, float, float, int]:
+        excess = s.judgement.excess if s.judgement is not None else math.inf
+        return s.number in in_pieces_only, -round(min(s.contribution or 0.0, 1.0), 1), -excess, s.number
+
+    return sorted(layers, key=key)
+
+
+def culprits(layers: Sequence[LayerObservation], in_pieces_only: Collection[int], names: Names) -> tuple[Culprit, ...]:
+    """The culprits of layers that are to blame: each layer, or instead of it the nodes inside.
+
+    Args:
+        layers: The layers, as `ranked`.
+        in_pieces_only: See `ranked`.
+        names: What everything is called.
+    """
+    found: list[Culprit] = []
+    for s in layers:
+        inside = s.inside.culprits
+        share = s.contribution if len(inside) == 1 else None  # one alone explains what the layer does
+        mine = [replace(c, contribution=share) for c in inside] or [_culprit(s, names)]
+        if s.number in in_pieces_only:
+            mine = [replace(c, deployed=False, facts=(*c.facts, NOT_DEPLOYED)) for c in mine]
+        found.extend(mine)
+    return tuple(found)
+
+
+def _culprit(s: LayerObservation, names: Names) -> Culprit:
+    diagnosis = s.diagnosis
+    if diagnosis is None:
+        diagnosis = Diagnosis(Cause.UNKNOWN, ()) if s.failure is None else cannot_run(s.failure)
+    main = names.maker(s.pair.main if diagnosis.node is None else diagnosis.node)
+    name = s.blamed_outputs[0]
+    local = s.full if s.full is not None else s.local.get(name)
+    return Culprit(
+        candidate=names.candidate,
+        node=names.node(main),
+        op=names.op(main),
+        tensors=s.blamed_outputs,
+        cause=diagnosis.cause,
+        local=None if local is None else local.metrics(),
+        contribution=s.contribution,
+        facts=diagnosis.facts,
+        candidate_node=names.counterpart(s.pair, main),
+    )
+
+
+def layer_results(given: Verdicts, unmatched: Sequence[str], names: Names) -> tuple[LayerResult, ...]:
+    """Every layer of the report, and the tensors without counterpart.
+
+    Args:
+        given: The verdicts.
+        unmatched: Tensors of the reference at the borders of layers that have no counterpart.
+        names: What everything is called.
+    """
+    result: list[LayerResult] = []
+    for s in given.layers:
+        verdict = given.by_layer[s.number]
+        if s.inside.culprits:  # one fault, one culprit: the node inside
+            verdict = "inherited"
+        guilty = verdict in ("culprit", "healed")
+        for name in s.pair.reference.outputs:
+            mine = given.beside[s.number] if guilty and name not in s.blamed_outputs else verdict
+            result.append(
+                LayerResult(
+                    candidate=names.candidate,
+                    tensor=name,
+                    node=names.node(s.pair.main),
+                    nodes=tuple(map(names.node, s.pair.reference.nodes)),
+                    op=names.op(s.pair.main),
+                    index=s.number,
+                    piece=s.piece,
+                    local=s.local[name].metrics() if name in s.local else None,
+                    cumulative=s.cumulative[name].metrics() if name in s.cumulative else None,
+                    expected=_expected(s.judgements.get(name, s.judgement)),
+                    contribution=s.contribution,
+                    verdict=mine,
+                    cause=s.diagnosis.cause if s.diagnosis is not None and mine == "culprit" else None,
+                    candidate_node=names.counterpart(s.pair, s.pair.main),
+                )
+            )
+        result.extend(s.inside.layers)
+    producer = names.prepared.comparison.reference.model.index.producer
+    result.extend(_unmatched(name, producer[name], names) for name in unmatched)
+    return tuple(result)
+
+
+def _unmatched(name: str, position: int, names: Names) -> LayerResult:
+    node = names.node(position)
+    return LayerResult(
+        candidate=names.candidate,
+        tensor=name,
+        node=node,
+        nodes=(node,),
+        op=names.op(position),
+        index=position,
+        piece=-1,
+        verdict="unmatched",
+    )
+
+
+def _expected(j: Judgement | None) -> Mapping[str, float | None] | None:
+    """A judgement as the report has it; None where nothing was held against the expected noise."""
+    if j is None or j.rms_z is None:
+        return None
+    return {"rms_z": _finite(j.rms_z), "gain_sigma": _finite(j.gain_sigma), "bound_use": _finite(j.bound_use)}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

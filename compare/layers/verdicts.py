@@ -1,0 +1,245 @@
+"""Who is to blame: a verdict on every layer, from what a walk saw of all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ...graph.formats import NumberFormat, coarser
+from ...graph.operators import STRETCHES
+from ...graph.rounding.depth import depths
+from ..causes.diagnosis import Diagnosis
+from ..causes.judgement import RMS_LIMIT
+
+if TYPE_CHECKING:
+    from ...graph.index import GraphIndex
+    from ..report.model import LayerVerdict
+    from .observation import LayerObservation
+
+HEALED = 0.1
+"""A layer whose error shrinks to this share of it right behind the layer has healed."""
+ANOTHER = 0.5
+"""Relative error from which on a tensor may be another one; two that have nothing to do with each other have 1.4."""
+QUIET = 4.0
+"""Roundings, of one for each node on the way, up to which a cumulative error is that of rounding alone."""
+GROWN = 3.0
+"""Times the local error from which on the cumulative one was made before."""
+INTEGER_ROUNDOFF = 1e-2
+"""What stands for the unit roundoff of INT8."""
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """The verdicts on the layers of one candidate.
+
+    Attributes:
+        layers: What was seen of them; producers have the diagnosis of what could not be given what they make.
+        by_layer: The verdict on each, by number.
+        beside: Of a guilty layer with several outputs: the verdict on those that are not off, by its number.
+    """
+
+    layers: tuple[LayerObservation, ...]
+    by_layer: Mapping[int, LayerVerdict]
+    beside: Mapping[int, LayerVerdict]
+
+    def culprits(self) -> list[LayerObservation]:
+        """The layers that are to blame, themselves or for a node inside."""
+        return [s for s in self.layers if self.by_layer[s.number] == "culprit" or s.inside.culprits]
+
+    def knowing(self, more: Sequence[LayerObservation]) -> Verdicts:
+        """The same with layers of which more is known now."""
+        newer = {s.number: s for s in more}
+        return replace(self, layers=tuple(newer.get(s.number, s) for s in self.layers))
+
+    def blaming(self, number: int) -> Verdicts:
+        """The same with one more culprit."""
+        return replace(self, by_layer={**self.by_layer, number: "culprit"})
+
+
+def coarsest(reference: NumberFormat, candidate: NumberFormat, in_play: Sequence[NumberFormat]) -> NumberFormat:
+    """The coarsest format that rounding is expected in. Quantizers in a graph round the same way on both sides."""
+    result = coarser(candidate, reference)
+    for fmt in in_play:
+        if not fmt.is_integer:
+            result = coarser(result, fmt)
+    return result
+
+
+def verdicts(
+    layers: Sequence[LayerObservation],
+    index: GraphIndex,
+    fmt: NumberFormat,
+    *,
+    same: bool,
+    carried: Mapping[str, str],
+) -> Verdicts:
+    """A verdict on every layer.
+
+    Args:
+        layers: What was seen of them, in the order of the graph.
+        index: The reference's graph.
+        fmt: The coarsest format that rounding is expected in.
+        same: Whether both sides run one file, where a name is always the same value.
+        carried: In the body of a loop: the state that an iteration reads -> what the one before it made it.
+    """
+    return _Jury(layers, index, fmt, same, carried).verdicts()
+
+
+class _Jury:
+    """Gives the verdicts; the arguments are those of `verdicts`."""
+
+    def __init__(
+        self,
+        layers: Sequence[LayerObservation],
+        index: GraphIndex,
+        fmt: NumberFormat,
+        same: bool,
+        carried: Mapping[str, str],
+    ) -> None:
+        self.layers = {s.number: s for s in layers}
+        self.index = index
+        self.same = same
+        self.carried = carried
+        self.u = INTEGER_ROUNDOFF if fmt.is_integer else fmt.u
+        self.depth = depths(index)
+        self.maker = {n: s.number for s in layers for n in s.pair.reference.outputs}
+        self.readers: dict[int, list[int]] = {}
+        for s in layers:
+            for name in s.pair.reference.inputs:
+                if name in self.maker:
+                    self.readers.setdefault(self.maker[name], []).append(s.number)
+        self.found: dict[int, LayerVerdict] = {}
+
+    def verdicts(self) -> Verdicts:
+        for s in self.layers.values():
+            if s.failure is not None:
+                self.found[s.number] = "healed" if not self.same and self._healed(s) else "culprit"
+            elif s.exceeds_noise and not s.inside.clean:
+                self.found[s.number] = "healed" if self._healed(s) else "culprit"
+        self._blame_producers()
+        self._pair_quantizers()
+        beside = self._inherit()
+        return Verdicts(tuple(self.layers.values()), self.found, beside)
+
+    # -- healing ------------------------------------------------------------------------------------------------
+
+    def _quiet(self, s: LayerObservation) -> bool:
+        """Whether the cumulative error of a layer is one of rounding alone."""
+        deep = max(1, self.depth.get(s.pair.reference.outputs[0], 1))
+        return s.cumulative_error <= QUIET * self.u * math.sqrt(deep)
+
+    def _gone(self, s: LayerObservation, error: float) -> bool:
+        """Whether nothing of an error is left at a layer."""
+        return bool(s.cumulative) and self._quiet(s) and s.cumulative_error < HEALED * error
+
+    def _healed(self, s: LayerObservation) -> bool:
+        """Whether nothing of a layer's error is left right behind it. Between two graphs that may be some layers on:
+        where names are those of other tensors, all is utterly off until both graphs come to the same values again."""
+        error = s.judgement.relative if s.judgement is not None else math.inf
+        if self._gone(s, error):
+            return True
+        elsewhere = not self.same and error > ANOTHER
+        outputs = set(self.index.outputs)
+        waiting, seen = [s], {s.number}
+        while waiting:
+            here = waiting.pop()
+            readers = self.readers.get(here.number, [])
+            if not readers or not outputs.isdisjoint(here.pair.reference.outputs):
+                return False
+            for number in readers:
+                if number in seen or self._gone(self.layers[number], error):
+                    continue
+                if not elsewhere:
+                    return False
+                seen.add(number)
+                waiting.append(self.layers[number])
+        return True
+
+    # -- who made it --------------------------------------------------------------------------------------------
+
+    def _blame_producers(self) -> None:
+        """Layers that are given what the candidate's format cannot hold: their producer is guilty instead."""
+        excused: set[int] = set()
+        for number in self.layers:
+            diagnosis = self.layers[number].diagnosis
+            if self.found.get(number) != "culprit" or diagnosis is None or diagnosis.producer is None:
+                continue
+            producer = self._origin(diagnosis.producer)
+            if producer is None:  # an input of the model: there is nobody behind it
+                continue
+            self.found[number] = "inherited"
+            excused.add(number)
+            producer = self._begun(producer)
+            if self.found.get(producer.number) != "culprit" and producer.number not in excused:
+                self.found[producer.number] = "culprit"
+                blamed = Diagnosis(diagnosis.cause, diagnosis.facts)
+                self.layers[producer.number] = replace(producer, diagnosis=blamed, unholdable=diagnosis.producer)
+
+    def _begun(self, s: LayerObservation) -> LayerObservation:
+        """Where a loss began that a producer only hands on: it was itself given values among the subnormals, and what
+        it does to them is excused by the step of these."""
+        while _excused_by_step(s) and self.found.get(s.number) != "culprit":
+            makers = [m for n in s.pair.reference.inputs if (m := self._origin(n)) is not None]
+            lossy = [m for m in makers if self.found.get(m.number) == "culprit" or _excused_by_step(m)]
+            if not lossy:
+                break
+            s = lossy[0]
+        return s
+
+    def _origin(self, tensor: str) -> LayerObservation | None:
+        """Who made the values of a tensor: the layer before those that only move them."""
+        found = self._made_by(tensor) or self._made_by(self.carried.get(tensor, ""))
+        while found is not None and all(self.index.nodes[p].op_type in STRETCHES for p in found.pair.reference.nodes):
+            before = next((m for n in found.pair.reference.inputs if (m := self._made_by(n)) is not None), None)
+            if before is None:
+                break
+            found = before
+        return found
+
+    def _made_by(self, tensor: str) -> LayerObservation | None:
+        number = self.maker.get(tensor)
+        return None if number is None else self.layers[number]
+
+    def _pair_quantizers(self) -> None:
+        """A wrong scale stands in QuantizeLinear and again in the DequantizeLinear behind it: one fault."""
+        nodes = self.index.nodes
+        for s in self.layers.values():
+            if self.found.get(s.number) == "culprit" and nodes[s.pair.main].op_type == "DequantizeLinear":
+                before = self._made_by(nodes[s.pair.main].input[0])
+                if before is not None and self.found.get(before.number) == "culprit":
+                    self.found[s.number] = "inherited"
+
+    # -- the rest -----------------------------------------------------------------------------------------------
+
+    def _inherit(self) -> dict[int, LayerVerdict]:
+        """Verdicts on the layers that have none yet. Returns those on the outputs beside guilty ones."""
+        beside: dict[int, LayerVerdict] = {}
+        tainted: set[int] = set()
+        for s in self.layers.values():
+            above = any(self.maker[n] in tainted for n in s.pair.reference.inputs if n in self.maker)
+            inherits = above and not self._quiet(s)
+            if s.number not in self.found:
+                self.found[s.number] = _of_innocent(s, inherits)
+            if self.found[s.number] == "culprit" or above:
+                tainted.add(s.number)
+            if s.blamed_outputs != s.pair.reference.outputs:
+                beside[s.number] = "inherited" if inherits else "ok"
+        return beside
+
+
+def _of_innocent(s: LayerObservation, inherits: bool) -> LayerVerdict:
+    if s.pair.random or (not s.local and not s.cumulative):
+        return "unknown"
+    if inherits and s.cumulative_error > GROWN * s.local_error:
+        return "inherited"
+    if not s.local or (s.judgement is not None and not s.judgement.known):
+        return "unknown"
+    return "ok"
+
+
+def _excused_by_step(s: LayerObservation) -> bool:
+    """Whether a layer's error would exceed its noise, were it not smaller than the step among the subnormals."""
+    j = s.judgement
+    return j is not None and not s.exceeds_noise and j.rms_z is not None and j.rms_z > RMS_LIMIT[True]

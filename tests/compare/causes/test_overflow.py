@@ -1,0 +1,64 @@
+"""Overflow: not finite in the candidate, where the reference shows what its format cannot hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from layerdiff.compare.causes import overflow
+from layerdiff.graph.formats import BF16, FP16
+
+from support.layer_cases import layer_case, told
+from support.models import parsed
+
+CHAIN = parsed("g (float[N] x) => (float[N] y) { a = Mul(x, x) b = Exp(a) y = Log(b) }")
+WEIGHTED = parsed("g (float[N,16] x) => (float[N,16] y) { y = Mul(x, w) }", w=np.full(16, 1e6, np.float32))
+LARGE = np.array([1, 7e4, 2, 8e4], np.float32)
+BROKEN = np.array([1, np.inf, 2, np.inf], np.float32)
+
+
+def find(y, c=BROKEN, narrow=FP16, **more):
+    return overflow.find(layer_case(y, c, narrow=narrow, reason="finite", **more))
+
+
+def test_values_of_the_output_above_the_formats_greatest():
+    found = find(LARGE)
+    assert found.cause == "overflow"
+    assert told(found) == "2 of 4 values are above FP16's greatest, 65504: 80000 at [3]"
+    assert (found.facts[0].count, found.facts[0].greatest, found.facts[0].format) == (2, 80000, FP16)
+
+
+def test_a_place_is_one_of_the_whole_batch():
+    found = find(LARGE.reshape(1, 4), BROKEN.reshape(1, 4), entry=5)
+    assert found.facts[0].at == (5, 3)
+
+
+def test_the_node_is_the_first_that_overflows_where_the_main_one_fits():
+    inner = {"a": np.array([8.0], np.float32), "b": np.array([1e5], np.float32)}
+    found = find(np.array([7e4], np.float32), np.array([np.inf], np.float32), model=CHAIN, inner=inner)
+    assert found.node is None  # the main node, which ends the chain, overflows itself
+    inner["a"] = np.array([9e4], np.float32)
+    assert told(find(np.ones(4, np.float32), model=CHAIN, inner=inner)).startswith("inside, at Mul_0: 1 of 1 values")
+
+
+def test_weights_are_named_with_the_node_that_reads_them():
+    found = find(np.ones((2, 16), np.float32), np.full((2, 16), np.inf, np.float32), model=WEIGHTED)
+    assert found.node == 0
+    assert told(found).startswith("weights 'w': 16 of 16 values are above FP16's greatest, 65504: 1e+06")
+
+
+@pytest.mark.parametrize(
+    ("y", "more"),
+    [
+        (LARGE, {"narrow": None}),
+        (LARGE, {"narrow": BF16}),
+        (LARGE / 10, {}),
+        (np.array([1, np.inf, 2, np.inf], np.float32), {}),
+    ],
+    ids=["no narrow format", "a wide range", "values that fit", "infinite in the reference itself"],
+)
+def test_what_the_format_can_hold_does_not_overflow(y, more):
+    assert find(y, **more) is None
+
+
+def test_finite_values_do_not_overflow():
+    assert overflow.find(layer_case(LARGE, LARGE, narrow=FP16, reason="noise")) is None

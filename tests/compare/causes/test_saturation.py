@@ -1,0 +1,56 @@
+"""Saturation: values that stop at an end of the candidate's range."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from layerdiff.compare.causes import saturation
+from layerdiff.graph.pairing.differences import Difference
+from layerdiff.graph.pairing.weight_changes import WeightChange
+
+from support.layer_cases import layer_case, told
+from support.models import parsed
+
+Y = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+QUANTIZER = parsed("g (float[N] x) => (int8[N] y) { y = QuantizeLinear(x, s, z) }", s=np.float32(0.01), z=np.int8(0))
+SCALE_DIFFERS = (Difference(0, 0, WeightChange((), (), 1, 0.01, (), (0.01, 1e-4)), "s"),)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1, 9), (-9, 1), (-1, 1)])
+def test_the_end_is_told_with_what_the_reference_has_there(low, high):
+    found = saturation.find(layer_case(Y, Y.clip(low, high)))
+    assert found.cause == "saturation"
+    fact = found.facts[0]
+    assert fact.end in (low, high)
+    assert fact.count == np.count_nonzero(high < Y if fact.end == high else low > Y)
+    assert abs(fact.reference) > 1
+    assert told(found).startswith(f"{fact.count} of 1,000 values stop at {fact.end:g}, first at [{fact.at[0]}]: ")
+
+
+@pytest.mark.parametrize(
+    ("what", "c"),
+    [
+        ("a relu", np.maximum(Y, 0)),
+        ("one value", np.where(Y.max() == Y, np.float32(1), Y)),
+        ("most of the error is elsewhere", Y.clip(-3, 3) + np.where(np.arange(1000) % 2, 1, 0).astype(np.float32)),
+        ("empty", Y[:0]),
+    ],
+)
+def test_other_ends_are_none(what, c):
+    assert saturation.find(layer_case(Y[: c.size], c)) is None
+
+
+def test_a_quantizer_is_judged_by_what_its_integers_stand_for():
+    y = np.rint(Y[:500] * 20).astype(np.int8)
+    theirs = parsed("g (float[N] x) => (int8[N] y) { y = QuantizeLinear(x, s, z) }", s=np.float32(1e-4), z=np.int8(0))
+    c = (100 * y.astype(np.int32)).clip(-128, 127).astype(np.int8)
+    case = layer_case(y, c, model=QUANTIZER, candidate=theirs, differences=SCALE_DIFFERS, reason="integer")
+    found = saturation.of_quantizer(case)
+    assert found.cause == "saturation"
+    assert found.facts[0].end == pytest.approx(0.0127) or found.facts[0].end == pytest.approx(-0.0128)
+    assert abs(found.facts[0].reference) > 0.0127
+
+
+def test_a_quantizer_that_does_not_differ_is_not_asked():
+    assert saturation.of_quantizer(layer_case(Y, Y.clip(-1, 1), model=QUANTIZER)) is None
+    assert saturation.of_quantizer(layer_case(Y, Y.clip(-1, 1), differences=SCALE_DIFFERS)) is None

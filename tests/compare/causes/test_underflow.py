@@ -1,0 +1,78 @@
+"""Underflow: values among the subnormals of the candidate's format, or below them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from layerdiff.compare.causes import underflow
+from layerdiff.graph.formats import BF16, FP16
+
+from support.layer_cases import layer_case, told
+from support.models import parsed
+
+RNG = np.random.default_rng(0)
+ONES = np.ones(64, np.float32)
+
+
+def weighted(values: np.ndarray):
+    return parsed("g (float[N,64] x) => (float[N,64] y) { y = Mul(x, w) }", w=values.astype(np.float32))
+
+
+def find(y, c=None, narrow=FP16, **more):
+    return underflow.find(layer_case(y, y * np.float32(1.01) if c is None else c, narrow=narrow, **more))
+
+
+def test_an_output_that_rounds_away():
+    found = find((1e-8 * ONES).astype(np.float32))
+    assert found.cause == "underflow"
+    assert told(found) == (
+        "64 of 64 values are below FP16's smallest normal, 6.1e-05, 64 of them become zero; the greatest is 1e-08"
+    )
+    assert found.facts[0].zeros == 64
+
+
+@pytest.mark.parametrize(
+    ("weight", "cause", "text"),
+    [
+        (1e-7 * RNG.standard_normal(64), "underflow", "weights 'w': 64 of 64 values are below FP16's smallest normal"),
+        (1e5 * RNG.standard_normal(64), "overflow", "weights 'w': "),  # clamped: nothing becomes infinite
+    ],
+)
+def test_weights_are_named_with_the_node_that_reads_them(weight, cause, text):
+    found = find(ONES.reshape(1, 64), model=weighted(weight))
+    assert (found.cause, found.node) == (cause, 0)
+    assert told(found).startswith(text)
+
+
+def test_few_constants_are_no_weights():
+    model = parsed("g (float[N,4] x) => (float[N,4] y) { y = Mul(x, w) }", w=np.full(4, 1e-9, np.float32))
+    assert find(np.ones((2, 4), np.float32), model=model) is None
+
+
+def test_values_that_became_zero_and_make_up_the_error():
+    y = np.concatenate([ONES, np.float32([3e-5, 5e-5])])
+    c = np.concatenate([ONES, np.float32([0, 0])])
+    found = find(y, c)
+    assert told(found) == "2 of 66 values became zero, first at [64]: 3e-05"
+
+
+@pytest.mark.parametrize(
+    ("y", "c"),
+    [
+        (np.concatenate([ONES, np.float32([0.5])]), np.concatenate([ONES, np.float32([0])])),  # not tiny
+        (np.concatenate([ONES, np.float32([3e-5])]), np.concatenate([2 * ONES, np.float32([0])])),  # not the error
+    ],
+)
+def test_other_zeros_are_no_underflow(y, c):
+    assert find(y, c) is None
+
+
+def test_what_is_inside_is_named_by_its_node():
+    model = parsed("g (float[N] x) => (float[N] y) { a = Mul(x, x) y = Sqrt(a) }")
+    found = find(ONES, model=model, inner={"a": 1e-9 * ONES})
+    assert told(found).startswith("inside, at Mul_0: 64 of 64 values are below FP16's smallest normal")
+
+
+@pytest.mark.parametrize("narrow", [None, BF16], ids=["no narrow format", "a wide range"])
+def test_a_wide_range_loses_nothing(narrow):
+    assert find((1e-8 * ONES).astype(np.float32), narrow=narrow) is None
