@@ -257,12 +257,6 @@ RULES = {
     )
 }  # fmt: skip
 EXCEPTIONS: dict[str, str] = {
-    "arrows": """
-        compare.causes > compare.layers
-    """,
-    "circles": """
-        compare: causes.examiner layers.walk
-    """,
     "privates": """
         compare.cli.arguments: _option_string_actions
         compare.cli.runner_arguments: _option_string_actions
@@ -277,9 +271,6 @@ EXCEPTIONS: dict[str, str] = {
         LIBRARIES
     """,
     "long_files": """
-        compare/causes/examiner.py
-        compare/causes/expected_noise.py
-        compare/layers/localize.py
         tests/compare/cli/test_command.py
         tests/compare/layers/test_bodies.py
         tests/compare/layers/test_localize.py
@@ -290,19 +281,12 @@ EXCEPTIONS: dict[str, str] = {
         tests/runners/trt/test_trt.py
         tests/runners/trt/test_trt_gpu.py
     """,
-    "long_functions": """
-        compare/causes: judge
-        compare/layers: _Localizer._verdicts
-    """,
     "many_parameters": """
         benchmarks/kit: Builder.conv
-        compare/causes: judge
-        compare/layers: Walk._examine
     """,
     "operator_tables": """
         graph/pairing: AveragePool Conv MaxPool
         graph/rounding: Conv Gemm MatMul
-        graph/rounding: If Loop Scan
         graph/rounding: Pow ReduceMean Sub
         graph: Abs Add Div
         runners/reference_evaluator: AffineGrid CausalConvWithState DynamicQuantizeLinear

@@ -12,7 +12,7 @@ from layerdiff.compare.causes.expected_noise import Expected
 from layerdiff.compare.causes.judgement import Judgement
 from layerdiff.compare.lockstep.plan import LayerPair
 from layerdiff.graph.cutting.slices import backward
-from layerdiff.graph.formats import FP32, NumberFormat
+from layerdiff.graph.formats import FP32
 from layerdiff.graph.model import Model
 from layerdiff.graph.pairing.differences import Difference
 
@@ -21,51 +21,47 @@ from .models import parsed
 RELU = parsed("g (float[N] x) => (float[N] y) { y = Relu(x) }")
 
 
+USUAL = {"exceeds_noise": True, "sample": 0, "relative": 0.1, "rms_z": 100.0, "reason": "noise", "tensor": "y"}
+FORMATS = {"arithmetic": FP32, "narrow": None, "coarse": False, "quantized": False, "result_step": 0.0}
+
+
 def layer_case(
     y: np.ndarray,
     c: np.ndarray,
     *,
     model: onnx.ModelProto = RELU,
     candidate: onnx.ModelProto | None = None,
-    given: Mapping[str, np.ndarray] | None = None,
-    inner: Mapping[str, np.ndarray] | None = None,
+    tensors: Mapping[str, np.ndarray] | None = None,
     differences: tuple[Difference, ...] = (),
-    arithmetic: NumberFormat = FP32,
-    narrow: NumberFormat | None = None,
-    coarse: bool = False,
-    quantized: bool = False,
-    result_step: float = 0.0,
     expected: Expected | None = None,
     entry: int = 0,
-    **judgement: Any,
+    **more: Any,
 ) -> LayerCase:
     """A whole model as one layer, which gives ``y`` in the reference and ``c`` in the candidate.
 
     Args:
         y, c: The output on both sides.
         model, candidate: The graphs; the output is called ``y`` in both.
-        given: What the layer is given; nothing looks at it where it is left out.
-        inner: Tensors inside the layer.
+        tensors: Others that the reference has: what the layer is given, and what is inside.
         differences: Static differences; each belongs to the node that it names.
-        arithmetic, narrow, coarse, quantized, result_step: See `CaseFormats`.
         expected: What rounding is expected to do.
         entry: See `LayerCase`.
-        judgement: What is not as usual in the `Judgement`.
+        more: What is not as in `FORMATS` or `USUAL`: of the number formats, or of the judgement.
     """
     graphs = Model(model).index, Model(candidate or model).index
-    parts = [backward(index, ["y"], ()) for index in graphs]
-    position = next(p for p in reversed(parts[0].nodes))
-    verdict = {"exceeds_noise": True, "sample": 0, "relative": 0.1, "rms_z": 100.0, "reason": "noise", "tensor": "y"}
+    mine, theirs = (backward(index, ["y"], ()) for index in graphs)
+    known = tensors or {}
+    formats = {name: more.pop(name, usual) for name, usual in FORMATS.items()}
     return LayerCase(
-        LayerPair(0, position, parts[0], parts[1]),
-        Judgement(**{**verdict, **judgement}),
-        {**(given or {}), "y": y},
+        LayerPair(0, mine.nodes[-1], mine, theirs),
+        Judgement(**{**USUAL, **more}),
+        {**{n: a for n, a in known.items() if n in mine.inputs}, "y": y},
         {"y": c},
         expected or Expected(),
-        CaseFormats(arithmetic, narrow, coarse, quantized, result_step),
+        CaseFormats(*formats.values()),
         graphs,
         tuple((d.node, d) for d in differences),
-        lambda: inner or {},
+        lambda: {n: a for n, a in known.items() if n not in mine.inputs},
         entry,
     )
 

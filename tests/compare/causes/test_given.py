@@ -14,7 +14,7 @@ LARGE, TINY = np.array([1, 2, 7e4], np.float32), np.full(4, 1e-7, np.float32)
 
 
 def find(x, arithmetic=FP16):
-    return given.find(layer_case(Y, Y, given={"x": x}, arithmetic=arithmetic))
+    return given.find(layer_case(Y, Y, tensors={"x": x}, arithmetic=arithmetic))
 
 
 @pytest.mark.parametrize(

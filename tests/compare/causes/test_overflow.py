@@ -34,10 +34,10 @@ def test_a_place_is_one_of_the_whole_batch():
 
 def test_the_node_is_the_first_that_overflows_where_the_main_one_fits():
     inner = {"a": np.array([8.0], np.float32), "b": np.array([1e5], np.float32)}
-    found = find(np.array([7e4], np.float32), np.array([np.inf], np.float32), model=CHAIN, inner=inner)
+    found = find(np.array([7e4], np.float32), np.array([np.inf], np.float32), model=CHAIN, tensors=inner)
     assert found.node is None  # the main node, which ends the chain, overflows itself
     inner["a"] = np.array([9e4], np.float32)
-    assert told(find(np.ones(4, np.float32), model=CHAIN, inner=inner)).startswith("inside, at Mul_0: 1 of 1 values")
+    assert told(find(np.ones(4, np.float32), model=CHAIN, tensors=inner)).startswith("inside, at Mul_0: 1 of 1 values")
 
 
 def test_weights_are_named_with_the_node_that_reads_them():

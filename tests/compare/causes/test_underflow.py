@@ -69,7 +69,7 @@ def test_other_zeros_are_no_underflow(y, c):
 
 def test_what_is_inside_is_named_by_its_node():
     model = parsed("g (float[N] x) => (float[N] y) { a = Mul(x, x) y = Sqrt(a) }")
-    found = find(ONES, model=model, inner={"a": 1e-9 * ONES})
+    found = find(ONES, model=model, tensors={"a": 1e-9 * ONES})
     assert told(found).startswith("inside, at Mul_0: 64 of 64 values are below FP16's smallest normal")
 
 
