@@ -23,13 +23,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
 from ..cutting import dataflow as flow
-from ..cutting.slices import SEPARATOR, Slice, explode, original_name
+from ..cutting.slices import Slice, explode, original_name
 from ..formats import FP32
 from ..index import GraphIndex
-from ..nodes import subgraphs
 from ..operators import (
     CONTRIB_DOMAIN,
     LIBRARY_FUNCTIONS,
@@ -45,6 +44,7 @@ from .fp16_accumulation import at_once
 from .rewrite import Rewrite
 from .roundings import ABSOLUTE, EXACT, TRANSCENDENTAL, Roundings, is_rounded
 from .term_count import term_count
+from .widening import widen
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -102,45 +102,6 @@ def perturbed(
     graph.initializer.extend(perturber.writer.initializers)
     widen(graph)
     return Rewrite(exploded)
-
-
-def widen(graph: onnx.GraphProto) -> None:
-    """Makes a graph that is typed FP16 or BF16 compute in FP32: rounding is what a probe adds by itself."""
-    for info in (*graph.input, *graph.output, *graph.value_info):
-        if info.type.tensor_type.elem_type in _NARROW:
-            info.type.tensor_type.elem_type = TensorProto.FLOAT
-    casts = []
-    for tensor in graph.initializer:
-        if not _widen(tensor):
-            name, tensor.name = tensor.name, f"{tensor.name}{SEPARATOR}narrow"
-            casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], tensor.name, to=TensorProto.FLOAT))
-    if casts:
-        nodes = [*casts, *graph.node]
-        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del graph.node[:]
-        graph.node.extend(copies)
-    for node in graph.node:
-        for a in node.attribute:
-            if a.type == onnx.AttributeProto.TENSOR:
-                _widen(a.t)
-            elif a.name in ("to", "dtype") and a.i in _NARROW:
-                a.i = TensorProto.FLOAT
-        for body in subgraphs(node):
-            widen(body)
-
-
-_NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-
-
-def _widen(tensor: onnx.TensorProto) -> bool:
-    """Makes a tensor FP32, unless its values are in another file."""
-    if tensor.data_type not in _NARROW:
-        return True
-    if tensor.data_location == TensorProto.EXTERNAL:
-        return False
-    name = tensor.name
-    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), name))
-    return True
 
 
 class _Perturber:

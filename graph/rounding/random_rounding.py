@@ -37,9 +37,9 @@ from ..nodes import reads, subgraphs
 from ..operators import LIBRARY_FUNCTIONS, PRODUCTS, RECURRENT, WEIGHTED, operator
 from ..specs import TensorSpec, spec_from_value_info
 from .fp16_accumulation import at_once
-from .noise_probe import widen
 from .roundings import ABSOLUTE, EXACT, KAPPA, TRANSCENDENTAL, is_rounded, roundings
 from .term_count import term_count
+from .widening import widen
 
 if TYPE_CHECKING:
     from ..model import Model
