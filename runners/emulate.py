@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..graph.errors import BuildError, UsageError
+from ..graph.errors import BuildError, RunnerError, UsageError
 from ..graph.formats import FORMATS, NumberFormat
 from ..graph.options import Choice, Number, Whole, option
 from .contract.capabilities import Capabilities
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..graph.rounding.rewrite import Note
 
 _SCALED = ("fp8", "e4m3", "e5m2", "int8")
+_NARROW = ("float16", "bfloat16")
 _BINS = 2048
 
 
@@ -256,6 +257,8 @@ class EmulateSession(Session):
         self._session = _ort(runner).open(computed, fetch=fetch, progress=progress)
         self.inputs = model.inputs
         self.outputs = model.outputs
+        self._name = runner.name
+        self._narrow = {n: spec for n, spec in model.index.specs.items() if spec.dtype.name in _NARROW}
         info = self._session.info
         options: dict[str, Any] = {
             "format": runner.format,
@@ -278,7 +281,19 @@ class EmulateSession(Session):
 
     def infer(self, feed: Feed, fetch: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Runs once; see `Session.infer`. A tensor inside a fused group is FP32."""
-        return self._session.infer(feed, fetch)
+        from ..graph.specs import cast
+
+        found = self._session.infer(self._widened(feed), fetch)
+        return {name: cast(array, self._narrow.get(name)) for name, array in found.items()}
+
+    def _widened(self, feed: Feed) -> Feed:
+        """What the rewritten graph takes: FP32 where the model's inputs are FP16 or BF16."""
+        for name, array in feed.items():
+            if name in self._narrow and array.dtype != self._narrow[name].dtype:
+                raise RunnerError(
+                    f"{self._name}: input {name!r} is {self._narrow[name].dtype}, the value given {array.dtype}."
+                )
+        return {name: array.astype("float32") if name in self._narrow else array for name, array in feed.items()}
 
     def close(self) -> None:
         """Frees ONNX Runtime's session."""

@@ -9,6 +9,9 @@ put where the target rounds; sums stay FP32, as tensor cores keep them. Two fami
   are rounded when they are read. INT8 and FP8 are scaled: activations per tensor by their measured range, weights per
   output channel (INT8) or per tensor (FP8), as Q/DQ nodes before a product do it.
 
+What the graph itself types FP16 or BF16 holds what that type holds, whatever the format that is emulated
+(`typed_nodes`): the graph's types are law.
+
 ``docs/emulation.md`` has the rule for each operator and what was measured.
 """
 
@@ -27,6 +30,7 @@ from ..index import GraphIndex
 from ..model import Model
 from ..nodes import attribute_int, captured, subgraphs
 from ..operators import CASTS, MOVEMENT, RECURRENT, SELECTION, UNTOUCHED, facts_of, is_data, operator
+from ..specs import dtype_to_onnx
 from ..writer import GraphWriter, Names
 from .decomposed import write_decomposed
 from .folded_batchnorm import Folded, fold
@@ -34,6 +38,8 @@ from .recurrent import write_recurrent
 from .rewrite import Rewrite
 from .round_array import SCALED, resolve
 from .scope import Findings, Scope, Target
+from .typed_nodes import is_typed, write_typed
+from .widening import NARROW, widen_declarations, widen_node
 
 INLINE_LIMIT = 1 << 30
 """Most bytes of rounded weights that are written into the graph; more are rounded by the graph when it runs."""
@@ -59,7 +65,8 @@ def rewrite(
     """A copy of ``model`` in which values round where a target that computes in ``fmt`` would round them.
 
     Every tensor keeps its name, and has the value that the target would have in memory; tensors inside a fused group
-    are FP32. Nodes are called as `GraphIndex.names` calls them. Inputs of the model are never trusted to be rounded
+    are FP32. FP16 and BF16 tensors, inputs and outputs of the model among them, are FP32 tensors of the same values in
+    the copy. Nodes are called as `GraphIndex.names` calls them. Inputs of the model are never trusted to be rounded
     already, so a piece that is fed with another runner's values computes what the target would.
 
     Args:
@@ -97,7 +104,7 @@ def rewrite(
     scope = Scope(target, findings, index, static_tensors(index), writer)
     names = {output: given.names[position] for output, position in given.producer.items()}
     _Rewriting(scope, names).run(fused_groups(index) if groups is None else groups, only)
-    _fill(proto.graph, index.graph, writer)
+    _fill(proto.graph, index.graph, writer, inline)
     return Rewrite(model.derive(proto), findings.notes(number))
 
 
@@ -133,7 +140,8 @@ def _operands(node: onnx.NodeProto) -> list[int]:
 
 
 def _weight_bytes(index: GraphIndex) -> int:
-    return sum(4 * math.prod(t.dims) for t in index.initializers.values() if t.data_type == TensorProto.FLOAT)
+    floats = (TensorProto.FLOAT, *NARROW)
+    return sum(4 * math.prod(t.dims) for t in index.initializers.values() if t.data_type in floats)
 
 
 def _copy_except_graph(source: onnx.ModelProto, target: onnx.ModelProto) -> None:
@@ -146,8 +154,8 @@ def _copy_except_graph(source: onnx.ModelProto, target: onnx.ModelProto) -> None
             getattr(target, descriptor.name).MergeFrom(value)
 
 
-def _fill(graph: onnx.GraphProto, source: onnx.GraphProto, writer: GraphWriter) -> None:
-    """Fills ``graph`` with what was written, without the weights that nothing reads any more."""
+def _fill(graph: onnx.GraphProto, source: onnx.GraphProto, writer: GraphWriter, inline: bool) -> None:
+    """Fills ``graph`` with what was written, in FP32, without the weights that nothing reads any more."""
     read: set[str] = {o.name for o in source.output}
     for node in writer.nodes:
         read.update(node.input)
@@ -160,8 +168,9 @@ def _fill(graph: onnx.GraphProto, source: onnx.GraphProto, writer: GraphWriter) 
     graph.output.extend(source.output)
     graph.value_info.extend(source.value_info)
     graph.initializer.extend(t for t in source.initializer if t.name in read)
-    graph.initializer.extend(writer.initializers)
     graph.sparse_initializer.extend(source.sparse_initializer)
+    graph.node.extend(widen_declarations(graph, inline))
+    graph.initializer.extend(writer.initializers)
     graph.node.extend(writer.nodes)
 
 
@@ -191,12 +200,17 @@ class _Rewriting:
             node.name = self._name(node)
             op = operator(node)
             active = chosen is None or not chosen.isdisjoint(group.nodes)
-            if not active or all(name in self.scope.static for name in node.output if name):
+            active &= not all(name in self.scope.static for name in node.output if name)
+            if any(True for _ in subgraphs(node)):
+                self._bodies(node, original, None if active else ())
+                continue
+            widen_node(node)
+            if is_typed(self.scope, node):
+                write_typed(self.scope, node)
+            elif not active:
                 self._keep(node)
             elif op in RECURRENT and write_recurrent(self.scope, node):
                 pass
-            elif any(True for _ in subgraphs(node)):
-                self._bodies(node, original)
             elif op in UNTOUCHED:
                 self._keep(node)
             elif op in MOVEMENT:
@@ -214,6 +228,7 @@ class _Rewriting:
         for group in groups:
             apart = self.target.every_node
             apart |= self.target.decomposed and group.kind in ("normalization", "softmax")
+            apart |= any(is_typed(self.scope, self.index.nodes[position]) for position in group.nodes)
             if apart:
                 yield from (Group((position,), position) for position in group.nodes)
             else:
@@ -327,16 +342,16 @@ class _Rewriting:
 
     # Bodies
 
-    def _bodies(self, node: onnx.NodeProto, original: onnx.NodeProto) -> None:
+    def _bodies(self, node: onnx.NodeProto, original: onnx.NodeProto, only: Collection[int] | None) -> None:
         for a, source in zip(node.attribute, original.attribute, strict=True):
             if a.type == onnx.AttributeProto.GRAPH:
-                self._body(source.g, a.g)
+                self._body(source.g, a.g, only)
             elif a.type == onnx.AttributeProto.GRAPHS:
                 for inner, graph in zip(source.graphs, a.graphs, strict=True):
-                    self._body(inner, graph)
+                    self._body(inner, graph, only)
         self.scope.writer.nodes.append(node)
 
-    def _body(self, source: onnx.GraphProto, target: onnx.GraphProto) -> None:
+    def _body(self, source: onnx.GraphProto, target: onnx.GraphProto, only: Collection[int] | None) -> None:
         """Rewrites a body. Types of what it captures come from the graphs around it."""
         outer = self.scope
         wrapped = onnx.ModelProto(ir_version=8)
@@ -344,12 +359,14 @@ class _Rewriting:
         wrapped.graph.CopyFrom(source)
         names = captured(source)
         for name in names:
-            if outer.is_float32(name):
-                wrapped.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, outer.shape(name)))
+            spec = outer.spec(name)
+            if spec is not None and outer.is_float32(name):
+                kind = dtype_to_onnx(spec.dtype)
+                wrapped.graph.input.append(helper.make_tensor_value_info(name, kind, outer.shape(name)))
         index = GraphIndex(wrapped, self.index.folder)
         outside = frozenset(name for name in names if name in outer.static)
         scope = outer.inside(index, static_tensors(index, outside) | outside)
         scope.exact.update(name for name in names if name in outer.exact)
-        _Rewriting(scope, {}).run(fused_groups(index, scope.static), None)
+        _Rewriting(scope, {}).run(fused_groups(index, scope.static), only)
         target.Clear()
-        _fill(target, source, scope.writer)
+        _fill(target, source, scope.writer, self.target.inline)

@@ -38,7 +38,7 @@ def fold(scope: Scope, group: Group) -> dict[int, Folded]:
     weight = scope.weight(main.input[1]) if main.op_type in ("Conv", "ConvTranspose") else None
     if weight is None or not target.inline or (attribute_int(main, "group", 1) != 1 and main.op_type != "Conv"):
         return {}
-    if not scope.is_float32(main.output[0]):  # typed narrower in the graph: rounded already
+    if not scope.is_float32(main.output[0]):  # float64, which stays as it is
         return {}
     axis = facts_of(main).channel_axis
     assert axis is not None

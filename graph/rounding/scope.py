@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
 from ..cutting.slices import original_name
-from ..formats import NumberFormat
+from ..formats import BF16, BY_DTYPE, FP16, NumberFormat
 from ..index import GraphIndex
 from ..nodes import attribute_int, attribute_ints, attribute_tensor
 from ..operators import RENAMES, operator
-from ..specs import Dim
+from ..specs import Dim, TensorSpec
 from ..writer import GraphWriter
 from .rewrite import Note
 from .round_array import SCALED, STORAGE, round_array, step_of
 from .round_nodes import write_rounding
+
+_NARROW = (FP16, BF16)
 
 MANY = 1e-3
 """Share of a tensor's weights below the smallest subnormal from which it is worth a word: Gaussian ones have some."""
@@ -137,10 +139,18 @@ class Scope:
         self.exact: set[str] = set()
         self._rounded: dict[tuple[str, object], str] = {}
         self._weights: dict[str, np.ndarray | None] = {}
+        self._typed: dict[str, Scope] = {}
 
     def inside(self, index: GraphIndex, static: frozenset[str]) -> Scope:
         """The scope of a body in this graph."""
         return Scope(self.target, self.findings, index, static, self.writer.inside(), self)
+
+    def typed(self, number: NumberFormat) -> Scope:
+        """This graph for nodes whose types are ``number``, where every result rounds and weights are exact."""
+        if number.name not in self._typed:
+            target = replace(self.target, number=number, every_node=True, ranges={}, cast_weights=True)
+            self._typed[number.name] = Scope(target, self.findings, self.index, self.static, self.writer, self.parent)
+        return self._typed[number.name]
 
     # What is known of tensors
 
@@ -187,21 +197,28 @@ class Scope:
             return self.parent.small(name)
         return value
 
-    def is_float32(self, name: str) -> bool:
-        """Whether a tensor is known to hold float32 values."""
+    def spec(self, name: str) -> TensorSpec | None:
+        """Type and shape of a tensor of this graph or one around it, as the graph that is rewritten tells them."""
         spec = self.index.specs.get(name)
-        if spec is not None:
-            return bool(spec.dtype == np.float32)
-        if self.parent is not None and name not in self.index.producer:
-            return self.parent.is_float32(name)
-        return False
+        if spec is None and self.parent is not None and name not in self.index.producer:
+            return self.parent.spec(name)
+        return spec
+
+    def is_float32(self, name: str) -> bool:
+        """Whether a tensor is known to be float32 in the rewritten graph, where FP16 and BF16 tensors are, too."""
+        spec = self.spec(name)
+        return spec is not None and (spec.dtype == np.float32 or BY_DTYPE.get(spec.dtype.name) in _NARROW)
+
+    def stored(self, name: str) -> NumberFormat | None:
+        """The format that the graph's types give a tensor, where that is FP16 or BF16."""
+        spec = self.spec(name)
+        number = None if spec is None else BY_DTYPE.get(spec.dtype.name)
+        return number if number in _NARROW else None
 
     def shape(self, name: str) -> list[Dim] | None:
         """A tensor's shape as the graph tells it; None where not even the rank is known."""
-        spec = self.index.specs.get(name)
-        if spec is not None:
-            return None if spec.shape is None else list(spec.shape)
-        return None if self.parent is None else self.parent.shape(name)
+        spec = self.spec(name)
+        return None if spec is None or spec.shape is None else list(spec.shape)
 
     # Rounding
 
@@ -225,7 +242,7 @@ class Scope:
 
     def read(self, name: str) -> str:
         """The name of an activation's or computed constant's rounded value."""
-        if not name or name in self.exact or not self.is_float32(name):
+        if not name or name in self.exact or not self.is_float32(name) or self.stored(name) is self.target.number:
             return name
         static = name in self.static
         if static and self.weight(name) is not None:
