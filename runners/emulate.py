@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ..graph.rounding.rewrite import Note
 
 _SCALED = ("fp8", "e4m3", "e5m2", "int8")
-_NARROW = ("float16", "bfloat16")
 _BINS = 2048
 
 
@@ -235,6 +234,7 @@ class EmulateSession(Session):
         self, runner: EmulateRunner, model: Model, fetch: Sequence[str], progress: Callable[[str], None]
     ) -> None:
         from ..graph.rounding.emulation import rewrite
+        from ..graph.rounding.widening import is_narrow
 
         wide = _double(runner, model)
         progress(f"rewriting the graph for {runner.arithmetic}")
@@ -258,7 +258,7 @@ class EmulateSession(Session):
         self.inputs = model.inputs
         self.outputs = model.outputs
         self._name = runner.name
-        self._narrow = {n: spec for n, spec in model.index.specs.items() if spec.dtype.name in _NARROW}
+        self._narrow = {n: spec for n, spec in model.index.specs.items() if is_narrow(spec.dtype)}
         info = self._session.info
         options: dict[str, Any] = {
             "format": runner.format,
@@ -288,12 +288,14 @@ class EmulateSession(Session):
 
     def _widened(self, feed: Feed) -> Feed:
         """What the rewritten graph takes: FP32 where the model's inputs are FP16 or BF16."""
+        from ..graph.rounding.widening import to_fp32
+
         for name, array in feed.items():
             if name in self._narrow and array.dtype != self._narrow[name].dtype:
                 raise RunnerError(
                     f"{self._name}: input {name!r} is {self._narrow[name].dtype}, the value given {array.dtype}."
                 )
-        return {name: array.astype("float32") if name in self._narrow else array for name, array in feed.items()}
+        return to_fp32(feed)
 
     def close(self) -> None:
         """Frees ONNX Runtime's session."""

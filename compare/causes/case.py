@@ -26,8 +26,8 @@ class CaseFormats:
 
     Attributes:
         candidate: What the candidate's runner computes in.
-        narrow: The format that can lose what the reference holds: the candidate's arithmetic, or a type in its own
-            graph. None where the reference has types as narrow itself: what it holds, its format can hold.
+        narrow: The format that can lose what the reference holds: a type in the candidate's graph, or else the
+            candidate's arithmetic. None where the reference computes in a format as narrow: what it holds, that holds.
         coarse: Whether one side rounds coarser than FP32 in this layer.
         quantized: Whether the candidate's graph quantizes what the layer is given, and the reference's does not.
         result_step: Standard deviation of the rounding of the result to a scaled integer.

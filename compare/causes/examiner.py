@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from ...graph.cutting.slices import backward, explode, exploded_name, slice_model
 from ...graph.errors import LayerdiffError
-from ...graph.formats import BF16, FP16, FP32, NumberFormat
-from ...graph.specs import Arrays, is_float, specs_of
+from ...graph.formats import BY_DTYPE, FP32, NumberFormat
+from ...graph.rounding.widening import is_narrow, to_fp32, widened
+from ...graph.specs import Arrays, cast, is_float, specs_of
 from ..lockstep.plan import LayerPair, inside
 from . import (
     accumulator,
@@ -160,19 +161,17 @@ class Examiner:
     def _narrow(self, pair: LayerPair) -> NumberFormat | None:
         """See `CaseFormats`."""
         found = self._narrowest(pair)
-        return found if found is not None and found.u > self.noise.roundings.formats(pair)[0].u else None
+        return found if found is not None and found.u > self.reference.runner.arithmetic.u else None
 
     def _narrowest(self, pair: LayerPair) -> NumberFormat | None:
-        fmt = self.candidate.runner.arithmetic
-        if not fmt.is_integer and fmt.u > FP32.u:
-            return fmt
         index = self.candidate.model.index
-        for position in pair.candidate.nodes:
+        for position in pair.candidate.nodes:  # what the graph's types say is law, whatever the runner computes in
             for name in (*index.nodes[position].input, *index.nodes[position].output):
                 spec = index.specs.get(name)
-                if spec is not None and spec.dtype.name in ("float16", "bfloat16"):
-                    return FP16 if spec.dtype.name == "float16" else BF16
-        return None
+                if spec is not None and is_narrow(spec.dtype):
+                    return BY_DTYPE[spec.dtype.name]
+        fmt = self.candidate.runner.arithmetic
+        return fmt if not fmt.is_integer and fmt.u > FP32.u else None
 
     # -- inside a layer -----------------------------------------------------------------------------------------
 
@@ -193,8 +192,8 @@ class Examiner:
         if len(feed) < len(part.inputs):
             return {}
         try:
-            with self.noise.runner.session(slice_model(model, part, specs_of(feed))) as session:
-                made = session.infer(feed)
+            with self.noise.runner.session(widened(slice_model(model, part, specs_of(feed)))) as session:
+                made = session.infer(to_fp32(feed))
         except LayerdiffError as error:
             log.debug("cannot look inside: %s", error)
             return {}
@@ -232,7 +231,8 @@ class Examiner:
         sources = {n: back.get(n, n) for p in parts for n in p.candidate.inputs}
         if not parts or any(source not in values for source in sources.values()):
             return None
-        feed = {n: values[source] for n, source in sources.items()}
+        specs = self.candidate.model.index.specs
+        feed = {n: cast(values[source], specs.get(n)) for n, source in sources.items()}
         try:
             model = explode(self.candidate.model, [(p.number, p.candidate) for p in parts], specs_of(feed))
             with self.candidate.runner.session(model) as session:

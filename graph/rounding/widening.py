@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
 from ..cutting.slices import SEPARATOR
-from ..formats import BF16, FP16, NumberFormat
+from ..formats import BF16, BY_DTYPE, FP16, NumberFormat
 from ..nodes import subgraphs
+from ..specs import Arrays
+
+if TYPE_CHECKING:
+    from ..model import Model
 
 NARROW: dict[int, NumberFormat] = {TensorProto.FLOAT16: FP16, TensorProto.BFLOAT16: BF16}
 """The element types that are made FP32, and their number formats."""
 
 _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "output_datatype", "precision", "softmax_precision", "stash_type")
 """Attributes that name an element type."""
+
+
+def widened(model: Model) -> Model:
+    """A model that computes in FP32 what the graph types FP16 or BF16, and takes and gives FP32; itself where no
+    tensor has such a type."""
+    if not any(is_narrow(spec.dtype) for spec in model.index.specs.values()):
+        return model
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    widen(proto.graph)
+    return model.derive(proto)
+
+
+def is_narrow(dtype: np.dtype) -> bool:
+    """Whether values of this dtype are FP16 or BF16."""
+    return BY_DTYPE.get(dtype.name) in NARROW.values()
+
+
+def to_fp32(arrays: Arrays) -> dict[str, np.ndarray]:
+    """What a widened model takes: FP16 and BF16 arrays as FP32, others as they are."""
+    return {name: a.astype(np.float32) if is_narrow(a.dtype) else a for name, a in arrays.items()}
 
 
 def widen(graph: onnx.GraphProto) -> None:
