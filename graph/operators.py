@@ -339,6 +339,17 @@ LIBRARY_FUNCTIONS = (
 ) - {"Clip", "LeakyRelu", "PRelu", "ThresholdedRelu", "Shrink", "BatchNormalization"}
 """Operators whose elements are off by more than one rounding: a library's functions, and several steps in one."""
 
+ABSOLUTE = frozenset({
+    "Sigmoid", "Gelu", "FastGelu", "BiasGelu", "QuickGelu", "HannWindow", "HammingWindow", "BlackmanWindow",
+})  # fmt: skip
+"""Functions that runtimes compute to an absolute error, since what they add up is of size 1 and may cancel: ONNX
+Runtime's sigmoid, far below zero, is steps of 2^-25."""
+
+SEVERAL_STEPS = _of(Kind.ATTENTION, Kind.NORMALIZATION, Kind.RESAMPLING, Kind.SPECTRUM) | {
+    "Det", "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss", "Inverse", "LogSoftmax",
+}  # fmt: skip
+"""Operators that add up what they compute themselves: where it cancels, the error is larger than that of the result."""
+
 BATCHWISE = _of(Kind.EXACT, Kind.ACTIVATION, Kind.FUNCTION, Kind.ARITHMETIC, Kind.POOLING) | {
     "Identity", "Max", "Min", "MaxPool", "GlobalMaxPool", "Conv", "ConvTranspose", "BatchNormalization",
     "InstanceNormalization",

@@ -43,7 +43,10 @@ def by_expectation(evidence: OutputEvidence) -> Decision | None:
         return None
     if not found.explained:
         return Decision("fail", unexplained(evidence, found))
-    if found.unseen or (found.relative or 0.0) > max(SMALL, ROUNDOFFS * found.u):
+    small = (found.relative or 0.0) <= max(SMALL, ROUNDOFFS * found.u)
+    if found.subnormals and not small:
+        return Decision("fail", _underflow(evidence, found))
+    if found.unseen or not small:
         return None
     return Decision("pass") if evidence.coverage.complete else None
 
@@ -68,6 +71,14 @@ def unexplained(evidence: OutputEvidence, found: Measured) -> str:
     times = f"{found.value:.3g} times the expected one (limit {found.limit:.3g})"
     size = "" if found.relative is None else f"; relative error {found.relative:.2g}, {found.expected:.2g} expected"
     return f"rounding does not explain the error: {words} {times}{size}{_first(evidence)}"
+
+
+def _underflow(evidence: OutputEvidence, found: Measured) -> str:
+    """Why an error that subnormal numbers explain is a fault: another scale or a wider range does away with it."""
+    return (
+        f"relative error {found.relative:.2g}, since values on the way are too small for the candidate's format: "
+        f"they become subnormal or zero{_first(evidence)}"
+    )
 
 
 def _first(evidence: OutputEvidence) -> str:

@@ -66,6 +66,7 @@ class Measured:
         beyond: Elements that lie beyond the limit of single ones.
         u: Unit roundoff of the coarsest format that rounds on the way.
         statistics: All statistics of the worst sample, by name.
+        subnormals: Whether rounding explains the error only with that of subnormal numbers.
     """
 
     use: float
@@ -84,6 +85,7 @@ class Measured:
     beyond: int = 0
     u: float = 0.0
     statistics: Mapping[str, float] = field(default_factory=dict)
+    subnormals: bool = False
 
     @property
     def explained(self) -> bool:
@@ -107,6 +109,7 @@ class Measured:
             unexplained=self.unexplained + other.unexplained,
             unseen=self.unseen + other.unseen,
             beyond=self.beyond + other.beyond,
+            subnormals=self.subnormals or other.subnormals,
         )
 
     def json(self) -> dict[str, Any]:
@@ -124,6 +127,7 @@ class Measured:
             "different": self.different,
             "expected_different": self.expected_different,
             "unexplained": self.unexplained,
+            "subnormals": self.subnormals,
             "statistics": dict(self.statistics),
         }
 

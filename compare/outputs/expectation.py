@@ -12,14 +12,15 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
 from ...graph.cutting.propagate import propagate
 from ...graph.errors import RunnerError, UsageError
 from ...graph.formats import BY_DTYPE, FP32
-from ...graph.rounding.random_rounding import Pools, RandomRounding, Roundoff, randomized
+from ...graph.rounding.noise_pool import Pools
+from ...graph.rounding.random_rounding import RandomRounding, Roundoff, randomized
 from ...graph.rounding.roundings import KAPPA
 from ...graph.specs import is_float
 from ..progress import SILENT, Progress
@@ -27,7 +28,7 @@ from ..runs.opening import open_whole
 from ..runs.samples import numbered
 from .decisions import DECISION_GAIN, Decisions, hold_decisions, hold_jumps, jumping_tensors
 from .evidence import ByFormula, Measured, OutputEvidence
-from .explained import FLOORS, hold, limits
+from .explained import floors, hold, limits
 from .formats_in_play import formats_in_play, on_the_way
 from .formula import formula
 
@@ -82,6 +83,18 @@ def narrow_types(model: Model) -> frozenset[str]:
     return frozenset(found & {"float16", "bfloat16"})
 
 
+class _Kind(NamedTuple):
+    """What the draws of a network with random roundings are for.
+
+    Attributes:
+        jumping: Outputs that rounding changes by jumps: roundings are enlarged.
+        subnormals: Errors that the rounding of normal numbers does not explain.
+    """
+
+    jumping: bool = False
+    subnormals: bool = False
+
+
 class Expectation:
     """Draws of the expected error of one candidate's outputs. A context manager: leaving it closes its sessions.
 
@@ -108,8 +121,8 @@ class Expectation:
         self._stack = ExitStack()
         self.side, self.roundoff = roundoff(comparison.reference, candidate, fp16_sums)
         self.jumping = jumping_tensors(self.side.model.index)
-        self._networks: dict[bool, tuple[RandomRounding, Session]] = {}
-        self._pools: dict[bool, Pools] = {}
+        self._networks: dict[_Kind, tuple[RandomRounding, Session]] = {}
+        self._pools: dict[_Kind, Pools] = {}
         self._size = 0
         narrow = narrow_types(self.side.model)
         self._u = max(self.roundoff.coarse.u, *(BY_DTYPE[name].u for name in narrow), FP32.u)
@@ -135,23 +148,36 @@ class Expectation:
         for jumping in (False, True):
             names = [n for n in pairs if (n in self.jumping or not is_float(pairs[n][0].dtype)) == jumping]
             if names:
-                found.update(self._judge(sample, feed, {n: pairs[n] for n in names}, jumping))
+                found.update(self._judge(sample, feed, {n: pairs[n] for n in names}, _Kind(jumping)))
+        if self._has_subnormals:
+            for name in [n for n, held in found.items() if not held.explained]:
+                kind = _Kind(name in self.jumping or not is_float(pairs[name][0].dtype), subnormals=True)
+                held = self._judge(sample, feed, {name: pairs[name]}, kind)[name]
+                if held.explained:
+                    found[name] = replace(held, subnormals=True)
         return found
 
-    def _judge(self, sample: int, feed: Feed, pairs: Pairs, jumping: bool) -> dict[str, Measured]:
+    @property
+    def _has_subnormals(self) -> bool:
+        """Whether the candidate's format ends far above where FP32 does, so that numbers become subnormal in it."""
+        formats = [self.roundoff.coarse, *(BY_DTYPE[name] for name in narrow_types(self.side.model))]
+        return any(fmt.smallest_normal > 1e3 * FP32.smallest_normal for fmt in formats)
+
+    def _judge(self, sample: int, feed: Feed, pairs: Pairs, kind: _Kind) -> dict[str, Measured]:
+        jumping = kind.jumping
         drawn: dict[str, list[np.ndarray]] = {name: [] for name in pairs}
-        base = self._base(feed, pairs, jumping)
+        base = self._base(feed, pairs, kind)
         done: dict[str, Measured] = {}
         # one draw alone does not show where its values have jumped
         for count in DRAWS if jumping else self._draws:
             names = [name for name in pairs if name not in done]
             have = len(drawn[names[0]])
             for number in range(have, count):
-                outputs = self._draw(feed, names, number, jumping)
+                outputs = self._draw(feed, names, number, kind)
                 for name in names:
                     drawn[name].append(outputs[name])
             for name in names:
-                held = self._hold(name, pairs[name], base[name], drawn[name], sample, jumping, last=count == DRAWS[-1])
+                held = self._hold(name, pairs[name], base[name], drawn[name], sample, kind, last=count == DRAWS[-1])
                 if held is not None:
                     done[name] = held
             if len(done) == len(pairs):
@@ -165,9 +191,10 @@ class Expectation:
         base: np.ndarray,
         drawn: Sequence[np.ndarray],
         sample: int,
-        jumping: bool,
+        kind: _Kind,
         last: bool,
     ) -> Measured | None:
+        jumping = kind.jumping
         reference, candidate = pair
         if reference.shape != candidate.shape:
             return _other_shape(candidate.shape, {d.shape for d in drawn}, sample, len(drawn)) if last else None
@@ -178,7 +205,7 @@ class Expectation:
         y, c = (x.astype(np.float64) for x in pair)
         finite = np.isfinite(y) & np.isfinite(c)
         error = np.where(finite, c - y, 0.0)
-        gain = 1.0 if jumping else self._network(jumping)[0].gain
+        gain = 1.0 if jumping else self._network(kind)[0].gain
         ground = base.astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
             draws = np.array([(d.astype(np.float64) - ground) / gain for d in alike])
@@ -188,9 +215,9 @@ class Expectation:
         if jumping and len(alike) > 1:
             jumps, error, draws = hold_jumps(error, draws, floor)
         held = hold(error, np.where(finite, y, 0.0), draws, floor)
-        use, statistic = held.use()
-        allowed: Mapping[str, float] = FLOORS
-        clear = not jumps.different and all(v <= CLEAR[n] * FLOORS[n] for n, v in held.statistics.items())
+        allowed = floors(reference.size)
+        use, statistic = held.use(allowed)
+        clear = not jumps.different and all(v <= CLEAR[n] * allowed[n] for n, v in held.statistics.items())
         if not clear and not last:
             return None
         if not clear and use > 1:
@@ -227,18 +254,18 @@ class Expectation:
 
     # -- running ------------------------------------------------------------------------------------------------
 
-    def _base(self, feed: Feed, pairs: Pairs, jumping: bool) -> dict[str, np.ndarray]:
+    def _base(self, feed: Feed, pairs: Pairs, kind: _Kind) -> dict[str, np.ndarray]:
         """The outputs without noise: the reference's, if the same runtime draws the same network's roundings."""
         reference = self._comparison.reference
         if self.side is reference and type(_engine(reference)) is type(reference.runner):
             return {name: pair[0] for name, pair in pairs.items()}
-        network, session = self._network(jumping)
-        return session.infer(network.feed(feed, self._pool(jumping, feed).neutral()), list(pairs))
+        network, session = self._network(kind)
+        return session.infer(network.feed(feed, self._pool(kind, feed).neutral()), list(pairs))
 
-    def _draw(self, feed: Feed, names: Sequence[str], number: int, jumping: bool) -> dict[str, np.ndarray]:
-        network, session = self._network(jumping)
+    def _draw(self, feed: Feed, names: Sequence[str], number: int, kind: _Kind) -> dict[str, np.ndarray]:
+        network, session = self._network(kind)
         while True:
-            pools = self._pool(jumping, feed)
+            pools = self._pool(kind, feed)
             try:
                 return session.infer(network.feed(feed, pools.draw(number)), names)
             except RunnerError as error:
@@ -248,24 +275,25 @@ class Expectation:
                 self._size *= 8
                 self._pools.clear()
 
-    def _network(self, jumping: bool) -> tuple[RandomRounding, Session]:
-        if jumping not in self._networks:
-            network = randomized(self.side.model, self.roundoff, DECISION_GAIN if jumping else None)
+    def _network(self, kind: _Kind) -> tuple[RandomRounding, Session]:
+        if kind not in self._networks:
+            roundoff = replace(self.roundoff, subnormals=kind.subnormals)
+            network = randomized(self.side.model, roundoff, DECISION_GAIN if kind.jumping else None)
             side = replace(self.side, runner=_engine(self.side), model=network.model)
             session = open_whole(self._comparison, side, self._pieces)
-            self._networks[jumping] = network, self._stack.enter_context(session)
-        return self._networks[jumping]
+            self._networks[kind] = network, self._stack.enter_context(session)
+        return self._networks[kind]
 
-    def _pool(self, jumping: bool, feed: Feed) -> Pools:
+    def _pool(self, kind: _Kind, feed: Feed) -> Pools:
         if not self._size:
             shapes = propagate(self.side.model, {name: array.shape for name, array in feed.items()})
             weights = (math.prod(t.dims) for t in self.side.model.index.initializers.values())
             unknown = any(shape is None for shape in shapes.values())
             sizes = [*(math.prod(s) for s in shapes.values() if s is not None), *weights, SIZE if unknown else 1]
             self._size = max(sizes)
-        if jumping not in self._pools:
-            self._pools[jumping] = Pools(self._network(jumping)[0].scales, self._size)
-        return self._pools[jumping]
+        if kind not in self._pools:
+            self._pools[kind] = Pools(self._network(kind)[0].scales, self._size)
+        return self._pools[kind]
 
 
 def _engine(side: Side) -> Runner:

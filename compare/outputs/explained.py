@@ -29,9 +29,21 @@ SLICE = 64
 MARGIN = 2.0
 """Times the worst draw's statistic that a healthy candidate's may be."""
 FLOORS: Mapping[str, float] = {"rms": 3.0, "slice": 4.0, "magnitude": 4.0, "element": 8.0}
-"""What a statistic may reach at least."""
+"""What a statistic may reach at least; the root mean square of few elements more (`floors`)."""
 CLASS = 32
 """Fewest elements of like magnitude that moderate each other's standard deviation."""
+
+
+def floors(size: int) -> dict[str, float]:
+    """What the statistics of an output may reach at least.
+
+    The root mean square of a few elements scatters as these do: a single one may reach what an element may, and from 51
+    elements on the floor of `FLOORS` holds.
+
+    Args:
+        size: Elements of the output.
+    """
+    return {**FLOORS, "rms": max(FLOORS["rms"], FLOORS["element"] / max(size, 1) ** 0.25)}
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,7 @@ class Held:
     worst: int
     beyond: int
 
-    def use(self, limits: Mapping[str, float] = FLOORS) -> tuple[float, str]:
+    def use(self, limits: Mapping[str, float]) -> tuple[float, str]:
         """The largest share of a limit, and the statistic that it is of."""
         shares = {name: value / limits[name] for name, value in self.statistics.items()}
         name = max(shares, key=lambda n: shares[n])
@@ -91,7 +103,7 @@ def hold(error: np.ndarray, reference: np.ndarray, draws: np.ndarray, floor: np.
 
 def limits(reference: np.ndarray, draws: np.ndarray, floor: np.ndarray | float = 0.0) -> dict[str, float]:
     """What each statistic may reach: `MARGIN` times the worst draw's, each draw held against the others."""
-    found = dict(FLOORS)
+    found = floors(reference.size)
     for number in range(len(draws)):
         others = np.delete(draws, number, axis=0)
         for name, value in hold(draws[number], reference, others, floor).statistics.items():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ...graph.formats import BY_DTYPE, INT8, NumberFormat
 from ...graph.nodes import attribute_int, subgraphs
-from ...graph.operators import QUANTIZED, operator
+from ...graph.operators import CASTS, QUANTIZED, operator
 from ...graph.specs import dtype_from_onnx, is_float
 from .decisions import jumping_tensors
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from ...graph.index import GraphIndex
     from ...graph.model import Model
     from ..sides import Side
+
+
+_STORED = ("int8", "uint8", "int4", "uint4", "int2", "uint2")
 
 
 def on_the_way(index: GraphIndex, outputs: Collection[str]) -> list[int]:
@@ -113,7 +117,7 @@ def undecidable(reference: Side, candidate: Side, output: str, dtype: np.dtype) 
 
 
 def quantized(index: GraphIndex, output: str) -> bool:
-    """Whether an output depends on scaled integers."""
+    """Whether an output depends on scaled integers: by quantizers, or by weights that a Cast makes floats of."""
     return output in _quantized(index)
 
 
@@ -122,6 +126,19 @@ def _quantized(index: GraphIndex) -> frozenset[str]:
     found: set[str] = set()
     for position, node in enumerate(index.nodes):
         inner = any(operator(n) in QUANTIZED for body in subgraphs(node) for n in body.node)
-        if operator(node) in QUANTIZED or inner or any(name in found for name in index.reads[position]):
+        if (
+            operator(node) in QUANTIZED
+            or inner
+            or _dequantizes(node, index)
+            or any(name in found for name in index.reads[position])
+        ):
             found.update(name for name in node.output if name)
     return frozenset(found)
+
+
+def _dequantizes(node: onnx.NodeProto, index: GraphIndex) -> bool:
+    """Whether a node makes floats of small integers that are stored as weights."""
+    if operator(node) not in CASTS or node.input[0] not in index.initializers:
+        return False
+    stored = index.initializers[node.input[0]]
+    return dtype_from_onnx(stored.data_type).name in _STORED and math.prod(stored.dims) > 1

@@ -30,6 +30,7 @@ from ..cutting.slices import Slice, explode, original_name
 from ..formats import FP32
 from ..index import GraphIndex
 from ..operators import (
+    ABSOLUTE,
     CONTRIB_DOMAIN,
     LIBRARY_FUNCTIONS,
     ML_DOMAIN,
@@ -42,7 +43,7 @@ from ..specs import TensorSpec
 from ..writer import GraphWriter, Names
 from .fp16_accumulation import at_once
 from .rewrite import Rewrite
-from .roundings import ABSOLUTE, EXACT, TRANSCENDENTAL, Roundings, is_rounded
+from .roundings import EXACT, TRANSCENDENTAL, Roundings, is_rounded
 from .term_count import term_count
 from .widening import widen
 

@@ -7,9 +7,15 @@ the relative rounding error:
 
 - results: sqrt(kappa) u of the coarser format at the border of each fused group, kappa = 0.180 (`roundings.KAPPA`);
   inside a group, and between two FP32 runtimes everywhere, that of FP32 on both sides;
+- operands of operators that add up what they compute themselves (a BatchNormalization, a DFT), as results inside a
+  group are, unless the node before has left its noise there;
 - weights: sqrt(kappa) u, where the format does not hold them exactly; each weight once, whoever reads it;
 - sums of K products: sqrt(kappa) u_acc sqrt(K / 2), by perturbing one operand, so that products which cancel in the sum
-  leave as much noise as large ones that do not; sums in FP16 as `roundings.Roundings.adding` says;
+  leave as much noise as large ones that do not; sums of K terms of one sign, which a reduction may add up one after the
+  other: sqrt(kappa) u_acc sqrt(K / 3) of their result; sums in FP16 as `roundings.Roundings.adding` says;
+- numbers below a format's smallest normal number (`Roundoff.subnormals`): its smallest subnormal over sqrt(12), and
+  never more than the number itself, so that none changes its sign and zero stays zero; twice that for weights, which a
+  target may lift to the smallest subnormal number;
 - quantizers: a QuantizeLinear becomes uniform noise of one step, where the other side does not quantize.
 
 What the perturbed network's outputs differ by from the unperturbed one's is one draw of the expected error. All draws
@@ -26,35 +32,42 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import onnx.inliner
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from ..cutting.fusion import fused_groups, static_tensors
 from ..errors import ModelError
-from ..formats import BY_DTYPE, FP16, FP32, FP64, TF32, NumberFormat, coarser
+from ..formats import BY_DTYPE, FP16, FP32, TF32, NumberFormat, coarser
 from ..index import GraphIndex
 from ..inference import infer_shapes
-from ..nodes import reads, subgraphs
-from ..operators import LIBRARY_FUNCTIONS, PRODUCTS, RECURRENT, WEIGHTED, operator
+from ..nodes import attribute_int, attribute_ints, reads, subgraphs
+from ..operators import (
+    ABSOLUTE,
+    LIBRARY_FUNCTIONS,
+    PRODUCTS,
+    RECURRENT,
+    SEVERAL_STEPS,
+    WEIGHTED,
+    Kind,
+    facts_of,
+    operator,
+)
 from ..specs import TensorSpec, spec_from_value_info
 from .fp16_accumulation import at_once
-from .roundings import ABSOLUTE, EXACT, KAPPA, TRANSCENDENTAL, is_rounded, roundings
+from .noise_pool import POOL, NoiseWriter, Place
+from .recurrent import step_by_step
+from .roundings import EXACT, KAPPA, TRANSCENDENTAL, is_rounded, roundings
 from .term_count import term_count
 from .widening import widen
 
 if TYPE_CHECKING:
     from ..model import Model
 
-POOL = "layerdiff/pool"
-"""Prefix of the inputs that hold random numbers."""
-UNIT = f"{POOL}/unit"
-"""The pool of normal variates; the others hold factors."""
 GAIN = 8.0
 """By how much FP32's roundings are enlarged, to stand above those that the run makes by itself."""
 CHAIN = 512
 """Most products of a sum that count: longer sums are made of parts, whose errors add up otherwise than a chain's."""
-SPREAD = 1 << 20
-"""Numbers of a pool over which the places are spread from which nodes read."""
-SEED = 20240229
+LONGEST = 1 << 16
+"""The same for reductions, which some runtimes compute as one chain."""
 _PRODUCTS = PRODUCTS | RECURRENT
 OLDEST = 13
 """The oldest opset with the operators that draw; models of older ones are converted."""
@@ -72,6 +85,8 @@ class Roundoff:
         fp16_sums: Names of nodes whose products add up in FP16, whatever ``accumulator`` says.
         every_node: Whether the candidate rounds after every node, not at the borders of fused groups alone.
         rounded_weights: Whether weights that the graph holds in FP16 or BF16 were rounded on one side only.
+        subnormals: Whether numbers that are subnormal in the coarser format are rounded to its smallest ones, too.
+            Constants of one element are not: what becomes of an epsilon is a fault and no rounding.
     """
 
     reference: NumberFormat = FP32
@@ -80,6 +95,7 @@ class Roundoff:
     fp16_sums: frozenset[str] = frozenset()
     every_node: bool = False
     rounded_weights: bool = False
+    subnormals: bool = False
 
     @property
     def coarse(self) -> NumberFormat:
@@ -94,7 +110,7 @@ class RandomRounding:
     Attributes:
         model: The network. Beside its own inputs it takes the pools.
         scales: Pools by input name: the standard deviation of their numbers. A pool of scale s holds 1 + s n; the pool
-            `UNIT` holds n itself.
+            `noise_pool.UNIT` holds n itself.
         gain: By how much roundings are enlarged.
         sites: How many tensors are perturbed.
     """
@@ -111,32 +127,6 @@ class RandomRounding:
         return {**widened, **pools}
 
 
-class Pools:
-    """Random numbers for draws, each of which is a window into one long row of them.
-
-    Args:
-        scales: See `RandomRounding`.
-        size: Elements of the largest tensor that is perturbed.
-    """
-
-    def __init__(self, scales: Mapping[str, float], size: int) -> None:
-        self.size = size + SPREAD
-        normal = np.random.default_rng(SEED).standard_normal(self.size + SPREAD, dtype=np.float32)
-        self._rows = {
-            name: normal if name == UNIT else np.float32(1) + np.float32(scale) * normal
-            for name, scale in scales.items()
-        }
-
-    def draw(self, number: int) -> dict[str, np.ndarray]:
-        """The pools of one draw, by input name."""
-        start = (number * 48271 + 11) % SPREAD
-        return {name: row[start : start + self.size] for name, row in self._rows.items()}
-
-    def neutral(self) -> dict[str, np.ndarray]:
-        """Pools that perturb nothing."""
-        return {name: np.full(self.size, name != UNIT, np.float32) for name in self._rows}
-
-
 def randomized(model: Model, roundoff: Roundoff, gain: float | None = None) -> RandomRounding:
     """The network with random roundings.
 
@@ -149,6 +139,8 @@ def randomized(model: Model, roundoff: Roundoff, gain: float | None = None) -> R
         ModelError: The network is of an opset older than `OLDEST` that cannot be converted.
     """
     model = _prepared(model)
+    if roundoff.coarse.u > FP32.u:
+        model = step_by_step(model)
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     if gain is None:
@@ -190,7 +182,7 @@ class _Scope:
         static: Tensors that no input's values can change.
         borders: Positions of the nodes whose results leave their fused group.
         names: Names of the nodes.
-        iteration: In the body of a Loop, the number of the iteration.
+        iteration: In the body of a Loop or Scan, the name of the iteration's number.
     """
 
     specs: Mapping[str, TensorSpec]
@@ -221,7 +213,8 @@ class _Scope:
         for node in graph.node:
             if all(name in static for name in reads(node)):
                 static.update(name for name in node.output if name)
-        iteration = graph.input[0].name if op == "Loop" and graph.input else self.iteration
+        number = {"Loop": 0, "Scan": -1}.get(op)
+        iteration = self.iteration if number is None or not graph.input else graph.input[number].name
         borders = frozenset(p for p, n in enumerate(graph.node) if operator(n) not in EXACT)
         return _Scope({**self.specs, **specs}, frozenset(static), borders, [""] * len(graph.node), iteration)
 
@@ -229,9 +222,10 @@ class _Scope:
         spec = self.specs.get(name)
         return spec is not None and spec.dtype.name in _FLOATS
 
-    def double(self, name: str) -> bool:
+    def place(self, name: str) -> Place:
         spec = self.specs.get(name)
-        return spec is not None and spec.dtype.name == "float64"
+        double = spec is not None and spec.dtype.name == "float64"
+        return Place(self.known_shape(name), double, self.iteration)
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """A tensor's shape, with 1 for what is unknown."""
@@ -247,22 +241,22 @@ class _Scope:
         return tuple(d for d in spec.shape if isinstance(d, int))
 
 
-class _Writer:
+class _Writer(NoiseWriter):
     """Writes the nodes of a graph anew, with random roundings between them."""
 
     def __init__(self, index: GraphIndex, roundoff: Roundoff, gain: float) -> None:
+        super().__init__(gain)
         self.index = index
         self.roundoff = roundoff
-        self.gain = gain
         self.rounding = roundings(roundoff.reference, roundoff.candidate, None, roundoff.accumulator)
         self.fp16_sums = roundings(roundoff.reference, roundoff.candidate, None, FP16)
         self.on_products = roundoff.coarse == TF32
         """Whether the coarser format rounds the operands of products alone."""
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, onnx.TensorProto] = {}
-        self.scales: dict[str, float] = {}
-        self.sites = 0
+        self.smallest = roundoff.coarse.smallest_subnormal / math.sqrt(12) if roundoff.subnormals else 0.0
+        """Standard deviation of what the rounding of subnormal numbers adds."""
         self._weights: dict[tuple[str, float], str] = {}
+        self._noisy: set[str] = set()
+        """Tensors with the noise of what was computed last."""
 
     # -- what is perturbed --------------------------------------------------------------------------------------
 
@@ -272,7 +266,7 @@ class _Writer:
             return {}
         scope = _Scope.of(self.index)
         return {
-            name: self.perturb(name, scope, self.rounding.operand)
+            name: self.perturb(name, scope.place(name), self.rounding.operand, smallest=self.smallest)
             for name in self.index.inputs
             if scope.floating(name) and name not in self.index.outputs
         }
@@ -284,11 +278,30 @@ class _Writer:
             if all(name in scope.static for name in node.output if name):
                 self.nodes.append(node)
                 continue
+            if operator(node) == "Scan":
+                self._number_steps(node)
             for a in node.attribute:
                 if a.type == onnx.AttributeProto.GRAPH:
                     self._body(a, scope, typed.get(tuple(node.output)), node.op_type)
             self._operands(node, scope, position)
             self._results(node, scope, position)
+
+    def _number_steps(self, node: onnx.NodeProto) -> None:
+        """Gives the body of a Scan the number of its step, as that of a Loop has it."""
+        body = next(subgraphs(node))
+        count = attribute_int(node, "num_scan_inputs", 1)
+        axes = attribute_ints(node, "scan_input_axes")
+        first = node.input[len(node.input) - count]
+        name = f"{POOL}/{node.output[0]}/step"
+        dims = self.emit("Shape", [first], f"{name}/shape")
+        steps = self.emit("Gather", [dims, self.constant(axes[0] if axes else 0)], f"{name}/steps", axis=0)
+        node.input.append(self.emit("Range", [self.constant(0), steps, self.constant(1)], f"{name}/all"))
+        body.input.append(helper.make_tensor_value_info(name, TensorProto.INT64, []))
+        for a in node.attribute:
+            if a.name == "num_scan_inputs":
+                a.i = count + 1
+            elif a.name in ("scan_input_axes", "scan_input_directions"):
+                a.ints.append(0)
 
     def _body(self, own: onnx.AttributeProto, scope: _Scope, typed: onnx.NodeProto | None, op: str) -> None:
         inferred = next((a.g for a in typed.attribute if a.name == own.name), own.g) if typed is not None else own.g
@@ -307,17 +320,18 @@ class _Writer:
         activations = [(slot, n) for slot, n in data if n not in scope.static]
         adding = self._adding(node, scope, position)[0]
         factor = next((slot for slot, _ in weights if slot == (2 if op in RECURRENT else 1)), None)
+        inner = self.rounding.inner if op in SEVERAL_STEPS else 0.0
         for slot, name in weights:
-            size = math.hypot(self._weight(name), adding if slot == factor and op in _PRODUCTS else 0.0)
+            size = math.hypot(self._weight(name), adding if slot == factor and op in _PRODUCTS else inner)
             if size:
                 node.input[slot] = self._once(name, scope, size)
         summed = adding and not (factor is not None and op in _PRODUCTS)
         for number, (slot, name) in enumerate(activations):
-            size = adding if summed and not number else 0.0
-            if self.on_products and op in _PRODUCTS and slot < 2:
+            size = adding if summed and not number else 0.0 if name in self._noisy else inner
+            if self.on_products and op in _PRODUCTS and (slot < 2 or (op in RECURRENT and slot == 5)):
                 size = math.hypot(size, self.rounding.operand)
             if size:
-                node.input[slot] = self.perturb(name, scope, size)
+                node.input[slot] = self.perturb(name, scope.place(name), size)
 
     def _adding(self, node: onnx.NodeProto, scope: _Scope, position: int) -> tuple[float, float]:
         """The rounding of a sum: relative to a sum of random signs, and relative to the sum itself."""
@@ -335,19 +349,32 @@ class _Writer:
             else (FP32.u * math.sqrt(KAPPA * min(count, CHAIN)), 0.0)
         )
 
+    def _chain(self, node: onnx.NodeProto, scope: _Scope) -> float:
+        """What a chain of additions of one sign leaves, where a reduction or a loss may be computed so."""
+        count, shape = term_count(node, scope.shape), scope.shape(node.input[0]) if node.input else None
+        if facts_of(node).kind is Kind.OTHER:
+            count = math.prod(shape or ())
+        elif facts_of(node).kind is not Kind.REDUCTION:
+            return 0.0
+        return FP32.u * math.sqrt(KAPPA * min(count, LONGEST) / 3) if count > 1 else 0.0
+
     def _results(self, node: onnx.NodeProto, scope: _Scope, position: int) -> None:
         """Rounds what a node returns."""
         op = operator(node)
+        exact = op in EXACT - ABSOLUTE
         self.nodes.append(node)
-        if op in EXACT or any(True for _ in subgraphs(node)):
+        if exact and any(name in self._noisy for name in node.input):
+            self._noisy.update(name for name in node.output if name)
+        if exact or any(True for _ in subgraphs(node)):
             if position not in scope.borders or any(True for _ in subgraphs(node)):
                 return
             size = 0.0
         else:
             size = self.rounding.inner * (TRANSCENDENTAL if op in LIBRARY_FUNCTIONS else 1.0)
-            size = math.hypot(size, self._adding(node, scope, position)[1])
+            size = math.hypot(size, self._adding(node, scope, position)[1], self._chain(node, scope))
+        smallest = 0.0
         if (position in scope.borders or self.roundoff.every_node) and not self.on_products:
-            size = math.hypot(size, self.rounding.operand)
+            size, smallest = math.hypot(size, self.rounding.operand), self.smallest
         for slot, name in enumerate(node.output):
             if not name or not scope.floating(name):
                 continue
@@ -355,10 +382,13 @@ class _Writer:
             stored = BY_DTYPE[scope.specs[name].dtype.name]
             if stored.name in ("fp16", "bf16") and op not in EXACT:
                 own = math.hypot(own, math.sqrt(2 * KAPPA) * stored.u)
+                if self.roundoff.subnormals:
+                    smallest = max(smallest, stored.smallest_subnormal / math.sqrt(12))
             if own:
                 node.output[slot] = f"{name}/exact"
                 absolute = FP32.u if op in ABSOLUTE or op in RECURRENT else 0.0
-                self.perturb(node.output[slot], scope, own, name, step=absolute)
+                self.perturb(node.output[slot], scope.place(name), own, name, step=absolute, smallest=smallest)
+                self._noisy.add(name)
 
     def _weight(self, name: str) -> float:
         """How a weight is rounded, relatively."""
@@ -372,80 +402,21 @@ class _Writer:
                     return 0.0
         return self.rounding.operand
 
+    def _lifted(self, name: str) -> float:
+        """How a weight with subnormal numbers is rounded, absolutely: a target may lift them to the smallest one."""
+        value = self.index.weight(name) if self.smallest else None
+        if value is None or value.size == 1 or value.dtype.kind != "f":
+            return 0.0
+        size = np.abs(value)
+        lost = (size > 0) & (size < self.roundoff.coarse.smallest_normal)
+        return 2 * self.smallest if lost.any() else 0.0
+
     def _once(self, name: str, scope: _Scope, size: float) -> str:
         """A weight's perturbed value: one for all its readers in a graph."""
         key = (name, size)
         if key not in self._weights:
-            self._weights[key] = self.perturb(name, scope, size, weight=True)
+            self._weights[key] = self.perturb(name, scope.place(name), size, weight=True, step=self._lifted(name))
         return self._weights[key]
-
-    # -- writing ------------------------------------------------------------------------------------------------
-
-    def emit(self, op: str, inputs: list[str], output: str, **attributes: object) -> str:
-        self.nodes.append(helper.make_node(op, inputs, [output], f"{POOL}/{output}", **attributes))
-        return output
-
-    def constant(self, value: Sequence[int] | float, dtype: type = np.int64) -> str:
-        name = f"{POOL}/{dtype.__name__} {value!r}"
-        if name not in self.constants:
-            self.constants[name] = numpy_helper.from_array(np.array(value, dtype), name)
-        return name
-
-    def perturb(
-        self,
-        name: str,
-        scope: _Scope,
-        size: float,
-        target: str = "",
-        *,
-        weight: bool = False,
-        step: float = 0.0,
-    ) -> str:
-        """Writes x (1 + size n), plus ``step`` times n; returns the new name."""
-        self.sites += 1
-        known = target or name
-        target = target or f"{name}/r{self.sites}"
-        prefix = f"{target}/n{self.sites}"
-        double = scope.double(known)
-        size, step = self.gain * size, self.gain * step
-        if double:
-            size, step = size * FP64.u / FP32.u, step * FP64.u / FP32.u
-        # a pool for each size of activations; weights have too many sizes
-        unit = weight or double or bool(step)
-        pool = UNIT if unit else f"{POOL}/{size!r}"
-        self.scales[pool] = 1.0 if unit else size
-        noise = self._window(pool, name, scope.known_shape(known), prefix, scope.iteration)
-        if not unit:
-            return self.emit("Mul", [name, noise], target)
-        kind = np.float64 if double else np.float32
-        if double:
-            noise = self.emit("Cast", [noise], f"{prefix}/double", to=TensorProto.DOUBLE)
-        relative = self.emit("Mul", [noise, self.constant(size, kind)], f"{prefix}/relative")
-        factor = self.emit("Add", [relative, self.constant(1.0, kind)], f"{prefix}/factor")
-        if not step:
-            return self.emit("Mul", [name, factor], target)
-        scaled = self.emit("Mul", [name, factor], f"{prefix}/scaled")
-        absolute = self.emit("Mul", [noise, self.constant(step, kind)], f"{prefix}/absolute")
-        return self.emit("Add", [scaled, absolute], target)
-
-    def _window(self, pool: str, name: str, shape: tuple[int, ...] | None, prefix: str, iteration: str) -> str:
-        """Random numbers out of a pool, in the shape of a tensor."""
-        start = self.sites * 1037189 % SPREAD
-        if shape is not None and not iteration:
-            ends = [self.constant([start]), self.constant([start + math.prod(shape)])]
-            window = self.emit("Slice", [pool, *ends], f"{prefix}/row")
-            return self.emit("Reshape", [window, self.constant(shape)], f"{prefix}/n")
-        dims = self.emit("Shape", [name], f"{prefix}/shape")
-        count = self.emit("ReduceProd", [dims], f"{prefix}/count", keepdims=1)
-        first = self.constant([start])
-        if iteration:
-            steps = self.emit("Mul", [iteration, self.constant([7919])], f"{prefix}/steps")
-            moved = self.emit("Add", [steps, first], f"{prefix}/moved")
-            wrapped = self.emit("Mod", [moved, self.constant([SPREAD])], f"{prefix}/wrapped")
-            first = self.emit("Reshape", [wrapped, self.constant([1])], f"{prefix}/first")
-        end = self.emit("Add", [count, first], f"{prefix}/end")
-        row = self.emit("Slice", [pool, first, end], f"{prefix}/row")
-        return self.emit("Reshape", [row, dims], f"{prefix}/n")
 
 
 def dtype_of(fmt: NumberFormat) -> np.dtype:

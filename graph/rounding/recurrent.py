@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from ..cutting.fusion import static_tensors
+from ..formats import FP32
 from ..nodes import attribute_float, attribute_floats, attribute_int, attribute_string, attribute_strings
-from .scope import Scope
+from ..operators import RECURRENT, operator
+from ..writer import GraphWriter, Names
+from .scope import Findings, Scope, Target
+
+if TYPE_CHECKING:
+    from ..index import GraphIndex
+    from ..model import Model
 
 OLDEST = 9
 """The oldest opset whose Scan the loop is written for."""
@@ -38,6 +47,42 @@ def write_recurrent(scope: Scope, node: onnx.NodeProto) -> bool:
     runs = [_scan(scope, node, layer, d) for d in range(layer.directions)]
     _join(scope, node, layer, runs)
     return True
+
+
+class _Unrounded(Scope):
+    """A scope in which nothing is rounded."""
+
+    def read(self, name: str) -> str:
+        return name
+
+    def round(
+        self, name: str, output: str | None = None, scale: str | None = None, weights: bool = False, guard: bool = False
+    ) -> str:
+        return self.writer.emit("Identity", [name], output)
+
+    def inside(self, index: GraphIndex, static: frozenset[str]) -> _Unrounded:
+        return _Unrounded(self.target, self.findings, index, static, self.writer.inside(), self)
+
+
+def step_by_step(model: Model) -> Model:
+    """The model with its recurrent layers as Scans over single steps, which compute the same.
+
+    Those in bodies, and those whose hidden size is not known, stay as they are.
+    """
+    index = model.index
+    if not any(operator(node) in RECURRENT for node in index.nodes):
+        return model
+    writer = GraphWriter(Names.of(index.graph, also=index.names), index.opset.get("", OLDEST))
+    scope = _Unrounded(Target(FP32), Findings(), index, static_tensors(index), writer)
+    for node in index.nodes:
+        if operator(node) not in RECURRENT or not write_recurrent(scope, node):
+            writer.nodes.append(node)
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    del proto.graph.node[:]
+    proto.graph.node.extend(writer.nodes)
+    proto.graph.initializer.extend(writer.initializers)
+    return model.derive(proto)
 
 
 def _hidden_size(scope: Scope, node: onnx.NodeProto) -> int | None:

@@ -25,9 +25,6 @@ AMPLITUDE = 2.0**-10
 TRANSCENDENTAL = 4.0
 """Units roundoff that a library function (exp, erf, tanh) may be off by, against one half for arithmetic."""
 
-ABSOLUTE = frozenset({"Sigmoid"})
-"""Functions that runtimes compute to an absolute error: ONNX Runtime's sigmoid, far below zero, is steps of 2^-25."""
-
 EXACT = EXACT_OPERATORS | CASTS | {"QuantizeLinear"}
 """Operators that round nothing by themselves. A Cast or quantizer of the graph rounds on both sides."""
 

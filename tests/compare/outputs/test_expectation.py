@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
+from layerdiff import Comparator, EmulateRunner, OnnxrtRunner, ReferenceEvaluatorRunner
 from onnx import numpy_helper, parser
 
 from support.runners import FunctionRunner
@@ -291,3 +291,77 @@ def test_complex_outputs_are_judged_by_the_formula(dtype):
             FunctionRunner(function=run(factor), label="other"),
         ]
         assert Comparator(model, runners, data_loader=feeds()).compare().outputs[0].verdict == verdict
+
+
+TINY = np.where(np.arange(60) % 9 == 0, 1e-12, 1.0).astype(np.float32)
+
+
+def test_subnormal_weights_that_hardly_matter_pass():
+    """Dead channels of a normalization: their weights are lifted to FP16's smallest number, or become zero."""
+    model = scores("l = Mul(s, twenty) y = Mul(l, g)", g=TINY, twenty=np.float32(20))
+    (found,) = outputs(model, runners=[OnnxrtRunner(), EmulateRunner(format="fp16")])
+    assert found.verdict == "pass", found.reason
+    assert found.expected["subnormals"]
+    (wider,) = outputs(model, runners=[OnnxrtRunner(), EmulateRunner(format="bf16")])
+    assert wider.verdict == "pass"
+
+
+def test_values_that_underflow_and_are_scaled_back_fail():
+    """No rounding of normal numbers explains it; a rounding of subnormal ones does, and it is a fault all the same."""
+    model = scores("a1 = Mul(s, small) r = Relu(a1) y = Mul(r, large)", small=np.float32(1e-7), large=np.float32(1e7))
+    (found,) = outputs(model, runners=[OnnxrtRunner(), EmulateRunner(format="fp16", every_node=True)])
+    assert found.verdict == "fail"
+    assert "too small for the candidate's format" in found.reason, found.reason
+
+
+@pytest.mark.parametrize("fmt", ["fp16", "bf16", "tf32"])
+@pytest.mark.parametrize(("op", "gates"), [("GRU", 3), ("LSTM", 4), ("RNN", 1)])
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_a_state_rounds_at_every_step(fmt, op, gates, direction):
+    n = 2 if direction == "bidirectional" else 1
+    node = f'{op}<hidden_size=24, direction="{direction}">(x, w, r)'
+    text = f"(float[40,2,16] x) => (float[40,{n},2,24] y) {{ y = {node} }}"
+    w = RNG.standard_normal((n, gates * 24, 16)).astype(np.float32) / 4
+    r = RNG.standard_normal((n, gates * 24, 24)).astype(np.float32) / 5
+    data = [{"x": RNG.standard_normal((40, 2, 16)).astype(np.float32)} for _ in range(2)]
+    model = model_of(text, w=w, r=r)
+    (found,) = outputs(model, runners=[OnnxrtRunner(), EmulateRunner(format=fmt)], data=data)
+    assert found.verdict == "pass", found.reason
+    assert 1 / 3 < found.expected["rms_z"] < 2
+
+
+CANCELLING = {
+    "BatchNormalization": ("float[4,8,6]", "y = BatchNormalization<epsilon=0.0>(x, ones, ones, ones, ones)"),
+    "MeanVarianceNormalization": ("float[4,8,6]", "y = MeanVarianceNormalization<axes=[0, 1]>(x)"),
+    "Gelu": ("float[4,8,6]", 'y = Gelu<approximate="tanh">(x)'),
+    "DFT": ("float[4,8,2]", "axis = Constant<value_int=1>() y = DFT(x, , axis)"),
+    "Resize": ("float[1,1,8,6]", 'y = Resize<mode="cubic">(x, , scales)'),
+}
+
+
+@pytest.mark.parametrize("name", CANCELLING)
+def test_operators_that_cancel_inside_agree_between_two_implementations(name):
+    """The steps inside one operator leave more than the rounding of its result."""
+    shape, text = CANCELLING[name]
+    result = {"DFT": "float[4,8,2]", "Resize": "float[1,1,16,12]"}.get(name, shape)
+    constants = {"ones": np.ones(8, np.float32), "scales": np.array([1, 1, 2, 2], np.float32)}
+    read = {k: v for k, v in constants.items() if k in text}
+    model = model_of(f"({shape} x) => ({result} y) {{ {text} }}", opset=20, **read)
+    dims = [int(d) for d in shape[6:-1].split(",")]
+    values = (1 + np.linspace(-4, 1, int(np.prod(dims)))).reshape(dims).astype(np.float32)
+    (found,) = outputs(model, runners=[OnnxrtRunner(), ReferenceEvaluatorRunner()], data=[{"x": values}])
+    assert found.verdict == "pass", found.reason
+
+
+@pytest.mark.parametrize("stored", [np.int8, np.uint8])
+def test_a_file_of_integer_weights_is_no_fault_and_no_pass(stored):
+    step = np.float32(np.abs(V).max() / 20)
+    zero = 0 if stored is np.int8 else 128
+    quantized = (np.rint(V / step) + zero).astype(stored)
+    text = "f = Cast<to=1>(q) d = Sub(f, zero) v = Mul(d, step) a = MatMul(x, w) b = Relu(a) y = MatMul(b, v)"
+    whole = scores("y = Identity(s)")
+    weights = {"w": W, "q": quantized, "step": step, "zero": np.float32(zero)}
+    coarse = model_of(f"(float[8,32] x) => (float[8,60] y) {{ {text} }}", **weights)
+    (found,) = outputs(whole, coarse)
+    assert found.verdict == "undecided"
+    assert "scaled integers" in found.reason

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from layerdiff.compare.outputs.explained import FLOORS, hold, limits, moderated
+from layerdiff.compare.outputs.explained import FLOORS, floors, hold, limits, moderated
 
 SHAPE = (4, 32, 50)
 
@@ -67,8 +67,8 @@ def test_what_stands_out_is_not_explained(name, seed):
 
 def test_no_error_uses_nothing_and_an_error_without_noise_is_infinite():
     y, _, noise, _ = case()
-    assert hold(np.zeros(SHAPE), y, noise).use()[0] == 0
-    assert hold(np.full(SHAPE, 1e-9), y, np.zeros_like(noise)).use()[0] == np.inf
+    assert hold(np.zeros(SHAPE), y, noise).use(FLOORS)[0] == 0
+    assert hold(np.full(SHAPE, 1e-9), y, np.zeros_like(noise)).use(FLOORS)[0] == np.inf
 
 
 def test_what_is_large_does_not_excuse_what_is_small():
@@ -94,3 +94,9 @@ def test_variances_of_like_elements_are_pooled_and_of_unlike_ones_are_not():
     sizes = np.exp(5 * rng.standard_normal(5000))
     unlike = moderated(variance * sizes, np.ones(5000), 4)
     assert np.median(np.abs(np.log(unlike / (variance * sizes)))) < 0.3
+
+
+@pytest.mark.parametrize(("size", "rms"), [(0, 8.0), (1, 8.0), (16, 4.0), (51, 3.0), (10_000, 3.0)])
+def test_the_root_mean_square_of_few_elements_may_scatter_as_they_do(size, rms):
+    assert floors(size)["rms"] == pytest.approx(rms, abs=0.01)
+    assert {n: v for n, v in floors(size).items() if n != "rms"} == {n: v for n, v in FLOORS.items() if n != "rms"}

@@ -8,7 +8,9 @@ import pytest
 from layerdiff import OnnxrtRunner
 from layerdiff.graph.formats import BF16, FP16, FP32, TF32
 from layerdiff.graph.model import Model
-from layerdiff.graph.rounding.random_rounding import GAIN, Pools, Roundoff, randomized
+from layerdiff.graph.rounding.noise_pool import Pools
+from layerdiff.graph.rounding.random_rounding import GAIN, Roundoff, randomized
+from layerdiff.graph.rounding.recurrent import step_by_step
 from layerdiff.graph.rounding.roundings import KAPPA
 from onnx import helper, numpy_helper, parser
 
@@ -172,6 +174,70 @@ def test_a_graph_typed_fp16_rounds_where_it_says():
     text = "(float16[64,256] x) => (float16[64,128] y) { y = MatMul(x, w) }"
     _, _, errors = drawn(model_of(text, w=W.astype(np.float16)), PLAIN, {"x": X.astype(np.float16)})
     assert 0.3 * FP16.u < rms(errors["y"]) / 16 < FP16.u
+
+
+@pytest.mark.parametrize(("weight", "moves"), [([1e-7, 1e-7], True), ([1e-2, 1e-2], False), (1e-7, False)])
+def test_subnormal_weights_may_be_lifted_but_no_single_constant(weight, moves):
+    model = model_of("(float[64,2] x) => (float[64,2] y) { y = Mul(x, w) }", w=np.array(weight, np.float32))
+    usual, more = (
+        rms(drawn(model, Roundoff(candidate=FP16, subnormals=s), {"x": 1e4 + X[:, :2]}, draws=16)[2]["y"])
+        for s in (False, True)
+    )
+    assert (more > 3 * usual) == moves
+
+
+def test_subnormal_results_keep_their_sign_and_zero_stays_zero():
+    model = model_of("(float[64,8] x) => (float[64,8] y) { y = Relu(x) }")
+    x = np.where(X[:, :8] > 0, 3e-8, 0).astype(np.float32)
+    base, _, errors = drawn(model, Roundoff(candidate=FP16, subnormals=True), {"x": x})
+    assert rms(errors["y"]) > 1e-9
+    assert np.all(errors["y"][:, base["y"] == 0] == 0)
+    assert np.all(base["y"] + errors["y"] >= 0)
+
+
+def scan(steps, body, **constants):
+    """A state that starts as x and is passed through a body once for each step."""
+    graph = parser.parse_graph(f"body (float[64] s, float[1] z) => (float[64] t) {{ {body} }}")
+    node = helper.make_node("Scan", ["x", "zeros"], ["y"], body=graph, num_scan_inputs=1)
+    infos = [helper.make_tensor_value_info("x", 1, [64])], [helper.make_tensor_value_info("y", 1, [64])]
+    stored = {"zeros": np.zeros((steps, 1), np.float32), **constants}
+    weights = [numpy_helper.from_array(value, name) for name, value in stored.items()]
+    graph = helper.make_graph([node], "g", *infos, weights)
+    return Model(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]))
+
+
+def test_the_steps_of_a_scan_round_anew():
+    """As in a loop: the noise of four steps together is more than that of the first, grown eight times."""
+    x = np.full(64, 1e-3, np.float32)
+    body = "u = Sin(s) t = Add(u, u)"
+    one, four = (rms(drawn(scan(n, body), PLAIN, {"x": x}, draws=16)[2]["y"]) for n in (1, 4))
+    assert 8 < four / one < 8 * math.sqrt(4)
+
+
+def test_a_weight_is_the_same_in_every_step():
+    """The error of a factor grows as the number of steps, not as its root."""
+    x, factor = np.ones(64, np.float32), np.full(64, 1.001, np.float32)
+    coarse = Roundoff(candidate=BF16)
+    one, many = (rms(drawn(scan(n, "t = Mul(s, w)", w=factor), coarse, {"x": x}, draws=16)[2]["y"]) for n in (1, 64))
+    assert many / one > 0.5 * 64 / math.sqrt(3)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize(("op", "gates"), [("GRU", 3), ("LSTM", 4), ("RNN", 1)])
+def test_recurrent_layers_step_by_step_compute_the_same(op, gates, direction):
+    n = 2 if direction == "bidirectional" else 1
+    text = f"""(float[5,2,16] x) => (float[5,{n},2,8] y, float[{n},2,8] h) {{
+        y, h = {op}<hidden_size=8, direction="{direction}">(x, w, r, b)
+    }}"""
+    sizes = {"w": (n, gates * 8, 16), "r": (n, gates * 8, 8), "b": (n, 2 * gates * 8)}
+    model = model_of(text, **{name: RNG.standard_normal(size).astype(np.float32) / 4 for name, size in sizes.items()})
+    written = step_by_step(model)
+    assert "Scan" in {node.op_type for node in written.proto.graph.node}
+    feed = {"x": RNG.standard_normal((5, 2, 16)).astype(np.float32)}
+    with OnnxrtRunner().open(model) as one, OnnxrtRunner().open(written) as other:
+        expected, found = one.infer(feed), other.infer(feed)
+    for name in ("y", "h"):
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-6)
 
 
 def test_fp64_is_rounded_as_fp64():

@@ -1,0 +1,175 @@
+"""Random numbers out of pools that are inputs of a graph: one session gives any number of draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from ..formats import FP32, FP64
+
+POOL = "layerdiff/pool"
+"""Prefix of the inputs that hold random numbers."""
+UNIT = f"{POOL}/unit"
+"""The pool of normal variates; the others hold factors."""
+SPREAD = 1 << 20
+"""Numbers of a pool over which the places are spread from which nodes read."""
+SEED = 20240229
+
+
+class Pools:
+    """Random numbers for draws, each of which is a window into one long row of them.
+
+    Args:
+        scales: See `RandomRounding`.
+        size: Elements of the largest tensor that is perturbed.
+    """
+
+    def __init__(self, scales: Mapping[str, float], size: int) -> None:
+        self.size = size + SPREAD
+        normal = np.random.default_rng(SEED).standard_normal(self.size + SPREAD, dtype=np.float32)
+        self._rows = {
+            name: normal if name == UNIT else np.float32(1) + np.float32(scale) * normal
+            for name, scale in scales.items()
+        }
+
+    def draw(self, number: int) -> dict[str, np.ndarray]:
+        """The pools of one draw, by input name."""
+        start = (number * 48271 + 11) % SPREAD
+        return {name: row[start : start + self.size] for name, row in self._rows.items()}
+
+    def neutral(self) -> dict[str, np.ndarray]:
+        """Pools that perturb nothing."""
+        return {name: np.full(self.size, name != UNIT, np.float32) for name in self._rows}
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is known of a tensor that is perturbed.
+
+    Attributes:
+        shape: Its shape; None where a size is not known.
+        double: Whether it holds float64.
+        iteration: In the body of a Loop or Scan, the name of the iteration's number.
+    """
+
+    shape: tuple[int, ...] | None = None
+    double: bool = False
+    iteration: str = ""
+
+
+class NoiseWriter:
+    """Writes nodes that perturb tensors.
+
+    Args:
+        gain: By how much every perturbation is enlarged.
+
+    Attributes:
+        nodes: What was written, in order.
+        constants: The constants that they read, by name.
+        scales: The pools that they read (see `Pools`).
+        sites: How many tensors are perturbed.
+    """
+
+    def __init__(self, gain: float) -> None:
+        self.gain = gain
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, onnx.TensorProto] = {}
+        self.scales: dict[str, float] = {}
+        self.sites = 0
+
+    def emit(self, op: str, inputs: list[str], output: str, **attributes: object) -> str:
+        """Writes a node of one output and returns the output's name."""
+        self.nodes.append(helper.make_node(op, inputs, [output], f"{POOL}/{output}", **attributes))
+        return output
+
+    def constant(self, value: Sequence[int] | float, dtype: type = np.int64) -> str:
+        """The name of a constant; equal ones are written once."""
+        name = f"{POOL}/{dtype.__name__} {value!r}"
+        if name not in self.constants:
+            self.constants[name] = numpy_helper.from_array(np.array(value, dtype), name)
+        return name
+
+    def perturb(
+        self,
+        name: str,
+        place: Place,
+        size: float,
+        target: str = "",
+        *,
+        weight: bool = False,
+        step: float = 0.0,
+        smallest: float = 0.0,
+    ) -> str:
+        """Writes x (1 + size n), plus ``step`` n, and min(|x|, ``smallest``) n.
+
+        Args:
+            name: The tensor x.
+            place: What is known of it.
+            size: Standard deviation of the relative error.
+            target: The name of the result; a new one if not given.
+            weight: The same numbers are drawn in every iteration of a loop.
+            step: Standard deviation of an absolute error.
+            smallest: The same for numbers that are subnormal in a format: none changes its sign, zero stays zero.
+
+        Returns:
+            The name of the result.
+        """
+        self.sites += 1
+        target = target or f"{name}/r{self.sites}"
+        prefix = f"{target}/n{self.sites}"
+        size, step, smallest = self.gain * size, self.gain * step, self.gain * smallest
+        if place.double:
+            size, step = size * FP64.u / FP32.u, step * FP64.u / FP32.u
+        # a pool for each size of activations; weights have too many sizes
+        unit = weight or place.double or bool(step) or bool(smallest)
+        pool = UNIT if unit else f"{POOL}/{size!r}"
+        self.scales[pool] = 1.0 if unit else size
+        noise = self._window(pool, name, place.shape, prefix, "" if weight else place.iteration)
+        if not unit:
+            return self.emit("Mul", [name, noise], target)
+        kind = np.float64 if place.double else np.float32
+        if place.double:
+            noise = self.emit("Cast", [noise], f"{prefix}/double", to=TensorProto.DOUBLE)
+        spread = self.constant(size, kind)
+        if smallest:
+            spread = self._spread(name, prefix, spread, self.constant(smallest, kind), self.constant(1.0, kind))
+        relative = self.emit("Mul", [noise, spread], f"{prefix}/relative")
+        factor = self.emit("Add", [relative, self.constant(1.0, kind)], f"{prefix}/factor")
+        if smallest:
+            factor = self.emit("Max", [factor, self.constant(1e-3, kind)], f"{prefix}/positive")
+        if not step:
+            return self.emit("Mul", [name, factor], target)
+        scaled = self.emit("Mul", [name, factor], f"{prefix}/scaled")
+        absolute = self.emit("Mul", [noise, self.constant(step, kind)], f"{prefix}/absolute")
+        return self.emit("Add", [scaled, absolute], target)
+
+    def _spread(self, name: str, prefix: str, size: str, smallest: str, one: str) -> str:
+        """The relative standard deviation of each element, where that of a subnormal number is larger than ``size``."""
+        magnitude = self.emit("Abs", [name], f"{prefix}/magnitude")
+        share = self.emit("Div", [smallest, magnitude], f"{prefix}/share")
+        capped = self.emit("Min", [share, one], f"{prefix}/capped")
+        return self.emit("Add", [capped, size], f"{prefix}/spread")
+
+    def _window(self, pool: str, name: str, shape: tuple[int, ...] | None, prefix: str, iteration: str) -> str:
+        """Random numbers out of a pool, in the shape of a tensor."""
+        start = self.sites * 1037189 % SPREAD
+        if shape is not None and not iteration:
+            ends = [self.constant([start]), self.constant([start + math.prod(shape)])]
+            window = self.emit("Slice", [pool, *ends], f"{prefix}/row")
+            return self.emit("Reshape", [window, self.constant(shape)], f"{prefix}/n")
+        dims = self.emit("Shape", [name], f"{prefix}/shape")
+        count = self.emit("ReduceProd", [dims], f"{prefix}/count", keepdims=1)
+        first = self.constant([start])
+        if iteration:
+            steps = self.emit("Mul", [iteration, self.constant([7919])], f"{prefix}/steps")
+            moved = self.emit("Add", [steps, first], f"{prefix}/moved")
+            wrapped = self.emit("Mod", [moved, self.constant([SPREAD])], f"{prefix}/wrapped")
+            first = self.emit("Reshape", [wrapped, self.constant([1])], f"{prefix}/first")
+        end = self.emit("Add", [count, first], f"{prefix}/end")
+        row = self.emit("Slice", [pool, first, end], f"{prefix}/row")
+        return self.emit("Reshape", [row, dims], f"{prefix}/n")
