@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from . import notices
+from .outputs.by_types import hold_to_types
 from .outputs.expectation import measure
 from .outputs.judge import Judge
 from .outputs.metric import Meter, criterion
@@ -83,6 +84,7 @@ class Collector:
         total = len(comparison.samples)
         ran = replace(comparison, sides=comparison.sides.chosen(log.reference, log.candidates))
         outputs = measure(ran, log, judge.evidence(total, log.finished), judge.kept, progress)
+        outputs = hold_to_types(ran, log, outputs, progress)
         told = tuple(judge.notices)
         if meter is None:
             return Evidence(outputs, devices=judge.devices(), notices=told)

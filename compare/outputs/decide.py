@@ -14,16 +14,20 @@ from ..report.model import OutputResult, ToleranceUsed
 from ..statistics.statistics import Statistics
 from .by_expectation import by_expectation, larger_than_the_signal
 from .by_tolerance import MISMATCHES, undecided
+from .by_types import not_as_typed
 from .evidence import Decider, OutputEvidence
 from .metric import by_metric
 
 DECIDERS: tuple[Decider, ...] = (*MISMATCHES, larger_than_the_signal, by_expectation, by_metric, undecided)
-"""In the order in which they are asked. The last one always concludes."""
+"""In the order in which they are asked. The last one always concludes. A pass stands unless what ran is not what the
+types of the graph say (`not_as_typed`)."""
 
 
 def decide(evidence: OutputEvidence) -> OutputResult:
     """The verdict, with what the report shows beside it."""
     decision = next(found for decider in DECIDERS if (found := decider(evidence)) is not None)
+    if decision.verdict == "pass":
+        decision = not_as_typed(evidence) or decision
     result = OutputResult(
         evidence.candidate, evidence.tensor, decision.verdict, decision.reason, decided_by=decision.decided_by
     )

@@ -152,6 +152,27 @@ class ByFormula:
 
 
 @dataclass(frozen=True)
+class OutOfRange:
+    """FP16 by the graph's types, and other outputs with the range of FP16 than with that of FP32.
+
+    Attributes:
+        runner: Name of the runner that carried FP32 past the tensors that the graph types FP16.
+        sample: Number of the sample.
+        node: Name of the node at which the range matters first; empty where it is inside a body.
+        overflow: Whether a value is above the greatest of FP16; else values became zero.
+        value: That value: the greatest magnitude of those that are lost.
+        unknown: Why it could not be found out whether the range matters; empty where it was.
+    """
+
+    runner: str
+    sample: int = 0
+    node: str = ""
+    overflow: bool = True
+    value: float = 0.0
+    unknown: str = ""
+
+
+@dataclass(frozen=True)
 class OutputEvidence:
     """One output of one candidate beside the reference's. Nothing here is a verdict: `decide.decide` gives it.
 
@@ -172,6 +193,7 @@ class OutputEvidence:
             could not be measured.
         by_formula: Elements that exceed the formula, and why that had to be asked, where nothing could be measured.
         metric: A metric on labelled data, where it measures this output.
+        out_of_range: What the candidate's runner computed otherwise than the types of its graph say, if anything.
     """
 
     candidate: str
@@ -190,6 +212,7 @@ class OutputEvidence:
     expected: Measured | None = None
     by_formula: ByFormula | None = None
     metric: MetricLoss | None = None
+    out_of_range: OutOfRange | None = None
 
     @property
     def transposed(self) -> bool:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -26,6 +27,7 @@ import onnx.inliner
 from onnx import TensorProto, helper
 
 from ..cutting.fusion import Group, fused_groups, static_tensors
+from ..formats import FP16
 from ..index import GraphIndex
 from ..model import Model
 from ..nodes import attribute_int, captured, subgraphs
@@ -83,9 +85,26 @@ def rewrite(
     Raises:
         UsageError: ``fmt`` cannot be emulated.
     """
-    number = resolve(fmt)
+    target = Target(resolve(fmt), every_node, decomposed, ranges or {}, cast_weights)
+    return _rewritten(model, target, groups, only)
+
+
+def by_types(model: Model, *, wide_range: bool = False) -> Model:
+    """A copy of ``model`` in which nothing rounds but what the graph types FP16 or BF16: its values are those of a
+    device that takes the types as law. Inputs and outputs are as those of `rewrite`.
+
+    Args:
+        model: A model.
+        wide_range: FP16 tensors round to the 11 bits of FP16 and have the range of FP32. What then differs is what
+            overflows or underflows.
+    """
+    return _rewritten(model, Target(FP16, wide_range=wide_range), None, ()).model
+
+
+def _rewritten(model: Model, target: Target, groups: Sequence[Group] | None, only: Collection[int] | None) -> Rewrite:
+    """See `rewrite`."""
     given = index = model.index
-    if index.proto.functions and groups is None and only is None:
+    if index.proto.functions and groups is None and not only:
         model = model.derive(onnx.inliner.inline_local_functions(index.proto))
         index = model.index
     if index.opset.get("", OLDEST) < OLDEST:
@@ -98,14 +117,14 @@ def rewrite(
         proto.opset_import.append(helper.make_opsetid("", opset))
     proto.ir_version = max(proto.ir_version, 4)  # from 4 on an initializer need not be an input
     inline = _weight_bytes(index) <= INLINE_LIMIT
-    target = Target(number, every_node, decomposed, ranges or {}, cast_weights, inline)
+    target = replace(target, inline=inline)
     findings = Findings()
     writer = GraphWriter(Names.of(index.graph, also=given.names), opset)
     scope = Scope(target, findings, index, static_tensors(index), writer)
     names = {output: given.names[position] for output, position in given.producer.items()}
     _Rewriting(scope, names).run(fused_groups(index) if groups is None else groups, only)
     _fill(proto.graph, index.graph, writer, inline)
-    return Rewrite(model.derive(proto), findings.notes(number))
+    return Rewrite(model.derive(proto), findings.notes(target.number))
 
 
 def _newer(model: Model) -> Model:

@@ -10,7 +10,7 @@ import onnx
 from onnx import numpy_helper
 
 from ..cutting.slices import original_name
-from ..formats import BF16, BY_DTYPE, FP16, NumberFormat
+from ..formats import BF16, BY_DTYPE, FP16, TF32, NumberFormat
 from ..index import GraphIndex
 from ..nodes import attribute_int, attribute_ints, attribute_tensor
 from ..operators import RENAMES, operator
@@ -32,6 +32,7 @@ class Target:
 
     Attributes:
         inline: Whether rounded weights are written into the graph; else the graph rounds them when it runs.
+        wide_range: Whether what the graph types FP16 has the range of FP32.
     """
 
     number: NumberFormat
@@ -40,6 +41,7 @@ class Target:
     ranges: Mapping[str, float] = field(default_factory=dict)
     cast_weights: bool = False
     inline: bool = True
+    wide_range: bool = False
 
     @property
     def stores(self) -> bool:
@@ -148,7 +150,8 @@ class Scope:
     def typed(self, number: NumberFormat) -> Scope:
         """This graph for nodes whose types are ``number``, where every result rounds and weights are exact."""
         if number.name not in self._typed:
-            target = replace(self.target, number=number, every_node=True, ranges={}, cast_weights=True)
+            held = TF32 if self.target.wide_range and number is FP16 else number  # both have 11 bits
+            target = replace(self.target, number=held, every_node=True, ranges={}, cast_weights=True)
             self._typed[number.name] = Scope(target, self.findings, self.index, self.static, self.writer, self.parent)
         return self._typed[number.name]
 

@@ -105,6 +105,11 @@ class Runner(ABC):
         return False
 
     @property
+    def rounds_to_types(self) -> bool:
+        """Whether a tensor that the graph types FP16 or BF16 holds what its type holds, also between two nodes."""
+        return True
+
+    @property
     def adds_exactly(self) -> bool:
         """Whether sums of products are known to be sums of rounded products in some order, which error bounds assume.
         Winograd's convolutions are not, and tensor cores may truncate."""

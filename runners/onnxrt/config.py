@@ -73,6 +73,11 @@ class OnnxrtConfig(Runner):
         return TF32 if self.tf32 and self.provider == "cuda" else FP32
 
     @property
+    def rounds_to_types(self) -> bool:
+        """Not on the CPU, which computes most FP16 nodes in FP32 and leaves out the casts between them."""
+        return self.provider != "cpu"
+
+    @property
     def adds_exactly(self) -> bool:
         """On the CPU."""
         return self.provider == "cpu"

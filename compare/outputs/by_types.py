@@ -1,0 +1,172 @@
+"""Whether a runtime that carries FP32 past tensors typed FP16 gives what an FP16 device would give.
+
+ONNX Runtime's CPU computes FP16 nodes in FP32 and leaves out the casts between them, so that a value above 65504 does
+no harm there, and a value below 3e-8 is no zero. The network is run once more on every sample as its types say, and
+once with the same 11 bits and the range of FP32: outputs that differ depend on values that FP16 cannot hold.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...graph.cutting.fusion import static_tensors
+from ...graph.errors import UsageError
+from ...graph.formats import FP16
+from ...graph.rounding.emulation import by_types
+from ...graph.rounding.widening import to_fp32
+from ...graph.specs import is_float
+from ..progress import SILENT, Progress
+from ..runs.opening import open_whole
+from ..runs.samples import checked, feed_of
+from .by_expectation import SMALL
+from .evidence import Decision, OutOfRange, OutputEvidence
+from .formats_in_play import model_formats
+
+if TYPE_CHECKING:
+    from ...graph.specs import Arrays
+    from ...runners.contract.session import Session
+    from ..comparison import Comparison
+    from ..runs.run import RunLog
+    from ..sides import Side
+
+logger = logging.getLogger("layerdiff")
+
+
+def not_as_typed(evidence: OutputEvidence) -> Decision | None:
+    """An output that agrees, and that a device which takes the graph's types as law would not give."""
+    found = evidence.out_of_range
+    if found is None:
+        return None
+    if found.unknown:
+        why = f"whether values exceed the range of FP16, past which {found.runner} carries FP32, could not be found out"
+        return Decision("undecided", f"{why}: {found.unknown}")
+    if found.overflow and found.value > FP16.max:
+        what = f"{found.node} overflows FP16 ({found.value:.6g} > {FP16.max:g})"
+    elif found.overflow:
+        what = f"a value inside {found.node or 'a body'} overflows FP16 (> {FP16.max:g})"
+    else:
+        what = (
+            f"{found.node} underflows FP16 ({found.value:.3g} becomes 0; the smallest is {FP16.smallest_subnormal:.2g})"
+        )
+    return Decision(
+        "undecided",
+        f"{what} in sample {found.sample}; {found.runner} went on in FP32, an FP16 device would not, and would give "
+        f"another {evidence.tensor}",
+    )
+
+
+def hold_to_types(
+    comparison: Comparison, log: RunLog, evidence: Sequence[OutputEvidence], progress: Progress = SILENT
+) -> tuple[OutputEvidence, ...]:
+    """Adds to evidence what candidates computed otherwise than the types of their graphs say.
+
+    Args:
+        comparison: Who ran.
+        log: How the run went.
+        evidence: What is known of each output of each candidate.
+        progress: Told what is going on.
+    """
+    found: dict[tuple[str, str], OutOfRange] = {}
+    for side in comparison.candidates:
+        names = [e.tensor for e in evidence if e.candidate == side.name and e.absent is None]
+        if names and not side.runner.rounds_to_types and FP16 in model_formats(side.model):
+            progress.stage(f"{side.name}: looking for values that FP16 cannot hold")
+            for name, held in _held(comparison, log, side, names).items():
+                found[side.name, name] = held
+    return tuple(replace(e, out_of_range=found.get((e.candidate, e.tensor))) for e in evidence)
+
+
+def _held(comparison: Comparison, log: RunLog, side: Side, names: Sequence[str]) -> dict[str, OutOfRange]:
+    found: dict[str, OutOfRange] = {}
+    finished = log.of(side.name).samples
+    try:
+        with _Typed(comparison, side, any(runner.in_pieces for runner in log.runners)) as typed:
+            for number, sample in enumerate(checked(comparison.samples)):
+                left = [name for name in names if name not in found]
+                if number >= finished or not left:
+                    break
+                narrow, wide = typed.run(sample, left)
+                lost = [name for name in left if _differ(narrow[name], wide[name])]
+                if lost:
+                    first = typed.first(sample, number)
+                    found.update(dict.fromkeys(lost, first))
+    except Exception as error:  # whatever a runtime raises: the output is undecided, and the report says so
+        if isinstance(error, UsageError):
+            raise
+        logger.debug("the network could not be run as its types say", exc_info=error)
+        why = next(iter(str(error).strip().splitlines()), "").rstrip(".") or type(error).__name__
+        found.update({name: OutOfRange(side.name, unknown=why) for name in names if name not in found})
+    return found
+
+
+class _Typed:
+    """The network of a side as its types say, and the same with the range of FP32. A context manager."""
+
+    def __init__(self, comparison: Comparison, side: Side, pieces: bool) -> None:
+        from ...runners.onnxrt.runner import OnnxrtRunner
+
+        own = side.runner
+        plain = replace(own, model=None) if type(own) is OnnxrtRunner else OnnxrtRunner()
+        self._side = side
+        self._stack = ExitStack()
+        self._sessions: list[Session] = []
+        for wide_range in (False, True):
+            model = by_types(side.model, wide_range=wide_range)
+            # fusions leave out casts, which are what makes the types law
+            run = replace(side, runner=replace(plain, optimization="disable"), model=model)
+            self._sessions.append(self._stack.enter_context(open_whole(comparison, run, pieces)))
+
+    def __enter__(self) -> _Typed:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def run(self, sample: Arrays, names: Sequence[str]) -> tuple[Arrays, Arrays]:
+        """Some tensors with the range of FP16, and with that of FP32."""
+        narrow, wide = (s.infer(to_fp32(feed_of(s, sample)), names) for s in self._sessions)
+        return narrow, wide
+
+    def first(self, sample: Arrays, number: int) -> OutOfRange:
+        """Where the range of FP16 matters first: at a node that is given the same and gives something else."""
+        index = self._side.model.index
+        typed = [n for node in index.nodes for n in node.output if (s := index.specs.get(n)) and s.dtype == np.float16]
+        narrow, wide = self.run(sample, typed)
+        lost = {n for n in typed if _differ(narrow[n], wide[n])}
+        starts = [n for n in typed if n in lost and lost.isdisjoint(index.reads[index.producer[n]])]
+        # a constant that overflows is a mask more often than a fault
+        static = static_tensors(index)
+        start = next((n for n in starts if n not in static), next(iter(starts), ""))
+        if not start:  # inside a function, or the graph's types are not known
+            return OutOfRange(self._side.name, number)
+        overflow, value = _lost(narrow[start], wide[start])
+        return OutOfRange(self._side.name, number, index.names[index.producer[start]], overflow, value)
+
+
+def _differ(narrow: np.ndarray, wide: np.ndarray) -> bool:
+    """Whether the range of FP16 changes a tensor by more than what passes for small."""
+    if narrow.shape != wide.shape:
+        return True
+    if not is_float(narrow.dtype):
+        return not np.array_equal(narrow, wide)
+    a, b = narrow.astype(np.float64), wide.astype(np.float64)
+    finite = np.isfinite(b)
+    if not np.isfinite(a[finite]).all():
+        return True
+    error, size = np.linalg.norm(a[finite] - b[finite]), np.linalg.norm(b[finite])
+    return bool(error > SMALL * size)
+
+
+def _lost(narrow: np.ndarray, wide: np.ndarray) -> tuple[bool, float]:
+    """Whether values overflow, and the greatest magnitude of those that do, or else of those that become zero."""
+    size = np.where(np.isfinite(wide), np.abs(wide.astype(np.float64)), 0.0)
+    above = size[~np.isfinite(narrow)]
+    if above.size:
+        return True, float(above.max())
+    return False, float(size[(narrow == 0) & (size > 0)].max(initial=0.0))
