@@ -10,6 +10,7 @@ import onnx
 
 from ..graph.model import Model
 from . import notices
+from .interfaces import in_words
 from .outputs.decide import decide
 from .outputs.metric import DROP
 from .report.model import DataInfo, ModelInfo, Report, RunnerResult
@@ -66,7 +67,8 @@ def _runner_result(runner: RunnerLog, device: str | None) -> RunnerResult:
 
 
 def _data_info(comparison: Comparison, log: RunLog) -> DataInfo:
-    samples, notes = comparison.samples, list(comparison.samples.notes)
+    samples = comparison.samples
+    notes = [*samples.notes, *in_words(comparison.rules)]
     if comparison.calibration is not None:
         notes.append(f"INT8 and FP8 were calibrated on {comparison.calibration.description}.")
     return DataInfo(log.samples, samples.seed, samples.description, samples.representative, tuple(notes))

@@ -117,8 +117,8 @@ class Comparator:
         *,
         model: ModelSource | None = None,
         memory: int = MEMORY_LIMIT,
-        reference: str | None = None,
         progress: Progress = SILENT,
+        **options: Any,
     ) -> RunResults:
         """Runs every sample on every runner and keeps the outputs.
 
@@ -127,8 +127,8 @@ class Comparator:
             data_loader: See `Comparator`.
             model: See `Comparator`.
             memory: Bytes of outputs to hold in memory; what exceeds them is spilled to a temporary file.
-            reference: Name of the runner to believe, instead of the most trusted.
             progress: Told what is going on.
+            options: Fields of `Rules` that concern what is run: ``reference``, ``map_inputs``, ``shapes``, ...
 
         Returns:
             Outputs by runner and sample, for `compare_accuracy`.
@@ -136,7 +136,7 @@ class Comparator:
         Raises:
             UsageError: The call, the models or the data are wrong.
         """
-        comparator = Comparator(model, runners, data_loader=data_loader, reference=reference, progress=progress)
+        comparator = Comparator(model, runners, data_loader=data_loader, progress=progress, **options)
         results = RunResults(comparator.prepare(), memory)
 
         def take(side: Side, sample: int, outputs: dict[str, np.ndarray]) -> None:

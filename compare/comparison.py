@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..graph.errors import UsageError
-from ..graph.options import Choice, Named, Names, Number, Pair, Size, Whole, check, option, options
+from ..graph.options import Axes, Choice, Named, Names, Number, Pair, Renamed, Size, Whole, check, option, options
 from ..runners.contract.workload import ShapeRange
 from .shape_sets import ShapeSets, as_sets
 
@@ -26,6 +26,10 @@ class Rules:
     Attributes:
         reference: Name of the runner to believe, instead of the most trusted.
         inputs, outputs: Tensors that are inputs and outputs of a TensorFlow frozen graph.
+        map_inputs, map_outputs: Inputs and outputs that a second file has under another name: name in the first file ->
+            name in the second.
+        transpose_inputs: Inputs that a second file has in another layout: name in the first file -> axes that turn the
+            second file's input into the first's.
         shapes: Shape ranges of inputs, for runtimes that build for a range: by input name, or several such mappings
             for several optimization profiles.
         rtol, atol: ``|candidate - reference| <= atol + rtol * |reference|`` for all outputs; both or neither; automatic
@@ -55,6 +59,30 @@ class Rules:
     )
     outputs: Sequence[str] = option(
         (), "--outputs", "outputs of a TensorFlow frozen graph", Names(), "data", metavar="A,B"
+    )
+    map_inputs: Mapping[str, str] = option(
+        dict,
+        "--map-input",
+        "an input of the first file, and its name in the second",
+        Renamed("NAME=NAME2"),
+        "data",
+        metavar="NAME=NAME2",
+    )
+    map_outputs: Mapping[str, str] = option(
+        dict,
+        "--map-output",
+        "an output of the first file, and its name in the second",
+        Renamed("NAME=NAME2"),
+        "data",
+        metavar="NAME=NAME2",
+    )
+    transpose_inputs: Mapping[str, tuple[int, ...]] = option(
+        dict,
+        "--transpose-input",
+        "axes that turn the second file's input into the first's: 0,2,3,1 from NCHW to NHWC",
+        Named(Axes(), "NAME:0,2,3,1"),
+        "data",
+        metavar="NAME:AXES",
     )
     shapes: Sequence[Mapping[str, ShapeRange]] = option(
         (),

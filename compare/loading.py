@@ -13,6 +13,7 @@ from ..graph.errors import UsageError
 from ..graph.load import described, is_engine, load, load_engine
 from ..graph.model import Model
 from . import notices
+from .interfaces import check_inputs, in_the_references_words
 from .sides import Sides, choose_sides, one_a_file, other_file
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Loader:
         models = self._load_all(first)
         sides = choose_sides(self.runners, models, None if second is None else self._load(second), self.rules.reference)
         self._check_engines(sides)
+        sides, told = in_the_references_words(sides, self.rules)
+        self.notices.extend(told)
         for side in one_a_file(sides.candidates):
             ignored = check_inputs(sides.reference.model, side.model)
             if ignored:
@@ -145,32 +148,3 @@ def check_names(sides: Sides, rules: Rules) -> None:
     for name in {name: None for shapes in rules.shapes for name in shapes}:
         if name not in inputs:
             raise UsageError(f"--shape {name}: no such input; there are: {', '.join(sorted(inputs))}.")
-
-
-def check_inputs(reference: Model, candidate: Model) -> list[str]:
-    """Makes sure that samples for the reference's model fit the candidate's.
-
-    Returns:
-        Inputs of the reference's model that the candidate's does not take.
-
-    Raises:
-        UsageError: It wants an input that the reference's model does not have, or of another dtype or shape.
-    """
-    known = {spec.name: spec for spec in reference.inputs}
-    for spec in candidate.inputs:
-        if spec.name not in known:
-            raise UsageError(
-                f"{candidate.source}: input {spec.name!r} is not an input of {reference.source}, "
-                f"which has: {', '.join(known) or 'none'}."
-            )
-        other = known[spec.name]
-        clash = spec.dtype != other.dtype
-        if spec.shape is not None and other.shape is not None:
-            clash |= len(spec.shape) != len(other.shape)
-            clash |= any(
-                isinstance(a, int) and isinstance(b, int) and a != b
-                for a, b in zip(spec.shape, other.shape, strict=False)
-            )
-        if clash:
-            raise UsageError(f"{candidate.source} takes {spec}, but {reference.source} takes {other}.")
-    return [name for name in known if name not in {spec.name for spec in candidate.inputs}]

@@ -14,7 +14,19 @@ CHANCE = 0.5
 
 def input_ignored(model: str, inputs: Sequence[str]) -> Notice:
     """A second file does not take all inputs of the first."""
-    return Notice("input-ignored", model, f"{model} does not take {', '.join(map(repr, inputs))}.")
+    return Notice("input-ignored", model, f"{model} does not take {_quoted(inputs)}.")
+
+
+def outputs_unmatched(model: str, missing: Sequence[str], extra: Sequence[str], options: str) -> Notice:
+    """A second file has outputs of other names."""
+    text = f"{model} has no output {_quoted(missing)} and gives {_quoted(extra)} instead."
+    return Notice("outputs-unmatched", model, f"{text} If they are the same: {options}")
+
+
+def layout_unlike(model: str, input: str, first: str, other: str, option: str) -> Notice:
+    """An input of a second file has open dimensions, and the fixed ones where the first file has others."""
+    text = f"{model} takes {input}, and {first} takes {other}. If that is another layout: {option}"
+    return Notice("layout-unlike", model, text)
 
 
 def engine_not_run(engine: str, reference: str, source: str) -> Notice:
@@ -181,6 +193,10 @@ def unlike_deployed(found: Fidelity, share: float, much: bool) -> Notice:
     why = "the layers below show errors that it does not make" if much else "the layers below explain it in part only"
     text = f"{found.candidate}: run in pieces, the error at {found.tensor!r} is {share:.0%} of the deployed one: {why}."
     return Notice("fidelity", found.candidate, text)
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def _counted(count: int, one: str, many: str) -> str:

@@ -38,6 +38,8 @@ class TfGraph:
             not promise the same value: a folded BatchNormalization keeps its name.
         permutations: ONNX tensor name -> axes, for those tensors whose ONNX value is the TF value transposed by them
             (``(0, 3, 1, 2)``: NHWC in TF, NCHW in ONNX).
+        transposed: The same of inputs, which have one layout in both unless they are given in another one
+            (`graph.interface`).
     """
 
     graph_def: GraphDef
@@ -45,6 +47,7 @@ class TfGraph:
     outputs: Mapping[str, str]
     tensors: Mapping[str, str] = field(default_factory=dict)
     permutations: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    transposed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class Model:
@@ -60,6 +63,7 @@ class Model:
         tf: The TensorFlow program, where the source is one.
         engine: The serialized engine that the model was named by, which the runners that read engines run as it is. A
             changed copy or a piece has none.
+        again: Loads the same model once more; None where it did not come from a file.
     """
 
     def __init__(
@@ -73,14 +77,14 @@ class Model:
         engine: Engine | None = None,
         again: Callable[[], Model] | None = None,
     ) -> None:
-        """Takes a graph, or what makes it when somebody asks for it; ``again`` loads the same model once more."""
+        """Takes a graph, or what makes it when somebody asks for it; see `Model` for the rest."""
         self._proto = proto
         self.source = source
         self.path = path
         self.folder = folder
         self.tf = tf
         self.engine = engine
-        self._again = again
+        self.again = again
         self._base: Model | str | None = None  # what was loaded, or its network digest, where this is not that itself
 
     def __repr__(self) -> str:
@@ -131,7 +135,7 @@ class Model:
     @cached_property
     def _network(self) -> str:
         if self.tf is not None:
-            names = (repr(sorted(names.items())) for names in (self.tf.inputs, self.tf.outputs))
+            names = (repr(sorted(names.items())) for names in (self.tf.inputs, self.tf.outputs, self.tf.transposed))
             return combined((file_digest(Path(self.source)), *names))
         if self._base is None:
             return combined((self._outline, contents(self.proto, self.folder)))
@@ -139,8 +143,8 @@ class Model:
         return combined((base, self._outline, held(self.proto)))
 
     def __reduce__(self) -> tuple[Callable[..., Model], tuple[Any, ...]]:
-        if self._again is not None:
-            return _loaded_again, (self._again, self.source, self.digest)
+        if self.again is not None:
+            return _loaded_again, (self.again, self.source, self.digest)
         base = self._base._network if isinstance(self._base, Model) else self._base
         folder = None if self.folder is None else Path(os.path.abspath(self.folder))
         state = {"source": self.source, "folder": folder, "_base": base}
@@ -189,7 +193,7 @@ class Model:
     def with_engine(self, engine: Engine, again: Callable[[], Model]) -> Model:
         """The same model, named by an engine that was built from it; ``again`` loads both once more."""
         model = Model.__new__(Model)
-        vars(model).update(vars(self), engine=engine, _again=again)
+        vars(model).update(vars(self), engine=engine, again=again)
         return model
 
     def contained(self) -> Model:

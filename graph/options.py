@@ -193,6 +193,29 @@ class Pair(Kind):
             raise ValueError(f"the range is empty, since {high} is not included")
 
 
+class Axes(Kind):
+    """An order of axes, as ``numpy.transpose`` takes it: ``0,2,3,1``."""
+
+    expected = "axes in another order, such as 0,2,3,1"
+
+    def read(self, text: str) -> tuple[int, ...]:
+        """See `Kind.read`."""
+        if not re.fullmatch(r"\d+(,\d+)*", text):
+            raise self.refusal()
+        axes = tuple(map(int, text.split(",")))
+        self.check(axes)
+        return axes
+
+    def check(self, value: Any) -> None:
+        """See `Kind.check`."""
+        try:
+            every = sorted(value) == list(range(len(value)))
+        except TypeError:
+            raise self.refusal() from None
+        if not every or not value:
+            raise self.refusal()
+
+
 class Named(Kind):
     """Values by name: ``NAME:VALUE`` or ``NAME=VALUE`` on the command line, once for each name; a mapping in Python."""
 
@@ -228,6 +251,36 @@ class Named(Kind):
     def collect(self, values: Sequence[Any]) -> dict[str, Any]:
         """See `Kind.collect`."""
         return dict(values)
+
+
+class Renamed(Named):
+    """Other names by name: ``NAME=OTHER``, once for each name; a mapping in Python. Both names may hold colons."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__(Kind(), form)
+
+    def split(self, text: str) -> tuple[str, str]:
+        """See `Named.split`."""
+        name, separator, other = text.partition("=")
+        if not (name and separator and other):
+            raise self.refusal()
+        return name, other
+
+    def check(self, value: Any) -> None:
+        """See `Kind.check`."""
+        both: dict[str, str] = {}
+        for name, other in value.items():
+            if other in both:
+                raise ValueError(f"{other!r} cannot be both {both[other]!r} and {name!r}")
+            both[other] = name
+
+    def collect(self, values: Sequence[Any]) -> dict[str, str]:
+        """See `Kind.collect`."""
+        found: dict[str, str] = {}
+        for name, other in values:
+            if found.setdefault(name, other) != other:
+                raise ValueError(f"{name!r} cannot be both {found[name]!r} and {other!r}")
+        return found
 
 
 def option(default: Any, flag: str, help: str, kind: Kind | None = None, group: str = "", **arguments: Any) -> Any:

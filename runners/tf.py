@@ -154,8 +154,8 @@ class TfSession(Session):
 
     def _permutation(self, name: str) -> tuple[int, ...]:
         program = self._program
-        if name in program.inputs or name in program.outputs:  # these have one layout; saves the conversion
-            return ()
+        if name in program.inputs or name in program.outputs:  # saves the conversion
+            return program.transposed.get(name, ())
         return program.permutations.get(name, ())
 
     def _inward(self, name: str, value: np.ndarray) -> np.ndarray:

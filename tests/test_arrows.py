@@ -27,13 +27,13 @@ ORDERS = {
     "compare": """compare.suites > compare.cli > compare.report compare.comparator > compare.stages compare.loading
         > compare.assemble > compare.collect > compare.plans
         > compare.layers > compare.causes > compare.lockstep > compare.outputs > compare.runs > compare.statistics
-        > compare.comparison > compare.notices compare.sides compare.shape_sets compare.progress
+        > compare.interfaces > compare.comparison > compare.notices compare.sides compare.shape_sets compare.progress
         > compare.report.model > compare.report.formats""",
     "runners": """runners > runners.emulate > runners.onnxrt runners.trt runners.tf runners.reference_evaluator
         > runners.contract""",
     "graph": """graph.load > graph.sources > graph.rounding graph.pairing graph.implied_inputs > graph.implied_demands
-        graph.implied_shapes > graph.cutting > graph.model > graph.engine > graph.digest > graph.index graph.writer
-        > graph.weights graph.inference graph.evaluation > graph.contrib_ops graph.options
+        graph.implied_shapes > graph.cutting graph.interface > graph.model > graph.engine > graph.digest
+        > graph.index graph.writer > graph.weights graph.inference graph.evaluation > graph.contrib_ops graph.options
         > graph.nodes graph.operators graph.specs graph.formats graph.imports > graph.errors graph.interrupts""",
 }
 # Files that are about operators: one rule or one runtime's kernels each.

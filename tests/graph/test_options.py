@@ -9,7 +9,21 @@ from typing import Any
 
 import pytest
 from layerdiff import DataError, UsageError
-from layerdiff.graph.options import Choice, Kind, Named, Names, Number, Pair, Size, Whole, check, option, options
+from layerdiff.graph.options import (
+    Axes,
+    Choice,
+    Kind,
+    Named,
+    Names,
+    Number,
+    Pair,
+    Renamed,
+    Size,
+    Whole,
+    check,
+    option,
+    options,
+)
 
 RANGE = Pair("LO,HI", ordered=True)
 INTEGERS = Pair("LO,HI", ordered=True, whole=True)
@@ -36,6 +50,10 @@ INTEGERS = Pair("LO,HI", ordered=True, whole=True)
         (RANGE, "0,9007199254740993", (0, 9007199254740993)),
         (INTEGERS, "-5,6", (-5, 6)),
         (Named(RANGE, "NAME:LO,HI"), "x:0:0,1", ("x:0", (0, 1))),
+        (Axes(), "0,2,3,1", (0, 2, 3, 1)),
+        (Named(Axes(), "NAME:AXES"), "x:0:1,0", ("x:0", (1, 0))),
+        (Renamed("NAME=NAME2"), "x:0=y:1", ("x:0", "y:1")),
+        (Renamed("NAME=NAME2"), "x=y=z", ("x", "y=z")),
     ],
 )
 def test_text_is_read(kind, text, value):
@@ -48,6 +66,10 @@ def test_text_is_read(kind, text, value):
         (Choice("guilty", "all"), "some", "expected guilty or all"),
         (Choice("a", "b", "c"), "d", "expected a, b or c"),
         (Choice("cpu", "cuda"), "CUDE", "expected cpu or cuda; did you mean cuda?"),
+        (Axes(), "0,2", "expected axes in another order, such as 0,2,3,1"),
+        (Axes(), "NCHW", "expected axes in another order, such as 0,2,3,1"),
+        (Renamed("NAME=NAME2"), "x", "expected NAME=NAME2"),
+        (Renamed("NAME=NAME2"), "x=", "expected NAME=NAME2"),
         (Whole(), "x", "expected a whole number"),
         (Number(-math.inf), "x", "expected a number"),
         (Whole(0, 5), "6", "expected a whole number from 0 to 5"),
@@ -107,3 +129,12 @@ def test_values_are_refused_by_the_same_rules(values, message, error):
 
 def test_legal_values_pass():
     check(Configuration(3, (0, 1), {"x": (0, 0)}, object()))
+
+
+def test_a_name_stands_for_one_name_and_one_name_for_it():
+    renamed = Renamed("NAME=NAME2")
+    assert renamed.collect([("a", "b"), ("c", "d"), ("a", "b")]) == {"a": "b", "c": "d"}
+    with pytest.raises(ValueError, match="'a' cannot be both 'b' and 'c'"):
+        renamed.collect([("a", "b"), ("a", "c")])
+    with pytest.raises(ValueError, match="'c' cannot be both 'a' and 'b'"):
+        renamed.check({"a": "c", "b": "c"})
