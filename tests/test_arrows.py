@@ -31,8 +31,9 @@ ORDERS = {
         > compare.report.model > compare.report.formats""",
     "runners": """runners > runners.emulate > runners.onnxrt runners.trt runners.tf runners.reference_evaluator
         > runners.contract""",
-    "graph": """graph.load > graph.sources > graph.rounding graph.pairing graph.implied_inputs > graph.implied_demands
-        graph.implied_shapes > graph.cutting graph.interface > graph.model > graph.engine > graph.digest
+    "graph": """graph.load > graph.sources > graph.rounding graph.pairing graph.implied_inputs > graph.quantized
+        graph.implied_demands graph.implied_shapes > graph.cutting graph.interface > graph.model > graph.engine
+        > graph.digest
         > graph.index graph.writer > graph.weights graph.inference graph.evaluation > graph.contrib_ops graph.options
         > graph.nodes graph.operators graph.specs graph.formats graph.imports > graph.errors graph.interrupts""",
 }
@@ -42,6 +43,8 @@ OPERATOR_FILES = (
     "graph/contrib_ops.py",
     "graph/implied_demands.py",
     "graph/pairing/settings.py",
+    "graph/quantized/float_form.py",
+    "graph/quantized/layouts.py",
     "graph/rounding/bound_rules.py",
     "graph/rounding/term_count.py",
     "graph/sources/tensorflow_names.py",

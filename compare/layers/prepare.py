@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...graph.formats import FP32
+from ...graph.quantized.borders import with_float_borders
+from ...graph.quantized.float_form import is_quantized
 from ...graph.rounding.roundings import roundings
 from ..causes.examiner import Examiner
 from ..causes.expected_noise import Noise
@@ -60,6 +62,8 @@ def prepare(
     """
     reference = comparison.reference
     same = candidate.model.same_network(reference.model)
+    if not same and is_quantized(candidate.model.index) and not is_quantized(reference.model.index):
+        candidate = replace(candidate, model=with_float_borders(candidate.model))
     matching = None if same else _match(reference, candidate)
     matched = _matched(reference, candidate, matching)
     laid = _plan(comparison, candidate, matched, deployed if same else None)

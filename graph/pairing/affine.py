@@ -9,7 +9,7 @@ import numpy as np
 
 from ..index import GraphIndex
 from ..operators import AFFINE_PRODUCTS, AFFINE_STEPS
-from .constants import constant_value
+from .constants import constant_value, quantization_step
 from .normal_form import NormalForm
 
 
@@ -21,11 +21,15 @@ class Affine:
         weight: In float64; the output channel is the first axis.
         bias: In float64, one for each output channel; zeros where there is none.
         scale: Greatest absolute value that took part in each bias element; its rounding errors are relative to this.
+        step: Distance between neighbouring weights, where they are stored quantized; shaped like them.
+        bias_step: The same of the bias.
     """
 
     weight: np.ndarray
     bias: np.ndarray
     scale: np.ndarray
+    step: np.ndarray | None = None
+    bias_step: np.ndarray | None = None
 
 
 def affine(
@@ -56,32 +60,35 @@ def affine(
     w = constant_value(index, name)
     if w is None or w.size > limit:
         return None
-    w = w.astype(np.float64)
-    channel_axis = 1
-    if main.op == "ConvTranspose":
-        groups = int(main.settings.get("group", 1) or 1)
-        w = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
-        w = np.moveaxis(w, 2, 1).reshape(-1, w.shape[1], *w.shape[3:])
-        bias_name = main.weights.get("b")
-    elif main.op == "Conv":
-        bias_name = main.weights.get("b")
-    else:
-        if w.ndim != 2:
-            return None
-        transposed = main.op == "Gemm" and bool(main.settings.get("transb"))
-        w = w if transposed else w.T
-        w = w * float(main.settings.get("alpha", 1.0) if main.op == "Gemm" else 1.0)
-        bias_name = main.weights.get("c")
-        channel_axis = -1
-    channels = w.shape[0]
-    b = np.zeros(channels)
+    convolves = main.op in ("Conv", "ConvTranspose")
+    if not convolves and w.ndim != 2:
+        return None
+    stored = quantization_step(index, name)
+    step = None if stored is None else _outputs_first(main, np.broadcast_to(stored.astype(np.float64), w.shape))
+    w = _outputs_first(main, w.astype(np.float64))
+    b, bias_step = np.zeros(w.shape[0]), None
+    bias_name = main.weights.get("b" if convolves else "c")
     if bias_name is not None:
-        value = constant_value(index, bias_name)
-        vector = None if value is None else _per_channel(value.astype(np.float64), channels, -1)
+        value, stored = constant_value(index, bias_name), quantization_step(index, bias_name)
+        vector = None if value is None else _per_channel(value.astype(np.float64), len(b), -1)
         if vector is None:
             return None
         b = b + vector * float(main.settings.get("beta", 1.0) if main.op == "Gemm" else 1.0)
-    return _scaled(index, nodes[1:], view, Affine(w, b, np.abs(b)), channel_axis)
+        bias_step = None if stored is None else np.broadcast_to(stored.reshape(-1), b.shape)
+    start = Affine(w, b, np.abs(b), step, bias_step)
+    return _scaled(index, nodes[1:], view, start, 1 if convolves else -1)
+
+
+def _outputs_first(main: NormalForm, w: np.ndarray) -> np.ndarray:
+    """The weights of a product, or their steps, with the output channels as the first axis."""
+    if main.op == "ConvTranspose":
+        groups = int(main.settings.get("group", 1) or 1)
+        w = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
+        return np.moveaxis(w, 2, 1).reshape(-1, w.shape[1], *w.shape[3:])
+    if main.op == "Conv":
+        return w
+    transposed = main.op == "Gemm" and bool(main.settings.get("transb"))
+    return (w if transposed else w.T) * float(main.settings.get("alpha", 1.0) if main.op == "Gemm" else 1.0)
 
 
 def distance(a: Affine, b: Affine) -> float:
@@ -101,39 +108,48 @@ def _scaled(
 ) -> Affine | None:
     """``start``, then scalings and shifts."""
     w, b, size = start.weight, start.bias, start.scale
+    step, bias_step = start.step, start.bias_step
     channels = len(b)
+
+    def scaled(factor: np.ndarray) -> None:
+        nonlocal w, step, bias_step
+        each = factor.reshape(-1, *[1] * (w.ndim - 1))
+        w = w * each
+        step = None if step is None else step * abs(each)
+        bias_step = None if bias_step is None else bias_step * abs(factor)
+
     for position in nodes:
-        step = view[position]
-        if step.op == "BatchNormalization":
+        form = view[position]
+        if form.op == "BatchNormalization":
             values = {}
             for key in ("scale", "b", "input_mean", "input_var"):
-                value = constant_value(index, step.weights[key]) if key in step.weights else None
+                value = constant_value(index, form.weights[key]) if key in form.weights else None
                 if value is None or value.shape != (channels,):
                     return None
                 values[key] = value.astype(np.float64)
-            factor = values["scale"] / np.sqrt(values["input_var"] + float(step.settings.get("epsilon", 1e-5)))
+            factor = values["scale"] / np.sqrt(values["input_var"] + float(form.settings.get("epsilon", 1e-5)))
             size = np.maximum.reduce([size * abs(factor), abs(values["input_mean"] * factor), abs(values["b"])])
             b = (b - values["input_mean"]) * factor + values["b"]
-            w = w * factor.reshape(-1, *[1] * (w.ndim - 1))
+            scaled(factor)
             continue
-        if len(step.weights) != 1 or len(step.data) != 1:
+        if len(form.weights) != 1 or len(form.data) != 1:
             return None
-        slot_name, name = next(iter(step.weights.items()))
+        slot_name, name = next(iter(form.weights.items()))
         value = constant_value(index, name)
-        if value is None or (step.op in ("Sub", "Div") and slot_name == "a"):
+        if value is None or (form.op in ("Sub", "Div") and slot_name == "a"):
             return None
         rank = len(index.specs[index.nodes[position].output[0]].shape or ()) if _known(index, position) else None
         vector = _per_channel(value.astype(np.float64), channels, channel_axis, rank)
         if vector is None:
             return None
-        if step.op in ("Add", "Sub"):
-            b = b + vector if step.op == "Add" else b - vector
+        if form.op in ("Add", "Sub"):
+            b = b + vector if form.op == "Add" else b - vector
             size = np.maximum(size, abs(vector))
         else:
-            factor = vector if step.op == "Mul" else 1.0 / vector
+            factor = vector if form.op == "Mul" else 1.0 / vector
             b, size = b * factor, size * abs(factor)
-            w = w * factor.reshape(-1, *[1] * (w.ndim - 1))
-    return Affine(w, b, np.maximum(size, np.abs(b)))
+            scaled(factor)
+    return Affine(w, b, np.maximum(size, np.abs(b)), step, bias_step)
 
 
 def _known(index: GraphIndex, position: int) -> bool:

@@ -10,8 +10,8 @@ import onnx
 from ..evaluation import evaluate
 from ..index import GraphIndex
 from ..nodes import attribute_int, attribute_ints, attribute_tensor
-from ..operators import SHAPES, operator
-from ..specs import dtype_from_onnx
+from ..operators import CASTS, RESHAPES, SHAPES, operator
+from ..specs import dtype_from_onnx, is_float
 
 
 def constant_value(index: GraphIndex, name: str, limit: int = 1 << 28) -> np.ndarray | None:
@@ -59,35 +59,77 @@ def constant_value(index: GraphIndex, name: str, limit: int = 1 << 28) -> np.nda
 
 
 def _dequantized(node: onnx.NodeProto, feed: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    stored, scale = feed[node.input[0]], feed[node.input[1]]
-    zero = feed[node.input[2]] if len(node.input) > 2 and node.input[2] else None
-    if scale.size > 1:
-        if scale.ndim != 1:
-            return None  # blocks of an axis: no common way of writing
-        shape = [1] * stored.ndim
-        shape[attribute_int(node, "axis", 1)] = scale.size
-        scale = scale.reshape(shape)
-        zero = None if zero is None else zero.reshape(shape)
-    else:
-        scale, zero = scale.reshape(()), None if zero is None else zero.reshape(())
+    stored, scale = feed[node.input[0]], _spread(node, feed[node.input[1]], feed[node.input[0]].shape)
+    if scale is None:
+        return None
     wide = stored.astype(np.float32)
+    if len(node.input) > 2 and node.input[2]:
+        zero = _spread(node, feed[node.input[2]], stored.shape)
+        if zero is None:
+            return None
+        wide = wide - zero.astype(np.float32)
     with np.errstate(invalid="ignore", over="ignore"):  # an infinite scale is for a comparison to find
-        return (wide if zero is None else wide - zero.astype(np.float32)) * scale.astype(np.float32)
+        return wide * scale.astype(np.float32)
+
+
+def _spread(node: onnx.NodeProto, scale: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The scale or zero point of a DequantizeLinear, shaped to broadcast against what it reads; None where it cannot
+    be: of one value, one for each index of an axis, or one for each block of an axis."""
+    if scale.size == 1:
+        return scale.reshape([1] * len(shape))
+    axis = attribute_int(node, "axis", 1)
+    if not -len(shape) <= axis < len(shape):
+        return None
+    axis %= len(shape)
+    if scale.ndim == 1 and scale.size == shape[axis]:
+        return scale.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    block = attribute_int(node, "block_size", 0)
+    if not block or scale.ndim != len(shape):
+        return None
+    whole = np.take(np.repeat(scale, block, axis), np.arange(shape[axis]), axis)
+    return whole if whole.shape == shape else None
 
 
 def quantization_step(index: GraphIndex, name: str) -> np.ndarray | None:
-    """The distance between neighbouring values of a weight that is stored quantized, shaped to broadcast against it."""
+    """The distance between neighbouring values of a weight that is stored quantized, shaped to broadcast against it.
+
+    Args:
+        index: The graph.
+        name: The weight: what a DequantizeLinear makes, or integers that are cast and multiplied by a scale.
+
+    Returns:
+        None if it is not stored quantized, or its scale is no constant.
+    """
     position = index.producer.get(name)
-    while position is not None and index.nodes[position].op_type in ("Identity", "Cast"):
-        position = index.producer.get(index.nodes[position].input[0])
-    if position is None or index.nodes[position].op_type != "DequantizeLinear":
+    if position is None:
         return None
     node = index.nodes[position]
-    stored, scale = constant_value(index, node.input[0]), constant_value(index, node.input[1])
-    if stored is None or scale is None or scale.ndim > 1:
-        return None
-    if scale.size == 1:
-        return scale.reshape([1] * stored.ndim)
-    shape = [1] * stored.ndim
-    shape[attribute_int(node, "axis", 1)] = scale.size
-    return scale.reshape(shape)
+    op = operator(node)
+    if op in ("Identity", "Cast"):
+        return quantization_step(index, node.input[0])
+    if op == "Transpose":
+        step = quantization_step(index, node.input[0])
+        return None if step is None else np.transpose(step, attribute_ints(node, "perm"))
+    if op == "DequantizeLinear":
+        stored, scale = constant_value(index, node.input[0]), constant_value(index, node.input[1])
+        return None if stored is None or scale is None else _spread(node, np.abs(scale), stored.shape)
+    if op == "Mul":
+        for integers, scale_name in (node.input, node.input[::-1]):
+            spec, scale = index.specs.get(name), constant_value(index, scale_name)
+            if scale is None or spec is None or spec.shape is None or not _cast_integers(index, integers):
+                continue
+            return np.abs(scale).reshape([1] * (len(spec.shape) - scale.ndim) + list(scale.shape))
+    return None
+
+
+def _cast_integers(index: GraphIndex, name: str) -> bool:
+    """Whether a tensor is made of a stored integer weight by a Cast, and perhaps a Sub of its zero point."""
+    while (position := index.producer.get(name)) is not None:
+        node = index.nodes[position]
+        if operator(node) == "Cast" and node.input[0] in index.initializers:
+            spec = index.specs.get(node.input[0])
+            return spec is not None and not is_float(spec.dtype) and spec.dtype != np.bool_
+        if operator(node) != "Sub" and operator(node) not in CASTS | RESHAPES:
+            return False
+        name = node.input[0]
+    return False

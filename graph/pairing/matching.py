@@ -12,7 +12,7 @@ unmatched.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..index import GraphIndex
 from ..nodes import attribute_int
@@ -53,6 +53,7 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
         names = [*reference.inputs, *(o for n in reference.nodes if n.op_type != "Constant" for o in n.output if o)]
         return Matching({name: name for name in names}, {p: p for p in range(len(reference.nodes))})
     pairing = match_nodes(reference, candidate)
+    reference, candidate = pairing.r.index, pairing.c.index
     partial = {n: m for n, m in pairing.nodes.items() if _has_epilogue(reference, n) != _has_epilogue(candidate, m)}
     pairs, folded = _tensors(pairing, partial)
     # written with other operands (x * 0.5 against half * gate): the output is the same tensor, the node is not
@@ -68,7 +69,20 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
     _follow_shapes(pairing, nodes, tensors)
     _match_skipped(pairing, nodes, pairs)
     differences = _differences(pairing, pairs, folded, partial)
-    return Matching(tensors, dict(sorted(nodes.items())), tuple(sorted(differences, key=lambda d: d.node)))
+    mine, theirs = (None if form is None else form.origins for form in pairing.forms)
+    return Matching(
+        tensors,
+        {_origin(n, mine): _origin(m, theirs) for n, m in sorted(nodes.items())},
+        tuple(
+            replace(d, node=_origin(d.node, mine), candidate_node=_origin(d.candidate_node, theirs))
+            for d in sorted(differences, key=lambda d: d.node)
+        ),
+    )
+
+
+def _origin(position: int, origins: tuple[int, ...] | None) -> int:
+    """The position in the file's graph of a node of its float form."""
+    return position if origins is None or position < 0 else origins[position]
 
 
 def _has_epilogue(index: GraphIndex, position: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..index import GraphIndex
+from ..quantized.float_form import FloatForm, float_form, is_quantized
 from ..specs import Dim
 from .view import GraphView
 
@@ -17,6 +18,7 @@ class Pairing:
 
     Attributes:
         r, c: The reference and the candidate.
+        forms: Of a side that alone is quantized, the graph in float operators, in which it is matched; else None.
         nodes: Position in the reference -> position in the candidate.
         taken: The reverse.
         changed: Nodes of the reference that were matched by their place alone: their operators differ.
@@ -25,9 +27,14 @@ class Pairing:
     """
 
     def __init__(self, reference: GraphIndex, candidate: GraphIndex) -> None:
-        quantized = _quantizes(reference), _quantizes(candidate)
-        self.r = GraphView(reference, skip_quantizers=quantized[0] and not quantized[1])
-        self.c = GraphView(candidate, skip_quantizers=quantized[1] and not quantized[0])
+        quantized = is_quantized(reference), is_quantized(candidate)
+        self.forms: list[FloatForm | None] = [None, None]
+        if quantized[0] != quantized[1]:  # the other one is matched with what the operators stand for
+            self.forms = [float_form(i) if q else None for i, q in zip((reference, candidate), quantized, strict=True)]
+        self.r, self.c = (
+            GraphView(index, skip_quantizers=False) if form is None else GraphView(form.index, True, form.invented)
+            for index, form in zip((reference, candidate), self.forms, strict=True)
+        )
         self.nodes: dict[int, int] = {}
         self.taken: dict[int, int] = {}
         self.changed: set[int] = set()
@@ -112,10 +119,6 @@ def compatible(a: Sequence[Dim] | None, b: Sequence[Dim] | None) -> bool:
     return len(a) == len(b) and all(
         not isinstance(x, int) or not isinstance(y, int) or x == y for x, y in zip(a, b, strict=True)
     )
-
-
-def _quantizes(index: GraphIndex) -> bool:
-    return any(node.op_type == "QuantizeLinear" for node in index.nodes)
 
 
 def _shared(reference: Sequence[str], candidate: Sequence[str]) -> dict[str, str]:

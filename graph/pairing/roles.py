@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from ..operators import RESHAPES
+from ..specs import TensorSpec, is_float
 from .pairs import Pairing, compatible
 
 Slots = list[tuple[str, str]]
@@ -110,13 +111,21 @@ def tensor_names(pairing: Pairing, pairs: Mapping[str, str]) -> dict[str, str]:
                 continue
             # what the candidate leaves out, its quantizer may do instead: a Relu whose range begins at zero
             left_out = pairing.c.skips and shared[b] > 1 and pairing.r.index.producer.get(a) not in pairing.nodes
-            if name in names and (name in wanted or not left_out):
+            same_kind = _comparable(specs.get(name), others.get(name))
+            if name in names and same_kind and (name in wanted or not left_out):
                 tensors[name] = name
                 continue
             if name in wanted:
                 continue  # an output of both graphs that is another tensor there: see below
             spec = specs.get(name)
             alike = [o for o in names if spec and (s := others.get(o)) is not None and s.dtype == spec.dtype]
-            tensors[name] = alike[-1 if left_out else 0] if alike else b
+            found = alike[-1 if left_out else 0] if alike else next((o for o in (b, *names) if o in names), None)
+            if found is not None and _comparable(spec, others.get(found)):
+                tensors[name] = found
     tensors.update(pairing.outputs)
     return tensors
+
+
+def _comparable(one: TensorSpec | None, other: TensorSpec | None) -> bool:
+    """Whether two tensors may hold the same values, as far as their types are known: floats, or none of both."""
+    return one is None or other is None or is_float(one.dtype) == is_float(other.dtype)

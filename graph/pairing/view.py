@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import onnx
 from ..cutting.dataflow import Dataflow, Kind, dataflow
 from ..index import GraphIndex
 from ..nodes import attribute_ints
-from ..operators import LANDMARKS, ONE_SOURCE_CONTRIB, RESHAPES, is_standard, operator
+from ..operators import LANDMARKS, ONE_SOURCE_CONTRIB, QUANTIZERS, RESHAPES, is_standard, operator
 from ..specs import Dim, is_float
 from .constants import constant_value
 from .normal_form import NormalForm, normal_form
@@ -69,8 +70,9 @@ class GraphView:
     Attributes:
         index: The graph.
         skips: Whether quantizers are looked through, since the other graph has none.
+        invented: Tensors that stand in the graph for its structure alone: nothing has them.
         alias: Tensor -> its root: the tensor that it is a copy of (Identity, Cast, two inverse Transposes), or itself.
-        classes: Root -> all tensors that are it.
+        classes: Root -> all tensors that are it, but for those that are invented.
         forms: Position of a node that computes something from the data -> its normal form.
         live: These positions, ascending.
         skipped: Positions of the nodes that are looked through.
@@ -79,8 +81,9 @@ class GraphView:
         output_roots: Root -> the graph's outputs that are it; `skeleton_outputs` for roots in the skeleton.
     """
 
-    def __init__(self, index: GraphIndex, skip_quantizers: bool) -> None:
+    def __init__(self, index: GraphIndex, skip_quantizers: bool, invented: Collection[str] = frozenset()) -> None:
         self.index = index
+        self.invented = invented
         self.skips = skip_quantizers
         self.flow: Dataflow = dataflow(index)
         self.alias: dict[str, str] = {}
@@ -117,7 +120,8 @@ class GraphView:
         root = self._transparent(node, position, skip_quantizers)
         if root:
             self.alias[node.output[0]] = root
-            self.classes.setdefault(root, [root]).append(node.output[0])
+            members = self.classes.setdefault(root, [root])
+            members.extend(name for name in node.output[:1] if name not in self.invented)
             self.skipped.append(position)
             return
         c = normal_form(index, position, self.constant)
@@ -125,7 +129,7 @@ class GraphView:
         self.live.append(position)
         for name in outputs:
             self.alias[name] = name
-            self.classes[name] = [name]
+            self.classes[name] = [] if name in self.invented else [name]
         inputs = [(slot, self.alias.get(name, name)) for slot, name in c.data]
         # x * sigmoid(x) and 2 * x are different kinds of Mul
         kind = (c.family, len(inputs), str(c.settings.get("perm")) if c.op == "Transpose" else "")
@@ -157,7 +161,7 @@ class GraphView:
                 return ""
             same = before.dtype == after.dtype or (is_float(before.dtype) and is_float(after.dtype))
             return root if same else ""
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        if operator(node) in QUANTIZERS:
             return root if skip_quantizers else ""
         return self._undone(node, root)
 

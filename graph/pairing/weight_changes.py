@@ -218,9 +218,11 @@ def folded_changes(a: Affine, b: Affine, half: bool) -> Iterator[tuple[str, Weig
         ("weights", a.weight, b.weight, noise * np.abs(a.weight) + noise * 2.0**-6 * channel + 2.0**-100),
         ("bias", a.bias, b.bias, noise * np.maximum(a.scale, b.scale) + 2.0**-100),
     )
-    for name, x, y, allowed in parts:
+    for (name, x, y, allowed), step in zip(parts, (b.step, b.bias_step), strict=True):
         error = np.abs(x - y)
         bad = ~(error <= allowed)
+        if step is not None:
+            bad &= ~_rounded_to_step(x, y, step)
         if bad.any():
             index = tuple(int(i) for i in np.unravel_index(int(np.where(bad, error, -1).argmax()), x.shape))
             values = float(x[index]), float(y[index])
@@ -243,13 +245,16 @@ def rounded_alike(x: np.ndarray, y: np.ndarray) -> bool:
 
 def within_steps(x: np.ndarray, y: np.ndarray, step: np.ndarray) -> bool:
     """Whether all values are within half a step, as rounding leaves them, if not clipped at the ends of a channel."""
-    if x.shape != y.shape or x.ndim != step.ndim:
-        return False
+    return x.shape == y.shape and x.ndim == step.ndim and bool(_rounded_to_step(x, y, step).all())
+
+
+def _rounded_to_step(x: np.ndarray, y: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Which values are within half a step, or at the end of their channel, beyond which nothing is stored."""
     axes = tuple(i for i, d in enumerate(step.shape) if d == 1)
     y = np.asarray(y, np.float64)
-    ends = np.maximum(np.abs(y).max(axis=axes, keepdims=True), 0)
+    ends = np.abs(y).max(axis=axes or None, keepdims=True)
     error = np.abs(np.asarray(x, np.float64) - y)
-    return bool(((error <= 0.501 * step) | (np.abs(y) >= ends)).all())
+    return np.asarray((error <= 0.501 * step) | ((np.abs(y) >= ends) & (np.abs(x) >= ends)))
 
 
 def same_bytes(index: GraphIndex, name: str, other: GraphIndex, other_name: str) -> bool:
