@@ -34,10 +34,11 @@ _LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
 class DataLoader(RandomOptions, Source):
     """Random samples for any model.
 
-    The range of an input is the first of these that is known: the one in ``ranges``; what the graph implies, narrowed
-    by ``int_range`` or ``float_range`` where they overlap; ``int_range`` or ``float_range``; and by default [0, 1) for
-    floats, 0 and 1 for integers, and the whole dtype for int8 and uint8 (images and quantized data).
-    Values outside of what the graph can take are never drawn, whoever asks for them.
+    The range of an input is the first of these that is known: the one in ``ranges``; ``int_range`` or ``float_range``;
+    what the graph implies; and by default [0, 1) for floats, 0 and 1 for integers, and the whole dtype for int8 and
+    uint8 (images and quantized data). What the user says wins over what the graph only hints at (masks). Where values
+    would be errors in the graph, ``int_range`` and ``float_range`` are narrowed, and refused if nothing is left; a
+    range of one input is refused.
 
     Attributes:
         int_range, float_range, seed, samples, ranges: See `RandomOptions`.
@@ -111,8 +112,12 @@ class DataLoader(RandomOptions, Source):
         default = general if general is not None and dtype.kind != "b" else _default(dtype)
         lo, hi = default
         who = "default" if general is None else "user"
+        if who == "user" and implied is not None:
+            implied, whole = implied.legal, not is_float(dtype)
         if implied is None:
             return Plan(spec, shape, lo, hi, "", whole), who
+        if who == "user":
+            _check_legal(f"--{'float' if is_float(dtype) else 'int'}-range", default, spec, implied)
         low, high = max(lo, implied.lo), min(hi, implied.hi)
         if implied.bounded and (general is None or low >= high):
             lo, hi, who = implied.lo, implied.hi, "graph"
@@ -135,6 +140,7 @@ class DataLoader(RandomOptions, Source):
             except ValueError as refusal:
                 raise DataError(f"{what}=({pair[0]}, {pair[1]}): {refusal}.") from None
         _check_dtype(what, pair, spec)
+        implied = None if implied is None else implied.legal
         if implied is not None and implied.strict and (pair[0] < implied.lo or pair[1] > implied.hi):
             asked = f"[{pair[0]:g}, {pair[1]:g}{')' if whole else ']'}"
             raise DataError(
@@ -291,6 +297,14 @@ def _clip(lo: Number, hi: Number, dtype: np.dtype, whole: bool) -> tuple[Number,
     """A range that the graph implies, cut to what the dtype can hold."""
     least, most = _limits(dtype)
     return max(lo, least), min(hi, most + 1 if whole else most)
+
+
+def _check_legal(flag: str, pair: tuple[Number, Number], spec: TensorSpec, legal: Range) -> None:
+    if legal.strict and (pair[1] <= legal.lo or pair[0] >= legal.hi + (not legal.integer)):
+        raise DataError(
+            f"{flag} {pair[0]:g},{pair[1]:g}: the graph allows {spec.name!r} {legal} alone ({legal.reason}). "
+            f"Give it a range of its own with --range {spec.name}:LO,HI."
+        )
 
 
 def _check_dtype(what: str, pair: tuple[Number, Number], spec: TensorSpec) -> None:

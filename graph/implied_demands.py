@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -30,6 +31,13 @@ class Bound:
     """What is demanded of a mask: that its values be 0 and 1."""
     additive: bool = False
     """A mask of which ``(1 - x) * a large number`` is added to scores of attention."""
+    domain: bool = False
+    """Where a function is defined: outside, its result is not a number."""
+
+    @property
+    def hint(self) -> bool:
+        """Whether values outside are as legal as those inside, and only unlikely."""
+        return not self.strict and not self.domain
 
 
 MASK = Bound(0, 1, "a mask", strict=False, mask=True)
@@ -71,6 +79,12 @@ class Lookup:
         spec = self.specs.get(name)
         return None if spec is None else spec.shape
 
+    def output(self, node: onnx.NodeProto) -> tuple[Dim, ...] | None:
+        """The shape of the first output, as far as it is known or declared."""
+        name = node.output[0]
+        spec = self.index.specs.get(name) if name in self.index.outputs else self.specs.get(name)
+        return None if spec is None else spec.shape
+
     def size(self, node: onnx.NodeProto, slot: int, axis: int) -> int | None:
         """A known, positive dimension of an input."""
         shape = self.shape(node, slot)
@@ -95,7 +109,7 @@ def own_demands(lookup: Lookup, node: onnx.NodeProto, slot: int) -> Iterator[Bou
         return
     domain = _DOMAIN.get((op, slot))
     if domain is not None:
-        yield Bound(*domain, f"input of {op}", strict=False)
+        yield Bound(*domain, f"input of {op}", strict=False, domain=True)
     handler = _HANDLERS.get((op, slot))
     if handler is not None:
         yield from handler(lookup, node, slot)
@@ -162,9 +176,19 @@ def _gather_nd(lookup: Lookup, node: onnx.NodeProto, slot: int) -> Iterator[Boun
 
 
 def _one_hot(lookup: Lookup, node: onnx.NodeProto, slot: int) -> Iterator[Bound]:
-    depth = lookup.constant(node, 1)
-    if depth is not None:
-        yield Bound(0, int(depth.flat[0]) - 1, f"classes of a OneHot of depth {int(depth.flat[0])}", strict=False)
+    constant = lookup.constant(node, 1)
+    if constant is None:
+        declared = lookup.output(node)
+        axis = attribute_int(node, "axis", -1)
+        known = declared is not None and -len(declared) <= axis < len(declared)
+        dim = declared[axis] if declared is not None and known else None
+        depth = dim if isinstance(dim, int) and dim > 0 else 8
+    else:
+        depth = int(constant.flat[0])
+    if slot == 0:
+        yield Bound(0, depth - 1, f"classes of a OneHot of depth {depth}", strict=False)
+    else:
+        yield _only(depth, "depth of a OneHot")
 
 
 def _labels(lookup: Lookup, node: onnx.NodeProto, slot: int) -> Iterator[Bound]:
@@ -176,7 +200,9 @@ def _labels(lookup: Lookup, node: onnx.NodeProto, slot: int) -> Iterator[Bound]:
 def _pow(lookup: Lookup, node: onnx.NodeProto, slot: int) -> Iterator[Bound]:
     exponent = lookup.constant(node, 1)
     if exponent is not None and (exponent != np.floor(exponent.astype(float))).any():
-        yield Bound(POSITIVE if exponent.min() < 0 else 0, math.inf, "base of a broken power", strict=False)
+        yield Bound(
+            POSITIVE if exponent.min() < 0 else 0, math.inf, "base of a broken power", strict=False, domain=True
+        )
 
 
 def _divisor(lookup: Lookup, node: onnx.NodeProto, slot: int) -> Iterator[Bound]:
@@ -207,12 +233,117 @@ def _axis(lookup: Lookup, node: onnx.NodeProto, slot: int) -> Iterator[Bound]:
     shape, own = lookup.shape(node, 0), lookup.shape(node, slot)
     if shape is None:
         return
+    reduced = _reduced(lookup, node, shape, own) if node.op_type.startswith("Reduce") else None
+    if reduced is not None:
+        yield Bound(0, len(shape) - 1, f"axes of a {node.op_type}", value=reduced)
+        return
     if own and isinstance(own[0], int) and own[0] > 1:  # several: they must differ
         yield Bound(0, len(shape) - 1, f"axes of a {node.op_type}", value=tuple(range(own[0])))
     elif node.op_type == "Squeeze" and 1 in shape and own:
         yield Bound(0, len(shape) - 1, "axis of a Squeeze", value=(shape.index(1),))
     elif shape:
         yield Bound(0, len(shape) - 1, f"axis of a {node.op_type}")
+
+
+def _reduced(
+    lookup: Lookup, node: onnx.NodeProto, shape: tuple[Dim, ...], own: tuple[Dim, ...] | None
+) -> tuple[int, ...] | None:
+    """The first axes of a reduction that give the shape which the graph declares."""
+    declared = lookup.output(node)
+    if declared is None or not own or not isinstance(own[0], int) or own[0] > len(shape):
+        return None
+    keep = attribute_int(node, "keepdims", 1)
+    for axes in itertools.combinations(range(len(shape)), own[0]):
+        left = tuple(1 if i in axes else d for i, d in enumerate(shape) if keep or i not in axes)
+        if len(left) == len(declared) and all(
+            a == b for a, b in zip(left, declared, strict=True) if isinstance(a, int) and isinstance(b, int)
+        ):
+            return axes
+    return None
+
+
+def _only(value: int, reason: str) -> Bound:
+    return Bound(value, value, reason, value=(value,))
+
+
+def _dft(lookup: Lookup, node: onnx.NodeProto, slot: int) -> Iterator[Bound]:
+    """The transform of all values along the first axis of the signal."""
+    shape = lookup.shape(node, 0)
+    if shape is None or len(shape) < 2:
+        return
+    axis = attribute_int(node, "axis", min(1, len(shape) - 2))
+    if slot == 2:
+        yield _only(axis, "axis of a DFT")
+        return
+    given = lookup.constant(node, 2)
+    size = lookup.size(node, 0, axis if given is None else int(given.flat[0]))
+    if size:
+        yield _only(size, f"length of a DFT of {size} values")
+
+
+_RATE = 8000
+_MEL_BINS, _MEL_LENGTH = 4, 16
+
+
+def _mel(lookup: Lookup, node: onnx.NodeProto, slot: int) -> Iterator[Bound]:
+    """A matrix of the shape that the graph declares, over all frequencies."""
+    rows, columns = (lookup.output(node) or (None, None))[:2]
+    length = 2 * (rows - 1) if isinstance(rows, int) and rows > 1 else _MEL_LENGTH
+    bins = columns if isinstance(columns, int) and columns > 0 else _MEL_BINS
+    values = (bins, length, _RATE, 0, _RATE // 2)
+    what = ("bins", "DFT length", "sample rate", "lower frequency", "upper frequency")
+    yield _only(values[slot], f"{what[slot]} of a MelWeightMatrix")
+
+
+def _split_to_sequence(lookup: Lookup, node: onnx.NodeProto, slot: int) -> Iterator[Bound]:
+    size, own = lookup.size(node, 0, attribute_int(node, "axis", 0)), lookup.shape(node, slot)
+    if own == () and size:
+        yield _only(max(1, size // 2), f"chunks of a SplitToSequence of {size}")
+    elif own and isinstance(own[0], int) and own[0] > 0 and size:
+        count = own[0]
+        value = (*[size // count] * (count - 1), size - size // count * (count - 1))
+        yield Bound(min(value), max(value), "chunks of a SplitToSequence", value=value)
+
+
+def _col2im(lookup: Lookup, node: onnx.NodeProto, slot: int) -> Iterator[Bound]:
+    """An image and blocks that give as many columns as there are, of the shape that the graph declares."""
+    columns, own, declared = lookup.shape(node, 0), lookup.shape(node, slot), lookup.output(node)
+    if columns is None or len(columns) != 3 or not own or not isinstance(own[0], int):
+        return
+    rank, width, count = own[0], columns[1], columns[2]
+    if not isinstance(width, int) or not isinstance(count, int):
+        return
+    strides = attribute_ints(node, "strides") or [1] * rank
+    dilations = attribute_ints(node, "dilations") or [1] * rank
+    pads = attribute_ints(node, "pads") or [0] * (2 * rank)
+    image = None if declared is None else declared[2:]
+    if image is None or len(image) != rank or not all(isinstance(d, int) for d in image):
+        # blocks of one element, in one row
+        image = tuple(
+            max(1, ((count if i == 0 else 1) - 1) * strides[i] + 1 - pads[i] - pads[i + rank]) for i in range(rank)
+        )
+    channels = declared[1] if declared is not None and len(declared) > 1 else width
+    block = width // channels if isinstance(channels, int) and channels > 0 else 1
+    sizes = [d for d in image if isinstance(d, int)]
+    for shape in _factored(block, rank):
+        spans = (
+            (sizes[i] + pads[i] + pads[i + rank] - dilations[i] * (shape[i] - 1) - 1) // strides[i] + 1
+            for i in range(rank)
+        )
+        if math.prod(spans) == count:
+            value = tuple(sizes) if slot == 1 else shape
+            yield Bound(min(value), max(value), f"{'image' if slot == 1 else 'blocks'} of a Col2Im", value=value)
+            return
+
+
+def _factored(number: int, count: int) -> Iterator[tuple[int, ...]]:
+    """Every way to write a number as so many factors."""
+    if count == 1:
+        yield (number,)
+        return
+    for first in (d for d in range(1, number + 1) if number % d == 0):
+        for rest in _factored(number // first, count - 1):
+            yield (first, *rest)
 
 
 def _target(lookup: Lookup, node: onnx.NodeProto, slot: int) -> Iterator[Bound]:
@@ -261,6 +392,13 @@ _HANDLERS: dict[tuple[str, int], Callable[[Lookup, onnx.NodeProto, int], Iterato
     ("GatherND", 1): _gather_nd,
     ("ScatterND", 1): _gather_nd,
     ("OneHot", 0): _one_hot,
+    ("OneHot", 1): _one_hot,
+    ("DFT", 1): _dft,
+    ("DFT", 2): _dft,
+    **{("MelWeightMatrix", slot): _mel for slot in range(5)},
+    ("SplitToSequence", 1): _split_to_sequence,
+    ("Col2Im", 1): _col2im,
+    ("Col2Im", 2): _col2im,
     ("NegativeLogLikelihoodLoss", 1): _labels,
     ("SoftmaxCrossEntropyLoss", 1): _labels,
     ("Pow", 0): _pow,
@@ -276,7 +414,10 @@ _HANDLERS: dict[tuple[str, int], Callable[[Lookup, onnx.NodeProto, int], Iterato
     ("CumProd", 1): _axis,
     ("Unsqueeze", 1): _axis,
     ("Squeeze", 1): _axis,
-    **{(f"Reduce{kind}", 1): _axis for kind in ("Max", "Min", "Mean", "Sum", "Prod", "L1", "L2", "SumSquare")},
+    **{
+        (f"Reduce{kind}", 1): _axis
+        for kind in ("Max", "Min", "Mean", "Sum", "Prod", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")
+    },
     ("Reshape", 1): _target,
     ("Expand", 1): _target,
     ("Resize", 3): _target,

@@ -35,6 +35,8 @@ class Range:
         strict: Whether a value outside is an error, not just one that makes no sense.
         value: The one value that fits, for an input that is a shape; None elsewhere.
         mask: Whether 1 keeps an element and 0 drops it. Dropping all of them can divide zero by zero.
+        legal: What is left without hints, which are guesses: values outside of it are errors, or make results that are
+            not numbers. None if nothing is left.
     """
 
     lo: float
@@ -44,6 +46,7 @@ class Range:
     strict: bool = True
     value: tuple[int, ...] | None = None
     mask: bool = False
+    legal: Range | None = None
 
     @property
     def bounded(self) -> bool:
@@ -82,8 +85,14 @@ def input_ranges(index: GraphIndex, shapes: Mapping[str, Shape] | None = None) -
     return result
 
 
-def _combine(spec: TensorSpec, demands: Iterable[Bound]) -> Range | None:
+def _combine(spec: TensorSpec, demands: Sequence[Bound]) -> Range | None:
     """All that is demanded of an input as one range."""
+    found, firm = _range(spec, demands), [d for d in demands if not d.hint]
+    return None if found is None else replace(found, legal=_range(spec, firm) if firm else None)
+
+
+def _range(spec: TensorSpec, demands: Iterable[Bound]) -> Range | None:
+    """Some demands as one range."""
     integer = not is_float(spec.dtype)
     demands = [d for d in demands if not d.negated]
     if not integer:  # a float that is compared with 0 is most often no mask
@@ -227,6 +236,8 @@ class _Walk:
                 lo, hi = 0, 1
             else:
                 lo, hi = most - hi, least - lo
+        elif bound.mask and op in ("Mod", "Div"):
+            return  # any number is odd or even
         elif op == "Mod" and slot == 0:
             if lo <= 0 and hi >= most - 1:
                 return  # always met

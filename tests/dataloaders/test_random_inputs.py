@@ -135,12 +135,36 @@ def test_the_user_narrows_what_the_graph_allows():
     assert set(ids) == {5, 6, 7, 8}
 
 
-@pytest.mark.parametrize("ends", [(0, 100), (25, 100), (50, 100), (-20, 3), (-9, 0)])
+@pytest.mark.parametrize("ends", [(0, 100), (25, 100), (-20, 3), (29, 30)])
 def test_a_general_range_never_leaves_the_table(ends):
     ids = drawn(DataLoader(int_range=ends), model("y = Gather(t, x)", "x INT64 999", t=np.zeros((30, 2), "f")))
     assert 0 <= ids.min() <= ids.max() < 30
-    if ends[0] < 30 and ends[1] > 0:
-        assert (ids.min(), ids.max() + 1) == (max(0, ends[0]), min(30, ends[1]))
+    assert (ids.min(), ids.max() + 1) == (max(0, ends[0]), min(30, ends[1]))
+
+
+@pytest.mark.parametrize("ends", [(30, 100), (50, 100), (-9, 0), (-30, -20)])
+def test_a_general_range_beside_the_table_is_refused(ends):
+    network = model("y = Gather(t, x)", "x INT64 999", t=np.zeros((30, 2), "f"))
+    with pytest.raises(DataError, match=r"the graph allows 'x' \[0, 30\) alone \(indexes 't', 30 along axis 0\)"):
+        DataLoader(int_range=ends).bind(network)
+
+
+HINTS = {
+    "read as bool": ("y = Cast<to=9>(x)", {}),
+    "compared with 0": ("y = Equal(x, z)", {"z": np.array(0)}),
+    "subtracted from 1": ("y = Sub(one, x)", {"one": np.array(1)}),
+    "classes": ("y = OneHot(x, d, v)", {"d": np.array(5), "v": np.float32([0, 1])}),
+}
+
+
+@pytest.mark.parametrize("ends", [(-30, 30), (3, 9), (0, 2), (-5, 1)])
+@pytest.mark.parametrize("case", HINTS)
+def test_what_the_user_says_wins_over_hints(case, ends):
+    nodes, weights = HINTS[case]
+    network = model(nodes, "x INT64 999", **weights)
+    for loader in (DataLoader(int_range=ends), DataLoader(ranges={"x": ends})):
+        values = drawn(loader, network)
+        assert (values.min(), values.max() + 1) == ends
 
 
 def test_domains_bend_the_default():

@@ -217,6 +217,9 @@ NO_MASKS = {
     "a float that is compared": ("y = Greater(x, c)", "x float N", {"c": np.float32(0)}),
     "compared with another number": ("y = Equal(x, c)", "x int64 N", {"c": np.array(50256)}),
     "features": ("y = Cast<to=1>(x)", "x int64 N", {}),
+    "odd or even": ("m = Mod(x, c)\ny = Cast<to=9>(m)", "x int64 N", {"c": np.array(2)}),
+    "a remainder": ("m = Mod(x, c)\ny = Equal(m, z)", "x int64 N", {"c": np.array(7), "z": np.array(0)}),
+    "a quotient": ("m = Div(x, c)\ny = Cast<to=9>(m)", "x int64 N", {"c": np.array(7)}),
 }
 
 
@@ -276,6 +279,20 @@ def test_inputs_that_are_shapes_have_a_legal_value(case):
     v = next(s for n, s in index.specs.items() if n == "v")
     dtype = next(s.dtype for n, s in index.specs.items() if n == "x")
     evaluator.run(None, {"v": np.ones(v.shape, "f"), "x": np.array(expected, dtype)})
+
+
+LEGAL = {
+    "a hint": ("y = Cast<to=9>(x)", {}, None),
+    "a table": ("y = Gather(t, x)", {"t": SMALL}, "[0, 2)"),
+    "a table and a hint": ("b = Cast<to=9>(x)\ny = Gather(t, x)", {"t": TABLE}, "[0, 30522)"),
+}
+
+
+@pytest.mark.parametrize("case", LEGAL)
+def test_what_is_legal_is_known_apart_from_hints(case):
+    nodes, weights, expected = LEGAL[case]
+    found = input_ranges(graph(nodes, "x int64 N", **weights))["x"].legal
+    assert (None if found is None else str(found)) == expected
 
 
 def test_demands_inside_subgraphs_reach_inputs_captured_from_outside():
