@@ -85,6 +85,7 @@ class Collector:
         ran = replace(comparison, sides=comparison.sides.chosen(log.reference, log.candidates))
         outputs = measure(ran, log, judge.evidence(total, log.finished), judge.kept, progress)
         outputs = hold_to_types(ran, log, outputs, progress)
+        outputs = tuple(replace(e, idle=log.of(e.candidate).info.idle) for e in outputs)
         told = tuple(judge.notices)
         if meter is None:
             return Evidence(outputs, devices=judge.devices(), notices=told)

@@ -276,6 +276,7 @@ class EmulateSession(Session):
             info.versions,
             (*info.notes, *(_said(note) for note in notes), *wide),
             fp16_accumulation=accumulating,
+            idle="" if rewritten.roundings else f"nothing of this network was rounded to {runner.arithmetic}",
             calibration=Calibration(options["ranges"], dict(runner.ranges or ())) if runner.scaled else None,
         )
 

@@ -15,23 +15,30 @@ from ..statistics.statistics import Statistics
 from .by_expectation import by_expectation, larger_than_the_signal
 from .by_tolerance import MISMATCHES, undecided
 from .by_types import not_as_typed
-from .evidence import Decider, OutputEvidence
+from .evidence import Decider, Decision, OutputEvidence
 from .metric import by_metric
 
 DECIDERS: tuple[Decider, ...] = (*MISMATCHES, larger_than_the_signal, by_expectation, by_metric, undecided)
 """In the order in which they are asked. The last one always concludes. A pass stands unless what ran is not what the
-types of the graph say (`not_as_typed`)."""
+types of the graph say (`not_as_typed`), or nothing was computed in the format that is tried (`idle`)."""
 
 
 def decide(evidence: OutputEvidence) -> OutputResult:
     """The verdict, with what the report shows beside it."""
     decision = next(found for decider in DECIDERS if (found := decider(evidence)) is not None)
     if decision.verdict == "pass":
-        decision = not_as_typed(evidence) or decision
+        decision = idle(evidence) or not_as_typed(evidence) or decision
     result = OutputResult(
         evidence.candidate, evidence.tensor, decision.verdict, decision.reason, decided_by=decision.decided_by
     )
     return result if evidence.absent else _with_statistics(result, evidence)
+
+
+def idle(evidence: OutputEvidence) -> Decision | None:
+    """An output that agrees because its network has nothing for a format to round."""
+    if not evidence.idle:
+        return None
+    return Decision("undecided", f"{evidence.idle}, so that the agreement proves nothing")
 
 
 def _with_statistics(result: OutputResult, evidence: OutputEvidence) -> OutputResult:

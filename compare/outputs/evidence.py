@@ -193,6 +193,7 @@ class OutputEvidence:
             could not be measured.
         by_formula: Elements that exceed the formula, and why that had to be asked, where nothing could be measured.
         metric: A metric on labelled data, where it measures this output.
+        idle: Why the candidate computed nothing in the format that was asked for; empty where it did.
         out_of_range: What the candidate's runner computed otherwise than the types of its graph say, if anything.
     """
 
@@ -212,6 +213,7 @@ class OutputEvidence:
     expected: Measured | None = None
     by_formula: ByFormula | None = None
     metric: MetricLoss | None = None
+    idle: str = ""
     out_of_range: OutOfRange | None = None
 
     @property

@@ -90,11 +90,11 @@ class PiecedSession(Session):
             f"{external_bytes(side.model.proto) / 1e9:.2f} GB of weights are too many to be in memory at "
             f"once; run in {len(self._pieces)} pieces, not as the one program that would be deployed."
         )
-        # of one piece, neither its kernels nor its calibration is what the model has
+        # of one piece, neither its kernels nor its calibration nor what it rounds is what the model has
         ranges = self._runner.activation_ranges
         found = info.calibration if ranges is not None else None
         return dataclasses.replace(
-            info, notes=(*info.notes, note), kernels=(), node_formats={}, calibration=found, timing_cache=b""
+            info, notes=(*info.notes, note), kernels=(), node_formats={}, calibration=found, timing_cache=b"", idle=""
         )
 
     def infer(self, feed: Feed, fetch: Sequence[str] | None = None) -> dict[str, np.ndarray]:

@@ -124,7 +124,7 @@ def _rewritten(model: Model, target: Target, groups: Sequence[Group] | None, onl
     names = {output: given.names[position] for output, position in given.producer.items()}
     _Rewriting(scope, names).run(fused_groups(index) if groups is None else groups, only)
     _fill(proto.graph, index.graph, writer, inline)
-    return Rewrite(model.derive(proto), findings.notes(target.number))
+    return Rewrite(model.derive(proto), findings.notes(target.number), roundings=findings.rounded)
 
 
 def _newer(model: Model) -> Model:

@@ -29,8 +29,10 @@ class Rewrite:
         notes: What the user should know about it.
         nodes: Names of the nodes (`GraphIndex.names`) that the rewriting was about: those that were quantized, that
             add in FP16. Empty where it was about all.
+        roundings: How many tensors are rounded; None where nobody counts them.
     """
 
     model: Model
     notes: tuple[Note, ...] = ()
     nodes: frozenset[str] = frozenset()
+    roundings: int | None = None

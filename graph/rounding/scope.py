@@ -65,11 +65,13 @@ class Findings:
     Attributes:
         clamped, lifted: How many weights of a tensor were limited to the largest value, or kept from becoming zero.
         left: By reason, the tensors that were not rounded.
+        rounded: How many tensors are rounded.
     """
 
     clamped: dict[str, int] = field(default_factory=dict)
     lifted: dict[str, int] = field(default_factory=dict)
     left: dict[str, list[str]] = field(default_factory=dict)
+    rounded: int = 0
 
     def leave(self, why: str, what: str) -> None:
         """Notes that a tensor is not rounded."""
@@ -230,6 +232,7 @@ class Scope:
     ) -> str:
         """Writes the nodes that round a float32 tensor, and returns the result's name; see `write_rounding`."""
         weights = weights and not self.target.cast_weights
+        self.findings.rounded += 1
         return write_rounding(self.writer, self.target.number, name, output, scale=scale, weights=weights, guard=guard)
 
     def guarded(self, name: str) -> bool:
@@ -272,6 +275,7 @@ class Scope:
         value = attribute_tensor(node, "value")
         if value is None:
             return False
+        self.findings.rounded += 1
         filled = numpy_helper.to_array(value).astype(np.float32)
         target, output = self.target, self._rounded_name(name)
         scale = step_of(float(np.abs(filled).max()), target.number.max) if target.scaled else None
@@ -314,6 +318,7 @@ class Scope:
             return self._rounded[key]
         value = self.weight(name)
         assert value is not None
+        self.findings.rounded += 1
         values = np.asarray(value, np.float32)
         factor = None
         if gain is not None and axis is not None:

@@ -48,6 +48,8 @@ class SessionInfo:
         fp16_accumulation: Names of nodes whose products add up in FP16 for certain, as far as the runtime tells.
         kernels: Positions of nodes that run as one kernel, as far as the runtime tells; each node in at most one set.
         node_formats: Number formats that the runtime chose for nodes, by name, where it had a choice.
+        idle: Why nothing was computed in the format that was asked for (there was nothing to round); empty where
+            something was. An output that agrees then proves nothing.
         calibration: What INT8 or FP8 was calibrated to.
         timing_cache: Timings of kernels, as the runtime serializes them, which make the next build fast.
     """
@@ -58,6 +60,7 @@ class SessionInfo:
     fp16_accumulation: frozenset[str] = frozenset()
     kernels: tuple[frozenset[int], ...] = ()
     node_formats: Mapping[str, Formats] = field(default_factory=dict)
+    idle: str = ""
     calibration: Calibration | None = None
     timing_cache: bytes = field(default=b"", repr=False)
 

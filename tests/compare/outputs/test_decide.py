@@ -11,7 +11,15 @@ import pytest
 from layerdiff.compare.outputs import decide as decide_module
 from layerdiff.compare.outputs.by_expectation import ROUNDOFFS, SMALL
 from layerdiff.compare.outputs.decide import DECIDERS, decide
-from layerdiff.compare.outputs.evidence import ByFormula, Coverage, Decision, Measured, MetricLoss, OutputEvidence
+from layerdiff.compare.outputs.evidence import (
+    ByFormula,
+    Coverage,
+    Decision,
+    Measured,
+    MetricLoss,
+    OutOfRange,
+    OutputEvidence,
+)
 from layerdiff.compare.outputs.tolerance import EXACT, Tolerance
 from layerdiff.compare.statistics.statistics import Statistics
 from layerdiff.graph.formats import BF16, FP16
@@ -39,6 +47,8 @@ FAR = 3 * ONES
 NEAR = 1.001 * ONES
 TURNED = Statistics().update(ONES, ONES)
 NARROW = replace(measured(), u=BF16.u)
+LOST = OutOfRange("ort", sample=2, node="sum", value=71000.0)
+IDLE = "nothing was rounded"
 
 
 @pytest.mark.parametrize(
@@ -84,6 +94,18 @@ NARROW = replace(measured(), u=BF16.u)
         (evidence(FAR, undecidable=INT8, metric=replace(GOOD, value=None)), "undecided", "could not be measured", None),
         (evidence(FAR, undecidable=INT8, metric=replace(GOOD, guessing=0.9)), "undecided", "always answering", None),
         (evidence(FAR, undecidable=INT8, coverage=SOME, metric=GOOD), "undecided", "3 of 4 samples", None),
+        # what ran was nothing of what was asked for, or not what the graph's types say
+        (evidence(idle=IDLE), "undecided", "nothing was rounded, so that the agreement proves nothing", None),
+        (evidence(NEAR, LOOSE, idle=IDLE), "undecided", "proves nothing", None),
+        (evidence(FAR, LOOSE, idle=IDLE), "fail", "differ by more than allowed", None),
+        (
+            evidence(out_of_range=LOST),
+            "undecided",
+            r"sum overflows FP16 \(71000 > 65504\) in sample 2; ort",
+            None,
+        ),
+        (evidence(out_of_range=replace(LOST, overflow=False, value=1e-9)), "undecided", "underflows FP16 .1e-09", None),
+        (evidence(FAR, LOOSE, out_of_range=LOST), "fail", "differ by more than allowed", None),
         # what could not be measured
         (evidence(NEAR, by_formula=ByFormula(0, 0.5, "why")), "pass", None, None),
         (
