@@ -156,6 +156,28 @@ def healed(candidate: str, count: int) -> Notice:
     return Notice("healed", candidate, f"{candidate}: {text}")
 
 
+def clamped(candidate: str, layer: str, what: str) -> Notice:
+    """Values that the candidate's format does not reach, and that change nothing at the outputs: a mask's, mostly."""
+    text = f"at {layer}, {what}; that changes nothing at the outputs (a mask, mostly), and is no culprit."
+    return Notice("clamped", candidate, f"{candidate}: {text}")
+
+
+def hold_as_one_kernel(candidate: str, layers: Sequence[str], what: str) -> Notice:
+    """Layers that are right only as long as each is one kernel, with a wider format inside.
+
+    Args:
+        candidate: Who runs them.
+        layers: Their names.
+        what: What the first of them would lose.
+    """
+    others = f" (and of {len(layers) - 1} more: {', '.join(layers[1:4])})" if len(layers) > 1 else ""
+    text = (
+        f"that the layer of {layers[0]}{others} is right rests on its being one kernel, which computes in FP32 inside. "
+        f"Node by node it overflows: {what}. --emulate=fp16,decomposed shows that case."
+    )
+    return Notice("one-kernel", candidate, f"{candidate}: {text}")
+
+
 def random_values(candidate: str, layer: str, others: int) -> Notice:
     """Layers that draw random values."""
     who = f"{layer} and {others} other layers draw" if others else f"{layer} draws"

@@ -402,6 +402,13 @@ CHOICES = frozenset({"ArgMax", "ArgMin", "TopK"})
 RANDOM = _of(Kind.RANDOM)
 """Operators whose output is drawn anew at every run. Dropout is one of them while training."""
 
+DIVIDES = frozenset({"Div", "Reciprocal", "Log", "Pow"})
+"""Operators that make no number of a zero which stands where a small number should."""
+
+INTEGER_ARITHMETIC = frozenset({"Div", "Mod", "Mul", "Pow", "BitShift"}) | _of(Kind.REDUCTION) | PRODUCTS
+"""Operators of which runtimes and exporters make something else for integers: a quotient that is cut off instead of
+rounded down, a sum in a narrower type."""
+
 SHAPES = _of(Kind.SHAPE)
 """Operators that tell sizes, whatever the values are."""
 

@@ -122,6 +122,23 @@ def specs_of(feed: Arrays, fixed: bool = False) -> dict[str, TensorSpec]:
     return {n: TensorSpec(n, a.dtype, a.shape if fixed else (None,) * a.ndim) for n, a in feed.items()}
 
 
+def held(array: np.ndarray, spec: TensorSpec | None) -> np.ndarray:
+    """An array as a tensor of a spec's floating type holds it: finite values beyond its range become its greatest.
+
+    So do converters to FP16 with constants (a mask of -3.4e38), and a layer of a typed graph is never given another
+    number.
+    """
+    made = cast(array, spec)
+    if made is array or made.dtype.itemsize >= array.dtype.itemsize:
+        return made
+    beyond = np.isinf(made) & np.isfinite(array)
+    if not beyond.any():
+        return made
+    import ml_dtypes
+
+    return np.where(beyond, np.copysign(ml_dtypes.finfo(made.dtype).max, made), made).astype(made.dtype)
+
+
 def cast(array: np.ndarray, spec: TensorSpec | None) -> np.ndarray:
     """An array in the floating type that a spec asks for; others are returned as they are."""
     if spec is None or spec.dtype == array.dtype or not (is_float(spec.dtype) and is_float(array.dtype)):

@@ -41,7 +41,16 @@ class Float64Says:
 
 
 def arbitrate(case: LayerCase, reference: Side, candidate: Side) -> Float64Says | None:
-    """How far both sides are from float64; None where they do not run one file in FP32, or where it cannot be told."""
+    """How far both sides are from float64; None where they do not run one graph in FP32, or where it cannot be told.
+
+    A runner that cannot run a piece of the graph has a program of its own, of which the graph is a conversion: float64
+    would judge the conversion by itself.
+    """
+    runners = reference.runner, candidate.runner
+    if not all(r.capabilities.pieces and r.capabilities.any_model for r in runners):
+        return None
+    if not (np.isfinite(case.y).all() and np.isfinite(case.c).all()):
+        return None
     formats = reference.runner.arithmetic, candidate.runner.arithmetic
     if not candidate.model.same_network(reference.model) or any(f.is_integer or f.u > FP32.u for f in formats):
         return None

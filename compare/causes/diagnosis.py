@@ -18,14 +18,17 @@ class Diagnosis:
     Attributes:
         cause: The cause.
         facts: What shows it, the most telling fact first.
-        node: The node that is to blame, where that is one of the layer's: its position in the reference's graph.
+        node: The node that is to blame, where that is one of the layer's, or of the layer that makes ``producer``: its
+            position in the reference's graph.
         producer: The tensor to blame instead: the candidate's format cannot hold what this layer is given.
+        clamped: Whether nothing is wrong but values that stop at the ends of the candidate's range, as a mask's do.
     """
 
     cause: Cause
     facts: tuple[Fact, ...]
     node: int | None = None
     producer: str | None = None
+    clamped: bool = False
 
     def adding(self, *facts: Fact) -> Diagnosis:
         """The same with more facts behind those that it has."""

@@ -11,13 +11,14 @@ from ...graph.cutting.slices import backward, explode, exploded_name, slice_mode
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32, NumberFormat
 from ...graph.rounding.widening import is_narrow, to_fp32, widened
-from ...graph.specs import Arrays, cast, is_float, specs_of
+from ...graph.specs import Arrays, held, is_float, specs_of
 from ..lockstep.plan import LayerPair, inside
 from . import (
     accumulator,
     bound,
     cancellation,
     differences,
+    integers,
     nan,
     operators,
     overflow,
@@ -34,14 +35,20 @@ from .arbiter import arbitrate
 from .case import CaseFormats, LayerCase, LoudLayer
 from .diagnosis import Diagnosis
 from .expected_noise import Expected
+from .one_kernel import overflow_inside
+from .ranges import stops_at_the_range
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ...graph.pairing.differences import Difference
+    from ..report.model import Fact
     from ..sides import Side
     from .expected_noise import Noise
     from .judgement import Judgement
+
+SMALL_RANGE = 1e6
+"""Greatest value of the formats whose range squares and sums of squares easily leave."""
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +58,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     nan.find,
     saturation.of_quantizer,
     differences.find,
+    integers.find,
     underflow.find,
     saturation.find,
     permutation.find,
@@ -149,10 +157,20 @@ class Examiner:
                 return refined
         return self._cause(case)
 
+    def overflow_inside(self, pair: LayerPair, values: Arrays) -> Fact | None:
+        """What a layer that is right holds inside, and the candidate's format cannot: see `one_kernel`."""
+        runner = self.candidate.runner
+        fmt = runner.arithmetic
+        if fmt.is_integer or fmt.u <= FP32.u or fmt.max > SMALL_RANGE or runner.rounds_every_node:
+            return None
+        return overflow_inside(pair, self.index, values, fmt, lambda: self._inner(pair, values))
+
     def _cause(self, case: LayerCase) -> Diagnosis:
         found = next((d for find in ORDER if (d := find(case)) is not None), None)
         if found is None:
             found = unknown.find(case)
+        if stops_at_the_range(case):
+            found = replace(found, clamped=True)
         says = arbitrate(case, self.reference, self.candidate)
         return found if says is None else found.adding(says)
 
@@ -232,7 +250,7 @@ class Examiner:
         if not parts or any(source not in values for source in sources.values()):
             return None
         specs = self.candidate.model.index.specs
-        feed = {n: cast(values[source], specs.get(n)) for n, source in sources.items()}
+        feed = {n: held(values[source], specs.get(n)) for n, source in sources.items()}
         try:
             model = explode(self.candidate.model, [(p.number, p.candidate) for p in parts], specs_of(feed))
             with self.candidate.runner.session(model) as session:

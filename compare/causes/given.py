@@ -7,15 +7,21 @@ can be right, so that whoever makes the tensor is to blame.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...graph.formats import BY_DTYPE, FP32, NumberFormat
+from ...graph.operators import DIVIDES, SELECTION, STRETCHES, operator
+from ...graph.specs import is_float
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
 from .evidence import count_text
 from .ranges import Holder, format_loss, lost_values
+
+if TYPE_CHECKING:
+    from ...graph.index import GraphIndex
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,9 @@ def find(case: LayerCase) -> Diagnosis | None:
             infinite = int(np.count_nonzero(np.isinf(array))) if fmt is not None and fmt.u > FP32.u else 0
             if fmt is not None and infinite:
                 return Diagnosis(Cause.OVERFLOW, (InfiniteByType(name, fmt, infinite, array.size),), producer=name)
+    zero = _divides_by_zero(case)
+    if zero is not None:
+        return zero
     computing = case.formats.candidate
     if computing.is_integer or computing.u <= FP32.u:
         return None
@@ -59,4 +68,71 @@ def find(case: LayerCase) -> Diagnosis | None:
         if loss is not None:
             fact = lost_values(case.values[name], computing, loss, Holder("input", name), case.entry)
             return Diagnosis(Cause(loss), (fact,), producer=name)
+    return None
+
+
+@dataclass(frozen=True)
+class BecomesZero:
+    """A tensor with values that a format has no number for, so that they become zero.
+
+    Attributes:
+        tensor: Its name.
+        format: The format.
+        value: One of them.
+        constant: Whether it is a constant of the node that makes the tensor.
+        count, size: How many of how many.
+    """
+
+    tensor: str
+    format: NumberFormat
+    value: float
+    constant: bool
+    count: int
+    size: int
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        what = f"the constant {self.value:g}, which stands in {count_text(self.count, self.size)} of '{self.tensor}',"
+        if not self.constant:
+            what = f"the number {self.value:g} in '{self.tensor}', as small as {count_text(self.count, self.size)},"
+        return (
+            f"{what} becomes zero: {self.format}'s smallest number is {self.format.smallest_subnormal:.2g}, and a "
+            "division, logarithm or power of zero follows"
+        )
+
+
+def _divides_by_zero(case: LayerCase) -> Diagnosis | None:
+    """Blames the producer of an input with numbers so small that the format makes them zero, where none may be."""
+    fmt, index = case.formats.narrow, case.graphs[0]
+    if fmt is None or case.judgement.reason != "finite" or not np.isfinite(case.y).all():
+        return None
+    if not any(index.nodes[p].op_type in DIVIDES for p in case.pair.reference.nodes):
+        return None
+    for name in case.pair.reference.inputs:
+        array = case.values[name]
+        if not is_float(array.dtype):
+            continue
+        size = np.abs(array.astype(np.float64))
+        lost = (size > 0) & (size <= fmt.smallest_subnormal / 2)
+        if not lost.any():
+            continue
+        value = float(array[lost].reshape(-1)[0])
+        position = _constant_of(index, name, value)
+        fact = BecomesZero(name, fmt, value, position is not None, int(np.count_nonzero(lost)), array.size)
+        return Diagnosis(Cause.UNDERFLOW, (fact,), position, name)
+    return None
+
+
+def _constant_of(index: GraphIndex, tensor: str, value: float) -> int | None:
+    """The node that puts a constant into a tensor, at most some movements before it."""
+    while tensor in index.producer:
+        position = index.producer[tensor]
+        node = index.nodes[position]
+        constants = [w for n in node.input if n and (w := index.constant(n)) is not None and w.size == 1]
+        if any(float(w.reshape(-1)[0]) == value for w in constants if is_float(w.dtype)):
+            return position
+        if operator(node) not in STRETCHES | SELECTION:
+            return None
+        tensor = node.input[0]
     return None

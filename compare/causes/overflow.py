@@ -1,23 +1,33 @@
-"""Overflow: infinite or not a number in the candidate, where the reference shows what its format cannot hold.
+"""Overflow: values that the candidate's format cannot hold, which end infinite, not a number, or in a finite number.
 
 Looks at: the output, the weights, and the tensors inside the layer as the reference computes them, against the greatest
 finite value of the narrow format in play. Proves: that the candidate has no way to hold what the reference has there.
+An output that is finite may come of an overflow inside: one over infinity is zero, as in a normalization whose sum of
+squares overflows.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from ...graph.formats import NumberFormat
+from ...graph.specs import is_float
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
 from .ranges import Holder, format_loss, lossy_weights, lost_values
 
+LOST = 0.5
+"""Share of the error's power that values which became zero must have, for an overflow inside to have ended so."""
+
 
 def find(case: LayerCase) -> Diagnosis | None:
     """The first of output, weights, and what is inside that is above the format's greatest."""
     fmt = case.formats.narrow
-    if case.judgement.reason != "finite" or fmt is None:
+    if fmt is None:
         return None
+    if case.judgement.reason != "finite":
+        return _ended_finite(case, fmt)
     for name in case.pair.reference.outputs:
         if format_loss(case.values[name], fmt) == "overflow":
             fact = lost_values(case.values[name], fmt, "overflow", Holder("output", name), case.entry)
@@ -25,12 +35,30 @@ def find(case: LayerCase) -> Diagnosis | None:
     weights = lossy_weights(case, fmt, "overflow")
     if weights is not None:
         return Diagnosis(Cause.OVERFLOW, (weights[1],), weights[0])
+    return _inside(case, fmt)
+
+
+def _inside(case: LayerCase, fmt: NumberFormat) -> Diagnosis | None:
+    """The first tensor inside that is above the format's greatest."""
     index = case.graphs[0]
     for name, array in case.inner.items():
         if format_loss(array, fmt) == "overflow":
-            holder = Holder("inside", index.names[index.producer[name]])
-            return Diagnosis(Cause.OVERFLOW, (lost_values(array, fmt, "overflow", holder, case.entry),))
+            position = index.producer[name]
+            fact = lost_values(array, fmt, "overflow", Holder("inside", index.names[position]), case.entry)
+            return Diagnosis(Cause.OVERFLOW, (fact,), position if position in case.pair.reference.nodes else None)
     return None
+
+
+def _ended_finite(case: LayerCase, fmt: NumberFormat) -> Diagnosis | None:
+    """An overflow inside behind which values are lost: zero, or the same number, where the reference goes on."""
+    if not is_float(case.y.dtype) or case.y.shape != case.c.shape or not case.y.size:
+        return None
+    with np.errstate(invalid="ignore"):
+        error = np.square(case.c.astype(np.float64) - case.y.astype(np.float64))
+    lost = (case.c == 0) & (case.y != 0)
+    if float(error[lost].sum()) < LOST * float(error.sum()):
+        return None
+    return _inside(case, fmt)
 
 
 def _first_node(case: LayerCase, fmt: NumberFormat) -> int | None:

@@ -145,6 +145,19 @@ def lost_values(values: np.ndarray, fmt: NumberFormat, loss: Loss, holder: Holde
     return BelowNormal(holder, fmt, count, flat.size, zeros, float(flat.max()))
 
 
+def stops_at_the_range(case: LayerCase) -> bool:
+    """Whether nothing is wrong but values that the format does not reach: they stop at its ends, or are infinite."""
+    fmt, y, c = case.formats.narrow, case.y, case.c
+    if fmt is None or fmt.is_integer or not is_float(y.dtype) or y.shape != c.shape:
+        return False
+    wide, narrow = y.astype(np.float64), c.astype(np.float64)
+    beyond = np.abs(wide) > fmt.max
+    ends = (np.abs(narrow) >= fmt.max) & (np.signbit(wide) == np.signbit(narrow))
+    with np.errstate(invalid="ignore"):
+        rounded = np.abs(narrow - wide) <= ROUNDINGS * fmt.u * np.abs(wide) + ROUNDINGS * fmt.smallest_subnormal
+    return bool(beyond.any() and np.where(beyond, ends, rounded).all())
+
+
 def lossy_weights(case: LayerCase, fmt: NumberFormat, loss: Loss) -> tuple[int, Fact] | None:
     """The first weights of a layer that a format cannot hold: position of the node that reads them, what is lost."""
     index = case.graphs[0]
@@ -160,3 +173,5 @@ def lossy_weights(case: LayerCase, fmt: NumberFormat, loss: Loss) -> tuple[int, 
 
 FEWEST_WEIGHTS = 16
 """Size from which on a constant is weights."""
+ROUNDINGS = 16
+"""Units roundoff up to which a value beside those that are beyond the range is right."""

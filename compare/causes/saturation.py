@@ -74,7 +74,7 @@ def find(case: LayerCase) -> Diagnosis | None:
 
 
 def _piled_up(case: LayerCase, y: np.ndarray, c: np.ndarray) -> Diagnosis | None:
-    if not c.size:
+    if not c.size or "b" in (y.dtype.kind, c.dtype.kind):
         return None
     wide, narrow = y.astype(np.float64), c.astype(np.float64)
     for end, beyond in ((narrow.max(), wide > narrow.max()), (narrow.min(), wide < narrow.min())):

@@ -13,21 +13,22 @@ from typing import TYPE_CHECKING
 from ..notices import layers_not_compared
 from ..outputs.formats_in_play import formats_in_play
 from ..progress import SILENT, Progress
-from ..report.model import Report
+from ..report.model import OutputResult, Report
 from ..runs.memory import budget, reused, weight_bytes
 from ..sides import Side, Sides
 from .fidelity import fidelities, in_pieces_only
 from .findings import Localized
-from .loudest import name_loudest
+from .loudest import is_off, name_loudest
 from .notices import walk_notices
 from .observable import observable
-from .prepare import prepare
+from .prepare import Prepared, prepare
 from .results import Names, culprits, layer_results, ranked
-from .verdicts import coarsest, verdicts
-from .walk import Walk
+from .verdicts import Verdicts, coarsest, verdicts
+from .walk import Walk, Walked
 
 if TYPE_CHECKING:
     from ...graph.formats import NumberFormat
+    from ...graph.index import GraphIndex
     from ..comparison import Comparison
     from ..runs.run import RunLog
 
@@ -118,18 +119,11 @@ def localize_candidate(
         None if log is None else log.of(candidate.name).info,
     )
     index = reference.model.index
-    walk = Walk(
-        comparison,
-        prepared.candidate,
-        prepared.plan,
-        judge=prepared.judge,
-        deployed=None if log is None else log.deployed,
-        budget=budget(comparison.rules.memory),
-        progress=progress,
-    )
-    walked = walk.run()
+    walked = _walk(prepared, log, progress)
     fmt = coarsest(reference.runner.arithmetic, candidate.runner.arithmetic, formats)
-    given = verdicts(walked.layers, index, fmt, same=prepared.same, carried=carried or {})
+    failed = [output.tensor for output in outputs if output.verdict == "fail"]
+    given = verdicts(walked.layers, index, fmt, same=prepared.same, carried=carried or {}, failed=failed)
+    given = _excusing(given, walked, outputs, index)
     blamed = given.culprits()
     if not blamed:
         given, blamed = name_loudest(prepared, walked, given, outputs, progress)
@@ -143,3 +137,21 @@ def localize_candidate(
         fidelity=tuple(shown),
         notices=(*walk_notices(prepared, walked, given, found, outputs), *doubts),
     )
+
+
+def _walk(prepared: Prepared, log: RunLog | None, progress: Progress) -> Walked:
+    return Walk(
+        prepared.comparison,
+        prepared.candidate,
+        prepared.plan,
+        judge=prepared.judge,
+        deployed=None if log is None else log.deployed,
+        budget=budget(prepared.comparison.rules.memory),
+        progress=progress,
+    ).run()
+
+
+def _excusing(given: Verdicts, walked: Walked, outputs: Sequence[OutputResult], index: GraphIndex) -> Verdicts:
+    """Without layers whose values stop at the ends of a range and change nothing, neither deployed nor in pieces."""
+    changing = {s.number for s in given.culprits() if in_pieces_only(s, walked, outputs, index)}
+    return given.excusing(agree=bool(outputs) and not any(map(is_off, outputs)), unless=changing)

@@ -49,9 +49,16 @@ def walk_notices(
         yield notices.outputs_agree(who, [c.node for c in loud[:NAMED]], len(loud))
     if prepared.plan.unmatched:
         yield notices.no_counterpart(who, len(prepared.plan.unmatched))
-    healed = sum(verdict == "healed" for verdict in given.by_layer.values())
-    if healed:
-        yield notices.healed(who, healed)
+    healed = [s for s in given.layers if given.by_layer[s.number] == "healed"]
+    clamped = [s for s in healed if s.diagnosis is not None and s.diagnosis.clamped]
+    if len(healed) > len(clamped):
+        yield notices.healed(who, len(healed) - len(clamped))
+    for s in clamped:
+        facts = () if s.diagnosis is None else s.diagnosis.facts
+        yield notices.clamped(who, names[s.pair.main], facts[0].text if facts else "values are clamped")
+    fused = [s for s in given.layers if s.fused is not None and given.by_layer[s.number] != "culprit"]
+    if fused and fused[0].fused is not None:
+        yield notices.hold_as_one_kernel(who, [names[s.pair.main] for s in fused], fused[0].fused.text)
     drawn = [names[s.pair.main] for s in given.layers if s.pair.random]
     if drawn:
         yield notices.random_values(who, drawn[0], len(drawn) - 1)

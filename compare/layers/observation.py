@@ -14,6 +14,7 @@ from .findings import NOTHING_INSIDE, BodyFindings
 if TYPE_CHECKING:
     from ..causes.diagnosis import Diagnosis
     from ..lockstep.plan import LayerPair
+    from ..report.model import Fact
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class LayerObservation:
         full: All statistics of the output that is off the most, from the sample on that gave it away.
         contribution: Share of the candidate's whole error at the outputs.
         inside: What was found in its body, if it is an If, Loop or Scan that was entered.
+        fused: What is inside that the candidate's format cannot hold, harmless as long as the layer is one kernel.
         unholdable: The output to blame, where a later layer cannot be given what it holds.
     """
 
@@ -45,6 +47,7 @@ class LayerObservation:
     full: Statistics | None = None
     contribution: float | None = None
     inside: BodyFindings = NOTHING_INSIDE
+    fused: Fact | None = None
     unholdable: str | None = None
 
     @property
@@ -89,6 +92,8 @@ class Gathering:
     failure: str | None = None
     full: Statistics | None = None
     inside: BodyFindings = NOTHING_INSIDE
+    fused: Fact | None = None
+    looked_into: bool = False
 
     @property
     def tensor(self) -> str:
@@ -117,6 +122,7 @@ class Gathering:
             self.full,
             contribution,
             self.inside,
+            self.fused,
         )
 
 

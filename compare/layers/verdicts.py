@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...graph.formats import NumberFormat, coarser
-from ...graph.operators import STRETCHES
+from ...graph.operators import STRETCHES, operator
 from ...graph.rounding.depth import depths
+from ...graph.specs import is_float
 from ..causes.diagnosis import Diagnosis
 from ..causes.judgement import RMS_LIMIT
 
@@ -22,6 +23,8 @@ HEALED = 0.1
 """A layer whose error shrinks to this share of it right behind the layer has healed."""
 ANOTHER = 0.5
 """Relative error from which on a tensor may be another one; two that have nothing to do with each other have 1.4."""
+HARMLESS = 0.01
+"""Share of the error at the outputs up to which it does not matter that values stop at the ends of a range."""
 QUIET = 4.0
 """Roundings, of one for each node on the way, up to which a cumulative error is that of rounding alone."""
 GROWN = 3.0
@@ -47,6 +50,23 @@ class Verdicts:
     def culprits(self) -> list[LayerObservation]:
         """The layers that are to blame, themselves or for a node inside."""
         return [s for s in self.layers if self.by_layer[s.number] == "culprit" or s.inside.culprits]
+
+    def excusing(self, agree: bool, unless: Collection[int] = ()) -> Verdicts:
+        """The same without layers whose values stop at the ends of the candidate's range, and change nothing by that.
+
+        Args:
+            agree: Whether all outputs agree; else, what such a layer contributes decides.
+            unless: Numbers of layers that change the outputs of a run in pieces.
+        """
+        excused: dict[int, LayerVerdict] = {
+            s.number: "healed"
+            for s in self.culprits()
+            if s.diagnosis is not None
+            and s.diagnosis.clamped
+            and s.number not in unless
+            and (agree or (s.contribution or 0.0) < HARMLESS)
+        }
+        return replace(self, by_layer={**self.by_layer, **excused})
 
     def knowing(self, more: Sequence[LayerObservation]) -> Verdicts:
         """The same with layers of which more is known now."""
@@ -74,6 +94,7 @@ def verdicts(
     *,
     same: bool,
     carried: Mapping[str, str],
+    failed: Collection[str] = (),
 ) -> Verdicts:
     """A verdict on every layer.
 
@@ -83,8 +104,9 @@ def verdicts(
         fmt: The coarsest format that rounding is expected in.
         same: Whether both sides run one file, where a name is always the same value.
         carried: In the body of a loop: the state that an iteration reads -> what the one before it made it.
+        failed: Outputs of the whole model that disagree: their error is not healed.
     """
-    return _Jury(layers, index, fmt, same, carried).verdicts()
+    return _Jury(layers, index, fmt, same, carried, failed).verdicts()
 
 
 class _Jury:
@@ -97,11 +119,13 @@ class _Jury:
         fmt: NumberFormat,
         same: bool,
         carried: Mapping[str, str],
+        failed: Collection[str],
     ) -> None:
         self.layers = {s.number: s for s in layers}
         self.index = index
         self.same = same
         self.carried = carried
+        self.failed = frozenset(failed)
         self.u = INTEGER_ROUNDOFF if fmt.is_integer else fmt.u
         self.depth = depths(index)
         self.maker = {n: s.number for s in layers for n in s.pair.reference.outputs}
@@ -126,9 +150,15 @@ class _Jury:
     # -- healing ------------------------------------------------------------------------------------------------
 
     def _quiet(self, s: LayerObservation) -> bool:
-        """Whether the cumulative error of a layer is one of rounding alone."""
+        """Whether the cumulative error of a layer is one of rounding alone. No integer is rounded."""
+        if not any(self._rounds(name) for name in s.pair.reference.outputs):
+            return not s.cumulative_error
         deep = max(1, self.depth.get(s.pair.reference.outputs[0], 1))
         return s.cumulative_error <= QUIET * self.u * math.sqrt(deep)
+
+    def _rounds(self, name: str) -> bool:
+        spec = self.index.specs.get(name)
+        return spec is None or is_float(spec.dtype)
 
     def _gone(self, s: LayerObservation, error: float) -> bool:
         """Whether nothing of an error is left at a layer."""
@@ -137,6 +167,8 @@ class _Jury:
     def _healed(self, s: LayerObservation) -> bool:
         """Whether nothing of a layer's error is left right behind it. Between two graphs that may be some layers on:
         where names are those of other tensors, all is utterly off until both graphs come to the same values again."""
+        if not self.failed.isdisjoint(s.blamed_outputs):
+            return False
         error = s.judgement.relative if s.judgement is not None else math.inf
         if self._gone(s, error):
             return True
@@ -174,7 +206,8 @@ class _Jury:
             producer = self._begun(producer)
             if self.found.get(producer.number) != "culprit" and producer.number not in excused:
                 self.found[producer.number] = "culprit"
-                blamed = Diagnosis(diagnosis.cause, diagnosis.facts)
+                node = diagnosis.node if diagnosis.node in producer.pair.reference.nodes else None
+                blamed = Diagnosis(diagnosis.cause, diagnosis.facts, node)
                 self.layers[producer.number] = replace(producer, diagnosis=blamed, unholdable=diagnosis.producer)
 
     def _begun(self, s: LayerObservation) -> LayerObservation:
@@ -191,12 +224,22 @@ class _Jury:
     def _origin(self, tensor: str) -> LayerObservation | None:
         """Who made the values of a tensor: the layer before those that only move them."""
         found = self._made_by(tensor) or self._made_by(self.carried.get(tensor, ""))
-        while found is not None and all(self.index.nodes[p].op_type in STRETCHES for p in found.pair.reference.nodes):
-            before = next((m for n in found.pair.reference.inputs if (m := self._made_by(n)) is not None), None)
+        while found is not None and self._moves_alone(found):
+            moved = {self.index.nodes[p].input[0] for p in found.pair.reference.nodes if self._stretches(p)}
+            inputs = (n for n in found.pair.reference.inputs if n in moved)
+            before = next((m for n in inputs if (m := self._made_by(n)) is not None), None)
             if before is None:
                 break
             found = before
         return found
+
+    def _moves_alone(self, s: LayerObservation) -> bool:
+        """Whether a layer only moves values; what makes the shape that it gives them is no arithmetic."""
+        nodes = s.pair.reference.nodes
+        return all(self._stretches(p) or not any(map(self._rounds, self.index.nodes[p].output)) for p in nodes)
+
+    def _stretches(self, position: int) -> bool:
+        return operator(self.index.nodes[position]) in STRETCHES
 
     def _made_by(self, tensor: str) -> LayerObservation | None:
         number = self.maker.get(tensor)

@@ -19,7 +19,7 @@ import numpy as np
 
 from ...graph.cutting.slices import exploded_name
 from ...graph.errors import ModelError, RunnerError
-from ...graph.specs import Arrays, cast
+from ...graph.specs import Arrays, cast, held
 from ..lockstep.plan import LayerPair, LockstepPlan, PiecePair
 from ..lockstep.sessions import SessionsAhead, StepSessions
 from ..notices import walk_stopped
@@ -239,7 +239,7 @@ class Walk:
     def _feed_of(self, pairs: list[LayerPair], values: Arrays) -> Arrays:
         specs = self.candidate.model.index.specs
         names = dict.fromkeys(n for pair in pairs for n in pair.candidate.inputs)
-        return {name: cast(values[self._back.get(name, name)], specs.get(name)) for name in names}
+        return {name: held(values[self._back.get(name, name)], specs.get(name)) for name in names}
 
     def _contribute(
         self, step: PiecePair, seen: Gathering, sample: int, made: Mapping[int, Arrays], values: Arrays

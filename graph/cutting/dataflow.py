@@ -11,7 +11,7 @@ import onnx
 
 from ..index import GraphIndex
 from ..nodes import attribute_int, subgraphs
-from ..operators import RANDOM, SHAPES, operator
+from ..operators import INTEGER_ARITHMETIC, RANDOM, SHAPES, operator
 from ..specs import STRING, TensorSpec, dtype_from_onnx, is_float
 
 UNKNOWN_FIRST, UNKNOWN_OTHER = 2, 8
@@ -24,9 +24,9 @@ class Kind(enum.IntEnum):
     CONSTANT = 0
     """From weights, constants and shapes alone. Computed anew in each piece."""
     INTEGER = 1
-    """An integer, bool or string from integer inputs through integer operators. Computed anew in each piece."""
+    """An integer, bool or string from integer inputs, moved, compared or shifted. Computed anew in each piece."""
     DATA = 2
-    """Everything else. May be a border."""
+    """Everything else, integers that are multiplied, divided or summed too. May be a border."""
 
 
 class Dataflow:
@@ -65,7 +65,8 @@ class Dataflow:
             kind = Kind.CONSTANT
         else:
             kind = max((self.kind.get(name, Kind.DATA) for name in reads), default=Kind.CONSTANT)
-            if kind == Kind.INTEGER and any(self._floating(name) for name in outputs):
+            computes = operator(node) in INTEGER_ARITHMETIC or any(self._floating(name) for name in outputs)
+            if kind == Kind.INTEGER and computes:
                 kind = Kind.DATA
         for name in outputs:
             self.kind[name] = kind

@@ -20,8 +20,8 @@ _UNBOUNDED = 3.4e38
 
 
 _IGNORED = {
-    "BatchNormalization": {"momentum", "is_test", "consumed_inputs", "training_mode", "spatial"},
-    "Dropout": {"seed", "ratio", "is_test", "training_mode"},
+    "BatchNormalization": {"momentum", "is_test", "consumed_inputs", "spatial"},
+    "Dropout": {"seed", "ratio", "is_test"},
     "LayerNormalization": {"stash_type"},
     "Split": {"num_outputs"},
     "Resize": {"roi"},

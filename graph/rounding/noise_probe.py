@@ -222,7 +222,8 @@ class _Perturber:
         generator = np.random.default_rng([self.seed, self._count])
         signs = generator.choice(np.array([-1.0, 1.0], np.float32), (2, len(magnitudes)))
         up, shift = (sign[which].reshape(weight.shape) for sign in signs)
-        moved = weight * (1 + np.float32(size) * up) + np.float32(step) * shift * np.sign(weight)
+        with np.errstate(over="ignore"):  # a mask of -3.4e38
+            moved = weight * (1 + np.float32(size) * up) + np.float32(step) * shift * np.sign(weight)
         name = self.writer.constant(np.asarray(moved, np.float32), "probe__weight")
         self._double[name] = False
         return name

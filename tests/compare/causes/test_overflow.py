@@ -62,3 +62,27 @@ def test_what_the_format_can_hold_does_not_overflow(y, more):
 
 def test_finite_values_do_not_overflow():
     assert overflow.find(layer_case(LARGE, LARGE, narrow=FP16, reason="noise")) is None
+
+
+RMS = parsed(
+    "g (float[2,4] x) => (float[2,4] y) { q = Mul(x, x) m = ReduceMean<axes=[1]>(q) r = Sqrt(m) y = Div(x, r) }"
+)
+SQUARES = np.full((2, 4), 9e4, np.float32)
+
+
+def test_an_overflow_inside_that_ends_in_zero_is_one():
+    """One over infinity is zero: a normalization whose squares overflow."""
+    y = np.ones((2, 4), np.float32)
+    case = layer_case(y, np.zeros_like(y), model=RMS, narrow=FP16, tensors={"x": y * 300, "q": SQUARES})
+    found = overflow.find(case)
+    assert found.cause == "overflow"
+    assert found.node == 0
+    assert told(found).startswith("inside, at Mul_0: 8 of 8 values")
+
+
+@pytest.mark.parametrize(
+    ("c", "squares"), [(np.full((2, 4), 1.1), SQUARES), (np.zeros((2, 4)), SQUARES / 10)], ids=["no zeros", "they fit"]
+)
+def test_a_finite_error_of_another_kind_is_no_overflow(c, squares):
+    case = layer_case(np.ones((2, 4), np.float32), c.astype(np.float32), model=RMS, narrow=FP16, tensors={"q": squares})
+    assert overflow.find(case) is None

@@ -1,0 +1,78 @@
+"""Masks of -1e9 and of FP32's least number: what stops at the ends of a format's range and changes nothing is no
+culprit, and layers of a typed graph are given what that graph holds."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
+from layerdiff.graph.model import Model
+from layerdiff.graph.rounding.typed import typed
+from layerdiff.graph.specs import TensorSpec, held
+
+from support.layerwise import compare, mentions
+from support.models import parsed
+
+RNG = np.random.default_rng(3)
+MASKS = [-1e9, -65504.0 * 4, float(np.finfo(np.float32).min)]
+WEIGHTS = {
+    "q": (RNG.standard_normal((16, 16)) / 4).astype(np.float32),
+    "v": (RNG.standard_normal((16, 16)) / 4).astype(np.float32),
+}
+HIDDEN = np.where(np.arange(12) > 8, 1.0, 0.0).astype(np.float32)
+
+
+def attention(mask: float) -> onnx.ModelProto:
+    text = """g (float[4,12,16] x, float[12] m) => (float[4,12,16] y) {
+        [big] b = Mul(m, least) [keys] k = MatMul(x, q) [turn] t = Transpose<perm=[0,2,1]>(k)
+        [scores] s = MatMul(x, t) [masked] a = Add(s, b) [soft] p = Softmax(a) [mix] z = MatMul(p, x)
+        [out] y = MatMul(z, v)
+    }"""
+    return parsed(text, least=np.float32(mask), **WEIGHTS)
+
+
+def samples():
+    return [{"x": RNG.standard_normal((4, 12, 16)).astype(np.float32), "m": HIDDEN}]
+
+
+@pytest.mark.parametrize("fmt", ["fp16"])
+@pytest.mark.parametrize("mask", MASKS)
+def test_a_mask_that_stops_at_the_range_is_a_note(mask, fmt):
+    report = compare(attention(mask), EmulateRunner(format=fmt), samples())
+    assert report.verdict == "pass"
+    assert not report.culprits
+    assert mentions(report, "changes nothing at the outputs")
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_layers_of_a_typed_file_are_given_what_it_holds(mask):
+    good = attention(mask)
+    converted = typed(Model(good), "fp16").model.proto
+    report = Comparator(
+        good, [OnnxrtRunner()], candidate_model=converted, data_loader=samples(), layers="guilty"
+    ).compare()
+    assert not [c.node for c in report.culprits if c.cause != "spread"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(-3.4e38, -65504.0), (1e9, 65504.0), (2.0, 2.0), (np.inf, np.inf), (-np.inf, -np.inf)]
+)
+def test_a_finite_number_beyond_the_range_becomes_its_greatest(value, expected):
+    spec = TensorSpec("x", np.dtype(np.float16), (1,))
+    assert held(np.array([value], np.float32), spec)[0] == np.float16(expected)
+    assert held(np.array([value], np.float32), None)[0] == np.float32(value)
+
+
+def test_an_overflow_that_matters_stays_a_culprit():
+    text = """g (float[4,16] x) => (float[4,16] y) {
+        [up] a = MatMul(x, w) [large] b = Mul(a, big) [down] y = Mul(b, small)
+    }"""
+    numbers = {"big": np.float32(1e5), "small": np.float32(1e-5)}
+    report = compare(
+        parsed(text, w=WEIGHTS["q"], **numbers),
+        EmulateRunner(format="fp16", every_node=True),
+        [{"x": RNG.standard_normal((4, 16)).astype(np.float32)}],
+    )
+    assert report.verdict == "fail"
+    assert [c.node for c in report.culprits] == ["large"]
