@@ -185,10 +185,10 @@ def random_values(candidate: str, layer: str, others: int) -> Notice:
     return Notice("random-values", candidate, text)
 
 
-def noise_unknown(candidate: str, layer: str, count: int) -> Notice:
+def noise_unknown(candidate: str, layer: str, count: int, why: str) -> Notice:
     """Layers that no expected noise can be found for."""
     unknown = f"the expected noise of {count} layers is unknown (first {layer})"
-    text = f"{candidate}: {unknown}: custom operators or narrow types."
+    text = f"{candidate}: {unknown}: {why.rstrip('.')}."
     return Notice("noise-unknown", candidate, text)
 
 

@@ -12,7 +12,7 @@ import onnx
 from .contrib_ops import element_types
 from .evaluation import evaluate
 from .inference import infer_shapes
-from .nodes import attribute_int, reads
+from .nodes import attribute_int, attribute_tensor, reads
 from .operators import FOLDABLE, is_standard, operator
 from .specs import TensorSpec, spec_from_value_info
 from .weights import read_tensor
@@ -112,6 +112,21 @@ class GraphIndex:
                 return None
         return read_tensor(tensor, self.folder)
 
+    def computed_weight(self, name: str) -> np.ndarray | None:
+        """The value of a weight, also of one that the graph computes from constants. A fill (ConstantOfShape) is a view
+        of one element, however large: see `is_fill`. None where the value cannot be told cheaply."""
+        value = self.weight(name)
+        if value is not None or name not in self.producer:
+            return value
+        node = self.nodes[self.producer[name]]
+        if operator(node) != "ConstantOfShape":
+            return self.constant(name)
+        shape, fill = self.constant(node.input[0]), attribute_tensor(node, "value")
+        if shape is None:
+            return None
+        element = np.zeros(1, np.float32) if fill is None else read_tensor(fill, self.folder)
+        return np.broadcast_to(element.reshape(()), tuple(int(d) for d in shape.reshape(-1)))
+
     @cached_property
     def _folded(self) -> dict[str, np.ndarray | None]:
         return {}
@@ -151,3 +166,10 @@ class GraphIndex:
             return None
         start, end = attribute_int(node, "start", 0), attribute_int(node, "end", len(spec.shape))
         return np.asarray(spec.shape[start:end], np.int64)
+
+
+def is_fill(values: np.ndarray) -> bool:
+    """Whether an array is a view of one element."""
+    return values.size > 1 and not any(
+        step for step, size in zip(values.strides, values.shape, strict=True) if size > 1
+    )

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.cutting.slices import exploded_name
-from ...graph.errors import LayerdiffError
+from ...graph.errors import LayerdiffError, ModelError
 from ...graph.formats import NumberFormat
 from ...graph.index import GraphIndex
 from ...graph.nodes import attribute_int
 from ...graph.operators import BATCHWISE, CHOICES, SILENT
 from ...graph.rounding.error_bound import add_bounds
-from ...graph.rounding.noise_probe import known, perturbed
+from ...graph.rounding.noise_probe import drawing, drawn, known, perturbed, recut
 from ...graph.rounding.roundings import Roundings
 from ...graph.rounding.roundoff import ErrorBound, RoundoffModel, roundoff_model
 from ...graph.rounding.term_count import term_count
@@ -28,6 +28,7 @@ from .judgement import SLICE, Explained, Judgement, common_gain, cut_off, judge,
 from .layer_roundings import LayerRoundings, step_deviation
 
 if TYPE_CHECKING:
+    from ...graph.model import Model
     from ...runners.contract.runner import Runner
     from ..sides import Side
 
@@ -101,7 +102,8 @@ class Noise:
         self.index: GraphIndex = reference.model.index
         self._sums: dict[int, float] = {}
         self._runner: Runner | None = None
-        self._unprobed: set[LayerPair] = set()
+        self._unprobed: dict[LayerPair, str] = {}
+        self._drawing: Model | ModelError | None = None
         self._bounded: dict[tuple[NumberFormat, NumberFormat], RoundoffModel | None] = {}
 
     @property
@@ -118,6 +120,10 @@ class Noise:
     def known(self, pair: LayerPair) -> bool:
         """Whether the expected noise of a layer can be told."""
         return pair not in self._unprobed and known(self.index, pair.reference)
+
+    def why_unknown(self, pair: LayerPair) -> str:
+        """Why the expected noise of a layer cannot be told."""
+        return self._unprobed.get(pair, "custom operators or types of 8 bits")
 
     def plain(self, pair: LayerPair, values: Arrays) -> float:
         """The relative L2 error that needs no closer look; 0 where the norm speaks for a few large elements only."""
@@ -248,11 +254,12 @@ class Noise:
         specs = specs_of(feed, fixed=True)
         forms: dict[tuple[int, str], ErrorBound] = {}
         try:
-            probe = perturbed(self.reference.model, parts, specs, rounding, seed=seed, alike=alike).model
+            model = self._model_that_draws()
+            parts = parts if model is self.reference.model else recut(model, parts)
+            probe = perturbed(model, parts, specs, rounding, seed=seed, alike=alike).model
             if bounded is not None:
-                forms = add_bounds(probe.proto.graph, self.index, parts, specs, bounded)
-            with self.runner.session(probe) as session:
-                flat = session.infer(feed)
+                forms = add_bounds(probe.proto.graph, model.index, parts, specs, bounded)
+            flat = drawn(probe, feed, seed, self._run)
         except LayerdiffError as error:
             if bounded is not None or len(pairs) > 1:
                 result: dict[int, Expected] = {}
@@ -260,7 +267,7 @@ class Noise:
                     result.update(self._probe([pair], values, rounding, None, seed, alike))
                 return result
             log.debug("no expected noise for %s: %s", pairs[0].reference.outputs, error)
-            self._unprobed.add(pairs[0])
+            self._unprobed[pairs[0]] = str(error).strip().splitlines()[0]
             return {}
         result = {}
         for pair in pairs:
@@ -279,6 +286,20 @@ class Noise:
                 bounded,
             )
         return result
+
+    def _model_that_draws(self) -> Model:
+        if self._drawing is None:
+            try:
+                self._drawing = drawing(self.reference.model)
+            except ModelError as error:  # the same for every layer
+                self._drawing = error
+        if isinstance(self._drawing, ModelError):
+            raise self._drawing
+        return self._drawing
+
+    def _run(self, model: Model, feed: Arrays) -> Arrays:
+        with self.runner.session(model) as session:
+            return session.infer(feed)
 
     # -- judging ------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import onnx
 from ...graph.cutting.dataflow import Kind, dataflow
 from ...graph.cutting.slices import Slice
 from ...graph.formats import BY_DTYPE, FP32, FP64, INT8, NumberFormat, coarser
-from ...graph.index import GraphIndex
+from ...graph.index import GraphIndex, is_fill
 from ...graph.operators import PRODUCTS, QUANTIZERS, RECURRENT
 from ...graph.pairing.weight_changes import rounded_alike
 from ...graph.rounding.roundings import Roundings, roundings
@@ -138,11 +138,13 @@ class LayerRoundings:
             return False
         kinds, specs = dataflow(self.index).kind, self.index.specs
         for name in (n for p in pair.reference.nodes for n in self.index.reads[p]):
-            weight = self.index.weight(name)
+            weight = self.index.computed_weight(name)
             if weight is None:  # a factor computed from shapes is rounded like any other
                 spec = specs.get(name) if kinds.get(name) == Kind.CONSTANT and name in self.index.producer else None
                 if spec is not None and is_float(spec.dtype) and spec.shape in ((), (1,), None):
                     return True
+            elif is_float(weight.dtype) and is_fill(weight):
+                return True
             elif is_float(weight.dtype) and weight.size:
                 magnitudes = np.abs(weight.astype(np.float32))
                 if weight.size == 1 or 2 * len(np.unique(magnitudes)) <= weight.size:

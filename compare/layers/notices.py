@@ -62,9 +62,10 @@ def walk_notices(
     drawn = [names[s.pair.main] for s in given.layers if s.pair.random]
     if drawn:
         yield notices.random_values(who, drawn[0], len(drawn) - 1)
-    unknown = [names[s.pair.main] for s in given.layers if s.judgement is not None and not s.judgement.known]
+    unknown = [s.pair for s in given.layers if s.judgement is not None and not s.judgement.known]
     if unknown:
-        yield notices.noise_unknown(who, unknown[0], len(unknown))
+        why = prepared.judge.noise.why_unknown(unknown[0])
+        yield notices.noise_unknown(who, names[unknown[0].main], len(unknown), why)
     yield from _branches(prepared, given)
 
 

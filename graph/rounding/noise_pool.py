@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import onnx
@@ -31,7 +32,7 @@ class Pools:
 
     def __init__(self, scales: Mapping[str, float], size: int) -> None:
         self.size = size + SPREAD
-        normal = np.random.default_rng(SEED).standard_normal(self.size + SPREAD, dtype=np.float32)
+        normal = _normal_row(1 << (self.size + SPREAD - 1).bit_length())
         self._rows = {
             name: normal if name == UNIT else np.float32(1) + np.float32(scale) * normal
             for name, scale in scales.items()
@@ -45,6 +46,14 @@ class Pools:
     def neutral(self) -> dict[str, np.ndarray]:
         """Pools that perturb nothing."""
         return {name: np.full(self.size, name != UNIT, np.float32) for name in self._rows}
+
+
+@lru_cache(maxsize=1)
+def _normal_row(size: int) -> np.ndarray:
+    """Normal variates, which longer rows begin with, too."""
+    row = np.random.default_rng(SEED).standard_normal(size, dtype=np.float32)
+    row.flags.writeable = False
+    return row
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,7 @@ class NoiseWriter:
 
     Args:
         gain: By how much every perturbation is enlarged.
+        double: The same for float64 tensors, beside ``gain``: sizes are meant for FP32 unless it is 1.
 
     Attributes:
         nodes: What was written, in order.
@@ -75,8 +85,9 @@ class NoiseWriter:
         sites: How many tensors are perturbed.
     """
 
-    def __init__(self, gain: float) -> None:
+    def __init__(self, gain: float, double: float = FP64.u / FP32.u) -> None:
         self.gain = gain
+        self.double = double
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
         self.scales: dict[str, float] = {}
@@ -124,7 +135,7 @@ class NoiseWriter:
         prefix = f"{target}/n{self.sites}"
         size, step, smallest = self.gain * size, self.gain * step, self.gain * smallest
         if place.double:
-            size, step = size * FP64.u / FP32.u, step * FP64.u / FP32.u
+            size, step = size * self.double, step * self.double
         # a pool for each size of activations; weights have too many sizes
         unit = weight or place.double or bool(step) or bool(smallest)
         pool = UNIT if unit else f"{POOL}/{size!r}"

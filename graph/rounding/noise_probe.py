@@ -18,7 +18,7 @@ instead of K / 2, which is n / 2 on average where signs are random, and more whe
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,9 +26,10 @@ import onnx
 from onnx import TensorProto
 
 from ..cutting import dataflow as flow
-from ..cutting.slices import Slice, explode, original_name
+from ..cutting.slices import Slice, backward, explode, original_name
+from ..errors import RunnerError
 from ..formats import FP32
-from ..index import GraphIndex
+from ..index import GraphIndex, is_fill
 from ..operators import (
     ABSOLUTE,
     CONTRIB_DOMAIN,
@@ -39,9 +40,11 @@ from ..operators import (
     WEIGHTED,
     operator,
 )
-from ..specs import TensorSpec
+from ..specs import Arrays, TensorSpec
 from ..writer import GraphWriter, Names
 from .fp16_accumulation import at_once
+from .newer_opset import in_newer_opset
+from .noise_pool import UNIT, NoiseWriter, Place, Pools
 from .rewrite import Rewrite
 from .roundings import EXACT, TRANSCENDENTAL, Roundings, is_rounded
 from .term_count import term_count
@@ -66,6 +69,32 @@ def known(index: GraphIndex, part: Slice) -> bool:
     return True
 
 
+OLDEST = 10
+"""The oldest opset whose Slice takes its bounds as inputs, which is how noise is taken out of a pool."""
+
+
+SMALLEST_POOL, LARGEST_POOL = 1 << 20, 1 << 27
+"""Numbers in a pool of noise: as many as the largest tensor has elements."""
+
+
+def drawing(model: Model) -> Model:
+    """The model in an opset in which noise can be drawn: itself from `OLDEST` on. Tensors keep their names.
+
+    Raises:
+        ModelError: It is of an older opset, and cannot be converted.
+    """
+    return model if model.index.opset.get("", OLDEST) >= OLDEST else in_newer_opset(model)
+
+
+def recut(model: Model, parts: Sequence[tuple[int, Slice]]) -> list[tuple[int, Slice]]:
+    """The same slices in what `drawing` made of their model.
+
+    Raises:
+        ModelError: A tensor has another name there.
+    """
+    return [(number, backward(model.index, part.outputs, part.inputs)) for number, part in parts]
+
+
 def perturbed(
     model: Model,
     parts: Sequence[tuple[int, Slice]],
@@ -82,12 +111,13 @@ def perturbed(
         parts: The layers' slices with their numbers.
         specs: Types and shapes of the tensors that are fed, as measured.
         rounding: What is rounded.
-        seed: Of the random perturbations.
+        seed: Of the perturbations of weights that are perturbed alike; all others are the pool's.
         alike: Whether weights of equal magnitude are perturbed alike, as they are rounded alike. It takes a pass over
             the weights, and matters where they repeat: what independent roundings average out, equal ones add up.
 
     Returns:
-        A model with the inputs and outputs of ``explode(model, parts, specs)``. Its outputs differ from the exact ones
+        A model with the inputs and outputs of ``explode(model, parts, specs)``, and one more input where anything is
+        perturbed: `noise_pool.UNIT`, whose numbers are the noise. Its outputs differ from the exact ones
         by noise of ``rounding.gain`` times the expected size, without the rounding of the result. Its graph has not
         been looked at yet: `add_bounds` may still add to it.
     """
@@ -100,9 +130,39 @@ def perturbed(
         for _ in part.nodes:
             perturber.add(next(nodes), number)
     graph.node.extend(perturber.writer.nodes)
-    graph.initializer.extend(perturber.writer.initializers)
+    graph.initializer.extend([*perturber.writer.initializers, *perturber.noise.constants.values()])
     widen(graph)
+    if perturber.noise.scales:
+        graph.input.append(onnx.helper.make_tensor_value_info(UNIT, TensorProto.FLOAT, [None]))
     return Rewrite(exploded)
+
+
+def drawn(probe: Model, feed: Arrays, number: int, run: Callable[[Model, Arrays], Arrays]) -> Arrays:
+    """What a perturbed model gives in one draw.
+
+    Args:
+        probe: What `perturbed` made; nobody else holds its graph.
+        feed: The values of its own inputs.
+        number: Of the draw.
+        run: Runs a model.
+
+    Raises:
+        LayerdiffError: The model cannot be run.
+    """
+    pool = next((i for i in probe.proto.graph.input if i.name == UNIT), None)
+    if pool is None:
+        return run(probe, feed)
+    sizes = [a.size for a in feed.values()] + [math.prod(t.dims) for t in probe.proto.graph.initializer]
+    size = max([*sizes, SMALLEST_POOL])
+    while True:
+        numbers = Pools({UNIT: 1.0}, size)
+        pool.type.tensor_type.shape.dim[0].dim_value = numbers.size
+        try:
+            return run(probe.derive(probe.proto), {**feed, **numbers.draw(number)})
+        except RunnerError as error:  # a tensor inside a layer may be larger than the pool
+            if "reshape" not in str(error).lower() or size >= LARGEST_POOL:
+                raise
+            size *= 8
 
 
 class _Perturber:
@@ -125,6 +185,8 @@ class _Perturber:
         self.given = {i.name for i in graph.input}
         self.last = {o.name for o in graph.output}
         self.writer = GraphWriter(Names.of(graph), index.opset.get("", 1), "probe")
+        self.noise = NoiseWriter(1.0, double=1.0)  # sizes are enlarged, and those of float64 meant for it
+        self.noise.nodes = self.writer.nodes
         self._perturbed: dict[tuple[str, int], str] = {}
         self._double: dict[str, bool] = {}  # of tensors that were written here: whether they are float64
         self._count = 0
@@ -207,45 +269,43 @@ class _Perturber:
         """One perturbation of a tensor for all readers of a layer: it is rounded once."""
         key = (name, number)
         if key not in self._perturbed:
-            weight = self.index.weight(original_name(name)) if self.alike and (size or step) else None
+            weight = self.index.computed_weight(original_name(name)) if self.alike and (size or step) else None
             if weight is not None and weight.dtype.name in ("float32", "float16", "bfloat16"):
-                self._perturbed[key] = self._perturb_alike(weight.astype(np.float32), size, step)
+                alike = self._perturb_fill if is_fill(weight) else self._perturb_alike
+                self._perturbed[key] = alike(name, weight, size, step)
             else:
                 self._perturbed[key] = self._perturb(name, size, step) if size or step else name
         return self._perturbed[key]
 
-    def _perturb_alike(self, weight: np.ndarray, size: float, step: float) -> str:
+    def _perturb_fill(self, name: str, weight: np.ndarray, size: float, step: float) -> str:
+        """A weight of one value, which moves up or down as a whole."""
+        value = self._perturb_alike(name, weight.reshape(-1)[:1].astype(np.float32), size, step)
+        return self.writer.emit("Expand", [value, self.writer.emit("Shape", [name])])
+
+    def _perturb_alike(self, name: str, weight: np.ndarray, size: float, step: float) -> str:
         """A weight moved by ``size`` of itself and by ``step``, up or down: values of equal magnitude alike. Whether up
         or down is drawn, how far is not: a single value would else be moved hardly at all in some draws."""
         self._count += 1
+        weight = weight.astype(np.float32)
         magnitudes, which = np.unique(np.abs(weight), return_inverse=True)
         generator = np.random.default_rng([self.seed, self._count])
         signs = generator.choice(np.array([-1.0, 1.0], np.float32), (2, len(magnitudes)))
         up, shift = (sign[which].reshape(weight.shape) for sign in signs)
         with np.errstate(over="ignore"):  # a mask of -3.4e38
             moved = weight * (1 + np.float32(size) * up) + np.float32(step) * shift * np.sign(weight)
-        name = self.writer.constant(np.asarray(moved, np.float32), "probe__weight")
-        self._double[name] = False
-        return name
+        moved_name = self.writer.constant(np.asarray(moved, np.float32), "probe__weight")
+        self._double[moved_name] = False
+        return moved_name
 
     def _perturb(self, name: str, size: float, step: float, target: str | None = None) -> str:
         """Multiplies by 1 + ``size`` times a normal variate, and adds ``step`` times another. Returns the new name."""
         self._count += 1
-        write, double = self.writer, self._is_double(name)
-        target = target or write.names.fresh("probe__moved")
+        double = self._is_double(name)
+        target = target or self.writer.names.fresh("probe__moved")
+        fed = name in self.given
+        place = Place(self._shape(name) if fed else None, double)
+        if size and step:  # two draws, for one would cancel the other where values are negative
+            name = self.noise.perturb(name, place, size, weight=True)
+            size = 0.0
         self._double[target] = double
-
-        def draw(mean: float, scale: float) -> str:
-            seed = float(self.seed * 100003 + 2 * self._count + (mean == 0))
-            dtype = TensorProto.DOUBLE if double else TensorProto.FLOAT
-            return write.emit("RandomNormalLike", [name], mean=mean, scale=float(scale), seed=seed, dtype=dtype)
-
-        # ONNX Runtime aborts the process when it is asked for normal variates of scale zero
-        value = name
-        if size:
-            value = write.emit("Mul", [name, draw(1.0, size)], None if step else target)
-        if step:
-            write.emit("Add", [value, draw(0.0, step)], target)
-        elif not size:
-            write.emit("Identity", [name], target)
-        return target
+        return self.noise.perturb(name, place, size, target, weight=True, step=step)

@@ -35,7 +35,6 @@ import onnx.inliner
 from onnx import TensorProto, helper
 
 from ..cutting.fusion import fused_groups, static_tensors
-from ..errors import ModelError
 from ..formats import BY_DTYPE, FP16, FP32, TF32, NumberFormat, coarser
 from ..index import GraphIndex
 from ..inference import infer_shapes
@@ -53,6 +52,7 @@ from ..operators import (
 )
 from ..specs import TensorSpec, spec_from_value_info
 from .fp16_accumulation import at_once
+from .newer_opset import in_newer_opset
 from .noise_pool import POOL, NoiseWriter, Place
 from .recurrent import step_by_step
 from .roundings import EXACT, KAPPA, TRANSCENDENTAL, is_rounded, roundings
@@ -69,8 +69,6 @@ CHAIN = 512
 LONGEST = 1 << 16
 """The same for reductions, which some runtimes compute as one chain."""
 _PRODUCTS = PRODUCTS | RECURRENT
-OLDEST = 13
-"""The oldest opset with the operators that draw; models of older ones are converted."""
 _NARROW = ("float16", "bfloat16")
 _FLOATS = ("float64", "float32", *_NARROW)
 
@@ -136,7 +134,7 @@ def randomized(model: Model, roundoff: Roundoff, gain: float | None = None) -> R
         gain: By how much roundings are enlarged; None: `GAIN` between FP32 runtimes, 1 where a side is coarser.
 
     Raises:
-        ModelError: The network is of an opset older than `OLDEST` that cannot be converted.
+        ModelError: The network is of an old opset that cannot be converted.
     """
     model = _prepared(model)
     if roundoff.coarse.u > FP32.u:
@@ -165,12 +163,7 @@ def _prepared(model: Model) -> Model:
     """The model without functions of its own, in an opset that has the operators which draw."""
     if model.proto.functions:
         model = model.derive(onnx.inliner.inline_local_functions(model.proto))
-    if model.index.opset.get("", OLDEST) < OLDEST:
-        try:
-            model = model.derive(onnx.version_converter.convert_version(model.proto, OLDEST))
-        except Exception as error:  # whatever the converter says of operators that it does not know
-            raise ModelError(f"{model.source}: opset {model.index.opset['']} cannot be converted: {error}") from error
-    return model
+    return in_newer_opset(model)
 
 
 @dataclass(frozen=True)

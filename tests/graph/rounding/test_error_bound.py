@@ -11,7 +11,7 @@ from layerdiff.graph.cutting.slices import backward
 from layerdiff.graph.formats import BF16, E4M3, FP16, FP32, INT8, TF32
 from layerdiff.graph.model import Model
 from layerdiff.graph.rounding.error_bound import add_bounds
-from layerdiff.graph.rounding.noise_probe import perturbed
+from layerdiff.graph.rounding.noise_probe import drawn, perturbed
 from layerdiff.graph.rounding.roundings import roundings
 from layerdiff.graph.rounding.roundoff import roundoff_model
 from layerdiff.graph.rounding.term_count import product_count
@@ -133,8 +133,8 @@ def bound_of(model: Model, feed, candidate: np.ndarray, allowed) -> np.ndarray |
     bounds = add_bounds(probe.proto.graph, model.index, [(0, part)], specs, allowed)
     if not bounds:
         return None
-    with ORT.open(probe) as session:
-        return bounds[0, "y"].value(session.infer(feed), candidate, allowed)
+    made = drawn(probe, feed, 1, lambda m, f: infer(ORT, m, f))
+    return bounds[0, "y"].value(made, candidate, allowed)
 
 
 # ---- the formula ----------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from layerdiff.compare.causes.judgement import GAIN_LIMIT, RMS_LIMIT, SLICE_LIMI
 from layerdiff.graph.cutting.slices import backward, exploded_name
 from layerdiff.graph.formats import BF16, FP16, FP32, INT8, TF32
 from layerdiff.graph.model import Model
-from layerdiff.graph.rounding.noise_probe import known, perturbed
+from layerdiff.graph.rounding.noise_probe import drawn, known, perturbed
 from layerdiff.graph.rounding.roundings import KAPPA, roundings
 from layerdiff.graph.rounding.term_count import term_count
 from layerdiff.graph.specs import TensorSpec
@@ -25,6 +25,10 @@ from support.models import infer, normal, parsed
 FLOAT = networks.FLOAT
 FORMATS = {"fp16": FP16, "bf16": BF16, "tf32": TF32}
 ORT = OnnxrtRunner(threads=1)
+
+
+def run(model: Model, feed):
+    return infer(ORT, model, feed)
 
 
 # ---- one layer of each kind: (model, feed) --------------------------------------------------------------------------
@@ -133,8 +137,8 @@ def expected(model: Model, feed, candidate, seed: int = 1, adding=FP32):
     part = backward(model.index, ["y"], list(feed))
     specs = {n: TensorSpec(n, a.dtype, a.shape) for n, a in feed.items()}
     probed = perturbed(model, [(0, part)], specs, rounding, seed=seed).model
-    with ORT.open(probed) as session:
-        return session.infer(feed)[exploded_name("y", 0)] - infer(ORT, model, feed)["y"], rounding
+    made = drawn(probed, feed, seed, run)[exploded_name("y", 0)]
+    return made - infer(ORT, model, feed)["y"], rounding
 
 
 def rms_z(model: Model, feed, y: np.ndarray, other: np.ndarray, candidate) -> float:
@@ -260,7 +264,9 @@ def test_an_operator_that_rounds_nothing_adds_no_noise(node):
     part = backward(Model(proto).index, ["y"], ["x"])
     specs = {"x": TensorSpec("x", np.dtype(np.float32), (4, 4))}
     probed = perturbed(Model(proto), [(0, part)], specs, roundings(FP32, FP32)).model
-    np.testing.assert_array_equal(infer(ORT, probed, feed)[exploded_name("y", 0)], infer(ORT, Model(proto), feed)["y"])
+    np.testing.assert_array_equal(
+        drawn(probed, feed, 1, run)[exploded_name("y", 0)], infer(ORT, Model(proto), feed)["y"]
+    )
 
 
 # ---- a healthy layer against its expected noise ---------------------------------------------------------------------
@@ -457,7 +463,7 @@ def test_a_probe_draws_in_bodies_and_of_integers_nothing():
     inputs = {n: networks.run_all(model.proto, feed)[n] for n in part.inputs}
     specs = {n: TensorSpec(n, a.dtype, a.shape) for n, a in inputs.items()}
     probed = perturbed(model, [(3, part)], specs, roundings(FP32, FP16)).model
-    made = networks.run(probed.proto, inputs)[exploded_name("last", 3)]
+    made = drawn(probed, inputs, 1, run)[exploded_name("last", 3)]
     exact = networks.run_all(model.proto, feed)["last"]
     assert not np.array_equal(made, exact)
     assert np.allclose(made, exact, rtol=0.05, atol=0.05)
