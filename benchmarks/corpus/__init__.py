@@ -1,0 +1,1 @@
+"""All of the onnx package's backend models, compared in several ways."""
