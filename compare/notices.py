@@ -113,6 +113,14 @@ def not_deterministic(report: Report) -> Iterator[Notice]:
         yield Notice("not-deterministic", runner.name, f"{text}.")
 
 
+def updates_collide(candidate: str, layer: str, updates: int, places: int, adds: bool) -> Notice:
+    """A scatter writes several updates to one place."""
+    what = "order in which they are combined" if adds else "one of them that stays"
+    where = f"{layer} writes {updates:,} updates to {places:,} places, and the {what} is not defined"
+    text = f"{where}: a runtime need not give the same bits twice, and two runtimes may differ."
+    return Notice("updates-collide", candidate, text)
+
+
 def layers_not_compared(candidate: str, error: Exception) -> Notice:
     """Localizing failed; the verdict on the outputs stays."""
     what = next(iter(str(error).strip().splitlines()), "").rstrip(".")
@@ -210,11 +218,23 @@ def other_program(found: Fidelity) -> Notice:
     return Notice("fidelity", found.candidate, text)
 
 
+def runs_differ(found: Fidelity) -> Notice:
+    """The run in pieces and the deployed one err differently, of a runtime that does not repeat itself."""
+    observed, deployed = (_size(e) for e in (found.observed_error, found.deployed_error))
+    errors = f"the error at {found.tensor!r} is {observed} in pieces and {deployed} as deployed"
+    text = f"{found.candidate}: {errors}; since not every run gives the same bits, that may be chance."
+    return Notice("fidelity", found.candidate, text)
+
+
 def unlike_deployed(found: Fidelity, share: float, much: bool) -> Notice:
     """The run in pieces shows much less of the deployed error than there is, or much more."""
     why = "the layers below show errors that it does not make" if much else "the layers below explain it in part only"
     text = f"{found.candidate}: run in pieces, the error at {found.tensor!r} is {share:.0%} of the deployed one: {why}."
     return Notice("fidelity", found.candidate, text)
+
+
+def _size(error: float | None) -> str:
+    return "not finite" if error is None else f"{error:.2g}"
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -447,6 +447,9 @@ FOLDABLE = frozenset({
 })  # fmt: skip
 """Data movement and integer arithmetic that small constants are folded through."""
 
+SCATTERS = frozenset({"Scatter", "ScatterElements", "ScatterND"})
+"""Write updates to places that their second input names."""
+
 LANDMARKS = RECURRENT | CONTROL_FLOW | WINDOWED | _of(Kind.INTEGER_PRODUCT) | {
     "MatMul", "Einsum", "Resize", "GridSample", "RoiAlign", "TopK", "NonMaxSuppression", "NonZero", "Split", "GatherND",
     "ScatterND", "ScatterElements",

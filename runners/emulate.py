@@ -102,11 +102,6 @@ class EmulateRunner(Runner):
         return 50
 
     @property
-    def repeatable(self) -> bool:
-        """It runs on ONNX Runtime's CPU kernels."""
-        return not self.custom_ops
-
-    @property
     def arithmetic(self) -> NumberFormat:
         """The emulated format."""
         return FORMATS["e4m3" if self.format == "fp8" else self.format]

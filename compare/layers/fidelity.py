@@ -62,13 +62,16 @@ def fidelity_notice(found: Fidelity) -> Notice | None:
     return notices.unlike_deployed(found, found.share, found.share > MAX_FIDELITY)
 
 
-def fidelities(candidate: str, walked: Walked, outputs: Sequence[OutputResult]) -> tuple[list[Fidelity], list[Notice]]:
+def fidelities(
+    candidate: str, walked: Walked, outputs: Sequence[OutputResult], chance: bool = False
+) -> tuple[list[Fidelity], list[Notice]]:
     """Whether the run in pieces is the candidate as it is deployed: of each output, and what to say of it.
 
     Args:
         candidate: Its name.
         walked: What was seen in pieces.
         outputs: What its outputs showed.
+        chance: Whether a side need not give the same bits twice, so that two runs differ without being two programs.
     """
     found: list[Fidelity] = []
     doubts: list[Notice] = []
@@ -80,7 +83,7 @@ def fidelities(candidate: str, walked: Walked, outputs: Sequence[OutputResult]) 
         flags = walked.identical[output.tensor] if seen is not None else ()
         found.append(fidelity(candidate, output.tensor, output.metrics.get("rel_l2"), observed, flags))
         if seen is not None and (notice := fidelity_notice(found[-1])) is not None:
-            doubts.append(notice)
+            doubts.append(notices.runs_differ(found[-1]) if chance else notice)
     return found, doubts
 
 
@@ -95,7 +98,7 @@ def in_pieces_only(layer: LayerObservation, walked: Walked, outputs: Sequence[Ou
         outputs: What the candidate's outputs showed.
         index: The reference's graph.
     """
-    if layer.contribution is None or layer.contribution < EXPLAINS:
+    if layer.comes_and_goes or layer.contribution is None or layer.contribution < EXPLAINS:
         return False
     more = []
     reached = _behind(index, layer.blamed_outputs)

@@ -130,7 +130,7 @@ def localize_candidate(
     unshown = frozenset(s.number for s in blamed if in_pieces_only(s, walked, outputs, index))
     names = Names(prepared)
     found = culprits(ranked(blamed, unshown), unshown, names)
-    shown, doubts = fidelities(candidate.name, walked, outputs)
+    shown, doubts = fidelities(candidate.name, walked, outputs, _comes_and_goes(walked, comparison, log))
     return Localized(
         layers=layer_results(given, prepared.plan.unmatched, names),
         culprits=found,
@@ -155,3 +155,10 @@ def _excusing(given: Verdicts, walked: Walked, outputs: Sequence[OutputResult], 
     """Without layers whose values stop at the ends of a range and change nothing, neither deployed nor in pieces."""
     changing = {s.number for s in given.culprits() if in_pieces_only(s, walked, outputs, index)}
     return given.excusing(agree=bool(outputs) and not any(map(is_off, outputs)), unless=changing)
+
+
+def _comes_and_goes(walked: Walked, comparison: Comparison, log: RunLog | None) -> bool:
+    """Whether a side was seen to give other bits the second time, or need not give the same."""
+    runs = [] if log is None else [log.of(side.name).repeat for side in comparison.sides.all]
+    unrepeated = any(run is not None and not run.identical for run in runs)
+    return unrepeated or bool(walked.collisions) or any(layer.comes_and_goes for layer in walked.layers)

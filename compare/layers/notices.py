@@ -44,6 +44,9 @@ def walk_notices(
     names = prepared.comparison.reference.model.index.names
     yield from _too_large(prepared)
     yield from walked.notices
+    for c in walked.collisions:
+        op = prepared.comparison.reference.model.index.nodes[c.position].op_type
+        yield notices.updates_collide(who, f"{names[c.position]} ({op})", c.updates, c.places, c.adds)
     loud = [c for c in culprits if c.cause is not Cause.SPREAD and c.deployed is not False]
     if loud and not any(map(is_off, outputs)):
         yield notices.outputs_agree(who, [c.node for c in loud[:NAMED]], len(loud))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..causes.judgement import Judgement, worse
+from ..report.model import Cause
 from ..statistics.statistics import Statistics
 from .findings import NOTHING_INSIDE, BodyFindings
 
@@ -66,6 +67,11 @@ class LayerObservation:
         names = self.pair.reference.outputs
         exceeding = {name for name, judgement in self.judgements.items() if judgement.exceeds_noise}
         return tuple(n for n in names if n == self.unholdable or n in exceeding) or names
+
+    @property
+    def comes_and_goes(self) -> bool:
+        """Whether its error is another one each time it is run."""
+        return self.diagnosis is not None and self.diagnosis.cause is Cause.NONDETERMINISM
 
     @property
     def local_error(self) -> float:

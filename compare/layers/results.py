@@ -70,14 +70,17 @@ class Names:
 def ranked(layers: Sequence[LayerObservation], in_pieces_only: Collection[int]) -> list[LayerObservation]:
     """Layers, most guilty first: by contribution, then by excess over the noise, then in the order of the graph.
 
+    What comes and goes stands before all else: it puts the others in doubt.
+
     Args:
         layers: Those that are to blame.
         in_pieces_only: Numbers of those of which the outputs as deployed show nothing; they come last.
     """
 
-    def key(s: LayerObservation) -> tuple[bool, float, float, int]:
+    def key(s: LayerObservation) -> tuple[bool, bool, float, float, int]:
         excess = s.judgement.excess if s.judgement is not None else math.inf
-        return s.number in in_pieces_only, -round(min(s.contribution or 0.0, 1.0), 1), -excess, s.number
+        share = -round(min(s.contribution or 0.0, 1.0), 1)
+        return not s.comes_and_goes, s.number in in_pieces_only, share, -excess, s.number
 
     return sorted(layers, key=key)
 

@@ -141,7 +141,7 @@ class _Jury:
             if s.failure is not None:
                 self.found[s.number] = "healed" if not self.same and self._healed(s) else "culprit"
             elif s.exceeds_noise and not s.inside.clean:
-                self.found[s.number] = "healed" if self._healed(s) else "culprit"
+                self.found[s.number] = "healed" if not s.comes_and_goes and self._healed(s) else "culprit"
         self._blame_producers()
         self._pair_quantizers()
         beside = self._inherit()

@@ -10,7 +10,7 @@ tensors are at hand, and from there on a copy of the reference carries its error
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,12 +20,15 @@ import numpy as np
 from ...graph.cutting.slices import exploded_name
 from ...graph.errors import ModelError, RunnerError
 from ...graph.specs import Arrays, cast, held
+from ..causes import nondeterminism
 from ..lockstep.plan import LayerPair, LockstepPlan, PiecePair
 from ..lockstep.sessions import SessionsAhead, StepSessions
 from ..notices import walk_stopped
 from ..progress import SILENT, Progress
+from ..runs.repeatability import repeat
 from ..runs.spill import SHARE, Store
 from ..statistics.statistics import Statistics
+from .collisions import Collision, collisions
 from .contribution import Contributions
 from .observation import Gathering, LayerObservation, relative_error
 
@@ -46,12 +49,14 @@ class Walked:
         layers: Every layer, by its number.
         outputs: Cumulative statistics of the model's outputs, as far as they were reached.
         identical: Of each output and sample, whether it was the deployed one bit by bit; None where that is not known.
+        collisions: Scatters that write several updates to one place.
         notices: What the user should know.
     """
 
     layers: tuple[LayerObservation, ...]
     outputs: Mapping[str, Statistics]
     identical: Mapping[str, tuple[bool | None, ...]]
+    collisions: tuple[Collision, ...]
     notices: tuple[Notice, ...]
 
 
@@ -93,6 +98,7 @@ class Walk:
         self._seen = {pair.number: Gathering(pair, step.index) for step in plan.steps for pair in step.layers}
         self._identical: dict[str, list[bool | None]] = {name: [] for name in self.reference.model.index.outputs}
         self._notices: list[Notice] = []
+        self._collisions: list[Collision] = []
         self._random = {n for pair in plan.layers if pair.random for n in pair.reference.outputs}
         self._back = {other: name for name, other in plan.tensors.items()}
         self._last = self._last_use()
@@ -128,8 +134,11 @@ class Walk:
                 n: feed[n] if n in feed else store.get("reference", sample, n) for n in needed
             }
             self._run_reference(run, feed, values)
+            if not sample:
+                index = self.reference.model.index
+                self._collisions += (c for p in step.layers for c in collisions(index, p.reference.nodes, values))
             if self.candidate.runner.capabilities.pieces:
-                self._local(run, sample, values)
+                self._local(run, sample, feed, values)
             self._cumulative(run, sample, feed, values, store)
             if self._whole is None:
                 self._contributions.carry(step, sample, values, functools.partial(run.reference, values))
@@ -182,13 +191,11 @@ class Walk:
 
     # -- local error --------------------------------------------------------------------------------------------
 
-    def _local(self, run: StepSessions, sample: int, values: Arrays) -> None:
+    def _local(self, run: StepSessions, sample: int, feed: Arrays, values: Arrays) -> None:
         pairs = [p for p in run.step.layers if not p.random and (self.judge or p.number in self.forced)]
         if not pairs:
             return
-        made: dict[int, Arrays] = {}
-        for group in [[pair] for pair in pairs] if run.apart else [pairs]:
-            made.update(self._run_exploded(run, group, values))
+        made = self._run_layers(run, pairs, values)
         suspects = []
         for pair in pairs:
             if pair.number not in made:
@@ -201,10 +208,44 @@ class Walk:
                 suspects.append(seen)
         if self.judge is None:
             return
-        for seen in self.judge.judge(suspects, sample, values, made):
+        guilty = self.judge.judge(suspects, sample, values, made)
+        if guilty:
+            self._run_again(run, guilty, pairs, feed, values, made)
+        for seen in guilty:
             self._contribute(run.step, seen, sample, made, values)
         for pair in pairs:
             self.judge.look_inside(self._seen[pair.number], values, made.get(pair.number))
+
+    def _run_again(
+        self,
+        run: StepSessions,
+        guilty: Sequence[Gathering],
+        pairs: list[LayerPair],
+        feed: Arrays,
+        values: Arrays,
+        made: Mapping[int, Arrays],
+    ) -> None:
+        """Runs both sides once more: before anything is blamed for an error, it is known whether it comes and goes."""
+        mine = dict(values)
+        self._run_reference(run, feed, mine)
+        theirs = self._run_layers(run, pairs, values)
+        for seen in guilty:
+            pair, name = seen.pair, seen.tensor
+            other = pair.candidate.outputs[pair.reference.outputs.index(name)]
+            first = made[pair.number][other]
+            runs = {self.candidate.name: ({name: first}, {name: theirs[pair.number][other]})}
+            read = {n: values[n] for n in pair.reference.inputs}
+            if repeat(read, mine).identical:  # else what it reads came and went
+                runs[self.reference.name] = {name: values[name]}, {name: mine[name]}
+            error = relative_error(Statistics(full=False).update(values[name], first))
+            seen.diagnosis = nondeterminism.find(runs, error) or seen.diagnosis
+
+    def _run_layers(self, run: StepSessions, pairs: list[LayerPair], values: Arrays) -> dict[int, Arrays]:
+        """What the candidate makes of layers on the reference's values, by the layer's number."""
+        made: dict[int, Arrays] = {}
+        for group in [[pair] for pair in pairs] if run.apart else [pairs]:
+            made.update(self._run_exploded(run, group, values))
+        return made
 
     def _compare(self, seen: Gathering, sample: int, values: Arrays, made: Arrays) -> float:
         """Adds one sample to a layer's statistics. Returns the greatest relative L2 error of its outputs."""
@@ -303,7 +344,7 @@ class Walk:
         layers = [self._seen[number].observed(shares.get(number)) for number in sorted(self._seen)]
         reached = {n: s.cumulative[n] for s in layers for n in outputs if n in s.cumulative}
         identical = {name: tuple(flags) for name, flags in self._identical.items()}
-        return Walked(tuple(layers), reached, identical, tuple(self._notices))
+        return Walked(tuple(layers), reached, identical, tuple(self._collisions), tuple(self._notices))
 
     def _feed(self, store: Store, sample: int) -> Arrays:
         """The inputs of a whole model for one sample, and what it drew."""

@@ -48,6 +48,8 @@ class Cause(str, enum.Enum):
     """Rounding, enlarged because the layer's inputs cancel."""
     QUANTIZATION = "quantization"
     """Scales or zero points differ, or the error is more than a step explains."""
+    NONDETERMINISM = "nondeterminism"
+    """Other bits each time it is run on the same values."""
     SPREAD = "spread"
     """No layer is beyond rounding, and the outputs disagree."""
     UNKNOWN = "unknown"

@@ -25,7 +25,7 @@ class RunnerLog:
         samples: Samples that it finished.
         error: Why it failed, in one or two lines; None if it did not.
         latency: What timing it found; None if it was not timed.
-        repeat: What a second run on the inputs of the first sample gave; None if there was none.
+        repeat: What a second run gave on the first sample on which something differs; None if there was none.
     """
 
     name: str

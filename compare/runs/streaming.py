@@ -59,7 +59,7 @@ def execute(
         begin: Told who is there before the first sample; gives what takes the outputs.
         progress: Told what is going on.
         on_device: Whether outputs may stay on a device that the reference shares with a candidate.
-        remember: Whether the outputs of whole models are remembered by their hashes, and what may vary is run twice:
+        remember: Whether the outputs of whole models are remembered by their hashes, and what differs is run twice:
             for whoever looks at layers later.
     """
     with ExitStack() as stack:
@@ -175,6 +175,7 @@ class _Streaming:
         self, sides: Sides, infer: Mapping[str, Callable[[Feed], Any]], number: int, sample: Feed, take: Take
     ) -> None:
         """One sample through the reference, then through every candidate that is still there."""
+        given: dict[str, dict[str, Any]] = {}
         for side in sides.all:
             entry = self._entries[side.name]
             if entry.error is not None or entry.session is None:
@@ -192,10 +193,31 @@ class _Streaming:
             entry.samples += 1
             take(side, number, outputs)
             if self._remember:
+                given[side.name] = outputs
                 if side is not sides.reference:
                     self._hashes.update(fingerprints(side.name, number, outputs))
-                if number == 0 and not entry.in_pieces and _may_vary(side):
-                    entry.repeat = repeat(outputs, entry.session.infer(feed, list(outputs)))
+        if self._remember:
+            self._repeat(sides, number, sample, given)
+
+    def _repeat(self, sides: Sides, number: int, sample: Feed, given: Mapping[str, dict[str, Any]]) -> None:
+        """Runs twice what differs, and the reference, on the first sample on which it does: before anything is blamed
+        for a difference, it is known whether it comes and goes. What draws random values is run twice in any case."""
+        reference = sides.reference.name
+        waiting = [n for n in given if self._entries[n].repeat is None and not self._entries[n].in_pieces]
+        differs = {n for n in given if waiting and not repeat(given[n], given[reference]).identical}
+        if differs:
+            differs.add(reference)
+        for name in waiting:
+            entry = self._entries[name]
+            if name not in differs and not (number == 0 and random_nodes(entry.side.model.index)):
+                continue
+            assert entry.session is not None
+            try:
+                again = entry.session.infer(feed_of(entry.session, sample), list(given[name]))
+            except Exception as error:
+                entry.error = f"sample {number}, run again: {_reason(error)}"
+            else:
+                entry.repeat = repeat(given[name], again)
 
     def _measure(self, sides: Sides, sample: Feed, runs: int) -> None:
         """Times each runner alone, one after the other."""
@@ -241,8 +263,3 @@ def _reason(error: Exception) -> str:
     return (
         text if isinstance(error, RunnerError) else f"{type(error).__name__}: {text}" if text else type(error).__name__
     )
-
-
-def _may_vary(side: Side) -> bool:
-    """Whether the same inputs may give other bits the next time."""
-    return not side.runner.repeatable or bool(random_nodes(side.model.index))

@@ -87,14 +87,6 @@ class Runner(ABC):
         return FP32
 
     @property
-    def repeatable(self) -> bool:
-        """Whether the same inputs give the same bits for certain, where a model draws no random values.
-
-        What is not certain is run twice before a layer is blamed.
-        """
-        return False
-
-    @property
     def accumulator(self) -> NumberFormat:
         """The coarsest format in which sums of products may be added up: FP32 unless the runtime says otherwise."""
         return FP32

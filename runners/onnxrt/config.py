@@ -58,11 +58,6 @@ class OnnxrtConfig(Runner):
         return 10 if self.provider == "cpu" else 30
 
     @property
-    def repeatable(self) -> bool:
-        """On the CPU: its kernels give each element to one thread, whichever that is."""
-        return self.provider == "cpu" and not self.custom_ops
-
-    @property
     def arithmetic(self) -> NumberFormat:
         """FP32; TF32 where a GPU may round to it.
 

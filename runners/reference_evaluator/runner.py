@@ -53,11 +53,6 @@ class ReferenceEvaluatorRunner(Runner):
         return 20
 
     @property
-    def repeatable(self) -> bool:
-        """It is NumPy."""
-        return True
-
-    @property
     def arithmetic(self) -> NumberFormat:
         """FP32 or FP64."""
         return FP64 if self.dtype == "float64" else FP32

@@ -22,6 +22,8 @@ NARROW = 76
 """Columns under which a table would be cut; each output then gets a block of lines."""
 
 _STYLE = {"pass": "green", "fail": "bold red", "missing": "bold red", "extra": "bold red", "undecided": "yellow"}
+_BEFORE_BLAME = ("not-deterministic", "updates-collide")
+"""Notices that put everything in doubt that is blamed below them."""
 _SHOWN_ROWS = 40
 """Rows of outputs before the rest is counted; the guilty ones come first."""
 
@@ -51,6 +53,9 @@ def show(report: Report, to: Console | None = None, *, verbose: bool = False) ->
     _reasons(report, to)
     if verbose:
         _statistics(report, to)
+    for notice in report.notices:
+        if notice.code in _BEFORE_BLAME:
+            to.print(f"warning: {notice.text}", markup=False, style="yellow")
     show_layers(report, to, verbose)
     show_fidelity(report, to)
     _latency(report, to)
@@ -59,8 +64,9 @@ def show(report: Report, to: Console | None = None, *, verbose: bool = False) ->
     for runner in report.runners:
         for note in runner.notes:
             to.print(f"note: {runner.name}: {note}", markup=False, style="dim")
-    for warning in report.warnings:
-        to.print(f"warning: {warning}", markup=False, style="yellow")
+    for notice in report.notices:
+        if notice.code not in _BEFORE_BLAME:
+            to.print(f"warning: {notice.text}", markup=False, style="yellow")
     for runner in report.runners:
         if runner.error:
             to.print(f"error: {runner.failure}", markup=False, style="red")
