@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import onnx
 
 from ..graph.model import Model
 from . import notices
-from .interfaces import in_words
+from .interfaces import in_words, map_outputs
 from .outputs.decide import decide
 from .outputs.metric import DROP
 from .report.model import DataInfo, ModelInfo, Report, RunnerResult
@@ -19,6 +20,7 @@ from .sides import other_file
 if TYPE_CHECKING:
     from .collect import Evidence
     from .comparison import Comparison
+    from .report.model import Notice, OutputResult
     from .runs.run import RunLog, RunnerLog
 
 
@@ -45,10 +47,20 @@ def assemble(comparison: Comparison, log: RunLog, evidence: Evidence) -> Report:
                 for known in evidence.outputs
                 if known.by_formula is not None
             ),
+            *_exchanged(comparison, outputs),
             *notices.metric_fell(evidence.accuracy, drop, outputs),
         ),
         accuracy=evidence.accuracy,
     )
+
+
+def _exchanged(comparison: Comparison, outputs: Sequence[OutputResult]) -> Iterator[Notice]:
+    """What to say of candidates whose outputs are exchanged, with the options where the files are two."""
+    for side in comparison.candidates:
+        found = {o.tensor: o.holds for o in outputs if o.candidate == side.name and o.exchanged and o.holds}
+        if found:
+            files = other_file(side, comparison.reference)
+            yield notices.outputs_exchanged(side.name, found, map_outputs(found) if files else "")
 
 
 def _runner_result(runner: RunnerLog, device: str | None) -> RunnerResult:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import TYPE_CHECKING
@@ -273,7 +273,20 @@ def _transpose_option(mine: TensorSpec, theirs: TensorSpec) -> str:
 
 
 def _map_option(flag: str, mine: TensorSpec, theirs: TensorSpec) -> str:
-    return f"{flag} {shlex.quote(f'{mine.name}={theirs.name}')}"
+    return _named_option(flag, mine.name, theirs.name)
+
+
+def _named_option(flag: str, name: str, other: str) -> str:
+    return f"{flag} {shlex.quote(f'{name}={other}')}"
+
+
+def map_outputs(held: Mapping[str, str]) -> str:
+    """The options that say which output of the second file is which of the first.
+
+    Args:
+        held: Outputs of the second file -> the first file's.
+    """
+    return " ".join(_named_option("--map-output", other, name) for name, other in held.items())
 
 
 def _listed(axes: Sequence[int]) -> str:

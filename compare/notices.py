@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..graph.errors import LayerdiffError
 from .report.model import AccuracyResult, Fidelity, Notice, OutputResult, Report
@@ -27,6 +27,13 @@ def layout_unlike(model: str, input: str, first: str, other: str, option: str) -
     """An input of a second file has open dimensions, and the fixed ones where the first file has others."""
     text = f"{model} takes {input}, and {first} takes {other}. If that is another layout: {option}"
     return Notice("layout-unlike", model, text)
+
+
+def outputs_exchanged(candidate: str, held: Mapping[str, str], options: str) -> Notice:
+    """Outputs carry each other's names."""
+    pairs = ", ".join(f"{name!r} here equals {other!r} there" for name, other in held.items())
+    meant = f" If that is meant: {options}" if options else ""
+    return Notice("outputs-exchanged", candidate, f"{candidate}: the outputs are exchanged, {pairs}.{meant}")
 
 
 def engine_not_run(engine: str, reference: str, source: str) -> Notice:

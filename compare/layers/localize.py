@@ -16,6 +16,7 @@ from ..progress import SILENT, Progress
 from ..report.model import OutputResult, Report
 from ..runs.memory import budget, reused, weight_bytes
 from ..sides import Side, Sides
+from .exchange import undone
 from .fidelity import fidelities, in_pieces_only
 from .findings import Localized
 from .loudest import is_off, name_loudest
@@ -72,9 +73,11 @@ def _attempted(comparison: Comparison, log: RunLog, report: Report, progress: Pr
     (candidate,) = comparison.candidates
     try:
         reference, candidate = (_for_pieces(side, log) for side in comparison.sides.all)
+        candidate, report, exchange = undone(reference, candidate, report)
         comparison = replace(comparison, sides=Sides(reference, (candidate,)))
         formats = formats_in_play(reference, candidate)
-        return localize_candidate(comparison, candidate, report, formats, log=log, progress=progress)
+        found = localize_candidate(comparison, candidate, report, formats, log=log, progress=progress)
+        return replace(found, culprits=(*exchange, *found.culprits))
     except Exception as error:
         logger.debug("the layers of %s could not be compared", candidate.name, exc_info=True)
         return Localized(notices=(layers_not_compared(candidate.name, error),))

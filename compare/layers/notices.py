@@ -48,7 +48,7 @@ def walk_notices(
         op = prepared.comparison.reference.model.index.nodes[c.position].op_type
         yield notices.updates_collide(who, f"{names[c.position]} ({op})", c.updates, c.places, c.adds)
     loud = [c for c in culprits if c.cause is not Cause.SPREAD and c.deployed is not False]
-    if loud and not any(map(is_off, outputs)):
+    if loud and outputs and not any(map(is_off, outputs)):
         yield notices.outputs_agree(who, [c.node for c in loud[:NAMED]], len(loud))
     if prepared.plan.unmatched:
         yield notices.no_counterpart(who, len(prepared.plan.unmatched))

@@ -17,6 +17,16 @@ def absent(evidence: OutputEvidence) -> Decision | None:
     return Decision(evidence.absent, f"{who} has no output of this name")
 
 
+def of_another(evidence: OutputEvidence) -> str | None:
+    """What to say of an output that holds the values of another one; None of all others."""
+    if evidence.holds is None:
+        return None
+    if evidence.absent == "missing":
+        return f"{evidence.holds!r} here equals {evidence.tensor!r} there"
+    same = f"{evidence.tensor!r} here equals {evidence.holds!r} there"
+    return f"the outputs are exchanged, {same}" if evidence.exchanged else same
+
+
 def other_kind(evidence: OutputEvidence) -> Decision | None:
     """Tensors of which one holds strings, booleans, integers, floats or complex numbers and the other does not."""
     return None if evidence.clash is None else Decision("fail", evidence.clash)

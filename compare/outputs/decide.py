@@ -13,7 +13,7 @@ from typing import Any
 from ..report.model import OutputResult, ToleranceUsed
 from ..statistics.statistics import Statistics
 from .by_expectation import by_expectation, larger_than_the_signal
-from .by_tolerance import MISMATCHES, undecided
+from .by_tolerance import MISMATCHES, of_another, undecided
 from .by_types import not_as_typed
 from .evidence import Decider, Decision, OutputEvidence
 from .metric import by_metric
@@ -28,8 +28,15 @@ def decide(evidence: OutputEvidence) -> OutputResult:
     decision = next(found for decider in DECIDERS if (found := decider(evidence)) is not None)
     if decision.verdict == "pass":
         decision = idle(evidence) or not_as_typed(evidence) or decision
+    told = None if decision.verdict == "pass" else of_another(evidence)
     result = OutputResult(
-        evidence.candidate, evidence.tensor, decision.verdict, decision.reason, decided_by=decision.decided_by
+        evidence.candidate,
+        evidence.tensor,
+        decision.verdict,
+        "; ".join(filter(None, (told, decision.reason))) or None,
+        holds=evidence.holds if told else None,
+        exchanged=evidence.exchanged and bool(told),
+        decided_by=decision.decided_by,
     )
     return result if evidence.absent else _with_statistics(result, evidence)
 

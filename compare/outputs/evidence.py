@@ -180,6 +180,9 @@ class OutputEvidence:
         candidate, tensor, reference: Names of the candidate, the output and the reference.
         coverage: Samples that were compared.
         absent: ``missing`` if the candidate has no output of this name, ``extra`` if the reference has none.
+        holds: The other output of the reference whose values it holds, if any; of a missing one, the candidate's output
+            that holds its values.
+        exchanged: Whether that one, in turn, is held by another output of the candidate, and so on round to this one.
         clash: Why the two tensors are of different kinds (a string where a float is expected); None if they are not.
         statistics: Of the two tensors as they stand. Mismatches are those of the user's tolerance, where there is one;
             else elements that differ by more than the output's own rounding explains.
@@ -202,6 +205,8 @@ class OutputEvidence:
     reference: str
     coverage: Coverage
     absent: OutputVerdict | None = None
+    holds: str | None = None
+    exchanged: bool = False
     clash: str | None = None
     statistics: Statistics = field(default_factory=Statistics)
     relative: float = 0.0

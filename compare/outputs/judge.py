@@ -7,8 +7,8 @@ since what rounding explains is found out afterwards (`expectation`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,12 +21,13 @@ from ..statistics import device as ondevice
 from ..statistics.statistics import Statistics
 from .evidence import Coverage, OutputEvidence
 from .formats_in_play import undecidable
+from .lookalike import Lookalikes, exchanged
 from .tolerance import EXACT, Tolerance, last_place, user
 from .transposition import transposition
 
 if TYPE_CHECKING:
     from ..comparison import Rules
-    from ..report.model import Notice
+    from ..report.model import Notice, OutputVerdict
     from ..sides import Sides
 
 Outputs = Mapping[str, "np.ndarray | DeviceArray"]
@@ -50,6 +51,7 @@ class Judge:
         self._store = Store(KEPT)
         self._candidates = {side.name: side for side in sides.candidates}
         self._pairs: dict[str, dict[str, _Pair]] = {side.name: {} for side in sides.candidates}
+        self._lookalikes = {side.name: Lookalikes() for side in sides.candidates}
         self._missing: dict[str, dict[str, None]] = {side.name: {} for side in sides.candidates}
         self._extra: dict[str, dict[str, None]] = {side.name: {} for side in sides.candidates}
 
@@ -61,6 +63,8 @@ class Judge:
         reference = self._reference
         if reference.sample != sample:
             return  # the reference failed on this sample
+        suspects = [t for t in outputs if t not in reference.outputs]
+        self._extra[name].update(dict.fromkeys(suspects))
         for tensor, expected in reference.outputs.items():
             if tensor not in outputs:
                 self._missing[name][tensor] = None
@@ -74,7 +78,9 @@ class Judge:
                     self._store.put(self._sides.reference.name, sample, tensor, np.asarray(expected))
                 self._store.put(name, sample, tensor, np.asarray(outputs[tensor]))
                 pair.doubts.append(sample)
-        self._extra[name].update(dict.fromkeys(t for t in outputs if t not in reference.outputs))
+            if pair.off:
+                suspects.append(tensor)
+        self._lookalikes[name].take(suspects, outputs, reference.outputs)
 
     def _pair(self, name: str, tensor: str, dtype: np.dtype) -> _Pair:
         tolerance = self.tolerance(tensor, dtype)
@@ -116,11 +122,19 @@ class Judge:
         for name in self._candidates:
             done = min(run.get(name, 0), run.get(reference, 0))
             whole = Coverage(done, total)
+            held = self._lookalikes[name].held
+            round_about = exchanged(held)
+            renamed = {held[t]: t for t in self._extra[name] if held.get(t) in self._missing[name]}
             for tensor, pair in self._pairs[name].items():
                 if tensor not in self._missing[name]:
-                    found.append(pair.evidence(reference, whole))
-            found += [OutputEvidence(name, t, reference, whole, absent="missing") for t in self._missing[name]]
-            found += [OutputEvidence(name, t, reference, whole, absent="extra") for t in self._extra[name]]
+                    seen = pair.evidence(reference, whole)
+                    found.append(replace(seen, holds=held.get(tensor), exchanged=tensor in round_about))
+            absent: tuple[tuple[OutputVerdict, Iterable[str], Mapping[str, str]], ...] = (
+                ("missing", self._missing[name], renamed),
+                ("extra", self._extra[name], held),
+            )
+            for kind, tensors, holds in absent:
+                found += [OutputEvidence(name, t, reference, whole, kind, holds.get(t)) for t in tensors]
         return tuple(found)
 
 
@@ -184,6 +198,11 @@ class _Pair:
             self.turned.update(reference, np.transpose(candidate, self.axes) if fits else candidate, allowed, sample)
         doubtful = bool(found.mismatched) and self.tolerance is None and not self.undecidable
         return doubtful and (not found.broken or found.shape_mismatch is not None)
+
+    @property
+    def off(self) -> bool:
+        """Whether anything differs by more than its own rounding, or the user's tolerance, explains."""
+        return bool(self.clash or self.plain.mismatched or self.plain.shape_mismatch)
 
     def evidence(self, reference: str, coverage: Coverage) -> OutputEvidence:
         """What is known of the pair."""

@@ -95,6 +95,8 @@ def _output(output: OutputResult) -> dict[str, Any]:
         "verdict": output.verdict,
         "reason": output.reason,
         "decided_by": output.decided_by,
+        "holds": output.holds,
+        "exchanged": output.exchanged,
         "transposed": plain(output.transposed),
         "tolerance": None if tolerance is None else {"rtol": plain(tolerance.rtol), "atol": plain(tolerance.atol)},
         "expected": plain(output.expected),

@@ -48,6 +48,8 @@ class Cause(str, enum.Enum):
     """Rounding, enlarged because the layer's inputs cancel."""
     QUANTIZATION = "quantization"
     """Scales or zero points differ, or the error is more than a step explains."""
+    EXCHANGED_OUTPUTS = "exchanged-outputs"
+    """Outputs that carry each other's names."""
     NONDETERMINISM = "nondeterminism"
     """Other bits each time it is run on the same values."""
     SPREAD = "spread"
@@ -172,6 +174,10 @@ class OutputResult:
 
     Attributes:
         reason: Why the verdict is not a pass, in one line; None if it is one.
+        holds: The other output of the reference whose values it holds, if any; of a missing one, the candidate's output
+            that holds its values.
+        exchanged: Whether outputs were exchanged: that one is held by another output of the candidate, and so on round
+            to this one.
         transposed: The axes that turn the candidate's tensor into the reference's, where only that agrees.
         ties: Elements that are decided differently where rounding decides them differently too.
         metrics: Statistics over all samples; None where nothing could be compared.
@@ -189,6 +195,8 @@ class OutputResult:
     tensor: str
     verdict: OutputVerdict
     reason: str | None = None
+    holds: str | None = None
+    exchanged: bool = False
     transposed: tuple[int, ...] | None = None
     tolerance: ToleranceUsed | None = None
     ties: int = 0

@@ -22,7 +22,7 @@ NARROW = 76
 """Columns under which a table would be cut; each output then gets a block of lines."""
 
 _STYLE = {"pass": "green", "fail": "bold red", "missing": "bold red", "extra": "bold red", "undecided": "yellow"}
-_BEFORE_BLAME = ("not-deterministic", "updates-collide")
+_BEFORE_BLAME = ("not-deterministic", "updates-collide", "outputs-exchanged")
 """Notices that put everything in doubt that is blamed below them."""
 _SHOWN_ROWS = 40
 """Rows of outputs before the rest is counted; the guilty ones come first."""
