@@ -55,6 +55,8 @@ class LayerCase:
         differences: What differs in the graphs at the layer's nodes: position in the reference's graph, difference.
         look_inside: Gives the floating tensors inside the layer, as the reference computes them; of those that cannot
             be computed, none.
+        operands: Gives what the layer's main product reads on both sides, or what its scaling and shifting makes; None
+            of other layers, and where that cannot be computed.
         entry: Which entry of the batch the arrays are the only one of.
     """
 
@@ -67,6 +69,7 @@ class LayerCase:
     graphs: tuple[GraphIndex, GraphIndex]
     differences: tuple[tuple[int, Difference], ...]
     look_inside: Callable[[], Arrays]
+    operands: Callable[[], tuple[np.ndarray, np.ndarray] | None]
     entry: int = 0
 
     @property

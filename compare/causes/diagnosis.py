@@ -22,6 +22,8 @@ class Diagnosis:
             position in the reference's graph.
         producer: The tensor to blame instead: the candidate's format cannot hold what this layer is given.
         clamped: Whether nothing is wrong but values that stop at the ends of the candidate's range, as a mask's do.
+        candidate_node: The node that is to blame, where the reference has none there: its position in the candidate's
+            graph.
     """
 
     cause: Cause
@@ -29,6 +31,7 @@ class Diagnosis:
     node: int | None = None
     producer: str | None = None
     clamped: bool = False
+    candidate_node: int | None = None
 
     def adding(self, *facts: Fact) -> Diagnosis:
         """The same with more facts behind those that it has."""

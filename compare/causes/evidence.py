@@ -60,6 +60,11 @@ def index_text(at: Sequence[int]) -> str:
     return f"[{', '.join(map(str, at))}]"
 
 
+def numbers_text(values: Sequence[float]) -> str:
+    """A few numbers as text."""
+    return ", ".join(f"{value:.6g}" for value in values)
+
+
 def count_text(some: int, of: int) -> str:
     """A share of a tensor as text."""
     return f"{some:,} of {of:,} values"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ...graph.cutting.slices import backward, explode, exploded_name, slice_model
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32, NumberFormat
+from ...graph.operators import AFFINE_STEPS, PRODUCTS, operator
 from ...graph.rounding.widening import is_narrow, to_fp32, widened
 from ...graph.specs import Arrays, held, is_float, specs_of
 from ..lockstep.plan import LayerPair, inside
@@ -18,6 +19,8 @@ from . import (
     bound,
     cancellation,
     differences,
+    input_stage,
+    inserted,
     integers,
     nan,
     operators,
@@ -61,6 +64,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     integers.find,
     underflow.find,
     saturation.find,
+    input_stage.find,
     permutation.find,
     scale.find,
     bound.find,
@@ -146,11 +150,15 @@ class Examiner:
             (self.index, self.candidate.model.index),
             tuple((p, d) for p in pair.reference.nodes for d in self.differences.get(p, ())),
             lambda: self._inner(pair, values),
+            lambda: self._operands(pair, tensor, values, made),
             entry,
         )
 
     def examine(self, case: LayerCase) -> Diagnosis:
         """The cause for one layer on one sample: that of the guiltiest node inside, where it can be taken apart."""
+        found = self._behind(case)
+        if found is not None:
+            return found
         if self.refine and len(case.pair.reference.nodes) > 1:
             refined = self._refine(case)
             if refined is not None:
@@ -216,6 +224,45 @@ class Examiner:
             log.debug("cannot look inside: %s", error)
             return {}
         return {n: made[n] for n in names}
+
+    def _operands(
+        self, pair: LayerPair, tensor: str, values: Arrays, made: Arrays
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """See `LayerCase.operands`."""
+        other = self.candidate.model.index
+        op = operator(self.index.nodes[pair.main])
+        if op in AFFINE_STEPS:
+            return values[tensor], made[pair.candidate.outputs[pair.reference.outputs.index(tensor)]]
+        if op not in PRODUCTS:
+            return None
+        twins = [p for p in pair.candidate.nodes if operator(other.nodes[p]) == op]
+        if len(twins) != 1:
+            return None
+        mine, theirs = self.index.nodes[pair.main].input[0], other.nodes[twins[0]].input[0]
+        before = values if mine in values else self._computed(pair, [mine], values)
+        if mine not in before:
+            return None
+        if theirs in pair.candidate.inputs:
+            source = {self.matched.get(n, n): n for n in pair.reference.inputs}.get(theirs)
+            return None if source is None else (before[mine], values[source])
+        part = replace(pair, candidate=backward(other, [theirs], set(pair.candidate.inputs)))
+        flat = self._run_apart([part], values)
+        return None if flat is None else (before[mine], flat[exploded_name(theirs, pair.number)])
+
+    def _behind(self, case: LayerCase) -> Diagnosis | None:
+        """Blames nodes that the candidate has behind an operator which, by itself, does what it should."""
+        parts = inserted.split(case)
+        flat = None if parts is None else self._run_apart([parts.before], case.values)
+        if parts is None or flat is None:
+            return None
+        pair = parts.before
+        made = {n: flat[exploded_name(n, pair.number)] for n in pair.candidate.outputs}
+        found = self.noise.judge(pair, case.tensor, case.values, made, case.expected, case.judgement.sample)
+        if found.exceeds_noise:
+            return None
+        cause = self._cause(case)
+        facts = (inserted.fact(case, parts), *cause.facts)
+        return replace(cause, facts=facts, node=None, candidate_node=parts.behind[-1])
 
     def _refine(self, case: LayerCase) -> Diagnosis | None:
         """Takes a layer apart into its nodes, runs each on the reference's values, and examines the guiltiest."""

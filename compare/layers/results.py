@@ -109,18 +109,22 @@ def _culprit(s: LayerObservation, names: Names) -> Culprit:
     if diagnosis is None:
         diagnosis = Diagnosis(Cause.UNKNOWN, ()) if s.failure is None else cannot_run(s.failure)
     main = names.maker(s.pair.main if diagnosis.node is None else diagnosis.node)
+    node, op = names.node(main), names.op(main)
+    if diagnosis.candidate_node is not None:
+        index = names.prepared.candidate.model.index
+        node, op = index.names[diagnosis.candidate_node], index.nodes[diagnosis.candidate_node].op_type
     name = s.blamed_outputs[0]
     local = s.full if s.full is not None else s.local.get(name)
     return Culprit(
         candidate=names.candidate,
-        node=names.node(main),
-        op=names.op(main),
+        node=node,
+        op=op,
         tensors=s.blamed_outputs,
         cause=diagnosis.cause,
         local=None if local is None else local.metrics(),
         contribution=s.contribution,
         facts=diagnosis.facts,
-        candidate_node=names.counterpart(s.pair, main),
+        candidate_node=None if diagnosis.candidate_node is not None else names.counterpart(s.pair, main),
     )
 
 

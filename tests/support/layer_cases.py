@@ -46,11 +46,13 @@ def layer_case(
         differences: Static differences; each belongs to the node that it names.
         expected: What rounding is expected to do.
         entry: See `LayerCase`.
-        more: What is not as in `FORMATS` or `USUAL`: of the number formats, or of the judgement.
+        more: ``operands``, the two arrays; what is not as in `FORMATS` or `USUAL`: of the number formats, or of the
+            judgement.
     """
     graphs = Model(model).index, Model(candidate or model).index
     mine, theirs = (backward(index, ["y"], ()) for index in graphs)
     known = tensors or {}
+    operands = more.pop("operands", None)
     formats = {name: more.pop(name, usual) for name, usual in FORMATS.items()}
     return LayerCase(
         LayerPair(0, mine.nodes[-1], mine, theirs),
@@ -62,6 +64,7 @@ def layer_case(
         graphs,
         tuple((d.node, d) for d in differences),
         lambda: {n: a for n, a in known.items() if n not in mine.inputs},
+        lambda: operands,
         entry,
     )
 

@@ -1,0 +1,59 @@
+"""Nodes that a file has behind an LSTM, GRU or RNN are named, and not the operator, which computes what it should."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from layerdiff import Comparator, OnnxrtRunner
+from onnx import helper
+
+from support import networks
+from support.models import normal
+
+STATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+REVERSED = ("Slice", {"at": [-1], "to": [-21], "axis": [0], "step": [-1]}, {})
+NEGATED = ("Neg", {}, {})
+SWAPPED = ("Gather", {"order": [1, 0]}, {"axis": 1})
+
+
+def net(op: str, *behind: tuple[str, dict, dict], wrong: float = 1.0) -> onnx.ModelProto:
+    w = networks.Writer(5)
+    gates = STATES[op] * 6
+    w.weights["W"] = wrong * normal(2, gates, 5, seed=1, scale=0.5)
+    w.weights["R"] = normal(2, gates, 6, seed=2, scale=0.5)
+    inputs = ["x", "W", "R"]
+    w.nodes.append(helper.make_node(op, inputs, ["states"], "recurrent", direction="bidirectional", hidden_size=6))
+    y = "states"
+    for i, (kind, constants, attributes) in enumerate(behind):
+        names = [w.value(f"{name}{i}", value, np.int64) for name, value in constants.items()]
+        y = w.node(kind, [y, *names], f"extra{i}", **attributes)
+    h = w.node("Transpose", [y], "t", perm=[0, 2, 1, 3])
+    h = w.node("Reshape", [h, w.value("shape", [0, 0, -1], np.int64)], "merged")
+    w.node("MatMul", [h, w.weight("fc", 12, 4)], "y")
+    return w.model({"x": (networks.FLOAT, [20, 2, 5])}, ["y"], opset=14)
+
+
+def culprits(op: str, *behind: tuple[str, dict, dict], **options: float):
+    comparator = Comparator(
+        net(op),
+        [OnnxrtRunner(threads=1)],
+        candidate_model=net(op, *behind, **options),
+        data_loader=[{"x": normal(20, 2, 5, seed=i)} for i in range(2)],
+        layers="guilty",
+    )
+    return comparator.compare().culprits
+
+
+@pytest.mark.parametrize("op", STATES)
+@pytest.mark.parametrize("behind", [[REVERSED], [NEGATED], [SWAPPED], [REVERSED, SWAPPED]])
+def test_the_nodes_behind_are_named(op, behind):
+    (culprit,) = culprits(op, *behind)
+    assert culprit.node == f"n_extra{len(behind) - 1}"
+    assert culprit.op == behind[-1][0]
+    assert f"in the candidate alone; {op} recurrent before that gives what it should" in culprit.evidence
+
+
+@pytest.mark.parametrize("behind", [[], [REVERSED]])
+def test_an_operator_that_is_wrong_itself_is_named(behind):
+    assert culprits("LSTM", *behind, wrong=1.1)[0].node == "recurrent"
