@@ -432,6 +432,14 @@ UNTOUCHED = QUANTIZERS | COMPARISONS | LOGIC | RANDOM | SHAPES | _of(
 )  # fmt: skip
 """Operators whose floats are no activations (or whose bodies are rewritten instead)."""
 
+SUMMING = _of(Kind.PRODUCT, Kind.ATTENTION, Kind.REDUCTION, Kind.POOLING, Kind.NORMALIZATION, Kind.SPECTRUM) | {
+    "Add",
+    "Sub",
+    "Sum",
+    "Mean",
+}
+"""Operators that add up terms, which may cancel."""
+
 EXACT_OPERATORS = MOVEMENT | SELECTION | COMPARISONS | LOGIC | SHAPES | CHOICES | _of(
     Kind.CONSTANT, Kind.POSITION, Kind.BITS, Kind.QUERY
 ) - {"HannWindow", "HammingWindow", "BlackmanWindow", "MelWeightMatrix"} | {"Clip"}  # fmt: skip

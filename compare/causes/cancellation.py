@@ -1,20 +1,19 @@
 """Cancellation: mere rounding, enlarged because the layer's inputs cancel.
 
-Looks at: a layer within its expected noise that explains most of the final error, and by how much its rounding exceeds
-that of a result that is rounded once. Proves: that its own inputs' rounding is what the output shows, so that more
-precision is needed before it, not in it.
+Looks at: a layer that adds up terms, within its expected noise, that explains most of the final error, and by how much
+its rounding exceeds that of a result that is rounded once. Proves: that its own inputs' rounding is what the output
+shows, so that more precision is needed before it, not in it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...graph.operators import SUMMING
 from ..report.model import Cause
-from .case import LoudLayer
+from .case import DOMINANT, LoudLayer
 from .diagnosis import Diagnosis
 
-DOMINANT = 0.7
-"""Share of the final error from which a layer of mere rounding is named all the same."""
 CANCELS = 8.0
 """Times the rounding of a result that rounding must come to for the layer's inputs to cancel. A product has 2."""
 
@@ -46,6 +45,8 @@ class InputsCancel:
 def find(layer: LoudLayer) -> Diagnosis | None:
     """A layer that explains most of the final error by rounding that is larger than its result's."""
     verdict = layer.judgement
+    if layer.op not in SUMMING or layer.quantized is not None:
+        return None  # the steps of a scaled integer make its error, whatever cancels
     if layer.contribution < DOMINANT or verdict.relative <= CANCELS * layer.plain_rounding:
         return None
     return Diagnosis(Cause.CANCELLATION, (InputsCancel(verdict.rms_z, verdict.relative, layer.contribution),))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,10 +14,19 @@ from ...graph.formats import NumberFormat
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
     from ...graph.pairing.differences import Difference
+    from ...graph.quantized.quantizers import Grid
     from ...graph.specs import Arrays
     from ..lockstep.plan import LayerPair
     from .expected_noise import Expected
     from .judgement import Judgement
+    from .quantized_layer import QuantizedLayer
+
+
+DOMINANT = 0.7
+"""Share of the final error from which a layer of mere rounding is named all the same: half of its power."""
+
+MOST = 0.6
+"""The same for a layer that makes more of the error than all others together."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,8 @@ class LayerCase:
         operands: Gives what the layer's main product reads on both sides, or what its scaling and shifting makes; None
             of other layers, and where that cannot be computed.
         entry: Which entry of the batch the arrays are the only one of.
+        grids: Of the tensors that the layer is given and gives, what the candidate rounds them to, where it holds them
+            as scaled integers.
     """
 
     pair: LayerPair
@@ -71,6 +82,7 @@ class LayerCase:
     look_inside: Callable[[], Arrays]
     operands: Callable[[], tuple[np.ndarray, np.ndarray] | None]
     entry: int = 0
+    grids: Mapping[str, Grid] = field(default_factory=dict)
 
     @property
     def tensor(self) -> str:
@@ -102,9 +114,26 @@ class LoudLayer:
         contribution: Share of the candidate's whole error at the outputs.
         plain_rounding: The relative error of a result that is rounded and nothing else.
         shares: Name and contribution of the layers that contribute most, itself first.
+        name, op: The node that does its arithmetic, and its operator.
+        readers: The nodes that read its outputs: name and operator.
+        coordinates: Whether one of them reads these as coordinates.
+        growth: How many times its local error the error is that it makes at the outputs.
+        quantized: What of it is rounded to scaled integers to most effect; None where nothing is.
     """
 
     judgement: Judgement
     contribution: float
     plain_rounding: float
     shares: tuple[tuple[str, float], ...]
+    name: str = ""
+    op: str = ""
+    readers: tuple[str, ...] = ()
+    coordinates: bool = False
+    quantized: QuantizedLayer | None = None
+    growth: float = 1.0
+
+    @property
+    def holds_most(self) -> bool:
+        """Whether it makes more of the final error than all others together, as far as they were measured."""
+        power = sum(share**2 for _, share in self.shares)
+        return self.contribution >= MOST and self.contribution**2 > 0.5 * power

@@ -54,7 +54,7 @@ def in_graphs(case: LayerCase) -> Diagnosis | None:
 
 def _cause(index: GraphIndex, position: int, difference: Difference) -> Cause:
     op = index.nodes[position].op_type
-    if op in ("QuantizeLinear", "DequantizeLinear"):
+    if difference.kind is DifferenceKind.WEIGHTS and op in ("QuantizeLinear", "DequantizeLinear"):
         return Cause.QUANTIZATION
     if difference.of_one_value and op in ("Mul", "Div"):
         return Cause.SCALE

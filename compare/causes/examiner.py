@@ -16,6 +16,8 @@ from ...graph.specs import Arrays, held, is_float, specs_of
 from ..lockstep.plan import LayerPair, inside
 from . import (
     accumulator,
+    amplified,
+    bias,
     bound,
     cancellation,
     differences,
@@ -60,7 +62,9 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     overflow.find,
     nan.find,
     saturation.of_quantizer,
+    bias.find,
     differences.find,
+    saturation.of_operand,
     integers.find,
     underflow.find,
     saturation.find,
@@ -80,7 +84,9 @@ beside these, and its place here."""
 
 WITHIN_NOISE: tuple[Callable[[LoudLayer], Diagnosis | None], ...] = (
     unknown.without_noise,
+    quantization.of_loudest,
     cancellation.find,
+    amplified.find,
     spread.find,
 )
 """The same for the loudest layer, where outputs disagree and no layer exceeds its expected noise."""
@@ -145,13 +151,14 @@ class Examiner:
                 self._narrow(pair),
                 self.noise.roundings.of(pair, weights=False).coarse,
                 self.noise.roundings.quantized(pair),
-                self.noise.roundings.result_step(pair, values[tensor]),
+                self.noise.roundings.result_step(pair, tensor, values),
             ),
             (self.index, self.candidate.model.index),
             tuple((p, d) for p in pair.reference.nodes for d in self.differences.get(p, ())),
             lambda: self._inner(pair, values),
             lambda: self._operands(pair, tensor, values, made),
             entry,
+            self.noise.roundings.grids.of(pair, values),
         )
 
     def examine(self, case: LayerCase) -> Diagnosis:
@@ -159,7 +166,8 @@ class Examiner:
         found = self._behind(case)
         if found is not None:
             return found
-        if self.refine and len(case.pair.reference.nodes) > 1:
+        alone = case.formats.quantized  # scaled integers go from kernel to kernel, each a whole group
+        if self.refine and not alone and len(case.pair.reference.nodes) > 1:
             refined = self._refine(case)
             if refined is not None:
                 return refined

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...graph.cutting.slices import exploded_name
+from ...graph.cutting.slices import exploded_name, original_name
 from ...graph.errors import LayerdiffError, ModelError
 from ...graph.formats import NumberFormat
 from ...graph.index import GraphIndex
@@ -25,10 +25,12 @@ from ...graph.rounding.term_count import term_count
 from ...graph.specs import Arrays, is_float, specs_of
 from ..lockstep.plan import LayerPair
 from .judgement import SLICE, Explained, Judgement, common_gain, cut_off, judge, plain_noise
+from .layer_grids import LayerGrids
 from .layer_roundings import LayerRoundings, step_deviation
 
 if TYPE_CHECKING:
     from ...graph.model import Model
+    from ...graph.pairing.matching import Matching
     from ...runners.contract.runner import Runner
     from ..sides import Side
 
@@ -90,15 +92,16 @@ class Noise:
     Args:
         reference, candidate: Who is compared.
         usual: The roundings of a layer of which nothing special is known.
+        matching: What corresponds in the two graphs; None where both run one file.
 
     Attributes:
         roundings: Those of every layer.
     """
 
-    def __init__(self, reference: Side, candidate: Side, usual: Roundings) -> None:
+    def __init__(self, reference: Side, candidate: Side, usual: Roundings, matching: Matching | None = None) -> None:
         self.reference = reference
         self.candidate = candidate
-        self.roundings = LayerRoundings(reference, candidate, usual)
+        self.roundings = LayerRoundings(reference, candidate, usual, LayerGrids(reference, candidate, matching))
         self.index: GraphIndex = reference.model.index
         self._sums: dict[int, float] = {}
         self._runner: Runner | None = None
@@ -154,6 +157,8 @@ class Noise:
         if len(pair.reference.outputs) > 1 or y.ndim < 2 or y.size < EXCERPT or y.shape != c.shape:
             return None
         batch = y.shape[0]
+        if self.roundings.grids.in_file(pair).measures:  # the step is that of the whole batch
+            return None
         if batch < 2 or any(self.index.nodes[p].op_type not in BATCHWISE for p in pair.reference.nodes):
             return None
         for tensor in (values[n] for n in pair.reference.inputs):
@@ -222,6 +227,20 @@ class Noise:
             stepped = self.roundings.with_steps(rounding, members, values)
             result.update(self._probe(members, values, stepped, bounded, seed, alike))
         return result
+
+    def each_step(self, pair: LayerPair, values: Arrays) -> dict[str, float]:
+        """The relative error of a layer's outputs that the rounding of each of its tensors to scaled integers explains
+        by itself, by the tensor's name; the greatest over the outputs."""
+        rounding = self.roundings.with_steps(self.roundings.of(pair), [pair], values)
+        found: dict[str, float] = {}
+        for name, step in rounding.steps.items():
+            if not np.max(step, initial=0.0):
+                continue
+            alone = replace(rounding, steps={name: step})
+            noise = self._probe([pair], values, alone, None, 1, False).get(pair.number, Expected()).noise
+            errors = [_rms(n) / size for output, n in noise.items() if (size := _rms(values[output]))]
+            found[original_name(name)] = max(errors, default=0.0)
+        return found
 
     def precision(self, pair: LayerPair) -> RoundoffModel | None:
         """What the hard bound of a layer has to allow; None where nothing is known."""
@@ -322,7 +341,7 @@ class Noise:
             sample: Number of the sample.
         """
         other = pair.candidate.outputs[pair.reference.outputs.index(name)]
-        step = self.roundings.result_step(pair, values[name])
+        step = self.roundings.result_step(pair, name, values)
         mine, theirs = self._operators(pair)
         bound = None
         if made[other].shape == values[name].shape and not theirs - mine:
@@ -333,7 +352,8 @@ class Noise:
         found = judge(values[name], made[other], noise, rounding, sample=sample, known=self.known(pair), more=more)
         same_kind = is_float(values[name].dtype) and made[other].shape == values[name].shape
         within = not found.exceeds_noise and same_kind and self.roundings.quantized(pair)
-        if within and cut_off(values[name], made[other], step * math.sqrt(12)):
+        end = max(step * math.sqrt(12), self.roundings.grids.end_step(pair, name, values)) if within else 0.0
+        if within and cut_off(values[name], made[other], end):
             found = replace(found, exceeds_noise=True, reason="slice")
         if found.reason == "integer" and self._tied(pair, name, made[other], values):
             found = replace(found, exceeds_noise=False, reason=None, known=False)
@@ -363,6 +383,11 @@ class Noise:
             Counter(op for p in part.nodes if (op := index.nodes[p].op_type) not in SILENT) for index, part in sides
         )
         return mine, theirs
+
+
+def _rms(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)].astype(np.float64)
+    return math.sqrt(float(np.mean(np.square(finite)))) if finite.size else 0.0
 
 
 def _widened(values: np.ndarray) -> np.ndarray:

@@ -9,16 +9,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 
 from ...graph.cutting.dataflow import Kind, dataflow
-from ...graph.cutting.slices import Slice
-from ...graph.formats import BY_DTYPE, FP32, FP64, INT8, NumberFormat, coarser
+from ...graph.cutting.slices import Slice, exploded_name
+from ...graph.formats import BY_DTYPE, FP32, FP64, NumberFormat, coarser
 from ...graph.index import GraphIndex, is_fill
-from ...graph.operators import PRODUCTS, QUANTIZERS, RECURRENT
+from ...graph.operators import PRODUCTS, RECURRENT
 from ...graph.pairing.weight_changes import rounded_alike
-from ...graph.rounding.roundings import Roundings, roundings
+from ...graph.rounding.roundings import Roundings, Step, roundings
 from ...graph.specs import Arrays, is_float
+from .layer_grids import LayerGrids
 
 if TYPE_CHECKING:
     from ..lockstep.plan import LayerPair
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 CONSTANTS = 2.0
 """Units roundoff by which weights of two files differ that were computed from the same constants in another order."""
 
-_INT8 = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT16, onnx.TensorProto.UINT16)
-
 
 class LayerRoundings:
     """The roundings of every layer.
@@ -36,16 +34,16 @@ class LayerRoundings:
     Args:
         reference, candidate: Who is compared.
         usual: The roundings of a layer of which nothing special is known.
+        grids: What scaled integers are rounded to.
     """
 
-    def __init__(self, reference: Side, candidate: Side, usual: Roundings) -> None:
+    def __init__(self, reference: Side, candidate: Side, usual: Roundings, grids: LayerGrids) -> None:
         self.reference = reference
         self.candidate = candidate
         self.usual = usual
+        self.grids = grids
         self.index: GraphIndex = reference.model.index
         self._formats: dict[LayerPair, tuple[NumberFormat, NumberFormat]] = {}
-        self._quantized: dict[LayerPair, bool] = {}
-        self._quantizers: frozenset[str] | None = None
         self._weights: dict[LayerPair, bool] = {}
 
     @cached_property
@@ -62,9 +60,9 @@ class LayerRoundings:
         """
         if self.usual.steps:
             return self.usual
-        if self.quantized(pair):
-            return roundings(self.reference.runner.arithmetic, INT8, {"": 0.0}, self.candidate.runner.accumulator)
         mine, theirs = self.formats(pair)
+        if self.quantized(pair):
+            return roundings(mine, theirs, {"": 0.0}, self.candidate.runner.accumulator)
         if (mine, theirs) != (self.reference.runner.arithmetic, self.candidate.runner.arithmetic):
             return roundings(mine, theirs, accumulator=self.candidate.runner.accumulator, typed=True)
         specs = self.index.specs
@@ -77,28 +75,9 @@ class LayerRoundings:
         return self.usual
 
     def quantized(self, pair: LayerPair) -> bool:
-        """Whether the candidate quantizes what a layer is given, where the reference's graph quantizes nothing."""
-        if pair not in self._quantized:
-            if self._quantizers is None:
-                self._quantizers = self._made_by_quantizers()
-            index = self.candidate.model.index
-            self._quantized[pair] = bool(self._quantizers) and any(
-                name in self._quantizers
-                for p in pair.candidate.nodes
-                for name in (*index.reads[p], *index.nodes[p].output)
-            )
-        return self._quantized[pair]
-
-    def _made_by_quantizers(self) -> frozenset[str]:
-        """The candidate's tensors that quantizers make, where the reference has no quantizer."""
-        if self._same:
-            return frozenset()
-        if any(node.op_type in QUANTIZERS for node in self.index.nodes):
-            return frozenset()
-        index = self.candidate.model.index
-        return frozenset(
-            o for p in range(len(index.nodes)) if _makes_int8(index, p) for o in index.nodes[p].output if o
-        )
+        """Whether the candidate's file holds operands, weights or results of a layer as scaled integers, and the
+        reference's does not."""
+        return bool(self.grids.in_file(pair))
 
     def formats(self, pair: LayerPair) -> tuple[NumberFormat, NumberFormat]:
         """The formats that the reference and the candidate compute a layer in: their runners', or the graphs' own."""
@@ -151,11 +130,17 @@ class LayerRoundings:
                     return True
         return False
 
-    def result_step(self, pair: LayerPair, values: np.ndarray) -> float:
-        """Standard deviation of roundings of a layer's result that no relative term covers."""
+    def result_step(self, pair: LayerPair, name: str, values: Arrays) -> float:
+        """Standard deviation of roundings of a layer's result that no relative term covers, nor a probe.
+
+        Args:
+            pair: The layer.
+            name: Its output.
+            values: The reference's tensors.
+        """
         step = 0.0
-        if self.of(pair).steps and is_float(values.dtype) and values.size:
-            step = step_deviation(values)
+        if self.usual.steps and not self.quantized(pair) and is_float(values[name].dtype) and values[name].size:
+            step = step_deviation(values[name])
         return math.hypot(step, self._bias_step(pair))
 
     def _bias_step(self, pair: LayerPair) -> float:
@@ -188,26 +173,35 @@ class LayerRoundings:
             return replace(rounding, small=frozenset(small))
         steps = dict(rounding.steps)
         for pair in pairs:
-            for name in pair.reference.inputs:
-                if is_float(values[name].dtype) and values[name].size:
-                    steps[name] = step_deviation(values[name])
-            for name in (n for p in pair.reference.nodes for n in self.index.reads[p] if n in self.index.initializers):
-                weight = self.index.weight(name)
-                if weight is not None and is_float(weight.dtype) and (weight.ndim > 1 or self.quantized(pair)):
-                    steps[name] = step_deviation(weight)
+            steps.update(self._of_file(pair, values) if self.quantized(pair) else self._of_runner(pair, values))
         return replace(rounding, steps=steps)
 
+    def _of_file(self, pair: LayerPair, values: Arrays) -> dict[str, Step]:
+        """The steps that stand in the candidate's file, for this layer alone."""
+        found = self.grids.in_file(pair)
+        steps: dict[str, Step] = {name: step / math.sqrt(12) for name, step in found.weights.items()}
+        steps.update({name: one.grid(values[name]).deviation for name, one in found.results.items()})
+        for name, one in found.operands.items():
+            if name in values:
+                steps[name] = one.grid(values[name]).deviation
+            elif one.scale is not None and one.scale.size == 1:  # what a node inside makes
+                steps[name] = float(np.abs(one.scale).max()) / math.sqrt(12)
+        return {exploded_name(name, pair.number): step for name, step in steps.items()}
 
-def _makes_int8(index: GraphIndex, position: int) -> bool:
-    """Whether a node quantizes to integers of 8 or 16 bits, or takes them back."""
-    node = index.nodes[position]
-    if node.op_type not in QUANTIZERS:
-        return False
-    name = node.input[0] if node.op_type == "DequantizeLinear" else node.output[0]
-    if name in index.initializers:
-        return index.initializers[name].data_type in _INT8
-    spec = index.specs.get(name)
-    return spec is not None and spec.dtype.name in ("int8", "uint8", "int16", "uint16")
+    def _of_runner(self, pair: LayerPair, values: Arrays) -> dict[str, Step]:
+        """The steps by which a runner of scaled integers rounds operands: of its calibration, or of what comes."""
+        calibrated = self.grids.calibrated(pair, values)
+        steps: dict[str, Step] = {}
+        for name in pair.reference.inputs:
+            if name in calibrated:
+                steps[name] = calibrated[name].deviation
+            elif is_float(values[name].dtype) and values[name].size:
+                steps[name] = step_deviation(values[name])
+        for name in (n for p in pair.reference.nodes for n in self.index.reads[p] if n in self.index.initializers):
+            weight = self.index.weight(name)
+            if weight is not None and is_float(weight.dtype) and weight.ndim > 1:
+                steps[name] = step_deviation(weight)
+        return steps
 
 
 def _stored(index: GraphIndex, part: Slice, *, inner: bool) -> NumberFormat | None:

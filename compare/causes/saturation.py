@@ -53,6 +53,66 @@ class PiledUp:
         )
 
 
+@dataclass(frozen=True)
+class BeyondCalibration:
+    """Values of what a layer is given or gives that lie beyond the range that was calibrated for them.
+
+    Attributes:
+        tensor: The tensor.
+        given: Whether it is an input of the graph.
+        count, size: How many of how many.
+        low, high: The range.
+        reach: The value that is farthest beyond.
+        at: Its index in the whole tensor.
+    """
+
+    tensor: str
+    given: bool
+    count: int
+    size: int
+    low: float
+    high: float
+    reach: float
+    at: tuple[int, ...]
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        seen = f"at most {self.high:.4g}" if self.reach > self.high else f"at least {self.low:.4g}"
+        return (
+            f"'{self.tensor}'{', an input of the graph' if self.given else ''}: data reach {self.reach:.6g} at "
+            f"{index_text(self.at)}, calibration saw {seen}; {count_text(self.count, self.size)} lie beyond the "
+            f"calibrated range, {self.low:.4g} to {self.high:.4g}"
+        )
+
+
+def of_operand(case: LayerCase) -> Diagnosis | None:
+    """What the layer is given or gives lies beyond its calibrated range, and more is cut off than the steps round."""
+    worst, most = None, EXPLAINS
+    for name, grid in case.grids.items():
+        values = case.values[name].astype(np.float64)
+        if not grid.calibrated or not values.size or not np.isfinite(values).all():
+            continue
+        excess = np.maximum(np.maximum(values - grid.high, grid.low - values), 0.0)
+        beyond = excess > 2 * grid.step
+        count = int(np.count_nonzero(beyond))
+        if not count:
+            continue
+        cut = float(np.square(excess).sum())
+        share = cut / (cut + float(np.square(np.broadcast_to(grid.deviation, values.shape)).sum()))
+        if share > most:
+            most = share
+            at = np.unravel_index(int((excess / grid.step).argmax()), values.shape)
+            low, high = (float(np.broadcast_to(end, values.shape)[at]) for end in (grid.low, grid.high))
+            index = whole_index(at, case.entry)
+            given = name in case.graphs[0].inputs
+            worst = BeyondCalibration(name, given, count, values.size, low, high, float(values[at]), index)
+    if worst is None:
+        return None
+    maker = case.graphs[0].producer.get(worst.tensor)
+    return Diagnosis(Cause.SATURATION, (worst,), maker if maker in case.pair.reference.nodes else None)
+
+
 def of_quantizer(case: LayerCase) -> Diagnosis | None:
     """A quantizer whose range is too small, where the graphs say that its scale or zero point differs."""
     stated = in_graphs(case)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SUSPECTS = 8
-"""Most layers whose contribution is measured: each costs one more pass from there to the outputs."""
+"""Most layers whose contribution is measured while they are judged: each costs one more pass to the outputs."""
 
 
 @dataclass
@@ -49,11 +49,13 @@ class Contributions:
     Args:
         reference: The runner that is believed, and its model.
         last: The last step that reads each tensor; outputs of the model are read after all steps.
+        most: How many there may be.
     """
 
-    def __init__(self, reference: Side, last: Mapping[str, int]) -> None:
+    def __init__(self, reference: Side, last: Mapping[str, int], most: int = SUSPECTS) -> None:
         self.reference = reference
         self.last = last
+        self.most = most
         self._streams: list[_Stream] = []
 
     def start(self, step: PiecePair, pair: LayerPair, sample: int, made: Arrays, values: Arrays, whole: bool) -> None:
@@ -67,7 +69,7 @@ class Contributions:
             values: The reference's tensors of the piece.
             whole: Whether the reference runs whole models only: the stream then waits for `finish`.
         """
-        if len(self._streams) >= SUSPECTS or any(s.number == pair.number for s in self._streams):
+        if len(self._streams) >= self.most or any(s.number == pair.number for s in self._streams):
             return
         taken = {
             name: cast(made[other], TensorSpec(name, values[name].dtype, None))

@@ -127,9 +127,7 @@ def localize_candidate(
     failed = [output.tensor for output in outputs if output.verdict == "fail"]
     given = verdicts(walked.layers, index, fmt, same=prepared.same, carried=carried or {}, failed=failed)
     given = _excusing(given, walked, outputs, index)
-    blamed = given.culprits()
-    if not blamed:
-        given, blamed = name_loudest(prepared, walked, given, outputs, progress)
+    given, blamed = name_loudest(prepared, walked, given, outputs, progress)
     unshown = frozenset(s.number for s in blamed if in_pieces_only(s, walked, outputs, index))
     names = Names(prepared)
     found = culprits(ranked(blamed, unshown), unshown, names)

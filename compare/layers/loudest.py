@@ -1,22 +1,26 @@
-"""Outputs disagree, and no layer is beyond its expected noise: which layer is named all the same."""
+"""Outputs disagree or cannot be decided: which layers cost them most, and which is named though none is at fault."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ...graph.operators import facts_of
+from ...graph.specs import Arrays
 from ..causes import nan
 from ..causes.case import LoudLayer
 from ..causes.examiner import loudest
+from ..causes.quantized_layer import QuantizedLayer, look_at
 from ..progress import SILENT, Progress
-from ..report.model import Cause
+from ..report.model import COSTLIEST, Cause
 from ..runs.memory import budget
 from .observation import relative_error
-from .walk import Walk
+from .walk import Forced, Walk
 
 if TYPE_CHECKING:
+    from ..lockstep.plan import LayerPair
     from ..report.model import OutputResult
     from .observation import LayerObservation
     from .prepare import Prepared
@@ -25,16 +29,20 @@ if TYPE_CHECKING:
 
 REPRODUCED = 0.1
 """Share of an output's error that the walk must show for its layers to be asked about it."""
-FORCED = 6
-"""Layers whose contribution is measured where outputs disagree and no layer exceeds its expected noise."""
 INT8_ROUNDING = 0.01
 """Relative RMS of rounding to 255 steps, for values that reach four times their RMS: 4 / 127 / sqrt(12)."""
 
 
 def is_off(output: OutputResult) -> bool:
-    """Whether an output that was compared does not agree, or rounding alone makes its error large."""
-    undecided = output.verdict == "undecided" and output.expected is not None and output.expected["rel_l2"] is not None
-    return (output.verdict == "fail" or undecided) and output.metrics is not None
+    """Whether an output that was compared does not agree: it fails, or what it differs by cannot be decided."""
+    return output.verdict in ("fail", "undecided") and output.metrics is not None and bool(_error(output))
+
+
+def _error(output: OutputResult) -> float:
+    """The relative error of an output as deployed; infinite where it has none that is finite."""
+    metrics = output.metrics or {}
+    error = metrics.get("rel_l2")
+    return math.inf if error is None else float(error)
 
 
 def name_loudest(
@@ -44,7 +52,8 @@ def name_loudest(
     outputs: Sequence[OutputResult],
     progress: Progress = SILENT,
 ) -> tuple[Verdicts, list[LayerObservation]]:
-    """The layer that explains most of outputs that disagree, where no layer is to blame.
+    """Measures what layers contribute to outputs that are off, and names the one that explains most of them, where no
+    layer is to blame.
 
     Args:
         prepared: Who is walked.
@@ -54,22 +63,39 @@ def name_loudest(
         progress: Told what is going on.
 
     Returns:
-        The verdicts with the contributions that were measured, and the layer. With the cause ``spread`` it is an entry
-        for the report, and its verdict stays.
+        The verdicts with the contributions that were measured, and the culprits. One with the cause ``spread`` is an
+        entry for the report, and its verdict stays. Where everything is quantized, layers are ranked and none is named
+        that does not hold most of the error.
     """
+    blamed = given.culprits()
+    if blamed and not any(o.verdict == "undecided" for o in outputs):
+        return given, blamed
     if not any(map(is_off, outputs)) or not _reproduced(walked, outputs):
-        return given, []
-    already = _not_a_number(given.layers, outputs)
+        return given, blamed
+    already = None if blamed else _not_a_number(given.layers, outputs)
     if already is not None:
         return given.knowing([already]).blaming(already.number), [already]
-    loud = _measured(prepared, given.layers, progress)
+    sample = next((o.worst_sample for o in outputs if is_off(o) and o.worst_sample is not None), 0)
+    loud, quantized = _measured(prepared, given, sample, progress)
     given = given.knowing(loud)
-    if not loud or loud[0].contribution is None:
-        return given, []
-    top = _diagnosed(prepared, loud)
-    given = given.knowing([top])
-    spread = top.diagnosis is not None and top.diagnosis.cause is Cause.SPREAD
-    return given if spread else given.blaming(top.number), [top]
+    if blamed or not loud or loud[0].contribution is None:
+        return given, given.culprits()
+    top = _diagnosed(prepared, walked, loud, quantized)
+    assert top.diagnosis is not None
+    if top.diagnosis.cause is Cause.SPREAD:
+        return given, [] if quantized else [top]
+    maker = _maker(given, top)
+    if maker is None:
+        return given.knowing([top]).blaming(top.number), [top]
+    # what it hands on is rounded by the layer that was measured, whose contribution it has
+    given = given.knowing([replace(maker, diagnosis=top.diagnosis)]).blaming(maker.number)
+    return given, [replace(maker, diagnosis=top.diagnosis, contribution=top.contribution)]
+
+
+def _maker(given: Verdicts, top: LayerObservation) -> LayerObservation | None:
+    """The layer that makes what the diagnosis of another one blames; None where that is not a layer's."""
+    blamed = None if top.diagnosis is None else top.diagnosis.producer
+    return next((s for s in given.layers if blamed in s.pair.reference.outputs), None)
 
 
 def _reproduced(walked: Walked, outputs: Sequence[OutputResult]) -> bool:
@@ -96,27 +122,78 @@ def _not_a_number(layers: Sequence[LayerObservation], outputs: Sequence[OutputRe
     return None
 
 
-def _measured(prepared: Prepared, layers: Sequence[LayerObservation], progress: Progress) -> list[LayerObservation]:
-    """The layers with the largest errors, that which contributes most first; walks once more."""
-    loud = [s for s in layers if 0 < s.local_error < math.inf]
-    loud = sorted(loud, key=lambda s: s.local_error, reverse=True)[:FORCED]
+def _measured(
+    prepared: Prepared, given: Verdicts, sample: int, progress: Progress
+) -> tuple[list[LayerObservation], dict[int, QuantizedLayer]]:
+    """The layers whose errors may cost the outputs most, that which contributes most first, and what of them is
+    quantized; walks once more."""
+    loud = [s for s in given.layers if 0 < s.local_error < math.inf]
+    growth = _growth(loud)
+    loud = sorted(loud, key=lambda s: s.local_error * growth[s.number], reverse=True)[:COSTLIEST]
     if not loud or not prepared.candidate.runner.capabilities.pieces:
-        return []
-    comparison = prepared.comparison
+        return [], {}
+    comparison, noise = prepared.comparison, prepared.judge.noise
     memory = budget(comparison.rules.memory)
+    quantized: dict[int, QuantizedLayer] = {}
+
+    def look(pair: LayerPair, values: Arrays) -> None:
+        found = look_at(noise, pair, values)
+        if found is not None:
+            quantized[pair.number] = found
+
     numbers = [s.number for s in loud]
-    again = Walk(comparison, prepared.candidate, prepared.plan, forced=numbers, budget=memory, progress=progress)
+    again = Walk(
+        comparison,
+        prepared.candidate,
+        prepared.plan,
+        forced=Forced(numbers, sample, look),
+        budget=memory,
+        progress=progress,
+    )
     shares = {s.number: s.contribution for s in again.run().layers}
     loud = [replace(s, contribution=shares[s.number]) for s in loud]
-    return sorted(loud, key=lambda s: -math.inf if s.contribution is None else s.contribution, reverse=True)
+    # of two layers that make the same error at the outputs, the later one has what the earlier one rounds cancel
+    loud.sort(key=lambda s: (-1.0 if s.contribution is None else round(s.contribution, 2), s.local_error), reverse=True)
+    return loud, quantized
 
 
-def _diagnosed(prepared: Prepared, loud: Sequence[LayerObservation]) -> LayerObservation:
+def _growth(layers: Sequence[LayerObservation]) -> dict[int, float]:
+    """By how much what reads each layer enlarges relative errors: coordinates of a GridSample, terms that cancel."""
+    readers: dict[str, list[LayerObservation]] = {}
+    for s in layers:
+        for name in s.pair.reference.inputs:
+            readers.setdefault(name, []).append(s)
+    found: dict[int, float] = {}
+    for s in layers:
+        before = s.cumulative_error
+        behind = [r.cumulative_error for n in s.pair.reference.outputs for r in readers.get(n, ())]
+        grown = [after / before for after in behind if 0 < before < math.inf and after < math.inf]
+        found[s.number] = max(1.0, *grown) if grown else 1.0
+    return found
+
+
+def _diagnosed(
+    prepared: Prepared, walked: Walked, loud: Sequence[LayerObservation], quantized: Mapping[int, QuantizedLayer]
+) -> LayerObservation:
     """The first of the layers that contribute most, with its diagnosis."""
-    names, top = prepared.comparison.reference.model.index.names, loud[0]
-    shares = tuple((names[s.pair.main], s.contribution) for s in loud if s.contribution is not None)
+    index, top = prepared.comparison.reference.model.index, loud[0]
+    shares = tuple((index.names[s.pair.main], s.contribution) for s in loud if s.contribution is not None)
     assert top.judgement is not None
-    case = LoudLayer(top.judgement, shares[0][1], _plain_rounding(prepared), shares)
+    final = max((e for n in walked.outputs if (e := relative_error(walked.outputs[n])) < math.inf), default=0.0)
+    outputs = set(top.pair.reference.outputs)
+    readers = [p for n in outputs for p in index.consumers.get(n, ())]
+    case = LoudLayer(
+        top.judgement,
+        shares[0][1],
+        _plain_rounding(prepared),
+        shares,
+        index.names[top.pair.main],
+        index.nodes[top.pair.main].op_type,
+        tuple(f"{index.names[p]} ({index.nodes[p].op_type})" for p in readers),
+        any(index.nodes[p].input[i] in outputs for p in readers for i in facts_of(index.nodes[p]).coordinates),
+        quantized.get(top.number),
+        shares[0][1] * final / top.local_error,
+    )
     return replace(top, diagnosis=loudest(case))
 
 

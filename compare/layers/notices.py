@@ -10,7 +10,6 @@ from ...graph.cutting.pieces import readable
 from .. import notices
 from ..report.model import Cause
 from ..runs.memory import free_memory
-from .loudest import is_off
 from .observation import relative_error
 from .prepare import STREAMS
 
@@ -48,7 +47,7 @@ def walk_notices(
         op = prepared.comparison.reference.model.index.nodes[c.position].op_type
         yield notices.updates_collide(who, f"{names[c.position]} ({op})", c.updates, c.places, c.adds)
     loud = [c for c in culprits if c.cause is not Cause.SPREAD and c.deployed is not False]
-    if loud and outputs and not any(map(is_off, outputs)):
+    if loud and outputs and all(output.verdict == "pass" for output in outputs):
         yield notices.outputs_agree(who, [c.node for c in loud[:NAMED]], len(loud))
     if prepared.plan.unmatched:
         yield notices.no_counterpart(who, len(prepared.plan.unmatched))

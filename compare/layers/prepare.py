@@ -71,7 +71,7 @@ def prepare(
     fmt = candidate.runner.arithmetic
     steps = {"": 0.0} if fmt.is_integer else None
     usual = roundings(reference.runner.arithmetic, fmt, steps, candidate.runner.accumulator)
-    noise = Noise(reference, candidate, usual)
+    noise = Noise(reference, candidate, usual, matching)
     bodies = BodyLocalizer(comparison, candidate, matched, localize_body, noise.runner)
     examiner = Examiner(
         reference,

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ...graph.operators import PRODUCTS
 from ..causes.diagnosis import Diagnosis, Remark
 from ..causes.refused import cannot_run
 from ..report.model import Cause, Culprit, LayerResult
@@ -55,6 +56,16 @@ class Names:
                 break
             position = maker
         return position
+
+    def quantized(self, pair: LayerPair) -> tuple[str, ...]:
+        """The nodes of a layer that the candidate computes on scaled integers, by its file or by its arithmetic."""
+        roundings = self.prepared.judge.noise.roundings
+        if roundings.usual.steps:
+            return tuple(self.node(p) for p in pair.reference.nodes if self.op(p) in PRODUCTS)
+        found = roundings.grids.in_file(pair)
+        scaled = {*found.operands, *found.weights}
+        index = self.prepared.comparison.reference.model.index
+        return tuple(self.node(p) for p in pair.reference.nodes if not scaled.isdisjoint(index.reads[p]))
 
     def counterpart(self, pair: LayerPair, position: int) -> str | None:
         """The candidate's name of a node of a layer, if it is another one."""
@@ -160,6 +171,7 @@ def layer_results(given: Verdicts, unmatched: Sequence[str], names: Names) -> tu
                     verdict=mine,
                     cause=s.diagnosis.cause if s.diagnosis is not None and mine == "culprit" else None,
                     candidate_node=names.counterpart(s.pair, s.pair.main),
+                    quantized=names.quantized(s.pair),
                 )
             )
         result.extend(s.inside.layers)

@@ -13,6 +13,7 @@ from ...graph.rounding.depth import depths
 from ...graph.specs import is_float
 from ..causes.diagnosis import Diagnosis
 from ..causes.judgement import RMS_LIMIT
+from ..causes.saturation import BeyondCalibration
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
@@ -144,6 +145,7 @@ class _Jury:
                 self.found[s.number] = "healed" if not s.comes_and_goes and self._healed(s) else "culprit"
         self._blame_producers()
         self._pair_quantizers()
+        self._saturated_before()
         beside = self._inherit()
         return Verdicts(tuple(self.layers.values()), self.found, beside)
 
@@ -253,6 +255,18 @@ class _Jury:
                 before = self._made_by(nodes[s.pair.main].input[0])
                 if before is not None and self.found.get(before.number) == "culprit":
                     self.found[s.number] = "inherited"
+
+    def _saturated_before(self) -> None:
+        """Inputs beyond their calibrated range take other tensors beyond theirs: one fault."""
+        beyond = {
+            number: fact.given
+            for number, s in self.layers.items()
+            if self.found.get(number) == "culprit" and s.diagnosis is not None
+            for fact in s.diagnosis.facts[:1]
+            if isinstance(fact, BeyondCalibration)
+        }
+        if any(beyond.values()):
+            self.found.update({number: "inherited" for number, given in beyond.items() if not given})
 
     # -- the rest -----------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ tensors are at hand, and from there on a copy of the reference carries its error
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ from ..runs.repeatability import repeat
 from ..runs.spill import SHARE, Store
 from ..statistics.statistics import Statistics
 from .collisions import Collision, collisions
-from .contribution import Contributions
+from .contribution import SUSPECTS, Contributions
 from .observation import Gathering, LayerObservation, relative_error
 
 if TYPE_CHECKING:
@@ -60,6 +60,21 @@ class Walked:
     notices: tuple[Notice, ...]
 
 
+@dataclass(frozen=True)
+class Forced:
+    """Layers whose contribution is measured whatever their local error.
+
+    Attributes:
+        numbers: Which.
+        sample: On which sample.
+        look_at: Told of each of them, once, with the reference's tensors on this sample.
+    """
+
+    numbers: Collection[int]
+    sample: int = 0
+    look_at: Callable[[LayerPair, Arrays], None] = lambda pair, values: None
+
+
 class Walk:
     """One candidate's walk beside the reference.
 
@@ -68,7 +83,7 @@ class Walk:
         candidate: Who is judged.
         plan: The pieces and layers.
         judge: Holds layers against their expected noise; None: no layer is judged, see ``forced``.
-        forced: Numbers of layers whose contribution is measured whatever their local error.
+        forced: Layers whose contribution is measured whatever their local error.
         deployed: The candidates' outputs as the whole models gave them; None: nothing is held against them.
         budget: Bytes that localizing may use; a share of them for the tensors that are kept between pieces.
         progress: Told what is going on.
@@ -81,7 +96,7 @@ class Walk:
         plan: LockstepPlan,
         *,
         judge: LayerJudge | None = None,
-        forced: Collection[int] = (),
+        forced: Forced | None = None,
         deployed: Deployed | None = None,
         budget: int = 1 << 28,
         progress: Progress = SILENT,
@@ -91,7 +106,7 @@ class Walk:
         self.reference = comparison.reference
         self.plan = plan
         self.judge = judge
-        self.forced = frozenset(forced)
+        self.forced = forced or Forced(())
         self.deployed = deployed
         self.budget = budget
         self._progress = progress
@@ -102,7 +117,7 @@ class Walk:
         self._random = {n for pair in plan.layers if pair.random for n in pair.reference.outputs}
         self._back = {other: name for name, other in plan.tensors.items()}
         self._last = self._last_use()
-        self._contributions = Contributions(self.reference, self._last)
+        self._contributions = Contributions(self.reference, self._last, max(SUSPECTS, len(self.forced.numbers)))
         self._free = True
         self._whole: Session | None = None
 
@@ -192,7 +207,7 @@ class Walk:
     # -- local error --------------------------------------------------------------------------------------------
 
     def _local(self, run: StepSessions, sample: int, feed: Arrays, values: Arrays) -> None:
-        pairs = [p for p in run.step.layers if not p.random and (self.judge or p.number in self.forced)]
+        pairs = [p for p in run.step.layers if not p.random and (self.judge or p.number in self.forced.numbers)]
         if not pairs:
             return
         made = self._run_layers(run, pairs, values)
@@ -202,8 +217,9 @@ class Walk:
                 continue
             seen = self._seen[pair.number]
             relative = self._compare(seen, sample, values, made[pair.number])
-            if pair.number in self.forced:
+            if pair.number in self.forced.numbers and sample == self.forced.sample:
                 self._contribute(run.step, seen, sample, made, values)
+                self.forced.look_at(pair, values)
             if self.judge is not None and self.judge.worth_judging(seen, relative, sample, values):
                 suspects.append(seen)
         if self.judge is None:

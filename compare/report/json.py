@@ -56,7 +56,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "runners": [_runner(r) for r in report.runners],
         "outputs": [_output(o) for o in report.outputs],
         "accuracy": [_fields(result) for result in report.accuracy],
-        "layers": [_fields(layer, "candidate_node", "inside") for layer in report.layers],
+        "layers": [_fields(layer, "candidate_node", "inside", "quantized") for layer in report.layers],
         "culprits": [_culprit(culprit) for culprit in report.culprits],
         "fidelity": [_fields(result) for result in report.fidelity],
         "warnings": [*report.warnings, *report.data.notes],

@@ -13,6 +13,9 @@ from .formats import formats
 SCHEMA = "layerdiff.report/1"
 """Name and version of the JSON form."""
 
+COSTLIEST = 10
+"""How many layers are ranked by their contribution to the error at the outputs."""
+
 Metrics = Mapping[str, Any]
 """Statistics of one pair of tensors, by the names of the JSON form; values that are not finite are None."""
 
@@ -47,7 +50,11 @@ class Cause(str, enum.Enum):
     CANCELLATION = "cancellation"
     """Rounding, enlarged because the layer's inputs cancel."""
     QUANTIZATION = "quantization"
-    """Scales or zero points differ, or the error is more than a step explains."""
+    """Scales or zero points differ, the error is more than a step explains, or a step is too large for the values."""
+    BIAS = "bias"
+    """A bias of integers that is beyond 32 bits, or has another scale than its operands together."""
+    AMPLIFIED = "amplified"
+    """Rounding, enlarged by what reads it, which makes most of the error at the outputs."""
     EXCHANGED_OUTPUTS = "exchanged-outputs"
     """Outputs that carry each other's names."""
     NONDETERMINISM = "nondeterminism"
@@ -273,6 +280,7 @@ class LayerResult:
         contribution: Share of the candidate's whole error at the outputs when this layer alone runs on the candidate.
         candidate_node: The candidate graph's name of the node, where that differs.
         inside: The If, Loop or Scan that it is inside of, the outermost first; empty at the top of the graph.
+        quantized: Those of `nodes` that the candidate computes on scaled integers.
     """
 
     candidate: str
@@ -290,6 +298,7 @@ class LayerResult:
     cause: Cause | None = None
     candidate_node: str | None = None
     inside: tuple[Enclosing, ...] = ()
+    quantized: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -387,6 +396,15 @@ class Report:
 
     def __bool__(self) -> bool:
         return self.verdict == "pass"
+
+    def costliest(self, candidate: str) -> tuple[LayerResult, ...]:
+        """The layers of a candidate that contribute most to the error at its outputs, as far as that was measured: at
+        most `COSTLIEST`, the greatest contribution first."""
+        known: dict[int, LayerResult] = {}
+        for layer in self.layers:
+            if layer.candidate == candidate and layer.contribution is not None and not layer.inside:
+                known.setdefault(layer.index, layer)
+        return tuple(sorted(known.values(), key=lambda layer: -(layer.contribution or 0.0))[:COSTLIEST])
 
     @property
     def exit_status(self) -> int:

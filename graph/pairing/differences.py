@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 
 from ..index import GraphIndex
-from ..operators import domain_of
+from ..nodes import attribute_int
+from ..operators import QUANTIZERS, domain_of, operator
 from .constants import constant_value, quantization_step
 from .normal_form import NormalForm, schema_defaults
 from .weight_changes import Twin, WeightChange, same_bytes, weight_change, within_steps
@@ -50,14 +51,17 @@ class OperatorChange:
 
 @dataclass(frozen=True)
 class AttributeChange:
-    """Another value of an attribute; None where a side has none."""
+    """Another value of an attribute; None where a side has none. ``of``: the node that makes a weight, where the
+    attribute is one of that."""
 
     name: str
     reference: Any
     candidate: Any
+    of: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name} {_shown(self.reference)} against {_shown(self.candidate)}"
+        of = f"{self.of}: " if self.of else ""
+        return f"{of}{self.name} {_shown(self.reference)} against {_shown(self.candidate)}"
 
 
 @dataclass(frozen=True)
@@ -225,6 +229,10 @@ def _weights(
         names = a.weights.get(slot), b.weights.get(slot)
         if names[0] and names[1] and same_bytes(reference, names[0], candidate, names[1]):
             continue
+        otherwise = _dequantized_otherwise(reference, names[0], candidate, names[1])
+        if otherwise is not None:
+            yield Difference(n, m, otherwise, slot)
+            continue
         x, y = (None if k is None else constant_value(i, k) for i, k in zip((reference, candidate), names, strict=True))
         if (names[0] is not None and x is None) or (names[1] is not None and y is None):
             continue  # computed from shapes, or by an operator that is not known here
@@ -247,6 +255,33 @@ def _weights(
         if twin is not None:
             change = replace(change, patterns=(*change.patterns, Twin(twin)))
         yield Difference(n, m, change, slot)
+
+
+def _dequantized_otherwise(
+    reference: GraphIndex, name: str | None, candidate: GraphIndex, other: str | None
+) -> AttributeChange | None:
+    """Weights of several scales that the two graphs lay along different axes, or blocks of another length."""
+    nodes = []
+    for index, made in ((reference, name), (candidate, other)):
+        node = index.nodes[p] if made is not None and (p := index.producer.get(made)) is not None else None
+        if node is None or operator(node) not in QUANTIZERS or not _has_scales(index, node):
+            return None
+        nodes.append((index, node))
+    (_, mine), (others, theirs) = nodes
+    for attribute, default in (("axis", 1), ("block_size", 0)):
+        values = [attribute_int(node, attribute, default) for node in (mine, theirs)]
+        ranks = [len(s.shape or ()) if (s := i.specs.get(n.input[0])) is not None else 0 for i, n in nodes]
+        if attribute == "axis":
+            values = [v + rank if v < 0 else v for v, rank in zip(values, ranks, strict=True)]
+        if values[0] != values[1]:
+            of = f"{theirs.op_type} {others.names[others.producer[theirs.output[0]]]} of the weights"
+            return AttributeChange(attribute, values[0], values[1], of)
+    return None
+
+
+def _has_scales(index: GraphIndex, node: onnx.NodeProto) -> bool:
+    scale = index.constant(node.input[1])
+    return scale is not None and scale.size > 1
 
 
 def _equal(x: np.ndarray | None, y: np.ndarray) -> bool:

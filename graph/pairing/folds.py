@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ..operators import AFFINE_PRODUCTS, AFFINE_STEPS
 from .affine import Affine, affine, distance
 from .differences import Difference, OperatorChange, op_names
 from .pairs import Pairing
+from .stored_steps import unfolded_step
 from .view import GraphView
 from .weight_changes import folded_changes
 
@@ -27,11 +30,13 @@ class Folds:
         candidate_nodes: The same for the candidate.
         differences: Weights that differ beyond what folding explains; nodes that one graph has and the other has not,
             nor multiplied in.
+        steps: Weights of the reference -> the steps in which they are stored, with what was multiplied in.
     """
 
     nodes: set[int] = field(default_factory=set)
     candidate_nodes: set[int] = field(default_factory=set)
     differences: list[Difference] = field(default_factory=list)
+    steps: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,10 @@ def folds(pairing: Pairing, roles: Mapping[str, str], pairs: dict[str, str]) -> 
             pairs.pop(pairing.r.first(n), None)
         found.nodes.update(left)
         found.candidate_nodes.update(right)
+        form = pairing.r.forms[n]
+        step = unfolded_step(form, chains.products[0], chains.wholes[0], chains.wholes[1])
+        if step is not None:
+            found.steps[form.weights["w" if "w" in form.weights else "b"]] = step
         specs = (pairing.c.index.specs.get(name) for name in pairing.c.forms[m].weights.values())
         half = any(spec is not None and spec.dtype.itemsize == 2 for spec in specs)
         changes = folded_changes(*chains.wholes, half)

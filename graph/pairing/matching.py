@@ -12,17 +12,21 @@ unmatched.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from ..index import GraphIndex
 from ..nodes import attribute_int
 from ..operators import EPILOGUES, operator
+from ..quantized.float_form import FloatForm
 from .differences import Difference, node_differences
 from .folds import Folds, folds
 from .matcher import match_nodes
 from .pairs import Pairing
 from .regions import padding_moved, region_difference, regions
 from .roles import as_read, made_of, roles, tensor_names
+from .stored_steps import stored_steps
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,16 @@ class Matching:
         tensors: Reference tensor -> candidate tensor. Several may map to one (what the candidate leaves out).
         nodes: Position in the reference -> position in the candidate.
         differences: What differs between matched nodes without running them.
+        steps: Weight of the reference -> the distance between neighbouring values that the candidate stores it in,
+            shaped to broadcast against it; only of weights that are stored as scaled integers.
+        float_form: The candidate's graph in float operators, where it alone is quantized.
     """
 
     tensors: Mapping[str, str]
     nodes: Mapping[int, int]
     differences: tuple[Difference, ...] = ()
+    steps: Mapping[str, np.ndarray] = field(default_factory=dict)
+    float_form: FloatForm | None = None
 
 
 def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
@@ -77,6 +86,8 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
             replace(d, node=_origin(d.node, mine), candidate_node=_origin(d.candidate_node, theirs))
             for d in sorted(differences, key=lambda d: d.node)
         ),
+        stored_steps(pairing, folded.steps),
+        pairing.forms[1],
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 
 from ..index import GraphIndex
-from ..operators import FLOAT_WINDOWED
+from ..operators import FLOAT_WINDOWED, QUANTIZERS, operator
 from ..specs import Dim
 
 Settings = dict[str, Any]
@@ -56,6 +56,8 @@ def settle(
     _axes(op, version, None if shape is None else len(shape), settings)
     if op in _RULES:
         _RULES[op](settings, None if shape is None else len(shape))
+    if operator(node) in QUANTIZERS and len(node.input) > 1 and _shape(index, node.input[1]) in ((), (1,)):
+        settings.pop("axis", None)  # one scale lies along no axis
     made = _shape(index, node.output[0]) if node.output else None
     known = None if made is None or not all(isinstance(d, int) for d in made) else list(made)
     if op in ("Reshape", "Squeeze", "Unsqueeze") and known is not None:

@@ -26,7 +26,7 @@ import onnx
 from onnx import TensorProto
 
 from ..cutting import dataflow as flow
-from ..cutting.slices import Slice, backward, explode, original_name
+from ..cutting.slices import Slice, backward, explode, exploded_name, original_name
 from ..errors import RunnerError
 from ..formats import FP32
 from ..index import GraphIndex, is_fill
@@ -46,7 +46,7 @@ from .fp16_accumulation import at_once
 from .newer_opset import in_newer_opset
 from .noise_pool import UNIT, NoiseWriter, Place, Pools
 from .rewrite import Rewrite
-from .roundings import EXACT, TRANSCENDENTAL, Roundings, is_rounded
+from .roundings import EXACT, TRANSCENDENTAL, Roundings, Step, is_rounded
 from .term_count import term_count
 from .widening import widen
 
@@ -54,6 +54,9 @@ if TYPE_CHECKING:
     from ..model import Model
 
 _KNOWN_DOMAINS = STANDARD_DOMAINS | {CONTRIB_DOMAIN, ML_DOMAIN}
+
+
+_FLOAT = {False: TensorProto.FLOAT, True: TensorProto.DOUBLE}
 
 
 def known(index: GraphIndex, part: Slice) -> bool:
@@ -111,7 +114,7 @@ def perturbed(
         parts: The layers' slices with their numbers.
         specs: Types and shapes of the tensors that are fed, as measured.
         rounding: What is rounded.
-        seed: Of the perturbations of weights that are perturbed alike; all others are the pool's.
+        seed: Of the perturbations of weights that are perturbed alike, and of grids; all others are the pool's.
         alike: Whether weights of equal magnitude are perturbed alike, as they are rounded alike. It takes a pass over
             the weights, and matters where they repeat: what independent roundings average out, equal ones add up.
 
@@ -163,6 +166,10 @@ def drawn(probe: Model, feed: Arrays, number: int, run: Callable[[Model, Arrays]
             if "reshape" not in str(error).lower() or size >= LARGEST_POOL:
                 raise
             size *= 8
+
+
+def _is_step(step: Step) -> bool:
+    return bool(np.max(step, initial=0.0))
 
 
 class _Perturber:
@@ -240,42 +247,76 @@ class _Perturber:
         inner = math.hypot(inner, gain * drift)
         made = [name for name in node.output if name and self._floating(name)]
         self.writer.nodes.append(node)
-        if not inner or not made:
-            return
         # the last node's result is rounded too, but a library function is off by more than a rounding
-        noisy = [name for name in made if name not in self.last or library or terms > 1]
-        raw = {name: self.writer.names.fresh(f"{name}__exact") for name in noisy}
+        noisy = [name for name in made if inner and (name not in self.last or library or terms > 1)]
+        steps = {name: step for name in made if _is_step(step := self._step(name, number))}
+        raw = {name: self.writer.names.fresh(f"{name}__exact") for name in made if name in noisy or name in steps}
         node.output[:] = [raw.get(name, name) for name in node.output]
         for name, source in raw.items():
             self._double[source] = self._is_double(name)
-            self._perturb(source, inner, gain * FP32.u if op in ABSOLUTE else 0.0, name)
+            moved = source
+            if name in noisy:
+                absolute = gain * FP32.u if op in ABSOLUTE else 0.0
+                moved = self._perturb(source, inner, absolute, None if name in steps else name)
+            if name in steps:
+                self._rounded(moved, steps[name], name)
+
+    def _step(self, name: str, number: int) -> Step:
+        """The rounding of a tensor of a layer to scaled integers."""
+        original, steps = original_name(name), self.rounding.steps
+        others = 0.0 if name in self.last else steps.get(original, 0.0)  # what a layer returns, another one may round
+        return steps.get(exploded_name(original, number), others)
 
     def _operand(self, node: onnx.NodeProto, slot: int, number: int) -> str:
         """What a node reads, rounded where it is an operand that a target rounds."""
         name = node.input[slot]
         if not name or not is_rounded(node, slot) or not self._floating(name):
             return name
-        if operator(node) not in WEIGHTED if self._is_weight(name) else name not in self.given:
+        original, gain, step = original_name(name), self.rounding.gain, self._step(name, number)
+        weight = self._is_weight(name)
+        if operator(node) not in WEIGHTED and not _is_step(step) if weight else name not in self.given:
             return name
-        original, gain = original_name(name), self.rounding.gain
-        step = self.rounding.steps.get(original, 0.0)
-        if original in self.rounding.small:
-            step = gain * self.rounding.floor
-        return self._once(name, number, gain * self.rounding.operand, step)
+        absolute = gain * self.rounding.floor if original in self.rounding.small else 0.0
+        return self._once(name, number, (gain * self.rounding.operand, absolute, step))
 
     # Noise
 
-    def _once(self, name: str, number: int, size: float, step: float) -> str:
-        """One perturbation of a tensor for all readers of a layer: it is rounded once."""
-        key = (name, number)
+    def _once(self, name: str, number: int, moved: tuple[float, float, Step]) -> str:
+        """One perturbation of a tensor for all readers of a layer, relative, absolute, and by the steps of scaled
+        integers: it is rounded once."""
+        key, (size, absolute, step) = (name, number), moved
         if key not in self._perturbed:
-            weight = self.index.computed_weight(original_name(name)) if self.alike and (size or step) else None
-            if weight is not None and weight.dtype.name in ("float32", "float16", "bfloat16"):
-                alike = self._perturb_fill if is_fill(weight) else self._perturb_alike
-                self._perturbed[key] = alike(name, weight, size, step)
-            else:
-                self._perturbed[key] = self._perturb(name, size, step) if size or step else name
+            found = name
+            if size or absolute:
+                weight = self.index.computed_weight(original_name(name)) if self.alike else None
+                if weight is not None and weight.dtype.name in ("float32", "float16", "bfloat16"):
+                    alike = self._perturb_fill if is_fill(weight) else self._perturb_alike
+                    found = alike(name, weight, size, absolute)
+                else:
+                    found = self._perturb(name, size, absolute)
+            self._perturbed[key] = self._rounded(found, step) if _is_step(step) else found
         return self._perturbed[key]
+
+    def _rounded(self, name: str, step: Step, target: str | None = None) -> str:
+        """Rounds to a grid of steps that is shifted at random. Returns the new name.
+
+        Equal values are rounded alike, as a quantizer does it, and what they err by adds up where they are added up;
+        zero stays zero, which every quantizer holds. ``step`` is the standard deviation.
+        """
+        self._count += 1
+        write, double = self.writer, self._is_double(name)
+        dtype = np.float64 if double else np.float32
+        shift = np.random.default_rng([self.seed, self._count]).uniform(-0.5, 0.5)
+        grid = np.asarray(step, np.float64) * math.sqrt(12)
+        grid = np.where(grid > 0, grid, np.finfo(np.float32).tiny)  # a channel of zeros has no step
+        size = write.constant(grid.astype(dtype), "probe__step")
+        offset = write.scalar(shift, dtype)
+        whole = write.emit("Floor", [write.emit("Add", [write.emit("Div", [name, size]), offset])])
+        centre = write.emit("Add", [whole, write.scalar(0.5 - shift, dtype)])
+        nonzero = write.cast(write.cast(name, TensorProto.BOOL), _FLOAT[double])
+        result = write.emit("Mul", [write.emit("Mul", [centre, size]), nonzero], target)
+        self._double[result] = double
+        return result
 
     def _perturb_fill(self, name: str, weight: np.ndarray, size: float, step: float) -> str:
         """A weight of one value, which moves up or down as a whole."""

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx
 
 from ..formats import FP32, NumberFormat
@@ -29,6 +30,10 @@ EXACT = EXACT_OPERATORS | CASTS | {"QuantizeLinear"}
 """Operators that round nothing by themselves. A Cast or quantizer of the graph rounds on both sides."""
 
 
+Step = float | np.ndarray
+"""Standard deviations of roundings to scaled integers: one, or one for each channel, block or element."""
+
+
 def is_rounded(node: onnx.NodeProto, slot: int) -> bool:
     """Whether a target rounds what a node reads in this place, rather than taking it as it is: sizes, bounds, axes."""
     facts = facts_of(node)
@@ -45,7 +50,9 @@ class Roundings:
         inner: Between the nodes of a layer, relative.
         result: Of what a layer returns, relative.
         floor: Of what a layer returns, absolute: half a step among the subnormals.
-        steps: Absolute, of operands by tensor name, where the format is a scaled integer: step / sqrt(12).
+        steps: Absolute, where the format is a scaled integer: step / sqrt(12), a number or shaped to broadcast against
+            the tensor. By name of the tensor: an operand, weights, or what a node inside makes; of a single layer by
+            `exploded_name`.
         products: How many products of a matrix are added before the accumulator rounds.
         small: Operands with values among the subnormals, which round by ``floor``.
     """
@@ -55,7 +62,7 @@ class Roundings:
     inner: float
     result: float
     floor: float
-    steps: Mapping[str, float] = field(default_factory=dict)
+    steps: Mapping[str, Step] = field(default_factory=dict)
     products: int = 1
     small: frozenset[str] = frozenset()
 
@@ -94,7 +101,7 @@ class Roundings:
 def roundings(
     reference: NumberFormat,
     candidate: NumberFormat,
-    steps: Mapping[str, float] | None = None,
+    steps: Mapping[str, Step] | None = None,
     accumulator: NumberFormat = FP32,
     *,
     typed: bool = False,

@@ -53,6 +53,7 @@ def layer_case(
     mine, theirs = (backward(index, ["y"], ()) for index in graphs)
     known = tensors or {}
     operands = more.pop("operands", None)
+    grids = more.pop("grids", {})
     formats = {name: more.pop(name, usual) for name, usual in FORMATS.items()}
     return LayerCase(
         LayerPair(0, mine.nodes[-1], mine, theirs),
@@ -66,6 +67,7 @@ def layer_case(
         lambda: {n: a for n, a in known.items() if n not in mine.inputs},
         lambda: operands,
         entry,
+        grids,
     )
 
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from ..model import Report
 
 
+WORTH_LEAVING_OUT = 0.05
+"""Contribution from which on a layer is listed among those that a quantizer should leave out."""
+
+
 def show_layers(report: Report, to: Console, verbose: bool) -> None:
     """The culprits, most guilty first; the layers themselves on request."""
     if not report.layers and not report.culprits:
@@ -22,7 +26,11 @@ def show_layers(report: Report, to: Console, verbose: bool) -> None:
     if not report.culprits:
         layers = {(tuple(e.node for e in layer.inside), layer.node) for layer in report.layers}
         candidates = len({layer.candidate for layer in report.layers})
-        to.print(f"no culprit among {len(layers):,} layers" + (f" ({candidates} candidates)" if candidates > 1 else ""))
+        on = f" ({candidates} candidates)" if candidates > 1 else ""
+        if any(output.verdict == "undecided" for output in report.outputs):
+            to.print(f"{len(layers):,} layers{on}: none errs by more than its number format explains")
+        else:
+            to.print(f"no culprit among {len(layers):,} layers{on}")
     for rank, culprit in enumerate(report.culprits[:5], 1):
         share = "" if culprit.contribution is None else f", {culprit.contribution:.0%} of the error at the outputs"
         where = "".join(f" {enclosing}" for enclosing in reversed(culprit.inside))
@@ -37,6 +45,8 @@ def show_layers(report: Report, to: Console, verbose: bool) -> None:
         to.print(f"  {culprit.evidence}", markup=False)
     if len(report.culprits) > 5:
         to.print(f"and {len(report.culprits) - 5} more culprits (--json has all)")
+    for candidate in dict.fromkeys(o.candidate for o in report.outputs if o.verdict == "undecided"):
+        _show_costliest(report, candidate, to)
     if verbose and report.layers:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("layer", "op", "verdict", "local rel L2", "cumulative rel L2", "z", "of bound", "contribution"):
@@ -53,6 +63,25 @@ def show_layers(report: Report, to: Console, verbose: bool) -> None:
                 number(layer.contribution),
             )
         to.print(table)
+
+
+def _show_costliest(report: Report, candidate: str, to: Console) -> None:
+    """The layers that cost undecided outputs most, and the option of ONNX Runtime's quantizers that leaves them out."""
+    layers = report.costliest(candidate)
+    if not layers:
+        return
+    to.print(f"the layers that cost the outputs of {candidate} most (each alone, as a share of the whole error)")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("  layer", "op", "contribution", "SNR of the layer"):
+        table.add_column(name, overflow="fold")
+    for layer in layers:
+        snr = (layer.local or {}).get("snr_db")
+        share = f"{layer.contribution or 0:.0%}"
+        table.add_row(Text(f"  {layer.node}"), layer.op, share, "-" if snr is None else f"{snr:.1f} dB")
+    to.print(table)
+    names = [n for layer in layers if (layer.contribution or 0) >= WORTH_LEAVING_OUT for n in layer.quantized]
+    if names:
+        to.print(f"to leave them in floating point: nodes_to_exclude={names!r}", markup=False)
 
 
 def show_fidelity(report: Report, to: Console) -> None:

@@ -7,6 +7,7 @@ import pytest
 from layerdiff.compare.causes import saturation
 from layerdiff.graph.pairing.differences import Difference
 from layerdiff.graph.pairing.weight_changes import WeightChange
+from layerdiff.graph.quantized.quantizers import Grid
 
 from support.layer_cases import layer_case, told
 from support.models import parsed
@@ -54,3 +55,42 @@ def test_a_quantizer_is_judged_by_what_its_integers_stand_for():
 def test_a_quantizer_that_does_not_differ_is_not_asked():
     assert saturation.of_quantizer(layer_case(Y, Y.clip(-1, 1), model=QUANTIZER)) is None
     assert saturation.of_quantizer(layer_case(Y, Y.clip(-1, 1), differences=SCALE_DIFFERS)) is None
+
+
+RELU = parsed("g (float[N] x) => (float[N] y) { h = Relu(x)  y = Relu(h) }")
+
+
+def beyond(x, grid, model=RELU):
+    return saturation.of_operand(layer_case(Y, Y, model=model, tensors={"x": x}, grids={"x": grid}))
+
+
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [
+        (255 * np.abs(Y) / np.abs(Y).max(), "data reach 255 at"),
+        (
+            np.append(Y.clip(-1, 1), [-9]).astype(np.float32),
+            "data reach -9 at [1000], calibration saw at least -1; 1 of",
+        ),
+    ],
+)
+def test_values_beyond_the_calibrated_range_are_told_with_the_range(x, text):
+    found = beyond(x.astype(np.float32), Grid.symmetric(1.0))
+    assert found.cause == "saturation"
+    assert found.facts[0].given
+    assert told(found).startswith("'x', an input of the graph: ")
+    assert text in told(found)
+
+
+@pytest.mark.parametrize(
+    ("x", "grid"),
+    [
+        (Y, Grid.symmetric(10.0)),
+        (Y, Grid.measured(Y)),
+        (Y, Grid.symmetric(float(np.abs(Y).max()) * 0.995)),  # less than two steps
+        (np.append(Y, [4.2]).astype(np.float32), Grid.symmetric(4.0, levels=8)),  # the step rounds more than that
+    ],
+    ids=["within", "measured", "two steps", "coarse"],
+)
+def test_what_the_step_rounds_is_no_saturation(x, grid):
+    assert beyond(x, grid) is None

@@ -37,7 +37,7 @@ from support.runners import Off
 CHEAP = {"count", "max_abs", "rmse", "rel_l2", "snr_db", "cosine", "bias", "nan", "inf"}
 CAUSES = {
     "overflow", "underflow", "saturation", "nan", "layout", "scale", "attribute", "weights", "wrong-op",
-    "narrow-accumulator", "cancellation", "quantization", "spread", "unknown",
+    "narrow-accumulator", "cancellation", "quantization", "bias", "amplified", "spread", "unknown",
 }  # fmt: skip
 
 

@@ -1,0 +1,55 @@
+"""Amplified: mere rounding, which what reads it enlarges until it is most of the error at the outputs.
+
+Looks at: a layer within its expected noise that explains most of the final error. Proves: that this layer's rounding is
+what the outputs show, so that it needs more precision, whatever its own error is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..report.model import Cause
+from .case import LoudLayer
+from .diagnosis import Diagnosis
+
+ENLARGED = 8.0
+"""Times that a layer's rounding has to grow on the way to the outputs to be named for it."""
+
+
+@dataclass(frozen=True)
+class RoundingEnlarged:
+    """A layer whose rounding is enlarged behind it.
+
+    Attributes:
+        relative: Its local error.
+        growth: How many times larger it is at the outputs.
+        contribution: Its share of the final error.
+        readers: Name and operator of what reads it.
+        coordinates: Whether it is read as coordinates, between which values are interpolated.
+    """
+
+    relative: float
+    growth: float
+    contribution: float
+    readers: tuple[str, ...]
+    coordinates: bool
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        read = f", which {', '.join(self.readers)} reads{' as coordinates' if self.coordinates else ''}"
+        return (
+            f"its error is rounding, {self.relative:.1e} of its values{read if self.readers else ''}; it grows "
+            f"{self.growth:.3g} times on the way to the outputs and makes {self.contribution:.0%} of the final error: "
+            "keep it in FP32"
+        )
+
+
+def find(layer: LoudLayer) -> Diagnosis | None:
+    """A layer of mere rounding that explains most of the final error, and is enlarged behind it."""
+    if not layer.holds_most or layer.growth < ENLARGED:
+        return None
+    fact = RoundingEnlarged(
+        layer.judgement.relative, layer.growth, layer.contribution, layer.readers, layer.coordinates
+    )
+    return Diagnosis(Cause.AMPLIFIED, (fact,))

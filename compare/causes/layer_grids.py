@@ -1,0 +1,157 @@
+"""What the tensors of a layer are rounded to, where the candidate holds them as scaled integers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...graph.cutting.slices import backward
+from ...graph.errors import ModelError
+from ...graph.operators import CASTS, FLAT, MOVEMENT, QUANTIZERS, SELECTION, SHAPES, operator
+from ...graph.quantized.quantizers import Grid, Quantizer, quantizer
+from ...graph.specs import Arrays, is_float
+
+if TYPE_CHECKING:
+    from ...graph.index import GraphIndex
+    from ...graph.pairing.matching import Matching
+    from ..lockstep.plan import LayerPair
+    from ..sides import Side
+
+
+@dataclass(frozen=True)
+class LayerQuantizers:
+    """The quantizers of one layer.
+
+    Attributes:
+        operands: Tensor of the reference that the layer is given, or that a node inside makes -> what quantizes it.
+        results: The same of the layer's outputs.
+        weights: Weight of the reference -> the step that it is stored in, shaped to broadcast against it.
+    """
+
+    operands: Mapping[str, Quantizer] = field(default_factory=dict)
+    results: Mapping[str, Quantizer] = field(default_factory=dict)
+    weights: Arrays = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.operands or self.results or self.weights)
+
+    @property
+    def measures(self) -> bool:
+        """Whether a step follows from each tensor that comes."""
+        return any(q.scale is None for q in self.operands.values())
+
+
+NONE = LayerQuantizers()
+
+
+class LayerGrids:
+    """What stands in the candidate's file, layer by layer, and what its runner calibrated.
+
+    Args:
+        reference, candidate: Who is compared.
+        matching: What corresponds in their graphs; None where both run one file.
+    """
+
+    def __init__(self, reference: Side, candidate: Side, matching: Matching | None) -> None:
+        self.index: GraphIndex = reference.model.index
+        self.ranges = candidate.runner.activation_ranges or {}
+        self.matching = matching
+        self._found: dict[LayerPair, LayerQuantizers] = {}
+        self._back: dict[str, str] = {}
+        for name, other in (matching.tensors if matching is not None else {}).items():
+            self._back.setdefault(other, name)
+
+    def in_file(self, pair: LayerPair) -> LayerQuantizers:
+        """The quantizers that the candidate's file has in a layer, where the reference's has none."""
+        if pair not in self._found:
+            self._found[pair] = self._of(pair)
+        return self._found[pair]
+
+    def calibrated(self, pair: LayerPair, values: Arrays) -> dict[str, Grid]:
+        """What the candidate's runner rounds the operands of a layer to, as far as it calibrated them itself."""
+        names = (n for n in pair.reference.inputs if self.ranges.get(n, 0) > 0 and is_float(values[n].dtype))
+        return {name: Grid.symmetric(self.ranges[name]) for name in names}
+
+    def of(self, pair: LayerPair, values: Arrays) -> dict[str, Grid]:
+        """What the tensors that a layer is given and gives are rounded to, by the file or by the runner."""
+        quantizers = self.in_file(pair)
+        found = {n: q.grid(values[n]) for n, q in {**quantizers.results, **quantizers.operands}.items() if n in values}
+        return {**self.calibrated(pair, values), **found}
+
+    def end_step(self, pair: LayerPair, name: str, values: Arrays) -> float:
+        """The step by which values at an end of the range of an output may be off, as far as a file says it: that of
+        what rounds it, or of what it moves; 0 where nothing says it."""
+        found = self.in_file(pair)
+        if name in found.results:
+            return float(np.max(found.results[name].grid(values[name]).step))
+        if any(operator(self.index.nodes[p]) not in MOVEMENT | SELECTION | SHAPES for p in pair.reference.nodes):
+            return 0.0
+        steps = [q.grid(values[n]).step for n, q in found.operands.items() if n in values]
+        return max((float(np.max(step)) for step in steps), default=0.0)
+
+    def _of(self, pair: LayerPair) -> LayerQuantizers:
+        if self.matching is None:
+            return NONE
+        reads = {n for p in pair.reference.nodes for n in self.index.reads[p]}
+        weights = {name: step for name, step in self.matching.steps.items() if name in reads}
+        form = self.matching.float_form
+        if form is None:
+            return LayerQuantizers(weights=weights)
+        try:
+            part = backward(form.index, pair.candidate.outputs, set(pair.candidate.inputs))
+        except ModelError:  # a tensor that the float form does not have
+            return LayerQuantizers(weights=weights)
+        given = {self.matching.tensors.get(n, n): n for n in pair.reference.inputs}
+        inner = {o for p in pair.reference.nodes for o in self.index.nodes[p].output if o}
+        operands: dict[str, Quantizer] = {}
+        results: dict[str, Quantizer] = {}
+        inside = set(part.nodes)
+        for position in part.nodes:
+            found = quantizer(form.index, position)
+            if found is None:
+                continue
+            names = _copies(form.index, found.tensor, inside)
+            source = next((given[n] for n in names if n in given), None)
+            if source is not None:
+                operands.setdefault(source, found)
+                continue
+            ends = _ends(form.index, form.index.nodes[position].output[0], inside, pair.candidate.outputs)
+            if ends:
+                mine = (pair.reference.outputs[pair.candidate.outputs.index(n)] for n in ends)
+                results.update(dict.fromkeys(mine, found))
+                continue
+            made = next((self._back[n] for n in names if self._back.get(n) in inner), None)
+            if made is not None:
+                operands.setdefault(made, found)
+        return LayerQuantizers(operands, results, weights)
+
+
+def _copies(index: GraphIndex, name: str, inside: set[int]) -> list[str]:
+    """A tensor and those that it is a copy of, up to rounding, within a slice."""
+    found = [name]
+    while (position := index.producer.get(found[-1], -1)) in inside:
+        node = index.nodes[position]
+        if operator(node) not in QUANTIZERS | CASTS | FLAT:
+            break
+        found.append(node.input[0])
+    return found
+
+
+def _ends(index: GraphIndex, name: str, inside: set[int], outputs: tuple[str, ...]) -> list[str]:
+    """The outputs of a slice that are a tensor moved, but not computed with."""
+    waiting, found, seen = [name], [], set()
+    while waiting:
+        here = waiting.pop()
+        if here in seen:
+            continue
+        seen.add(here)
+        if here in outputs:
+            found.append(here)
+        for position in index.consumers.get(here, ()):
+            node = index.nodes[position]
+            if position in inside and operator(node) in QUANTIZERS | CASTS | MOVEMENT | SELECTION:
+                waiting.extend(o for o in node.output if o)
+    return found

@@ -1,0 +1,112 @@
+"""One scale over values of very different size: what it leaves of the small ones.
+
+Looks at: the values of a tensor or of weights along each axis, and the step that they are rounded by. Proves: which
+channels are left with a few of the format's levels, or none, and which one channel takes the range for itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+FEW_LEVELS = 16
+"""Levels below which a channel has all but lost its values: four bits."""
+CHANNELS = 1 << 16
+"""Most indices of an axis whose channels are looked at one by one."""
+PERCENTILE = 99.9
+"""Share of a tensor's values that a range might hold instead of all."""
+
+
+@dataclass(frozen=True)
+class SharedScale:
+    """A scale over channels of very different size.
+
+    Attributes:
+        tensor: What it scales.
+        kind: A tensor that is made while the network runs, or weights.
+        channel, axis: The channel that sets the range.
+        reach: Its greatest magnitude.
+        channels: How many there are.
+        few: How many others are left with fewer than `FEW_LEVELS` levels.
+        levels: How many the format has.
+        sharper: How many times smaller the step is if the range holds `PERCENTILE` % of the values.
+        outputs: Of weights: whether these are the output channels, which may have scales of their own.
+    """
+
+    tensor: str
+    kind: Literal["tensor", "weights"]
+    channel: int
+    axis: int
+    reach: float
+    channels: int
+    few: int
+    levels: int
+    sharper: float
+    outputs: bool = False
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        lost = (
+            f"channel {self.channel} sets the range, {self.reach:.4g}, and {self.few:,} others are left with fewer "
+            f"than {FEW_LEVELS} of {self.levels:,} levels"
+        )
+        if self.kind == "weights":
+            which = "output" if self.outputs else "input"
+            helps = "a scale for each gives each of them all" if self.outputs else "level them before quantizing"
+            return f"weights '{self.tensor}' have one scale for {self.channels:,} {which} channels: {lost}; {helps}"
+        text = f"'{self.tensor}' has one scale for {self.channels:,} channels (axis {self.axis}): {lost}"
+        if self.sharper < 2:
+            return text
+        return f"{text}; a range of {PERCENTILE:g} % of the values makes the step {self.sharper:.3g} times smaller"
+
+
+def shared_scale(
+    tensor: str,
+    values: np.ndarray,
+    step: np.ndarray,
+    levels: int,
+    *,
+    weights: bool = False,
+    output_axis: int | None = None,
+) -> SharedScale | None:
+    """What one scale leaves of the channels of a tensor.
+
+    Args:
+        tensor: Its name.
+        values: The tensor.
+        step: The step of its scale, or of each of its scales: what has one of its own shares none.
+        levels: How many values the format has.
+        weights: Whether it is weights, rather than made while the network runs, with a batch along the first axis.
+        output_axis: Of weights: the axis of the output channels.
+
+    Returns:
+        What channels lose along the axis where most of them do, or half as many of fewer. None where none loses much.
+    """
+    if values.ndim < 2 or not np.max(step, initial=0.0):
+        return None
+    found: list[SharedScale] = []
+    finite = np.where(np.isfinite(values), values, 0.0).astype(np.float64)
+    steps = np.divide(finite, step, out=np.zeros(finite.shape), where=np.broadcast_to(step, finite.shape) > 0)
+    for axis in range(0 if weights else 1, values.ndim):
+        count = values.shape[axis]
+        if not 2 <= count <= CHANNELS:
+            continue
+        rows = np.moveaxis(steps, axis, 0).reshape(count, -1)
+        sizes = np.abs(rows).max(axis=1)
+        left = np.maximum(rows.max(axis=1) - rows.min(axis=1), sizes)
+        few = int(np.count_nonzero((sizes > 0) & (left < FEW_LEVELS - 1)))
+        channel = int(sizes.argmax())
+        if not few:
+            continue
+        reach = float(np.abs(np.take(finite, channel, axis)).max())
+        covered = float(np.percentile(np.abs(finite), PERCENTILE))
+        sharper = reach / covered if covered else 1.0
+        kind: Literal["tensor", "weights"] = "weights" if weights else "tensor"
+        outputs = weights and axis == output_axis
+        found.append(SharedScale(tensor, kind, channel, axis, reach, count, few, levels, sharper, outputs))
+    most = max((one.few / one.channels for one in found), default=0.0)
+    # a single value that is far out is one along every axis: that of the channels is the shortest
+    return min((one for one in found if 2 * one.few / one.channels >= most), key=lambda one: one.channels, default=None)

@@ -1,0 +1,70 @@
+"""In what steps the candidate stores weights of the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from .affine import Affine
+from .constants import quantization_step
+from .normal_form import NormalForm
+from .pairs import Pairing
+
+
+def stored_steps(pairing: Pairing, folded: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weight of the reference -> the distance between neighbouring values that the candidate stores it in.
+
+    Args:
+        pairing: The matched nodes.
+        folded: The same of weights into which something was multiplied.
+
+    Returns:
+        Arrays that broadcast against the weights. What is not stored as scaled integers is left out, and what the
+        reference stores so too.
+    """
+    found = dict(folded)
+    for n, m in pairing.nodes.items():
+        mine, theirs = pairing.r.forms[n].weights, pairing.c.forms[m].weights
+        for slot in mine.keys() & theirs.keys():
+            name, shape = mine[slot], pairing.r.shape(mine[slot])
+            if name in found or shape is None or not all(isinstance(d, int) for d in shape):
+                continue
+            step = quantization_step(pairing.c.index, theirs[slot])
+            if step is None or quantization_step(pairing.r.index, name) is not None:
+                continue
+            turned = shape != pairing.c.shape(theirs[slot]) and shape[::-1] == pairing.c.shape(theirs[slot])
+            step = step.T if turned else step
+            if step.size == 1 or (step.ndim == len(shape) and _broadcasts(step.shape, shape)):
+                found[name] = step
+    return found
+
+
+def _broadcasts(step: tuple[int, ...], shape: tuple[object, ...]) -> bool:
+    return all(a in (1, b) for a, b in zip(step, shape, strict=True))
+
+
+def unfolded_step(form: NormalForm, product: Affine, whole: Affine, stored: Affine) -> np.ndarray | None:
+    """In what steps a product's own weights are stored, where something was multiplied into those that are.
+
+    Args:
+        form: The product of the reference.
+        product, whole: What it does alone, and with what was multiplied in.
+        stored: What the candidate's product does.
+
+    Returns:
+        Shaped like the weights, or None where they are not stored as scaled integers.
+    """
+    if stored.step is None:
+        return None
+    axes = tuple(range(1, product.weight.ndim))
+    alone, together = (np.abs(a.weight).max(axis=axes, keepdims=True, initial=0.0) for a in (product, whole))
+    factor = np.divide(together, alone, out=np.ones_like(alone), where=alone > 0)
+    step = np.divide(stored.step, factor, out=np.zeros_like(stored.step * factor), where=factor > 0)
+    if form.op == "Conv" or (form.op == "Gemm" and form.settings.get("transb")):
+        return np.asarray(step)
+    if form.op == "ConvTranspose":
+        groups = int(form.settings.get("group", 1) or 1)
+        step = step.reshape(groups, step.shape[0] // groups, *step.shape[1:])
+        return np.asarray(np.moveaxis(step, 1, 2).reshape(-1, step.shape[1], *step.shape[3:]))
+    return np.asarray(step.T)

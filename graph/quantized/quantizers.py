@@ -1,0 +1,106 @@
+"""What stands in a quantizer: its step, and the least and the greatest value that it holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..index import GraphIndex
+from ..nodes import attribute_int
+from ..operators import operator
+from ..specs import dtype_from_onnx
+from .layouts import given
+
+_ENDS = {
+    "int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uint16": (0, 65535),
+    "int4": (-8, 7), "uint4": (0, 15), "int2": (-2, 1), "uint2": (0, 3),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The values that a scaled integer can stand for.
+
+    Attributes:
+        step: The distance between neighbours: a number, or shaped to broadcast against the tensor.
+        low, high: The least and the greatest; the same.
+        levels: How many there are.
+        calibrated: Whether they stand in the file, rather than follow from each tensor that comes.
+    """
+
+    step: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    levels: int
+    calibrated: bool = True
+
+    @property
+    def deviation(self) -> np.ndarray:
+        """The standard deviation of rounding to the nearest: step / sqrt(12)."""
+        return np.asarray(self.step / np.sqrt(12.0))
+
+    @classmethod
+    def symmetric(cls, greatest: float, levels: int = 255, *, calibrated: bool = True) -> Grid:
+        """As many steps on both sides of zero, up to a greatest magnitude."""
+        step = 2 * greatest / max(levels - 1, 1)
+        return cls(np.asarray(step), np.asarray(-greatest), np.asarray(greatest), levels, calibrated)
+
+    @classmethod
+    def measured(cls, values: np.ndarray) -> Grid:
+        """What DynamicQuantizeLinear makes of a tensor: 256 levels from its least to its greatest value, and zero."""
+        finite = values[np.isfinite(values)]
+        low, high = min(float(finite.min(initial=0.0)), 0.0), max(float(finite.max(initial=0.0)), 0.0)
+        return cls(np.asarray((high - low) / 255), np.asarray(low), np.asarray(high), 256, calibrated=False)
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """A node that makes scaled integers of a float tensor.
+
+    Attributes:
+        tensor: The float tensor.
+        scale, zero: Its scales and zero points; None: it measures each tensor that comes.
+        ends: Its least and its greatest integer.
+        axis: The axis along which there are several scales.
+    """
+
+    tensor: str
+    scale: np.ndarray | None
+    zero: np.ndarray | None
+    ends: tuple[int, int]
+    axis: int
+
+    def grid(self, values: np.ndarray) -> Grid:
+        """What it rounds a tensor to."""
+        if self.scale is None:
+            return Grid.measured(values)
+        scale = self._along(np.abs(self.scale.astype(np.float64)), values.ndim)
+        zero = 0.0 if self.zero is None else self._along(self.zero.astype(np.float64), values.ndim)
+        low, high = ((end - zero) * scale for end in self.ends)
+        return Grid(scale, low, high, self.ends[1] - self.ends[0] + 1)
+
+    def _along(self, value: np.ndarray, rank: int) -> np.ndarray:
+        if value.size == 1:
+            return value.reshape(())
+        return value.reshape([-1 if i == self.axis % rank else 1 for i in range(rank)])
+
+
+def quantizer(index: GraphIndex, position: int) -> Quantizer | None:
+    """What a QuantizeLinear or DynamicQuantizeLinear does; None of other nodes, of formats that are no integers (FP8),
+    and where the scale is computed."""
+    node = index.nodes[position]
+    if operator(node) == "DynamicQuantizeLinear":
+        return Quantizer(node.input[0], None, None, _ENDS["uint8"], 0)
+    if operator(node) != "QuantizeLinear":
+        return None
+    scale = index.constant(node.input[1])
+    name = given(node, 2)
+    zero = index.constant(name) if name else None
+    stated = attribute_int(node, "output_dtype", 0)
+    dtype = dtype_from_onnx(stated).name if stated else "uint8"
+    if name and (spec := index.specs.get(name)) is not None:
+        dtype = spec.dtype.name
+    if scale is None or scale.ndim > 1 or dtype not in _ENDS or (name and zero is None):
+        return None
+    return Quantizer(node.input[0], scale, zero, _ENDS[dtype], attribute_int(node, "axis", 1))

@@ -1,0 +1,173 @@
+"""Quantized files beside the float files that they were made from, layer by layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from support import networks
+from support.layerwise import FP16, INT8, compare, data_of, only, two_products
+from support.models import normal, parsed
+from support.quantized import KINDS, quantized
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["residual", "transformer", "unet"])
+def test_the_steps_in_the_file_are_the_expected_error(name, kind):
+    """No layer is at fault, none is an invalid model, and what the steps explain is the error that is made."""
+    proto, data = getattr(networks, name)(), data_of(name, 3)
+    report = compare(proto, quantized(proto, kind, data), data)
+    assert [
+        (c.node, c.cause, c.evidence) for c in report.culprits if c.cause in ("wrong-op", "weights", "unknown")
+    ] == []
+    judged = [layer.expected["rms_z"] for layer in report.layers if layer.expected and (layer.local or {})["rel_l2"]]
+    assert len(judged) > 4
+    assert all(z < 2 for z in judged)
+    assert np.median(judged) > 0.3
+
+
+def int4(weight: np.ndarray, block: int) -> tuple[onnx.TensorProto, np.ndarray]:
+    """A weight of K x N in 4 bits, with a scale for each block of K."""
+    blocks = np.abs(weight.reshape(-1, block, weight.shape[1])).max(1) / 7
+    integers = np.rint(weight / np.repeat(blocks, block, 0)).astype(np.int8)
+    packed = onnx.helper.make_tensor("q", onnx.TensorProto.INT4, weight.shape, integers.reshape(-1).tolist())
+    return packed, blocks.astype(np.float32)
+
+
+@pytest.mark.parametrize(("off", "cause"), [(0.0, "quantization"), (0.5, "weights")])
+def test_four_bits_are_expected_to_err_by_their_step_and_no_more(off, cause):
+    weight = normal(64, 48)
+    mine = parsed("g (float[N, 64] x) => (float[N, 48] y) { y = MatMul(x, w) }", opset=21, w=weight)
+    packed, scale = int4(weight, 32)
+    text = "v = DequantizeLinear <axis=0, block_size=32> (q, s)  y = MatMul(x, v)"
+    other = parsed(f"g (float[N, 64] x) => (float[N, 48] y) {{ {text} }}", opset=21, s=scale * np.float32(1 + off))
+    other.graph.initializer.append(packed)
+    report = compare(mine, other, [{"x": normal(16, 64, seed=3)}])
+    (layer,) = report.layers
+    assert layer.local["rel_l2"] > 0.03
+    assert (layer.expected["rms_z"] < 1.5) == (not off)
+    assert only(report).cause == cause
+
+
+def test_a_table_of_integers_is_no_weight_of_floats():
+    """quantize_dynamic stores an embedding as integers, and takes its rows back to floats behind the Gather."""
+    w = networks.Writer(3)
+    x = w.node("Gather", [w.weight("table", 40, 16), "ids"], "rows")
+    w.linear(w.node("Sub", [x, w.node("ReduceMean", [x], "mean", axes=[-1])], "centred"), "y", (16, 4))
+    proto = w.model({"ids": (networks.INT64, [2, 6])}, ["y"])
+    data = [{"ids": np.random.default_rng(i).integers(0, 40, (2, 6))} for i in range(2)]
+    report = compare(proto, quantized(proto, "dynamic", data), data)
+    assert [c.node for c in report.culprits if c.cause not in ("quantization", "spread")] == []
+    assert {layer.tensor for layer in report.layers} >= {"rows", "mean", "centred", "y"}
+
+
+def test_two_products_find_each_other_in_every_format():
+    proto = two_products().model({"x": (networks.FLOAT, ["N", 16])}, ["y"])
+    data = [{"x": normal(8, 16, seed=i)} for i in range(2)]
+    for kind in KINDS:
+        report = compare(proto, quantized(proto, kind, data), data)
+        assert not [layer for layer in report.layers if layer.verdict == "unmatched"], kind
+
+
+# ---- what a file's steps do to its outputs --------------------------------------------------------------------------
+
+
+def channels_of_all_sizes(seed: int = 4) -> onnx.ModelProto:
+    """A depthwise convolution whose channels differ a thousandfold, taken back to one size by what reads them."""
+    w = networks.Writer(seed)
+    sizes = np.geomspace(1e-3, 10, 16).astype(np.float32)
+    x = w.node("Relu", [w.conv("x", "stem", (3, 16))], "stem_relu")
+    x = w.node("Relu", [w.conv(x, "depthwise", (1, 16), group=16)], "depthwise_relu")
+    x = w.conv(x, "pointwise", (16, 16), 1)
+    w.weights["depthwise.w"] *= sizes.reshape(-1, 1, 1, 1)
+    w.weights["pointwise.w"] /= sizes.reshape(1, -1, 1, 1)
+    w.node("GlobalAveragePool", [x], "y")
+    return w.model({"x": (networks.FLOAT, [2, 3, 12, 12])}, ["y"])
+
+
+IMAGES = [{"x": normal(2, 3, 12, 12, seed=i)} for i in range(3)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_scale_over_channels_of_all_sizes_is_named_with_what_it_leaves_of_them(kind):
+    proto = channels_of_all_sizes()
+    report = compare(proto, quantized(proto, kind, IMAGES), IMAGES)
+    culprit = only(report)
+    assert culprit.cause == "quantization"
+    assert culprit.node in ("n_depthwise", "n_depthwise_relu", "n_pointwise")
+    assert "one scale for 16 " in culprit.evidence
+    ranked = report.costliest(report.candidates[0].name)
+    assert ranked[0].node in ("n_depthwise", "n_pointwise")
+    assert {"n_depthwise", "n_pointwise"} & {n for layer in ranked[:2] for n in layer.quantized}
+
+
+def test_an_outlier_channel_is_named_where_it_is_made_and_who_rounds_it_is_ranked():
+    w = networks.Writer(2)
+    x = w.node("Relu", [w.conv("x", "stem", (3, 16))], "stem_relu")
+    gain = np.ones((1, 16, 1, 1), np.float32)
+    gain[0, 5] = 500.0
+    x = w.node("Mul", [x, w.value("gain", gain)], "scaled")
+    w.conv(x, "y", (16, 4), 1)
+    w.weights["y.w"][:, 5] = 1e-4
+    report = compare(w.model({"x": (networks.FLOAT, [2, 3, 12, 12])}, ["y"]), INT8, IMAGES)
+    culprit = only(report)
+    assert (culprit.node, culprit.cause) == ("n_scaled", "quantization")
+    assert "channel 5 sets the range" in culprit.evidence
+    assert report.costliest("emulate:int8")[0].quantized == ("n_y",)
+
+
+@pytest.mark.parametrize("kind", ["qdq", "qoperator"])
+def test_data_beyond_the_calibrated_range_are_one_fault_at_the_input(kind):
+    w = networks.Writer(3)
+    x = w.node("Relu", [w.conv("x", "one", (3, 8))], "one_relu")
+    x = w.node("Relu", [w.conv(x, "two", (8, 8))], "two_relu")
+    w.node("GlobalAveragePool", [x], "y")
+    proto = w.model({"x": (networks.FLOAT, [2, 3, 12, 12])}, ["y"])
+    calibration = [{"x": np.abs(feed["x"]).clip(0, 1)} for feed in IMAGES]
+    deployed = [{"x": 255 * feed["x"]} for feed in calibration]
+    report = compare(proto, quantized(proto, kind, calibration), deployed)
+    culprit = only(report)
+    assert (culprit.node, culprit.cause) == ("n_one", "saturation")
+    assert "'x', an input of the graph: data reach 255 at" in culprit.evidence
+    assert "calibration saw at most 1" in culprit.evidence
+
+
+def test_scales_along_another_axis_are_an_attribute_that_differs():
+    scale = np.geomspace(0.01, 1, 8).astype(np.float32)
+    weights = {"q": np.random.default_rng(0).integers(-127, 128, (8, 8)).astype(np.int8), "s": scale}
+    text = "g (float[N, 8] x) => (float[N, 8] y) {{ w = DequantizeLinear <{}> (q, s)  y = MatMul(x, w) }}"
+    one, other = (parsed(text.format(axis), **weights) for axis in ("axis=1", "axis=0"))
+    culprit = only(compare(one, other, [{"x": normal(16, 8)}]))
+    assert culprit.cause == "attribute"
+    assert "of the weights: axis 1 against 0" in culprit.evidence
+
+
+def test_coordinates_that_hold_all_the_error_are_named():
+    base = np.stack(np.meshgrid(np.linspace(-1, 1, 256), np.linspace(-1, 1, 8)), -1)[None].astype(np.float32)
+    proto = parsed(
+        """g (float[1, 3, 8, 512] image, float[1, 8, 256, 2] flow) => (float[1, 3, 8, 256] y) {
+            moved = Mul(flow, small)  grid = Add(base, moved)
+            warped = GridSample <align_corners=1> (image, grid)  y = Conv(warped, w) }""",
+        base=base, small=np.float32(1e-3), w=normal(3, 3, 1, 1),
+    )  # fmt: skip
+    report = compare(proto, FP16, [{"image": 100 * normal(1, 3, 8, 512), "flow": normal(1, 8, 256, 2)}])
+    assert report.outputs[0].verdict == "undecided"
+    culprit = only(report)
+    assert (culprit.op, culprit.cause) == ("Add", "amplified")
+    assert "(GridSample) reads as coordinates" in culprit.evidence
+    assert "keep it in FP32" in culprit.evidence
+
+
+def test_undecided_outputs_rank_their_layers_and_say_neither_that_they_agree_nor_that_none_is_at_fault(capsys):
+    proto, data = networks.residual(), data_of("residual", 3)
+    report = compare(proto, quantized(proto, "qdq", data), data)
+    assert {output.verdict for output in report.outputs} == {"undecided"}
+    ranked = report.costliest(report.candidates[0].name)
+    assert len(ranked) >= 3
+    assert [layer.contribution for layer in ranked] == sorted((la.contribution for la in ranked), reverse=True)
+    shown = str(report)
+    assert "nodes_to_exclude=['n_" in shown
+    assert "the layers that cost the outputs of" in shown
+    assert "no culprit among" not in shown
+    assert not any("outputs agree" in warning for warning in report.warnings)

@@ -1,0 +1,47 @@
+"""In what steps the candidate stores weights of the reference, whatever stands between the two files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from layerdiff.graph.index import GraphIndex
+from layerdiff.graph.pairing.matching import match
+
+from support.models import normal, parsed
+
+W = normal(4, 6)
+S = (np.abs(W).max(0) / 127).astype(np.float32)
+Q = np.rint(W / S).astype(np.int8)
+G = np.array([0.5, 2.0, 1.0, 3.0, 0.25, 1.5], np.float32)
+FLOATS = "(float[N, 4] x) => (float[N, 6] y)"
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "weights"),
+    [
+        ("y = MatMul(x, w)", "v = DequantizeLinear <axis=1> (q, s)  y = MatMul(x, v)", {"w": W}),
+        ("h = MatMul(x, w)  y = Add(h, b)", "v = DequantizeLinear <axis=1> (q, s)  h = MatMul(x, v)  y = Add(h, b)",
+         {"w": W}),
+        ("y = Gemm <transB=1> (x, w, b)", "v = DequantizeLinear <axis=1> (q, s)  h = MatMul(x, v)  y = Add(h, b)",
+         {"w": np.ascontiguousarray(W.T)}),
+        ("h = MatMul(x, w)  g = Mul(h, k)  y = Add(g, b)",
+         "v = DequantizeLinear <axis=1> (q, s)  y = Gemm(x, v, b)", {"w": W / G, "k": G}),
+    ],
+    ids=["same product", "with a bias", "transposed", "a factor multiplied in"],
+)  # fmt: skip
+def test_each_channel_has_the_step_that_its_values_were_rounded_by(mine, theirs, weights):
+    bias = normal(6, seed=2)
+    reference = parsed(f"g {FLOATS} {{ {mine} }}", opset=21, b=bias, **weights)
+    candidate = parsed(f"g {FLOATS} {{ {theirs} }}", opset=21, b=bias, q=Q, s=S)
+    steps = np.broadcast_to(match(GraphIndex(reference), GraphIndex(candidate)).steps["w"], weights["w"].shape)
+    stored = (Q * S).astype(np.float32)
+    exact = stored / G if "k" in weights else stored if weights["w"].shape == W.shape else stored.T
+    assert np.abs(weights["w"] - exact).max() <= 0.501 * steps.max()
+    np.testing.assert_array_less(np.abs(weights["w"] - exact), 0.501 * steps)
+    assert np.all(steps < 2.1 * np.abs(weights["w"]).max() / 127 * (16 if "k" in weights else 1))
+
+
+def test_weights_that_are_stored_as_floats_have_no_steps():
+    model = parsed(f"g {FLOATS} {{ y = MatMul(x, w) }}", w=W)
+    other = parsed(f"g {FLOATS} {{ y = MatMul(x, w) }}", w=W.astype(np.float32) * 1.001)
+    assert match(GraphIndex(model), GraphIndex(other)).steps == {}
