@@ -127,7 +127,8 @@ def _measured(
 ) -> tuple[list[LayerObservation], dict[int, QuantizedLayer]]:
     """The layers whose errors may cost the outputs most, that which contributes most first, and what of them is
     quantized; walks once more."""
-    loud = [s for s in given.layers if 0 < s.local_error < math.inf]
+    # what heals is another tensor of the same name, or does not matter
+    loud = [s for s in given.layers if 0 < s.local_error < math.inf and given.by_layer[s.number] != "healed"]
     growth = _growth(loud)
     loud = sorted(loud, key=lambda s: s.local_error * growth[s.number], reverse=True)[:COSTLIEST]
     if not loud or not prepared.candidate.runner.capabilities.pieces:

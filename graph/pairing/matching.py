@@ -86,7 +86,7 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
             replace(d, node=_origin(d.node, mine), candidate_node=_origin(d.candidate_node, theirs))
             for d in sorted(differences, key=lambda d: d.node)
         ),
-        stored_steps(pairing, folded.steps),
+        stored_steps(pairing, nodes, folded.steps),
         pairing.forms[1],
     )
 

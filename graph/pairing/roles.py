@@ -111,6 +111,8 @@ def tensor_names(pairing: Pairing, pairs: Mapping[str, str]) -> dict[str, str]:
                 continue
             # what the candidate leaves out, its quantizer may do instead: a Relu whose range begins at zero
             left_out = pairing.c.skips and shared[b] > 1 and pairing.r.index.producer.get(a) not in pairing.nodes
+            if b in pairing.c.invented and shared[b] > 1 and not left_out:
+                continue  # the kernel writes what is behind its quantizer, which is the later tensor
             same_kind = _comparable(specs.get(name), others.get(name))
             if name in names and same_kind and (name in wanted or not left_out):
                 tensors[name] = name

@@ -12,11 +12,12 @@ from .normal_form import NormalForm
 from .pairs import Pairing
 
 
-def stored_steps(pairing: Pairing, folded: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def stored_steps(pairing: Pairing, nodes: Mapping[int, int], folded: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Weight of the reference -> the distance between neighbouring values that the candidate stores it in.
 
     Args:
-        pairing: The matched nodes.
+        pairing: The matched nodes that compute something from the data.
+        nodes: These, and those that compute constants.
         folded: The same of weights into which something was multiplied.
 
     Returns:
@@ -24,20 +25,28 @@ def stored_steps(pairing: Pairing, folded: Mapping[str, np.ndarray]) -> dict[str
         reference stores so too.
     """
     found = dict(folded)
-    for n, m in pairing.nodes.items():
-        mine, theirs = pairing.r.forms[n].weights, pairing.c.forms[m].weights
-        for slot in mine.keys() & theirs.keys():
-            name, shape = mine[slot], pairing.r.shape(mine[slot])
+    for n, m in nodes.items():
+        for name, other in _weights(pairing, n, m):
+            shape = pairing.r.shape(name)
             if name in found or shape is None or not all(isinstance(d, int) for d in shape):
                 continue
-            step = quantization_step(pairing.c.index, theirs[slot])
+            step = quantization_step(pairing.c.index, other)
             if step is None or quantization_step(pairing.r.index, name) is not None:
                 continue
-            turned = shape != pairing.c.shape(theirs[slot]) and shape[::-1] == pairing.c.shape(theirs[slot])
+            turned = shape != pairing.c.shape(other) and shape[::-1] == pairing.c.shape(other)
             step = step.T if turned else step
             if step.size == 1 or (step.ndim == len(shape) and _broadcasts(step.shape, shape)):
                 found[name] = step
     return found
+
+
+def _weights(pairing: Pairing, n: int, m: int) -> list[tuple[str, str]]:
+    """The weights of two matched nodes that stand in the same place."""
+    if n in pairing.r.forms and m in pairing.c.forms:
+        mine, theirs = pairing.r.forms[n].weights, pairing.c.forms[m].weights
+        return [(mine[slot], theirs[slot]) for slot in sorted(mine.keys() & theirs.keys())]
+    reads = zip(pairing.r.index.nodes[n].input, pairing.c.index.nodes[m].input, strict=False)
+    return [(a, b) for a, b in reads if a in pairing.r.index.initializers and b]
 
 
 def _broadcasts(step: tuple[int, ...], shape: tuple[object, ...]) -> bool:

@@ -45,3 +45,17 @@ def test_weights_that_are_stored_as_floats_have_no_steps():
     model = parsed(f"g {FLOATS} {{ y = MatMul(x, w) }}", w=W)
     other = parsed(f"g {FLOATS} {{ y = MatMul(x, w) }}", w=W.astype(np.float32) * 1.001)
     assert match(GraphIndex(model), GraphIndex(other)).steps == {}
+
+
+def test_a_table_that_constants_are_taken_from_has_its_steps():
+    """Position embeddings: rows that do not depend on the data, of a table that the candidate stores as integers."""
+    table = normal(8, 4)
+    scale = (np.abs(table).max(1, keepdims=True) / 127).astype(np.float32)
+    floats = "g (float[3, 4] x) => (float[3, 4] y) { r = Gather(t, i)  y = Add(x, r) }"
+    integers = (
+        "g (float[3, 4] x) => (float[3, 4] y) { c = Cast <to=1> (q)  t = Mul(c, s)  r = Gather(t, i)  y = Add(x, r) }"
+    )
+    ids = np.arange(3)
+    mine = GraphIndex(parsed(floats, t=table, i=ids))
+    theirs = GraphIndex(parsed(integers, q=np.rint(table / scale).astype(np.int8), s=scale, i=ids))
+    np.testing.assert_allclose(match(mine, theirs).steps["t"], scale)

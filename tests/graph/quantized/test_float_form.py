@@ -161,3 +161,15 @@ def test_which_graphs_are_quantized(text, yes):
     model = parsed(f"g (float[N] x) => (float[N] y) {{ {text} }}", s=np.float32(0.1))
     assert is_quantized(GraphIndex(model)) == yes
     assert with_float_borders(Model(model)).proto is not None
+
+
+def test_a_kernel_that_cuts_off_below_zero_makes_what_is_behind_the_relu():
+    """A QLinear operator whose range begins at zero does a Relu too; what stands before it, nothing makes."""
+    plain = parsed("g (float[N, 4] x) => (float[N, 4] y) { h = MatMul(x, w)  r = Relu(h)  y = Mul(r, two) }",
+                   w=normal(4, 4), two=np.float32(2))  # fmt: skip
+    feeds = [{"x": normal(16, 4, seed=i)} for i in range(2)]
+    other = with_float_borders(Model(quantized(plain, "qoperator", feeds))).proto
+    found = match(GraphIndex(plain), GraphIndex(other)).tensors
+    theirs = networks.run_all(other, feeds[0])
+    assert "h" not in found or theirs[found["h"]].min() < 0
+    assert theirs[found["r"]].min() >= 0
