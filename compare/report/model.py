@@ -399,10 +399,11 @@ class Report:
 
     def costliest(self, candidate: str) -> tuple[LayerResult, ...]:
         """The layers of a candidate that contribute most to the error at its outputs, as far as that was measured: at
-        most `COSTLIEST`, the greatest contribution first."""
+        most `COSTLIEST`, the greatest contribution first. Without those that heal: a name for another value."""
         known: dict[int, LayerResult] = {}
         for layer in self.layers:
-            if layer.candidate == candidate and layer.contribution is not None and not layer.inside:
+            counts = layer.contribution is not None and not layer.inside and layer.verdict != "healed"
+            if layer.candidate == candidate and counts:
                 known.setdefault(layer.index, layer)
         return tuple(sorted(known.values(), key=lambda layer: -(layer.contribution or 0.0))[:COSTLIEST])
 

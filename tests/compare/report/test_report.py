@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
@@ -162,3 +164,23 @@ def test_names_that_look_like_markup_are_printed_as_they_are():
     text = shown(report(output(tensor="[bold]y[/bold]", reason="[red]wrong[/red]"), runners=("onnxrt", "emulate:fp16")))
     assert "[bold]y[/bold]" in text
     assert "[red]wrong[/red]" in text
+
+
+def test_the_costliest_layers_are_ten_each_once_without_those_that_heal():
+    layers = [replace(LAYER, index=i, tensor=f"t{i}", contribution=share) for i, share in enumerate(np.arange(14) / 20)]
+    layers += [replace(layers[3], tensor="another output"), replace(LAYER, index=20, contribution=None)]
+    layers += [replace(LAYER, index=21, verdict="healed", contribution=2.0), replace(LAYER, index=22, candidate="trt")]
+    found = report(layers=tuple(layers)).costliest("emulate:fp16")
+    assert [layer.index for layer in found] == [13, 12, 11, 10, 9, 8, 7, 6, 5, 4]
+
+
+def test_undecided_outputs_show_them_with_what_a_quantizer_should_leave_out():
+    layers = (
+        replace(LAYER, quantized=("/l/conv/Conv",), verdict="ok", local={"snr_db": 12.34}),
+        replace(LAYER, index=13, node="/l/small", quantized=("/l/small",), contribution=0.01, verdict="ok"),
+    )
+    told = shown(report(output("undecided"), layers=layers))
+    assert "2 layers: none errs by more than its number format explains" in told
+    assert re.search(r"/l/conv/Conv +Conv +93% +12.3 dB", told)
+    assert "nodes_to_exclude=['/l/conv/Conv']" in told
+    assert "no culprit" not in told
