@@ -145,6 +145,8 @@ class Walk:
         needed -= {n for pair in step.layers for n in pair.reference.outputs}
         graph_inputs = set(self.reference.model.index.inputs)
         for sample, feed in self._samples(bool(needed & graph_inputs) or self._whole is not None):
+            if self.judge is None and sample != self.forced.sample:
+                continue  # nothing else is wanted
             values: dict[str, np.ndarray] = {
                 n: feed[n] if n in feed else store.get("reference", sample, n) for n in needed
             }
