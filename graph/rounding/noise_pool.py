@@ -115,8 +115,9 @@ class NoiseWriter:
         weight: bool = False,
         step: float = 0.0,
         smallest: float = 0.0,
+        mean: float = 0.0,
     ) -> str:
-        """Writes x (1 + size n), plus ``step`` n, and min(|x|, ``smallest``) n.
+        """Writes x (1 + size n), plus ``step`` n, min(|x|, ``smallest``) n, and ``mean`` n of the mean magnitude of x.
 
         Args:
             name: The tensor x.
@@ -126,6 +127,7 @@ class NoiseWriter:
             weight: The same numbers are drawn in every iteration of a loop.
             step: Standard deviation of an absolute error.
             smallest: The same for numbers that are subnormal in a format: none changes its sign, zero stays zero.
+            mean: The same in units of the tensor's mean magnitude.
 
         Returns:
             The name of the result.
@@ -133,11 +135,11 @@ class NoiseWriter:
         self.sites += 1
         target = target or f"{name}/r{self.sites}"
         prefix = f"{target}/n{self.sites}"
-        size, step, smallest = self.gain * size, self.gain * step, self.gain * smallest
+        size, step, smallest, mean = (self.gain * s for s in (size, step, smallest, mean))
         if place.double:
-            size, step = size * self.double, step * self.double
+            size, step, mean = (s * self.double for s in (size, step, mean))
         # a pool for each size of activations; weights have too many sizes
-        unit = weight or place.double or bool(step) or bool(smallest)
+        unit = weight or place.double or any((step, smallest, mean))
         pool = UNIT if unit else f"{POOL}/{size!r}"
         self.scales[pool] = 1.0 if unit else size
         noise = self._window(pool, name, place.shape, prefix, "" if weight else place.iteration)
@@ -153,10 +155,17 @@ class NoiseWriter:
         factor = self.emit("Add", [relative, self.constant(1.0, kind)], f"{prefix}/factor")
         if smallest:
             factor = self.emit("Max", [factor, self.constant(1e-3, kind)], f"{prefix}/positive")
-        if not step:
+        if not step and not mean:
             return self.emit("Mul", [name, factor], target)
         scaled = self.emit("Mul", [name, factor], f"{prefix}/scaled")
-        absolute = self.emit("Mul", [noise, self.constant(step, kind)], f"{prefix}/absolute")
+        size_of_step = self.constant(step, kind)
+        if mean:
+            typical = self.emit(
+                "ReduceMean", [self.emit("Abs", [name], f"{prefix}/size")], f"{prefix}/typical", keepdims=0
+            )
+            of_it = self.emit("Mul", [typical, self.constant(mean, kind)], f"{prefix}/of it")
+            size_of_step = self.emit("Add", [of_it, size_of_step], f"{prefix}/step")
+        absolute = self.emit("Mul", [noise, size_of_step], f"{prefix}/absolute")
         return self.emit("Add", [scaled, absolute], target)
 
     def _spread(self, name: str, prefix: str, size: str, smallest: str, one: str) -> str:

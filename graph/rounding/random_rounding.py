@@ -276,8 +276,11 @@ class _Writer(NoiseWriter):
             for a in node.attribute:
                 if a.type == onnx.AttributeProto.GRAPH:
                     self._body(a, scope, typed.get(tuple(node.output)), node.op_type)
-            self._operands(node, scope, position)
-            self._results(node, scope, position)
+            # both before the operands get other names, whose shapes nobody knows
+            adding, sums = self._adding(node, scope, position)
+            sums = math.hypot(sums, self._chain(node, scope))
+            self._operands(node, scope, adding)
+            self._results(node, scope, position, sums)
 
     def _number_steps(self, node: onnx.NodeProto) -> None:
         """Gives the body of a Scan the number of its step, as that of a Loop has it."""
@@ -305,22 +308,23 @@ class _Writer(NoiseWriter):
         del own.g.node[:]
         own.g.node.extend(written)
 
-    def _operands(self, node: onnx.NodeProto, scope: _Scope, position: int) -> None:
-        """Rounds weights, the operands of a product in TF32, and for the sum of products one operand."""
+    def _operands(self, node: onnx.NodeProto, scope: _Scope, adding: float) -> None:
+        """Rounds weights, the operands of a product in TF32, and for the sum of products one operand by ``adding``."""
         op = operator(node)
         data = [(slot, n) for slot, n in enumerate(node.input) if n and is_rounded(node, slot) and scope.floating(n)]
         weights = [(slot, n) for slot, n in data if n in scope.static and op in WEIGHTED]
         activations = [(slot, n) for slot, n in data if n not in scope.static]
-        adding = self._adding(node, scope, position)[0]
         factor = next((slot for slot, _ in weights if slot == (2 if op in RECURRENT else 1)), None)
         inner = self.rounding.inner if op in SEVERAL_STEPS else 0.0
+        if facts_of(node).kind is Kind.RESAMPLING:  # the weights of neighbours follow from rounded coordinates
+            inner *= TRANSCENDENTAL
         for slot, name in weights:
             size = math.hypot(self._weight(name), adding if slot == factor and op in _PRODUCTS else inner)
             if size:
                 node.input[slot] = self._once(name, scope, size)
         summed = adding and not (factor is not None and op in _PRODUCTS)
         for number, (slot, name) in enumerate(activations):
-            size = adding if summed and not number else 0.0 if name in self._noisy else inner
+            size = math.hypot(adding if summed and not number else 0.0, 0.0 if name in self._noisy else inner)
             if self.on_products and op in _PRODUCTS and (slot < 2 or (op in RECURRENT and slot == 5)):
                 size = math.hypot(size, self.rounding.operand)
             if size:
@@ -351,8 +355,8 @@ class _Writer(NoiseWriter):
             return 0.0
         return FP32.u * math.sqrt(KAPPA * min(count, LONGEST) / 3) if count > 1 else 0.0
 
-    def _results(self, node: onnx.NodeProto, scope: _Scope, position: int) -> None:
-        """Rounds what a node returns."""
+    def _results(self, node: onnx.NodeProto, scope: _Scope, position: int, sums: float) -> None:
+        """Rounds what a node returns; ``sums`` is the rounding of its sums, relative to themselves."""
         op = operator(node)
         exact = op in EXACT - ABSOLUTE
         self.nodes.append(node)
@@ -364,7 +368,7 @@ class _Writer(NoiseWriter):
             size = 0.0
         else:
             size = self.rounding.inner * (TRANSCENDENTAL if op in LIBRARY_FUNCTIONS else 1.0)
-            size = math.hypot(size, self._adding(node, scope, position)[1], self._chain(node, scope))
+            size = math.hypot(size, sums)
         smallest = 0.0
         if (position in scope.borders or self.roundoff.every_node) and not self.on_products:
             size, smallest = math.hypot(size, self.rounding.operand), self.smallest
@@ -380,7 +384,10 @@ class _Writer(NoiseWriter):
             if own:
                 node.output[slot] = f"{name}/exact"
                 absolute = FP32.u if op in ABSOLUTE or op in RECURRENT else 0.0
-                self.perturb(node.output[slot], scope.place(name), own, name, step=absolute, smallest=smallest)
+                spectrum = 8 * TRANSCENDENTAL * FP32.u if facts_of(node).kind is Kind.SPECTRUM else 0.0
+                self.perturb(
+                    node.output[slot], scope.place(name), own, name, step=absolute, smallest=smallest, mean=spectrum
+                )
                 self._noisy.add(name)
 
     def _weight(self, name: str) -> float:
