@@ -68,6 +68,8 @@ CHAIN = 512
 """Most products of a sum that count: longer sums are made of parts, whose errors add up otherwise than a chain's."""
 LONGEST = 1 << 16
 """The same for reductions, which some runtimes compute as one chain."""
+UNKNOWN = 4096
+"""Terms of a loss of whose inputs nothing is known."""
 _PRODUCTS = PRODUCTS | RECURRENT
 _NARROW = ("float16", "bfloat16")
 _FLOATS = ("float64", "float32", *_NARROW)
@@ -317,7 +319,7 @@ class _Writer(NoiseWriter):
         factor = next((slot for slot, _ in weights if slot == (2 if op in RECURRENT else 1)), None)
         inner = self.rounding.inner if op in SEVERAL_STEPS else 0.0
         if facts_of(node).kind is Kind.RESAMPLING:  # the weights of neighbours follow from rounded coordinates
-            inner *= TRANSCENDENTAL
+            inner *= 2 * TRANSCENDENTAL
         for slot, name in weights:
             size = math.hypot(self._weight(name), adding if slot == factor and op in _PRODUCTS else inner)
             if size:
@@ -350,7 +352,7 @@ class _Writer(NoiseWriter):
         """What a chain of additions of one sign leaves, where a reduction or a loss may be computed so."""
         count, shape = term_count(node, scope.shape), scope.shape(node.input[0]) if node.input else None
         if facts_of(node).kind is Kind.OTHER:
-            count = math.prod(shape or ())
+            count = UNKNOWN if shape is None else math.prod(shape)
         elif facts_of(node).kind is not Kind.REDUCTION:
             return 0.0
         return FP32.u * math.sqrt(KAPPA * min(count, LONGEST) / 3) if count > 1 else 0.0
