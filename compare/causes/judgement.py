@@ -292,6 +292,11 @@ def channel_axis(shape: tuple[int, ...]) -> int | None:
     return axis if shape[axis] >= CHANNELS else None
 
 
+def by_channel(x: np.ndarray, axis: int) -> np.ndarray:
+    """Values as float64, ``(channels, rest)``."""
+    return np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1).astype(np.float64)
+
+
 def _gains(y: np.ndarray, error: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
     """sum(y error) / sum(y^2) of each channel that is not zero; None without enough of them."""
     axis = channel_axis(shape)

@@ -14,7 +14,7 @@ from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
 from .evidence import Element
-from .judgement import channel_axis
+from .judgement import by_channel, channel_axis
 
 SAME_ELSEWHERE = 1e-3
 """Share of the error's power that may be left once the values are sorted, for them to be the same in other places."""
@@ -78,8 +78,7 @@ def _channels(y: np.ndarray, c: np.ndarray) -> ChannelsMoved | None:
     if axis is None:
         return None
     n = y.shape[axis]
-    a = np.moveaxis(y, axis, 0).reshape(n, -1).astype(np.float64)
-    b = np.moveaxis(c, axis, 0).reshape(n, -1).astype(np.float64)
+    a, b = by_channel(y, axis), by_channel(c, axis)
     if n > _MOST_CHANNELS or a.shape[1] < _FEWEST_VALUES:
         return None
     distance = (a * a).sum(1)[:, None] + (b * b).sum(1)[None, :] - 2 * a @ b.T

@@ -15,7 +15,7 @@ from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
 from .differences import replaces_scaling
-from .judgement import channel_axis
+from .judgement import by_channel, channel_axis
 
 FITTED = 0.02
 """Share of the error's power that may be left once a gain and an offset are taken out, for them to be the cause."""
@@ -87,8 +87,7 @@ def _by_channel(y: np.ndarray, c: np.ndarray, error: float) -> FitByChannel | No
     if axis is None:
         return None
     n = y.shape[axis]
-    a = np.moveaxis(y, axis, 0).reshape(n, -1).astype(np.float64)
-    b = np.moveaxis(c, axis, 0).reshape(n, -1).astype(np.float64)
+    a, b = by_channel(y, axis), by_channel(c, axis)
     if a.shape[1] < FEWEST:
         return None
     mean_a, mean_b = a.mean(1, keepdims=True), b.mean(1, keepdims=True)
