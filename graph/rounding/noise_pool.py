@@ -148,25 +148,32 @@ class NoiseWriter:
         kind = np.float64 if place.double else np.float32
         if place.double:
             noise = self.emit("Cast", [noise], f"{prefix}/double", to=TensorProto.DOUBLE)
-        spread = self.constant(size, kind)
-        if smallest:
-            spread = self._spread(name, prefix, spread, self.constant(smallest, kind), self.constant(1.0, kind))
-        relative = self.emit("Mul", [noise, spread], f"{prefix}/relative")
-        factor = self.emit("Add", [relative, self.constant(1.0, kind)], f"{prefix}/factor")
-        if smallest:
-            factor = self.emit("Max", [factor, self.constant(1e-3, kind)], f"{prefix}/positive")
+        factor = self._factor(name, noise, prefix, kind, size, smallest)
         if not step and not mean:
             return self.emit("Mul", [name, factor], target)
         scaled = self.emit("Mul", [name, factor], f"{prefix}/scaled")
-        size_of_step = self.constant(step, kind)
-        if mean:
-            typical = self.emit(
-                "ReduceMean", [self.emit("Abs", [name], f"{prefix}/size")], f"{prefix}/typical", keepdims=0
-            )
-            of_it = self.emit("Mul", [typical, self.constant(mean, kind)], f"{prefix}/of it")
-            size_of_step = self.emit("Add", [of_it, size_of_step], f"{prefix}/step")
-        absolute = self.emit("Mul", [noise, size_of_step], f"{prefix}/absolute")
+        deviation = self._deviation(name, prefix, kind, step, mean)
+        absolute = self.emit("Mul", [noise, deviation], f"{prefix}/absolute")
         return self.emit("Add", [scaled, absolute], target)
+
+    def _factor(self, name: str, noise: str, prefix: str, kind: type, size: float, smallest: float) -> str:
+        """1 + size n, with more of it where a number is subnormal; positive then."""
+        spread, one = self.constant(size, kind), self.constant(1.0, kind)
+        if smallest:
+            spread = self._spread(name, prefix, spread, self.constant(smallest, kind), one)
+        relative = self.emit("Mul", [noise, spread], f"{prefix}/relative")
+        factor = self.emit("Add", [relative, one], f"{prefix}/factor")
+        return self.emit("Max", [factor, self.constant(1e-3, kind)], f"{prefix}/positive") if smallest else factor
+
+    def _deviation(self, name: str, prefix: str, kind: type, step: float, mean: float) -> str:
+        """The standard deviation of an absolute error: ``step``, and a share of the tensor's mean magnitude."""
+        deviation = self.constant(step, kind)
+        if not mean:
+            return deviation
+        size = self.emit("Abs", [name], f"{prefix}/size")
+        typical = self.emit("ReduceMean", [size], f"{prefix}/typical", keepdims=0)
+        share = self.emit("Mul", [typical, self.constant(mean, kind)], f"{prefix}/share of it")
+        return self.emit("Add", [share, deviation], f"{prefix}/deviation")
 
     def _spread(self, name: str, prefix: str, size: str, smallest: str, one: str) -> str:
         """The relative standard deviation of each element, where that of a subnormal number is larger than ``size``."""
