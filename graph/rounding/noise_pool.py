@@ -148,22 +148,23 @@ class NoiseWriter:
         kind = np.float64 if place.double else np.float32
         if place.double:
             noise = self.emit("Cast", [noise], f"{prefix}/double", to=TensorProto.DOUBLE)
-        factor = self._factor(name, noise, prefix, kind, size, smallest)
-        if not step and not mean:
-            return self.emit("Mul", [name, factor], target)
-        scaled = self.emit("Mul", [name, factor], f"{prefix}/scaled")
-        deviation = self._deviation(name, prefix, kind, step, mean)
-        absolute = self.emit("Mul", [noise, deviation], f"{prefix}/absolute")
-        return self.emit("Add", [scaled, absolute], target)
-
-    def _factor(self, name: str, noise: str, prefix: str, kind: type, size: float, smallest: float) -> str:
-        """1 + size n, with more of it where a number is subnormal; positive then."""
-        spread, one = self.constant(size, kind), self.constant(1.0, kind)
+        spread = self.constant(size, kind)
         if smallest:
-            spread = self._spread(name, prefix, spread, self.constant(smallest, kind), one)
+            spread = self._spread(name, prefix, spread, self.constant(smallest, kind), self.constant(1.0, kind))
+        if not step and not mean:
+            factor = self._factor(noise, prefix, kind, spread)
+            if smallest:
+                factor = self.emit("Max", [factor, self.constant(1e-3, kind)], f"{prefix}/positive")
+            return self.emit("Mul", [name, factor], target)
+        # of the magnitude, so that the relative part and the absolute one never cancel
+        own = self.emit("Mul", [self.emit("Abs", [name], f"{prefix}/own"), spread], f"{prefix}/relative")
+        deviation = self._deviation(name, prefix, kind, step, mean)
+        whole = self.emit("Add", [own, deviation], f"{prefix}/whole")
+        return self.emit("Add", [name, self.emit("Mul", [noise, whole], f"{prefix}/error")], target)
+
+    def _factor(self, noise: str, prefix: str, kind: type, spread: str) -> str:
         relative = self.emit("Mul", [noise, spread], f"{prefix}/relative")
-        factor = self.emit("Add", [relative, one], f"{prefix}/factor")
-        return self.emit("Max", [factor, self.constant(1e-3, kind)], f"{prefix}/positive") if smallest else factor
+        return self.emit("Add", [relative, self.constant(1.0, kind)], f"{prefix}/factor")
 
     def _deviation(self, name: str, prefix: str, kind: type, step: float, mean: float) -> str:
         """The standard deviation of an absolute error: ``step``, and a share of the tensor's mean magnitude."""
