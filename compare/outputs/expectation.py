@@ -116,7 +116,8 @@ class Expectation:
         samples: int = 1,
     ) -> None:
         self._comparison = comparison
-        self._draws = sorted({-(-DRAWS[0] // samples), *DRAWS})
+        first = -(-DRAWS[0] // samples)
+        self._draws = sorted({first, min(2 * first, DRAWS[0]), *DRAWS})
         self._pieces = pieces
         self._stack = ExitStack()
         self.side, self.roundoff = roundoff(comparison.reference, candidate, fp16_sums)
