@@ -324,7 +324,7 @@ class _Writer(NoiseWriter):
         if facts_of(node).kind is Kind.RESAMPLING:  # the weights of neighbours follow from rounded coordinates
             inner *= 2 * TRANSCENDENTAL
         for slot, name in weights:
-            size = math.hypot(self._weight(name), adding if slot == factor and op in _PRODUCTS else inner)
+            size = math.hypot(self._weight(name, op), adding if slot == factor and op in _PRODUCTS else inner)
             if size:
                 node.input[slot] = self._once(name, scope, size)
         summed = adding and not (factor is not None and op in _PRODUCTS)
@@ -397,8 +397,10 @@ class _Writer(NoiseWriter):
                 )
                 self._noisy.add(name)
 
-    def _weight(self, name: str) -> float:
-        """How a weight is rounded, relatively."""
+    def _weight(self, name: str, op: str) -> float:
+        """How a weight of an operator is rounded, relatively."""
+        if self.on_products and op not in _PRODUCTS:
+            return 0.0
         fmt = self.roundoff.coarse
         value = self.index.weight(name)
         if value is not None and value.dtype.name in _NARROW:

@@ -244,3 +244,11 @@ def test_fp64_is_rounded_as_fp64():
     text = "(double[64,256] x) => (double[64,128] y) { y = MatMul(x, w) }"
     _, _, errors = drawn(model_of(text, w=W.astype(np.float64)), PLAIN, {"x": X.astype(np.float64)})
     assert 0 < rms(errors["y"]) < 1e-13
+
+
+def test_tf32_rounds_no_constant_outside_products():
+    """A mask is one minus what is seen, times FP32's least number: a one that is moved hides everything."""
+    text = "(float[64,8] x) => (float[64,8] y) { d = Sub(one, x) y = Mul(d, least) }"
+    model = model_of(text, one=np.float32(1), least=np.finfo(np.float32).min)
+    _, _, errors = drawn(model, COARSE[TF32], {"x": np.ones((64, 8), np.float32)})
+    assert np.all(errors["y"] == 0)
