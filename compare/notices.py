@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from ..graph.errors import LayerdiffError
+from ..graph.errors import LayerdiffError, first_line
 from .report.model import AccuracyResult, Fidelity, Notice, OutputResult, Report
 
 CHANCE = 0.5
@@ -130,9 +130,9 @@ def updates_collide(candidate: str, layer: str, updates: int, places: int, adds:
 
 def layers_not_compared(candidate: str, error: Exception) -> Notice:
     """Localizing failed; the verdict on the outputs stays."""
-    what = next(iter(str(error).strip().splitlines()), "").rstrip(".")
-    if not isinstance(error, LayerdiffError):
-        what = f"{type(error).__name__}: {what}" if what else type(error).__name__
+    what = first_line(error)
+    if not isinstance(error, LayerdiffError) and what != type(error).__name__:
+        what = f"{type(error).__name__}: {what}"
     text = f"{candidate}: the layers could not be compared, the outputs were: {what}."
     return Notice("layers-not-compared", candidate, text)
 

@@ -23,6 +23,11 @@ class LayerdiffError(Exception):
     exit_status = 2
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, without a full stop; the name of its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "").rstrip(".") or type(error).__name__
+
+
 class UsageError(LayerdiffError):
     """The call is wrong: an option, a name, or a combination of them."""
 

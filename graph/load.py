@@ -11,7 +11,7 @@ import onnx
 
 from .engine import SUFFIXES as ENGINE_SUFFIXES
 from .engine import Engine, opaque
-from .errors import ModelError
+from .errors import ModelError, first_line
 from .model import Model
 from .sources import onnx_file
 from .specs import TensorSpec
@@ -110,7 +110,7 @@ def _load_onnx(path: Path) -> Model:
     except DecodeError:
         raise ModelError(f"{path}: not an ONNX model, or cut short ({path.stat().st_size:,} bytes).") from None
     except Exception as error:
-        raise ModelError(f"{path}: cannot be read: {str(error).splitlines()[0]}.") from error
+        raise ModelError(f"{path}: cannot be read: {first_line(error)}.") from error
     if not proto.opset_import or not proto.graph.output:
         raise ModelError(f"{path}: not an ONNX model, or an empty one ({path.stat().st_size:,} bytes).")
     _check_external(proto, home)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from .case import LayerCase
 
 Scalar = float | complex | int | bool
@@ -68,6 +70,30 @@ def numbers_text(values: Sequence[float]) -> str:
 def count_text(some: int, of: int) -> str:
     """A share of a tensor as text."""
     return f"{some:,} of {of:,} values"
+
+
+@dataclass(frozen=True)
+class Elements:
+    """Some elements of the layer's output; those that make it a fact say what is wrong with them.
+
+    Attributes:
+        count, size: How many of how many.
+        first: The first of them.
+    """
+
+    count: int
+    size: int
+    first: Element
+
+    @classmethod
+    def of(cls, case: LayerCase, mask: np.ndarray, *more: Any) -> Self:
+        """Those at which a mask of the output is true; ``more`` are the fields that a fact has besides."""
+        return cls(int(np.count_nonzero(mask)), case.y.size, Element.first(case, mask), *more)
+
+    @property
+    def counted(self) -> str:
+        """How many of how many, as text."""
+        return count_text(self.count, self.size)
 
 
 @dataclass(frozen=True)

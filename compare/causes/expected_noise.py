@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.cutting.slices import exploded_name, original_name
-from ...graph.errors import LayerdiffError, ModelError
+from ...graph.errors import LayerdiffError, ModelError, first_line
 from ...graph.formats import NumberFormat
 from ...graph.index import GraphIndex
 from ...graph.nodes import attribute_int
@@ -286,7 +286,7 @@ class Noise:
                     result.update(self._probe([pair], values, rounding, None, seed, alike))
                 return result
             log.debug("no expected noise for %s: %s", pairs[0].reference.outputs, error)
-            self._unprobed[pairs[0]] = str(error).strip().splitlines()[0]
+            self._unprobed[pairs[0]] = first_line(error)
             return {}
         result = {}
         for pair in pairs:

@@ -13,7 +13,7 @@ import numpy as np
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
-from .evidence import Element, count_text
+from .evidence import Elements
 
 WIDTHS = (32, 16, 8)
 """Bits of the integers that a wider one may be cut to."""
@@ -22,26 +22,21 @@ FP32_INTEGERS = 1 << 24
 
 
 @dataclass(frozen=True)
-class Differ:
+class Differ(Elements):
     """Integers that differ in a way that names the mistake.
 
     Attributes:
         how: What the candidate does.
-        count, size: How many of how many.
-        first: The first of them.
     """
 
     how: str
-    count: int
-    size: int
-    first: Element
 
     @property
     def text(self) -> str:
         """See `Fact`."""
         e = self.first
         values = f"{e.reference} against {e.candidate}"
-        return f"{self.how}: {count_text(self.count, self.size)} differ, first at {e.where}: {values}"
+        return f"{self.how}: {self.counted} differ, first at {e.where}: {values}"
 
 
 def find(case: LayerCase) -> Diagnosis | None:
@@ -50,39 +45,36 @@ def find(case: LayerCase) -> Diagnosis | None:
     if y.dtype.kind not in "iu" or c.dtype.kind not in "iuf" or y.shape != c.shape or not y.size:
         return None
     off = np.asarray(y != c)
-    if not off.any():
+    if not off.any() or not np.isfinite(c).all():
         return None
-    mine, theirs = y[off].astype(object), np.rint(c[off].astype(np.float64)).astype(np.int64).astype(object)
-    if c.dtype.kind in "iu":
-        theirs = c[off].astype(object)
+    mine, theirs = ((a[off] if a.dtype.kind in "iu" else np.rint(a[off])).astype(np.int64) for a in (y, c))
     for cause, test in _MISTAKES:
         how = test(mine, theirs)
         if how:
-            fact = Differ(how, int(np.count_nonzero(off)), y.size, Element.first(case, off))
-            return Diagnosis(cause, (fact,))
+            return Diagnosis(cause, (Differ.of(case, off, how),))
     return None
 
 
 def _cut_off(mine: np.ndarray, theirs: np.ndarray) -> str:
-    if len(mine) and all(b - a == 1 for a, b in zip(mine, theirs, strict=True)) and all(a < 0 for a in mine):
+    if np.all(theirs - mine == 1) and np.all(mine < 0):
         return "quotients are rounded toward zero where the reference rounds them down"
-    if len(mine) and all(b - a == -1 for a, b in zip(mine, theirs, strict=True)) and all(b < 0 for b in theirs):
+    if np.all(theirs - mine == -1) and np.all(theirs < 0):
         return "quotients are rounded down where the reference rounds them toward zero"
     return ""
 
 
 def _wrapped(mine: np.ndarray, theirs: np.ndarray) -> str:
     for bits in WIDTHS:
-        if all((a - b) % (1 << bits) == 0 for a, b in zip(mine, theirs, strict=True)):
+        if not np.any((mine - theirs) % (1 << bits)):
             return f"the candidate keeps the lowest {bits} bits"
     return ""
 
 
 def _in_fp32(mine: np.ndarray, theirs: np.ndarray) -> str:
     """Values that FP32 does not hold, each within a few of its steps."""
-    if not all(abs(a) >= FP32_INTEGERS or abs(b) >= FP32_INTEGERS - 1 for a, b in zip(mine, theirs, strict=True)):
+    if not np.all((np.abs(mine) >= FP32_INTEGERS) | (np.abs(theirs) >= FP32_INTEGERS - 1)):
         return ""
-    if all(int(np.float32(int(b))) == b or abs(b) < FP32_INTEGERS for b in theirs):
+    if np.all((theirs.astype(np.float32).astype(np.int64) == theirs) | (np.abs(theirs) < FP32_INTEGERS)):
         return f"the candidate computes in FP32, which does not hold every integer above {FP32_INTEGERS:,}"
     return ""
 

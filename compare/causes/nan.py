@@ -12,23 +12,19 @@ import numpy as np
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
-from .evidence import Element, count_text
+from .evidence import Elements
 
 
 @dataclass(frozen=True)
-class FiniteOnOneSide:
+class FiniteOnOneSide(Elements):
     """Elements that are finite on one side only, or a number on one side only."""
-
-    count: int
-    size: int
-    first: Element
 
     @property
     def text(self) -> str:
         """See `Fact`."""
         e = self.first
         return (
-            f"{count_text(self.count, self.size)} are finite on one side only, first at {e.where}: "
+            f"{self.counted} are finite on one side only, first at {e.where}: "
             f"{e.reference:.6g} against {e.candidate:.6g}"
         )
 
@@ -62,8 +58,7 @@ def find(case: LayerCase) -> Diagnosis | None:
     one_side = np.isfinite(case.y) != np.isfinite(case.c)
     if not one_side.any():
         one_side = np.isnan(case.y) != np.isnan(case.c)
-    count = int(np.count_nonzero(one_side))
-    return Diagnosis(Cause.NAN, (FiniteOnOneSide(count, case.y.size, Element.first(case, one_side)),))
+    return Diagnosis(Cause.NAN, (FiniteOnOneSide.of(case, one_side),))
 
 
 def on_both_sides(tensor: str, reference: int, candidate: int) -> Diagnosis:

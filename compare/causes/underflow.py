@@ -16,7 +16,7 @@ from ...graph.formats import NumberFormat
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
-from .evidence import Element, count_text
+from .evidence import Elements
 from .ranges import Holder, Loss, format_loss, lossy_weights, lost_values
 
 EXPLAINS = 0.1
@@ -25,18 +25,14 @@ _LOSSES: tuple[Loss, ...] = ("overflow", "underflow")
 
 
 @dataclass(frozen=True)
-class BecameZero:
+class BecameZero(Elements):
     """Values of the output that are zero in the candidate alone."""
-
-    count: int
-    size: int
-    first: Element
 
     @property
     def text(self) -> str:
         """See `Fact`."""
         e = self.first
-        return f"{count_text(self.count, self.size)} became zero, first at {e.where}: {e.reference:.6g}"
+        return f"{self.counted} became zero, first at {e.where}: {e.reference:.6g}"
 
 
 def find(case: LayerCase) -> Diagnosis | None:
@@ -62,7 +58,7 @@ def _became_zero(case: LayerCase, fmt: NumberFormat) -> Diagnosis | None:
     power = float(np.sum(np.square(y[lost], dtype=np.float64)))
     if power <= EXPLAINS * float(np.sum(np.square((c - y).astype(np.float64)))):
         return None
-    return Diagnosis(Cause.UNDERFLOW, (BecameZero(int(np.count_nonzero(lost)), y.size, Element.first(case, lost)),))
+    return Diagnosis(Cause.UNDERFLOW, (BecameZero.of(case, lost),))
 
 
 def _inside(case: LayerCase, fmt: NumberFormat) -> Diagnosis | None:

@@ -21,7 +21,7 @@ import numpy as np
 from ...dataloaders.base import Samples
 from ...graph.cutting.dataflow import dataflow, random_nodes
 from ...graph.cutting.slices import Slice
-from ...graph.errors import LayerdiffError
+from ...graph.errors import LayerdiffError, first_line
 from ...graph.formats import BY_DTYPE, FP32
 from ...graph.nodes import attribute
 from ...graph.operators import CONTROL_FLOW, is_standard
@@ -111,9 +111,7 @@ class BodyLocalizer:
             self._found[pair.number] = self._enter(pair, mine, theirs, values, made)
         except Exception as error:  # looking inside is an extra: without it the layer stands as it is
             log.debug("cannot enter %s", pair.reference.outputs, exc_info=True)
-            self._found[pair.number] = BodyFindings(
-                remark=f"its body was not entered: {next(iter(str(error).splitlines()), '')}"
-            )
+            self._found[pair.number] = BodyFindings(remark=f"its body was not entered: {first_line(error)}")
         return self._found[pair.number]
 
     def _sides(self, pair: LayerPair) -> tuple[tuple[Side, Slice], tuple[Side, Slice]]:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.cutting.fusion import static_tensors
-from ...graph.errors import UsageError
+from ...graph.errors import UsageError, first_line
 from ...graph.formats import FP16
 from ...graph.rounding.emulation import by_types
 from ...graph.rounding.widening import to_fp32
 from ...graph.specs import is_float
 from ..progress import SILENT, Progress
-from ..runs.opening import open_whole
+from ..runs.opening import for_rewritten, open_whole
 from ..runs.samples import checked, feed_of
 from .by_expectation import SMALL
 from .evidence import Decision, OutOfRange, OutputEvidence
@@ -100,7 +100,7 @@ def _held(comparison: Comparison, log: RunLog, side: Side, names: Sequence[str])
         if isinstance(error, UsageError):
             raise
         logger.debug("the network could not be run as its types say", exc_info=error)
-        why = next(iter(str(error).strip().splitlines()), "").rstrip(".") or type(error).__name__
+        why = first_line(error)
         found.update({name: OutOfRange(side.name, unknown=why) for name in names if name not in found})
     return found
 
@@ -109,17 +109,14 @@ class _Typed:
     """The network of a side as its types say, and the same with the range of FP32. A context manager."""
 
     def __init__(self, comparison: Comparison, side: Side, pieces: bool) -> None:
-        from ...runners.onnxrt.runner import OnnxrtRunner
-
-        own = side.runner
-        plain = replace(own, model=None) if type(own) is OnnxrtRunner else OnnxrtRunner()
+        # fusions leave out casts, which are what makes the types law
+        runner = replace(for_rewritten(side), optimization="disable")
         self._side = side
         self._stack = ExitStack()
         self._sessions: list[Session] = []
         for wide_range in (False, True):
             model = by_types(side.model, wide_range=wide_range)
-            # fusions leave out casts, which are what makes the types law
-            run = replace(side, runner=replace(plain, optimization="disable"), model=model)
+            run = replace(side, runner=runner, model=model)
             self._sessions.append(self._stack.enter_context(open_whole(comparison, run, pieces)))
 
     def __enter__(self) -> _Typed:

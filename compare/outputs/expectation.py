@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 
 from ...graph.cutting.propagate import propagate
-from ...graph.errors import RunnerError, UsageError
+from ...graph.errors import RunnerError, UsageError, first_line
 from ...graph.formats import BY_DTYPE, FP32
 from ...graph.rounding.noise_pool import Pools
 from ...graph.rounding.random_rounding import RandomRounding, Roundoff, randomized
 from ...graph.rounding.roundings import KAPPA
 from ...graph.specs import is_float
 from ..progress import SILENT, Progress
-from ..runs.opening import open_whole
+from ..runs.opening import for_rewritten, open_whole
 from ..runs.samples import numbered
 from .decisions import DECISION_GAIN, Decisions, hold_decisions, hold_jumps, jumping_tensors
 from .evidence import ByFormula, Measured, OutputEvidence
@@ -34,7 +34,6 @@ from .formula import formula
 
 if TYPE_CHECKING:
     from ...graph.model import Model
-    from ...runners.contract.runner import Runner
     from ...runners.contract.session import Session
     from ...runners.contract.workload import Feed
     from ..comparison import Comparison
@@ -147,15 +146,11 @@ class Expectation:
         """
         found: dict[str, Measured] = {}
         for jumping in (False, True):
-            names = [n for n in pairs if (n in self.jumping or not is_float(pairs[n][0].dtype)) == jumping]
-            if names:
-                found.update(self._judge(sample, feed, {n: pairs[n] for n in names}, _Kind(jumping)))
-        if self._has_subnormals:
-            for name in [n for n, held in found.items() if not held.explained]:
-                kind = _Kind(name in self.jumping or not is_float(pairs[name][0].dtype), subnormals=True)
-                held = self._judge(sample, feed, {name: pairs[name]}, kind)[name]
-                if held.explained:
-                    found[name] = replace(held, subnormals=True)
+            mine = {n: p for n, p in pairs.items() if (n in self.jumping or not is_float(p[0].dtype)) == jumping}
+            found.update(self._judge(sample, feed, mine, _Kind(jumping)))
+            doubtful = {n: p for n, p in mine.items() if self._has_subnormals and not found[n].explained}
+            again = self._judge(sample, feed, doubtful, _Kind(jumping, subnormals=True))
+            found.update({n: replace(held, subnormals=True) for n, held in again.items() if held.explained})
         return found
 
     @property
@@ -165,6 +160,8 @@ class Expectation:
         return any(fmt.smallest_normal > 1e3 * FP32.smallest_normal for fmt in formats)
 
     def _judge(self, sample: int, feed: Feed, pairs: Pairs, kind: _Kind) -> dict[str, Measured]:
+        if not pairs:
+            return {}
         jumping = kind.jumping
         drawn: dict[str, list[np.ndarray]] = {name: [] for name in pairs}
         base = self._base(feed, pairs, kind)
@@ -258,7 +255,7 @@ class Expectation:
     def _base(self, feed: Feed, pairs: Pairs, kind: _Kind) -> dict[str, np.ndarray]:
         """The outputs without noise: the reference's, if the same runtime draws the same network's roundings."""
         reference = self._comparison.reference
-        if self.side is reference and type(_engine(reference)) is type(reference.runner):
+        if self.side is reference and type(for_rewritten(reference)) is type(reference.runner):
             return {name: pair[0] for name, pair in pairs.items()}
         network, session = self._network(kind)
         return session.infer(network.feed(feed, self._pool(kind, feed).neutral()), list(pairs))
@@ -280,7 +277,7 @@ class Expectation:
         if kind not in self._networks:
             roundoff = replace(self.roundoff, subnormals=kind.subnormals)
             network = randomized(self.side.model, roundoff, DECISION_GAIN if kind.jumping else None)
-            side = replace(self.side, runner=_engine(self.side), model=network.model)
+            side = replace(self.side, runner=for_rewritten(self.side), model=network.model)
             session = open_whole(self._comparison, side, self._pieces)
             self._networks[kind] = network, self._stack.enter_context(session)
         return self._networks[kind]
@@ -295,14 +292,6 @@ class Expectation:
         if kind not in self._pools:
             self._pools[kind] = Pools(self._network(kind)[0].scales, self._size)
         return self._pools[kind]
-
-
-def _engine(side: Side) -> Runner:
-    """What runs the network with random roundings: ONNX Runtime, set up as the side's own where that is it."""
-    from ...runners.onnxrt.runner import OnnxrtRunner
-
-    own = side.runner
-    return replace(own, model=None) if type(own) is OnnxrtRunner else OnnxrtRunner()
 
 
 def _other_shape(shape: tuple[int, ...], drawn: Collection[tuple[int, ...]], sample: int, draws: int) -> Measured:
@@ -383,7 +372,7 @@ def _measure(
         if isinstance(error, UsageError):
             raise
         logger.debug("the expected error was not measured", exc_info=error)
-        why.update({t: f"the expected error could not be measured: {_one_line(error)}" for t in doubts})
+        why.update({t: f"the expected error could not be measured: {first_line(error)}" for t in doubts})
     return {
         tensor: replace(known, by_formula=_by_formula(comparison.reference, side, known, kept, why[tensor]))
         if tensor in why
@@ -414,8 +403,3 @@ def _by_formula(reference: Side, side: Side, known: OutputEvidence, kept: Kept, 
         mismatched += int(np.count_nonzero(share > 1))
         use = max(use, float(share.max(initial=0.0)))
     return ByFormula(mismatched, use, why)
-
-
-def _one_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

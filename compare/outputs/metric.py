@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from ...graph.errors import DataError, UsageError
+from ...graph.errors import DataError, UsageError, first_line
 from ...graph.imports import named_object
 from ...graph.specs import is_float
 from ..report.model import AccuracyResult
@@ -122,10 +122,6 @@ def _metric(metric: str | Function) -> tuple[str, int, Function | None]:
     return metric, 0, function
 
 
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0].rstrip(".")
-
-
 def _labels(source: np.ndarray | Sequence[Any] | str | os.PathLike[str]) -> np.ndarray:
     """The labels, from an array or from ``FILE.npy``, ``FILE.npz`` or ``FILE.npz:NAME``."""
     array = _read(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else np.asarray(source)
@@ -141,9 +137,9 @@ def _read(source: str) -> np.ndarray:
     try:
         content = np.load(path, allow_pickle=False)
     except OSError as error:
-        raise DataError(f"--labels {path}: cannot be read: {error.strerror or _line(error)}.") from error
+        raise DataError(f"--labels {path}: cannot be read: {error.strerror or first_line(error)}.") from error
     except Exception as error:  # whatever NumPy and zipfile say of a broken file
-        raise DataError(f"--labels {path}: neither .npy nor .npz with plain arrays: {_line(error)}.") from error
+        raise DataError(f"--labels {path}: neither .npy nor .npz with plain arrays: {first_line(error)}.") from error
     if isinstance(content, np.ndarray):
         return content
     with content as archive:
@@ -157,7 +153,7 @@ def _read(source: str) -> np.ndarray:
         try:
             return np.asarray(archive[name])
         except Exception as error:
-            raise DataError(f"--labels {source}: {name!r} cannot be read: {_line(error)}.") from error
+            raise DataError(f"--labels {source}: {name!r} cannot be read: {first_line(error)}.") from error
 
 
 @dataclass
@@ -273,7 +269,7 @@ class Meter:
             value = float(function({name: _read_only(array) for name, array in outputs.items()}, labels))
         except Exception as error:  # whatever the user's function raises
             raise UsageError(
-                f"--metric {rule.metric} failed on sample {sample}: {type(error).__name__}: {_line(error)}."
+                f"--metric {rule.metric} failed on sample {sample}: {type(error).__name__}: {first_line(error)}."
             ) from error
         return _Answers(rows, value * rows if rows else 0.0)
 

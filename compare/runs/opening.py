@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .piecewise import PiecedSession, in_pieces
 
 if TYPE_CHECKING:
     from ...runners.contract.session import Session
+    from ...runners.onnxrt.runner import OnnxrtRunner
     from ..comparison import Comparison
     from ..sides import Side
 
@@ -22,6 +24,14 @@ def run_in_pieces(comparison: Comparison) -> frozenset[str]:
         for side in comparison.sides.all
         if side.runner.capabilities.pieces and side.model.tf is None and not side.runner.loads_engine(side.model)
     )
+
+
+def for_rewritten(side: Side) -> OnnxrtRunner:
+    """What runs a side's network once it is rewritten: ONNX Runtime, set up as the side's runner where it is one."""
+    from ...runners.onnxrt.runner import OnnxrtRunner
+
+    own = side.runner
+    return replace(own, model=None) if type(own) is OnnxrtRunner else OnnxrtRunner()
 
 
 def open_whole(

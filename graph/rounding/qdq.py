@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from ..errors import UsageError
+from ..errors import UsageError, first_line
 from ..index import GraphIndex
 from ..model import Model
 from ..nodes import attribute_int, attribute_ints
@@ -97,8 +97,8 @@ def _raise_opset(proto: onnx.ModelProto, opset: int, source: str) -> onnx.ModelP
     try:
         return onnx.version_converter.convert_version(proto, opset)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"{source}: Q/DQ nodes need opset {opset}, and it cannot be converted: {reason}") from error
+        why = f"Q/DQ nodes need opset {opset}, and it cannot be converted: {first_line(error)}"
+        raise UsageError(f"{source}: {why}") from error
 
 
 class _Quantizing:

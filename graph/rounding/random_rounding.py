@@ -55,6 +55,7 @@ from .fp16_accumulation import at_once
 from .newer_opset import in_newer_opset
 from .noise_pool import POOL, NoiseWriter, Place
 from .recurrent import step_by_step
+from .round_array import UNSCALED, round_array
 from .roundings import EXACT, KAPPA, TRANSCENDENTAL, is_rounded, roundings
 from .term_count import term_count
 from .widening import widen
@@ -382,18 +383,18 @@ class _Writer(NoiseWriter):
         for slot, name in enumerate(node.output):
             if not name or not scope.floating(name):
                 continue
-            own = size
+            own, lost = size, smallest
             stored = BY_DTYPE[scope.specs[name].dtype.name]
             if stored.name in ("fp16", "bf16") and op not in EXACT:
                 own = math.hypot(own, math.sqrt(2 * KAPPA) * stored.u)
                 if self.roundoff.subnormals:
-                    smallest = max(smallest, stored.smallest_subnormal / math.sqrt(12))
+                    lost = max(lost, stored.smallest_subnormal / math.sqrt(12))
             if own:
                 node.output[slot] = f"{name}/exact"
                 absolute = FP32.u if op in ABSOLUTE or op in RECURRENT else 0.0
                 spectrum = 8 * TRANSCENDENTAL * FP32.u if facts_of(node).kind is Kind.SPECTRUM else 0.0
                 self.perturb(
-                    node.output[slot], scope.place(name), own, name, step=absolute, smallest=smallest, mean=spectrum
+                    node.output[slot], scope.place(name), own, name, step=absolute, smallest=lost, mean=spectrum
                 )
                 self._noisy.add(name)
 
@@ -405,10 +406,8 @@ class _Writer(NoiseWriter):
         value = self.index.weight(name)
         if value is not None and value.dtype.name in _NARROW:
             return math.sqrt(KAPPA) * BY_DTYPE[value.dtype.name].u if self.roundoff.rounded_weights else 0.0
-        if self.rounding.operand and value is not None and value.dtype == np.float32 and fmt.dtype in _NARROW:
-            with np.errstate(over="ignore"):
-                if np.array_equal(value.astype(dtype_of(fmt)).astype(np.float32), value):
-                    return 0.0
+        if self.rounding.operand and value is not None and value.dtype == np.float32 and fmt.name in UNSCALED:
+            return 0.0 if np.array_equal(round_array(value, fmt.name), value) else self.rounding.operand
         return self.rounding.operand
 
     def _lifted(self, name: str) -> float:
@@ -426,13 +425,6 @@ class _Writer(NoiseWriter):
         if key not in self._weights:
             self._weights[key] = self.perturb(name, scope.place(name), size, weight=True, step=self._lifted(name))
         return self._weights[key]
-
-
-def dtype_of(fmt: NumberFormat) -> np.dtype:
-    """The NumPy dtype that stores a format."""
-    import ml_dtypes
-
-    return np.dtype(getattr(ml_dtypes, fmt.dtype, fmt.dtype))
 
 
 def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:

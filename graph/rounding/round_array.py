@@ -20,6 +20,10 @@ SCALED = frozenset({"e4m3", "e5m2", "int8"})
 """Formats whose values are scaled by a tensor's range."""
 
 
+UNSCALED = frozenset({"fp16", "bf16", "tf32"})
+"""Formats whose values stand for themselves."""
+
+
 def resolve(fmt: str) -> NumberFormat:
     """The number format that an emulation is asked for by name.
 

@@ -10,7 +10,7 @@ import ctypes
 from functools import lru_cache
 from typing import Any
 
-from ...graph.errors import MissingPackage, RunnerError
+from ...graph.errors import MissingPackage, RunnerError, first_line
 
 TO_DEVICE, TO_HOST, ON_DEVICE = 1, 2, 3
 
@@ -145,9 +145,7 @@ def runtime() -> Cuda:
     try:
         return Cuda(wrapper().handle)
     except Exception as error:
-        raise RunnerError(
-            f"CUDA's runtime library (libcudart) cannot be loaded: {str(error).splitlines()[0]}"
-        ) from error
+        raise RunnerError(f"CUDA's runtime library (libcudart) cannot be loaded: {first_line(error)}") from error
 
 
 class Memory:

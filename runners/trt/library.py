@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ...graph.errors import MissingPackage, ProviderUnavailable, UsageError
+from ...graph.errors import MissingPackage, ProviderUnavailable, UsageError, first_line
 from ...graph.interrupts import uninterrupted
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ def installed() -> Library:
         missing.args = (f"{missing}\nWithout an NVIDIA GPU, --emulate fp16 shows what FP16 would do.",)
         raise missing from None
     except (ImportError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ProviderUnavailable(f"TensorRT is installed but cannot be loaded: {reason}.") from error
+        raise ProviderUnavailable(f"TensorRT is installed but cannot be loaded: {first_line(error)}.") from error
     return Library.of(tensorrt)
 
 
