@@ -38,10 +38,13 @@ def overflow_inside(
         fmt: The candidate's format.
         inner: Gives the floating tensors inside the layer.
     """
-    nodes = [index.nodes[p] for p in pair.reference.nodes]
+    operators = {operator(index.nodes[p]) for p in pair.reference.nodes}
+    in_pieces = len(pair.reference.nodes) > 1 and not operators.isdisjoint(NORMALIZING_REDUCTIONS)
+    if not in_pieces and operators.isdisjoint(WHOLE):
+        return None
     given = [values[n] for n in pair.reference.inputs if n in values and is_float(values[n].dtype)]
     # the greatest sum of squares that may be: most layers are far from the range
-    if not any(float(np.square(a, dtype=np.float64).sum()) > fmt.max for a in given if np.isfinite(a).all()):
+    if not any(np.isfinite(a).all() and float(np.square(a, dtype=np.float64).sum()) > fmt.max for a in given):
         return None
     for position in pair.reference.nodes:
         node = index.nodes[position]
@@ -51,7 +54,7 @@ def overflow_inside(
                 return lost_values(
                     squares, fmt, "overflow", Holder("inside", f"the squares of {index.names[position]}")
                 )
-    if len(nodes) > 1 and any(operator(node) in NORMALIZING_REDUCTIONS for node in nodes):
+    if in_pieces:
         for name, array in inner().items():
             if format_loss(array, fmt) == "overflow":
                 return lost_values(array, fmt, "overflow", Holder("inside", index.names[index.producer[name]]))

@@ -26,7 +26,7 @@ from ...graph.specs import is_float
 from ..progress import SILENT, Progress
 from ..runs.opening import for_rewritten, open_whole
 from ..runs.samples import numbered
-from .decisions import DECISION_GAIN, Decisions, hold_decisions, hold_jumps, jumping_tensors
+from .decisions import DECISION_GAIN, TYPICAL, Decisions, hold_decisions, hold_jumps, jumping_tensors
 from .evidence import ByFormula, Measured, OutputEvidence
 from .explained import floors, hold, limits
 from .formats_in_play import formats_in_play, on_the_way
@@ -47,6 +47,8 @@ DRAWS = (4, 8, 16)
 """Draws of all samples together at first, and of each sample where they do not decide."""
 CLEAR = {"rms": 0.5, "slice": 0.6, "magnitude": 0.6, "element": 0.75}
 """Shares of the limits up to which the first draws decide; healthy elements come to about 0.6."""
+HOPELESS = 8.0
+"""Times a limit from which on more draws do not explain an error."""
 SIZE = 1 << 22
 """Elements that a tensor is thought to have at most where its shape is not known."""
 LARGEST = 1 << 30
@@ -199,28 +201,25 @@ class Expectation:
         alike = [d for d in drawn if d.shape == base.shape]
         if not is_float(reference.dtype):
             found = hold_decisions(reference, candidate, [d for d in alike if d.shape == reference.shape])
-            return _decided(found, sample, reference.shape, len(alike)) if last or not found.different else None
-        y, c = (x.astype(np.float64) for x in pair)
-        finite = np.isfinite(y) & np.isfinite(c)
-        error = np.where(finite, c - y, 0.0)
-        gain = 1.0 if jumping else self._network(kind)[0].gain
-        ground = base.astype(np.float64)
-        with np.errstate(invalid="ignore", over="ignore"):
-            draws = np.array([(d.astype(np.float64) - ground) / gain for d in alike])
-        draws = np.where(np.isfinite(draws) & finite, draws, 0.0)
+            hopeless = found.unexplained and found.different > HOPELESS * (TYPICAL * found.expected + 2)
+            decided = last or hopeless or not found.different
+            return _decided(found, sample, reference.shape, len(alike)) if decided else None
+        y, error, draws = self._errors(pair, base, alike, kind)
         floor = self._floor(reference)
         jumps = Decisions(0)
         if jumping and len(alike) > 1:
             jumps, error, draws = hold_jumps(error, draws, floor)
-        held = hold(error, np.where(finite, y, 0.0), draws, floor)
+        held = hold(error, y, draws, floor)
         allowed = floors(reference.size)
         use, statistic = held.use(allowed)
         clear = not jumps.different and all(v <= CLEAR[n] * allowed[n] for n, v in held.statistics.items())
-        if not clear and not last:
-            return None
-        if not clear and use > 1:
+        if not clear and use > 1 and len(alike) > 1:
             allowed = limits(y, draws, floor)
             use, statistic = held.use(allowed)
+        # what jumps may have jumped in a draw that is not made yet
+        hopeless = use > HOPELESS and len(alike) > 1 and not jumping
+        if not (clear or hopeless or last):
+            return None
         return Measured(
             use=use,
             statistic=statistic,
@@ -239,6 +238,20 @@ class Expectation:
             u=self._u,
             statistics=held.statistics,
         )
+
+    def _errors(
+        self, pair: tuple[np.ndarray, np.ndarray], base: np.ndarray, alike: Sequence[np.ndarray], kind: _Kind
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The reference, the candidate's error and those of draws, as float64, with zeros where something is not
+        finite."""
+        y, c = (x.astype(np.float64) for x in pair)
+        finite = np.isfinite(y) & np.isfinite(c)
+        gain = 1.0 if kind.jumping else self._network(kind)[0].gain
+        ground = base.astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            draws = np.array([(d.astype(np.float64) - ground) / gain for d in alike])
+            error = np.where(finite, c - y, 0.0)
+        return np.where(finite, y, 0.0), error, np.where(np.isfinite(draws) & finite, draws, 0.0)
 
     def _floor(self, reference: np.ndarray) -> np.ndarray:
         """Standard deviation of the rounding of the output itself, and of numbers too small for a format."""

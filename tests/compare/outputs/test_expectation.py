@@ -365,3 +365,10 @@ def test_a_file_of_integer_weights_is_no_fault_and_no_pass(stored):
     (found,) = outputs(whole, coarse)
     assert found.verdict == "undecided"
     assert "scaled integers" in found.reason
+
+
+def test_an_error_far_beyond_every_limit_asks_for_no_more_draws():
+    wrong = scores("y = Mul(s, factor)", factor=np.float32(1.5))
+    (found,) = outputs(scores("y = Identity(s)"), wrong)
+    assert found.verdict == "fail"
+    assert found.expected["draws"] <= 4
