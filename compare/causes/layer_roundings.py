@@ -45,6 +45,7 @@ class LayerRoundings:
         self.index: GraphIndex = reference.model.index
         self._formats: dict[LayerPair, tuple[NumberFormat, NumberFormat]] = {}
         self._weights: dict[LayerPair, bool] = {}
+        self._small: dict[str, bool] = {}
 
     @cached_property
     def _same(self) -> bool:
@@ -169,12 +170,20 @@ class LayerRoundings:
             if not rounding.operand or normal < np.finfo(np.float32).tiny:
                 return rounding
             inputs = {name: values[name] for pair in pairs for name in pair.reference.inputs}
-            small = (n for n, v in inputs.items() if is_float(v.dtype) and ((v != 0) & (np.abs(v) < normal)).any())
-            return replace(rounding, small=frozenset(small))
+            small = {name for name, value in inputs.items() if _holds_small(value, normal)}
+            weights = {n for pair in pairs for p in pair.reference.nodes for n in self.index.reads[p]}
+            return replace(rounding, small=frozenset(small | {n for n in weights if self._small_weight(n, normal)}))
         steps = dict(rounding.steps)
         for pair in pairs:
             steps.update(self._of_file(pair, values) if self.quantized(pair) else self._of_runner(pair, values))
         return replace(rounding, steps=steps)
+
+    def _small_weight(self, name: str, normal: float) -> bool:
+        """Whether a weight has values among the subnormals, to the smallest of which a target may lift them."""
+        if name not in self._small:
+            value = self.index.weight(name)
+            self._small[name] = value is not None and value.size > 1 and _holds_small(value, normal)
+        return self._small[name]
 
     def _of_file(self, pair: LayerPair, values: Arrays) -> dict[str, Step]:
         """The steps that stand in the candidate's file, for this layer alone."""
@@ -233,3 +242,8 @@ def step_deviation(values: np.ndarray) -> float:
     """Standard deviation of rounding to 255 symmetric steps over the range of some values: step / sqrt(12)."""
     finite = values[np.isfinite(values)] if values.size else values
     return float(np.abs(finite).max(initial=0.0)) / 127 / math.sqrt(12)
+
+
+def _holds_small(values: np.ndarray, normal: float) -> bool:
+    """Whether some values, other than zero, are below a format's smallest normal number."""
+    return bool(is_float(values.dtype) and ((values != 0) & (np.abs(values) < normal)).any())

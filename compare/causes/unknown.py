@@ -36,6 +36,18 @@ class TimesNoise:
 
 
 @dataclass(frozen=True)
+class SliceTimesNoise:
+    """RMS of error over that of the expected noise, in the worst slice: a channel, or elements of like size."""
+
+    slice_z: float
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return f"{self.slice_z:,.3g} times the expected noise in one channel, or among elements of like size"
+
+
+@dataclass(frozen=True)
 class NoiseUnknown:
     """A layer that explains the final error, and whose own cannot be held against anything.
 
@@ -62,6 +74,8 @@ def find(case: LayerCase) -> Diagnosis:
     if verdict.reason == "gain" and verdict.gain_sigma is not None:
         return Diagnosis(Cause.UNKNOWN, (CommonGain(verdict.gain, verdict.gain_sigma),))
     facts: list[Fact] = [] if verdict.rms_z is None else [TimesNoise(verdict.rms_z)]
+    if verdict.reason == "slice" and verdict.slice_z is not None:
+        facts = [SliceTimesNoise(verdict.slice_z)]
     return Diagnosis(Cause.UNKNOWN, (*facts, greatest_difference(case)))
 
 

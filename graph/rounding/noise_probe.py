@@ -276,7 +276,9 @@ class _Perturber:
         weight = self._is_weight(name)
         if operator(node) not in WEIGHTED and not _is_step(step) if weight else name not in self.given:
             return name
-        absolute = gain * self.rounding.floor if original in self.rounding.small else 0.0
+        # a target may lift subnormal weights to the smallest one
+        floor = self.rounding.floor * (2 if weight else 1)
+        absolute = gain * floor if original in self.rounding.small else 0.0
         return self._once(name, number, (gain * self.rounding.operand, absolute, step))
 
     # Noise

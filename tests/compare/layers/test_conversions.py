@@ -318,6 +318,18 @@ def test_operands_among_the_subnormals_of_fp16_are_rounded_by_its_smallest_step(
     assert in_fp16(model, [{"x": x, "g": gates}]) == []
 
 
+def test_dead_channels_whose_weights_a_target_lifts_are_no_culprits() -> None:
+    """Weights below FP16's smallest number become that one: all of a dead channel, and nothing of the others."""
+    w = networks.Writer(31)
+    rng = np.random.default_rng(3)
+    weights = rng.standard_normal((16, 8, 3, 3)).astype(np.float32)
+    weights[5] = 1e-9 * np.sign(weights[5])
+    w.node("Conv", ["x", w.value("w", weights, np.float32)], "y")
+    model = w.model({"x": (FLOAT, [1, 8, 24, 24])}, ["y"])
+    x = (20 * rng.standard_normal((1, 8, 24, 24))).astype(np.float32)
+    assert in_fp16(model, [{"x": x}]) == []
+
+
 @pytest.mark.parametrize("computed", [True, False])
 def test_a_factor_for_all_values_is_rounded_once_for_all(computed: bool) -> None:
     w = networks.Writer(29)
