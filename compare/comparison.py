@@ -129,7 +129,12 @@ class Rules:
         None, "--metric-output", "output to measure, where several are float", group="accuracy", metavar="NAME"
     )
     metric_drop: float | None = option(
-        None, "--metric-drop", "largest accepted drop of the metric (0.01)", Number(), "accuracy", metavar="X"
+        None,
+        "--metric-drop",
+        "largest accepted drop of the metric: 0.01 is one point (0.01)",
+        Number(),
+        "accuracy",
+        metavar="X",
     )
     layers: Literal["guilty", "all"] | None = option(
         None,

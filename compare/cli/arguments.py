@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import functools
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -54,7 +55,7 @@ exit status: 0 agree, 1 disagree or undecided, 2 wrong usage or unreadable input
 GROUPS = {
     "runners": "runners (at least two, or one and two models; order and repeats are kept)",
     "data": "data",
-    "tolerances": "tolerances (default: derived from number formats and depth)",
+    "tolerances": "tolerances (default: the error that rounding makes in the network, measured)",
     "accuracy": "accuracy (decides where no tolerance can: INT8, FP8)",
     "layers": "layer by layer",
     "report": "report",
@@ -136,6 +137,7 @@ def parse(argv: Sequence[str]) -> Request:
     reports = tuple(values.get("reports", ()))
     if sum(path == "-" for _, path in reports) > 1:
         raise UsageError("only one report can go to standard output.")
+    _keep_inputs(reports, [*models, space.data, space.calibration_data, values.get("labels")])
     random = given(values, RandomOptions)
     for f in options(RandomOptions):
         if space.data is not None and f.name in random:
@@ -153,6 +155,19 @@ def parse(argv: Sequence[str]) -> Request:
         verbose=space.verbose,
         debug=space.debug,
     )
+
+
+def _keep_inputs(reports: Sequence[tuple[str, str]], inputs: Sequence[object]) -> None:
+    """Makes sure that no report is written over what is compared, or over another report."""
+    read = {os.path.realpath(path) for path in inputs if isinstance(path, (str, os.PathLike))}
+    written: set[str] = set()
+    for flag, path in reports:
+        real = os.path.realpath(path)
+        if real in read:
+            raise UsageError(f"{flag} {path}: that is an input of the comparison, and the report would replace it.")
+        if path != "-" and real in written:
+            raise UsageError(f"{flag} {path}: another report goes there.")
+        written.add(real)
 
 
 def _parser(classes: Mapping[str, type[Runner]]) -> _Parser:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ...graph.errors import LayerdiffError
+from ...graph.errors import LayerdiffError, UsageError
 from ...graph.interrupts import uninterrupted
 
 if TYPE_CHECKING:
@@ -67,11 +67,7 @@ def _run(request: Request) -> int:
     finally:
         if progress is not None:
             progress.clear()
-    for flag, path in request.reports:
-        from ..report.files import write
-        from ..report.formats import formats
-
-        write(formats()[flag].render(report), path, flag)
+    unwritten = _write(report, request.reports)
     # With a report on standard output, what people read goes beside it.
     out = sys.stderr if any(path == "-" for _, path in request.reports) else sys.stdout
     if request.quiet:
@@ -81,7 +77,23 @@ def _run(request: Request) -> int:
                 print(f"compare: {runner.failure}", file=sys.stderr)
     else:
         show(report, console(out), verbose=request.verbose)
+    if unwritten is not None:
+        raise unwritten
     return report.exit_status
+
+
+def _write(report: Report, wanted: Sequence[tuple[str, str]]) -> UsageError | None:
+    """Writes the reports that were asked for. What cannot be written costs no other report, nor what is shown."""
+    failed = None
+    for flag, path in wanted:
+        from ..report.files import write
+        from ..report.formats import formats
+
+        try:
+            write(formats()[flag].render(report), path, flag)
+        except UsageError as error:
+            failed = failed or error
+    return failed
 
 
 def compare(request: Request, progress: Progress | None = None) -> Report:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OnnxrtRunner(OnnxrtConfig):
-    """ONNX Runtime. The fields are those of `OnnxrtConfig`."""
+    """ONNX Runtime, on the CPU or through another of its execution providers."""
 
     flag: ClassVar[str] = "onnxrt"
     capabilities: ClassVar[Capabilities] = Capabilities(inner_tensors=True, opens_ahead=True)

@@ -70,7 +70,8 @@ def _show_costliest(report: Report, candidate: str, to: Console) -> None:
     layers = report.costliest(candidate)
     if not layers:
         return
-    to.print(f"the layers that cost the outputs of {candidate} most (each alone, as a share of the whole error)")
+    measure = "what each alone makes there, as a share of the whole error; these do not add up"
+    to.print(f"the layers that cost the outputs of {candidate} most ({measure})")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("  layer", "op", "contribution", "SNR of the layer"):
         table.add_column(name, overflow="fold")
@@ -97,6 +98,8 @@ def show_fidelity(report: Report, to: Console) -> None:
             text = (
                 f"how much of the real error at {worst.tensor} the layer-by-layer run of {candidate} shows is unknown"
             )
+        elif not worst.deployed_error:
+            text = f"the layer-by-layer run of {candidate} has no error, as the deployed one (not bit-identical)"
         else:
             reproduced = f"{worst.share:.0%} of the real error at {worst.tensor} (not bit-identical)"
             text = f"the layer-by-layer run of {candidate} reproduces {reproduced}"
