@@ -92,8 +92,14 @@ def in_words(rules: Rules) -> Iterator[str]:
         yield f"input {name!r} has another layout in the second file, which axes {_listed(axes)} turn into the first's."
 
 
-def check_inputs(reference: Model, candidate: Model) -> list[str]:
+def check_inputs(
+    reference: Model, candidate: Model, transposed: Mapping[str, Sequence[int]] | None = None
+) -> list[str]:
     """Makes sure that samples for the reference's model fit the candidate's.
+
+    Args:
+        reference, candidate: The models; the candidate's as it is after ``transposed``.
+        transposed: What the user said of its layouts: input -> axes.
 
     Returns:
         Inputs of the reference's model that the candidate's does not take.
@@ -106,23 +112,25 @@ def check_inputs(reference: Model, candidate: Model) -> list[str]:
     wanted = {spec.name: spec for spec in candidate.inputs}
     clashing = [name for name, spec in wanted.items() if name not in known or not _fits(known[name], spec)]
     if clashing:
-        what = _clash(reference, candidate, wanted[clashing[0]])
+        turned = transposed or {}
+        what = _clash(reference, candidate, wanted[clashing[0]], wanted[clashing[0]].name in turned)
         free = [s for s in reference.inputs if s.name not in wanted]
         pairs = [(known[n], wanted[n]) for n in clashing if n in known]
         pairs += likely_pairs(free, [wanted[n] for n in clashing if n not in known])
-        options = " ".join(filter(None, (_options(*pair) for pair in pairs)))
+        options = " ".join(filter(None, (_options(*pair, turned) for pair in pairs)))
         raise UsageError(what + (f"\nIf they are the same: {options}" if options else ""))
     return [name for name in known if name not in wanted]
 
 
-def _clash(reference: Model, candidate: Model, spec: TensorSpec) -> str:
+def _clash(reference: Model, candidate: Model, spec: TensorSpec, asked: bool) -> str:
     mine = next((s for s in reference.inputs if s.name == spec.name), None)
     if mine is None:
         names = ", ".join(s.name for s in reference.inputs) or "none"
         return f"{candidate.source}: input {spec.name!r} is not an input of {reference.source}, which has: {names}."
+    source = f"{candidate.source}, as --transpose-input turns it," if asked else candidate.source
     turned = mine.dtype == spec.dtype and layout(mine.shape, spec.shape) is not None
     order = ", the same axes in another order" if turned else ""
-    return f"{candidate.source} takes {spec}, but {reference.source} takes {mine}{order}."
+    return f"{source} takes {spec}, but {reference.source} takes {mine}{order}."
 
 
 def _outputs_unmatched(reference: Model, candidate: Model) -> Iterator[Notice]:
@@ -259,16 +267,19 @@ def _shapes_fit(mine: Sequence[Dim] | None, theirs: Sequence[Dim] | None) -> boo
 # -- options, ready to paste
 
 
-def _options(mine: TensorSpec, theirs: TensorSpec) -> str:
+def _options(mine: TensorSpec, theirs: TensorSpec, transposed: Mapping[str, Sequence[int]]) -> str:
     """What says that an input of the second file is one of the first; empty where nothing would help."""
     words = [] if mine.name == theirs.name else [_map_option("--map-input", mine, theirs)]
     if not _shapes_fit(mine.shape, theirs.shape) and mine.dtype == theirs.dtype:
-        words.append(_transpose_option(mine, theirs))
+        words.append(_transpose_option(mine, theirs, transposed.get(mine.name)))
     return " ".join(filter(None, words))
 
 
-def _transpose_option(mine: TensorSpec, theirs: TensorSpec) -> str:
+def _transpose_option(mine: TensorSpec, theirs: TensorSpec, before: Sequence[int] | None = None) -> str:
+    """What gives the second file's input the layout of the first's, in place of what was asked for ``before``."""
     axes = layout(mine.shape, theirs.shape)
+    if axes is not None and before is not None:
+        axes = tuple(before[a] for a in axes)
     return "" if axes is None else f"--transpose-input {shlex.quote(f'{mine.name}:{_listed(axes)}')}"
 
 

@@ -61,7 +61,7 @@ class Loader:
         sides, told = in_the_references_words(sides, self.rules)
         self.notices.extend(told)
         for side in one_a_file(sides.candidates):
-            ignored = check_inputs(sides.reference.model, side.model)
+            ignored = check_inputs(sides.reference.model, side.model, self.rules.transpose_inputs)
             if ignored:
                 self.notices.append(notices.input_ignored(side.model.source, ignored))
         check_names(sides, self.rules)

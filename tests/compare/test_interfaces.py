@@ -244,3 +244,16 @@ def test_the_help_names_the_options(capsys):
         parse(["--help"])
     text = capsys.readouterr().out
     assert all(re.search(flag, text) for flag in ("--map-input", "--map-output", "--transpose-input"))
+
+
+@pytest.mark.parametrize("wrong", ["0,3,1,2", "0,1,3,2", "0,2,1,3"])
+def test_a_layout_that_was_asked_for_and_does_not_fit_is_put_right(files, wrong):
+    """The proposal is what the file needs, and not what is left to do behind the option that was given."""
+    good, other = files(NHWC, NCHW)
+    with pytest.raises(UsageError) as refused:
+        Comparator(
+            good, [RUNNER], candidate_model=other, transpose_inputs={"image": tuple(map(int, wrong.split(",")))}
+        ).compare()
+    lines = str(refused.value).splitlines()
+    assert "as --transpose-input turns it" in lines[0]
+    assert lines[1].endswith("--transpose-input image:0,2,3,1")
