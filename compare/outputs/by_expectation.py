@@ -108,7 +108,7 @@ def too_coarse(evidence: OutputEvidence, found: Measured) -> str:
             f"{found.unseen:,} of them have values that rounding was not seen to give"
         )
     return (
-        f"rounding alone makes an error of {found.relative:.1%} in the worst sample: the format is too coarse for this "
+        f"rounding alone makes an error of {found.relative:.0%} in the worst sample: the format is too coarse for this "
         "network, no layer need be broken"
     )
 
