@@ -76,6 +76,11 @@ def widen_declarations(graph: onnx.GraphProto, inline: bool = True) -> list[onnx
         if tensor.data_type in NARROW and not (inline and _widen_tensor(tensor)):
             name, tensor.name = tensor.name, f"{tensor.name}{SEPARATOR}narrow"
             casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], tensor.name, to=TensorProto.FLOAT))
+    computed = {node.output[0] for node in casts}  # old files list their weights among the inputs, too
+    inputs = [info for info in graph.input if info.name not in computed]
+    if len(inputs) < len(graph.input):
+        del graph.input[:]
+        graph.input.extend(inputs)
     return casts
 
 

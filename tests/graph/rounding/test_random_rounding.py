@@ -7,6 +7,7 @@ import onnx
 import pytest
 from layerdiff import OnnxrtRunner
 from layerdiff.graph.formats import BF16, FP16, FP32, TF32
+from layerdiff.graph.load import load
 from layerdiff.graph.model import Model
 from layerdiff.graph.rounding.noise_pool import Pools
 from layerdiff.graph.rounding.random_rounding import GAIN, Roundoff, randomized
@@ -252,3 +253,14 @@ def test_tf32_rounds_no_constant_outside_products():
     model = model_of(text, one=np.float32(1), least=np.finfo(np.float32).min)
     _, _, errors = drawn(model, COARSE[TF32], {"x": np.ones((64, 8), np.float32)})
     assert np.all(errors["y"] == 0)
+
+
+def test_an_fp16_file_that_lists_its_weights_among_its_inputs_can_be_drawn(tmp_path):
+    """Files of old exporters do; weights that stand in a file are cast there, and are then no inputs."""
+    text = "g (float16[64,256] x, float16[256,128] w) => (float16[64,128] y) { y = MatMul(x, w) }"
+    proto = parser.parse_model(f'<ir_version: 4, opset_import: ["" : 13]> {text}')
+    proto.graph.initializer.append(numpy_helper.from_array(W.astype(np.float16), "w"))
+    onnx.save(proto, tmp_path / "old.onnx")
+    x = X.astype(np.float16)
+    _, _, errors = drawn(load(tmp_path / "old.onnx"), PLAIN, {"x": x})
+    assert rms(errors["y"]) > 0
