@@ -7,7 +7,7 @@ FP8 need, and the session, which is ONNX Runtime's on the rewritten graph.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -43,6 +43,7 @@ class EmulateRunner(Runner):
         unscaled: FP8 casts values as they are, without ranges.
         fp16_accumulation: FP16 products add in FP16, 16 at a time, as FP16 kernels do; see
             `layerdiff.graph.rounding.fp16_accumulation`.
+        keep: Names of nodes, or patterns of them (``*``, ``?``), that stay FP32, with the fused groups they are in.
         custom_ops: Shared libraries of custom operators.
         threads: Threads of one operator; 0 leaves the choice to ONNX Runtime.
         ranges: Largest magnitude of each activation, as `calibrated` measured it.
@@ -79,6 +80,7 @@ class EmulateRunner(Runner):
         "--emulate-fp16-accumulation",
         "emulated FP16 adds in FP16, as most of TensorRT's FP16 kernels do (slower)",
     )
+    keep: tuple[str, ...] = option((), "", "node (or pattern, *) that stays FP32; may be repeated", metavar="NODE")
     custom_ops: tuple[str, ...] = option(
         (), "--ort-custom-ops", "library of custom operators for ONNX Runtime; may be repeated", metavar="LIB"
     )
@@ -120,6 +122,27 @@ class EmulateRunner(Runner):
     def accumulator(self) -> NumberFormat:
         """What products add in."""
         return FORMATS["fp16" if self.fp16_accumulation else "fp32"]
+
+    def for_model(self, model: Model) -> EmulateRunner:
+        """With the nodes that the patterns of ``keep`` mean; see `Runner.for_model`.
+
+        Raises:
+            UsageError: The model has no such node.
+        """
+        if not self.keep:
+            return self
+        from ..graph.rounding.kept import named_nodes
+
+        return self.keeping(named_nodes(model.index, self.keep, self.name, model.source))
+
+    def keeping(self, nodes: Collection[str]) -> EmulateRunner:
+        """See `Runner.keeping`."""
+        return replace(self, keep=tuple(nodes))
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """See `Runner.kept`."""
+        return self.keep
 
     def for_pieces(self, deployed: SessionInfo | None = None) -> EmulateRunner:
         """See `OnnxrtRunner.for_pieces`. Pieces have the scales of the whole model."""
@@ -193,7 +216,8 @@ class EmulateRunner(Runner):
             MissingPackage: ONNX Runtime is not installed.
             BuildError: ONNX Runtime refuses the model.
         """
-        runner = self.calibrated(model, workload, progress)
+        settled = self if model.derived else self.for_model(model)
+        runner = settled.calibrated(model, workload, progress)
         return EmulateSession(runner, model, fetch, progress or (lambda stage: None))
 
 
@@ -240,13 +264,14 @@ class EmulateSession(Session):
             decomposed=runner.decomposed,
             ranges=dict(runner.ranges or ()),
             cast_weights=runner.cast_weights,
+            keep=runner.keep,
         )
         computed, notes = rewritten.model, rewritten.notes
         accumulating: frozenset[str] = frozenset()
         if runner.fp16_accumulation:
             from ..graph.rounding.fp16_accumulation import accumulate_in_fp16
 
-            looped = accumulate_in_fp16(computed)
+            looped = accumulate_in_fp16(computed, runner.keep)
             computed, notes = looped.model, (*notes, *looped.notes)
             accumulating = looped.nodes & frozenset(model.index.names)
         self._session = _ort(runner).open(computed, fetch=fetch, progress=progress)
@@ -262,6 +287,8 @@ class EmulateSession(Session):
             "weights": "cast" if runner.cast_weights else "clamped",
             "sums": "FP16, 16 products at a time" if runner.fp16_accumulation else "FP32",
         }
+        if runner.keep:
+            options["keep"] = list(runner.keep)
         if runner.format in _SCALED:
             options["ranges"] = "none" if not runner.scaled else f"percentile {runner.percentile:g}"
             if runner.scaled and runner.percentile == 100:

@@ -36,6 +36,7 @@ from ..specs import dtype_to_onnx
 from ..writer import GraphWriter, Names
 from .decomposed import write_decomposed
 from .folded_batchnorm import Folded, fold
+from .kept import positions_in_copy
 from .recurrent import write_recurrent
 from .rewrite import Rewrite
 from .round_array import SCALED, resolve
@@ -61,8 +62,8 @@ def rewrite(
     every_node: bool = False,
     decomposed: bool = False,
     ranges: Mapping[str, float] | None = None,
-    only: Collection[int] | None = None,
     cast_weights: bool = False,
+    keep: Collection[str] = (),
 ) -> Rewrite:
     """A copy of ``model`` in which values round where a target that computes in ``fmt`` would round them.
 
@@ -79,14 +80,14 @@ def rewrite(
         decomposed: Round after every step inside LayerNormalization and Softmax too, in one node or in pieces.
         ranges: Largest magnitude of activations by tensor (`needed_ranges`), for INT8 and FP8. A product with an
             activation that has no range stays FP32 in INT8; FP8 then casts without a scale.
-        only: Positions of nodes: groups that hold none of them stay FP32.
         cast_weights: Weights overflow to infinity and underflow to zero, instead of TensorRT's rule (`round_array`).
+        keep: Names of nodes: groups that hold one of them stay FP32, as a kernel has one format.
 
     Raises:
         UsageError: ``fmt`` cannot be emulated.
     """
     target = Target(resolve(fmt), every_node, decomposed, ranges or {}, cast_weights)
-    return _rewritten(model, target, groups, only)
+    return _rewritten(model, target, groups, keep)
 
 
 def by_types(model: Model, *, wide_range: bool = False) -> Model:
@@ -98,13 +99,18 @@ def by_types(model: Model, *, wide_range: bool = False) -> Model:
         wide_range: FP16 tensors round to the 11 bits of FP16 and have the range of FP32. What then differs is what
             overflows or underflows.
     """
-    return _rewritten(model, Target(FP16, wide_range=wide_range), None, ()).model
+    return _rewritten(model, Target(FP16, wide_range=wide_range), None, None).model
 
 
-def _rewritten(model: Model, target: Target, groups: Sequence[Group] | None, only: Collection[int] | None) -> Rewrite:
-    """See `rewrite`."""
+def _rewritten(
+    model: Model,
+    target: Target,
+    groups: Sequence[Group] | None,
+    keep: Collection[str] | None,
+) -> Rewrite:
+    """See `rewrite`. ``keep``: None: all nodes."""
     given = index = model.index
-    if index.proto.functions and groups is None and not only:
+    if index.proto.functions and groups is None:
         model = model.derive(onnx.inliner.inline_local_functions(index.proto))
         index = model.index
     if index.opset.get("", OLDEST) < OLDEST:
@@ -122,7 +128,8 @@ def _rewritten(model: Model, target: Target, groups: Sequence[Group] | None, onl
     writer = GraphWriter(Names.of(index.graph, also=given.names), opset)
     scope = Scope(target, findings, index, static_tensors(index), writer)
     names = {output: given.names[position] for output, position in given.producer.items()}
-    _Rewriting(scope, names).run(fused_groups(index) if groups is None else groups, only)
+    groups = fused_groups(index) if groups is None else groups
+    _Rewriting(scope, names).run(groups, None if keep is None else positions_in_copy(given, index, keep))
     _fill(proto.graph, index.graph, writer, inline)
     return Rewrite(model.derive(proto), findings.notes(target.number), roundings=findings.rounded)
 
@@ -208,9 +215,9 @@ class _Rewriting:
         self.target = scope.target
         self.folded: dict[int, Folded] = {}
 
-    def run(self, groups: Iterable[Group], only: Collection[int] | None) -> None:
-        """Rewrites every node, in order."""
-        chosen = None if only is None else frozenset(only)
+    def run(self, groups: Iterable[Group], kept: Collection[int] | None) -> None:
+        """Rewrites every node, in order. Groups that hold one of those that are ``kept`` stay FP32; None: all do."""
+        chosen = None if kept is None else frozenset(kept)
         owner = {position: group for group in self._split(groups) for position in group.nodes}
         for position, original in enumerate(self.index.nodes):
             group = owner[position]
@@ -218,10 +225,10 @@ class _Rewriting:
             node.CopyFrom(original)
             node.name = self._name(node)
             op = operator(node)
-            active = chosen is None or not chosen.isdisjoint(group.nodes)
+            active = chosen is not None and chosen.isdisjoint(group.nodes)
             active &= not all(name in self.scope.static for name in node.output if name)
             if any(True for _ in subgraphs(node)):
-                self._bodies(node, original, None if active else ())
+                self._bodies(node, original, () if active else None)
                 continue
             widen_node(node)
             if is_typed(self.scope, node):
@@ -361,16 +368,16 @@ class _Rewriting:
 
     # Bodies
 
-    def _bodies(self, node: onnx.NodeProto, original: onnx.NodeProto, only: Collection[int] | None) -> None:
+    def _bodies(self, node: onnx.NodeProto, original: onnx.NodeProto, kept: Collection[int] | None) -> None:
         for a, source in zip(node.attribute, original.attribute, strict=True):
             if a.type == onnx.AttributeProto.GRAPH:
-                self._body(source.g, a.g, only)
+                self._body(source.g, a.g, kept)
             elif a.type == onnx.AttributeProto.GRAPHS:
                 for inner, graph in zip(source.graphs, a.graphs, strict=True):
-                    self._body(inner, graph, only)
+                    self._body(inner, graph, kept)
         self.scope.writer.nodes.append(node)
 
-    def _body(self, source: onnx.GraphProto, target: onnx.GraphProto, only: Collection[int] | None) -> None:
+    def _body(self, source: onnx.GraphProto, target: onnx.GraphProto, kept: Collection[int] | None) -> None:
         """Rewrites a body. Types of what it captures come from the graphs around it."""
         outer = self.scope
         wrapped = onnx.ModelProto(ir_version=8)
@@ -386,6 +393,6 @@ class _Rewriting:
         outside = frozenset(name for name in names if name in outer.static)
         scope = outer.inside(index, static_tensors(index, outside) | outside)
         scope.exact.update(name for name in names if name in outer.exact)
-        _Rewriting(scope, {}).run(fused_groups(index, scope.static), only)
+        _Rewriting(scope, {}).run(fused_groups(index, scope.static), kept)
         target.Clear()
         _fill(target, source, scope.writer, self.target.inline)

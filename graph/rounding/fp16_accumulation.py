@@ -17,12 +17,13 @@ and transposed ones, Einsum, and products in bodies of If, Loop and Scan.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from ..cutting.slices import original_name
 from ..index import GraphIndex
 from ..model import Model
 from ..nodes import attribute_float, attribute_int, attribute_ints, attribute_string
@@ -42,8 +43,12 @@ def at_once(node: onnx.NodeProto) -> int:
     return STEP if attribute_int(node, "group", 1) == 1 else 1
 
 
-def accumulate_in_fp16(model: Model) -> Rewrite:
+def accumulate_in_fp16(model: Model, keep: Collection[str] = ()) -> Rewrite:
     """Rewrites the products of a graph whose operands are FP16 values in FP32 tensors.
+
+    Args:
+        model: The graph.
+        keep: Names of nodes whose sums stay FP32.
 
     Returns:
         The model, the names of the nodes that became loops, and how many products still add in FP32.
@@ -53,7 +58,8 @@ def accumulate_in_fp16(model: Model) -> Rewrite:
     writer = GraphWriter(Names.of(index.graph), index.opset.get("", 0), "fp16_sum")
     nodes, left = [], []
     for name, node in zip(index.names, index.nodes, strict=True):
-        outcome = _write(writer, index, node) if operator(node) in PRODUCTS else _Outcome.EXACT
+        narrow = operator(node) in PRODUCTS and original_name(name) not in keep
+        outcome = _write(writer, index, node) if narrow else _Outcome.EXACT
         if outcome is _Outcome.LOOP:
             nodes.append(name)
             continue

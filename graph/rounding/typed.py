@@ -18,6 +18,7 @@ from ..model import Model
 from ..nodes import captured, subgraphs
 from ..operators import is_standard
 from ..writer import GraphWriter, Names
+from .kept import with_movement
 from .rewrite import Rewrite
 from .round_array import round_array
 
@@ -31,7 +32,8 @@ def typed(model: Model, fmt: str, keep: Collection[str] = ()) -> Rewrite:
     Args:
         model: Any model.
         fmt: ``fp16`` or ``bf16``.
-        keep: Names of nodes (`GraphIndex.names`) that stay FP32, such as a precision plan's.
+        keep: Names of nodes (`GraphIndex.names`) that stay FP32, such as a precision plan's; with them stays the data
+            movement between them (`kept.with_movement`).
 
     Inner tensors keep their names and have the new type; model inputs, outputs and names that subgraphs capture keep
     FP32 under their old name. Nodes with subgraphs, and operators of other domains, stay FP32. Weights outside the
@@ -48,7 +50,7 @@ def typed(model: Model, fmt: str, keep: Collection[str] = ()) -> Rewrite:
     """
     if fmt not in _TYPES:
         raise UsageError(f"{fmt}: graphs can be typed as {' or '.join(_TYPES)}.")
-    typing = _Typing(model.index, fmt, frozenset(keep))
+    typing = _Typing(model.index, fmt, with_movement(model.index, keep))
     return Rewrite(model.derive(typing.run()), nodes=frozenset(typing.typed))
 
 

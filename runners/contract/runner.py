@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -162,6 +162,22 @@ class Runner(ABC):
             UsageError: It was built with something else than what is asked for.
         """
         return self
+
+    def keeping(self, nodes: Collection[str]) -> Runner:
+        """The same, with these nodes in FP32 and no others.
+
+        Args:
+            nodes: Names of nodes (`GraphIndex.names`).
+
+        Raises:
+            UsageError: This runtime cannot give single nodes another format.
+        """
+        raise UsageError(f"{self.name} cannot keep single nodes in FP32: that is for --emulate and --trt.")
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Names of the nodes that stay FP32 in a narrower network."""
+        return ()
 
     def loads_engine(self, model: Model) -> bool:
         """Whether opening the whole ``model`` loads an engine instead of building from the graph."""

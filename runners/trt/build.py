@@ -145,7 +145,7 @@ def _configured(builder: Any, network: Any, config: TrtConfig, plan: Plan, libra
     pins = pinned(config, plan)
     if pins:
         # What the user keeps is law; what the deployed engine chose need not exist for a piece.
-        law = set(pins) <= set(config.keep_fp32)
+        law = set(pins) <= set(config.keep)
         result.set_flag(
             trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS if law else trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS
         )

@@ -37,7 +37,7 @@ class TrtConfig:
         calibrator: TensorRT's INT8 calibrator: entropy2 (its default), entropy or minmax. None: entropy2.
         calibration_cache: File that keeps its result.
         int8_qdq: Write Q/DQ nodes into the graph instead, from ranges found by max, percentile or entropy.
-        keep_fp32: Names of ONNX nodes that stay FP32 in a mixed engine.
+        keep: Names of ONNX nodes, or patterns of them (``*``, ``?``), that stay FP32 in a mixed engine.
         debug_tensors: Mark unfused tensors for the debug listener (10.12 and later), see ``TrtSession.unfused``.
         deployed: For pieces of a model and engines that give inner tensors: what the engine of the whole model turned
             out to be. They get its number formats and calibration.
@@ -82,9 +82,7 @@ class TrtConfig:
         "INT8 by Q/DQ nodes in the graph, with ranges found so, instead of TensorRT's calibrator",
         Choice(*QDQ_METHODS),
     )
-    keep_fp32: tuple[str, ...] = option(
-        (), "", "ONNX node that stays FP32 in a mixed engine; may be repeated", metavar="NODE"
-    )
+    keep: tuple[str, ...] = option((), "", "ONNX node (or pattern, *) that stays FP32; may be repeated", metavar="NODE")
     debug_tensors: bool = False
     deployed: SessionInfo | None = field(default=None, repr=False, hash=False)
     timings: bytes = field(default=b"", repr=False, compare=False)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Config = TypeVar("Config", bound=TrtConfig)
 
-CHOICES = ("tf32", "fp16", "bf16", "int8", "fp8", "strongly_typed", "calibrator", "int8_qdq", "keep_fp32")
+CHOICES = ("tf32", "fp16", "bf16", "int8", "fp8", "strongly_typed", "calibrator", "int8_qdq", "keep")
 """Fields of `TrtConfig` that decide what an engine computes: kept beside it."""
 
 

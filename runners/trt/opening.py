@@ -135,7 +135,7 @@ def _prepare(
     """The model with the types and the Q/DQ nodes that ``plan`` wants written into it, and the ranges of the latter."""
     notes: tuple[str, ...] = ()
     calibration = None
-    keep = frozenset(config.keep_fp32)
+    keep = frozenset(config.keep)
     if plan.quantize:
         from ...graph.rounding.qdq import quantize
 
@@ -179,6 +179,6 @@ def _options(config: TrtConfig, plan: Plan, built: Built) -> dict[str, Any]:
         options["profiles"] = [
             {n: [list(s) for s in shapes] for n, shapes in profile.items()} for profile in built.profiles
         ]
-    if config.keep_fp32:
-        options["keep_fp32"] = list(config.keep_fp32)
+    if config.keep:
+        options["keep"] = list(config.keep)
     return options

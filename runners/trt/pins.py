@@ -24,7 +24,7 @@ def pinned(config: TrtConfig, plan: Plan) -> dict[str, Formats]:
     if plan.strongly_typed or not set(plan.flags) & set(FORMAT_TYPES):
         return {}
     wanted = {} if config.deployed is None else dict(config.deployed.node_formats)
-    wanted.update(dict.fromkeys(config.keep_fp32, ("FP32", "FP32")))
+    wanted.update(dict.fromkeys(config.keep, ("FP32", "FP32")))
     return wanted
 
 

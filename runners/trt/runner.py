@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -141,7 +141,8 @@ class TrtRunner(TrtConfig, Runner):
 
         if engine is not None and whole:
             return load_engine(engine, model, self, library, observe, say)
-        return build_engine(model, self, plan, library, fetch=fetch, work=work, observe=observe, progress=say)
+        settled = self if model.derived else self.for_model(model)
+        return build_engine(model, settled, plan, library, fetch=fetch, work=work, observe=observe, progress=say)
 
     def _engine(self, model: Model) -> Engine | None:
         """The engine that is run instead of building one."""
@@ -150,13 +151,27 @@ class TrtRunner(TrtConfig, Runner):
         return Engine.at(self.engine) if self.engine else model.engine
 
     def for_model(self, model: Model) -> TrtRunner:
-        """The number formats that the engine was built with, where they were kept beside it; see `Runner.for_model`."""
+        """The number formats that the engine was built with, where they were kept beside it, and the nodes that the
+        patterns of ``keep`` mean; see `Runner.for_model`."""
         engine = self._engine(model)
         if engine is None:
-            return self
+            if not self.keep:
+                return self
+            from ...graph.rounding.kept import named_nodes
+
+            return self.keeping(named_nodes(model.index, self.keep, self.name, model.source))
         from .engines import as_built
 
         return as_built(self, engine)
+
+    def keeping(self, nodes: Collection[str]) -> TrtRunner:
+        """See `Runner.keeping`."""
+        return replace(self, keep=tuple(nodes))
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """See `Runner.kept`."""
+        return self.keep
 
     def loads_engine(self, model: Model) -> bool:
         """``--engine`` was given, or the model is an engine; see `Runner.loads_engine`."""

@@ -280,3 +280,56 @@ def test_a_model_in_float64_is_refused_since_nothing_would_be_rounded():
     proto = parsed("wide (double[4] x) => (double[4] y) { y = Add(x, x) }")
     with pytest.raises(BuildError, match="computes in float64, of which emulation rounds nothing"):
         EmulateRunner(format="fp16").open(Model(proto))
+
+
+# ---- nodes that stay FP32 --------------------------------------------------------------------------------------------
+
+
+def test_what_is_kept_as_a_whole_is_fp32_bit_by_bit():
+    with OnnxrtRunner().open(MODEL) as session:
+        exact = session.infer(FEED)["y"]
+    with EmulateRunner(keep=("*",)).open(MODEL) as session:
+        np.testing.assert_array_equal(session.infer(FEED)["y"], exact)
+        assert session.info.idle, "nothing was rounded, which nobody may take for a pass"
+
+
+def test_a_kept_node_keeps_its_fused_group_and_no_other():
+    """Alone in FP16, the groups err as the whole does, all together."""
+    model, groups = MODEL, fused_groups(MODEL.index)
+    names = model.index.names
+    with OnnxrtRunner().open(model) as session:
+        exact = session.infer(FEED)["y"]
+    for group in groups[:4]:
+        others = tuple(names[p] for g in groups if g is not group for p in g.nodes)
+        alone = EmulateRunner(keep=others)
+        without = EmulateRunner(keep=(names[group.main],))
+        with alone.open(model) as one, without.open(model) as rest, EmulateRunner().open(model) as whole:
+            errors = [error(s.infer(FEED)["y"], exact) for s in (one, rest, whole)]
+        assert 0 < errors[0] < errors[2] * 1.2
+        assert errors[1] != errors[2]
+
+
+def test_a_large_value_in_a_kept_layer_does_not_overflow():
+    model = Model(
+        parsed(
+            "g (float[1,4] x) => (float[1,4] y) { [big] a = Exp(x) [log] y = Log(a) }",
+        )
+    )
+    feed = {"x": np.full((1, 4), 20, np.float32)}
+    for keep, finite in (((), False), (("big", "log"), True)):
+        with EmulateRunner(every_node=True, keep=keep).open(model) as session:
+            assert np.isfinite(session.infer(feed)["y"]).all() == finite
+
+
+def test_nodes_are_kept_in_pieces_too_and_unknown_ones_are_refused_on_whole_models():
+    piece = MODEL.derive(MODEL.proto)
+    with EmulateRunner(keep=("nowhere",)).open(piece) as session:
+        assert "keep" in session.info.options
+    with pytest.raises(UsageError, match="no such node"):
+        EmulateRunner(keep=("nowhere",)).open(MODEL)
+
+
+def test_sums_of_kept_nodes_are_fp32():
+    model = Model(parsed("g (float[1,256] x) => (float[1,4] y) { [fc] y = MatMul(x, w) }", w=uniform(256, 4)))
+    with EmulateRunner(fp16_accumulation=True, keep=("fc",)).open(model) as session:
+        assert not session.info.fp16_accumulation

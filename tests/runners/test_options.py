@@ -72,7 +72,7 @@ def test_a_value_is_a_list_of_words_and_settings(value, fields):
         (TfRunner, "gpu,tf32", TfRunner(device="gpu", tf32=True)),
         (TrtRunner, "fp16,int8,calibrator=minmax", TrtRunner(fp16=True, int8=True, calibrator="minmax")),
         (TrtRunner, "fp16+int8,minmax", TrtRunner(fp16=True, int8=True, calibrator="minmax")),
-        (TrtRunner, "fp16,keep_fp32=conv1,keep_fp32=fc", TrtRunner(fp16=True, keep_fp32=("conv1", "fc"))),
+        (TrtRunner, "fp16,keep=conv1,keep=fc", TrtRunner(fp16=True, keep=("conv1", "fc"))),
         (TrtRunner, "workspace=4GiB,plugins=a+b.so", TrtRunner(workspace=4 << 30, plugins=("a+b.so",))),
         (
             TrtRunner,
@@ -207,7 +207,7 @@ def test_a_long_option_that_contradicts_or_applies_to_nobody_is_refused(line, me
         ),
         ("--onnxrt=cuda,tf32 --onnxrt=cuda --onnxrt", ["onnxrt:cuda,tf32", "onnxrt:cuda", "onnxrt"]),
         ("--emulate fp16 --emulate=fp16,decomposed", ["emulate:fp16", "emulate:fp16,decomposed"]),
-        ("--trt=fp16 --trt=fp16,keep_fp32=a,,b", ["trt:fp16", "trt:fp16,keep_fp32=a,,b"]),
+        ("--trt=fp16 --trt=fp16,keep=a,,b", ["trt:fp16", "trt:fp16,keep=a,,b"]),
         (
             "--onnxrt=optimization=disable --onnxrt --onnxrt=optimization=disable",
             ["onnxrt:optimization=disable", "onnxrt", "onnxrt:optimization=disable#2"],
@@ -219,7 +219,7 @@ def test_two_of_a_kind_are_told_apart_by_the_options_in_which_they_differ(line, 
 
 
 def test_a_setting_in_a_name_is_what_the_command_line_takes():
-    runner = TrtRunner(fp16=True, keep_fp32=("a,b", "c=d"))
+    runner = TrtRunner(fp16=True, keep=("a,b", "c=d"))
     name = distinct_names([TrtRunner(fp16=True), runner])[1]
     assert TrtRunner.from_value(name.removeprefix("trt:")) == runner
 

@@ -453,7 +453,14 @@ def test_what_onnx_runtime_fuses_does_not_change_what_rounds(name: str, fmt: str
     weights = {"W": W88, "g": B8, "b": B8, **{k: np.float32(v) for k, v in small.items()}}
     model = model_of(WHAT_ORT_FUSES[name], weights, inputs="float[8,8] x")
     x = uniform(8, 8, seed=12)
-    for options in ({}, {"every_node": True}, {"decomposed": True}, {"only": [0]}, {"only": [1, 2]}):
+    names = model.index.names
+    for options in (
+        {},
+        {"every_node": True},
+        {"decomposed": True},
+        {"keep": names[1:]},
+        {"keep": [names[0], *names[3:]]},
+    ):
         rewritten = rounded(model, fmt, **options)  # type: ignore[arg-type]
         results = {}
         for level in ("disable", "basic", "extended", "all"):
@@ -476,19 +483,20 @@ def test_every_node_rounds_inside_groups_too() -> None:
         assert_rounded_like(got, np.maximum(a + round_array(B8, fmt), 0).astype(np.float64), fmt)
 
 
-def test_only_rounds_the_groups_that_are_named() -> None:
+def test_groups_that_hold_a_kept_node_stay_fp32() -> None:
     body = "a = MatMul(x, W) c = Relu(a) d = MatMul(c, W) e = Relu(d) y = MatMul(e, W)"
     model = model_of(body, {"W": W88})
     plain = dict(zip("cey", run(model, {"x": X}, *"cey"), strict=True))
-    for position in (2, 3):  # either node of the group stands for it
-        rewritten = rounded(model, "fp16", only=[position])
+    names = model.index.names
+    for either in (0, 1):  # either node of a group stands for it
+        rewritten = rounded(model, "fp16", keep=[names[either], names[4]])
         c, e, y = run(rewritten, {"x": X}, *"cey")
         np.testing.assert_array_equal(c, plain["c"])
         assert_rounded_like(
             e, np.maximum(round_array(c, "fp16").astype(np.float64) @ round_array(W88, "fp16"), 0), "fp16"
         )
         np.testing.assert_allclose(y, e @ W88, rtol=0, atol=1e-5)
-    np.testing.assert_array_equal(run(rounded(model, "fp16", only=[]), {"x": X}, "y")[0], plain["y"])
+    np.testing.assert_array_equal(run(rounded(model, "fp16", keep=names), {"x": X}, "y")[0], plain["y"])
 
 
 def test_a_piece_computes_what_the_whole_does() -> None:

@@ -199,12 +199,12 @@ def test_samples_of_several_shapes_make_no_culprit(tensorrt, profiles):
 
 
 def test_what_an_engine_was_built_from_is_kept_beside_it(files):
-    _, source, engine = files(TrtRunner(fp16=True, keep_fp32=("fc",)), folder="engines")
+    _, source, engine = files(TrtRunner(fp16=True, keep=("fc",)), folder="engines")
     facts = json.loads(facts_path(engine).read_text())
     assert facts["schema"] == "layerdiff.engine/1"
     assert facts["model"] == {"path": "../models/net.onnx", "sha256": load(source).sha256, "external": {}}
     assert facts["built_by"]["tensorrt"] == "8.6.0"
-    assert (facts["choices"]["fp16"], facts["choices"]["keep_fp32"]) == (True, ["fc"])
+    assert (facts["choices"]["fp16"], facts["choices"]["keep"]) == (True, ["fc"])
     assert [item["name"] for item in facts["inputs"] + facts["outputs"]] == ["x", "y"]
     assert facts["layers"] == {"nodes": 4, "layers_parsed": 4, "layers_computing": 4}
     model = load(engine)

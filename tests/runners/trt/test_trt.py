@@ -148,7 +148,7 @@ PLANS = [
     (TrtRunner(bf16=True), ELEVEN, Plan(strongly_typed=True, rewrite="bf16")),
     (TrtRunner(fp8=True, fp16=True), TEN, Plan(flags=("FP16", "FP8"), quantize="fp8", method="max")),
     (TrtRunner(fp8=True), ELEVEN, Plan(strongly_typed=True, quantize="fp8", method="max")),
-    (TrtRunner(fp16=True, keep_fp32=("a",)), OLD, Plan(flags=("FP16",))),
+    (TrtRunner(fp16=True, keep=("a",)), OLD, Plan(flags=("FP16",))),
     (TrtRunner(bf16=True), OLD, "8.6.0 lacks BF16, which came with 9.0. Use --fp16"),
     (TrtRunner(fp8=True), OLD, "8.6.0 lacks FP8 from ONNX, which came with 9.0. Use --int8"),
     (TrtRunner(strongly_typed=True), OLD, "8.6.0 lacks a strongly typed network, which came with 10.0. Leave"),
@@ -606,7 +606,7 @@ def test_unfused_tensors_through_the_debug_listener(tensorrt):
 
 def test_kept_nodes_are_pinned_to_fp32(tensorrt):
     module, _ = tensorrt(OLD)
-    TrtRunner(fp16=True, keep_fp32=("conv",)).open(network(batch=1)).close()
+    TrtRunner(fp16=True, keep=("conv",)).open(network(batch=1)).close()
     pinned = [c for c in module.calls if c[:2] == ("ILayer", "precision")]
     assert pinned == [("ILayer", "precision", module.DataType.FLOAT)]
     assert "OBEY_PRECISION_CONSTRAINTS" in flags(module)[0]

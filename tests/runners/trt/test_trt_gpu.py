@@ -179,7 +179,7 @@ def test_kept_layers_stay_fp32():
     model, (feed,) = network(8), samples(8)()
     want = reference(model, feed)["y"]
     every = tuple(model.index.names)
-    with replace(BASE, fp16=True, keep_fp32=every).open(model) as session:
+    with replace(BASE, fp16=True, keep=every).open(model) as session:
         assert distance(session.infer(feed)["y"], want) < 2e-6
     with replace(BASE, fp16=True).open(model) as session:
         assert distance(session.infer(feed)["y"], want) > 1e-5, "FP16 was not used"
