@@ -8,7 +8,8 @@
     cases.py      all cases with a fault, those dropped because the fault changed nothing left out and counted
     clean.py      pairs in which nothing is wrong
     baseline.py   what Polygraphy's default comparison, and a plain one, would have named
-    __main__.py   runs the cases, keeps the score and writes docs/faults.md
+    running.py    asks layerdiff about cases, in one process or in several
+    __main__.py   keeps the score and writes docs/faults.md
 
 Run it from the checkout: ``python -m benchmarks.faults``.
 """

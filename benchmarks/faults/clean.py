@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx
@@ -38,6 +39,9 @@ REWRITES: dict[str, Rewrite] = {
 }
 UNCHECKED = frozenset({"saved_extended", "saved_layout"})
 """Files with operators that ONNX's checker does not know."""
+LOUD = {"quantized_file": frozenset({"quantization"})}
+"""Causes that are no accusation. Where INT8 is too coarse for a network, the layer that makes most of the error is
+named (what to leave in float), though nothing is wrong with it."""
 SETTINGS: dict[str, tuple[str | None, dict[str, str]]] = {
     "emulated_fp16": ("fp16", {}),
     "emulated_bf16": ("bf16", {}),
@@ -72,7 +76,7 @@ def generate(kinds: list[str] | None = None, networks: list[str] | None = None) 
 def _pair(name: str, kind: str) -> Case | None:
     """A network beside another form of itself; None where it has none."""
     original = network(name).proto
-    common = {"id": f"{name}/{kind}/0", "network": name, "kind": kind, "what": TITLES[kind]}
+    common: dict[str, Any] = {"id": f"{name}/{kind}/0", "network": name, "kind": kind, "what": TITLES[kind]}
     done = TYPED.get(kind, kind)
     reference = typed_proto(original) if kind in TYPED else original
     if reference is None:
@@ -83,6 +87,7 @@ def _pair(name: str, kind: str) -> Case | None:
     edit = REWRITES[done](Edit(original), np.random.default_rng(len(name)))
     if edit is None:
         return None
+    common["causes"] = LOUD.get(kind, frozenset())
     candidate = typed_proto(edit.proto) if kind in TYPED else edit.proto
     assert candidate is not None
     if kind not in UNCHECKED:

@@ -19,7 +19,12 @@ def right(result: Result) -> bool:
     """Whether a case was answered wholly: the first culprit and its cause, or none where nothing is wrong."""
     if result["error"]:
         return False
-    return not result["answers"] if result["clean"] else result["rank"] == 1 and result["cause_right"]
+    return not accused(result) if result["clean"] else result["rank"] == 1 and result["cause_right"]
+
+
+def accused(result: Result) -> list[Result]:
+    """The culprits that are named of a pair in which nothing is wrong, but for causes that are honest there too."""
+    return [a for a in result["answers"] if a["cause"] not in result["causes"]]
 
 
 def percent(part: int, whole: int) -> str:
@@ -121,6 +126,9 @@ with every tensor marked as an output. Where only one file runs, the candidate i
 
 ## Clean pairs
 
+A culprit of a pair in which nothing is wrong is false, but for one: of a file that ONNX Runtime quantized, where INT8
+is too coarse for the network, the layer that makes most of the error (`quantization`: what to leave in float).
+
 {pairs}
 
 ## What is missed
@@ -189,7 +197,7 @@ def totals(faults: list[Result], pairs: list[Result]) -> str:
             ["top-3", "≥ 99 %", f"{percent(s['top3'], n)} ({s['top3']} of {n})", *others("3")],
             ["cause right", "≥ 85 %", f"{percent(s['cause'], n)} ({s['cause']} of {n})", "–", "–"],
             [
-                *("clean pairs without culprit", "all", f"{sum(map(without_culprit, pairs))} of {len(pairs)}"),
+                *("clean pairs without a false culprit", "all", f"{sum(map(without_culprit, pairs))} of {len(pairs)}"),
                 *(quiet("polygraphy"), quiet("plain")),
             ],
         ],
@@ -198,7 +206,7 @@ def totals(faults: list[Result], pairs: list[Result]) -> str:
 
 def without_culprit(result: Result) -> bool:
     """Whether nobody is blamed."""
-    return not result["answers"] and not result["error"]
+    return not accused(result) and not result["error"]
 
 
 def clean_table(pairs: list[Result]) -> str:
@@ -209,7 +217,7 @@ def clean_table(pairs: list[Result]) -> str:
         if some:
             theirs = sum(not r["baselines"]["polygraphy"]["named"] for r in some if "baselines" in r)
             rows.append([title, len(some), sum(map(without_culprit, some)), theirs])
-    return table(["pair", "networks", "without culprit", "Polygraphy without failure"], rows)
+    return table(["pair", "networks", "without a false culprit", "Polygraphy without failure"], rows)
 
 
 def missed(misses: list[Result]) -> str:

@@ -49,6 +49,7 @@ def in_graphs(case: LayerCase) -> Diagnosis | None:
         return None
     position, difference = max(found, key=lambda item: _WEIGHT[item[1].kind])
     others = (GraphsDiffer(d) for _, d in found if d is not difference)
+    position = position if difference.origin is None else difference.origin
     return Diagnosis(_cause(case.graphs[0], position, difference), (GraphsDiffer(difference), *others), position)
 
 

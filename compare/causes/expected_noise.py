@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...graph.cutting.slices import exploded_name, original_name
+from ...graph.cutting.slices import Slice, exploded_name, original_name
 from ...graph.errors import LayerdiffError, ModelError, first_line
 from ...graph.formats import NumberFormat
 from ...graph.index import GraphIndex
@@ -19,6 +19,8 @@ from ...graph.nodes import attribute_int
 from ...graph.operators import BATCHWISE, CHOICES, SILENT
 from ...graph.rounding.error_bound import add_bounds
 from ...graph.rounding.noise_probe import drawing, drawn, known, perturbed, recut
+from ...graph.rounding.noise_within import drawn_within, rounds_within
+from ...graph.rounding.random_rounding import Roundoff
 from ...graph.rounding.roundings import Roundings
 from ...graph.rounding.roundoff import ErrorBound, RoundoffModel, roundoff_model
 from ...graph.rounding.term_count import term_count
@@ -213,16 +215,19 @@ class Noise:
             bounds: Whether the hard bounds are wanted too.
             alike: See `perturbed`.
         """
+        result: dict[int, Expected] = {}
         kinds: list[tuple[Roundings, RoundoffModel | None, list[LayerPair]]] = []
         for pair in pairs:
             rounding, bounded = self.roundings.of(pair), self.precision(pair) if bounds else None
+            if rounds_within(self.index, pair.reference) and not rounding.steps:
+                result.update(self._probe([pair], values, rounding, bounded, seed, alike))
+                continue
             for same, also, members in kinds:
                 if same == rounding and also == bounded:
                     members.append(pair)
                     break
             else:
                 kinds.append((rounding, bounded, [pair]))
-        result: dict[int, Expected] = {}
         for rounding, bounded, members in kinds:
             stepped = self.roundings.with_steps(rounding, members, values)
             result.update(self._probe(members, values, stepped, bounded, seed, alike))
@@ -275,6 +280,8 @@ class Noise:
         try:
             model = self._model_that_draws()
             parts = parts if model is self.reference.model else recut(model, parts)
+            if not rounding.steps and rounds_within(self.index, pairs[0].reference):
+                return {pairs[0].number: self._probe_within(pairs[0], model, parts[0], (values, feed), seed)}
             probe = perturbed(model, parts, specs, rounding, seed=seed, alike=alike).model
             if bounded is not None:
                 forms = add_bounds(probe.proto.graph, model.index, parts, specs, bounded)
@@ -290,12 +297,7 @@ class Noise:
             return {}
         result = {}
         for pair in pairs:
-            noise: dict[str, np.ndarray] = {}
-            for name in pair.reference.outputs:
-                made = flat[exploded_name(name, pair.number)]
-                if is_float(values[name].dtype) and made.shape == values[name].shape:
-                    with np.errstate(invalid="ignore"):  # infinity - infinity, of masks
-                        noise[name] = np.subtract(made, _widened(values[name]))
+            noise = _noise(pair, flat, values)
             mine = {name: form for (number, name), form in forms.items() if number == pair.number}
             result[pair.number] = Expected(
                 noise,
@@ -305,6 +307,22 @@ class Noise:
                 bounded,
             )
         return result
+
+    def _probe_within(
+        self, pair: LayerPair, model: Model, part: tuple[int, Slice], given: tuple[Arrays, Arrays], seed: int
+    ) -> Expected:
+        """The same for a layer that rounds inside, see `noise_within`; nobody knows a bound for it."""
+        values, feed = given
+        runner = self.candidate.runner
+        rounded = Roundoff(
+            *self.roundings.formats(pair),
+            runner.accumulator,
+            every_node=runner.rounds_every_node,
+            rounded_weights=self.roundings.weights_rounded(pair),
+        )
+        flat, gain = drawn_within(model, part, specs_of(feed, fixed=True), rounded, feed, seed, self._run)
+        scale = np.float32(self.roundings.of(pair).gain / gain)
+        return Expected({n: noise * scale for n, noise in _noise(pair, flat, values).items()})
 
     def _model_that_draws(self) -> Model:
         if self._drawing is None:
@@ -383,6 +401,17 @@ class Noise:
             Counter(op for p in part.nodes if (op := index.nodes[p].op_type) not in SILENT) for index, part in sides
         )
         return mine, theirs
+
+
+def _noise(pair: LayerPair, flat: Arrays, values: Arrays) -> dict[str, np.ndarray]:
+    """What a draw did to each output of a layer."""
+    noise: dict[str, np.ndarray] = {}
+    for name in pair.reference.outputs:
+        made = flat[exploded_name(name, pair.number)]
+        if is_float(values[name].dtype) and made.shape == values[name].shape:
+            with np.errstate(invalid="ignore"):  # infinity - infinity, of masks
+                noise[name] = np.subtract(made, _widened(values[name]))
+    return noise
 
 
 def _rms(values: np.ndarray) -> float:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...graph.nodes import attribute_ints
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
@@ -59,6 +60,19 @@ class ChannelsMoved:
         )
 
 
+@dataclass(frozen=True)
+class PermutationsDiffer:
+    """The order of axes that a Transpose makes."""
+
+    reference: tuple[int, ...]
+    candidate: tuple[int, ...]
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return f"perm {list(self.reference)} against {list(self.candidate)}"
+
+
 def find(case: LayerCase) -> Diagnosis | None:
     """Elements or channels that moved."""
     y, c = case.y, case.c
@@ -69,7 +83,27 @@ def find(case: LayerCase) -> Diagnosis | None:
     if not error or left > SAME_ELSEWHERE * error:
         return None
     fact = _channels(y, c) or ElementsMoved(Element.first(case, c != y))
-    return Diagnosis(Cause.LAYOUT, (fact,))
+    found = _transposed(case)
+    if found is None:
+        return Diagnosis(Cause.LAYOUT, (fact,))
+    position, change = found
+    return Diagnosis(Cause.LAYOUT, (change, fact), position)
+
+
+def _transposed(case: LayerCase) -> tuple[int, PermutationsDiffer] | None:
+    """The Transpose of the layer that moves its values otherwise: its position, and how."""
+    sides = []
+    for index, part in zip(case.graphs, (case.pair.reference, case.pair.candidate), strict=True):
+        nodes = ((p, index.nodes[p]) for p in sorted(part.nodes))
+        sides.append([(p, attribute_ints(node, "perm")) for p, node in nodes if node.op_type == "Transpose"])
+    mine, theirs = sides
+    if len(mine) != len(theirs):
+        return None
+    changed = [(p, a, b) for (p, a), (_, b) in zip(mine, theirs, strict=True) if a and b and a != b]
+    if len(changed) != 1:
+        return None
+    position, a, b = changed[0]
+    return position, PermutationsDiffer(tuple(a), tuple(b))
 
 
 def _channels(y: np.ndarray, c: np.ndarray) -> ChannelsMoved | None:

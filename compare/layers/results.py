@@ -111,7 +111,13 @@ def culprits(layers: Sequence[LayerObservation], in_pieces_only: Collection[int]
         mine = [replace(c, contribution=share) for c in inside] or [_culprit(s, names)]
         if s.number in in_pieces_only:
             mine = [replace(c, deployed=False, facts=(*c.facts, NOT_DEPLOYED)) for c in mine]
-        found.extend(mine)
+        for culprit in mine:
+            same = next((i for i, c in enumerate(found) if (c.node, c.cause) == (culprit.node, culprit.cause)), None)
+            if same is None:
+                found.append(culprit)
+            else:  # one node that several layers are made of: one fault
+                tensors = dict.fromkeys((*found[same].tensors, *culprit.tensors))
+                found[same] = replace(found[same], tensors=tuple(tensors))
     return tuple(found)
 
 

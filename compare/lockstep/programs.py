@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from ...graph.cutting.extract import empty_like, enter
+from ...graph.cutting.extract import empty_like, enter, value_info
 from ...graph.cutting.slices import Slice, backward, renamed, slice_model
 from ...graph.errors import LayerdiffError, ModelError
 from ...graph.nodes import attribute_int, attribute_ints, captured
@@ -129,7 +129,7 @@ class Program:
         for name, value in zip(formal, _first_values(node, len(formal)), strict=True):
             dtype = onnx.helper.tensor_dtype_to_np_dtype(declared[name]) if declared.get(name) else value.dtype
             specs[name] = TensorSpec(name, np.dtype(dtype), (None,) * value.ndim)
-        model, copies = _without_copies(enter(node.model, node.position, specs)[body])
+        model, copies = _without_copies(_typed(enter(node.model, node.position, specs)[body], node))
         results = tuple(copies.get(n, n) for n in results)
         outer = {n: v for n, v in node.outer.items() if n in model.index.inputs}
         if like is None:
@@ -197,6 +197,22 @@ def sequences(node: Node) -> list[tuple[np.ndarray, int, bool]]:
         attribute_ints(node.proto, name) or [0] * count for name in ("scan_input_axes", "scan_input_directions")
     )
     return [(a, axis % a.ndim, bool(d)) for a, axis, d in zip(arrays, axes, directions, strict=True)]
+
+
+def _typed(model: Model, node: Node) -> Model:
+    """A body whose results have types: those of the node's outputs, where neither the file nor inference tells them (an
+    If in an If, whose branches give other ranks)."""
+    made = [o.name for o in model.index.graph.output][1 if node.op == "Loop" else 0 :]
+    known = {name: node.model.index.specs.get(o) for name, o in zip(made, node.proto.output, strict=False)}
+    missing = {name: spec for name, spec in known.items() if spec is not None and name not in model.index.specs}
+    if not missing:
+        return model
+    proto = empty_like(model.index.proto)
+    proto.graph.CopyFrom(model.index.graph)
+    for info in proto.graph.output:
+        if info.name in missing:
+            info.CopyFrom(value_info(TensorSpec(info.name, missing[info.name].dtype, None)))
+    return model.derive(proto)
 
 
 def _without_copies(model: Model) -> tuple[Model, dict[str, str]]:

@@ -16,6 +16,7 @@ from ..nodes import attribute_int
 from ..operators import QUANTIZERS, domain_of, operator
 from .constants import constant_value, quantization_step
 from .normal_form import NormalForm, schema_defaults
+from .origin import origin
 from .weight_changes import Twin, WeightChange, same_bytes, weight_change, within_steps
 
 OpName = tuple[str, str]
@@ -100,6 +101,8 @@ class Difference:
         name: Attribute, name of the weight input in the operator's schema (``w``, ``b``, ``scale``), or of the body.
         inside: Operator of the node whose attribute differs, where that is one in the body of these nodes (If, Loop,
             Scan); empty for weights and operators of a body; None where these nodes themselves differ.
+        origin: Of weights that are computed from constants, the node that is first to compute something else: its
+            position in the reference.
     """
 
     node: int
@@ -107,6 +110,7 @@ class Difference:
     change: Change
     name: str = ""
     inside: str | None = None
+    origin: int | None = None
 
     @property
     def kind(self) -> DifferenceKind:
@@ -254,7 +258,8 @@ def _weights(
         twin = next((s for s in others if _equal(constant_value(reference, a.weights[s]), y)), None)
         if twin is not None:
             change = replace(change, patterns=(*change.patterns, Twin(twin)))
-        yield Difference(n, m, change, slot)
+        began = origin(reference, a.weights[slot], candidate, b.weights[slot])
+        yield Difference(n, m, change, slot, origin=began)
 
 
 def _dequantized_otherwise(

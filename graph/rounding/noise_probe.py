@@ -140,26 +140,35 @@ def perturbed(
     return Rewrite(exploded)
 
 
-def drawn(probe: Model, feed: Arrays, number: int, run: Callable[[Model, Arrays], Arrays]) -> Arrays:
+def drawn(
+    probe: Model,
+    feed: Arrays,
+    number: int,
+    run: Callable[[Model, Arrays], Arrays],
+    scales: Mapping[str, float] | None = None,
+) -> Arrays:
     """What a perturbed model gives in one draw.
 
     Args:
-        probe: What `perturbed` made; nobody else holds its graph.
+        probe: What `perturbed` made, or `randomized`; nobody else holds its graph.
         feed: The values of its own inputs.
         number: Of the draw.
         run: Runs a model.
+        scales: The pools that it may take (see `Pools`); None: `noise_pool.UNIT`.
 
     Raises:
         LayerdiffError: The model cannot be run.
     """
-    pool = next((i for i in probe.proto.graph.input if i.name == UNIT), None)
-    if pool is None:
+    scales = {UNIT: 1.0} if scales is None else scales
+    pools = [i for i in probe.proto.graph.input if i.name in scales]
+    if not pools:
         return run(probe, feed)
     sizes = [a.size for a in feed.values()] + [math.prod(t.dims) for t in probe.proto.graph.initializer]
     size = max([*sizes, SMALLEST_POOL])
     while True:
-        numbers = Pools({UNIT: 1.0}, size)
-        pool.type.tensor_type.shape.dim[0].dim_value = numbers.size
+        numbers = Pools(scales, size)
+        for pool in pools:
+            pool.type.tensor_type.shape.dim[0].dim_value = numbers.size
         try:
             return run(probe.derive(probe.proto), {**feed, **numbers.draw(number)})
         except RunnerError as error:  # a tensor inside a layer may be larger than the pool

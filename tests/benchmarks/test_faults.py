@@ -7,10 +7,10 @@ import onnx
 import pytest
 
 from benchmarks.faults import baseline, cases, clean, table
-from benchmarks.faults.__main__ import judge
 from benchmarks.faults.case import REACHED, REAL, Case, distance, floats, values
 from benchmarks.faults.edit import Edit
 from benchmarks.faults.plants import KINDS
+from benchmarks.faults.running import judge
 from benchmarks.kit.networks import NETWORKS, network
 from benchmarks.kit.runtime import observe
 

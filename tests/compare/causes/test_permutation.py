@@ -7,6 +7,7 @@ import pytest
 from layerdiff.compare.causes import permutation
 
 from support.layer_cases import layer_case, told
+from support.models import parsed
 
 RNG = np.random.default_rng(0)
 Y = RNG.standard_normal((8, 8)).astype(np.float32)
@@ -47,3 +48,16 @@ def test_few_channels_are_told_element_by_element():
 )
 def test_other_errors_are_no_other_layout(what, y, c):
     assert permutation.find(layer_case(y, c)) is None
+
+
+def test_the_transpose_that_moves_values_otherwise_is_named():
+    graphs = [
+        parsed(f"g (float[2,3,3] x) => (float[2,9] y) {{ t = Transpose<perm = {p}>(x) y = Flatten(t) }}")
+        for p in ("[0, 1, 2]", "[0, 2, 1]")
+    ]
+    x = RNG.standard_normal((2, 3, 3)).astype(np.float32)
+    found = permutation.find(
+        layer_case(x.reshape(2, 9), x.swapaxes(1, 2).reshape(2, 9), model=graphs[0], candidate=graphs[1])
+    )
+    assert (found.cause, found.node) == ("layout", 0)
+    assert told(found).startswith("perm [0, 1, 2] against [0, 2, 1]; ")

@@ -85,3 +85,56 @@ def test_a_mask_that_is_half_wrong_is_no_saturation():
     report = compare(good, bad, [{"x": np.linspace(-1, 1, 16, dtype=np.float32)}])
     assert report.verdict == "fail"
     assert all(c.cause != "saturation" for c in report.culprits)
+
+
+def anchors(offset):
+    return parsed(
+        """g (float[N,4] x) => (float[N,4] y, float[N,4] z) {
+            [size] shape = Shape(x) [count] n = Gather(shape, zero) [steps] r = Range(zero0, n, one0)
+            [cast] f = Cast<to=1>(r) [centre] a = Add(f, offset) [column] g = Unsqueeze(a, axis)
+            [exp] e = Exp(x) [left] y = Sub(g, e) [tanh] t = Tanh(x) [right] z = Add(g, t) }""",
+        zero=np.array(0),
+        zero0=np.array(0),
+        one0=np.array(1),
+        axis=np.array([1]),
+        offset=np.float32(offset),
+    )
+
+
+def test_a_constant_in_a_grid_that_is_computed_from_shapes_is_one_culprit():
+    data = [{"x": RNG.standard_normal((5, 4)).astype(np.float32)}]
+    culprit = only(compare(anchors(0.5), anchors(0.505), data))
+    assert (culprit.node, culprit.cause) == ("centre", "weights")
+    assert culprit.evidence == "1 of 1 value differ, greatest 0.005, 0.5 against 0.505"
+    assert set(culprit.tensors) == {"y", "z"}
+
+
+def test_weights_that_are_sliced_otherwise_name_the_slice():
+    def model(first):
+        text = "g (float[6,8] x) => (float[6,8] y) { [cut] p = Slice(w, first, last, axes) [product] y = MatMul(x, p) }"
+        ends = {"first": np.array([first]), "last": np.array([first + 8]), "axes": np.array([1])}
+        return parsed(text, w=RNG.standard_normal((8, 32)).astype(np.float32) if not first else W[:8], **ends)
+
+    one = model(4)
+    culprit = only(compare(one, model(5), [{"x": X["x"][:, :8]}]))
+    assert (culprit.node, culprit.cause) == ("cut", "weights")
+
+
+def nested(slope):
+    return parsed(
+        f"""g (float[6,8] x, bool c, bool d) => (float[6,8] y) {{
+        [before] a = Exp(x)
+        [outer] b = If(c) <
+            then_branch = t () => (r) {{ [inside] l = LeakyRelu<alpha={slope}>(x) [inner] r = If(d) <
+                then_branch = tt () => (p) {{ p = Unsqueeze(l, axis) }},
+                else_branch = ee () => (q) {{ q = Identity(l) }}> }},
+            else_branch = e () => (s) {{ s = Neg(a) }}>
+        [after] y = Add(b, a) }}""",
+        axis=np.array([0]),
+    )
+
+
+def test_a_body_whose_results_have_no_rank_is_entered():
+    feed = {"x": X["x"][:, :8], "c": np.array(True), "d": np.array(False)}
+    report = compare(nested(0.1), nested(0.2), [feed])
+    assert only(report).node == "inside"

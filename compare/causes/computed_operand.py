@@ -1,0 +1,71 @@
+"""A constant among the nodes that compute what a layer reads besides its data: a grid of anchors, a table of positions.
+
+Looks at: both graphs from the node that makes the tensor upwards, as far as the same operators stand there within the
+layer. Proves: which constant or attribute is the first that differs, where no matched nodes differ. What rounding to a
+format explains is no difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+
+from ...graph.index import GraphIndex
+from ...graph.nodes import attribute
+from ...graph.operators import operator
+from ...graph.pairing.constants import constant_value
+from ...graph.pairing.differences import AttributeChange, Difference, same_setting
+from ...graph.pairing.weight_changes import weight_change
+from ..report.model import Cause
+from .case import LayerCase
+from .diagnosis import Diagnosis
+from .differences import GraphsDiffer
+
+_HELD = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS, onnx.AttributeProto.TENSOR)
+
+
+def find(case: LayerCase) -> Diagnosis | None:
+    """The first constant or attribute that differs at or above the node that makes the tensor."""
+    index, other = case.graphs
+    if index is other or len(case.pair.reference.nodes) < 2:
+        return None
+    twin = case.pair.candidate.outputs[case.pair.reference.outputs.index(case.tensor)]
+    position, its = index.producer[case.tensor], other.producer[twin]
+    if operator(index.nodes[position]) != operator(other.nodes[its]):
+        return None
+    within = frozenset(case.pair.reference.nodes), frozenset(case.pair.candidate.nodes)
+    found = next(_differences(index, position, other, its, within, set()), None)
+    if found is None:
+        return None
+    cause = Cause.ATTRIBUTE if isinstance(found.change, AttributeChange) else Cause.WEIGHTS
+    return Diagnosis(cause, (GraphsDiffer(found),), found.node)
+
+
+def _differences(
+    index: GraphIndex,
+    position: int,
+    other: GraphIndex,
+    twin: int,
+    within: tuple[frozenset[int], frozenset[int]],
+    seen: set[int],
+) -> Iterator[Difference]:
+    """What differs at two nodes of one operator, what is above them first."""
+    seen.add(position)
+    node, its = index.nodes[position], other.nodes[twin]
+    for mine, theirs in zip(node.input, its.input, strict=False):
+        above, beside = index.producer.get(mine), other.producer.get(theirs)
+        x, y = constant_value(index, mine), constant_value(other, theirs)
+        if x is not None and y is not None:
+            one = x.size == y.size == 1  # of one value, whatever its rank
+            change = weight_change(x.reshape(()), y.reshape(())) if one else weight_change(x, y)
+            if change is not None and not change.explained_by_format:
+                yield Difference(position, twin, change, mine)
+        elif above in within[0] and beside in within[1] and above is not None and beside is not None:
+            if above not in seen and operator(index.nodes[above]) == operator(other.nodes[beside]):
+                yield from _differences(index, above, other, beside, within, seen)
+    plain = (a for a in (*node.attribute, *its.attribute) if a.type not in _HELD)
+    for name in dict.fromkeys(a.name for a in plain):
+        values = attribute(node, name), attribute(its, name)
+        if None not in values and not same_setting(*values):
+            yield Difference(position, twin, AttributeChange(name, *values), name)

@@ -1,0 +1,69 @@
+"""Where two weights that graphs compute from constants begin to differ: the bounds of a Slice, the factor of a Mul."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from ..index import GraphIndex
+from ..nodes import attribute
+from ..operators import QUANTIZERS, operator
+from .constants import constant_value
+from .weight_changes import same_bytes
+
+
+def origin(reference: GraphIndex, name: str, candidate: GraphIndex, other: str) -> int | None:
+    """The node that is first to compute something else.
+
+    Args:
+        reference, candidate: The two graphs.
+        name, other: The weight in each, which differ.
+
+    Returns:
+        Its position in the reference; None where stored weights differ that are as large as what is computed from them
+        (they are the layer's own), and where the candidate has the constants folded, so that no node can be told.
+    """
+    position, twin = reference.producer.get(name), candidate.producer.get(other)
+    if position is None or twin is None:
+        return None
+    node, its = reference.nodes[position], candidate.nodes[twin]
+    if "Constant" in (node.op_type, its.op_type) or operator(node) in QUANTIZERS:
+        return None
+    if node.op_type != its.op_type or len(node.input) != len(its.input):
+        return position
+    changed = [
+        (mine, theirs)
+        for mine, theirs in zip(node.input, its.input, strict=True)
+        if mine and theirs and not _equal(reference, mine, candidate, theirs)
+    ]
+    if not changed:
+        return position if _attributes(node) != _attributes(its) else None
+    if len(changed) > 1 and _exchanged(reference, candidate, changed):
+        return position
+    mine, theirs = changed[0]
+    deeper = origin(reference, mine, candidate, theirs)
+    if deeper is not None:
+        return deeper
+    return position if _size(reference, mine) < _size(reference, name) else None
+
+
+def _equal(reference: GraphIndex, name: str, candidate: GraphIndex, other: str) -> bool:
+    if same_bytes(reference, name, candidate, other):
+        return True
+    x, y = constant_value(reference, name), constant_value(candidate, other)
+    return x is None or y is None or (x.shape == y.shape and np.array_equal(x, y))
+
+
+def _exchanged(reference: GraphIndex, candidate: GraphIndex, changed: list[tuple[str, str]]) -> bool:
+    """Whether what differs is the order of the inputs."""
+    theirs = [other for _, other in changed]
+    return all(any(_equal(reference, name, candidate, other) for other in theirs) for name, _ in changed)
+
+
+def _size(index: GraphIndex, name: str) -> int:
+    value = constant_value(index, name)
+    return 0 if value is None else value.size
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, object]:
+    return {a.name: attribute(node, a.name) for a in node.attribute}
