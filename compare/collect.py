@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import notices
 from .outputs.by_types import hold_to_types
-from .outputs.expectation import measure
+from .outputs.expectation import Drawn, measure
 from .outputs.judge import Judge
 from .outputs.metric import Meter, criterion
 from .progress import SILENT, Progress
@@ -67,13 +67,16 @@ class Collector:
 
         return take
 
-    def evidence(self, comparison: Comparison, log: RunLog, progress: Progress = SILENT) -> Evidence:
+    def evidence(
+        self, comparison: Comparison, log: RunLog, progress: Progress = SILENT, drawn: Drawn | None = None
+    ) -> Evidence:
         """All that is known when the run is over. What rounding explains is measured now, where outputs are in doubt.
 
         Args:
             comparison: What was compared.
             log: How the run went.
             progress: Told what is going on.
+            drawn: What was drawn before, for whoever judges one candidate many times.
 
         Raises:
             UsageError: There are more labels than rows.
@@ -83,7 +86,7 @@ class Collector:
             return Evidence()
         total = len(comparison.samples)
         ran = replace(comparison, sides=comparison.sides.chosen(log.reference, log.candidates))
-        outputs = measure(ran, log, judge.evidence(total, log.finished), judge.kept, progress)
+        outputs = measure(ran, log, judge.evidence(total, log.finished), judge.kept, progress, drawn)
         outputs = hold_to_types(ran, log, outputs, progress)
         outputs = tuple(replace(e, idle=log.of(e.candidate).info.idle) for e in outputs)
         told = tuple(judge.notices)

@@ -18,6 +18,7 @@ from .collect import Collector
 from .comparison import Comparison, Rules, with_options
 from .loading import Loader, ModelSource
 from .outputs.metric import criterion
+from .plans.apply import applied
 from .progress import SILENT, Progress
 from .runs.kept_outputs import MEMORY_LIMIT, RunResults
 from .runs.samples import Data, bind, check_calibrated, check_labels, checked
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from ..dataloaders.base import Samples
     from ..runners.contract.runner import Runner
-    from .report.model import Report
+    from .report.model import Notice, Report
     from .sides import Side
 
 
@@ -94,6 +95,9 @@ class Comparator:
         """
         loader = Loader(self._runners, self.rules, self._progress)
         sides = loader.sides(self._model, self._candidate_model)
+        told: tuple[Notice, ...] = ()
+        if self.rules.plan is not None:
+            sides, told = applied(sides, self.rules.plan)
         if self._criterion is not None:
             self._criterion.bind(sides.reference.model.outputs)
         sets = self.rules.shape_sets
@@ -108,7 +112,7 @@ class Comparator:
             check_calibrated(sides)
             calibration = bind(self._calibration, sides, sets)
             workload = replace(workload, calibration=functools.partial(checked, calibration))
-        return Comparison(sides, samples, workload, self.rules, calibration, tuple(loader.notices))
+        return Comparison(sides, samples, workload, self.rules, calibration, (*loader.notices, *told))
 
     @staticmethod
     def run(

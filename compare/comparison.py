@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..graph.errors import UsageError
 from ..graph.options import Axes, Choice, Named, Names, Number, Pair, Renamed, Size, Whole, check, option, options
 from ..runners.contract.workload import ShapeRange
+from .budget import Budget, Limit
 from .shape_sets import ShapeSets, as_sets
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ class Rules:
         memory: Bytes that localizing may use for one piece; models with more external weights run in pieces. None:
             from the machine.
         latency: Runs to time on each runner after the comparison, with the last sample; None: nothing is timed.
+        fix: File for a precision plan: which layers must stay FP32 for the candidate to pass, searched and measured.
+        fix_budget: Most runs that the search may judge, or minutes that it may take.
+        fixed_model: File for the network with the plan written into it as types, or Q/DQ nodes.
+        plan: File with such a plan, which is applied to the candidate before it is compared.
 
     Raises:
         UsageError: rtol without atol, or the reverse; a value that its option does not take.
@@ -152,6 +157,27 @@ class Rules:
         "layers",
         metavar="SIZE",
     )
+    fix: str | None = option(
+        None,
+        "--fix",
+        "find the fewest layers that must stay FP32 for a pass, measure it, and write the plan as JSON",
+        group="plan",
+        metavar="PLAN",
+    )
+    fix_budget: Limit | int | None = option(
+        None,
+        "--fix-budget",
+        "most runs (builds) that the search may judge, or minutes: 10, 5m (100)",
+        Budget(),
+        "plan",
+        metavar="N",
+    )
+    fixed_model: str | None = option(
+        None, "--fixed-model", "with --fix: write the network with the plan in its types", group="plan", metavar="ONNX"
+    )
+    plan: str | None = option(
+        None, "--plan", "apply a plan to the candidate, and compare", group="plan", metavar="PLAN"
+    )
     latency: int | None = option(
         None, "--latency", "time N runs of each runner, after warm-up", Whole(1), "report", metavar="N"
     )
@@ -162,6 +188,12 @@ class Rules:
         if (self.rtol is None) != (self.atol is None):
             missing = "rtol" if self.rtol is None else "atol"
             raise UsageError(f"rtol and atol go together: allowed is atol + rtol * |reference|. {missing} is missing.")
+        if self.fix_budget is not None and self.fix is None:
+            raise UsageError("fix_budget is for fix, which was not asked for.")
+        if self.fixed_model is not None and self.fix is None:
+            raise UsageError("fixed_model is written with fix, which was not asked for.")
+        if self.fix is not None and self.plan is not None:
+            raise UsageError("fix makes a plan and plan applies one: ask for one of the two.")
 
     @property
     def shape_sets(self) -> tuple[Mapping[str, ShapeRange], ...]:

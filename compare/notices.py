@@ -225,6 +225,11 @@ def other_program(found: Fidelity) -> Notice:
     return Notice("fidelity", found.candidate, text)
 
 
+def plan_stopped(candidate: str) -> Notice:
+    """There is nothing to make a plan for."""
+    return Notice("no-plan", candidate, f"No plan was made: {candidate} or the reference failed.")
+
+
 def runs_differ(found: Fidelity) -> Notice:
     """The run in pieces and the deployed one err differently, of a runtime that does not repeat itself."""
     observed, deployed = (_size(e) for e in (found.observed_error, found.deployed_error))

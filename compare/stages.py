@@ -9,12 +9,15 @@ from . import notices
 from .assemble import assemble
 from .collect import Collector
 from .layers import localize
+from .plans.fix import fix, planned
+from .plans.remedies import with_remedies
 from .progress import SILENT, Progress
 from .runs.streaming import execute
 
 if TYPE_CHECKING:
     from .comparison import Comparison
     from .report.model import Report
+    from .runs.run import RunLog
 
 
 def compare(comparison: Comparison, progress: Progress = SILENT) -> Report:
@@ -27,15 +30,26 @@ def compare(comparison: Comparison, progress: Progress = SILENT) -> Report:
     Raises:
         UsageError: The metric or the labels are wrong. A runner that fails is in the report.
     """
-    collector = Collector(comparison.rules)
-    localizing = comparison.rules.layers is not None
+    rules = comparison.rules
+    if rules.fix is not None:
+        planned(comparison)  # refuses, before anything runs
+    collector = Collector(rules)
+    localizing = rules.layers is not None or rules.fix is not None
     log = execute(comparison, collector.begin, progress, on_device=not localizing, remember=localizing)
     report = assemble(comparison, log, collector.evidence(comparison, log, progress))
-    if not localizing or not log.candidates:
+    if rules.layers is not None or (rules.fix is not None and report.verdict == "fail"):
+        report = _localized(comparison, log, report, progress)
+    return report if rules.fix is None else fix(comparison, log, report, progress)
+
+
+def _localized(comparison: Comparison, log: RunLog, report: Report, progress: Progress) -> Report:
+    """The report with layers and culprits, as far as there is a pair to walk."""
+    if not log.candidates:
         return report
     report = replace(report, notices=(*report.notices, *notices.not_deterministic(report)))
     alive = tuple(name for name in log.candidates if log.of(name).error is None)
     if log.of(log.reference).error is not None or not alive:
         return report
     ran = replace(comparison, sides=comparison.sides.chosen(log.reference, alive))
-    return localize(ran, log, report, progress)
+    report = localize(ran, log, report, progress)
+    return with_remedies(ran, log, report, progress) if report.culprits else report

@@ -140,6 +140,11 @@ class EmulateRunner(Runner):
         return replace(self, keep=tuple(nodes))
 
     @property
+    def narrows(self) -> bool:
+        """See `Runner.narrows`."""
+        return True
+
+    @property
     def kept(self) -> tuple[str, ...]:
         """See `Runner.kept`."""
         return self.keep

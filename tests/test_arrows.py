@@ -25,10 +25,11 @@ LINES, FUNCTION, PARAMETERS = 500, 60, 8
 ORDERS = {
     "the top floors": "compare > runners dataloaders > graph",
     "compare": """compare.suites > compare.cli > compare.report compare.comparator > compare.stages compare.loading
-        > compare.assemble > compare.collect > compare.plans
+        > compare.plans > compare.assemble > compare.collect
         > compare.layers > compare.causes > compare.lockstep > compare.outputs > compare.runs > compare.statistics
-        > compare.interfaces > compare.comparison > compare.notices compare.sides compare.shape_sets compare.progress
-        > compare.report.model > compare.report.formats""",
+        > compare.interfaces > compare.comparison > compare.notices compare.sides compare.shape_sets compare.budget
+        compare.progress > compare.report.model
+        > compare.report.plan compare.report.plain compare.report.files compare.report.formats""",
     "runners": """runners > runners.emulate > runners.onnxrt runners.trt runners.tf runners.reference_evaluator
         > runners.contract""",
     "graph": """graph.load > graph.sources > graph.rounding graph.pairing graph.implied_inputs > graph.quantized

@@ -58,6 +58,7 @@ GROUPS = {
     "tolerances": "tolerances (default: the error that rounding makes in the network, measured)",
     "accuracy": "accuracy (decides where no tolerance can: INT8, FP8)",
     "layers": "layer by layer",
+    "plan": "what fixes it: precision plans",
     "report": "report",
 }
 """The headings of the help, by the names that options are declared under; runners' options come before the last."""

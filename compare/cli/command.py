@@ -24,6 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     try:
+        if words[:1] == ["plan"]:
+            from .plan import run
+
+            return run(words[1:])
         from .arguments import parse
 
         return _run(parse(words))

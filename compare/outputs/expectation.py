@@ -26,6 +26,7 @@ from ...graph.specs import is_float
 from ..progress import SILENT, Progress
 from ..runs.opening import for_rewritten, open_whole
 from ..runs.samples import numbered
+from ..runs.spill import Store
 from .decisions import DECISION_GAIN, TYPICAL, Decisions, hold_decisions, hold_jumps, jumping_tensors
 from .evidence import ByFormula, Measured, OutputEvidence
 from .explained import floors, hold, limits
@@ -52,6 +53,8 @@ HOPELESS = 8.0
 SIZE = 1 << 22
 """Elements that a tensor is thought to have at most where its shape is not known."""
 LARGEST = 1 << 30
+KEPT = 1 << 29
+"""Bytes of draws that stay in memory, where they are kept for later."""
 
 logger = logging.getLogger("layerdiff")
 
@@ -96,6 +99,29 @@ class _Kind(NamedTuple):
     subnormals: bool = False
 
 
+class Drawn:
+    """Outputs of networks with random roundings that were made before, for whoever judges one candidate many times."""
+
+    def __init__(self, memory: int = KEPT) -> None:
+        """Starts empty; ``memory``: bytes that stay in memory, the rest goes to disk."""
+        self._store = Store(memory)
+        self.gains: dict[tuple[Roundoff, _Kind], float] = {}
+
+    def known(self, key: tuple[Roundoff, _Kind, int], sample: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Those of some outputs that were drawn before."""
+        stream = str(hash(key))
+        return {n: self._store.get(stream, sample, n) for n in names if self._store.has(stream, sample, n)}
+
+    def keep(self, key: tuple[Roundoff, _Kind, int], sample: int, outputs: Mapping[str, np.ndarray]) -> None:
+        """Keeps outputs that were drawn."""
+        for name, array in outputs.items():
+            self._store.put(str(hash(key)), sample, name, array)
+
+    def close(self) -> None:
+        """Frees what is kept."""
+        self._store.__exit__(None, None, None)
+
+
 class Expectation:
     """Draws of the expected error of one candidate's outputs. A context manager: leaving it closes its sessions.
 
@@ -105,6 +131,7 @@ class Expectation:
         fp16_sums: Names of nodes that are known to add up in FP16.
         pieces: Whether the network is run in pieces, since the weights of all sides do not fit in memory.
         samples: How many samples are to be judged. A fault shows in all of them, so few draws of each decide at first.
+        drawn: What was drawn before, and where to keep what is drawn now.
     """
 
     def __init__(
@@ -115,11 +142,13 @@ class Expectation:
         *,
         pieces: bool = False,
         samples: int = 1,
+        drawn: Drawn | None = None,
     ) -> None:
         self._comparison = comparison
         first = -(-DRAWS[0] // samples)
         self._draws = sorted({first, min(2 * first, DRAWS[0]), *DRAWS})
         self._pieces = pieces
+        self._drawn = drawn
         self._stack = ExitStack()
         self.side, self.roundoff = roundoff(comparison.reference, candidate, fp16_sums)
         self.jumping = jumping_tensors(self.side.model.index)
@@ -173,7 +202,7 @@ class Expectation:
             names = [name for name in pairs if name not in done]
             have = len(drawn[names[0]])
             for number in range(have, count):
-                outputs = self._draw(feed, names, number, kind)
+                outputs = self._remembered(sample, feed, names, number, kind)
                 for name in names:
                     drawn[name].append(outputs[name])
             for name in names:
@@ -246,7 +275,7 @@ class Expectation:
         finite."""
         y, c = (x.astype(np.float64) for x in pair)
         finite = np.isfinite(y) & np.isfinite(c)
-        gain = 1.0 if kind.jumping else self._network(kind)[0].gain
+        gain = 1.0 if kind.jumping else self._gain(kind)
         ground = base.astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
             draws = np.array([(d.astype(np.float64) - ground) / gain for d in alike])
@@ -272,6 +301,29 @@ class Expectation:
             return {name: pair[0] for name, pair in pairs.items()}
         network, session = self._network(kind)
         return session.infer(network.feed(feed, self._pool(kind, feed).neutral()), list(pairs))
+
+    def _gain(self, kind: _Kind) -> float:
+        """By how much roundings are enlarged; a network that is drawn from memory is not made for it."""
+        known = {} if self._drawn is None else self._drawn.gains
+        key = (self.roundoff, kind)
+        if key not in known:
+            known[key] = self._network(kind)[0].gain
+        return known[key]
+
+    def _remembered(
+        self, sample: int, feed: Feed, names: Sequence[str], number: int, kind: _Kind
+    ) -> Mapping[str, np.ndarray]:
+        """A draw, made now or before."""
+        if self._drawn is None:
+            return self._draw(feed, names, number, kind)
+        key = (self.roundoff, kind, number)
+        known = self._drawn.known(key, sample, names)
+        missing = [name for name in names if name not in known]
+        if missing:
+            made = self._draw(feed, missing, number, kind)
+            self._drawn.keep(key, sample, made)
+            known.update(made)
+        return known
 
     def _draw(self, feed: Feed, names: Sequence[str], number: int, kind: _Kind) -> dict[str, np.ndarray]:
         network, session = self._network(kind)
@@ -340,6 +392,7 @@ def measure(
     evidence: Sequence[OutputEvidence],
     kept: Kept,
     progress: Progress = SILENT,
+    drawn: Drawn | None = None,
 ) -> tuple[OutputEvidence, ...]:
     """Adds to evidence what rounding is expected to do, wherever outputs are in doubt.
 
@@ -349,13 +402,14 @@ def measure(
         evidence: What is known of each output of each candidate.
         kept: Gives the reference's and a candidate's output of a sample that is in doubt.
         progress: Told what is going on.
+        drawn: What was drawn before; see `Expectation`.
     """
     found: dict[tuple[str, str], OutputEvidence] = {}
     for side in comparison.candidates:
         doubts = {e.tensor: e for e in evidence if e.candidate == side.name and e.to_be_measured}
         if doubts:
             progress.stage(f"{side.name}: measuring the error that rounding explains")
-            for tensor, known in _measure(comparison, log, side, doubts, kept, progress).items():
+            for tensor, known in _measure(comparison, log, side, doubts, kept, progress, drawn).items():
                 found[side.name, tensor] = known
     return tuple(found.get((e.candidate, e.tensor), e) for e in evidence)
 
@@ -367,6 +421,7 @@ def _measure(
     doubts: Mapping[str, OutputEvidence],
     kept: Kept,
     progress: Progress,
+    drawn: Drawn | None,
 ) -> dict[str, OutputEvidence]:
     narrow = log.of(side.name).info.fp16_accumulation | log.of(log.reference).info.fp16_accumulation
     pieces = any(runner.in_pieces for runner in log.runners)
@@ -374,7 +429,8 @@ def _measure(
     found: dict[str, Measured] = {}
     why = {t: "its type has no expected error" for t, e in doubts.items() if not _measurable(e)}
     try:
-        with Expectation(comparison, side, narrow, pieces=pieces, samples=max(1, len(samples))) as expectation:
+        count = max(1, len(samples))
+        with Expectation(comparison, side, narrow, pieces=pieces, samples=count, drawn=drawn) as expectation:
             for done, (number, feed) in enumerate(numbered(comparison.samples, samples)):
                 names = [t for t, known in doubts.items() if number in known.doubts and t not in why]
                 pairs = {name: kept(side.name, name, number) for name in names}

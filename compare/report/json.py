@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-import enum
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from .model import SCHEMA, AccuracyResult, Culprit, Fidelity, LayerResult, ModelInfo, Notice, Report
+from .plain import plain
 
 if TYPE_CHECKING:
     from .model import OutputResult, RunnerResult
 
 FLAG = "--json"
 HELP = "write the whole report as JSON"
-
-
-def plain(value: Any) -> Any:
-    """``value`` as JSON can hold it: tuples become lists, NumPy scalars numbers, numbers that are not finite null."""
-    if isinstance(value, enum.Enum):
-        return value.value
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(v) for v in value]
-    if isinstance(value, complex):
-        return {"real": plain(value.real), "imag": plain(value.imag)}
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
-    if hasattr(value, "tolist"):  # a NumPy scalar or array; ml_dtypes' scalars give Python floats
-        inner = value.tolist()
-        return plain(inner) if type(inner) is not type(value) else plain(float(value))
-    return str(value)
 
 
 def to_json(report: Report) -> dict[str, Any]:
@@ -62,6 +36,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "warnings": [*report.warnings, *report.data.notes],
         "notices": [_fields(notice) for notice in report.notices],
         "saved": list(report.saved),
+        "plan": plain(report.plan),
     }
 
 
@@ -110,7 +85,7 @@ def _output(output: OutputResult) -> dict[str, Any]:
 
 def _culprit(culprit: Culprit) -> dict[str, Any]:
     """A culprit; of its facts the clauses, which are the evidence."""
-    values = _fields(replace(culprit, facts=()), "candidate_node", "inside", "deployed", "facts")
+    values = _fields(replace(culprit, facts=()), "candidate_node", "inside", "deployed", "facts", "remedy")
     return {**values, "evidence": culprit.evidence}
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from .formats import formats
+from .plan import Plan, Remedy
 
 SCHEMA = "layerdiff.report/1"
 """Name and version of the JSON form."""
@@ -316,6 +317,7 @@ class Culprit:
         deployed: False if the outputs as deployed show less than a tenth of what the layer does to them in pieces:
             the runtime does not compute it alone, or not in the same format, when it runs the whole model. None:
             nothing says so.
+        remedy: What the cause calls for; None of culprits beyond those that the report shows.
     """
 
     candidate: str
@@ -329,6 +331,7 @@ class Culprit:
     candidate_node: str | None = None
     inside: tuple[Enclosing, ...] = ()
     deployed: bool | None = None
+    remedy: Remedy | None = None
 
     @property
     def evidence(self) -> str:
@@ -371,6 +374,7 @@ class Report:
         notices: What the user should read, whatever the verdict.
         accuracy: What each runner's outputs are worth on labelled data, the reference first; empty without a metric.
         saved: Files that hold worst samples.
+        plan: Which layers of a candidate have to stay in FP32 for it to pass, measured; None if it was not asked for.
     """
 
     reference: str
@@ -385,6 +389,7 @@ class Report:
     notices: tuple[Notice, ...] = ()
     saved: tuple[str, ...] = ()
     accuracy: tuple[AccuracyResult, ...] = ()
+    plan: Plan | None = None
 
     @property
     def verdict(self) -> Verdict:

@@ -175,6 +175,11 @@ class Runner(ABC):
         raise UsageError(f"{self.name} cannot keep single nodes in FP32: that is for --emulate and --trt.")
 
     @property
+    def narrows(self) -> bool:
+        """Whether it computes in a narrower format than FP32 from which single nodes can be kept (`keeping`)."""
+        return False
+
+    @property
     def kept(self) -> tuple[str, ...]:
         """Names of the nodes that stay FP32 in a narrower network."""
         return ()

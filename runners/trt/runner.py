@@ -169,6 +169,11 @@ class TrtRunner(TrtConfig, Runner):
         return replace(self, keep=tuple(nodes))
 
     @property
+    def narrows(self) -> bool:
+        """Unless it runs an engine that is built already, or FP32 alone; see `Runner.narrows`."""
+        return bool(self.modes) and not self.engine
+
+    @property
     def kept(self) -> tuple[str, ...]:
         """See `Runner.kept`."""
         return self.keep

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .numbers import number
+from .plan import show_remedy
 
 if TYPE_CHECKING:
     from ..model import Report
@@ -43,6 +44,7 @@ def show_layers(report: Report, to: Console, verbose: bool) -> None:
         else:
             to.print(Text.assemble((f"culprit {rank}: ", "bold red"), found))
         to.print(f"  {culprit.evidence}", markup=False)
+        show_remedy(culprit, to)
     if len(report.culprits) > 5:
         to.print(f"and {len(report.culprits) - 5} more culprits (--json has all)")
     for candidate in dict.fromkeys(o.candidate for o in report.outputs if o.verdict == "undecided"):

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from .layers import show_fidelity, show_layers
 from .numbers import number, times
+from .plan import show_plan
 from .progress import console
 from .sentence import sentence
 
@@ -58,6 +59,7 @@ def show(report: Report, to: Console | None = None, *, verbose: bool = False) ->
             to.print(f"warning: {notice.text}", markup=False, style="yellow")
     show_layers(report, to, verbose)
     show_fidelity(report, to)
+    show_plan(report, to, verbose)
     _latency(report, to)
     for note in report.data.notes:
         to.print(f"note: {note}", markup=False, style="dim")

@@ -1,0 +1,47 @@
+"""``compare plan plan.json``: shows a plan, or writes it in the words of another tool."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ...graph.errors import UsageError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}.")
+
+
+def run(words: Sequence[str]) -> int:
+    """Runs the command and returns its exit status.
+
+    Raises:
+        UsageError: It is wrong, or the file is no plan.
+    """
+    from ..plans.exports import EXPORTS
+    from ..plans.file import plan_from, read
+
+    forms = "\n".join(f"  {name:<14} {export.help}" for name, export in EXPORTS.items())
+    parser = _Parser(
+        "compare plan",
+        description="Shows a precision plan that `compare ... --fix PLAN` made, or writes it for another tool.",
+        epilog=f"forms:\n{forms}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("plan", metavar="PLAN", help="the file that --fix wrote")
+    parser.add_argument("--as", dest="form", choices=list(EXPORTS), metavar="FORM", help="one of the forms below")
+    given = parser.parse_args(words)
+    content = read(given.plan, "plan")
+    plan = plan_from(content, given.plan)
+    if given.form is not None:
+        print(EXPORTS[given.form].render(plan, content["origin"].get("source", "MODEL")))
+        return 0
+    from ..report.terminal.plan import print_plan
+    from ..report.terminal.progress import console
+
+    print_plan(plan, console())
+    print(f"\nfor other tools: compare plan {given.plan} --as FORM\n{forms}")
+    return 0

@@ -1,0 +1,191 @@
+"""Runs of one candidate with layers kept in FP32, each judged exactly as the comparison judges it.
+
+Only the candidate runs: the reference's outputs, and the draws that show what rounding explains, are made once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from ...graph.formats import FP32
+from ..collect import Collector
+from ..outputs.by_expectation import ROUNDOFFS, SMALL
+from ..outputs.decide import decide
+from ..outputs.expectation import Drawn
+from ..outputs.judge import Judge
+from ..outputs.metric import DROP
+from ..progress import SILENT, Progress
+from ..report.plan import OutputTrial, Trial
+from ..runs.opening import open_whole
+from ..runs.run import RunLog, RunnerLog
+from ..runs.samples import checked, feed_of
+from ..runs.spill import Store
+from ..sides import Side, Sides
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ...graph.model import Model
+    from ...runners.contract.runner import Runner
+    from ...runners.contract.session import SessionInfo
+    from ..comparison import Comparison, Rules
+    from ..outputs.evidence import OutputEvidence
+    from ..report.model import Report
+    from ..runs.streaming import Take
+
+KEPT = 1 << 29
+"""Bytes of the reference's outputs that stay in memory; the rest goes to disk."""
+
+
+class Bench:
+    """One candidate, the samples, and what the reference gave for them. A context manager.
+
+    Args:
+        comparison: What was compared.
+        log: How it ran.
+        candidate: Whose runs are judged.
+    """
+
+    def __init__(self, comparison: Comparison, log: RunLog, candidate: Side) -> None:
+        self.comparison = replace(comparison, rules=replace(comparison.rules, layers=None, latency=None))
+        self.candidate = candidate
+        self._log = log
+        self._store = Store(KEPT)
+        self._outputs: list[tuple[str, ...]] = []
+        self._drawn = Drawn()
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._store.__exit__(None, None, None)
+        self._drawn.close()
+
+    @property
+    def small(self) -> float:
+        """The relative error that passes without a tolerance, if rounding explains it."""
+        return small_error(self.candidate)
+
+    def judged(
+        self, runner: Runner, progress: Progress = SILENT, model: Model | None = None
+    ) -> tuple[OutputTrial, ...]:
+        """What the comparison says of a runner in the candidate's place.
+
+        Args:
+            runner: The runner.
+            progress: Told what is going on.
+            model: What it runs; the candidate's model if not given.
+
+        Raises:
+            RunnerError: The runtime refuses the model, or fails.
+        """
+        side = replace(self.candidate, runner=runner, model=model or self.candidate.model)
+        collector = Collector(self.comparison.rules)
+        compared, log = self._run(side, collector.begin(Sides(self.comparison.reference, (side,))))
+        found = collector.evidence(compared, log, progress, self._drawn).outputs
+        # that nothing is left to round is no reason to doubt what everything in FP32 gives
+        return tuple(self._trial(e, judged=True) for e in (replace(e, idle="") for e in found))
+
+    def estimated(self, runner: Runner) -> tuple[OutputTrial, ...]:
+        """The errors of a runner in the candidate's place, without the verdict: no draws are made.
+
+        Raises:
+            RunnerError: The runtime refuses the model, or fails.
+        """
+        side = replace(self.candidate, runner=runner)
+        judge = Judge(Sides(self.comparison.reference, (side,)), self.comparison.rules)
+        _, log = self._run(side, lambda s, number, outputs: judge.take(s.name, number, outputs))
+        return tuple(self._trial(e, judged=False) for e in judge.evidence(len(self.comparison.samples), log.finished))
+
+    def _run(self, side: Side, take: Take) -> tuple[Comparison, RunLog]:
+        reference = self.comparison.reference
+        compared = replace(self.comparison, sides=Sides(reference, (side,), self.comparison.sides.named))
+        done = 0
+        with self._session(side) as (infer, info):
+            for number, sample in enumerate(checked(self.comparison.samples)):
+                take(reference, number, self._reference(number, sample))
+                take(side, number, infer(sample))
+                done += 1
+        ran = (replace(self._log.of(reference.name), samples=done), RunnerLog(side.name, info(), samples=done))
+        return compared, RunLog(reference.name, (side.name,), ran)
+
+    @contextmanager
+    def _session(self, side: Side) -> Iterator[tuple[_Infer, _Info]]:
+        with open_whole(self.comparison, side, False) as session:
+            yield (lambda sample: session.infer(feed_of(session, sample))), (lambda: session.info)
+
+    def _reference(self, number: int, sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The reference's outputs for a sample; all of them are made when the first is asked for."""
+        name = self.comparison.reference.name
+        if number >= len(self._outputs):
+            with self._session(self.comparison.reference) as (infer, _):
+                for later, feed in enumerate(checked(self.comparison.samples)):
+                    outputs = infer(feed)
+                    for tensor, array in outputs.items():
+                        self._store.put(name, later, tensor, array)
+                    self._outputs.append(tuple(outputs))
+        return {tensor: self._store.get(name, number, tensor) for tensor in self._outputs[number]}
+
+    def _trial(self, evidence: OutputEvidence, judged: bool) -> OutputTrial:
+        result = decide(evidence) if judged else None
+        error = evidence.relative if evidence.absent is None and not evidence.clash else math.inf
+        return OutputTrial(
+            evidence.tensor,
+            "unknown" if result is None else result.verdict,
+            finite(error),
+            finite(self._share(evidence)),
+            None if result is None else result.reason,
+        )
+
+    def _share(self, evidence: OutputEvidence) -> float:
+        """The error as a share of what is allowed."""
+        statistics = evidence.statistics
+        if evidence.absent or evidence.clash or statistics.shape_mismatch is not None:
+            return math.inf
+        if evidence.metric is not None:
+            loss = evidence.metric
+            return max(0.0, loss.lost / max(1, loss.rows)) / loss.allowed if loss.allowed else math.inf
+        if evidence.tolerance is not None:
+            return math.inf if statistics.broken or statistics.use is None else float(statistics.use)
+        if not statistics.mismatched:
+            return 0.0
+        if evidence.by_formula is not None:
+            return evidence.by_formula.use
+        found = evidence.expected
+        return max(evidence.relative / self.small, 0.0 if found is None else found.use)
+
+
+_Infer: TypeAlias = "Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]"
+_Info: TypeAlias = "Callable[[], SessionInfo]"
+
+
+def small_error(candidate: Side) -> float:
+    """The relative error that passes without a tolerance, if rounding explains it."""
+    u = candidate.runner.arithmetic.u
+    return max(SMALL, ROUNDOFFS * max(u if u == u else 0.0, FP32.u))
+
+
+def share_of_report(report: Report, candidate: Side, rules: Rules) -> Trial:
+    """What the outputs of a candidate came to in the comparison itself: a run with nothing kept."""
+    outputs = []
+    drop = next((a.difference for a in report.accuracy if a.runner == candidate.name), None)
+    for output in report.of(candidate.name):
+        metrics = output.metrics or {}
+        error, use = metrics.get("rel_l2"), output.use
+        error = math.inf if error is None or any(metrics.get("nan") or ()) else float(error)
+        share = float(use or 0.0) if use is not None or output.tolerance is None else math.inf
+        if output.decided_by is not None and drop is not None:
+            share = max(0.0, -drop) / (rules.metric_drop if rules.metric_drop is not None else DROP)
+        elif output.tolerance is None:
+            share = max(share, error / small_error(candidate))
+        outputs.append(OutputTrial(output.tensor, output.verdict, finite(error), finite(share), output.reason))
+    return Trial((), tuple(outputs))
+
+
+def finite(value: float) -> float | None:
+    """A number; None where it is not finite."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,189 @@
+"""The plan's file: the canonical JSON that all else is made from, and where a search goes on after it was killed.
+
+Its form is documented in ``docs/plan.md``. It is written whole or not at all, after every run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ...graph.errors import UsageError
+from ..report.files import write
+from ..report.plain import plain
+from ..report.plan import SCHEMA, FixedModel, KeptLayer, OutputTrial, Plan, PlanPoint, Predicted, Trial
+
+STATUS = ("not needed", "found", "unfinished", "none")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a plan was made for. A file for something else is not gone on with.
+
+    Attributes:
+        source, digest: The model.
+        reference, candidate: The runners, as Python writes them.
+        format: The narrow format.
+        data, data_digest: The samples.
+        rules: What decides.
+        versions: Of what ran.
+    """
+
+    source: str
+    digest: str
+    reference: str
+    candidate: str
+    format: str
+    data: str
+    data_digest: str
+    rules: str
+    versions: Mapping[str, str]
+
+
+Probes: TypeAlias = "dict[frozenset[int], tuple[OutputTrial, ...]]"
+"""What probes gave, by the layers that were narrow in them."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs that were made: judged ones by the layers that were kept, and probes."""
+
+    judged: dict[frozenset[int], Trial] = field(default_factory=dict)
+    probes: Probes = field(default_factory=dict)
+
+
+def save(path: str, origin: Origin, plan: Plan, probes: Probes) -> None:
+    """Writes the file.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    content = {
+        "schema": SCHEMA,
+        "origin": plain(origin),
+        **{name: plain(value) for name, value in vars(plan).items() if name != "path"},
+        "probed": [{"narrow": sorted(k), "outputs": plain(v)} for k, v in probes.items()],
+    }
+    write(json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n", path, "--fix")
+
+
+def read(path: str, flag: str = "--plan") -> Mapping[str, Any]:
+    """A plan's file, checked.
+
+    Raises:
+        UsageError: It cannot be read, or is no plan.
+    """
+    try:
+        content = json.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"{flag} {path}: cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise UsageError(f"{flag} {path}: is no JSON: {error}.") from None
+    problem = problem_of(content)
+    if problem:
+        raise UsageError(f"{flag} {path}: is no plan: {problem}.")
+    checked: Mapping[str, Any] = content
+    return checked
+
+
+def problem_of(content: Any) -> str:
+    """What is wrong with the content of a plan's file; empty if nothing is."""
+    if not isinstance(content, dict):
+        return "expected an object"
+    if content.get("schema") != SCHEMA:
+        return f"its schema is {content.get('schema')!r}, expected {SCHEMA!r}"
+    wanted: Sequence[tuple[str, type | tuple[type, ...]]] = (
+        ("origin", dict),
+        ("candidate", str),
+        ("format", str),
+        ("status", str),
+        ("kept", list),
+        ("keep", list),
+        ("minimal", bool),
+    )
+    for name, kind in wanted:
+        if not isinstance(content.get(name), kind):
+            return f"{name!r} is missing or of another type"
+    if content["status"] not in STATUS:
+        return f"its status is {content['status']!r}, expected one of {', '.join(STATUS)}"
+    if not all(isinstance(name, str) for name in content["keep"]):
+        return "'keep' holds something else than names of nodes"
+    for layer in content["kept"]:
+        if not isinstance(layer, dict) or not isinstance(layer.get("nodes"), list) or "format" not in layer:
+            return "'kept' holds something else than layers with 'nodes' and 'format'"
+    return ""
+
+
+def runs_before(path: str, origin: Origin) -> Runs:
+    """The runs that a file already holds, if it was made for the same thing; else none.
+
+    Raises:
+        UsageError: There is a file, and it is no plan: it is not overwritten.
+    """
+    if not Path(path).exists() or not Path(path).is_file() or not Path(path).stat().st_size:
+        return Runs()
+    content = read(path, "--fix")
+    if content["origin"] != plain(origin):
+        return Runs()
+    trials = [_trial(point["trial"]) for point in content.get("curve", ())]
+    judged = {frozenset(trial.kept): trial for trial in trials if trial.kept}
+    probes = {frozenset(t["narrow"]): tuple(map(_output, t["outputs"])) for t in content.get("probed", ())}
+    return Runs(judged, probes)
+
+
+def plan_from(content: Mapping[str, Any], path: str = "") -> Plan:
+    """The plan that a checked file holds."""
+    kept = tuple(
+        KeptLayer(
+            **{
+                **layer,
+                "nodes": tuple(layer["nodes"]),
+                "inputs": tuple(layer.get("inputs", ())),
+                "outputs": tuple(layer.get("outputs", ())),
+                "without": _maybe(layer.get("without")),
+            }
+        )
+        for layer in content["kept"]
+    )
+    simple = {
+        n: content[n] for n in ("candidate", "format", "status", "layers", "minimal", "probes", "runs", "seconds")
+    }
+    predicted = content.get("predicted")
+    return Plan(
+        **simple,
+        kept=kept,
+        keep=tuple(content["keep"]),
+        before=_maybe(content.get("before")),
+        after=_maybe(content.get("after")),
+        fp32=_maybe(content.get("fp32")),
+        predicted=None if predicted is None else Predicted(**predicted),
+        curve=tuple(PlanPoint(p["layers"], p["arithmetic"], _trial(p["trial"])) for p in content.get("curve", ())),
+        operators_low=content.get("operators_low", 1.0),
+        arithmetic_low=content.get("arithmetic_low", 1.0),
+        why=content.get("why", ""),
+        path=path,
+        fixed=None
+        if content.get("fixed") is None
+        else FixedModel(content["fixed"]["path"], _trial(content["fixed"]["trial"])),
+    )
+
+
+def _maybe(value: Mapping[str, Any] | None) -> Trial | None:
+    return None if value is None else _trial(value)
+
+
+def _trial(value: Mapping[str, Any]) -> Trial:
+    return Trial(
+        tuple(value["kept"]),
+        tuple(map(_output, value["outputs"])),
+        value["seconds"],
+        value["error"],
+        value["latency"],
+    )
+
+
+def _output(value: Mapping[str, Any]) -> OutputTrial:
+    return OutputTrial(**value)

@@ -1,0 +1,293 @@
+"""The fourth question: what fixes it? A plan for one candidate, searched, run and measured.
+
+Data in, data out, but for the plan's file, which is written after every run so that a search that was killed goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...graph.cutting.propagate import propagate
+from ...graph.errors import RunnerError, UsageError
+from ..budget import Limit, Meter, as_limit
+from ..notices import plan_stopped
+from ..progress import SILENT, Progress
+from ..report.plan import KeptLayer, OutputTrial, Plan, PlanPoint, Trial
+from ..runs.samples import checked
+from .bench import Bench, share_of_report
+from .file import Origin, Runs, runs_before, save
+from .fixed_model import write_fixed
+from .layers import Layers, layers_of
+from .predict import Prediction, predict
+from .search import Search
+
+if TYPE_CHECKING:
+    from ...runners.contract.runner import Runner
+    from ..comparison import Comparison
+    from ..report.model import Culprit, Report
+    from ..runs.run import RunLog
+    from ..sides import Side
+
+USUAL = Limit(runs=100)
+"""The budget, if none is given."""
+
+
+def fix(comparison: Comparison, log: RunLog, report: Report, progress: Progress = SILENT) -> Report:
+    """Adds a plan to the report, and writes its file.
+
+    Args:
+        comparison: What was compared; its rules name the file.
+        log: How it ran.
+        report: What it showed, culprits included.
+        progress: Told what is going on.
+
+    Raises:
+        UsageError: There is nothing that a plan could be for, or the file cannot be written.
+    """
+    candidate = planned(comparison)
+    failed = log.of(candidate.name).error is not None or log.of(log.reference).error is not None
+    if failed or not report.of(candidate.name):
+        return replace(report, notices=(*report.notices, plan_stopped(candidate.name)))
+    with Bench(comparison, log, candidate) as bench:
+        work = _Fixing(comparison, bench, report, progress)
+        return replace(report, plan=work.run())
+
+
+def planned(comparison: Comparison) -> Side:
+    """The candidate that a plan is for.
+
+    Raises:
+        UsageError: None of them can keep single layers in FP32, or several can; or nothing decides whether it is right.
+    """
+    able = [side for side in comparison.candidates if side.runner.narrows]
+    if not able:
+        raise UsageError("--fix is for a runner that computes in a narrower format: --emulate=FORMAT or --trt=FORMAT.")
+    if len(able) > 1:
+        names = ", ".join(side.name for side in able)
+        raise UsageError(f"--fix makes a plan for one runner, and there are {len(able)}: {names}.")
+    rules, fmt = comparison.rules, able[0].runner.arithmetic
+    if (fmt.is_integer or fmt.name == "e4m3") and rules.rtol is None and not rules.tolerances and rules.labels is None:
+        raise UsageError(
+            f"--fix: nothing says when {able[0].name} is good enough.\n"
+            "Give --rtol and --atol, --tolerance NAME:RTOL,ATOL, or --labels with --metric."
+        )
+    return able[0]
+
+
+class _Fixing:
+    """One plan in the making."""
+
+    def __init__(self, comparison: Comparison, bench: Bench, report: Report, progress: Progress) -> None:
+        self.comparison = comparison
+        self.bench = bench
+        self.report = report
+        self.progress = progress
+        self.side = bench.candidate
+        self.path = comparison.rules.fix or ""
+        self.meter = Meter(as_limit(comparison.rules.fix_budget, USUAL))
+        self.runner: Runner = self.side.runner.calibrated(self.side.model, comparison.workload)
+        self.prober = prober(self.runner, self.side, comparison)
+        first = next(iter(checked(comparison.samples)))
+        shapes = propagate(self.side.model, {name: array.shape for name, array in first.items()})
+        index, fmt = self.side.model.index, self.prober.arithmetic.name
+        every = self.prober.rounds_every_node
+        self.layers: Layers = layers_of(index, fmt, shapes.get, every_node=every, without=self.runner.kept)
+        self.before = share_of_report(report, self.side, comparison.rules)
+        self.origin = self._origin()
+        known = runs_before(self.path, self.origin) if self.path else Runs()
+        self.judged, self.probes = known.judged, known.probes
+
+    def run(self) -> Plan:
+        """Searches, and tells what came of it."""
+        if all(output.verdict == "pass" for output in self.report.of(self.side.name)):
+            plan = self._plan("not needed", why=f"{self.side.name} passes as it is")
+            return self._kept(self._fixed(replace(plan, keep=tuple(self.side.runner.kept), after=self.before)))
+        prediction = self._predicted()
+        search = Search(self.layers, prediction, self.verify, fp32_first=self.prober is self.runner)
+        search.run()
+        if search.hopeless:
+            proof = self.judged[search.everything]
+            worst = proof.worst
+            reason = proof.error or (worst.reason if worst is not None else "") or ""
+            why = f"with every layer in FP32 it does not pass either: {reason}"
+            return self._kept(self._plan("none", why=why))
+        if search.best is None:
+            return self._kept(
+                self._plan("unfinished", why=f"the budget of {self.meter.limit} ended before a set passed")
+            )
+        return self._kept(self._fixed(self._found(search, prediction)))
+
+    def _fixed(self, plan: Plan) -> Plan:
+        """With the network that has the plan in its types, where that is asked for."""
+        path = self.comparison.rules.fixed_model
+        if path is None:
+            return plan
+        self.progress.stage(f"writing {path}")
+        return replace(plan, fixed=write_fixed(self.bench, plan, self.prober, path))
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    def verify(self, kept: frozenset[int]) -> Trial:
+        """One run on the runtime itself, judged; what was run before is remembered."""
+        if kept in self.judged:
+            return self.judged[kept]
+        if not kept:
+            return self.before
+        self.meter.take()
+        self.progress.stage(f"{self.side.name}: run {self.meter.runs}, {len(kept)} layers in FP32")
+        start, error = time.perf_counter(), None
+        outputs: tuple[OutputTrial, ...] = ()
+        try:
+            outputs = self.bench.judged(self._keeping(self.runner, kept), self.progress)
+        except RunnerError as failure:
+            error = str(failure).splitlines()[0]
+        self.judged[kept] = Trial(tuple(sorted(kept)), outputs, time.perf_counter() - start, error)
+        self._save(self._plan("unfinished", why="the search is on its way"))
+        return self.judged[kept]
+
+    def _probe(self, narrow: frozenset[int]) -> tuple[OutputTrial, ...]:
+        if narrow not in self.probes:
+            self.progress.stage(f"{self.side.name}: what layers cost, probe {len(self.probes) + 1}")
+            kept = frozenset(range(len(self.layers.all))) - narrow
+            runner = self._keeping(self.prober, kept)
+            try:
+                found = self.bench.judged(runner) if self._faint else self.bench.estimated(runner)
+            except RunnerError:
+                found = tuple(replace(o, error=None, share=None) for o in self.before.outputs)
+            self.probes[narrow] = found
+        return self.probes[narrow]
+
+    @property
+    def _faint(self) -> bool:
+        """Whether the outputs fail though their error is small: only the verdict's draws then show what is wrong."""
+        rules = self.comparison.rules
+        if rules.rtol is not None or rules.tolerances or rules.labels is not None:
+            return False
+        return all((o.error or 1.0) <= self.bench.small for o in self.before.outputs)
+
+    def _keeping(self, runner: Runner, kept: Collection[int]) -> Runner:
+        names = frozenset(self.layers.names(kept)) | frozenset(self.side.runner.kept)
+        return runner.keeping([name for name in self.layers.index.names if name in names])
+
+    def _predicted(self) -> Prediction:
+        culprits = (c.node for c in self._culprits())
+        suspects = self.layers.holding(list(culprits))
+        scale = 1.0
+        if self.comparison.rules.labels is not None:  # a metric does not say how large an error may be
+            whole = Trial((), self._probe(frozenset(range(len(self.layers.all)))))
+            scale = (self.before.share or 2.0) / whole.share if whole.share else 1.0
+        return predict(len(self.layers.all), suspects, self._probe, scale=scale)
+
+    def _culprits(self) -> list[Culprit]:
+        return [c for c in self.report.culprits if c.candidate == self.side.name]
+
+    # -- what came of it ------------------------------------------------------------------------------------------
+
+    def _found(self, search: Search, prediction: Prediction) -> Plan:
+        assert search.best is not None
+        kept = search.best
+        why = (
+            "" if search.minimal else f"the budget of {self.meter.limit} ended before every kept layer was dropped once"
+        )
+        plan = self._plan("found", why=why)
+        index = self.layers.index
+        names = self.layers.names(kept)
+        computing = len({name for layer in self.layers.all for name in layer.nodes})
+        low = computing - len({name for n in kept for name in self.layers.all[n].nodes})
+        return replace(
+            plan,
+            kept=tuple(self._layer(n, kept, prediction) for n in sorted(kept)),
+            keep=tuple(n for n in index.names if n in {*names, *self.side.runner.kept}),
+            minimal=search.minimal,
+            after=self.judged[kept],
+            predicted=prediction.of(kept),
+            operators_low=low / computing if computing else 0.0,
+            arithmetic_low=1.0 - self.layers.arithmetic(kept),
+        )
+
+    def _layer(self, number: int, kept: frozenset[int], prediction: Prediction) -> KeptLayer:
+        layer = self.layers.all[number]
+        culprit = next((c for c in self._culprits() if c.node in layer.nodes), None)
+        rest = kept - {number}
+        return KeptLayer(
+            layer.node,
+            layer.op,
+            layer.nodes,
+            layer.inputs,
+            layer.outputs,
+            "fp32",
+            "contribution" if culprit is None else culprit.cause.value,
+            "" if culprit is None else culprit.evidence,
+            prediction.alone(number),
+            self.judged.get(rest) if rest else self.before,
+        )
+
+    def _plan(self, status: str, why: str = "") -> Plan:
+        every = frozenset(range(len(self.layers.all)))
+        points = sorted({frozenset(): self.before, **self.judged}.items(), key=lambda item: len(item[0]))
+        return Plan(
+            candidate=self.side.name,
+            format=self.prober.arithmetic.name,
+            status=status,  # type: ignore[arg-type]
+            layers=len(self.layers.all),
+            before=self.before,
+            fp32=self.judged.get(every),
+            curve=tuple(PlanPoint(len(k), self.layers.arithmetic(k), trial) for k, trial in points),
+            probes=len(self.probes),
+            runs=len(self.judged),
+            seconds=self.meter.seconds,
+            why=why,
+            path=self.path,
+        )
+
+    def _kept(self, plan: Plan) -> Plan:
+        self._save(plan)
+        return plan
+
+    def _save(self, plan: Plan) -> None:
+        if self.path:
+            save(self.path, self.origin, plan, self.probes)
+
+    def _origin(self) -> Origin:
+        rules = self.comparison.rules
+        told = {"rtol": rules.rtol, "atol": rules.atol, "tolerances": dict(rules.tolerances), "metric": rules.metric}
+        versions: dict[str, str] = {}
+        for runner in self.report.runners:
+            versions.update(runner.versions)
+        return Origin(
+            source=self.side.model.source,
+            digest=self.side.model.digest,
+            reference=repr(self.comparison.reference.runner),
+            candidate=repr(self.side.runner),
+            format=self.prober.arithmetic.name,
+            data=self.comparison.samples.description,
+            data_digest=_digest(checked(self.comparison.samples)),
+            rules=repr(told),
+            versions=versions,
+        )
+
+
+def prober(runner: Runner, side: Side, comparison: Comparison) -> Runner:
+    """What measures the error of single layers: the runner itself where it is an emulation, else one of its format."""
+    from ...runners.emulate import EmulateRunner
+
+    if isinstance(runner, EmulateRunner):
+        return runner
+    own = EmulateRunner(format=runner.arithmetic.name)
+    return own.calibrated(side.model, comparison.workload)
+
+
+def _digest(samples: Iterable[Mapping[str, np.ndarray]]) -> str:
+    found = hashlib.sha256()
+    for sample in samples:
+        for name in sorted(sample):
+            array = np.ascontiguousarray(sample[name])
+            found.update(f"{name} {array.dtype} {array.shape}".encode())
+            found.update(array.tobytes() if array.dtype != object else repr(array.tolist()).encode())
+    return found.hexdigest()

@@ -1,0 +1,106 @@
+"""The network with a plan written into it: Casts around what is kept (FP16, BF16), or Q/DQ nodes where it is not.
+
+The file stands without this project: same inputs and outputs, and types that runtimes take as law (strongly typed
+TensorRT 10 and 11), or compute as they can (ONNX Runtime).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+
+from ...graph.errors import LayerdiffError, UsageError, first_line
+from ...graph.model import Model
+from ...graph.rounding.round_array import SCALED, STORAGE
+from ..report.plan import FixedModel, Trial
+from .bench import Bench
+
+if TYPE_CHECKING:
+    from ...runners.contract.runner import Runner
+    from ..report.plan import Plan
+
+LARGEST = 2**31 - 2**20
+"""Most bytes of one file; weights of larger networks go beside it."""
+
+
+def fixed_model(model: Model, fmt: str, keep: tuple[str, ...], runner: Runner) -> Model:
+    """A network whose types, or Q/DQ nodes, are those of a plan.
+
+    Args:
+        model: The network in FP32.
+        fmt: The plan's narrow format.
+        keep: Names of the nodes that stay FP32.
+        runner: Knows the ranges of activations, where the format needs some.
+
+    Raises:
+        UsageError: The format is one that no type of ONNX stands for, or nothing can be written in it.
+    """
+    source = model.derive(model.copied())
+    if fmt in STORAGE:
+        from ...graph.rounding.typed import typed
+
+        return typed(source, fmt, keep).model
+    if fmt in SCALED and runner.activation_ranges is not None:
+        from ...graph.rounding.qdq import quantize
+
+        return quantize(source, "int8" if fmt == "int8" else "fp8", runner.activation_ranges, keep).model
+    raise UsageError(f"--fixed-model: no types of ONNX stand for {fmt.upper()}; --plan and the exports apply the plan.")
+
+
+def write_fixed(bench: Bench, plan: Plan, runner: Runner, path: str) -> FixedModel:
+    """Writes the network with a plan in it, checks it, and runs it as its types say.
+
+    Args:
+        bench: The candidate, the samples, and what the reference gave.
+        plan: The plan.
+        runner: See `fixed_model`.
+        path: Where to.
+
+    Raises:
+        UsageError: The file cannot be written, or would replace the network itself; see `fixed_model`.
+    """
+    model = bench.candidate.model
+    if os.path.realpath(path) == os.path.realpath(model.source):
+        raise UsageError(f"--fixed-model {path}: that is the network itself, which the fixed one would replace.")
+    fixed = fixed_model(model, plan.format, plan.keep, runner)
+    write_model(fixed, path)
+    return FixedModel(path, _by_its_types(bench, fixed, runner))
+
+
+def write_model(model: Model, path: str) -> None:
+    """Writes a network and checks what was written; weights go beside it where one file cannot hold them.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    large = model.proto.ByteSize() > LARGEST
+    partial = Path(path).with_name(f"{Path(path).name}.{os.getpid()}.partial")
+    try:
+        if large:
+            onnx.save_model(model.copied(), path, save_as_external_data=True, location=f"{Path(path).name}.data")
+        else:
+            onnx.save_model(model.proto, os.fspath(partial))
+            partial.replace(path)
+    except OSError as error:
+        raise UsageError(f"--fixed-model {path}: cannot be written: {error.strerror}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    onnx.checker.check_model(path)
+
+
+def _by_its_types(bench: Bench, fixed: Model, runner: Runner) -> Trial:
+    """What the network gives where its types are law, judged as the candidate is."""
+    from ...runners.emulate import EmulateRunner
+
+    start = time.perf_counter()
+    names = tuple(fixed.index.names)  # nothing rounds but what the types of the file say
+    law = EmulateRunner(format=runner.arithmetic.name, keep=names, ranges=())
+    try:
+        outputs = bench.judged(law, model=fixed)
+    except LayerdiffError as error:
+        return Trial((), (), time.perf_counter() - start, first_line(error))
+    return Trial((), outputs, time.perf_counter() - start)

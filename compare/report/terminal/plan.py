@@ -1,0 +1,122 @@
+"""A precision plan, and what a culprit's cause calls for, on a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from .numbers import number, times
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..model import Culprit, Report
+    from ..plan import Plan, Trial
+
+SHOWN = 20
+"""Kept layers that are listed without ``-v``."""
+
+
+def show_remedy(culprit: Culprit, to: Console) -> None:
+    """The line under a culprit: what to try, and what that gave where it was measured."""
+    remedy = culprit.remedy
+    if remedy is None:
+        return
+    measured = "" if remedy.measured is None else f": emulated so, {trial_text(remedy.measured)}"
+    to.print(f"  try: {remedy.text}{measured}", markup=False, soft_wrap=True)
+
+
+def trial_text(trial: Trial) -> str:
+    """What a run came to: ``pass at 3% of allowed``, ``fail at 12x of allowed``."""
+    if trial.error is not None:
+        return f"it cannot be run: {trial.error}"
+    share = trial.share
+    if trial.passed:
+        return "pass" if share is None else f"pass at {_share(share)} of allowed"
+    worst = trial.worst
+    tensor = f" in {worst.tensor}" if worst is not None and len(trial.outputs) > 1 else ""
+    if worst is None or worst.share is None:
+        return f"{trial.verdict}{tensor}: not finite"
+    return f"{trial.verdict}{tensor} at {_share(worst.share)} of allowed"
+
+
+def _share(share: float) -> str:
+    if share < 1:
+        return f"{share:.0%}" if share >= 0.005 else "less than 1%"
+    return times(share)
+
+
+def show_plan(report: Report, to: Console, verbose: bool) -> None:
+    """The plan: what is kept and why, what was measured, and how to apply it."""
+    if report.plan is not None:
+        to.print()
+        print_plan(report.plan, to, verbose)
+
+
+def print_plan(plan: Plan, to: Console, verbose: bool = False) -> None:
+    """See `show_plan`."""
+    to.print(Text.assemble(("plan: ", "bold"), headline(plan)), soft_wrap=True)
+    if plan.kept:
+        to.print(_table(plan, verbose))
+    for line in _lines(plan):
+        to.print(f"  {line}", markup=False, soft_wrap=True)
+    if verbose and plan.curve:
+        to.print(_curve(plan))
+
+
+def headline(plan: Plan) -> str:
+    """What came of the search, in one clause."""
+    fmt = plan.format.upper()
+    if plan.status == "not needed":
+        return f"nothing has to be kept, {plan.why}"
+    if plan.status == "none":
+        return f"there is none, {plan.why}"
+    if plan.status == "unfinished" or plan.after is None:
+        return f"none yet, {plan.why}"
+    before = "" if plan.before is None else f" (all in {fmt}: {trial_text(plan.before)})"
+    minimal = "; none of them can be spared" if plan.minimal and plan.kept else f"; {plan.why}" if plan.why else ""
+    layers = f"{len(plan.kept)} of {plan.layers} layers"
+    return f"keep {layers} of {plan.candidate} in FP32: {trial_text(plan.after)}{before}{minimal}"
+
+
+def _table(plan: Plan, verbose: bool) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("  layer", "op", "why", "alone", "without it"):
+        table.add_column(name, overflow="fold")
+    shown = plan.kept if verbose else plan.kept[:SHOWN]
+    for layer in shown:
+        alone = "-" if layer.alone is None else times(layer.alone)
+        without = "-" if layer.without is None else trial_text(layer.without)
+        table.add_row(Text(f"  {layer.node}"), layer.op, layer.reason, alone, without)
+    if len(shown) < len(plan.kept):
+        table.caption = f"and {len(plan.kept) - len(shown)} more (-v shows them)"
+    return table
+
+
+def _lines(plan: Plan) -> list[str]:
+    lines = []
+    if plan.predicted is not None and plan.after is not None:
+        expected, measured = number(plan.predicted.error), number(plan.after.relative)
+        lines.append(f"relative error: {expected} expected, {measured} measured")
+    if plan.runs:
+        low = f"{plan.operators_low:.0%} of the operators and {plan.arithmetic_low:.0%} of the arithmetic"
+        left = f"; {low} stay in {plan.format.upper()}" if plan.after is not None else ""
+        lines.append(f"{plan.probes} probes and {plan.runs} judged runs in {plan.seconds:.1f} s{left}")
+    for model in (plan.fixed,) if plan.fixed is not None else ():
+        more = "" if model.trial.passed else " (every node rounds then; kernels that fuse nodes round less)"
+        lines.append(f"written as types: {model.path}; as its types say, {trial_text(model.trial)}{more}")
+    if plan.path and plan.keep and plan.after is not None:
+        lines.append(f"apply it with --plan {plan.path}; for other tools: compare plan {plan.path}")
+    return lines
+
+
+def _curve(plan: Plan) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", title="every set that was measured")
+    for name in ("  layers in FP32", "arithmetic", "relative error", "verdict"):
+        table.add_column(name, overflow="fold")
+    for point in plan.curve:
+        cells = f"{point.arithmetic:.0%}", number(point.trial.relative), trial_text(point.trial)
+        table.add_row(f"  {point.layers}", *cells)
+    return table

@@ -1,0 +1,153 @@
+"""``--fix`` from end to end: a plan for an emulated format, its file, and its application."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
+from layerdiff.compare.plans.file import plan_from, problem_of, read
+from layerdiff.graph.errors import UsageError
+from onnx import numpy_helper
+
+from support.models import parsed
+from support.plan_networks import overflowing, samples, weights
+
+RUNNERS = [OnnxrtRunner(), EmulateRunner(format="fp16")]
+
+
+def fixed(path: Path, runners=RUNNERS, **options):
+    return Comparator(overflowing(), runners, data_loader=samples(), fix=str(path), **options).compare()
+
+
+def test_the_layers_that_overflow_are_kept_each_with_its_proof(tmp_path):
+    report = fixed(tmp_path / "plan.json")
+    plan = report.plan
+    assert report.verdict == "fail", "as it was asked for, the candidate disagrees"
+    assert plan.status == "found"
+    assert [layer.node for layer in plan.kept] == ["fc1", "fc2"], "who makes what overflows, and who reads it"
+    assert plan.keep == ("fc1", "act1", "fc2", "act2")
+    assert plan.after.passed
+    assert plan.minimal
+    assert all(layer.without is not None and not layer.without.passed for layer in plan.kept)
+    assert plan.kept[0].reason == "overflow"
+    assert plan.runs <= 5
+
+
+def test_a_plan_is_applied_and_compared_again(tmp_path):
+    fixed(tmp_path / "plan.json")
+    report = Comparator(overflowing(), RUNNERS, data_loader=samples(), plan=str(tmp_path / "plan.json")).compare()
+    assert report.verdict == "pass"
+    assert report.candidates[0].options["keep"] == ["fc1", "act1", "fc2", "act2"]
+    assert not [n for n in report.notices if n.code == "plan-of-another"]
+
+
+def test_a_plan_of_another_network_is_said_to_be_one(tmp_path):
+    fixed(tmp_path / "plan.json")
+    path = str(tmp_path / "plan.json")
+    report = Comparator(overflowing(5), RUNNERS, data_loader=samples(), plan=path).compare()
+    assert [n.code for n in report.notices if n.subject == path] == ["plan-of-another"]
+
+
+def test_a_search_goes_on_where_it_was(tmp_path):
+    path = tmp_path / "plan.json"
+    first = fixed(path, fix_budget=2).plan
+    assert first.runs == 2
+    assert not first.minimal
+    second = fixed(path).plan
+    whole = fixed(tmp_path / "other.json").plan
+    assert second.kept[0].node == whole.kept[0].node
+    assert second.minimal
+    assert second.runs == whole.runs
+    before = path.read_text()
+    again = fixed(path).plan
+    assert (again.runs, again.keep) == (second.runs, second.keep)
+    assert json.loads(before)["curve"] == json.loads(path.read_text())["curve"], "nothing was run again"
+
+
+def test_a_file_that_is_no_plan_is_not_overwritten(tmp_path):
+    path = tmp_path / "plan.json"
+    path.write_text("[1, 2]")
+    with pytest.raises(UsageError, match=r"--fix .*plan\.json: is no plan: expected an object\."):
+        fixed(path)
+    assert path.read_text() == "[1, 2]"
+
+
+def test_nothing_is_kept_where_nothing_has_to_be(tmp_path):
+    report = fixed(tmp_path / "plan.json", [OnnxrtRunner(), EmulateRunner(format="bf16")])
+    assert (report.plan.status, report.plan.keep) == ("not needed", ())
+
+
+def test_where_fp32_does_not_pass_that_is_the_answer_with_its_proof(tmp_path):
+    other = overflowing()
+    weight = next(t for t in other.graph.initializer if t.name == "w3")
+    weight.CopyFrom(numpy_helper.from_array(1.5 * numpy_helper.to_array(weight), "w3"))
+    plan = fixed(tmp_path / "plan.json", candidate_model=other).plan
+    assert plan.status == "none"
+    assert "with every layer in FP32 it does not pass either: " in plan.why
+    assert plan.fp32.verdict == "fail"
+    assert plan.runs == 1
+
+
+def test_int8_without_a_tolerance_has_nothing_to_reach(tmp_path):
+    with pytest.raises(UsageError, match="nothing says when emulate:int8 is good enough"):
+        fixed(tmp_path / "plan.json", [OnnxrtRunner(), EmulateRunner(format="int8")])
+
+
+@pytest.mark.parametrize(
+    ("runners", "message"),
+    [
+        ([OnnxrtRunner(), OnnxrtRunner()], "--fix is for a runner that computes in a narrower format"),
+        ([*RUNNERS, EmulateRunner(format="bf16")], "--fix makes a plan for one runner, and there are 2"),
+    ],
+)
+def test_a_plan_is_for_one_runner_that_computes_narrowly(tmp_path, runners, message):
+    with pytest.raises(UsageError, match=message):
+        fixed(tmp_path / "plan.json", runners)
+
+
+def test_int8_is_planned_by_a_tolerance(tmp_path):
+    rng = np.random.default_rng(3)
+    spread = [{"x": (f["x"] * np.where(rng.random(f["x"].shape) < 0.02, 50, 1)).astype(np.float32)} for f in samples()]
+
+    model = parsed(
+        "g (float[8,16] x) => (float[8,16] y) { [a] m = MatMul(x, w) t = Relu(m) [b] n = MatMul(t, v) u = Tanh(n) "
+        "[c] y = MatMul(u, z) }",
+        w=weights(1),
+        v=weights(2),
+        z=weights(3),
+    )
+    runners = [OnnxrtRunner(), EmulateRunner(format="int8")]
+    path = str(tmp_path / "plan.json")
+    report = Comparator(model, runners, data_loader=spread, fix=path, rtol=0, atol=0.03).compare()
+    plan = report.plan
+    assert plan.status == "found"
+    assert 0 < len(plan.kept) < 3
+    assert plan.after.passed
+
+
+# ---- the file --------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_is_read_back_as_it_was_written(tmp_path):
+    path = tmp_path / "plan.json"
+    plan = fixed(path).plan
+    assert plan_from(read(str(path)), plan.path) == plan
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"schema": "other"}, "its schema is 'other', expected 'layerdiff.plan/1'"),
+        ({"keep": [1]}, "'keep' holds something else than names of nodes"),
+        ({"status": "done"}, "its status is 'done'"),
+        ({"kept": [{"node": "a"}]}, "'kept' holds something else than layers"),
+        ({"minimal": None}, "'minimal' is missing or of another type"),
+    ],
+)
+def test_a_file_that_is_no_plan_is_refused_with_what_is_wrong(tmp_path, change, problem):
+    path = tmp_path / "plan.json"
+    fixed(path)
+    assert problem in problem_of({**json.loads(path.read_text()), **change})

@@ -1,0 +1,167 @@
+"""The search: from errors of layers to a set that passes and of which nothing can be spared."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from layerdiff.compare.budget import Spent
+from layerdiff.compare.plans.choose import choose
+from layerdiff.compare.plans.layers import Border, Layer, Layers
+from layerdiff.compare.plans.predict import Block, Prediction, predict
+from layerdiff.compare.plans.search import Search
+from layerdiff.compare.report.plan import OutputTrial, Trial
+from layerdiff.graph.index import GraphIndex
+
+from support.models import parsed
+
+INDEX = GraphIndex(parsed("g (float[1] x) => (float[1] y) { y = Identity(x) }"))
+
+
+def chain(costs: list[float], cast: float = 0.0) -> Layers:
+    layers = tuple(Layer(i, (f"n{i}",), f"n{i}", "MatMul", (), (), 1.0, cost) for i, cost in enumerate(costs))
+    borders = tuple(Border(i - 1, (i,), cast) for i in range(1, len(costs)))
+    return Layers(INDEX, layers, borders)
+
+
+def trial(kept: frozenset[int], share: float) -> Trial:
+    finite = share if math.isfinite(share) else None
+    verdict = "pass" if share <= 1 else "fail"
+    return Trial(tuple(sorted(kept)), (OutputTrial("y", verdict, finite, finite, None if share <= 1 else "large"),))
+
+
+class Runtime:
+    """A runtime whose errors add up as squares: what the search is about, without a network."""
+
+    def __init__(self, errors: list[float], factor: Callable[[frozenset[int]], float] = lambda kept: 1.0) -> None:
+        self.errors, self.factor = errors, factor
+        self.ran: dict[frozenset[int], Trial] = {}
+
+    def share(self, kept: frozenset[int]) -> float:
+        left = [e for i, e in enumerate(self.errors) if i not in kept]
+        return math.sqrt(sum(e * e for e in left)) * self.factor(kept)
+
+    def verify(self, kept: frozenset[int]) -> Trial:
+        return self.ran.setdefault(kept, trial(kept, self.share(kept)))
+
+    def probe(self, narrow: frozenset[int]) -> tuple[OutputTrial, ...]:
+        return trial(narrow, self.share(frozenset(range(len(self.errors))) - narrow)).outputs
+
+
+def searched(runtime: Runtime, layers: Layers, **options: bool) -> Search:
+    prediction = predict(len(layers.all), (), runtime.probe)
+    search = Search(layers, prediction, runtime.verify, **options)
+    search.run()
+    return search
+
+
+def cheapest(runtime: Runtime, layers: Layers) -> float:
+    every = range(len(layers.all))
+    sets = (frozenset(s) for n in range(len(every) + 1) for s in itertools.combinations(every, n))
+    return min(layers.cost(kept) for kept in sets if runtime.share(kept) <= 1)
+
+
+def test_one_guilty_layer_is_kept_and_nothing_else():
+    runtime = Runtime([0.1, 0.1, 5.0, 0.1, math.inf, 0.1])
+    search = searched(runtime, chain([1.0] * 6))
+    assert search.best == {2, 4}
+    assert search.minimal
+    assert len(runtime.ran) <= 5, "everything, the plan, and the plan without each of its two layers"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_plan_costs_hardly_more_than_the_cheapest_there_is(seed):
+    rng = np.random.default_rng(seed)
+    errors, costs = list(rng.lognormal(-0.5, 1, 10)), list(rng.lognormal(0, 1, 10))
+    off = rng.uniform(0.8, 1.3)
+    runtime, layers = Runtime(errors, lambda kept: off), chain(costs, cast=0.05)
+    search = searched(runtime, layers)
+    assert search.best is not None
+    assert runtime.share(search.best) <= 1
+    assert layers.cost(search.best) <= 1.3 * cheapest(runtime, layers)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_kept_layer_was_dropped_once_and_the_run_failed(seed):
+    rng = np.random.default_rng(seed)
+    # pairs of layers that help only together: what was predicted of each alone is wrong
+    runtime = Runtime(list(rng.lognormal(0, 1, 14)), lambda kept: 1.0 if {3, 4} <= kept else 40.0)
+    search = searched(runtime, chain(list(rng.uniform(1, 3, 14))))
+    assert search.best is not None
+    assert search.minimal
+    for number in search.best:
+        assert not runtime.ran[search.best - {number}].passed
+
+
+def test_where_fp32_fails_there_is_no_plan():
+    runtime = Runtime([2.0] * 4, lambda kept: 1.0)
+    runtime.share = lambda kept: 3.0  # type: ignore[method-assign]
+    search = searched(runtime, chain([1.0] * 4))
+    assert search.hopeless
+    assert search.best is None
+    assert len(runtime.ran) == 1
+
+
+def test_where_fp32_is_expensive_it_is_not_run_for_a_plan_that_passes():
+    runtime = Runtime([0.1, 3.0, 0.1])
+    search = searched(runtime, chain([1.0] * 3), fp32_first=False)
+    assert search.best == {1}
+    assert frozenset(range(3)) not in runtime.ran
+
+
+def test_the_best_set_so_far_is_left_where_the_budget_ends():
+    runtime = Runtime([1.2, 1.1, 1.3, 0.9])
+    count = itertools.count()
+
+    def verify(kept: frozenset[int]) -> Trial:
+        if kept not in runtime.ran and next(count) == 2:
+            raise Spent
+        return runtime.verify(kept)
+
+    search = Search(chain([1.0] * 4), predict(4, (), runtime.probe), verify)
+    search.run()
+    assert search.best is not None
+    assert runtime.share(search.best) <= 1
+    assert not search.minimal
+
+
+def test_neighbours_are_preferred_since_each_border_is_a_cast():
+    layers, errors = chain([1.0] * 5, cast=0.6), [0.75, 0.1, 0.75, 0.75, 0.1]
+    blocks = tuple(Block((i,), {"y": e}, {"y": e}) for i, e in enumerate(errors))
+    assert choose(layers, Prediction(blocks), [frozenset()], 1.2) == {0}, "at an end there is one border less"
+    assert choose(layers, Prediction(blocks), [frozenset()], 0.8) == {2, 3}
+
+
+def test_what_failed_is_not_chosen_again():
+    blocks = tuple(Block((i,), {"y": 0.1}, {"y": 0.1}) for i in range(3))
+    layers, failed = chain([1.0, 2.0, 3.0]), [frozenset()]
+    for expected in ({0}, {1}):
+        kept = choose(layers, Prediction(blocks), failed, 0.95)
+        assert kept == expected
+        failed.append(kept)
+
+
+def test_large_networks_are_probed_in_blocks_that_are_halved_where_they_matter():
+    errors = [0.001] * 200
+    errors[77] = errors[150] = 4.0
+    runtime, calls = Runtime(errors), []
+
+    def probe(narrow: frozenset[int]) -> tuple[OutputTrial, ...]:
+        calls.append(narrow)
+        return runtime.probe(narrow)
+
+    prediction = predict(200, [150], probe)
+    assert len(calls) <= 32
+    assert prediction.alone(150) == pytest.approx(4.0)
+    assert prediction.alone(77) == pytest.approx(4.0)
+    assert prediction.of({77, 150}).share == pytest.approx(runtime.share(frozenset({77, 150})), rel=0.1)
+
+
+def test_errors_that_are_not_finite_are_expected_as_such():
+    prediction = predict(2, (), Runtime([math.inf, 0.5]).probe)
+    assert prediction.of(()).share is None
+    assert prediction.alone(0) is None
+    assert prediction.of({0}).share == pytest.approx(0.5)
