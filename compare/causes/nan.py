@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...graph.operators import DIVIDES
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
-from .evidence import Elements
+from .evidence import Elements, count_text
 
 
 @dataclass(frozen=True)
@@ -64,3 +65,33 @@ def find(case: LayerCase) -> Diagnosis | None:
 def on_both_sides(tensor: str, reference: int, candidate: int) -> Diagnosis:
     """NaN in the reference itself, which fails the outputs and is no fault of the candidate."""
     return Diagnosis(Cause.NAN, (NotANumberOnBothSides(tensor, reference, candidate),))
+
+
+@dataclass(frozen=True)
+class InfiniteInItsOwnRun:
+    """A tensor that is not finite where the candidate computes what comes before, too, and is where it is given the
+    reference's values.
+
+    Attributes:
+        tensor: Its name.
+        count, size: How many values of how many.
+        op: The operator that makes it.
+    """
+
+    tensor: str
+    count: int
+    size: int
+    op: str
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return (
+            f"{count_text(self.count, self.size)} of {self.tensor!r} are not finite in the candidate's own run, and "
+            f"all are where the layer is given the reference's values: what {self.op} reads became zero, or too large"
+        )
+
+
+def in_its_own_run(fact: InfiniteInItsOwnRun) -> Diagnosis:
+    """The first values that are not finite, in a run in which no layer by itself is beyond its noise."""
+    return Diagnosis(Cause.UNDERFLOW if fact.op in DIVIDES else Cause.NAN, (fact,))

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...graph.formats import NumberFormat
+from ...graph.operators import DIVIDES
+from ...graph.specs import is_float
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
@@ -47,7 +49,7 @@ def find(case: LayerCase) -> Diagnosis | None:
         weights = lossy_weights(case, fmt, loss)
         if weights is not None:
             return Diagnosis(Cause(loss), (weights[1],), weights[0])
-    return _became_zero(case, fmt) or _inside(case, fmt)
+    return _became_zero(case, fmt) or _inside(case, fmt) or _constant(case, fmt)
 
 
 def _became_zero(case: LayerCase, fmt: NumberFormat) -> Diagnosis | None:
@@ -67,4 +69,46 @@ def _inside(case: LayerCase, fmt: NumberFormat) -> Diagnosis | None:
         if format_loss(array, fmt) == "underflow":
             holder = Holder("inside", index.names[index.producer[name]])
             return Diagnosis(Cause.UNDERFLOW, (lost_values(array, fmt, "underflow", holder),))
+    return None
+
+
+@dataclass(frozen=True)
+class SmallConstant:
+    """A constant that a format has no number for, in front of an operator that tells small numbers apart.
+
+    Attributes:
+        value: The constant.
+        format: The format.
+        node, op: The operator that reads what becomes of it.
+    """
+
+    value: float
+    format: NumberFormat
+    node: str
+    op: str
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return (
+            f"the constant {self.value:.4g} is below {self.format}'s smallest number, "
+            f"{self.format.smallest_subnormal:.2g}: it becomes that or zero, and {self.op} {self.node} follows"
+        )
+
+
+def _constant(case: LayerCase, fmt: NumberFormat) -> Diagnosis | None:
+    """An epsilon in front of a logarithm, a division or a root."""
+    index, part = case.graphs[0], case.pair.reference
+    after = next((p for p in reversed(part.nodes) if index.nodes[p].op_type in DIVIDES), None)
+    if after is None:
+        return None
+    for position in (p for p in part.nodes if p < after):
+        for name in index.nodes[position].input:
+            value = index.constant(name) if name else None
+            if value is None or value.size != 1 or not is_float(value.dtype):
+                continue
+            size = abs(float(value.reshape(-1)[0]))
+            if 0 < size < fmt.smallest_subnormal:
+                fact = SmallConstant(size, fmt, index.names[after], index.nodes[after].op_type)
+                return Diagnosis(Cause.UNDERFLOW, (fact,), position)
     return None

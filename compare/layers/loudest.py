@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ...graph.operators import facts_of
+from ...graph.operators import DIVIDES, facts_of
 from ...graph.specs import Arrays
 from ..causes import nan
 from ..causes.case import LoudLayer
@@ -72,7 +72,7 @@ def name_loudest(
         return given, blamed
     if not any(map(is_off, outputs)) or not _reproduced(walked, outputs):
         return given, blamed
-    already = None if blamed else _not_a_number(given.layers, outputs)
+    already = None if blamed else _not_a_number(given.layers, outputs) or _becomes_infinite(prepared, given, outputs)
     if already is not None:
         return given.knowing([already]).blaming(already.number), [already]
     sample = next((o.worst_sample for o in outputs if is_off(o) and o.worst_sample is not None), 0)
@@ -120,6 +120,32 @@ def _not_a_number(layers: Sequence[LayerObservation], outputs: Sequence[OutputRe
             if mine and theirs:
                 return replace(s, diagnosis=nan.on_both_sides(name, mine, theirs))
     return None
+
+
+def _becomes_infinite(prepared: Prepared, given: Verdicts, outputs: Sequence[OutputResult]) -> LayerObservation | None:
+    """The layer where values that are not finite begin in the candidate's own run, where outputs fail by such: it
+    computes them of what rounding has made zero before."""
+    if not any(_not_finite(o.metrics) for o in outputs if is_off(o)):
+        return None
+    index = prepared.comparison.reference.model.index
+    for s in given.layers:
+        for name, statistics in s.cumulative.items():
+            local = s.local.get(name)
+            if local is None or _not_finite(local.metrics()) or not _not_finite(statistics.metrics()):
+                continue
+            op = next((o for p in s.pair.reference.nodes if (o := index.nodes[p].op_type) in DIVIDES), None)
+            metrics = statistics.metrics()
+            fact = nan.InfiniteInItsOwnRun(
+                name, _not_finite(metrics), metrics["count"], op or index.nodes[s.pair.main].op_type
+            )
+            return replace(s, diagnosis=nan.in_its_own_run(fact))
+    return None
+
+
+def _not_finite(metrics: Mapping[str, Any] | None) -> int:
+    """How many values are not finite in the candidate and are in the reference."""
+    counts = [(metrics or {}).get(kind) or (0, 0) for kind in ("nan", "inf")]
+    return int(max(0, sum(theirs - mine for mine, theirs in counts)))
 
 
 def _measured(

@@ -303,8 +303,10 @@ class _Perturber:
                 if weight is not None and weight.dtype.name in ("float32", "float16", "bfloat16"):
                     alike = self._perturb_fill if is_fill(weight) else self._perturb_alike
                     found = alike(name, weight, size, absolute)
-                else:
+                elif self._is_weight(name):
                     found = self._perturb(name, size, absolute)
+                else:  # what is computed becomes zero at most: a root of it stays one
+                    found = self._perturb(name, size, 0.0, smallest=absolute)
             self._perturbed[key] = self._rounded(found, step) if _is_step(step) else found
         return self._perturbed[key]
 
@@ -349,8 +351,9 @@ class _Perturber:
         self._double[moved_name] = False
         return moved_name
 
-    def _perturb(self, name: str, size: float, step: float, target: str | None = None) -> str:
-        """Multiplies by 1 + ``size`` times a normal variate, and adds ``step`` times another. Returns the new name."""
+    def _perturb(self, name: str, size: float, step: float, target: str | None = None, *, smallest: float = 0.0) -> str:
+        """Multiplies by 1 + ``size`` times a normal variate, and adds ``step`` times another; for ``smallest`` see
+        `NoiseWriter.perturb`. Returns the new name."""
         self._count += 1
         double = self._is_double(name)
         target = target or self.writer.names.fresh("probe__moved")
@@ -360,4 +363,4 @@ class _Perturber:
             name = self.noise.perturb(name, place, size, weight=True)
             size = 0.0
         self._double[target] = double
-        return self.noise.perturb(name, place, size, target, weight=True, step=step)
+        return self.noise.perturb(name, place, size, target, weight=True, step=step, smallest=smallest)

@@ -138,3 +138,35 @@ def test_a_body_whose_results_have_no_rank_is_entered():
     feed = {"x": X["x"][:, :8], "c": np.array(True), "d": np.array(False)}
     report = compare(nested(0.1), nested(0.2), [feed])
     assert only(report).node == "inside"
+
+
+def test_a_logarithm_of_what_became_zero_before_is_named():
+    graph = parsed(
+        """g (float[8,32] x) => (float[8,32] y) { [energy] e = Mul(x, x) [centre] c = Transpose<perm=[0,1]>(e)
+            [level] l = Log(c) [weights] y = MatMul(l, w) }""",
+        w=np.abs(W) + 0.1,
+    )
+    x = RNG.uniform(0.5, 2, (8, 32)).astype(np.float32)
+    x[3, 5] = 1e-5  # its square is below FP16's smallest number, and is no loss beside the others
+    culprit = only(compare(graph, EmulateRunner(format="fp16"), [{"x": x}]))
+    assert culprit.cause == "underflow"
+    assert culprit.node in ("energy", "level")
+    assert "zero" in culprit.evidence
+
+
+def test_an_epsilon_that_the_format_has_no_number_for_is_named_where_it_is_added():
+    graph = parsed(
+        "g (float[8,32] x) => (float[8,32] y) { [square] s = Mul(x, x) [eps] e = Add(s, tiny) [level] y = Log(e) }",
+        tiny=np.float32(1e-10),
+    )
+    x = np.where(RNG.uniform(size=(8, 32)) < 0.5, 0, RNG.standard_normal((8, 32))).astype(np.float32)
+    culprit = only(compare(graph, EmulateRunner(format="fp16"), [{"x": x}]))
+    assert (culprit.node, culprit.cause) == ("eps", "underflow")
+    assert "1e-10" in culprit.evidence
+
+
+def test_small_numbers_under_a_root_are_rounding():
+    graph = parsed("g (float[8,32] x) => (float[8,32] y) { [root] r = Sqrt(x) [product] y = MatMul(r, w) }", w=W)
+    x = np.exp(RNG.uniform(-20, 3, (8, 32))).astype(np.float32)
+    report = compare(graph, EmulateRunner(format="fp16"), [{"x": x}])
+    assert not report.culprits
