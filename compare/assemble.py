@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 
 from ..graph.model import Model
+from ..graph.options import options
 from . import notices
 from .interfaces import in_words, map_outputs
 from .outputs.decide import decide
 from .outputs.metric import DROP
+from .report.history import Provenance
 from .report.model import DataInfo, ModelInfo, Report, RunnerResult
 from .sides import other_file
 
 if TYPE_CHECKING:
+    from ..dataloaders.base import Samples
     from .collect import Evidence
-    from .comparison import Comparison
+    from .comparison import Comparison, Rules
     from .report.model import Notice, OutputResult
     from .runs.run import RunLog, RunnerLog
 
@@ -51,6 +56,7 @@ def assemble(comparison: Comparison, log: RunLog, evidence: Evidence) -> Report:
             *notices.metric_fell(evidence.accuracy, drop, outputs),
         ),
         accuracy=evidence.accuracy,
+        provenance=Provenance(settings=_settings(comparison.rules)),
     )
 
 
@@ -83,7 +89,34 @@ def _data_info(comparison: Comparison, log: RunLog) -> DataInfo:
     notes = [*samples.notes, *in_words(comparison.rules)]
     if comparison.calibration is not None:
         notes.append(f"INT8 and FP8 were calibrated on {comparison.calibration.description}.")
-    return DataInfo(log.samples, samples.seed, samples.description, samples.representative, tuple(notes))
+    digest = functools.partial(_digest, samples)
+    return DataInfo(log.samples, samples.seed, samples.description, samples.representative, tuple(notes), digest)
+
+
+def _digest(samples: Samples) -> str | None:
+    """One hash for all samples: names, dtypes, shapes and bytes, in the order in which they were run."""
+    hashed = hashlib.sha256()
+    try:
+        for sample in samples:
+            for name in sorted(sample):
+                array = np.ascontiguousarray(sample[name])
+                hashed.update(f"{name} {array.dtype.name} {array.shape}\0".encode())
+                text = "\0".join(map(str, array.flat)) if array.dtype.kind in "OSU" else None
+                hashed.update(array.tobytes() if text is None else text.encode("utf-8", "surrogateescape"))
+    except OSError:  # files that were there during the run
+        return None
+    return hashed.hexdigest()
+
+
+def _settings(rules: Rules) -> dict[str, Any]:
+    """The rules that are not at their defaults; of arrays, what they are."""
+    usual = type(rules)()
+    changed = {f.name: getattr(rules, f.name) for f in options(type(rules))}
+    return {
+        name: f"array of {value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else value
+        for name, value in changed.items()
+        if isinstance(value, np.ndarray) or value != getattr(usual, name)
+    }
 
 
 def _model_info(model: Model) -> ModelInfo:

@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import functools
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ... import __version__
 from ...dataloaders.random_options import RandomOptions
 from ...graph.errors import UsageError
 from ...graph.options import options
 from ...runners import discover
 from ...runners.contract.runner import Runner
 from ..comparison import Rules
-from ..report.formats import formats
 from .options import add, given
+from .report_options import Reports, add_formats, add_screen, check_reports
 from .runner_arguments import (
     add_options,
     configure,
@@ -74,7 +71,8 @@ class Request:
         rules: What was decided about the comparison.
         random: Fields of `RandomOptions` that were given.
         data, calibration_data: Where inputs come from; None: random ones, and those that are compared.
-        reports: Reports to write: the flag of a format, and a path; ``-`` is standard output.
+        reports: Reports to write.
+        baseline: An earlier report, to tell what changed.
         save_worst: Folder for the worst samples.
         quiet, verbose, debug: What is printed.
     """
@@ -85,19 +83,27 @@ class Request:
     random: Mapping[str, Any]
     data: str | None
     calibration_data: str | None
-    reports: tuple[tuple[str, str], ...]
+    reports: Reports
+    baseline: str | None
     save_worst: str | None
     quiet: bool
     verbose: bool
     debug: bool
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """A parser that raises what is wrong instead of ending the program."""
+
     def error(self, message: str) -> NoReturn:
+        """See `argparse.ArgumentParser.error`.
+
+        Raises:
+            UsageError: Always.
+        """
         raise UsageError(f"{message.removeprefix('argument ')}.")
 
 
-class _Help(argparse.HelpFormatter):
+class Help(argparse.HelpFormatter):
     """Options that take their value with ``=`` alone are shown so."""
 
     def __init__(self, prog: str) -> None:
@@ -136,9 +142,7 @@ def parse(argv: Sequence[str]) -> Request:
     hint_at_detached_value(models, classes)
     values = vars(space)
     reports = tuple(values.get("reports", ()))
-    if sum(path == "-" for _, path in reports) > 1:
-        raise UsageError("only one report can go to standard output.")
-    _keep_inputs(reports, [*models, space.data, space.calibration_data, values.get("labels")])
+    check_reports(reports, [*models, space.data, space.calibration_data, values.get("labels"), space.baseline])
     random = given(values, RandomOptions)
     for f in options(RandomOptions):
         if space.data is not None and f.name in random:
@@ -151,6 +155,7 @@ def parse(argv: Sequence[str]) -> Request:
         data=space.data,
         calibration_data=space.calibration_data,
         reports=reports,
+        baseline=space.baseline,
         save_worst=space.save_worst,
         quiet=space.quiet,
         verbose=space.verbose,
@@ -158,26 +163,13 @@ def parse(argv: Sequence[str]) -> Request:
     )
 
 
-def _keep_inputs(reports: Sequence[tuple[str, str]], inputs: Sequence[object]) -> None:
-    """Makes sure that no report is written over what is compared, or over another report."""
-    read = {os.path.realpath(path) for path in inputs if isinstance(path, (str, os.PathLike))}
-    written: set[str] = set()
-    for flag, path in reports:
-        real = os.path.realpath(path)
-        if real in read:
-            raise UsageError(f"{flag} {path}: that is an input of the comparison, and the report would replace it.")
-        if path != "-" and real in written:
-            raise UsageError(f"{flag} {path}: another report goes there.")
-        written.add(real)
-
-
-def _parser(classes: Mapping[str, type[Runner]]) -> _Parser:
-    parser = _Parser(
+def _parser(classes: Mapping[str, type[Runner]]) -> Parser:
+    parser = Parser(
         "compare",
         usage=USAGE,
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=_Help,
+        formatter_class=Help,
         allow_abbrev=False,
         add_help=False,
     )
@@ -216,31 +208,14 @@ def _add_data(group: Any) -> None:
 
 
 def _add_report(group: Any) -> None:
-    for flag, one in formats().items():
-        group.add_argument(
-            flag,
-            metavar="PATH",
-            dest="reports",
-            action="append",
-            default=argparse.SUPPRESS,
-            type=functools.partial(_report, flag),
-            help=f"{one.HELP}; -: to standard output",
-        )
+    add_formats(group)
     group.add_argument(
         "--save-worst", metavar="DIR", help="save the worst sample of each candidate as .npz, for --data"
     )
-    group.add_argument("-q", "--quiet", action="store_true", help="print the verdict alone")
-    group.add_argument("-v", "--verbose", action="store_true", help="print versions, options, times, all statistics")
-    group.add_argument("--debug", action="store_true", help="show tracebacks")
-    group.add_argument("--version", action="version", version=f"layerdiff {__version__}")
-    group.add_argument("-h", "--help", action="help", help="show this text")
+    add_screen(group)
 
 
-def _report(flag: str, path: str) -> tuple[str, str]:
-    return flag, path
-
-
-def _attach(words: Sequence[str], parser: _Parser) -> list[str]:
+def _attach(words: Sequence[str], parser: Parser) -> list[str]:
     """Attaches values that argparse would take for options (``--float-range -1,1``), and what a flag alone means."""
     result: list[str] = []
     queue = list(words)
@@ -257,7 +232,7 @@ def _attach(words: Sequence[str], parser: _Parser) -> list[str]:
     return result
 
 
-def _unknown(word: str, parser: _Parser) -> str:
+def _unknown(word: str, parser: Parser) -> str:
     known = parser._option_string_actions
     flag = word.partition("=")[0]
     if flag in known:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import shlex
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from ...graph.errors import LayerdiffError, UsageError
 from ...graph.interrupts import uninterrupted
@@ -24,13 +27,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     try:
-        if words[:1] == ["plan"]:
-            from .plan import run
-
-            return run(words[1:])
+        other = _other_command(words)
+        if other is not None:
+            return other.run(words[1:])
         from .arguments import parse
 
-        return _run(parse(words))
+        return _run(parse(words), shlex.join(["compare", *words]))
     except LayerdiffError as error:
         return _refuse(str(error), error.exit_status, debug)
     except KeyboardInterrupt:
@@ -44,6 +46,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(f"unexpected error, {text} (--debug shows where).", CRASHED, debug)
 
 
+COMMANDS = {"plan": "plan", "report": "report_command"}
+"""Commands beside ``compare``, by their first word: modules of this folder with ``run(words) -> exit status``."""
+
+
+def _other_command(words: Sequence[str]) -> Any:
+    """The module of the command that the first word names, unless it is a file that is called so."""
+    if not words or words[0] not in COMMANDS or os.path.exists(words[0]):
+        return None
+    return importlib.import_module(f".{COMMANDS[words[0]]}", __package__)
+
+
 def _refuse(text: str, status: int, debug: bool) -> int:
     if debug and status != INTERRUPTED:
         import traceback
@@ -54,54 +67,44 @@ def _refuse(text: str, status: int, debug: bool) -> int:
     return status
 
 
-def _run(request: Request) -> int:
+def _run(request: Request, command: str) -> int:
     if request.debug:
         import logging
 
         logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
         logging.getLogger("layerdiff").setLevel(logging.DEBUG)
+    from .delivery import deliver
+
+    before = None if request.baseline is None else _before(request.baseline)
     progress = None
     if not request.quiet:
-        from ..report.terminal.progress import TerminalProgress, console
-        from ..report.terminal.show import show
+        from ..report.terminal.progress import TerminalProgress
 
         progress = TerminalProgress()
     try:
-        report = compare(request, progress)
+        report, unsaved = compare(request, progress)
     finally:
         if progress is not None:
             progress.clear()
-    unwritten = _write(report, request.reports)
-    # With a report on standard output, what people read goes beside it.
-    out = sys.stderr if any(path == "-" for _, path in request.reports) else sys.stdout
-    if request.quiet:
-        print(report.verdict, file=out)
-        for runner in report.runners:
-            if runner.error:
-                print(f"compare: {runner.failure}", file=sys.stderr)
-    else:
-        show(report, console(out), verbose=request.verbose)
-    if unwritten is not None:
-        raise unwritten
-    return report.exit_status
+    report = replace(report, provenance=replace(report.provenance, command=command))
+    if before is not None:
+        from ..report.baseline import against
+
+        report = against(report, before)
+    status = deliver(report, request.reports, quiet=request.quiet, verbose=request.verbose)
+    if unsaved is not None:
+        raise unsaved
+    return status
 
 
-def _write(report: Report, wanted: Sequence[tuple[str, str]]) -> UsageError | None:
-    """Writes the reports that were asked for. What cannot be written costs no other report, nor what is shown."""
-    failed = None
-    for flag, path in wanted:
-        from ..report.files import write
-        from ..report.formats import formats
+def _before(path: str) -> Report:
+    from ..report.load import load_report
 
-        try:
-            write(formats()[flag].render(report), path, flag)
-        except UsageError as error:
-            failed = failed or error
-    return failed
+    return load_report(path)
 
 
-def compare(request: Request, progress: Progress | None = None) -> Report:
-    """What the command line asks for, as a report.
+def compare(request: Request, progress: Progress | None = None) -> tuple[Report, UsageError | None]:
+    """What the command line asks for, as a report, and why the worst samples could not be saved, if they could not.
 
     Raises:
         UsageError: The request does not fit the models or the data.
@@ -124,5 +127,8 @@ def compare(request: Request, progress: Progress | None = None) -> Report:
     )
     report = comparator.compare()
     if request.save_worst is not None and comparator.samples is not None:
-        report = save_worst(report, comparator.samples, request.save_worst)
-    return report
+        try:
+            report = save_worst(report, comparator.samples, request.save_worst)
+        except UsageError as error:
+            return report, error
+    return report, None

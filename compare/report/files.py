@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from ...graph.errors import UsageError
+from .formats import Content
 
 
-def write(content: str | bytes, path: str | os.PathLike[str], flag: str) -> None:
-    """Writes a rendered report to ``path``, whole or not at all; ``-`` is standard output.
+def write(content: Content, path: str | os.PathLike[str], flag: str) -> None:
+    """Writes a rendered report to ``path``, each file whole or not at all; ``-`` is standard output.
 
     Args:
         content: The report.
-        path: The file.
+        path: The file, or the folder for files by name.
         flag: The option that named it, for messages.
 
     Raises:
         UsageError: The file cannot be written.
+        BrokenPipeError: Nobody reads standard output any more.
     """
+    if isinstance(content, Mapping):
+        _folder(content, path, flag)
+        return
     data = content.encode("utf-8") if isinstance(content, str) else content
     if os.fspath(path) == "-":
-        sys.stdout.flush()
-        if isinstance(content, str):
-            sys.stdout.write(content)
-        else:
-            sys.stdout.buffer.write(content)
+        _to_standard_output(content, flag)
         return
     target = Path(path)
     try:
@@ -41,3 +43,29 @@ def write(content: str | bytes, path: str | os.PathLike[str], flag: str) -> None
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"{flag} {path}: cannot be written: {error.strerror}.") from error
+
+
+def _folder(files: Mapping[str, str | bytes], path: str | os.PathLike[str], flag: str) -> None:
+    if os.fspath(path) == "-":
+        raise UsageError(f"{flag} writes a folder, which standard output is not.")
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{flag} {path}: cannot be made: {error.strerror}.") from error
+    for name, content in files.items():
+        write(content, Path(path) / name, flag)
+
+
+def _to_standard_output(content: str | bytes, flag: str) -> None:
+    try:
+        sys.stdout.flush()
+        if isinstance(content, str):
+            sys.stdout.write(content)
+            sys.stdout.flush()
+        else:
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UsageError(f"{flag} -: standard output cannot be written: {error.strerror}.") from error

@@ -1,7 +1,8 @@
 """Which formats has a report? Every module of this folder that declares one.
 
 A new format is one new module here, with ``FLAG`` (``"--html"``), ``HELP`` (one line for ``compare --help``) and
-``render(report) -> str | bytes``. Heavy packages are imported inside of ``render``: the help asks for all formats.
+``render(report) -> str | bytes``; a format of several files returns them by name, and its path is a folder. Heavy
+packages are imported inside of ``render``: the help asks for all formats.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeAlias, cast
+
+Content: TypeAlias = str | bytes | Mapping[str, str | bytes]
+"""A report in one format: a file, or files by their names in a folder."""
 
 
 class Format(Protocol):
@@ -24,7 +28,7 @@ class Format(Protocol):
     FLAG: str
     HELP: str
 
-    def render(self, report: Any) -> str | bytes:
+    def render(self, report: Any) -> Content:
         """The report in this format."""
 
 

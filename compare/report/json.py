@@ -6,6 +6,7 @@ import json
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
+from .history import Change
 from .model import SCHEMA, AccuracyResult, Culprit, Fidelity, LayerResult, ModelInfo, Notice, Report
 from .plain import plain
 
@@ -20,6 +21,10 @@ def to_json(report: Report) -> dict[str, Any]:
     """The whole report as a dict of plain values."""
     return {
         "schema": SCHEMA,
+        "layerdiff": report.provenance.version,
+        "date": report.provenance.date,
+        "command": report.provenance.command,
+        "settings": plain(report.provenance.settings),
         "verdict": report.verdict,
         "reference": report.reference,
         "model": _model(report.model),
@@ -27,6 +32,9 @@ def to_json(report: Report) -> dict[str, Any]:
         "samples": report.data.samples,
         "seed": report.data.seed,
         "data": report.data.description,
+        "data_sha256": report.data.sha256,
+        "data_notes": list(report.data.notes),
+        "representative": report.data.representative,
         "runners": [_runner(r) for r in report.runners],
         "outputs": [_output(o) for o in report.outputs],
         "accuracy": [_fields(result) for result in report.accuracy],
@@ -37,6 +45,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "notices": [_fields(notice) for notice in report.notices],
         "saved": list(report.saved),
         "plan": plain(report.plan),
+        "changes": [_fields(change) for change in report.changes],
     }
 
 
@@ -89,6 +98,8 @@ def _culprit(culprit: Culprit) -> dict[str, Any]:
     return {**values, "evidence": culprit.evidence}
 
 
-def _fields(item: LayerResult | Culprit | AccuracyResult | Fidelity | Notice, *only_if_set: str) -> dict[str, Any]:
+def _fields(
+    item: LayerResult | Culprit | AccuracyResult | Fidelity | Notice | Change, *only_if_set: str
+) -> dict[str, Any]:
     values = {f.name: getattr(item, f.name) for f in fields(item)}
     return {name: plain(value) for name, value in values.items() if value not in (None, ()) or name not in only_if_set}

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from .formats import formats
+from .formats import Content, formats
+from .history import Change, Provenance
 from .plan import Plan, Remedy
 
 SCHEMA = "layerdiff.report/1"
@@ -20,7 +21,7 @@ COSTLIEST = 10
 Metrics = Mapping[str, Any]
 """Statistics of one pair of tensors, by the names of the JSON form; values that are not finite are None."""
 
-Verdict = Literal["pass", "fail", "error"]
+Verdict = Literal["pass", "fail", "undecided", "error"]
 OutputVerdict = Literal["pass", "fail", "missing", "extra", "undecided"]
 LayerVerdict = Literal["ok", "culprit", "inherited", "healed", "unmatched", "unknown"]
 
@@ -115,6 +116,10 @@ class ModelInfo:
         return self.digest()
 
 
+def no_digest() -> None:
+    """The digest of data that nobody can read any more."""
+
+
 @dataclass(frozen=True)
 class DataInfo:
     """The samples that the verdict rests on.
@@ -125,6 +130,7 @@ class DataInfo:
         description: Completes "on ...".
         representative: False for random samples, which prove little about deployment.
         notes: What was chosen for the user: dimensions, ranges.
+        digest: Computes `sha256`, which reads all samples and is therefore asked for only when it is written.
     """
 
     samples: int
@@ -132,6 +138,21 @@ class DataInfo:
     description: str
     representative: bool
     notes: tuple[str, ...] = ()
+    digest: Callable[[], str | None] = field(default=no_digest, repr=False, compare=False)
+
+    @functools.cached_property
+    def sha256(self) -> str | None:
+        """Hash of the samples' names, dtypes, shapes and bytes, in hexadecimal; None where they are gone."""
+        return self.digest()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without the samples behind the digest: a report is sent to other processes, its data are not."""
+        kept = functools.partial(_known, self.__dict__.get("sha256"))
+        return DataInfo, (self.samples, self.seed, self.description, self.representative, self.notes, kept)
+
+
+def _known(digest: str | None) -> str | None:
+    return digest
 
 
 @dataclass(frozen=True)
@@ -375,6 +396,8 @@ class Report:
         accuracy: What each runner's outputs are worth on labelled data, the reference first; empty without a metric.
         saved: Files that hold worst samples.
         plan: Which layers of a candidate have to stay in FP32 for it to pass, measured; None if it was not asked for.
+        provenance: Version, date, command and settings of the run.
+        changes: What became worse, better or stayed bad since an earlier report, if there is one.
     """
 
     reference: str
@@ -390,14 +413,24 @@ class Report:
     saved: tuple[str, ...] = ()
     accuracy: tuple[AccuracyResult, ...] = ()
     plan: Plan | None = None
+    provenance: Provenance = field(default_factory=Provenance, compare=False)
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def compared(self) -> bool:
+        """Whether a single element was compared."""
+        return any(o.metrics is not None and o.metrics.get("count") for o in self.outputs)
 
     @property
     def verdict(self) -> Verdict:
-        """``error`` if a runner failed, ``pass`` if something was compared and all of it agrees, else ``fail``."""
+        """``error`` if a runner failed, ``pass`` if something was compared and all of it agrees, ``undecided`` if an
+        output cannot be judged and none disagrees, else ``fail``."""
         if any(runner.error for runner in self.runners):
             return "error"
-        compared = any(o.metrics is not None and o.metrics.get("count") for o in self.outputs)
-        return "pass" if compared and all(o.verdict == "pass" for o in self.outputs) else "fail"
+        found = {o.verdict for o in self.outputs}
+        if found <= {"pass", "undecided"} and "undecided" in found:
+            return "undecided"
+        return "pass" if self.compared and found == {"pass"} else "fail"
 
     def __bool__(self) -> bool:
         return self.verdict == "pass"
@@ -414,8 +447,8 @@ class Report:
 
     @property
     def exit_status(self) -> int:
-        """What the ``compare`` command exits with: 0 agree, 1 disagree, 3 a runner failed."""
-        return {"pass": 0, "fail": 1, "error": 3}[self.verdict]
+        """What the ``compare`` command exits with: 0 agree, 1 disagree or undecided, 3 a runner failed."""
+        return {"pass": 0, "fail": 1, "undecided": 1, "error": 3}[self.verdict]
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -431,8 +464,9 @@ class Report:
         """The outputs of one candidate."""
         return tuple(output for output in self.outputs if output.candidate == candidate)
 
-    def render(self, name: str) -> str | bytes:
-        """The report in one of its formats: ``json``, ``text``, or what else is in this folder.
+    def render(self, name: str) -> Content:
+        """The report in one of its formats: ``json``, ``text``, or what else is in this folder; one that is a folder as
+        files by their names.
 
         Raises:
             KeyError: There is no such format.

@@ -32,10 +32,12 @@ if [ "$1 $2" != "-m venv" ]; then exec "{python}" "$@"; fi
 mkdir -p "$3/bin"
 cp "{shims}/pip" "{shims}/compare" "{shims}/pytest" "$3/bin"
 """
+COMMAND = '#!/bin/sh\nexec "{python}" -m layerdiff "$@"\n'
 SHIMS = {
     "python3": PYTHON,
     "python": PYTHON,
-    "compare": '#!/bin/sh\nexec "{python}" -m layerdiff "$@"\n',
+    "compare": COMMAND,
+    "layerdiff": COMMAND,
     "pip": '#!/bin/sh\necho "pip $*"\n',
     "pytest": '#!/bin/sh\necho "pytest $*"\n',
 }

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..sentence import caveat, sentence
+from .changes import show_changes
 from .layers import show_fidelity, show_layers
 from .numbers import number, times
 from .plan import show_plan
 from .progress import console
-from .sentence import sentence
 
 if TYPE_CHECKING:
     from ..model import OutputResult, Report, RunnerResult
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 NARROW = 76
 """Columns under which a table would be cut; each output then gets a block of lines."""
 
+VERDICT_STYLE = {"pass": "bold green", "fail": "bold red", "error": "bold red", "undecided": "bold yellow"}
 _STYLE = {"pass": "green", "fail": "bold red", "missing": "bold red", "extra": "bold red", "undecided": "yellow"}
 _BEFORE_BLAME = ("not-deterministic", "updates-collide", "outputs-exchanged")
 """Notices that put everything in doubt that is blamed below them."""
@@ -74,8 +76,13 @@ def show(report: Report, to: Console | None = None, *, verbose: bool = False) ->
             to.print(f"error: {runner.failure}", markup=False, style="red")
     for path in report.saved:
         to.print(f"saved: {path} (run it again with --data)", markup=False, soft_wrap=True)
+    show_changes(report, to)
     to.print()
-    to.print(sentence(report))
+    verdict, _, finding = sentence(report).partition(" ")
+    more = caveat(report)
+    to.print(
+        Text.assemble((verdict, VERDICT_STYLE[report.verdict]), f" {finding}", (f" {more}" if more else "", "dim"))
+    )
 
 
 def _who(report: Report, runner: RunnerResult, source: str, verbose: bool) -> str:

@@ -65,7 +65,8 @@ def output(verdict="pass", candidate="emulate:fp16", tensor="y", count=4, **more
     [
         ([output()], {}, "pass", 0),
         ([output(), output("fail", tensor="z")], {}, "fail", 1),
-        ([output("undecided")], {}, "fail", 1),
+        ([output("undecided")], {}, "undecided", 1),
+        ([output("undecided"), output("fail", tensor="z")], {}, "fail", 1),
         ([OutputResult("emulate:fp16", "y", "missing")], {}, "fail", 1),
         ([output(), OutputResult("emulate:fp16", "z", "extra")], {}, "fail", 1),
         ([], {}, "fail", 1),

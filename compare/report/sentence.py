@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.text import Text
-
 if TYPE_CHECKING:
-    from ..model import OutputResult, Report
+    from .model import OutputResult, Report
 
-_STYLE = {"pass": "bold green", "fail": "bold red", "error": "bold red"}
+CAVEAT = "Random inputs prove little about deployment: --data runs real ones."
 
 
-def sentence(report: Report) -> Text:
+def sentence(report: Report) -> str:
     """The verdict in one sentence that names the data."""
-    verdict = report.verdict
-    found = {o.verdict for o in report.outputs}
-    said = "undecided" if verdict == "fail" and found <= {"undecided", "pass"} and "undecided" in found else verdict
     on = f", on {report.data.description}" if report.data.samples else ""
-    text = Text.assemble((f"{said}: ", _STYLE[verdict]), f"{_finding(report)}{on}.")
-    if report.data.samples and not report.data.representative:
-        text.append(" Random inputs prove little about deployment: --data runs real ones.", style="dim")
-    return text
+    return f"{report.verdict}: {_finding(report)}{on}."
+
+
+def caveat(report: Report) -> str:
+    """What the verdict does not prove; empty where it rests on real inputs, or on none."""
+    return CAVEAT if report.data.samples and not report.data.representative else ""
 
 
 def _finding(report: Report) -> str:

@@ -1,0 +1,74 @@
+"""A report on its way to those who asked for it: files, the terminal, and the exit status.
+
+The verdict is worth more than what carries it: a file that cannot be written and a terminal that went away cost no
+other report, and a terminal that went away does not change the exit status.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ...graph.errors import UsageError
+
+if TYPE_CHECKING:
+    from ..report.model import Report
+
+
+def deliver(report: Report, wanted: Sequence[tuple[str, str]], *, quiet: bool, verbose: bool) -> int:
+    """Writes the reports that were asked for, shows what people read, and returns the exit status.
+
+    Args:
+        report: What was found.
+        wanted: The flag of a format, and a path; ``-`` is standard output.
+        quiet: Show the verdict alone.
+        verbose: Show everything.
+
+    Raises:
+        UsageError: A report cannot be written; after everything else was done.
+    """
+    unwritten = _write(report, wanted)
+    # With a report on standard output, what people read goes beside it.
+    out = sys.stderr if any(path == "-" for _, path in wanted) else sys.stdout
+    try:
+        if quiet:
+            print(report.verdict, file=out)
+            for runner in report.runners:
+                if runner.error:
+                    print(f"compare: {runner.failure}", file=sys.stderr)
+        else:
+            from ..report.terminal.progress import console
+            from ..report.terminal.show import show
+
+            show(report, console(out), verbose=verbose)
+        sys.stdout.flush()
+    except OSError as error:
+        _let_go(error)
+    if unwritten is not None:
+        raise unwritten
+    return report.exit_status
+
+
+def _let_go(error: OSError) -> None:
+    """Standard output is gone; nothing more is written there, not even when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not isinstance(error, BrokenPipeError):  # whoever reads from a pipe has seen enough
+        print(f"compare: standard output cannot be written: {error.strerror}.", file=sys.stderr)
+
+
+def _write(report: Report, wanted: Sequence[tuple[str, str]]) -> UsageError | None:
+    """Writes the reports that were asked for. What cannot be written costs no other report, nor what is shown."""
+    failed = None
+    for flag, path in wanted:
+        from ..report.files import write
+        from ..report.formats import formats
+
+        try:
+            write(formats()[flag].render(report), path, flag)
+        except BrokenPipeError as error:
+            _let_go(error)
+        except UsageError as error:
+            failed = failed or error
+    return failed

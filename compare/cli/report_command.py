@@ -1,0 +1,58 @@
+"""``layerdiff report report.json --html report.html``: any format from a saved report."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from ...graph.errors import UsageError
+from .arguments import Help, Parser
+from .delivery import deliver
+from .report_options import add_formats, add_screen, check_reports
+
+DESCRIPTION = "Makes any format of a report that --json saved, without running anything, and shows it."
+EPILOG = """\
+examples:
+  layerdiff report report.json                              show it as it was
+  layerdiff report report.json --html report.html           in a browser
+  layerdiff report report.json --baseline yesterday.json    what became worse, better, stayed bad
+
+exit status: that of the comparison: 0 agree, 1 disagree or undecided, 3 a runner failed; 2 wrong usage
+"""
+
+
+def run(words: Sequence[str]) -> int:
+    """Runs the command and returns its exit status.
+
+    Raises:
+        UsageError: The words cannot be understood, or a report cannot be read or written.
+    """
+    space = parser().parse_args(list(words))
+    from ..report.baseline import against
+    from ..report.load import load_report
+
+    reports = tuple(getattr(space, "reports", ()))
+    if space.quiet and space.verbose:
+        raise UsageError("-q and -v contradict each other.")
+    check_reports(reports, [space.report, space.baseline])
+    report = load_report(space.report)
+    if space.baseline is not None:
+        report = against(report, load_report(space.baseline))
+    return deliver(report, reports, quiet=space.quiet, verbose=space.verbose)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    made = Parser(
+        "layerdiff report",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=Help,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    made.add_argument("report", metavar="REPORT", help="a report that compare --json wrote")
+    group = made.add_argument_group("report")
+    add_formats(group)
+    add_screen(group)
+    return made

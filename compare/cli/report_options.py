@@ -1,0 +1,69 @@
+"""The options that every command has which makes a report: where it goes, in which form, and how much is shown."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from ... import __version__
+from ...graph.errors import UsageError
+from ..report.formats import formats
+
+Reports = tuple[tuple[str, str], ...]
+"""Reports to write: the flag of a format, and a path; ``-`` is standard output."""
+
+
+def add_formats(group: Any) -> None:
+    """One option for each format, each of which may be given several times."""
+    for flag, one in formats().items():
+        group.add_argument(
+            flag,
+            metavar="PATH",
+            dest="reports",
+            action="append",
+            default=argparse.SUPPRESS,
+            type=functools.partial(_report, flag),
+            help=f"{one.HELP}; -: to standard output",
+        )
+    group.add_argument(
+        "--baseline", metavar="JSON", help="an earlier report, from --json: say what became worse, better, stayed bad"
+    )
+
+
+def add_screen(group: Any) -> None:
+    """How much is shown."""
+    group.add_argument("-q", "--quiet", action="store_true", help="print the verdict alone")
+    group.add_argument("-v", "--verbose", action="store_true", help="print versions, options, times, all statistics")
+    group.add_argument("--debug", action="store_true", help="show tracebacks")
+    group.add_argument("--version", action="version", version=f"layerdiff {__version__}")
+    group.add_argument("-h", "--help", action="help", help="show this text")
+
+
+def _report(flag: str, path: str) -> tuple[str, str]:
+    return flag, path
+
+
+def check_reports(reports: Sequence[tuple[str, str]], inputs: Sequence[object]) -> None:
+    """Makes sure that no report is written over what is read, or over another report.
+
+    Args:
+        reports: What is to be written.
+        inputs: What is read; what is no path is passed over.
+
+    Raises:
+        UsageError: One is.
+    """
+    if sum(path == "-" for _, path in reports) > 1:
+        raise UsageError("only one report can go to standard output.")
+    read = {os.path.realpath(path) for path in inputs if isinstance(path, (str, os.PathLike))}
+    written: set[str] = set()
+    for flag, path in reports:
+        real = os.path.realpath(path)
+        if real in read:
+            raise UsageError(f"{flag} {path}: that is an input of the comparison, and the report would replace it.")
+        if path != "-" and real in written:
+            raise UsageError(f"{flag} {path}: another report goes there.")
+        written.add(real)

@@ -1,0 +1,168 @@
+"""A saved report back as a value: what ``--json`` wrote, in the types of `model`.
+
+Everything that the JSON form holds comes back, so that every format can be made of it later. What it does not hold:
+numbers that were not finite (they are None), and the parts of a culprit's evidence, which comes back as one fact.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import json
+import os
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...graph.errors import UsageError
+from .history import Change, Provenance
+from .model import (
+    SCHEMA,
+    AccuracyResult,
+    Culprit,
+    DataInfo,
+    Fidelity,
+    LayerResult,
+    ModelInfo,
+    Notice,
+    OutputResult,
+    Report,
+    RunnerResult,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """Evidence as a saved report tells it.
+
+    Attributes:
+        text: All clauses.
+    """
+
+    text: str
+
+
+def load_report(path: str | os.PathLike[str]) -> Report:
+    """The report that ``--json`` wrote to a file.
+
+    Raises:
+        UsageError: The file cannot be read, or is no such report.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: not JSON: {error}.") from None
+    return from_json(content, str(path))
+
+
+def from_json(content: Any, name: str = "the report") -> Report:
+    """The report of which `json.to_json` made a dict.
+
+    Args:
+        content: The dict.
+        name: What to call it in messages.
+
+    Raises:
+        UsageError: It is not such a dict, or of another version of the contract.
+    """
+    schema = content.get("schema") if isinstance(content, Mapping) else None
+    if schema != SCHEMA:
+        found = f"its schema is {schema!r}" if schema else "it has no schema"
+        raise UsageError(f"{name}: not a report that --json wrote: {found}, and {SCHEMA!r} is expected.")
+    try:
+        return _report(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{name}: a damaged report: {type(error).__name__} {error}.") from None
+
+
+def _report(content: Mapping[str, Any]) -> Report:
+    notes = tuple(content.get("data_notes", ()))
+    return Report(
+        reference=content["reference"],
+        model=_model(content["model"]),
+        candidate_model=None if content["candidate_model"] is None else _model(content["candidate_model"]),
+        data=DataInfo(
+            content["samples"],
+            content["seed"],
+            content["data"],
+            content.get("representative", content["seed"] is None),
+            notes,
+            functools.partial(_given, content.get("data_sha256")),
+        ),
+        runners=tuple(map(_runner, content["runners"])),
+        outputs=_all(OutputResult, content["outputs"]),
+        layers=_all(LayerResult, content["layers"]),
+        culprits=tuple(map(_culprit, content["culprits"])),
+        fidelity=_all(Fidelity, content["fidelity"]),
+        notices=_all(Notice, content["notices"]),
+        saved=tuple(content["saved"]),
+        accuracy=_all(AccuracyResult, content["accuracy"]),
+        provenance=Provenance(
+            content.get("layerdiff", ""),
+            content.get("date", ""),
+            content.get("command"),
+            content.get("settings", {}),
+        ),
+        changes=_all(Change, content.get("changes", ())),
+    )
+
+
+def _given(digest: Any) -> Any:
+    return digest
+
+
+def _model(content: Mapping[str, Any]) -> ModelInfo:
+    return ModelInfo(content["source"], content["nodes"], functools.partial(_given, content["sha256"]))
+
+
+def _runner(content: Mapping[str, Any]) -> RunnerResult:
+    seconds = content["seconds"]
+    flat = {**content, "open_seconds": seconds["open"], "infer_seconds": seconds["infer"]}
+    return typed(RunnerResult, flat)
+
+
+def _culprit(content: Mapping[str, Any]) -> Culprit:
+    found = typed(Culprit, {**content, "facts": ()})
+    return dataclasses.replace(found, facts=(Recorded(content["evidence"]),) if content["evidence"] else ())
+
+
+def _all(cls: Any, items: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(typed(cls, item) for item in items)
+
+
+def typed(hint: Any, value: Any) -> Any:
+    """A value of a type out of what JSON has of it.
+
+    Args:
+        hint: A type as the fields of dataclasses are annotated.
+        value: What `json.plain` made of such a value. Keys that the type does not have are passed over: a later version
+            may have added them.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is none.
+    """
+    if value is None or hint is Any:
+        return value
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return typed(next(a for a in arguments if a is not type(None)), value)
+    if dataclasses.is_dataclass(hint):
+        hints = hints_of(typing.cast(type, hint))
+        names = [f.name for f in dataclasses.fields(hint) if f.init]
+        return hint(**{name: typed(hints[name], value[name]) for name in names if name in value})  # type: ignore[operator]
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return hint(value)
+    if origin is tuple:
+        return tuple(typed(arguments[0], item) for item in value)
+    return value
+
+
+@functools.lru_cache(maxsize=64)
+def hints_of(cls: type) -> Mapping[str, Any]:
+    """The annotations of a dataclass, resolved."""
+    return typing.get_type_hints(cls)
