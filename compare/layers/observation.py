@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..causes.judgement import Judgement, worse
 from ..report.model import Cause
@@ -34,6 +34,7 @@ class LayerObservation:
         contribution: Share of the candidate's whole error at the outputs.
         inside: What was found in its body, if it is an If, Loop or Scan that was entered.
         fused: What is inside that the candidate's format cannot hold, harmless as long as the layer is one kernel.
+        portraits: By output tensor, how its values lie on both sides (`statistics.portrait`), on the first sample.
         unholdable: The output to blame, where a later layer cannot be given what it holds.
     """
 
@@ -49,6 +50,7 @@ class LayerObservation:
     contribution: float | None = None
     inside: BodyFindings = NOTHING_INSIDE
     fused: Fact | None = None
+    portraits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unholdable: str | None = None
 
     @property
@@ -99,6 +101,7 @@ class Gathering:
     full: Statistics | None = None
     inside: BodyFindings = NOTHING_INSIDE
     fused: Fact | None = None
+    portraits: dict[str, dict[str, Any]] = field(default_factory=dict)
     looked_into: bool = False
 
     @property
@@ -129,6 +132,7 @@ class Gathering:
             contribution,
             self.inside,
             self.fused,
+            self.portraits,
         )
 
 

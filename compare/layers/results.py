@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -56,6 +57,13 @@ class Names:
                 break
             position = maker
         return position
+
+    def origin(self, position: int) -> str | None:
+        """The line of the program that a node comes from, where the exporter left one: PyTorch's leaves the stack."""
+        node = self.prepared.comparison.reference.model.index.nodes[position]
+        stack = next((p.value for p in node.metadata_props if p.key.endswith(".stack_trace")), "")
+        frames = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', stack)
+        return None if not frames else "{}:{} in {}".format(*frames[-1])
 
     def quantized(self, pair: LayerPair) -> tuple[str, ...]:
         """The nodes of a layer that the candidate computes on scaled integers, by its file or by its arithmetic."""
@@ -178,6 +186,9 @@ def layer_results(given: Verdicts, unmatched: Sequence[str], names: Names) -> tu
                     cause=s.diagnosis.cause if s.diagnosis is not None and mine == "culprit" else None,
                     candidate_node=names.counterpart(s.pair, s.pair.main),
                     quantized=names.quantized(s.pair),
+                    inputs=s.pair.reference.inputs,
+                    origin=names.origin(s.pair.main),
+                    portrait=s.portraits.get(name) or None,
                 )
             )
         result.extend(s.inside.layers)

@@ -27,6 +27,7 @@ from ..notices import walk_stopped
 from ..progress import SILENT, Progress
 from ..runs.repeatability import repeat
 from ..runs.spill import SHARE, Store
+from ..statistics.portrait import close_up, distribution
 from ..statistics.statistics import Statistics
 from .collisions import Collision, collisions
 from .contribution import SUSPECTS, Contributions
@@ -230,6 +231,8 @@ class Walk:
         if guilty:
             self._run_again(run, guilty, pairs, feed, values, made)
         for seen in guilty:
+            for name, other in zip(seen.pair.reference.outputs, seen.pair.candidate.outputs, strict=True):
+                seen.portraits[name].update(close_up(values[name], made[seen.pair.number][other]))
             self._contribute(run.step, seen, sample, made, values)
         for pair in pairs:
             self.judge.look_inside(self._seen[pair.number], values, made.get(pair.number))
@@ -272,6 +275,8 @@ class Walk:
             now = Statistics(full=False).update(values[name], made[other], sample=sample)
             seen.local.setdefault(name, Statistics(full=False)).merge(now)
             relative = max(relative, relative_error(now))
+            if name not in seen.portraits:
+                seen.portraits[name] = distribution(values[name], made[other]) or {}
             if seen.full is not None and name == seen.tensor:
                 seen.full.update(values[name], made[other], sample=sample)
         return relative

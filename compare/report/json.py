@@ -13,6 +13,10 @@ from .plain import plain
 if TYPE_CHECKING:
     from .model import OutputResult, RunnerResult
 
+LAYER_OPTIONAL = ("candidate_node", "inside", "quantized", "inputs", "origin", "portrait")
+CULPRIT_OPTIONAL = ("candidate_node", "inside", "deployed", "remedy")
+"""Keys that are left out where there is nothing to say."""
+
 FLAG = "--json"
 HELP = "write the whole report as JSON"
 
@@ -38,7 +42,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "runners": [_runner(r) for r in report.runners],
         "outputs": [_output(o) for o in report.outputs],
         "accuracy": [_fields(result) for result in report.accuracy],
-        "layers": [_fields(layer, "candidate_node", "inside", "quantized") for layer in report.layers],
+        "layers": [_fields(layer, *LAYER_OPTIONAL) for layer in report.layers],
         "culprits": [_culprit(culprit) for culprit in report.culprits],
         "fidelity": [_fields(result) for result in report.fidelity],
         "warnings": [*report.warnings, *report.data.notes],
@@ -68,6 +72,7 @@ def _runner(runner: RunnerResult) -> dict[str, Any]:
         "error": runner.error,
         "latency": plain(runner.latency),
         "repeat": plain(runner.repeat),
+        "format": runner.format,
     }
 
 
@@ -94,7 +99,7 @@ def _output(output: OutputResult) -> dict[str, Any]:
 
 def _culprit(culprit: Culprit) -> dict[str, Any]:
     """A culprit; of its facts the clauses, which are the evidence."""
-    values = _fields(replace(culprit, facts=()), "candidate_node", "inside", "deployed", "facts", "remedy")
+    values = _fields(replace(culprit, facts=()), *CULPRIT_OPTIONAL, "facts")
     return {**values, "evidence": culprit.evidence}
 
 

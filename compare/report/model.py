@@ -170,6 +170,7 @@ class RunnerResult:
             most ``tensor``, ``max_abs``, ``rel_l2``); None if there was none.
         latency: Times of single runs in milliseconds (``host``, ``gpu``, ``device``: min, mean, median, p99) and
             ``throughput`` in runs per second; None if not asked for.
+        format: The number format that it computes in: ``fp16``; None where that is not known.
     """
 
     name: str
@@ -181,6 +182,7 @@ class RunnerResult:
     error: str | None = None
     latency: Mapping[str, Any] | None = None
     repeat: Mapping[str, Any] | None = None
+    format: str | None = None
 
     @property
     def failure(self) -> str:
@@ -303,6 +305,10 @@ class LayerResult:
         candidate_node: The candidate graph's name of the node, where that differs.
         inside: The If, Loop or Scan that it is inside of, the outermost first; empty at the top of the graph.
         quantized: Those of `nodes` that the candidate computes on scaled integers.
+        inputs: The tensors that the layer reads, in the reference's graph.
+        origin: The line of the program that the layer comes from, where the exporter left one.
+        portrait: How its values lie on both sides and, of a layer that is to blame, where its error is
+            (`compare.statistics.portrait`); for pictures.
     """
 
     candidate: str
@@ -321,6 +327,9 @@ class LayerResult:
     candidate_node: str | None = None
     inside: tuple[Enclosing, ...] = ()
     quantized: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    origin: str | None = None
+    portrait: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

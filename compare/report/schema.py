@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .history import Change
+from .json import CULPRIT_OPTIONAL, LAYER_OPTIONAL
 from .load import hints_of
 from .model import SCHEMA, AccuracyResult, Culprit, Fidelity, LayerResult, Notice, OutputResult, RunnerResult, Verdict
 
@@ -24,11 +25,7 @@ _SCALARS = {str: "string", bool: "boolean", int: "integer", float: ["number", "n
 _TEXT, _NUMBER, _WHOLE = {"type": "string"}, {"type": "number"}, {"type": "integer"}
 _FREE: dict[str, Any] = {"type": "object"}
 
-_OPTIONAL = {
-    LayerResult: ("candidate_node", "inside", "quantized"),
-    Culprit: ("candidate_node", "inside", "deployed"),
-}
-"""Keys that are left out where there is nothing to say."""
+_OPTIONAL = {LayerResult: LAYER_OPTIONAL, Culprit: CULPRIT_OPTIONAL}
 
 
 def schema() -> dict[str, Any]:
