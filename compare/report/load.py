@@ -32,6 +32,7 @@ from .model import (
     Report,
     RunnerResult,
 )
+from .plan import Plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +110,7 @@ def _report(content: Mapping[str, Any]) -> Report:
             content.get("settings", {}),
         ),
         changes=_all(Change, content.get("changes", ())),
+        plan=typed(Plan, content.get("plan")),
     )
 
 

@@ -146,8 +146,8 @@ class DataInfo:
         return self.digest()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Without the samples behind the digest: a report is sent to other processes, its data are not."""
-        kept = functools.partial(_known, self.__dict__.get("sha256"))
+        """With the digest instead of what computes it: a report is sent to other processes, its samples are not."""
+        kept = functools.partial(_known, self.sha256)
         return DataInfo, (self.samples, self.seed, self.description, self.representative, self.notes, kept)
 
 

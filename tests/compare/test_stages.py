@@ -33,7 +33,7 @@ def elsewhere():
 
 def said(report) -> dict:
     """All that a report says, but for the times."""
-    found = to_json(report)
+    found = {**to_json(report), "date": None}
     for runner in found["runners"]:
         runner["seconds"] = None
     return found

@@ -131,6 +131,6 @@ def many_layers(number: int, outputs: int = 1, culprits: int = 1, name: str = "/
         )
         for i, node in enumerate(names)
     )
-    guilty = tuple(replace(CULPRIT, node=node, inside=()) for node in names[:culprits])
+    guilty = tuple(replace(CULPRIT, node=node, tensors=(f"{node}_output_0",), inside=()) for node in names[:culprits])
     bad = tuple(output("fail", tensor=f"out{i}") for i in range(outputs))
     return report(*bad, layers=layers, culprits=guilty)

@@ -22,5 +22,7 @@ def render(report: Report) -> str:
     try:
         from .page import page
     except ImportError as error:
-        raise UsageError(f"--html: {error.name} is not installed. Install it with: pip install 'layerdiff[html]'") from None
+        raise UsageError(
+            f"--html: {error.name} is not installed. Install it with: pip install 'layerdiff[html]'"
+        ) from None
     return page(report)

@@ -18,6 +18,7 @@ import plotly.offline
 
 from ..sentence import caveat, sentence
 from ..terminal.numbers import number, times
+from ..terminal.plan import headline, plan_lines, trial_text
 from .charts import charts, not_compared
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def _template() -> jinja2.Template:
     )
     environment.filters["number"] = number
     environment.filters["times"] = lambda value: "-" if value is None else times(value)
+    environment.filters.update(trial=trial_text, headline=headline, plan_lines=plan_lines)
     environment.globals["file"] = _file
     return environment.get_template("page.html")
 

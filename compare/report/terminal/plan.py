@@ -60,7 +60,7 @@ def print_plan(plan: Plan, to: Console, verbose: bool = False) -> None:
     to.print(Text.assemble(("plan: ", "bold"), headline(plan)), soft_wrap=True)
     if plan.kept:
         to.print(_table(plan, verbose))
-    for line in _lines(plan):
+    for line in plan_lines(plan):
         to.print(f"  {line}", markup=False, soft_wrap=True)
     if verbose and plan.curve:
         to.print(_curve(plan))
@@ -95,7 +95,8 @@ def _table(plan: Plan, verbose: bool) -> Table:
     return table
 
 
-def _lines(plan: Plan) -> list[str]:
+def plan_lines(plan: Plan) -> list[str]:
+    """What was measured, what it cost, and how to apply the plan; a sentence each."""
     lines = []
     if plan.predicted is not None and plan.after is not None:
         expected, measured = number(plan.predicted.error), number(plan.after.relative)

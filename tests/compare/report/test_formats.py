@@ -36,7 +36,7 @@ def a_new_file(tmp_path, monkeypatch):
 
 
 def test_the_formats_there_are():
-    assert set(formats()) == {"--csv", "--json", "--junit", "--markdown", "--model-explorer", "--text"}
+    assert set(formats()) == {"--csv", "--html", "--json", "--junit", "--markdown", "--model-explorer", "--text"}
 
 
 def test_a_new_format_is_one_new_file(a_new_file, onnx_file, tmp_path, capsys):
