@@ -39,7 +39,8 @@ class Rules:
         nan_equal: Whether NaN equals NaN.
         labels: The right answers, one for each row of all batches together: an array, or a ``.npy`` or ``.npz``.
         metric: What to measure on them: ``top1``, ``top5``, ``package.module:function`` or a function
-            ``(outputs, labels) -> float``, higher is better. It decides outputs that would be undecided.
+            ``(outputs, labels) -> float``, higher is better; or ``agree``, without labels: how often the highest score
+            is that of the same class as the reference's. It decides outputs that would be undecided.
         metric_output: The output to measure; not needed where only one is float.
         metric_drop: How far a candidate's metric may lie under the reference's; 0.01 if not given.
         layers: Whether to localize after the outputs were compared: not at all, inside ``guilty`` pieces, or ``all``
@@ -126,7 +127,7 @@ class Rules:
     metric: str | Callable[..., float] | None = option(
         None,
         "--metric",
-        "top1, top5, or package.module:function(outputs, labels) -> float",
+        "top1, top5, agree (top-1 as the reference's; needs no labels), or package.module:function(outputs, labels)",
         group="accuracy",
         metavar="M",
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +30,12 @@ Outputs: TypeAlias = "Mapping[str, np.ndarray]"
 Function: TypeAlias = "Callable[[dict[str, np.ndarray], Any], float]"
 """``function(outputs, labels)``: the value of one batch, higher is better; ``labels`` is None where none were given."""
 
+AGREE = "agree"
+TOP = {"top1": 1, "top5": 5, AGREE: 1}
+"""Metrics by name: among how many of the highest scores the right answer must be."""
+METRICS = "top1, top5, agree or package.module:function"
+"""What `Rules.metric` may be, for messages."""
+
 DROP = 0.01
 """How far the candidate's metric may lie under the reference's by default: one point of accuracy."""
 
@@ -43,7 +48,7 @@ class Criterion:
         metric: Its name in the report.
         k: The label must be among the ``k`` highest scores; 0 with a function.
         function: A metric of the user's own; None for top-k. Over batches, the mean of its values weighted by rows.
-        labels: One for each row of all batches together, along the first axis; int for top-k.
+        labels: One for each row of all batches together, along the first axis; int for top-k. None for ``agree``.
         output: The output that is measured and decided; None with a function that looks at all of them.
         drop: The candidate's value may be lower than the reference's by this much.
     """
@@ -54,6 +59,11 @@ class Criterion:
     labels: np.ndarray | None
     output: str | None
     drop: float
+
+    @property
+    def by_reference(self) -> bool:
+        """Whether the right answers are the reference's own decisions: ``agree``."""
+        return self.k > 0 and self.labels is None
 
     def bind(self, outputs: Sequence[TensorSpec]) -> Criterion:
         """The criterion for a model with these outputs.
@@ -94,11 +104,13 @@ def criterion(rules: Rules) -> Criterion | None:
         }
         for option, value in given.items():
             if value is not None:
-                raise UsageError(f"{option} needs --metric: top1, top5 or package.module:function.")
+                raise UsageError(f"{option} needs --metric: {METRICS}.")
         return None
     name, k, function = _metric(rules.metric)
     array = None if rules.labels is None else _labels(rules.labels)
-    if k and array is None:
+    if name == AGREE and array is not None:
+        raise UsageError("--metric agree compares decisions with the reference's and reads no labels; top1 does.")
+    if k and array is None and name != AGREE:
         raise UsageError(f"--metric {name} needs the right answers: --labels FILE, .npy or .npz.")
     if k and array is not None and (array.ndim != 1 or array.dtype.kind not in "iu"):
         found = f"{array.dtype} of shape {list(array.shape)}"
@@ -111,10 +123,9 @@ def _metric(metric: str | Function) -> tuple[str, int, Function | None]:
     if not isinstance(metric, str):
         module, name = getattr(metric, "__module__", ""), getattr(metric, "__qualname__", type(metric).__name__)
         return f"{module}:{name}", 0, metric
-    match = re.fullmatch(r"top([1-9]\d*)", metric)
-    if match:
-        return metric, int(match[1]), None
-    function = named_object("--metric", metric, "top1, top5 or package.module:function")
+    if metric in TOP:
+        return metric, TOP[metric], None
+    function = named_object("--metric", metric, METRICS)
     if not callable(function):
         raise UsageError(
             f"--metric {metric}: {metric.rpartition(':')[2]} is a {type(function).__name__}, not a function."
@@ -237,10 +248,7 @@ class Meter:
         if rule.function is not None:
             return self._own(rule.function, outputs, start, sample)
         assert rule.output is not None
-        assert rule.labels is not None
         scores = np.asarray(outputs[rule.output])
-        labels = self._slice(start, self._rows({rule.output: scores}), sample)
-        assert labels is not None
         if scores.ndim != 2 or scores.dtype.kind in "OSUTcb":
             raise _not_a_matrix(rule.metric, f"{rule.output} ({scores.dtype}, shape {list(scores.shape)})")
         classes = scores.shape[1]
@@ -248,18 +256,34 @@ class Meter:
             raise UsageError(
                 f"--metric {rule.metric}: output {rule.output!r} has {classes} classes, so any answer would be right."
             )
+        decisions = decide(scores, rule.k)
+        labels = self._right_answers(start, decisions, sample, classes)
+        if start == self._seen:  # the reference's batch
+            counts = np.bincount(labels[labels >= 0].astype(np.int64), minlength=classes)
+            counts[: self._label_counts.size] += self._label_counts
+            self._label_counts = counts
+        right = (decisions == labels[:, None]).any(axis=1) & (labels >= 0)
+        return _Answers(len(decisions), float(right.sum()), decisions)
+
+    def _right_answers(self, start: int, decisions: np.ndarray, sample: int, classes: int) -> np.ndarray:
+        """The labels of a batch; for ``agree`` what the reference decides, -1 where it decides nothing."""
+        rule = self._criterion
+        if rule.by_reference:
+            reference = decisions if start == self._seen else self._present.answers.decisions
+            assert reference is not None
+            if len(reference) != len(decisions):
+                raise UsageError(f"sample {sample} has {len(decisions):,} rows, {len(reference):,} expected.")
+            return reference[:, 0]
+        labels = self._slice(start, len(decisions), sample)
+        assert labels is not None
+        assert rule.labels is not None
         wrong = np.flatnonzero((labels < 0) | (labels >= classes))
         if wrong.size:
             at = start + int(wrong[0])
             raise UsageError(
                 f"--labels: label {rule.labels[at]} at {at}; output {rule.output!r} has classes 0 to {classes - 1}."
             )
-        if start == self._seen:  # the reference's batch
-            counts = np.bincount(labels.astype(np.int64), minlength=classes)
-            counts[: self._label_counts.size] += self._label_counts
-            self._label_counts = counts
-        decisions = decide(scores, rule.k)
-        return _Answers(len(labels), float((decisions == labels[:, None]).any(axis=1).sum()), decisions)
+        return labels
 
     def _own(self, function: Function, outputs: Outputs, start: int, sample: int) -> _Answers:
         rule = self._criterion
@@ -364,6 +388,8 @@ def by_metric(evidence: OutputEvidence) -> Decision | None:
             f"{measured.metric} of the reference, {measured.reference:.4g}, is no better than always answering the "
             f"same ({measured.guessing:.4g}), so it decides nothing; do the labels belong to the data?"
         )
+        if measured.metric == AGREE:
+            reason = "the reference decides every row alike, so that agreement with it decides nothing; give more data"
         return Decision("undecided", reason)
     # In sums, not means: 99 of 100 against 100 of 100 is a drop of 0.01, whatever binary fractions make of it.
     if measured.lost <= measured.allowed * measured.rows * (1 + 1e-9):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,8 @@ from .progress import console
 if TYPE_CHECKING:
     from ..model import OutputResult, Report, RunnerResult
 
+SHARES = ("top1", "top5", "agree")
+"""Metrics that are shares of rows."""
 NARROW = 76
 """Columns under which a table would be cut; each output then gets a block of lines."""
 
@@ -222,7 +223,7 @@ def _accuracy(report: Report, to: Console) -> None:
     if not report.accuracy:
         return
     metric = report.accuracy[0].metric
-    share = re.fullmatch(r"top\d+", metric) is not None
+    share = metric in SHARES
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(Text(metric), overflow="fold")
     for name in ("value", "difference", *(["decided differently"] if share else [])):

@@ -792,7 +792,7 @@ def test_the_json_report_keeps_its_contract(make):
     report = json.loads(json.dumps(to_json(make()), allow_nan=False))
     assert report["layers"]
     for layer in report["layers"]:
-        assert set(layer) - {"candidate_node"} == set(LAYER)
+        assert set(layer) - {"candidate_node", "inputs", "origin", "portrait"} == set(LAYER)
         assert all(isinstance(layer[key], kind) for key, kind in LAYER.items())
         assert layer["verdict"] in {"ok", "culprit", "inherited", "healed", "unmatched", "unknown"}
         assert layer["node"] in layer["nodes"] or layer["verdict"] == "unmatched"

@@ -244,6 +244,31 @@ def test_kept_outputs_are_measured_alike(function_runner):
     assert [a.value for a in report.accuracy] == [1, 1]
 
 
+def test_decisions_are_compared_without_labels(judge):
+    for rows, verdict in ((0, "pass"), (2, "pass"), (3, "fail")):
+        report = judge(wrong_in(rows), labels=None, metric="agree", batch=64)
+        assert report.outputs[0].verdict == verdict
+        reference, candidate = report.accuracy
+        assert (reference.value, candidate.value) == (1.0, 1 - rows / 200)
+        assert candidate.disagreements == rows
+
+
+def test_decisions_that_are_all_alike_or_none_decide_nothing(judge):
+    same = np.tile(SCORES[:1], (200, 1))
+    alike = judge(same * np.float32(0.9), same, labels=None, metric="agree").outputs[0]
+    assert alike.verdict == "undecided"
+    assert "the reference decides every row alike" in alike.reason
+    lost = SCORES.copy()
+    lost[:3, 0] = np.nan
+    assert judge(lost, lost, labels=None, metric="agree").accuracy[0].value == 197 / 200
+
+
+def test_too_few_classes_for_a_metric_are_refused(judge):
+    four = np.eye(4, dtype=np.float32)[TRUTH % 4]
+    with pytest.raises(UsageError, match="4 classes, so any answer would be right"):
+        judge(four, four, labels=TRUTH % 4, metric="top5")
+
+
 # ---- what is refused ------------------------------------------------------------------------------------------------
 
 
@@ -258,9 +283,10 @@ def test_kept_outputs_are_measured_alike(function_runner):
         ({"metric": "top1", "labels": TRUTH.astype(float)}, "found float64 of shape"),
         ({"metric": "top1", "labels": SCORES.astype(int)}, "one whole number for each row"),
         ({"metric": "top1", "labels": 3}, "found a single int64"),
-        ({"metric": "top8"}, "8 classes, so any answer would be right"),
-        ({"metric": "best"}, "expected top1, top5 or package.module:function"),
+        ({"metric": "best"}, "expected top1, top5, agree or package.module:function"),
         ({"metric": "top0"}, "expected top1"),
+        ({"metric": "top7"}, "expected top1"),
+        ({"metric": "agree"}, "reads no labels; top1 does"),
         ({"metric": "no_such_module:f"}, "No module named 'no_such_module'"),
         ({"metric": "math:no_such"}, "no attribute 'no_such'"),
         ({"metric": "math:pi"}, "pi is a float, not a function"),
