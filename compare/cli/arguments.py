@@ -163,6 +163,19 @@ def parse(argv: Sequence[str]) -> Request:
     )
 
 
+def runners_named(words: Sequence[str]) -> tuple[Runner, ...]:
+    """The runners that some words of a command line name, for whoever has nothing else of one.
+
+    Raises:
+        UsageError: They name something else, or a runner does not take its options.
+    """
+    classes = {**discover(), **named_classes(words)}
+    named, rest = take_runners(words, classes)
+    if rest:
+        raise UsageError(f"{rest[0]} names no runner; there are: {', '.join(sorted(classes))}.")
+    return configure(named, classes, {})
+
+
 def _parser(classes: Mapping[str, type[Runner]]) -> Parser:
     parser = Parser(
         "compare",
@@ -190,6 +203,10 @@ def _parser(classes: Mapping[str, type[Runner]]) -> Parser:
             if f.metadata["group"] == name:
                 add(group, f)
     _add_report(group)
+    many = parser.add_argument_group("many comparisons")
+    many.add_argument(
+        "--suite", metavar="FILE", help="run the checks of a TOML file instead; alone: compare --suite FILE"
+    )
     return parser
 
 

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         other = _other_command(words)
         if other is not None:
-            return other.run(words[1:])
+            return other.run(words[words[0] in COMMANDS :])
         from .arguments import parse
 
         return _run(parse(words), shlex.join(["compare", *words]))
@@ -51,7 +51,9 @@ COMMANDS = {"plan": "plan", "report": "report_command"}
 
 
 def _other_command(words: Sequence[str]) -> Any:
-    """The module of the command that the first word names, unless it is a file that is called so."""
+    """The module of another command: for a file of checks, or that the first word names, unless a file is called so."""
+    if any(word == "--suite" or word.startswith("--suite=") for word in words):
+        return importlib.import_module("..suites.command", __package__)
     if not words or words[0] not in COMMANDS or os.path.exists(words[0]):
         return None
     return importlib.import_module(f".{COMMANDS[words[0]]}", __package__)

@@ -25,7 +25,7 @@ def add_formats(group: Any) -> None:
             dest="reports",
             action="append",
             default=argparse.SUPPRESS,
-            type=functools.partial(_report, flag),
+            type=functools.partial(report_path, flag),
             help=f"{one.HELP}; -: to standard output",
         )
     group.add_argument(
@@ -42,7 +42,8 @@ def add_screen(group: Any) -> None:
     group.add_argument("-h", "--help", action="help", help="show this text")
 
 
-def _report(flag: str, path: str) -> tuple[str, str]:
+def report_path(flag: str, path: str) -> tuple[str, str]:
+    """A report to write, as `Reports` has it."""
     return flag, path
 
 

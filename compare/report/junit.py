@@ -25,8 +25,13 @@ _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 
 def render(report: Report) -> str:
     """The report as JUnit XML."""
+    return document(suites(report))
+
+
+def document(made: list[xml.Element]) -> str:
+    """A file of test suites."""
     root = xml.Element("testsuites", name="layerdiff")
-    root.extend(suites(report))
+    root.extend(made)
     for kind in ("tests", "failures", "errors", "skipped"):
         root.set(kind, str(sum(int(suite.get(kind, "0")) for suite in root)))
     xml.indent(root)
@@ -47,7 +52,12 @@ def suites(report: Report, prefix: str = "") -> list[xml.Element]:
     return made + ([_suite(f"{prefix}{report.reference}", rest, report)] if rest else [])
 
 
-def _suite(name: str, cases: list[xml.Element], report: Report) -> xml.Element:
+def failed_suite(name: str, outcome: str, message: str) -> xml.Element:
+    """A suite of one case, of which nothing more is to be said than an outcome: ``failure``, ``error``, ``skipped``."""
+    return _suite(name, [_case("comparison", name, outcome, "" if outcome == "skipped" else outcome, message)])
+
+
+def _suite(name: str, cases: list[xml.Element], report: Report | None = None) -> xml.Element:
     def count(kind: str) -> str:
         return str(sum(case.find(kind) is not None for case in cases))
 
@@ -58,8 +68,9 @@ def _suite(name: str, cases: list[xml.Element], report: Report) -> xml.Element:
         failures=count("failure"),
         errors=count("error"),
         skipped=count("skipped"),
-        timestamp=report.provenance.date,
     )
+    if report is not None and report.provenance.date:
+        suite.set("timestamp", report.provenance.date)
     suite.extend(cases)
     return suite
 

@@ -145,6 +145,11 @@ def _code(name: str) -> str:
     return f"{fence}{pad}{short}{pad}{fence}".replace("|", "\\|")
 
 
+def cell(text: str) -> str:
+    """Text that is somebody else's, for a cell of a table or an item of a list."""
+    return _text(text)
+
+
 def _text(text: str) -> str:
     """Text of which nothing is taken for Markdown, HTML or a mention of somebody."""
     short = " ".join(text.split())

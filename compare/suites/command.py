@@ -1,0 +1,98 @@
+"""``compare --suite checks.toml``: many comparisons, one table, one exit status."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ...graph.errors import UsageError
+from ..cli.arguments import Help, Parser
+from ..cli.report_options import add_screen, check_reports, report_path
+from .checks import Check, names_of, read_checks
+from .running import Outcome, run_checks
+from .summary import FORMATS, show, status
+
+if TYPE_CHECKING:
+    from ..progress import Progress
+
+DESCRIPTION = "Runs every comparison of a file of checks, and holds each verdict against the one that is expected."
+EPILOG = """\
+a file of checks:
+  [defaults]
+  runners = ["onnxrt", "emulate=fp16"]
+  [[check]]
+  name = "digits in FP16"
+  model = "digits.onnx"
+  data = "heldout.npz"
+  expect = "pass"          or "fail", "undecided": known failures
+
+exit status: 0 all as expected, 1 something else, 2 wrong usage, 3 a runner or an input failed
+"""
+
+
+def run(words: Sequence[str]) -> int:
+    """Runs the command and returns its exit status.
+
+    Raises:
+        UsageError: The words or the file cannot be understood, or a report cannot be written.
+    """
+    space = parser().parse_args(list(words))
+    if space.quiet and space.verbose:
+        raise UsageError("-q and -v contradict each other.")
+    reports = tuple(getattr(space, "reports", ()))
+    check_reports(reports, [space.suite])
+    checks = read_checks(space.suite)
+    from ..report.terminal.progress import TerminalProgress, console
+
+    def progress(check: Check) -> Progress | None:
+        if space.quiet:
+            return None
+        shown = TerminalProgress()
+        shown.stage(check.name)
+        return shown
+
+    outcomes: list[Outcome] = []
+    for outcome in run_checks(checks, progress):
+        outcomes.append(outcome)
+        if space.verbose and outcome.report is not None:
+            from ..report.terminal.show import show as show_report
+
+            show_report(outcome.report, console(), verbose=True)
+    names = names_of(checks.checks)
+    from ..report.files import write
+
+    for flag, path in reports:
+        write(FORMATS[flag](outcomes, names), path, flag)
+    if space.quiet:
+        print("pass" if status(outcomes, len(names)) == 0 else "fail")
+    elif not any(path == "-" for _, path in reports):
+        show(outcomes, len(names), console())
+    return status(outcomes, len(names))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    made = Parser(
+        "compare --suite",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=Help,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    made.add_argument("--suite", metavar="FILE", required=True, help="the checks, as TOML")
+    group = made.add_argument_group("report")
+    for flag in FORMATS:
+        group.add_argument(
+            flag,
+            metavar="PATH",
+            dest="reports",
+            action="append",
+            default=argparse.SUPPRESS,
+            type=functools.partial(report_path, flag),
+            help=f"write all checks as {flag[2:]}; -: to standard output",
+        )
+    add_screen(group)
+    return made

@@ -1,0 +1,71 @@
+"""A fixture for pytest: a comparison as a test, whose failure shows the report.
+
+def test_the_engine(compare_models):
+    compare_models("model.onnx", reference="onnxrt", candidate="emulate=fp16", data="heldout.npz")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from ...runners.contract.runner import Runner
+    from ..report.model import Report
+
+
+@pytest.fixture
+def compare_models() -> Callable[..., Report]:
+    """Compares a candidate with a reference, and fails the test unless they agree; returns the report.
+
+    ``compare_models(model, *, candidate, reference=None, candidate_model=None, data=None, expect="pass", **rules)``.
+    Runners are values or what the command line calls them (``"trt=fp16"``), and there may be several candidates in a
+    list. The reference is ``onnxrt`` if none is given; with a second model, it is the first model on the most trusted
+    of the candidates' runners. Data are a path or what `Comparator` takes; rules are the fields of `Rules`.
+    """
+    return _compare_models
+
+
+def _compare_models(
+    model: Any,
+    *,
+    candidate: Runner | str | Sequence[Runner | str],
+    reference: Runner | str | None = None,
+    candidate_model: Any = None,
+    data: Any = None,
+    expect: str = "pass",
+    **rules: Any,
+) -> Report:
+    __tracebackhide__ = True
+    from ...dataloaders import as_source
+    from ...runners.contract.naming import distinct_names
+    from ..comparator import Comparator
+    from .checks import EXPECTED, unexpected
+
+    if expect not in EXPECTED:
+        raise pytest.UsageError(f"compare_models: expect={expect!r}; there are: {', '.join(EXPECTED)}.")
+    if candidate_model is not None and reference is not None:
+        raise pytest.UsageError("compare_models: with a candidate_model, the reference is the first model; name none.")
+    candidates = [candidate] if isinstance(candidate, str) or not isinstance(candidate, Sequence) else list(candidate)
+    runners = [_runner(one) for one in candidates]
+    if candidate_model is None:
+        runners = [_runner(reference or "onnxrt"), *runners]
+        rules.setdefault("reference", distinct_names(runners)[0])
+    loader = None if data is None else as_source(data)
+    report = Comparator(model, runners, candidate_model=candidate_model, data_loader=loader, **rules).compare()
+    wrong = unexpected(report.verdict, expect)
+    if wrong:
+        pytest.fail(f"{wrong}\n\n{report}", pytrace=False)
+    return report
+
+
+def _runner(named: Runner | str) -> Runner:
+    """A runner, from what the command line calls it: ``onnxrt``, ``emulate=fp16``."""
+    if not isinstance(named, str):
+        return named
+    from ..cli.arguments import runners_named
+
+    (runner,) = runners_named([f"--{named}"])
+    return runner

@@ -1,0 +1,130 @@
+"""A file of checks: each verdict beside the one that is expected, one table, one status, one JUnit."""
+
+from __future__ import annotations
+
+import json
+from xml.etree import ElementTree as xml
+
+import pytest
+import xmlschema
+from layerdiff import UsageError
+from layerdiff.compare.cli.command import main
+from layerdiff.compare.suites.checks import read_checks
+
+from support.paths import ROOT
+
+XSD = xmlschema.XMLSchema(ROOT / "tests" / "support" / "junit.xsd")
+RELU = "g (float[N, 3] x) => (float[N, 3] y) { y = Relu(x) }"
+TWICE = "g (float[N, 3] x) => (float[N, 3] y) { y = Add(x, x) }"
+DEFAULTS = '[defaults]\nrunners = ["onnxrt"]\nsamples = 1\n'
+ALIKE = '[[check]]\nname = "alike"\nmodels = ["relu.onnx", "copy.onnx"]\n'
+OTHER = '[[check]]\nname = "other"\nmodels = ["relu.onnx", "twice.onnx"]\n'
+GONE = '[[check]]\nname = "gone"\nmodel = "missing.onnx"\nrunners = ["onnxrt", "onnxrt"]\n'
+KNOWN = OTHER + 'expect = "fail"\n'
+
+
+@pytest.fixture
+def suite(onnx_file, tmp_path):
+    for name, body in (("relu", RELU), ("copy", RELU), ("twice", TWICE)):
+        onnx_file(body, f"{name}.onnx")
+
+    def write(*checks: str, head: str = "") -> str:
+        (tmp_path / "checks.toml").write_text(head + DEFAULTS + "".join(checks))
+        return str(tmp_path / "checks.toml")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("checks", "status", "last"),
+    [
+        ([ALIKE], 0, "1 of 1 checks as expected"),
+        ([ALIKE, KNOWN], 0, "2 of 2 checks as expected, 1 of them known failures"),
+        ([OTHER, ALIKE], 1, "1 of 2 checks as expected"),
+        ([ALIKE + 'expect = "fail"\n'], 1, "0 of 1 checks as expected"),
+        ([ALIKE, GONE], 3, "1 of 2 checks as expected"),
+        ([GONE + 'expect = "fail"\n'], 3, "0 of 1 checks as expected"),
+    ],
+)
+def test_one_status_for_all(suite, checks, status, last, capsys):
+    assert main(["--suite", suite(*checks)]) == status
+    assert capsys.readouterr().out.splitlines()[-1] == last
+
+
+@pytest.mark.parametrize(("stop", "ran"), [("false", 2), ("true", 1)])
+def test_it_goes_on_or_stops(suite, stop, ran, tmp_path, capsys):
+    path = suite(OTHER, ALIKE, head=f"stop = {stop}\n")
+    assert main(["--suite", path, "--json", str(tmp_path / "all.json"), "-q"]) == 1
+    found = json.loads((tmp_path / "all.json").read_text())
+    assert [check["name"] for check in found["checks"]] == ["other", "alike"][:ran]
+    assert found["checks"][0]["report"]["verdict"] == "fail"
+    assert (found["total"], found["as_expected"]) == (2, False)
+
+
+def test_one_junit_for_all(suite, tmp_path):
+    path = suite(
+        ALIKE, KNOWN, GONE, OTHER.replace('"other"', '"bad"'), ALIKE.replace('"alike"', '"wrong"') + 'expect = "fail"\n'
+    )
+    assert main([f"--suite={path}", "--junit", str(tmp_path / "all.xml"), "-q"]) == 3
+    text = (tmp_path / "all.xml").read_text()
+    XSD.validate(text)
+    found = {}
+    for of in xml.fromstring(text):
+        (case,) = of
+        found[of.get("name")] = next((child.tag for child in case), "passed")
+    assert found == {
+        "alike: onnxrt@copy.onnx": "passed",
+        "other": "skipped",
+        "gone": "error",
+        "bad: onnxrt@twice.onnx": "failure",
+        "wrong": "failure",
+    }
+
+
+def test_a_table_for_a_step_summary(suite, capsys):
+    assert main(["--suite", suite(ALIKE, OTHER), "--markdown", "-"]) == 1
+    out = capsys.readouterr().out
+    assert "| alike | ✅ pass | pass |" in out
+    assert "| other | ❌ fail | pass |" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no \\[\\[check\\]\\] in it, so nothing would be compared"),
+        ("[[check]", "not TOML"),
+        ("[[chek]]\n", "unknown key 'chek'"),
+        (
+            '[[check]]\nmodel = "a.onnx"\nrunners = ["onnxrt", "onnxrt"]\nexpect = "good"',
+            "expect = 'good'; there are: pass",
+        ),
+        ('[[check]]\nrunners = ["onnxrt"]', "name a model, and runners as a list"),
+        ('[[check]]\nmodel = "a.onnx"\nrunners = ["onnxrt", "onnxrt"]\nrtoll = 1', "check 1 .*unknown option --rtoll"),
+        ('[[check]]\nmodel = "a.onnx"\nrunners = ["onnxrt"]\nrtol = {a = 1}', "rtol is an option of compare"),
+        (ALIKE.replace("[[check]]", '[[check]]\nrunners = ["onnxrt"]') * 2, "2 checks are called 'alike'"),
+    ],
+)
+def test_what_cannot_be_understood_is_refused_before_anything_runs(text, message, tmp_path):
+    (tmp_path / "checks.toml").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_checks(tmp_path / "checks.toml")
+
+
+def test_options_become_a_command_line(tmp_path):
+    text = """
+    [[check]]
+    model = "m.onnx"
+    runners = ["onnxrt", "emulate=fp16"]
+    data = "d.npz"
+    rtol = 0.5
+    atol = 0
+    nan_equal = true
+    shape = ["x:1x3", "y:2"]
+    """
+    (tmp_path / "checks.toml").write_text(text)
+    (check,) = read_checks(tmp_path / "checks.toml").checks
+    assert check.name == "m.onnx onnxrt emulate=fp16"
+    assert list(check.words) == [
+        str(tmp_path / "m.onnx"), "--onnxrt", "--emulate=fp16", f"--data={tmp_path / 'd.npz'}",
+        "--rtol=0.5", "--atol=0", "--nan-equal", "--shape=x:1x3", "--shape=y:2",
+    ]  # fmt: skip
