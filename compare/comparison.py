@@ -51,6 +51,8 @@ class Rules:
         fix: File for a precision plan: which layers must stay FP32 for the candidate to pass, searched and measured.
         fix_budget: Most runs that the search may judge, or minutes that it may take.
         fixed_model: File for the network with the plan written into it as types, or Q/DQ nodes.
+        apply_remedy: File for the network with the remedies in it that are no precision: layers rescaled by powers of
+            two, constants that the format holds.
         plan: File with such a plan, which is applied to the candidate before it is compared.
 
     Raises:
@@ -175,6 +177,13 @@ class Rules:
     )
     fixed_model: str | None = option(
         None, "--fixed-model", "with --fix: write the network with the plan in its types", group="plan", metavar="ONNX"
+    )
+    apply_remedy: str | None = option(
+        None,
+        "--apply-remedy",
+        "write the network with those remedies that are no precision: layers rescaled, constants replaced",
+        group="plan",
+        metavar="ONNX",
     )
     plan: str | None = option(
         None, "--plan", "apply a plan to the candidate, and compare", group="plan", metavar="PLAN"

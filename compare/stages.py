@@ -34,10 +34,11 @@ def compare(comparison: Comparison, progress: Progress = SILENT) -> Report:
     if rules.fix is not None:
         planned(comparison)  # refuses, before anything runs
     collector = Collector(rules)
-    localizing = rules.layers is not None or rules.fix is not None
+    searching = rules.fix is not None or rules.apply_remedy is not None
+    localizing = rules.layers is not None or searching
     log = execute(comparison, collector.begin, progress, on_device=not localizing, remember=localizing)
     report = assemble(comparison, log, collector.evidence(comparison, log, progress))
-    if rules.layers is not None or (rules.fix is not None and report.verdict == "fail"):
+    if rules.layers is not None or (searching and report.verdict == "fail"):
         report = _localized(comparison, log, report, progress)
     return report if rules.fix is None else fix(comparison, log, report, progress)
 

@@ -48,6 +48,8 @@ OPERATOR_FILES = (
     "graph/quantized/float_form.py",
     "graph/quantized/layouts.py",
     "graph/rounding/bound_rules.py",
+    "graph/rounding/constants_in_range.py",
+    "graph/rounding/rescale.py",
     "graph/rounding/term_count.py",
     "graph/sources/tensorflow_names.py",
     "runners/reference_evaluator/kernels.py",

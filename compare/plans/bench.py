@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from ...graph.model import Model
     from ...runners.contract.runner import Runner
-    from ...runners.contract.session import SessionInfo
+    from ...runners.contract.session import Session
     from ..comparison import Comparison, Rules
     from ..outputs.evidence import OutputEvidence
     from ..report.model import Report
@@ -48,6 +48,10 @@ class Bench:
         comparison: What was compared.
         log: How it ran.
         candidate: Whose runs are judged.
+
+    Attributes:
+        latency: Median time in milliseconds of one run of the last candidate that was judged, on the device where it
+            has one; None where the rules ask for no times.
     """
 
     def __init__(self, comparison: Comparison, log: RunLog, candidate: Side) -> None:
@@ -57,6 +61,8 @@ class Bench:
         self._store = Store(KEPT)
         self._outputs: list[tuple[str, ...]] = []
         self._drawn = Drawn()
+        self._timed = comparison.rules.latency
+        self.latency: float | None = None
 
     def __enter__(self) -> Bench:
         return self
@@ -105,18 +111,23 @@ class Bench:
         reference = self.comparison.reference
         compared = replace(self.comparison, sides=Sides(reference, (side,), self.comparison.sides.named))
         done = 0
-        with self._session(side) as (infer, info):
+        sample: dict[str, np.ndarray] = {}
+        with self._session(side) as (infer, session):
             for number, sample in enumerate(checked(self.comparison.samples)):
                 take(reference, number, self._reference(number, sample))
                 take(side, number, infer(sample))
                 done += 1
-        ran = (replace(self._log.of(reference.name), samples=done), RunnerLog(side.name, info(), samples=done))
+            if self._timed:
+                times = session.latency(feed_of(session, sample), self._timed).as_dict()
+                self.latency = float((times["gpu"] or times["host"])["median"])
+            info = session.info
+        ran = (replace(self._log.of(reference.name), samples=done), RunnerLog(side.name, info, samples=done))
         return compared, RunLog(reference.name, (side.name,), ran)
 
     @contextmanager
-    def _session(self, side: Side) -> Iterator[tuple[_Infer, _Info]]:
+    def _session(self, side: Side) -> Iterator[tuple[_Infer, Session]]:
         with open_whole(self.comparison, side, False) as session:
-            yield (lambda sample: session.infer(feed_of(session, sample))), (lambda: session.info)
+            yield (lambda sample: session.infer(feed_of(session, sample))), session
 
     def _reference(self, number: int, sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The reference's outputs for a sample; all of them are made when the first is asked for."""
@@ -160,7 +171,6 @@ class Bench:
 
 
 _Infer: TypeAlias = "Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]"
-_Info: TypeAlias = "Callable[[], SessionInfo]"
 
 
 def small_error(candidate: Side) -> float:

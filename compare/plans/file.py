@@ -149,7 +149,8 @@ def plan_from(content: Mapping[str, Any], path: str = "") -> Plan:
         for layer in content["kept"]
     )
     simple = {
-        n: content[n] for n in ("candidate", "format", "status", "layers", "minimal", "probes", "runs", "seconds")
+        n: content[n]
+        for n in ("candidate", "format", "status", "layers", "minimal", "first_pass", "probes", "runs", "seconds")
     }
     predicted = content.get("predicted")
     return Plan(

@@ -55,7 +55,7 @@ def fix(comparison: Comparison, log: RunLog, report: Report, progress: Progress 
     if failed or not report.of(candidate.name):
         return replace(report, notices=(*report.notices, plan_stopped(candidate.name)))
     with Bench(comparison, log, candidate) as bench:
-        work = _Fixing(comparison, bench, report, progress)
+        work = _Fixing(comparison, log, bench, report, progress)
         return replace(report, plan=work.run())
 
 
@@ -83,7 +83,7 @@ def planned(comparison: Comparison) -> Side:
 class _Fixing:
     """One plan in the making."""
 
-    def __init__(self, comparison: Comparison, bench: Bench, report: Report, progress: Progress) -> None:
+    def __init__(self, comparison: Comparison, log: RunLog, bench: Bench, report: Report, progress: Progress) -> None:
         self.comparison = comparison
         self.bench = bench
         self.report = report
@@ -91,7 +91,9 @@ class _Fixing:
         self.side = bench.candidate
         self.path = comparison.rules.fix or ""
         self.meter = Meter(as_limit(comparison.rules.fix_budget, USUAL))
-        self.runner: Runner = self.side.runner.calibrated(self.side.model, comparison.workload)
+        # what was timed for the first engine need not be timed again, and the same kernels are taken
+        timed = self.side.runner.with_timings(log.of(self.side.name).info.timing_cache)
+        self.runner: Runner = timed.calibrated(self.side.model, comparison.workload)
         self.prober = prober(self.runner, self.side, comparison)
         first = next(iter(checked(comparison.samples)))
         shapes = propagate(self.side.model, {name: array.shape for name, array in first.items()})
@@ -147,7 +149,8 @@ class _Fixing:
             outputs = self.bench.judged(self._keeping(self.runner, kept), self.progress)
         except RunnerError as failure:
             error = str(failure).splitlines()[0]
-        self.judged[kept] = Trial(tuple(sorted(kept)), outputs, time.perf_counter() - start, error)
+        latency = None if error else self.bench.latency
+        self.judged[kept] = Trial(tuple(sorted(kept)), outputs, time.perf_counter() - start, error, latency)
         self._save(self._plan("unfinished", why="the search is on its way"))
         return self.judged[kept]
 
@@ -230,7 +233,7 @@ class _Fixing:
 
     def _plan(self, status: str, why: str = "") -> Plan:
         every = frozenset(range(len(self.layers.all)))
-        points = sorted({frozenset(): self.before, **self.judged}.items(), key=lambda item: len(item[0]))
+        points = {frozenset(): self.before, **self.judged}.items()
         return Plan(
             candidate=self.side.name,
             format=self.prober.arithmetic.name,
@@ -239,6 +242,7 @@ class _Fixing:
             before=self.before,
             fp32=self.judged.get(every),
             curve=tuple(PlanPoint(len(k), self.layers.arithmetic(k), trial) for k, trial in points),
+            first_pass=next((i for i, (k, t) in enumerate(self.judged.items(), 1) if t.passed and k != every), None),
             probes=len(self.probes),
             runs=len(self.judged),
             seconds=self.meter.seconds,

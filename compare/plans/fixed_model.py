@@ -64,19 +64,25 @@ def write_fixed(bench: Bench, plan: Plan, runner: Runner, path: str) -> FixedMod
         UsageError: The file cannot be written, or would replace the network itself; see `fixed_model`.
     """
     model = bench.candidate.model
-    if os.path.realpath(path) == os.path.realpath(model.source):
-        raise UsageError(f"--fixed-model {path}: that is the network itself, which the fixed one would replace.")
     fixed = fixed_model(model, plan.format, plan.keep, runner)
-    write_model(fixed, path)
+    write_model(fixed, path, "--fixed-model", model.source)
     return FixedModel(path, _by_its_types(bench, fixed, runner))
 
 
-def write_model(model: Model, path: str) -> None:
+def write_model(model: Model, path: str, flag: str, source: str) -> None:
     """Writes a network and checks what was written; weights go beside it where one file cannot hold them.
 
+    Args:
+        model: The network.
+        path: Where to.
+        flag: The option that named the file, for messages.
+        source: The file that it was made from.
+
     Raises:
-        UsageError: It cannot be written.
+        UsageError: It cannot be written, or would replace what it was made from.
     """
+    if os.path.realpath(path) == os.path.realpath(source):
+        raise UsageError(f"{flag} {path}: that is the network itself, which the changed one would replace.")
     large = model.proto.ByteSize() > LARGEST
     partial = Path(path).with_name(f"{Path(path).name}.{os.getpid()}.partial")
     try:
@@ -86,7 +92,7 @@ def write_model(model: Model, path: str) -> None:
             onnx.save_model(model.proto, os.fspath(partial))
             partial.replace(path)
     except OSError as error:
-        raise UsageError(f"--fixed-model {path}: cannot be written: {error.strerror}.") from error
+        raise UsageError(f"{flag} {path}: cannot be written: {error.strerror}.") from error
     finally:
         partial.unlink(missing_ok=True)
     onnx.checker.check_model(path)

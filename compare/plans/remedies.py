@@ -1,7 +1,7 @@
 """What a culprit's cause calls for, and what it would give: the short answer, measured at once where that is cheap.
 
-Keeping a layer in FP32 is one remedy among others. What differs between two files is put right in the file, and what
-a runtime computes wrongly in FP32 too is rewritten.
+Keeping a layer in FP32 is one remedy among others. What a format loses may be scaled into its range (`rewrites`); what
+differs between two files is put right in the file; what a runtime computes wrongly in FP32 too is rewritten.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from ...graph.cutting.fusion import fused_groups
 from ...graph.errors import LayerdiffError
 from ..progress import SILENT, Progress
 from ..report.model import Cause
-from ..report.plan import Remedy, Trial
+from ..report.plan import Applied, Remedy, Trial
 from ..sides import other_file
 from .bench import Bench
+from .fixed_model import write_model
+from .rewrites import rewritings
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
+    from ...graph.model import Model
+    from ...runners.contract.runner import Runner
     from ..comparison import Comparison
     from ..report.model import Culprit, Report
     from ..runs.run import RunLog
@@ -55,27 +59,38 @@ RUNTIME = "rewrite the operator by others that the runtime computes rightly: FP3
 
 
 def with_remedies(comparison: Comparison, log: RunLog, report: Report, progress: Progress = SILENT) -> Report:
-    """The report with a remedy under each culprit. What goes wrong in here costs the measurement alone.
+    """The report with remedies under each culprit. What goes wrong in here costs the measurement alone.
 
     Args:
         comparison: What was compared: the sides that ran.
         log: How it ran.
         report: What it showed, culprits included.
         progress: Told what is going on.
+
+    Raises:
+        UsageError: The network that the rules ask for cannot be written.
     """
-    found: dict[int, Remedy] = {}
+    found: dict[int, tuple[Remedy, ...]] = {}
+    applied: Applied | None = None
     for side in comparison.candidates:
-        mine = [(i, c) for i, c in enumerate(report.culprits) if c.candidate == side.name][:MOST]
-        proposals = [(i, remedy_of(c, side, comparison.reference)) for i, c in mine]
-        found.update(proposals)
-        if any(remedy.keep for _, remedy in proposals) and side.runner.capabilities.opens_ahead:
-            found.update(_measured(comparison, log, report, side, proposals, progress))
-    culprits = tuple(replace(c, remedy=found.get(i)) for i, c in enumerate(report.culprits))
-    return replace(report, culprits=culprits)
+        mine = {i: c for i, c in enumerate(report.culprits) if c.candidate == side.name}
+        chosen = dict(list(mine.items())[:MOST])
+        proposed = {i: remedy_of(c, side, comparison.reference) for i, c in chosen.items()}
+        found.update({i: (remedy,) for i, remedy in proposed.items()})
+        if any(r.keep for r in proposed.values()) and side.runner.narrows and side.runner.capabilities.opens_ahead:
+            progress.stage(f"{side.name}: trying what the culprits call for")
+            trying = _Trying(comparison, log, side)
+            try:
+                found.update(trying.all(chosen, proposed))
+            except LayerdiffError:
+                logger.debug("remedies of %s were not tried", side.name, exc_info=True)
+            applied = applied or trying.written(comparison.rules.apply_remedy)
+    culprits = tuple(replace(c, remedies=found.get(i, ())) for i, c in enumerate(report.culprits))
+    return replace(report, culprits=culprits, applied=applied)
 
 
 def remedy_of(culprit: Culprit, side: Side, reference: Side) -> Remedy:
-    """What the cause of one culprit calls for.
+    """What the cause of one culprit calls for, the network being as it is.
 
     Args:
         culprit: The culprit.
@@ -89,11 +104,11 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side) -> Remedy:
     if not text and not side.runner.narrows:
         text = RUNTIME
     if text or culprit.inside:
-        return Remedy(side.name, culprit.node, text or "look at the body that the node is in")
+        return Remedy(text or "look at the body that the node is in")
     if cause is Cause.SPREAD:
-        return Remedy(side.name, culprit.node, "--fix plan.json finds the fewest layers that have to stay in FP32")
+        return Remedy("--fix plan.json finds the fewest layers that have to stay in FP32")
     keep = _kept(side.model.index, culprit)
-    return Remedy(side.name, culprit.node, _keeping(side, keep), keep)
+    return Remedy(_keeping(side, keep), keep)
 
 
 def _kept(index: GraphIndex, culprit: Culprit) -> tuple[str, ...]:
@@ -111,43 +126,77 @@ def _keeping(side: Side, keep: Sequence[str]) -> str:
     return f"keep {' and '.join(keep)} in FP32 (--{side.runner.flag}=...,{options})"
 
 
-def _measured(
-    comparison: Comparison,
-    log: RunLog,
-    report: Report,
-    side: Side,
-    proposals: Sequence[tuple[int, Remedy]],
-    progress: Progress,
-) -> dict[int, Remedy]:
-    """The first remedy, tried; where it does not suffice, all of them together."""
-    able = [(i, remedy) for i, remedy in proposals if remedy.keep]
-    progress.stage(f"{side.name}: trying what the culprits call for")
-    try:
-        runner = side.runner.calibrated(side.model, comparison.workload)
-        with Bench(comparison, log, replace(side, runner=runner)) as bench:
+class _Trying:
+    """The remedies of one emulated candidate, run."""
 
-            def tried(nodes: Sequence[str]) -> Trial:
-                start = time.perf_counter()
-                outputs = bench.judged(runner.keeping([*runner.kept, *nodes]))
-                return Trial((), outputs, time.perf_counter() - start)
+    def __init__(self, comparison: Comparison, log: RunLog, side: Side) -> None:
+        self.comparison = comparison
+        self.log = log
+        self.side = side
+        self.rewritten: tuple[tuple[str, ...], Model, Trial] | None = None
 
-            place, first = able[0]
-            alone = tried(first.keep)
-            if not alone.passed and report.culprits[place].cause is Cause.OVERFLOW:
-                wider = (*first.keep, *_readers(side.model.index, first.keep))
-                again = tried(wider)
-                if again.passed or len(able) == 1:
-                    return {place: replace(first, text=_keeping(side, wider), keep=wider, measured=again)}
-            found = {place: replace(first, measured=alone)}
-            if not alone.passed and len(able) > 1:
-                everything = tuple(dict.fromkeys(name for _, remedy in able for name in remedy.keep))
-                place, last = able[-1]
-                text = f"{last.text}, and so all {len(able)} culprits"
-                found[place] = replace(last, text=text, keep=everything, measured=tried(everything))
-            return found
-    except LayerdiffError:
-        logger.debug("remedies of %s were not tried", side.name, exc_info=True)
-        return {}
+    def all(self, culprits: dict[int, Culprit], proposed: dict[int, Remedy]) -> dict[int, tuple[Remedy, ...]]:
+        """The remedies with what they give, by the places of their culprits."""
+        runner = self.side.runner.calibrated(self.side.model, self.comparison.workload)
+        with Bench(self.comparison, self.log, replace(self.side, runner=runner)) as bench:
+            rewrites = self._rewrites(bench, culprits)
+            kept = self._kept(bench, runner, culprits, {i: r for i, r in proposed.items() if r.keep})
+        return {i: (*rewrites.get(i, ()), kept.get(i, remedy)) for i, remedy in proposed.items()}
+
+    def _kept(
+        self, bench: Bench, runner: Runner, culprits: dict[int, Culprit], able: dict[int, Remedy]
+    ) -> dict[int, Remedy]:
+        """The first remedy, tried; where it does not suffice, all of them together."""
+
+        def tried(nodes: Sequence[str]) -> Trial:
+            return self._trial(bench, runner.keeping([*runner.kept, *nodes]))
+
+        place, *others = able
+        first = able[place]
+        alone = tried(first.keep)
+        if not alone.passed and culprits[place].cause is Cause.OVERFLOW:
+            wider = (*first.keep, *_readers(self.side.model.index, first.keep))
+            again = tried(wider)
+            if again.passed or not others:
+                return {place: Remedy(_keeping(self.side, wider), wider, again)}
+        found = {place: replace(first, measured=alone)}
+        if not alone.passed and others:
+            everything = tuple(dict.fromkeys(name for remedy in able.values() for name in remedy.keep))
+            last = able[others[-1]]
+            text = f"{last.text}, and so all {len(able)} culprits"
+            found[others[-1]] = Remedy(text, everything, tried(everything))
+        return found
+
+    def _rewrites(self, bench: Bench, culprits: dict[int, Culprit]) -> dict[int, tuple[Remedy, ...]]:
+        """Rewritings that leave FP32 as it is, each on top of those before, until the candidate passes."""
+        found: dict[int, tuple[Remedy, ...]] = {}
+        model = self.side.model
+        texts: list[str] = []
+        for place, culprit in culprits.items():
+            for rewriting in rewritings(self.comparison, replace(self.side, model=model), culprit):
+                names = rewriting.model.index.names
+                fp32 = self._trial(bench, self.side.runner.keeping(names), rewriting.model)
+                if not fp32.passed:
+                    continue
+                trial = self._trial(bench, self.side.runner, rewriting.model)
+                found[place] = (*found.get(place, ()), Remedy(rewriting.text, (), trial))
+                model, texts = rewriting.model, [*texts, rewriting.text]
+                self.rewritten = tuple(texts), model, trial
+                if trial.passed:
+                    return found
+        return found
+
+    def _trial(self, bench: Bench, runner: Runner, model: Model | None = None) -> Trial:
+        start = time.perf_counter()
+        return Trial((), bench.judged(runner, model=model), time.perf_counter() - start)
+
+    def written(self, path: str | None) -> Applied | None:
+        """The network with its rewritings, written where the rules ask for it; None where there are none."""
+        if path is None or self.rewritten is None:
+            return None
+        texts, model, trial = self.rewritten
+        write_model(model, path, "--apply-remedy", self.side.model.source)
+        return Applied(path, texts, trial)
 
 
 def _readers(index: GraphIndex, nodes: Sequence[str]) -> tuple[str, ...]:

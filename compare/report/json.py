@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .model import OutputResult, RunnerResult
 
 LAYER_OPTIONAL = ("candidate_node", "inside", "quantized", "inputs", "origin", "portrait")
-CULPRIT_OPTIONAL = ("candidate_node", "inside", "deployed", "remedy")
+CULPRIT_OPTIONAL = ("candidate_node", "inside", "deployed", "remedies")
 """Keys that are left out where there is nothing to say."""
 
 FLAG = "--json"
@@ -50,6 +50,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "saved": list(report.saved),
         "plan": plain(report.plan),
         "changes": [_fields(change) for change in report.changes],
+        "applied": plain(report.applied),
     }
 
 

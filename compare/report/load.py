@@ -32,7 +32,7 @@ from .model import (
     Report,
     RunnerResult,
 )
-from .plan import Plan
+from .plan import Applied, Plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +111,7 @@ def _report(content: Mapping[str, Any]) -> Report:
         ),
         changes=_all(Change, content.get("changes", ())),
         plan=typed(Plan, content.get("plan")),
+        applied=typed(Applied, content.get("applied")),
     )
 
 

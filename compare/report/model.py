@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from .formats import Content, formats
 from .history import Change, Provenance
-from .plan import Plan, Remedy
+from .plan import Applied, Plan, Remedy
 
 SCHEMA = "layerdiff.report/1"
 """Name and version of the JSON form."""
@@ -347,7 +347,7 @@ class Culprit:
         deployed: False if the outputs as deployed show less than a tenth of what the layer does to them in pieces:
             the runtime does not compute it alone, or not in the same format, when it runs the whole model. None:
             nothing says so.
-        remedy: What the cause calls for; None of culprits beyond those that the report shows.
+        remedies: What the cause calls for, the best first; empty of culprits beyond those that the report shows.
     """
 
     candidate: str
@@ -361,7 +361,7 @@ class Culprit:
     candidate_node: str | None = None
     inside: tuple[Enclosing, ...] = ()
     deployed: bool | None = None
-    remedy: Remedy | None = None
+    remedies: tuple[Remedy, ...] = ()
 
     @property
     def evidence(self) -> str:
@@ -405,6 +405,7 @@ class Report:
         accuracy: What each runner's outputs are worth on labelled data, the reference first; empty without a metric.
         saved: Files that hold worst samples.
         plan: Which layers of a candidate have to stay in FP32 for it to pass, measured; None if it was not asked for.
+        applied: The network with remedies that are no precision, where it was asked for and there are some.
         provenance: Version, date, command and settings of the run.
         changes: What became worse, better or stayed bad since an earlier report, if there is one.
     """
@@ -422,6 +423,7 @@ class Report:
     saved: tuple[str, ...] = ()
     accuracy: tuple[AccuracyResult, ...] = ()
     plan: Plan | None = None
+    applied: Applied | None = None
     provenance: Provenance = field(default_factory=Provenance, compare=False)
     changes: tuple[Change, ...] = ()
 

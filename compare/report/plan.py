@@ -167,7 +167,8 @@ class Plan:
         minimal: Whether every kept layer was dropped once, and the run without it did not pass.
         before, after, fp32: Runs with nothing kept, with the plan, and with everything kept.
         predicted: What was expected of ``after``.
-        curve: Every set that was measured, by the number of layers.
+        curve: Every set that was measured, in the order of the runs.
+        first_pass: How many runs were judged until a set that leaves something narrow passed; None if none did.
         probes, runs, seconds: Runs that measured what single layers or blocks of them cost; runs that were judged, on
             the runtime itself; and the time of all together.
         operators_low, arithmetic_low: Shares of operators and of arithmetic that stay in the narrow format.
@@ -188,6 +189,7 @@ class Plan:
     fp32: Trial | None = None
     predicted: Predicted | None = None
     curve: tuple[PlanPoint, ...] = ()
+    first_pass: int | None = None
     probes: int = 0
     runs: int = 0
     seconds: float = 0.0
@@ -203,15 +205,26 @@ class Remedy:
     """What a culprit's cause calls for.
 
     Attributes:
-        candidate: Whose culprit it is.
-        node: The culprit.
         text: What to do, in a clause.
         keep: Nodes whose FP32 the remedy is; empty where it is another one.
         measured: What the candidate gave with it; None where it was not tried.
     """
 
-    candidate: str
-    node: str
     text: str
     keep: tuple[str, ...] = ()
     measured: Trial | None = None
+
+
+@dataclass(frozen=True)
+class Applied:
+    """The network with remedies that are no precision written into it.
+
+    Attributes:
+        path: The file.
+        texts: What was done.
+        trial: What the candidate gives with it.
+    """
+
+    path: str
+    texts: tuple[str, ...]
+    trial: Trial

@@ -19,7 +19,7 @@ from .history import Change
 from .json import CULPRIT_OPTIONAL, LAYER_OPTIONAL
 from .load import hints_of
 from .model import SCHEMA, AccuracyResult, Culprit, Fidelity, LayerResult, Notice, OutputResult, RunnerResult, Verdict
-from .plan import Plan
+from .plan import Applied, Plan
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SCALARS = {str: "string", bool: "boolean", int: "integer", float: ["number", "null"]}  # null: not finite
@@ -59,6 +59,7 @@ def schema() -> dict[str, Any]:
         "notices": _list(_of(Notice)),
         "saved": _list(_TEXT),
         "plan": _or_null(_of(Plan)),
+        "applied": _or_null(_of(Applied)),
         "changes": _list(_of(Change)),
     }
     return {"$schema": DIALECT, "title": SCHEMA, **_object(**properties)}

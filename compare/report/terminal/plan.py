@@ -20,12 +20,10 @@ SHOWN = 20
 
 
 def show_remedy(culprit: Culprit, to: Console) -> None:
-    """The line under a culprit: what to try, and what that gave where it was measured."""
-    remedy = culprit.remedy
-    if remedy is None:
-        return
-    measured = "" if remedy.measured is None else f": emulated so, {trial_text(remedy.measured)}"
-    to.print(f"  try: {remedy.text}{measured}", markup=False, soft_wrap=True)
+    """The lines under a culprit: what to try, and what that gave where it was measured."""
+    for rank, remedy in enumerate(culprit.remedies):
+        measured = "" if remedy.measured is None else f": emulated so, {trial_text(remedy.measured)}"
+        to.print(f"  {'or' if rank else 'try'}: {remedy.text}{measured}", markup=False, soft_wrap=True)
 
 
 def trial_text(trial: Trial) -> str:
@@ -50,6 +48,10 @@ def _share(share: float) -> str:
 
 def show_plan(report: Report, to: Console, verbose: bool) -> None:
     """The plan: what is kept and why, what was measured, and how to apply it."""
+    if report.applied is not None:
+        done = "; ".join(report.applied.texts)
+        result = trial_text(report.applied.trial)
+        to.print(f"\nremedies applied in {report.applied.path}: {done}: {result}", markup=False, soft_wrap=True)
     if report.plan is not None:
         to.print()
         print_plan(report.plan, to, verbose)
@@ -101,6 +103,10 @@ def plan_lines(plan: Plan) -> list[str]:
     if plan.predicted is not None and plan.after is not None:
         expected, measured = number(plan.predicted.error), number(plan.after.relative)
         lines.append(f"relative error: {expected} expected, {measured} measured")
+    times = [(t, words) for t, words in ((plan.after, "with the plan"), (plan.fp32, "all in FP32")) if t is not None]
+    timed = [f"{t.latency:.3g} ms {words}" for t, words in times if t.latency is not None]
+    if timed:
+        lines.append(f"one run takes {', '.join(timed)}")
     if plan.runs:
         low = f"{plan.operators_low:.0%} of the operators and {plan.arithmetic_low:.0%} of the arithmetic"
         left = f"; {low} stay in {plan.format.upper()}" if plan.after is not None else ""
@@ -117,7 +123,7 @@ def _curve(plan: Plan) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", title="every set that was measured")
     for name in ("  layers in FP32", "arithmetic", "relative error", "verdict"):
         table.add_column(name, overflow="fold")
-    for point in plan.curve:
+    for point in sorted(plan.curve, key=lambda point: point.layers):
         cells = f"{point.arithmetic:.0%}", number(point.trial.relative), trial_text(point.trial)
         table.add_row(f"  {point.layers}", *cells)
     return table

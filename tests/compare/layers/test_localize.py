@@ -800,7 +800,7 @@ def test_the_json_report_keeps_its_contract(make):
         assert layer["expected"] is None or set(layer["expected"]) == {"rms_z", "gain_sigma", "bound_use"}
         assert layer["cause"] is None or layer["cause"] in CAUSES
     for culprit in report["culprits"]:
-        assert set(culprit) - {"candidate_node", "remedy"} == set(CULPRIT)
+        assert set(culprit) - {"candidate_node", "remedies"} == set(CULPRIT)
         assert all(isinstance(culprit[key], kind) for key, kind in CULPRIT.items())
         assert culprit["cause"] in CAUSES
         assert culprit["evidence"]

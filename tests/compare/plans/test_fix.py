@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
 from layerdiff.compare.plans.file import plan_from, problem_of, read
 from layerdiff.graph.errors import UsageError
+from layerdiff.graph.formats import FP16
+from layerdiff.runners.contract.runner import Runner
 from onnx import numpy_helper
 
 from support.models import parsed
@@ -151,3 +154,46 @@ def test_a_file_that_is_no_plan_is_refused_with_what_is_wrong(tmp_path, change, 
     path = tmp_path / "plan.json"
     fixed(path)
     assert problem in problem_of({**json.loads(path.read_text()), **change})
+
+
+# ---- a runtime that builds engines -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EngineRunner(Runner):
+    """Stands for a runtime whose runs are expensive: what layers cost is measured on emulations of its format."""
+
+    keep: tuple[str, ...] = ()
+    builds: list[tuple[str, ...]] = field(default_factory=list, compare=False, repr=False)
+
+    arithmetic = FP16
+    narrows = True
+
+    @property
+    def kept(self):
+        return self.keep
+
+    def keeping(self, nodes):
+        return replace(self, keep=tuple(nodes))
+
+    def open(self, model, *, workload=None):
+        if not model.derived:
+            self.builds.append(self.keep)
+        return EmulateRunner(format="fp16", keep=self.keep).open(model, workload=workload)
+
+
+def test_engines_are_built_to_verify_and_not_to_measure_layers(tmp_path):
+    runner = EngineRunner()
+    plan = fixed(tmp_path / "plan.json", [OnnxrtRunner(), runner]).plan
+    assert [layer.node for layer in plan.kept] == ["fc1", "fc2"]
+    assert plan.minimal
+    assert plan.probes == 5
+    assert runner.builds[0] == ()
+    assert runner.builds[1] == plan.keep, "the first set that is built passes"
+    assert len(runner.builds) == 1 + plan.runs == 4, "and one without each of its layers"
+
+
+def test_runs_are_timed_where_times_are_asked_for(tmp_path):
+    plan = fixed(tmp_path / "plan.json", latency=2).plan
+    assert plan.after.latency > 0
+    assert plan.fp32.latency > 0

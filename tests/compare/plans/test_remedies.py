@@ -1,12 +1,20 @@
 """The short answer under a culprit: what its cause calls for, and what that gives."""
 
+import re
+
+import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
 from layerdiff.compare.plans.remedies import remedy_of
 from layerdiff.compare.report.json import to_json
 from layerdiff.compare.report.model import Cause, Culprit
 from layerdiff.compare.sides import Side
+from layerdiff.graph.formats import FP16
 from layerdiff.graph.model import Model
+from layerdiff.graph.rounding.constants_in_range import in_range
+from layerdiff.graph.rounding.rescale import rescaled
 from onnx import numpy_helper
 
 from support.models import parsed
@@ -18,12 +26,17 @@ def test_what_overflows_is_tried_in_fp32_with_who_reads_it():
     report = Comparator(overflowing(), runners, data_loader=samples(), layers="guilty").compare()
     culprit = report.culprits[0]
     assert (culprit.node, culprit.cause) == ("fc1", Cause.OVERFLOW)
-    assert culprit.remedy.keep == ("fc1", "fc2")
-    assert culprit.remedy.measured.passed
+    scaled, kept = culprit.remedies
+    assert kept.keep == ("fc1", "fc2")
+    assert kept.measured.passed
+    assert scaled.measured.passed
     text = str(report)
-    line = next(line for line in text.splitlines() if line.startswith("  try: "))
-    assert line.startswith("  try: keep fc1 and fc2 in FP32 (--emulate=...,keep=fc1,keep=fc2): emulated so, pass at ")
-    assert to_json(report)["culprits"][0]["remedy"]["measured"]["outputs"][0]["verdict"] == "pass"
+    assert re.search(
+        r"^  try: scale the constants of fc1 by 2\^-\d+ and those of fc2 by 2\^\d+ \(exact\): emul", text, re.M
+    )
+    line = next(line for line in text.splitlines() if line.startswith("  or: "))
+    assert line.startswith("  or: keep fc1 and fc2 in FP32 (--emulate=...,keep=fc1,keep=fc2): emulated so, pass at ")
+    assert to_json(report)["culprits"][0]["remedies"][1]["measured"]["outputs"][0]["verdict"] == "pass"
 
 
 def test_what_was_tried_can_be_asked_for():
@@ -42,8 +55,9 @@ def test_a_changed_file_is_put_right_in_the_file():
     ).compare()
     (culprit,) = report.culprits
     assert culprit.cause is Cause.WEIGHTS
-    assert culprit.remedy.text == "take the first file's weights, or export the model again"
-    assert culprit.remedy.keep == ()
+    (remedy,) = culprit.remedies
+    assert remedy.text == "take the first file's weights, or export the model again"
+    assert remedy.keep == ()
 
 
 MODEL = Model(
@@ -69,3 +83,101 @@ def test_what_is_wrong_in_fp32_is_rewritten():
     reference, side = Side("onnxrt", OnnxrtRunner(), MODEL), Side("mine", OnnxrtRunner(optimization="disable"), MODEL)
     culprit = Culprit("mine", "c", "Sub", ("y",), Cause.WRONG_OP, None, None)
     assert remedy_of(culprit, side, reference).text.startswith("rewrite the operator")
+
+
+# ---- remedies that are no precision ----------------------------------------------------------------------------------
+
+
+def outputs(model: onnx.ModelProto) -> list[np.ndarray]:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return [session.run(None, feed)[0] for feed in samples()]
+
+
+def test_a_rescaled_network_is_written_when_asked_and_computes_the_same_bits(tmp_path):
+    runners = [OnnxrtRunner(), EmulateRunner(format="fp16")]
+    path = tmp_path / "rescaled.onnx"
+    report = Comparator(overflowing(), runners, data_loader=samples(), apply_remedy=str(path)).compare()
+    assert report.applied.trial.passed
+    changed = onnx.load(path)
+    for one, other in zip(outputs(overflowing()), outputs(changed), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert Comparator(changed, runners, data_loader=samples()).compare().verdict == "pass"
+
+
+def test_nothing_is_written_that_was_not_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runners = [OnnxrtRunner(), EmulateRunner(format="fp16")]
+    report = Comparator(overflowing(), runners, data_loader=samples(), layers="guilty").compare()
+    assert report.applied is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def chain(between: str) -> Model:
+    text = f"[a] m = MatMul(x, w) {between} [b] y = MatMul(t, v)"
+    constants = {"c": np.float32(2), "w": weights(1), "v": weights(2), "z": np.full(16, 3, np.float32)}
+    model = parsed(f"g (float[8,16] x) => (float[8,16] y) {{ {text} }}", **constants)
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [t for t in model.graph.initializer if t.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    return Model(model)
+
+
+@pytest.mark.parametrize(
+    ("between", "smaller", "larger"),
+    [
+        ("t = Relu(m)", ("a",), ("b",)),
+        ("[bias] n = Add(m, z) t = Relu(n)", ("a", "bias"), ("b",)),
+        ("[scale] n = Mul(m, c) t = Tanh(n)", ("a",), ("scale",)),
+    ],
+)
+def test_a_factor_passes_up_to_where_values_are_multiplied_next(between, smaller, larger):
+    model = chain(between)
+    found = rescaled(model, 0, 7)
+    assert (found.smaller, found.larger) == (smaller, larger)
+    for one, other in zip(outputs(model.proto), outputs(found.model.proto), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("between", ["t = Tanh(m)", "t = Add(m, x)", "n = Softmax(m) t = Relu(n)", "t = Mul(m, m)"])
+def test_what_does_not_let_a_factor_pass_is_left_alone(between):
+    assert rescaled(chain(between), 0, 7) is None
+
+
+@pytest.mark.parametrize(
+    ("between", "before", "after"),
+    [
+        ("t = Add(m, c)", -3.4e38, -65504.0),
+        ("t = Add(m, c)", 1e-12, 2.0**-14),
+        ("t = Mul(m, c)", 1e30, 65504.0),
+    ],
+)
+def test_constants_that_a_format_loses_are_replaced_by_what_it_holds(between, before, after):
+    model = chain(between)
+    constant = next(t for t in model.proto.graph.initializer if t.name == "c")
+    constant.CopyFrom(numpy_helper.from_array(np.float32(before), "c"))
+    found = in_range(Model(model.proto), range(3), FP16)
+    assert (found.before, found.after) == (pytest.approx(before), after)
+
+
+def test_constants_that_a_format_holds_stay():
+    assert in_range(chain("t = Add(m, c)"), range(3), FP16) is None
+
+
+def test_an_epsilon_that_becomes_zero_is_raised():
+    """Rows without variance: 0 / sqrt(0 + 1e-12) is zero, and in FP16 not a number."""
+    model = parsed(
+        "g (float[4,8] x) => (float[4,8] y) { [sq] s = Mul(x, x) [mean] m = ReduceMean<axes=[-1]>(s) "
+        "[eps] e = Add(m, c) [root] r = Sqrt(e) [div] y = Div(x, r) }",
+        c=np.float32(1e-12),
+    )
+    rows = np.random.default_rng(1).normal(size=(4, 8)).astype(np.float32)
+    rows[2] = 0
+    runners = [OnnxrtRunner(), EmulateRunner(format="fp16", every_node=True, cast_weights=True)]
+    report = Comparator(model, runners, data_loader=[{"x": rows}], layers="guilty").compare()
+    assert report.verdict == "fail"
+    remedies = [r for c in report.culprits for r in c.remedies if "1e-12" in r.text]
+    assert remedies
+    assert remedies[0].measured.passed
