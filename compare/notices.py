@@ -172,8 +172,8 @@ def healed(candidate: str, count: int) -> Notice:
 
 
 def clamped(candidate: str, layer: str, what: str) -> Notice:
-    """Values that the candidate's format does not reach, and that change nothing at the outputs: a mask's, mostly."""
-    text = f"at {layer}, {what}; that changes nothing at the outputs (a mask, mostly), and is no culprit."
+    """Values that the candidate's format does not reach, while the outputs agree: a mask's, mostly."""
+    text = f"at {layer}, {what}; the outputs agree all the same, so the layer is no culprit."
     return Notice("clamped", candidate, f"{candidate}: {text}")
 
 

@@ -21,7 +21,8 @@ class Diagnosis:
         node: The node that is to blame, where that is one of the layer's, or of the layer that makes ``producer``: its
             position in the reference's graph.
         producer: The tensor to blame instead: the candidate's format cannot hold what this layer is given.
-        clamped: Whether nothing is wrong but values that stop at the ends of the candidate's range, as a mask's do.
+        clamped: Whether nothing is wrong but values that the candidate's format does not reach, and that may change
+            nothing: a mask's beyond the ends of its range, channels of weights below its smallest number.
         candidate_node: The node that is to blame, where the reference has none there: its position in the candidate's
             graph.
     """

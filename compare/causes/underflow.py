@@ -19,6 +19,7 @@ from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
 from .evidence import Elements
+from .judgement import by_channel, channel_axis
 from .ranges import Holder, Loss, format_loss, lossy_weights, lost_values
 
 EXPLAINS = 0.1
@@ -49,7 +50,7 @@ def find(case: LayerCase) -> Diagnosis | None:
         weights = lossy_weights(case, fmt, loss)
         if weights is not None:
             return Diagnosis(Cause(loss), (weights[1],), weights[0])
-    return _became_zero(case, fmt) or _inside(case, fmt) or _constant(case, fmt)
+    return _became_zero(case, fmt) or _inside(case, fmt) or _constant(case, fmt) or _dead_channels(case, fmt)
 
 
 def _became_zero(case: LayerCase, fmt: NumberFormat) -> Diagnosis | None:
@@ -99,10 +100,11 @@ class SmallConstant:
 def _constant(case: LayerCase, fmt: NumberFormat) -> Diagnosis | None:
     """An epsilon in front of a logarithm, a division or a root."""
     index, part = case.graphs[0], case.pair.reference
-    after = next((p for p in reversed(part.nodes) if index.nodes[p].op_type in DIVIDES), None)
-    if after is None:
-        return None
-    for position in (p for p in part.nodes if p < after):
+    dividing = [p for p in part.nodes if index.nodes[p].op_type in DIVIDES]
+    for position in part.nodes:
+        after = next((p for p in dividing if p > position), None)
+        if after is None:
+            break
         for name in index.nodes[position].input:
             value = index.constant(name) if name else None
             if value is None or value.size != 1 or not is_float(value.dtype):
@@ -111,4 +113,50 @@ def _constant(case: LayerCase, fmt: NumberFormat) -> Diagnosis | None:
             if 0 < size < fmt.smallest_subnormal:
                 fact = SmallConstant(size, fmt, index.names[after], index.nodes[after].op_type)
                 return Diagnosis(Cause.UNDERFLOW, (fact,), position)
+    return None
+
+
+@dataclass(frozen=True)
+class DeadChannels:
+    """Channels of weights that a format has no numbers for.
+
+    Attributes:
+        name: The weights.
+        format: The format.
+        count, size: How many channels of how many.
+        greatest: The greatest of their weights.
+    """
+
+    name: str
+    format: NumberFormat
+    count: int
+    size: int
+    greatest: float
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return (
+            f"{self.count:,} of {self.size:,} channels of the weights {self.name!r} are at most {self.greatest:.2g}, "
+            f"below {self.format}'s smallest number, {self.format.smallest_subnormal:.2g}: they become zero or that"
+        )
+
+
+def _dead_channels(case: LayerCase, fmt: NumberFormat) -> Diagnosis | None:
+    """Channels that a training left at next to nothing, where one of them is what is off."""
+    axis = channel_axis(case.y.shape)
+    if axis is None or case.judgement.reason != "slice":
+        return None
+    index, channels = case.graphs[0], case.y.shape[axis]
+    for position in case.pair.reference.nodes:
+        for name in (n for n in index.reads[position] if n in index.initializers):
+            weight = index.weight(name)
+            if weight is None or weight.ndim < 2 or channels not in (weight.shape[0], weight.shape[-1]):
+                continue
+            rows = by_channel(weight, 0 if weight.shape[0] == channels else weight.ndim - 1)
+            largest = np.abs(rows).max(axis=1)
+            dead = (largest > 0) & (largest < fmt.smallest_subnormal)
+            if dead.any():
+                fact = DeadChannels(name, fmt, int(dead.sum()), channels, float(largest[dead].max()))
+                return Diagnosis(Cause.UNDERFLOW, (fact,), position, clamped=True)
     return None

@@ -170,3 +170,19 @@ def test_small_numbers_under_a_root_are_rounding():
     x = np.exp(RNG.uniform(-20, 3, (8, 32))).astype(np.float32)
     report = compare(graph, EmulateRunner(format="fp16"), [{"x": x}])
     assert not report.culprits
+
+
+def test_channels_that_training_left_at_next_to_nothing_are_no_culprit():
+    rng = np.random.default_rng(5)
+    w = (rng.standard_normal((16, 3, 5, 5)) / 20).astype(np.float32)
+    w[3] = 1e-13 * np.abs(w[3])
+    graph = parsed(
+        "g (float[2,3,12,12] x) => (float[2,16,8,8] y) { [conv] y = Conv(x, w, b) }",
+        w=w,
+        b=np.where(np.arange(16) == 3, 0, 1).astype(np.float32),
+    )
+    x = (100 * rng.uniform(size=(2, 3, 12, 12))).astype(np.float32)
+    report = compare(graph, EmulateRunner(format="fp16"), [{"x": x}], rtol=1e-2, atol=0.1)
+    assert report.verdict == "pass"
+    assert not report.culprits
+    assert mentions(report, "1 of 16 channels of the weights 'w'", "no culprit")
