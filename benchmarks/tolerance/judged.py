@@ -1,0 +1,141 @@
+"""Healthy networks in several formats, and broken ones: what becomes of their outputs.
+
+In a module of its own: a spawned process does not import the ``__main__`` of a package.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+
+from layerdiff import Comparator, EmulateRunner, LayerdiffError, OnnxrtRunner
+from layerdiff.compare.report.model import OutputResult
+from layerdiff.dataloaders import as_source
+
+from .faults import KINDS, faults
+from .networks import Network
+
+FORMATS = ("fp32", "tf32", "fp16", "bf16")
+JUDGED = ("fp32", "fp16")
+SEEN = 4.0
+"""Times the expected noise of 64 neighbouring elements that a fault's effect must come to, to be a case."""
+
+
+@dataclass
+class Tally:
+    """What became of the faults of one kind, by format: planted and found."""
+
+    planted: dict[str, int] = field(default_factory=lambda: dict.fromkeys(JUDGED, 0))
+    found: dict[str, int] = field(default_factory=lambda: dict.fromkeys(JUDGED, 0))
+    drowned: dict[str, int] = field(default_factory=lambda: dict.fromkeys(JUDGED, 0))
+
+    def add(self, other: Tally) -> None:
+        """Counts what another one counted, too."""
+        for mine, theirs in (
+            (self.planted, other.planted),
+            (self.found, other.found),
+            (self.drowned, other.drowned),
+        ):
+            for fmt in mine:
+                mine[fmt] += theirs[fmt]
+
+
+def candidate(fmt: str) -> OnnxrtRunner | EmulateRunner:
+    """What computes in a format: between FP32 runtimes, ONNX Runtime without optimizations."""
+    return OnnxrtRunner(optimization="disable") if fmt == "fp32" else EmulateRunner(format=fmt)
+
+
+def healthy(network: Network) -> Iterator[list[object]]:
+    """A row for each output and format of a healthy network."""
+    for fmt in FORMATS:
+        runners = [OnnxrtRunner(), candidate(fmt)]
+        try:
+            report = Comparator(network.proto, runners, data_loader=network.feeds).compare()
+        except LayerdiffError as error:
+            print(f"  {fmt}: {str(error).splitlines()[0][:150]}", file=sys.stderr)
+            continue
+        for output in report.outputs:
+            yield [network.name, f"`{output.tensor}`", fmt.upper(), output.verdict, *numbers(output)]
+
+
+def numbers(output: OutputResult) -> list[str]:
+    """What a table says of an output."""
+    expected, metrics = output.expected or {}, output.metrics or {}
+    found = (metrics.get("rel_l2"), expected.get("rel_l2"), expected.get("rms_z"), output.use)
+    return ["-" if n is None else f"{n:.2g}" for n in found]
+
+
+def broken(network: Network, found: dict[str, Tally]) -> None:
+    """Plants every fault and judges it, on the first sample, as an FP32 and an FP16 runtime's."""
+    feeds = network.feeds[:1]
+    for fault in faults(network.proto):
+        tally = found[fault.kind]
+        for fmt in JUDGED:
+            effect = _effect(network, fault.proto, feeds, fmt)
+            if effect is None:
+                continue
+            if effect <= SEEN:
+                tally.drowned[fmt] += 1
+                continue
+            tally.planted[fmt] += 1
+            runners = [OnnxrtRunner(), candidate(fmt)]
+            report = Comparator(network.proto, runners, candidate_model=fault.proto, data_loader=feeds).compare()
+            verdicts = {o.verdict for o in report.outputs if o.candidate.startswith(report.outputs[-1].candidate)}
+            if "fail" in verdicts:
+                tally.found[fmt] += 1
+            else:
+                print(f"  {fmt} passes: {fault.kind} at {fault.node}: {effect:.3g} times", file=sys.stderr)
+
+
+def _effect(network: Network, changed: object, feeds: list, fmt: str) -> float | None:
+    """What a fault does to the outputs in FP32, in times the noise of a format: the worst 64 neighbours'."""
+    from layerdiff.compare.comparison import Comparison, Rules
+    from layerdiff.compare.outputs.expectation import Expectation
+    from layerdiff.compare.sides import choose_sides
+    from layerdiff.graph.load import load
+    from layerdiff.runners.contract.workload import Workload
+
+    model, other = load(network.proto), load(changed)
+    runners = [OnnxrtRunner(), candidate(fmt)]
+    sides = choose_sides(runners, [model, model])
+    comparison = Comparison(sides, as_source(feeds).bind(model), Workload(), Rules())
+    try:
+        with OnnxrtRunner().open(model) as one, OnnxrtRunner().open(other) as two:
+            mine, theirs = one.infer(feeds[0]), two.infer(feeds[0])
+    except LayerdiffError:  # the fault made a graph that ONNX Runtime refuses: no case
+        return None
+    pairs = {n: (mine[n], theirs[n]) for n in mine if mine[n].shape == theirs[n].shape}
+    with Expectation(comparison, sides.candidates[0]) as expectation:
+        held = expectation.judge(0, feeds[0], pairs)
+    if len(pairs) < len(mine):
+        return math.inf
+    return max(
+        math.inf if m.unexplained else max(m.statistics.get("slice", 0.0), m.statistics.get("rms", 0.0))
+        for m in held.values()
+    )
+
+
+def judged(network: Network) -> tuple[list[list[object]], dict[str, Tally]]:
+    """The rows of a healthy network, and what became of the faults in it, by kind."""
+    began = time.perf_counter()
+    found = {kind: Tally() for kind in KINDS}
+    rows = list(healthy(network))
+    broken(network, found)
+    print(f"{network.name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    return rows, found
+
+
+def all_judged(networks: Iterable[Network], jobs: int) -> Iterator[tuple[list[list[object]], dict[str, Tally]]]:
+    """`judged` for every network, in this process or in several."""
+    if jobs < 2:
+        yield from map(judged, networks)
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(judged, networks)
