@@ -43,6 +43,7 @@ examples:
   compare model.onnx --trt --fp16 --onnxrt        TensorRT in FP16 against ONNX Runtime
   compare model.engine --trt --onnxrt             an engine against the ONNX file it was built from
   compare frozen.pb --tf --onnxrt                 was the conversion right?
+  compare model.onnx --onnxrt --emulate fp16 --fix plan.json     which layers have to stay in FP32?
   compare trained.onnx exported.onnx --onnxrt     two files: the first is the reference
 
 exit status: 0 agree, 1 disagree or undecided, 2 wrong usage or unreadable input, 3 a runner failed, 130 interrupted

@@ -28,6 +28,10 @@ MARGIN = 0.95
 """The share of what is allowed that a chosen set may be expected to take."""
 HOPELESS = 3.0
 """Expected share of what is allowed from which on dropping several layers at once is not tried."""
+LOOSENED = 3
+"""Most times that a set is chosen anew, for the first one that passed errs by less than was expected."""
+OFF = 1.2
+"""How many times the measured error the expected one has to be for that."""
 CHEAPER = 0.95
 """A set is tried in place of one that passes if it costs less than this share of it."""
 
@@ -66,6 +70,7 @@ class Search:
                 return
             if not self._first() and (not self._fp32() or not self._grown()):
                 return
+            self._loosened()
             self._prune()
             self._cheaper()
             self.minimal = True
@@ -111,6 +116,19 @@ class Search:
                 return True
             count *= 2
         return self._passes(self.everything)
+
+    def _loosened(self) -> None:
+        """Where the first set that passes errs by less than was expected, keeps less before anything is pruned."""
+        for _ in range(LOOSENED):
+            assert self.best is not None
+            expected, measured = self.prediction.of(self.best).share, self.verify(self.best).share
+            if not expected or not measured or expected < OFF * measured:
+                return
+            kept = choose(self.layers, self.prediction, self._failed, MARGIN * expected / measured)
+            if kept is None or self.layers.cost(kept) >= CHEAPER * self.layers.cost(self.best):
+                return
+            if not self._passes(kept):
+                return
 
     def _prune(self) -> None:
         """Delta debugging over what is kept: chunks first, then every single layer."""

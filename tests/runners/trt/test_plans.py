@@ -1,0 +1,30 @@
+"""Precision plans on strongly typed TensorRT: every set that is judged is a graph with other types."""
+
+import pytest
+from layerdiff import Comparator, OnnxrtRunner
+from layerdiff.runners.trt.runner import TrtRunner
+
+from support.plan_networks import overflowing, samples
+from support.trt_cases import ELEVEN, TEN
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.mark.parametrize(
+    ("version", "runner"), [(ELEVEN, TrtRunner(fp16=True)), (TEN, TrtRunner(fp16=True, strongly_typed=True))]
+)
+def test_a_plan_is_searched_on_engines_and_layers_are_measured_without_any(tensorrt, tmp_path, version, runner):
+    tensorrt(version)
+    path = str(tmp_path / "plan.json")
+    runners = [OnnxrtRunner(), runner]
+    report = Comparator(overflowing(), runners, data_loader=samples(), fix=path).compare()
+    plan = report.plan
+    assert plan.status == "found"
+    # emulated, fc2 overflows too; the stand-in computes with ONNX Runtime, which carries FP32 past that, and it decides
+    assert [layer.node for layer in plan.kept] == ["fc1"]
+    assert plan.minimal
+    assert plan.probes == 5
+    assert plan.runs == 3, "what was expected to do, and that without each of its two layers"
+    report = Comparator(overflowing(), runners, data_loader=samples(), plan=path).compare()
+    assert report.verdict == "pass"
+    assert report.candidates[0].options["keep"] == list(plan.keep)
