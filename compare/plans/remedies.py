@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 from ...graph.cutting.fusion import fused_groups
 from ...graph.errors import LayerdiffError
+from ...graph.rounding.widening import is_narrow
 from ..progress import SILENT, Progress
 from ..report.model import Cause
 from ..report.plan import Applied, Remedy, Trial
 from ..sides import other_file
-from .bench import Bench
+from .bench import Bench, share_of_report
 from .fixed_model import write_model
 from .rewrites import rewritings
 
@@ -79,7 +80,8 @@ def with_remedies(comparison: Comparison, log: RunLog, report: Report, progress:
         found.update({i: (remedy,) for i, remedy in proposed.items()})
         if any(r.keep for r in proposed.values()) and side.runner.narrows and side.runner.capabilities.opens_ahead:
             progress.stage(f"{side.name}: trying what the culprits call for")
-            trying = _Trying(comparison, log, side)
+            before = share_of_report(report, side, comparison.rules)
+            trying = _Trying(comparison, log, side, before)
             try:
                 found.update(trying.all(chosen, proposed))
             except LayerdiffError:
@@ -108,6 +110,8 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side) -> Remedy:
     if cause is Cause.SPREAD:
         return Remedy("--fix plan.json finds the fewest layers that have to stay in FP32")
     keep = _kept(side.model.index, culprit)
+    if _typed_narrow(side.model.index, keep[-1]):
+        return Remedy(f"write {keep[-1]} in FP32 in the file, with Casts around it: the types of a graph are law")
     return Remedy(_keeping(side, keep), keep)
 
 
@@ -121,6 +125,14 @@ def _kept(index: GraphIndex, culprit: Culprit) -> tuple[str, ...]:
     return (*makers, node)
 
 
+def _typed_narrow(index: GraphIndex, name: str) -> bool:
+    """Whether the graph itself types what a node gives FP16 or BF16."""
+    if name not in index.names:
+        return False
+    made = (index.specs.get(n) for n in index.nodes[index.names.index(name)].output)
+    return any(spec is not None and is_narrow(spec.dtype) for spec in made)
+
+
 def _keeping(side: Side, keep: Sequence[str]) -> str:
     options = ",".join(f"keep={name.replace(',', ',,')}" for name in keep)
     return f"keep {' and '.join(keep)} in FP32 (--{side.runner.flag}=...,{options})"
@@ -129,10 +141,11 @@ def _keeping(side: Side, keep: Sequence[str]) -> str:
 class _Trying:
     """The remedies of one emulated candidate, run."""
 
-    def __init__(self, comparison: Comparison, log: RunLog, side: Side) -> None:
+    def __init__(self, comparison: Comparison, log: RunLog, side: Side, before: Trial) -> None:
         self.comparison = comparison
         self.log = log
         self.side = side
+        self.before = before
         self.rewritten: tuple[tuple[str, ...], Model, Trial] | None = None
 
     def all(self, culprits: dict[int, Culprit], proposed: dict[int, Remedy]) -> dict[int, tuple[Remedy, ...]]:
@@ -140,6 +153,9 @@ class _Trying:
         runner = self.side.runner.calibrated(self.side.model, self.comparison.workload)
         with Bench(self.comparison, self.log, replace(self.side, runner=runner)) as bench:
             rewrites = self._rewrites(bench, culprits)
+            ranges = self._ranges(bench, culprits)
+            if ranges is not None:
+                rewrites[next(iter(culprits))] = (ranges,)
             kept = self._kept(bench, runner, culprits, {i: r for i, r in proposed.items() if r.keep})
         return {i: (*rewrites.get(i, ()), kept.get(i, remedy)) for i, remedy in proposed.items()}
 
@@ -170,7 +186,7 @@ class _Trying:
     def _rewrites(self, bench: Bench, culprits: dict[int, Culprit]) -> dict[int, tuple[Remedy, ...]]:
         """Rewritings that leave FP32 as it is, each on top of those before, until the candidate passes."""
         found: dict[int, tuple[Remedy, ...]] = {}
-        model = self.side.model
+        model, before = self.side.model, self.before
         texts: list[str] = []
         for place, culprit in culprits.items():
             for rewriting in rewritings(self.comparison, replace(self.side, model=model), culprit):
@@ -179,12 +195,26 @@ class _Trying:
                 if not fp32.passed:
                     continue
                 trial = self._trial(bench, self.side.runner, rewriting.model)
+                if not trial.passed and not _better(trial, before):
+                    continue
+                before = trial
                 found[place] = (*found.get(place, ()), Remedy(rewriting.text, (), trial))
                 model, texts = rewriting.model, [*texts, rewriting.text]
                 self.rewritten = tuple(texts), model, trial
                 if trial.passed:
                     return found
         return found
+
+    def _ranges(self, bench: Bench, culprits: dict[int, Culprit]) -> Remedy | None:
+        """Other ranges for a scaled format, where the first culprit's values are cut off at the end of its own."""
+        first = next(iter(culprits.values()))
+        told = self.comparison.workload.calibration
+        if first.cause not in (Cause.SATURATION, Cause.QUANTIZATION) or told is None:
+            return None
+        runner = self.side.runner.calibrated(self.side.model, replace(self.comparison.workload, calibration=None))
+        trial = self._trial(bench, runner)
+        text = "calibrate on data like those that are compared, in place of --calibration-data"
+        return Remedy(text, (), trial) if trial.passed or _better(trial, self.before) else None
 
     def _trial(self, bench: Bench, runner: Runner, model: Model | None = None) -> Trial:
         start = time.perf_counter()
@@ -197,6 +227,13 @@ class _Trying:
         texts, model, trial = self.rewritten
         write_model(model, path, "--apply-remedy", self.side.model.source)
         return Applied(path, texts, trial)
+
+
+def _better(trial: Trial, before: Trial) -> bool:
+    """Whether at most half of the error is left."""
+    if trial.share is None:
+        return False
+    return before.share is None or trial.share <= before.share / 2
 
 
 def _readers(index: GraphIndex, nodes: Sequence[str]) -> tuple[str, ...]:

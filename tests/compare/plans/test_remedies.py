@@ -15,6 +15,7 @@ from layerdiff.graph.formats import FP16
 from layerdiff.graph.model import Model
 from layerdiff.graph.rounding.constants_in_range import in_range
 from layerdiff.graph.rounding.rescale import rescaled
+from layerdiff.graph.rounding.typed import typed
 from onnx import numpy_helper
 
 from support.models import parsed
@@ -181,3 +182,40 @@ def test_an_epsilon_that_becomes_zero_is_raised():
     remedies = [r for c in report.culprits for r in c.remedies if "1e-12" in r.text]
     assert remedies
     assert remedies[0].measured.passed
+
+
+def test_what_does_not_help_is_not_proposed():
+    """The constant is out of range, and not what makes the error."""
+    model = overflowing()
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(1e-12), "tiny"))
+    node = next(n for n in model.graph.node if n.name == "act1")
+    node.input[0] = "shifted"
+    at = list(model.graph.node).index(node)
+    model.graph.node.insert(at, onnx.helper.make_node("Add", ["m1", "tiny"], ["shifted"], name="shift"))
+    runners = [OnnxrtRunner(), EmulateRunner(format="fp16", cast_weights=True)]
+    report = Comparator(model, runners, data_loader=samples(), layers="guilty").compare()
+    assert report.culprits[0].cause is Cause.OVERFLOW
+    assert not [r for c in report.culprits for r in c.remedies if "1e-12" in r.text]
+
+
+def test_int8_that_was_calibrated_on_other_data_is_calibrated_anew():
+    model = parsed(
+        "g (float[8,16] x) => (float[8,16] y) { [a] m = MatMul(x, w) t = Relu(m) [b] y = MatMul(t, v) }",
+        w=weights(1),
+        v=weights(2),
+    )
+    small = [{"x": f["x"] / 100} for f in samples()]
+    runners = [OnnxrtRunner(), EmulateRunner(format="int8")]
+    rules = {"rtol": 0, "atol": 0.1, "layers": "guilty"}
+    report = Comparator(model, runners, data_loader=samples(), calibration_data=small, **rules).compare()
+    assert report.culprits[0].cause is Cause.SATURATION
+    best = report.culprits[0].remedies[0]
+    assert best.text.startswith("calibrate on data like those that are compared")
+    assert best.measured.passed
+
+
+def test_what_the_graph_types_narrow_is_typed_otherwise_in_the_file():
+    network = typed(Model(overflowing()), "fp16").model
+    reference, side = Side("onnxrt", OnnxrtRunner(), network), Side("emulate:fp16", EmulateRunner(), network)
+    culprit = Culprit("emulate:fp16", "fc1", "MatMul", ("m1",), Cause.OVERFLOW, None, None)
+    assert remedy_of(culprit, side, reference).text.startswith("write fc1 in FP32 in the file")
