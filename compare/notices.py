@@ -225,9 +225,10 @@ def other_program(found: Fidelity) -> Notice:
     return Notice("fidelity", found.candidate, text)
 
 
-def plan_stopped(candidate: str) -> Notice:
-    """There is nothing to make a plan for."""
-    return Notice("no-plan", candidate, f"No plan was made: {candidate} or the reference failed.")
+def plan_stopped(candidate: str, pieces: bool) -> Notice:
+    """There is nothing to make a plan for, or the models are run in pieces."""
+    why = "models that are run in pieces (--memory) have none" if pieces else f"{candidate} or the reference failed"
+    return Notice("no-plan", candidate, f"No plan was made: {why}.")
 
 
 def runs_differ(found: Fidelity) -> Notice:

@@ -52,8 +52,9 @@ def fix(comparison: Comparison, log: RunLog, report: Report, progress: Progress 
     """
     candidate = planned(comparison)
     failed = log.of(candidate.name).error is not None or log.of(log.reference).error is not None
-    if failed or not report.of(candidate.name):
-        return replace(report, notices=(*report.notices, plan_stopped(candidate.name)))
+    pieces = any(runner.in_pieces for runner in log.runners)
+    if failed or pieces or not report.of(candidate.name):
+        return replace(report, notices=(*report.notices, plan_stopped(candidate.name, pieces)))
     with Bench(comparison, log, candidate) as bench:
         work = _Fixing(comparison, log, bench, report, progress)
         return replace(report, plan=work.run())

@@ -78,7 +78,9 @@ def with_remedies(comparison: Comparison, log: RunLog, report: Report, progress:
         chosen = dict(list(mine.items())[:MOST])
         proposed = {i: remedy_of(c, side, comparison.reference) for i, c in chosen.items()}
         found.update({i: (remedy,) for i, remedy in proposed.items()})
-        if any(r.keep for r in proposed.values()) and side.runner.narrows and side.runner.capabilities.opens_ahead:
+        whole = not any(runner.in_pieces for runner in log.runners)
+        able = side.runner.narrows and side.runner.capabilities.opens_ahead and whole
+        if able and any(remedy.keep for remedy in proposed.values()):
             progress.stage(f"{side.name}: trying what the culprits call for")
             before = share_of_report(report, side, comparison.rules)
             trying = _Trying(comparison, log, side, before)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
 from layerdiff.compare.plans.file import plan_from, problem_of, read
@@ -197,3 +198,13 @@ def test_runs_are_timed_where_times_are_asked_for(tmp_path):
     plan = fixed(tmp_path / "plan.json", latency=2).plan
     assert plan.after.latency > 0
     assert plan.fp32.latency > 0
+
+
+def test_models_that_are_run_in_pieces_have_no_plan(tmp_path):
+    model = overflowing()
+    onnx.save_model(model, tmp_path / "net.onnx", save_as_external_data=True, location="weights", size_threshold=0)
+    path = str(tmp_path / "plan.json")
+    rules = {"fix": path, "memory": 1000}
+    report = Comparator(str(tmp_path / "net.onnx"), RUNNERS, data_loader=samples(), **rules).compare()
+    assert report.plan is None
+    assert "in pieces" in next(n.text for n in report.notices if n.code == "no-plan")
