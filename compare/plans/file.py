@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ...graph.errors import UsageError
 from ..report.files import write
-from ..report.plain import plain
-from ..report.plan import SCHEMA, FixedModel, KeptLayer, OutputTrial, Plan, PlanPoint, Predicted, Trial
+from ..report.plain import plain, typed
+from ..report.plan import SCHEMA, OutputTrial, Plan, Trial
 
 STATUS = ("not needed", "found", "unfinished", "none")
 
@@ -114,6 +114,10 @@ def problem_of(content: Any) -> str:
     for layer in content["kept"]:
         if not isinstance(layer, dict) or not isinstance(layer.get("nodes"), list) or "format" not in layer:
             return "'kept' holds something else than layers with 'nodes' and 'format'"
+    try:
+        typed(Plan, content)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return f"a part of it is missing or of another type: {error}"
     return ""
 
 
@@ -128,63 +132,14 @@ def runs_before(path: str, origin: Origin) -> Runs:
     content = read(path, "--fix")
     if content["origin"] != plain(origin):
         return Runs()
-    trials = [_trial(point["trial"]) for point in content.get("curve", ())]
+    trials = [point.trial for point in plan_from(content).curve]
     judged = {frozenset(trial.kept): trial for trial in trials if trial.kept}
-    probes = {frozenset(t["narrow"]): tuple(map(_output, t["outputs"])) for t in content.get("probed", ())}
+    outputs = tuple[OutputTrial, ...]
+    probes = {frozenset(probe["narrow"]): typed(outputs, probe["outputs"]) for probe in content.get("probed", ())}
     return Runs(judged, probes)
 
 
 def plan_from(content: Mapping[str, Any], path: str = "") -> Plan:
     """The plan that a checked file holds."""
-    kept = tuple(
-        KeptLayer(
-            **{
-                **layer,
-                "nodes": tuple(layer["nodes"]),
-                "inputs": tuple(layer.get("inputs", ())),
-                "outputs": tuple(layer.get("outputs", ())),
-                "without": _maybe(layer.get("without")),
-            }
-        )
-        for layer in content["kept"]
-    )
-    simple = {
-        n: content[n]
-        for n in ("candidate", "format", "status", "layers", "minimal", "first_pass", "probes", "runs", "seconds")
-    }
-    predicted = content.get("predicted")
-    return Plan(
-        **simple,
-        kept=kept,
-        keep=tuple(content["keep"]),
-        before=_maybe(content.get("before")),
-        after=_maybe(content.get("after")),
-        fp32=_maybe(content.get("fp32")),
-        predicted=None if predicted is None else Predicted(**predicted),
-        curve=tuple(PlanPoint(p["layers"], p["arithmetic"], _trial(p["trial"])) for p in content.get("curve", ())),
-        operators_low=content.get("operators_low", 1.0),
-        arithmetic_low=content.get("arithmetic_low", 1.0),
-        why=content.get("why", ""),
-        path=path,
-        fixed=None
-        if content.get("fixed") is None
-        else FixedModel(content["fixed"]["path"], _trial(content["fixed"]["trial"])),
-    )
-
-
-def _maybe(value: Mapping[str, Any] | None) -> Trial | None:
-    return None if value is None else _trial(value)
-
-
-def _trial(value: Mapping[str, Any]) -> Trial:
-    return Trial(
-        tuple(value["kept"]),
-        tuple(map(_output, value["outputs"])),
-        value["seconds"],
-        value["error"],
-        value["latency"],
-    )
-
-
-def _output(value: Mapping[str, Any]) -> OutputTrial:
-    return OutputTrial(**value)
+    found: Plan = typed(Plan, content)
+    return replace(found, path=path)

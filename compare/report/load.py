@@ -7,12 +7,9 @@ numbers that were not finite (they are None), and the parts of a culprit's evide
 from __future__ import annotations
 
 import dataclasses
-import enum
 import functools
 import json
 import os
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +29,7 @@ from .model import (
     Report,
     RunnerResult,
 )
+from .plain import typed
 from .plan import Applied, Plan
 
 
@@ -136,36 +134,3 @@ def _culprit(content: Mapping[str, Any]) -> Culprit:
 
 def _all(cls: Any, items: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(typed(cls, item) for item in items)
-
-
-def typed(hint: Any, value: Any) -> Any:
-    """A value of a type out of what JSON has of it.
-
-    Args:
-        hint: A type as the fields of dataclasses are annotated.
-        value: What `json.plain` made of such a value. Keys that the type does not have are passed over: a later version
-            may have added them.
-
-    Raises:
-        KeyError, TypeError, ValueError: It is none.
-    """
-    if value is None or hint is Any:
-        return value
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return typed(next(a for a in arguments if a is not type(None)), value)
-    if dataclasses.is_dataclass(hint):
-        hints = hints_of(typing.cast(type, hint))
-        names = [f.name for f in dataclasses.fields(hint) if f.init]
-        return hint(**{name: typed(hints[name], value[name]) for name in names if name in value})  # type: ignore[operator]
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return hint(value)
-    if origin is tuple:
-        return tuple(typed(arguments[0], item) for item in value)
-    return value
-
-
-@functools.lru_cache(maxsize=64)
-def hints_of(cls: type) -> Mapping[str, Any]:
-    """The annotations of a dataclass, resolved."""
-    return typing.get_type_hints(cls)

@@ -1,9 +1,13 @@
-"""Values as JSON can hold them."""
+"""Values as JSON can hold them, and back."""
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import functools
 import math
+import types
+import typing
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -31,3 +35,36 @@ def plain(value: Any) -> Any:
         inner = value.tolist()
         return plain(inner) if type(inner) is not type(value) else plain(float(value))
     return str(value)
+
+
+def typed(hint: Any, value: Any) -> Any:
+    """A value of a type out of what JSON has of it.
+
+    Args:
+        hint: A type as the fields of dataclasses are annotated.
+        value: What `plain` made of such a value. Keys that the type does not have are passed over: a later version
+            may have added them.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is none.
+    """
+    if value is None or hint is Any:
+        return value
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return typed(next(a for a in arguments if a is not type(None)), value)
+    if dataclasses.is_dataclass(hint):
+        hints = hints_of(typing.cast(type, hint))
+        names = [f.name for f in dataclasses.fields(hint) if f.init]
+        return hint(**{name: typed(hints[name], value[name]) for name in names if name in value})  # type: ignore[operator]
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return hint(value)
+    if origin is tuple:
+        return tuple(typed(arguments[0], item) for item in value)
+    return value
+
+
+@functools.lru_cache(maxsize=64)
+def hints_of(cls: type) -> Mapping[str, Any]:
+    """The annotations of a dataclass, resolved."""
+    return typing.get_type_hints(cls)

@@ -17,8 +17,8 @@ from typing import Any
 
 from .history import Change
 from .json import CULPRIT_OPTIONAL, LAYER_OPTIONAL
-from .load import hints_of
 from .model import SCHEMA, AccuracyResult, Culprit, Fidelity, LayerResult, Notice, OutputResult, RunnerResult, Verdict
+from .plain import hints_of
 from .plan import Applied, Plan
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

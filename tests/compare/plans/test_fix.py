@@ -149,6 +149,8 @@ def test_a_plan_is_read_back_as_it_was_written(tmp_path):
         ({"status": "done"}, "its status is 'done'"),
         ({"kept": [{"node": "a"}]}, "'kept' holds something else than layers"),
         ({"minimal": None}, "'minimal' is missing or of another type"),
+        ({"curve": [{"layers": 1}]}, "a part of it is missing or of another type"),
+        ({"after": "good"}, "a part of it is missing or of another type"),
     ],
 )
 def test_a_file_that_is_no_plan_is_refused_with_what_is_wrong(tmp_path, change, problem):
