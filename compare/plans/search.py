@@ -32,6 +32,8 @@ LOOSENED = 3
 """Most times that a set is chosen anew, for the first one that passed errs by less than was expected."""
 OFF = 1.2
 """How many times the measured error the expected one has to be for that."""
+FEW = 8
+"""Most kept layers of which each is dropped by itself at once, without trying halves."""
 CHEAPER = 0.95
 """A set is tried in place of one that passes if it costs less than this share of it."""
 
@@ -134,8 +136,7 @@ class Search:
         """Delta debugging over what is kept: chunks first, then every single layer."""
         assert self.best is not None
         current = self._ordered(self.best)
-        parts = 1 if len(current) <= 8 else 2
-        parts = len(current) if parts == 1 else parts
+        parts = len(current) if len(current) <= FEW else 2
         while current:
             size = -(-len(current) // parts)
             chunks = [current[i : i + size] for i in range(0, len(current), size)]
