@@ -94,7 +94,9 @@ class _Fixing:
         self.meter = Meter(as_limit(comparison.rules.fix_budget, USUAL))
         # what was timed for the first engine need not be timed again, and the same kernels are taken
         timed = self.side.runner.with_timings(log.of(self.side.name).info.timing_cache)
-        self.runner: Runner = timed.calibrated(self.side.model, comparison.workload)
+        # a set that is tried must not replace the engine that was saved
+        unsaved = replace(timed, **dict.fromkeys(timed.capabilities.output_files))
+        self.runner: Runner = unsaved.calibrated(self.side.model, comparison.workload)
         self.prober = prober(self.runner, self.side, comparison)
         first = next(iter(checked(comparison.samples)))
         shapes = propagate(self.side.model, {name: array.shape for name, array in first.items()})

@@ -1,5 +1,7 @@
 """Precision plans on strongly typed TensorRT: every set that is judged is a graph with other types."""
 
+import json
+
 import pytest
 from layerdiff import Comparator, OnnxrtRunner
 from layerdiff.runners.trt.runner import TrtRunner
@@ -28,3 +30,12 @@ def test_a_plan_is_searched_on_engines_and_layers_are_measured_without_any(tenso
     report = Comparator(overflowing(), runners, data_loader=samples(), plan=path).compare()
     assert report.verdict == "pass"
     assert report.candidates[0].options["keep"] == list(plan.keep)
+
+
+def test_the_engine_that_is_saved_is_the_one_that_was_asked_for(tensorrt, tmp_path):
+    tensorrt(ELEVEN)
+    engine = tmp_path / "net.engine"
+    runners = [OnnxrtRunner(), TrtRunner(fp16=True, save_engine=str(engine))]
+    plan = Comparator(overflowing(), runners, data_loader=samples(), fix=str(tmp_path / "plan.json")).compare().plan
+    assert plan.runs == 3
+    assert json.loads((tmp_path / "net.engine.json").read_text())["choices"]["keep"] == []
