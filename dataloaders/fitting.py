@@ -40,6 +40,11 @@ def check_header(specs: Mapping[str, TensorSpec], found: Mapping[str, tuple[tupl
         spec = specs[name]
         if not _same_type(dtype, spec.dtype):
             expected = "string" if spec.dtype == STRING else spec.dtype.name
+            if dtype.kind == "O":
+                remedy = (
+                    f"Stack its arrays into one of numbers before it is saved: np.stack(arrays).astype({expected!r})."
+                )
+                raise DataError(f"{where}: {name!r} holds Python objects, the model takes {expected}. {remedy}")
             raise DataError(
                 f"{where}: {name!r} is {_name(dtype)}, the model takes {expected}."
                 + ("" if spec.dtype == STRING else f" Convert it with astype({expected!r}).")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ from .runner_arguments import (
     shown,
     take_runners,
 )
+from .synonyms import meant
 
 USAGE = "compare MODEL [MODEL2] --RUNNER[=VALUE] --RUNNER[=VALUE] ... [options]"
 
@@ -243,7 +245,8 @@ def _attach(words: Sequence[str], parser: Parser) -> list[str]:
             return [*result, word, *queue]
         action = parser._option_string_actions.get(word)
         if getattr(action, "alone", None) is not None:
-            word = f"{word}={action.alone}"  # type: ignore[union-attr]
+            detached = bool(queue) and queue[0].casefold() in action.words and not os.path.exists(queue[0])  # type: ignore[union-attr]
+            word = f"{word}={queue.pop(0) if detached else action.alone}"  # type: ignore[union-attr]
         elif action is not None and action.nargs != 0 and queue and re.match(r"-[\d.]", queue[0]):
             word = f"{word}={queue.pop(0)}"
         result.append(word)
@@ -255,5 +258,8 @@ def _unknown(word: str, parser: Parser) -> str:
     flag = word.partition("=")[0]
     if flag in known:
         return f"{flag} takes no value."
+    instead = meant(flag)
+    if instead is not None:
+        return f"unknown option {flag}; here that is {instead}."
     near = difflib.get_close_matches(flag, known, n=1)
     return f"unknown option {flag}" + (f"; did you mean {near[0]}?" if near else ". See compare --help.")

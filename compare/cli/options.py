@@ -31,7 +31,7 @@ def add(group: Any, f: Field[Any]) -> None:
     text = f.metadata["help"].replace("%", "%%")
     action = group.add_argument(flag, dest=f.name, default=argparse.SUPPRESS, help=text, **arguments)
     if alone is not None:
-        action.alone = alone
+        action.alone, action.words = alone, getattr(kind, "words", ())
         action.shown = f"{flag}[={'|'.join(word for word in getattr(kind, 'words', ()) if word != alone)}]"
 
 

@@ -134,7 +134,8 @@ class Walk:
                 SessionsAhead(self.reference, self.candidate, steps, self.budget, self.comparison.workload)
             )
             for step, sessions in opened:
-                self._progress.advance(step.index, len(steps), "pieces")
+                behind = sum(len(other.layers) for other in steps if other.index < step.index)
+                self._progress.advance(behind, len(self.plan.layers), "layers")
                 self._step(sessions, store)
             return self._finish(store)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import html
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -388,7 +389,7 @@ class Fidelity:
     bit_identical: bool | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """Everything a run found. True in a boolean context if, and only if, every candidate agrees with the reference.
 
@@ -486,3 +487,11 @@ class Report:
 
     def __str__(self) -> str:
         return str(self.render("text"))
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.outputs)} outputs, {len(self.layers)} layers, {len(self.culprits)} culprits"
+        return f"<Report: {self.verdict}, {counts}; print() shows it>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f"<pre>{html.escape(str(self))}</pre>"

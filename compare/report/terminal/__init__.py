@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
 FLAG = "--text"
 HELP = "write what the terminal shows"
-WIDTH = 160
-"""Columns, beyond which lines are folded."""
+WIDTH = 10_000
+"""Columns: nothing is folded."""
 
 
 def render(report: Report) -> str:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .numbers import number
+from .numbers import NARROW, number
 from .plan import show_remedy
 
 if TYPE_CHECKING:
@@ -49,7 +49,9 @@ def show_layers(report: Report, to: Console, verbose: bool) -> None:
         to.print(f"and {len(report.culprits) - 5} more culprits (--json has all)")
     for candidate in dict.fromkeys(o.candidate for o in report.outputs if o.verdict == "undecided"):
         _show_costliest(report, candidate, to)
-    if verbose and report.layers:
+    if verbose and report.layers and to.width < NARROW:
+        _layer_blocks(report, to)
+    elif verbose and report.layers:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("layer", "op", "verdict", "local rel L2", "cumulative rel L2", "z", "of bound", "contribution"):
             table.add_column(name, overflow="fold")
@@ -65,6 +67,20 @@ def show_layers(report: Report, to: Console, verbose: bool) -> None:
                 number(layer.contribution),
             )
         to.print(table)
+
+
+def _layer_blocks(report: Report, to: Console) -> None:
+    """The layers where a table would break its words: two lines each."""
+    for layer in report.layers:
+        name = "/".join([*(e.node for e in layer.inside), layer.node])
+        to.print(Text.assemble((f"{name} ({layer.op})", "bold"), f": {layer.verdict}"))
+        numbers = {
+            "local": number((layer.local or {}).get("rel_l2")),
+            "cumulative": number((layer.cumulative or {}).get("rel_l2")),
+            "z": number((layer.expected or {}).get("rms_z")),
+            "contribution": number(layer.contribution),
+        }
+        to.print(f"  {', '.join(f'{key} {value}' for key, value in numbers.items() if value != '-')}", markup=False)
 
 
 def _show_costliest(report: Report, candidate: str, to: Console) -> None:

@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     from rich.status import Status
 
 
+PIPED = 10_000
+"""Columns of what is no screen: nothing is folded there."""
+
+
 def console(file: IO[str] | None = None) -> Console:
     """A console that neither cuts nor folds what goes into a pipe, unless COLUMNS says how wide it is."""
     file = file or sys.stdout
     piped = not file.isatty() and "COLUMNS" not in os.environ
-    return Console(file=file, width=160 if piped else None, highlight=False, soft_wrap=False, emoji=False)
+    return Console(file=file, width=PIPED if piped else None, highlight=False, soft_wrap=False, emoji=False)
 
 
 class TerminalProgress(Progress):
@@ -31,10 +35,12 @@ class TerminalProgress(Progress):
         self._status: Status | None = None
         self._text = ""
         self._drawn = 0.0
+        self._began = time.monotonic()
 
     def stage(self, text: str) -> None:
         """See `Progress.stage`."""
         self._text = text
+        self._began = time.monotonic()
         if not self._console.is_terminal:
             self._console.print(text, markup=False, soft_wrap=True)
             return
@@ -45,7 +51,7 @@ class TerminalProgress(Progress):
         now = time.monotonic()
         if self._console.is_terminal and (now - self._drawn > 0.1 or done == total):
             self._drawn = now
-            self._show(f"{self._text} · {done} of {total} {unit} done")
+            self._show(f"{self._text} · {done:,} of {total:,} {unit} done{_left(now - self._began, done, total)}")
 
     def clear(self) -> None:
         """See `Progress.clear`."""
@@ -60,3 +66,11 @@ class TerminalProgress(Progress):
             self._status.start()
         else:
             self._status.update(shown)
+
+
+def _left(seconds: float, done: int, total: int) -> str:
+    """How long the rest takes if it goes on so; empty while nothing can be said, or it is over at once."""
+    rest = seconds * (total - done) / done if done else 0.0
+    if seconds < 1 or rest < 1:
+        return ""
+    return f", {rest:.0f} s left" if rest < 90 else f", {rest / 60:.0f} min left"

@@ -12,7 +12,7 @@ from rich.text import Text
 from ..sentence import caveat, sentence
 from .changes import show_changes
 from .layers import show_fidelity, show_layers
-from .numbers import number, times
+from .numbers import NARROW, number, times
 from .plan import show_plan
 from .progress import console
 
@@ -21,11 +21,16 @@ if TYPE_CHECKING:
 
 SHARES = ("top1", "top5", "agree")
 """Metrics that are shares of rows."""
-NARROW = 76
-"""Columns under which a table would be cut; each output then gets a block of lines."""
 
 VERDICT_STYLE = {"pass": "bold green", "fail": "bold red", "error": "bold red", "undecided": "bold yellow"}
-_STYLE = {"pass": "green", "fail": "bold red", "missing": "bold red", "extra": "bold red", "undecided": "yellow"}
+_STYLE = {
+    "pass": "green",
+    "fail": "bold red",
+    "missing": "bold red",
+    "extra": "bold red",
+    "undecided": "yellow",
+    "empty": "yellow",
+}
 _BEFORE_BLAME = ("not-deterministic", "updates-collide", "outputs-exchanged")
 """Notices that put everything in doubt that is blamed below them."""
 _SHOWN_ROWS = 40
@@ -64,7 +69,7 @@ def show(report: Report, to: Console | None = None, *, verbose: bool = False) ->
     show_fidelity(report, to)
     show_plan(report, to, verbose)
     _latency(report, to)
-    for note in report.data.notes:
+    for note in report.data.notes if report.outputs else ():
         to.print(f"note: {note}", markup=False, style="dim")
     for runner in report.runners:
         for note in runner.notes:
@@ -111,14 +116,22 @@ def _ordered(report: Report) -> list[OutputResult]:
 def _cells(output: OutputResult) -> dict[str, str]:
     metrics = output.metrics or {}
     snr = metrics.get("snr_db")
-    mismatched = metrics.get("mismatched")
+    mismatched = None if output.decided_by else metrics.get("mismatched")
     return {
         "max |diff|": number(metrics.get("max_abs")),
         "rel L2": number(metrics.get("rel_l2")),
         "SNR": "-" if snr is None else f"{snr:.1f} dB",
         "of allowed": "-" if output.use is None else times(output.use),
-        "mismatched": "-" if mismatched is None else f"{mismatched:,} of {metrics.get('count', 0):,}",
+        "mismatched": "-"
+        if mismatched is None or output.decided_by
+        else f"{mismatched:,} of {metrics.get('count', 0):,}",
     }
+
+
+def _verdict(output: OutputResult) -> str:
+    """The verdict as it is shown: an output without elements is not called a pass."""
+    empty = output.verdict == "pass" and not (output.metrics or {}).get("count")
+    return "empty" if empty else output.verdict
 
 
 def _table(report: Report, verbose: bool) -> Table:
@@ -133,7 +146,7 @@ def _table(report: Report, verbose: bool) -> Table:
     rows = _ordered(report)
     shown = rows if verbose else rows[:_SHOWN_ROWS]
     for output in shown:
-        verdict = Text(output.verdict, style=_STYLE[output.verdict])
+        verdict = Text(_verdict(output), style=_STYLE[_verdict(output)])
         lead = [Text(output.candidate)] if many else []
         table.add_row(*lead, Text(output.tensor), verdict, *_cells(output).values())
     if len(shown) < len(rows):
@@ -146,7 +159,8 @@ def _table(report: Report, verbose: bool) -> Table:
 def _blocks(report: Report, to: Console) -> None:
     rows = _ordered(report)
     for output in rows[:_SHOWN_ROWS]:
-        to.print(Text.assemble((f"{output.verdict} ", _STYLE[output.verdict]), f"{output.tensor} ({output.candidate})"))
+        verdict = _verdict(output)
+        to.print(Text.assemble((f"{verdict} ", _STYLE[verdict]), f"{output.tensor} ({output.candidate})"))
         for name, cell in _cells(output).items():
             if cell != "-":
                 to.print(f"  {name}: {cell}", markup=False)

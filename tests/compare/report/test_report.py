@@ -7,6 +7,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from operator import methodcaller
 
 import ml_dtypes
 import numpy as np
@@ -159,6 +160,41 @@ def test_culprits_come_in_at_most_twenty_lines():
 )
 def test_the_sentence(found, sentence):
     assert sentence in shown(found, width=400)
+
+
+def test_an_output_without_elements_is_not_called_a_pass():
+    assert re.search(r"^y +empty ", shown(report(output(count=0))), re.MULTILINE)
+    assert "empty y (emulate:fp16)" in shown(report(output(count=0)), width=60)
+
+
+def test_what_is_outside_a_tolerance_does_not_stand_beside_a_metrics_pass():
+    assert "1 of 4" in shown(report(output()))
+    assert "1 of 4" not in shown(report(output(decided_by="top1")))
+
+
+def test_layers_are_readable_on_a_narrow_screen():
+    text = shown(report(output(), layers=(LAYER,)), width=60, verbose=True)
+    assert "/l/conv/Conv (Conv): culprit" in text.splitlines()
+    assert "  z 1.02, contribution 0.93" in text.splitlines()
+
+
+def test_notes_on_data_are_for_those_who_compared_something():
+    data = DataInfo(2, 0, "2 random samples", False, ("x: no range known.",))
+    assert "no range" in shown(replace(report(output()), data=data))
+    assert "no range" not in shown(replace(report(errors={"onnxrt": "no"}), data=data))
+
+
+def test_nothing_is_folded_in_a_pipe_or_a_file():
+    reason = "a word " * 200
+    text = str(report(output("fail", reason=reason)))
+    assert any(reason.strip() in line for line in text.splitlines())
+
+
+def test_in_python_a_report_shows_itself():
+    found = report(output("fail", tensor="<y>"), layers=(LAYER,))
+    assert repr(found) == "<Report: fail, 1 outputs, 1 layers, 0 culprits; print() shows it>"
+    assert "&lt;y&gt;" in methodcaller("_repr_html_")(found)
+    assert str(found).splitlines()[-1].startswith("fail: emulate:fp16 disagrees with onnxrt")
 
 
 def test_names_that_look_like_markup_are_printed_as_they_are():
