@@ -340,7 +340,8 @@ LIBRARY_FUNCTIONS = (
 """Operators whose elements are off by more than one rounding: a library's functions, and several steps in one."""
 
 ABSOLUTE = frozenset({
-    "Sigmoid", "Gelu", "FastGelu", "BiasGelu", "QuickGelu", "HannWindow", "HammingWindow", "BlackmanWindow",
+    "Sigmoid", "Gelu", "FastGelu", "BiasGelu", "QuickGelu", "Elu", "Selu", "Celu", "HannWindow", "HammingWindow",
+    "BlackmanWindow",
 })  # fmt: skip
 """Functions that runtimes compute to an absolute error, since what they add up is of size 1 and may cancel: ONNX
 Runtime's sigmoid, far below zero, is steps of 2^-25."""

@@ -30,6 +30,8 @@ MARGIN = 2.0
 """Times the worst draw's statistic that a healthy candidate's may be."""
 FLOORS: Mapping[str, float] = {"rms": 3.0, "slice": 4.0, "magnitude": 4.0, "element": 8.0}
 """What a statistic may reach at least; the root mean square of few elements more (`floors`)."""
+CROSSING = 4
+"""Times the expected number of elements that change their sign in no draw and in the candidate, that it may have."""
 CLASS = 32
 """Fewest elements of like magnitude that moderate each other's standard deviation."""
 
@@ -84,6 +86,8 @@ def hold(error: np.ndarray, reference: np.ndarray, draws: np.ndarray, floor: np.
     e, y = error.reshape(-1), np.abs(reference.reshape(-1).astype(np.float64))
     own = np.square(draws.reshape(len(draws), -1)).mean(axis=0) + np.square(np.broadcast_to(floor, shape)).reshape(-1)
     squared = np.square(e)
+    signed = reference.reshape(-1).astype(np.float64)
+    own = _with_crossings(e, signed, own, draws.reshape(len(draws), -1))
     norm = math.sqrt(float(y @ y))
     total, expected = float(squared.sum()), float(own.sum())
     statistics = {
@@ -99,6 +103,40 @@ def hold(error: np.ndarray, reference: np.ndarray, draws: np.ndarray, floor: np.
     relative = math.sqrt(total) / norm if norm else (math.inf if total else 0.0)
     beyond = int(np.count_nonzero(z > FLOORS["element"]))
     return Held(statistics, math.sqrt(expected) / norm if norm else math.inf, relative, worst, beyond)
+
+
+def _with_crossings(error: np.ndarray, y: np.ndarray, own: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Variances, of elements too that change their sign in the candidate and in no draw.
+
+    What a Relu leaves zero because it is barely below zero, may come out barely above: no draw shows noise there, and
+    yet it is none of another kind. How many more elements one more draw would take across is estimated by those that
+    just one of the draws does, divided by the number of draws (I. J. Good, *The population frequencies of species and
+    the estimation of population parameters*, Biometrika 40, 1953). As many of them as that explains, and as are no
+    larger than the noise of the smallest elements on the other side allows, have that noise.
+
+    Args:
+        error, y, own: Of each element: the candidate's error, the reference's value, the variance.
+        draws: Errors that rounding makes, ``(D, elements)``.
+    """
+    there = np.sign(y + error)
+    crossed = np.flatnonzero((there != np.sign(y)) & (there != 0))
+    crossed = crossed[~(np.sign(y[crossed] + draws[:, crossed]) != np.sign(y[crossed])).any(axis=0)]
+    if not crossed.size:
+        return own
+    times = np.zeros(y.size, np.int64)
+    for draw in draws:
+        times += np.sign(y + draw) != np.sign(y)
+    if crossed.size > CROSSING * (1 + (np.count_nonzero(times == 1) + 1) / len(draws)):
+        return own
+    result = own.copy()
+    for side in (-1, 1):
+        mine, others = crossed[there[crossed] == side], np.flatnonzero((np.sign(y) == side) & (own > 0))
+        if mine.size and others.size >= CLASS:
+            smallest = others[np.argsort(np.abs(y[others]), kind="stable")[:SLICE]]
+            variance = float(own[smallest].mean())
+            small = mine[np.abs(error[mine]) <= FLOORS["element"] * math.sqrt(variance)]
+            result[small] = np.maximum(own[small], variance)
+    return result
 
 
 def limits(reference: np.ndarray, draws: np.ndarray, floor: np.ndarray | float = 0.0) -> dict[str, float]:

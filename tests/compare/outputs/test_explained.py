@@ -100,3 +100,30 @@ def test_variances_of_like_elements_are_pooled_and_of_unlike_ones_are_not():
 def test_the_root_mean_square_of_few_elements_may_scatter_as_they_do(size, rms):
     assert floors(size)["rms"] == pytest.approx(rms, abs=0.01)
     assert {n: v for n, v in floors(size).items() if n != "rms"} == {n: v for n, v in FLOORS.items() if n != "rms"}
+
+
+def rectified(seed, slope=0.0, size=0.05):
+    """A Relu of 600 elements, of which many are barely below zero."""
+    rng = np.random.default_rng(seed)
+    before = rng.standard_normal(600)
+    before[:200] = -size * rng.uniform(1, 4, 200)
+    noise = size * rng.standard_normal((3, 600)) / 2
+    after = [np.where(x > 0, x, slope * x) for x in (before, *(before + noise))]
+    return after[0], after[1] - after[0], np.stack([after[2] - after[0], after[3] - after[0]])
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.01])
+def test_what_comes_out_barely_above_zero_in_no_draw_is_explained(slope):
+    for seed in range(20):
+        y, error, draws = rectified(seed, slope)
+        assert hold(error, y, draws).use(limits(y, draws))[0] <= 1
+
+
+def test_what_is_far_above_zero_or_in_many_places_is_not():
+    y, error, draws = rectified(0)
+    quiet = np.flatnonzero((y == 0) & ~draws.any(axis=0) & (error == 0))
+    one, many = error.copy(), error.copy()
+    one[quiet[0]] = 1.0
+    many[quiet] = 0.03
+    for broken in (one, many):
+        assert hold(broken, y, draws).use(limits(y, draws))[0] > 1
