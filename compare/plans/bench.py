@@ -77,7 +77,7 @@ class Bench:
         return small_error(self.candidate)
 
     def judged(
-        self, runner: Runner, progress: Progress = SILENT, model: Model | None = None
+        self, runner: Runner, progress: Progress = SILENT, model: Model | None = None, *, timed: bool = False
     ) -> tuple[OutputTrial, ...]:
         """What the comparison says of a runner in the candidate's place.
 
@@ -85,13 +85,14 @@ class Bench:
             runner: The runner.
             progress: Told what is going on.
             model: What it runs; the candidate's model if not given.
+            timed: Whether it is timed, if the rules ask for times.
 
         Raises:
             RunnerError: The runtime refuses the model, or fails.
         """
         side = replace(self.candidate, runner=runner, model=model or self.candidate.model)
         collector = Collector(self.comparison.rules)
-        compared, log = self._run(side, collector.begin(Sides(self.comparison.reference, (side,))))
+        compared, log = self._run(side, collector.begin(Sides(self.comparison.reference, (side,))), timed)
         found = collector.evidence(compared, log, progress, self._drawn).outputs
         # that nothing is left to round is no reason to doubt what everything in FP32 gives
         return tuple(self._trial(e, judged=True) for e in (replace(e, idle="") for e in found))
@@ -107,7 +108,7 @@ class Bench:
         _, log = self._run(side, lambda s, number, outputs: judge.take(s.name, number, outputs))
         return tuple(self._trial(e, judged=False) for e in judge.evidence(len(self.comparison.samples), log.finished))
 
-    def _run(self, side: Side, take: Take) -> tuple[Comparison, RunLog]:
+    def _run(self, side: Side, take: Take, timed: bool = False) -> tuple[Comparison, RunLog]:
         reference = self.comparison.reference
         compared = replace(self.comparison, sides=Sides(reference, (side,), self.comparison.sides.named))
         done = 0
@@ -117,7 +118,7 @@ class Bench:
                 take(reference, number, self._reference(number, sample))
                 take(side, number, infer(sample))
                 done += 1
-            if self._timed:
+            if timed and self._timed:
                 times = session.latency(feed_of(session, sample), self._timed).as_dict()
                 self.latency = float((times["gpu"] or times["host"])["median"])
             info = session.info

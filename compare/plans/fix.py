@@ -149,7 +149,7 @@ class _Fixing:
         start, error = time.perf_counter(), None
         outputs: tuple[OutputTrial, ...] = ()
         try:
-            outputs = self.bench.judged(self._keeping(self.runner, kept), self.progress)
+            outputs = self.bench.judged(self._keeping(self.runner, kept), self.progress, timed=True)
         except RunnerError as failure:
             error = str(failure).splitlines()[0]
         latency = None if error else self.bench.latency
