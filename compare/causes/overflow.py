@@ -32,7 +32,7 @@ def find(case: LayerCase) -> Diagnosis | None:
         if format_loss(case.values[name], fmt) == "overflow":
             fact = lost_values(case.values[name], fmt, "overflow", Holder("output", name), case.entry)
             return Diagnosis(Cause.OVERFLOW, (fact,), _first_node(case, fmt))
-    weights = lossy_weights(case, fmt, "overflow")
+    weights = lossy_weights(case.graphs[0], case.pair.reference.nodes, fmt, "overflow")
     if weights is not None:
         return Diagnosis(Cause.OVERFLOW, (weights[1],), weights[0])
     return _inside(case, fmt)

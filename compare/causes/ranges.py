@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,7 @@ from ...graph.specs import is_float
 from .evidence import count_text, index_text, whole_index
 
 if TYPE_CHECKING:
+    from ...graph.index import GraphIndex
     from ..report.model import Fact
     from .case import LayerCase
 
@@ -158,10 +160,9 @@ def stops_at_the_range(case: LayerCase) -> bool:
     return bool(beyond.any() and np.where(beyond, ends, rounded).all())
 
 
-def lossy_weights(case: LayerCase, fmt: NumberFormat, loss: Loss) -> tuple[int, Fact] | None:
+def lossy_weights(index: GraphIndex, nodes: Iterable[int], fmt: NumberFormat, loss: Loss) -> tuple[int, Fact] | None:
     """The first weights of a layer that a format cannot hold: position of the node that reads them, what is lost."""
-    index = case.graphs[0]
-    for position in case.pair.reference.nodes:
+    for position in nodes:
         for name in (n for n in index.reads[position] if n in index.initializers):
             weight = index.weight(name)
             if weight is None or weight.ndim < 1 or weight.size < FEWEST_WEIGHTS:

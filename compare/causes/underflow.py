@@ -8,7 +8,9 @@ becomes infinite.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +23,9 @@ from .diagnosis import Diagnosis
 from .evidence import Elements
 from .judgement import by_channel, channel_axis
 from .ranges import Holder, Loss, format_loss, lossy_weights, lost_values
+
+if TYPE_CHECKING:
+    from ...graph.index import GraphIndex
 
 EXPLAINS = 0.1
 """Share of the error's power that the values which became zero must have to be its cause."""
@@ -47,10 +52,16 @@ def find(case: LayerCase) -> Diagnosis | None:
         fact = lost_values(case.y, fmt, "underflow", Holder("output", case.tensor))
         return Diagnosis(Cause.UNDERFLOW, (fact,))
     for loss in _LOSSES:
-        weights = lossy_weights(case, fmt, loss)
+        weights = lossy_weights(case.graphs[0], case.pair.reference.nodes, fmt, loss)
         if weights is not None:
             return Diagnosis(Cause(loss), (weights[1],), weights[0])
     return _became_zero(case, fmt) or _inside(case, fmt) or _constant(case, fmt) or _dead_channels(case, fmt)
+
+
+def of_weights(index: GraphIndex, nodes: Iterable[int], fmt: NumberFormat) -> Diagnosis | None:
+    """Weights that underflow in the layer that costs outputs most, though their rounding explains what it errs by."""
+    weights = lossy_weights(index, nodes, fmt, "underflow")
+    return None if weights is None else Diagnosis(Cause.UNDERFLOW, (weights[1],), weights[0])
 
 
 def _became_zero(case: LayerCase, fmt: NumberFormat) -> Diagnosis | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...graph.operators import DIVIDES, facts_of
 from ...graph.specs import Arrays
-from ..causes import nan
+from ..causes import nan, underflow
 from ..causes.case import LoudLayer
 from ..causes.examiner import loudest
 from ..causes.quantized_layer import QuantizedLayer, look_at
@@ -221,7 +221,9 @@ def _diagnosed(
         quantized.get(top.number),
         shares[0][1] * final / top.local_error,
     )
-    return replace(top, diagnosis=loudest(case))
+    computing = prepared.candidate.runner.arithmetic
+    narrow = None if computing.is_integer else underflow.of_weights(index, top.pair.reference.nodes, computing)
+    return replace(top, diagnosis=narrow or loudest(case))
 
 
 def _plain_rounding(prepared: Prepared) -> float:

@@ -186,3 +186,16 @@ def test_channels_that_training_left_at_next_to_nothing_are_no_culprit():
     assert report.verdict == "pass"
     assert not report.culprits
     assert mentions(report, "1 of 16 channels of the weights 'w'", "no culprit")
+
+
+def test_weights_that_underflow_are_named_though_their_rounding_explains_the_error():
+    rng = np.random.default_rng(6)
+    graph = parsed(
+        "g (float[32,64] x) => (float[32,64] y) { [faint] p = MatMul(x, w) [loud] y = Mul(p, scale) }",
+        w=(2e-8 * rng.standard_normal((64, 64))).astype(np.float32),
+        scale=np.float32(3e6),
+    )
+    culprit = only(
+        compare(graph, EmulateRunner(format="fp16"), [{"x": rng.standard_normal((32, 64)).astype(np.float32)}])
+    )
+    assert (culprit.node, culprit.cause) == ("faint", "underflow")
