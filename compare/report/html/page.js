@@ -82,9 +82,11 @@
     shapes.push(...unseen.slice(0, 300).map((i) => ({ type: "line", x0: i, x1: i, yref: "paper", y0: 0, y1: 0.03, line: { color: colour("none"), width: 2 } })));
     const now = layers.indexOf(chosen);
     if (now >= 0) shapes.push({ type: "line", x0: now, x1: now, yref: "paper", y0: 0, y1: 1, line: { color: colour("dim"), width: 1, dash: "dash" } });
+    const shown = traces.flatMap((trace) => trace.y).filter((y) => y > 0).map(Math.log10);
+    const decades = Math.max(...shown) - Math.min(...shown); // an axis of less than two has its ticks in between
     draw("network", traces, {
       uirevision: candidate, shapes, hovermode: "closest", dragmode: "zoom",
-      xaxis: axis("layer, in the order of the graph"), yaxis: axis("relative L2 error", { type: "log", exponentformat: "power", dtick: 1 }),
+      xaxis: axis("layer, in the order of the graph", layers.length < 15 ? { dtick: 1 } : {}), yaxis: axis("relative L2 error", { type: "log", exponentformat: "power", ...(decades > 2 ? { dtick: 1 } : {}) }),
     });
   };
 
