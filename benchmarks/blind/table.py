@@ -1,0 +1,208 @@
+"""The score, and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from benchmarks import trained
+from benchmarks.faults.table import percent
+from benchmarks.kit.pages import machine, table, written_by
+
+from .case import NOISES, REAL
+from .healthy import QUANTIZED, TITLES
+from .plants import KINDS
+from .running import CLEAN, FAULT, Result
+
+COLUMNS = ("planted", "top-1", "top-3", "cause right", "false passes", "left out")
+ALL = tuple(network.name for network in trained.networks())
+HONEST = {"quantization", "spread", "amplified"}
+"""Causes that say which layers of an INT8 network cost most, and accuse nobody."""
+
+
+def of(results: Iterable[Result], group: str) -> list[Result]:
+    """The faults, or the healthy forms, that count."""
+    return [r for r in results if r["group"] == group and not r.get("excused")]
+
+
+def first(result: Result) -> bool:
+    """Whether the first culprit is at the fault."""
+    return result["rank"] == 1
+
+
+def false_culprits(result: Result) -> list[Result]:
+    """Whom layerdiff accuses though nothing is wrong: of INT8, quantization may be said to cost too much."""
+    quantized = result["kind"] in QUANTIZED
+    return [a for a in result["answers"] if not (quantized and a["cause"] in HONEST)]
+
+
+def row(name: str, results: Sequence[Result]) -> list[object]:
+    """One row of a table of faults."""
+    planted = of(results, FAULT)
+    n = len(planted)
+    counts = (
+        sum(map(first, planted)),
+        sum(r["rank"] is not None and r["rank"] <= 3 for r in planted),
+        sum(r["cause_right"] for r in planted),
+    )
+    shares = [f"{count} ({percent(count, n)})" for count in counts]
+    return [name, n, *shares, sum(r["verdict"] == "pass" for r in planted), len(excused(results))]
+
+
+def excused(results: Iterable[Result]) -> list[Result]:
+    """Faults that the deployed runtime does not show."""
+    return [r for r in results if r.get("excused")]
+
+
+def said(result: Result) -> str:
+    """What was answered, in one line."""
+    if result["error"]:
+        return result["error"]
+    named = [f"`{a['node']}` {a['cause']}" for a in result["answers"][:3]]
+    more = len(result["answers"]) - len(named)
+    return (", ".join(named) or f"nobody, verdict {result['verdict']}") + (f" and {more} more" if more else "")
+
+
+def line(result: Result) -> str:
+    """One case in one line, for the terminal."""
+    if result.get("excused"):
+        return f"left out {result['id']}"
+    if result["group"] == CLEAN:
+        return f"{'MISS' if false_culprits(result) or result['error'] else 'ok  '} {result['id']}: {said(result)}"
+    mark = "ok  " if first(result) else f"#{result['rank']}  " if result["rank"] else "MISS"
+    return f"{mark} {result['id']} ({result['what']}): {said(result)}{'' if result['cause_right'] else '  [cause]'}"
+
+
+def summary(results: Sequence[Result]) -> str:
+    """The score in two lines."""
+    faults = " ".join(f"{name}: {value};" for name, value in zip(COLUMNS, row("", results)[1:], strict=True))
+    pairs = of(results, CLEAN)
+    quiet = sum(not false_culprits(r) and not r["error"] for r in pairs)
+    return f"{faults}\n{len(pairs)} healthy pairs: {quiet} without a false culprit"
+
+
+PAGE = """# Faults planted without reading the code
+
+{written}
+
+A second author, who had not read layerdiff's code, wrote the kinds of faults and of healthy forms below, for trained
+networks (`benchmarks/trained`) on real inputs. The first benchmark, of networks and faults that the authors of layerdiff
+know: [faults.md](faults.md).
+
+In each network {count} faults are to be planted, of kinds and at places that are drawn. A fault is real: it changes an
+output of the network by at least {real:g} (relative L2) and {noises} times what ONNX Runtime's optimizations change there.
+*Left out* are faults that the deployed runtime does not show: its outputs are equal bit by bit. A case counts as found
+if the first culprit is the changed node, one that reads the changed constant, or (for an inverted condition) one that
+reads the condition. A run that fails or takes too long is a miss. Reference and candidate are ONNX Runtime on the CPU.
+{unfinished}
+
+{total}
+
+{machine}.
+
+## By network
+
+{networks}
+
+## By kind
+
+{kinds}
+
+## What is missed
+
+Faults whose first culprit is another node, or whose cause is not an honest one.
+
+{missed}
+
+## Where nothing is wrong
+
+The network beside a format or another form of itself. *Left out* are networks that have no such form. Of INT8 a culprit
+is false unless its cause is {honest}: which layers cost most, and what to leave in float.
+
+{pairs}
+
+False culprits, and runs that failed:
+
+{accused}
+"""
+
+
+def markdown(results: Sequence[Result], count: int) -> str:
+    """The page of the documentation."""
+    planted = of(results, FAULT)
+    names = list(dict.fromkeys(r["network"] for r in results if r["group"] == FAULT))
+    fault_results = [r for r in results if r["group"] == FAULT]
+    missed = [r for r in planted if not (first(r) and r["cause_right"])]
+    unfinished = {n: found for n in ALL if (found := sum(r["network"] == n for r in planted)) < count}
+    titles = {kind: (KINDS[kind].__doc__ or "").strip() for kind in KINDS}
+    return PAGE.format(
+        written=written_by("benchmarks.blind"),
+        count=count,
+        real=REAL,
+        noises=NOISES,
+        unfinished=_unfinished(unfinished),
+        honest=", ".join(f"`{cause}`" for cause in sorted(HONEST)),
+        total=table(["", *COLUMNS], [row(f"**{len(names)} networks**", fault_results)]),
+        machine=machine("onnxruntime", "onnx", "numpy"),
+        networks=table(
+            ["network", *COLUMNS],
+            [row(name, [r for r in fault_results if r["network"] == name]) for name in names],
+        ),
+        kinds=table(
+            ["kind", *COLUMNS],
+            [
+                row(f"{title} (`{kind}`)", some)
+                for kind, title in titles.items()
+                if (some := [r for r in fault_results if r["kind"] == kind])
+            ],
+        ),
+        missed=table(
+            ["case", "fault", "at", "honest causes", "answered"],
+            [[f"`{r['id']}`", r["what"], _names(r["nodes"]), ", ".join(r["causes"]), _cell(said(r))] for r in missed],
+        )
+        if missed
+        else "Nothing.",
+        pairs=_pairs(of(results, CLEAN)),
+        accused=_accused(of(results, CLEAN)),
+    )
+
+
+def _unfinished(found: dict[str, int]) -> str:
+    """Networks with fewer faults than asked for."""
+    if not found:
+        return ""
+    counts = ", ".join(f"{name} {n}" for name, n in found.items() if n)
+    none = ", ".join(name for name, n in found.items() if not n)
+    parts = [f"Fewer faults found a place, or the run was ended: {counts}." if counts else ""]
+    parts += [f"Not run yet: {none}." if none else ""]
+    return "\n" + " ".join(filter(None, parts))
+
+
+def _names(nodes: Sequence[str]) -> str:
+    more = f" and {len(nodes) - 2} more" if len(nodes) > 2 else ""
+    return ", ".join(f"`{node}`" for node in nodes[:2]) + more
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _pairs(pairs: Sequence[Result]) -> str:
+    """Kinds of healthy pairs: verdicts, and how often nobody is accused."""
+    rows = []
+    for kind, title in TITLES.items():
+        some = [r for r in pairs if r["kind"] == kind]
+        verdicts = [sum(v in _verdict(r) for r in some) for v in ("pass", "undecided", "fail", "error")]
+        if some:
+            rows.append([title, len(some), *verdicts, sum(not false_culprits(r) and not r["error"] for r in some)])
+    return table(["pair", "networks", "pass", "undecided", "fail", "no answer", "without a false culprit"], rows)
+
+
+def _verdict(result: Result) -> str:
+    """The worst verdict on an output."""
+    verdicts = {*result.get("outputs", {}).values()}
+    return next((v for v in ("fail", "undecided", "pass") if v in verdicts and not result["error"]), "error")
+
+
+def _accused(pairs: Sequence[Result]) -> str:
+    rows = [[f"`{r['id']}`", _verdict(r), _cell(said(r))] for r in pairs if false_culprits(r) or r["error"]]
+    return table(["pair", "verdict", "answered"], rows) if rows else "None."
