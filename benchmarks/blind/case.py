@@ -73,7 +73,7 @@ class Case:
 
 
 def errors(reference: Sequence[Feed], candidate: Sequence[Feed]) -> dict[str, float]:
-    """The greatest relative L2 error of each output over the samples; infinite for another shape, or where not finite."""
+    """The greatest relative L2 error of each output over the samples; infinite where shapes differ or not finite."""
     return {
         name: max(distance(r[name], c[name]) for r, c in zip(reference, candidate, strict=True))
         for name in reference[0]

@@ -85,12 +85,12 @@ PAGE = """# Faults planted without reading the code
 {written}
 
 A second author, who had not read layerdiff's code, wrote the kinds of faults and of healthy forms below, for trained
-networks (`benchmarks/trained`) on real inputs. The first benchmark, of networks and faults that the authors of layerdiff
-know: [faults.md](faults.md).
+networks (`benchmarks/trained`) on real inputs. Networks and faults that the authors of layerdiff know are in
+[faults.md](faults.md).
 
 In each network {count} faults are to be planted, of kinds and at places that are drawn. A fault is real: it changes an
-output of the network by at least {real:g} (relative L2) and {noises} times what ONNX Runtime's optimizations change there.
-*Left out* are faults that the deployed runtime does not show: its outputs are equal bit by bit. A case counts as found
+output of the network by at least {real:g} (relative L2) and {noises} times what ONNX Runtime's optimizations change
+there. *Left out* are faults that the deployed runtime does not show: its outputs are equal bit by bit. A case counts as found
 if the first culprit is the changed node, one that reads the changed constant, or (for an inverted condition) one that
 reads the condition. A run that fails or takes too long is a miss. Reference and candidate are ONNX Runtime on the CPU.
 {unfinished}
