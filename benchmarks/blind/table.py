@@ -90,9 +90,10 @@ networks (`benchmarks/trained`) on real inputs. Networks and faults that the aut
 
 In each network {count} faults are to be planted, of kinds and at places that are drawn. A fault is real: it changes an
 output of the network by at least {real:g} (relative L2) and {noises} times what ONNX Runtime's optimizations change
-there. *Left out* are faults that the deployed runtime does not show: its outputs are equal bit by bit. A case counts as found
-if the first culprit is the changed node, one that reads the changed constant, or (for an inverted condition) one that
-reads the condition. A run that fails or takes too long is a miss. Reference and candidate are ONNX Runtime on the CPU.
+there. *Left out* are faults that the deployed runtime does not show: its outputs are equal bit by bit. A case counts as
+found if the first culprit is the changed node, one that reads the changed constant, or (for an inverted condition) one
+that reads the condition. A run that fails or takes too long is a miss. Reference and candidate are ONNX Runtime on the
+CPU.
 {unfinished}
 
 {total}
