@@ -30,9 +30,15 @@ def first(result: Result) -> bool:
 
 
 def false_culprits(result: Result) -> list[Result]:
-    """Whom layerdiff accuses though nothing is wrong: of INT8, quantization may be said to cost too much."""
-    quantized = result["kind"] in QUANTIZED
-    return [a for a in result["answers"] if not (quantized and a["cause"] in HONEST)]
+    """Whom layerdiff accuses though nothing is wrong.
+
+    Of INT8, quantization may be said to cost too much. What a format cannot hold is no false culprit where the outputs
+    fail by it, and `spread` accuses no layer.
+    """
+    honest = {"spread"} | (HONEST if result["kind"] in QUANTIZED else set())
+    if _verdict(result) == "fail":
+        honest |= {"overflow", "underflow"}
+    return [a for a in result["answers"] if a["cause"] not in honest]
 
 
 def row(name: str, results: Sequence[Result]) -> list[object]:
@@ -116,8 +122,9 @@ Faults whose first culprit is another node, or whose cause is not an honest one.
 
 ## Where nothing is wrong
 
-The network beside a format or another form of itself. *Left out* are networks that have no such form. Of INT8 a culprit
-is false unless its cause is {honest}: which layers cost most, and what to leave in float.
+The network beside a format or another form of itself. *Left out* are networks that have no such form. A culprit is
+false, but for three kinds: `spread` accuses no layer; `overflow` and `underflow` of a format that fails the outputs; of
+INT8 {honest}: which layers cost most, and what to leave in float.
 
 {pairs}
 
