@@ -320,7 +320,8 @@ class Noise:
             every_node=runner.rounds_every_node,
             rounded_weights=self.roundings.weights_rounded(pair),
         )
-        flat, gain = drawn_within(model, part, specs_of(feed, fixed=True), rounded, feed, seed, self._run)
+        # shapes stay open: a branch that is not taken may not fit what is fed
+        flat, gain = drawn_within(model, part, specs_of(feed), rounded, feed, seed, self._run)
         scale = np.float32(self.roundings.of(pair).gain / gain)
         return Expected({n: noise * scale for n, noise in _noise(pair, flat, values).items()})
 

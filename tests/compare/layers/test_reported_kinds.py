@@ -199,3 +199,19 @@ def test_weights_that_underflow_are_named_though_their_rounding_explains_the_err
         compare(graph, EmulateRunner(format="fp16"), [{"x": rng.standard_normal((32, 64)).astype(np.float32)}])
     )
     assert (culprit.node, culprit.cause) == ("faint", "underflow")
+
+
+def test_a_branch_that_is_not_taken_need_not_fit_what_is_fed():
+    def model(slope):
+        return parsed(
+            f"""g (float[N,M] x, bool c) => (float[N,K] y) {{
+            [choice] y = If(c) <
+                then_branch = t () => (float[A,B] p) {{ [leaky] l = LeakyRelu<alpha={slope}>(x) p = MatMul(l, w) }},
+                else_branch = e () => (float[C,D] q) {{ q = MatMul(x, v) }}> }}""",
+            w=W[:8],
+            v=W[:12],
+        )
+
+    feed = {"x": X["x"][:, :8], "c": np.array(True)}
+    culprit = only(compare(model(0.1), model(0.2), [feed]))
+    assert (culprit.node, culprit.cause) == ("leaky", "attribute")
