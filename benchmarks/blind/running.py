@@ -129,7 +129,6 @@ def scored(case: Case, answered: Result) -> Result:
         "causes": sorted(case.causes),
         "effect": case.effect,
         "rank": rank,
-        "cause_right": rank is not None and answered["answers"][rank - 1]["cause"] in case.causes,
         **answered,
     }
 
