@@ -118,25 +118,30 @@ def _with_crossings(error: np.ndarray, y: np.ndarray, own: np.ndarray, draws: np
         error, y, own: Of each element: the candidate's error, the reference's value, the variance.
         draws: Errors that rounding makes, ``(D, elements)``.
     """
-    there = np.sign(y + error)
-    crossed = np.flatnonzero((there != np.sign(y)) & (there != 0))
-    crossed = crossed[~(np.sign(y[crossed] + draws[:, crossed]) != np.sign(y[crossed])).any(axis=0)]
+    crossed = np.flatnonzero((error != 0) & (np.abs(error) >= np.abs(y)))  # no smaller error changes a sign
+    crossed = crossed[_crosses(y[crossed], error[crossed]) & (y[crossed] + error[crossed] != 0)]
+    crossed = crossed[~_crosses(y[crossed], draws[:, crossed]).any(axis=0)]
     if not crossed.size:
         return own
-    times = np.zeros(y.size, np.int64)
-    for draw in draws:
-        times += np.sign(y + draw) != np.sign(y)
-    if crossed.size > CROSSING * (1 + (np.count_nonzero(times == 1) + 1) / len(draws)):
+    near = np.flatnonzero(np.square(y) <= (1 + 1e-9) * len(draws) * own)  # nor does a smaller draw
+    once = np.count_nonzero(_crosses(y[near], draws[:, near]).sum(axis=0) == 1)
+    if crossed.size > CROSSING * (1 + (once + 1) / len(draws)):
         return own
-    result = own.copy()
+    result, there = own.copy(), np.sign(y[crossed] + error[crossed])
     for side in (-1, 1):
-        mine, others = crossed[there[crossed] == side], np.flatnonzero((np.sign(y) == side) & (own > 0))
+        mine, others = crossed[there == side], np.flatnonzero((np.sign(y) == side) & (own > 0))
         if mine.size and others.size >= CLASS:
-            smallest = others[np.argsort(np.abs(y[others]), kind="stable")[:SLICE]]
+            count = min(SLICE, others.size)
+            smallest = others[np.argpartition(np.abs(y[others]), count - 1)[:count]]
             variance = float(own[smallest].mean())
             small = mine[np.abs(error[mine]) <= FLOORS["element"] * math.sqrt(variance)]
             result[small] = np.maximum(own[small], variance)
     return result
+
+
+def _crosses(y: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Where an error changes the sign of a value; zero has one of its own."""
+    return np.sign(y + error) != np.sign(y)
 
 
 def limits(reference: np.ndarray, draws: np.ndarray, floor: np.ndarray | float = 0.0) -> dict[str, float]:
