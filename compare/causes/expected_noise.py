@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...graph.cutting.slices import Slice, exploded_name, original_name
+from ...graph.cutting.slices import exploded_name, original_name
 from ...graph.errors import LayerdiffError, ModelError, first_line
 from ...graph.formats import NumberFormat
 from ...graph.index import GraphIndex
@@ -220,7 +220,7 @@ class Noise:
         for pair in pairs:
             rounding, bounded = self.roundings.of(pair), self.precision(pair) if bounds else None
             if rounds_within(self.index, pair.reference) and not rounding.steps:
-                result.update(self._probe([pair], values, rounding, bounded, seed, alike))
+                result.update(self._probe_within(pair, values, rounding.gain, seed))
                 continue
             for same, also, members in kinds:
                 if same == rounding and also == bounded:
@@ -280,8 +280,6 @@ class Noise:
         try:
             model = self._model_that_draws()
             parts = parts if model is self.reference.model else recut(model, parts)
-            if not rounding.steps and rounds_within(self.index, pairs[0].reference):
-                return {pairs[0].number: self._probe_within(pairs[0], model, parts[0], (values, feed), seed)}
             probe = perturbed(model, parts, specs, rounding, seed=seed, alike=alike).model
             if bounded is not None:
                 forms = add_bounds(probe.proto.graph, model.index, parts, specs, bounded)
@@ -292,9 +290,7 @@ class Noise:
                 for pair in pairs:
                     result.update(self._probe([pair], values, rounding, None, seed, alike))
                 return result
-            log.debug("no expected noise for %s: %s", pairs[0].reference.outputs, error)
-            self._unprobed[pairs[0]] = first_line(error)
-            return {}
+            return self._without(pairs[0], error)
         result = {}
         for pair in pairs:
             noise = _noise(pair, flat, values)
@@ -308,11 +304,8 @@ class Noise:
             )
         return result
 
-    def _probe_within(
-        self, pair: LayerPair, model: Model, part: tuple[int, Slice], given: tuple[Arrays, Arrays], seed: int
-    ) -> Expected:
+    def _probe_within(self, pair: LayerPair, values: Arrays, gain: float, seed: int) -> dict[int, Expected]:
         """The same for a layer that rounds inside, see `noise_within`; nobody knows a bound for it."""
-        values, feed = given
         runner = self.candidate.runner
         rounded = Roundoff(
             *self.roundings.formats(pair),
@@ -320,10 +313,24 @@ class Noise:
             every_node=runner.rounds_every_node,
             rounded_weights=self.roundings.weights_rounded(pair),
         )
-        # shapes stay open: a branch that is not taken may not fit what is fed
-        flat, gain = drawn_within(model, part, specs_of(feed), rounded, feed, seed, self._run)
-        scale = np.float32(self.roundings.of(pair).gain / gain)
-        return Expected({n: noise * scale for n, noise in _noise(pair, flat, values).items()})
+        feed = {n: _widened(values[n]) for n in pair.reference.inputs}
+        part = (pair.number, pair.reference)
+        try:
+            model = self._model_that_draws()
+            if model is not self.reference.model:
+                (part,) = recut(model, [part])
+            # shapes stay open: a branch that is not taken may not fit what is fed
+            flat, enlarged = drawn_within(model, part, specs_of(feed), rounded, feed, seed, self._run)
+        except LayerdiffError as error:
+            return self._without(pair, error)
+        scale = np.float32(gain / enlarged)
+        return {pair.number: Expected({n: noise * scale for n, noise in _noise(pair, flat, values).items()})}
+
+    def _without(self, pair: LayerPair, error: LayerdiffError) -> dict[int, Expected]:
+        """Remembers that and why the expected noise of a layer cannot be told."""
+        log.debug("no expected noise for %s: %s", pair.reference.outputs, error)
+        self._unprobed[pair] = first_line(error)
+        return {}
 
     def _model_that_draws(self) -> Model:
         if self._drawing is None:

@@ -6,8 +6,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 
 from ...graph.formats import FP32
+from ...graph.nodes import attribute_int
+from ...graph.operators import facts_of, operator
 from ...graph.rounding.roundings import Roundings
 from ...graph.specs import is_float
 
@@ -290,6 +293,13 @@ def channel_axis(shape: tuple[int, ...]) -> int | None:
         return None
     axis = 1 if len(shape) >= 4 else len(shape) - 1
     return axis if shape[axis] >= CHANNELS else None
+
+
+def output_axis(node: onnx.NodeProto, rank: int) -> int | None:
+    """The axis of a layer's weights, its second input, along which the output channels lie; None where not known."""
+    if operator(node) == "Gemm":
+        return 0 if attribute_int(node, "transB", 0) else 1
+    return rank - 1 if operator(node) == "MatMul" else facts_of(node).channel_axis
 
 
 def by_channel(x: np.ndarray, axis: int) -> np.ndarray:

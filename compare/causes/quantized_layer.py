@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ...graph.nodes import attribute_int
-from ...graph.operators import facts_of, operator
+from .judgement import output_axis
 from .shared_scale import SharedScale, shared_scale
 
 if TYPE_CHECKING:
@@ -84,14 +83,6 @@ def _shared(noise: Noise, pair: LayerPair, values: Arrays, tensor: str, place: P
 
 def _output_axis(index: GraphIndex, pair: LayerPair, weight: str) -> int | None:
     """The axis of weights along which the output channels lie; None where that is not known."""
-    for node in (index.nodes[p] for p in pair.reference.nodes):
-        if weight not in list(node.input)[1:2]:
-            continue
-        rank = len(index.initializers[weight].dims)
-        axis = facts_of(node).channel_axis
-        if operator(node) == "Gemm":
-            axis = 0 if attribute_int(node, "transB", 0) else 1
-        elif operator(node) == "MatMul":
-            axis = rank - 1
-        return axis
-    return None
+    readers = (index.nodes[p] for p in pair.reference.nodes if weight in list(index.nodes[p].input)[1:2])
+    node = next(readers, None)
+    return None if node is None else output_axis(node, len(index.initializers[weight].dims))

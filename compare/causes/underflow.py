@@ -21,7 +21,7 @@ from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
 from .evidence import Elements
-from .judgement import by_channel, channel_axis
+from .judgement import by_channel, channel_axis, output_axis
 from .ranges import Holder, Loss, format_loss, lossy_weights, lost_values
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class SmallConstant:
 
 
 def _constant(case: LayerCase, fmt: NumberFormat) -> Diagnosis | None:
-    """An epsilon in front of a logarithm, a division or a root."""
+    """An epsilon in front of a logarithm, a division or a power."""
     index, part = case.graphs[0], case.pair.reference
     dividing = [p for p in part.nodes if index.nodes[p].op_type in DIVIDES]
     for position in part.nodes:
@@ -160,12 +160,13 @@ def _dead_channels(case: LayerCase, fmt: NumberFormat) -> Diagnosis | None:
         return None
     index, channels = case.graphs[0], case.y.shape[axis]
     for position in case.pair.reference.nodes:
-        for name in (n for n in index.reads[position] if n in index.initializers):
+        node = index.nodes[position]
+        for name in list(node.input)[1:2]:
             weight = index.weight(name)
-            if weight is None or weight.ndim < 2 or channels not in (weight.shape[0], weight.shape[-1]):
+            along = None if weight is None or weight.ndim < 2 else output_axis(node, weight.ndim)
+            if weight is None or along is None or weight.shape[along] != channels:
                 continue
-            rows = by_channel(weight, 0 if weight.shape[0] == channels else weight.ndim - 1)
-            largest = np.abs(rows).max(axis=1)
+            largest = np.abs(by_channel(weight, along)).max(axis=1)
             dead = (largest > 0) & (largest < fmt.smallest_subnormal)
             if dead.any():
                 fact = DeadChannels(name, fmt, int(dead.sum()), channels, float(largest[dead].max()))

@@ -76,3 +76,15 @@ def test_what_is_inside_is_named_by_its_node():
 @pytest.mark.parametrize("narrow", [None, BF16], ids=["no narrow format", "a wide range"])
 def test_a_wide_range_loses_nothing(narrow):
     assert find((1e-8 * ONES).astype(np.float32), narrow=narrow) is None
+
+
+def test_dead_channels_are_columns_of_a_matrix_and_rows_of_a_kernel():
+    w = np.ones((16, 16), np.float32)
+    w[:, 3], w[5, :3] = 1e-13, 1e-13
+    product = parsed("g (float[8,16] x) => (float[8,16] y) { y = MatMul(x, w) }", w=w)
+    turned = parsed("g (float[8,16] x) => (float[8,16] y) { y = Gemm<transB = 1>(x, w) }", w=w.T.copy())
+    y = np.ones((8, 16), np.float32)
+    for model in (product, turned):
+        found = underflow.find(layer_case(y, 2 * y, model=model, narrow=FP16, reason="slice"))
+        assert (found.cause, found.clamped) == ("underflow", True)
+        assert told(found).startswith("1 of 16 channels of the weights 'w' are at most 1e-13")
