@@ -10,10 +10,11 @@ from pathlib import Path
 
 from benchmarks import trained
 from benchmarks.kit.pages import DOCS, write_page
+from benchmarks.kit.pool import spread
 
 from . import table
 from .plants import KINDS
-from .running import CLEAN, FAULT, Result, run
+from .running import CLEAN, FAULT, Result, work
 
 PAGE = DOCS / "blind.md"
 
@@ -52,7 +53,7 @@ def main() -> int:
         known = {result["id"] for result in read(options.results)}
         kinds = options.kind or list(KINDS)
         shared = (kinds, groups, options.count, options.seconds, known, options.results)
-        for part in run([(name, *shared) for name in names], options.jobs):
+        for part in spread(work, [(name, *shared) for name in names], options.jobs):
             for result in part:
                 print(table.line(result), flush=True)
     results = read(options.results)

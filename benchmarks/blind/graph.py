@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from benchmarks.kit.bodies import graphs
+
 
 class NotHere(Exception):
     """The network has no place for this kind of fault, or no such form."""
 
 
-def graphs(proto: onnx.ModelProto) -> list[onnx.GraphProto]:
-    """The main graph and the bodies inside it, outer ones first."""
-
-    def inside(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-        yield graph
-        for node in graph.node:
-            for attribute in node.attribute:
-                if attribute.type == onnx.AttributeProto.GRAPH:
-                    yield from inside(attribute.g)
-
-    return list(inside(proto.graph))
-
-
 def named(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model, each node with a name of its own, so that the place of a fault can be told; changed in place."""
     taken: set[str] = set()
-    for graph in graphs(proto):
+    for graph in graphs(proto.graph):
         for node in graph.node:
             if not node.name or node.name in taken:
                 node.name = f"{node.op_type}:{next(iter(node.output), len(taken))}"
@@ -57,7 +46,7 @@ class Graph:
 
     def __init__(self, proto: onnx.ModelProto) -> None:
         self.proto = proto
-        self._tensors = {t.name: t for graph in graphs(proto) for t in graph.initializer}
+        self._tensors = {t.name: t for graph in graphs(proto.graph) for t in graph.initializer}
         self._aliases: dict[str, str] = {}
         for node in self.nodes():
             if node.op_type == "Constant" and node.attribute[0].name == "value":
@@ -67,11 +56,11 @@ class Graph:
 
     def nodes(self, ops: Collection[str] | None = None) -> list[onnx.NodeProto]:
         """The nodes of these operators; all nodes if none are given."""
-        return [n for graph in graphs(self.proto) for n in graph.node if ops is None or n.op_type in ops]
+        return [n for graph in graphs(self.proto.graph) for n in graph.node if ops is None or n.op_type in ops]
 
     def home(self, node: onnx.NodeProto) -> onnx.GraphProto:
         """The graph or body that a node is in."""
-        return next(g for g in graphs(self.proto) if any(n.name == node.name for n in g.node))
+        return next(g for g in graphs(self.proto.graph) if any(n.name == node.name for n in g.node))
 
     def weight(self, name: str) -> np.ndarray | None:
         """A copy of a constant, seen through Identity; None if the tensor is computed."""

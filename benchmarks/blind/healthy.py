@@ -13,10 +13,11 @@ from onnx import helper, numpy_helper
 
 from benchmarks.faults.edit import Edit
 from benchmarks.faults.rewrites import folded, opset_upgraded, renamed, saved_extended, saved_layout
+from benchmarks.kit.bodies import graphs
 from benchmarks.kit.runtime import run
 
 from .case import Network, errors
-from .graph import Graph, NotHere, attribute, graphs
+from .graph import Graph, NotHere, attribute
 
 Form = Callable[[Network], onnx.ModelProto]
 SAME = 1e-3
@@ -28,7 +29,7 @@ def typed_fp16(net: Network) -> onnx.ModelProto:
     half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
     model = _copy(net)
     kept = {name for node in Graph(model).nodes(("Resize",)) for name in node.input[1:3]}
-    for graph in graphs(model):
+    for graph in graphs(model.graph):
         for tensor in graph.initializer:
             if tensor.data_type == single and tensor.name not in kept:
                 tensor.CopyFrom(_half(tensor, tensor.name))
@@ -67,7 +68,7 @@ def _cast_borders(model: onnx.ModelProto) -> None:
         if info.type.tensor_type.elem_type == single:
             names[info.name] = f"{info.name}_half"
             after.append(helper.make_node("Cast", [names[info.name]], [info.name], name=f"out/{info.name}", to=single))
-    for graph in graphs(model):
+    for graph in graphs(model.graph):
         for node in graph.node:
             node.input[:] = [names.get(i, i) for i in node.input]
             node.output[:] = [names.get(o, o) for o in node.output]

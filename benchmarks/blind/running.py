@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
 import random
 import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -195,13 +192,3 @@ def work(name: str, kinds: list[str], groups: list[str], count: int, seconds: fl
     except trained.Unavailable as error:
         print(f"{name}: {error}", flush=True)
     return kept.kept
-
-
-def run(jobs: list[tuple[Any, ...]], processes: int) -> Iterator[list[Result]]:
-    """Does the jobs, in order."""
-    if processes < 2:
-        yield from (work(*job) for job in jobs)
-        return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(work, *zip(*jobs, strict=True))

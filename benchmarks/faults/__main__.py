@@ -12,11 +12,12 @@ from typing import Any
 
 from benchmarks.kit.networks import NETWORKS
 from benchmarks.kit.pages import DOCS, write_page
+from benchmarks.kit.pool import spread
 
 from . import clean, table
 from .cases import DERIVED, Dropped
 from .plants import KINDS
-from .running import make, run
+from .running import make, work
 
 PAGE = DOCS / "faults.md"
 
@@ -95,7 +96,7 @@ def answered(jobs: list[Any], options: argparse.Namespace) -> tuple[list[dict[st
     """The results of all jobs, each printed as it comes, and the places that were left out, by kind."""
     results: list[dict[str, Any]] = []
     dropped: dict[str, list[str]] = {}
-    for part, left_out in run(jobs, options.jobs):
+    for part, left_out in spread(work, jobs, options.jobs):
         results += part
         for kind, why in left_out.places.items():
             dropped.setdefault(kind, []).extend(why)

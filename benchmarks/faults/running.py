@@ -6,13 +6,11 @@ In a module of its own: a spawned process does not import the ``__main__`` of a 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import tempfile
 import time
 import traceback
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -141,14 +139,3 @@ def work(network: str, kind: str, options: argparse.Namespace) -> tuple[list[dic
     if not options.keep:
         root.rmdir()
     return results, dropped
-
-
-def run(jobs: list[Any], processes: int) -> Iterator[tuple[list[dict[str, Any]], Dropped]]:
-    """Does the jobs, in order."""
-    if processes < 2:
-        yield from (work(*job) for job in jobs)
-        return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        yield from pool.map(work, *zip(*jobs, strict=True))

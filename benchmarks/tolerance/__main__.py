@@ -17,9 +17,10 @@ from layerdiff.dataloaders import as_source
 
 from benchmarks import trained
 from benchmarks.kit.pages import DOCS, table, write_section
+from benchmarks.kit.pool import spread
 
 from .faults import KINDS
-from .judged import FORMATS, JUDGED, SEEN, Tally, all_judged, candidate, numbers
+from .judged import FORMATS, JUDGED, SEEN, Tally, candidate, judged, numbers
 from .networks import networks
 from .small import small
 
@@ -84,7 +85,8 @@ def measure(quick: bool, jobs: int) -> str:
     """All tables."""
     rows: list[list[object]] = []
     found = {kind: Tally() for kind in KINDS}
-    for some, tallies in all_judged(chain(networks(light=not quick), small()), jobs):
+    every = ((network,) for network in chain(networks(light=not quick), small()))
+    for some, tallies in spread(judged, every, jobs):
         rows += some
         for kind, tally in tallies.items():
             found[kind].add(tally)

@@ -6,12 +6,9 @@ In a module of its own: a spawned process does not import the ``__main__`` of a 
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from layerdiff import Comparator, EmulateRunner, LayerdiffError, OnnxrtRunner
@@ -129,13 +126,3 @@ def judged(network: Network) -> tuple[list[list[object]], dict[str, Tally]]:
     broken(network, found)
     print(f"{network.name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
     return rows, found
-
-
-def all_judged(networks: Iterable[Network], jobs: int) -> Iterator[tuple[list[list[object]], dict[str, Tally]]]:
-    """`judged` for every network, in this process or in several."""
-    if jobs < 2:
-        yield from map(judged, networks)
-        return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(judged, networks)

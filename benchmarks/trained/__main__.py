@@ -6,26 +6,17 @@ import argparse
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 
 import numpy as np
 import onnx
 
+from ..kit.bodies import graphs
 from ..kit.pages import table
 from . import Files, Network, Unavailable, cache_folder, networks
 
 HEAD = ("network", "package", "nodes", "parameters", "opset", "inputs of one sample", "samples", "operators")
-
-
-def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and the bodies inside it."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from graphs(attribute.g)
 
 
 def row(network: Network, files: Files) -> tuple[object, ...]:
