@@ -23,7 +23,7 @@ from ...runners import discover
 from ...runners.contract.runner import Runner
 from ..comparison import Rules
 from .options import add, given
-from .report_options import Reports, add_formats, add_screen, check_reports
+from .report_options import Reports, add_formats, add_screen, check_reports, check_screen
 from .runner_arguments import (
     add_options,
     configure,
@@ -95,7 +95,10 @@ class Request:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises what is wrong instead of ending the program."""
+    """A parser that raises what is wrong instead of ending the program. Options are written out; -h is one of them."""
+
+    def __init__(self, prog: str, description: str, epilog: str, *, usage: str | None = None) -> None:
+        super().__init__(prog, usage, description, epilog, formatter_class=Help, allow_abbrev=False, add_help=False)
 
     def error(self, message: str) -> NoReturn:
         """See `argparse.ArgumentParser.error`.
@@ -134,8 +137,7 @@ def parse(argv: Sequence[str]) -> Request:
     space, unknown = parser.parse_known_intermixed_args(_attach(words, parser))
     for word in unknown:
         raise UsageError(_unknown(word, parser))
-    if space.quiet and space.verbose:
-        raise UsageError("-q and -v contradict each other.")
+    check_screen(space.quiet, space.verbose)
     models = tuple(space.models)
     runners = configure(named, classes, vars(space))
     if not models:
@@ -180,15 +182,7 @@ def runners_named(words: Sequence[str]) -> tuple[Runner, ...]:
 
 
 def _parser(classes: Mapping[str, type[Runner]]) -> Parser:
-    parser = Parser(
-        "compare",
-        usage=USAGE,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=Help,
-        allow_abbrev=False,
-        add_help=False,
-    )
+    parser = Parser("compare", DESCRIPTION, EPILOG, usage=USAGE)
     parser.add_argument(
         "models", nargs="*", metavar="MODEL", help=".onnx, frozen .pb, SavedModel, .keras, .h5, or a TensorRT .engine"
     )

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from typing import NoReturn
 
-from ...graph.errors import UsageError
+from .arguments import Parser
 
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}.")
+DESCRIPTION = "Shows a precision plan that `compare ... --fix PLAN` made, or writes it for another tool."
 
 
 def run(words: Sequence[str]) -> int:
@@ -24,15 +19,10 @@ def run(words: Sequence[str]) -> int:
     from ..plans.file import plan_from, read
 
     forms = "\n".join(f"  {name:<14} {export.help}" for name, export in EXPORTS.items())
-    parser = _Parser(
-        "compare plan",
-        description="Shows a precision plan that `compare ... --fix PLAN` made, or writes it for another tool.",
-        epilog=f"forms:\n{forms}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("compare plan", DESCRIPTION, f"forms:\n{forms}")
     parser.add_argument("plan", metavar="PLAN", help="the file that --fix wrote")
     parser.add_argument("--as", dest="form", choices=list(EXPORTS), metavar="FORM", help="one of the forms below")
+    parser.add_argument("-h", "--help", action="help", help="show this text")
     given = parser.parse_args(words)
     content = read(given.plan, "plan")
     plan = plan_from(content, given.plan)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from ...graph.errors import UsageError
-from .arguments import Help, Parser
+from .arguments import Parser
 from .delivery import deliver
-from .report_options import add_formats, add_screen, check_reports
+from .report_options import add_formats, add_screen, check_reports, check_screen
 
 DESCRIPTION = "Makes any format of a report that --json saved, without running anything, and shows it."
 EPILOG = """\
@@ -32,8 +31,7 @@ def run(words: Sequence[str]) -> int:
     from ..report.load import load_report
 
     reports = tuple(getattr(space, "reports", ()))
-    if space.quiet and space.verbose:
-        raise UsageError("-q and -v contradict each other.")
+    check_screen(space.quiet, space.verbose)
     check_reports(reports, [space.report, space.baseline])
     report = load_report(space.report)
     if space.baseline is not None:
@@ -43,14 +41,7 @@ def run(words: Sequence[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
-    made = Parser(
-        "layerdiff report",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=Help,
-        allow_abbrev=False,
-        add_help=False,
-    )
+    made = Parser("layerdiff report", DESCRIPTION, EPILOG)
     made.add_argument("report", metavar="REPORT", help="a report that compare --json wrote")
     group = made.add_argument_group("report")
     add_formats(group)

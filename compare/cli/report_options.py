@@ -19,17 +19,22 @@ Reports = tuple[tuple[str, str], ...]
 def add_formats(group: Any) -> None:
     """One option for each format, each of which may be given several times."""
     for flag, one in formats().items():
-        group.add_argument(
-            flag,
-            metavar="PATH",
-            dest="reports",
-            action="append",
-            default=argparse.SUPPRESS,
-            type=functools.partial(report_path, flag),
-            help=f"{one.HELP}; -: to standard output",
-        )
+        add_report(group, flag, one.HELP)
     group.add_argument(
         "--baseline", metavar="JSON", help="an earlier report, from --json: say what became worse, better, stayed bad"
+    )
+
+
+def add_report(group: Any, flag: str, what: str) -> None:
+    """The option of one format, which may be given several times."""
+    group.add_argument(
+        flag,
+        metavar="PATH",
+        dest="reports",
+        action="append",
+        default=argparse.SUPPRESS,
+        type=functools.partial(report_path, flag),
+        help=f"{what}; -: to standard output",
     )
 
 
@@ -40,6 +45,16 @@ def add_screen(group: Any) -> None:
     group.add_argument("--debug", action="store_true", help="show tracebacks")
     group.add_argument("--version", action="version", version=f"layerdiff {__version__}")
     group.add_argument("-h", "--help", action="help", help="show this text")
+
+
+def check_screen(quiet: bool, verbose: bool) -> None:
+    """Makes sure that not both are asked for.
+
+    Raises:
+        UsageError: They are.
+    """
+    if quiet and verbose:
+        raise UsageError("-q and -v contradict each other.")
 
 
 def report_path(flag: str, path: str) -> tuple[str, str]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ...graph.errors import UsageError
-from ..cli.arguments import Help, Parser
-from ..cli.report_options import add_screen, check_reports, report_path
+from ..cli.arguments import Parser
+from ..cli.report_options import add_report, add_screen, check_reports, check_screen
 from .checks import Check, names_of, read_checks
 from .running import Outcome, run_checks
 from .summary import FORMATS, show, status
@@ -39,8 +37,7 @@ def run(words: Sequence[str]) -> int:
         UsageError: The words or the file cannot be understood, or a report cannot be written.
     """
     space = parser().parse_args(list(words))
-    if space.quiet and space.verbose:
-        raise UsageError("-q and -v contradict each other.")
+    check_screen(space.quiet, space.verbose)
     reports = tuple(getattr(space, "reports", ()))
     check_reports(reports, [space.suite])
     checks = read_checks(space.suite)
@@ -74,25 +71,10 @@ def run(words: Sequence[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
-    made = Parser(
-        "compare --suite",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=Help,
-        allow_abbrev=False,
-        add_help=False,
-    )
+    made = Parser("compare --suite", DESCRIPTION, EPILOG)
     made.add_argument("--suite", metavar="FILE", required=True, help="the checks, as TOML")
     group = made.add_argument_group("report")
     for flag in FORMATS:
-        group.add_argument(
-            flag,
-            metavar="PATH",
-            dest="reports",
-            action="append",
-            default=argparse.SUPPRESS,
-            type=functools.partial(report_path, flag),
-            help=f"write all checks as {flag[2:]}; -: to standard output",
-        )
+        add_report(group, flag, f"write all checks as {flag[2:]}")
     add_screen(group)
     return made
