@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from ..causes.saturation import BeyondCalibration
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
     from ..report.model import LayerVerdict
+    from ..statistics.statistics import Statistics
     from .observation import LayerObservation
 
 HEALED = 0.1
@@ -26,6 +27,8 @@ ANOTHER = 0.5
 """Relative error from which on a tensor may be another one; two that have nothing to do with each other have 1.4."""
 HARMLESS = 0.01
 """Share of the error at the outputs up to which it does not matter that values stop at the ends of a range."""
+LOUD = 100.0
+"""Times the size of values from which on others beside them hide an error."""
 QUIET = 4.0
 """Roundings, of one for each node on the way, up to which a cumulative error is that of rounding alone."""
 GROWN = 3.0
@@ -168,7 +171,10 @@ class _Jury:
 
     def _healed(self, s: LayerObservation) -> bool:
         """Whether nothing of a layer's error is left right behind it. Between two graphs that may be some layers on:
-        where names are those of other tensors, all is utterly off until both graphs come to the same values again."""
+        where names are those of other tensors, all is utterly off until both graphs come to the same values again.
+
+        Beside a mask of -1e9 an error looks gone that is not: nothing behind such a layer may be off again.
+        """
         if not self.failed.isdisjoint(s.blamed_outputs):
             return False
         error = s.judgement.relative if s.judgement is not None else math.inf
@@ -176,19 +182,20 @@ class _Jury:
             return True
         elsewhere = not self.same and error > ANOTHER
         outputs = set(self.index.outputs)
-        waiting, seen = [s], {s.number}
+        waiting, seen = [(s, False)], {s.number}
         while waiting:
-            here = waiting.pop()
+            here, hidden = waiting.pop()
             readers = self.readers.get(here.number, [])
-            if not readers or not outputs.isdisjoint(here.pair.reference.outputs):
+            if not hidden and (not readers or not outputs.isdisjoint(here.pair.reference.outputs)):
                 return False
-            for number in readers:
-                if number in seen or self._gone(self.layers[number], error):
+            for layer in (self.layers[number] for number in readers if number not in seen):
+                gone = self._gone(layer, error)
+                if gone and not _hides(layer, s):
                     continue
-                if not elsewhere:
+                if not gone and (hidden or not elsewhere):
                     return False
-                seen.add(number)
-                waiting.append(self.layers[number])
+                seen.add(layer.number)
+                waiting.append((layer, gone))
         return True
 
     # -- who made it --------------------------------------------------------------------------------------------
@@ -284,6 +291,24 @@ class _Jury:
             if s.blamed_outputs != s.pair.reference.outputs:
                 beside[s.number] = "inherited" if inherits else "ok"
         return beside
+
+
+def _hides(layer: LayerObservation, guilty: LayerObservation) -> bool:
+    """Whether values of another size (a mask) are what makes an error look gone at a layer, which is as large as it was
+    in numbers."""
+    values, error = _size(layer.cumulative.values())
+    before, made = _size(guilty.local.values())
+    return values > LOUD * before and error > made / LOUD
+
+
+def _size(statistics: Iterable[Statistics]) -> tuple[float, float]:
+    """Root mean squares of the reference's values and of the error; the greatest over some tensors."""
+    found = [(0.0, 0.0)]
+    for metrics in (one.metrics() for one in statistics):
+        error, relative = metrics["rmse"], metrics["rel_l2"]
+        if error and relative:
+            found.append((error / relative, error))
+    return max(v for v, _ in found), max(e for _, e in found)
 
 
 def _of_innocent(s: LayerObservation, inherits: bool) -> LayerVerdict:

@@ -76,3 +76,15 @@ def test_an_overflow_that_matters_stays_a_culprit():
     )
     assert report.verdict == "fail"
     assert [c.node for c in report.culprits] == ["large"]
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_an_error_behind_which_a_mask_follows_is_not_healed_by_its_size(mask):
+    good = attention(mask)
+    bad = onnx.ModelProto()
+    bad.CopyFrom(good)
+    (q,) = (t for t in bad.graph.initializer if t.name == "q")
+    q.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(-WEIGHTS["q"][::-1]), "q"))
+    report = compare(good, bad, samples(), layers="all")
+    assert report.verdict == "fail"
+    assert [(c.node, c.cause) for c in report.culprits] == [("keys", "weights")]
