@@ -206,6 +206,11 @@ class Rules:
             raise UsageError("fix makes a plan and plan applies one: ask for one of the two.")
 
     @property
+    def decide(self) -> bool:
+        """Whether they say when an output is good enough: by a tolerance or a metric."""
+        return self.rtol is not None or bool(self.tolerances) or self.metric is not None
+
+    @property
     def shape_sets(self) -> tuple[Mapping[str, ShapeRange], ...]:
         """The sets of shape ranges, one at least."""
         return tuple(self.shapes) or ({},)

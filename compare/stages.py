@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,12 @@ from .layers import localize
 from .plans.fix import fix, planned
 from .plans.remedies import with_remedies
 from .progress import SILENT, Progress
+from .report.files import check_writable
 from .runs.streaming import execute
 
 if TYPE_CHECKING:
     from .comparison import Comparison
+    from .outputs.evidence import OutputEvidence
     from .report.model import Report
     from .runs.run import RunLog
 
@@ -33,17 +36,27 @@ def compare(comparison: Comparison, progress: Progress = SILENT) -> Report:
     rules = comparison.rules
     if rules.fix is not None:
         planned(comparison)  # refuses, before anything runs
+    for flag, path in (
+        ("--fix", rules.fix),
+        ("--fixed-model", rules.fixed_model),
+        ("--apply-remedy", rules.apply_remedy),
+    ):
+        if path is not None:
+            check_writable(path, flag)
     collector = Collector(rules)
     searching = rules.fix is not None or rules.apply_remedy is not None
     localizing = rules.layers is not None or searching
     log = execute(comparison, collector.begin, progress, on_device=not localizing, remember=localizing)
-    report = assemble(comparison, log, collector.evidence(comparison, log, progress))
+    evidence = collector.evidence(comparison, log, progress)
+    report = assemble(comparison, log, evidence)
     if rules.layers is not None or (searching and report.verdict == "fail"):
-        report = _localized(comparison, log, report, progress)
-    return report if rules.fix is None else fix(comparison, log, report, progress)
+        report = _localized(comparison, log, evidence.outputs, report, progress)
+    return report if rules.fix is None else fix(comparison, log, evidence.outputs, report, progress)
 
 
-def _localized(comparison: Comparison, log: RunLog, report: Report, progress: Progress) -> Report:
+def _localized(
+    comparison: Comparison, log: RunLog, outputs: Sequence[OutputEvidence], report: Report, progress: Progress
+) -> Report:
     """The report with layers and culprits, as far as there is a pair to walk."""
     if not log.candidates:
         return report
@@ -53,4 +66,4 @@ def _localized(comparison: Comparison, log: RunLog, report: Report, progress: Pr
         return report
     ran = replace(comparison, sides=comparison.sides.chosen(log.reference, alive))
     report = localize(ran, log, report, progress)
-    return with_remedies(ran, log, report, progress) if report.culprits else report
+    return with_remedies(ran, log, outputs, report, progress) if report.culprits else report

@@ -16,7 +16,7 @@ def run(words: Sequence[str]) -> int:
         UsageError: It is wrong, or the file is no plan.
     """
     from ..plans.exports import EXPORTS
-    from ..plans.file import plan_from, read
+    from ..plans.file import applicable, plan_from, read
 
     forms = "\n".join(f"  {name:<14} {export.help}" for name, export in EXPORTS.items())
     parser = Parser("compare plan", DESCRIPTION, f"forms:\n{forms}")
@@ -27,7 +27,9 @@ def run(words: Sequence[str]) -> int:
     content = read(given.plan, "plan")
     plan = plan_from(content, given.plan)
     if given.form is not None:
-        print(EXPORTS[given.form].render(plan, content["origin"].get("source", "MODEL")))
+        applicable(content, given.plan, "plan")
+        text = EXPORTS[given.form].render(plan, content["origin"].get("source", "MODEL"))
+        print(text, end="\n" if text else "")
         return 0
     from ..report.terminal.plan import print_plan
     from ..report.terminal.progress import console

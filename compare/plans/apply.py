@@ -9,7 +9,7 @@ from ...graph.errors import UsageError
 from ...graph.rounding.kept import named_nodes
 from ..report.model import Notice
 from ..sides import Side, Sides
-from .file import read
+from .file import applicable, read
 
 if TYPE_CHECKING:
     from ...graph.model import Model
@@ -29,6 +29,7 @@ def applied(sides: Sides, path: str) -> tuple[Sides, tuple[Notice, ...]]:
         UsageError: The file is no plan, no candidate fits it, or the network lacks its nodes.
     """
     content = read(path)
+    applicable(content, path)
     fmt = content["format"]
     able = [side for side in sides.candidates if side.runner.narrows]
     fitting = [side for side in able if side.runner.arithmetic.name == fmt]

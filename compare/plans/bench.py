@@ -6,7 +6,7 @@ Only the candidate runs: the reference's outputs, and the draws that show what r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
@@ -17,7 +17,6 @@ from ..outputs.by_expectation import ROUNDOFFS, SMALL
 from ..outputs.decide import decide
 from ..outputs.expectation import Drawn
 from ..outputs.judge import Judge
-from ..outputs.metric import DROP
 from ..progress import SILENT, Progress
 from ..report.plan import OutputTrial, Trial
 from ..runs.opening import open_whole
@@ -32,9 +31,8 @@ if TYPE_CHECKING:
     from ...graph.model import Model
     from ...runners.contract.runner import Runner
     from ...runners.contract.session import Session
-    from ..comparison import Comparison, Rules
+    from ..comparison import Comparison
     from ..outputs.evidence import OutputEvidence
-    from ..report.model import Report
     from ..runs.streaming import Take
 
 KEPT = 1 << 29
@@ -95,7 +93,7 @@ class Bench:
         compared, log = self._run(side, collector.begin(Sides(self.comparison.reference, (side,))), timed)
         found = collector.evidence(compared, log, progress, self._drawn).outputs
         # that nothing is left to round is no reason to doubt what everything in FP32 gives
-        return tuple(self._trial(e, judged=True) for e in (replace(e, idle="") for e in found))
+        return tuple(trial_of(replace(e, idle=""), self.small) for e in found)
 
     def estimated(self, runner: Runner) -> tuple[OutputTrial, ...]:
         """The errors of a runner in the candidate's place, without the verdict: no draws are made.
@@ -106,7 +104,8 @@ class Bench:
         side = replace(self.candidate, runner=runner)
         judge = Judge(Sides(self.comparison.reference, (side,)), self.comparison.rules)
         _, log = self._run(side, lambda s, number, outputs: judge.take(s.name, number, outputs))
-        return tuple(self._trial(e, judged=False) for e in judge.evidence(len(self.comparison.samples), log.finished))
+        found = judge.evidence(len(self.comparison.samples), log.finished)
+        return tuple(trial_of(e, self.small, judged=False) for e in found)
 
     def _run(self, side: Side, take: Take, timed: bool = False) -> tuple[Comparison, RunLog]:
         reference = self.comparison.reference
@@ -142,34 +141,6 @@ class Bench:
                     self._outputs.append(tuple(outputs))
         return {tensor: self._store.get(name, number, tensor) for tensor in self._outputs[number]}
 
-    def _trial(self, evidence: OutputEvidence, judged: bool) -> OutputTrial:
-        result = decide(evidence) if judged else None
-        error = evidence.relative if evidence.absent is None and not evidence.clash else math.inf
-        return OutputTrial(
-            evidence.tensor,
-            "unknown" if result is None else result.verdict,
-            finite(error),
-            finite(self._share(evidence)),
-            None if result is None else result.reason,
-        )
-
-    def _share(self, evidence: OutputEvidence) -> float:
-        """The error as a share of what is allowed."""
-        statistics = evidence.statistics
-        if evidence.absent or evidence.clash or statistics.shape_mismatch is not None:
-            return math.inf
-        if evidence.metric is not None:
-            loss = evidence.metric
-            return max(0.0, loss.lost / max(1, loss.rows)) / loss.allowed if loss.allowed else math.inf
-        if evidence.tolerance is not None:
-            return math.inf if statistics.broken or statistics.use is None else float(statistics.use)
-        if not statistics.mismatched:
-            return 0.0
-        if evidence.by_formula is not None:
-            return evidence.by_formula.use
-        found = evidence.expected
-        return max(evidence.relative / self.small, 0.0 if found is None else found.use)
-
 
 _Infer: TypeAlias = "Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]"
 
@@ -180,21 +151,47 @@ def small_error(candidate: Side) -> float:
     return max(SMALL, ROUNDOFFS * max(u if u == u else 0.0, FP32.u))
 
 
-def share_of_report(report: Report, candidate: Side, rules: Rules) -> Trial:
+def unplanned(outputs: Sequence[OutputEvidence], candidate: Side) -> Trial:
     """What the outputs of a candidate came to in the comparison itself: a run with nothing kept."""
-    outputs = []
-    drop = next((a.difference for a in report.accuracy if a.runner == candidate.name), None)
-    for output in report.of(candidate.name):
-        metrics = output.metrics or {}
-        error, use = metrics.get("rel_l2"), output.use
-        error = math.inf if error is None or any(metrics.get("nan") or ()) else float(error)
-        share = float(use or 0.0) if use is not None or output.tolerance is None else math.inf
-        if output.decided_by is not None and drop is not None:
-            share = max(0.0, -drop) / (rules.metric_drop if rules.metric_drop is not None else DROP)
-        elif output.tolerance is None:
-            share = max(share, error / small_error(candidate))
-        outputs.append(OutputTrial(output.tensor, output.verdict, finite(error), finite(share), output.reason))
-    return Trial((), tuple(outputs))
+    small = small_error(candidate)
+    return Trial((), tuple(trial_of(e, small) for e in outputs if e.candidate == candidate.name))
+
+
+def trial_of(evidence: OutputEvidence, small: float, *, judged: bool = True) -> OutputTrial:
+    """One output of a run.
+
+    Args:
+        evidence: What it showed.
+        small: See `small_error`.
+        judged: Whether the verdict can be told: draws were made.
+    """
+    result = decide(evidence) if judged else None
+    error = evidence.relative if evidence.absent is None and not evidence.clash else math.inf
+    return OutputTrial(
+        evidence.tensor,
+        "unknown" if result is None else result.verdict,
+        finite(error),
+        finite(_share(evidence, small)),
+        None if result is None else result.reason,
+    )
+
+
+def _share(evidence: OutputEvidence, small: float) -> float:
+    """The error as a share of what is allowed."""
+    statistics = evidence.statistics
+    if evidence.absent or evidence.clash or statistics.shape_mismatch is not None:
+        return math.inf
+    if evidence.metric is not None:
+        loss = evidence.metric
+        return max(0.0, loss.lost / max(1, loss.rows)) / loss.allowed if loss.allowed else math.inf
+    if evidence.tolerance is not None:
+        return math.inf if statistics.broken or statistics.use is None else float(statistics.use)
+    if not statistics.mismatched:
+        return 0.0
+    if evidence.by_formula is not None:
+        return evidence.by_formula.use
+    found = evidence.expected
+    return max(evidence.relative / small, 0.0 if found is None else found.use)
 
 
 def finite(value: float) -> float | None:

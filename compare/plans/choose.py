@@ -1,6 +1,6 @@
 """The cheapest layers to keep so that the error that the others are expected to leave stays within what is allowed.
 
-An integer program where there are few blocks (scipy's `milp`), a greedy choice where there are many. What was seen to
+An integer program (scipy's `milp`) over the blocks, of which a prediction makes a few dozen at most. What was seen to
 fail is a cut: one of the layers that were narrow there has to be kept.
 """
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from .layers import Layers
     from .predict import Block, Prediction
 
-MANY = 200
-"""Blocks from which on the choice is greedy."""
 SECONDS = 10.0
 """Most time for one integer program."""
 
@@ -38,8 +36,6 @@ def choose(
         Their numbers; None where nothing that did not fail is expected to do.
     """
     blocks = prediction.blocks
-    if len(blocks) > MANY:
-        return _greedy(layers, blocks, failed, allowed)
     chosen = _program(layers, blocks, failed, allowed)
     return None if chosen is None else frozenset(n for i in chosen for n in blocks[i].layers)
 
@@ -89,20 +85,3 @@ def _program(
         options={"time_limit": SECONDS},
     )
     return None if found.x is None else [i for i in range(n) if found.x[i] > 0.5]
-
-
-def _greedy(
-    layers: Layers, blocks: Sequence[Block], failed: Sequence[Collection[int]], allowed: float
-) -> frozenset[int] | None:
-    """Keeps the blocks that err most for what they cost, until the rest may pass."""
-    order = sorted(blocks, key=lambda b: b.worst**2 / max(sum(layers.all[k].cost for k in b.layers), 1.0), reverse=True)
-    kept: set[int] = set()
-    for i in range(len(order) + 1):
-        left = order[i:]
-        names = {name for b in left for name in b.shares}
-        fits = all(sum(b.shares.get(name, 0.0) ** 2 for b in left) <= allowed**2 for name in names)
-        if fits and not any(kept <= set(f) for f in failed):
-            return frozenset(kept)
-        if left:
-            kept.update(left[0].layers)
-    return None

@@ -9,14 +9,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from ...graph.errors import UsageError
 from ..report.files import write
 from ..report.plain import plain, typed
-from ..report.plan import SCHEMA, OutputTrial, Plan, Trial
+from ..report.plan import SCHEMA, OutputTrial, Plan, Status, Trial
 
-STATUS = ("not needed", "found", "unfinished", "none")
+STATUS = get_args(Status)
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,16 @@ def read(path: str, flag: str = "--plan") -> Mapping[str, Any]:
         raise UsageError(f"{flag} {path}: is no plan: {problem}.")
     checked: Mapping[str, Any] = content
     return checked
+
+
+def applicable(content: Mapping[str, Any], path: str, flag: str = "--plan") -> None:
+    """Makes sure that a checked file holds a plan that passed, or that nothing has to be kept.
+
+    Raises:
+        UsageError: It does not: keeping nothing would pass for a plan.
+    """
+    if content["status"] not in ("found", "not needed"):
+        raise UsageError(f"{flag} {path}: holds no plan that passed: {content.get('why') or content['status']}.")
 
 
 def problem_of(content: Any) -> str:

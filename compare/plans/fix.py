@@ -5,22 +5,21 @@ Data in, data out, but for the plan's file, which is written after every run so 
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ...graph.cutting.propagate import propagate
 from ...graph.errors import RunnerError, UsageError
 from ..budget import Limit, Meter, as_limit
 from ..notices import plan_stopped
+from ..outputs.metric import criterion
 from ..progress import SILENT, Progress
 from ..report.plan import KeptLayer, OutputTrial, Plan, PlanPoint, Trial
+from ..runs.repeatability import fingerprint
 from ..runs.samples import checked
-from .bench import Bench, share_of_report
+from .bench import Bench, unplanned
 from .file import Origin, Runs, runs_before, save
 from .fixed_model import write_fixed
 from .layers import Layers, layers_of
@@ -29,21 +28,31 @@ from .search import Search
 
 if TYPE_CHECKING:
     from ...runners.contract.runner import Runner
-    from ..comparison import Comparison
+    from ..comparison import Comparison, Rules
+    from ..outputs.evidence import OutputEvidence
     from ..report.model import Culprit, Report
     from ..runs.run import RunLog
     from ..sides import Side
 
 USUAL = Limit(runs=100)
 """The budget, if none is given."""
+_OWN = frozenset({"fix", "fix_budget", "fixed_model", "apply_remedy", "layers", "latency", "save_worst", "labels"})
+"""Rules that change no verdict; of labels their values count."""
 
 
-def fix(comparison: Comparison, log: RunLog, report: Report, progress: Progress = SILENT) -> Report:
+def fix(
+    comparison: Comparison,
+    log: RunLog,
+    outputs: Sequence[OutputEvidence],
+    report: Report,
+    progress: Progress = SILENT,
+) -> Report:
     """Adds a plan to the report, and writes its file.
 
     Args:
         comparison: What was compared; its rules name the file.
         log: How it ran.
+        outputs: What the outputs showed.
         report: What it showed, culprits included.
         progress: Told what is going on.
 
@@ -56,7 +65,7 @@ def fix(comparison: Comparison, log: RunLog, report: Report, progress: Progress 
     if failed or pieces or not report.of(candidate.name):
         return replace(report, notices=(*report.notices, plan_stopped(candidate.name, pieces)))
     with Bench(comparison, log, candidate) as bench:
-        work = _Fixing(comparison, log, bench, report, progress)
+        work = _Fixing(comparison, log, bench, unplanned(outputs, candidate), report, progress)
         return replace(report, plan=work.run())
 
 
@@ -73,10 +82,10 @@ def planned(comparison: Comparison) -> Side:
         names = ", ".join(side.name for side in able)
         raise UsageError(f"--fix makes a plan for one runner, and there are {len(able)}: {names}.")
     rules, fmt = comparison.rules, able[0].runner.arithmetic
-    if (fmt.is_integer or fmt.name == "e4m3") and rules.rtol is None and not rules.tolerances and rules.labels is None:
+    if (fmt.is_integer or fmt.name == "e4m3") and not rules.decide:
         raise UsageError(
             f"--fix: nothing says when {able[0].name} is good enough.\n"
-            "Give --rtol and --atol, --tolerance NAME:RTOL,ATOL, or --labels with --metric."
+            "Give --rtol and --atol, --tolerance NAME:RTOL,ATOL, or --metric, with --labels where it needs them."
         )
     return able[0]
 
@@ -84,7 +93,15 @@ def planned(comparison: Comparison) -> Side:
 class _Fixing:
     """One plan in the making."""
 
-    def __init__(self, comparison: Comparison, log: RunLog, bench: Bench, report: Report, progress: Progress) -> None:
+    def __init__(
+        self,
+        comparison: Comparison,
+        log: RunLog,
+        bench: Bench,
+        before: Trial,
+        report: Report,
+        progress: Progress,
+    ) -> None:
         self.comparison = comparison
         self.bench = bench
         self.report = report
@@ -103,7 +120,7 @@ class _Fixing:
         index, fmt = self.side.model.index, self.prober.arithmetic.name
         every = self.prober.rounds_every_node
         self.layers: Layers = layers_of(index, fmt, shapes.get, every_node=every, without=self.runner.kept)
-        self.before = share_of_report(report, self.side, comparison.rules)
+        self.before = before
         self.origin = self._origin()
         known = runs_before(self.path, self.origin) if self.path else Runs()
         self.judged, self.probes = known.judged, known.probes
@@ -172,8 +189,7 @@ class _Fixing:
     @property
     def _faint(self) -> bool:
         """Whether the outputs fail though their error is small: only the verdict's draws then show what is wrong."""
-        rules = self.comparison.rules
-        if rules.rtol is not None or rules.tolerances or rules.labels is not None:
+        if self.comparison.rules.decide:
             return False
         return all((o.error or 1.0) <= self.bench.small for o in self.before.outputs)
 
@@ -185,7 +201,7 @@ class _Fixing:
         culprits = (c.node for c in self._culprits())
         suspects = self.layers.holding(list(culprits))
         scale = 1.0
-        if self.comparison.rules.labels is not None:  # a metric does not say how large an error may be
+        if self.comparison.rules.metric is not None:  # a metric does not say how large an error may be
             whole = Trial((), self._probe(frozenset(range(len(self.layers.all)))))
             scale = (self.before.share or 2.0) / whole.share if whole.share else 1.0
         return predict(len(self.layers.all), suspects, self._probe, scale=scale)
@@ -262,8 +278,6 @@ class _Fixing:
             save(self.path, self.origin, plan, self.probes)
 
     def _origin(self) -> Origin:
-        rules = self.comparison.rules
-        told = {"rtol": rules.rtol, "atol": rules.atol, "tolerances": dict(rules.tolerances), "metric": rules.metric}
         versions: dict[str, str] = {}
         for runner in self.report.runners:
             versions.update(runner.versions)
@@ -274,10 +288,21 @@ class _Fixing:
             candidate=repr(self.side.runner),
             format=self.prober.arithmetic.name,
             data=self.comparison.samples.description,
-            data_digest=_digest(checked(self.comparison.samples)),
-            rules=repr(told),
+            data_digest=self.report.data.sha256 or "",
+            rules=repr(_judging(self.comparison.rules, self.report.provenance.settings)),
             versions=versions,
         )
+
+
+def _judging(rules: Rules, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides a verdict: the rules that are not at their defaults, and the values of labels."""
+    told = {name: value for name, value in settings.items() if name not in _OWN}
+    found = criterion(rules)
+    if found is not None and found.labels is not None:
+        told["labels"] = fingerprint(found.labels).hex()
+    if callable(rules.metric):  # its own text says where it lies in memory
+        told["metric"] = getattr(rules.metric, "__qualname__", type(rules.metric).__qualname__)
+    return told
 
 
 def prober(runner: Runner, side: Side, comparison: Comparison) -> Runner:
@@ -288,13 +313,3 @@ def prober(runner: Runner, side: Side, comparison: Comparison) -> Runner:
         return runner
     own = EmulateRunner(format=runner.arithmetic.name)
     return own.calibrated(side.model, comparison.workload)
-
-
-def _digest(samples: Iterable[Mapping[str, np.ndarray]]) -> str:
-    found = hashlib.sha256()
-    for sample in samples:
-        for name in sorted(sample):
-            array = np.ascontiguousarray(sample[name])
-            found.update(f"{name} {array.dtype} {array.shape}".encode())
-            found.update(array.tobytes() if array.dtype != object else repr(array.tolist()).encode())
-    return found.hexdigest()

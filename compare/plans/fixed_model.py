@@ -16,6 +16,7 @@ import onnx
 from ...graph.errors import LayerdiffError, UsageError, first_line
 from ...graph.model import Model
 from ...graph.rounding.round_array import SCALED, STORAGE
+from ..report.files import write
 from ..report.plan import FixedModel, Trial
 from .bench import Bench
 
@@ -39,15 +40,14 @@ def fixed_model(model: Model, fmt: str, keep: tuple[str, ...], runner: Runner) -
     Raises:
         UsageError: The format is one that no type of ONNX stands for, or nothing can be written in it.
     """
-    source = model.derive(model.copied())
     if fmt in STORAGE:
         from ...graph.rounding.typed import typed
 
-        return typed(source, fmt, keep).model
+        return typed(model, fmt, keep).model
     if fmt in SCALED and runner.activation_ranges is not None:
         from ...graph.rounding.qdq import quantize
 
-        return quantize(source, "int8" if fmt == "int8" else "fp8", runner.activation_ranges, keep).model
+        return quantize(model, "int8" if fmt == "int8" else "fp8", runner.activation_ranges, keep).model
     raise UsageError(f"--fixed-model: no types of ONNX stand for {fmt.upper()}; --plan and the exports apply the plan.")
 
 
@@ -83,18 +83,14 @@ def write_model(model: Model, path: str, flag: str, source: str) -> None:
     """
     if os.path.realpath(path) == os.path.realpath(source):
         raise UsageError(f"{flag} {path}: that is the network itself, which the changed one would replace.")
-    large = model.proto.ByteSize() > LARGEST
-    partial = Path(path).with_name(f"{Path(path).name}.{os.getpid()}.partial")
-    try:
-        if large:
-            onnx.save_model(model.copied(), path, save_as_external_data=True, location=f"{Path(path).name}.data")
-        else:
-            onnx.save_model(model.proto, os.fspath(partial))
-            partial.replace(path)
-    except OSError as error:
-        raise UsageError(f"{flag} {path}: cannot be written: {error.strerror}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    proto = model.copied()
+    if proto.ByteSize() > LARGEST:
+        try:
+            onnx.save_model(proto, path, save_as_external_data=True, location=f"{Path(path).name}.data")
+        except OSError as error:
+            raise UsageError(f"{flag} {path}: cannot be written: {error.strerror}.") from error
+    else:
+        write(proto.SerializeToString(), path, flag)
     onnx.checker.check_model(path)
 
 

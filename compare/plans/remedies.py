@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 from ...graph.cutting.fusion import fused_groups
 from ...graph.errors import LayerdiffError
 from ...graph.rounding.widening import is_narrow
+from ..causes.quantization import StepsHold
 from ..progress import SILENT, Progress
 from ..report.model import Cause
 from ..report.plan import Applied, Remedy, Trial
 from ..sides import other_file
-from .bench import Bench, share_of_report
+from .bench import Bench, unplanned
 from .fixed_model import write_model
 from .rewrites import rewritings
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ...graph.model import Model
     from ...runners.contract.runner import Runner
     from ..comparison import Comparison
+    from ..outputs.evidence import OutputEvidence
     from ..report.model import Culprit, Report
     from ..runs.run import RunLog
     from ..sides import Side
@@ -59,12 +61,19 @@ RUNTIME = "rewrite the operator by others that the runtime computes rightly: FP3
 """Where a runtime that computes in FP32 is wrong."""
 
 
-def with_remedies(comparison: Comparison, log: RunLog, report: Report, progress: Progress = SILENT) -> Report:
+def with_remedies(
+    comparison: Comparison,
+    log: RunLog,
+    outputs: Sequence[OutputEvidence],
+    report: Report,
+    progress: Progress = SILENT,
+) -> Report:
     """The report with remedies under each culprit. What goes wrong in here costs the measurement alone.
 
     Args:
         comparison: What was compared: the sides that ran.
         log: How it ran.
+        outputs: What the outputs showed.
         report: What it showed, culprits included.
         progress: Told what is going on.
 
@@ -82,7 +91,7 @@ def with_remedies(comparison: Comparison, log: RunLog, report: Report, progress:
         able = side.runner.narrows and side.runner.capabilities.opens_ahead and whole
         if able and any(remedy.keep for remedy in proposed.values()):
             progress.stage(f"{side.name}: trying what the culprits call for")
-            before = share_of_report(report, side, comparison.rules)
+            before = unplanned(outputs, side)
             trying = _Trying(comparison, log, side, before)
             try:
                 found.update(trying.all(chosen, proposed))
@@ -118,7 +127,11 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side) -> Remedy:
 
 
 def _kept(index: GraphIndex, culprit: Culprit) -> tuple[str, ...]:
-    """The nodes that FP32 would help: the culprit, and before it what cancels in it."""
+    """The nodes that FP32 would help: the culprit, and before it what cancels in it; the layer whose rounding to scaled
+    integers it is, where who made its operand is named."""
+    held = next((f.layer for f in culprit.facts if isinstance(f, StepsHold)), "")
+    if held in index.names:
+        return (held,)
     node = culprit.candidate_node or culprit.node
     if culprit.cause is not Cause.CANCELLATION or node not in index.names:
         return (node,)

@@ -111,9 +111,10 @@ def plan_lines(plan: Plan) -> list[str]:
         low = f"{plan.operators_low:.0%} of the operators and {plan.arithmetic_low:.0%} of the arithmetic"
         left = f"; {low} stay in {plan.format.upper()}" if plan.after is not None else ""
         lines.append(f"{plan.probes} probes and {plan.runs} judged runs in {plan.seconds:.1f} s{left}")
-    for model in (plan.fixed,) if plan.fixed is not None else ():
-        more = "" if model.trial.passed else " (every node rounds then; kernels that fuse nodes round less)"
-        lines.append(f"written as types: {model.path}; as its types say, {trial_text(model.trial)}{more}")
+    if plan.fixed is not None:
+        trial = plan.fixed.trial
+        more = "" if trial.passed else " (every node rounds then; kernels that fuse nodes round less)"
+        lines.append(f"written as types: {plan.fixed.path}; as its types say, {trial_text(trial)}{more}")
     if plan.path and plan.keep and plan.after is not None:
         lines.append(f"apply it with --plan {plan.path}; for other tools: compare plan {plan.path}")
     return lines

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
+from layerdiff.compare.cli.command import main
 from layerdiff.compare.plans.file import plan_from, problem_of, read
 from layerdiff.graph.errors import UsageError
 from layerdiff.graph.formats import FP16
@@ -150,13 +151,56 @@ def test_a_plan_is_read_back_as_it_was_written(tmp_path):
         ({"kept": [{"node": "a"}]}, "'kept' holds something else than layers"),
         ({"minimal": None}, "'minimal' is missing or of another type"),
         ({"curve": [{"layers": 1}]}, "a part of it is missing or of another type"),
-        ({"after": "good"}, "a part of it is missing or of another type"),
+        ({"after": "good"}, "a part of it is missing or of another type: 'good' stands where an object is expected"),
+        (
+            {"layers": "ten"},
+            "a part of it is missing or of another type: 'ten' stands where a whole number is expected",
+        ),
+        ({"seconds": "c"}, "a part of it is missing or of another type: 'c' stands where a number is expected"),
     ],
 )
 def test_a_file_that_is_no_plan_is_refused_with_what_is_wrong(tmp_path, change, problem):
     path = tmp_path / "plan.json"
     fixed(path)
     assert problem in problem_of({**json.loads(path.read_text()), **change})
+
+
+def test_what_holds_no_plan_is_neither_applied_nor_exported(tmp_path, capsys):
+    path = tmp_path / "plan.json"
+    fixed(path, fix_budget=1)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "status": "unfinished", "why": "it was stopped"}))
+    with pytest.raises(UsageError, match="holds no plan that passed: it was stopped"):
+        Comparator(overflowing(), RUNNERS, data_loader=samples(), plan=str(path)).compare()
+    assert main(["plan", str(path), "--as", "trtexec"]) == 2
+    assert "holds no plan that passed" in capsys.readouterr().err
+    assert main(["plan", str(path)]) == 0
+
+
+@pytest.mark.parametrize("option", ["fix", "fixed_model", "apply_remedy"])
+def test_a_path_that_cannot_be_written_is_refused_before_anything_runs(tmp_path, option):
+    paths = {"fix": str(tmp_path / "plan.json"), option: str(tmp_path / "nowhere" / "file")}
+    comparator = Comparator(overflowing(), RUNNERS, data_loader=samples(), **paths)
+    with pytest.raises(UsageError, match="cannot be written"):
+        comparator.compare()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_labels_are_another_search(tmp_path):
+    path, runners = tmp_path / "plan.json", [OnnxrtRunner(), EmulateRunner(format="int8")]
+    right = np.argmax(np.concatenate([r["y"] for r in references()]), axis=1)
+    told = {"metric": "top1", "metric_drop": 0.0, "fix": str(path)}
+    origins = []
+    for labels in (right, right[::-1].copy()):
+        Comparator(overflowing(), runners, data_loader=samples(), labels=labels, **told).compare()
+        origins.append(json.loads(path.read_text())["origin"]["rules"])
+    assert origins[0] != origins[1]
+
+
+def references():
+    from layerdiff.graph.load import load
+
+    with OnnxrtRunner().open(load(overflowing())) as session:
+        return [dict(session.infer(feed)) for feed in samples()]
 
 
 # ---- a runtime that builds engines -----------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
+from layerdiff.compare.causes.quantization import StepsHold
+from layerdiff.compare.causes.quantized_layer import QuantizedLayer
 from layerdiff.compare.plans.remedies import remedy_of
 from layerdiff.compare.report.json import to_json
 from layerdiff.compare.report.model import Cause, Culprit
@@ -80,6 +82,13 @@ def test_what_is_kept_depends_on_the_cause(cause, keep):
     assert remedy_of(culprit, side, reference).keep == keep
 
 
+def test_what_is_kept_is_the_layer_whose_rounding_it_is():
+    reference, side = Side("onnxrt", OnnxrtRunner(), MODEL), Side("emulate:int8", EmulateRunner(format="int8"), MODEL)
+    fact = StepsHold("c", 0.9, QuantizedLayer("m", "operand", 0.1, None))
+    culprit = Culprit("emulate:int8", "a", "MatMul", ("m",), Cause.QUANTIZATION, None, None, (fact,))
+    assert remedy_of(culprit, side, reference).keep == ("c",)
+
+
 def test_what_is_wrong_in_fp32_is_rewritten():
     reference, side = Side("onnxrt", OnnxrtRunner(), MODEL), Side("mine", OnnxrtRunner(optimization="disable"), MODEL)
     culprit = Culprit("mine", "c", "Sub", ("y",), Cause.WRONG_OP, None, None)
@@ -105,6 +114,27 @@ def test_a_rescaled_network_is_written_when_asked_and_computes_the_same_bits(tmp
     for one, other in zip(outputs(overflowing()), outputs(changed), strict=True):
         np.testing.assert_array_equal(one, other)
     assert Comparator(changed, runners, data_loader=samples()).compare().verdict == "pass"
+
+
+def test_a_rescaled_network_stands_without_the_file_that_it_was_made_from(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    source, target = tmp_path / "in" / "net.onnx", tmp_path / "out" / "rescaled.onnx"
+    onnx.save_model(
+        overflowing(),
+        source,
+        save_as_external_data=True,
+        location="net.data",
+        size_threshold=0,
+        convert_attribute=False,
+    )
+    runners = [OnnxrtRunner(), EmulateRunner(format="fp16")]
+    report = Comparator(source, runners, data_loader=samples(), apply_remedy=str(target)).compare()
+    assert report.applied.trial.passed
+    for file in source.parent.iterdir():
+        file.unlink()
+    assert Comparator(target, runners, data_loader=samples()).compare().verdict == "pass"
+    assert [file.name for file in target.parent.iterdir()] == ["rescaled.onnx"]
 
 
 def test_nothing_is_written_that_was_not_asked_for(tmp_path, monkeypatch):
