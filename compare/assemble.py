@@ -18,7 +18,8 @@ from .interfaces import in_words, map_outputs
 from .outputs.decide import decide
 from .outputs.metric import DROP
 from .report.history import Provenance
-from .report.model import DataInfo, ModelInfo, Report, RunnerResult
+from .report.inputs import DataInfo, ModelInfo
+from .report.model import Report, RunnerResult
 from .sides import other_file
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ ORDERS = {
         > compare.interfaces > compare.comparison > compare.notices compare.sides compare.shape_sets compare.budget
         compare.progress > compare.report.model
         > compare.report.plan compare.report.plain compare.report.files
-        > compare.report.formats compare.report.history""",
+        > compare.report.formats compare.report.history compare.report.inputs""",
     "runners": """runners > runners.emulate > runners.onnxrt runners.trt runners.tf runners.reference_evaluator
         > runners.contract""",
     "graph": """graph.load > graph.sources > graph.rounding graph.pairing graph.implied_inputs > graph.quantized

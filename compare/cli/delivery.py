@@ -6,14 +6,16 @@ other report, and a terminal that went away does not change the exit status.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ...graph.errors import UsageError
 
 if TYPE_CHECKING:
+    from ..report.formats import Content
     from ..report.model import Report
 
 
@@ -29,7 +31,7 @@ def deliver(report: Report, wanted: Sequence[tuple[str, str]], *, quiet: bool, v
     Raises:
         UsageError: A report cannot be written; after everything else was done.
     """
-    unwritten = _write(report, wanted)
+    unwritten = write_all(rendered(report, wanted))
     # With a report on standard output, what people read goes beside it.
     out = sys.stderr if any(path == "-" for _, path in wanted) else sys.stdout
     try:
@@ -58,15 +60,22 @@ def _let_go(error: OSError) -> None:
         print(f"compare: standard output cannot be written: {error.strerror}.", file=sys.stderr)
 
 
-def _write(report: Report, wanted: Sequence[tuple[str, str]]) -> UsageError | None:
-    """Writes the reports that were asked for. What cannot be written costs no other report, nor what is shown."""
-    failed = None
-    for flag, path in wanted:
-        from ..report.files import write
-        from ..report.formats import formats
+def rendered(report: Report, wanted: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, Callable[[], Content]]]:
+    """The reports that were asked for: flag, path, and what renders what is to be written there."""
+    from ..report.formats import formats
 
+    for flag, path in wanted:
+        yield flag, path, functools.partial(formats()[flag].render, report)
+
+
+def write_all(made: Iterable[tuple[str, str, Callable[[], Content]]]) -> UsageError | None:
+    """Writes reports. What cannot be written costs no other report, nor what is shown; it is returned."""
+    from ..report.files import write
+
+    failed = None
+    for flag, path, render in made:
         try:
-            write(formats()[flag].render(report), path, flag)
+            write(render(), path, flag)
         except BrokenPipeError as error:
             _let_go(error)
         except UsageError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,6 +42,22 @@ def write(content: Content, path: str | os.PathLike[str], flag: str) -> None:
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"{flag} {path}: cannot be written: {error.strerror}.") from error
+
+
+def check_writable(path: str | os.PathLike[str], flag: str) -> None:
+    """Makes sure, before anything runs, that a file can be written to a path.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    target = Path(path)
+    if os.fspath(path) == "-" or (target.exists() and not target.is_file() and not target.is_dir()):
+        return  # standard output, a named pipe
+    try:
+        with tempfile.TemporaryFile(dir=target.absolute().parent):
+            pass
     except OSError as error:
         raise UsageError(f"{flag} {path}: cannot be written: {error.strerror}.") from error
 

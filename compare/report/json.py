@@ -7,7 +7,8 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from .history import Change
-from .model import SCHEMA, AccuracyResult, Culprit, Fidelity, LayerResult, ModelInfo, Notice, Report
+from .inputs import ModelInfo
+from .model import SCHEMA, AccuracyResult, Culprit, Fidelity, LayerResult, Notice, Report
 from .plain import plain
 
 if TYPE_CHECKING:

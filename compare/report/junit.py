@@ -92,7 +92,7 @@ def _output(output: OutputResult) -> xml.Element:
     name = f"output {output.tensor}"
     if output.verdict != "pass":
         return _case(name, output.candidate, "failure", output.verdict, output.reason or output.verdict)
-    if not (output.metrics or {}).get("count"):
+    if not output.compared:
         return _case(name, output.candidate, "skipped", "", "the output is empty, so nothing was compared")
     return _case(name, output.candidate)
 
@@ -101,7 +101,7 @@ def _culprits(report: Report, runner: RunnerResult) -> Iterator[xml.Element]:
     names: dict[str, int] = {}
     for culprit in report.culprits:
         if culprit.candidate == runner.name:
-            name = f"layer {'/'.join([*(e.node for e in culprit.inside), culprit.node])} ({culprit.op})"
+            name = f"layer {culprit.path} ({culprit.op})"
             names[name] = names.get(name, 0) + 1
             name += f" #{names[name]}" if names[name] > 1 else ""  # names of cases are to be unique
             text = f"{culprit.cause}: {culprit.evidence}" if culprit.evidence else str(culprit.cause)

@@ -16,14 +16,13 @@ from typing import Any
 
 from ...graph.errors import UsageError
 from .history import Change, Provenance
+from .inputs import DataInfo, ModelInfo, known
 from .model import (
     SCHEMA,
     AccuracyResult,
     Culprit,
-    DataInfo,
     Fidelity,
     LayerResult,
-    ModelInfo,
     Notice,
     OutputResult,
     Report,
@@ -91,7 +90,7 @@ def _report(content: Mapping[str, Any]) -> Report:
             content["data"],
             content.get("representative", content["seed"] is None),
             notes,
-            functools.partial(_given, content.get("data_sha256")),
+            functools.partial(known, content.get("data_sha256")),
         ),
         runners=tuple(map(_runner, content["runners"])),
         outputs=_all(OutputResult, content["outputs"]),
@@ -113,12 +112,8 @@ def _report(content: Mapping[str, Any]) -> Report:
     )
 
 
-def _given(digest: Any) -> Any:
-    return digest
-
-
 def _model(content: Mapping[str, Any]) -> ModelInfo:
-    return ModelInfo(content["source"], content["nodes"], functools.partial(_given, content["sha256"]))
+    return ModelInfo(content["source"], content["nodes"], functools.partial(known, content["sha256"]))
 
 
 def _runner(content: Mapping[str, Any]) -> RunnerResult:

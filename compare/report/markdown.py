@@ -60,9 +60,8 @@ def _head(report: Report) -> Iterator[str]:
 
 def _culprit(culprit: Culprit) -> str:
     share = "" if culprit.contribution is None else f", {culprit.contribution:.0%} of the error at the outputs"
-    where = "/".join([*(e.node for e in culprit.inside), culprit.node])
     return (
-        f"- **culprit**: {_code(where)} ({_text(culprit.op)}) on {_code(culprit.candidate)}: "
+        f"- **culprit**: {_code(culprit.path)} ({_text(culprit.op)}) on {_code(culprit.candidate)}: "
         f"**{culprit.cause}**{share}. {_text(culprit.evidence)}"
     )
 
@@ -81,7 +80,7 @@ def _worst_first(outputs: Sequence[OutputResult]) -> list[OutputResult]:
 def _output(output: OutputResult) -> list[str]:
     metrics = output.metrics or {}
     use = "-" if output.use is None else times(output.use)
-    verdict = f"{_MARK[output.verdict]} {output.verdict}"
+    verdict = f"{_MARK.get(output.shown, '⚪')} {output.shown}"
     numbers = (number(metrics.get("max_abs")), number(metrics.get("rel_l2")), use)
     return [_code(output.tensor), _code(output.candidate), verdict, *numbers]
 
@@ -96,10 +95,9 @@ def _loudest(report: Report) -> list[LayerResult]:
 
 
 def _layer(layer: LayerResult) -> list[str]:
-    where = "/".join([*(e.node for e in layer.inside), layer.node])
     errors = [number((m or {}).get("rel_l2")) for m in (layer.local, layer.cumulative)]
     z = number((layer.expected or {}).get("rms_z"))
-    return [_code(where), _text(layer.op), _code(layer.candidate), layer.verdict, *errors, z]
+    return [_code(layer.path), _text(layer.op), _code(layer.candidate), layer.verdict, *errors, z]
 
 
 def _foot(report: Report) -> Iterator[str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import enum
-import functools
-import html
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from .formats import Content, formats
 from .history import Change, Provenance
+from .inputs import DataInfo, ModelInfo
 from .plan import Applied, Plan, Remedy
 
 SCHEMA = "layerdiff.report/1"
@@ -98,65 +97,6 @@ class Notice:
 
 
 @dataclass(frozen=True)
-class ModelInfo:
-    """A model that was run.
-
-    Attributes:
-        source: The file, as the user named it.
-        nodes: Number of nodes of its ONNX graph; None where it has none.
-        digest: Computes `sha256`, which reads the whole file and is therefore asked for only when it is shown.
-    """
-
-    source: str
-    nodes: int | None
-    digest: Callable[[], str] = field(repr=False, compare=False)
-
-    @functools.cached_property
-    def sha256(self) -> str:
-        """Hash of the source file, in hexadecimal."""
-        return self.digest()
-
-
-def no_digest() -> None:
-    """The digest of data that nobody can read any more."""
-
-
-@dataclass(frozen=True)
-class DataInfo:
-    """The samples that the verdict rests on.
-
-    Attributes:
-        samples: Number of samples that were run.
-        seed: Seed of random samples, None for stored ones.
-        description: Completes "on ...".
-        representative: False for random samples, which prove little about deployment.
-        notes: What was chosen for the user: dimensions, ranges.
-        digest: Computes `sha256`, which reads all samples and is therefore asked for only when it is written.
-    """
-
-    samples: int
-    seed: int | None
-    description: str
-    representative: bool
-    notes: tuple[str, ...] = ()
-    digest: Callable[[], str | None] = field(default=no_digest, repr=False, compare=False)
-
-    @functools.cached_property
-    def sha256(self) -> str | None:
-        """Hash of the samples' names, dtypes, shapes and bytes, in hexadecimal; None where they are gone."""
-        return self.digest()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """With the digest instead of what computes it: a report is sent to other processes, its samples are not."""
-        kept = functools.partial(_known, self.sha256)
-        return DataInfo, (self.samples, self.seed, self.description, self.representative, self.notes, kept)
-
-
-def _known(digest: str | None) -> str | None:
-    return digest
-
-
-@dataclass(frozen=True)
 class RunnerResult:
     """One runner: what it turned out to be, how long it took, how it failed.
 
@@ -239,6 +179,16 @@ class OutputResult:
     decided_by: str | None = None
     expected: Mapping[str, Any] | None = None
 
+    @property
+    def compared(self) -> bool:
+        """Whether a single element was compared."""
+        return bool((self.metrics or {}).get("count"))
+
+    @property
+    def shown(self) -> str:
+        """The verdict as people read it: an output without elements is not called a pass."""
+        return self.verdict if self.verdict != "pass" or self.compared else "empty"
+
 
 @dataclass(frozen=True)
 class AccuracyResult:
@@ -289,6 +239,10 @@ class Enclosing:
         return f"in {self.op} {self.node}{begins} ({self.looked_at:,} of {self.iterations:,} iterations looked into)"
 
 
+def _path(inside: Sequence[Enclosing], node: str) -> str:
+    return "/".join([*(e.node for e in inside), node])
+
+
 @dataclass(frozen=True)
 class LayerResult:
     """A layer of one candidate.
@@ -330,6 +284,12 @@ class LayerResult:
     quantized: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     origin: str | None = None
+
+    @property
+    def path(self) -> str:
+        """The node's name, behind those of the If, Loop or Scan that it is inside of."""
+        return _path(self.inside, self.node)
+
     portrait: Mapping[str, Any] | None = None
 
 
@@ -363,6 +323,11 @@ class Culprit:
     inside: tuple[Enclosing, ...] = ()
     deployed: bool | None = None
     remedies: tuple[Remedy, ...] = ()
+
+    @property
+    def path(self) -> str:
+        """The node's name, behind those of the If, Loop or Scan that it is inside of."""
+        return _path(self.inside, self.node)
 
     @property
     def evidence(self) -> str:
@@ -431,7 +396,7 @@ class Report:
     @property
     def compared(self) -> bool:
         """Whether a single element was compared."""
-        return any(o.metrics is not None and o.metrics.get("count") for o in self.outputs)
+        return any(o.compared for o in self.outputs)
 
     @property
     def verdict(self) -> Verdict:
@@ -494,4 +459,6 @@ class Report:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        return f"<pre>{html.escape(str(self))}</pre>"
+        from html import escape
+
+        return f"<pre>{escape(str(self))}</pre>"

@@ -53,6 +53,9 @@ def typed(hint: Any, value: Any) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return typed(next(a for a in arguments if a is not type(None)), value)
+    kinds = _KINDS.get(Mapping if dataclasses.is_dataclass(hint) else origin if origin is tuple else hint)
+    if kinds is not None and (not isinstance(value, kinds[0]) or isinstance(value, kinds[1])):
+        raise TypeError(f"{value!r} stands where {kinds[2]} is expected")
     if dataclasses.is_dataclass(hint):
         hints = hints_of(typing.cast(type, hint))
         names = [f.name for f in dataclasses.fields(hint) if f.init]
@@ -62,6 +65,17 @@ def typed(hint: Any, value: Any) -> Any:
     if origin is tuple:
         return tuple(typed(arguments[0], item) for item in value)
     return value
+
+
+_KINDS: Mapping[Any, tuple[Any, Any, str]] = {
+    float: ((int, float), bool, "a number"),
+    int: (int, bool, "a whole number"),
+    str: (str, (), "a text"),
+    bool: (bool, (), "true or false"),
+    tuple: ((list, tuple), (), "a list"),
+    Mapping: (Mapping, (), "an object"),
+}
+"""Of types: what JSON has for them, what of that is something else, and what it is called."""
 
 
 @functools.lru_cache(maxsize=64)

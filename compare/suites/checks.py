@@ -28,7 +28,19 @@ from ..cli.arguments import Request, parse
 
 EXPECTED = ("pass", "fail", "undecided")
 _OWN = ("name", "model", "models", "runners", "expect")
-_PATHS = ("data", "calibration-data", "labels", "save-worst", "json", "junit", "markdown", "csv", "html", "text")
+_PATHS = (
+    "data",
+    "calibration-data",
+    "labels",
+    "save-worst",
+    "json",
+    "junit",
+    "markdown",
+    "csv",
+    "html",
+    "text",
+    "model-explorer",
+)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..cli.arguments import Parser
+from ..cli.delivery import rendered, write_all
 from ..cli.report_options import add_report, add_screen, check_reports, check_screen
 from .checks import Check, names_of, read_checks
 from .running import Outcome, run_checks
@@ -51,21 +53,23 @@ def run(words: Sequence[str]) -> int:
         return shown
 
     outcomes: list[Outcome] = []
+    unwritten = None
     for outcome in run_checks(checks, progress):
         outcomes.append(outcome)
+        if outcome.report is not None:
+            unwritten = write_all(rendered(outcome.report, outcome.check.request.reports)) or unwritten
         if space.verbose and outcome.report is not None:
             from ..report.terminal.show import show as show_report
 
             show_report(outcome.report, console(), verbose=True)
     names = names_of(checks.checks)
-    from ..report.files import write
-
-    for flag, path in reports:
-        write(FORMATS[flag](outcomes, names), path, flag)
+    unwritten = unwritten or write_all((flag, path, partial(FORMATS[flag], outcomes, names)) for flag, path in reports)
     if space.quiet:
         print("pass" if status(outcomes, len(names)) == 0 else "fail")
     elif not any(path == "-" for _, path in reports):
         show(outcomes, len(names), console())
+    if unwritten is not None:
+        raise unwritten
     return status(outcomes, len(names))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
+from layerdiff.compare.report.inputs import DataInfo, ModelInfo
 from layerdiff.compare.report.json import to_json
-from layerdiff.compare.report.model import DataInfo, ModelInfo, Report
+from layerdiff.compare.report.model import Report
 
 from support.paths import ROOT
 

@@ -8,15 +8,14 @@ from dataclasses import replace
 from layerdiff import Report
 from layerdiff.compare.causes.diagnosis import Remark
 from layerdiff.compare.report.history import Provenance
+from layerdiff.compare.report.inputs import DataInfo, ModelInfo
 from layerdiff.compare.report.model import (
     AccuracyResult,
     Cause,
     Culprit,
-    DataInfo,
     Enclosing,
     Fidelity,
     LayerResult,
-    ModelInfo,
     Notice,
     OutputResult,
     RunnerResult,

@@ -39,10 +39,9 @@ def _format(name: str | None) -> dict[str, Any] | None:
 
 
 def _layer(layer: LayerResult) -> dict[str, Any]:
-    inside = "/".join(enclosing.node for enclosing in layer.inside)
     found = {
         "candidate": layer.candidate,
-        "node": f"{inside}/{layer.node}" if inside else layer.node,
+        "node": layer.path,
         "op": layer.op,
         "tensor": layer.tensor,
         "inside": bool(layer.inside),
@@ -85,11 +84,7 @@ def _digits(value: Any) -> Any:
 def not_compared(report: Report) -> Sequence[tuple[str, str]]:
     """What nobody compared: what, and why."""
     found = [(f"runner {runner.name}", runner.failure) for runner in report.runners if runner.error]
-    found += [
-        (f"output {o.tensor} of {o.candidate}", "empty" if o.verdict == "pass" else (o.reason or o.verdict))
-        for o in report.outputs
-        if not (o.metrics or {}).get("count")
-    ]
+    found += [(f"output {o.tensor} of {o.candidate}", o.reason or o.shown) for o in report.outputs if not o.compared]
     for candidate in dict.fromkeys(layer.candidate for layer in report.layers):
         for verdict, why in (("unmatched", "no counterpart in the candidate's graph"), ("unknown", "not judged")):
             names = [x.tensor for x in report.layers if x.candidate == candidate and x.verdict == verdict]

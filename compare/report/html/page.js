@@ -16,7 +16,7 @@
   document.head.append(Object.assign(document.createElement("script"), { textContent: source }));
   const data = JSON.parse(text);
   const colour = (name) => getComputedStyle(root).getPropertyValue(`--${name}`).trim();
-  const digits = (value) => (value === null || value === undefined ? "not finite or not measured" : Number(value).toPrecision(4).replace(/\.?0+(e|$)/, "$1"));
+  const digits = (value) => (value === null || value === undefined ? "not finite or not measured" : String(Number(Number(value).toPrecision(4))));
   const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
   const escape = (s) => String(s).replace(/[&<>]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[c]);
   const middle = (name, most) => (name.length <= most ? name : `${name.slice(0, most / 2 - 1)}…${name.slice(-most / 2)}`);

@@ -57,7 +57,7 @@ def show_layers(report: Report, to: Console, verbose: bool) -> None:
             table.add_column(name, overflow="fold")
         for layer in report.layers:
             table.add_row(
-                Text("/".join([*(e.node for e in layer.inside), layer.node])),
+                Text(layer.path),
                 layer.op,
                 layer.verdict,
                 number((layer.local or {}).get("rel_l2")),
@@ -72,7 +72,7 @@ def show_layers(report: Report, to: Console, verbose: bool) -> None:
 def _layer_blocks(report: Report, to: Console) -> None:
     """The layers where a table would break its words: two lines each."""
     for layer in report.layers:
-        name = "/".join([*(e.node for e in layer.inside), layer.node])
+        name = layer.path
         to.print(Text.assemble((f"{name} ({layer.op})", "bold"), f": {layer.verdict}"))
         numbers = {
             "local": number((layer.local or {}).get("rel_l2")),

@@ -122,16 +122,8 @@ def _cells(output: OutputResult) -> dict[str, str]:
         "rel L2": number(metrics.get("rel_l2")),
         "SNR": "-" if snr is None else f"{snr:.1f} dB",
         "of allowed": "-" if output.use is None else times(output.use),
-        "mismatched": "-"
-        if mismatched is None or output.decided_by
-        else f"{mismatched:,} of {metrics.get('count', 0):,}",
+        "mismatched": "-" if mismatched is None else f"{mismatched:,} of {metrics.get('count', 0):,}",
     }
-
-
-def _verdict(output: OutputResult) -> str:
-    """The verdict as it is shown: an output without elements is not called a pass."""
-    empty = output.verdict == "pass" and not (output.metrics or {}).get("count")
-    return "empty" if empty else output.verdict
 
 
 def _table(report: Report, verbose: bool) -> Table:
@@ -146,7 +138,7 @@ def _table(report: Report, verbose: bool) -> Table:
     rows = _ordered(report)
     shown = rows if verbose else rows[:_SHOWN_ROWS]
     for output in shown:
-        verdict = Text(_verdict(output), style=_STYLE[_verdict(output)])
+        verdict = Text(output.shown, style=_STYLE[output.shown])
         lead = [Text(output.candidate)] if many else []
         table.add_row(*lead, Text(output.tensor), verdict, *_cells(output).values())
     if len(shown) < len(rows):
@@ -159,7 +151,7 @@ def _table(report: Report, verbose: bool) -> Table:
 def _blocks(report: Report, to: Console) -> None:
     rows = _ordered(report)
     for output in rows[:_SHOWN_ROWS]:
-        verdict = _verdict(output)
+        verdict = output.shown
         to.print(Text.assemble((f"{verdict} ", _STYLE[verdict]), f"{output.tensor} ({output.candidate})"))
         for name, cell in _cells(output).items():
             if cell != "-":

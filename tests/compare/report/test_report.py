@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from layerdiff import Report
 from layerdiff.compare.causes.diagnosis import Remark
+from layerdiff.compare.report.inputs import DataInfo, ModelInfo
 from layerdiff.compare.report.json import plain, to_json
-from layerdiff.compare.report.model import Cause, Culprit, DataInfo, LayerResult, ModelInfo, OutputResult, RunnerResult
+from layerdiff.compare.report.model import Cause, Culprit, LayerResult, OutputResult, RunnerResult
 from layerdiff.compare.report.terminal.show import show
 from rich.console import Console
 
@@ -165,6 +166,7 @@ def test_the_sentence(found, sentence):
 def test_an_output_without_elements_is_not_called_a_pass():
     assert re.search(r"^y +empty ", shown(report(output(count=0))), re.MULTILINE)
     assert "empty y (emulate:fp16)" in shown(report(output(count=0)), width=60)
+    assert "| ⚪ empty |" in report(output(count=0)).render("markdown")
 
 
 def test_what_is_outside_a_tolerance_does_not_stand_beside_a_metrics_pass():

@@ -128,3 +128,19 @@ def test_options_become_a_command_line(tmp_path):
         str(tmp_path / "m.onnx"), "--onnxrt", "--emulate=fp16", f"--data={tmp_path / 'd.npz'}",
         "--rtol=0.5", "--atol=0", "--nan-equal", "--shape=x:1x3", "--shape=y:2",
     ]  # fmt: skip
+
+
+def test_a_check_has_reports_of_its_own(suite, tmp_path, capsys):
+    path = suite(ALIKE + 'html = "alike.html"\njson = "alike.json"\n', OTHER)
+    assert main(["--suite", path, "-q"]) == 1
+    assert json.loads((tmp_path / "alike.json").read_text())["verdict"] == "pass"
+    assert (tmp_path / "alike.html").is_file()
+
+
+def test_a_report_that_cannot_be_written_costs_no_table_and_no_other_report(suite, tmp_path, capsys):
+    gone, there = tmp_path / "nowhere" / "all.xml", tmp_path / "all.json"
+    assert main(["--suite", suite(ALIKE), "--junit", str(gone), "--json", str(there)]) == 2
+    captured = capsys.readouterr()
+    assert "1 of 1 checks as expected" in captured.out
+    assert f"--junit {gone}: cannot be written" in captured.err
+    assert there.is_file()
