@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .runners.emulate import EmulateRunner as EmulateRunner
     from .runners.function import FunctionRunner as FunctionRunner
     from .runners.onnxrt.runner import OnnxrtRunner as OnnxrtRunner
+    from .runners.recorded.runner import RecordedRunner as RecordedRunner
     from .runners.reference_evaluator.runner import ReferenceEvaluatorRunner as ReferenceEvaluatorRunner
     from .runners.tf import TfRunner as TfRunner
     from .runners.trt.runner import TrtRunner as TrtRunner
@@ -45,6 +46,7 @@ _HOME = {
     "Model": "graph.model",
     "ModelError": "graph.errors",
     "OnnxrtRunner": "runners.onnxrt.runner",
+    "RecordedRunner": "runners.recorded.runner",
     "ReferenceEvaluatorRunner": "runners.reference_evaluator.runner",
     "Report": "compare.report.model",
     "Rules": "compare.comparison",

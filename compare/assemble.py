@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from ..graph.digest import hash_arrays
 from ..graph.model import Model
 from ..graph.options import options
 from . import notices
@@ -103,11 +104,7 @@ def _digest(samples: Samples) -> str | None:
     hashed = hashlib.sha256()
     try:
         for sample in samples:
-            for name in sorted(sample):
-                array = np.ascontiguousarray(sample[name])
-                hashed.update(f"{name} {array.dtype.name} {array.shape}\0".encode())
-                text = "\0".join(map(str, array.flat)) if array.dtype.kind in "OSU" else None
-                hashed.update(array.tobytes() if text is None else text.encode("utf-8", "surrogateescape"))
+            hash_arrays(hashed.update, sample)
     except OSError:  # files that were there during the run
         return None
     return hashed.hexdigest()

@@ -47,6 +47,7 @@ class Rules:
             tensors.
         memory: Bytes that localizing may use for one piece; models with more external weights run in pieces. None:
             from the machine.
+        save_inputs, save_outputs: Where to save what was run, and what every runner gave.
         latency: Runs to time on each runner after the comparison, with the last sample; None: nothing is timed.
         fix: File for a precision plan: which layers must stay FP32 for the candidate to pass, searched and measured.
         fix_budget: Most runs that the search may judge, or minutes that it may take.
@@ -187,6 +188,20 @@ class Rules:
     )
     plan: str | None = option(
         None, "--plan", "apply a plan to the candidate, and compare", group="plan", metavar="PLAN"
+    )
+    save_inputs: str | None = option(
+        None,
+        "--save-inputs",
+        "save the inputs: .json as Polygraphy's, one sample as .npz, or a folder of .npz",
+        group="report",
+        metavar="PATH",
+    )
+    save_outputs: str | None = option(
+        None,
+        "--save-outputs",
+        "save the outputs of all runners, for --load-outputs: .json as Polygraphy's, or a folder of .npz",
+        group="report",
+        metavar="PATH",
     )
     latency: int | None = option(
         None, "--latency", "time N runs of each runner, after warm-up", Whole(1), "report", metavar="N"

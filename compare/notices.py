@@ -59,6 +59,12 @@ def layers_not_seen(candidate: str) -> Notice:
     )
 
 
+def layers_swapped(recorded: str, reference: str) -> Notice:
+    """The layers of the reference were run on tensors that were recorded, since the candidate computes nothing."""
+    text = f"{recorded} computes nothing: each layer of {reference} was fed what was recorded and held against that."
+    return Notice("layers-swapped", recorded, text)
+
+
 def layers_stood_in_for(reference: str, model: str) -> Notice:
     """A reference that gives outputs alone was stood in for, layer by layer, by ONNX Runtime."""
     text = f"{reference} gives outputs alone: layers were held against ONNX Runtime on {model}."
@@ -68,6 +74,11 @@ def layers_stood_in_for(reference: str, model: str) -> Notice:
 def not_timed(runner: str) -> Notice:
     """A latency was asked for of a model that is run in pieces."""
     return Notice("not-timed", runner, f"{runner} was not timed: its weights do not fit in memory.")
+
+
+def not_computed(runner: str) -> Notice:
+    """A latency was asked for of outputs that were recorded."""
+    return Notice("not-timed", runner, f"{runner} was not timed: its outputs were recorded, nothing is computed.")
 
 
 def other_dtype(candidate: str, tensor: str, dtype: str, expected: str) -> Notice:

@@ -14,6 +14,7 @@ from .plans.fix import fix, planned
 from .plans.remedies import with_remedies
 from .progress import SILENT, Progress
 from .report.files import check_writable
+from .runs.recording import save_inputs, saving_outputs
 from .runs.streaming import execute
 
 if TYPE_CHECKING:
@@ -40,13 +41,18 @@ def compare(comparison: Comparison, progress: Progress = SILENT) -> Report:
         ("--fix", rules.fix),
         ("--fixed-model", rules.fixed_model),
         ("--apply-remedy", rules.apply_remedy),
+        ("--save-inputs", rules.save_inputs),
+        ("--save-outputs", rules.save_outputs),
     ):
         if path is not None:
             check_writable(path, flag)
     collector = Collector(rules)
     searching = rules.fix is not None or rules.apply_remedy is not None
     localizing = rules.layers is not None or searching
-    log = execute(comparison, collector.begin, progress, on_device=not localizing, remember=localizing)
+    if rules.save_inputs is not None:
+        save_inputs(comparison.samples, rules.save_inputs)
+    with saving_outputs(comparison, collector.begin, rules.save_outputs) as begin:
+        log = execute(comparison, begin, progress, on_device=not localizing, remember=localizing)
     evidence = collector.evidence(comparison, log, progress)
     report = assemble(comparison, log, evidence)
     if rules.layers is not None or (searching and report.verdict == "fail"):

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import math
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..graph.errors import DataError
+from ..graph.numpy_files import Header, in_natural_order, map_array, members_of, read_array, read_header
 from ..graph.specs import TensorSpec
 from .base import Sample, Samples, Source
 from .fitting import check_header, fit, specs_of
@@ -24,21 +23,6 @@ if TYPE_CHECKING:
     from ..graph.model import Model
 
 READS = "an .npz, an .npy, a folder of .npz (one a sample), of INPUT.npy, or of folders of INPUT.npy"
-
-T = TypeVar("T")
-
-
-class Header(NamedTuple):
-    """What an ``.npy`` file says of itself before its data."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    fortran: bool
-
-    @property
-    def size(self) -> int:
-        """Bytes of data that have to follow."""
-        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def opens(path: Path) -> Source | None:
@@ -50,17 +34,12 @@ def opens(path: Path) -> Source | None:
 
 def _files(folder: Path) -> list[Path]:
     """What is one sample each: ``.npz`` files, else folders with ``.npy`` files, else the folder itself."""
-    archives = sorted(folder.glob("*.npz"), key=_natural)
+    archives = sorted(folder.glob("*.npz"), key=in_natural_order)
     if archives:
         return archives
     if any(folder.glob("*.npy")):
         return [folder]
-    return sorted((f for f in folder.iterdir() if f.is_dir() and any(f.rglob("*.npy"))), key=_natural)
-
-
-def _natural(path: Path) -> list[Any]:
-    """sample2 before sample10."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", path.name)]
+    return sorted((f for f in folder.iterdir() if f.is_dir() and any(f.rglob("*.npy"))), key=in_natural_order)
 
 
 @dataclass(frozen=True)
@@ -122,7 +101,7 @@ class StoredSamples(Samples):
     def _headers(self, file: Path) -> dict[str, Header]:
         try:
             if file.suffix == ".npz" and file.is_file():
-                return _members_of(file, read_header)
+                return members_of(file, read_header)
             headers = {}
             for name, path in self._members(file).items():
                 with path.open("rb") as stream:
@@ -134,7 +113,7 @@ class StoredSamples(Samples):
     def _arrays(self, file: Path) -> dict[str, np.ndarray]:
         try:
             if file.suffix == ".npz" and file.is_file():
-                return _members_of(file, read_array)
+                return members_of(file, read_array)
             return {name: map_array(path) for name, path in self._members(file).items()}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
             raise DataError(f"{file}: cannot be read: {error}.") from None
@@ -153,72 +132,3 @@ class StoredSamples(Samples):
             if name not in found and safe in found:
                 found[name] = found.pop(safe)
         return found
-
-
-def _members_of(file: Path, read: Callable[[IO[bytes]], T]) -> dict[str, T]:
-    """What ``read`` makes of every member of an ``.npz`` file, by the member's name."""
-    found = {}
-    with zipfile.ZipFile(file) as archive:
-        for member in archive.namelist():
-            with archive.open(member) as stream:
-                found[member.removesuffix(".npy")] = read(stream)
-    return found
-
-
-def read_header(stream: IO[bytes]) -> Header:
-    """Shape, dtype and order of an ``.npy`` stream, which is left at its data.
-
-    Raises:
-        ValueError: It is not one.
-    """
-    version = np.lib.format.read_magic(stream)
-    size = stream.read(2 if version == (1, 0) else 4)
-    text = stream.read(int.from_bytes(size, "little"))
-    # NumPy saves ml_dtypes' float8_e5m2 under a name that it cannot read back itself.
-    whole = io.BytesIO(size + text.replace(b"'<f1'", b"'|V1'"))
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(whole)
-    return Header(shape, dtype, fortran)
-
-
-def read_array(stream: IO[bytes]) -> np.ndarray:
-    """An array from an ``.npy`` stream. Arrays of objects are read if they hold strings; nothing else is unpickled.
-
-    Raises:
-        ValueError: It is no array, or cut short.
-        pickle.UnpicklingError: It holds other objects.
-    """
-    header = read_header(stream)
-    if header.dtype.hasobject:
-        array = _Strings(stream).load()
-        if not isinstance(array, np.ndarray):
-            raise ValueError("an array of objects that are no strings")
-        return array.reshape(header.shape)
-    content = stream.read()
-    if len(content) != header.size:
-        raise ValueError(f"cut short: {len(content):,} of {header.size:,} bytes")
-    flat = np.frombuffer(content, header.dtype) if header.size else np.empty(0, header.dtype)
-    return flat.reshape(header.shape, order="F" if header.fortran else "C")
-
-
-class _Strings(pickle.Unpickler):
-    """Unpickles arrays of strings and refuses every class that they do not need."""
-
-    _NEEDED = ("_reconstruct", "ndarray", "dtype", "scalar")
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.partition(".")[0] == "numpy" and name in self._NEEDED:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it holds {module}.{name}, and only arrays of strings are unpickled")
-
-
-def map_array(path: Path) -> np.ndarray:
-    """An ``.npy`` file as a memory map: read from disk where it is looked at."""
-    with path.open("rb") as stream:
-        start = read_header(stream)
-        if start.dtype.hasobject or not start.size:
-            stream.seek(0)
-            return read_array(stream)
-        offset = stream.tell()
-    order: Literal["C", "F"] = "F" if start.fortran else "C"
-    return np.memmap(path, start.dtype, "r", offset, start.shape, order)

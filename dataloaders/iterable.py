@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..graph.errors import DataError, LayerdiffError
+from ..graph.numpy_files import map_array
 from ..graph.specs import STRING, TensorSpec
 from .base import Sample, Samples, Source
-from .files import map_array
 from .fitting import fit, specs_of
 
 if TYPE_CHECKING:

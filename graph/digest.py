@@ -10,9 +10,10 @@ machine, and need not change with what is in it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from .nodes import subgraphs
@@ -41,6 +42,22 @@ def file_digest(path: Path) -> str:
 def combined(parts: Iterable[str]) -> str:
     """One digest of several, or of other texts without a line break."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def hash_arrays(update: Callable[[bytes], None], arrays: Mapping[str, np.ndarray]) -> None:
+    """Adds arrays to a hash: names in alphabetical order, dtypes, shapes and bytes."""
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        update(f"{name} {array.dtype.name} {array.shape}\0".encode())
+        text = "\0".join(map(str, array.flat)) if array.dtype.kind in "OSU" else None
+        update(array.tobytes() if text is None else text.encode("utf-8", "surrogateescape"))
+
+
+def arrays_digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of arrays by name, in hexadecimal; see `hash_arrays`."""
+    digest = hashlib.sha256()
+    hash_arrays(digest.update, arrays)
+    return digest.hexdigest()
 
 
 def outline(proto: onnx.ModelProto) -> str:

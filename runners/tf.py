@@ -7,7 +7,7 @@ has an origin in the TensorFlow graph can be fetched, and can be fed in place of
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -53,6 +53,10 @@ class TfRunner(Runner):
 
             return TF32
         return FP32
+
+    def tensors_shown(self, model: Model) -> Collection[str] | None:
+        """Those of which the conversion left a trace; see `Runner.tensors_shown`."""
+        return None if model.tf is None else frozenset(model.tf.tensors)
 
     def open(
         self,

@@ -31,13 +31,15 @@ ORDERS = {
         compare.progress > compare.report.model
         > compare.report.plan compare.report.plain compare.report.files
         > compare.report.formats compare.report.history compare.report.inputs""",
-    "runners": """runners > runners.emulate > runners.onnxrt runners.trt runners.tf runners.reference_evaluator
+    "runners": """runners > runners.emulate > runners.onnxrt runners.trt runners.tf
+        runners.reference_evaluator runners.recorded
         > runners.contract""",
     "graph": """graph.load > graph.sources > graph.rounding graph.pairing graph.implied_inputs > graph.quantized
         graph.implied_demands graph.implied_shapes > graph.cutting graph.interface > graph.model > graph.engine
-        > graph.digest
+        > graph.digest graph.recordings
         > graph.index graph.writer > graph.weights graph.inference graph.evaluation > graph.contrib_ops graph.options
-        > graph.nodes graph.operators graph.specs graph.formats graph.imports > graph.errors graph.interrupts""",
+        > graph.nodes graph.operators graph.specs graph.formats graph.imports
+        graph.numpy_files graph.polygraphy_json > graph.errors graph.interrupts""",
 }
 # Files that are about operators: one rule or one runtime's kernels each.
 OPERATOR_FILES = (

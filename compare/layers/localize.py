@@ -48,11 +48,10 @@ def localize(comparison: Comparison, log: RunLog, report: Report, progress: Prog
     """
     found: list[Localized] = []
     try:
-        sides, told = observable(comparison.sides)
+        pairs, told = observable(comparison.sides)
         found.append(Localized(notices=tuple(told)))
-        with reused(weight_bytes(sides.all), budget(comparison.rules.memory)):
-            for candidate in sides.candidates:
-                pair = Sides(sides.reference, (candidate,))
+        with reused(weight_bytes(comparison.sides.all), budget(comparison.rules.memory)):
+            for pair in pairs:
                 found.append(_attempted(replace(comparison, sides=pair), log, report, progress))
     except Exception as error:
         logger.debug("the layers could not be compared", exc_info=True)

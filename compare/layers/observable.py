@@ -5,24 +5,44 @@ from __future__ import annotations
 import dataclasses
 
 from ...runners.onnxrt.runner import OnnxrtRunner
-from ..notices import layers_not_seen, layers_stood_in_for
+from ..notices import layers_not_seen, layers_stood_in_for, layers_swapped
 from ..report.model import Notice
-from ..sides import Sides
+from ..sides import Side, Sides
 
 
-def observable(sides: Sides) -> tuple[Sides, list[Notice]]:
-    """Those candidates that open pieces, beside a reference that shows its layers.
+def observable(sides: Sides) -> tuple[list[Sides], list[Notice]]:
+    """The pairs that can be walked: a side whose layers can be run alone, beside one that shows its tensors.
 
-    A reference that neither opens pieces nor gives inner tensors is stood in for by ONNX Runtime, on the same model.
+    A reference that neither opens pieces nor gives inner tensors is stood in for by ONNX Runtime, on the same model. A
+    candidate that was recorded with inner tensors takes the reference's place: each layer of the reference is fed what
+    was recorded, which shows the same local error.
 
     Returns:
-        The sides, of which there may be no candidate left, and what is left out or stood in for.
+        The pairs, each of a reference and one candidate, and what is left out or stood in for.
     """
-    notices = [layers_not_seen(side.name) for side in sides.candidates if not side.runner.capabilities.pieces]
-    candidates = tuple(side for side in sides.candidates if side.runner.capabilities.pieces)
+    pairs: list[Sides] = []
+    notices: list[Notice] = []
     reference = sides.reference
-    can = reference.runner.capabilities
-    if candidates and not can.pieces and not can.inner_tensors:
-        notices.append(layers_stood_in_for(reference.name, reference.model.source))
-        reference = dataclasses.replace(reference, runner=OnnxrtRunner())
-    return dataclasses.replace(sides, reference=reference, candidates=candidates), notices
+    shown = _shows(reference)
+    for side in sides.candidates:
+        if not side.runner.capabilities.pieces:
+            recorded = not side.runner.capabilities.computes
+            swapped = recorded and reference.runner.capabilities.pieces and _shows(side)
+            if swapped:
+                pairs.append(Sides(side, (reference,)))
+            notices.append(layers_swapped(side.name, reference.name) if swapped else layers_not_seen(side.name))
+            continue
+        if not shown:
+            notices.append(layers_stood_in_for(reference.name, reference.model.source))
+            reference, shown = dataclasses.replace(reference, runner=OnnxrtRunner()), True
+        pairs.append(Sides(reference, (side,)))
+    return pairs, notices
+
+
+def _shows(side: Side) -> bool:
+    """Whether tensors inside the network can be seen: in pieces of it, or as a session gives them."""
+    can = side.runner.capabilities
+    if can.pieces or (can.inner_tensors and can.computes):
+        return True
+    shown = side.runner.tensors_shown(side.model) if can.inner_tensors else ()
+    return shown is None or bool({*shown} & {*side.model.index.producer} - {*side.model.index.outputs})

@@ -81,7 +81,7 @@ def prepare(
         matched=matched,
         observed=laid.tensors,
         # where a runtime runs the group as one kernel in a narrow format, the kernel is the smallest thing to name
-        refine=fmt == FP32,
+        refine=fmt == FP32 and reference.runner.capabilities.computes,
     )
     judge = LayerJudge(noise, examiner, bodies, every=comparison.rules.layers == "all")
     return Prepared(comparison, candidate, laid, judge, same)
@@ -101,9 +101,9 @@ def _matched(reference: Side, candidate: Side, matching: Matching | None) -> dic
     else:
         matched = dict(matching.tensors)
     for side in (reference, candidate):
-        # TensorFlow knows only the tensors of which the conversion left a trace
-        if not side.runner.capabilities.pieces and side.model.tf is not None:
-            known = {*side.model.tf.tensors, *index.inputs, *index.outputs}
+        shown = None if side.runner.capabilities.pieces else side.runner.tensors_shown(side.model)
+        if shown is not None:
+            known = {*shown, *index.inputs, *index.outputs}
             matched = {n: other for n, other in matched.items() if n in known}
     return matched
 

@@ -80,6 +80,11 @@ class _Entry:
     latency: Mapping[str, Any] | None = None
     repeat: Repeat | None = None
 
+    @property
+    def runs_again(self) -> bool:
+        """Whether the same sample can be run once more."""
+        return not self.in_pieces and self.side.runner.capabilities.computes
+
     def log(self) -> RunnerLog:
         """How the runner fared. Its session may have learned something while it ran."""
         return RunnerLog(
@@ -203,7 +208,7 @@ class _Streaming:
         """Runs twice what differs, and the reference, on the first sample on which it does: before anything is blamed
         for a difference, it is known whether it comes and goes. What draws random values is run twice in any case."""
         reference = sides.reference.name
-        waiting = [n for n in given if self._entries[n].repeat is None and not self._entries[n].in_pieces]
+        waiting = [n for n in given if self._entries[n].repeat is None and self._entries[n].runs_again]
         differs = {n for n in given if waiting and not repeat(given[n], given[reference]).identical}
         if differs:
             differs.add(reference)
@@ -228,6 +233,9 @@ class _Streaming:
             self._progress.stage(f"{side.name}: timing {runs} runs")
             if entry.in_pieces:
                 self._notices.append(notices.not_timed(side.name))
+                continue
+            if not side.runner.capabilities.computes:
+                self._notices.append(notices.not_computed(side.name))
                 continue
             try:
                 entry.latency = entry.session.latency(feed_of(entry.session, sample), runs).as_dict()

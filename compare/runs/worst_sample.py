@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import zipfile
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ...graph.errors import UsageError
+from ...graph.numpy_files import write_npz
 
 if TYPE_CHECKING:
     from ...dataloaders.base import Samples
@@ -58,11 +55,3 @@ def save_worst(report: Report, samples: Samples, folder: str | os.PathLike[str])
     except OSError as error:
         raise UsageError(f"--save-worst {folder}: cannot be written: {error.strerror}.") from error
     return replace(report, saved=tuple(saved))
-
-
-def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """An ``.npz`` with one array for each name, whatever the name (`numpy.savez` takes names as keywords)."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.asarray(array), allow_pickle=array.dtype == object)

@@ -19,6 +19,7 @@ class Capabilities:
         feeds_inner_tensors: ``infer`` takes inner tensors in ``feed``, in place of what would compute them.
         opens_ahead: A session can be opened before the shapes of its inputs are known, and in a thread of its own.
         reads_engines: It runs serialized engines (`Model.engine`); others run the model that the engine was built from.
+        computes: It computes what it gives. False: it was recorded, and running it twice or timing it tells nothing.
         builds_for_shapes: A session runs those shapes alone that its workload named when it was opened.
         output_files: Fields of the configuration that name a file to write: one for each runner.
     """
@@ -29,5 +30,6 @@ class Capabilities:
     feeds_inner_tensors: bool = False
     opens_ahead: bool = False
     reads_engines: bool = False
+    computes: bool = True
     builds_for_shapes: bool = False
     output_files: tuple[str, ...] = ()

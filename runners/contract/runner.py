@@ -184,6 +184,17 @@ class Runner(ABC):
         """Names of the nodes that stay FP32 in a narrower network."""
         return ()
 
+    def tensors_shown(self, model: Model) -> Collection[str] | None:
+        """Names of those tensors of the graph that a session gives, where it opens no pieces and does not give all.
+
+        Args:
+            model: The whole model.
+
+        Returns:
+            Names, or None: every tensor.
+        """
+        return None
+
     def loads_engine(self, model: Model) -> bool:
         """Whether opening the whole ``model`` loads an engine instead of building from the graph."""
         return self.capabilities.reads_engines and model.engine is not None
