@@ -131,6 +131,11 @@ def not_deterministic(report: Report) -> Iterator[Notice]:
         yield Notice("not-deterministic", runner.name, f"{text}.")
 
 
+def misoptimized(side: str, text: str) -> Notice:
+    """A runtime's own graph optimizer makes the error at an output."""
+    return Notice("misoptimized", side, text)
+
+
 def updates_collide(candidate: str, layer: str, updates: int, places: int, adds: bool) -> Notice:
     """A scatter writes several updates to one place."""
     what = "order in which they are combined" if adds else "one of them that stays"

@@ -10,6 +10,7 @@ from . import notices
 from .assemble import assemble
 from .collect import Collector
 from .layers import localize
+from .layers.misoptimized import misoptimized
 from .plans.fix import fix, planned
 from .plans.remedies import with_remedies
 from .progress import SILENT, Progress
@@ -72,4 +73,7 @@ def _localized(
         return report
     ran = replace(comparison, sides=comparison.sides.chosen(log.reference, alive))
     report = localize(ran, log, report, progress)
-    return with_remedies(ran, log, outputs, report, progress) if report.culprits else report
+    off = misoptimized(ran, log, report, progress)
+    report = replace(report, notices=(*report.notices, *(notices.misoptimized(o.side, o.text) for o in off)))
+    remedies = {o.candidate: o.remedy for o in off}
+    return with_remedies(ran, log, outputs, report, progress, remedies) if report.culprits else report

@@ -232,7 +232,7 @@ class _EmulationOrt(OnnxrtRunner):
 
     flag: ClassVar[str] = ""
     # It takes the casts around a normalization into the fused one, for whose types there may be no kernel.
-    disabled_optimizers: ClassVar[tuple[str, ...]] = (
+    disabled_optimizers: tuple[str, ...] = (
         "LayerNormFusionL1",
         "LayerNormFusionL2",
         "SimplifiedLayerNormFusion",

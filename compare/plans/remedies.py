@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -67,6 +67,7 @@ def with_remedies(
     outputs: Sequence[OutputEvidence],
     report: Report,
     progress: Progress = SILENT,
+    runtime: Mapping[str, str] | None = None,
 ) -> Report:
     """The report with remedies under each culprit. What goes wrong in here costs the measurement alone.
 
@@ -76,6 +77,7 @@ def with_remedies(
         outputs: What the outputs showed.
         report: What it showed, culprits included.
         progress: Told what is going on.
+        runtime: What to set where a runtime is known to compute wrongly, by candidate.
 
     Raises:
         UsageError: The network that the rules ask for cannot be written.
@@ -85,7 +87,8 @@ def with_remedies(
     for side in comparison.candidates:
         mine = {i: c for i, c in enumerate(report.culprits) if c.candidate == side.name}
         chosen = dict(list(mine.items())[:MOST])
-        proposed = {i: remedy_of(c, side, comparison.reference) for i, c in chosen.items()}
+        wrong = (runtime or {}).get(side.name, RUNTIME)
+        proposed = {i: remedy_of(c, side, comparison.reference, wrong) for i, c in chosen.items()}
         found.update({i: (remedy,) for i, remedy in proposed.items()})
         whole = not any(runner.in_pieces for runner in log.runners)
         able = side.runner.narrows and side.runner.capabilities.opens_ahead and whole
@@ -102,20 +105,21 @@ def with_remedies(
     return replace(report, culprits=culprits, applied=applied)
 
 
-def remedy_of(culprit: Culprit, side: Side, reference: Side) -> Remedy:
+def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNTIME) -> Remedy:
     """What the cause of one culprit calls for, the network being as it is.
 
     Args:
         culprit: The culprit.
         side: The candidate.
         reference: Who is believed.
+        runtime: What helps where the runtime itself computes wrongly.
     """
     cause = culprit.cause
     text = ANYWHERE.get(cause, "") if cause is not Cause.NAN or not side.runner.narrows else ""
     if not text and other_file(side, reference) and not (side.runner.narrows and cause not in IN_FILE):
         text = IN_FILE.get(cause, "look at what the second file has there")
     if not text and not side.runner.narrows:
-        text = RUNTIME
+        text = runtime
     if text or culprit.inside:
         return Remedy(text or "look at the body that the node is in")
     if cause is Cause.SPREAD:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .model import OutputResult, Report
 
+MISOPTIMIZED = "misoptimized"
+"""The code of the notice that names the side whose own graph optimizer makes the error."""
 CAVEAT = "Random inputs prove little about deployment: --data runs real ones."
 
 
@@ -40,6 +42,8 @@ def _finding(report: Report) -> str:
                 parts.append(f"{_and(names)} cannot be judged in {where}")
             elif found == "agree" == kind:
                 parts.append(f"{_and(names)} {_s('agrees', 'agree', names)} with {report.reference} in {where}")
+    off = dict.fromkeys(notice.subject for notice in report.notices if notice.code == MISOPTIMIZED)
+    parts += [f"{name} is the side that is off, by its graph optimization" for name in off]
     if not report.outputs:
         parts.append("nothing was compared")
     elif report.verdict == "fail" and all(o.verdict == "pass" for o in report.outputs):

@@ -265,6 +265,24 @@ class Runner(ABC):
         """
         return self
 
+    def levels(self) -> Mapping[str, Runner]:
+        """The same at each level of graph optimization, by the level's name: from none up to its own, which is last.
+
+        Empty where the runtime changes no graph, or has no such levels.
+        """
+        return {}
+
+    optimizers: ClassVar[tuple[str, ...]] = ()
+    """Names of the graph optimizations that `without` can leave out."""
+
+    def without(self, optimizers: Collection[str]) -> Runner:
+        """The same without some of its graph optimizations.
+
+        Args:
+            optimizers: Some of `optimizers`.
+        """
+        return self
+
     def for_bodies(self) -> Runner:
         """The same arithmetic for the body of an If, Loop or Scan, of whose tensors nothing was calibrated."""
         return self

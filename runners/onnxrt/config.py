@@ -28,6 +28,7 @@ class OnnxrtConfig(Runner):
         provider: ``cpu``, ``cuda`` or ``tensorrt``. One that is asked for and cannot be used is an error.
         optimization: Graph optimization level: ``disable``, ``basic``, ``extended``, ``layout`` (where this version of
             ONNX Runtime has it) or ``all``, which is what a deployed session uses.
+        disabled_optimizers: Graph optimizations that are never applied, by ONNX Runtime's names (``ConvAddFusion``).
         tf32: Lets CUDA multiply FP32 in TF32. ONNX Runtime's own default is on; here it is off.
         custom_ops: Shared libraries of custom operators.
         threads: Threads of one operator; 0 leaves the choice to ONNX Runtime (one a physical core).
@@ -35,12 +36,15 @@ class OnnxrtConfig(Runner):
     """
 
     value_field: ClassVar[str] = "provider"
-    disabled_optimizers: ClassVar[tuple[str, ...]] = ()
-    """Graph optimizations that are never applied, by ONNX Runtime's names."""
-
     provider: str = option("cpu", "", "execution provider", Choice(*PROVIDERS))
     optimization: str = option(
         "all", "--ort-optimization", "graph optimization level of ONNX Runtime (default: all)", Choice(*LEVELS)
+    )
+    disabled_optimizers: tuple[str, ...] = option(
+        (),
+        "--ort-disabled-optimizers",
+        "optimization that ONNX Runtime leaves out; may be repeated",
+        metavar="NAME",
     )
     tf32: bool = option(False, "--ort-tf32", "let ONNX Runtime's CUDA provider multiply FP32 in TF32")
     custom_ops: tuple[str, ...] = option(

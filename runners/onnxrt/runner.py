@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ..contract.capabilities import Capabilities
-from .config import OnnxrtConfig
+from .config import LEVELS, OnnxrtConfig
+from .optimizers import OPTIMIZERS
 from .session import OnnxrtSession
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class OnnxrtRunner(OnnxrtConfig):
 
     flag: ClassVar[str] = "onnxrt"
     capabilities: ClassVar[Capabilities] = Capabilities(inner_tensors=True, opens_ahead=True)
+    optimizers: ClassVar[tuple[str, ...]] = OPTIMIZERS
 
     def for_pieces(self, deployed: SessionInfo | None = None) -> OnnxrtRunner:
         """Without an arena, which keeps what a piece needed, and without threads that spin while others work.
@@ -32,6 +34,17 @@ class OnnxrtRunner(OnnxrtConfig):
         """
         plain = "extended" if self.optimization in ("all", "layout") and self.provider == "cpu" else self.optimization
         return dataclasses.replace(self, low_memory=True, optimization=plain)
+
+    def levels(self) -> Mapping[str, OnnxrtRunner]:
+        """Empty where nothing is optimized."""
+        names = list(LEVELS)[: list(LEVELS).index(self.optimization) + 1]
+        if "layout" in names and self.optimization != "layout":
+            names.remove("layout")  # not every version has it, and "all" is no more than it on the CPU
+        return {name: dataclasses.replace(self, optimization=name) for name in names} if len(names) > 1 else {}
+
+    def without(self, optimizers: Collection[str]) -> OnnxrtRunner:
+        """See `Runner.without`."""
+        return dataclasses.replace(self, disabled_optimizers=tuple(optimizers))
 
     def open(
         self,

@@ -147,6 +147,8 @@ def describe(runner: OnnxrtConfig, ort: Any, loaded: Loaded, model: Model) -> Se
         "threads": runner.threads or "default",
     }
     notes: list[str] = []
+    if runner.disabled_optimizers:
+        settings["disabled_optimizers"] = list(runner.disabled_optimizers)
     if runner.custom_ops:
         settings["custom_ops"] = list(runner.custom_ops)
     packages = loading.installed()

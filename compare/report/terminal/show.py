@@ -31,7 +31,7 @@ _STYLE = {
     "undecided": "yellow",
     "empty": "yellow",
 }
-_BEFORE_BLAME = ("not-deterministic", "updates-collide", "outputs-exchanged")
+_BEFORE_BLAME = ("not-deterministic", "misoptimized", "updates-collide", "outputs-exchanged")
 """Notices that put everything in doubt that is blamed below them."""
 _SHOWN_ROWS = 40
 """Rows of outputs before the rest is counted; the guilty ones come first."""
