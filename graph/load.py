@@ -14,6 +14,7 @@ from .engine import Engine, opaque
 from .errors import ModelError, first_line
 from .model import Model
 from .sources import onnx_file
+from .sources.node_order import is_ordered, put_in_order
 from .specs import TensorSpec
 from .weights import external_files, place
 
@@ -42,7 +43,7 @@ def load(
     if isinstance(source, Model):
         return source
     if isinstance(source, onnx.ModelProto):
-        return Model(source)
+        return Model(source if is_ordered(source.graph) else _in_order(source))
     path = Path(source)
     if not path.exists():
         raise ModelError(f"{path}: no such file.")
@@ -114,8 +115,17 @@ def _load_onnx(path: Path) -> Model:
     if not proto.opset_import or not proto.graph.output:
         raise ModelError(f"{path}: not an ONNX model, or an empty one ({path.stat().st_size:,} bytes).")
     _check_external(proto, home)
+    if not is_ordered(proto.graph):
+        put_in_order(proto.graph)
     again = partial(load, os.path.abspath(path))
     return Model(proto, source=os.fspath(path), path=path, folder=home.parent, again=again)
+
+
+def _in_order(proto: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    put_in_order(copy.graph)
+    return copy
 
 
 def _parse(path: Path) -> onnx.ModelProto:

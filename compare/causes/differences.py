@@ -19,12 +19,18 @@ from .diagnosis import Diagnosis
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
 
-_WEIGHT = {DifferenceKind.OPERATOR: 2, DifferenceKind.ATTRIBUTE: 1, DifferenceKind.WEIGHTS: 0}
+_WEIGHT = {
+    DifferenceKind.OPERATOR: 3,
+    DifferenceKind.INPUTS: 2,
+    DifferenceKind.ATTRIBUTE: 1,
+    DifferenceKind.WEIGHTS: 0,
+}
 """Which of several differences is told first: the one that nothing else in the layer can excuse."""
 _CAUSES = {
     DifferenceKind.ATTRIBUTE: Cause.ATTRIBUTE,
     DifferenceKind.WEIGHTS: Cause.WEIGHTS,
     DifferenceKind.OPERATOR: Cause.WRONG_OP,
+    DifferenceKind.INPUTS: Cause.WRONG_OP,
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ...graph.cutting.dataflow import dataflow
 from ...graph.cutting.slices import backward, explode, exploded_name, slice_model
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32, NumberFormat
@@ -130,6 +131,7 @@ class Examiner:
         self.observed = observed
         self.refine = refine
         self.index = reference.model.index
+        self._flow = dataflow(self.index)
 
     def case(
         self,
@@ -156,12 +158,24 @@ class Examiner:
                 self.noise.roundings.result_step(pair, tensor, values),
             ),
             (self.index, self.candidate.model.index),
-            tuple((p, d) for p in pair.reference.nodes for d in self.differences.get(p, ())),
+            tuple((p, d) for p in self._computing(pair) for d in self.differences.get(p, ())),
             lambda: self._inner(pair, values),
             lambda: self._operands(pair, tensor, values, made),
             entry,
             self.noise.roundings.grids.of(pair, values),
         )
+
+    def _computing(self, pair: LayerPair) -> tuple[int, ...]:
+        """The nodes of a layer, and those before it that compute its shapes and other constants."""
+        found = dict.fromkeys(pair.reference.nodes)
+        waiting = [name for p in found for name in self.index.reads[p]]
+        while waiting:
+            name = waiting.pop()
+            position = self.index.producer.get(name)
+            if position is not None and position not in found and self._flow.recomputed(name):
+                found[position] = None
+                waiting.extend(self.index.reads[position])
+        return tuple(found)
 
     def examine(self, case: LayerCase) -> Diagnosis:
         """The cause for one layer on one sample: that of the guiltiest node inside, where it can be taken apart."""

@@ -312,6 +312,7 @@ class Noise:
             runner.accumulator,
             every_node=runner.rounds_every_node,
             rounded_weights=self.roundings.weights_rounded(pair),
+            subnormals=True,
         )
         feed = {n: _widened(values[n]) for n in pair.reference.inputs}
         part = (pair.number, pair.reference)

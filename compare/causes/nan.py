@@ -13,6 +13,7 @@ from ...graph.operators import DIVIDES
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
+from .differences import in_graphs
 from .evidence import Elements, count_text
 
 
@@ -59,7 +60,10 @@ def find(case: LayerCase) -> Diagnosis | None:
     one_side = np.isfinite(case.y) != np.isfinite(case.c)
     if not one_side.any():
         one_side = np.isnan(case.y) != np.isnan(case.c)
-    return Diagnosis(Cause.NAN, (FiniteOnOneSide.of(case, one_side),))
+    fact, stated = FiniteOnOneSide.of(case, one_side), in_graphs(case)
+    if stated is not None and any(d.expected_by_format is None for _, d in case.differences):
+        return stated.adding(fact)
+    return Diagnosis(Cause.NAN, (fact,))
 
 
 def on_both_sides(tensor: str, reference: int, candidate: int) -> Diagnosis:

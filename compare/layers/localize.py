@@ -124,7 +124,9 @@ def localize_candidate(
     walked = _walk(prepared, log, progress)
     fmt = coarsest(reference.runner.arithmetic, candidate.runner.arithmetic, formats)
     failed = [output.tensor for output in outputs if output.verdict == "fail"]
-    given = verdicts(walked.layers, index, fmt, same=prepared.same, carried=carried or {}, failed=failed)
+    explained = (o for o in outputs if o.tolerance is None and o.decided_by is None and o.compared)
+    agreed = [output.tensor for output in explained if output.verdict == "pass"]
+    given = verdicts(walked.layers, index, fmt, same=prepared.same, carried=carried or {}, failed=failed, agreed=agreed)
     given = _excusing(given, walked, outputs, index)
     given, blamed = name_loudest(prepared, walked, given, outputs, progress)
     unshown = frozenset(s.number for s in blamed if in_pieces_only(s, walked, outputs, index))

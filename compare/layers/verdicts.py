@@ -99,6 +99,7 @@ def verdicts(
     same: bool,
     carried: Mapping[str, str],
     failed: Collection[str] = (),
+    agreed: Collection[str] = (),
 ) -> Verdicts:
     """A verdict on every layer.
 
@@ -109,8 +110,9 @@ def verdicts(
         same: Whether both sides run one file, where a name is always the same value.
         carried: In the body of a loop: the state that an iteration reads -> what the one before it made it.
         failed: Outputs of the whole model that disagree: their error is not healed.
+        agreed: Outputs of the whole model whose error rounding explains.
     """
-    return _Jury(layers, index, fmt, same, carried, failed).verdicts()
+    return _Jury(layers, index, fmt, same, carried, failed, agreed).verdicts()
 
 
 class _Jury:
@@ -124,12 +126,14 @@ class _Jury:
         same: bool,
         carried: Mapping[str, str],
         failed: Collection[str],
+        agreed: Collection[str],
     ) -> None:
         self.layers = {s.number: s for s in layers}
         self.index = index
         self.same = same
         self.carried = carried
         self.failed = frozenset(failed)
+        self.agreed = frozenset(agreed)
         self.u = INTEGER_ROUNDOFF if fmt.is_integer else fmt.u
         self.depth = depths(index)
         self.maker = {n: s.number for s in layers for n in s.pair.reference.outputs}
@@ -156,6 +160,8 @@ class _Jury:
 
     def _quiet(self, s: LayerObservation) -> bool:
         """Whether the cumulative error of a layer is one of rounding alone. No integer is rounded."""
+        if self.agreed.issuperset(s.pair.reference.outputs):
+            return True
         if not any(self._rounds(name) for name in s.pair.reference.outputs):
             return not s.cumulative_error
         deep = max(1, self.depth.get(s.pair.reference.outputs[0], 1))

@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING
 
 from ...graph.cutting.fusion import fused_groups
 from ...graph.errors import LayerdiffError
+from ...graph.pairing.differences import InputsExchanged
 from ...graph.rounding.widening import is_narrow
+from ..causes.differences import GraphsDiffer
+from ..causes.nan import NotANumberOnBothSides
 from ..causes.quantization import StepsHold
 from ..progress import SILENT, Progress
 from ..report.model import Cause
@@ -54,7 +57,6 @@ IN_FILE = {
 ANYWHERE = {
     Cause.EXCHANGED_OUTPUTS: "exchange the outputs' names, --map-output says which",
     Cause.NONDETERMINISM: "make the runtime deterministic, or compare with a tolerance",
-    Cause.NAN: "look at the inputs: both sides give values that are not numbers",
 }
 
 RUNTIME = "rewrite the operator by others that the runtime computes rightly: FP32 does not help"
@@ -115,7 +117,11 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
         runtime: What helps where the runtime itself computes wrongly.
     """
     cause = culprit.cause
-    text = ANYWHERE.get(cause, "") if cause is not Cause.NAN or not side.runner.narrows else ""
+    if any(isinstance(f, GraphsDiffer) and isinstance(f.difference.change, InputsExchanged) for f in culprit.facts):
+        return Remedy("give the operator its inputs in the first file's order")
+    text = ANYWHERE.get(cause, "")
+    if any(isinstance(fact, NotANumberOnBothSides) for fact in culprit.facts):
+        text = "look at the inputs: both sides give values that are not numbers"
     if not text and other_file(side, reference) and not (side.runner.narrows and cause not in IN_FILE):
         text = IN_FILE.get(cause, "look at what the second file has there")
     if not text and not side.runner.narrows:

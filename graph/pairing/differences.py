@@ -29,6 +29,7 @@ class DifferenceKind(str, enum.Enum):
     OPERATOR = "op"
     ATTRIBUTE = "attribute"
     WEIGHTS = "weights"
+    INPUTS = "inputs"
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,28 @@ class WeightsAbsent:
         return f"{self.name} {sides[0]} against {sides[1]}"
 
 
-Change = OperatorChange | AttributeChange | WeightsAbsent | WeightChange
+@dataclass(frozen=True)
+class InputsExchanged:
+    """The same tensors, read in another order by an operator to which the order matters.
+
+    Attributes:
+        op: The operator.
+        order: Inputs of the reference's node -> inputs of the candidate's node that read the same tensor, by the names
+            of the operator's schema; those alone that are not one.
+    """
+
+    op: str
+    order: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        order = [tuple(name.lstrip("inputs") or name for name in pair) for pair in self.order]
+        if len(order) == 2:
+            return f"inputs {order[0][0]} and {order[1][0]} of {self.op} exchanged"
+        moved = ", ".join(f"input {mine} as input {theirs}" for mine, theirs in order)
+        return f"{self.op} reads {moved}"
+
+
+Change = OperatorChange | AttributeChange | WeightsAbsent | WeightChange | InputsExchanged
 
 
 @dataclass(frozen=True)
@@ -117,6 +139,8 @@ class Difference:
         """What of the node differs."""
         if isinstance(self.change, OperatorChange):
             return DifferenceKind.OPERATOR
+        if isinstance(self.change, InputsExchanged):
+            return DifferenceKind.INPUTS
         return DifferenceKind.ATTRIBUTE if isinstance(self.change, AttributeChange) else DifferenceKind.WEIGHTS
 
     @property

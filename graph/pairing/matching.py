@@ -20,12 +20,13 @@ from ..index import GraphIndex
 from ..nodes import attribute_int
 from ..operators import EPILOGUES, operator
 from ..quantized.float_form import FloatForm
-from .differences import Difference, node_differences
+from .differences import Difference, DifferenceKind, InputsExchanged, node_differences
 from .folds import Folds, folds
 from .matcher import match_nodes
 from .pairs import Pairing
 from .regions import padding_moved, region_difference, regions
 from .roles import as_read, made_of, roles, tensor_names
+from .shapes import follow_shapes
 from .stored_steps import stored_steps
 
 
@@ -75,9 +76,9 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
     }
     tensors = tensor_names(pairing, pairs)
     nodes = dict(pairing.nodes)
-    _follow_shapes(pairing, nodes, tensors)
+    exchanged = follow_shapes(pairing, nodes, tensors)
     _match_skipped(pairing, nodes, pairs)
-    differences = _differences(pairing, pairs, folded, partial)
+    differences = [*_differences(pairing, pairs, folded, partial), *exchanged]
     mine, theirs = (None if form is None else form.origins for form in pairing.forms)
     return Matching(
         tensors,
@@ -131,6 +132,10 @@ def _differences(
         if n in folded.nodes or n in partial:
             continue
         differences = node_differences(pairing.r.index, n, pairing.r.forms[n], pairing.c.index, m, pairing.c.forms[m])
+        exchanged = _inputs_exchanged(pairing, n, m)
+        if exchanged is not None:  # then a weight is at another input, too
+            differences = [d for d in differences if d.kind is not DifferenceKind.WEIGHTS]
+            found.append(Difference(n, m, exchanged))
         padded = padding_moved(pairing, n, m) if any(d.name == "pads" for d in differences) else set()
         absorbed |= padded
         found.extend(d for d in differences if d.name != "pads" or not padded)
@@ -141,28 +146,19 @@ def _differences(
     return found
 
 
-def _follow_shapes(pairing: Pairing, nodes: dict[int, int], tensors: dict[str, str]) -> None:
-    """Follows what matched nodes read besides data (shapes, computed constants) as far as operators agree."""
-    taken = set(nodes.values())
-    stack: list[tuple[str, str]] = []
-    for n, m in pairing.nodes.items():
-        mine, theirs = pairing.r.forms[n].weights, pairing.c.forms[m].weights
-        stack.extend((mine[s], theirs[s]) for s in sorted(mine.keys() & theirs.keys()))
-    while stack:
-        a, b = stack.pop()
-        p, q = pairing.r.index.producer.get(a), pairing.c.index.producer.get(b)
-        if p is None or q is None or p in nodes or q in taken or not pairing.r.constant(a):
-            continue
-        left, right = pairing.r.index.nodes[p], pairing.c.index.nodes[q]
-        if left.op_type != right.op_type or len(left.input) != len(right.input) or left.op_type == "Constant":
-            continue
-        if list(left.output).index(a) != list(right.output).index(b):
-            continue
-        nodes[p] = q
-        taken.add(q)
-        if a not in tensors and a not in pairing.r.index.outputs:
-            tensors[a] = b
-        stack.extend(zip(left.input, right.input, strict=True))
+def _inputs_exchanged(pairing: Pairing, n: int, m: int) -> InputsExchanged | None:
+    """Whether two nodes of one operator read the same tensors by other inputs; not where some of them have no pair."""
+    mine, theirs = pairing.r.fine.nodes[n], pairing.c.fine.nodes[m]
+    if mine.kind != theirs.kind or len(mine.inputs) != len(theirs.inputs):
+        return None
+    order = []
+    for slot, name in mine.inputs:
+        others = [other for other, twin in theirs.inputs if pairing.paired(name, twin)]
+        if not others:
+            return None
+        if slot not in others:
+            order.append((slot, others[0]))
+    return InputsExchanged(pairing.r.forms[n].op, tuple(order)) if order else None
 
 
 def _match_skipped(pairing: Pairing, nodes: dict[int, int], pairs: Mapping[str, str]) -> None:

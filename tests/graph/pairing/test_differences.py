@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from layerdiff.graph.pairing.differences import AttributeChange, Change, Difference, OperatorChange, WeightsAbsent
+from layerdiff.graph.pairing.differences import (
+    AttributeChange,
+    Change,
+    Difference,
+    InputsExchanged,
+    OperatorChange,
+    WeightsAbsent,
+)
 from layerdiff.graph.pairing.weight_changes import FewValues, Pattern, Reordered, Scaled, Transposed, weight_change
 
 
@@ -110,6 +117,11 @@ def test_one_number_that_is_another_one_is_told_from_other_changes(change: Chang
         (Difference(0, 0, WeightsAbsent("const", 1, 0.5, in_candidate=False), "const"), "const absent against 0.5"),
         (Difference(0, 0, OperatorChange((("Mul", "m"),), ())), "Mul m missing in the candidate"),
         (Difference(0, 0, OperatorChange((), (("Mul", "m"),)), inside=""), "in its body: Mul m in the candidate alone"),
+        (
+            Difference(0, 0, InputsExchanged("Concat", (("inputs0", "inputs2"), ("inputs2", "inputs0")))),
+            "inputs 0 and 2 of Concat exchanged",
+        ),
+        (Difference(0, 0, InputsExchanged("Where", (("x", "y"),))), "Where reads input x as input y"),
         (Difference(0, 0, OperatorChange((("Erf", "e"),) * 9, (("Tanh", "t"),))), f"{'Erf, ' * 8}... against Tanh"),
         (
             Difference(0, 0, OperatorChange((("Add", ""),) * 5, ()), inside=""),

@@ -91,7 +91,14 @@ def test_from_the_command_line():
     assert discover(third_parties=False)["onnxrt"] is OnnxrtRunner
     assert OnnxrtRunner.from_value("cuda", tf32=True) == OnnxrtRunner(provider="cuda", tf32=True)
     flags = {known.flag for known in options_of(OnnxrtRunner).values()}
-    assert flags == {"", "--ort-optimization", "--ort-tf32", "--ort-custom-ops", "--ort-threads"}
+    assert flags == {
+        "",
+        "--ort-optimization",
+        "--ort-tf32",
+        "--ort-disabled-optimizers",
+        "--ort-custom-ops",
+        "--ort-threads",
+    }
     with pytest.raises(UsageError, match="--onnxrt=gpu: expected cpu, cuda, tensorrt"):
         OnnxrtRunner.from_value("gpu")
 

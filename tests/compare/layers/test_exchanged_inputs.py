@@ -1,0 +1,66 @@
+"""Inputs that an operator reads in another order: named, with the order; and orders that do not matter."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from layerdiff.graph.index import GraphIndex
+from layerdiff.graph.pairing.matching import match
+
+from support.layerwise import compare, only
+from support.models import normal, parsed
+
+X = [{"x": normal(4, 6, 8), "c": np.arange(192).reshape(4, 6, 8) % 3 == 0}]
+TWO = "g (float[4,6,8] x, bool[4,6,8] c) => (float[4,6,8] y) {{ [a] a = Sin(x) [b] b = Cos(x) {0} [y] y = Neg(m) }}"
+SHAPES = """g (float[N,M,8] x, bool[N,M,8] c) => (float[K,L,8] y) {{
+    [a] a = Sin(x) [s] s = Shape(a) [n] n = Gather(s, zero) [m] m = Gather(s, one) [joined] t = Concat<axis=0>({0})
+    [shaped] r = Reshape(a, t) [y] y = Neg(r) }}"""
+CONSTANTS = {"zero": np.array([0], np.int64), "one": np.array([1], np.int64), "rest": np.array([-1], np.int64)}
+
+
+def networks(text: str, first: str, second: str, **weights: object) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    return parsed(text.format(first), **weights), parsed(text.format(second), **weights)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "evidence"),
+    [
+        ("[m] m = Sub(a, b)", "[m] m = Sub(b, a)", "inputs a and b of Sub exchanged"),
+        ("[m] m = Where(c, a, b)", "[m] m = Where(c, b, a)", "inputs x and y of Where exchanged"),
+        ("[m] m = Where(c, a, k)", "[m] m = Where(c, k, a)", "Where reads input x as input y"),
+    ],
+)
+def test_data_that_is_read_in_another_order(one: str, other: str, evidence: str) -> None:
+    report = compare(*networks(TWO, one, other, k=np.float32(0.5)), X)
+    culprit = only(report)
+    assert report.verdict == "fail"
+    assert (culprit.node, culprit.cause) == ("m", "wrong-op")
+    assert culprit.evidence.startswith(evidence)
+    assert "inputs in the first file's order" in culprit.remedies[0].text
+
+
+def test_a_shape_that_is_put_together_in_another_order() -> None:
+    """Nobody sees the shape's numbers: the node that computes them is named, not the Reshape behind it."""
+    report = compare(*networks(SHAPES, "n, m, rest", "m, n, rest", **CONSTANTS), X)
+    culprit = only(report)
+    assert report.verdict == "fail"
+    assert (culprit.node, culprit.cause, culprit.deployed) == ("joined", "wrong-op", None)
+    assert culprit.evidence.startswith(
+        "inputs 0 and 1 of Concat exchanged; the reference gives 4x6x8, the candidate 6x4x8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "one", "other"),
+    [
+        (TWO, "[m] m = Add(a, b)", "[m] m = Add(b, a)"),
+        (TWO, "[m] m = Sub(a, a)", "[m] m = Sub(a, a)"),
+        (TWO, "[m] m = Sub(a, b)", "[i] i = Identity(b) [m] m = Sub(a, i)"),
+        (SHAPES, "n, n, rest", "n, n, rest"),
+        (SHAPES, "n, m, rest", "n, m, rest"),
+    ],
+)
+def test_an_order_that_is_the_same_or_does_not_matter(text: str, one: str, other: str) -> None:
+    sides = map(GraphIndex, networks(text, one, other, **CONSTANTS))
+    assert not match(*sides).differences
