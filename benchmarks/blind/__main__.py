@@ -17,6 +17,8 @@ from .plants import KINDS
 from .running import CLEAN, FAULT, Result, work
 
 PAGE = DOCS / "blind.md"
+SHARES = 4
+"""In how many parts the cases of a network are shared out among several processes."""
 
 
 def arguments() -> argparse.Namespace:
@@ -53,7 +55,9 @@ def main() -> int:
         known = {result["id"] for result in read(options.results)}
         kinds = options.kind or list(KINDS)
         shared = (kinds, groups, options.count, options.seconds, known, options.results)
-        for part in spread(work, [(name, *shared) for name in names], options.jobs):
+        shares = SHARES if options.jobs > 1 else 1
+        every = [(name, (share, shares), *shared) for share in range(shares) for name in names]
+        for part in spread(work, every, options.jobs):
             for result in part:
                 print(table.line(result), flush=True)
     results = read(options.results)

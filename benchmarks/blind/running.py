@@ -22,6 +22,8 @@ from .case import Case, Network, network, plant
 from .graph import named
 
 Result = dict[str, Any]
+Share = tuple[int, int]
+"""Which of how many shares of a network's cases."""
 SEEDS = 4
 """Faults of one kind in one network, at most."""
 FAULT, CLEAN = "fault", "clean"
@@ -130,7 +132,9 @@ def scored(case: Case, answered: Result) -> Result:
     }
 
 
-def faults(name: str, kinds: list[str], count: int, seconds: float, known: set[str]) -> Iterator[Result]:
+def faults(
+    name: str, kinds: list[str], count: int, seconds: float, known: set[str], share: Share = (0, 1)
+) -> Iterator[Result]:
     """Plants so many faults in a network, of kinds in a drawn order, and asks about those that are not known yet.
 
     Kinds without a place in the network yield nothing; faults that the deployed runtime does not show are left out,
@@ -150,20 +154,20 @@ def faults(name: str, kinds: list[str], count: int, seconds: float, known: set[s
                 barren.add(kind)
                 continue
             if case.excused:
-                if case.id not in known:
+                if case.id not in known and not share[0]:
                     yield {"group": FAULT, "id": case.id, "network": name, "kind": kind, "excused": True}
                 continue
             planted += 1
-            if case.id not in known:
+            if case.id not in known and planted % share[1] == share[0]:
                 yield scored(case, _answered(lambda case=case: ask(net, case.candidate, None), seconds))
 
 
-def clean(name: str, seconds: float, known: set[str]) -> Iterator[Result]:
+def clean(name: str, seconds: float, known: set[str], share: Share = (0, 1)) -> Iterator[Result]:
     """Asks about every healthy form of a network that is not known yet."""
     from layerdiff import EmulateRunner, OnnxrtRunner
 
     net = load(name)
-    for form in healthy.TITLES:
+    for form in list(healthy.TITLES)[share[0] :: share[1]]:
         result: Result = {"group": CLEAN, "id": f"{name}/{form}", "network": name, "kind": form}
         if result["id"] in known:
             continue
@@ -177,17 +181,26 @@ def clean(name: str, seconds: float, known: set[str]) -> Iterator[Result]:
         yield result | asked
 
 
-def work(name: str, kinds: list[str], groups: list[str], count: int, seconds: float, known: set[str], path: Path):
-    """Everything about one network; each result is written as it comes, one line of JSON."""
+def work(
+    name: str,
+    share: Share,
+    kinds: list[str],
+    groups: list[str],
+    count: int,
+    seconds: float,
+    known: set[str],
+    path: Path,
+):
+    """A share of everything about one network; each result is written as it comes, one line of JSON."""
     from benchmarks.kit.results import Results
 
     kept = Results(path, float("inf"))
     try:
         if FAULT in groups:
-            for result in faults(name, kinds, count, seconds, known):
+            for result in faults(name, kinds, count, seconds, known, share):
                 kept.add(result)
         if CLEAN in groups:
-            for result in clean(name, seconds, known):
+            for result in clean(name, seconds, known, share):
                 kept.add(result)
     except trained.Unavailable as error:
         print(f"{name}: {error}", flush=True)

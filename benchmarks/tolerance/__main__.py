@@ -7,10 +7,11 @@ go into docs/tolerance.md, between the two marks there; ``--dry`` prints them in
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Iterator
-from itertools import chain
+from pathlib import Path
 
 from layerdiff import Comparator, LayerdiffError, OnnxrtRunner
 from layerdiff.dataloaders import as_source
@@ -21,10 +22,12 @@ from benchmarks.kit.pool import spread
 
 from .faults import KINDS
 from .judged import FORMATS, JUDGED, SEEN, Tally, candidate, judged, numbers
-from .networks import networks
-from .small import small
+from .networks import makers
+from .small import CASES
 
 DOC = DOCS / "tolerance.md"
+SHARES = 4
+"""In how many parts the faults of a network are shared out among several processes."""
 
 
 def on_real_inputs() -> Iterator[list[object]]:
@@ -81,15 +84,21 @@ are found in FP32, {} of {} in FP16. The others are drowned in rounding (a scale
 {}"""
 
 
-def measure(quick: bool, jobs: int) -> str:
-    """All tables."""
+def measure(options: argparse.Namespace) -> str:
+    """All tables, of what is in the file of results and what is run now."""
+    quick, path = options.quick, options.results
+    shares = SHARES if options.jobs > 1 else 1
+    every = options.network or [*makers(light=not quick), *CASES]
+    known = {} if path is None or not path.exists() else {r["id"]: r for r in map(json.loads, path.open())}
+    jobs = [(name, share, shares, path) for name in every for share in range(shares)]
+    for result in spread(judged, [job for job in jobs if f"{job[0]} {job[1]}/{shares}" not in known], options.jobs):
+        known[result["id"]] = result
     rows: list[list[object]] = []
     found = {kind: Tally() for kind in KINDS}
-    every = ((network,) for network in chain(networks(light=not quick), small()))
-    for some, tallies in spread(judged, every, jobs):
-        rows += some
-        for kind, tally in tallies.items():
-            found[kind].add(tally)
+    for result in sorted(known.values(), key=lambda r: every.index(r["network"]) if r["network"] in every else -1):
+        rows += result["rows"]
+        for kind, tally in result["found"].items():
+            found[kind].add(Tally(**tally))
     totals = [sum(getattr(t, what)[f] for t in found.values()) for f in JUDGED for what in ("found", "planted")]
     columns = ["format", "verdict", "rel. L2", "expected", "ratio", "use"]
     used = table(["network", "output", *columns], rows)
@@ -106,8 +115,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="without the onnx package's and trained networks")
     parser.add_argument("--dry", action="store_true", help="print the tables, leave docs/tolerance.md alone")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
+    parser.add_argument("--network", action="append", metavar="NAME", help="only this network; prints the tables")
+    parser.add_argument("--results", type=Path, help="one line of JSON a share of a network; goes on")
     options = parser.parse_args()
-    write_section(DOC, measure(options.quick, options.jobs), dry=options.dry)
+    write_section(DOC, measure(options), dry=options.dry or bool(options.network))
 
 
 if __name__ == "__main__":

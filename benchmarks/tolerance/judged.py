@@ -9,14 +9,21 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 from layerdiff import Comparator, EmulateRunner, LayerdiffError, OnnxrtRunner
 from layerdiff.compare.report.model import OutputResult
 from layerdiff.dataloaders import as_source
 
+from benchmarks.kit.results import Results
+
 from .faults import KINDS, faults
-from .networks import Network
+from .networks import Network, makers
+from .small import CASES, build
 
 FORMATS = ("fp32", "tf32", "fp16", "bf16")
 JUDGED = ("fp32", "fp16")
@@ -68,10 +75,10 @@ def numbers(output: OutputResult) -> list[str]:
     return ["-" if n is None else f"{n:.2g}" for n in found]
 
 
-def broken(network: Network, found: dict[str, Tally]) -> None:
-    """Plants every fault and judges it, on the first sample, as an FP32 and an FP16 runtime's."""
+def broken(network: Network, found: dict[str, Tally], share: int = 0, shares: int = 1) -> None:
+    """Plants a share of all faults and judges them, on the first sample, as an FP32 and an FP16 runtime's."""
     feeds = network.feeds[:1]
-    for fault in faults(network.proto):
+    for fault in islice(faults(network.proto), share, None, shares):
         tally = found[fault.kind]
         for fmt in JUDGED:
             effect = _effect(network, fault.proto, feeds, fmt)
@@ -118,11 +125,26 @@ def _effect(network: Network, changed: object, feeds: list, fmt: str) -> float |
     )
 
 
-def judged(network: Network) -> tuple[list[list[object]], dict[str, Tally]]:
-    """The rows of a healthy network, and what became of the faults in it, by kind."""
+def judged(name: str, share: int, shares: int, path: Path | None) -> dict[str, Any]:
+    """The rows of a healthy network, and what became of a share of the faults in it, by kind.
+
+    Args:
+        name: The network.
+        share, shares: Which of how many shares; the rows are in the first.
+        path: Of a file that the result is appended to, as a line of JSON.
+    """
     began = time.perf_counter()
+    network = _network(name)
     found = {kind: Tally() for kind in KINDS}
-    rows = list(healthy(network))
-    broken(network, found)
-    print(f"{network.name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
-    return rows, found
+    rows = [] if share else list(healthy(network))
+    broken(network, found, share, shares)
+    print(f"{name}, {share + 1} of {shares}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    tallies = {kind: asdict(tally) for kind, tally in found.items()}
+    result = {"id": f"{name} {share}/{shares}", "network": name, "share": share, "rows": rows, "found": tallies}
+    Results(path, math.inf).add(result)
+    return result
+
+
+@lru_cache(maxsize=1)
+def _network(name: str) -> Network:
+    return build(name, CASES[name]) if name in CASES else makers()[name]()

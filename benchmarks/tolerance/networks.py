@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,22 +39,32 @@ class Network:
     feeds: list[Feed]
 
 
-def networks(light: bool = True) -> Iterator[Network]:
-    """All of them, one at a time."""
+def makers(light: bool = True) -> dict[str, Callable[[], Network]]:
+    """What makes each network, by its name."""
+    found: dict[str, Callable[[], Network]] = {}
     for name in BUILT:
-        made = network(name)
-        yield Network(name, made.proto, made.samples(77, SAMPLES))
-        if name in HEADS:
-            for head, build in HEADS[name].items():
-                proto = onnx.ModelProto()
-                proto.CopyFrom(made.proto)
-                build(proto, made.samples(77, 1)[0])
-                yield Network(f"{name} + {head}", proto, made.samples(77, SAMPLES))
-    batch = network("resnet")
-    stacked = np.concatenate([f["input"] for f in batch.samples(78, 64)])
-    yield Network("resnet, batch 64", batch.proto, [{"input": stacked}])
-    for name in LIGHT if light else ():
-        yield light_network(name)
+        found[name] = partial(_built, name)
+        for head in HEADS.get(name, {}):
+            found[f"{name} + {head}"] = partial(_built, name, head)
+    found["resnet, batch 64"] = _batch
+    found.update({f"light {name}": partial(light_network, name) for name in LIGHT if light})
+    return found
+
+
+def _built(name: str, head: str = "") -> Network:
+    made = network(name)
+    if not head:
+        return Network(name, made.proto, made.samples(77, SAMPLES))
+    proto = onnx.ModelProto()
+    proto.CopyFrom(made.proto)
+    HEADS[name][head](proto, made.samples(77, 1)[0])
+    return Network(f"{name} + {head}", proto, made.samples(77, SAMPLES))
+
+
+def _batch() -> Network:
+    made = network("resnet")
+    stacked = np.concatenate([f["input"] for f in made.samples(78, 64)])
+    return Network("resnet, batch 64", made.proto, [{"input": stacked}])
 
 
 # -- heads --------------------------------------------------------------------------------------------------------

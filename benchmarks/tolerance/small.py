@@ -5,7 +5,7 @@ Each is a layer or three. Where a channel is to be nearly dead, its bias leaves 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -175,12 +175,6 @@ def exact(network: Network) -> list[Feed]:
     names = [o.name for o in wide.graph.output]
     found = [evaluator.run(names, {k: v.astype(np.float64) for k, v in feed.items()}) for feed in network.feeds]
     return [dict(zip(names, (np.asarray(v).astype(np.float32) for v in values), strict=True)) for values in found]
-
-
-def small() -> Iterator[Network]:
-    """All of them."""
-    for name, case in CASES.items():
-        yield build(name, case)
 
 
 def build(name: str, case: Case, seed: int = 0) -> Network:

@@ -168,7 +168,7 @@ class _Pair:
             def suffice(chosen: Sequence[str], runner: Runner = levels[level]) -> bool:
                 return plain_again(runner.without(chosen))
 
-            optimizers = _fewest(side.runner.optimizers, suffice)
+            optimizers = fewest(side.runner.optimizers, suffice)
             who = self._pair[1].name, side.name, other.name
             found.append(Misoptimized(*who, self._tensor, level, optimizers, error, left, side.runner.flag))
         return found
@@ -187,7 +187,7 @@ def _explains(own: float, error: float) -> bool:
     return own >= EXPLAINS * error if math.isfinite(error) else not math.isfinite(own)
 
 
-def _fewest(names: Sequence[str], suffice: Callable[[Sequence[str]], bool]) -> tuple[str, ...]:
+def fewest(names: Sequence[str], suffice: Callable[[Sequence[str]], bool]) -> tuple[str, ...]:
     """A smallest set of names that suffices, by halving; empty where not even all do, or more than `MOST` are needed.
 
     Args:

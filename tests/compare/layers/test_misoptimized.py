@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, OnnxrtRunner, ReferenceEvaluatorRunner
-from layerdiff.compare.layers.misoptimized import _fewest
+from layerdiff.compare.layers.misoptimized import fewest
 from onnx import TensorProto, helper, numpy_helper
 
 from support.models import normal, parsed
@@ -150,7 +150,7 @@ def test_the_fewest_that_suffice(needed: set[str], found: set[str]) -> None:
         asked.append(chosen)
         return needed <= set(chosen)
 
-    assert set(_fewest(NAMES, suffice)) == found
+    assert set(fewest(NAMES, suffice)) == found
     assert len(asked) <= 20
 
 
