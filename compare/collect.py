@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ..graph.cutting.dataflow import unseeded
 from . import notices
 from .outputs.by_types import hold_to_types
 from .outputs.expectation import Drawn, measure
@@ -88,7 +89,10 @@ class Collector:
         ran = replace(comparison, sides=comparison.sides.chosen(log.reference, log.candidates))
         outputs = measure(ran, log, judge.evidence(total, log.finished), judge.kept, progress, drawn)
         outputs = hold_to_types(ran, log, outputs, progress)
-        outputs = tuple(replace(e, idle=log.of(e.candidate).info.idle) for e in outputs)
+        random = unseeded(ran.reference.model.index)
+        outputs = tuple(
+            replace(e, idle=log.of(e.candidate).info.idle, random=random.get(e.tensor, "")) for e in outputs
+        )
         told = tuple(judge.notices)
         if meter is None:
             return Evidence(outputs, devices=judge.devices(), notices=told)

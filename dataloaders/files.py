@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import pickle
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..graph.errors import DataError
+from ..graph.errors import DataError, first_line
 from ..graph.numpy_files import Header, in_natural_order, map_array, members_of, read_array, read_header
 from ..graph.specs import TensorSpec
 from .base import Sample, Samples, Source
@@ -107,16 +105,20 @@ class StoredSamples(Samples):
                 with path.open("rb") as stream:
                     headers[name] = read_header(stream)
             return headers
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(f"{file}: cannot be read: {error}.") from None
+        except DataError:
+            raise
+        except Exception as error:  # of NumPy, zipfile, zlib and the file system, which a damaged file meets in any way
+            raise DataError(f"{file}: cannot be read: {first_line(error)}.") from None
 
     def _arrays(self, file: Path) -> dict[str, np.ndarray]:
         try:
             if file.suffix == ".npz" and file.is_file():
                 return members_of(file, read_array)
             return {name: map_array(path) for name, path in self._members(file).items()}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-            raise DataError(f"{file}: cannot be read: {error}.") from None
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(f"{file}: cannot be read: {first_line(error)}.") from None
 
     def _members(self, file: Path) -> dict[str, Path]:
         """Input -> ``.npy`` file."""

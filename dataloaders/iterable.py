@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..graph.errors import DataError, LayerdiffError
+from ..graph.errors import DataError, LayerdiffError, said
+from ..graph.foreign import contained
 from ..graph.numpy_files import map_array
 from ..graph.specs import STRING, TensorSpec
 from .base import Sample, Samples, Source
@@ -56,8 +57,9 @@ class Iterated(Source):
 
     def _begin(self) -> Iterator[Any]:
         try:
-            data = self.data() if callable(self.data) else self.data
-            return iter([data] if isinstance(data, Mapping) else data)
+            with contained():
+                data = self.data() if callable(self.data) else self.data
+                return iter([data] if isinstance(data, Mapping) else data)
         except LayerdiffError:
             raise
         except Exception as error:
@@ -69,7 +71,8 @@ def _checked(specs: Mapping[str, TensorSpec], samples: Iterator[Any], name: str)
     number = 0
     while True:
         try:
-            sample = next(samples)
+            with contained():
+                sample = next(samples)
         except StopIteration:
             return
         except LayerdiffError:
@@ -87,7 +90,7 @@ def describe(error: BaseException) -> str:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     place = f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})" if trace else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
+    return f"{type(error).__name__}: {' '.join(said(error).split())}{place}"
 
 
 class _Again(Samples):

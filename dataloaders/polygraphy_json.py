@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..graph.errors import DataError
+from ..graph.errors import DataError, first_line
 from ..graph.polygraphy_json import decoded, kind
 from .base import Samples, Source
 from .fitting import specs_of
@@ -56,8 +56,8 @@ class PolygraphyInputs(Source):
         for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
             try:
                 content = json.loads(file.read_bytes())
-            except (ValueError, OSError) as error:
-                raise DataError(f"{file}: not JSON: {error}.") from None
+            except (ValueError, OSError, RecursionError) as error:
+                raise DataError(f"{file}: not JSON: {first_line(error)}.") from None
             if not isinstance(content, list):
                 content = [content]
             content.reverse()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..graph.errors import DataError, LayerdiffError
+from ..graph.foreign import contained
 from .base import Samples, Source
 from .iterable import Iterated, describe
 
@@ -51,10 +52,11 @@ class Script(Source):
         module = importlib.util.module_from_spec(spec)
         sys.path.insert(0, str(path.parent))
         try:
-            spec.loader.exec_module(module)
+            with contained():
+                spec.loader.exec_module(module)
         except LayerdiffError:
             raise
-        except (Exception, SystemExit) as error:
+        except Exception as error:
             line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
             text = f"SyntaxError: {error.msg}{line}" if isinstance(error, SyntaxError) else describe(error)
             raise DataError(f"{self.path}: {text}") from error

@@ -23,9 +23,17 @@ class LayerdiffError(Exception):
     exit_status = 2
 
 
+def said(error: BaseException) -> str:
+    """What an error says; empty where not even that can be had, of an exception of somebody else's."""
+    try:
+        return str(error).strip()
+    except Exception:
+        return ""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, without a full stop; the name of its type where it says nothing."""
-    return next(iter(str(error).strip().splitlines()), "").rstrip(".") or type(error).__name__
+    return next(iter(said(error).splitlines()), "").rstrip(".") or type(error).__name__
 
 
 class UsageError(LayerdiffError):

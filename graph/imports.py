@@ -8,7 +8,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from .errors import UsageError
+from .errors import UsageError, said
+from .foreign import contained
 
 
 def named_object(option: str, text: str, form: str) -> Any:
@@ -28,11 +29,12 @@ def named_object(option: str, text: str, form: str) -> Any:
     if not module or not name:
         raise UsageError(f"{option} {text}: expected {form}.")
     try:
-        return getattr(_imported(module), name)
+        with contained():
+            return getattr(_imported(module), name)
     except Exception as error:  # an import runs whatever the module holds
-        lines = str(error).strip().splitlines()
-        said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-        raise UsageError(f"{option} {text}: {said.rstrip('.')}.") from error
+        lines = said(error).splitlines()
+        why = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        raise UsageError(f"{option} {text}: {why.rstrip('.')}.") from error
 
 
 def _imported(module: str) -> ModuleType:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
+import os
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
+
+from .npy_strings import read_strings
+
+CHUNK = 1 << 24
+"""Bytes that are unpacked at a time."""
 
 T = TypeVar("T")
 
@@ -52,11 +57,15 @@ def read_header(stream: IO[bytes]) -> Header:
     """
     version = np.lib.format.read_magic(stream)
     size = stream.read(2 if version == (1, 0) else 4)
+    if int.from_bytes(size, "little") >= 1 << 16:
+        raise ValueError("its header is too long")
     text = stream.read(int.from_bytes(size, "little"))
     # NumPy saves ml_dtypes' float8_e5m2 under a name that it cannot read back itself.
     whole = io.BytesIO(size + text.replace(b"'<f1'", b"'|V1'"))
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(whole)
+    if any(size < 0 for size in shape):
+        raise ValueError(f"its header says a shape of {shape}")
     return Header(shape, dtype, fortran)
 
 
@@ -69,26 +78,36 @@ def read_array(stream: IO[bytes]) -> np.ndarray:
     """
     header = read_header(stream)
     if header.dtype.hasobject:
-        array = _Strings(stream).load()
-        if not isinstance(array, np.ndarray):
-            raise ValueError("an array of objects that are no strings")
-        return array.reshape(header.shape)
-    content = stream.read()
-    if len(content) != header.size:
-        raise ValueError(f"cut short: {len(content):,} of {header.size:,} bytes")
+        return read_strings(stream, header.shape)
+    content = _exactly(stream, header.size)
     flat = np.frombuffer(content, header.dtype) if header.size else np.empty(0, header.dtype)
     return flat.reshape(header.shape, order="F" if header.fortran else "C")
 
 
-class _Strings(pickle.Unpickler):
-    """Unpickles arrays of strings and refuses every class that they do not need."""
+def _exactly(stream: IO[bytes], size: int) -> bytearray:
+    """So many bytes to the end of a stream. A small archive may unpack to more than there is memory."""
+    most = memory()
+    if size > most:
+        raise ValueError(f"its header says {size:,} bytes, and there are {most:,} bytes of memory")
+    content = bytearray()
+    while len(content) <= size:
+        chunk = stream.read(min(CHUNK, size + 1 - len(content)))
+        if not chunk:
+            break
+        content += chunk
+    if len(content) > size:
+        raise ValueError(f"damaged: it holds more than the {size:,} bytes that its header says")
+    if len(content) < size:
+        raise ValueError(f"cut short: {len(content):,} of {size:,} bytes")
+    return content
 
-    _NEEDED = ("_reconstruct", "ndarray", "dtype", "scalar")
 
-    def find_class(self, module: str, name: str) -> Any:
-        if module.partition(".")[0] == "numpy" and name in self._NEEDED:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it holds {module}.{name}, and only arrays of strings are unpickled")
+def memory() -> int:
+    """Bytes of memory of this machine; 64 GiB where it does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 1 << 36
 
 
 def map_array(path: Path) -> np.ndarray:
@@ -108,4 +127,5 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.asarray(array), allow_pickle=array.dtype == object)
+                # strings as characters, not as pickled objects
+                np.lib.format.write_array(file, np.asarray(array.astype(str) if array.dtype == object else array))

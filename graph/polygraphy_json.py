@@ -9,12 +9,14 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .errors import DataError
+from .errors import DataError, first_line
+from .numpy_files import read_array
 
 CLASS = "polygraphy_class"
 """The key under which a value's type stands."""
@@ -50,12 +52,12 @@ def decoded(item: Any, file: Path, name: str) -> np.ndarray:
             content = base64.b64decode(item["array"].encode(), validate=True)
         except binascii.Error:
             content = item["array"].encode("latin-1")
-        array = np.load(io.BytesIO(content), allow_pickle=False)
-        if not isinstance(array, np.ndarray):  # an archive, in old versions
-            array = array[array.files[0]]
-    except (ValueError, OSError, EOFError, IndexError) as error:
-        raise DataError(f"{file}: {name!r} cannot be decoded: {error}.") from None
-    return array
+        if content.startswith(b"PK"):  # an archive, in old versions
+            with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open(archive.namelist()[0]) as stream:
+                return read_array(stream)
+        return read_array(io.BytesIO(content))
+    except Exception as error:  # of NumPy, zipfile and zlib, which damaged content meets in any way
+        raise DataError(f"{file}: {name!r} cannot be decoded: {first_line(error)}.") from None
 
 
 def encoded(array: np.ndarray) -> dict[str, str]:

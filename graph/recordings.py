@@ -11,9 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from .errors import DataError, UsageError
+from .errors import DataError, UsageError, first_line
 from .numpy_files import in_natural_order, members_of, read_array, read_header, write_npz
 from .polygraphy_json import CLASS, decoded, encoded, kind
 
@@ -106,15 +104,15 @@ def _read(files: Sequence[Path], number: int) -> dict[str, np.ndarray]:
 def _guarded(file: Path, read: Callable[[IO[bytes]], Any]) -> dict[str, Any]:
     try:
         return members_of(file, read)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        raise DataError(f"{file}: cannot be read: {error}.") from None
+    except Exception as error:  # of NumPy, zipfile, zlib and the file system, which a damaged file meets in any way
+        raise DataError(f"{file}: cannot be read: {first_line(error)}.") from None
 
 
 def _json(file: Path) -> Any:
     try:
         return json.loads(file.read_bytes())
-    except (ValueError, OSError) as error:
-        raise DataError(f"{file}: not JSON: {error}.") from None
+    except (ValueError, OSError, RecursionError) as error:
+        raise DataError(f"{file}: not JSON: {first_line(error)}.") from None
 
 
 def _of_json(file: Path) -> tuple[Recording, ...]:

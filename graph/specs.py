@@ -77,6 +77,16 @@ def dtype_to_onnx(dtype: np.dtype) -> int:
     return onnx.TensorProto.STRING if dtype.kind in "SU" else _TO_ONNX[dtype]
 
 
+def has_onnx_type(dtype: np.dtype) -> bool:
+    """Whether ONNX has tensors of these values, in any byte order."""
+    return dtype.kind in "OSUT" or dtype.newbyteorder("=") in _TO_ONNX
+
+
+def is_text(value: object) -> bool:
+    """Whether an element of an array of objects is a string."""
+    return isinstance(value, (str, bytes))
+
+
 def is_float(dtype: np.dtype) -> bool:
     """Whether values of this dtype are rounded: IEEE floats, bfloat16, the 8-bit and 4-bit floats, complex."""
     dtype = np.dtype(dtype)

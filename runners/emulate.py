@@ -197,7 +197,10 @@ class EmulateRunner(Runner):
         if samples is None:
             raise UsageError(f"{self.name} measures the ranges of activations on samples, and was given none.")
         from ..graph.rounding.emulation import needed_ranges
+        from ..graph.rounding.inlined import inlined
 
+        if run is None:
+            model = inlined(model)
         names = needed_ranges(model.index, self.format, self.every_node)
         if progress:
             progress(f"measuring ranges of {len(names)} tensors")

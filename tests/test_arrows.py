@@ -39,7 +39,8 @@ ORDERS = {
         > graph.digest graph.recordings
         > graph.index graph.writer > graph.weights graph.inference graph.evaluation > graph.contrib_ops graph.options
         > graph.nodes graph.operators graph.specs graph.formats graph.imports
-        graph.numpy_files graph.polygraphy_json > graph.errors graph.interrupts""",
+        graph.polygraphy_json > graph.numpy_files > graph.npy_strings
+        > graph.errors graph.interrupts graph.foreign""",
 }
 # Files that are about operators: one rule or one runtime's kernels each.
 OPERATOR_FILES = (

@@ -22,6 +22,7 @@ from ...graph.options import options
 from ...runners import discover
 from ...runners.contract.runner import Runner
 from ..comparison import Rules
+from .ending import Shown
 from .options import add, given
 from .report_options import Reports, add_formats, add_screen, check_reports, check_screen
 from .runner_arguments import (
@@ -108,6 +109,14 @@ class Parser(argparse.ArgumentParser):
         """
         raise UsageError(f"{message.removeprefix('argument ')}.")
 
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """See `argparse.ArgumentParser.exit`.
+
+        Raises:
+            Shown: Always.
+        """
+        raise Shown(status)
+
 
 class Help(argparse.HelpFormatter):
     """Options that take their value with ``=`` alone are shown so."""
@@ -127,7 +136,7 @@ def parse(argv: Sequence[str]) -> Request:
 
     Raises:
         UsageError: It cannot be understood.
-        SystemExit: ``--help`` or ``--version`` was asked for, and has been printed.
+        Shown: ``--help`` or ``--version`` was asked for, and has been printed.
     """
     classes = discover()
     words = list(argv)

@@ -10,20 +10,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ...graph.errors import LayerdiffError, UsageError
+from ...graph.errors import LayerdiffError, UsageError, said
 from ...graph.interrupts import uninterrupted
+from .ending import CRASHED, INTERRUPTED, Shown
 
 if TYPE_CHECKING:
     from ..progress import Progress
     from ..report.model import Report
     from .arguments import Request
 
-INTERRUPTED = 130
-CRASHED = 3
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit status: 0 agree, 1 disagree, 2 wrong usage, 3 a runner failed."""
+    """Runs the command and returns its exit status: 0 agree, 1 disagree, 2 wrong usage, 3 a runner failed.
+
+    Raises:
+        Shown: The help or the version was asked for, and has been printed.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     try:
@@ -40,8 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CRASHED
-    except Exception as error:
-        first = str(error).strip().split("\n", 1)[0]
+    except Shown:
+        raise
+    except SystemExit as error:  # of somebody's code: the status is not for it to choose
+        return _refuse(f"something called sys.exit({error.code!r}) before there was a verdict.", CRASHED, debug)
+    except BaseException as error:
+        first = said(error).split("\n", 1)[0]
         text = f"{type(error).__name__}: {first}" if first else type(error).__name__
         return _refuse(f"unexpected error, {text} (--debug shows where).", CRASHED, debug)
 

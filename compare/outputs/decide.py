@@ -19,15 +19,14 @@ from .evidence import Decider, Decision, OutputEvidence
 from .metric import by_metric
 
 DECIDERS: tuple[Decider, ...] = (*MISMATCHES, larger_than_the_signal, by_expectation, by_metric, undecided)
-"""In the order in which they are asked. The last one always concludes. A pass stands unless what ran is not what the
-types of the graph say (`not_as_typed`), or nothing was computed in the format that is tried (`idle`)."""
+"""In the order in which they are asked. The last one always concludes. A pass stands unless one of `DOUBTS` speaks."""
 
 
 def decide(evidence: OutputEvidence) -> OutputResult:
     """The verdict, with what the report shows beside it."""
     decision = next(found for decider in DECIDERS if (found := decider(evidence)) is not None)
     if decision.verdict == "pass":
-        decision = idle(evidence) or not_as_typed(evidence) or decision
+        decision = next((found for doubt in DOUBTS if (found := doubt(evidence))), decision)
     told = None if decision.verdict == "pass" else of_another(evidence)
     result = OutputResult(
         evidence.candidate,
@@ -41,11 +40,45 @@ def decide(evidence: OutputEvidence) -> OutputResult:
     return result if evidence.absent else _with_statistics(result, evidence)
 
 
+def nothing(evidence: OutputEvidence) -> Decision | None:
+    """An output that agrees because there was nothing to compare."""
+    seen = evidence.shown
+    if seen.finite or (seen.text and seen.count):
+        return None
+    if not seen.count:
+        return Decision("undecided", "it was empty in every sample, so that nothing was compared")
+    what = f"all {seen.count:,} elements are infinite or NaN on both sides"
+    return Decision("undecided", f"{what}, so that nothing was compared")
+
+
+def by_chance(evidence: OutputEvidence) -> Decision | None:
+    """An output that is made of random values: two runs that begin at the same seed draw the same ones."""
+    if not evidence.random:
+        return None
+    node = f"{evidence.random} draws random values without a seed"
+    return Decision("undecided", f"{node}; that both sides drew the same proves nothing")
+
+
+def anything_goes(evidence: OutputEvidence) -> Decision | None:
+    """A tolerance that lets zeros pass, whatever the reference is, and with them everything that is wrong and small."""
+    rule = evidence.tolerance
+    if rule is None or rule.rtol < 1 or evidence.shown.max_abs_at is None:
+        return None
+    return Decision(
+        "undecided", f"with rtol {rule.rtol:g} zeros would pass as well, so that the agreement proves nothing"
+    )
+
+
 def idle(evidence: OutputEvidence) -> Decision | None:
     """An output that agrees because its network has nothing for a format to round."""
     if not evidence.idle:
         return None
     return Decision("undecided", f"{evidence.idle}, so that the agreement proves nothing")
+
+
+DOUBTS: tuple[Decider, ...] = (nothing, by_chance, anything_goes, idle, not_as_typed)
+"""Why agreement proves nothing: nothing was compared, values are random ones, the tolerance forbids nothing, nothing
+was rounded to the format that is tried, or what ran is not what the types of the graph say."""
 
 
 def _with_statistics(result: OutputResult, evidence: OutputEvidence) -> OutputResult:

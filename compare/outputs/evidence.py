@@ -197,6 +197,7 @@ class OutputEvidence:
         by_formula: Elements that exceed the formula, and why that had to be asked, where nothing could be measured.
         metric: A metric on labelled data, where it measures this output.
         idle: Why the candidate computed nothing in the format that was asked for; empty where it did.
+        random: The node that draws the random values which it is made of; empty where there is none.
         out_of_range: What the candidate's runner computed otherwise than the types of its graph say, if anything.
     """
 
@@ -219,6 +220,7 @@ class OutputEvidence:
     by_formula: ByFormula | None = None
     metric: MetricLoss | None = None
     idle: str = ""
+    random: str = ""
     out_of_range: OutOfRange | None = None
 
     @property

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ...graph.errors import DataError, UsageError, first_line
+from ...graph.foreign import contained
 from ...graph.imports import named_object
 from ...graph.specs import is_float
 from ..report.model import AccuracyResult
@@ -290,7 +291,8 @@ class Meter:
         rows = self._rows(outputs if rule.output is None else {rule.output: np.asarray(outputs[rule.output])})
         labels = self._slice(start, rows, sample)
         try:
-            value = float(function({name: _read_only(array) for name, array in outputs.items()}, labels))
+            with contained():
+                value = float(function({name: _read_only(array) for name, array in outputs.items()}, labels))
         except Exception as error:  # whatever the user's function raises
             raise UsageError(
                 f"--metric {rule.metric} failed on sample {sample}: {type(error).__name__}: {first_line(error)}."

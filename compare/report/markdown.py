@@ -80,7 +80,7 @@ def _worst_first(outputs: Sequence[OutputResult]) -> list[OutputResult]:
 def _output(output: OutputResult) -> list[str]:
     metrics = output.metrics or {}
     use = "-" if output.use is None else times(output.use)
-    verdict = f"{_MARK.get(output.shown, '⚪')} {output.shown}"
+    verdict = f"{_MARK.get(output.verdict, '⚪')} {output.verdict}"
     numbers = (number(metrics.get("max_abs")), number(metrics.get("rel_l2")), use)
     return [_code(output.tensor), _code(output.candidate), verdict, *numbers]
 

@@ -184,11 +184,6 @@ class OutputResult:
         """Whether a single element was compared."""
         return bool((self.metrics or {}).get("count"))
 
-    @property
-    def shown(self) -> str:
-        """The verdict as people read it: an output without elements is not called a pass."""
-        return self.verdict if self.verdict != "pass" or self.compared else "empty"
-
 
 @dataclass(frozen=True)
 class AccuracyResult:
@@ -400,14 +395,14 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
-        """``error`` if a runner failed, ``pass`` if something was compared and all of it agrees, ``undecided`` if an
-        output cannot be judged and none disagrees, else ``fail``."""
+        """``error`` if a runner failed, ``pass`` if something was compared and all of it agrees, ``undecided`` if
+        nothing was compared, or an output cannot be judged, and none disagrees, else ``fail``."""
         if any(runner.error for runner in self.runners):
             return "error"
         found = {o.verdict for o in self.outputs}
-        if found <= {"pass", "undecided"} and "undecided" in found:
-            return "undecided"
-        return "pass" if self.compared and found == {"pass"} else "fail"
+        if not found <= {"pass", "undecided"}:
+            return "fail"
+        return "pass" if self.compared and found == {"pass"} else "undecided"
 
     def __bool__(self) -> bool:
         return self.verdict == "pass"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...graph.cutting.dataflow import random_nodes
-from ...graph.errors import LayerdiffError, RunnerError, UsageError
+from ...graph.errors import LayerdiffError, RunnerError, UsageError, said
 from ...runners.contract.session import SessionInfo
 from .. import notices
 from ..progress import SILENT, Progress
@@ -63,7 +63,9 @@ def execute(
             for whoever looks at layers later.
     """
     with ExitStack() as stack:
-        return _Streaming(comparison, progress, stack, remember).run(begin, on_device)
+        streaming = _Streaming(comparison, progress, stack, remember)
+        streaming.run(begin, on_device)
+    return streaming.log()
 
 
 @dataclass
@@ -84,6 +86,14 @@ class _Entry:
     def runs_again(self) -> bool:
         """Whether the same sample can be run once more."""
         return not self.in_pieces and self.side.runner.capabilities.computes
+
+    def close(self) -> None:
+        """Frees what the session holds. That this fails costs no result, and is a failure of the runner."""
+        assert self.session is not None
+        try:
+            self.session.close()
+        except Exception as error:
+            self.error = self.error or f"closing: {_reason(error)}"
 
     def log(self) -> RunnerLog:
         """How the runner fared. Its session may have learned something while it ran."""
@@ -111,15 +121,17 @@ class _Streaming:
         self._asked = comparison.sides
         pieces = run_in_pieces(comparison)
         self._entries = {side.name: _Entry(side, side.name in pieces) for side in self._asked.all}
+        self._ran: Sides | None = None
         self._hashes: dict[tuple[str, int, str], bytes] = {}
         self._notices: list[Notice] = []
 
-    def run(self, begin: Begin, on_device: bool) -> RunLog:
-        """Opens, streams, times and tells how it went."""
+    def run(self, begin: Begin, on_device: bool) -> None:
+        """Opens, streams and times."""
         self._open_all()
         sides = self._asked.without([side for side in self._asked.all if self._entries[side.name].error])
         if sides is None:
-            return self._log(self._asked.reference.name, ())
+            return
+        self._ran = sides
         if sides.reference is not self._asked.reference:
             self._notices.append(notices.reference_replaced(self._asked.reference.name, sides.reference.name))
         opened = {name: e.session for name, e in self._entries.items() if e.session is not None}
@@ -139,7 +151,13 @@ class _Streaming:
             self._progress.advance(number + 1, len(samples))
         if self._comparison.rules.latency:
             self._measure(sides, sample, self._comparison.rules.latency)
-        return self._log(sides.reference.name, tuple(side.name for side in sides.candidates))
+
+    def log(self) -> RunLog:
+        """How it went, once all sessions are closed."""
+        reference = self._asked.reference if self._ran is None else self._ran.reference
+        candidates = () if self._ran is None else tuple(side.name for side in self._ran.candidates)
+        runners = tuple(entry.log() for entry in self._entries.values())
+        return RunLog(reference.name, candidates, runners, Deployed(self._hashes), tuple(self._notices))
 
     def _open_all(self) -> None:
         refused: dict[Side, LayerdiffError] = {}
@@ -160,7 +178,8 @@ class _Streaming:
                     continue
                 entry.error = _reason(error)
                 continue
-            entry.session = self._stack.enter_context(session)
+            entry.session = session
+            self._stack.callback(entry.close)
             timings[type(side.runner)] = session.info.timing_cache
             entry.open_seconds, entry.infer_seconds = time.perf_counter() - start, 0.0
         if refused:
@@ -242,10 +261,6 @@ class _Streaming:
             except Exception as error:
                 entry.error = f"latency: {_reason(error)}"
 
-    def _log(self, reference: str, candidates: tuple[str, ...]) -> RunLog:
-        runners = tuple(entry.log() for entry in self._entries.values())
-        return RunLog(reference, candidates, runners, Deployed(self._hashes), tuple(self._notices))
-
 
 def _staying(sides: Sides, sessions: Mapping[str, Session]) -> set[str]:
     """Whose outputs need no download before they are compared: the reference's, and those of who shares its GPU."""
@@ -267,7 +282,7 @@ def _reason(error: Exception) -> str:
     log.debug("a runner failed", exc_info=error)
     if isinstance(error, LayerdiffError) and not isinstance(error, RunnerError):
         raise error
-    text = "\n".join(str(error).strip().splitlines()[:2])
+    text = "\n".join(said(error).splitlines()[:2])
     return (
         text if isinstance(error, RunnerError) else f"{type(error).__name__}: {text}" if text else type(error).__name__
     )

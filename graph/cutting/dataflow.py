@@ -223,3 +223,15 @@ def random_nodes(index: GraphIndex) -> tuple[int, ...]:
         return index.opset.get("", 1) < 7 and not attribute_int(node, "is_test", 0)
 
     return tuple(p for p, node in enumerate(index.nodes) if draws(node, training(node)))
+
+
+def unseeded(index: GraphIndex) -> dict[str, str]:
+    """Tensors that are made of random values for which the graph gives no seed, and the node that draws them."""
+    drawn = {p for p in random_nodes(index) if all(a.name != "seed" for a in index.nodes[p].attribute)}
+    found: dict[str, str] = {}
+    for position, node in enumerate(index.nodes):
+        read = next((found[name] for name in index.reads[position] if name in found), "")
+        who = f"{node.op_type} {index.names[position]}" if position in drawn else read
+        if who and operator(node) not in SHAPES:
+            found.update((name, who) for name in node.output if name)
+    return found

@@ -23,7 +23,6 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-import onnx.inliner
 from onnx import TensorProto, helper
 
 from ..cutting.fusion import Group, fused_groups, static_tensors
@@ -36,6 +35,7 @@ from ..specs import dtype_to_onnx
 from ..writer import GraphWriter, Names
 from .decomposed import write_decomposed
 from .folded_batchnorm import Folded, fold
+from .inlined import inlined
 from .kept import positions_in_copy
 from .recurrent import write_recurrent
 from .rewrite import Rewrite
@@ -110,8 +110,8 @@ def _rewritten(
 ) -> Rewrite:
     """See `rewrite`. ``keep``: None: all nodes."""
     given = index = model.index
-    if index.proto.functions and groups is None:
-        model = model.derive(onnx.inliner.inline_local_functions(index.proto))
+    if groups is None:
+        model = inlined(model)
         index = model.index
     if index.opset.get("", OLDEST) < OLDEST:
         model = _newer(model)
@@ -285,6 +285,7 @@ class _Rewriting:
     def _compute(self, node: onnx.NodeProto, position: int, group: Group) -> None:
         scope, stores = self.scope, self.target.stores
         folded = self.folded.get(position, Folded())
+        counted = scope.findings.rounded
         before = list(node.input)
         inside = {name for n in group.nodes for name in self.index.nodes[n].output}
         operands = _operands(node)
@@ -301,8 +302,11 @@ class _Rewriting:
                 node.input[i] = scope.read(name)
         if self.target.number.is_integer and operands and not stores:
             changed = [node.input[i] != before[i] or before[i] in scope.exact for i in operands]
+            written = any(node.input[i] != before[i] for i in operands)
             if not all(changed):  # one operand without a range: the product is not quantized
                 node.input[:] = before
+                written = False
+            scope.findings.rounded = counted + written
         if stores and self.target.decomposed and write_decomposed(scope, node):
             return
         if not stores or position != group.nodes[-1]:

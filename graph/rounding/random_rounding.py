@@ -31,7 +31,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-import onnx.inliner
 from onnx import TensorProto, helper
 
 from ..cutting.fusion import fused_groups, static_tensors
@@ -52,6 +51,7 @@ from ..operators import (
 )
 from ..specs import TensorSpec, spec_from_value_info
 from .fp16_accumulation import at_once
+from .inlined import inlined
 from .newer_opset import in_newer_opset
 from .noise_pool import POOL, NoiseWriter, Place
 from .recurrent import step_by_step
@@ -167,9 +167,7 @@ def randomized(model: Model, roundoff: Roundoff, gain: float | None = None) -> R
 
 def _prepared(model: Model) -> Model:
     """The model without functions of its own, in an opset that has the operators which draw."""
-    if model.proto.functions:
-        model = model.derive(onnx.inliner.inline_local_functions(model.proto))
-    return in_newer_opset(model)
+    return in_newer_opset(inlined(model))
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class Findings:
     Attributes:
         clamped, lifted: How many weights of a tensor were limited to the largest value, or kept from becoming zero.
         left: By reason, the tensors that were not rounded.
-        rounded: How many tensors are rounded.
+        rounded: How many tensors are rounded; of formats of integers, how many products.
     """
 
     clamped: dict[str, int] = field(default_factory=dict)

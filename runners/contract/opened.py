@@ -11,7 +11,8 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ...graph.errors import RunnerError
+from ...graph.errors import RunnerError, first_line
+from ...graph.foreign import contained
 from .device import DeviceArray
 from .latency import Latency
 from .session import Session, SessionInfo
@@ -80,6 +81,9 @@ class _Opened(Session):
         self.inputs: tuple[TensorSpec, ...] = getattr(session, "inputs", model.inputs)
         self.outputs: tuple[TensorSpec, ...] = getattr(session, "outputs", model.outputs)
         self.device = session.device
+        # Whoever keeps the contract gives arrays away; others may hand out a buffer and write into it once more.
+        ours = type(session).__module__.startswith(__package__.removesuffix("runners.contract"))
+        self._copies = isinstance(session, _FunctionSession) or not ours
         self._observer: Session | None = None
         self._observed: tuple[str, ...] = ()
 
@@ -97,16 +101,16 @@ class _Opened(Session):
         """
         own = [spec.name for spec in self.outputs]
         if fetch is None:
-            return self._kept(self._session.infer(feed), own)
+            return self._kept(self._infer(feed), own)
         names = list(dict.fromkeys(fetch))
         if self._inner:
-            result: Any = self._session.infer(feed, names)
+            result = self._infer(feed, names)
             if not isinstance(result, Mapping) or all(name in result or name in own for name in names):
                 return self._kept(result, names)
             self._inner = False  # it takes no notice of fetch
         computed = [name for name in names if name in own or name in self._model.index.producer]
         if set(computed) <= set(own):
-            found = self._kept(self._session.infer(feed), own) if computed else {}
+            found = self._kept(self._infer(feed), own) if computed else {}
         else:  # all in one run: a model may draw random values
             found = self._observing([name for name in computed if name not in own]).infer(feed, computed)
         return {name: found[name] if name in found else self._given(name, feed) for name in names}
@@ -117,19 +121,28 @@ class _Opened(Session):
         """See `Session.infer_on_device`."""
         if fetch is not None:
             return super().infer_on_device(feed, fetch)
-        kept: dict[str, Any] = self._kept(self._session.infer_on_device(feed), [spec.name for spec in self.outputs])
+        with contained():
+            result = self._session.infer_on_device(feed)
+        kept: dict[str, Any] = self._kept(result, [spec.name for spec in self.outputs])
         return kept
+
+    def _infer(self, *given: Any) -> Any:
+        """What the runner's own method returns."""
+        with contained():
+            return self._session.infer(*given)
 
     def latency(self, feed: Feed, runs: int) -> Latency:
         """See `Session.latency`."""
-        return self._session.latency(feed, runs)
+        with contained():
+            return self._session.latency(feed, runs)
 
     def close(self) -> None:
         """See `Session.close`."""
         if self._observer is not None:
             self._observer.close()
             self._observer = None
-        self._session.close()
+        with contained():
+            self._session.close()
 
     def _observing(self, names: Sequence[str]) -> Session:
         """A session with all these tensors among its outputs, besides those that it was asked for before."""
@@ -171,15 +184,23 @@ class _Opened(Session):
     def _array(self, name: str, value: Any) -> np.ndarray | DeviceArray:
         import numpy as np
 
-        if isinstance(value, (np.ndarray, DeviceArray)):
+        from ...graph.specs import has_onnx_type, is_text
+
+        if isinstance(value, DeviceArray) or (type(value) is np.ndarray and not self._copies):
             return value
         if not hasattr(value, "__array__"):
             raise RunnerError(f"{self._who}: output {name!r} is {_kind(value)}, not an array.")
         try:
-            return np.asarray(value)
+            with contained():
+                array = np.array(value) if self._copies else np.asarray(value)
         except Exception as error:  # a tensor on a device, or one that gradients hang on
-            first = str(error).strip().split("\n", 1)[0]
-            raise RunnerError(f"{self._who}: output {name!r} ({_kind(value)}) is not readable: {first}") from error
+            why = first_line(error)
+            raise RunnerError(f"{self._who}: output {name!r} ({_kind(value)}) is not readable: {why}") from error
+        if not has_onnx_type(array.dtype):
+            raise RunnerError(f"{self._who}: output {name!r} is {array.dtype}, which no ONNX tensor is.")
+        if array.dtype.kind == "O" and not all(is_text(item) for item in array.reshape(-1)):
+            raise RunnerError(f"{self._who}: output {name!r} holds objects that are no strings.")
+        return array
 
 
 def with_outputs(model: Model, names: Iterable[str]) -> Model:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from ...graph.errors import RunnerError, UsageError
+from ...graph.foreign import contained
 from ...graph.formats import FP32, NumberFormat
 from ...graph.options import check
 from .capabilities import Capabilities
@@ -147,7 +148,8 @@ class Runner(ABC):
         """
         told = progress if progress is not None else _silent
         offered = {"fetch": fetch, "workload": workload or Workload(), "progress": told}
-        result = self.open(model, **accepted(self.open, offered))
+        with contained():
+            result = self.open(model, **accepted(self.open, offered))
 
         def reopen(changed: Model) -> Session:
             return self.session(changed, workload=workload)

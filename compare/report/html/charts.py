@@ -84,7 +84,7 @@ def _digits(value: Any) -> Any:
 def not_compared(report: Report) -> Sequence[tuple[str, str]]:
     """What nobody compared: what, and why."""
     found = [(f"runner {runner.name}", runner.failure) for runner in report.runners if runner.error]
-    found += [(f"output {o.tensor} of {o.candidate}", o.reason or o.shown) for o in report.outputs if not o.compared]
+    found += [(f"output {o.tensor} of {o.candidate}", o.reason or o.verdict) for o in report.outputs if not o.compared]
     for candidate in dict.fromkeys(layer.candidate for layer in report.layers):
         for verdict, why in (("unmatched", "no counterpart in the candidate's graph"), ("unknown", "not judged")):
             names = [x.tensor for x in report.layers if x.candidate == candidate and x.verdict == verdict]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -20,15 +21,27 @@ PIPED = 10_000
 """Columns of what is no screen: nothing is folded there."""
 
 
+class _Console(Console):
+    """One that does not end the program when its reader goes away."""
+
+    def on_broken_pipe(self) -> None:
+        """See `rich.console.Console.on_broken_pipe`.
+
+        Raises:
+            BrokenPipeError: Always.
+        """
+        raise BrokenPipeError
+
+
 def console(file: IO[str] | None = None) -> Console:
     """A console that neither cuts nor folds what goes into a pipe, unless COLUMNS says how wide it is."""
     file = file or sys.stdout
     piped = not file.isatty() and "COLUMNS" not in os.environ
-    return Console(file=file, width=PIPED if piped else None, highlight=False, soft_wrap=False, emoji=False)
+    return _Console(file=file, width=PIPED if piped else None, highlight=False, soft_wrap=False, emoji=False)
 
 
 class TerminalProgress(Progress):
-    """One line that changes on a terminal; a line for each stage elsewhere."""
+    """One line that changes on a terminal; a line for each stage elsewhere. What cannot be written is not."""
 
     def __init__(self, file: IO[str] | None = None) -> None:
         self._console = console(file or sys.stderr)
@@ -41,10 +54,11 @@ class TerminalProgress(Progress):
         """See `Progress.stage`."""
         self._text = text
         self._began = time.monotonic()
-        if not self._console.is_terminal:
-            self._console.print(text, markup=False, soft_wrap=True)
+        if self._console.is_terminal:
+            self._show(text)
             return
-        self._show(text)
+        with contextlib.suppress(OSError, ValueError):
+            self._console.print(text, markup=False, soft_wrap=True)
 
     def advance(self, done: int, total: int, unit: str = "samples") -> None:
         """See `Progress.advance`."""
@@ -56,16 +70,18 @@ class TerminalProgress(Progress):
     def clear(self) -> None:
         """See `Progress.clear`."""
         if self._status is not None:
-            self._status.stop()
+            with contextlib.suppress(OSError, ValueError):
+                self._status.stop()
             self._status = None
 
     def _show(self, text: str) -> None:
         shown = escape(text)
-        if self._status is None:
-            self._status = self._console.status(shown, spinner="dots")
-            self._status.start()
-        else:
-            self._status.update(shown)
+        with contextlib.suppress(OSError, ValueError):
+            if self._status is None:
+                self._status = self._console.status(shown, spinner="dots")
+                self._status.start()
+            else:
+                self._status.update(shown)
 
 
 def _left(seconds: float, done: int, total: int) -> str:

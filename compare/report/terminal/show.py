@@ -29,7 +29,6 @@ _STYLE = {
     "missing": "bold red",
     "extra": "bold red",
     "undecided": "yellow",
-    "empty": "yellow",
 }
 _BEFORE_BLAME = ("not-deterministic", "misoptimized", "updates-collide", "outputs-exchanged")
 """Notices that put everything in doubt that is blamed below them."""
@@ -138,7 +137,7 @@ def _table(report: Report, verbose: bool) -> Table:
     rows = _ordered(report)
     shown = rows if verbose else rows[:_SHOWN_ROWS]
     for output in shown:
-        verdict = Text(output.shown, style=_STYLE[output.shown])
+        verdict = Text(output.verdict, style=_STYLE[output.verdict])
         lead = [Text(output.candidate)] if many else []
         table.add_row(*lead, Text(output.tensor), verdict, *_cells(output).values())
     if len(shown) < len(rows):
@@ -151,7 +150,7 @@ def _table(report: Report, verbose: bool) -> Table:
 def _blocks(report: Report, to: Console) -> None:
     rows = _ordered(report)
     for output in rows[:_SHOWN_ROWS]:
-        verdict = output.shown
+        verdict = output.verdict
         to.print(Text.assemble((f"{verdict} ", _STYLE[verdict]), f"{output.tensor} ({output.candidate})"))
         for name, cell in _cells(output).items():
             if cell != "-":

@@ -43,6 +43,11 @@ def measured(use=0.5, relative=1e-3, **more) -> Measured:
     return Measured(use=use, relative=relative, sample=2, index=(1, 0), **words)
 
 
+def nothing(both: np.ndarray, tolerance: Tolerance | None) -> OutputEvidence:
+    statistics = Statistics().update(both, both, tolerance or EXACT)
+    return OutputEvidence("b", "y", "a", ALL, statistics=statistics, tolerance=tolerance)
+
+
 FAR = 3 * ONES
 NEAR = 1.001 * ONES
 TURNED = Statistics().update(ONES, ONES)
@@ -66,7 +71,15 @@ IDLE = "nothing was rounded"
         (evidence(NEAR, LOOSE, SOME), "undecided", "agrees on 3 of 4 samples", None),
         (evidence(FAR, LOOSE), "fail", "6 of 6 elements differ by more than allowed", None),
         (evidence(FAR, LOOSE, relative=2.0, expected=measured()), "fail", "differ by more than allowed", None),
-        (evidence(FAR, Tolerance(9, 9), relative=2.0), "pass", None, None),
+        (evidence(FAR, Tolerance(0, 9), relative=2.0), "pass", None, None),
+        (evidence(FAR, Tolerance(1e308, 0)), "undecided", r"with rtol 1e\+308 zeros would pass as well", None),
+        (evidence(tolerance=Tolerance(1, 0)), "pass", None, None),
+        # nothing was compared
+        (nothing(np.zeros((2, 0)), LOOSE), "undecided", "it was empty in every sample", None),
+        (nothing(np.full(3, np.inf), LOOSE), "undecided", "all 3 elements are infinite or NaN on both sides", None),
+        (nothing(np.full(3, np.inf), None), "undecided", "so that nothing was compared", None),
+        (nothing(np.array([np.inf, 1.0]), LOOSE), "pass", None, None),
+        (evidence(tolerance=LOOSE, random="RandomNormal n"), "undecided", "RandomNormal n draws random values", None),
         (evidence(FAR, LOOSE, metric=GOOD), "fail", "differ by more than allowed", None),
         # without one, what rounding explains and is small passes
         (evidence(), "pass", None, None),
