@@ -287,7 +287,7 @@ def test_a_wrong_weight_is_found_in_a_quantized_file() -> None:
 
 def in_fp16(model: onnx.ModelProto, data: list[dict[str, np.ndarray]]):
     runners = [OnnxrtRunner(threads=1), EmulateRunner(format="fp16", threads=1)]
-    report = Comparator(model, runners, data_loader=data, layers="guilty", rtol=1.0, atol=10.0).compare()
+    report = Comparator(model, runners, data_loader=data, layers="guilty", rtol=0.9, atol=10.0).compare()
     return [c for c in report.culprits if c.cause != "spread"]
 
 

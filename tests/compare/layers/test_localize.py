@@ -672,7 +672,7 @@ def test_empty_tensors_scalars_and_passed_inputs_are_layers_like_others(rows, la
     w.node("Identity", ["x"], "same")
     w.node("Sin", [x], "unread")
     report = compare(w.model({"x": (FLOAT, ["N", 4])}, ["y", "same"]), FP16, [{"x": normal(rows, 4)}], layers=layers)
-    assert report
+    assert report.verdict == ("pass" if rows else "undecided")
     assert report.culprits == ()
     assert verdicts(report)["y"] == "ok"
 
