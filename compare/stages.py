@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from . import notices
 from .assemble import assemble
 from .collect import Collector
-from .layers import localize
+from .layers import Watch, localize
 from .layers.misoptimized import misoptimized
 from .plans.fix import fix, planned
 from .plans.remedies import with_remedies
@@ -20,7 +19,6 @@ from .runs.streaming import execute
 
 if TYPE_CHECKING:
     from .comparison import Comparison
-    from .outputs.evidence import OutputEvidence
     from .report.model import Report
     from .runs.run import RunLog
 
@@ -57,23 +55,36 @@ def compare(comparison: Comparison, progress: Progress = SILENT) -> Report:
     evidence = collector.evidence(comparison, log, progress)
     report = assemble(comparison, log, evidence)
     if rules.layers is not None or (searching and report.verdict == "fail"):
-        report = _localized(comparison, log, evidence.outputs, report, progress)
+        ran, report = localized(comparison, log, report, progress)
+        if ran is not None:
+            off = misoptimized(ran, log, report, progress)
+            report = replace(report, notices=(*report.notices, *(notices.misoptimized(o.side, o.text) for o in off)))
+            remedies = {o.candidate: o.remedy for o in off}
+            if report.culprits:
+                report = with_remedies(ran, log, evidence.outputs, report, progress, remedies)
     return report if rules.fix is None else fix(comparison, log, evidence.outputs, report, progress)
 
 
-def _localized(
-    comparison: Comparison, log: RunLog, outputs: Sequence[OutputEvidence], report: Report, progress: Progress
-) -> Report:
-    """The report with layers and culprits, as far as there is a pair to walk."""
+def localized(
+    comparison: Comparison, log: RunLog, report: Report, progress: Progress = SILENT, watch: Watch | None = None
+) -> tuple[Comparison | None, Report]:
+    """The report with layers and culprits, as far as there is a pair to walk.
+
+    Args:
+        comparison: What was compared.
+        log: How the run went.
+        report: What the outputs showed.
+        progress: Told what is going on.
+        watch: Told what is walked.
+
+    Returns:
+        What was walked, None where there was no pair, and the report.
+    """
     if not log.candidates:
-        return report
+        return None, report
     report = replace(report, notices=(*report.notices, *notices.not_deterministic(report)))
     alive = tuple(name for name in log.candidates if log.of(name).error is None)
     if log.of(log.reference).error is not None or not alive:
-        return report
+        return None, report
     ran = replace(comparison, sides=comparison.sides.chosen(log.reference, alive))
-    report = localize(ran, log, report, progress)
-    off = misoptimized(ran, log, report, progress)
-    report = replace(report, notices=(*report.notices, *(notices.misoptimized(o.side, o.text) for o in off)))
-    remedies = {o.candidate: o.remedy for o in off}
-    return with_remedies(ran, log, outputs, report, progress, remedies) if report.culprits else report
+    return ran, localize(ran, log, report, progress, watch)

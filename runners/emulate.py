@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..graph.model import Model
-    from ..graph.rounding.rewrite import Note
+    from ..graph.rounding.rewrite import Note, Rewrite
 
 _SCALED = ("fp8", "e4m3", "e5m2", "int8")
 _BINS = 2048
+UNFUSED = ("LayerNormFusionL1", "LayerNormFusionL2", "SimplifiedLayerNormFusion")
+"""Optimizers of ONNX Runtime that take the casts around a normalization into the fused one, for whose types there may
+be no kernel."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,31 @@ class EmulateRunner(Runner):
         measured = _measure(self, names, portions)
         return replace(self, ranges=tuple(measured.items()))
 
+    def rewritten(self, model: Model) -> Rewrite:
+        """The graph that a session of a calibrated configuration runs: ``model``, with the format's roundings in it.
+
+        It takes FP32 where the model's inputs are FP16 or BF16 (`graph.rounding.widening.to_fp32`), and gives FP32.
+        `Rewrite.nodes` are those that add in FP16.
+        """
+        from ..graph.rounding.emulation import rewrite
+
+        made = rewrite(
+            model,
+            self.format,
+            every_node=self.every_node,
+            decomposed=self.decomposed,
+            ranges=dict(self.ranges or ()),
+            cast_weights=self.cast_weights,
+            keep=self.keep,
+        )
+        if not self.fp16_accumulation:
+            return made
+        from ..graph.rounding.fp16_accumulation import accumulate_in_fp16
+
+        looped = accumulate_in_fp16(made.model, self.keep)
+        adding = looped.nodes & frozenset(model.index.names)
+        return replace(made, model=looped.model, notes=(*made.notes, *looped.notes), nodes=adding)
+
     def open(
         self,
         model: Model,
@@ -234,12 +262,7 @@ class _EmulationOrt(OnnxrtRunner):
     """ONNX Runtime under the emulation's name, for its messages."""
 
     flag: ClassVar[str] = ""
-    # It takes the casts around a normalization into the fused one, for whose types there may be no kernel.
-    disabled_optimizers: tuple[str, ...] = (
-        "LayerNormFusionL1",
-        "LayerNormFusionL2",
-        "SimplifiedLayerNormFusion",
-    )
+    disabled_optimizers: tuple[str, ...] = UNFUSED
     label: str = "emulate"
 
     @property
@@ -260,29 +283,12 @@ class EmulateSession(Session):
     def __init__(
         self, runner: EmulateRunner, model: Model, fetch: Sequence[str], progress: Callable[[str], None]
     ) -> None:
-        from ..graph.rounding.emulation import rewrite
         from ..graph.rounding.widening import is_narrow
 
         wide = _double(runner, model)
         progress(f"rewriting the graph for {runner.arithmetic}")
-        rewritten = rewrite(
-            model,
-            runner.format,
-            every_node=runner.every_node,
-            decomposed=runner.decomposed,
-            ranges=dict(runner.ranges or ()),
-            cast_weights=runner.cast_weights,
-            keep=runner.keep,
-        )
-        computed, notes = rewritten.model, rewritten.notes
-        accumulating: frozenset[str] = frozenset()
-        if runner.fp16_accumulation:
-            from ..graph.rounding.fp16_accumulation import accumulate_in_fp16
-
-            looped = accumulate_in_fp16(computed, runner.keep)
-            computed, notes = looped.model, (*notes, *looped.notes)
-            accumulating = looped.nodes & frozenset(model.index.names)
-        self._session = _ort(runner).open(computed, fetch=fetch, progress=progress)
+        rewritten = runner.rewritten(model)
+        self._session = _ort(runner).open(rewritten.model, fetch=fetch, progress=progress)
         self.inputs = model.inputs
         self.outputs = model.outputs
         self._name = runner.name
@@ -304,8 +310,8 @@ class EmulateSession(Session):
         self.info = SessionInfo(
             {**options, **info.options},
             info.versions,
-            (*info.notes, *(_said(note) for note in notes), *wide),
-            fp16_accumulation=accumulating,
+            (*info.notes, *(_said(note) for note in rewritten.notes), *wide),
+            fp16_accumulation=rewritten.nodes if runner.fp16_accumulation else frozenset(),
             idle="" if rewritten.roundings else f"nothing of this network was rounded to {runner.arithmetic}",
             calibration=Calibration(options["ranges"], dict(runner.ranges or ())) if runner.scaled else None,
         )

@@ -24,7 +24,8 @@ LINES, FUNCTION, PARAMETERS = 500, 60, 8
 # From the top to the bottom: a room imports what stands below it, nothing above, and nobody on its own line.
 ORDERS = {
     "the top floors": "compare > runners dataloaders > graph",
-    "compare": """compare.suites > compare.cli > compare.report compare.comparator > compare.stages compare.loading
+    "compare": """compare.suites > compare.cli > compare.reduce > compare.report compare.comparator
+        > compare.stages compare.loading
         > compare.plans > compare.assemble > compare.collect
         > compare.layers > compare.causes > compare.lockstep > compare.outputs > compare.runs > compare.statistics
         > compare.interfaces > compare.comparison > compare.notices compare.sides compare.shape_sets compare.budget

@@ -49,6 +49,8 @@ examples:
   compare model.onnx --onnxrt --emulate fp16 --fix plan.json     which layers have to stay in FP32?
   compare trained.onnx exported.onnx --onnxrt     two files: the first is the reference
 
+other commands: layerdiff report, layerdiff reduce, compare plan; each with --help
+
 exit status: 0 agree, 1 disagree or undecided, 2 wrong usage or unreadable input, 3 a runner failed, 130 interrupted
 """
 

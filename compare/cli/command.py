@@ -15,6 +15,7 @@ from ...graph.interrupts import uninterrupted
 from .ending import CRASHED, INTERRUPTED, Shown
 
 if TYPE_CHECKING:
+    from ..comparator import Comparator
     from ..progress import Progress
     from ..report.model import Report
     from .arguments import Request
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(f"unexpected error, {text} (--debug shows where).", CRASHED, debug)
 
 
-COMMANDS = {"plan": "plan", "report": "report_command"}
+COMMANDS = {"plan": "plan", "reduce": "reduce", "report": "report_command"}
 """Commands beside ``compare``, by their first word: modules of this folder with ``run(words) -> exit status``."""
 
 
@@ -111,20 +112,19 @@ def _before(path: str) -> Report:
     return load_report(path)
 
 
-def compare(request: Request, progress: Progress | None = None) -> tuple[Report, UsageError | None]:
-    """What the command line asks for, as a report, and why the worst samples could not be saved, if they could not.
+def comparator(request: Request, progress: Progress | None = None) -> Comparator:
+    """What the command line asks for, ready to run.
 
     Raises:
-        UsageError: The request does not fit the models or the data.
+        UsageError: There are no such data.
     """
     with uninterrupted():
         from ...dataloaders import DataLoader, open_data
         from ..comparator import Comparator
         from ..progress import SILENT
-        from ..runs.worst_sample import save_worst
 
     first, *second = request.models
-    comparator = Comparator(
+    return Comparator(
         first,
         request.runners,
         candidate_model=second[0] if second else None,
@@ -133,10 +133,21 @@ def compare(request: Request, progress: Progress | None = None) -> tuple[Report,
         rules=request.rules,
         progress=progress or SILENT,
     )
-    report = comparator.compare()
-    if request.save_worst is not None and comparator.samples is not None:
+
+
+def compare(request: Request, progress: Progress | None = None) -> tuple[Report, UsageError | None]:
+    """What the command line asks for, as a report, and why the worst samples could not be saved, if they could not.
+
+    Raises:
+        UsageError: The request does not fit the models or the data.
+    """
+    asked = comparator(request, progress)
+    report = asked.compare()
+    if request.save_worst is not None and asked.samples is not None:
+        from ..runs.worst_sample import save_worst
+
         try:
-            report = save_worst(report, comparator.samples, request.save_worst)
+            report = save_worst(report, asked.samples, request.save_worst)
         except UsageError as error:
             return report, error
     return report, None

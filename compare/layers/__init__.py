@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .localize import localize
+from .localize import Watch, localize
 
-__all__ = ["localize"]
+__all__ = ["Watch", "localize"]

@@ -6,9 +6,9 @@ Whatever goes wrong on the way costs layers and culprits, never the verdict on t
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..notices import layers_not_compared
 from ..outputs.formats_in_play import formats_in_play
@@ -36,7 +36,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def localize(comparison: Comparison, log: RunLog, report: Report, progress: Progress = SILENT) -> Report:
+Watch: TypeAlias = "Callable[[Prepared], None]"
+"""Told of every graph that is about to be walked: the whole one, then the bodies that are entered."""
+
+
+def localize(
+    comparison: Comparison, log: RunLog, report: Report, progress: Progress = SILENT, watch: Watch | None = None
+) -> Report:
     """Walks every candidate beside the reference and adds layers, culprits and notices to the report.
 
     Args:
@@ -45,6 +51,7 @@ def localize(comparison: Comparison, log: RunLog, report: Report, progress: Prog
         report: What the outputs showed. Its verdict stays: culprits alone do not fail a run whose outputs agree, and
             no error in here is raised.
         progress: Told what is going on.
+        watch: Told what is walked.
     """
     found: list[Localized] = []
     try:
@@ -52,7 +59,7 @@ def localize(comparison: Comparison, log: RunLog, report: Report, progress: Prog
         found.append(Localized(notices=tuple(told)))
         with reused(weight_bytes(comparison.sides.all), budget(comparison.rules.memory)):
             for pair in pairs:
-                found.append(_attempted(replace(comparison, sides=pair), log, report, progress))
+                found.append(_attempted(replace(comparison, sides=pair), log, report, progress, watch))
     except Exception as error:
         logger.debug("the layers could not be compared", exc_info=True)
         who = ", ".join(side.name for side in comparison.candidates)
@@ -67,7 +74,9 @@ def localize(comparison: Comparison, log: RunLog, report: Report, progress: Prog
     )
 
 
-def _attempted(comparison: Comparison, log: RunLog, report: Report, progress: Progress) -> Localized:
+def _attempted(
+    comparison: Comparison, log: RunLog, report: Report, progress: Progress, watch: Watch | None
+) -> Localized:
     """The one candidate of a comparison; what goes wrong is a notice, and no other candidate pays for it."""
     (candidate,) = comparison.candidates
     try:
@@ -75,7 +84,7 @@ def _attempted(comparison: Comparison, log: RunLog, report: Report, progress: Pr
         candidate, report, exchange = undone(reference, candidate, report)
         comparison = replace(comparison, sides=Sides(reference, (candidate,)))
         formats = formats_in_play(reference, candidate)
-        found = localize_candidate(comparison, candidate, report, formats, log=log, progress=progress)
+        found = localize_candidate(comparison, candidate, report, formats, log=log, progress=progress, watch=watch)
         return replace(found, culprits=(*exchange, *found.culprits))
     except Exception as error:
         logger.debug("the layers of %s could not be compared", candidate.name, exc_info=True)
@@ -95,6 +104,7 @@ def localize_candidate(
     log: RunLog | None = None,
     progress: Progress = SILENT,
     carried: Mapping[str, str] | None = None,
+    watch: Watch | None = None,
 ) -> Localized:
     """Walks one candidate beside the reference.
 
@@ -106,6 +116,7 @@ def localize_candidate(
         log: How the run of the whole models went; None in a body, which the deployed program says nothing of.
         progress: Told what is going on.
         carried: In the body of a loop: the state that an iteration reads -> what the one before it made it.
+        watch: Told what is walked.
 
     Raises:
         LayerdiffError: The layers cannot be compared.
@@ -117,9 +128,11 @@ def localize_candidate(
     prepared = prepare(
         comparison,
         candidate,
-        lambda inner, side, states: localize_candidate(inner, side, without, formats, carried=states),
+        lambda inner, side, states: localize_candidate(inner, side, without, formats, carried=states, watch=watch),
         None if log is None else log.of(candidate.name).info,
     )
+    if watch is not None:
+        watch(prepared)
     index = reference.model.index
     walked = _walk(prepared, log, progress)
     fmt = coarsest(reference.runner.arithmetic, candidate.runner.arithmetic, formats)

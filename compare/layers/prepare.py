@@ -40,6 +40,7 @@ class Prepared:
         plan: The layers and pieces.
         judge: Who judges the layers.
         same: Whether both sides run one file.
+        matched: Tensors of the reference -> tensors of the candidate, as far as both sides know them.
     """
 
     comparison: Comparison
@@ -47,6 +48,7 @@ class Prepared:
     plan: LockstepPlan
     judge: LayerJudge
     same: bool
+    matched: Mapping[str, str]
 
 
 def prepare(
@@ -84,7 +86,7 @@ def prepare(
         refine=fmt == FP32 and reference.runner.capabilities.computes,
     )
     judge = LayerJudge(noise, examiner, bodies, every=comparison.rules.layers == "all")
-    return Prepared(comparison, candidate, laid, judge, same)
+    return Prepared(comparison, candidate, laid, judge, same, matched)
 
 
 def _match(reference: Side, candidate: Side) -> Matching:

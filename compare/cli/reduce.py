@@ -1,0 +1,91 @@
+"""``layerdiff reduce report.json -o bundle``: a culprit as a few nodes that fail alone, ready to be filed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ...graph.errors import UsageError
+from .arguments import Parser, Request, parse
+
+if TYPE_CHECKING:
+    from ..comparison import Comparison
+    from ..progress import Progress
+    from ..report.model import Report
+
+DESCRIPTION = "Reduces a culprit to a model of a few nodes that fails alone, with a script that needs no layerdiff."
+EPILOG = """\
+The comparison is run again, in the folder that the report's command was given in and on the same files.
+
+examples:
+  compare model.onnx --onnxrt --trt=fp16 --layers --json report.json
+  layerdiff reduce report.json -o bundle        the first culprit
+  python bundle/reproduce.py                    shows the difference, and exits with 1
+
+exit status: 0 the bundle shows the difference, 1 the script does not show it, 2 wrong usage, 3 a runner failed
+"""
+
+
+def run(words: Sequence[str]) -> int:
+    """Runs the command and returns its exit status.
+
+    Raises:
+        UsageError: The words cannot be understood, or the culprit cannot be reduced.
+    """
+    parser = Parser("layerdiff reduce", DESCRIPTION, EPILOG)
+    parser.add_argument("report", metavar="REPORT", help="a report that compare --layers --json wrote")
+    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="the folder to write, new or empty")
+    parser.add_argument("--culprit", metavar="N", type=int, default=1, help="which culprit of the report (1)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("-h", "--help", action="help", help="show this text")
+    given = parser.parse_args(list(words))
+    from ..progress import SILENT
+    from ..reduce.bundle import reduce, shows
+    from ..reduce.subject import named_culprit
+    from ..report.load import load_report
+    from ..report.terminal.progress import TerminalProgress
+
+    report = load_report(given.report)
+    named_culprit(report, given.culprit)  # refuses, before anything runs
+    progress = SILENT if given.quiet else TerminalProgress()
+    try:
+        bundle = reduce(_again(report, progress), report, given.output, given.culprit, progress)
+    finally:
+        if isinstance(progress, TerminalProgress):
+            progress.clear()
+    differs = bundle.shown is None or shows(bundle.shown)
+    if not given.quiet:
+        print(f"{bundle.folder}: {', '.join(bundle.files)}")
+        print(f"{bundle.nodes} node{'s'[: bundle.nodes != 1]}, relative L2 error {bundle.error:.3g}, ", end="")
+        print(f"allowed {bundle.allowed:.3g}")
+        said = "not run here: its runtime is on another machine" if bundle.shown is None else bundle.shown
+        print(f"reproduce.py: {said.splitlines()[-1] if said else 'says nothing'}")
+    return 0 if differs else 1
+
+
+def _again(report: Report, progress: Progress) -> Comparison:
+    """The comparison that a report tells of, on the same files."""
+    from .command import comparator
+
+    command = report.provenance.command
+    if command is None:
+        raise UsageError("the report was made in Python and tells no command that could be run again.")
+    comparison = comparator(_request(command), progress).prepare()
+    for was in filter(None, (report.model, report.candidate_model)):
+        now = next((side.model for side in comparison.sides.all if side.model.source == was.source), None)
+        if now is None or now.sha256 != was.sha256:
+            raise UsageError(
+                f"{was.source} is not the file that the report was made on (SHA-256 {was.sha256[:12]}...)."
+            )
+    return comparison
+
+
+def _request(command: str) -> Request:
+    """What a command asked for, without what it wrote."""
+    request = parse(shlex.split(command)[1:])
+    rules = replace(request.rules, fix=None, fix_budget=None, fixed_model=None, apply_remedy=None, latency=None)
+    rules = replace(rules, save_inputs=None, save_outputs=None, layers=rules.layers or "guilty")
+    return replace(request, rules=rules)

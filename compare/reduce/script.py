@@ -1,0 +1,136 @@
+"""The script of a bundle: shows the difference with the runtimes alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...graph.errors import UsageError
+from ...runners.emulate import EmulateRunner
+from ...runners.onnxrt.config import LEVELS, PROVIDERS, OnnxrtConfig
+from ...runners.trt.runner import TrtRunner
+
+if TYPE_CHECKING:
+    from ...runners.contract.runner import Runner
+
+HEAD = '''\
+"""{title}
+
+{needs}
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+{imports}
+HERE = Path(__file__).parent
+ALLOWED = {allowed!r}  # {test}
+inputs = dict(np.load(HERE / "inputs.npz"))
+
+'''
+ORT = """
+def onnxruntime_on(file, level, provider, without=()):
+    options = ort.SessionOptions()
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
+    session = ort.InferenceSession(str(HERE / file), options, [provider], disabled_optimizers=list(without))
+    types = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+    feed = {i.name: inputs[i.name].astype(types.get(i.type, inputs[i.name].dtype)) for i in session.get_inputs()}
+    return dict(zip([o.name for o in session.get_outputs()], session.run(None, feed)))
+
+"""
+TENSORRT = """
+def tensorrt_on(file, flags):
+    logger = trt.Logger(trt.Logger.WARNING)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse((HERE / file).read_bytes()), parser.get_error(0)
+    config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)
+    for flag in flags:
+        config.set_flag(getattr(trt.BuilderFlag, flag))
+    engine = trt.Runtime(logger).deserialize_cuda_engine(builder.build_serialized_network(network, config))
+    context = engine.create_execution_context()
+    tensors = {name: torch.from_numpy(array.copy()).cuda() for name, array in inputs.items()}
+    for name in (engine.get_tensor_name(i) for i in range(engine.num_io_tensors)):
+        if name in tensors:
+            context.set_input_shape(name, tuple(tensors[name].shape))
+    for name in (engine.get_tensor_name(i) for i in range(engine.num_io_tensors)):
+        if name not in tensors:
+            dtype = getattr(torch, np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name)
+            tensors[name] = torch.empty(tuple(context.get_tensor_shape(name)), dtype=dtype, device="cuda")
+        context.set_tensor_address(name, tensors[name].data_ptr())
+    context.execute_async_v3(torch.cuda.current_stream().cuda_stream)
+    torch.cuda.synchronize()
+    return {name: tensor.cpu().numpy() for name, tensor in tensors.items() if name not in inputs}
+
+"""
+TAIL = """
+expected = {reference}
+found = {candidate}
+failed = False
+for name, array in expected.items():
+    if array.shape != found[name].shape:
+        print(f"{{name}}: shape {{array.shape}} expected, {{found[name].shape}} found")
+        failed = True
+        continue
+    a, b = array.astype(np.float64), found[name].astype(np.float64)
+    difference = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, b - a)
+    error = np.linalg.norm(difference) / (np.linalg.norm(a[np.isfinite(a)]) or 1)
+    worst = np.unravel_index(np.nanargmax(np.abs(difference)), a.shape) if np.isfinite(error) else ()
+    print(f"{{name}}: relative L2 error {{error:.3g}}, allowed {{ALLOWED:.3g}}")
+    for place in [worst] if worst else np.argwhere(~np.isfinite(difference))[:3]:
+        print(f"  at {{[int(i) for i in place]}}: {{a[tuple(place)]}} expected, {{b[tuple(place)]}} found")
+    failed = failed or not error <= ALLOWED
+print("DIFFERENT" if failed else "the same")
+sys.exit(failed)
+"""
+
+
+def script(title: str, allowed: float, test: str, reference: Runner | None, candidate: Runner, same: bool) -> str:
+    """A script that runs both sides on files beside it, prints how they differ, and exits with 1 if they do.
+
+    Args:
+        title: One sentence on what it shows.
+        allowed: The relative L2 error that is no difference.
+        test: Where that number comes from.
+        reference: What runs ``reference.onnx``; None: what it gave is in ``expected.npz``.
+        candidate: What runs ``candidate.onnx``.
+        same: Whether the candidate runs ``reference.onnx``, too.
+
+    Raises:
+        UsageError: The candidate is a runner that no script can name.
+    """
+    one = 'dict(np.load(HERE / "expected.npz"))' if reference is None else _call(reference, "reference.onnx")
+    other = _call(candidate, "reference.onnx" if same else "candidate.onnx")
+    modules = {"onnxruntime_on": "import onnxruntime as ort\n", "tensorrt_on": "import tensorrt as trt\nimport torch\n"}
+    used = [name for name in modules if f"{name}(" in one + other]
+    needs = {"onnxruntime_on": "onnxruntime", "tensorrt_on": "tensorrt, torch (for memory on the GPU)"}
+    head = HEAD.format(
+        title=title,
+        needs=f"Needs numpy, {' and '.join(needs[name] for name in used)}.",
+        imports="".join(modules[name] for name in used),
+        allowed=float(f"{allowed:.3g}"),
+        test=test,
+    )
+    bodies = {"onnxruntime_on": ORT, "tensorrt_on": TENSORRT}
+    return head + "\n".join(bodies[name] for name in used) + TAIL.format(reference=one, candidate=other)
+
+
+def runs(runner: Runner) -> bool:
+    """Whether a script can run ONNX files as a runner does."""
+    return isinstance(runner, (OnnxrtConfig, EmulateRunner, TrtRunner))
+
+
+def _call(runner: Runner, file: str) -> str:
+    """The expression that gives a runner's outputs on a file."""
+    if isinstance(runner, EmulateRunner):  # the casts are in the file
+        from ...runners.emulate import UNFUSED
+
+        return f'onnxruntime_on({file!r}, "ORT_ENABLE_ALL", "CPUExecutionProvider", {list(UNFUSED)})'
+    if isinstance(runner, OnnxrtConfig):
+        without = f", {list(runner.disabled_optimizers)}" if runner.disabled_optimizers else ""
+        return f"onnxruntime_on({file!r}, {LEVELS[runner.optimization]!r}, {PROVIDERS[runner.provider]!r}{without})"
+    if isinstance(runner, TrtRunner) and not runner.strongly_typed and not {"int8", "fp8"} & {*runner.modes}:
+        return f"tensorrt_on({file!r}, {[mode.upper() for mode in runner.modes]})"
+    raise UsageError(f"{runner.name} cannot be run by a script of its own.")
