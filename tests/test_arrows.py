@@ -29,7 +29,7 @@ ORDERS = {
         > compare.plans > compare.assemble > compare.collect
         > compare.layers > compare.causes > compare.lockstep > compare.outputs > compare.runs > compare.statistics
         > compare.interfaces > compare.comparison > compare.notices compare.sides compare.shape_sets compare.budget
-        compare.progress > compare.report.model
+        compare.progress compare.overview > compare.report.model
         > compare.report.plan compare.report.plain compare.report.files
         > compare.report.formats compare.report.history compare.report.inputs""",
     "runners": """runners > runners.emulate > runners.onnxrt runners.trt runners.tf

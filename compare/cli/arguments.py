@@ -49,7 +49,12 @@ examples:
   compare model.onnx --onnxrt --emulate fp16 --fix plan.json     which layers have to stay in FP32?
   compare trained.onnx exported.onnx --onnxrt     two files: the first is the reference
 
-other commands: layerdiff report, layerdiff reduce, compare plan; each with --help
+other commands, each with --help:
+  layerdiff report     makes any format of a saved report
+  layerdiff reduce     a culprit as a few nodes that fail alone
+  layerdiff plan       shows a precision plan, or writes it for another tool
+  layerdiff inspect    inputs, outputs, layers and ranges of a model
+  layerdiff extract    a part of a model as a model
 
 exit status: 0 agree, 1 disagree or undecided, 2 wrong usage or unreadable input, 3 a runner failed, 130 interrupted
 """

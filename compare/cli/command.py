@@ -53,7 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(f"unexpected error, {text} (--debug shows where).", CRASHED, debug)
 
 
-COMMANDS = {"plan": "plan", "reduce": "reduce", "report": "report_command"}
+COMMANDS = {
+    "extract": "extract",
+    "inspect": "inspect",
+    "plan": "plan",
+    "reduce": "reduce",
+    "report": "report_command",
+}
 """Commands beside ``compare``, by their first word: modules of this folder with ``run(words) -> exit status``."""
 
 

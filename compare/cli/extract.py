@@ -1,0 +1,112 @@
+"""``layerdiff extract model.onnx -o part.onnx``: what lies between some tensors, as a model."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from ...graph.errors import UsageError
+from .arguments import Parser
+
+if TYPE_CHECKING:
+    from ...graph.cutting.slices import Slice
+    from ...graph.model import Model
+
+DESCRIPTION = "Writes what lies between some tensors of a network as a model of its own, weights and all."
+EPILOG = """\
+examples:
+  layerdiff extract model.onnx -o head.onnx --from features --to logits
+  layerdiff extract model.onnx -o stem.onnx --to relu1                      from the inputs on
+  layerdiff extract model.onnx -o head.onnx --from features --data inputs.npz --save-inputs head.npz
+                                                                            with what it is fed, for --data
+"""
+
+
+def run(words: Sequence[str]) -> int:
+    """Runs the command and returns its exit status.
+
+    Raises:
+        UsageError: The words cannot be understood, a tensor is not there, or a file cannot be read or written.
+    """
+    parser = Parser("layerdiff extract", DESCRIPTION, EPILOG)
+    parser.add_argument("model", metavar="MODEL", help=".onnx, frozen .pb, SavedModel, .keras, .h5")
+    parser.add_argument("-o", "--output", metavar="ONNX", required=True, help="the file to write")
+    parser.add_argument("--from", dest="start", nargs="+", action="extend", metavar="TENSOR", help="what is given")
+    parser.add_argument(
+        "--to", nargs="+", action="extend", metavar="TENSOR", help="what is made (default: the outputs)"
+    )
+    parser.add_argument("--data", metavar="PATH", help="inputs of the whole network, for --save-inputs")
+    parser.add_argument("--save-inputs", metavar="PATH", help="save what the part is fed on the data, as compare does")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("-h", "--help", action="help", help="show this text")
+    given = parser.parse_args(list(words))
+    if (given.data is None) != (given.save_inputs is None):
+        raise UsageError("--data and --save-inputs go together: one is what the whole network is fed, one the part.")
+    import onnx
+
+    from ...graph.cutting.slices import slice_model
+    from ...graph.load import load
+
+    model = load(given.model)
+    start, to = given.start or [], given.to or [spec.name for spec in model.outputs]
+    part = between(model, start, to)
+    made = slice_model(model, part, model.index.specs).contained()
+    try:
+        onnx.save(made.proto, given.output)
+    except OSError as error:
+        raise UsageError(f"-o {given.output}: cannot be written: {error.strerror}.") from error
+    print(f"{given.output}: {len(part.nodes)} of {len(model.index.nodes)} nodes, from {', '.join(part.inputs)}")
+    if given.data is not None:
+        _save_inputs(model, part, given.data, given.save_inputs)
+    return 0
+
+
+def between(model: Model, start: Sequence[str], to: Sequence[str]) -> Slice:
+    """The nodes between some tensors.
+
+    Args:
+        model: The whole model.
+        start: Tensors that are given; what does not depend on them is read from the model's inputs.
+        to: Tensors that are made.
+
+    Raises:
+        UsageError: The model has no such tensor, or what is made does not depend on what is given.
+    """
+    from ...graph.cutting.slices import backward
+
+    index = model.index
+    _check("--from", start, {*index.producer, *index.inputs}, model.source)
+    _check("--to", to, index.producer, model.source)
+    part = backward(index, to, {*start})
+    unread = [name for name in start if name not in part.inputs]
+    if unread:
+        raise UsageError(f"--from {unread[0]}: {', '.join(to)} {'does' if len(to) == 1 else 'do'} not depend on it.")
+    return part
+
+
+def _check(option: str, names: Sequence[str], known: Collection[str], source: str) -> None:
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f". layerdiff inspect {source} --nodes lists them."
+            raise UsageError(f"{option} {name}: {source} makes no such tensor{hint}")
+
+
+def _save_inputs(model: Model, part: Slice, data: str, path: str) -> None:
+    """What a part is fed while the whole network runs on some inputs."""
+    from ...dataloaders import as_source, open_data
+    from ...runners.onnxrt.runner import OnnxrtRunner
+    from ..runs.recording import save_inputs
+
+    samples = open_data(data).bind(model)
+    inner = [name for name in part.inputs if name in model.index.producer]
+    with OnnxrtRunner().session(model, fetch=inner) as session:
+        fed = []
+        for sample in samples:
+            values = {**sample, **(session.infer(sample, inner) if inner else {})}
+            fed.append({name: values[name] for name in part.inputs})
+    from ...graph.cutting.slices import slice_model
+
+    save_inputs(as_source(fed).bind(slice_model(model, part, model.index.specs)), path)
+    print(f"{path}: {len(fed)} sample{'s'[: len(fed) != 1]}")
