@@ -23,6 +23,7 @@ from .progress import SILENT, Progress
 from .runs.kept_outputs import MEMORY_LIMIT, RunResults
 from .runs.samples import Data, bind, check_calibrated, check_labels, checked
 from .runs.streaming import execute
+from .runs.workers.isolation import isolated
 from .stages import compare
 
 if TYPE_CHECKING:
@@ -146,7 +147,8 @@ class Comparator:
         def take(side: Side, sample: int, outputs: dict[str, np.ndarray]) -> None:
             results.add(side.name, outputs)
 
-        results.log = execute(results.comparison, lambda sides: take, progress)
+        with isolated(results.comparison) as comparison:
+            results.log = execute(comparison, lambda sides: take, progress)
         return results
 
     @staticmethod

@@ -26,6 +26,10 @@ class Rules:
 
     Attributes:
         reference: Name of the runner to believe, instead of the most trusted.
+        isolate: Whose sessions are opened in processes of their own, so that a crash, an exit or a hang costs no
+            report: nobody's (``off``), those that run other people's code (``auto``, as the command does), or
+            everybody's (``on``).
+        timeout: Seconds that opening a session, or one run, may take; all runners are isolated then. None: any time.
         inputs, outputs: Tensors that are inputs and outputs of a TensorFlow frozen graph.
         map_inputs, map_outputs: Inputs and outputs that a second file has under another name: name in the first file ->
             name in the second.
@@ -62,6 +66,23 @@ class Rules:
 
     reference: str | None = option(
         None, "--reference", "use this runner as the reference", group="runners", metavar="NAME"
+    )
+    isolate: Literal["auto", "on", "off"] = option(
+        "off",
+        "--isolate",
+        "run sessions in processes of their own, whose crash costs no report: on, off, or auto: runners of your own "
+        "and custom operators (auto)",
+        Choice("auto", "on", "off"),
+        "runners",
+        metavar="WHICH",
+    )
+    timeout: float | None = option(
+        None,
+        "--timeout",
+        "longest time for opening a session, and for one run; all runners are isolated",
+        Number(0.1),
+        "runners",
+        metavar="SECONDS",
     )
     inputs: Sequence[str] = option(
         (), "--inputs", "inputs of a TensorFlow frozen graph", Names(), "data", metavar="A,B"

@@ -16,6 +16,7 @@ from .progress import SILENT, Progress
 from .report.files import check_writable
 from .runs.recording import save_inputs, saving_outputs
 from .runs.streaming import execute
+from .runs.workers.isolation import isolated
 
 if TYPE_CHECKING:
     from .comparison import Comparison
@@ -45,6 +46,13 @@ def compare(comparison: Comparison, progress: Progress = SILENT) -> Report:
     ):
         if path is not None:
             check_writable(path, flag)
+    with isolated(comparison) as comparison:
+        return _compared(comparison, progress)
+
+
+def _compared(comparison: Comparison, progress: Progress) -> Report:
+    """The three questions, with whoever runs in a process of its own there."""
+    rules = comparison.rules
     collector = Collector(rules)
     searching = rules.fix is not None or rules.apply_remedy is not None
     localizing = rules.layers is not None or searching

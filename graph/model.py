@@ -151,6 +151,10 @@ class Model:
         engine = None if self.engine is None else (os.path.abspath(self.engine.path), self.engine.digest)
         return _unpacked, (self.serialized(), state, _stamps(self.proto, self.folder), engine)
 
+    def here(self) -> Here:
+        """The model for another process on this machine."""
+        return Here(self)
+
     @cached_property
     def proto(self) -> onnx.ModelProto:
         """The ONNX model. External weights stay outside (`GraphIndex.weight` maps them). Must not be changed."""
@@ -223,6 +227,31 @@ class Model:
             raise ModelError(
                 f"{self.source}: 2 GiB or more without external data cannot be handed over in memory."
             ) from error
+
+
+class Here:
+    """A model on its way to another process on this machine, where the same files are: nothing of them is hashed.
+
+    Pickled, it becomes a `Model` again.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def __reduce__(self) -> tuple[Callable[..., Model], tuple[Any, ...]]:
+        model = self.model
+        if model.tf is not None:
+            return (_again_here, (model.again, model.source)) if model.again is not None else model.__reduce__()
+        folder, path = (None if p is None else Path(os.path.abspath(p)) for p in (model.folder, model.path))
+        base = "" if model.derived else None
+        state = {"source": model.source, "folder": folder, "path": path, "engine": model.engine, "_base": base}
+        return _unpacked, (model.serialized(), state, _stamps(model.proto, folder), None)
+
+
+def _again_here(again: Callable[[], Model], source: str) -> Model:
+    model = again()
+    model.source = source
+    return model
 
 
 def _loaded_again(again: Callable[[], Model], source: str, digest: str) -> Model:

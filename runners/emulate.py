@@ -126,6 +126,11 @@ class EmulateRunner(Runner):
         """What products add in."""
         return FORMATS["fp16" if self.fp16_accumulation else "fp32"]
 
+    @property
+    def foreign(self) -> bool:
+        """See `Runner.foreign`."""
+        return super().foreign or bool(self.custom_ops)
+
     def for_model(self, model: Model) -> EmulateRunner:
         """With the nodes that the patterns of ``keep`` mean; see `Runner.for_model`.
 

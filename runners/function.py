@@ -38,6 +38,11 @@ class FunctionRunner(Runner):
             return self.function.rpartition(":")[2]
         return getattr(self.function, "__name__", type(self.function).__name__)
 
+    @property
+    def foreign(self) -> bool:
+        """See `Runner.foreign`."""
+        return True
+
     def open(self, model: Model) -> Function:  # type: ignore[override]
         """The function.
 

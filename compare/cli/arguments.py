@@ -171,7 +171,7 @@ def parse(argv: Sequence[str]) -> Request:
     return Request(
         models=models,
         runners=runners,
-        rules=Rules(**given(values, Rules)),
+        rules=Rules(**{"isolate": "auto", **given(values, Rules)}),
         random=random,
         data=space.data,
         calibration_data=space.calibration_data,

@@ -11,11 +11,12 @@ the module is imported.
 
 from __future__ import annotations
 
+import copy
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 from ...graph.errors import RunnerError, UsageError
 from ...graph.foreign import contained
@@ -39,12 +40,27 @@ Watch: TypeAlias = "Callable[[Runner, Sequence[str], Callable[[], Iterable[Feed]
 """Runs a whole model on samples and gives the tensors that are named, in any portions."""
 
 
+class Isolation(Protocol):
+    """Opens sessions somewhere else than in this process."""
+
+    def open(
+        self,
+        runner: Runner,
+        model: Model,
+        fetch: Sequence[str],
+        workload: Workload,
+        progress: Callable[[str], None],
+    ) -> Session:
+        """See `Runner.session`."""
+
+
 @dataclass(frozen=True)
 class Runner(ABC):
     """The configuration of a runtime.
 
     Attributes:
         model: Path of the model this runner opens when `Comparator` is not given one.
+        isolation: What opens its sessions in a process of their own (`opened_by`); None: they are opened here.
     """
 
     flag: ClassVar[str] = ""
@@ -60,6 +76,7 @@ class Runner(ABC):
     capabilities: ClassVar[Capabilities] = Capabilities()
 
     model: str | os.PathLike[str] | None = None
+    isolation: Isolation | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         as_tuples(self)
@@ -147,6 +164,8 @@ class Runner(ABC):
             RunnerError: See `open`; or it returned neither a session nor a function.
         """
         told = progress if progress is not None else _silent
+        if self.isolation is not None:
+            return self.isolation.open(self.opened_by(None), model, fetch, workload or Workload(), told)
         offered = {"fetch": fetch, "workload": workload or Workload(), "progress": told}
         with contained():
             result = self.open(model, **accepted(self.open, offered))
@@ -156,6 +175,18 @@ class Runner(ABC):
 
         can = self.capabilities
         return opened(self.name, result, model, reopen if can.pieces and can.any_model else None, can.inner_tensors)
+
+    def opened_by(self, isolation: Isolation | None) -> Runner:
+        """The same, whose sessions are opened by something else, and so those of all that is made of it; None: here."""
+        made = copy.copy(self)
+        object.__setattr__(made, "isolation", isolation)
+        return made
+
+    @property
+    def foreign(self) -> bool:
+        """Whether its sessions run code that is neither this package's nor a runtime's: it may take the program with
+        it, and is run in a process of its own where the user does not say otherwise."""
+        return not type(self).__module__.startswith(__package__.removesuffix("contract"))
 
     def for_model(self, model: Model) -> Runner:
         """The configuration as ``model`` settles it: what an engine was built with is no longer a choice.

@@ -62,6 +62,11 @@ class OnnxrtConfig(Runner):
         return 10 if self.provider == "cpu" else 30
 
     @property
+    def foreign(self) -> bool:
+        """See `Runner.foreign`."""
+        return super().foreign or bool(self.custom_ops)
+
+    @property
     def arithmetic(self) -> NumberFormat:
         """FP32; TF32 where a GPU may round to it.
 

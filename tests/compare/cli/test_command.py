@@ -52,7 +52,7 @@ class Negated(Session):
 
 class Interrupted(Negative):
     def open(self, model, **more):
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getppid(), signal.SIGINT)  # the user's Ctrl-C, while a runner of a process of its own computes
         return Negated(model)
 
 class Broken(Negative):

@@ -1,0 +1,67 @@
+"""Who runs in a process of its own: whatever may take the program with it, or whatever the user says."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ....graph.errors import UsageError, first_line
+from .worker import Worker
+
+if TYPE_CHECKING:
+    from ....runners.contract.runner import Runner
+    from ...comparison import Comparison, Rules
+    from ...sides import Side
+
+
+@contextmanager
+def isolated(comparison: Comparison) -> Iterator[Comparison]:
+    """The comparison with those sides in processes of their own that the rules want there, until the block ends.
+
+    Raises:
+        UsageError: A runner cannot be sent to another process, and the rules want it there.
+    """
+    with ExitStack() as stack:
+
+        def apart(side: Side) -> Side:
+            if not wanted(side.runner, comparison.rules):
+                return side
+            echo = logging.getLogger("layerdiff").isEnabledFor(logging.DEBUG)
+            worker = Worker(comparison.rules.timeout, echo)
+            stack.callback(worker.close)
+            return replace(side, runner=side.runner.opened_by(worker))
+
+        sides = comparison.sides
+        yield replace(
+            comparison,
+            sides=replace(
+                sides, reference=apart(sides.reference), candidates=tuple(apart(side) for side in sides.candidates)
+            ),
+        )
+
+
+def wanted(runner: Runner, rules: Rules) -> bool:
+    """Whether the sessions of a runner are opened in a process of their own.
+
+    Raises:
+        UsageError: They cannot be, and the rules leave no choice.
+    """
+    must = rules.isolate == "on" or rules.timeout is not None
+    if not must and (rules.isolate == "off" or not runner.foreign):
+        return False
+    if os.name != "posix":
+        why = "processes of their own are for Linux and macOS"
+    else:
+        try:
+            pickle.dumps(runner)
+            return True
+        except Exception as error:  # whatever the classes of its fields say
+            why = f"it cannot be pickled: {first_line(error)}"
+    if must:
+        raise UsageError(f"{runner.name} cannot run in a process of its own: {why}. Leave out --isolate and --timeout.")
+    return False
