@@ -81,7 +81,13 @@ def fused_groups(index: GraphIndex, static: frozenset[str] | None = None) -> lis
 
 
 class _Draft:
-    """A group while it grows. ``stage``: how far along its epilogue a product is."""
+    """A group while it grows.
+
+    Attributes:
+        stage: How far along its epilogue a product is.
+        outside: Of a chain: the tensors that it reads and does not make.
+        scalars: Of a chain: whether the constants that it reads have one element.
+    """
 
     AFFINE, ACTIVATED, ADDED, CLOSED = range(4)
 
@@ -92,6 +98,8 @@ class _Draft:
         self.output = output
         self.stage = self.AFFINE
         self.open_activation = False  # the last thing taken was an activation in pieces: a constant factor may follow
+        self.outside: set[str] = set()
+        self.scalars = True
 
     def finished(self) -> Group:
         kind = "single" if self.kind == "pointwise" and len(self.nodes) == 1 else self.kind
@@ -190,15 +198,27 @@ class _Fusion:
             return
         chains = [draft for draft in feeders if draft.kind == "pointwise"]
         if chains:
-            home = chains[0]
-            for other in chains[1:]:
-                home.nodes += other.nodes
-                for moved in other.nodes:
-                    self.owner[moved] = home
+            home = max(chains, key=lambda chain: len(chain.nodes))  # the shorter ones move
+            home.main = chains[0].main
+            for other in chains:
+                if other is not home:
+                    self._merge(home, other)
             self._take(home, position)
         else:
             home = self._start(position, "pointwise")
+        home.outside.update(n for n in self._dynamic(position) if not self._made_by(home, n))
+        home.scalars &= self._scalar(self.index.nodes[position].input)
         self._close_activation(home)
+
+    def _merge(self, home: _Draft, other: _Draft) -> None:
+        home.nodes += other.nodes
+        home.scalars &= other.scalars
+        for moved in other.nodes:
+            self.owner[moved] = home
+        home.outside = {n for n in home.outside | other.outside if not self._made_by(home, n)}
+
+    def _made_by(self, draft: _Draft, tensor: str) -> bool:
+        return self.owner.get(self.index.producer.get(tensor, -1)) is draft
 
     def _epilogue(self, draft: _Draft, position: int) -> bool:
         """Whether a product takes this node, the only reader of its output, and does so."""
@@ -242,19 +262,14 @@ class _Fusion:
     def _close_activation(self, chain: _Draft) -> None:
         """Hands a chain to the product before it, once it is an activation in pieces: all it reads is the product's
         output, scalars aside, and it is all that reads it."""
-        nodes = set(chain.nodes)
-        outside: set[str] = set()
-        for position in chain.nodes:
-            if not self._scalar(self.index.nodes[position].input):
-                return
-            outside.update(n for n in self._dynamic(position) if self.index.producer.get(n, -1) not in nodes)
-        if len(outside) != 1:
+        if not chain.scalars or len(chain.outside) != 1:
             return
-        tensor = outside.pop()
+        (tensor,) = chain.outside
         product = self.owner.get(self.index.producer.get(tensor, -1))
         if product is None or product.kind != "product" or product.output != tensor:
             return
-        if len(self.index.consumers[tensor]) < 2 or not self._closed(tensor, nodes):
+        readers = self.index.consumers[tensor]
+        if len(readers) < 2 or tensor in self.outputs or any(self.owner.get(r) is not chain for r in readers):
             return
         if product.stage not in (_Draft.AFFINE, _Draft.ADDED):
             return

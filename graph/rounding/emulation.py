@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -200,6 +200,15 @@ def _fill(graph: onnx.GraphProto, source: onnx.GraphProto, writer: GraphWriter, 
     graph.node.extend(writer.nodes)
 
 
+@dataclass(frozen=True)
+class _Owner:
+    """The group that a node is in: whether it is rounded, and what its nodes make."""
+
+    group: Group
+    active: bool
+    made: frozenset[str]
+
+
 class _Rewriting:
     """The walk over one graph, node by node: what each reads and gives is rounded as its kind asks for.
 
@@ -218,14 +227,18 @@ class _Rewriting:
     def run(self, groups: Iterable[Group], kept: Collection[int] | None) -> None:
         """Rewrites every node, in order. Groups that hold one of those that are ``kept`` stay FP32; None: all do."""
         chosen = None if kept is None else frozenset(kept)
-        owner = {position: group for group in self._split(groups) for position in group.nodes}
+        owner: dict[int, _Owner] = {}
+        for group in self._split(groups):
+            active = chosen is not None and chosen.isdisjoint(group.nodes)
+            made = frozenset(name for n in group.nodes for name in self.index.nodes[n].output)
+            owner.update(dict.fromkeys(group.nodes, _Owner(group, active, made)))
         for position, original in enumerate(self.index.nodes):
-            group = owner[position]
+            group = owner[position].group
             node = onnx.NodeProto()
             node.CopyFrom(original)
             node.name = self._name(node)
             op = operator(node)
-            active = chosen is not None and chosen.isdisjoint(group.nodes)
+            active = owner[position].active
             active &= not all(name in self.scope.static for name in node.output if name)
             if any(True for _ in subgraphs(node)):
                 self._bodies(node, original, () if active else None)
@@ -244,7 +257,7 @@ class _Rewriting:
             else:
                 if position == group.main and group.kind == "product":
                     self.folded.update(fold(self.scope, group))
-                self._compute(node, position, group)
+                self._compute(node, position, group, owner[position].made)
 
     def _name(self, node: onnx.NodeProto) -> str:
         given = next((self.names[n] for n in node.output if n in self.names), node.name)
@@ -282,12 +295,11 @@ class _Rewriting:
         """Whether a tensor that a node reads in this place holds float32 values that are rounded when they are read."""
         return operator(node) not in CASTS and is_data(node, position) and self.scope.is_float32(name)
 
-    def _compute(self, node: onnx.NodeProto, position: int, group: Group) -> None:
+    def _compute(self, node: onnx.NodeProto, position: int, group: Group, inside: Collection[str]) -> None:
         scope, stores = self.scope, self.target.stores
         folded = self.folded.get(position, Folded())
         counted = scope.findings.rounded
         before = list(node.input)
-        inside = {name for n in group.nodes for name in self.index.nodes[n].output}
         operands = _operands(node)
         for i, name in enumerate(before):
             if not name:
