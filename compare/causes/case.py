@@ -118,6 +118,8 @@ class LoudLayer:
         readers: The nodes that read its outputs: name and operator.
         coordinates: Whether one of them reads these as coordinates.
         growth: How many times its local error the error is that it makes at the outputs.
+        stated: What differs in the graphs at its nodes, rounding to a format aside, where an output fails.
+        index: The reference's graph.
         quantized: What of it is rounded to scaled integers to most effect; None where nothing is.
     """
 
@@ -131,6 +133,8 @@ class LoudLayer:
     coordinates: bool = False
     quantized: QuantizedLayer | None = None
     growth: float = 1.0
+    stated: tuple[tuple[int, Difference], ...] = ()
+    index: GraphIndex | None = None
 
     @property
     def holds_most(self) -> bool:

@@ -7,13 +7,14 @@ by rounding may be all there is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS
 from ...graph.pairing.differences import Difference, DifferenceKind
 from ..report.model import Cause
-from .case import LayerCase
+from .case import DOMINANT, LayerCase, LoudLayer
 from .diagnosis import Diagnosis
 
 if TYPE_CHECKING:
@@ -51,12 +52,21 @@ def in_graphs(case: LayerCase) -> Diagnosis | None:
     found = case.differences
     if case.formats.quantized:  # within half a step, which the expected noise has
         found = tuple((p, d) for p, d in found if d.expected_by_format != "int8")
-    if not found:
+    return None if not found else _stated(case.graphs[0], found)
+
+
+def of_loudest(layer: LoudLayer) -> Diagnosis | None:
+    """What the graphs say of the layer that makes most of the error, be it no more than rounding may make there."""
+    if layer.contribution < DOMINANT or layer.index is None or not layer.stated:
         return None
+    return _stated(layer.index, layer.stated)
+
+
+def _stated(index: GraphIndex, found: Sequence[tuple[int, Difference]]) -> Diagnosis:
     position, difference = max(found, key=lambda item: _WEIGHT[item[1].kind])
     others = (GraphsDiffer(d) for _, d in found if d is not difference)
     position = position if difference.origin is None else difference.origin
-    return Diagnosis(_cause(case.graphs[0], position, difference), (GraphsDiffer(difference), *others), position)
+    return Diagnosis(_cause(index, position, difference), (GraphsDiffer(difference), *others), position)
 
 
 def _cause(index: GraphIndex, position: int, difference: Difference) -> Cause:
@@ -69,9 +79,13 @@ def _cause(index: GraphIndex, position: int, difference: Difference) -> Cause:
 
 
 def find(case: LayerCase) -> Diagnosis | None:
-    """An attribute or weights that differ."""
+    """An attribute or weights that differ, or inputs in another order."""
     found = in_graphs(case)
-    return found if found is not None and found.cause is not Cause.WRONG_OP else None
+    if found is None or found.cause is not Cause.WRONG_OP:
+        return found
+    first = found.facts[0]
+    exchanged = isinstance(first, GraphsDiffer) and first.difference.kind is DifferenceKind.INPUTS
+    return found if exchanged else None
 
 
 def other_operator(case: LayerCase) -> Diagnosis | None:

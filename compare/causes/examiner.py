@@ -86,6 +86,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
 beside these, and its place here."""
 
 WITHIN_NOISE: tuple[Callable[[LoudLayer], Diagnosis | None], ...] = (
+    differences.of_loudest,
     unknown.without_noise,
     quantization.of_loudest,
     cancellation.find,
@@ -158,12 +159,16 @@ class Examiner:
                 self.noise.roundings.result_step(pair, tensor, values),
             ),
             (self.index, self.candidate.model.index),
-            tuple((p, d) for p in self._computing(pair) for d in self.differences.get(p, ())),
+            self.stated(pair),
             lambda: self._inner(pair, values),
             lambda: self._operands(pair, tensor, values, made),
             entry,
             self.noise.roundings.grids.of(pair, values),
         )
+
+    def stated(self, pair: LayerPair) -> tuple[tuple[int, Difference], ...]:
+        """What differs in the graphs at the nodes that compute a layer, with the position in the reference's graph."""
+        return tuple((p, d) for p in self._computing(pair) for d in self.differences.get(p, ()))
 
     def _computing(self, pair: LayerPair) -> tuple[int, ...]:
         """The nodes of a layer, and those before it that compute its shapes and other constants."""

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from ...graph.specs import Arrays, is_float
 from ..causes import given
+from ..causes.control_flow import OtherBranch
 from ..causes.diagnosis import Diagnosis, Remark
+from ..causes.differences import in_graphs
 from ..causes.expected_noise import Expected, Noise
 from ..causes.judgement import SLICE, Judgement
 from ..statistics.statistics import Statistics
@@ -144,7 +146,11 @@ class LayerJudge:
         if entered is None:
             return self.examiner.examine(case)
         seen.inside = entered
-        return _of_body(entered) or _with_remark(self.examiner.examine(case), entered)
+        found = _of_body(entered)
+        if found is not None and isinstance(found.facts[0], OtherBranch):
+            stated = in_graphs(case)  # of what computes the condition
+            return found if stated is None else stated.adding(found.facts[0])
+        return found or _with_remark(self.examiner.examine(case), entered)
 
 
 def _of_body(entered: BodyFindings) -> Diagnosis | None:

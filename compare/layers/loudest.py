@@ -80,7 +80,8 @@ def name_loudest(
     given = given.knowing(loud)
     if blamed or not loud or loud[0].contribution is None:
         return given, given.culprits()
-    top = _diagnosed(prepared, walked, loud, quantized)
+    failing = any(o.verdict == "fail" for o in outputs)
+    top = _diagnosed(prepared, walked, loud, quantized, failing)
     assert top.diagnosis is not None
     if top.diagnosis.cause is Cause.SPREAD:
         return given, [] if quantized else [top]
@@ -200,15 +201,20 @@ def _growth(layers: Sequence[LayerObservation]) -> dict[int, float]:
 
 
 def _diagnosed(
-    prepared: Prepared, walked: Walked, loud: Sequence[LayerObservation], quantized: Mapping[int, QuantizedLayer]
+    prepared: Prepared,
+    walked: Walked,
+    loud: Sequence[LayerObservation],
+    quantized: Mapping[int, QuantizedLayer],
+    failing: bool,
 ) -> LayerObservation:
-    """The first of the layers that contribute most, with its diagnosis."""
+    """The first of the layers that contribute most, with its diagnosis. ``failing``: whether an output fails."""
     index, top = prepared.comparison.reference.model.index, loud[0]
     shares = tuple((index.names[s.pair.main], s.contribution) for s in loud if s.contribution is not None)
     assert top.judgement is not None
     final = max((e for n in walked.outputs if (e := relative_error(walked.outputs[n])) < math.inf), default=0.0)
     outputs = set(top.pair.reference.outputs)
     readers = [p for n in outputs for p in index.consumers.get(n, ())]
+    stated = prepared.judge.examiner.stated(top.pair) if failing and top.number not in quantized else ()
     case = LoudLayer(
         top.judgement,
         shares[0][1],
@@ -220,6 +226,8 @@ def _diagnosed(
         any(index.nodes[p].input[i] in outputs for p in readers for i in facts_of(index.nodes[p]).coordinates),
         quantized.get(top.number),
         shares[0][1] * final / top.local_error,
+        tuple((p, d) for p, d in stated if d.expected_by_format is None),
+        index,
     )
     computing = prepared.candidate.runner.arithmetic
     narrow = None if computing.is_integer else underflow.of_weights(index, top.pair.reference.nodes, computing)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
+import onnx
 
+from ..index import GraphIndex
 from ..operators import COMMUTATIVE, operator
-from .differences import Difference, InputsExchanged
+from .differences import AttributeChange, Difference, InputsExchanged, same_setting
 from .normal_form import slots
 from .pairs import Pairing
 from .view import GraphView
+from .weight_changes import weight_change
 
 Key = int
 """A hash of how a constant is computed: equal in two graphs that compute the same from the same tensors."""
@@ -28,7 +31,7 @@ def follow_shapes(pairing: Pairing, nodes: dict[int, int], tensors: dict[str, st
         nodes, tensors: What corresponds; what is found is added.
 
     Returns:
-        The nodes among them that read the same by other inputs.
+        What differs at these nodes: inputs in another order, attributes, integers that are stored in the graph.
     """
     taken = set(nodes.values())
     found: list[Difference] = []
@@ -51,13 +54,39 @@ def follow_shapes(pairing: Pairing, nodes: dict[int, int], tensors: dict[str, st
         taken.add(q)
         if a not in tensors and a not in pairing.r.index.outputs:
             tensors[a] = b
+        names = slots(left, pairing.r.index.opset.get(left.domain, 1))
+        found.extend(_differences(pairing, p, q, names))
         order = _order([mine.of(n) for n in left.input], [theirs.of(n) for n in right.input])
         stack.extend((name, right.input[order[i]]) for i, name in enumerate(left.input))
         if order != list(range(len(order))) and operator(left) not in COMMUTATIVE:
-            names = slots(left, pairing.r.index.opset.get(left.domain, 1))
             moved = tuple((names[i], names[j]) for i, j in enumerate(order) if i != j)
             found.append(Difference(p, q, InputsExchanged(left.op_type, moved)))
     return found
+
+
+def _differences(pairing: Pairing, p: int, q: int, names: list[str]) -> Iterator[Difference]:
+    """What two nodes of one operator do otherwise, by their attributes and by integers beside them."""
+    left, right = pairing.r.index.nodes[p], pairing.c.index.nodes[q]
+    theirs = {a.name: a for a in right.attribute}
+    for a in left.attribute:
+        if a.name in theirs and a.type != onnx.AttributeProto.GRAPH:
+            x, y = (onnx.helper.get_attribute_value(v) for v in (a, theirs[a.name]))
+            if not same_setting(x, y):
+                yield Difference(p, q, AttributeChange(a.name, x, y), a.name)
+    for name, one, other in zip(names, left.input, right.input, strict=True):
+        mine, its = _integers(pairing.r.index, one), _integers(pairing.c.index, other)
+        change = None if mine is None or its is None else weight_change(mine, its)
+        if change is not None:
+            yield Difference(p, q, change, name)
+
+
+def _integers(index: GraphIndex, name: str) -> np.ndarray | None:
+    """A few integers that the graph holds; None for all else."""
+    position = index.producer.get(name)
+    if not name or (position is not None and index.nodes[position].op_type != "Constant"):
+        return None
+    value = index.constant(name)
+    return value if value is not None and value.dtype.kind in "iub" and value.size <= MOST else None
 
 
 def _order(mine: list[Key], theirs: list[Key]) -> list[int]:

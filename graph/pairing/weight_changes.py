@@ -135,6 +135,8 @@ class WeightChange:
             text = f"all {self.size:,} {noun} equal to the reference's rounded to {self.rounded_to.upper()}"
             return f"{text} ({self.count:,} differ, greatest {self.greatest:.3g})"
         assert self.values is not None
+        if self.size == 1 and self.folded is None:
+            return f"value {self.values[0]:.6g} against {self.values[1]:.6g}"
         place = f" at [{','.join(map(str, self.index))}]" if self.index else ""
         differ = f"{noun} differ" if self.folded is None else f"{self.folded} differ from the reference's after folding"
         return (
@@ -157,8 +159,10 @@ def weight_change(x: np.ndarray, y: np.ndarray) -> WeightChange | None:
     if x.shape != y.shape:
         if x.size == y.size and x.ndim == y.ndim and x.shape == y.shape[::-1] and np.array_equal(x.T, y):
             return WeightChange(*shapes, patterns=(Transposed(),))
-        same = x.size == y.size and np.array_equal(x.reshape(-1), y.reshape(-1)) and _squeezed(x) == _squeezed(y)
-        return None if same else WeightChange(*shapes)
+        if x.size != y.size or _squeezed(x) != _squeezed(y):
+            return WeightChange(*shapes)
+        y = y.reshape(x.shape)
+        shapes = x.shape, x.shape
     if x.dtype == object or y.dtype == object or x.dtype.kind in "SUc" or y.dtype.kind in "SUc":
         count = int(np.sum(np.asarray(x != y)))
         return WeightChange(*shapes, count) if count else None

@@ -1,4 +1,4 @@
-"""Inputs that an operator reads in another order: named, with the order; and orders that do not matter."""
+"""What computes shapes, conditions and weights otherwise: inputs in another order, another index."""
 
 from __future__ import annotations
 
@@ -49,6 +49,42 @@ def test_a_shape_that_is_put_together_in_another_order() -> None:
     assert culprit.evidence.startswith(
         "inputs 0 and 1 of Concat exchanged; the reference gives 4x6x8, the candidate 6x4x8"
     )
+
+
+@pytest.mark.parametrize(("one", "other"), [("g", "p"), ("p", "g")])
+def test_weights_that_are_computed_of_operands_in_another_order(one: str, other: str) -> None:
+    text = """g (float[4,6,8] x, bool[4,6,8] c) => (float[4,6,8] y) {{
+        [d] d = Sub({0}) [w] w = Sin(d) [y] y = MatMul(x, w) }}"""
+    order = {"g": "u, v", "p": "v, u"}
+    weights = {"u": normal(8, 8, seed=1), "v": normal(8, 8, seed=2)}
+    culprit = only(compare(*networks(text, order[one], order[other], **weights), X))
+    assert (culprit.node, culprit.cause) == ("d", "wrong-op")
+    assert culprit.evidence.startswith("inputs a and b of Sub exchanged; ")
+
+
+@pytest.mark.parametrize(
+    ("change", "evidence"),
+    [
+        (("Gather(s, zero)", "Gather(s, one)"), "value 0 against 1; given the same"),
+        (("Gather(s, zero)", "Gather<axis=-1>(s, zero)"), None),
+        (("Equal(n, four)", "Equal(n, six)"), "value 4 against 6; given the same"),
+    ],
+)
+def test_what_makes_the_condition_of_an_if_another_one(change: tuple[str, str], evidence: str | None) -> None:
+    """The If takes another branch; the node that makes its condition is named."""
+    text = """g (float[N,M,8] x, bool[N,M,8] c) => (float[N,M,8] y) {
+        [a] a = Sin(x) [s] s = Shape(a) [n] n = Gather(s, zero) [e] e = Equal(n, four) [q] q = Squeeze(e)
+        [y] y = If(q) <then_branch = t () => (float[N,M,8] v) { [v] v = Neg(a) },
+                       else_branch = f () => (float[N,M,8] u) { [u] u = Exp(a) }> }"""
+    weights = {**CONSTANTS, "four": np.array([4], np.int64), "six": np.array([6], np.int64)}
+    report = compare(parsed(text, **weights), parsed(text.replace(*change), **weights), X)
+    if evidence is None:
+        assert report.verdict == "pass"
+        assert not report.culprits
+        return
+    culprit = only(report)
+    assert culprit.node == ("n" if "Gather" in change[0] else "e")
+    assert (culprit.cause, culprit.evidence[: len(evidence)]) == ("weights", evidence)
 
 
 @pytest.mark.parametrize(
