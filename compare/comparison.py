@@ -232,14 +232,15 @@ class Rules:
         object.__setattr__(self, "shapes", as_sets(self.shapes))
         check(self)
         if (self.rtol is None) != (self.atol is None):
-            missing = "rtol" if self.rtol is None else "atol"
-            raise UsageError(f"rtol and atol go together: allowed is atol + rtol * |reference|. {missing} is missing.")
+            missing = "--rtol" if self.rtol is None else "--atol"
+            told = "allowed is atol + rtol * |reference|"
+            raise UsageError(f"--rtol and --atol go together: {told}. {missing} is missing.")
         if self.fix_budget is not None and self.fix is None:
-            raise UsageError("fix_budget is for fix, which was not asked for.")
+            raise UsageError("--fix-budget is for --fix, which was not asked for.")
         if self.fixed_model is not None and self.fix is None:
-            raise UsageError("fixed_model is written with fix, which was not asked for.")
+            raise UsageError("--fixed-model is written with --fix, which was not asked for.")
         if self.fix is not None and self.plan is not None:
-            raise UsageError("fix makes a plan and plan applies one: ask for one of the two.")
+            raise UsageError("--fix makes a plan and --plan applies one: ask for one of the two.")
 
     @property
     def decide(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from ..graph.errors import LayerdiffError, first_line
 from .report.model import AccuracyResult, Fidelity, Notice, OutputResult, Report
@@ -79,6 +80,20 @@ def not_timed(runner: str) -> Notice:
 def not_computed(runner: str) -> Notice:
     """A latency was asked for of outputs that were recorded."""
     return Notice("not-timed", runner, f"{runner} was not timed: its outputs were recorded, nothing is computed.")
+
+
+def nothing_applied(path: str) -> Notice:
+    """A network with remedies was asked for, and there is nothing to mend or no remedy that is not a precision."""
+    text = (
+        f"{path} was not written: no layer could be rescaled and no constant replaced so that the outputs are better."
+    )
+    return Notice("nothing-applied", path, text)
+
+
+def fix_interrupted(path: str) -> Notice:
+    """The search for a plan was interrupted."""
+    kept = f"the same command goes on with the runs that {path} holds" if Path(path).exists() else "no run was kept yet"
+    return Notice("fix-interrupted", path, f"The search for a plan was interrupted; {kept}.")
 
 
 def other_dtype(candidate: str, tensor: str, dtype: str, expected: str) -> Notice:

@@ -70,7 +70,14 @@ def _compared(comparison: Comparison, progress: Progress) -> Report:
             remedies = {o.candidate: o.remedy for o in off}
             if report.culprits:
                 report = with_remedies(ran, log, evidence.outputs, report, progress, remedies)
-    return report if rules.fix is None else fix(comparison, log, evidence.outputs, report, progress)
+    if rules.apply_remedy is not None and report.applied is None:
+        report = replace(report, notices=(*report.notices, notices.nothing_applied(rules.apply_remedy)))
+    if rules.fix is None:
+        return report
+    try:
+        return fix(comparison, log, evidence.outputs, report, progress)
+    except KeyboardInterrupt:  # what was found until then is worth being told
+        return replace(report, notices=(*report.notices, notices.fix_interrupted(rules.fix)))
 
 
 def localized(

@@ -33,7 +33,14 @@ class RandomOptions:
         None, "--float-range", "range of random floats", NUMBERS, "data", metavar="LO,HI"
     )
     seed: int = option(0, "--seed", "seed of random samples (0)", Whole(0), "data", metavar="S")
-    samples: int | None = option(None, "--samples", "number of random samples (4)", Whole(1), "data", metavar="N")
+    samples: int | None = option(
+        None,
+        "--samples",
+        "number of random samples (4); beside --data: take the first N",
+        Whole(1),
+        "data",
+        metavar="N",
+    )
     ranges: Mapping[str, tuple[Number, Number]] = option(
         dict, "--range", "range of one input", Named(NUMBERS, "NAME:LO,HI"), "data", metavar="NAME:LO,HI"
     )

@@ -12,6 +12,7 @@ import difflib
 import os
 import re
 import shutil
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -24,7 +25,7 @@ from ...runners.contract.runner import Runner
 from ..comparison import Rules
 from .ending import Shown
 from .options import add, given
-from .report_options import Reports, add_formats, add_screen, check_reports, check_screen
+from .report_options import Reports, add_formats, add_screen, check_layers, check_reports, check_screen
 from .runner_arguments import (
     add_options,
     configure,
@@ -56,6 +57,10 @@ other commands, each with --help:
   layerdiff inspect    inputs, outputs, layers and ranges of a model
   layerdiff extract    a part of a model as a model
 
+verdicts: pass, the outputs agree; fail, they differ by more than is allowed, or than rounding explains;
+  undecided, rounding explains the difference, which is too large to be called right, or nothing says how large it
+  may be (INT8, FP8): that is no agreement. Labels (--metric top1), --metric agree or a tolerance decide it.
+
 exit status: 0 agree, 1 disagree or undecided, 2 wrong usage or unreadable input, 3 a runner failed, 130 interrupted
 """
 
@@ -82,6 +87,7 @@ class Request:
         rules: What was decided about the comparison.
         random: Fields of `RandomOptions` that were given.
         data, calibration_data: Where inputs come from; None: random ones, and those that are compared.
+        first: How many of the data to take; None: all of them.
         reports: Reports to write.
         baseline: An earlier report, to tell what changed.
         save_worst: Folder for the worst samples.
@@ -93,6 +99,7 @@ class Request:
     rules: Rules
     random: Mapping[str, Any]
     data: str | None
+    first: int | None
     calibration_data: str | None
     reports: Reports
     baseline: str | None
@@ -125,17 +132,39 @@ class Parser(argparse.ArgumentParser):
         raise Shown(status)
 
 
+def in_columns(rows: Mapping[str, str]) -> list[str]:
+    """Words and what they mean, side by side, folded to the width of the terminal."""
+    width, first = _width(), 3 + max(map(len, rows))
+    folded = {word: textwrap.wrap(text, max(width - first - 2, 24)) for word, text in rows.items()}
+    return [
+        f"  {word if not i else '':<{first}}{line}" for word, lines in folded.items() for i, line in enumerate(lines)
+    ]
+
+
+def _folded(line: str, width: int) -> str:
+    """A line of a prepared text, folded where it is too long: behind what it begins with, or its second column."""
+    if len(line) <= width:
+        return line
+    second = re.match(r" +\S+(?: \S+)* {2,}", line)
+    column = second.end() if second is not None and second.end() < 30 else len(line) - len(line.lstrip())
+    return textwrap.fill(line, width, subsequent_indent=" " * column)
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, 110) - 2
+
+
 class Help(argparse.HelpFormatter):
     """Options that take their value with ``=`` alone are shown so."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30, width=min(shutil.get_terminal_size().columns, 110) - 2)
+        super().__init__(prog, max_help_position=30, width=_width())
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         return getattr(action, "shown", None) or super()._format_action_invocation(action)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "\n".join(indent + line for line in text.splitlines())
+        return "\n".join(indent + _folded(line, width) for line in text.splitlines())
 
 
 def parse(argv: Sequence[str]) -> Request:
@@ -164,16 +193,21 @@ def parse(argv: Sequence[str]) -> Request:
     values = vars(space)
     reports = tuple(values.get("reports", ()))
     check_reports(reports, [*models, space.data, space.calibration_data, values.get("labels"), space.baseline])
+    rules = Rules(**{"isolate": "auto", **given(values, Rules)})
+    searching = rules.fix is not None or rules.apply_remedy is not None
+    check_layers(reports, rules.layers is not None or searching, "add --layers")
     random = given(values, RandomOptions)
+    first = random.pop("samples", None) if space.data is not None else None
     for f in options(RandomOptions):
         if space.data is not None and f.name in random:
             raise UsageError(f"{f.metadata['flag']} is for random data, but --data {space.data} was given.")
     return Request(
         models=models,
         runners=runners,
-        rules=Rules(**{"isolate": "auto", **given(values, Rules)}),
+        rules=rules,
         random=random,
         data=space.data,
+        first=first,
         calibration_data=space.calibration_data,
         reports=reports,
         baseline=space.baseline,

@@ -105,8 +105,10 @@ def _run(request: Request, command: str) -> int:
     if before is not None:
         from ..report.baseline import against
 
-        report = against(report, before)
+        report = against(report, before, request.baseline or "")
     status = deliver(report, request.reports, quiet=request.quiet, verbose=request.verbose)
+    if any(notice.code == "fix-interrupted" for notice in report.notices):
+        status = INTERRUPTED
     if unsaved is not None:
         raise unsaved
     return status
@@ -126,15 +128,19 @@ def comparator(request: Request, progress: Progress | None = None) -> Comparator
     """
     with uninterrupted():
         from ...dataloaders import DataLoader, open_data
+        from ...dataloaders.first import First
         from ..comparator import Comparator
         from ..progress import SILENT
 
     first, *second = request.models
+    data = DataLoader(**request.random) if request.data is None else open_data(request.data)
+    if request.first is not None:
+        data = First(data, request.first)
     return Comparator(
         first,
         request.runners,
         candidate_model=second[0] if second else None,
-        data_loader=DataLoader(**request.random) if request.data is None else open_data(request.data),
+        data_loader=data,
         calibration_data=None if request.calibration_data is None else open_data(request.calibration_data),
         rules=request.rules,
         progress=progress or SILENT,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .arguments import Parser
+from .arguments import Parser, in_columns
 
 DESCRIPTION = "Shows a precision plan that `compare ... --fix PLAN` made, or writes it for another tool."
 
@@ -18,7 +18,7 @@ def run(words: Sequence[str]) -> int:
     from ..plans.exports import EXPORTS
     from ..plans.file import applicable, plan_from, read
 
-    forms = "\n".join(f"  {name:<14} {export.help}" for name, export in EXPORTS.items())
+    forms = "\n".join(in_columns({name: export.help for name, export in EXPORTS.items()}))
     parser = Parser("compare plan", DESCRIPTION, f"forms:\n{forms}")
     parser.add_argument("plan", metavar="PLAN", help="the file that --fix wrote")
     parser.add_argument("--as", dest="form", choices=list(EXPORTS), metavar="FORM", help="one of the forms below")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from .arguments import Parser
 from .delivery import deliver
-from .report_options import add_formats, add_screen, check_reports, check_screen
+from .report_options import add_formats, add_screen, check_layers, check_reports, check_screen
 
 DESCRIPTION = "Makes any format of a report that --json saved, without running anything, and shows it."
 EPILOG = """\
@@ -34,8 +34,9 @@ def run(words: Sequence[str]) -> int:
     check_screen(space.quiet, space.verbose)
     check_reports(reports, [space.report, space.baseline])
     report = load_report(space.report)
+    check_layers(reports, bool(report.layers), f"{space.report} was made without --layers")
     if space.baseline is not None:
-        report = against(report, load_report(space.baseline))
+        report = against(report, load_report(space.baseline), space.baseline)
     return deliver(report, reports, quiet=space.quiet, verbose=space.verbose)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ... import __version__
 from ...graph.errors import UsageError
-from ..report.formats import formats
+from ..report.formats import formats, holds_layers, writes_folder
 
 Reports = tuple[tuple[str, str], ...]
 """Reports to write: the flag of a format, and a path; ``-`` is standard output."""
@@ -19,22 +19,22 @@ Reports = tuple[tuple[str, str], ...]
 def add_formats(group: Any) -> None:
     """One option for each format, each of which may be given several times."""
     for flag, one in formats().items():
-        add_report(group, flag, one.HELP)
+        add_report(group, flag, one.HELP, writes_folder(one))
     group.add_argument(
         "--baseline", metavar="JSON", help="an earlier report, from --json: say what became worse, better, stayed bad"
     )
 
 
-def add_report(group: Any, flag: str, what: str) -> None:
+def add_report(group: Any, flag: str, what: str, folder: bool = False) -> None:
     """The option of one format, which may be given several times."""
     group.add_argument(
         flag,
-        metavar="PATH",
+        metavar="DIR" if folder else "PATH",
         dest="reports",
         action="append",
         default=argparse.SUPPRESS,
         type=functools.partial(report_path, flag),
-        help=f"{what}; -: to standard output",
+        help=what if folder else f"{what}; -: to standard output",
     )
 
 
@@ -62,6 +62,22 @@ def report_path(flag: str, path: str) -> tuple[str, str]:
     return flag, path
 
 
+def check_layers(reports: Sequence[tuple[str, str]], there: bool, remedy: str) -> None:
+    """Makes sure that a format that holds layers alone is not asked for where there are none.
+
+    Args:
+        reports: What is to be written.
+        there: Whether there are layers.
+        remedy: What to do about it.
+
+    Raises:
+        UsageError: It is asked for, and there are none.
+    """
+    for flag, _ in reports:
+        if not there and holds_layers(formats()[flag]):
+            raise UsageError(f"{flag} holds layers alone, and there are none: {remedy}.")
+
+
 def check_reports(reports: Sequence[tuple[str, str]], inputs: Sequence[object]) -> None:
     """Makes sure that no report is written over what is read, or over another report.
 
@@ -72,6 +88,9 @@ def check_reports(reports: Sequence[tuple[str, str]], inputs: Sequence[object]) 
     Raises:
         UsageError: One is.
     """
+    for flag, path in reports:
+        if path == "-" and flag in formats() and writes_folder(formats()[flag]):
+            raise UsageError(f"{flag} writes a folder, which standard output is not: name one.")
     if sum(path == "-" for _, path in reports) > 1:
         raise UsageError("only one report can go to standard output.")
     read = {os.path.realpath(path) for path in inputs if isinstance(path, (str, os.PathLike))}

@@ -9,12 +9,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from ...graph.errors import UsageError
 from ..report.files import write
 from ..report.plain import plain, typed
 from ..report.plan import SCHEMA, OutputTrial, Plan, Status, Trial
+
+if TYPE_CHECKING:
+    from ...graph.model import Model
 
 STATUS = get_args(Status)
 
@@ -129,6 +132,19 @@ def problem_of(content: Any) -> str:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         return f"a part of it is missing or of another type: {error}"
     return ""
+
+
+def refuse_another(path: str, model: Model) -> None:
+    """Makes sure that a plan does not replace the plan of another model.
+
+    Raises:
+        UsageError: It would, or the file is no plan.
+    """
+    if not Path(path).is_file() or not Path(path).stat().st_size:
+        return
+    origin = read(path, "--fix")["origin"]
+    if origin.get("digest") not in (None, model.digest):
+        raise UsageError(f"--fix {path}: holds the plan of another model ({origin.get('source')}): name another file.")
 
 
 def runs_before(path: str, origin: Origin) -> Runs:

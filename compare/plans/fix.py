@@ -20,7 +20,7 @@ from ..report.plan import KeptLayer, OutputTrial, Plan, PlanPoint, Trial
 from ..runs.repeatability import fingerprint
 from ..runs.samples import checked
 from .bench import Bench, unplanned
-from .file import Origin, Runs, runs_before, save
+from .file import Origin, Runs, refuse_another, runs_before, save
 from .fixed_model import write_fixed
 from .layers import Layers, layers_of
 from .predict import Prediction, predict
@@ -81,6 +81,8 @@ def planned(comparison: Comparison) -> Side:
     if len(able) > 1:
         names = ", ".join(side.name for side in able)
         raise UsageError(f"--fix makes a plan for one runner, and there are {len(able)}: {names}.")
+    if comparison.rules.fix is not None:
+        refuse_another(comparison.rules.fix, able[0].model)
     rules, fmt = comparison.rules, able[0].runner.arithmetic
     if (fmt.is_integer or fmt.name == "e4m3") and not rules.decide:
         raise UsageError(
@@ -143,6 +145,10 @@ class _Fixing:
             return self._kept(
                 self._plan("unfinished", why=f"the budget of {self.meter.limit} ended before a set passed")
             )
+        if search.best == search.everything:
+            told = "" if search.minimal else f"; the budget of {self.meter.limit} ended before smaller sets were tried"
+            why = f"{self.side.name} passes only with every layer in FP32{told}"
+            return self._kept(self._plan("none" if search.minimal else "unfinished", why=why))
         return self._kept(self._fixed(self._found(search, prediction)))
 
     def _fixed(self, plan: Plan) -> Plan:

@@ -11,9 +11,16 @@ from .model import Culprit, Metrics, OutputResult, Report
 _BADNESS = {"pass": 0, "undecided": 1, "fail": 2, "missing": 3, "extra": 3}
 
 
-def against(report: Report, before: Report) -> Report:
-    """The report with its changes against an earlier one; outputs and culprits are known by candidate and name."""
-    return replace(report, changes=(*_outputs(report, before), *_culprits(report, before)))
+def against(report: Report, before: Report, name: str = "the baseline") -> Report:
+    """The report with its changes against an earlier one; outputs and culprits are known by candidate and name.
+
+    Args:
+        report: What was found now.
+        before: What was found then.
+        name: What to call the earlier report.
+    """
+    changes = (*_outputs(report, before), *_culprits(report, before))
+    return replace(report, changes=changes, baseline=name)
 
 
 def _outputs(report: Report, before: Report) -> Iterator[Change]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 FLAG = "--csv"
 HELP = "write the layers as CSV (with --layers)"
+LAYERS = True
 
 METRICS = ("count", "max_abs", "rmse", "rel_l2", "snr_db", "cosine", "bias")
 EXPECTED = ("rms_z", "gain_sigma", "bound_use")

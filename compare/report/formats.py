@@ -23,6 +23,9 @@ class Format(Protocol):
     Attributes:
         FLAG: The option that takes the path to write to.
         HELP: One line for the help.
+
+    A module may also say ``FOLDER = True`` (a folder is written, which standard output is not) and ``LAYERS = True``
+    (it holds layers alone).
     """
 
     FLAG: str
@@ -30,6 +33,16 @@ class Format(Protocol):
 
     def render(self, report: Any) -> Content:
         """The report in this format."""
+
+
+def writes_folder(one: Format) -> bool:
+    """Whether a format is a folder of files."""
+    return bool(getattr(one, "FOLDER", False))
+
+
+def holds_layers(one: Format) -> bool:
+    """Whether a format holds layers alone, and nothing of a report without them."""
+    return bool(getattr(one, "LAYERS", False))
 
 
 @functools.cache

@@ -51,6 +51,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "saved": list(report.saved),
         "plan": plain(report.plan),
         "changes": [_fields(change) for change in report.changes],
+        "baseline": report.baseline,
         "applied": plain(report.applied),
     }
 

@@ -107,6 +107,7 @@ def _report(content: Mapping[str, Any]) -> Report:
             content.get("settings", {}),
         ),
         changes=_all(Change, content.get("changes", ())),
+        baseline=content.get("baseline"),
         plan=typed(Plan, content.get("plan")),
         applied=typed(Applied, content.get("applied")),
     )

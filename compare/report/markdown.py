@@ -52,6 +52,9 @@ def _head(report: Report) -> Iterator[str]:
         yield from map(_culprit, report.culprits[:_CULPRITS])
         if len(report.culprits) > _CULPRITS:
             yield f"- and {len(report.culprits) - _CULPRITS:,} more culprits"
+    if report.baseline is not None and not report.changes:
+        yield ""
+        yield f"No change since {_code(report.baseline)}: every output passes, as it did."
     reasons = [o for o in report.outputs if o.reason][:5]
     if reasons:
         yield ""

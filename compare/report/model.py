@@ -369,6 +369,7 @@ class Report:
         applied: The network with remedies that are no precision, where it was asked for and there are some.
         provenance: Version, date, command and settings of the run.
         changes: What became worse, better or stayed bad since an earlier report, if there is one.
+        baseline: That report's file; None if it was not held against one.
     """
 
     reference: str
@@ -387,6 +388,7 @@ class Report:
     applied: Applied | None = None
     provenance: Provenance = field(default_factory=Provenance, compare=False)
     changes: tuple[Change, ...] = ()
+    baseline: str | None = None
 
     @property
     def compared(self) -> bool:

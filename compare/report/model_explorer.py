@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FLAG = "--model-explorer"
 HELP = "write a folder of node data for Model Explorer (with --layers)"
+FOLDER = LAYERS = True
 
 EXACT = -16.0
 """What stands for the logarithm of no error at all."""

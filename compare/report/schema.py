@@ -61,6 +61,7 @@ def schema() -> dict[str, Any]:
         "plan": _or_null(_of(Plan)),
         "applied": _or_null(_of(Applied)),
         "changes": _list(_of(Change)),
+        "baseline": {**_or_null(_TEXT), "description": "The earlier report that this one was held against."},
     }
     return {"$schema": DIALECT, "title": SCHEMA, **_object(**properties)}
 

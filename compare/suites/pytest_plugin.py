@@ -40,6 +40,7 @@ def _compare_models(
 ) -> Report:
     __tracebackhide__ = True
     from ...dataloaders import as_source
+    from ...graph.errors import LayerdiffError
     from ...runners.contract.naming import distinct_names
     from ..comparator import Comparator
     from .checks import EXPECTED, unexpected
@@ -49,12 +50,15 @@ def _compare_models(
     if candidate_model is not None and reference is not None:
         raise pytest.UsageError("compare_models: with a candidate_model, the reference is the first model; name none.")
     candidates = [candidate] if isinstance(candidate, str) or not isinstance(candidate, Sequence) else list(candidate)
-    runners = [_runner(one) for one in candidates]
-    if candidate_model is None:
-        runners = [_runner(reference or "onnxrt"), *runners]
-        rules.setdefault("reference", distinct_names(runners)[0])
-    loader = None if data is None else as_source(data)
-    report = Comparator(model, runners, candidate_model=candidate_model, data_loader=loader, **rules).compare()
+    try:
+        runners = [_runner(one) for one in candidates]
+        if candidate_model is None:
+            runners = [_runner(reference or "onnxrt"), *runners]
+            rules.setdefault("reference", distinct_names(runners)[0])
+        loader = None if data is None else as_source(data)
+        report = Comparator(model, runners, candidate_model=candidate_model, data_loader=loader, **rules).compare()
+    except LayerdiffError as error:  # the place in here where it was raised says nothing of the test
+        pytest.fail(f"compare_models: {error}", pytrace=False)
     wrong = unexpected(report.verdict, expect)
     if wrong:
         pytest.fail(f"{wrong}\n\n{report}", pytrace=False)

@@ -20,6 +20,8 @@ _SHOWN = 20
 def show_changes(report: Report, to: Console) -> None:
     """What is worse first, then what is better, then what is as bad as it was."""
     if not report.changes:
+        if report.baseline is not None:
+            to.print(f"\nno change since {report.baseline}: every output passes, as it did", markup=False)
         return
     ranked = sorted(report.changes, key=lambda change: list(_STYLE).index(change.kind))
     to.print()

@@ -37,27 +37,36 @@ def test_a_failure_shows_the_report(onnx_file, tmp_path):
     onnx_file("g (float[N, 3] x) => (float[N, 3] y) { y = Relu(x) }", "relu.onnx")
     onnx_file("g (float[N, 3] x) => (float[N, 3] y) { y = Add(x, x) }", "twice.onnx")
     (tmp_path / "test_them.py").write_text(TESTS)
-    words = [
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "layerdiff.compare.suites.pytest_plugin",
-        "-p",
-        "no:cacheprovider",
-        "test_them.py",
-    ]
-    done = subprocess.run(
-        [sys.executable, *words],
-        cwd=tmp_path,
-        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-        capture_output=True,
-        text=True,
-    )
+    done = run(tmp_path)
     assert "1 failed, 3 passed" in done.stdout, done.stdout
     assert "fail, pass expected" in done.stdout
     assert "fail: onnxrt@twice.onnx disagrees with onnxrt in output y" in done.stdout
     assert "Report(" not in done.stdout
+
+
+WRONG = """
+def test_no_such_file(compare_models):
+    compare_models("absent.onnx", candidate="onnxrt")
+
+def test_no_such_runner(compare_models):
+    compare_models("absent.onnx", candidate="onnxruntime")
+
+def test_no_such_data(compare_models):
+    compare_models("relu.onnx", candidate="onnxrt", data="absent.npz")
+
+def test_no_such_rule(compare_models):
+    compare_models("relu.onnx", candidate="onnxrt", layer="guilty")
+"""
+
+
+def test_what_cannot_be_compared_fails_in_one_line_each(onnx_file, tmp_path):
+    onnx_file("g (float[N, 3] x) => (float[N, 3] y) { y = Relu(x) }", "relu.onnx")
+    (tmp_path / "test_them.py").write_text(WRONG)
+    told = run(tmp_path).stdout
+    assert "4 failed" in told
+    for message in ("absent.onnx: no such file.", "--onnxruntime names no runner", "no such file or folder", "'layer'"):
+        assert message in told
+    assert "Error" not in told  # no exception, no line of our code
 
 
 def test_it_is_an_entry_point():

@@ -131,3 +131,24 @@ def test_one_number_that_is_another_one_is_told_from_other_changes(change: Chang
 )
 def test_a_difference_is_told_with_its_values(difference: Difference, detail: str) -> None:
     assert difference.detail == detail
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "text"),
+    [
+        ((), (1,), "1 of 1 value differ, greatest 1, 2 against 3"),
+        ((1,), (), "1 of 1 value differ, greatest 1 at [0], 2 against 3"),
+        ((1, 2), (2,), "2 of 2 weights differ, greatest 1 at [0,0], 2 against 3; all 1.5 times the reference's"),
+        ((2, 1), (1, 1, 2), "2 of 2 weights differ, greatest 1 at [0,0], 2 against 3; all 1.5 times the reference's"),
+    ],
+)
+def test_dimensions_of_one_hide_no_value(one, other, text):
+    assert str(weight_change(np.full(one, 2, np.float32), np.full(other, 3, np.float32))) == text
+
+
+def test_dimensions_of_one_are_no_change():
+    assert weight_change(np.full((), 2, np.float32), np.full((1, 1), 2, np.float32)) is None
+
+
+def test_other_shapes_are_told_as_shapes():
+    assert str(weight_change(np.zeros((2, 3), np.float32), np.zeros((3, 3), np.float32))) == "shape 2x3 against 3x3"

@@ -1,0 +1,46 @@
+"""The first samples of a source: ``--samples`` beside ``--data``."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .base import Sample, Samples, Source
+
+if TYPE_CHECKING:
+    from ..graph.model import Model
+
+
+@dataclass(frozen=True)
+class First(Source):
+    """The first samples of another source; all of them, where it has fewer.
+
+    Attributes:
+        source: The other source.
+        most: How many to take.
+    """
+
+    source: Source
+    most: int
+
+    def bind(self, model: Model) -> Samples:
+        """The samples for ``model``; see `Source.bind`."""
+        samples = self.source.bind(model)
+        return samples if len(samples) <= self.most else _FirstSamples(samples, self.most)
+
+
+class _FirstSamples(Samples):
+    """The first samples of others."""
+
+    def __init__(self, samples: Samples, most: int) -> None:
+        self._samples = samples
+        self.count = most
+        self.seed = samples.seed
+        self.description = f"the first {most} of {samples.description}"
+        self.notes = samples.notes
+        self.representative = samples.representative
+
+    def __iter__(self) -> Iterator[Sample]:
+        return itertools.islice(iter(self._samples), self.count)

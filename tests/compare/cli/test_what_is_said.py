@@ -1,0 +1,177 @@
+"""What the command says to somebody who does not know it yet, and that nothing is passed over in silence."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from layerdiff import UsageError
+from layerdiff.compare import stages
+from layerdiff.compare.cli.arguments import in_columns, parse
+from layerdiff.compare.cli.command import main
+from layerdiff.graph.numpy_files import write_npz
+
+RELU = "g (float[N, 3] x) => (float[N, 3] y) { y = Relu(x) }"
+ABS = "g (float[N, 3] x) => (float[N, 3] y) { y = Abs(x) }"
+X = np.array([[1, -2, 3]], np.float32)
+
+
+@pytest.fixture
+def here(onnx_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    onnx_file(RELU, "m.onnx")
+    onnx_file(ABS, "other.onnx")
+    (tmp_path / "data").mkdir()
+    for number in range(3):
+        write_npz(tmp_path / "data" / f"{number}.npz", {"x": X + number})
+    return tmp_path
+
+
+def report_of(*words):
+    main([*words, "-q", "--json", "report.json"])
+    return json.loads(Path("report.json").read_text())
+
+
+# ---- --samples beside --data ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "taken", "description"),
+    [(2, 2, "the first 2 of 3 samples of data"), (3, 3, "3 samples of data"), (9, 3, "3 samples of data")],
+)
+def test_samples_beside_data_are_the_first(asked, taken, description, here):
+    report = report_of("m.onnx", "--onnxrt", "--onnxrt", "--data", "data", "--samples", str(asked))
+    assert (report["samples"], report["data"], report["representative"]) == (taken, description, True)
+
+
+# ---- the help -------------------------------------------------------------------------------------------------------
+
+
+def test_the_help_says_what_undecided_means_and_which_other_commands_there_are(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = capsys.readouterr().out
+    for text in (
+        "undecided, rounding explains the difference",
+        "layerdiff report",
+        "layerdiff plan",
+        "--model-explorer DIR",
+    ):
+        assert text in told
+
+
+def test_a_folder_is_not_offered_on_standard_output(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    help_of = capsys.readouterr().out.split("--model-explorer DIR")[1].split("--")[0]
+    assert "standard output" not in help_of
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_the_forms_of_a_plan_are_folded(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    with pytest.raises(SystemExit):
+        main(["plan", "--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= width
+
+
+def test_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "42")
+    assert in_columns({"a": "one two three four five six seven", "bcd": "eight"}) == [
+        "  a     one two three four five six",
+        "        seven",
+        "  bcd   eight",
+    ]
+
+
+# ---- messages name options ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--rtol 0.1", "--rtol and --atol go together: allowed is atol + rtol * |reference|. --atol is missing."),
+        ("--fixed-model f.onnx", "--fixed-model is written with --fix, which was not asked for."),
+        ("--fix-budget 3", "--fix-budget is for --fix, which was not asked for."),
+        ("--fix p.json --plan p.json", "--fix makes a plan and --plan applies one: ask for one of the two."),
+        ("--csv layers.csv", "--csv holds layers alone, and there are none: add --layers."),
+        ("--model-explorer nodes", "--model-explorer holds layers alone, and there are none: add --layers."),
+        ("--layers --model-explorer -", "--model-explorer writes a folder, which standard output is not: name one."),
+    ],
+)
+def test_what_does_not_go_together(words, message):
+    with pytest.raises(UsageError) as raised:
+        parse(["m.onnx", "--onnxrt", "--emulate=fp16", *words.split()])
+    assert str(raised.value) == message
+
+
+def test_a_saved_report_without_layers_makes_no_csv(here, capsys):
+    report_of("m.onnx", "--onnxrt", "--onnxrt")
+    assert main(["report", "report.json", "--csv", "layers.csv"]) == 2
+    assert "there are none: report.json was made without --layers" in capsys.readouterr().err
+    assert not os.path.exists("layers.csv")
+
+
+# ---- nothing is passed over in silence ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["terminal", "--markdown", "--html"])
+def test_that_nothing_changed_is_said(form, here, capsys):
+    if form == "--html":
+        pytest.importorskip("jinja2")
+        pytest.importorskip("plotly")
+    report_of("m.onnx", "--onnxrt", "--onnxrt")
+    written = [] if form == "terminal" else [form, "out"]
+    assert main(["report", "report.json", "--baseline", "report.json", *written]) == 0
+    told = capsys.readouterr().out if form == "terminal" else Path("out").read_text()
+    assert "hange since" in told
+    assert "every output passes, as it did" in told
+
+
+def test_that_a_remedy_was_not_written_is_said(here):
+    words = ("m.onnx", "other.onnx", "--onnxrt", "--layers", "--apply-remedy", "r.onnx")
+    assert [n["code"] for n in report_of(*words)["notices"] if n["subject"] == "r.onnx"] == ["nothing-applied"]
+    assert not os.path.exists("r.onnx")
+
+
+# ---- plans ----------------------------------------------------------------------------------------------------------
+
+FIX = ("--onnxrt", "--emulate=bf16", "--tolerance", "y:0,1e-9", "--fix", "plan.json")
+
+
+@pytest.fixture
+def product(here, onnx_file):
+    weights = {"w": np.random.default_rng(0).standard_normal((3, 3)).astype(np.float32)}
+    onnx_file("g (float[N, 3] x) => (float[N, 3] y) { y = MatMul(x, w) }", "product.onnx", **weights)
+    return here
+
+
+def test_every_layer_in_fp32_is_no_plan(product):
+    plan = report_of("product.onnx", *FIX)["plan"]
+    assert (plan["status"], plan["kept"]) == ("none", [])
+    assert plan["why"] == "emulate:bf16 passes only with every layer in FP32"
+
+
+def test_the_plan_of_another_model_is_not_overwritten(product, onnx_file, capsys):
+    report_of("product.onnx", *FIX)
+    kept = Path("plan.json").read_text()
+    weights = {"w": np.eye(3, dtype=np.float32) / 3}
+    onnx_file("g (float[N, 3] x) => (float[N, 3] y) { y = MatMul(x, w) }", "another.onnx", **weights)
+    assert main(["another.onnx", *FIX]) == 2
+    assert "--fix plan.json: holds the plan of another model (product.onnx)" in capsys.readouterr().err
+    assert Path("plan.json").read_text() == kept
+
+
+def test_an_interrupted_search_keeps_the_verdict(product, monkeypatch, capsys):
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(stages, "fix", interrupted)
+    assert main(["product.onnx", *FIX]) == 130
+    told = capsys.readouterr().out
+    assert "The search for a plan was interrupted; no run was kept yet." in told
+    assert "fail: emulate:bf16 disagrees" in told
