@@ -50,6 +50,27 @@
     if ($("names")) $("names").replaceChildren(...layers.map((layer) => Object.assign(document.createElement("option"), { value: layer.node, label: layer.op })));
   };
 
+  // Powers of two side by side, with one empty place for a gap of many: a mask of -3e38 would leave nothing of the rest.
+  const GAP = 12;
+  const scale = (exponents, kept = []) => {
+    const known = [...new Set([...exponents, ...kept])].sort((a, b) => a - b), places = [];
+    for (const e of known) {
+      const last = places.length ? places[places.length - 1] : e;
+      if (e - last > GAP) places.push(null);
+      else for (let between = last + 1; between < e; between++) places.push(between);
+      places.push(e);
+    }
+    const step = Math.ceil(places.length / 16);
+    const shown = places.map((e, i) => [e, i]).filter(([e, i]) => e === null || i % step === 0 || places.length < 16);
+    return {
+      at: (e) => {
+        const whole = Math.floor(e), i = places.indexOf(whole);
+        return i < 0 ? null : i + (e - whole);
+      },
+      axis: { tickvals: shown.map(([, i]) => i), ticktext: shown.map(([e]) => (e === null ? "…" : String(e))), range: [-0.7, places.length - 0.3] },
+    };
+  };
+
   const positive = (value) => (value > 0 ? value : null); // a logarithm knows no zero
   const error = (layer, which) => positive((layer[which] || {}).rel_l2);
   const noise = (layer) => (layer.z > 0 && (layer.local || {}).rel_l2 > 0 ? layer.local.rel_l2 / layer.z : null);
@@ -82,11 +103,14 @@
     shapes.push(...unseen.slice(0, 300).map((i) => ({ type: "line", x0: i, x1: i, yref: "paper", y0: 0, y1: 0.03, line: { color: colour("none"), width: 2 } })));
     const now = layers.indexOf(chosen);
     if (now >= 0) shapes.push({ type: "line", x0: now, x1: now, yref: "paper", y0: 0, y1: 1, line: { color: colour("dim"), width: 1, dash: "dash" } });
-    const shown = traces.flatMap((trace) => trace.y).filter((y) => y > 0).map(Math.log10);
-    const decades = Math.max(...shown) - Math.min(...shown); // an axis of less than two has its ticks in between
+    const shown = traces.flatMap((trace) => trace.y).filter((y) => y > 0).map(Math.log10).sort((a, b) => a - b);
+    // beside a mask of -3e38 an error is 1e-40 of the values: few such points must not squeeze all others
+    const low = Math.max(shown[0], shown[Math.floor(shown.length / 4)] - 4), high = shown[shown.length - 1];
+    const cut = low > shown[0] ? { range: [low - 0.3, high + 0.3] } : {};
+    const decades = high - low; // an axis of less than two has its ticks in between
     draw("network", traces, {
       uirevision: candidate, shapes, hovermode: "closest", dragmode: "zoom",
-      xaxis: axis("layer, in the order of the graph", layers.length < 15 ? { dtick: 1 } : {}), yaxis: axis("relative L2 error", { type: "log", exponentformat: "power", ...(decades > 2 ? { dtick: 1 } : {}) }),
+      xaxis: axis("layer, in the order of the graph", layers.length < 15 ? { dtick: 1 } : {}), yaxis: axis("relative L2 error", { type: "log", exponentformat: "power", ...cut, ...(decades > 2 ? { dtick: 1 } : {}) }),
     });
   };
 
@@ -94,26 +118,27 @@
     const portrait = chosen.portrait || {}, sides = portrait.sides;
     if (!sides) { Plotly.purge($("values")); $("values").textContent = "No values were kept of this layer."; return; }
     if (!$("values").querySelector(".plotly")) $("values").textContent = "";
+    const exponents = [sides.reference, sides.candidate].flatMap((s) => Object.keys(s.magnitudes).map(Number));
+    const near = (v) => exponents.some((e) => Math.abs(Math.log2(v) - e) < 16);
+    const format = data.formats[candidate], shapes = [], annotations = [];
+    const ends = format ? [format.max, format.normal, format.least].filter(near) : [];
+    const places = scale(exponents, ends.map((v) => Math.floor(Math.log2(v))));
     const bars = (side, name, tone) => {
       const found = Object.entries(side.magnitudes).map(([e, n]) => [Number(e), (100 * n) / side.elements]).sort((a, b) => a[0] - b[0]);
-      return { type: "scatter", mode: "lines", line: { shape: "hvh", width: 2, color: colour(tone) }, fill: "tozeroy", fillcolor: "rgba(128,128,128,0.12)", name, x: found.map((f) => f[0]), y: found.map((f) => f[1]), hovertemplate: "2<sup>%{x}</sup>: %{y:.3g}%<extra></extra>" };
+      return { type: "bar", opacity: 0.6, marker: { color: colour(tone) }, name, x: found.map((f) => places.at(f[0])), y: found.map((f) => f[1]), customdata: found.map((f) => f[0]), hovertemplate: "2<sup>%{customdata}</sup>: %{y:.3g}%<extra></extra>" };
     };
-    const format = data.formats[candidate], shapes = [], annotations = [];
     const mark = (value, label) => {
-      const at = Math.log2(value);
-      if (at < -200 || at > 130) return;
+      const at = places.at(Math.log2(value)) + 0.5;
       shapes.push({ type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1, line: { color: colour("fail"), width: 1.5, dash: "dot" } });
       annotations.push({ x: at, y: 1, yref: "paper", yanchor: "top", xanchor: "left", text: label, showarrow: false, textangle: 90, font: { color: colour("fail"), size: 11 } });
     };
-    const exponents = [sides.reference, sides.candidate].flatMap((s) => Object.keys(s.magnitudes).map(Number));
-    const near = (v) => Math.log2(v) > Math.min(...exponents) - 16 && Math.log2(v) < Math.max(...exponents) + 16;
     if (format) {
       if (near(format.max)) mark(format.max, `${format.name} max`);
       if (near(format.normal)) mark(format.normal, `${format.name} normal`);
       if (near(format.least)) mark(format.least, `${format.name} least`);
     }
     draw("values", [bars(sides.reference, data.reference, "local"), bars(sides.candidate, candidate, "cumulative")], {
-      shapes, annotations, xaxis: axis("|value|, power of two"), yaxis: axis("% of elements", { rangemode: "tozero" }),
+      shapes, annotations, barmode: "overlay", bargap: 0.05, xaxis: axis("|value|, power of two", places.axis), yaxis: axis("% of elements", { rangemode: "tozero" }),
     });
   };
 
@@ -201,7 +226,8 @@
     if (figure.hidden) return;
     $("histogram-name").textContent = `|difference| of ${output.tensor} on ${output.candidate}, by magnitude`;
     const found = Object.entries(output.histogram).map(([e, n]) => [Number(e), n]).sort((a, b) => a[0] - b[0]);
-    draw("histogram", [{ type: "bar", x: found.map((f) => f[0]), y: found.map((f) => f[1]), marker: { color: colour("cumulative") }, hovertemplate: "2<sup>%{x}</sup>: %{y:,} elements<extra></extra>" }], { xaxis: axis("|difference|, power of two"), yaxis: axis("elements"), bargap: 0.05 });
+    const places = scale(found.map((f) => f[0]));
+    draw("histogram", [{ type: "bar", x: found.map((f) => places.at(f[0])), y: found.map((f) => f[1]), customdata: found.map((f) => f[0]), marker: { color: colour("cumulative") }, hovertemplate: "2<sup>%{customdata}</sup>: %{y:,} elements<extra></extra>" }], { xaxis: axis("|difference|, power of two", places.axis), yaxis: axis("elements"), bargap: 0.05 });
   };
 
   const choose = (layer) => {

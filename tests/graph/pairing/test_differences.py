@@ -136,8 +136,8 @@ def test_a_difference_is_told_with_its_values(difference: Difference, detail: st
 @pytest.mark.parametrize(
     ("one", "other", "text"),
     [
-        ((), (1,), "1 of 1 value differ, greatest 1, 2 against 3"),
-        ((1,), (), "1 of 1 value differ, greatest 1 at [0], 2 against 3"),
+        ((), (1,), "value 2 against 3"),
+        ((1,), (), "value 2 against 3"),
         ((1, 2), (2,), "2 of 2 weights differ, greatest 1 at [0,0], 2 against 3; all 1.5 times the reference's"),
         ((2, 1), (1, 1, 2), "2 of 2 weights differ, greatest 1 at [0,0], 2 against 3; all 1.5 times the reference's"),
     ],
