@@ -27,6 +27,8 @@ Share = tuple[int, int]
 SEEDS = 4
 """Faults of one kind in one network, at most."""
 FAULT, CLEAN = "fault", "clean"
+CRASHES = {("magika", "perm_changed")}
+"""Networks and kinds of faults that end the process inside ONNX Runtime 1.32 (an assertion of std::clamp)."""
 
 
 class OutOfTime(BaseException):
@@ -144,7 +146,7 @@ def faults(
     order = list(kinds)
     random.Random(name).shuffle(order)
     planted = 0
-    barren: set[str] = set()
+    barren = {kind for network, kind in CRASHES if network == name}
     for seed in range(1, SEEDS + 1):
         for kind in (kind for kind in order if kind not in barren):
             if planted == count:

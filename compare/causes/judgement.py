@@ -328,12 +328,13 @@ def common_gain(reference: np.ndarray, noise: np.ndarray) -> float:
 
 
 def _gain(y: np.ndarray, error: np.ndarray, shape: tuple[int, ...], least: float) -> tuple[float, float | None]:
-    """The mean of all channels' gains, and its distance from zero in standard errors.
+    """The mean of all channels' gains, and its distance from zero in standard errors; None with too few channels.
 
     The standard error is that of channels that are rounded independently of each other, but at least ``least``.
+    Channels of the same values are rounded alike, and count once.
     """
     gains = _gains(y, error, shape)
-    if gains is None:
+    if gains is None or len(gains := np.unique(gains)) < CHANNELS:
         return 0.0, None
     mean, scatter = float(gains.mean()), float(gains.std(ddof=1))
     return mean, abs(mean) / max(scatter / math.sqrt(len(gains)), least)

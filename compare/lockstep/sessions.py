@@ -7,13 +7,13 @@ all pieces fit in the budget; those of the piece before it are closed there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from ...graph.cutting.slices import Slice, explode, slice_model
-from ...graph.errors import LayerdiffError
+from ...graph.errors import BuildError, LayerdiffError
 from ...graph.specs import Arrays, TensorSpec, specs_of
 from ...runners.contract.workload import ShapeRange, Workload
 from ..runs.memory import weight_bytes
@@ -88,12 +88,26 @@ class StepSessions:
         before = self._exploded.get(key)
         if before is None or not self._fits(before, feed):
             side = self._sides[1]
-            model = explode(side.model, [(p.number, p.candidate) for p in pairs], specs_of(feed))
-            self._exploded[key] = self._open(side, model, feed, before)
+            parts = [(p.number, p.candidate) for p in pairs]
+            self._exploded[key] = self._on(side, lambda specs: explode(side.model, parts, specs), feed, before)
         return self._exploded[key]
 
     def _on_slice(self, side: Side, part: Slice, feed: Arrays, before: Session | None) -> Session:
-        return self._open(side, slice_model(side.model, part, specs_of(feed)), feed, before)
+        return self._on(side, lambda specs: slice_model(side.model, part, specs), feed, before)
+
+    def _on(
+        self, side: Side, make: Callable[[Mapping[str, TensorSpec]], Model], feed: Arrays, before: Session | None
+    ) -> Session:
+        """A session on what ``make`` makes of the inputs' types: with open shapes, or fixed ones where it has to be."""
+        try:
+            return self._open(side, make(specs_of(feed)), feed, before)
+        except BuildError as refused:
+            try:
+                session = self._open(side, make(specs_of(feed, fixed=True)), feed)
+            except LayerdiffError:
+                raise refused from None
+            self._ready.setdefault(id(session), sets_for(feed, (), ()))
+            return session
 
     def _fits(self, session: Session, feed: Arrays) -> bool:
         """Whether a session was opened for the shapes of these arrays."""

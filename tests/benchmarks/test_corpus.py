@@ -6,11 +6,12 @@ import numpy as np
 import onnx
 import pytest
 
-from benchmarks.corpus.__main__ import WAYS, Outcome, compared, page
+from benchmarks.corpus.__main__ import page
 from benchmarks.corpus.models import KINDS, CorpusModel, corpus
+from benchmarks.corpus.ways import WAYS, Outcome, compared
 from support.models import parsed
 
-GIVEN, ITSELF, FP16 = WAYS
+GIVEN, ITSELF, FP16, RANDOM, INT8 = WAYS
 SQUARE = parsed("t (float[2,3] x) => (float[2,3] y) { y = Mul(x, x) }")
 CUSTOM = parsed("t (float[2,3] x) => (float[2,3] y) { y = my.Op(x) }", domains=["my"])
 COPY = parsed("t (int64[2,3] x) => (int64[2,3] y) { y = Neg(x) }")
@@ -27,6 +28,8 @@ def entry(proto: onnx.ModelProto, given=None) -> CorpusModel:
         (SQUARE, ITSELF, "agree", ""),
         (SQUARE, FP16, "agree", ""),
         (CUSTOM, GIVEN, "unsupported", "my"),
+        (SQUARE, RANDOM, "agree", ""),
+        (COPY, INT8, "undecided", "nothing of this network was rounded"),
         (COPY, FP16, "undecided", "nothing of this network was rounded"),
     ],
 )

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from layerdiff.compare.causes.judgement import channel_axis, judge
+from layerdiff.compare.causes.judgement import CHANNELS, channel_axis, judge
 from layerdiff.graph.formats import FP16, FP32
 from layerdiff.graph.rounding.roundings import roundings
 
@@ -125,3 +125,13 @@ def test_without_known_noise_only_what_is_plainly_wrong_is_beyond():
 )
 def test_channels_are_where_the_weights_belong(shape, axis):
     assert channel_axis(shape) == axis
+
+
+@pytest.mark.parametrize(("distinct", "reason"), [(64, "gain"), (CHANNELS - 1, None), (1, None)])
+def test_channels_of_the_same_values_are_rounded_alike_and_count_once(distinct: int, reason: str | None) -> None:
+    """Networks with constant weights: one rounding that is seen in all channels."""
+    y = np.random.default_rng(3).standard_normal((2, distinct, 8, 8)).astype(np.float32)
+    y = np.take(y, np.arange(64) % distinct, axis=1)
+    noise = (HALF.gain * HALF.operand * y).astype(np.float32)
+    found = judge(y, y + noise / np.float32(HALF.gain), noise, HALF, sample=0)
+    assert found.reason == reason
