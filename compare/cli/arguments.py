@@ -115,6 +115,11 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str, epilog: str, *, usage: str | None = None) -> None:
         super().__init__(prog, usage, description, epilog, formatter_class=Help, allow_abbrev=False, add_help=False)
 
+    @property
+    def every(self) -> Sequence[argparse.Action]:
+        """All options and arguments, in the order of the help."""
+        return self._actions
+
     def error(self, message: str) -> NoReturn:
         """See `argparse.ArgumentParser.error`.
 
@@ -216,6 +221,11 @@ def parse(argv: Sequence[str]) -> Request:
         verbose=space.verbose,
         debug=space.debug,
     )
+
+
+def full_parser() -> Parser:
+    """The options of ``compare``, of those runners that come with it."""
+    return _parser(discover(third_parties=False))
 
 
 def runners_named(words: Sequence[str]) -> tuple[Runner, ...]:

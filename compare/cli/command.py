@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 COMMANDS = {
+    "completion": "completion",
     "extract": "extract",
     "inspect": "inspect",
     "plan": "plan",

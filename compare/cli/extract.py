@@ -29,18 +29,7 @@ def run(words: Sequence[str]) -> int:
     Raises:
         UsageError: The words cannot be understood, a tensor is not there, or a file cannot be read or written.
     """
-    parser = Parser("layerdiff extract", DESCRIPTION, EPILOG)
-    parser.add_argument("model", metavar="MODEL", help=".onnx, frozen .pb, SavedModel, .keras, .h5")
-    parser.add_argument("-o", "--output", metavar="ONNX", required=True, help="the file to write")
-    parser.add_argument("--from", dest="start", nargs="+", action="extend", metavar="TENSOR", help="what is given")
-    parser.add_argument(
-        "--to", nargs="+", action="extend", metavar="TENSOR", help="what is made (default: the outputs)"
-    )
-    parser.add_argument("--data", metavar="PATH", help="inputs of the whole network, for --save-inputs")
-    parser.add_argument("--save-inputs", metavar="PATH", help="save what the part is fed on the data, as compare does")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    parser.add_argument("-h", "--help", action="help", help="show this text")
-    given = parser.parse_args(list(words))
+    given = parser().parse_args(list(words))
     if (given.data is None) != (given.save_inputs is None):
         raise UsageError("--data and --save-inputs go together: one is what the whole network is fed, one the part.")
     import onnx
@@ -60,6 +49,20 @@ def run(words: Sequence[str]) -> int:
     if given.data is not None:
         _save_inputs(model, part, given.data, given.save_inputs)
     return 0
+
+
+def parser() -> Parser:
+    """The command's options."""
+    made = Parser("layerdiff extract", DESCRIPTION, EPILOG)
+    made.add_argument("model", metavar="MODEL", help=".onnx, frozen .pb, SavedModel, .keras, .h5")
+    made.add_argument("-o", "--output", metavar="ONNX", required=True, help="the file to write")
+    made.add_argument("--from", dest="start", nargs="+", action="extend", metavar="TENSOR", help="what is given")
+    made.add_argument("--to", nargs="+", action="extend", metavar="TENSOR", help="what is made (default: the outputs)")
+    made.add_argument("--data", metavar="PATH", help="inputs of the whole network, for --save-inputs")
+    made.add_argument("--save-inputs", metavar="PATH", help="save what the part is fed on the data, as compare does")
+    made.add_argument("--debug", action="store_true", help="show tracebacks")
+    made.add_argument("-h", "--help", action="help", help="show this text")
+    return made
 
 
 def between(model: Model, start: Sequence[str], to: Sequence[str]) -> Slice:

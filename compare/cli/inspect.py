@@ -28,14 +28,7 @@ def run(words: Sequence[str]) -> int:
     Raises:
         UsageError: The words cannot be understood, or a file cannot be read.
     """
-    parser = Parser("layerdiff inspect", DESCRIPTION, EPILOG)
-    parser.add_argument("model", metavar="MODEL", help=".onnx, frozen .pb, SavedModel, .keras, .h5")
-    parser.add_argument("--nodes", action="store_true", help="every node, not only what is run as one kernel")
-    parser.add_argument("--data", metavar="PATH", help="run these inputs on ONNX Runtime and show ranges of values")
-    parser.add_argument("--json", metavar="PATH", help="write it as JSON; -: to standard output")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    parser.add_argument("-h", "--help", action="help", help="show this text")
-    given = parser.parse_args(list(words))
+    given = parser().parse_args(list(words))
     from ...graph.load import load
     from ..overview import overview
     from ..report.files import write
@@ -50,6 +43,18 @@ def run(words: Sequence[str]) -> int:
 
         show_overview(found, console())
     return 0
+
+
+def parser() -> Parser:
+    """The command's options."""
+    made = Parser("layerdiff inspect", DESCRIPTION, EPILOG)
+    made.add_argument("model", metavar="MODEL", help=".onnx, frozen .pb, SavedModel, .keras, .h5")
+    made.add_argument("--nodes", action="store_true", help="every node, not only what is run as one kernel")
+    made.add_argument("--data", metavar="PATH", help="run these inputs on ONNX Runtime and show ranges of values")
+    made.add_argument("--json", metavar="PATH", help="write it as JSON; -: to standard output")
+    made.add_argument("--debug", action="store_true", help="show tracebacks")
+    made.add_argument("-h", "--help", action="help", help="show this text")
+    return made
 
 
 def _measured(model: Model, path: str) -> dict[str, Extent]:

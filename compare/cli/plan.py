@@ -18,12 +18,7 @@ def run(words: Sequence[str]) -> int:
     from ..plans.exports import EXPORTS
     from ..plans.file import applicable, plan_from, read
 
-    forms = "\n".join(in_columns({name: export.help for name, export in EXPORTS.items()}))
-    parser = Parser("compare plan", DESCRIPTION, f"forms:\n{forms}")
-    parser.add_argument("plan", metavar="PLAN", help="the file that --fix wrote")
-    parser.add_argument("--as", dest="form", choices=list(EXPORTS), metavar="FORM", help="one of the forms below")
-    parser.add_argument("-h", "--help", action="help", help="show this text")
-    given = parser.parse_args(words)
+    given = parser().parse_args(words)
     content = read(given.plan, "plan")
     plan = plan_from(content, given.plan)
     if given.form is not None:
@@ -35,5 +30,22 @@ def run(words: Sequence[str]) -> int:
     from ..report.terminal.progress import console
 
     print_plan(plan, console())
-    print(f"\nfor other tools: compare plan {given.plan} --as FORM\n{forms}")
+    print(f"\nfor other tools: compare plan {given.plan} --as FORM\n{_forms()}")
     return 0
+
+
+def parser() -> Parser:
+    """The command's options."""
+    from ..plans.exports import EXPORTS
+
+    made = Parser("compare plan", DESCRIPTION, f"forms:\n{_forms()}")
+    made.add_argument("plan", metavar="PLAN", help="the file that --fix wrote")
+    made.add_argument("--as", dest="form", choices=list(EXPORTS), metavar="FORM", help="one of the forms below")
+    made.add_argument("-h", "--help", action="help", help="show this text")
+    return made
+
+
+def _forms() -> str:
+    from ..plans.exports import EXPORTS
+
+    return "\n".join(in_columns({name: export.help for name, export in EXPORTS.items()}))

@@ -34,14 +34,7 @@ def run(words: Sequence[str]) -> int:
     Raises:
         UsageError: The words cannot be understood, or the culprit cannot be reduced.
     """
-    parser = Parser("layerdiff reduce", DESCRIPTION, EPILOG)
-    parser.add_argument("report", metavar="REPORT", help="a report that compare --layers --json wrote")
-    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="the folder to write, new or empty")
-    parser.add_argument("--culprit", metavar="N", type=int, default=1, help="which culprit of the report (1)")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    parser.add_argument("-h", "--help", action="help", help="show this text")
-    given = parser.parse_args(list(words))
+    given = parser().parse_args(list(words))
     from ..progress import SILENT
     from ..reduce.bundle import reduce, shows
     from ..reduce.subject import named_culprit
@@ -64,6 +57,18 @@ def run(words: Sequence[str]) -> int:
         said = "not run here: its runtime is on another machine" if bundle.shown is None else bundle.shown
         print(f"reproduce.py: {said.splitlines()[-1] if said else 'says nothing'}")
     return 0 if differs else 1
+
+
+def parser() -> Parser:
+    """The command's options."""
+    made = Parser("layerdiff reduce", DESCRIPTION, EPILOG)
+    made.add_argument("report", metavar="REPORT", help="a report that compare --layers --json wrote")
+    made.add_argument("-o", "--output", metavar="DIR", required=True, help="the folder to write, new or empty")
+    made.add_argument("--culprit", metavar="N", type=int, default=1, help="which culprit of the report (1)")
+    made.add_argument("-q", "--quiet", action="store_true", help="print nothing")
+    made.add_argument("--debug", action="store_true", help="show tracebacks")
+    made.add_argument("-h", "--help", action="help", help="show this text")
+    return made
 
 
 def _again(report: Report, progress: Progress) -> Comparison:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 from .arguments import Parser
@@ -40,7 +39,7 @@ def run(words: Sequence[str]) -> int:
     return deliver(report, reports, quiet=space.quiet, verbose=space.verbose)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command's options."""
     made = Parser("layerdiff report", DESCRIPTION, EPILOG)
     made.add_argument("report", metavar="REPORT", help="a report that compare --json wrote")

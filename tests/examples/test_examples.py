@@ -32,6 +32,20 @@ def test_the_check_before_deployment_can_fail(tmp_path):
         runpy.run_path(str(copy))["test_the_candidate_agrees_with_the_reference"]()
 
 
+def test_int8_is_as_good_as_its_calibration(capsys):
+    runpy.run_path(str(ROOT / "examples" / "int8.py"), run_name="__main__")
+    told = capsys.readouterr().out
+    assert re.findall(r"^(pass|fail): emulate:int8", told, re.MULTILINE) == ["pass", "fail"]
+    assert "calibration saw at most 0.0625" in told
+
+
+def test_a_runner_of_ones_own_is_right_and_wrong(capsys):
+    runpy.run_path(str(ROOT / "examples" / "own_runner.py"), run_name="__main__")
+    told = capsys.readouterr().out
+    assert re.findall(r"^(pass|fail): mine", told, re.MULTILINE) == ["pass", "fail"]
+    assert "culprit 1: average/Mean (GlobalAveragePool) on mine: wrong-op" in told
+
+
 @pytest.mark.tf
 def test_the_script_of_the_seed_talk(monkeypatch, capsys):
     pytest.importorskip("tensorflow")

@@ -128,7 +128,7 @@
       return { type: "bar", opacity: 0.6, marker: { color: colour(tone) }, name, x: found.map((f) => places.at(f[0])), y: found.map((f) => f[1]), customdata: found.map((f) => f[0]), hovertemplate: "2<sup>%{customdata}</sup>: %{y:.3g}%<extra></extra>" };
     };
     const mark = (value, label) => {
-      const at = places.at(Math.log2(value)) + 0.5;
+      const at = places.at(Math.log2(value)) - 0.5; // a bar has its power of two in its middle
       shapes.push({ type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1, line: { color: colour("fail"), width: 1.5, dash: "dot" } });
       annotations.push({ x: at, y: 1, yref: "paper", yanchor: "top", xanchor: "left", text: label, showarrow: false, textangle: 90, font: { color: colour("fail"), size: 11 } });
     };
@@ -169,7 +169,7 @@
     const box = ({ item, x, y }) => {
       const known = typeof item !== "string";
       const kind = `node ${known ? item.verdict : "unknown"}${item === chosen ? " chosen" : ""}`;
-      const name = escape(middle(known ? item.node : item, 24)), below = known ? `${escape(item.op)}, ${digits((item.local || {}).rel_l2).slice(0, 9)}` : "input of the model";
+      const name = escape(middle(known ? item.node : item, 24)), below = known ? `${escape(item.op)}, ${digits((item.local || {}).rel_l2).slice(0, 10)}` : "input of the model";
       return `<g class="${kind}" data-tensor="${known ? escape(item.tensor).replace(/"/g, "&quot;") : ""}"><title>${escape(known ? item.node : item)}</title><rect x="${x}" y="${y - 19}" width="180" height="38" rx="6"/><text x="${x + 8}" y="${y - 3}">${name}</text><text x="${x + 8}" y="${y + 12}" opacity="0.7">${below}</text></g>`;
     };
     const edge = (a, b) => `<path d="M${a.x + 180},${a.y} C${a.x + 200},${a.y} ${b.x - 20},${b.y} ${b.x},${b.y}"/>`;

@@ -175,3 +175,20 @@ def test_an_interrupted_search_keeps_the_verdict(product, monkeypatch, capsys):
     told = capsys.readouterr().out
     assert "The search for a plan was interrupted; no run was kept yet." in told
     assert "fail: emulate:bf16 disagrees" in told
+
+
+# ---- completion -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_a_shell_can_complete_options(shell, capsys):
+    pytest.importorskip("shtab")
+    assert main(["completion", shell]) == 0
+    told = capsys.readouterr().out
+    assert "emulate-every-node" in told
+    assert "layerdiff" in told
+
+
+def test_another_shell_is_refused(capsys):
+    assert main(["completion", "fish"]) == 2
+    assert "fish" in capsys.readouterr().err
