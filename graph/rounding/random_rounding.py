@@ -180,6 +180,8 @@ class _Scope:
         borders: Positions of the nodes whose results leave their fused group.
         names: Names of the nodes.
         iteration: In the body of a Loop or Scan, the name of the iteration's number.
+        claimed: Outputs of the model, of which a file may say shapes that do not hold: those of an STFT follow from the
+            values of its inputs.
     """
 
     specs: Mapping[str, TensorSpec]
@@ -187,6 +189,7 @@ class _Scope:
     borders: frozenset[int]
     names: Sequence[str]
     iteration: str = ""
+    claimed: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, index: GraphIndex) -> _Scope:
@@ -194,7 +197,8 @@ class _Scope:
         groups = fused_groups(index, static)
         # a group of exact operators alone rounds nothing; one that ends in them rounds before
         rounding = (g for g in groups if any(operator(index.nodes[p]) not in EXACT for p in g.nodes))
-        return cls(index.specs, static, frozenset(g.nodes[-1] for g in rounding), index.names)
+        claimed = frozenset(index.outputs)
+        return cls(index.specs, static, frozenset(g.nodes[-1] for g in rounding), index.names, claimed=claimed)
 
     def body(self, graph: onnx.GraphProto, inferred: onnx.GraphProto, op: str) -> _Scope:
         """The scope of a body: each of its nodes is a group of its own."""
@@ -233,7 +237,12 @@ class _Scope:
 
     def known_shape(self, name: str) -> tuple[int, ...] | None:
         spec = self.specs.get(name)
-        if spec is None or spec.shape is None or not all(isinstance(d, int) for d in spec.shape):
+        if (
+            name in self.claimed
+            or spec is None
+            or spec.shape is None
+            or not all(isinstance(d, int) for d in spec.shape)
+        ):
             return None
         return tuple(d for d in spec.shape if isinstance(d, int))
 

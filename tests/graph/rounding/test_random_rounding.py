@@ -134,6 +134,14 @@ def test_dimensions_that_the_graph_leaves_open_are_those_that_come():
     assert np.count_nonzero(errors["y"]) > 0.9 * errors["y"].size
 
 
+def test_a_shape_that_the_file_claims_of_an_output_need_not_hold():
+    text = "(float[1,128,1] x, int64 step, float[16] w) => (float[1,15,9,2] y) { y = STFT(x, step, w) }"
+    feed = {"x": X[:1, :128, None], "step": np.array(2), "w": X[0, :16]}
+    base, _, errors = drawn(model_of(text), PLAIN, feed)
+    assert base["y"].shape == (1, 57, 9, 2)
+    assert rms(errors["y"]) > 0
+
+
 def loop(trips):
     body = parser.parse_graph(
         "body (int64 i, bool go, float[64] s) => (bool more, float[64] t)"
