@@ -31,6 +31,7 @@ class Rules:
             everybody's (``on``).
         timeout: Seconds that opening a session, or one run, may take; all runners are isolated then. None: any time.
         inputs, outputs: Tensors that are inputs and outputs of a TensorFlow frozen graph.
+        allow_external: A folder outside the model's own in which its external weights may be.
         map_inputs, map_outputs: Inputs and outputs that a second file has under another name: name in the first file ->
             name in the second.
         transpose_inputs: Inputs that a second file has in another layout: name in the first file -> axes that turn the
@@ -89,6 +90,13 @@ class Rules:
     )
     outputs: Sequence[str] = option(
         (), "--outputs", "outputs of a TensorFlow frozen graph", Names(), "data", metavar="A,B"
+    )
+    allow_external: str | None = option(
+        None,
+        "--allow-external",
+        "a folder beside the model's own in which its external weights may be",
+        group="data",
+        metavar="DIR",
     )
     map_inputs: Mapping[str, str] = option(
         dict,

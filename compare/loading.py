@@ -71,7 +71,7 @@ class Loader:
         named = isinstance(source, (str, os.PathLike))
         name = source.source if isinstance(source, Model) else str(source) if named else "the model"
         self.progress.stage(f"loading {name}")
-        model = load(source, inputs=self.rules.inputs, outputs=self.rules.outputs)
+        model = load(source, inputs=self.rules.inputs, outputs=self.rules.outputs, external=self._external)
         if model.opaque and not model.outputs:
             reader = next((r for r in self.runners if r.capabilities.reads_engines), None)
             if reader is None:
@@ -91,7 +91,12 @@ class Loader:
         engine, origin = (first, second) if is_engine(first) else (second, first)
         self.progress.stage(f"loading {engine}")
         assert isinstance(engine, (str, os.PathLike))
-        return load_engine(engine, origin, inputs=self.rules.inputs, outputs=self.rules.outputs), None
+        inputs, outputs = self.rules.inputs, self.rules.outputs
+        return load_engine(engine, origin, inputs=inputs, outputs=outputs, external=self._external), None
+
+    @property
+    def _external(self) -> tuple[str, ...]:
+        return () if self.rules.allow_external is None else (self.rules.allow_external,)
 
     def _load_all(self, model: ModelSource | None) -> list[Model]:
         """The model of each runner; a file that several of them name is loaded once."""

@@ -14,9 +14,10 @@ from .engine import Engine, opaque
 from .errors import ModelError, first_line
 from .model import Model
 from .sources import onnx_file
+from .sources.checks import check
 from .sources.node_order import is_ordered, put_in_order
 from .specs import TensorSpec
-from .weights import external_files, place
+from .weights import external_files
 
 ONNX_SUFFIXES = (".onnx", ".ort", ".onnx.pb", ".onnx.textproto")
 TF_SUFFIXES = (".pb", ".keras", ".h5", ".hdf5")
@@ -27,6 +28,7 @@ def load(
     *,
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
+    external: Sequence[str | os.PathLike[str]] = (),
 ) -> Model:
     """Reads a model.
 
@@ -35,9 +37,11 @@ def load(
             engine (``.engine``, ``.plan``, ``.trt``: the model it was built from, with `Model.engine` set), an
             ``onnx.ModelProto``, or a `Model` (returned as it is).
         inputs, outputs: For TensorFlow frozen graphs: tensors to treat as inputs and outputs.
+        external: Folders outside the ONNX file's own in which its weights may be.
 
     Raises:
-        ModelError: The file cannot be read as what its name says, or weights it refers to are missing.
+        ModelError: The file cannot be read as what its name says, or weights it refers to are missing, or outside the
+            folders where they may be.
         MissingPackage: A TensorFlow model, and TensorFlow is not installed.
     """
     if isinstance(source, Model):
@@ -48,14 +52,14 @@ def load(
     if not path.exists():
         raise ModelError(f"{path}: no such file.")
     if is_engine(path):
-        return load_engine(path, inputs=inputs, outputs=outputs)
+        return load_engine(path, inputs=inputs, outputs=outputs, external=external)
     if path.is_dir() or (path.suffix in TF_SUFFIXES and not path.name.endswith(ONNX_SUFFIXES)):
         from .sources.tensorflow import load_tensorflow
 
         return load_tensorflow(path, inputs=inputs, outputs=outputs)
     if inputs or outputs:
         raise ModelError(f"{path}: inputs and outputs can be named for TensorFlow models only.")
-    return _load_onnx(path)
+    return _load_onnx(path, external)
 
 
 def is_engine(source: object) -> bool:
@@ -69,6 +73,7 @@ def load_engine(
     *,
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
+    external: Sequence[str | os.PathLike[str]] = (),
 ) -> Model:
     """The model that a serialized engine was built from, with `Model.engine` set.
 
@@ -78,7 +83,7 @@ def load_engine(
     Args:
         path: The engine.
         origin: What it was built from, if the user says so.
-        inputs, outputs: See `load`.
+        inputs, outputs, external: See `load`.
 
     Raises:
         ModelError: See `load` and `Engine.at`.
@@ -88,7 +93,7 @@ def load_engine(
     if source is None:
         known = engine.specs or ((), ())
         return Model(opaque(engine.path.stem, *known), source=os.fspath(path), engine=engine)
-    model = load(source, inputs=inputs, outputs=outputs)
+    model = load(source, inputs=inputs, outputs=outputs, external=external)
     return model.with_engine(engine, partial(load_engine, os.path.abspath(path), model))
 
 
@@ -99,7 +104,7 @@ def described(model: Model, inputs: Sequence[TensorSpec], outputs: Sequence[Tens
     return Model(proto, source=model.source, engine=model.engine)
 
 
-def _load_onnx(path: Path) -> Model:
+def _load_onnx(path: Path, external: Sequence[str | os.PathLike[str]]) -> Model:
     from google.protobuf.message import DecodeError
 
     home = path
@@ -114,10 +119,10 @@ def _load_onnx(path: Path) -> Model:
         raise ModelError(f"{path}: cannot be read: {first_line(error)}.") from error
     if not proto.opset_import or not proto.graph.output:
         raise ModelError(f"{path}: not an ONNX model, or an empty one ({path.stat().st_size:,} bytes).")
-    _check_external(proto, home)
+    check(proto, path, home=home, allowed=external)
     if not is_ordered(proto.graph):
         put_in_order(proto.graph)
-    again = partial(load, os.path.abspath(path))
+    again = partial(load, os.path.abspath(path), external=tuple(map(os.path.abspath, external)))
     return Model(proto, source=os.fspath(path), path=path, folder=home.parent, again=again)
 
 
@@ -130,22 +135,3 @@ def _in_order(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _parse(path: Path) -> onnx.ModelProto:
     return onnx_file.read(path) if path.suffix == ".onnx" else onnx.load(os.fspath(path), load_external_data=False)
-
-
-def _check_external(proto: onnx.ModelProto, path: Path) -> None:
-    sizes: dict[str, int] = {}
-    for tensor in proto.graph.initializer:
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            continue
-        where = place(tensor)
-        location = where.get("location", "")
-        if location not in sizes:
-            file = path.parent / location
-            if not location or not file.is_file():
-                raise ModelError(f"{path}: weights of {tensor.name!r} are in {location!r}, which is not beside it.")
-            sizes[location] = file.stat().st_size
-        end = int(where.get("offset", 0)) + int(where.get("length", 0))
-        if end > sizes[location]:
-            raise ModelError(
-                f"{path}: {location!r} is cut short: {tensor.name!r} ends at byte {end:,} of {sizes[location]:,}."
-            )
