@@ -69,7 +69,12 @@ class Collector:
         return take
 
     def evidence(
-        self, comparison: Comparison, log: RunLog, progress: Progress = SILENT, drawn: Drawn | None = None
+        self,
+        comparison: Comparison,
+        log: RunLog,
+        progress: Progress = SILENT,
+        drawn: Drawn | None = None,
+        measured: bool = True,
     ) -> Evidence:
         """All that is known when the run is over. What rounding explains is measured now, where outputs are in doubt.
 
@@ -78,6 +83,7 @@ class Collector:
             log: How the run went.
             progress: Told what is going on.
             drawn: What was drawn before, for whoever judges one candidate many times.
+            measured: Whether what rounding explains is measured; else outputs in doubt stay undecided.
 
         Raises:
             UsageError: There are more labels than rows.
@@ -87,8 +93,10 @@ class Collector:
             return Evidence()
         total = len(comparison.samples)
         ran = replace(comparison, sides=comparison.sides.chosen(log.reference, log.candidates))
-        outputs = measure(ran, log, judge.evidence(total, log.finished), judge.kept, progress, drawn)
-        outputs = hold_to_types(ran, log, outputs, progress)
+        outputs = judge.evidence(total, log.finished)
+        if measured:
+            outputs = measure(ran, log, outputs, judge.kept, progress, drawn)
+            outputs = hold_to_types(ran, log, outputs, progress)
         random = unseeded(ran.reference.model.index)
         outputs = tuple(
             replace(e, idle=log.of(e.candidate).info.idle, random=random.get(e.tensor, "")) for e in outputs

@@ -72,6 +72,11 @@ def layers_stood_in_for(reference: str, model: str) -> Notice:
     return Notice("layers-stood-in-for", reference, text)
 
 
+def interrupted(during: str) -> Notice:
+    """The run was interrupted, and the report holds what was found until then."""
+    return Notice("interrupted", "", f"Interrupted while {during}: the report holds what was found until then.")
+
+
 def not_timed(runner: str) -> Notice:
     """A latency was asked for of a model that is run in pieces."""
     return Notice("not-timed", runner, f"{runner} was not timed: its weights do not fit in memory.")

@@ -15,13 +15,30 @@ from .plans.remedies import with_remedies
 from .progress import SILENT, Progress
 from .report.files import check_writable
 from .runs.recording import save_inputs, saving_outputs
+from .runs.run import Stopped
 from .runs.streaming import execute
 from .runs.workers.isolation import isolated
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .comparison import Comparison
+    from .outputs.evidence import OutputEvidence
     from .report.model import Report
     from .runs.run import RunLog
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C when something was found already.
+
+    Attributes:
+        report: What was found, which is no pass unless all outputs were judged.
+    """
+
+    def __init__(self, report: Report, during: str) -> None:
+        """Takes the report, and what was done when Ctrl-C came."""
+        super().__init__()
+        self.report = replace(report, notices=(*report.notices, notices.interrupted(during)))
 
 
 def compare(comparison: Comparison, progress: Progress = SILENT) -> Report:
@@ -33,6 +50,7 @@ def compare(comparison: Comparison, progress: Progress = SILENT) -> Report:
 
     Raises:
         UsageError: The metric or the labels are wrong. A runner that fails is in the report.
+        Interrupted: Ctrl-C came; it holds what was found.
     """
     rules = comparison.rules
     if rules.fix is not None:
@@ -58,18 +76,24 @@ def _compared(comparison: Comparison, progress: Progress) -> Report:
     localizing = rules.layers is not None or searching
     if rules.save_inputs is not None:
         save_inputs(comparison.samples, rules.save_inputs)
-    with saving_outputs(comparison, collector.begin, rules.save_outputs) as begin:
-        log = execute(comparison, begin, progress, on_device=not localizing, remember=localizing)
-    evidence = collector.evidence(comparison, log, progress)
+    try:
+        with saving_outputs(comparison, collector.begin, rules.save_outputs) as begin:
+            log = execute(comparison, begin, progress, on_device=not localizing, remember=localizing)
+    except Stopped as stopped:
+        log = stopped.log
+        report = assemble(comparison, log, collector.evidence(comparison, log, measured=False))
+        raise Interrupted(report, "the samples were run") from stopped.__cause__
+    try:
+        evidence = collector.evidence(comparison, log, progress)
+    except KeyboardInterrupt as error:
+        report = assemble(comparison, log, collector.evidence(comparison, log, measured=False))
+        raise Interrupted(report, "the error that rounding explains was measured") from error
     report = assemble(comparison, log, evidence)
-    if rules.layers is not None or (searching and report.verdict == "fail"):
-        ran, report = localized(comparison, log, report, progress)
-        if ran is not None:
-            off = misoptimized(ran, log, report, progress)
-            report = replace(report, notices=(*report.notices, *(notices.misoptimized(o.side, o.text) for o in off)))
-            remedies = {o.candidate: o.remedy for o in off}
-            if report.culprits:
-                report = with_remedies(ran, log, evidence.outputs, report, progress, remedies)
+    try:
+        if rules.layers is not None or (searching and report.verdict == "fail"):
+            report = _explained(comparison, log, evidence.outputs, report, progress)
+    except KeyboardInterrupt as error:
+        raise Interrupted(report, "layers were looked at") from error
     if rules.apply_remedy is not None and report.applied is None:
         report = replace(report, notices=(*report.notices, notices.nothing_applied(rules.apply_remedy)))
     if rules.fix is None:
@@ -78,6 +102,20 @@ def _compared(comparison: Comparison, progress: Progress) -> Report:
         return fix(comparison, log, evidence.outputs, report, progress)
     except KeyboardInterrupt:  # what was found until then is worth being told
         return replace(report, notices=(*report.notices, notices.fix_interrupted(rules.fix)))
+
+
+def _explained(
+    comparison: Comparison, log: RunLog, outputs: Sequence[OutputEvidence], report: Report, progress: Progress
+) -> Report:
+    """The report with where the sides part, and what that calls for."""
+    ran, report = localized(comparison, log, report, progress)
+    if ran is None:
+        return report
+    off = misoptimized(ran, log, report, progress)
+    report = replace(report, notices=(*report.notices, *(notices.misoptimized(o.side, o.text) for o in off)))
+    if not report.culprits:
+        return report
+    return with_remedies(ran, log, outputs, report, progress, {o.candidate: o.remedy for o in off})
 
 
 def localized(

@@ -21,11 +21,20 @@ from ...dataloaders.random_options import RandomOptions
 from ...graph.errors import UsageError
 from ...graph.options import options
 from ...runners import discover
+from ...runners.contract.options import options_of
 from ...runners.contract.runner import Runner
 from ..comparison import Rules
 from .ending import Shown
 from .options import add, given
-from .report_options import Reports, add_formats, add_screen, check_layers, check_reports, check_screen
+from .report_options import (
+    Reports,
+    add_formats,
+    add_screen,
+    check_layers,
+    check_outputs,
+    check_reports,
+    check_screen,
+)
 from .runner_arguments import (
     add_options,
     configure,
@@ -197,7 +206,9 @@ def parse(argv: Sequence[str]) -> Request:
     hint_at_detached_value(models, classes)
     values = vars(space)
     reports = tuple(values.get("reports", ()))
-    check_reports(reports, [*models, space.data, space.calibration_data, values.get("labels"), space.baseline])
+    inputs = [*models, space.data, space.calibration_data, values.get("labels"), space.baseline, values.get("plan")]
+    check_reports(reports, [*inputs, *(runner.model for runner in runners)])
+    check_outputs(_written(values, runners), reports, inputs)
     rules = Rules(**{"isolate": "auto", **given(values, Rules)})
     searching = rules.fix is not None or rules.apply_remedy is not None
     check_layers(reports, rules.layers is not None or searching, "add --layers")
@@ -226,6 +237,19 @@ def parse(argv: Sequence[str]) -> Request:
 def full_parser() -> Parser:
     """The options of ``compare``, of those runners that come with it."""
     return _parser(discover(third_parties=False))
+
+
+WRITTEN = ("fix", "fixed_model", "apply_remedy", "save_inputs", "save_outputs")
+"""Rules that name a file to write."""
+
+
+def _written(values: Mapping[str, Any], runners: Sequence[Runner]) -> list[tuple[str, str]]:
+    """Files that are written besides reports: the flag, and the path."""
+    found = [(f.metadata["flag"], values.get(f.name)) for f in options(Rules) if f.name in WRITTEN]
+    for runner in runners:
+        known = options_of(type(runner))
+        found += [(known[name].flag or name, getattr(runner, name)) for name in runner.capabilities.output_files]
+    return [(flag, path) for flag, path in found if path is not None]
 
 
 def runners_named(words: Sequence[str]) -> tuple[Runner, ...]:

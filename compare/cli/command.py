@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import shlex
@@ -12,7 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from ...graph.errors import LayerdiffError, UsageError, said
 from ...graph.interrupts import uninterrupted
-from .ending import CRASHED, INTERRUPTED, Shown
+from ...graph.printable import printable
+from ..progress import SILENT
+from .ending import (
+    CRASHED,
+    INTERRUPTED,
+    TERMINATED,
+    Shown,
+    Terminated,
+    forgiving_streams,
+    let_go_of_streams,
+    own_temporary_folder,
+    terminable,
+)
 
 if TYPE_CHECKING:
     from ..comparator import Comparator
@@ -28,6 +41,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         Shown: The help or the version was asked for, and has been printed.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    forgiving_streams()
+    try:
+        with terminable(), own_temporary_folder():
+            return _status(words)
+    except KeyboardInterrupt as error:  # between the two
+        return _refuse("interrupted.", _interrupted(error), False)
+    finally:
+        let_go_of_streams()
+
+
+def _interrupted(error: KeyboardInterrupt) -> int:
+    return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+
+
+def _status(words: Sequence[str]) -> int:
+    """See `main`."""
     debug = "--debug" in words
     try:
         other = _other_command(words)
@@ -38,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(parse(words), shlex.join(["compare", *words]))
     except LayerdiffError as error:
         return _refuse(str(error), error.exit_status, debug)
-    except KeyboardInterrupt:
-        return _refuse("interrupted.", INTERRUPTED, debug)
+    except KeyboardInterrupt as error:
+        return _refuse("interrupted.", _interrupted(error), debug)
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CRASHED
@@ -74,12 +103,13 @@ def _other_command(words: Sequence[str]) -> Any:
 
 
 def _refuse(text: str, status: int, debug: bool) -> int:
-    if debug and status != INTERRUPTED:
-        import traceback
+    with contextlib.suppress(OSError):
+        if debug and status not in (INTERRUPTED, TERMINATED):
+            import traceback
 
-        traceback.print_exc()
-    lines = [line for line in text.splitlines() if line.strip()]
-    print("\n".join(["compare: " + lines[0], *("  " + line.strip() for line in lines[1:2])]), file=sys.stderr)
+            traceback.print_exc()
+        lines = [printable(line) for line in text.split("\n") if line.strip()]
+        print("\n".join(["compare: " + lines[0], *("  " + line.strip() for line in lines[1:2])]), file=sys.stderr)
     return status
 
 
@@ -89,6 +119,7 @@ def _run(request: Request, command: str) -> int:
 
         logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
         logging.getLogger("layerdiff").setLevel(logging.DEBUG)
+    from ..stages import Interrupted
     from .delivery import deliver
 
     before = None if request.baseline is None else _before(request.baseline)
@@ -97,8 +128,13 @@ def _run(request: Request, command: str) -> int:
         from ..report.terminal.progress import TerminalProgress
 
         progress = TerminalProgress()
+    interrupted = None
     try:
         report, unsaved = compare(request, progress)
+    except KeyboardInterrupt as error:
+        if not isinstance(error, Interrupted):
+            raise
+        report, unsaved, interrupted = error.report, None, error.__cause__
     finally:
         if progress is not None:
             progress.clear()
@@ -110,6 +146,8 @@ def _run(request: Request, command: str) -> int:
     status = deliver(report, request.reports, quiet=request.quiet, verbose=request.verbose)
     if any(notice.code == "fix-interrupted" for notice in report.notices):
         status = INTERRUPTED
+    if isinstance(interrupted, KeyboardInterrupt):
+        raise interrupted
     if unsaved is not None:
         raise unsaved
     return status
@@ -131,7 +169,6 @@ def comparator(request: Request, progress: Progress | None = None) -> Comparator
         from ...dataloaders import DataLoader, open_data
         from ...dataloaders.first import First
         from ..comparator import Comparator
-        from ..progress import SILENT
 
     first, *second = request.models
     data = DataLoader(**request.random) if request.data is None else open_data(request.data)
@@ -154,8 +191,18 @@ def compare(request: Request, progress: Progress | None = None) -> tuple[Report,
     Raises:
         UsageError: The request does not fit the models or the data.
     """
+    from ..report.files import check_folder, check_writable, discard
+    from ..report.formats import formats
+    from ..stages import compare as run
+
+    for flag, path in request.reports:
+        (check_folder if getattr(formats()[flag], "FOLDER", False) else check_writable)(path, flag)
+    if request.save_worst is not None:
+        check_folder(request.save_worst, "--save-worst")
     asked = comparator(request, progress)
-    report = asked.compare()
+    comparison = asked.prepare()
+    discard(path for _, path in request.reports)
+    report = run(comparison, progress or SILENT)
     if request.save_worst is not None and asked.samples is not None:
         from ..runs.worst_sample import save_worst
 

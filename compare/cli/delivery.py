@@ -6,6 +6,7 @@ other report, and a terminal that went away does not change the exit status.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -55,7 +56,8 @@ def deliver(report: Report, wanted: Sequence[tuple[str, str]], *, quiet: bool, v
 
 def _let_go(error: OSError) -> None:
     """Standard output is gone; nothing more is written there, not even when Python ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if not isinstance(error, BrokenPipeError):  # whoever reads from a pipe has seen enough
         print(f"compare: standard output cannot be written: {error.strerror}.", file=sys.stderr)
 

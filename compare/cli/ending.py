@@ -1,12 +1,88 @@
-"""How a command ends: statuses that are no verdict, and what may end it early."""
+"""How a command ends: statuses that are no verdict, what may end it early, and what it leaves."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
 INTERRUPTED = 130
 """Ctrl-C."""
+TERMINATED = 143
+"""SIGTERM."""
 CRASHED = 3
 """What also a runner that failed gives: nothing may be concluded."""
 
 
 class Shown(SystemExit):
     """The help, or the version, was asked for and has been printed: the only reason to end without a verdict."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends the program as Ctrl-C does: what was found so far is told, and nothing is left behind."""
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Raises `Terminated` inside, once, when SIGTERM comes; a second one ends the program at once."""
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def own_temporary_folder() -> Iterator[None]:
+    """Puts all temporary files made inside, by this process and those that it starts, into one folder, which goes."""
+    before, named = tempfile.tempdir, os.environ.get("TMPDIR")
+    try:
+        folder = tempfile.mkdtemp(prefix="layerdiff-")
+    except OSError:  # nowhere to write: whoever needs to will say so
+        yield
+        return
+    tempfile.tempdir = os.environ["TMPDIR"] = folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        if named is None:
+            os.environ.pop("TMPDIR", None)
+        else:
+            os.environ["TMPDIR"] = named
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def forgiving_streams() -> None:
+    """Lets standard output and error write as escapes what their encoding has not, and nowhere if they are closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as the program runs
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def let_go_of_streams() -> None:
+    """Makes sure that what cannot be written any more does not change how Python ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

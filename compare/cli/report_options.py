@@ -57,6 +57,39 @@ def check_screen(quiet: bool, verbose: bool) -> None:
         raise UsageError("-q and -v contradict each other.")
 
 
+def check_outputs(
+    outputs: Sequence[tuple[str, str]], reports: Sequence[tuple[str, str]], inputs: Sequence[object]
+) -> None:
+    """Makes sure that nothing else is written over what is read, or over a report.
+
+    Args:
+        outputs: The flag, and a path.
+        reports, inputs: See `check_reports`.
+
+    Raises:
+        UsageError: Something is.
+    """
+    for flag, path in outputs:
+        if _is_input(path, inputs):
+            raise UsageError(f"{flag} {path}: that is an input of the comparison, and would be replaced.")
+        if any(os.path.realpath(path) == os.path.realpath(other) for _, other in reports):
+            raise UsageError(f"{flag} {path}: a report goes there.")
+
+
+def _is_input(path: str, inputs: Sequence[object]) -> bool:
+    """Whether a path is one of those that are read, under this or another name, or lies in a folder that is read."""
+    real = os.path.realpath(path)
+    for other in inputs:
+        if not isinstance(other, (str, os.PathLike)):
+            continue
+        read = os.path.realpath(other)
+        if real == read or (os.path.isfile(real) and os.path.isfile(read) and os.path.samefile(real, read)):
+            return True
+        if os.path.isdir(read) and os.path.isfile(real) and os.path.commonpath([real, read]) == read:
+            return True
+    return False
+
+
 def report_path(flag: str, path: str) -> tuple[str, str]:
     """A report to write, as `Reports` has it."""
     return flag, path
@@ -93,11 +126,10 @@ def check_reports(reports: Sequence[tuple[str, str]], inputs: Sequence[object]) 
             raise UsageError(f"{flag} writes a folder, which standard output is not: name one.")
     if sum(path == "-" for _, path in reports) > 1:
         raise UsageError("only one report can go to standard output.")
-    read = {os.path.realpath(path) for path in inputs if isinstance(path, (str, os.PathLike))}
     written: set[str] = set()
     for flag, path in reports:
         real = os.path.realpath(path)
-        if real in read:
+        if _is_input(path, inputs):
             raise UsageError(f"{flag} {path}: that is an input of the comparison, and the report would replace it.")
         if path != "-" and real in written:
             raise UsageError(f"{flag} {path}: another report goes there.")

@@ -80,6 +80,8 @@ def undecided(evidence: OutputEvidence) -> Decision:
     """What nothing else could decide."""
     if not evidence.coverage.complete and (evidence.expected is None or evidence.expected.explained):
         done, total = evidence.coverage.done, evidence.coverage.total
+        if evidence.mismatched and evidence.expected is None:
+            return Decision("undecided", f"{done} of {total} samples were run, and what rounding explains is not known")
         return Decision("undecided", f"agrees on {done} of {total} samples; the others were not run")
     reason = evidence.undecidable
     if evidence.expected is not None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ...graph.errors import UsageError
@@ -27,7 +30,8 @@ def write(content: Content, path: str | os.PathLike[str], flag: str) -> None:
     if isinstance(content, Mapping):
         _folder(content, path, flag)
         return
-    data = content.encode("utf-8") if isinstance(content, str) else content
+    # halves of characters, of names that are no UTF-8, are written as JSON writes them
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     if os.fspath(path) == "-":
         _to_standard_output(content, flag)
         return
@@ -36,9 +40,12 @@ def write(content: Content, path: str | os.PathLike[str], flag: str) -> None:
         if target.exists() and not target.is_file():  # /dev/stdout, a named pipe
             target.write_bytes(data)
             return
+        target = Path(os.path.realpath(target))  # what is a link stays one
         partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
         try:
             partial.write_bytes(data)
+            if target.exists():
+                shutil.copymode(target, partial)
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
@@ -55,11 +62,39 @@ def check_writable(path: str | os.PathLike[str], flag: str) -> None:
     target = Path(path)
     if os.fspath(path) == "-" or (target.exists() and not target.is_file() and not target.is_dir()):
         return  # standard output, a named pipe
+    target = Path(os.path.realpath(target))
     try:
-        with tempfile.TemporaryFile(dir=target.absolute().parent):
+        if target.is_file() and not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
         raise UsageError(f"{flag} {path}: cannot be written: {error.strerror}.") from error
+
+
+def check_folder(path: str | os.PathLike[str], flag: str) -> None:
+    """Makes sure, before anything runs, that files can be written into a folder, which may have to be made.
+
+    Raises:
+        UsageError: They cannot.
+    """
+    there = Path(path).absolute()
+    while not there.exists() and there.parent != there:
+        there = there.parent
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise UsageError(f"{flag} {path}: cannot be written: {error.strerror}.") from error
+
+
+def discard(paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Removes reports of earlier runs: one that ends without a report leaves none that could be taken for its own."""
+    for path in paths:
+        target = Path(os.path.realpath(path))
+        if os.fspath(path) != "-" and target.is_file():
+            with contextlib.suppress(OSError):
+                target.unlink()
 
 
 def _folder(files: Mapping[str, str | bytes], path: str | os.PathLike[str], flag: str) -> None:

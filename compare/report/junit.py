@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as xml
 
+from .escaped import escaped
 from .sentence import sentence
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def suites(report: Report, prefix: str = "") -> list[xml.Element]:
         report: The report.
         prefix: What stands before the names of its suites, where there are several reports.
     """
+    report = escaped(report)
     made = [_suite(f"{prefix}{runner.name}", _cases(report, runner), report) for runner in report.candidates]
     rest = [_failed(runner) for runner in report.runners if runner.error and runner.name == report.reference]
     if not report.compared:

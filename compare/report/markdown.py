@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from .escaped import escaped
 from .sentence import sentence
 from .terminal.numbers import number, times
 
@@ -28,6 +29,7 @@ _MARK = {"pass": "✅", "fail": "❌", "undecided": "❔", "error": "❌", "miss
 
 def render(report: Report) -> str:
     """The report as GitHub's Markdown."""
+    report = escaped(report)
     parts = ["\n".join(_head(report))]
     for rows, heading, columns in (
         (map(_change, report.changes[:_CHANGES]), "Since the baseline", "what, was, is, rel L2 before, now"),

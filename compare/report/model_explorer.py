@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .model import LayerResult, Report
 
 FLAG = "--model-explorer"
+FOLDER = True
 HELP = "write a folder of node data for Model Explorer (with --layers)"
 FOLDER = LAYERS = True
 

@@ -39,6 +39,18 @@ class RunnerLog:
     repeat: Repeat | None = None
 
 
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C while samples were run.
+
+    Attributes:
+        log: How far the run went.
+    """
+
+    def __init__(self, log: RunLog) -> None:
+        super().__init__()
+        self.log = log
+
+
 @dataclass(frozen=True)
 class RunLog:
     """What is known after all samples were run.

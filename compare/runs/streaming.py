@@ -21,7 +21,7 @@ from .deployed import Deployed, fingerprints
 from .opening import open_whole, run_in_pieces
 from .piecewise import PiecedSession
 from .repeatability import Repeat, repeat
-from .run import RunLog, RunnerLog
+from .run import RunLog, RunnerLog, Stopped
 from .samples import checked, feed_of
 
 if TYPE_CHECKING:
@@ -61,10 +61,18 @@ def execute(
         on_device: Whether outputs may stay on a device that the reference shares with a candidate.
         remember: Whether the outputs of whole models are remembered by their hashes, and what differs is run twice:
             for whoever looks at layers later.
+
+    Raises:
+        Stopped: Ctrl-C came; it holds how far the run went.
     """
-    with ExitStack() as stack:
-        streaming = _Streaming(comparison, progress, stack, remember)
-        streaming.run(begin, on_device)
+    stack = ExitStack()
+    streaming = _Streaming(comparison, progress, stack, remember)
+    try:
+        with stack:
+            streaming.run(begin, on_device)
+    except KeyboardInterrupt as error:
+        streaming.stop()
+        raise Stopped(streaming.log()) from error
     return streaming.log()
 
 
@@ -158,6 +166,13 @@ class _Streaming:
         candidates = () if self._ran is None else tuple(side.name for side in self._ran.candidates)
         runners = tuple(entry.log() for entry in self._entries.values())
         return RunLog(reference.name, candidates, runners, Deployed(self._hashes), tuple(self._notices))
+
+    def stop(self) -> None:
+        """Notes that the run ends here for all that are not through."""
+        total = len(self._comparison.samples)
+        for entry in self._entries.values():
+            if entry.error is None and entry.samples < total:
+                entry.error = f"interrupted after {entry.samples} of {total} samples"
 
     def _open_all(self) -> None:
         refused: dict[Side, LayerdiffError] = {}

@@ -1,7 +1,7 @@
 """What an ONNX file says is looked at before anybody computes with it: types, sizes, and where weights are.
 
-Nothing is allocated, and no byte of a weight is read. What is refused would otherwise fail later, in another way in each
-runtime, or not fail: files outside the model's folder would be read as weights, and their bytes shown in reports.
+Nothing is allocated, and no byte of a weight is read. What is refused would otherwise fail later, in another way in
+each runtime, or not fail: files outside the model's folder would be read as weights, and their bytes shown in reports.
 """
 
 from __future__ import annotations
@@ -129,9 +129,7 @@ class _Checks:
         location = where.get("location", "")
         file = self.folder / location
         if not location or "\0" in location or not file.is_file():
-            raise ModelError(
-                f"{self.path}: weights of {tensor.name!r} are in {location!r}, which is not beside it."
-            )
+            raise ModelError(f"{self.path}: weights of {tensor.name!r} are in {location!r}, which is not beside it.")
         if location not in self.sizes:
             real = os.path.realpath(file)
             if not any(os.path.commonpath([real, folder]) == folder for folder in self.allowed):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ....graph.errors import UsageError
+from ..escaped import escaped
 
 if TYPE_CHECKING:
     from ..model import Report
@@ -25,4 +26,4 @@ def render(report: Report) -> str:
         raise UsageError(
             f"--html: {error.name} is not installed. Install it with: pip install 'layerdiff[html]'"
         ) from None
-    return page(report)
+    return page(escaped(report))

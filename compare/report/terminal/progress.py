@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
+from ....graph.printable import printable
 from ...progress import Progress
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class TerminalProgress(Progress):
 
     def stage(self, text: str) -> None:
         """See `Progress.stage`."""
-        self._text = text
+        self._text = text = printable(text)
         self._began = time.monotonic()
         if self._console.is_terminal:
             self._show(text)

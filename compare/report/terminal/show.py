@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..escaped import escaped
 from ..sentence import caveat, sentence
 from .changes import show_changes
 from .layers import show_fidelity, show_layers
@@ -45,6 +46,7 @@ def show(report: Report, to: Console | None = None, *, verbose: bool = False) ->
         verbose: Options, versions, times and all statistics too.
     """
     to = to or console()
+    report = escaped(report)
     to.print(
         f"reference: {_who(report, report.runners[0], report.model.source, verbose)}", markup=False, soft_wrap=True
     )

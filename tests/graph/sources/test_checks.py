@@ -60,7 +60,10 @@ def doubling(levels: int) -> onnx.ModelProto:
         op, domain = ("Add", "") if not level else (f"F{level - 1}", "my")
         nodes = [helper.make_node("Add", ["a", "a"], ["b"])]
         if level:
-            nodes = [helper.make_node(op, ["a"], ["t"], domain=domain), helper.make_node(op, ["t"], ["b"], domain=domain)]
+            nodes = [
+                helper.make_node(op, ["a"], ["t"], domain=domain),
+                helper.make_node(op, ["t"], ["b"], domain=domain),
+            ]
         functions.append(helper.make_function("my", f"F{level}", ["a"], ["b"], nodes, imports))
     node = helper.make_node(f"F{levels - 1}", ["x"], ["y"], domain="my")
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in "xy")

@@ -1,0 +1,28 @@
+"""Text that may be shown: names of tensors come out of files, and a terminal obeys what it is sent."""
+
+from __future__ import annotations
+
+import re
+
+_CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # of ASCII and Latin-1: ESC among them, and what moves the cursor
+    "\u2028\u2029"  # ends of lines
+    "\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c"  # what turns the order of characters around
+    "\ud800-\udfff]"  # halves of characters, which cannot be written
+)
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    r"""The text with control characters written out: ``\x1b``, ``\n``, ``\u202e``.
+
+    Args:
+        text: The text.
+        lines: Whether ends of lines stay. What stands behind one is then set off, so that it cannot be taken for
+            another message.
+    """
+    if _CONTROL.search(text) is None:
+        return text
+    if lines:
+        first, *rest = text.split("\n")
+        return "\n".join([printable(first), *("  " + printable(line).strip() for line in rest)])
+    return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
