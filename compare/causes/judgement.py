@@ -155,8 +155,8 @@ def judge(
     if not finite.all():
         y, c = np.where(finite, y, 0.0), np.where(finite, c, 0.0)
     error = c - y
-    power = float(y @ y)
-    squared = float(error @ error)
+    # sums of NumPy's own, the same on every machine: those of BLAS depend on its threads
+    power, squared = float(np.square(y).sum()), float(np.square(error).sum())
     if not squared:
         return Judgement.no_error(sample)
     relative = math.sqrt(squared / power) if power else math.inf

@@ -208,8 +208,8 @@ def parse(argv: Sequence[str]) -> Request:
     reports = tuple(values.get("reports", ()))
     inputs = [*models, space.data, space.calibration_data, values.get("labels"), space.baseline, values.get("plan")]
     check_reports(reports, [*inputs, *(runner.model for runner in runners)])
-    check_outputs(_written(values, runners), reports, inputs)
     rules = Rules(**{"isolate": "auto", **given(values, Rules)})
+    check_outputs(_written(values, runners), reports, inputs)
     searching = rules.fix is not None or rules.apply_remedy is not None
     check_layers(reports, rules.layers is not None or searching, "add --layers")
     random = given(values, RandomOptions)

@@ -154,9 +154,13 @@ def _run(request: Request, command: str) -> int:
 
 
 def _before(path: str) -> Report:
-    from ..report.load import load_report
+    from ..report.baseline import against
+    from ..report.load import load_report, of_a_report
 
-    return load_report(path)
+    report = load_report(path)
+    with of_a_report(path):
+        against(report, report)  # whatever is wrong with it is to be known before anything runs
+    return report
 
 
 def comparator(request: Request, progress: Progress | None = None) -> Comparator:

@@ -27,16 +27,17 @@ def run(words: Sequence[str]) -> int:
     """
     space = parser().parse_args(list(words))
     from ..report.baseline import against
-    from ..report.load import load_report
+    from ..report.load import load_report, of_a_report
 
     reports = tuple(getattr(space, "reports", ()))
     check_screen(space.quiet, space.verbose)
     check_reports(reports, [space.report, space.baseline])
     report = load_report(space.report)
     check_layers(reports, bool(report.layers), f"{space.report} was made without --layers")
-    if space.baseline is not None:
-        report = against(report, load_report(space.baseline), space.baseline)
-    return deliver(report, reports, quiet=space.quiet, verbose=space.verbose)
+    with of_a_report(space.report):
+        if space.baseline is not None:
+            report = against(report, load_report(space.baseline), space.baseline)
+        return deliver(report, reports, quiet=space.quiet, verbose=space.verbose)
 
 
 def parser() -> Parser:

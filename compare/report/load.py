@@ -6,11 +6,12 @@ numbers that were not finite (they are None), and the parts of a culprit's evide
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,22 @@ def load_report(path: str | os.PathLike[str]) -> Report:
         content = json.loads(Path(path).read_bytes())
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not JSON: {error}.") from None
     return from_json(content, str(path))
+
+
+@contextlib.contextmanager
+def of_a_report(name: str | os.PathLike[str]) -> Iterator[None]:
+    """Says of a report that was loaded that it is damaged, where that is found only when something is made of it.
+
+    Raises:
+        UsageError: It is.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise UsageError(f"{name}: a damaged report: {type(error).__name__} {error}.") from error
 
 
 def from_json(content: Any, name: str = "the report") -> Report:
@@ -72,23 +86,21 @@ def from_json(content: Any, name: str = "the report") -> Report:
     if schema != SCHEMA:
         found = f"its schema is {schema!r}" if schema else "it has no schema"
         raise UsageError(f"{name}: not a report that --json wrote: {found}, and {SCHEMA!r} is expected.")
-    try:
+    with of_a_report(name):
         return _report(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"{name}: a damaged report: {type(error).__name__} {error}.") from None
 
 
 def _report(content: Mapping[str, Any]) -> Report:
-    notes = tuple(content.get("data_notes", ()))
+    notes = typed(tuple[str, ...], content.get("data_notes", ()))
     return Report(
-        reference=content["reference"],
+        reference=typed(str, content["reference"]),
         model=_model(content["model"]),
         candidate_model=None if content["candidate_model"] is None else _model(content["candidate_model"]),
         data=DataInfo(
-            content["samples"],
-            content["seed"],
-            content["data"],
-            content.get("representative", content["seed"] is None),
+            typed(int, content["samples"]),
+            typed(int, content["seed"]),
+            typed(str, content["data"]),
+            bool(content.get("representative", content["seed"] is None)),
             notes,
             functools.partial(known, content.get("data_sha256")),
         ),
@@ -98,13 +110,13 @@ def _report(content: Mapping[str, Any]) -> Report:
         culprits=tuple(map(_culprit, content["culprits"])),
         fidelity=_all(Fidelity, content["fidelity"]),
         notices=_all(Notice, content["notices"]),
-        saved=tuple(content["saved"]),
+        saved=typed(tuple[str, ...], content["saved"]),
         accuracy=_all(AccuracyResult, content["accuracy"]),
         provenance=Provenance(
-            content.get("layerdiff", ""),
-            content.get("date", ""),
-            content.get("command"),
-            content.get("settings", {}),
+            typed(str, content.get("layerdiff", "")),
+            typed(str, content.get("date", "")),
+            typed(str, content.get("command")),
+            typed(Mapping[str, Any], content.get("settings", {})),
         ),
         changes=_all(Change, content.get("changes", ())),
         baseline=content.get("baseline"),
@@ -114,7 +126,8 @@ def _report(content: Mapping[str, Any]) -> Report:
 
 
 def _model(content: Mapping[str, Any]) -> ModelInfo:
-    return ModelInfo(content["source"], content["nodes"], functools.partial(known, content["sha256"]))
+    source, nodes, digest = content["source"], content["nodes"], content["sha256"]
+    return ModelInfo(typed(str, source), typed(int, nodes), functools.partial(known, typed(str, digest)))
 
 
 def _runner(content: Mapping[str, Any]) -> RunnerResult:

@@ -53,6 +53,12 @@ def typed(hint: Any, value: Any) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return typed(next(a for a in arguments if a is not type(None)), value)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise ValueError(f"{value!r} stands where one of {', '.join(map(repr, arguments))} is expected")
+        return value
+    if origin is Mapping and not isinstance(value, Mapping):
+        raise TypeError(f"{value!r} stands where an object is expected")
     kinds = _KINDS.get(Mapping if dataclasses.is_dataclass(hint) else origin if origin is tuple else hint)
     if kinds is not None and (not isinstance(value, kinds[0]) or isinstance(value, kinds[1])):
         raise TypeError(f"{value!r} stands where {kinds[2]} is expected")

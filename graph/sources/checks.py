@@ -69,11 +69,19 @@ class _Checks:
                 nodes.append(graph.node)
                 continue
             for node in nodes.pop():
+                self.texts(node.op_type, node.domain, node.name, *node.input, *node.output)
                 for attribute in node.attribute:
                     graphs.extend(self.attribute(attribute))
 
+    def texts(self, *texts: object) -> None:
+        """Looks at names: protobuf gives bytes where they are no UTF-8."""
+        for text in texts:
+            if not isinstance(text, str):
+                raise ModelError(f"{self.path}: the name {text!r} is no UTF-8 text.")
+
     def attribute(self, attribute: AttributeProto) -> Iterator[onnx.GraphProto]:
         """Looks at the tensors of an attribute, and gives its graphs."""
+        self.texts(attribute.name)
         if attribute.type == AttributeProto.TENSOR:
             self.tensor(attribute.t)
         elif attribute.type == AttributeProto.TENSORS:
@@ -93,12 +101,14 @@ class _Checks:
 
     def info(self, info: onnx.ValueInfoProto) -> None:
         """Looks at the type of an input, an output or an inner tensor."""
+        self.texts(info.name)
         kind = info.type.WhichOneof("value")
         if kind == "tensor_type" and info.type.tensor_type.elem_type:
             self._dtype(info.type.tensor_type.elem_type, info.name)
 
     def tensor(self, tensor: TensorProto) -> None:
         """Looks at a tensor with values."""
+        self.texts(tensor.name)
         if not tensor.data_type and not tensor.dims and not tensor.name:
             return  # an attribute that says what type it has, and has no value
         dtype = self._dtype(tensor.data_type, tensor.name)
