@@ -47,8 +47,8 @@ def line(result: Result) -> str:
     return f"{'ok  ' if good(result) else 'MISS'}  {result['id']}: {result['culprit']}: {size}"
 
 
-def markdown(results: Sequence[Result], jobs: int) -> str:
-    """The page."""
+def markdown(results: Sequence[Result], jobs: int, note: str = "") -> str:
+    """The page; ``note``: what else is to be known of the run."""
     named = [r for r in results if r["culprit"] is not None]
     seconds = [r["seconds"] for r in named if "seconds" in r]
     rows = []
@@ -75,6 +75,8 @@ def markdown(results: Sequence[Result], jobs: int) -> str:
             ),
         ),
         f"{len(results) - len(named)} cases name no culprit, and are not counted.",
+        *_missing(results),
+        *([note] if note else []),
         "## By kind",
         table(("kind", "reduced", "median nodes", "most nodes", "slowest, s"), rows),
     ]
@@ -84,6 +86,16 @@ def markdown(results: Sequence[Result], jobs: int) -> str:
         ]
         parts += ["## Not reduced", table(("case", "culprit", "what came of it"), why)]
     return "\n\n".join(part.strip("\n") for part in parts)
+
+
+def _missing(results: Sequence[Result]) -> list[str]:
+    """What a run that was ended early left out."""
+    count = {name: sum(r["id"].startswith(f"{name}/") for r in results) for name in NETWORKS}
+    absent = [name for name, found in count.items() if not found]
+    if not absent:
+        return []
+    told = ", ".join(f"{name} {found}" for name, found in count.items() if found)
+    return [f"The run was ended early: {told}; none of {', '.join(absent)}."]
 
 
 def arguments() -> argparse.Namespace:
@@ -97,12 +109,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--keep", metavar="FOLDER", help="keep the files of what is missed there")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
     parser.add_argument("--results", metavar="FILE", help="write every case as JSON")
+    parser.add_argument("--again", metavar="FILE", help="run nothing: write the table of an earlier run's --results")
+    parser.add_argument("--note", default="", metavar="TEXT", help="what else is to be known of that run")
     parser.add_argument("--write", action="store_true", help=f"write the table to docs/{PAGE.name} (complete runs do)")
     return parser.parse_args()
 
 
 def main() -> int:
     options = arguments()
+    if options.again:
+        write_page(PAGE, markdown(json.loads(Path(options.again).read_text("utf-8")), options.jobs, options.note))
+        return 0
     if options.reports:
         path = Path(options.reports).resolve()
         cases = [c for c in json.loads(path.read_text("utf-8")) if not options.case or c["name"] in options.case]

@@ -100,7 +100,8 @@ def ends(subject: Subject, pair: LayerPair, values: Arrays, most: int) -> Iterab
         if subject.prepared.same:
             yield _part(subject, one, one, known, {name: name for name in known}, mine)
             continue
-        names = {other: n for n, other in subject.prepared.matched.items() if n in before and n in mine}
+        matched = subject.prepared.matched
+        names = {other: n for n, other in matched.items() if n in values or (n in before and n in mine)}
         names |= {other: n for n, other in subject.prepared.plan.tensors.items() if n in values}
         given = {*names, *constants} - {*pair.candidate.outputs}
         other = backward(candidate.model.index, pair.candidate.outputs, given)

@@ -81,7 +81,8 @@ class Subject:
 
     def for_candidate(self, names: Sequence[str], values: Arrays) -> dict[str, np.ndarray]:
         """What the candidate is fed, by its own names, in the types of its graph."""
-        back = {other: name for name, other in self.prepared.plan.tensors.items()}
+        prepared = self.prepared
+        back = {other: name for name, other in {**prepared.matched, **prepared.plan.tensors}.items()}
         specs = self.candidate.model.index.specs
         return {n: cast(values[back.get(n, n)], specs.get(n)) for n in names}
 
