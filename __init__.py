@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .runners.emulate import EmulateRunner as EmulateRunner
     from .runners.function import FunctionRunner as FunctionRunner
     from .runners.onnxrt.runner import OnnxrtRunner as OnnxrtRunner
+    from .runners.pytorch.runner import TorchRunner as TorchRunner
     from .runners.recorded.runner import RecordedRunner as RecordedRunner
     from .runners.reference_evaluator.runner import ReferenceEvaluatorRunner as ReferenceEvaluatorRunner
     from .runners.tf import TfRunner as TfRunner
@@ -54,6 +55,7 @@ _HOME = {
     "RunnerError": "graph.errors",
     "Session": "runners.contract.session",
     "TfRunner": "runners.tf",
+    "TorchRunner": "runners.pytorch.runner",
     "TrtRunner": "runners.trt.runner",
     "UsageError": "graph.errors",
     "load": "graph.load",

@@ -33,13 +33,13 @@ ORDERS = {
         > compare.report.plan compare.report.plain compare.report.files
         > compare.report.formats compare.report.history compare.report.inputs""",
     "runners": """runners > runners.emulate > runners.onnxrt runners.trt runners.tf
-        runners.reference_evaluator runners.recorded
+        runners.reference_evaluator runners.recorded runners.pytorch
         > runners.contract""",
     "graph": """graph.load > graph.sources > graph.rounding graph.pairing graph.implied_inputs > graph.quantized
         graph.implied_demands graph.implied_shapes > graph.cutting graph.interface > graph.model > graph.engine
         > graph.digest graph.recordings
         > graph.index graph.writer > graph.weights graph.inference graph.evaluation > graph.contrib_ops graph.options
-        > graph.nodes graph.operators graph.specs graph.formats graph.imports
+        > graph.nodes graph.operators graph.specs graph.formats graph.imports graph.torch_traces
         graph.polygraphy_json > graph.numpy_files > graph.npy_strings
         > graph.errors graph.interrupts graph.foreign graph.printable""",
 }

@@ -241,6 +241,8 @@ class Examiner:
 
     def _computed(self, pair: LayerPair, names: Sequence[str], values: Arrays) -> dict[str, np.ndarray]:
         """Tensors inside a layer from what it is given; none where they cannot be computed."""
+        if not self.reference.runner.capabilities.any_model:  # it has another network: what it gave is all there is
+            return {n: values[n] for n in names if n in values}
         model = self.reference.model
         part = backward(model.index, [*names, *pair.reference.outputs], set(pair.reference.inputs))
         feed = {n: values[n] for n in part.inputs if n in values}
@@ -299,6 +301,9 @@ class Examiner:
         if len(parts) < 2:
             return None
         names = [n for p in parts for n in p.reference.outputs if n not in case.values]
+        if names and not self.reference.runner.capabilities.any_model:
+            matched = {n: other for n, other in self.matched.items() if n in case.values}
+            parts, names = inside(self.index, self.candidate.model.index, case.pair, matched, self.observed), []
         values = {**self._computed(case.pair, names, case.values), **case.values}
         parts = [p for p in parts if all(n in values for n in (*p.reference.inputs, *p.reference.outputs))]
         flat = self._run_apart(parts, values)

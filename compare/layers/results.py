@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...graph.operators import PRODUCTS
+from ...graph.torch_traces import trace_of
 from ..causes.diagnosis import Diagnosis, Remark
 from ..causes.refused import cannot_run
 from ..report.model import Cause, Culprit, LayerResult
 
 if TYPE_CHECKING:
+    import onnx
+
     from ..causes.judgement import Judgement
     from ..lockstep.plan import LayerPair
     from .observation import LayerObservation
@@ -59,11 +61,8 @@ class Names:
         return position
 
     def origin(self, position: int) -> str | None:
-        """The line of the program that a node comes from, where the exporter left one: PyTorch's leaves the stack."""
-        node = self.prepared.comparison.reference.model.index.nodes[position]
-        stack = next((p.value for p in node.metadata_props if p.key.endswith(".stack_trace")), "")
-        frames = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', stack)
-        return None if not frames else "{}:{} in {}".format(*frames[-1])
+        """Where in the program a node comes from, as far as an exporter tells: module path and line."""
+        return origin(self.prepared.comparison.reference.model.index.nodes[position])
 
     def quantized(self, pair: LayerPair) -> tuple[str, ...]:
         """The nodes of a layer that the candidate computes on scaled integers, by its file or by its arithmetic."""
@@ -84,6 +83,12 @@ class Names:
         found = next((p for p in reversed(pair.candidate.nodes) if other.nodes[p].op_type == op), None)
         name = other.names[pair.candidate.nodes[-1] if found is None else found]
         return name if name != self.node(position) else None
+
+
+def origin(node: onnx.NodeProto) -> str | None:
+    """Where in a PyTorch program a node comes from: ``encoder.fc1, net.py:18 in forward``; None where nobody tells."""
+    trace = trace_of(node)
+    return str(trace) or None if trace is not None else None
 
 
 def ranked(layers: Sequence[LayerObservation], in_pieces_only: Collection[int]) -> list[LayerObservation]:
@@ -135,9 +140,11 @@ def _culprit(s: LayerObservation, names: Names) -> Culprit:
         diagnosis = Diagnosis(Cause.UNKNOWN, ()) if s.failure is None else cannot_run(s.failure)
     main = names.maker(s.pair.main if diagnosis.node is None else diagnosis.node)
     node, op = names.node(main), names.op(main)
+    where = names.origin(main)
     if diagnosis.candidate_node is not None:
         index = names.prepared.candidate.model.index
         node, op = index.names[diagnosis.candidate_node], index.nodes[diagnosis.candidate_node].op_type
+        where = origin(index.nodes[diagnosis.candidate_node])
     name = s.blamed_outputs[0]
     local = s.full if s.full is not None else s.local.get(name)
     return Culprit(
@@ -150,6 +157,7 @@ def _culprit(s: LayerObservation, names: Names) -> Culprit:
         contribution=s.contribution,
         facts=diagnosis.facts,
         candidate_node=None if diagnosis.candidate_node is not None else names.counterpart(s.pair, main),
+        origin=where,
     )
 
 

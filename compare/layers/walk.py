@@ -203,7 +203,9 @@ class Walk:
             # what earlier pieces gave is taken as it is: computed anew, random values would be drawn anew
             feeds = self.reference.runner.capabilities.feeds_inner_tensors
             drawn = {n: values[n] for n in run.step.reference.inputs} if feeds else {}
-            values.update(self._whole.infer({**feed, **drawn}, outputs))
+            # what is inside its layers too, where that is not what the graph would compute from their inputs
+            inner = () if self.reference.runner.capabilities.any_model else run.step.inner
+            values.update(self._whole.infer({**feed, **drawn}, [*outputs, *inner]))
             return
         session = run.reference(values)
         values.update(session.infer({n: values[n] for n in run.step.reference.inputs}, outputs))

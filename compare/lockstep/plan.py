@@ -45,12 +45,14 @@ class PiecePair:
         layers: Those that are observed in it.
         reference: What makes their outputs from tensors of earlier steps, in the reference.
         candidate: The same in the candidate.
+        inner: Tensors of the reference inside its layers that have a counterpart too.
     """
 
     index: int
     layers: tuple[LayerPair, ...]
     reference: Slice
     candidate: Slice
+    inner: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ def plan(
                 inside,
                 backward(reference, outputs, ready),
                 backward(candidate, free, ahead) if free else Slice((), (), ()),
+                _inner(reference, inside, matched),
             )
         )
         ready.update(outputs)
@@ -196,6 +199,13 @@ def _pairs(
         other = backward(candidate, counterpart, candidate_ahead - set(counterpart))
         pairs.append(LayerPair(len(pairs), _main(reference, part), part, other, not random.isdisjoint(part.nodes)))
     return pairs
+
+
+def _inner(index: GraphIndex, pairs: Sequence[LayerPair], matched: Mapping[str, str]) -> tuple[str, ...]:
+    """See `PiecePair.inner`."""
+    outputs = {name for pair in pairs for name in pair.reference.outputs}
+    made = dict.fromkeys(n for pair in pairs for p in pair.reference.nodes for n in index.nodes[p].output)
+    return tuple(name for name in made if name in matched and name not in outputs)
 
 
 def _main(index: GraphIndex, part: Slice) -> int:

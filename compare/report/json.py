@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .model import OutputResult, RunnerResult
 
 LAYER_OPTIONAL = ("candidate_node", "inside", "quantized", "inputs", "origin", "portrait")
-CULPRIT_OPTIONAL = ("candidate_node", "inside", "deployed", "remedies")
+CULPRIT_OPTIONAL = ("candidate_node", "inside", "deployed", "remedies", "origin")
 """Keys that are left out where there is nothing to say."""
 
 FLAG = "--json"

@@ -65,9 +65,10 @@ def _head(report: Report) -> Iterator[str]:
 
 def _culprit(culprit: Culprit) -> str:
     share = "" if culprit.contribution is None else f", {culprit.contribution:.0%} of the error at the outputs"
+    origin = f"From {_code(culprit.origin)}. " if culprit.origin else ""
     return (
         f"- **culprit**: {_code(culprit.path)} ({_text(culprit.op)}) on {_code(culprit.candidate)}: "
-        f"**{culprit.cause}**{share}. {_text(culprit.evidence)}"
+        f"**{culprit.cause}**{share}. {origin}{_text(culprit.evidence)}"
     )
 
 

@@ -256,7 +256,8 @@ class LayerResult:
         inside: The If, Loop or Scan that it is inside of, the outermost first; empty at the top of the graph.
         quantized: Those of `nodes` that the candidate computes on scaled integers.
         inputs: The tensors that the layer reads, in the reference's graph.
-        origin: The line of the program that the layer comes from, where the exporter left one.
+        origin: Module path and line of the program that the layer comes from, as far as the exporter left them
+            (``encoder.fc1, net.py:18 in forward``).
         portrait: How its values lie on both sides and, of a layer that is to blame, where its error is
             (`compare.statistics.portrait`); for pictures.
     """
@@ -304,6 +305,7 @@ class Culprit:
             the runtime does not compute it alone, or not in the same format, when it runs the whole model. None:
             nothing says so.
         remedies: What the cause calls for, the best first; empty of culprits beyond those that the report shows.
+        origin: Module path and line of the program that the node comes from, as far as the exporter left them.
     """
 
     candidate: str
@@ -318,6 +320,7 @@ class Culprit:
     inside: tuple[Enclosing, ...] = ()
     deployed: bool | None = None
     remedies: tuple[Remedy, ...] = ()
+    origin: str | None = None
 
     @property
     def path(self) -> str:

@@ -43,6 +43,8 @@ def show_layers(report: Report, to: Console, verbose: bool) -> None:
             to.print(Text.assemble((f"culprit {rank}: ", "bold yellow"), found))
         else:
             to.print(Text.assemble((f"culprit {rank}: ", "bold red"), found))
+        if culprit.origin:
+            to.print(f"  from {culprit.origin}", markup=False)
         to.print(f"  {culprit.evidence}", markup=False)
         show_remedy(culprit, to)
     if len(report.culprits) > 5:

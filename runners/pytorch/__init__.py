@@ -1,0 +1,5 @@
+"""PyTorch."""
+
+from __future__ import annotations
+
+from .runner import TorchRunner as TorchRunner

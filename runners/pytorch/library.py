@@ -1,0 +1,79 @@
+"""PyTorch itself: how it is imported, and its tensors as NumPy's arrays and back."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ...graph.errors import MissingPackage, RunnerError, first_line
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_BITS = {"bfloat16": "int16", "float8_e4m3fn": "uint8", "float8_e5m2": "uint8"}
+"""Types that NumPy does not have, and those that their bits are handed over in."""
+
+
+def import_torch() -> Any:
+    """The ``torch`` module.
+
+    Raises:
+        MissingPackage: It is not installed, or is installed and broken.
+    """
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise MissingPackage("PyTorch", "torch") from error
+    except (ImportError, OSError) as error:
+        raise MissingPackage(f"PyTorch cannot be imported ({first_line(error)}): it", "torch") from error
+    return torch
+
+
+def to_tensor(torch: Any, name: str, array: np.ndarray, device: str) -> Any:
+    """An array as a tensor of its own memory.
+
+    Raises:
+        RunnerError: PyTorch has no such type.
+    """
+    import numpy as np
+
+    kind = array.dtype.name
+    try:
+        if kind in _BITS:
+            made = torch.from_numpy(np.array(array, order="C").view(_BITS[kind])).view(getattr(torch, kind))
+        else:
+            made = torch.from_numpy(np.array(array, order="C"))
+    except TypeError:
+        raise RunnerError(f"torch: input {name!r} is {kind}, which PyTorch has no tensors of.") from None
+    return made.to(device)
+
+
+def to_array(tensor: Any) -> np.ndarray:
+    """A tensor as an array of its own memory."""
+    import numpy as np
+
+    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if kind not in _BITS:
+        return np.array(tensor.numpy(), order="C")
+    import ml_dtypes
+    import torch
+
+    bits = tensor.contiguous().view(getattr(torch, _BITS[kind])).numpy()
+    return np.array(bits, order="C").view(getattr(ml_dtypes, kind))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what PyTorch's exporters log and warn of."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

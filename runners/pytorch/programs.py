@@ -1,0 +1,249 @@
+"""What ``--torch`` names, as a program that can be run: an exported program, TorchScript, or a module of Python."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ...graph.errors import BuildError, RunnerError, UsageError, first_line
+from ...graph.foreign import contained
+from ...graph.imports import named_object
+from .library import quiet
+
+if TYPE_CHECKING:
+    from .matching import Value
+
+FORM = "FILE.pt2, FILE.pt or package.module:function"
+
+
+class Program(Protocol):
+    """Something that computes outputs from inputs."""
+
+    @property
+    def inputs(self) -> Sequence[str]:
+        """The names of its inputs, in order."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the user should know of it."""
+
+    def run(self, inputs: Mapping[str, Any]) -> list[tuple[str, Any]]:
+        """The tensors that it returns, in order, under the names that it gives them, if any."""
+
+    def graph(self, inputs: Mapping[str, Any]) -> ExportedGraph | None:
+        """The graph of the program, of which inner values can be fetched; None where there is none."""
+
+
+class ExportedGraph:
+    """A graph of ``torch.export``, interpreted node by node.
+
+    Args:
+        torch: The module.
+        exported: The ``torch.export.ExportedProgram``.
+    """
+
+    def __init__(self, torch: Any, exported: Any) -> None:
+        self._torch = torch
+        self._module = exported.module()
+        nodes = list(self._module.graph.nodes)
+        self._nodes = {node.name: node for node in nodes}
+        self.inputs = tuple(node.name for node in nodes if node.op == "placeholder")
+        returned = next(node.args[0] for node in nodes if node.op == "output")
+        self.outputs = tuple(node.name for node in _leaves(returned) if isinstance(node, torch.fx.Node))
+
+    def values(self) -> Iterator[Value]:
+        """What its nodes compute."""
+        from .matching import Value
+
+        for node in self._nodes.values():
+            if node.op != "call_function":
+                continue
+            stack = list((node.meta.get("nn_module_stack") or {}).values())
+            users = tuple("" if user.op == "output" else user.name for user in node.users)
+            whole = node.args[0].name if getattr(node.target, "__name__", "") == "getitem" else ""
+            yield Value(node.name, stack[-1][0] if stack else "", users, whole)
+
+    def run(self, given: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
+        """Values by the names of nodes.
+
+        Args:
+            given: Inputs, and inner values that take the place of what would compute them.
+            wanted: Names of nodes.
+        """
+        env = {self._nodes[name]: tensor for name, tensor in given.items()}
+        needed = self._needed(wanted, env)
+        kept = {name: given[name] for name in wanted if name in given}
+
+        class Fetching(self._torch.fx.Interpreter):  # type: ignore[misc, name-defined]
+            def run_node(self, node: Any) -> Any:
+                """Computes what is needed, and keeps what is wanted as it is before anything writes into it."""
+                if node not in needed:
+                    return None
+                result = super().run_node(node)
+                if node.name in wanted:
+                    kept[node.name] = result.clone()
+                return result
+
+        Fetching(self._module).run(initial_env=env, enable_io_processing=False)
+        return kept
+
+    def _needed(self, wanted: Sequence[str], given: Mapping[Any, Any]) -> set[Any]:
+        found: set[Any] = set()
+        todo = [self._nodes[name] for name in wanted]
+        while todo:
+            node = todo.pop()
+            if node not in found and node not in given:
+                found.add(node)
+                todo += node.all_input_nodes
+        return found
+
+
+class ExportedProgram:
+    """A ``.pt2``, which `torch.export.save` wrote."""
+
+    notes: Sequence[str] = ()
+
+    def __init__(self, torch: Any, path: str, device: str) -> None:
+        try:
+            exported = torch.export.load(path)
+        except Exception as error:
+            raise BuildError(f"{path}: not an exported program (torch.export.save): {first_line(error)}.") from error
+        self._torch, self._exported, self._device = torch, exported, device
+        self._whole = ExportedGraph(torch, on_device(torch, exported, device))
+        self.inputs = self._whole.inputs
+
+    def run(self, inputs: Mapping[str, Any]) -> list[tuple[str, Any]]:
+        """See `Program.run`."""
+        made = self._whole.run(inputs, self._whole.outputs)
+        return [("", made[name]) for name in self._whole.outputs]
+
+    def graph(self, inputs: Mapping[str, Any]) -> ExportedGraph:
+        """See `Program.graph`."""
+        return decomposed(self._torch, self._exported, self._device)
+
+
+class EagerProgram:
+    """A module of Python: what a function of the user's gives."""
+
+    def __init__(self, torch: Any, text: str, device: str) -> None:
+        module = named_object("--torch", text, FORM)
+        if not isinstance(module, torch.nn.Module):
+            if not callable(module):
+                raise UsageError(f"--torch {text}: {type(module).__name__} is no function that gives an nn.Module.")
+            try:
+                with contained():
+                    module = module()
+            except Exception as error:
+                raise BuildError(f"--torch {text}: {type(error).__name__}: {first_line(error)}.") from error
+        if not isinstance(module, torch.nn.Module):
+            raise UsageError(f"--torch {text}: it gave {type(module).__name__}, not an nn.Module.")
+        self._torch, self._module, self._device = torch, module.to(device), device
+        self.notes = evaluated(self._module)
+        self.inputs = tuple(
+            name
+            for name, parameter in inspect.signature(module.forward).parameters.items()
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        )
+
+    def run(self, inputs: Mapping[str, Any]) -> list[tuple[str, Any]]:
+        """See `Program.run`."""
+        with contained():
+            return list(_named(self._module(**inputs)))
+
+    def graph(self, inputs: Mapping[str, Any]) -> ExportedGraph | None:
+        """See `Program.graph`."""
+        with quiet(), contained():
+            exported = self._torch.export.export(self._module, (), dict(inputs))
+        return decomposed(self._torch, exported, self._device)
+
+
+class ScriptProgram:
+    """TorchScript, which `torch.jit.save` wrote: it shows no inner values."""
+
+    def __init__(self, torch: Any, path: str, device: str) -> None:
+        try:
+            with quiet():
+                self._module = torch.jit.load(path, map_location=device)
+        except Exception as error:
+            raise BuildError(
+                f"{path}: not TorchScript (torch.jit.save): {first_line(error)}.\n"
+                "A checkpoint holds weights alone: name a function that builds the module, --torch=module:function."
+            ) from error
+        self.notes = evaluated(self._module)
+        self.inputs = tuple(argument.name for argument in self._module.forward.schema.arguments[1:])
+
+    def run(self, inputs: Mapping[str, Any]) -> list[tuple[str, Any]]:
+        """See `Program.run`."""
+        return list(_named(self._module(**inputs)))
+
+    def graph(self, inputs: Mapping[str, Any]) -> None:
+        """See `Program.graph`."""
+
+
+def kind_of(text: str) -> type[ExportedProgram | EagerProgram | ScriptProgram]:
+    """What ``--torch`` names, by the text alone."""
+    if text.endswith(".pt2"):
+        return ExportedProgram
+    return EagerProgram if ":" in text and not Path(text).exists() else ScriptProgram
+
+
+def load_program(torch: Any, text: str, device: str) -> Program:
+    """The program that ``--torch`` names.
+
+    Raises:
+        UsageError: There is no such file, or no such function, or the function gives something else.
+        BuildError: PyTorch cannot read it.
+    """
+    kind = kind_of(text)
+    if kind is not EagerProgram and not Path(text).is_file():
+        raise UsageError(f"--torch {text}: no such file; expected {FORM}.")
+    return kind(torch, text, device)
+
+
+def on_device(torch: Any, exported: Any, device: str) -> Any:
+    """An exported program whose weights lie on a device."""
+    if device == "cpu":
+        return exported
+    from torch.export.passes import move_to_device_pass
+
+    return move_to_device_pass(exported, device)
+
+
+def decomposed(torch: Any, exported: Any, device: str) -> ExportedGraph:
+    """The graph with the names that the ONNX exporter gives: it takes some operators apart, and counts anew.
+
+    Where the exporter refuses the program, the graph is as it was: what no longer has the same name is not matched.
+    """
+    try:
+        with quiet():
+            exported = torch.onnx.export(exported, dynamo=True, optimize=False, verbose=False).exported_program
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError):
+            raise RunnerError("torch: inner tensors need onnxscript: pip install 'layerdiff[torch]'.") from error
+    return ExportedGraph(torch, on_device(torch, exported, device))
+
+
+def evaluated(module: Any) -> tuple[str, ...]:
+    """Puts a module in evaluation mode, in which exporters take it, and says so where that was not its mode."""
+    was = bool(module.training)
+    module.eval()
+    return ("The module was in training mode and was put in evaluation mode.",) if was else ()
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """What a nest of lists, tuples and dicts holds, in order."""
+    return (leaf for _, leaf in _named(value))
+
+
+def _named(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """What a program returned, under the keys of a dict where it is one; without what is None."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _named(item, str(key))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _named(item)
+    elif value is not None:
+        yield name, value

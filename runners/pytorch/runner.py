@@ -1,0 +1,124 @@
+"""PyTorch: runs the program that an ONNX file was exported from, and speaks of its tensors by their ONNX names."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...graph.errors import ProviderUnavailable
+from ...graph.formats import FP32, TF32, NumberFormat
+from ...graph.options import Choice, option
+from ..contract.capabilities import Capabilities
+from ..contract.runner import Runner
+from .programs import EagerProgram, ScriptProgram, kind_of, load_program
+
+if TYPE_CHECKING:
+    from ...graph.model import Model
+    from ..contract.session import Session, SessionInfo
+
+
+@dataclass(frozen=True)
+class TorchRunner(Runner):
+    """PyTorch: the program that the ONNX file was exported from, on the CPU or on CUDA with TF32 off.
+
+    Attributes:
+        program: A ``.pt2`` (`torch.export.save`), TorchScript (`torch.jit.save`), or ``package.module:function``, which
+            gives an ``nn.Module``.
+        device: ``cpu`` or ``cuda``.
+        tf32: Let PyTorch use TF32 on CUDA.
+        shapes: The shapes of the inputs that inner tensors will be asked for with, as `for_pieces` is told.
+    """
+
+    flag: ClassVar[str] = "torch"
+    value_field: ClassVar[str] = "program"
+    value_required: ClassVar[bool] = True
+    value_form: ClassVar[str] = "FILE.pt2|FILE.pt|MODULE:FUNCTION"
+
+    program: str = option("", "", "what is run", metavar="PROGRAM")
+    device: str = option("cpu", "--torch-device", "where PyTorch runs", Choice("cpu", "cuda"))
+    tf32: bool = option(False, "--torch-tf32", "let PyTorch use TF32 on CUDA (off unless asked for)")
+    shapes: tuple[tuple[str, tuple[int, ...]], ...] = dataclasses.field(default=(), repr=False, compare=False)
+
+    @property
+    def capabilities(self) -> Capabilities:  # type: ignore[override]
+        """TorchScript shows outputs alone."""
+        shows = kind_of(self.program) is not ScriptProgram
+        return Capabilities(any_model=False, pieces=False, inner_tensors=shows, feeds_inner_tensors=shows)
+
+    @property
+    def name(self) -> str:
+        """``torch``, and ``:cuda`` there."""
+        return "torch" if self.device == "cpu" else f"torch:{self.device}"
+
+    @property
+    def trust(self) -> int:
+        """0: the program the model was trained as; less than other CPU runners on a GPU."""
+        return 0 if self.device == "cpu" else 25
+
+    @property
+    def arithmetic(self) -> NumberFormat:
+        """FP32; TF32 only on CUDA and when asked for."""
+        return TF32 if self.tf32 and self.device == "cuda" else FP32
+
+    @property
+    def foreign(self) -> bool:
+        """See `Runner.foreign`: a function is the user's own code."""
+        return kind_of(self.program) is EagerProgram
+
+    def for_pieces(self, deployed: SessionInfo | None = None) -> TorchRunner:
+        """With the shapes that the whole run was fed; see `Runner.for_pieces`."""
+        shapes: Mapping[str, Any] = deployed.options.get("shapes", {}) if deployed is not None else {}
+        return dataclasses.replace(self, shapes=tuple((name, tuple(dims)) for name, dims in shapes.items()))
+
+    def tensors_shown(self, model: Model) -> Collection[str] | None:
+        """Those that are values of the program; see `Runner.tensors_shown`."""
+        if kind_of(self.program) is ScriptProgram:
+            return ()
+        import numpy as np
+
+        from .session import TorchSession
+
+        torch = self._torch()
+        program = load_program(torch, self.program, self.device)
+        session = TorchSession(torch, program, model, self.device, {})
+        shapes = dict(self.shapes)
+        feed = {
+            spec.name: np.zeros(shapes.get(spec.name, _some_shape(spec.shape)), spec.dtype) for spec in model.inputs
+        }
+        return session.shown(feed)
+
+    def open(self, model: Model, *, progress: Callable[[str], None] | None = None) -> Session:  # type: ignore[override]
+        """Loads the program.
+
+        Raises:
+            UsageError: There is no such file or function.
+            MissingPackage: PyTorch is not installed.
+            ProviderUnavailable: CUDA was asked for, and PyTorch sees none.
+            BuildError: PyTorch cannot read the program.
+        """
+        from .session import TorchSession
+
+        if progress is not None:
+            progress("starting PyTorch")
+        torch = self._torch()
+        program = load_program(torch, self.program, self.device)
+        options = {"program": Path(self.program).name, "device": self.device, "tf32": self.tf32}
+        return TorchSession(torch, program, model, self.device, {**options, "threads": torch.get_num_threads()})
+
+    def _torch(self) -> Any:
+        from .library import import_torch
+
+        torch = import_torch()
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ProviderUnavailable(
+                f"--torch-device cuda: PyTorch {torch.__version__} sees no GPU here. Leave it out to run on the CPU."
+            )
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.tf32
+        return torch
+
+
+def _some_shape(shape: tuple[int | str | None, ...] | None) -> tuple[int, ...]:
+    return tuple(dim if isinstance(dim, int) else 1 for dim in shape or ())

@@ -1,0 +1,150 @@
+"""A PyTorch program run under the names of the ONNX file that was exported from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...graph.errors import LayerdiffError, RunnerError, first_line
+from ..contract.session import Session, SessionInfo
+from .library import to_array, to_tensor
+from .matching import matched
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ...graph.model import Model
+    from ..contract.workload import Feed
+    from .programs import ExportedGraph, Program
+
+
+class TorchSession(Session):
+    """Runs a program whole, or node by node where inner tensors are asked for.
+
+    Args:
+        torch: The module.
+        program: What is run.
+        model: The ONNX file, whose names its inputs and outputs get.
+        device: ``cpu`` or ``cuda``.
+        options: What the report shows.
+
+    Raises:
+        RunnerError: The program takes fewer inputs than the file has.
+    """
+
+    def __init__(self, torch: Any, program: Program, model: Model, device: str, options: Mapping[str, Any]) -> None:
+        self._torch, self._program, self._model, self._device = torch, program, model, device
+        self.inputs, self.outputs = model.inputs, model.outputs
+        self._parameters, notes = parameters(program.inputs, [spec.name for spec in model.inputs])
+        self._graphs: dict[object, tuple[ExportedGraph, dict[str, str]]] = {}
+        self._shapes: dict[str, list[int]] = {}
+        self._options = dict(options)
+        self._notes = (*program.notes, *notes)
+
+    @property
+    def info(self) -> SessionInfo:  # type: ignore[override]
+        """What it turned out to be, with the shapes of what it was fed last."""
+        return SessionInfo(
+            options={**self._options, "shapes": dict(self._shapes)},
+            versions={"torch": self._torch.__version__},
+            notes=self._notes,
+        )
+
+    def infer(self, feed: Feed, fetch: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Runs once; see `Session.infer`. ``feed`` may hold inner tensors, which then take the place of what computes
+        them.
+
+        Raises:
+            RunnerError: PyTorch failed, or has no such tensor.
+        """
+        own = [spec.name for spec in self.outputs]
+        names = own if fetch is None else list(fetch)
+        inputs = {spec.name for spec in self.inputs}
+        self._shapes = {name: list(feed[name].shape) for name in inputs if name in feed}
+        tensors = {name: to_tensor(self._torch, name, array, self._device) for name, array in feed.items()}
+        try:
+            with self._torch.no_grad():
+                if inputs == {*feed} and {*names} <= {*own}:
+                    made = self._whole(tensors)
+                else:
+                    made = self._inner(tensors, names)
+        except LayerdiffError:
+            raise
+        except Exception as error:
+            shapes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in self._shapes.items())
+            raise RunnerError(f"torch: {first_line(error)}, with the inputs {shapes}.") from error
+        return {name: to_array(made[name]) for name in names}
+
+    def _given(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        return {self._parameters[name]: tensors[name] for name in self._parameters if name in tensors}
+
+    def _whole(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        returned = self._program.run(self._given(tensors))
+        names = [spec.name for spec in self.outputs]
+        keys = [key for key, _ in returned]
+        if {*names} <= {*keys}:
+            return dict(returned)
+        if len(returned) != len(names):
+            held = f"{len(returned)} tensor{'s'[: len(returned) != 1]}"
+            raise RunnerError(f"torch: the program returns {held}, and {self._model.source} has {', '.join(names)}.")
+        return {name: tensor for name, (_, tensor) in zip(names, returned, strict=True)}
+
+    def _inner(self, tensors: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+        graph, known = self._graph(tensors)
+        where = {**self._parameters, **known}
+        missing = [name for name in (*names, *tensors) if name not in where]
+        if missing:
+            raise RunnerError(f"torch: {missing[0]!r} has no counterpart in the program.")
+        made = graph.run({where[n]: t for n, t in tensors.items()}, [where[n] for n in names])
+        return {name: made[where[name]] for name in names}
+
+    def shown(self, feed: Feed) -> list[str]:
+        """Names of the tensors that it gives for inputs like these; their values do not matter."""
+        tensors = {name: to_tensor(self._torch, name, array, self._device) for name, array in feed.items()}
+        with self._torch.no_grad():
+            return list(self._graph(tensors)[1])
+
+    def _graph(self, tensors: Mapping[str, Any]) -> tuple[ExportedGraph, dict[str, str]]:
+        """The graph for inputs of these shapes, and which of its values each ONNX tensor is."""
+        given = self._given(tensors)
+        shapes = tuple((name, tuple(tensor.shape)) for name, tensor in given.items())
+        if shapes not in self._graphs:
+            graph = self._program.graph(given)
+            if graph is None:
+                raise RunnerError("torch: TorchScript shows no inner tensors.")
+            self._graphs[shapes] = graph, counterparts(graph, self._model)
+        return self._graphs[shapes]
+
+    def close(self) -> None:
+        """Lets go of the program's graphs."""
+        self._graphs.clear()
+
+
+def parameters(own: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Which input of a program each input of the ONNX file is: by name where all are there, else by position.
+
+    Returns:
+        ONNX name -> the program's name, and a note where it went by position.
+
+    Raises:
+        RunnerError: The program takes fewer.
+    """
+    if {*names} <= {*own}:
+        return {name: name for name in names}, ()
+    if len(own) < len(names):
+        raise RunnerError(
+            f"torch: the program takes {len(own)} inputs ({', '.join(own) or 'none'}), "
+            f"and the ONNX file {len(names)} ({', '.join(names)})."
+        )
+    pairs = dict(zip(names, own, strict=False))
+    told = ", ".join(f"{name} is {other}" for name, other in pairs.items())
+    return pairs, (f"The names of the inputs differ, and they were matched by position: {told}.",)
+
+
+def counterparts(graph: ExportedGraph, model: Model) -> dict[str, str]:
+    """Which value of a program's graph each tensor of an ONNX file is; outputs by position."""
+    found = matched(model.index, list(graph.values()))
+    names = [spec.name for spec in model.outputs]
+    if len(graph.outputs) == len(names):
+        found.update(zip(names, graph.outputs, strict=True))
+    return found

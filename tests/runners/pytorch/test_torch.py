@@ -1,0 +1,234 @@
+"""PyTorch as a side: what is compared by which name, that a planted fault is found, and what is refused."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from layerdiff import Comparator, OnnxrtRunner, RunnerError, TorchRunner, UsageError, load
+from layerdiff.compare.cli.command import main
+from onnx import numpy_helper
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+SOURCE = """
+import torch
+from torch import nn
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+    def forward(self, x):
+        return x + torch.relu(self.bn(self.conv(x)))
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(Block(), Block())
+        self.fc1, self.fc2 = nn.Linear(4, 8), nn.Linear(8, 3)
+    def forward(self, image):
+        x = self.body(image).mean((2, 3))
+        return self.fc2(nn.functional.gelu(self.fc1(x)))
+
+def build():
+    torch.manual_seed(0)
+    network = Network()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(), module.running_var.uniform_(0.5, 2.0)
+    return network.eval()
+
+class Two(nn.Module):
+    def forward(self, x, y=None):
+        return {"b": x + 1, "a": x * 2} if y is None else x + y
+
+def training():
+    return nn.Sequential(nn.Dropout(0.9))
+
+number = 3
+
+def fails():
+    raise ValueError("no weights here")
+"""
+ORT = OnnxrtRunner(threads=1)
+SAMPLES = [{"image": np.random.default_rng(i).standard_normal((2, 4, 6, 6)).astype(np.float32)} for i in range(2)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The network as its source, exported to ONNX by both exporters, as .pt2 and as TorchScript."""
+    folder = tmp_path_factory.mktemp("torch")
+    (folder / "torch_network.py").write_text(SOURCE)
+    sys.path.insert(0, str(folder))
+    import torch_network
+
+    network, x = torch_network.build(), torch.from_numpy(SAMPLES[0]["image"])
+    torch.onnx.export(network, (x,), dynamo=True, verbose=False).save(str(folder / "today.onnx"))
+    torch.onnx.export(network, (x,), str(folder / "older.onnx"), dynamo=False, input_names=["image"])
+    torch.export.save(torch.export.export(network, (x,)), folder / "network.pt2")
+    torch.jit.trace(network, (x,), check_trace=False).save(folder / "network.pt")
+    yield folder
+    sys.path.remove(str(folder))
+    sys.modules.pop("torch_network")
+
+
+def program(folder, which):
+    return which if ":" in which else str(folder / which)
+
+
+def compare(model, which, folder, samples=SAMPLES, **rules):
+    runners = [ORT, TorchRunner(program=program(folder, which))]
+    return Comparator(model, runners, data_loader=samples, **rules).compare()
+
+
+def planted(folder, file, weight):
+    """The ONNX file with one weight changed."""
+    proto = onnx.load(folder / file)
+    (tensor,) = (t for t in proto.graph.initializer if t.name == weight)
+    value = numpy_helper.to_array(tensor).copy()
+    value.reshape(-1)[-1] += 0.5
+    tensor.CopyFrom(numpy_helper.from_array(value, weight))
+    return proto
+
+
+# ---- what is compared -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["network.pt2", "network.pt", "torch_network:build"])
+@pytest.mark.parametrize("file", ["today.onnx", "older.onnx"])
+def test_a_network_agrees_with_its_exports(file, which, folder):
+    report = compare(folder / file, which, folder)
+    assert (report.verdict, report.reference) == ("pass", "torch")
+
+
+def test_a_changed_weight_fails(folder):
+    assert compare(planted(folder, "today.onnx", "fc1.weight"), "network.pt2", folder).verdict == "fail"
+
+
+def test_inputs_of_other_names_go_by_position_and_that_is_said(folder):
+    proto = onnx.load(folder / "today.onnx")
+    for node in proto.graph.node:
+        node.input[:] = ["pixels" if name == "image" else name for name in node.input]
+    proto.graph.input[0].name = "pixels"
+    report = compare(proto, "network.pt2", folder, [{"pixels": SAMPLES[0]["image"]}])
+    (note,) = (note for runner in report.runners for note in runner.notes if "position" in note)
+    assert report.verdict == "pass"
+    assert note.endswith("pixels is image.")
+
+
+def test_a_dict_of_outputs_goes_by_its_keys(folder):
+    text = "<ir_version: 9, opset_import: ['' : 17]> g (float[2] x) => (float[2] a, float[2] b)"
+    proto = onnx.parser.parse_model(
+        text.replace("'", '"') + " { a = Add(x, x) one = Constant<value_float = 1.0>() b = Add(x, one) }"
+    )
+    report = compare(proto, "torch_network:Two", folder, [{"x": np.ones(2, np.float32)}])
+    assert {o.tensor: o.verdict for o in report.outputs} == {"a": "pass", "b": "pass"}
+
+
+def test_a_module_in_training_mode_is_evaluated_and_that_is_said(folder):
+    proto = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 17]> g (float[9] input) => (float[9] y) { y = Identity(input) }'
+    )
+    report = compare(proto, "torch_network:training", folder, [{"input": np.ones(9, np.float32)}])
+    assert report.verdict == "pass"
+    assert any("training mode" in note for runner in report.runners for note in runner.notes)
+
+
+# ---- layers ---------------------------------------------------------------------------------------------------------
+
+CULPRITS = [
+    ("today.onnx", "network.pt2", "fc1.weight", "fc1"),
+    ("today.onnx", "network.pt2", "body.1.conv.weight", "body.1.bn"),  # whose arithmetic the convolution does
+    ("today.onnx", "torch_network:build", "body.0.conv.bias", "body.0.bn"),
+    ("older.onnx", "network.pt2", "fc1.weight", "fc1"),
+    ("older.onnx", "torch_network:build", "fc2.bias", "fc2"),
+]
+
+
+@pytest.mark.parametrize(("file", "which", "weight", "path"), CULPRITS)
+def test_the_layer_of_a_changed_weight_is_the_culprit_with_its_module(file, which, weight, path, folder):
+    report = compare(planted(folder, file, weight), which, folder, layers="guilty")
+    assert [culprit.origin.partition(",")[0] for culprit in report.culprits] == [path]
+
+
+def test_a_culprit_names_its_line(folder):
+    report = compare(planted(folder, "today.onnx", "fc1.weight"), "network.pt2", folder, layers="guilty")
+    line = next(i for i, text in enumerate(SOURCE.splitlines(), 1) if "self.fc1(x)" in text)
+    assert report.culprits[0].origin == f"fc1, {folder / 'torch_network.py'}:{line} in forward"
+
+
+@pytest.mark.parametrize("file", ["today.onnx", "older.onnx"])
+def test_a_right_export_has_no_culprit(file, folder):
+    report = compare(folder / file, "network.pt2", folder, layers="all")
+    assert report.culprits == ()
+    assert sum(layer.verdict == "ok" for layer in report.layers) > 4
+
+
+def test_torchscript_shows_outputs_alone_and_that_is_said(folder):
+    report = compare(folder / "today.onnx", "network.pt", folder, layers="guilty")
+    assert [notice.code for notice in report.notices if notice.code.startswith("layers")] == ["layers-stood-in-for"]
+
+
+def test_an_inner_tensor_may_be_given_in_place_of_what_computes_it(folder):
+    model = load(folder / "today.onnx")
+    with TorchRunner(program=str(folder / "network.pt2")).session(model) as session:
+        whole = session.infer(SAMPLES[0], ["gelu", "linear_1"])
+        given = session.infer({"gelu": whole["gelu"] * 0}, ["linear_1"])
+    assert np.ptp(whole["linear_1"], axis=0).max() > 0
+    assert np.ptp(given["linear_1"], axis=0).max() == 0  # the bias alone
+
+
+# ---- what is refused ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        ("gone.pt2", "no such file"),
+        ("torch_network:gone", "no attribute 'gone'"),
+        ("torch_network:number", "int is no function"),
+        ("torch_network:SOURCE", "has no attribute"),
+    ],
+)
+def test_what_is_no_program_is_a_usage_error(which, message, folder):
+    with pytest.raises(UsageError, match=message):
+        TorchRunner(program=program(folder, which)).open(load(folder / "today.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        ("weights.pt", "--torch=module:function"),
+        ("weights.pt2", "not an exported program"),
+        ("torch_network:fails", "ValueError: no weights here"),
+    ],
+)
+def test_what_pytorch_cannot_read_is_told_in_a_line(which, message, folder):
+    for name in ("weights.pt", "weights.pt2"):
+        torch.save({"w": torch.ones(2)}, folder / name)
+    with pytest.raises(RunnerError, match=message):
+        TorchRunner(program=program(folder, which)).open(load(folder / "today.onnx"))
+
+
+def test_another_shape_than_was_exported_is_told_with_the_shapes(folder):
+    session = TorchRunner(program=str(folder / "network.pt2")).open(load(folder / "today.onnx"))
+    with session, pytest.raises(RunnerError, match="image 2x3x6x6"):
+        session.infer({"image": np.zeros((2, 3, 6, 6), np.float32)})
+
+
+def test_another_number_of_outputs_is_no_pass(folder):
+    proto = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 17]> g (float[2] x) => (float[2] z) { z = Identity(x) }'
+    )
+    report = compare(proto, "torch_network:Two", folder, [{"x": np.ones(2, np.float32)}])
+    assert report.verdict == "error"
+
+
+def test_the_command_takes_the_program_behind_the_flag(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert main(["today.onnx", "--onnxrt", "--torch", "network.pt2", "--shape", "image:2x4x6x6", "--samples", "1"]) == 0
+    assert "onnxrt agrees with torch" in capsys.readouterr().out
