@@ -44,7 +44,8 @@ class OnnxrtRunner(OnnxrtConfig):
 
     def without(self, optimizers: Collection[str]) -> OnnxrtRunner:
         """See `Runner.without`."""
-        return dataclasses.replace(self, disabled_optimizers=tuple(optimizers))
+        fewer = dict.fromkeys((*self.disabled_optimizers, *optimizers))
+        return dataclasses.replace(self, disabled_optimizers=tuple(fewer))
 
     def open(
         self,

@@ -158,3 +158,8 @@ def test_onnx_runtime_has_levels_up_to_its_own() -> None:
     assert list(OnnxrtRunner().levels()) == ["disable", "basic", "extended", "all"]
     assert list(OnnxrtRunner(optimization="extended").levels()) == ["disable", "basic", "extended"]
     assert not OnnxrtRunner(optimization="disable").levels()
+
+
+def test_optimizations_that_are_left_out_already_stay_so() -> None:
+    runner = OnnxrtRunner(disabled_optimizers=("ConvAddFusion",)).without(["GeluFusionL2"])
+    assert runner.disabled_optimizers == ("ConvAddFusion", "GeluFusionL2")
