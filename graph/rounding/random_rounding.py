@@ -236,13 +236,8 @@ class _Scope:
         return tuple(d if isinstance(d, int) else 1 for d in spec.shape)
 
     def known_shape(self, name: str) -> tuple[int, ...] | None:
-        spec = self.specs.get(name)
-        if (
-            name in self.claimed
-            or spec is None
-            or spec.shape is None
-            or not all(isinstance(d, int) for d in spec.shape)
-        ):
+        spec = None if name in self.claimed else self.specs.get(name)
+        if spec is None or spec.shape is None or not all(isinstance(d, int) for d in spec.shape):
             return None
         return tuple(d for d in spec.shape if isinstance(d, int))
 
