@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ...graph.quantized.quantizers import Grid
     from ...graph.specs import Arrays
     from ..lockstep.plan import LayerPair
+    from .diagnosis import Diagnosis
     from .expected_noise import Expected
     from .judgement import Judgement
     from .quantized_layer import QuantizedLayer
@@ -118,8 +119,8 @@ class LoudLayer:
         readers: The nodes that read its outputs: name and operator.
         coordinates: Whether one of them reads these as coordinates.
         growth: How many times its local error the error is that it makes at the outputs.
-        stated: What differs in the graphs at its nodes, rounding to a format aside, where an output fails.
-        index: The reference's graph.
+        stated: What the graphs say of it, rounding to a format aside, where an output fails; None where they say the
+            same.
         quantized: What of it is rounded to scaled integers to most effect; None where nothing is.
     """
 
@@ -133,8 +134,7 @@ class LoudLayer:
     coordinates: bool = False
     quantized: QuantizedLayer | None = None
     growth: float = 1.0
-    stated: tuple[tuple[int, Difference], ...] = ()
-    index: GraphIndex | None = None
+    stated: Diagnosis | None = None
 
     @property
     def holds_most(self) -> bool:

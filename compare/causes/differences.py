@@ -7,13 +7,14 @@ by rounding may be all there is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS
 from ...graph.pairing.differences import Difference, DifferenceKind
 from ..report.model import Cause
+from . import permutation
 from .case import DOMINANT, LayerCase, LoudLayer
 from .diagnosis import Diagnosis
 
@@ -52,21 +53,39 @@ def in_graphs(case: LayerCase) -> Diagnosis | None:
     found = case.differences
     if case.formats.quantized:  # within half a step, which the expected noise has
         found = tuple((p, d) for p, d in found if d.expected_by_format != "int8")
-    return None if not found else _stated(case.graphs[0], found)
+    return stated(case.graphs[0], found)
 
 
-def of_loudest(layer: LoudLayer) -> Diagnosis | None:
-    """What the graphs say of the layer that makes most of the error, be it no more than rounding may make there."""
-    if layer.contribution < DOMINANT or layer.index is None or not layer.stated:
+def beyond_formats(found: Iterable[tuple[int, Difference]]) -> tuple[tuple[int, Difference], ...]:
+    """Without what is no more than weights that the candidate stores in another number format."""
+    return tuple((position, difference) for position, difference in found if difference.expected_by_format is None)
+
+
+def stated(index: GraphIndex, found: Sequence[tuple[int, Difference]]) -> Diagnosis | None:
+    """What some differences come to, the first that is told first; None where there are none.
+
+    Args:
+        index: The reference's graph.
+        found: Positions in it, and what differs there.
+    """
+    if not found:
         return None
-    return _stated(layer.index, layer.stated)
-
-
-def _stated(index: GraphIndex, found: Sequence[tuple[int, Difference]]) -> Diagnosis:
     position, difference = max(found, key=lambda item: _WEIGHT[item[1].kind])
     others = (GraphsDiffer(d) for _, d in found if d is not difference)
     position = position if difference.origin is None else difference.origin
     return Diagnosis(_cause(index, position, difference), (GraphsDiffer(difference), *others), position)
+
+
+def of_loudest(layer: LoudLayer) -> Diagnosis | None:
+    """What the graphs say of the layer that makes most of the error, be it no more than rounding may make there."""
+    return layer.stated if layer.contribution >= DOMINANT else None
+
+
+def _kind(found: Diagnosis) -> DifferenceKind:
+    """The kind of the difference that is told first."""
+    first = found.facts[0]
+    assert isinstance(first, GraphsDiffer)
+    return first.difference.kind
 
 
 def _cause(index: GraphIndex, position: int, difference: Difference) -> Cause:
@@ -79,13 +98,12 @@ def _cause(index: GraphIndex, position: int, difference: Difference) -> Cause:
 
 
 def find(case: LayerCase) -> Diagnosis | None:
-    """An attribute or weights that differ, or inputs in another order."""
+    """An attribute or weights that differ, or inputs in another order, with what that did to the values."""
     found = in_graphs(case)
-    if found is None or found.cause is not Cause.WRONG_OP:
-        return found
-    first = found.facts[0]
-    exchanged = isinstance(first, GraphsDiffer) and first.difference.kind is DifferenceKind.INPUTS
-    return found if exchanged else None
+    if found is None or _kind(found) is DifferenceKind.OPERATOR:
+        return None
+    moved = permutation.find(case) if _kind(found) is DifferenceKind.INPUTS else None
+    return found if moved is None else replace(found.adding(*moved.facts), cause=moved.cause)
 
 
 def other_operator(case: LayerCase) -> Diagnosis | None:
@@ -96,7 +114,7 @@ def other_operator(case: LayerCase) -> Diagnosis | None:
 def replaces_scaling(case: LayerCase) -> bool:
     """Whether the graphs say that another operator stands there, and not one whose absence is a matter of scale."""
     found = in_graphs(case)
-    if found is None or found.cause is not Cause.WRONG_OP:
+    if found is None or _kind(found) is not DifferenceKind.OPERATOR:
         return False
     index = case.graphs[0]
     node = index.nodes[case.pair.main if found.node is None else found.node]

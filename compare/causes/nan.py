@@ -13,7 +13,7 @@ from ...graph.operators import DIVIDES
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
-from .differences import in_graphs
+from .differences import beyond_formats, stated
 from .evidence import Elements, count_text
 
 
@@ -60,10 +60,8 @@ def find(case: LayerCase) -> Diagnosis | None:
     one_side = np.isfinite(case.y) != np.isfinite(case.c)
     if not one_side.any():
         one_side = np.isnan(case.y) != np.isnan(case.c)
-    fact, stated = FiniteOnOneSide.of(case, one_side), in_graphs(case)
-    if stated is not None and any(d.expected_by_format is None for _, d in case.differences):
-        return stated.adding(fact)
-    return Diagnosis(Cause.NAN, (fact,))
+    fact, told = FiniteOnOneSide.of(case, one_side), stated(case.graphs[0], beyond_formats(case.differences))
+    return Diagnosis(Cause.NAN, (fact,)) if told is None else told.adding(fact)
 
 
 def on_both_sides(tensor: str, reference: int, candidate: int) -> Diagnosis:

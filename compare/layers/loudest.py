@@ -11,6 +11,7 @@ from ...graph.operators import DIVIDES, facts_of
 from ...graph.specs import Arrays
 from ..causes import nan, underflow
 from ..causes.case import LoudLayer
+from ..causes.differences import beyond_formats, stated
 from ..causes.examiner import loudest
 from ..causes.quantized_layer import QuantizedLayer, look_at
 from ..progress import SILENT, Progress
@@ -214,7 +215,7 @@ def _diagnosed(
     final = max((e for n in walked.outputs if (e := relative_error(walked.outputs[n])) < math.inf), default=0.0)
     outputs = set(top.pair.reference.outputs)
     readers = [p for n in outputs for p in index.consumers.get(n, ())]
-    stated = prepared.judge.examiner.stated(top.pair) if failing and top.number not in quantized else ()
+    differ = prepared.judge.examiner.stated(top.pair) if failing and top.number not in quantized else ()
     case = LoudLayer(
         top.judgement,
         shares[0][1],
@@ -226,8 +227,7 @@ def _diagnosed(
         any(index.nodes[p].input[i] in outputs for p in readers for i in facts_of(index.nodes[p]).coordinates),
         quantized.get(top.number),
         shares[0][1] * final / top.local_error,
-        tuple((p, d) for p, d in stated if d.expected_by_format is None),
-        index,
+        stated(index, beyond_formats(differ)),
     )
     computing = prepared.candidate.runner.arithmetic
     narrow = None if computing.is_integer else underflow.of_weights(index, top.pair.reference.nodes, computing)

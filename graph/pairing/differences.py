@@ -102,7 +102,7 @@ class InputsExchanged:
     order: tuple[tuple[str, str], ...]
 
     def __str__(self) -> str:
-        order = [tuple(name.lstrip("inputs") or name for name in pair) for pair in self.order]
+        order = [tuple(name.removeprefix("inputs") or name for name in pair) for pair in self.order]
         if len(order) == 2:
             return f"inputs {order[0][0]} and {order[1][0]} of {self.op} exchanged"
         moved = ", ".join(f"input {mine} as input {theirs}" for mine, theirs in order)
@@ -172,7 +172,7 @@ def node_differences(
         return [Difference(n, m, OperatorChange(*names))]
     found: list[Difference] = []
     if a.op == b.op:
-        found.extend(_settings(reference, n, a, candidate, m, b))
+        found.extend(setting_differences(reference, n, a, candidate, m, b))
         found.extend(_weights(reference, n, a, candidate, m, b))
         found.extend(_bodies(reference.nodes[n], candidate.nodes[m], n, m))
     return found
@@ -189,9 +189,10 @@ def _newest_default(index: GraphIndex, position: int, name: str) -> Any:
     return {k.lower(): v for k, v in defaults.items()}.get(name)
 
 
-def _settings(
+def setting_differences(
     reference: GraphIndex, n: int, a: NormalForm, candidate: GraphIndex, m: int, b: NormalForm
 ) -> Iterator[Difference]:
+    """What differs in the attributes of two nodes, and in inputs that were attributes once; see `node_differences`."""
     opset = reference.opset.get(reference.nodes[n].domain, 0) != candidate.opset.get(candidate.nodes[m].domain, 0)
     for name in sorted(a.settings.keys() | b.settings.keys()):
         if name in a.weights or name in b.weights:

@@ -23,6 +23,7 @@ from ..quantized.float_form import FloatForm
 from .differences import Difference, DifferenceKind, InputsExchanged, node_differences
 from .folds import Folds, folds
 from .matcher import match_nodes
+from .normal_form import CAPTURED
 from .pairs import Pairing
 from .regions import padding_moved, region_difference, regions
 from .roles import as_read, made_of, roles, tensor_names
@@ -153,6 +154,8 @@ def _inputs_exchanged(pairing: Pairing, n: int, m: int) -> InputsExchanged | Non
         return None
     order = []
     for slot, name in mine.inputs:
+        if slot.startswith(CAPTURED):  # in the order in which a body happens to read them
+            continue
         others = [other for other, twin in theirs.inputs if pairing.paired(name, twin)]
         if not others:
             return None

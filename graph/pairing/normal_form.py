@@ -24,6 +24,8 @@ _SETTINGS = frozenset({
     "iou_threshold", "score_threshold", "training_mode", "seq_length", "axis",
 })
 # fmt: on
+CAPTURED = "captured"
+"""What the slots of tensors begin with that the bodies of a node read from around it."""
 # input and attribute names that changed between opsets
 _RENAMED = {"mean": "input_mean", "var": "input_var"}
 
@@ -124,9 +126,9 @@ def normal_form(index: GraphIndex, position: int, constant: Callable[[str], bool
     listed = set(node.input)
     for i, name in enumerate(r for r in index.reads[position] if r not in listed):
         if constant(name):
-            weights[f"captured{i}"] = name
+            weights[f"{CAPTURED}{i}"] = name
         else:
-            data.append((f"captured{i}", name))
+            data.append((f"{CAPTURED}{i}", name))
     if not domain:
         settle(index, node, version, settings, weights)
     return NormalForm(op, family(node), settings, tuple(data), weights)

@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import onnx
 
 from ..index import GraphIndex
 from ..operators import COMMUTATIVE, operator
-from .differences import AttributeChange, Difference, InputsExchanged, same_setting
-from .normal_form import slots
+from .differences import Difference, InputsExchanged, setting_differences
+from .normal_form import normal_form, slots
 from .pairs import Pairing
 from .view import GraphView
 from .weight_changes import weight_change
@@ -65,17 +64,15 @@ def follow_shapes(pairing: Pairing, nodes: dict[int, int], tensors: dict[str, st
 
 
 def _differences(pairing: Pairing, p: int, q: int, names: list[str]) -> Iterator[Difference]:
-    """What two nodes of one operator do otherwise, by their attributes and by integers beside them."""
-    left, right = pairing.r.index.nodes[p], pairing.c.index.nodes[q]
-    theirs = {a.name: a for a in right.attribute}
-    for a in left.attribute:
-        if a.name in theirs and a.type != onnx.AttributeProto.GRAPH:
-            x, y = (onnx.helper.get_attribute_value(v) for v in (a, theirs[a.name]))
-            if not same_setting(x, y):
-                yield Difference(p, q, AttributeChange(a.name, x, y), a.name)
-    for name, one, other in zip(names, left.input, right.input, strict=True):
-        mine, its = _integers(pairing.r.index, one), _integers(pairing.c.index, other)
-        change = None if mine is None or its is None else weight_change(mine, its)
+    """What two nodes of one operator do otherwise, by their settings and by integers beside them."""
+    mine, theirs = pairing.r, pairing.c
+    a, b = normal_form(mine.index, p, mine.constant), normal_form(theirs.index, q, theirs.constant)
+    yield from setting_differences(mine.index, p, a, theirs.index, q, b)
+    for name, one, other in zip(names, mine.index.nodes[p].input, theirs.index.nodes[q].input, strict=True):
+        if name in a.settings or name in b.settings:
+            continue
+        x, y = _integers(mine.index, one), _integers(theirs.index, other)
+        change = None if x is None or y is None else weight_change(x, y)
         if change is not None:
             yield Difference(p, q, change, name)
 
@@ -117,7 +114,7 @@ class _Keys:
         self._known: dict[str, Key] = {}
 
     def of(self, name: str) -> Key:
-        """The key of a tensor; of what is deeper than a graph's shape arithmetic is, its name alone."""
+        """The key of a tensor: of weights and of what depends on data, its name's."""
         index = self._view.index
         waiting = [name]
         while waiting:

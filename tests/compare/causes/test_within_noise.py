@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from layerdiff.compare.causes.case import LoudLayer
+from layerdiff.compare.causes.differences import beyond_formats, stated
 from layerdiff.compare.causes.examiner import loudest
 from layerdiff.compare.causes.judgement import Judgement
 from layerdiff.compare.causes.quantized_layer import QuantizedLayer
@@ -78,16 +79,18 @@ def test_a_layer_beside_others_that_make_as_much_is_not_named():
     assert loudest(alike).cause == "spread"
 
 
-def stated(stored: str | None, contribution: float) -> LoudLayer:
+def different(stored: str | None, contribution: float) -> LoudLayer:
     text = "g (float[2] x) => (float[2] y) { [n_a] y = MatMul(x, w) }"
     index = GraphIndex(parsed(text, w=np.ones((2, 2), np.float32)))
     change = weight_change(np.array([1.0, 2.0], np.float32), np.array([1.0, 2.5], np.float32))
     assert change is not None
-    return layer(contribution, stated=((0, Difference(0, 0, replace(change, rounded_to=stored), "b")),), index=index)
+    found = beyond_formats([(0, Difference(0, 0, replace(change, rounded_to=stored, stored=True), "b"))])
+    return layer(contribution, stated=stated(index, found))
 
 
 def test_of_the_layer_that_makes_most_what_the_graphs_state_is_told_before_its_rounding() -> None:
-    found = loudest(stated(None, 0.9))
+    found = loudest(different(None, 0.9))
     assert (found.cause, found.node) == ("weights", 0)
     assert found.facts[0].text == "1 of 2 weights differ, greatest 0.5 at [1], 2 against 2.5"
-    assert loudest(stated(None, 0.5)).cause == "spread"
+    assert loudest(different(None, 0.5)).cause == "spread"
+    assert loudest(different("fp16", 0.9)).cause == "cancellation"

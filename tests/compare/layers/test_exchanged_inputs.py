@@ -12,11 +12,18 @@ from support.layerwise import compare, only
 from support.models import normal, parsed
 
 X = [{"x": normal(4, 6, 8), "c": np.arange(192).reshape(4, 6, 8) % 3 == 0}]
-TWO = "g (float[4,6,8] x, bool[4,6,8] c) => (float[4,6,8] y) {{ [a] a = Sin(x) [b] b = Cos(x) {0} [y] y = Neg(m) }}"
+TWO = "g (float[4,6,8] x, bool[4,6,8] c) => (float[4,M,8] y) {{ [a] a = Sin(x) [b] b = Cos(x) {0} [y] y = Neg(m) }}"
 SHAPES = """g (float[N,M,8] x, bool[N,M,8] c) => (float[K,L,8] y) {{
     [a] a = Sin(x) [s] s = Shape(a) [n] n = Gather(s, zero) [m] m = Gather(s, one) [joined] t = Concat<axis=0>({0})
     [shaped] r = Reshape(a, t) [y] y = Neg(r) }}"""
+AXIS = SHAPES.replace("<axis=0>({0})", "<axis={0}>(n, m, rest)")
+BRANCH = """g (float[4,6,8] x, bool[4,6,8] c, bool k) => (float[4,6,8] y) {{ [a] a = Sin(x) [b] b = Cos(x)
+    [y] y = If(k) <then_branch = t () => (float[4,6,8] v) {{ {0} [v] v = Sub(o, p) }},
+                   else_branch = f () => (float[4,6,8] u) {{ [u] u = Exp(a) }}> }}"""
+PICKED = """g (float[4,6,8] x, bool[4,6,8] c) => (float[4,6,8] y) {{
+    [a] a = Sin(x) [picked] g = Gather{0}(grid, zero) [r] r = Reshape(g, row) [y] y = Mul(a, r) }}"""
 CONSTANTS = {"zero": np.array([0], np.int64), "one": np.array([1], np.int64), "rest": np.array([-1], np.int64)}
+GRID = {"grid": normal(8, 8, seed=3), "row": np.array([8], np.int64)}
 
 
 def networks(text: str, first: str, second: str, **weights: object) -> tuple[onnx.ModelProto, onnx.ModelProto]:
@@ -95,8 +102,23 @@ def test_what_makes_the_condition_of_an_if_another_one(change: tuple[str, str], 
         (TWO, "[m] m = Sub(a, b)", "[i] i = Identity(b) [m] m = Sub(a, i)"),
         (SHAPES, "n, n, rest", "n, n, rest"),
         (SHAPES, "n, m, rest", "n, m, rest"),
+        (AXIS, "0", "-1"),
+        (BRANCH, "[o] o = Neg(a) [p] p = Neg(b)", "[p] p = Neg(b) [o] o = Neg(a)"),
+        (PICKED, "", "<axis=0>"),
     ],
 )
 def test_an_order_that_is_the_same_or_does_not_matter(text: str, one: str, other: str) -> None:
-    sides = map(GraphIndex, networks(text, one, other, **CONSTANTS))
+    sides = map(GraphIndex, networks(text, one, other, **CONSTANTS, **GRID))
     assert not match(*sides).differences
+
+
+def test_a_concat_of_data_has_the_same_values_in_other_places() -> None:
+    report = compare(*networks(TWO, "[m] m = Concat<axis=1>(a, b)", "[m] m = Concat<axis=1>(b, a)"), X)
+    culprit = only(report)
+    assert (culprit.node, culprit.cause) == ("m", "layout")
+    assert culprit.evidence.startswith("inputs 0 and 1 of Concat exchanged; ")
+
+
+def test_an_attribute_beside_constants_that_one_file_leaves_at_its_default() -> None:
+    found = match(*map(GraphIndex, networks(PICKED, "", "<axis=1>", **CONSTANTS, **GRID))).differences
+    assert [str(d.change) for d in found if d.name == "axis"] == ["axis 0 against 1"]

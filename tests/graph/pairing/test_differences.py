@@ -122,6 +122,10 @@ def test_one_number_that_is_another_one_is_told_from_other_changes(change: Chang
             "inputs 0 and 2 of Concat exchanged",
         ),
         (Difference(0, 0, InputsExchanged("Where", (("x", "y"),))), "Where reads input x as input y"),
+        (
+            Difference(0, 0, InputsExchanged("Slice", (("starts", "steps"), ("steps", "starts")))),
+            "inputs starts and steps of Slice exchanged",
+        ),
         (Difference(0, 0, OperatorChange((("Erf", "e"),) * 9, (("Tanh", "t"),))), f"{'Erf, ' * 8}... against Tanh"),
         (
             Difference(0, 0, OperatorChange((("Add", ""),) * 5, ()), inside=""),
