@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from ..index import GraphIndex
-from ..operators import COMMUTATIVE, operator
+from ..operators import COMMUTATIVE, QUANTIZERS, operator
 from .differences import Difference, InputsExchanged, setting_differences
 from .normal_form import normal_form, slots
 from .pairs import Pairing
@@ -54,7 +54,8 @@ def follow_shapes(pairing: Pairing, nodes: dict[int, int], tensors: dict[str, st
         if a not in tensors and a not in pairing.r.index.outputs:
             tensors[a] = b
         names = slots(left, pairing.r.index.opset.get(left.domain, 1))
-        found.extend(_differences(pairing, p, q, names))
+        if operator(left) not in QUANTIZERS:  # whose weights are compared as what they stand for
+            found.extend(_differences(pairing, p, q, names))
         order = _order([mine.of(n) for n in left.input], [theirs.of(n) for n in right.input])
         stack.extend((name, right.input[order[i]]) for i, name in enumerate(left.input))
         if order != list(range(len(order))) and operator(left) not in COMMUTATIVE:

@@ -122,3 +122,10 @@ def test_a_concat_of_data_has_the_same_values_in_other_places() -> None:
 def test_an_attribute_beside_constants_that_one_file_leaves_at_its_default() -> None:
     found = match(*map(GraphIndex, networks(PICKED, "", "<axis=1>", **CONSTANTS, **GRID))).differences
     assert [str(d.change) for d in found if d.name == "axis"] == ["axis 0 against 1"]
+
+
+def test_stored_weights_of_a_quantized_file_are_those_of_the_product_that_reads_them() -> None:
+    text = "g (float[2,4] x) => (float[2,4] y) { [d] w = DequantizeLinear(q, s) [m] y = MatMul(x, w) }"
+    stored = [np.arange(16, dtype=np.int8).reshape(4, 4) + np.int8(more) for more in (0, 3)]
+    sides = [GraphIndex(parsed(text, q=q, s=np.float32(0.1))) for q in stored]
+    assert {sides[0].names[d.node] for d in match(*sides).differences} == {"m"}
