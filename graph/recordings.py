@@ -22,6 +22,7 @@ import numpy as np
 from .errors import DataError, UsageError, first_line
 from .numpy_files import in_natural_order, members_of, read_array, read_header, write_npz
 from .polygraphy_json import CLASS, decoded, encoded, kind
+from .whole_file import replacing
 
 INPUTS = "layerdiff_inputs_sha256"
 """In an iteration: the digest of its inputs (`digest.arrays_digest`)."""
@@ -199,9 +200,7 @@ class OutputsFile:
                 notes = {"runner": runner, "format": formats.get(runner, ""), "inputs": inputs}
                 (self.path / _safe(runner) / NOTES).write_text(json.dumps(notes, indent=1), "utf-8")
             return
-        whole = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")
-        self._partial[""] = whole
-        with whole.open("w", encoding="utf-8") as stream:
+        with replacing(self.path) as whole, whole.open("w", encoding="utf-8") as stream:
             stream.write('{"lst": [')
             for position, runner in enumerate(self._inputs):
                 stream.write(f"{',' if position else ''}\n[{json.dumps(runner)}, [\n")
@@ -210,7 +209,6 @@ class OutputsFile:
                         stream.write(line)
                 stream.write("]]")
             stream.write(f'],\n"{FORMATS}": {json.dumps(dict(formats))}, "{CLASS}": "RunResults"}}')
-        whole.replace(self.path)
         self.discard()
 
     def discard(self) -> None:

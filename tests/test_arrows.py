@@ -40,7 +40,7 @@ ORDERS = {
         > graph.digest graph.recordings
         > graph.index graph.writer > graph.weights graph.inference graph.evaluation > graph.contrib_ops graph.options
         > graph.nodes graph.operators graph.specs graph.formats graph.imports graph.torch_traces
-        graph.polygraphy_json > graph.numpy_files > graph.npy_strings
+        graph.polygraphy_json graph.whole_file > graph.numpy_files > graph.npy_strings
         > graph.errors graph.interrupts graph.foreign graph.printable""",
 }
 # Files that are about operators: one rule or one runtime's kernels each.

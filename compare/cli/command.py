@@ -196,11 +196,11 @@ def compare(request: Request, progress: Progress | None = None) -> tuple[Report,
         UsageError: The request does not fit the models or the data.
     """
     from ..report.files import check_folder, check_writable, discard
-    from ..report.formats import formats
+    from ..report.formats import formats, writes_folder
     from ..stages import compare as run
 
     for flag, path in request.reports:
-        (check_folder if getattr(formats()[flag], "FOLDER", False) else check_writable)(path, flag)
+        (check_folder if writes_folder(formats()[flag]) else check_writable)(path, flag)
     if request.save_worst is not None:
         check_folder(request.save_worst, "--save-worst")
     asked = comparator(request, progress)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...graph.errors import UsageError
 from .arguments import Parser
+from .report_options import check_outputs
 
 if TYPE_CHECKING:
     from ...graph.cutting.slices import Slice
@@ -36,18 +37,19 @@ def run(words: Sequence[str]) -> int:
 
     from ...graph.cutting.slices import slice_model
     from ...graph.load import load
+    from ..report.files import writing
 
+    outputs = [("-o", given.output), ("--save-inputs", given.save_inputs)]
+    check_outputs([(flag, path) for flag, path in outputs if path is not None], (), [given.model, given.data])
     model = load(given.model)
     start, to = given.start or [], given.to or [spec.name for spec in model.outputs]
     part = between(model, start, to)
     made = slice_model(model, part, model.index.specs).contained()
-    try:
+    with writing("-o", given.output):
         onnx.save(made.proto, given.output)
-    except OSError as error:
-        raise UsageError(f"-o {given.output}: cannot be written: {error.strerror}.") from error
     print(f"{given.output}: {len(part.nodes)} of {len(model.index.nodes)} nodes, from {', '.join(part.inputs)}")
     if given.data is not None:
-        _save_inputs(model, part, given.data, given.save_inputs)
+        _save_inputs(model, made, given.data, given.save_inputs)
     return 0
 
 
@@ -96,20 +98,18 @@ def _check(option: str, names: Sequence[str], known: Collection[str], source: st
             raise UsageError(f"{option} {name}: {source} makes no such tensor{hint}")
 
 
-def _save_inputs(model: Model, part: Slice, data: str, path: str) -> None:
+def _save_inputs(model: Model, part: Model, data: str, path: str) -> None:
     """What a part is fed while the whole network runs on some inputs."""
     from ...dataloaders import as_source, open_data
     from ...runners.onnxrt.runner import OnnxrtRunner
     from ..runs.recording import save_inputs
 
-    samples = open_data(data).bind(model)
-    inner = [name for name in part.inputs if name in model.index.producer]
+    names = [spec.name for spec in part.inputs]
+    inner = [name for name in names if name in model.index.producer]
     with OnnxrtRunner().session(model, fetch=inner) as session:
         fed = []
-        for sample in samples:
+        for sample in open_data(data).bind(model):
             values = {**sample, **(session.infer(sample, inner) if inner else {})}
-            fed.append({name: values[name] for name in part.inputs})
-    from ...graph.cutting.slices import slice_model
-
-    save_inputs(as_source(fed).bind(slice_model(model, part, model.index.specs)), path)
+            fed.append({name: values[name] for name in names})
+    save_inputs(as_source(fed).bind(part), path)
     print(f"{path}: {len(fed)} sample{'s'[: len(fed) != 1]}")

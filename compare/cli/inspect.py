@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .arguments import Parser
+from .report_options import check_outputs
 
 if TYPE_CHECKING:
     from ...graph.model import Model
@@ -29,6 +30,8 @@ def run(words: Sequence[str]) -> int:
         UsageError: The words cannot be understood, or a file cannot be read.
     """
     given = parser().parse_args(list(words))
+    if given.json is not None:
+        check_outputs([("--json", given.json)], (), [given.model, given.data])
     from ...graph.load import load
     from ..overview import overview
     from ..report.files import write

@@ -16,7 +16,7 @@ import onnx
 from ...graph.errors import LayerdiffError, UsageError, first_line
 from ...graph.model import Model
 from ...graph.rounding.round_array import SCALED, STORAGE
-from ..report.files import write
+from ..report.files import write, writing
 from ..report.plan import FixedModel, Trial
 from .bench import Bench
 
@@ -85,10 +85,8 @@ def write_model(model: Model, path: str, flag: str, source: str) -> None:
         raise UsageError(f"{flag} {path}: that is the network itself, which the changed one would replace.")
     proto = model.copied()
     if proto.ByteSize() > LARGEST:
-        try:
+        with writing(flag, path):
             onnx.save_model(proto, path, save_as_external_data=True, location=f"{Path(path).name}.data")
-        except OSError as error:
-            raise UsageError(f"{flag} {path}: cannot be written: {error.strerror}.") from error
     else:
         write(proto.SerializeToString(), path, flag)
     onnx.checker.check_model(path)

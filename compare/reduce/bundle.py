@@ -18,6 +18,7 @@ from ...graph.numpy_files import write_npz
 from ...graph.rounding.widening import to_fp32
 from ...runners.emulate import EmulateRunner
 from ..progress import SILENT, Progress
+from ..report.files import writing
 from .script import runs, script
 from .shrink import NODES, Reduced, shrink
 from .subject import Subject, named_culprit, subject
@@ -76,13 +77,11 @@ def reduce(
     target = _empty(folder)
     found = subject(comparison, report, number, progress)
     reduced = shrink(found, progress)
-    try:
+    with writing("-o", folder):
         target.mkdir(parents=True, exist_ok=True)
         files = tuple(_written(found, reduced, target))
         shown = _run(target) if "tensorrt" not in (target / SCRIPT).read_text("utf-8") else None
         (target / TEXT).write_text(_text(found, reduced, shown), "utf-8")
-    except OSError as error:
-        raise UsageError(f"{folder}: cannot be written: {error.strerror}.") from error
     return Bundle(target, (*files, TEXT), reduced.part.nodes, reduced.part.error, reduced.allowed, shown)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ...graph.errors import UsageError
+from ...graph.whole_file import replacing
 from .formats import Content
 
 
@@ -36,19 +36,27 @@ def write(content: Content, path: str | os.PathLike[str], flag: str) -> None:
         _to_standard_output(content, flag)
         return
     target = Path(path)
-    try:
+    with writing(flag, path):
         if target.exists() and not target.is_file():  # /dev/stdout, a named pipe
             target.write_bytes(data)
             return
-        target = Path(os.path.realpath(target))  # what is a link stays one
-        partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-        try:
+        with replacing(target) as partial:
             partial.write_bytes(data)
-            if target.exists():
-                shutil.copymode(target, partial)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(flag: str, path: str | os.PathLike[str]) -> Iterator[None]:
+    """Says of what is written inside that it cannot be.
+
+    Args:
+        flag: The option that named the file, for messages.
+        path: The file.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    try:
+        yield
     except OSError as error:
         raise UsageError(f"{flag} {path}: cannot be written: {error.strerror}.") from error
 
@@ -63,13 +71,11 @@ def check_writable(path: str | os.PathLike[str], flag: str) -> None:
     if os.fspath(path) == "-" or (target.exists() and not target.is_file() and not target.is_dir()):
         return  # standard output, a named pipe
     target = Path(os.path.realpath(target))
-    try:
+    with writing(flag, path):
         if target.is_file() and not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         with tempfile.TemporaryFile(dir=target.parent):
             pass
-    except OSError as error:
-        raise UsageError(f"{flag} {path}: cannot be written: {error.strerror}.") from error
 
 
 def check_folder(path: str | os.PathLike[str], flag: str) -> None:
@@ -81,11 +87,8 @@ def check_folder(path: str | os.PathLike[str], flag: str) -> None:
     there = Path(path).absolute()
     while not there.exists() and there.parent != there:
         there = there.parent
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise UsageError(f"{flag} {path}: cannot be written: {error.strerror}.") from error
+    with writing(flag, path), tempfile.TemporaryFile(dir=there):
+        pass
 
 
 def discard(paths: Iterable[str | os.PathLike[str]]) -> None:

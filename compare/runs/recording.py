@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,8 @@ from ...graph.errors import UsageError
 from ...graph.numpy_files import write_npz
 from ...graph.polygraphy_json import encoded
 from ...graph.recordings import OutputsFile
+from ...graph.whole_file import replacing
+from ..report.files import writing
 from .samples import checked
 
 if TYPE_CHECKING:
@@ -37,22 +38,18 @@ def save_inputs(samples: Samples, path: str) -> None:
             f"--save-inputs {path}: {len(samples)} samples are saved as .json, or in a folder of .npz: "
             f"name one without a suffix."
         )
-    try:
+    with writing("--save-inputs", path):
         if target.suffix == ".json":
-            partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-            with partial.open("w", encoding="utf-8") as stream:
+            with replacing(target) as partial, partial.open("w", encoding="utf-8") as stream:
                 for number, sample in enumerate(checked(samples)):
                     stream.write("[" if not number else ",\n")
                     json.dump({name: encoded(array) for name, array in sample.items()}, stream)
                 stream.write("]")
-            partial.replace(target)
             return
         if not target.suffix:
             target.mkdir(parents=True, exist_ok=True)
         for number, sample in enumerate(checked(samples)):
             write_npz(target if target.suffix else target / f"sample{number}.npz", sample)
-    except OSError as error:
-        raise UsageError(f"--save-inputs {path}: cannot be written: {error.strerror}.") from error
 
 
 @contextmanager
@@ -83,9 +80,8 @@ def saving_outputs(comparison: Comparison, begin: Begin, path: str | None) -> It
         return both
 
     try:
-        yield saving
-        file.finish({side.name: side.runner.arithmetic.name for side in comparison.sides.all})
-    except OSError as error:
-        raise UsageError(f"--save-outputs {path}: cannot be written: {error.strerror}.") from error
+        with writing("--save-outputs", path):
+            yield saving
+            file.finish({side.name: side.runner.arithmetic.name for side in comparison.sides.all})
     finally:
         file.discard()

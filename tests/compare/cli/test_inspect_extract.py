@@ -136,3 +136,19 @@ def test_what_cannot_be_extracted_is_refused(words, message, model, capsys):
 def test_a_folder_that_is_not_there(model, capsys):
     assert main(["extract", "net.onnx", "-o", "nowhere/part.onnx", "--to", "r"]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["extract", "net.onnx", "-o", "net.onnx", "--to", "r"],
+        ["extract", "net.onnx", "-o", "./in.npz", "--to", "r", "--data", "in.npz", "--save-inputs", "fed.npz"],
+        ["extract", "net.onnx", "-o", "part.onnx", "--to", "r", "--data", "in.npz", "--save-inputs", "in.npz"],
+        ["inspect", "net.onnx", "--json", "net.onnx"],
+    ],
+)
+def test_nothing_is_written_over_what_is_read(words, model, tmp_path, capsys):
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert main(words) == 2
+    assert "that is an input" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
