@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,10 +87,8 @@ class RecordedRunner(Runner):
         return RecordedSession(self.name, self._recording(), model, inputs)
 
     def _recording(self) -> Recording:
-        from ...graph.recordings import load_recordings
-
         try:
-            found = load_recordings(self.path)
+            found = _loaded(os.fspath(self.path), _stamp(self.path))
         except DataError as error:
             raise DataError(f"--{self.flag} {error}") from None
         names = [recording.runner for recording in found]
@@ -99,3 +98,20 @@ class RecordedRunner(Runner):
             told = f"; say which: --{self.flag}={self.path},runner={names[0]}" if names else ""
             raise UsageError(f"--{self.flag} {self.path}: {what} ({', '.join(names) or 'none'}){told}.")
         return chosen[0]
+
+
+def _stamp(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Tells one state of a file from another; None where there is no file."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return None
+    return state.st_mtime_ns, state.st_size
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(path: str, stamp: tuple[int, int] | None) -> tuple[Recording, ...]:
+    """The recordings in a file, which is read once for all that is asked of it: a JSON of outputs is large."""
+    from ...graph.recordings import load_recordings
+
+    return load_recordings(path)

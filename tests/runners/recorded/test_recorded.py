@@ -10,6 +10,7 @@ import onnx
 import pytest
 from layerdiff import Comparator, OnnxrtRunner, RecordedRunner, RunnerError, UsageError
 from layerdiff.compare.cli.command import main
+from layerdiff.graph import recordings
 from layerdiff.graph.formats import BF16, FP16, FP32
 from layerdiff.graph.model import Model
 from layerdiff.graph.numpy_files import write_npz
@@ -61,6 +62,18 @@ def test_what_was_saved_is_a_side_of_the_next_comparison(form, network, against,
     ).compare()
     report = against(path, settings={"runner": "onnxrt"})
     assert (report.verdict, report.data.samples, report.outputs[0].metrics["max_abs"]) == ("pass", 3, 0)
+
+
+def test_a_file_is_read_once_for_a_comparison_and_again_when_it_changed(network, against, tmp_path, monkeypatch):
+    read = []
+    load = recordings.load_recordings
+    monkeypatch.setattr(recordings, "load_recordings", lambda path: read.append(path) or load(path))
+    path = tmp_path / "run.json"
+    for factor, verdict in ((HALF, "pass"), (2 * HALF, "fail")):
+        other = parsed(NETWORK, k=factor)
+        Comparator(other, [OnnxrtRunner(), OnnxrtRunner()], data_loader=SAMPLES, save_outputs=str(path)).compare()
+        assert against(path, settings={"runner": "onnxrt"}, layers="guilty").verdict == verdict
+    assert len(read) == 2
 
 
 def test_one_archive_is_one_sample(against, tmp_path):
