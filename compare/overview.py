@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import numpy as np
 
 from ..graph.cutting.fusion import Group, fused_groups, static_tensors
 from ..graph.implied_inputs import input_ranges
-from ..graph.specs import TensorSpec, is_float
+from ..graph.specs import TensorSpec, dtype_from_onnx, is_float
 
 if TYPE_CHECKING:
     from ..graph.index import GraphIndex
@@ -93,17 +94,16 @@ def overview(model: Model, every: bool = False, extents: Mapping[str, Extent] | 
     index, proto = model.index, model.proto
     implied = input_ranges(index)
     static = static_tensors(index)
-    groups = [Group((p,), p) for p in range(len(index.nodes))] if every else fused_groups(index)
+    groups = [Group((p,), p) for p in range(len(index.nodes))] if every else fused_groups(index, static)
     groups = [g for g in groups if any(n and n not in static for n in index.nodes[g.nodes[-1]].output)]
-    sizes = [int(np.prod(t.dims)) for t in index.initializers.values()]
-    stored = [s.dtype.itemsize for n in index.initializers if (s := index.specs.get(n)) is not None]
+    sizes = [(math.prod(t.dims), dtype_from_onnx(t.data_type).itemsize) for t in index.initializers.values()]
     names = [(spec, implied.get(spec.name)) for spec in model.inputs]
     return Overview(
         source=model.source,
         nodes=len(index.nodes),
         opset=index.opset,
         producer=f"{proto.producer_name} {proto.producer_version}".removesuffix(" None").strip(),
-        weights=(sum(sizes), sum(a * b for a, b in zip(sizes, stored, strict=False))),
+        weights=(sum(size for size, _ in sizes), sum(size * width for size, width in sizes)),
         inputs=tuple((spec, "" if found is None else f"{found}: {found.reason}") for spec, found in names),
         outputs=model.outputs,
         layers=tuple(_layer(index, group, extents or {}) for group in groups),
@@ -161,5 +161,5 @@ def observed(model: Model) -> Sequence[str]:
     """The tensors whose values say most: those of floats that leave a layer."""
     index = model.index
     static = static_tensors(index)
-    outputs = [n for g in fused_groups(index) for n in index.nodes[g.nodes[-1]].output if n and n not in static]
+    outputs = [n for g in fused_groups(index, static) for n in index.nodes[g.nodes[-1]].output if n and n not in static]
     return [n for n in outputs if (spec := index.specs.get(n)) is not None and spec.dtype.kind in "fiu"]
