@@ -15,6 +15,7 @@ import onnx
 from ...graph.errors import LayerdiffError, UsageError
 from ...runners.contract.naming import distinct_names
 from ...runners.function import FunctionRunner
+from ..causes.judgement import RMS_LIMIT
 from ..comparator import Comparator
 from ..comparison import Rules
 from ..lockstep.plan import inside
@@ -32,8 +33,10 @@ NODES = 5
 """Nodes that a part has at most, if there is one that fails."""
 AS_MUCH = 0.5
 """Share of the layer's relative error that a part of it must have."""
-RMS_LIMIT, GAIN_LIMIT = 4.0, 6.0
-"""Times the expected noise, and standard errors, from which on a layer is to blame."""
+RMS = min(RMS_LIMIT.values())
+"""Times the expected noise from which on a layer is to blame, in the strictest case."""
+GAIN = 6.0
+"""Standard errors from which on a common gain is no rounding; a layer is blamed from `judgement.GAIN_LIMIT` on."""
 log = logging.getLogger(__name__)
 
 
@@ -116,7 +119,7 @@ def _judged(subject: Subject, part: Part) -> Reduced | None:
         return None
     failed = [o for o in report.outputs if o.verdict not in ("pass", "undecided")]
     if failed:
-        explained = [RMS_LIMIT * e["rel_l2"] for o in failed if (e := o.expected or {}).get("rel_l2")]
+        explained = [RMS * e["rel_l2"] for o in failed if (e := o.expected or {}).get("rel_l2")]
         below = [allowed for allowed in explained if allowed < part.error]
         allowed = min(below) if below else _share(part.error, max(o.use or math.inf for o in failed))
         return Reduced(part, allowed, "the error that rounding explains here, as it was measured")
@@ -142,7 +145,7 @@ def _beyond(expected: object) -> float:
     """How many times what it may be a layer's error is."""
     found = dict(expected) if isinstance(expected, dict) else {}
     rms, gain, bound = (found.get(name) or 0.0 for name in ("rms_z", "gain_sigma", "bound_use"))
-    return max(rms / RMS_LIMIT, gain / GAIN_LIMIT, bound)
+    return max(rms / RMS, gain / GAIN, bound)
 
 
 def _compared(subject: Subject, part: Part) -> Report | None:
