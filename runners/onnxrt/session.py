@@ -14,6 +14,7 @@ from ..contract.session import Session, SessionInfo
 from . import loading
 from .config import PROVIDERS, OnnxrtConfig
 from .loading import build, import_onnxruntime
+from .optimizers import OPTIMIZERS
 from .ortvalues import Loaded
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ def describe(runner: OnnxrtConfig, ort: Any, loaded: Loaded, model: Model) -> Se
     notes: list[str] = []
     if runner.disabled_optimizers:
         settings["disabled_optimizers"] = list(runner.disabled_optimizers)
+        notes += (_unheard_of(name) for name in runner.disabled_optimizers if name not in OPTIMIZERS)
     if runner.custom_ops:
         settings["custom_ops"] = list(runner.custom_ops)
     packages = loading.installed()
@@ -175,6 +177,13 @@ def describe(runner: OnnxrtConfig, ort: Any, loaded: Loaded, model: Model) -> Se
                     raise ProviderUnavailable(f"{text} Nothing would run on {PROVIDERS[runner.provider]}.")
                 notes.append(text)
     return SessionInfo(settings, {"onnxruntime": ort.__version__}, tuple(notes))
+
+
+def _unheard_of(optimizer: str) -> str:
+    """What is said of the name of an optimization that is not known here: ONNX Runtime passes over what it has not."""
+    near = difflib.get_close_matches(optimizer, OPTIMIZERS, n=1)
+    hint = f"; did you mean {near[0]}?" if near else "."
+    return f"disabled_optimizers={optimizer}: no such optimization is known here, and it may have left out none{hint}"
 
 
 def _placement(session: Any) -> dict[str, Counter[str]] | None:

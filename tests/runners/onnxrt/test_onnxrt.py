@@ -517,3 +517,12 @@ def test_on_a_gpu(chain, provider):
     with OnnxrtRunner(provider=provider).open(Model(chain)) as session:
         np.testing.assert_allclose(session.infer({"x": x})["y"], expected(chain, x)["y"], rtol=1e-3, atol=1e-3)
         assert session.info.options["nodes_on_cpu"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("ConvAddFusion", None), ("ConvAddFuson", "did you mean ConvAddFusion?"), ("Other", "may have left out none.")],
+)
+def test_an_optimization_that_is_not_known_may_have_left_out_none(chain, name, said):
+    with OnnxrtRunner(threads=1, disabled_optimizers=(name,)).open(Model(chain)) as session:
+        assert [note.endswith(said) for note in session.info.notes] == ([] if said is None else [True])
