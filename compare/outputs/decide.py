@@ -41,9 +41,10 @@ def decide(evidence: OutputEvidence) -> OutputResult:
 
 
 def nothing(evidence: OutputEvidence) -> Decision | None:
-    """An output that agrees because there was nothing to compare."""
+    """An output that agrees because there was nothing to compare; NaN is something where the user says that it equals
+    NaN."""
     seen = evidence.shown
-    if seen.finite or (seen.text and seen.count):
+    if seen.finite or (seen.text and seen.count) or (seen.reading.equal_nan and any(seen.nan)):
         return None
     if not seen.count:
         return Decision("undecided", "it was empty in every sample, so that nothing was compared")

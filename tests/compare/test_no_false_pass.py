@@ -177,6 +177,20 @@ def test_a_pass_of_nothing_is_undecided(value):
     assert reasons["y"].endswith("so that nothing was compared")
 
 
+@pytest.mark.parametrize(
+    ("value", "nan_equal", "expected"),
+    [
+        (np.float32(np.nan), True, "pass"),
+        (np.float32(np.nan), False, "fail"),
+        (np.array([np.nan, np.inf], np.float32), True, "pass"),
+        (np.full(4, np.inf, np.float32), True, "undecided"),
+    ],
+)
+def test_nan_is_something_to_compare_where_it_is_said_to_equal_nan(value, nan_equal, expected):
+    runners = [FunctionRunner(function=lambda feed: {"y": value}), FunctionRunner(function=lambda feed: {"y": value})]
+    assert outcome(parsed(RELU), *runners, nan_equal=nan_equal)[0] == expected
+
+
 W = np.eye(4, dtype=np.float32) / 3
 IN_A_FUNCTION = """<ir_version: 9, opset_import: ["": 17, "my": 1]>
 g (float[4, 4] x) => (float[4, 4] y) { w = Constant<value = float[4, 4] {%s}>() y = my.F(x, w) }
