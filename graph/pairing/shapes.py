@@ -65,13 +65,14 @@ def follow_shapes(pairing: Pairing, nodes: dict[int, int], tensors: dict[str, st
 
 
 def _differences(pairing: Pairing, p: int, q: int, names: list[str]) -> Iterator[Difference]:
-    """What two nodes of one operator do otherwise, by their settings and by integers beside them."""
+    """What two nodes of one operator do otherwise, by their attributes and by integers that they read."""
     mine, theirs = pairing.r, pairing.c
     a, b = normal_form(mine.index, p, mine.constant), normal_form(theirs.index, q, theirs.constant)
-    yield from setting_differences(mine.index, p, a, theirs.index, q, b)
+    settings = {d.name: d for d in setting_differences(mine.index, p, a, theirs.index, q, b)}
+    yield from (d for name, d in settings.items() if name not in names)
     for name, one, other in zip(names, mine.index.nodes[p].input, theirs.index.nodes[q].input, strict=True):
-        if name in a.settings or name in b.settings:
-            continue
+        if name not in settings and (name in a.settings or name in b.settings):
+            continue  # the same, with axes counted from the other end or as the default
         x, y = _integers(mine.index, one), _integers(theirs.index, other)
         change = None if x is None or y is None else weight_change(x, y)
         if change is not None:
