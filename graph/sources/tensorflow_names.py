@@ -17,15 +17,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import permutations
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
 from ..index import GraphIndex
-from ..nodes import attribute_float, attribute_ints
-from ..operators import CHANNELS_FIRST, LAYOUT_LOST, RENAMES, operator
+from ..nodes import attribute_float
+from ..operators import RENAMES, operator
+from .layouts import layouts, permutation
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -47,8 +47,6 @@ class Origin:
 
 
 # fmt: off
-# These are converted one to one: a result that kept its name kept its axes.
-_AS_NAMED = frozenset({"MatMul", "Gemm", "Gather", "GatherND", "Einsum"})
 # Convolutions, and what tf2onnx folds into their weights and biases.
 _CONVOLUTIONS = frozenset({"Conv2D", "DepthwiseConv2dNative", "Conv3D", "Conv2DBackpropInput", "Conv3DBackpropInputV2"})
 _FOLDED = frozenset({
@@ -241,28 +239,8 @@ def _origin(spec: TensorSpec | None, tensor: tf.Tensor | None, channels_first: b
         return None
     if not same:
         return None
-    shape = tensor.shape.as_list()
-    rank = len(shape)
-    straight = tuple(range(rank))
-    if channels_first is not None:
-        axes = (0, rank - 1, *range(1, rank - 1)) if channels_first and rank in (3, 4, 5) else straight
-        pairs = zip(_take(shape, axes), spec.shape, strict=True)
-        if not all(a is None or not isinstance(b, int) or a == b for a, b in pairs):
-            return None
-    elif rank > 5:
-        return None
-    else:
-        # Nothing but the shape tells, so that it must leave one way only: unknown dimensions match unknown ones alone.
-        ours = [d if isinstance(d, int) else None for d in spec.shape]
-        fitting = [axes for axes in permutations(straight) if _take(shape, axes) == ours]
-        if len(fitting) != 1:
-            return None
-        axes = fitting[0]
-    return Origin(str(tensor.name), () if axes == straight else axes)
-
-
-def _take(shape: list[int | None], axes: tuple[int, ...]) -> list[int | None]:
-    return [shape[axis] for axis in axes]
+    axes = permutation(tensor.shape.as_list(), spec.shape, channels_first)
+    return None if axes is None else Origin(str(tensor.name), axes)
 
 
 def _layouts(index: GraphIndex, tensors: Mapping[str, tf.Tensor]) -> dict[str, bool]:
@@ -272,16 +250,12 @@ def _layouts(index: GraphIndex, tensors: Mapping[str, tf.Tensor]) -> dict[str, b
     """
     if not _rearranged(index, tensors):
         return dict.fromkeys([*index.inputs, *index.producer], False)
-    known = dict.fromkeys(index.inputs, False)
     native = any(
         op.type != "Const" and _data_format(op).startswith("NC") for op in {t.op for t in tensors.values()}
     )  # a TF graph that is channels-first by itself needs no transposition; mixed ones are left to their shapes
     last = any(_data_format(op).endswith("C") for op in {t.op for t in tensors.values()})
-    for node in index.nodes:
-        layout = _layout(index, node, known, None if native and last else not native, tensors)
-        if layout is not None:
-            known.update(dict.fromkeys((name for name in node.output if name), layout))
-    return known
+    transposes = {name for name, tensor in tensors.items() if _maker(tensor).type == "Transpose"}
+    return layouts(index, tensors, transposes, None if native and last else not native)
 
 
 def _rearranged(index: GraphIndex, tensors: Mapping[str, tf.Tensor]) -> bool:
@@ -316,43 +290,3 @@ def _data_format(op: tf.Operation) -> str:
     if "data_format" not in op.node_def.attr or op.type == "BiasAdd":
         return ""
     return str(op.node_def.attr["data_format"].s.decode("ascii", "replace"))
-
-
-def _layout(
-    index: GraphIndex,
-    node: onnx.NodeProto,
-    known: Mapping[str, bool],
-    transposed: bool | None,
-    tensors: Mapping[str, tf.Tensor],
-) -> bool | None:
-    specs = index.specs
-    if node.op_type in _AS_NAMED:
-        return False if node.output[0] in tensors else None
-    if operator(node) in CHANNELS_FIRST:
-        return transposed
-    if node.op_type == "Transpose":
-        name = node.output[0]
-        before = known.get(node.input[0])
-        if name in tensors and _maker(tensors[name]).type == "Transpose":  # the program's own
-            return False if before is False else None
-        axes = attribute_ints(node, "perm") or []
-        rank = len(axes)
-        if before is False and axes == [0, rank - 1, *range(1, rank - 1)]:
-            return True
-        if before is True and axes == [0, *range(2, rank), 1]:
-            return False
-        return None
-    if operator(node) in LAYOUT_LOST or not node.output:
-        return None
-    made = specs.get(node.output[0])
-    if made is None or made.shape is None:
-        return None
-    votes = set()
-    for name in index.reads[index.producer[node.output[0]]]:
-        read = specs.get(name)
-        if name in index.initializers or index.constant(name) is not None:
-            continue
-        if read is None or read.shape is None or len(read.shape) != len(made.shape) or name not in known:
-            return None
-        votes.add(known[name])
-    return votes.pop() if len(votes) == 1 else None
