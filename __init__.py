@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .runners.recorded.runner import RecordedRunner as RecordedRunner
     from .runners.reference_evaluator.runner import ReferenceEvaluatorRunner as ReferenceEvaluatorRunner
     from .runners.tf import TfRunner as TfRunner
+    from .runners.tflite.runner import TfliteRunner as TfliteRunner
     from .runners.trt.runner import TrtRunner as TrtRunner
 
 __version__ = "0.1.0"
@@ -55,6 +56,7 @@ _HOME = {
     "RunnerError": "graph.errors",
     "Session": "runners.contract.session",
     "TfRunner": "runners.tf",
+    "TfliteRunner": "runners.tflite.runner",
     "TorchRunner": "runners.pytorch.runner",
     "TrtRunner": "runners.trt.runner",
     "UsageError": "graph.errors",

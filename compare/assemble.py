@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .comparison import Comparison, Rules
     from .report.model import Notice, OutputResult
     from .runs.run import RunLog, RunnerLog
+    from .sides import Side
 
 
 def assemble(comparison: Comparison, log: RunLog, evidence: Evidence) -> Report:
@@ -38,14 +39,14 @@ def assemble(comparison: Comparison, log: RunLog, evidence: Evidence) -> Report:
     reference = comparison.sides.chosen(log.reference, ()).reference
     second = next((side.model for side in comparison.candidates if other_file(side, reference)), None)
     runners = sorted(log.runners, key=lambda runner: runner.name != log.reference)
-    formats = {side.name: side.runner.arithmetic.name for side in comparison.sides.all}
+    sides = {side.name: side for side in comparison.sides.all}
     return Report(
         reference=log.reference,
         model=_model_info(reference.model),
         candidate_model=None if second is None else _model_info(second),
         data=_data_info(comparison, log),
         runners=tuple(
-            _runner_result(runner, evidence.devices.get(runner.name), formats.get(runner.name)) for runner in runners
+            _runner_result(runner, evidence.devices.get(runner.name), sides.get(runner.name)) for runner in runners
         ),
         outputs=outputs,
         notices=(
@@ -74,7 +75,7 @@ def _exchanged(comparison: Comparison, outputs: Sequence[OutputResult]) -> Itera
             yield notices.outputs_exchanged(side.name, found, map_outputs(found) if files else "")
 
 
-def _runner_result(runner: RunnerLog, device: str | None, fmt: str | None) -> RunnerResult:
+def _runner_result(runner: RunnerLog, device: str | None, side: Side | None) -> RunnerResult:
     options = runner.info.options if device is None else {**runner.info.options, "statistics_on": device}
     return RunnerResult(
         name=runner.name,
@@ -86,7 +87,8 @@ def _runner_result(runner: RunnerLog, device: str | None, fmt: str | None) -> Ru
         error=runner.error,
         latency=runner.latency,
         repeat=None if runner.repeat is None else runner.repeat.json(),
-        format=fmt,
+        format=None if side is None else side.runner.arithmetic.name,
+        source=None if side is None else side.model.source,
     )
 
 

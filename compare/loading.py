@@ -111,6 +111,8 @@ class Loader:
                 models.append(loaded[path])
                 continue
             if model is None:
+                model = self._only_named()
+            if model is None:
                 raise UsageError(f"{runner.name} has no model: give one to it or to the comparator.")
             if given is None:
                 path = os.path.abspath(model) if isinstance(model, (str, os.PathLike)) else ""
@@ -118,6 +120,11 @@ class Loader:
                 loaded[path] = given
             models.append(given)
         return models
+
+    def _only_named(self) -> ModelSource | None:
+        """The file that all runners name that name one; None where they name none, or several."""
+        named = {os.path.abspath(runner.model) for runner in self.runners if runner.model is not None}
+        return next(runner.model for runner in self.runners if runner.model is not None) if len(named) == 1 else None
 
     def _check_engines(self, sides: Sides) -> None:
         """Whether everybody can run what he is given, where that is an engine."""

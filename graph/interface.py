@@ -16,7 +16,7 @@ import onnx
 from onnx import helper
 
 from .errors import UsageError
-from .model import Model, TfGraph
+from .model import ConvertedProgram, Model
 from .nodes import subgraphs
 from .specs import TensorSpec
 from .writer import Names
@@ -50,23 +50,27 @@ def adapted(model: Model, interface: Interface) -> Model:
     """The same network behind another interface: a whole model, of the same source and with the same weights.
 
     Tensors are renamed everywhere, in bodies too; an inner tensor that has one of the new names gets another one. An
-    input in another layout gets a Transpose behind it. A TensorFlow program stays as it is, and is known by the new
-    names.
+    input in another layout gets a Transpose behind it. A TensorFlow or TFLite program stays as it is, and is known by
+    the new names.
 
     Raises:
         UsageError: There is no such input or output, two would have one name, or the axes do not fit the rank.
     """
     _check(model, interface)
-    program = None if model.tf is None else _program(model.tf, interface)
+    program = None if model.program is None else _program(model.program, interface)
     proto, names = _rewritten(model, interface)
-    if program is not None and model.tf is not None:
+    if program is not None and model.program is not None:
         program = replace(
             program,
-            tensors={**{names.get(n, n): t for n, t in model.tf.tensors.items()}, **program.inputs, **program.outputs},
-            permutations={names.get(n, n): axes for n, axes in model.tf.permutations.items()},
+            tensors={
+                **{names.get(n, n): t for n, t in model.program.tensors.items()},
+                **program.inputs,
+                **program.outputs,
+            },
+            permutations={names.get(n, n): axes for n, axes in model.program.permutations.items()},
         )
     again = None if model.again is None else partial(_adapted_again, model.again, interface)
-    return Model(proto, source=model.source, folder=model.folder, tf=program, again=again)
+    return Model(proto, source=model.source, folder=model.folder, program=program, again=again)
 
 
 def _adapted_again(load: Callable[[], Model], interface: Interface) -> Model:
@@ -103,7 +107,7 @@ def _renamed(source: str, kind: str, names: Mapping[str, str], specs: Iterable[T
     return {**{name: name for name in known if name not in names.values()}, **names}
 
 
-def _program(program: TfGraph, interface: Interface) -> TfGraph:
+def _program(program: ConvertedProgram, interface: Interface) -> ConvertedProgram:
     def renamed(tensors: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
         new = {old: name for name, old in names.items()}
         return {new.get(name, name): tensor for name, tensor in tensors.items()}

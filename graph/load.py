@@ -17,6 +17,7 @@ from .sources import onnx_file
 from .sources.checks import check
 from .sources.node_order import is_ordered, put_in_order
 from .specs import TensorSpec
+from .tflite_file import SUFFIXES as TFLITE_SUFFIXES
 from .weights import external_files
 
 ONNX_SUFFIXES = (".onnx", ".ort", ".onnx.pb", ".onnx.textproto")
@@ -33,9 +34,9 @@ def load(
     """Reads a model.
 
     Args:
-        source: An ``.onnx`` file, a TensorFlow frozen ``.pb``, a SavedModel folder, a ``.keras`` or ``.h5`` file, an
-            engine (``.engine``, ``.plan``, ``.trt``: the model it was built from, with `Model.engine` set), an
-            ``onnx.ModelProto``, or a `Model` (returned as it is).
+        source: An ``.onnx`` file, a TensorFlow frozen ``.pb``, a SavedModel folder, a ``.keras`` or ``.h5`` file, a
+            ``.tflite``, an engine (``.engine``, ``.plan``, ``.trt``: the model it was built from, with `Model.engine`
+            set), an ``onnx.ModelProto``, or a `Model` (returned as it is).
         inputs, outputs: For TensorFlow frozen graphs: tensors to treat as inputs and outputs.
         external: Folders outside the ONNX file's own in which its weights may be.
 
@@ -53,6 +54,10 @@ def load(
         raise ModelError(f"{path}: no such file.")
     if is_engine(path):
         return load_engine(path, inputs=inputs, outputs=outputs, external=external)
+    if path.suffix in TFLITE_SUFFIXES and not inputs and not outputs:
+        from .sources.tflite import load_tflite
+
+        return load_tflite(path)
     if path.is_dir() or (path.suffix in TF_SUFFIXES and not path.name.endswith(ONNX_SUFFIXES)):
         from .sources.tensorflow import load_tensorflow
 

@@ -27,27 +27,53 @@ CONTAINED = 1 << 30
 
 
 @dataclass(frozen=True)
-class TfGraph:
-    """The TensorFlow program behind a `Model`.
+class ConvertedProgram:
+    """The program that a `Model` was converted from by tf2onnx.
 
     Attributes:
-        graph_def: The frozen ``tf.compat.v1.GraphDef``.
-        inputs: ONNX input name -> TF tensor name (``x:0``).
-        outputs: ONNX output name -> TF tensor name.
-        tensors: ONNX tensor name -> TF tensor name, for every tensor of which tf2onnx left a trace. A name alone does
-            not promise the same value: a folded BatchNormalization keeps its name.
-        permutations: ONNX tensor name -> axes, for those tensors whose ONNX value is the TF value transposed by them
-            (``(0, 3, 1, 2)``: NHWC in TF, NCHW in ONNX).
+        inputs: ONNX input name -> the program's tensor name (``x:0`` in TensorFlow).
+        outputs: ONNX output name -> the program's tensor name.
+        tensors: ONNX tensor name -> the program's tensor name, for every tensor of which tf2onnx left a trace. A name
+            alone does not promise the same value: a folded BatchNormalization keeps its name.
+        permutations: ONNX tensor name -> axes, for those tensors whose ONNX value is the program's transposed by them
+            (``(0, 3, 1, 2)``: NHWC in the program, NCHW in ONNX).
         transposed: The same of inputs, which have one layout in both unless they are given in another one
             (`graph.interface`).
     """
 
-    graph_def: GraphDef
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     tensors: Mapping[str, str] = field(default_factory=dict)
     permutations: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     transposed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def axes(self, name: str) -> tuple[int, ...]:
+        """The axes by which the program's tensor is transposed in ONNX; empty: it is not."""
+        if name in self.inputs or name in self.outputs:  # saves the conversion
+            return self.transposed.get(name, ())
+        return self.permutations.get(name, ())
+
+
+@dataclass(frozen=True)
+class TfGraph(ConvertedProgram):
+    """The TensorFlow program behind a `Model`.
+
+    Attributes:
+        graph_def: The frozen ``tf.compat.v1.GraphDef``.
+    """
+
+    graph_def: GraphDef = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class TfliteGraph(ConvertedProgram):
+    """The TFLite program behind a `Model`, whose tensors have the names that `TfliteFile` gives them.
+
+    Attributes:
+        file: The ``.tflite``.
+    """
+
+    file: Path = field(kw_only=True)
 
 
 class Model:
@@ -61,6 +87,7 @@ class Model:
         path: The ONNX file, if this model is that file unchanged; runtimes then open the file itself.
         folder: The folder that external weights are relative to.
         tf: The TensorFlow program, where the source is one.
+        tflite: The TFLite program, where the source is one; that of the whole model in a piece of it.
         engine: The serialized engine that the model was named by, which the runners that read engines run as it is. A
             changed copy or a piece has none.
         again: Loads the same model once more; None where it did not come from a file.
@@ -73,7 +100,7 @@ class Model:
         source: str = "<memory>",
         path: Path | None = None,
         folder: Path | None = None,
-        tf: TfGraph | None = None,
+        program: ConvertedProgram | None = None,
         engine: Engine | None = None,
         again: Callable[[], Model] | None = None,
     ) -> None:
@@ -82,7 +109,8 @@ class Model:
         self.source = source
         self.path = path
         self.folder = folder
-        self.tf = tf
+        self.tf = program if isinstance(program, TfGraph) else None
+        self.tflite = program if isinstance(program, TfliteGraph) else None
         self.engine = engine
         self.again = again
         self._base: Model | str | None = None  # what was loaded, or its network digest, where this is not that itself
@@ -147,7 +175,7 @@ class Model:
             return _loaded_again, (self.again, self.source, self.digest)
         base = self._base._network if isinstance(self._base, Model) else self._base
         folder = None if self.folder is None else Path(os.path.abspath(self.folder))
-        state = {"source": self.source, "folder": folder, "_base": base}
+        state = {"source": self.source, "folder": folder, "tflite": self.tflite, "_base": base}
         engine = None if self.engine is None else (os.path.abspath(self.engine.path), self.engine.digest)
         return _unpacked, (self.serialized(), state, _stamps(self.proto, self.folder), engine)
 
@@ -188,9 +216,14 @@ class Model:
         """The file that the user named: the engine, where it was one."""
         return self.source if self.engine is None else os.fspath(self.engine.path)
 
+    @property
+    def program(self) -> ConvertedProgram | None:
+        """The program that it was converted from."""
+        return self.tf or self.tflite
+
     def derive(self, proto: onnx.ModelProto) -> Model:
         """A changed copy or a piece: same source and weights folder, another graph."""
-        model = Model(proto, source=self.source, folder=self.folder)
+        model = Model(proto, source=self.source, folder=self.folder, program=self.tflite)
         model._base = self if self._base is None else self._base
         return model
 
@@ -244,7 +277,8 @@ class Here:
             return (_again_here, (model.again, model.source)) if model.again is not None else model.__reduce__()
         folder, path = (None if p is None else Path(os.path.abspath(p)) for p in (model.folder, model.path))
         base = "" if model.derived else None
-        state = {"source": model.source, "folder": folder, "path": path, "engine": model.engine, "_base": base}
+        state: dict[str, Any] = {"source": model.source, "folder": folder, "path": path, "_base": base}
+        state |= {"engine": model.engine, "tflite": model.tflite}
         return _unpacked, (model.serialized(), state, _stamps(model.proto, folder), None)
 
 

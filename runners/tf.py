@@ -76,7 +76,8 @@ class TfRunner(Runner):
         """
         if model.tf is None:
             name = os.path.basename(model.source)
-            raise UsageError(f"--tf needs a TensorFlow model (.pb, SavedModel, .keras, .h5); {name} is ONNX.")
+            what = "ONNX" if model.tflite is None else "TFLite"
+            raise UsageError(f"--tf needs a TensorFlow model (.pb, SavedModel, .keras, .h5); {name} is {what}.")
         from ..graph.sources.tensorflow_packages import import_tensorflow
 
         if progress is not None:
@@ -156,23 +157,17 @@ class TfSession(Session):
                 return known[name]
         raise RunnerError(f"tf: {name!r} has no counterpart in the TensorFlow graph of {self._source}.")
 
-    def _permutation(self, name: str) -> tuple[int, ...]:
-        program = self._program
-        if name in program.inputs or name in program.outputs:  # saves the conversion
-            return program.transposed.get(name, ())
-        return program.permutations.get(name, ())
-
     def _inward(self, name: str, value: np.ndarray) -> np.ndarray:
         import numpy as np
 
-        axes = self._permutation(name)
+        axes = self._program.axes(name)
         value = np.asarray(value)
         return np.ascontiguousarray(value.transpose(np.argsort(axes))) if axes else value
 
     def _outward(self, name: str, value: Any) -> np.ndarray:
         import numpy as np
 
-        axes = self._permutation(name)
+        axes = self._program.axes(name)
         value = np.asarray(value)
         if value.dtype.kind in "OS":  # TensorFlow holds bytes, ONNX Runtime text
             decode = np.frompyfunc(lambda v: v.decode("utf-8", "replace") if isinstance(v, bytes) else v, 1, 1)

@@ -33,14 +33,14 @@ ORDERS = {
         > compare.report.plan compare.report.plain compare.report.files
         > compare.report.formats compare.report.history compare.report.inputs""",
     "runners": """runners > runners.emulate > runners.onnxrt runners.trt runners.tf
-        runners.reference_evaluator runners.recorded runners.pytorch
+        runners.reference_evaluator runners.recorded runners.pytorch runners.tflite
         > runners.contract""",
     "graph": """graph.load > graph.sources > graph.rounding graph.pairing graph.implied_inputs > graph.quantized
         graph.implied_demands graph.implied_shapes > graph.cutting graph.interface > graph.model > graph.engine
         > graph.digest graph.recordings
         > graph.index graph.writer > graph.weights graph.inference graph.evaluation > graph.contrib_ops graph.options
         > graph.nodes graph.operators graph.specs graph.formats graph.imports graph.torch_traces
-        graph.polygraphy_json graph.whole_file > graph.numpy_files > graph.npy_strings
+        graph.polygraphy_json graph.whole_file graph.tflite_file > graph.numpy_files > graph.npy_strings
         > graph.errors graph.interrupts graph.foreign graph.printable""",
 }
 # Files that are about operators: one rule or one runtime's kernels each.
@@ -55,7 +55,9 @@ OPERATOR_FILES = (
     "graph/rounding/constants_in_range.py",
     "graph/rounding/rescale.py",
     "graph/rounding/term_count.py",
+    "graph/sources/layouts.py",
     "graph/sources/tensorflow_names.py",
+    "graph/sources/tflite_names.py",
     "runners/reference_evaluator/kernels.py",
     "runners/reference_evaluator/recurrent.py",
 )

@@ -16,7 +16,7 @@ from support.paths import ROOT
 
 PUBLIC = """
 Capabilities Comparator DataError DataLoader EmulateRunner FunctionRunner LayerdiffError Model ModelError OnnxrtRunner
-RecordedRunner ReferenceEvaluatorRunner Report Rules Runner RunnerError Session TfRunner TorchRunner
+RecordedRunner ReferenceEvaluatorRunner Report Rules Runner RunnerError Session TfRunner TfliteRunner TorchRunner
 TrtRunner UsageError
 __version__ load open_data option
 """
@@ -47,7 +47,7 @@ def test_importing_the_package_imports_nothing_heavy():
 
 def test_built_in_runners_by_flag():
     found = runners.discover(third_parties=False)
-    assert set(found) == {"emulate", "load-outputs", "onnxrt", "reference-evaluator", "tf", "torch", "trt"}
+    assert set(found) == {"emulate", "load-outputs", "onnxrt", "reference-evaluator", "tf", "tflite", "torch", "trt"}
     assert all(cls.flag == flag for flag, cls in found.items())
 
 

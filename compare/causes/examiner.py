@@ -14,6 +14,7 @@ from ...graph.formats import BY_DTYPE, FP32, NumberFormat
 from ...graph.operators import AFFINE_STEPS, PRODUCTS, operator
 from ...graph.rounding.widening import is_narrow, to_fp32, widened
 from ...graph.specs import Arrays, held, is_float, specs_of
+from ..lockstep.parts import opened_part
 from ..lockstep.plan import LayerPair, inside
 from . import (
     accumulator,
@@ -334,7 +335,7 @@ class Examiner:
         feed = {n: held(values[source], specs.get(n)) for n, source in sources.items()}
         try:
             model = explode(self.candidate.model, [(p.number, p.candidate) for p in parts], specs_of(feed))
-            with self.candidate.runner.session(model) as session:
+            with opened_part(self.candidate, model) as session:
                 return session.infer(feed)
         except LayerdiffError as error:
             log.debug("cannot take %s apart: %s", parts[-1].reference.outputs, error)

@@ -11,7 +11,7 @@ import numpy as np
 from ...graph.cutting.slices import backward
 from ...graph.errors import ModelError
 from ...graph.operators import CASTS, FLAT, MOVEMENT, QUANTIZERS, SELECTION, SHAPES, operator
-from ...graph.quantized.quantizers import Grid, Quantizer, quantizer
+from ...graph.quantized.quantizers import Grid, Quantizer, holder, quantizer
 from ...graph.specs import Arrays, is_float
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class LayerGrids:
         self.index: GraphIndex = reference.model.index
         self.ranges = candidate.runner.activation_ranges or {}
         self.matching = matching
+        self._kept = not candidate.runner.capabilities.pieces  # tensors inside are what its own program keeps
         self._found: dict[LayerPair, LayerQuantizers] = {}
         self._back: dict[str, str] = {}
         for name, other in (matching.tensors if matching is not None else {}).items():
@@ -126,6 +127,12 @@ class LayerGrids:
             made = next((self._back[n] for n in names if self._back.get(n) in inner), None)
             if made is not None:
                 operands.setdefault(made, found)
+        if self._kept:  # what such a side is given there, it rounds
+            everywhere = set(range(len(form.index.nodes)))
+            for name in pair.candidate.inputs:
+                source = next((given[n] for n in _copies(form.index, name, everywhere) if n in given), None)
+                if source is not None and (held := holder(form.index, name)) is not None:
+                    operands.setdefault(source, held)
         return LayerQuantizers(operands, results, weights)
 
 

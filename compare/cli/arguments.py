@@ -199,7 +199,7 @@ def parse(argv: Sequence[str]) -> Request:
     check_screen(space.quiet, space.verbose)
     models = tuple(space.models)
     runners = configure(named, classes, vars(space))
-    if not models:
+    if not models and not any(runner.model for runner in runners):
         raise UsageError("no model was named. Usage: " + USAGE)
     if len(models) > 2:
         raise UsageError(f"at most two models are compared; got {len(models)}: {', '.join(models)}.")
@@ -268,7 +268,10 @@ def runners_named(words: Sequence[str]) -> tuple[Runner, ...]:
 def _parser(classes: Mapping[str, type[Runner]]) -> Parser:
     parser = Parser("compare", DESCRIPTION, EPILOG, usage=USAGE)
     parser.add_argument(
-        "models", nargs="*", metavar="MODEL", help=".onnx, frozen .pb, SavedModel, .keras, .h5, or a TensorRT .engine"
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help=".onnx, frozen .pb, SavedModel, .keras, .h5, .tflite, or a TensorRT .engine",
     )
     declared = [*options(RandomOptions), *options(Rules)]
     for name, title in GROUPS.items():

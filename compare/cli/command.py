@@ -174,14 +174,14 @@ def comparator(request: Request, progress: Progress | None = None) -> Comparator
         from ...dataloaders.first import First
         from ..comparator import Comparator
 
-    first, *second = request.models
+    first, second = (*request.models, None, None)[:2]
     data = DataLoader(**request.random) if request.data is None else open_data(request.data)
     if request.first is not None:
         data = First(data, request.first)
     return Comparator(
         first,
         request.runners,
-        candidate_model=second[0] if second else None,
+        candidate_model=second,
         data_loader=data,
         calibration_data=None if request.calibration_data is None else open_data(request.calibration_data),
         rules=request.rules,

@@ -109,12 +109,17 @@ def take_runners(words: Sequence[str], kinds: Kinds) -> tuple[list[tuple[str, st
             spec, equals, value = value.partition("=")
             named.append((spec, value if equals else None))
         elif flag.startswith("--") and flag[2:] in kinds and ":" not in flag:
-            if not equals and kinds[flag[2:]].value_required and queue and not queue[0].startswith("-"):
+            if not equals and queue and _is_value(queue[0], kinds[flag[2:]]):
                 equals, value = "=", queue.pop(0)
             named.append((flag[2:], value if equals else None))
         else:
             rest.append(word)
     return named, rest
+
+
+def _is_value(word: str, cls: type[Runner]) -> bool:
+    """Whether the word behind a runner's flag belongs to it."""
+    return not word.startswith("-") and (cls.value_required or word.endswith(cls.value_suffixes))
 
 
 def configure(named: Sequence[tuple[str, str | None]], kinds: Kinds, space: Mapping[str, Any]) -> tuple[Runner, ...]:

@@ -130,6 +130,8 @@ class BodyLocalizer:
                 remark=f"its body was not entered: {self.reference.name} runs whole models only, and its graph gives "
                 f"other values elsewhere"
             )
+        if not self.candidate.runner.capabilities.pieces:
+            return BodyFindings(remark=f"its body was not entered: {self.candidate.name} runs its own network alone")
         operators = [
             [p.model.index.nodes[n].op_type for n in nodes]
             for p, nodes in ((self.reference, mine), (self.candidate, theirs))

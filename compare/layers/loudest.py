@@ -159,7 +159,7 @@ def _measured(
     loud = [s for s in given.layers if 0 < s.local_error < math.inf and given.by_layer[s.number] != "healed"]
     growth = _growth(loud)
     loud = sorted(loud, key=lambda s: s.local_error * growth[s.number], reverse=True)[:COSTLIEST]
-    if not loud or not prepared.candidate.runner.capabilities.pieces:
+    if not loud or not prepared.candidate.runner.capabilities.runs_parts:
         return [], {}
     comparison, noise = prepared.comparison, prepared.judge.noise
     memory = budget(comparison.rules.memory)

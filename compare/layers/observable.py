@@ -25,7 +25,7 @@ def observable(sides: Sides) -> tuple[list[Sides], list[Notice]]:
     reference = sides.reference
     shown = _shows(reference)
     for side in sides.candidates:
-        if not side.runner.capabilities.pieces:
+        if not side.runner.capabilities.runs_parts:
             recorded = not side.runner.capabilities.computes
             swapped = recorded and reference.runner.capabilities.pieces and _shows(side)
             if swapped:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ...graph.formats import FP32
 from ...graph.quantized.borders import with_float_borders
 from ...graph.quantized.float_form import is_quantized
+from ...graph.quantized.quantizers import rounded
 from ...graph.rounding.roundings import roundings
 from ..causes.examiner import Examiner
 from ..causes.expected_noise import Noise
@@ -102,12 +103,22 @@ def _matched(reference: Side, candidate: Side, matching: Matching | None) -> dic
         matched = {name: name for name in {*index.producer, *index.inputs}}
     else:
         matched = dict(matching.tensors)
-    for side in (reference, candidate):
-        shown = None if side.runner.capabilities.pieces else side.runner.tensors_shown(side.model)
-        if shown is not None:
-            known = {*shown, *index.inputs, *index.outputs}
-            matched = {n: other for n, other in matched.items() if n in known}
+    ours, theirs = map(_known, (reference, candidate))
+    if ours is not None:
+        matched = {n: other for n, other in matched.items() if n in ours}
+    if theirs is not None:  # of integers, a side may know what they stand for and not what was rounded to them
+        index = candidate.model.index
+        found = {
+            n: next((o for o in (other, *rounded(index, other)) if o in theirs), None) for n, other in matched.items()
+        }
+        matched = {n: other for n, other in found.items() if other is not None}
     return matched
+
+
+def _known(side: Side) -> set[str] | None:
+    """Tensors that a side gives, where it does not give all that are in its graph."""
+    shown = None if side.runner.capabilities.pieces else side.runner.tensors_shown(side.model)
+    return None if shown is None else {*shown, *side.model.index.inputs, *side.model.index.outputs}
 
 
 def _plan(

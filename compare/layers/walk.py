@@ -156,7 +156,7 @@ class Walk:
             if not sample:
                 index = self.reference.model.index
                 self._collisions += (c for p in step.layers for c in collisions(index, p.reference.nodes, values))
-            if self.candidate.runner.capabilities.pieces:
+            if self.candidate.runner.capabilities.runs_parts:
                 self._local(run, sample, feed, values)
             self._cumulative(run, sample, feed, values, store)
             if self._whole is None:

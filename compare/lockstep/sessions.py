@@ -17,6 +17,7 @@ from ...graph.errors import BuildError, LayerdiffError
 from ...graph.specs import Arrays, TensorSpec, specs_of
 from ...runners.contract.workload import ShapeRange, Workload
 from ..runs.memory import weight_bytes
+from .parts import PartSession
 from .plan import LayerPair, PiecePair
 from .shapes import Ranges, fits, profiles_of, sets_for
 
@@ -35,7 +36,12 @@ class StepSessions:
     """
 
     def __init__(
-        self, reference: Side, candidate: Side, step: PiecePair, profiles: Mapping[int, Sequence[Ranges]] | None = None
+        self,
+        reference: Side,
+        candidate: Side,
+        step: PiecePair,
+        whole: Callable[[], Session],
+        profiles: Mapping[int, Sequence[Ranges]] | None = None,
     ) -> None:
         self.step = step
         self.apart = False
@@ -44,6 +50,7 @@ class StepSessions:
         self._reference: Session | None = None
         self._candidate: Session | None = None
         self._exploded: dict[tuple[int, ...], Session] = {}
+        self._whole = whole
         self._profiles = profiles or {}
         self._ready: dict[int, list[dict[str, ShapeRange]]] = {}
 
@@ -116,6 +123,8 @@ class StepSessions:
 
     def _open(self, side: Side, model: Model, feed: Arrays | None, before: Session | None = None) -> Session:
         """Opens a session; in place of one that was not opened for these shapes, if there is one."""
+        if not side.runner.capabilities.pieces:
+            return PartSession(self._whole(), model)
         if feed is None:
             return self._stack.enter_context(side.runner.session(model))
         if not side.runner.capabilities.builds_for_shapes:
@@ -165,6 +174,8 @@ class SessionsAhead:
         self._closes = reference.runner.capabilities.opens_ahead and candidate.runner.capabilities.opens_ahead
         self._ahead: tuple[StepSessions, Future[None]] | None = None
         self._closing: Future[None] | None = None
+        self._stack = ExitStack()
+        self._whole: Session | None = None
         self._now: StepSessions | None = None
 
     def __iter__(self) -> Iterator[tuple[PiecePair, StepSessions]]:
@@ -194,7 +205,13 @@ class SessionsAhead:
         return sessions
 
     def _of(self, step: PiecePair) -> StepSessions:
-        return StepSessions(self.reference, self.candidate, step, self._profiles)
+        return StepSessions(self.reference, self.candidate, step, self._opened_whole, self._profiles)
+
+    def _opened_whole(self) -> Session:
+        """The candidate on its whole network, where it opens no pieces."""
+        if self._whole is None:
+            self._whole = self._stack.enter_context(self.candidate.runner.session(self.candidate.model))
+        return self._whole
 
     def __enter__(self) -> SessionsAhead:
         # what the background thread reads has to be there before it starts
@@ -211,6 +228,7 @@ class SessionsAhead:
             self._now.close()
         if self._closing is not None:
             self._closing.result()
+        self._stack.close()
 
 
 def _key(pairs: Sequence[LayerPair]) -> tuple[int, ...]:

@@ -76,6 +76,7 @@ def _runner(runner: RunnerResult) -> dict[str, Any]:
         "latency": plain(runner.latency),
         "repeat": plain(runner.repeat),
         "format": runner.format,
+        "source": runner.source,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 
 from ..index import GraphIndex
 from ..nodes import attribute_int
@@ -94,13 +95,39 @@ def quantizer(index: GraphIndex, position: int) -> Quantizer | None:
         return Quantizer(node.input[0], None, None, _ENDS["uint8"], 0)
     if operator(node) != "QuantizeLinear":
         return None
+    stated = attribute_int(node, "output_dtype", 0)
+    return _scaled(index, node, node.input[0], dtype_from_onnx(stated).name if stated else "uint8")
+
+
+def holder(index: GraphIndex, name: str) -> Quantizer | None:
+    """What whoever keeps a tensor as the integers that a DequantizeLinear reads rounds it to; None of others."""
+    node = index.nodes[index.producer[name]] if name in index.producer else None
+    if node is None or node.op_type != "DequantizeLinear" or index.constant(node.input[0]) is not None:
+        return None
+    spec = index.specs.get(node.input[0])
+    return _scaled(index, node, name, "" if spec is None else spec.dtype.name)
+
+
+def _scaled(index: GraphIndex, node: onnx.NodeProto, tensor: str, dtype: str) -> Quantizer | None:
+    """The quantizer of the scale and the zero point that a node has; ``dtype`` holds where it has no zero point."""
     scale = index.constant(node.input[1])
     name = given(node, 2)
     zero = index.constant(name) if name else None
-    stated = attribute_int(node, "output_dtype", 0)
-    dtype = dtype_from_onnx(stated).name if stated else "uint8"
     if name and (spec := index.specs.get(name)) is not None:
         dtype = spec.dtype.name
     if scale is None or scale.ndim > 1 or dtype not in _ENDS or (name and zero is None):
         return None
-    return Quantizer(node.input[0], scale, zero, _ENDS[dtype], attribute_int(node, "axis", 1))
+    return Quantizer(tensor, scale, zero, _ENDS[dtype], attribute_int(node, "axis", 1))
+
+
+def rounded(index: GraphIndex, name: str) -> list[str]:
+    """Tensors that hold what a tensor is rounded to, in its layout: behind a QuantizeLinear and a DequantizeLinear.
+
+    None where somebody reads it as it is.
+    """
+    readers = [index.nodes[position] for position in index.consumers.get(name, ())]
+    if name in index.outputs or any(node.op_type != "QuantizeLinear" for node in readers):
+        return []
+    integers = [output for node in readers for output in node.output]
+    behind = (index.nodes[position] for output in integers for position in index.consumers.get(output, ()))
+    return [output for node in behind if node.op_type == "DequantizeLinear" for output in node.output]

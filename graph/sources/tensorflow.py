@@ -42,7 +42,7 @@ def load_tensorflow(path: str | os.PathLike[str], *, inputs: Sequence[str] = (),
 
     Returns:
         A model whose ONNX graph is converted at first use (opset 17). Inputs and outputs keep TensorFlow's layout;
-        inner tensors of convolutions are NCHW in ONNX, and `TfGraph.permutations` says which.
+        inner tensors of convolutions are NCHW in ONNX, and `ConvertedProgram.permutations` says which.
 
     Raises:
         MissingPackage: TensorFlow is not installed.
@@ -84,7 +84,7 @@ def _model(path: Path, frozen: FrozenGraph, again: Callable[[], Model]) -> Model
         tensors=_Lazy(lambda: {name: origin.tensor for name, origin in converted.origins.items()}),
         permutations=_Lazy(lambda: {n: o.permutation for n, o in converted.origins.items() if o.permutation}),
     )
-    converted.model = Model(lambda: converted.proto, source=os.fspath(path), tf=program, again=again)
+    converted.model = Model(lambda: converted.proto, source=os.fspath(path), program=program, again=again)
     return converted.model
 
 

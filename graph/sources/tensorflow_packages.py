@@ -31,7 +31,7 @@ def import_tensorflow() -> Any:
         raise MissingPackage("TensorFlow", "tf")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        with uninterrupted(), _held_stderr():
+        with uninterrupted(), held_stderr():
             import tensorflow
 
             tensorflow.get_logger().setLevel(logging.ERROR)
@@ -59,7 +59,7 @@ def import_tf2onnx() -> Any:
 
 
 @contextlib.contextmanager
-def _held_stderr() -> Iterator[None]:
+def held_stderr() -> Iterator[None]:
     """Keeps what native code writes to stderr, and writes it out if the block fails."""
     try:
         sys.stderr.flush()

@@ -33,3 +33,8 @@ class Capabilities:
     computes: bool = True
     builds_for_shapes: bool = False
     output_files: tuple[str, ...] = ()
+
+    @property
+    def runs_parts(self) -> bool:
+        """Whether what lies between tensors can be run alone, on values that are given."""
+        return self.pieces or (self.inner_tensors and self.feeds_inner_tensors)

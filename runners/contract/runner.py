@@ -69,6 +69,8 @@ class Runner(ABC):
     """The field that takes VALUE of ``--FLAG=VALUE``; empty where there is none."""
     value_required: ClassVar[bool] = False
     """Whether ``--FLAG`` needs its VALUE; it may then also stand as the next word (``--emulate fp16``)."""
+    value_suffixes: ClassVar[tuple[str, ...]] = ()
+    """How the name of a file ends that may stand as the next word, too (``--tflite model.tflite``)."""
     value_form: ClassVar[str] = ""
     """How help writes VALUE, where it is more than one of the choices of `value_field`."""
     value_words: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -96,7 +98,7 @@ class Runner(ABC):
     @property
     def trust(self) -> int:
         """Rank when a reference is chosen; the lowest is believed. tf 0, onnxrt on the CPU 10, reference-evaluator 20,
-        other onnxrt providers 30, trt 40, emulate 50; others 45 unless they know better."""
+        other onnxrt providers 30, tflite 35, trt 40, emulate 50; others 45 unless they know better."""
         return 45
 
     @property

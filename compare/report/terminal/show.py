@@ -52,7 +52,8 @@ def show(report: Report, to: Console | None = None, *, verbose: bool = False) ->
     )
     source = (report.candidate_model or report.model).source
     for candidate in report.candidates:
-        to.print(f"candidate: {_who(report, candidate, source, verbose)}", markup=False, soft_wrap=True)
+        ran = candidate.source or source
+        to.print(f"candidate: {_who(report, candidate, ran, verbose)}", markup=False, soft_wrap=True)
     if report.outputs:
         to.print()
         if to.width < NARROW:
