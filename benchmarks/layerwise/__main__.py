@@ -1,11 +1,15 @@
 """Layer by layer beside Polygraphy: ``python -m benchmarks.layerwise`` writes docs/layerwise.md.
 
-ResNet-50 with random weights, batch 8, every tensor of 175 nodes, two runners on ONNX Runtime. *Polygraphy* runs the
-same file twice with all tensors marked. *layerdiff* compares the file with a copy in which one of 25 million weights
-differs, so nothing is saved by equal bytes: local and cumulative error of every tensor, judged, diagnosed, with
-contributions. *Floor*: both models loaded and run once without graph optimizations and without observing anything, plus
-one read of all tensors at memory speed. Each is a process of its own, run in turns; seconds are the fastest turn,
-imports included, from modules that are compiled to bytecode, as pip leaves them.
+*Polygraphy* runs one file twice with all tensors marked; it can neither emulate a format nor judge a layer, so that
+rows of an emulation are held against the same run. *layerdiff* gives local and cumulative error of every layer, judged,
+diagnosed, with contributions: of two files that differ in one weight (late, or in the first block, behind which no
+tensor is the same on both sides), of every tensor; and of a file against its own emulation, of every fused group.
+*Floor*: what no comparison can do without, with ONNX Runtime and NumPy alone: both models are loaded and run, the
+candidate's twice (on its own values and on the reference's), and all tensors of both sides are read once at memory
+speed; graph optimizations are on where fused groups are observed, and off where every tensor is. Each is a process of
+its own, run in turns; seconds are the fastest turn, imports included, from modules that are compiled to bytecode, as
+pip leaves them. *Passes* are counted in a turn of their own: nodes Conv, Gemm and MatMul that ran, over those of the
+network, with all draws and probes of rounding noise; *sessions* are those of ONNX Runtime that were opened.
 """
 
 from __future__ import annotations
@@ -13,34 +17,114 @@ from __future__ import annotations
 import argparse
 import compileall
 import json
+import re
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import layerdiff
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from benchmarks.kit.pages import DOCS, machine, table, write_page, written_by
 from benchmarks.kit.process import Measured, measure
 from benchmarks.kit.resnet50 import resnet50
 
-BATCH = 8
-SPEED, MEMORY = 10.0, 1 / 3
-_FLOOR = """
-import sys, time, numpy as np, onnxruntime as ort
-options = ort.SessionOptions()
-options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-x = np.random.default_rng(0).random((8, 3, 224, 224), np.float32)
-for path in sys.argv[1:3]:
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    session.run(None, {"x": x})
-    del session
-tensors = np.ones(1 << 28, np.uint8).view(np.float32)  # 256 MiB, read as often as it takes for both sides
-for _ in range(int(sys.argv[3]) >> 28):
-    float(tensors @ tensors)
-"""
+from .counted import PRODUCTS
+from .networks import LENGTH, WIDTH, changed, emulated, encoder, tensor_bytes
+
+MEMORY, OVER_FLOOR = 1 / 4, 2.5
+HERE = Path(__file__).resolve().parent
+_POLYGRAPHY = Path(sys.executable).with_name("polygraphy")
+
+
+@dataclass(frozen=True)
+class Load:
+    """A network on samples of one shape: what Polygraphy runs.
+
+    Attributes:
+        name: What it is called in the table.
+        network: File of the network.
+        shape: Shape of its input x.
+        samples: How many.
+    """
+
+    name: str
+    network: str
+    shape: tuple[int, ...]
+    samples: int = 1
+
+    @property
+    def polygraphy(self) -> list[str]:
+        """Polygraphy's command."""
+        sizes = ",".join(map(str, self.shape))
+        words = ["run", self.network, "--onnxrt", "--onnxrt", "--onnx-outputs", "mark", "all"]
+        return [str(_POLYGRAPHY), *words, "--input-shapes", f"x:[{sizes}]", "--iterations", str(self.samples)]
+
+
+RESNET = Load("ResNet-50, batch 8", "resnet.onnx", (8, 3, 224, 224))
+SAMPLES = Load("ResNet-50, batch 2, 4 samples", "resnet.onnx", (2, 3, 224, 224), 4)
+ENCODER = Load("encoder, batch 8", "encoder.onnx", (8, LENGTH, WIDTH))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the table.
+
+    Attributes:
+        load: The network and its samples.
+        what: What is compared.
+        words: layerdiff's arguments behind the network.
+        candidate: File of the candidate, as the floor runs it.
+        weight: The weight that differs, empty in an emulation.
+        faster: Times faster than Polygraphy that are aimed at.
+    """
+
+    load: Load
+    what: str
+    words: tuple[str, ...]
+    candidate: str
+    weight: str = ""
+    faster: float | None = None
+
+    @property
+    def layerdiff(self) -> list[str]:
+        """layerdiff's command."""
+        shape = f"x:{'x'.join(map(str, self.load.shape))}"
+        words = [*self.words, "--samples", str(self.load.samples), "--shape", shape]
+        return ["-m", "layerdiff", self.load.network, *words]
+
+    def floor(self, size: int) -> list[str]:
+        """The command of the floor."""
+        level = "ORT_DISABLE_ALL" if self.weight else "ORT_ENABLE_ALL"
+        feed = f"{self.load.network}{self.load.samples}.npz"
+        models = [self.load.network, level, "1", self.candidate, level, "2"]
+        return [sys.executable, str(HERE / "floor.py"), feed, str(size * self.load.samples), *models]
+
+
+def _files(load: Load, what: str, weight: str, faster: float | None = None) -> Case:
+    other = f"{load.network}-{weight}.onnx"
+    return Case(load, f"two files, {what}", (other, "--onnxrt", "--layers=all"), other, weight, faster)
+
+
+def _emulation(load: Load, fmt: str, faster: float | None = None) -> Case:
+    words = ("--onnxrt", "--emulate", fmt, "--layers")
+    return Case(load, f"emulated {fmt.upper()}", words, f"{load.network}-{fmt}.onnx", faster=faster)
+
+
+CASES = (
+    _files(RESNET, "a late weight", "s2b2.3.w", 15),
+    _files(RESNET, "a weight of the first block", "s1b0.1.w", 15),
+    _emulation(RESNET, "fp16", 10),
+    _emulation(RESNET, "bf16"),
+    _emulation(RESNET, "int8"),
+    _files(SAMPLES, "a weight of the first block", "s1b0.1.w"),
+    _emulation(SAMPLES, "fp16"),
+    _files(ENCODER, "a weight of the first block", "l0.o.w"),
+    _emulation(ENCODER, "fp16"),
+)
 
 
 class Turns:
@@ -72,85 +156,167 @@ class Turns:
         return max(turn.peak for turn in self.turns)
 
 
-def changed(path: Path, other: Path) -> str:
-    """Writes a copy of a model in which one weight differs; returns the node that reads it."""
-    model = onnx.load(path)
-    tensor = next(t for t in model.graph.initializer if t.name == "s2b2.3.w")
-    values = numpy_helper.to_array(tensor).copy()
-    values[256, 0, 0, 0] += 0.5
-    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    onnx.save(model, other)
-    return next(node.name for node in model.graph.node if tensor.name in node.input)
+@dataclass(frozen=True)
+class Counts:
+    """What a program asked of ONNX Runtime (`counted`)."""
+
+    passes: float
+    sessions: int
 
 
-def tensor_bytes(path: Path) -> int:
-    """Bytes of all tensors of the network at this batch, both sides."""
-    from layerdiff.graph.cutting.propagate import propagate
-    from layerdiff.graph.load import load
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one case.
 
-    model = load(path)
-    shapes = propagate(model, {"x": (BATCH, 3, 224, 224)})
-    made = [o for node in model.proto.graph.node for o in node.output]
-    return 2 * sum(4 * int(np.prod(shapes[name])) for name in made if shapes.get(name))
+    Attributes:
+        case: The case.
+        ours, theirs, floor: layerdiff, Polygraphy, and the floor.
+        counts: layerdiff's passes and sessions.
+        layers: How many layers were compared.
+        right: Whether the changed weight's layer is the one culprit; of an emulation, whether there is none.
+    """
+
+    case: Case
+    ours: Turns
+    theirs: Turns
+    floor: Turns
+    counts: Counts
+    layers: int
+    right: bool
+
+    @property
+    def missed(self) -> list[str]:
+        """The bars that this row misses."""
+        faster, memory = self.theirs.seconds / self.ours.seconds, self.ours.memory / self.theirs.memory
+        over, aim = self.ours.seconds / self.floor.seconds, self.case.faster
+        bars = {
+            f"{aim:g} times faster" if aim else "": aim is None or faster >= aim,
+            "a quarter of the memory": memory <= MEMORY,
+            f"{OVER_FLOOR} times the floor": over <= OVER_FLOOR,
+        }
+        return [bar for bar, met in bars.items() if not met]
+
+    @property
+    def cells(self) -> list[str]:
+        """As a row of the table."""
+        ours, theirs = self.ours, self.theirs
+        return [
+            f"{self.case.load.name}: {self.case.what}",
+            *(f"{ours.seconds:.1f} s", f"{ours.cpu:.1f} s", f"{ours.memory / 1e9:.2f} GB"),
+            f"{theirs.seconds / ours.seconds:.1f} ({theirs.cpu / ours.cpu:.1f})",
+            f"{ours.memory / theirs.memory:.2f}",
+            f"{ours.seconds / self.floor.seconds:.1f} ({ours.cpu / self.floor.cpu:.1f})",
+            *(f"{self.counts.passes:.1f}", self.counts.sessions, self.layers, "yes" if self.right else "**no**"),
+            ", ".join(self.missed) or "none",
+        ]
+
+
+def prepare(folder: Path, cases: Sequence[Case]) -> dict[Case, str]:
+    """Writes all files. Returns the node that reads the changed weight, for each case that has one."""
+    nodes: dict[Case, str] = {}
+    for write, network in ((resnet50, RESNET.network), (encoder, ENCODER.network)):
+        if any(case.load.network == network for case in cases):
+            write(folder / network)
+    for case in cases:
+        load, rng = case.load, np.random.default_rng(0)
+        network, candidate = folder / load.network, folder / case.candidate
+        feeds = [rng.random(load.shape, np.float32) for _ in range(load.samples)]
+        np.savez(folder / f"{load.network}{load.samples}.npz", **{f"{n}/x": feed for n, feed in enumerate(feeds)})
+        if case.weight:
+            nodes[case] = changed(network, candidate, case.weight)
+        else:
+            emulated(network, candidate, case.words[2], {"x": feeds[0]})
+    return nodes
+
+
+def counted(words: Sequence[str], load: Load, folder: Path) -> Counts:
+    """Passes over a network and sessions of a Python program."""
+    Turns().take([sys.executable, str(HERE / "counted.py"), "counts.json", *words], folder)
+    found = json.loads((folder / "counts.json").read_text())
+    nodes = onnx.load(folder / load.network, load_external_data=False).graph.node
+    products = sum(node.op_type in PRODUCTS for node in nodes)
+    return Counts(found["products"] / products / load.samples, found["sessions"])
+
+
+def run(case: Case, folder: Path, theirs: Mapping[Load, Turns], turns: int, node: str) -> Row:
+    """One case, in turns."""
+    ours, floor = Turns(), Turns()
+    size = tensor_bytes(folder / case.load.network, case.load.shape)
+    for number in range(turns):
+        floor.take(case.floor(size), folder)
+        ours.take([sys.executable, *case.layerdiff], folder)
+        if number >= len(theirs[case.load].turns):
+            theirs[case.load].take(case.load.polygraphy, folder)
+    # once more, not timed, for what it found and what it ran: Polygraphy writes no report either
+    counts = counted([*case.layerdiff, "--json", "report.json"], case.load, folder)
+    report = json.loads((folder / "report.json").read_text())
+    named = [c["node"] for c in report["culprits"]]
+    return Row(case, ours, theirs[case.load], floor, counts, len(report["layers"]), named == ([node] if node else []))
 
 
 def main() -> int:
-    """Runs all three in turns and writes the table."""
+    """Runs all in turns and writes the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.layerwise", description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=3, help="turns (default: 3)")
+    parser.add_argument("--only", default="", help="run the cases whose names match this pattern, and print the table")
     parser.add_argument("--output", type=Path, default=DOCS / "layerwise.md", help="file to write")
     options = parser.parse_args()
     compileall.compile_dir(Path(layerdiff.__file__).parent, quiet=2)
-    ours, theirs, floor = Turns(), Turns(), Turns()
+    cases = [c for c in CASES if re.search(options.only, f"{c.load.name}: {c.what}")]
+    theirs = {case.load: Turns() for case in cases}
+    rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        resnet50(folder / "m.onnx")
-        node = changed(folder / "m.onnx", folder / "changed.onnx")
-        size = tensor_bytes(folder / "m.onnx")
-        shape = f"x:{BATCH}x3x224x224"
-        command = ["m.onnx", "changed.onnx", "--onnxrt", "--layers=all", "--samples", "1", "--shape", shape]
-        polygraphy = ["run", "m.onnx", "--onnxrt", "--onnxrt", "--onnx-outputs", "mark", "all"]
-        polygraphy += ["--input-shapes", f"x:[{BATCH},3,224,224]"]
-        for _ in range(options.turns):
-            floor.take([sys.executable, "-c", _FLOOR, "m.onnx", "changed.onnx", str(size)], folder)
-            ours.take([sys.executable, "-m", "layerdiff", *command], folder)
-            theirs.take([str(Path(sys.executable).with_name("polygraphy")), *polygraphy], folder)
-        # once more, not timed, for what it found: Polygraphy writes no report either
-        Turns().take([sys.executable, "-m", "layerdiff", *command, "--json", "report.json"], folder)
-        report = json.loads((folder / "report.json").read_text())
-    named = [c["node"] for c in report["culprits"]]
-    text = page(ours, theirs, floor, size, len(report["layers"]), named == [node])
-    write_page(options.output, text)
-    print(text)
-    return 0 if named == [node] and theirs.seconds / ours.seconds >= SPEED else 1
+        nodes = prepare(folder, cases)
+        for case in cases:
+            rows.append(run(case, folder, theirs, options.turns, nodes.get(case, "")))
+            print(*rows[-1].cells, sep=" | ", file=sys.stderr, flush=True)
+        polygraphy = {load: counted(load.polygraphy, load, folder) for load in theirs}
+    text = page(rows, polygraphy)
+    write_page(options.output, text, dry=bool(options.only))
+    return 0 if all(row.right and not row.missed for row in rows) else 1
 
 
-def page(ours: Turns, theirs: Turns, floor: Turns, size: int, layers: int, right: bool) -> str:
+def page(rows: Sequence[Row], polygraphy: Mapping[Load, Counts]) -> str:
     """The page, as Markdown."""
-    rows = [
-        [
-            *(name, f"{run.seconds:.1f} s", f"{run.cpu:.1f} s", f"{run.memory / 1e9:.2f} GB"),
-            *(f"{theirs.seconds / run.seconds:.1f}", f"{run.memory / theirs.memory:.2f}"),
-        ]
-        for name, run in (("polygraphy", theirs), ("layerdiff", ours), ("floor", floor))
-    ]
     told = (__doc__ or "").split("\n\n", 1)[1].strip()
-    head = ["", "time", "CPU time", "memory", "times faster than polygraphy", "share of its memory"]
-    faster, smaller = theirs.seconds / ours.seconds >= SPEED, ours.memory <= MEMORY * theirs.memory
+    head = [
+        *("", "time", "CPU time", "memory", "times faster than Polygraphy (in CPU time)", "share of its memory"),
+        *("times the floor (in CPU time)", "passes", "sessions", "layers", "right", "bars missed"),
+    ]
+    turns = {row.case.load: row.theirs for row in rows}
+    beside = [
+        [
+            *(load.name, f"{run.seconds:.1f} s", f"{run.cpu:.1f} s", f"{run.memory / 1e9:.2f} GB"),
+            *(f"{polygraphy[load].passes:.1f}", polygraphy[load].sessions),
+        ]
+        for load, run in turns.items()
+    ]
+    floors = [[f"{r.case.load.name}: {r.case.what}", f"{r.floor.seconds:.1f} s", f"{r.floor.cpu:.1f} s"] for r in rows]
     return f"""# Layer by layer, beside Polygraphy
 
 {written_by("benchmarks.layerwise")}
 
 {told}
 
-{layers} tensors, {size / 2**30:.1f} GiB on both sides. {machine("polygraphy", "onnxruntime", "numpy")}.
+{machine("polygraphy", "onnxruntime", "numpy")}. Other programs may have run on the machine at the same time: compare
+CPU times where seconds scatter.
 
-{table(head, rows)}
+## layerdiff
 
-layerdiff takes {ours.seconds / floor.seconds:.1f} times the floor. The changed weight's layer is \
-{"the one culprit" if right else "NOT the one culprit"}; Polygraphy names none, as its two runs are of one file.
-Bars: {SPEED:.0f} times faster: {"met" if faster else "missed"}; a third of the memory: \
-{"met" if smaller else "missed"}."""
+{table(head, [row.cells for row in rows])}
+
+*Right*: the changed weight's layer is the one culprit, and an emulation of a sound network has none; Polygraphy names
+no culprit. Bars: two files 15 times and emulated FP16 10 times faster than Polygraphy (ResNet-50, batch 8), a quarter
+of its memory, {OVER_FLOOR} times the floor.
+
+## Polygraphy, all tensors of one file, twice
+
+{table(["", "time", "CPU time", "memory", "passes", "sessions"], beside)}
+
+## The floor
+
+{table(["", "time", "CPU time"], floors)}"""
 
 
 if __name__ == "__main__":
