@@ -37,7 +37,6 @@ from .networks import LENGTH, WIDTH, changed, emulated, encoder, tensor_bytes
 
 MEMORY, OVER_FLOOR = 1 / 4, 2.5
 HERE = Path(__file__).resolve().parent
-_POLYGRAPHY = Path(sys.executable).with_name("polygraphy")
 
 
 @dataclass(frozen=True)
@@ -58,10 +57,17 @@ class Load:
 
     @property
     def polygraphy(self) -> list[str]:
-        """Polygraphy's command."""
+        """Polygraphy's program and arguments."""
         sizes = ",".join(map(str, self.shape))
         words = ["run", self.network, "--onnxrt", "--onnxrt", "--onnx-outputs", "mark", "all"]
-        return [str(_POLYGRAPHY), *words, "--input-shapes", f"x:[{sizes}]", "--iterations", str(self.samples)]
+        return [
+            str(HERE / "polygraphy_run.py"),
+            *words,
+            "--input-shapes",
+            f"x:[{sizes}]",
+            "--iterations",
+            str(self.samples),
+        ]
 
 
 RESNET = Load("ResNet-50, batch 8", "resnet.onnx", (8, 3, 224, 224))
@@ -91,7 +97,7 @@ class Case:
 
     @property
     def layerdiff(self) -> list[str]:
-        """layerdiff's command."""
+        """layerdiff's module and arguments."""
         shape = f"x:{'x'.join(map(str, self.load.shape))}"
         words = [*self.words, "--samples", str(self.load.samples), "--shape", shape]
         return ["-m", "layerdiff", self.load.network, *words]
@@ -246,7 +252,7 @@ def run(case: Case, folder: Path, theirs: Mapping[Load, Turns], turns: int, node
         floor.take(case.floor(size), folder)
         ours.take([sys.executable, *case.layerdiff], folder)
         if number >= len(theirs[case.load].turns):
-            theirs[case.load].take(case.load.polygraphy, folder)
+            theirs[case.load].take([sys.executable, *case.load.polygraphy], folder)
     # once more, not timed, for what it found and what it ran: Polygraphy writes no report either
     counts = counted([*case.layerdiff, "--json", "report.json"], case.load, folder)
     report = json.loads((folder / "report.json").read_text())

@@ -113,16 +113,19 @@ class LayerJudge:
         pair = seen.pair
         found = self._outputs(pair, sample, values, made, expected)
         reasons = {judgement.reason for judgement in found.values()}
-        few = any(values[n].size < SLICE for n in pair.reference.outputs)
-        scaled = bool(self.noise.roundings.of(pair).steps)  # one draw shifts all that is rounded to one grid alike
-        again = few or scaled or self.noise.roundings.repeats(pair)
-        if reasons & {"slice", "gain"} or ("noise" in reasons and again):
+        if reasons & {"slice", "gain"} or ("noise" in reasons and self._scatters(pair, values)):
             expected = self.noise.settled(pair, values)
             found = self._outputs(pair, sample, values, made, expected)
         worst = seen.note(found)
         if worst is None or not worst.exceeds_noise or worst.sample != sample:
             return None
         return self.examiner.case(pair, worst, values, made, expected, entry)
+
+    def _scatters(self, pair: LayerPair, values: Arrays) -> bool:
+        """Whether one draw of a layer's noise cannot tell its size: of few elements, where one draw shifts all that is
+        rounded to one grid alike, or where equal weights are rounded alike."""
+        few = any(values[n].size < SLICE for n in pair.reference.outputs)
+        return few or bool(self.noise.roundings.of(pair).steps) or self.noise.roundings.repeats(pair)
 
     def _outputs(
         self, pair: LayerPair, sample: int, values: Arrays, made: Arrays, expected: Expected

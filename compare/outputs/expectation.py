@@ -130,7 +130,8 @@ class Expectation:
         candidate: Who is judged.
         fp16_sums: Names of nodes that are known to add up in FP16.
         pieces: Whether the network is run in pieces, since the weights of all sides do not fit in memory.
-        samples: How many samples are to be judged. A fault shows in all of them, so few draws of each decide at first.
+        samples: How many samples are to be judged. A fault shows in all of them, and in all entries of a batch, so few
+            draws of each decide at first.
         drawn: What was drawn before, and where to keep what is drawn now.
     """
 
@@ -145,8 +146,7 @@ class Expectation:
         drawn: Drawn | None = None,
     ) -> None:
         self._comparison = comparison
-        first = -(-DRAWS[0] // samples)
-        self._draws = sorted({first, min(2 * first, DRAWS[0]), *DRAWS})
+        self._samples = samples
         self._pieces = pieces
         self._drawn = drawn
         self._stack = ExitStack()
@@ -193,12 +193,12 @@ class Expectation:
     def _judge(self, sample: int, feed: Feed, pairs: Pairs, kind: _Kind) -> dict[str, Measured]:
         if not pairs:
             return {}
-        jumping = kind.jumping
+        jumping, entries = kind.jumping, _entries(feed, pairs)
         drawn: dict[str, list[np.ndarray]] = {name: [] for name in pairs}
         base = self._base(feed, pairs, kind)
         done: dict[str, Measured] = {}
         # one draw alone does not show where its values have jumped
-        for count in DRAWS if jumping else self._draws:
+        for count in DRAWS if jumping else _draws(self._samples * entries):
             names = [name for name in pairs if name not in done]
             have = len(drawn[names[0]])
             for number in range(have, count):
@@ -206,7 +206,8 @@ class Expectation:
                 for name in names:
                     drawn[name].append(outputs[name])
             for name in names:
-                held = self._hold(name, pairs[name], base[name], drawn[name], sample, kind, last=count == DRAWS[-1])
+                last = count == DRAWS[-1]
+                held = self._hold(pairs[name], base[name], drawn[name], sample, kind, entries, last)
                 if held is not None:
                     done[name] = held
             if len(done) == len(pairs):
@@ -215,12 +216,12 @@ class Expectation:
 
     def _hold(
         self,
-        name: str,
         pair: tuple[np.ndarray, np.ndarray],
         base: np.ndarray,
         drawn: Sequence[np.ndarray],
         sample: int,
         kind: _Kind,
+        entries: int,
         last: bool,
     ) -> Measured | None:
         jumping = kind.jumping
@@ -238,10 +239,13 @@ class Expectation:
         jumps = Decisions(0)
         if jumping and len(alike) > 1:
             jumps, error, draws = hold_jumps(error, draws, floor)
-        held = hold(error, y, draws, floor)
         allowed = floors(reference.size)
-        use, statistic = held.use(allowed)
+        few = not jumping and len(alike) < DRAWS[0] <= entries
+        held = hold(error, y, draws, floor, entries=few)
         clear = not jumps.different and all(v <= CLEAR[n] * allowed[n] for n, v in held.statistics.items())
+        if few and not clear:
+            held = hold(error, y, draws, floor)
+        use, statistic = held.use(allowed)
         if not clear and use > 1 and len(alike) > 1:
             allowed = limits(y, draws, floor)
             use, statistic = held.use(allowed)
@@ -357,6 +361,19 @@ class Expectation:
         if kind not in self._pools:
             self._pools[kind] = Pools(self._network(kind)[0].scales, self._size)
         return self._pools[kind]
+
+
+def _draws(samples: int) -> list[int]:
+    """How many draws of each sample are held against it, one number after the other, where ``samples`` are judged."""
+    first = -(-DRAWS[0] // samples)
+    return sorted({first, min(2 * first, DRAWS[0]), *DRAWS})
+
+
+def _entries(feed: Feed, pairs: Pairs) -> int:
+    """Entries of a batch: the leading dimension that all inputs and outputs have in common, else 1."""
+    leading = {np.shape(array)[:1] for array in (*feed.values(), *(reference for reference, _ in pairs.values()))}
+    (common,) = leading if len(leading) == 1 else [()]
+    return max(1, *common)
 
 
 def _other_shape(shape: tuple[int, ...], drawn: Collection[tuple[int, ...]], sample: int, draws: int) -> Measured:

@@ -73,7 +73,14 @@ class Held:
         return shares[name], name
 
 
-def hold(error: np.ndarray, reference: np.ndarray, draws: np.ndarray, floor: np.ndarray | float = 0.0) -> Held:
+def hold(
+    error: np.ndarray,
+    reference: np.ndarray,
+    draws: np.ndarray,
+    floor: np.ndarray | float = 0.0,
+    *,
+    entries: bool = False,
+) -> Held:
     """Holds an error against draws.
 
     Args:
@@ -81,6 +88,8 @@ def hold(error: np.ndarray, reference: np.ndarray, draws: np.ndarray, floor: np.
         reference: The reference's output.
         draws: Errors that rounding makes, ``(D, *shape)``.
         floor: Standard deviation of what no draw shows: the rounding of the output itself.
+        entries: Whether the leading dimension is that of a batch: the variances of single elements are then those that
+            its entries have in common (`pooled`), which a few draws tell.
     """
     shape = error.shape
     e, y = error.reshape(-1), np.abs(reference.reshape(-1).astype(np.float64))
@@ -95,7 +104,7 @@ def hold(error: np.ndarray, reference: np.ndarray, draws: np.ndarray, floor: np.
         "slice": _slices(squared, own, shape),
         "magnitude": _magnitudes(squared, own, y),
     }
-    deviation = np.sqrt(moderated(own, y, len(draws)))
+    deviation = np.sqrt(pooled(own, y, len(draws), shape[0]) if entries else moderated(own, y, len(draws)))
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where(e == 0, 0.0, np.abs(e) / deviation)
     worst = int(z.argmax()) if z.size else 0
@@ -183,6 +192,30 @@ def moderated(variance: np.ndarray, magnitude: np.ndarray, draws: int) -> np.nda
     prior[~(count >= CLASS)] = 0.0
     w = weight[exponent]
     return (w * prior[exponent] + draws * variance) / (w + draws)
+
+
+def pooled(variance: np.ndarray, magnitude: np.ndarray, draws: int, entries: int) -> np.ndarray:
+    """Variances of elements from few draws of a batch: what its entries have in common.
+
+    The smaller of two estimates: the mean variance of the element's place over all entries, in proportion to that of
+    its entry, `moderated`; and the mean variance of elements of like magnitude, where there are enough of them.
+
+    Args:
+        variance: From ``draws`` draws.
+        magnitude: Of the elements.
+        draws: How many.
+        entries: Entries of the batch, the leading dimension.
+    """
+    table = variance.reshape(entries, -1)
+    mean = float(table.mean())
+    if not mean:
+        return variance
+    common: np.ndarray = (table.mean(axis=1, keepdims=True) * table.mean(axis=0) / mean).reshape(-1)
+    exponent = np.frexp(magnitude)[1].astype(np.int64)
+    exponent -= exponent.min()
+    count = np.bincount(exponent)
+    alike = np.where(count >= CLASS, np.bincount(exponent, variance) / np.maximum(count, 1), np.inf)
+    return np.minimum(moderated(common, magnitude, draws * entries), alike[exponent])
 
 
 def _inverse_trigamma(x: float) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import onnx
@@ -32,7 +31,7 @@ class Pools:
 
     def __init__(self, scales: Mapping[str, float], size: int) -> None:
         self.size = size + SPREAD
-        normal = _normal_row(1 << (self.size + SPREAD - 1).bit_length())
+        normal = _normal_row(self.size + SPREAD)
         self._rows = {
             name: normal if name == UNIT else np.float32(1) + np.float32(scale) * normal
             for name, scale in scales.items()
@@ -48,12 +47,15 @@ class Pools:
         return {name: np.full(self.size, name != UNIT, np.float32) for name in self._rows}
 
 
-@lru_cache(maxsize=1)
 def _normal_row(size: int) -> np.ndarray:
-    """Normal variates, which longer rows begin with, too."""
-    row = np.random.default_rng(SEED).standard_normal(size, dtype=np.float32)
-    row.flags.writeable = False
-    return row
+    """Normal variates, which longer rows begin with, too: the longest that was asked for is kept."""
+    if _longest[0].size < size:
+        _longest[0] = np.random.default_rng(SEED).standard_normal(1 << (size - 1).bit_length(), dtype=np.float32)
+        _longest[0].flags.writeable = False
+    return _longest[0][:size]
+
+
+_longest = [np.empty(0, np.float32)]
 
 
 @dataclass(frozen=True)
