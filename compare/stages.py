@@ -135,9 +135,8 @@ def localized(
     """
     if not log.candidates:
         return None, report
-    report = replace(report, notices=(*report.notices, *notices.not_deterministic(report)))
     alive = tuple(name for name in log.candidates if log.of(name).error is None)
     if log.of(log.reference).error is not None or not alive:
-        return None, report
+        return None, replace(report, notices=(*report.notices, *notices.not_deterministic(report)))
     ran = replace(comparison, sides=comparison.sides.chosen(log.reference, alive))
     return ran, localize(ran, log, report, progress, watch)

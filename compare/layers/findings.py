@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..causes.diagnosis import Diagnosis
     from ..report.model import Culprit, Fidelity, LayerResult, Notice
+    from ..runs.repeatability import Repeat
 
 
 @dataclass(frozen=True)
 class Localized:
-    """What localizing one candidate adds to the report; see there."""
+    """What localizing one candidate adds to the report; see there. ``repeats``: second runs, by the runner's name."""
 
     layers: tuple[LayerResult, ...] = ()
     culprits: tuple[Culprit, ...] = ()
     fidelity: tuple[Fidelity, ...] = ()
     notices: tuple[Notice, ...] = ()
+    repeats: Mapping[str, Repeat] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from ..notices import layers_not_compared
+from ..notices import layers_not_compared, not_deterministic
 from ..outputs.formats_in_play import formats_in_play
 from ..progress import SILENT, Progress
-from ..report.model import OutputResult, Report
+from ..report.model import OutputResult, Report, RunnerResult
+from ..runs.again import run_again
 from ..runs.memory import budget, reused, weight_bytes
 from ..sides import Side, Sides
 from .exchange import undone
@@ -60,11 +61,15 @@ def localize(
         with reused(weight_bytes(comparison.sides.all), budget(comparison.rules.memory)):
             for pair in pairs:
                 found.append(_attempted(replace(comparison, sides=pair), log, report, progress, watch))
+                log = log.repeating(found[-1].repeats)
     except Exception as error:
         logger.debug("the layers could not be compared", exc_info=True)
         who = ", ".join(side.name for side in comparison.candidates)
         found = [*found[:1], Localized(notices=(layers_not_compared(who, error),))]
-    notices = (*report.notices, *(notice for one in found for notice in one.notices))
+    log = run_again(comparison, log, {})  # of sides that were not walked
+    runners = tuple(_repeating(runner, log) for runner in report.runners)
+    report = replace(report, runners=runners)
+    notices = (*report.notices, *not_deterministic(report), *(notice for one in found for notice in one.notices))
     return replace(
         report,
         layers=(*report.layers, *(layer for one in found for layer in one.layers)),
@@ -72,6 +77,12 @@ def localize(
         fidelity=(*report.fidelity, *(output for one in found for output in one.fidelity)),
         notices=tuple(dict.fromkeys(notices)),
     )
+
+
+def _repeating(runner: RunnerResult, log: RunLog) -> RunnerResult:
+    """A runner with what its second run gave."""
+    second = log.of(runner.name).repeat
+    return runner if second is None else replace(runner, repeat=second.json())
 
 
 def _attempted(
@@ -135,6 +146,8 @@ def localize_candidate(
         watch(prepared)
     index = reference.model.index
     walked = _walk(prepared, log, progress)
+    if log is not None:
+        log = run_again(comparison, log, {candidate.name: walked.identical})
     fmt = coarsest(reference.runner.arithmetic, candidate.runner.arithmetic, formats)
     failed = [output.tensor for output in outputs if output.verdict == "fail"]
     explained = (o for o in outputs if o.tolerance is None and o.decided_by is None and o.compared)
@@ -151,6 +164,7 @@ def localize_candidate(
         culprits=found,
         fidelity=tuple(shown),
         notices=(*walk_notices(prepared, walked, given, found, outputs), *doubts),
+        repeats={} if log is None else {r.name: r.repeat for r in log.runners if r.repeat is not None},
     )
 
 

@@ -24,6 +24,18 @@ class Deployed:
         before = self.hashes.get((side, sample, output))
         return None if before is None else before == fingerprint(value)
 
+    def outputs(self, side: str, sample: int) -> list[str]:
+        """The outputs of a side on a sample."""
+        return [name for who, number, name in self.hashes if (who, number) == (side, sample)]
+
+    def first_difference(self, side: str, other: str) -> int | None:
+        """The first sample on which two sides do not give the same bits."""
+        numbers = sorted({number for who, number, _ in self.hashes if who == side})
+        return next((n for n in numbers if self._on(side, n) != self._on(other, n)), None)
+
+    def _on(self, side: str, sample: int) -> dict[str, bytes]:
+        return {name: value for (who, number, name), value in self.hashes.items() if (who, number) == (side, sample)}
+
 
 def fingerprints(side: str, sample: int, outputs: Mapping[str, Any]) -> dict[tuple[str, int, str], bytes]:
     """The hashes of one side's outputs for one sample."""

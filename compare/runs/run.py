@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...runners.contract.session import SessionInfo
@@ -26,6 +26,7 @@ class RunnerLog:
         error: Why it failed, in one or two lines; None if it did not.
         latency: What timing it found; None if it was not timed.
         repeat: What a second run gave on the first sample on which something differs; None if there was none.
+        postponed: Whether that second run is left to the walk through the layers, or made behind it (`again`).
     """
 
     name: str
@@ -37,6 +38,7 @@ class RunnerLog:
     error: str | None = None
     latency: Mapping[str, Any] | None = None
     repeat: Repeat | None = None
+    postponed: bool = False
 
 
 class Stopped(KeyboardInterrupt):
@@ -59,7 +61,7 @@ class RunLog:
         reference: Name of the runner that was believed.
         candidates: Names of those whose outputs were compared with its outputs; empty where no pair could be opened.
         runners: Every runner that was asked for, in the order of the comparison's sides.
-        deployed: The candidates' outputs as the whole models gave them, where somebody will look at layers.
+        deployed: The outputs as the whole models gave them, where somebody will look at layers.
         notices: What the user should know.
     """
 
@@ -72,6 +74,11 @@ class RunLog:
     def of(self, name: str) -> RunnerLog:
         """How one runner fared; nothing is known of a runner that was never opened."""
         return next((runner for runner in self.runners if runner.name == name), RunnerLog(name))
+
+    def repeating(self, found: Mapping[str, Repeat]) -> RunLog:
+        """The log with what second runs gave, by the runner's name."""
+        runners = (replace(r, repeat=found[r.name]) if r.name in found else r for r in self.runners)
+        return replace(self, runners=tuple(runners))
 
     @property
     def samples(self) -> int:

@@ -17,6 +17,7 @@ from ..progress import SILENT, Progress
 from ..sides import Side, Sides, other_file
 from ..statistics import libraries
 from ..statistics.device import Uploads
+from .again import postponed
 from .deployed import Deployed, fingerprints
 from .opening import open_whole, run_in_pieces
 from .piecewise import PiecedSession
@@ -89,11 +90,12 @@ class _Entry:
     error: str | None = None
     latency: Mapping[str, Any] | None = None
     repeat: Repeat | None = None
+    postponed: bool = False
 
     @property
     def runs_again(self) -> bool:
-        """Whether the same sample can be run once more."""
-        return not self.in_pieces and self.side.runner.capabilities.computes
+        """Whether the same sample can be run once more, and is not left to the walk."""
+        return not self.in_pieces and not self.postponed and self.side.runner.capabilities.computes
 
     def close(self) -> None:
         """Frees what the session holds. That this fails costs no result, and is a failure of the runner."""
@@ -115,6 +117,7 @@ class _Entry:
             error=self.error,
             latency=self.latency,
             repeat=self.repeat,
+            postponed=self.postponed,
         )
 
 
@@ -128,7 +131,12 @@ class _Streaming:
         self._remember = remember
         self._asked = comparison.sides
         pieces = run_in_pieces(comparison)
-        self._entries = {side.name: _Entry(side, side.name in pieces) for side in self._asked.all}
+        self._entries = {
+            side.name: _Entry(
+                side, side.name in pieces, postponed=remember and not pieces and postponed(comparison, side)
+            )
+            for side in self._asked.all
+        }
         self._ran: Sides | None = None
         self._hashes: dict[tuple[str, int, str], bytes] = {}
         self._notices: list[Notice] = []
@@ -233,14 +241,14 @@ class _Streaming:
             take(side, number, outputs)
             if self._remember:
                 given[side.name] = outputs
-                if side is not sides.reference:
-                    self._hashes.update(fingerprints(side.name, number, outputs))
+                self._hashes.update(fingerprints(side.name, number, outputs))
         if self._remember:
             self._repeat(sides, number, sample, given)
 
     def _repeat(self, sides: Sides, number: int, sample: Feed, given: Mapping[str, dict[str, Any]]) -> None:
         """Runs twice what differs, and the reference, on the first sample on which it does: before anything is blamed
-        for a difference, it is known whether it comes and goes. What draws random values is run twice in any case."""
+        for a difference, it is known whether it comes and goes. What draws random values is run twice in any case; what
+        the walk will run once more is left to it (`again`)."""
         reference = sides.reference.name
         waiting = [n for n in given if self._entries[n].repeat is None and self._entries[n].runs_again]
         differs = {n for n in given if waiting and not repeat(given[n], given[reference]).identical}

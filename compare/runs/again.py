@@ -1,0 +1,72 @@
+"""The second run of an emulation: left to the walk through its layers, which runs everything once more.
+
+Values are rounded where fused groups end, so that an emulation computes the same in pieces: a walk that gives the
+outputs of the deployed run, bit for bit, has run them twice. Where it does not, the whole model is run again after all.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+from ...graph.cutting.dataflow import random_nodes
+from ...graph.errors import LayerdiffError
+from .opening import open_whole
+from .repeatability import Repeat, repeat
+from .samples import feed_of, numbered
+
+if TYPE_CHECKING:
+    from ..comparison import Comparison
+    from ..sides import Side
+    from .run import RunLog
+
+log = logging.getLogger(__name__)
+
+Same: TypeAlias = "Mapping[str, Mapping[str, Sequence[bool | None]]]"
+"""By side and output, whether a walk gave the deployed output bit by bit, sample by sample."""
+
+
+def postponed(comparison: Comparison, side: Side) -> bool:
+    """Whether a side's second run is left to the walk: of a candidate that emulates a format on the CPU."""
+    runner, able = side.runner, side.runner.capabilities
+    emulated = runner.narrows and able.pieces and able.opens_ahead and runner.adds_exactly and not runner.foreign
+    walked = comparison.rules.layers is not None and side is not comparison.reference
+    return walked and emulated and not random_nodes(side.model.index)
+
+
+def run_again(comparison: Comparison, ran: RunLog, walked: Same) -> RunLog:
+    """The log with the second runs that were postponed.
+
+    Args:
+        comparison: The sides that ran.
+        ran: How they ran.
+        walked: What a walk showed of them; empty if there was none.
+    """
+    found: dict[str, Repeat] = {}
+    for side in comparison.candidates:
+        runner = ran.of(side.name)
+        number = ran.deployed.first_difference(side.name, comparison.reference.name)
+        if number is None or not runner.postponed or runner.repeat is not None or runner.error is not None:
+            continue
+        outputs, flags = ran.deployed.outputs(side.name, number), walked.get(side.name, {})
+        twice = all(tuple(flags.get(n, ()))[number : number + 1] == (True,) for n in outputs)
+        second = Repeat(True) if twice else _whole(comparison, ran, side, number, outputs)
+        if second is not None:
+            found[side.name] = second
+    return ran.repeating(found)
+
+
+def _whole(comparison: Comparison, ran: RunLog, side: Side, number: int, outputs: Sequence[str]) -> Repeat | None:
+    """One more run of the whole model; None if it fails."""
+    ((_, sample),) = numbered(comparison.samples, {number})
+    try:
+        with open_whole(comparison, side, pieces=False) as session:
+            feed = feed_of(session, sample)
+            found = session.infer(feed, outputs)
+            if all(ran.deployed.same(side.name, number, name, found[name]) for name in outputs):
+                return Repeat(True)
+            return repeat(found, session.infer(feed, outputs))
+    except LayerdiffError:
+        log.debug("%s was not run again", side.name, exc_info=True)
+        return None
