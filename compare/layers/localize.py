@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from ..notices import layers_not_compared, not_deterministic
 from ..outputs.formats_in_play import formats_in_play
 from ..progress import SILENT, Progress
-from ..report.model import OutputResult, Report, RunnerResult
+from ..report.model import Culprit, OutputResult, Report, RunnerResult
 from ..runs.again import run_again
 from ..runs.memory import budget, reused, weight_bytes
 from ..sides import Side, Sides
@@ -66,7 +66,8 @@ def localize(
         logger.debug("the layers could not be compared", exc_info=True)
         who = ", ".join(side.name for side in comparison.candidates)
         found = [*found[:1], Localized(notices=(layers_not_compared(who, error),))]
-    log = run_again(comparison, log, {})  # of sides that were not walked
+    off = report.verdict != "pass" or any(one.culprits for one in found)
+    log = run_again(comparison, log, {}, blamed=off)  # of sides that were not walked
     runners = tuple(_repeating(runner, log) for runner in report.runners)
     report = replace(report, runners=runners)
     notices = (*report.notices, *not_deterministic(report), *(notice for one in found for notice in one.notices))
@@ -146,8 +147,6 @@ def localize_candidate(
         watch(prepared)
     index = reference.model.index
     walked = _walk(prepared, log, progress)
-    if log is not None:
-        log = run_again(comparison, log, {candidate.name: walked.identical})
     fmt = coarsest(reference.runner.arithmetic, candidate.runner.arithmetic, formats)
     failed = [output.tensor for output in outputs if output.verdict == "fail"]
     explained = (o for o in outputs if o.tolerance is None and o.decided_by is None and o.compared)
@@ -158,6 +157,8 @@ def localize_candidate(
     unshown = frozenset(s.number for s in blamed if in_pieces_only(s, walked, outputs, index))
     names = Names(prepared)
     found = culprits(ranked(blamed, unshown), unshown, names)
+    if log is not None:
+        log = _run_again(comparison, log, walked, outputs, found)
     shown, doubts = fidelities(candidate.name, walked, outputs, _comes_and_goes(walked, comparison, log))
     return Localized(
         layers=layer_results(given, prepared.plan.unmatched, names),
@@ -166,6 +167,19 @@ def localize_candidate(
         notices=(*walk_notices(prepared, walked, given, found, outputs), *doubts),
         repeats={} if log is None else {r.name: r.repeat for r in log.runners if r.repeat is not None},
     )
+
+
+def _run_again(
+    comparison: Comparison,
+    log: RunLog,
+    walked: Walked,
+    outputs: Sequence[OutputResult],
+    found: Sequence[Culprit],
+) -> RunLog:
+    """The log of a pair with the second runs that were left to its walk."""
+    (candidate,) = comparison.candidates
+    blamed = bool(found) or any(output.verdict != "pass" for output in outputs)
+    return run_again(comparison, log, {candidate.name: walked.identical}, blamed=blamed)
 
 
 def _walk(prepared: Prepared, log: RunLog | None, progress: Progress) -> Walked:

@@ -373,7 +373,7 @@ def _entries(feed: Feed, pairs: Pairs) -> int:
     """Entries of a batch: the leading dimension that all inputs and outputs have in common, else 1."""
     leading = {np.shape(array)[:1] for array in (*feed.values(), *(reference for reference, _ in pairs.values()))}
     (common,) = leading if len(leading) == 1 else [()]
-    return max(1, *common)
+    return max((1, *common))
 
 
 def _other_shape(shape: tuple[int, ...], drawn: Collection[tuple[int, ...]], sample: int, draws: int) -> Measured:

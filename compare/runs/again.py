@@ -1,7 +1,8 @@
-"""The second run of an emulation: left to the walk through its layers, which runs everything once more.
+"""The second runs that wait for the walk through the layers, which runs an emulation once more as it is.
 
 Values are rounded where fused groups end, so that an emulation computes the same in pieces: a walk that gives the
-outputs of the deployed run, bit for bit, has run them twice. Where it does not, the whole model is run again after all.
+outputs of the deployed run, bit for bit, has run them twice. Where it does not, the whole model is run again after all;
+the reference, of which pieces are another program, only if something is blamed for a difference.
 """
 
 from __future__ import annotations
@@ -28,29 +29,41 @@ Same: TypeAlias = "Mapping[str, Mapping[str, Sequence[bool | None]]]"
 
 
 def postponed(comparison: Comparison, side: Side) -> bool:
-    """Whether a side's second run is left to the walk: of a candidate that emulates a format on the CPU."""
+    """Whether a side's second run is left to the walk: of candidates that emulate a format on the CPU, and of a
+    reference on the CPU that nothing but such candidates is held against."""
+    if comparison.rules.layers is None or random_nodes(side.model.index):
+        return False
+    others = (side,) if side is not comparison.reference else comparison.candidates
+    return _steady(side) and all(_steady(other) and other.runner.narrows for other in others)
+
+
+def _steady(side: Side) -> bool:
+    """Whether a side is a runtime of ours on the CPU, which is cheap to open again."""
     runner, able = side.runner, side.runner.capabilities
-    emulated = runner.narrows and able.pieces and able.opens_ahead and runner.adds_exactly and not runner.foreign
-    walked = comparison.rules.layers is not None and side is not comparison.reference
-    return walked and emulated and not random_nodes(side.model.index)
+    return able.pieces and able.opens_ahead and runner.adds_exactly and not runner.foreign
 
 
-def run_again(comparison: Comparison, ran: RunLog, walked: Same) -> RunLog:
+def run_again(comparison: Comparison, ran: RunLog, walked: Same, *, blamed: bool) -> RunLog:
     """The log with the second runs that were postponed.
 
     Args:
         comparison: The sides that ran.
         ran: How they ran.
         walked: What a walk showed of them; empty if there was none.
+        blamed: Whether anything is blamed for a difference; if not, nobody asks whether the reference repeats itself.
     """
     found: dict[str, Repeat] = {}
-    for side in comparison.candidates:
-        runner = ran.of(side.name)
-        number = ran.deployed.first_difference(side.name, comparison.reference.name)
+    candidates = [side.name for side in comparison.candidates]
+    for side in comparison.sides.all:
+        runner, believed = ran.of(side.name), side is comparison.reference
+        others = candidates if believed else [comparison.reference.name]
+        number = ran.deployed.first_difference(side.name, others)
         if number is None or not runner.postponed or runner.repeat is not None or runner.error is not None:
             continue
         outputs, flags = ran.deployed.outputs(side.name, number), walked.get(side.name, {})
         twice = all(tuple(flags.get(n, ()))[number : number + 1] == (True,) for n in outputs)
+        if believed and not blamed:
+            continue
         second = Repeat(True) if twice else _whole(comparison, ran, side, number, outputs)
         if second is not None:
             found[side.name] = second

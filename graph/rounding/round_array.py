@@ -72,7 +72,7 @@ def round_array(
             inner = np.clip(x / step, -number.max, number.max).astype(np.float32)
             rounded = inner.astype(getattr(ml_dtypes, number.dtype)).astype(np.float32)
             return np.asarray((_lift(inner, rounded, number) if weights else rounded) * step, np.float32)
-        inner = np.where(np.isinf(x), x, np.clip(x, -number.max, number.max)).astype(np.float32) if weights else x
+        inner = _clamped(x, number) if weights else x
         if number.name == "tf32":
             rounded = _round_tf32(inner)
         else:
@@ -81,8 +81,17 @@ def round_array(
         return _lift(inner, rounded, number) if weights else rounded
 
 
+def _clamped(x: np.ndarray, number: NumberFormat) -> np.ndarray:
+    if x.size and -number.max <= x.min() and x.max() <= number.max:  # nearly always, and ten times faster
+        return x
+    return np.where(np.isinf(x), x, np.clip(x, -number.max, number.max)).astype(np.float32)
+
+
 def _lift(values: np.ndarray, rounded: np.ndarray, number: NumberFormat) -> np.ndarray:
-    lost = (rounded == 0) & (values != 0)
+    lost = rounded == 0
+    lost &= values != 0
+    if not lost.any():
+        return np.asarray(rounded, np.float32)
     return np.where(lost, np.copysign(np.float32(number.smallest_subnormal), values), rounded).astype(np.float32)
 
 
