@@ -46,10 +46,13 @@ Kept: TypeAlias = "Callable[[str, str, int], tuple[np.ndarray, np.ndarray]]"
 
 DRAWS = (4, 8, 16)
 """Draws of all samples together at first, and of each sample where they do not decide."""
+BETWEEN = 2
+"""Draws that are added at a time where each may decide that an error is explained."""
 CLEAR = {"rms": 0.5, "slice": 0.6, "magnitude": 0.6, "element": 0.75}
-"""Shares of the limits up to which the first draws decide; healthy elements come to about 0.6."""
+"""Shares of the limits up to which the first draws decide; healthy elements come to about 0.6. Of D draws in all the
+mean square is d / D times that of the first d at least, so that up to a share of sqrt(d / D) these decide as all do."""
 HOPELESS = 8.0
-"""Times a limit from which on more draws do not explain an error."""
+"""Times a limit from which on more draws do not explain an error; its square, where there are few draws of a batch."""
 SIZE = 1 << 22
 """Elements that a tensor is thought to have at most where its shape is not known."""
 LARGEST = 1 << 30
@@ -242,7 +245,8 @@ class Expectation:
         allowed = floors(reference.size)
         few = not jumping and len(alike) < DRAWS[0] <= entries
         held = hold(error, y, draws, floor, entries=few)
-        clear = not jumps.different and all(v <= CLEAR[n] * allowed[n] for n, v in held.statistics.items())
+        sure = 0.0 if jumping else math.sqrt(len(alike) / DRAWS[-1])
+        clear = not jumps.different and all(v <= max(CLEAR[n], sure) * allowed[n] for n, v in held.statistics.items())
         if few and not clear:
             held = hold(error, y, draws, floor)
         use, statistic = held.use(allowed)
@@ -250,7 +254,8 @@ class Expectation:
             allowed = limits(y, draws, floor)
             use, statistic = held.use(allowed)
         # what jumps may have jumped in a draw that is not made yet
-        hopeless = use > HOPELESS and len(alike) > 1 and not jumping
+        much = HOPELESS if len(alike) >= _first(self._samples) else HOPELESS**2
+        hopeless = use > much and len(alike) > 1 and not jumping
         if not (clear or hopeless or last):
             return None
         return Measured(
@@ -365,8 +370,12 @@ class Expectation:
 
 def _draws(samples: int) -> list[int]:
     """How many draws of each sample are held against it, one number after the other, where ``samples`` are judged."""
-    first = -(-DRAWS[0] // samples)
-    return sorted({first, min(2 * first, DRAWS[0]), *DRAWS})
+    first = _first(samples)
+    return sorted({first, min(2 * first, DRAWS[0]), *range(DRAWS[0], DRAWS[-1], BETWEEN), *DRAWS})
+
+
+def _first(samples: int) -> int:
+    return -(-DRAWS[0] // samples)
 
 
 def _entries(feed: Feed, pairs: Pairs) -> int:
