@@ -372,3 +372,12 @@ def test_an_error_far_beyond_every_limit_asks_for_no_more_draws():
     (found,) = outputs(scores("y = Identity(s)"), wrong)
     assert found.verdict == "fail"
     assert found.expected["draws"] <= 4
+
+
+@pytest.mark.parametrize(("rows", "draws"), [(8, 1), (1, 4)])
+def test_entries_of_a_batch_are_samples_of_which_few_draws_decide(rows, draws):
+    model = scores("y = Identity(s)", shape=f"float[{rows},60] y")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = rows
+    (found,) = outputs(model, runners=[OnnxrtRunner(), EmulateRunner(format="fp16")], data=feeds(1, rows))
+    assert found.verdict == "pass"
+    assert found.expected["draws"] == draws

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from layerdiff.compare.outputs.expectation import CLEAR
 from layerdiff.compare.outputs.explained import FLOORS, floors, hold, limits, moderated
 
 SHAPE = (4, 32, 50)
@@ -127,3 +128,39 @@ def test_what_is_far_above_zero_or_in_many_places_is_not():
     many[quiet] = 0.03
     for broken in (one, many):
         assert hold(broken, y, draws).use(limits(y, draws))[0] > 1
+
+
+# -- few draws of a batch
+
+BATCH = (8, 25, 40)
+
+
+def clear(error, y, noise) -> bool:
+    """Whether few draws of a batch decide that an error is explained."""
+    held = hold(error, y, noise, entries=True)
+    return all(value <= CLEAR[name] * FLOORS[name] for name, value in held.statistics.items())
+
+
+def test_one_draw_of_a_batch_explains_an_error_that_looks_like_it():
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        places = 1e-3 * np.exp(rng.standard_normal(BATCH[1:]) / 10)
+        noise = rng.standard_normal((2, *BATCH)) * places
+        assert clear(noise[0], rng.standard_normal(BATCH), noise[1:])
+
+
+@pytest.mark.parametrize("draws", [1, 2, 3])
+@pytest.mark.parametrize("name", FAULTS)
+def test_few_draws_of_a_batch_excuse_nothing(name, draws):
+    for seed in range(5):
+        y, error, noise, deviation = case(seed, draws, BATCH)
+        assert not clear(FAULTS[name](error, y, deviation), y, noise)
+
+
+def test_noise_of_large_elements_is_not_lent_to_small_ones_of_their_place():
+    """Probabilities: what is large in one entry of a batch is small in the others."""
+    rng = np.random.default_rng(0)
+    y = np.exp(8 * rng.standard_normal(BATCH))
+    noise = 1e-3 * y * rng.standard_normal((2, *BATCH))
+    wrong = np.where(y < 1e-3, 30.0, 1.0) * noise[0]
+    assert not clear(wrong, y, noise[1:])
