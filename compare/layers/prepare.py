@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from ..comparison import Comparison
     from ..sides import Side
 
-STREAMS = 7
+STREAMS = 11
 """How many times a piece's tensors and weights are held at once: by the reference, the candidate on the same inputs
-and on its own, in the sessions of this piece and of the next."""
+and on its own, in the sessions of this piece and of the next, in the bytes that these are opened from, and by the probe
+of the noise."""
 
 
 @dataclass(frozen=True)
