@@ -244,20 +244,19 @@ def counted(words: Sequence[str], load: Load, folder: Path) -> Counts:
     return Counts(found["products"] / products / load.samples, found["sessions"])
 
 
-def run(case: Case, folder: Path, theirs: Mapping[Load, Turns], turns: int, node: str) -> Row:
+def run(case: Case, folder: Path, turns: int, node: str) -> Row:
     """One case, in turns."""
-    ours, floor = Turns(), Turns()
+    ours, theirs, floor = Turns(), Turns(), Turns()
     size = tensor_bytes(folder / case.load.network, case.load.shape)
-    for number in range(turns):
+    for _ in range(turns):
         floor.take(case.floor(size), folder)
         ours.take([sys.executable, *case.layerdiff], folder)
-        if number >= len(theirs[case.load].turns):
-            theirs[case.load].take([sys.executable, *case.load.polygraphy], folder)
+        theirs.take([sys.executable, *case.load.polygraphy], folder)
     # once more, not timed, for what it found and what it ran: Polygraphy writes no report either
     counts = counted([*case.layerdiff, "--json", "report.json"], case.load, folder)
     report = json.loads((folder / "report.json").read_text())
     named = [c["node"] for c in report["culprits"]]
-    return Row(case, ours, theirs[case.load], floor, counts, len(report["layers"]), named == ([node] if node else []))
+    return Row(case, ours, theirs, floor, counts, len(report["layers"]), named == ([node] if node else []))
 
 
 def main() -> int:
@@ -269,15 +268,15 @@ def main() -> int:
     options = parser.parse_args()
     compileall.compile_dir(Path(layerdiff.__file__).parent, quiet=2)
     cases = [c for c in CASES if re.search(options.only, f"{c.load.name}: {c.what}")]
-    theirs = {case.load: Turns() for case in cases}
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         nodes = prepare(folder, cases)
         for case in cases:
-            rows.append(run(case, folder, theirs, options.turns, nodes.get(case, "")))
+            rows.append(run(case, folder, options.turns, nodes.get(case, "")))
             print(*rows[-1].cells, sep=" | ", file=sys.stderr, flush=True)
-        polygraphy = {load: counted(load.polygraphy, load, folder) for load in theirs}
+        loads = dict.fromkeys(case.load for case in cases)
+        polygraphy = {load: counted(load.polygraphy, load, folder) for load in loads}
     text = page(rows, polygraphy)
     write_page(options.output, text, dry=bool(options.only))
     return 0 if all(row.right and not row.missed for row in rows) else 1
@@ -290,15 +289,15 @@ def page(rows: Sequence[Row], polygraphy: Mapping[Load, Counts]) -> str:
         *("", "time", "CPU time", "memory", "times faster than Polygraphy (in CPU time)", "share of its memory"),
         *("times the floor (in CPU time)", "passes", "sessions", "layers", "right", "bars missed"),
     ]
-    turns = {row.case.load: row.theirs for row in rows}
     beside = [
         [
-            *(load.name, f"{run.seconds:.1f} s", f"{run.cpu:.1f} s", f"{run.memory / 1e9:.2f} GB"),
-            *(f"{polygraphy[load].passes:.1f}", polygraphy[load].sessions),
+            f"{row.case.load.name}: {row.case.what}",
+            *(f"{row.theirs.seconds:.1f} s", f"{row.theirs.cpu:.1f} s", f"{row.theirs.memory / 1e9:.2f} GB"),
+            *(f"{polygraphy[row.case.load].passes:.1f}", polygraphy[row.case.load].sessions),
+            *(f"{row.floor.seconds:.1f} s", f"{row.floor.cpu:.1f} s"),
         ]
-        for load, run in turns.items()
+        for row in rows
     ]
-    floors = [[f"{r.case.load.name}: {r.case.what}", f"{r.floor.seconds:.1f} s", f"{r.floor.cpu:.1f} s"] for r in rows]
     return f"""# Layer by layer, beside Polygraphy
 
 {written_by("benchmarks.layerwise")}
@@ -316,13 +315,11 @@ CPU times where seconds scatter.
 no culprit. Bars: two files 15 times and emulated FP16 10 times faster than Polygraphy (ResNet-50, batch 8), a quarter
 of its memory, {OVER_FLOOR} times the floor.
 
-## Polygraphy, all tensors of one file, twice
+## What they are held against
 
-{table(["", "time", "CPU time", "memory", "passes", "sessions"], beside)}
+Polygraphy with all tensors of one file, twice, and the floor, both run in the same turns.
 
-## The floor
-
-{table(["", "time", "CPU time"], floors)}"""
+{table(["", "Polygraphy", "CPU time", "memory", "passes", "sessions", "floor", "CPU time"], beside)}"""
 
 
 if __name__ == "__main__":
