@@ -53,33 +53,30 @@ def run_again(comparison: Comparison, ran: RunLog, walked: Same, *, blamed: bool
         blamed: Whether anything is blamed for a difference; if not, nobody asks whether the reference repeats itself.
     """
     found: dict[str, Repeat] = {}
-    candidates = [side.name for side in comparison.candidates]
     for side in comparison.sides.all:
-        runner, believed = ran.of(side.name), side is comparison.reference
-        others = candidates if believed else [comparison.reference.name]
-        number = ran.deployed.first_difference(side.name, others)
-        if number is None or not runner.postponed or runner.repeat is not None or runner.error is not None:
+        runner = ran.of(side.name)
+        if runner.postponed is None or runner.repeat is not None or runner.error is not None:
             continue
-        outputs, flags = ran.deployed.outputs(side.name, number), walked.get(side.name, {})
-        twice = all(tuple(flags.get(n, ()))[number : number + 1] == (True,) for n in outputs)
-        if believed and not blamed:
+        if side is comparison.reference and not blamed:
             continue
-        second = Repeat(True) if twice else _whole(comparison, ran, side, number, outputs)
+        outputs, flags = ran.deployed.outputs(side.name, runner.postponed), walked.get(side.name, {})
+        same = [tuple(flags.get(name, ()))[runner.postponed :][:1] == (True,) for name in outputs]
+        second = Repeat(True) if same and all(same) else _whole(comparison, ran, side, runner.postponed)
         if second is not None:
             found[side.name] = second
     return ran.repeating(found)
 
 
-def _whole(comparison: Comparison, ran: RunLog, side: Side, number: int, outputs: Sequence[str]) -> Repeat | None:
-    """One more run of the whole model; None if it fails."""
+def _whole(comparison: Comparison, ran: RunLog, side: Side, number: int) -> Repeat | None:
+    """The whole model on a sample once more, and twice if it does not give what was kept of it; None if it fails."""
     ((_, sample),) = numbered(comparison.samples, {number})
     try:
         with open_whole(comparison, side, pieces=False) as session:
             feed = feed_of(session, sample)
-            found = session.infer(feed, outputs)
-            if all(ran.deployed.same(side.name, number, name, found[name]) for name in outputs):
+            found = session.infer(feed)
+            if all(ran.deployed.same(side.name, number, name, value) for name, value in found.items()):
                 return Repeat(True)
-            return repeat(found, session.infer(feed, outputs))
+            return repeat(found, session.infer(feed))
     except LayerdiffError:
         log.debug("%s was not run again", side.name, exc_info=True)
         return None

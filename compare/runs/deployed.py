@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,14 +27,6 @@ class Deployed:
     def outputs(self, side: str, sample: int) -> list[str]:
         """The outputs of a side on a sample."""
         return [name for who, number, name in self.hashes if (who, number) == (side, sample)]
-
-    def first_difference(self, side: str, others: Collection[str]) -> int | None:
-        """The first sample on which a side and one of some others do not give the same bits."""
-        numbers = sorted({number for who, number, _ in self.hashes if who == side})
-        return next((n for n in numbers for other in others if self._on(side, n) != self._on(other, n)), None)
-
-    def _on(self, side: str, sample: int) -> dict[str, bytes]:
-        return {name: value for (who, number, name), value in self.hashes.items() if (who, number) == (side, sample)}
 
 
 def fingerprints(side: str, sample: int, outputs: Mapping[str, Any]) -> dict[tuple[str, int, str], bytes]:

@@ -26,7 +26,7 @@ class RunnerLog:
         error: Why it failed, in one or two lines; None if it did not.
         latency: What timing it found; None if it was not timed.
         repeat: What a second run gave on the first sample on which something differs; None if there was none.
-        postponed: Whether that second run is left to the walk through the layers, or made behind it (`again`).
+        postponed: That sample, where its second run is left to the walk through the layers or made behind it (`again`).
     """
 
     name: str
@@ -38,7 +38,7 @@ class RunnerLog:
     error: str | None = None
     latency: Mapping[str, Any] | None = None
     repeat: Repeat | None = None
-    postponed: bool = False
+    postponed: int | None = None
 
 
 class Stopped(KeyboardInterrupt):
@@ -61,7 +61,7 @@ class RunLog:
         reference: Name of the runner that was believed.
         candidates: Names of those whose outputs were compared with its outputs; empty where no pair could be opened.
         runners: Every runner that was asked for, in the order of the comparison's sides.
-        deployed: The outputs as the whole models gave them, where somebody will look at layers.
+        deployed: The candidates' outputs as the whole models gave them, where somebody will look at layers.
         notices: What the user should know.
     """
 

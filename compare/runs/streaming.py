@@ -90,12 +90,14 @@ class _Entry:
     error: str | None = None
     latency: Mapping[str, Any] | None = None
     repeat: Repeat | None = None
-    postponed: bool = False
+    waits: bool = False
+    postponed: int | None = None
 
     @property
     def runs_again(self) -> bool:
-        """Whether the same sample can be run once more, and is not left to the walk."""
-        return not self.in_pieces and not self.postponed and self.side.runner.capabilities.computes
+        """Whether the same sample can be run once more, which has not been done or left to the walk."""
+        again = not self.in_pieces and self.side.runner.capabilities.computes
+        return again and self.repeat is None and self.postponed is None
 
     def close(self) -> None:
         """Frees what the session holds. That this fails costs no result, and is a failure of the runner."""
@@ -132,9 +134,7 @@ class _Streaming:
         self._asked = comparison.sides
         pieces = run_in_pieces(comparison)
         self._entries = {
-            side.name: _Entry(
-                side, side.name in pieces, postponed=remember and not pieces and postponed(comparison, side)
-            )
+            side.name: _Entry(side, side.name in pieces, waits=not pieces and postponed(comparison, side))
             for side in self._asked.all
         }
         self._ran: Sides | None = None
@@ -241,7 +241,8 @@ class _Streaming:
             take(side, number, outputs)
             if self._remember:
                 given[side.name] = outputs
-                self._hashes.update(fingerprints(side.name, number, outputs))
+                if side is not sides.reference:
+                    self._hashes.update(fingerprints(side.name, number, outputs))
         if self._remember:
             self._repeat(sides, number, sample, given)
 
@@ -250,13 +251,16 @@ class _Streaming:
         for a difference, it is known whether it comes and goes. What draws random values is run twice in any case; what
         the walk will run once more is left to it (`again`)."""
         reference = sides.reference.name
-        waiting = [n for n in given if self._entries[n].repeat is None and self._entries[n].runs_again]
+        waiting = [n for n in given if self._entries[n].runs_again]
         differs = {n for n in given if waiting and not repeat(given[n], given[reference]).identical}
         if differs:
             differs.add(reference)
         for name in waiting:
             entry = self._entries[name]
             if name not in differs and not (number == 0 and random_nodes(entry.side.model.index)):
+                continue
+            if entry.waits:
+                entry.postponed = number
                 continue
             assert entry.session is not None
             try:

@@ -8,7 +8,6 @@ from dataclasses import replace
 import onnxruntime
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
-from layerdiff.compare.runs.deployed import Deployed
 from layerdiff.compare.runs.repeatability import Repeat
 from layerdiff.compare.runs.run import RunLog, RunnerLog
 
@@ -68,22 +67,8 @@ def test_what_is_no_emulation_is_run_twice_at_once():
     assert repeats(report) == [True, True]
 
 
-@pytest.mark.parametrize(
-    ("hashes", "expected"),
-    [
-        ({("a", 0, "y"): b"1", ("b", 0, "y"): b"1"}, None),
-        ({("a", 0, "y"): b"1", ("b", 0, "y"): b"2"}, 0),
-        ({("a", 0, "y"): b"1", ("b", 0, "y"): b"1", ("a", 1, "y"): b"1", ("b", 1, "y"): b"2"}, 1),
-        ({("a", 0, "y"): b"1", ("b", 0, "z"): b"1"}, 0),
-    ],
-    ids=["nothing differs", "the first sample", "the second", "another output"],
-)
-def test_the_first_sample_that_differs(hashes, expected):
-    assert Deployed(hashes).first_difference("a", ["b"]) == expected
-
-
 def test_second_runs_are_kept_by_the_name_of_the_runner():
-    log = RunLog("a", ("b",), (RunnerLog("a"), RunnerLog("b", postponed=True)))
+    log = RunLog("a", ("b",), (RunnerLog("a"), RunnerLog("b", postponed=0)))
     found = log.repeating({"b": Repeat(True)})
     assert found.of("b") == replace(log.of("b"), repeat=Repeat(True))
     assert found.of("a").repeat is None
