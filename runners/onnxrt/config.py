@@ -6,11 +6,23 @@ import os
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ...graph.formats import FP32, TF32, NumberFormat
+from ...graph.errors import UsageError
+from ...graph.formats import FP16, FP32, TF32, NumberFormat
 from ...graph.options import Choice, Whole, option
 from ..contract.runner import Runner
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "dml": "DmlExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+ON_CUDA = ("cuda", "tensorrt")
+"""Providers whose tensors lie in the memory of an NVIDIA GPU."""
 LEVELS = {
     "disable": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",
@@ -29,6 +41,7 @@ class OnnxrtConfig(Runner):
         optimization: Graph optimization level: ``disable``, ``basic``, ``extended``, ``layout`` (where this version of
             ONNX Runtime has it) or ``all``, which is what a deployed session uses.
         disabled_optimizers: Graph optimizations that are never applied, by ONNX Runtime's names (``ConvAddFusion``).
+        provider_options: Options of the provider as ONNX Runtime calls them, ``KEY=VALUE`` each.
         tf32: Lets CUDA multiply FP32 in TF32. ONNX Runtime's own default is on; here it is off.
         custom_ops: Shared libraries of custom operators.
         threads: Threads of one operator; 0 leaves the choice to ONNX Runtime (one a physical core).
@@ -46,6 +59,12 @@ class OnnxrtConfig(Runner):
         "optimization that ONNX Runtime leaves out; may be repeated",
         metavar="NAME",
     )
+    provider_options: tuple[str, ...] = option(
+        (),
+        "--ort-provider-options",
+        "option of ONNX Runtime's execution provider (device_type=CPU); may be repeated",
+        metavar="KEY=VALUE",
+    )
     tf32: bool = option(False, "--ort-tf32", "let ONNX Runtime's CUDA provider multiply FP32 in TF32")
     custom_ops: tuple[str, ...] = option(
         (), "--ort-custom-ops", "library of custom operators for ONNX Runtime; may be repeated", metavar="LIB"
@@ -55,6 +74,19 @@ class OnnxrtConfig(Runner):
     )
 
     low_memory: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for text in self.provider_options:
+            if "=" not in text or self.provider == "cpu":
+                what = "expected KEY=VALUE" if "=" not in text else "the CPU provider has no options"
+                raise UsageError(f"--ort-provider-options {text}: {what}.")
+
+    @property
+    def own_options(self) -> dict[str, str]:
+        """`provider_options` by their keys."""
+        pairs = (text.partition("=") for text in self.provider_options)
+        return {key.strip(): value.strip() for key, _, value in pairs}
 
     @property
     def trust(self) -> int:
@@ -68,12 +100,18 @@ class OnnxrtConfig(Runner):
 
     @property
     def arithmetic(self) -> NumberFormat:
-        """FP32; TF32 where a GPU may round to it.
+        """FP32; TF32 where a GPU may round to it, FP16 where the provider computes in it unless it is told otherwise:
+        Core ML on anything but the CPU, OpenVINO on GPUs and NPUs.
 
         The TensorRT provider has no switch for TF32: it is on unless the environment says ``NVIDIA_TF32_OVERRIDE=0``.
         """
         if self.provider == "tensorrt":
             return FP32 if os.environ.get("NVIDIA_TF32_OVERRIDE") == "0" else TF32
+        own = self.own_options
+        if self.provider == "coreml" and own.get("MLComputeUnits", "ALL") != "CPUOnly":
+            return FP16
+        if self.provider == "openvino" and own.get("precision", "").upper() != "FP32":
+            return FP32 if own.get("device_type", "CPU").upper().startswith("CPU") else FP16
         return TF32 if self.tf32 and self.provider == "cuda" else FP32
 
     @property

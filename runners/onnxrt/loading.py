@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...graph.errors import BuildError, MissingPackage, ProviderUnavailable, RunnerError
 from ...graph.interrupts import uninterrupted
-from .config import LEVELS, PROVIDERS, OnnxrtConfig
+from .config import LEVELS, ON_CUDA, PROVIDERS, OnnxrtConfig
 from .messages import one_line
 from .ortvalues import Loaded
 
@@ -26,7 +26,27 @@ _SILENT = 4
 _FOLDER = "session.model_external_initializers_file_folder_path"
 """The session option that says where the external weights of a model in memory are."""
 # The distributions that install the import package `onnxruntime`; two of them overwrite each other's files.
-_DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
+_DISTRIBUTIONS = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-directml",
+    "onnxruntime-openvino",
+    "onnxruntime-rocm",
+    "onnxruntime-migraphx",
+)
+# Where providers that are not in layerdiff[gpu] come from.
+_PACKAGES = {
+    "openvino": "onnxruntime-openvino",
+    "dml": "onnxruntime-directml",
+    "rocm": "onnxruntime-rocm",
+    "migraphx": "onnxruntime-migraphx",
+    "coreml": "onnxruntime",
+}
+_SYSTEMS = {"dml": "Windows", "rocm": "Linux with an AMD GPU", "migraphx": "Linux with an AMD GPU", "coreml": "macOS"}
+_REMEDIES = {
+    "cuda": "Check the GPU, its driver and the CUDA libraries, or: pip install 'layerdiff[gpu]'",
+    **dict.fromkeys(_PACKAGES, "Check the device, its driver and the provider's options."),
+}
 
 
 def import_onnxruntime(runner: OnnxrtConfig) -> Any:
@@ -88,7 +108,7 @@ def build(
     available = ort.get_available_providers()
     if wanted not in available:
         raise ProviderUnavailable(_unavailable(runner, ort, available))
-    if runner.provider != "cpu" and hasattr(ort, "preload_dlls"):
+    if runner.provider in ON_CUDA and hasattr(ort, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()  # CUDA libraries that pip installed; it prints what it does not find
 
@@ -119,7 +139,7 @@ def build(
     if wanted not in session.get_providers():
         raise ProviderUnavailable(
             f"{runner.name}: ONNX Runtime could not start {wanted} and would have used {session.get_providers()[0]}. "
-            f"Check the GPU, its driver and the CUDA libraries, or: pip install 'layerdiff[gpu]'"
+            f"{_REMEDIES.get(runner.provider, _REMEDIES['cuda'])}"
         )
     if hasattr(session, "_model_bytes"):
         session._model_bytes = None  # kept for a fallback that is switched off
@@ -132,7 +152,13 @@ def _unavailable(runner: OnnxrtConfig, ort: Any, available: Sequence[str]) -> st
     has = f"{runner.name}: {' and '.join(packages) or 'onnxruntime ' + ort.__version__} offers {names}."
     if len(packages) > 1:
         return f"{has} They overwrite each other: uninstall both, then: pip install 'layerdiff[gpu]'"
-    return f"{has} Install the GPU build instead: pip uninstall onnxruntime && pip install 'layerdiff[gpu]'"
+    package = _PACKAGES.get(runner.provider)
+    if package is None:
+        return f"{has} Install the GPU build instead: pip uninstall onnxruntime && pip install 'layerdiff[gpu]'"
+    where = f" ({_SYSTEMS[runner.provider]})" if runner.provider in _SYSTEMS else ""
+    if package == "onnxruntime":
+        return f"{has} {PROVIDERS[runner.provider]} is in the package onnxruntime{where}."
+    return f"{has} Install the build that has it{where}: pip uninstall onnxruntime && pip install {package}"
 
 
 def _options(runner: OnnxrtConfig, ort: Any, folder: Any) -> Any:
@@ -164,9 +190,11 @@ def _options(runner: OnnxrtConfig, ort: Any, folder: Any) -> Any:
 
 
 def _session(runner: OnnxrtConfig, ort: Any, source: Any, options: Any) -> Any:
+    own = runner.own_options
     cuda = ("CUDAExecutionProvider", {"use_tf32": "1" if runner.tf32 else "0"})
-    chosen: dict[str, list[Any]] = {"cpu": [], "cuda": [cuda], "tensorrt": ["TensorrtExecutionProvider", cuda]}
-    providers = [*chosen[runner.provider], "CPUExecutionProvider"]
+    first: dict[str, list[Any]] = {"cpu": [], "cuda": [(cuda[0], {**cuda[1], **own})]}
+    usual: list[Any] = [(PROVIDERS[runner.provider], own), *([cuda] if runner.provider == "tensorrt" else [])]
+    providers = [*first.get(runner.provider, usual), "CPUExecutionProvider"]
     fewer = {"disabled_optimizers": list(runner.disabled_optimizers)} if runner.disabled_optimizers else {}
     return ort.InferenceSession(source, options, providers=providers, enable_fallback=0, **fewer)
 

@@ -12,7 +12,7 @@ from ...graph.formats import TF32
 from ..contract.device import DeviceArray
 from ..contract.session import Session, SessionInfo
 from . import loading
-from .config import PROVIDERS, OnnxrtConfig
+from .config import ON_CUDA, PROVIDERS, OnnxrtConfig
 from .loading import build, import_onnxruntime
 from .optimizers import OPTIMIZERS
 from .ortvalues import Loaded
@@ -40,7 +40,7 @@ class OnnxrtSession(Session):
         self.inputs: tuple[TensorSpec, ...] = model.inputs
         self.outputs: tuple[TensorSpec, ...] = model.outputs
         self._specs = {spec.name: spec for spec in self.inputs}
-        self.device = "" if runner.provider == "cpu" else "cuda:0"
+        self.device = "cuda:0" if runner.provider in ON_CUDA else ""
         self._open = True
         progress("loading into ONNX Runtime")
         # Initializers and inputs need no runtime to be fetched, and ORT refuses some of them as outputs.
@@ -160,7 +160,10 @@ def describe(runner: OnnxrtConfig, ort: Any, loaded: Loaded, model: Model) -> Se
             f"installation. Keep one."
         )
     if runner.provider != "cpu":
-        settings["tf32"] = runner.arithmetic is TF32
+        if runner.provider in ON_CUDA:
+            settings["tf32"] = runner.arithmetic is TF32
+        if runner.provider_options:
+            settings["provider_options"] = runner.own_options
         placed = _placement(loaded.session)
         if placed is None:
             notes += _probe(runner, ort, model)

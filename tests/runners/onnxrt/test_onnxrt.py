@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff.graph.errors import BuildError, MissingPackage, ProviderUnavailable, RunnerError, UsageError
-from layerdiff.graph.formats import FP32, TF32
+from layerdiff.graph.formats import FP16, FP32, TF32
 from layerdiff.graph.load import load
 from layerdiff.graph.model import Model
 from layerdiff.graph.specs import dtype_from_onnx
@@ -77,7 +77,7 @@ def test_configuration(runner, name, trust, arithmetic, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"provider": "rocm"}, "provider=rocm: expected cpu, cuda or tensorrt"),
+        ({"provider": "vulkan"}, "provider=vulkan: expected cpu, cuda, tensorrt"),
         ({"optimization": "most"}, "optimization=most: expected disable, basic"),
         ({"threads": -1}, "threads=-1: expected a whole number, 0 or more"),
     ],
@@ -97,6 +97,7 @@ def test_from_the_command_line():
         "--ort-tf32",
         "--ort-disabled-optimizers",
         "--ort-custom-ops",
+        "--ort-provider-options",
         "--ort-threads",
     }
     with pytest.raises(UsageError, match="--onnxrt=gpu: expected cpu, cuda, tensorrt"):
@@ -358,6 +359,80 @@ def test_a_provider_that_is_not_there_is_an_error(chain, provider, monkeypatch):
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(ProviderUnavailable, match=rf"onnxrt:{provider}: .* offers CPU\. .*layerdiff\[gpu\]"):
         OnnxrtRunner(provider=provider).open(Model(chain))
+
+
+@pytest.mark.parametrize(
+    ("provider", "remedy"),
+    [
+        ("openvino", "pip install onnxruntime-openvino"),
+        ("dml", r"\(Windows\): .*onnxruntime-directml"),
+        ("rocm", r"\(Linux with an AMD GPU\): .*onnxruntime-rocm"),
+        ("migraphx", "onnxruntime-migraphx"),
+        ("coreml", r"CoreMLExecutionProvider is in the package onnxruntime \(macOS\)\."),
+    ],
+)
+def test_another_provider_that_is_not_there_is_an_error_with_its_package(chain, provider, remedy, monkeypatch):
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ProviderUnavailable, match=rf"onnxrt:{provider}: .* offers CPU\. .*{remedy}"):
+        OnnxrtRunner(provider=provider).open(Model(chain))
+
+
+@pytest.mark.parametrize(
+    ("runner", "name", "options"),
+    [
+        (
+            OnnxrtRunner(provider="openvino", provider_options=("device_type=CPU", "precision=FP32")),
+            "OpenVINOExecutionProvider",
+            {"device_type": "CPU", "precision": "FP32"},
+        ),
+        (OnnxrtRunner(provider="dml"), "DmlExecutionProvider", {}),
+        (
+            OnnxrtRunner.from_value("cuda,provider_options=cudnn_conv_use_max_workspace=0"),
+            "CUDAExecutionProvider",
+            {"use_tf32": "0", "cudnn_conv_use_max_workspace": "0"},
+        ),
+    ],
+    ids=["openvino", "dml", "cuda"],
+)
+def test_the_provider_and_its_options_are_what_onnx_runtime_is_asked_for(chain, runner, name, options, monkeypatch):
+    asked = {}
+
+    def refuse(source, session_options, providers, **rest):
+        asked["first"] = providers[0]
+        raise RuntimeError("no such device")
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [name, "CPUExecutionProvider"])
+    monkeypatch.setattr(ort, "InferenceSession", refuse)
+    with pytest.raises(BuildError, match="no such device"):
+        runner.open(Model(chain))
+    assert asked["first"] == (name, options)
+
+
+@pytest.mark.parametrize(
+    ("options", "arithmetic"),
+    [
+        ({"provider": "openvino"}, FP32),
+        ({"provider": "openvino", "provider_options": ("device_type=GPU",)}, FP16),
+        ({"provider": "openvino", "provider_options": ("device_type=GPU", "precision=FP32")}, FP32),
+        ({"provider": "coreml"}, FP16),
+        ({"provider": "coreml", "provider_options": ("MLComputeUnits=CPUOnly",)}, FP32),
+        ({"provider": "rocm"}, FP32),
+    ],
+)
+def test_a_provider_is_judged_by_the_format_that_it_computes_in(options, arithmetic):
+    assert OnnxrtRunner(**options).arithmetic is arithmetic
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"provider": "openvino", "provider_options": ("device_type",)}, "device_type: expected KEY=VALUE"),
+        ({"provider_options": ("a=b",)}, "the CPU provider has no options"),
+    ],
+)
+def test_provider_options_that_cannot_be_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        OnnxrtRunner(**options)
 
 
 def test_a_provider_that_does_not_start_is_an_error(chain, monkeypatch):
