@@ -108,7 +108,7 @@ class Examiner:
     Args:
         reference, candidate: Who is compared.
         noise: What rounding is expected to do.
-        differences: Static differences of matched nodes, by position in the reference's graph.
+        differences: Gives the static differences of a matched node, by its position in the reference's graph.
         matched: Tensors of the reference -> tensors of the candidate, inner ones included.
         observed: The same of the tensors at the borders of layers.
         refine: Whether a layer may be taken apart into its nodes: not where they run as one kernel.
@@ -120,7 +120,7 @@ class Examiner:
         candidate: Side,
         noise: Noise,
         *,
-        differences: Mapping[int, Sequence[Difference]],
+        differences: Callable[[int], Sequence[Difference]],
         matched: Mapping[str, str],
         observed: Mapping[str, str],
         refine: bool,
@@ -169,7 +169,7 @@ class Examiner:
 
     def stated(self, pair: LayerPair) -> tuple[tuple[int, Difference], ...]:
         """What differs in the graphs at the nodes that compute a layer, with the position in the reference's graph."""
-        return tuple((p, d) for p in self._computing(pair) for d in self.differences.get(p, ()))
+        return tuple((p, d) for p in self._computing(pair) for d in self.differences(p))
 
     def _computing(self, pair: LayerPair) -> tuple[int, ...]:
         """The nodes of a layer, and those before it that compute its shapes and other constants."""

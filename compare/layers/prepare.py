@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ...graph.errors import LayerdiffError
 from ...graph.formats import FP32
 from ...graph.quantized.borders import with_float_borders
 from ...graph.quantized.float_form import is_quantized
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from ...runners.contract.session import SessionInfo
     from ..comparison import Comparison
     from ..sides import Side
+
+log = logging.getLogger(__name__)
 
 STREAMS = 11
 """How many times a piece's tensors and weights are held at once: by the reference, the candidate on the same inputs
@@ -81,7 +86,7 @@ def prepare(
         reference,
         candidate,
         noise,
-        differences=_by_node(matching),
+        differences=_differences(reference, candidate, matching),
         matched=matched,
         observed=laid.tensors,
         # where a runtime runs the group as one kernel in a narrow format, the kernel is the smallest thing to name
@@ -160,9 +165,33 @@ def _calibrated(comparison: Comparison, candidate: Side) -> Side:
     return replace(candidate, runner=calibrated(candidate, comparison.workload, memory, apart))
 
 
-def _by_node(matching: Matching | None) -> dict[int, list[Difference]]:
-    """Static differences by position in the reference's graph."""
-    found: dict[int, list[Difference]] = {}
-    for difference in matching.differences if matching is not None else ():
-        found.setdefault(difference.node, []).append(difference)
-    return found
+def _differences(reference: Side, candidate: Side, matching: Matching | None) -> Callable[[int], Sequence[Difference]]:
+    """Static differences by position in the reference's graph: between two files, or between the one file and the
+    network that a side runs instead of it."""
+
+    @functools.cache
+    def by_node() -> dict[int, list[Difference]]:
+        found: dict[int, list[Difference]] = {}
+        for difference in matching.differences if matching is not None else _from_own(reference, candidate):
+            found.setdefault(difference.node, []).append(difference)
+        return found
+
+    return lambda position: by_node().get(position, ())
+
+
+def _from_own(reference: Side, candidate: Side) -> Iterator[Difference]:
+    """How the networks that sides run of their own differ from the file, at the positions of the file's nodes."""
+    from ...graph.pairing.matching import match
+
+    file = candidate.model
+    for side in (reference, candidate):
+        try:
+            own = None if side.runner.capabilities.any_model else side.runner.own_model(file)
+        except LayerdiffError as error:
+            log.debug("the network of %s cannot be compared with the file: %s", side.name, error)
+            continue
+        if own is not None and side is reference:
+            differences = match(own.index, file.index).differences
+            yield from (replace(d, node=d.candidate_node, origin=None) for d in differences)
+        elif own is not None:
+            yield from match(file.index, own.index).differences

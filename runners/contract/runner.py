@@ -230,6 +230,16 @@ class Runner(ABC):
         """
         return None
 
+    def own_model(self, model: Model) -> Model | None:
+        """The network that this runner runs whatever model it is given, as an ONNX graph.
+
+        Its inputs and outputs have the names of the model's. None where the runner runs the model, or cannot tell.
+
+        Args:
+            model: The whole model.
+        """
+        return None
+
     def loads_engine(self, model: Model) -> bool:
         """Whether opening the whole ``model`` loads an engine instead of building from the graph."""
         return self.capabilities.reads_engines and model.engine is not None

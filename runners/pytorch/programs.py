@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,8 +33,15 @@ class Program(Protocol):
     def run(self, inputs: Mapping[str, Any]) -> list[tuple[str, Any]]:
         """The tensors that it returns, in order, under the names that it gives them, if any."""
 
+    @property
+    def format(self) -> str:
+        """The floating type that most of its parameters have; empty where it has none."""
+
     def graph(self, inputs: Mapping[str, Any]) -> ExportedGraph | None:
         """The graph of the program, of which inner values can be fetched; None where there is none."""
+
+    def onnx(self, inputs: Mapping[str, Any]) -> Any:
+        """The program as PyTorch exports it to ONNX, an ``onnx.ModelProto``; None where it exports none."""
 
 
 class ExportedGraph:
@@ -119,9 +127,18 @@ class ExportedProgram:
         made = self._whole.run(inputs, self._whole.outputs)
         return [("", made[name]) for name in self._whole.outputs]
 
+    @property
+    def format(self) -> str:
+        """See `Program.format`."""
+        return most_common(self._exported.state_dict.values())
+
     def graph(self, inputs: Mapping[str, Any]) -> ExportedGraph:
         """See `Program.graph`."""
         return decomposed(self._torch, self._exported, self._device)
+
+    def onnx(self, inputs: Mapping[str, Any]) -> Any:
+        """See `Program.onnx`."""
+        return as_onnx(self._torch, self._exported)
 
 
 class EagerProgram:
@@ -152,11 +169,22 @@ class EagerProgram:
         with contained():
             return list(_named(self._module(**inputs)))
 
+    @property
+    def format(self) -> str:
+        """See `Program.format`."""
+        return most_common(self._module.parameters())
+
     def graph(self, inputs: Mapping[str, Any]) -> ExportedGraph | None:
         """See `Program.graph`."""
+        return decomposed(self._torch, self._exported(inputs), self._device)
+
+    def onnx(self, inputs: Mapping[str, Any]) -> Any:
+        """See `Program.onnx`."""
+        return as_onnx(self._torch, self._exported(inputs))
+
+    def _exported(self, inputs: Mapping[str, Any]) -> Any:
         with quiet(), contained():
-            exported = self._torch.export.export(self._module, (), dict(inputs))
-        return decomposed(self._torch, exported, self._device)
+            return self._torch.export.export(self._module, (), dict(inputs))
 
 
 class ScriptProgram:
@@ -178,8 +206,16 @@ class ScriptProgram:
         """See `Program.run`."""
         return list(_named(self._module(**inputs)))
 
+    @property
+    def format(self) -> str:
+        """See `Program.format`."""
+        return most_common(self._module.parameters())
+
     def graph(self, inputs: Mapping[str, Any]) -> None:
         """See `Program.graph`."""
+
+    def onnx(self, inputs: Mapping[str, Any]) -> None:
+        """See `Program.onnx`."""
 
 
 def kind_of(text: str) -> type[ExportedProgram | EagerProgram | ScriptProgram]:
@@ -223,6 +259,24 @@ def decomposed(torch: Any, exported: Any, device: str) -> ExportedGraph:
         if isinstance(error, ModuleNotFoundError):
             raise RunnerError("torch: inner tensors need onnxscript: pip install 'layerdiff[torch]'.") from error
     return ExportedGraph(torch, on_device(torch, exported, device))
+
+
+def as_onnx(torch: Any, exported: Any) -> Any:
+    """An exported program as ONNX; None where PyTorch's exporter refuses it."""
+    try:
+        with quiet():
+            return torch.onnx.export(exported, dynamo=True, verbose=False).model_proto
+    except Exception:
+        return None
+
+
+def most_common(tensors: Iterable[Any]) -> str:
+    """The floating type that most elements of some tensors have; empty where there are none."""
+    counts: Counter[str] = Counter()
+    for tensor in tensors:
+        if tensor.is_floating_point():
+            counts[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
+    return counts.most_common(1)[0][0] if counts else ""
 
 
 def evaluated(module: Any) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...graph.errors import ProviderUnavailable
-from ...graph.formats import FP32, TF32, NumberFormat
+from ...graph.errors import LayerdiffError, ProviderUnavailable
+from ...graph.formats import BY_DTYPE, FP32, TF32, NumberFormat
 from ...graph.options import Choice, option
 from ..contract.capabilities import Capabilities
 from ..contract.runner import Runner
@@ -18,6 +18,7 @@ from .programs import EagerProgram, ScriptProgram, kind_of, load_program
 if TYPE_CHECKING:
     from ...graph.model import Model
     from ..contract.session import Session, SessionInfo
+    from ..contract.workload import Feed
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class TorchRunner(Runner):
             gives an ``nn.Module``.
         device: ``cpu`` or ``cuda``.
         tf32: Let PyTorch use TF32 on CUDA.
+        format: The number format of the program's parameters, as `for_model` finds it; empty: FP32.
         shapes: The shapes of the inputs that inner tensors will be asked for with, as `for_pieces` is told.
     """
 
@@ -40,6 +42,7 @@ class TorchRunner(Runner):
     program: str = option("", "", "what is run", metavar="PROGRAM")
     device: str = option("cpu", "--torch-device", "where PyTorch runs", Choice("cpu", "cuda"))
     tf32: bool = option(False, "--torch-tf32", "let PyTorch use TF32 on CUDA (off unless asked for)")
+    format: str = dataclasses.field(default="", repr=False, compare=False)
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = dataclasses.field(default=(), repr=False, compare=False)
 
     @property
@@ -60,13 +63,33 @@ class TorchRunner(Runner):
 
     @property
     def arithmetic(self) -> NumberFormat:
-        """FP32; TF32 only on CUDA and when asked for."""
+        """That of the program's parameters; of FP32, TF32 only on CUDA and when asked for."""
+        if self.format:
+            return BY_DTYPE[self.format]
         return TF32 if self.tf32 and self.device == "cuda" else FP32
 
     @property
     def foreign(self) -> bool:
         """See `Runner.foreign`: a function is the user's own code."""
         return kind_of(self.program) is EagerProgram
+
+    def for_model(self, model: Model) -> TorchRunner:
+        """With the number format of the program's parameters; see `Runner.for_model`."""
+        try:
+            kind = load_program(self._torch(), self.program, self.device).format
+        except LayerdiffError:
+            return self  # opening the program says why it cannot be read
+        return dataclasses.replace(self, format=kind if kind in ("float16", "bfloat16") else "")
+
+    def own_model(self, model: Model) -> Model | None:
+        """The program as PyTorch exports it today; see `Runner.own_model`."""
+        if kind_of(self.program) is ScriptProgram:
+            return None
+        from .session import TorchSession
+
+        torch = self._torch()
+        program = load_program(torch, self.program, self.device)
+        return TorchSession(torch, program, model, self.device, {}).exported(self._some_feed(model))
 
     def for_pieces(self, deployed: SessionInfo | None = None) -> TorchRunner:
         """With the shapes that the whole run was fed; see `Runner.for_pieces`."""
@@ -77,18 +100,21 @@ class TorchRunner(Runner):
         """Those that are values of the program; see `Runner.tensors_shown`."""
         if kind_of(self.program) is ScriptProgram:
             return ()
-        import numpy as np
-
         from .session import TorchSession
 
         torch = self._torch()
         program = load_program(torch, self.program, self.device)
         session = TorchSession(torch, program, model, self.device, {})
+        return session.shown(self._some_feed(model))
+
+    def _some_feed(self, model: Model) -> Feed:
+        """Inputs of the shapes that inner tensors will be asked for with."""
+        import numpy as np
+
         shapes = dict(self.shapes)
-        feed = {
+        return {
             spec.name: np.zeros(shapes.get(spec.name, _some_shape(spec.shape)), spec.dtype) for spec in model.inputs
         }
-        return session.shown(feed)
 
     def open(self, model: Model, *, progress: Callable[[str], None] | None = None) -> Session:  # type: ignore[override]
         """Loads the program.

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...graph.errors import LayerdiffError, RunnerError, first_line
+from ...graph.interface import Interface, adapted
+from ...graph.model import Model
 from ..contract.session import Session, SessionInfo
 from .library import to_array, to_tensor
 from .matching import matched
@@ -13,7 +15,6 @@ from .matching import matched
 if TYPE_CHECKING:
     import numpy as np
 
-    from ...graph.model import Model
     from ..contract.workload import Feed
     from .programs import ExportedGraph, Program
 
@@ -103,6 +104,20 @@ class TorchSession(Session):
         tensors = {name: to_tensor(self._torch, name, array, self._device) for name, array in feed.items()}
         with self._torch.no_grad():
             return list(self._graph(tensors)[1])
+
+    def exported(self, feed: Feed) -> Model | None:
+        """The program as an ONNX model, with the file's names of inputs and outputs; None where there is none."""
+        tensors = {name: to_tensor(self._torch, name, array, self._device) for name, array in feed.items()}
+        with self._torch.no_grad():
+            proto = self._program.onnx(self._given(tensors))
+        if proto is None:
+            return None
+        own = Model(proto, source=self._model.source)
+        outputs = [spec.name for spec in self._model.outputs]
+        if len(own.outputs) != len(outputs) or not {*self._parameters.values()} <= {s.name for s in own.inputs}:
+            return None
+        pairs = zip(outputs, own.outputs, strict=True)
+        return adapted(own, Interface(dict(self._parameters), {name: spec.name for name, spec in pairs}))
 
     def _graph(self, tensors: Mapping[str, Any]) -> tuple[ExportedGraph, dict[str, str]]:
         """The graph for inputs of these shapes, and which of its values each ONNX tensor is."""

@@ -42,6 +42,25 @@ def build():
             module.running_mean.normal_(), module.running_var.uniform_(0.5, 2.0)
     return network.eval()
 
+class Half(nn.Module):
+    # Parameters in BF16 or FP16 behind inputs and outputs in FP32.
+    def __init__(self, dtype, off=0.0):
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.second = nn.Linear(64, 64).to(dtype), nn.Linear(64, 8).to(dtype)
+        self.dtype, self.off = dtype, off
+    def forward(self, x):
+        return self.second(torch.relu(self.first(x.to(self.dtype)))).float() * (1 + self.off)
+
+def bf16():
+    return Half(torch.bfloat16).eval()
+
+def fp16():
+    return Half(torch.float16).eval()
+
+def bf16_wrong():
+    return Half(torch.bfloat16, off=0.1).eval()
+
 class Two(nn.Module):
     def forward(self, x, y=None):
         return {"b": x + 1, "a": x * 2} if y is None else x + y
@@ -138,6 +157,43 @@ def test_a_module_in_training_mode_is_evaluated_and_that_is_said(folder):
     assert any("training mode" in note for runner in report.runners for note in runner.notes)
 
 
+# ---- half precision -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def in_fp32(folder):
+    """The network of `Half`, its parameters turned to FP32, as an ONNX file."""
+    import torch_network
+
+    def write(name):
+        module = getattr(torch_network, name)().float()
+        module.dtype = torch.float32
+        path = folder / f"{name}.onnx"
+        torch.onnx.export(module, (torch.zeros(4, 64),), dynamo=True, verbose=False).save(str(path))
+        return path
+
+    return {name: write(name) for name in ("bf16", "fp16")}
+
+
+INPUT = [{"x": np.random.default_rng(5).standard_normal((4, 64)).astype(np.float32)}]
+
+
+@pytest.mark.parametrize(("which", "dtype"), [("bf16", "bf16"), ("fp16", "fp16")])
+def test_a_module_in_half_precision_is_judged_by_its_own_format(which, dtype, folder, in_fp32):
+    report = compare(in_fp32[which], f"torch_network:{which}", folder, INPUT)
+    (output,) = report.outputs
+    assert (report.verdict, report.runners[0].format) == ("pass", dtype)
+    assert output.metrics["rel_l2"] > 1e-4  # FP32 would not explain it
+
+
+def test_what_half_precision_does_not_explain_fails(folder, in_fp32):
+    assert compare(in_fp32["bf16"], "torch_network:bf16_wrong", folder, INPUT).verdict == "fail"
+
+
+def test_a_program_in_fp32_is_judged_as_such(folder):
+    assert compare(folder / "today.onnx", "network.pt2", folder).runners[0].format == "fp32"
+
+
 # ---- layers ---------------------------------------------------------------------------------------------------------
 
 CULPRITS = [
@@ -153,6 +209,21 @@ CULPRITS = [
 def test_the_layer_of_a_changed_weight_is_the_culprit_with_its_module(file, which, weight, path, folder):
     report = compare(planted(folder, file, weight), which, folder, layers="guilty")
     assert [culprit.origin.partition(",")[0] for culprit in report.culprits] == [path]
+
+
+@pytest.mark.parametrize(("file", "which", "weight", "path"), CULPRITS)
+def test_a_changed_weight_is_the_cause_with_its_numbers(file, which, weight, path, folder):
+    (culprit,) = compare(planted(folder, file, weight), which, folder, layers="guilty").culprits
+    assert (culprit.cause, " differ" in culprit.evidence) == ("weights", True)
+
+
+def test_weights_that_are_the_same_are_no_cause(folder):
+    proto = onnx.load(folder / "today.onnx")
+    (gelu,) = (node for node in proto.graph.node if node.op_type == "Gelu")
+    gelu.op_type = "Relu"
+    del gelu.attribute[:]
+    (culprit,) = compare(proto, "network.pt2", folder, layers="guilty").culprits
+    assert culprit.cause != "weights"
 
 
 def test_a_culprit_names_its_line(folder):
