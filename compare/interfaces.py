@@ -46,9 +46,10 @@ def in_the_references_words(sides: Sides, rules: Rules) -> tuple[Sides, list[Not
     if asked:
         _check_named(asked, sides.reference.model, [side.model for side in others])
         sides = _adapted(sides, asked)
-        others = [side for side in one_a_file(sides.candidates) if other_file(side, sides.reference)]
+    sides, cast = _cast(sides)
+    others = [side for side in one_a_file(sides.candidates) if other_file(side, sides.reference)]
     pairs = [(sides.reference.model, side.model) for side in others]
-    return sides, [told for pair in pairs for told in (*_outputs_unmatched(*pair), *_layouts_unlike(*pair))]
+    return sides, [*cast, *(told for pair in pairs for told in (*_outputs_unmatched(*pair), *_layouts_unlike(*pair)))]
 
 
 def _check_named(asked: Interface, reference: Model, others: Sequence[Model]) -> None:
@@ -81,6 +82,33 @@ def _adapted(sides: Sides, asked: Interface) -> Sides:
         return replace(side, model=done[id(side.model)])
 
     return replace(sides, candidates=tuple(map(changed, sides.candidates)))
+
+
+def _cast(sides: Sides) -> tuple[Sides, list[Notice]]:
+    """The candidates whose inputs are of another floating type than the reference's, behind casts; and what to say."""
+    given = {spec.name: spec for spec in sides.reference.model.inputs}
+    done: dict[int, Model] = {}
+    told: list[Notice] = []
+
+    def changed(side: Side) -> Side:
+        if id(side.model) not in done:
+            casts = {
+                spec.name: given[spec.name].dtype
+                for spec in side.model.inputs
+                if spec.name in given
+                and spec.dtype != given[spec.name].dtype
+                and is_float(spec.dtype)
+                and is_float(given[spec.name].dtype)
+            }
+            if not casts or side.model.engine is not None:
+                done[id(side.model)] = side.model
+            else:
+                types = {spec.name: spec.dtype.name for spec in side.model.inputs}
+                told.extend(notices.input_cast(side.model.source, n, d.name, types[n]) for n, d in casts.items())
+                done[id(side.model)] = adapted(side.model, Interface(cast=casts))
+        return replace(side, model=done[id(side.model)])
+
+    return replace(sides, candidates=tuple(map(changed, sides.candidates))), told
 
 
 def in_words(rules: Rules) -> Iterator[str]:

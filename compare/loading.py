@@ -60,6 +60,9 @@ class Loader:
         self._check_engines(sides)
         sides, told = in_the_references_words(sides, self.rules)
         self.notices.extend(told)
+        for side in one_a_file(sides.all):
+            if side.model.unfolded:
+                self.notices.append(notices.outputs_unfolded(side.model.source, side.model.unfolded))
         for side in one_a_file(sides.candidates):
             ignored = check_inputs(sides.reference.model, side.model, self.rules.transpose_inputs)
             if ignored:

@@ -18,6 +18,17 @@ def input_ignored(model: str, inputs: Sequence[str]) -> Notice:
     return Notice("input-ignored", model, f"{model} does not take {_quoted(inputs)}.")
 
 
+def input_cast(model: str, name: str, given: str, taken: str) -> Notice:
+    """An input of a second file has another floating type than the first file's."""
+    return Notice("input-cast", model, f"{name!r} is {given} in the first file, and cast to {taken} for {model}.")
+
+
+def outputs_unfolded(model: str, names: Sequence[str]) -> Notice:
+    """Outputs of a file are sequences or maps."""
+    what = "is a sequence or a map, and is" if len(names) == 1 else "are sequences or maps, and are"
+    return Notice("outputs-unfolded", model, f"{model}: {_quoted(names)} {what} compared as tensors.")
+
+
 def outputs_unmatched(model: str, missing: Sequence[str], extra: Sequence[str], options: str) -> Notice:
     """A second file has outputs of other names."""
     text = f"{model} has no output {_quoted(missing)} and gives {_quoted(extra)} instead."

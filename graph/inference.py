@@ -7,6 +7,7 @@ import math
 import onnx
 
 from .contrib_ops import stand_in
+from .operators import SCORES, operator
 
 
 def infer_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -18,10 +19,21 @@ def infer_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
     slim = onnx.ModelProto()
     copy_without_weights(proto, slim)
     stand_in(slim.graph)
+    _type_scores(slim.graph)
     try:
         return onnx.shape_inference.infer_shapes(slim, data_prop=True)
     except Exception:
         return slim
+
+
+def _type_scores(graph: onnx.GraphProto) -> None:
+    """Gives the scores of classical models their type, which their operators say and inference does not tell."""
+    known = {value.name for value in (*graph.value_info, *graph.output)}
+    for node in graph.node:
+        slot = SCORES.get(operator(node), -1)
+        if 0 <= slot < len(node.output) and node.output[slot] and node.output[slot] not in known:
+            info = onnx.helper.make_tensor_value_info(node.output[slot], onnx.TensorProto.FLOAT, [None, None])
+            graph.value_info.append(info)
 
 
 def copy_without_weights(proto: onnx.ModelProto, slim: onnx.ModelProto) -> None:

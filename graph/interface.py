@@ -1,4 +1,4 @@
-"""A network behind another interface: its inputs and outputs under other names, its inputs in another layout.
+"""A network behind another interface: its inputs and outputs under other names, its inputs in another layout or type.
 
 Exporters name inputs and outputs as they like, and some turn NHWC into NCHW. What one file calls ``image`` and the
 other ``serving_default_image:0`` can be compared once both are called the same.
@@ -18,7 +18,7 @@ from onnx import helper
 from .errors import UsageError
 from .model import ConvertedProgram, Model
 from .nodes import subgraphs
-from .specs import TensorSpec
+from .specs import TensorSpec, dtype_to_onnx
 from .writer import Names
 
 if TYPE_CHECKING:
@@ -36,14 +36,16 @@ class Interface:
         outputs: New name of an output -> its name in the graph.
         transposed: New name of an input -> axes: the graph's input, transposed by them, is what will be given.
             ``(0, 2, 3, 1)``: the graph takes NCHW, and NHWC is given.
+        cast: New name of an input -> the floating type that will be given; the graph's input is cast from it.
     """
 
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     transposed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    cast: Mapping[str, np.dtype] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.inputs or self.outputs or self.transposed)
+        return bool(self.inputs or self.outputs or self.transposed or self.cast)
 
 
 def adapted(model: Model, interface: Interface) -> Model:
@@ -70,7 +72,7 @@ def adapted(model: Model, interface: Interface) -> Model:
             permutations={names.get(n, n): axes for n, axes in model.program.permutations.items()},
         )
     again = None if model.again is None else partial(_adapted_again, model.again, interface)
-    return Model(proto, source=model.source, folder=model.folder, program=program, again=again)
+    return Model(proto, source=model.source, folder=model.folder, program=program, unfolded=model.unfolded, again=again)
 
 
 def _adapted_again(load: Callable[[], Model], interface: Interface) -> Model:
@@ -129,7 +131,9 @@ def _rewritten(model: Model, interface: Interface) -> tuple[onnx.ModelProto, dic
     given = {spec.name: spec.name for spec in model.inputs} | {old: new for new, old in interface.inputs.items()}
     layouts = {old: axes for old, new in given.items() if (axes := interface.transposed.get(new))}
     # what the nodes read of an input in another layout is made by a Transpose
-    mapping = {old: names.fresh(f"{new}_transposed") if old in layouts else new for old, new in given.items()}
+    casts = {old: dtype for old, new in given.items() if (dtype := interface.cast.get(new)) is not None}
+    words = {**dict.fromkeys(casts, "cast"), **dict.fromkeys(layouts, "transposed")}
+    mapping = {old: names.fresh(f"{new}_{words[old]}") if old in words else new for old, new in given.items()}
     results = {value.name: value.name for value in graph.output}
     results |= {old: new for new, old in interface.outputs.items()}
     mapping |= {old: new for old, new in results.items() if old not in mapping}
@@ -139,7 +143,7 @@ def _rewritten(model: Model, interface: Interface) -> tuple[onnx.ModelProto, dic
     _rename_graph(graph, mapping)
     for annotation in graph.quantization_annotation:
         annotation.tensor_name = mapping.get(annotation.tensor_name, annotation.tensor_name)
-    _place_inputs(graph, given, mapping, layouts)
+    _place_inputs(graph, given, mapping, layouts, casts)
     for value, old in zip(graph.output, results, strict=True):
         if value.name != results[old]:  # an input that is an output, too
             graph.node.append(helper.make_node("Identity", [value.name], [results[old]], name=results[old]))
@@ -152,10 +156,20 @@ def _place_inputs(
     given: Mapping[str, str],
     mapping: Mapping[str, str],
     layouts: Mapping[str, tuple[int, ...]],
+    casts: Mapping[str, np.dtype],
 ) -> None:
-    """Puts a Transpose behind each input in another layout, in front of all other nodes."""
+    """Puts a Transpose behind each input in another layout, and a Cast behind each of another type, in front of all
+    other nodes."""
     by_name = {value.name: value for value in graph.input}
     turned = []
+    for old, dtype in casts.items():
+        value, read = by_name[mapping[old]], mapping[old]
+        kind, value.type.tensor_type.elem_type = value.type.tensor_type.elem_type, dtype_to_onnx(dtype)
+        if old in layouts:
+            read = f"{read}_cast"
+        else:
+            value.name = given[old]
+        turned.append(helper.make_node("Cast", [given[old]], [read], name=read, to=kind))
     for old, axes in layouts.items():
         value, read = by_name[mapping[old]], mapping[old]
         value.name = given[old]
@@ -165,7 +179,8 @@ def _place_inputs(
             del dims[:]
             dims.extend(moved)
         perm = [int(axis) for axis in np.argsort(axes)]
-        turned.append(helper.make_node("Transpose", [given[old]], [read], name=read, perm=perm))
+        source = f"{read}_cast" if old in casts else given[old]
+        turned.append(helper.make_node("Transpose", [source], [read], name=read, perm=perm))
     if turned:
         nodes = [*turned, *(_copied(node) for node in graph.node)]
         del graph.node[:]

@@ -16,6 +16,7 @@ from .model import Model
 from .sources import onnx_file
 from .sources.checks import check
 from .sources.node_order import is_ordered, put_in_order
+from .sources.unfolded import unfolded
 from .specs import TensorSpec
 from .tflite_file import SUFFIXES as TFLITE_SUFFIXES
 from .weights import external_files
@@ -48,7 +49,7 @@ def load(
     if isinstance(source, Model):
         return source
     if isinstance(source, onnx.ModelProto):
-        return Model(source if is_ordered(source.graph) else _in_order(source))
+        return _unfolded(Model(source if is_ordered(source.graph) else _in_order(source)))
     path = Path(source)
     if not path.exists():
         raise ModelError(f"{path}: no such file.")
@@ -128,7 +129,15 @@ def _load_onnx(path: Path, external: Sequence[str | os.PathLike[str]]) -> Model:
     if not is_ordered(proto.graph):
         put_in_order(proto.graph)
     again = partial(load, os.path.abspath(path), external=tuple(map(os.path.abspath, external)))
-    return Model(proto, source=os.fspath(path), path=path, folder=home.parent, again=again)
+    return _unfolded(Model(proto, source=os.fspath(path), path=path, folder=home.parent, again=again))
+
+
+def _unfolded(model: Model) -> Model:
+    """The model with tensors in the place of outputs that are sequences or maps."""
+    proto, names = unfolded(model.proto)
+    if not names:
+        return model
+    return Model(proto, source=model.source, folder=model.folder, unfolded=names, again=model.again)
 
 
 def _in_order(proto: onnx.ModelProto) -> onnx.ModelProto:

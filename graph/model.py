@@ -90,6 +90,7 @@ class Model:
         tflite: The TFLite program, where the source is one; that of the whole model in a piece of it.
         engine: The serialized engine that the model was named by, which the runners that read engines run as it is. A
             changed copy or a piece has none.
+        unfolded: Outputs of the file that are sequences or maps, for which tensors stand here (`sources.unfolded`).
         again: Loads the same model once more; None where it did not come from a file.
     """
 
@@ -102,6 +103,7 @@ class Model:
         folder: Path | None = None,
         program: ConvertedProgram | None = None,
         engine: Engine | None = None,
+        unfolded: tuple[str, ...] = (),
         again: Callable[[], Model] | None = None,
     ) -> None:
         """Takes a graph, or what makes it when somebody asks for it; see `Model` for the rest."""
@@ -112,6 +114,7 @@ class Model:
         self.tf = program if isinstance(program, TfGraph) else None
         self.tflite = program if isinstance(program, TfliteGraph) else None
         self.engine = engine
+        self.unfolded = unfolded
         self.again = again
         self._base: Model | str | None = None  # what was loaded, or its network digest, where this is not that itself
 

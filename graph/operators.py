@@ -421,7 +421,8 @@ QUANTIZERS = _of(Kind.QUANTIZER)
 
 JUMPS = COMPARISONS | CHOICES | _of(Kind.POSITION) | {
     "Floor", "Ceil", "Round", "Sign", "Mod", "Hardmax", "Shrink", "ThresholdedRelu", "RoiAlign", "MaxRoiPool",
-    "QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "GridSample", "Unique",
+    "QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "GridSample", "Unique", "Binarizer",
+    "LinearClassifier", "SVMClassifier", "TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor",
 }  # fmt: skip
 """Operators whose results jump where a floating-point input moves over an edge."""
 
@@ -455,6 +456,12 @@ FOLDABLE = frozenset({
     "Sqrt", "Reciprocal", "Split", "ReduceProd", "ReduceSum", "ReduceMax", "Tile", "Mod",
 })  # fmt: skip
 """Data movement and integer arithmetic that small constants are folded through."""
+
+SCORES = {
+    "TreeEnsembleClassifier": 1, "LinearClassifier": 1, "SVMClassifier": 1, "TreeEnsembleRegressor": 0,
+    "LinearRegressor": 0, "SVMRegressor": 0, "Scaler": 0, "Normalizer": 0,
+}  # fmt: skip
+"""Operators of classical models that give FP32 whatever they are given, and which of their outputs it is."""
 
 SCATTERS = frozenset({"Scatter", "ScatterElements", "ScatterND"})
 """Write updates to places that their second input names."""

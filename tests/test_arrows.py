@@ -39,6 +39,7 @@ ORDERS = {
         graph.implied_demands graph.implied_shapes > graph.cutting graph.interface > graph.model > graph.engine
         > graph.digest graph.recordings
         > graph.index graph.writer > graph.weights graph.inference graph.evaluation > graph.contrib_ops graph.options
+        graph.trees
         > graph.nodes graph.operators graph.specs graph.formats graph.imports graph.torch_traces
         graph.polygraphy_json graph.whole_file graph.tflite_file > graph.numpy_files > graph.npy_strings
         > graph.errors graph.interrupts graph.foreign graph.printable""",
@@ -55,6 +56,8 @@ OPERATOR_FILES = (
     "graph/rounding/constants_in_range.py",
     "graph/rounding/rescale.py",
     "graph/rounding/term_count.py",
+    "graph/sources/unfolded.py",
+    "graph/trees.py",
     "graph/sources/layouts.py",
     "graph/sources/tensorflow_names.py",
     "graph/sources/tflite_names.py",

@@ -25,6 +25,7 @@ from ...graph.rounding.roundings import Roundings
 from ...graph.rounding.roundoff import ErrorBound, RoundoffModel, roundoff_model
 from ...graph.rounding.term_count import term_count
 from ...graph.specs import Arrays, is_float, specs_of
+from ...graph.trees import rows_at_thresholds
 from ..lockstep.plan import LayerPair
 from .judgement import SLICE, Explained, Judgement, common_gain, cut_off, judge, plain_noise
 from .layer_grids import LayerGrids
@@ -384,6 +385,8 @@ class Noise:
             found = replace(found, exceeds_noise=True, reason="slice")
         if found.reason == "integer" and self._tied(pair, name, made[other], values):
             found = replace(found, exceeds_noise=False, reason=None, known=False)
+        if found.exceeds_noise and self._at_thresholds(pair, name, made[other], values):
+            found = replace(found, exceeds_noise=False, reason=None, known=False)
         if found.reason == "bound" and self.roundings.weights_rounded(pair):
             found = replace(found, exceeds_noise=False, reason=None)  # the bound is that of equal weights
         return replace(found, tensor=name)
@@ -402,6 +405,18 @@ class Noise:
         a, b = (np.take_along_axis(x, v.astype(np.int64), axis).astype(np.float64) for v in (y, made))
         step = math.sqrt(12) * step_deviation(x) if rounding.steps else 0.0
         return bool((np.abs(a - b) <= 8 * rounding.operand * np.maximum(np.abs(a), np.abs(b)) + 2 * step).all())
+
+    def _at_thresholds(self, pair: LayerPair, name: str, made: np.ndarray, values: Arrays) -> bool:
+        """Whether trees went another way in rows alone that lie at a threshold, and all other rows agree."""
+        rounding, node = self.roundings.of(pair), self.index.nodes[self.index.producer[name]]
+        x, y = values.get(node.input[0]), values[name]
+        if not rounding.operand or x is None or made.shape != y.shape or not y.ndim or len(y) != len(x):
+            return False
+        rows = rows_at_thresholds(node, x, 2 * rounding.operand)
+        if rows is None:
+            return False
+        mine, theirs = y[~rows], made[~rows]
+        return np.allclose(theirs, mine, 1e-5, 1e-6) if is_float(y.dtype) else np.array_equal(theirs, mine)
 
     def _operators(self, pair: LayerPair) -> tuple[Counter[str], Counter[str]]:
         """What computes a layer on both sides. A bound knows nothing of operators that the candidate has besides."""

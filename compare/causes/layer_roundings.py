@@ -66,14 +66,18 @@ class LayerRoundings:
             return roundings(mine, theirs, {"": 0.0}, self.candidate.runner.accumulator)
         if (mine, theirs) != (self.reference.runner.arithmetic, self.candidate.runner.arithmetic):
             return roundings(mine, theirs, accumulator=self.candidate.runner.accumulator, typed=True)
-        specs = self.index.specs
-        if not self.usual.operand and all(
-            (spec := specs.get(n)) is not None and spec.dtype == np.float64 for n in pair.reference.outputs
-        ):
+        if not self.usual.operand and self._only_mine_is_fp64(pair):
+            return replace(self.usual, operand=CONSTANTS * FP32.u)
+        if not self.usual.operand and _all_fp64(self.index, pair.reference.outputs):
             return _in_fp64(self.usual)
         if weights and not self.usual.operand and self.weights_rounded(pair):
             return replace(self.usual, operand=CONSTANTS * FP32.u)
         return self.usual
+
+    def _only_mine_is_fp64(self, pair: LayerPair) -> bool:
+        """Whether the reference's graph computes a layer in FP64, and the candidate's in FP32."""
+        theirs = self.candidate.model.index
+        return not self._same and _in_doubles(self.index, pair.reference) and not _in_doubles(theirs, pair.candidate)
 
     def quantized(self, pair: LayerPair) -> bool:
         """Whether the candidate's file holds operands, weights or results of a layer as scaled integers, and the
@@ -220,6 +224,17 @@ def _stored(index: GraphIndex, part: Slice, *, inner: bool) -> NumberFormat | No
         names = (name for p in part.nodes for name in (*index.nodes[p].input, *index.nodes[p].output))
     found = [BY_DTYPE.get(spec.dtype.name) for name in names if (spec := index.specs.get(name)) is not None]
     return max((f for f in found if f is not None and f.u > FP32.u), key=lambda f: f.u, default=None)
+
+
+def _all_fp64(index: GraphIndex, names: Sequence[str]) -> bool:
+    return all((spec := index.specs.get(name)) is not None and spec.dtype == np.float64 for name in names)
+
+
+def _in_doubles(index: GraphIndex, part: Slice) -> bool:
+    """Whether a slice computes in FP64; what is cast at once is not computed with."""
+    nodes = [index.nodes[p] for p in part.nodes]
+    names = [n for node in nodes for n in (*node.output, *(node.input if node.op_type != "Cast" else ()))]
+    return any((spec := index.specs.get(name)) is not None and spec.dtype == np.float64 for name in names)
 
 
 def _coarsest(runner: NumberFormat, stored: NumberFormat | None) -> NumberFormat:

@@ -34,6 +34,7 @@ from .formats_in_play import formats_in_play, on_the_way
 from .formula import formula
 
 if TYPE_CHECKING:
+    from ...graph.formats import NumberFormat
     from ...graph.model import Model
     from ...runners.contract.session import Session
     from ...runners.contract.workload import Feed
@@ -77,8 +78,33 @@ def roundoff(reference: Side, candidate: Side, fp16_sums: frozenset[str] = froze
         fp16_sums,
         every_node=candidate.runner.rounds_every_node,
         rounded_weights=bool(own),
+        inputs=tuple(cast_inputs(candidate.model).items()) if candidate.model is not reference.model else (),
+        doubles=not own and holds_doubles(reference.model) and not holds_doubles(candidate.model),
     )
     return (candidate if own else reference), found
+
+
+def cast_inputs(model: Model) -> dict[str, NumberFormat]:
+    """Inputs of a model that it reads through casts to a coarser floating type alone, and that type."""
+    index, found = model.index, {}
+    for spec in model.inputs:
+        readers = [index.nodes[position] for position in index.consumers.get(spec.name, ())]
+        types = {s.dtype.name for node in readers for n in node.output if (s := index.specs.get(n)) is not None}
+        given = BY_DTYPE.get(spec.dtype.name)
+        taken = BY_DTYPE.get(types.pop()) if len(types) == 1 else None
+        if given is None or taken is None or any(node.op_type != "Cast" for node in readers):
+            continue
+        if taken.u > given.u:
+            found[spec.name] = taken
+    return found
+
+
+def holds_doubles(model: Model) -> bool:
+    """Whether a network computes in FP64: of an input that is cast from it at once, nothing is."""
+    index = model.index
+    made = (index.specs.get(name) for node in index.nodes for name in node.output)
+    read = (index.specs.get(name) for node in index.nodes if node.op_type != "Cast" for name in node.input)
+    return any(spec is not None and spec.dtype.name == "float64" for spec in (*made, *read))
 
 
 def narrow_types(model: Model) -> frozenset[str]:

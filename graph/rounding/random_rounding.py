@@ -57,7 +57,7 @@ from .noise_pool import POOL, NoiseWriter, Place
 from .recurrent import step_by_step
 from .round_array import UNSCALED, round_array
 from .roundings import EXACT, KAPPA, TRANSCENDENTAL, is_rounded, roundings
-from .term_count import term_count
+from .term_count import ensemble_terms, term_count
 from .widening import widen
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ class Roundoff:
         accumulator: The format in which the candidate adds up products.
         fp16_sums: Names of nodes whose products add up in FP16, whatever ``accumulator`` says.
         every_node: Whether the candidate rounds after every node, not at the borders of fused groups alone.
+        inputs: Inputs that one side casts to another type, and the coarser type.
+        doubles: Whether what is FP64 in the network is FP32 on the other side.
         rounded_weights: Whether weights that the graph holds in FP16 or BF16 were rounded on one side only.
         subnormals: Whether numbers that are subnormal in the coarser format are rounded to its smallest ones, too.
             Constants of one element are not: what becomes of an epsilon is a fault and no rounding.
@@ -100,6 +102,8 @@ class Roundoff:
     every_node: bool = False
     rounded_weights: bool = False
     subnormals: bool = False
+    inputs: tuple[tuple[str, NumberFormat], ...] = ()
+    doubles: bool = False
 
     @property
     def coarse(self) -> NumberFormat:
@@ -246,7 +250,7 @@ class _Writer(NoiseWriter):
     """Writes the nodes of a graph anew, with random roundings between them."""
 
     def __init__(self, index: GraphIndex, roundoff: Roundoff, gain: float) -> None:
-        super().__init__(gain)
+        super().__init__(gain, *([1.0] if roundoff.doubles else []))
         self.index = index
         self.roundoff = roundoff
         self.rounding = roundings(roundoff.reference, roundoff.candidate, None, roundoff.accumulator)
@@ -262,14 +266,16 @@ class _Writer(NoiseWriter):
     # -- what is perturbed --------------------------------------------------------------------------------------
 
     def inputs(self) -> dict[str, str]:
-        """Rounds the graph's inputs, where the candidate computes in a coarser format; returns their new names."""
-        if not self.rounding.operand or self.on_products:
-            return {}
+        """Rounds the graph's inputs, where the candidate computes in a coarser format or casts them to one; returns
+        their new names."""
+        usual = 0.0 if self.on_products else self.rounding.operand
+        cast = {name: math.sqrt(KAPPA) * fmt.u for name, fmt in self.roundoff.inputs}
+        sizes = {name: math.hypot(usual, cast.get(name, 0.0)) for name in self.index.inputs}
         scope = _Scope.of(self.index)
         return {
-            name: self.perturb(name, scope.place(name), self.rounding.operand, smallest=self.smallest)
-            for name in self.index.inputs
-            if scope.floating(name) and name not in self.index.outputs
+            name: self.perturb(name, scope.place(name), size, smallest=self.smallest)
+            for name, size in sizes.items()
+            if size and scope.floating(name) and name not in self.index.outputs
         }
 
     def write(self, nodes: Iterable[onnx.NodeProto], scope: _Scope, inferred: onnx.GraphProto) -> None:
@@ -377,6 +383,8 @@ class _Writer(NoiseWriter):
         else:
             size = self.rounding.inner * (TRANSCENDENTAL if op in LIBRARY_FUNCTIONS else 1.0)
             size = math.hypot(size, sums)
+        if facts_of(node).kind is Kind.CLASSICAL:  # a score of many terms, and a function of it
+            size = math.hypot(size, self.rounding.inner * TRANSCENDENTAL * math.sqrt(ensemble_terms(node)))
         smallest = 0.0
         if (position in scope.borders or self.roundoff.every_node) and not self.on_products:
             # kernels round the gates of a recurrent cell too, and not its state alone

@@ -28,6 +28,16 @@ def term_count(node: onnx.NodeProto, shape_of: ShapeOf) -> float:
     return float(max(rule(node, [*shapes, None, None, None]) or 1, 1))
 
 
+def ensemble_terms(node: onnx.NodeProto) -> int:
+    """How many terms a score of an operator of `ai.onnx.ml` adds up: trees, support vectors or features."""
+    lengths = {a.name: len(a.floats) or len(set(a.ints)) for a in node.attribute}
+    if "nodes_treeids" in lengths:
+        return lengths["nodes_treeids"]
+    if "tree_roots" in lengths:
+        return lengths["tree_roots"]
+    return max(lengths.get("coefficients", 1), lengths.get("support_vectors", 1), 1)
+
+
 def _convolution(node: onnx.NodeProto, shapes: list[Shape]) -> float | None:
     return math.prod(shapes[1][1:]) if shapes[1] else None
 
