@@ -12,6 +12,7 @@ from ..graph.options import Axes, Choice, Named, Names, Number, Pair, Renamed, S
 from ..runners.contract.workload import ShapeRange
 from .budget import Budget, Limit
 from .shape_sets import ShapeSets, as_sets
+from .share import Share
 
 if TYPE_CHECKING:
     from ..dataloaders.base import Samples
@@ -53,6 +54,8 @@ class Rules:
         memory: Bytes that localizing may use for one piece; models with more external weights run in pieces. None:
             from the machine.
         save_inputs, save_outputs: Where to save what was run, and what every runner gave.
+        shard: Run only the i-th of n shares of the samples: ``(i, n)``, from 1. The report then holds the outputs, and
+            says nothing of what rounding explains: `compare.merging` puts the reports together.
         latency: Runs to time on each runner after the comparison, with the last sample; None: nothing is timed.
         fix: File for a precision plan: which layers must stay FP32 for the candidate to pass, searched and measured.
         fix_budget: Most runs that the search may judge, or minutes that it may take.
@@ -130,6 +133,14 @@ class Rules:
         ShapeSets(),
         "data",
         metavar="NAME:DIMS",
+    )
+    shard: tuple[int, int] | None = option(
+        None,
+        "--shard",
+        "run the I-th of N shares of the samples; layerdiff merge puts their reports together",
+        Share(),
+        "data",
+        metavar="I/N",
     )
     rtol: float | None = option(
         None,

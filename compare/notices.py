@@ -18,6 +18,12 @@ def input_ignored(model: str, inputs: Sequence[str]) -> Notice:
     return Notice("input-ignored", model, f"{model} does not take {_quoted(inputs)}.")
 
 
+def shard(index: int, count: int) -> Notice:
+    """A share of the samples was run."""
+    text = f"This is share {index} of {count}. layerdiff merge makes the report on all samples of all shares."
+    return Notice("shard", f"{index}/{count}", text)
+
+
 def input_cast(model: str, name: str, given: str, taken: str) -> Notice:
     """An input of a second file has another floating type than the first file's."""
     return Notice("input-cast", model, f"{name!r} is {given} in the first file, and cast to {taken} for {model}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..graph.errors import UsageError
 from . import notices
 from .assemble import assemble
 from .collect import Collector
@@ -16,13 +17,14 @@ from .progress import SILENT, Progress
 from .report.files import check_writable
 from .runs.recording import save_inputs, saving_outputs
 from .runs.run import Stopped
+from .runs.shards import ShardRecorder
 from .runs.streaming import execute
 from .runs.workers.isolation import isolated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .comparison import Comparison
+    from .comparison import Comparison, Rules
     from .outputs.evidence import OutputEvidence
     from .report.model import Report
     from .runs.run import RunLog
@@ -53,6 +55,8 @@ def compare(comparison: Comparison, progress: Progress = SILENT) -> Report:
         Interrupted: Ctrl-C came; it holds what was found.
     """
     rules = comparison.rules
+    if rules.shard is not None:
+        _check_share(rules)
     if rules.fix is not None:
         planned(comparison)  # refuses, before anything runs
     for flag, path in (
@@ -68,9 +72,25 @@ def compare(comparison: Comparison, progress: Progress = SILENT) -> Report:
         return _compared(comparison, progress)
 
 
+def _check_share(rules: Rules) -> None:
+    """Refuses what needs all samples."""
+    for flag, value in (
+        ("--layers", rules.layers),
+        ("--fix", rules.fix),
+        ("--apply-remedy", rules.apply_remedy),
+        ("--latency", rules.latency),
+        ("--save-inputs", rules.save_inputs),
+        ("--save-outputs", rules.save_outputs),
+    ):
+        if value is not None:
+            raise UsageError(f"--shard runs a share of the samples, and {flag} is for a run on all of them.")
+
+
 def _compared(comparison: Comparison, progress: Progress) -> Report:
     """The three questions, with whoever runs in a process of its own there."""
     rules = comparison.rules
+    if rules.shard is not None:
+        return _share(comparison, progress)
     collector = Collector(rules)
     searching = rules.fix is not None or rules.apply_remedy is not None
     localizing = rules.layers is not None or searching
@@ -102,6 +122,17 @@ def _compared(comparison: Comparison, progress: Progress) -> Report:
         return fix(comparison, log, evidence.outputs, report, progress)
     except KeyboardInterrupt:  # what was found until then is worth being told
         return replace(report, notices=(*report.notices, notices.fix_interrupted(rules.fix)))
+
+
+def _share(comparison: Comparison, progress: Progress) -> Report:
+    """A share of the samples: nothing is decided that hangs on all of them."""
+    rules = replace(comparison.rules, labels=None, metric=None, metric_output=None, metric_drop=None)
+    collector = Collector(rules)
+    recorder = ShardRecorder(collector.begin)
+    log = execute(comparison, recorder.begin, progress)
+    report = assemble(comparison, log, collector.evidence(comparison, log, measured=False))
+    shard = recorder.shard(comparison, log)
+    return replace(report, shard=shard, notices=(*report.notices, notices.shard(shard.index, shard.count)))
 
 
 def _explained(

@@ -25,12 +25,12 @@ LINES, FUNCTION, PARAMETERS = 500, 60, 8
 ORDERS = {
     "the top floors": "compare > runners dataloaders > graph",
     "compare": """compare.suites > compare.cli > compare.reduce > compare.report compare.comparator
-        > compare.stages compare.loading
+        > compare.stages compare.merging compare.loading
         > compare.plans > compare.assemble > compare.collect
         > compare.layers > compare.causes > compare.lockstep > compare.outputs > compare.runs > compare.statistics
         > compare.interfaces > compare.comparison > compare.notices compare.sides compare.shape_sets compare.budget
-        compare.progress compare.overview > compare.report.model
-        > compare.report.plan compare.report.plain compare.report.files
+        compare.share compare.progress compare.overview > compare.report.model
+        > compare.report.plan compare.report.shard compare.report.plain compare.report.files
         > compare.report.formats compare.report.history compare.report.inputs""",
     "runners": """runners > runners.emulate > runners.onnxrt runners.trt runners.tf
         runners.reference_evaluator runners.recorded runners.pytorch runners.tflite

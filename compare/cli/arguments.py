@@ -62,6 +62,7 @@ examples:
 other commands, each with --help:
   layerdiff report     makes any format of a saved report
   layerdiff reduce     a culprit as a few nodes that fail alone
+  layerdiff merge      the report on all samples, from those of --shard
   layerdiff plan       shows a precision plan, or writes it for another tool
   layerdiff inspect    inputs, outputs, layers and ranges of a model
   layerdiff extract    a part of a model as a model

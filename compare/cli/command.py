@@ -86,6 +86,7 @@ COMMANDS = {
     "completion": "completion",
     "extract": "extract",
     "inspect": "inspect",
+    "merge": "merge",
     "plan": "plan",
     "reduce": "reduce",
     "report": "report_command",

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from . import completion, extract, plan, reduce, report_command
+from . import completion, extract, merge, plan, reduce, report_command
 from . import inspect as inspect_command
 from .arguments import Parser, full_parser
 
@@ -26,6 +26,7 @@ def text() -> str:
     parts = [HEAD, *_command("compare", full_parser())]
     for name, module in (
         ("layerdiff report", report_command),
+        ("layerdiff merge", merge),
         ("layerdiff reduce", reduce),
         ("layerdiff inspect", inspect_command),
         ("layerdiff extract", extract),

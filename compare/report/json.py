@@ -53,6 +53,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "changes": [_fields(change) for change in report.changes],
         "baseline": report.baseline,
         "applied": plain(report.applied),
+        "shard": plain(report.shard),
     }
 
 

@@ -31,6 +31,7 @@ from .model import (
 )
 from .plain import typed
 from .plan import Applied, Plan
+from .shard import Shard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +123,7 @@ def _report(content: Mapping[str, Any]) -> Report:
         baseline=content.get("baseline"),
         plan=typed(Plan, content.get("plan")),
         applied=typed(Applied, content.get("applied")),
+        shard=typed(Shard, content.get("shard")),
     )
 
 

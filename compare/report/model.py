@@ -11,6 +11,7 @@ from .formats import Content, formats
 from .history import Change, Provenance
 from .inputs import DataInfo, ModelInfo
 from .plan import Applied, Plan, Remedy
+from .shard import Shard
 
 SCHEMA = "layerdiff.report/1"
 """Name and version of the JSON form."""
@@ -375,6 +376,7 @@ class Report:
         provenance: Version, date, command and settings of the run.
         changes: What became worse, better or stayed bad since an earlier report, if there is one.
         baseline: That report's file; None if it was not held against one.
+        shard: What the report on a share of the samples holds besides, for ``layerdiff merge``; None of all others.
     """
 
     reference: str
@@ -394,6 +396,7 @@ class Report:
     provenance: Provenance = field(default_factory=Provenance, compare=False)
     changes: tuple[Change, ...] = ()
     baseline: str | None = None
+    shard: Shard | None = None
 
     @property
     def compared(self) -> bool:

@@ -20,6 +20,7 @@ from .json import CULPRIT_OPTIONAL, LAYER_OPTIONAL
 from .model import SCHEMA, AccuracyResult, Culprit, Fidelity, LayerResult, Notice, OutputResult, RunnerResult, Verdict
 from .plain import hints_of
 from .plan import Applied, Plan
+from .shard import Shard
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SCALARS = {str: "string", bool: "boolean", int: "integer", float: ["number", "null"]}  # null: not finite
@@ -60,6 +61,7 @@ def schema() -> dict[str, Any]:
         "saved": _list(_TEXT),
         "plan": _or_null(_of(Plan)),
         "applied": _or_null(_of(Applied)),
+        "shard": {**_or_null(_of(Shard)), "description": "Of --shard, what layerdiff merge needs; null of all others."},
         "changes": _list(_of(Change)),
         "baseline": {**_or_null(_TEXT), "description": "The earlier report that this one was held against."},
     }

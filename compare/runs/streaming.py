@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,6 +15,7 @@ from ...graph.errors import LayerdiffError, RunnerError, UsageError, said
 from ...runners.contract.session import SessionInfo
 from .. import notices
 from ..progress import SILENT, Progress
+from ..share import belongs
 from ..sides import Side, Sides, other_file
 from ..statistics import libraries
 from ..statistics.device import Uploads
@@ -23,12 +25,11 @@ from .opening import open_whole, run_in_pieces
 from .piecewise import PiecedSession
 from .repeatability import Repeat, repeat
 from .run import RunLog, RunnerLog, Stopped
-from .samples import checked, feed_of
+from .samples import feed_of, numbered
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ...dataloaders.base import Samples
     from ...runners.contract.runner import Runner
     from ...runners.contract.session import Session
     from ...runners.contract.workload import Feed
@@ -153,18 +154,20 @@ class _Streaming:
         opened = {name: e.session for name, e in self._entries.items() if e.session is not None}
         take = begin(sides)
         samples = self._comparison.samples
-        self._progress.stage(f"running {len(samples)} sample{'s'[: len(samples) != 1]} on {len(opened)} runners")
+        mine = [n for n in range(len(samples)) if belongs(n, self._comparison.rules.shard)]
+        self._progress.stage(f"running {len(mine)} sample{'s'[: len(mine) != 1]} on {len(opened)} runners")
         staying = _staying(sides, opened) if on_device else set()
         uploads = Uploads(opened[sides.reference.name].device)
         self._stack.callback(libraries.release)
-        infer = {n: _inferences(s, samples, uploads if n in staying else None) for n, s in opened.items()}
+        wanted = functools.partial(numbered, samples, frozenset(mine)) if mine else functools.partial(iter, ())
+        infer = {n: _inferences(s, wanted, uploads if n in staying else None) for n, s in opened.items()}
         sample: dict[str, np.ndarray] = {}
-        for number, sample in enumerate(checked(samples)):
+        for done, (number, sample) in enumerate(wanted()):
             self._run_sample(sides, infer, number, sample, take)
             failed = [self._entries[side.name].error is not None for side in sides.all]
             if failed[0] or all(failed[1:]):
                 break
-            self._progress.advance(number + 1, len(samples))
+            self._progress.advance(done + 1, len(mine))
         if self._comparison.rules.latency:
             self._measure(sides, sample, self._comparison.rules.latency)
 
@@ -296,11 +299,13 @@ def _staying(sides: Sides, sessions: Mapping[str, Session]) -> set[str]:
     return {sides.reference.name, *others} if others else set()
 
 
-def _inferences(session: Session, samples: Samples, uploads: Uploads | None) -> Callable[[Feed], Any]:
+def _inferences(
+    session: Session, samples: Callable[[], Iterator[tuple[int, Feed]]], uploads: Uploads | None
+) -> Callable[[Feed], Any]:
     """Gives the outputs of one sample after the other; with ``uploads``, on the device."""
     if not isinstance(session, PiecedSession):
         return session.infer if uploads is None else lambda feed: session.infer_on_device(uploads(feed))
-    results = session.infer_all(lambda: (feed_of(session, sample) for sample in checked(samples)))
+    results = session.infer_all(lambda: (feed_of(session, sample) for _, sample in samples()))
     return lambda feed: next(results)
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ...graph.errors import UsageError
 from ..cli.arguments import Parser
 from ..cli.delivery import rendered, write_all
 from ..cli.report_options import add_report, add_screen, check_reports, check_screen
-from .checks import Check, names_of, read_checks
+from ..share import Share, belongs
+from .checks import Check, Checks, names_of, read_checks
 from .running import Outcome, run_checks
-from .summary import FORMATS, show, status
+from .summary import FORMATS, share_as_json, show, status
 
 if TYPE_CHECKING:
     from ..progress import Progress
@@ -43,6 +46,9 @@ def run(words: Sequence[str]) -> int:
     reports = tuple(getattr(space, "reports", ()))
     check_reports(reports, [space.suite])
     checks = read_checks(space.suite)
+    whole = names_of(checks.checks)
+    if space.shard is not None:
+        checks = share_of(checks, space.shard)
     from ..report.terminal.progress import TerminalProgress, console
 
     def progress(check: Check) -> Progress | None:
@@ -63,7 +69,10 @@ def run(words: Sequence[str]) -> int:
 
             show_report(outcome.report, console(), verbose=True)
     names = names_of(checks.checks)
-    unwritten = unwritten or write_all((flag, path, partial(FORMATS[flag], outcomes, names)) for flag, path in reports)
+    formats = dict(FORMATS)
+    if space.shard is not None:
+        formats["--json"] = partial(share_as_json, space.shard, whole)
+    unwritten = unwritten or write_all((flag, path, partial(formats[flag], outcomes, names)) for flag, path in reports)
     if space.quiet:
         print("pass" if status(outcomes, len(names)) == 0 else "fail")
     elif not any(path == "-" for _, path in reports):
@@ -73,10 +82,37 @@ def run(words: Sequence[str]) -> int:
     return status(outcomes, len(names))
 
 
+def share_of(checks: Checks, share: tuple[int, int]) -> Checks:
+    """A share of the checks.
+
+    Raises:
+        UsageError: The first check that is not as expected ends the suite, which shares do not know of each other.
+    """
+    if checks.stop:
+        raise UsageError("--shard: a suite that stops at the first check that is not as expected cannot be shared out.")
+    mine = tuple(check for number, check in enumerate(checks.checks) if belongs(number, share))
+    return replace(checks, checks=mine)
+
+
+def _share(text: str) -> tuple[int, int]:
+    try:
+        return Share().read(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: expected {Share.expected}") from None
+
+
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     made = Parser("compare --suite", DESCRIPTION, EPILOG)
     made.add_argument("--suite", metavar="FILE", required=True, help="the checks, as TOML")
+    made.add_argument(
+        "--shard",
+        metavar="I/N",
+        type=_share,
+        help="run the I-th of N shares of the checks; see layerdiff merge",
+    )
     group = made.add_argument_group("report")
     for flag in FORMATS:
         add_report(group, flag, f"write all checks as {flag[2:]}")

@@ -112,7 +112,22 @@ def markdown(outcomes: Sequence[Outcome], total: int) -> str:
     return "\n".join([*lines, "", *(f"- {cell(o.check.name)}: {cell(_said(o))}" for o in wrong)]) + "\n"
 
 
-def as_json(outcomes: Sequence[Outcome], total: int) -> str:
+def share_as_json(
+    share: tuple[int, int], whole: Sequence[str], outcomes: Sequence[Outcome], names: Sequence[str]
+) -> str:
+    """The same of a share of the checks.
+
+    Args:
+        share: Which, of how many.
+        whole: The names of all checks.
+        outcomes: What came of those of the share.
+        names: Their names.
+    """
+    shard = {"index": share[0], "count": share[1], "names": list(whole)}
+    return as_json(outcomes, len(names), {"shard": shard})
+
+
+def as_json(outcomes: Sequence[Outcome], total: int, more: Mapping[str, object] | None = None) -> str:
     """Every report, under the name of its check."""
     checks = [
         {
@@ -127,6 +142,7 @@ def as_json(outcomes: Sequence[Outcome], total: int) -> str:
         for outcome in outcomes
     ]
     content = {"schema": SCHEMA, "as_expected": status(outcomes, total) == 0, "total": total, "checks": checks}
+    content.update(more or {})
     return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 

@@ -1,0 +1,179 @@
+"""Reports on shares of the samples, put together: the report of one run on all of them, byte for byte but for times.
+
+The shares hold the outputs. They are judged here, in the order of the samples, as one run judges them; what rounding
+explains is measured here, too. Nothing of the deployed runtimes is run again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ..graph.errors import UsageError
+from ..runners.contract.session import SessionInfo
+from .assemble import assemble
+from .collect import Collector
+from .progress import SILENT, Progress
+from .report.model import Notice
+from .runs.run import RunLog, RunnerLog
+from .runs.shards import unpacked
+from .runs.workers.isolation import isolated
+from .share import belongs
+
+if TYPE_CHECKING:
+    from .comparison import Comparison
+    from .report.model import Report, RunnerResult
+    from .report.shard import Shard, ShardRunner
+
+Shares = Mapping[str, "Report"]
+"""Reports by the names of their files, in the order of their shares."""
+
+
+def ordered(reports: Mapping[str, Report], commands: Mapping[str, str]) -> dict[str, Report]:
+    """The reports in the order of their shares.
+
+    Args:
+        reports: By the names of their files.
+        commands: What each was made by, without the share; by the same names.
+
+    Raises:
+        UsageError: One is no share, belongs to another run, is there twice, or is missing.
+    """
+    found: dict[int, str] = {}
+    first = next(iter(reports))
+    for name, report in reports.items():
+        shard = report.shard
+        if shard is None:
+            raise UsageError(f"{name}: not a share of a comparison: it was made without --shard.")
+        unlike = _unlike(reports[first], report, commands[first], commands[name])
+        if unlike:
+            raise UsageError(f"{name}: not a share of the comparison that {first} is of: {unlike}.")
+        if shard.index in found:
+            raise UsageError(f"{name}: share {shard.index} of {shard.count} once more, after {found[shard.index]}.")
+        found[shard.index] = name
+    count = _shard(reports[first]).count
+    missing = [str(index) for index in range(1, count + 1) if index not in found]
+    if missing:
+        raise UsageError(f"share {', '.join(missing)} of {count} is missing.")
+    return {found[index]: reports[found[index]] for index in sorted(found)}
+
+
+def _unlike(first: Report, other: Report, command: str, others: str) -> str:
+    """In what two reports belong to two runs; empty where they are shares of one."""
+    mine, theirs = _shard(first), _shard(other)
+    if (mine.count, mine.total) != (theirs.count, theirs.total):
+        return f"{theirs.count} shares of {theirs.total} samples, not {mine.count} of {mine.total}"
+    if command != others:
+        return f"it was made by {others}"
+    for what, a, b in (
+        ("version of layerdiff", first.provenance.version, other.provenance.version),
+        ("model", first.model.sha256, other.model.sha256),
+        ("second model", first.candidate_model and first.candidate_model.sha256,
+         other.candidate_model and other.candidate_model.sha256),
+        ("data", first.data.sha256, other.data.sha256),
+        ("reference", first.reference, other.reference),
+        ("list of candidates", mine.candidates, theirs.candidates),
+        ("list of runners", [r.name for r in mine.runners], [r.name for r in theirs.runners]),
+        ("list of versions", [dict(r.versions) for r in first.runners], [dict(r.versions) for r in other.runners]),
+    ):  # fmt: skip
+        if a != b:
+            return f"it has another {what}"
+    return ""
+
+
+def merged(comparison: Comparison, shares: Shares, progress: Progress = SILENT) -> Report:
+    """The report on all samples.
+
+    Args:
+        comparison: What was compared, prepared anew.
+        shares: See `ordered`.
+        progress: Told what is going on.
+
+    Raises:
+        UsageError: The samples are not those that were run.
+    """
+    with isolated(comparison) as comparison:
+        log = _log(shares)
+        collector = Collector(comparison.rules)
+        if log.candidates:
+            sides = comparison.sides.chosen(log.reference, log.candidates)
+            take = collector.begin(sides)
+            parts = list(shares.items())
+            for number in range(max(log.finished.values())):
+                name, report = parts[number % len(parts)]
+                for side in sides.all:
+                    if number < log.of(side.name).samples:
+                        given = _runner(_shard(report), side.name).outputs[number // len(parts)]
+                        take(side, number, unpacked(given, name))
+        report = assemble(comparison, log, collector.evidence(comparison, log, progress))
+    first = next(iter(shares.values()))
+    if report.data.sha256 != first.data.sha256:
+        raise UsageError("the samples are not those that the shares were made on.")
+    return report
+
+
+def _log(shares: Shares) -> RunLog:
+    """How one run on all samples had gone: up to the sample on which a runner failed, and no further."""
+    reports = list(shares.values())
+    first, reference = _shard(reports[0]), reports[0].reference
+    failures = {runner.name: _failure(runner.name, reports) for runner in first.runners}
+    at = {name: number for name, (number, _) in failures.items()}
+    stop = min(at[reference], max((at[name] for name in first.candidates), default=math.inf))
+    logs = []
+    for name, (number, error) in failures.items():
+        results = [next(r for r in report.runners if r.name == name) for report in reports]
+        last = results[(first.total - 1) % len(results)]
+        samples = max(0, int(min(number, at[reference], stop + 1, first.total)))
+        kept = error if number <= stop or math.isinf(number) else None
+        logs.append(_runner_log(_runner(first, name), last, results, samples, kept))
+    notices = tuple(Notice(**notice) for notice in first.notices)
+    return RunLog(reference, first.candidates, tuple(logs), notices=notices)
+
+
+def _runner_log(
+    known: ShardRunner, last: RunnerResult, results: Sequence[RunnerResult], samples: int, error: str | None
+) -> RunnerLog:
+    options = {key: value for key, value in last.options.items() if key != "statistics_on"}
+    info = SessionInfo(
+        options=options,
+        versions=last.versions,
+        notes=last.notes,
+        fp16_accumulation=frozenset(known.fp16_accumulation),
+        idle=known.idle,
+    )
+    opening = [r.open_seconds for r in results if r.open_seconds is not None]
+    running = [r.infer_seconds for r in results if r.infer_seconds is not None]
+    return RunnerLog(
+        name=known.name,
+        info=info,
+        in_pieces=known.in_pieces,
+        open_seconds=sum(opening) if opening else None,
+        infer_seconds=sum(running) if running else None,
+        samples=samples,
+        error=error,
+    )
+
+
+def _failure(name: str, reports: Sequence[Report]) -> tuple[float, str | None]:
+    """The first sample on which a runner failed, and why: -1 where it could not be opened, infinity where it failed on
+    no sample."""
+    found: list[tuple[float, str | None]] = []
+    for report in reports:
+        shard = _shard(report)
+        result = next(r for r in report.runners if r.name == name)
+        if result.error is not None:
+            mine = [n for n in range(shard.total) if belongs(n, (shard.index, shard.count))]
+            done = _runner(shard, name).samples
+            number = -1 if result.open_seconds is None else mine[done] if done < len(mine) else math.inf
+            found.append((number, result.error))
+    return min(found, key=lambda failure: failure[0], default=(math.inf, None))
+
+
+def _runner(shard: Shard, name: str) -> ShardRunner:
+    return next(runner for runner in shard.runners if runner.name == name)
+
+
+def _shard(report: Report) -> Shard:
+    assert report.shard is not None
+    return report.shard

@@ -1,0 +1,58 @@
+"""Suites of which every machine runs a share of the checks, put together again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...graph.errors import UsageError
+from ...graph.whole_file import replacing
+from .summary import SCHEMA
+
+
+def merge_suites(contents: Mapping[str, Any], output: str, *, quiet: bool) -> int:
+    """Writes the report on all checks, which is that of one run but for its times.
+
+    Args:
+        contents: What ``compare --suite --shard --json`` wrote, by file.
+        output: Where to write.
+        quiet: Print the verdict alone.
+
+    Returns:
+        The exit status of the whole suite.
+
+    Raises:
+        UsageError: One is no share, belongs to another suite, is there twice, or is missing.
+    """
+    first = next(iter(contents))
+    found: dict[int, tuple[str, Any]] = {}
+    for name, content in contents.items():
+        shard = content.get("shard") if isinstance(content, Mapping) and content.get("schema") == SCHEMA else None
+        if not isinstance(shard, Mapping):
+            raise UsageError(f"{name}: not a share of a suite: it was made without --shard.")
+        mine = contents[first]["shard"]
+        if (shard["count"], shard["names"]) != (mine["count"], mine["names"]):
+            raise UsageError(f"{name}: not a share of the suite that {first} is of: other checks or shares.")
+        index = int(shard["index"])
+        if index in found:
+            raise UsageError(f"{name}: share {index} of {shard['count']} once more, after {found[index][0]}.")
+        found[index] = name, content
+    count, names = int(contents[first]["shard"]["count"]), contents[first]["shard"]["names"]
+    missing = [str(index) for index in range(1, count + 1) if index not in found]
+    if missing:
+        raise UsageError(f"share {', '.join(missing)} of {count} is missing.")
+    parts = [iter(found[index][1]["checks"]) for index in range(1, count + 1)]
+    checks = [next(parts[number % count]) for number in range(len(names))]
+    good = all(check["as_expected"] for check in checks)
+    failed = any(check["verdict"] == "error" for check in checks)
+    whole = {"schema": SCHEMA, "as_expected": good and not failed, "total": len(names), "checks": checks}
+    with replacing(Path(output)) as partial, partial.open("w", encoding="utf-8") as stream:
+        stream.write(json.dumps(whole, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    as_expected = sum(bool(check["as_expected"]) for check in checks)
+    if quiet:
+        print("pass" if whole["as_expected"] else "fail")
+    else:
+        print(f"{as_expected} of {len(names)} checks as expected")
+    return 3 if failed else 0 if good else 1
