@@ -114,7 +114,7 @@ def test_what_means_nothing_is_refused_with_the_nearest_and_the_list(value, mess
 
 def test_an_unknown_word_is_refused_with_the_values_and_the_nearest():
     with pytest.raises(
-        UsageError, match=r"--onnxrt=cdua: expected cpu, cuda, tensorrt; did you mean cuda\? Further opt"
+        UsageError, match=r"--onnxrt=cdua: expected cpu, cuda, tensorrt, openvino, .*; did you mean cuda\? Further opt"
     ):
         OnnxrtRunner.from_value("cdua")
 
