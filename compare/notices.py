@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..graph.errors import LayerdiffError, first_line
+from ..graph.errors import LayerdiffError, OutputError, first_line
 from .report.model import AccuracyResult, Fidelity, Notice, OutputResult, Report
 
+NOT_WRITTEN = "not-written"
+"""Code of the notice of a file that cannot be written: the verdict stands, and the command ends as for wrong usage."""
 CHANCE = 0.5
 """Share of a candidate's error from which on what it does not repeat may be all there is."""
 
@@ -92,6 +94,11 @@ def layers_stood_in_for(reference: str, model: str) -> Notice:
 def interrupted(during: str) -> Notice:
     """The run was interrupted, and the report holds what was found until then."""
     return Notice("interrupted", "", f"Interrupted while {during}: the report holds what was found until then.")
+
+
+def not_written(error: OutputError) -> Notice:
+    """A file that was asked for beside the reports cannot be written."""
+    return Notice(NOT_WRITTEN, "", str(error))
 
 
 def not_timed(runner: str) -> Notice:

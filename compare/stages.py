@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..graph.errors import UsageError
+from ..graph.errors import OutputError, UsageError
 from . import notices
 from .assemble import assemble
 from .collect import Collector
@@ -97,12 +97,14 @@ def _compared(comparison: Comparison, progress: Progress) -> Report:
     if rules.save_inputs is not None:
         save_inputs(comparison.samples, rules.save_inputs)
     try:
-        with saving_outputs(comparison, collector.begin, rules.save_outputs) as begin:
-            log = execute(comparison, begin, progress, on_device=not localizing, remember=localizing)
+        with saving_outputs(comparison, collector.begin, rules.save_outputs) as saved:
+            log = execute(comparison, saved.begin, progress, on_device=not localizing, remember=localizing)
     except Stopped as stopped:
         log = stopped.log
         report = assemble(comparison, log, collector.evidence(comparison, log, measured=False))
         raise Interrupted(report, "the samples were run") from stopped.__cause__
+    if saved.error is not None:
+        log = replace(log, notices=(*log.notices, notices.not_written(saved.error)))
     try:
         evidence = collector.evidence(comparison, log, progress)
     except KeyboardInterrupt as error:
@@ -114,12 +116,15 @@ def _compared(comparison: Comparison, progress: Progress) -> Report:
             report = _explained(comparison, log, evidence.outputs, report, progress)
     except KeyboardInterrupt as error:
         raise Interrupted(report, "layers were looked at") from error
-    if rules.apply_remedy is not None and report.applied is None:
+    unwritten = any(notice.code == notices.NOT_WRITTEN for notice in report.notices)
+    if rules.apply_remedy is not None and report.applied is None and not unwritten:
         report = replace(report, notices=(*report.notices, notices.nothing_applied(rules.apply_remedy)))
     if rules.fix is None:
         return report
     try:
         return fix(comparison, log, evidence.outputs, report, progress)
+    except OutputError as error:
+        return replace(report, notices=(*report.notices, notices.not_written(error)))
     except KeyboardInterrupt:  # what was found until then is worth being told
         return replace(report, notices=(*report.notices, notices.fix_interrupted(rules.fix)))
 
@@ -146,7 +151,10 @@ def _explained(
     report = replace(report, notices=(*report.notices, *(notices.misoptimized(o.side, o.text) for o in off)))
     if not report.culprits:
         return report
-    return with_remedies(ran, log, outputs, report, progress, {o.candidate: o.remedy for o in off})
+    try:
+        return with_remedies(ran, log, outputs, report, progress, {o.candidate: o.remedy for o in off})
+    except OutputError as error:  # of --apply-remedy
+        return replace(report, notices=(*report.notices, notices.not_written(error)))
 
 
 def localized(

@@ -5,7 +5,8 @@
     LayerdiffError
     ├── UsageError                 the call or its input is wrong                   exit status 2
     │   ├── ModelError             the model cannot be read or lacks what was asked
-    │   └── DataError              the data cannot be read or do not fit the model
+    │   ├── DataError              the data cannot be read or do not fit the model
+    │   └── OutputError            a file cannot be written
     └── RunnerError                a runtime failed                                 exit status 3
         ├── MissingPackage         the runtime is not installed
         ├── ProviderUnavailable    installed, but the device or provider is not there or not in use
@@ -46,6 +47,10 @@ class ModelError(UsageError):
 
 class DataError(UsageError):
     """Input data cannot be read, or do not fit the model."""
+
+
+class OutputError(UsageError):
+    """A file that was asked for cannot be written. What was found is worth more than the file."""
 
 
 class RunnerError(LayerdiffError):

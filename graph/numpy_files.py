@@ -14,6 +14,7 @@ from typing import IO, Any, Literal, NamedTuple, TypeVar
 import numpy as np
 
 from .npy_strings import read_strings
+from .whole_file import replacing
 
 CHUNK = 1 << 24
 """Bytes that are unpacked at a time."""
@@ -123,8 +124,11 @@ def map_array(path: Path) -> np.ndarray:
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """An ``.npz`` with one array for each name, whatever the name (`numpy.savez` takes names as keywords)."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+    """An ``.npz`` with one array for each name, whatever the name (`numpy.savez` takes names as keywords).
+
+    It is there whole or not at all.
+    """
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 # strings as characters, not as pickled objects

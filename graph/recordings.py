@@ -198,7 +198,8 @@ class OutputsFile:
         if not self.path.suffix:
             for runner, inputs in self._inputs.items():
                 notes = {"runner": runner, "format": formats.get(runner, ""), "inputs": inputs}
-                (self.path / _safe(runner) / NOTES).write_text(json.dumps(notes, indent=1), "utf-8")
+                with replacing(self.path / _safe(runner) / NOTES) as partial:
+                    partial.write_text(json.dumps(notes, indent=1), "utf-8")
             return
         with replacing(self.path) as whole, whole.open("w", encoding="utf-8") as stream:
             stream.write('{"lst": [')

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ...graph.errors import LayerdiffError, UsageError, said
+from ...graph.errors import LayerdiffError, OutputError, UsageError, said
 from ...graph.interrupts import uninterrupted
 from ...graph.printable import printable
 from ..progress import SILENT
@@ -120,6 +120,7 @@ def _run(request: Request, command: str) -> int:
 
         logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
         logging.getLogger("layerdiff").setLevel(logging.DEBUG)
+    from ..notices import NOT_WRITTEN
     from ..stages import Interrupted
     from .delivery import deliver
 
@@ -131,11 +132,11 @@ def _run(request: Request, command: str) -> int:
         progress = TerminalProgress()
     interrupted = None
     try:
-        report, unsaved = compare(request, progress)
+        report = compare(request, progress)
     except KeyboardInterrupt as error:
         if not isinstance(error, Interrupted):
             raise
-        report, unsaved, interrupted = error.report, None, error.__cause__
+        report, interrupted = error.report, error.__cause__
     finally:
         if progress is not None:
             progress.clear()
@@ -149,9 +150,7 @@ def _run(request: Request, command: str) -> int:
         status = INTERRUPTED
     if isinstance(interrupted, KeyboardInterrupt):
         raise interrupted
-    if unsaved is not None:
-        raise unsaved
-    return status
+    return UsageError.exit_status if any(notice.code == NOT_WRITTEN for notice in report.notices) else status
 
 
 def _before(path: str) -> Report:
@@ -190,12 +189,13 @@ def comparator(request: Request, progress: Progress | None = None) -> Comparator
     )
 
 
-def compare(request: Request, progress: Progress | None = None) -> tuple[Report, UsageError | None]:
-    """What the command line asks for, as a report, and why the worst samples could not be saved, if they could not.
+def compare(request: Request, progress: Progress | None = None) -> Report:
+    """What the command line asks for, as a report.
 
     Raises:
         UsageError: The request does not fit the models or the data.
     """
+    from ..notices import not_written
     from ..report.files import check_folder, check_writable, discard
     from ..report.formats import formats, writes_folder
     from ..stages import compare as run
@@ -213,6 +213,6 @@ def compare(request: Request, progress: Progress | None = None) -> tuple[Report,
 
         try:
             report = save_worst(report, asked.samples, request.save_worst)
-        except UsageError as error:
-            return report, error
-    return report, None
+        except OutputError as error:
+            report = replace(report, notices=(*report.notices, not_written(error)))
+    return report

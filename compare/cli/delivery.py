@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ...graph.errors import UsageError
+from ...graph.printable import printable
+from ..notices import NOT_WRITTEN
 
 if TYPE_CHECKING:
     from ..report.formats import Content
@@ -41,6 +43,9 @@ def deliver(report: Report, wanted: Sequence[tuple[str, str]], *, quiet: bool, v
             for runner in report.runners:
                 if runner.error:
                     print(f"compare: {runner.failure}", file=sys.stderr)
+            for notice in report.notices:
+                if notice.code == NOT_WRITTEN:
+                    print(f"compare: {printable(notice.text)}", file=sys.stderr)
         else:
             from ..report.terminal.progress import console
             from ..report.terminal.show import show

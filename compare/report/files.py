@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ...graph.errors import UsageError
+from ...graph.errors import OutputError, UsageError
 from ...graph.whole_file import replacing
 from .formats import Content
 
@@ -24,7 +24,7 @@ def write(content: Content, path: str | os.PathLike[str], flag: str) -> None:
         flag: The option that named it, for messages.
 
     Raises:
-        UsageError: The file cannot be written.
+        OutputError: The file cannot be written.
         BrokenPipeError: Nobody reads standard output any more.
     """
     if isinstance(content, Mapping):
@@ -53,19 +53,19 @@ def writing(flag: str, path: str | os.PathLike[str]) -> Iterator[None]:
         path: The file.
 
     Raises:
-        UsageError: It cannot.
+        OutputError: It cannot.
     """
     try:
         yield
     except OSError as error:
-        raise UsageError(f"{flag} {path}: cannot be written: {error.strerror}.") from error
+        raise OutputError(f"{flag} {path}: cannot be written: {error.strerror}.") from error
 
 
 def check_writable(path: str | os.PathLike[str], flag: str) -> None:
     """Makes sure, before anything runs, that a file can be written to a path.
 
     Raises:
-        UsageError: It cannot.
+        OutputError: It cannot.
     """
     target = Path(path)
     if os.fspath(path) == "-" or (target.exists() and not target.is_file() and not target.is_dir()):
@@ -82,7 +82,7 @@ def check_folder(path: str | os.PathLike[str], flag: str) -> None:
     """Makes sure, before anything runs, that files can be written into a folder, which may have to be made.
 
     Raises:
-        UsageError: They cannot.
+        OutputError: They cannot.
     """
     there = Path(path).absolute()
     while not there.exists() and there.parent != there:
@@ -106,7 +106,7 @@ def _folder(files: Mapping[str, str | bytes], path: str | os.PathLike[str], flag
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{flag} {path}: cannot be made: {error.strerror}.") from error
+        raise OutputError(f"{flag} {path}: cannot be made: {error.strerror}.") from error
     for name, content in files.items():
         write(content, Path(path) / name, flag)
 
@@ -123,4 +123,4 @@ def _to_standard_output(content: str | bytes, flag: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise UsageError(f"{flag} -: standard output cannot be written: {error.strerror}.") from error
+        raise OutputError(f"{flag} -: standard output cannot be written: {error.strerror}.") from error

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...graph.digest import arrays_digest
-from ...graph.errors import UsageError
+from ...graph.errors import OutputError, UsageError
 from ...graph.numpy_files import write_npz
 from ...graph.polygraphy_json import encoded
 from ...graph.recordings import OutputsFile
@@ -52,17 +53,32 @@ def save_inputs(samples: Samples, path: str) -> None:
             write_npz(target if target.suffix else target / f"sample{number}.npz", sample)
 
 
+@dataclass
+class Saving:
+    """Outputs that are taken and also written.
+
+    Attributes:
+        begin: Gives what takes the outputs of a run.
+        error: Why they are not written, or no longer, once that is so.
+    """
+
+    begin: Begin
+    error: OutputError | None = field(default=None, init=False)
+
+
 @contextmanager
-def saving_outputs(comparison: Comparison, begin: Begin, path: str | None) -> Iterator[Begin]:
+def saving_outputs(comparison: Comparison, begin: Begin, path: str | None) -> Iterator[Saving]:
     """Gives what takes the outputs of a run and also writes them to ``path``, if there is one.
 
     What was written so far is there when a runner fails; when the run is interrupted, a ``.json`` is not written.
+    When they can no longer be written, the run goes on without.
 
     Raises:
-        UsageError: The path says no form of a recording, or cannot be written.
+        UsageError: The path says no form of a recording.
     """
+    saved = Saving(begin)
     if path is None:
-        yield begin
+        yield saved
         return
     try:
         file = OutputsFile(path)
@@ -70,18 +86,29 @@ def saving_outputs(comparison: Comparison, begin: Begin, path: str | None) -> It
         raise UsageError(f"--save-outputs {error}") from None
     inputs = [arrays_digest(sample) for sample in checked(comparison.samples)]
 
+    def attempt(write: Callable[[], None]) -> None:
+        if saved.error is not None:  # a recording with gaps is none
+            return
+        try:
+            with writing("--save-outputs", path):
+                write()
+        except OutputError as error:
+            saved.error = error
+
     def saving(sides: Sides) -> Take:
         take = begin(sides)
 
         def both(side: Side, sample: int, outputs: dict[str, Any]) -> None:
             take(side, sample, outputs)
-            file.add(side.name, {name: np.asarray(value) for name, value in outputs.items()}, inputs[sample])
+            arrays = {name: np.asarray(value) for name, value in outputs.items()}
+            attempt(lambda: file.add(side.name, arrays, inputs[sample]))
 
         return both
 
     try:
-        with writing("--save-outputs", path):
-            yield saving
-            file.finish({side.name: side.runner.arithmetic.name for side in comparison.sides.all})
+        saved.begin = saving
+        yield saved
+        attempt(lambda: file.finish({side.name: side.runner.arithmetic.name for side in comparison.sides.all}))
     finally:
-        file.discard()
+        with suppress(OSError):
+            file.discard()

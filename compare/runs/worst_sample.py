@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...graph.errors import UsageError
 from ...graph.numpy_files import write_npz
+from ..report.files import writing
 
 if TYPE_CHECKING:
     from ...dataloaders.base import Samples
@@ -35,11 +35,11 @@ def save_worst(report: Report, samples: Samples, folder: str | os.PathLike[str])
     """Writes the inputs of each candidate's worst sample to ``folder`` and returns the report that says so.
 
     Raises:
-        UsageError: The folder cannot be written to.
+        OutputError: The folder cannot be written to.
     """
     wanted = worst_samples(report)
     saved = []
-    try:
+    with writing("--save-worst", folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
         if wanted:
             last = max(wanted.values())
@@ -52,6 +52,4 @@ def save_worst(report: Report, samples: Samples, folder: str | os.PathLike[str])
                         saved.append(str(path))
                 if number == last:
                     break
-    except OSError as error:
-        raise UsageError(f"--save-worst {folder}: cannot be written: {error.strerror}.") from error
     return replace(report, saved=tuple(saved))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ...graph.errors import LayerdiffError
 from ..cli.command import compare
+from ..notices import NOT_WRITTEN
 from .checks import Check, Checks, unexpected
 
 if TYPE_CHECKING:
@@ -61,9 +62,10 @@ def run_checks(checks: Checks, progress: Callable[[Check], Progress | None] = la
 def _run(check: Check, progress: Progress | None) -> Outcome:
     began = time.monotonic()
     try:
-        report, unsaved = compare(check.request, progress)
+        report = compare(check.request, progress)
         report = replace(report, provenance=replace(report.provenance, command=shlex.join(["compare", *check.words])))
-        return Outcome(check, report, None if unsaved is None else str(unsaved), time.monotonic() - began)
+        unwritten = next((notice.text for notice in report.notices if notice.code == NOT_WRITTEN), None)
+        return Outcome(check, report, unwritten, time.monotonic() - began)
     except LayerdiffError as error:
         return Outcome(check, None, str(error), time.monotonic() - began)
     finally:

@@ -1,0 +1,93 @@
+"""Files that cannot be written cost no verdict: the report says so, and the command ends with status 2."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from layerdiff.compare.cli.command import main
+from layerdiff.compare.report.load import load_report
+
+from support.models import parsed
+
+WIDE = "g (float[1, 4096] x) => (float[1, 4096] y) { h = Mul(x, w) y = Exp(h) }"
+"""Overflows in FP16 where x is large; an output of 16 KiB."""
+LIMIT = 12_000
+"""Bytes that a file may have: enough for a report, too few for the outputs. As on a disk that fills up."""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    onnx.save(parsed(WIDE, w=np.full(1, 12, np.float32)), tmp_path / "m.onnx")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def limited(words: str) -> subprocess.CompletedProcess[str]:
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python does: writing fails with EFBIG
+        resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT))
+
+    command = [sys.executable, "-m", "layerdiff", *words.split()]
+    return subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
+
+
+@pytest.mark.parametrize("flag", ["--save-outputs saved.json", "--save-outputs saved", "--save-worst saved"])
+@pytest.mark.parametrize("quiet", ["", " -q"])
+def test_a_disk_that_fills_up_costs_no_verdict(flag, quiet, folder):
+    done = limited(f"m.onnx --onnxrt --emulate fp16 --samples 3 {flag} --json r.json{quiet}")
+    assert done.returncode == 2
+    assert load_report("r.json").verdict in ("pass", "fail", "undecided")
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if "cannot be written" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("compare: --save" if quiet else "warning: --save")
+    assert any(line.startswith(load_report("r.json").verdict) for line in done.stdout.splitlines())
+    assert [path.name for path in folder.rglob("*.partial")] == []
+    for path in folder.rglob("*.npz"):
+        np.load(path)
+
+
+def test_outputs_after_one_that_could_not_be_written_are_not(folder):
+    """A recording with gaps would be compared sample by sample with others."""
+    limited("m.onnx --onnxrt --onnxrt --samples 3 --save-outputs saved.json --json r.json")
+    assert not Path("saved.json").exists()
+
+
+def test_a_plan_that_cannot_be_written_costs_no_verdict(folder, monkeypatch):
+    """The file is a folder by the time that the plan is written to it."""
+    words = "m.onnx --onnxrt --emulate fp16 --fix plan.json --json r.json --range x:0.9,1"
+    monkeypatch.setattr("layerdiff.compare.stages.check_writable", lambda path, flag: Path(path).mkdir())
+    assert main(words.split()) == 2
+    report = load_report("r.json")
+    assert report.verdict == "fail"
+    assert [n.code for n in report.notices if "plan.json" in n.text] == ["not-written"]
+
+
+@pytest.mark.parametrize("flag", ["--json", "--save-outputs", "--save-inputs", "--save-worst", "--html"])
+def test_a_folder_without_permission_is_refused_before_anything_runs(flag, folder, capsys):
+    Path("locked").mkdir(mode=0o500)
+    where = "locked"
+    if os.geteuid() == 0:  # who may write everywhere, but for here
+        where = "/proc"
+    assert main(["m.onnx", "--onnxrt", "--onnxrt", flag, f"{where}/x"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("cannot be written") == 1
+    assert "running" not in captured.err
+
+
+def test_a_report_that_fills_the_disk_is_there_whole_or_not_at_all(folder):
+    Path("r.html").write_text("before")
+    done = limited("m.onnx --onnxrt --onnxrt --json r.json --html r.html")
+    assert done.returncode == 2
+    assert "\npass: " in done.stdout
+    assert done.stderr.count("cannot be written") == 1
+    assert json.loads(Path("r.json").read_text())["verdict"] == "pass"
+    assert list(folder.glob("*.partial")) == []
