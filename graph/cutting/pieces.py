@@ -7,6 +7,7 @@ All other tensors may, and a cut costs their bytes.
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -164,54 +165,87 @@ def _topological(index: GraphIndex, flow: Dataflow, cores: list[tuple[int, ...]]
 def _pack(
     flow: Dataflow, units: list[_Unit], shapes: Mapping[str, tuple[int, ...]] | None, memory: int, most: int | None
 ) -> list[list[_Unit]]:
+    """The units, packed. Every unit enters and leaves the piece that is looked at once, and so does every border."""
     n = len(units)
     owner = {p: u for u, unit in enumerate(units) for p in unit.nodes}
     border, forbidden = _borders(flow, units, owner, shapes)
     forced = {p for u, unit in enumerate(units) if unit.random for p in (u, u + 1)}
-    made = [{o: flow.nbytes(o, shapes) for p in unit.nodes for o in flow.index.nodes[p].output if o} for unit in units]
-    read = [{r: flow.nbytes(r, shapes) for p in unit.nodes for r in flow.needs(p)} for unit in units]
-    weights = [flow.weights(unit.nodes) for unit in units]
+    legal = [p in (0, n) or p in forced or p not in forbidden for p in range(n + 1)]
     overhead = memory // 16 if memory < 1 << 60 else 1 << 16
     most = most or n
-    infinite = float("inf")
-    best: list[float] = [0.0] + [infinite] * n
+    held = _Held([_tensors(flow, unit, shapes) for unit in units])
+    least = [0] * (n + 1)
+    """Least cost of all pieces before a border, and of the bytes at it."""
     back = [0] * (n + 1)
-    legal = [p in (0, n) or p in forced or p not in forbidden for p in range(n + 1)]
+    last = [0] * (n + 1)
+    """The last border up to here that is legal."""
+    first = 0
+    """Where the largest piece begins that fits the budget and ends here: that never moves back, since pieces grow."""
+    starts: deque[int] = deque()
+    """Borders in the order of their cost, each later than those before it: the first is the best start."""
     for end in range(1, n + 1):
+        start = end - 1
+        last[start] = start if legal[start] else last[start - 1]
+        if legal[start]:
+            while starts and least[starts[-1]] >= least[start]:
+                starts.pop()
+            starts.append(start)
+        held.add(start)
+        while held.size > memory or (start in forced and first < start):
+            held.remove(first)
+            first += 1
         if not legal[end]:
             continue
-        over, seen, outside = -memory, set[str](), dict[str, int]()
-        smallest = True
-        for start in range(end - 1, -1, -1):
-            for name, size in made[start].items():
-                over += size - outside.pop(name, 0)
-            for name, size in weights[start].items():
-                if name not in seen:
-                    seen.add(name)
-                    over += size
-            for name, size in read[start].items():
-                if name not in outside and name not in made[start]:
-                    outside[name] = size
-                    over += size
-            if not legal[start]:
-                continue
-            # what follows only grows: over the budget, a piece is as small as it can be, so that no other is as large
-            if over > 0 and not smallest:
-                break
-            if best[start] < infinite:
-                crowd = max(0, end - start - most)
-                cost = best[start] + border[start] + overhead + (1e15 * crowd)
-                if cost < best[end]:
-                    best[end], back[end] = cost, start
-            smallest = False
-            if start in forced or end - start > most:
-                break
+        best = last[start]  # a piece that does not fit is as small as it can be
+        if best >= max(first, end - most):
+            while starts[0] < max(first, end - most):
+                starts.popleft()
+            best = starts[0]
+            crowded = last[end - most - 1] if end > most else -1
+            if crowded >= first and least[crowded] + _crowd(end - crowded, most) < least[best]:
+                best = crowded
+        back[end] = best
+        least[end] = least[best] + overhead + _crowd(end - best, most) + border[end]
     result = []
     end = n
     while end > 0:
         result.append(units[back[end] : end])
         end = back[end]
     return result[::-1]
+
+
+def _crowd(size: int, most: int) -> int:
+    """What it costs that a piece holds more groups than it may."""
+    return 10**15 * max(0, size - most)
+
+
+def _tensors(flow: Dataflow, unit: _Unit, shapes: Mapping[str, tuple[int, ...]] | None) -> dict[tuple[bool, str], int]:
+    """Bytes of the tensors and weights of a unit: whether it is a weight, and its name."""
+    made = (name for p in unit.nodes for name in flow.index.nodes[p].output if name)
+    read = (name for p in unit.nodes for name in flow.needs(p))
+    found = {(False, name): flow.nbytes(name, shapes) for name in (*made, *read)}
+    return {**found, **{(True, name): size for name, size in flow.weights(unit.nodes).items()}}
+
+
+class _Held:
+    """Bytes that some units hold, each tensor counted once."""
+
+    def __init__(self, units: list[dict[tuple[bool, str], int]]) -> None:
+        self._units = units
+        self._holders: Counter[tuple[bool, str]] = Counter()
+        self.size = 0
+
+    def add(self, unit: int) -> None:
+        """One unit more."""
+        for key, size in self._units[unit].items():
+            self.size += size if not self._holders[key] else 0
+            self._holders[key] += 1
+
+    def remove(self, unit: int) -> None:
+        """One unit less."""
+        for key, size in self._units[unit].items():
+            self._holders[key] -= 1
+            self.size -= size if not self._holders[key] else 0
 
 
 def _borders(
