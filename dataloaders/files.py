@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..graph.errors import DataError, first_line
-from ..graph.numpy_files import Header, in_natural_order, map_array, members_of, read_array, read_header
+from ..graph.numpy_files import Header, in_natural_order, members_of, read_array, read_header
 from ..graph.specs import TensorSpec
 from .base import Sample, Samples, Source
 from .fitting import check_header, fit, specs_of
@@ -114,7 +114,7 @@ class StoredSamples(Samples):
         try:
             if file.suffix == ".npz" and file.is_file():
                 return members_of(file, read_array)
-            return {name: map_array(path) for name, path in self._members(file).items()}
+            return {name: _read(path) for name, path in self._members(file).items()}
         except DataError:
             raise
         except Exception as error:
@@ -134,3 +134,9 @@ class StoredSamples(Samples):
             if name not in found and safe in found:
                 found[name] = found.pop(safe)
         return found
+
+
+def _read(path: Path) -> np.ndarray:
+    """A file's array. Not mapped: where another program cuts a mapped file short, the system ends who reads it."""
+    with path.open("rb") as stream:
+        return read_array(stream)

@@ -89,15 +89,6 @@ def test_a_folder_of_folders(tmp_path):
     assert values(open_data(tmp_path), TWO, "ids") == [0, 1]
 
 
-def test_npy_files_are_mapped_not_read(tmp_path):
-    np.save(tmp_path / "x.npy", x(1))
-    (sample,) = open_data(tmp_path).bind(ONE)
-    array = sample["x"]
-    while not isinstance(array, np.memmap) and array is not None:
-        array = array.base
-    assert isinstance(array, np.memmap)
-
-
 @pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "float8_e5m2", "int4"])
 @pytest.mark.parametrize("suffix", ["npz", "npy"])
 def test_dtypes_that_numpy_saves_as_raw_bytes(tmp_path, dtype, suffix):

@@ -1,0 +1,33 @@
+"""Data that another program cuts short while they are read: one message, where a memory map would end the program."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import onnx
+import pytest
+from layerdiff.compare.cli.command import main
+
+from support.models import parsed
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_a_file_cut_short_between_two_passes_is_told(samples, tmp_path, monkeypatch, capsys):
+    """Inputs are read once to be bound and again to be run; the runner's first call cuts them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    onnx.save(parsed("g (float[N, 65536] x) => (float[N, 65536] y) { y = Relu(x) }"), "m.onnx")
+    (tmp_path / "data").mkdir()
+    for i in range(samples):
+        (tmp_path / "data" / str(i)).mkdir()
+        np.save(tmp_path / "data" / str(i) / "x.npy", np.ones((64, 65536), np.float32))
+    (tmp_path / "cutting.py").write_text(
+        "import glob, os\nimport numpy as np\n\ndef cuts(feed):\n    for name in glob.glob('data/*/x.npy'):\n"
+        "        os.truncate(name, 4096)\n    return {'y': np.maximum(feed['x'], 0)}\n"
+    )
+    words = "m.onnx --onnxrt --runner cutting:cuts --isolate off --data data --json r.json"
+    status = main(words.split())
+    assert status == 2
+    assert "cut short: 3,968 of 16,777,216 bytes" in capsys.readouterr().err
+    assert not os.path.exists("r.json")
