@@ -41,7 +41,7 @@ ORDERS = {
         > graph.index graph.writer > graph.weights graph.inference graph.evaluation > graph.contrib_ops graph.options
         graph.trees
         > graph.nodes graph.operators graph.specs graph.formats graph.imports graph.torch_traces
-        graph.polygraphy_json graph.whole_file graph.tflite_file > graph.numpy_files > graph.npy_strings
+        graph.polygraphy_json graph.tflite_file > graph.numpy_files > graph.npy_strings graph.whole_file
         > graph.errors graph.interrupts graph.foreign graph.printable""",
 }
 # Files that are about operators: one rule or one runtime's kernels each.
