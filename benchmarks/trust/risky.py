@@ -23,7 +23,7 @@ def exits(feed):
 
 
 def exits_at_once(feed):
-    os._exit(0)
+    ctypes.CDLL(None).quick_exit(0)
 
 
 def raises(feed):
