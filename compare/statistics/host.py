@@ -16,6 +16,8 @@ BLOCK = 1 << 17
 """Elements of a block of the cheap statistics: its float32 arrays fit into a core's second-level cache."""
 FULL_BLOCK = 1 << 13
 """Elements of a block of the full statistics, which hold about ten float64 arrays of that size."""
+EXACT = 2.0**53
+"""Below this float64 holds every integer."""
 RUN = 1 << 13
 """Elements that BLAS sums in float32 at a time. OpenBLAS starts threads for more, which cost more than they gain."""
 
@@ -139,13 +141,22 @@ class _Reader:
             into.sum_rc += float(np.vdot(reference, candidate).real)
             wrong = magnitude != 0 if limit is None else ~(magnitude <= limit)
             into.mismatched += int(np.count_nonzero(wrong))
-            at = int(magnitude.argmax())
-            if magnitude[at] > (into.max_abs_at.value if into.max_abs_at else 0):
-                into.max_abs_at = greater(into.max_abs_at, pair.place(None, start + _position(where, at)))
+            self._take_max_abs(magnitude, start, where)
             if limit is not None:
                 self._take_use(magnitude, limit, start, where)
             if self._how.full:
                 self._take_rest(raw, reference, magnitude, start, where)
+
+    def _take_max_abs(self, magnitude: np.ndarray, start: int, where: np.ndarray | None) -> None:
+        """The greatest error. Between 64-bit integers, float64 does not tell all from each other: exact ones are."""
+        pair, into = self._pair, self._into
+        top = float(magnitude.max())
+        if top == 0 or (into.max_abs_at is not None and top < float(into.max_abs_at.value)):
+            return
+        exact = not pair.integers or top < EXACT
+        alike = [magnitude.argmax()] if exact else np.flatnonzero(magnitude == top)
+        for at in alike:
+            into.max_abs_at = greater(into.max_abs_at, pair.place(None, start + _position(where, int(at))))
 
     def _take_rest(
         self,

@@ -387,3 +387,10 @@ def test_inputs_are_not_changed():
     Statistics(True).update(reference, candidate, Tolerance(1e-3, 0))
     assert (reference == copies[0]).all()
     assert (candidate == copies[1]).all()
+
+
+def test_the_greatest_error_of_64_bit_integers_is_told_from_one_that_float64_rounds_to_the_same():
+    most = np.iinfo(np.int64).max
+    found = Statistics().update(np.array([most, 0]), np.array([1, most]))
+    assert found.max_abs_at.value == most
+    assert found.max_abs_at.index == (1,)
