@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from .errors import ModelError, first_line
 from .specs import dtype_from_onnx
 
 
@@ -29,9 +30,17 @@ def read_tensor(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
 
 
 def _mapped(tensor: onnx.TensorProto, folder: Path | None, size: int) -> np.ndarray:
-    """The bytes of external data, of which nothing is read yet."""
+    """The bytes of external data, of which nothing is read yet.
+
+    Raises:
+        ModelError: The file is not there any more, or was cut short since the model was loaded.
+    """
     where = place(tensor)
-    return np.memmap((folder or Path()) / where["location"], np.uint8, "r", int(where.get("offset", 0)), (size,))
+    path = (folder or Path()) / where["location"]
+    try:
+        return np.memmap(path, np.uint8, "r", int(where.get("offset", 0)), (size,))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: the weights {tensor.name!r} cannot be read: {first_line(error)}.") from None
 
 
 def stored_bytes(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""Data that another program cuts short while they are read: one message, where a memory map would end the program."""
+"""Files that another program cuts short while they are read: one message, where a memory map would end the program."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff.compare.cli.command import main
+from layerdiff.graph.errors import ModelError
+from layerdiff.graph.load import load
 
 from support.models import parsed
 
@@ -31,3 +33,13 @@ def test_a_file_cut_short_between_two_passes_is_told(samples, tmp_path, monkeypa
     assert status == 2
     assert "cut short: 3,968 of 16,777,216 bytes" in capsys.readouterr().err
     assert not os.path.exists("r.json")
+
+
+def test_weights_cut_short_are_told(tmp_path):
+    w = np.ones((64, 64), np.float32)
+    proto = parsed("g (float[1, 64] x) => (float[1, 64] y) { y = MatMul(x, w) }", w=w)
+    onnx.save(proto, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    model = load(tmp_path / "m.onnx")
+    os.truncate(tmp_path / "w.bin", 100)
+    with pytest.raises(ModelError, match="the weights 'w' cannot be read"):
+        model.index.weight("w")
