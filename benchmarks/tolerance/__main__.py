@@ -8,20 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from layerdiff import Comparator, LayerdiffError, OnnxrtRunner
-from layerdiff.dataloaders import as_source
-
-from benchmarks import trained
 from benchmarks.kit.pages import DOCS, table, write_section
 from benchmarks.kit.pool import spread
 
 from .faults import KINDS
-from .judged import FORMATS, JUDGED, SEEN, Tally, candidate, judged, numbers
+from .judged import JUDGED, SEEN, Tally, job_name, judged, on_real_inputs, real_jobs
 from .networks import makers
 from .small import CASES
 
@@ -30,56 +23,23 @@ SHARES = 4
 """In how many parts the faults of a network are shared out among several processes."""
 
 
-def on_real_inputs() -> Iterator[list[object]]:
-    """A row for each trained network and format, and for each pair of files, of the output that takes most."""
-    for network in trained.networks():
-        try:
-            files = trained.fetch(network.name)
-        except trained.Unavailable as error:
-            print(f"  {network.name}: {error}", file=sys.stderr)
-            continue
-        for fmt in FORMATS:
-            yield from _worst(
-                network.name,
-                fmt,
-                Comparator(files.model, [OnnxrtRunner(), candidate(fmt)], data_loader=as_source(files.data)),
-            )
-    for one, other in trained.PAIRS:
-        try:
-            mine, theirs = trained.fetch(one), trained.fetch(other)
-        except trained.Unavailable:
-            continue
-        pair = Comparator(mine.model, [OnnxrtRunner()], candidate_model=theirs.model, data_loader=as_source(mine.data))
-        yield from _worst(f"{one}, {other}", "fp32", pair)
-
-
-def _worst(name: str, fmt: str, comparator: Comparator) -> Iterator[list[object]]:
-    began = time.perf_counter()
-    try:
-        outputs = comparator.compare().outputs
-    except LayerdiffError as error:
-        print(f"  {name} {fmt}: {str(error).splitlines()[0][:150]}", file=sys.stderr)
-        return
-    if outputs:
-        rank = {"pass": 0, "undecided": 1, "fail": 2}
-        worst = max(outputs, key=lambda o: (rank.get(o.verdict, 3), o.use or 0.0))
-        yield [name, len(outputs), fmt.upper(), worst.verdict, *numbers(worst)]
-        print(f"{name} {fmt}: {worst.verdict}, {time.perf_counter() - began:.0f} s", file=sys.stderr)
-
-
 TEXT = """\
-Healthy networks: relative L2 error, the one that rounding is expected to make, the first over the second, and the
-largest share of a limit that a statistic takes (1 is the limit).
+Trained networks on real inputs (`benchmarks/trained`; emulated but for FP32, which is ONNX Runtime without
+optimizations beside ONNX Runtime), of each the output that takes most: relative L2 error, the one that rounding is
+expected to make, the first over the second, and the largest share of a limit that a statistic takes (1 is the limit).
+A dash: nothing was measured, since the outputs are equal or an element is infinite.
 
 {}
 
-Trained networks on real inputs (`benchmarks/trained`), of each the output that takes most:
+Faults whose effect is more than {:.0f} times the expected noise somewhere in 64 neighbouring elements, planted in {}
+networks: {} of {} are found in FP32 and {} of {} in FP16. The formula of depth and format, which decided before, finds
+{} and {} without the excuses that it needed, and fails {} of the {} outputs and formats below, which are healthy; {}
+fail here. The others are drowned in rounding (a scale in front of a normalization, a bias of 1e-7, a dead channel, the
+same axis counted from the other end), and are no cases.
 
 {}
 
-Planted faults whose effect is more than {:.0f} times the expected noise somewhere in 64 neighbouring elements: {} of {}
-are found in FP32, {} of {} in FP16. The others are drowned in rounding (a scale in front of a normalization, a bias of
-1e-7, a dead channel, the same axis counted from the other end), and are no cases.
+The same networks, healthy, with the formula's verdict last:
 
 {}"""
 
@@ -91,23 +51,33 @@ def measure(options: argparse.Namespace) -> str:
     every = options.network or [*makers(light=not quick), *CASES]
     known = {} if path is None or not path.exists() else {r["id"]: r for r in map(json.loads, path.open())}
     jobs = [(name, share, shares, path) for name in every for share in range(shares)]
-    for result in spread(judged, [job for job in jobs if f"{job[0]} {job[1]}/{shares}" not in known], options.jobs):
-        known[result["id"]] = result
-    rows: list[list[object]] = []
+    left = [job for job in jobs if f"{job[0]} {job[1]}/{shares}" not in known]
+    planted = [known.get(f"{name} {share}/{shares}") for name, share, *_ in jobs]
+    planted = [r for r in [*planted, *spread(judged, left, options.jobs)] if r is not None]
+    planted.sort(key=lambda r: (every.index(r["network"]), r["share"]))
+    real = [] if quick or options.network else real_jobs()
+    left_real = [(*job, path) for job in real if job_name(*job) not in known]
+    known.update((r["id"], r) for r in spread(on_real_inputs, left_real, options.jobs))
     found = {kind: Tally() for kind in KINDS}
-    for result in sorted(known.values(), key=lambda r: every.index(r["network"]) if r["network"] in every else -1):
-        rows += result["rows"]
+    for result in planted:
         for kind, tally in result["found"].items():
             found[kind].add(Tally(**tally))
-    totals = [sum(getattr(t, what)[f] for t in found.values()) for f in JUDGED for what in ("found", "planted")]
     columns = ["format", "verdict", "rel. L2", "expected", "ratio", "use"]
-    used = table(["network", "output", *columns], rows)
-    real = table(["network", "outputs", *columns], [] if quick else list(on_real_inputs()))
+    rows = [row for r in planted for row in r["rows"]]
+    used = table(["network", "output", *columns, "formula"], rows)
+    on_real = [known[name]["row"] for job in real if known[name := job_name(*job)]["row"]]
     kinds = [
-        [kind, *(c for f in JUDGED for c in (t.planted[f], t.found[f], t.drowned[f]))] for kind, t in found.items()
+        [kind, *(c for f in JUDGED for c in (t.planted[f], t.found[f], t.by_formula[f], t.drowned[f]))]
+        for kind, t in found.items()
     ]
-    heads = [f"{what} {f.upper()}" for f in JUDGED for what in ("planted", "found", "drowned")]
-    return TEXT.format(used, real, SEEN, *totals, table(["fault", *heads], kinds))
+    heads = [f"{what} {f.upper()}" for f in JUDGED for what in ("planted", "found", "by the formula", "drowned")]
+    planted32, planted16 = (sum(t.planted[f] for t in found.values()) for f in JUDGED)
+    found32, found16 = (sum(t.found[f] for t in found.values()) for f in JUDGED)
+    by_formula = [sum(t.by_formula[f] for t in found.values()) for f in JUDGED]
+    fails = [sum(row[-1] == "fail" for row in rows), len(rows), sum(row[3] == "fail" for row in rows)]
+    totals = [len({r["network"] for r in planted}), found32, planted32, found16, planted16, *by_formula, *fails]
+    real_table = table(["network", "outputs", *columns], on_real)
+    return TEXT.format(real_table, SEEN, *totals, table(["fault", *heads], kinds), used)
 
 
 def main() -> None:

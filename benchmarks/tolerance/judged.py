@@ -8,18 +8,26 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from layerdiff import Comparator, EmulateRunner, LayerdiffError, OnnxrtRunner
+from layerdiff.compare.outputs.formula import formula
 from layerdiff.compare.report.model import OutputResult
 from layerdiff.dataloaders import as_source
+from layerdiff.graph.formats import FORMATS as NUMBER_FORMATS
+from layerdiff.graph.formats import NumberFormat
+from layerdiff.graph.index import GraphIndex
+from layerdiff.graph.load import load
 
+from benchmarks import trained
 from benchmarks.kit.results import Results
+from benchmarks.kit.runtime import Feed
 
 from .faults import KINDS, faults
 from .networks import Network, makers
@@ -27,16 +35,18 @@ from .small import CASES, build
 
 FORMATS = ("fp32", "tf32", "fp16", "bf16")
 JUDGED = ("fp32", "fp16")
+RANK = {"pass": 0, "undecided": 1, "fail": 2}
 SEEN = 4.0
 """Times the expected noise of 64 neighbouring elements that a fault's effect must come to, to be a case."""
 
 
 @dataclass
 class Tally:
-    """What became of the faults of one kind, by format: planted and found."""
+    """What became of the faults of one kind, by format: planted, found, and found by the formula alone."""
 
     planted: dict[str, int] = field(default_factory=lambda: dict.fromkeys(JUDGED, 0))
     found: dict[str, int] = field(default_factory=lambda: dict.fromkeys(JUDGED, 0))
+    by_formula: dict[str, int] = field(default_factory=lambda: dict.fromkeys(JUDGED, 0))
     drowned: dict[str, int] = field(default_factory=lambda: dict.fromkeys(JUDGED, 0))
 
     def add(self, other: Tally) -> None:
@@ -44,6 +54,7 @@ class Tally:
         for mine, theirs in (
             (self.planted, other.planted),
             (self.found, other.found),
+            (self.by_formula, other.by_formula),
             (self.drowned, other.drowned),
         ):
             for fmt in mine:
@@ -56,7 +67,7 @@ def candidate(fmt: str) -> OnnxrtRunner | EmulateRunner:
 
 
 def healthy(network: Network) -> Iterator[list[object]]:
-    """A row for each output and format of a healthy network."""
+    """A row for each output and format of a healthy network; the last cell says how the formula alone decides."""
     for fmt in FORMATS:
         runners = [OnnxrtRunner(), candidate(fmt)]
         try:
@@ -64,8 +75,10 @@ def healthy(network: Network) -> Iterator[list[object]]:
         except LayerdiffError as error:
             print(f"  {fmt}: {str(error).splitlines()[0][:150]}", file=sys.stderr)
             continue
+        formula_fails = _formula_finds(network, network.proto, network.feeds, fmt)
         for output in report.outputs:
-            yield [network.name, f"`{output.tensor}`", fmt.upper(), output.verdict, *numbers(output)]
+            alone = "fail" if output.tensor in formula_fails else "pass"
+            yield [network.name, f"`{output.tensor}`", fmt.upper(), output.verdict, *numbers(output), alone]
 
 
 def numbers(output: OutputResult) -> list[str]:
@@ -88,6 +101,7 @@ def broken(network: Network, found: dict[str, Tally], share: int = 0, shares: in
                 tally.drowned[fmt] += 1
                 continue
             tally.planted[fmt] += 1
+            tally.by_formula[fmt] += bool(_formula_finds(network, fault.proto, feeds, fmt))
             runners = [OnnxrtRunner(), candidate(fmt)]
             report = Comparator(network.proto, runners, candidate_model=fault.proto, data_loader=feeds).compare()
             verdicts = {o.verdict for o in report.outputs if o.candidate.startswith(report.outputs[-1].candidate)}
@@ -102,7 +116,6 @@ def _effect(network: Network, changed: object, feeds: list, fmt: str) -> float |
     from layerdiff.compare.comparison import Comparison, Rules
     from layerdiff.compare.outputs.expectation import Expectation
     from layerdiff.compare.sides import choose_sides
-    from layerdiff.graph.load import load
     from layerdiff.runners.contract.workload import Workload
 
     model, other = load(network.proto), load(changed)
@@ -125,6 +138,25 @@ def _effect(network: Network, changed: object, feeds: list, fmt: str) -> float |
     )
 
 
+def _formula_finds(network: Network, changed: object, feeds: Sequence[Feed], fmt: str) -> set[str]:
+    """The outputs at which an error exceeds what the formula of depth and format allows."""
+    model, found = load(network.proto), set()
+    formats = [NUMBER_FORMATS["fp32"], *([NUMBER_FORMATS[fmt]] if fmt != "fp32" else [])]
+    with OnnxrtRunner().open(model) as one, candidate(fmt).open(load(changed)) as two:
+        for feed in feeds:
+            mine, theirs = one.infer(feed), two.infer(feed)
+            found.update(name for name in mine if not _allowed(model.index, name, formats, mine[name], theirs[name]))
+    return found
+
+
+def _allowed(index: GraphIndex, name: str, formats: Sequence[NumberFormat], y: np.ndarray, c: np.ndarray) -> bool:
+    if y.shape != c.shape or y.dtype.kind != "f":
+        return np.array_equal(y, c)
+    with np.errstate(invalid="ignore"):
+        error = np.abs(c.astype(np.float64) - y.astype(np.float64))
+    return bool(np.all(error <= formula(index, name, formats, y.dtype).allowed(y)))
+
+
 def judged(name: str, share: int, shares: int, path: Path | None) -> dict[str, Any]:
     """The rows of a healthy network, and what became of a share of the faults in it, by kind.
 
@@ -141,6 +173,43 @@ def judged(name: str, share: int, shares: int, path: Path | None) -> dict[str, A
     print(f"{name}, {share + 1} of {shares}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
     tallies = {kind: asdict(tally) for kind, tally in found.items()}
     result = {"id": f"{name} {share}/{shares}", "network": name, "share": share, "rows": rows, "found": tallies}
+    Results(path, math.inf).add(result)
+    return result
+
+
+def real_jobs() -> list[tuple[str, str, str]]:
+    """Each trained network in each format, and pairs of files of one: a name, the other file's name or "", a format."""
+    every = [(network.name, "", fmt) for network in trained.networks() for fmt in FORMATS]
+    return [*every, *((one, other, "fp32") for one, other in trained.PAIRS)]
+
+
+def job_name(name: str, other: str, fmt: str) -> str:
+    """What the result of a job of `real_jobs` is called."""
+    return f"{name}, {other} {fmt}" if other else f"{name} {fmt}"
+
+
+def on_real_inputs(name: str, other: str, fmt: str, path: Path | None) -> dict[str, Any]:
+    """A trained network on its real inputs: a row of the output that takes most of what is allowed, if any.
+
+    Args:
+        name, other, fmt: One of `real_jobs`.
+        path: Of a file that the result is appended to, as a line of JSON.
+    """
+    began = time.perf_counter()
+    row: list[object] = []
+    try:
+        files = trained.fetch(name)
+        runners = [OnnxrtRunner()] if other else [OnnxrtRunner(), candidate(fmt)]
+        theirs = trained.fetch(other).model if other else None
+        comparator = Comparator(files.model, runners, candidate_model=theirs, data_loader=as_source(files.data))
+        outputs = comparator.compare().outputs
+        worst = max(outputs, key=lambda o: (RANK.get(o.verdict, 3), o.use or 0.0))
+        both = f"{name}, {other}" if other else name
+        row = [both, len(outputs), fmt.upper(), worst.verdict, *numbers(worst)]
+    except (LayerdiffError, trained.Unavailable) as error:
+        print(f"  {name} {fmt}: {str(error).splitlines()[0][:150]}", file=sys.stderr)
+    print(f"{job_name(name, other, fmt)}: {row[3:4]}, {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    result = {"id": job_name(name, other, fmt), "row": row}
     Results(path, math.inf).add(result)
     return result
 
