@@ -41,7 +41,7 @@ class Bundle:
         files: Names of the files.
         nodes: Nodes that the larger of the models has, casts of an emulation not counted.
         error, allowed: The relative L2 error, and what the test allows.
-        shown: What the script printed when it was run; None where its runtime is not here.
+        shown: What the script printed when it was run.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ class Bundle:
     nodes: int
     error: float
     allowed: float
-    shown: str | None
+    shown: str
 
 
 def reduce(
@@ -80,7 +80,7 @@ def reduce(
     with writing("-o", folder):
         target.mkdir(parents=True, exist_ok=True)
         files = tuple(_written(found, reduced, target))
-        shown = _run(target) if "tensorrt" not in (target / SCRIPT).read_text("utf-8") else None
+        shown = _run(target)
         (target / TEXT).write_text(_text(found, reduced, shown), "utf-8")
     return Bundle(target, (*files, TEXT), reduced.part.nodes, reduced.part.error, reduced.allowed, shown)
 
@@ -142,10 +142,10 @@ def _result(found: Subject, name: str) -> RunnerResult | None:
     return next((runner for runner in found.report.runners if runner.name == name), None)
 
 
-def _text(found: Subject, reduced: Reduced, shown: str | None) -> str:
+def _text(found: Subject, reduced: Reduced, shown: str) -> str:
     part, culprit = reduced.part, found.culprit
     small = f"{part.nodes} node{'s'[: part.nodes != 1]}"
-    does = "shows it" if shown is None or shows(shown) else "does not show it"
+    does = "shows it" if shows(shown) else "does not show it"
     lines = [
         f"# {_title(found)}",
         "",
@@ -153,7 +153,7 @@ def _text(found: Subject, reduced: Reduced, shown: str | None) -> str:
         f"Relative L2 error {part.error:.3g}; allowed is {reduced.allowed:.3g}: {reduced.test}.",
         "",
         "```text",
-        shown if shown is not None else "(not run: its runtime is not installed here)",
+        shown,
         "```",
         "",
         f"- Seen: {culprit.evidence or culprit.cause}",

@@ -39,32 +39,20 @@ def onnxruntime_on(file, level, provider, without=()):
 
 """
 TENSORRT = """
-def tensorrt_on(file, flags):
-    logger = trt.Logger(trt.Logger.WARNING)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))
-    parser = trt.OnnxParser(network, logger)
-    assert parser.parse((HERE / file).read_bytes()), parser.get_error(0)
-    config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)
-    for flag in flags:
-        config.set_flag(getattr(trt.BuilderFlag, flag))
-    engine = trt.Runtime(logger).deserialize_cuda_engine(builder.build_serialized_network(network, config))
-    context = engine.create_execution_context()
-    tensors = {name: torch.from_numpy(array.copy()).cuda() for name, array in inputs.items()}
-    for name in (engine.get_tensor_name(i) for i in range(engine.num_io_tensors)):
-        if name in tensors:
-            context.set_input_shape(name, tuple(tensors[name].shape))
-    for name in (engine.get_tensor_name(i) for i in range(engine.num_io_tensors)):
-        if name not in tensors:
-            dtype = getattr(torch, np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name)
-            tensors[name] = torch.empty(tuple(context.get_tensor_shape(name)), dtype=dtype, device="cuda")
-        context.set_tensor_address(name, tensors[name].data_ptr())
-    context.execute_async_v3(torch.cuda.current_stream().cuda_stream)
-    torch.cuda.synchronize()
-    return {name: tensor.cpu().numpy() for name, tensor in tensors.items() if name not in inputs}
+def tensorrt_on(file, **settings):
+    network = NetworkFromOnnxPath(str(HERE / file))
+    profile = Profile()
+    for name, array in inputs.items():
+        profile.add(name, array.shape, array.shape, array.shape)
+    with TrtRunner(EngineFromNetwork(network, CreateConfig(profiles=[profile], **settings))) as runner:
+        return {name: np.array(array) for name, array in runner.infer(inputs).items()}
 
 """
+IMPORTS = {
+    "onnxruntime_on": "import onnxruntime as ort\n",
+    "tensorrt_on": "import tensorrt as trt\n"
+    "from polygraphy.backend.trt import CreateConfig, EngineFromNetwork, NetworkFromOnnxPath, Profile, TrtRunner\n",
+}
 TAIL = """
 expected = {reference}
 found = {candidate}
@@ -103,13 +91,12 @@ def script(title: str, allowed: float, test: str, reference: Runner | None, cand
     """
     one = 'dict(np.load(HERE / "expected.npz"))' if reference is None else _call(reference, "reference.onnx")
     other = _call(candidate, "reference.onnx" if same else "candidate.onnx")
-    modules = {"onnxruntime_on": "import onnxruntime as ort\n", "tensorrt_on": "import tensorrt as trt\nimport torch\n"}
-    used = [name for name in modules if f"{name}(" in one + other]
-    needs = {"onnxruntime_on": "onnxruntime", "tensorrt_on": "tensorrt, torch (for memory on the GPU)"}
+    used = [name for name in IMPORTS if f"{name}(" in one + other]
+    needs = {"onnxruntime_on": "onnxruntime", "tensorrt_on": "tensorrt, polygraphy (which calls it)"}
     head = HEAD.format(
         title=title,
         needs=f"Needs numpy, {' and '.join(needs[name] for name in used)}.",
-        imports="".join(modules[name] for name in used),
+        imports="".join(IMPORTS[name] for name in used),
         allowed=float(f"{allowed:.3g}"),
         test=test,
     )
@@ -132,5 +119,10 @@ def _call(runner: Runner, file: str) -> str:
         without = f", {list(runner.disabled_optimizers)}" if runner.disabled_optimizers else ""
         return f"onnxruntime_on({file!r}, {LEVELS[runner.optimization]!r}, {PROVIDERS[runner.provider]!r}{without})"
     if isinstance(runner, TrtRunner) and not runner.strongly_typed and not {"int8", "fp8"} & {*runner.modes}:
-        return f"tensorrt_on({file!r}, {[mode.upper() for mode in runner.modes]})"
+        settings = [f"{mode}=True" for mode in runner.modes]
+        if runner.tactics:
+            settings.append(f"tactic_sources=[{', '.join(f'trt.TacticSource.{name}' for name in runner.tactics)}]")
+        if runner.optimization_level is not None:
+            settings.append(f"builder_optimization_level={runner.optimization_level}")
+        return f"tensorrt_on({', '.join([repr(file), *settings])})"
     raise UsageError(f"{runner.name} cannot be run by a script of its own.")

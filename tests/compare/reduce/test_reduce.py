@@ -129,9 +129,11 @@ def test_two_levels_of_one_runtime_run_one_file(files, tmp_path):
 
 
 def test_the_script_is_valid_for_tensorrt():
-    text = script("Different.", 1e-3, "a test", OnnxrtRunner(), TrtRunner(fp16=True), True)
+    runner = TrtRunner(fp16=True, tactic_sources="jit_convolutions", optimization_level=1)
+    text = script("Different.", 1e-3, "a test", OnnxrtRunner(), runner, True)
     compile(text, "reproduce.py", "exec")
-    assert "tensorrt_on('reference.onnx', ['FP16'])" in text
+    settings = "fp16=True, tactic_sources=[trt.TacticSource.JIT_CONVOLUTIONS], builder_optimization_level=1"
+    assert f"tensorrt_on('reference.onnx', {settings})" in text
 
 
 @pytest.mark.parametrize("runner", [ReferenceEvaluatorRunner(), TrtRunner(int8=True)])
