@@ -502,3 +502,47 @@ def test_an_engine_that_cannot_be_loaded_is_refused_in_one_line(outcomes, name):
     assert text.startswith("RunnerError: TensorRT "), text
     assert "\n" not in text
     assert " cannot load " in text
+
+
+def test_an_engine_in_a_process_of_its_own_gives_the_same_report(tmp_path, capsys):
+    """Isolated, TensorRT builds the same kernels (one timing cache) and gives the same bits, layer by layer too."""
+    path, cache = tmp_path / "net.onnx", str(tmp_path / "timings")
+    onnx.save(network().proto, path)
+    words = [str(path), "--onnxrt", "--trt=fp16", "--shape", "x:8x3x32x32", "--layers=all", "--json", "-", *OPTIONS]
+    reports = []
+    for isolate in ("off", "off", "on"):  # the first fills the cache
+        assert main([*words, "--timing-cache", cache, "--isolate", isolate]) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    assert reports[2]["outputs"] == reports[1]["outputs"]
+    assert reports[2]["layers"] == reports[1]["layers"]
+
+
+def test_a_build_that_takes_too_long_costs_no_report(tmp_path, capsys):
+    path = tmp_path / "net.onnx"
+    onnx.save(network().proto, path)
+    words = [str(path), "--onnxrt", "--onnxrt=cpu", "--trt=fp16", "--shape", "x:8x3x32x32", "--timeout", "1"]
+    assert main([*words, "--json", "-", *OPTIONS]) == 3
+    report = json.loads(capsys.readouterr().out)
+    states = {runner["name"]: runner["error"] for runner in report["runners"]}
+    assert "1 s" in states["trt:fp16"]
+    assert [output["verdict"] for output in report["outputs"]] == ["pass"]
+
+
+def test_a_culprit_on_tensorrt_is_reduced(tmp_path, capsys):
+    """An overflow between two scales: one or two nodes, and a script that shows it with TensorRT alone."""
+    path = tmp_path / "net.onnx"
+    proto = onnx.ModelProto.FromString(network().serialized())
+    for tensor in proto.graph.initializer:
+        if tensor.name in ("w1", "b1", "w3"):
+            factor = np.float32(1e-6 if tensor.name == "w3" else 1e6)
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * factor, tensor.name))
+    onnx.save(proto, path)
+    report, bundle = str(tmp_path / "report.json"), tmp_path / "bundle"
+    words = [str(path), "--onnxrt", "--trt=fp16", "--shape", "x:8x3x32x32", "--layers", "--json", report, "-q"]
+    assert main([*words, *OPTIONS]) == 1
+    capsys.readouterr()
+    assert main(["reduce", report, "-o", str(bundle)]) == 0
+    print((bundle / "ISSUE.md").read_text())
+    assert len(onnx.load(bundle / "reference.onnx").graph.node) <= 5
+    done = subprocess.run([sys.executable, "reproduce.py"], cwd=bundle, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "DIFFERENT")
