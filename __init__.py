@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .runners.contract.capabilities import Capabilities as Capabilities
     from .runners.contract.runner import Runner as Runner
     from .runners.contract.session import Session as Session
+    from .runners.contract.workload import ShapeRange as ShapeRange
     from .runners.emulate import EmulateRunner as EmulateRunner
     from .runners.function import FunctionRunner as FunctionRunner
     from .runners.onnxrt.runner import OnnxrtRunner as OnnxrtRunner
@@ -55,6 +56,7 @@ _HOME = {
     "Runner": "runners.contract.runner",
     "RunnerError": "graph.errors",
     "Session": "runners.contract.session",
+    "ShapeRange": "runners.contract.workload",
     "TfRunner": "runners.tf",
     "TfliteRunner": "runners.tflite.runner",
     "TorchRunner": "runners.pytorch.runner",

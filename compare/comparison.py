@@ -37,8 +37,8 @@ class Rules:
             name in the second.
         transpose_inputs: Inputs that a second file has in another layout: name in the first file -> axes that turn the
             second file's input into the first's.
-        shapes: Shape ranges of inputs, for runtimes that build for a range: by input name, or several such mappings
-            for several optimization profiles.
+        shapes: Shapes of inputs by name, ``(8, 3, 224, 224)``, or for runtimes that build for a range
+            ``ShapeRange(min, opt, max)``; or several such mappings for several optimization profiles.
         rtol, atol: ``|candidate - reference| <= atol + rtol * |reference|`` for all outputs; both or neither; automatic
             if not given.
         tolerances: ``(rtol, atol)`` of single outputs, by name.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from ..graph.errors import UsageError
 from ..graph.options import Kind, Named
 from ..runners.contract.workload import ShapeRange
 
@@ -52,7 +53,25 @@ class ShapeSets(Named):
         return tuple({name: shapes[min(k, len(shapes) - 1)] for name, shapes in named.items()} for k in range(count))
 
 
-def as_sets(shapes: ShapeSet | Sequence[ShapeSet] | None) -> tuple[ShapeSet, ...]:
-    """What a caller gives as a tuple of sets; empty where nothing was given."""
+def as_sets(
+    shapes: Mapping[str, ShapeRange | Sequence[int]] | Sequence[Mapping[str, ShapeRange | Sequence[int]]] | None,
+) -> tuple[ShapeSet, ...]:
+    """What a caller gives as a tuple of sets; empty where nothing was given.
+
+    Args:
+        shapes: Ranges by input name, or several such sets. Plain dimensions are a range of that one shape.
+
+    Raises:
+        UsageError: Something is neither a range nor dimensions.
+    """
     sets = [shapes] if isinstance(shapes, Mapping) else list(shapes or ())
-    return tuple(dict(one) for one in sets if one)
+    return tuple({name: _as_range(name, value) for name, value in one.items()} for one in sets if one)
+
+
+def _as_range(name: str, value: ShapeRange | Sequence[int]) -> ShapeRange:
+    if isinstance(value, ShapeRange):
+        return value
+    if not isinstance(value, (tuple, list)) or not all(isinstance(d, int) and d >= 0 for d in value):
+        raise UsageError(f"shapes: {name}: {value!r} is no shape; (1, 3, 224, 224) or ShapeRange(min, opt, max) is.")
+    dims = tuple(value)
+    return ShapeRange(dims, dims, dims)

@@ -16,8 +16,8 @@ from support.paths import ROOT
 
 PUBLIC = """
 Capabilities Comparator DataError DataLoader EmulateRunner FunctionRunner LayerdiffError Model ModelError OnnxrtRunner
-RecordedRunner ReferenceEvaluatorRunner Report Rules Runner RunnerError Session TfRunner TfliteRunner TorchRunner
-TrtRunner UsageError
+RecordedRunner ReferenceEvaluatorRunner Report Rules Runner RunnerError Session ShapeRange TfRunner TfliteRunner
+TorchRunner TrtRunner UsageError
 __version__ load open_data option
 """
 

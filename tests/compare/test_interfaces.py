@@ -8,13 +8,13 @@ import shlex
 import numpy as np
 import onnx
 import pytest
-from layerdiff import Comparator, OnnxrtRunner, UsageError
+from layerdiff import Comparator, OnnxrtRunner, ShapeRange, UsageError
 from layerdiff.compare.cli.arguments import parse
 from layerdiff.compare.interfaces import layout, likely_pairs
 from layerdiff.graph.specs import TensorSpec
 
 from support import networks
-from support.models import normal
+from support.models import normal, parsed
 
 RUNNER = OnnxrtRunner(threads=1)
 NHWC = (
@@ -257,3 +257,18 @@ def test_a_layout_that_was_asked_for_and_does_not_fit_is_put_right(files, wrong)
     lines = str(refused.value).splitlines()
     assert "as --transpose-input turns it" in lines[0]
     assert lines[1].endswith("--transpose-input image:0,2,3,1")
+
+
+@pytest.mark.parametrize("shape", [(5, 3), [5, 3], ShapeRange((1, 3), (5, 3), (8, 3))], ids=["tuple", "list", "range"])
+def test_a_shape_is_dimensions_or_a_range(shape):
+    model = parsed("g (float[N, 3] x) => (float[N, 3] y) { y = Relu(x) }")
+    comparator = Comparator(model, [RUNNER, RUNNER], shapes={"x": shape})
+    assert comparator.compare().verdict == "pass"
+    assert next(iter(comparator.samples))["x"].shape == (5, 3)
+
+
+@pytest.mark.parametrize("shape", [5, "5x3", (5, -3), (5.0, 3)])
+def test_what_is_no_shape_is_refused_in_one_line(shape):
+    model = parsed("g (float[N, 3] x) => (float[N, 3] y) { y = Relu(x) }")
+    with pytest.raises(UsageError, match=r"shapes: x: .* is no shape; \(1, 3, 224, 224\) or ShapeRange"):
+        Comparator(model, [RUNNER, RUNNER], shapes={"x": shape})
