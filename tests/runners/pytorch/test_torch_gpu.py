@@ -10,7 +10,7 @@ import pytest
 from layerdiff import Comparator, OnnxrtRunner, TorchRunner
 from onnx import numpy_helper
 
-from .test_torch import SAMPLES, SOURCE
+from support.torch_networks import SAMPLES, SOURCE
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
