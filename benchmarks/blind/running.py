@@ -77,7 +77,7 @@ def ask(net: Network, candidate: onnx.ModelProto | None, runner: Any) -> Any:
         if candidate is not None:
             onnx.save(candidate, paths[1])
             options["candidate_model"] = paths[1]
-        return Comparator(paths[0], [OnnxrtRunner(), *([runner] if runner else [])], **options).compare()
+        return Comparator(paths[0], [OnnxrtRunner(threads=1), *([runner] if runner else [])], **options).compare()
 
 
 def _answered(question: Callable[[], Any], seconds: float) -> Result:
@@ -173,9 +173,9 @@ def clean(name: str, seconds: float, known: set[str], share: Share = (0, 1)) -> 
         result: Result = {"group": CLEAN, "id": f"{name}/{form}", "network": name, "kind": form}
         if result["id"] in known:
             continue
-        runner = EmulateRunner(format=form) if form in healthy.FORMATS else None
+        runner = EmulateRunner(format=form, threads=1) if form in healthy.FORMATS else None
         if form in healthy.OPTIMIZATIONS:
-            runner = OnnxrtRunner(optimization="disable")
+            runner = OnnxrtRunner(threads=1, optimization="disable")
         candidate = healthy.make(net, form) if form in healthy.FORMS else None
         if form in healthy.FORMS and candidate is None:
             continue

@@ -9,7 +9,6 @@ Runtime against itself. ``--every N`` takes each N-th model.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections import Counter
@@ -19,7 +18,7 @@ from pathlib import Path
 from benchmarks.kit.pages import DOCS, machine, table, write_page, written_by
 from benchmarks.kit.pool import spread
 
-from .ways import OUTCOMES, WAYS, Outcome, share
+from .ways import OUTCOMES, WAYS, Outcome, outcomes, share
 
 LOOKED_INTO = {
     "test_attention_4d_with_past": "one masks with the lowest number, the other with -infinity: two implementations",
@@ -38,11 +37,11 @@ def _line(outcome: Outcome, what: str) -> str:
     return f"- {outcome.model}: {what} *{why[0].upper()}{why[1:]}.*"
 
 
-def page(outcomes: Sequence[Outcome], every: int, seconds: float) -> str:
+def page(found: Sequence[Outcome], every: int, seconds: float) -> str:
     """docs/corpus.md."""
     rows, lists = [], []
     for way in WAYS:
-        mine = [o for o in outcomes if o.way == way.label]
+        mine = [o for o in found if o.way == way.label]
         counts = Counter(o.what for o in mine)
         named = [o for o in mine if o.culprits and o.what == "agree"]
         rows.append([f"`{way.label}`", len(mine), *(counts[what] for what in OUTCOMES), len(named)])
@@ -79,24 +78,22 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.corpus", description=__doc__)
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take each N-th model")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
-    parser.add_argument("--json", type=Path, help="append every outcome to a file, one a line")
+    parser.add_argument("--json", type=Path, help="append every outcome to a file, one a line; goes on")
     parser.add_argument("--dry", action="store_true", help="print the page instead of writing it")
     parser.add_argument("--again", action="store_true", help="run nothing: write the page of the outcomes in --json")
     asked = parser.parse_args(words)
     begun = time.perf_counter()
     if asked.again:
-        lines = asked.json.read_text(encoding="utf-8").splitlines() if asked.json is not None else []
-        known = {(o["model"], o["way"]): Outcome(**o) for o in map(json.loads, lines)}  # the last of each counts
-        outcomes = list(known.values())
+        found = [] if asked.json is None else outcomes(asked.json)
     else:
         parts = [(number * asked.every, asked.every * asked.jobs, asked.json) for number in range(asked.jobs)]
-        outcomes = [outcome for part in spread(share, parts, asked.jobs) for outcome in part]
+        found = [outcome for part in spread(share, parts, asked.jobs) for outcome in part]
     write_page(
         DOCS / "corpus.md",
-        page(outcomes, asked.every, 0 if asked.again else time.perf_counter() - begun),
+        page(found, asked.every, 0 if asked.again else time.perf_counter() - begun),
         dry=asked.dry,
     )
-    return int(any(o.what in ("crash", "lost") for o in outcomes))
+    return int(any(o.what in ("crash", "lost") for o in found))
 
 
 if __name__ == "__main__":

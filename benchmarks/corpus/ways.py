@@ -95,18 +95,29 @@ def compared(entry: CorpusModel, way: Way) -> Outcome:
     return outcome(what, "" if bad is None else f"{bad.tensor}: {bad.reason}", culprits)
 
 
+def outcomes(path: Path) -> list[Outcome]:
+    """The outcomes that a file holds, of each comparison the last one."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return list({(o["model"], o["way"]): Outcome(**o) for o in map(json.loads, lines)}.values())
+
+
 def share(first: int, step: int, path: Path | None) -> list[Outcome]:
     """Compares each ``step``-th model from ``first`` on, in all ways.
 
     Args:
         first, step: Which models.
-        path: Of a file that every outcome is appended to, one line of JSON each.
+        path: Of a file that every outcome is appended to, one line of JSON each. What it holds is not done again.
     """
     found = []
+    known = {} if path is None else {(o.model, o.way): o for o in outcomes(path)}
     for number, entry in enumerate(corpus()):
         if number % step != first:
             continue
         for way in WAYS:
+            before = known.get((entry.name, way.label))
+            if before is not None:
+                found.append(before)
+                continue
             found.append(compared(entry, way))
             if path is not None:
                 with path.open("a", encoding="utf-8") as file:

@@ -290,7 +290,8 @@ def test_pieces_of_an_int8_engine_reuse_its_calibration():
     (feed, _) = data()
     with runner.open(model, workload=Workload(samples=data)) as session:
         whole = session.infer(feed)["y"]
-    with runner.open(model.derive(model.proto)) as piece:
+        deployed = session.info
+    with runner.for_pieces(deployed).open(model.derive(model.proto)) as piece:
         assert distance(piece.infer(feed)["y"], whole) < 0.02
 
 
@@ -391,7 +392,8 @@ def test_pieces_of_a_loaded_int8_engine_are_calibrated_as_it_was(tmp_path):
     assert runner.name == "trt:int8"
     with runner.open(loaded) as session:
         assert same(session.infer(feed)["y"], whole)
-    with runner.open(loaded.derive(loaded.proto)) as piece:
+        deployed = session.info
+    with runner.for_pieces(deployed).open(loaded.derive(loaded.proto)) as piece:
         assert distance(piece.infer(feed)["y"], whole) < 0.02
 
 
