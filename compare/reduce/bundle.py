@@ -19,7 +19,7 @@ from ...graph.rounding.widening import to_fp32
 from ...runners.emulate import EmulateRunner
 from ..progress import SILENT, Progress
 from ..report.files import writing
-from .script import runs, script
+from .script import narrowest, runs, script
 from .shrink import NODES, Reduced, shrink
 from .subject import Subject, named_culprit, subject
 
@@ -81,6 +81,10 @@ def reduce(
         target.mkdir(parents=True, exist_ok=True)
         files = tuple(_written(found, reduced, target))
         shown = _run(target)
+        narrow = narrowest(found.candidate.runner)
+        if narrow and not shows(shown):
+            tuple(_written(found, reduced, target, narrow))
+            shown = _run(target)
         (target / TEXT).write_text(_text(found, reduced, shown), "utf-8")
     return Bundle(target, (*files, TEXT), reduced.part.nodes, reduced.part.error, reduced.allowed, shown)
 
@@ -92,7 +96,7 @@ def _empty(folder: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _written(found: Subject, reduced: Reduced, folder: Path) -> Iterator[str]:
+def _written(found: Subject, reduced: Reduced, folder: Path, narrow: str = "") -> Iterator[str]:
     part = reduced.part
     inputs: Arrays = part.inputs
     reference = found.reference.runner if part.reference is not None and runs(found.reference.runner) else None
@@ -112,7 +116,7 @@ def _written(found: Subject, reduced: Reduced, folder: Path) -> Iterator[str]:
         yield "candidate.onnx"
     write_npz(folder / "inputs.npz", inputs)
     yield "inputs.npz"
-    text = script(_title(found), reduced.allowed, reduced.test, reference, found.candidate.runner, same)
+    text = script(_title(found), reduced.allowed, reduced.test, reference, found.candidate.runner, same, narrow)
     (folder / SCRIPT).write_text(text, "utf-8")
     yield SCRIPT
 

@@ -39,19 +39,28 @@ def onnxruntime_on(file, level, provider, without=()):
 
 """
 TENSORRT = """
-def tensorrt_on(file, **settings):
-    network = NetworkFromOnnxPath(str(HERE / file))
+def tensorrt_on(file, type=None, **settings):
+    builder, network, parser = network_from_onnx_path(str(HERE / file))
+    for layer in network if type else ():  # a small network would run in FP32, which is faster for it
+        for i in range(layer.num_outputs):
+            if layer.get_output(i).dtype == trt.float32 and layer.type != trt.LayerType.CONSTANT:
+                layer.precision = type
+                layer.set_output_type(i, type)
+        settings["precision_constraints"] = "prefer"
     profile = Profile()
     for name, array in inputs.items():
         profile.add(name, array.shape, array.shape, array.shape)
-    with TrtRunner(EngineFromNetwork(network, CreateConfig(profiles=[profile], **settings))) as runner:
+    config = CreateConfig(profiles=[profile], **settings)
+    with TrtRunner(EngineFromNetwork((builder, network, parser), config)) as runner:
         return {name: np.array(array) for name, array in runner.infer(inputs).items()}
 
 """
+NARROW = {"fp16": "float16", "bf16": "bfloat16"}
 IMPORTS = {
     "onnxruntime_on": "import onnxruntime as ort\n",
     "tensorrt_on": "import tensorrt as trt\n"
-    "from polygraphy.backend.trt import CreateConfig, EngineFromNetwork, NetworkFromOnnxPath, Profile, TrtRunner\n",
+    "from polygraphy.backend.trt import CreateConfig, EngineFromNetwork, Profile, TrtRunner\n"
+    "from polygraphy.backend.trt import network_from_onnx_path\n",
 }
 TAIL = """
 expected = {reference}
@@ -75,7 +84,15 @@ sys.exit(failed)
 """
 
 
-def script(title: str, allowed: float, test: str, reference: Runner | None, candidate: Runner, same: bool) -> str:
+def script(
+    title: str,
+    allowed: float,
+    test: str,
+    reference: Runner | None,
+    candidate: Runner,
+    same: bool,
+    narrow: str = "",
+) -> str:
     """A script that runs both sides on files beside it, prints how they differ, and exits with 1 if they do.
 
     Args:
@@ -85,12 +102,13 @@ def script(title: str, allowed: float, test: str, reference: Runner | None, cand
         reference: What runs ``reference.onnx``; None: what it gave is in ``expected.npz``.
         candidate: What runs ``candidate.onnx``.
         same: Whether the candidate runs ``reference.onnx``, too.
+        narrow: The number format that TensorRT's layers are to run in and to give; empty: what TensorRT chooses.
 
     Raises:
         UsageError: The candidate is a runner that no script can name.
     """
     one = 'dict(np.load(HERE / "expected.npz"))' if reference is None else _call(reference, "reference.onnx")
-    other = _call(candidate, "reference.onnx" if same else "candidate.onnx")
+    other = _call(candidate, "reference.onnx" if same else "candidate.onnx", narrow)
     used = [name for name in IMPORTS if f"{name}(" in one + other]
     needs = {"onnxruntime_on": "onnxruntime", "tensorrt_on": "tensorrt, polygraphy (which calls it)"}
     head = HEAD.format(
@@ -109,7 +127,13 @@ def runs(runner: Runner) -> bool:
     return isinstance(runner, (OnnxrtConfig, EmulateRunner, TrtRunner))
 
 
-def _call(runner: Runner, file: str) -> str:
+def narrowest(runner: Runner) -> str:
+    """The format of 16 bits that TensorRT may use beside FP32: small networks do not use it unless they are told to."""
+    modes = runner.modes if isinstance(runner, TrtRunner) else ()
+    return next((mode for mode in ("fp16", "bf16") if mode in modes), "")
+
+
+def _call(runner: Runner, file: str, narrow: str = "") -> str:
     """The expression that gives a runner's outputs on a file."""
     if isinstance(runner, EmulateRunner):  # the casts are in the file
         from ...runners.emulate import UNFUSED
@@ -124,5 +148,7 @@ def _call(runner: Runner, file: str) -> str:
             settings.append(f"tactic_sources=[{', '.join(f'trt.TacticSource.{name}' for name in runner.tactics)}]")
         if runner.optimization_level is not None:
             settings.append(f"builder_optimization_level={runner.optimization_level}")
+        if narrow:
+            settings.insert(0, f"trt.{NARROW[narrow]}")
         return f"tensorrt_on({', '.join([repr(file), *settings])})"
     raise UsageError(f"{runner.name} cannot be run by a script of its own.")

@@ -134,6 +134,9 @@ def test_the_script_is_valid_for_tensorrt():
     compile(text, "reproduce.py", "exec")
     settings = "fp16=True, tactic_sources=[trt.TacticSource.JIT_CONVOLUTIONS], builder_optimization_level=1"
     assert f"tensorrt_on('reference.onnx', {settings})" in text
+    text = script("Different.", 1e-3, "a test", OnnxrtRunner(), runner, True, "fp16")
+    compile(text, "reproduce.py", "exec")
+    assert f"tensorrt_on('reference.onnx', trt.float16, {settings})" in text
 
 
 @pytest.mark.parametrize("runner", [ReferenceEvaluatorRunner(), TrtRunner(int8=True)])

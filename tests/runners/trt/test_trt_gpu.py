@@ -519,17 +519,6 @@ def test_an_engine_in_a_process_of_its_own_gives_the_same_report(tmp_path, capsy
     assert reports[2]["layers"] == reports[1]["layers"]
 
 
-def test_a_build_that_takes_too_long_costs_no_report(tmp_path, capsys):
-    path = tmp_path / "net.onnx"
-    onnx.save(network().proto, path)
-    words = [str(path), "--onnxrt", "--onnxrt=cpu", "--trt=fp16", "--shape", "x:8x3x32x32", "--timeout", "1"]
-    assert main([*words, "--json", "-", *OPTIONS]) == 3
-    report = json.loads(capsys.readouterr().out)
-    states = {runner["name"]: runner["error"] for runner in report["runners"]}
-    assert "1 s" in states["trt:fp16"]
-    assert [output["verdict"] for output in report["outputs"]] == ["pass"]
-
-
 def test_a_culprit_on_tensorrt_is_reduced(tmp_path, capsys):
     """An overflow between two scales: one or two nodes, and a script that shows it with TensorRT alone."""
     path = tmp_path / "net.onnx"
