@@ -73,6 +73,16 @@ class ExportedGraph:
             whole = node.args[0].name if getattr(node.target, "__name__", "") == "getitem" else ""
             yield Value(node.name, stack[-1][0] if stack else "", users, whole)
 
+    def holds(self, known: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether its values, under other names, have these shapes.
+
+        Args:
+            known: Names of nodes by those other names.
+            shapes: Shapes by those other names.
+        """
+        values = {name: self._nodes[known[name]].meta.get("val") for name in shapes if name in known}
+        return all(v is not None and tuple(v.shape) == shapes[name] for name, v in values.items())
+
     def run(self, given: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
         """Values by the names of nodes.
 

@@ -120,8 +120,15 @@ class TorchSession(Session):
         return adapted(own, Interface(dict(self._parameters), {name: spec.name for name, spec in pairs}))
 
     def _graph(self, tensors: Mapping[str, Any]) -> tuple[ExportedGraph, dict[str, str]]:
-        """The graph for inputs of these shapes, and which of its values each ONNX tensor is."""
+        """The graph for inputs of these shapes, and which of its values each ONNX tensor is.
+
+        Where inner tensors stand in for all inputs, it is one that is there already, whose values have their shapes.
+        """
         given = self._given(tensors)
+        if self._graphs and not given:
+            shaped = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+            fits = [(g, known) for g, known in self._graphs.values() if g.holds(known, shaped)]
+            return (fits or list(self._graphs.values()))[-1]
         shapes = tuple((name, tuple(tensor.shape)) for name, tensor in given.items())
         if shapes not in self._graphs:
             graph = self._program.graph(given)

@@ -245,3 +245,14 @@ def test_the_command_takes_the_program_behind_the_flag(folder, monkeypatch, caps
     monkeypatch.chdir(folder)
     assert main(["today.onnx", "--onnxrt", "--torch", "network.pt2", "--shape", "image:2x4x6x6", "--samples", "1"]) == 0
     assert "onnxrt agrees with torch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("which", ["network.pt2", "torch_network:build"])
+def test_a_module_that_is_a_candidate_is_run_from_inner_tensors(which, folder):
+    """Beside a reference that is chosen, its layers are fed the reference's values alone."""
+    runners = [ORT, TorchRunner(program=program(folder, which))]
+    rules = {"layers": "all", "reference": "onnxrt"}
+    report = Comparator(folder / "today.onnx", runners, data_loader=SAMPLES, **rules).compare()
+    assert (report.verdict, report.reference) == ("pass", "onnxrt")
+    assert len([layer for layer in report.layers if layer.local]) > 5
+    assert not report.culprits
