@@ -56,7 +56,8 @@ HOPELESS = 8.0
 """Times a limit from which on more draws do not explain an error; its square, where there are few draws of a batch."""
 SIZE = 1 << 22
 """Elements that a tensor is thought to have at most where its shape is not known."""
-LARGEST = 1 << 30
+LARGEST = 1 << 28
+"""Elements from which on a pool does not grow: a gigabyte."""
 KEPT = 1 << 29
 """Bytes of draws that stay in memory, where they are kept for later."""
 
@@ -367,8 +368,7 @@ class Expectation:
             try:
                 return session.infer(network.feed(feed, pools.draw(number)), names)
             except RunnerError as error:
-                # a tensor that is larger than the pool
-                if "reshape" not in str(error).lower() or self._size >= LARGEST:
+                if not _is_larger_than_the_pool(error) or self._size >= LARGEST:
                     raise
                 self._size *= 8
                 self._pools.clear()
@@ -392,6 +392,14 @@ class Expectation:
         if kind not in self._pools:
             self._pools[kind] = Pools(self._network(kind)[0].scales, self._size)
         return self._pools[kind]
+
+
+def _is_larger_than_the_pool(error: RunnerError) -> bool:
+    """Whether a tensor has more elements than its window of the pool, which is then reshaped to what it does not hold.
+
+    Other Reshapes fail for other reasons: of a tensor without elements, say.
+    """
+    return "requested shape" in str(error).lower()
 
 
 def _draws(samples: int) -> list[int]:

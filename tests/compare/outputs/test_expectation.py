@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner, ReferenceEvaluatorRunner
+from layerdiff.compare.outputs import expectation
+from layerdiff.graph.rounding import noise_pool
 from onnx import numpy_helper, parser
 
 from support.runners import FunctionRunner
@@ -381,3 +383,25 @@ def test_entries_of_a_batch_are_samples_of_which_few_draws_decide(rows, draws):
     (found,) = outputs(model, runners=[OnnxrtRunner(), EmulateRunner(format="fp16")], data=feeds(1, rows))
     assert found.verdict == "pass"
     assert found.expected["draws"] == draws
+
+
+GATHERED = """(float[64] x) => (float[N] y) {
+    i = NonZero(x) f = Reshape(i, all) p = Gather(x, f) q = Mul(p, p) y = Exp(q) }"""
+
+
+def test_the_pool_grows_where_a_tensor_of_unknown_size_is_larger(monkeypatch):
+    monkeypatch.setattr(expectation, "SIZE", 8)
+    monkeypatch.setattr(noise_pool, "SPREAD", 1)
+    model = model_of(GATHERED, all=np.array([-1]))
+    feed = {"x": np.linspace(0.1, 1, 64, dtype=np.float32)}
+    report = Comparator(model, [OnnxrtRunner(threads=1), EmulateRunner(format="bf16")], data_loader=[feed]).compare()
+    assert report.outputs[0].expected, report.notices
+
+
+def test_the_pool_does_not_grow_for_a_reshape_that_fails_for_another_reason():
+    """Noise on the scale 1 of a batch makes it 0.9999, and the batch empty: the formula decides, without gigabytes."""
+    model = model_of("(float[1, 1, 4, 4] x, float[4] s) => (float[A, B, C, D] y) { y = Resize(x, , s) }")
+    feed = {"x": np.ones((1, 1, 4, 4), np.float32), "s": np.array([1, 1, 1.5, 1.5], np.float32)}
+    before = noise_pool._longest[0].size
+    Comparator(model, [OnnxrtRunner(threads=1), EmulateRunner(format="fp16")], data_loader=[feed]).compare()
+    assert noise_pool._longest[0].size <= max(before, 1 << 25)
