@@ -386,7 +386,7 @@ def test_entries_of_a_batch_are_samples_of_which_few_draws_decide(rows, draws):
 
 
 GATHERED = """(float[64] x) => (float[N] y) {
-    i = NonZero(x) f = Reshape(i, all) p = Gather(x, f) q = Mul(p, p) y = Exp(q) }"""
+    i = NonZero(x) f = Reshape(i, all) p = Gather(x, f) c = Concat<axis = 0>(p, p, p, p) q = Mul(c, c) y = Exp(q) }"""
 
 
 def test_the_pool_grows_where_a_tensor_of_unknown_size_is_larger(monkeypatch):
