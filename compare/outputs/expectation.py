@@ -30,12 +30,11 @@ from ..runs.spill import Store
 from .decisions import DECISION_GAIN, TYPICAL, Decisions, hold_decisions, hold_jumps, jumping_tensors
 from .evidence import ByFormula, Measured, OutputEvidence
 from .explained import floors, hold, limits
-from .formats_in_play import formats_in_play, on_the_way
+from .formats_in_play import formats_in_play
 from .formula import formula
+from .roundoff import narrow_types, roundoff
 
 if TYPE_CHECKING:
-    from ...graph.formats import NumberFormat
-    from ...graph.model import Model
     from ...runners.contract.session import Session
     from ...runners.contract.workload import Feed
     from ..comparison import Comparison
@@ -62,59 +61,6 @@ KEPT = 1 << 29
 """Bytes of draws that stay in memory, where they are kept for later."""
 
 logger = logging.getLogger("layerdiff")
-
-
-def roundoff(reference: Side, candidate: Side, fp16_sums: frozenset[str] = frozenset()) -> tuple[Side, Roundoff]:
-    """The network whose roundings are to be drawn, and where they are.
-
-    It is the reference's, unless the candidate's graph is another one that itself holds narrow types: those are where
-    its roundings are.
-    """
-    mine, theirs = reference.runner.arithmetic, candidate.runner.arithmetic
-    own = candidate.model is not reference.model and narrow_types(candidate.model) - narrow_types(reference.model)
-    found = Roundoff(
-        mine,
-        theirs,
-        candidate.runner.accumulator,
-        fp16_sums,
-        every_node=candidate.runner.rounds_every_node,
-        rounded_weights=bool(own),
-        inputs=tuple(cast_inputs(candidate.model).items()) if candidate.model is not reference.model else (),
-        doubles=not own and holds_doubles(reference.model) and not holds_doubles(candidate.model),
-    )
-    return (candidate if own else reference), found
-
-
-def cast_inputs(model: Model) -> dict[str, NumberFormat]:
-    """Inputs of a model that it reads through casts to a coarser floating type alone, and that type."""
-    index, found = model.index, {}
-    for spec in model.inputs:
-        readers = [index.nodes[position] for position in index.consumers.get(spec.name, ())]
-        types = {s.dtype.name for node in readers for n in node.output if (s := index.specs.get(n)) is not None}
-        given = BY_DTYPE.get(spec.dtype.name)
-        taken = BY_DTYPE.get(types.pop()) if len(types) == 1 else None
-        if given is None or taken is None or any(node.op_type != "Cast" for node in readers):
-            continue
-        if taken.u > given.u:
-            found[spec.name] = taken
-    return found
-
-
-def holds_doubles(model: Model) -> bool:
-    """Whether a network computes in FP64: of an input that is cast from it at once, nothing is."""
-    index = model.index
-    made = (index.specs.get(name) for node in index.nodes for name in node.output)
-    read = (index.specs.get(name) for node in index.nodes if node.op_type != "Cast" for name in node.input)
-    return any(spec is not None and spec.dtype.name == "float64" for spec in (*made, *read))
-
-
-def narrow_types(model: Model) -> frozenset[str]:
-    """FP16 and BF16 where the graph's own tensors have them on the way to an output."""
-    index = model.index
-    nodes = on_the_way(index, index.outputs)
-    names = {n for p in nodes for n in (*index.reads[p], *index.nodes[p].output)}
-    found = {spec.dtype.name for name in names if (spec := index.specs.get(name)) is not None}
-    return frozenset(found & {"float16", "bfloat16"})
 
 
 class _Kind(NamedTuple):
