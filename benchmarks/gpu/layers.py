@@ -15,12 +15,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from layerdiff import Comparator, EmulateRunner, OnnxrtRunner, Runner, TrtRunner
+from layerdiff import Comparator, OnnxrtRunner, Runner
 from layerdiff.compare.progress import Progress
 
 from benchmarks.kit.pages import table
 from benchmarks.kit.resnet50 import resnet50
 from benchmarks.kit.results import Results, add_options
+
+from .networks import add_runner, fp16
 
 HEAD = ("network", "layers", "build, s", "without, s", "--layers, s", "added, in builds", "engines", "culprits")
 
@@ -82,14 +84,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("models", type=Path, nargs="*")
     parser.add_argument("--turns", type=int, default=2)
-    parser.add_argument("--runner", choices=("trt", "emulate"), default="trt", help="emulate: to rehearse")
+    add_runner(parser)
     add_options(parser, limit=500)
     options = parser.parse_args()
     results = Results(options.out, options.limit)
-    candidate: Runner = EmulateRunner(format="fp16")
-    if options.runner == "trt":
-        sources, level = options.tactic_sources, options.optimization_level
-        candidate = TrtRunner(fp16=True, tactic_sources=sources, optimization_level=level)
+    candidate = fp16(options)
     with tempfile.TemporaryDirectory() as folder:
         models = options.models
         if not models:

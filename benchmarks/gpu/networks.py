@@ -41,6 +41,19 @@ COLUMNS = (
 )
 
 
+def add_runner(parser: argparse.ArgumentParser) -> None:
+    """The option that says what runs in FP16."""
+    parser.add_argument("--runner", choices=("trt", "emulate"), default="trt", help="emulate: to rehearse")
+
+
+def fp16(options: argparse.Namespace) -> Runner:
+    """What runs in FP16: TensorRT as it is asked for, or the emulation."""
+    if options.runner == "emulate":
+        return EmulateRunner(format="fp16")
+    sources, level = options.tactic_sources, options.optimization_level
+    return TrtRunner(fp16=True, tactic_sources=sources, optimization_level=level)
+
+
 class Told(Progress):
     """Progress on the screen, with seconds: a build takes minutes."""
 

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from layerdiff import Comparator, EmulateRunner, OnnxrtRunner, Runner, TrtRunner
+from layerdiff import Comparator, OnnxrtRunner, Runner
 
 from benchmarks.kit.pages import table
 from benchmarks.kit.results import Results, add_options
 
 from .faults import cases, data
+from .networks import add_runner, fp16
 
 HEAD = ("case", "verdict", "kept", "to a pass", "builds", "1-minimal", "share", "ms FP16", "ms plan", "ms FP32")
 
@@ -89,16 +90,13 @@ def row(result: dict[str, Any]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--runner", choices=("trt", "emulate"), default="trt")
     parser.add_argument("--only", nargs="+", default=[""], help="cases whose name holds one of these")
     parser.add_argument("--budget", type=int, default=12, help="most engines that a plan may build")
+    add_runner(parser)
     add_options(parser, limit=500)
     arguments = parser.parse_args()
     results = Results(arguments.out, arguments.limit)
-    candidate: Runner = EmulateRunner(format="fp16")
-    if arguments.runner == "trt":
-        sources, level = arguments.tactic_sources, arguments.optimization_level
-        candidate = TrtRunner(fp16=True, tactic_sources=sources, optimization_level=level)
+    candidate = fp16(arguments)
     for name, (model, wanted) in cases().items():
         if not any(part in name for part in arguments.only):
             continue
