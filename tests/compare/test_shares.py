@@ -144,7 +144,9 @@ def test_samples_that_changed_since_are_refused(folder, monkeypatch, capsys, tmp
     assert main(["merge", "share1.json", "share2.json", "-o", "merged.json"]) == 2
 
 
-@pytest.mark.parametrize("flag", ["--layers", "--fix=plan.json", "--latency=3", "--save-outputs=o.json"])
+@pytest.mark.parametrize(
+    "flag", ["--layers", "--fix=plan.json", "--latency=3", "--save-outputs=o.json", "--save-worst=w", "--baseline=b"]
+)
 def test_what_needs_all_samples_is_refused(flag, folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     assert main([*COMMANDS["FP16"], "--shard", "1/2", flag]) == 2
