@@ -183,6 +183,11 @@ def weights_outside(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
     yield Row("weights are read from the model's folder alone", how, len(places), held)
 
 
+def _heeds_interrupts() -> None:
+    """A process that was started in the background ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupts(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
     """SIGINT, SIGTERM and SIGKILL at random moments, from before the imports to after the last sample."""
     onnx.save(networks.relu(), folder / "m.onnx")
@@ -199,7 +204,7 @@ def interrupts(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
             shutil.rmtree(folder / "tmp", ignore_errors=True)
             (folder / "tmp").mkdir()
             (folder / "report.json").write_text('{"verdict": "stale"}')
-            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": _heeds_interrupts}
             command = [*COMMAND, *words, "--json", "report.json"]
             with subprocess.Popen(command, cwd=folder, env=environment, **pipes) as child:  # type: ignore[call-overload]
                 time.sleep(draw.uniform(0, usual))
