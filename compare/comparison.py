@@ -17,6 +17,7 @@ from .share import Share
 if TYPE_CHECKING:
     from ..dataloaders.base import Samples
     from ..runners.contract.workload import Workload
+    from .journal.sessions import RunJournal
     from .report.model import Notice
     from .sides import Side, Sides
 
@@ -56,6 +57,7 @@ class Rules:
         save_inputs, save_outputs: Where to save what was run, and what every runner gave.
         shard: Run only the i-th of n shares of the samples: ``(i, n)``, from 1. The report then holds the outputs, and
             says nothing of what rounding explains: `compare.merging` puts the reports together.
+        resume: A folder in which finished work is kept, from which the same comparison goes on if it was killed.
         latency: Runs to time on each runner after the comparison, with the last sample; None: nothing is timed.
         fix: File for a precision plan: which layers must stay FP32 for the candidate to pass, searched and measured.
         fix_budget: Most runs that the search may judge, or minutes that it may take.
@@ -243,6 +245,13 @@ class Rules:
         group="report",
         metavar="PATH",
     )
+    resume: str | None = option(
+        None,
+        "--resume",
+        "keep finished work in DIR; after a crash or a kill the same command goes on from there",
+        group="report",
+        metavar="DIR",
+    )
     latency: int | None = option(
         None, "--latency", "time N runs of each runner, after warm-up", Whole(1), "report", metavar="N"
     )
@@ -300,6 +309,7 @@ class Comparison:
         rules: What the user decided.
         calibration: What INT8 and FP8 are calibrated on, if not on the samples.
         notices: What was noticed before anything ran.
+        journal: Where results are kept while it runs; None: nowhere.
     """
 
     sides: Sides
@@ -308,6 +318,7 @@ class Comparison:
     rules: Rules
     calibration: Samples | None = None
     notices: tuple[Notice, ...] = ()
+    journal: RunJournal | None = None
 
     @property
     def reference(self) -> Side:

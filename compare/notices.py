@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from ..graph.errors import LayerdiffError, OutputError, first_line
+from .journal.journal import Journal
 from .report.model import AccuracyResult, Fidelity, Notice, OutputResult, Report
 
 NOT_WRITTEN = "not-written"
@@ -101,6 +101,19 @@ def not_written(error: OutputError) -> Notice:
     return Notice(NOT_WRITTEN, "", str(error))
 
 
+def journal(kept: Journal) -> Iterator[Notice]:
+    """The folder in which results are kept holds some that are not believed, or takes none any more."""
+    entries = f"{kept.damaged:,} damaged {'entry' if kept.damaged == 1 else 'entries'}" if kept.damaged else ""
+    others = "results of other versions or of another machine" if kept.other else ""
+    ignored = " and ".join(filter(None, (entries, others)))
+    if ignored:
+        text = f"--resume {kept.folder} holds {ignored}, which were not used."
+        yield Notice("journal-ignored", str(kept.folder), text)
+    if kept.lost:
+        text = f"--resume {kept.folder} cannot be written: {kept.lost}. What was finished since then is not kept."
+        yield Notice("journal-lost", str(kept.folder), text)
+
+
 def not_timed(runner: str) -> Notice:
     """A latency was asked for of a model that is run in pieces."""
     return Notice("not-timed", runner, f"{runner} was not timed: its weights do not fit in memory.")
@@ -119,9 +132,11 @@ def nothing_applied(path: str) -> Notice:
     return Notice("nothing-applied", path, text)
 
 
-def fix_interrupted(path: str) -> Notice:
+def fix_interrupted(path: str, resume: str | None) -> Notice:
     """The search for a plan was interrupted."""
-    kept = f"the same command goes on with the runs that {path} holds" if Path(path).exists() else "no run was kept yet"
+    kept = (
+        "--resume DIR would keep its runs" if resume is None else f"its runs are kept in {resume}, and taken from there"
+    )
     return Notice("fix-interrupted", path, f"The search for a plan was interrupted; {kept}.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,9 @@ from ..graph.errors import OutputError, UsageError
 from . import notices
 from .assemble import assemble
 from .collect import Collector
+from .journal.journal import Journal
+from .journal.keys import made_by
+from .journal.sessions import RunJournal
 from .layers import Watch, localize
 from .layers.misoptimized import misoptimized
 from .plans.fix import fix, planned
@@ -22,7 +26,7 @@ from .runs.streaming import execute
 from .runs.workers.isolation import isolated
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from .comparison import Comparison, Rules
     from .outputs.evidence import OutputEvidence
@@ -68,8 +72,30 @@ def compare(comparison: Comparison, progress: Progress = SILENT) -> Report:
     ):
         if path is not None:
             check_writable(path, flag)
-    with isolated(comparison) as comparison:
-        return _compared(comparison, progress)
+    with journaled(comparison) as kept, isolated(kept) as comparison:
+        return _with_notice(_compared(comparison, progress), comparison)
+
+
+@contextmanager
+def journaled(comparison: Comparison) -> Iterator[Comparison]:
+    """The comparison with the journal that its rules ask for, until the block ends.
+
+    Raises:
+        UsageError: The folder cannot be written, or holds something else.
+    """
+    if comparison.rules.resume is None:
+        yield comparison
+        return
+    with Journal(comparison.rules.resume, made_by()) as entries:
+        yield replace(comparison, journal=RunJournal(entries))
+
+
+def _with_notice(report: Report, comparison: Comparison) -> Report:
+    """The report with what is to be said of the folder in which results are kept."""
+    if comparison.journal is None:
+        return report
+    told = notices.journal(comparison.journal.entries)
+    return replace(report, notices=(*report.notices, *told))
 
 
 def _check_share(rules: Rules) -> None:
@@ -126,7 +152,7 @@ def _compared(comparison: Comparison, progress: Progress) -> Report:
     except OutputError as error:
         return replace(report, notices=(*report.notices, notices.not_written(error)))
     except KeyboardInterrupt:  # what was found until then is worth being told
-        return replace(report, notices=(*report.notices, notices.fix_interrupted(rules.fix)))
+        return replace(report, notices=(*report.notices, notices.fix_interrupted(rules.fix, rules.resume)))
 
 
 def _share(comparison: Comparison, progress: Progress) -> Report:

@@ -31,7 +31,7 @@ ORDERS = {
         > compare.interfaces > compare.comparison > compare.notices compare.sides compare.shape_sets compare.budget
         compare.share compare.progress compare.overview > compare.report.model
         > compare.report.plan compare.report.shard compare.report.plain compare.report.files
-        > compare.report.formats compare.report.history compare.report.inputs""",
+        > compare.report.formats compare.report.history compare.report.inputs compare.journal""",
     "runners": """runners > runners.emulate > runners.onnxrt runners.trt runners.tf
         runners.reference_evaluator runners.recorded runners.pytorch runners.tflite
         > runners.contract""",
@@ -42,7 +42,7 @@ ORDERS = {
         graph.trees
         > graph.nodes graph.operators graph.specs graph.formats graph.imports graph.torch_traces
         graph.polygraphy_json graph.tflite_file > graph.numpy_files > graph.npy_strings graph.whole_file
-        > graph.errors graph.interrupts graph.foreign graph.printable""",
+        > graph.errors graph.interrupts graph.foreign graph.printable graph.leases""",
 }
 # Files that are about operators: one rule or one runtime's kernels each.
 OPERATOR_FILES = (

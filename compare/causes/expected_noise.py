@@ -108,7 +108,7 @@ class Noise:
         self.index: GraphIndex = reference.model.index
         self._sums: dict[int, float] = {}
         self._runner: Runner | None = None
-        self._unprobed: dict[LayerPair, str] = {}
+        self.unprobed: dict[LayerPair, str] = {}
         self._drawing: Model | ModelError | None = None
         self._bounded: dict[tuple[NumberFormat, NumberFormat], RoundoffModel | None] = {}
 
@@ -125,11 +125,11 @@ class Noise:
 
     def known(self, pair: LayerPair) -> bool:
         """Whether the expected noise of a layer can be told."""
-        return pair not in self._unprobed and known(self.index, pair.reference)
+        return pair not in self.unprobed and known(self.index, pair.reference)
 
     def why_unknown(self, pair: LayerPair) -> str:
         """Why the expected noise of a layer cannot be told."""
-        return self._unprobed.get(pair, "custom operators or types of 8 bits")
+        return self.unprobed.get(pair, "custom operators or types of 8 bits")
 
     def plain(self, pair: LayerPair, values: Arrays) -> float:
         """The relative L2 error that needs no closer look; 0 where the norm speaks for a few large elements only."""
@@ -331,7 +331,7 @@ class Noise:
     def _without(self, pair: LayerPair, error: LayerdiffError) -> dict[int, Expected]:
         """Remembers that and why the expected noise of a layer cannot be told."""
         log.debug("no expected noise for %s: %s", pair.reference.outputs, error)
-        self._unprobed[pair] = first_line(error)
+        self.unprobed[pair] = first_line(error)
         return {}
 
     def _model_that_draws(self) -> Model:

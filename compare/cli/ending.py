@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -12,12 +11,18 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from ...graph.leases import Leased, remove_left
+
 INTERRUPTED = 130
 """Ctrl-C."""
 TERMINATED = 143
 """SIGTERM."""
 CRASHED = 3
 """What also a runner that failed gives: nothing may be concluded."""
+
+
+TEMPORARY = "layerdiff-run-"
+"""What names of the folder for temporary files begin with."""
 
 
 class Shown(SystemExit):
@@ -49,14 +54,18 @@ def terminable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def own_temporary_folder() -> Iterator[None]:
-    """Puts all temporary files made inside, by this process and those that it starts, into one folder, which goes."""
+    """Puts all temporary files made inside, by this process and those that it starts, into one folder, which goes.
+
+    What processes that were killed have left goes too.
+    """
     before, named = tempfile.tempdir, os.environ.get("TMPDIR")
+    remove_left(TEMPORARY)
     try:
-        folder = tempfile.mkdtemp(prefix="layerdiff-")
+        folder = Leased(TEMPORARY)
     except OSError:  # nowhere to write: whoever needs to will say so
         yield
         return
-    tempfile.tempdir = os.environ["TMPDIR"] = folder
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder.path)
     try:
         yield
     finally:
@@ -65,7 +74,7 @@ def own_temporary_folder() -> Iterator[None]:
             os.environ.pop("TMPDIR", None)
         else:
             os.environ["TMPDIR"] = named
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.close()
 
 
 def forgiving_streams() -> None:

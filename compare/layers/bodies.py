@@ -84,11 +84,11 @@ class BodyLocalizer:
         self.candidate = candidate
         self.back = {other: name for name, other in matched.items()}
         self.localize = localize
-        self._found: dict[int, BodyFindings] = {}
+        self.found: dict[int, BodyFindings] = {}
 
     def entered(self, pair: LayerPair) -> bool:
         """Whether a layer was entered before."""
-        return pair.number in self._found
+        return pair.number in self.found
 
     def enter(self, pair: LayerPair, values: Arrays, made: Arrays) -> BodyFindings | None:
         """Looks inside a layer, on one sample.
@@ -104,15 +104,15 @@ class BodyLocalizer:
         mine, theirs = (_control(p.model.index, s) for p, s in self._sides(pair))
         if not mine:
             return None
-        before = self._found.get(pair.number)
+        before = self.found.get(pair.number)
         if before is not None and before.culprits:
             return before
         try:
-            self._found[pair.number] = self._enter(pair, mine, theirs, values, made)
+            self.found[pair.number] = self._enter(pair, mine, theirs, values, made)
         except Exception as error:  # looking inside is an extra: without it the layer stands as it is
             log.debug("cannot enter %s", pair.reference.outputs, exc_info=True)
-            self._found[pair.number] = BodyFindings(remark=f"its body was not entered: {first_line(error)}")
-        return self._found[pair.number]
+            self.found[pair.number] = BodyFindings(remark=f"its body was not entered: {first_line(error)}")
+        return self.found[pair.number]
 
     def _sides(self, pair: LayerPair) -> tuple[tuple[Side, Slice], tuple[Side, Slice]]:
         return (self.reference, pair.reference), (self.candidate, pair.candidate)

@@ -50,13 +50,16 @@ class Contributions:
         reference: The runner that is believed, and its model.
         last: The last step that reads each tensor; outputs of the model are read after all steps.
         most: How many there may be.
+
+    Attributes:
+        streams: Those that were begun.
     """
 
     def __init__(self, reference: Side, last: Mapping[str, int], most: int = SUSPECTS) -> None:
         self.reference = reference
         self.last = last
         self.most = most
-        self._streams: list[_Stream] = []
+        self.streams: list[_Stream] = []
 
     def start(self, step: PiecePair, pair: LayerPair, sample: int, made: Arrays, values: Arrays, whole: bool) -> None:
         """Begins a stream in which a layer's output is the candidate's, and takes it to the end of the piece.
@@ -69,14 +72,14 @@ class Contributions:
             values: The reference's tensors of the piece.
             whole: Whether the reference runs whole models only: the stream then waits for `finish`.
         """
-        if len(self._streams) >= self.most or any(s.number == pair.number for s in self._streams):
+        if len(self.streams) >= self.most or any(s.number == pair.number for s in self.streams):
             return
         taken = {
             name: cast(made[other], TensorSpec(name, values[name].dtype, None))
             for name, other in zip(pair.reference.outputs, pair.candidate.outputs, strict=True)
         }
         stream = _Stream(pair.number, sample, dict(taken))
-        self._streams.append(stream)
+        self.streams.append(stream)
         if whole:
             return
         after = _downstream(taken, step)
@@ -100,7 +103,7 @@ class Contributions:
         mine = {p.number for p in step.layers}
         drawn = {n for p in step.layers if p.random for n in p.reference.outputs}  # these stay the reference's
         wanted = [n for n in step.reference.outputs if self.last.get(n, -1) > step.index and n not in drawn]
-        for stream in self._streams:
+        for stream in self.streams:
             if stream.sample != sample or stream.stopped:
                 continue
             moved = stream.number not in mine and any(n in stream.values for n in step.reference.inputs)
@@ -127,7 +130,7 @@ class Contributions:
         """Share of the candidate's whole error at the outputs, by layer: sums of squares relative to each output's
         power, and the root of their ratio. Shares do not add up to one."""
         result = {}
-        for stream in self._streams:
+        for stream in self.streams:
             if stream.stopped:
                 continue
             if whole is not None and not self._feed_whole(stream, feed_of(stream.sample), outputs, whole):

@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ..journal.sessions import remembered
 from ..notices import layers_not_compared, not_deterministic
 from ..outputs.formats_in_play import formats_in_play
 from ..progress import SILENT, Progress
@@ -25,6 +26,7 @@ from .notices import walk_notices
 from .observable import observable
 from .prepare import Prepared, prepare
 from .results import Names, culprits, layer_results, ranked
+from .resuming import Checkpoint, walked
 from .verdicts import Verdicts, coarsest, verdicts
 from .walk import Walk, Walked
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from ...graph.formats import NumberFormat
     from ...graph.index import GraphIndex
     from ..comparison import Comparison
+    from ..journal.sessions import RunJournal
     from ..runs.run import RunLog
 
 logger = logging.getLogger(__name__)
@@ -96,11 +99,25 @@ def _attempted(
         candidate, report, exchange = undone(reference, candidate, report)
         comparison = replace(comparison, sides=Sides(reference, (candidate,)))
         formats = formats_in_play(reference, candidate)
-        found = localize_candidate(comparison, candidate, report, formats, log=log, progress=progress, watch=watch)
+        found = remembered(
+            comparison.journal if watch is None else None,
+            lambda journal: _depends(journal, comparison, log, report),
+            lambda: localize_candidate(comparison, candidate, report, formats, log=log, progress=progress, watch=watch),
+        )
         return replace(found, culprits=(*exchange, *found.culprits))
     except Exception as error:
         logger.debug("the layers of %s could not be compared", candidate.name, exc_info=True)
         return Localized(notices=(layers_not_compared(candidate.name, error),))
+
+
+def _depends(journal: RunJournal, comparison: Comparison, log: RunLog, report: Report) -> tuple[Any, ...] | None:
+    """All that makes the layers of the one candidate what they are; None where nothing tells."""
+    known = walked(journal, comparison)
+    if known is None:
+        return None
+    (candidate,) = comparison.candidates
+    ran = [replace(log.of(side.name), open_seconds=None, infer_seconds=None) for side in comparison.sides.all]
+    return "layers", known, ran, log.deployed, report.of(candidate.name)
 
 
 def _for_pieces(side: Side, log: RunLog) -> Side:
@@ -146,25 +163,25 @@ def localize_candidate(
     if watch is not None:
         watch(prepared)
     index = reference.model.index
-    walked = _walk(prepared, log, progress)
+    seen = _walk(prepared, log, progress)
     fmt = coarsest(reference.runner.arithmetic, candidate.runner.arithmetic, formats)
     failed = [output.tensor for output in outputs if output.verdict == "fail"]
     explained = (o for o in outputs if o.tolerance is None and o.decided_by is None and o.compared)
     agreed = [output.tensor for output in explained if output.verdict == "pass"]
-    given = verdicts(walked.layers, index, fmt, same=prepared.same, carried=carried or {}, failed=failed, agreed=agreed)
-    given = _excusing(given, walked, outputs, index)
-    given, blamed = name_loudest(prepared, walked, given, outputs, progress)
-    unshown = frozenset(s.number for s in blamed if in_pieces_only(s, walked, outputs, index))
+    given = verdicts(seen.layers, index, fmt, same=prepared.same, carried=carried or {}, failed=failed, agreed=agreed)
+    given = _excusing(given, seen, outputs, index)
+    given, blamed = name_loudest(prepared, seen, given, outputs, progress)
+    unshown = frozenset(s.number for s in blamed if in_pieces_only(s, seen, outputs, index))
     names = Names(prepared)
     found = culprits(ranked(blamed, unshown), unshown, names)
     if log is not None:
-        log = _run_again(comparison, log, walked, outputs, found)
-    shown, doubts = fidelities(candidate.name, walked, outputs, _comes_and_goes(walked, comparison, log))
+        log = _run_again(comparison, log, seen, outputs, found)
+    shown, doubts = fidelities(candidate.name, seen, outputs, _comes_and_goes(seen, comparison, log))
     return Localized(
         layers=layer_results(given, prepared.plan.unmatched, names),
         culprits=found,
         fidelity=tuple(shown),
-        notices=(*walk_notices(prepared, walked, given, found, outputs), *doubts),
+        notices=(*walk_notices(prepared, seen, given, found, outputs), *doubts),
         repeats={} if log is None else {r.name: r.repeat for r in log.runners if r.repeat is not None},
     )
 
@@ -191,7 +208,7 @@ def _walk(prepared: Prepared, log: RunLog | None, progress: Progress) -> Walked:
         deployed=None if log is None else log.deployed,
         budget=budget(prepared.comparison.rules.memory),
         progress=progress,
-    ).run()
+    ).run(None if log is None else Checkpoint.of(prepared.comparison, prepared.plan, log.deployed))
 
 
 def _excusing(given: Verdicts, walked: Walked, outputs: Sequence[OutputResult], index: GraphIndex) -> Verdicts:

@@ -117,6 +117,10 @@ class Gathering:
             self.judgement = worse(self.judgement, now)
         return self.judgement
 
+    def state(self) -> dict[str, Any]:
+        """What was gathered so far, by attribute."""
+        return {name: value for name, value in vars(self).items() if name != "pair"}
+
     def observed(self, contribution: float | None) -> LayerObservation:
         """All that was seen."""
         return LayerObservation(

@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ..runs.deployed import Deployed
     from ..sides import Side
     from .judging import LayerJudge
+    from .resuming import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -124,20 +125,62 @@ class Walk:
 
     # -- the walk -----------------------------------------------------------------------------------------------
 
-    def run(self) -> Walked:
-        """Walks all pieces for all samples."""
+    def run(self, checkpoint: Checkpoint | None = None) -> Walked:
+        """Walks all pieces for all samples.
+
+        Args:
+            checkpoint: Where the walk goes on if it was killed, and keeps how far it is.
+        """
         steps = self.plan.steps
         with ExitStack() as stack, Store(self.budget // SHARE) as store:
             if not self.reference.runner.capabilities.pieces:
                 self._whole = stack.enter_context(self._open_whole())
+            done = self._go_on(checkpoint, store)
             opened = stack.enter_context(
-                SessionsAhead(self.reference, self.candidate, steps, self.budget, self.comparison.workload)
+                SessionsAhead(self.reference, self.candidate, steps[done:], self.budget, self.comparison.workload)
             )
             for step, sessions in opened:
                 behind = sum(len(other.layers) for other in steps if other.index < step.index)
                 self._progress.advance(behind, len(self.plan.layers), "layers")
                 self._step(sessions, store)
+                done += 1
+                if checkpoint is not None:
+                    checkpoint.offer(functools.partial(self._state, done, store), last=done == len(steps))
             return self._finish(store)
+
+    def _state(self, done: int, store: Store) -> dict[str, Any]:
+        """All that the walk has gathered when the first pieces are done."""
+        judge = self.judge
+        return {
+            "done": done,
+            "seen": {number: seen.state() for number, seen in self._seen.items() if seen.piece < done},
+            "identical": self._identical,
+            "notices": self._notices,
+            "collisions": self._collisions,
+            "free": self._free,
+            "streams": self._contributions.streams,
+            "store": list(store.items()),
+            "unprobed": {} if judge is None else {p.number: why for p, why in judge.noise.unprobed.items()},
+            "bodies": {} if judge is None else judge.bodies.found,
+        }
+
+    def _go_on(self, checkpoint: Checkpoint | None, store: Store) -> int:
+        """Takes over what an earlier run has kept. Returns how many pieces it was through."""
+        state = None if checkpoint is None else checkpoint.found()
+        if state is None:
+            return 0
+        for number, seen in state["seen"].items():
+            vars(self._seen[number]).update(seen)
+        self._identical, self._notices, self._collisions = state["identical"], state["notices"], state["collisions"]
+        self._free = state["free"]
+        self._contributions.streams[:] = state["streams"]
+        for (stream, sample, name), array in state["store"]:
+            store.put(stream, sample, name, array)
+        if self.judge is not None:
+            pairs = {pair.number: pair for pair in self.plan.layers}
+            self.judge.noise.unprobed.update({pairs[n]: why for n, why in state["unprobed"].items()})
+            self.judge.bodies.found.update(state["bodies"])
+        return int(state["done"])
 
     def _step(self, run: StepSessions, store: Store) -> None:
         step = run.step

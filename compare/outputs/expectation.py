@@ -12,10 +12,11 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from ...graph.cutting.dataflow import random_nodes
 from ...graph.cutting.propagate import propagate
 from ...graph.errors import RunnerError, UsageError, first_line
 from ...graph.formats import BY_DTYPE, FP32
@@ -23,6 +24,8 @@ from ...graph.rounding.noise_pool import Pools
 from ...graph.rounding.random_rounding import RandomRounding, Roundoff, randomized
 from ...graph.rounding.roundings import KAPPA
 from ...graph.specs import is_float
+from ..journal.keys import runner_key
+from ..journal.sessions import remembered
 from ..progress import SILENT, Progress
 from ..runs.opening import for_rewritten, open_whole
 from ..runs.samples import numbered
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from ...runners.contract.session import Session
     from ...runners.contract.workload import Feed
     from ..comparison import Comparison
+    from ..journal.sessions import RunJournal
     from ..runs.run import RunLog
     from ..sides import Side
 
@@ -151,6 +155,27 @@ class Expectation:
         Raises:
             LayerdiffError: The network cannot be rewritten or run.
         """
+        before = self._size
+        found, self._size = remembered(
+            self._comparison.journal,
+            lambda journal: self._depends(journal, sample, feed, pairs),
+            lambda: (self._judged(sample, feed, pairs), self._size),
+        )
+        if self._size != before:
+            self._pools.clear()  # what is remembered was drawn from larger ones
+        return found
+
+    def _depends(self, journal: RunJournal, sample: int, feed: Feed, pairs: Pairs) -> tuple[Any, ...] | None:
+        """All that makes the answer on one sample what it is."""
+        side = self.side
+        if random_nodes(side.model.index):
+            return None
+        own = side is self._comparison.reference, self._pieces, self._u, self._size
+        given = [journal.digests.of(a) for a in (feed, *({n: p[i] for n, p in pairs.items()} for i in (0, 1)))]
+        runner = runner_key(for_rewritten(side))
+        return "expectation", runner, side.model.digest, self.roundoff, self._draws, own, sample, given
+
+    def _judged(self, sample: int, feed: Feed, pairs: Pairs) -> dict[str, Measured]:
         found: dict[str, Measured] = {}
         for jumping in (False, True):
             mine = {n: p for n, p in pairs.items() if (n in self.jumping or not is_float(p[0].dtype)) == jumping}
@@ -324,7 +349,7 @@ class Expectation:
             roundoff = replace(self.roundoff, subnormals=kind.subnormals)
             network = randomized(self.side.model, roundoff, DECISION_GAIN if kind.jumping else None)
             side = replace(self.side, runner=for_rewritten(self.side), model=network.model)
-            session = open_whole(self._comparison, side, self._pieces)
+            session = open_whole(replace(self._comparison, journal=None), side, self._pieces)
             self._networks[kind] = network, self._stack.enter_context(session)
         return self._networks[kind]
 

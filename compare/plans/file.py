@@ -1,20 +1,20 @@
-"""The plan's file: the canonical JSON that all else is made from, and where a search goes on after it was killed.
+"""The plan's file: the canonical JSON that all else is made from.
 
-Its form is documented in ``docs/plan.md``. It is written whole or not at all, after every run.
+Its form is documented in ``docs/plan.md``. It is written whole or not at all.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from ...graph.errors import UsageError
 from ..report.files import write
 from ..report.plain import plain, typed
-from ..report.plan import SCHEMA, OutputTrial, Plan, Status, Trial
+from ..report.plan import SCHEMA, Plan, Status
 
 if TYPE_CHECKING:
     from ...graph.model import Model
@@ -24,7 +24,7 @@ STATUS = get_args(Status)
 
 @dataclass(frozen=True)
 class Origin:
-    """What a plan was made for. A file for something else is not gone on with.
+    """What a plan was made for.
 
     Attributes:
         source, digest: The model.
@@ -46,19 +46,7 @@ class Origin:
     versions: Mapping[str, str]
 
 
-Probes: TypeAlias = "dict[frozenset[int], tuple[OutputTrial, ...]]"
-"""What probes gave, by the layers that were narrow in them."""
-
-
-@dataclass(frozen=True)
-class Runs:
-    """Runs that were made: judged ones by the layers that were kept, and probes."""
-
-    judged: dict[frozenset[int], Trial] = field(default_factory=dict)
-    probes: Probes = field(default_factory=dict)
-
-
-def save(path: str, origin: Origin, plan: Plan, probes: Probes) -> None:
+def save(path: str, origin: Origin, plan: Plan) -> None:
     """Writes the file.
 
     Raises:
@@ -68,7 +56,6 @@ def save(path: str, origin: Origin, plan: Plan, probes: Probes) -> None:
         "schema": SCHEMA,
         "origin": plain(origin),
         **{name: plain(value) for name, value in vars(plan).items() if name != "path"},
-        "probed": [{"narrow": sorted(k), "outputs": plain(v)} for k, v in probes.items()],
     }
     write(json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n", path, "--fix")
 
@@ -145,24 +132,6 @@ def refuse_another(path: str, model: Model) -> None:
     origin = read(path, "--fix")["origin"]
     if origin.get("digest") not in (None, model.digest):
         raise UsageError(f"--fix {path}: holds the plan of another model ({origin.get('source')}): name another file.")
-
-
-def runs_before(path: str, origin: Origin) -> Runs:
-    """The runs that a file already holds, if it was made for the same thing; else none.
-
-    Raises:
-        UsageError: There is a file, and it is no plan: it is not overwritten.
-    """
-    if not Path(path).exists() or not Path(path).is_file() or not Path(path).stat().st_size:
-        return Runs()
-    content = read(path, "--fix")
-    if content["origin"] != plain(origin):
-        return Runs()
-    trials = [point.trial for point in plan_from(content).curve]
-    judged = {frozenset(trial.kept): trial for trial in trials if trial.kept}
-    outputs = tuple[OutputTrial, ...]
-    probes = {frozenset(probe["narrow"]): typed(outputs, probe["outputs"]) for probe in content.get("probed", ())}
-    return Runs(judged, probes)
 
 
 def plan_from(content: Mapping[str, Any], path: str = "") -> Plan:

@@ -1,6 +1,6 @@
 """The fourth question: what fixes it? A plan for one candidate, searched, run and measured.
 
-Data in, data out, but for the plan's file, which is written after every run so that a search that was killed goes on.
+Data in, data out, but for the plan's file. What was run is kept where the comparison keeps results (`--resume`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..report.plan import KeptLayer, OutputTrial, Plan, PlanPoint, Trial
 from ..runs.repeatability import fingerprint
 from ..runs.samples import checked
 from .bench import Bench, unplanned
-from .file import Origin, Runs, refuse_another, runs_before, save
+from .file import Origin, refuse_another, save
 from .fixed_model import write_fixed
 from .layers import Layers, layers_of
 from .predict import Prediction, predict
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 USUAL = Limit(runs=100)
 """The budget, if none is given."""
-_OWN = frozenset({"fix", "fix_budget", "fixed_model", "apply_remedy", "layers", "latency", "save_worst", "labels"})
+_OWN = frozenset(
+    {"fix", "fix_budget", "fixed_model", "apply_remedy", "layers", "latency", "save_worst", "labels", "resume"}
+)
 """Rules that change no verdict; of labels their values count."""
 
 
@@ -124,8 +126,8 @@ class _Fixing:
         self.layers: Layers = layers_of(index, fmt, shapes.get, every_node=every, without=self.runner.kept)
         self.before = before
         self.origin = self._origin()
-        known = runs_before(self.path, self.origin) if self.path else Runs()
-        self.judged, self.probes = known.judged, known.probes
+        self.judged: dict[frozenset[int], Trial] = {}
+        self.probes: dict[frozenset[int], tuple[OutputTrial, ...]] = {}
 
     def run(self) -> Plan:
         """Searches, and tells what came of it."""
@@ -177,7 +179,6 @@ class _Fixing:
             error = str(failure).splitlines()[0]
         latency = None if error else self.bench.latency
         self.judged[kept] = Trial(tuple(sorted(kept)), outputs, time.perf_counter() - start, error, latency)
-        self._save(self._plan("unfinished", why="the search is on its way"))
         return self.judged[kept]
 
     def _probe(self, narrow: frozenset[int]) -> tuple[OutputTrial, ...]:
@@ -276,12 +277,9 @@ class _Fixing:
         )
 
     def _kept(self, plan: Plan) -> Plan:
-        self._save(plan)
-        return plan
-
-    def _save(self, plan: Plan) -> None:
         if self.path:
-            save(self.path, self.origin, plan, self.probes)
+            save(self.path, self.origin, plan)
+        return plan
 
     def _origin(self) -> Origin:
         versions: dict[str, str] = {}

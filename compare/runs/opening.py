@@ -41,7 +41,7 @@ def open_whole(
     fetch: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> Session:
-    """A session on a side's whole model.
+    """A session on a side's whole model, which runs nothing that the comparison's journal holds.
 
     Args:
         comparison: What is compared.
@@ -51,5 +51,9 @@ def open_whole(
         progress: See `Runner.open`.
     """
     if pieces:
-        return PiecedSession(side, comparison.workload, comparison.rules.memory)
-    return side.runner.session(side.model, fetch=fetch, workload=comparison.workload, progress=progress)
+        return PiecedSession(side, comparison.workload, comparison.rules.memory, comparison.journal)
+    if comparison.journal is None:
+        return side.runner.session(side.model, fetch=fetch, workload=comparison.workload, progress=progress)
+    return comparison.journal.session(
+        side.runner, side.model, fetch=fetch, workload=comparison.workload, progress=progress
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,7 @@ from .spill import Store
 
 if TYPE_CHECKING:
     from ...graph.model import Model
+    from ..journal.sessions import RunJournal
     from ..sides import Side
 
 SHARE = 0.5
@@ -60,12 +62,14 @@ class PiecedSession(Session):
         side: The runner, which must open pieces, and the model.
         workload: What will be run.
         memory: Bytes for a piece and for what is kept between pieces; None: from the machine.
+        journal: Where results of pieces are kept; None: they are not.
 
     Raises:
         RunnerError: The runtime is not there, or refuses the first piece.
     """
 
-    def __init__(self, side: Side, workload: Workload, memory: int | None) -> None:
+    def __init__(self, side: Side, workload: Workload, memory: int | None, journal: RunJournal | None = None) -> None:
+        self._journal = journal
         self._model = side.model
         self._name = side.name
         self._runner = calibrated(side, workload, memory, apart=True).for_pieces()
@@ -203,7 +207,8 @@ class PiecedSession(Session):
     def _open(self, piece: Piece, outputs: tuple[str, ...], values: Mapping[str, np.ndarray] | None) -> Session:
         model = extract(self._model, piece.nodes, outputs or piece.outputs, specs=self._specs or None)
         workload = None if values is None else Workload(samples=lambda: iter([values]))
-        return self._runner.session(model, workload=workload)
+        opened = self._runner.session if self._journal is None else partial(self._journal.session, self._runner)
+        return opened(model, workload=workload)
 
     def _given(self, name: str, feed: Feed, store: Store, sample: int) -> np.ndarray:
         if store.has("", sample, name):

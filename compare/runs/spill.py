@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -78,6 +78,10 @@ class Store:
         if isinstance(kept, np.ndarray):
             return kept
         return np.asarray(np.memmap(kept.path, np.uint8, "r")).view(kept.dtype).reshape(kept.shape)
+
+    def items(self) -> Iterator[tuple[tuple[str, int, str], np.ndarray]]:
+        """All that is kept, with its keys."""
+        return ((key, self.get(*key)) for key in list(self._arrays))
 
     def has(self, stream: str, sample: int, name: str) -> bool:
         """Whether an array is kept."""

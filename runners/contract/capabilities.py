@@ -22,6 +22,7 @@ class Capabilities:
         computes: It computes what it gives. False: it was recorded, and running it twice or timing it tells nothing.
         builds_for_shapes: A session runs those shapes alone that its workload named when it was opened.
         output_files: Fields of the configuration that name a file to write: one for each runner.
+        caches: Fields that name a file which makes opening faster and changes no result; it is read and written.
     """
 
     any_model: bool = True
@@ -33,6 +34,7 @@ class Capabilities:
     computes: bool = True
     builds_for_shapes: bool = False
     output_files: tuple[str, ...] = ()
+    caches: tuple[str, ...] = ()
 
     @property
     def runs_parts(self) -> bool:

@@ -42,7 +42,11 @@ class TrtRunner(TrtConfig, Runner):
     }
     """``--trt=fp32`` takes no further format, whatever ``--fp16`` says; ``--trt=int8,minmax`` names a calibration."""
     capabilities: ClassVar[Capabilities] = Capabilities(
-        inner_tensors=True, reads_engines=True, builds_for_shapes=True, output_files=("save_engine",)
+        inner_tensors=True,
+        reads_engines=True,
+        builds_for_shapes=True,
+        output_files=("save_engine",),
+        caches=("timing_cache",),
     )
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
 from layerdiff.compare.cli.command import main
 from layerdiff.compare.plans.file import plan_from, problem_of, read
+from layerdiff.compare.plans.search import Search
 from layerdiff.graph.errors import UsageError
 from layerdiff.graph.formats import FP16
 from layerdiff.runners.contract.runner import Runner
@@ -56,20 +57,44 @@ def test_a_plan_of_another_network_is_said_to_be_one(tmp_path):
     assert [n.code for n in report.notices if n.subject == path] == ["plan-of-another"]
 
 
-def test_a_search_goes_on_where_it_was(tmp_path):
-    path = tmp_path / "plan.json"
-    first = fixed(path, fix_budget=2).plan
-    assert first.runs == 2
-    assert not first.minimal
-    second = fixed(path).plan
-    whole = fixed(tmp_path / "other.json").plan
-    assert second.kept[0].node == whole.kept[0].node
-    assert second.minimal
-    assert second.runs == whole.runs
-    before = path.read_text()
-    again = fixed(path).plan
-    assert (again.runs, again.keep) == (second.runs, second.keep)
-    assert json.loads(before)["curve"] == json.loads(path.read_text())["curve"], "nothing was run again"
+def test_a_search_goes_on_where_it_was(tmp_path, monkeypatch):
+    """With the runs of one that was killed, a search comes to what it comes to undisturbed, and runs what is left."""
+    opened = counted_opens(monkeypatch)
+    whole = fixed(tmp_path / "whole.json", resume=str(tmp_path / "whole")).plan
+    usual = len(opened)
+    opened.clear()
+    resume = str(tmp_path / "journal")
+    with pytest.raises(ZeroDivisionError), monkeypatch.context() as patch:
+        patch.setattr(Search, "_prune", lambda search: 1 / 0)
+        fixed(tmp_path / "plan.json", resume=resume)
+    before = len(opened)
+    assert 0 < before < usual
+    found = fixed(tmp_path / "plan.json", resume=resume).plan
+    assert len(opened) == usual, "each set was run once"
+    assert trials(found) == trials(whole)
+    assert (found.runs, found.probes, found.keep, found.minimal) == (
+        whole.runs,
+        whole.probes,
+        whole.keep,
+        whole.minimal,
+    )
+
+
+def counted_opens(monkeypatch) -> list[str]:
+    """Notes the name of every emulation that is opened on the whole network."""
+    opened: list[str] = []
+    usual = EmulateRunner.open
+
+    def open(runner, model, **more):
+        opened.extend([] if model.derived else [runner.name])
+        return usual(runner, model, **more)
+
+    monkeypatch.setattr(EmulateRunner, "open", open)
+    return opened
+
+
+def trials(plan):
+    return [replace(point.trial, seconds=0.0) for point in plan.curve]
 
 
 def test_a_file_that_is_no_plan_is_not_overwritten(tmp_path):
@@ -185,7 +210,7 @@ def test_a_path_that_cannot_be_written_is_refused_before_anything_runs(tmp_path,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_labels_are_another_search(tmp_path):
+def test_a_plan_says_by_which_labels_it_was_made(tmp_path):
     path, runners = tmp_path / "plan.json", [OnnxrtRunner(), EmulateRunner(format="int8")]
     right = np.argmax(np.concatenate([r["y"] for r in references()]), axis=1)
     told = {"metric": "top1", "metric_drop": 0.0, "fix": str(path)}
