@@ -61,6 +61,12 @@ SYNONYMS = {
     "--layerwise": "--layers",
     "--bisect": "--layers",
     "--silent": "-q",
+    "--continue": "--resume DIR, which keeps finished work there",
+    "--restart": "--resume DIR, which keeps finished work there",
+    "--checkpoint": "--resume DIR, which keeps finished work there",
+    "--checkpoint-dir": "--resume DIR, which keeps finished work there",
+    "--journal": "--resume DIR, which keeps finished work there",
+    "--cache-dir": "--resume DIR, which keeps finished work there",
 }
 """The foreign option -> what to write instead."""
 

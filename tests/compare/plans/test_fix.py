@@ -64,9 +64,11 @@ def test_a_search_goes_on_where_it_was(tmp_path, monkeypatch):
     usual = len(opened)
     opened.clear()
     resume = str(tmp_path / "journal")
-    with pytest.raises(ZeroDivisionError), monkeypatch.context() as patch:
-        patch.setattr(Search, "_prune", lambda search: 1 / 0)
+    prune = Search._prune
+    monkeypatch.setattr(Search, "_prune", lambda search: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
         fixed(tmp_path / "plan.json", resume=resume)
+    monkeypatch.setattr(Search, "_prune", prune)
     before = len(opened)
     assert 0 < before < usual
     found = fixed(tmp_path / "plan.json", resume=resume).plan
