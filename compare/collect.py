@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ..graph.cutting.dataflow import unseeded
 from . import notices
 from .outputs.by_types import hold_to_types
-from .outputs.expectation import Drawn, measure
+from .outputs.draws import Drawn
+from .outputs.expectation import measure
 from .outputs.judge import Judge
 from .outputs.metric import Meter, criterion
 from .progress import SILENT, Progress

@@ -54,12 +54,13 @@ class RunJournal:
     Attributes:
         entries: The journal.
         digests: Of arrays.
+        asked: How often each run was asked for.
     """
 
     def __init__(self, entries: Journal) -> None:
         self.entries = entries
         self.digests = Digests()
-        self._asked: Counter[str] = Counter()
+        self.asked: Counter[str] = Counter()
         self._data: tuple[Samples, str] | None = None
 
     def session(
@@ -92,8 +93,8 @@ class RunJournal:
     def turn(self, *parts: Any) -> str:
         """The key of something that is asked for, which is another one each time."""
         key = key_of(*parts)
-        self._asked[key] += 1
-        return key_of(key, self._asked[key])
+        self.asked[key] += 1
+        return key_of(key, self.asked[key])
 
     def _key(self, runner: Runner, model: Model, fetch: Sequence[str], workload: Workload | None) -> str | None:
         """The key of a session; None where its results depend on more than what has a key.
@@ -134,11 +135,15 @@ def remembered(
         key = None
     found: Any = MISSING if key is None else journal.entries.recall(key)
     if found is not MISSING:
-        made: T = found
+        made: T
+        made, turns = found
+        journal.asked.update(turns)
         return made
+    before = Counter(journal.asked)
     made = make()
     if key is not None:
-        journal.entries.keep(key, made)
+        # what asks for the same again later is to get the answer that it got before
+        journal.entries.keep(key, (made, dict(journal.asked - before)))
     return made
 
 

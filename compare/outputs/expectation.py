@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from ...graph.cutting.propagate import propagate
 from ...graph.errors import RunnerError, UsageError, first_line
 from ...graph.formats import BY_DTYPE, FP32
 from ...graph.rounding.noise_pool import Pools
-from ...graph.rounding.random_rounding import RandomRounding, Roundoff, randomized
+from ...graph.rounding.random_rounding import RandomRounding, randomized
 from ...graph.rounding.roundings import KAPPA
 from ...graph.specs import is_float
 from ..journal.keys import runner_key
@@ -29,8 +29,8 @@ from ..journal.sessions import remembered
 from ..progress import SILENT, Progress
 from ..runs.opening import for_rewritten, open_whole
 from ..runs.samples import numbered
-from ..runs.spill import Store
 from .decisions import DECISION_GAIN, TYPICAL, Decisions, hold_decisions, hold_jumps, jumping_tensors
+from .draws import Drawn, Kind
 from .evidence import ByFormula, Measured, OutputEvidence
 from .explained import floors, hold, limits
 from .formats_in_play import formats_in_play
@@ -61,45 +61,8 @@ SIZE = 1 << 22
 """Elements that a tensor is thought to have at most where its shape is not known."""
 LARGEST = 1 << 28
 """Elements from which on a pool does not grow: a gigabyte."""
-KEPT = 1 << 29
-"""Bytes of draws that stay in memory, where they are kept for later."""
 
 logger = logging.getLogger("layerdiff")
-
-
-class _Kind(NamedTuple):
-    """What the draws of a network with random roundings are for.
-
-    Attributes:
-        jumping: Outputs that rounding changes by jumps: roundings are enlarged.
-        subnormals: Errors that the rounding of normal numbers does not explain.
-    """
-
-    jumping: bool = False
-    subnormals: bool = False
-
-
-class Drawn:
-    """Outputs of networks with random roundings that were made before, for whoever judges one candidate many times."""
-
-    def __init__(self, memory: int = KEPT) -> None:
-        """Starts empty; ``memory``: bytes that stay in memory, the rest goes to disk."""
-        self._store = Store(memory)
-        self.gains: dict[tuple[Roundoff, _Kind], float] = {}
-
-    def known(self, key: tuple[Roundoff, _Kind, int], sample: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Those of some outputs that were drawn before."""
-        stream = str(hash(key))
-        return {n: self._store.get(stream, sample, n) for n in names if self._store.has(stream, sample, n)}
-
-    def keep(self, key: tuple[Roundoff, _Kind, int], sample: int, outputs: Mapping[str, np.ndarray]) -> None:
-        """Keeps outputs that were drawn."""
-        for name, array in outputs.items():
-            self._store.put(str(hash(key)), sample, name, array)
-
-    def close(self) -> None:
-        """Frees what is kept."""
-        self._store.__exit__(None, None, None)
 
 
 class Expectation:
@@ -132,8 +95,8 @@ class Expectation:
         self._stack = ExitStack()
         self.side, self.roundoff = roundoff(comparison.reference, candidate, fp16_sums)
         self.jumping = jumping_tensors(self.side.model.index)
-        self._networks: dict[_Kind, tuple[RandomRounding, Session]] = {}
-        self._pools: dict[_Kind, Pools] = {}
+        self._networks: dict[Kind, tuple[RandomRounding, Session]] = {}
+        self._pools: dict[Kind, Pools] = {}
         self._size = 0
         narrow = narrow_types(self.side.model)
         self._u = max(self.roundoff.coarse.u, *(BY_DTYPE[name].u for name in narrow), FP32.u)
@@ -173,15 +136,15 @@ class Expectation:
         own = side is self._comparison.reference, self._pieces, self._u, self._size
         given = [journal.digests.of(a) for a in (feed, *({n: p[i] for n, p in pairs.items()} for i in (0, 1)))]
         runner = runner_key(for_rewritten(side))
-        return "expectation", runner, side.model.digest, self.roundoff, self._draws, own, sample, given
+        return "expectation", runner, side.model.digest, self.roundoff, self._samples, own, sample, given
 
     def _judged(self, sample: int, feed: Feed, pairs: Pairs) -> dict[str, Measured]:
         found: dict[str, Measured] = {}
         for jumping in (False, True):
             mine = {n: p for n, p in pairs.items() if (n in self.jumping or not is_float(p[0].dtype)) == jumping}
-            found.update(self._judge(sample, feed, mine, _Kind(jumping)))
+            found.update(self._judge(sample, feed, mine, Kind(jumping)))
             doubtful = {n: p for n, p in mine.items() if self._has_subnormals and not found[n].explained}
-            again = self._judge(sample, feed, doubtful, _Kind(jumping, subnormals=True))
+            again = self._judge(sample, feed, doubtful, Kind(jumping, subnormals=True))
             found.update({n: replace(held, subnormals=True) for n, held in again.items() if held.explained})
         return found
 
@@ -191,7 +154,7 @@ class Expectation:
         formats = [self.roundoff.coarse, *(BY_DTYPE[name] for name in narrow_types(self.side.model))]
         return any(fmt.smallest_normal > 1e3 * FP32.smallest_normal for fmt in formats)
 
-    def _judge(self, sample: int, feed: Feed, pairs: Pairs, kind: _Kind) -> dict[str, Measured]:
+    def _judge(self, sample: int, feed: Feed, pairs: Pairs, kind: Kind) -> dict[str, Measured]:
         if not pairs:
             return {}
         jumping, entries = kind.jumping, _entries(feed, pairs)
@@ -221,7 +184,7 @@ class Expectation:
         base: np.ndarray,
         drawn: Sequence[np.ndarray],
         sample: int,
-        kind: _Kind,
+        kind: Kind,
         entries: int,
         last: bool,
     ) -> Measured | None:
@@ -276,7 +239,7 @@ class Expectation:
         )
 
     def _errors(
-        self, pair: tuple[np.ndarray, np.ndarray], base: np.ndarray, alike: Sequence[np.ndarray], kind: _Kind
+        self, pair: tuple[np.ndarray, np.ndarray], base: np.ndarray, alike: Sequence[np.ndarray], kind: Kind
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The reference, the candidate's error and those of draws, as float64, with zeros where something is not
         finite."""
@@ -301,7 +264,7 @@ class Expectation:
 
     # -- running ------------------------------------------------------------------------------------------------
 
-    def _base(self, feed: Feed, pairs: Pairs, kind: _Kind) -> dict[str, np.ndarray]:
+    def _base(self, feed: Feed, pairs: Pairs, kind: Kind) -> dict[str, np.ndarray]:
         """The outputs without noise: the reference's, if the same runtime draws the same network's roundings."""
         reference = self._comparison.reference
         if self.side is reference and type(for_rewritten(reference)) is type(reference.runner):
@@ -309,7 +272,7 @@ class Expectation:
         network, session = self._network(kind)
         return session.infer(network.feed(feed, self._pool(kind, feed).neutral()), list(pairs))
 
-    def _gain(self, kind: _Kind) -> float:
+    def _gain(self, kind: Kind) -> float:
         """By how much roundings are enlarged; a network that is drawn from memory is not made for it."""
         known = {} if self._drawn is None else self._drawn.gains
         key = (self.roundoff, kind)
@@ -318,7 +281,7 @@ class Expectation:
         return known[key]
 
     def _remembered(
-        self, sample: int, feed: Feed, names: Sequence[str], number: int, kind: _Kind
+        self, sample: int, feed: Feed, names: Sequence[str], number: int, kind: Kind
     ) -> Mapping[str, np.ndarray]:
         """A draw, made now or before."""
         if self._drawn is None:
@@ -332,7 +295,7 @@ class Expectation:
             known.update(made)
         return known
 
-    def _draw(self, feed: Feed, names: Sequence[str], number: int, kind: _Kind) -> dict[str, np.ndarray]:
+    def _draw(self, feed: Feed, names: Sequence[str], number: int, kind: Kind) -> dict[str, np.ndarray]:
         network, session = self._network(kind)
         while True:
             pools = self._pool(kind, feed)
@@ -344,7 +307,7 @@ class Expectation:
                 self._size *= 8
                 self._pools.clear()
 
-    def _network(self, kind: _Kind) -> tuple[RandomRounding, Session]:
+    def _network(self, kind: Kind) -> tuple[RandomRounding, Session]:
         if kind not in self._networks:
             roundoff = replace(self.roundoff, subnormals=kind.subnormals)
             network = randomized(self.side.model, roundoff, DECISION_GAIN if kind.jumping else None)
@@ -353,7 +316,7 @@ class Expectation:
             self._networks[kind] = network, self._stack.enter_context(session)
         return self._networks[kind]
 
-    def _pool(self, kind: _Kind, feed: Feed) -> Pools:
+    def _pool(self, kind: Kind, feed: Feed) -> Pools:
         if not self._size:
             shapes = propagate(self.side.model, {name: array.shape for name, array in feed.items()})
             weights = (math.prod(t.dims) for t in self.side.model.index.initializers.values())

@@ -15,7 +15,7 @@ from ...graph.formats import FP32
 from ..collect import Collector
 from ..outputs.by_expectation import ROUNDOFFS, SMALL
 from ..outputs.decide import decide
-from ..outputs.expectation import Drawn
+from ..outputs.draws import Drawn
 from ..outputs.judge import Judge
 from ..progress import SILENT, Progress
 from ..report.plan import OutputTrial, Trial

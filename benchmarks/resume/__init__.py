@@ -1,0 +1,1 @@
+"""What keeping results costs, and what it saves: ``python -m benchmarks.resume`` writes a section of docs/resume.md."""
