@@ -134,9 +134,7 @@ def nothing_applied(path: str) -> Notice:
 
 def fix_interrupted(path: str, resume: str | None) -> Notice:
     """The search for a plan was interrupted."""
-    kept = (
-        "--resume DIR would keep its runs" if resume is None else f"its runs are kept in {resume}, and taken from there"
-    )
+    kept = "with --resume DIR its runs would be kept" if resume is None else f"the same command goes on from {resume}"
     return Notice("fix-interrupted", path, f"The search for a plan was interrupted; {kept}.")
 
 
