@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...runners.contract.device import DeviceArray
+from .host import EXACT
 from .libraries import LIBRARIES, Library, library
 from .limits import Limits
 from .moments import Moments, Reading
@@ -144,8 +145,9 @@ class _Reader:
         reference, candidate = (_widen(lib, x, self._dtype.name) for x in raw)
         into.count += stop - start
         finite: Any = None  # which pairs are; None: all of them
+        size: Any = None  # of errors between 64-bit integers, of which float64 does not tell all from each other
         if self._dtype.name == "int64":
-            error = _wide_error(lib, raw[0], raw[1])
+            error, size = _wide_error(lib, raw[0], raw[1])
         else:
             error = candidate - reference
             if self._dtype.name in _FLOATS and not bool(xp.isfinite(error).all()):
@@ -166,7 +168,7 @@ class _Reader:
             "rc": (reference * candidate).sum(),
             "mismatched": wrong.sum(),
             "top": magnitude.max(),
-            "top_at": magnitude.argmax(),
+            "top_at": magnitude.argmax() if size is None else (size ^ -(2**63)).argmax(),
         }
         if limit is not None:
             use = xp.where(magnitude > 0, magnitude / limit, 0.0)
@@ -191,7 +193,8 @@ class _Reader:
         into.sum_cc += numbers["cc"]
         into.sum_rc += numbers["rc"]
         into.mismatched += int(numbers["mismatched"])
-        if numbers["top"] > (into.max_abs_at.value if into.max_abs_at else 0):
+        known = float(into.max_abs_at.value) if into.max_abs_at else 0.0
+        if numbers["top"] > known or (known >= EXACT and numbers["top"] == known):
             into.max_abs_at = greater(into.max_abs_at, self._pair.place(None, start + int(numbers["top_at"])))
         if "use" in numbers and numbers["use"] > (into.use_at.value if into.use_at else -1):
             into.use_at = greater(into.use_at, self._pair.place(numbers["use"], start + int(numbers["use_at"])))
@@ -243,14 +246,14 @@ def _widen(lib: Library, x: Any, dtype: str) -> Any:
     return lib.cast(x, "float64")
 
 
-def _wide_error(lib: Library, reference: Any, candidate: Any) -> Any:
-    """Candidate minus reference of int64 in float64, rounded once."""
+def _wide_error(lib: Library, reference: Any, candidate: Any) -> tuple[Any, Any]:
+    """Candidate minus reference of int64 in float64, rounded once, and its size, a uint64 in the bits of int64."""
     up = candidate > reference
     size = lib.xp.where(up, candidate - reference, reference - candidate)  # wraps around to the right bits of a uint64
     # Half of it, with what was cut off as the lowest bit, rounds as the whole does.
     halves = lib.cast((size >> 1) & (2**63 - 1) | (size & 1), "float64") * 2.0
     error = lib.xp.where(size < 0, halves, lib.cast(size, "float64"))
-    return lib.xp.where(up, error, -error)
+    return lib.xp.where(up, error, -error), size
 
 
 def _max_ulp(lib: Library, reference: Any, candidate: Any, dtype: str, finite: Any) -> int:

@@ -141,22 +141,26 @@ class _Reader:
             into.sum_rc += float(np.vdot(reference, candidate).real)
             wrong = magnitude != 0 if limit is None else ~(magnitude <= limit)
             into.mismatched += int(np.count_nonzero(wrong))
-            self._take_max_abs(magnitude, start, where)
+            self._take_max_abs(magnitude, raw, start, where)
             if limit is not None:
                 self._take_use(magnitude, limit, start, where)
             if self._how.full:
                 self._take_rest(raw, reference, magnitude, start, where)
 
-    def _take_max_abs(self, magnitude: np.ndarray, start: int, where: np.ndarray | None) -> None:
+    def _take_max_abs(
+        self, magnitude: np.ndarray, raw: tuple[np.ndarray, np.ndarray], start: int, where: np.ndarray | None
+    ) -> None:
         """The greatest error. Between 64-bit integers, float64 does not tell all from each other: exact ones are."""
         pair, into = self._pair, self._into
         top = float(magnitude.max())
         if top == 0 or (into.max_abs_at is not None and top < float(into.max_abs_at.value)):
             return
-        exact = not pair.integers or top < EXACT
-        alike = [magnitude.argmax()] if exact else np.flatnonzero(magnitude == top)
-        for at in alike:
-            into.max_abs_at = greater(into.max_abs_at, pair.place(None, start + _position(where, int(at))))
+        at = int(magnitude.argmax())
+        if pair.integers and top >= EXACT:
+            alike = np.flatnonzero(magnitude == top)
+            _, size, over = _distance(*(side[alike] for side in raw))
+            at = int(alike[np.where(over, size, 0).argmax() if over.any() else size.argmax()])
+        into.max_abs_at = greater(into.max_abs_at, pair.place(None, start + _position(where, at)))
 
     def _take_rest(
         self,
@@ -314,16 +318,21 @@ def _integer_error(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     """Candidate minus reference in float64, rounded once: the subtraction itself neither wraps around nor rounds."""
     if max(reference.dtype.itemsize, candidate.dtype.itemsize) < 8:
         return candidate.astype(np.float64) - reference.astype(np.float64)
-    # Two's complement in 64 bits, and the sign apart.
-    below_r, below_c = reference < 0, candidate < 0
+    up, size, over = _distance(reference, candidate)
+    error = size.astype(np.float64)
+    error[over] += 2.0**64
+    return np.where(up, error, -error)
+
+
+def _distance(reference: np.ndarray, candidate: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How far integers are apart, exactly: whether the candidate is greater, the distance in 64 bits, and whether 2^64
+    more have to be added."""
+    below_r, below_c = reference < 0, candidate < 0  # two's complement in 64 bits, and the sign apart
     bits_r, bits_c = reference.astype(np.uint64), candidate.astype(np.uint64)
     up = np.where(below_r == below_c, bits_c > bits_r, below_r)
     size = np.where(up, bits_c - bits_r, bits_r - bits_c)
-    error = size.astype(np.float64)
     # int64 against uint64 alone can be 2^64 or more apart: the difference then came out below its positive end.
-    over = (below_r != below_c) & (size < np.where(below_r, bits_c, bits_r))
-    error[over] += 2.0**64
-    return np.where(up, error, -error)
+    return up, size, (below_r != below_c) & (size < np.where(below_r, bits_c, bits_r))
 
 
 def _ulp_dtype(reference: np.dtype, candidate: np.dtype) -> np.dtype | None:

@@ -103,6 +103,16 @@ def test_the_cheap_statistics_leave_out_the_same(name, device):
     assert found.measures()["rmse"] == pytest.approx(plain.measures()["rmse"], rel=1e-5)
 
 
+@pytest.mark.parametrize("places", [(10, 20), (20, 10), (10, 1500), (1500, 10)], ids=str)
+def test_the_greatest_error_of_64_bits_is_exact_wherever_it_stands(places, device):
+    """2^60 + 1 and 2^60 + 5 are one float64, in one block and in two."""
+    reference, candidate = np.zeros(2000, np.int64), np.zeros(2000, np.int64)
+    candidate[list(places)] = 2**60 + 1, 2**60 + 5
+    plain, found = both(reference, candidate, None, device)
+    assert (plain.max_abs_at.value, plain.max_abs_at.index) == (2**60 + 5, (places[1],))
+    assert found.max_abs_at == plain.max_abs_at
+
+
 def test_several_samples_add_up(device):
     plain, found = Statistics(), Statistics()
     for sample, name in enumerate(["float32", "outliers", "not finite on one side"]):
