@@ -19,7 +19,7 @@ from .report.model import Notice
 from .runs.run import RunLog, RunnerLog
 from .runs.shards import unpacked
 from .runs.workers.isolation import isolated
-from .share import belongs
+from .share import belongs, in_order
 
 if TYPE_CHECKING:
     from .comparison import Comparison
@@ -40,7 +40,7 @@ def ordered(reports: Mapping[str, Report], commands: Mapping[str, str]) -> dict[
     Raises:
         UsageError: One is no share, belongs to another run, is there twice, or is missing.
     """
-    found: dict[int, str] = {}
+    shares: dict[str, int] = {}
     first = next(iter(reports))
     for name, report in reports.items():
         shard = report.shard
@@ -49,14 +49,8 @@ def ordered(reports: Mapping[str, Report], commands: Mapping[str, str]) -> dict[
         unlike = _unlike(reports[first], report, commands[first], commands[name])
         if unlike:
             raise UsageError(f"{name}: not a share of the comparison that {first} is of: {unlike}.")
-        if shard.index in found:
-            raise UsageError(f"{name}: share {shard.index} of {shard.count} once more, after {found[shard.index]}.")
-        found[shard.index] = name
-    count = _shard(reports[first]).count
-    missing = [str(index) for index in range(1, count + 1) if index not in found]
-    if missing:
-        raise UsageError(f"share {', '.join(missing)} of {count} is missing.")
-    return {found[index]: reports[found[index]] for index in sorted(found)}
+        shares[name] = shard.index
+    return {name: reports[name] for name in in_order(shares, _shard(reports[first]).count)}
 
 
 def _unlike(first: Report, other: Report, command: str, others: str) -> str:

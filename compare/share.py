@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..graph.errors import UsageError
 from ..graph.options import Kind
 
 
@@ -32,3 +34,39 @@ class Share(Kind):
 def belongs(number: int, share: tuple[int, int] | None) -> bool:
     """Whether a sample, counted from 0, belongs to a share; None: all do."""
     return share is None or number % share[1] == share[0] - 1
+
+
+def refuse_what_needs_all(share: tuple[int, int] | None, asked: Iterable[tuple[str, object]]) -> None:
+    """Refuses options that are for a run on all samples.
+
+    Args:
+        share: The share; None: all samples are run.
+        asked: Options and what they were given; None where they were not.
+
+    Raises:
+        UsageError: A share is run, and one was given.
+    """
+    for flag, value in asked:
+        if share is not None and value is not None:
+            raise UsageError(f"--shard runs a share of the samples, and {flag} is for a run on all of them.")
+
+
+def in_order(shares: Mapping[str, int], count: int) -> list[str]:
+    """The names of shares in their order.
+
+    Args:
+        shares: Which share each is, from 1, by name.
+        count: How many there are.
+
+    Raises:
+        UsageError: One is there twice, or missing.
+    """
+    found: dict[int, str] = {}
+    for name, index in shares.items():
+        if index in found:
+            raise UsageError(f"{name}: share {index} of {count} once more, after {found[index]}.")
+        found[index] = name
+    missing = [str(index) for index in range(1, count + 1) if index not in found]
+    if missing:
+        raise UsageError(f"share {', '.join(missing)} of {count} is missing.")
+    return [found[index] for index in range(1, count + 1)]

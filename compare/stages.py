@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..graph.errors import OutputError, UsageError
+from ..graph.errors import OutputError
 from . import notices
 from .assemble import assemble
 from .collect import Collector
@@ -24,11 +24,12 @@ from .runs.run import Stopped
 from .runs.shards import ShardRecorder
 from .runs.streaming import execute
 from .runs.workers.isolation import isolated
+from .share import refuse_what_needs_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from .comparison import Comparison, Rules
+    from .comparison import Comparison
     from .outputs.evidence import OutputEvidence
     from .report.model import Report
     from .runs.run import RunLog
@@ -59,8 +60,17 @@ def compare(comparison: Comparison, progress: Progress = SILENT) -> Report:
         Interrupted: Ctrl-C came; it holds what was found.
     """
     rules = comparison.rules
-    if rules.shard is not None:
-        _check_share(rules)
+    refuse_what_needs_all(
+        rules.shard,
+        (
+            ("--layers", rules.layers),
+            ("--fix", rules.fix),
+            ("--apply-remedy", rules.apply_remedy),
+            ("--latency", rules.latency),
+            ("--save-inputs", rules.save_inputs),
+            ("--save-outputs", rules.save_outputs),
+        ),
+    )
     if rules.fix is not None:
         planned(comparison)  # refuses, before anything runs
     for flag, path in (
@@ -96,20 +106,6 @@ def _with_notice(report: Report, comparison: Comparison) -> Report:
         return report
     told = notices.journal(comparison.journal.entries)
     return replace(report, notices=(*report.notices, *told))
-
-
-def _check_share(rules: Rules) -> None:
-    """Refuses what needs all samples."""
-    for flag, value in (
-        ("--layers", rules.layers),
-        ("--fix", rules.fix),
-        ("--apply-remedy", rules.apply_remedy),
-        ("--latency", rules.latency),
-        ("--save-inputs", rules.save_inputs),
-        ("--save-outputs", rules.save_outputs),
-    ):
-        if value is not None:
-            raise UsageError(f"--shard runs a share of the samples, and {flag} is for a run on all of them.")
 
 
 def _compared(comparison: Comparison, progress: Progress) -> Report:

@@ -24,6 +24,7 @@ from ...runners import discover
 from ...runners.contract.options import options_of
 from ...runners.contract.runner import Runner
 from ..comparison import Rules
+from ..share import refuse_what_needs_all
 from .ending import Shown
 from .options import add, given
 from .report_options import (
@@ -210,9 +211,7 @@ def parse(argv: Sequence[str]) -> Request:
     inputs = [*models, space.data, space.calibration_data, values.get("labels"), space.baseline, values.get("plan")]
     check_reports(reports, [*inputs, *(runner.model for runner in runners)])
     rules = Rules(**{"isolate": "auto", **given(values, Rules)})
-    for flag, value in (("--save-worst", space.save_worst), ("--baseline", space.baseline)):
-        if rules.shard is not None and value is not None:
-            raise UsageError(f"--shard runs a share of the samples, and {flag} is for a run on all of them.")
+    refuse_what_needs_all(rules.shard, (("--save-worst", space.save_worst), ("--baseline", space.baseline)))
     check_outputs(_written(values, runners), reports, inputs)
     searching = rules.fix is not None or rules.apply_remedy is not None
     check_layers(reports, rules.layers is not None or searching, "add --layers")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,9 +32,10 @@ def run(words: Sequence[str]) -> int:
     """
     space = parser().parse_args(list(words))
     from ..report.files import check_writable
+    from ..report.load import read_json
 
     check_writable(space.output, "-o")
-    contents = {name: _json(name) for name in space.reports}
+    contents = {name: read_json(name) for name in space.reports}
     if any(isinstance(content, Mapping) and "checks" in content for content in contents.values()):
         suites = importlib.import_module("..suites.shares", __package__)
         status: int = suites.merge_suites(contents, space.output, quiet=space.quiet)
@@ -78,14 +78,6 @@ def parser() -> Parser:
     made.add_argument("--debug", action="store_true", help="show tracebacks")
     made.add_argument("-h", "--help", action="help", help="show this text")
     return made
-
-
-def _json(name: str) -> Any:
-    try:
-        with open(name, encoding="utf-8") as file:
-            return json.load(file)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{name}: cannot be read as a JSON report: {error}.") from None
 
 
 def _whole(command: str | None, output: str, name: str) -> str:

@@ -51,13 +51,21 @@ def load_report(path: str | os.PathLike[str]) -> Report:
     Raises:
         UsageError: The file cannot be read, or is no such report.
     """
+    return from_json(read_json(path), str(path))
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """What a file holds as JSON.
+
+    Raises:
+        UsageError: It cannot be read, or is no JSON.
+    """
     try:
-        content = json.loads(Path(path).read_bytes())
+        return json.loads(Path(path).read_bytes())
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not JSON: {error}.") from None
-    return from_json(content, str(path))
 
 
 @contextlib.contextmanager

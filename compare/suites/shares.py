@@ -9,6 +9,7 @@ from typing import Any
 
 from ...graph.errors import UsageError
 from ...graph.whole_file import replacing
+from ..share import in_order
 from .summary import SCHEMA
 
 
@@ -27,7 +28,7 @@ def merge_suites(contents: Mapping[str, Any], output: str, *, quiet: bool) -> in
         UsageError: One is no share, belongs to another suite, is there twice, or is missing.
     """
     first = next(iter(contents))
-    found: dict[int, tuple[str, Any]] = {}
+    shares: dict[str, int] = {}
     for name, content in contents.items():
         shard = content.get("shard") if isinstance(content, Mapping) and content.get("schema") == SCHEMA else None
         if not isinstance(shard, Mapping):
@@ -35,15 +36,9 @@ def merge_suites(contents: Mapping[str, Any], output: str, *, quiet: bool) -> in
         mine = contents[first]["shard"]
         if (shard["count"], shard["names"]) != (mine["count"], mine["names"]):
             raise UsageError(f"{name}: not a share of the suite that {first} is of: other checks or shares.")
-        index = int(shard["index"])
-        if index in found:
-            raise UsageError(f"{name}: share {index} of {shard['count']} once more, after {found[index][0]}.")
-        found[index] = name, content
+        shares[name] = int(shard["index"])
     count, names = int(contents[first]["shard"]["count"]), contents[first]["shard"]["names"]
-    missing = [str(index) for index in range(1, count + 1) if index not in found]
-    if missing:
-        raise UsageError(f"share {', '.join(missing)} of {count} is missing.")
-    parts = [iter(found[index][1]["checks"]) for index in range(1, count + 1)]
+    parts = [iter(contents[name]["checks"]) for name in in_order(shares, count)]
     checks = [next(parts[number % count]) for number in range(len(names))]
     good = all(check["as_expected"] for check in checks)
     failed = any(check["verdict"] == "error" for check in checks)
