@@ -51,7 +51,7 @@ def other_shape(evidence: OutputEvidence) -> Decision | None:
 def not_finite(evidence: OutputEvidence) -> Decision | None:
     """Elements that are NaN or infinite on one side."""
     statistics = evidence.statistics
-    if not statistics.broken or statistics.text or statistics.shape_mismatch:
+    if not statistics.not_finite:
         return None
     place = statistics.broken_at
     share = f"{statistics.broken:,} of {statistics.count:,} elements are"

@@ -245,8 +245,7 @@ class OutputEvidence:
     @property
     def to_be_measured(self) -> bool:
         """Whether the expected error is what decides."""
-        broken = self.statistics.broken and not self.statistics.text and self.statistics.shape_mismatch is None
-        amiss = self.absent or self.clash or self.transposed or broken
+        amiss = self.absent or self.clash or self.transposed or self.statistics.not_finite
         return bool(self.doubts) and not amiss and not self.undecidable
 
 

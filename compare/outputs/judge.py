@@ -197,7 +197,7 @@ class _Pair:
             fits = candidate.ndim == len(self.axes)
             self.turned.update(reference, np.transpose(candidate, self.axes) if fits else candidate, allowed, sample)
         doubtful = bool(found.mismatched) and self.tolerance is None and not self.undecidable
-        return doubtful and (not found.broken or bool(found.text) or found.shape_mismatch is not None)
+        return doubtful and not found.not_finite
 
     @property
     def off(self) -> bool:

@@ -114,6 +114,11 @@ class Statistics(Moments):
         return self.samples > 0 and self.mismatched == 0
 
     @property
+    def not_finite(self) -> bool:
+        """Whether one side alone is finite somewhere, which strings that differ and other shapes are not."""
+        return bool(self.broken) and not self.text and self.shape_mismatch is None
+
+    @property
     def worst(self) -> Place | None:
         """The element that uses most of its tolerance; without a tolerance, the one with the greatest error."""
         if self.use_at is not None and self.use_at.value > 0:
