@@ -168,14 +168,14 @@ class TfliteFile:
                 raise ModelError(f"{self.path}: {self.tensors[index].name!r} was not given.")
             needed.add(position)
             waiting += _listed(self.graph.operators[position].inputs)
-        graph = _copy(self.graph)
+        graph = copied(self.graph)
         graph.operators = [self.graph.operators[position] for position in sorted(needed)]
         graph.inputs, graph.outputs = [index for index in given if index in read], list(wanted)
         return self._packed(graph, {self.graph.tensors[index].buffer for index in read})
 
     def _packed(self, graph: Any, buffers: Collection[int]) -> bytes:
         """The file with another main graph, and without what other buffers hold."""
-        model = _copy(self.model)
+        model = copied(self.model)
         model.subgraphs = [graph, *self.model.subgraphs[1:]]
         others = {t.buffer for g in self.model.subgraphs[1:] for t in g.tensors}
         empty = self.schema.BufferT()
@@ -213,7 +213,8 @@ def import_litert(module: str) -> Any:
         raise MissingPackage(f"ai-edge-litert cannot be imported ({first_line(error)}): it", "tflite") from error
 
 
-def _copy(item: Any) -> Any:
+def copied(item: Any) -> Any:
+    """A copy of an item of flatbuffers' object API, which holds the same parts."""
     copy = type(item)()
     vars(copy).update(vars(item))
     return copy

@@ -16,7 +16,7 @@ from ...graph.formats import BY_DTYPE, FP32, FP64, NumberFormat, coarser
 from ...graph.index import GraphIndex, is_fill
 from ...graph.operators import PRODUCTS, RECURRENT
 from ...graph.pairing.weight_changes import rounded_alike
-from ...graph.rounding.roundings import Roundings, Step, roundings
+from ...graph.rounding.roundings import Roundings, Step, computes_in_fp64, roundings
 from ...graph.specs import Arrays, is_float
 from .layer_grids import LayerGrids
 
@@ -76,8 +76,11 @@ class LayerRoundings:
 
     def _only_mine_is_fp64(self, pair: LayerPair) -> bool:
         """Whether the reference's graph computes a layer in FP64, and the candidate's in FP32."""
-        theirs = self.candidate.model.index
-        return not self._same and _in_doubles(self.index, pair.reference) and not _in_doubles(theirs, pair.candidate)
+        mine, theirs = (
+            computes_in_fp64(index, (index.nodes[p] for p in part.nodes))
+            for index, part in ((self.index, pair.reference), (self.candidate.model.index, pair.candidate))
+        )
+        return not self._same and mine and not theirs
 
     def quantized(self, pair: LayerPair) -> bool:
         """Whether the candidate's file holds operands, weights or results of a layer as scaled integers, and the
@@ -228,13 +231,6 @@ def _stored(index: GraphIndex, part: Slice, *, inner: bool) -> NumberFormat | No
 
 def _all_fp64(index: GraphIndex, names: Sequence[str]) -> bool:
     return all((spec := index.specs.get(name)) is not None and spec.dtype == np.float64 for name in names)
-
-
-def _in_doubles(index: GraphIndex, part: Slice) -> bool:
-    """Whether a slice computes in FP64; what is cast at once is not computed with."""
-    nodes = [index.nodes[p] for p in part.nodes]
-    names = [n for node in nodes for n in (*node.output, *(node.input if node.op_type != "Cast" else ()))]
-    return any((spec := index.specs.get(name)) is not None and spec.dtype == np.float64 for name in names)
 
 
 def _coarsest(runner: NumberFormat, stored: NumberFormat | None) -> NumberFormat:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...graph.formats import BY_DTYPE
 from ...graph.rounding.random_rounding import Roundoff
+from ...graph.rounding.roundings import computes_in_fp64
 from .formats_in_play import on_the_way
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def roundoff(reference: Side, candidate: Side, fp16_sums: frozenset[str] = froze
     """
     mine, theirs = reference.runner.arithmetic, candidate.runner.arithmetic
     own = candidate.model is not reference.model and narrow_types(candidate.model) - narrow_types(reference.model)
+    mine64, theirs64 = (computes_in_fp64(s.model.index, s.model.index.nodes) for s in (reference, candidate))
     found = Roundoff(
         mine,
         theirs,
@@ -30,7 +32,7 @@ def roundoff(reference: Side, candidate: Side, fp16_sums: frozenset[str] = froze
         every_node=candidate.runner.rounds_every_node,
         rounded_weights=bool(own),
         inputs=tuple(cast_inputs(candidate.model).items()) if candidate.model is not reference.model else (),
-        doubles=not own and holds_doubles(reference.model) and not holds_doubles(candidate.model),
+        doubles=not own and mine64 and not theirs64,
     )
     return (candidate if own else reference), found
 
@@ -48,14 +50,6 @@ def cast_inputs(model: Model) -> dict[str, NumberFormat]:
         if taken.u > given.u:
             found[spec.name] = taken
     return found
-
-
-def holds_doubles(model: Model) -> bool:
-    """Whether a network computes in FP64: of an input that is cast from it at once, nothing is."""
-    index = model.index
-    made = (index.specs.get(name) for node in index.nodes for name in node.output)
-    read = (index.specs.get(name) for node in index.nodes if node.op_type != "Cast" for name in node.input)
-    return any(spec is not None and spec.dtype.name == "float64" for spec in (*made, *read))
 
 
 def narrow_types(model: Model) -> frozenset[str]:

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,13 +80,12 @@ def reduce(
     with writing("-o", folder):
         target.mkdir(parents=True, exist_ok=True)
         files = tuple(_written(found, reduced, target))
-        shown = _run(target)
+        shown = _scripted(found, reduced, target, files)
         narrow = narrowest(found.candidate.runner)
         if narrow and not shows(shown):
-            tuple(_written(found, reduced, target, narrow))
-            shown = _run(target)
+            shown = _scripted(found, reduced, target, files, narrow)
         (target / TEXT).write_text(_text(found, reduced, shown), "utf-8")
-    return Bundle(target, (*files, TEXT), reduced.part.nodes, reduced.part.error, reduced.allowed, shown)
+    return Bundle(target, (*files, SCRIPT, TEXT), reduced.part.nodes, reduced.part.error, reduced.allowed, shown)
 
 
 def _empty(folder: str | os.PathLike[str]) -> Path:
@@ -96,7 +95,8 @@ def _empty(folder: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _written(found: Subject, reduced: Reduced, folder: Path, narrow: str = "") -> Iterator[str]:
+def _written(found: Subject, reduced: Reduced, folder: Path) -> Iterator[str]:
+    """Writes models and arrays; gives the names of their files."""
     part = reduced.part
     inputs: Arrays = part.inputs
     reference = found.reference.runner if part.reference is not None and runs(found.reference.runner) else None
@@ -116,13 +116,14 @@ def _written(found: Subject, reduced: Reduced, folder: Path, narrow: str = "") -
         yield "candidate.onnx"
     write_npz(folder / "inputs.npz", inputs)
     yield "inputs.npz"
+
+
+def _scripted(found: Subject, reduced: Reduced, folder: Path, files: Sequence[str], narrow: str = "") -> str:
+    """Writes the script for these files. Returns what it says, run as somebody else would run it."""
+    reference = found.reference.runner if "reference.onnx" in files else None
+    same = "candidate.onnx" not in files
     text = script(_title(found), reduced.allowed, reduced.test, reference, found.candidate.runner, same, narrow)
     (folder / SCRIPT).write_text(text, "utf-8")
-    yield SCRIPT
-
-
-def _run(folder: Path) -> str:
-    """What the script says, which is run as somebody else would run it."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, SCRIPT], cwd=folder, capture_output=True, text=True, env=environment, check=False

@@ -6,8 +6,9 @@ A rounding error in units of u has mean square kappa = (3/8) / (3 ln 2), for val
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -15,6 +16,9 @@ import onnx
 from ..formats import FP32, NumberFormat
 from ..operators import CASTS, EXACT_OPERATORS, facts_of, is_data, operator
 from .fp16_accumulation import STEP
+
+if TYPE_CHECKING:
+    from ..index import GraphIndex
 
 KAPPA = (3 / 8) / (3 * math.log(2))
 """Mean of (rounding error / u)^2 over values with evenly spread logarithms: 0.180."""
@@ -38,6 +42,12 @@ def is_rounded(node: onnx.NodeProto, slot: int) -> bool:
     """Whether a target rounds what a node reads in this place, rather than taking it as it is: sizes, bounds, axes."""
     facts = facts_of(node)
     return operator(node) not in CASTS and (is_data(node, slot) or slot in facts.coordinates)
+
+
+def computes_in_fp64(index: GraphIndex, nodes: Iterable[onnx.NodeProto]) -> bool:
+    """Whether some of a graph's nodes compute in FP64: with an input that is cast from it at once, nothing does."""
+    names = (n for node in nodes for n in (*node.output, *(node.input if node.op_type != "Cast" else ())))
+    return any((spec := index.specs.get(name)) is not None and spec.dtype == np.float64 for name in names)
 
 
 @dataclass(frozen=True)

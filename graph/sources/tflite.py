@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import ModelError
 from ..model import Model, TfliteGraph
 from ..specs import is_float
-from ..tflite_file import TfliteFile, packed
+from ..tflite_file import TfliteFile, copied, packed
 from .canonical_names import canonical_names
 from .tensorflow_convert import OPSET
 from .tensorflow_packages import first_line, held_stderr, import_tf2onnx, silent_logging
@@ -53,19 +53,18 @@ def load_tflite(path: str | os.PathLike[str]) -> Model:
         raise ModelError(f"{path}: {file.tensors[known.pop()].name!r} is an input and an output: nothing computes it.")
     prepared = _Prepared(file, inputs, outputs)
     proto = _converted(prepared, Path(path))
-    again = partial(load_tflite, os.path.abspath(path))
-    model = Model(proto, source=os.fspath(path), again=again)
+    model = Model(proto, source=os.fspath(path), again=partial(load_tflite, os.path.abspath(path)))
     named = {name: file.tensors[index] for index, name in prepared.names.items()}
     tensors, permutations = traced(model.index, file, named)
     fixed = {name: file.tensors[index].name for name, index in {**inputs, **outputs}.items()}
-    program = TfliteGraph(
+    model.tflite = TfliteGraph(
         inputs={name: fixed[name] for name in inputs},
         outputs={name: fixed[name] for name in outputs},
         tensors={**tensors, **fixed},
         permutations={name: axes for name, axes in permutations.items() if name not in fixed},
         file=Path(os.path.abspath(path)),
     )
-    return Model(proto, source=os.fspath(path), program=program, again=again)
+    return model
 
 
 def _converted(prepared: _Prepared, path: Path) -> onnx.ModelProto:
@@ -99,12 +98,12 @@ class _Prepared:
     def __init__(self, file: TfliteFile, inputs: dict[str, int], outputs: dict[str, int]) -> None:
         self.file = file
         self.schema = file.schema
-        self.model = _copy(file.model)
-        self.graph = _copy(file.graph)
+        self.model = copied(file.model)
+        self.graph = copied(file.graph)
         self.model.subgraphs = [self.graph, *file.model.subgraphs[1:]]
         self.model.operatorCodes = list(file.model.operatorCodes)
         self.model.signatureDefs = None
-        self.graph.tensors = [_copy(tensor) for tensor in file.graph.tensors]
+        self.graph.tensors = [copied(tensor) for tensor in file.graph.tensors]
         self._take_apart()
         fixed = {index: name for name, index in {**inputs, **outputs}.items()}
         used = set(fixed.values())
@@ -124,7 +123,7 @@ class _Prepared:
         activations = {value: name for name, value in vars(self.schema.ActivationFunctionType).items()}
         operators = []
         for position, original in enumerate(self.file.graph.operators):
-            operator = _copy(original)
+            operator = copied(original)
             operators.append(operator)
             options = operator.builtinOptions
             if len(operator.outputs) != 1:
@@ -145,7 +144,7 @@ class _Prepared:
                     operator.inputs = [*(int(i) for i in operator.inputs[:2]), -1]
             if plain and fused in ACTIVATIONS:
                 behind.append((fused, []))
-                operator.builtinOptions = _copy(options)
+                operator.builtinOptions = copied(options)
                 operator.builtinOptions.fusedActivationFunction = self.schema.ActivationFunctionType.NONE
             for number, (code, more) in enumerate(behind):
                 operators[-1].outputs = [self._float_like(made, f"{tensor.name}/before_{code}")]
@@ -167,7 +166,7 @@ class _Prepared:
         return outside
 
     def _float_like(self, index: int, name: str) -> int:
-        copy = _copy(self.graph.tensors[index])
+        copy = copied(self.graph.tensors[index])
         copy.name, copy.type, copy.buffer, copy.quantization = name.encode(), self.schema.TensorType.FLOAT32, 0, None
         self.graph.tensors.append(copy)
         return len(self.graph.tensors) - 1
@@ -184,9 +183,3 @@ class _Prepared:
             operator.builtinOptionsType = self.schema.BuiltinOptions.AddOptions
             operator.builtinOptions = self.schema.AddOptionsT()
         return operator
-
-
-def _copy(item: Any) -> Any:
-    copy = type(item)()
-    vars(copy).update(vars(item))
-    return copy

@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ..inference import infer_shapes
-from ..nodes import subgraphs
+from ..nodes import reads, subgraphs
 from ..operators import ML_DOMAIN
 from ..writer import Names
 
@@ -148,7 +148,7 @@ class _Unfolding:
     def drop_unread(self) -> None:
         """Takes out what made sequences and maps that nobody reads any more."""
         while True:
-            read = {name for node in self.graph.node for name in _reads(node)} | {o.name for o in self.graph.output}
+            read = {name for node in self.graph.node for name in reads(node)} | {o.name for o in self.graph.output}
             dead = [
                 n
                 for n in self.graph.node
@@ -176,7 +176,3 @@ def _rename(node: onnx.NodeProto, old: str, new: str) -> None:
     for body in subgraphs(node):
         for inner in body.node:
             _rename(inner, old, new)
-
-
-def _reads(node: onnx.NodeProto) -> set[str]:
-    return {*node.input, *(name for body in subgraphs(node) for inner in body.node for name in _reads(inner))}
