@@ -9,6 +9,7 @@ from typing import Any
 
 from ...graph.errors import UsageError
 from .arguments import Parser, parse
+from .report_options import check_reports
 
 DESCRIPTION = "Puts the reports of compare --shard I/N together: of shares of the samples, or of a suite's checks."
 EPILOG = """\
@@ -34,7 +35,11 @@ def run(words: Sequence[str]) -> int:
     from ..report.files import check_writable
     from ..report.load import read_json
 
+    check_reports([("-o", space.output)], space.reports)
     check_writable(space.output, "-o")
+    twice = next((name for name in space.reports if space.reports.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{twice}: named twice.")
     contents = {name: read_json(name) for name in space.reports}
     if any(isinstance(content, Mapping) and "checks" in content for content in contents.values()):
         suites = importlib.import_module("..suites.shares", __package__)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ...graph.errors import UsageError
-from ...graph.whole_file import replacing
+from ..report.files import write
 from ..share import in_order
 from .summary import SCHEMA
 
@@ -43,8 +42,7 @@ def merge_suites(contents: Mapping[str, Any], output: str, *, quiet: bool) -> in
     good = all(check["as_expected"] for check in checks)
     failed = any(check["verdict"] == "error" for check in checks)
     whole = {"schema": SCHEMA, "as_expected": good and not failed, "total": len(names), "checks": checks}
-    with replacing(Path(output)) as partial, partial.open("w", encoding="utf-8") as stream:
-        stream.write(json.dumps(whole, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    write(json.dumps(whole, indent=1, allow_nan=False, ensure_ascii=False) + "\n", output, "-o")
     as_expected = sum(bool(check["as_expected"]) for check in checks)
     if quiet:
         print("pass" if whole["as_expected"] else "fail")

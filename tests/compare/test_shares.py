@@ -119,8 +119,9 @@ def test_a_share_is_no_verdict_and_says_so(folder, monkeypatch, capsys):
         (["share1.json", "other.json", "share3.json"], "other.json: not a share of the comparison"),
         (["share1.json", "whole.json", "share3.json"], "whole.json: not a share of a comparison"),
         (["share1.json", "gone.json"], "gone.json: cannot be read"),
+        (["share1.json", "share2.json", "share1.json"], "share1.json: named twice"),
     ],
-    ids=["missing", "doubled", "foreign", "whole", "gone"],
+    ids=["missing", "doubled", "foreign", "whole", "gone", "named twice"],
 )  # fmt: skip
 def test_what_are_not_the_shares_of_one_run_is_refused_in_a_line(given, message, folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
@@ -131,6 +132,16 @@ def test_what_are_not_the_shares_of_one_run_is_refused_in_a_line(given, message,
     capsys.readouterr()
     assert main(["merge", *given, "-o", "merged.json"]) == 2
     assert message in capsys.readouterr().err.splitlines()[0]
+
+
+def test_a_share_is_not_overwritten(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    for index in (1, 2):
+        main([*COMMANDS["FP32"], "--shard", f"{index}/2", "--json", f"share{index}.json"])
+    before = (folder / "share1.json").read_bytes()
+    assert main(["merge", "share1.json", "share2.json", "-o", "share1.json"]) == 2
+    assert "share1.json: that is an input" in capsys.readouterr().err
+    assert (folder / "share1.json").read_bytes() == before
 
 
 def test_samples_that_changed_since_are_refused(folder, monkeypatch, capsys, tmp_path):
