@@ -15,7 +15,8 @@ from .foreign import contained
 def named_object(option: str, text: str, form: str) -> Any:
     """The object that ``package.module:name`` names.
 
-    Modules are looked for in the present folder too: a console script does not have it on its path.
+    Modules are looked for in the present folder too, which a console script does not have on its path. One that is
+    found there keeps it there: what it imports later, and processes of their own, find the folder as well.
 
     Args:
         option: The option that names it, for messages.
@@ -43,8 +44,10 @@ def _imported(module: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != module.partition(".")[0]:
             raise
-        sys.path.append(os.getcwd())
+        folder = os.getcwd()
+        sys.path.append(folder)
         try:
             return importlib.import_module(module)
-        finally:
-            sys.path.pop()
+        except BaseException:
+            sys.path.remove(folder)
+            raise

@@ -105,6 +105,20 @@ def test_a_runner_that_takes_its_process_along_leaves_the_report(what, said, ris
     assert verdicts["onnxrt#2"] == "pass"
 
 
+def test_a_class_in_the_present_folder_is_found_by_its_process(tmp_path, monkeypatch):
+    """A console script does not have the present folder on its path."""
+    onnx.save(parsed(RELU), tmp_path / "m.onnx")
+    (tmp_path / "own_relu.py").write_text(
+        "import numpy as np\nfrom layerdiff import Runner\nclass Own(Runner):\n"
+        "    def open(self, model): return lambda feed: {'y': np.maximum(feed['x'], 0)}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder not in ("", str(tmp_path))])
+    monkeypatch.delitem(sys.modules, "own_relu", raising=False)
+    status, report = report_of(tmp_path, "m.onnx --onnxrt --runner own_relu:Own --isolate=on")
+    assert (status, report["outputs"][0]["verdict"]) == (0, "pass")
+
+
 def test_a_runner_that_hangs_is_ended(risky):
     status, found = report_of(risky, "m.onnx --onnxrt --onnxrt --runner risky:hangs --timeout 3 --samples 1")
     assert status == 3
