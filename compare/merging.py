@@ -30,12 +30,12 @@ Shares = Mapping[str, "Report"]
 """Reports by the names of their files, in the order of their shares."""
 
 
-def ordered(reports: Mapping[str, Report], commands: Mapping[str, str]) -> dict[str, Report]:
+def ordered(reports: Mapping[str, Report], asked: Mapping[str, object]) -> dict[str, Report]:
     """The reports in the order of their shares.
 
     Args:
         reports: By the names of their files.
-        commands: What each was made by, without the share; by the same names.
+        asked: What each was asked for, but for the share; by the same names.
 
     Raises:
         UsageError: One is no share, belongs to another run, is there twice, or is missing.
@@ -46,20 +46,20 @@ def ordered(reports: Mapping[str, Report], commands: Mapping[str, str]) -> dict[
         shard = report.shard
         if shard is None:
             raise UsageError(f"{name}: not a share of a comparison: it was made without --shard.")
-        unlike = _unlike(reports[first], report, commands[first], commands[name])
+        unlike = _unlike(reports[first], report, asked[first] == asked[name])
         if unlike:
             raise UsageError(f"{name}: not a share of the comparison that {first} is of: {unlike}.")
         shares[name] = shard.index
     return {name: reports[name] for name in in_order(shares, _shard(reports[first]).count)}
 
 
-def _unlike(first: Report, other: Report, command: str, others: str) -> str:
+def _unlike(first: Report, other: Report, asked_alike: bool) -> str:
     """In what two reports belong to two runs; empty where they are shares of one."""
     mine, theirs = _shard(first), _shard(other)
     if (mine.count, mine.total) != (theirs.count, theirs.total):
         return f"{theirs.count} shares of {theirs.total} samples, not {mine.count} of {mine.total}"
-    if command != others:
-        return f"it was made by {others}"
+    if not asked_alike:
+        return f"it was made by {other.provenance.command}, and the first by {first.provenance.command}"
     for what, a, b in (
         ("version of layerdiff", first.provenance.version, other.provenance.version),
         ("model", first.model.sha256, other.model.sha256),
@@ -72,7 +72,7 @@ def _unlike(first: Report, other: Report, command: str, others: str) -> str:
         ("list of versions", [dict(r.versions) for r in first.runners], [dict(r.versions) for r in other.runners]),
     ):  # fmt: skip
         if a != b:
-            return f"it has another {what}"
+            return f"it has {'other data' if what == 'data' else f'another {what}'}"
     return ""
 
 
@@ -85,7 +85,7 @@ def merged(comparison: Comparison, shares: Shares, progress: Progress = SILENT) 
         progress: Told what is going on.
 
     Raises:
-        UsageError: The samples are not those that were run.
+        UsageError: The models or the samples are not those that were run.
     """
     with isolated(comparison) as comparison:
         log = _log(shares)
@@ -102,6 +102,9 @@ def merged(comparison: Comparison, shares: Shares, progress: Progress = SILENT) 
                         take(side, number, unpacked(given, name))
         report = assemble(comparison, log, collector.evidence(comparison, log, progress))
     first = next(iter(shares.values()))
+    for now, then in ((report.model, first.model), (report.candidate_model, first.candidate_model)):
+        if now is not None and (then is None or now.sha256 != then.sha256):
+            raise UsageError(f"{now.source} is not the model that the shares were made on: it has changed since.")
     if report.data.sha256 != first.data.sha256:
         raise UsageError("the samples are not those that the shares were made on.")
     return report

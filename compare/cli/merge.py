@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ...graph.errors import UsageError
-from .arguments import Parser, parse
+from .arguments import Parser, Request, parse
 from .report_options import check_reports
 
 DESCRIPTION = "Puts the reports of compare --shard I/N together: of shares of the samples, or of a suite's checks."
@@ -49,8 +50,6 @@ def run(words: Sequence[str]) -> int:
 
 
 def _merge(contents: Mapping[str, Any], output: str, *, quiet: bool, verbose: bool) -> int:
-    from dataclasses import replace
-
     from ..merging import merged, ordered
     from ..progress import SILENT
     from ..report.load import from_json
@@ -59,12 +58,12 @@ def _merge(contents: Mapping[str, Any], output: str, *, quiet: bool, verbose: bo
     from .delivery import deliver
 
     reports = {name: from_json(content, name) for name, content in contents.items()}
-    commands = {name: _whole(report.provenance.command, output, name) for name, report in reports.items()}
-    shares = ordered(reports, commands)
-    command = next(iter(commands.values()))
+    requests = {name: parse(_words(report.provenance.command, name)) for name, report in reports.items()}
+    shares = ordered(reports, {name: _but_for_the_share(request) for name, request in requests.items()})
+    command = _whole(next(iter(reports.values())).provenance.command or "", output)
     progress = SILENT if quiet else TerminalProgress()
     try:
-        comparison = comparator(parse(shlex.split(command)[1:]), progress).prepare()
+        comparison = comparator(_but_for_the_share(next(iter(requests.values()))), progress).prepare()
         report = merged(comparison, shares, progress)
     finally:
         if isinstance(progress, TerminalProgress):
@@ -85,14 +84,25 @@ def parser() -> Parser:
     return made
 
 
-def _whole(command: str | None, output: str, name: str) -> str:
-    """The command of a share as that of the whole run, whose report is another file.
+def _words(command: str | None, name: str) -> list[str]:
+    """The words of the command that a share was made by.
 
     Raises:
         UsageError: The report was made in Python.
     """
     if command is None:
         raise UsageError(f"{name}: it was made in Python and tells no command that could be prepared again.")
+    return shlex.split(command)[1:]
+
+
+def _but_for_the_share(request: Request) -> Request:
+    """What was asked for on all samples; where reports go, and what is kept or printed, differs between machines."""
+    rules = replace(request.rules, shard=None, resume=None)
+    return replace(request, rules=rules, reports=(), quiet=False, verbose=False, debug=False)
+
+
+def _whole(command: str, output: str) -> str:
+    """The command of a share as that of the whole run, whose report is another file."""
     return shlex.join(_renamed(_without(shlex.split(command), "--shard"), "--json", output))
 
 

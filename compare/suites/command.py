@@ -46,7 +46,7 @@ def run(words: Sequence[str]) -> int:
     reports = tuple(getattr(space, "reports", ()))
     check_reports(reports, [space.suite])
     checks = read_checks(space.suite)
-    whole = names_of(checks.checks)
+    whole = checks.checks
     if space.shard is not None:
         checks = share_of(checks, space.shard)
     from ..report.terminal.progress import TerminalProgress, console

@@ -33,7 +33,7 @@ def merge_suites(contents: Mapping[str, Any], output: str, *, quiet: bool) -> in
         if not isinstance(shard, Mapping):
             raise UsageError(f"{name}: not a share of a suite: it was made without --shard.")
         mine = contents[first]["shard"]
-        if (shard["count"], shard["names"]) != (mine["count"], mine["names"]):
+        if any(shard.get(key) != mine.get(key) for key in ("count", "names", "sha256")):
             raise UsageError(f"{name}: not a share of the suite that {first} is of: other checks or shares.")
         shares[name] = int(shard["index"])
     count, names = int(contents[first]["shard"]["count"]), contents[first]["shard"]["names"]

@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ...graph.digest import combined
 from ..report.json import to_json
 from ..report.junit import document, failed_suite, suites
 from ..report.markdown import cell
 from ..report.sentence import sentence
 from ..report.terminal.numbers import number
-from .checks import unexpected
+from .checks import Check, names_of, unexpected
 from .running import Outcome
 
 SCHEMA = "layerdiff.suite/1"
@@ -113,17 +114,18 @@ def markdown(outcomes: Sequence[Outcome], total: int) -> str:
 
 
 def share_as_json(
-    share: tuple[int, int], whole: Sequence[str], outcomes: Sequence[Outcome], names: Sequence[str]
+    share: tuple[int, int], whole: Sequence[Check], outcomes: Sequence[Outcome], names: Sequence[str]
 ) -> str:
     """The same of a share of the checks.
 
     Args:
         share: Which, of how many.
-        whole: The names of all checks.
+        whole: All checks.
         outcomes: What came of those of the share.
         names: Their names.
     """
-    shard = {"index": share[0], "count": share[1], "names": list(whole)}
+    asked = combined(f"{check.name!r} {check.words!r} {check.expect}" for check in whole)
+    shard = {"index": share[0], "count": share[1], "names": names_of(whole), "sha256": asked}
     return as_json(outcomes, len(names), {"shard": shard})
 
 

@@ -134,6 +134,36 @@ def test_what_are_not_the_shares_of_one_run_is_refused_in_a_line(given, message,
     assert message in capsys.readouterr().err.splitlines()[0]
 
 
+def test_where_reports_go_and_how_words_are_put_does_not_part_shares(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    model, *words = COMMANDS["FP16"]
+    main([model, *words, "--shard", "1/2", "--json", "share1.json"])
+    main([*words, model, "--shard=2/2", "--json=share2.json", "-q", "--html", "two.html", "--resume", "kept"])
+    main([model, *words, "--json", "whole.json"])
+    whole = json.loads((folder / "whole.json").read_text())
+    capsys.readouterr()
+    assert main(["merge", "share1.json", "share2.json", "-o", "merged.json"]) in (0, 1), capsys.readouterr().err
+    merged = json.loads((folder / "merged.json").read_text())
+    assert merged["outputs"] == whole["outputs"]
+
+
+@pytest.mark.parametrize("which", ["net.onnx", "other.onnx"])
+def test_a_model_that_changed_since_is_refused(which, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    proto = onnx.load(folder / "net.onnx")
+    for name in ("net.onnx", "other.onnx"):
+        onnx.save(proto, tmp_path / name)
+    words = ["net.onnx", "other.onnx", "--onnxrt", "--samples", "4", "--shape", "x:2x8"]
+    for index in (1, 2):
+        main([*words, "--shard", f"{index}/2", "--json", f"s{index}.json"])
+    proto.doc_string = "changed"
+    onnx.save(proto, tmp_path / which)
+    capsys.readouterr()
+    assert main(["merge", "s1.json", "s2.json", "-o", "merged.json"]) == 2
+    assert f"{which} is not the model that the shares were made on" in capsys.readouterr().err
+    assert not (tmp_path / "merged.json").exists()
+
+
 def test_a_share_is_not_overwritten(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     for index in (1, 2):
@@ -211,6 +241,16 @@ def test_the_merged_suite_is_that_of_one_run(count, folder, monkeypatch, capsys)
     shares = [f"share{index}.json" for index in range(count, 0, -1)]
     assert main(["merge", *shares, "-o", "merged.json"]) == whole
     assert untimed(folder / "merged.json") == untimed(folder / "whole.json")
+
+
+def test_shares_of_suites_that_expect_something_else_do_not_merge(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    suite(folder, "--shard", "1/2", "--json", "share1.json")
+    (folder / "other.toml").write_text(SUITE.replace('expect = "fail"', 'expect = "pass"'))
+    main(["--suite", "other.toml", "-q", "--shard", "2/2", "--json", "share2.json"])
+    capsys.readouterr()
+    assert main(["merge", "share1.json", "share2.json", "-o", "merged.json"]) == 2
+    assert "share2.json: not a share of the suite that share1.json is of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
