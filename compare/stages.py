@@ -24,7 +24,7 @@ from .runs.run import Stopped
 from .runs.shards import ShardRecorder
 from .runs.streaming import execute
 from .runs.workers.isolation import isolated
-from .share import refuse_what_needs_all
+from .share import belongs, refuse_what_needs_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -159,6 +159,8 @@ def _share(comparison: Comparison, progress: Progress) -> Report:
     log = execute(comparison, recorder.begin, progress)
     report = assemble(comparison, log, collector.evidence(comparison, log, measured=False))
     shard = recorder.shard(comparison, log)
+    mine = sum(belongs(number, comparison.rules.shard) for number in range(shard.total))
+    report = replace(report, data=replace(report.data, description=f"{mine} of {report.data.description}"))
     return replace(report, shard=shard, notices=(*report.notices, notices.shard(shard.index, shard.count)))
 
 

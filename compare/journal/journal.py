@@ -90,6 +90,8 @@ class Journal:
             self._index(path)
 
     def _claim(self) -> None:
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UsageError(f"--resume {self.folder}: is a file; name a folder.")
         self.folder.mkdir(parents=True, exist_ok=True)
         mark = self.folder / MARK
         if not mark.exists():

@@ -54,6 +54,9 @@ IN_FILE = {
 }
 """What puts a second file right."""
 
+PROGRAM = "export the model again: the file does not hold what the program computes with"
+"""Where a side runs a program of its own, of which the file is an export."""
+
 ANYWHERE = {
     Cause.EXCHANGED_OUTPUTS: "exchange the outputs' names, --map-output says which",
     Cause.NONDETERMINISM: "make the runtime deterministic, or compare with a tolerance",
@@ -124,6 +127,9 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
         text = "look at the inputs: both sides give values that are not numbers"
     if not text and other_file(side, reference) and not (side.runner.narrows and cause not in IN_FILE):
         text = IN_FILE.get(cause, "look at what the second file has there")
+    programs = any(not s.runner.capabilities.any_model for s in (side, reference))
+    if not text and programs and cause in (Cause.WEIGHTS, Cause.ATTRIBUTE):
+        text = PROGRAM
     if not text and not side.runner.narrows:
         text = runtime
     if text or culprit.inside:

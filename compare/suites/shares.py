@@ -29,7 +29,9 @@ def merge_suites(contents: Mapping[str, Any], output: str, *, quiet: bool) -> in
     first = next(iter(contents))
     shares: dict[str, int] = {}
     for name, content in contents.items():
-        shard = content.get("shard") if isinstance(content, Mapping) and content.get("schema") == SCHEMA else None
+        if not isinstance(content, Mapping) or content.get("schema") != SCHEMA:
+            raise UsageError(f"{name}: not the report of a suite, as others of these are.")
+        shard = content.get("shard")
         if not isinstance(shard, Mapping):
             raise UsageError(f"{name}: not a share of a suite: it was made without --shard.")
         mine = contents[first]["shard"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...graph.errors import UsageError
 from ...graph.options import Choice, Whole, option
+from ...graph.tflite_file import SUFFIXES
 from ..contract.capabilities import Capabilities
 from ..contract.runner import Runner
 
@@ -44,6 +45,8 @@ class TfliteRunner(Runner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.file and not self.file.endswith(SUFFIXES):
+            raise UsageError(f"--tflite {self.file}: expected FILE.tflite.")
         if self.file:
             object.__setattr__(self, "model", self.file)
 

@@ -108,6 +108,7 @@ def test_a_share_is_no_verdict_and_says_so(folder, monkeypatch, capsys):
     assert main([*COMMANDS["FP32"], "--shard", "1/2"]) == 1
     printed = capsys.readouterr().out
     assert "This is share 1 of 2." in printed
+    assert "on 4 of 7 samples of" in printed
     assert "undecided" in printed
 
 

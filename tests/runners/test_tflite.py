@@ -185,6 +185,11 @@ def test_a_network_of_another_kind_is_refused_with_the_option(folder):
         TfliteRunner().open(load(folder / "saved"))
 
 
+def test_another_kind_of_file_behind_the_option_is_refused():
+    with pytest.raises(UsageError, match=r"--tflite digits\.onnx: expected FILE\.tflite\."):
+        TfliteRunner(file="digits.onnx")
+
+
 @pytest.mark.parametrize("content", [b"", b"no model", b"\x1c\x00\x00\x00TFL3" + bytes(8)])
 def test_what_is_no_tflite_file_is_told_in_a_line(content, tmp_path):
     (tmp_path / "m.tflite").write_bytes(content)

@@ -123,6 +123,12 @@ def test_a_folder_with_other_things_is_refused(tmp_path):
         opened(tmp_path)
 
 
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "journal").write_text("")
+    with pytest.raises(UsageError, match=r"journal: is a file; name a folder\."):
+        opened(tmp_path / "journal")
+
+
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UsageError, match="cannot be written: Not a directory"):

@@ -157,6 +157,7 @@ def test_the_layer_of_a_changed_weight_is_the_culprit_with_its_module(file, whic
 def test_a_changed_weight_is_the_cause_with_its_numbers(file, which, weight, path, folder):
     (culprit,) = compare(planted(folder, file, weight), which, folder, layers="guilty").culprits
     assert (culprit.cause, " differ" in culprit.evidence) == ("weights", True)
+    assert culprit.remedies[0].text.startswith("export the model again")
 
 
 def test_weights_that_are_the_same_are_no_cause(folder):
