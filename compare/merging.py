@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from ..graph.errors import UsageError
@@ -17,7 +18,7 @@ from .collect import Collector
 from .progress import SILENT, Progress
 from .report.model import Notice
 from .runs.run import RunLog, RunnerLog
-from .runs.shards import unpacked
+from .runs.shards import calibration, networks, unpacked
 from .runs.workers.isolation import isolated
 from .share import belongs, in_order
 
@@ -67,8 +68,11 @@ def _unlike(first: Report, other: Report, asked_alike: bool) -> str:
          other.candidate_model and other.candidate_model.sha256),
         ("data", first.data.sha256, other.data.sha256),
         ("reference", first.reference, other.reference),
+        ("network", mine.networks, theirs.networks),
+        ("set of calibration data", mine.calibration, theirs.calibration),
         ("list of candidates", mine.candidates, theirs.candidates),
         ("list of runners", [r.name for r in mine.runners], [r.name for r in theirs.runners]),
+        ("number format", [r.format for r in first.runners], [r.format for r in other.runners]),
         ("list of versions", [dict(r.versions) for r in first.runners], [dict(r.versions) for r in other.runners]),
     ):  # fmt: skip
         if a != b:
@@ -87,24 +91,30 @@ def merged(comparison: Comparison, shares: Shares, progress: Progress = SILENT) 
     Raises:
         UsageError: The models or the samples are not those that were run.
     """
+    first = next(iter(shares.values()))
+    sides, then = comparison.sides.all, _shard(first).networks
+    if networks(comparison) != then:
+        changed = [s.model.source for s, known in zip_longest(sides, then[: len(sides)]) if s.model.digest != known]
+        raise UsageError(f"{changed[0]} is not the model that the shares were made on: it has changed since.")
+    if calibration(comparison) != _shard(first).calibration:
+        raise UsageError("the calibration data are not those that the shares were made on.")
     with isolated(comparison) as comparison:
         log = _log(shares)
         collector = Collector(comparison.rules)
         if log.candidates:
-            sides = comparison.sides.chosen(log.reference, log.candidates)
-            take = collector.begin(sides)
+            chosen = comparison.sides.chosen(log.reference, log.candidates)
+            take = collector.begin(chosen)
             parts = list(shares.items())
             for number in range(max(log.finished.values())):
                 name, report = parts[number % len(parts)]
-                for side in sides.all:
-                    if number < log.of(side.name).samples:
-                        given = _runner(_shard(report), side.name).outputs[number // len(parts)]
-                        take(side, number, unpacked(given, name))
+                try:
+                    for side in chosen.all:
+                        if number < log.of(side.name).samples:
+                            given = _runner(_shard(report), side.name).outputs[number // len(parts)]
+                            take(side, number, unpacked(given, name))
+                except (KeyError, IndexError, TypeError, ValueError) as error:
+                    raise UsageError(f"{name}: a damaged report: {type(error).__name__} {error}.") from error
         report = assemble(comparison, log, collector.evidence(comparison, log, progress))
-    first = next(iter(shares.values()))
-    for now, then in ((report.model, first.model), (report.candidate_model, first.candidate_model)):
-        if now is not None and (then is None or now.sha256 != then.sha256):
-            raise UsageError(f"{now.source} is not the model that the shares were made on: it has changed since.")
     if report.data.sha256 != first.data.sha256:
         raise UsageError("the samples are not those that the shares were made on.")
     return report

@@ -107,8 +107,7 @@ def journal(kept: Journal) -> Iterator[Notice]:
     others = "results of other versions or of another machine" if kept.other else ""
     ignored = " and ".join(filter(None, (entries, others)))
     if ignored:
-        were = "was" if ignored == "1 damaged entry" else "were"
-        text = f"--resume {kept.folder} holds {ignored}, which {were} not used."
+        text = f"--resume {kept.folder} holds {ignored}, which were not used."
         yield Notice("journal-ignored", str(kept.folder), text)
     if kept.lost:
         text = f"--resume {kept.folder} cannot be written: {kept.lost}. What was finished since then is not kept."

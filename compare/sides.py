@@ -104,8 +104,9 @@ def choose_sides(
         raise UsageError(f"no runner is called {reference!r}; there are: {', '.join(names)}.")
     chosen = most_trusted(first) if reference is None else first[names.index(reference)]
     if candidate_model is not None:
-        for runner in settled:
-            if not runner.capabilities.any_model:
+        for runner, side in zip(settled, first, strict=True):
+            named = runner.model is not None and side is not chosen  # a file of its own, which would not be run
+            if named or not runner.capabilities.any_model:
                 files = f"{chosen.model.source} nor {candidate_model.source}"
                 raise UsageError(f"{runner.name} has a network of its own, neither {files}: name one model with it.")
         second = [runner.for_model(candidate_model) for runner in runners]

@@ -49,12 +49,12 @@ def arbitrate(case: LayerCase, reference: Side, candidate: Side) -> Float64Says 
     runners = reference.runner, candidate.runner
     if not all(r.capabilities.pieces and r.capabilities.any_model for r in runners):
         return None
+    if case.y.shape != case.c.shape or not is_float(case.y.dtype) or case.y.size > LARGEST:
+        return None
     if not (np.isfinite(case.y).all() and np.isfinite(case.c).all()):
         return None
     formats = reference.runner.arithmetic, candidate.runner.arithmetic
     if not candidate.model.same_network(reference.model) or any(f.is_integer or f.u > FP32.u for f in formats):
-        return None
-    if case.y.shape != case.c.shape or not is_float(case.y.dtype) or case.y.size > LARGEST:
         return None
     from ...runners.reference_evaluator.runner import ReferenceEvaluatorRunner
 

@@ -38,6 +38,8 @@ class Shard:
         candidates: Names of those whose outputs are to be compared.
         runners: What each runner gave.
         notices: What was to be said of the run itself, as ``code``, ``subject`` and ``text``.
+        networks: Digests of the networks of all sides, weights in other files included.
+        calibration: Digest of the samples that integer formats were calibrated on; None: those that are compared.
     """
 
     index: int
@@ -46,3 +48,5 @@ class Shard:
     candidates: tuple[str, ...] = ()
     runners: tuple[ShardRunner, ...] = ()
     notices: tuple[Mapping[str, str], ...] = ()
+    networks: tuple[str, ...] = ()
+    calibration: str | None = None

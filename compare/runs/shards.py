@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...graph.digest import arrays_digest, combined
 from ...graph.polygraphy_json import decoded, encoded
 from ..report.shard import Shard, ShardRunner
 
@@ -57,7 +58,19 @@ class ShardRecorder:
             for runner in log.runners
         )
         told = tuple(dataclasses.asdict(notice) for notice in log.notices)
-        return Shard(*share, len(comparison.samples), log.candidates, runners, told)
+        total = len(comparison.samples)
+        return Shard(*share, total, log.candidates, runners, told, networks(comparison), calibration(comparison))
+
+
+def networks(comparison: Comparison) -> tuple[str, ...]:
+    """See `Shard.networks`."""
+    return tuple(side.model.digest for side in comparison.sides.all)
+
+
+def calibration(comparison: Comparison) -> str | None:
+    """See `Shard.calibration`."""
+    samples = comparison.workload.calibration
+    return None if samples is None else combined(map(arrays_digest, samples()))
 
 
 def _packed(array: np.ndarray) -> dict[str, str]:

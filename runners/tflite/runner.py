@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...graph.errors import UsageError
 from ...graph.options import Choice, Whole, option
-from ...graph.tflite_file import SUFFIXES
 from ..contract.capabilities import Capabilities
 from ..contract.runner import Runner
 
@@ -45,9 +44,11 @@ class TfliteRunner(Runner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.file and not self.file.endswith(SUFFIXES):
-            raise UsageError(f"--tflite {self.file}: expected FILE.tflite.")
         if self.file:
+            from ...graph.tflite_file import SUFFIXES
+
+            if not self.file.endswith(SUFFIXES):
+                raise UsageError(f"--tflite {self.file}: expected FILE.tflite.")
             object.__setattr__(self, "model", self.file)
 
     @property

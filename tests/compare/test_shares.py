@@ -9,6 +9,7 @@ import onnx
 import pytest
 from layerdiff import Comparator, OnnxrtRunner, UsageError
 from layerdiff.compare.cli.command import main
+from onnx import numpy_helper
 
 from support.models import parsed
 
@@ -157,12 +158,55 @@ def test_a_model_that_changed_since_is_refused(which, folder, tmp_path, monkeypa
     words = ["net.onnx", "other.onnx", "--onnxrt", "--samples", "4", "--shape", "x:2x8"]
     for index in (1, 2):
         main([*words, "--shard", f"{index}/2", "--json", f"s{index}.json"])
-    proto.doc_string = "changed"
+    changed = numpy_helper.to_array(proto.graph.initializer[0]) * np.float32(1.001)
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(changed, proto.graph.initializer[0].name))
     onnx.save(proto, tmp_path / which)
     capsys.readouterr()
     assert main(["merge", "s1.json", "s2.json", "-o", "merged.json"]) == 2
     assert f"{which} is not the model that the shares were made on" in capsys.readouterr().err
     assert not (tmp_path / "merged.json").exists()
+
+
+@pytest.mark.parametrize("changed", ["weights beside the model", "calibration data"])
+def test_shares_on_other_files_of_the_same_names_are_refused(changed, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def write(scale):
+        proto = onnx.load(folder / "net.onnx")
+        if changed == "weights beside the model":
+            value = numpy_helper.to_array(proto.graph.initializer[0]) * np.float32(scale)
+            proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(value, proto.graph.initializer[0].name))
+        onnx.save(proto, "net.onnx", save_as_external_data=True, location="weights", size_threshold=0)
+        np.savez("calibration.npz", x=np.full((5, 8), scale if changed == "calibration data" else 1, np.float32))
+
+    words = ["net.onnx", "--onnxrt", "--emulate", "int8", "--samples", "4", "--shape", "x:5x8"]
+    words += ["--calibration-data", "calibration.npz"]
+    for index in (1, 2):
+        (tmp_path / "weights").unlink(missing_ok=True)
+        write(index)
+        main([*words, "--shard", f"{index}/2", "--json", f"s{index}.json"])
+    capsys.readouterr()
+    assert main(["merge", "s1.json", "s2.json", "-o", "merged.json"]) == 2
+    told = "another network" if changed == "weights beside the model" else "another set of calibration data"
+    assert f"s2.json: not a share of the comparison that s1.json is of: it has {told}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["an output less", "another name"])
+def test_a_damaged_share_is_told_in_a_line(damage, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    for index in (1, 2):
+        main([*COMMANDS["FP32"], "--shard", f"{index}/2", "--json", f"share{index}.json"])
+    content = json.loads((folder / "share1.json").read_text())
+    outputs = content["shard"]["runners"][1]["outputs"]
+    if damage == "an output less":
+        del outputs[1]
+    else:
+        outputs[1]["zzz"] = outputs[1].pop("scores")
+    (folder / "share1.json").write_text(json.dumps(content))
+    capsys.readouterr()
+    assert main(["merge", "share1.json", "share2.json", "-o", "merged.json"]) == 2
+    (told,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("compare: "))
+    assert ".json: a damaged report: " in told
 
 
 def test_a_share_is_not_overwritten(folder, monkeypatch, capsys):

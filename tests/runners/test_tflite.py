@@ -185,6 +185,12 @@ def test_a_network_of_another_kind_is_refused_with_the_option(folder):
         TfliteRunner().open(load(folder / "saved"))
 
 
+def test_a_file_beside_two_models_is_refused_rather_than_not_run(folder):
+    runners = [OnnxrtRunner(), TfliteRunner(file=str(folder / "float.tflite"))]
+    with pytest.raises(UsageError, match=r"tflite has a network of its own, neither .*: name one model with it\."):
+        Comparator(folder / "saved", runners, candidate_model=folder / "saved", data_loader=[]).compare()
+
+
 def test_another_kind_of_file_behind_the_option_is_refused():
     with pytest.raises(UsageError, match=r"--tflite digits\.onnx: expected FILE\.tflite\."):
         TfliteRunner(file="digits.onnx")
