@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import onnx
 import pytest
 from layerdiff import Comparator, DataError, OnnxrtRunner, ReferenceEvaluatorRunner
 from layerdiff.compare.cli.command import main
@@ -132,3 +133,26 @@ def test_a_scalar_that_is_not_a_number_on_either_side_fails_and_is_found(candida
     report = compare(model, candidate, [{"x": -np.ones(4, np.float32)}])
     assert [o.verdict for o in report.outputs] == ["fail"]
     assert (only(report).op, only(report).cause) == ("Log", "nan")
+
+
+def test_strings_that_differ_are_localized():
+    """Neither finite nor infinite: the float64 of nobody decides."""
+
+    def labels(*names):
+        node = onnx.helper.make_node(
+            "LabelEncoder", ["x"], ["y"], "label", domain="ai.onnx.ml", keys_int64s=[0, 1], values_strings=names
+        )
+        x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.INT64, [4])
+        y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.STRING, [4])
+        domains = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("ai.onnx.ml", 3)]
+        return onnx.helper.make_model(
+            onnx.helper.make_graph([node], "g", [x], [y]), opset_imports=domains, ir_version=8
+        )
+
+    runners, data = [OnnxrtRunner(threads=1)], [{"x": np.array([0, 1, 0, 1])}]
+    report = Comparator(
+        labels("cat", "dog"), runners, candidate_model=labels("dog", "cat"), data_loader=data, layers="guilty"
+    ).compare()
+    assert report.verdict == "fail"
+    assert [(culprit.node, culprit.cause) for culprit in report.culprits] == [("label", "attribute")]
+    assert not [notice for notice in report.notices if notice.code == "layers-not-compared"]
