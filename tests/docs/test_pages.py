@@ -123,6 +123,8 @@ def masked(text: str) -> list[str]:
 def test_a_block_does_what_the_page_says(block, shell):
     if re.search(r"--tf\b|TfRunner|\.pb", block.code) and importlib.util.find_spec("tensorflow") is None:
         pytest.skip("needs TensorFlow")
+    if ".tflite" in block.code and importlib.util.find_spec("ai_edge_litert") is None:
+        pytest.skip("needs TFLite's runtime")
     done = shell(block)
     fails = re.search(r"^(?:fail|undecided): ", block.shown, re.MULTILINE)
     assert done.returncode == (1 if fails else 0), done.stdout + done.stderr
