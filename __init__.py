@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .runners.tf import TfRunner as TfRunner
     from .runners.tflite.runner import TfliteRunner as TfliteRunner
     from .runners.trt.runner import TrtRunner as TrtRunner
+    from .runners.trt.trt_rtx import RtxRunner as RtxRunner
 
 __version__ = "0.1.0"
 
@@ -52,6 +53,7 @@ _HOME = {
     "RecordedRunner": "runners.recorded.runner",
     "ReferenceEvaluatorRunner": "runners.reference_evaluator.runner",
     "Report": "compare.report.model",
+    "RtxRunner": "runners.trt.trt_rtx",
     "Rules": "compare.comparison",
     "Runner": "runners.contract.runner",
     "RunnerError": "graph.errors",

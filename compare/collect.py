@@ -10,6 +10,7 @@ from ..graph.cutting.dataflow import unseeded
 from . import notices
 from .outputs.by_types import hold_to_types
 from .outputs.draws import Drawn
+from .outputs.evidence import Coverage, OutputEvidence
 from .outputs.expectation import measure
 from .outputs.judge import Judge
 from .outputs.metric import Meter, criterion
@@ -17,7 +18,6 @@ from .progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from .comparison import Comparison, Rules
-    from .outputs.evidence import OutputEvidence
     from .report.model import AccuracyResult, Notice
     from .runs.run import RunLog
     from .runs.streaming import Take
@@ -89,6 +89,12 @@ class Collector:
         Raises:
             UsageError: There are more labels than rows.
         """
+        found = self._compared(comparison, log, progress, drawn, measured)
+        return replace(found, outputs=(*found.outputs, *_not_run(comparison, log)))
+
+    def _compared(
+        self, comparison: Comparison, log: RunLog, progress: Progress, drawn: Drawn | None, measured: bool
+    ) -> Evidence:
         judge, meter = self._judge, self._meter
         if judge is None:
             return Evidence()
@@ -109,6 +115,16 @@ class Collector:
             meter.finish()
         outputs = tuple(replace(e, metric=meter.loss(e.candidate, e.tensor)) for e in outputs)
         return Evidence(outputs, meter.results(), judge.devices(), (*told, *_not_measured(meter)))
+
+
+def _not_run(comparison: Comparison, log: RunLog) -> Iterator[OutputEvidence]:
+    """Of every candidate that a runtime took and could not run: each output, of which nothing is known."""
+    outputs = comparison.sides.chosen(log.reference, ()).reference.model.outputs
+    for runner in log.runners:
+        if runner.info.not_run and runner.name != log.reference and runner.error is None:
+            for spec in outputs:
+                coverage = Coverage(0, len(comparison.samples))
+                yield OutputEvidence(runner.name, spec.name, log.reference, coverage, not_run=runner.info.not_run)
 
 
 def _not_measured(meter: Meter) -> Iterator[Notice]:

@@ -131,7 +131,8 @@ def _log(shares: Shares) -> RunLog:
     for name, (number, error) in failures.items():
         results = [next(r for r in report.runners if r.name == name) for report in reports]
         last = results[(first.total - 1) % len(results)]
-        samples = max(0, int(min(number, at[reference], stop + 1, first.total)))
+        ran = any(_runner(_shard(report), name).samples for report in reports)
+        samples = max(0, int(min(number, at[reference], stop + 1, first.total))) if ran else 0
         kept = error if number <= stop or math.isinf(number) else None
         logs.append(_runner_log(_runner(first, name), last, results, samples, kept))
     notices = tuple(Notice(**notice) for notice in first.notices)
@@ -148,6 +149,7 @@ def _runner_log(
         notes=last.notes,
         fp16_accumulation=frozenset(known.fp16_accumulation),
         idle=known.idle,
+        not_run=known.not_run,
     )
     opening = [r.open_seconds for r in results if r.open_seconds is not None]
     running = [r.infer_seconds for r in results if r.infer_seconds is not None]

@@ -67,6 +67,18 @@ def reference_replaced(failed: str, by: str) -> Notice:
     return Notice("reference-replaced", failed, f"{failed} failed; {by} is the reference instead.")
 
 
+def reference_not_run(runner: str, why: str, by: str | None) -> Notice:
+    """The most trusted runner took the network and cannot run it.
+
+    Args:
+        runner: Its name.
+        why: Why not.
+        by: Who is the reference instead; None: there was nobody left to compare.
+    """
+    instead = "nothing was compared with it" if by is None else f"{by} is the reference instead"
+    return Notice("reference-not-run", runner, f"{runner} was not run: {why}; {instead}.")
+
+
 def left_out(runner: str, error: LayerdiffError) -> Notice:
     """A runner cannot open the second file."""
     return Notice("left-out", runner, f"{runner} was left out: {error}")
@@ -300,7 +312,8 @@ def other_program(found: Fidelity) -> Notice:
 
 def plan_stopped(candidate: str, pieces: bool) -> Notice:
     """There is nothing to make a plan for, or the models are run in pieces."""
-    why = "models that are run in pieces (--memory) have none" if pieces else f"{candidate} or the reference failed"
+    failed = f"{candidate} or the reference failed, or was not run"
+    why = "models that are run in pieces (--memory) have none" if pieces else failed
     return Notice("no-plan", candidate, f"No plan was made: {why}.")
 
 

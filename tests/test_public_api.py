@@ -16,8 +16,8 @@ from support.paths import ROOT
 
 PUBLIC = """
 Capabilities Comparator DataError DataLoader EmulateRunner FunctionRunner LayerdiffError Model ModelError OnnxrtRunner
-RecordedRunner ReferenceEvaluatorRunner Report Rules Runner RunnerError Session ShapeRange TfRunner TfliteRunner
-TorchRunner TrtRunner UsageError
+RecordedRunner ReferenceEvaluatorRunner Report RtxRunner Rules Runner RunnerError Session ShapeRange TfRunner
+TfliteRunner TorchRunner TrtRunner UsageError
 __version__ load open_data option
 """
 
@@ -47,7 +47,8 @@ def test_importing_the_package_imports_nothing_heavy():
 
 def test_built_in_runners_by_flag():
     found = runners.discover(third_parties=False)
-    assert set(found) == {"emulate", "load-outputs", "onnxrt", "reference-evaluator", "tf", "tflite", "torch", "trt"}
+    flags = "emulate load-outputs onnxrt reference-evaluator tf tflite torch trt trt-rtx"
+    assert set(found) == set(flags.split())
     assert all(cls.flag == flag for flag, cls in found.items())
 
 

@@ -168,7 +168,8 @@ class JournaledSession(Session):
         if found is MISSING:
             session = self._real()
             found = Facts(session.inputs, session.outputs, session.info)
-            journal.entries.keep(key, found)
+            if not found.info.not_run:  # another time, there may be a GPU
+                journal.entries.keep(key, found)
         self.inputs, self.outputs, self.info = found
 
     def infer(self, feed: Feed, fetch: Sequence[str] | None = None) -> dict[str, np.ndarray]:

@@ -9,6 +9,11 @@ from .by_expectation import show, too_coarse
 from .evidence import Decider, Decision, OutputEvidence
 
 
+def not_run(evidence: OutputEvidence) -> Decision | None:
+    """Outputs of a candidate that its runtime took and could not run."""
+    return Decision("undecided", f"it was not run: {evidence.not_run}") if evidence.not_run else None
+
+
 def absent(evidence: OutputEvidence) -> Decision | None:
     """Outputs that only one of the two has."""
     if evidence.absent is None:
@@ -72,7 +77,7 @@ def within_tolerance(evidence: OutputEvidence) -> Decision | None:
     return Decision("fail", mismatch(evidence))
 
 
-MISMATCHES: tuple[Decider, ...] = (absent, other_kind, transposed, other_shape, not_finite, within_tolerance)
+MISMATCHES: tuple[Decider, ...] = (not_run, absent, other_kind, transposed, other_shape, not_finite, within_tolerance)
 """In order: what makes the next question pointless comes first."""
 
 

@@ -37,7 +37,7 @@ def decide(evidence: OutputEvidence) -> OutputResult:
         exchanged=evidence.exchanged and bool(told),
         decided_by=decision.decided_by,
     )
-    return result if evidence.absent else _with_statistics(result, evidence)
+    return result if evidence.absent or evidence.not_run else _with_statistics(result, evidence)
 
 
 def nothing(evidence: OutputEvidence) -> Decision | None:

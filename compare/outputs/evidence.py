@@ -196,6 +196,7 @@ class OutputEvidence:
             could not be measured.
         by_formula: Elements that exceed the formula, and why that had to be asked, where nothing could be measured.
         metric: A metric on labelled data, where it measures this output.
+        not_run: Why the candidate could not be run, though its runtime took the network; empty where it was.
         idle: Why the candidate computed nothing in the format that was asked for; empty where it did.
         random: The node that draws the random values which it is made of; empty where there is none.
         out_of_range: What the candidate's runner computed otherwise than the types of its graph say, if anything.
@@ -219,6 +220,7 @@ class OutputEvidence:
     expected: Measured | None = None
     by_formula: ByFormula | None = None
     metric: MetricLoss | None = None
+    not_run: str = ""
     idle: str = ""
     random: str = ""
     out_of_range: OutOfRange | None = None

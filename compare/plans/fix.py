@@ -62,7 +62,8 @@ def fix(
         UsageError: There is nothing that a plan could be for, or the file cannot be written.
     """
     candidate = planned(comparison)
-    failed = log.of(candidate.name).error is not None or log.of(log.reference).error is not None
+    both = log.of(candidate.name), log.of(log.reference)
+    failed = any(runner.error is not None or runner.info.not_run for runner in both)
     pieces = any(runner.in_pieces for runner in log.runners)
     if failed or pieces or not report.of(candidate.name):
         return replace(report, notices=(*report.notices, plan_stopped(candidate.name, pieces)))

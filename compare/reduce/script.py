@@ -8,6 +8,7 @@ from ...graph.errors import UsageError
 from ...runners.emulate import EmulateRunner
 from ...runners.onnxrt.config import LEVELS, PROVIDERS, OnnxrtConfig
 from ...runners.trt.runner import TrtRunner
+from ...runners.trt.trt_rtx import RtxRunner
 
 if TYPE_CHECKING:
     from ...runners.contract.runner import Runner
@@ -124,7 +125,7 @@ def script(
 
 def runs(runner: Runner) -> bool:
     """Whether a script can run ONNX files as a runner does."""
-    return isinstance(runner, (OnnxrtConfig, EmulateRunner, TrtRunner))
+    return isinstance(runner, (OnnxrtConfig, EmulateRunner, TrtRunner)) and not isinstance(runner, RtxRunner)
 
 
 def narrowest(runner: Runner) -> str:

@@ -22,7 +22,10 @@ def run_in_pieces(comparison: Comparison) -> frozenset[str]:
     return frozenset(
         side.name
         for side in comparison.sides.all
-        if side.runner.capabilities.pieces and side.model.tf is None and not side.runner.loads_engine(side.model)
+        if side.runner.capabilities.pieces
+        and side.model.tf is None
+        and not side.runner.loads_engine(side.model)
+        and not side.runner.only_builds
     )
 
 

@@ -53,6 +53,7 @@ class ShardRecorder:
                 runner.in_pieces,
                 tuple(sorted(runner.info.fp16_accumulation)),
                 runner.info.idle,
+                runner.info.not_run,
                 tuple(self._outputs.get(runner.name, ())),
             )
             for runner in log.runners

@@ -95,6 +95,11 @@ class _Entry:
     postponed: int | None = None
 
     @property
+    def not_run(self) -> str:
+        """Why it can give nothing, though it opened; empty where it can."""
+        return "" if self.session is None else self.session.info.not_run
+
+    @property
     def runs_again(self) -> bool:
         """Whether the same sample can be run once more, which has not been done or left to the walk."""
         again = not self.in_pieces and self.side.runner.capabilities.computes
@@ -145,13 +150,18 @@ class _Streaming:
     def run(self, begin: Begin, on_device: bool) -> None:
         """Opens, streams and times."""
         self._open_all()
-        sides = self._asked.without([side for side in self._asked.all if self._entries[side.name].error])
+        idle = {name for name, entry in self._entries.items() if entry.error or entry.not_run}
+        sides = self._asked.without([side for side in self._asked.all if side.name in idle])
+        first = self._asked.reference.name
+        by = None if sides is None or sides.reference.name == first else sides.reference.name
+        if self._entries[first].not_run:
+            self._notices.append(notices.reference_not_run(first, self._entries[first].not_run, by))
+        elif by is not None:
+            self._notices.append(notices.reference_replaced(first, by))
         if sides is None:
             return
         self._ran = sides
-        if sides.reference is not self._asked.reference:
-            self._notices.append(notices.reference_replaced(self._asked.reference.name, sides.reference.name))
-        opened = {name: e.session for name, e in self._entries.items() if e.session is not None}
+        opened = {name: e.session for name, e in self._entries.items() if e.session is not None and name not in idle}
         take = begin(sides)
         samples = self._comparison.samples
         mine = [n for n in range(len(samples)) if belongs(n, self._comparison.rules.shard)]
@@ -182,7 +192,7 @@ class _Streaming:
         """Notes that the run ends here for all that are not through."""
         total = len(self._comparison.samples)
         for entry in self._entries.values():
-            if entry.error is None and entry.samples < total:
+            if entry.error is None and not entry.not_run and entry.samples < total:
                 entry.error = f"interrupted after {entry.samples} of {total} samples"
 
     def _open_all(self) -> None:
@@ -207,7 +217,7 @@ class _Streaming:
             entry.session = session
             self._stack.callback(entry.close)
             timings[type(side.runner)] = session.info.timing_cache
-            entry.open_seconds, entry.infer_seconds = time.perf_counter() - start, 0.0
+            entry.open_seconds, entry.infer_seconds = time.perf_counter() - start, None if entry.not_run else 0.0
         if refused:
             self._leave_out(refused)
 

@@ -280,6 +280,11 @@ class Runner(ABC):
         return self
 
     @property
+    def only_builds(self) -> bool:
+        """Whether sessions that are built here cannot be run here; `SessionInfo.not_run` says why."""
+        return False
+
+    @property
     def activation_ranges(self) -> Mapping[str, float] | None:
         """Largest magnitude of each activation that has a scale, as `calibrated` measured it; None: nothing has."""
         return None

@@ -50,6 +50,8 @@ class SessionInfo:
         node_formats: Number formats that the runtime chose for nodes, by name, where it had a choice.
         idle: Why nothing was computed in the format that was asked for (there was nothing to round); empty where
             something was. An output that agrees then proves nothing.
+        not_run: Why `Session.infer` can give nothing, though the runtime took the network (there is no GPU to run it
+            on); empty where it can.
         calibration: What INT8 or FP8 was calibrated to.
         timing_cache: Timings of kernels, as the runtime serializes them, which make the next build fast.
     """
@@ -61,6 +63,7 @@ class SessionInfo:
     kernels: tuple[frozenset[int], ...] = ()
     node_formats: Mapping[str, Formats] = field(default_factory=dict)
     idle: str = ""
+    not_run: str = ""
     calibration: Calibration | None = None
     timing_cache: bytes = field(default=b"", repr=False)
 

@@ -108,7 +108,7 @@ def build(
         # of a piece, it would be the wrong calibration for every other one
         notes = (*keep_calibration(calibrator, None if model.derived else config.calibration_cache), *notes)
         calibration = calibrator.measured or calibrator.cache
-    timing = save_timing(builder_config, config)
+    timing = save_timing(builder_config, config, library)
     return Built(engine, parsed, computing, seconds, tuple(profiles), calibration, timing, notes)
 
 
@@ -140,6 +140,8 @@ def _configured(builder: Any, network: Any, config: TrtConfig, plan: Plan, libra
         result.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, config.workspace)
     if config.optimization_level is not None:
         result.builder_optimization_level = config.optimization_level
+    if config.compute_capability:
+        _build_for(result, config.compute_capability, library)
     if config.tactic_sources is not None:
         result.set_tactic_sources(_tactic_sources(config, library))
     pins = pinned(config, plan)
@@ -151,6 +153,29 @@ def _configured(builder: Any, network: Any, config: TrtConfig, plan: Plan, libra
         )
         pin_layers(network, pins, trt)
     return result
+
+
+def _build_for(builder_config: Any, wanted: Sequence[str], library: Library) -> None:
+    """Names the GPUs to build for.
+
+    Raises:
+        UsageError: This version does not know one of them.
+    """
+    members = library.trt.ComputeCapability.__members__
+    known = {_text(name): value for name, value in members.items() if name.startswith("SM")}
+    unknown = [text for text in wanted if text not in known]
+    if unknown:
+        raise UsageError(
+            f"--compute-capability {unknown[0]}: {library} builds for {', '.join(sorted(known, key=float))}."
+        )
+    builder_config.num_compute_capabilities = len(wanted)
+    for index, text in enumerate(wanted):
+        builder_config.set_compute_capability(known[text], index)
+
+
+def _text(member: str) -> str:
+    """``SM89`` as ``8.9``."""
+    return f"{member[2:-1]}.{member[-1]}"
 
 
 def _tactic_sources(config: TrtConfig, library: Library) -> int:

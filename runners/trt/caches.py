@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def load_timing(builder_config: Any, config: TrtConfig, library: Library) -> None:
-    """Gives a build the timings that are in the file, or those that an earlier build made."""
+    """Gives a build the timings that are in the file, or those that an earlier build made. To TensorRT for RTX a
+    timing cache is nothing."""
+    if library.rtx:
+        return
     if config.timing_cache == "off":
         builder_config.set_flag(library.trt.BuilderFlag.DISABLE_TIMING_CACHE)
         return
@@ -30,9 +33,9 @@ def load_timing(builder_config: Any, config: TrtConfig, library: Library) -> Non
         builder_config.set_timing_cache(builder_config.create_timing_cache(b""), False)
 
 
-def save_timing(builder_config: Any, config: TrtConfig) -> bytes:
+def save_timing(builder_config: Any, config: TrtConfig, library: Library) -> bytes:
     """The timings after a build; they go to the file as well, if one is named and there is something new."""
-    cache = None if config.timing_cache == "off" else builder_config.get_timing_cache()
+    cache = None if library.rtx or config.timing_cache == "off" else builder_config.get_timing_cache()
     if cache is None:
         return b""
     data = bytes(cache.serialize())

@@ -38,6 +38,8 @@ class TrtConfig:
         calibration_cache: File that keeps its result.
         int8_qdq: Write Q/DQ nodes into the graph instead, from ranges found by max, percentile or entropy.
         keep: Names of ONNX nodes, or patterns of them (``*``, ``?``), that stay FP32 in a mixed engine.
+        compute_capability: Compute capabilities of the GPUs to build for (``8.9``); TensorRT for RTX alone. Empty: its
+            own choice.
         debug_tensors: Mark unfused tensors for the debug listener (10.12 and later), see ``TrtSession.unfused``.
         deployed: For pieces of a model and engines that give inner tensors: what the engine of the whole model turned
             out to be. They get its number formats and calibration.
@@ -83,6 +85,7 @@ class TrtConfig:
         Choice(*QDQ_METHODS),
     )
     keep: tuple[str, ...] = option((), "", "ONNX node (or pattern, *) that stays FP32; may be repeated", metavar="NODE")
+    compute_capability: tuple[str, ...] = ()
     debug_tensors: bool = False
     deployed: SessionInfo | None = field(default=None, repr=False, hash=False)
     timings: bytes = field(default=b"", repr=False, compare=False)

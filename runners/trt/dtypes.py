@@ -27,6 +27,8 @@ _NUMPY = {
     "BOOL": "bool",
     "UINT8": "uint8",
 }
+PARSED = frozenset((*_NUMPY.values(), "float64"))
+"""Names of the dtypes that the parser takes inputs in; FP64 becomes FP32."""
 
 
 def dtype_of(data_type: Any) -> np.dtype:

@@ -18,8 +18,8 @@ from .config import TrtConfig
 
 if TYPE_CHECKING:
     from ...graph.model import Model
+    from ..contract.session import Session
     from .build import Built
-    from .session import TrtSession
     from .versions import Library
 
 Config = TypeVar("Config", bound=TrtConfig)
@@ -28,7 +28,7 @@ CHOICES = ("tf32", "fp16", "bf16", "int8", "fp8", "strongly_typed", "calibrator"
 """Fields of `TrtConfig` that decide what an engine computes: kept beside it."""
 
 
-def save(path: Path, config: TrtConfig, model: Model, built: Built, session: TrtSession, library: Library) -> None:
+def save(path: Path, config: TrtConfig, model: Model, built: Built, session: Session, library: Library) -> None:
     """Writes an engine, and beside it what it was built from and how.
 
     Raises:
@@ -50,7 +50,7 @@ def save(path: Path, config: TrtConfig, model: Model, built: Built, session: Trt
         session.inputs,
         session.outputs,
         profiles=[{n: [list(s) for s in shapes] for n, shapes in p.items()} for p in built.profiles],
-        built_by={"layerdiff": __version__, "tensorrt": str(library.trt.__version__), "gpu": cuda.gpu()},
+        built_by={"layerdiff": __version__, library.package: str(library.trt.__version__), "gpu": cuda.gpu() or None},
         choices={name: _plain(getattr(config, name)) for name in CHOICES},
         calibration=calibration,
         layers={key: session.info.options.get(key) for key in ("nodes", "layers_parsed", "layers_computing")},
@@ -100,9 +100,12 @@ def check_version(engine: Engine, library: Library) -> None:
     Raises:
         RunnerError: Names both versions.
     """
-    wrote, here = engine.facts.get("built_by", {}).get("tensorrt"), str(library.trt.__version__)
-    if wrote is not None and wrote != here:
-        raise RunnerError(f"{engine} was built by TensorRT {wrote}, and this is {here}, which cannot load it.")
+    by, here = engine.facts.get("built_by", {}), str(library.trt.__version__)
+    for package, name in (("tensorrt", "TensorRT"), ("tensorrt_rtx", "TensorRT for RTX")):
+        wrote = by.get(package)
+        if wrote is not None and (package, wrote) != (library.package, here):
+            this = here if package == library.package else str(library)
+            raise RunnerError(f"{engine} was built by {name} {wrote}, and this is {this}, which cannot load it.")
 
 
 def made_on(engine: Engine, gpu: str) -> str:

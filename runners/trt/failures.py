@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ...graph.cutting.slices import SEPARATOR, original_name
-from .log import failed_node, reason
+from .log import failed_node, failed_operator, reason
 from .network import layers_of
 
 if TYPE_CHECKING:
@@ -51,6 +51,12 @@ def why_not_built(model: Model, library: Library, errors: list[str], network: An
             what = f"{library} cannot build node {node.replace(SEPARATOR, '#')!r} of {model.source}"
         else:
             what += f", at a layer whose node cannot be told ({node})"
+    else:
+        operator = failed_operator(errors)
+        alike = [name for name, n in zip(names, model.index.nodes, strict=True) if n.op_type == operator]
+        if alike:
+            one_of = f"one of {len(alike)} nodes of {operator}, the first of them" if alike[1:] else "node"
+            what = f"{library} cannot build {one_of} {original_name(alike[0])!r} of {model.source}"
     return f"{what}: {reason(errors)}."
 
 
@@ -58,7 +64,8 @@ def _node_of(label: str, model: Model, network: Any) -> int | None:
     """The ONNX node that a layer belongs to, by what TensorRT's log calls the layer.
 
     The parser adds layers node by node, and gives the last of them the names of the node's outputs. A constant has the
-    name of a weight: the first node that reads it is meant.
+    name of a weight: the first node that reads it is meant. Where the log speaks of a tensor, it is the node that makes
+    it, or the first that reads it from outside.
     """
     index = model.index
     if label in index.names:
@@ -68,7 +75,9 @@ def _node_of(label: str, model: Model, network: Any) -> int | None:
     unnamed = _UNNAMED.fullmatch(label)
     if number is None and unnamed and int(unnamed.group(1)) < len(layers):
         number = int(unnamed.group(1))
-    if label in index.initializers:
+    if number is None and label in index.producer:
+        return index.producer[label]
+    if label in index.initializers or label in {spec.name for spec in model.inputs}:
         return min(index.consumers.get(label, ()), default=None)
     for layer in layers[number:] if number is not None else ():
         made = [index.producer.get(layer.get_output(i).name) for i in range(layer.num_outputs)]

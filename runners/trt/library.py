@@ -1,7 +1,8 @@
-"""The installed TensorRT, the GPU that it runs on, and plugins."""
+"""The installed TensorRT or TensorRT for RTX, the GPU that it runs on, and plugins."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -12,27 +13,31 @@ if TYPE_CHECKING:
     from .versions import Library
 
 
-def installed() -> Library:
+def installed(rtx: bool = False) -> Library:
     """The installed TensorRT.
+
+    Args:
+        rtx: TensorRT for RTX instead.
 
     Raises:
         MissingPackage: There is none.
-        ProviderUnavailable: It cannot be loaded, or is older than 8.5.
+        ProviderUnavailable: It cannot be loaded, or is older than 8.5; TensorRT for RTX: than 1.7.
     """
     from .versions import Library
 
+    package, what, extra = ("tensorrt_rtx", "TensorRT for RTX", "rtx") if rtx else ("tensorrt", "TensorRT", "gpu")
     try:
         with uninterrupted():
-            import tensorrt
+            found = importlib.import_module(package)
     except ModuleNotFoundError as error:
-        if error.name != "tensorrt":
-            raise ProviderUnavailable(f"TensorRT is installed but cannot be loaded: {error}.") from error
-        missing = MissingPackage("TensorRT", "gpu")
+        if error.name != package:
+            raise ProviderUnavailable(f"{what} is installed but cannot be loaded: {error}.") from error
+        missing = MissingPackage(what, extra)
         missing.args = (f"{missing}\nWithout an NVIDIA GPU, --emulate fp16 shows what FP16 would do.",)
         raise missing from None
     except (ImportError, OSError) as error:
-        raise ProviderUnavailable(f"TensorRT is installed but cannot be loaded: {first_line(error)}.") from error
-    return Library.of(tensorrt)
+        raise ProviderUnavailable(f"{what} is installed but cannot be loaded: {first_line(error)}.") from error
+    return Library.of(found, rtx)
 
 
 def require_gpu(library: Library) -> None:
@@ -66,7 +71,8 @@ def load_plugins(libraries: Iterable[str]) -> None:
 
 
 def versions_of(library: Library) -> dict[str, str]:
-    """TensorRT's version and the GPU, for the report."""
+    """TensorRT's version and the GPU, where there is one, for the report."""
     from . import cuda
 
-    return {"tensorrt": str(library.trt.__version__), "gpu": cuda.gpu()}
+    gpu = cuda.gpu()
+    return {library.package: str(library.trt.__version__), **({"gpu": gpu} if gpu else {})}

@@ -7,41 +7,57 @@ from collections import deque
 from functools import cache
 from typing import Any
 
+_PARSING = "Parsing node: "
+"""What the parser says before each node, and its operator in brackets behind it."""
+
 
 @cache
 def log_of(trt: Any) -> Any:
     """The one logger of this process: TensorRT keeps the first it is given and complains about a second."""
 
     class Log(trt.ILogger):  # type: ignore[misc, name-defined]
-        """Keeps the last warnings and errors; ``begin`` forgets the earlier ones."""
+        """Keeps the last warnings and errors, and which node is being parsed; ``begin`` forgets the earlier ones."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: deque[str] = deque(maxlen=100)
             self.warnings: deque[str] = deque(maxlen=1000)
+            self.parsing = ""
 
         def begin(self) -> None:
             self.errors.clear()
             self.warnings.clear()
+            self.parsing = ""
 
         def log(self, severity: Any, msg: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 self.errors.append(msg)
             elif severity == trt.ILogger.WARNING:
                 self.warnings.append(msg)
+            elif severity == trt.ILogger.VERBOSE and msg.startswith(_PARSING):
+                self.parsing = msg.removeprefix(_PARSING).rpartition(" [")[0]
 
     return Log()
 
 
 _FAILED_NODES = (
+    re.compile(r"Cannot compile operation '(.+?)' for "),
+    re.compile(r"\(I[\w/]+Layer ([^\s:]+)(?:: | has )"),
+    re.compile(r"(\S+) has no runners that implement it"),
+    re.compile(r"\(Tensor (\S+) has datatype "),
     re.compile(r"Could not find any implementation for node (.+?)(?:\.\)?(?:\s|$)| due to |$)"),
     re.compile(r"(?:in|building|of) (?:node|layer) ([^\s:,]+(?: \+ [^\s:,]+)*)"),
 )
-_PREFIX = re.compile(r"^(?:\d+: |\[[^\]]*\]\s*|Error Code \d+: )+")
+_FAILED_OPERATOR = re.compile(r"\b([A-Z]\w+) operation was not supported")
+_PREFIX = re.compile(r"^(?:\d+: |\[[^\]]*\]\s*|Error Code \d+: |IBuilder::\w+: |Myelin \(\[[^\]]*\] )+")
+
+
+_SOURCE = re.compile(r"\.? \(?In \w+ at /\S+.*$")
+"""Where in TensorRT's own source an error was raised."""
 
 
 def failed_node(errors: list[str]) -> str:
-    """The layer that the builder could not build, as its log names it; empty if it names none.
+    """The layer that the builder could not build, or its tensor, as its log names it; empty if it names none.
 
     A fused layer's name is made of its ONNX nodes: ``conv1 + relu1``, ``{ForeignNode[a...b]}``.
     """
@@ -53,11 +69,17 @@ def failed_node(errors: list[str]) -> str:
     return ""
 
 
+def failed_operator(errors: list[str]) -> str:
+    """The operator that the builder could not build, where its log names that alone; empty if it does not."""
+    found = next((match for text in errors if (match := _FAILED_OPERATOR.search(text))), None)
+    return found.group(1) if found else ""
+
+
 def reason(errors: list[str]) -> str:
-    """The most telling line of a failure: the first error, without the source location in front of it."""
+    """The most telling line of a failure: the first error, without the source locations around it."""
     for text in errors:
         line = text.strip().splitlines()[0]
-        short = _PREFIX.sub("", line).strip()
+        short = _SOURCE.sub("", _PREFIX.sub("", line)).strip()
         if short:
             return short[:400].rstrip(".")
     return "it gave no reason"

@@ -12,6 +12,7 @@ from ...graph.errors import BuildError, RunnerError
 from ...graph.operators import OPEN_SHAPES, operator
 from ...graph.specs import NAMELESS
 from ..contract.workload import ShapeRange, seen_ranges
+from .dtypes import PARSED
 from .log import log_of, reason
 from .plan import Plan
 
@@ -153,13 +154,20 @@ def _parser_failure(parser: Any, model: Model, names: list[str], library: Librar
     errors = [parser.get_error(i) for i in range(parser.num_errors)]
     if not errors:
         return f"{library} cannot parse {model.source}: {reason(list(log_of(library.trt).errors))}."
-    error = errors[0]
+    error = next((e for e in errors if 0 <= e.node() < len(names)), errors[0])
     position = error.node()
-    text = str(error.desc()).strip().splitlines()
+    parsing = log_of(library.trt).parsing
+    if position < 0 and parsing in names:  # some errors of an importer do not know their node
+        position = names.index(parsing)
+    text = (str(error.desc()).strip().splitlines() or ["no reason given"])[0]
+    if text == "false":  # the check of an operator that has no importer
+        text = "the operator is not supported"
     where = f"{model.source}"
     if 0 <= position < len(names):
         where = f"node {original_name(names[position])!r} ({model.index.nodes[position].op_type}) of {model.source}"
-    return f"{library} cannot parse {where}: {(text[0] if text else 'no reason given')[:400].rstrip('.')}."
+    elif odd := [spec for spec in model.inputs if spec.dtype.name not in PARSED]:
+        where = f"input {odd[0].name!r} ({odd[0].dtype.name}) of {model.source}"
+    return f"{library} cannot parse {where}: {text[:400].rstrip('.')}."
 
 
 def rename_inputs(network: Any, model: Model) -> None:

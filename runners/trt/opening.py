@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..contract.session import Calibration, Session, SessionInfo
 from . import cuda
 from .build import build
+from .built import BuiltSession, why_not_run
 from .engines import calibration_of, check_version, made_on, options_of, save
 from .inspector import deployed_info
 from .library import versions_of
@@ -85,8 +86,8 @@ def build_engine(
     work: Workload,
     observe: Observe,
     progress: Callable[[str], None],
-) -> TrtSession:
-    """A session on an engine that is built for ``model``.
+) -> TrtSession | BuiltSession:
+    """A session on an engine that is built for ``model``; one that runs nothing, where there is no GPU.
 
     Args:
         model: The whole model, or a piece of one.
@@ -120,12 +121,16 @@ def build_engine(
         calibration=calibration,
         timing_cache=built.timing_cache,
     )
-    debug = config.debug_tensors
-    session = TrtSession(library, built.engine, model, info=info, observe=observe, debug_tensors=debug)
-    if whole:
-        session.info = deployed_info(session.info, session.layers(), model)
-        if config.save_engine:
-            save(Path(config.save_engine), config, model, built, session, library)
+    session: TrtSession | BuiltSession
+    if cuda.gpu():
+        debug = config.debug_tensors
+        session = TrtSession(library, built.engine, model, info=info, observe=observe, debug_tensors=debug)
+        if whole:
+            session.info = deployed_info(session.info, session.layers(), model)
+    else:
+        session = BuiltSession(model, replace(info, not_run=why_not_run(config.compute_capability)))
+    if whole and config.save_engine:
+        save(Path(config.save_engine), config, model, built, session, library)
     return session
 
 
@@ -179,6 +184,8 @@ def _options(config: TrtConfig, plan: Plan, built: Built) -> dict[str, Any]:
         options["profiles"] = [
             {n: [list(s) for s in shapes] for n, shapes in profile.items()} for profile in built.profiles
         ]
+    if config.compute_capability:
+        options["compute_capability"] = list(config.compute_capability)
     if config.keep:
         options["keep"] = list(config.keep)
     return options

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ...graph.model import Model
     from ...graph.specs import TensorSpec
     from ..contract.session import SessionInfo
+    from .built import BuiltSession
     from .session import TrtSession
 
 _COARSEST = ("int8", "fp8", "bf16", "fp16", "tf32")
@@ -34,6 +35,8 @@ class TrtRunner(TrtConfig, Runner):
     """
 
     flag: ClassVar[str] = "trt"
+    rtx: ClassVar[bool] = False
+    """Whether it is TensorRT for RTX, which builds without a GPU."""
     value_form: ClassVar[str] = "fp16,int8,..."
     value_words: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "fp32": {"fp32": True},
@@ -57,7 +60,7 @@ class TrtRunner(TrtConfig, Runner):
     @property
     def name(self) -> str:
         """``trt``, ``trt:fp16``, ``trt:fp16+int8``, ``trt:int8+minmax``."""
-        return f"trt:{self.formats_text}" if self.formats_text else "trt"
+        return f"{self.flag}:{self.formats_text}" if self.formats_text else self.flag
 
     @property
     def trust(self) -> int:
@@ -100,11 +103,13 @@ class TrtRunner(TrtConfig, Runner):
         """
         ways = [name for name in ("calibrator", "int8_qdq") if name in own]
         if len(ways) > 1:
-            raise UsageError("--trt: INT8 finds its ranges in one way; name each --trt=int8,... by itself.")
+            raise UsageError(
+                f"--{cls.flag}: INT8 finds its ranges in one way; name each --{cls.flag}=int8,... by itself."
+            )
         settings = {name: value for name, value in {**defaults, **own}.items() if name != "fp32"}
         if ways and not settings.get("int8"):
             way = own.get("calibrator") or f"qdq-{own['int8_qdq']}"
-            raise UsageError(f"--trt={way} is a way to INT8; write --trt=int8,{way}.")
+            raise UsageError(f"--{cls.flag}={way} is a way to INT8; write --{cls.flag}=int8,{way}.")
         return cls(**settings)
 
     def open(
@@ -114,7 +119,7 @@ class TrtRunner(TrtConfig, Runner):
         fetch: Sequence[str] = (),
         workload: Workload | None = None,
         progress: Callable[[str], None] | None = None,
-    ) -> TrtSession:
+    ) -> TrtSession | BuiltSession:
         """Builds (or loads) the engine and gives a session on it; see `Runner.open`.
 
         Raises:
@@ -123,12 +128,13 @@ class TrtRunner(TrtConfig, Runner):
             BuildError: TensorRT refuses the model; names the ONNX node.
             UsageError: This version of TensorRT lacks what was asked for.
         """
-        library = installed()
+        library = installed(self.rtx)
         from .opening import build_engine, load_engine
         from .plan import resolve
 
         plan = resolve(self, library)
-        require_gpu(library)
+        if not self.rtx or self.loads_engine(model):
+            require_gpu(library)
         load_plugins(self.plugins)
         say = progress or _silent
         work = workload or Workload()
@@ -138,7 +144,7 @@ class TrtRunner(TrtConfig, Runner):
             why = engine.origin[1] if engine is not None else "its network is not known"
             raise RunnerError(f"{model.label} gives its own outputs alone: {why}.")
 
-        def observe(names: Sequence[str], info: SessionInfo) -> TrtSession:
+        def observe(names: Sequence[str], info: SessionInfo) -> TrtSession | BuiltSession:
             deployed = self.deployed if model.derived else info
             again = replace(self, engine=None, save_engine=None, debug_tensors=False, deployed=deployed)
             return again.with_timings(info.timing_cache).open(model, fetch=names, workload=work)
@@ -197,7 +203,7 @@ class TrtRunner(TrtConfig, Runner):
         engine = self._engine(model)
         if engine is None:
             return super().engine_io(model)
-        library = installed()
+        library = installed(self.rtx)
         require_gpu(library)
         load_plugins(self.plugins)
         from .dtypes import specs_of

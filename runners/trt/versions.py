@@ -1,7 +1,7 @@
 """Which TensorRT version has what: the one table, and the one-line refusals that follow from it.
 
-Read off the Python bindings of 8.6.0, 10.16 and 11.4 and, for the versions between, off the release notes. The tests
-check every row against the members of those three bindings.
+Read off the Python bindings of 8.6.0, 10.16 and 11.4, of TensorRT for RTX 1.7 and, for the versions between, off the
+release notes. The tests check every row against the members of those four bindings.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ Version = tuple[int, int]
 
 OLDEST: Version = (8, 5)
 """The oldest version supported: ``execute_async_v3`` and named tensors begin there."""
+OLDEST_RTX: Version = (1, 7)
+"""The oldest version of TensorRT for RTX supported: the one whose bindings were looked at."""
+LIKE_RTX: Version = (11, 0)
+"""The version of TensorRT that has the features of `FEATURES` that TensorRT for RTX has."""
 
 
 @dataclass(frozen=True)
@@ -97,25 +101,39 @@ def parse(text: str) -> Version:
 
 @dataclass(frozen=True)
 class Library:
-    """The installed ``tensorrt`` module together with what its version has."""
+    """An installed ``tensorrt`` or ``tensorrt_rtx`` module together with what its version has.
+
+    Attributes:
+        trt: The module.
+        version: Its version; of TensorRT for RTX, the version of TensorRT that has the same features.
+        rtx: Whether it is TensorRT for RTX.
+    """
 
     trt: Any
     version: Version
+    rtx: bool = False
 
     @classmethod
-    def of(cls, trt: Any) -> Library:
-        """Wraps a ``tensorrt`` module.
+    def of(cls, trt: Any, rtx: bool = False) -> Library:
+        """Wraps a ``tensorrt`` module, or a ``tensorrt_rtx`` module.
 
         Raises:
-            ProviderUnavailable: It is older than 8.5.
+            ProviderUnavailable: It is older than 8.5; TensorRT for RTX: than 1.7.
         """
         version = parse(str(trt.__version__))
-        if version < OLDEST:
+        if rtx and version < OLDEST_RTX:
+            raise ProviderUnavailable(f"TensorRT for RTX {trt.__version__} is too old: 1.7 and later are supported.")
+        if not rtx and version < OLDEST:
             raise ProviderUnavailable(f"TensorRT {trt.__version__} is too old: 8.5 to 11 are supported.")
-        return cls(trt, version)
+        return cls(trt, LIKE_RTX if rtx else version, rtx)
 
     def __str__(self) -> str:
-        return f"TensorRT {self.trt.__version__}"
+        return f"TensorRT{' for RTX' if self.rtx else ''} {self.trt.__version__}"
+
+    @property
+    def package(self) -> str:
+        """Name of the Python package, which reports and descriptions of engines name its version by."""
+        return "tensorrt_rtx" if self.rtx else "tensorrt"
 
     def has(self, feature: str) -> bool:
         """Whether this version has a feature of `FEATURES`."""
@@ -131,6 +149,8 @@ class Library:
         if entry.within(self.version):
             return
         early = self.version < entry.since
+        if self.rtx:
+            raise UsageError(f"{self} lacks {entry.what}. {entry.before if early else entry.after}".rstrip())
         since = ".".join(str(n) for n in (entry.since if early else entry.until or ()))
         when = f"which came with {since}" if early else f"which {since} removed"
         raise UsageError(f"{self} lacks {entry.what}, {when}. {entry.before if early else entry.after}".rstrip())

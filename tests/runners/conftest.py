@@ -14,7 +14,7 @@ def tensorrt(monkeypatch):
 
     def install(version):
         module, cuda = standin.make(version), standin.FakeCuda()
-        monkeypatch.setitem(sys.modules, "tensorrt", module)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
         monkeypatch.setattr(cuda_module, "gpu", lambda: "Stand-in GPU")
         monkeypatch.setattr(cuda_module, "runtime", lambda: cuda)
         return module, cuda

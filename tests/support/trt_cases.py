@@ -6,7 +6,7 @@ from onnx import TensorProto, helper
 
 from .models import assembled
 
-OLD, TEN, ELEVEN = "8.6", "10.16", "11.4"
+OLD, TEN, ELEVEN, RTX = "8.6", "10.16", "11.4", "rtx-1.7"
 ALL = (OLD, TEN, ELEVEN)
 
 

@@ -28,13 +28,13 @@ from layerdiff.runners.trt import failures, inspector, log
 from layerdiff.runners.trt import network as network_module
 from layerdiff.runners.trt.plan import Plan, resolve
 from layerdiff.runners.trt.runner import TrtRunner
-from layerdiff.runners.trt.versions import FEATURES, Library, parse
+from layerdiff.runners.trt.versions import FEATURES, Library
 from onnx import TensorProto, helper
 
 from support import trt_standin as standin
 from support.models import assembled, parsed
 from support.paths import SUPPORT
-from support.trt_cases import ALL, ELEVEN, OLD, TEN, expected, network, samples
+from support.trt_cases import ALL, ELEVEN, OLD, RTX, TEN, expected, network, samples
 
 pytest.importorskip("onnxruntime")
 
@@ -102,12 +102,12 @@ def test_the_runner_is_found_by_its_flag():
 # --- the table of versions --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", ALL)
+@pytest.mark.parametrize("version", [*ALL, RTX])
 @pytest.mark.parametrize("feature", FEATURES)
 def test_the_table_agrees_with_the_bindings(feature, version):
     entry, module = FEATURES[feature], standin.make(version)
     listed = [_has(module, member) for member in entry.members]
-    if entry.within(parse(version)):
+    if Library.of(module, version == RTX).has(feature):
         assert all(listed), f"{feature} needs {entry.members}, which {version} lacks"
     elif (feature, version) not in LISTED_WITHOUT_USE:
         assert not all(listed), f"{version} has {entry.members}, which the table denies"

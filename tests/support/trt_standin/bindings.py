@@ -17,7 +17,7 @@ BEHAVIOUR = {**vars(building), **vars(networks), **vars(engines), **vars(objects
 def make(version):
     """The stand-in module of one version, a key of `VERSIONS`."""
     api = API[version]
-    trt = types.ModuleType("tensorrt")
+    trt = types.ModuleType("tensorrt_rtx" if version.startswith("rtx") else "tensorrt")
     trt.__version__ = api["version"]
     trt.calls = []
     for name, members in api["enums"].items():

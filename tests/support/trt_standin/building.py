@@ -111,6 +111,9 @@ def calibrate(calibrator, network):
 
 
 class IBuilderConfig:
+    def set_compute_capability(self, compute_capability, index):
+        return 0 <= index < (self._values.get("num_compute_capabilities") or 0)
+
     def set_flag(self, flag):
         self._flags.add(flag)
 
