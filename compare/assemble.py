@@ -17,7 +17,7 @@ from ..graph.options import options
 from . import notices
 from .interfaces import in_words, map_outputs
 from .outputs.decide import decide
-from .outputs.metric import DROP
+from .outputs.metric import allowed_drop
 from .report.history import Provenance
 from .report.inputs import DataInfo, ModelInfo
 from .report.model import Report, RunnerResult
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def assemble(comparison: Comparison, log: RunLog, evidence: Evidence) -> Report:
     """The report on a run; without layers, which localizing adds."""
     outputs = tuple(map(decide, evidence.outputs))
-    drop = DROP if comparison.rules.metric_drop is None else comparison.rules.metric_drop
+    drop = allowed_drop(comparison.rules)
     reference = comparison.sides.chosen(log.reference, ()).reference
     second = next((side.model for side in comparison.candidates if other_file(side, reference)), None)
     runners = sorted(log.runners, key=lambda runner: runner.name != log.reference)

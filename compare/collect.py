@@ -13,11 +13,12 @@ from .outputs.draws import Drawn
 from .outputs.evidence import Coverage, OutputEvidence
 from .outputs.expectation import measure
 from .outputs.judge import Judge
-from .outputs.metric import Meter, criterion
+from .outputs.logits import LogitsMeter
+from .outputs.metric import LOGITS, Meter, criterion
 from .progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from .comparison import Comparison, Rules
+    from .comparison import Comparison
     from .report.model import AccuracyResult, Notice
     from .runs.run import RunLog
     from .runs.streaming import Take
@@ -45,22 +46,22 @@ class Collector:
     """Takes outputs sample after sample.
 
     Args:
-        rules: The rules of the comparison.
+        comparison: What is compared, by which rules.
 
     Raises:
         UsageError: The metric does not exist or lacks its labels.
     """
 
-    def __init__(self, rules: Rules) -> None:
-        self._rules = rules
-        self._criterion = criterion(rules)
+    def __init__(self, comparison: Comparison) -> None:
+        self._comparison = comparison
+        self._criterion = criterion(comparison.rules)
         self._judge: Judge | None = None
-        self._meter: Meter | None = None
+        self._meter: Meter | LogitsMeter | None = None
 
     def begin(self, sides: Sides) -> Take:
         """Gets ready for those that opened; see `streaming.Begin`."""
-        judge = self._judge = Judge(sides, self._rules)
-        meter = self._meter = None if self._criterion is None else Meter(self._criterion, sides)
+        judge = self._judge = Judge(sides, self._comparison.rules)
+        meter = self._meter = self._measuring(sides)
 
         def take(side: Side, sample: int, outputs: dict[str, Any]) -> None:
             judge.take(side.name, sample, outputs)
@@ -68,6 +69,12 @@ class Collector:
                 meter.take(side.name, sample, outputs)
 
         return take
+
+    def _measuring(self, sides: Sides) -> Meter | LogitsMeter | None:
+        rule = self._criterion
+        if rule is None:
+            return None
+        return LogitsMeter(rule, sides, self._comparison.samples) if rule.metric == LOGITS else Meter(rule, sides)
 
     def evidence(
         self,
@@ -114,7 +121,7 @@ class Collector:
         if log.samples == total:
             meter.finish()
         outputs = tuple(replace(e, metric=meter.loss(e.candidate, e.tensor)) for e in outputs)
-        return Evidence(outputs, meter.results(), judge.devices(), (*told, *_not_measured(meter)))
+        return Evidence(outputs, meter.results(outputs), judge.devices(), (*told, *_not_measured(meter)))
 
 
 def _not_run(comparison: Comparison, log: RunLog) -> Iterator[OutputEvidence]:
@@ -127,5 +134,5 @@ def _not_run(comparison: Comparison, log: RunLog) -> Iterator[OutputEvidence]:
                 yield OutputEvidence(runner.name, spec.name, log.reference, coverage, not_run=runner.info.not_run)
 
 
-def _not_measured(meter: Meter) -> Iterator[Notice]:
+def _not_measured(meter: Meter | LogitsMeter) -> Iterator[Notice]:
     return (notices.not_measured(name, failure) for name, failure in meter.failures.items())

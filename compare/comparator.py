@@ -164,7 +164,7 @@ class Comparator:
         """
         comparison = replace(run_results.comparison, rules=with_options(rules or Rules(), options))
         log = run_results.log
-        collector = Collector(comparison.rules)
+        collector = Collector(comparison)
         if comparison.rules.labels is not None:
             check_labels(comparison.samples)
         if not log.candidates:

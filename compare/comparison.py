@@ -47,9 +47,11 @@ class Rules:
         labels: The right answers, one for each row of all batches together: an array, or a ``.npy`` or ``.npz``.
         metric: What to measure on them: ``top1``, ``top5``, ``package.module:function`` or a function
             ``(outputs, labels) -> float``, higher is better; or ``agree``, without labels: how often the highest score
-            is that of the same class as the reference's. It decides outputs that would be undecided.
+            is that of the same class as the reference's; or ``logits``: distributions over a vocabulary, token by token
+            (`compare.outputs.logits`). It decides outputs that would be undecided.
         metric_output: The output to measure; not needed where only one is float.
-        metric_drop: How far a candidate's metric may lie under the reference's; 0.01 if not given.
+        metric_drop: How far a candidate's metric may lie under the reference's; 0.01 if not given, and 0.1 nats
+            of ``logits``.
         layers: Whether to localize after the outputs were compared: not at all, inside ``guilty`` pieces, or ``all``
             tensors.
         memory: Bytes that localizing may use for one piece; models with more external weights run in pieces. None:
@@ -172,7 +174,8 @@ class Rules:
     metric: str | Callable[..., float] | None = option(
         None,
         "--metric",
-        "top1, top5, agree (top-1 as the reference's; needs no labels), or package.module:function(outputs, labels)",
+        "top1, top5, agree (top-1 as the reference's; needs no labels), logits (KL divergence, log-probabilities and "
+        "perplexity of a language model), or package.module:function(outputs, labels)",
         group="accuracy",
         metavar="M",
     )
@@ -182,7 +185,7 @@ class Rules:
     metric_drop: float | None = option(
         None,
         "--metric-drop",
-        "largest accepted drop of the metric: 0.01 is one point (0.01)",
+        "largest accepted drop of the metric: 0.01 is one point (0.01; logits: 0.1 nats)",
         Number(),
         "accuracy",
         metavar="X",

@@ -100,7 +100,7 @@ def merged(comparison: Comparison, shares: Shares, progress: Progress = SILENT) 
         raise UsageError("the calibration data are not those that the shares were made on.")
     with isolated(comparison) as comparison:
         log = _log(shares)
-        collector = Collector(comparison.rules)
+        collector = Collector(comparison)
         if log.candidates:
             chosen = comparison.sides.chosen(log.reference, log.candidates)
             take = collector.begin(chosen)

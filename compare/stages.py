@@ -113,7 +113,7 @@ def _compared(comparison: Comparison, progress: Progress) -> Report:
     rules = comparison.rules
     if rules.shard is not None:
         return _share(comparison, progress)
-    collector = Collector(rules)
+    collector = Collector(comparison)
     searching = rules.fix is not None or rules.apply_remedy is not None
     localizing = rules.layers is not None or searching
     if rules.save_inputs is not None:
@@ -154,7 +154,7 @@ def _compared(comparison: Comparison, progress: Progress) -> Report:
 def _share(comparison: Comparison, progress: Progress) -> Report:
     """A share of the samples: nothing is decided that hangs on all of them."""
     rules = replace(comparison.rules, labels=None, metric=None, metric_output=None, metric_drop=None)
-    collector = Collector(rules)
+    collector = Collector(replace(comparison, rules=rules))
     recorder = ShardRecorder(collector.begin)
     log = execute(comparison, recorder.begin, progress)
     report = assemble(comparison, log, collector.evidence(comparison, log, measured=False))

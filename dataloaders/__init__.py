@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from .iterable import Iterated as Iterated
     from .opening import as_source as as_source
     from .opening import open_data as open_data
+    from .prompts import Prompts as Prompts
     from .random_inputs import DataLoader as DataLoader
 
 _HOME = {
     "DataLoader": "random_inputs",
     "Iterated": "iterable",
+    "Prompts": "prompts",
     "Sample": "base",
     "Samples": "base",
     "Source": "base",

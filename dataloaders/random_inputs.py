@@ -19,6 +19,7 @@ from ..graph.implied_inputs import Range, input_ranges
 from ..graph.implied_shapes import choose_shapes
 from ..graph.specs import STRING, TensorSpec, is_float
 from .base import Sample, Samples, Source
+from .decoder_inputs import CACHE_RANGE, Together, together
 from .random_options import INTEGERS, Number, RandomOptions
 
 if TYPE_CHECKING:
@@ -66,16 +67,21 @@ class DataLoader(RandomOptions, Source):
         return first
 
     def _bind(self, model: Model, shapes: Mapping[str, Sequence[int | None]]) -> RandomSamples:
-        chosen = choose_shapes(model.index, shapes)
+        fixed = together(model, shapes)
+        chosen = choose_shapes(model.index, fixed.shapes)
         implied = input_ranges(model.index, chosen.shapes)
         plans, unknown, inferred = [], [], False
         for spec in model.inputs:
+            if (settled := self._settled(spec, chosen.shapes[spec.name], fixed)) is not None:
+                plans.append(settled)
+                continue
             plan, source = self._plan(spec, chosen.shapes[spec.name], implied.get(spec.name))
             plans.append(plan)
             inferred = inferred or source == "graph"
             if source == "default":
                 unknown.append(f"{spec.name} {plan}")
-        notes = [
+        notes = [*fixed.notes]
+        notes += [
             f"{name!r} is {'x'.join(map(str, chosen.shapes[name]))}: {', '.join(sizes)} chosen here, "
             f"since the model leaves {'it' if len(sizes) == 1 else 'them'} open (--shape {name}:DIMS)."
             for name, sizes in chosen.chosen.items()
@@ -91,6 +97,16 @@ class DataLoader(RandomOptions, Source):
             )
         count = max(SAMPLES, 1 + len(self.more_shapes)) if self.samples is None else self.samples
         return RandomSamples(self.seed, count, tuple(plans), inferred, tuple(notes))
+
+    def _settled(self, spec: TensorSpec, shape: tuple[int, ...], fixed: Together) -> Plan | None:
+        """How to draw an input of a decoder that belongs to others, and of which the user says nothing."""
+        if spec.name in self.ranges:
+            return None
+        if spec.name in fixed.values:
+            return Plan(spec, shape, 0, 0, "", True, fixed.values[spec.name].reshape(shape))
+        if spec.name in fixed.caches and self.float_range is None:
+            return Plan(spec, shape, *CACHE_RANGE, "")
+        return None
 
     def _plan(self, spec: TensorSpec, shape: tuple[int, ...], implied: Range | None) -> tuple[Plan, str]:
         """How to draw one input, and who said so: ``user``, ``graph`` or ``default``."""

@@ -30,7 +30,7 @@ ORDERS = {
         > compare.layers > compare.causes > compare.lockstep > compare.outputs > compare.runs > compare.statistics
         > compare.interfaces > compare.comparison > compare.notices compare.sides compare.shape_sets compare.budget
         compare.share compare.progress compare.overview > compare.report.model
-        > compare.report.plan compare.report.shard compare.report.plain compare.report.files
+        > compare.report.plan compare.report.shard compare.report.logits compare.report.plain compare.report.files
         > compare.report.formats compare.report.history compare.report.inputs compare.journal""",
     "runners": """runners > runners.emulate > runners.onnxrt runners.trt runners.tf
         runners.reference_evaluator runners.recorded runners.pytorch runners.tflite
@@ -39,7 +39,7 @@ ORDERS = {
         graph.implied_demands graph.implied_shapes > graph.cutting graph.interface > graph.model > graph.engine
         > graph.digest graph.recordings
         > graph.index graph.writer > graph.weights graph.inference graph.evaluation > graph.contrib_ops graph.options
-        graph.trees
+        graph.trees graph.decoders
         > graph.nodes graph.operators graph.specs graph.formats graph.imports graph.torch_traces
         graph.polygraphy_json graph.tflite_file > graph.numpy_files > graph.npy_strings graph.whole_file
         > graph.errors graph.interrupts graph.foreign graph.printable graph.leases""",

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from ...dataloaders.prompt_options import PromptOptions
 from ...dataloaders.random_options import RandomOptions
 from ...graph.errors import UsageError
 from ...graph.options import options
@@ -97,6 +98,7 @@ class Request:
         runners: In the order they were named.
         rules: What was decided about the comparison.
         random: Fields of `RandomOptions` that were given.
+        prompts: Fields of `PromptOptions` that were given.
         data, calibration_data: Where inputs come from; None: random ones, and those that are compared.
         first: How many of the data to take; None: all of them.
         reports: Reports to write.
@@ -109,6 +111,7 @@ class Request:
     runners: tuple[Runner, ...]
     rules: Rules
     random: Mapping[str, Any]
+    prompts: Mapping[str, Any]
     data: str | None
     first: int | None
     calibration_data: str | None
@@ -220,11 +223,15 @@ def parse(argv: Sequence[str]) -> Request:
     for f in options(RandomOptions):
         if space.data is not None and f.name in random:
             raise UsageError(f"{f.metadata['flag']} is for random data, but --data {space.data} was given.")
+    prompts = given(values, PromptOptions)
+    for name in prompts if space.data is None else ():
+        raise UsageError(f"--{name} is for prompts: name their file with --data (.txt or .jsonl).")
     return Request(
         models=models,
         runners=runners,
         rules=rules,
         random=random,
+        prompts=prompts,
         data=space.data,
         first=first,
         calibration_data=space.calibration_data,
@@ -276,7 +283,7 @@ def _parser(classes: Mapping[str, type[Runner]]) -> Parser:
         metavar="MODEL",
         help=".onnx, frozen .pb, SavedModel, .keras, .h5, .tflite, or a TensorRT .engine",
     )
-    declared = [*options(RandomOptions), *options(Rules)]
+    declared = [*options(PromptOptions), *options(RandomOptions), *options(Rules)]
     for name, title in GROUPS.items():
         if name == "report":
             for cls in classes.values():
@@ -305,7 +312,8 @@ def _add_runners(group: Any, classes: Mapping[str, type[Runner]]) -> None:
 
 
 def _add_data(group: Any) -> None:
-    group.add_argument("--data", metavar="PATH", help=".npz, .npy, a folder of samples, .json, or .py with load_data()")
+    kinds = ".npz, .npy, a folder of samples, .json, prompts as .txt or .jsonl, or .py with load_data()"
+    group.add_argument("--data", metavar="PATH", help=kinds)
     group.add_argument(
         "--calibration-data", metavar="PATH", help="calibrate INT8 and FP8 on these data instead of those compared"
     )

@@ -172,10 +172,11 @@ def comparator(request: Request, progress: Progress | None = None) -> Comparator
     with uninterrupted():
         from ...dataloaders import DataLoader, open_data
         from ...dataloaders.first import First
+        from ...dataloaders.prompts import prompted
         from ..comparator import Comparator
 
     first, second = (*request.models, None, None)[:2]
-    data = DataLoader(**request.random) if request.data is None else open_data(request.data)
+    data = DataLoader(**request.random) if request.data is None else prompted(open_data(request.data), request.prompts)
     if request.first is not None:
         data = First(data, request.first)
     return Comparator(

@@ -16,7 +16,8 @@ ROUNDOFFS = 32
 
 def larger_than_the_signal(evidence: OutputEvidence) -> Decision | None:
     """An error as large as the signal, whatever the format: nothing is left of the output."""
-    told = evidence.tolerance is not None or evidence.metric is not None
+    measured = evidence.metric is not None and not evidence.metric.cache
+    told = evidence.tolerance is not None or measured
     if told or evidence.relative < 1 or not evidence.statistics.mismatched:
         return None
     size = "infinite" if math.isinf(evidence.relative) else f"{evidence.relative:.3g} times"

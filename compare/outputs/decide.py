@@ -16,7 +16,7 @@ from .by_expectation import by_expectation, larger_than_the_signal
 from .by_tolerance import MISMATCHES, of_another, undecided
 from .by_types import not_as_typed
 from .evidence import Decider, Decision, OutputEvidence
-from .metric import by_metric
+from .metric import by_metric, loses_too_much
 
 DECIDERS: tuple[Decider, ...] = (*MISMATCHES, larger_than_the_signal, by_expectation, by_metric, undecided)
 """In the order in which they are asked. The last one always concludes. A pass stands unless one of `DOUBTS` speaks."""
@@ -77,9 +77,9 @@ def idle(evidence: OutputEvidence) -> Decision | None:
     return Decision("undecided", f"{evidence.idle}, so that the agreement proves nothing")
 
 
-DOUBTS: tuple[Decider, ...] = (nothing, by_chance, anything_goes, idle, not_as_typed)
+DOUBTS: tuple[Decider, ...] = (nothing, by_chance, anything_goes, idle, not_as_typed, loses_too_much)
 """Why agreement proves nothing: nothing was compared, values are random ones, the tolerance forbids nothing, nothing
-was rounded to the format that is tried, or what ran is not what the types of the graph say."""
+was rounded to the format that is tried, what ran is not what the types of the graph say, or a binding metric fell."""
 
 
 def _with_statistics(result: OutputResult, evidence: OutputEvidence) -> OutputResult:

@@ -36,6 +36,9 @@ class MetricLoss:
         lost: The reference's sum over the rows minus the candidate's.
         allowed: How far the mean may fall.
         guessing: The value of always giving the same answer; None where that is unknown.
+        reason: What was lost, in words, where it is not the fall of the mean.
+        binding: Whether an output fails that loses more than is allowed, even if rounding explains it.
+        cache: Whether the output is not what was measured, but a cache that this was computed from.
     """
 
     metric: str
@@ -45,6 +48,17 @@ class MetricLoss:
     lost: float
     allowed: float
     guessing: float | None
+    reason: str = ""
+    binding: bool = False
+    cache: bool = False
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether more is lost than is allowed.
+
+        In sums, not means: 99 of 100 against 100 of 100 is a drop of 0.01, whatever binary fractions make of it.
+        """
+        return self.lost > self.allowed * self.rows * (1 + 1e-9)
 
 
 @dataclass(frozen=True)

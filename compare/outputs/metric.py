@@ -32,13 +32,18 @@ Function: TypeAlias = "Callable[[dict[str, np.ndarray], Any], float]"
 """``function(outputs, labels)``: the value of one batch, higher is better; ``labels`` is None where none were given."""
 
 AGREE = "agree"
+LOGITS = "logits"
 TOP = {"top1": 1, "top5": 5, AGREE: 1}
 """Metrics by name: among how many of the highest scores the right answer must be."""
-METRICS = "top1, top5, agree or package.module:function"
+METRICS = "top1, top5, agree, logits or package.module:function"
 """What `Rules.metric` may be, for messages."""
 
 DROP = 0.01
 """How far the candidate's metric may lie under the reference's by default: one point of accuracy."""
+LOGITS_DROP = 0.1
+"""The same of logits, in nats: probabilities change by a tenth."""
+CACHE = 1 / 8
+"""Largest relative L2 error of a cache that passes since the logits that were computed from it do."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,13 @@ class Criterion:
         return replace(self, output=name)
 
 
+def allowed_drop(rules: Rules) -> float:
+    """How far a metric may fall: what the user says, else what is usual for it."""
+    if rules.metric_drop is not None:
+        return rules.metric_drop
+    return LOGITS_DROP if rules.metric == LOGITS else DROP
+
+
 def criterion(rules: Rules) -> Criterion | None:
     """What the user asked to be measured; None if nothing.
 
@@ -109,23 +121,22 @@ def criterion(rules: Rules) -> Criterion | None:
         return None
     name, k, function = _metric(rules.metric)
     array = None if rules.labels is None else _labels(rules.labels)
-    if name == AGREE and array is not None:
-        raise UsageError("--metric agree compares decisions with the reference's and reads no labels; top1 does.")
+    if name in (AGREE, LOGITS) and array is not None:
+        raise UsageError(f"--metric {name} holds outputs against the reference's and reads no labels; top1 does.")
     if k and array is None and name != AGREE:
         raise UsageError(f"--metric {name} needs the right answers: --labels FILE, .npy or .npz.")
     if k and array is not None and (array.ndim != 1 or array.dtype.kind not in "iu"):
         found = f"{array.dtype} of shape {list(array.shape)}"
         raise UsageError(f"--metric {name} takes one whole number for each row as label, an int array; found {found}.")
-    drop = DROP if rules.metric_drop is None else rules.metric_drop
-    return Criterion(name, k, function, array, rules.metric_output, drop)
+    return Criterion(name, k, function, array, rules.metric_output, allowed_drop(rules))
 
 
 def _metric(metric: str | Function) -> tuple[str, int, Function | None]:
     if not isinstance(metric, str):
         module, name = getattr(metric, "__module__", ""), getattr(metric, "__qualname__", type(metric).__name__)
         return f"{module}:{name}", 0, metric
-    if metric in TOP:
-        return metric, TOP[metric], None
+    if metric in TOP or metric == LOGITS:
+        return metric, TOP.get(metric, 0), None
     function = named_object("--metric", metric, METRICS)
     if not callable(function):
         raise UsageError(
@@ -329,7 +340,7 @@ class Meter:
         if labels is not None and self._seen != len(labels):
             raise UsageError(f"--labels: {len(labels):,} labels, but the data have {self._seen:,} rows in all.")
 
-    def results(self) -> tuple[AccuracyResult, ...]:
+    def results(self, outputs: Sequence[OutputEvidence] = ()) -> tuple[AccuracyResult, ...]:
         """The value of each runner, the reference first. A value that is not finite, or not there, is None."""
         return tuple(self._result(name, tally) for name, tally in self._tallies.items())
 
@@ -384,7 +395,7 @@ def by_metric(evidence: OutputEvidence) -> Decision | None:
     if measured is None or not evidence.coverage.complete:
         return None
     if measured.value is None:
-        return Decision("undecided", f"{measured.metric} could not be measured or is not finite, so it decides nothing")
+        return _not_measured(measured)
     if measured.guessing is not None and measured.reference <= measured.guessing:
         reason = (
             f"{measured.metric} of the reference, {measured.reference:.4g}, is no better than always answering the "
@@ -393,10 +404,32 @@ def by_metric(evidence: OutputEvidence) -> Decision | None:
         if measured.metric == AGREE:
             reason = "the reference decides every row alike, so that agreement with it decides nothing; give more data"
         return Decision("undecided", reason)
-    # In sums, not means: 99 of 100 against 100 of 100 is a drop of 0.01, whatever binary fractions make of it.
-    if measured.lost <= measured.allowed * measured.rows * (1 + 1e-9):
+    if measured.cache and evidence.relative > CACHE:
+        reason = f"relative error {evidence.relative:.2g} of a cache, where {CACHE:g} passes with logits that pass"
+        return Decision("undecided", reason)
+    if not measured.exceeded:
         return Decision("pass", decided_by=measured.metric)
-    reason = (
+    if measured.cache:
+        return Decision("undecided", "the logits that are computed from this cache do not pass")
+    return _exceeded(measured)
+
+
+def loses_too_much(evidence: OutputEvidence) -> Decision | None:
+    """An output that passes otherwise, and loses more of a metric than is allowed where that is binding."""
+    measured = evidence.metric
+    if measured is None or not measured.binding or measured.cache:
+        return None
+    if measured.value is None:
+        return _not_measured(measured)
+    return _exceeded(measured) if measured.exceeded else None
+
+
+def _not_measured(measured: MetricLoss) -> Decision:
+    return Decision("undecided", f"{measured.metric} could not be measured or is not finite, so it decides nothing")
+
+
+def _exceeded(measured: MetricLoss) -> Decision:
+    reason = measured.reason or (
         f"{measured.metric} is {measured.value:.4g}, {measured.lost / measured.rows:.3g} under the reference's "
         f"{measured.reference:.4g}; --metric-drop allows {measured.allowed:g}"
     )

@@ -89,7 +89,7 @@ class Bench:
             RunnerError: The runtime refuses the model, or fails.
         """
         side = replace(self.candidate, runner=runner, model=model or self.candidate.model)
-        collector = Collector(self.comparison.rules)
+        collector = Collector(self.comparison)
         compared, log = self._run(side, collector.begin(Sides(self.comparison.reference, (side,))), timed)
         found = collector.evidence(compared, log, progress, self._drawn).outputs
         # that nothing is left to round is no reason to doubt what everything in FP32 gives

@@ -101,7 +101,7 @@ def subject(comparison: Comparison, report: Report, number: int, progress: Progr
     """
     culprit = named_culprit(report, number)
     walked: list[Prepared] = []
-    collector = Collector(comparison.rules)
+    collector = Collector(comparison)
     log = execute(comparison, collector.begin, progress, remember=True)
     found = assemble(comparison, log, collector.evidence(comparison, log, progress))
     _, found = localized(comparison, log, found, progress, walked.append)

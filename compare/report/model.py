@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 from .formats import Content, formats
 from .history import Change, Provenance
 from .inputs import DataInfo, ModelInfo
+from .logits import LogitsResult
 from .plan import Applied, Plan, Remedy
 from .shard import Shard
 
@@ -194,12 +195,14 @@ class AccuracyResult:
 
     Attributes:
         runner: The reference or a candidate.
-        metric: ``top1``, ``top5`` or ``package.module:function``; higher is better.
-        value: The metric over all rows; None where it is not finite or could not be measured.
+        metric: ``top1``, ``top5``, ``agree``, ``logits`` or ``package.module:function``; higher is better.
+        value: The metric over all rows; None where it is not finite or could not be measured. Of ``logits``, the mean
+            log-probability of the tokens, in nats.
         difference: To the reference's value on the same rows; negative is worse.
         samples: Rows that were measured: all batches together.
         disagreements: Rows on which this runner decides otherwise than the reference: for top-k, another set of k
             classes; None with a function.
+        logits: What ``logits`` tells besides; None of other metrics, and where it could not be measured.
     """
 
     runner: str
@@ -208,6 +211,7 @@ class AccuracyResult:
     difference: float | None
     samples: int
     disagreements: int | None = None
+    logits: LogitsResult | None = None
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,8 @@ class NoiseWriter:
     Args:
         gain: By how much every perturbation is enlarged.
         double: The same for float64 tensors, beside ``gain``: sizes are meant for FP32 unless it is 1.
+        opset: The opset of the graph. Tensors without elements (a cache before the first token) are perturbed from 14
+            on, where a Reshape can make them.
 
     Attributes:
         nodes: What was written, in order.
@@ -87,9 +89,10 @@ class NoiseWriter:
         sites: How many tensors are perturbed.
     """
 
-    def __init__(self, gain: float, double: float = FP64.u / FP32.u) -> None:
+    def __init__(self, gain: float, double: float = FP64.u / FP32.u, *, opset: int = 1) -> None:
         self.gain = gain
         self.double = double
+        self._reshape = {"allowzero": 1} if opset >= 14 else {}
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
         self.scales: dict[str, float] = {}
@@ -191,7 +194,7 @@ class NoiseWriter:
         if shape is not None and not iteration:
             ends = [self.constant([start]), self.constant([start + math.prod(shape)])]
             window = self.emit("Slice", [pool, *ends], f"{prefix}/row")
-            return self.emit("Reshape", [window, self.constant(shape)], f"{prefix}/n")
+            return self.emit("Reshape", [window, self.constant(shape)], f"{prefix}/n", **self._reshape)
         dims = self.emit("Shape", [name], f"{prefix}/shape")
         count = self.emit("ReduceProd", [dims], f"{prefix}/count", keepdims=1)
         first = self.constant([start])
@@ -202,4 +205,4 @@ class NoiseWriter:
             first = self.emit("Reshape", [wrapped, self.constant([1])], f"{prefix}/first")
         end = self.emit("Add", [count, first], f"{prefix}/end")
         row = self.emit("Slice", [pool, first, end], f"{prefix}/row")
-        return self.emit("Reshape", [row, dims], f"{prefix}/n")
+        return self.emit("Reshape", [row, dims], f"{prefix}/n", **self._reshape)

@@ -201,7 +201,8 @@ class _Perturber:
         self.given = {i.name for i in graph.input}
         self.last = {o.name for o in graph.output}
         self.writer = GraphWriter(Names.of(graph), index.opset.get("", 1), "probe")
-        self.noise = NoiseWriter(1.0, double=1.0)  # sizes are enlarged, and those of float64 meant for it
+        # sizes are enlarged, and those of float64 meant for it
+        self.noise = NoiseWriter(1.0, double=1.0, opset=index.opset.get("", 1))
         self.noise.nodes = self.writer.nodes
         self._perturbed: dict[tuple[str, int], str] = {}
         self._double: dict[str, bool] = {}  # of tensors that were written here: whether they are float64

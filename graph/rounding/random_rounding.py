@@ -250,7 +250,7 @@ class _Writer(NoiseWriter):
     """Writes the nodes of a graph anew, with random roundings between them."""
 
     def __init__(self, index: GraphIndex, roundoff: Roundoff, gain: float) -> None:
-        super().__init__(gain, *([1.0] if roundoff.doubles else []))
+        super().__init__(gain, *([1.0] if roundoff.doubles else []), opset=index.opset.get("", 1))
         self.index = index
         self.roundoff = roundoff
         self.rounding = roundings(roundoff.reference, roundoff.candidate, None, roundoff.accumulator)

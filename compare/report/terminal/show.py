@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ..escaped import escaped
 from ..sentence import caveat, sentence
+from .accuracy import show_accuracy
 from .changes import show_changes
 from .layers import show_fidelity, show_layers
 from .numbers import NARROW, number, times
@@ -19,9 +20,6 @@ from .progress import console
 
 if TYPE_CHECKING:
     from ..model import OutputResult, Report, RunnerResult
-
-SHARES = ("top1", "top5", "agree")
-"""Metrics that are shares of rows."""
 
 VERDICT_STYLE = {"pass": "bold green", "fail": "bold red", "error": "bold red", "undecided": "bold yellow"}
 _STYLE = {
@@ -60,7 +58,7 @@ def show(report: Report, to: Console | None = None, *, verbose: bool = False) ->
             _blocks(report, to)
         else:
             to.print(_table(report, verbose))
-    _accuracy(report, to)
+    show_accuracy(report, to)
     _reasons(report, to)
     if verbose:
         _statistics(report, to)
@@ -224,30 +222,6 @@ def _metric(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return " and ".join(f"{v:,}" for v in value)
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else number(value)
-
-
-def _accuracy(report: Report, to: Console) -> None:
-    """What each runner's outputs are worth on labelled data."""
-    if not report.accuracy:
-        return
-    metric = report.accuracy[0].metric
-    share = metric in SHARES
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(Text(metric), overflow="fold")
-    for name in ("value", "difference", *(["decided differently"] if share else [])):
-        table.add_column(name, justify="right")
-    for result in report.accuracy:
-        reference = result.runner == report.reference
-        value, difference = result.value, result.difference
-        cells = ["-" if value is None else f"{value:.2%}" if share else f"{value:.6g}"]
-        change = "-" if difference is None else f"{100 * difference:+.2f} points" if share else f"{difference:+.3g}"
-        cells.append("" if reference else change)
-        if share and not reference:
-            count = result.disagreements
-            cells.append("-" if count is None else f"{count:,} of {result.samples:,}")
-        table.add_row(Text(result.runner), *cells)
-    to.print()
-    to.print(table)
 
 
 def _latency(report: Report, to: Console) -> None:
