@@ -44,7 +44,7 @@ def together(model: Model, shapes: Mapping[str, Sequence[int | None]]) -> Togeth
     Raises:
         DataError: Two of the shapes contradict each other.
     """
-    found = decoder(model.inputs, model.outputs)
+    found = decoder(model.inputs)
     if found is None or not found.caches:
         return Together(shapes)
     sizes = found.sizes(shapes)

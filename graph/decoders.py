@@ -167,12 +167,12 @@ class Decoder:
         return found
 
 
-def decoder(inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> Decoder | None:
+def decoder(inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec] = ()) -> Decoder | None:
     """The decoder that a model is, by the names and ranks of its inputs; None if it is none.
 
     Args:
         inputs: The inputs of the model. Without a cache, mask and positions, ``input_ids`` alone are a decoder, too.
-        outputs: Its outputs.
+        outputs: Its outputs, for whoever wants to know where logits and new caches are.
     """
     known, made = {spec.name: spec for spec in inputs}, {spec.name: spec for spec in outputs}
     ids = known.get("input_ids")

@@ -288,7 +288,8 @@ def _in_common(p: np.ndarray, q: np.ndarray, k: int) -> np.ndarray:
 def _summary(tally: _Tally, expected: float | None) -> LogitsResult:
     kl, own, reference = (np.concatenate(x) for x in (tally.kl, tally.own, tally.reference))
     taught, places = np.concatenate(tally.taught), np.concatenate(tally.places)
-    change = own - reference
+    with np.errstate(invalid="ignore"):  # a token that both think impossible
+        change = own - reference
     size = math.sqrt(tally.squares / tally.logits) if tally.logits else 0.0
     deviation = (expected or 0.0) * size * math.sqrt(2)
     flips = len(kl) - tally.top1

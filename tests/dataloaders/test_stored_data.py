@@ -395,8 +395,8 @@ def test_an_empty_folder(tmp_path):
 
 
 def test_a_folder_of_other_things(tmp_path):
-    (tmp_path / "notes.txt").write_text("nothing")
-    for path in (tmp_path, tmp_path / "notes.txt"):
+    (tmp_path / "notes.md").write_text("nothing")
+    for path in (tmp_path, tmp_path / "notes.md"):
         with pytest.raises(DataError, match=r"nothing in it can be read; expected .*\.npz.* or a \.py file"):
             open_data(path)
 
