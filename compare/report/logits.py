@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -37,7 +36,7 @@ class LogitsResult:
     kl_mean: float | None
     kl_p99: float | None
     kl_max: float | None
-    kl_max_at: Sequence[int] | None
+    kl_max_at: tuple[int, ...] | None
     change_mean: float | None
     change_abs_mean: float | None
     change_abs_max: float | None
@@ -47,5 +46,5 @@ class LogitsResult:
     perplexity_ratio: float | None
     flips: int
     flip_margin: float | None = None
-    flip_margin_at: Sequence[int] | None = None
+    flip_margin_at: tuple[int, ...] | None = None
     flip_margin_expected: float | None = None

@@ -125,6 +125,8 @@ def test_a_block_does_what_the_page_says(block, shell):
         pytest.skip("needs TensorFlow")
     if ".tflite" in block.code and importlib.util.find_spec("ai_edge_litert") is None:
         pytest.skip("needs TFLite's runtime")
+    if "--tokenizer" in block.code and importlib.util.find_spec("tokenizers") is None:
+        pytest.skip("needs tokenizers")
     done = shell(block)
     fails = re.search(r"^(?:fail|undecided): ", block.shown, re.MULTILINE)
     assert done.returncode == (1 if fails else 0), done.stdout + done.stderr
