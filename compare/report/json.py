@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .model import OutputResult, RunnerResult
 
 LAYER_OPTIONAL = ("candidate_node", "inside", "quantized", "inputs", "origin", "portrait")
+ACCURACY_OPTIONAL = ("logits",)
 CULPRIT_OPTIONAL = ("candidate_node", "inside", "deployed", "remedies", "origin")
 """Keys that are left out where there is nothing to say."""
 
@@ -42,7 +43,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "representative": report.data.representative,
         "runners": [_runner(r) for r in report.runners],
         "outputs": [_output(o) for o in report.outputs],
-        "accuracy": [_fields(result) for result in report.accuracy],
+        "accuracy": [_fields(result, *ACCURACY_OPTIONAL) for result in report.accuracy],
         "layers": [_fields(layer, *LAYER_OPTIONAL) for layer in report.layers],
         "culprits": [_culprit(culprit) for culprit in report.culprits],
         "fidelity": [_fields(result) for result in report.fidelity],

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .history import Change
-from .json import CULPRIT_OPTIONAL, LAYER_OPTIONAL
+from .json import ACCURACY_OPTIONAL, CULPRIT_OPTIONAL, LAYER_OPTIONAL
 from .model import SCHEMA, AccuracyResult, Culprit, Fidelity, LayerResult, Notice, OutputResult, RunnerResult, Verdict
 from .plain import hints_of
 from .plan import Applied, Plan
@@ -27,7 +27,7 @@ _SCALARS = {str: "string", bool: "boolean", int: "integer", float: ["number", "n
 _TEXT, _NUMBER, _WHOLE = {"type": "string"}, {"type": "number"}, {"type": "integer"}
 _FREE: dict[str, Any] = {"type": "object"}
 
-_OPTIONAL = {LayerResult: LAYER_OPTIONAL, Culprit: CULPRIT_OPTIONAL}
+_OPTIONAL = {AccuracyResult: ACCURACY_OPTIONAL, LayerResult: LAYER_OPTIONAL, Culprit: CULPRIT_OPTIONAL}
 
 
 def schema() -> dict[str, Any]:

@@ -71,7 +71,7 @@ def test_a_model_that_was_never_in_a_file_is_sent_along(elsewhere):
 def test_what_a_run_leaves_can_be_kept_and_made_a_report_of_later(onnx_file):
     runners = [OnnxrtRunner(), EmulateRunner(format="fp16")]
     comparison = Comparator(onnx_file(TWO_LAYERS, **WEIGHTS), runners, latency=2, layers="guilty").prepare()
-    collector = Collector(comparison.rules)
+    collector = Collector(comparison)
     log = execute(comparison, collector.begin, remember=True)
     evidence = collector.evidence(comparison, log)
     kept = pickle.loads(pickle.dumps((log, evidence)))

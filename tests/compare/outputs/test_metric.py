@@ -283,7 +283,7 @@ def test_too_few_classes_for_a_metric_are_refused(judge):
         ({"metric": "top1", "labels": TRUTH.astype(float)}, "found float64 of shape"),
         ({"metric": "top1", "labels": SCORES.astype(int)}, "one whole number for each row"),
         ({"metric": "top1", "labels": 3}, "found a single int64"),
-        ({"metric": "best"}, "expected top1, top5, agree or package.module:function"),
+        ({"metric": "best"}, "expected top1, top5, agree, logits or package.module:function"),
         ({"metric": "top0"}, "expected top1"),
         ({"metric": "top7"}, "expected top1"),
         ({"metric": "agree"}, "reads no labels; top1 does"),
