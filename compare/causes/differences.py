@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS
 from ...graph.pairing.differences import Difference, DifferenceKind
+from ...graph.pairing.weight_changes import weight_change
 from ..report.model import Cause
 from . import permutation
 from .case import DOMINANT, LayerCase, LoudLayer
@@ -104,6 +105,16 @@ def find(case: LayerCase) -> Diagnosis | None:
         return None
     moved = permutation.find(case) if _kind(found) is DifferenceKind.INPUTS else None
     return found if moved is None else replace(found.adding(*moved.facts), cause=moved.cause)
+
+
+def of_constant(case: LayerCase) -> Diagnosis | None:
+    """Another value of a constant that the graphs give as an output, such as the classes behind a ZipMap."""
+    names = case.tensor, case.pair.candidate.outputs[case.pair.reference.outputs.index(case.tensor)]
+    places = [index.producer[name] for index, name in zip(case.graphs, names, strict=True)]
+    if any(index.nodes[p].op_type != "Constant" for index, p in zip(case.graphs, places, strict=True)):
+        return None
+    change = weight_change(case.y, case.c)
+    return None if change is None else Diagnosis(Cause.WEIGHTS, (GraphsDiffer(Difference(*places, change)),))
 
 
 def other_operator(case: LayerCase) -> Diagnosis | None:

@@ -36,6 +36,7 @@ from . import (
     scale,
     shape,
     spread,
+    text,
     underflow,
     unknown,
 )
@@ -62,6 +63,8 @@ log = logging.getLogger(__name__)
 
 ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     shape.find,
+    differences.of_constant,
+    text.find,
     overflow.find,
     nan.find,
     saturation.of_quantizer,

@@ -394,7 +394,7 @@ class Noise:
     def _tied(self, pair: LayerPair, name: str, made: np.ndarray, values: Arrays) -> bool:
         """Whether two choices (of ArgMax, of TopK) are of elements that rounding their input may exchange."""
         rounding, node = self.roundings.of(pair), self.index.nodes[self.index.producer[name]]
-        x, y = values.get(node.input[0]), values[name]
+        x, y = values.get(next(iter(node.input), "")), values[name]
         if node.op_type not in CHOICES or not rounding.coarse or x is None or made.shape != y.shape or not x.size:
             return False
         axis = attribute_int(node, "axis", -1 if node.op_type == "TopK" else 0)
@@ -409,7 +409,7 @@ class Noise:
     def _at_thresholds(self, pair: LayerPair, name: str, made: np.ndarray, values: Arrays) -> bool:
         """Whether trees went another way in rows alone that lie at a threshold, and all other rows agree."""
         rounding, node = self.roundings.of(pair), self.index.nodes[self.index.producer[name]]
-        x, y = values.get(node.input[0]), values[name]
+        x, y = values.get(next(iter(node.input), "")), values[name]
         if not rounding.operand or x is None or made.shape != y.shape or not y.ndim or len(y) != len(x):
             return False
         rows = rows_at_thresholds(node, x, 2 * rounding.operand)

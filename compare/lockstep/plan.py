@@ -172,7 +172,7 @@ def _borders(index: GraphIndex, groups: Sequence[Group], every: bool) -> list[st
     result = []
     for position, node in enumerate(index.nodes):
         for name in node.output:
-            if not name or name in static or (flow.recomputed(name) and name not in outputs):
+            if not name or (name not in outputs and (name in static or flow.recomputed(name))):
                 continue
             if operator(node) in CONTAINERS or (operator(node) in _MAY_CONTAIN and name not in index.specs):
                 continue

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -87,7 +88,7 @@ class WeightChange:
         shape, candidate_shape: Shapes of the two; where they are not the same, the values were not compared.
         count: Values that differ.
         greatest: Greatest difference; None where values have no distance (strings).
-        index: Where it is.
+        index: Where it is; of values without a distance, where the first is that differs.
         values: The two values there.
         rounded_to: The number format to which rounding the reference's weights gives the candidate's.
         stored: Whether the candidate stores them in that format.
@@ -101,7 +102,7 @@ class WeightChange:
     count: int = 0
     greatest: float | None = None
     index: tuple[int, ...] = ()
-    values: tuple[float, float] | None = None
+    values: tuple[Any, Any] | None = None
     rounded_to: str | None = None
     stored: bool = False
     quantized: bool = False
@@ -125,11 +126,19 @@ class WeightChange:
             text += f"{': ' if whole else '; '}{pattern}"
         return f"quantized, {text}" if self.quantized else text
 
+    @property
+    def _place(self) -> str:
+        return f" at [{','.join(map(str, self.index))}]" if self.index else ""
+
+    def _first(self) -> str:
+        """The first of values that have no size, such as strings."""
+        return "" if self.values is None else f", {self.values[0]!r} against {self.values[1]!r}{self._place}"
+
     def _extent(self) -> str:
         if self.shape != self.candidate_shape:
             return f"shape {_dims(self.shape)} against {_dims(self.candidate_shape)}"
         if self.greatest is None:
-            return f"{self.count:,} of {self.size:,} values differ"
+            return f"{self.count:,} of {self.size:,} values differ{self._first()}"
         noun = "weights" if self.size > 1 else "value"
         if self.rounded_to is not None:
             text = f"all {self.size:,} {noun} equal to the reference's rounded to {self.rounded_to.upper()}"
@@ -137,10 +146,9 @@ class WeightChange:
         assert self.values is not None
         if self.size == 1 and self.folded is None:
             return f"value {self.values[0]:.6g} against {self.values[1]:.6g}"
-        place = f" at [{','.join(map(str, self.index))}]" if self.index else ""
         differ = f"{noun} differ" if self.folded is None else f"{self.folded} differ from the reference's after folding"
         return (
-            f"{self.count:,} of {self.size:,} {differ}, greatest {self.greatest:.3g}{place}, "
+            f"{self.count:,} of {self.size:,} {differ}, greatest {self.greatest:.3g}{self._place}, "
             f"{self.values[0]:.6g} against {self.values[1]:.6g}"
         )
 
@@ -164,8 +172,11 @@ def weight_change(x: np.ndarray, y: np.ndarray) -> WeightChange | None:
         y = y.reshape(x.shape)
         shapes = x.shape, x.shape
     if x.dtype == object or y.dtype == object or x.dtype.kind in "SUc" or y.dtype.kind in "SUc":
-        count = int(np.sum(np.asarray(x != y)))
-        return WeightChange(*shapes, count) if count else None
+        unlike = np.asarray(x != y)
+        if not unlike.any():
+            return None
+        first = tuple(int(i) for i in np.argwhere(unlike)[0])
+        return WeightChange(*shapes, int(unlike.sum()), None, first, (x[first], y[first]))
     count, greatest, where = _greatest(x, y)
     if not count:
         return None

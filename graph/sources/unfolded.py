@@ -88,7 +88,9 @@ class _Unfolding:
             helper.make_node("Identity", [node.input[0]], [name], name=self.names.fresh(f"{name}/values"))
         )
         columns = self.names.fresh(f"{name}.keys")
-        self.graph.node.append(helper.make_node("Constant", [], [columns], name=self.names.fresh(columns), value=keys))
+        self.graph.node.append(
+            helper.make_node("Constant", [], [columns], name=self.names.fresh(f"{name}/keys"), value=keys)
+        )
         kind = self.types.get(node.input[0], TensorProto.FLOAT)
         return [_value(name, kind, None), _value(columns, keys.data_type, list(keys.dims))]
 

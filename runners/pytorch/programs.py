@@ -125,9 +125,10 @@ class ExportedProgram:
 
     def __init__(self, torch: Any, path: str, device: str) -> None:
         try:
-            exported = torch.export.load(path)
+            with quiet():
+                exported = torch.export.load(path)
         except Exception as error:
-            raise BuildError(f"{path}: not an exported program (torch.export.save): {first_line(error)}.") from error
+            raise UsageError(f"{path}: not an exported program (torch.export.save): {_reason(error)}.") from error
         self._torch, self._exported, self._device = torch, exported, device
         self._whole = ExportedGraph(torch, on_device(torch, exported, device))
         self.inputs = self._whole.inputs
@@ -205,8 +206,8 @@ class ScriptProgram:
             with quiet():
                 self._module = torch.jit.load(path, map_location=device)
         except Exception as error:
-            raise BuildError(
-                f"{path}: not TorchScript (torch.jit.save): {first_line(error)}.\n"
+            raise UsageError(
+                f"{path}: not TorchScript (torch.jit.save): {_reason(error)}.\n"
                 "A checkpoint holds weights alone: name a function that builds the module, --torch=module:function."
             ) from error
         self.notes = evaluated(self._module)
@@ -239,8 +240,8 @@ def load_program(torch: Any, text: str, device: str) -> Program:
     """The program that ``--torch`` names.
 
     Raises:
-        UsageError: There is no such file, or no such function, or the function gives something else.
-        BuildError: PyTorch cannot read it.
+        UsageError: There is no such file, or it is no program; or no such function, or it gives something else.
+        BuildError: The function fails.
     """
     kind = kind_of(text)
     if kind is not EagerProgram and not Path(text).is_file():
@@ -278,6 +279,11 @@ def as_onnx(torch: Any, exported: Any) -> Any:
             return torch.onnx.export(exported, dynamo=True, verbose=False).model_proto
     except Exception:
         return None
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of what PyTorch says of a file: the others guess at how it came to be damaged."""
+    return first_line(error).partition(". ")[0]
 
 
 def most_common(tensors: Iterable[Any]) -> str:

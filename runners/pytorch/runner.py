@@ -120,10 +120,10 @@ class TorchRunner(Runner):
         """Loads the program.
 
         Raises:
-            UsageError: There is no such file or function.
+            UsageError: There is no such file or function, or the file is no program.
             MissingPackage: PyTorch is not installed.
             ProviderUnavailable: CUDA was asked for, and PyTorch sees none.
-            BuildError: PyTorch cannot read the program.
+            BuildError: The function fails.
         """
         from .session import TorchSession
 

@@ -81,6 +81,14 @@ def test_other_keys_and_other_values_fail(other, failing):
     assert [output.tensor for output in report.outputs if output.verdict == "fail"] == failing
 
 
+def test_other_keys_are_a_culprit():
+    data = [{"x": np.ones((2, 2), np.float32)}]
+    other = zipped(["a", "c"])
+    report = Comparator(zipped(["a", "b"]), [ORT], candidate_model=other, data_loader=data, layers="guilty").compare()
+    assert [(c.node, c.tensors, c.cause) for c in report.culprits] == [("p/keys", ("p.keys",), "weights")]
+    assert report.culprits[0].evidence == "1 of 2 values differ, 'b' against 'c' at [1]"
+
+
 # ---- FP32 beside FP64 -----------------------------------------------------------------------------------------------
 
 

@@ -214,17 +214,18 @@ def test_what_is_no_program_is_a_usage_error(which, message, folder):
 
 
 @pytest.mark.parametrize(
-    ("which", "message"),
+    ("which", "error", "message"),
     [
-        ("weights.pt", "--torch=module:function"),
-        ("weights.pt2", "not an exported program"),
-        ("torch_network:fails", "ValueError: no weights here"),
+        ("weights.pt", UsageError, "--torch=module:function"),
+        ("weights.pt2", UsageError, "not an exported program"),
+        ("torch_network:fails", RunnerError, "ValueError: no weights here"),
     ],
 )
-def test_what_pytorch_cannot_read_is_told_in_a_line(which, message, folder):
+def test_what_pytorch_cannot_read_is_told_in_a_line(which, error, message, folder):
+    """A file that is no program is unreadable input, exit status 2; a function that fails has failed, 3."""
     for name in ("weights.pt", "weights.pt2"):
         torch.save({"w": torch.ones(2)}, folder / name)
-    with pytest.raises(RunnerError, match=message):
+    with pytest.raises(error, match=message):
         TorchRunner(program=program(folder, which)).open(load(folder / "today.onnx"))
 
 
