@@ -110,11 +110,11 @@ def find(case: LayerCase) -> Diagnosis | None:
 def of_constant(case: LayerCase) -> Diagnosis | None:
     """Another value of a constant that the graphs give as an output, such as the classes behind a ZipMap."""
     names = case.tensor, case.pair.candidate.outputs[case.pair.reference.outputs.index(case.tensor)]
-    places = [index.producer[name] for index, name in zip(case.graphs, names, strict=True)]
-    if any(index.nodes[p].op_type != "Constant" for index, p in zip(case.graphs, places, strict=True)):
+    node, other = (index.producer[name] for index, name in zip(case.graphs, names, strict=True))
+    if {case.graphs[0].nodes[node].op_type, case.graphs[1].nodes[other].op_type} != {"Constant"}:
         return None
     change = weight_change(case.y, case.c)
-    return None if change is None else Diagnosis(Cause.WEIGHTS, (GraphsDiffer(Difference(*places, change)),))
+    return None if change is None else Diagnosis(Cause.WEIGHTS, (GraphsDiffer(Difference(node, other, change)),))
 
 
 def other_operator(case: LayerCase) -> Diagnosis | None:

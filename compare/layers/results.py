@@ -74,6 +74,12 @@ class Names:
         index = self.prepared.comparison.reference.model.index
         return tuple(self.node(p) for p in pair.reference.nodes if not scaled.isdisjoint(index.reads[p]))
 
+    def tensor(self, name: str, other: str) -> str | None:
+        """What the candidate's file calls a tensor of its graph that is ``name`` in the reference's, if otherwise."""
+        file = self.prepared.candidate.model.tflite
+        own = other if file is None else file.tensors.get(other, other)
+        return own if own != name else None
+
     def counterpart(self, pair: LayerPair, position: int) -> str | None:
         """The candidate's name of a node of a layer, if it is another one."""
         if self.prepared.same or not pair.candidate.nodes:
@@ -175,7 +181,7 @@ def layer_results(given: Verdicts, unmatched: Sequence[str], names: Names) -> tu
         if s.inside.culprits:  # one fault, one culprit: the node inside
             verdict = "inherited"
         guilty = verdict in ("culprit", "healed")
-        for name in s.pair.reference.outputs:
+        for name, other in zip(s.pair.reference.outputs, s.pair.candidate.outputs, strict=True):
             mine = given.beside[s.number] if guilty and name not in s.blamed_outputs else verdict
             result.append(
                 LayerResult(
@@ -197,6 +203,7 @@ def layer_results(given: Verdicts, unmatched: Sequence[str], names: Names) -> tu
                     inputs=s.pair.reference.inputs,
                     origin=names.origin(s.pair.main),
                     portrait=s.portraits.get(name) or None,
+                    candidate_tensor=names.tensor(name, other),
                 )
             )
         result.extend(s.inside.layers)

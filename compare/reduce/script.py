@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...graph.errors import UsageError
 from ...runners.emulate import EmulateRunner
-from ...runners.onnxrt.config import LEVELS, PROVIDERS, OnnxrtConfig
+from ...runners.onnxrt.config import LEVELS, OnnxrtConfig
 from ...runners.trt.runner import TrtRunner
 from ...runners.trt.trt_rtx import RtxRunner
 
@@ -30,10 +30,11 @@ inputs = dict(np.load(HERE / "inputs.npz"))
 
 '''
 ORT = """
-def onnxruntime_on(file, level, provider, without=()):
+def onnxruntime_on(file, level, providers=(), without=()):
     options = ort.SessionOptions()
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
-    session = ort.InferenceSession(str(HERE / file), options, [provider], disabled_optimizers=list(without))
+    providers = [*providers, "CPUExecutionProvider"]
+    session = ort.InferenceSession(str(HERE / file), options, providers, disabled_optimizers=list(without))
     types = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
     feed = {i.name: inputs[i.name].astype(types.get(i.type, inputs[i.name].dtype)) for i in session.get_inputs()}
     return dict(zip([o.name for o in session.get_outputs()], session.run(None, feed)))
@@ -139,10 +140,14 @@ def _call(runner: Runner, file: str, narrow: str = "") -> str:
     if isinstance(runner, EmulateRunner):  # the casts are in the file
         from ...runners.emulate import UNFUSED
 
-        return f'onnxruntime_on({file!r}, "ORT_ENABLE_ALL", "CPUExecutionProvider", {list(UNFUSED)})'
+        return f"onnxruntime_on({file!r}, 'ORT_ENABLE_ALL', without={list(UNFUSED)})"
     if isinstance(runner, OnnxrtConfig):
-        without = f", {list(runner.disabled_optimizers)}" if runner.disabled_optimizers else ""
-        return f"onnxruntime_on({file!r}, {LEVELS[runner.optimization]!r}, {PROVIDERS[runner.provider]!r}{without})"
+        told = [repr(file), repr(LEVELS[runner.optimization])]
+        if runner.providers:
+            told.append(repr(runner.providers))
+        if runner.disabled_optimizers:
+            told.append(f"without={list(runner.disabled_optimizers)}")
+        return f"onnxruntime_on({', '.join(told)})"
     if isinstance(runner, TrtRunner) and not runner.strongly_typed and not {"int8", "fp8"} & {*runner.modes}:
         settings = [f"{mode}=True" for mode in runner.modes]
         if runner.tactics:

@@ -14,7 +14,7 @@ from .plain import plain
 if TYPE_CHECKING:
     from .model import OutputResult, RunnerResult
 
-LAYER_OPTIONAL = ("candidate_node", "inside", "quantized", "inputs", "origin", "portrait")
+LAYER_OPTIONAL = ("candidate_node", "candidate_tensor", "inside", "quantized", "inputs", "origin", "portrait")
 ACCURACY_OPTIONAL = ("logits",)
 CULPRIT_OPTIONAL = ("candidate_node", "inside", "deployed", "remedies", "origin")
 """Keys that are left out where there is nothing to say."""

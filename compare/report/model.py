@@ -260,6 +260,7 @@ class LayerResult:
         expected: Local error against the expected noise: ``rms_z``, ``gain_sigma``, ``bound_use``.
         contribution: Share of the candidate's whole error at the outputs when this layer alone runs on the candidate.
         candidate_node: The candidate graph's name of the node, where that differs.
+        candidate_tensor: The candidate file's name of the output, where that differs.
         inside: The If, Loop or Scan that it is inside of, the outermost first; empty at the top of the graph.
         quantized: Those of `nodes` that the candidate computes on scaled integers.
         inputs: The tensors that the layer reads, in the reference's graph.
@@ -287,13 +288,13 @@ class LayerResult:
     quantized: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     origin: str | None = None
+    portrait: Mapping[str, Any] | None = None
+    candidate_tensor: str | None = None
 
     @property
     def path(self) -> str:
         """The node's name, behind those of the If, Loop or Scan that it is inside of."""
         return _path(self.inside, self.node)
-
-    portrait: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,16 @@ class OnnxrtConfig(Runner):
         return {key.strip(): value.strip() for key, _, value in pairs}
 
     @property
+    def providers(self) -> list[tuple[str, dict[str, str]]]:
+        """The execution providers with their options, as ONNX Runtime is given them; the CPU's comes behind them."""
+        cuda = {"use_tf32": "1" if self.tf32 else "0"}
+        return {
+            "cpu": [],
+            "cuda": [(PROVIDERS["cuda"], {**cuda, **self.own_options})],
+            "tensorrt": [(PROVIDERS["tensorrt"], self.own_options), (PROVIDERS["cuda"], cuda)],
+        }.get(self.provider, [(PROVIDERS[self.provider], self.own_options)])
+
+    @property
     def trust(self) -> int:
         """10 on the CPU, 30 elsewhere."""
         return 10 if self.provider == "cpu" else 30

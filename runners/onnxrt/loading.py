@@ -190,11 +190,7 @@ def _options(runner: OnnxrtConfig, ort: Any, folder: Any) -> Any:
 
 
 def _session(runner: OnnxrtConfig, ort: Any, source: Any, options: Any) -> Any:
-    own = runner.own_options
-    cuda = ("CUDAExecutionProvider", {"use_tf32": "1" if runner.tf32 else "0"})
-    first: dict[str, list[Any]] = {"cpu": [], "cuda": [(cuda[0], {**cuda[1], **own})]}
-    usual: list[Any] = [(PROVIDERS[runner.provider], own), *([cuda] if runner.provider == "tensorrt" else [])]
-    providers = [*first.get(runner.provider, usual), "CPUExecutionProvider"]
+    providers = [*runner.providers, PROVIDERS["cpu"]]
     fewer = {"disabled_optimizers": list(runner.disabled_optimizers)} if runner.disabled_optimizers else {}
     return ort.InferenceSession(source, options, providers=providers, enable_fallback=0, **fewer)
 

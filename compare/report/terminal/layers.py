@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from .numbers import NARROW, number
 from .plan import show_remedy
 
 if TYPE_CHECKING:
-    from ..model import Report
+    from ..model import LayerResult, Report
 
 
 WORTH_LEAVING_OUT = 0.05
@@ -86,7 +87,7 @@ def _layer_blocks(report: Report, to: Console) -> None:
 
 
 def _show_costliest(report: Report, candidate: str, to: Console) -> None:
-    """The layers that cost undecided outputs most, and the option of ONNX Runtime's quantizers that leaves them out."""
+    """The layers that cost undecided outputs most, and the quantizer's option that leaves them out."""
     layers = report.costliest(candidate)
     if not layers:
         return
@@ -100,9 +101,18 @@ def _show_costliest(report: Report, candidate: str, to: Console) -> None:
         share = f"{layer.contribution or 0:.0%}"
         table.add_row(Text(f"  {layer.node}"), layer.op, share, "-" if snr is None else f"{snr:.1f} dB")
     to.print(table)
-    names = [n for layer in layers if (layer.contribution or 0) >= WORTH_LEAVING_OUT for n in layer.quantized]
-    if names:
-        to.print(f"to leave them in floating point: nodes_to_exclude={names!r}", markup=False)
+    costly = [layer for layer in layers if (layer.contribution or 0) >= WORTH_LEAVING_OUT and layer.quantized]
+    if costly:
+        to.print(f"to leave them in floating point: {_leaving_out(report, costly)}", markup=False)
+
+
+def _leaving_out(report: Report, layers: Sequence[LayerResult]) -> str:
+    """The option that leaves layers in floating point: of TFLite's converter for its files, else of ONNX Runtime's."""
+    runner = next((r for r in report.runners if r.name == layers[0].candidate), None)
+    if runner is None or not (runner.source or "").endswith(".tflite"):
+        return f"nodes_to_exclude={[name for layer in layers for name in layer.quantized]!r}"
+    names = [layer.candidate_tensor or layer.tensor for layer in layers]
+    return f"tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes={names!r})"
 
 
 def show_fidelity(report: Report, to: Console) -> None:

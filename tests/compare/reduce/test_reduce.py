@@ -128,6 +128,22 @@ def test_two_levels_of_one_runtime_run_one_file(files, tmp_path):
     assert "ORT_DISABLE_ALL" in text
 
 
+@pytest.mark.parametrize(
+    ("runner", "providers"),
+    [
+        (
+            OnnxrtRunner(provider="openvino", provider_options=("device_type=GPU",)),
+            "[('OpenVINOExecutionProvider', {'device_type': 'GPU'})]",
+        ),
+        (OnnxrtRunner(provider="cuda"), "[('CUDAExecutionProvider', {'use_tf32': '0'})]"),
+    ],
+)
+def test_the_script_gives_a_provider_the_options_that_it_had(runner, providers):
+    text = script("Different.", 1e-3, "a test", OnnxrtRunner(), runner, True)
+    compile(text, "reproduce.py", "exec")
+    assert f"onnxruntime_on('reference.onnx', 'ORT_ENABLE_ALL', {providers})" in text
+
+
 def test_the_script_is_valid_for_tensorrt():
     runner = TrtRunner(fp16=True, tactic_sources="jit_convolutions", optimization_level=1)
     text = script("Different.", 1e-3, "a test", OnnxrtRunner(), runner, True)

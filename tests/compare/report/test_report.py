@@ -217,3 +217,12 @@ def test_undecided_outputs_show_them_with_what_a_quantizer_should_leave_out():
     assert re.search(r"/l/conv/Conv +Conv +93% +12.3 dB", told)
     assert "nodes_to_exclude=['/l/conv/Conv']" in told
     assert "no culprit" not in told
+
+
+def test_a_tflite_file_is_quantized_by_another_option():
+    layers = (replace(LAYER, quantized=("/l/conv/Conv",), verdict="ok", candidate_tensor="conv;add"),)
+    found = report(output("undecided"), layers=layers)
+    runners = tuple(replace(r, source="int8.tflite") for r in found.runners)
+    told = shown(replace(found, runners=runners))
+    assert "QuantizationDebugOptions(denylisted_nodes=['conv;add'])" in told
+    assert "nodes_to_exclude" not in told
