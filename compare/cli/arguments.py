@@ -134,6 +134,11 @@ class Parser(argparse.ArgumentParser):
         """All options and arguments, in the order of the help."""
         return self._actions
 
+    def to_front(self, last: argparse.Action) -> None:
+        """Puts the argument that was added last before all others."""
+        self._actions.remove(last)
+        self._actions.insert(0, last)
+
     def error(self, message: str) -> NoReturn:
         """See `argparse.ArgumentParser.error`.
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...graph.errors import LayerdiffError, OutputError, UsageError, said
 from ...graph.interrupts import uninterrupted
 from ...graph.printable import printable
 from ..progress import SILENT
+from .commands import program, run_other
 from .ending import (
     CRASHED,
     INTERRUPTED,
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with terminable(), own_temporary_folder():
             return _status(words)
     except KeyboardInterrupt as error:  # between the two
-        return _refuse("interrupted.", _interrupted(error), False)
+        return _refuse(program(words), "interrupted.", _interrupted(error), False)
     finally:
         let_go_of_streams()
 
@@ -57,60 +57,39 @@ def _interrupted(error: KeyboardInterrupt) -> int:
 
 def _status(words: Sequence[str]) -> int:
     """See `main`."""
-    debug = "--debug" in words
+    name, debug = program(words), "--debug" in words
     try:
-        other = _other_command(words)
+        other = run_other(words)
         if other is not None:
-            return other.run(words[words[0] in COMMANDS :])
+            return other
         from .arguments import parse
 
         return _run(parse(words), shlex.join(["compare", *words]))
     except LayerdiffError as error:
-        return _refuse(str(error), error.exit_status, debug)
+        return _refuse(name, str(error), error.exit_status, debug)
     except KeyboardInterrupt as error:
-        return _refuse("interrupted.", _interrupted(error), debug)
+        return _refuse(name, "interrupted.", _interrupted(error), debug)
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CRASHED
     except Shown:
         raise
     except SystemExit as error:  # of somebody's code: the status is not for it to choose
-        return _refuse(f"something called sys.exit({error.code!r}) before there was a verdict.", CRASHED, debug)
+        return _refuse(name, f"something called sys.exit({error.code!r}) before there was a verdict.", CRASHED, debug)
     except BaseException as error:
         first = said(error).split("\n", 1)[0]
         text = f"{type(error).__name__}: {first}" if first else type(error).__name__
-        return _refuse(f"unexpected error, {text} (--debug shows where).", CRASHED, debug)
+        return _refuse(name, f"unexpected error, {text} (--debug shows where).", CRASHED, debug)
 
 
-COMMANDS = {
-    "completion": "completion",
-    "extract": "extract",
-    "inspect": "inspect",
-    "merge": "merge",
-    "plan": "plan",
-    "reduce": "reduce",
-    "report": "report_command",
-}
-"""Commands beside ``compare``, by their first word: modules of this folder with ``run(words) -> exit status``."""
-
-
-def _other_command(words: Sequence[str]) -> Any:
-    """The module of another command: for a file of checks, or that the first word names, unless a file is called so."""
-    if any(word == "--suite" or word.startswith("--suite=") for word in words):
-        return importlib.import_module("..suites.command", __package__)
-    if not words or words[0] not in COMMANDS or os.path.exists(words[0]):
-        return None
-    return importlib.import_module(f".{COMMANDS[words[0]]}", __package__)
-
-
-def _refuse(text: str, status: int, debug: bool) -> int:
+def _refuse(program: str, text: str, status: int, debug: bool) -> int:
     with contextlib.suppress(OSError):
         if debug and status not in (INTERRUPTED, TERMINATED):
             import traceback
 
             traceback.print_exc()
         lines = [printable(line) for line in text.split("\n") if line.strip()]
-        print("\n".join(["compare: " + lines[0], *("  " + line.strip() for line in lines[1:2])]), file=sys.stderr)
+        print("\n".join([f"{program}: {lines[0]}", *("  " + line.strip() for line in lines[1:2])]), file=sys.stderr)
     return status
 
 

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from ..report.model import Report
 
 
-def deliver(report: Report, wanted: Sequence[tuple[str, str]], *, quiet: bool, verbose: bool) -> int:
+def deliver(
+    report: Report,
+    wanted: Sequence[tuple[str, str]],
+    *,
+    quiet: bool,
+    verbose: bool,
+    program: str = "compare",
+) -> int:
     """Writes the reports that were asked for, shows what people read, and returns the exit status.
 
     Args:
@@ -30,6 +37,7 @@ def deliver(report: Report, wanted: Sequence[tuple[str, str]], *, quiet: bool, v
         wanted: The flag of a format, and a path; ``-`` is standard output.
         quiet: Show the verdict alone.
         verbose: Show everything.
+        program: What messages begin with.
 
     Raises:
         UsageError: A report cannot be written; after everything else was done.
@@ -42,10 +50,10 @@ def deliver(report: Report, wanted: Sequence[tuple[str, str]], *, quiet: bool, v
             print(report.verdict, file=out)
             for runner in report.runners:
                 if runner.error:
-                    print(f"compare: {runner.failure}", file=sys.stderr)
+                    print(f"{program}: {runner.failure}", file=sys.stderr)
             for notice in report.notices:
                 if notice.code == NOT_WRITTEN:
-                    print(f"compare: {printable(notice.text)}", file=sys.stderr)
+                    print(f"{program}: {printable(notice.text)}", file=sys.stderr)
         else:
             from ..report.terminal.progress import console
             from ..report.terminal.show import show
@@ -53,18 +61,18 @@ def deliver(report: Report, wanted: Sequence[tuple[str, str]], *, quiet: bool, v
             show(report, console(out), verbose=verbose)
         sys.stdout.flush()
     except OSError as error:
-        _let_go(error)
+        _let_go(error, program)
     if unwritten is not None:
         raise unwritten
     return report.exit_status
 
 
-def _let_go(error: OSError) -> None:
+def _let_go(error: OSError, program: str = "compare") -> None:
     """Standard output is gone; nothing more is written there, not even when Python ends."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if not isinstance(error, BrokenPipeError):  # whoever reads from a pipe has seen enough
-        print(f"compare: standard output cannot be written: {error.strerror}.", file=sys.stderr)
+        print(f"{program}: standard output cannot be written: {error.strerror}.", file=sys.stderr)
 
 
 def rendered(report: Report, wanted: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, Callable[[], Content]]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...graph.errors import UsageError
 from .arguments import Parser, Request, parse
-from .report_options import check_reports
+from .report_options import check_reports, check_screen
 
 DESCRIPTION = "Puts the reports of compare --shard I/N together: of shares of the samples, or of a suite's checks."
 EPILOG = """\
@@ -36,6 +36,7 @@ def run(words: Sequence[str]) -> int:
     from ..report.files import check_writable
     from ..report.load import read_json
 
+    check_screen(space.quiet, space.verbose)
     check_reports([("-o", space.output)], space.reports)
     check_writable(space.output, "-o")
     twice = next((name for name in space.reports if space.reports.count(name) > 1), None)
@@ -44,7 +45,7 @@ def run(words: Sequence[str]) -> int:
     contents = {name: read_json(name) for name in space.reports}
     if any(isinstance(content, Mapping) and "checks" in content for content in contents.values()):
         suites = importlib.import_module("..suites.shares", __package__)
-        status: int = suites.merge_suites(contents, space.output, quiet=space.quiet)
+        status: int = suites.merge_suites(contents, space.output, quiet=space.quiet, verbose=space.verbose)
         return status
     return _merge(contents, space.output, quiet=space.quiet, verbose=space.verbose)
 
@@ -69,7 +70,7 @@ def _merge(contents: Mapping[str, Any], output: str, *, quiet: bool, verbose: bo
         if isinstance(progress, TerminalProgress):
             progress.clear()
     report = replace(report, provenance=replace(report.provenance, command=command))
-    return deliver(report, (("--json", output),), quiet=quiet, verbose=verbose)
+    return deliver(report, (("--json", output),), quiet=quiet, verbose=verbose, program="layerdiff merge")
 
 
 def parser() -> Parser:

@@ -1,4 +1,4 @@
-"""``compare plan plan.json``: shows a plan, or writes it in the words of another tool."""
+"""``layerdiff plan plan.json``: shows a plan, or writes it in the words of another tool."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(words: Sequence[str]) -> int:
     from ..report.terminal.progress import console
 
     print_plan(plan, console())
-    print(f"\nfor other tools: compare plan {given.plan} --as FORM\n{_forms()}")
+    print(f"\nfor other tools: layerdiff plan {given.plan} --as FORM\n{_forms()}")
     return 0
 
 
@@ -38,7 +38,7 @@ def parser() -> Parser:
     """The command's options."""
     from ..plans.exports import EXPORTS
 
-    made = Parser("compare plan", DESCRIPTION, f"forms:\n{_forms()}")
+    made = Parser("layerdiff plan", DESCRIPTION, f"forms:\n{_forms()}")
     made.add_argument("plan", metavar="PLAN", help="the file that --fix wrote")
     made.add_argument("--as", dest="form", choices=list(EXPORTS), metavar="FORM", help="one of the forms below")
     made.add_argument("-h", "--help", action="help", help="show this text")

@@ -7,9 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from . import completion, extract, merge, plan, reduce, report_command
-from . import inspect as inspect_command
 from .arguments import Parser, full_parser
+from .commands import COMMANDS, command_parser
 
 HEAD = """\
 # The commands
@@ -24,16 +23,8 @@ takes its value as the next word or behind `=`. A runner's own value stands behi
 def text() -> str:
     """The page."""
     parts = [HEAD, *_command("compare", full_parser())]
-    for name, module in (
-        ("layerdiff report", report_command),
-        ("layerdiff merge", merge),
-        ("layerdiff reduce", reduce),
-        ("layerdiff inspect", inspect_command),
-        ("layerdiff extract", extract),
-        ("layerdiff plan", plan),
-        ("layerdiff completion", completion),
-    ):
-        parts += _command(name, module.parser())
+    for name in COMMANDS:
+        parts += _command(f"layerdiff {name}", command_parser(name))
     return "\n".join(parts)
 
 

@@ -123,4 +123,4 @@ EXPORTS: Mapping[str, Export] = {
     "quantization": Export("Python for onnxruntime.quantization", _quantization),
     "nncf": Export("Python for NNCF", _nncf),
 }
-"""The forms, by the word that names each: ``compare plan plan.json --as trtexec``."""
+"""The forms, by the word that names each: ``layerdiff plan plan.json --as trtexec``."""

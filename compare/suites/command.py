@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,8 +15,10 @@ from ..cli.delivery import rendered, write_all
 from ..cli.report_options import add_report, add_screen, check_reports, check_screen
 from ..share import Share, belongs
 from .checks import Check, Checks, names_of, read_checks
-from .running import Outcome, run_checks
-from .summary import FORMATS, share_as_json, show, status
+from .outcomes import Outcome, SuiteResult
+from .running import run_checks
+from .shares import shard_of
+from .summary import FORMATS, print_suite, show_reports
 
 if TYPE_CHECKING:
     from ..progress import Progress
@@ -58,28 +61,25 @@ def run(words: Sequence[str]) -> int:
         shown.stage(check.name)
         return shown
 
+    out = sys.stderr if any(path == "-" for _, path in reports) else sys.stdout
     outcomes: list[Outcome] = []
     unwritten = None
-    for outcome in run_checks(checks, progress):
+    for check, outcome in run_checks(checks, progress):
         outcomes.append(outcome)
         if outcome.report is not None:
-            unwritten = write_all(rendered(outcome.report, outcome.check.request.reports)) or unwritten
-        if space.verbose and outcome.report is not None:
-            from ..report.terminal.show import show as show_report
-
-            show_report(outcome.report, console(), verbose=True)
-    names = names_of(checks.checks)
-    formats = dict(FORMATS)
-    if space.shard is not None:
-        formats["--json"] = partial(share_as_json, space.shard, whole)
-    unwritten = unwritten or write_all((flag, path, partial(formats[flag], outcomes, names)) for flag, path in reports)
-    if space.quiet:
-        print("pass" if status(outcomes, len(names)) == 0 else "fail")
-    elif not any(path == "-" for _, path in reports):
-        show(outcomes, len(names), console())
+            unwritten = write_all(rendered(outcome.report, check.request.reports)) or unwritten
+        if space.verbose:
+            show_reports([outcome], console(out))
+    found = SuiteResult(
+        tuple(outcomes),
+        names_of(checks.checks)[len(outcomes) :],
+        None if space.shard is None else shard_of(space.shard, whole),
+    )
+    unwritten = write_all((flag, path, partial(FORMATS[flag], found)) for flag, path in reports) or unwritten
+    print_suite(found, console(out), quiet=space.quiet)
     if unwritten is not None:
         raise unwritten
-    return status(outcomes, len(names))
+    return found.status
 
 
 def share_of(checks: Checks, share: tuple[int, int]) -> Checks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import onnx
@@ -205,7 +206,7 @@ def test_a_damaged_share_is_told_in_a_line(damage, folder, monkeypatch, capsys):
     (folder / "share1.json").write_text(json.dumps(content))
     capsys.readouterr()
     assert main(["merge", "share1.json", "share2.json", "-o", "merged.json"]) == 2
-    (told,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("compare: "))
+    (told,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("layerdiff merge: "))
     assert ".json: a damaged report: " in told
 
 
@@ -286,6 +287,37 @@ def test_the_merged_suite_is_that_of_one_run(count, folder, monkeypatch, capsys)
     shares = [f"share{index}.json" for index in range(count, 0, -1)]
     assert main(["merge", *shares, "-o", "merged.json"]) == whole
     assert untimed(folder / "merged.json") == untimed(folder / "whole.json")
+
+
+def test_a_merged_suite_is_shown_as_a_suite_is(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    (folder / "checks.toml").write_text(SUITE)
+    main(["--suite", "checks.toml"])
+    whole = capsys.readouterr().out
+    for index in (1, 2):
+        suite(folder, "--shard", f"{index}/2", "--json", f"share{index}.json")
+    capsys.readouterr()
+    main(["merge", "share1.json", "share2.json", "-o", "merged.json"])
+    seconds = re.compile(r" +\d+\.\d$", re.MULTILINE)
+    assert seconds.sub("", capsys.readouterr().out) == seconds.sub("", whole)
+    main(["merge", "share1.json", "share2.json", "-o", "merged.json", "-v"])
+    assert capsys.readouterr().out.count("reference: onnxrt on") == 3
+
+
+@pytest.mark.parametrize("damage", ["a check less", "no report"])
+def test_a_damaged_share_of_a_suite_is_told_in_a_line(damage, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    for index in (1, 2):
+        suite(folder, "--shard", f"{index}/2", "--json", f"share{index}.json")
+    content = json.loads((folder / "share1.json").read_text())
+    if damage == "a check less":
+        del content["checks"][0]
+    else:
+        del content["checks"][0]["report"]
+    (folder / "share1.json").write_text(json.dumps(content))
+    capsys.readouterr()
+    assert main(["merge", "share1.json", "share2.json", "-o", "merged.json"]) == 2
+    assert capsys.readouterr().err.startswith("layerdiff merge: share1.json: a damaged report: ")
 
 
 def test_shares_of_suites_that_expect_something_else_do_not_merge(folder, monkeypatch, capsys):

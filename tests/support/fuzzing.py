@@ -42,7 +42,10 @@ class Ended:
         for sign in ("Traceback", "unexpected error"):
             if sign in self.err or sign in self.out:
                 return sign
-        if self.status == 2 and sum(line.startswith("compare: ") for line in self.err.splitlines()) != 1:
+        if (
+            self.status == 2
+            and sum(line.startswith(("compare: ", "layerdiff ")) for line in self.err.splitlines()) != 1
+        ):
             return "wrong usage that is not told in one message"
         if self.status == 0 and "pass" not in self.out:
             return "status 0 without a pass"

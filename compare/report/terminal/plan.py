@@ -116,7 +116,7 @@ def plan_lines(plan: Plan) -> list[str]:
         more = "" if trial.passed else " (every node rounds then; kernels that fuse nodes round less)"
         lines.append(f"written as types: {plan.fixed.path}; as its types say, {trial_text(trial)}{more}")
     if plan.path and plan.keep and plan.after is not None:
-        lines.append(f"apply it with --plan {plan.path}; for other tools: compare plan {plan.path}")
+        lines.append(f"apply it with --plan {plan.path}; for other tools: layerdiff plan {plan.path}")
     return lines
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +189,34 @@ def test_a_shell_can_complete_options(shell, capsys):
     told = capsys.readouterr().out
     assert "emulate-every-node" in told
     assert "layerdiff" in told
+
+
+COMPLETED = {
+    "layerdiff re": {"report", "reduce"},
+    "layerdiff mo": {"model.onnx"},
+    "layerdiff model.onnx --emulate-c": {"--emulate-cast-weights"},
+    "layerdiff report --ht": {"--html"},
+    "layerdiff report model.onnx --model-": {"--model-explorer"},
+    "layerdiff merge a.json --q": {"--quiet"},
+    "layerdiff reduce r.json --c": {"--culprit"},
+    "layerdiff inspect --no": {"--nodes"},
+    "layerdiff extract --fr": {"--from"},
+    "layerdiff plan p.json --as po": {"polygraphy"},
+    "layerdiff completion z": {"zsh"},
+}
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_commands_their_options_and_files(capsys, tmp_path):
+    pytest.importorskip("shtab")
+    (tmp_path / "model.onnx").touch()
+    assert main(["completion", "bash"]) == 0
+    script = [capsys.readouterr().out]
+    for line in COMPLETED:
+        words = line.split()
+        script.append(f"COMP_WORDS=({line}) COMP_CWORD={len(words) - 1}; _shtab_layerdiff; echo ${{COMPREPLY[*]}}")
+    done = subprocess.run(["bash", "-c", "\n".join(script)], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert dict(zip(COMPLETED, map(set, map(str.split, done.stdout.splitlines())), strict=True)) == COMPLETED
 
 
 def test_another_shell_is_refused(capsys):

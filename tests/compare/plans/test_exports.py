@@ -121,4 +121,4 @@ def test_the_command_shows_a_plan_and_writes_its_forms(tmp_path, capsys):
     assert "keep 2 of 5 layers of emulate:fp16 in FP32: pass at" in shown
     assert "trtexec" in shown
     assert main(["plan", str(tmp_path / "none.json")]) == 2
-    assert capsys.readouterr().err.startswith("compare: plan ")
+    assert capsys.readouterr().err.startswith("layerdiff plan: plan ")

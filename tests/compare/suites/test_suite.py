@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from xml.etree import ElementTree as xml
 
 import pytest
@@ -144,3 +145,59 @@ def test_a_report_that_cannot_be_written_costs_no_table_and_no_other_report(suit
     assert "1 of 1 checks as expected" in captured.out
     assert f"--junit {gone}: cannot be written" in captured.err
     assert there.is_file()
+
+
+# ---- layerdiff report -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(suite, tmp_path, capsys):
+    """The JSON of a suite with a failure, a known failure and a check that an earlier one kept from running."""
+    path = str(tmp_path / "all.json")
+    main(["--suite", suite(KNOWN, ALIKE, OTHER.replace("other", "bad"), head="stop = true\n"), "--json", path])
+    return path, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("flag", "name"), [("--json", "json"), ("--junit", "xml"), ("--markdown", "md")])
+def test_every_format_of_a_suite_is_made_later(flag, name, suite, tmp_path, capsys):
+    checks = suite(OTHER, ALIKE, GONE, head="stop = true\n")
+    at_once, later = tmp_path / f"once.{name}", tmp_path / f"later.{name}"
+    status = main(["--suite", checks, "--json", str(tmp_path / "all.json"), flag, str(at_once)])
+    assert main(["report", str(tmp_path / "all.json"), flag, str(later)]) == status
+    assert later.read_bytes() == at_once.read_bytes()
+
+
+def test_a_saved_suite_is_shown_as_it_was(saved, capsys):
+    path, shown = saved
+    assert main(["report", path]) == 1
+    assert capsys.readouterr().out == shown
+    assert main(["report", path, "-q"]) == 1
+    assert capsys.readouterr().out == "fail\n"
+
+
+def test_one_check_of_a_suite_has_every_format(saved, tmp_path, capsys):
+    path, _ = saved
+    assert main(["report", path, "--check", "alike", "--text", str(tmp_path / "alike.txt")]) == 0
+    assert "pass: onnxrt@copy.onnx agrees" in (tmp_path / "alike.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--html", "all.html"], "--html: .*all.json is the report of a suite, which has --json, --junit, --markdown"),
+        (["--baseline", "before.json"], "--check NAME is one of it"),
+        (["--check", "alikee"], "has no such check; did you mean 'alike'"),
+    ],
+)
+def test_what_a_suite_has_not_is_refused(words, message, saved, capsys):
+    assert main(["report", saved[0], *words]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("layerdiff report: ")
+    assert re.search(message, told)
+
+
+def test_a_report_on_standard_output_stands_there_alone(suite, capsys):
+    assert main(["--suite", suite(ALIKE), "--json", "-", "-q"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["as_expected"] is True
+    assert captured.err == "pass\n"
