@@ -21,6 +21,7 @@ from .outputs.metric import criterion
 from .plans.apply import applied
 from .progress import SILENT, Progress
 from .runs.kept_outputs import MEMORY_LIMIT, RunResults
+from .runs.resized import resized
 from .runs.samples import Data, bind, check_calibrated, check_labels, checked
 from .runs.streaming import execute
 from .runs.workers.isolation import isolated
@@ -86,7 +87,11 @@ class Comparator:
         Raises:
             UsageError: The call, the model or the data are wrong. A runner that fails is in the report.
         """
-        return compare(self.prepare(), self._progress)
+        return compare(self.prepare(), self._progress, self.ran_on)
+
+    def ran_on(self, samples: Samples) -> None:
+        """Notes that other samples were run than were bound: see `stages.compare`."""
+        self.samples = samples
 
     def prepare(self) -> Comparison:
         """The comparison as data, with its models loaded and its samples bound; `stages.compare` runs it.
@@ -142,13 +147,14 @@ class Comparator:
             UsageError: The call, the models or the data are wrong.
         """
         comparator = Comparator(model, runners, data_loader=data_loader, progress=progress, **options)
-        results = RunResults(comparator.prepare(), memory)
-
-        def take(side: Side, sample: int, outputs: dict[str, np.ndarray]) -> None:
-            results.add(side.name, outputs)
-
-        with isolated(results.comparison) as comparison:
-            results.log = execute(comparison, lambda sides: take, progress)
+        prepared = comparator.prepare()
+        with isolated(prepared) as comparison:
+            results = _kept(comparison, memory, progress)
+            other = resized(comparison, results.log, progress)
+            if other is not None:
+                prepared = replace(prepared, samples=other.samples, workload=other.workload, notices=other.notices)
+                results = _kept(other, memory, progress)
+        results.comparison = prepared
         return results
 
     @staticmethod
@@ -177,3 +183,14 @@ class Comparator:
                 if outputs is not None:
                     take(side, sample, outputs)
         return assemble(comparison, log, collector.evidence(comparison, log))
+
+
+def _kept(comparison: Comparison, memory: int, progress: Progress) -> RunResults:
+    """Every output of every runner."""
+    results = RunResults(comparison, memory)
+
+    def take(side: Side, sample: int, outputs: dict[str, np.ndarray]) -> None:
+        results.add(side.name, outputs)
+
+    results.log = execute(comparison, lambda sides: take, progress)
+    return results

@@ -11,6 +11,8 @@ from .report.model import AccuracyResult, Fidelity, Notice, OutputResult, Report
 
 NOT_WRITTEN = "not-written"
 """Code of the notice of a file that cannot be written: the verdict stands, and the command ends as for wrong usage."""
+SIZE_REFUSED = "size-refused"
+"""Code of the notice of a guessed size that a runner refused; its subject is what ``--shape`` takes."""
 CHANCE = 0.5
 """Share of a candidate's error from which on what it does not repeat may be all there is."""
 
@@ -77,6 +79,21 @@ def reference_not_run(runner: str, why: str, by: str | None) -> Notice:
     """
     instead = "nothing was compared with it" if by is None else f"{by} is the reference instead"
     return Notice("reference-not-run", runner, f"{runner} was not run: {why}; {instead}.")
+
+
+def size_refused(
+    runner: str, guessed: Mapping[str, tuple[int, ...]], taken: Mapping[str, tuple[int, ...]]
+) -> Iterator[Notice]:
+    """A runner refuses sizes that were guessed, and others were run; of each input whose shape is another one."""
+    for name, shape in guessed.items():
+        other = taken[name]
+        off = [str(size) for size, instead in zip(shape, other, strict=True) if size != instead]
+        if off:
+            option = f"{name}:{'x'.join(map(str, other))}"
+            was = f"{' and '.join(off)} {'was a guess' if len(off) == 1 else 'were guesses'}"
+            told = f"{runner} refuses {name!r} of {'x'.join(map(str, shape))}, where {was}"
+            text = f"{told}; {'x'.join(map(str, other))} was run instead (--shape {option})."
+            yield Notice(SIZE_REFUSED, option, text)
 
 
 def left_out(runner: str, error: LayerdiffError) -> Notice:

@@ -20,6 +20,7 @@ from .plans.remedies import with_remedies
 from .progress import SILENT, Progress
 from .report.files import check_writable
 from .runs.recording import save_inputs, saving_outputs
+from .runs.resized import resized
 from .runs.run import Stopped
 from .runs.shards import ShardRecorder
 from .runs.streaming import execute
@@ -27,8 +28,9 @@ from .runs.workers.isolation import isolated
 from .share import belongs, refuse_what_needs_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from ..dataloaders.base import Samples
     from .comparison import Comparison
     from .outputs.evidence import OutputEvidence
     from .report.model import Report
@@ -48,12 +50,15 @@ class Interrupted(KeyboardInterrupt):
         self.report = replace(report, notices=(*report.notices, notices.interrupted(during)))
 
 
-def compare(comparison: Comparison, progress: Progress = SILENT) -> Report:
+def compare(
+    comparison: Comparison, progress: Progress = SILENT, ran_on: Callable[[Samples], None] = lambda samples: None
+) -> Report:
     """Runs every sample on every side, keeps statistics alone, and localizes if the rules ask for it.
 
     Args:
         comparison: What is to be compared. It may have come from another process.
         progress: Told what is going on.
+        ran_on: Told which samples were run, where a runner refuses sizes that were guessed: others than were bound.
 
     Raises:
         UsageError: The metric or the labels are wrong. A runner that fails is in the report.
@@ -83,7 +88,7 @@ def compare(comparison: Comparison, progress: Progress = SILENT) -> Report:
         if path is not None:
             check_writable(path, flag)
     with journaled(comparison) as kept, isolated(kept) as comparison:
-        return _with_notice(_compared(comparison, progress), comparison)
+        return _with_notice(_compared(comparison, progress, ran_on), comparison)
 
 
 @contextmanager
@@ -108,25 +113,18 @@ def _with_notice(report: Report, comparison: Comparison) -> Report:
     return replace(report, notices=(*report.notices, *told))
 
 
-def _compared(comparison: Comparison, progress: Progress) -> Report:
+def _compared(comparison: Comparison, progress: Progress, ran_on: Callable[[Samples], None]) -> Report:
     """The three questions, with whoever runs in a process of its own there."""
     rules = comparison.rules
     if rules.shard is not None:
         return _share(comparison, progress)
-    collector = Collector(comparison)
     searching = rules.fix is not None or rules.apply_remedy is not None
-    localizing = rules.layers is not None or searching
-    if rules.save_inputs is not None:
-        save_inputs(comparison.samples, rules.save_inputs)
-    try:
-        with saving_outputs(comparison, collector.begin, rules.save_outputs) as saved:
-            log = execute(comparison, saved.begin, progress, on_device=not localizing, remember=localizing)
-    except Stopped as stopped:
-        log = stopped.log
-        report = assemble(comparison, log, collector.evidence(comparison, log, measured=False))
-        raise Interrupted(report, "the samples were run") from stopped.__cause__
-    if saved.error is not None:
-        log = replace(log, notices=(*log.notices, notices.not_written(saved.error)))
+    log, collector = _ran(comparison, progress)
+    other = resized(comparison, log, progress)
+    if other is not None:
+        comparison = other
+        ran_on(comparison.samples)
+        log, collector = _ran(comparison, progress)
     try:
         evidence = collector.evidence(comparison, log, progress)
     except KeyboardInterrupt as error:
@@ -149,6 +147,29 @@ def _compared(comparison: Comparison, progress: Progress) -> Report:
         return replace(report, notices=(*report.notices, notices.not_written(error)))
     except KeyboardInterrupt:  # what was found until then is worth being told
         return replace(report, notices=(*report.notices, notices.fix_interrupted(rules.fix, rules.resume)))
+
+
+def _ran(comparison: Comparison, progress: Progress) -> tuple[RunLog, Collector]:
+    """How the samples ran on every side, and who has looked at the outputs.
+
+    Raises:
+        Interrupted: Ctrl-C came.
+    """
+    rules = comparison.rules
+    collector = Collector(comparison)
+    localizing = any(rule is not None for rule in (rules.layers, rules.fix, rules.apply_remedy))
+    if rules.save_inputs is not None:
+        save_inputs(comparison.samples, rules.save_inputs)
+    try:
+        with saving_outputs(comparison, collector.begin, rules.save_outputs) as saved:
+            log = execute(comparison, saved.begin, progress, on_device=not localizing, remember=localizing)
+    except Stopped as stopped:
+        log = stopped.log
+        report = assemble(comparison, log, collector.evidence(comparison, log, measured=False))
+        raise Interrupted(report, "the samples were run") from stopped.__cause__
+    if saved.error is not None:
+        log = replace(log, notices=(*log.notices, notices.not_written(saved.error)))
+    return log, collector
 
 
 def _share(comparison: Comparison, progress: Progress) -> Report:

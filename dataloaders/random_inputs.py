@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 SAMPLES = 4
 """Samples where nobody says how many."""
 
+LARGER = (16, 32, 64, 128, 224, 256, 384, 512, 1024)
+"""Sizes of open dimensions that are tried where a runner refuses the usual ones."""
+LARGEST = 1 << 22
+"""Most elements of an input of a size that nobody asked for."""
+
 _LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
 
 
@@ -43,13 +48,14 @@ class DataLoader(RandomOptions, Source):
 
     Attributes:
         int_range, float_range, seed, samples, ranges: See `RandomOptions`.
-        shapes: Shape by input name; None or -1 leaves a dimension open. Dimensions that nobody gave are 2 on axis 0
-            and 8 elsewhere, or what the graph accepts instead.
+        shapes: Shape by input name; None or -1 leaves a dimension open.
         more_shapes: Further sets of such shapes: samples take the first set, the second, ... and the first again.
+        usual: Sizes of dimensions that nobody gave, on axis 0 and elsewhere, unless the graph takes others alone.
     """
 
     shapes: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
     more_shapes: Sequence[Mapping[str, Sequence[int | None]]] = ()
+    usual: tuple[int, int] = (2, 8)
 
     def bind(self, model: Model) -> RandomSamples:
         """Chooses shapes and ranges for the inputs of ``model``.
@@ -64,11 +70,13 @@ class DataLoader(RandomOptions, Source):
         first = self._bind(model, self.shapes)
         others = [self._bind(model, shapes).plans for shapes in self.more_shapes]
         first.more_plans = tuple(others)
+        first.loader = self
         return first
 
     def _bind(self, model: Model, shapes: Mapping[str, Sequence[int | None]]) -> RandomSamples:
         fixed = together(model, shapes)
-        chosen = choose_shapes(model.index, fixed.shapes)
+        first, elsewhere = self.usual
+        chosen = choose_shapes(model.index, fixed.shapes, first=first, others=elsewhere)
         implied = input_ranges(model.index, chosen.shapes)
         plans, unknown, inferred = [], [], False
         for spec in model.inputs:
@@ -87,7 +95,8 @@ class DataLoader(RandomOptions, Source):
             for name, sizes in chosen.chosen.items()
         ]
         if chosen.refused:
-            notes.append(f"The graph refuses the usual sizes, 2 for the batch and 8 elsewhere ({chosen.refused}).")
+            usual = f"{first} for the batch and {elsewhere} elsewhere"
+            notes.append(f"The graph refuses the usual sizes, {usual} ({chosen.refused}).")
         if chosen.doubt:
             notes.append(f"These shapes may not fit the graph: {chosen.doubt}. Give others with --shape NAME:DIMS.")
         notes += [f"{plan.spec.name!r} is drawn from {plan}: {plan.reason}." for plan in plans if plan.reason]
@@ -96,7 +105,9 @@ class DataLoader(RandomOptions, Source):
                 f"{', '.join(unknown)}: no range is known, so random values were used. Set --range NAME:LO,HI."
             )
         count = max(SAMPLES, 1 + len(self.more_shapes)) if self.samples is None else self.samples
-        return RandomSamples(self.seed, count, tuple(plans), inferred, tuple(notes))
+        samples = RandomSamples(self.seed, count, tuple(plans), inferred, tuple(notes))
+        samples.guessed = tuple(chosen.chosen)
+        return samples
 
     def _settled(self, spec: TensorSpec, shape: tuple[int, ...], fixed: Together) -> Plan | None:
         """How to draw an input of a decoder that belongs to others, and of which the user says nothing."""
@@ -244,10 +255,14 @@ class RandomSamples(Samples):
     Attributes:
         plans: How each input is drawn.
         more_plans: The same for further sets of shapes, which samples take in turn.
+        guessed: Inputs with dimensions that neither the model nor the user gave.
+        loader: What was bound.
     """
 
     representative = False
     more_plans: tuple[tuple[Plan, ...], ...] = ()
+    guessed: tuple[str, ...] = ()
+    loader: DataLoader | None = None
 
     def __init__(self, seed: int, count: int, plans: tuple[Plan, ...], inferred: bool, notes: tuple[str, ...]) -> None:
         self.seed = seed
@@ -271,6 +286,28 @@ class RandomSamples(Samples):
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[number] for number in range(self.count))
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the first sample, by input."""
+        return {plan.spec.name: plan.shape for plan in self.plans}
+
+    def resized(self, model: Model) -> Iterator[RandomSamples]:
+        """The same samples with other sizes in the place of those that were guessed, the likeliest first.
+
+        Args:
+            model: The model that they are bound to.
+        """
+        seen = [self.shapes]
+        first, elsewhere = DataLoader.usual
+        larger = [(batch, size) for size in LARGER for batch in (first, 1)]
+        for usual in ((1, elsewhere), *larger, *((size, elsewhere) for size in LARGER)):
+            if self.loader is None or not self.guessed:
+                return
+            other = replace(self.loader, usual=usual).bind(model)
+            if other.shapes not in seen and max(map(math.prod, other.shapes.values())) <= LARGEST:
+                seen.append(other.shapes)
+                yield other
 
 
 def _entropy(seed: int, number: int, name: str) -> list[int]:

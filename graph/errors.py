@@ -8,6 +8,7 @@
     │   ├── DataError              the data cannot be read or do not fit the model
     │   └── OutputError            a file cannot be written
     └── RunnerError                a runtime failed                                 exit status 3
+        ├── RunnerDied             its process ended, or was ended since it took too long
         ├── MissingPackage         the runtime is not installed
         ├── ProviderUnavailable    installed, but the device or provider is not there or not in use
         └── BuildError             the runtime refused to build the model
@@ -57,6 +58,10 @@ class RunnerError(LayerdiffError):
     """A runtime failed while opening or running a model."""
 
     exit_status = 3
+
+
+class RunnerDied(RunnerError):
+    """The process that a runner was opened in ended, or was ended since it took too long."""
 
 
 class MissingPackage(RunnerError):

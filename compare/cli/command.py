@@ -64,7 +64,7 @@ def _status(words: Sequence[str]) -> int:
             return other
         from .arguments import parse
 
-        return _run(parse(words), shlex.join(["compare", *words]))
+        return _run(parse(words), words)
     except LayerdiffError as error:
         return _refuse(name, str(error), error.exit_status, debug)
     except KeyboardInterrupt as error:
@@ -93,7 +93,7 @@ def _refuse(program: str, text: str, status: int, debug: bool) -> int:
     return status
 
 
-def _run(request: Request, command: str) -> int:
+def _run(request: Request, words: Sequence[str]) -> int:
     if request.debug:
         import logging
 
@@ -119,7 +119,7 @@ def _run(request: Request, command: str) -> int:
     finally:
         if progress is not None:
             progress.clear()
-    report = replace(report, provenance=replace(report.provenance, command=command))
+    report = told_by(report, words)
     if before is not None:
         from ..report.baseline import against
 
@@ -130,6 +130,15 @@ def _run(request: Request, command: str) -> int:
     if isinstance(interrupted, KeyboardInterrupt):
         raise interrupted
     return UsageError.exit_status if any(notice.code == NOT_WRITTEN for notice in report.notices) else status
+
+
+def told_by(report: Report, words: Sequence[str]) -> Report:
+    """The report with the command that repeats the run: sizes that a runner refused are written out."""
+    from ..notices import SIZE_REFUSED
+
+    sizes = [f"--shape={notice.subject}" for notice in report.notices if notice.code == SIZE_REFUSED]
+    command = shlex.join(["compare", *words, *sizes])
+    return replace(report, provenance=replace(report.provenance, command=command))
 
 
 def _before(path: str) -> Report:
@@ -187,7 +196,7 @@ def compare(request: Request, progress: Progress | None = None) -> Report:
     asked = comparator(request, progress)
     comparison = asked.prepare()
     discard(path for _, path in request.reports)
-    report = run(comparison, progress or SILENT)
+    report = run(comparison, progress or SILENT, asked.ran_on)
     if request.save_worst is not None and asked.samples is not None:
         from ..runs.worst_sample import save_worst
 

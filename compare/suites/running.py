@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...graph.errors import LayerdiffError
-from ..cli.command import compare
+from ..cli.command import compare, told_by
 from ..notices import NOT_WRITTEN
 from .checks import Check, Checks
 from .outcomes import Outcome
@@ -37,8 +35,7 @@ def run_checks(
 def _run(check: Check, progress: Progress | None) -> Outcome:
     began = time.monotonic()
     try:
-        report = compare(check.request, progress)
-        report = replace(report, provenance=replace(report.provenance, command=shlex.join(["compare", *check.words])))
+        report = told_by(compare(check.request, progress), check.words)
         unwritten = next((notice.text for notice in report.notices if notice.code == NOT_WRITTEN), None)
         return Outcome(check.name, check.expect, report, unwritten, time.monotonic() - began)
     except LayerdiffError as error:

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ....graph import errors
-from ....graph.errors import LayerdiffError, RunnerError, UsageError, first_line
+from ....graph.errors import LayerdiffError, RunnerDied, RunnerError, UsageError, first_line
 from ....runners.contract.session import Session
 from .arena import Arena
 
@@ -106,7 +106,7 @@ class Worker:
         try:
             return process.ask(message, self._timeout, sources, progress)
         except _Died as death:
-            raise RunnerError(f"{who}: {doing}: {death}") from None
+            raise RunnerDied(f"{who}: {doing}: {death}") from None
         except LayerdiffError:
             raise
         except pickle.PicklingError as error:
@@ -123,7 +123,7 @@ class Worker:
         """
         with self._lock:
             if process.dead:
-                raise RunnerError(f"{who}: {doing}: {process.epitaph}")
+                raise RunnerDied(f"{who}: {doing}: {process.epitaph}")
             slots = () if feed is None else (process.given.put(feed),)
             return self._asked(process, who, doing, (what, key, *slots, *more))
 
