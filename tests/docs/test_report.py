@@ -13,7 +13,8 @@ from support.paths import ROOT
 
 PAGE = (ROOT / "docs" / "report.md").read_text("utf-8")
 REPORT = Report("a", ModelInfo("m.onnx", 1, lambda: "0"), DataInfo(0, None, "nothing", True), (), ())
-CODES = re.findall(r'Notice\(\s*"([a-z0-9-]+)"', (ROOT / "compare" / "notices.py").read_text("utf-8"))
+SOURCE = (ROOT / "compare" / "notices.py").read_text("utf-8")
+CODES = re.findall(r'(?:Notice\(\s*|^[A-Z_]+ = )"([a-z0-9-]+)"', SOURCE, re.MULTILINE)
 
 
 def explained(section: str) -> set[str]:
