@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -54,16 +54,8 @@ class GraphIndex:
 
     @cached_property
     def names(self) -> list[str]:
-        """A unique name for every node: its own, else ``Op_position``."""
-        seen: set[str] = set()
-        result = []
-        for position, node in enumerate(self.nodes):
-            name = node.name or f"{node.op_type}_{position}"
-            if name in seen:
-                name = f"{name}#{position}"
-            seen.add(name)
-            result.append(name)
-        return result
+        """A unique name for every node: see `unique_names`."""
+        return unique_names(self.nodes)
 
     @cached_property
     def opset(self) -> dict[str, int]:
@@ -173,3 +165,16 @@ def is_fill(values: np.ndarray) -> bool:
     return values.size > 1 and not any(
         step for step, size in zip(values.strides, values.shape, strict=True) if size > 1
     )
+
+
+def unique_names(nodes: Iterable[onnx.NodeProto]) -> list[str]:
+    """A unique name for every node of a graph: its own, else ``Op_position``."""
+    seen: set[str] = set()
+    result = []
+    for position, node in enumerate(nodes):
+        name = node.name or f"{node.op_type}_{position}"
+        if name in seen:
+            name = f"{name}#{position}"
+        seen.add(name)
+        result.append(name)
+    return result

@@ -46,6 +46,30 @@ def test_a_runner_of_ones_own_is_right_and_wrong(capsys):
     assert "culprit 1: average/Mean (GlobalAveragePool) on mine: wrong-op" in told
 
 
+def test_the_notebook_runs_and_shows_its_reports():
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.read(ROOT / "examples" / "compare.ipynb", as_version=4)
+    stored = _shown(notebook)
+    where = {"metadata": {"path": str(ROOT / "examples")}}
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where).execute()
+    shown = _shown(notebook)
+    assert re.findall(r"^(pass|fail): ", "\n".join(shown), re.MULTILINE) == ["pass", "pass", "fail"]
+    assert "culprit 1: Conv__54 (Conv) on onnxrt@broken.onnx: weights" in "\n".join(shown)
+    assert len(shown) == len(stored)
+
+
+def _shown(notebook) -> list[str]:
+    """What the cells of a notebook show, as text; a report's HTML is its text in a ``pre``."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert not [output for output in outputs if output.output_type == "error"]
+    return [
+        output.get("text") or (output.data.get("text/html") or output.data["text/plain"]).removeprefix("<pre>")
+        for output in outputs
+        if output.output_type != "stream" or output.name == "stdout"
+    ]
+
+
 @pytest.mark.tf
 def test_the_script_of_the_seed_talk(monkeypatch, capsys):
     pytest.importorskip("tensorflow")

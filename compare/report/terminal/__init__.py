@@ -22,5 +22,7 @@ def render(report: Report) -> str:
     from .show import show
 
     file = io.StringIO()
-    show(report, Console(file=file, width=WIDTH, highlight=False, emoji=False))
+    # whatever the environment says: a notebook's kernel would get the text instead of the file, and colours in it
+    to = Console(file=file, width=WIDTH, highlight=False, emoji=False, force_jupyter=False, force_terminal=False)
+    show(report, to)
     return file.getvalue()

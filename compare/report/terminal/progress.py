@@ -38,7 +38,8 @@ def console(file: IO[str] | None = None) -> Console:
     """A console that neither cuts nor folds what goes into a pipe, unless COLUMNS says how wide it is."""
     file = file or sys.stdout
     piped = not file.isatty() and "COLUMNS" not in os.environ
-    return _Console(file=file, width=PIPED if piped else None, highlight=False, soft_wrap=False, emoji=False)
+    width = PIPED if piped else None
+    return _Console(file=file, width=width, highlight=False, soft_wrap=False, emoji=False, force_jupyter=False)
 
 
 class TerminalProgress(Progress):

@@ -207,6 +207,13 @@ def test_the_costliest_layers_are_ten_each_once_without_those_that_heal():
     assert [layer.index for layer in found] == [13, 12, 11, 10, 9, 8, 7, 6, 5, 4]
 
 
+def test_text_has_no_colours_whatever_the_environment_says(monkeypatch):
+    """The kernel of a notebook sets it."""
+    plain = str(report(output("fail")))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert str(report(output("fail"))) == plain
+
+
 def test_undecided_outputs_show_them_with_what_a_quantizer_should_leave_out():
     layers = (
         replace(LAYER, quantized=("/l/conv/Conv",), verdict="ok", local={"snr_db": 12.34}),
