@@ -71,6 +71,7 @@ class Overview:
         inputs: Each with the range that the graph implies, in words; empty where it implies none.
         outputs: The outputs.
         layers: In the order of the graph.
+        converted: The runtime whose file it is, where that was converted to the ONNX graph that is shown.
     """
 
     source: str
@@ -81,6 +82,7 @@ class Overview:
     inputs: tuple[tuple[TensorSpec, str], ...]
     outputs: tuple[TensorSpec, ...]
     layers: tuple[Layer, ...] = field(repr=False)
+    converted: str | None = None
 
 
 def overview(model: Model, every: bool = False, extents: Mapping[str, Extent] | None = None) -> Overview:
@@ -107,6 +109,7 @@ def overview(model: Model, every: bool = False, extents: Mapping[str, Extent] | 
         inputs=tuple((spec, "" if found is None else f"{found}: {found.reason}") for spec, found in names),
         outputs=model.outputs,
         layers=tuple(_layer(index, group, extents or {}) for group in groups),
+        converted="TFLite" if model.tflite is not None else "TensorFlow" if model.tf is not None else None,
     )
 
 

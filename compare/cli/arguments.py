@@ -62,16 +62,19 @@ examples:
   compare trained.onnx exported.onnx --onnxrt     two files: the first is the reference
 
 other commands, each with --help:
-  layerdiff report     makes any format of a saved report
-  layerdiff reduce     a culprit as a few nodes that fail alone
-  layerdiff merge      the report on all samples, from those of --shard
-  layerdiff plan       shows a precision plan, or writes it for another tool
-  layerdiff inspect    inputs, outputs, layers and ranges of a model
-  layerdiff extract    a part of a model as a model
+  layerdiff report      makes any format of a saved report
+  layerdiff reduce      a culprit as a few nodes that fail alone
+  layerdiff merge       the report on all samples, from those of --shard
+  layerdiff plan        shows a precision plan, or writes it for another tool
+  layerdiff inspect     inputs, outputs, layers and ranges of a model
+  layerdiff extract     a part of a model as a model
+  layerdiff completion  what a shell needs to complete all of these
 
-verdicts: pass, the outputs agree; fail, they differ by more than is allowed, or than rounding explains;
-  undecided, rounding explains the difference, which is too large to be called right, or nothing says how large it
-  may be (INT8, FP8): that is no agreement. Labels (--metric top1), --metric agree or a tolerance decide it.
+verdicts:
+  pass         the outputs agree
+  fail         they differ by more than is allowed, or than rounding explains
+  undecided    rounding explains the difference, which is too large to be called right, or nothing says how large it \
+may be (INT8, FP8): that is no agreement. Labels (--metric top1), --metric agree or a tolerance decide it.
 
 exit status: 0 agree, 1 disagree or undecided, 2 wrong usage or unreadable input, 3 a runner failed, 130 interrupted
 """
@@ -169,9 +172,38 @@ def _folded(line: str, width: int) -> str:
     """A line of a prepared text, folded where it is too long: behind what it begins with, or its second column."""
     if len(line) <= width:
         return line
-    second = re.match(r" +\S+(?: \S+)* {2,}", line)
-    column = second.end() if second is not None and second.end() < 30 else len(line) - len(line.lstrip())
-    return textwrap.fill(line, width, subsequent_indent=" " * column)
+    left = len(line) - len(line.lstrip())
+    columns = re.match(r"( *\S+(?: \S+)*) {2,}(?=\S)", line)
+    if columns is None:
+        return _wrapped(line.lstrip(), width, " " * left, " " * (left + 4) if left else "")
+    if columns.end() < 30:
+        return _wrapped(line[columns.end() :], width, line[: columns.end()], " " * columns.end())
+    first = _wrapped(columns[1].lstrip(), width, " " * left, " " * (left + 4))
+    return f"{first}\n{_wrapped(line[columns.end() :], width, ' ' * (left + 8), ' ' * (left + 8))}"
+
+
+def _wrapped(text: str, width: int, first: str, others: str) -> str:
+    """A text whose words stay whole, behind what its first line and the others begin with."""
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=others,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _paragraphs(text: str) -> list[str]:
+    """The lines of a prepared text; those of a paragraph, which begin at the margin, are one."""
+    found: list[str] = []
+    for line in text.splitlines():
+        goes_on = found and found[-1].strip() and not found[-1].startswith(" ") and not found[-1].endswith(":")
+        if goes_on and line.strip() and not line.startswith(" "):
+            found[-1] += f" {line}"
+        else:
+            found.append(line)
+    return found
 
 
 def _width() -> int:
@@ -187,8 +219,21 @@ class Help(argparse.HelpFormatter):
     def _format_action_invocation(self, action: argparse.Action) -> str:
         return getattr(action, "shown", None) or super()._format_action_invocation(action)
 
+    def start_section(self, heading: str | None) -> None:
+        """See `argparse.HelpFormatter.start_section`."""
+        super().start_section(None if heading is None else _wrapped(heading, self._width, "", "  "))
+
+    def _format_usage(self, usage: str | None, actions: Any, groups: Any, prefix: str | None) -> str:
+        if usage is None:
+            return super()._format_usage(usage, actions, groups, prefix)
+        return f"{_wrapped(usage, self._width, 'usage: ', ' ' * 9)}\n\n"
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return _wrapped(" ".join(text.split()), width, "", "").splitlines()
+
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "\n".join(indent + _folded(line, width) for line in text.splitlines())
+        folded = "\n".join(_folded(line, width) for line in _paragraphs(text))
+        return textwrap.indent(folded, indent)
 
 
 def parse(argv: Sequence[str]) -> Request:

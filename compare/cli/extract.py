@@ -20,7 +20,7 @@ examples:
   layerdiff extract model.onnx -o head.onnx --from features --to logits
   layerdiff extract model.onnx -o stem.onnx --to relu1                      from the inputs on
   layerdiff extract model.onnx -o head.onnx --from features --data inputs.npz --save-inputs head.npz
-                                                                            with what it is fed, for --data
+          with what it is fed, for --data
 """
 
 
@@ -56,7 +56,7 @@ def run(words: Sequence[str]) -> int:
 def parser() -> Parser:
     """The command's options."""
     made = Parser("layerdiff extract", DESCRIPTION, EPILOG)
-    made.add_argument("model", metavar="MODEL", help=".onnx, frozen .pb, SavedModel, .keras, .h5")
+    made.add_argument("model", metavar="MODEL", help=".onnx, frozen .pb, SavedModel, .keras, .h5, .tflite")
     made.add_argument("-o", "--output", metavar="ONNX", required=True, help="the file to write")
     made.add_argument("--from", dest="start", nargs="+", action="extend", metavar="TENSOR", help="what is given")
     made.add_argument("--to", nargs="+", action="extend", metavar="TENSOR", help="what is made (default: the outputs)")

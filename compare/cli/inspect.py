@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "Shows what a network is made of: inputs with the values that they take, outputs, layers, weights."
 EPILOG = """\
+A TensorFlow or TFLite file is shown as the ONNX graph that it is converted to.
+
 examples:
   layerdiff inspect model.onnx                        layers, as a runtime is expected to fuse them
   layerdiff inspect model.onnx --data inputs.npz      with the range of values that each makes: would FP16 hold them?
@@ -51,7 +53,7 @@ def run(words: Sequence[str]) -> int:
 def parser() -> Parser:
     """The command's options."""
     made = Parser("layerdiff inspect", DESCRIPTION, EPILOG)
-    made.add_argument("model", metavar="MODEL", help=".onnx, frozen .pb, SavedModel, .keras, .h5")
+    made.add_argument("model", metavar="MODEL", help=".onnx, frozen .pb, SavedModel, .keras, .h5, .tflite")
     made.add_argument("--nodes", action="store_true", help="every node, not only what is run as one kernel")
     made.add_argument("--data", metavar="PATH", help="run these inputs on ONNX Runtime and show ranges of values")
     made.add_argument("--json", metavar="PATH", help="write it as JSON; -: to standard output")
@@ -85,6 +87,7 @@ def plain(found: Overview) -> dict[str, Any]:
         layers.append({**fields, **ranges, "nodes": list(layer.nodes), "spec": layer.spec and spec(layer.spec)})
     return {
         "source": found.source,
+        "converted": found.converted,
         "nodes": found.nodes,
         "opset": dict(found.opset),
         "producer": found.producer,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ...graph.errors import UsageError
 from ..cli.arguments import Parser
 from ..cli.delivery import rendered, write_all
+from ..cli.ending import Shown
 from ..cli.report_options import add_report, add_screen, check_reports, check_screen
 from ..share import Share, belongs
 from .checks import Check, Checks, names_of, read_checks
@@ -44,6 +45,9 @@ def run(words: Sequence[str]) -> int:
     Raises:
         UsageError: The words or the file cannot be understood, or a report cannot be written.
     """
+    if not {"-h", "--help"}.isdisjoint(words):  # also behind a --suite without a file
+        parser().print_help()
+        raise Shown(0)
     space = parser().parse_args(list(words))
     check_screen(space.quiet, space.verbose)
     reports = tuple(getattr(space, "reports", ()))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from xml.etree import ElementTree as xml
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from ..report.json import to_json
@@ -15,22 +14,19 @@ from ..report.junit import document, failed_suite, suites
 from ..report.markdown import cell
 from ..report.sentence import sentence
 from ..report.terminal.numbers import number
+from ..report.terminal.tables import new_table, print_table
 from .checks import unexpected
 from .outcomes import SCHEMA, Outcome, SuiteResult
 
 
 def show(found: SuiteResult, to: Console) -> None:
     """One line for each check, and what is behind those that are not as expected."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("check", "verdict", "expected"):
-        table.add_column(name, overflow="fold")
-    for name in ("rel L2", "s"):
-        table.add_column(name, justify="right")
+    table = new_table("check", "verdict", "expected", "rel L2", "s", right=("rel L2", "s"))
     for outcome in found.outcomes:
         style = "green" if outcome.as_expected else "bold red"
         cells = Text(outcome.name), Text(outcome.verdict, style=style), outcome.expect
         table.add_row(*cells, number(_error(outcome)), f"{outcome.seconds:.1f}")
-    to.print(table)
+    print_table(table, to)
     for outcome in found.outcomes:
         if not outcome.as_expected:
             to.print()

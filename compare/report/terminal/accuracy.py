@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from .numbers import number
+from .tables import new_table, print_table
 
 if TYPE_CHECKING:
     from ..logits import LogitsResult
@@ -27,10 +27,8 @@ def show_accuracy(report: Report, to: Console) -> None:
         _logits(report, to)
         return
     share = metric in SHARES
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(Text(metric), overflow="fold")
-    for name in ("value", "difference", *(["decided differently"] if share else [])):
-        table.add_column(name, justify="right")
+    numbers = ("value", "difference", *(["decided differently"] if share else []))
+    table = new_table(Text(metric), *numbers, right=numbers)
     for result in report.accuracy:
         reference = result.runner == report.reference
         value, difference = result.value, result.difference
@@ -42,15 +40,13 @@ def show_accuracy(report: Report, to: Console) -> None:
             cells.append("-" if count is None else f"{count:,} of {result.samples:,}")
         table.add_row(Text(result.runner), *cells)
     to.print()
-    to.print(table)
+    print_table(table, to)
 
 
 def _logits(report: Report, to: Console) -> None:
     """Divergences and log-probabilities in nats, and what is decided otherwise."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("logits, in nats", overflow="fold")
-    for name in ("KL mean", "99%", "greatest", "|change| of log p", "top 1", "top 5", "perplexity ratio"):
-        table.add_column(name, justify="right")
+    numbers = ("KL mean", "99%", "greatest", "|change| of log p", "top 1", "top 5", "perplexity ratio")
+    table = new_table("logits, in nats", *numbers, right=numbers)
     candidates = [result for result in report.accuracy if result.runner != report.reference]
     for result in candidates:
         found = result.logits
@@ -63,7 +59,7 @@ def _logits(report: Report, to: Console) -> None:
         divergence = map(number, (found.kl_mean, found.kl_p99, found.kl_max))
         table.add_row(Text(result.runner), *divergence, change, *shares, ratio)
     to.print()
-    to.print(table)
+    print_table(table, to)
     for result in candidates:
         if result.logits is not None:
             to.print(f"{result.runner}: {_flips(result.logits)}", markup=False, soft_wrap=True)

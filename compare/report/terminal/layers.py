@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from .numbers import NARROW, number
+from .numbers import number
 from .plan import show_remedy
+from .tables import new_table, print_table
 
 if TYPE_CHECKING:
     from ..model import LayerResult, Report
@@ -52,12 +52,9 @@ def show_layers(report: Report, to: Console, verbose: bool) -> None:
         to.print(f"and {len(report.culprits) - 5} more culprits (--json has all)")
     for candidate in dict.fromkeys(o.candidate for o in report.outputs if o.verdict == "undecided"):
         _show_costliest(report, candidate, to)
-    if verbose and report.layers and to.width < NARROW:
-        _layer_blocks(report, to)
-    elif verbose and report.layers:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("layer", "op", "verdict", "local rel L2", "cumulative rel L2", "z", "of bound", "contribution"):
-            table.add_column(name, overflow="fold")
+    if verbose and report.layers:
+        numbers = ("local rel L2", "cumulative rel L2", "z", "of bound", "contribution")
+        table = new_table("layer", "op", "verdict", *numbers)
         for layer in report.layers:
             table.add_row(
                 Text(layer.path),
@@ -69,21 +66,7 @@ def show_layers(report: Report, to: Console, verbose: bool) -> None:
                 number((layer.expected or {}).get("bound_use")),
                 number(layer.contribution),
             )
-        to.print(table)
-
-
-def _layer_blocks(report: Report, to: Console) -> None:
-    """The layers where a table would break its words: two lines each."""
-    for layer in report.layers:
-        name = layer.path
-        to.print(Text.assemble((f"{name} ({layer.op})", "bold"), f": {layer.verdict}"))
-        numbers = {
-            "local": number((layer.local or {}).get("rel_l2")),
-            "cumulative": number((layer.cumulative or {}).get("rel_l2")),
-            "z": number((layer.expected or {}).get("rms_z")),
-            "contribution": number(layer.contribution),
-        }
-        to.print(f"  {', '.join(f'{key} {value}' for key, value in numbers.items() if value != '-')}", markup=False)
+        print_table(table, to)
 
 
 def _show_costliest(report: Report, candidate: str, to: Console) -> None:
@@ -93,14 +76,12 @@ def _show_costliest(report: Report, candidate: str, to: Console) -> None:
         return
     measure = "what each alone makes there, as a share of the whole error; these do not add up"
     to.print(f"the layers that cost the outputs of {candidate} most ({measure})")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("  layer", "op", "contribution", "SNR of the layer"):
-        table.add_column(name, overflow="fold")
+    table = new_table("  layer", "op", "contribution", "SNR of the layer")
     for layer in layers:
         snr = (layer.local or {}).get("snr_db")
         share = f"{layer.contribution or 0:.0%}"
         table.add_row(Text(f"  {layer.node}"), layer.op, share, "-" if snr is None else f"{snr:.1f} dB")
-    to.print(table)
+    print_table(table, to)
     costly = [layer for layer in layers if (layer.contribution or 0) >= WORTH_LEAVING_OUT and layer.quantized]
     if costly:
         to.print(f"to leave them in floating point: {_leaving_out(report, costly)}", markup=False)

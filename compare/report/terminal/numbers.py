@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-NARROW = 76
-"""Columns under which a table would be cut; each row then gets a block of lines."""
-
 
 def number(value: Any) -> str:
     """Four digits, or three with an exponent where the number is small or large; a dash for None."""

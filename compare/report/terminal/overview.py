@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from rich.table import Table
 from rich.text import Text
 
 from ....graph.formats import FP16
-from .numbers import NARROW
+from .tables import new_table, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ...overview import Extent, Layer, Overview
+
+
+OPEN = re.compile(r"unk__\d+")
+"""The names that tf2onnx and shape inference give to dimensions of which nothing is known."""
+QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def show_overview(found: Overview, to: Console) -> None:
@@ -28,30 +32,32 @@ def show_overview(found: Overview, to: Console) -> None:
     values, size = found.weights
     by = f", written by {found.producer}" if found.producer else ""
     to.print(f"{found.source}: {found.nodes:,} nodes, {sets}, {values:,} weights in {_bytes(size)}{by}", markup=False)
+    if found.converted:
+        runner = {"TFLite": "--tflite", "TensorFlow": "--tf"}[found.converted]
+        text = (
+            f"a {found.converted} file, shown as the ONNX graph that it is converted to; {runner} runs the file itself"
+        )
+        to.print(text, markup=False)
+        if any(layer.op in QUANTIZERS for layer in found.layers):
+            text = "its scaled integers are those of QuantizeLinear and DequantizeLinear, between operators on floats"
+            to.print(text, markup=False)
     to.print()
     for what, specs in (("input", found.inputs), ("output", [(spec, "") for spec in found.outputs])):
         for spec, implied in specs:
-            to.print(f"{what:<7}{spec}{f', values in {implied}' if implied else ''}", markup=False, soft_wrap=True)
+            shown = OPEN.sub("?", str(spec))
+            to.print(f"{what:<7}{shown}{f', values in {implied}' if implied else ''}", markup=False, soft_wrap=True)
     to.print()
     measured = any(layer.extent is not None for layer in found.layers)
     to.print(f"{len(found.layers):,} layers, as a runtime is expected to fuse them")
-    if to.width < NARROW:
-        for layer in found.layers:
-            to.print(f"  {layer.name} ({layer.op})", markup=False, soft_wrap=True)
-            to.print(f"    {'; '.join(filter(None, _told(layer, measured)))}", markup=False, soft_wrap=True)
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
     head = ["layer", "kernel", "makes", "weights", "weights in"]
-    for name in (*head, "values in") if measured else head:
-        table.add_column(name, overflow="fold")
+    table = new_table(*head, *(["values in"] if measured else []))
     for layer in found.layers:
         table.add_row(Text(layer.name), *map(Text, _told(layer, measured)))
-    to.print(table)
+    print_table(table, to)
 
 
 def _told(layer: Layer, measured: bool) -> list[str]:
-    # dimensions that shape inference cannot tell have names such as unk__0
-    shape = "" if layer.spec is None else re.sub(r"unk__\d+", "?", str(layer.spec).rpartition(" (")[2].rstrip(")"))
+    shape = "" if layer.spec is None else OPEN.sub("?", str(layer.spec).rpartition(" (")[2].rstrip(")"))
     cells = [
         "+".join(layer.nodes),
         shape,

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .numbers import number, times
+from .tables import new_table, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,11 +62,11 @@ def print_plan(plan: Plan, to: Console, verbose: bool = False) -> None:
     """See `show_plan`."""
     to.print(Text.assemble(("plan: ", "bold"), headline(plan)), soft_wrap=True)
     if plan.kept:
-        to.print(_table(plan, verbose))
+        print_table(_table(plan, verbose), to)
     for line in plan_lines(plan):
         to.print(f"  {line}", markup=False, soft_wrap=True)
     if verbose and plan.curve:
-        to.print(_curve(plan))
+        print_table(_curve(plan), to)
 
 
 def headline(plan: Plan) -> str:
@@ -84,9 +85,7 @@ def headline(plan: Plan) -> str:
 
 
 def _table(plan: Plan, verbose: bool) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("  layer", "op", "why", "alone", "without it"):
-        table.add_column(name, overflow="fold")
+    table = new_table("  layer", "op", "why", "alone", "without it")
     shown = plan.kept if verbose else plan.kept[:SHOWN]
     for layer in shown:
         alone = "-" if layer.alone is None else times(layer.alone)
@@ -121,9 +120,8 @@ def plan_lines(plan: Plan) -> list[str]:
 
 
 def _curve(plan: Plan) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", title="every set that was measured")
-    for name in ("  layers in FP32", "arithmetic", "relative error", "verdict"):
-        table.add_column(name, overflow="fold")
+    columns = ("  layers in FP32", "arithmetic", "relative error", "verdict")
+    table = new_table(*columns, title="every set that was measured")
     for point in sorted(plan.curve, key=lambda point: point.layers):
         cells = f"{point.arithmetic:.0%}", number(point.trial.relative), trial_text(point.trial)
         table.add_row(f"  {point.layers}", *cells)

@@ -14,9 +14,10 @@ from ..sentence import caveat, sentence
 from .accuracy import show_accuracy
 from .changes import show_changes
 from .layers import show_fidelity, show_layers
-from .numbers import NARROW, number, times
+from .numbers import number, times
 from .plan import show_plan
 from .progress import console
+from .tables import new_table, print_table
 
 if TYPE_CHECKING:
     from ..model import OutputResult, Report, RunnerResult
@@ -54,10 +55,7 @@ def show(report: Report, to: Console | None = None, *, verbose: bool = False) ->
         to.print(f"candidate: {_who(report, candidate, ran, verbose)}", markup=False, soft_wrap=True)
     if report.outputs:
         to.print()
-        if to.width < NARROW:
-            _blocks(report, to)
-        else:
-            to.print(_table(report, verbose))
+        print_table(_table(report, verbose), to, names=1 + (len(report.candidates) > 1))
     show_accuracy(report, to)
     _reasons(report, to)
     if verbose:
@@ -127,14 +125,9 @@ def _cells(output: OutputResult) -> dict[str, str]:
 
 
 def _table(report: Report, verbose: bool) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
     many = len(report.candidates) > 1
-    if many:
-        table.add_column("candidate", overflow="fold")
-    table.add_column("output", overflow="fold")
-    table.add_column("verdict")
-    for name in ("max |diff|", "rel L2", "SNR", "of allowed", "mismatched"):
-        table.add_column(name, justify="right")
+    numbers = ("max |diff|", "rel L2", "SNR", "of allowed", "mismatched")
+    table = new_table(*(["candidate"] if many else []), "output", "verdict", *numbers, right=numbers)
     rows = _ordered(report)
     shown = rows if verbose else rows[:_SHOWN_ROWS]
     for output in shown:
@@ -146,18 +139,6 @@ def _table(report: Report, verbose: bool) -> Table:
         good = sum(o.verdict == "pass" for o in rest)
         table.caption = f"and {len(rest)} more, {good} of which pass (-v shows them)"
     return table
-
-
-def _blocks(report: Report, to: Console) -> None:
-    rows = _ordered(report)
-    for output in rows[:_SHOWN_ROWS]:
-        verdict = output.verdict
-        to.print(Text.assemble((f"{verdict} ", _STYLE[verdict]), f"{output.tensor} ({output.candidate})"))
-        for name, cell in _cells(output).items():
-            if cell != "-":
-                to.print(f"  {name}: {cell}", markup=False)
-    if len(rows) > _SHOWN_ROWS:
-        to.print(f"and {len(rows) - _SHOWN_ROWS} more")
 
 
 def _reasons(report: Report, to: Console) -> None:
@@ -232,14 +213,11 @@ def _latency(report: Report, to: Console) -> None:
     gpu = any(runner.latency["gpu"] for runner in timed if runner.latency)
     columns = [("host", "min"), ("host", "mean"), ("host", "median"), ("host", "p99")]
     columns += [("gpu", "median"), ("gpu", "p99")] if gpu else []
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("milliseconds a run", overflow="fold")
-    for side, which in columns:
-        table.add_column(f"{'GPU ' if side == 'gpu' else ''}{which}", justify="right")
-    table.add_column("runs/s", justify="right")
+    numbers = (*(f"{'GPU ' if side == 'gpu' else ''}{which}" for side, which in columns), "runs/s")
+    table = new_table("milliseconds a run", *numbers, right=numbers)
     for runner in timed:
         times = runner.latency or {}
         cells = ["-" if not times[side] else f"{times[side][which]:.3g}" for side, which in columns]
         table.add_row(Text(runner.name), *cells, f"{times['throughput']:,.0f}")
     to.print()
-    to.print(table)
+    print_table(table, to)

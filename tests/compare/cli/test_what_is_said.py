@@ -15,6 +15,7 @@ from layerdiff import UsageError
 from layerdiff.compare import stages
 from layerdiff.compare.cli.arguments import in_columns, parse
 from layerdiff.compare.cli.command import main
+from layerdiff.compare.cli.commands import COMMANDS
 from layerdiff.graph.numpy_files import write_npz
 
 RELU = "g (float[N, 3] x) => (float[N, 3] y) { y = Relu(x) }"
@@ -56,9 +57,9 @@ def test_samples_beside_data_are_the_first(asked, taken, description, here):
 def test_the_help_says_what_undecided_means_and_which_other_commands_there_are(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
-    told = capsys.readouterr().out
+    told = " ".join(capsys.readouterr().out.split())
     for text in (
-        "undecided, rounding explains the difference",
+        "undecided rounding explains the difference",
         "layerdiff report",
         "layerdiff plan",
         "--model-explorer DIR",
@@ -73,12 +74,30 @@ def test_a_folder_is_not_offered_on_standard_output(capsys):
     assert "standard output" not in help_of
 
 
-@pytest.mark.parametrize("width", [40, 80])
-def test_the_forms_of_a_plan_are_folded(width, monkeypatch, capsys):
+LONG = ("--onnxrt[=", "onnx.reference.ReferenceEvaluator", "package.module:function", "--ort-optimization,")
+"""What is wider than 60 columns, and whole."""
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS), ["--suite"]], ids="".join)
+def test_help_is_folded_between_words(command, width, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(width))
     with pytest.raises(SystemExit):
-        main(["plan", "--help"])
-    assert max(map(len, capsys.readouterr().out.splitlines())) <= width
+        main([*command, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert not [line for line in lines if len(line) > width and not line.strip().startswith(LONG)]
+
+
+def test_a_comment_stands_under_its_example_where_both_do_not_fit(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    with pytest.raises(SystemExit):
+        main(["merge", "--help"])
+    told = capsys.readouterr().out
+    assert (
+        "\n  compare model.onnx --onnxrt --trt --data samples --shard\n      1/2 --json a.json\n          on one"
+        in told
+    )
+    assert "the same files;\nwhat was run is not run again.\n" in told
 
 
 def test_columns(monkeypatch):

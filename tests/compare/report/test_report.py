@@ -168,10 +168,15 @@ def test_what_is_outside_a_tolerance_does_not_stand_beside_a_metrics_pass():
     assert "1 of 4" not in shown(report(output(decided_by="top1")))
 
 
-def test_layers_are_readable_on_a_narrow_screen():
-    text = shown(report(output(), layers=(LAYER,)), width=60, verbose=True)
-    assert "/l/conv/Conv (Conv): culprit" in text.splitlines()
-    assert "  z 1.02, contribution 0.93" in text.splitlines()
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_no_name_and_no_number_is_broken_on_a_narrow_screen(width):
+    long = "/encoder/layer.11/attention/self/query/MatMul_with_a_long_name"
+    layer = replace(LAYER, node=long, verdict="inherited", quantized=(long,), local={"rel_l2": 1.25e-3, "snr_db": 58.1})
+    text = shown(report(output("undecided", tensor="probabilities"), layers=(layer,)), width=width, verbose=True)
+    lines = text.splitlines()
+    assert sum(line.strip() == long for line in lines) == 2  # among the costliest, and among all
+    for part in ("verdict inherited", "local rel L2 1.25e-03", "contribution 0.93", "SNR of the layer 58.1 dB"):
+        assert any(part in line for line in lines), part
 
 
 def test_notes_on_data_are_for_those_who_compared_something():
