@@ -41,7 +41,7 @@ Watch: TypeAlias = "Callable[[Runner, Sequence[str], Callable[[], Iterable[Feed]
 
 
 class Isolation(Protocol):
-    """Opens sessions somewhere else than in this process."""
+    """Opens sessions somewhere else than in this process, and runs there what may take it along."""
 
     def open(
         self,
@@ -52,6 +52,13 @@ class Isolation(Protocol):
         progress: Callable[[str], None],
     ) -> Session:
         """See `Runner.session`."""
+
+    def call(self, runner: Runner, method: str, model: Model) -> Any:
+        """What a method of a runner gives for a model.
+
+        Raises:
+            RunnerError: The process died meanwhile, or took too long.
+        """
 
 
 @dataclass(frozen=True)
@@ -184,6 +191,17 @@ class Runner(ABC):
         object.__setattr__(made, "isolation", isolation)
         return made
 
+    def there(self, method: str, model: Model) -> Any:
+        """What one of its methods gives for a model, run where its sessions are opened.
+
+        Raises:
+            LayerdiffError: See the method; or its process died, or took too long.
+        """
+        if self.isolation is not None:
+            return self.isolation.call(self.opened_by(None), method, model)
+        with contained():
+            return getattr(self, method)(model)
+
     @property
     def foreign(self) -> bool:
         """Whether its sessions run code that is neither this package's nor a runtime's: it may take the program with
@@ -195,6 +213,15 @@ class Runner(ABC):
 
         Raises:
             UsageError: It was built with something else than what is asked for.
+        """
+        return self
+
+    def settled(self, model: Model) -> Runner:
+        """The configuration as the program that it brings along settles it: that program may have to be loaded, which
+        is done where its sessions are opened.
+
+        Args:
+            model: The whole model.
         """
         return self
 

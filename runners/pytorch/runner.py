@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ...graph.model import Model
     from ..contract.session import Session, SessionInfo
     from ..contract.workload import Feed
+    from .session import TorchSession
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class TorchRunner(Runner):
             gives an ``nn.Module``.
         device: ``cpu`` or ``cuda``.
         tf32: Let PyTorch use TF32 on CUDA.
-        format: The number format of the program's parameters, as `for_model` finds it; empty: FP32.
+        format: The number format of the program's parameters, as `settled` finds it; empty: FP32.
         shapes: The shapes of the inputs that inner tensors will be asked for with, as `for_pieces` is told.
     """
 
@@ -73,23 +74,36 @@ class TorchRunner(Runner):
         """See `Runner.foreign`: a function is the user's own code."""
         return kind_of(self.program) is EagerProgram
 
-    def for_model(self, model: Model) -> TorchRunner:
-        """With the number format of the program's parameters; see `Runner.for_model`."""
+    def settled(self, model: Model) -> TorchRunner:
+        """With the number format of the program's parameters; see `Runner.settled`."""
         try:
-            kind = load_program(self._torch(), self.program, self.device).format
+            return dataclasses.replace(self, format=self.there("parameter_format", model))
         except LayerdiffError:
             return self  # opening the program says why it cannot be read
-        return dataclasses.replace(self, format=kind if kind in ("float16", "bfloat16") else "")
+
+    def parameter_format(self, model: Model) -> str:
+        """The 16-bit type that most of the program's parameters have; empty where they have another one.
+
+        Raises:
+            LayerdiffError: The program cannot be loaded.
+        """
+        kind = load_program(self._torch(), self.program, self.device).format
+        return kind if kind in ("float16", "bfloat16") else ""
 
     def own_model(self, model: Model) -> Model | None:
         """The program as PyTorch exports it today; see `Runner.own_model`."""
         if kind_of(self.program) is ScriptProgram:
             return None
-        from .session import TorchSession
+        exported: Model | None = self.there("exported", model)
+        return exported
 
-        torch = self._torch()
-        program = load_program(torch, self.program, self.device)
-        return TorchSession(torch, program, model, self.device, {}).exported(self._some_feed(model))
+    def exported(self, model: Model) -> Model | None:
+        """The program as PyTorch exports it; None where PyTorch's exporter refuses it.
+
+        Raises:
+            LayerdiffError: The program cannot be loaded.
+        """
+        return self._examined(model).exported(self._some_feed(model))
 
     def for_pieces(self, deployed: SessionInfo | None = None) -> TorchRunner:
         """With the shapes that the whole run was fed; see `Runner.for_pieces`."""
@@ -100,12 +114,22 @@ class TorchRunner(Runner):
         """Those that are values of the program; see `Runner.tensors_shown`."""
         if kind_of(self.program) is ScriptProgram:
             return ()
+        shown: Collection[str] = self.there("values_shown", model)
+        return shown
+
+    def values_shown(self, model: Model) -> Collection[str]:
+        """The tensors of the ONNX file that are values of the program.
+
+        Raises:
+            LayerdiffError: The program cannot be loaded.
+        """
+        return self._examined(model).shown(self._some_feed(model))
+
+    def _examined(self, model: Model) -> TorchSession:
         from .session import TorchSession
 
         torch = self._torch()
-        program = load_program(torch, self.program, self.device)
-        session = TorchSession(torch, program, model, self.device, {})
-        return session.shown(self._some_feed(model))
+        return TorchSession(torch, load_program(torch, self.program, self.device), model, self.device, {})
 
     def _some_feed(self, model: Model) -> Feed:
         """Inputs of the shapes that inner tensors will be asked for with."""

@@ -74,6 +74,9 @@ class _Server:
         self.infos[key] = session.info
         return session.inputs, session.outputs, session.info
 
+    def _call(self, runner: Any, method: str, model: Any) -> Any:
+        return getattr(runner, method)(model)
+
     def _infer(self, key: int, slots: Any, fetch: Any) -> Any:
         session = self.sessions[key]
         outputs = session.infer(self.given.get(slots, copy=False), fetch)

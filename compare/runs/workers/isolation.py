@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def isolated(comparison: Comparison) -> Iterator[Comparison]:
-    """The comparison with those sides in processes of their own that the rules want there, until the block ends.
+    """The comparison with those sides in processes of their own that the rules want there, until the block ends, and
+    with every runner as the program that it brings along settles it.
 
     Raises:
         UsageError: A runner cannot be sent to another process, and the rules want it there.
@@ -30,11 +31,11 @@ def isolated(comparison: Comparison) -> Iterator[Comparison]:
 
         def apart(side: Side) -> Side:
             if not wanted(side.runner, comparison.rules):
-                return side
+                return replace(side, runner=side.runner.settled(side.model))
             echo = logging.getLogger("layerdiff").isEnabledFor(logging.DEBUG)
             worker = Worker(comparison.rules.timeout, echo)
             stack.callback(worker.close)
-            return replace(side, runner=side.runner.opened_by(worker))
+            return replace(side, runner=side.runner.opened_by(worker).settled(side.model))
 
         sides = comparison.sides
         yield replace(

@@ -84,15 +84,30 @@ class Worker:
             UsageError: The runner cannot be sent to a process.
         """
         with self._lock:
-            if self._process is None or self._process.dead:
-                self._process = _Process(self._echo)
-            process, key = self._process, next(self._keys)
+            process, key = self._running(), next(self._keys)
             sources = workload.samples, workload.calibration
             plain = replace(workload, samples=None, calibration=None)
             given = tuple(source is not None for source in sources)
             message = ("open", key, runner, model.here(), tuple(fetch), plain, given)
             found = self._asked(process, runner.name, "opening", message, sources, progress)
             return _Remote(self, process, runner.name, key, *found)
+
+    def call(self, runner: Runner, method: str, model: Model) -> Any:
+        """What a method of a runner gives for a model, in the process; see `Runner.there`.
+
+        Raises:
+            LayerdiffError: See the method; or the process died, or took too long.
+            UsageError: The runner cannot be sent to a process.
+        """
+        with self._lock:
+            message = ("call", runner, method, model.here())
+            return self._asked(self._running(), runner.name, "loading its program", message)
+
+    def _running(self) -> _Process:
+        """The process; a new one where there is none that lives."""
+        if self._process is None or self._process.dead:
+            self._process = _Process(self._echo)
+        return self._process
 
     def _asked(
         self,
