@@ -9,11 +9,14 @@ from __future__ import annotations
 import base64
 import dataclasses
 import enum
+import functools
+import gc
 import importlib
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -55,9 +58,22 @@ def portions(value: Any) -> list[Buffer]:
         TypeError: See `encoded`.
     """
     writer = _Writer()
-    text = json.dumps(writer.plain(value), separators=(",", ":"), allow_nan=False).encode()
+    with _uncollected():
+        text = json.dumps(writer.plain(value), separators=(",", ":"), allow_nan=False).encode()
     text += b" " * (-(_LENGTH.size + len(text)) % ALIGNED)
     return [_LENGTH.pack(len(text)), text, *writer.parts]
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector, which would look through everything again and again while much is made."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def decoded(content: memoryview) -> Any:
@@ -104,7 +120,9 @@ class _Writer:
         if isinstance(value, enum.Enum):
             return {"enum": [_name(kind), self.plain(value.value)]}
         if dataclasses.is_dataclass(kind):
-            return {"object": [_name(kind), {n: self.plain(v) for n, v in _state(value).items()}]}
+            names = _fields(kind)
+            state = vars(value) if names is None else {name: getattr(value, name) for name in names}
+            return {"object": [_name(kind), {n: self.plain(v) for n, v in state.items()}]}
         if isinstance(value, tuple) and hasattr(kind, "_fields"):
             return {"named": [_name(kind), [self.plain(v) for v in value]]}
         if isinstance(value, Mapping):
@@ -213,13 +231,14 @@ def _dtype(name: str) -> np.dtype:
     return np.dtype(getattr(ml_dtypes, name, name))
 
 
-def _state(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass, and what a class that is derived from one adds to them."""
-    if type(value).__dataclass_params__.frozen:
-        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    return dict(vars(value))
+@functools.cache
+def _fields(cls: Hashable) -> tuple[str, ...] | None:
+    """The fields of a frozen dataclass; None where instances may hold more, as those of a class derived from one do."""
+    kind: Any = cls
+    return tuple(f.name for f in dataclasses.fields(kind)) if kind.__dataclass_params__.frozen else None
 
 
+@functools.cache
 def _name(cls: type) -> str:
     module = cls.__module__
     if not module.startswith(f"{PACKAGE}."):
