@@ -33,7 +33,7 @@ class GraphIndex:
         """Looks up the edges. ``folder``: of external data; ``specs``: types of tensors, where they are known."""
         self.proto = proto
         self._specs = specs
-        self.kept: dict[type, object] = {}
+        self.kept: dict[object, object] = {}
         """What others found out about this graph, kept as long as the graph is."""
         self.graph = proto.graph
         self.folder = folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -87,10 +88,16 @@ def is_text(value: object) -> bool:
     return isinstance(value, (str, bytes))
 
 
+@functools.cache
+def dtype_name(dtype: np.dtype) -> str:
+    """What NumPy calls a dtype, which it makes anew whenever it is asked for."""
+    return dtype.name
+
+
 def is_float(dtype: np.dtype) -> bool:
     """Whether values of this dtype are rounded: IEEE floats, bfloat16, the 8-bit and 4-bit floats, complex."""
     dtype = np.dtype(dtype)
-    return dtype.kind in "fc" or (dtype.kind == "V" and "float" in dtype.name)
+    return dtype.kind in "fc" or (dtype.kind == "V" and "float" in dtype_name(dtype))
 
 
 NAMELESS = frozenset({"", "?", "*", "-1", "None"})

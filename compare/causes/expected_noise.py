@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -24,7 +26,7 @@ from ...graph.rounding.random_rounding import Roundoff
 from ...graph.rounding.roundings import Roundings
 from ...graph.rounding.roundoff import ErrorBound, RoundoffModel, roundoff_model
 from ...graph.rounding.term_count import term_count
-from ...graph.specs import Arrays, is_float, specs_of
+from ...graph.specs import Arrays, dtype_name, is_float, specs_of
 from ...graph.trees import rows_at_thresholds
 from ..lockstep.plan import LayerPair
 from .judgement import SLICE, Explained, Judgement, common_gain, cut_off, judge, plain_noise
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from ...graph.model import Model
     from ...graph.pairing.matching import Matching
     from ...runners.contract.runner import Runner
+    from ...runners.contract.session import Session
     from ..sides import Side
 
 log = logging.getLogger(__name__)
@@ -89,6 +92,39 @@ class Expected:
         return replace(form, relative=form.relative + (1 + form.relative) * sums).value(self.made, result, looser, step)
 
 
+class _Probes:
+    """The session on the probe that was run last, until the outermost block ends: draws of one layer are often of one
+    probe, fed with other random numbers."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._stack = ExitStack()
+        self._last: tuple[bytes, Session] | None = None
+
+    def __enter__(self) -> _Probes:
+        self._depth += 1
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self._close()
+
+    def on(self, model: Model, runner: Runner) -> Session:
+        """A session on a probe: not optimized, which would take longer than running it once, and moves results by far
+        less than its noise."""
+        key = hashlib.sha256(model.serialized()).digest() if self._depth > 1 else b""
+        if self._last is None or not key or self._last[0] != key:
+            self._close()
+            unoptimized = next(iter(runner.levels().values()), runner)
+            self._last = key, self._stack.enter_context(unoptimized.session(model))
+        return self._last[1]
+
+    def _close(self) -> None:
+        self._last = None
+        self._stack.close()
+
+
 class Noise:
     """What rounding is expected to do.
 
@@ -108,6 +144,7 @@ class Noise:
         self.index: GraphIndex = reference.model.index
         self._sums: dict[int, float] = {}
         self._runner: Runner | None = None
+        self._probes = _Probes()
         self.unprobed: dict[LayerPair, str] = {}
         self._drawing: Model | ModelError | None = None
         self._bounded: dict[tuple[NumberFormat, NumberFormat], RoundoffModel | None] = {}
@@ -184,14 +221,15 @@ class Noise:
         sums: dict[str, np.ndarray] = {}
         gains: dict[str, float] = {}
         result = Expected()
-        for draw in range(DRAWS):
-            one = self.probe([pair], values, 2 + draw, bounds=not draw, alike=alike).get(pair.number, Expected())
-            result = one if not draw else result
-            for name, noise in one.noise.items():
-                squared = np.square(noise, dtype=np.float64)
-                sums[name] = sums[name] + squared if name in sums else squared
-                common = common_gain(values[name], noise) / self.roundings.of(pair).gain
-                gains[name] = gains.get(name, 0.0) + common**2
+        with self._probes:
+            for draw in range(DRAWS):
+                one = self.probe([pair], values, 2 + draw, bounds=not draw, alike=alike).get(pair.number, Expected())
+                result = one if not draw else result
+                for name, noise in one.noise.items():
+                    squared = np.square(noise, dtype=np.float64)
+                    sums[name] = sums[name] + squared if name in sums else squared
+                    common = common_gain(values[name], noise) / self.roundings.of(pair).gain
+                    gains[name] = gains.get(name, 0.0) + common**2
         return replace(
             result,
             noise={name: np.sqrt(total / DRAWS) for name, total in sums.items()},
@@ -293,9 +331,12 @@ class Noise:
                 return result
             return self._without(pairs[0], error)
         result = {}
+        by_layer: dict[int, dict[str, ErrorBound]] = {}
+        for (number, name), form in forms.items():
+            by_layer.setdefault(number, {})[name] = form
         for pair in pairs:
             noise = _noise(pair, flat, values)
-            mine = {name: form for (number, name), form in forms.items() if number == pair.number}
+            mine = by_layer.get(pair.number, {})
             result[pair.number] = Expected(
                 noise,
                 {},
@@ -345,8 +386,8 @@ class Noise:
         return self._drawing
 
     def _run(self, model: Model, feed: Arrays) -> Arrays:
-        with self.runner.session(model) as session:
-            return session.infer(feed)
+        with self._probes:
+            return self._probes.on(model, self.runner).infer(feed)
 
     # -- judging ------------------------------------------------------------------------------------------------
 
@@ -445,7 +486,7 @@ def _rms(values: np.ndarray) -> float:
 
 def _widened(values: np.ndarray) -> np.ndarray:
     """FP16 and BF16 values as FP32; others as they are."""
-    return values.astype(np.float32) if values.dtype.name in ("float16", "bfloat16") else values
+    return values.astype(np.float32) if dtype_name(values.dtype) in ("float16", "bfloat16") else values
 
 
 def _heavy(values: np.ndarray) -> bool:

@@ -17,7 +17,7 @@ from ...graph.index import GraphIndex, is_fill
 from ...graph.operators import PRODUCTS, RECURRENT
 from ...graph.pairing.weight_changes import rounded_alike
 from ...graph.rounding.roundings import Roundings, Step, computes_in_fp64, roundings
-from ...graph.specs import Arrays, is_float
+from ...graph.specs import Arrays, dtype_name, is_float
 from .layer_grids import LayerGrids
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def _stored(index: GraphIndex, part: Slice, *, inner: bool) -> NumberFormat | No
     names: Iterable[str] = (*part.inputs, *part.outputs)
     if inner:
         names = (name for p in part.nodes for name in (*index.nodes[p].input, *index.nodes[p].output))
-    found = [BY_DTYPE.get(spec.dtype.name) for name in names if (spec := index.specs.get(name)) is not None]
+    found = [BY_DTYPE.get(dtype_name(spec.dtype)) for name in names if (spec := index.specs.get(name)) is not None]
     return max((f for f in found if f is not None and f.u > FP32.u), key=lambda f: f.u, default=None)
 
 

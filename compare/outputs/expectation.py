@@ -40,6 +40,7 @@ from .roundoff import narrow_types, roundoff
 if TYPE_CHECKING:
     from ...runners.contract.session import Session
     from ...runners.contract.workload import Feed
+    from ...runners.onnxrt.runner import OnnxrtRunner
     from ..comparison import Comparison
     from ..journal.sessions import RunJournal
     from ..runs.run import RunLog
@@ -57,6 +58,9 @@ CLEAR = {"rms": 0.5, "slice": 0.6, "magnitude": 0.6, "element": 0.75}
 mean square is d / D times that of the first d at least, so that up to a share of sqrt(d / D) these decide as all do."""
 HOPELESS = 8.0
 """Times a limit from which on more draws do not explain an error; its square, where there are few draws of a batch."""
+MANY = 5_000
+"""Nodes of a network from which on ONNX Runtime takes longer to optimize the network of random roundings than to make
+all draws of it as it is."""
 SIZE = 1 << 22
 """Elements that a tensor is thought to have at most where its shape is not known."""
 LARGEST = 1 << 28
@@ -135,7 +139,7 @@ class Expectation:
             return None
         own = side is self._comparison.reference, self._pieces, self._u, self._size
         given = [journal.digests.of(a) for a in (feed, *({n: p[i] for n, p in pairs.items()} for i in (0, 1)))]
-        runner = runner_key(for_rewritten(side))
+        runner = runner_key(self._runner)
         return "expectation", runner, side.model.digest, self.roundoff, self._samples, own, sample, given
 
     def _judged(self, sample: int, feed: Feed, pairs: Pairs) -> dict[str, Measured]:
@@ -307,11 +311,17 @@ class Expectation:
                 self._size *= 8
                 self._pools.clear()
 
+    @property
+    def _runner(self) -> OnnxrtRunner:
+        """What runs the network of random roundings, which has four times the nodes."""
+        runner = for_rewritten(self.side)
+        return replace(runner, optimization="disable") if len(self.side.model.index.nodes) > MANY else runner
+
     def _network(self, kind: Kind) -> tuple[RandomRounding, Session]:
         if kind not in self._networks:
             roundoff = replace(self.roundoff, subnormals=kind.subnormals)
             network = randomized(self.side.model, roundoff, DECISION_GAIN if kind.jumping else None)
-            side = replace(self.side, runner=for_rewritten(self.side), model=network.model)
+            side = replace(self.side, runner=self._runner, model=network.model)
             session = open_whole(replace(self._comparison, journal=None), side, self._pieces)
             self._networks[kind] = network, self._stack.enter_context(session)
         return self._networks[kind]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ...graph.formats import BY_DTYPE
 from ...graph.rounding.random_rounding import Roundoff
 from ...graph.rounding.roundings import computes_in_fp64
+from ...graph.specs import dtype_name
 from .formats_in_play import on_the_way
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def cast_inputs(model: Model) -> dict[str, NumberFormat]:
     index, found = model.index, {}
     for spec in model.inputs:
         readers = [index.nodes[position] for position in index.consumers.get(spec.name, ())]
-        types = {s.dtype.name for node in readers for n in node.output if (s := index.specs.get(n)) is not None}
-        given = BY_DTYPE.get(spec.dtype.name)
+        types = {dtype_name(s.dtype) for node in readers for n in node.output if (s := index.specs.get(n)) is not None}
+        given = BY_DTYPE.get(dtype_name(spec.dtype))
         taken = BY_DTYPE.get(types.pop()) if len(types) == 1 else None
         if given is None or taken is None or any(node.op_type != "Cast" for node in readers):
             continue
@@ -57,5 +58,5 @@ def narrow_types(model: Model) -> frozenset[str]:
     index = model.index
     nodes = on_the_way(index, index.outputs)
     names = {n for p in nodes for n in (*index.reads[p], *index.nodes[p].output)}
-    found = {spec.dtype.name for name in names if (spec := index.specs.get(name)) is not None}
+    found = {dtype_name(spec.dtype) for name in names if (spec := index.specs.get(name)) is not None}
     return frozenset(found & {"float16", "bfloat16"})

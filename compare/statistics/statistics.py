@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from ...graph.specs import dtype_name
 from ...runners.contract.device import DeviceArray
 from . import device, host
 from .limits import Limits
@@ -82,7 +83,7 @@ class Statistics(Moments):
         if isinstance(reference, DeviceArray) and isinstance(candidate, DeviceArray):
             found = device.read(reference, candidate, limits, sample, self.reading)
             if found is not None:
-                self.dtypes = reference.dtype.name, candidate.dtype.name
+                self.dtypes = dtype_name(reference.dtype), dtype_name(candidate.dtype)
                 self.add(found)
                 return self
         reference, candidate = np.asarray(reference), np.asarray(candidate)
@@ -190,7 +191,7 @@ class Statistics(Moments):
 
 
 def _dtype_name(x: np.ndarray) -> str:
-    return "string" if host.is_text(x.dtype) else x.dtype.name
+    return "string" if host.is_text(x.dtype) else dtype_name(x.dtype)
 
 
 def _mean_root(squares: float, n: int) -> float:

@@ -185,7 +185,7 @@ class Dataflow:
 
 def dataflow(index: GraphIndex, specs: Mapping[str, TensorSpec] | None = None) -> Dataflow:
     """The `Dataflow` of a graph, kept as long as the graph is."""
-    extra = frozenset(specs or ()) - frozenset(index.specs)
+    extra = frozenset(specs).difference(index.specs) if specs else frozenset()
     kept = index.kept.get(Dataflow)
     if not isinstance(kept, Dataflow) or not kept.measured >= extra:
         kept = index.kept[Dataflow] = Dataflow(index, {name: specs[name] for name in extra} if specs else None)

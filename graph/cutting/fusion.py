@@ -61,13 +61,19 @@ def static_tensors(index: GraphIndex, also: Collection[str] = ()) -> frozenset[s
     Runtimes compute them once, or on the host, in full precision. ``also``: names that are so from outside (for the
     body of an If, Loop or Scan: what it captures).
     """
+    known = index.kept.get(static_tensors)
+    if isinstance(known, frozenset) and not also:
+        return known
     static = {*index.initializers, *also}
     for node, reads in zip(index.nodes, index.reads, strict=True):
         if operator(node) in RANDOM:
             continue
         if operator(node) in SHAPES or all(name in static for name in reads):
             static.update(name for name in node.output if name)
-    return frozenset(static)
+    found = frozenset(static)
+    if not also:
+        index.kept[static_tensors] = found
+    return found
 
 
 def fused_groups(index: GraphIndex, static: frozenset[str] | None = None) -> list[Group]:
@@ -77,7 +83,11 @@ def fused_groups(index: GraphIndex, static: frozenset[str] | None = None) -> lis
         index: The graph.
         static: `static_tensors` of it, where already known.
     """
-    return _Fusion(index, static_tensors(index) if static is None else static).run()
+    static = static_tensors(index) if static is None else static
+    known = index.kept.get(fused_groups)
+    if not isinstance(known, dict) or static not in known:
+        known = index.kept[fused_groups] = {static: tuple(_Fusion(index, static).run())}
+    return list(known[static])
 
 
 class _Draft:

@@ -13,7 +13,7 @@ from ..cutting.slices import Slice, exploded_name
 from ..formats import FP16
 from ..index import GraphIndex
 from ..operators import SHAPES, operator
-from ..specs import TensorSpec
+from ..specs import TensorSpec, dtype_name
 from ..writer import GraphWriter, Names
 from .roundoff import ErrorBound, RoundoffModel
 
@@ -80,7 +80,7 @@ class BoundWriter(GraphWriter):
 
     def _floating(self, name: str) -> bool:
         spec = self.specs.get(name) or self.index.specs.get(name)
-        return spec is not None and spec.dtype.name in WIDENED
+        return spec is not None and dtype_name(spec.dtype) in WIDENED
 
     def _source(self, tensor: str) -> ErrorBound:
         """The bound of what is given. It may serve many slices, so it is written before the nodes of this one."""

@@ -18,6 +18,8 @@ UNIT = f"{POOL}/unit"
 """The pool of normal variates; the others hold factors."""
 SPREAD = 1 << 20
 """Numbers of a pool over which the places are spread from which nodes read."""
+SHARED = 1 << 12
+"""Elements up to which tensors of one shape may read one window: it is held until the last of them has read it."""
 SEED = 20240229
 
 
@@ -66,11 +68,14 @@ class Place:
         shape: Its shape; None where a size is not known.
         double: Whether it holds float64.
         iteration: In the body of a Loop or Scan, the name of the iteration's number.
+        draw: Small tensors of one shape whose draws have the same number are given the same random numbers; None: no
+            other tensor is.
     """
 
     shape: tuple[int, ...] | None = None
     double: bool = False
     iteration: str = ""
+    draw: int | None = None
 
 
 class NoiseWriter:
@@ -97,6 +102,7 @@ class NoiseWriter:
         self.constants: dict[str, onnx.TensorProto] = {}
         self.scales: dict[str, float] = {}
         self.sites = 0
+        self._written: dict[tuple[object, ...], str] = {}
 
     def emit(self, op: str, inputs: list[str], output: str, **attributes: object) -> str:
         """Writes a node of one output and returns the output's name."""
@@ -147,12 +153,10 @@ class NoiseWriter:
         unit = weight or place.double or any((step, smallest, mean))
         pool = UNIT if unit else f"{POOL}/{size!r}"
         self.scales[pool] = 1.0 if unit else size
-        noise = self._window(pool, name, place.shape, prefix, "" if weight else place.iteration)
+        noise = self._noise(pool, name, place, prefix, weight)
         if not unit:
             return self.emit("Mul", [name, noise], target)
         kind = np.float64 if place.double else np.float32
-        if place.double:
-            noise = self.emit("Cast", [noise], f"{prefix}/double", to=TensorProto.DOUBLE)
         spread = self.constant(size, kind)
         if smallest:
             spread = self._spread(name, prefix, spread, self.constant(smallest, kind), self.constant(1.0, kind))
@@ -168,8 +172,10 @@ class NoiseWriter:
         return self.emit("Add", [name, self.emit("Mul", [noise, whole], f"{prefix}/error")], target)
 
     def _factor(self, noise: str, prefix: str, kind: type, spread: str) -> str:
-        relative = self.emit("Mul", [noise, spread], f"{prefix}/relative")
-        return self.emit("Add", [relative, self.constant(1.0, kind)], f"{prefix}/factor")
+        if (noise, spread) not in self._written:
+            relative = self.emit("Mul", [noise, spread], f"{prefix}/relative")
+            self._written[noise, spread] = self.emit("Add", [relative, self.constant(1.0, kind)], f"{prefix}/factor")
+        return self._written[noise, spread]
 
     def _deviation(self, name: str, prefix: str, kind: type, step: float, mean: float) -> str:
         """The standard deviation of an absolute error: ``step``, and a share of the tensor's mean magnitude."""
@@ -188,9 +194,24 @@ class NoiseWriter:
         capped = self.emit("Min", [share, one], f"{prefix}/capped")
         return self.emit("Add", [capped, size], f"{prefix}/spread")
 
-    def _window(self, pool: str, name: str, shape: tuple[int, ...] | None, prefix: str, iteration: str) -> str:
+    def _noise(self, pool: str, name: str, place: Place, prefix: str, weight: bool) -> str:
+        """Random numbers out of a pool, in the shape and type of a tensor."""
+        shared = place.draw is not None and place.shape is not None and math.prod(place.shape) <= SHARED
+        key = (pool, place.draw, place.shape, place.double)
+        if shared and key in self._written:
+            return self._written[key]
+        start = (self.sites if place.draw is None else place.draw) * 1037189 % SPREAD
+        noise = self._window(pool, name, place.shape, prefix, "" if weight else place.iteration, start)
+        if place.double:
+            noise = self.emit("Cast", [noise], f"{prefix}/double", to=TensorProto.DOUBLE)
+        if shared:
+            self._written[key] = noise
+        return noise
+
+    def _window(
+        self, pool: str, name: str, shape: tuple[int, ...] | None, prefix: str, iteration: str, start: int
+    ) -> str:
         """Random numbers out of a pool, in the shape of a tensor."""
-        start = self.sites * 1037189 % SPREAD
         if shape is not None and not iteration:
             ends = [self.constant([start]), self.constant([start + math.prod(shape)])]
             window = self.emit("Slice", [pool, *ends], f"{prefix}/row")

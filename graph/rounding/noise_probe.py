@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +31,7 @@ from ..cutting.slices import Slice, backward, explode, exploded_name, original_n
 from ..errors import RunnerError
 from ..formats import FP32
 from ..index import GraphIndex, is_fill
+from ..inference import infer_shapes
 from ..operators import (
     ABSOLUTE,
     CONTRIB_DOMAIN,
@@ -40,7 +42,7 @@ from ..operators import (
     WEIGHTED,
     operator,
 )
-from ..specs import Arrays, TensorSpec
+from ..specs import Arrays, TensorSpec, dtype_name, spec_from_value_info
 from ..writer import GraphWriter, Names
 from .fp16_accumulation import at_once
 from .newer_opset import in_newer_opset
@@ -76,6 +78,9 @@ OLDEST = 10
 """The oldest opset whose Slice takes its bounds as inputs, which is how noise is taken out of a pool."""
 
 
+VARIANTS = 16
+"""Layers are judged each by itself, so that every 16th may be moved by the same random numbers: a probe of thousands of
+small layers would else hold more nodes that fetch random numbers than nodes of layers."""
 SMALLEST_POOL, LARGEST_POOL = 1 << 20, 1 << 27
 """Numbers in a pool of noise: as many as the largest tensor has elements."""
 
@@ -125,11 +130,13 @@ def perturbed(
         been looked at yet: `add_bounds` may still add to it.
     """
     exploded = explode(model, parts, specs)
+    shapes = _shapes(exploded.proto)
     graph = exploded.proto.graph  # nobody else holds it
     nodes = iter(list(graph.node))
     del graph.node[:]
-    perturber = _Perturber(model.index, graph, specs, rounding, seed, alike)
+    perturber = _Perturber(model.index, graph, specs, rounding, seed, alike, shapes)
     for number, part in parts:
+        perturber.start()
         for _ in part.nodes:
             perturber.add(next(nodes), number)
     graph.node.extend(perturber.writer.nodes)
@@ -138,6 +145,18 @@ def perturbed(
     if perturber.noise.scales:
         graph.input.append(onnx.helper.make_tensor_value_info(UNIT, TensorProto.FLOAT, [None]))
     return Rewrite(exploded)
+
+
+def _shapes(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """The shapes of tensors that follow from those of the inputs."""
+    graph = infer_shapes(proto).graph
+    found = {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
+    for info in (*graph.input, *graph.value_info, *graph.output):
+        spec = spec_from_value_info(info)
+        shape = () if spec is None or spec.shape is None else tuple(d for d in spec.shape if isinstance(d, int))
+        if spec is not None and spec.shape is not None and len(shape) == len(spec.shape):
+            found[info.name] = shape
+    return found
 
 
 def drawn(
@@ -192,6 +211,7 @@ class _Perturber:
         rounding: Roundings,
         seed: int,
         alike: bool,
+        shapes: dict[str, tuple[int, ...]],
     ) -> None:
         self.index = index
         self.specs = specs
@@ -206,7 +226,22 @@ class _Perturber:
         self.noise.nodes = self.writer.nodes
         self._perturbed: dict[tuple[str, int], str] = {}
         self._double: dict[str, bool] = {}  # of tensors that were written here: whether they are float64
+        self._shapes = shapes
         self._count = 0
+        self._draws: list[list[int]] = [[] for _ in range(VARIANTS)]
+        self._slices = self._site = 0
+
+    def start(self) -> None:
+        """The next nodes are those of another slice."""
+        self._slices, self._site = self._slices + 1, 0
+
+    def _draw(self) -> int:
+        """The number of the next draw of a slice (see `Place`)."""
+        draws = self._draws[self._slices % VARIANTS]
+        if self._site == len(draws):
+            draws.append(self.noise.sites + 1)
+        self._site += 1
+        return draws[self._site - 1]
 
     # What is known of tensors
 
@@ -216,7 +251,7 @@ class _Perturber:
 
     def _floating(self, name: str) -> bool:
         spec = self._spec(name)
-        return spec is not None and spec.dtype.name in ("float64", "float32", "float16", "bfloat16")
+        return spec is not None and dtype_name(spec.dtype) in ("float64", "float32", "float16", "bfloat16")
 
     def _shape(self, name: str) -> tuple[int, ...] | None:
         spec = self._spec(name)
@@ -235,6 +270,12 @@ class _Perturber:
             spec = self._spec(name)
             self._double[name] = spec is not None and spec.dtype == np.float64
         return self._double[name]
+
+    def _moves(self, name: str, moved: str) -> None:
+        """A new tensor has the shape and type of another one."""
+        self._double[moved] = self._is_double(name)
+        if name in self._shapes:
+            self._shapes[moved] = self._shapes[name]
 
     # Nodes
 
@@ -263,7 +304,7 @@ class _Perturber:
         raw = {name: self.writer.names.fresh(f"{name}__exact") for name in made if name in noisy or name in steps}
         node.output[:] = [raw.get(name, name) for name in node.output]
         for name, source in raw.items():
-            self._double[source] = self._is_double(name)
+            self._moves(name, source)
             moved = source
             if name in noisy:
                 absolute = gain * FP32.u if op in ABSOLUTE else 0.0
@@ -329,7 +370,7 @@ class _Perturber:
         centre = write.emit("Add", [whole, write.scalar(0.5 - shift, dtype)])
         nonzero = write.cast(write.cast(name, TensorProto.BOOL), _FLOAT[double])
         result = write.emit("Mul", [write.emit("Mul", [centre, size]), nonzero], target)
-        self._double[result] = double
+        self._moves(name, result)
         return result
 
     def _perturb_fill(self, name: str, weight: np.ndarray, size: float, step: float) -> str:
@@ -350,18 +391,17 @@ class _Perturber:
             moved = weight * (1 + np.float32(size) * up) + np.float32(step) * shift * np.sign(weight)
         moved_name = self.writer.constant(np.asarray(moved, np.float32), "probe__weight")
         self._double[moved_name] = False
+        self._shapes[moved_name] = weight.shape
         return moved_name
 
     def _perturb(self, name: str, size: float, step: float, target: str | None = None, *, smallest: float = 0.0) -> str:
         """Multiplies by 1 + ``size`` times a normal variate, and adds ``step`` times another; for ``smallest`` see
         `NoiseWriter.perturb`. Returns the new name."""
         self._count += 1
-        double = self._is_double(name)
         target = target or self.writer.names.fresh("probe__moved")
-        fed = name in self.given
-        place = Place(self._shape(name) if fed else None, double)
+        self._moves(name, target)
+        place = Place(self._shapes.get(name), self._is_double(name), draw=self._draw())
         if size and step:  # two draws, for one would cancel the other where values are negative
             name = self.noise.perturb(name, place, size, weight=True)
-            size = 0.0
-        self._double[target] = double
+            size, place = 0.0, replace(place, draw=self._draw())
         return self.noise.perturb(name, place, size, target, weight=True, step=step, smallest=smallest)

@@ -49,7 +49,7 @@ from ..operators import (
     facts_of,
     operator,
 )
-from ..specs import TensorSpec, spec_from_value_info
+from ..specs import TensorSpec, dtype_name, spec_from_value_info
 from .fp16_accumulation import at_once
 from .inlined import inlined
 from .newer_opset import in_newer_opset
@@ -152,7 +152,7 @@ def randomized(model: Model, roundoff: Roundoff, gain: float | None = None) -> R
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     if gain is None:
-        narrow = any(spec.dtype.name in _NARROW for spec in model.index.specs.values())
+        narrow = any(dtype_name(spec.dtype) in _NARROW for spec in model.index.specs.values())
         gain = 1.0 if narrow or roundoff.coarse.u > FP32.u else GAIN
     writer = _Writer(model.index, roundoff, gain)
     nodes = list(proto.graph.node)
@@ -225,11 +225,11 @@ class _Scope:
 
     def floating(self, name: str) -> bool:
         spec = self.specs.get(name)
-        return spec is not None and spec.dtype.name in _FLOATS
+        return spec is not None and dtype_name(spec.dtype) in _FLOATS
 
     def place(self, name: str) -> Place:
         spec = self.specs.get(name)
-        double = spec is not None and spec.dtype.name == "float64"
+        double = spec is not None and dtype_name(spec.dtype) == "float64"
         return Place(self.known_shape(name), double, self.iteration)
 
     def shape(self, name: str) -> tuple[int, ...] | None:
@@ -394,7 +394,7 @@ class _Writer(NoiseWriter):
             if not name or not scope.floating(name):
                 continue
             own, lost = size, smallest
-            stored = BY_DTYPE[scope.specs[name].dtype.name]
+            stored = BY_DTYPE[dtype_name(scope.specs[name].dtype)]
             if stored.name in ("fp16", "bf16") and op not in EXACT:
                 own = math.hypot(own, math.sqrt(2 * KAPPA) * stored.u)
                 if self.roundoff.subnormals:

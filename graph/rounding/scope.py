@@ -14,7 +14,7 @@ from ..formats import BF16, BY_DTYPE, FP16, TF32, NumberFormat
 from ..index import GraphIndex
 from ..nodes import attribute_int, attribute_ints, attribute_tensor
 from ..operators import RENAMES, operator
-from ..specs import Dim, TensorSpec
+from ..specs import Dim, TensorSpec, dtype_name
 from ..writer import GraphWriter
 from .rewrite import Note
 from .round_array import SCALED, STORAGE, round_array, step_of
@@ -212,12 +212,12 @@ class Scope:
     def is_float32(self, name: str) -> bool:
         """Whether a tensor is known to be float32 in the rewritten graph, where FP16 and BF16 tensors are, too."""
         spec = self.spec(name)
-        return spec is not None and (spec.dtype == np.float32 or BY_DTYPE.get(spec.dtype.name) in _NARROW)
+        return spec is not None and (dtype_name(spec.dtype) == "float32" or self.stored(name) is not None)
 
     def stored(self, name: str) -> NumberFormat | None:
         """The format that the graph's types give a tensor, where that is FP16 or BF16."""
         spec = self.spec(name)
-        number = None if spec is None else BY_DTYPE.get(spec.dtype.name)
+        number = None if spec is None else BY_DTYPE.get(dtype_name(spec.dtype))
         return number if number in _NARROW else None
 
     def shape(self, name: str) -> list[Dim] | None:

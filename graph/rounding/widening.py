@@ -11,7 +11,7 @@ from onnx import TensorProto, numpy_helper
 from ..cutting.slices import SEPARATOR
 from ..formats import BF16, BY_DTYPE, FP16, NumberFormat
 from ..nodes import subgraphs
-from ..specs import Arrays
+from ..specs import Arrays, dtype_name
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -36,7 +36,7 @@ def widened(model: Model) -> Model:
 
 def is_narrow(dtype: np.dtype) -> bool:
     """Whether values of this dtype are FP16 or BF16."""
-    return BY_DTYPE.get(dtype.name) in NARROW.values()
+    return BY_DTYPE.get(dtype_name(dtype)) in NARROW.values()
 
 
 def to_fp32(arrays: Arrays) -> dict[str, np.ndarray]:

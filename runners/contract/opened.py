@@ -176,7 +176,8 @@ class _Opened(Session):
         if missing:
             raise RunnerError(f"{self._returned} no {_listed(missing)}; it gave {_listed(result)}.")
         own = [spec.name for spec in self.outputs]
-        strange = [name for name in result if name not in own and name not in names]
+        expected = {*own, *names}
+        strange = [name for name in result if name not in expected]
         if strange:
             raise RunnerError(f"{self._returned} {_listed(strange)}; the outputs are {_listed(own)}.")
         return {name: self._array(name, result[name]) for name in names}
