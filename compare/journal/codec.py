@@ -98,7 +98,7 @@ class _Writer:
 
     def plain(self, value: Any) -> Any:
         """What JSON holds; whatever is not itself there is an object with one key, which says what it is."""
-        kind = type(value)
+        kind: Any = type(value)
         if value is None or kind in (bool, int, str):
             return value
         if kind is float:
