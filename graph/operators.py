@@ -426,7 +426,10 @@ JUMPS = COMPARISONS | CHOICES | _of(Kind.POSITION) | {
 }  # fmt: skip
 """Operators whose results jump where a floating-point input moves over an edge."""
 
-QUANTIZED = QUANTIZERS | _of(Kind.INTEGER_PRODUCT)
+INTEGER_PRODUCTS = _of(Kind.INTEGER_PRODUCT)
+"""Products and sums of scaled integers, or of weights that are stored so."""
+
+QUANTIZED = QUANTIZERS | INTEGER_PRODUCTS
 """Operators that take or give scaled integers."""
 
 UNTOUCHED = QUANTIZERS | COMPARISONS | LOGIC | RANDOM | SHAPES | _of(

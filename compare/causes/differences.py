@@ -71,8 +71,8 @@ def stated(index: GraphIndex, found: Sequence[tuple[int, Difference]]) -> Diagno
     """
     if not found:
         return None
-    position, difference = max(found, key=lambda item: _WEIGHT[item[1].kind])
-    others = (GraphsDiffer(d) for _, d in found if d is not difference)
+    position, difference = max(found, key=lambda item: (_WEIGHT[item[1].kind], item[1].cut_off))
+    others = (GraphsDiffer(d) for _, d in found if d is not difference and not (difference.cut_off and not d.cut_off))
     position = position if difference.origin is None else difference.origin
     return Diagnosis(_cause(index, position, difference), (GraphsDiffer(difference), *others), position)
 
@@ -93,6 +93,8 @@ def _cause(index: GraphIndex, position: int, difference: Difference) -> Cause:
     op = index.nodes[position].op_type
     if difference.kind is DifferenceKind.WEIGHTS and op in ("QuantizeLinear", "DequantizeLinear"):
         return Cause.QUANTIZATION
+    if difference.cut_off:
+        return Cause.OVERFLOW
     if difference.of_one_value and op in ("Mul", "Div"):
         return Cause.SCALE
     return _CAUSES[difference.kind]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from .. import notices
-from ..report.model import Fidelity, Notice
+from ..report.model import Cause, Fidelity, Notice
 from .observation import relative_error
 
 if TYPE_CHECKING:
@@ -100,17 +100,43 @@ def in_pieces_only(layer: LayerObservation, walked: Walked, outputs: Sequence[Ou
     """
     if layer.comes_and_goes or layer.contribution is None or layer.contribution < EXPLAINS:
         return False
-    more = []
+    errors = _errors_behind(layer, walked, outputs, index)
+    return bool(errors) and all(real is not None and REPRODUCED * seen > real for real, seen in errors)
+
+
+def made_by_pieces(layer: LayerObservation, walked: Walked, outputs: Sequence[OutputResult], index: GraphIndex) -> bool:
+    """Whether a layer errs in pieces alone: the outputs behind it are off there, and equal bit by bit as deployed.
+
+    A runtime fuses other nodes in a piece than in the whole network, and may compute another program for it. What the
+    format of a piece cannot hold stays: whoever computes the layer alone meets it.
+
+    Args:
+        layer, walked, outputs, index: As of `in_pieces_only`.
+    """
+    found = None if layer.diagnosis is None else layer.diagnosis.cause
+    if layer.comes_and_goes or layer.failure is not None or found in (Cause.OVERFLOW, Cause.UNDERFLOW):
+        return False
+    errors = _errors_behind(layer, walked, outputs, index)
+    return bool(errors) and not any(real != 0 for real, _ in errors)
+
+
+def _errors_behind(
+    layer: LayerObservation, walked: Walked, outputs: Sequence[OutputResult], index: GraphIndex
+) -> list[tuple[float | None, float]]:
+    """Relative L2 errors of the outputs that depend on a layer and are off in pieces: as deployed, and in pieces.
+
+    None where values are not finite. Without outputs of another shape: no elements were compared.
+    """
+    found = []
     reached = _behind(index, layer.blamed_outputs)
     for output in outputs:
         seen, metrics = walked.outputs.get(output.tensor), output.metrics
         if seen is None or metrics is None or output.tensor not in reached or not relative_error(seen):
             continue
         deployed = metrics.get("rel_l2")
-        if output.verdict == "fail" and not deployed:
-            continue  # another shape: no elements were compared
-        more.append(deployed is not None and REPRODUCED * relative_error(seen) > deployed)
-    return bool(more) and all(more)
+        if output.verdict != "fail" or deployed:
+            found.append((deployed, relative_error(seen)))
+    return found
 
 
 def _behind(index: GraphIndex, tensors: Sequence[str]) -> set[str]:

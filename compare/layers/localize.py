@@ -19,7 +19,7 @@ from ..runs.again import run_again
 from ..runs.memory import budget, reused, weight_bytes
 from ..sides import Side, Sides
 from .exchange import undone
-from .fidelity import fidelities, in_pieces_only
+from .fidelity import fidelities, in_pieces_only, made_by_pieces
 from .findings import Localized
 from .loudest import is_off, name_loudest
 from .notices import walk_notices
@@ -212,7 +212,9 @@ def _walk(prepared: Prepared, log: RunLog | None, progress: Progress) -> Walked:
 
 
 def _excusing(given: Verdicts, walked: Walked, outputs: Sequence[OutputResult], index: GraphIndex) -> Verdicts:
-    """Without layers whose values stop at the ends of a range and change nothing, neither deployed nor in pieces."""
+    """Without layers whose values stop at the ends of a range and change nothing, neither deployed nor in pieces, and
+    without those that err in pieces alone."""
+    given = given.without({s.number for s in given.culprits() if made_by_pieces(s, walked, outputs, index)})
     changing = {s.number for s in given.culprits() if in_pieces_only(s, walked, outputs, index)}
     return given.excusing(agree=bool(outputs) and not any(map(is_off, outputs)), unless=changing)
 

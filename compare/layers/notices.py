@@ -10,6 +10,7 @@ from ...graph.cutting.pieces import readable
 from .. import notices
 from ..report.model import Cause
 from ..runs.memory import free_memory
+from .fidelity import made_by_pieces
 from .observation import relative_error
 from .prepare import STREAMS
 
@@ -51,7 +52,9 @@ def walk_notices(
         yield notices.outputs_agree(who, [c.node for c in loud[:NAMED]], len(loud))
     if prepared.plan.unmatched:
         yield notices.no_counterpart(who, len(prepared.plan.unmatched))
-    healed = [s for s in given.layers if given.by_layer[s.number] == "healed"]
+    index = prepared.comparison.reference.model.index
+    off = [s for s in given.layers if given.by_layer[s.number] == "healed"]
+    healed = [s for s in off if not made_by_pieces(s, walked, outputs, index)]  # of those `fidelities` tells
     clamped = [s for s in healed if s.diagnosis is not None and s.diagnosis.clamped]
     if len(healed) > len(clamped):
         yield notices.healed(who, len(healed) - len(clamped))

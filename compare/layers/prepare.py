@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ...graph.errors import LayerdiffError
+from ...graph.errors import LayerdiffError, ModelError
 from ...graph.formats import FP32
 from ...graph.quantized.borders import with_float_borders
 from ...graph.quantized.float_form import is_quantized
@@ -18,6 +18,7 @@ from ..causes.examiner import Examiner
 from ..causes.expected_noise import Noise
 from ..lockstep.kernels import kernel_groups
 from ..lockstep.plan import LockstepPlan, plan
+from ..outputs.formats_in_play import quantizes_otherwise
 from ..runs.memory import budget
 from .bodies import BodyLocalizer, LocalizeBody
 from .judging import LayerJudge
@@ -71,6 +72,8 @@ def prepare(
     """
     reference = comparison.reference
     same = candidate.model.same_network(reference.model)
+    if is_quantized(reference.model.index) and (other := quantizes_otherwise(reference.model, candidate.model)):
+        raise ModelError(f"{other}; compare each with the network in floating point, which is named first")
     if not same and is_quantized(candidate.model.index) and not is_quantized(reference.model.index):
         candidate = replace(candidate, model=with_float_borders(candidate.model))
     matching = None if same else _match(reference, candidate)

@@ -14,6 +14,7 @@ from ...graph.specs import is_float
 from ..causes.diagnosis import Diagnosis
 from ..causes.judgement import RMS_LIMIT
 from ..causes.saturation import BeyondCalibration
+from .findings import NOTHING_INSIDE
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
@@ -71,6 +72,11 @@ class Verdicts:
             and (agree or (s.contribution or 0.0) < HARMLESS)
         }
         return replace(self, by_layer={**self.by_layer, **excused})
+
+    def without(self, numbers: Collection[int]) -> Verdicts:
+        """The same without layers whose error the outputs do not show at all."""
+        innocent = tuple(replace(s, inside=NOTHING_INSIDE) if s.number in numbers else s for s in self.layers)
+        return replace(self, layers=innocent, by_layer={**self.by_layer, **dict.fromkeys(numbers, "healed")})
 
     def knowing(self, more: Sequence[LayerObservation]) -> Verdicts:
         """The same with layers of which more is known now."""

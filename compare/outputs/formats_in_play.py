@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from ...graph.formats import BY_DTYPE, INT8, NumberFormat
 from ...graph.nodes import attribute_int, subgraphs
 from ...graph.operators import CASTS, QUANTIZED, operator
+from ...graph.quantized.float_form import scaled_products
 from ...graph.specs import dtype_from_onnx, is_float
 from .decisions import jumping_tensors
 
@@ -113,12 +115,31 @@ def undecidable(reference: Side, candidate: Side, output: str, dtype: np.dtype) 
             return f"{fmt} is too coarse for its arithmetic to tell right from wrong"
     if candidate.model is not model and quantized(candidate.model.index, output) != quantized(model.index, output):
         return "one of the two files holds scaled integers, whose error depends on calibration"
+    if quantized(model.index, output) and (other := quantizes_otherwise(model, candidate.model)):
+        return f"{other}, whose error depends on calibration"
     return ""
+
+
+def quantizes_otherwise(reference: Model, candidate: Model) -> str:
+    """What differs in which products two quantized files compute of scaled integers; empty where nothing does."""
+    if candidate.same_network(reference):
+        return ""
+    mine, theirs = _scaled_products(reference.index), _scaled_products(candidate.index)
+    if mine == theirs:
+        return ""
+    if mine.total() == theirs.total():
+        return "the two files compute different layers from scaled integers"
+    return f"the first file computes {mine.total()} layers from scaled integers, the second {theirs.total()}"
 
 
 def quantized(index: GraphIndex, output: str) -> bool:
     """Whether an output depends on scaled integers: by quantizers, or by weights that a Cast makes floats of."""
     return output in _quantized(index)
+
+
+@lru_cache(maxsize=8)
+def _scaled_products(index: GraphIndex) -> Counter[tuple[bool, ...]]:
+    return scaled_products(index)
 
 
 @lru_cache(maxsize=8)

@@ -126,7 +126,9 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     if any(isinstance(fact, NotANumberOnBothSides) for fact in culprit.facts):
         text = "look at the inputs: both sides give values that are not numbers"
     if not text and other_file(side, reference) and not (side.runner.narrows and cause not in IN_FILE):
-        text = IN_FILE.get(cause, "look at what the second file has there")
+        node = culprit.candidate_node or culprit.node
+        narrow = cause not in IN_FILE and _typed_narrow(side.model.index, node)
+        text = _in_fp32(node) if narrow else IN_FILE.get(cause, "look at what the second file has there")
     programs = any(not s.runner.capabilities.any_model for s in (side, reference))
     if not text and programs and cause in (Cause.WEIGHTS, Cause.ATTRIBUTE):
         text = PROGRAM
@@ -138,8 +140,12 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
         return Remedy("--fix plan.json finds the fewest layers that have to stay in FP32")
     keep = _kept(side.model.index, culprit)
     if _typed_narrow(side.model.index, keep[-1]):
-        return Remedy(f"write {keep[-1]} in FP32 in the file, with Casts around it: the types of a graph are law")
+        return Remedy(_in_fp32(keep[-1]))
     return Remedy(_keeping(side, keep), keep)
+
+
+def _in_fp32(node: str) -> str:
+    return f"write {node} in FP32 in the file, with Casts around it: the types of a graph are law"
 
 
 def _kept(index: GraphIndex, culprit: Culprit) -> tuple[str, ...]:

@@ -150,6 +150,11 @@ class Difference:
         return self.change.explained_by_format if isinstance(self.change, WeightChange) else None
 
     @property
+    def cut_off(self) -> bool:
+        """Whether weights are beyond the range of the format that the candidate rounded them to."""
+        return isinstance(self.change, WeightChange) and self.change.cut > 0
+
+    @property
     def of_one_value(self) -> bool:
         """Whether a single number is another one, which rounding does not explain: a scale, say."""
         return isinstance(self.change, WeightChange) and self.change.size == 1 and self.change.rounded_to is None

@@ -40,7 +40,8 @@ def follow_shapes(pairing: Pairing, nodes: dict[int, int], tensors: dict[str, st
         weights, others = pairing.r.forms[n].weights, pairing.c.forms[m].weights
         stack.extend((weights[s], others[s]) for s in sorted(weights.keys() & others.keys()))
     while stack:
-        a, b = stack.pop()
+        mine_read, theirs_read = stack.pop()
+        a, b = _rounded(pairing.r, mine_read), _rounded(pairing.c, theirs_read)
         p, q = pairing.r.index.producer.get(a), pairing.c.index.producer.get(b)
         if p is None or q is None or p in nodes or q in taken or not pairing.r.constant(a):
             continue
@@ -51,8 +52,8 @@ def follow_shapes(pairing: Pairing, nodes: dict[int, int], tensors: dict[str, st
             continue
         nodes[p] = q
         taken.add(q)
-        if a not in tensors and a not in pairing.r.index.outputs:
-            tensors[a] = b
+        if mine_read not in tensors and mine_read not in pairing.r.index.outputs:
+            tensors[mine_read] = theirs_read
         names = slots(left, pairing.r.index.opset.get(left.domain, 1))
         if operator(left) not in QUANTIZERS:  # whose weights are compared as what they stand for
             found.extend(_differences(pairing, p, q, names))
@@ -62,6 +63,17 @@ def follow_shapes(pairing: Pairing, nodes: dict[int, int], tensors: dict[str, st
             moved = tuple((names[i], names[j]) for i, j in enumerate(order) if i != j)
             found.append(Difference(p, q, InputsExchanged(left.op_type, moved)))
     return found
+
+
+def _rounded(view: GraphView, name: str) -> str:
+    """What a constant is a copy of, up to rounding, where quantizers are looked through: of rows that are gathered of a
+    table, the rows in floating point."""
+    while view.skips and (position := view.index.producer.get(name)) is not None:
+        node = view.index.nodes[position]
+        if operator(node) not in QUANTIZERS or node.input[0] not in view.index.producer:
+            break
+        name = node.input[0]
+    return name
 
 
 def _differences(pairing: Pairing, p: int, q: int, names: list[str]) -> Iterator[Difference]:

@@ -92,6 +92,7 @@ class WeightChange:
         values: The two values there.
         rounded_to: The number format to which rounding the reference's weights gives the candidate's.
         stored: Whether the candidate stores them in that format.
+        cut: How many of the reference's weights are beyond the greatest number of that format.
         quantized: Whether they are the reference's, within half of the step that the candidate quantizes them by.
         patterns: Other changes that explain all of it.
         folded: What was compared, where scalings and shifts were multiplied in first: ``weights`` or ``bias``.
@@ -105,6 +106,7 @@ class WeightChange:
     values: tuple[Any, Any] | None = None
     rounded_to: str | None = None
     stored: bool = False
+    cut: int = 0
     quantized: bool = False
     patterns: tuple[Pattern, ...] = ()
     folded: str | None = None
@@ -117,7 +119,7 @@ class WeightChange:
     @property
     def explained_by_format(self) -> str | None:
         """The number format that the candidate stores the weights in, where that explains the whole difference."""
-        return "int8" if self.quantized else self.rounded_to if self.stored else None
+        return "int8" if self.quantized else self.rounded_to if self.stored and not self.cut else None
 
     def __str__(self) -> str:
         text = self._extent()
@@ -140,6 +142,13 @@ class WeightChange:
         if self.greatest is None:
             return f"{self.count:,} of {self.size:,} values differ{self._first()}"
         noun = "weights" if self.size > 1 else "value"
+        if self.rounded_to is not None and self.cut:
+            assert self.values is not None
+            end = float(ml_dtypes.finfo(_DTYPE[self.rounded_to]).max)
+            return (
+                f"{self.cut:,} of {self.size:,} {noun} beyond the greatest number of {self.rounded_to.upper()}, "
+                f"{end:.6g}: {self.values[0]:.6g} became {self.values[1]:.6g}"
+            )
         if self.rounded_to is not None:
             text = f"all {self.size:,} {noun} equal to the reference's rounded to {self.rounded_to.upper()}"
             return f"{text} ({self.count:,} differ, greatest {self.greatest:.3g})"
@@ -193,6 +202,7 @@ def weight_change(x: np.ndarray, y: np.ndarray) -> WeightChange | None:
         (float(x[index]), float(y[index])),
         rounded_to=rounded,
         stored=rounded is not None and y.dtype.name == _DTYPE[rounded].name,
+        cut=0 if rounded is None else _beyond(x, rounded),
         patterns=() if pattern is None else (pattern,),
     )
 
@@ -323,6 +333,12 @@ def _rounded(x: np.ndarray, y: np.ndarray) -> str | None:
         else:
             return name
     return None
+
+
+def _beyond(x: np.ndarray, rounded_to: str) -> int:
+    """How many finite values rounding to a format makes infinite."""
+    with np.errstate(all="ignore"):
+        return int(sum(np.sum(np.isfinite(a) & ~np.isfinite(a.astype(_DTYPE[rounded_to]))) for _, (a,) in _blocks(x)))
 
 
 def _pattern(x: np.ndarray, y: np.ndarray) -> Pattern | None:

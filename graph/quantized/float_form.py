@@ -7,6 +7,7 @@ from, and all steps stand in its quantizers. It is read and never run: the file'
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from onnx import TensorProto, helper
 
 from ..index import GraphIndex
 from ..nodes import attribute_int, subgraphs
-from ..operators import QUANTIZED, QUANTIZERS, operator
+from ..operators import CASTS, INTEGER_PRODUCTS, MOVEMENT, PRODUCTS, QUANTIZED, QUANTIZERS, RECURRENT, operator
 from ..writer import GraphWriter, Names
 from .layouts import Layout, float_attributes, given, is_product_of_integers, layout_of
 from .packed import unpacked_blocks
@@ -38,13 +39,47 @@ class FloatForm:
 
 
 def is_quantized(index: GraphIndex) -> bool:
-    """Whether a graph quantizes activations, or multiplies scaled integers."""
-    return any(operator(node) in QUANTIZED and operator(node) != "DequantizeLinear" for node in index.nodes)
+    """Whether a graph quantizes activations, multiplies scaled integers, or looks them up in a table."""
+    return any(
+        operator(node) in QUANTIZED and (operator(node) != "DequantizeLinear" or node.input[0] in index.producer)
+        for node in index.nodes
+    )
 
 
 def float_form(index: GraphIndex) -> FloatForm:
     """The graph in float operators. What no float operator stands for stays as it is."""
     return _Writing(index).run()
+
+
+def scaled_products(index: GraphIndex) -> Counter[tuple[bool, ...]]:
+    """How many products, recurrences and lookups in tables are computed of scaled integers, by which of the first two
+    operands are scaled: two files that quantize the same layers agree in this, however they write it.
+
+    Args:
+        index: A graph, quantized or not.
+    """
+    if not is_quantized(index):
+        return Counter()
+    form = float_form(index).index
+    found: Counter[tuple[bool, ...]] = Counter()
+    for node in form.nodes:
+        if operator(node) in INTEGER_PRODUCTS:  # in a layout that no float operator has
+            found[True, True] += 1
+        elif operator(node) in PRODUCTS | RECURRENT | {"Gather"}:
+            found[tuple(_is_scaled(form, name) for name in list(node.input)[:2])] += 1
+    return Counter({operands: count for operands, count in found.items() if any(operands)})
+
+
+def _is_scaled(form: GraphIndex, name: str) -> bool:
+    """Whether a tensor is one that a DequantizeLinear makes, moved perhaps."""
+    while (position := form.producer.get(name)) is not None:
+        node = form.nodes[position]
+        if operator(node) == "DequantizeLinear":
+            return True
+        if operator(node) not in MOVEMENT | CASTS or not node.input:
+            return False
+        name = node.input[0]
+    return False
 
 
 @dataclass(frozen=True)

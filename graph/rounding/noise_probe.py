@@ -34,6 +34,7 @@ from ..index import GraphIndex, is_fill
 from ..inference import infer_shapes
 from ..operators import (
     ABSOLUTE,
+    CASTS,
     CONTRIB_DOMAIN,
     LIBRARY_FUNCTIONS,
     ML_DOMAIN,
@@ -321,9 +322,12 @@ class _Perturber:
     def _operand(self, node: onnx.NodeProto, slot: int, number: int) -> str:
         """What a node reads, rounded where it is an operand that a target rounds."""
         name = node.input[slot]
-        if not name or not is_rounded(node, slot) or not self._floating(name):
+        if not name or not self._floating(name):
             return name
         original, gain, step = original_name(name), self.rounding.gain, self._step(name, number)
+        cast = operator(node) in CASTS and slot == 0 and _is_step(step)  # it is given what a quantizer gives
+        if not cast and not is_rounded(node, slot):
+            return name
         weight = self._is_weight(name)
         if operator(node) not in WEIGHTED and not _is_step(step) if weight else name not in self.given:
             return name

@@ -345,6 +345,31 @@ def test_an_overflow_that_the_deployed_outputs_show_is_not_said_to_be_in_pieces_
     assert "deployed" not in to_json(report)["culprits"][0]
 
 
+@dataclass(frozen=True)
+class OtherInPieces(OneOff):
+    """ONNX Runtime, which computes another number where a piece is looked at."""
+
+    def open(self, model, *, fetch=(), workload=None, progress=None):
+        runner = super() if model.derived else ORT
+        return runner.open(model, fetch=fetch, workload=workload, progress=progress)
+
+
+def test_a_layer_that_errs_in_pieces_alone_is_no_culprit_beside_outputs_that_are_equal():
+    runner = OtherInPieces(threads=1, node="n_stem", place=(1, 3, 5, 6), by=0.5)
+    report = compare(networks.residual(), runner, data_of("residual"))
+    assert report
+    assert [(c.node, c.cause) for c in report.culprits] == []
+    assert verdicts(report)["stem_relu"] == "healed"
+    assert mentions(report, "run in pieces", "this is another program")
+    assert not mentions(report, "the next layers agree again")
+
+
+def test_a_layer_that_errs_in_pieces_stays_a_culprit_where_the_outputs_differ():
+    culprit = only(compare(networks.residual(), OneOff(threads=1, node="n_stem", by=0.5, place=(1, 3, 5, 6)),
+                           data_of("residual")))  # fmt: skip
+    assert culprit.node == "n_stem"
+
+
 def test_a_fault_of_the_deployed_program_comes_before_what_only_pieces_show():
     @dataclass(frozen=True)
     class AndAFault(WideInside):

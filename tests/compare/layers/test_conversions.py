@@ -282,6 +282,65 @@ def test_a_wrong_weight_is_found_in_a_quantized_file() -> None:
     assert [c.node for c in report.culprits] == ["n_third"]
 
 
+def in_floats(node: str) -> Edit:
+    """One layer of a quantized file in floating point again."""
+
+    def edit(graph: onnx.GraphProto) -> None:
+        layer = next(n for n in graph.node if n.name == node)
+        layer.input[:] = [name.removesuffix("/dq") for name in layer.input]
+
+    return edit
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_files_that_quantize_other_layers_are_undecided_and_accuse_nobody(swapped: bool) -> None:
+    pair = [quantized(chain()), edited(quantized(chain()), in_floats("n_third"))]
+    report = compare(*(pair[::-1] if swapped else pair), (1, 3, 12, 12))
+    assert report.verdict == "undecided"
+    assert culprits(report) == []
+    counts = (2, 3) if swapped else (3, 2)
+    assert any("computes {} layers from scaled integers, the second {}".format(*counts) in w for w in report.warnings)
+    assert any("compare each with the network in floating point" in w for w in report.warnings)
+
+
+def test_beside_a_quantized_file_the_one_in_floating_point_is_to_be_named_first() -> None:
+    report = compare(quantized(chain()), chain(), (1, 3, 12, 12))
+    assert (report.verdict, culprits(report)) == ("undecided", [])
+    assert any("floating point, which is named first" in w for w in report.warnings)
+
+
+def test_a_quantizer_before_a_cast_is_no_fault() -> None:
+    w = networks.Writer(5)
+    x = w.node("Cast", [w.node("Slice", ["x", *(w.value(n, [v], np.int64) for n, v in
+                                               (("at", 0), ("to", 2), ("axis", 1)))], "s")], "c", to=FLOAT)  # fmt: skip
+    w.node("Mul", [x, x], "y")
+    model = w.model({"x": (FLOAT, [4, 3, 64])}, ["y"])
+
+    def edit(graph: onnx.GraphProto) -> None:
+        for name, value in (("k", np.float32(0.05)), ("z", np.int8(0))):
+            graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+        graph.node.insert(1, helper.make_node("QuantizeLinear", ["s", "k", "z"], ["s/q"], "s.q"))
+        graph.node.insert(2, helper.make_node("DequantizeLinear", ["s/q", "k", "z"], ["s/dq"], "s.dq"))
+        graph.node[3].input[0] = "s/dq"
+
+    assert culprits(compare(model, edited(model, edit), (4, 3, 64), rtol=0.9, atol=10.0)) == []
+
+
+def test_weights_beyond_fp16_are_an_overflow_of_that_layer() -> None:
+    """Variances of a BatchNormalization, which a converter cuts off at FP16's greatest number."""
+    w = networks.Writer(7)
+    rng = np.random.default_rng(1)
+    parts = {"scale": rng.uniform(1, 2, 8), "shift": rng.normal(size=8), "mean": rng.normal(size=8),
+             "var": 1e8 * rng.uniform(1, 2, 8)}  # fmt: skip
+    big = w.node("Mul", ["x", w.value("factor", 1e4)], "big")
+    w.node("BatchNormalization", [big, *(w.value(n, v, np.float32) for n, v in parts.items())], "y")
+    model = w.model({"x": (FLOAT, [2, 8, 16])}, ["y"])
+    cut = edited(model, weights(lambda name, v: np.clip(v, -65504, 65504).astype(np.float16) if name == "var" else v))
+    report = compare(model, cut, (2, 8, 16))
+    assert culprits(report) == [("n_y", "overflow")]
+    assert "8 of 8 weights beyond the greatest number of FP16, 65504" in report.culprits[0].evidence
+
+
 # ---- rounding that looks like more ----------------------------------------------------------------------------------
 
 

@@ -249,3 +249,13 @@ def test_what_the_graph_types_narrow_is_typed_otherwise_in_the_file():
     reference, side = Side("onnxrt", OnnxrtRunner(), network), Side("emulate:fp16", EmulateRunner(), network)
     culprit = Culprit("emulate:fp16", "fc1", "MatMul", ("m1",), Cause.OVERFLOW, None, None)
     assert remedy_of(culprit, side, reference).text.startswith("write fc1 in FP32 in the file")
+
+
+def test_what_a_second_file_types_narrow_is_typed_otherwise_in_that_file():
+    model = Model(overflowing())
+    reference = Side("onnxrt", OnnxrtRunner(), model)
+    side = Side("onnxrt@fp16.onnx", OnnxrtRunner(), typed(model, "fp16").model)
+    culprit = Culprit(side.name, "fc1", "MatMul", ("m1",), Cause.OVERFLOW, None, None)
+    assert remedy_of(culprit, side, reference).text.startswith("write fc1 in FP32 in the file")
+    other = Culprit(side.name, "fc1", "MatMul", ("m1",), Cause.WEIGHTS, None, None)
+    assert remedy_of(other, side, reference).text.startswith("take the first file's weights")

@@ -59,3 +59,19 @@ def test_a_table_that_constants_are_taken_from_has_its_steps():
     mine = GraphIndex(parsed(floats, t=table, i=ids))
     theirs = GraphIndex(parsed(integers, q=np.rint(table / scale).astype(np.int8), s=scale, i=ids))
     np.testing.assert_allclose(match(mine, theirs).steps["t"], scale)
+
+
+def test_a_table_whose_rows_are_made_floats_after_they_are_taken_has_its_steps():
+    """As ONNX Runtime's quantizer leaves position embeddings: the rows are chosen by a shape, and scaled behind."""
+    table = normal(8, 4)
+    scale = np.float32(np.abs(table).max() / 127)
+    head = "g (float[N, 4] x) => (float[N, 4] y) { s = Shape <end=1> (x)  n = Squeeze(s)  r = Range(zero, n, one)"
+    ints = {"zero": np.array(0), "one": np.array(1)}
+    mine = parsed(f"{head}  p = Gather(t, r)  h = Add(x, p)  y = MatMul(h, w) }}", t=table, w=normal(4, 4), **ints)
+    theirs = parsed(
+        f"{head}  i = Gather(q, r)  p = DequantizeLinear(i, k)  h = Add(x, p)  y = MatMul(h, w) }}",
+        q=np.rint(table / scale).astype(np.int8), k=scale, w=normal(4, 4), **ints,
+    )  # fmt: skip
+    found = match(GraphIndex(mine), GraphIndex(theirs))
+    assert found.steps["t"] == scale
+    assert found.tensors["p"] == "p"

@@ -10,7 +10,7 @@ from layerdiff.graph.model import Model
 from layerdiff.graph.operators import QUANTIZED, QUANTIZERS, operator
 from layerdiff.graph.pairing.matching import match
 from layerdiff.graph.quantized.borders import with_float_borders
-from layerdiff.graph.quantized.float_form import float_form, is_quantized
+from layerdiff.graph.quantized.float_form import float_form, is_quantized, scaled_products
 
 from support import networks
 from support.models import normal, parsed
@@ -173,3 +173,24 @@ def test_a_kernel_that_cuts_off_below_zero_makes_what_is_behind_the_relu():
     theirs = networks.run_all(other, feeds[0])
     assert "h" not in found or theirs[found["h"]].min() < 0
     assert theirs[found["r"]].min() >= 0
+
+
+def test_how_many_layers_are_scaled_does_not_depend_on_how_a_file_writes_them(network):
+    proto, feeds = network
+    written = [scaled_products(GraphIndex(quantized(proto, kind, feeds))) for kind in ("qdq", "qoperator")]
+    assert written[0] == written[1]
+    assert written[0]
+    assert not scaled_products(GraphIndex(proto))
+
+
+def test_a_layer_that_is_left_in_floats_is_not_counted():
+    half = parsed(
+        "g (float[N, 4] x) => (float[N, 4] y) { v = DequantizeLinear(q, s)  h = MatMul(x, v)  y = MatMul(h, w) }",
+        q=np.ones((4, 4), np.int8), s=np.float32(0.1), w=normal(4, 4),
+    )  # fmt: skip
+    assert scaled_products(GraphIndex(half)) == {}  # weights alone: a network in floating point
+    looked_up = parsed(
+        "g (int64[N] x) => (float[N, 4] y) { r = Gather(q, x)  v = DequantizeLinear(r, s)  y = MatMul(v, w) }",
+        q=np.ones((4, 4), np.int8), s=np.float32(0.1), w=normal(4, 4),
+    )  # fmt: skip
+    assert scaled_products(GraphIndex(looked_up)) == {(True, False): 2}
