@@ -1,7 +1,9 @@
 """A narrow accumulator: an FP32 product whose error is that of sums in FP16 or BF16.
 
-Looks at: RMS z of a product in FP32, which as a multiple of FP32's unit roundoff says how coarse its sums were rounded.
-Proves: nothing by itself; it is of the size that such sums have, and no larger than they can make it.
+Looks at: RMS z of a product in FP32, which as a multiple of FP32's unit roundoff says how coarse its sums were rounded,
+and how many elements err. Proves: nothing by itself; the error is of the size that such sums have, no larger than they
+can make it, and all over the tensor. Where nobody speaks of a narrow format and the graphs differ in an operator, that
+operator is told instead.
 """
 
 from __future__ import annotations
@@ -11,8 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ...graph.formats import BF16, FP16, FP32, NumberFormat
 from ...graph.operators import PRODUCTS, RECURRENT
+from ...graph.pairing.differences import DifferenceKind
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
@@ -20,6 +25,8 @@ from .diagnosis import Diagnosis
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
 
+EVERYWHERE = 0.5
+"""Share of the elements that err where all sums are rounded; of those that are zero on both sides nothing is known."""
 ROUNDED = 0.25
 """Relative error from which on no format of 16 bits explains it by rounding its sums."""
 
@@ -61,7 +68,9 @@ def adding_format(case: LayerCase) -> NumberFormat | None:
     products = PRODUCTS | RECURRENT
     if case.formats.coarse or not any(index.nodes[p].op_type in products for p in case.pair.reference.nodes):
         return None
-    if _truncates(case):
+    if _truncates(case) or not _everywhere(case):
+        return None
+    if case.formats.narrow is None and any(d.kind is DifferenceKind.OPERATOR for _, d in case.differences):
         return None
     narrow = case.formats.narrow
     candidates = (FP16, BF16) if narrow is None else (narrow,)
@@ -70,6 +79,15 @@ def adding_format(case: LayerCase) -> NumberFormat | None:
 
 def _roundoff(rms_z: float) -> float:
     return rms_z * FP32.u * math.sqrt(2)
+
+
+def _everywhere(case: LayerCase) -> bool:
+    """Whether most elements err, as sums do that are all rounded alike."""
+    y, c = case.y, case.c
+    if y.shape != c.shape:
+        return False
+    known = (y != 0) | (c != 0)
+    return bool(np.count_nonzero(y != c) >= EVERYWHERE * np.count_nonzero(known))
 
 
 def _truncates(case: LayerCase) -> bool:

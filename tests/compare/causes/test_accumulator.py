@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from layerdiff.compare.causes import accumulator
 from layerdiff.graph.formats import BF16, FP16, FP32, INT8
+from layerdiff.graph.pairing.differences import Difference, OperatorChange
 
 from support.layer_cases import layer_case, told
 from support.models import parsed
@@ -18,6 +19,7 @@ TRUNCATED = parsed(
     "g (float[2,4] x) => (float[2,4] y) { a = Cast<to=7>(x) b = Cast<to=1>(a) y = MatMul(b, w) }",
     w=np.ones((4, 4), np.float32),
 )
+ADDED = Difference(0, 0, OperatorChange((), (("Add", "added"),)))
 
 
 def z_of(u: float) -> float:
@@ -27,7 +29,7 @@ def z_of(u: float) -> float:
 
 def find(u: float, **more):
     settings = {"model": PRODUCT, "rms_z": z_of(u), "relative": 1e-3, **more}
-    return accumulator.find(layer_case(Y, Y, **settings))
+    return accumulator.find(layer_case(Y, settings.pop("c", 1.001 * Y), **settings))
 
 
 @pytest.mark.parametrize("fmt", [FP16, BF16], ids=str)
@@ -37,6 +39,10 @@ def test_the_error_speaks_for_a_unit_roundoff(fmt):
     assert found.facts[0].format == fmt
     assert found.facts[0].roundoff == pytest.approx(fmt.u)
     assert told(found).startswith(f"error as of sums with unit roundoff {fmt.u:.1e} ({fmt}: {fmt.u:.1e}), ")
+
+
+def test_where_a_narrow_format_is_in_play_an_operator_that_differs_excuses_no_sums():
+    assert find(FP16.u, narrow=FP16, differences=(ADDED,)).cause == "narrow-accumulator"
 
 
 @pytest.mark.parametrize(
@@ -52,6 +58,8 @@ def test_the_error_speaks_for_a_unit_roundoff(fmt):
         {"model": parsed("g (float[2,4] x) => (float[2,4] y) { y = Relu(x) }")},
         {"candidate": TRUNCATED},
         {"narrow": FP16, "rms_z": z_of(BF16.u)},
+        {"c": np.where(np.arange(8).reshape(2, 4) < 3, 1.001 * Y, Y)},
+        {"differences": (ADDED,)},
     ],
     ids=lambda more: ", ".join(more),
 )
