@@ -21,6 +21,18 @@ HONEST = {"quantization", "spread", "amplified"}
 ALSO_HONEST = {"relu_clipped": frozenset({"saturation"})}
 """Causes that were found honest when the first answers were read: they count, whatever a result says."""
 
+_RELU = (
+    "True: the quantizer removed the Relu that its range stands for, and a body of an If still reads what was before it"
+)
+_LOG = "True: a logarithm of what FP16 makes zero"
+READ = {
+    "silero-vad-half/ort_static": _RELU,
+    "silero-vad-opset15/ort_static": _RELU,
+    "basic-pitch/typed_fp16": _LOG,
+    "basic-pitch-tflite/typed_fp16": _LOG,
+}
+"""What culprits beside a healthy form turned out to be, read one by one; they are counted as false all the same."""
+
 
 def of(results: Iterable[Result], group: str) -> list[Result]:
     """The faults, or the healthy forms, that count."""
@@ -271,5 +283,5 @@ def _verdict(result: Result) -> str:
 
 
 def _accused(pairs: Sequence[Result]) -> str:
-    rows = [[f"`{r['id']}`", _verdict(r), _cell(said(r))] for r in pairs if not quiet(r)]
-    return table(["pair", "verdict", "answered"], rows) if rows else "None."
+    rows = [[f"`{r['id']}`", _verdict(r), _cell(said(r)), READ.get(r["id"], "")] for r in pairs if not quiet(r)]
+    return table(["pair", "verdict", "answered", "what it was"], rows) if rows else "None."

@@ -66,6 +66,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     differences.of_constant,
     text.find,
     overflow.find,
+    underflow.of_operand,
     nan.find,
     saturation.of_quantizer,
     bias.find,

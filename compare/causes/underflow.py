@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.formats import NumberFormat
-from ...graph.operators import DIVIDES
+from ...graph.operators import DIVIDES, operator
 from ...graph.specs import is_float
 from ..report.model import Cause
 from .case import LayerCase
@@ -56,6 +56,50 @@ def find(case: LayerCase) -> Diagnosis | None:
         if weights is not None:
             return Diagnosis(Cause(loss), (weights[1],), weights[0])
     return _became_zero(case, fmt) or _inside(case, fmt) or _constant(case, fmt) or _dead_channels(case, fmt)
+
+
+def of_operand(case: LayerCase) -> Diagnosis | None:
+    """An output that is not finite because what a logarithm or a division reads became zero in the candidate's format.
+
+    Who makes that operand is to blame, and a constant too small for the format that is added there says why.
+    """
+    fmt = case.formats.narrow
+    if fmt is None or case.judgement.reason != "finite":
+        return None
+    index = case.graphs[0]
+    given = {**case.values, **case.inner}
+    for position in case.pair.reference.nodes:
+        node = index.nodes[position]
+        if operator(node) not in DIVIDES:
+            continue
+        for name in node.input[1:] if node.op_type == "Div" else node.input[:1]:
+            array = given.get(name)
+            if array is None or not is_float(array.dtype):
+                continue
+            zero = (array != 0) & (np.abs(array.astype(np.float64)) < fmt.smallest_subnormal / 2)
+            if not zero.any():
+                continue
+            made_inside = index.producer.get(name) in case.pair.reference.nodes
+            holder = Holder("inside", index.names[index.producer[name]]) if made_inside else Holder("input", name)
+            lost = lost_values(array, fmt, "underflow", holder)
+            epsilon = _epsilon(index, name, position, fmt)
+            facts = (lost,) if epsilon is None else (epsilon, lost)
+            return Diagnosis(Cause.UNDERFLOW, facts, producer=None if made_inside else name)
+    return None
+
+
+def _epsilon(index: GraphIndex, name: str, reader: int, fmt: NumberFormat) -> SmallConstant | None:
+    """The constant too small for a format that is added to make a tensor."""
+    maker = index.producer.get(name)
+    if maker is None or operator(index.nodes[maker]) not in ("Add", "Max", "Clip"):
+        return None
+    for read in index.nodes[maker].input:
+        value = index.constant(read) if read else None
+        if value is not None and value.size == 1 and is_float(value.dtype):
+            size = abs(float(value.reshape(-1)[0]))
+            if 0 < size < fmt.smallest_subnormal:
+                return SmallConstant(size, fmt, index.names[reader], index.nodes[reader].op_type)
+    return None
 
 
 def of_weights(index: GraphIndex, nodes: Iterable[int], fmt: NumberFormat) -> Diagnosis | None:

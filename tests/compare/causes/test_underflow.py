@@ -88,3 +88,36 @@ def test_dead_channels_are_columns_of_a_matrix_and_rows_of_a_kernel():
         found = underflow.find(layer_case(y, 2 * y, model=model, narrow=FP16, reason="slice"))
         assert (found.cause, found.clamped) == ("underflow", True)
         assert told(found).startswith("1 of 16 channels of the weights 'w' are at most 1e-13")
+
+
+LOG = "g (float[N] x) => (float[N] y) {{ a = {maker}  y = Log(a) }}"
+NEARLY_ZERO = np.float32([1e-10, 1e-9, 0.5])
+FINITE = {"reason": "finite", "relative": np.inf, "rms_z": None}
+
+
+@pytest.mark.parametrize(
+    ("maker", "told_first"),
+    [
+        ("Add(x, e)", "the constant 1e-10 is below FP16's smallest number, 6e-08: it becomes that or zero, and Log"),
+        ("Abs(x)", "inside, at "),
+    ],
+)
+def test_a_logarithm_of_what_became_zero(maker, told_first):
+    model = parsed(LOG.format(maker=maker), e=np.float32(1e-10))
+    y = np.log(NEARLY_ZERO)
+    c = np.float32([-np.inf, -np.inf, y[2]])
+    case = layer_case(y, c, model=model, tensors={"a": NEARLY_ZERO}, narrow=FP16, **FINITE)
+    found = underflow.of_operand(case)
+    assert (found.cause, found.producer) == ("underflow", None)
+    assert told(found).startswith(told_first)
+    assert "2 of them become zero" in told(found)
+
+
+def test_who_made_what_became_zero_is_to_blame():
+    model = parsed("g (float[N] x) => (float[N] y) { y = Reciprocal(x) }")
+    given = {"y": 1 / NEARLY_ZERO, "c": np.float32([np.inf, np.inf, 2]), "model": model, **FINITE}
+    case = layer_case(tensors={"x": NEARLY_ZERO}, narrow=FP16, **given)
+    assert underflow.of_operand(case).producer == "x"
+    for other in ({"narrow": BF16, "tensors": {"x": NEARLY_ZERO}}, {"narrow": FP16, "tensors": {"x": ONES[:3]}},
+                  {"narrow": None, "tensors": {"x": NEARLY_ZERO}}):  # fmt: skip
+        assert underflow.of_operand(layer_case(**{**given, **other})) is None
