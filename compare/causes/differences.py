@@ -74,7 +74,8 @@ def stated(index: GraphIndex, found: Sequence[tuple[int, Difference]]) -> Diagno
     position, difference = max(found, key=lambda item: (_WEIGHT[item[1].kind], item[1].cut_off))
     others = (GraphsDiffer(d) for _, d in found if d is not difference and not (difference.cut_off and not d.cut_off))
     position = position if difference.origin is None else difference.origin
-    return Diagnosis(_cause(index, position, difference), (GraphsDiffer(difference), *others), position)
+    cause = _cause(index, position, difference)
+    return Diagnosis(cause, (GraphsDiffer(difference), *others), position, clamped=difference.cut_off)
 
 
 def of_loudest(layer: LoudLayer) -> Diagnosis | None:

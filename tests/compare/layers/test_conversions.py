@@ -341,6 +341,16 @@ def test_weights_beyond_fp16_are_an_overflow_of_that_layer() -> None:
     assert "8 of 8 weights beyond the greatest number of FP16, 65504" in report.culprits[0].evidence
 
 
+def test_a_mask_beyond_fp16_that_changes_no_output_is_no_culprit() -> None:
+    w = networks.Writer(9)
+    mask = np.where(np.arange(16) < 12, 0, -3.4e38).astype(np.float32)
+    w.node("Softmax", [w.node("Add", ["x", w.value("mask", mask, np.float32)], "masked")], "y")
+    model = w.model({"x": (FLOAT, [4, 16])}, ["y"])
+    cut = edited(model, weights(lambda name, v: np.clip(v, -65504, 65504).astype(np.float16)))
+    report = compare(model, cut, (4, 16))
+    assert (report.verdict, culprits(report)) == ("pass", [])
+
+
 # ---- rounding that looks like more ----------------------------------------------------------------------------------
 
 

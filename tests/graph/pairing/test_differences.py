@@ -49,8 +49,8 @@ from layerdiff.graph.pairing.weight_changes import FewValues, Pattern, Reordered
         (
             np.array([1e6], np.float32),
             np.array([65504], np.float16),
-            "all 1 value equal to the reference's rounded to FP16",
-            "fp16",
+            "1 of 1 value beyond the greatest number of FP16, 65504: 1e+06 became 65504",
+            None,
         ),
         (
             np.array([1e-9], np.float32),
