@@ -119,7 +119,7 @@ class _Writer:
             return {"dtype": value.name}
         if isinstance(value, enum.Enum):
             return {"enum": [_name(kind), self.plain(value.value)]}
-        if dataclasses.is_dataclass(kind):
+        if hasattr(kind, "__dataclass_fields__"):
             names = _fields(kind)
             state = vars(value) if names is None else {name: getattr(value, name) for name in names}
             return {"object": [_name(kind), {n: self.plain(v) for n, v in state.items()}]}
