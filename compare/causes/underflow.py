@@ -91,7 +91,7 @@ def of_operand(case: LayerCase) -> Diagnosis | None:
 def _epsilon(index: GraphIndex, name: str, reader: int, fmt: NumberFormat) -> SmallConstant | None:
     """The constant too small for a format that is added to make a tensor."""
     maker = index.producer.get(name)
-    if maker is None or operator(index.nodes[maker]) not in ("Add", "Max", "Clip"):
+    if maker is None or operator(index.nodes[maker]) not in ("Add", "Max"):
         return None
     for read in index.nodes[maker].input:
         value = index.constant(read) if read else None

@@ -173,7 +173,10 @@ def test_a_long_option_is_the_default_of_all_runners_of_its_kind(line, expected)
             "--ort-optimization is given twice, as basic and all. For two runners: --onnxrt=optimization=basic "
             "--onnxrt=optimization=all.",
         ),
-        ("--onnxrt --emulate fp16 --fp16", "--fp16 is for --trt, and no runner was named that it applies to."),
+        (
+            "--onnxrt --emulate fp16 --fp16",
+            "--fp16 is for --trt or --trt-rtx, and no runner was named that it applies to.",
+        ),
         (
             "--onnxrt --trt=fp16 --int8",
             "--int8: every --trt here says what it takes. Write it there: --trt=...,int8.",
