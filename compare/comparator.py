@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..runners.contract.workload import Workload
 from .assemble import assemble
+from .cluster import compare
 from .collect import Collector
 from .comparison import Comparison, Rules, with_options
 from .loading import Loader, ModelSource
@@ -25,7 +26,6 @@ from .runs.resized import resized
 from .runs.samples import Data, bind, check_calibrated, check_labels, checked
 from .runs.streaming import execute
 from .runs.workers.isolation import isolated
-from .stages import compare
 
 if TYPE_CHECKING:
     import numpy as np

@@ -28,6 +28,17 @@ def shard(index: int, count: int) -> Notice:
     return Notice("shard", f"{index}/{count}", text)
 
 
+def worker_died(what: str, deaths: int) -> Notice:
+    """A worker of a cluster died, and its work was done again.
+
+    Args:
+        what: What it ran.
+        deaths: How many workers it cost.
+    """
+    workers = "A worker" if deaths == 1 else f"{deaths} workers"
+    return Notice("worker-died", what, f"{workers} of the cluster died on {what}, which was run again.")
+
+
 def input_cast(model: str, name: str, given: str, taken: str) -> Notice:
     """An input of a second file has another floating type than the first file's."""
     return Notice("input-cast", model, f"{name!r} is {given} in the first file, and cast to {taken} for {model}.")

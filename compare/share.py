@@ -36,19 +36,19 @@ def belongs(number: int, share: tuple[int, int] | None) -> bool:
     return share is None or number % share[1] == share[0] - 1
 
 
-def refuse_what_needs_all(share: tuple[int, int] | None, asked: Iterable[tuple[str, object]]) -> None:
-    """Refuses options that are for a run on all samples.
+def refuse_what_needs_all(by: str, asked: Iterable[tuple[str, object]]) -> None:
+    """Refuses options that are for one run on all samples.
 
     Args:
-        share: The share; None: all samples are run.
+        by: The option that shares the samples out.
         asked: Options and what they were given; None where they were not.
 
     Raises:
-        UsageError: A share is run, and one was given.
+        UsageError: One was given.
     """
     for flag, value in asked:
-        if share is not None and value is not None:
-            raise UsageError(f"--shard runs a share of the samples, and {flag} is for a run on all of them.")
+        if value is not None:
+            raise UsageError(f"{by} runs shares of the samples, and {flag} is for a run on all of them.")
 
 
 def in_order(shares: Mapping[str, int], count: int) -> list[str]:

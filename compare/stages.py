@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from ..dataloaders.base import Samples
-    from .comparison import Comparison
+    from .comparison import Comparison, Rules
     from .outputs.evidence import OutputEvidence
     from .report.model import Report
     from .runs.run import RunLog
@@ -65,17 +65,8 @@ def compare(
         Interrupted: Ctrl-C came; it holds what was found.
     """
     rules = comparison.rules
-    refuse_what_needs_all(
-        rules.shard,
-        (
-            ("--layers", rules.layers),
-            ("--fix", rules.fix),
-            ("--apply-remedy", rules.apply_remedy),
-            ("--latency", rules.latency),
-            ("--save-inputs", rules.save_inputs),
-            ("--save-outputs", rules.save_outputs),
-        ),
-    )
+    if rules.shard is not None:
+        refuse_what_needs_all("--shard", needs_all(rules))
     if rules.fix is not None:
         planned(comparison)  # refuses, before anything runs
     for flag, path in (
@@ -89,6 +80,18 @@ def compare(
             check_writable(path, flag)
     with journaled(comparison) as kept, isolated(kept) as comparison:
         return _with_notice(_compared(comparison, progress, ran_on), comparison)
+
+
+def needs_all(rules: Rules) -> tuple[tuple[str, object], ...]:
+    """Options that are for a run on all samples, and what they were given."""
+    return (
+        ("--layers", rules.layers),
+        ("--fix", rules.fix),
+        ("--apply-remedy", rules.apply_remedy),
+        ("--latency", rules.latency),
+        ("--save-inputs", rules.save_inputs),
+        ("--save-outputs", rules.save_outputs),
+    )
 
 
 @contextmanager

@@ -25,7 +25,7 @@ LINES, FUNCTION, PARAMETERS = 500, 60, 8
 ORDERS = {
     "the top floors": "compare > runners dataloaders > graph",
     "compare": """compare.suites > compare.cli > compare.reduce > compare.report compare.comparator
-        > compare.stages compare.merging compare.loading
+        > compare.cluster > compare.stages compare.merging compare.loading
         > compare.plans > compare.assemble > compare.collect
         > compare.layers > compare.causes > compare.lockstep > compare.outputs > compare.runs > compare.statistics
         > compare.interfaces > compare.comparison > compare.notices compare.sides compare.shape_sets compare.budget

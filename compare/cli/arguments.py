@@ -264,7 +264,8 @@ def parse(argv: Sequence[str]) -> Request:
     inputs = [*models, space.data, space.calibration_data, values.get("labels"), space.baseline, values.get("plan")]
     check_reports(reports, [*inputs, *(runner.model for runner in runners)])
     rules = Rules(**{"isolate": "auto", **given(values, Rules)})
-    refuse_what_needs_all(rules.shard, (("--save-worst", space.save_worst), ("--baseline", space.baseline)))
+    if rules.shard is not None:
+        refuse_what_needs_all("--shard", (("--save-worst", space.save_worst), ("--baseline", space.baseline)))
     check_outputs(_written(values, runners), reports, inputs)
     searching = rules.fix is not None or rules.apply_remedy is not None
     check_layers(reports, rules.layers is not None or searching, "add --layers")

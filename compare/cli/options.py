@@ -32,7 +32,8 @@ def add(group: Any, f: Field[Any]) -> None:
     action = group.add_argument(flag, dest=f.name, default=argparse.SUPPRESS, help=text, **arguments)
     if alone is not None:
         action.alone, action.words = alone, getattr(kind, "words", ())
-        action.shown = f"{flag}[={'|'.join(word for word in getattr(kind, 'words', ()) if word != alone)}]"
+        others = "|".join(word for word in action.words if word != alone)
+        action.shown = f"{flag}[={others or arguments['metavar']}]"
 
 
 def given(space: Mapping[str, Any], cls: type) -> dict[str, Any]:

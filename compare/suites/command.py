@@ -14,10 +14,11 @@ from ..cli.arguments import Parser
 from ..cli.delivery import rendered, write_all
 from ..cli.ending import Shown
 from ..cli.report_options import add_report, add_screen, check_reports, check_screen
+from ..cluster import HERE
 from ..share import Share, belongs
 from .checks import Check, Checks, names_of, read_checks
 from .outcomes import Outcome, SuiteResult
-from .running import run_checks
+from .running import run_checks, run_checks_on
 from .shares import shard_of
 from .summary import FORMATS, print_suite, show_reports
 
@@ -68,7 +69,8 @@ def run(words: Sequence[str]) -> int:
     out = sys.stderr if any(path == "-" for _, path in reports) else sys.stdout
     outcomes: list[Outcome] = []
     unwritten = None
-    for check, outcome in run_checks(checks, progress):
+    running = run_checks(checks, progress) if space.ray is None else run_checks_on(space.ray, checks)
+    for check, outcome in running:
         outcomes.append(outcome)
         if outcome.report is not None:
             unwritten = write_all(rendered(outcome.report, check.request.reports)) or unwritten
@@ -116,6 +118,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="I/N",
         type=_share,
         help="run the I-th of N shares of the checks; see layerdiff merge",
+    )
+    made.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        nargs="?",
+        const=HERE,
+        help="run the checks on a cluster of Ray; without an address, one of this machine's processes",
     )
     group = made.add_argument_group("report")
     for flag in FORMATS:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ...graph.errors import LayerdiffError
+from ...graph.errors import LayerdiffError, UsageError
 from ..cli.command import compare, told_by
-from ..notices import NOT_WRITTEN
+from ..cluster import Task, cluster, gpus_of, settled
+from ..notices import NOT_WRITTEN, worker_died
 from .checks import Check, Checks
 from .outcomes import Outcome
 
@@ -30,6 +32,38 @@ def run_checks(
         yield check, outcome
         if checks.stop and not outcome.as_expected:
             return
+
+
+def run_checks_on(address: str, checks: Checks) -> Iterator[tuple[Check, Outcome]]:
+    """The same on a cluster of Ray, as many at once as there is room for; outcomes come in the order of the checks.
+
+    Args:
+        address: See `cluster.cluster`.
+        checks: Which.
+
+    Raises:
+        MissingPackage: Ray is not installed.
+        UsageError: There is no such cluster, or a check needs a GPU that it does not have; the first check that is not
+            as expected is to end the suite, of which others know nothing.
+        RunnerError: Workers died again and again.
+    """
+    if checks.stop:
+        raise UsageError("--ray: a suite that stops at the first check that is not as expected runs in one process.")
+    with cluster(address) as connected:
+        tasks = [Task(_run_there, (check,), gpus_of(check.request.runners)) for check in checks.checks]
+        for check, done in zip(checks.checks, connected.run(tasks), strict=True):
+            outcome: Outcome = done.result
+            report = outcome.report
+            if done.deaths and report is not None:
+                report = replace(report, notices=(*report.notices, worker_died(check.name, done.deaths)))
+            yield check, replace(outcome, report=report)
+
+
+def _run_there(check: Check) -> Outcome:
+    """What came of a check. Runs in a worker, and what it returns goes to another process."""
+    rules = replace(check.request.rules, ray=None)
+    outcome = _run(replace(check, request=replace(check.request, rules=rules)), None)
+    return outcome if outcome.report is None else replace(outcome, report=settled(outcome.report))
 
 
 def _run(check: Check, progress: Progress | None) -> Outcome:

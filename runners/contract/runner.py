@@ -109,6 +109,11 @@ class Runner(ABC):
         return 45
 
     @property
+    def gpus(self) -> int:
+        """GPUs that a session takes, for whoever shares machines out."""
+        return 0
+
+    @property
     def arithmetic(self) -> NumberFormat:
         """The coarsest number format that this configuration computes FP32 layers in: FP32 unless it says otherwise."""
         return FP32

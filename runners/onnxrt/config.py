@@ -23,6 +23,8 @@ PROVIDERS = {
 }
 ON_CUDA = ("cuda", "tensorrt")
 """Providers whose tensors lie in the memory of an NVIDIA GPU."""
+ON_GPU = (*ON_CUDA, "dml", "rocm", "migraphx")
+"""Providers that compute on a GPU."""
 LEVELS = {
     "disable": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",
@@ -97,6 +99,11 @@ class OnnxrtConfig(Runner):
             "cuda": [(PROVIDERS["cuda"], {**cuda, **self.own_options})],
             "tensorrt": [(PROVIDERS["tensorrt"], self.own_options), (PROVIDERS["cuda"], cuda)],
         }.get(self.provider, [(PROVIDERS[self.provider], self.own_options)])
+
+    @property
+    def gpus(self) -> int:
+        """One for providers that compute on one; see `Runner.gpus`."""
+        return int(self.provider in ON_GPU)
 
     @property
     def trust(self) -> int:

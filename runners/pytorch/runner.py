@@ -58,6 +58,11 @@ class TorchRunner(Runner):
         return "torch" if self.device == "cpu" else f"torch:{self.device}"
 
     @property
+    def gpus(self) -> int:
+        """One on CUDA; see `Runner.gpus`."""
+        return int(self.device == "cuda")
+
+    @property
     def trust(self) -> int:
         """0: the program the model was trained as; less than other CPU runners on a GPU."""
         return 0 if self.device == "cpu" else 25

@@ -68,6 +68,11 @@ class TrtRunner(TrtConfig, Runner):
         return 40
 
     @property
+    def gpus(self) -> int:
+        """One; see `Runner.gpus`."""
+        return 0 if self.only_builds else 1
+
+    @property
     def accumulator(self) -> NumberFormat:
         """FP16 where FP16 kernels may be chosen: TensorRT 8.6 adds in FP16 in most of them (docs/gpu.md)."""
         from ...graph.formats import FP16, FP32
