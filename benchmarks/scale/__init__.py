@@ -1,0 +1,1 @@
+"""What shares, merging and a cluster cost."""
