@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
+import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,57 @@ def overflowing(folder: Path) -> None:
         write_npz(folder / "data" / f"sample{number}.npz", feed)
 
 
+UNET = """\
+import torch
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+
+    def forward(self, x):
+        x = torch.relu(self.first(x))
+        return torch.relu(self.second(x))
+
+
+class UNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.down1, self.down2 = Block(1, 8), Block(8, 16)
+        self.middle = Block(16, 32)
+        self.up2, self.up1 = Block(48, 16), Block(24, 8)
+        self.head = nn.Conv2d(8, 2, 1)
+
+    def forward(self, image):
+        one = self.down1(image)
+        two = self.down2(nn.functional.max_pool2d(one, 2))
+        low = self.middle(nn.functional.max_pool2d(two, 2))
+        up = nn.functional.interpolate(low, scale_factor=2)
+        up = self.up2(torch.cat([up, two], 1))
+        up = nn.functional.interpolate(up, scale_factor=2)
+        return self.head(self.up1(torch.cat([up, one], 1)))
+"""
+
+
+def unet(folder: Path) -> None:
+    """A UNet of PyTorch, as a program and as the ONNX file that was exported from it before it was trained on."""
+    import torch
+
+    torch.manual_seed(0)
+    module = sys.modules["unet"] = types.ModuleType("unet")
+    exec(compile(UNET, "unet.py", "exec"), vars(module))  # so that the path of the source is a short one
+    network = module.UNet().eval()
+    images = torch.rand(2, 1, 32, 32)
+    torch.onnx.export(network, (images,), folder / "unet.onnx", dynamo=True, verbose=False)
+    with torch.no_grad():
+        network.up2.second.weight[3:6] *= 1.05
+    torch.export.save(torch.export.export(network, (images,)), folder / "unet.pt2")
+    np.savez(folder / "images.npz", image=images.numpy())
+
+
 DATA = ("--data", "heldout.npz")
 FIX = ("--tolerance", "probabilities:0,0.01", "--fix", "plan.json")
 SHOTS = {
@@ -88,6 +140,7 @@ SHOTS = {
         ("outlier.onnx", "--onnxrt", "--emulate=int8", *DATA, "--labels", "labels.npy", "--metric", "top1", "--layers"),
         outlier,
     ),
+    "pytorch": Shot(("unet.onnx", "--onnxrt", "--torch", "unet.pt2", "--data", "images.npz", "--layers"), unet),
     "tensorflow": Shot(("digits.pb", "--tf", "--onnxrt", *DATA, "--layers"), digits),
     "plan": Shot(
         (

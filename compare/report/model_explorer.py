@@ -69,7 +69,7 @@ def _graphs(
             mine = results.setdefault(graph, {})
             before = mine.get(key, {}).get("value")
             if before is None or (not isinstance(found, str) and found > before):
-                mine[key] = {"value": found, **style}
+                mine[key] = {"value": found if isinstance(found, str) else float(f"{found:.4g}"), **style}
     return {graph: _view(name, mine) for graph, mine in results.items()}
 
 

@@ -17,6 +17,7 @@
   const data = JSON.parse(text);
   const colour = (name) => getComputedStyle(root).getPropertyValue(`--${name}`).trim();
   const digits = (value) => (value === null || value === undefined ? "not finite or not measured" : String(Number(Number(value).toPrecision(4))));
+  const large = (value) => Number(Number(value).toPrecision(4)).toLocaleString("en");
   const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
   const escape = (s) => String(s).replace(/[&<>]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[c]);
   const middle = (name, most) => (name.length <= most ? name : `${name.slice(0, most / 2 - 1)}…${name.slice(-most / 2)}`);
@@ -79,7 +80,7 @@
     `${layer.verdict}${layer.cause ? `: ${layer.cause}` : ""}`,
     layer.portrait && layer.portrait.shape ? `${layer.portrait.dtype} [${layer.portrait.shape.join(", ")}]` : "",
     `local ${digits((layer.local || {}).rel_l2)}, cumulative ${digits((layer.cumulative || {}).rel_l2)}`,
-    layer.z !== undefined ? `${digits(layer.z)} times the expected noise` : "",
+    layer.z !== undefined ? `${large(layer.z)} times the expected noise` : "",
     layer.origin ? escape(layer.origin) : "",
   ].filter(Boolean).join("<br>");
 
@@ -110,7 +111,7 @@
     const decades = high - low; // an axis of less than two has its ticks in between
     draw("network", traces, {
       uirevision: candidate, shapes, hovermode: "closest", dragmode: "zoom",
-      xaxis: axis("layer, in the order of the graph", layers.length < 15 ? { dtick: 1 } : {}), yaxis: axis("relative L2 error", { type: "log", exponentformat: "power", ...cut, ...(decades > 2 ? { dtick: 1 } : {}) }),
+      xaxis: axis("layer, in the order of the graph", layers.length < 15 ? { dtick: 1 } : {}), yaxis: axis("relative L2 error", { type: "log", exponentformat: "power", ...cut, dtick: decades > 2 ? 1 : "D2" }),
     });
   };
 
@@ -169,25 +170,33 @@
     const box = ({ item, x, y }) => {
       const known = typeof item !== "string";
       const kind = `node ${known ? item.verdict : "unknown"}${item === chosen ? " chosen" : ""}`;
-      const name = escape(middle(known ? item.node : item, 24)), below = known ? `${escape(item.op)}, ${digits((item.local || {}).rel_l2).slice(0, 10)}` : "input of the model";
+      const name = escape(middle(known ? item.node : item, 22)), below = known ? `${escape(item.op)}, ${digits((item.local || {}).rel_l2).slice(0, 10)}` : "input of the model";
       return `<g class="${kind}" data-tensor="${known ? escape(item.tensor).replace(/"/g, "&quot;") : ""}"><title>${escape(known ? item.node : item)}</title><rect x="${x}" y="${y - 19}" width="180" height="38" rx="6"/><text x="${x + 8}" y="${y - 3}">${name}</text><text x="${x + 8}" y="${y + 12}" opacity="0.7">${below}</text></g>`;
     };
     const edge = (a, b) => `<path d="M${a.x + 180},${a.y} C${a.x + 200},${a.y} ${b.x - 20},${b.y} ${b.x},${b.y}"/>`;
     const more = (items, x) => (items.length > 5 ? `<text x="${x}" y="270">and ${items.length - 5} more</text>` : "");
-    $("around").innerHTML = `<svg viewBox="-4 0 632 280" role="img" aria-label="the layers before and behind">${left.map((n) => edge(n, here)).join("")}${right.map((n) => edge(here, n)).join("")}${[...left, here, ...right].map(box).join("")}${more(before, 0)}${more(behind, 440)}</svg>`;
+    const rows = Math.max(left.length, right.length, 1), height = 50 * rows + (before.length > 5 || behind.length > 5 ? 60 : 10);
+    $("around").innerHTML = `<svg viewBox="-4 ${130 - 25 * rows - 5} 632 ${height}" role="img" aria-label="the layers before and behind">${left.map((n) => edge(n, here)).join("")}${right.map((n) => edge(here, n)).join("")}${[...left, here, ...right].map(box).join("")}${more(before, 0)}${more(behind, 440)}</svg>`;
     for (const node of $("around").querySelectorAll("g.node")) node.addEventListener("click", () => choose(byTensor.get(node.dataset.tensor)));
+    $("around").scrollLeft = ($("around").scrollWidth - $("around").clientWidth) / 2;
   };
 
   const describe = () => {
     $("layer-name").textContent = `${chosen.node} (${chosen.op})`;
     const side = (which) => ((chosen.portrait || {}).sides || {})[which];
-    const range = (which) => (side(which) ? `${digits(side(which).least)} to ${digits(side(which).greatest)}${side(which).not_finite ? `, ${side(which).not_finite} of ${side(which).elements} not finite` : ""}` : null);
+    const range = (which) => (side(which) ? `${digits(side(which).least)} to ${digits(side(which).greatest)}${side(which).not_finite ? `, ${side(which).not_finite.toLocaleString("en")} of ${side(which).elements.toLocaleString("en")} not finite` : ""}` : null);
+    const infinite = ["reference", "candidate"].some((which) => (side(which) || {}).not_finite);
+    const told = (error) => {
+      if (!error) return "not measured";
+      if (infinite && error.rel_l2 === null && error.max_abs === null) return "not finite";
+      return `rel L2 ${digits(error.rel_l2)}, max ${digits(error.max_abs)}`;
+    };
     const rows = {
       verdict: `${chosen.verdict}${chosen.cause ? `: ${chosen.cause}` : ""}`,
       tensor: `${chosen.tensor}${chosen.portrait && chosen.portrait.shape ? `, ${chosen.portrait.dtype} [${chosen.portrait.shape.join(", ")}]` : ""}`,
-      "local error": chosen.local ? `rel L2 ${digits(chosen.local.rel_l2)}, max ${digits(chosen.local.max_abs)}` : "not measured",
-      "cumulative error": chosen.cumulative ? `rel L2 ${digits(chosen.cumulative.rel_l2)}, max ${digits(chosen.cumulative.max_abs)}` : "not measured",
-      "over expected noise": chosen.z === undefined ? null : `${digits(chosen.z)} times`,
+      "local error": told(chosen.local),
+      "cumulative error": told(chosen.cumulative),
+      "over expected noise": chosen.z === undefined ? null : `${large(chosen.z)} times`,
       contribution: chosen.contribution === undefined ? null : `${(100 * chosen.contribution).toPrecision(3)}%`,
       [`values of ${data.reference}`]: range("reference"),
       [`values of ${candidate}`]: range("candidate"),
