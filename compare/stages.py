@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..graph.errors import OutputError
 from . import notices
 from .assemble import assemble
 from .collect import Collector
@@ -15,6 +14,7 @@ from .journal.keys import made_by
 from .journal.sessions import RunJournal
 from .layers import Watch, localize
 from .layers.misoptimized import misoptimized
+from .outputs.draws import Drawn
 from .plans.fix import fix, planned
 from .plans.remedies import with_remedies
 from .progress import SILENT, Progress
@@ -121,22 +121,29 @@ def _compared(comparison: Comparison, progress: Progress, ran_on: Callable[[Samp
     rules = comparison.rules
     if rules.shard is not None:
         return _share(comparison, progress)
-    searching = rules.fix is not None or rules.apply_remedy is not None
     log, collector = _ran(comparison, progress)
     other = resized(comparison, log, progress)
     if other is not None:
         comparison = other
         ran_on(comparison.samples)
         log, collector = _ran(comparison, progress)
+    with closing(Drawn()) as drawn:
+        return _judged(comparison, log, collector, progress, drawn)
+
+
+def _judged(comparison: Comparison, log: RunLog, collector: Collector, progress: Progress, drawn: Drawn) -> Report:
+    """What the runs showed, where they part, and a plan; draws of rounding serve all three."""
+    rules = comparison.rules
+    searching = rules.fix is not None or rules.apply_remedy is not None
     try:
-        evidence = collector.evidence(comparison, log, progress)
+        evidence = collector.evidence(comparison, log, progress, drawn if rules.layers or searching else None)
     except KeyboardInterrupt as error:
         report = assemble(comparison, log, collector.evidence(comparison, log, measured=False))
         raise Interrupted(report, "the error that rounding explains was measured") from error
     report = assemble(comparison, log, evidence)
     try:
         if rules.layers is not None or (searching and report.verdict == "fail"):
-            report = _explained(comparison, log, evidence.outputs, report, progress)
+            report = _explained(comparison, log, evidence.outputs, report, progress, drawn)
     except KeyboardInterrupt as error:
         raise Interrupted(report, "layers were looked at") from error
     unwritten = any(notice.code == notices.NOT_WRITTEN for notice in report.notices)
@@ -145,9 +152,7 @@ def _compared(comparison: Comparison, progress: Progress, ran_on: Callable[[Samp
     if rules.fix is None:
         return report
     try:
-        return fix(comparison, log, evidence.outputs, report, progress)
-    except OutputError as error:
-        return replace(report, notices=(*report.notices, notices.not_written(error)))
+        return fix(comparison, log, evidence.outputs, report, progress, drawn)
     except KeyboardInterrupt:  # what was found until then is worth being told
         return replace(report, notices=(*report.notices, notices.fix_interrupted(rules.fix, rules.resume)))
 
@@ -189,7 +194,12 @@ def _share(comparison: Comparison, progress: Progress) -> Report:
 
 
 def _explained(
-    comparison: Comparison, log: RunLog, outputs: Sequence[OutputEvidence], report: Report, progress: Progress
+    comparison: Comparison,
+    log: RunLog,
+    outputs: Sequence[OutputEvidence],
+    report: Report,
+    progress: Progress,
+    drawn: Drawn,
 ) -> Report:
     """The report with where the sides part, and what that calls for."""
     ran, report = localized(comparison, log, report, progress)
@@ -199,10 +209,7 @@ def _explained(
     report = replace(report, notices=(*report.notices, *(notices.misoptimized(o.side, o.text) for o in off)))
     if not report.culprits:
         return report
-    try:
-        return with_remedies(ran, log, outputs, report, progress, {o.candidate: o.remedy for o in off})
-    except OutputError as error:  # of --apply-remedy
-        return replace(report, notices=(*report.notices, notices.not_written(error)))
+    return with_remedies(ran, log, outputs, report, progress, {o.candidate: o.remedy for o in off}, drawn)
 
 
 def localized(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..runs.spill import Store
@@ -10,7 +10,6 @@ from ..runs.spill import Store
 if TYPE_CHECKING:
     import numpy as np
 
-    from ...graph.rounding.random_rounding import Roundoff
 
 KEPT = 1 << 29
 """Bytes of draws that stay in memory, where they are kept for later."""
@@ -29,22 +28,32 @@ class Kind(NamedTuple):
 
 
 class Drawn:
-    """Outputs of networks with random roundings that were made before, for whoever judges one candidate many times."""
+    """Outputs of networks with random roundings that were made before, for whoever judges one candidate many times.
+
+    A key is all that a draw depends on besides the sample: the network, what runs it, and the draw's number.
+
+    Attributes:
+        gains: By how much roundings are enlarged, by network.
+    """
 
     def __init__(self, memory: int = KEPT) -> None:
         """Starts empty; ``memory``: bytes that stay in memory, the rest goes to disk."""
         self._store = Store(memory)
-        self.gains: dict[tuple[Roundoff, Kind], float] = {}
+        self._streams: dict[Hashable, str] = {}
+        self.gains: dict[Hashable, float] = {}
 
-    def known(self, key: tuple[Roundoff, Kind, int], sample: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+    def known(self, key: Hashable, sample: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Those of some outputs that were drawn before."""
-        stream = str(hash(key))
+        stream = self._stream(key)
         return {n: self._store.get(stream, sample, n) for n in names if self._store.has(stream, sample, n)}
 
-    def keep(self, key: tuple[Roundoff, Kind, int], sample: int, outputs: Mapping[str, np.ndarray]) -> None:
+    def keep(self, key: Hashable, sample: int, outputs: Mapping[str, np.ndarray]) -> None:
         """Keeps outputs that were drawn."""
         for name, array in outputs.items():
-            self._store.put(str(hash(key)), sample, name, array)
+            self._store.put(self._stream(key), sample, name, array)
+
+    def _stream(self, key: Hashable) -> str:
+        return self._streams.setdefault(key, str(len(self._streams)))
 
     def close(self) -> None:
         """Frees what is kept."""

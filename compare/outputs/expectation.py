@@ -279,7 +279,7 @@ class Expectation:
     def _gain(self, kind: Kind) -> float:
         """By how much roundings are enlarged; a network that is drawn from memory is not made for it."""
         known = {} if self._drawn is None else self._drawn.gains
-        key = (self.roundoff, kind)
+        key = (self.side.model, self.roundoff, kind)
         if key not in known:
             known[key] = self._network(kind)[0].gain
         return known[key]
@@ -290,7 +290,7 @@ class Expectation:
         """A draw, made now or before."""
         if self._drawn is None:
             return self._draw(feed, names, number, kind)
-        key = (self.roundoff, kind, number)
+        key = (self.side.model, repr(self._runner), self.roundoff, kind, number)
         known = self._drawn.known(key, sample, names)
         missing = [name for name in names if name not in known]
         if missing:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -46,19 +46,21 @@ class Bench:
         comparison: What was compared.
         log: How it ran.
         candidate: Whose runs are judged.
+        drawn: What was drawn for it before; whoever gives it closes it.
 
     Attributes:
         latency: Median time in milliseconds of one run of the last candidate that was judged, on the device where it
             has one; None where the rules ask for no times.
     """
 
-    def __init__(self, comparison: Comparison, log: RunLog, candidate: Side) -> None:
+    def __init__(self, comparison: Comparison, log: RunLog, candidate: Side, drawn: Drawn | None = None) -> None:
         self.comparison = replace(comparison, rules=replace(comparison.rules, layers=None, latency=None))
         self.candidate = candidate
         self._log = log
-        self._store = Store(KEPT)
+        self._stack = ExitStack()
+        self._store = self._stack.enter_context(Store(KEPT))
         self._outputs: list[tuple[str, ...]] = []
-        self._drawn = Drawn()
+        self._drawn = self._stack.enter_context(closing(Drawn())) if drawn is None else drawn
         self._timed = comparison.rules.latency
         self.latency: float | None = None
 
@@ -66,8 +68,7 @@ class Bench:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._store.__exit__(None, None, None)
-        self._drawn.close()
+        self._stack.close()
 
     @property
     def small(self) -> float:

@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...graph.cutting.propagate import propagate
-from ...graph.errors import RunnerError, UsageError
+from ...graph.errors import OutputError, RunnerError, UsageError
 from ..budget import Limit, Meter, as_limit
-from ..notices import plan_stopped
+from ..notices import not_written, plan_stopped
 from ..outputs.metric import criterion
 from ..progress import SILENT, Progress
 from ..report.plan import KeptLayer, OutputTrial, Plan, PlanPoint, Trial
@@ -29,6 +29,7 @@ from .search import Search
 if TYPE_CHECKING:
     from ...runners.contract.runner import Runner
     from ..comparison import Comparison, Rules
+    from ..outputs.draws import Drawn
     from ..outputs.evidence import OutputEvidence
     from ..report.model import Culprit, Report
     from ..runs.run import RunLog
@@ -48,8 +49,9 @@ def fix(
     outputs: Sequence[OutputEvidence],
     report: Report,
     progress: Progress = SILENT,
+    drawn: Drawn | None = None,
 ) -> Report:
-    """Adds a plan to the report, and writes its file.
+    """Adds a plan to the report, and writes its file. One that cannot be written costs no plan: a notice says so.
 
     Args:
         comparison: What was compared; its rules name the file.
@@ -57,9 +59,10 @@ def fix(
         outputs: What the outputs showed.
         report: What it showed, culprits included.
         progress: Told what is going on.
+        drawn: What was drawn for the outputs.
 
     Raises:
-        UsageError: There is nothing that a plan could be for, or the file cannot be written.
+        UsageError: There is nothing that a plan could be for.
     """
     candidate = planned(comparison)
     both = log.of(candidate.name), log.of(log.reference)
@@ -67,9 +70,10 @@ def fix(
     pieces = any(runner.in_pieces for runner in log.runners)
     if failed or pieces or not report.of(candidate.name):
         return replace(report, notices=(*report.notices, plan_stopped(candidate.name, pieces)))
-    with Bench(comparison, log, candidate) as bench:
+    with Bench(comparison, log, candidate, drawn) as bench:
         work = _Fixing(comparison, log, bench, unplanned(outputs, candidate), report, progress)
-        return replace(report, plan=work.run())
+        plan = work.run()
+    return replace(report, plan=plan, notices=(*report.notices, *map(not_written, work.unwritten)))
 
 
 def planned(comparison: Comparison) -> Side:
@@ -127,6 +131,7 @@ class _Fixing:
         self.layers: Layers = layers_of(index, fmt, shapes.get, every_node=every, without=self.runner.kept)
         self.before = before
         self.origin = self._origin()
+        self.unwritten: list[OutputError] = []
         self.judged: dict[frozenset[int], Trial] = {}
         self.probes: dict[frozenset[int], tuple[OutputTrial, ...]] = {}
 
@@ -160,7 +165,11 @@ class _Fixing:
         if path is None:
             return plan
         self.progress.stage(f"writing {path}")
-        return replace(plan, fixed=write_fixed(self.bench, plan, self.prober, path))
+        try:
+            return replace(plan, fixed=write_fixed(self.bench, plan, self.prober, path))
+        except OutputError as error:
+            self.unwritten.append(error)
+            return plan
 
     # -- running ------------------------------------------------------------------------------------------------
 
@@ -278,9 +287,13 @@ class _Fixing:
         )
 
     def _kept(self, plan: Plan) -> Plan:
-        if self.path:
-            save(self.path, self.origin, plan)
-        return plan
+        try:
+            if self.path:
+                save(self.path, self.origin, plan)
+            return plan
+        except OutputError as error:
+            self.unwritten.append(error)
+            return replace(plan, path="")
 
     def _origin(self) -> Origin:
         versions: dict[str, str] = {}

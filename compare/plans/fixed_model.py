@@ -7,6 +7,7 @@ TensorRT 10 and 11), or compute as they can (ONNX Runtime).
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,10 +87,20 @@ def write_model(model: Model, path: str, flag: str, source: str) -> None:
     proto = model.copied()
     if proto.ByteSize() > LARGEST:
         with writing(flag, path):
-            onnx.save_model(proto, path, save_as_external_data=True, location=f"{Path(path).name}.data")
+            _write_apart(proto, Path(path))
     else:
         write(proto.SerializeToString(), path, flag)
     onnx.checker.check_model(path)
+
+
+def _write_apart(proto: onnx.ModelProto, path: Path) -> None:
+    """Writes a network, and its weights beside it: both files are there whole, or neither."""
+    location = f"{path.name}.data"
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        onnx.save_model(proto, made, save_as_external_data=True, location=location)
+        for file in (made.with_name(location), made):  # the weights first: no network without them
+            file.replace(path.with_name(file.name))
 
 
 def _by_its_types(bench: Bench, fixed: Model, runner: Runner) -> Trial:

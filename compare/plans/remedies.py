@@ -13,12 +13,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...graph.cutting.fusion import fused_groups
-from ...graph.errors import LayerdiffError
+from ...graph.errors import LayerdiffError, OutputError
 from ...graph.pairing.differences import InputsExchanged
 from ...graph.rounding.widening import is_narrow
 from ..causes.differences import GraphsDiffer
 from ..causes.nan import NotANumberOnBothSides
 from ..causes.quantization import StepsHold
+from ..notices import not_written
 from ..progress import SILENT, Progress
 from ..report.model import Cause
 from ..report.plan import Applied, Remedy, Trial
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ...graph.model import Model
     from ...runners.contract.runner import Runner
     from ..comparison import Comparison
+    from ..outputs.draws import Drawn
     from ..outputs.evidence import OutputEvidence
     from ..report.model import Culprit, Report
     from ..runs.run import RunLog
@@ -73,8 +75,10 @@ def with_remedies(
     report: Report,
     progress: Progress = SILENT,
     runtime: Mapping[str, str] | None = None,
+    drawn: Drawn | None = None,
 ) -> Report:
-    """The report with remedies under each culprit. What goes wrong in here costs the measurement alone.
+    """The report with remedies under each culprit. What goes wrong in here costs the measurement alone, or the file of
+    ``--apply-remedy``, and a notice says so.
 
     Args:
         comparison: What was compared: the sides that ran.
@@ -83,6 +87,7 @@ def with_remedies(
         report: What it showed, culprits included.
         progress: Told what is going on.
         runtime: What to set where a runtime is known to compute wrongly, by candidate.
+        drawn: What was drawn for the outputs.
 
     Raises:
         UsageError: The network that the rules ask for cannot be written.
@@ -100,12 +105,15 @@ def with_remedies(
         if able and any(remedy.keep for remedy in proposed.values()):
             progress.stage(f"{side.name}: trying what the culprits call for")
             before = unplanned(outputs, side)
-            trying = _Trying(comparison, log, side, before)
+            trying = _Trying(comparison, log, side, before, drawn)
             try:
                 found.update(trying.all(chosen, proposed))
             except LayerdiffError:
                 logger.debug("remedies of %s were not tried", side.name, exc_info=True)
-            applied = applied or trying.written(comparison.rules.apply_remedy)
+            try:
+                applied = applied or trying.written(comparison.rules.apply_remedy)
+            except OutputError as error:
+                report = replace(report, notices=(*report.notices, not_written(error)))
     culprits = tuple(replace(c, remedies=found.get(i, ())) for i, c in enumerate(report.culprits))
     return replace(report, culprits=culprits, applied=applied)
 
@@ -178,17 +186,20 @@ def _keeping(side: Side, keep: Sequence[str]) -> str:
 class _Trying:
     """The remedies of one emulated candidate, run."""
 
-    def __init__(self, comparison: Comparison, log: RunLog, side: Side, before: Trial) -> None:
+    def __init__(
+        self, comparison: Comparison, log: RunLog, side: Side, before: Trial, drawn: Drawn | None = None
+    ) -> None:
         self.comparison = comparison
         self.log = log
         self.side = side
         self.before = before
+        self.drawn = drawn
         self.rewritten: tuple[tuple[str, ...], Model, Trial] | None = None
 
     def all(self, culprits: dict[int, Culprit], proposed: dict[int, Remedy]) -> dict[int, tuple[Remedy, ...]]:
         """The remedies with what they give, by the places of their culprits."""
         runner = self.side.runner.calibrated(self.side.model, self.comparison.workload)
-        with Bench(self.comparison, self.log, replace(self.side, runner=runner)) as bench:
+        with Bench(self.comparison, self.log, replace(self.side, runner=runner), self.drawn) as bench:
             rewrites = self._rewrites(bench, culprits)
             ranges = self._ranges(bench, culprits)
             if ranges is not None:

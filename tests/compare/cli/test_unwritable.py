@@ -17,6 +17,7 @@ from layerdiff.compare.cli.command import main
 from layerdiff.compare.report.load import load_report
 
 from support.models import parsed
+from support.plan_networks import overflowing, samples
 
 WIDE = "g (float[1, 4096] x) => (float[1, 4096] y) { h = Mul(x, w) y = Exp(h) }"
 """Overflows in FP16 where x is large; an output of 16 KiB."""
@@ -31,12 +32,15 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def limited(words: str) -> subprocess.CompletedProcess[str]:
+def limited(words: str, size: int = LIMIT, before: str = "") -> subprocess.CompletedProcess[str]:
+    """The command in a process whose files may have so many bytes, and which runs something before it."""
+
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python does: writing fails with EFBIG
-        resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
-    command = [sys.executable, "-m", "layerdiff", *words.split()]
+    code = f"{before}\nimport sys\nfrom layerdiff.compare.cli.command import main\nsys.exit(main())"
+    command = [sys.executable, "-B", "-c", code, *words.split()]
     return subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
 
 
@@ -61,7 +65,7 @@ def test_outputs_after_one_that_could_not_be_written_are_not(folder):
     assert not Path("saved.json").exists()
 
 
-def test_a_plan_that_cannot_be_written_costs_no_verdict(folder, monkeypatch):
+def test_a_plan_that_cannot_be_written_is_in_the_report(folder, monkeypatch):
     """The file is a folder by the time that the plan is written to it."""
     words = "m.onnx --onnxrt --emulate fp16 --fix plan.json --json r.json --range x:0.9,1"
     monkeypatch.setattr("layerdiff.compare.stages.check_writable", lambda path, flag: Path(path).mkdir())
@@ -69,15 +73,42 @@ def test_a_plan_that_cannot_be_written_costs_no_verdict(folder, monkeypatch):
     report = load_report("r.json")
     assert report.verdict == "fail"
     assert [n.code for n in report.notices if "plan.json" in n.text] == ["not-written"]
+    assert (report.plan.path, report.plan.status) == ("", "none")
 
 
-@pytest.mark.parametrize("flag", ["--json", "--save-outputs", "--save-inputs", "--save-worst", "--html"])
+SPLIT = "from layerdiff.compare.plans import fixed_model\nfixed_model.LARGEST = 0"
+"""As of a network of more than 2 GiB, whose weights are written beside it."""
+
+
+@pytest.mark.parametrize("before", ["", SPLIT], ids=["one file", "weights beside it"])
+@pytest.mark.parametrize("flag", ["--fix plan.json --fixed-model", "--apply-remedy"])
+def test_a_network_that_fills_the_disk_costs_no_verdict(flag, before, folder):
+    """Its 17 weights take 8 KiB in FP16 at least, where files may have 8,000 bytes: enough for the plan."""
+    onnx.save(overflowing(16), folder / "m.onnx")
+    (folder / "data").mkdir()
+    for number, sample in enumerate(samples()):
+        np.savez(folder / "data" / f"{number}.npz", **sample)
+    done = limited(f"m.onnx --onnxrt --emulate fp16 --data data {flag} made.onnx", 8_000, before)
+    assert done.returncode == 2
+    assert any(line.startswith("fail: ") for line in done.stdout.splitlines())
+    assert (done.stdout + done.stderr).count("made.onnx: cannot be written: File too large") == 1
+    assert "Traceback" not in done.stderr
+    left = {path.name for path in folder.iterdir()} - {"m.onnx", "data"}
+    assert left == ({"plan.json"} if "--fix" in flag else set())
+    assert not left or json.loads(Path("plan.json").read_text())["schema"] == "layerdiff.plan/1"
+
+
+FLAGS = ["--json", "--save-outputs", "--save-inputs", "--save-worst", "--html", "--fix", "--apply-remedy"]
+
+
+@pytest.mark.parametrize("flag", [*FLAGS, "--fix=plan.json --fixed-model"])
 def test_a_folder_without_permission_is_refused_before_anything_runs(flag, folder, capsys):
     Path("locked").mkdir(mode=0o500)
     where = "locked"
     if os.geteuid() == 0:  # who may write everywhere, but for here
         where = "/proc"
-    assert main(["m.onnx", "--onnxrt", "--onnxrt", flag, f"{where}/x"]) == 2
+    words = f"m.onnx --onnxrt --emulate fp16 {flag} {where}/x"
+    assert main(words.split()) == 2
     captured = capsys.readouterr()
     assert captured.err.count("cannot be written") == 1
     assert "running" not in captured.err
