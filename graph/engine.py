@@ -23,6 +23,7 @@ import onnx
 from .digest import file_digest
 from .errors import ModelError
 from .specs import TensorSpec, dtype_to_onnx
+from .whole_file import turn
 
 SUFFIXES = (".engine", ".plan", ".trt")
 """Names of files that hold a serialized engine end so."""
@@ -51,6 +52,11 @@ class Engine:
             ModelError: No such file; it is empty, cut short, or not the one that the facts beside it describe.
         """
         path = Path(path)
+        with turn(path.absolute().parent, reading=True):
+            return cls._at(path)
+
+    @classmethod
+    def _at(cls, path: Path) -> Engine:
         if not path.is_file():
             raise ModelError(f"{path}: no such engine file.")
         size = path.stat().st_size
@@ -69,6 +75,17 @@ class Engine:
 
     def __str__(self) -> str:
         return os.fspath(self.path)
+
+    def content(self) -> bytes:
+        """The serialized engine.
+
+        Raises:
+            ModelError: The file is another one by now.
+        """
+        data = self.path.read_bytes()
+        if self.facts and hashlib.sha256(data).hexdigest() != self.digest:
+            raise ModelError(f"{self.path}: another engine has been written there meanwhile. Start again.")
+        return data
 
     @cached_property
     def digest(self) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...graph.errors import DataError, UsageError
+from ...graph.whole_file import replacing
 from . import cuda
 from .calibrate import make_calibrator
 from .dtypes import dtype_of
@@ -55,10 +55,9 @@ def write_file(path: Path, data: bytes, what: str) -> None:
     Raises:
         UsageError: It cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        with replacing(path) as partial:
+            partial.write_bytes(data)
     except OSError as error:
         raise UsageError(f"{path}: the {what} cannot be written: {error.strerror}.") from error
 

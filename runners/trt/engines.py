@@ -12,6 +12,7 @@ from ... import __version__
 from ...graph.engine import Engine, facts_of, facts_path
 from ...graph.errors import RunnerError, UsageError
 from ...graph.weights import external_files
+from ...graph.whole_file import turn
 from ..contract.session import Calibration
 from .caches import write_file
 from .config import TrtConfig
@@ -36,7 +37,6 @@ def save(path: Path, config: TrtConfig, model: Model, built: Built, session: Ses
     """
     from . import cuda
 
-    write_file(path, built.engine, "engine")
     found = session.info.calibration
     calibration: dict[str, Any] | None = None
     if found is not None:
@@ -56,7 +56,9 @@ def save(path: Path, config: TrtConfig, model: Model, built: Built, session: Ses
         layers={key: session.info.options.get(key) for key in ("nodes", "layers_parsed", "layers_computing")},
     )
     text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
-    write_file(facts_path(path), text.encode("utf-8"), "description of the engine")
+    with turn(path.absolute().parent):  # else another one's engine may come to stand beside this description
+        write_file(path, built.engine, "engine")
+        write_file(facts_path(path), text.encode("utf-8"), "description of the engine")
 
 
 def _plain(value: Any) -> Any:

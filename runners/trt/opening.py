@@ -65,7 +65,7 @@ def load_engine(
     )
     session = TrtSession(
         library,
-        engine.path.read_bytes(),
+        engine.content(),
         model,
         info=info,
         observe=None if model.opaque else observe,

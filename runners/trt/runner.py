@@ -213,7 +213,7 @@ class TrtRunner(TrtConfig, Runner):
         load_plugins(self.plugins)
         from .dtypes import specs_of
 
-        return specs_of(library, engine.path.read_bytes(), str(engine))
+        return specs_of(library, engine.content(), str(engine))
 
     def for_pieces(self, deployed: SessionInfo | None = None) -> TrtRunner:
         """See `Runner.for_pieces`. Engines of pieces are built in the number formats that the deployed engine chose."""
