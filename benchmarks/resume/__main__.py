@@ -1,12 +1,14 @@
 """What ``--resume`` costs, and what a second run then costs: writes a section of docs/resume.md.
 
 Each command is a process of its own, imports included: without ``--resume``, with it in an empty folder, and once more
-in the same folder. The three take turns, and the fastest turn of each is told.
+in the same folder. The three take turns, and the fastest turn of each is told. With ``--kills N``, commands are killed
+N times instead, and what they then end in is told (see `kills`).
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import shutil
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from onnx import helper, numpy_helper
 
 from benchmarks.kit.pages import DOCS, machine, table, write_section
 from benchmarks.kit.resnet50 import resnet50
+from benchmarks.resume import kills
 
 COMMANDS = {
     "ResNet-50, batch 8, 8 samples": "resnet50.onnx --onnxrt --emulate fp16 --samples 8",
@@ -64,12 +67,30 @@ def measured(folder: Path, words: list[str], turns: int) -> list[str]:
     return [f"{plain:.1f}", f"{first:.1f}", f"{first / plain:.2f}", f"{second:.1f}", f"{size / 1e6:.1f}"]
 
 
+def killed(count: int, dry: bool) -> None:
+    """Kills commands so many times in all, and writes the section on it."""
+    head = ["killed", "times", "same JSON", "seconds undisturbed", "seconds to go on, median"]
+    draw, rows = random.Random(0), []
+    with tempfile.TemporaryDirectory() as name:
+        kills.prepare(Path(name))
+        for number, (what, words) in enumerate(kills.COMMANDS.items()):
+            share = (count + number) // len(kills.COMMANDS)
+            rows.append([what, *kills.killed(Path(name), words.split(), share, draw).cells])
+            print(rows[-1], file=sys.stderr, flush=True)
+    text = f"On {machine('onnx', 'onnxruntime')}, beside other work.\n\n"
+    write_section(DOCS / "resume.md", text + table(head, rows, numbers=True), dry=dry, section="killed")
+
+
 def main() -> None:
     """Measures, and writes the section."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=3, help="how often each command is run (3)")
     parser.add_argument("--dry", action="store_true", help="print, and write nothing")
+    parser.add_argument("--kills", type=int, default=0, metavar="N", help="kill commands N times, and measure no times")
     given = parser.parse_args()
+    if given.kills:
+        killed(given.kills, given.dry)
+        return
     head = ["", "seconds without", "with, first run", "times", "second run", "MB kept"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
