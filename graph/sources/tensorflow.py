@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from ..errors import MissingPackage, ModelError
 from ..model import Model, TfGraph
 from .frozen_graph import NOT_TENSORS, FrozenGraph, import_graph, prune, read_frozen_graph
+from .hdf5 import check_hdf5
 from .tensorflow_convert import convert
 from .tensorflow_packages import first_line, import_tensorflow, silent_logging
 
@@ -191,6 +192,7 @@ def _read_keras(path: Path) -> FrozenGraph:
         raise MissingPackage("Keras", "tf") from error
     if keras.config.backend() != "tensorflow":
         raise ModelError(f"{path}: Keras runs on {keras.config.backend()} here; set KERAS_BACKEND=tensorflow.")
+    check_hdf5(path)
     try:
         model = keras.models.load_model(path, compile=False)
     except Exception as error:

@@ -6,18 +6,27 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 from layerdiff.compare.cli.command import main
 
+Damage = Callable[[Path, random.Random], list[str]]
+"""Writes damaged input into a folder, and gives the words of a command that reads it."""
+ASKED = int(os.environ.get("LAYERDIFF_FUZZ", "0"))
+"""How many inputs are to be tried in all; 0: a few of each kind, always the same."""
+LOG = os.environ.get("LAYERDIFF_FUZZ_LOG")
+"""File that is told how each ended."""
+FORKS = hasattr(os, "fork") and os.path.exists("/proc/self/statm")
 SECONDS = 60
 MEMORY = 6 << 30
 """Bytes of address space more than the process has."""
@@ -83,6 +92,27 @@ def attempt(words: Sequence[str], folder: Path) -> Ended:
     return Ended(-1, os.WTERMSIG(result) if os.WIFSIGNALED(result) else 0, *text)
 
 
+def hold(kind: str, damage: Damage, prepared: Path, seed: int) -> None:
+    """Damages a copy of what is prepared, and holds how the command ends against what must not be.
+
+    Args:
+        kind: What is damaged, for the log.
+        damage: Damages it.
+        prepared: A folder of good files.
+        seed: Of the damage.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "here"
+        shutil.copytree(prepared, folder)
+        words = damage(folder, random.Random(seed))
+        ended = attempt(words, folder)
+        if LOG:
+            with open(LOG, "a", encoding="utf-8") as log:
+                log.write(json.dumps([kind, seed, ended.status, ended.signal, ended.wrong, words]) + "\n")
+        assert not ended.wrong, (words, ended)
+        assert os.listdir(name) == ["here"]
+
+
 # ---- damage ---------------------------------------------------------------------------------------------------------
 
 NUMBERS = (0, 1, -1, 2, 7, 127, 255, 2**31 - 1, -(2**31), 2**40, 2**62, 2**63 - 1, -(2**63))
@@ -121,9 +151,9 @@ def damaged_bytes(content: bytes, draw: random.Random) -> bytes:
     return bytes(made)
 
 
-def damaged_message(proto: onnx.ModelProto, draw: random.Random) -> onnx.ModelProto:
+def damaged_message(proto: Message, draw: random.Random) -> Message:
     """A copy with a few fields, anywhere inside, that say something odd, are doubled, or are not there."""
-    copy = onnx.ModelProto()
+    copy = type(proto)()
     copy.CopyFrom(proto)
     for _ in range(draw.randint(1, 3)):
         _damage(copy, draw)
@@ -196,7 +226,3 @@ def written_json(value: Any, draw: random.Random) -> bytes:
     """JSON of a value, damaged, at times as text too."""
     content = json.dumps(damaged_json(value, draw)).encode("utf-8", "surrogatepass")
     return damaged_bytes(content, draw) if draw.random() < 0.2 else content
-
-
-Damage = Callable[[Path, random.Random], list[str]]
-"""Writes damaged input into a folder, and gives the words of a command that reads it."""
