@@ -22,7 +22,10 @@ def main() -> int:
     """Tries everything, and returns 1 where something did not hold."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trust", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--write", action="store_true", help="write docs/trust.md; else the page is printed")
-    parser.add_argument("--only", help="names of trials, separated by commas; the page is then printed")
+    parser.add_argument(
+        "--only",
+        help="names of trials, separated by commas; the other rows of the page stay as an earlier run wrote them",
+    )
     parser.add_argument("--fuzz", type=int, default=10_000, help="damaged inputs (10000)")
     parser.add_argument("--interrupts", type=int, default=100, help="runs that each signal interrupts (100)")
     parser.add_argument("--repeats", type=int, default=6, help="runs of each command that is run again (6)")
@@ -39,17 +42,30 @@ def main() -> int:
             for row in trial(folder, options):
                 print(row, file=sys.stderr, flush=True)
                 rows.append(row)
-    write_page(PAGE, page(rows), dry=not options.write or bool(options.only))
+    told = [cells(row) for row in rows]
+    write_page(PAGE, page(updated(told) if options.only else told), dry=not options.write)
     return 0 if all(row.held == row.tried for row in rows) else 1
 
 
-def page(rows: list[Row]) -> str:
+def cells(row: Row) -> list[str]:
+    """A row of the table."""
+    return [row.promise, row.how, f"{row.tried:,}", row.outcome, row.more or "-"]
+
+
+def updated(told: list[list[str]]) -> list[list[str]]:
+    """The rows of the page with new ones in the place of those of the same promise, tried in the same way."""
+    new = {(promise, how): row for row in told for promise, how in [row[:2]]}
+    lines = [line.strip("| ") for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| ")][2:]
+    kept = [line.split(" | ") for line in lines]
+    return [new.pop((row[0], row[1]), row) for row in kept] + list(new.values())
+
+
+def page(told: list[list[str]]) -> str:
     """The page, as Markdown."""
-    told = [[row.promise, row.how, f"{row.tried:,}", row.outcome, row.more or "-"] for row in rows]
-    broken = [row for row in rows if row.held != row.tried]
-    summary = f"Of {len(rows)} promises {len(rows) - len(broken)} held every time they were tried."
+    broken = [row for row in told if row[3] != "held"]
+    summary = f"Of {len(told)} promises {len(told) - len(broken)} held every time they were tried."
     if broken:
-        failed = [f"{row.promise} ({row.how}: {row.outcome})" for row in broken]
+        failed = [f"{promise} ({how}: {outcome})" for promise, how, _, outcome, _ in broken]
         summary += f" **Not yet true:** {'; '.join(failed)}."
     text = table(["promise", "how it was tried", "tried", "outcome", "measured"], told)
     return f"""# Never wrong, never lost, never harmful
@@ -60,7 +76,8 @@ def page(rows: list[Row]) -> str:
 
 {summary}
 
-Measured on {machine("numpy", "onnx", "onnxruntime")}, beside other work.
+Measured on {machine("numpy", "onnx", "onnxruntime")}, beside other work. Rows of trials that were tried again by
+themselves (`--only`) have taken the place of earlier ones.
 
 {text}
 
