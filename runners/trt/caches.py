@@ -27,7 +27,7 @@ def load_timing(builder_config: Any, config: TrtConfig, library: Library) -> Non
     if config.timing_cache == "off":
         builder_config.set_flag(library.trt.BuilderFlag.DISABLE_TIMING_CACHE)
         return
-    cache = builder_config.create_timing_cache(_kept(config.timing_cache) or config.timings)
+    cache = builder_config.create_timing_cache(kept(config.timing_cache) or config.timings)
     # A cache of another version or GPU is refused here (no mismatch is ignored): begin with an empty one then.
     if cache is None or not builder_config.set_timing_cache(cache, False):
         builder_config.set_timing_cache(builder_config.create_timing_cache(b""), False)
@@ -39,12 +39,12 @@ def save_timing(builder_config: Any, config: TrtConfig, library: Library) -> byt
     if cache is None:
         return b""
     data = bytes(cache.serialize())
-    if config.timing_cache and data != _kept(config.timing_cache):
+    if config.timing_cache and data != kept(config.timing_cache):
         write_file(Path(config.timing_cache), data, "timing cache")
     return data
 
 
-def _kept(path: str | None) -> bytes:
+def kept(path: str | None) -> bytes:
     """What a cache file holds; nothing where there is none yet."""
     return Path(path).read_bytes() if path and Path(path).is_file() else b""
 
@@ -75,7 +75,7 @@ def calibrator_of(config: TrtConfig, plan: Plan, library: Library, network: Any,
         DataError: The samples lack an input of the network.
     """
     assert plan.calibrator is not None
-    cache = _kept(config.calibration_cache)
+    cache = kept(config.calibration_cache)
     whole = None if config.deployed is None else config.deployed.calibration
     if not cache and whole is not None and whole.method == plan.calibrator:
         cache = whole.cache
