@@ -102,8 +102,12 @@ def _cause(index: GraphIndex, position: int, difference: Difference) -> Cause:
 
 
 def find(case: LayerCase) -> Diagnosis | None:
-    """An attribute or weights that differ, or inputs in another order, with what that did to the values."""
-    found = in_graphs(case)
+    """An attribute or weights that differ, or inputs in another order, with what that did to the values.
+
+    Weights that the candidate stores in a narrow format, and that differ by no more than that, are told last: what is
+    beyond the noise of such a layer may be that the format cannot hold them.
+    """
+    found = stated(case.graphs[0], beyond_formats(case.differences))
     if found is None or _kind(found) is DifferenceKind.OPERATOR:
         return None
     moved = permutation.find(case) if _kind(found) is DifferenceKind.INPUTS else None
@@ -121,7 +125,7 @@ def of_constant(case: LayerCase) -> Diagnosis | None:
 
 
 def other_operator(case: LayerCase) -> Diagnosis | None:
-    """An operator that differs, where the values do not tell what that comes to."""
+    """An operator that differs, or weights in another format, where the values do not tell what that comes to."""
     return in_graphs(case)
 
 
