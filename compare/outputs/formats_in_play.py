@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Collection
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 from ...graph.formats import BY_DTYPE, INT8, NumberFormat
 from ...graph.nodes import attribute_int, subgraphs
 from ...graph.operators import CASTS, QUANTIZED, operator
-from ...graph.quantized.float_form import scaled_products
+from ...graph.quantized.float_form import ScaledOperands, scaled_operands
 from ...graph.specs import dtype_from_onnx, is_float
 from .decisions import jumping_tensors
 
@@ -124,12 +123,12 @@ def quantizes_otherwise(reference: Model, candidate: Model) -> str:
     """What differs in which products two quantized files compute of scaled integers; empty where nothing does."""
     if candidate.same_network(reference):
         return ""
-    mine, theirs = _scaled_products(reference.index), _scaled_products(candidate.index)
-    if mine == theirs:
+    mine, theirs = _scaled_operands(reference.index), _scaled_operands(candidate.index)
+    if not mine.differ(theirs):
         return ""
-    if mine.total() == theirs.total():
+    if mine.layers == theirs.layers:
         return "the two files compute different layers from scaled integers"
-    return f"the first file computes {mine.total()} layers from scaled integers, the second {theirs.total()}"
+    return f"the first file computes {mine.layers} layers from scaled integers, the second {theirs.layers}"
 
 
 def quantized(index: GraphIndex, output: str) -> bool:
@@ -138,8 +137,8 @@ def quantized(index: GraphIndex, output: str) -> bool:
 
 
 @lru_cache(maxsize=8)
-def _scaled_products(index: GraphIndex) -> Counter[tuple[bool, ...]]:
-    return scaled_products(index)
+def _scaled_operands(index: GraphIndex) -> ScaledOperands:
+    return scaled_operands(index)
 
 
 @lru_cache(maxsize=8)

@@ -7,7 +7,6 @@ from, and all steps stand in its quantizers. It is read and never run: the file'
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from onnx import TensorProto, helper
 from ..index import GraphIndex
 from ..nodes import attribute_int, subgraphs
 from ..operators import CASTS, INTEGER_PRODUCTS, MOVEMENT, PRODUCTS, QUANTIZED, QUANTIZERS, RECURRENT, operator
+from ..specs import is_float
 from ..writer import GraphWriter, Names
 from .layouts import Layout, float_attributes, given, is_product_of_integers, layout_of
 from .packed import unpacked_blocks
@@ -51,23 +51,47 @@ def float_form(index: GraphIndex) -> FloatForm:
     return _Writing(index).run()
 
 
-def scaled_products(index: GraphIndex) -> Counter[tuple[bool, ...]]:
-    """How many products, recurrences and lookups in tables are computed of scaled integers, by which of the first two
-    operands are scaled: two files that quantize the same layers agree in this, however they write it.
+@dataclass(frozen=True)
+class ScaledOperands:
+    """What of products, recurrences and lookups in tables a graph holds as scaled integers.
+
+    Attributes:
+        layers: How many of these have nothing but scaled operands.
+        scaled, others: How many operands are scaled, and are not.
+    """
+
+    layers: int
+    scaled: int
+    others: int
+
+    def differ(self, other: ScaledOperands) -> bool:
+        """Whether operands that are scaled here are not there, or the reverse. A product that is written in parts has
+        more operands, of one kind."""
+        return (self.scaled - other.scaled) * (self.others - other.others) < 0
+
+
+def scaled_operands(index: GraphIndex) -> ScaledOperands:
+    """What of products a graph computes of scaled integers, however the file writes it.
 
     Args:
         index: A graph, quantized or not.
     """
-    if not is_quantized(index):
-        return Counter()
-    form = float_form(index).index
-    found: Counter[tuple[bool, ...]] = Counter()
+    quantized = is_quantized(index)
+    form = float_form(index).index if quantized else index
+    found: list[list[bool]] = []
     for node in form.nodes:
-        if operator(node) in INTEGER_PRODUCTS:  # in a layout that no float operator has
-            found[True, True] += 1
-        elif operator(node) in PRODUCTS | RECURRENT | {"Gather"}:
-            found[tuple(_is_scaled(form, name) for name in list(node.input)[:2])] += 1
-    return Counter({operands: count for operands, count in found.items() if any(operands)})
+        op = operator(node)
+        if quantized and op in INTEGER_PRODUCTS:  # in a layout that no float operator has
+            found.append([True, True])
+        elif op in PRODUCTS | RECURRENT | {"Gather"}:
+            specs = ((name, form.specs.get(name)) for name in list(node.input)[:2])
+            floats = [name for name, spec in specs if spec is not None and is_float(spec.dtype)]
+            found.append([quantized and _is_scaled(form, name) for name in floats])
+    return ScaledOperands(
+        sum(bool(operands) and all(operands) for operands in found),
+        sum(map(sum, found)),
+        sum(len(operands) - sum(operands) for operands in found),
+    )
 
 
 def _is_scaled(form: GraphIndex, name: str) -> bool:

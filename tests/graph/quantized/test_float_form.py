@@ -10,7 +10,7 @@ from layerdiff.graph.model import Model
 from layerdiff.graph.operators import QUANTIZED, QUANTIZERS, operator
 from layerdiff.graph.pairing.matching import match
 from layerdiff.graph.quantized.borders import with_float_borders
-from layerdiff.graph.quantized.float_form import float_form, is_quantized, scaled_products
+from layerdiff.graph.quantized.float_form import ScaledOperands, float_form, is_quantized, scaled_operands
 
 from support import networks
 from support.models import normal, parsed
@@ -177,20 +177,39 @@ def test_a_kernel_that_cuts_off_below_zero_makes_what_is_behind_the_relu():
 
 def test_how_many_layers_are_scaled_does_not_depend_on_how_a_file_writes_them(network):
     proto, feeds = network
-    written = [scaled_products(GraphIndex(quantized(proto, kind, feeds))) for kind in ("qdq", "qoperator")]
-    assert written[0] == written[1]
-    assert written[0]
-    assert not scaled_products(GraphIndex(proto))
+    qdq, qoperator = (scaled_operands(GraphIndex(quantized(proto, kind, feeds))) for kind in ("qdq", "qoperator"))
+    assert qdq.layers == qoperator.layers > 0
+    assert not qdq.differ(qoperator)
+    floats = scaled_operands(GraphIndex(proto))
+    assert (floats.layers, floats.scaled) == (0, 0)
+    assert floats.differ(qdq)
 
 
-def test_a_layer_that_is_left_in_floats_is_not_counted():
-    half = parsed(
-        "g (float[N, 4] x) => (float[N, 4] y) { v = DequantizeLinear(q, s)  h = MatMul(x, v)  y = MatMul(h, w) }",
-        q=np.ones((4, 4), np.int8), s=np.float32(0.1), w=normal(4, 4),
-    )  # fmt: skip
-    assert scaled_products(GraphIndex(half)) == {}  # weights alone: a network in floating point
+TWO = "g (float[N, 4] x) => (float[N, 4] y) { v = DequantizeLinear(q, s)  u = DequantizeLinear(p, s)  BODY }"
+INTS = {"q": np.ones((4, 4), np.int8), "p": np.ones((4, 4), np.int8), "s": np.float32(0.1), "w": normal(4, 4)}
+INPUT = "a = QuantizeLinear(x, s)  b = DequantizeLinear(a, s)"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "differ"),
+    [
+        ("h = MatMul(b, v)  y = MatMul(h, u)", "h = MatMul(b, v)  y = MatMul(h, w)", True),
+        ("h = MatMul(b, v)  y = MatMul(h, u)", "h = MatMul(b, w)  y = MatMul(h, w)", True),
+        ("h = MatMul(b, v)  y = MatMul(h, u)", "h = MatMul(x, v)  y = MatMul(h, u)", True),
+        ("h = MatMul(b, v)  y = MatMul(b, u)", "h = MatMul(b, v)  g = MatMul(b, u)  y = Add(g, h)", False),
+        ("y = MatMul(b, v)", "h = MatMul(b, v)  g = MatMul(b, v)  y = Add(g, h)", False),
+    ],
+    ids=["a layer in floats", "two layers in floats", "an operand in floats", "the same", "a product in parts"],
+)
+def test_files_differ_where_an_operand_is_scaled_in_one_alone(one, other, differ):
+    graphs = [GraphIndex(parsed(TWO.replace("BODY", f"{INPUT}  {body}"), **INTS)) for body in (one, other)]
+    mine, theirs = map(scaled_operands, graphs)
+    assert mine.differ(theirs) == theirs.differ(mine) == differ
+
+
+def test_rows_of_a_table_of_integers_are_scaled():
     looked_up = parsed(
         "g (int64[N] x) => (float[N, 4] y) { r = Gather(q, x)  v = DequantizeLinear(r, s)  y = MatMul(v, w) }",
         q=np.ones((4, 4), np.int8), s=np.float32(0.1), w=normal(4, 4),
     )  # fmt: skip
-    assert scaled_products(GraphIndex(looked_up)) == {(True, False): 2}
+    assert scaled_operands(GraphIndex(looked_up)) == ScaledOperands(layers=1, scaled=2, others=1)
