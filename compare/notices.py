@@ -119,10 +119,12 @@ def layers_not_seen(candidate: str) -> Notice:
     )
 
 
-def layers_swapped(recorded: str, reference: str) -> Notice:
-    """The layers of the reference were run on tensors that were recorded, since the candidate computes nothing."""
-    text = f"{recorded} computes nothing: each layer of {reference} was fed what was recorded and held against that."
-    return Notice("layers-swapped", recorded, text)
+def layers_swapped(candidate: str, reference: str) -> Notice:
+    """The layers of the reference were run on tensors of the candidate, since the candidate runs no layer alone."""
+    text = (
+        f"{candidate} runs no layer alone: each layer of {reference} was fed what it had there and held against that."
+    )
+    return Notice("layers-swapped", candidate, text)
 
 
 def layers_stood_in_for(reference: str, model: str) -> Notice:

@@ -36,7 +36,8 @@ ORDERS = {
         runners.reference_evaluator runners.recorded runners.pytorch runners.tflite
         > runners.contract""",
     "graph": """graph.load > graph.sources > graph.rounding graph.pairing graph.implied_inputs > graph.quantized
-        graph.implied_demands graph.implied_shapes > graph.cutting graph.interface > graph.model > graph.engine
+        graph.implied_demands graph.implied_shapes graph.axes > graph.cutting graph.interface > graph.model
+        > graph.engine
         > graph.digest graph.recordings
         > graph.index graph.writer > graph.weights graph.inference graph.evaluation > graph.contrib_ops graph.options
         graph.trees graph.decoders

@@ -14,8 +14,8 @@ def observable(sides: Sides) -> tuple[list[Sides], list[Notice]]:
     """The pairs that can be walked: a side whose layers can be run alone, beside one that shows its tensors.
 
     A reference that neither opens pieces nor gives inner tensors is stood in for by ONNX Runtime, on the same model. A
-    candidate that was recorded with inner tensors takes the reference's place: each layer of the reference is fed what
-    was recorded, which shows the same local error.
+    candidate that shows inner tensors, but runs no parts (recorded, or fed otherwise), takes the reference's place:
+    each layer of the reference is fed what the candidate had there, which shows the same local error.
 
     Returns:
         The pairs, each of a reference and one candidate, and what is left out or stood in for.
@@ -26,8 +26,7 @@ def observable(sides: Sides) -> tuple[list[Sides], list[Notice]]:
     shown = _shows(reference)
     for side in sides.candidates:
         if not side.runner.capabilities.runs_parts:
-            recorded = not side.runner.capabilities.computes
-            swapped = recorded and reference.runner.capabilities.pieces and _shows(side)
+            swapped = reference.runner.capabilities.pieces and _shows(side)
             if swapped:
                 pairs.append(Sides(side, (reference,)))
             notices.append(layers_swapped(side.name, reference.name) if swapped else layers_not_seen(side.name))

@@ -1,0 +1,181 @@
+"""Decoding and prefill, a batch and its entries: the same network fed otherwise, and the layer that minds."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from examples.tiny_decoder import Size, decoder
+from layerdiff import Comparator, Model, OnnxrtRunner, UsageError
+from layerdiff.dataloaders import DataLoader
+from layerdiff.graph.axes import growing
+from layerdiff.runners.schedules import DecodeRunner, UnbatchedRunner
+from onnx import helper, numpy_helper
+
+from support.models import parsed
+
+SMALL = Size(layers=2, vocabulary=32)
+CACHED = {"past_key_values.0.key": (2, 2, 3, 8)}
+
+
+def compared(model, *runners, shapes=None, **rules):
+    data = DataLoader(samples=1, shapes=shapes or {})
+    return Comparator(model, [OnnxrtRunner(), *runners], data_loader=data, **rules).compare()
+
+
+def rewired(old: str, new: str, *, op: str, nodes=(), **weights) -> onnx.ModelProto:
+    """The decoder, of which nodes of an operator read another tensor; further nodes and weights stand in front."""
+    model = decoder(SMALL)
+    for node in model.graph.node:
+        if node.op_type == op and old in node.input:
+            node.input[list(node.input).index(old)] = new
+    for position, node in enumerate(nodes):
+        model.graph.node.insert(position, node)
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), name) for name, v in weights.items())
+    return model
+
+
+def positions_from_zero() -> onnx.ModelProto:
+    """Positions are counted anew at each call: right for a prompt, wrong behind a cache."""
+    nodes = [
+        helper.make_node("Shape", ["input_ids"], ["count"], "count", start=1, end=2),
+        helper.make_node("Squeeze", ["count"], ["last"], "last"),
+        helper.make_node("Range", ["nil", "last", "unit"], ["places"], "places"),
+        helper.make_node("Unsqueeze", ["places", "front"], ["row"], "row"),
+    ]
+    constants = {"nil": np.int64(0), "unit": np.int64(1), "front": np.array([0])}
+    return rewired("position_ids", "row", op="Gather", nodes=nodes, **constants)
+
+
+def keys_of_the_present_alone() -> onnx.ModelProto:
+    """The second layer looks at the values in the cache shifted by one where there are any: at wrong ones."""
+    nodes = [helper.make_node("Mul", ["past_key_values.1.value", "twice"], ["stale"], "stale")]
+    return rewired("past_key_values.1.value", "stale", op="Concat", nodes=nodes, twice=np.float32(1.01))
+
+
+def mixed_batch() -> onnx.ModelProto:
+    """The second layer reads the mean over the batch besides its own entry."""
+    model = decoder(SMALL)
+    at = next(i for i, node in enumerate(model.graph.node) if node.name == "layer1.norm1.squares")
+    mean = helper.make_node("ReduceMean", ["layer0.out", "over"], ["batch_mean"], "batch_mean", keepdims=1)
+    part = helper.make_node("Mul", ["batch_mean", "little"], ["part"], "part")
+    both = helper.make_node("Add", ["layer0.out", "part"], ["mixed"], "mixed")
+    for node in list(model.graph.node)[at:]:
+        for i, name in enumerate(node.input):
+            if name == "layer0.out":
+                node.input[i] = "mixed"
+    for position, node in enumerate((mean, part, both)):
+        model.graph.node.insert(at + position, node)
+    for name, value in (("over", np.array([0])), ("little", np.float32(0.01))):
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    return model
+
+
+# ---- what is put together -------------------------------------------------------------------------------------------
+
+
+def test_axes_that_grow_with_a_size():
+    model = Model(parsed("g (float[N, S] x, float[N, T] m) => (float[N, S, T] y) { }", a=np.array([1])))
+    del model.proto.graph.node[:]
+    nodes = ["u = Unsqueeze(x, two)", "v = Unsqueeze(m, one)", "y = Mul(u, v)"]
+    model.proto.graph.node.extend(map(onnx.parser.parse_node, nodes))
+    for name, value in (("one", [1]), ("two", [2])):
+        model.proto.graph.initializer.append(numpy_helper.from_array(np.array(value), name))
+    found = growing(
+        Model(model.proto), {"x": (2, 5), "m": (2, 8)}, [{"x": (2, 7), "m": (2, 8)}, {"x": (2, 5), "m": (2, 9)}]
+    )
+    assert found["y"] == ((0, 0), (2, 0), (0, 1))
+    assert found["v"] == ((0, 0), (0, 0), (0, 1))
+
+
+def test_tensors_of_a_decoder_that_tokens_put_together():
+    joints = DecodeRunner().joints(Model(decoder(SMALL)))
+    assert joints["layer0.out"] == 1
+    assert joints["layer0.q_heads"] == 2
+    assert joints["present.0.key"] is None  # the last token's holds all
+    assert not {"layer0.scores", "layer0.attention", "bias"} & set(joints)  # tokens x all tokens
+
+
+def test_tensors_that_entries_put_together():
+    joints = UnbatchedRunner().joints(Model(decoder(SMALL)))
+    assert (joints["layer0.out"], joints["layer0.attention"], joints["key_places"]) == (0, 0, None)
+
+
+@pytest.mark.parametrize("runner", [DecodeRunner(), UnbatchedRunner()])
+@pytest.mark.parametrize("shapes", [{}, CACHED])
+def test_a_session_gives_what_one_run_gives(runner, shapes):
+    model = Model(decoder(SMALL))
+    feed = DataLoader(samples=1, shapes=shapes).bind(model)[0]
+    names = ["logits", "present.1.value", "layer0.joined", "layer1.q_rotated"]
+    with OnnxrtRunner().session(model, fetch=names) as whole, runner.session(model, fetch=names) as fed:
+        expected, found = whole.infer(feed, names), fed.infer(feed, names)
+    assert list(found) == names
+    for name in names:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
+# ---- what is compared -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("runner", [DecodeRunner(), UnbatchedRunner()])
+@pytest.mark.parametrize("shapes", [{}, CACHED])
+def test_a_decoder_passes_however_it_is_fed(runner, shapes):
+    report = compared(decoder(SMALL), runner, shapes=shapes, metric="logits", layers="guilty")
+    assert report.verdict == "pass"
+    assert report.culprits == ()
+    assert len(report.layers) > 40
+
+
+@pytest.mark.parametrize(
+    ("model", "runner", "culprits"),
+    [
+        (positions_from_zero, DecodeRunner(), {"cos_rows", "sin_rows", "cos", "sin"}),
+        (keys_of_the_present_alone, DecodeRunner(), {"present.1.value"}),
+        (mixed_batch, UnbatchedRunner(), {"mixed"}),
+    ],
+)
+def test_the_first_layer_that_depends_on_how_it_is_fed_is_named(model, runner, culprits):
+    report = compared(model(), runner, layers="guilty", metric="logits")
+    assert report.verdict == "fail"
+    assert report.culprits
+    assert {culprit.node for culprit in report.culprits} <= culprits
+
+
+@pytest.mark.parametrize("runner", [UnbatchedRunner()])
+def test_any_model_can_be_unbatched(runner):
+    model = parsed("g (float[N, 4] x) => (float[N, 3] y) { y = MatMul(x, w) }", w=np.ones((4, 3), np.float32))
+    assert compared(model, runner, layers="guilty").verdict == "pass"
+
+
+def test_another_runner_can_be_fed_so():
+    runner = DecodeRunner(runner="emulate:fp16")
+    assert (runner.name, runner.arithmetic.name) == ("decode:emulate:fp16", "fp16")
+    assert compared(decoder(SMALL), runner, metric="logits").verdict == "pass"
+
+
+# ---- what is refused ------------------------------------------------------------------------------------------------
+
+
+def fixed() -> onnx.ModelProto:
+    model = decoder(SMALL)
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 4
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "runner", "message"),
+    [
+        (parsed("g (float[N, 3] x) => (float[N, 3] y) { y = Neg(x) }"), DecodeRunner(), "is no decoder with a cache"),
+        (fixed(), DecodeRunner(), "the model fixes the number of tokens"),
+        (parsed("g (float[2, 3] x) => (float[2, 3] y) { y = Neg(x) }"), UnbatchedRunner(), "none is a batch"),
+    ],
+)
+def test_models_that_cannot_be_fed_so(model, runner, message):
+    (failed,) = [r for r in compared(model, runner).runners if r.error]
+    assert message in failed.error
+
+
+@pytest.mark.parametrize("name", ["onnx", "decode", ""])
+def test_runners_that_there_are_not(name):
+    with pytest.raises(UsageError, match="there is no runner"):
+        _ = DecodeRunner(runner=name).fed
