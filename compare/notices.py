@@ -127,6 +127,12 @@ def layers_swapped(candidate: str, reference: str) -> Notice:
     return Notice("layers-swapped", candidate, text)
 
 
+def depends_on_feeding(candidate: str, fed: str, layer: str, difference: float) -> Notice:
+    """The first layer whose result is not the same bit by bit where the network is fed otherwise."""
+    text = f"{candidate}, fed {fed}: the first layer that does not give the same bits is {layer}, by {difference:.2g}."
+    return Notice("depends-on-feeding", candidate, text)
+
+
 def layers_stood_in_for(reference: str, model: str) -> Notice:
     """A reference that gives outputs alone was stood in for, layer by layer, by ONNX Runtime."""
     text = f"{reference} gives outputs alone: layers were held against ONNX Runtime on {model}."

@@ -72,15 +72,20 @@ class Writer:
         """A random matrix that keeps the size of what it is multiplied with, times ``gain``."""
         return self.constant(name, self._rng.normal(0, gain * rows**-0.5, (rows, columns)))
 
+    def tensors(self) -> list[onnx.TensorProto]:
+        """The weights as the graph holds them."""
+        return [numpy_helper.from_array(value, name) for name, value in self.weights.items()]
 
-def decoder(size: Size = TINY, *, seed: int = 0) -> onnx.ModelProto:
+
+def decoder(size: Size = TINY, *, seed: int = 0, writer: Writer | None = None) -> onnx.ModelProto:
     """A decoder with random weights.
 
     Args:
         size: How large it is.
         seed: Of the weights.
+        writer: What takes nodes and weights, where the weights are to be kept somewhere else.
     """
-    w = Writer(seed)
+    w = writer or Writer(seed)
     half = np.outer(np.arange(size.context), 100.0 ** -np.linspace(0, 1, size.width // 2, endpoint=False))
     angles = np.concatenate([half, half], axis=1)
     for name, table in (("cos", np.cos(angles)), ("sin", np.sin(angles))):
@@ -180,8 +185,7 @@ def _model(w: Writer, size: Size) -> onnx.ModelProto:
             ):
                 shape = [batch, size.heads, length, size.width]
                 infos.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
-    weights = [numpy_helper.from_array(value, name) for name, value in w.weights.items()]
-    graph = helper.make_graph(w.nodes, "decoder", inputs, outputs, weights)
+    graph = helper.make_graph(w.nodes, "decoder", inputs, outputs, w.tensors())
     return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 18)])
 
 

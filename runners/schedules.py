@@ -89,6 +89,11 @@ class Scheduled(Runner):
         """See `Runner.rounds_to_types`."""
         return self.fed.rounds_to_types
 
+    @property
+    def in_one_run(self) -> Runner:
+        """See `Runner.in_one_run`."""
+        return self.fed
+
     def tensors_shown(self, model: Model) -> frozenset[str]:
         """Those that can be put together; see `Runner.tensors_shown`."""
         try:
@@ -114,6 +119,11 @@ class DecodeRunner(Scheduled):
     """
 
     flag: ClassVar[str] = "decode"
+
+    @property
+    def schedule(self) -> str:
+        """See `Runner.schedule`."""
+        return "one token at a time behind its cache"
 
     def open(self, model: Model, *, fetch: Sequence[str] = (), workload: Workload) -> _Decoding:  # type: ignore[override]
         """See `Runner.open`.
@@ -152,6 +162,11 @@ class UnbatchedRunner(Scheduled):
     """
 
     flag: ClassVar[str] = "unbatched"
+
+    @property
+    def schedule(self) -> str:
+        """See `Runner.schedule`."""
+        return "one entry of the batch at a time"
 
     def open(  # type: ignore[override]
         self, model: Model, *, fetch: Sequence[str] = (), workload: Workload

@@ -24,6 +24,7 @@ from . import (
     cancellation,
     computed_operand,
     differences,
+    feeding,
     input_stage,
     inserted,
     integers,
@@ -208,6 +209,9 @@ class Examiner:
         return overflow_inside(pair, self.index, values, fmt, lambda: self._inner(pair, values))
 
     def _cause(self, case: LayerCase) -> Diagnosis:
+        found = feeding.find(case, feeding.schedule(self.reference, self.candidate))
+        if found is not None:
+            return found
         found = next((d for find in ORDER if (d := find(case)) is not None), None)
         if found is None:
             found = unknown.find(case)

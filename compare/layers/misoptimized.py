@@ -49,6 +49,7 @@ _SETTLED = frozenset(
         Cause.AMPLIFIED,
         Cause.EXCHANGED_OUTPUTS,
         Cause.NONDETERMINISM,
+        Cause.FEEDING,
     }
 )
 """Causes beside which nobody asks for an optimizer."""

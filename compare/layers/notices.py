@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...graph.cutting.pieces import readable
 from .. import notices
+from ..causes.feeding import schedule
 from ..report.model import Cause
 from ..runs.memory import free_memory
 from .fidelity import made_by_pieces
@@ -71,7 +72,21 @@ def walk_notices(
     if unknown:
         why = prepared.judge.noise.why_unknown(unknown[0])
         yield notices.noise_unknown(who, names[unknown[0].main], len(unknown), why)
+    yield from _fed_otherwise(prepared, given)
     yield from _branches(prepared, given)
+
+
+def _fed_otherwise(prepared: Prepared, given: Verdicts) -> Iterator[Notice]:
+    """Where two ways of feeding one network part first, rounding included."""
+    reference, index = prepared.comparison.reference, prepared.comparison.reference.model.index
+    fed = schedule(reference, prepared.candidate)
+    who = reference.name if reference.runner.schedule else prepared.candidate.name
+    for s in given.layers if fed else ():
+        most = max((float(seen.metrics()["max_abs"] or 0.0) for seen in s.local.values()), default=0.0)
+        if most:
+            layer = f"{index.names[s.pair.main]} ({index.nodes[s.pair.main].op_type})"
+            yield notices.depends_on_feeding(who, fed, layer, most)
+            return
 
 
 def _too_large(prepared: Prepared) -> Iterator[Notice]:

@@ -61,6 +61,7 @@ PROGRAM = "export the model again: the file does not hold what the program compu
 
 ANYWHERE = {
     Cause.EXCHANGED_OUTPUTS: "exchange the outputs' names, --map-output says which",
+    Cause.FEEDING: "mend what depends there on the batch, on the number of tokens or on their places",
     Cause.NONDETERMINISM: "make the runtime deterministic, or compare with a tolerance",
 }
 

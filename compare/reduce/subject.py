@@ -30,6 +30,7 @@ SAMPLES = 8
 NO_LAYER = {
     Cause.SPREAD: "its error is made by all layers together",
     Cause.EXCHANGED_OUTPUTS: "outputs carry each other's names, which no layer does",
+    Cause.FEEDING: "it shows between two ways of feeding the whole network alone",
     Cause.NONDETERMINISM: "it gives other bits each time it is run",
 }
 """Causes that no part of a network shows alone, and why not."""

@@ -63,6 +63,8 @@ class Cause(str, enum.Enum):
     """Outputs that carry each other's names."""
     NONDETERMINISM = "nondeterminism"
     """Other bits each time it is run on the same values."""
+    FEEDING = "feeding"
+    """Another result when the same network is fed otherwise: token by token, or one entry of a batch alone."""
     SPREAD = "spread"
     """No layer is beyond rounding, and the outputs disagree."""
     UNKNOWN = "unknown"

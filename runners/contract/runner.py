@@ -251,6 +251,16 @@ class Runner(ABC):
         """Names of the nodes that stay FP32 in a narrower network."""
         return ()
 
+    @property
+    def in_one_run(self) -> Runner | None:
+        """The runner that it is but for how it is fed (`schedule`): in one run. None: it is fed so itself."""
+        return None
+
+    @property
+    def schedule(self) -> str:
+        """How a sample is fed to the model, completing "fed ..."; empty: in one run."""
+        return ""
+
     def tensors_shown(self, model: Model) -> Collection[str] | None:
         """Names of those tensors of the graph that a session gives, where it opens no pieces and does not give all.
 
