@@ -32,7 +32,7 @@ ORDERS = {
         compare.share compare.progress compare.overview > compare.report.model
         > compare.report.plan compare.report.shard compare.report.logits compare.report.plain compare.report.files
         > compare.report.formats compare.report.history compare.report.inputs compare.journal""",
-    "runners": """runners > runners.emulate > runners.onnxrt runners.trt runners.tf
+    "runners": """runners.schedules > runners > runners.emulate > runners.onnxrt runners.trt runners.tf
         runners.reference_evaluator runners.recorded runners.pytorch runners.tflite
         > runners.contract""",
     "graph": """graph.load > graph.sources > graph.rounding graph.pairing graph.implied_inputs > graph.quantized

@@ -47,7 +47,7 @@ def test_importing_the_package_imports_nothing_heavy():
 
 def test_built_in_runners_by_flag():
     found = runners.discover(third_parties=False)
-    flags = "emulate load-outputs onnxrt reference-evaluator tf tflite torch trt trt-rtx"
+    flags = "decode emulate load-outputs onnxrt reference-evaluator tf tflite torch trt trt-rtx unbatched"
     assert set(found) == set(flags.split())
     assert all(cls.flag == flag for flag, cls in found.items())
 

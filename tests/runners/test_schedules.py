@@ -186,4 +186,4 @@ def test_models_that_cannot_be_fed_so(model, runner, message):
 @pytest.mark.parametrize("name", ["onnx", "decode", ""])
 def test_runners_that_there_are_not(name):
     with pytest.raises(UsageError, match="there is no runner"):
-        _ = DecodeRunner(runner=name).fed
+        _ = DecodeRunner(runner=name).in_one_run
