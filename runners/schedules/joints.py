@@ -57,6 +57,9 @@ def of_entries(who: str, model: Model) -> Joints:
         along = [axis for axis, by in enumerate(axes) if by != (0,)]
         if not along or (len(along) == 1 and axes[along[0]] == (1,)):
             found[name] = along[0] if along else None
+    for spec in model.outputs:  # behind operators whose shapes are not known, what the file declares counts
+        if spec.name not in found and spec.shape and not isinstance(spec.shape[0], int):
+            found[spec.name] = 0
     return found
 
 

@@ -94,6 +94,12 @@ class DecodingSession(ScheduledSession):
         return self._ends[name] if name in self._ends else super()._axis(name)
 
     def _runs(self, feed: Feed, names: Sequence[str]) -> Iterator[Mapping[str, np.ndarray]]:
+        mask = None if self._decoder.mask is None else feed[self._decoder.mask.name].astype(np.int8)
+        if mask is not None and (np.diff(mask, axis=1) < 0).any():
+            raise RunnerError(
+                f"{self._who}: a prompt ends before the batch does, and padding behind it has no place in a cache.\n"
+                "Give prompts of one length to a batch, or one prompt to a sample (--batch 1)."
+            )
         presents = {cache.present: cache.past.name for cache in self._decoder.caches if cache.present is not None}
         caches = {past: feed[past] for past in presents.values()}
         wanted = list(dict.fromkeys([*names, *presents]))

@@ -6,16 +6,45 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, Model, OnnxrtRunner, UsageError
-from layerdiff.dataloaders import DataLoader
+from layerdiff.dataloaders import DataLoader, Prompts
 from layerdiff.graph.axes import growing
 from layerdiff.runners.schedules import DecodeRunner, UnbatchedRunner
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
-from examples.tiny_decoder import Size, decoder
-from support.models import parsed
+from examples.tiny_decoder import Size, Writer, decoder
+from support.models import assembled, parsed
 
 SMALL = Size(layers=2, vocabulary=32)
 CACHED = {"past_key_values.0.key": (2, 2, 3, 8)}
+
+
+def fused(layers: int = 2, heads: int = 2, width: int = 16) -> onnx.ModelProto:
+    """A decoder as ONNX Runtime GenAI makes them: attention is one operator, of whose shapes ONNX knows nothing."""
+    hidden, w = heads * width, Writer(0)
+    turns = np.outer(np.arange(32), 100.0 ** -np.linspace(0, 1, width // 2, endpoint=False))
+    w.add("ReduceSum", ["attention_mask", w.constant("axis", [1], np.int64)], "length", keepdims=1)
+    w.add("Sub", ["length", w.constant("one", 1, np.int64)], "last")
+    w.add("Cast", ["last"], "seen", to=TensorProto.INT32)
+    w.add("Shape", ["attention_mask"], "size", start=1, end=2)
+    w.add("Squeeze", ["size"], "scalar")
+    w.add("Cast", ["scalar"], "total", to=TensorProto.INT32)
+    w.add("Gather", [w.matrix("table", 32, hidden, 4.0), "input_ids"], "x0")
+    infos = [("input_ids", TensorProto.INT64, ["b", "s"]), ("attention_mask", TensorProto.INT64, ["b", "t"])]
+    ends = [("logits", TensorProto.FLOAT, ["b", "s", 32])]
+    tables = [w.constant("cos", np.cos(turns)), w.constant("sin", np.sin(turns))]
+    for n in range(layers):
+        for kind, columns in (("q", hidden), ("k", width), ("v", width)):
+            w.add("MatMul", [f"x{n}", w.matrix(f"w{kind}{n}", hidden, columns)], f"{kind}{n}")
+        past, present = ([f"{p}.{n}.{kind}" for kind in ("key", "value")] for p in ("past_key_values", "present"))
+        reads = [f"q{n}", f"k{n}", f"v{n}", *past, "seen", "total", *tables]
+        attributes = {"domain": "com.microsoft", "num_heads": heads, "kv_num_heads": 1, "do_rotary": 1}
+        w.nodes.append(helper.make_node("GroupQueryAttention", reads, [f"a{n}", *present], f"a{n}", **attributes))
+        w.add("MatMul", [f"a{n}", w.matrix(f"wo{n}", hidden, hidden)], f"o{n}")
+        w.add("Add", [f"x{n}", f"o{n}"], f"x{n + 1}")
+        infos += [(name, TensorProto.FLOAT, ["b", 1, "past_sequence_length", width]) for name in past]
+        ends += [(name, TensorProto.FLOAT, ["b", 1, "t", width]) for name in present]
+    w.add("MatMul", [f"x{layers}", w.matrix("head", hidden, 32)], "logits")
+    return assembled(w.nodes, infos, ends, w.weights, domains=["com.microsoft"])
 
 
 def compared(model, *runners, shapes=None, **rules):
@@ -147,6 +176,19 @@ def test_what_rounding_makes_of_it_is_no_fault_and_is_said():
     report = compared(decoder(Size(layers=1, width=32)), DecodeRunner(), shapes={"input_ids": (1, 32)}, layers="guilty")
     assert (report.verdict, report.culprits) == ("pass", ())
     assert [n.text for n in report.notices if "does not give the same bits" in n.text] != []
+
+
+def test_a_decoder_of_fused_attention_passes_however_it_is_fed():
+    report = compared(fused(), DecodeRunner(), UnbatchedRunner(), metric="logits", layers="guilty")
+    assert (report.verdict, report.culprits) == ("pass", ())
+
+
+def test_padding_behind_a_prompt_is_not_decoded(tmp_path):
+    (tmp_path / "prompts.txt").write_text("1 2 3\n4\n")
+    data = Prompts(path=tmp_path / "prompts.txt", batch=2)
+    report = Comparator(decoder(SMALL), [OnnxrtRunner(), DecodeRunner()], data_loader=data).compare()
+    (failed,) = [r for r in report.runners if r.error]
+    assert "padding behind it has no place in a cache" in failed.error
 
 
 @pytest.mark.parametrize("runner", [UnbatchedRunner()])
