@@ -7,7 +7,7 @@ outputs are put together from the runs, and so are the tensors inside, as far as
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,7 +19,7 @@ from ..contract.runner import Runner
 
 if TYPE_CHECKING:
     from ...graph.model import Model
-    from ..contract.workload import Workload
+    from ..contract.workload import Feed, Workload
     from .joints import Joints
     from .session import DecodingSession, UnbatchedSession
 
@@ -84,6 +84,15 @@ class Scheduled(Runner):
         """See `Runner.rounds_to_types`."""
         return self.in_one_run.rounds_to_types
 
+    @property
+    def foreign(self) -> bool:
+        """See `Runner.foreign`."""
+        return self.in_one_run.foreign
+
+    def fed_with(self, workload: Workload, samples: Callable[[], Iterable[Feed]] | None) -> Workload:
+        """What the runner will be fed; it is calibrated on whole samples all the same."""
+        return replace(workload, samples=samples, shapes={}, profiles=(), calibration=workload.calibrating)
+
     def tensors_shown(self, model: Model) -> frozenset[str]:
         """Those that can be put together; see `Runner.tensors_shown`."""
         try:
@@ -134,7 +143,7 @@ class DecodeRunner(Scheduled):
 
         known = cached(self.name, model)
         joints = self.joints(model) if fetch else {}
-        steps = replace(workload, samples=in_steps(known, workload.samples), shapes={}, profiles=())
+        steps = self.fed_with(workload, in_steps(known, workload.samples))
         inner = self.in_one_run.session(model, fetch=[n for n in fetch if n in joints], workload=steps)
         return DecodingSession(self.name, inner, lambda: self.joints(model), known)
 
@@ -173,6 +182,6 @@ class UnbatchedRunner(Scheduled):
 
         names = batched(self.name, model)
         joints = self.joints(model)
-        alone = replace(workload, samples=in_entries(self.name, names, workload.samples), shapes={}, profiles=())
+        alone = self.fed_with(workload, in_entries(self.name, names, workload.samples))
         inner = self.in_one_run.session(model, fetch=[n for n in fetch if n in joints], workload=alone)
         return UnbatchedSession(self.name, inner, lambda: joints, names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from layerdiff import Comparator, Model, OnnxrtRunner, UsageError
+from layerdiff import Comparator, EmulateRunner, Model, OnnxrtRunner, UsageError
 from layerdiff.dataloaders import DataLoader, Prompts
 from layerdiff.graph.axes import growing
 from layerdiff.runners.schedules import DecodeRunner, UnbatchedRunner
@@ -201,6 +201,16 @@ def test_another_runner_can_be_fed_so():
     runner = DecodeRunner(runner="emulate:fp16")
     assert (runner.name, runner.arithmetic.name) == ("decode:emulate:fp16", "fp16")
     assert compared(decoder(SMALL), runner, metric="logits").verdict == "pass"
+
+
+def test_it_is_calibrated_on_whole_samples():
+    """Steps as they are known beforehand have caches of zeros, which would give other ranges."""
+    model, data = decoder(SMALL), DataLoader(samples=2)
+    whole, steps = (
+        Comparator(model, [OnnxrtRunner(), runner], data_loader=data, metric="logits").compare().accuracy[1].logits
+        for runner in (EmulateRunner(format="int8"), DecodeRunner(runner="emulate:int8"))
+    )
+    assert steps.kl_mean == pytest.approx(whole.kl_mean, rel=0.2)
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------
