@@ -60,6 +60,16 @@ def test_a_product_has_the_noise_that_the_formula_gives(fmt):
     assert rms(errors["y"]) == pytest.approx(math.sqrt(KAPPA * float(np.mean(operands + result))), rel=0.05)
 
 
+def test_an_input_without_elements_is_perturbed_with_the_others():
+    """A cache before the first token: what is put together with it has the noise of the rest."""
+    graph = "{ all = Concat<axis = 0>(past, x) y = MatMul(all, w) }"
+    model = model_of(f"(float[N,256] past, float[64,256] x) => (float[M,128] y) {graph}", w=W)
+    _, neutral, errors = drawn(model, COARSE[FP16], {"past": X[:0], "x": X})
+    alone = drawn(model_of(PRODUCT, w=W), COARSE[FP16], {"x": X})
+    assert rms(errors["y"]) == pytest.approx(rms(alone[2]["y"]), rel=0.05)
+    np.testing.assert_allclose(neutral["y"], alone[1]["y"], rtol=1e-5, atol=1e-4)
+
+
 def test_a_product_between_fp32_runtimes_has_the_noise_of_its_sums():
     base, _, errors = drawn(model_of(PRODUCT, w=W), PLAIN, {"x": X})
     sums = 2 * FP32.u**2 * 256 / 2 * np.square(X.astype(np.float64)) @ np.square(W.astype(np.float64))
