@@ -23,6 +23,7 @@ from support.fuzzing import ASKED, FORKS, damaged_bytes, damaged_message, hold, 
 
 pytestmark = pytest.mark.skipif(not FORKS, reason="needs Linux")
 pytest.importorskip("tensorflow")
+FRESH = "LAYERDIFF_FUZZ_FRESH"
 
 WRITE = """
 import sys
@@ -107,6 +108,7 @@ def tflite_files(folder: Path, draw: random.Random) -> list[str]:
 KINDS = {f.__name__: f for f in (saved_models, frozen_graphs, keras_files, hdf5_files, tflite_files)}
 
 
+@pytest.mark.skipif(FRESH not in os.environ, reason="runs in a process of its own, see below")
 @pytest.mark.parametrize("kind", KINDS)
 @settings(
     max_examples=-(-ASKED // 100) or 2,
@@ -118,6 +120,24 @@ KINDS = {f.__name__: f for f in (saved_models, frozen_graphs, keras_files, hdf5_
 @given(seed=st.integers(0, 2**48))
 def test_damaged_tensorflow_file(kind, prepared, seed):
     hold(kind, KINDS[kind], prepared, seed)
+
+
+def test_damaged_files_in_a_process_that_has_not_used_tensorflow():
+    """Each attempt is a copy of its process, and copies of one in which another test has used TensorFlow hang."""
+    words = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        __file__,
+        "-k",
+        "test_damaged_tensorflow_file",
+    ]
+    done = subprocess.run(words, env={**os.environ, FRESH: "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(KINDS)} passed" in done.stdout
 
 
 @pytest.mark.parametrize(
