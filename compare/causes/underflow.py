@@ -93,12 +93,18 @@ def _epsilon(index: GraphIndex, name: str, reader: int, fmt: NumberFormat) -> Sm
     maker = index.producer.get(name)
     if maker is None or operator(index.nodes[maker]) not in ("Add", "Max"):
         return None
-    for read in index.nodes[maker].input:
-        value = index.constant(read) if read else None
-        if value is not None and value.size == 1 and is_float(value.dtype):
-            size = abs(float(value.reshape(-1)[0]))
-            if 0 < size < fmt.smallest_subnormal:
-                return SmallConstant(size, fmt, index.names[reader], index.nodes[reader].op_type)
+    return _small_constant(index, maker, reader, fmt)
+
+
+def _small_constant(index: GraphIndex, position: int, reader: int, fmt: NumberFormat) -> SmallConstant | None:
+    """The first constant below a format's smallest number that a node reads; ``reader``: who reads what it makes."""
+    for name in index.nodes[position].input:
+        value = index.constant(name) if name else None
+        if value is None or value.size != 1 or not is_float(value.dtype):
+            continue
+        size = abs(float(value.reshape(-1)[0]))
+        if 0 < size < fmt.smallest_subnormal:
+            return SmallConstant(size, fmt, index.names[reader], index.nodes[reader].op_type)
     return None
 
 
@@ -160,14 +166,9 @@ def _constant(case: LayerCase, fmt: NumberFormat) -> Diagnosis | None:
         after = next((p for p in dividing if p > position), None)
         if after is None:
             break
-        for name in index.nodes[position].input:
-            value = index.constant(name) if name else None
-            if value is None or value.size != 1 or not is_float(value.dtype):
-                continue
-            size = abs(float(value.reshape(-1)[0]))
-            if 0 < size < fmt.smallest_subnormal:
-                fact = SmallConstant(size, fmt, index.names[after], index.nodes[after].op_type)
-                return Diagnosis(Cause.UNDERFLOW, (fact,), position)
+        fact = _small_constant(index, position, after, fmt)
+        if fact is not None:
+            return Diagnosis(Cause.UNDERFLOW, (fact,), position)
     return None
 
 

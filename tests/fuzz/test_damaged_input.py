@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from layerdiff.compare.cli.arguments import parse
 from layerdiff.compare.cli.command import main
 from onnx import helper, numpy_helper
 
-from support.fuzzing import ASKED, FORKS, damaged_bytes, damaged_message, hold, written_json
+from support.fuzzing import ASKED, FORKS, damaged_bytes, damaged_message, examples, hold, written_json
 from support.models import parsed
 
 pytestmark = pytest.mark.skipif(not FORKS, reason="needs Linux")
@@ -266,13 +266,7 @@ def prepared(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(
-    max_examples=-(-ASKED // len(KINDS)) if ASKED else 4,
-    derandomize=not ASKED,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+@examples(-(-ASKED // len(KINDS)), few=4)
 @given(seed=st.integers(0, 2**48))
 def test_damaged_input(kind, prepared, seed):
     hold(kind, KINDS[kind], prepared, seed)

@@ -16,10 +16,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from support.fuzzing import ASKED, FORKS, damaged_bytes, damaged_message, hold, written_json
+from support.fuzzing import ASKED, FORKS, damaged_bytes, damaged_message, examples, hold, written_json
 
 pytestmark = pytest.mark.skipif(not FORKS, reason="needs Linux")
 pytest.importorskip("tensorflow")
@@ -110,13 +110,7 @@ KINDS = {f.__name__: f for f in (saved_models, frozen_graphs, keras_files, hdf5_
 
 @pytest.mark.skipif(FRESH not in os.environ, reason="runs in a process of its own, see below")
 @pytest.mark.parametrize("kind", KINDS)
-@settings(
-    max_examples=-(-ASKED // 100) or 2,
-    derandomize=not ASKED,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+@examples(-(-ASKED // 100), few=2)
 @given(seed=st.integers(0, 2**48))
 def test_damaged_tensorflow_file(kind, prepared, seed):
     hold(kind, KINDS[kind], prepared, seed)

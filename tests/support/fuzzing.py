@@ -18,6 +18,7 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from hypothesis import HealthCheck, settings
 from layerdiff.compare.cli.command import main
 
 Damage = Callable[[Path, random.Random], list[str]]
@@ -30,6 +31,22 @@ FORKS = hasattr(os, "fork") and os.path.exists("/proc/self/statm")
 SECONDS = 60
 MEMORY = 6 << 30
 """Bytes of address space more than the process has."""
+
+
+def examples(asked: int, few: int) -> settings:
+    """How many inputs of one kind hypothesis draws.
+
+    Args:
+        asked: Where `ASKED` says how many are to be tried in all; drawn at random.
+        few: Else; always the same.
+    """
+    return settings(
+        max_examples=asked if ASKED else few,
+        derandomize=not ASKED,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
 
 
 @dataclass(frozen=True)
