@@ -72,7 +72,7 @@ def stated(index: GraphIndex, found: Sequence[tuple[int, Difference]]) -> Diagno
     if not found:
         return None
     position, difference = max(found, key=lambda item: (_WEIGHT[item[1].kind], item[1].cut_off))
-    others = (GraphsDiffer(d) for _, d in found if d is not difference and not (difference.cut_off and not d.cut_off))
+    others = (GraphsDiffer(d) for _, d in found if d is not difference and (d.cut_off or not difference.cut_off))
     position = position if difference.origin is None else difference.origin
     cause = _cause(index, position, difference)
     return Diagnosis(cause, (GraphsDiffer(difference), *others), position, clamped=difference.cut_off)
