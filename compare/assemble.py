@@ -88,7 +88,7 @@ def _runner_result(runner: RunnerLog, device: str | None, side: Side | None) -> 
         latency=runner.latency,
         repeat=None if runner.repeat is None else runner.repeat.json(),
         format=None if side is None else side.runner.arithmetic.name,
-        source=None if side is None else side.model.source,
+        source=None if side is None else side.runner.runs(side.model),
     )
 
 

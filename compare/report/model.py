@@ -116,7 +116,7 @@ class RunnerResult:
         latency: Times of single runs in milliseconds (``host``, ``gpu``, ``device``: min, mean, median, p99) and
             ``throughput`` in runs per second; None if not asked for.
         format: The number format that it computes in: ``fp16``; None where that is not known.
-        source: The file that it ran; None where that is not known.
+        source: The file or function that it ran; None where that is not known.
     """
 
     name: str

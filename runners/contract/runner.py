@@ -282,6 +282,14 @@ class Runner(ABC):
         """
         return None
 
+    def runs(self, model: Model) -> str:
+        """The name of what it runs: the model's file, or what the runner was given in its place.
+
+        Args:
+            model: The whole model.
+        """
+        return model.source
+
     def loads_engine(self, model: Model) -> bool:
         """Whether opening the whole ``model`` loads an engine instead of building from the graph."""
         return self.capabilities.reads_engines and model.engine is not None

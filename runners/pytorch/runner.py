@@ -95,6 +95,10 @@ class TorchRunner(Runner):
         kind = load_program(self._torch(), self.program, self.device).format
         return kind if kind in ("float16", "bfloat16") else ""
 
+    def runs(self, model: Model) -> str:
+        """The program; see `Runner.runs`."""
+        return self.program
+
     def own_model(self, model: Model) -> Model | None:
         """The program as PyTorch exports it today; see `Runner.own_model`."""
         if kind_of(self.program) is ScriptProgram:

@@ -46,10 +46,9 @@ def show(report: Report, to: Console | None = None, *, verbose: bool = False) ->
     """
     to = to or console()
     report = escaped(report)
-    to.print(
-        f"reference: {_who(report, report.runners[0], report.model.source, verbose)}", markup=False, soft_wrap=True
-    )
-    source = (report.candidate_model or report.model).source
+    reference, source = report.runners[0], (report.candidate_model or report.model).source
+    ran = reference.source or report.model.source
+    to.print(f"reference: {_who(report, reference, ran, verbose)}", markup=False, soft_wrap=True)
     for candidate in report.candidates:
         ran = candidate.source or source
         to.print(f"candidate: {_who(report, candidate, ran, verbose)}", markup=False, soft_wrap=True)

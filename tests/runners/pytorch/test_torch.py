@@ -64,6 +64,7 @@ def planted(folder, file, weight):
 def test_a_network_agrees_with_its_exports(file, which, folder):
     report = compare(folder / file, which, folder)
     assert (report.verdict, report.reference) == ("pass", "torch")
+    assert report.runners[0].source == program(folder, which)
 
 
 def test_a_changed_weight_fails(folder):
