@@ -52,6 +52,8 @@ class SessionInfo:
             something was. An output that agrees then proves nothing.
         not_run: Why `Session.infer` can give nothing, though the runtime took the network (there is no GPU to run it
             on); empty where it can.
+        quantizes_activations: Whether products multiply dequantized weights with activations that stay float, which the
+            runtime may quantize by itself where it multiplies.
         calibration: What INT8 or FP8 was calibrated to.
         timing_cache: Timings of kernels, as the runtime serializes them, which make the next build fast.
     """
@@ -64,6 +66,7 @@ class SessionInfo:
     node_formats: Mapping[str, Formats] = field(default_factory=dict)
     idle: str = ""
     not_run: str = ""
+    quantizes_activations: bool = True
     calibration: Calibration | None = None
     timing_cache: bytes = field(default=b"", repr=False)
 

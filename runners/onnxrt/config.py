@@ -48,6 +48,8 @@ class OnnxrtConfig(Runner):
         custom_ops: Shared libraries of custom operators.
         threads: Threads of one operator; 0 leaves the choice to ONNX Runtime (one a physical core).
         low_memory: Give memory back at once, and let idle threads sleep: for sessions that run once or twice.
+        float_products: Multiply dequantized weights with float activations in FP32. By itself, ONNX Runtime (1.20 and
+            later) takes such a pair for a MatMulNBits and quantizes the activations.
     """
 
     value_field: ClassVar[str] = "provider"
@@ -76,6 +78,7 @@ class OnnxrtConfig(Runner):
     )
 
     low_memory: bool = False
+    float_products: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -31,9 +31,14 @@ class OnnxrtRunner(OnnxrtConfig):
 
         Nodes are fused as usual, but tensors keep their layout: where every layer is observed, each would be converted
         to the blocked layout and back, which takes longer than the layer.
+
+        Where the deployed network dequantizes the activations of every product whose weights it dequantizes, its
+        products are those of integers. A product that is cut off from its activations' DequantizeLinear multiplies
+        floats then: ONNX Runtime would quantize them anew, more coarsely than the network does.
         """
         plain = "extended" if self.optimization in ("all", "layout") and self.provider == "cpu" else self.optimization
-        return dataclasses.replace(self, low_memory=True, optimization=plain)
+        exact = deployed is not None and not deployed.quantizes_activations
+        return dataclasses.replace(self, low_memory=True, optimization=plain, float_products=exact)
 
     def levels(self) -> Mapping[str, OnnxrtRunner]:
         """Empty where nothing is optimized."""

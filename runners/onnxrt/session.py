@@ -20,6 +20,7 @@ from .ortvalues import Loaded
 if TYPE_CHECKING:
     import numpy as np
 
+    from ...graph.index import GraphIndex
     from ...graph.model import Model
     from ...graph.specs import TensorSpec
     from ..contract.workload import Feed
@@ -179,7 +180,23 @@ def describe(runner: OnnxrtConfig, ort: Any, loaded: Loaded, model: Model) -> Se
                 if count == total and (model.path is not None or model.tf is not None):
                     raise ProviderUnavailable(f"{text} Nothing would run on {PROVIDERS[runner.provider]}.")
                 notes.append(text)
-    return SessionInfo(settings, {"onnxruntime": ort.__version__}, tuple(notes))
+    return SessionInfo(
+        settings,
+        {"onnxruntime": ort.__version__},
+        tuple(notes),
+        quantizes_activations=_multiplies_floats_with_dequantized(model.index),
+    )
+
+
+def _multiplies_floats_with_dequantized(index: GraphIndex) -> bool:
+    """Whether a product has dequantized weights and activations that are not dequantized."""
+
+    def dequantized(name: str) -> bool:
+        made = index.producer.get(name)
+        return made is not None and index.nodes[made].op_type == "DequantizeLinear"
+
+    products = (node for node in index.nodes if node.op_type in ("MatMul", "Gemm"))
+    return any(dequantized(node.input[1]) and not dequantized(node.input[0]) for node in products)
 
 
 def _unheard_of(optimizer: str) -> str:

@@ -70,6 +70,24 @@ def test_two_products_find_each_other_in_every_format():
         assert not [layer for layer in report.layers if layer.verdict == "unmatched"], kind
 
 
+@pytest.mark.parametrize("kind", ["qdq", "qdq per channel"])
+def test_a_product_of_integers_stays_one_where_it_is_cut_off(kind):
+    """By itself, ONNX Runtime quantizes the activations of a product whose weights alone are dequantized."""
+    proto = two_products().model({"x": (networks.FLOAT, ["N", 16])}, ["y"])
+    data = [{"x": normal(64, 16, seed=i)} for i in range(2)]
+    mine = quantized(proto, kind, data)
+    other = onnx.ModelProto()
+    other.CopyFrom(mine)
+    first = min(
+        (w for w in other.graph.initializer if w.data_type == onnx.TensorProto.INT8 and len(w.dims) == 2),
+        key=lambda w: w.name,
+    )
+    values = onnx.numpy_helper.to_array(first).copy()
+    values[3] = -values[3]
+    first.CopyFrom(onnx.numpy_helper.from_array(values, first.name))
+    assert only(compare(mine, other, data)).cause == "weights"
+
+
 # ---- what a file's steps do to its outputs --------------------------------------------------------------------------
 
 
