@@ -1,4 +1,4 @@
-"""A number format without the accelerator: ONNX Runtime computes, on the CPU, the values that the format would give.
+"""A number format without the accelerator: ONNX Runtime computes, on the CPU or on CUDA, the values that it would give.
 
 What is rounded where is `layerdiff.graph.rounding.emulation`'s; here are the configuration, the ranges that INT8 and
 FP8 need, and the session, which is ONNX Runtime's on the rewritten graph.
@@ -35,7 +35,7 @@ be no kernel."""
 
 @dataclass(frozen=True)
 class EmulateRunner(Runner):
-    """Simulate FP16, BF16, TF32, FP8 or INT8 on the CPU: ONNX Runtime computes, and values are rounded between.
+    """Simulate FP16, BF16, TF32, FP8 or INT8: ONNX Runtime computes, and values are rounded between.
 
     Attributes:
         format: ``fp16``, ``bf16``, ``tf32``, ``fp8`` (the same as ``e4m3``), ``e4m3``, ``e5m2`` or ``int8``.
@@ -46,6 +46,7 @@ class EmulateRunner(Runner):
         unscaled: FP8 casts values as they are, without ranges.
         fp16_accumulation: FP16 products add in FP16, 16 at a time, as FP16 kernels do; see
             `layerdiff.graph.rounding.fp16_accumulation`.
+        provider: Where ONNX Runtime computes: ``cpu`` or ``cuda``.
         keep: Names of nodes, or patterns of them (``*``, ``?``), that stay FP32, with the fused groups they are in.
         custom_ops: Shared libraries of custom operators.
         threads: Threads of one operator; 0 leaves the choice to ONNX Runtime.
@@ -83,6 +84,12 @@ class EmulateRunner(Runner):
         "--emulate-fp16-accumulation",
         "emulated FP16 adds in FP16, as most of TensorRT's FP16 kernels do (slower)",
     )
+    provider: str = option(
+        "cpu",
+        "--emulate-provider",
+        "execution provider of ONNX Runtime that computes what is emulated",
+        Choice("cpu", "cuda"),
+    )
     keep: tuple[str, ...] = option((), "", "node (or pattern, *) that stays FP32; may be repeated", metavar="NODE")
     custom_ops: tuple[str, ...] = option(
         (), "--ort-custom-ops", "library of custom operators for ONNX Runtime; may be repeated", metavar="LIB"
@@ -119,7 +126,12 @@ class EmulateRunner(Runner):
     @property
     def adds_exactly(self) -> bool:
         """As ONNX Runtime does on the CPU."""
-        return not self.fp16_accumulation
+        return self.provider == "cpu" and not self.fp16_accumulation
+
+    @property
+    def gpus(self) -> int:
+        """One on CUDA; see `Runner.gpus`."""
+        return int(self.provider == "cuda")
 
     @property
     def accumulator(self) -> NumberFormat:
@@ -278,7 +290,11 @@ class _EmulationOrt(OnnxrtRunner):
 
 def _ort(runner: EmulateRunner) -> _EmulationOrt:
     return _EmulationOrt(
-        custom_ops=runner.custom_ops, threads=runner.threads, low_memory=runner.low_memory, label=runner.name
+        provider=runner.provider,
+        custom_ops=runner.custom_ops,
+        threads=runner.threads,
+        low_memory=runner.low_memory,
+        label=runner.name,
     )
 
 

@@ -2,8 +2,9 @@
 
     python -m benchmarks.gpu.layers OUT_FILE [MODEL ...] [--turns 2] [--runner trt|emulate] [--limit SECONDS]
 
-Without a MODEL: ResNet-50 with random weights, batch 8. The reference is ONNX Runtime on the CPU; every comparison
-begins without kernel timings. The commands with and without ``--layers`` run in turns; the fastest of each counts.
+Without a MODEL: ResNet-50 and a transformer encoder of 6 layers, with random weights, batch 8. The reference is ONNX
+Runtime on the CPU; every comparison begins without kernel timings. The commands with and without ``--layers`` run in
+turns; the fastest of each counts.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from benchmarks.kit.pages import table
 from benchmarks.kit.resnet50 import resnet50
 from benchmarks.kit.results import Results, add_options
 
+from ..layerwise.networks import LENGTH, WIDTH, encoder
 from .networks import add_runner, fp16
+
+SHAPES = {"resnet50": (8, 3, 224, 224), "encoder": (8, LENGTH, WIDTH)}
 
 HEAD = ("network", "layers", "build, s", "without, s", "--layers, s", "added, in builds", "engines", "culprits")
 
@@ -47,8 +51,8 @@ def turn(model: Path, candidate: Runner, layers: bool) -> dict[str, Any]:
 
     builds, stages, begun = Builds(), Stages(), time.perf_counter()
     rules: dict[str, Any] = {"layers": "guilty"} if layers else {}
-    if model.stem == "resnet50":
-        rules["shapes"] = {"x": (8, 3, 224, 224)}
+    if model.stem in SHAPES:
+        rules["shapes"] = {"x": SHAPES[model.stem]}
     report = Comparator(model, [OnnxrtRunner(), candidate], progress=stages, **rules).compare()
     seconds = time.perf_counter() - begun
     stages.stage("end")
@@ -92,8 +96,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         models = options.models
         if not models:
-            models = [Path(folder) / "resnet50.onnx"]
+            models = [Path(folder) / f"{name}.onnx" for name in SHAPES]
             resnet50(models[0])
+            encoder(models[1])
         for model in models:
             for number in range(2 * options.turns):
 

@@ -32,7 +32,7 @@ from ..runs.samples import numbered
 from .decisions import DECISION_GAIN, TYPICAL, Decisions, hold_decisions, hold_jumps, jumping_tensors
 from .draws import Drawn, Kind
 from .evidence import ByFormula, Measured, OutputEvidence
-from .explained import floors, hold, limits
+from .explained import among_themselves, floors, hold, limits
 from .formats_in_play import formats_in_play
 from .formula import formula
 from .roundoff import narrow_types, roundoff
@@ -56,6 +56,10 @@ BETWEEN = 2
 CLEAR = {"rms": 0.5, "slice": 0.6, "magnitude": 0.6, "element": 0.75}
 """Shares of the limits up to which the first draws decide; healthy elements come to about 0.6. Of D draws in all the
 mean square is d / D times that of the first d at least, so that up to a share of sqrt(d / D) these decide as all do."""
+AMONG = (2, 4, 8)
+"""Numbers of draws at which a candidate within its limits is held against them in another way: it is explained where
+the draws, each held against the others, come to as much. A channel that errs as one, by the rounding of its weight, is
+matched no better by few draws of a healthy network."""
 HOPELESS = 8.0
 """Times a limit from which on more draws do not explain an error; its square, where there are few draws of a batch."""
 MANY = 5_000
@@ -215,6 +219,11 @@ class Expectation:
         if few and not clear:
             held = hold(error, y, draws, floor)
         use, statistic = held.use(allowed)
+        if not (clear or jumping) and use <= 1 and len(alike) in AMONG:
+            worst = among_themselves(y, draws, floor)
+            clear = all(
+                v <= max(CLEAR[n] * allowed[n], sure * allowed[n], worst[n]) for n, v in held.statistics.items()
+            )
         if not clear and use > 1 and len(alike) > 1:
             allowed = limits(y, draws, floor)
             use, statistic = held.use(allowed)

@@ -155,12 +155,15 @@ def _crosses(y: np.ndarray, error: np.ndarray) -> np.ndarray:
 
 def limits(reference: np.ndarray, draws: np.ndarray, floor: np.ndarray | float = 0.0) -> dict[str, float]:
     """What each statistic may reach: `MARGIN` times the worst draw's, each draw held against the others."""
-    found = floors(reference.size)
-    for number in range(len(draws)):
-        others = np.delete(draws, number, axis=0)
-        for name, value in hold(draws[number], reference, others, floor).statistics.items():
-            found[name] = max(found[name], MARGIN * value)
-    return found
+    worst = among_themselves(reference, draws, floor)
+    return {name: max(least, MARGIN * worst[name]) for name, least in floors(reference.size).items()}
+
+
+def among_themselves(reference: np.ndarray, draws: np.ndarray, floor: np.ndarray | float = 0.0) -> dict[str, float]:
+    """The worst draw's statistics, each draw held against the others."""
+    held = (hold(draw, reference, np.delete(draws, k, axis=0), floor).statistics for k, draw in enumerate(draws))
+    found = list(held)
+    return {name: max(statistics[name] for statistics in found) for name in FLOORS}
 
 
 def moderated(variance: np.ndarray, magnitude: np.ndarray, draws: int) -> np.ndarray:

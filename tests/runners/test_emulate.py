@@ -12,7 +12,7 @@ import onnx
 import onnx.parser
 import pytest
 from layerdiff.graph.cutting.fusion import fused_groups
-from layerdiff.graph.errors import BuildError, MissingPackage, RunnerError, UsageError
+from layerdiff.graph.errors import BuildError, MissingPackage, ProviderUnavailable, RunnerError, UsageError
 from layerdiff.graph.load import load
 from layerdiff.graph.model import Model
 from layerdiff.graph.rounding.emulation import needed_ranges
@@ -333,3 +333,15 @@ def test_sums_of_kept_nodes_are_fp32():
     model = Model(parsed("g (float[1,256] x) => (float[1,4] y) { [fc] y = MatMul(x, w) }", w=uniform(256, 4)))
     with EmulateRunner(fp16_accumulation=True, keep=("fc",)).open(model) as session:
         assert not session.info.fp16_accumulation
+
+
+def test_what_is_emulated_can_be_computed_elsewhere():
+    """The provider is ONNX Runtime's own, and one that is not there is refused under the emulation's name."""
+    import onnxruntime
+
+    runner = EmulateRunner(format="fp16", provider="cuda")
+    assert (runner.gpus, runner.adds_exactly) == (1, False)
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        proto = parsed("g (float[2] x) => (float[2] y) { y = Relu(x) }")
+        with pytest.raises(ProviderUnavailable, match="emulate:fp16"):
+            runner.open(Model(proto))
