@@ -20,10 +20,11 @@ from ..report.plan import KeptLayer, OutputTrial, Plan, PlanPoint, Trial
 from ..runs.repeatability import fingerprint
 from ..runs.samples import checked
 from .bench import Bench, unplanned
+from .emulations import emulations, nearest
 from .file import Origin, refuse_another, save
 from .fixed_model import write_fixed
 from .layers import Layers, layers_of
-from .predict import Prediction, predict
+from .predict import HUGE, Prediction, predict
 from .search import Search
 
 if TYPE_CHECKING:
@@ -123,7 +124,8 @@ class _Fixing:
         # a set that is tried must not replace the engine that was saved
         unsaved = replace(timed, **dict.fromkeys(timed.capabilities.output_files))
         self.runner: Runner = unsaved.calibrated(self.side.model, comparison.workload)
-        self.prober = prober(self.runner, self.side, comparison)
+        self.emulations = emulations(self.runner, self.side, comparison)
+        self.prober = self.emulations[0]
         first = next(iter(checked(comparison.samples)))
         shapes = propagate(self.side.model, {name: array.shape for name, array in first.items()})
         index, fmt = self.side.model.index, self.prober.arithmetic.name
@@ -141,7 +143,7 @@ class _Fixing:
             plan = self._plan("not needed", why=f"{self.side.name} passes as it is")
             return self._kept(self._fixed(replace(plan, keep=tuple(self.side.runner.kept), after=self.before)))
         prediction = self._predicted()
-        search = Search(self.layers, prediction, self.verify, fp32_first=self.prober is self.runner)
+        search = Search(self.layers, prediction, self.verify, cheap=self.prober is self.runner)
         search.run()
         if search.hopeless:
             proof = self.judged[search.everything]
@@ -215,13 +217,25 @@ class _Fixing:
         return runner.keeping([name for name in self.layers.index.names if name in names])
 
     def _predicted(self) -> Prediction:
+        """What probes show; where the runtime is no emulation, also what its own layers were seen to do to outputs."""
+        self.prober = nearest(self.emulations, self.before.outputs, self.bench.estimated)
         culprits = (c.node for c in self._culprits())
         suspects = self.layers.holding(list(culprits))
         scale = 1.0
         if self.comparison.rules.metric is not None:  # a metric does not say how large an error may be
             whole = Trial((), self._probe(frozenset(range(len(self.layers.all)))))
             scale = (self.before.share or 2.0) / whole.share if whole.share else 1.0
-        return predict(len(self.layers.all), suspects, self._probe, scale=scale)
+        found = predict(len(self.layers.all), suspects, self._probe, scale=scale)
+        if self.prober is self.runner:
+            return found
+        for rank, culprit in enumerate(self._culprits()):
+            known = culprit.contribution if culprit.contribution is not None or rank else 1.0
+            if known is None or culprit.deployed is False:
+                continue
+            shares = {o.tensor: min(known, 1.0) * (HUGE if o.share is None else o.share) for o in self.before.outputs}
+            for number in self.layers.holding([culprit.candidate_node or culprit.node]):
+                found = found.at_least(number, shares)
+        return found
 
     def _culprits(self) -> list[Culprit]:
         return [c for c in self.report.culprits if c.candidate == self.side.name]
@@ -321,13 +335,3 @@ def _judging(rules: Rules, settings: Mapping[str, Any]) -> dict[str, Any]:
     if callable(rules.metric):  # its own text says where it lies in memory
         told["metric"] = getattr(rules.metric, "__qualname__", type(rules.metric).__qualname__)
     return told
-
-
-def prober(runner: Runner, side: Side, comparison: Comparison) -> Runner:
-    """What measures the error of single layers: the runner itself where it is an emulation, else one of its format."""
-    from ...runners.emulate import EmulateRunner
-
-    if isinstance(runner, EmulateRunner):
-        return runner
-    own = EmulateRunner(format=runner.arithmetic.name)
-    return own.calibrated(side.model, comparison.workload)

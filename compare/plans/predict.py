@@ -45,6 +45,19 @@ class Block:
         """The largest share of an output."""
         return max(self.shares.values(), default=0.0)
 
+    def part(self, layers: tuple[int, ...]) -> Block:
+        """Some of its layers, which are taken to err in proportion."""
+        root = math.sqrt(len(layers) / len(self.layers))
+        shares = {name: root * share for name, share in self.shares.items()}
+        return Block(layers, shares, {name: root * error for name, error in self.errors.items()})
+
+    def raised(self, shares: Mapping[str, float]) -> Block:
+        """The same, with at least these shares, and errors that are as much larger."""
+        found = {name: max(own, shares.get(name, 0.0)) for name, own in self.shares.items()}
+        grown = {name: found[name] / own if own else 1.0 for name, own in self.shares.items()}
+        errors = {name: min(error * grown[name], HUGE) for name, error in self.errors.items()}
+        return Block(self.layers, found, errors)
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -67,6 +80,21 @@ class Prediction:
             return Predicted(0.0, 0.0)
         share, error = math.sqrt(shares[worst]), math.sqrt(errors[worst])
         return Predicted(share if share < HUGE else None, error if error < HUGE else None)
+
+    def at_least(self, number: int, shares: Mapping[str, float]) -> Prediction:
+        """The same, where a layer was seen to err more than was expected of it.
+
+        Args:
+            number: The layer. If it was measured with others, they are a block without it from now on.
+            shares: The share of what is allowed that it takes at outputs.
+        """
+        (block,) = (b for b in self.blocks if number in b.layers)
+        others = tuple(n for n in block.layers if n != number)
+        if not any(share > block.shares.get(name, 0.0) for name, share in shares.items()):
+            return self
+        parts = [block.part((number,)).raised(shares), *([block.part(others)] if others else ())]
+        found = (*(b for b in self.blocks if b is not block), *parts)
+        return Prediction(tuple(sorted(found, key=lambda b: b.layers)))
 
     def alone(self, number: int) -> float | None:
         """The share of what is allowed that a layer takes by itself; None where it was not probed by itself or is not

@@ -3,16 +3,22 @@
 Choose, verify, prune: the cheapest set that is expected to do is run on the runtime itself; what failed is never chosen
 again; of a set that passes, layers are dropped by delta debugging (Zeller and Hildebrandt, 2002) until dropping any
 single one fails.
+
+Where a run costs an engine, no more than four are built until a set passes. While layers are dropped, a set within
+one that failed is taken to fail, too: keeping less does not help. That a plan is 1-minimal is never concluded so: each
+of its layers is dropped once by itself, and run.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..budget import Spent
 from .choose import choose
+from .predict import HUGE
 
 if TYPE_CHECKING:
     from ..report.plan import Trial
@@ -24,6 +30,8 @@ Verify: TypeAlias = "Callable[[frozenset[int]], Trial]"
 
 ATTEMPTS = 6
 """Most sets that are chosen before sets simply grow."""
+ENGINES = 4
+"""Most engines until one passes: the last has everything in FP32."""
 MARGIN = 0.95
 """The share of what is allowed that a chosen set may be expected to take."""
 HOPELESS = 3.0
@@ -34,8 +42,14 @@ OFF = 1.2
 """How many times the measured error the expected one has to be for that."""
 FEW = 8
 """Most kept layers of which each is dropped by itself at once, without trying halves."""
+UNEXPLAINED = 2.0
+"""How many times the expected error a set that failed has to err for layers beyond those expected to be kept, too."""
+LITTLE = 0.1
+"""The share of what is allowed below which layers are expected to be spared, all of them in one run."""
 CHEAPER = 0.95
 """A set is tried in place of one that passes if it costs less than this share of it."""
+NEARLY = (1.0, 1.1, 1.25)
+"""Shares of what is allowed that a cheaper set may be expected to take; engines are built for the first alone."""
 
 
 @dataclass
@@ -44,7 +58,7 @@ class Search:
 
     Attributes:
         layers, prediction, verify: What may be kept, what it is expected to do, and who tells what it does.
-        fp32_first: Whether a run of everything in FP32 is cheap: it then comes first.
+        cheap: Whether a run costs little: everything in FP32 then comes first, and more sets are tried.
         best: The best set that passed; None while there is none.
         minimal: Whether none of its layers can be spared.
         hopeless: Whether everything in FP32 does not pass.
@@ -53,7 +67,7 @@ class Search:
     layers: Layers
     prediction: Prediction
     verify: Verify
-    fp32_first: bool = True
+    cheap: bool = True
     best: frozenset[int] | None = None
     minimal: bool = False
     hopeless: bool = False
@@ -68,14 +82,14 @@ class Search:
     def run(self) -> None:
         """Searches until nothing can be spared, or the budget is spent."""
         try:
-            if self.fp32_first and not self._fp32():
+            if self.cheap and not self._fp32():
                 return
             if not self._first() and (not self._fp32() or not self._grown()):
                 return
             self._loosened()
             self._prune()
-            self._cheaper()
             self.minimal = True
+            self._cheaper()
         except Spent:
             return
 
@@ -95,24 +109,42 @@ class Search:
 
     def _first(self) -> bool:
         """Chooses sets until one passes. What a set errs by more than was expected makes the next choice stricter."""
-        for _ in range(ATTEMPTS):
-            kept = choose(self.layers, self.prediction, self._failed, self._allowed)
-            if kept is None:
+        wider: frozenset[int] = frozenset()
+        for attempt in range(ATTEMPTS if self.cheap else ENGINES - 1):
+            chosen = choose(self.layers, self.prediction, self._failed, self._allowed)
+            if chosen is None:
+                return False
+            kept = chosen | wider
+            if len(kept) == len(self.layers.all):
                 return False
             if self._passes(kept):
                 return True
-            expected, measured = self.prediction.of(kept).share, self.verify(kept).share
+            expected, measured = self.prediction.of(chosen).share, self.verify(kept).share
             off = 0.5 if not expected or not measured else MARGIN * expected / measured
             self._allowed *= min(max(off, 0.25), 0.9)
+            if not self.cheap and (not expected or not measured or measured > UNEXPLAINED * expected):
+                wider = self._wider(kept, halves=attempt > 0)
         return False
+
+    def _wider(self, kept: frozenset[int], halves: bool) -> frozenset[int]:
+        """A set that failed, with the layers that feed it, whose rounding may be what it shows; and with ``halves``,
+        with half of the others, those that are expected to err most."""
+        feeding = {b.maker for b in self.layers.borders if b.maker >= 0 and not kept.isdisjoint(b.readers)}
+        found = kept | feeding
+        others = [n for n in self._worst() if n not in found]
+        return found | frozenset(others[: -(-len(others) // 2)] if halves else ())
+
+    def _worst(self) -> list[int]:
+        """All layers, those first that are expected to err most."""
+        worst = {n: block.worst / len(block.layers) for block in self.prediction.blocks for n in block.layers}
+        return sorted(self.everything, key=lambda n: worst.get(n, 0.0), reverse=True)
 
     def _grown(self) -> bool:
         """Keeps the layers that are expected to err most, twice as many each time, until it passes."""
-        worst = {n: block.worst / len(block.layers) for block in self.prediction.blocks for n in block.layers}
-        order = sorted(self.everything, key=lambda n: worst.get(n, 0.0), reverse=True)
+        order = self._worst()
         start = max((len(kept) for kept in self._failed), default=0)
         count = max(1, start)
-        while count < len(order):
+        while self.cheap and count < len(order):
             kept = frozenset(order[:count])
             if kept not in self._failed and self._passes(kept):
                 return True
@@ -136,6 +168,9 @@ class Search:
         """Delta debugging over what is kept: chunks first, then every single layer."""
         assert self.best is not None
         current = self._ordered(self.best)
+        needed = frozenset(n for n in current if self._expected(n) >= LITTLE)
+        if len(current) - len(needed) > 1 and needed and not self._implied(needed) and self._passes(needed):
+            current = [n for n in current if n in needed]
         parts = len(current) if len(current) <= FEW else 2
         while current:
             size = -(-len(current) // parts)
@@ -144,35 +179,72 @@ class Search:
                 rest = frozenset(current) - frozenset(chunk)
                 if len(chunk) > 1 and (self.prediction.of(rest).share or HOPELESS) >= HOPELESS:
                     continue
-                if self._passes(rest):
+                if not self._implied(rest) and self._passes(rest):
                     current = [n for n in current if n in rest]
                     parts = max(parts - 1, 2)
                     break
             else:
                 if size == 1:
-                    break
+                    spared = self._spared(current)
+                    if spared is None:
+                        break
+                    current = [n for n in current if n != spared]
                 parts = min(2 * parts, len(current))
             parts = min(parts, max(len(current), 1))
         self.best = frozenset(current)
+
+    def _implied(self, kept: frozenset[int]) -> bool:
+        """Whether a set lies within one that failed."""
+        return any(kept <= other for other in self._failed)
+
+    def _spared(self, current: list[int]) -> int | None:
+        """A layer without which the others pass after all; None where each was dropped, and every run failed."""
+        return next((n for n in current if self._passes(frozenset(current) - {n})), None)
+
+    def _expected(self, number: int) -> float:
+        """The share of what is allowed that a layer is expected to take, by itself or in proportion."""
+        block = next(b for b in self.prediction.blocks if number in b.layers)
+        return block.part((number,)).worst
 
     def _ordered(self, kept: frozenset[int]) -> list[int]:
         """What may best be spared comes first: little error, much cost."""
 
         def worth(number: int) -> float:
-            block = next(b for b in self.prediction.blocks if number in b.layers)
-            return block.worst**2 / len(block.layers) / max(self.layers.all[number].cost, 1.0)
+            return self._expected(number) ** 2 / max(self.layers.all[number].cost, 1.0)
 
         return sorted(kept, key=lambda n: (worth(n), n))
 
     def _cheaper(self) -> None:
-        """Tries sets that cost less than the best and are expected to pass, or nearly."""
-        for allowed in (1.0, 1.1, 1.25):
-            assert self.best is not None
+        """Tries sets that cost less than the best and are expected to pass, or nearly.
+
+        What dropping a layer was seen to cost is expected of it from now on. A set that passes takes the place of the
+        best when nothing of it can be spared either.
+        """
+        assert self.best is not None
+        for number in self.best:
+            self._learn(number, self.best)
+        for allowed in NEARLY if self.cheap else NEARLY[:1]:
             best = self.best
             kept = choose(self.layers, self.prediction, self._failed, allowed)
             if kept is None or self.layers.cost(kept) >= CHEAPER * self.layers.cost(best):
                 continue
-            if self._passes(kept):
-                self._prune()
-                if self.layers.cost(self.best) >= self.layers.cost(best):
-                    self.best = best
+            try:
+                if self._passes(kept):
+                    self._prune()
+            except Spent:
+                self.best = best
+                raise
+            if self.layers.cost(self.best) >= self.layers.cost(best):
+                self.best = best
+
+    def _learn(self, number: int, kept: frozenset[int]) -> None:
+        """Expects of a layer at least the error that was seen to come with dropping it."""
+        whole = {o.tensor: o.share for o in self.verify(kept).outputs}
+        seen: dict[str, float] = {}
+        for output in self.verify(kept - {number}).outputs:
+            before = whole.get(output.tensor)
+            if output.share is None:
+                seen[output.tensor] = HUGE
+            elif before is not None and output.share > before:
+                seen[output.tensor] = math.sqrt(output.share**2 - before**2)
+        self.prediction = self.prediction.at_least(number, seen)

@@ -25,6 +25,18 @@ def overflowing(blocks: int = 4) -> onnx.ModelProto:
     return parsed(f"g (float[8,{SIZE}] x) => (float[8,{SIZE}] y) {{ {' '.join(lines)} }}", **values)
 
 
+def cancelling() -> onnx.ModelProto:
+    """Products with a sum in the middle that FP16 rounds to whole numbers, and a difference that leaves only those."""
+    lines = [
+        "[fc0] m0 = MatMul(x, w0) [act0] t0 = Relu(m0)",
+        "[fc1] m1 = MatMul(t0, w1) [plus] p = Add(m1, large) [minus] d = Sub(p, large)",
+        *(f"[fc{i}] m{i} = MatMul({'d' if i == 2 else f't{i - 1}'}, w{i}) [act{i}] t{i} = Relu(m{i})" for i in (2, 3)),
+        "[last] y = MatMul(t3, v)",
+    ]
+    values = {**{f"w{i}": weights(i, 2.0) for i in range(4)}, "v": weights(99), "large": np.float32(3000)}
+    return parsed(f"g (float[8,{SIZE}] x) => (float[8,{SIZE}] y) {{ {' '.join(lines)} }}", **values)
+
+
 def samples(count: int = 2, seed: int = 5) -> list[dict[str, np.ndarray]]:
     rng = np.random.default_rng(seed)
     return [{"x": rng.uniform(-1, 1, (8, SIZE)).astype(np.float32)} for _ in range(count)]

@@ -10,7 +10,9 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
+from layerdiff.compare import stages
 from layerdiff.compare.cli.command import main
+from layerdiff.compare.plans import fix as fixing
 from layerdiff.compare.plans.bench import Bench
 from layerdiff.compare.plans.file import plan_from, problem_of, read
 from layerdiff.graph.errors import UsageError
@@ -19,7 +21,7 @@ from layerdiff.runners.contract.runner import Runner
 from onnx import numpy_helper
 
 from support.models import parsed
-from support.plan_networks import overflowing, samples, weights
+from support.plan_networks import cancelling, overflowing, samples, weights
 
 RUNNERS = [OnnxrtRunner(), EmulateRunner(format="fp16")]
 
@@ -235,9 +237,13 @@ def references():
 
 @dataclass(frozen=True)
 class EngineRunner(Runner):
-    """Stands for a runtime whose runs are expensive: what layers cost is measured on emulations of its format."""
+    """Stands for a runtime whose runs are expensive: what layers cost is measured on emulations of its format.
+
+    With ``every_node`` its kernels round inside of what the usual emulation takes for one kernel.
+    """
 
     keep: tuple[str, ...] = ()
+    every_node: bool = False
     builds: list[tuple[str, ...]] = field(default_factory=list, compare=False, repr=False)
 
     arithmetic = FP16
@@ -253,7 +259,8 @@ class EngineRunner(Runner):
     def open(self, model, *, workload=None):
         if not model.derived:
             self.builds.append(self.keep)
-        return EmulateRunner(format="fp16", keep=self.keep).open(model, workload=workload)
+        emulation = EmulateRunner(format="fp16", keep=self.keep, every_node=self.every_node)
+        return emulation.open(model, workload=workload)
 
 
 def test_engines_are_built_to_verify_and_not_to_measure_layers(tmp_path):
@@ -265,6 +272,32 @@ def test_engines_are_built_to_verify_and_not_to_measure_layers(tmp_path):
     assert runner.builds[0] == ()
     assert runner.builds[1] == plan.keep, "the first set that is built passes"
     assert len(runner.builds) == 1 + plan.runs == 4, "and one without each of its layers"
+
+
+def test_what_the_usual_emulation_does_not_show_is_fixed_by_the_first_engine(tmp_path):
+    runners = [OnnxrtRunner(), EmulateRunner(format="fp16")]
+    passing = Comparator(cancelling(), runners, data_loader=samples()).compare()
+    assert passing.verdict == "pass", "emulated as one kernel, it does not round between the sum and the difference"
+    runner = EngineRunner(every_node=True)
+    path = str(tmp_path / "plan.json")
+    plan = Comparator(cancelling(), [OnnxrtRunner(), runner], data_loader=samples(), fix=path).compare().plan
+    assert [layer.node for layer in plan.kept] == ["fc1"]
+    assert plan.minimal
+    assert plan.first_pass == plan.runs == 1
+    assert plan.predicted.error == pytest.approx(plan.after.relative, rel=0.5)
+
+
+@pytest.mark.parametrize("without", ["culprits", "emulations"])
+def test_either_of_what_layers_and_emulations_show_finds_the_layer(tmp_path, monkeypatch, without):
+    if without == "culprits":
+        usual = stages.fix
+        monkeypatch.setattr(stages, "fix", lambda c, log, o, r, *more: usual(c, log, o, replace(r, culprits=()), *more))
+    else:
+        monkeypatch.setattr(fixing, "nearest", lambda able, before, whole: able[0])
+    path, runner = str(tmp_path / "plan.json"), EngineRunner(every_node=True)
+    plan = Comparator(cancelling(), [OnnxrtRunner(), runner], data_loader=samples(), fix=path).compare().plan
+    assert [layer.node for layer in plan.kept] == ["fc1"]
+    assert (plan.first_pass, plan.runs, plan.minimal) == (1, 1, True)
 
 
 def test_runs_are_timed_where_times_are_asked_for(tmp_path):

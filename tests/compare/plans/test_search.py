@@ -107,9 +107,65 @@ def test_where_fp32_fails_there_is_no_plan():
 
 def test_where_fp32_is_expensive_it_is_not_run_for_a_plan_that_passes():
     runtime = Runtime([0.1, 3.0, 0.1])
-    search = searched(runtime, chain([1.0] * 3), fp32_first=False)
+    search = searched(runtime, chain([1.0] * 3), cheap=False)
     assert search.best == {1}
     assert frozenset(range(3)) not in runtime.ran
+
+
+class Blind(Runtime):
+    """A runtime whose probes show nothing of its guilty layers, which fail alone or together."""
+
+    def probe(self, narrow: frozenset[int]) -> tuple[OutputTrial, ...]:
+        return trial(narrow, 0.01 * len(narrow)).outputs
+
+
+@pytest.mark.parametrize("guilty", [{0}, {9}, {19}, {4, 15}, set(range(20))])
+def test_no_more_than_four_engines_are_built_until_one_passes_whatever_was_expected(guilty):
+    runtime = Blind([50.0 if i in guilty else 0.01 for i in range(20)])
+    search = searched(runtime, chain([1.0] * 20), cheap=False)
+    first = next(i for i, t in enumerate(runtime.ran.values(), 1) if t.passed)
+    assert first <= 4
+    assert search.best == guilty
+    assert search.minimal
+    assert not [n for n in guilty if len(guilty) > 1 and runtime.ran[search.best - {n}].passed]
+
+
+@pytest.mark.parametrize("enough", [True, False])
+def test_a_plan_stays_minimal_where_the_budget_ends_with_a_cheaper_one(enough):
+    runtime, ended = Runtime([0.9, 0.9, 0.9, 0.97]), []
+
+    def verify(kept: frozenset[int]) -> Trial:
+        if kept == {0, 1, 2} and not enough:
+            ended.append(kept)
+            raise Spent
+        return runtime.verify(kept)
+
+    search = Search(chain([1.0, 1.0, 1.0, 5.0]), predict(4, (), runtime.probe), verify, cheap=False)
+    search.run()
+    assert bool(ended) != enough
+    assert (search.best == {0, 1, 2}) == enough, "nearly all that is allowed is left for a second choice"
+    assert search.minimal
+
+
+def test_what_is_expected_to_be_spared_is_dropped_in_one_run():
+    runtime = Runtime([0.01, 0.01, 4.0, 0.01, 0.6, 0.6, 0.6, 0.01], lambda kept: 2.5)
+    prediction = predict(8, (), Runtime(runtime.errors).probe)
+    search = Search(chain([1.0] * 4 + [0.5] + [1.0] * 3), prediction, runtime.verify, cheap=False)
+    search.run()
+    failed, passed, without_those_before, *singles = runtime.ran
+    assert not runtime.ran[failed].passed
+    assert passed == {1, 2, 3, 4, 5, 6}, "with the layers that feed what failed"
+    assert without_those_before == search.best == {2, 4, 5, 6}
+    assert len(singles) == 4, "one for each layer that is kept"
+
+
+def test_layers_that_were_seen_to_err_more_than_expected_are_blocks_of_their_own():
+    prediction = predict(64, (), Runtime([0.01] * 64).probe)
+    raised = prediction.at_least(20, {"y": 3.0})
+    assert raised.alone(20) == pytest.approx(3.0)
+    assert raised.of({20}).share == pytest.approx(prediction.of({20}).share)
+    assert raised.of(()).share == pytest.approx(3.0, rel=0.01)
+    assert prediction.at_least(20, {"y": 0.001}) is prediction
 
 
 def test_the_best_set_so_far_is_left_where_the_budget_ends():
