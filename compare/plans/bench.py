@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ...graph.model import Model
+    from ...runners.contract.latency import KernelTime
     from ...runners.contract.runner import Runner
     from ...runners.contract.session import Session
     from ..comparison import Comparison
@@ -51,6 +52,7 @@ class Bench:
     Attributes:
         latency: Median time in milliseconds of one run of the last candidate that was judged, on the device where it
             has one; None where the rules ask for no times.
+        kernels: What its kernels took, where the runtime tells; empty where it does not, or nothing is timed.
     """
 
     def __init__(self, comparison: Comparison, log: RunLog, candidate: Side, drawn: Drawn | None = None) -> None:
@@ -63,6 +65,7 @@ class Bench:
         self._drawn = self._stack.enter_context(closing(Drawn())) if drawn is None else drawn
         self._timed = comparison.rules.latency
         self.latency: float | None = None
+        self.kernels: tuple[KernelTime, ...] = ()
 
     def __enter__(self) -> Bench:
         return self
@@ -119,8 +122,8 @@ class Bench:
                 take(side, number, infer(sample))
                 done += 1
             if timed and self._timed:
-                times = session.latency(feed_of(session, sample), self._timed).as_dict()
-                self.latency = float((times["gpu"] or times["host"])["median"])
+                times = session.latency(feed_of(session, sample), self._timed)
+                self.latency, self.kernels = (times.gpu or times.host).median, times.kernels
             info = session.info
         ran = (replace(self._log.of(reference.name), samples=done), RunnerLog(side.name, info, samples=done))
         return compared, RunLog(reference.name, (side.name,), ran)

@@ -16,14 +16,14 @@ from ..budget import Limit, Meter, as_limit
 from ..notices import not_written, plan_stopped
 from ..outputs.metric import criterion
 from ..progress import SILENT, Progress
-from ..report.plan import KeptLayer, OutputTrial, Plan, PlanPoint, Trial
+from ..report.plan import Cost, KeptLayer, OutputTrial, Plan, PlanPoint, Trial
 from ..runs.repeatability import fingerprint
 from ..runs.samples import checked
 from .bench import Bench, unplanned
 from .emulations import emulations, nearest
 from .file import Origin, refuse_another, save
 from .fixed_model import write_fixed
-from .layers import Layers, layers_of
+from .layers import Layers, layers_of, timed
 from .predict import HUGE, Prediction, predict
 from .search import Search
 
@@ -131,7 +131,12 @@ class _Fixing:
         index, fmt = self.side.model.index, self.prober.arithmetic.name
         every = self.prober.rounds_every_node
         self.layers: Layers = layers_of(index, fmt, shapes.get, every_node=every, without=self.runner.kept)
-        self.before = before
+        told = log.of(self.side.name)
+        times = told.latency and (told.latency["gpu"] or told.latency["host"])
+        self.before = replace(before, latency=times["median"] if times else None)
+        self.kernels = told.kernels
+        self.cost: Cost = "arithmetic"
+        self.to_be_timed: frozenset[int] | None = None
         self.origin = self._origin()
         self.unwritten: list[OutputError] = []
         self.judged: dict[frozenset[int], Trial] = {}
@@ -142,8 +147,11 @@ class _Fixing:
         if all(output.verdict == "pass" for output in self.report.of(self.side.name)):
             plan = self._plan("not needed", why=f"{self.side.name} passes as it is")
             return self._kept(self._fixed(replace(plan, keep=tuple(self.side.runner.kept), after=self.before)))
+        self._time_fp32()
         prediction = self._predicted()
-        search = Search(self.layers, prediction, self.verify, cheap=self.prober is self.runner)
+        tried = self.to_be_timed is not None and self.judged[self.to_be_timed].error is None
+        cheap = self.prober is self.runner
+        search = Search(self.layers, prediction, self.verify, cheap=cheap, fp32_known=tried)
         search.run()
         if search.hopeless:
             proof = self.judged[search.everything]
@@ -183,6 +191,23 @@ class _Fixing:
             return self.before
         self.meter.take()
         self.progress.stage(f"{self.side.name}: run {self.meter.runs}, {len(kept)} layers in FP32")
+        return self._run(kept)
+
+    def _time_fp32(self) -> None:
+        """Where times are asked for and a run is an engine: everything in FP32, and from it what layers cost in time.
+
+        It takes nothing of the budget in runs: the search does without it.
+        """
+        if self.prober is self.runner or self.comparison.rules.latency is None:
+            return
+        self.progress.stage(f"{self.side.name}: everything in FP32, to be timed")
+        self.to_be_timed = frozenset(range(len(self.layers.all)))
+        self._run(self.to_be_timed)
+        costs = timed(self.layers, self.kernels, self.bench.kernels)
+        if costs is not None:
+            self.layers, self.cost = costs, "time"
+
+    def _run(self, kept: frozenset[int]) -> Trial:
         start, error = time.perf_counter(), None
         outputs: tuple[OutputTrial, ...] = ()
         try:
@@ -283,6 +308,7 @@ class _Fixing:
 
     def _plan(self, status: str, why: str = "") -> Plan:
         every = frozenset(range(len(self.layers.all)))
+        judged = [k for k in self.judged if k != self.to_be_timed]
         points = {frozenset(): self.before, **self.judged}.items()
         return Plan(
             candidate=self.side.name,
@@ -292,9 +318,10 @@ class _Fixing:
             before=self.before,
             fp32=self.judged.get(every),
             curve=tuple(PlanPoint(len(k), self.layers.arithmetic(k), trial) for k, trial in points),
-            first_pass=next((i for i, (k, t) in enumerate(self.judged.items(), 1) if t.passed and k != every), None),
+            first_pass=next((i for i, k in enumerate(judged, 1) if self.judged[k].passed and k != every), None),
             probes=len(self.probes),
-            runs=len(self.judged),
+            runs=len(judged),
+            cost=self.cost,
             seconds=self.meter.seconds,
             why=why,
             path=self.path,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...graph.cutting.fusion import Group, fused_groups, static_tensors
@@ -17,6 +17,7 @@ from ...graph.specs import is_float
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
+    from ...runners.contract.latency import KernelTime
 
 MACS_PER_BYTE = 64
 """Multiplications that take an accelerator as long in FP32, beyond their time in FP16, as moving a byte: an A10 does 31
@@ -26,6 +27,9 @@ EXTRA_BYTES = 2
 CAST_BYTES = 1
 """What a border between the two costs for each element, beyond its FP32 half, which is counted with the layer: kernels
 mostly cast what they read or write, so a border costs less than a layer, and runs of layers are preferred."""
+
+LEAST = 0.02
+"""The share of its time in FP32 that keeping a layer costs at least: where it is not slower, fewer are still better."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Layer:
         node, op: The node that does its arithmetic.
         inputs, outputs: Tensors at its borders that depend on the model's inputs.
         operations: Multiplications, or elements computed.
-        cost: What keeping it in FP32 costs, in bytes moved.
+        cost: What keeping it in FP32 costs, in bytes moved, or in time as bytes would take it (`timed`).
     """
 
     number: int
@@ -131,6 +135,45 @@ def layers_of(
     ]
     found = tuple(_layer(index, number, group, static, shapes) for number, group in enumerate(chosen))
     return Layers(index, found, tuple(_borders(index, found, static, shapes)))
+
+
+def timed(layers: Layers, narrow: Sequence[KernelTime], wide: Sequence[KernelTime]) -> Layers | None:
+    """The same layers, whose costs are the time that they take longer in FP32, as it was measured.
+
+    What has no time of its own, casts at borders among it, stays in bytes; times are told in bytes, too, at the rate
+    that they show over all layers.
+
+    Args:
+        layers: The layers, with costs in bytes.
+        narrow: What kernels take where no layer is kept.
+        wide: What they take where all are.
+
+    Returns:
+        None where kernels tell of less than half of what all layers cost, or FP32 takes no longer.
+    """
+    fast, slow = _times(layers, narrow), _times(layers, wide)
+    both = [layer for layer in layers.all if layer.number in fast and layer.number in slow]
+    cost = sum(layer.cost for layer in both)
+    extra = sum(max(slow[layer.number] - fast[layer.number], 0.0) for layer in both)
+    if not extra or cost < sum(layer.cost for layer in layers.all) / 2:
+        return None
+    rate = cost / extra
+    known = {
+        layer.number: rate * max(slow[layer.number] - fast[layer.number], LEAST * slow[layer.number]) for layer in both
+    }
+    return replace(layers, all=tuple(replace(o, cost=known.get(o.number, o.cost)) for o in layers.all))
+
+
+def _times(layers: Layers, kernels: Sequence[KernelTime]) -> dict[int, float]:
+    """Milliseconds of layers. A kernel that computes several is shared out by their costs in bytes."""
+    found: dict[int, float] = {}
+    for kernel in kernels:
+        mine = [layers.all[number] for number in layers.holding(kernel.nodes)]
+        whole = sum(layer.cost for layer in mine)
+        for layer in mine:
+            share = layer.cost / whole if whole else 1 / len(mine)
+            found[layer.number] = found.get(layer.number, 0.0) + share * kernel.milliseconds
+    return found
 
 
 def _changes(index: GraphIndex, position: int, static: frozenset[str], stores: bool) -> bool:

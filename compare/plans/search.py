@@ -59,6 +59,7 @@ class Search:
     Attributes:
         layers, prediction, verify: What may be kept, what it is expected to do, and who tells what it does.
         cheap: Whether a run costs little: everything in FP32 then comes first, and more sets are tried.
+        fp32_known: Whether everything in FP32 was run already.
         best: The best set that passed; None while there is none.
         minimal: Whether none of its layers can be spared.
         hopeless: Whether everything in FP32 does not pass.
@@ -68,6 +69,7 @@ class Search:
     prediction: Prediction
     verify: Verify
     cheap: bool = True
+    fp32_known: bool = False
     best: frozenset[int] | None = None
     minimal: bool = False
     hopeless: bool = False
@@ -82,7 +84,7 @@ class Search:
     def run(self) -> None:
         """Searches until nothing can be spared, or the budget is spent."""
         try:
-            if self.cheap and not self._fp32():
+            if (self.cheap or self.fp32_known) and not self._fp32():
                 return
             if not self._first() and (not self._fp32() or not self._grown()):
                 return
@@ -103,7 +105,7 @@ class Search:
         if not trial.passed:
             if kept not in self._failed:
                 self._failed.append(kept)
-        elif self.best is None or self.layers.cost(kept) < self.layers.cost(self.best):
+        elif self.best in (None, self.everything) or self.layers.cost(kept) < self.layers.cost(self.best):
             self.best = kept
         return trial.passed
 

@@ -11,6 +11,8 @@ SCHEMA = "layerdiff.plan/1"
 Status = Literal["not needed", "found", "unfinished", "none"]
 """``none``: there is no plan, since FP32 itself does not pass; ``unfinished``: the budget ended before one passed."""
 
+Cost = Literal["arithmetic", "time"]
+
 
 @dataclass(frozen=True)
 class OutputTrial:
@@ -170,8 +172,11 @@ class Plan:
         curve: Every set that was measured, in the order of the runs.
         first_pass: How many runs were judged until a set that leaves something narrow passed; None if none did.
         probes, runs, seconds: Runs that measured what single layers or blocks of them cost; runs that were judged, on
-            the runtime itself; and the time of all together.
+            the runtime itself; and the time of all together. An engine of everything in FP32 that was built to be timed
+            is not among them.
         operators_low, arithmetic_low: Shares of operators and of arithmetic that stay in the narrow format.
+        cost: What told which layers are cheap to keep: ``time`` that they take on the runtime, narrow and in FP32, or
+            ``arithmetic``: multiplications, and bytes moved.
         why: What to know of the status, in one sentence.
         path: The file, as the user named it.
         fixed: The network with the plan in its types, where that was asked for.
@@ -195,6 +200,7 @@ class Plan:
     seconds: float = 0.0
     operators_low: float = 1.0
     arithmetic_low: float = 1.0
+    cost: Cost = "arithmetic"
     why: str = ""
     path: str = ""
     fixed: FixedModel | None = None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ...runners.contract.latency import KernelTime
 from ...runners.contract.session import SessionInfo
 from ..report.model import Notice
 from .deployed import Deployed
@@ -25,6 +26,7 @@ class RunnerLog:
         samples: Samples that it finished.
         error: Why it failed, in one or two lines; None if it did not.
         latency: What timing it found; None if it was not timed.
+        kernels: What single kernels take, where timing told.
         repeat: What a second run gave on the first sample on which something differs; None if there was none.
         postponed: That sample, where its second run is left to the walk through the layers or made behind it (`again`).
     """
@@ -37,6 +39,7 @@ class RunnerLog:
     samples: int = 0
     error: str | None = None
     latency: Mapping[str, Any] | None = None
+    kernels: tuple[KernelTime, ...] = ()
     repeat: Repeat | None = None
     postponed: int | None = None
 

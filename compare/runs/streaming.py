@@ -30,6 +30,7 @@ from .samples import feed_of, numbered
 if TYPE_CHECKING:
     import numpy as np
 
+    from ...runners.contract.latency import Latency
     from ...runners.contract.runner import Runner
     from ...runners.contract.session import Session
     from ...runners.contract.workload import Feed
@@ -89,7 +90,7 @@ class _Entry:
     infer_seconds: float | None = None
     samples: int = 0
     error: str | None = None
-    latency: Mapping[str, Any] | None = None
+    latency: Latency | None = None
     repeat: Repeat | None = None
     waits: bool = False
     postponed: int | None = None
@@ -123,7 +124,8 @@ class _Entry:
             infer_seconds=self.infer_seconds,
             samples=self.samples,
             error=self.error,
-            latency=self.latency,
+            latency=None if self.latency is None else self.latency.as_dict(),
+            kernels=() if self.latency is None else self.latency.kernels,
             repeat=self.repeat,
             postponed=self.postponed,
         )
@@ -297,7 +299,7 @@ class _Streaming:
                 self._notices.append(notices.not_computed(side.name))
                 continue
             try:
-                entry.latency = entry.session.latency(feed_of(entry.session, sample), runs).as_dict()
+                entry.latency = entry.session.latency(feed_of(entry.session, sample), runs)
             except Exception as error:
                 entry.error = f"latency: {_reason(error)}"
 

@@ -30,6 +30,19 @@ class Times:
 
 
 @dataclass(frozen=True)
+class KernelTime:
+    """What one kernel takes, or a few that a runtime times as one.
+
+    Attributes:
+        nodes: Names of the ONNX nodes that it computes.
+        milliseconds: Median time on the device.
+    """
+
+    nodes: tuple[str, ...]
+    milliseconds: float
+
+
+@dataclass(frozen=True)
 class Latency:
     """What was measured of a session.
 
@@ -40,6 +53,7 @@ class Latency:
         gpu: Time of the computation alone on the device; None where nothing measures it.
         device: Time on the device with both copies (trtexec's "latency"); None where nothing measures it.
         throughput: Runs per second: ``runs`` over the wall time of all of them.
+        kernels: What single kernels take, where the runtime tells; measured in runs of their own, which take longer.
     """
 
     runs: int
@@ -48,10 +62,11 @@ class Latency:
     throughput: float
     gpu: Times | None = None
     device: Times | None = None
+    kernels: tuple[KernelTime, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON holds it; times in milliseconds."""
-        return asdict(self)
+        """As JSON holds it, without single kernels; times in milliseconds."""
+        return {name: value for name, value in asdict(self).items() if name != "kernels"}
 
 
 def time_runs(run: Callable[[], object], n: int) -> Latency:

@@ -43,6 +43,19 @@ def make_monitor(trt: Any, progress: Callable[[str], None]) -> Any:
     return Monitor()
 
 
+def make_profiler(trt: Any, seen: dict[str, list[float]]) -> Any:
+    """Keeps the milliseconds of every layer of an engine in ``seen``, a number for each run."""
+
+    class Profiler(trt.IProfiler):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            seen.setdefault(layer_name, []).append(ms)
+
+    return Profiler()
+
+
 def make_allocator(trt: Any, memory: Memory) -> Any:
     """Memory for an output whose shape is known only when TensorRT has computed it."""
 

@@ -18,9 +18,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from ..contract.latency import KernelTime
 
 if TYPE_CHECKING:
     from ...graph.model import Model
@@ -253,6 +256,20 @@ def accumulators(layers: Iterable[EngineLayer]) -> dict[str, int]:
 def fp16_accumulation(layers: Iterable[EngineLayer]) -> frozenset[str]:
     """Names of the ONNX nodes in layers whose kernel is known to add in FP16."""
     return frozenset(node for layer in layers if layer.accumulator == "FP16" for node in layer.nodes)
+
+
+def kernel_times(layers: Iterable[EngineLayer], seen: Mapping[str, Sequence[float]]) -> tuple[KernelTime, ...]:
+    """What the layers take that are known to compute ONNX nodes.
+
+    Args:
+        layers: The layers.
+        seen: Milliseconds of several runs, by the layers' names as the profiler calls them.
+    """
+    times: dict[str, list[float]] = {}
+    for name, runs in seen.items():
+        times.setdefault(_PROFILE.sub("", name), []).extend(runs)
+    nodes = {layer.name: layer.nodes for layer in layers if layer.nodes and not layer.passive}
+    return tuple(KernelTime(nodes[name], statistics.median(runs)) for name, runs in times.items() if name in nodes)
 
 
 def groups(layers: Iterable[EngineLayer], model: Model) -> list[frozenset[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,13 @@ import numpy as np
 
 from ...graph.errors import ModelError, RunnerError
 from ..contract.device import DeviceArray, Lease
-from ..contract.latency import Latency
+from ..contract.latency import KernelTime, Latency
 from ..contract.session import Session, SessionInfo
 from . import cuda as cuda_module
-from .callbacks import make_allocator, make_listener
+from .callbacks import make_allocator, make_listener, make_profiler
 from .cuda import ON_DEVICE, TO_DEVICE, TO_HOST, Memory
 from .dtypes import convert, dtype_of, spec_of
+from .inspector import inspect, kernel_times
 from .log import log_of, reason, why_unloadable
 from .profiles import fits, narrowest, profiles_of, range_text, shape_text
 from .summary import as_engine
@@ -28,6 +30,11 @@ if TYPE_CHECKING:
     from ..contract.workload import Feed
     from .inspector import EngineLayer
     from .versions import Library
+
+logger = logging.getLogger(__name__)
+
+PROFILED = 20
+"""Most runs in which single layers are timed."""
 
 
 @dataclass(frozen=True)
@@ -340,8 +347,6 @@ class TrtSession(Session):
 
     def layers(self) -> tuple[EngineLayer, ...]:
         """The engine's layers, as its inspector tells them: those of all profiles."""
-        from .inspector import inspect
-
         if self._layers is None:
             dynamic = any(min(self._engine.get_tensor_shape(n), default=0) < 0 for n in self._in)
             self._layers = inspect(self._engine, self._library.trt, self._entered if dynamic else None)
@@ -369,7 +374,8 @@ class TrtSession(Session):
     # --- timing -------------------------------------------------------------------------------------------------------
 
     def latency(self, feed: Feed, runs: int) -> Latency:
-        """Times runs on the device and from outside; see `timing.timed`."""
+        """Times runs on the device and from outside, and each layer of the engine; see `timing.timed`."""
+        layers = self.layers()  # looking at them may change the context's shapes
         arrays = {name: np.asarray(array) for name, array in self._arrays(feed).items()}
         self._bind(arrays)
         inputs = [(self._address[name], array) for name, array in arrays.items() if name not in self._on_host]
@@ -378,7 +384,24 @@ class TrtSession(Session):
             for name, shape in self._shape.items()
             if name not in self._on_host
         ]
-        return timed(self._cuda, self._stream, inputs, outputs, self._execute, runs)
+        found = timed(self._cuda, self._stream, inputs, outputs, self._execute, runs)
+        return replace(found, kernels=self._kernel_times(layers, min(runs, PROFILED)))
+
+    def _kernel_times(self, layers: Sequence[EngineLayer], runs: int) -> tuple[KernelTime, ...]:
+        """What each layer takes. Empty where TensorRT does not tell, which costs nobody a result."""
+        seen: dict[str, list[float]] = {}
+        profiler = make_profiler(self._library.trt, seen)
+        try:
+            self._context.profiler = profiler
+            try:
+                for _ in range(max(runs, 1)):
+                    self._execute()
+                    self._cuda.synchronize(self._stream)
+            finally:
+                self._context.profiler = None
+        except Exception as error:
+            logger.debug("layers of the engine were not timed: %s", error)
+        return kernel_times(layers, seen)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

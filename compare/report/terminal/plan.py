@@ -102,10 +102,11 @@ def plan_lines(plan: Plan) -> list[str]:
     if plan.predicted is not None and plan.after is not None:
         expected, measured = number(plan.predicted.error), number(plan.after.relative)
         lines.append(f"relative error: {expected} expected, {measured} measured")
-    times = [(t, words) for t, words in ((plan.after, "with the plan"), (plan.fp32, "all in FP32")) if t is not None]
-    timed = [f"{t.latency:.3g} ms {words}" for t, words in times if t.latency is not None]
+    whole = (plan.before, f"all in {plan.format.upper()}"), (plan.after, "with the plan"), (plan.fp32, "all in FP32")
+    timed = [f"{t.latency:.3g} ms {words}" for t, words in whole if t is not None and t.latency is not None]
     if timed:
-        lines.append(f"one run takes {', '.join(timed)}")
+        by = "the time that it takes longer in FP32" if plan.cost == "time" else "counted in multiplications and bytes"
+        lines.append(f"one run takes {', '.join(timed)}; what keeping a layer costs is {by}")
     if plan.runs:
         low = f"{plan.operators_low:.0%} of the operators and {plan.arithmetic_low:.0%} of the arithmetic"
         left = f"; {low} stay in {plan.format.upper()}" if plan.after is not None else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from layerdiff.compare.cli.command import main
 from layerdiff.compare.plans import fix as fixing
 from layerdiff.compare.plans.bench import Bench
 from layerdiff.compare.plans.file import plan_from, problem_of, read
+from layerdiff.compare.report.terminal.plan import plan_lines
 from layerdiff.graph.errors import UsageError
 from layerdiff.graph.formats import FP16
 from layerdiff.runners.contract.runner import Runner
@@ -304,6 +306,33 @@ def test_runs_are_timed_where_times_are_asked_for(tmp_path):
     plan = fixed(tmp_path / "plan.json", latency=2).plan
     assert plan.after.latency > 0
     assert plan.fp32.latency > 0
+
+
+def test_an_engine_of_everything_in_fp32_is_built_to_be_timed_and_takes_nothing_of_the_budget(tmp_path):
+    runner = EngineRunner()
+    plan = fixed(tmp_path / "plan.json", [OnnxrtRunner(), runner], latency=2, fix_budget=3).plan
+    assert plan.minimal
+    assert (plan.first_pass, plan.runs) == (1, 3)
+    assert len(runner.builds) == 1 + 1 + plan.runs
+    assert min(plan.before.latency, plan.after.latency, plan.fp32.latency) > 0
+    assert plan.cost == "arithmetic", "this runtime does not tell what its kernels take"
+    (line,) = (line for line in plan_lines(plan) if line.startswith("one run takes"))
+    assert re.fullmatch(
+        "one run takes .* ms all in FP16, .* ms with the plan, .* ms all in FP32; "
+        "what keeping a layer costs is counted in multiplications and bytes",
+        line,
+    )
+
+
+def test_an_engine_of_everything_in_fp32_that_does_not_pass_ends_the_search(tmp_path):
+    other = overflowing()
+    weight = next(t for t in other.graph.initializer if t.name == "w3")
+    weight.CopyFrom(numpy_helper.from_array(1.5 * numpy_helper.to_array(weight), "w3"))
+    runners = [OnnxrtRunner(), EngineRunner()]
+    plan = fixed(tmp_path / "plan.json", runners, candidate_model=other, latency=2).plan
+    assert plan.status == "none"
+    assert plan.fp32.verdict == "fail"
+    assert plan.runs == 0
 
 
 def test_models_that_are_run_in_pieces_have_no_plan(tmp_path):

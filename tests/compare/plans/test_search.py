@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from layerdiff.compare.budget import Spent
 from layerdiff.compare.plans.choose import choose
-from layerdiff.compare.plans.layers import Border, Layer, Layers
+from layerdiff.compare.plans.layers import Border, Layer, Layers, timed
 from layerdiff.compare.plans.predict import Block, Prediction, predict
 from layerdiff.compare.plans.search import Search
 from layerdiff.compare.report.plan import OutputTrial, Trial
 from layerdiff.graph.index import GraphIndex
+from layerdiff.runners.contract.latency import KernelTime
 
 from support.models import parsed
 
@@ -168,6 +169,15 @@ def test_layers_that_were_seen_to_err_more_than_expected_are_blocks_of_their_own
     assert prediction.at_least(20, {"y": 0.001}) is prediction
 
 
+@pytest.mark.parametrize("cheap", [True, False])
+def test_a_plan_is_found_where_its_casts_cost_more_than_everything_in_fp32(cheap):
+    runtime = Runtime([0.1, 3.0, 0.1])
+    search = searched(runtime, chain([1.0] * 3, cast=10.0), cheap=cheap, fp32_known=True)
+    assert search.best is not None
+    assert search.best < search.everything
+    assert search.minimal
+
+
 def test_the_best_set_so_far_is_left_where_the_budget_ends():
     runtime = Runtime([1.2, 1.1, 1.3, 0.9])
     count = itertools.count()
@@ -189,6 +199,34 @@ def test_neighbours_are_preferred_since_each_border_is_a_cast():
     blocks = tuple(Block((i,), {"y": e}, {"y": e}) for i, e in enumerate(errors))
     assert choose(layers, Prediction(blocks), [frozenset()], 1.2) == {0}, "at an end there is one border less"
     assert choose(layers, Prediction(blocks), [frozenset()], 0.8) == {2, 3}
+
+
+def kernels(*times: float) -> list[KernelTime]:
+    return [KernelTime((f"n{i}",), ms) for i, ms in enumerate(times) if ms]
+
+
+def test_what_layers_take_longer_in_fp32_is_what_keeping_them_costs():
+    layers = timed(chain([1.0, 1.0, 2.0], cast=0.1), kernels(0.1, 0.3, 0.1), kernels(0.3, 0.6, 0.6))
+    assert layers is not None
+    assert [layer.cost for layer in layers.all] == pytest.approx([0.8, 1.2, 2.0]), "as many bytes as before in all"
+    assert layers.cost({0}) == pytest.approx(0.9), "with a cast, in bytes"
+
+
+def test_kernels_of_several_layers_are_shared_out():
+    narrow, wide = [KernelTime(("n0", "n1"), 1.0), *kernels(0, 0, 1.0)], [*kernels(2.0, 3.0, 0.5)]
+    layers = timed(chain([1.0, 3.0, 4.0]), narrow, wide)
+    assert layers is not None
+    extra = [2.0 - 0.25, 3.0 - 0.75, 0.02 * 0.5]
+    assert [layer.cost for layer in layers.all] == pytest.approx([8 / 4 * e for e in extra])
+
+
+@pytest.mark.parametrize(
+    ("narrow", "wide"),
+    [((), ()), ((0.1, 0, 0), (0.3, 0, 0)), ((0.1, 0.1, 0.1), (0.1, 0.1, 0.05))],
+    ids=["no times", "times of few", "no slower"],
+)
+def test_without_times_that_tell_anything_costs_stay_bytes(narrow, wide):
+    assert timed(chain([1.0, 1.0, 2.0]), kernels(*narrow), kernels(*wide)) is None
 
 
 def test_what_failed_is_not_chosen_again():

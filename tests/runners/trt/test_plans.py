@@ -32,6 +32,19 @@ def test_a_plan_is_searched_on_engines_and_layers_are_measured_without_any(tenso
     assert report.candidates[0].options["keep"] == list(plan.keep)
 
 
+def test_where_times_are_asked_for_they_tell_what_keeping_costs(tensorrt, tmp_path):
+    tensorrt(ELEVEN)
+    path = str(tmp_path / "plan.json")
+    runners = [OnnxrtRunner(), TrtRunner(fp16=True)]
+    plan = Comparator(overflowing(), runners, data_loader=samples(), fix=path, latency=2).compare().plan
+    assert [layer.node for layer in plan.kept] == ["fc1"]
+    assert plan.cost == "time"
+    assert plan.before.latency == plan.after.latency == plan.fp32.latency == 1, "of whole runs, by CUDA's events"
+    assert plan.fp32.passed
+    assert (plan.first_pass, plan.runs) == (1, 3), "the engine of everything in FP32 is none of the search's"
+    assert [point.layers for point in plan.curve] == [0, 5, 2, 1, 1]
+
+
 def test_the_engine_that_is_saved_is_the_one_that_was_asked_for(tensorrt, tmp_path):
     tensorrt(ELEVEN)
     engine = tmp_path / "net.engine"

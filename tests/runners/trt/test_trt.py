@@ -791,6 +791,32 @@ def test_latency_gives_host_and_gpu_time(tensorrt):
     assert cuda.held == 0
 
 
+def test_latency_tells_what_kernels_take_by_their_onnx_nodes(tensorrt):
+    tensorrt(OLD)
+    (feed,) = samples(2)()
+    with TrtRunner(fp16=True, keep=("fc",)).open(network(batch=2)) as session:
+        kernels = session.latency(feed, 3).kernels
+        (output,) = session.infer(feed).values()
+    assert {k.nodes: k.milliseconds for k in kernels} == {("conv",): 1, ("act",): 1, ("pool",): 1, ("fc",): 3}
+    assert np.isfinite(output).all()
+
+
+def test_a_profiler_that_fails_costs_no_times_of_whole_runs(tensorrt, monkeypatch):
+    tensorrt(OLD)
+    (feed,) = samples(2)()
+    monkeypatch.setattr("layerdiff.runners.trt.session.make_profiler", lambda *a: _Failing())
+    with TrtRunner().open(network(batch=2)) as session:
+        result = session.latency(feed, 3)
+        assert session.infer(feed)
+    assert result.kernels == ()
+    assert result.gpu == Times(1, 1, 1, 1)
+
+
+class _Failing:
+    def report_layer_time(self, *args):
+        raise TypeError("incompatible function arguments")
+
+
 @pytest.mark.parametrize(
     ("values", "times"),
     [

@@ -139,6 +139,8 @@ class IExecutionContext:
             ctypes.memmove(feed[name].ctypes.data, self._addresses[name], feed[name].nbytes)
         for name, array in run(self._engine, feed).items():
             ctypes.memmove(self._addresses[name], array.ctypes.data, array.nbytes)
+        if self._values.get("profiler") is not None:
+            profiled(self, feed)
         if self._values.get("unfused_tensors_debug_state"):
             assert self._engine._data["debug"]
             for name, array in run(self._engine, feed, inner=True).items():
@@ -147,6 +149,18 @@ class IExecutionContext:
                     array.ctypes.data, self._trt.TensorLocation.HOST, self._trt.DataType[kind], array.shape, name, 0
                 )
         return True
+
+
+DTYPE_FORMATS = {"float16": "FP16", "float32": "FP32"}
+
+
+def profiled(context, feed):
+    """Every layer takes a millisecond in FP16 and three in FP32."""
+    engine, suffix = context._engine, f" [profile {context._profile}]" if context._profile else ""
+    made = run(engine, feed, inner=True)
+    for node in engine._proto.graph.node:
+        kind = engine._data["formats"].get(node.name) or DTYPE_FORMATS.get(made[node.output[0]].dtype.name)
+        context._values["profiler"].report_layer_time(f"{node.name}{suffix}", 1.0 if kind == "FP16" else 3.0)
 
 
 def numpy(engine, name):
