@@ -1,4 +1,4 @@
-"""Precision plans on strongly typed TensorRT: every set that is judged is a graph with other types."""
+"""Precision plans on TensorRT: types written into the graph for every set that is judged, or layer precisions."""
 
 import json
 
@@ -6,8 +6,9 @@ import pytest
 from layerdiff import Comparator, OnnxrtRunner
 from layerdiff.runners.trt.runner import TrtRunner
 
-from support.plan_networks import overflowing, samples
-from support.trt_cases import ELEVEN, TEN
+from support.plan_networks import cancelling, overflowing, samples
+from support.trt_cases import ELEVEN, OLD, TEN
+from support.trt_standin import engines
 
 pytest.importorskip("onnxruntime")
 
@@ -43,6 +44,23 @@ def test_where_times_are_asked_for_they_tell_what_keeping_costs(tensorrt, tmp_pa
     assert plan.fp32.passed
     assert (plan.first_pass, plan.runs) == (1, 3), "the engine of everything in FP32 is none of the search's"
     assert [point.layers for point in plan.curve] == [0, 5, 2, 1, 1]
+
+
+@pytest.fixture
+def rounding(tensorrt, monkeypatch):
+    """TensorRT 8.6 whose engines round after every node that is not held in FP32."""
+    tensorrt(OLD)
+    monkeypatch.setattr(engines, "run", engines.rounded(engines.run))
+
+
+def test_cancellation_on_layer_precisions_takes_one_engine_and_one_to_be_timed(rounding, tmp_path):
+    path = str(tmp_path / "plan.json")
+    runners = [OnnxrtRunner(), TrtRunner(fp16=True)]
+    plan = Comparator(cancelling(), runners, data_loader=samples(), fix=path, latency=2).compare().plan
+    assert [layer.node for layer in plan.kept] == ["fc1"]
+    assert (plan.first_pass, plan.runs, plan.minimal) == (1, 1, True)
+    assert plan.kept[0].without == plan.before
+    assert (plan.cost, plan.fp32.passed) == ("time", True)
 
 
 def test_the_engine_that_is_saved_is_the_one_that_was_asked_for(tensorrt, tmp_path):
