@@ -17,6 +17,7 @@ from .predict import HUGE
 
 if TYPE_CHECKING:
     from ...runners.contract.runner import Runner
+    from ...runners.contract.session import SessionInfo
     from ..comparison import Comparison
     from ..report.plan import OutputTrial
     from ..sides import Side
@@ -27,17 +28,21 @@ LEAST = 1e-9
 """Stands for errors of nothing."""
 
 
-def emulations(runner: Runner, side: Side, comparison: Comparison) -> tuple[Runner, ...]:
+def emulations(
+    runner: Runner, side: Side, comparison: Comparison, deployed: SessionInfo | None = None
+) -> tuple[Runner, ...]:
     """What may measure the error of single layers, the likeliest first.
 
     Args:
         runner: What runs the candidate.
         side: The candidate.
         comparison: What was compared.
+        deployed: What the session on the whole model turned out to be.
 
     Returns:
-        The runner itself where it is an emulation; else emulations of its format: that of the documentation, one that
-        rounds what every node gives, and both with sums in FP16 where the runtime may add so.
+        The runner itself where it is an emulation; else emulations of its format: one that rounds where fused groups
+        end, one that rounds what every node gives, and both with sums in FP16 where the runtime may add so. The latter
+        come first where some of its kernels are known to.
     """
     from ...runners.emulate import EmulateRunner
 
@@ -48,7 +53,8 @@ def emulations(runner: Runner, side: Side, comparison: Comparison) -> tuple[Runn
     if own.format in STORAGE:
         found.append(replace(own, every_node=True))
     if own.format == "fp16" and runner.accumulator.name == "fp16":
-        found += [replace(emulation, fp16_accumulation=True) for emulation in found]
+        adding = [replace(emulation, fp16_accumulation=True) for emulation in found]
+        found = [*adding, *found] if deployed is not None and deployed.fp16_accumulation else [*found, *adding]
     return tuple(emulation.calibrated(side.model, comparison.workload) for emulation in found)
 
 

@@ -124,7 +124,7 @@ class _Fixing:
         # a set that is tried must not replace the engine that was saved
         unsaved = replace(timed, **dict.fromkeys(timed.capabilities.output_files))
         self.runner: Runner = unsaved.calibrated(self.side.model, comparison.workload)
-        self.emulations = emulations(self.runner, self.side, comparison)
+        self.emulations = emulations(self.runner, self.side, comparison, log.of(self.side.name).info)
         self.prober = self.emulations[0]
         first = next(iter(checked(comparison.samples)))
         shapes = propagate(self.side.model, {name: array.shape for name, array in first.items()})
@@ -243,7 +243,8 @@ class _Fixing:
 
     def _predicted(self) -> Prediction:
         """What probes show; where the runtime is no emulation, also what its own layers were seen to do to outputs."""
-        self.prober = nearest(self.emulations, self.before.outputs, self.bench.estimated)
+        before = self.before.outputs
+        self.prober = nearest(self.emulations, before, lambda r: self.bench.estimated(self._keeping(r, ())))
         culprits = (c.node for c in self._culprits())
         suspects = self.layers.holding(list(culprits))
         scale = 1.0
