@@ -134,15 +134,13 @@ def configure(named: Sequence[tuple[str, str | None]], kinds: Kinds, space: Mapp
     runners = []
     for word, value in named:
         cls = kinds[word]
-        defaults = {
-            name: _default(known, given[known.flag], word)
-            for name, known in options_of(cls).items()
-            if known.flag in given
-        }
         own = {} if value is None else cls.grammar(_written(word)).read(value)
+        known = options_of(cls.configurable(own))
+        applying = {name: option for name, option in known.items() if option.flag in given}
+        defaults = {name: _default(option, given[option.flag], word) for name, option in applying.items()}
         taken = cls.applicable(own, defaults)
         for name in taken:
-            unused.pop(options_of(cls)[name].flag, None)
+            unused.pop(known[name].flag, None)
         runners.append(cls.configured({**own, **({"function": word} if cls is FunctionRunner else {})}, taken))
     _one_writer(runners)
     for flag in unused:

@@ -411,6 +411,15 @@ class Runner(ABC):
         return cls.configured(own, cls.applicable(own, defaults))
 
     @classmethod
+    def configurable(cls, own: Mapping[str, Any]) -> type[Runner]:
+        """The kind of runner whose long options hold for one.
+
+        Args:
+            own: What its own VALUE sets.
+        """
+        return cls
+
+    @classmethod
     def applicable(cls, own: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the options for all runners of the kind that hold for one.
 

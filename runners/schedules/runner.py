@@ -7,9 +7,9 @@ outputs are put together from the runs, and so are the tensors inside, as far as
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...graph.errors import LayerdiffError, UsageError
 from ...graph.formats import NumberFormat
@@ -30,6 +30,7 @@ class Scheduled(Runner):
 
     Attributes:
         runner: The runner: its flag, with its value behind a colon (``onnxrt``, ``onnxrt:cuda``, ``emulate:fp16``).
+        settings: Fields of it that long options set (``fp16``, True), which its value does not say.
     """
 
     value_field: ClassVar[str] = "runner"
@@ -37,6 +38,7 @@ class Scheduled(Runner):
     capabilities: ClassVar[Capabilities] = Capabilities(pieces=False, inner_tensors=True)
 
     runner: str = option("onnxrt", "", "the runner that is fed so: onnxrt, onnxrt:cuda, trt:fp16", metavar="RUNNER")
+    settings: tuple[tuple[str, Any], ...] = ()
 
     @property
     def in_one_run(self) -> Runner:
@@ -45,19 +47,54 @@ class Scheduled(Runner):
         Raises:
             UsageError: There is none of this name, or it does not take the value.
         """
+        kind, own = self._fed(self.runner)
+        return kind.configured(own, dict(self.settings))
+
+    @classmethod
+    def _fed(cls, runner: str) -> tuple[type[Runner], dict[str, Any]]:
+        """The kind of the runner that is fed so, and what its value sets."""
         from .. import discover
 
-        flag, colon, value = self.runner.partition(":")
-        known = {name: cls for name, cls in discover().items() if not issubclass(cls, Scheduled)}
+        flag, colon, value = runner.partition(":")
+        known = {name: kind for name, kind in discover().items() if not issubclass(kind, Scheduled)}
         if flag not in known:
             names = ", ".join(sorted(known))
-            raise UsageError(f"--{self.flag}={self.runner}: there is no runner {flag!r}; there are: {names}.")
-        return known[flag].from_value(value if colon else None)
+            raise UsageError(f"--{cls.flag}={runner}: there is no runner {flag!r}; there are: {names}.")
+        kind = known[flag]
+        return kind, kind.grammar(f"--{cls.flag}={flag}").read(value) if colon else {}
+
+    @classmethod
+    def configurable(cls, own: Mapping[str, Any]) -> type[Runner]:
+        """That of the runner that is fed so; see `Runner.configurable`."""
+        return cls._fed(own.get("runner", cls.runner))[0]
+
+    @classmethod
+    def applicable(cls, own: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the runner that is fed so, but for files to write, which are for one that runs whole samples."""
+        kind, value = cls._fed(own.get("runner", cls.runner))
+        taken = kind.applicable(value, defaults)
+        return {name: given for name, given in taken.items() if name not in kind.capabilities.output_files}
+
+    @classmethod
+    def configured(cls, own: Mapping[str, Any], defaults: Mapping[str, Any]) -> Runner:
+        """See `Runner.configured`.
+
+        Raises:
+            UsageError: The settings of the runner that is fed so do not go together.
+        """
+        made = cls(**own, settings=tuple(sorted(defaults.items())))
+        _ = made.in_one_run
+        return made
 
     @property
     def name(self) -> str:
-        """``decode:onnxrt``."""
-        return f"{self.flag}:{self.runner}"
+        """``decode:onnxrt``; with long options, what these make of the runner's name (``decode:trt:fp16``)."""
+        return f"{self.flag}:{self.in_one_run.name if self.settings else self.runner}"
+
+    @property
+    def gpus(self) -> int:
+        """See `Runner.gpus`."""
+        return self.in_one_run.gpus
 
     @property
     def trust(self) -> int:
@@ -114,7 +151,7 @@ class DecodeRunner(Scheduled):
     """A decoder fed one token at a time, its cache given back to it: does decoding give what prefill gives?
 
     Attributes:
-        runner: See `Scheduled`.
+        runner, settings: See `Scheduled`.
     """
 
     flag: ClassVar[str] = "decode"
@@ -153,7 +190,7 @@ class UnbatchedRunner(Scheduled):
     """A model fed one entry of a batch at a time: do its results depend on what else is in the batch?
 
     Attributes:
-        runner: See `Scheduled`.
+        runner, settings: See `Scheduled`.
     """
 
     flag: ClassVar[str] = "unbatched"

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
-from layerdiff import Comparator, EmulateRunner, Model, OnnxrtRunner, UsageError
+from layerdiff import Comparator, EmulateRunner, Model, OnnxrtRunner, TrtRunner, UsageError
+from layerdiff.compare.cli.arguments import parse
+from layerdiff.compare.cli.command import main
 from layerdiff.dataloaders import DataLoader, Prompts
 from layerdiff.graph.axes import growing
 from layerdiff.runners.schedules import DecodeRunner, UnbatchedRunner
@@ -13,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from examples.tiny_decoder import Size, Writer, decoder
 from support.models import assembled, parsed
+from support.trt_cases import OLD
 
 SMALL = Size(layers=2, vocabulary=32)
 CACHED = {"past_key_values.0.key": (2, 2, 3, 8)}
@@ -203,6 +210,50 @@ def test_another_runner_can_be_fed_so():
     assert compared(decoder(SMALL), runner, metric="logits").verdict == "pass"
 
 
+LONG = [
+    ("--decode=trt --fp16 --workspace 64MiB", TrtRunner(fp16=True, workspace=64 << 20), "decode:trt:fp16"),
+    ("--decode=trt:fp16 --workspace 64MiB", TrtRunner(fp16=True, workspace=64 << 20), "decode:trt:fp16"),
+    ("--unbatched --ort-optimization basic", OnnxrtRunner(optimization="basic"), "unbatched:onnxrt"),
+    (
+        "--decode=emulate:bf16 --emulate-every-node",
+        EmulateRunner(format="bf16", every_node=True),
+        "decode:emulate:bf16",
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "runner", "name"), LONG)
+def test_long_options_reach_the_runner_that_is_fed_so(words, runner, name):
+    found, _ = parse(["m.onnx", *words.split(), "--onnxrt"]).runners
+    assert (found.in_one_run, found.name) == (runner, name)
+
+
+REFUSED_OPTIONS = [
+    ("--decode=trt --save-engine e", "--save-engine is for --trt or --trt-rtx, and no runner was named"),
+    ("--decode=emulate:fp16 --fp16", "--fp16 is for --trt or --trt-rtx, and no runner was named"),
+    ("--decode=trt:bf16 --fp16", "--fp16 is for --trt or --trt-rtx, and no runner was named"),
+    ("--decode=trt:half", "--decode=trt=half"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED_OPTIONS)
+def test_options_that_it_does_not_take_are_refused(words, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        parse(["m.onnx", "--onnxrt", *words.split()])
+
+
+def test_a_decoder_is_built_with_them(tensorrt, tmp_path, monkeypatch):
+    tensorrt(OLD)
+    monkeypatch.chdir(tmp_path)
+    onnx.save(decoder(SMALL), "decoder.onnx")
+    words = ["decoder.onnx", "--onnxrt", "--decode=trt", "--fp16", "--workspace", "64MiB", "--shape", "input_ids:1x3"]
+    main([*words, "--metric", "logits", "--json", "report.json"])
+    report = json.loads(Path("report.json").read_text())
+    (found,) = (r for r in report["runners"] if r["name"] == "decode:trt:fp16")
+    assert found["error"] is None
+    assert (found["options"]["modes"], found["options"]["workspace"]) == (["fp16"], 64 << 20)
+
+
 def test_it_is_calibrated_on_whole_samples():
     """Steps as they are known beforehand have caches of zeros, which would give other ranges."""
     model, data = decoder(SMALL), DataLoader(samples=2)
@@ -220,6 +271,10 @@ def fixed() -> onnx.ModelProto:
     model = decoder(SMALL)
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 4
     return model
+
+
+def test_it_takes_the_gpu_of_the_runner_that_is_fed_so():
+    assert [DecodeRunner(runner=name).gpus for name in ("onnxrt", "onnxrt:cuda", "trt")] == [0, 1, 1]
 
 
 @pytest.mark.parametrize(
