@@ -30,6 +30,7 @@ _BECOMES = {
     "REDUCE_MIN": {"ReduceMin"}, "CONCATENATION": {"Concat"}, "RESHAPE": {"Reshape"}, "PAD": {"Pad"},
     "GATHER": {"Gather"}, "RESIZE_BILINEAR": {"Resize"}, "RESIZE_NEAREST_NEIGHBOR": {"Resize"},
     "TRANSPOSE": {"Transpose"}, "QUANTIZE": {"QuantizeLinear"}, "DEQUANTIZE": {"DequantizeLinear"},
+    "GREATER": {"Greater"}, "LESS": {"Less"}, "EQUAL": {"Equal"}, "IF": {"If"},
 }
 # fmt: on
 
@@ -52,11 +53,13 @@ def traced(
     tensors, permutations = {}, {}
     for name, tensor in _claimed(index, file, named):
         spec = index.specs.get(name)
-        if spec is None or spec.shape is None or len(spec.shape) != len(tensor.shape):
+        if spec is None or (not is_float(spec.dtype) and spec.dtype != tensor.dtype):
             continue
-        if not is_float(spec.dtype) and spec.dtype != tensor.dtype:
-            continue
-        axes = permutation(tensor.shape, spec.shape, known.get(name))
+        axes: tuple[int, ...] | None = None
+        if spec.shape is None:  # that of a Loop's state is not known; two axes have one layout
+            axes = () if _loops(index, name) and len(tensor.shape) < 3 else None
+        elif len(spec.shape) == len(tensor.shape):
+            axes = permutation(tensor.shape, spec.shape, known.get(name))
         if axes is None:
             continue
         tensors[name] = tensor.name
@@ -69,12 +72,35 @@ def _claimed(
     index: GraphIndex, file: TfliteFile, named: Mapping[str, TfliteTensor]
 ) -> Iterator[tuple[str, TfliteTensor]]:
     for node in index.nodes:
+        if node.op_type == "Loop":
+            yield from _states(node, file, named)
+            continue
         for name in node.output:
             tensor = _dequantized(index, node, named) if node.op_type == "DequantizeLinear" else None
             if tensor is None and _is_its_own(node, named.get(name), file):
                 tensor = named[name]
             if tensor is not None:
                 yield name, tensor
+
+
+def _loops(index: GraphIndex, name: str) -> bool:
+    """Whether a tensor is what a Loop leaves."""
+    return name in index.producer and index.nodes[index.producer[name]].op_type == "Loop"
+
+
+def _states(
+    node: onnx.NodeProto, file: TfliteFile, named: Mapping[str, TfliteTensor]
+) -> Iterator[tuple[str, TfliteTensor]]:
+    """What a Loop leaves of its state, which has no names of the file's: by position, where all that it begins with is
+    what a WHILE begins with."""
+    first = named.get(node.name.removesuffix("_loop"))
+    if first is None or _operator(file, first) != "WHILE":
+        return
+    operator = file.graph.operators[file.producer[first.index]]
+    begins = [file.tensors[int(index)] for index in operator.inputs]
+    given = [named.get(name) for name in node.input[2:]]  # behind the number of iterations and the condition
+    if given == begins and len(node.output) == len(begins):
+        yield from zip(node.output, (file.tensors[int(index)] for index in operator.outputs), strict=True)
 
 
 def _dequantized(index: GraphIndex, node: onnx.NodeProto, named: Mapping[str, TfliteTensor]) -> TfliteTensor | None:

@@ -7,6 +7,7 @@ kernels those of the deployed interpreter.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from ...graph.tflite_file import TfliteTensor
     from ..contract.workload import Feed
 
+CONTROL = ("IF", "WHILE")
+"""Operators that run other graphs of the file."""
 KERNELS = {"default": "AUTO", "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
 """Which kernels TFLite computes with, and its own name for them."""
 
@@ -63,7 +66,7 @@ class TfliteSession(Session):
                 "quantized_tensors": scaled,
             },
             versions={"ai-edge-litert": version("ai-edge-litert")},
-            notes=tuple(self._as_floats()),
+            notes=(*self._as_floats(), *self._not_entered()),
         )
 
     def infer(self, feed: Feed, fetch: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -114,7 +117,7 @@ class TfliteSession(Session):
         array = array.transpose(np.argsort(axes)) if axes else array
         if tensor.scale is not None and is_float(array.dtype):
             array = tensor.quantized(array)
-        return np.ascontiguousarray(array if tensor.dtype is None else array.astype(tensor.dtype, copy=False))
+        return np.asarray(array, tensor.dtype, order="C")  # NumPy's own ascontiguousarray gives a scalar an axis
 
     def _outward(self, name: str, array: np.ndarray) -> np.ndarray:
         import numpy as np
@@ -133,6 +136,12 @@ class TfliteSession(Session):
         if not scaled:
             return []
         return [f"{', '.join(scaled)}: scaled integers in the file, given and taken as the numbers they stand for."]
+
+    def _not_entered(self) -> list[str]:
+        """That the bodies of control flow stay whole, in words."""
+        ops = Counter(self._file.operator(position) for position in range(len(self._file.graph.operators)))
+        found = " and ".join(f"{ops[op]} {op}" for op in CONTROL if ops[op])
+        return [f"{found}: run whole, nothing inside their bodies is compared."] if found else []
 
 
 class _Interpreter:

@@ -172,6 +172,94 @@ def test_layers_of_tensorflow_are_looked_at_where_it_is_the_candidate(folder):
     assert sum(layer.verdict == "ok" and layer.local is not None for layer in report.layers) >= 6
 
 
+# ---- control flow ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def flowing(tmp_path_factory):
+    """A product, an If or a loop with a product in it, and a product: as SavedModels and as .tflite."""
+    folder = tmp_path_factory.mktemp("flowing")
+    before, inside, behind = (
+        tf.constant(np.random.default_rng(i).normal(0, 0.4, (8, 8)), tf.float32) for i in range(3)
+    )
+    signature = [tf.TensorSpec([2, 8], tf.float32, name="x")]
+
+    class Network(tf.Module):
+        @tf.function(input_signature=signature)
+        def branch(self, x):
+            h = tf.nn.relu(tf.matmul(x, before))
+            h = tf.cond(tf.reduce_sum(h) > 9.0, lambda: tf.tanh(tf.matmul(h, inside)), lambda: tf.matmul(h, inside))
+            return {"y": tf.matmul(h, behind)}
+
+        @tf.function(input_signature=signature)
+        def loop(self, x):
+            h = tf.nn.relu(tf.matmul(x, before))
+            step = lambda i, h: (i + 1, tf.tanh(tf.matmul(h, inside)))  # noqa: E731
+            return {"y": tf.matmul(tf.while_loop(lambda i, h: i < 3, step, (0, h))[1], behind)}
+
+    network = Network()
+    for name in ("branch", "loop"):
+        tf.saved_model.save(network, str(folder / name), signatures=getattr(network, name))
+        made = tf.lite.TFLiteConverter.from_saved_model(str(folder / name)).convert()
+        (folder / f"{name}.tflite").write_bytes(made)
+    return folder
+
+
+FLOWS = {"branch": ("If", "1 IF"), "loop": ("Loop", "1 WHILE")}
+ROWS = [{"x": (1 + i) * np.random.default_rng(i).random((2, 8), dtype=np.float32)} for i in range(2)]
+
+
+def flows(folder, name, file, reference=None):
+    model, first = (
+        (folder / f"{name}.tflite", OnnxrtRunner(threads=1)) if reference is None else (folder / name, reference)
+    )
+    runners = [first, TfliteRunner(str(folder / f"{file}.tflite"))]
+    return Comparator(model, runners, data_loader=ROWS, layers="guilty").compare()
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_outputs_of_control_flow_and_the_layers_around_it_are_compared(flowing, name):
+    report = flows(flowing, name, name)
+    op, told = FLOWS[name]
+    assert (report.verdict, report.culprits) == ("pass", ())
+    assert {(layer.op, layer.verdict) for layer in report.layers} >= {("MatMul", "ok"), (op, "ok")}
+    assert not [layer for layer in report.layers if layer.verdict != "ok"]
+    assert report.runners[1].notes == (f"{told}: run whole, nothing inside their bodies is compared.",)
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_control_flow_of_a_saved_model_is_compared_with_its_tflite(flowing, name):
+    report = flows(flowing, name, name, TfRunner())
+    assert (report.verdict, report.culprits) == ("pass", ())
+
+
+PLACES = [
+    ("branch", lambda read: read.graph.operators[0].inputs[1], "MatMul"),
+    ("branch", lambda read: read.graph.operators[-1].inputs[1], "MatMul"),
+    ("loop", lambda read: read.graph.operators[-1].inputs[1], "MatMul"),
+    ("loop", None, "Loop"),
+]
+
+
+@pytest.mark.parametrize(("name", "where", "op"), PLACES)
+def test_a_fault_before_behind_and_inside_control_flow_is_blamed_on_its_layer(flowing, name, where, op):
+    read = TfliteFile(flowing / f"{name}.tflite")
+    inside = [t for graph in read.model.subgraphs[1:] for t in graph.tensors if list(t.shape) == [8, 8]]
+    changed_weight(read, inside[-1] if where is None else read.graph.tensors[int(where(read))])
+    (flowing / "changed.tflite").write_bytes(packed(read.model))
+    report = flows(flowing, name, "changed")
+    (culprit,) = report.culprits
+    assert (report.verdict, culprit.op, culprit.cause) == ("fail", op, "weights")
+    assert ("its body was not entered" in culprit.evidence) == (op == "Loop")
+
+
+def test_a_scalar_may_be_given_in_place_of_what_computes_it(flowing):
+    model = load(flowing / "branch.tflite")
+    with TfliteRunner().session(model) as session:
+        found = [session.infer({"Sum": np.array(value, np.float32)}, ["Greater"])["Greater"] for value in (8, 10)]
+    assert [(each.shape, bool(each)) for each in found] == [((), False), ((), True)]
+
+
 # ---- what is said and refused ---------------------------------------------------------------------------------------
 
 
