@@ -67,6 +67,36 @@ def to_array(tensor: Any) -> np.ndarray:
 
 
 @contextlib.contextmanager
+def arithmetic(torch: Any, tf32: bool) -> Iterator[None]:
+    """Products in FP32, or on CUDA in TF32 where that is allowed, and the same kernels each time.
+
+    A program that is imported may have set otherwise, as scripts for training do; how it was is put back at the end.
+    """
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    wanted: list[tuple[Any, str, Any]] = [(cudnn, "benchmark", False), (cudnn, "deterministic", True)]
+    try:
+        wanted += [(matmul, "allow_tf32", tf32), (cudnn, "allow_tf32", tf32)]
+        before = [(part, name, getattr(part, name)) for part, name, _ in wanted]
+        usual = torch.get_float32_matmul_precision()  # that of the CPU, too
+    except RuntimeError:  # the program has set some of it as PyTorch does it since 2.9: both ways do not mix
+        cpu = torch.backends.mkldnn
+        wanted[2:] = [(p, "fp32_precision", "tf32" if tf32 else "ieee") for p in (matmul, cudnn.conv, cudnn.rnn)]
+        wanted += [(p, "fp32_precision", "ieee") for p in (cpu.matmul, cpu.conv, cpu.rnn)]
+        before, usual = [(part, name, getattr(part, name)) for part, name, _ in wanted], ""
+    try:
+        if usual:
+            torch.set_float32_matmul_precision("highest")
+        for part, name, value in wanted:
+            setattr(part, name, value)
+        yield
+    finally:
+        if usual:
+            torch.set_float32_matmul_precision(usual)
+        for part, name, value in before:
+            setattr(part, name, value)
+
+
+@contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without what PyTorch's exporters log and warn of."""
     before = logging.root.manager.disable

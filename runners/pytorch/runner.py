@@ -164,8 +164,11 @@ class TorchRunner(Runner):
             progress("starting PyTorch")
         torch = self._torch()
         program = load_program(torch, self.program, self.device)
-        options = {"program": Path(self.program).name, "device": self.device, "tf32": self.tf32}
-        return TorchSession(torch, program, model, self.device, {**options, "threads": torch.get_num_threads()})
+        options: dict[str, Any] = {"program": Path(self.program).name, "device": self.device, "tf32": self.tf32}
+        options["threads"] = torch.get_num_threads()
+        if self.device == "cuda":
+            options["gpu"] = torch.cuda.get_device_name()
+        return TorchSession(torch, program, model, self.device, options)
 
     def _torch(self) -> Any:
         from .library import import_torch
@@ -175,7 +178,6 @@ class TorchRunner(Runner):
             raise ProviderUnavailable(
                 f"--torch-device cuda: PyTorch {torch.__version__} sees no GPU here. Leave it out to run on the CPU."
             )
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.tf32
         return torch
 
 

@@ -9,7 +9,7 @@ from ...graph.errors import LayerdiffError, RunnerError, first_line
 from ...graph.interface import Interface, adapted
 from ...graph.model import Model
 from ..contract.session import Session, SessionInfo
-from .library import to_array, to_tensor
+from .library import arithmetic, to_array, to_tensor
 from .matching import matched
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class TorchSession(Session):
         self._graphs: dict[object, tuple[ExportedGraph, dict[str, str]]] = {}
         self._shapes: dict[str, list[int]] = {}
         self._options = dict(options)
+        self._tf32 = device == "cuda" and bool(options.get("tf32"))
         self._notes = (*program.notes, *notes)
 
     @property
@@ -64,7 +65,7 @@ class TorchSession(Session):
         self._shapes = {name: list(feed[name].shape) for name in inputs if name in feed}
         tensors = {name: to_tensor(self._torch, name, array, self._device) for name, array in feed.items()}
         try:
-            with self._torch.no_grad():
+            with self._torch.no_grad(), arithmetic(self._torch, self._tf32):
                 if inputs == {*feed} and {*names} <= {*own}:
                     made = self._whole(tensors)
                 else:

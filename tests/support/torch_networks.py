@@ -49,6 +49,18 @@ def fp16():
 def bf16_wrong():
     return Half(torch.bfloat16, off=0.1).eval()
 
+class Telling(nn.Module):
+    # Gives its input where products are FP32 and kernels are chosen alike, whatever the script around it wants.
+    def forward(self, x):
+        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+        fast = torch.get_float32_matmul_precision() != "highest" or matmul.allow_tf32 or cudnn.allow_tf32
+        return x * (not fast and cudnn.deterministic and not cudnn.benchmark)
+
+def telling():
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+    return Telling()
+
 class Two(nn.Module):
     def forward(self, x, y=None):
         return {"b": x + 1, "a": x * 2} if y is None else x + y

@@ -100,6 +100,20 @@ def test_a_module_in_training_mode_is_evaluated_and_that_is_said(folder):
     assert any("training mode" in note for runner in report.runners for note in runner.notes)
 
 
+def test_products_are_fp32_whatever_the_program_sets_and_that_is_put_back(folder):
+    proto = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 17]> g (float[3] x) => (float[3] y) { y = Identity(x) }'
+    )
+    cudnn, before = torch.backends.cudnn, torch.get_float32_matmul_precision()
+    try:
+        report = compare(proto, "torch_network:telling", folder, [{"x": np.ones(3, np.float32)}])
+        after = torch.get_float32_matmul_precision(), cudnn.benchmark, cudnn.deterministic
+    finally:
+        torch.set_float32_matmul_precision(before)
+        cudnn.benchmark = False
+    assert (report.verdict, after) == ("pass", ("high", True, False))
+
+
 # ---- half precision -------------------------------------------------------------------------------------------------
 
 
