@@ -80,8 +80,8 @@ class Rules:
     isolate: Literal["auto", "on", "off"] = option(
         "off",
         "--isolate",
-        "run sessions in processes of their own, whose crash costs no report: on, off, or auto: runners of your own "
-        "and custom operators (auto)",
+        "run sessions in processes of their own, whose crash costs no report: on, off, or auto: TensorRT beside "
+        "a reference on the CPU, runners of your own and custom operators (auto)",
         Choice("auto", "on", "off"),
         "runners",
         metavar="WHICH",

@@ -213,6 +213,12 @@ class Runner(ABC):
         it, and is run in a process of its own where the user does not say otherwise."""
         return not type(self).__module__.startswith(__package__.removesuffix("contract"))
 
+    @property
+    def may_crash(self) -> bool:
+        """Whether its runtime may take the program with it, on models that it cannot read: its sessions are opened in a
+        process of their own where the user does not say otherwise."""
+        return self.foreign
+
     def for_model(self, model: Model) -> Runner:
         """The configuration as ``model`` settles it: what an engine was built with is no longer a choice.
 

@@ -126,6 +126,11 @@ class Scheduled(Runner):
         """See `Runner.foreign`."""
         return self.in_one_run.foreign
 
+    @property
+    def may_crash(self) -> bool:
+        """See `Runner.may_crash`."""
+        return self.in_one_run.may_crash
+
     def fed_with(self, workload: Workload, samples: Callable[[], Iterable[Feed]] | None) -> Workload:
         """What the runner will be fed; it is calibrated on whole samples all the same."""
         return replace(workload, samples=samples, shapes={}, profiles=(), calibration=workload.calibrating)

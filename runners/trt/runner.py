@@ -73,6 +73,11 @@ class TrtRunner(TrtConfig, Runner):
         return 0 if self.only_builds else 1
 
     @property
+    def may_crash(self) -> bool:
+        """Yes: the parser of 8.6 ends in a segmentation fault on some networks."""
+        return True
+
+    @property
     def accumulator(self) -> NumberFormat:
         """FP16 where FP16 kernels may be chosen: TensorRT 8.6 adds in FP16 in most of them (docs/gpu.md)."""
         from ...graph.formats import FP16, FP32

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 from layerdiff.runners.trt import cuda as cuda_module
+from layerdiff.runners.trt.runner import TrtRunner
 
 from support import trt_standin as standin
 
@@ -17,6 +18,7 @@ def tensorrt(monkeypatch):
         monkeypatch.setitem(sys.modules, module.__name__, module)
         monkeypatch.setattr(cuda_module, "gpu", lambda: "Stand-in GPU")
         monkeypatch.setattr(cuda_module, "runtime", lambda: cuda)
+        monkeypatch.setattr(TrtRunner, "may_crash", False)  # a process of its own would not have the stand-in
         return module, cuda
 
     return install

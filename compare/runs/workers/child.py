@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
@@ -28,18 +27,9 @@ def main(connection: int, given: int, made: int) -> None:
         connection, given, made: Descriptors: of the connection, and of the arenas for inputs and for outputs.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other end
-    life = os.dup(0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    threading.Thread(target=_end_with, args=(life,), daemon=True).start()
     _Server(Connection(connection), Arena(given), Arena(made)).serve()
     os.killpg(0, signal.SIGKILL)  # what a runtime does while Python ends is nobody's concern any more
-
-
-def _end_with(life: int) -> None:
-    """Ends this process, and all that it started, when the one at the other end of a pipe is gone."""
-    while os.read(life, 1):
-        pass
-    os.killpg(0, signal.SIGKILL)
 
 
 @dataclass

@@ -28,9 +28,10 @@ def isolated(comparison: Comparison) -> Iterator[Comparison]:
         UsageError: A runner cannot be sent to another process, and the rules want it there.
     """
     with ExitStack() as stack:
+        on_gpu = comparison.sides.reference.runner.gpus > 0
 
         def apart(side: Side) -> Side:
-            if not wanted(side.runner, comparison.rules):
+            if not wanted(side.runner, comparison.rules, on_gpu):
                 return replace(side, runner=side.runner.settled(side.model))
             echo = logging.getLogger("layerdiff").isEnabledFor(logging.DEBUG)
             worker = Worker(comparison.rules.timeout, echo)
@@ -46,14 +47,21 @@ def isolated(comparison: Comparison) -> Iterator[Comparison]:
         )
 
 
-def wanted(runner: Runner, rules: Rules) -> bool:
+def wanted(runner: Runner, rules: Rules, on_gpu: bool = False) -> bool:
     """Whether the sessions of a runner are opened in a process of their own.
+
+    Args:
+        runner: The runner.
+        rules: What the user says of it.
+        on_gpu: Whether the reference computes on a GPU: outputs of a runtime that does so too stay there and are
+            compared there, which takes one process.
 
     Raises:
         UsageError: They cannot be, and the rules leave no choice.
     """
     must = rules.isolate == "on" or rules.timeout is not None
-    if not must and (rules.isolate == "off" or not runner.foreign):
+    risky = runner.foreign or (runner.may_crash and not (on_gpu and runner.gpus))
+    if not must and (rules.isolate == "off" or not risky):
         return False
     if os.name != "posix":
         why = "processes of their own are for Linux and macOS"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -15,11 +16,14 @@ import onnx
 import pytest
 from layerdiff import Comparator, EmulateRunner, FunctionRunner, OnnxrtRunner, RunnerError, UsageError
 from layerdiff.compare.cli.command import main
+from layerdiff.compare.comparison import Rules
 from layerdiff.compare.report.json import to_json
 from layerdiff.compare.runs.workers.arena import Arena
-from layerdiff.compare.runs.workers.worker import Worker
+from layerdiff.compare.runs.workers.isolation import wanted
+from layerdiff.compare.runs.workers.worker import Worker, _Process
 from layerdiff.graph.model import Model
 from layerdiff.runners.contract.workload import Workload
+from layerdiff.runners.trt.runner import TrtRunner
 
 from support.models import parsed
 
@@ -247,6 +251,25 @@ def test_who_is_foreign(risky):
             module.Second(),
         )
     ] == [False, False, True, True, True]
+
+
+@pytest.mark.parametrize(("reference", "apart"), [("cpu", True), ("cuda", False)])
+def test_tensorrt_runs_apart_where_its_outputs_are_downloaded_anyway(reference, apart):
+    on_gpu = OnnxrtRunner(provider=reference).gpus > 0
+    assert wanted(TrtRunner(), Rules(isolate="auto"), on_gpu) == apart
+    assert not wanted(TrtRunner(), Rules(isolate="off"), on_gpu)
+
+
+def test_a_process_that_still_imports_ends_with_the_one_that_started_it(tmp_path, monkeypatch):
+    (tmp_path / "numpy.py").write_text("import time; time.sleep(60)")
+    monkeypatch.syspath_prepend(tmp_path)
+    process = _Process(False)
+    process._child.stdin.close()
+    until = time.monotonic() + 10
+    while process._child.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert process._child.returncode == -signal.SIGKILL
+    process.close()
 
 
 def test_ctrl_c_ends_a_process_that_computes(risky):
