@@ -113,9 +113,9 @@ def _digest(samples: Samples) -> str | None:
 
 
 def _settings(rules: Rules) -> dict[str, Any]:
-    """The rules that are not at their defaults; of arrays, what they are."""
+    """The rules that are not at their defaults, but for where it was run; of arrays, what they are."""
     usual = type(rules)()
-    changed = {f.name: getattr(rules, f.name) for f in options(type(rules))}
+    changed = {f.name: getattr(rules, f.name) for f in options(type(rules)) if f.name != "ray"}
     return {
         name: f"array of {value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else value
         for name, value in changed.items()

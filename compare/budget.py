@@ -68,6 +68,11 @@ class Meter:
     _start: float = field(default_factory=time.monotonic)
 
     @property
+    def left(self) -> int | None:
+        """Runs that are left; None: any number."""
+        return None if self.limit.runs is None else max(0, self.limit.runs - self.runs)
+
+    @property
     def seconds(self) -> float:
         """Time since the beginning."""
         return time.monotonic() - self._start

@@ -1,36 +1,22 @@
-"""Shares of a comparison, or the checks of a suite, as tasks of Ray. Scheduling is Ray's; Ray is imported here alone.
+"""A cluster of Ray: what is started on it, and what came of it. Scheduling is Ray's; Ray is imported here alone.
 
-A task gets its comparison through Ray's object store and gives a report back. The reports on shares are put together as
-`merging` does, so that nothing depends on who ran what. A worker that dies costs its task, which is started again.
+A worker that dies costs its task, which is started again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..graph.errors import LayerdiffError, MissingPackage, RunnerError, UsageError, first_line
-from . import notices
-from .merging import merged
-from .progress import SILENT, Progress
-from .report.inputs import known
-from .share import refuse_what_needs_all
-from .stages import compare as compare_here
-from .stages import needs_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from ..dataloaders.base import Samples
     from ..runners.contract.runner import Runner
-    from .comparison import Comparison
-    from .report.model import Report
 
 HERE = "local"
 """The address that stands for a cluster of this machine's own, which lives as long as the command."""
@@ -66,6 +52,23 @@ class Done:
 
 
 @dataclass(frozen=True)
+class Held:
+    """A value in Ray's object store, on its way to tasks.
+
+    Attributes:
+        reference: Ray's own reference to it.
+    """
+
+    reference: Any
+
+    def value(self) -> Any:
+        """The value, in a worker. Arrays in it are not copied, and read-only."""
+        import ray
+
+        return ray.get(self.reference)
+
+
+@dataclass(frozen=True)
 class _Refused:
     """An error that a task ended with, as what is left of it on the way between processes."""
 
@@ -97,9 +100,18 @@ class Cluster:
         every = [there.get("CPU", 1), *([there["GPU"] // gpus] if gpus else [])]
         return max(1, int(min(every)))
 
-    def put(self, value: Any) -> Any:
-        """A value in Ray's object store; what a task is given of it is the value."""
-        return self._ray.put(value)
+    def put(self, value: Any) -> Held:
+        """A value in Ray's object store, for tasks that are given what holds it."""
+        return Held(self._ray.put(value))
+
+    @contextlib.contextmanager
+    def jobs(self) -> Iterator[Jobs]:
+        """Tasks that are started one by one; what is not done when the block ends is cancelled."""
+        jobs = Jobs(self._ray, self.slots)
+        try:
+            yield jobs
+        finally:
+            jobs.cancel()
 
     def run(self, tasks: Sequence[Task], told: Callable[[int], None] = lambda done: None) -> Iterator[Done]:
         """Runs tasks, and gives what came of each in their order, as soon as it is there.
@@ -111,37 +123,99 @@ class Cluster:
         Raises:
             LayerdiffError: A task raised it; or it cost `TRIES` workers.
         """
-        for task in tasks:
-            self.slots(task.gpus)
-        ray, results, deaths = self._ray, dict[int, Any](), [0] * len(tasks)
+        done = 0
+        with self.jobs() as jobs:
+            numbers = [jobs.start(task) for task in tasks]
+            for number in numbers:
+                while not jobs.ended(number):
+                    ended = jobs.turn()
+                    if ended is not None:
+                        jobs.done(ended)  # an error ends all of them at once
+                        done += 1
+                        told(done)
+                yield jobs.done(number)
+
+
+class Jobs:
+    """Tasks on a cluster, each with the number that it got when it was started.
+
+    Args:
+        ray: Ray.
+        slots: See `Cluster.slots`.
+    """
+
+    def __init__(self, ray: Any, slots: Callable[[int], int]) -> None:
+        self._ray = ray
+        self._slots = slots
+        self._tasks: list[Task] = []
+        self._deaths: list[int] = []
+        self._waiting: dict[Any, int] = {}
+        self._results: dict[int, Any] = {}
+
+    @property
+    def running(self) -> int:
+        """How many are not done."""
+        return len(self._waiting)
+
+    @property
+    def deaths(self) -> int:
+        """How many workers died."""
+        return sum(self._deaths)
+
+    def start(self, task: Task) -> int:
+        """Starts a task: one CPU, and its GPUs.
+
+        Raises:
+            UsageError: The cluster has no such GPUs.
+        """
+        self._slots(task.gpus)
+        self._tasks.append(task)
+        self._deaths.append(0)
+        number = len(self._tasks) - 1
+        self._start(number)
+        return number
+
+    def ended(self, number: int) -> bool:
+        """Whether it is known what came of a task."""
+        return number in self._results
+
+    def done(self, number: int) -> Done:
+        """What came of a task that ended.
+
+        Raises:
+            LayerdiffError: The task raised it; or it cost `TRIES` workers.
+        """
+        result = self._results[number]
+        if isinstance(result, _Refused):
+            raise result.error()
+        return Done(result, self._deaths[number])
+
+    def turn(self) -> int | None:
+        """Waits until a task ends, and gives its number; None where its worker died and it was started again."""
+        ray = self._ray
         died = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError)
-
-        def start(number: int) -> Any:
-            task = tasks[number]
-            remote = ray.remote(max_retries=0, num_cpus=1, num_gpus=task.gpus)(_in_folder)
-            return remote.remote(os.getcwd(), task.function, *task.arguments)
-
-        waiting = {start(number): number for number in range(len(tasks))}
+        (ready,), _ = ray.wait(list(self._waiting), num_returns=1)
+        number = self._waiting.pop(ready)
         try:
-            for number in range(len(tasks)):
-                while number not in results:
-                    (ready,), _ = ray.wait(list(waiting), num_returns=1)
-                    finished = waiting.pop(ready)
-                    try:
-                        results[finished] = result = ray.get(ready)
-                        if isinstance(result, _Refused):
-                            raise result.error()
-                        told(len(results))
-                    except died as error:
-                        deaths[finished] += 1
-                        if deaths[finished] == TRIES:
-                            why = first_line(error)
-                            raise RunnerError(f"--ray: {TRIES} workers died on one task: {why}") from None
-                        waiting[start(finished)] = finished
-                yield Done(results[number], deaths[number])
-        finally:
-            for left in waiting:
-                ray.cancel(left, force=True)
+            self._results[number] = ray.get(ready)
+        except died as error:
+            self._deaths[number] += 1
+            if self._deaths[number] < TRIES:
+                self._start(number)
+                return None
+            text = f"--ray: {TRIES} workers died on one task: {first_line(error)}"
+            self._results[number] = _Refused(text, usage=False)
+        return number
+
+    def cancel(self) -> None:
+        """Ends all that are not done, and their workers."""
+        for left in self._waiting:
+            self._ray.cancel(left, force=True)
+
+    def _start(self, number: int) -> None:
+        task = self._tasks[number]
+        remote = self._ray.remote(max_retries=0, num_cpus=1, num_gpus=task.gpus)(_in_folder)
+        self._waiting[remote.remote(os.getcwd(), task.function, *task.arguments)] = number
 
 
 @contextlib.contextmanager
@@ -186,54 +260,9 @@ def _own_signals() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def compare(
-    comparison: Comparison, progress: Progress = SILENT, ran_on: Callable[[Samples], None] = lambda samples: None
-) -> Report:
-    """Runs a comparison: here, or in shares on the cluster that its rules name; see `stages.compare`.
-
-    Raises:
-        UsageError: See `stages.compare`; the rules ask for something that needs all samples in one place.
-        RunnerError: Workers died again and again.
-    """
-    rules = comparison.rules
-    if rules.ray is None:
-        return compare_here(comparison, progress, ran_on)
-    refuse_what_needs_all("--ray", (*needs_all(rules), ("--shard", rules.shard), ("--resume", rules.resume)))
-    comparison = replace(comparison, rules=replace(rules, ray=None))
-    gpus = gpus_of(side.runner for side in comparison.sides.all)
-    with cluster(rules.ray) as connected:
-        count = min(len(comparison.samples), connected.slots(gpus)) or 1
-        progress.stage(f"running {count} shares of the samples on a cluster")
-        held = connected.put(comparison)
-        tasks = [Task(_share, (held, (index, count)), gpus) for index in range(1, count + 1)]
-        done = list(connected.run(tasks, functools.partial(_advance, progress, count)))
-    shares = {f"share {index} of {count}": found.result for index, found in enumerate(done, 1)}
-    report = merged(comparison, shares, progress)
-    told = [notices.worker_died(name, found.deaths) for name, found in zip(shares, done, strict=True) if found.deaths]
-    return replace(report, notices=(*report.notices, *told))
-
-
 def gpus_of(runners: Iterable[Runner]) -> int:
     """GPUs that a task with these runners needs: they run one after the other, on the same ones."""
     return max((runner.gpus for runner in runners), default=0)
-
-
-def _advance(progress: Progress, count: int, done: int) -> None:
-    progress.advance(done, count)
-
-
-def _share(comparison: Comparison, shard: tuple[int, int]) -> Report:
-    """The report on a share of the samples. Runs in a worker."""
-    return settled(compare_here(replace(comparison, rules=replace(comparison.rules, shard=shard))))
-
-
-def settled(report: Report) -> Report:
-    """The report without the models and the samples, of which it keeps the digests."""
-
-    def of(info: Any) -> Any:
-        return None if info is None else replace(info, digest=functools.partial(known, info.sha256))
-
-    return replace(report, model=of(report.model), candidate_model=of(report.candidate_model), data=of(report.data))
 
 
 def _in_folder(folder: str, function: Callable[..., Any], *arguments: Any) -> Any:

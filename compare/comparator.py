@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..runners.contract.workload import Workload
 from .assemble import assemble
-from .cluster import compare
 from .collect import Collector
 from .comparison import Comparison, Rules, with_options
+from .distributed import compare
 from .loading import Loader, ModelSource
 from .outputs.metric import criterion
 from .plans.apply import applied

@@ -25,11 +25,11 @@ LINES, FUNCTION, PARAMETERS = 500, 60, 8
 ORDERS = {
     "the top floors": "compare > runners dataloaders > graph",
     "compare": """compare.suites > compare.cli > compare.reduce > compare.report compare.comparator
-        > compare.cluster > compare.stages compare.merging compare.loading
+        > compare.distributed > compare.stages compare.merging compare.loading
         > compare.plans > compare.assemble > compare.collect
         > compare.layers > compare.causes > compare.lockstep > compare.outputs > compare.runs > compare.statistics
         > compare.interfaces > compare.comparison > compare.notices compare.sides compare.shape_sets compare.budget
-        compare.share compare.progress compare.overview > compare.report.model
+        compare.share compare.progress compare.cluster compare.overview > compare.report.model
         > compare.report.plan compare.report.shard compare.report.logits compare.report.plain compare.report.files
         > compare.report.formats compare.report.history compare.report.inputs compare.journal""",
     "runners": """runners.schedules > runners > runners.emulate > runners.onnxrt runners.trt runners.tf

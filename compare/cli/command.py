@@ -184,7 +184,7 @@ def compare(request: Request, progress: Progress | None = None) -> Report:
     Raises:
         UsageError: The request does not fit the models or the data.
     """
-    from ..cluster import compare as run
+    from ..distributed import compare as run
     from ..notices import not_written
     from ..report.files import check_folder, check_writable, discard
     from ..report.formats import formats, writes_folder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..runs.spill import Store
 
@@ -41,6 +41,17 @@ class Drawn:
         self._store = Store(memory)
         self._streams: dict[Hashable, str] = {}
         self.gains: dict[Hashable, float] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What was drawn, for another process."""
+        return {"streams": self._streams, "gains": self.gains, "arrays": list(self._store.items())}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Takes over what was drawn. It stays in memory, beside as much as anybody keeps there."""
+        self._streams, self.gains = state["streams"], state["gains"]
+        self._store = Store(KEPT + sum(array.nbytes for _, array in state["arrays"]))
+        for (stream, sample, name), array in state["arrays"]:
+            self._store.put(stream, sample, name, array)
 
     def known(self, key: Hashable, sample: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Those of some outputs that were drawn before."""

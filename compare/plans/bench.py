@@ -48,21 +48,31 @@ class Bench:
         log: How it ran.
         candidate: Whose runs are judged.
         drawn: What was drawn for it before; whoever gives it closes it.
+        outputs: What the reference gave for each sample; it is run for them if they are not given.
 
     Attributes:
+        comparison, candidate, log, drawn: As given.
         latency: Median time in milliseconds of one run of the last candidate that was judged, on the device where it
             has one; None where the rules ask for no times.
         kernels: What its kernels took, where the runtime tells; empty where it does not, or nothing is timed.
     """
 
-    def __init__(self, comparison: Comparison, log: RunLog, candidate: Side, drawn: Drawn | None = None) -> None:
+    def __init__(
+        self,
+        comparison: Comparison,
+        log: RunLog,
+        candidate: Side,
+        drawn: Drawn | None = None,
+        outputs: Sequence[Mapping[str, np.ndarray]] = (),
+    ) -> None:
         self.comparison = replace(comparison, rules=replace(comparison.rules, layers=None, latency=None))
         self.candidate = candidate
-        self._log = log
+        self.log = log
+        self._given = outputs
         self._stack = ExitStack()
         self._store = self._stack.enter_context(Store(KEPT))
         self._outputs: list[tuple[str, ...]] = []
-        self._drawn = self._stack.enter_context(closing(Drawn())) if drawn is None else drawn
+        self.drawn = self._stack.enter_context(closing(Drawn())) if drawn is None else drawn
         self._timed = comparison.rules.latency
         self.latency: float | None = None
         self.kernels: tuple[KernelTime, ...] = ()
@@ -72,6 +82,14 @@ class Bench:
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
+
+    def reference_outputs(self) -> tuple[Mapping[str, np.ndarray], ...]:
+        """What the reference gives for each sample.
+
+        Raises:
+            RunnerError: It fails.
+        """
+        return tuple(self._reference(number, feed) for number, feed in enumerate(checked(self.comparison.samples)))
 
     @property
     def small(self) -> float:
@@ -95,7 +113,7 @@ class Bench:
         side = replace(self.candidate, runner=runner, model=model or self.candidate.model)
         collector = Collector(self.comparison)
         compared, log = self._run(side, collector.begin(Sides(self.comparison.reference, (side,))), timed)
-        found = collector.evidence(compared, log, progress, self._drawn).outputs
+        found = collector.evidence(compared, log, progress, self.drawn).outputs
         # that nothing is left to round is no reason to doubt what everything in FP32 gives
         return tuple(trial_of(replace(e, idle=""), self.small) for e in found)
 
@@ -125,7 +143,7 @@ class Bench:
                 times = session.latency(feed_of(session, sample), self._timed)
                 self.latency, self.kernels = (times.gpu or times.host).median, times.kernels
             info = session.info
-        ran = (replace(self._log.of(reference.name), samples=done), RunnerLog(side.name, info, samples=done))
+        ran = (replace(self.log.of(reference.name), samples=done), RunnerLog(side.name, info, samples=done))
         return compared, RunLog(reference.name, (side.name,), ran)
 
     @contextmanager
@@ -135,6 +153,8 @@ class Bench:
 
     def _reference(self, number: int, sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The reference's outputs for a sample; all of them are made when the first is asked for."""
+        if self._given:
+            return dict(self._given[number])
         name = self.comparison.reference.name
         if number >= len(self._outputs):
             with self._session(self.comparison.reference) as (infer, _):

@@ -5,15 +5,15 @@ Data in, data out, but for the plan's file. What was run is kept where the compa
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...graph.cutting.propagate import propagate
 from ...graph.errors import OutputError, RunnerError, UsageError
 from ..budget import Limit, Meter, as_limit
-from ..notices import not_written, plan_stopped
+from ..notices import not_written, plan_stopped, worker_died
 from ..outputs.metric import criterion
 from ..progress import SILENT, Progress
 from ..report.plan import Cost, KeptLayer, OutputTrial, Plan, PlanPoint, Trial
@@ -25,6 +25,7 @@ from .file import Origin, refuse_another, save
 from .fixed_model import write_fixed
 from .layers import Layers, layers_of, timed
 from .predict import HUGE, Prediction, predict
+from .running import Crew, Ran, Run, Wanted, crew
 from .search import Search
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 USUAL = Limit(runs=100)
 """The budget, if none is given."""
 _OWN = frozenset(
-    {"fix", "fix_budget", "fixed_model", "apply_remedy", "layers", "latency", "save_worst", "labels", "resume"}
+    {"fix", "fix_budget", "fixed_model", "apply_remedy", "layers", "latency", "save_worst", "labels", "resume", "ray"}
 )
 """Rules that change no verdict; of labels their values count."""
 
@@ -74,7 +75,10 @@ def fix(
     with Bench(comparison, log, candidate, drawn) as bench:
         work = _Fixing(comparison, log, bench, unplanned(outputs, candidate), report, progress)
         plan = work.run()
-    return replace(report, plan=plan, notices=(*report.notices, *map(not_written, work.unwritten)))
+    told = [*map(not_written, work.unwritten)]
+    if work.deaths:
+        told.append(worker_died("a run of the search for a plan", work.deaths))
+    return replace(report, plan=plan, notices=(*report.notices, *told))
 
 
 def planned(comparison: Comparison) -> Side:
@@ -141,18 +145,22 @@ class _Fixing:
         self.unwritten: list[OutputError] = []
         self.judged: dict[frozenset[int], Trial] = {}
         self.probes: dict[frozenset[int], tuple[OutputTrial, ...]] = {}
+        self.crew: Crew
+        self.deaths = 0
 
     def run(self) -> Plan:
         """Searches, and tells what came of it."""
         if all(output.verdict == "pass" for output in self.report.of(self.side.name)):
             plan = self._plan("not needed", why=f"{self.side.name} passes as it is")
             return self._kept(self._fixed(replace(plan, keep=tuple(self.side.runner.kept), after=self.before)))
-        self._time_fp32()
-        prediction = self._predicted()
-        tried = self.to_be_timed is not None and self.judged[self.to_be_timed].error is None
-        cheap = self.prober is self.runner
-        search = Search(self.layers, prediction, self.verify, cheap=cheap, fp32_known=tried)
-        search.run()
+        with crew(self.bench, self._made, self.progress) as self.crew:
+            self._time_fp32()
+            prediction = self._predicted()
+            tried = self.to_be_timed is not None and self.judged[self.to_be_timed].error is None
+            cheap = self.prober is self.runner
+            search = Search(self.layers, prediction, self.verify, self._ahead, cheap=cheap, fp32_known=tried)
+            search.run()
+            self.deaths = self.crew.deaths
         if search.hopeless:
             proof = self.judged[search.everything]
             worst = proof.worst
@@ -191,7 +199,8 @@ class _Fixing:
             return self.before
         self.meter.take()
         self.progress.stage(f"{self.side.name}: run {self.meter.runs}, {len(kept)} layers in FP32")
-        return self._run(kept)
+        self._run(kept)
+        return self.judged[kept]
 
     def _time_fp32(self) -> None:
         """Where times are asked for and a run is an engine: everything in FP32, and from it what layers cost in time.
@@ -202,33 +211,41 @@ class _Fixing:
             return
         self.progress.stage(f"{self.side.name}: everything in FP32, to be timed")
         self.to_be_timed = frozenset(range(len(self.layers.all)))
-        self._run(self.to_be_timed)
-        costs = timed(self.layers, self.kernels, self.bench.kernels)
+        costs = timed(self.layers, self.kernels, self._run(self.to_be_timed).kernels)
         if costs is not None:
             self.layers, self.cost = costs, "time"
 
-    def _run(self, kept: frozenset[int]) -> Trial:
-        start, error = time.perf_counter(), None
-        outputs: tuple[OutputTrial, ...] = ()
-        try:
-            outputs = self.bench.judged(self._keeping(self.runner, kept), self.progress, timed=True)
-        except RunnerError as failure:
-            error = str(failure).splitlines()[0]
-        latency = None if error else self.bench.latency
-        self.judged[kept] = Trial(tuple(sorted(kept)), outputs, time.perf_counter() - start, error, latency)
-        return self.judged[kept]
+    def _run(self, kept: frozenset[int]) -> Ran:
+        ran = self.crew.run(Wanted(kept))
+        self.judged[kept] = Trial(tuple(sorted(kept)), ran.outputs, ran.seconds, ran.error, ran.latency)
+        return ran
+
+    def _ahead(self, sets: Iterable[frozenset[int]]) -> None:
+        new = (Wanted(kept) for kept in sets if kept and kept not in self.judged)
+        self.crew.ahead(itertools.islice(new, self.meter.left))
 
     def _probe(self, narrow: frozenset[int]) -> tuple[OutputTrial, ...]:
         if narrow not in self.probes:
             self.progress.stage(f"{self.side.name}: what layers cost, probe {len(self.probes) + 1}")
-            kept = frozenset(range(len(self.layers.all))) - narrow
-            runner = self._keeping(self.prober, kept)
-            try:
-                found = self.bench.judged(runner) if self._faint else self.bench.estimated(runner)
-            except RunnerError:
-                found = tuple(replace(o, error=None, share=None) for o in self.before.outputs)
-            self.probes[narrow] = found
+            ran = self.crew.run(self._probing(narrow))
+            unknown = (replace(o, error=None, share=None) for o in self.before.outputs)
+            self.probes[narrow] = ran.outputs if ran.error is None else tuple(unknown)
         return self.probes[narrow]
+
+    def _probes_ahead(self, narrow: Iterable[frozenset[int]]) -> None:
+        self.crew.ahead(self._probing(layers) for layers in narrow if layers not in self.probes)
+
+    def _probing(self, narrow: frozenset[int]) -> Wanted:
+        return self._emulated(self.prober, frozenset(range(len(self.layers.all))) - narrow, judged=self._faint)
+
+    def _emulated(self, emulation: Runner, kept: frozenset[int] = frozenset(), *, judged: bool = False) -> Wanted:
+        number = next(n for n, other in enumerate(self.emulations) if other is emulation)
+        return Wanted(kept, number, judged)
+
+    def _made(self, wanted: Wanted) -> Run:
+        """What the bench is to run."""
+        runner = self.runner if wanted.emulation is None else self.emulations[wanted.emulation]
+        return Run(self._keeping(runner, wanted.kept), wanted.judged, timed=wanted.emulation is None)
 
     @property
     def _faint(self) -> bool:
@@ -243,15 +260,14 @@ class _Fixing:
 
     def _predicted(self) -> Prediction:
         """What probes show; where the runtime is no emulation, also what its own layers were seen to do to outputs."""
-        before = self.before.outputs
-        self.prober = nearest(self.emulations, before, lambda r: self.bench.estimated(self._keeping(r, ())))
+        self.prober = self._nearest()
         culprits = (c.node for c in self._culprits())
         suspects = self.layers.holding(list(culprits))
         scale = 1.0
         if self.comparison.rules.metric is not None:  # a metric does not say how large an error may be
             whole = Trial((), self._probe(frozenset(range(len(self.layers.all)))))
             scale = (self.before.share or 2.0) / whole.share if whole.share else 1.0
-        found = predict(len(self.layers.all), suspects, self._probe, scale=scale)
+        found = predict(len(self.layers.all), suspects, self._probe, scale=scale, ahead=self._probes_ahead)
         if self.prober is self.runner:
             return found
         for rank, culprit in enumerate(self._culprits()):
@@ -262,6 +278,17 @@ class _Fixing:
             for number in self.layers.holding([culprit.candidate_node or culprit.node]):
                 found = found.at_least(number, shares)
         return found
+
+    def _nearest(self) -> Runner:
+        def whole(emulation: Runner) -> tuple[OutputTrial, ...]:
+            ran = self.crew.run(self._emulated(emulation))
+            if ran.error is not None:
+                raise RunnerError(ran.error)
+            return ran.outputs
+
+        if len(self.emulations) > 1:  # one alone is not run
+            self.crew.ahead(map(self._emulated, self.emulations))
+        return nearest(self.emulations, self.before.outputs, whole)
 
     def _culprits(self) -> list[Culprit]:
         return [c for c in self.report.culprits if c.candidate == self.side.name]

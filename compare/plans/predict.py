@@ -8,7 +8,7 @@ roundings, so their squares add up.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -25,6 +25,8 @@ HUGE = 1e6
 
 Probe: TypeAlias = Callable[[frozenset[int]], tuple[OutputTrial, ...]]
 """Runs the candidate with these layers narrow and all others FP32."""
+Ahead: TypeAlias = Callable[[Iterable[frozenset[int]]], None]
+"""Told which probes will be asked for next."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,15 @@ class Prediction:
         return found if found < HUGE else None
 
 
-def predict(count: int, suspects: Sequence[int], probe: Probe, *, scale: float = 1.0, most: int = MOST) -> Prediction:
+def predict(
+    count: int,
+    suspects: Sequence[int],
+    probe: Probe,
+    *,
+    scale: float = 1.0,
+    most: int = MOST,
+    ahead: Ahead = lambda sets: None,
+) -> Prediction:
     """Measures blocks of layers.
 
     Args:
@@ -112,6 +122,7 @@ def predict(count: int, suspects: Sequence[int], probe: Probe, *, scale: float =
         probe: Runs the candidate.
         scale: What the shares of probes are multiplied by, to be shares of what the verdict allows.
         most: Most probes.
+        ahead: Told what will be asked for.
     """
     probes = 0
 
@@ -122,22 +133,30 @@ def predict(count: int, suspects: Sequence[int], probe: Probe, *, scale: float =
         shares = {o.tensor: _held(o.share, scale) for o in outputs}
         return Block(tuple(layers), shares, {o.tensor: _held(o.error) for o in outputs})
 
+    def blocks(every: Sequence[Sequence[int]]) -> list[Block]:
+        ahead(map(frozenset, every))
+        return [block(layers) for layers in every]
+
     if count <= most:
-        return Prediction(tuple(block([number]) for number in range(count)))
+        return Prediction(tuple(blocks([[number] for number in range(count)])))
     alone = list(dict.fromkeys(suspects))[: most // 4]
     rest = [number for number in range(count) if number not in alone]
     size = -(-len(rest) // CHUNKS)
-    found = [block([number]) for number in alone]
-    found += [block(rest[i : i + size]) for i in range(0, len(rest), size)]
+    found = blocks([*([number] for number in alone), *(rest[i : i + size] for i in range(0, len(rest), size))])
     while probes + 2 <= most:
         large = [b for b in found if len(b.layers) > 1 and b.worst > SMALL]
         if not large:
             break
-        widest = max(large, key=lambda b: (b.worst, len(b.layers)))
-        half = len(widest.layers) // 2
-        found.remove(widest)
-        found += [block(widest.layers[:half]), block(widest.layers[half:])]
+        large.sort(key=lambda b: (b.worst, len(b.layers)), reverse=True)
+        ahead([frozenset(half) for b in large for half in _halves(b)][: most - probes])
+        found.remove(large[0])
+        found += map(block, _halves(large[0]))
     return Prediction(tuple(sorted(found, key=lambda b: b.layers)))
+
+
+def _halves(block: Block) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    half = len(block.layers) // 2
+    return block.layers[:half], block.layers[half:]
 
 
 def _held(value: float | None, scale: float = 1.0) -> float:

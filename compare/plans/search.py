@@ -12,7 +12,7 @@ of its layers is dropped once by itself, and run.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Verify: TypeAlias = "Callable[[frozenset[int]], Trial]"
 """Runs the candidate with these layers in FP32 and judges it; what was run before is remembered. Raises `Spent`."""
+Ahead: TypeAlias = "Callable[[Iterable[frozenset[int]]], None]"
+"""Told which sets will be asked for next, in this order, as long as each of them fails."""
 
 ATTEMPTS = 6
 """Most sets that are chosen before sets simply grow."""
@@ -58,6 +60,7 @@ class Search:
 
     Attributes:
         layers, prediction, verify: What may be kept, what it is expected to do, and who tells what it does.
+        ahead: Told what will be asked for, where it is more likely to fail than to pass, or cheap.
         cheap: Whether a run costs little: everything in FP32 then comes first, and more sets are tried.
         fp32_known: Whether everything in FP32 was run already.
         best: The best set that passed; None while there is none.
@@ -68,6 +71,7 @@ class Search:
     layers: Layers
     prediction: Prediction
     verify: Verify
+    ahead: Ahead = lambda sets: None
     cheap: bool = True
     fp32_known: bool = False
     best: frozenset[int] | None = None
@@ -144,14 +148,14 @@ class Search:
     def _grown(self) -> bool:
         """Keeps the layers that are expected to err most, twice as many each time, until it passes."""
         order = self._worst()
-        start = max((len(kept) for kept in self._failed), default=0)
-        count = max(1, start)
+        count = max(1, max((len(kept) for kept in self._failed), default=0))
+        sets = []
         while self.cheap and count < len(order):
-            kept = frozenset(order[:count])
-            if kept not in self._failed and self._passes(kept):
-                return True
+            sets.append(frozenset(order[:count]))
             count *= 2
-        return self._passes(self.everything)
+        sets = [kept for kept in sets if kept not in self._failed] + [self.everything]
+        self.ahead(sets)
+        return any(map(self._passes, sets))
 
     def _loosened(self) -> None:
         """Where the first set that passes errs by less than was expected, keeps less before anything is pruned."""
@@ -176,21 +180,19 @@ class Search:
         parts = len(current) if len(current) <= FEW else 2
         while current:
             size = -(-len(current) // parts)
-            chunks = [current[i : i + size] for i in range(0, len(current), size)]
-            for chunk in chunks:
-                rest = frozenset(current) - frozenset(chunk)
-                if len(chunk) > 1 and (self.prediction.of(rest).share or HOPELESS) >= HOPELESS:
-                    continue
-                if not self._implied(rest) and self._passes(rest):
+            rests = self._without_parts(current, size)
+            self.ahead(dict.fromkeys([*rests, *(self._without_each(current) if size == 1 else ())]))
+            for rest in rests:
+                if self._passes(rest):
                     current = [n for n in current if n in rest]
                     parts = max(parts - 1, 2)
                     break
             else:
                 if size == 1:
-                    spared = self._spared(current)
+                    spared = next(filter(self._passes, self._without_each(current)), None)
                     if spared is None:
                         break
-                    current = [n for n in current if n != spared]
+                    current = [n for n in current if n in spared]
                 parts = min(2 * parts, len(current))
             parts = min(parts, max(len(current), 1))
         self.best = frozenset(current)
@@ -199,9 +201,18 @@ class Search:
         """Whether a set lies within one that failed."""
         return any(kept <= other for other in self._failed)
 
-    def _spared(self, current: list[int]) -> int | None:
-        """A layer without which the others pass after all; None where each was dropped, and every run failed."""
-        return next((n for n in current if self._passes(frozenset(current) - {n})), None)
+    def _without_parts(self, current: list[int], size: int) -> list[frozenset[int]]:
+        """What is left without one part of this size each, where it may pass."""
+        rests = [frozenset(current) - frozenset(current[i : i + size]) for i in range(0, len(current), size)]
+        return [r for r in rests if not self._implied(r) and (len(r) + 1 == len(current) or self._hopeful(r))]
+
+    def _hopeful(self, kept: frozenset[int]) -> bool:
+        """Whether a set from which several layers were dropped at once is worth a run."""
+        return (self.prediction.of(kept).share or HOPELESS) < HOPELESS
+
+    def _without_each(self, current: list[int]) -> list[frozenset[int]]:
+        """What is left without one layer each: that every run of these fails shows that none can be spared."""
+        return [frozenset(current) - {n} for n in current]
 
     def _expected(self, number: int) -> float:
         """The share of what is allowed that a layer is expected to take, by itself or in proportion."""
@@ -225,7 +236,8 @@ class Search:
         assert self.best is not None
         for number in self.best:
             self._learn(number, self.best)
-        for allowed in NEARLY if self.cheap else NEARLY[:1]:
+        self.ahead(self._expected_to_do())
+        for allowed in self._nearly:
             best = self.best
             kept = choose(self.layers, self.prediction, self._failed, allowed)
             if kept is None or self.layers.cost(kept) >= CHEAPER * self.layers.cost(best):
@@ -238,6 +250,20 @@ class Search:
                 raise
             if self.layers.cost(self.best) >= self.layers.cost(best):
                 self.best = best
+
+    @property
+    def _nearly(self) -> tuple[float, ...]:
+        return NEARLY if self.cheap else NEARLY[:1]
+
+    def _expected_to_do(self) -> Iterator[frozenset[int]]:
+        """The sets that `_cheaper` tries if all of them fail."""
+        assert self.best is not None
+        failed = list(self._failed)
+        for allowed in self._nearly:
+            kept = choose(self.layers, self.prediction, failed, allowed)
+            if kept is not None and self.layers.cost(kept) < CHEAPER * self.layers.cost(self.best):
+                failed.append(kept)
+                yield kept
 
     def _learn(self, number: int, kept: frozenset[int]) -> None:
         """Expects of a layer at least the error that was seen to come with dropping it."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from ...graph.errors import LayerdiffError, UsageError
 from ..cli.command import compare, told_by
-from ..cluster import Task, cluster, gpus_of, settled
+from ..cluster import Task, cluster, gpus_of
+from ..distributed import settled
 from ..notices import NOT_WRITTEN, worker_died
 from .checks import Check, Checks
 from .outcomes import Outcome

@@ -5,9 +5,15 @@ Most of it on a stand-in for Ray, which runs a task when it is waited for; marke
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pickle
+import signal
 import sys
+import threading
 import types
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -18,6 +24,7 @@ from layerdiff.compare.cluster import TRIES, gpus_of
 from layerdiff.runners.pytorch.runner import TorchRunner
 
 from support.models import parsed
+from support.plan_networks import overflowing
 
 TIMES = ("date", "seconds", "command")
 NETWORK = """
@@ -107,19 +114,27 @@ def ray(monkeypatch):
         return made
 
     def get(task):
+        if isinstance(task, bytes):  # a value in the object store
+            return pickle.loads(task)
         if task in module.deaths:
             raise Crashed("The worker died unexpectedly.")
         function, arguments = calls[task]
         return function(*arguments)
 
+    def init(**options):
+        module.up = True
+
     def shutdown():
-        module.stopped += 1
+        module.stopped, module.up = module.stopped + 1, False
+
+    def wait(tasks, num_returns):
+        module.at_once.append(len(tasks))
+        return tasks[-1:], tasks[:-1]
 
     module.remote, module.get, module.exceptions, module.shutdown = remote, get, exceptions, shutdown
-    module.put, module.cluster_resources = lambda value: value, lambda: module.there
-    module.wait = lambda tasks, num_returns: (tasks[-1:], tasks[:-1])
-    module.cancel, module.is_initialized = lambda task, force: None, lambda: False
-    module.init = lambda **options: None
+    module.put, module.cluster_resources = pickle.dumps, lambda: module.there
+    module.wait, module.at_once, module.init, module.up = wait, [], init, False
+    module.cancel, module.is_initialized = lambda task, force: None, lambda: module.up
     monkeypatch.setitem(sys.modules, "ray", module)
     return module
 
@@ -206,9 +221,52 @@ def test_checks_of_a_suite_are_tasks(folder, ray):
     assert len(ray.started) == 4
 
 
+# ---- the runs of a search for a plan
+
+
+@pytest.fixture
+def chain(folder):
+    """A search in a chain of so many layers that blocks of them are probed."""
+    onnx.save(overflowing(34), folder / "chain.onnx")
+    return ["chain.onnx", "--onnxrt", "--emulate", "fp16", "--samples", "2"]
+
+
+SEARCHES = {
+    "two are kept": ("--layers",),
+    "nearly all are kept": ("--rtol", "2e-3", "--atol", "2e-2"),
+    "all would have to be kept": ("--rtol", "0", "--atol", "3e-4"),
+    "the budget ends": ("--rtol", "2e-3", "--atol", "2e-2", "--fix-budget", "10"),
+}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_on_a_cluster_comes_to_the_same_plan_by_the_same_runs(chain, folder, ray, name):
+    words = [*chain, *SEARCHES[name], "--fix"]
+    status = main([*words, "plan.json", "--json", "one.json"])
+    alone = untimed(folder / "plan.json")
+    assert main([*words, "plan.json", "--ray", "--json", "ray.json"]) == status
+    assert untimed(folder / "plan.json") == alone
+    assert untimed(folder / "ray.json") == untimed(folder / "one.json")
+    assert len(ray.started) >= alone["probes"] + alone["runs"] > 4
+    assert max(ray.at_once) in (3, 4), "what is asked for waits for nothing that was begun ahead"
+    assert ray.stopped == 1
+
+
+def test_a_worker_that_dies_in_a_search_costs_nothing_and_is_told(chain, folder, ray):
+    ray.deaths = (1, 2, 20)
+    main([*chain, "--fix", "plan.json", "--json", "one.json"])
+    alone = untimed(folder / "plan.json")
+    main([*chain, "--fix", "plan.json", "--json", "ray.json", "--ray"])
+    assert untimed(folder / "plan.json") == alone
+    found, said = apart(untimed(folder / "ray.json"))
+    assert found == untimed(folder / "one.json")
+    assert said == ["3 workers of the cluster died on a run of the search for a plan, which was run again."]
+
+
 REFUSED = [
     (["--layers"], "--ray runs shares of the samples, and --layers is for a run on all"),
-    (["--fix", "plan.json"], "--fix is for a run on all"),
+    (["--fix", "plan.json", "--latency", "3"], "--ray shares out the runs of --fix, and --latency is for a search in"),
+    (["--fix", "plan.json", "--resume", "kept"], "--resume is for a search in one process"),
     (["--latency", "3"], "--latency is for a run on all"),
     (["--shard", "1/2"], "--shard is for a run on all"),
     (["--resume", "kept"], "--resume is for a run on all"),
@@ -283,6 +341,60 @@ def test_one_of_two_workers_is_killed_in_the_middle(folder, two_workers):
     found, said = apart(untimed(folder / "ray.json"))
     assert found == untimed(folder / "one.json")
     assert said == ["A worker of the cluster died on share 2 of 2, which was run again."]
+
+
+@pytest.mark.slow
+def test_a_search_on_two_workers(chain, folder, two_workers):
+    words = [*chain, "--rtol", "2e-3", "--atol", "2e-2", "--fix", "plan.json"]
+    main([*words, "--json", "one.json"])
+    alone = untimed(folder / "plan.json")
+    main([*words, "--ray", "--json", "ray.json"])
+    assert untimed(folder / "plan.json") == alone
+    assert untimed(folder / "ray.json") == untimed(folder / "one.json")
+
+
+def busy_workers():
+    """Process ids of the workers of the cluster of this process that run something."""
+    parents, names = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, rest = stat.read_text().split("(", 1)[1].rsplit(")", 1)
+            parents[int(stat.parent.name)], names[int(stat.parent.name)] = int(rest.split()[1]), name
+    for worker, name in names.items():
+        above = worker
+        while above in parents and above != os.getpid():
+            above = parents[above]
+        if name.startswith("ray::_in_folder") and above == os.getpid():
+            yield worker
+
+
+@pytest.mark.slow
+def test_a_search_of_which_a_worker_is_killed(chain, folder, two_workers):
+    words = [*chain, "--fix", "plan.json"]
+    main([*words, "--json", "one.json"])
+    alone = untimed(folder / "plan.json")
+    killed = threading.Event()
+
+    def kill():
+        while not killed.wait(0.02):
+            for busy in busy_workers():
+                os.kill(busy, signal.SIGKILL)
+                killed.set()
+                return
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        main([*words, "--ray", "--json", "ray.json"])
+    finally:
+        died = killed.is_set()
+        killed.set()
+        killer.join()
+    assert died, "no worker died"
+    assert untimed(folder / "plan.json") == alone
+    found, said = apart(untimed(folder / "ray.json"))
+    assert found == untimed(folder / "one.json")
+    assert said == ["A worker of the cluster died on a run of the search for a plan, which was run again."]
 
 
 @pytest.mark.slow
