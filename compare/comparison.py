@@ -59,8 +59,9 @@ class Rules:
         save_inputs, save_outputs: Where to save what was run, and what every runner gave.
         shard: Run only the i-th of n shares of the samples: ``(i, n)``, from 1. The report then holds the outputs, and
             says nothing of what rounding explains: `compare.merging` puts the reports together.
-        ray: Address of a cluster of Ray on which shares of the samples are run; ``local``: one that is started here for
-            as long as it takes. None: everything is run in this process.
+        ray: Address of a cluster of Ray on which shares of the samples are run, or the walks through the layers of
+            several candidates and the runs of a search for a plan; ``local``: one that is started here for as long as
+            it takes. None: everything is run in this process.
         resume: A folder in which finished work is kept, from which the same comparison goes on if it was killed.
         latency: Runs to time on each runner after the comparison, with the last sample; None: nothing is timed.
         fix: File for a precision plan: which layers must stay FP32 for the candidate to pass, searched and measured.
@@ -151,7 +152,8 @@ class Rules:
     ray: str | None = option(
         None,
         "--ray",
-        "run shares of the samples on a cluster of Ray; without an address, one of this machine's processes",
+        "run shares of the samples on a cluster of Ray, or several candidates' layers and the runs of --fix; "
+        "without an address, one of this machine's processes",
         group="runners",
         metavar="ADDRESS",
         const="local",

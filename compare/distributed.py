@@ -1,8 +1,9 @@
 """A comparison that is run here, or shared out on a cluster.
 
 A task is given the comparison and a share of its samples, and gives a report back. The reports on shares are put
-together as `merging` does, so that nothing depends on who ran what. Where one run needs all samples in one place, what
-it can share out are the runs of a search for a plan (`plans.running`).
+together as `merging` does, so that nothing depends on who ran what. Where all samples are needed in one place, they run
+here, and what is shared out are the walks of several candidates (`layers.localize`) and the runs of a search for a plan
+(`plans.running`).
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 def compare(
     comparison: Comparison, progress: Progress = SILENT, ran_on: Callable[[Samples], None] = lambda samples: None
 ) -> Report:
-    """Runs a comparison: here, or in shares on the cluster that its rules name; see `stages.compare`. A search for a
-    plan runs here, but for the runs that it asks for.
+    """Runs a comparison: here, or in shares on the cluster that its rules name; see `stages.compare`. Where layers are
+    looked at or a plan is searched, it runs here, but for walks through the layers and the runs of the search.
 
     Raises:
         UsageError: See `stages.compare`; the rules ask for something that needs all samples in one place.
@@ -42,8 +43,8 @@ def compare(
     if rules.ray is None:
         return compare_here(comparison, progress, ran_on)
     never = (("--latency", rules.latency), ("--shard", rules.shard), ("--resume", rules.resume))
-    if rules.fix is not None:
-        _refuse_beside_a_search(never)
+    if rules.fix is not None or (rules.layers is not None and len(comparison.candidates) > 1):
+        _refuse_beside_one_process(never)
         with cluster(rules.ray):
             return compare_here(comparison, progress, ran_on)
     refuse_what_needs_all("--ray", (*needs_all(rules), *never))
@@ -61,11 +62,13 @@ def compare(
     return replace(report, notices=(*report.notices, *told))
 
 
-def _refuse_beside_a_search(asked: Iterable[tuple[str, object]]) -> None:
+def _refuse_beside_one_process(asked: Iterable[tuple[str, object]]) -> None:
     """Refuses options that say what only one process can: see `refuse_what_needs_all`."""
     for flag, value in asked:
         if value is not None:
-            raise UsageError(f"--ray shares out the runs of --fix, and {flag} is for a search in one process.")
+            raise UsageError(
+                f"--ray shares out walks through layers and the runs of --fix, and {flag} is for one process."
+            )
 
 
 def _advance(progress: Progress, count: int, done: int) -> None:

@@ -8,6 +8,7 @@ of large outputs costs is the difference between runs on few and on more of them
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import shutil
 import subprocess
@@ -21,7 +22,26 @@ import onnx.parser
 
 from benchmarks.kit.pages import DOCS, machine, table, write_section
 
+from .two_gpus import Size, write_chain
+
 CHECKS = 20
+WAIT = 1.0
+WAITS = f"""
+import time
+from dataclasses import dataclass
+
+from layerdiff import EmulateRunner
+
+
+@dataclass(frozen=True)
+class Waits(EmulateRunner):
+    flag = ""
+
+    def open(self, model, **more):
+        time.sleep(0 if model.derived else {WAIT})
+        return super().open(model, **more)
+"""
+"""A runner whose builds take time and no core of this machine."""
 ELEMENTS = 4 << 20
 """Of the large output: 16 MiB on each of two sides."""
 LARGE = f"g (float[{ELEMENTS}] x) => (float[{ELEMENTS}] y) {{ y = Add(x, x) }}"
@@ -83,6 +103,27 @@ def suites(bench: Bench, ray_too: bool) -> list[tuple[str, str]]:
     return rows
 
 
+def search(bench: Bench) -> list[tuple[str, str]]:
+    """A search for a plan in one process and on a cluster: of runs that fill the cores, and of builds that wait."""
+    rows = []
+    words = ("chain.onnx", "--onnxrt", "--samples", "1", "--rtol", "0", "--atol", "2e-4", "--isolate", "off")
+    for what, runner in (
+        ("emulated runs, which fill the cores", ("--emulate", "fp16")),
+        (f"builds that wait {WAIT:g} s and compute nothing, as if elsewhere", ("--runner", "waits:Waits=fp16")),
+    ):
+        found = []
+        for name, ray in (("one.json", ()), ("ray.json", ("--ray",))):
+            bench.seconds(*words, *runner, "--fix", name, *ray)
+            found.append(json.loads((bench.folder / name).read_text()))
+        one, many = (plan["seconds"] for plan in found)
+        made = f"{found[0]['probes']} probes and {found[0]['runs']} runs"
+        rows.append((f"a search of {made}, {what}: in one process", f"{one:.1f} s"))
+        rows.append(("the same on a cluster of two workers, their start included", f"{many:.1f} s"))
+        if {**found[0], "seconds": 0}.keys() != found[1].keys() or found[0]["keep"] != found[1]["keep"]:
+            raise RuntimeError("another plan on the cluster")
+    return rows
+
+
 def shares(bench: Bench) -> list[tuple[str, str]]:
     """Large outputs: in one run, as a share, and merged."""
     words = ("large.onnx", "--onnxrt", "--emulate", "fp16", "--rtol", "0.01", "--atol", "0.01")
@@ -116,6 +157,8 @@ def prepare(folder: Path) -> None:
     for name in ("digits.onnx", "heldout.npz"):
         shutil.copy(DOCS.parent / "examples" / "digits" / name, folder)
     onnx.save(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {LARGE}'), folder / "large.onnx")
+    write_chain(folder, Size(64, 64, 40))
+    (folder / "waits.py").write_text(WAITS)
     for count in (1, CHECKS):
         (folder / f"{count}.toml").write_text("".join(SUITE.format(number) for number in range(count)))
 
@@ -129,7 +172,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder))
         bench = Bench(Path(folder), options.turns)
-        rows = [*shares(bench), *suites(bench, options.ray)]
+        rows = [*shares(bench), *suites(bench, options.ray), *(search(bench) if options.ray else ())]
     head = f"On {machine('numpy', 'onnxruntime')}; the least of {options.turns} turns."
     write_section(DOCS / "scale.md", f"{head}\n\n{table(('', 'measured'), rows)}", dry=options.dry)
 

@@ -10,13 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ..cluster import Held, Task, cluster, gpus_of
 from ..journal.sessions import remembered
-from ..notices import layers_not_compared, not_deterministic
+from ..notices import layers_not_compared, not_deterministic, worker_died
 from ..outputs.formats_in_play import formats_in_play
 from ..progress import SILENT, Progress
 from ..report.model import Culprit, OutputResult, Report, RunnerResult
 from ..runs.again import run_again
 from ..runs.memory import budget, reused, weight_bytes
+from ..runs.workers.isolation import isolated, portable
 from ..sides import Side, Sides
 from .exchange import undone
 from .fidelity import fidelities, in_pieces_only, made_by_pieces
@@ -61,10 +63,15 @@ def localize(
     try:
         pairs, told = observable(comparison.sides)
         found.append(Localized(notices=tuple(told)))
-        with reused(weight_bytes(comparison.sides.all), budget(comparison.rules.memory)):
-            for pair in pairs:
-                found.append(_attempted(replace(comparison, sides=pair), log, report, progress, watch))
-                log = log.repeating(found[-1].repeats)
+        if comparison.rules.ray is not None and watch is None and len(pairs) > 1:
+            found += _on_cluster(comparison.rules.ray, comparison, pairs, log, report, progress)
+            for one in found:
+                log = log.repeating({n: r for n, r in one.repeats.items() if log.of(n).repeat is None})
+        else:
+            with reused(weight_bytes(comparison.sides.all), budget(comparison.rules.memory)):
+                for pair in pairs:
+                    found.append(_attempted(replace(comparison, sides=pair), log, report, progress, watch))
+                    log = log.repeating(found[-1].repeats)
     except Exception as error:
         logger.debug("the layers could not be compared", exc_info=True)
         who = ", ".join(side.name for side in comparison.candidates)
@@ -81,6 +88,32 @@ def localize(
         fidelity=(*report.fidelity, *(output for one in found for output in one.fidelity)),
         notices=tuple(dict.fromkeys(notices)),
     )
+
+
+def _on_cluster(
+    address: str, comparison: Comparison, pairs: Sequence[Sides], log: RunLog, report: Report, progress: Progress
+) -> list[Localized]:
+    """What is found of several candidates, each walked by a worker of a cluster."""
+    progress.stage(f"walking the layers of {len(pairs)} candidates on a cluster")
+    with cluster(address) as connected:
+        held = connected.put((portable(comparison), log, report))
+        gpus = [gpus_of(side.runner for side in pair.all) for pair in pairs]
+        tasks = [Task(_walked_there, (held, number), needed) for number, needed in enumerate(gpus)]
+        done = list(connected.run(tasks))
+    found: list[Localized] = []
+    for pair, each in zip(pairs, done, strict=True):
+        name = pair.candidates[0].name
+        told = [worker_died(f"the layers of {name}", each.deaths)] if each.deaths else []
+        found.append(replace(each.result, notices=(*each.result.notices, *told)))
+    return found
+
+
+def _walked_there(held: Held, number: int) -> Localized:
+    """What is found of one of several candidates. Runs in a worker."""
+    comparison, log, report = held.value()
+    with isolated(comparison) as apart, reused(weight_bytes(apart.sides.all), budget(apart.rules.memory)):
+        pair = observable(apart.sides)[0][number]
+        return _attempted(replace(apart, sides=pair), log, report, SILENT, None)
 
 
 def _repeating(runner: RunnerResult, log: RunLog) -> RunnerResult:

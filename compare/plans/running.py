@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 from ...graph.errors import RunnerError
 from ..cluster import Held, Task, cluster, gpus_of
 from ..progress import SILENT, Progress
-from ..runs.workers.isolation import isolated
-from ..sides import Sides
+from ..runs.workers.isolation import isolated, portable
 from .bench import Bench
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from ..outputs.draws import Drawn
     from ..report.plan import OutputTrial
     from ..runs.run import RunLog
-    from ..sides import Side
 
 
 class Wanted(NamedTuple):
@@ -179,12 +177,9 @@ class _Workers:
         self._cluster, self._jobs, self._make = connected, jobs, make
         self._numbers: dict[Wanted, int] = {}
         self._next: deque[Wanted] = deque()
-        comparison, sides = bench.comparison, bench.comparison.sides
-        self._reference = sides.reference.runner
-        everybody = Sides(_here(sides.reference), tuple(map(_here, sides.candidates)), sides.named)
-        plain = replace(comparison, sides=everybody, rules=replace(comparison.rules, ray=None))
-        work = _Work(plain, bench.log, bench.candidate.name, bench.reference_outputs(), bench.drawn)
-        self._held = connected.put(work)
+        self._reference = bench.comparison.reference.runner
+        plain, name = portable(bench.comparison), bench.candidate.name
+        self._held = connected.put(_Work(plain, bench.log, name, bench.reference_outputs(), bench.drawn))
 
     @property
     def deaths(self) -> int:
@@ -226,10 +221,6 @@ class _Workers:
         gpus = gpus_of([run.runner, *([self._reference] if run.judged else [])])
         plain = replace(run, runner=run.runner.opened_by(None), apart=run.runner.isolation is not None)
         return Task(_ran_there, (self._held, plain), gpus)
-
-
-def _here(side: Side) -> Side:
-    return replace(side, runner=side.runner.opened_by(None))
 
 
 def _ran_there(held: Held, run: Run) -> Ran:

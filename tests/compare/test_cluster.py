@@ -263,10 +263,23 @@ def test_a_worker_that_dies_in_a_search_costs_nothing_and_is_told(chain, folder,
     assert said == ["3 workers of the cluster died on a run of the search for a plan, which was run again."]
 
 
+@pytest.mark.parametrize("deaths", [(), (2,)], ids=["undisturbed", "one dies"])
+def test_each_candidate_is_walked_by_a_worker(chain, folder, ray, deaths):
+    ray.deaths = deaths
+    words = [*chain, "--emulate", "bf16", "--onnxrt=optimization=disable", "--layers"]
+    assert main([*words, "--json", "one.json"]) == main([*words, "--ray", "--json", "ray.json"]) == 1
+    one, (found, said) = untimed(folder / "one.json"), apart(untimed(folder / "ray.json"))
+    assert found == one
+    assert {culprit["candidate"] for culprit in one["culprits"]} == {"emulate:fp16"}
+    assert said == ["A worker of the cluster died on the layers of emulate:bf16, which was run again."] * len(deaths)
+    assert len(ray.started) == 3 + len(deaths)
+
+
 REFUSED = [
+    (["--layers", "--emulate=bf16", "--resume", "kept"], "--resume is for one process"),
     (["--layers"], "--ray runs shares of the samples, and --layers is for a run on all"),
-    (["--fix", "plan.json", "--latency", "3"], "--ray shares out the runs of --fix, and --latency is for a search in"),
-    (["--fix", "plan.json", "--resume", "kept"], "--resume is for a search in one process"),
+    (["--fix", "plan.json", "--latency", "3"], "runs of --fix, and --latency is for one process"),
+    (["--fix", "plan.json", "--resume", "kept"], "--resume is for one process"),
     (["--latency", "3"], "--latency is for a run on all"),
     (["--shard", "1/2"], "--shard is for a run on all"),
     (["--resume", "kept"], "--resume is for a run on all"),
@@ -350,6 +363,13 @@ def test_a_search_on_two_workers(chain, folder, two_workers):
     alone = untimed(folder / "plan.json")
     main([*words, "--ray", "--json", "ray.json"])
     assert untimed(folder / "plan.json") == alone
+    assert untimed(folder / "ray.json") == untimed(folder / "one.json")
+
+
+@pytest.mark.slow
+def test_candidates_are_walked_by_two_workers(chain, folder, two_workers):
+    words = [*chain, "--emulate", "bf16", "--layers"]
+    assert main([*words, "--json", "one.json"]) == main([*words, "--ray", "--json", "ray.json"]) == 1
     assert untimed(folder / "ray.json") == untimed(folder / "one.json")
 
 

@@ -47,6 +47,18 @@ def isolated(comparison: Comparison) -> Iterator[Comparison]:
         )
 
 
+def portable(comparison: Comparison) -> Comparison:
+    """The comparison for a process elsewhere, where `isolated` puts the sides apart again: nothing is kept there, and
+    no further work is shared out."""
+
+    def here(side: Side) -> Side:
+        return replace(side, runner=side.runner.opened_by(None))
+
+    sides = comparison.sides
+    everybody = replace(sides, reference=here(sides.reference), candidates=tuple(map(here, sides.candidates)))
+    return replace(comparison, sides=everybody, rules=replace(comparison.rules, ray=None), journal=None)
+
+
 def wanted(runner: Runner, rules: Rules, on_gpu: bool = False) -> bool:
     """Whether the sessions of a runner are opened in a process of their own.
 
