@@ -159,7 +159,8 @@ class Commands:
         return time.perf_counter() - start
 
     def _path(self) -> str:
-        return os.pathsep.join(filter(None, [str(self.folder), os.environ.get("PYTHONPATH", "")]))
+        before = (os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path)
+        return os.pathsep.join([str(self.folder), *before])
 
 
 def sampled(commands: Commands, way: str, words: Sequence[str], samples: int) -> tuple[float, Path]:
