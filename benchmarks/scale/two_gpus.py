@@ -278,7 +278,7 @@ def speed_up(result: Mapping[str, Any], kept: Sequence[Mapping[str, Any]]) -> tu
     return whole, (one["many"] - one["few"]) / beside if beside > 0 else None
 
 
-HEAD = ("what", "way", "start and few, s", "all, s", "times as fast", "beside starting", "same report")
+HEAD = ("what", "way", "start and few, s", "all, s", f"times as fast (bar {BAR})", "beside starting", "same report")
 
 
 def row(result: Mapping[str, Any], kept: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -320,11 +320,6 @@ def main(words: Sequence[str] | None = None) -> None:
         if options.builder != "none":
             results.attempt("builds", lambda: measure_builds(commands, options))
     print(table(HEAD, [row(result, results.kept) for result in results.kept]))
-    for result in results.kept:
-        whole, beside = speed_up(result, results.kept)
-        if result["what"] == "samples" and whole is not None:
-            told = "" if beside is None else f", {beside:.2f} times beside starting"
-            print(f"{result['way']}: {whole:.2f} times as fast as one GPU{told}; the bar is {BAR}")
 
 
 if __name__ == "__main__":

@@ -97,6 +97,40 @@ def test_every_kept_layer_was_dropped_once_and_the_run_failed(seed):
         assert not runtime.ran[search.best - {number}].passed
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_foretold_is_asked_for_in_that_order_until_a_set_passes(seed):
+    rng = np.random.default_rng(seed)
+    runtime, asked, told = Runtime(list(rng.lognormal(0, 1, 14)), lambda kept: 1.2), [], []
+
+    def verify(kept):
+        if kept and kept not in runtime.ran:
+            asked.append(kept)
+        return runtime.verify(kept)
+
+    def ahead(sets):
+        told.append((len(asked), [kept for kept in sets if kept and kept not in runtime.ran]))
+
+    prediction = predict(14, (), runtime.probe)
+    Search(chain(list(rng.uniform(1, 3, 14))), prediction, verify, ahead).run()
+    assert len(told) > 1
+    for start, sets in told:
+        passing = next((i for i, kept in enumerate(sets) if runtime.share(kept) <= 1), len(sets) - 1)
+        assert asked[start : start + passing + 1] == sets[: passing + 1]
+
+
+def test_halves_of_blocks_are_foretold():
+    errors = [0.001] * 100
+    errors[30] = errors[70] = 4.0
+    runtime, asked, told = Runtime(errors), [], set()
+
+    def probe(narrow):
+        asked.append(narrow)
+        return runtime.probe(narrow)
+
+    predict(100, (), probe, ahead=told.update)
+    assert set(asked) <= told
+
+
 def test_where_fp32_fails_there_is_no_plan():
     runtime = Runtime([2.0] * 4, lambda kept: 1.0)
     runtime.share = lambda kept: 3.0  # type: ignore[method-assign]
