@@ -8,11 +8,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pickle
 import signal
 import sys
 import threading
-import types
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +21,7 @@ from layerdiff.compare.cli.command import main
 from layerdiff.compare.cluster import TRIES, gpus_of
 from layerdiff.runners.pytorch.runner import TorchRunner
 
+from support import ray_standin
 from support.models import parsed
 from support.plan_networks import overflowing
 
@@ -90,53 +89,10 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-class Crashed(Exception):
-    """Ray's WorkerCrashedError."""
-
-
 @pytest.fixture
 def ray(monkeypatch):
-    """A stand-in for Ray on 3 CPUs: tasks are run by whoever waits for them, the last first; some of them die."""
-    module = types.ModuleType("ray")
-    module.deaths, module.started, module.there, module.stopped = [], [], {"CPU": 3.0}, 0
-    calls = {}
-    exceptions = types.SimpleNamespace(WorkerCrashedError=Crashed, NodeDiedError=Crashed, OutOfMemoryError=Crashed)
-
-    def remote(**asked):
-        def made(function):
-            def start(*arguments):
-                module.started.append(asked)
-                calls[len(module.started)] = function, arguments
-                return len(module.started)
-
-            return types.SimpleNamespace(remote=start)
-
-        return made
-
-    def get(task):
-        if isinstance(task, bytes):  # a value in the object store
-            return pickle.loads(task)
-        if task in module.deaths:
-            raise Crashed("The worker died unexpectedly.")
-        function, arguments = calls[task]
-        return function(*arguments)
-
-    def init(**options):
-        module.up = True
-
-    def shutdown():
-        module.stopped, module.up = module.stopped + 1, False
-
-    def wait(tasks, num_returns):
-        module.at_once.append(len(tasks))
-        return tasks[-1:], tasks[:-1]
-
-    module.remote, module.get, module.exceptions, module.shutdown = remote, get, exceptions, shutdown
-    module.put, module.cluster_resources = pickle.dumps, lambda: module.there
-    module.wait, module.at_once, module.init, module.up = wait, [], init, False
-    module.cancel, module.is_initialized = lambda task, force: None, lambda: module.up
-    monkeypatch.setitem(sys.modules, "ray", module)
-    return module
+    """A stand-in for Ray on 3 CPUs."""
+    return ray_standin.install(monkeypatch)
 
 
 def untimed(path):

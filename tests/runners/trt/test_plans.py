@@ -6,6 +6,7 @@ import pytest
 from layerdiff import Comparator, OnnxrtRunner
 from layerdiff.runners.trt.runner import TrtRunner
 
+from support import ray_standin
 from support.plan_networks import cancelling, overflowing, samples
 from support.trt_cases import ELEVEN, OLD, TEN
 from support.trt_standin import engines
@@ -61,6 +62,23 @@ def test_cancellation_on_layer_precisions_takes_one_engine_and_one_to_be_timed(r
     assert (plan.first_pass, plan.runs, plan.minimal) == (1, 1, True)
     assert plan.kept[0].without == plan.before
     assert (plan.cost, plan.fp32.passed) == ("time", True)
+
+
+def test_engines_of_a_search_on_a_cluster_take_a_gpu_each_and_emulated_probes_none(tensorrt, tmp_path, monkeypatch):
+    """Two of the three that are judged drop one layer each: they are built at once. So are four emulations of
+    everything, the nearest of which measures layers."""
+    tensorrt(ELEVEN)
+    ray = ray_standin.install(monkeypatch, CPU=8.0, GPU=2.0)
+    runners = [OnnxrtRunner(), TrtRunner(fp16=True)]
+
+    def plan(**options):
+        path = str(tmp_path / "plan.json")
+        return Comparator(overflowing(), runners, data_loader=samples(), fix=path, **options).compare().plan
+
+    alone, found = plan(), plan(ray="auto")
+    assert (found.keep, found.minimal, found.probes, found.runs) == (alone.keep, True, alone.probes, alone.runs)
+    assert [asked["num_gpus"] for asked in ray.started] == [0] * (4 + alone.probes) + [1] * alone.runs
+    assert ray.at_once[-3:] == [1, 2, 1]
 
 
 def test_the_engine_that_is_saved_is_the_one_that_was_asked_for(tensorrt, tmp_path):
