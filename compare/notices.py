@@ -180,9 +180,11 @@ def nothing_applied(path: str) -> Notice:
     return Notice("nothing-applied", path, text)
 
 
-def fix_interrupted(path: str, resume: str | None) -> Notice:
+def fix_interrupted(path: str, resume: str | None, on_cluster: bool = False) -> Notice:
     """The search for a plan was interrupted."""
     kept = "with --resume DIR its runs would be kept" if resume is None else f"the same command goes on from {resume}"
+    if on_cluster:
+        kept = "without --ray, --resume DIR would keep its runs"
     return Notice("fix-interrupted", path, f"The search for a plan was interrupted; {kept}.")
 
 

@@ -154,7 +154,9 @@ def _judged(comparison: Comparison, log: RunLog, collector: Collector, progress:
     try:
         return fix(comparison, log, evidence.outputs, report, progress, drawn)
     except KeyboardInterrupt:  # what was found until then is worth being told
-        return replace(report, notices=(*report.notices, notices.fix_interrupted(rules.fix, rules.resume)))
+        return replace(
+            report, notices=(*report.notices, notices.fix_interrupted(rules.fix, rules.resume, rules.ray is not None))
+        )
 
 
 def _ran(comparison: Comparison, progress: Progress) -> tuple[RunLog, Collector]:

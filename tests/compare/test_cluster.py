@@ -219,6 +219,17 @@ def test_a_worker_that_dies_in_a_search_costs_nothing_and_is_told(chain, folder,
     assert said == ["3 workers of the cluster died on a run of the search for a plan, which was run again."]
 
 
+def test_ctrl_c_in_a_search_ends_the_cluster_and_leaves_the_verdict(chain, folder, ray, capsys):
+    def wait(tasks, num_returns):
+        raise KeyboardInterrupt
+
+    ray.wait = wait
+    assert main([*chain, "--fix", "plan.json", "--ray", "--json", "ray.json"]) == 130
+    report = json.loads((folder / "ray.json").read_text())
+    assert (report["verdict"], ray.stopped) == ("fail", 1)
+    assert "was interrupted; without --ray, --resume DIR would keep its runs." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("deaths", [(), (2,)], ids=["undisturbed", "one dies"])
 def test_each_candidate_is_walked_by_a_worker(chain, folder, ray, deaths):
     ray.deaths = deaths
