@@ -1,12 +1,13 @@
 """What a second GPU is worth: samples over both against one, and two builds of engines at once.
 
     python -m benchmarks.scale.two_gpus OUT_FILE [--sides onnxrt+torch] [--ways alone shards ray-one ray]
-        [--builder trt|emulate|none] [--seconds 100] [--limit 540]
+        [--builder trt|emulate|none] [--seconds 60] [--limit 540]
 
 Every measurement is a command of its own, start-up included. ``alone`` runs on the first GPU, ``shards`` as two
 processes on one GPU each, whose reports ``layerdiff merge`` puts together, ``ray-one`` and ``ray`` on a cluster of one
 GPU and of two. Each way is run on a few samples and on many: a second GPU can halve what a sample takes, not what it
-takes to start. The reports have to be the same but for times, and it is said whether they are.
+takes to start (``--ways alone shards --seconds 240`` takes so long that starting hardly counts). The reports have to
+be the same but for times, and it is said whether they are.
 
 A search for a plan (``--fix``) is run in one process and on the cluster; without Ray, a build by itself and two at
 once on a GPU each. ``--sides emulate --builder emulate`` rehearses all of it on a CPU with a small network.
@@ -199,17 +200,18 @@ def measure_samples(commands: Commands, options: argparse.Namespace) -> None:
     results, folder = commands.results, commands.folder
     write_chain(folder, CPU if options.sides == "emulate" else GPU)
     words = ["chain.onnx", *SIDES[options.sides], "--range", "x:-1,1", "--rtol", "0.01", "--atol", "0.01"]
-    many, needed = options.samples, 0.0
+    many, needed, known = options.samples, 0.0, None
     if not many:
         few, more = (sampled(commands, "alone", words, samples)[0] for samples in (FEW, 5 * FEW))
         each = max((more - few) / (4 * FEW), 1e-3)
         many = max(10 * FEW, int(options.seconds / each) // 2 * 2)
         results.add({"what": "samples", "way": "sizing", "few": few, "a_sample": each, "samples": many})
-        needed = few + many * each
+        needed, known = few + many * each, few
     for way in options.ways:
 
         def work(way: str = way) -> None:
-            (few, _), (taken, report) = (sampled(commands, way, words, samples) for samples in (FEW, many))
+            few = known if way == "alone" and known is not None else sampled(commands, way, words, FEW)[0]
+            taken, report = sampled(commands, way, words, many)
             found = timeless(report)
             first = folder / f"alone{many}.json"
             same = found == timeless(first) if first.exists() else None
@@ -305,7 +307,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--sides", choices=SIDES, default="onnxrt+torch")
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS, help="without Ray: alone shards")
     parser.add_argument("--samples", type=int, default=0, help="0: as many as take --seconds on one GPU")
-    parser.add_argument("--seconds", type=float, default=100)
+    parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--builder", choices=("trt", "emulate", "none"), default="none")
     parser.add_argument("--builder-options", nargs="*", default=(), help="--trt's: name=value without the dashes")
     parser.add_argument("--budget", type=int, default=8, help="most engines that a search may build")
