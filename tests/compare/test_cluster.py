@@ -208,6 +208,14 @@ def test_a_search_on_a_cluster_comes_to_the_same_plan_by_the_same_runs(chain, fo
     assert ray.stopped == 1
 
 
+@pytest.mark.parametrize("name", SEARCHES)
+def test_on_one_worker_nothing_is_begun_that_is_not_asked_for(chain, folder, ray, name):
+    ray.there = {"CPU": 1.0}
+    main([*chain, *SEARCHES[name], "--fix", "plan.json", "--ray"])
+    plan = untimed(folder / "plan.json")
+    assert (len(ray.started), set(ray.at_once)) == (plan["probes"] + plan["runs"], {1})
+
+
 def test_a_worker_that_dies_in_a_search_costs_nothing_and_is_told(chain, folder, ray):
     ray.deaths = (1, 2, 20)
     main([*chain, "--fix", "plan.json", "--json", "one.json"])

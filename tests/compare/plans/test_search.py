@@ -97,8 +97,9 @@ def test_every_kept_layer_was_dropped_once_and_the_run_failed(seed):
         assert not runtime.ran[search.best - {number}].passed
 
 
+@pytest.mark.parametrize("cheap", [True, False], ids=["cheap", "engines"])
 @pytest.mark.parametrize("seed", range(6))
-def test_what_is_foretold_is_asked_for_in_that_order_until_a_set_passes(seed):
+def test_what_is_foretold_is_asked_for_in_that_order_until_a_set_passes(seed, cheap):
     rng = np.random.default_rng(seed)
     runtime, asked, told = Runtime(list(rng.lognormal(0, 1, 14)), lambda kept: 1.2), [], []
 
@@ -111,7 +112,7 @@ def test_what_is_foretold_is_asked_for_in_that_order_until_a_set_passes(seed):
         told.append((len(asked), [kept for kept in sets if kept and kept not in runtime.ran]))
 
     prediction = predict(14, (), runtime.probe)
-    Search(chain(list(rng.uniform(1, 3, 14))), prediction, verify, ahead).run()
+    Search(chain(list(rng.uniform(1, 3, 14))), prediction, verify, ahead, cheap=cheap).run()
     assert len(told) > 1
     for start, sets in told:
         passing = next((i for i, kept in enumerate(sets) if runtime.share(kept) <= 1), len(sets) - 1)
