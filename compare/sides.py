@@ -19,11 +19,19 @@ Source = "str | os.PathLike[str] | Model"
 
 @dataclass(frozen=True)
 class Side:
-    """A runner on a model, under the name that the report gives it."""
+    """A runner on a model, under the name that the report gives it.
+
+    Attributes:
+        name: That name.
+        runner: The runner.
+        model: The model.
+        deployed: The runner as it is on the whole model, where ``runner`` is set up for pieces of it.
+    """
 
     name: str
     runner: Runner
     model: Model
+    deployed: Runner | None = None
 
 
 @dataclass(frozen=True)

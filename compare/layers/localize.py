@@ -154,7 +154,7 @@ def _depends(journal: RunJournal, comparison: Comparison, log: RunLog, report: R
 
 
 def _for_pieces(side: Side, log: RunLog) -> Side:
-    return replace(side, runner=side.runner.for_pieces(log.of(side.name).info))
+    return replace(side, runner=side.runner.for_pieces(log.of(side.name).info), deployed=side.runner)
 
 
 def localize_candidate(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from ...graph.cutting.dataflow import random_nodes
@@ -69,6 +70,10 @@ def run_again(comparison: Comparison, ran: RunLog, walked: Same, *, blamed: bool
 
 def _whole(comparison: Comparison, ran: RunLog, side: Side, number: int) -> Repeat | None:
     """The whole model on a sample once more, and twice if it does not give what was kept of it; None if it fails."""
+    runner = side.deployed or side.runner
+    if runner.narrows:  # an emulation, which has measured its ranges
+        runner = runner.for_pieces(ran.of(side.name).info)
+    side = replace(side, runner=runner)
     ((_, sample),) = numbered(comparison.samples, {number})
     try:
         with open_whole(comparison, side, pieces=False) as session:

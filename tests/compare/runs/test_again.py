@@ -57,6 +57,22 @@ def test_both_are_run_twice_where_an_output_fails(runs):
     report = compare(EmulateRunner(format="fp16", threads=1), layers="guilty", rtol=1e-7, atol=0)
     assert report.verdict == "fail"
     assert repeats(report) == [True, True]
+    # both whole, and the reference once more as it was
+    assert runs["x", "y"] == 3
+
+
+def test_the_ranges_of_an_emulation_are_measured_once(monkeypatch):
+    measured = []
+    calibrate = EmulateRunner.calibrated
+
+    def calibrating(runner, *args, **options):
+        measured.append(runner.ranges is None)
+        return calibrate(runner, *args, **options)
+
+    monkeypatch.setattr(EmulateRunner, "calibrated", calibrating)
+    report = compare(EmulateRunner(format="int8", threads=1), layers="guilty")
+    assert (report.verdict, repeats(report)) == ("undecided", [True, True])
+    assert sum(measured) == 1
 
 
 def test_what_is_no_emulation_is_run_twice_at_once():
