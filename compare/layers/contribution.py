@@ -12,9 +12,10 @@ import numpy as np
 
 from ...graph.cutting.slices import backward, slice_model
 from ...graph.errors import LayerdiffError
-from ...graph.specs import Arrays, TensorSpec, cast, is_float, specs_of
+from ...graph.specs import Arrays, TensorSpec, cast, specs_of
 from ..lockstep.plan import LayerPair, PiecePair
 from ..runs.spill import Store
+from .portion import Portion, Squares, ratio, squares
 
 if TYPE_CHECKING:
     from ...runners.contract.session import Session
@@ -50,16 +51,34 @@ class Contributions:
         reference: The runner that is believed, and its model.
         last: The last step that reads each tensor; outputs of the model are read after all steps.
         most: How many there may be.
+        portion: The entries of the batch that they are carried on; None: all.
 
     Attributes:
         streams: Those that were begun.
     """
 
-    def __init__(self, reference: Side, last: Mapping[str, int], most: int = SUSPECTS) -> None:
+    def __init__(
+        self, reference: Side, last: Mapping[str, int], most: int = SUSPECTS, portion: Portion | None = None
+    ) -> None:
         self.reference = reference
         self.last = last
         self.most = most
+        self.portion = portion
         self.streams: list[_Stream] = []
+        self._ground: Arrays | None = None
+
+    def begin(self, step: PiecePair, values: Arrays, session: Callable[[], Session]) -> None:
+        """Begins a piece: the reference is run on the entries that streams are carried on.
+
+        Args:
+            step: The piece.
+            values: The reference's tensors of it.
+            session: Gives the reference's session on it.
+
+        Raises:
+            Mixed: The entries of the batch are not computed each by itself.
+        """
+        self._ground = None if self.portion is None else self.portion.run(step, values, session(), self.last)
 
     def start(self, step: PiecePair, pair: LayerPair, sample: int, made: Arrays, values: Arrays, whole: bool) -> None:
         """Begins a stream in which a layer's output is the candidate's, and takes it to the end of the piece.
@@ -71,6 +90,9 @@ class Contributions:
             made: The candidate's outputs of the layer, by the candidate's names.
             values: The reference's tensors of the piece.
             whole: Whether the reference runs whole models only: the stream then waits for `finish`.
+
+        Raises:
+            Mixed: See `begin`.
         """
         if len(self.streams) >= self.most or any(s.number == pair.number for s in self.streams):
             return
@@ -78,6 +100,10 @@ class Contributions:
             name: cast(made[other], TensorSpec(name, values[name].dtype, None))
             for name, other in zip(pair.reference.outputs, pair.candidate.outputs, strict=True)
         }
+        if self.portion is not None and self._ground is not None:
+            own = self._ground
+            taken = {name: self.portion.taken(own[name], values[name], array) for name, array in taken.items()}
+            values = own
         stream = _Stream(pair.number, sample, dict(taken))
         self.streams.append(stream)
         if whole:
@@ -101,6 +127,7 @@ class Contributions:
     def carry(self, step: PiecePair, sample: int, values: Arrays, session: Callable[[], Session]) -> None:
         """Takes the streams of earlier pieces through this one, on the reference's session."""
         mine = {p.number for p in step.layers}
+        values = values if self._ground is None else self._ground
         drawn = {n for p in step.layers if p.random for n in p.reference.outputs}  # these stay the reference's
         wanted = [n for n in step.reference.outputs if self.last.get(n, -1) > step.index and n not in drawn]
         for stream in self.streams:
@@ -125,10 +152,26 @@ class Contributions:
                 stream.values[name] = array
 
     def finish(
-        self, store: Store, outputs: Collection[str], feed_of: Callable[[int], Arrays], whole: Session | None
+        self,
+        store: Store,
+        errors: Squares,
+        outputs: Collection[str],
+        feed_of: Callable[[int], Arrays],
+        whole: Session | None,
     ) -> dict[int, float]:
         """Share of the candidate's whole error at the outputs, by layer: sums of squares relative to each output's
-        power, and the root of their ratio. Shares do not add up to one."""
+        power, and the root of their ratio. Shares do not add up to one.
+
+        Args:
+            store: Holds the reference's outputs.
+            errors: The candidate's.
+            outputs: Names of outputs that are compared.
+            feed_of: Gives a sample.
+            whole: The session of a reference that runs whole models only.
+
+        Raises:
+            Mixed: See `begin`.
+        """
         result = {}
         for stream in self.streams:
             if stream.stopped:
@@ -137,12 +180,14 @@ class Contributions:
                 continue
             alone, all_of_it = 0.0, 0.0
             for name in outputs:
-                if not store.has("reference", stream.sample, name) or not store.has("candidate", stream.sample, name):
+                error = errors.get((stream.sample, name))
+                if error is None or not store.has("reference", stream.sample, name):
                     continue
                 expected = store.get("reference", stream.sample, name)
-                if is_float(expected.dtype):
-                    alone += _squared(expected, stream.values.get(name, expected))
-                    all_of_it += _squared(expected, store.get("candidate", stream.sample, name))
+                if self.portion is not None:
+                    expected, error = self.portion.output(name, expected, error), error[self.portion.entries]
+                alone += ratio(squares(expected, stream.values.get(name, expected)))
+                all_of_it += ratio(error)
             if all_of_it > 0:
                 finite = math.isfinite(all_of_it)
                 share = math.sqrt(alone / all_of_it) if finite else float(not math.isfinite(alone))
@@ -171,14 +216,3 @@ def _downstream(taken: Collection[str], step: PiecePair) -> list[str]:
             reached.update(pair.reference.outputs)
             result.extend(n for n in pair.reference.outputs if n not in taken)
     return result
-
-
-def _squared(reference: np.ndarray, other: np.ndarray) -> float:
-    """Squared error relative to the reference's power."""
-    if reference.shape != other.shape:
-        return math.inf
-    y = reference.astype(np.float64).reshape(-1)
-    with np.errstate(all="ignore"):
-        e = other.astype(np.float64).reshape(-1) - y
-        value = float(e @ e) / max(float(y @ y), 1e-300)
-    return value if not math.isnan(value) else math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,9 @@ from ..causes.quantized_layer import QuantizedLayer, look_at
 from ..progress import SILENT, Progress
 from ..report.model import COSTLIEST, Cause
 from ..runs.memory import budget
+from ..runs.samples import numbered
 from .observation import relative_error
+from .portion import Mixed, Portion, portion_of
 from .walk import Forced, Walk
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from .prepare import Prepared
     from .verdicts import Verdicts
     from .walk import Walked
+
+log = logging.getLogger(__name__)
 
 REPRODUCED = 0.1
 """Share of an output's error that the walk must show for its layers to be asked about it."""
@@ -77,7 +82,7 @@ def name_loudest(
     if already is not None:
         return given.knowing([already]).blaming(already.number), [already]
     sample = next((o.worst_sample for o in outputs if is_off(o) and o.worst_sample is not None), 0)
-    loud, quantized = _measured(prepared, given, sample, progress)
+    loud, quantized = _measured(prepared, walked, given, sample, progress)
     given = given.knowing(loud)
     if blamed or not loud or loud[0].contribution is None:
         return given, given.culprits()
@@ -151,7 +156,7 @@ def _not_finite(metrics: Mapping[str, Any] | None) -> int:
 
 
 def _measured(
-    prepared: Prepared, given: Verdicts, sample: int, progress: Progress
+    prepared: Prepared, walked: Walked, given: Verdicts, sample: int, progress: Progress
 ) -> tuple[list[LayerObservation], dict[int, QuantizedLayer]]:
     """The layers whose errors may cost the outputs most, that which contributes most first, and what of them is
     quantized; walks once more."""
@@ -161,8 +166,7 @@ def _measured(
     loud = sorted(loud, key=lambda s: s.local_error * growth[s.number], reverse=True)[:COSTLIEST]
     if not loud or not prepared.candidate.runner.capabilities.runs_parts:
         return [], {}
-    comparison, noise = prepared.comparison, prepared.judge.noise
-    memory = budget(comparison.rules.memory)
+    noise = prepared.judge.noise
     quantized: dict[int, QuantizedLayer] = {}
 
     def look(pair: LayerPair, values: Arrays) -> None:
@@ -170,20 +174,36 @@ def _measured(
         if found is not None:
             quantized[pair.number] = found
 
-    numbers = [s.number for s in loud]
-    again = Walk(
-        comparison,
-        prepared.candidate,
-        prepared.plan,
-        forced=Forced(numbers, sample, look),
-        budget=memory,
-        progress=progress,
-    )
-    shares = {s.number: s.contribution for s in again.run().layers}
+    forced = Forced([s.number for s in loud], sample, walked.errors, _portion(prepared, walked, sample), look)
+    try:
+        again = _walk(prepared, forced, progress)
+    except Mixed:
+        log.debug("contributions are carried on the whole batch", exc_info=True)
+        again = _walk(prepared, replace(forced, portion=None), progress)
+    shares = {s.number: s.contribution for s in again.layers}
     loud = [replace(s, contribution=shares[s.number]) for s in loud]
     # of two layers that make the same error at the outputs, the later one has what the earlier one rounds cancel
     loud.sort(key=lambda s: (-1.0 if s.contribution is None else round(s.contribution, 2), s.local_error), reverse=True)
     return loud, quantized
+
+
+def _walk(prepared: Prepared, forced: Forced, progress: Progress) -> Walked:
+    comparison, memory = prepared.comparison, budget(prepared.comparison.rules.memory)
+    return Walk(comparison, prepared.candidate, prepared.plan, forced=forced, budget=memory, progress=progress).run()
+
+
+def _portion(prepared: Prepared, walked: Walked, sample: int) -> Portion | None:
+    """The entries of a sample that contributions are measured on; None where the whole sample has to be run: of a
+    reference that runs whole models or builds for shapes, and of random values."""
+    reference, able = prepared.comparison.reference, prepared.comparison.reference.runner.capabilities
+    random = any(pair.random for pair in prepared.plan.layers)
+    if not able.pieces or able.builds_for_shapes or random:
+        return None
+    ((_, feed),) = numbered(prepared.comparison.samples, {sample})
+    errors = [found for (number, _), found in walked.errors.items() if number == sample]
+    samples = len(prepared.comparison.samples)
+    counts = (statistics.count / samples for s in walked.layers for statistics in s.local.values())
+    return portion_of(reference.model, feed, errors, min(counts, default=0))
 
 
 def _growth(layers: Sequence[LayerObservation]) -> dict[int, float]:

@@ -12,14 +12,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...graph.cutting.slices import exploded_name
 from ...graph.errors import ModelError, RunnerError
-from ...graph.specs import Arrays, cast, held
+from ...graph.specs import Arrays, cast, held, is_float
 from ..causes import nondeterminism
 from ..lockstep.plan import LayerPair, LockstepPlan, PiecePair
 from ..lockstep.sessions import SessionsAhead, StepSessions
@@ -32,6 +32,7 @@ from ..statistics.statistics import Statistics
 from .collisions import Collision, collisions
 from .contribution import SUSPECTS, Contributions
 from .observation import Gathering, LayerObservation, relative_error
+from .portion import Portion, Squares, squares
 
 if TYPE_CHECKING:
     from ...runners.contract.session import Session
@@ -53,6 +54,7 @@ class Walked:
         identical: Of each output and sample, whether it was the deployed one bit by bit; None where that is not known.
         collisions: Scatters that write several updates to one place.
         notices: What the user should know.
+        errors: The candidate's errors at the outputs, on its own values.
     """
 
     layers: tuple[LayerObservation, ...]
@@ -60,20 +62,25 @@ class Walked:
     identical: Mapping[str, tuple[bool | None, ...]]
     collisions: tuple[Collision, ...]
     notices: tuple[Notice, ...]
+    errors: Squares
 
 
 @dataclass(frozen=True)
 class Forced:
-    """Layers whose contribution is measured whatever their local error.
+    """Layers whose contribution is measured whatever their local error, by a walk that does nothing else.
 
     Attributes:
         numbers: Which.
         sample: On which sample.
+        errors: What an earlier walk gave, see `Walked`.
+        portion: The entries of the sample on which it is measured; None: all.
         look_at: Told of each of them, once, with the reference's tensors on this sample.
     """
 
     numbers: Collection[int]
     sample: int = 0
+    errors: Squares = field(default_factory=dict)
+    portion: Portion | None = None
     look_at: Callable[[LayerPair, Arrays], None] = lambda pair, values: None
 
 
@@ -85,7 +92,7 @@ class Walk:
         candidate: Who is judged.
         plan: The pieces and layers.
         judge: Holds layers against their expected noise; None: no layer is judged, see ``forced``.
-        forced: Layers whose contribution is measured whatever their local error.
+        forced: Layers whose contribution is measured in place of that.
         deployed: The candidates' outputs as the whole models gave them; None: nothing is held against them.
         budget: Bytes that localizing may use; a share of them for the tensors that are kept between pieces.
         progress: Told what is going on.
@@ -119,7 +126,10 @@ class Walk:
         self._random = {n for pair in plan.layers if pair.random for n in pair.reference.outputs}
         self._back = {other: name for name, other in plan.tensors.items()}
         self._last = self._last_use()
-        self._contributions = Contributions(self.reference, self._last, max(SUSPECTS, len(self.forced.numbers)))
+        self._errors = dict(self.forced.errors)
+        self._contributions = Contributions(
+            self.reference, self._last, max(SUSPECTS, len(self.forced.numbers)), self.forced.portion
+        )
         self._free = True
         self._whole: Session | None = None
 
@@ -137,7 +147,14 @@ class Walk:
                 self._whole = stack.enter_context(self._open_whole())
             done = self._go_on(checkpoint, store)
             opened = stack.enter_context(
-                SessionsAhead(self.reference, self.candidate, steps[done:], self.budget, self.comparison.workload)
+                SessionsAhead(
+                    self.reference,
+                    self.candidate,
+                    steps[done:],
+                    self.budget,
+                    self.comparison.workload,
+                    only=None if self.judge is not None else frozenset(self.forced.numbers),
+                )
             )
             for step, sessions in opened:
                 behind = sum(len(other.layers) for other in steps if other.index < step.index)
@@ -158,6 +175,7 @@ class Walk:
             "notices": self._notices,
             "collisions": self._collisions,
             "free": self._free,
+            "errors": self._errors,
             "streams": self._contributions.streams,
             "store": list(store.items()),
             "unprobed": {} if judge is None else {p.number: why for p, why in judge.noise.unprobed.items()},
@@ -172,7 +190,7 @@ class Walk:
         for number, seen in state["seen"].items():
             vars(self._seen[number]).update(seen)
         self._identical, self._notices, self._collisions = state["identical"], state["notices"], state["collisions"]
-        self._free = state["free"]
+        self._free, self._errors = state["free"], state["errors"]
         self._contributions.streams[:] = state["streams"]
         for (stream, sample, name), array in state["store"]:
             store.put(stream, sample, name, array)
@@ -199,11 +217,15 @@ class Walk:
             if not sample:
                 index = self.reference.model.index
                 self._collisions += (c for p in step.layers for c in collisions(index, p.reference.nodes, values))
+            session = functools.partial(run.reference, values)
+            if self._whole is None:
+                self._contributions.begin(step, values, session)
             if self.candidate.runner.capabilities.runs_parts:
                 self._local(run, sample, feed, values)
-            self._cumulative(run, sample, feed, values, store)
+            if self.judge is not None:
+                self._cumulative(run, sample, feed, values, store)
             if self._whole is None:
-                self._contributions.carry(step, sample, values, functools.partial(run.reference, values))
+                self._contributions.carry(step, sample, values, session)
             for name in (n for pair in step.layers for n in pair.reference.outputs):
                 if self._last.get(name, -1) > step.index:
                     store.put("reference", sample, name, values[name])
@@ -384,6 +406,8 @@ class Walk:
             for name, other in zip(pair.reference.outputs, pair.candidate.outputs, strict=True):
                 statistics = seen.cumulative.setdefault(name, Statistics(full=False))
                 statistics.update(values[name], made[other], sample=sample)
+                if name in self._identical and is_float(values[name].dtype):
+                    self._errors[sample, name] = squares(values[name], made[other])
                 if name in self._identical and self.deployed is not None:
                     same = self.deployed.same(self.candidate.name, sample, name, made[other])
                     self._identical[name].append(same)
@@ -409,11 +433,13 @@ class Walk:
     def _finish(self, store: Store) -> Walked:
         index = self.reference.model.index
         outputs = [n for n in index.outputs if n in self.plan.tensors and n in index.producer]
-        shares = self._contributions.finish(store, outputs, functools.partial(self._feed, store), self._whole)
+        feed_of = functools.partial(self._feed, store)
+        shares = self._contributions.finish(store, self._errors, outputs, feed_of, self._whole)
         layers = [self._seen[number].observed(shares.get(number)) for number in sorted(self._seen)]
         reached = {n: s.cumulative[n] for s in layers for n in outputs if n in s.cumulative}
         identical = {name: tuple(flags) for name, flags in self._identical.items()}
-        return Walked(tuple(layers), reached, identical, tuple(self._collisions), tuple(self._notices))
+        collided, notices = tuple(self._collisions), tuple(self._notices)
+        return Walked(tuple(layers), reached, identical, collided, notices, self._errors)
 
     def _feed(self, store: Store, sample: int) -> Arrays:
         """The inputs of a whole model for one sample, and what it drew."""

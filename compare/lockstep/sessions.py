@@ -7,7 +7,7 @@ all pieces fit in the budget; those of the piece before it are closed there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ class StepSessions:
 
     Attributes:
         step: The piece.
+        only: Numbers of the layers that the candidate runs, each fed from outside; None: all, and the piece itself.
         apart: Whether its layers are run one by one, because not all of them can run.
     """
 
@@ -42,8 +43,10 @@ class StepSessions:
         step: PiecePair,
         whole: Callable[[], Session],
         profiles: Mapping[int, Sequence[Ranges]] | None = None,
+        only: Collection[int] | None = None,
     ) -> None:
         self.step = step
+        self.only = only
         self.apart = False
         self._sides = (reference, candidate)
         self._stack = ExitStack()
@@ -65,12 +68,13 @@ class StepSessions:
                 self._reference = self._open(reference, slice_model(reference.model, step.reference, specs), None)
             if not candidate.runner.capabilities.opens_ahead:
                 return
-            pairs = [p for p in step.layers if not p.random]
+            pairs = [p for p in step.layers if not p.random and (self.only is None or p.number in self.only)]
             inputs = dict.fromkeys(n for p in pairs for n in p.candidate.inputs)
             if pairs and (specs := _declared(candidate.model, tuple(inputs))):
                 model = explode(candidate.model, [(p.number, p.candidate) for p in pairs], specs)
                 self._exploded[_key(pairs)] = self._open(candidate, model, None)
-            if step.candidate.outputs and (specs := _declared(candidate.model, step.candidate.inputs)):
+            wanted = self.only is None and step.candidate.outputs
+            if wanted and (specs := _declared(candidate.model, step.candidate.inputs)):
                 self._candidate = self._open(candidate, slice_model(candidate.model, step.candidate, specs), None)
         except LayerdiffError:
             return  # whoever needs the session opens it again, and hears why it cannot be
@@ -154,6 +158,7 @@ class SessionsAhead:
         steps: The pieces.
         budget: Bytes that the weights of both models may take for sessions to be opened ahead.
         workload: What the whole models are run on.
+        only: See `StepSessions`.
     """
 
     def __init__(
@@ -163,7 +168,9 @@ class SessionsAhead:
         steps: Sequence[PiecePair],
         budget: int,
         workload: Workload | None = None,
+        only: Collection[int] | None = None,
     ) -> None:
+        self.only = only
         self.reference = reference
         self.candidate = candidate
         self.steps = steps
@@ -205,7 +212,7 @@ class SessionsAhead:
         return sessions
 
     def _of(self, step: PiecePair) -> StepSessions:
-        return StepSessions(self.reference, self.candidate, step, self._opened_whole, self._profiles)
+        return StepSessions(self.reference, self.candidate, step, self._opened_whole, self._profiles, self.only)
 
     def _opened_whole(self) -> Session:
         """The candidate on its whole network, where it opens no pieces."""
