@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +15,13 @@ from ..formats import FP32, FP64
 POOL = "layerdiff/pool"
 """Prefix of the inputs that hold random numbers."""
 UNIT = f"{POOL}/unit"
-"""The pool of normal variates; the others hold factors."""
+"""The pool of normal variates; the others hold factors, of the size that their names tell."""
 SPREAD = 1 << 20
 """Numbers of a pool over which the places are spread from which nodes read."""
 SHARED = 1 << 12
 """Elements up to which tensors of one shape may read one window: it is held until the last of them has read it."""
+KEPT = 1 << 23
+"""Longest row of factors that is kept for the next draw."""
 SEED = 20240229
 
 
@@ -33,11 +35,8 @@ class Pools:
 
     def __init__(self, scales: Mapping[str, float], size: int) -> None:
         self.size = size + SPREAD
-        normal = _normal_row(self.size + SPREAD)
-        self._rows = {
-            name: normal if name == UNIT else np.float32(1) + np.float32(scale) * normal
-            for name, scale in scales.items()
-        }
+        length = self.size + SPREAD
+        self._rows = {n: _normal_row(length) if n == UNIT else _factors(scale, length) for n, scale in scales.items()}
 
     def draw(self, number: int) -> dict[str, np.ndarray]:
         """The pools of one draw, by input name."""
@@ -49,6 +48,12 @@ class Pools:
         return {name: np.full(self.size, name != UNIT, np.float32) for name in self._rows}
 
 
+def scales_in(names: Iterable[str]) -> dict[str, float]:
+    """The pools among the inputs of a graph, and the standard deviation of their numbers (see `RandomRounding`)."""
+    pools = (name for name in names if name.startswith(f"{POOL}/"))
+    return {name: 1.0 if name == UNIT else float(name.removeprefix(f"{POOL}/")) for name in pools}
+
+
 def _normal_row(size: int) -> np.ndarray:
     """Normal variates, which longer rows begin with, too: the longest that was asked for is kept."""
     if _longest[0].size < size:
@@ -58,6 +63,23 @@ def _normal_row(size: int) -> np.ndarray:
 
 
 _longest = [np.empty(0, np.float32)]
+
+
+def _factors(scale: float, size: int) -> np.ndarray:
+    """1 + ``scale`` times the normal variates: a row of those that were asked for last is kept, if it is not long."""
+    known = _last.get(scale)
+    if known is not None and known.size >= size:
+        return known[:size]
+    row = np.multiply(_normal_row(size), np.float32(scale))
+    row += np.float32(1)
+    _last.clear()
+    if size <= KEPT:
+        row.flags.writeable = False
+        _last[scale] = row
+    return row
+
+
+_last: dict[float, np.ndarray] = {}
 
 
 @dataclass(frozen=True)
@@ -84,6 +106,7 @@ class NoiseWriter:
     Args:
         gain: By how much every perturbation is enlarged.
         double: The same for float64 tensors, beside ``gain``: sizes are meant for FP32 unless it is 1.
+        common: The size, enlarged, of most perturbations of weights, which then have a pool of factors.
         opset: The opset of the graph. Tensors without elements (a cache before the first token) are perturbed from 14
             on, where a Reshape can make them.
 
@@ -94,8 +117,9 @@ class NoiseWriter:
         sites: How many tensors are perturbed.
     """
 
-    def __init__(self, gain: float, double: float = FP64.u / FP32.u, *, opset: int = 1) -> None:
+    def __init__(self, gain: float, double: float = FP64.u / FP32.u, *, opset: int = 1, common: float = 0.0) -> None:
         self.gain = gain
+        self.common = common
         self.double = double
         self._reshape = {"allowzero": 1} if opset >= 14 else {}
         self.nodes: list[onnx.NodeProto] = []
@@ -150,7 +174,7 @@ class NoiseWriter:
         if place.double:
             size, step, mean = (s * self.double for s in (size, step, mean))
         # a pool for each size of activations; weights have too many sizes
-        unit = weight or place.double or any((step, smallest, mean))
+        unit = (weight and size != self.common) or place.double or any((step, smallest, mean))
         pool = UNIT if unit else f"{POOL}/{size!r}"
         self.scales[pool] = 1.0 if unit else size
         noise = self._noise(pool, name, place, prefix, weight)
@@ -166,9 +190,10 @@ class NoiseWriter:
                 factor = self.emit("Max", [factor, self.constant(1e-3, kind)], f"{prefix}/positive")
             return self.emit("Mul", [name, factor], target)
         # of the magnitude, so that the relative part and the absolute one never cancel
-        own = self.emit("Mul", [self.emit("Abs", [name], f"{prefix}/own"), spread], f"{prefix}/relative")
-        deviation = self._deviation(name, prefix, kind, step, mean)
-        whole = self.emit("Add", [own, deviation], f"{prefix}/whole")
+        whole = self._deviation(name, prefix, kind, step, mean)
+        if size or smallest:
+            own = self.emit("Mul", [self.emit("Abs", [name], f"{prefix}/own"), spread], f"{prefix}/relative")
+            whole = self.emit("Add", [own, whole], f"{prefix}/whole")
         return self.emit("Add", [name, self.emit("Mul", [noise, whole], f"{prefix}/error")], target)
 
     def _factor(self, noise: str, prefix: str, kind: type, spread: str) -> str:

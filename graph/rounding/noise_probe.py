@@ -46,10 +46,11 @@ from ..operators import (
 from ..specs import Arrays, TensorSpec, dtype_name, spec_from_value_info
 from ..writer import GraphWriter, Names
 from .fp16_accumulation import at_once
+from .least_noise import least_noise
 from .newer_opset import in_newer_opset
-from .noise_pool import UNIT, NoiseWriter, Place, Pools
+from .noise_pool import NoiseWriter, Place, Pools, scales_in
 from .rewrite import Rewrite
-from .roundings import EXACT, TRANSCENDENTAL, Roundings, Step, is_rounded
+from .roundings import EXACT, NEGLIGIBLE, TRANSCENDENTAL, Roundings, Step, is_rounded
 from .term_count import term_count
 from .widening import widen
 
@@ -125,8 +126,8 @@ def perturbed(
             the weights, and matters where they repeat: what independent roundings average out, equal ones add up.
 
     Returns:
-        A model with the inputs and outputs of ``explode(model, parts, specs)``, and one more input where anything is
-        perturbed: `noise_pool.UNIT`, whose numbers are the noise. Its outputs differ from the exact ones
+        A model with the inputs and outputs of ``explode(model, parts, specs)``, and more inputs where anything is
+        perturbed: the pools of `noise_pool`, whose numbers are the noise. Its outputs differ from the exact ones
         by noise of ``rounding.gain`` times the expected size, without the rounding of the result. Its graph has not
         been looked at yet: `add_bounds` may still add to it.
     """
@@ -143,8 +144,8 @@ def perturbed(
     graph.node.extend(perturber.writer.nodes)
     graph.initializer.extend([*perturber.writer.initializers, *perturber.noise.constants.values()])
     widen(graph)
-    if perturber.noise.scales:
-        graph.input.append(onnx.helper.make_tensor_value_info(UNIT, TensorProto.FLOAT, [None]))
+    pools = (onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, [None]) for name in perturber.noise.scales)
+    graph.input.extend(pools)
     return Rewrite(exploded)
 
 
@@ -165,7 +166,6 @@ def drawn(
     feed: Arrays,
     number: int,
     run: Callable[[Model, Arrays], Arrays],
-    scales: Mapping[str, float] | None = None,
 ) -> Arrays:
     """What a perturbed model gives in one draw.
 
@@ -174,12 +174,11 @@ def drawn(
         feed: The values of its own inputs.
         number: Of the draw.
         run: Runs a model.
-        scales: The pools that it may take (see `Pools`); None: `noise_pool.UNIT`.
 
     Raises:
         LayerdiffError: The model cannot be run.
     """
-    scales = {UNIT: 1.0} if scales is None else scales
+    scales = scales_in(i.name for i in probe.proto.graph.input)
     pools = [i for i in probe.proto.graph.input if i.name in scales]
     if not pools:
         return run(probe, feed)
@@ -223,7 +222,8 @@ class _Perturber:
         self.last = {o.name for o in graph.output}
         self.writer = GraphWriter(Names.of(graph), index.opset.get("", 1), "probe")
         # sizes are enlarged, and those of float64 meant for it
-        self.noise = NoiseWriter(1.0, double=1.0, opset=index.opset.get("", 1))
+        common = rounding.gain * rounding.operand
+        self.noise = NoiseWriter(1.0, double=1.0, opset=index.opset.get("", 1), common=common)
         self.noise.nodes = self.writer.nodes
         self._perturbed: dict[tuple[str, int], str] = {}
         self._double: dict[str, bool] = {}  # of tensors that were written here: whether they are float64
@@ -285,6 +285,9 @@ class _Perturber:
         op, rounding, gain = operator(node), self.rounding, self.rounding.gain
         exact, library = op in EXACT, op in LIBRARY_FUNCTIONS
         inputs = [self._operand(node, slot, number) for slot in range(len(node.input))]
+        # operands that are rounded; beside that, what is negligible is left out
+        rounded = {slot: gain * rounding.operand for slot, name in enumerate(inputs) if name != node.input[slot]}
+        weights = {slot: size for slot, size in rounded.items() if self._is_weight(node.input[slot])}
         terms = 1 if exact else term_count(node, self._shape)
         drift = 0.0
         if terms > 1 and inputs and inputs[0]:
@@ -292,11 +295,13 @@ class _Perturber:
             if op in PRODUCTS:
                 size, drift = rounding.adding(terms, at_once(node) > 1)
             slot = next((i for i, name in enumerate(node.input) if name and self._floating(name)), None)
-            if slot is not None:
+            if slot is not None and gain * size > NEGLIGIBLE * rounded.get(slot, 0.0):
                 inputs[slot] = self._perturb(inputs[slot], gain * size, 0.0)
+        least = least_noise(node, weights, terms)
         node.input[:] = inputs
         inner = 0.0 if exact else rounding.inner * gain * (TRANSCENDENTAL if library else 1.0)
         inner = math.hypot(inner, gain * drift)
+        inner = inner if inner > NEGLIGIBLE * least else 0.0
         made = [name for name in node.output if name and self._floating(name)]
         self.writer.nodes.append(node)
         # the last node's result is rounded too, but a library function is off by more than a rounding

@@ -68,4 +68,4 @@ def drawn_within(
         LayerdiffError: The layer cannot be drawn or run.
     """
     random = randomized(explode(model, [part], specs), roundoff)
-    return drawn(random.model, feed, number, run, random.scales), random.gain
+    return drawn(random.model, feed, number, run), random.gain

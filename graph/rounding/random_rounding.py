@@ -52,11 +52,12 @@ from ..operators import (
 from ..specs import TensorSpec, dtype_name, spec_from_value_info
 from .fp16_accumulation import at_once
 from .inlined import inlined
+from .least_noise import least_noise
 from .newer_opset import in_newer_opset
 from .noise_pool import POOL, NoiseWriter, Place
 from .recurrent import step_by_step
 from .round_array import UNSCALED, round_array
-from .roundings import EXACT, KAPPA, TRANSCENDENTAL, is_rounded, roundings
+from .roundings import EXACT, KAPPA, NEGLIGIBLE, TRANSCENDENTAL, is_rounded, roundings, together
 from .term_count import ensemble_terms, term_count
 from .widening import widen
 
@@ -250,10 +251,11 @@ class _Writer(NoiseWriter):
     """Writes the nodes of a graph anew, with random roundings between them."""
 
     def __init__(self, index: GraphIndex, roundoff: Roundoff, gain: float) -> None:
-        super().__init__(gain, *([1.0] if roundoff.doubles else []), opset=index.opset.get("", 1))
+        self.rounding = roundings(roundoff.reference, roundoff.candidate, None, roundoff.accumulator)
+        doubles = [1.0] if roundoff.doubles else []
+        super().__init__(gain, *doubles, opset=index.opset.get("", 1), common=gain * self.rounding.operand)
         self.index = index
         self.roundoff = roundoff
-        self.rounding = roundings(roundoff.reference, roundoff.candidate, None, roundoff.accumulator)
         self.fp16_sums = roundings(roundoff.reference, roundoff.candidate, None, FP16)
         self.on_products = roundoff.coarse == TF32
         """Whether the coarser format rounds the operands of products alone."""
@@ -262,6 +264,8 @@ class _Writer(NoiseWriter):
         self._weights: dict[tuple[str, float], str] = {}
         self._noisy: set[str] = set()
         """Tensors with the noise of what was computed last."""
+        self._least: dict[str, float] = {}
+        """How much noise a tensor has at least, relative to each element; see `least_noise`."""
 
     # -- what is perturbed --------------------------------------------------------------------------------------
 
@@ -293,8 +297,10 @@ class _Writer(NoiseWriter):
             # both before the operands get other names, whose shapes nobody knows
             adding, sums = self._adding(node, scope, position)
             sums = math.hypot(sums, self._chain(node, scope))
-            self._operands(node, scope, adding)
-            self._results(node, scope, position, sums)
+            before = max((self._least.get(name, 0.0) for name in node.input), default=0.0)
+            perturbed = self._operands(node, scope, adding)
+            least = least_noise(node, perturbed, max(term_count(node, scope.shape), 1), before)
+            self._results(node, scope, position, sums, least)
 
     def _number_steps(self, node: onnx.NodeProto) -> None:
         """Gives the body of a Scan the number of its step, as that of a Loop has it."""
@@ -322,8 +328,9 @@ class _Writer(NoiseWriter):
         del own.g.node[:]
         own.g.node.extend(written)
 
-    def _operands(self, node: onnx.NodeProto, scope: _Scope, adding: float) -> None:
-        """Rounds weights, the operands of a product in TF32, and for the sum of products one operand by ``adding``."""
+    def _operands(self, node: onnx.NodeProto, scope: _Scope, adding: float) -> dict[int, float]:
+        """Rounds weights, the operands of a product in TF32, and for the sum of products one operand by ``adding``.
+        Returns by how much which weights."""
         op = operator(node)
         data = [(slot, n) for slot, n in enumerate(node.input) if n and is_rounded(node, slot) and scope.floating(n)]
         weights = [(slot, n) for slot, n in data if n in scope.static and op in WEIGHTED]
@@ -332,10 +339,11 @@ class _Writer(NoiseWriter):
         inner = self.rounding.inner if op in SEVERAL_STEPS else 0.0
         if facts_of(node).kind is Kind.RESAMPLING:  # the weights of neighbours follow from rounded coordinates
             inner *= 2 * TRANSCENDENTAL
+        perturbed: dict[int, float] = {}
         for slot, name in weights:
-            size = math.hypot(self._weight(name, op), adding if slot == factor and op in _PRODUCTS else inner)
+            size = together(self._weight(name, op), adding if slot == factor and op in _PRODUCTS else inner)
             if size:
-                node.input[slot] = self._once(name, scope, size)
+                node.input[slot], perturbed[slot] = self._once(name, scope, size), size
         summed = adding and not (factor is not None and op in _PRODUCTS)
         for number, (slot, name) in enumerate(activations):
             size = math.hypot(adding if summed and not number else 0.0, 0.0 if name in self._noisy else inner)
@@ -343,6 +351,7 @@ class _Writer(NoiseWriter):
                 size = math.hypot(size, self.rounding.operand)
             if size:
                 node.input[slot] = self.perturb(name, scope.place(name), size)
+        return perturbed
 
     def _adding(self, node: onnx.NodeProto, scope: _Scope, position: int) -> tuple[float, float]:
         """The rounding of a sum: relative to a sum of random signs, and relative to the sum itself."""
@@ -369,8 +378,9 @@ class _Writer(NoiseWriter):
             return 0.0
         return FP32.u * math.sqrt(KAPPA * min(count, LONGEST) / 3) if count > 1 else 0.0
 
-    def _results(self, node: onnx.NodeProto, scope: _Scope, position: int, sums: float) -> None:
-        """Rounds what a node returns; ``sums`` is the rounding of its sums, relative to themselves."""
+    def _results(self, node: onnx.NodeProto, scope: _Scope, position: int, sums: float, least: float) -> None:
+        """Rounds what a node returns; ``sums`` is the rounding of its sums, relative to themselves, and ``least`` the
+        noise that it has in any case."""
         op = operator(node)
         exact = op in EXACT - ABSOLUTE
         self.nodes.append(node)
@@ -389,8 +399,9 @@ class _Writer(NoiseWriter):
         if (position in scope.borders or self.roundoff.every_node) and not self.on_products:
             # kernels round the gates of a recurrent cell too, and not its state alone
             cell = GATES if op in RECURRENT else 1.0
-            size, smallest = math.hypot(size, cell * self.rounding.operand), self.smallest
+            size, smallest = together(size, cell * self.rounding.operand), self.smallest
         for slot, name in enumerate(node.output):
+            self._least.pop(name, None)  # another body's
             if not name or not scope.floating(name):
                 continue
             own, lost = size, smallest
@@ -399,7 +410,11 @@ class _Writer(NoiseWriter):
                 own = math.hypot(own, math.sqrt(2 * KAPPA) * stored.u)
                 if self.roundoff.subnormals:
                     lost = max(lost, stored.smallest_subnormal / math.sqrt(12))
-            if own:
+            if own and own <= NEGLIGIBLE * least and not lost:
+                self._noisy.add(name)
+                self._least[name] = least
+            elif own:
+                self._least[name] = max(own, least)
                 node.output[slot] = f"{name}/exact"
                 absolute = FP32.u if op in ABSOLUTE or op in RECURRENT else 0.0
                 spectrum = 8 * TRANSCENDENTAL * FP32.u if facts_of(node).kind is Kind.SPECTRUM else 0.0
