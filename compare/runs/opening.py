@@ -30,11 +30,14 @@ def run_in_pieces(comparison: Comparison) -> frozenset[str]:
 
 
 def for_rewritten(side: Side) -> OnnxrtRunner:
-    """What runs a side's network once it is rewritten: ONNX Runtime, set up as the side's runner where it is one."""
+    """What runs a side's network once it is rewritten: ONNX Runtime, set up as the side's runner where it is one.
+
+    Nobody asks how fast that is, so that threads need not wait for work.
+    """
     from ...runners.onnxrt.runner import OnnxrtRunner
 
     own = side.runner
-    return replace(own, model=None) if type(own) is OnnxrtRunner else OnnxrtRunner()
+    return replace(own, model=None, sleeps=True) if type(own) is OnnxrtRunner else OnnxrtRunner(sleeps=True)
 
 
 def open_whole(

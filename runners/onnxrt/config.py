@@ -47,7 +47,8 @@ class OnnxrtConfig(Runner):
         tf32: Lets CUDA multiply FP32 in TF32. ONNX Runtime's own default is on; here it is off.
         custom_ops: Shared libraries of custom operators.
         threads: Threads of one operator; 0 leaves the choice to ONNX Runtime (one a physical core).
-        low_memory: Give memory back at once, and let idle threads sleep: for sessions that run once or twice.
+        low_memory: Give memory back at once: for sessions that run once or twice.
+        sleeps: Let idle threads sleep, which else wait at the cost of a core each.
         float_products: Multiply dequantized weights with float activations in FP32. By itself, ONNX Runtime (1.20 and
             later) takes such a pair for a MatMulNBits and quantizes the activations.
     """
@@ -79,6 +80,7 @@ class OnnxrtConfig(Runner):
 
     low_memory: bool = False
     float_products: bool = False
+    sleeps: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -176,6 +176,7 @@ def _options(runner: OnnxrtConfig, ort: Any, folder: Any) -> Any:
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     if runner.low_memory:
         options.enable_cpu_mem_arena = False
+    if runner.low_memory or runner.sleeps:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if runner.provider != "cpu":
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
