@@ -20,7 +20,7 @@ SPREAD = 1 << 20
 """Numbers of a pool over which the places are spread from which nodes read."""
 SHARED = 1 << 12
 """Elements up to which tensors of one shape may read one window: it is held until the last of them has read it."""
-KEPT = 1 << 23
+KEPT = 10 << 20
 """Longest row of factors that is kept for the next draw."""
 SEED = 20240229
 
@@ -57,7 +57,7 @@ def scales_in(names: Iterable[str]) -> dict[str, float]:
 def _normal_row(size: int) -> np.ndarray:
     """Normal variates, which longer rows begin with, too: the longest that was asked for is kept."""
     if _longest[0].size < size:
-        _longest[0] = np.random.default_rng(SEED).standard_normal(1 << (size - 1).bit_length(), dtype=np.float32)
+        _longest[0] = np.random.default_rng(SEED).standard_normal(-(-size // SPREAD) * SPREAD, dtype=np.float32)
         _longest[0].flags.writeable = False
     return _longest[0][:size]
 

@@ -45,6 +45,12 @@ def step_of(largest: float, full: float) -> float:
     return float(largest) / full if largest > 0 and math.isfinite(largest) else 1.0
 
 
+def steps_of(largest: np.ndarray, full: float) -> np.ndarray:
+    """The same for each of several ranges, as float32."""
+    ranges = largest.astype(np.float64)
+    return np.where((ranges > 0) & np.isfinite(ranges), ranges / full, 1.0).astype(np.float32)
+
+
 def round_array(
     values: np.ndarray, fmt: str, *, weights: bool = False, scale: np.ndarray | float | None = None
 ) -> np.ndarray:
@@ -89,7 +95,8 @@ def _clamped(x: np.ndarray, number: NumberFormat) -> np.ndarray:
 
 def _lift(values: np.ndarray, rounded: np.ndarray, number: NumberFormat) -> np.ndarray:
     lost = rounded == 0
-    lost &= values != 0
+    if lost.any():
+        lost &= values != 0
     if not lost.any():
         return np.asarray(rounded, np.float32)
     return np.where(lost, np.copysign(np.float32(number.smallest_subnormal), values), rounded).astype(np.float32)

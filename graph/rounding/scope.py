@@ -17,7 +17,7 @@ from ..operators import RENAMES, operator
 from ..specs import Dim, TensorSpec, dtype_name
 from ..writer import GraphWriter
 from .rewrite import Note
-from .round_array import SCALED, STORAGE, round_array, step_of
+from .round_array import SCALED, STORAGE, round_array, step_of, steps_of
 from .round_nodes import write_rounding
 
 _NARROW = (FP16, BF16)
@@ -83,8 +83,10 @@ class Findings:
     def count(self, number: NumberFormat, name: str, weights: np.ndarray) -> None:
         """Counts the weights of a tensor that `round_array` clamps and lifts."""
         size = np.abs(weights)
-        clamped = int(np.count_nonzero((size > number.max * (1 + number.u)) & np.isfinite(size)))
-        lifted = int(np.count_nonzero((size > 0) & (size < number.smallest_subnormal / 2)))
+        clamped = int(np.count_nonzero(size > number.max * (1 + number.u)))
+        clamped -= int(np.count_nonzero(np.isinf(size))) if clamped else 0
+        lifted = int(np.count_nonzero(size < number.smallest_subnormal / 2))
+        lifted -= size.size - int(np.count_nonzero(size)) if lifted else 0
         if clamped:
             self.clamped[name] = clamped
         if lifted > MANY * size.size:
@@ -342,4 +344,4 @@ class Scope:
         across = tuple(a for a in range(values.ndim) if a != axis) if channels else None
         largest = np.max(np.abs(values), axis=across, keepdims=True, initial=0)
         largest = largest if channels else largest.reshape(())
-        return np.asarray(np.vectorize(step_of)(largest, self.target.number.max), np.float32)
+        return steps_of(largest, self.target.number.max)

@@ -8,9 +8,10 @@ every runner that has the field, ``--ort-threads 4``. What may stand behind ``--
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +81,8 @@ class Option:
             raise UsageError(f"{written}: {error}.") from None
 
 
-def options_of(cls: type, also: str = "") -> dict[str, Option]:
+@functools.cache
+def options_of(cls: type, also: str = "") -> Mapping[str, Option]:
     """The options that a configuration class declares, by field.
 
     Args:
@@ -107,7 +109,7 @@ def _option(f: dataclasses.Field[Any]) -> Option:
 
 def as_tuples(configuration: Any) -> None:
     """Makes a single text of an option that repeats, and paths, what they are kept as; for ``__post_init__``."""
-    for name, known in options_of(type(configuration)).items():
+    for name, known in options_of(configuration.__class__).items():
         if known.repeats:
             value = getattr(configuration, name)
             several = (value,) if isinstance(value, (str, os.PathLike)) else value
