@@ -174,7 +174,9 @@ def _measured(
         if found is not None:
             quantized[pair.number] = found
 
-    forced = Forced([s.number for s in loud], sample, walked.errors, _portion(prepared, walked, sample), look)
+    # random values are drawn anew: the candidate has another error beside them
+    errors = None if any(pair.random for pair in prepared.plan.layers) else walked.errors
+    forced = Forced([s.number for s in loud], sample, errors, _portion(prepared, walked, sample), look)
     try:
         again = _walk(prepared, forced, progress)
     except Mixed:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from ...graph.errors import ModelError, RunnerError
 from ...graph.specs import Arrays, cast, held, is_float
 from ..causes import nondeterminism
 from ..lockstep.plan import LayerPair, LockstepPlan, PiecePair
-from ..lockstep.sessions import SessionsAhead, StepSessions
+from ..lockstep.sessions import FREE, SessionsAhead, StepSessions
 from ..notices import walk_stopped
 from ..progress import SILENT, Progress
 from ..runs.repeatability import repeat
@@ -72,14 +72,14 @@ class Forced:
     Attributes:
         numbers: Which.
         sample: On which sample.
-        errors: What an earlier walk gave, see `Walked`.
+        errors: What an earlier walk gave, see `Walked`; None: the candidate is run on its own values once more.
         portion: The entries of the sample on which it is measured; None: all.
         look_at: Told of each of them, once, with the reference's tensors on this sample.
     """
 
     numbers: Collection[int]
     sample: int = 0
-    errors: Squares = field(default_factory=dict)
+    errors: Squares | None = None
     portion: Portion | None = None
     look_at: Callable[[LayerPair, Arrays], None] = lambda pair, values: None
 
@@ -126,7 +126,8 @@ class Walk:
         self._random = {n for pair in plan.layers if pair.random for n in pair.reference.outputs}
         self._back = {other: name for name, other in plan.tensors.items()}
         self._last = self._last_use()
-        self._errors = dict(self.forced.errors)
+        self._errors = dict(self.forced.errors or {})
+        self._only = frozenset(self.forced.numbers) if judge is None and self.forced.errors is not None else None
         self._contributions = Contributions(
             self.reference, self._last, max(SUSPECTS, len(self.forced.numbers)), self.forced.portion
         )
@@ -153,7 +154,7 @@ class Walk:
                     steps[done:],
                     self.budget,
                     self.comparison.workload,
-                    only=None if self.judge is not None else frozenset(self.forced.numbers),
+                    only=self._only,
                 )
             )
             for step, sessions in opened:
@@ -220,10 +221,11 @@ class Walk:
             session = functools.partial(run.reference, values)
             if self._whole is None:
                 self._contributions.begin(step, values, session)
+            both = self._together(run, sample, feed, values, store)
             if self.candidate.runner.capabilities.runs_parts:
-                self._local(run, sample, feed, values)
-            if self.judge is not None:
-                self._cumulative(run, sample, feed, values, store)
+                self._local(run, sample, feed, values, both)
+            if self._only is None:
+                self._cumulative(run, sample, feed, values, store, both)
             if self._whole is None:
                 self._contributions.carry(step, sample, values, session)
             for name in (n for pair in step.layers for n in pair.reference.outputs):
@@ -277,11 +279,36 @@ class Walk:
 
     # -- local error --------------------------------------------------------------------------------------------
 
-    def _local(self, run: StepSessions, sample: int, feed: Arrays, values: Arrays) -> None:
-        pairs = [p for p in run.step.layers if not p.random and (self.judge or p.number in self.forced.numbers)]
+    def _together(
+        self, run: StepSessions, sample: int, feed: Arrays, values: Arrays, store: Store
+    ) -> dict[int, Arrays] | None:
+        """What the candidate makes of layers on the reference's values and, as that of `FREE`, of its own, by one
+        session; None where it takes two, or one cannot be run and has to say why."""
+        pairs = self._pairs(run.step)
+        failed = any(self._seen[pair.number].failure is not None for pair in pairs)
+        if not run.joins or run.apart or failed or not pairs or not self._free:
+            return None
+        own = self._own_values(run.step, sample, feed, values, store)
+        given = {**self._feed_of(pairs, values), **{exploded_name(n, FREE): array for n, array in own.items()}}
+        try:
+            flat = run.together(pairs, given).infer(given)
+        except (RunnerError, ModelError):
+            run.joins = False
+            return None
+        made = {p.number: {n: flat[exploded_name(n, p.number)] for n in p.candidate.outputs} for p in pairs}
+        return {**made, FREE: {n: flat[exploded_name(n, FREE)] for n in run.step.candidate.outputs}}
+
+    def _pairs(self, step: PiecePair) -> list[LayerPair]:
+        """The layers of a piece whose local error is looked at."""
+        return [p for p in step.layers if not p.random and (self.judge or p.number in self.forced.numbers)]
+
+    def _local(
+        self, run: StepSessions, sample: int, feed: Arrays, values: Arrays, both: dict[int, Arrays] | None
+    ) -> None:
+        pairs = self._pairs(run.step)
         if not pairs:
             return
-        made = self._run_layers(run, pairs, values)
+        made = both or self._run_layers(run, pairs, values)
         suspects = []
         for pair in pairs:
             if pair.number not in made:
@@ -388,13 +415,17 @@ class Walk:
         feed: Arrays,
         values: Arrays,
         store: Store,
+        both: dict[int, Arrays] | None,
     ) -> None:
         step = run.step
         if not self._free or not step.candidate.outputs:
             return
-        own = self._own_values(step, sample, feed, values, store)
         try:
-            made = run.candidate(own).infer(own, step.candidate.outputs)
+            if both is None:
+                own = self._own_values(step, sample, feed, values, store)
+                made: Arrays = run.candidate(own).infer(own, step.candidate.outputs)
+            else:
+                made = both[FREE]
         except (RunnerError, ModelError) as error:
             self._free = False
             self._notices.append(walk_stopped(self.candidate.name, step.index, error))

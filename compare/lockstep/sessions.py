@@ -12,8 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from ...graph.cutting.slices import Slice, explode, slice_model
+from ...graph.cutting.slices import Slice, explode, exploded_name, original_name, slice_model
 from ...graph.errors import BuildError, LayerdiffError
+from ...graph.operators import QUANTIZERS, operator
 from ...graph.specs import Arrays, TensorSpec, specs_of
 from ...runners.contract.workload import ShapeRange, Workload
 from ..runs.memory import weight_bytes
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from ..sides import Side
 
 
+FREE = -1
+"""The number of the slice that is the whole piece, on the candidate's own values, beside layers on the reference's."""
+
+
 class StepSessions:
     """The sessions of one step: opened ahead, or when the first sample shows the types of their inputs.
 
@@ -34,6 +39,7 @@ class StepSessions:
         step: The piece.
         only: Numbers of the layers that the candidate runs, each fed from outside; None: all, and the piece itself.
         apart: Whether its layers are run one by one, because not all of them can run.
+        joins: Whether the candidate's layers and the piece itself are run by one session, `together`.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class StepSessions:
         self._reference: Session | None = None
         self._candidate: Session | None = None
         self._exploded: dict[tuple[int, ...], Session] = {}
+        self.joins = only is None and _joins(candidate, step.candidate)
         self._whole = whole
         self._profiles = profiles or {}
         self._ready: dict[int, list[dict[str, ShapeRange]]] = {}
@@ -70,6 +77,11 @@ class StepSessions:
                 return
             pairs = [p for p in step.layers if not p.random and (self.only is None or p.number in self.only)]
             inputs = dict.fromkeys(n for p in pairs for n in p.candidate.inputs)
+            own = [exploded_name(n, FREE) for n in step.candidate.inputs]
+            if pairs and self.joins:
+                if specs := _declared(candidate.model, (*inputs, *own)):
+                    self._exploded[(*_key(pairs), FREE)] = self._open(candidate, self._joined(pairs, specs), None)
+                return
             if pairs and (specs := _declared(candidate.model, tuple(inputs))):
                 model = explode(candidate.model, [(p.number, p.candidate) for p in pairs], specs)
                 self._exploded[_key(pairs)] = self._open(candidate, model, None)
@@ -102,6 +114,18 @@ class StepSessions:
             parts = [(p.number, p.candidate) for p in pairs]
             self._exploded[key] = self._on(side, lambda specs: explode(side.model, parts, specs), feed, before)
         return self._exploded[key]
+
+    def together(self, pairs: Sequence[LayerPair], feed: Arrays) -> Session:
+        """The candidate on layers of this piece, each fed from outside, and on the piece itself: the slice `FREE`."""
+        key = (*_key(pairs), FREE)
+        before = self._exploded.get(key)
+        if before is None or not self._fits(before, feed):
+            self._exploded[key] = self._on(self._sides[1], lambda specs: self._joined(pairs, specs), feed, before)
+        return self._exploded[key]
+
+    def _joined(self, pairs: Sequence[LayerPair], specs: Mapping[str, TensorSpec]) -> Model:
+        parts = [*((p.number, p.candidate) for p in pairs), (FREE, self.step.candidate)]
+        return explode(self._sides[1].model, parts, specs, apart=(FREE,))
 
     def _on_slice(self, side: Side, part: Slice, feed: Arrays, before: Session | None) -> Session:
         return self._on(side, lambda specs: slice_model(side.model, part, specs), feed, before)
@@ -238,15 +262,23 @@ class SessionsAhead:
         self._stack.close()
 
 
+def _joins(side: Side, part: Slice) -> bool:
+    """Whether a piece and its layers are run by one session, which rounds and holds weights once: of an emulation.
+
+    Quantized weights that two nodes read are no longer fused with either, which would be another program.
+    """
+    runner, index = side.runner, side.model.index
+    quantized = any(operator(index.nodes[p]) in QUANTIZERS for p in part.nodes)
+    return runner.narrows and runner.capabilities.opens_ahead and bool(part.outputs) and not quantized
+
+
 def _key(pairs: Sequence[LayerPair]) -> tuple[int, ...]:
     return tuple(p.number for p in pairs)
 
 
 def _declared(model: Model, names: Sequence[str]) -> dict[str, TensorSpec] | None:
     """The types that a graph declares or implies for tensors, shapes left open; None if one of them has none."""
-    known = model.index.specs
-    if any(n not in known for n in names):
+    known = {n: model.index.specs.get(original_name(n)) for n in names}
+    if not all(known.values()):
         return None
-    return {
-        n: TensorSpec(n, s.dtype, None if s.shape is None else (None,) * len(s.shape)) for n in names if (s := known[n])
-    }
+    return {n: TensorSpec(n, s.dtype, s.shape and (None,) * len(s.shape)) for n, s in known.items() if s is not None}

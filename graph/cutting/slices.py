@@ -107,13 +107,16 @@ def original_name(name: str) -> str:
     return name.partition(SEPARATOR)[0]
 
 
-def explode(model: Model, parts: Sequence[tuple[int, Slice]], specs: Mapping[str, TensorSpec]) -> Model:
+def explode(
+    model: Model, parts: Sequence[tuple[int, Slice]], specs: Mapping[str, TensorSpec], apart: Collection[int] = ()
+) -> Model:
     """Slices side by side in one model, every one fed from outside.
 
     Args:
         model: The whole model.
         parts: Slices with a number each. Tensor ``t`` that slice ``n`` makes is called ``exploded_name(t, n)``.
         specs: Types of the inputs.
+        apart: Numbers of slices that are fed with values of their own: their inputs are called as their outputs are.
 
     Raises:
         ModelError: The type of an input is not known.
@@ -125,9 +128,10 @@ def explode(model: Model, parts: Sequence[tuple[int, Slice]], specs: Mapping[str
     positions: set[int] = set()
     for number, part in parts:
         mapping = {name: exploded_name(name, number) for p in part.nodes for name in index.nodes[p].output if name}
+        mapping.update((name, exploded_name(name, number)) for name in part.inputs if number in apart)
         for p in part.nodes:
             proto.graph.node.append(renamed(index.nodes[p], mapping, f"{index.names[p]}{SEPARATOR}{number}"))
-        inputs.update(dict.fromkeys(part.inputs))
+        inputs.update((mapping.get(name, name) if number in apart else name, None) for name in part.inputs)
         outputs.extend(mapping[name] for name in part.outputs)
         positions.update(part.nodes)
     _finish(model, proto.graph, positions, inputs, outputs, specs)
@@ -170,10 +174,10 @@ def _finish(
 ) -> None:
     index = model.index
     for name in inputs:
-        spec = specs.get(name) or index.specs.get(name)
+        spec = specs.get(name) or index.specs.get(original_name(name))
         if spec is None:
             raise ModelError(f"{model.source}: the type of {name!r} is not known, so nothing can be fed there.")
-        shape = _vector_length(index, name) or spec.shape
+        shape = _vector_length(index, original_name(name)) or spec.shape
         graph.input.append(value_info(TensorSpec(name, spec.dtype, shape)))
     for name in outputs:
         spec = index.specs.get(original_name(name))

@@ -116,6 +116,28 @@ def test_every_slice_on_the_models_own_values_gives_the_models_own_values(name):
         assert np.array_equal(together[exploded_name(part.outputs[0], number)], values[part.outputs[0]])
 
 
+def test_a_slice_apart_is_fed_with_values_of_its_own_and_captures_them_in_bodies():
+    proto = parsed(
+        """g (float[4] x, bool c) => (float[4] y) {
+            [a] a = Mul(x, x)
+            [y] y = If (c) <
+                then_branch = t () => (float[4] p) { p = Add(x, a) },
+                else_branch = e () => (float[4] q) { q = Sub(x, a) }
+            >
+        }"""
+    )
+    model = Model(proto)
+    part = backward(model.index, ["y"], ["a"])
+    x, own = (np.arange(4, dtype=np.float32) + n for n in (1, 5))
+    feed = {"x": x, "c": np.array(True), "a": x * 0}
+    specs = specs_of({**feed, **{exploded_name(n, 7): v for n, v in feed.items()}})
+    exploded = explode(model, [(0, part), (7, part)], specs, apart=(7,))
+    given = {**feed, exploded_name("x", 7): own, exploded_name("c", 7): np.array(False), exploded_name("a", 7): x}
+    made = networks.run(exploded.proto, given)
+    assert np.array_equal(made[exploded_name("y", 0)], x)
+    assert np.array_equal(made[exploded_name("y", 7)], own - x)
+
+
 def test_in_an_exploded_model_no_slice_feeds_another():
     model, feed = Model(networks.control()), {"x": np.ones((4, 4), np.float32)}
     values = networks.run_all(model.proto, feed)
