@@ -192,23 +192,27 @@ class Noise:
 
         None where the tensor is small, or the layer may mix the entries of a batch.
         """
-        name, other = pair.reference.outputs[0], pair.candidate.outputs[0]
-        y, c = values[name], made[other]
-        if len(pair.reference.outputs) > 1 or y.ndim < 2 or y.size < EXCERPT or y.shape != c.shape:
-            return None
-        batch = y.shape[0]
-        if self.roundings.grids.in_file(pair).measures:  # the step is that of the whole batch
-            return None
-        if batch < 2 or any(self.index.nodes[p].op_type not in BATCHWISE for p in pair.reference.nodes):
-            return None
-        for tensor in (values[n] for n in pair.reference.inputs):
-            if tensor.ndim < 2 or tensor.shape[0] != batch:
-                return None
-        if not is_float(y.dtype) or y.size // batch < SLICE:
+        y, c = values[pair.reference.outputs[0]], made[pair.candidate.outputs[0]]
+        if y.shape != c.shape or not self._by_entry(pair, values):
             return None
         with np.errstate(all="ignore"):
             error = np.array([float(np.abs(a - b).max()) for a, b in zip(c, y, strict=True)])
         return int(np.nan_to_num(error, nan=np.inf).argmax())
+
+    def _by_entry(self, pair: LayerPair, values: Arrays) -> bool:
+        """Whether one entry of the batch tells as much as all: of a large tensor, in a layer that mixes none."""
+        y = values[pair.reference.outputs[0]]
+        if len(pair.reference.outputs) > 1 or y.ndim < 2 or y.size < EXCERPT:
+            return False
+        batch = y.shape[0]
+        if self.roundings.grids.in_file(pair).measures:  # the step is that of the whole batch
+            return False
+        if batch < 2 or any(self.index.nodes[p].op_type not in BATCHWISE for p in pair.reference.nodes):
+            return False
+        for tensor in (values[n] for n in pair.reference.inputs):
+            if tensor.ndim < 2 or tensor.shape[0] != batch:
+                return False
+        return is_float(y.dtype) and y.size // batch >= SLICE
 
     def settled(self, pair: LayerPair, values: Arrays) -> Expected:
         """The noise of one layer from `DRAWS` probes: the root of their mean square, element by element.
@@ -275,6 +279,8 @@ class Noise:
     def each_step(self, pair: LayerPair, values: Arrays) -> dict[str, float]:
         """The relative error of a layer's outputs that the rounding of each of its tensors to scaled integers explains
         by itself, by the tensor's name; the greatest over the outputs."""
+        if self._by_entry(pair, values):
+            values = entry_of(values, [pair], 0)
         rounding = self.roundings.with_steps(self.roundings.of(pair), [pair], values)
         found: dict[str, float] = {}
         for name, step in rounding.steps.items():
@@ -466,6 +472,12 @@ class Noise:
             Counter(op for p in part.nodes if (op := index.nodes[p].op_type) not in SILENT) for index, part in sides
         )
         return mine, theirs
+
+
+def entry_of(values: Arrays, pairs: Sequence[LayerPair], entry: int) -> Arrays:
+    """One entry of the batch of everything that some layers read and write."""
+    names = {n for p in pairs for n in (*p.reference.inputs, *p.reference.outputs)}
+    return {n: values[n][entry : entry + 1] for n in names}
 
 
 def _noise(pair: LayerPair, flat: Arrays, values: Arrays) -> dict[str, np.ndarray]:

@@ -90,19 +90,22 @@ def shared_scale(
     found: list[SharedScale] = []
     finite = np.where(np.isfinite(values), values, 0.0).astype(np.float64)
     steps = np.divide(finite, step, out=np.zeros(finite.shape), where=np.broadcast_to(step, finite.shape) > 0)
+    covered: float | None = None
     for axis in range(0 if weights else 1, values.ndim):
         count = values.shape[axis]
         if not 2 <= count <= CHANNELS:
             continue
         rows = np.moveaxis(steps, axis, 0).reshape(count, -1)
-        sizes = np.abs(rows).max(axis=1)
-        left = np.maximum(rows.max(axis=1) - rows.min(axis=1), sizes)
+        high, low = rows.max(axis=1), rows.min(axis=1)
+        sizes = np.maximum(high, -low)
+        left = np.maximum(high - low, sizes)
         few = int(np.count_nonzero((sizes > 0) & (left < FEW_LEVELS - 1)))
         channel = int(sizes.argmax())
         if not few:
             continue
         reach = float(np.abs(np.take(finite, channel, axis)).max())
-        covered = float(np.percentile(np.abs(finite), PERCENTILE))
+        if covered is None:
+            covered = float(np.percentile(np.abs(finite), PERCENTILE))
         sharper = reach / covered if covered else 1.0
         kind: Literal["tensor", "weights"] = "weights" if weights else "tensor"
         outputs = weights and axis == output_axis

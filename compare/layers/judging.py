@@ -11,7 +11,7 @@ from ..causes import given
 from ..causes.control_flow import OtherBranch
 from ..causes.diagnosis import Diagnosis, Remark
 from ..causes.differences import in_graphs
-from ..causes.expected_noise import Expected, Noise
+from ..causes.expected_noise import Expected, Noise, entry_of
 from ..causes.judgement import SLICE, Judgement
 from ..statistics.statistics import Statistics
 from .findings import BodyFindings
@@ -80,7 +80,7 @@ class LayerJudge:
             entries.setdefault(self.noise.entry(seen.pair, values, made[seen.pair.number]), []).append(seen)
         for entry, members in entries.items():
             pairs = [seen.pair for seen in members]
-            part = values if entry is None else _entry_of(values, pairs, entry)
+            part = values if entry is None else entry_of(values, pairs, entry)
             clear = [p for p in pairs if self.noise.known(p) and _comparable(p, values, made[p.number])]
             expected = self.noise.probe(clear, part)
             for seen in members:
@@ -164,12 +164,6 @@ def _of_body(entered: BodyFindings) -> Diagnosis | None:
 
 def _with_remark(found: Diagnosis, entered: BodyFindings) -> Diagnosis:
     return found.adding(Remark(entered.remark)) if entered.remark else found
-
-
-def _entry_of(values: Arrays, pairs: Sequence[LayerPair], entry: int) -> Arrays:
-    """One entry of the batch of everything that some layers read and write."""
-    names = {n for p in pairs for n in (*p.reference.inputs, *p.reference.outputs)}
-    return {n: values[n][entry : entry + 1] for n in names}
 
 
 def _comparable(pair: LayerPair, values: Arrays, made: Arrays) -> bool:
