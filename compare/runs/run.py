@@ -64,7 +64,7 @@ class RunLog:
         reference: Name of the runner that was believed.
         candidates: Names of those whose outputs were compared with its outputs; empty where no pair could be opened.
         runners: Every runner that was asked for, in the order of the comparison's sides.
-        deployed: The candidates' outputs as the whole models gave them, where somebody will look at layers.
+        deployed: Outputs as the whole models gave them, where somebody will look at layers.
         notices: What the user should know.
     """
 

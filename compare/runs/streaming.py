@@ -256,7 +256,7 @@ class _Streaming:
             take(side, number, outputs)
             if self._remember:
                 given[side.name] = outputs
-                if side is not sides.reference or entry.waits:
+                if side is not sides.reference or (entry.waits and entry.postponed is None):
                     self._hashes.update(fingerprints(side.name, number, outputs))
         if self._remember:
             self._repeat(sides, number, sample, given)
