@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -32,12 +30,12 @@ from ..lockstep.plan import LayerPair
 from .judgement import SLICE, Explained, Judgement, common_gain, cut_off, judge, plain_noise
 from .layer_grids import LayerGrids
 from .layer_roundings import LayerRoundings, step_deviation
+from .probes import Probes
 
 if TYPE_CHECKING:
     from ...graph.model import Model
     from ...graph.pairing.matching import Matching
     from ...runners.contract.runner import Runner
-    from ...runners.contract.session import Session
     from ..sides import Side
 
 log = logging.getLogger(__name__)
@@ -92,39 +90,6 @@ class Expected:
         return replace(form, relative=form.relative + (1 + form.relative) * sums).value(self.made, result, looser, step)
 
 
-class _Probes:
-    """The session on the probe that was run last, until the outermost block ends: draws of one layer are often of one
-    probe, fed with other random numbers."""
-
-    def __init__(self) -> None:
-        self._depth = 0
-        self._stack = ExitStack()
-        self._last: tuple[bytes, Session] | None = None
-
-    def __enter__(self) -> _Probes:
-        self._depth += 1
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._depth -= 1
-        if not self._depth:
-            self._close()
-
-    def on(self, model: Model, runner: Runner) -> Session:
-        """A session on a probe: not optimized, which would take longer than running it once, and moves results by far
-        less than its noise."""
-        key = hashlib.sha256(model.serialized()).digest() if self._depth > 1 else b""
-        if self._last is None or not key or self._last[0] != key:
-            self._close()
-            unoptimized = next(iter(runner.levels().values()), runner)
-            self._last = key, self._stack.enter_context(unoptimized.session(model))
-        return self._last[1]
-
-    def _close(self) -> None:
-        self._last = None
-        self._stack.close()
-
-
 class Noise:
     """What rounding is expected to do.
 
@@ -144,7 +109,7 @@ class Noise:
         self.index: GraphIndex = reference.model.index
         self._sums: dict[int, float] = {}
         self._runner: Runner | None = None
-        self._probes = _Probes()
+        self._probes = Probes()
         self.unprobed: dict[LayerPair, str] = {}
         self._drawing: Model | ModelError | None = None
         self._bounded: dict[tuple[NumberFormat, NumberFormat], RoundoffModel | None] = {}
