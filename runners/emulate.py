@@ -51,7 +51,7 @@ class EmulateRunner(Runner):
         custom_ops: Shared libraries of custom operators.
         threads: Threads of one operator; 0 leaves the choice to ONNX Runtime.
         ranges: Largest magnitude of each activation, as `calibrated` measured it.
-        low_memory: As of `OnnxrtRunner`.
+        low_memory, sleeps: As of `OnnxrtRunner`.
     """
 
     flag: ClassVar[str] = "emulate"
@@ -99,6 +99,7 @@ class EmulateRunner(Runner):
     )
     ranges: tuple[tuple[str, float], ...] | None = None
     low_memory: bool = False
+    sleeps: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -168,6 +169,10 @@ class EmulateRunner(Runner):
     def kept(self) -> tuple[str, ...]:
         """See `Runner.kept`."""
         return self.keep
+
+    def untimed(self) -> EmulateRunner:
+        """See `Runner.untimed`."""
+        return replace(self, sleeps=True)
 
     def for_pieces(self, deployed: SessionInfo | None = None) -> EmulateRunner:
         """See `OnnxrtRunner.for_pieces`. Pieces have the scales of the whole model."""
@@ -294,6 +299,7 @@ def _ort(runner: EmulateRunner) -> _EmulationOrt:
         custom_ops=runner.custom_ops,
         threads=runner.threads,
         low_memory=runner.low_memory,
+        sleeps=runner.sleeps,
         label=runner.name,
     )
 

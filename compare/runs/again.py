@@ -73,7 +73,7 @@ def _whole(comparison: Comparison, ran: RunLog, side: Side, number: int) -> Repe
     runner = side.deployed or side.runner
     if runner.narrows:  # an emulation, which has measured its ranges
         runner = runner.for_pieces(ran.of(side.name).info)
-    side = replace(side, runner=runner)
+    side = replace(side, runner=runner.untimed())
     ((_, sample),) = numbered(comparison.samples, {number})
     try:
         with open_whole(comparison, side, pieces=False) as session:

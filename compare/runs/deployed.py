@@ -11,8 +11,8 @@ from .repeatability import fingerprint
 
 @dataclass(frozen=True)
 class Deployed:
-    """The outputs of the whole models as they were: the candidates', and of a reference whose second run waits (`again`)
-    those up to the sample that it will be of.
+    """The outputs of the whole models as they were: the candidates', and of a reference whose second run waits
+    (`again`) those up to the sample that it will be of.
 
     Attributes:
         hashes: `fingerprint` by side, number of the sample, and output.

@@ -30,14 +30,11 @@ def run_in_pieces(comparison: Comparison) -> frozenset[str]:
 
 
 def for_rewritten(side: Side) -> OnnxrtRunner:
-    """What runs a side's network once it is rewritten: ONNX Runtime, set up as the side's runner where it is one.
-
-    Nobody asks how fast that is, so that threads need not wait for work.
-    """
+    """What runs a side's network once it is rewritten: ONNX Runtime, set up as the side's runner where it is one."""
     from ...runners.onnxrt.runner import OnnxrtRunner
 
     own = side.runner
-    return replace(own, model=None, sleeps=True) if type(own) is OnnxrtRunner else OnnxrtRunner(sleeps=True)
+    return (replace(own, model=None) if type(own) is OnnxrtRunner else OnnxrtRunner()).untimed()
 
 
 def open_whole(

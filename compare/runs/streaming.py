@@ -204,9 +204,10 @@ class _Streaming:
             entry, start = self._entries[side.name], time.perf_counter()
             try:
                 known = timings.get(type(side.runner), b"")
+                runner = side.runner.with_timings(known)
                 session = open_whole(
                     self._comparison,
-                    replace(side, runner=side.runner.with_timings(known)),
+                    replace(side, runner=runner if self._comparison.rules.latency else runner.untimed()),
                     entry.in_pieces,
                     progress=lambda text, name=side.name: self._progress.stage(f"{name}: {text}"),  # type: ignore[misc]
                 )

@@ -362,6 +362,10 @@ class Runner(ABC):
         """
         return self
 
+    def untimed(self) -> Runner:
+        """The same where nobody asks how fast it is: its idle threads sleep, if they would else wait for work."""
+        return self
+
     def for_pieces(self, deployed: SessionInfo | None = None) -> Runner:
         """The same arithmetic, set up for many short-lived sessions side by side instead of one that serves.
 

@@ -26,6 +26,10 @@ class OnnxrtRunner(OnnxrtConfig):
     capabilities: ClassVar[Capabilities] = Capabilities(inner_tensors=True, opens_ahead=True)
     optimizers: ClassVar[tuple[str, ...]] = OPTIMIZERS
 
+    def untimed(self) -> OnnxrtRunner:
+        """See `Runner.untimed`."""
+        return dataclasses.replace(self, sleeps=True)
+
     def for_pieces(self, deployed: SessionInfo | None = None) -> OnnxrtRunner:
         """Without an arena, which keeps what a piece needed, and without threads that spin while others work.
 
