@@ -222,10 +222,12 @@ class Walk:
             if self._whole is None:
                 self._contributions.begin(step, values, session)
             both = self._together(run, sample, feed, values, store)
+            if both is not None:  # its own values first, which nobody needs any longer
+                self._cumulative(run, sample, feed, values, store, both.pop(FREE))
             if self.candidate.runner.capabilities.runs_parts:
                 self._local(run, sample, feed, values, both)
-            if self._only is None:
-                self._cumulative(run, sample, feed, values, store, both)
+            if both is None and self._only is None:
+                self._cumulative(run, sample, feed, values, store)
             if self._whole is None:
                 self._contributions.carry(step, sample, values, session)
             for name in (n for pair in step.layers for n in pair.reference.outputs):
@@ -415,17 +417,16 @@ class Walk:
         feed: Arrays,
         values: Arrays,
         store: Store,
-        both: dict[int, Arrays] | None,
+        made: Arrays | None = None,
     ) -> None:
+        """``made``: what the candidate gives on its own values, where that is known."""
         step = run.step
         if not self._free or not step.candidate.outputs:
             return
         try:
-            if both is None:
+            if made is None:
                 own = self._own_values(step, sample, feed, values, store)
-                made: Arrays = run.candidate(own).infer(own, step.candidate.outputs)
-            else:
-                made = both[FREE]
+                made = run.candidate(own).infer(own, step.candidate.outputs)
         except (RunnerError, ModelError) as error:
             self._free = False
             self._notices.append(walk_stopped(self.candidate.name, step.index, error))
