@@ -24,8 +24,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .polygamma import digamma, tetragamma, trigamma
-
 SLICE = 64
 """Fewest elements of a slice."""
 MARGIN = 2.0
@@ -175,6 +173,8 @@ def moderated(variance: np.ndarray, magnitude: np.ndarray, draws: int) -> np.nda
     elements really differ in. Where they hardly differ, the common variance counts for many draws; where they differ
     much, for none.
     """
+    from scipy.special import digamma, polygamma
+
     result = variance.copy()
     alive = variance > 0
     if not alive.any():
@@ -189,7 +189,7 @@ def moderated(variance: np.ndarray, magnitude: np.ndarray, draws: int) -> np.nda
             count - 1, 1
         )
     prior = np.exp(mean + math.log(draws / 2) - digamma(draws / 2))
-    beyond = scatter - trigamma(draws / 2)
+    beyond = scatter - float(polygamma(1, draws / 2))
     weight = np.array([2 * _inverse_trigamma(b) if b > 0 else 1e6 for b in beyond])
     weight[~(count >= CLASS)] = 0.0
     prior[~(count >= CLASS)] = 0.0
@@ -223,14 +223,16 @@ def pooled(variance: np.ndarray, magnitude: np.ndarray, draws: int, entries: int
 
 def _inverse_trigamma(x: float) -> float:
     """y with trigamma(y) = x, by Newton's method on 1 / trigamma (Smyth 2004, appendix)."""
+    from scipy.special import polygamma
+
     if x > 1e7:
         return 1 / math.sqrt(x)
     if x < 1e-6:
         return 1 / x
     y = 0.5 + 1 / x
     for _ in range(50):
-        tri = trigamma(y)
-        step = tri * (1 - tri / x) / tetragamma(y)
+        tri = float(polygamma(1, y))
+        step = tri * (1 - tri / x) / float(polygamma(2, y))
         y += step
         if -step / y < 1e-8:
             break
