@@ -32,7 +32,7 @@ from ..runs.samples import numbered
 from .decisions import DECISION_GAIN, TYPICAL, Decisions, hold_decisions, hold_jumps, jumping_tensors
 from .draws import Drawn, Kind
 from .evidence import ByFormula, Measured, OutputEvidence
-from .explained import among_themselves, floors, hold, limits
+from .explained import Held, among_themselves, floors, hold, limits
 from .formats_in_play import formats_in_play
 from .formula import formula
 from .roundoff import narrow_types, roundoff
@@ -215,15 +215,14 @@ class Expectation:
         few = not jumping and len(alike) < DRAWS[0] <= entries
         held = hold(error, y, draws, floor, entries=few)
         sure = 0.0 if jumping else math.sqrt(len(alike) / DRAWS[-1])
-        clear = not jumps.different and all(v <= max(CLEAR[n], sure) * allowed[n] for n, v in held.statistics.items())
+        well_within = {name: max(CLEAR[name], sure) * limit for name, limit in allowed.items()}
+        clear = not jumps.different and held.within(well_within)
         if few and not clear:
             held = hold(error, y, draws, floor)
         use, statistic = held.use(allowed)
         if not (clear or jumping) and use <= 1 and len(alike) in AMONG:
             worst = among_themselves(y, draws, floor)
-            clear = all(
-                v <= max(CLEAR[n] * allowed[n], sure * allowed[n], worst[n]) for n, v in held.statistics.items()
-            )
+            clear = held.within({name: max(limit, worst[name]) for name, limit in well_within.items()})
         if not clear and use > 1 and len(alike) > 1:
             allowed = limits(y, draws, floor)
             use, statistic = held.use(allowed)
@@ -232,24 +231,8 @@ class Expectation:
         hopeless = use > much and len(alike) > 1 and not jumping
         if not (clear or hopeless or last):
             return None
-        return Measured(
-            use=use,
-            statistic=statistic,
-            value=held.statistics[statistic],
-            limit=allowed[statistic],
-            expected=held.expected,
-            relative=held.relative,
-            sample=sample,
-            index=tuple(int(i) for i in np.unravel_index(held.worst, reference.shape)) if reference.size else None,
-            draws=len(alike),
-            different=jumps.different,
-            expected_different=jumps.expected,
-            unexplained=jumps.unexplained,
-            unseen=jumps.unseen,
-            beyond=held.beyond,
-            u=self._u,
-            statistics=held.statistics,
-        )
+        where = tuple(int(i) for i in np.unravel_index(held.worst, reference.shape)) if reference.size else None
+        return _measured(held, statistic, allowed, jumps, sample=sample, index=where, draws=len(alike), u=self._u)
 
     def _errors(
         self, pair: tuple[np.ndarray, np.ndarray], base: np.ndarray, alike: Sequence[np.ndarray], kind: Kind
@@ -376,6 +359,25 @@ def _other_shape(shape: tuple[int, ...], drawn: Collection[tuple[int, ...]], sam
     """A shape that differs: rounding explains it only where it gives the same one."""
     use = 1.0 if shape in drawn else math.inf
     return Measured(use, "shape", use, 1.0, None, None, sample, None, draws, unseen=1)
+
+
+def _measured(held: Held, statistic: str, limits: Mapping[str, float], jumps: Decisions, **where: Any) -> Measured:
+    """A floating-point output held against draws, by the statistic that takes the largest share of its limit."""
+    return Measured(
+        use=held.statistics[statistic] / limits[statistic],
+        statistic=statistic,
+        value=held.statistics[statistic],
+        limit=limits[statistic],
+        expected=held.expected,
+        relative=held.relative,
+        different=jumps.different,
+        expected_different=jumps.expected,
+        unexplained=jumps.unexplained,
+        unseen=jumps.unseen,
+        beyond=held.beyond,
+        statistics=held.statistics,
+        **where,
+    )
 
 
 def _decided(found: Decisions, sample: int, shape: tuple[int, ...], draws: int) -> Measured:

@@ -72,6 +72,10 @@ class Held:
         name = max(shares, key=lambda n: shares[n])
         return shares[name], name
 
+    def within(self, limits: Mapping[str, float]) -> bool:
+        """Whether no statistic exceeds its limit."""
+        return all(value <= limits[name] for name, value in self.statistics.items())
+
 
 def hold(
     error: np.ndarray,

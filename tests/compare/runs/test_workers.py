@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import subprocess
 import sys
 import threading
 import time
@@ -13,6 +13,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import onnx
+import psutil
 import pytest
 from layerdiff import Comparator, EmulateRunner, FunctionRunner, OnnxrtRunner, RunnerError, UsageError
 from layerdiff.compare.cli.command import main
@@ -20,7 +21,7 @@ from layerdiff.compare.comparison import Rules
 from layerdiff.compare.report.json import to_json
 from layerdiff.compare.runs.workers.arena import Arena
 from layerdiff.compare.runs.workers.isolation import wanted
-from layerdiff.compare.runs.workers.worker import Worker, _Process
+from layerdiff.compare.runs.workers.worker import Worker
 from layerdiff.graph.model import Model
 from layerdiff.runners.contract.workload import Workload
 from layerdiff.runners.trt.runner import TrtRunner
@@ -260,16 +261,30 @@ def test_tensorrt_runs_apart_where_its_outputs_are_downloaded_anyway(reference, 
     assert not wanted(TrtRunner(), Rules(isolate="off"), on_gpu)
 
 
-def test_a_process_that_still_imports_ends_with_the_one_that_started_it(tmp_path, monkeypatch):
+IMPORTS = """
+import sys
+from onnx import parser
+from layerdiff import OnnxrtRunner
+from layerdiff.compare.runs.workers.worker import Worker
+from layerdiff.graph.model import Model
+from layerdiff.runners.contract.workload import Workload
+
+sys.path.insert(0, sys.argv[1])
+proto = parser.parse_model('<ir_version: 9, opset_import: ["" : 17]> g (float[2] x) => (float[2] y) { y = Relu(x) }')
+Worker().open(OnnxrtRunner(), Model(proto), (), Workload(), print)
+"""
+
+
+def test_a_process_that_still_imports_ends_with_the_one_that_started_it(tmp_path):
     (tmp_path / "numpy.py").write_text("import time; time.sleep(60)")
-    monkeypatch.syspath_prepend(tmp_path)
-    process = _Process(False)
-    process._child.stdin.close()
-    until = time.monotonic() + 10
-    while process._child.poll() is None and time.monotonic() < until:
-        time.sleep(0.01)
-    assert process._child.returncode == -signal.SIGKILL
-    process.close()
+    with subprocess.Popen([sys.executable, "-c", IMPORTS, str(tmp_path)]) as parent:
+        one, until = psutil.Process(parent.pid), time.monotonic() + 30
+        while not (children := one.children()) and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.5)  # it has begun to import
+        parent.kill()
+    gone, _ = psutil.wait_procs(children, timeout=10)
+    assert gone == children
 
 
 def test_ctrl_c_ends_a_process_that_computes(risky):
