@@ -220,8 +220,8 @@ def interrupts(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
             held += right and tidy and not _left(folder)
         promise = f"{number.name}: no process stays, no report says what was not found"
         promise += "" if number == signal.SIGKILL else ", no temporary file stays"
-        more = f"{partial} with a partial report, {through} had ended"
-        yield Row(promise, f"at random moments of a run of {usual:.0f} s", options.interrupts, held, more)
+        more = f"{partial} with a partial report, {through} had ended; a run of {usual:.0f} s"
+        yield Row(promise, "at random moments of a run", options.interrupts, held, more)
 
 
 def _left(folder: Path) -> bool:
