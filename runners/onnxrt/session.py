@@ -19,8 +19,8 @@ from .ortvalues import Loaded
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
 
-    from ...graph.index import GraphIndex
     from ...graph.model import Model
     from ...graph.specs import TensorSpec
     from ..contract.workload import Feed
@@ -184,19 +184,15 @@ def describe(runner: OnnxrtConfig, ort: Any, loaded: Loaded, model: Model) -> Se
         settings,
         {"onnxruntime": ort.__version__},
         tuple(notes),
-        quantizes_activations=_multiplies_floats_with_dequantized(model.index),
+        quantizes_activations=_multiplies_floats_with_dequantized(model.proto.graph),
     )
 
 
-def _multiplies_floats_with_dequantized(index: GraphIndex) -> bool:
+def _multiplies_floats_with_dequantized(graph: onnx.GraphProto) -> bool:
     """Whether a product has dequantized weights and activations that are not dequantized."""
-
-    def dequantized(name: str) -> bool:
-        made = index.producer.get(name)
-        return made is not None and index.nodes[made].op_type == "DequantizeLinear"
-
-    products = (node for node in index.nodes if node.op_type in ("MatMul", "Gemm"))
-    return any(dequantized(node.input[1]) and not dequantized(node.input[0]) for node in products)
+    dequantized = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    products = (node for node in graph.node if dequantized and node.op_type in ("MatMul", "Gemm"))
+    return any(node.input[1] in dequantized and node.input[0] not in dequantized for node in products)
 
 
 def _unheard_of(optimizer: str) -> str:
