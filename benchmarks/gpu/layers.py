@@ -22,8 +22,8 @@ from layerdiff.compare.progress import Progress
 from benchmarks.kit.pages import table
 from benchmarks.kit.resnet50 import resnet50
 from benchmarks.kit.results import Results, add_options
+from benchmarks.layerwise.networks import LENGTH, WIDTH, encoder
 
-from ..layerwise.networks import LENGTH, WIDTH, encoder
 from .networks import add_runner, fp16
 
 SHAPES = {"resnet50": (8, 3, 224, 224), "encoder": (8, LENGTH, WIDTH)}
