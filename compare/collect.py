@@ -11,9 +11,9 @@ from . import notices
 from .outputs.by_types import hold_to_types
 from .outputs.draws import Drawn
 from .outputs.evidence import Coverage, OutputEvidence
-from .outputs.expectation import measure
 from .outputs.judge import Judge
 from .outputs.logits import LogitsMeter
+from .outputs.measuring import measure
 from .outputs.metric import LOGITS, Meter, criterion
 from .progress import SILENT, Progress
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from layerdiff.compare.comparison import Comparison, Rules
 from layerdiff.compare.outputs.decide import decide
-from layerdiff.compare.outputs.expectation import measure as measured
 from layerdiff.compare.outputs.judge import Judge
+from layerdiff.compare.outputs.measuring import measure as measured
 from layerdiff.compare.runs.run import RunLog, RunnerLog
 from layerdiff.compare.sides import Side, choose_sides
 from layerdiff.dataloaders import DataLoader, as_source

@@ -21,10 +21,13 @@ class Kind(NamedTuple):
     Attributes:
         jumping: Outputs that rounding changes by jumps: roundings are enlarged.
         subnormals: Errors that the rounding of normal numbers does not explain.
+        by_value: Errors that independent roundings do not explain, on inputs that repeat a value: what is equal is
+            rounded alike.
     """
 
     jumping: bool = False
     subnormals: bool = False
+    by_value: bool = False
 
 
 class Drawn:

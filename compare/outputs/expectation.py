@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,7 +18,7 @@ import numpy as np
 
 from ...graph.cutting.dataflow import random_nodes
 from ...graph.cutting.propagate import propagate
-from ...graph.errors import RunnerError, UsageError, first_line
+from ...graph.errors import LayerdiffError, RunnerError
 from ...graph.formats import BY_DTYPE, FP32
 from ...graph.rounding.noise_pool import Pools
 from ...graph.rounding.random_rounding import RandomRounding, randomized
@@ -26,15 +26,11 @@ from ...graph.rounding.roundings import KAPPA
 from ...graph.specs import is_float
 from ..journal.keys import runner_key
 from ..journal.sessions import remembered
-from ..progress import SILENT, Progress
 from ..runs.opening import for_rewritten, open_whole
-from ..runs.samples import numbered
 from .decisions import DECISION_GAIN, TYPICAL, Decisions, hold_decisions, hold_jumps, jumping_tensors
 from .draws import Drawn, Kind
-from .evidence import ByFormula, Measured, OutputEvidence
+from .evidence import Measured
 from .explained import Held, among_themselves, floors, hold, limits
-from .formats_in_play import formats_in_play
-from .formula import formula
 from .roundoff import narrow_types, roundoff
 
 if TYPE_CHECKING:
@@ -43,11 +39,9 @@ if TYPE_CHECKING:
     from ...runners.onnxrt.runner import OnnxrtRunner
     from ..comparison import Comparison
     from ..journal.sessions import RunJournal
-    from ..runs.run import RunLog
     from ..sides import Side
 
 Pairs: TypeAlias = "Mapping[str, tuple[np.ndarray, np.ndarray]]"
-Kept: TypeAlias = "Callable[[str, str, int], tuple[np.ndarray, np.ndarray]]"
 
 DRAWS = (4, 8, 16)
 """Draws of all samples together at first, and of each sample where they do not decide."""
@@ -69,6 +63,8 @@ SIZE = 1 << 22
 """Elements that a tensor is thought to have at most where its shape is not known."""
 LARGEST = 1 << 28
 """Elements from which on a pool does not grow: a gigabyte."""
+REPEATED = 1 / 16
+"""Share of an input's elements from which on one value is called repeated: padding, a blank background."""
 
 logger = logging.getLogger("layerdiff")
 
@@ -151,10 +147,23 @@ class Expectation:
         for jumping in (False, True):
             mine = {n: p for n, p in pairs.items() if (n in self.jumping or not is_float(p[0].dtype)) == jumping}
             found.update(self._judge(sample, feed, mine, Kind(jumping)))
-            doubtful = {n: p for n, p in mine.items() if self._has_subnormals and not found[n].explained}
-            again = self._judge(sample, feed, doubtful, Kind(jumping, subnormals=True))
-            found.update({n: replace(held, subnormals=True) for n, held in again.items() if held.explained})
+            found.update(self._excused(sample, feed, mine, found, Kind(jumping, by_value=True)))
+            found.update(self._excused(sample, feed, mine, found, Kind(jumping, subnormals=True)))
         return found
+
+    def _excused(
+        self, sample: int, feed: Feed, pairs: Pairs, found: Mapping[str, Measured], kind: Kind
+    ) -> dict[str, Measured]:
+        """Outputs that draws of another kind explain, where it applies and the first ones did not. Draws that cannot be
+        made explain nothing."""
+        applies = self._has_subnormals if kind.subnormals else any(_repeats(array) for array in feed.values())
+        doubtful = {n: p for n, p in pairs.items() if applies and not found[n].explained}
+        try:
+            again = self._judge(sample, feed, doubtful, kind)
+        except LayerdiffError as error:
+            logger.debug("no draws of %s", kind, exc_info=error)
+            return {}
+        return {n: replace(held, subnormals=kind.subnormals) for n, held in again.items() if held.explained}
 
     @property
     def _has_subnormals(self) -> bool:
@@ -311,7 +320,7 @@ class Expectation:
 
     def _network(self, kind: Kind) -> tuple[RandomRounding, Session]:
         if kind not in self._networks:
-            roundoff = replace(self.roundoff, subnormals=kind.subnormals)
+            roundoff = replace(self.roundoff, subnormals=kind.subnormals, by_value=kind.by_value)
             network = randomized(self.side.model, roundoff, DECISION_GAIN if kind.jumping else None)
             side = replace(self.side, runner=self._runner, model=network.model)
             session = open_whole(replace(self._comparison, journal=None), side, self._pieces)
@@ -336,6 +345,14 @@ def _is_larger_than_the_pool(error: RunnerError) -> bool:
     Other Reshapes fail for other reasons: of a tensor without elements, say.
     """
     return "requested shape" in str(error).lower()
+
+
+def _repeats(array: np.ndarray) -> bool:
+    """Whether one value makes up a large part of an input."""
+    if array.size < 4 / REPEATED or array.dtype.kind not in "iuf":
+        return False
+    _, counts = np.unique(array, return_counts=True)
+    return int(counts.max()) >= REPEATED * array.size
 
 
 def _draws(samples: int) -> list[int]:
@@ -399,91 +416,3 @@ def _decided(found: Decisions, sample: int, shape: tuple[int, ...], draws: int) 
         unseen=found.unseen,
         beyond=found.unexplained,
     )
-
-
-def measure(
-    comparison: Comparison,
-    log: RunLog,
-    evidence: Sequence[OutputEvidence],
-    kept: Kept,
-    progress: Progress = SILENT,
-    drawn: Drawn | None = None,
-) -> tuple[OutputEvidence, ...]:
-    """Adds to evidence what rounding is expected to do, wherever outputs are in doubt.
-
-    Args:
-        comparison: Who ran.
-        log: How the run went.
-        evidence: What is known of each output of each candidate.
-        kept: Gives the reference's and a candidate's output of a sample that is in doubt.
-        progress: Told what is going on.
-        drawn: What was drawn before; see `Expectation`.
-    """
-    found: dict[tuple[str, str], OutputEvidence] = {}
-    for side in comparison.candidates:
-        doubts = {e.tensor: e for e in evidence if e.candidate == side.name and e.to_be_measured}
-        if doubts:
-            progress.stage(f"{side.name}: measuring the error that rounding explains")
-            for tensor, known in _measure(comparison, log, side, doubts, kept, progress, drawn).items():
-                found[side.name, tensor] = known
-    return tuple(found.get((e.candidate, e.tensor), e) for e in evidence)
-
-
-def _measure(
-    comparison: Comparison,
-    log: RunLog,
-    side: Side,
-    doubts: Mapping[str, OutputEvidence],
-    kept: Kept,
-    progress: Progress,
-    drawn: Drawn | None,
-) -> dict[str, OutputEvidence]:
-    narrow = log.of(side.name).info.fp16_accumulation | log.of(log.reference).info.fp16_accumulation
-    pieces = any(runner.in_pieces for runner in log.runners)
-    samples = {number for known in doubts.values() for number in known.doubts}
-    found: dict[str, Measured] = {}
-    why = {t: "its type has no expected error" for t, e in doubts.items() if not _measurable(e)}
-    try:
-        count = max(1, len(samples))
-        with Expectation(comparison, side, narrow, pieces=pieces, samples=count, drawn=drawn) as expectation:
-            for done, (number, feed) in enumerate(numbered(comparison.samples, samples)):
-                names = [t for t, known in doubts.items() if number in known.doubts and t not in why]
-                pairs = {name: kept(side.name, name, number) for name in names}
-                for name, held in (expectation.judge(number, feed, pairs) if pairs else {}).items():
-                    found[name] = found[name].merge(held) if name in found else held
-                progress.advance(done + 1, len(samples))
-    except Exception as error:  # whatever a runtime raises: the formula decides then, and the report says so
-        if isinstance(error, UsageError):
-            raise
-        logger.debug("the expected error was not measured", exc_info=error)
-        why.update({t: f"the expected error could not be measured: {first_line(error)}" for t in doubts})
-    return {
-        tensor: replace(known, by_formula=_by_formula(comparison.reference, side, known, kept, why[tensor]))
-        if tensor in why
-        else replace(known, expected=found[tensor])
-        for tensor, known in doubts.items()
-    }
-
-
-def _measurable(known: OutputEvidence) -> bool:
-    reference, candidate = known.statistics.dtypes or ("", "")
-    small = ("float8", "float4", "complex")
-    return not reference.startswith(small) and not candidate.startswith(small)
-
-
-def _by_formula(reference: Side, side: Side, known: OutputEvidence, kept: Kept, why: str) -> ByFormula:
-    mismatched, use = 0, 0.0
-    for number in known.doubts:
-        y, c = kept(side.name, known.tensor, number)
-        if y.shape != c.shape or not is_float(y.dtype):
-            mismatched += int(np.count_nonzero(y != c)) if y.shape == c.shape else y.size
-            use = math.inf
-            continue
-        rule = formula(reference.model.index, known.tensor, formats_in_play(reference, side), y.dtype)
-        wide = np.complex128 if y.dtype.kind == "c" else np.float64
-        with np.errstate(invalid="ignore"):
-            error = np.abs(c.astype(wide) - y.astype(wide))
-        share = np.where(np.isfinite(error), error, 0.0) / rule.allowed(y)
-        mismatched += int(np.count_nonzero(share > 1))
-        use = max(use, float(share.max(initial=0.0)))
-    return ByFormula(mismatched, use, why)

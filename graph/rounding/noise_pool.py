@@ -22,6 +22,11 @@ SHARED = 1 << 12
 """Elements up to which tensors of one shape may read one window: it is held until the last of them has read it."""
 KEPT = 10 << 20
 """Longest row of factors that is kept for the next draw."""
+STEPS = float(1 << 16)
+"""Places of a pool from one power of e to the next, where a vector's values say at which it reads: coarse enough for
+kernels that compute equal vectors a few unit roundoffs apart."""
+STRIDE = 7919
+"""Numbers from one of these places to the next."""
 SEED = 20240229
 
 
@@ -92,12 +97,15 @@ class Place:
         iteration: In the body of a Loop or Scan, the name of the iteration's number.
         draw: Small tensors of one shape whose draws have the same number are given the same random numbers; None: no
             other tensor is.
+        vectors: Counted from the last axis: vectors along this axis that hold the same values are given the same random
+            numbers; None: each element is given its own.
     """
 
     shape: tuple[int, ...] | None = None
     double: bool = False
     iteration: str = ""
     draw: int | None = None
+    vectors: int | None = None
 
 
 class NoiseWriter:
@@ -122,6 +130,7 @@ class NoiseWriter:
         self.common = common
         self.double = double
         self._reshape = {"allowzero": 1} if opset >= 14 else {}
+        self._opset = opset
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
         self.scales: dict[str, float] = {}
@@ -226,7 +235,10 @@ class NoiseWriter:
         if shared and key in self._written:
             return self._written[key]
         start = (self.sites if place.draw is None else place.draw) * 1037189 % SPREAD
-        noise = self._window(pool, name, place.shape, prefix, "" if weight else place.iteration, start)
+        if place.vectors is not None and not weight and not place.iteration:
+            noise = self._by_value(pool, name, place.vectors, prefix, start)
+        else:
+            noise = self._window(pool, name, place.shape, prefix, "" if weight else place.iteration, start)
         if place.double:
             noise = self.emit("Cast", [noise], f"{prefix}/double", to=TensorProto.DOUBLE)
         if shared:
@@ -245,10 +257,46 @@ class NoiseWriter:
         count = self.emit("ReduceProd", [dims], f"{prefix}/count", keepdims=1)
         first = self.constant([start])
         if iteration:
-            steps = self.emit("Mul", [iteration, self.constant([7919])], f"{prefix}/steps")
+            steps = self.emit("Mul", [iteration, self.constant([STRIDE])], f"{prefix}/steps")
             moved = self.emit("Add", [steps, first], f"{prefix}/moved")
             wrapped = self.emit("Mod", [moved, self.constant([SPREAD])], f"{prefix}/wrapped")
             first = self.emit("Reshape", [wrapped, self.constant([1])], f"{prefix}/first")
         end = self.emit("Add", [count, first], f"{prefix}/end")
         row = self.emit("Slice", [pool, first, end], f"{prefix}/row")
         return self.emit("Reshape", [row, dims], f"{prefix}/n", **self._reshape)
+
+    def _by_value(self, pool: str, name: str, axis: int, prefix: str, start: int) -> str:
+        """Random numbers out of a pool, in the shape of a tensor, the same ones for vectors of equal values.
+
+        Where a vector reads follows from the greatest of its elements, each times a random number of its own: unlike a
+        sum, it does not depend on the order in which a kernel goes through them.
+        """
+        self.scales[UNIT] = 1.0
+        dims = self.emit("Shape", [name], f"{prefix}/shape")
+        count = self.emit("Gather", [dims, self.constant([axis])], f"{prefix}/count", axis=0)
+        along = self.constant([-1] + [1] * (-1 - axis))
+        end = self.emit("Add", [count, self.constant([start])], f"{prefix}/end")
+        row = self.emit("Slice", [UNIT, self.constant([start]), end], f"{prefix}/row")
+        own = self.emit("Reshape", [row, along], f"{prefix}/own")
+        single = self.emit("Cast", [name], f"{prefix}/single", to=TensorProto.FLOAT)
+        drawn = self.emit("Mul", [single, own], f"{prefix}/drawn")
+        greatest = f"{prefix}/greatest"
+        if self._opset >= 18:
+            self.emit("ReduceMax", [drawn, self.constant([axis])], greatest, keepdims=1)
+        else:
+            self.emit("ReduceMax", [drawn], greatest, axes=[axis], keepdims=1)
+        size = self.emit("Abs", [greatest], f"{prefix}/size of it")
+        raised = self.emit("Max", [size, self.constant(1e-37, np.float32)], f"{prefix}/raised")
+        power = self.emit("Log", [raised], f"{prefix}/power")
+        steps = self.emit("Mul", [power, self.constant(STEPS, np.float32)], f"{prefix}/steps")
+        number = self.emit("Cast", [steps], f"{prefix}/number", to=TensorProto.INT64)
+        strides = self.emit("Mul", [number, self.constant([STRIDE])], f"{prefix}/strides")
+        moved = self.emit("Add", [strides, self.constant([start])], f"{prefix}/moved")
+        first = self.emit("Mod", [moved, self.constant([SPREAD])], f"{prefix}/first")
+        numbers = self.emit(
+            "Range",
+            [self.constant(0), self.emit("Squeeze", [count], f"{prefix}/length"), self.constant(1)],
+            f"{prefix}/numbers",
+        )
+        places = self.emit("Add", [first, self.emit("Reshape", [numbers, along], f"{prefix}/next")], f"{prefix}/places")
+        return self.emit("Gather", [pool, places], f"{prefix}/n", axis=0)

@@ -41,6 +41,7 @@ from ..nodes import attribute_int, attribute_ints, reads, subgraphs
 from ..operators import (
     ABSOLUTE,
     LIBRARY_FUNCTIONS,
+    POINTWISE,
     PRODUCTS,
     RECURRENT,
     SEVERAL_STEPS,
@@ -96,6 +97,8 @@ class Roundoff:
         rounded_weights: Whether weights that the graph holds in FP16 or BF16 were rounded on one side only.
         subnormals: Whether numbers that are subnormal in the coarser format are rounded to its smallest ones, too.
             Constants of one element are not: what becomes of an epsilon is a fault and no rounding.
+        by_value: Whether vectors of equal values (the same token many times, a blank background) are rounded alike, as
+            kernels round them: their errors add up where others cancel.
     """
 
     reference: NumberFormat = FP32
@@ -105,6 +108,7 @@ class Roundoff:
     every_node: bool = False
     rounded_weights: bool = False
     subnormals: bool = False
+    by_value: bool = False
     inputs: tuple[tuple[str, NumberFormat], ...] = ()
     doubles: bool = False
 
@@ -162,7 +166,7 @@ def randomized(model: Model, roundoff: Roundoff, gain: float | None = None) -> R
     renamed = writer.inputs()
     for node in nodes:
         _rename(node, renamed)
-    writer.write(nodes, _Scope.of(model.index), infer_shapes(model.proto).graph)
+    writer.write(nodes, _Scope.of(model.index, roundoff.by_value), infer_shapes(model.proto).graph)
     del proto.graph.node[:]
     proto.graph.node.extend(writer.nodes)
     proto.graph.initializer.extend(writer.constants.values())
@@ -189,6 +193,8 @@ class _Scope:
         iteration: In the body of a Loop or Scan, the name of the iteration's number.
         claimed: Outputs of the model, of which a file may say shapes that do not hold: those of an STFT follow from the
             values of its inputs.
+        by_value: Whether vectors of equal values are rounded alike.
+        channels_first: Tensors whose second axis is the channels', with ``by_value``.
     """
 
     specs: Mapping[str, TensorSpec]
@@ -197,15 +203,19 @@ class _Scope:
     names: Sequence[str]
     iteration: str = ""
     claimed: frozenset[str] = frozenset()
+    by_value: bool = False
+    channels_first: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, index: GraphIndex) -> _Scope:
+    def of(cls, index: GraphIndex, by_value: bool = False) -> _Scope:
         static = static_tensors(index)
         groups = fused_groups(index, static)
         # a group of exact operators alone rounds nothing; one that ends in them rounds before
         rounding = (g for g in groups if any(operator(index.nodes[p]) not in EXACT for p in g.nodes))
         claimed = frozenset(index.outputs)
-        return cls(index.specs, static, frozenset(g.nodes[-1] for g in rounding), index.names, claimed=claimed)
+        borders = frozenset(g.nodes[-1] for g in rounding)
+        channels_first = _channels_first(index.nodes) if by_value else frozenset()
+        return cls(index.specs, static, borders, index.names, "", claimed, by_value, channels_first)
 
     def body(self, graph: onnx.GraphProto, inferred: onnx.GraphProto, op: str) -> _Scope:
         """The scope of a body: each of its nodes is a group of its own."""
@@ -233,7 +243,14 @@ class _Scope:
     def place(self, name: str) -> Place:
         spec = self.specs.get(name)
         double = spec is not None and dtype_name(spec.dtype) == "float64"
-        return Place(self.known_shape(name), double, self.iteration)
+        return Place(self.known_shape(name), double, self.iteration, vectors=self._vectors(name))
+
+    def _vectors(self, name: str) -> int | None:
+        """The axis of the vectors that are rounded alike where they are equal, counted from the last one."""
+        spec = self.specs.get(name)
+        if not self.by_value or spec is None or spec.shape is None or len(spec.shape) < 2:
+            return None
+        return 1 - len(spec.shape) if name in self.channels_first else -1
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """A tensor's shape, with 1 for what is unknown."""
@@ -277,7 +294,7 @@ class _Writer(NoiseWriter):
         usual = 0.0 if self.on_products else self.rounding.operand
         cast = {name: math.sqrt(KAPPA) * fmt.u for name, fmt in self.roundoff.inputs}
         sizes = {name: math.hypot(usual, cast.get(name, 0.0)) for name in self.index.inputs}
-        scope = _Scope.of(self.index)
+        scope = _Scope.of(self.index, self.roundoff.by_value)
         return {
             name: self.perturb(name, scope.place(name), size, smallest=self.smallest)
             for name, size in sizes.items()
@@ -452,6 +469,19 @@ class _Writer(NoiseWriter):
         if key not in self._weights:
             self._weights[key] = self.perturb(name, scope.place(name), size, weight=True, step=self._lifted(name))
         return self._weights[key]
+
+
+def _channels_first(nodes: Iterable[onnx.NodeProto]) -> frozenset[str]:
+    """Tensors whose second axis is the channels': of the operators that take it for that, and of what is computed from
+    them element by element."""
+    found: set[str] = set()
+    for node in nodes:
+        if facts_of(node).channels_first:
+            found.add(node.input[0])
+            found.update(node.output)
+        elif operator(node) in POINTWISE and not found.isdisjoint(node.input):
+            found.update(node.output)
+    return frozenset(found)
 
 
 def _holds(fmt: NumberFormat, weight: np.ndarray) -> bool:

@@ -412,3 +412,41 @@ def test_the_pool_does_not_grow_for_a_reshape_that_fails_for_another_reason(monk
     feed = {"x": RNG.standard_normal((1, 1, 4, 4)).astype(np.float32), "s": np.array([1, 1, 1.5, 1.5], np.float32)}
     Comparator(model, [OnnxrtRunner(threads=1), EmulateRunner(format="fp16")], data_loader=[feed]).compare()
     assert len({*sizes}) == 1
+
+
+# -- inputs that repeat a value ----------------------------------------------------------------------------------------
+
+TABLE = RNG.standard_normal((300, 64)).astype(np.float32)
+INNER = (RNG.standard_normal((64, 96)) / 8).astype(np.float32)
+POOLED = model_of(
+    "(int64[1,512] ids) => (float[1,96] y) { e = Gather(table, ids) a = MatMul(e, w) b = Add(a, big) c = Sub(b, big) "
+    "y = ReduceMean<axes=[1], keepdims=0>(c) }",
+    table=TABLE,
+    w=INNER,
+    big=np.float32(100),
+)
+
+
+def pooled(share, factor=1.0):
+    """Tokens of which a share is the same one; the candidate computes in FP64, so that the reference's errors show."""
+    ids = np.random.default_rng(3).integers(0, 300, (1, 512))
+    ids[0, : int(512 * share)] = 7
+
+    def exact(feed):
+        inner = TABLE[feed["ids"]].astype(np.float64) @ INNER.astype(np.float64)
+        return {"y": (inner.mean(axis=1) * factor).astype(np.float32)}
+
+    (found,) = outputs(POOLED, runners=[OnnxrtRunner(), FunctionRunner(function=exact)], data=[{"ids": ids}])
+    return found
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.8, 1.0])
+def test_equal_tokens_make_equal_errors_that_add_up(share):
+    found = pooled(share)
+    assert found.verdict == "pass"
+    assert 0.2 < found.expected["rms_z"] < 2
+
+
+@pytest.mark.parametrize("share", [0.0, 0.8])
+def test_a_fault_fails_on_equal_tokens_too(share):
+    assert pooled(share, factor=1.0002).verdict == "fail"

@@ -282,3 +282,32 @@ def test_an_fp16_file_that_lists_its_weights_among_its_inputs_can_be_drawn(tmp_p
     x = X.astype(np.float16)
     _, _, errors = drawn(load(tmp_path / "old.onnx"), PLAIN, {"x": x})
     assert rms(errors["y"]) > 0
+
+
+ROWS = RNG.standard_normal((5, 64)).astype(np.float32)[[0, 1, 0, 2, 0, 3, 1, 4]]
+
+
+@pytest.mark.parametrize("opset", [17, 20])
+@pytest.mark.parametrize("fmt", [FP32, FP16])
+def test_equal_vectors_are_rounded_alike_and_others_are_not(opset, fmt):
+    model = model_of("(float[8,64] x) => (float[8,128] y) { a = MatMul(x, w) y = Tanh(a) }", opset, w=W[:64])
+    base, neutral, errors = drawn(model, Roundoff(candidate=fmt, by_value=True), {"x": ROWS})
+    assert np.array_equal(neutral["y"], base["y"])
+    for draw in errors["y"]:
+        assert np.array_equal(draw[0], draw[2])
+        assert np.array_equal(draw[0], draw[4])
+        assert np.array_equal(draw[1], draw[6])
+        assert abs(np.corrcoef(draw[0], draw[3])[0, 1]) < 0.4
+    usual = drawn(model, Roundoff(candidate=fmt), {"x": ROWS})[2]["y"]
+    assert rms(errors["y"]) == pytest.approx(rms(usual), rel=0.3)
+
+
+def test_a_blank_image_is_rounded_alike_everywhere_and_its_channels_are_not():
+    text = "(float[1,3,9,9] x) => (float[1,32,9,9] y) { a = Conv<pads=[1,1,1,1]>(x, w) y = Relu(a) }"
+    model = model_of(text, w=RNG.standard_normal((32, 3, 3, 3)).astype(np.float32))
+    feed = {"x": np.full((1, 3, 9, 9), 0.7, np.float32)}
+    _, _, errors = drawn(model, Roundoff(candidate=FP16, by_value=True), feed)
+    inside = errors["y"][:, 0, :, 1:-1, 1:-1].reshape(8, 32, -1)
+    typical = np.median(inside, axis=2, keepdims=True)
+    assert np.isclose(inside, typical, atol=1e-5).mean() > 0.9
+    assert len(np.unique(typical[0])) > 8
