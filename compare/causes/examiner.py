@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from . import (
     feeding,
     input_stage,
     inserted,
+    integer_pairs,
     integers,
     nan,
     operators,
@@ -190,7 +192,7 @@ class Examiner:
 
     def examine(self, case: LayerCase) -> Diagnosis:
         """The cause for one layer on one sample: that of the guiltiest node inside, where it can be taken apart."""
-        found = self._behind(case)
+        found = integer_pairs.find(case, self._exactly(case)) or self._behind(case)
         if found is not None:
             return found
         alone = case.formats.quantized  # scaled integers go from kernel to kernel, each a whole group
@@ -199,6 +201,33 @@ class Examiner:
             if refined is not None:
                 return refined
         return self._cause(case)
+
+    def _exactly(self, case: LayerCase) -> Iterator[tuple[str, Callable[[], Judgement | None]]]:
+        """Sides whose 8-bit products may saturate in a layer, and how to judge it where they do not."""
+        pair = case.pair
+        for side, nodes in ((self.candidate, pair.candidate.nodes), (self.reference, pair.reference.nodes)):
+            exact = side.runner.unsaturated
+            if exact is not None and integer_pairs.multiplies_integers(side.model.index, nodes):
+                yield side.name, functools.partial(self._judged_by, case, replace(side, runner=exact))
+
+    def _judged_by(self, case: LayerCase, side: Side) -> Judgement | None:
+        """The judgement on a layer where a side is run by another runner; None where that cannot run it."""
+        pair, values, made = case.pair, case.values, case.made
+        if side.name == self.candidate.name:
+            flat = self._run_apart([pair], values, side)
+            if flat is None:
+                return None
+            made = {n: flat[exploded_name(n, pair.number)] for n in pair.candidate.outputs}
+        else:
+            feed = {n: values[n] for n in pair.reference.inputs}
+            try:
+                part = slice_model(side.model, pair.reference, specs_of(feed))
+                with opened_part(side, part) as session:
+                    values = {**values, **session.infer(feed)}
+            except LayerdiffError as error:
+                log.debug("cannot run %s exactly: %s", pair.reference.outputs, error)
+                return None
+        return self.noise.judge(pair, case.tensor, values, made, case.expected, case.judgement.sample)
 
     def overflow_inside(self, pair: LayerPair, values: Arrays) -> Fact | None:
         """What a layer that is right holds inside, and the candidate's format cannot: see `one_kernel`."""
@@ -333,8 +362,12 @@ class Examiner:
         found_cause = self._cause(worst)
         return found_cause if found_cause.node is not None else replace(found_cause, node=worst.pair.main)
 
-    def _run_apart(self, parts: Sequence[LayerPair], values: Arrays) -> Mapping[str, np.ndarray] | None:
-        """What the candidate makes of single nodes, each fed the reference's values; None where it cannot."""
+    def _run_apart(
+        self, parts: Sequence[LayerPair], values: Arrays, side: Side | None = None
+    ) -> Mapping[str, np.ndarray] | None:
+        """What the candidate, or ``side`` in its place, makes of single nodes, each fed the reference's values; None
+        where it cannot."""
+        side = side or self.candidate
         back = {self.matched.get(n, n): n for n in values} | {v: k for k, v in self.observed.items()}
         sources = {n: back.get(n, n) for p in parts for n in p.candidate.inputs}
         if not parts or any(source not in values for source in sources.values()):
@@ -343,7 +376,7 @@ class Examiner:
         feed = {n: held(values[source], specs.get(n)) for n, source in sources.items()}
         try:
             model = explode(self.candidate.model, [(p.number, p.candidate) for p in parts], specs_of(feed))
-            with opened_part(self.candidate, model) as session:
+            with opened_part(side, model) as session:
                 return session.infer(feed)
         except LayerdiffError as error:
             log.debug("cannot take %s apart: %s", parts[-1].reference.outputs, error)

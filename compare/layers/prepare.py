@@ -19,7 +19,7 @@ from ..causes.expected_noise import Noise
 from ..lockstep.kernels import kernel_groups
 from ..lockstep.plan import LockstepPlan, plan
 from ..outputs.formats_in_play import quantizes_otherwise
-from ..runs.memory import budget
+from ..runs.memory import BUDGET, ENGINES, budget
 from .bodies import BodyLocalizer, LocalizeBody
 from .judging import LayerJudge
 
@@ -135,6 +135,7 @@ def _plan(
 ) -> LockstepPlan:
     """The layers and pieces: layers are the deployed kernels, where both sides run one file."""
     index = comparison.reference.model.index
+    engines = candidate.runner.capabilities.builds_for_shapes
     kernels = () if deployed is None else candidate.runner.kernels(candidate.model, deployed)
     return plan(
         index,
@@ -142,7 +143,7 @@ def _plan(
         matched,
         every=comparison.rules.layers == "all",
         shapes=_shapes(comparison),
-        memory=budget(comparison.rules.memory) // STREAMS,
+        memory=budget(comparison.rules.memory, ENGINES if engines else BUDGET) // STREAMS,
         groups=kernel_groups(index, kernels) if kernels else None,
     )
 

@@ -426,7 +426,7 @@ class Walk:
         try:
             if made is None:
                 own = self._own_values(step, sample, feed, values, store)
-                made = run.candidate(own).infer(own, step.candidate.outputs)
+                made = self._chained(run, own, values) or run.candidate(own).infer(own, step.candidate.outputs)
         except (RunnerError, ModelError) as error:
             self._free = False
             self._notices.append(walk_stopped(self.candidate.name, step.index, error))
@@ -445,6 +445,25 @@ class Walk:
                     self._identical[name].append(same)
                 if self._last.get(name, -1) > step.index:
                     store.put("candidate", sample, name, made[other])
+
+    def _chained(self, run: StepSessions, own: Arrays, values: Arrays) -> dict[str, np.ndarray] | None:
+        """What the candidate makes of its own values, layer by layer in the session that has just run them on the
+        reference's; None where it takes a session of its own."""
+        pairs = self._pairs(run.step)
+        failed = any(self._seen[pair.number].failure is not None for pair in pairs)
+        if not run.chains or run.apart or failed or not pairs:
+            return None
+        known = dict(own)
+        try:
+            session = run.exploded(pairs, self._feed_of(pairs, values))
+            for pair in pairs:
+                names = {exploded_name(n, pair.number): n for n in pair.candidate.outputs}
+                made = session.infer({n: known[n] for n in pair.candidate.inputs}, list(names))
+                known.update((names[name], array) for name, array in made.items())
+            return {n: known[n] for n in run.step.candidate.outputs}
+        except (RunnerError, ModelError, KeyError):
+            run.chains = False  # a shape that follows from values, a layer that reads one behind it
+            return None
 
     def _own_values(self, step: PiecePair, sample: int, feed: Arrays, values: Arrays, store: Store) -> Arrays:
         """What the candidate itself made of what a piece reads; of random values, what the reference drew."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...graph.cutting.slices import Slice, explode, exploded_name, original_name, slice_model
@@ -40,6 +41,8 @@ class StepSessions:
         only: Numbers of the layers that the candidate runs, each fed from outside; None: all, and the piece itself.
         apart: Whether its layers are run one by one, because not all of them can run.
         joins: Whether the candidate's layers and the piece itself are run by one session, `together`.
+        chains: Whether its own values come from its layers, one after the other: an engine of the piece takes
+            as long to build as that of its layers, which runs in milliseconds.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class StepSessions:
         self._candidate: Session | None = None
         self._exploded: dict[tuple[int, ...], Session] = {}
         self.joins = only is None and _joins(candidate, step.candidate)
+        self.chains = only is None and candidate.runner.capabilities.keeps_inputs
         self._whole = whole
         self._profiles = profiles or {}
         self._ready: dict[int, list[dict[str, ShapeRange]]] = {}
@@ -167,6 +171,12 @@ class StepSessions:
         self._ready[id(session)] = ready
         return session
 
+    @property
+    def timings(self) -> bytes:
+        """What the candidate's last engine tells of the times of kernels, and those before it; empty without one."""
+        opened = [*self._exploded.values(), *([] if self._candidate is None else [self._candidate])]
+        return next((t for session in reversed(opened) if (t := session.info.timing_cache)), b"")
+
     def close(self) -> None:
         """Closes them all."""
         self._stack.close()
@@ -220,6 +230,8 @@ class SessionsAhead:
             self._now = None
 
     def _done(self, sessions: StepSessions) -> None:
+        if timings := sessions.timings:
+            self.candidate = replace(self.candidate, runner=self.candidate.runner.with_timings(timings))
         if self._closing is not None:
             self._closing.result()
         if self._pool is not None and self._closes:

@@ -17,6 +17,7 @@ from ...graph.errors import LayerdiffError, OutputError
 from ...graph.pairing.differences import InputsExchanged
 from ...graph.rounding.widening import is_narrow
 from ..causes.differences import GraphsDiffer
+from ..causes.integer_pairs import PairsSaturate
 from ..causes.nan import NotANumberOnBothSides
 from ..causes.quantization import StepsHold
 from ..notices import not_written
@@ -64,6 +65,12 @@ ANYWHERE = {
     Cause.FEEDING: "mend what depends there on the batch, on the number of tokens or on their places",
     Cause.NONDETERMINISM: "make the runtime deterministic, or compare with a tolerance",
 }
+
+SATURATING = (
+    "run it without (--ort-exact-int8, ONNX Runtime's session.x64quantprecision), or quantize weights to 7 bits "
+    "(reduce_range=True); CPUs with VNNI and GPUs do not saturate"
+)
+"""Where 8-bit kernels of a CPU saturate."""
 
 RUNTIME = "rewrite the operator by others that the runtime computes rightly: FP32 does not help"
 """Where a runtime that computes in FP32 is wrong."""
@@ -131,6 +138,8 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     cause = culprit.cause
     if any(isinstance(f, GraphsDiffer) and isinstance(f.difference.change, InputsExchanged) for f in culprit.facts):
         return Remedy("give the operator its inputs in the first file's order")
+    if any(isinstance(fact, PairsSaturate) for fact in culprit.facts):
+        return Remedy(SATURATING)
     text = ANYWHERE.get(cause, "")
     if any(isinstance(fact, NotANumberOnBothSides) for fact in culprit.facts):
         text = "look at the inputs: both sides give values that are not numbers"

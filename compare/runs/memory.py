@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 
 BUDGET = 512 << 20
 """Bytes that localizing uses where the user says nothing and the machine has four times that."""
+ENGINES = 4 << 30
+"""The same where every piece is an engine: the fewer there are, the sooner they are built."""
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # mallopt(3)
 
 
-def budget(asked: int | None) -> int:
-    """Bytes to use: what was asked for, else `BUDGET`, but no more than a quarter of what there is."""
+def budget(asked: int | None, usual: int = BUDGET) -> int:
+    """Bytes to use: what was asked for, else what is ``usual``, but no more than a quarter of what there is."""
     if asked is not None:
         return asked
-    return max(int(min(BUDGET, free_memory() / 4)), 32 << 20)
+    return max(int(min(usual, free_memory() / 4)), 32 << 20)
 
 
 def weight_bytes(sides: Iterable[Side]) -> int:

@@ -295,7 +295,8 @@ def _softmax(w: BoundWriter, node: onnx.NodeProto) -> ErrorBound | None:
     """Of what the layer is given, since it takes values and not magnitudes.
 
     Inputs that move by at most d multiply a share by at most exp(2 d). Subtracting the greatest input rounds once
-    more, by at most the roundoff of twice the greatest magnitude; exponential, sum and quotient are relative.
+    more, by at most the roundoff of twice the greatest magnitude; exponential, sum and quotient are relative. Kernels
+    of some CPUs give zero where the exponential is below FP32's smallest normal number.
     """
     name, roundoff = node.input[0], w.roundoff
     bound, shape = w.bound(name), w.shape(name)
@@ -311,6 +312,7 @@ def _softmax(w: BoundWriter, node: onnx.NodeProto) -> ErrorBound | None:
     count = shape[axis] + 2
     others = roundoff.gamma(count) + 4 * roundoff.node + _LIBRARY * FP32.u - 1.0
     extra = w.emit("Mul", [value, w.emit("Add", [grown, w.scalar(others)])])
+    extra = w.emit("Add", [extra, w.scalar(FP32.smallest_normal)])
     return ErrorBound(value, w.rounded(0.0), extra, count)
 
 

@@ -21,6 +21,8 @@ class Capabilities:
         reads_engines: It runs serialized engines (`Model.engine`); others run the model that the engine was built from.
         computes: It computes what it gives. False: it was recorded, and running it twice or timing it tells nothing.
         builds_for_shapes: A session runs those shapes alone that its workload named when it was opened.
+        keeps_inputs: A session on a piece takes values of some inputs alone once all of them were fed: the others keep
+            theirs.
         output_files: Fields of the configuration that name a file to write: one for each runner.
         caches: Fields that name a file which makes opening faster and changes no result; it is read and written.
     """
@@ -33,6 +35,7 @@ class Capabilities:
     reads_engines: bool = False
     computes: bool = True
     builds_for_shapes: bool = False
+    keeps_inputs: bool = False
     output_files: tuple[str, ...] = ()
     caches: tuple[str, ...] = ()
 

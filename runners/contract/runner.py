@@ -382,6 +382,11 @@ class Runner(ABC):
         """
         return {}
 
+    @property
+    def unsaturated(self) -> Runner | None:
+        """The same with 8-bit kernels that never saturate within their sums; None where it has no others, or none."""
+        return None
+
     optimizers: ClassVar[tuple[str, ...]] = ()
     """Names of the graph optimizations that `without` can leave out."""
 

@@ -45,6 +45,8 @@ class OnnxrtConfig(Runner):
         disabled_optimizers: Graph optimizations that are never applied, by ONNX Runtime's names (``ConvAddFusion``).
         provider_options: Options of the provider as ONNX Runtime calls them, ``KEY=VALUE`` each.
         tf32: Lets CUDA multiply FP32 in TF32. ONNX Runtime's own default is on; here it is off.
+        exact_int8: Takes kernels that do not saturate within sums of 8-bit products, on x86 CPUs without VNNI too
+            (``session.x64quantprecision``).
         custom_ops: Shared libraries of custom operators.
         threads: Threads of one operator; 0 leaves the choice to ONNX Runtime (one a physical core).
         low_memory: Give memory back at once: for sessions that run once or twice.
@@ -71,6 +73,9 @@ class OnnxrtConfig(Runner):
         metavar="KEY=VALUE",
     )
     tf32: bool = option(False, "--ort-tf32", "let ONNX Runtime's CUDA provider multiply FP32 in TF32")
+    exact_int8: bool = option(
+        False, "--ort-exact-int8", "8-bit products of ONNX Runtime that do not saturate on CPUs without VNNI"
+    )
     custom_ops: tuple[str, ...] = option(
         (), "--ort-custom-ops", "library of custom operators for ONNX Runtime; may be repeated", metavar="LIB"
     )

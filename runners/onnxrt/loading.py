@@ -172,6 +172,8 @@ def _options(runner: OnnxrtConfig, ort: Any, folder: Any) -> Any:
         options.intra_op_num_threads = runner.threads
     # Sessions take turns here: the threads of one must not spin while another runs.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if runner.exact_int8:
+        options.add_session_config_entry("session.x64quantprecision", "1")
     if runner.float_products:
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     if runner.low_memory:

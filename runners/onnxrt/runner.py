@@ -51,6 +51,11 @@ class OnnxrtRunner(OnnxrtConfig):
             names.remove("layout")  # not every version has it, and "all" is no more than it on the CPU
         return {name: dataclasses.replace(self, optimization=name) for name in names} if len(names) > 1 else {}
 
+    @property
+    def unsaturated(self) -> OnnxrtRunner | None:
+        """See `Runner.unsaturated`: kernels of x86 CPUs without VNNI add pairs of products in 16 bits."""
+        return None if self.exact_int8 or self.provider != "cpu" else dataclasses.replace(self, exact_int8=True)
+
     def without(self, optimizers: Collection[str]) -> OnnxrtRunner:
         """See `Runner.without`."""
         fewer = dict.fromkeys((*self.disabled_optimizers, *optimizers))

@@ -90,7 +90,7 @@ def build(
         network.mark_unfused_tensors_as_debug_tensors()
     builder_config = _configured(builder, network, config, plan, library)
     profiles = add_profiles(builder, network, builder_config, work.samples, work.shape_sets)
-    load_timing(builder_config, config, library)
+    begun = load_timing(builder_config, config, library)
     calibrator, samples = None, work.calibrating
     if plan.calibrator and not quantized_already(model):
         progress("calibrating")
@@ -108,7 +108,7 @@ def build(
         # of a piece, it would be the wrong calibration for every other one
         notes = (*keep_calibration(calibrator, None if model.derived else config.calibration_cache), *notes)
         calibration = calibrator.measured or calibrator.cache
-    timing = save_timing(builder_config, config, library)
+    timing = save_timing(builder_config, config, library, begun)
     return Built(engine, parsed, computing, seconds, tuple(profiles), calibration, timing, notes)
 
 

@@ -19,26 +19,33 @@ if TYPE_CHECKING:
     from .versions import Library
 
 
-def load_timing(builder_config: Any, config: TrtConfig, library: Library) -> None:
-    """Gives a build the timings that are in the file, or those that an earlier build made. To TensorRT for RTX a
-    timing cache is nothing."""
+def load_timing(builder_config: Any, config: TrtConfig, library: Library) -> bytes:
+    """Gives a build the timings that are in the file, or those that an earlier build made; returns them. To TensorRT
+    for RTX a timing cache is nothing."""
     if library.rtx:
-        return
+        return b""
     if config.timing_cache == "off":
         builder_config.set_flag(library.trt.BuilderFlag.DISABLE_TIMING_CACHE)
-        return
-    cache = builder_config.create_timing_cache(kept(config.timing_cache) or config.timings)
+        return b""
+    known = kept(config.timing_cache) or config.timings
+    cache = builder_config.create_timing_cache(known)
     # A cache of another version or GPU is refused here (no mismatch is ignored): begin with an empty one then.
     if cache is None or not builder_config.set_timing_cache(cache, False):
         builder_config.set_timing_cache(builder_config.create_timing_cache(b""), False)
+        return b""
+    return known
 
 
-def save_timing(builder_config: Any, config: TrtConfig, library: Library) -> bytes:
-    """The timings after a build; they go to the file as well, if one is named and there is something new."""
+def save_timing(builder_config: Any, config: TrtConfig, library: Library, begun: bytes) -> bytes:
+    """The timings after a build, with those that it has ``begun`` with: TensorRT drops what it did not use. They go to
+    the file as well, if one is named and there is something new."""
     cache = None if library.rtx or config.timing_cache == "off" else builder_config.get_timing_cache()
     if cache is None:
         return b""
     data = bytes(cache.serialize())
+    every = builder_config.create_timing_cache(begun) if begun and begun != data else None
+    if every is not None and every.combine(cache, False):
+        data = bytes(every.serialize())
     if config.timing_cache and data != kept(config.timing_cache):
         write_file(Path(config.timing_cache), data, "timing cache")
     return data

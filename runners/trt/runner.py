@@ -48,6 +48,7 @@ class TrtRunner(TrtConfig, Runner):
         inner_tensors=True,
         reads_engines=True,
         builds_for_shapes=True,
+        keeps_inputs=True,
         output_files=("save_engine",),
         caches=("timing_cache",),
     )

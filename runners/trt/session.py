@@ -180,10 +180,13 @@ class TrtSession(Session):
         self._execute()
 
     def _arrays(self, feed: Mapping[str, np.ndarray | DeviceArray]) -> dict[str, np.ndarray | DeviceArray]:
-        missing = [n for n in self._in if n not in feed]
-        if missing:
+        """What is fed, in the engine's types. Inputs of a piece that are not fed keep what they were fed before."""
+        arrays = {n: self._fed(n, feed[n]) for n in self._in if n in feed}
+        missing = [n for n in self._in if n not in arrays]
+        same = all(self._set_shapes.get(n) == a.shape and n not in self._on_host for n, a in arrays.items())
+        if missing and not (same and self._set_shapes and self._model.derived):
             raise RunnerError(f"TensorRT needs input {missing[0]!r}, which was not fed.")
-        return {n: self._fed(n, feed[n]) for n in self._in}
+        return arrays
 
     def _fed(self, name: str, value: np.ndarray | DeviceArray) -> np.ndarray | DeviceArray:
         here = isinstance(value, DeviceArray) and value.device == self.device and value.dtype == self._io[name]
@@ -195,7 +198,7 @@ class TrtSession(Session):
         self._lease = Lease()
         context = self._context
         log = log_of(self._library.trt)
-        shapes = {n: tuple(a.shape) for n, a in arrays.items()}
+        shapes = {**self._set_shapes, **{n: tuple(a.shape) for n, a in arrays.items()}}
         values_changed = False
         for name in self._on_host:
             if name in arrays:

@@ -21,12 +21,12 @@ def data_of(name: str, samples: int = 2) -> list[dict[str, np.ndarray]]:
     return [networks.FEEDS[NETWORKS[name]](np.random.default_rng(i)) for i in range(samples)]
 
 
-def compare(model, candidate, data, *, layers="guilty", **options):
+def compare(model, candidate, data, *, layers="guilty", ort=ORT, **options):
     """A report: ``candidate`` is a runner on the same model, or another model on the same runner."""
     if isinstance(candidate, onnx.ModelProto):
-        options["candidate_model"], runners = candidate, [ORT]
+        options["candidate_model"], runners = candidate, [ort]
     else:
-        runners = [ORT, candidate]
+        runners = [ort, candidate]
     return Comparator(model, runners, data_loader=data, layers=layers, **options).compare()
 
 

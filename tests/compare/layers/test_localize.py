@@ -88,7 +88,7 @@ def test_a_piece_that_cannot_be_smaller_is_said_to_be():
 
 def test_the_default_memory_is_nobodys_wish_and_only_what_the_machine_lacks_is_told(monkeypatch):
     prepare, notices = (sys.modules[f"layerdiff.compare.layers.{name}"] for name in ("prepare", "notices"))
-    monkeypatch.setattr(prepare, "budget", lambda asked: 1 << 15)
+    monkeypatch.setattr(prepare, "budget", lambda asked, usual=0: 1 << 15)
     report = compare(networks.transformer(), ORT, data_of("transformer"))
     assert len({layer.piece for layer in report.layers}) > 5
     assert not mentions(report, "than the largest layer needs")

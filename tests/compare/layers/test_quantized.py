@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from layerdiff import Comparator, OnnxrtRunner
 
 from support import networks
 from support.layerwise import FP16, INT8, compare, data_of, only, two_products
 from support.models import normal, parsed
-from support.quantized import KINDS, quantized
+from support.quantized import KINDS, exact, quantized, saturates
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -17,7 +18,8 @@ from support.quantized import KINDS, quantized
 def test_the_steps_in_the_file_are_the_expected_error(name, kind):
     """No layer is at fault, none is an invalid model, and what the steps explain is the error that is made."""
     proto, data = getattr(networks, name)(), data_of(name, 3)
-    report = compare(proto, quantized(proto, kind, data), data)
+    file = quantized(proto, kind, data)
+    report = compare(proto, file, data, ort=exact(file))
     assert [
         (c.node, c.cause, c.evidence) for c in report.culprits if c.cause in ("wrong-op", "weights", "unknown")
     ] == []
@@ -110,7 +112,8 @@ IMAGES = [{"x": normal(2, 3, 12, 12, seed=i)} for i in range(3)]
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_scale_over_channels_of_all_sizes_is_named_with_what_it_leaves_of_them(kind):
     proto = channels_of_all_sizes()
-    report = compare(proto, quantized(proto, kind, IMAGES), IMAGES)
+    file = quantized(proto, kind, IMAGES)
+    report = compare(proto, file, IMAGES, ort=exact(file))
     culprit = only(report)
     assert culprit.cause == "quantization"
     assert culprit.node in ("n_depthwise", "n_depthwise_relu", "n_pointwise")
@@ -189,3 +192,55 @@ def test_undecided_outputs_rank_their_layers_and_say_neither_that_they_agree_nor
     assert "the layers that cost the outputs of" in shown
     assert "no culprit among" not in shown
     assert not any("outputs agree" in warning for warning in report.warnings)
+
+
+# -- CPUs whose 8-bit products saturate --------------------------------------------------------------------------------
+
+
+class SaturatingRunner(OnnxrtRunner):
+    """ONNX Runtime on a CPU without VNNI, wherever it runs: large values are wrong unless it is told otherwise."""
+
+    def open(self, model, **options):
+        session = super().open(model, **options)
+        if not self.exact_int8 and any(n.op_type == "QuantizeLinear" for n in model.index.nodes):
+            infer = session.infer
+            session.infer = lambda feed, fetch=None: {
+                n: np.where(a > 0.3, a * 0.8, a) if a.dtype == np.float32 else a for n, a in infer(feed, fetch).items()
+            }
+        return session
+
+
+def report_of_saturating(reference, candidate, runners):
+    return Comparator(
+        reference, runners, candidate_model=candidate, data_loader=data_of("residual", 2), layers="guilty"
+    ).compare()
+
+
+def test_products_that_saturate_on_a_cpu_are_told_from_what_is_wrong_in_the_file():
+    proto = networks.residual()
+    file = quantized(proto, "qdq per channel", data_of("residual", 2))
+    report = report_of_saturating(proto, file, [SaturatingRunner(threads=1)])
+    found = [c for c in report.culprits if c.cause == "narrow-accumulator"]
+    assert {"n_stem", "n_a1", "n_a2", "n_y"} <= {c.node for c in found}
+    culprit = found[0]
+    assert "add two products in 16 bits, where large ones saturate" in culprit.evidence
+    assert "--ort-exact-int8" in culprit.remedies[0].text
+    assert report_of_saturating(proto, file, [SaturatingRunner(threads=1, exact_int8=True)]).culprits == ()
+
+
+def test_a_reference_that_saturates_is_named():
+    file = quantized(networks.residual(), "qdq per channel", data_of("residual", 2))
+    runners = [SaturatingRunner(threads=1), OnnxrtRunner(threads=1, optimization="basic")]
+    report = report_of_saturating(file, None, runners)
+    found = {c.evidence.partition(" add two")[0] for c in report.culprits if c.cause == "narrow-accumulator"}
+    assert found == {f"on this CPU, 8-bit kernels of {report.runners[0].name}"}
+
+
+@pytest.mark.skipif(not saturates(), reason="this CPU multiplies 8-bit integers without saturating")
+def test_a_cpu_without_vnni_saturates():
+    proto, data = networks.residual(), data_of("residual", 3)
+    file = quantized(proto, "qdq per channel", data)
+    report = Comparator(
+        proto, [OnnxrtRunner(threads=1)], candidate_model=file, data_loader=data, layers="guilty"
+    ).compare()
+    assert {c.cause for c in report.culprits} == {"narrow-accumulator"}

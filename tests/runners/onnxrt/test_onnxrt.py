@@ -96,6 +96,7 @@ def test_from_the_command_line():
         "--ort-optimization",
         "--ort-tf32",
         "--ort-disabled-optimizers",
+        "--ort-exact-int8",
         "--ort-custom-ops",
         "--ort-provider-options",
         "--ort-threads",

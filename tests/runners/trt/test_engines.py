@@ -717,7 +717,21 @@ def test_without_layers_nothing_is_run_twice(function_runner, identity_model):
 def test_the_builds_of_a_comparison_share_their_timings(tensorrt):
     module, _ = tensorrt(OLD)
     Comparator(network(2), [TrtRunner(), TrtRunner()]).compare()
-    assert [call[2] for call in module.calls if call[1] == "create_timing_cache"] == [(b"",), (b".",)]
+    begun = [call[2] for call in module.calls if call[1] == "create_timing_cache"]
+    assert begun == [(b"",), (b".",), (b".",)]  # the last takes those of the second build besides
+
+
+def test_pieces_are_one_engine_each_and_begin_with_the_timings_of_those_before(tensorrt):
+    module, _ = tensorrt(OLD)
+    runners = [OnnxrtRunner(), TrtRunner()]
+    report = Comparator(network(2), runners, data_loader=list(samples(2, 2)()), layers="all", memory=1).compare()
+    pieces = {layer.piece for layer in report.layers}
+    builds = [call for call in module.calls if call[1] == "build_serialized_network"]
+    assert len(pieces) > 1
+    assert len(builds) == 1 + len(pieces)
+    assert all(layer.cumulative["rel_l2"] is not None for layer in report.layers)
+    begun = [call[2][0] for call in module.calls if call[1] == "create_timing_cache"]
+    assert [len(b) for b in begun if b][::2] == list(range(1, len(builds)))
 
 
 def test_a_builder_that_chooses_otherwise_is_seen_by_two_runners_without_a_timing_cache(tensorrt):

@@ -150,6 +150,11 @@ class IBuilderConfig:
 
 
 class ITimingCache:
+    def combine(self, input_cache, ignore_mismatch):
+        longer = max(self._data, input_cache._data, key=len)
+        self._data = longer if longer.startswith(self._data) else self._data + input_cache._data
+        return True
+
     def serialize(self):
         return host(self._trt, self._data)
 
