@@ -10,6 +10,7 @@ tensors are at hand, and from there on a copy of the reference carries its error
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from ..sides import Side
     from .judging import LayerJudge
     from .resuming import Checkpoint
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -288,7 +291,7 @@ class Walk:
         session; None where it takes two, or one cannot be run and has to say why."""
         pairs = self._pairs(run.step)
         failed = any(self._seen[pair.number].failure is not None for pair in pairs)
-        if not run.joins or run.apart or failed or not pairs or not self._free:
+        if not run.joins or run.refused or failed or not pairs or not self._free:
             return None
         own = self._own_values(run.step, sample, feed, values, store)
         given = {**self._feed_of(pairs, values), **{exploded_name(n, FREE): array for n, array in own.items()}}
@@ -358,10 +361,10 @@ class Walk:
             error = relative_error(Statistics(full=False).update(values[name], first))
             seen.diagnosis = nondeterminism.find(runs, error) or seen.diagnosis
 
-    def _run_layers(self, run: StepSessions, pairs: list[LayerPair], values: Arrays) -> dict[int, Arrays]:
+    def _run_layers(self, run: StepSessions, pairs: Sequence[LayerPair], values: Arrays) -> dict[int, Arrays]:
         """What the candidate makes of layers on the reference's values, by the layer's number."""
         made: dict[int, Arrays] = {}
-        for group in [[pair] for pair in pairs] if run.apart else [pairs]:
+        for group in run.groups(pairs):
             made.update(self._run_exploded(run, group, values))
         return made
 
@@ -378,26 +381,23 @@ class Walk:
                 seen.full.update(values[name], made[other], sample=sample)
         return relative
 
-    def _run_exploded(self, run: StepSessions, pairs: list[LayerPair], values: Arrays) -> dict[int, Arrays]:
-        pairs = [pair for pair in pairs if self._seen[pair.number].failure is None]
-        if not pairs:
+    def _run_exploded(self, run: StepSessions, pairs: Sequence[LayerPair], values: Arrays) -> dict[int, Arrays]:
+        if len(pairs) == 1 and self._seen[pairs[0].number].failure is not None:
             return {}
         feed = self._feed_of(pairs, values)
         try:
             session = run.exploded(pairs, feed)
             flat = session.infer(feed)
         except (RunnerError, ModelError) as error:
-            if len(pairs) > 1:  # one layer that cannot run must not hide the others
-                run.apart = True
-                result: dict[int, Arrays] = {}
-                for pair in pairs:
-                    result.update(self._run_exploded(run, [pair], values))
-                return result
+            if len(pairs) > 1:
+                logger.debug("%d layers do not run together", len(pairs), exc_info=error)
+                run.refuse(pairs)
+                return self._run_layers(run, pairs, values)
             self._seen[pairs[0].number].failure = str(error)
             return {}
         return {p.number: {n: flat[exploded_name(n, p.number)] for n in p.candidate.outputs} for p in pairs}
 
-    def _feed_of(self, pairs: list[LayerPair], values: Arrays) -> Arrays:
+    def _feed_of(self, pairs: Sequence[LayerPair], values: Arrays) -> Arrays:
         specs = self.candidate.model.index.specs
         names = dict.fromkeys(n for pair in pairs for n in pair.candidate.inputs)
         return {name: held(values[self._back.get(name, name)], specs.get(name)) for name in names}
@@ -451,15 +451,16 @@ class Walk:
         reference's; None where it takes a session of its own."""
         pairs = self._pairs(run.step)
         failed = any(self._seen[pair.number].failure is not None for pair in pairs)
-        if not run.chains or run.apart or failed or not pairs:
+        if not run.chains or failed or not pairs:
             return None
         known = dict(own)
         try:
-            session = run.exploded(pairs, self._feed_of(pairs, values))
-            for pair in pairs:
-                names = {exploded_name(n, pair.number): n for n in pair.candidate.outputs}
-                made = session.infer({n: known[n] for n in pair.candidate.inputs}, list(names))
-                known.update((names[name], array) for name, array in made.items())
+            for group in run.groups(pairs):
+                session = run.exploded(group, self._feed_of(group, values))
+                for pair in group:
+                    names = {exploded_name(n, pair.number): n for n in pair.candidate.outputs}
+                    made = session.infer({n: known[n] for n in pair.candidate.inputs}, list(names))
+                    known.update((names[name], array) for name, array in made.items())
             return {n: known[n] for n in run.step.candidate.outputs}
         except (RunnerError, ModelError, KeyError):
             run.chains = False  # a shape that follows from values, a layer that reads one behind it

@@ -39,7 +39,7 @@ class StepSessions:
     Attributes:
         step: The piece.
         only: Numbers of the layers that the candidate runs, each fed from outside; None: all, and the piece itself.
-        apart: Whether its layers are run one by one, because not all of them can run.
+        refused: Groups of layers that did not open or run together, by the layers' numbers.
         joins: Whether the candidate's layers and the piece itself are run by one session, `together`.
         chains: Whether its own values come from its layers, one after the other: an engine of the piece takes
             as long to build as that of its layers, which runs in milliseconds.
@@ -51,12 +51,12 @@ class StepSessions:
         candidate: Side,
         step: PiecePair,
         whole: Callable[[], Session],
-        profiles: Mapping[int, Sequence[Ranges]] | None = None,
+        profiles: tuple[Sequence[Ranges], Sequence[Ranges]] = ((), ()),
         only: Collection[int] | None = None,
     ) -> None:
         self.step = step
         self.only = only
-        self.apart = False
+        self.refused: set[tuple[int, ...]] = set()
         self._sides = (reference, candidate)
         self._stack = ExitStack()
         self._reference: Session | None = None
@@ -65,7 +65,7 @@ class StepSessions:
         self.joins = only is None and _joins(candidate, step.candidate)
         self.chains = only is None and candidate.runner.capabilities.keeps_inputs
         self._whole = whole
-        self._profiles = profiles or {}
+        self._profiles = profiles
         self._ready: dict[int, list[dict[str, ShapeRange]]] = {}
 
     def open_ahead(self) -> None:
@@ -163,19 +163,33 @@ class StepSessions:
             return self._stack.enter_context(
                 side.runner.session(model, workload=Workload(samples=lambda: iter([feed])))
             )
-        ready = sets_for(feed, self._profiles.get(id(side), ()), self._ready.pop(id(before), ()))
+        candidate = side is self._sides[1]
+        ready = sets_for(feed, self._profiles[candidate], self._ready.pop(id(before), ()))
         if before is not None:
             before.close()
         workload = Workload(samples=lambda: iter([feed]), shapes=ready[0], profiles=tuple(ready) if ready[1:] else ())
         session = self._stack.enter_context(side.runner.session(model, workload=workload))
         self._ready[id(session)] = ready
+        if candidate and session.info.timing_cache:
+            self._sides = self._sides[0], replace(side, runner=side.runner.with_timings(session.info.timing_cache))
         return session
 
+    def groups(self, pairs: Sequence[LayerPair]) -> list[Sequence[LayerPair]]:
+        """Layers in groups that run together, as far as is known: those that were refused in two halves, and so on, so
+        that one layer that cannot run hides no other."""
+        if len(pairs) < 2 or _key(pairs) not in self.refused:
+            return [pairs] if pairs else []
+        half = len(pairs) // 2
+        return [*self.groups(pairs[:half]), *self.groups(pairs[half:])]
+
+    def refuse(self, pairs: Sequence[LayerPair]) -> None:
+        """Notes that layers do not run together."""
+        self.refused.add(_key(pairs))
+
     @property
-    def timings(self) -> bytes:
-        """What the candidate's last engine tells of the times of kernels, and those before it; empty without one."""
-        opened = [*self._exploded.values(), *([] if self._candidate is None else [self._candidate])]
-        return next((t for session in reversed(opened) if (t := session.info.timing_cache)), b"")
+    def timed(self) -> Side:
+        """The candidate with what its engines here tell of the times of kernels, for those that are built next."""
+        return self._sides[1]
 
     def close(self) -> None:
         """Closes them all."""
@@ -208,7 +222,8 @@ class SessionsAhead:
         self.reference = reference
         self.candidate = candidate
         self.steps = steps
-        self._profiles = {id(p): profiles_of(p, workload or Workload()) for p in (reference, candidate)}
+        work = workload or Workload()
+        self._profiles = profiles_of(reference, work), profiles_of(candidate, work)
         able = reference.runner.capabilities.opens_ahead or candidate.runner.capabilities.opens_ahead
         small = weight_bytes((reference, candidate)) <= budget
         self._pool = ThreadPoolExecutor(1) if able and len(steps) > 1 and small else None
@@ -230,8 +245,7 @@ class SessionsAhead:
             self._now = None
 
     def _done(self, sessions: StepSessions) -> None:
-        if timings := sessions.timings:
-            self.candidate = replace(self.candidate, runner=self.candidate.runner.with_timings(timings))
+        self.candidate = sessions.timed
         if self._closing is not None:
             self._closing.result()
         if self._pool is not None and self._closes:
