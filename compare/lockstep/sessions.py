@@ -191,6 +191,11 @@ class StepSessions:
         """The candidate with what its engines here tell of the times of kernels, for those that are built next."""
         return self._sides[1]
 
+    def begin(self, candidate: Side) -> None:
+        """Takes the candidate as the step before has left it, where nothing is opened ahead."""
+        if not candidate.runner.capabilities.opens_ahead:
+            self._sides = self._sides[0], candidate
+
     def close(self) -> None:
         """Closes them all."""
         self._stack.close()
@@ -237,6 +242,7 @@ class SessionsAhead:
     def __iter__(self) -> Iterator[tuple[PiecePair, StepSessions]]:
         for position, step in enumerate(self.steps):
             self._now = self._taken(step)
+            self._now.begin(self.candidate)
             if self._pool is not None and position + 1 < len(self.steps):
                 later = self._of(self.steps[position + 1])
                 self._ahead = (later, self._pool.submit(later.open_ahead))
