@@ -1,6 +1,6 @@
 """What a second GPU is worth: samples over both against one, and two builds of engines at once.
 
-    python -m benchmarks.scale.two_gpus OUT_FILE [--sides onnxrt+torch] [--ways alone shards ray-one ray]
+    python -m benchmarks.scale.two_gpus OUT_FILE [--sides onnxrt+torch|none] [--ways alone shards ray-one ray]
         [--builder trt|emulate|none] [--seconds 60] [--limit 540]
 
 Every measurement is a command of its own, start-up included. ``alone`` runs on the first GPU, ``shards`` as two
@@ -195,6 +195,17 @@ def timeless(path: Path) -> Any:
     return without(json.loads(path.read_text()))
 
 
+def differing(one: Any, other: Any, path: str = "") -> str:
+    """Where two reports differ first, with both values; empty where they are the same."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        pairs = [(key, one.get(key), other.get(key)) for key in dict.fromkeys((*one, *other))]
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        pairs = [(index, *both) for index, both in enumerate(zip(one, other, strict=True))]
+    else:
+        return "" if one == other else f"{path}: {one!r:.80} and {other!r:.80}"
+    return next((found for key, a, b in pairs if (found := differing(a, b, f"{path}/{key}"))), "")
+
+
 def measure_samples(commands: Commands, options: argparse.Namespace) -> None:
     """Samples over two GPUs against one, each way on a few and on many."""
     results, folder = commands.results, commands.folder
@@ -214,12 +225,13 @@ def measure_samples(commands: Commands, options: argparse.Namespace) -> None:
             taken, report = sampled(commands, way, words, many)
             found = timeless(report)
             first = folder / f"alone{many}.json"
-            same = found == timeless(first) if first.exists() else None
+            where = differing(timeless(first), found) if first.exists() else None
+            same = None if where is None else not where
             results.add(
                 {"what": "samples", "way": way, "sides": options.sides, "samples": many, "few": few, "many": taken,
-                 "verdict": found["verdict"], "same_report": same}
+                 "verdict": found["verdict"], "same_report": same, "differs": where}
             )  # fmt: skip
-            print(*row(results.kept[-1], results.kept), sep=" | ", flush=True)
+            print(*row(results.kept[-1], results.kept), where or "", sep=" | ", flush=True)
 
         results.attempt(f"samples, {way}", work, needed * (0.6 if way in ("shards", "ray") else 1.0))
 
@@ -304,7 +316,7 @@ def row(result: Mapping[str, Any], kept: Sequence[Mapping[str, Any]]) -> list[st
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--sides", choices=SIDES, default="onnxrt+torch")
+    parser.add_argument("--sides", choices=(*SIDES, "none"), default="onnxrt+torch")
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS, help="without Ray: alone shards")
     parser.add_argument("--samples", type=int, default=0, help="0: as many as take --seconds on one GPU")
     parser.add_argument("--seconds", type=float, default=60)
@@ -317,7 +329,7 @@ def main(words: Sequence[str] | None = None) -> None:
     results = Results(options.out, options.limit)
     with tempfile.TemporaryDirectory() as folder:
         commands = Commands(Path(folder), results)
-        if options.ways:
+        if options.ways and options.sides != "none":
             results.attempt("samples", lambda: measure_samples(commands, options))
         if options.builder != "none":
             results.attempt("builds", lambda: measure_builds(commands, options))
