@@ -195,15 +195,15 @@ def timeless(path: Path) -> Any:
     return without(json.loads(path.read_text()))
 
 
-def differing(one: Any, other: Any, path: str = "") -> str:
-    """Where two reports differ first, with both values; empty where they are the same."""
+def differing(one: Any, other: Any, path: str = "") -> list[str]:
+    """Where two reports differ, with both values."""
     if isinstance(one, dict) and isinstance(other, dict):
         pairs = [(key, one.get(key), other.get(key)) for key in dict.fromkeys((*one, *other))]
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         pairs = [(index, *both) for index, both in enumerate(zip(one, other, strict=True))]
     else:
-        return "" if one == other else f"{path}: {one!r:.80} and {other!r:.80}"
-    return next((found for key, a, b in pairs if (found := differing(a, b, f"{path}/{key}"))), "")
+        return [] if one == other else [f"{path}: {one!r:.60} and {other!r:.60}"]
+    return [found for key, a, b in pairs for found in differing(a, b, f"{path}/{key}")]
 
 
 def measure_samples(commands: Commands, options: argparse.Namespace) -> None:
@@ -218,20 +218,21 @@ def measure_samples(commands: Commands, options: argparse.Namespace) -> None:
         many = max(10 * FEW, int(options.seconds / each) // 2 * 2)
         results.add({"what": "samples", "way": "sizing", "few": few, "a_sample": each, "samples": many})
         needed, known = few + many * each, few
+    reports: dict[str, Any] = {}
     for way in options.ways:
 
         def work(way: str = way) -> None:
-            few = known if way == "alone" and known is not None else sampled(commands, way, words, FEW)[0]
+            few = known
+            if options.few and not (way == "alone" and known is not None):
+                few = sampled(commands, way, words, FEW)[0]
             taken, report = sampled(commands, way, words, many)
             found = timeless(report)
-            first = folder / f"alone{many}.json"
-            where = differing(timeless(first), found) if first.exists() else None
-            same = None if where is None else not where
+            where = differing(reports.setdefault("first", found), found)
             results.add(
                 {"what": "samples", "way": way, "sides": options.sides, "samples": many, "few": few, "many": taken,
-                 "verdict": found["verdict"], "same_report": same, "differs": where}
+                 "verdict": found["verdict"], "same_report": not where, "differs": where}
             )  # fmt: skip
-            print(*row(results.kept[-1], results.kept), where or "", sep=" | ", flush=True)
+            print(*row(results.kept[-1], results.kept), where[:6], sep=" | ", flush=True)
 
         results.attempt(f"samples, {way}", work, needed * (0.6 if way in ("shards", "ray") else 1.0))
 
@@ -244,7 +245,7 @@ def measure_builds(commands: Commands, options: argparse.Namespace) -> None:
     if options.builder == "trt":
         resnet50(folder / "resnet50.onnx")
         words = ["resnet50.onnx", "--onnxrt", *fp16, "--shape", "x:8x3x224x224", "--samples", "1"]
-        words += ["--optimization-level", "2", *options.builder_options]
+        words += ["--trt-optimization-level", "2", *options.builder_options]
     else:
         write_chain(folder, CPU)
 
@@ -286,7 +287,7 @@ def speed_up(result: Mapping[str, Any], kept: Sequence[Mapping[str, Any]]) -> tu
     if result["what"] == "builds":  # two, where the other is one
         return 2 * one["many"] / result["many"], None
     whole = one["many"] / result["many"]
-    if "few" not in one or "few" not in result:
+    if one.get("few") is None or result.get("few") is None:
         return whole, None
     beside = result["many"] - result["few"]
     return whole, (one["many"] - one["few"]) / beside if beside > 0 else None
@@ -319,6 +320,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--sides", choices=(*SIDES, "none"), default="onnxrt+torch")
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS, help="without Ray: alone shards")
     parser.add_argument("--samples", type=int, default=0, help="0: as many as take --seconds on one GPU")
+    parser.add_argument("--few", type=int, default=1, help="0: leave out the runs on a few samples")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--builder", choices=("trt", "emulate", "none"), default="none")
     parser.add_argument("--builder-options", nargs="*", default=(), help="--trt's: name=value without the dashes")
