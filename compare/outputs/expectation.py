@@ -55,7 +55,8 @@ AMONG = (2, 4, 8)
 the draws, each held against the others, come to as much. A channel that errs as one, by the rounding of its weight, is
 matched no better by few draws of a healthy network."""
 HOPELESS = 8.0
-"""Times a limit from which on more draws do not explain an error; its square, where there are few draws of a batch."""
+"""Times a limit from which on more draws do not explain an error; its square, where there are few draws of a batch, and
+its cube, where there is one."""
 MANY = 5_000
 """Nodes of a network from which on ONNX Runtime takes longer to optimize the network of random roundings than to make
 all draws of it as it is."""
@@ -237,7 +238,7 @@ class Expectation:
             use, statistic = held.use(allowed)
         # what jumps may have jumped in a draw that is not made yet
         much = HOPELESS if len(alike) >= _first(self._samples) else HOPELESS**2
-        hopeless = use > much and len(alike) > 1 and not jumping
+        hopeless = use > (much if len(alike) > 1 else HOPELESS**3) and not jumping and bool(alike)
         if not (clear or hopeless or last):
             return None
         where = tuple(int(i) for i in np.unravel_index(held.worst, reference.shape)) if reference.size else None
