@@ -127,7 +127,8 @@ with every tensor marked as an output. Where only one file runs, the candidate i
 ## Clean pairs
 
 A culprit of a pair in which nothing is wrong is false, but for one: of a file that ONNX Runtime quantized, where INT8
-is too coarse for the network, the layer that makes most of the error (`quantization`: what to leave in float).
+is too coarse for the network, the layer that makes most of the error (`quantization`: what to leave in float); on a CPU
+without VNNI, a layer whose 8-bit products saturate there (`narrow-accumulator`).
 
 {pairs}
 
