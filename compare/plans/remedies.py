@@ -67,8 +67,8 @@ ANYWHERE = {
 }
 
 SATURATING = (
-    "run it without (--ort-exact-int8, ONNX Runtime's session.x64quantprecision), or quantize weights to 7 bits "
-    "(reduce_range=True); CPUs with VNNI and GPUs do not saturate"
+    "run it with --ort-exact-int8 (session.x64quantprecision of ONNX Runtime), quantize weights to 7 bits "
+    "(reduce_range=True), or take a CPU with VNNI or a GPU"
 )
 """Where 8-bit kernels of a CPU saturate."""
 

@@ -135,7 +135,8 @@ def build(
     except RunnerError:
         raise
     except Exception as error:
-        raise BuildError(f"{runner.name}: {model.source}: {one_line(error)}") from error
+        perhaps = " It may do so without --ort-exact-int8, which not every operator has." if runner.exact_int8 else ""
+        raise BuildError(f"{runner.name}: {model.source}: {one_line(error)}{perhaps}") from error
     if wanted not in session.get_providers():
         raise ProviderUnavailable(
             f"{runner.name}: ONNX Runtime could not start {wanted} and would have used {session.get_providers()[0]}. "

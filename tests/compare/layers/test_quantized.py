@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, OnnxrtRunner
+from layerdiff.graph.errors import BuildError
+from layerdiff.graph.model import Model
 
 from support import networks
 from support.layerwise import FP16, INT8, compare, data_of, only, two_products
@@ -244,3 +246,11 @@ def test_a_cpu_without_vnni_saturates():
         proto, [OnnxrtRunner(threads=1)], candidate_model=file, data_loader=data, layers="guilty"
     ).compare()
     assert {c.cause for c in report.culprits} == {"narrow-accumulator"}
+
+
+@pytest.mark.skipif(not saturates(), reason="this CPU multiplies 8-bit integers without saturating")
+def test_a_file_that_cannot_be_run_exactly_is_told_from_one_that_cannot_be_run():
+    model = Model(quantized(networks.residual(), "qoperator", data_of("residual", 2)))
+    OnnxrtRunner(threads=1).session(model).close()
+    with pytest.raises(BuildError, match="may do so without --ort-exact-int8"):
+        OnnxrtRunner(threads=1, exact_int8=True).session(model)
