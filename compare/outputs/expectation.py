@@ -157,8 +157,9 @@ class Expectation:
     ) -> dict[str, Measured]:
         """Outputs that draws of another kind explain, where it applies and the first ones did not. Draws that cannot be
         made explain nothing."""
-        applies = self._has_subnormals if kind.subnormals else any(_repeats(array) for array in feed.values())
-        doubtful = {n: p for n, p in pairs.items() if applies and not found[n].explained}
+        doubtful = {n: p for n, p in pairs.items() if not found[n].explained}
+        if not doubtful or not (self._has_subnormals if kind.subnormals else any(map(_repeats, feed.values()))):
+            return {}
         try:
             again = self._judge(sample, feed, doubtful, kind)
         except LayerdiffError as error:

@@ -152,6 +152,8 @@ def describe(runner: OnnxrtConfig, ort: Any, loaded: Loaded, model: Model) -> Se
     if runner.disabled_optimizers:
         settings["disabled_optimizers"] = list(runner.disabled_optimizers)
         notes += (_unheard_of(name) for name in runner.disabled_optimizers if name not in OPTIMIZERS)
+    if runner.exact_int8:
+        settings["exact_int8"] = True
     if runner.custom_ops:
         settings["custom_ops"] = list(runner.custom_ops)
     packages = loading.installed()
