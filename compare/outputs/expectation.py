@@ -228,12 +228,13 @@ class Expectation:
         sure = 0.0 if jumping else math.sqrt(len(alike) / DRAWS[-1])
         well_within = {name: max(CLEAR[name], sure) * limit for name, limit in allowed.items()}
         clear = not jumps.different and held.within(well_within)
+        among = not jumping and len(alike) in AMONG
+        if among and not clear:
+            clear = _like_draws(held, y, draws, floor, allowed, well_within, few)
         if few and not clear:
             held = hold(error, y, draws, floor)
+            clear = among and _like_draws(held, y, draws, floor, allowed, well_within)
         use, statistic = held.use(allowed)
-        if not (clear or jumping) and use <= 1 and len(alike) in AMONG:
-            worst = among_themselves(y, draws, floor)
-            clear = held.within({name: max(limit, worst[name]) for name, limit in well_within.items()})
         if not clear and use > 1 and len(alike) > 1:
             allowed = limits(y, draws, floor)
             use, statistic = held.use(allowed)
@@ -347,6 +348,22 @@ def _is_larger_than_the_pool(error: RunnerError) -> bool:
     Other Reshapes fail for other reasons: of a tensor without elements, say.
     """
     return "requested shape" in str(error).lower()
+
+
+def _like_draws(
+    held: Held,
+    reference: np.ndarray,
+    draws: np.ndarray,
+    floor: np.ndarray,
+    allowed: Mapping[str, float],
+    well_within: Mapping[str, float],
+    entries: bool = False,
+) -> bool:
+    """Whether a candidate within its limits comes to no more than the draws do, each held against the others."""
+    if held.use(allowed)[0] > 1:
+        return False
+    worst = among_themselves(reference, draws, floor, entries)
+    return held.within({name: max(limit, worst[name]) for name, limit in well_within.items()})
 
 
 def _repeats(array: np.ndarray) -> bool:

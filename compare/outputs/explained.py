@@ -163,9 +163,12 @@ def limits(reference: np.ndarray, draws: np.ndarray, floor: np.ndarray | float =
     return {name: max(least, MARGIN * worst[name]) for name, least in floors(reference.size).items()}
 
 
-def among_themselves(reference: np.ndarray, draws: np.ndarray, floor: np.ndarray | float = 0.0) -> dict[str, float]:
-    """The worst draw's statistics, each draw held against the others."""
-    held = (hold(draw, reference, np.delete(draws, k, axis=0), floor).statistics for k, draw in enumerate(draws))
+def among_themselves(
+    reference: np.ndarray, draws: np.ndarray, floor: np.ndarray | float = 0.0, entries: bool = False
+) -> dict[str, float]:
+    """The worst draw's statistics, each draw held against the others; ``entries``: see `hold`."""
+    others = (np.delete(draws, k, axis=0) for k in range(len(draws)))
+    held = (hold(d, reference, o, floor, entries=entries).statistics for d, o in zip(draws, others, strict=True))
     found = list(held)
     return {name: max(statistics[name] for statistics in found) for name in FLOORS}
 
