@@ -389,11 +389,11 @@ class _Writer(NoiseWriter):
         )
 
     def _chain(self, node: onnx.NodeProto, scope: _Scope) -> float:
-        """What a chain of additions of one sign leaves, where a reduction or a loss may be computed so."""
+        """What a chain of additions of one sign leaves, where a reduction, an average or a loss may be computed so."""
         count, shape = term_count(node, scope.shape), scope.shape(node.input[0]) if node.input else None
         if facts_of(node).kind is Kind.OTHER:
             count = UNKNOWN if shape is None else math.prod(shape)
-        elif facts_of(node).kind is not Kind.REDUCTION:
+        elif facts_of(node).kind not in (Kind.REDUCTION, Kind.POOLING):
             return 0.0
         return FP32.u * math.sqrt(KAPPA * min(count, LONGEST) / 3) if count > 1 else 0.0
 

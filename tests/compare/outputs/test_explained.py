@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from layerdiff.compare.outputs.by_expectation import tips_over
+from layerdiff.compare.outputs.evidence import Measured
 from layerdiff.compare.outputs.expectation import CLEAR
 from layerdiff.compare.outputs.explained import FLOORS, floors, hold, limits, moderated
 
@@ -164,3 +166,20 @@ def test_noise_of_large_elements_is_not_lent_to_small_ones_of_their_place():
     noise = 1e-3 * y * rng.standard_normal((2, *BATCH))
     wrong = np.where(y < 1e-3, 30.0, 1.0) * noise[0]
     assert not clear(wrong, y, noise[1:])
+
+
+def found(**changes):
+    """A slice that errs 2.3 times as much as is explained, where rounding makes 12 % of error."""
+    usual = {"use": 2.3, "statistic": "slice", "value": 57.0, "limit": 25.0, "expected": 0.12, "relative": 0.16}
+    statistics = {"rms": 1.4, "slice": 57.0, "magnitude": 1.4, "element": 58.0}
+    return Measured(**{**usual, "sample": 1, "index": (0,), "draws": 16, "statistics": statistics, **changes})
+
+
+def test_a_slice_that_tips_over_in_a_format_that_is_far_too_coarse_is_no_proof():
+    assert tips_over(found())
+    assert tips_over(found(statistic="element"))
+    assert not tips_over(found(expected=0.05))
+    assert not tips_over(found(use=4.5))
+    assert not tips_over(found(statistic="rms"))
+    assert not tips_over(found(statistics={"rms": 3.1}))
+    assert not tips_over(found(unexplained=1))
