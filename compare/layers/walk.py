@@ -289,9 +289,8 @@ class Walk:
     ) -> dict[int, Arrays] | None:
         """What the candidate makes of layers on the reference's values and, as that of `FREE`, of its own, by one
         session; None where it takes two, or one cannot be run and has to say why."""
-        pairs = self._pairs(run.step)
-        failed = any(self._seen[pair.number].failure is not None for pair in pairs)
-        if not run.joins or run.refused or failed or not pairs or not self._free:
+        pairs = self._runnable(run.step)
+        if not run.joins or run.refused or not pairs or not self._free:
             return None
         own = self._own_values(run.step, sample, feed, values, store)
         given = {**self._feed_of(pairs, values), **{exploded_name(n, FREE): array for n, array in own.items()}}
@@ -306,6 +305,11 @@ class Walk:
     def _pairs(self, step: PiecePair) -> list[LayerPair]:
         """The layers of a piece whose local error is looked at."""
         return [p for p in step.layers if not p.random and (self.judge or p.number in self.forced.numbers)]
+
+    def _runnable(self, step: PiecePair) -> list[LayerPair]:
+        """These layers, if all of them can be run; none if one cannot."""
+        pairs = self._pairs(step)
+        return [] if any(self._seen[pair.number].failure is not None for pair in pairs) else pairs
 
     def _local(
         self, run: StepSessions, sample: int, feed: Arrays, values: Arrays, both: dict[int, Arrays] | None
@@ -363,10 +367,8 @@ class Walk:
 
     def _run_layers(self, run: StepSessions, pairs: Sequence[LayerPair], values: Arrays) -> dict[int, Arrays]:
         """What the candidate makes of layers on the reference's values, by the layer's number."""
-        made: dict[int, Arrays] = {}
-        for group in run.groups(pairs):
-            made.update(self._run_exploded(run, group, values))
-        return made
+        made = (self._run_exploded(run, group, values) for group in run.groups(pairs))
+        return {number: outputs for group in made for number, outputs in group.items()}
 
     def _compare(self, seen: Gathering, sample: int, values: Arrays, made: Arrays) -> float:
         """Adds one sample to a layer's statistics. Returns the greatest relative L2 error of its outputs."""
@@ -449,9 +451,8 @@ class Walk:
     def _chained(self, run: StepSessions, own: Arrays, values: Arrays) -> dict[str, np.ndarray] | None:
         """What the candidate makes of its own values, layer by layer in the session that has just run them on the
         reference's; None where it takes a session of its own."""
-        pairs = self._pairs(run.step)
-        failed = any(self._seen[pair.number].failure is not None for pair in pairs)
-        if not run.chains or failed or not pairs:
+        pairs = self._runnable(run.step)
+        if not run.chains or not pairs:
             return None
         known = dict(own)
         try:
