@@ -196,9 +196,9 @@ class Journal:
 
     def flush(self) -> None:
         """Writes what waits."""
-        if self._waiting and not self.lost:
-            self._write(f"{uuid.uuid4().hex}.values", self._waiting)
-        self._waiting = []
+        waiting, self._waiting = self._waiting, []  # threads that open sessions keep what they find at any time
+        if waiting and not self.lost:
+            self._write(f"{uuid.uuid4().hex}.values", waiting)
         self._written = time.monotonic()
 
     def _write(self, name: str, entries: list[tuple[bytes, list[Buffer]]]) -> None:

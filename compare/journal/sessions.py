@@ -82,7 +82,8 @@ class RunJournal:
         if key is None:
             return opened()
         files = [getattr(runner, name) for name in runner.capabilities.output_files]
-        return JournaledSession(self, key, opened, all(os.path.exists(path) for path in files if path))
+        believed, keeps = all(os.path.exists(path) for path in files if path), runner.capabilities.keeps_inputs
+        return JournaledSession(self, key, opened, believed, keeps)
 
     def data(self, samples: Samples) -> str:
         """One digest of all samples."""
@@ -150,7 +151,9 @@ def remembered(
 class JournaledSession(Session):
     """A session that is opened when it is needed. See `RunJournal.session`."""
 
-    def __init__(self, journal: RunJournal, key: str, opened: Callable[[bytes], Session], believed: bool) -> None:
+    def __init__(
+        self, journal: RunJournal, key: str, opened: Callable[[bytes], Session], believed: bool, keeps: bool
+    ) -> None:
         """Opens the session if the journal does not know it.
 
         Args:
@@ -158,7 +161,11 @@ class JournaledSession(Session):
             key: The key of the session.
             opened: Opens it, with what is known of kernels' times.
             believed: Whether what the journal knows does. Else opening it leaves something that is not there.
+            keeps: Whether it may be fed some inputs alone, see `Capabilities`: what it was fed in runs that were
+                remembered, it has not seen.
         """
+        self._keeps = keeps
+        self._unseen: dict[str, np.ndarray] = {}
         self._journal = journal
         self._key = key
         self._opened = opened
@@ -177,10 +184,14 @@ class JournaledSession(Session):
         key = self._journal.turn(
             "infer", self._key, self._journal.digests.of(feed), None if fetch is None else list(fetch)
         )
+        self._unseen.update(feed if self._keeps else {})
+
+        def run(session: Session) -> dict[str, np.ndarray]:
+            unseen, self._unseen = self._unseen, {}
+            return session.infer(unseen if self._keeps else feed, fetch)
+
         found: dict[str, np.ndarray] = self._remembered(
-            key,
-            lambda session: session.infer(feed, fetch),
-            lambda made, seconds: _size(made) <= max(FREE, SHARE * RATE * seconds),
+            key, run, lambda made, seconds: _size(made) <= max(FREE, SHARE * RATE * seconds)
         )
         return found
 

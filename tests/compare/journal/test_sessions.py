@@ -224,3 +224,34 @@ def test_shapes_that_an_engine_is_built_for_count(begin, runner, opened):
         with mine.entries, mine.session(replace(runner(), calls=calls), load(MODEL), workload=workload):
             pass
     assert calls == ["open"] * opened
+
+
+class Keeping(Counting):
+    def infer(self, feed, fetch=None):
+        self.runner.seen.update(feed)
+        self.runner.calls.append("infer")
+        return {"y": self.runner.seen["a"] + self.runner.seen["b"]}
+
+
+@dataclass(frozen=True)
+class KeepingRunner(CountingRunner):
+    """Takes some of its inputs alone once it was fed all of them."""
+
+    capabilities = replace(Runner.capabilities, keeps_inputs=True)
+    seen: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+
+    def open(self, model):
+        self.seen.clear()
+        return Keeping(self, model)
+
+
+def test_inputs_of_remembered_runs_reach_a_session_that_keeps_them(begin):
+    model = load(parsed("g (float[N] a, float[N] b) => (float[N] y) { y = Add(a, b) }"))
+    feeds: list[dict[str, np.ndarray]] = [{"a": np.float32([1]), "b": np.float32([2])}, {"a": np.float32([5])}]
+    for feed, runs_made in (({"b": np.float32([4])}, 3), ({"a": np.float32([7])}, 1)):
+        feeds.append(feed)
+        mine, calls = begin(), []  # type: ignore[var-annotated]
+        with mine.entries, mine.session(KeepingRunner(calls=calls), model) as session:
+            made = [session.infer(each)["y"].tolist() for each in feeds]
+        assert made == [[3], [7], [9], [11]][: len(feeds)]
+        assert len(calls) == runs_made
