@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Formats = tuple[str, str]
 """Number formats of a node: what it computes in, and what its output is kept in; empty where that is not known."""
 
+STEPS = "layerdiff.steps"
+"""The logger that is told, at level DEBUG, of each step that its process may not survive ("parsing conv1 [Conv]")."""
+
 
 @dataclass(frozen=True)
 class Calibration:

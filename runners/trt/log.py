@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import deque
 from functools import cache
 from typing import Any
 
+from ..contract.session import STEPS
+
+steps = logging.getLogger(STEPS)
 _PARSING = "Parsing node: "
 """What the parser says before each node, and its operator in brackets behind it."""
 
@@ -36,6 +40,7 @@ def log_of(trt: Any) -> Any:
                 self.warnings.append(msg)
             elif severity == trt.ILogger.VERBOSE and msg.startswith(_PARSING):
                 self.parsing = msg.removeprefix(_PARSING).rpartition(" [")[0]
+                steps.debug("parsing %s", msg.removeprefix(_PARSING))
 
     return Log()
 

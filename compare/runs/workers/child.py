@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import signal
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ....graph.errors import LayerdiffError, said
 from ....graph.foreign import contained
+from ....runners.contract.session import STEPS
 from ....runners.contract.workload import Workload
 from .arena import Arena
 
@@ -28,8 +30,23 @@ def main(connection: int, given: int, made: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other end
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    _Server(Connection(connection), Arena(given), Arena(made)).serve()
+    server = _Server(Connection(connection), Arena(given), Arena(made))
+    steps = logging.getLogger(STEPS)
+    steps.setLevel(logging.DEBUG)
+    steps.addHandler(_Steps(server.connection))
+    server.serve()
     os.killpg(0, signal.SIGKILL)  # what a runtime does while Python ends is nobody's concern any more
+
+
+class _Steps(logging.Handler):
+    """Tells the other end what is being done, which this one may not survive."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self.connection = connection
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.connection.send(("step", record.getMessage()))
 
 
 @dataclass

@@ -210,7 +210,7 @@ class _Process:
     def __init__(self, echo: bool) -> None:
         near, far = socket.socketpair()
         self.given, self.made = Arena.new(), Arena.new()
-        self.epitaph = ""
+        self.epitaph = self._step = ""
         shared = (far.fileno(), self.given.file, self.made.file)
         path = [folder or os.getcwd() for folder in sys.path]
         self._child = subprocess.Popen(
@@ -263,6 +263,10 @@ class _Process:
             self._connection.send_bytes(content)
             while True:
                 kind, *rest = self._heard(end, seconds)
+                if kind in ("progress", "step"):
+                    self._step = rest[0]
+                elif kind in ("done", "failed"):
+                    self._step = ""
                 if kind == "done":
                     return rest[0]
                 if kind == "failed":
@@ -308,6 +312,8 @@ class _Process:
         self._child.wait()
         self._reader.join(_PATIENCE)
         self.epitaph = why or _ended(status)
+        if self._step:
+            self.epitaph += f" while {self._step}"
         lines = [line for line in self._last().splitlines() if line.strip()]
         if lines:
             self.epitaph += "\nit last wrote: " + " / ".join(line.strip() for line in lines[-_LINES:])

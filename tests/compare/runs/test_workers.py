@@ -32,9 +32,10 @@ RELU = "g (float[4] x) => (float[4] y) { y = Relu(x) }"
 X = np.array([-1, 0, 1, 2], np.float32)
 
 MODULE = """
-import ctypes, os, signal, sys, time
+import ctypes, logging, os, signal, sys, time
 import numpy as np
 from layerdiff import Runner, Session
+from layerdiff.runners.contract.session import STEPS
 
 def relu(feed): return {"y": np.maximum(feed["x"], 0)}
 def off(feed): return {"y": np.maximum(feed["x"], 0) + 1}
@@ -53,6 +54,11 @@ def forks(feed):
 
 class AtOpen(Runner):
     def open(self, model): os.abort()
+
+class Parses(Runner):
+    def open(self, model):
+        logging.getLogger(STEPS).debug("parsing %s", "y [Relu]")
+        os.abort()
 
 class Second(Runner):
     def open(self, model):
@@ -97,6 +103,7 @@ def report_of(folder: Path, words: str) -> tuple[int, dict]:
         ("exits", "its process ended by itself, with status 0"),
         ("closes", "its process ended by itself, with status 1"),
         ("AtOpen", "opening: its process was ended by SIGABRT"),
+        ("Parses", "opening: its process was ended by SIGABRT (it gave up) while parsing y [Relu]"),
         ("Second", "sample 1: second: running: its process was ended by SIGABRT"),
         ("forks", "SIGSEGV"),
     ],

@@ -1,5 +1,6 @@
 """The TensorRT runner's own logic, on a stand-in made from the bindings of 8.6, 10.16 and 11.4."""
 
+import logging
 import pickle
 import sys
 
@@ -21,7 +22,7 @@ from layerdiff.graph.load import load
 from layerdiff.graph.model import Model
 from layerdiff.runners import discover
 from layerdiff.runners.contract.latency import Times
-from layerdiff.runners.contract.session import SessionInfo
+from layerdiff.runners.contract.session import STEPS, SessionInfo
 from layerdiff.runners.contract.workload import ShapeRange, Workload
 from layerdiff.runners.trt import cuda as cuda_module
 from layerdiff.runners.trt import failures, inspector, log
@@ -937,3 +938,10 @@ def test_external_weights_are_found(tensorrt, tmp_path):
     onnx.save(onnx.ModelProto.FromString(model.serialized()), path, save_as_external_data=True, size_threshold=0)
     with TrtRunner().open(load(path)) as session:
         np.testing.assert_allclose(session.infer(feed)["y"], expected(model, feed), rtol=1e-5, atol=1e-6)
+
+
+def test_the_node_that_is_being_parsed_is_told_before_the_parser_may_crash(tensorrt, caplog):
+    module, _ = tensorrt(OLD)
+    caplog.set_level(logging.DEBUG, STEPS)
+    log.log_of(module).log(module.ILogger.VERBOSE, "Parsing node: conv1 [Conv]")
+    assert [record.getMessage() for record in caplog.records] == ["parsing conv1 [Conv]"]
