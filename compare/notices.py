@@ -294,10 +294,11 @@ def healed(candidate: str, count: int) -> Notice:
     return Notice("healed", candidate, f"{candidate}: {text}")
 
 
-def clamped(candidate: str, layer: str, what: str) -> Notice:
-    """Values that the candidate's format does not reach, while the outputs agree: a mask's, mostly."""
-    text = f"at {layer}, {what}; the outputs agree all the same, so the layer is no culprit."
-    return Notice("clamped", candidate, f"{candidate}: {text}")
+def clamped(candidate: str, layer: str, what: str, others: int, agree: bool) -> Notice:
+    """Values that the candidate's format does not reach and that nothing behind them depends on: a mask's, mostly."""
+    why = "the outputs agree all the same" if agree else "the layers behind it agree all the same"
+    more = f" So it is at {_counted(others, 'more layer', 'more layers')}." if others else ""
+    return Notice("clamped", candidate, f"{candidate}: at {layer}, {what}; {why}, so the layer is no culprit.{more}")
 
 
 def hold_as_one_kernel(candidate: str, layers: Sequence[str], what: str) -> Notice:

@@ -61,14 +61,26 @@ def find(case: LayerCase) -> Diagnosis | None:
     if zero is not None:
         return zero
     computing = case.formats.candidate
-    if computing.is_integer or computing.u <= FP32.u:
+    if computing.is_integer:
+        return None
+    # a runtime that computes a narrow file in FP32 rounds there, and is given the greatest number of the type
+    fmt = computing if computing.u > FP32.u else _type_read(case)
+    if fmt is None:
         return None
     for name in case.pair.reference.inputs:
-        loss = format_loss(case.values[name], computing)
-        if loss is not None:
-            fact = lost_values(case.values[name], computing, loss, Holder("input", name), case.entry)
-            return Diagnosis(Cause(loss), (fact,), producer=name)
+        loss = format_loss(case.values[name], fmt)
+        if loss == "overflow" or (loss is not None and fmt is computing):
+            fact = lost_values(case.values[name], fmt, loss, Holder("input", name), case.entry)
+            return Diagnosis(Cause(loss), (fact,), producer=name, clamped=fmt is not computing)
     return None
+
+
+def _type_read(case: LayerCase) -> NumberFormat | None:
+    """The narrow type that all floating tensors have which the candidate's layer reads; None where they have others."""
+    specs = case.graphs[1].specs
+    types = {s.dtype for n in case.pair.candidate.inputs if (s := specs.get(n)) is not None and is_float(s.dtype)}
+    fmt = BY_DTYPE.get(types.pop().name) if len(types) == 1 else None
+    return fmt if fmt is not None and fmt.u > FP32.u else None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from ..causes.feeding import schedule
 from ..report.model import Cause
 from ..runs.memory import free_memory
 from .fidelity import made_by_pieces
+from .loudest import is_off
 from .observation import relative_error
 from .prepare import STREAMS
 
@@ -59,9 +60,10 @@ def walk_notices(
     clamped = [s for s in healed if s.diagnosis is not None and s.diagnosis.clamped]
     if len(healed) > len(clamped):
         yield notices.healed(who, len(healed) - len(clamped))
-    for s in clamped:
+    for s in clamped[:1]:
         facts = () if s.diagnosis is None else s.diagnosis.facts
-        yield notices.clamped(who, names[s.pair.main], facts[0].text if facts else "values are clamped")
+        what, agree = facts[0].text if facts else "values are clamped", not any(map(is_off, outputs))
+        yield notices.clamped(who, names[s.pair.main], what, len(clamped) - 1, agree)
     fused = [s for s in given.layers if s.fused is not None and given.by_layer[s.number] != "culprit"]
     if fused and fused[0].fused is not None:
         yield notices.hold_as_one_kernel(who, [names[s.pair.main] for s in fused], fused[0].fused.text)

@@ -88,3 +88,17 @@ def test_an_error_behind_which_a_mask_follows_is_not_healed_by_its_size(mask):
     report = compare(good, bad, samples(), layers="all")
     assert report.verdict == "fail"
     assert [(c.node, c.cause) for c in report.culprits] == [("keys", "weights")]
+
+
+def test_a_layer_that_reads_more_than_its_type_holds_is_not_blamed_for_its_weights():
+    """ONNX Runtime computes the typed file in FP32 and carries on past 65504; the layer by itself is given 65504."""
+    text = """g (float[4,64] x) => (float[4,64] y) {
+        [loud] a = Mul(x, large) [moved] r = Reshape(a, shape) [mixed] m = MatMul(r, w) [down] d = Mul(m, small)
+        [back] b = Reshape(d, shape) [low] l = Exp(b) [y] y = MatMul(l, w)
+    }"""
+    weights = {"w": (RNG.standard_normal((64, 64)) / 8).astype(np.float32), "shape": np.array([4, 64])}
+    good = parsed(text, large=np.float32(1e5), small=np.float32(1e-5), **weights)
+    converted = typed(Model(good), "fp16").model.proto
+    data = [{"x": RNG.standard_normal((4, 64)).astype(np.float32)}]
+    report = Comparator(good, [OnnxrtRunner()], candidate_model=converted, data_loader=data, layers="all").compare()
+    assert {(c.node, str(c.cause)) for c in report.culprits} <= {("loud", "overflow"), ("mixed", "overflow")}
