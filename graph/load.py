@@ -15,6 +15,7 @@ from .errors import ModelError, first_line
 from .model import Model
 from .sources import onnx_file
 from .sources.checks import check
+from .sources.dead_nodes import dead_nodes, drop_nodes
 from .sources.node_order import is_ordered, put_in_order
 from .sources.unfolded import unfolded
 from .specs import TensorSpec
@@ -49,7 +50,8 @@ def load(
     if isinstance(source, Model):
         return source
     if isinstance(source, onnx.ModelProto):
-        return _unfolded(Model(source if is_ordered(source.graph) else _in_order(source)))
+        good = is_ordered(source.graph) and not dead_nodes(source.graph)
+        return _unfolded(Model(source if good else _tidied(source)))
     path = Path(source)
     if not path.exists():
         raise ModelError(f"{path}: no such file.")
@@ -126,8 +128,7 @@ def _load_onnx(path: Path, external: Sequence[str | os.PathLike[str]]) -> Model:
     if not proto.opset_import or not proto.graph.output:
         raise ModelError(f"{path}: not an ONNX model, or an empty one ({path.stat().st_size:,} bytes).")
     check(proto, path, home=home, allowed=external)
-    if not is_ordered(proto.graph):
-        put_in_order(proto.graph)
+    _tidy(proto.graph)
     again = partial(load, os.path.abspath(path), external=tuple(map(os.path.abspath, external)))
     return _unfolded(Model(proto, source=os.fspath(path), path=path, folder=home.parent, again=again))
 
@@ -140,11 +141,18 @@ def _unfolded(model: Model) -> Model:
     return Model(proto, source=model.source, folder=model.folder, unfolded=names, again=model.again)
 
 
-def _in_order(proto: onnx.ModelProto) -> onnx.ModelProto:
+def _tidied(proto: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
-    put_in_order(copy.graph)
+    _tidy(copy.graph)
     return copy
+
+
+def _tidy(graph: onnx.GraphProto) -> None:
+    """Puts nodes in order, and takes out those that nothing depends on."""
+    if not is_ordered(graph):
+        put_in_order(graph)
+    drop_nodes(graph, dead_nodes(graph))
 
 
 def _parse(path: Path) -> onnx.ModelProto:

@@ -46,7 +46,8 @@ def test_shapes_go_on_behind_operators_of_onnx_runtime(op, domain, inputs, attri
     shapes = {"x": [2, 4, 7, 7], "a": [6, 3], "q": [9, 2, 3, 6]}
     given = [(n, FLOAT, s) for n, s in shapes.items()]
     weights = {n: np.ones(s, np.float32) for n, s in WEIGHTS.items()}
-    specs = load(assembled(nodes, given, [("y", FLOAT, None)], weights)).index.specs
+    outputs = [("y", FLOAT, None), ("n", TensorProto.INT64, None)]
+    specs = load(assembled(nodes, given, outputs, weights)).index.specs
     assert {specs[n].dtype for n in "tu"} == {np.dtype(np.float32)}
     assert specs["n"].dtype == np.int64
     if op == "FusedMatMul" and Version(onnx.__version__) < Version("1.17"):
