@@ -238,9 +238,11 @@ class Expectation:
         if not clear and use > 1 and len(alike) > 1:
             allowed = limits(y, draws, floor)
             use, statistic = held.use(allowed)
-        # what jumps may have jumped in a draw that is not made yet
+        # what jumps may have jumped in a draw that is not made yet, and one element's noise takes some draws to show:
+        # behind a Relu there may be none of it in the first
         much = HOPELESS if len(alike) >= _first(self._samples) else HOPELESS**2
-        hopeless = use > (much if len(alike) > 1 else HOPELESS**3) and not jumping and bool(alike)
+        far = use if len(alike) >= DRAWS[0] else held.without("element").use(allowed)[0]
+        hopeless = far > (much if len(alike) > 1 else HOPELESS**3) and not jumping and bool(alike)
         if not (clear or hopeless or last):
             return None
         where = tuple(int(i) for i in np.unravel_index(held.worst, reference.shape)) if reference.size else None

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -71,6 +71,10 @@ class Held:
         shares = {name: value / limits[name] for name, value in self.statistics.items()}
         name = max(shares, key=lambda n: shares[n])
         return shares[name], name
+
+    def without(self, statistic: str) -> Held:
+        """The same with one statistic less."""
+        return replace(self, statistics={n: value for n, value in self.statistics.items() if n != statistic})
 
     def within(self, limits: Mapping[str, float]) -> bool:
         """Whether no statistic exceeds its limit."""

@@ -11,9 +11,12 @@ import onnx
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner, ReferenceEvaluatorRunner
 from layerdiff.compare.outputs import expectation
+from layerdiff.graph.model import Model
 from layerdiff.graph.rounding import noise_pool
+from layerdiff.graph.rounding.typed import typed
 from onnx import numpy_helper, parser
 
+from support.models import normal, parsed
 from support.runners import FunctionRunner
 
 RNG = np.random.default_rng(5)
@@ -450,3 +453,19 @@ def test_equal_tokens_make_equal_errors_that_add_up(share):
 @pytest.mark.parametrize("share", [0.0, 0.8])
 def test_a_fault_fails_on_equal_tokens_too(share):
     assert pooled(share, factor=1.0002).verdict == "fail"
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+def test_an_element_that_a_relu_cuts_off_and_the_first_draw_does_not_show_takes_more_draws(seed):
+    """With the first of these inputs, an element is barely above zero, is zero in FP16, and has no noise in one draw."""
+    text = """g (float[8,64] x) => (float[8,256] y) {
+        m = MatMul(x, w) r = Relu(m) s = Mul(r, r) t = ReduceSum(s, axis) q = Sqrt(t) y = Div(r, q)
+    }"""
+    good = parsed(text, w=normal(64, 256) / 8, axis=np.array([1]))
+    report = Comparator(
+        good,
+        [OnnxrtRunner()],
+        candidate_model=typed(Model(good), "fp16").model.proto,
+        data_loader=[{"x": normal(8, 64, seed=seed)}],
+    ).compare()
+    assert report.verdict == "pass"

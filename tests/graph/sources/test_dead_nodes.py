@@ -29,7 +29,8 @@ def test_they_are_left_out(as_file, tmp_path):
 def test_what_a_body_reads_is_alive():
     text = """g (bool c, float[2] x) => (float[2] y) {
         a = Relu(x) b = Tanh(x) d = Sin(x)
-        y = If (c) <then_branch = t () => (float[2] p) { p = Neg(a) }, else_branch = e () => (float[2] q) { q = Neg(b) }>
+        y = If (c) <then_branch = t () => (float[2] p) { p = Neg(a) },
+            else_branch = e () => (float[2] q) { q = Neg(b) }>
     }"""
     assert [node.op_type for node in load(parsed(text)).index.nodes] == ["Relu", "Tanh", "If"]
 
