@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..sides import Side
 
 
-_STORED = ("int8", "uint8", "int4", "uint4", "int2", "uint2")
+_STORED = ("int16", "uint16", "int8", "uint8", "int4", "uint4", "int2", "uint2")
 
 
 def on_the_way(index: GraphIndex, outputs: Collection[str]) -> list[int]:
