@@ -188,11 +188,9 @@ class Contributions:
                     expected, error = self.portion.output(name, expected, error), error[self.portion.entries]
                 alone += ratio(squares(expected, stream.values.get(name, expected)))
                 all_of_it += ratio(error)
-            if all_of_it > 0:
-                finite = math.isfinite(all_of_it)
-                share = math.sqrt(alone / all_of_it) if finite else float(not math.isfinite(alone))
-                if math.isfinite(share):
-                    result[stream.number] = share
+            share = _share(alone, all_of_it)
+            if share is not None:
+                result[stream.number] = share
         return result
 
     def _feed_whole(self, stream: _Stream, feed: Arrays, outputs: Collection[str], whole: Session) -> bool:
@@ -205,6 +203,17 @@ class Contributions:
             log.debug("no contribution of layer %d: %s", stream.number, error)
             return False
         return True
+
+
+def _share(alone: float, all_of_it: float) -> float | None:
+    """What one layer contributes to the squared error of all; None where that cannot be told: beside an error that is
+    not finite, a finite one may be what others made infinite."""
+    if not all_of_it or (math.isfinite(alone) and not math.isfinite(all_of_it) and alone):
+        return None
+    if not math.isfinite(all_of_it):
+        return float(not math.isfinite(alone))
+    share = math.sqrt(alone / all_of_it)
+    return share if math.isfinite(share) else None
 
 
 def _downstream(taken: Collection[str], step: PiecePair) -> list[str]:

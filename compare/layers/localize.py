@@ -23,7 +23,7 @@ from ..sides import Side, Sides
 from .exchange import undone
 from .fidelity import fidelities, in_pieces_only, made_by_pieces
 from .findings import Localized
-from .loudest import is_off, name_loudest
+from .loudest import is_off, name_loudest, not_finite
 from .notices import walk_notices
 from .observable import observable
 from .prepare import Prepared, prepare
@@ -249,7 +249,9 @@ def _excusing(given: Verdicts, walked: Walked, outputs: Sequence[OutputResult], 
     without those that err in pieces alone."""
     given = given.without({s.number for s in given.culprits() if made_by_pieces(s, walked, outputs, index)})
     changing = {s.number for s in given.culprits() if in_pieces_only(s, walked, outputs, index)}
-    return given.excusing(agree=bool(outputs) and not any(map(is_off, outputs)), unless=changing)
+    off = [output for output in outputs if is_off(output)]
+    finite = not any(not_finite(output.metrics) for output in off)
+    return given.excusing(agree=bool(outputs) and not off, finite=finite, unless=changing)
 
 
 def _comes_and_goes(walked: Walked, comparison: Comparison, log: RunLog | None) -> bool:

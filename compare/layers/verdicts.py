@@ -46,30 +46,35 @@ class Verdicts:
         layers: What was seen of them; producers have the diagnosis of what could not be given what they make.
         by_layer: The verdict on each, by number.
         beside: Of a guilty layer with several outputs: the verdict on those that are not off, by its number.
+        spent: Numbers of guilty layers behind which all is right again before an output.
     """
 
     layers: tuple[LayerObservation, ...]
     by_layer: Mapping[int, LayerVerdict]
     beside: Mapping[int, LayerVerdict]
+    spent: frozenset[int] = frozenset()
 
     def culprits(self) -> list[LayerObservation]:
         """The layers that are to blame, themselves or for a node inside."""
         return [s for s in self.layers if self.by_layer[s.number] == "culprit" or s.inside.culprits]
 
-    def excusing(self, agree: bool, unless: Collection[int] = ()) -> Verdicts:
+    def excusing(self, agree: bool, finite: bool, unless: Collection[int] = ()) -> Verdicts:
         """The same without layers whose values stop at the ends of the candidate's range, and change nothing by that.
 
         Args:
             agree: Whether all outputs agree; else, what such a layer contributes decides.
+            finite: Whether no output has values that are finite on one side only: of these, nobody can tell what
+                contributes how much, and what counts is whether all is right again behind a layer.
             unless: Numbers of layers that change the outputs of a run in pieces.
         """
+
+        def harmless(s: LayerObservation) -> bool:
+            return agree or ((s.contribution or 0.0) < HARMLESS if finite else s.number in self.spent)
+
         excused: dict[int, LayerVerdict] = {
             s.number: "healed"
             for s in self.culprits()
-            if s.diagnosis is not None
-            and s.diagnosis.clamped
-            and s.number not in unless
-            and (agree or (s.contribution or 0.0) < HARMLESS)
+            if s.diagnosis is not None and s.diagnosis.clamped and s.number not in unless and harmless(s)
         }
         return replace(self, by_layer={**self.by_layer, **excused})
 
@@ -160,7 +165,8 @@ class _Jury:
         self._pair_quantizers()
         self._saturated_before()
         beside = self._inherit()
-        return Verdicts(tuple(self.layers.values()), self.found, beside)
+        spent = (s.number for s in self.layers.values() if self.found[s.number] == "culprit" and self._spent(s))
+        return Verdicts(tuple(self.layers.values()), self.found, beside, frozenset(spent))
 
     # -- healing ------------------------------------------------------------------------------------------------
 
@@ -208,6 +214,20 @@ class _Jury:
                     return False
                 seen.add(layer.number)
                 waiting.append((layer, gone))
+        return True
+
+    def _spent(self, s: LayerObservation) -> bool:
+        """Whether all is right again on every way from a layer to an output, in the candidate's own run."""
+        outputs = set(self.index.outputs)
+        waiting, seen = [s], {s.number}
+        while waiting:
+            here = waiting.pop()
+            if not outputs.isdisjoint(here.pair.reference.outputs):
+                return False
+            behind = (self.layers[number] for number in self.readers.get(here.number, ()) if number not in seen)
+            off = [layer for layer in behind if not layer.cumulative or not self._quiet(layer)]
+            seen.update(layer.number for layer in off)
+            waiting += off
         return True
 
     # -- who made it --------------------------------------------------------------------------------------------

@@ -102,3 +102,20 @@ def test_a_layer_that_reads_more_than_its_type_holds_is_not_blamed_for_its_weigh
     data = [{"x": RNG.standard_normal((4, 64)).astype(np.float32)}]
     report = Comparator(good, [OnnxrtRunner()], candidate_model=converted, data_loader=data, layers="all").compare()
     assert {(c.node, str(c.cause)) for c in report.culprits} <= {("loud", "overflow"), ("mixed", "overflow")}
+
+
+def test_an_overflow_is_a_culprit_where_outputs_are_not_finite_though_it_contributes_nothing_finite():
+    """Quantizing makes finite integers of the infinite value, so that no contribution of it can be told."""
+    text = """g (float[4,64] x) => (float[4,64] y) {
+        [loud] a = Mul(x, large) [down] d = Mul(a, small) [gate] s = Sigmoid(d) [silu] m = Mul(s, d)
+        [quantized] q, scale, zero = DynamicQuantizeLinear(m) [ints] i = MatMulInteger(q, w, zero)
+        [floats] f = Cast<to=1>(i) [scaled] z = Mul(f, scale) [again] b = Mul(z, large) y = Mul(b, small)
+    }"""
+    integers = RNG.integers(-90, 90, (64, 64)).astype(np.int8)
+    model = parsed(text, large=np.float32(3e4), small=np.float32(3e-5), w=integers)
+    x = RNG.uniform(-1, 1, (4, 64)).astype(np.float32)
+    x[0, 0] = -3.0
+    report = compare(model, EmulateRunner(format="fp16"), [{"x": x}], layers="all")
+    assert report.verdict == "fail"
+    assert ("loud", "overflow") in {(c.node, str(c.cause)) for c in report.culprits}
+    assert "nan" not in {str(c.cause) for c in report.culprits}
