@@ -183,9 +183,18 @@ class _Jury:
         spec = self.index.specs.get(name)
         return spec is None or is_float(spec.dtype)
 
-    def _gone(self, s: LayerObservation, error: float) -> bool:
-        """Whether nothing of an error is left at a layer."""
-        return bool(s.cumulative) and self._quiet(s) and s.cumulative_error < HEALED * error
+    def _gone(self, s: LayerObservation, error: float, way: Collection[int] = ()) -> bool:
+        """Whether nothing of an error is left at a layer: what is off there has come from elsewhere than the layers on
+        the ``way``, from a fault before them."""
+        if not s.cumulative or not s.cumulative_error < HEALED * error:
+            return False
+        return self._quiet(s) or s.cumulative_error <= GROWN * self._brought(s, way)
+
+    def _brought(self, s: LayerObservation, way: Collection[int]) -> float:
+        """The greatest cumulative error of what a layer, and those on the way to it, read of other layers."""
+        layers = [s, *(self.layers[number] for number in way)]
+        makers = {m for layer in layers for n in layer.pair.reference.inputs if (m := self.maker.get(n)) is not None}
+        return max((self.layers[m].cumulative_error for m in makers - {s.number, *way}), default=0.0)
 
     def _healed(self, s: LayerObservation) -> bool:
         """Whether nothing of a layer's error is left right behind it. Between two graphs that may be some layers on:
@@ -207,7 +216,7 @@ class _Jury:
             if not hidden and (not readers or not outputs.isdisjoint(here.pair.reference.outputs)):
                 return False
             for layer in (self.layers[number] for number in readers if number not in seen):
-                gone = self._gone(layer, error)
+                gone = self._gone(layer, error, seen)
                 if gone and not _hides(layer, s):
                     continue
                 if not gone and (hidden or not elsewhere):

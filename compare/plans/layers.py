@@ -185,7 +185,9 @@ def _changes(index: GraphIndex, position: int, static: frozenset[str], stores: b
         return True
     kind = operator(node)
     floats = [n for n in node.output if n and n in index.specs and is_float(index.specs[n].dtype)]
-    if not floats or kind in UNTOUCHED or kind in CASTS:
+    if kind in CASTS:  # of a float, it rounds as whoever made that; large integers are rounded here
+        return stores and bool(floats) and _is_integer(index, node.input[0])
+    if not floats or kind in UNTOUCHED:
         return False
     if not stores:
         return facts_of(node).operands != () or kind in RECURRENT
@@ -196,6 +198,10 @@ def _changes(index: GraphIndex, position: int, static: frozenset[str], stores: b
 
 def _is_float(index: GraphIndex, name: str) -> bool:
     return name in index.specs and is_float(index.specs[name].dtype)
+
+
+def _is_integer(index: GraphIndex, name: str) -> bool:
+    return name in index.specs and index.specs[name].dtype.kind in "iu"
 
 
 def _layer(

@@ -343,3 +343,14 @@ def test_models_that_are_run_in_pieces_have_no_plan(tmp_path):
     report = Comparator(str(tmp_path / "net.onnx"), RUNNERS, data_loader=samples(), **rules).compare()
     assert report.plan is None
     assert "in pieces" in next(n.text for n in report.notices if n.code == "no-plan")
+
+
+def test_a_cast_of_integers_that_a_format_cannot_hold_is_a_layer_that_can_be_kept(tmp_path):
+    text = "g (int64[N] p) => (float[N] y) { [pos] f = Cast<to=1>(p) [angle] a = Mul(f, c) [y] y = Sin(a) }"
+    data = [{"p": np.arange(3001, 3129, dtype=np.int64)}]
+    model = parsed(text, c=np.float32(0.7))
+    path = str(tmp_path / "plan.json")
+    plan = Comparator(model, RUNNERS, data_loader=data, fix=path, rtol=0.01, atol=0.01).compare().plan
+    assert plan.status == "found"
+    assert "pos" in plan.keep
+    assert plan.after.passed
