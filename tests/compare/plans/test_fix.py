@@ -346,9 +346,12 @@ def test_models_that_are_run_in_pieces_have_no_plan(tmp_path):
 
 
 def test_a_cast_of_integers_that_a_format_cannot_hold_is_a_layer_that_can_be_kept(tmp_path):
-    text = "g (int64[N] p) => (float[N] y) { [pos] f = Cast<to=1>(p) [angle] a = Mul(f, c) [y] y = Sin(a) }"
-    data = [{"p": np.arange(3001, 3129, dtype=np.int64)}]
-    model = parsed(text, c=np.float32(0.7))
+    text = """g (int64[8,16] p) => (float[8,16] y) {
+        [pos] f = Cast<to=1>(p) [angle] a = Mul(f, c) [sin] s = Sin(a) [fc] y = MatMul(s, w)
+    }"""
+    data = [{"p": np.arange(3001, 3129, dtype=np.int64).reshape(8, 16)}]
+    w = np.random.default_rng(0).standard_normal((16, 16)).astype(np.float32) / 4
+    model = parsed(text, c=np.float32(0.7), w=w)
     path = str(tmp_path / "plan.json")
     plan = Comparator(model, RUNNERS, data_loader=data, fix=path, rtol=0.01, atol=0.01).compare().plan
     assert plan.status == "found"
