@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from onnx import TensorProto
+
 from ...graph.errors import BuildError, ProviderUnavailable, RunnerError
 from ...graph.formats import TF32
 from ..contract.device import DeviceArray
@@ -162,6 +164,11 @@ def describe(runner: OnnxrtConfig, ort: Any, loaded: Loaded, model: Model) -> Se
             f"{' and '.join(packages)} are installed on top of each other; which one runs depends on the order of "
             f"installation. Keep one."
         )
+    if not runner.rounds_to_types and not model.derived and _computes_fp16(model):
+        notes.append(
+            "the CPU computes most FP16 nodes in FP32, so that a device which rounds each of them may err more "
+            "(--reference-evaluator rounds every node)."
+        )
     if runner.provider != "cpu":
         if runner.provider in ON_CUDA:
             settings["tf32"] = runner.arithmetic is TF32
@@ -188,6 +195,13 @@ def describe(runner: OnnxrtConfig, ort: Any, loaded: Loaded, model: Model) -> Se
         tuple(notes),
         quantizes_activations=_multiplies_floats_with_dequantized(model.proto.graph),
     )
+
+
+def _computes_fp16(model: Model) -> bool:
+    """Whether a node computes with FP16 constants, other than to make another type of them."""
+    weights = {n for n, tensor in model.index.initializers.items() if tensor.data_type == TensorProto.FLOAT16}
+    computing = (node for node in model.index.nodes if node.op_type != "Cast")
+    return bool(weights) and any(not weights.isdisjoint(node.input) for node in computing)
 
 
 def _multiplies_floats_with_dequantized(graph: onnx.GraphProto) -> bool:
