@@ -103,6 +103,7 @@ class Expectation:
         self._networks: dict[Kind, tuple[RandomRounding, Session]] = {}
         self._pools: dict[Kind, Pools] = {}
         self._size = 0
+        self._small: frozenset[str] = frozenset()
         narrow = narrow_types(self.side.model)
         self._u = max(self.roundoff.coarse.u, *(BY_DTYPE[name].u for name in narrow), FP32.u)
 
@@ -131,6 +132,7 @@ class Expectation:
         )
         if self._size != before:
             self._pools.clear()  # what is remembered was drawn from larger ones
+        self._small |= {name for name, held in found.items() if held.subnormals}
         return found
 
     def _depends(self, journal: RunJournal, sample: int, feed: Feed, pairs: Pairs) -> tuple[Any, ...] | None:
@@ -141,15 +143,21 @@ class Expectation:
         own = side is self._comparison.reference, self._pieces, self._u, self._size
         given = [journal.digests.of(a) for a in (feed, *({n: p[i] for n, p in pairs.items()} for i in (0, 1)))]
         runner = runner_key(self._runner)
-        return "expectation", runner, side.model.digest, self.roundoff, self._samples, own, sample, given
+        small = sorted(self._small)
+        return "expectation", runner, side.model.digest, self.roundoff, self._samples, own, small, sample, given
 
     def _judged(self, sample: int, feed: Feed, pairs: Pairs) -> dict[str, Measured]:
         found: dict[str, Measured] = {}
         for jumping in (False, True):
             mine = {n: p for n, p in pairs.items() if (n in self.jumping or not is_float(p[0].dtype)) == jumping}
+            # what explains an output on one sample does so on the next
+            small, likely = Kind(jumping, subnormals=True), {n: p for n, p in mine.items() if n in self._small}
+            found.update(self._excused(sample, feed, likely, {}, small))
+            mine = {n: p for n, p in mine.items() if n not in found}
             found.update(self._judge(sample, feed, mine, Kind(jumping)))
             found.update(self._excused(sample, feed, mine, found, Kind(jumping, by_value=True)))
-            found.update(self._excused(sample, feed, mine, found, Kind(jumping, subnormals=True)))
+            mine = {n: p for n, p in mine.items() if n not in likely}
+            found.update(self._excused(sample, feed, mine, found, small))
         return found
 
     def _excused(
@@ -157,7 +165,7 @@ class Expectation:
     ) -> dict[str, Measured]:
         """Outputs that draws of another kind explain, where it applies and the first ones did not. Draws that cannot be
         made explain nothing."""
-        doubtful = {n: p for n, p in pairs.items() if not found[n].explained}
+        doubtful = {n: p for n, p in pairs.items() if n not in found or not found[n].explained}
         if not doubtful or not (self._has_subnormals if kind.subnormals else any(map(_repeats, feed.values()))):
             return {}
         try:
