@@ -281,7 +281,8 @@ def outputs_agree(candidate: str, layers: Sequence[str], count: int) -> Notice:
 def no_counterpart(candidate: str, count: int) -> Notice:
     """Tensors of the reference that the candidate's graph does not have."""
     tensors = _counted(count, "tensor of the reference has", "tensors of the reference have")
-    text = f"{tensors} no counterpart in the candidate; the borders around were compared instead."
+    them = "it was" if count == 1 else "they were"
+    text = f"{tensors} no counterpart in the candidate: {them} not compared, the tensors before and behind were."
     return Notice("no-counterpart", candidate, f"{candidate}: {text}")
 
 

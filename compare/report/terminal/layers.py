@@ -110,7 +110,7 @@ def show_fidelity(report: Report, to: Console) -> None:
                 f"how much of the real error at {worst.tensor} the layer-by-layer run of {candidate} shows is unknown"
             )
         elif not worst.deployed_error:
-            text = f"the layer-by-layer run of {candidate} has no error, as the deployed one (not bit-identical)"
+            text = f"the layer-by-layer run of {candidate} has no error, as the deployed one"
         else:
             reproduced = f"{worst.share:.0%} of the real error at {worst.tensor} (not bit-identical)"
             text = f"the layer-by-layer run of {candidate} reproduces {reproduced}"
