@@ -188,7 +188,11 @@ class _Jury:
         the ``way``, from a fault before them."""
         if not s.cumulative or not s.cumulative_error < HEALED * error:
             return False
-        return self._quiet(s) or s.cumulative_error <= GROWN * self._brought(s, way)
+        if self._quiet(s):
+            return True
+        # of another tensor, an error may be many times its size; and the steps of integers are brought everywhere
+        little = s.cumulative_error < HEALED * min(error, 1.0) and self.u < INTEGER_ROUNDOFF
+        return little and s.cumulative_error <= GROWN * self._brought(s, way)
 
     def _brought(self, s: LayerObservation, way: Collection[int]) -> float:
         """The greatest cumulative error of what a layer, and those on the way to it, read of other layers."""

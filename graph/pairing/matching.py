@@ -20,7 +20,8 @@ from ..index import GraphIndex
 from ..nodes import attribute_int
 from ..operators import EPILOGUES, operator
 from ..quantized.float_form import FloatForm
-from .differences import Difference, DifferenceKind, InputsExchanged, node_differences
+from ..quantized.quantizers import holder, quantizer
+from .differences import Difference, DifferenceKind, InputsExchanged, OperatorChange, node_differences
 from .folds import Folds, folds
 from .matcher import match_nodes
 from .normal_form import CAPTURED
@@ -64,7 +65,7 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
         names = [*reference.inputs, *(o for n in reference.nodes if n.op_type != "Constant" for o in n.output if o)]
         return Matching({name: name for name in names}, {p: p for p in range(len(reference.nodes))})
     pairing = match_nodes(reference, candidate)
-    reference, candidate = pairing.r.index, pairing.c.index
+    file, reference, candidate = candidate, pairing.r.index, pairing.c.index
     partial = {n: m for n, m in pairing.nodes.items() if _has_epilogue(reference, n) != _has_epilogue(candidate, m)}
     pairs, folded = _tensors(pairing, partial)
     # written with other operands (x * 0.5 against half * gate): the output is the same tensor, the node is not
@@ -81,13 +82,14 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
     _match_skipped(pairing, nodes, pairs)
     differences = [*_differences(pairing, pairs, folded, partial), *exchanged]
     mine, theirs = (None if form is None else form.origins for form in pairing.forms)
+    placed = (
+        replace(d, node=_origin(d.node, mine), candidate_node=_origin(d.candidate_node, theirs))
+        for d in sorted(differences, key=lambda d: d.node)
+    )
     return Matching(
         tensors,
         {_origin(n, mine): _origin(m, theirs) for n, m in sorted(nodes.items())},
-        tuple(
-            replace(d, node=_origin(d.node, mine), candidate_node=_origin(d.candidate_node, theirs))
-            for d in sorted(differences, key=lambda d: d.node)
-        ),
+        tuple(d for d in placed if not _left_to_quantizer(file, d)),
         stored_steps(pairing, nodes, folded.steps),
         pairing.forms[1],
     )
@@ -96,6 +98,19 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
 def _origin(position: int, origins: tuple[int, ...] | None) -> int:
     """The position in the file's graph of a node of its float form."""
     return position if origins is None or position < 0 else origins[position]
+
+
+def _left_to_quantizer(candidate: GraphIndex, difference: Difference) -> bool:
+    """Whether what the candidate lacks is a Relu, whose result it keeps as integers that stand for no negative one."""
+    change, position = difference.change, difference.candidate_node
+    if not isinstance(change, OperatorChange) or change.candidate or position < 0:
+        return False
+    if {op for op, _ in change.reference} != {"Relu"}:
+        return False
+    made = candidate.nodes[position].output[0]
+    kept = holder(candidate, made)
+    found = [kept] if kept is not None else [quantizer(candidate, p) for p in candidate.consumers.get(made, ())]
+    return bool(found) and all(q is not None and q.starts_at_zero for q in found)
 
 
 def _has_epilogue(index: GraphIndex, position: int) -> bool:

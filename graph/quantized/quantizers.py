@@ -81,6 +81,11 @@ class Quantizer:
         low, high = ((end - zero) * scale for end in self.ends)
         return Grid(scale, low, high, self.ends[1] - self.ends[0] + 1)
 
+    @property
+    def starts_at_zero(self) -> bool:
+        """Whether its least integer stands for zero, so that it cuts off whatever is negative."""
+        return self.scale is not None and bool(np.all((0 if self.zero is None else self.zero) == self.ends[0]))
+
     def _along(self, value: np.ndarray, rank: int) -> np.ndarray:
         if value.size == 1:
             return value.reshape(())

@@ -19,6 +19,7 @@ from layerdiff.graph.pairing.matching import Matching, match
 from onnx import TensorProto, helper
 
 from support import networks
+from support.models import parsed
 from support.rewrites import SAME, chunked, folded, half, renamed, weights_of, with_nodes
 
 NETWORKS = {f.__name__: f for f in networks.FEEDS}
@@ -388,3 +389,25 @@ def test_float16_weights_are_expected_of_a_float16_file() -> None:
     found = match(GraphIndex(proto), GraphIndex(half(proto)))
     assert {d.expected_by_format for d in found.differences} == {"fp16"}
     assert all("rounded to FP16" in d.detail for d in found.differences)
+
+
+@pytest.mark.parametrize(("zero", "missing"), [(0, False), (128, True)])
+def test_a_relu_that_a_quantizer_does_is_not_missing(zero, missing):
+    """A range that begins at zero cuts negative values off; quantizers leave the Relu before it out."""
+    float_file = parsed(
+        "g (float[4,8] x) => (float[4,8] y) { [one] a = MatMul(x, w) [act] r = Relu(a) [two] y = MatMul(r, w) }",
+        w=np.eye(8, dtype=np.float32),
+    )
+    quantized = parsed(
+        """g (float[4,8] x) => (float[4,8] y) {
+            [one] a = MatMul(x, w) [q] i = QuantizeLinear(a, s, z) [dq] r = DequantizeLinear(i, s, z)
+            [two] y = MatMul(r, w)
+        }""",
+        w=np.eye(8, dtype=np.float32),
+        s=np.float32(0.02),
+        z=np.array(zero, np.uint8),
+    )
+    found = match(GraphIndex(float_file), GraphIndex(quantized)).differences
+    assert [str(d.change) for d in found if "missing" in str(d.change)] == (
+        ["Relu act missing in the candidate"] * missing
+    )
