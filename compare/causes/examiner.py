@@ -72,6 +72,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     underflow.of_operand,
     nan.find,
     saturation.of_quantizer,
+    differences.of_stored_weights,
     bias.find,
     differences.find,
     computed_operand.find,

@@ -138,6 +138,10 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     cause = culprit.cause
     if any(isinstance(f, GraphsDiffer) and isinstance(f.difference.change, InputsExchanged) for f in culprit.facts):
         return Remedy("give the operator its inputs in the first file's order")
+    if any(isinstance(f, GraphsDiffer) and f.difference.stored_scaled for f in culprit.facts):
+        return Remedy(
+            "put the scale of the weights right in the second file, or quantize the first file's weights again"
+        )
     if any(isinstance(fact, PairsSaturate) for fact in culprit.facts):
         return Remedy(SATURATING)
     text = ANYWHERE.get(cause, "")

@@ -17,7 +17,7 @@ from ..operators import QUANTIZERS, domain_of, operator
 from .constants import constant_value, quantization_step
 from .normal_form import NormalForm, schema_defaults
 from .origin import origin
-from .weight_changes import Twin, WeightChange, same_bytes, weight_change, within_steps
+from .weight_changes import StoredScaled, Twin, WeightChange, same_bytes, stored_scaled, weight_change, within_steps
 
 OpName = tuple[str, str]
 """Operator and name of a node; the name is empty where which of several nodes it is cannot be told."""
@@ -155,6 +155,11 @@ class Difference:
         return isinstance(self.change, WeightChange) and self.change.cut > 0
 
     @property
+    def stored_scaled(self) -> StoredScaled | None:
+        """The factors between weights and what is stored of them in steps, where these are the whole difference."""
+        return self.change.stored_scaled if isinstance(self.change, WeightChange) else None
+
+    @property
     def of_one_value(self) -> bool:
         """Whether a single number is another one, which rounding does not explain: a scale, say."""
         return isinstance(self.change, WeightChange) and self.change.size == 1 and self.change.rounded_to is None
@@ -281,9 +286,12 @@ def _weights(
         if change is None:
             continue
         step = quantization_step(candidate, b.weights[slot])
-        if step is not None and quantization_step(reference, a.weights[slot]) is None and within_steps(x, y, step):
-            yield Difference(n, m, replace(change, quantized=True), slot)
-            continue
+        if step is not None and quantization_step(reference, a.weights[slot]) is None:
+            if within_steps(x, y, step):
+                yield Difference(n, m, replace(change, quantized=True), slot)
+                continue
+            scaled = stored_scaled(x, y, step)
+            change = change if scaled is None else replace(change, patterns=(scaled,))
         others = (s for s in sorted(a.weights) if s != slot and s not in a.settings and not change.explained_by_format)
         twin = next((s for s in others if _equal(constant_value(reference, a.weights[s]), y)), None)
         if twin is not None:

@@ -19,6 +19,8 @@ from .affine import Affine
 
 BLOCK = 1 << 20
 """Elements that are compared at a time."""
+FEWEST = 4
+"""Weights of a channel from which on a factor that fits them all says something."""
 BYTES = 1 << 18
 """Bytes compared at a time: what NumPy makes of them stays in the cache."""
 FOLD_NOISE = 16 * 2.0**-24
@@ -76,7 +78,34 @@ class Twin:
         return f"equal to the reference's {self.name}"
 
 
-Pattern = Transposed | Reordered | Scaled | FewValues | Twin
+@dataclass(frozen=True)
+class StoredScaled:
+    """The candidate stores weights in steps, and stores the reference's times factors that are not 1.
+
+    Attributes:
+        factor: The factor; of several, the one farthest from 1.
+        axis: The axis that has a factor for each index; None: one factor for all.
+        count, channels: How many indices of that axis have another factor than 1, of how many.
+        at: The index that has ``factor``.
+    """
+
+    factor: float
+    axis: int | None = None
+    count: int = 0
+    channels: int = 0
+    at: int = 0
+
+    def __str__(self) -> str:
+        within = "to within the rounding to their quantization step"
+        if self.axis is None:
+            return f"all {self.factor:.4g} times the reference's, {within}"
+        return (
+            f"{self.count:,} of {self.channels:,} channels (axis {self.axis}) are multiples of the reference's, "
+            f"{within}: channel {self.at} is {self.factor:.4g} times"
+        )
+
+
+Pattern = Transposed | Reordered | Scaled | StoredScaled | FewValues | Twin
 """A kind of change that explains all of a difference."""
 
 
@@ -115,6 +144,11 @@ class WeightChange:
     def size(self) -> int:
         """How many values the reference has."""
         return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def stored_scaled(self) -> StoredScaled | None:
+        """The factors between the weights and what is stored of them in steps, where these explain all of it."""
+        return next((p for p in self.patterns if isinstance(p, StoredScaled)), None)
 
     @property
     def explained_by_format(self) -> str | None:
@@ -252,7 +286,9 @@ def folded_changes(a: Affine, b: Affine, half: bool) -> Iterator[tuple[str, Weig
             index = tuple(int(i) for i in np.unravel_index(int(np.where(bad, error, -1).argmax()), x.shape))
             values = float(x[index]), float(y[index])
             count, greatest = int(bad.sum()), float(error[index])
-            yield name, WeightChange(x.shape, y.shape, count, greatest, index, values, folded=name)
+            scaled = None if step is None or name != "weights" else stored_scaled(x, y, step)
+            patterns = () if scaled is None else (scaled,)
+            yield name, WeightChange(x.shape, y.shape, count, greatest, index, values, patterns=patterns, folded=name)
 
 
 def rounded_alike(x: np.ndarray, y: np.ndarray) -> bool:
@@ -280,6 +316,52 @@ def _rounded_to_step(x: np.ndarray, y: np.ndarray, step: np.ndarray) -> np.ndarr
     ends = np.abs(y).max(axis=axes or None, keepdims=True)
     error = np.abs(np.asarray(x, np.float64) - y)
     return np.asarray((error <= 0.501 * step) | ((np.abs(y) >= ends) & (np.abs(x) >= ends)))
+
+
+def stored_scaled(x: np.ndarray, y: np.ndarray, step: np.ndarray) -> StoredScaled | None:
+    """The factors between weights and what is stored of them in steps, which tell a wrong scale from a wrong weight.
+
+    Args:
+        x: The reference's weights.
+        y: The candidate's, as its integers and scales give them.
+        step: The distance between neighbouring values of ``y``, shaped to broadcast against it.
+
+    Returns:
+        One factor for all, or one for each channel that has a step of its own; None where factors do not explain the
+        difference, and where they move no weight by more than a step.
+    """
+    if x.shape != y.shape or x.ndim != step.ndim or x.ndim < 2:
+        return None
+    wide, stored = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if not (np.isfinite(wide).all() and np.isfinite(stored).all()):
+        return None
+    for axis in (None, *(i for i, d in enumerate(step.shape) if d > 1 and x.size >= FEWEST * d)):
+        factor = _factors(wide, stored, axis)
+        if not _rounded_to_step(factor * wide, stored, 2 * step).all():  # a factor is known to a part of a step
+            continue
+        others = tuple(i for i in range(x.ndim) if i != axis)
+        off = (np.abs((factor - 1) * wide) > step).any(axis=others)
+        if not off.any():
+            return None
+        flat = factor.reshape(-1)
+        at = int(np.where(off, np.abs(flat - 1), -1).argmax())
+        return (
+            StoredScaled(float(flat[at]), axis, int(off.sum()), off.size, at)
+            if flat.size > 1
+            else StoredScaled(flat[0])
+        )
+    return None
+
+
+def _factors(x: np.ndarray, y: np.ndarray, axis: int | None) -> np.ndarray:
+    """The factors that bring one array nearest to another: one, or one for each index of an axis, shaped to broadcast.
+    Values at the ends, which may be cut off, count only where there are no others."""
+    others = tuple(i for i in range(x.ndim) if i != axis)
+    inner = np.abs(y) < np.abs(y).max(axis=others, keepdims=True)
+    inner |= ~(inner & (x != 0)).any(axis=others, keepdims=True)
+    power = np.sum(np.where(inner, x * x, 0), axis=others, keepdims=True)
+    product = np.sum(np.where(inner, x * y, 0), axis=others, keepdims=True)
+    return np.divide(product, power, out=np.ones_like(power), where=power > 0)
 
 
 def same_bytes(index: GraphIndex, name: str, other: GraphIndex, other_name: str) -> bool:
