@@ -238,6 +238,20 @@ def test_a_wrong_scale_of_a_bias_is_told_from_the_weights():
     assert (culprit.node, culprit.cause) == ("n_two", "bias")
 
 
+@pytest.mark.parametrize("factor", [0.25, 3.0])
+def test_a_wrong_scale_of_a_quantizer_makes_the_error_that_it_makes_with_its_dequantizer(factor):
+    file = quantized(with_biases(), "qdq", IMAGES)
+    other = onnx.ModelProto()
+    other.CopyFrom(file)
+    scale = next(w for w in other.graph.initializer if w.name == "one_relu_scale")
+    scale.CopyFrom(onnx.numpy_helper.from_array(factor * onnx.numpy_helper.to_array(scale), scale.name))
+    report = compare(file, other, IMAGES)
+    culprit = only(report)
+    assert culprit.op == "QuantizeLinear"
+    assert culprit.contribution == pytest.approx(1, abs=0.05)
+    assert all(layer.contribution is None for layer in report.layers if layer.op == "DequantizeLinear")
+
+
 # -- CPUs whose 8-bit products saturate --------------------------------------------------------------------------------
 
 
