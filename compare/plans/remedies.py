@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ...graph.cutting.fusion import fused_groups
 from ...graph.errors import LayerdiffError, OutputError
-from ...graph.pairing.differences import InputsExchanged
+from ...graph.pairing.differences import InputsExchanged, OtherInput
 from ...graph.rounding.widening import is_narrow
 from ..causes.differences import GraphsDiffer
 from ..causes.integer_pairs import PairsSaturate
@@ -136,9 +136,13 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
         runtime: What helps where the runtime itself computes wrongly.
     """
     cause = culprit.cause
-    if any(isinstance(f, GraphsDiffer) and isinstance(f.difference.change, InputsExchanged) for f in culprit.facts):
+    differences = [fact.difference for fact in culprit.facts if isinstance(fact, GraphsDiffer)]
+    if any(isinstance(d.change, InputsExchanged) for d in differences):
         return Remedy("give the operator its inputs in the first file's order")
-    if any(isinstance(f, GraphsDiffer) and f.difference.stored_scaled for f in culprit.facts):
+    other = next((d.change for d in differences if isinstance(d.change, OtherInput)), None)
+    if other is not None:
+        return Remedy(f"let {culprit.candidate_node or culprit.node} read '{other.meant}' in the second file")
+    if any(d.stored_scaled for d in differences):
         return Remedy(
             "put the scale of the weights right in the second file, or quantize the first file's weights again"
         )

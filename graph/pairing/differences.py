@@ -109,7 +109,29 @@ class InputsExchanged:
         return f"{self.op} reads {moved}"
 
 
-Change = OperatorChange | AttributeChange | WeightsAbsent | WeightChange | InputsExchanged
+@dataclass(frozen=True)
+class OtherInput:
+    """A node reads another tensor than its counterpart: one that the reference has too, and reads elsewhere.
+
+    Attributes:
+        op: The operator.
+        reference: What the reference's node reads.
+        candidate: What the candidate's node reads in place of it.
+        meant: What the candidate calls the tensor that the reference's node reads.
+    """
+
+    op: str
+    reference: str
+    candidate: str
+    meant: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.op} reads the tensor '{self.candidate}' in the candidate, and '{self.reference}' in the reference"
+        )
+
+
+Change = OperatorChange | AttributeChange | WeightsAbsent | WeightChange | InputsExchanged | OtherInput
 
 
 @dataclass(frozen=True)
@@ -139,7 +161,7 @@ class Difference:
         """What of the node differs."""
         if isinstance(self.change, OperatorChange):
             return DifferenceKind.OPERATOR
-        if isinstance(self.change, InputsExchanged):
+        if isinstance(self.change, (InputsExchanged, OtherInput)):
             return DifferenceKind.INPUTS
         return DifferenceKind.ATTRIBUTE if isinstance(self.change, AttributeChange) else DifferenceKind.WEIGHTS
 

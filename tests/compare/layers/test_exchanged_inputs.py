@@ -47,6 +47,23 @@ def test_data_that_is_read_in_another_order(one: str, other: str, evidence: str)
     assert "inputs in the first file's order" in culprit.remedies[0].text
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "read", "instead"),
+    [
+        ("[m] m = Add(a, b)", "[m] m = Add(a, x)", "b", "x"),
+        ("[m] m = Add(a, b)", "[m] m = Add(x, b)", "a", "x"),
+        ("[p] p = Exp(a) [m] m = Sub(p, b)", "[p] p = Exp(a) [m] m = Sub(a, b)", "p", "a"),
+    ],
+)
+def test_a_node_that_reads_another_tensor_names_both(one: str, other: str, read: str, instead: str) -> None:
+    text = TWO.replace("[y] y = Neg(m)", "[q] q = Exp(a) [y] y = Sum(m, b, q, z)").replace("{0}", "{0} [z] z = Exp(m)")
+    culprit = only(compare(*networks(text, one, other), X))
+    assert (culprit.node, culprit.cause) == ("m", "wrong-op")
+    op = one.split("m = ")[1].split("(")[0]
+    assert culprit.evidence == (f"{op} reads the tensor '{instead}' in the candidate, and '{read}' in the reference")
+    assert culprit.remedies[0].text == f"let m read '{read}' in the second file"
+
+
 def test_a_shape_that_is_put_together_in_another_order() -> None:
     """Nobody sees the shape's numbers: the node that computes them is named, not the Reshape behind it."""
     report = compare(*networks(SHAPES, "n, m, rest", "m, n, rest", **CONSTANTS), X)
