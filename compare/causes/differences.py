@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS
 from ...graph.pairing.differences import Difference, DifferenceKind
-from ...graph.pairing.weight_changes import StoredScaled, weight_change
+from ...graph.pairing.weight_changes import weight_change
+from ...graph.pairing.weight_patterns import StoredScaled
 from ..report.model import Cause
 from . import permutation
 from .case import DOMINANT, LayerCase, LoudLayer

@@ -132,24 +132,24 @@ def _not_a_number(layers: Sequence[LayerObservation], outputs: Sequence[OutputRe
 def _becomes_infinite(prepared: Prepared, given: Verdicts, outputs: Sequence[OutputResult]) -> LayerObservation | None:
     """The layer where values that are not finite begin in the candidate's own run, where outputs fail by such: it
     computes them of what rounding has made zero before."""
-    if not any(_not_finite(o.metrics) for o in outputs if is_off(o)):
+    if not any(not_finite(o.metrics) for o in outputs if is_off(o)):
         return None
     index = prepared.comparison.reference.model.index
     for s in given.layers:
         for name, statistics in s.cumulative.items():
             local = s.local.get(name)
-            if local is None or _not_finite(local.metrics()) or not _not_finite(statistics.metrics()):
+            if local is None or not_finite(local.metrics()) or not not_finite(statistics.metrics()):
                 continue
             op = next((o for p in s.pair.reference.nodes if (o := index.nodes[p].op_type) in DIVIDES), None)
             metrics = statistics.metrics()
             fact = nan.InfiniteInItsOwnRun(
-                name, _not_finite(metrics), metrics["count"], op or index.nodes[s.pair.main].op_type
+                name, not_finite(metrics), metrics["count"], op or index.nodes[s.pair.main].op_type
             )
             return replace(s, diagnosis=nan.in_its_own_run(fact))
     return None
 
 
-def _not_finite(metrics: Mapping[str, Any] | None) -> int:
+def not_finite(metrics: Mapping[str, Any] | None) -> int:
     """How many values are not finite in the candidate and are in the reference."""
     counts = [(metrics or {}).get(kind) or (0, 0) for kind in ("nan", "inf")]
     return int(max(0, sum(theirs - mine for mine, theirs in counts)))

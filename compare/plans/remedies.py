@@ -16,6 +16,7 @@ from ...graph.cutting.fusion import fused_groups
 from ...graph.errors import LayerdiffError, OutputError
 from ...graph.pairing.differences import InputsExchanged, OtherInput
 from ...graph.rounding.widening import is_narrow
+from ..causes.altered_weights import OverflowBeside
 from ..causes.differences import GraphsDiffer
 from ..causes.integer_pairs import PairsSaturate
 from ..causes.nan import NotANumberOnBothSides
@@ -146,6 +147,8 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
         return Remedy(
             "put the scale of the weights right in the second file, or quantize the first file's weights again"
         )
+    if any(d.clamped for d in differences) and _typed_narrow(side.model.index, culprit.candidate_node or culprit.node):
+        return Remedy(_unclamped(culprit))
     if any(isinstance(fact, PairsSaturate) for fact in culprit.facts):
         return Remedy(SATURATING)
     text = ANYWHERE.get(cause, "")
@@ -172,6 +175,14 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
 
 def _in_fp32(node: str) -> str:
     return f"write {node} in FP32 in the file, with Casts around it: the types of a graph are law"
+
+
+def _unclamped(culprit: Culprit) -> str:
+    """What puts right weights that were clamped when they were converted to a narrow format."""
+    text = f"write {culprit.candidate_node or culprit.node} in FP32 in the file, with the first file's weights"
+    if any(isinstance(fact, OverflowBeside) for fact in culprit.facts):
+        return f"{text} and Casts around it"
+    return f"{text}, or raise the limits that the converter sets (max_finite_val, min_positive_val)"
 
 
 def _kept(index: GraphIndex, culprit: Culprit) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ from ..operators import QUANTIZERS, domain_of, operator
 from .constants import constant_value, quantization_step
 from .normal_form import NormalForm, schema_defaults
 from .origin import origin
-from .weight_changes import StoredScaled, Twin, WeightChange, same_bytes, stored_scaled, weight_change, within_steps
+from .weight_changes import WeightChange, same_bytes, stored_scaled, weight_change, within_steps
+from .weight_patterns import StoredScaled, Twin
 
 OpName = tuple[str, str]
 """Operator and name of a node; the name is empty where which of several nodes it is cannot be told."""
@@ -180,6 +181,11 @@ class Difference:
     def stored_scaled(self) -> StoredScaled | None:
         """The factors between weights and what is stored of them in steps, where these are the whole difference."""
         return self.change.stored_scaled if isinstance(self.change, WeightChange) else None
+
+    @property
+    def clamped(self) -> bool:
+        """Whether weights beyond a limit were set to it, which is the whole difference."""
+        return isinstance(self.change, WeightChange) and self.change.clamped
 
     @property
     def of_one_value(self) -> bool:

@@ -12,15 +12,8 @@ from layerdiff.graph.pairing.differences import (
     OperatorChange,
     WeightsAbsent,
 )
-from layerdiff.graph.pairing.weight_changes import (
-    FewValues,
-    Pattern,
-    Reordered,
-    Scaled,
-    Transposed,
-    stored_scaled,
-    weight_change,
-)
+from layerdiff.graph.pairing.weight_changes import stored_scaled, weight_change
+from layerdiff.graph.pairing.weight_patterns import Clamped, FewValues, Pattern, Reordered, Scaled, Transposed
 
 
 @pytest.mark.parametrize(
@@ -91,6 +84,9 @@ GRID = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
         (ROWS, ROWS[:, [0, 2, 1]], Reordered(1)),
         (ROWS, ROWS * 3, Scaled(3.0)),
         (GRID, np.round(GRID * 8).clip(-16, 16) / 8, FewValues(33, 0.125)),
+        (ROWS, ROWS.clip(0, 8), Clamped(8.0, 3, 1.0, 0)),
+        (ROWS, ROWS.clip(0, 8).astype(np.float16), Clamped(8.0, 3, 1.0, 0)),
+        (ROWS, np.where(ROWS > 0, ROWS.clip(4, 9), 0), Clamped(9.0, 2, 4.0, 3)),
     ],
 )
 def test_a_change_of_all_weights_has_a_pattern(x: np.ndarray, y: np.ndarray, pattern: Pattern) -> None:
