@@ -182,7 +182,7 @@ def _unclamped(culprit: Culprit) -> str:
     text = f"write {culprit.candidate_node or culprit.node} in FP32 in the file, with the first file's weights"
     if any(isinstance(fact, OverflowBeside) for fact in culprit.facts):
         return f"{text} and Casts around it"
-    return f"{text}, or raise the limits that the converter sets (max_finite_val, min_positive_val)"
+    return f"{text}, or change the limits that the converter sets (max_finite_val, min_positive_val)"
 
 
 def _kept(index: GraphIndex, culprit: Culprit) -> tuple[str, ...]:
