@@ -2,7 +2,7 @@
 
 Looks at: the INT32 bias that the candidate's file gives a product, its scale and those of the operands. Proves: that
 the bias is beyond what 32 bits hold, or that its scale is not the product of the operands', with which integer kernels
-add it.
+add it, and that this makes the layer's error.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from ...graph.operators import PRODUCTS, operator
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
+from .differences import EXPLAINS
 
 if TYPE_CHECKING:
+    import onnx
+
     from ...graph.index import GraphIndex
     from ..report.model import Fact
 
@@ -65,32 +68,57 @@ class OtherScale:
 
 
 def find(case: LayerCase) -> Diagnosis | None:
-    """A bias that the candidate's file stores wrongly."""
-    facts = tuple(broken_biases(case.graphs[1], case.pair.candidate.nodes)) if case.formats.quantized else ()
-    return Diagnosis(Cause.BIAS, facts) if facts else None
+    """A bias that the candidate's file stores wrongly, where that explains the error.
 
-
-def broken_biases(index: GraphIndex, nodes: tuple[int, ...]) -> Iterator[Fact]:
-    """What is wrong with the INT32 biases of some nodes of a quantized file."""
-    for node in (index.nodes[p] for p in nodes):
-        if operator(node) not in PRODUCTS or len(node.input) < 3 or not node.input[2]:
-            continue
-        name = node.input[2]
+    A bias with another scale than its operands together is off by its integers times the difference of the scales.
+    """
+    facts: list[Fact] = []
+    for node in _biased(case) if case.formats.quantized else ():
+        index, name = case.graphs[1], node.input[2]
         stored = _stored(index, name)
         if stored is None:
             continue
         integers, scale = stored
         ends = int(np.count_nonzero((integers == ENDS[0]) | (integers == ENDS[1])))
         if ends:
-            yield AtTheEnd(name, ends, integers.size, float(np.max(scale)))
-        operands = [_scale(index, read) for read in node.input[:2]]
-        if operands[0] is not None and operands[1] is not None:
-            product = operands[0].reshape(-1) * operands[1].reshape(-1)
-            if product.size in (1, scale.size) or scale.size == 1:
-                off = np.abs(scale / product - 1)
-                at = int(off.argmax())
-                if off[at] > SCALE:
-                    yield OtherScale(name, *(float(np.broadcast_to(v, off.shape)[at]) for v in (scale, product)))
+            facts.append(AtTheEnd(name, ends, integers.size, float(np.max(scale))))
+        product = _product(index, node)
+        if product is None or not (product.size in (1, scale.size) or scale.size == 1):
+            continue
+        off = np.abs(scale / product - 1)
+        at = int(off.argmax())
+        if off[at] > SCALE and _explains(case, integers * (scale - product)):
+            facts.append(OtherScale(name, *(float(np.broadcast_to(v, off.shape)[at]) for v in (scale, product))))
+    return Diagnosis(Cause.BIAS, tuple(facts)) if facts else None
+
+
+def _biased(case: LayerCase) -> Iterator[onnx.NodeProto]:
+    """The products of the candidate's layer that have a bias."""
+    for node in (case.graphs[1].nodes[p] for p in case.pair.candidate.nodes):
+        if operator(node) in PRODUCTS and len(node.input) > 2 and node.input[2]:
+            yield node
+
+
+def _product(index: GraphIndex, node: onnx.NodeProto) -> np.ndarray | None:
+    """The scales of the operands of a product together; None where they have none."""
+    data, weights = (_scale(index, read) for read in node.input[:2])
+    return None if data is None or weights is None else data.reshape(-1) * weights.reshape(-1)
+
+
+def _explains(case: LayerCase, off: np.ndarray) -> bool:
+    """Whether a bias that is off by so much explains the error of a layer: by its size, or in proportion to what it is
+    added to, for an activation shrinks what it is given and a factor stretches it."""
+    if case.judgement.reason == "slice":  # one channel of many
+        return True
+    error = case.c.astype(np.float64) - case.y.astype(np.float64)
+    names = [n for n in case.graphs[0].nodes[case.pair.main].output if n in case.values or n in case.inner]
+    sums = case.values.get(names[0], case.inner.get(names[0])) if names else case.y
+    moved = max(_rms(off) / (_rms(error) or 1.0), _rms(off) / (_rms(sums) or 1.0) / (case.judgement.relative or 1.0))
+    return moved > EXPLAINS
+
+
+def _rms(values: np.ndarray | None) -> float:
+    return 0.0 if values is None or not values.size else float(np.sqrt(np.mean(np.square(values.astype(np.float64)))))
 
 
 def _stored(index: GraphIndex, name: str) -> tuple[np.ndarray, np.ndarray] | None:

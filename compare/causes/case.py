@@ -70,6 +70,9 @@ class LayerCase:
         entry: Which entry of the batch the arrays are the only one of.
         grids: Of the tensors that the layer is given and gives, what the candidate rounds them to, where it holds them
             as scaled integers.
+        reweighted: Gives the output that is off as the reference computes it with the candidate's weights; None where
+            that cannot be computed.
+        ends_finite: Whether the candidate, deployed, is known to have no output that is not finite.
     """
 
     pair: LayerPair
@@ -84,6 +87,8 @@ class LayerCase:
     operands: Callable[[], tuple[np.ndarray, np.ndarray] | None]
     entry: int = 0
     grids: Mapping[str, Grid] = field(default_factory=dict)
+    reweighted: Callable[[], np.ndarray | None] = lambda: None
+    ends_finite: bool = False
 
     @property
     def tensor(self) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS
 from ...graph.pairing.differences import Difference, DifferenceKind
 from ...graph.pairing.weight_changes import weight_change
+from ...graph.pairing.weight_patterns import StoredScaled
 from ..report.model import Cause
 from . import permutation
 from .case import DOMINANT, LayerCase, LoudLayer
@@ -22,6 +23,8 @@ from .diagnosis import Diagnosis
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
 
+EXPLAINS = 0.5
+"""Share of a layer's error that a difference must make by itself, for it to be the cause."""
 _WEIGHT = {
     DifferenceKind.OPERATOR: 3,
     DifferenceKind.INPUTS: 2,
@@ -112,6 +115,22 @@ def find(case: LayerCase) -> Diagnosis | None:
         return None
     moved = permutation.find(case) if _kind(found) is DifferenceKind.INPUTS else None
     return found if moved is None else replace(found.adding(*moved.facts), cause=moved.cause)
+
+
+def of_stored_weights(case: LayerCase) -> Diagnosis | None:
+    """Weights that a quantized file stores with another scale than theirs, where that alone explains the error.
+
+    What a product makes of weights that are f times as large is f times as large: the error of the layer is |f - 1|,
+    relative to its output, and in proportion to the root of how many channels have a factor.
+    """
+    found = [(p, d) for p, d in case.differences if (scaled := d.stored_scaled) and _moves(scaled, case)]
+    return stated(case.graphs[0], found)
+
+
+def _moves(scaled: StoredScaled, case: LayerCase) -> bool:
+    share = 1.0 if scaled.axis is None else scaled.count / scaled.channels
+    moved = abs(scaled.factor - 1) * share**0.5
+    return case.judgement.reason == "slice" or moved > EXPLAINS * case.judgement.relative
 
 
 def of_constant(case: LayerCase) -> Diagnosis | None:

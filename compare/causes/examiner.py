@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...graph.cutting.dataflow import dataflow
-from ...graph.cutting.slices import backward, explode, exploded_name, slice_model
+from ...graph.cutting.slices import backward, explode, exploded_name, slice_model, with_weights
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32, NumberFormat
 from ...graph.operators import AFFINE_STEPS, PRODUCTS, operator
@@ -19,6 +19,7 @@ from ..lockstep.parts import opened_part
 from ..lockstep.plan import LayerPair, inside
 from . import (
     accumulator,
+    altered_weights,
     amplified,
     bias,
     bound,
@@ -68,10 +69,12 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     shape.find,
     differences.of_constant,
     text.find,
+    altered_weights.find,
     overflow.find,
     underflow.of_operand,
     nan.find,
     saturation.of_quantizer,
+    differences.of_stored_weights,
     bias.find,
     differences.find,
     computed_operand.find,
@@ -119,6 +122,7 @@ class Examiner:
         matched: Tensors of the reference -> tensors of the candidate, inner ones included.
         observed: The same of the tensors at the borders of layers.
         refine: Whether a layer may be taken apart into its nodes: not where they run as one kernel.
+        ends_finite: Whether the candidate's outputs are known to be finite.
     """
 
     def __init__(
@@ -131,6 +135,7 @@ class Examiner:
         matched: Mapping[str, str],
         observed: Mapping[str, str],
         refine: bool,
+        ends_finite: bool = False,
     ) -> None:
         self.reference = reference
         self.candidate = candidate
@@ -139,6 +144,7 @@ class Examiner:
         self.matched = matched
         self.observed = observed
         self.refine = refine
+        self.ends_finite = ends_finite
         self.index = reference.model.index
         self._flow = dataflow(self.index)
 
@@ -172,6 +178,8 @@ class Examiner:
             lambda: self._operands(pair, tensor, values, made),
             entry,
             self.noise.roundings.grids.of(pair, values),
+            lambda: self._reweighted(pair, tensor, values),
+            self.ends_finite,
         )
 
     def stated(self, pair: LayerPair) -> tuple[tuple[int, Difference], ...]:
@@ -293,6 +301,25 @@ class Examiner:
             log.debug("cannot look inside: %s", error)
             return {}
         return {n: made[n] for n in names}
+
+    def _reweighted(self, pair: LayerPair, tensor: str, values: Arrays) -> np.ndarray | None:
+        """See `LayerCase.reweighted`."""
+        if not self.reference.runner.capabilities.any_model:
+            return None
+        other = self.candidate.model.index
+        theirs: dict[str, np.ndarray] = {}
+        for _, difference in self.stated(pair):
+            nodes = self.index.nodes[difference.node], other.nodes[difference.candidate_node]
+            reads = zip(*(node.input for node in nodes), strict=False)
+            theirs.update((name, found) for name, twin in reads if (found := other.weight(twin)) is not None)
+        feed = {n: values[n] for n in pair.reference.inputs}
+        try:
+            part = with_weights(slice_model(self.reference.model, pair.reference, specs_of(feed)), theirs)
+            with self.noise.runner.session(widened(part)) as session:
+                return session.infer(to_fp32(feed))[tensor]
+        except LayerdiffError as error:
+            log.debug("cannot compute %s with other weights: %s", pair.reference.outputs, error)
+            return None
 
     def _operands(
         self, pair: LayerPair, tensor: str, values: Arrays, made: Arrays

@@ -1,11 +1,12 @@
 """Layout: the same values in other places, or channels in another order.
 
-Looks at: the output's values sorted, and the distances between its channels. Proves: that what is computed is right and
-stands elsewhere (a transposition, an axis, an order of gates or colours).
+Looks at: the output's values sorted, and the distances between its channels. Proves: that what is computed is right, to
+within what rounding explains, and stands elsewhere (a transposition, an axis, an order of gates or colours).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ from .judgement import by_channel, channel_axis
 
 SAME_ELSEWHERE = 1e-3
 """Share of the error's power that may be left once the values are sorted, for them to be the same in other places."""
+NOISES = 16
+"""Times the expected error that may be left: values of two tensors of one distribution are nearly alike once sorted."""
 _MOST_CHANNELS = 4096
 _FEWEST_VALUES = 4
 
@@ -80,7 +83,7 @@ def find(case: LayerCase) -> Diagnosis | None:
         return None
     error = float(np.sum(np.square(c.astype(np.float64) - y)))
     left = float(np.sum(np.square(np.sort(c, axis=None).astype(np.float64) - np.sort(y, axis=None))))
-    if not error or left > SAME_ELSEWHERE * error:
+    if not error or left > SAME_ELSEWHERE * error or left > _noise(case):
         return None
     fact = _channels(y, c) or ElementsMoved(Element.first(case, c != y))
     found = _transposed(case)
@@ -88,6 +91,13 @@ def find(case: LayerCase) -> Diagnosis | None:
         return Diagnosis(Cause.LAYOUT, (fact,))
     position, change = found
     return Diagnosis(Cause.LAYOUT, (change, fact), position)
+
+
+def _noise(case: LayerCase) -> float:
+    """The power of the error that may be left between the same values; infinite where the noise is not known."""
+    if case.judgement.expected is None:
+        return math.inf
+    return float(np.sum(np.square(NOISES * case.judgement.expected * case.y.astype(np.float64))))
 
 
 def _transposed(case: LayerCase) -> tuple[int, PermutationsDiffer] | None:

@@ -16,6 +16,7 @@ from ...graph.specs import Arrays, TensorSpec, cast, specs_of
 from ..lockstep.plan import LayerPair, PiecePair
 from ..runs.spill import Store
 from .portion import Portion, Squares, ratio, squares
+from .rescaled import Rescaled
 
 if TYPE_CHECKING:
     from ...runners.contract.session import Session
@@ -49,6 +50,8 @@ class Contributions:
 
     Args:
         reference: The runner that is believed, and its model.
+        candidate: Who is judged.
+        tensors: Tensors of the reference -> tensors of the candidate.
         last: The last step that reads each tensor; outputs of the model are read after all steps.
         most: How many there may be.
         portion: The entries of the batch that they are carried on; None: all.
@@ -58,9 +61,16 @@ class Contributions:
     """
 
     def __init__(
-        self, reference: Side, last: Mapping[str, int], most: int = SUSPECTS, portion: Portion | None = None
+        self,
+        reference: Side,
+        candidate: Side,
+        tensors: Mapping[str, str],
+        last: Mapping[str, int],
+        most: int = SUSPECTS,
+        portion: Portion | None = None,
     ) -> None:
         self.reference = reference
+        self.rescaled = Rescaled(reference.model.index, candidate.model.index, tensors)
         self.last = last
         self.most = most
         self.portion = portion
@@ -87,7 +97,8 @@ class Contributions:
             step: The piece.
             pair: The layer.
             sample: Number of the sample.
-            made: The candidate's outputs of the layer, by the candidate's names.
+            made: The candidate's outputs of the layer, by the candidate's names. Integers with another scale go on from
+                behind the DequantizeLinear that reads them, which has that scale too.
             values: The reference's tensors of the piece.
             whole: Whether the reference runs whole models only: the stream then waits for `finish`.
 
@@ -96,10 +107,10 @@ class Contributions:
         """
         if len(self.streams) >= self.most or any(s.number == pair.number for s in self.streams):
             return
-        taken = {
-            name: cast(made[other], TensorSpec(name, values[name].dtype, None))
-            for name, other in zip(pair.reference.outputs, pair.candidate.outputs, strict=True)
-        }
+        given = None if self.rescaled.read_by(pair) else self.rescaled.handed_on(pair, made, values)
+        if given is None:
+            return
+        taken = {name: cast(array, TensorSpec(name, values[name].dtype, None)) for name, array in given.items()}
         if self.portion is not None and self._ground is not None:
             own = self._ground
             taken = {name: self.portion.taken(own[name], values[name], array) for name, array in taken.items()}

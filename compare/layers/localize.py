@@ -192,11 +192,10 @@ def localize_candidate(
         candidate,
         lambda inner, side, states: localize_candidate(inner, side, without, formats, carried=states, watch=watch),
         None if log is None else log.of(candidate.name).info,
+        ends_finite=bool(outputs) and all(o.compared and not not_finite(o.metrics) for o in outputs),
     )
-    if watch is not None:
-        watch(prepared)
     index = reference.model.index
-    seen = _walk(prepared, log, progress)
+    seen = _walk(prepared, log, progress, watch)
     fmt = coarsest(reference.runner.arithmetic, candidate.runner.arithmetic, formats)
     failed = [output.tensor for output in outputs if output.verdict == "fail"]
     explained = (o for o in outputs if o.tolerance is None and o.decided_by is None and o.compared)
@@ -232,7 +231,9 @@ def _run_again(
     return run_again(comparison, log, {candidate.name: walked.identical}, blamed=blamed)
 
 
-def _walk(prepared: Prepared, log: RunLog | None, progress: Progress) -> Walked:
+def _walk(prepared: Prepared, log: RunLog | None, progress: Progress, watch: Watch | None) -> Walked:
+    if watch is not None:
+        watch(prepared)
     return Walk(
         prepared.comparison,
         prepared.candidate,

@@ -60,7 +60,12 @@ class Prepared:
 
 
 def prepare(
-    comparison: Comparison, candidate: Side, localize_body: LocalizeBody, deployed: SessionInfo | None = None
+    comparison: Comparison,
+    candidate: Side,
+    localize_body: LocalizeBody,
+    deployed: SessionInfo | None = None,
+    *,
+    ends_finite: bool = False,
 ) -> Prepared:
     """Matches the graphs of both sides, cuts them, and sets up who judges the layers.
 
@@ -69,6 +74,7 @@ def prepare(
         candidate: Who is judged.
         localize_body: Localizes the candidate in the body of an If, Loop or Scan.
         deployed: What the candidate's session on the whole model turned out to be; None in a body.
+        ends_finite: Whether the candidate's outputs are known to be finite.
     """
     reference = comparison.reference
     same = candidate.model.same_network(reference.model)
@@ -94,6 +100,7 @@ def prepare(
         observed=laid.tensors,
         # where a runtime runs the group as one kernel in a narrow format, the kernel is the smallest thing to name
         refine=fmt == FP32 and reference.runner.capabilities.computes,
+        ends_finite=ends_finite,
     )
     judge = LayerJudge(noise, examiner, bodies, every=comparison.rules.layers == "all")
     return Prepared(comparison, candidate, laid, judge, same, matched)

@@ -131,9 +131,8 @@ class Walk:
         self._last = self._last_use()
         self._errors = dict(self.forced.errors or {})
         self._only = frozenset(self.forced.numbers) if judge is None and self.forced.errors is not None else None
-        self._contributions = Contributions(
-            self.reference, self._last, max(SUSPECTS, len(self.forced.numbers)), self.forced.portion
-        )
+        most, portion = max(SUSPECTS, len(self.forced.numbers)), self.forced.portion
+        self._contributions = Contributions(self.reference, candidate, plan.tensors, self._last, most, portion)
         self._free = True
         self._whole: Session | None = None
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from ...graph.cutting.fusion import fused_groups
 from ...graph.errors import LayerdiffError, OutputError
-from ...graph.pairing.differences import InputsExchanged
+from ...graph.pairing.differences import InputsExchanged, OtherInput
 from ...graph.rounding.widening import is_narrow
+from ..causes.altered_weights import OverflowBeside
 from ..causes.differences import GraphsDiffer
 from ..causes.integer_pairs import PairsSaturate
 from ..causes.nan import NotANumberOnBothSides
@@ -136,8 +137,18 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
         runtime: What helps where the runtime itself computes wrongly.
     """
     cause = culprit.cause
-    if any(isinstance(f, GraphsDiffer) and isinstance(f.difference.change, InputsExchanged) for f in culprit.facts):
+    differences = [fact.difference for fact in culprit.facts if isinstance(fact, GraphsDiffer)]
+    if any(isinstance(d.change, InputsExchanged) for d in differences):
         return Remedy("give the operator its inputs in the first file's order")
+    other = next((d.change for d in differences if isinstance(d.change, OtherInput)), None)
+    if other is not None:
+        return Remedy(f"let {culprit.candidate_node or culprit.node} read '{other.meant}' in the second file")
+    if any(d.stored_scaled for d in differences):
+        return Remedy(
+            "put the scale of the weights right in the second file, or quantize the first file's weights again"
+        )
+    if any(d.clamped for d in differences) and _typed_narrow(side.model.index, culprit.candidate_node or culprit.node):
+        return Remedy(_unclamped(culprit))
     if any(isinstance(fact, PairsSaturate) for fact in culprit.facts):
         return Remedy(SATURATING)
     text = ANYWHERE.get(cause, "")
@@ -164,6 +175,14 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
 
 def _in_fp32(node: str) -> str:
     return f"write {node} in FP32 in the file, with Casts around it: the types of a graph are law"
+
+
+def _unclamped(culprit: Culprit) -> str:
+    """What puts right weights that were clamped when they were converted to a narrow format."""
+    text = f"write {culprit.candidate_node or culprit.node} in FP32 in the file, with the first file's weights"
+    if any(isinstance(fact, OverflowBeside) for fact in culprit.facts):
+        return f"{text} and Casts around it"
+    return f"{text}, or change the limits that the converter sets (max_finite_val, min_positive_val)"
 
 
 def _kept(index: GraphIndex, culprit: Culprit) -> tuple[str, ...]:

@@ -11,12 +11,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from ..errors import ModelError
 from ..index import GraphIndex
 from ..nodes import subgraphs
-from ..specs import TensorSpec
+from ..specs import TensorSpec, dtype_from_onnx
 from .extract import add_weights, empty_like, value_info
 
 if TYPE_CHECKING:
@@ -94,6 +96,23 @@ def slice_model(model: Model, part: Slice, specs: Mapping[str, TensorSpec]) -> M
     proto = empty_like(model.proto)
     proto.graph.node.extend(model.index.nodes[p] for p in part.nodes)
     _finish(model, proto.graph, part.nodes, part.inputs, part.outputs, specs)
+    return model.derive(proto)
+
+
+def with_weights(model: Model, weights: Mapping[str, np.ndarray]) -> Model:
+    """A model with other values in place of some of its weights, where these have the same shape.
+
+    Args:
+        model: The model.
+        weights: The values, by the name of the weight; they are cast to its type.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    for weight in proto.graph.initializer:
+        value = weights.get(weight.name)
+        if value is not None and value.shape == tuple(weight.dims):
+            cast = value.astype(dtype_from_onnx(weight.data_type))
+            weight.CopyFrom(numpy_helper.from_array(cast, weight.name))
     return model.derive(proto)
 
 

@@ -17,7 +17,8 @@ from ..operators import QUANTIZERS, domain_of, operator
 from .constants import constant_value, quantization_step
 from .normal_form import NormalForm, schema_defaults
 from .origin import origin
-from .weight_changes import Twin, WeightChange, same_bytes, weight_change, within_steps
+from .weight_changes import WeightChange, same_bytes, stored_scaled, weight_change, within_steps
+from .weight_patterns import StoredScaled, Twin
 
 OpName = tuple[str, str]
 """Operator and name of a node; the name is empty where which of several nodes it is cannot be told."""
@@ -109,7 +110,29 @@ class InputsExchanged:
         return f"{self.op} reads {moved}"
 
 
-Change = OperatorChange | AttributeChange | WeightsAbsent | WeightChange | InputsExchanged
+@dataclass(frozen=True)
+class OtherInput:
+    """A node reads another tensor than its counterpart: one that the reference has too, and reads elsewhere.
+
+    Attributes:
+        op: The operator.
+        reference: What the reference's node reads.
+        candidate: What the candidate's node reads in place of it.
+        meant: What the candidate calls the tensor that the reference's node reads.
+    """
+
+    op: str
+    reference: str
+    candidate: str
+    meant: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.op} reads the tensor '{self.candidate}' in the candidate, and '{self.reference}' in the reference"
+        )
+
+
+Change = OperatorChange | AttributeChange | WeightsAbsent | WeightChange | InputsExchanged | OtherInput
 
 
 @dataclass(frozen=True)
@@ -139,7 +162,7 @@ class Difference:
         """What of the node differs."""
         if isinstance(self.change, OperatorChange):
             return DifferenceKind.OPERATOR
-        if isinstance(self.change, InputsExchanged):
+        if isinstance(self.change, (InputsExchanged, OtherInput)):
             return DifferenceKind.INPUTS
         return DifferenceKind.ATTRIBUTE if isinstance(self.change, AttributeChange) else DifferenceKind.WEIGHTS
 
@@ -153,6 +176,16 @@ class Difference:
     def cut_off(self) -> bool:
         """Whether weights are beyond the range of the format that the candidate rounded them to."""
         return isinstance(self.change, WeightChange) and self.change.cut > 0
+
+    @property
+    def stored_scaled(self) -> StoredScaled | None:
+        """The factors between weights and what is stored of them in steps, where these are the whole difference."""
+        return self.change.stored_scaled if isinstance(self.change, WeightChange) else None
+
+    @property
+    def clamped(self) -> bool:
+        """Whether weights beyond a limit were set to it, which is the whole difference."""
+        return isinstance(self.change, WeightChange) and self.change.clamped
 
     @property
     def of_one_value(self) -> bool:
@@ -281,9 +314,12 @@ def _weights(
         if change is None:
             continue
         step = quantization_step(candidate, b.weights[slot])
-        if step is not None and quantization_step(reference, a.weights[slot]) is None and within_steps(x, y, step):
-            yield Difference(n, m, replace(change, quantized=True), slot)
-            continue
+        if step is not None and quantization_step(reference, a.weights[slot]) is None:
+            if within_steps(x, y, step):
+                yield Difference(n, m, replace(change, quantized=True), slot)
+                continue
+            scaled = stored_scaled(x, y, step)
+            change = change if scaled is None else replace(change, patterns=(scaled,))
         others = (s for s in sorted(a.weights) if s != slot and s not in a.settings and not change.explained_by_format)
         twin = next((s for s in others if _equal(constant_value(reference, a.weights[s]), y)), None)
         if twin is not None:

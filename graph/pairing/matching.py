@@ -21,7 +21,7 @@ from ..nodes import attribute_int
 from ..operators import EPILOGUES, operator
 from ..quantized.float_form import FloatForm
 from ..quantized.quantizers import holder, quantizer
-from .differences import Difference, DifferenceKind, InputsExchanged, OperatorChange, node_differences
+from .differences import Difference, DifferenceKind, InputsExchanged, OperatorChange, OtherInput, node_differences
 from .folds import Folds, folds
 from .matcher import match_nodes
 from .normal_form import CAPTURED
@@ -148,7 +148,7 @@ def _differences(
         if n in folded.nodes or n in partial:
             continue
         differences = node_differences(pairing.r.index, n, pairing.r.forms[n], pairing.c.index, m, pairing.c.forms[m])
-        exchanged = _inputs_exchanged(pairing, n, m)
+        exchanged = _inputs_exchanged(pairing, n, m) or _other_input(pairing, n, m)
         if exchanged is not None:  # then a weight is at another input, too
             differences = [d for d in differences if d.kind is not DifferenceKind.WEIGHTS]
             found.append(Difference(n, m, exchanged))
@@ -177,6 +177,23 @@ def _inputs_exchanged(pairing: Pairing, n: int, m: int) -> InputsExchanged | Non
         if slot not in others:
             order.append((slot, others[0]))
     return InputsExchanged(pairing.r.forms[n].op, tuple(order)) if order else None
+
+
+def _other_input(pairing: Pairing, n: int, m: int) -> OtherInput | None:
+    """Whether the one input in which two nodes of one operator differ is, in the candidate, another tensor of the
+    reference; not where one of the two has no counterpart, and what is read may be the same, made otherwise."""
+    mine, theirs = pairing.r.fine.nodes[n], pairing.c.fine.nodes[m]
+    if mine.kind != theirs.kind or len(mine.inputs) != len(theirs.inputs):
+        return None
+    left = [one for one in mine.inputs if not any(pairing.paired(one[1], name) for _, name in theirs.inputs)]
+    right = [one for one in theirs.inputs if not any(pairing.paired(name, one[1]) for _, name in mine.inputs)]
+    if len(left) != 1 or len(right) != 1 or left[0][0] != right[0][0] or left[0][0].startswith(CAPTURED):
+        return None
+    name, other = left[0][1], right[0][1]
+    meant = pairing.counterpart(name)
+    if meant is None or not pairing.known(other):
+        return None
+    return OtherInput(pairing.r.forms[n].op, name, other, meant)
 
 
 def _match_skipped(pairing: Pairing, nodes: dict[int, int], pairs: Mapping[str, str]) -> None:

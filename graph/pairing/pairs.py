@@ -94,6 +94,22 @@ class Pairing:
             return False
         return list(self.r.index.nodes[p].output).index(a) == list(self.c.index.nodes[q].output).index(b)
 
+    def counterpart(self, a: str) -> str | None:
+        """The root of the candidate that is paired with one of the reference."""
+        p = self.r.index.producer.get(a)
+        if p is None:
+            return self.inputs.get(a)
+        q = self.nodes.get(p)
+        if q is None:
+            return None
+        place, outputs = list(self.r.index.nodes[p].output).index(a), self.c.index.nodes[q].output
+        return outputs[place] if place < len(outputs) and outputs[place] else None
+
+    def known(self, b: str) -> bool:
+        """Whether a root of the candidate is paired with one of the reference."""
+        q = self.c.index.producer.get(b)
+        return b in self.inputs if q is None else q in self.taken
+
     def same_source(self, a: str, b: str) -> bool:
         """Whether two roots come from the same node of the skeleton."""
         return self.paired(self.r.source(a), self.c.source(b))

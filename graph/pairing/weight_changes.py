@@ -16,68 +16,16 @@ from ..index import GraphIndex
 from ..specs import is_float
 from ..weights import stored_bytes
 from .affine import Affine
+from .weight_patterns import Clamped, Pattern, StoredScaled, Transposed, blocks, pattern_of, wide
 
-BLOCK = 1 << 20
-"""Elements that are compared at a time."""
+FEWEST = 4
+"""Weights of a channel from which on a factor that fits them all says something."""
 BYTES = 1 << 18
 """Bytes compared at a time: what NumPy makes of them stays in the cache."""
 FOLD_NOISE = 16 * 2.0**-24
 """Relative error that multiplying a normalization into weights may leave: a handful of FP32 operations."""
 
 _DTYPE = {"fp16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}
-
-
-@dataclass(frozen=True)
-class Transposed:
-    """The candidate's weights are the transpose of the reference's."""
-
-    def __str__(self) -> str:
-        return "equal to the transpose"
-
-
-@dataclass(frozen=True)
-class Reordered:
-    """The candidate's weights are the reference's in another order along one axis."""
-
-    axis: int
-
-    def __str__(self) -> str:
-        return f"the same in another order along axis {self.axis}"
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """The candidate's weights are the reference's times one factor."""
-
-    factor: float
-
-    def __str__(self) -> str:
-        return f"all {self.factor:.6g} times the reference's"
-
-
-@dataclass(frozen=True)
-class FewValues:
-    """The candidate's weights have few distinct values, the nearest two ``step`` apart, and the reference's many."""
-
-    count: int
-    step: float
-
-    def __str__(self) -> str:
-        return f"only {self.count} distinct values, {self.step:.3g} apart, as if quantized"
-
-
-@dataclass(frozen=True)
-class Twin:
-    """The candidate's weights are what the reference has at another input of the node (``scale`` for ``b``)."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return f"equal to the reference's {self.name}"
-
-
-Pattern = Transposed | Reordered | Scaled | FewValues | Twin
-"""A kind of change that explains all of a difference."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +63,16 @@ class WeightChange:
     def size(self) -> int:
         """How many values the reference has."""
         return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def stored_scaled(self) -> StoredScaled | None:
+        """The factors between the weights and what is stored of them in steps, where these explain all of it."""
+        return next((p for p in self.patterns if isinstance(p, StoredScaled)), None)
+
+    @property
+    def clamped(self) -> bool:
+        """Whether weights beyond a limit were set to it, and no other differs by more than the rounding to its type."""
+        return any(isinstance(p, Clamped) for p in self.patterns)
 
     @property
     def explained_by_format(self) -> str | None:
@@ -193,7 +151,7 @@ def weight_change(x: np.ndarray, y: np.ndarray) -> WeightChange | None:
     if rounded is None and rounded_alike(x, y):
         return None
     index = tuple(int(i) for i in np.unravel_index(where, x.shape))
-    pattern = None if rounded else _pattern(x, y)
+    explained = None if rounded else pattern_of(x, y)
     return WeightChange(
         *shapes,
         count,
@@ -203,18 +161,18 @@ def weight_change(x: np.ndarray, y: np.ndarray) -> WeightChange | None:
         rounded_to=rounded,
         stored=rounded is not None and y.dtype.name == _DTYPE[rounded].name,
         cut=0 if rounded is None else _beyond(x, rounded),
-        patterns=() if pattern is None else (pattern,),
+        patterns=() if explained is None else (explained,),
     )
 
 
 def _greatest(x: np.ndarray, y: np.ndarray) -> tuple[int, float, int]:
     """How many values of two arrays of one shape differ, by how much at most, and where (of the flat arrays)."""
     count, worst, where = 0, -1.0, 0
-    for start, (a, b) in _blocks(x, y):
+    for start, (a, b) in blocks(x, y):
         if a.dtype == b.dtype and np.array_equal(a.view(np.uint8), b.view(np.uint8)):
             continue
         with np.errstate(all="ignore"):
-            p, q = _wide(a), _wide(b)
+            p, q = wide(a), wide(b)
             differs = (p != q) & ~((p != p) & (q != q))
             if not differs.any():
                 continue
@@ -252,7 +210,9 @@ def folded_changes(a: Affine, b: Affine, half: bool) -> Iterator[tuple[str, Weig
             index = tuple(int(i) for i in np.unravel_index(int(np.where(bad, error, -1).argmax()), x.shape))
             values = float(x[index]), float(y[index])
             count, greatest = int(bad.sum()), float(error[index])
-            yield name, WeightChange(x.shape, y.shape, count, greatest, index, values, folded=name)
+            scaled = None if step is None or name != "weights" else stored_scaled(x, y, step)
+            patterns = () if scaled is None else (scaled,)
+            yield name, WeightChange(x.shape, y.shape, count, greatest, index, values, patterns=patterns, folded=name)
 
 
 def rounded_alike(x: np.ndarray, y: np.ndarray) -> bool:
@@ -263,8 +223,8 @@ def rounded_alike(x: np.ndarray, y: np.ndarray) -> bool:
     greatest = 0.0 if x.ndim > 1 or x.size < 2 else float(np.abs(x).max())
     with np.errstate(all="ignore"):
         return all(
-            bool((np.abs(_wide(p) - _wide(q)) <= FOLD_NOISE * np.maximum(np.abs(_wide(p)), greatest)).all())
-            for _, (p, q) in _blocks(x, y)
+            bool((np.abs(wide(p) - wide(q)) <= FOLD_NOISE * np.maximum(np.abs(wide(p)), greatest)).all())
+            for _, (p, q) in blocks(x, y)
         )
 
 
@@ -282,6 +242,52 @@ def _rounded_to_step(x: np.ndarray, y: np.ndarray, step: np.ndarray) -> np.ndarr
     return np.asarray((error <= 0.501 * step) | ((np.abs(y) >= ends) & (np.abs(x) >= ends)))
 
 
+def stored_scaled(x: np.ndarray, y: np.ndarray, step: np.ndarray) -> StoredScaled | None:
+    """The factors between weights and what is stored of them in steps, which tell a wrong scale from a wrong weight.
+
+    Args:
+        x: The reference's weights.
+        y: The candidate's, as its integers and scales give them.
+        step: The distance between neighbouring values of ``y``, shaped to broadcast against it.
+
+    Returns:
+        One factor for all, or one for each channel that has a step of its own; None where factors do not explain the
+        difference, and where they move no weight by more than a step.
+    """
+    if x.shape != y.shape or x.ndim != step.ndim or x.ndim < 2:
+        return None
+    wide, stored = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if not (np.isfinite(wide).all() and np.isfinite(stored).all()):
+        return None
+    for axis in (None, *(i for i, d in enumerate(step.shape) if d > 1 and x.size >= FEWEST * d)):
+        factor = _factors(wide, stored, axis)
+        if not _rounded_to_step(factor * wide, stored, 2 * step).all():  # a factor is known to a part of a step
+            continue
+        others = tuple(i for i in range(x.ndim) if i != axis)
+        off = (np.abs((factor - 1) * wide) > step).any(axis=others)
+        if not off.any():
+            return None
+        flat = factor.reshape(-1)
+        at = int(np.where(off, np.abs(flat - 1), -1).argmax())
+        return (
+            StoredScaled(float(flat[at]), axis, int(off.sum()), off.size, at)
+            if flat.size > 1
+            else StoredScaled(flat[0])
+        )
+    return None
+
+
+def _factors(x: np.ndarray, y: np.ndarray, axis: int | None) -> np.ndarray:
+    """The factors that bring one array nearest to another: one, or one for each index of an axis, shaped to broadcast.
+    Values at the ends, which may be cut off, count only where there are no others."""
+    others = tuple(i for i in range(x.ndim) if i != axis)
+    inner = np.abs(y) < np.abs(y).max(axis=others, keepdims=True)
+    inner |= ~(inner & (x != 0)).any(axis=others, keepdims=True)
+    power = np.sum(np.where(inner, x * x, 0), axis=others, keepdims=True)
+    product = np.sum(np.where(inner, x * y, 0), axis=others, keepdims=True)
+    return np.divide(product, power, out=np.ones_like(power), where=power > 0)
+
+
 def same_bytes(index: GraphIndex, name: str, other: GraphIndex, other_name: str) -> bool:
     """Whether two initializers have the same type, shape and bytes, told without reading them into memory.
 
@@ -294,16 +300,6 @@ def same_bytes(index: GraphIndex, name: str, other: GraphIndex, other_name: str)
     if a is None or b is None or a.size != b.size:
         return False
     return all(np.array_equal(a[i : i + BYTES], b[i : i + BYTES]) for i in range(0, a.size, BYTES))
-
-
-def _blocks(*arrays: np.ndarray) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
-    flat = [a.reshape(-1) for a in arrays]
-    for start in range(0, flat[0].size, BLOCK):
-        yield start, tuple(f[start : start + BLOCK] for f in flat)
-
-
-def _wide(x: np.ndarray) -> np.ndarray:
-    return x.astype(np.float64) if is_float(x.dtype) and x.dtype.kind != "c" else x
 
 
 def _dims(shape: tuple[int, ...]) -> str:
@@ -321,7 +317,7 @@ def _rounded(x: np.ndarray, y: np.ndarray) -> str | None:
     for name, dtype in _DTYPE.items():
         largest = float(ml_dtypes.finfo(dtype).max)
         tiniest = float(ml_dtypes.finfo(dtype).smallest_subnormal)
-        for _, (a, b) in _blocks(x, y):
+        for _, (a, b) in blocks(x, y):
             with np.errstate(all="ignore"):
                 cast = a.astype(dtype).astype(np.float64)
                 clamped = np.clip(cast, -largest, largest)
@@ -338,52 +334,4 @@ def _rounded(x: np.ndarray, y: np.ndarray) -> str | None:
 def _beyond(x: np.ndarray, rounded_to: str) -> int:
     """How many finite values rounding to a format makes infinite."""
     with np.errstate(all="ignore"):
-        return int(sum(np.sum(np.isfinite(a) & ~np.isfinite(a.astype(_DTYPE[rounded_to]))) for _, (a,) in _blocks(x)))
-
-
-def _pattern(x: np.ndarray, y: np.ndarray) -> Pattern | None:
-    """What kind of change explains all of it."""
-    if x.size < 2:
-        return None
-    if x.ndim == 2 and x.shape[0] == x.shape[1] and np.array_equal(x.T, y):
-        return Transposed()
-    if x.size <= 1 << 24:
-        for axis in range(x.ndim):
-            if 1 < x.shape[axis] <= 1 << 16 and _permuted(x, y, axis):
-                return Reordered(axis)
-    if not is_float(x.dtype) or not is_float(y.dtype):
-        return None
-    return _scaled(x, y) or _few_values(x, y)
-
-
-def _permuted(x: np.ndarray, y: np.ndarray, axis: int) -> bool:
-    others = tuple(i for i in range(x.ndim) if i != axis)
-    if x.dtype != y.dtype or not np.array_equal(np.sort(x.max(axis=others)), np.sort(y.max(axis=others))):
-        return False
-    rows, other = (np.moveaxis(np.asarray(v), axis, 0).reshape(v.shape[axis], -1) for v in (x, y))
-    return sorted(r.tobytes() for r in rows) == sorted(r.tobytes() for r in other)
-
-
-def _scaled(x: np.ndarray, y: np.ndarray) -> Scaled | None:
-    xx = xy = largest = 0.0
-    with np.errstate(all="ignore"):
-        for _, (p, q) in _blocks(x, y):
-            p, q = p.astype(np.float64), q.astype(np.float64)
-            xx, xy, largest = xx + float(p @ p), xy + float(p @ q), max(largest, float(np.abs(p).max()))
-        factor = xy / xx if 0 < xx < np.inf else 0.0
-        if not factor or not np.isfinite(factor):
-            return None
-        allowed = 4e-7 * abs(factor) * largest
-        if all(np.abs(q.astype(np.float64) - factor * p).max() <= allowed for _, (p, q) in _blocks(x, y)):
-            return Scaled(factor)
-    return None
-
-
-def _few_values(x: np.ndarray, y: np.ndarray) -> FewValues | None:
-    if x.size <= 1024:
-        return None
-    step = max(1, x.size // (1 << 16))
-    values, before = np.unique(_wide(y.reshape(-1)[::step])), np.unique(_wide(x.reshape(-1)[::step]))
-    if 1 < len(values) <= 256 and len(before) > 4 * len(values):
-        return FewValues(len(values), float(np.diff(values).min()))
-    return None
+        return int(sum(np.sum(np.isfinite(a) & ~np.isfinite(a.astype(_DTYPE[rounded_to]))) for _, (a,) in blocks(x)))

@@ -17,13 +17,17 @@ TEXT = """g (float[N, 4] x) => (float[N, 3] y) {
 W = np.ones((4, 3), np.int8)
 
 
-def found(integers, scale, weight_scale=0.5):
+def found(integers, scale, weight_scale=0.5, beside=0.0):
+    """``beside``: what the layer is off by besides its bias, relative to its output."""
     other = parsed(
         TEXT, xs=np.float32(0.1), xz=np.int8(0), w=W, ws=np.asarray(weight_scale, np.float32),
         b=np.asarray(integers, np.int32), bs=np.asarray(scale, np.float32),
     )  # fmt: skip
     y = normal(2, 3)
-    return bias.find(layer_case(y, 2 * y, model=FLOATS, candidate=other, quantized=True))
+    off = np.asarray(integers) * (np.asarray(scale) - 0.1 * np.asarray(weight_scale))
+    c = (1 + beside) * y + off.astype(np.float32)
+    relative = float(np.linalg.norm(c - y) / np.linalg.norm(y))
+    return bias.find(layer_case(y, c, model=FLOATS, candidate=other, quantized=True, relative=relative))
 
 
 @pytest.mark.parametrize("scale", [0.05, [0.05, 0.1, 0.15]])
@@ -38,6 +42,12 @@ def test_another_scale_is_told_with_both(scale, at):
     assert told(one) == (
         f"bias 'bf' has the scale {at:g}, and its operands 0.05 together, with which integer kernels add it"
     )
+
+
+@pytest.mark.parametrize(("beside", "cause"), [(0.01, "bias"), (1.0, None)])
+def test_another_scale_is_the_cause_where_it_makes_the_error(beside, cause):
+    one = found([1, 2, 3], 0.07, beside=beside)
+    assert (one and one.cause) == cause
 
 
 @pytest.mark.parametrize("end", [-(2**31), 2**31 - 1])

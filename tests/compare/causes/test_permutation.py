@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from layerdiff.compare.causes import permutation
@@ -30,6 +32,13 @@ def test_channels_in_another_order_may_have_other_noise():
     found = permutation.find(layer_case(IMAGE, IMAGE[:, ORDER] + NOISE))
     assert told(found) == "the channels of axis 1 stand in another order: 16 of 16 moved, e.g. 13 to 0"
     assert (found.facts[0].axis, found.facts[0].count, found.facts[0].example) == (1, 16, (13, 0))
+
+
+@pytest.mark.parametrize(("expected", "same"), [(1e-4, True), (1e-6, False), (None, True)])
+def test_values_are_the_same_to_within_what_rounding_explains(expected, same):
+    case = layer_case(IMAGE, IMAGE[:, ORDER] + NOISE)
+    case = replace(case, judgement=replace(case.judgement, expected=expected))
+    assert (permutation.find(case) is not None) == same
 
 
 def test_few_channels_are_told_element_by_element():

@@ -47,6 +47,39 @@ def test_data_that_is_read_in_another_order(one: str, other: str, evidence: str)
     assert "inputs in the first file's order" in culprit.remedies[0].text
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "read", "instead"),
+    [
+        ("[m] m = Add(a, b)", "[m] m = Add(a, x)", "b", "x"),
+        ("[m] m = Add(a, b)", "[m] m = Add(x, b)", "a", "x"),
+        ("[p] p = Exp(a) [m] m = Sub(p, b)", "[p] p = Exp(a) [m] m = Sub(a, b)", "p", "a"),
+    ],
+)
+def test_a_node_that_reads_another_tensor_names_both(one: str, other: str, read: str, instead: str) -> None:
+    text = TWO.replace("[y] y = Neg(m)", "[q] q = Exp(a) [y] y = Sum(m, b, q, z)").replace("{0}", "{0} [z] z = Exp(m)")
+    culprit = only(compare(*networks(text, one, other), X))
+    assert (culprit.node, culprit.cause) == ("m", "wrong-op")
+    op = one.split("m = ")[1].split("(")[0]
+    assert culprit.evidence == (f"{op} reads the tensor '{instead}' in the candidate, and '{read}' in the reference")
+    assert culprit.remedies[0].text == f"let m read '{read}' in the second file"
+
+
+def test_two_tensors_that_two_nodes_exchange_are_no_other_layout() -> None:
+    """Their values, sorted, are nearly alike: those of two projections of one tensor."""
+    text = """g (float[4,64,64] x) => (float[4,64,64] y) {{ [a] a = MatMul(x, u) [b] b = MatMul(x, v)
+        [p] p = Reshape({0}, flat) [q] q = Reshape({1}, flat) [s] s = Sigmoid(q)
+        [m] m = Mul(p, s) [y] y = Reshape(m, deep) }}"""
+    flat, deep = np.array([256, 64], np.int64), np.array([4, 64, 64], np.int64)
+    weights = {"u": normal(64, 64, seed=1), "v": normal(64, 64, seed=2), "flat": flat, "deep": deep}
+    mine, theirs = (parsed(text.format(*order), **weights) for order in ("ab", "ba"))
+    report = compare(mine, theirs, [{"x": normal(4, 64, 64)}])
+    assert {c.cause for c in report.culprits} == {"wrong-op"}
+    assert [c.evidence for c in report.culprits] == [
+        "Reshape reads the tensor 'b' in the candidate, and 'a' in the reference",
+        "Reshape reads the tensor 'a' in the candidate, and 'b' in the reference",
+    ]
+
+
 def test_a_shape_that_is_put_together_in_another_order() -> None:
     """Nobody sees the shape's numbers: the node that computes them is named, not the Reshape behind it."""
     report = compare(*networks(SHAPES, "n, m, rest", "m, n, rest", **CONSTANTS), X)

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, OnnxrtRunner
+from layerdiff.compare.report.model import Culprit
 from layerdiff.graph.errors import BuildError
 from layerdiff.graph.model import Model
 
@@ -194,6 +195,61 @@ def test_undecided_outputs_rank_their_layers_and_say_neither_that_they_agree_nor
     assert "the layers that cost the outputs of" in shown
     assert "no culprit among" not in shown
     assert not any("outputs agree" in warning for warning in report.warnings)
+
+
+def with_biases() -> onnx.ModelProto:
+    """Two convolutions with biases."""
+    w = networks.Writer(5)
+    x = "x"
+    for name, channels in (("one", (3, 8)), ("two", (8, 8))):
+        weights = w.weight(f"{name}.w", channels[1], channels[0], 3, 3), w.weight(f"{name}.b", channels[1])
+        x = w.node("Relu", [w.node("Conv", [x, *weights], name, pads=[1] * 4)], f"{name}_relu")
+    w.node("GlobalAveragePool", [x], "y")
+    return w.model({"x": (networks.FLOAT, [2, 3, 12, 12])}, ["y"])
+
+
+def with_a_scale_times(factor: object, name: str, kind: str) -> Culprit:
+    """The first culprit of a quantized file in which one scale is multiplied."""
+    proto = with_biases()
+    file = quantized(proto, kind, IMAGES)
+    scale = next(w for w in file.graph.initializer if w.name == name)
+    values = np.asarray(onnx.numpy_helper.to_array(scale) * factor, np.float32)
+    scale.CopyFrom(onnx.numpy_helper.from_array(values, name))
+    return compare(proto, file, IMAGES, ort=exact(file)).culprits[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "factor", "evidence"),
+    [
+        ("qdq", 1.3, "all 1.3 times the reference's"),
+        ("qdq per channel", 0.7, "all 0.7 times the reference's"),
+        ("qdq per channel", np.where(np.arange(8) % 4, 1, 2), "2 of 8 channels (axis 0) are multiples of the"),
+    ],
+)
+def test_a_wrong_scale_of_weights_is_told_from_the_bias_whose_scale_no_longer_fits(kind, factor, evidence):
+    culprit = with_a_scale_times(factor, "two.w_scale", kind)
+    assert (culprit.node, culprit.cause) == ("n_two", "weights")
+    assert evidence in culprit.evidence
+    assert "scale of the weights" in culprit.remedies[0].text
+
+
+def test_a_wrong_scale_of_a_bias_is_told_from_the_weights():
+    culprit = with_a_scale_times(8, "two.b_quantized_scale", "qdq")
+    assert (culprit.node, culprit.cause) == ("n_two", "bias")
+
+
+@pytest.mark.parametrize("factor", [0.25, 3.0])
+def test_a_wrong_scale_of_a_quantizer_makes_the_error_that_it_makes_with_its_dequantizer(factor):
+    file = quantized(with_biases(), "qdq", IMAGES)
+    other = onnx.ModelProto()
+    other.CopyFrom(file)
+    scale = next(w for w in other.graph.initializer if w.name == "one_relu_scale")
+    scale.CopyFrom(onnx.numpy_helper.from_array(factor * onnx.numpy_helper.to_array(scale), scale.name))
+    report = compare(file, other, IMAGES)
+    culprit = only(report)
+    assert culprit.op == "QuantizeLinear"
+    assert culprit.contribution == pytest.approx(1, abs=0.05)
+    assert all(layer.contribution is None for layer in report.layers if layer.op == "DequantizeLinear")
 
 
 # -- CPUs whose 8-bit products saturate --------------------------------------------------------------------------------

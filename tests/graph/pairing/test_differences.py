@@ -12,7 +12,8 @@ from layerdiff.graph.pairing.differences import (
     OperatorChange,
     WeightsAbsent,
 )
-from layerdiff.graph.pairing.weight_changes import FewValues, Pattern, Reordered, Scaled, Transposed, weight_change
+from layerdiff.graph.pairing.weight_changes import stored_scaled, weight_change
+from layerdiff.graph.pairing.weight_patterns import Clamped, FewValues, Pattern, Reordered, Scaled, Transposed
 
 
 @pytest.mark.parametrize(
@@ -83,12 +84,52 @@ GRID = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
         (ROWS, ROWS[:, [0, 2, 1]], Reordered(1)),
         (ROWS, ROWS * 3, Scaled(3.0)),
         (GRID, np.round(GRID * 8).clip(-16, 16) / 8, FewValues(33, 0.125)),
+        (ROWS, ROWS.clip(0, 8), Clamped(8.0, 3, 1.0, 0)),
+        (ROWS, ROWS.clip(0, 8).astype(np.float16), Clamped(8.0, 3, 1.0, 0)),
+        (ROWS, np.where(ROWS > 0, ROWS.clip(4, 9), 0), Clamped(9.0, 2, 4.0, 3)),
     ],
 )
 def test_a_change_of_all_weights_has_a_pattern(x: np.ndarray, y: np.ndarray, pattern: Pattern) -> None:
     change = weight_change(x, y)
     assert change is not None
     assert change.patterns == (pattern,)
+
+
+STEP = np.full((1, 1), 0.05, np.float32)
+STEPS = np.geomspace(0.01, 0.1, 32).astype(np.float32).reshape(1, 32)
+
+
+def stored(x: np.ndarray, step: np.ndarray) -> np.ndarray:
+    return np.asarray(np.rint(x / step), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("y", "step", "axis", "count"),
+    [
+        (stored(GRID, STEP) * 0.07, STEP * 1.4, None, 0),  # another scale
+        (stored(GRID, STEP).clip(-40, 40) * 0.07, STEP * 1.4, None, 0),  # what is cut off at the ends says nothing
+        (stored(GRID, STEPS) * STEPS * 1.4, STEPS * 1.4, None, 0),
+        (stored(GRID, STEPS) * np.r_[[0.04] * 3, STEPS[0, 3:]], np.r_[[0.04] * 3, STEPS[0, 3:]].reshape(1, 32), 1, 3),
+        (stored(GRID, STEP) * STEP, STEP, "no factor", 0),
+        (stored(GRID[::-1], STEP) * STEP, STEP, "no factor", 0),  # other weights
+        (np.floor(GRID / STEP) * STEP, STEP, "no factor", 0),  # rounded otherwise
+    ],
+)
+def test_a_factor_tells_a_wrong_scale_from_wrong_weights(
+    y: np.ndarray, step: np.ndarray, axis: int | str | None, count: int
+) -> None:
+    found = stored_scaled(GRID, y, step)
+    if axis == "no factor":
+        assert found is None
+    else:
+        assert found is not None
+        assert (found.axis, found.count) == (axis, count)
+        assert axis is not None or found.factor == pytest.approx(1.4, rel=2e-2)
+
+
+def test_a_factor_that_fits_one_weight_says_nothing() -> None:
+    x = np.arange(1, 9, dtype=np.float32).reshape(8, 1)
+    assert stored_scaled(x, np.rint(x[::-1]), np.full((8, 1), 0.1)) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,191 @@
+"""What explains a difference of all weights: another order, a factor, limits that a converter set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..specs import is_float
+
+BLOCK = 1 << 20
+"""Elements that are compared at a time."""
+
+
+@dataclass(frozen=True)
+class Transposed:
+    """The candidate's weights are the transpose of the reference's."""
+
+    def __str__(self) -> str:
+        return "equal to the transpose"
+
+
+@dataclass(frozen=True)
+class Reordered:
+    """The candidate's weights are the reference's in another order along one axis."""
+
+    axis: int
+
+    def __str__(self) -> str:
+        return f"the same in another order along axis {self.axis}"
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """The candidate's weights are the reference's times one factor."""
+
+    factor: float
+
+    def __str__(self) -> str:
+        return f"all {self.factor:.6g} times the reference's"
+
+
+@dataclass(frozen=True)
+class FewValues:
+    """The candidate's weights have few distinct values, the nearest two ``step`` apart, and the reference's many."""
+
+    count: int
+    step: float
+
+    def __str__(self) -> str:
+        return f"only {self.count} distinct values, {self.step:.3g} apart, as if quantized"
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The candidate's weights are what the reference has at another input of the node (``scale`` for ``b``)."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"equal to the reference's {self.name}"
+
+
+@dataclass(frozen=True)
+class StoredScaled:
+    """The candidate stores weights in steps, and stores the reference's times factors that are not 1.
+
+    Attributes:
+        factor: The factor; of several, the one farthest from 1.
+        axis: The axis that has a factor for each index; None: one factor for all.
+        count, channels: How many indices of that axis have another factor than 1, of how many.
+        at: The index that has ``factor``.
+    """
+
+    factor: float
+    axis: int | None = None
+    count: int = 0
+    channels: int = 0
+    at: int = 0
+
+    def __str__(self) -> str:
+        within = "to within the rounding to their quantization step"
+        if self.axis is None:
+            return f"all {self.factor:.4g} times the reference's, {within}"
+        return (
+            f"{self.count:,} of {self.channels:,} channels (axis {self.axis}) are multiples of the reference's, "
+            f"{within}: channel {self.at} is {self.factor:.4g} times"
+        )
+
+
+@dataclass(frozen=True)
+class Clamped:
+    """The candidate's weights are the reference's, those beyond a limit set to it: too large ones, too small ones.
+
+    Attributes:
+        most, above: The greatest magnitude, and how many were set to it.
+        least, below: The smallest magnitude that is not zero, and how many were raised to it.
+    """
+
+    most: float
+    above: int
+    least: float
+    below: int
+
+    def __str__(self) -> str:
+        told = [f"{self.above:,} clamped at {self.most:.6g}"] if self.above else []
+        told += [f"{self.below:,} raised to {self.least:.3g}"] if self.below else []
+        return " and ".join(told)
+
+
+Pattern = Transposed | Reordered | Scaled | StoredScaled | Clamped | FewValues | Twin
+"""A kind of change that explains all of a difference."""
+
+
+def pattern_of(x: np.ndarray, y: np.ndarray) -> Pattern | None:
+    """What kind of change explains all of a difference between two arrays of one shape; None where none does."""
+    if x.size < 2:
+        return None
+    if x.ndim == 2 and x.shape[0] == x.shape[1] and np.array_equal(x.T, y):
+        return Transposed()
+    if x.size <= 1 << 24:
+        for axis in range(x.ndim):
+            if 1 < x.shape[axis] <= 1 << 16 and _permuted(x, y, axis):
+                return Reordered(axis)
+    if not is_float(x.dtype) or not is_float(y.dtype):
+        return None
+    return _scaled(x, y) or _clamped(x, y) or _few_values(x, y)
+
+
+def _permuted(x: np.ndarray, y: np.ndarray, axis: int) -> bool:
+    others = tuple(i for i in range(x.ndim) if i != axis)
+    if x.dtype != y.dtype or not np.array_equal(np.sort(x.max(axis=others)), np.sort(y.max(axis=others))):
+        return False
+    rows, other = (np.moveaxis(np.asarray(v), axis, 0).reshape(v.shape[axis], -1) for v in (x, y))
+    return sorted(r.tobytes() for r in rows) == sorted(r.tobytes() for r in other)
+
+
+def _scaled(x: np.ndarray, y: np.ndarray) -> Scaled | None:
+    xx = xy = largest = 0.0
+    with np.errstate(all="ignore"):
+        for _, (p, q) in blocks(x, y):
+            p, q = p.astype(np.float64), q.astype(np.float64)
+            xx, xy, largest = xx + float(p @ p), xy + float(p @ q), max(largest, float(np.abs(p).max()))
+        factor = xy / xx if 0 < xx < np.inf else 0.0
+        if not factor or not np.isfinite(factor):
+            return None
+        allowed = 4e-7 * abs(factor) * largest
+        if all(np.abs(q.astype(np.float64) - factor * p).max() <= allowed for _, (p, q) in blocks(x, y)):
+            return Scaled(factor)
+    return None
+
+
+def _clamped(x: np.ndarray, y: np.ndarray) -> Clamped | None:
+    sizes = [np.abs(wide(b)) for _, (b,) in blocks(y)]
+    most = max(float(size.max(initial=0.0)) for size in sizes)
+    least = min(float(size.min(where=size > 0, initial=np.inf)) for size in sizes)
+    above = below = 0
+    for _, (a, b) in blocks(x, y):
+        with np.errstate(over="ignore"):
+            equal = a.astype(y.dtype) == b
+        p, q = wide(a), wide(b)
+        sides = np.signbit(p) == np.signbit(q)
+        large = ~equal & sides & (np.abs(p) > most) & (np.abs(q) == most)
+        small = ~equal & sides & (np.abs(p) < least) & (np.abs(q) == least)
+        if not (equal | large | small).all():
+            return None
+        above, below = above + int(large.sum()), below + int(small.sum())
+    return Clamped(most, above, least, below) if above + below > 1 else None
+
+
+def _few_values(x: np.ndarray, y: np.ndarray) -> FewValues | None:
+    if x.size <= 1024:
+        return None
+    step = max(1, x.size // (1 << 16))
+    values, before = np.unique(wide(y.reshape(-1)[::step])), np.unique(wide(x.reshape(-1)[::step]))
+    if 1 < len(values) <= 256 and len(before) > 4 * len(values):
+        return FewValues(len(values), float(np.diff(values).min()))
+    return None
+
+
+def blocks(*arrays: np.ndarray) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
+    """Arrays of one shape, flat and block by block: where each begins, and the block of each array."""
+    flat = [a.reshape(-1) for a in arrays]
+    for start in range(0, flat[0].size, BLOCK):
+        yield start, tuple(f[start : start + BLOCK] for f in flat)
+
+
+def wide(x: np.ndarray) -> np.ndarray:
+    """Floats as float64; all else as it is."""
+    return x.astype(np.float64) if is_float(x.dtype) and x.dtype.kind != "c" else x
