@@ -2,7 +2,7 @@
 
 A new format is one new module here, with ``FLAG`` (``"--html"``), ``HELP`` (one line for ``compare --help``) and
 ``render(report) -> str | bytes``; a format of several files returns them by name, and its path is a folder. Heavy
-packages are imported inside of ``render``: the help asks for all formats.
+packages are imported inside of functions: the help asks for all formats.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Format(Protocol):
         HELP: One line for the help.
 
     A module may also say ``FOLDER = True`` (a folder is written, which standard output is not) and ``LAYERS = True``
-    (it holds layers alone).
+    (it holds layers alone), and have ``check()``, which raises `UsageError` where a package that it needs is missing.
     """
 
     FLAG: str
@@ -43,6 +43,17 @@ def writes_folder(one: Format) -> bool:
 def holds_layers(one: Format) -> bool:
     """Whether a format holds layers alone, and nothing of a report without them."""
     return bool(getattr(one, "LAYERS", False))
+
+
+def check_packages(one: Format) -> None:
+    """Makes sure, before anything runs, that the packages of a format are there.
+
+    Raises:
+        UsageError: One is missing.
+    """
+    check = getattr(one, "check", None)
+    if check is not None:
+        check()
 
 
 @functools.cache
