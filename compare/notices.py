@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from ..graph.errors import LayerdiffError, OutputError, first_line
 from .journal.journal import Journal
@@ -13,6 +13,8 @@ NOT_WRITTEN = "not-written"
 """Code of the notice of a file that cannot be written: the verdict stands, and the command ends as for wrong usage."""
 SIZE_REFUSED = "size-refused"
 """Code of the notice of a guessed size that a runner refused; its subject is what ``--shape`` takes."""
+INPUT_NOT_FINITE = "input-not-finite"
+"""Code of the notice of an input that holds NaN or infinities; its subject is the input."""
 CHANCE = 0.5
 """Share of a candidate's error from which on what it does not repeat may be all there is."""
 
@@ -42,6 +44,23 @@ def worker_died(what: str, deaths: int) -> Notice:
 def input_cast(model: str, name: str, given: str, taken: str) -> Notice:
     """An input of a second file has another floating type than the first file's."""
     return Notice("input-cast", model, f"{name!r} is {given} in the first file, and cast to {taken} for {model}.")
+
+
+def input_not_finite(name: str, nan: int, infinite: int, samples: Collection[int], first: Sequence[int]) -> Notice:
+    """An input holds values that are NaN or infinite, and every side was fed them.
+
+    Args:
+        name: The input.
+        nan: How many are NaN.
+        infinite: How many are infinite.
+        samples: The numbers of the samples that hold some.
+        first: The index of the first of them.
+    """
+    kinds = [f"{nan:,} NaN"] * bool(nan) + [_counted(infinite, "infinity", "infinities")] * bool(infinite)
+    where = f"{'at' if nan + infinite == 1 else 'first at'} {list(first)} of sample {min(samples)}"
+    over = f" in {len(samples):,} samples" if len(samples) > 1 else ""
+    text = f"The input {name!r} itself holds {' and '.join(kinds)}{over}, {where}; every side was given that."
+    return Notice(INPUT_NOT_FINITE, name, text)
 
 
 def outputs_unfolded(model: str, names: Sequence[str]) -> Notice:

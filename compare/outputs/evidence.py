@@ -256,6 +256,8 @@ class OutputEvidence:
             return self.expected.beyond
         if self.tolerance is None and self.by_formula is not None:
             return self.by_formula.mismatched
+        if self.tolerance is None and self.statistics.not_finite:
+            return self.statistics.broken  # what rounding explains of the others is not asked: these decide
         return self.statistics.mismatched
 
     @property

@@ -25,7 +25,7 @@ from .opening import open_whole, run_in_pieces
 from .piecewise import PiecedSession
 from .repeatability import Repeat, repeat
 from .run import RunLog, RunnerLog, Stopped
-from .samples import feed_of, numbered
+from .samples import NotFinite, feed_of, numbered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,6 +148,7 @@ class _Streaming:
         self._ran: Sides | None = None
         self._hashes: dict[tuple[str, int, str], bytes] = {}
         self._notices: list[Notice] = []
+        self._not_finite = NotFinite()
 
     def run(self, begin: Begin, on_device: bool) -> None:
         """Opens, streams and times."""
@@ -175,6 +176,7 @@ class _Streaming:
         infer = {n: _inferences(s, wanted, uploads if n in staying else None) for n, s in opened.items()}
         sample: dict[str, np.ndarray] = {}
         for done, (number, sample) in enumerate(wanted()):
+            self._not_finite.take(number, sample)
             self._run_sample(sides, infer, number, sample, take)
             failed = [self._entries[side.name].error is not None for side in sides.all]
             if failed[0] or all(failed[1:]):
@@ -188,7 +190,8 @@ class _Streaming:
         reference = self._asked.reference if self._ran is None else self._ran.reference
         candidates = () if self._ran is None else tuple(side.name for side in self._ran.candidates)
         runners = tuple(entry.log() for entry in self._entries.values())
-        return RunLog(reference.name, candidates, runners, Deployed(self._hashes), tuple(self._notices))
+        told = (*self._notices, *self._not_finite.notices())
+        return RunLog(reference.name, candidates, runners, Deployed(self._hashes), told)
 
     def stop(self) -> None:
         """Notes that the run ends here for all that are not through."""

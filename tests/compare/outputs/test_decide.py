@@ -156,6 +156,15 @@ def test_only_what_was_compared_has_statistics():
     assert (clashing.metrics, clashing.values) == (None, {})
 
 
+def test_where_elements_are_not_finite_the_report_counts_those_that_decide():
+    broken = NEAR.copy()
+    broken[1, 2] = np.nan
+    result = decide(evidence(broken))
+    assert result.reason is not None
+    assert result.reason.startswith("1 of 6 elements")
+    assert (result.metrics or {})["mismatched"] == 1
+
+
 def test_small_is_an_eighth_in_bf16_and_36_db_in_fp16():
     assert ROUNDOFFS * BF16.u == 1 / 8
     assert max(SMALL, ROUNDOFFS * FP16.u) == 1 / 64
