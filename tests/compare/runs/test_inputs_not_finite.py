@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from layerdiff import Comparator, OnnxrtRunner
+from layerdiff import Comparator, DataLoader, OnnxrtRunner
 
 from support.models import parsed
 
@@ -45,3 +45,20 @@ def test_of_others_it_is_said_how_many_they_are_and_where(samples, text):
 
 def test_each_input_is_named():
     assert [name for name, _ in told(sample(a=[np.nan], b=[np.inf]))[1]] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("words", "verdict", "told"),
+    [
+        ({}, "undecided", "the sizes of 'x' and the ranges of 'x' were guessed"),
+        ({"shapes": {"x": (2, 3)}}, "undecided", "the ranges of 'x' were guessed"),
+        ({"float_range": (0, 1)}, "undecided", "the sizes of 'x' were guessed"),
+        ({"shapes": {"x": (2, 3)}, "float_range": (0, 1)}, "fail", "NaN on both sides"),
+    ],
+)
+def test_a_reference_without_a_result_for_inputs_that_were_guessed_proves_nothing(words, verdict, told):
+    network = parsed("g (float[N, 3] x) => (float[N, 3] y) { none = Sub(x, x) y = Div(none, none) }")
+    runners = [OnnxrtRunner(threads=1), OnnxrtRunner(threads=1, optimization="disable")]
+    report = Comparator(network, runners, data_loader=DataLoader(samples=1, **words)).compare()
+    assert report.verdict == verdict
+    assert told in (report.outputs[0].reason or "")
