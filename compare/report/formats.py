@@ -13,6 +13,8 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any, Protocol, TypeAlias, cast
 
+from ...graph.interrupts import uninterrupted
+
 Content: TypeAlias = str | bytes | Mapping[str, str | bytes]
 """A report in one format: a file, or files by their names in a folder."""
 
@@ -61,5 +63,6 @@ def formats() -> Mapping[str, Format]:
     """The formats by their flags."""
     package = importlib.import_module(__name__.rpartition(".")[0])
     names = sorted(found.name for found in pkgutil.iter_modules(package.__path__))
-    modules = [importlib.import_module(f"{package.__name__}.{name}") for name in names]
+    with uninterrupted():
+        modules = [importlib.import_module(f"{package.__name__}.{name}") for name in names]
     return {m.FLAG: cast(Format, m) for m in modules if all(hasattr(m, a) for a in ("FLAG", "HELP", "render"))}
