@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from ..graph.errors import LayerdiffError, OutputError, first_line
+from ..graph.printable import counted
 from .journal.journal import Journal
 from .report.model import AccuracyResult, Fidelity, Notice, OutputResult, Report
 
@@ -56,7 +57,7 @@ def input_not_finite(name: str, nan: int, infinite: int, samples: Collection[int
         samples: The numbers of the samples that hold some.
         first: The index of the first of them.
     """
-    kinds = [f"{nan:,} NaN"] * bool(nan) + [_counted(infinite, "infinity", "infinities")] * bool(infinite)
+    kinds = [f"{nan:,} NaN"] * bool(nan) + [counted(infinite, "infinity", "infinities")] * bool(infinite)
     where = f"{'at' if nan + infinite == 1 else 'first at'} {list(first)} of sample {min(samples)}"
     over = f" in {len(samples):,} samples" if len(samples) > 1 else ""
     text = f"The input {name!r} itself holds {' and '.join(kinds)}{over}, {where}; every side was given that."
@@ -293,13 +294,13 @@ def layer_too_large(candidate: str, allowed: str, needed: str, times: int, layer
 def outputs_agree(candidate: str, layers: Sequence[str], count: int) -> Notice:
     """Layers are guilty, and no output fails; the first of them are named."""
     more = ", ..." if count > len(layers) else ""
-    text = f"the outputs agree, but {_counted(count, 'layer does', 'layers do')} not: {', '.join(layers)}{more}."
+    text = f"the outputs agree, but {counted(count, 'layer does', 'layers do')} not: {', '.join(layers)}{more}."
     return Notice("outputs-agree", candidate, f"{candidate}: {text}")
 
 
 def no_counterpart(candidate: str, count: int) -> Notice:
     """Tensors of the reference that the candidate's graph does not have."""
-    tensors = _counted(count, "tensor of the reference has", "tensors of the reference have")
+    tensors = counted(count, "tensor of the reference has", "tensors of the reference have")
     text = f"{tensors} no counterpart in the candidate; the borders around were compared instead."
     return Notice("no-counterpart", candidate, f"{candidate}: {text}")
 
@@ -307,7 +308,7 @@ def no_counterpart(candidate: str, count: int) -> Notice:
 def healed(candidate: str, count: int) -> Notice:
     """Tensors that differ without consequence."""
     text = (
-        f"{_counted(count, 'tensor differs', 'tensors differ')}, but the next layers agree again (one name for two "
+        f"{counted(count, 'tensor differs', 'tensors differ')}, but the next layers agree again (one name for two "
         "values, or a value that does not matter); no culprit is reported for that."
     )
     return Notice("healed", candidate, f"{candidate}: {text}")
@@ -316,7 +317,7 @@ def healed(candidate: str, count: int) -> Notice:
 def clamped(candidate: str, layer: str, what: str, others: int, agree: bool) -> Notice:
     """Values that the candidate's format does not reach and that nothing behind them depends on: a mask's, mostly."""
     why = "the outputs agree all the same" if agree else "the layers behind it agree all the same"
-    more = f" So it is at {_counted(others, 'more layer', 'more layers')}." if others else ""
+    more = f" So it is at {counted(others, 'more layer', 'more layers')}." if others else ""
     return Notice("clamped", candidate, f"{candidate}: at {layer}, {what}; {why}, so the layer is no culprit.{more}")
 
 
@@ -345,7 +346,7 @@ def random_values(candidate: str, layer: str, others: int) -> Notice:
 
 def noise_unknown(candidate: str, layer: str, count: int, why: str) -> Notice:
     """Layers that no expected noise can be found for."""
-    unknown = f"the expected noise of {count} layers is unknown (first {layer})"
+    unknown = f"the expected noise of {counted(count, 'layer')} is unknown (first {layer})"
     text = f"{candidate}: {unknown}: {why.rstrip('.')}."
     return Notice("noise-unknown", candidate, text)
 
@@ -396,7 +397,3 @@ def _size(error: float | None) -> str:
 
 def _quoted(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names))
-
-
-def _counted(count: int, one: str, many: str) -> str:
-    return f"{count:,} {one if count == 1 else many}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...graph.cutting.dataflow import random_nodes
 from ...graph.errors import LayerdiffError, RunnerError, UsageError, said
+from ...graph.printable import counted
 from ...runners.contract.session import SessionInfo
 from .. import notices
 from ..progress import SILENT, Progress
@@ -168,7 +169,7 @@ class _Streaming:
         take = begin(sides)
         samples = self._comparison.samples
         mine = [n for n in range(len(samples)) if belongs(n, self._comparison.rules.shard)]
-        self._progress.stage(f"running {len(mine)} sample{'s'[: len(mine) != 1]} on {len(opened)} runners")
+        self._progress.stage(f"running {counted(len(mine), 'sample')} on {len(opened)} runners")
         staying = _staying(sides, opened) if on_device else set()
         uploads = Uploads(opened[sides.reference.name].device)
         self._stack.callback(libraries.release)
@@ -295,7 +296,7 @@ class _Streaming:
             entry = self._entries[side.name]
             if entry.error is not None or entry.session is None:
                 continue
-            self._progress.stage(f"{side.name}: timing {runs} runs")
+            self._progress.stage(f"{side.name}: timing {counted(runs, 'run')}")
             if entry.in_pieces:
                 self._notices.append(notices.not_timed(side.name))
                 continue
