@@ -113,7 +113,14 @@ class Collector:
             outputs = hold_to_types(ran, log, outputs, progress)
         random = unseeded(ran.reference.model.index)
         outputs = tuple(
-            replace(e, idle=log.of(e.candidate).info.idle, random=random.get(e.tensor, "")) for e in outputs
+            replace(
+                e,
+                idle=log.of(e.candidate).info.idle,
+                random=random.get(e.tensor, ""),
+                guessed=comparison.samples.guessed,
+                unranged=comparison.samples.unranged,
+            )
+            for e in outputs
         )
         told = tuple(judge.notices)
         if meter is None:

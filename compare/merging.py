@@ -7,17 +7,20 @@ explains is measured here, too. Nothing of the deployed runtimes is run again.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice, zip_longest
 from typing import TYPE_CHECKING
 
 from ..graph.errors import UsageError
 from ..runners.contract.session import SessionInfo
 from .assemble import assemble
 from .collect import Collector
+from .notices import INPUT_NOT_FINITE
 from .progress import SILENT, Progress
 from .report.model import Notice
 from .runs.run import RunLog, RunnerLog
+from .runs.samples import NotFinite
 from .runs.shards import calibration, networks, unpacked
 from .runs.workers.isolation import isolated
 from .share import belongs, in_order
@@ -114,10 +117,19 @@ def merged(comparison: Comparison, shares: Shares, progress: Progress = SILENT) 
                             take(side, number, unpacked(given, name))
                 except (KeyError, IndexError, TypeError, ValueError) as error:
                     raise UsageError(f"{name}: a damaged report: {type(error).__name__} {error}.") from error
+        log = replace(log, notices=(*log.notices, *_of_inputs(comparison, log)))
         report = assemble(comparison, log, collector.evidence(comparison, log, progress))
     if report.data.sha256 != first.data.sha256:
         raise UsageError("the samples are not those that the shares were made on.")
     return report
+
+
+def _of_inputs(comparison: Comparison, log: RunLog) -> Iterator[Notice]:
+    """What one run says of the inputs, up to the sample on which the reference failed."""
+    seen, failed = NotFinite(), log.of(log.reference).error is not None
+    for number, sample in enumerate(islice(comparison.samples, log.samples + failed)):
+        seen.take(number, sample)
+    return seen.notices()
 
 
 def _log(shares: Shares) -> RunLog:
@@ -135,7 +147,7 @@ def _log(shares: Shares) -> RunLog:
         samples = max(0, int(min(number, at[reference], stop + 1, first.total))) if ran else 0
         kept = error if number <= stop or math.isinf(number) else None
         logs.append(_runner_log(_runner(first, name), last, results, samples, kept))
-    notices = tuple(Notice(**notice) for notice in first.notices)
+    notices = tuple(Notice(**notice) for notice in first.notices if notice["code"] != INPUT_NOT_FINITE)
     return RunLog(reference, first.candidates, tuple(logs), notices=notices)
 
 

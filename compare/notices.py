@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from ..graph.errors import LayerdiffError, OutputError, first_line
+from ..graph.printable import counted
 from .journal.journal import Journal
 from .report.model import AccuracyResult, Fidelity, Notice, OutputResult, Report
 
@@ -13,6 +14,8 @@ NOT_WRITTEN = "not-written"
 """Code of the notice of a file that cannot be written: the verdict stands, and the command ends as for wrong usage."""
 SIZE_REFUSED = "size-refused"
 """Code of the notice of a guessed size that a runner refused; its subject is what ``--shape`` takes."""
+INPUT_NOT_FINITE = "input-not-finite"
+"""Code of the notice of an input that holds NaN or infinities; its subject is the input."""
 CHANCE = 0.5
 """Share of a candidate's error from which on what it does not repeat may be all there is."""
 
@@ -42,6 +45,23 @@ def worker_died(what: str, deaths: int) -> Notice:
 def input_cast(model: str, name: str, given: str, taken: str) -> Notice:
     """An input of a second file has another floating type than the first file's."""
     return Notice("input-cast", model, f"{name!r} is {given} in the first file, and cast to {taken} for {model}.")
+
+
+def input_not_finite(name: str, nan: int, infinite: int, samples: Collection[int], first: Sequence[int]) -> Notice:
+    """An input holds values that are NaN or infinite, and every side was fed them.
+
+    Args:
+        name: The input.
+        nan: How many are NaN.
+        infinite: How many are infinite.
+        samples: The numbers of the samples that hold some.
+        first: The index of the first of them.
+    """
+    kinds = [f"{nan:,} NaN"] * bool(nan) + [counted(infinite, "infinity", "infinities")] * bool(infinite)
+    where = f"{'at' if nan + infinite == 1 else 'first at'} {list(first)} of sample {min(samples)}"
+    over = f" in {len(samples):,} samples" if len(samples) > 1 else ""
+    text = f"The input {name!r} itself holds {' and '.join(kinds)}{over}, {where}; every side was given that."
+    return Notice(INPUT_NOT_FINITE, name, text)
 
 
 def outputs_unfolded(model: str, names: Sequence[str]) -> Notice:
@@ -274,13 +294,13 @@ def layer_too_large(candidate: str, allowed: str, needed: str, times: int, layer
 def outputs_agree(candidate: str, layers: Sequence[str], count: int) -> Notice:
     """Layers are guilty, and no output fails; the first of them are named."""
     more = ", ..." if count > len(layers) else ""
-    text = f"the outputs agree, but {_counted(count, 'layer does', 'layers do')} not: {', '.join(layers)}{more}."
+    text = f"the outputs agree, but {counted(count, 'layer does', 'layers do')} not: {', '.join(layers)}{more}."
     return Notice("outputs-agree", candidate, f"{candidate}: {text}")
 
 
 def no_counterpart(candidate: str, count: int) -> Notice:
     """Tensors of the reference that the candidate's graph does not have."""
-    tensors = _counted(count, "tensor of the reference has", "tensors of the reference have")
+    tensors = counted(count, "tensor of the reference has", "tensors of the reference have")
     them = "it was" if count == 1 else "they were"
     text = f"{tensors} no counterpart in the candidate: {them} not compared, the tensors before and behind were."
     return Notice("no-counterpart", candidate, f"{candidate}: {text}")
@@ -289,7 +309,7 @@ def no_counterpart(candidate: str, count: int) -> Notice:
 def healed(candidate: str, count: int) -> Notice:
     """Tensors that differ without consequence."""
     text = (
-        f"{_counted(count, 'tensor differs', 'tensors differ')}, but the next layers agree again (one name for two "
+        f"{counted(count, 'tensor differs', 'tensors differ')}, but the next layers agree again (one name for two "
         "values, or a value that does not matter); no culprit is reported for that."
     )
     return Notice("healed", candidate, f"{candidate}: {text}")
@@ -298,7 +318,7 @@ def healed(candidate: str, count: int) -> Notice:
 def clamped(candidate: str, layer: str, what: str, others: int, agree: bool) -> Notice:
     """Values that the candidate's format does not reach and that nothing behind them depends on: a mask's, mostly."""
     why = "the outputs agree all the same" if agree else "the layers behind it agree all the same"
-    more = f" So it is at {_counted(others, 'more layer', 'more layers')}." if others else ""
+    more = f" So it is at {counted(others, 'more layer', 'more layers')}." if others else ""
     return Notice("clamped", candidate, f"{candidate}: at {layer}, {what}; {why}, so the layer is no culprit.{more}")
 
 
@@ -327,7 +347,7 @@ def random_values(candidate: str, layer: str, others: int) -> Notice:
 
 def noise_unknown(candidate: str, layer: str, count: int, why: str) -> Notice:
     """Layers that no expected noise can be found for."""
-    unknown = f"the expected noise of {count} layers is unknown (first {layer})"
+    unknown = f"the expected noise of {counted(count, 'layer')} is unknown (first {layer})"
     text = f"{candidate}: {unknown}: {why.rstrip('.')}."
     return Notice("noise-unknown", candidate, text)
 
@@ -378,7 +398,3 @@ def _size(error: float | None) -> str:
 
 def _quoted(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names))
-
-
-def _counted(count: int, one: str, many: str) -> str:
-    return f"{count:,} {one if count == 1 else many}"

@@ -28,6 +28,8 @@ class Samples(ABC):
         description: Completes "on ...": ``8 random samples, seed 0, ranges inferred from the graph``.
         notes: What the user should know: dimensions that were chosen, inputs whose sensible range is unknown.
         representative: Whether the data stand for deployment (files, user code), which random ones do not.
+        guessed: Inputs with dimensions that neither the model nor the user gave.
+        unranged: Inputs that are drawn from a range that neither the model nor the user gave.
     """
 
     count: int
@@ -35,6 +37,8 @@ class Samples(ABC):
     description: str
     notes: tuple[str, ...] = ()
     representative: bool = True
+    guessed: tuple[str, ...] = ()
+    unranged: tuple[str, ...] = ()
 
     @abstractmethod
     def __iter__(self) -> Iterator[Sample]: ...

@@ -87,7 +87,7 @@ class DataLoader(RandomOptions, Source):
             plans.append(plan)
             inferred = inferred or source == "graph"
             if source == "default":
-                unknown.append(f"{spec.name} {plan}")
+                unknown.append(plan)
         notes = [*fixed.notes]
         notes += [
             f"{name!r} is {'x'.join(map(str, chosen.shapes[name]))}: {', '.join(sizes)} chosen here, "
@@ -101,12 +101,12 @@ class DataLoader(RandomOptions, Source):
             notes.append(f"These shapes may not fit the graph: {chosen.doubt}. Give others with --shape NAME:DIMS.")
         notes += [f"{plan.spec.name!r} is drawn from {plan}: {plan.reason}." for plan in plans if plan.reason]
         if unknown:
-            notes.append(
-                f"{', '.join(unknown)}: no range is known, so random values were used. Set --range NAME:LO,HI."
-            )
+            drawn = ", ".join(f"{plan.spec.name} {plan}" for plan in unknown)
+            notes.append(f"{drawn}: no range is known, so random values were used. Set --range NAME:LO,HI.")
         count = max(SAMPLES, 1 + len(self.more_shapes)) if self.samples is None else self.samples
         samples = RandomSamples(self.seed, count, tuple(plans), inferred, tuple(notes))
         samples.guessed = tuple(chosen.chosen)
+        samples.unranged = tuple(plan.spec.name for plan in unknown)
         return samples
 
     def _settled(self, spec: TensorSpec, shape: tuple[int, ...], fixed: Together) -> Plan | None:
@@ -255,13 +255,11 @@ class RandomSamples(Samples):
     Attributes:
         plans: How each input is drawn.
         more_plans: The same for further sets of shapes, which samples take in turn.
-        guessed: Inputs with dimensions that neither the model nor the user gave.
         loader: What was bound.
     """
 
     representative = False
     more_plans: tuple[tuple[Plan, ...], ...] = ()
-    guessed: tuple[str, ...] = ()
     loader: DataLoader | None = None
 
     def __init__(self, seed: int, count: int, plans: tuple[Plan, ...], inferred: bool, notes: tuple[str, ...]) -> None:

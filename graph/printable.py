@@ -26,3 +26,14 @@ def printable(text: str, *, lines: bool = False) -> str:
         first, *rest = text.split("\n")
         return "\n".join([printable(first), *("  " + printable(line).strip() for line in rest)])
     return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number and what it counts: ``1 tensor``, ``1,200 tensors``.
+
+    Args:
+        count: The number.
+        one: The words behind a one.
+        many: Those behind any other number; empty: ``one`` with an s.
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..graph.errors import UsageError
 from ..graph.imports import named_object
+from ..graph.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from .contract.runner import Runner
@@ -22,15 +23,16 @@ def discover(third_parties: bool = True) -> dict[str, type[Runner]]:
     from .contract.runner import Runner
 
     found: dict[str, type[Runner]] = {}
-    for module in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
-        contents = vars(importlib.import_module(f".{module.name}", __name__)).values()
-        for item in contents:
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    with uninterrupted():
+        modules = [importlib.import_module(f".{name}", __name__) for name in names]
+        from importlib.metadata import entry_points
+    for module in modules:
+        for item in vars(module).values():
             # type(), not isinstance: Python 3.10 takes Mapping[str, ...] for a class.
             if issubclass(type(item), type) and issubclass(item, Runner) and item.flag:
                 found[item.flag] = item
     if third_parties:
-        from importlib.metadata import entry_points
-
         for entry in entry_points(group=GROUP):
             try:
                 found.setdefault(entry.name, load_runner(entry.value))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..graph.errors import BuildError, RunnerError, UsageError
 from ..graph.formats import FORMATS, NumberFormat
 from ..graph.options import Choice, Number, Whole, option
+from ..graph.printable import counted
 from .contract.capabilities import Capabilities
 from .contract.runner import Runner, Watch
 from .contract.session import Calibration, Session, SessionInfo
@@ -228,7 +229,7 @@ class EmulateRunner(Runner):
             model = inlined(model)
         names = needed_ranges(model.index, self.format, self.every_node)
         if progress:
-            progress(f"measuring ranges of {len(names)} tensors")
+            progress(f"measuring ranges of {counted(len(names), 'tensor')}")
         portions = run(_ort(self), names, samples) if run else _whole(_ort(self), model, names, samples)
         measured = _measure(self, names, portions)
         return replace(self, ranges=tuple(measured.items()))

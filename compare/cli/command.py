@@ -62,7 +62,8 @@ def _status(words: Sequence[str]) -> int:
         other = run_other(words)
         if other is not None:
             return other
-        from .arguments import parse
+        with uninterrupted():
+            from .arguments import parse
 
         return _run(parse(words), words)
     except LayerdiffError as error:
@@ -99,14 +100,16 @@ def _run(request: Request, words: Sequence[str]) -> int:
 
         logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
         logging.getLogger("layerdiff").setLevel(logging.DEBUG)
-    from ..notices import NOT_WRITTEN
-    from ..stages import Interrupted
-    from .delivery import deliver
+    with uninterrupted():
+        from ..notices import NOT_WRITTEN
+        from ..stages import Interrupted
+        from .delivery import deliver
 
     before = None if request.baseline is None else _before(request.baseline)
     progress = None
     if not request.quiet:
-        from ..report.terminal.progress import TerminalProgress
+        with uninterrupted():
+            from ..report.terminal.progress import TerminalProgress
 
         progress = TerminalProgress()
     interrupted = None
@@ -158,6 +161,8 @@ def comparator(request: Request, progress: Progress | None = None) -> Comparator
         UsageError: There are no such data.
     """
     with uninterrupted():
+        import numpy.random  # noqa: F401 - which NumPy loads on first use
+
         from ...dataloaders import DataLoader, open_data
         from ...dataloaders.first import First
         from ...dataloaders.prompts import prompted
@@ -184,10 +189,11 @@ def compare(request: Request, progress: Progress | None = None) -> Report:
     Raises:
         UsageError: The request does not fit the models or the data.
     """
-    from ..distributed import compare as run
-    from ..notices import not_written
-    from ..report.files import check_folder, check_writable, discard
-    from ..report.formats import formats, writes_folder
+    with uninterrupted():
+        from ..distributed import compare as run
+        from ..notices import not_written
+        from ..report.files import check_folder, check_writable, discard
+        from ..report.formats import formats, writes_folder
 
     for flag, path in request.reports:
         (check_folder if writes_folder(formats()[flag]) else check_writable)(path, flag)

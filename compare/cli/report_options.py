@@ -10,7 +10,7 @@ from typing import Any
 
 from ... import __version__
 from ...graph.errors import UsageError
-from ..report.formats import formats, holds_layers, writes_folder
+from ..report.formats import check_packages, formats, holds_layers, writes_folder
 
 Reports = tuple[tuple[str, str], ...]
 """Reports to write: the flag of a format, and a path; ``-`` is standard output."""
@@ -112,16 +112,18 @@ def check_layers(reports: Sequence[tuple[str, str]], there: bool, remedy: str) -
 
 
 def check_reports(reports: Sequence[tuple[str, str]], inputs: Sequence[object]) -> None:
-    """Makes sure that no report is written over what is read, or over another report.
+    """Makes sure that no report is written over what is read, or over another report, and that each can be made.
 
     Args:
         reports: What is to be written.
         inputs: What is read; what is no path is passed over.
 
     Raises:
-        UsageError: One is.
+        UsageError: One is, or a package that one needs is missing.
     """
     for flag, path in reports:
+        if flag in formats():
+            check_packages(formats()[flag])
         if path == "-" and flag in formats() and writes_folder(formats()[flag]):
             raise UsageError(f"{flag} writes a folder, which standard output is not: name one.")
     if sum(path == "-" for _, path in reports) > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ...graph.printable import counted
 from .evidence import Decision, OutputEvidence
 from .expectation import Measured
 from .explained import FLOORS
@@ -119,9 +120,10 @@ def too_coarse(evidence: OutputEvidence, found: Measured) -> str:
     if found.statistic == "shape":
         return f"{_shapes(evidence)}; how many results there are depends on values that tie within rounding"
     if found.unseen:
+        decided = counted(found.different, "element is", "elements are")
         return (
-            f"{found.different:,} elements are decided differently by values that tie within rounding; "
-            f"{found.unseen:,} of them have values that rounding was not seen to give"
+            f"{decided} decided differently by values that tie within rounding; "
+            f"{counted(found.unseen, 'of them has a value', 'of them have values')} that rounding was not seen to give"
         )
     if not found.explained:
         what = "a slice" if found.statistic == "slice" else "an element"

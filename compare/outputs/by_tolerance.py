@@ -54,18 +54,35 @@ def other_shape(evidence: OutputEvidence) -> Decision | None:
 
 
 def not_finite(evidence: OutputEvidence) -> Decision | None:
-    """Elements that are NaN or infinite on one side."""
+    """Elements that are NaN or infinite on one side, or NaN on both.
+
+    The latter proves nothing where inputs were guessed: the network may have no result for them.
+    """
     statistics = evidence.statistics
     if not statistics.not_finite:
         return None
     place = statistics.broken_at
     share = f"{statistics.broken:,} of {statistics.count:,} elements are"
-    if statistics.nan[0] == statistics.nan[1] == statistics.broken:
+    both = statistics.nan[0] == statistics.nan[1] == statistics.broken
+    if both:
         what = f"{share} NaN on both sides (--nan-equal lets them pass)"
     else:
         what = f"{share} NaN or infinite on one side"
     first = "" if place is None else f"; first at {_list(place.index)} of sample {place.sample}: {show(place)}"
-    return Decision("fail", f"{what}{first}")
+    guess = _guess(evidence) if statistics.nan[0] == statistics.broken else ""
+    return Decision("undecided" if both and guess else "fail", f"{what}{first}{guess}")
+
+
+def _guess(evidence: OutputEvidence) -> str:
+    """What was guessed of the inputs for which the reference gives NaN, and what to give; empty where nothing was."""
+    asked = (("sizes", "--shape NAME:DIMS", evidence.guessed), ("ranges", "--range NAME:LO,HI", evidence.unranged))
+    told = [(f"the {what} of {', '.join(map(repr, names))}", option) for what, option, names in asked if names]
+    if not told:
+        return ""
+    what, options = (" and ".join(words) for words in zip(*told, strict=True))
+    return (
+        f"; {what} were guessed, for which the network may have no result: give {options}, or real inputs with --data"
+    )
 
 
 def within_tolerance(evidence: OutputEvidence) -> Decision | None:

@@ -213,6 +213,7 @@ class OutputEvidence:
         not_run: Why the candidate could not be run, though its runtime took the network; empty where it was.
         idle: Why the candidate computed nothing in the format that was asked for; empty where it did.
         random: The node that draws the random values which it is made of; empty where there is none.
+        guessed, unranged: Inputs that were drawn with sizes, or from a range, that neither the model nor the user gave.
         out_of_range: What the candidate's runner computed otherwise than the types of its graph say, if anything.
     """
 
@@ -237,6 +238,8 @@ class OutputEvidence:
     not_run: str = ""
     idle: str = ""
     random: str = ""
+    guessed: tuple[str, ...] = ()
+    unranged: tuple[str, ...] = ()
     out_of_range: OutOfRange | None = None
 
     @property
@@ -256,6 +259,8 @@ class OutputEvidence:
             return self.expected.beyond
         if self.tolerance is None and self.by_formula is not None:
             return self.by_formula.mismatched
+        if self.tolerance is None and self.statistics.not_finite:
+            return self.statistics.broken  # what rounding explains of the others is not asked: these decide
         return self.statistics.mismatched
 
     @property

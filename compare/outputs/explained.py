@@ -24,6 +24,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ...graph.interrupts import uninterrupted
+
 SLICE = 64
 """Fewest elements of a slice."""
 MARGIN = 2.0
@@ -184,7 +186,8 @@ def moderated(variance: np.ndarray, magnitude: np.ndarray, draws: int) -> np.nda
     elements really differ in. Where they hardly differ, the common variance counts for many draws; where they differ
     much, for none.
     """
-    from scipy.special import digamma, polygamma
+    with uninterrupted():
+        from scipy.special import digamma, polygamma
 
     result = variance.copy()
     alive = variance > 0

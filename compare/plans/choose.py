@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...graph.interrupts import uninterrupted
 from .predict import HUGE
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def _program(
     layers: Layers, blocks: Sequence[Block], failed: Sequence[Collection[int]], allowed: float
 ) -> list[int] | None:
     """Positions of the blocks to keep. Variables: whether each block is kept, and whether each border is cast."""
-    from scipy.optimize import Bounds, LinearConstraint, milp
+    with uninterrupted():
+        from scipy.optimize import Bounds, LinearConstraint, milp
 
     owner = {number: i for i, block in enumerate(blocks) for number in block.layers}
     borders = [

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...graph.cutting.propagate import propagate
 from ...graph.errors import OutputError, RunnerError, UsageError
+from ...graph.printable import counted
 from ..budget import Limit, Meter, as_limit
 from ..notices import not_written, plan_stopped, worker_died
 from ..outputs.metric import criterion
@@ -198,7 +199,7 @@ class _Fixing:
         if not kept:
             return self.before
         self.meter.take()
-        self.progress.stage(f"{self.side.name}: run {self.meter.runs}, {len(kept)} layers in FP32")
+        self.progress.stage(f"{self.side.name}: run {self.meter.runs}, {counted(len(kept), 'layer')} in FP32")
         self._run(kept)
         return self.judged[kept]
 

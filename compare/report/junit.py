@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as xml
 
+from ...graph.printable import counted
 from .escaped import escaped
 from .sentence import sentence
 
@@ -117,7 +118,7 @@ def _unseen(report: Report, runner: RunnerResult) -> Iterator[xml.Element]:
         names = [layer.tensor for layer in layers if layer.verdict == verdict]
         if names:
             some = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-            text = f"{len(names):,} tensors {why}: {some}"
+            text = f"{counted(len(names), 'tensor')} {why}: {some}"
             yield _case(f"layers that {why}", runner.name, "skipped", "", text)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...graph.cutting.dataflow import random_nodes
 from ...graph.errors import LayerdiffError, RunnerError, UsageError, said
+from ...graph.printable import counted
 from ...runners.contract.session import SessionInfo
 from .. import notices
 from ..progress import SILENT, Progress
@@ -25,7 +26,7 @@ from .opening import open_whole, run_in_pieces
 from .piecewise import PiecedSession
 from .repeatability import Repeat, repeat
 from .run import RunLog, RunnerLog, Stopped
-from .samples import feed_of, numbered
+from .samples import NotFinite, feed_of, numbered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,6 +149,7 @@ class _Streaming:
         self._ran: Sides | None = None
         self._hashes: dict[tuple[str, int, str], bytes] = {}
         self._notices: list[Notice] = []
+        self._not_finite = NotFinite()
 
     def run(self, begin: Begin, on_device: bool) -> None:
         """Opens, streams and times."""
@@ -167,7 +169,7 @@ class _Streaming:
         take = begin(sides)
         samples = self._comparison.samples
         mine = [n for n in range(len(samples)) if belongs(n, self._comparison.rules.shard)]
-        self._progress.stage(f"running {len(mine)} sample{'s'[: len(mine) != 1]} on {len(opened)} runners")
+        self._progress.stage(f"running {counted(len(mine), 'sample')} on {len(opened)} runners")
         staying = _staying(sides, opened) if on_device else set()
         uploads = Uploads(opened[sides.reference.name].device)
         self._stack.callback(libraries.release)
@@ -175,6 +177,7 @@ class _Streaming:
         infer = {n: _inferences(s, wanted, uploads if n in staying else None) for n, s in opened.items()}
         sample: dict[str, np.ndarray] = {}
         for done, (number, sample) in enumerate(wanted()):
+            self._not_finite.take(number, sample)
             self._run_sample(sides, infer, number, sample, take)
             failed = [self._entries[side.name].error is not None for side in sides.all]
             if failed[0] or all(failed[1:]):
@@ -188,7 +191,8 @@ class _Streaming:
         reference = self._asked.reference if self._ran is None else self._ran.reference
         candidates = () if self._ran is None else tuple(side.name for side in self._ran.candidates)
         runners = tuple(entry.log() for entry in self._entries.values())
-        return RunLog(reference.name, candidates, runners, Deployed(self._hashes), tuple(self._notices))
+        told = (*self._notices, *self._not_finite.notices())
+        return RunLog(reference.name, candidates, runners, Deployed(self._hashes), told)
 
     def stop(self) -> None:
         """Notes that the run ends here for all that are not through."""
@@ -292,7 +296,7 @@ class _Streaming:
             entry = self._entries[side.name]
             if entry.error is not None or entry.session is None:
                 continue
-            self._progress.stage(f"{side.name}: timing {runs} runs")
+            self._progress.stage(f"{side.name}: timing {counted(runs, 'run')}")
             if entry.in_pieces:
                 self._notices.append(notices.not_timed(side.name))
                 continue

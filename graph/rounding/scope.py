@@ -14,6 +14,7 @@ from ..formats import BF16, BY_DTYPE, FP16, TF32, NumberFormat
 from ..index import GraphIndex
 from ..nodes import attribute_int, attribute_ints, attribute_tensor
 from ..operators import RENAMES, operator
+from ..printable import counted
 from ..specs import Dim, TensorSpec, dtype_name
 from ..writer import GraphWriter
 from .rewrite import Note
@@ -102,7 +103,7 @@ class Findings:
             if counts:
                 worst = max(counts, key=lambda name: counts[name])
                 text = (
-                    f"{number}: {sum(counts.values()):,} weights in {len(counts)} tensors {what} "
+                    f"{number}: {counted(sum(counts.values()), 'weight')} in {counted(len(counts), 'tensor')} {what} "
                     f"(most, {counts[worst]:,}, in {worst!r})."
                 )
                 notes.append(Note(text, setting="cast_weights"))

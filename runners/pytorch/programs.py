@@ -47,6 +47,9 @@ class Program(Protocol):
 class ExportedGraph:
     """A graph of ``torch.export``, interpreted node by node.
 
+    Its inputs have the names of the function's arguments, and every other value that of its node. (PyTorch names the
+    node of an argument otherwise where Python has the name: that of ``input`` is ``input_1``.)
+
     Args:
         torch: The module.
         exported: The ``torch.export.ExportedProgram``.
@@ -56,10 +59,11 @@ class ExportedGraph:
         self._torch = torch
         self._module = exported.module()
         nodes = list(self._module.graph.nodes)
-        self._nodes = {node.name: node for node in nodes}
-        self.inputs = tuple(node.name for node in nodes if node.op == "placeholder")
+        self.inputs = tuple(str(node.target) for node in nodes if node.op == "placeholder")
+        self._names = {node: str(node.target if node.op == "placeholder" else node.name) for node in nodes}
+        self._nodes = {name: node for node, name in self._names.items()}
         returned = next(node.args[0] for node in nodes if node.op == "output")
-        self.outputs = tuple(node.name for node in _leaves(returned) if isinstance(node, torch.fx.Node))
+        self.outputs = tuple(self._names[node] for node in _leaves(returned) if isinstance(node, torch.fx.Node))
 
     def values(self) -> Iterator[Value]:
         """What its nodes compute."""
@@ -69,9 +73,9 @@ class ExportedGraph:
             if node.op != "call_function":
                 continue
             stack = list((node.meta.get("nn_module_stack") or {}).values())
-            users = tuple("" if user.op == "output" else user.name for user in node.users)
-            whole = node.args[0].name if getattr(node.target, "__name__", "") == "getitem" else ""
-            yield Value(node.name, stack[-1][0] if stack else "", users, whole)
+            users = tuple("" if user.op == "output" else self._names[user] for user in node.users)
+            whole = self._names[node.args[0]] if getattr(node.target, "__name__", "") == "getitem" else ""
+            yield Value(self._names[node], stack[-1][0] if stack else "", users, whole)
 
     def holds(self, known: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> bool:
         """Whether its values, under other names, have these shapes.
@@ -92,7 +96,7 @@ class ExportedGraph:
         """
         env = {self._nodes[name]: tensor for name, tensor in given.items()}
         needed = self._needed(wanted, env)
-        kept = {name: given[name] for name in wanted if name in given}
+        kept, names = {name: given[name] for name in wanted if name in given}, self._names
 
         class Fetching(self._torch.fx.Interpreter):  # type: ignore[misc, name-defined]
             def run_node(self, node: Any) -> Any:
@@ -100,8 +104,8 @@ class ExportedGraph:
                 if node not in needed:
                     return None
                 result = super().run_node(node)
-                if node.name in wanted:
-                    kept[node.name] = result.clone()
+                if names[node] in wanted:
+                    kept[names[node]] = result.clone()
                 return result
 
         Fetching(self._module).run(initial_env=env, enable_io_processing=False)

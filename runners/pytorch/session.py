@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ...graph.errors import LayerdiffError, RunnerError, first_line
 from ...graph.interface import Interface, adapted
 from ...graph.model import Model
+from ...graph.printable import counted
 from ..contract.session import Session, SessionInfo
 from .library import arithmetic, to_array, to_tensor
 from .matching import matched
@@ -156,7 +157,7 @@ def parameters(own: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str]
         return {name: name for name in names}, ()
     if len(own) < len(names):
         raise RunnerError(
-            f"torch: the program takes {len(own)} inputs ({', '.join(own) or 'none'}), "
+            f"torch: the program takes {counted(len(own), 'input')} ({', '.join(own) or 'none'}), "
             f"and the ONNX file {len(names)} ({', '.join(names)})."
         )
     pairs = dict(zip(names, own, strict=False))

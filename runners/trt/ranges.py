@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...graph.errors import MissingPackage, UsageError
+from ...graph.printable import counted
 
 if TYPE_CHECKING:
     from ...graph.model import Model
@@ -47,7 +48,7 @@ def find_ranges(
     if samples is None:
         raise UsageError("INT8 and FP8 need samples to measure the ranges of tensors on.")
     names = activations(model.index)
-    progress(f"measuring ranges of {len(names)} tensors ({method})")
+    progress(f"measuring ranges of {counted(len(names), 'tensor')} ({method})")
     return measure(model, method, names, samples())
 
 

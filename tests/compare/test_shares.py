@@ -32,6 +32,11 @@ def folder(tmp_path_factory):
         x = rng.standard_normal((5, 8)).astype(np.float32)
         x[0, 0] = number
         np.savez(folder / "data" / f"sample{number}.npz", x=x)
+    (folder / "holes").mkdir()
+    for number, hole in enumerate([0.0, np.nan, -np.inf, np.nan]):
+        x = rng.standard_normal((5, 8)).astype(np.float32)
+        x[2, 1:3] = [0, hole]
+        np.savez(folder / "holes" / f"sample{number}.npz", x=x)
     np.save(folder / "labels.npy", rng.integers(0, 4, 35))
     (folder / "breaking.py").write_text(BREAKING)
     return folder
@@ -77,6 +82,7 @@ COMMANDS = {
              "--metric", "top1", "--metric-output", "scores"],
     "tolerance": ["net.onnx", "--onnxrt", "--emulate", "bf16", "--data", "data", "--rtol", "0.001", "--atol", "0.001"],
     "random": ["net.onnx", "--onnxrt", "--emulate", "fp16", "--samples", "5", "--seed", "3", "--shape", "x:3x8"],
+    "not finite": ["net.onnx", "--onnxrt", "--onnxrt=optimization=disable", "--data", "holes"],
     "failing": ["net.onnx", "--onnxrt", "--runner", "breaking:breaks", "--data", "data"],
 }  # fmt: skip
 
@@ -91,6 +97,7 @@ COMMANDS = {
         ("INT8", [2, 1]),
         ("tolerance", [2, 1]),
         ("random", [3, 2, 1]),
+        ("not finite", [2, 1]),
         ("failing", [1, 2]),
         ("failing", [3, 1, 2]),
     ],

@@ -68,6 +68,11 @@ class Two(nn.Module):
 def training():
     return nn.Sequential(nn.Dropout(0.9))
 
+def sequence():
+    # A Sequential, whose argument is `input`: the name of a function of Python.
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(9, 9), nn.ReLU(), nn.Linear(9, 4)).eval()
+
 number = 3
 
 def fails():

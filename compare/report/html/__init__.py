@@ -14,16 +14,27 @@ FLAG = "--html"
 HELP = "write one HTML file with charts"
 
 
-def render(report: Report) -> str:
-    """The report as HTML.
+def check() -> None:
+    """Makes sure that it can be rendered; see `Format`.
 
     Raises:
         UsageError: Jinja or Plotly is not installed.
     """
     try:
-        from .page import page
+        from .page import page  # noqa: F401 - for what it imports
     except ImportError as error:
         raise UsageError(
             f"--html: {error.name} is not installed. Install it with: pip install 'layerdiff[html]'"
         ) from None
+
+
+def render(report: Report) -> str:
+    """The report as HTML.
+
+    Raises:
+        UsageError: See `check`.
+    """
+    check()
+    from .page import page
+
     return page(escaped(report))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ....graph.formats import FORMATS
+from ....graph.printable import counted
 
 if TYPE_CHECKING:
     from ..model import LayerResult, Metrics, OutputResult, Report
@@ -90,7 +91,7 @@ def not_compared(report: Report) -> Sequence[tuple[str, str]]:
             names = [x.tensor for x in report.layers if x.candidate == candidate and x.verdict == verdict]
             if names:
                 some = ", ".join(names[:30]) + (", ..." if len(names) > 30 else "")
-                found.append((f"{len(names):,} tensors of layers on {candidate}", f"{why}: {some}"))
+                found.append((f"{counted(len(names), 'tensor')} of layers on {candidate}", f"{why}: {some}"))
     if not report.outputs and not found:
         found.append(("everything", "no output was compared"))
     return found

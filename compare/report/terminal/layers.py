@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from ....graph.printable import counted
 from .numbers import number
 from .plan import show_remedy
 from .tables import new_table, print_table
@@ -30,9 +31,9 @@ def show_layers(report: Report, to: Console, verbose: bool) -> None:
         candidates = len({layer.candidate for layer in report.layers})
         on = f" ({candidates} candidates)" if candidates > 1 else ""
         if any(output.verdict == "undecided" for output in report.outputs):
-            to.print(f"{len(layers):,} layers{on}: none errs by more than its number format explains")
+            to.print(f"{counted(len(layers), 'layer')}{on}: none errs by more than its number format explains")
         else:
-            to.print(f"no culprit among {len(layers):,} layers{on}")
+            to.print(f"no culprit among {counted(len(layers), 'layer')}{on}")
     for rank, culprit in enumerate(report.culprits[:5], 1):
         share = "" if culprit.contribution is None else f", {culprit.contribution:.0%} of the error at the outputs"
         where = "".join(f" {enclosing}" for enclosing in reversed(culprit.inside))

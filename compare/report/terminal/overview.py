@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from ....graph.formats import FP16
+from ....graph.printable import counted
 from .tables import new_table, print_table
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ def show_overview(found: Overview, to: Console) -> None:
     sets = ", ".join(f"{domain or 'opset'} {version}" for domain, version in found.opset.items())
     values, size = found.weights
     by = f", written by {found.producer}" if found.producer else ""
-    to.print(f"{found.source}: {found.nodes:,} nodes, {sets}, {values:,} weights in {_bytes(size)}{by}", markup=False)
+    to.print(
+        f"{found.source}: {counted(found.nodes, 'node')}, {sets}, {counted(values, 'weight')} in {_bytes(size)}{by}",
+        markup=False,
+    )
     if found.converted:
         runner = {"TFLite": "--tflite", "TensorFlow": "--tf"}[found.converted]
         text = (
@@ -48,7 +52,7 @@ def show_overview(found: Overview, to: Console) -> None:
             to.print(f"{what:<7}{shown}{f', values in {implied}' if implied else ''}", markup=False, soft_wrap=True)
     to.print()
     measured = any(layer.extent is not None for layer in found.layers)
-    to.print(f"{len(found.layers):,} layers, as a runtime is expected to fuse them")
+    to.print(f"{counted(len(found.layers), 'layer')}, as a runtime is expected to fuse them")
     head = ["layer", "kernel", "makes", "weights", "weights in"]
     table = new_table(*head, *(["values in"] if measured else []))
     for layer in found.layers:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from ..model import Culprit, Report
     from ..plan import Plan, Trial
 
+_COPIED = re.compile(r"\(--.*\)|--\S+ \S*[./=:]\S*")
+"""What one would copy out of a remedy: options in brackets, where names may have spaces, or an option with a value."""
+_GLUE = "\0"
+"""Stands for a space at which a line is not folded; no text that is shown holds it."""
 SHOWN = 20
 """Kept layers that are listed without ``-v``."""
 
@@ -24,7 +30,25 @@ def show_remedy(culprit: Culprit, to: Console) -> None:
     """The lines under a culprit: what to try, and what that gave where it was measured."""
     for rank, remedy in enumerate(culprit.remedies):
         measured = "" if remedy.measured is None else f": emulated so, {trial_text(remedy.measured)}"
-        to.print(f"  {'or' if rank else 'try'}: {remedy.text}{measured}", markup=False, soft_wrap=True)
+        _folded(f"  {'or' if rank else 'try'}: {remedy.text}{measured}", to)
+
+
+def _folded(text: str, to: Console) -> None:
+    """Prints a sentence in lines that fit, in which what one would copy stays whole."""
+    whole = _COPIED.sub(lambda found: found.group().replace(" ", _GLUE), text)
+    lead = " " * (len(text) - len(text.lstrip()))
+    lines = textwrap.wrap(
+        whole.lstrip(),
+        max(to.width, 1),
+        initial_indent=lead,
+        subsequent_indent=lead + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+        expand_tabs=False,
+        replace_whitespace=False,
+    )
+    for line in lines:
+        to.print(line.replace(_GLUE, " "), markup=False, soft_wrap=True)
 
 
 def trial_text(trial: Trial) -> str:

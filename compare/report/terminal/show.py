@@ -30,7 +30,7 @@ _STYLE = {
     "extra": "bold red",
     "undecided": "yellow",
 }
-_BEFORE_BLAME = ("not-deterministic", "misoptimized", "updates-collide", "outputs-exchanged")
+_BEFORE_BLAME = ("not-deterministic", "misoptimized", "updates-collide", "outputs-exchanged", "input-not-finite")
 """Notices that put everything in doubt that is blamed below them."""
 _SHOWN_ROWS = 40
 """Rows of outputs before the rest is counted; the guilty ones come first."""

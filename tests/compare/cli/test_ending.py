@@ -105,6 +105,29 @@ def test_what_cannot_be_written_is_refused_before_anything_runs(words, folder, c
     assert "running" not in err
 
 
+@pytest.mark.parametrize(
+    ("package", "words", "status"),
+    [
+        ("jinja2", "m.onnx --onnxrt --onnxrt --html r.html", 2),
+        ("plotly", "m.onnx --onnxrt --onnxrt --html r.html", 2),
+        ("jinja2", "--suite checks.toml", 2),
+        ("ray", "m.onnx --onnxrt --onnxrt --ray=local", 3),
+    ],
+)
+def test_a_package_that_is_missing_is_told_before_anything_runs(package, words, status, folder, monkeypatch, capsys):
+    for name in [n for n in sys.modules if n.partition(".")[0] == package or n.endswith(("html.page", "html.charts"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    Path("checks.toml").write_text(
+        '[[check]]\nname = "one"\nmodel = "m.onnx"\nrunners = ["onnxrt", "onnxrt"]\nhtml = "r.html"\n'
+    )
+    assert main(words.split()) == status
+    told = capsys.readouterr()
+    assert f"pip install 'layerdiff[{'ray' if package == 'ray' else 'html'}]'" in told.err
+    assert "running" not in told.err
+    assert not told.out
+
+
 def test_links_and_modes_of_reports_stay(folder):
     Path("real.json").write_text("{}")
     Path("real.json").chmod(0o640)

@@ -43,11 +43,12 @@ def measured(use=0.5, relative=1e-3, **more) -> Measured:
     return Measured(use=use, relative=relative, sample=2, index=(1, 0), **words)
 
 
-def nothing(both: np.ndarray, tolerance: Tolerance | None) -> OutputEvidence:
+def nothing(both: np.ndarray, tolerance: Tolerance | None, **more) -> OutputEvidence:
     statistics = Statistics().update(both, both, tolerance or EXACT)
-    return OutputEvidence("b", "y", "a", ALL, statistics=statistics, tolerance=tolerance)
+    return OutputEvidence("b", "y", "a", ALL, statistics=statistics, tolerance=tolerance, **more)
 
 
+HOLE = np.array([1.0, np.nan])
 FAR = 3 * ONES
 NEAR = 1.001 * ONES
 TURNED = Statistics().update(ONES, ONES)
@@ -79,6 +80,21 @@ IDLE = "nothing was rounded"
         (nothing(np.full(3, np.inf), LOOSE), "undecided", "all 3 elements are infinite or NaN on both sides", None),
         (nothing(np.full(3, np.inf), None), "undecided", "so that nothing was compared", None),
         (nothing(np.array([np.inf, 1.0]), LOOSE), "pass", None, None),
+        # the reference itself has no result
+        (nothing(HOLE, None), "fail", r"1 of 2 elements are NaN on both sides .*nan found$", None),
+        (
+            nothing(HOLE, LOOSE, guessed=("x",)),
+            "undecided",
+            "the sizes of 'x' were guessed.*--shape NAME:DIMS, or",
+            None,
+        ),
+        (
+            nothing(HOLE, None, unranged=("x", "z")),
+            "undecided",
+            "ranges of 'x', 'z' were.* --range NAME:LO,HI, or",
+            None,
+        ),
+        (evidence(np.full((2, 3), np.nan), guessed=("x",)), "fail", "on one side; .*nan found$", None),
         (evidence(tolerance=LOOSE, random="RandomNormal n"), "undecided", "RandomNormal n draws random values", None),
         (evidence(FAR, LOOSE, metric=GOOD), "fail", "differ by more than allowed", None),
         # without one, what rounding explains and is small passes
@@ -154,6 +170,15 @@ def test_only_what_was_compared_has_statistics():
     assert (missing.metrics, missing.tolerance) == (None, None)
     clashing = decide(evidence(clash="dtype string where float32 is expected"))
     assert (clashing.metrics, clashing.values) == (None, {})
+
+
+def test_where_elements_are_not_finite_the_report_counts_those_that_decide():
+    broken = NEAR.copy()
+    broken[1, 2] = np.nan
+    result = decide(evidence(broken))
+    assert result.reason is not None
+    assert result.reason.startswith("1 of 6 elements")
+    assert (result.metrics or {})["mismatched"] == 1
 
 
 def test_small_is_an_eighth_in_bf16_and_36_db_in_fp16():

@@ -1,6 +1,7 @@
 """The short answer under a culprit: what its cause calls for, and what that gives."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -12,6 +13,9 @@ from layerdiff.compare.causes.quantized_layer import QuantizedLayer
 from layerdiff.compare.plans.remedies import remedy_of
 from layerdiff.compare.report.json import to_json
 from layerdiff.compare.report.model import Cause, Culprit
+from layerdiff.compare.report.plan import Remedy
+from layerdiff.compare.report.terminal.plan import show_remedy
+from layerdiff.compare.report.terminal.progress import console
 from layerdiff.compare.sides import Side
 from layerdiff.graph.formats import FP16
 from layerdiff.graph.model import Model
@@ -22,6 +26,7 @@ from onnx import numpy_helper
 
 from support.models import parsed
 from support.plan_networks import overflowing, samples, weights
+from support.reports import CULPRIT
 
 
 def test_what_overflows_is_tried_in_fp32_with_who_reads_it():
@@ -259,3 +264,27 @@ def test_what_a_second_file_types_narrow_is_typed_otherwise_in_that_file():
     assert remedy_of(culprit, side, reference).text.startswith("write fc1 in FP32 in the file")
     other = Culprit(side.name, "fc1", "MatMul", ("m1",), Cause.WEIGHTS, None, None)
     assert remedy_of(other, side, reference).text.startswith("take the first file's weights")
+
+
+def test_remedies_are_folded_and_what_one_would_copy_is_not_broken(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    texts = (
+        "take the first file's weights, or export the model again",
+        "keep b c and d in FP32 (--emulate=...,keep=b c,keep=and a long name that does not fit,keep=d)",
+        "--fix plan.json finds the fewest layers that have to stay in FP32, and here --fix plan.json does",
+    )
+    show_remedy(replace(CULPRIT, remedies=tuple(map(Remedy, texts))), console())
+    assert capsys.readouterr().out.splitlines() == [
+        "  try: take the first file's weights, or",
+        "    export the model again",
+        "  or: keep b c and d in FP32",
+        "    (--emulate=...,keep=b c,keep=and a long name that does not fit,keep=d)",
+        "  or: --fix plan.json finds the fewest",
+        "    layers that have to stay in FP32,",
+        "    and here --fix plan.json does",
+    ]
+
+
+def test_remedies_are_not_folded_in_a_pipe(capsys):
+    show_remedy(replace(CULPRIT, remedies=(Remedy("word " * 99 + "end"),)), console())
+    assert capsys.readouterr().out == f"  try: {'word ' * 99}end\n"

@@ -211,6 +211,36 @@ def test_an_inner_tensor_may_be_given_in_place_of_what_computes_it(folder):
     assert np.ptp(given["linear_1"], axis=0).max() == 0  # the bias alone
 
 
+# ---- arguments whose nodes PyTorch names otherwise ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("name", ["input", "x"])
+def test_an_argument_may_have_the_name_of_a_function_of_python(name, dynamo, folder, tmp_path):
+    """As that of every `Sequential` has: its node is ``input_1``."""
+    import torch_network
+
+    module, x = torch_network.sequence(), torch.linspace(-1, 1, 18).reshape(2, 9)
+    torch.onnx.export(module, (x,), tmp_path / "n.onnx", dynamo=dynamo, verbose=False, input_names=[name])
+    samples, rules = [{name: x.numpy()}], {"layers": "guilty"}
+    right = compare(tmp_path / "n.onnx", "torch_network:sequence", folder, samples, **rules)
+    wrong = compare(planted(tmp_path, "n.onnx", "2.bias"), "torch_network:sequence", folder, samples, **rules)
+    assert (right.verdict, right.culprits) == ("pass", ())
+    assert [culprit.origin.partition(",")[0] for culprit in wrong.culprits] == ["2"]
+    assert not [notice for notice in (*right.notices, *wrong.notices) if notice.code.startswith("layers")]
+
+
+def test_an_input_of_a_saved_program_has_the_name_of_the_argument(folder, tmp_path):
+    import torch_network
+
+    module, x = torch_network.sequence(), torch.ones(2, 9)
+    torch.onnx.export(module, (x,), dynamo=True, verbose=False).save(str(tmp_path / "n.onnx"))
+    torch.export.save(torch.export.export(module, (x,)), tmp_path / "n.pt2")
+    report = compare(tmp_path / "n.onnx", str(tmp_path / "n.pt2"), folder, [{"input": x.numpy()}])
+    assert report.verdict == "pass"
+    assert not [note for runner in report.runners for note in runner.notes if "position" in note]
+
+
 # ---- what is refused ------------------------------------------------------------------------------------------------
 
 
