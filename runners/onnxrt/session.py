@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from onnx import TensorProto
-
 from ...graph.errors import BuildError, ProviderUnavailable, RunnerError
 from ...graph.formats import TF32
 from ..contract.device import DeviceArray
@@ -199,6 +197,8 @@ def describe(runner: OnnxrtConfig, ort: Any, loaded: Loaded, model: Model) -> Se
 
 def _computes_fp16(model: Model) -> bool:
     """Whether a node computes with FP16 constants, other than to make another type of them."""
+    from onnx import TensorProto
+
     weights = {n for n, tensor in model.index.initializers.items() if tensor.data_type == TensorProto.FLOAT16}
     computing = (node for node in model.index.nodes if node.op_type != "Cast")
     return bool(weights) and any(not weights.isdisjoint(node.input) for node in computing)
