@@ -11,9 +11,12 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from layerdiff.graph.sources.tensorflow_packages import import_triton
 
 from support.models import parsed
 from support.runners import FunctionRunner
+
+import_triton()  # modules of tests import TensorFlow when they are collected
 
 # What a terminal's width would fold is not what a pipe gets; pytest-xdist sets it for its workers.
 os.environ.pop("COLUMNS", None)

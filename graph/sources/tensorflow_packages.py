@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import logging
 import os
@@ -32,6 +33,7 @@ def import_tensorflow() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with uninterrupted(), held_stderr():
+            import_triton()
             import tensorflow
 
             tensorflow.get_logger().setLevel(logging.ERROR)
@@ -41,6 +43,14 @@ def import_tensorflow() -> Any:
         for device in tensorflow.config.list_physical_devices("GPU"):
             tensorflow.config.experimental.set_memory_growth(device, True)
     return tensorflow
+
+
+def import_triton() -> None:
+    """Imports Triton, which PyTorch imports when it exports or loads a program, if it is there: where TensorFlow was
+    loaded before it, its library ends the process in a segmentation fault (tensorflow 2.21, triton 3.8)."""
+    with contextlib.suppress(Exception):
+        if importlib.util.find_spec("triton") is not None:
+            importlib.import_module("triton")
 
 
 def import_tf2onnx() -> Any:
