@@ -153,6 +153,7 @@ class _Jury:
             for name in s.pair.reference.inputs:
                 if name in self.maker:
                     self.readers.setdefault(self.maker[name], []).append(s.number)
+        self.touched = self._touched()
         self.found: dict[int, LayerVerdict] = {}
 
     def verdicts(self) -> Verdicts:
@@ -195,10 +196,22 @@ class _Jury:
         return little and s.cumulative_error <= GROWN * self._brought(s, way)
 
     def _brought(self, s: LayerObservation, way: Collection[int]) -> float:
-        """The greatest cumulative error of what a layer, and those on the way to it, read of other layers."""
+        """The greatest cumulative error of what a layer, and those on the way to it, read of layers before all of
+        these and behind another one that exceeds its noise: no other error is sure to come from elsewhere. Of floats:
+        integers of another scale are the error of their quantizer."""
+        first = min((s.number, *way))
         layers = [s, *(self.layers[number] for number in way)]
-        makers = {m for layer in layers for n in layer.pair.reference.inputs if (m := self.maker.get(n)) is not None}
-        return max((self.layers[m].cumulative_error for m in makers - {s.number, *way}), default=0.0)
+        read = (n for layer in layers for n in layer.pair.reference.inputs if self._rounds(n))
+        makers = {self.maker.get(n, first) for n in read}
+        return max((self.layers[m].cumulative_error for m in makers & self.touched if m < first), default=0.0)
+
+    def _touched(self) -> set[int]:
+        """Layers that exceed their noise, and all behind them."""
+        found: set[int] = set()
+        for s in self.layers.values():
+            if s.exceeds_noise or any(self.maker.get(n) in found for n in s.pair.reference.inputs):
+                found.add(s.number)
+        return found
 
     def _healed(self, s: LayerObservation) -> bool:
         """Whether nothing of a layer's error is left right behind it. Between two graphs that may be some layers on:
