@@ -14,9 +14,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ..inference import infer_shapes
-from ..nodes import reads, subgraphs
+from ..nodes import subgraphs
 from ..operators import ML_DOMAIN
 from ..writer import Names
+from .dead_nodes import dead_nodes, drop_nodes
 
 SINCE = 11
 """The version of ONNX's operators from which on there are sequences."""
@@ -44,7 +45,7 @@ def unfolded(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
         found = writer.tensors(output) if kinds[output.name] in ("sequence_type", "map_type") else None
         result.graph.output.extend([output] if found is None else found)
         done += [output.name] if found is not None else []
-    writer.drop_unread()
+    drop_nodes(result.graph, dead_nodes(result.graph))  # what made sequences and maps that nobody reads any more
     return result, tuple(done)
 
 
@@ -146,20 +147,6 @@ class _Unfolding:
         for value in self.graph.value_info:
             value.name = other if value.name == name else value.name
         return other
-
-    def drop_unread(self) -> None:
-        """Takes out what made sequences and maps that nobody reads any more."""
-        while True:
-            read = {name for node in self.graph.node for name in reads(node)} | {o.name for o in self.graph.output}
-            dead = [
-                n
-                for n in self.graph.node
-                if n.op_type in ("ZipMap", "SequenceConstruct", "Identity") and not {*n.output} & read
-            ]
-            if not dead:
-                return
-            for node in dead:
-                self.graph.node.remove(node)
 
 
 def _value(name: str, kind: int, shape: list[int | None] | None = None) -> onnx.ValueInfoProto:
