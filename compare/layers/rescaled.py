@@ -14,6 +14,7 @@ import numpy as np
 
 from ...graph.nodes import attribute_int
 from ...graph.operators import operator
+from ...graph.quantized.quantizers import along
 from ...graph.quantized.scales import Scale, scales_of
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ class _Scaling:
 
     def meant(self, integers: np.ndarray) -> np.ndarray:
         """The numbers that integers stand for."""
-        shape = [-1 if i == self.axis % integers.ndim else 1 for i in range(integers.ndim)]
-        scale, zero = (v.reshape(()) if v.size == 1 else v.reshape(shape) for v in (self.scale, self.zero))
+        scale, zero = (along(value, self.axis, integers.ndim) for value in (self.scale, self.zero))
         return np.asarray((integers.astype(np.float64) - zero) * scale)
 
 

@@ -76,8 +76,8 @@ class Quantizer:
         """What it rounds a tensor to."""
         if self.scale is None:
             return Grid.measured(values)
-        scale = self._along(np.abs(self.scale.astype(np.float64)), values.ndim)
-        zero = 0.0 if self.zero is None else self._along(self.zero.astype(np.float64), values.ndim)
+        scale = along(np.abs(self.scale.astype(np.float64)), self.axis, values.ndim)
+        zero = 0.0 if self.zero is None else along(self.zero.astype(np.float64), self.axis, values.ndim)
         low, high = ((end - zero) * scale for end in self.ends)
         return Grid(scale, low, high, self.ends[1] - self.ends[0] + 1)
 
@@ -86,10 +86,12 @@ class Quantizer:
         """Whether its least integer stands for zero, so that it cuts off whatever is negative."""
         return self.scale is not None and bool(np.all((0 if self.zero is None else self.zero) == self.ends[0]))
 
-    def _along(self, value: np.ndarray, rank: int) -> np.ndarray:
-        if value.size == 1:
-            return value.reshape(())
-        return value.reshape([-1 if i == self.axis % rank else 1 for i in range(rank)])
+
+def along(value: np.ndarray, axis: int, rank: int) -> np.ndarray:
+    """Scales or zero points, shaped to broadcast against a tensor: one value, or one for each index of an axis."""
+    if value.size == 1:
+        return value.reshape(())
+    return value.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
 
 
 def quantizer(index: GraphIndex, position: int) -> Quantizer | None:
