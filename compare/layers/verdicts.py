@@ -46,7 +46,8 @@ class Verdicts:
         layers: What was seen of them; producers have the diagnosis of what could not be given what they make.
         by_layer: The verdict on each, by number.
         beside: Of a guilty layer with several outputs: the verdict on those that are not off, by its number.
-        spent: Numbers of guilty layers behind which all is right again before an output.
+        spent: Numbers of layers whose values stop at the ends of a range, and behind which all is right again before an
+            output.
     """
 
     layers: tuple[LayerObservation, ...]
@@ -166,8 +167,9 @@ class _Jury:
         self._pair_quantizers()
         self._saturated_before()
         beside = self._inherit()
-        spent = (s.number for s in self.layers.values() if self.found[s.number] == "culprit" and self._spent(s))
-        return Verdicts(tuple(self.layers.values()), self.found, beside, frozenset(spent))
+        clamped = (s for s in self.layers.values() if s.diagnosis is not None and s.diagnosis.clamped)
+        spent = frozenset(s.number for s in clamped if self._spent(s))
+        return Verdicts(tuple(self.layers.values()), self.found, beside, spent)
 
     # -- healing ------------------------------------------------------------------------------------------------
 

@@ -153,11 +153,11 @@ class Expectation:
             # what explains an output on one sample does so on the next
             small, likely = Kind(jumping, subnormals=True), {n: p for n, p in mine.items() if n in self._small}
             found.update(self._excused(sample, feed, likely, {}, small))
-            mine = {n: p for n, p in mine.items() if n not in found}
-            found.update(self._judge(sample, feed, mine, Kind(jumping)))
-            found.update(self._excused(sample, feed, mine, found, Kind(jumping, by_value=True)))
-            mine = {n: p for n, p in mine.items() if n not in likely}
-            found.update(self._excused(sample, feed, mine, found, small))
+            left = {n: p for n, p in mine.items() if n not in found}
+            found.update(self._judge(sample, feed, left, Kind(jumping)))
+            found.update(self._excused(sample, feed, left, found, Kind(jumping, by_value=True)))
+            untried = {n: p for n, p in left.items() if n not in likely}
+            found.update(self._excused(sample, feed, untried, found, small))
         return found
 
     def _excused(
