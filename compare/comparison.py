@@ -16,6 +16,7 @@ from .share import Share
 
 if TYPE_CHECKING:
     from ..dataloaders.base import Samples
+    from ..runners.contract.runner import Builders
     from ..runners.contract.workload import Workload
     from .journal.sessions import RunJournal
     from .report.model import Notice
@@ -325,6 +326,7 @@ class Comparison:
         calibration: What INT8 and FP8 are calibrated on, if not on the samples.
         notices: What was noticed before anything ran.
         journal: Where results are kept while it runs; None: nowhere.
+        builders: Processes that build engines of layers while it runs; None: there are none.
     """
 
     sides: Sides
@@ -334,6 +336,7 @@ class Comparison:
     calibration: Samples | None = None
     notices: tuple[Notice, ...] = ()
     journal: RunJournal | None = None
+    builders: Builders | None = None
 
     @property
     def reference(self) -> Side:

@@ -12,7 +12,7 @@ from .collect import Collector
 from .journal.journal import Journal
 from .journal.keys import made_by
 from .journal.sessions import RunJournal
-from .layers import Watch, localize
+from .layers import Watch, begin, localize
 from .layers.misoptimized import misoptimized
 from .outputs.draws import Drawn
 from .plans.fix import fix, planned
@@ -24,6 +24,7 @@ from .runs.resized import resized
 from .runs.run import Stopped
 from .runs.shards import ShardRecorder
 from .runs.streaming import execute
+from .runs.workers.builders import building
 from .runs.workers.isolation import isolated
 from .share import belongs, refuse_what_needs_all
 
@@ -78,7 +79,7 @@ def compare(
     ):
         if path is not None:
             check_writable(path, flag)
-    with journaled(comparison) as kept, isolated(kept) as comparison:
+    with journaled(comparison) as kept, isolated(kept) as apart, building(apart) as comparison:
         return _with_notice(_compared(comparison, progress, ran_on), comparison)
 
 
@@ -127,6 +128,9 @@ def _compared(comparison: Comparison, progress: Progress, ran_on: Callable[[Samp
         comparison = other
         ran_on(comparison.samples)
         log, collector = _ran(comparison, progress)
+    ran = _walked(comparison, log)
+    if ran is not None:
+        begin(ran, log)
     with closing(Drawn()) as drawn:
         return _judged(comparison, log, collector, progress, drawn)
 
@@ -229,10 +233,16 @@ def localized(
     Returns:
         What was walked, None where there was no pair, and the report.
     """
-    if not log.candidates:
-        return None, report
+    ran = _walked(comparison, log)
+    if ran is not None:
+        return ran, localize(ran, log, report, progress, watch)
+    told = notices.not_deterministic(report) if log.candidates else ()
+    return None, replace(report, notices=(*report.notices, *told))
+
+
+def _walked(comparison: Comparison, log: RunLog) -> Comparison | None:
+    """The sides that ran to the end; None where there is no pair of them."""
     alive = tuple(name for name in log.candidates if log.of(name).error is None)
     if log.of(log.reference).error is not None or not alive:
-        return None, replace(report, notices=(*report.notices, *notices.not_deterministic(report)))
-    ran = replace(comparison, sides=comparison.sides.chosen(log.reference, alive))
-    return ran, localize(ran, log, report, progress, watch)
+        return None
+    return replace(comparison, sides=comparison.sides.chosen(log.reference, alive))

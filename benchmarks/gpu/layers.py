@@ -28,7 +28,7 @@ from .networks import add_runner, fp16
 
 SHAPES = {"resnet50": (8, 3, 224, 224), "encoder": (8, LENGTH, WIDTH)}
 
-HEAD = ("network", "layers", "build, s", "without, s", "--layers, s", "added, in builds", "engines", "culprits")
+HEAD = ("network", "layers", "build, s", "without, s", "--layers, s", "added, in builds", "culprits")
 
 
 class Stages(Progress):
@@ -47,9 +47,7 @@ class Stages(Progress):
 
 def turn(model: Path, candidate: Runner, layers: bool) -> dict[str, Any]:
     """One comparison: seconds, of them the build of the deployed engine, and those of each stage."""
-    from .faults import Builds
-
-    builds, stages, begun = Builds(), Stages(), time.perf_counter()
+    stages, begun = Stages(), time.perf_counter()
     rules: dict[str, Any] = {"layers": "guilty"} if layers else {}
     if model.stem in SHAPES:
         rules["shapes"] = {"x": SHAPES[model.stem]}
@@ -62,7 +60,6 @@ def turn(model: Path, candidate: Runner, layers: bool) -> dict[str, Any]:
         "with_layers": layers,
         "seconds": seconds,
         "build": runner.open_seconds,
-        "engines": builds.count,
         "layers": len(report.layers),
         "verdict": report.verdict,
         "error": runner.error,
@@ -80,7 +77,7 @@ def row(results: list[dict[str, Any]]) -> list[str]:
     times = [f"{t:.1f}" for t in (build, plain["seconds"], deep["seconds"])]
     share = f"{added / build:.2f}" if build else "-"
     culprits = ", ".join(deep["culprits"]) or deep["error"] or "none"
-    return [plain["network"], str(deep["layers"]), *times, share, str(deep["engines"]), culprits]
+    return [plain["network"], str(deep["layers"]), *times, share, culprits]
 
 
 def main() -> None:

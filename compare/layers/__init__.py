@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .localize import Watch, localize
+from .localize import Watch, begin, localize
 
-__all__ = ["Watch", "localize"]
+__all__ = ["Watch", "begin", "localize"]

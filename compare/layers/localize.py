@@ -26,7 +26,7 @@ from .findings import Localized
 from .loudest import is_off, name_loudest, not_finite
 from .notices import walk_notices
 from .observable import observable
-from .prepare import Prepared, prepare
+from .prepare import Prepared, begin_engines, prepare
 from .results import Names, culprits, layer_results, ranked
 from .resuming import Checkpoint, walked
 from .verdicts import Verdicts, coarsest, verdicts
@@ -88,6 +88,24 @@ def localize(
         fidelity=(*report.fidelity, *(output for one in found for output in one.fidelity)),
         notices=tuple(dict.fromkeys(notices)),
     )
+
+
+def begin(comparison: Comparison, log: RunLog) -> None:
+    """Begins in the background what walks will need, as soon as it is known how the whole models ran.
+
+    Args:
+        comparison: What is compared: the sides that ran.
+        log: How the run of the whole models went.
+    """
+    if comparison.builders is None or comparison.journal is not None:  # a journal may hold what would be built
+        return
+    try:
+        for pair in observable(comparison.sides)[0]:
+            reference, candidate = (_for_pieces(side, log) for side in pair.all)
+            ahead = replace(comparison, sides=Sides(reference, (candidate,)))
+            begin_engines(ahead, candidate, log.of(candidate.name).info)
+    except Exception:
+        logger.debug("no engine is built ahead", exc_info=True)
 
 
 def _on_cluster(

@@ -16,6 +16,7 @@ from ...graph.quantized.quantizers import rounded
 from ...graph.rounding.roundings import roundings
 from ..causes.examiner import Examiner
 from ..causes.expected_noise import Noise
+from ..lockstep.engines import EnginesAhead
 from ..lockstep.kernels import kernel_groups
 from ..lockstep.plan import LockstepPlan, plan
 from ..outputs.formats_in_play import quantizes_otherwise
@@ -104,6 +105,22 @@ def prepare(
     )
     judge = LayerJudge(noise, examiner, bodies, every=comparison.rules.layers == "all")
     return Prepared(comparison, candidate, laid, judge, same, matched)
+
+
+def begin_engines(comparison: Comparison, candidate: Side, deployed: SessionInfo) -> None:
+    """Has the engines built that a walk will ask for, where both sides run one file: its layers follow from the
+    kernels of the deployed engine.
+
+    Args:
+        comparison, candidate, deployed: See `prepare`.
+    """
+    builders, reference = comparison.builders, comparison.reference
+    if builders is None or not candidate.runner.capabilities.builds_apart:
+        return
+    if not candidate.model.same_network(reference.model):
+        return
+    laid = _plan(comparison, candidate, _matched(reference, candidate, None), deployed)
+    builders.begun[candidate.name] = EnginesAhead(builders, candidate, laid.steps, comparison.workload)
 
 
 def _match(reference: Side, candidate: Side) -> Matching:

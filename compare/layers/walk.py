@@ -156,7 +156,8 @@ class Walk:
                     steps[done:],
                     self.budget,
                     self.comparison.workload,
-                    only=self._only,
+                    self._only,
+                    self.comparison.builders,
                 )
             )
             for step, sessions in opened:

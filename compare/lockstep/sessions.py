@@ -19,14 +19,17 @@ from ...graph.operators import QUANTIZERS, operator
 from ...graph.specs import Arrays, TensorSpec, specs_of
 from ...runners.contract.workload import ShapeRange, Workload
 from ..runs.memory import weight_bytes
+from .engines import MOST, EnginesAhead, key_of, together
 from .parts import PartSession
 from .plan import LayerPair, PiecePair
-from .shapes import Ranges, fits, profiles_of, sets_for
+from .shapes import Ranges, fits, profiles_of, sets_for, workload_of
 
 if TYPE_CHECKING:
     from ...graph.model import Model
+    from ...runners.contract.runner import Builders
     from ...runners.contract.session import Session
     from ..sides import Side
+    from .engines import Engine
 
 
 FREE = -1
@@ -53,7 +56,9 @@ class StepSessions:
         whole: Callable[[], Session],
         profiles: tuple[Sequence[Ranges], Sequence[Ranges]] = ((), ()),
         only: Collection[int] | None = None,
+        engines: EnginesAhead | None = None,
     ) -> None:
+        self._engines = engines
         self.step = step
         self.only = only
         self.refused: set[tuple[int, ...]] = set()
@@ -84,11 +89,11 @@ class StepSessions:
             own = [exploded_name(n, FREE) for n in step.candidate.inputs]
             if pairs and self.joins:
                 if specs := _declared(candidate.model, (*inputs, *own)):
-                    self._exploded[(*_key(pairs), FREE)] = self._open(candidate, self._joined(pairs, specs), None)
+                    self._exploded[(*key_of(pairs), FREE)] = self._open(candidate, self._joined(pairs, specs), None)
                 return
             if pairs and (specs := _declared(candidate.model, tuple(inputs))):
                 model = explode(candidate.model, [(p.number, p.candidate) for p in pairs], specs)
-                self._exploded[_key(pairs)] = self._open(candidate, model, None)
+                self._exploded[key_of(pairs)] = self._open(candidate, model, None)
             wanted = self.only is None and step.candidate.outputs
             if wanted and (specs := _declared(candidate.model, step.candidate.inputs)):
                 self._candidate = self._open(candidate, slice_model(candidate.model, step.candidate, specs), None)
@@ -111,9 +116,12 @@ class StepSessions:
 
     def exploded(self, pairs: Sequence[LayerPair], feed: Arrays) -> Session:
         """The candidate on layers of this piece, each fed from outside."""
-        key = _key(pairs)
+        key = key_of(pairs)
         before = self._exploded.get(key)
-        if before is None or not self._fits(before, feed):
+        engine = self._engines.taken(pairs, feed) if self._engines is not None and before is None else None
+        if engine is not None:
+            self._exploded[key] = self._on_engine(engine, feed)
+        elif before is None or not self._fits(before, feed):
             side = self._sides[1]
             parts = [(p.number, p.candidate) for p in pairs]
             self._exploded[key] = self._on(side, lambda specs: explode(side.model, parts, specs), feed, before)
@@ -121,7 +129,7 @@ class StepSessions:
 
     def together(self, pairs: Sequence[LayerPair], feed: Arrays) -> Session:
         """The candidate on layers of this piece, each fed from outside, and on the piece itself: the slice `FREE`."""
-        key = (*_key(pairs), FREE)
+        key = (*key_of(pairs), FREE)
         before = self._exploded.get(key)
         if before is None or not self._fits(before, feed):
             self._exploded[key] = self._on(self._sides[1], lambda specs: self._joined(pairs, specs), feed, before)
@@ -148,6 +156,13 @@ class StepSessions:
             self._ready.setdefault(id(session), sets_for(feed, (), ()))
             return session
 
+    def _on_engine(self, engine: Engine, feed: Arrays) -> Session:
+        """A session on an engine of the candidate's that is built."""
+        workload, runner = workload_of(feed, engine.shapes), self._sides[1].runner.opened_on(engine.made)
+        session = self._stack.enter_context(runner.session(engine.model, workload=workload))
+        self._ready[id(session)] = engine.shapes
+        return session
+
     def _fits(self, session: Session, feed: Arrays) -> bool:
         """Whether a session was opened for the shapes of these arrays."""
         ready = self._ready.get(id(session))
@@ -167,7 +182,7 @@ class StepSessions:
         ready = sets_for(feed, self._profiles[candidate], self._ready.pop(id(before), ()))
         if before is not None:
             before.close()
-        workload = Workload(samples=lambda: iter([feed]), shapes=ready[0], profiles=tuple(ready) if ready[1:] else ())
+        workload = workload_of(feed, ready)
         session = self._stack.enter_context(side.runner.session(model, workload=workload))
         self._ready[id(session)] = ready
         if candidate and session.info.timing_cache:
@@ -177,14 +192,12 @@ class StepSessions:
     def groups(self, pairs: Sequence[LayerPair]) -> list[Sequence[LayerPair]]:
         """Layers in groups that run together, as far as is known: those that were refused in two halves, and so on, so
         that one layer that cannot run hides no other."""
-        if len(pairs) < 2 or _key(pairs) not in self.refused:
-            return [pairs] if pairs else []
-        half = len(pairs) // 2
-        return [*self.groups(pairs[:half]), *self.groups(pairs[half:])]
+        builds = self._sides[1].runner.capabilities.builds_for_shapes
+        return together(pairs, self.refused, MOST if builds else max(len(pairs), 1))
 
     def refuse(self, pairs: Sequence[LayerPair]) -> None:
         """Notes that layers do not run together."""
-        self.refused.add(_key(pairs))
+        self.refused.add(key_of(pairs))
 
     @property
     def timed(self) -> Side:
@@ -212,6 +225,7 @@ class SessionsAhead:
         budget: Bytes that the weights of both models may take for sessions to be opened ahead.
         workload: What the whole models are run on.
         only: See `StepSessions`.
+        builders: Processes that build the candidate's engines, all of them from the start; None: there are none.
     """
 
     def __init__(
@@ -222,6 +236,7 @@ class SessionsAhead:
         budget: int,
         workload: Workload | None = None,
         only: Collection[int] | None = None,
+        builders: Builders | None = None,
     ) -> None:
         self.only = only
         self.reference = reference
@@ -229,6 +244,8 @@ class SessionsAhead:
         self.steps = steps
         work = workload or Workload()
         self._profiles = profiles_of(reference, work), profiles_of(candidate, work)
+        ahead = builders is not None and only is None and candidate.runner.capabilities.builds_apart
+        self._engines = EnginesAhead.of(builders, candidate, steps, work) if builders is not None and ahead else None
         able = reference.runner.capabilities.opens_ahead or candidate.runner.capabilities.opens_ahead
         small = weight_bytes((reference, candidate)) <= budget
         self._pool = ThreadPoolExecutor(1) if able and len(steps) > 1 and small else None
@@ -268,7 +285,9 @@ class SessionsAhead:
         return sessions
 
     def _of(self, step: PiecePair) -> StepSessions:
-        return StepSessions(self.reference, self.candidate, step, self._opened_whole, self._profiles, self.only)
+        return StepSessions(
+            self.reference, self.candidate, step, self._opened_whole, self._profiles, self.only, self._engines
+        )
 
     def _opened_whole(self) -> Session:
         """The candidate on its whole network, where it opens no pieces."""
@@ -302,10 +321,6 @@ def _joins(side: Side, part: Slice) -> bool:
     runner, index = side.runner, side.model.index
     quantized = any(operator(index.nodes[p]) in QUANTIZERS for p in part.nodes)
     return runner.narrows and runner.capabilities.opens_ahead and bool(part.outputs) and not quantized
-
-
-def _key(pairs: Sequence[LayerPair]) -> tuple[int, ...]:
-    return tuple(p.number for p in pairs)
 
 
 def _declared(model: Model, names: Sequence[str]) -> dict[str, TensorSpec] | None:

@@ -6,16 +6,15 @@ from the shapes of the model's inputs: each profile of the whole model becomes a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...graph.cutting.propagate import propagate
-from ...runners.contract.workload import ShapeRange, seen_ranges
+from ...runners.contract.workload import ShapeRange, Workload, seen_ranges
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ...runners.contract.workload import Workload
     from ..sides import Side
 
 Ranges = Mapping[str, ShapeRange]
@@ -78,6 +77,17 @@ def sets_for(feed: Mapping[str, np.ndarray], profiles: Iterable[Ranges], before:
     if not any(fits(one, feed) for one in sets):
         sets = [{name: _widened(one[name], feed[name].shape) for name in one} for one in sets]
     return sets
+
+
+def workload_of(feed: Mapping[str, np.ndarray] | None, sets: Sequence[Ranges]) -> Workload:
+    """What a session is opened for.
+
+    Args:
+        feed: What it will be given first; None: that is not known yet.
+        sets: See `sets_for`.
+    """
+    samples = None if feed is None else lambda: iter([feed])
+    return Workload(samples=samples, shapes=sets[0], profiles=tuple(sets) if sets[1:] else ())
 
 
 def fits(ranges: Ranges, feed: Mapping[str, np.ndarray]) -> bool:

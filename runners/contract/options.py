@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -123,3 +124,9 @@ def written(name: str, value: Any) -> str:
         return name
     values: Sequence[Any] = value if isinstance(value, tuple) else (value,)
     return ",".join(f"{name}={str(v).lower() if isinstance(v, bool) else str(v).replace(',', ',,')}" for v in values)
+
+
+def hyphenated(name: str) -> str:
+    """``MyRuntimeRunner`` as ``my-runtime``."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name.removesuffix("Runner") or name)
+    return words.replace("_", "-").lower()

@@ -12,11 +12,10 @@ the module is imported.
 from __future__ import annotations
 
 import copy
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from ...graph.errors import RunnerError, UsageError
 from ...graph.foreign import contained
@@ -25,11 +24,12 @@ from ...graph.options import check
 from .capabilities import Capabilities
 from .grammar import Grammar
 from .opened import Function, accepted, opened
-from .options import as_tuples, options_of
+from .options import as_tuples, hyphenated, options_of
 from .workload import Workload
 
 if TYPE_CHECKING:
     import os
+    from concurrent.futures import Future
 
     from ...graph.model import Model
     from ...graph.specs import TensorSpec
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 Watch: TypeAlias = "Callable[[Runner, Sequence[str], Callable[[], Iterable[Feed]]], Iterable[Feed]]"
 """Runs a whole model on samples and gives the tensors that are named, in any portions."""
+
+
+T = TypeVar("T")
 
 
 class Isolation(Protocol):
@@ -59,6 +62,19 @@ class Isolation(Protocol):
         Raises:
             RunnerError: The process died meanwhile, or took too long.
         """
+
+
+class Builders(Protocol):
+    """Builds engines somewhere else than in this process, several at a time (`Capabilities.builds_apart`)."""
+
+    begun: dict[str, Any]
+    """Engines that were begun before somebody asked for them, by the name of their side."""
+
+    def build(self, runner: Runner, model: Model, workload: Workload) -> Any:
+        """See `Runner.build`; waits until it is done."""
+
+    def submit(self, task: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Runs a function in a thread of its own, which may wait for `build`."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +111,7 @@ class Runner(ABC):
     def name(self) -> str:
         """What reports call it: its flag, or its class's name, and its value where that is not the usual one:
         ``onnxrt``, ``onnxrt:cuda``, ``my-runtime``."""
-        kind = self.flag or _hyphenated(type(self).__name__)
+        kind = self.flag or hyphenated(type(self).__name__)
         if not self.value_field:
             return kind
         value = getattr(self, self.value_field)
@@ -362,6 +378,28 @@ class Runner(ABC):
         """
         return self
 
+    def build(self, model: Model, workload: Workload) -> Any:
+        """What a session on ``model`` would run, built and not opened: data that can be pickled, for `opened_on`.
+
+        For runners whose `Capabilities.builds_apart` is set.
+
+        Args:
+            model: See `open`.
+            workload: The shapes to build for, without samples.
+
+        Raises:
+            RunnerError: See `open`.
+        """
+        raise NotImplementedError(f"{self.name} builds nothing apart from its sessions.")
+
+    def opened_on(self, made: Any) -> Runner:
+        """The same, which opens what `build` gave for a model in place of building it.
+
+        Args:
+            made: What `build` gave for the model that is opened next.
+        """
+        raise NotImplementedError(f"{self.name} builds nothing apart from its sessions.")
+
     def untimed(self) -> Runner:
         """The same where nobody asks how fast it is: its idle threads sleep, if they would else wait for work."""
         return self
@@ -459,9 +497,3 @@ class Runner(ABC):
 
 def _silent(phrase: str) -> None:
     pass
-
-
-def _hyphenated(name: str) -> str:
-    """``MyRuntimeRunner`` as ``my-runtime``."""
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name.removesuffix("Runner") or name)
-    return words.replace("_", "-").lower()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...graph.errors import BuildError, UsageError
@@ -12,9 +11,10 @@ from .caches import calibrator_of, keep_calibration, load_timing, quantized_alre
 from .callbacks import make_monitor
 from .failures import why_not_built
 from .log import log_of, weight_notes
+from .made import Built
 from .network import computing_layers, mark_outputs, network_flags, parse, rename_inputs
 from .pins import pin_layers, pinned
-from .profiles import Ranges, add_profiles, calibration_profile
+from .profiles import add_profiles, calibration_profile
 
 if TYPE_CHECKING:
     from ...graph.model import Model
@@ -22,32 +22,6 @@ if TYPE_CHECKING:
     from .config import TrtConfig
     from .plan import Plan
     from .versions import Library
-
-
-@dataclass(frozen=True)
-class Built:
-    """A serialized engine and how it came about.
-
-    Attributes:
-        engine: The plan, as TensorRT serialized it.
-        parsed: Layers of the parsed network, constants included.
-        computing: Layers of the parsed network without constants and shape arithmetic.
-        seconds: Time of the build alone.
-        profiles: Of each optimization profile, input name -> (min, opt, max) where the shape is dynamic; empty where no
-            profile is needed.
-        calibration: What TensorRT's calibrator found or was given, as it serializes it; None: there was none.
-        timing_cache: The timings that it was built with, as TensorRT serializes them.
-        notes: What the user should know.
-    """
-
-    engine: bytes
-    parsed: int
-    computing: int
-    seconds: float
-    profiles: tuple[Ranges, ...] = ()
-    calibration: bytes | None = None
-    timing_cache: bytes = b""
-    notes: tuple[str, ...] = ()
 
 
 def build(

@@ -10,6 +10,7 @@ from ...graph.whole_file import replacing
 from . import cuda
 from .calibrate import make_calibrator
 from .dtypes import dtype_of
+from .log import log_of
 from .network import inputs_of
 
 if TYPE_CHECKING:
@@ -42,12 +43,30 @@ def save_timing(builder_config: Any, config: TrtConfig, library: Library, begun:
     cache = None if library.rtx or config.timing_cache == "off" else builder_config.get_timing_cache()
     if cache is None:
         return b""
+    data = _combined(builder_config, begun, cache)
+    if config.timing_cache and data != kept(config.timing_cache):
+        write_file(Path(config.timing_cache), data, "timing cache")
+    return data
+
+
+def add_timings(timings: bytes, config: TrtConfig, library: Library) -> None:
+    """Puts the timings of a build in another process into the file, if one is named."""
+    if not timings or library.rtx or config.timing_cache in (None, "off"):
+        return
+    builder = library.trt.Builder(log_of(library.trt))
+    builder_config = builder.create_builder_config()
+    known = kept(config.timing_cache)
+    data = _combined(builder_config, known, builder_config.create_timing_cache(timings))
+    if data != known:
+        write_file(Path(str(config.timing_cache)), data, "timing cache")
+
+
+def _combined(builder_config: Any, begun: bytes, cache: Any) -> bytes:
+    """A timing cache with the entries that there were before."""
     data = bytes(cache.serialize())
     every = builder_config.create_timing_cache(begun) if begun and begun != data else None
     if every is not None and every.combine(cache, False):
         data = bytes(every.serialize())
-    if config.timing_cache and data != kept(config.timing_cache):
-        write_file(Path(config.timing_cache), data, "timing cache")
     return data
 
 

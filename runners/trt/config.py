@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ...graph.options import Choice, Size, Whole, option
 from ..contract.session import SessionInfo
+
+if TYPE_CHECKING:
+    from .made import Made
 
 MODES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
 """Number formats that may be mixed in ``--trt=fp16,int8``; fp32 is always there."""
@@ -44,6 +48,7 @@ class TrtConfig:
         deployed: For pieces of a model and engines that give inner tensors: what the engine of the whole model turned
             out to be. They get its number formats and calibration.
         timings: Timings that an earlier build made, as TensorRT serializes them.
+        made: An engine that was built already, for the next model that is opened.
     """
 
     fp16: bool = option(False, "--fp16", "let TensorRT use FP16")
@@ -89,6 +94,7 @@ class TrtConfig:
     debug_tensors: bool = False
     deployed: SessionInfo | None = field(default=None, repr=False, hash=False)
     timings: bytes = field(default=b"", repr=False, compare=False)
+    made: Made | None = field(default=None, repr=False, compare=False)
 
     @property
     def modes(self) -> tuple[str, ...]:

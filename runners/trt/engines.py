@@ -20,7 +20,7 @@ from .config import TrtConfig
 if TYPE_CHECKING:
     from ...graph.model import Model
     from ..contract.session import Session
-    from .build import Built
+    from .made import Built
     from .versions import Library
 
 Config = TypeVar("Config", bound=TrtConfig)

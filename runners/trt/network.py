@@ -74,8 +74,12 @@ def specialized(
         unknown = [s for s in unknown if s.name not in given]
         if not any(s.shape is None for s in unknown):
             return model
-    ranges = seen_ranges(samples(), [s.name for s in unknown]) if samples is not None and unknown else {}
-    found = {name: [r, *(shapes[name] for shapes in shape_sets if name in shapes)] for name, r in ranges.items()}
+    names = [s.name for s in unknown]
+    ranges = seen_ranges(samples(), names) if samples is not None and unknown else {}
+    found = {name: [shapes[name] for shapes in shape_sets if name in shapes] for name in names}
+    for name, seen in ranges.items():
+        found[name].append(seen)
+    found = {name: all_ranges for name, all_ranges in found.items() if all_ranges}
     if not found:
         return model
     import onnx

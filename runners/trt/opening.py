@@ -14,6 +14,7 @@ from .built import BuiltSession, why_not_run
 from .engines import calibration_of, check_version, made_on, options_of, save
 from .inspector import deployed_info
 from .library import versions_of
+from .made import Made
 from .network import loosened, specialized
 from .ranges import find_ranges, method_name
 from .session import EngineFile, TrtSession
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from ...graph.engine import Engine
     from ...graph.model import Model
     from ..contract.workload import Workload
-    from .build import Built
     from .config import TrtConfig
+    from .made import Built
     from .plan import Plan
     from .versions import Library
 
@@ -76,7 +77,7 @@ def load_engine(
     return session
 
 
-def build_engine(
+def make_engine(
     model: Model,
     config: TrtConfig,
     plan: Plan,
@@ -84,10 +85,9 @@ def build_engine(
     *,
     fetch: Sequence[str],
     work: Workload,
-    observe: Observe,
     progress: Callable[[str], None],
-) -> TrtSession | BuiltSession:
-    """A session on an engine that is built for ``model``; one that runs nothing, where there is no GPU.
+) -> Made:
+    """Builds an engine for ``model``.
 
     Args:
         model: The whole model, or a piece of one.
@@ -96,7 +96,6 @@ def build_engine(
         library: The installed TensorRT.
         fetch: Inner tensors that the engine shall give too.
         work: What will be run.
-        observe: Opens engines that give inner tensors too.
         progress: Told what is being done.
 
     Raises:
@@ -105,8 +104,7 @@ def build_engine(
     """
     if config.debug_tensors:
         library.require("debug-tensors")
-    whole = not model.derived and not fetch
-    if whole:
+    if not model.derived and not fetch:
         config = replace(config, deployed=None)
     prepared, notes, calibration = _prepare(model, config, plan, work, progress)
     prepared, fixed = loosened(specialized(prepared, work.samples, work.shape_sets), library)
@@ -121,6 +119,26 @@ def build_engine(
         calibration=calibration,
         timing_cache=built.timing_cache,
     )
+    return Made(built, info)
+
+
+def open_engine(
+    made: Made, model: Model, config: TrtConfig, library: Library, observe: Observe, *, whole: bool
+) -> TrtSession | BuiltSession:
+    """A session on an engine that was built for ``model``; one that runs nothing, where there is no GPU.
+
+    Args:
+        made: The engine.
+        model: The whole model, or a piece of one.
+        config: What it was built from.
+        library: The installed TensorRT.
+        observe: Opens engines that give inner tensors too.
+        whole: Whether it is the engine that would be deployed, which is saved where that is asked for.
+
+    Raises:
+        RunnerError: The engine cannot be loaded.
+    """
+    built, info = made.built, made.info
     session: TrtSession | BuiltSession
     if cuda.gpu():
         debug = config.debug_tensors

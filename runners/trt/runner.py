@@ -10,6 +10,7 @@ from ...graph.errors import RunnerError, UsageError
 from ..contract.capabilities import Capabilities
 from ..contract.runner import Runner
 from ..contract.workload import ShapeRange, Workload
+from .caches import add_timings, kept
 from .config import CALIBRATORS, MODES, QDQ_METHODS, TrtConfig
 from .library import installed, load_plugins, require_gpu
 
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from ...graph.specs import TensorSpec
     from ..contract.session import SessionInfo
     from .built import BuiltSession
+    from .made import Made
+    from .plan import Plan
     from .session import TrtSession
+    from .versions import Library
 
 _COARSEST = ("int8", "fp8", "bf16", "fp16", "tf32")
 
@@ -49,6 +53,7 @@ class TrtRunner(TrtConfig, Runner):
         reads_engines=True,
         builds_for_shapes=True,
         keeps_inputs=True,
+        builds_apart=True,
         output_files=("save_engine",),
         caches=("timing_cache",),
     )
@@ -139,14 +144,9 @@ class TrtRunner(TrtConfig, Runner):
             BuildError: TensorRT refuses the model; names the ONNX node.
             UsageError: This version of TensorRT lacks what was asked for.
         """
-        library = installed(self.rtx)
-        from .opening import build_engine, load_engine
-        from .plan import resolve
+        library, plan = self._loaded(self.loads_engine(model))
+        from .opening import load_engine, make_engine, open_engine
 
-        plan = resolve(self, library)
-        if not self.rtx or self.loads_engine(model):
-            require_gpu(library)
-        load_plugins(self.plugins)
         say = progress or _silent
         work = workload or Workload()
         whole = not model.derived and not fetch
@@ -157,13 +157,49 @@ class TrtRunner(TrtConfig, Runner):
 
         def observe(names: Sequence[str], info: SessionInfo) -> TrtSession | BuiltSession:
             deployed = self.deployed if model.derived else info
-            again = replace(self, engine=None, save_engine=None, debug_tensors=False, deployed=deployed)
+            again = replace(self, engine=None, save_engine=None, debug_tensors=False, deployed=deployed, made=None)
             return again.with_timings(info.timing_cache).open(model, fetch=names, workload=work)
 
         if engine is not None and whole:
             return load_engine(engine, model, self, library, observe, say)
         settled = self if model.derived else self.for_model(model)
-        return build_engine(model, settled, plan, library, fetch=fetch, work=work, observe=observe, progress=say)
+        made = self.made
+        if made is None:
+            made = make_engine(model, settled, plan, library, fetch=fetch, work=work, progress=say)
+        else:
+            add_timings(made.built.timing_cache, self, library)
+        return open_engine(made, model, settled, library, observe, whole=whole)
+
+    def _loaded(self, runs: bool) -> tuple[Library, Plan]:
+        """The library, ready to build, and what this configuration means for it.
+
+        Args:
+            runs: Whether it will have to run something: TensorRT for RTX builds without a GPU.
+        """
+        library = installed(self.rtx)
+        from .plan import resolve
+
+        plan = resolve(self, library)
+        if not self.rtx or runs:
+            require_gpu(library)
+        load_plugins(self.plugins)
+        return library, plan
+
+    def build(self, model: Model, workload: Workload) -> Made:
+        """See `Runner.build`. Kernel timings are taken from the file and not written there: `built` does that."""
+        library, plan = self._loaded(False)
+        from .opening import make_engine
+
+        lent = (
+            self
+            if self.timing_cache in (None, "off")
+            else replace(self, timing_cache=None, timings=kept(self.timing_cache) or self.timings)
+        )
+        return make_engine(model, lent, plan, library, fetch=(), work=workload, progress=_silent)
+
+    def opened_on(self, made: Made) -> TrtRunner:
+        """See `Runner.opened_on`."""
+        return replace(self, made=made)
 
     def _engine(self, model: Model) -> Engine | None:
         """The engine that is run instead of building one."""

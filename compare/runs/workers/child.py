@@ -81,8 +81,8 @@ class _Server:
         self.infos[key] = session.info
         return session.inputs, session.outputs, session.info
 
-    def _call(self, runner: Any, method: str, model: Any) -> Any:
-        return getattr(runner, method)(model)
+    def _call(self, runner: Any, method: str, model: Any, *more: Any) -> Any:
+        return getattr(runner, method)(model, *more)
 
     def _infer(self, key: int, slots: Any, fetch: Any) -> Any:
         session = self.sessions[key]

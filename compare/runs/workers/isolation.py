@@ -56,7 +56,7 @@ def portable(comparison: Comparison) -> Comparison:
 
     sides = comparison.sides
     everybody = replace(sides, reference=here(sides.reference), candidates=tuple(map(here, sides.candidates)))
-    return replace(comparison, sides=everybody, rules=replace(comparison.rules, ray=None), journal=None)
+    return replace(comparison, sides=everybody, rules=replace(comparison.rules, ray=None), journal=None, builders=None)
 
 
 def wanted(runner: Runner, rules: Rules, on_gpu: bool = False) -> bool:

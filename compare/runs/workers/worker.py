@@ -105,16 +105,21 @@ class Worker:
             found = self._asked(process, runner.name, "opening", message, sources, progress)
             return _Remote(self, process, runner.name, key, *found)
 
-    def call(self, runner: Runner, method: str, model: Model) -> Any:
+    def call(self, runner: Runner, method: str, model: Model, *more: Any, doing: str = "loading its program") -> Any:
         """What a method of a runner gives for a model, in the process; see `Runner.there`.
+
+        Args:
+            runner, method, model: Whose method, and what it is given.
+            more: What it is given beside the model.
+            doing: What messages say of it.
 
         Raises:
             LayerdiffError: See the method; or the process died, or took too long.
             UsageError: The runner cannot be sent to a process.
         """
         with self._lock:
-            message = ("call", runner, method, model.here())
-            return self._asked(self._running(), runner.name, "loading its program", message)
+            message = ("call", runner, method, model.here(), *more)
+            return self._asked(self._running(), runner.name, doing, message)
 
     def _running(self) -> _Process:
         """The process; a new one where there is none that lives."""
@@ -165,6 +170,12 @@ class Worker:
         if self._process is not None:
             self._process.close()
             self._process = None
+
+    def kill(self) -> None:
+        """Ends the process now, whatever it is at: whoever waits for it is told that it was ended."""
+        process = self._process
+        if process is not None:
+            process.kill("it was no longer needed")
 
 
 class _Remote(Session):

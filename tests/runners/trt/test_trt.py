@@ -406,6 +406,41 @@ def test_the_timing_cache_is_kept_between_builds_in_the_file(tensorrt, tmp_path)
     assert "DISABLE_TIMING_CACHE" in flags(module)[0]
 
 
+@pytest.mark.parametrize("version", ALL)
+def test_an_engine_that_was_built_elsewhere_is_opened_and_not_built_again(tensorrt, version):
+    module, _ = tensorrt(version)
+    runner, model = TrtRunner(), network(batch=1)
+    made = pickle.loads(pickle.dumps(runner.build(model, Workload())))
+    builds = sum(call[1] == "build_serialized_network" for call in module.calls)
+    feed = next(iter(samples(1)()))
+    with runner.opened_on(made).open(model) as session:
+        np.testing.assert_allclose(session.infer(feed)["y"], expected(model, feed), rtol=1e-5, atol=1e-6)
+        assert session.info.timing_cache == made.info.timing_cache
+    assert sum(call[1] == "build_serialized_network" for call in module.calls) == builds
+
+
+def test_timings_of_a_build_elsewhere_go_to_the_file_when_its_engine_is_opened(tensorrt, tmp_path):
+    tensorrt(OLD)
+    file, model = tmp_path / "t.cache", network(batch=1)
+    file.write_bytes(b".")
+    runner = TrtRunner(timing_cache=str(file))
+    made = runner.build(model, Workload())
+    assert (file.read_bytes(), made.info.timing_cache) == (b".", b"..")
+    runner.opened_on(made).open(model).close()
+    assert file.read_bytes() == b".."
+
+
+def test_a_piece_is_built_for_its_shapes_without_samples(tensorrt):
+    module, _ = tensorrt(OLD)
+    whole, proto = network(), onnx.ModelProto()
+    proto.CopyFrom(whole.proto)
+    for dim in proto.graph.input[0].type.tensor_type.shape.dim:
+        dim.Clear()
+    shapes = {"x": ShapeRange((2, 3, 8, 8), (2, 3, 8, 8), (4, 3, 8, 8))}
+    TrtRunner().build(whole.derive(proto), Workload(shapes=shapes))
+    assert ("IOptimizationProfile", "set_shape", ("x", (2, 3, 8, 8), (2, 3, 8, 8), (4, 3, 8, 8))) in module.calls
+
+
 def test_a_piece_without_shapes_gets_those_of_its_samples_except_the_first_dimension(tensorrt):
     module, _ = tensorrt(OLD)
     whole, proto = network(), onnx.ModelProto()

@@ -1,0 +1,94 @@
+"""Engines of layers that are built in processes beside the walk."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+from layerdiff import Comparator, OnnxrtRunner
+from layerdiff.compare.runs.workers import builders
+
+from support import networks
+from support.layerwise import data_of
+from support.models import normal, parsed
+from support.prebuilt import Prebuilt
+
+CHAIN = """g (float[N, 8] x) => (float[N, 8] y) {
+    [a] a = MatMul(x, w)
+    [b] b = Sin(a)
+    [c] c = MatMul(b, w)
+    [d] d = Sin(c)
+    [y] y = MatMul(d, w)
+}"""
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """Two processes that build, whatever the machine has room for."""
+    monkeypatch.setattr(builders, "affordable", lambda: 2)
+    Prebuilt.opened.clear()
+
+
+def compared(runner, model, samples, **rules):
+    return Comparator(model, [OnnxrtRunner(threads=1), runner], data_loader=samples, layers="all", **rules).compare()
+
+
+def test_engines_of_layers_are_built_elsewhere_and_give_the_same(processes, monkeypatch):
+    ahead = compared(Prebuilt(), networks.residual(), data_of("residual", 2))
+    assert Prebuilt.opened["ahead"]
+    assert not Prebuilt.opened["here"]
+    monkeypatch.setattr(builders, "affordable", lambda: 0)
+    alone = compared(Prebuilt(), networks.residual(), data_of("residual", 2))
+    assert Prebuilt.opened["here"]
+    assert (ahead.verdict, ahead.culprits, ahead.notices) == (alone.verdict, alone.culprits, alone.notices)
+    assert [(la.tensor, la.local, la.cumulative) for la in ahead.layers] == [
+        (la.tensor, la.local, la.cumulative) for la in alone.layers
+    ]
+
+
+@pytest.mark.parametrize("rows", [(4,), (4, 2, 6)])
+def test_a_batch_that_was_not_foreseen_is_built_for(rows, processes):
+    samples = [{"x": normal(n, 8, seed=n)} for n in rows]
+    report = compared(Prebuilt(), parsed(CHAIN, w=normal(8, 8)), samples)
+    assert (report.verdict, [layer.verdict for layer in report.layers]) == ("pass", ["ok"] * 5)
+    assert {layer.local["count"] for layer in report.layers} == {8 * sum(rows)}
+    assert Prebuilt.opened["ahead"]
+
+
+@pytest.mark.parametrize("trouble", [{}, {"alone": True}, {"alone": True, "dies": True}], ids=str)
+def test_a_layer_that_cannot_be_built_beside_others_hides_none(trouble, processes, monkeypatch):
+    """Nor if the process that is to build it dies: it is built once more where it is needed."""
+    rules = {"isolate": "on" if "dies" in trouble else "off"}
+    model, samples = parsed(CHAIN, w=normal(8, 8)), [{"x": normal(4, 8)}]
+    ahead = compared(Prebuilt(refuses="c", **trouble), model, samples, **rules)
+    told = {layer.node: layer.verdict for layer in ahead.layers}
+    assert [told[name] for name in "aby"] == ["ok"] * 3
+    assert (told["c"] == "ok") is not bool(trouble)
+    monkeypatch.setattr(builders, "affordable", lambda: 0)
+    alone = compared(Prebuilt(refuses="c", **trouble), model, samples, **rules)
+    assert (ahead.verdict, ahead.layers, ahead.culprits) == (alone.verdict, alone.layers, alone.culprits)
+
+
+def test_the_processes_end_with_the_comparison(processes, monkeypatch):
+    begun = []
+    close = builders.Builders.close
+
+    def closing(self):
+        begun.extend(worker.pid for worker in self._workers)
+        close(self)
+
+    monkeypatch.setattr(builders.Builders, "close", closing)
+    compared(Prebuilt(), parsed(CHAIN, w=normal(8, 8)), [{"x": normal(4, 8)}])
+    assert len([pid for pid in begun if pid]) == 2
+    end = time.monotonic() + 10
+    while any(pid and os.path.exists(f"/proc/{pid}") for pid in begun) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(pid and os.path.exists(f"/proc/{pid}") for pid in begun)
+
+
+def test_no_process_is_started_where_no_layer_is_looked_at(processes, monkeypatch):
+    monkeypatch.setattr(builders, "Builders", None)
+    samples = [{"x": normal(4, 8)}]
+    runners = [OnnxrtRunner(threads=1), Prebuilt()]
+    assert Comparator(parsed(CHAIN, w=normal(8, 8)), runners, data_loader=samples).compare().verdict == "pass"

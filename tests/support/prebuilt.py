@@ -1,0 +1,81 @@
+"""A runner that builds before it runs, as TensorRT does, with ONNX Runtime behind it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from layerdiff import OnnxrtRunner
+from layerdiff.graph.cutting.slices import original_name
+from layerdiff.graph.errors import BuildError
+from layerdiff.graph.model import Model
+from layerdiff.runners.contract.capabilities import Capabilities
+from layerdiff.runners.contract.workload import Workload
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `Prebuilt.build` gives: the serialized network, and the process in which it was made."""
+
+    content: bytes
+    process: int
+
+
+@dataclass(frozen=True)
+class Prebuilt(OnnxrtRunner):
+    """ONNX Runtime, which builds pieces first, for the shapes of their workload alone.
+
+    Attributes:
+        refuses: A node beside which no other layer can be built.
+        alone: Whether it cannot be built by itself either.
+        dies: Whether a process that is to build it ends.
+        made: See `Runner.opened_on`.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        inner_tensors=True, builds_for_shapes=True, keeps_inputs=True, builds_apart=True
+    )
+    opened: ClassVar[Counter[str]] = Counter()
+    """How many pieces were opened that were built ahead, and how many that were not."""
+
+    refuses: str = ""
+    alone: bool = False
+    dies: bool = False
+    made: Plan | None = None
+
+    def build(self, model: Model, workload: Workload) -> Plan:
+        nodes = [original_name(node.name) for node in model.proto.graph.node]
+        if self.refuses in nodes:
+            if self.dies:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.alone or len(nodes) > 1:
+                raise BuildError(f"no kernel for {self.refuses}.")
+        assert workload.samples is None
+        assert {spec.name for spec in model.inputs} <= {*workload.shapes} or not model.derived
+        return Plan(model.serialized(), os.getpid())
+
+    def opened_on(self, made: Plan) -> Prebuilt:
+        return replace(self, made=made)
+
+    def open(
+        self, model: Model, *, fetch: Sequence[str] = (), workload: Workload | None = None, progress: Any = None
+    ) -> Any:
+        if self.made is not None:
+            assert self.made.process != os.getpid()
+            assert self.made.content == model.serialized()
+            self.opened["ahead"] += 1
+        elif model.derived:
+            self.opened["here"] += 1
+            Prebuilt.build(self, model, replace(workload or Workload(), samples=None))
+        session = OnnxrtRunner(threads=1).open(model, fetch=fetch)
+        fed: dict[str, Any] = {}
+
+        def run(feed: dict[str, Any]) -> dict[str, Any]:
+            fed.update(feed)
+            return session.infer(fed)
+
+        return run if model.derived else session
