@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ...graph.cutting.fusion import fused_groups
 from ...graph.errors import LayerdiffError, OutputError
 from ...graph.pairing.differences import InputsExchanged, OtherInput
+from ...graph.rounding.round_array import STORAGE
 from ...graph.rounding.widening import is_narrow
 from ..causes.altered_weights import OverflowBeside
 from ..causes.differences import GraphsDiffer
@@ -29,6 +29,7 @@ from ..sides import other_file
 from .bench import Bench, unplanned
 from .fixed_model import write_model
 from .rewrites import rewritings
+from .wider import wider
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
@@ -72,6 +73,15 @@ SATURATING = (
     "(reduce_range=True), or take a CPU with VNNI or a GPU"
 )
 """Where 8-bit kernels of a CPU saturate."""
+
+SEARCH = "--fix plan.json finds the fewest layers that have to stay in FP32"
+"""Where no short answer is known to do."""
+
+REACH = 4
+"""How many times the layers beside those that are kept are kept, too, until the candidate passes."""
+
+NAMED = 3
+"""How many nodes are named that are not enough."""
 
 RUNTIME = "rewrite the operator by others that the runtime computes rightly: FP32 does not help"
 """Where a runtime that computes in FP32 is wrong."""
@@ -166,7 +176,7 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     if text or culprit.inside:
         return Remedy(text or "look at the body that the node is in")
     if cause is Cause.SPREAD:
-        return Remedy("--fix plan.json finds the fewest layers that have to stay in FP32")
+        return Remedy(SEARCH)
     keep = _kept(side.model.index, culprit)
     if _typed_narrow(side.model.index, keep[-1]):
         return Remedy(_in_fp32(keep[-1]))
@@ -209,7 +219,7 @@ def _typed_narrow(index: GraphIndex, name: str) -> bool:
 
 def _keeping(side: Side, keep: Sequence[str]) -> str:
     options = ",".join(f"keep={name.replace(',', ',,')}" for name in keep)
-    return f"keep {' and '.join(keep)} in FP32 (--{side.runner.flag}=...,{options})"
+    return f"keep {_listed(keep, len(keep))} in FP32 (--{side.runner.flag}=...,{options})"
 
 
 class _Trying:
@@ -239,26 +249,37 @@ class _Trying:
     def _kept(
         self, bench: Bench, runner: Runner, culprits: dict[int, Culprit], able: dict[int, Remedy]
     ) -> dict[int, Remedy]:
-        """The first remedy, tried; where it does not suffice, all of them together."""
+        """What heals: the first remedy, or with more of the layers beside it, or all of them together; where nothing
+        does, a search has to tell. Of a scaled format, a tolerance alone says what heals: there they are told as they
+        are."""
+        stores, every_node = runner.arithmetic.name in STORAGE, runner.rounds_every_node
+        place, *others = able
+        first, cause = able[place], culprits[place].cause
 
         def tried(nodes: Sequence[str]) -> Trial:
             return self._trial(bench, runner.keeping([*runner.kept, *nodes]))
 
-        place, *others = able
-        first = able[place]
-        alone = tried(first.keep)
-        if not alone.passed and culprits[place].cause is Cause.OVERFLOW:
-            wider = (*first.keep, *_readers(self.side.model.index, first.keep))
-            again = tried(wider)
-            if again.passed or not others:
-                return {place: Remedy(_keeping(self.side, wider), wider, again)}
-        found = {place: replace(first, measured=alone)}
-        if not alone.passed and others:
-            everything = tuple(dict.fromkeys(name for remedy in able.values() for name in remedy.keep))
-            last = able[others[-1]]
-            text = f"{last.text}, and so all {len(able)} culprits"
-            found[others[-1]] = Remedy(text, everything, tried(everything))
-        return found
+        def beside(nodes: Sequence[str], reach: int) -> dict[int, Remedy]:
+            sets = wider(self.side.model.index, nodes, cause, reach, every_node=every_node) if stores else ()
+            found = (Remedy(_keeping(self.side, wide), wide, tried(wide)) for wide in sets)
+            return next(({place: remedy} for remedy in found if remedy.healed), {})
+
+        alone = whole = replace(first, measured=tried(first.keep))
+        if alone.healed:
+            return {place: alone}
+        healing = beside(first.keep, 1 if others else REACH)
+        everything = tuple(dict.fromkeys(name for remedy in able.values() for name in remedy.keep))
+        if others and not healing:
+            text = f"{able[others[-1]].text}, and so all {len(able)} culprits"
+            whole = Remedy(text, everything, tried(everything))
+            if whole.healed or not stores:
+                return {place: alone, others[-1]: whole}
+            healing = beside(everything, REACH)
+        if healing or not stores:
+            return healing or {place: alone}
+        enough = "are not enough" if len(everything) > 1 else "is not enough"
+        told = Remedy(f"{SEARCH}: {_listed(everything)} {enough}", (), whole.measured)
+        return {place: told, **dict.fromkeys(others, Remedy(SEARCH))}
 
     def _rewrites(self, bench: Bench, culprits: dict[int, Culprit]) -> dict[int, tuple[Remedy, ...]]:
         """Rewritings that leave FP32 as it is, each on top of those before, until the candidate passes."""
@@ -313,11 +334,7 @@ def _better(trial: Trial, before: Trial) -> bool:
     return before.share is None or trial.share <= before.share / 2
 
 
-def _readers(index: GraphIndex, nodes: Sequence[str]) -> tuple[str, ...]:
-    """The nodes behind the fused groups of some nodes: what is too large for a format is too large for them, too."""
-    position = {name: p for p, name in enumerate(index.names)}
-    chosen = {position[name] for name in nodes if name in position}
-    groups = [set(g.nodes) for g in fused_groups(index) if not chosen.isdisjoint(g.nodes)]
-    inside = set().union(*groups) if groups else set()
-    readers = {r for p in inside for n in index.nodes[p].output for r in index.consumers.get(n, ())} - inside
-    return tuple(index.names[p] for p in sorted(readers))
+def _listed(names: Sequence[str], most: int = NAMED) -> str:
+    """Names in a sentence, a few of them."""
+    shown = [*names[:most], f"{len(names) - most} more"] if len(names) > most + 1 else [*names]
+    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))

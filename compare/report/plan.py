@@ -220,6 +220,11 @@ class Remedy:
     keep: tuple[str, ...] = ()
     measured: Trial | None = None
 
+    @property
+    def healed(self) -> bool:
+        """Whether it was tried, and the candidate passes with it."""
+        return self.measured is not None and self.measured.passed
+
 
 @dataclass(frozen=True)
 class Applied:

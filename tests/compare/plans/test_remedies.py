@@ -47,6 +47,54 @@ def test_what_overflows_is_tried_in_fp32_with_who_reads_it():
     assert to_json(report)["culprits"][0]["remedies"][1]["measured"]["outputs"][0]["verdict"] == "pass"
 
 
+WIDE = 20 * weights(1) / np.abs(weights(1)).max()
+LOG_OF_SOFTMAX = parsed(
+    "g (float[8,16] x) => (float[8,16] y) { [fc] m = MatMul(x, w) [p] p = Softmax(m) t = Transpose<perm=[1,0]>(p) "
+    "[lp] l = Log(t) y = Transpose<perm=[1,0]>(l) }",
+    w=WIDE,
+)
+OWN_SOFTMAX = parsed(
+    "g (float[8,16] x) => (float[8,16] y) { [fc] m = MatMul(x, w) [e] e = Exp(m) [s] s = ReduceSum(e, axes) "
+    "[p] p = Div(e, s) [last] y = MatMul(p, v) }",
+    w=WIDE / 2,
+    v=weights(2),
+    axes=np.array([1], np.int64),
+)
+
+
+@pytest.mark.parametrize(
+    ("network", "decomposed", "cause", "keep"),
+    [
+        (LOG_OF_SOFTMAX, False, Cause.UNDERFLOW, ("p", "lp")),
+        (OWN_SOFTMAX, True, Cause.OVERFLOW, ("e", "s", "p")),
+    ],
+)
+def test_what_a_format_loses_between_two_layers_is_kept_in_both(network, decomposed, cause, keep):
+    runners = [OnnxrtRunner(), EmulateRunner(format="fp16", decomposed=decomposed)]
+    report = Comparator(network, runners, data_loader=samples(), layers="guilty").compare()
+    culprit = report.culprits[0]
+    assert (culprit.node, culprit.cause) == (keep[0], cause)
+    assert culprit.remedies[-1].keep == keep
+    assert culprit.remedies[-1].measured.passed
+
+
+def test_what_does_not_heal_is_not_proposed_and_the_search_is():
+    """Values beyond FP16 through more layers than a short answer keeps."""
+    lines = " ".join(f"[fc{i}] m{i + 1} = MatMul(m{i}, w{i})" for i in range(9))
+    sizes = {0: 1e6, 8: 1e-6}
+    model = parsed(
+        f"g (float[8,16] x) => (float[8,16] y) {{ m0 = Identity(x) {lines} [end] y = Tanh(m9) }}",
+        **{f"w{i}": weights(i, sizes.get(i, 1.0)) for i in range(9)},
+    )
+    runners = [OnnxrtRunner(), EmulateRunner(format="fp16")]
+    report = Comparator(model, runners, data_loader=samples(), layers="guilty").compare()
+    assert report.verdict == "fail"
+    told = report.culprits[0].remedies[-1]
+    assert told.text.startswith("--fix plan.json finds the fewest layers that have to stay in FP32: fc0")
+    assert not told.keep
+    assert not told.measured.passed
+
+
 def test_what_was_tried_can_be_asked_for():
     runners = [OnnxrtRunner(), EmulateRunner(format="fp16", keep=("fc1", "fc2"))]
     assert Comparator(overflowing(), runners, data_loader=samples()).compare().verdict == "pass"

@@ -1,0 +1,87 @@
+"""More layers than the culprit alone: who reads what it makes, or who makes what cancels in it.
+
+A tensor between a layer in FP32 and one that is not is stored in the narrow format. Where that format cannot hold it,
+both have to be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from ...graph.cutting.fusion import Group, fused_groups, static_tensors
+from ...graph.operators import CASTS, MOVEMENT, UNTOUCHED, operator
+from ..report.model import Cause
+
+if TYPE_CHECKING:
+    from ...graph.index import GraphIndex
+
+GROWS = frozenset({Cause.OVERFLOW, Cause.UNDERFLOW, Cause.NAN, Cause.AMPLIFIED, Cause.CANCELLATION})
+"""Causes for which the tensors beside a layer may have to stay in FP32, too."""
+
+MOST_KEPT = 16
+"""Most nodes that a short answer names; of more, a search tells."""
+
+
+def wider(
+    index: GraphIndex, nodes: Sequence[str], cause: Cause, reach: int, *, every_node: bool
+) -> Iterator[tuple[str, ...]]:
+    """Sets of nodes to keep, each with the layers next to those of the one before; in the end, where the runtime rounds
+    inside of what could be one kernel, that as a whole.
+
+    Args:
+        index: The graph.
+        nodes: Names of nodes to begin with.
+        cause: Why: what cancels is computed before the culprit, all else is lost between it and its readers.
+        reach: Most sets that grow.
+        every_node: Whether the runtime rounds after every node.
+    """
+    position = {name: p for p, name in enumerate(index.names)}
+    first = kept = [position[name] for name in nodes if name in position]
+    for _ in range(reach if cause in GROWS else 0):
+        inside = _groups_of(index, kept, every_node)
+        found = (_makers if cause is Cause.CANCELLATION else _readers)(index, inside)
+        if not found or len(found.union(kept)) > MOST_KEPT:
+            break
+        kept = sorted(found.union(kept))
+        yield tuple(index.names[p] for p in kept)
+    whole = _groups_of(index, first, every_node=False).union(first)
+    if every_node and len(first) < len(whole) <= MOST_KEPT:
+        yield tuple(index.names[p] for p in sorted(whole))
+
+
+def _groups_of(index: GraphIndex, nodes: Sequence[int], every_node: bool) -> set[int]:
+    """Some nodes with all that run in one kernel with them."""
+    groups = [Group((p,), p) for p in nodes] if every_node else fused_groups(index)
+    return {p for g in groups if not set(nodes).isdisjoint(g.nodes) for p in g.nodes}
+
+
+def _readers(index: GraphIndex, inside: set[int]) -> set[int]:
+    """The nodes that compute with what some nodes make, through data movement."""
+    found: set[int] = set()
+    waiting = list(inside)
+    while waiting:
+        made = (n for n in index.nodes[waiting.pop()].output if n)
+        for reader in {r for name in made for r in index.consumers.get(name, ())} - inside - found:
+            op = operator(index.nodes[reader])
+            if op in MOVEMENT | CASTS:
+                waiting.append(reader)
+            elif op not in UNTOUCHED:
+                found.add(reader)
+    return found
+
+
+def _makers(index: GraphIndex, inside: set[int]) -> set[int]:
+    """The nodes that compute what some nodes read, through data movement."""
+    static = static_tensors(index)
+    found: set[int] = set()
+    waiting = list(inside)
+    while waiting:
+        reads = (n for n in index.reads[waiting.pop()] if n in index.producer and n not in static)
+        for maker in {index.producer[name] for name in reads} - inside - found:
+            op = operator(index.nodes[maker])
+            if op in MOVEMENT | CASTS:
+                waiting.append(maker)
+            elif op not in UNTOUCHED:
+                found.add(maker)
+    return found
