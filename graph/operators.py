@@ -437,12 +437,10 @@ UNTOUCHED = QUANTIZERS | COMPARISONS | LOGIC | RANDOM | SHAPES | _of(
 )  # fmt: skip
 """Operators whose floats are no activations (or whose bodies are rewritten instead)."""
 
-SUMMING = _of(Kind.PRODUCT, Kind.ATTENTION, Kind.REDUCTION, Kind.POOLING, Kind.NORMALIZATION, Kind.SPECTRUM) | {
-    "Add",
-    "Sub",
-    "Sum",
-    "Mean",
-}
+SUMS = frozenset({"Add", "Sub", "Sum", "Mean"})
+"""Operators that add up tensors, element by element."""
+
+SUMMING = SUMS | _of(Kind.PRODUCT, Kind.ATTENTION, Kind.REDUCTION, Kind.POOLING, Kind.NORMALIZATION, Kind.SPECTRUM)
 """Operators that add up terms, which may cancel."""
 
 EXACT_OPERATORS = MOVEMENT | SELECTION | COMPARISONS | LOGIC | SHAPES | CHOICES | _of(

@@ -13,6 +13,7 @@ from ...graph.cutting.slices import backward, explode, exploded_name, slice_mode
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32, NumberFormat
 from ...graph.operators import AFFINE_STEPS, PRODUCTS, operator
+from ...graph.rounding.round_array import STORAGE
 from ...graph.rounding.widening import is_narrow, to_fp32, widened
 from ...graph.specs import Arrays, held, is_float, specs_of
 from ..lockstep.parts import opened_part
@@ -48,7 +49,7 @@ from .arbiter import arbitrate
 from .case import CaseFormats, LayerCase, LoudLayer
 from .diagnosis import Diagnosis
 from .expected_noise import Expected
-from .one_kernel import overflow_inside
+from .one_kernel import lost_inside
 from .ranges import stops_at_the_range
 
 if TYPE_CHECKING:
@@ -60,9 +61,6 @@ if TYPE_CHECKING:
     from .expected_noise import Noise
     from .judgement import Judgement
 
-SMALL_RANGE = 1e6
-"""Greatest value of the formats whose range squares and sums of squares easily leave."""
-
 log = logging.getLogger(__name__)
 
 ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
@@ -72,6 +70,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     altered_weights.find,
     overflow.find,
     underflow.of_operand,
+    cancellation.ended_not_finite,
     nan.find,
     saturation.of_quantizer,
     differences.of_stored_weights,
@@ -91,6 +90,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     quantization.in_file,
     operators.find,
     quantization.find,
+    cancellation.inside,
     unknown.find,
 )
 """Causes of an error that exceeds the expected noise. The first that finds something is the cause; a new one is a file
@@ -237,13 +237,13 @@ class Examiner:
                 return None
         return self.noise.judge(pair, case.tensor, values, made, case.expected, case.judgement.sample)
 
-    def overflow_inside(self, pair: LayerPair, values: Arrays) -> Fact | None:
+    def lost_inside(self, pair: LayerPair, values: Arrays) -> Fact | None:
         """What a layer that is right holds inside, and the candidate's format cannot: see `one_kernel`."""
         runner = self.candidate.runner
         fmt = runner.arithmetic
-        if fmt.is_integer or fmt.u <= FP32.u or fmt.max > SMALL_RANGE or runner.rounds_every_node:
+        if fmt.name not in STORAGE or runner.rounds_every_node:
             return None
-        return overflow_inside(pair, self.index, values, fmt, lambda: self._inner(pair, values))
+        return lost_inside(pair, self.index, values, fmt, lambda: self._inner(pair, values))
 
     def _cause(self, case: LayerCase) -> Diagnosis:
         found = feeding.find(case, feeding.schedule(self.reference, self.candidate))

@@ -94,12 +94,12 @@ class LayerJudge:
         return guilty
 
     def look_inside(self, seen: Gathering, values: Arrays, made: Arrays | None) -> None:
-        """Looks into a layer that does not exceed its noise: for what would overflow, were it not one kernel, and where
+        """Looks into a layer that does not exceed its noise: for what would be lost, were it not one kernel, and where
         every layer is to be seen, into its body; each once."""
         if not seen.looked_into:
             seen.looked_into = True
             if seen.judgement is None or not seen.judgement.exceeds_noise:
-                seen.fused = self.examiner.overflow_inside(seen.pair, values)
+                seen.fused = self.examiner.lost_inside(seen.pair, values)
         if self.every and made is not None and not self.bodies.entered(seen.pair):
             seen.inside = self.bodies.enter(seen.pair, values, made) or seen.inside
 

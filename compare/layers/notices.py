@@ -66,7 +66,8 @@ def walk_notices(
         yield notices.clamped(who, names[s.pair.main], what, len(clamped) - 1, agree)
     fused = [s for s in given.layers if s.fused is not None and given.by_layer[s.number] != "culprit"]
     if fused and fused[0].fused is not None:
-        yield notices.hold_as_one_kernel(who, [names[s.pair.main] for s in fused], fused[0].fused.text)
+        fmt = prepared.candidate.runner.arithmetic.name
+        yield notices.hold_as_one_kernel(who, [names[s.pair.main] for s in fused], fused[0].fused.text, fmt)
     drawn = [names[s.pair.main] for s in given.layers if s.pair.random]
     if drawn:
         yield notices.random_values(who, drawn[0], len(drawn) - 1)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
-from layerdiff.compare.causes.one_kernel import overflow_inside
+from layerdiff.compare.causes.one_kernel import lost_inside
 from layerdiff.graph.formats import BF16, FP16
+from onnx.reference import ReferenceEvaluator
 
 from support.layer_cases import layer_case
 from support.models import parsed
@@ -15,12 +17,29 @@ PIECES = parsed(
     "g (float[2,8] x) => (float[2,8] y) { q = Mul(x, x) m = ReduceMean<axes=[1]>(q) r = Sqrt(m) y = Div(x, r) }"
 )
 NO_NORMALIZATION = parsed("g (float[2,8] x) => (float[2,8] y) { q = Mul(x, x) y = Sqrt(q) }")
+SOFTMAX = parsed(
+    "g (float[2,8] x) => (float[2,8] y) { e = Exp(x) t = ReduceSum(e, a) y = Div(e, t) }", a=np.array([1], np.int64)
+)
+VARIANCE = parsed(
+    "g (float[2,8] x) => (float[2,1] y) { m = ReduceMean<axes=[1]>(x) n = Mul(m, m) q = Mul(x, x) "
+    "r = ReduceMean<axes=[1]>(q) y = Sub(r, n) }"
+)
 RAMP = np.linspace(-1, 1, 16, dtype=np.float32).reshape(2, 8)
 
 
+def every_output(model):
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    copy.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n.output[0]) for n in model.graph.node)
+    return copy
+
+
 def found(model, x, fmt=FP16):
-    case = layer_case(x, x, model=model, tensors={"x": x, "q": np.square(x), "m": np.square(x).mean(1, keepdims=True)})
-    return overflow_inside(case.pair, case.graphs[0], case.values, fmt, lambda: case.inner)
+    tensors = ReferenceEvaluator(every_output(model)).run(None, {"x": x})
+    made = dict(zip((n.output[0] for n in model.graph.node), tensors, strict=True))
+    case = layer_case(made["y"], made["y"], model=model, tensors={"x": x, **made})
+    return lost_inside(case.pair, case.graphs[0], case.values, fmt, lambda: case.inner)
 
 
 @pytest.mark.parametrize(
@@ -28,12 +47,20 @@ def found(model, x, fmt=FP16):
     [
         (LAYER, 1000 * RAMP, "the squares of"),
         (PIECES, 1000 * RAMP, "at Mul_0"),
+        (SOFTMAX, 11.5 * RAMP, "at Exp_0"),
     ],
 )
 def test_the_value_inside_is_told(model, x, says):
     fact = found(model, x)
     assert says in fact.text
     assert "65504" in fact.text
+
+
+@pytest.mark.parametrize(("fmt", "step"), [(FP16, "0.5"), (BF16, "4")])
+def test_terms_that_cancel_inside_are_told(fmt, step):
+    fact = found(VARIANCE, 30 + RAMP, fmt)
+    assert fact.text.startswith("inside, at Sub_4: terms of 90")
+    assert fact.text.endswith(f"rounds such terms in steps of {step}")
 
 
 @pytest.mark.parametrize(
@@ -44,8 +71,15 @@ def test_the_value_inside_is_told(model, x, says):
         (LAYER, 1000 * RAMP, BF16),
         (PIECES, 100 * RAMP, FP16),
         (NO_NORMALIZATION, 1000 * RAMP, FP16),
+        (SOFTMAX, 8 * RAMP, FP16),
+        (SOFTMAX, 11.5 * RAMP, BF16),
+        (VARIANCE, RAMP, FP16),
+        (VARIANCE, 3 * RAMP + 3, FP16),
     ],
-    ids=["small", "a large mean", "a wide range", "in pieces, small", "no normalization"],
+    ids=[
+        *("small", "a large mean", "a wide range", "in pieces, small", "no normalization"),
+        *("exponentials that fit", "exponentials in a wide range", "no mean", "a mean like the deviation"),
+    ],
 )
 def test_what_fits_is_not(model, x, fmt):
     assert found(model, x, fmt) is None

@@ -33,6 +33,36 @@ def test_a_normalization_that_is_right_as_one_kernel_is_said_to_be():
     assert not mentions(small, "one kernel")
 
 
+VARIANCE = """[up] a = MatMul(x, w) [offset] o = Add(a, large) [mean] m = ReduceMean<axes=[1]>(o) [square] q = Mul(o, o)
+    [squares] s = ReduceMean<axes=[1]>(q) [squared] p = Mul(m, m) [var] v = Sub(s, p) [centre] d = Sub(o, m)
+    [eps] e = Add(v, tiny) [root] r = Sqrt(e) [normal] n = Div(d, r) [down] y = MatMul(n, w)"""
+
+
+def variance(mean):
+    """A normalization that computes the variance as the mean of squares less the square of the mean."""
+    constants = {"w": W, "tiny": np.float32(1e-3), "large": np.float32(mean)}
+    return parsed(f"g (float[6,32] x) => (float[6,32] y) {{ {VARIANCE} }}", **constants)
+
+
+def test_a_variance_that_cancels_inside_of_one_kernel_is_said_to():
+    data = [{"x": X["x"] / 40}]
+    report = compare(variance(30), EmulateRunner(format="fp16"), data)
+    assert report.verdict == "pass"
+    assert not report.culprits
+    assert mentions(report, "rests on its being one kernel", "at var", "cancel", "--emulate=fp16,decomposed")
+    assert not mentions(compare(variance(1), EmulateRunner(format="fp16"), data), "one kernel")
+
+
+@pytest.mark.parametrize("mean", [30, 70], ids=["imprecise", "below zero, which has no root"])
+def test_a_variance_that_cancels_node_by_node_is_cancellation_and_its_remedy_heals(mean):
+    report = compare(variance(mean), EmulateRunner(format="fp16", decomposed=True), [{"x": X["x"] / 40}])
+    assert report.verdict != "pass"
+    culprit = only(report)
+    assert (culprit.node, culprit.cause) == ("var", "cancellation")
+    assert culprit.remedies[0].keep
+    assert culprit.remedies[0].measured.passed
+
+
 @pytest.mark.parametrize("mode", [(0, 1), (1, 0)])
 def test_training_mode_is_named(mode):
     def model(training):
