@@ -298,6 +298,20 @@ def outputs_agree(candidate: str, layers: Sequence[str], count: int) -> Notice:
     return Notice("outputs-agree", candidate, f"{candidate}: {text}")
 
 
+def layer_not_built(candidate: str, layer: str, others: int, what: str) -> Notice:
+    """Layers that the candidate runs in the whole model, and cannot open by themselves.
+
+    Args:
+        candidate: Who.
+        layer: The first of them.
+        others: How many more there are.
+        what: What it said of the first.
+    """
+    more = f", and neither were {counted(others, 'more layer', 'more layers')}" if others else ""
+    text = f"{layer} was not compared{more}: {what.rstrip('.')}."
+    return Notice("layer-not-built", candidate, f"{candidate}: {text}")
+
+
 def no_counterpart(candidate: str, count: int) -> Notice:
     """Tensors of the reference that the candidate's graph does not have."""
     tensors = counted(count, "tensor of the reference has", "tensors of the reference have")

@@ -1,4 +1,8 @@
-"""The candidate cannot run the layer on the reference's values."""
+"""The candidate cannot run the layer on the reference's values, or cannot open it by itself.
+
+Looks at: what the runtime said. Proves, of what was opened: that the candidate's layer does not take what the reference
+has there. Of what was not opened it proves nothing: the whole model was, and ran.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from .diagnosis import Diagnosis
 
 @dataclass(frozen=True)
 class Refused:
-    """What the candidate's runtime said."""
+    """What the candidate's runtime said of the reference's values."""
 
     message: str
 
@@ -20,6 +24,18 @@ class Refused:
         return f"the candidate cannot run it on the reference's values: {self.message}"
 
 
-def cannot_run(message: str) -> Diagnosis:
+@dataclass(frozen=True)
+class NotBuilt:
+    """What the candidate's runtime said when it was to open the layer."""
+
+    message: str
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return f"the candidate cannot open it by itself: {self.message}"
+
+
+def cannot_run(fact: Refused) -> Diagnosis:
     """A layer that the candidate runs in the whole model, and not on what the reference gives it."""
-    return Diagnosis(Cause.WRONG_OP, (Refused(message),))
+    return Diagnosis(Cause.WRONG_OP, (fact,))

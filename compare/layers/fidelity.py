@@ -114,7 +114,7 @@ def made_by_pieces(layer: LayerObservation, walked: Walked, outputs: Sequence[Ou
         layer, walked, outputs, index: As of `in_pieces_only`.
     """
     found = None if layer.diagnosis is None else layer.diagnosis.cause
-    if layer.comes_and_goes or layer.failure is not None or found in (Cause.OVERFLOW, Cause.UNDERFLOW):
+    if layer.comes_and_goes or layer.refused is not None or found in (Cause.OVERFLOW, Cause.UNDERFLOW):
         return False
     errors = _errors_behind(layer, walked, outputs, index)
     return bool(errors) and not any(real != 0 for real, _ in errors)

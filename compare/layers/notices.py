@@ -68,6 +68,9 @@ def walk_notices(
     if fused and fused[0].fused is not None:
         fmt = prepared.candidate.runner.arithmetic.name
         yield notices.hold_as_one_kernel(who, [names[s.pair.main] for s in fused], fused[0].fused.text, fmt)
+    closed = [(names[s.pair.main], s.not_built.text) for s in given.layers if s.not_built is not None]
+    for layer, what in closed[:1]:
+        yield notices.layer_not_built(who, layer, len(closed) - 1, what)
     drawn = [names[s.pair.main] for s in given.layers if s.pair.random]
     if drawn:
         yield notices.random_values(who, drawn[0], len(drawn) - 1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..causes.judgement import Judgement, worse
+from ..causes.refused import NotBuilt, Refused
 from ..report.model import Cause
 from ..statistics.statistics import Statistics
 from .findings import NOTHING_INSIDE, BodyFindings
@@ -29,7 +30,7 @@ class LayerObservation:
         judgement: The worst over the samples that were judged, and over its outputs.
         judgements: The worst over the samples of each output that was held against its expected noise.
         diagnosis: Why, for a layer that exceeds its expected noise.
-        failure: The candidate's error message, if it could not run the layer on the reference's inputs.
+        failure: What the candidate said, if it could not run the layer on the reference's inputs, or not open it.
         full: All statistics of the output that is off the most, from the sample on that gave it away.
         contribution: Share of the candidate's whole error at the outputs.
         inside: What was found in its body, if it is an If, Loop or Scan that was entered.
@@ -45,7 +46,7 @@ class LayerObservation:
     judgement: Judgement | None = None
     judgements: Mapping[str, Judgement] = field(default_factory=dict)
     diagnosis: Diagnosis | None = None
-    failure: str | None = None
+    failure: Refused | NotBuilt | None = None
     full: Statistics | None = None
     contribution: float | None = None
     inside: BodyFindings = NOTHING_INSIDE
@@ -59,9 +60,19 @@ class LayerObservation:
         return self.pair.number
 
     @property
+    def refused(self) -> Refused | None:
+        """What the candidate said of the reference's values, if it could not run the layer on them."""
+        return self.failure if isinstance(self.failure, Refused) else None
+
+    @property
+    def not_built(self) -> NotBuilt | None:
+        """What the candidate said, if it could not open the layer: it was not compared."""
+        return self.failure if isinstance(self.failure, NotBuilt) else None
+
+    @property
     def exceeds_noise(self) -> bool:
         """Whether its local error is more than rounding."""
-        return self.failure is not None or (self.judgement is not None and self.judgement.exceeds_noise)
+        return self.refused is not None or (self.judgement is not None and self.judgement.exceeds_noise)
 
     @property
     def blamed_outputs(self) -> tuple[str, ...]:
@@ -97,7 +108,7 @@ class Gathering:
     judgement: Judgement | None = None
     judgements: dict[str, Judgement] = field(default_factory=dict)
     diagnosis: Diagnosis | None = None
-    failure: str | None = None
+    failure: Refused | NotBuilt | None = None
     full: Statistics | None = None
     inside: BodyFindings = NOTHING_INSIDE
     fused: Fact | None = None

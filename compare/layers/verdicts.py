@@ -159,7 +159,7 @@ class _Jury:
 
     def verdicts(self) -> Verdicts:
         for s in self.layers.values():
-            if s.failure is not None:
+            if s.refused is not None:
                 self.found[s.number] = "healed" if not self.same and self._healed(s) else "culprit"
             elif s.exceeds_noise and not s.inside.clean:
                 self.found[s.number] = "healed" if not s.comes_and_goes and self._healed(s) else "culprit"
@@ -376,7 +376,7 @@ def _of_innocent(s: LayerObservation, inherits: bool) -> LayerVerdict:
         return "unknown"
     if inherits and s.cumulative_error > GROWN * s.local_error:
         return "inherited"
-    if not s.local or (s.judgement is not None and not s.judgement.known):
+    if not s.local or s.not_built is not None or (s.judgement is not None and not s.judgement.known):
         return "unknown"
     return "ok"
 

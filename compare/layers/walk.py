@@ -21,7 +21,7 @@ import numpy as np
 from ...graph.cutting.slices import exploded_name
 from ...graph.errors import ModelError, RunnerError
 from ...graph.specs import Arrays, cast, held, is_float
-from ..causes import nondeterminism
+from ..causes import nondeterminism, refused
 from ..lockstep.plan import LayerPair, LockstepPlan, PiecePair
 from ..lockstep.sessions import FREE, SessionsAhead, StepSessions
 from ..notices import walk_stopped
@@ -386,7 +386,7 @@ class Walk:
     def _run_exploded(self, run: StepSessions, pairs: Sequence[LayerPair], values: Arrays) -> dict[int, Arrays]:
         if len(pairs) == 1 and self._seen[pairs[0].number].failure is not None:
             return {}
-        feed = self._feed_of(pairs, values)
+        feed, session = self._feed_of(pairs, values), None
         try:
             session = run.exploded(pairs, feed)
             flat = session.infer(feed)
@@ -395,7 +395,8 @@ class Walk:
                 logger.debug("%d layers do not run together", len(pairs), exc_info=error)
                 run.refuse(pairs)
                 return self._run_layers(run, pairs, values)
-            self._seen[pairs[0].number].failure = str(error)
+            failed = refused.NotBuilt if session is None else refused.Refused
+            self._seen[pairs[0].number].failure = failed(str(error))
             return {}
         return {p.number: {n: flat[exploded_name(n, p.number)] for n in p.candidate.outputs} for p in pairs}
 

@@ -93,24 +93,35 @@ def spliced(
 
 @dataclass(frozen=True)
 class Off(OnnxrtRunner):
-    """ONNX Runtime with one node whose result is multiplied, or that it cannot run on given values."""
+    """ONNX Runtime with one node whose result is multiplied, or that it cannot run on given values.
+
+    With ``late`` it opens what it refuses, and does not run it.
+    """
 
     node: str = ""
     factor: float = 1.0
     refuses: str = ""
+    late: bool = False
 
     @property
     def name(self) -> str:
         return "off"
 
     def open(self, model, *, fetch=(), workload=None, progress=None):
-        for node in model.proto.graph.node:
-            if node_name(node) == (self.refuses, True):
-                raise RunnerError(f"off: no kernel for {node.op_type}.")
+        refused = next((n for n in model.proto.graph.node if node_name(n) == (self.refuses, True)), None)
+        error = None if refused is None else RunnerError(f"off: no kernel for {refused.op_type}.")
+        if error is not None and not self.late:
+            raise error
 
         def multiplied(graph: onnx.GraphProto, raw: str, made: str) -> list[onnx.NodeProto]:
             graph.initializer.append(numpy_helper.from_array(np.float32(self.factor), f"{made}/factor"))
             return [helper.make_node("Mul", [raw, f"{made}/factor"], [made], f"{made}/off")]
 
+        def infer(*given):
+            raise error
+
         proto = spliced(model.proto, self.node, multiplied)
-        return super().open(model.derive(proto), fetch=fetch, workload=workload, progress=progress)
+        session = super().open(model.derive(proto), fetch=fetch, workload=workload, progress=progress)
+        if error is not None:
+            session.infer = infer
+        return session

@@ -538,11 +538,20 @@ def test_a_fault_beside_an_unknown_operator_is_found():
 # ---- candidates that fail -------------------------------------------------------------------------------------------
 
 
-def test_a_layer_that_the_candidate_cannot_run_alone_is_named_and_hides_no_other():
+def test_a_layer_that_the_candidate_cannot_open_alone_is_not_compared_and_hides_no_other():
     runner = Off(threads=1, refuses="n_attention1", node="n_down2.m", factor=1.01)
     report = compare(networks.transformer(), runner, data_of("transformer"))
-    assert [c.node for c in report.culprits] == ["n_down2.m", "n_attention1"]
-    assert "no kernel for Softmax" in report.culprits[1].evidence
+    assert only(report).node == "n_down2.m"
+    assert mentions(report, "n_attention1 was not compared", "cannot open it by itself", "no kernel for Softmax")
+    (closed,) = (layer for layer in report.layers if layer.local is None)
+    assert (closed.node, closed.verdict, closed.cause) == ("n_attention1", "unknown", None)
+
+
+def test_a_layer_that_does_not_take_the_references_values_is_named_and_hides_no_other():
+    runner = Off(threads=1, refuses="n_attention1", late=True, node="n_down2.m", factor=1.01)
+    report = compare(networks.transformer(), runner, data_of("transformer"))
+    assert [(c.node, c.cause) for c in report.culprits][1:] == [("n_attention1", "wrong-op")]
+    assert "cannot run it on the reference's values: off: no kernel for Softmax" in report.culprits[1].evidence
     assert report.culprits[1].local is None
     assert sum(layer.local is None for layer in report.layers) == 1
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from layerdiff.compare.causes.diagnosis import Diagnosis, Remark
 from layerdiff.compare.causes.judgement import Judgement
+from layerdiff.compare.causes.refused import NotBuilt, Refused
 from layerdiff.compare.layers.observation import LayerObservation
 from layerdiff.compare.layers.verdicts import coarsest, verdicts
 from layerdiff.compare.lockstep.plan import plan
@@ -72,11 +73,12 @@ LOST = Diagnosis(Cause.OVERFLOW, (Remark("70000 > 65504"),), producer="a")
         ({"b": OFF}, {"a": "ok", "b": "healed", "c": "ok", "d": "ok"}),
         ({"d": OFF}, {"a": "ok", "b": "ok", "c": "ok", "d": "culprit"}),  # nothing behind an output heals it
         (
-            {"b": {"failure": "no kernel"}, "c": INHERITS, "d": INHERITS},
+            {"b": {"failure": Refused("no kernel")}, "c": INHERITS, "d": INHERITS},
             {"a": "ok", "b": "culprit", "c": "inherited", "d": "inherited"},
         ),
+        ({"b": {"failure": NotBuilt("no kernel")}}, {"a": "ok", "b": "unknown", "c": "ok", "d": "ok"}),
     ],
-    ids=["healthy", "a fault", "heals", "an output", "refused"],
+    ids=["healthy", "a fault", "heals", "an output", "refused", "not built"],
 )
 def test_what_is_made_here_is_a_culprit_and_what_comes_from_before_is_inherited(layers, expected):
     assert seen(CHAIN, **layers)[1] == expected
