@@ -51,7 +51,7 @@ def assemble(comparison: Comparison, log: RunLog, evidence: Evidence) -> Report:
         outputs=outputs,
         notices=(
             *comparison.notices,
-            *log.notices,
+            *_of_run(log, outputs),
             *evidence.notices,
             *(
                 notices.judged_by_formula(known.candidate, known.tensor, known.by_formula.why)
@@ -64,6 +64,16 @@ def assemble(comparison: Comparison, log: RunLog, evidence: Evidence) -> Report:
         accuracy=evidence.accuracy,
         provenance=Provenance(settings=_settings(comparison.rules)),
     )
+
+
+def _of_run(log: RunLog, outputs: Sequence[OutputResult]) -> Iterator[Notice]:
+    """What to say of a run. That a mask holds negative infinities is nothing to be said where no output has any."""
+    counts = [(output.metrics or {}).get(kind) for output in outputs for kind in ("nan", "inf")]
+    finite = all(output.metrics is not None for output in outputs) and not any(any(c) for c in counts if c is not None)
+    for notice in log.notices:
+        mask = notice.code == notices.INPUT_NOT_FINITE and notice.subject in log.masks
+        if not (mask and finite and outputs):
+            yield notice
 
 
 def _exchanged(comparison: Comparison, outputs: Sequence[OutputResult]) -> Iterator[Notice]:

@@ -7,7 +7,7 @@ explains is measured here, too. Nothing of the deployed runtimes is run again.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice, zip_longest
 from typing import TYPE_CHECKING
@@ -117,19 +117,20 @@ def merged(comparison: Comparison, shares: Shares, progress: Progress = SILENT) 
                             take(side, number, unpacked(given, name))
                 except (KeyError, IndexError, TypeError, ValueError) as error:
                     raise UsageError(f"{name}: a damaged report: {type(error).__name__} {error}.") from error
-        log = replace(log, notices=(*log.notices, *_of_inputs(comparison, log)))
+        inputs = _inputs(comparison, log)
+        log = replace(log, notices=(*log.notices, *inputs.notices()), masks=inputs.masks)
         report = assemble(comparison, log, collector.evidence(comparison, log, progress))
     if report.data.sha256 != first.data.sha256:
         raise UsageError("the samples are not those that the shares were made on.")
     return report
 
 
-def _of_inputs(comparison: Comparison, log: RunLog) -> Iterator[Notice]:
-    """What one run says of the inputs, up to the sample on which the reference failed."""
+def _inputs(comparison: Comparison, log: RunLog) -> NotFinite:
+    """What one run sees of the inputs, up to the sample on which the reference failed."""
     seen, failed = NotFinite(), log.of(log.reference).error is not None
     for number, sample in enumerate(islice(comparison.samples, log.samples + failed)):
         seen.take(number, sample)
-    return seen.notices()
+    return seen
 
 
 def _log(shares: Shares) -> RunLog:

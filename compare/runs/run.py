@@ -66,6 +66,8 @@ class RunLog:
         runners: Every runner that was asked for, in the order of the comparison's sides.
         deployed: Outputs as the whole models gave them, where somebody will look at layers.
         notices: What the user should know.
+        masks: Inputs of which a notice says that they are not finite, and that hold what a mask may hold: see
+            `NotFinite.masks`.
     """
 
     reference: str
@@ -73,6 +75,7 @@ class RunLog:
     runners: tuple[RunnerLog, ...] = ()
     deployed: Deployed = field(default_factory=Deployed)
     notices: tuple[Notice, ...] = ()
+    masks: frozenset[str] = frozenset()
 
     def of(self, name: str) -> RunnerLog:
         """How one runner fared; nothing is known of a runner that was never opened."""

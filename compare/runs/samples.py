@@ -62,6 +62,7 @@ class NotFinite:
 
     def __init__(self) -> None:
         self._found: dict[str, tuple[int, int, set[int], tuple[int, ...]]] = {}
+        self._other: set[str] = set()
 
     def take(self, number: int, sample: Sample) -> None:
         """Counts those of a sample.
@@ -76,9 +77,16 @@ class NotFinite:
                 continue
             nan = int(np.count_nonzero(np.isnan(array)))
             infinite = int(array.size - np.count_nonzero(finite)) - nan
+            if np.any(~finite & (array != -np.inf)):
+                self._other.add(name)
             index = tuple(map(int, np.argwhere(~finite)[0]))
             nans, infinities, samples, first = self._found.get(name, (0, 0, set(), index))
             self._found[name] = nans + nan, infinities + infinite, samples | {number}, first
+
+    @property
+    def masks(self) -> frozenset[str]:
+        """The inputs that hold negative infinities and nothing else that is not finite, as masks of scores do."""
+        return frozenset(self._found) - self._other
 
     def notices(self) -> Iterator[Notice]:
         """What to say of each input that holds some."""

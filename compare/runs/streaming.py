@@ -192,7 +192,7 @@ class _Streaming:
         candidates = () if self._ran is None else tuple(side.name for side in self._ran.candidates)
         runners = tuple(entry.log() for entry in self._entries.values())
         told = (*self._notices, *self._not_finite.notices())
-        return RunLog(reference.name, candidates, runners, Deployed(self._hashes), told)
+        return RunLog(reference.name, candidates, runners, Deployed(self._hashes), told, self._not_finite.masks)
 
     def stop(self) -> None:
         """Notes that the run ends here for all that are not through."""

@@ -11,9 +11,9 @@ from support.models import parsed
 NETWORK = parsed("g (float[2, 3] a, float[2, 3] b) => (float[2, 3] y) { y = Add(a, b) }")
 
 
-def told(*samples, **rules):
+def told(*samples, network=NETWORK, **rules):
     runners = [OnnxrtRunner(threads=1), OnnxrtRunner(threads=1, optimization="disable")]
-    report = Comparator(NETWORK, runners, data_loader=list(samples), **rules).compare()
+    report = Comparator(network, runners, data_loader=list(samples), **rules).compare()
     return report.verdict, [(n.subject, n.text) for n in report.notices if n.code == "input-not-finite"]
 
 
@@ -41,6 +41,25 @@ def test_of_others_it_is_said_how_many_they_are_and_where(samples, text):
     for rules in ({}, {"nan_equal": True}):
         _, notices = told(*samples, **rules)
         assert notices == [("b", f"The input 'b' itself holds {text}; every side was given that.")]
+
+
+MASKED = parsed("g (float[2, 3] a, float[2, 3] b) => (float[2, 3] y) { m = Add(a, b) y = Softmax(m) }")
+
+
+@pytest.mark.parametrize(
+    ("network", "values", "said"),
+    [
+        (MASKED, [-np.inf], False),
+        (MASKED, [-np.inf] * 3, True),
+        (MASKED, [np.inf], True),
+        (MASKED, [np.nan], True),
+        (NETWORK, [-np.inf], True),
+        (parsed("g (float[2, 3] a, float[2, 3] b) => (float[2, 3] y) { m = Add(a, b) y = Relu(m) }"), [np.inf], True),
+    ],
+    ids=["a mask", "a row that is all masked", "positive", "NaN", "in the output", "in the output, positive"],
+)
+def test_a_mask_that_leaves_outputs_finite_is_nothing_to_be_said(network, values, said):
+    assert bool(told(sample(b=values), network=network)[1]) == said
 
 
 def test_each_input_is_named():
