@@ -298,6 +298,18 @@ def outputs_agree(candidate: str, layers: Sequence[str], count: int) -> Notice:
     return Notice("outputs-agree", candidate, f"{candidate}: {text}")
 
 
+def no_result(candidate: str, layer: str, what: str) -> Notice:
+    """Both sides give NaN for inputs that were guessed.
+
+    Args:
+        candidate: Who was walked beside the reference.
+        layer: Where NaN begins.
+        what: How many there are.
+    """
+    text = f"{what}, first at {layer}: look at the inputs, of which some were guessed; no culprit is reported for that."
+    return Notice("no-result", candidate, f"{candidate}: {text}")
+
+
 def layer_not_built(candidate: str, layer: str, others: int, what: str) -> Notice:
     """Layers that the candidate runs in the whole model, and cannot open by themselves.
 

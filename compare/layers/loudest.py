@@ -78,6 +78,8 @@ def name_loudest(
         return given, blamed
     if not any(map(is_off, outputs)) or not _reproduced(walked, outputs):
         return given, blamed
+    if not blamed and no_result(given.layers, outputs) is not None:
+        return given, blamed
     already = None if blamed else _not_a_number(given.layers, outputs) or _becomes_infinite(prepared, given, outputs)
     if already is not None:
         return given.knowing([already]).blaming(already.number), [already]
@@ -127,6 +129,13 @@ def _not_a_number(layers: Sequence[LayerObservation], outputs: Sequence[OutputRe
             if mine and theirs:
                 return replace(s, diagnosis=nan.on_both_sides(name, mine, theirs))
     return None
+
+
+def no_result(layers: Sequence[LayerObservation], outputs: Sequence[OutputResult]) -> LayerObservation | None:
+    """The layer where NaN begins on both sides, where outputs are undecided by that: inputs were guessed, for which the
+    network may have no result, and nobody is to blame."""
+    failing = any(o.verdict == "fail" for o in outputs if is_off(o))
+    return None if failing else _not_a_number(layers, outputs)
 
 
 def _becomes_infinite(prepared: Prepared, given: Verdicts, outputs: Sequence[OutputResult]) -> LayerObservation | None:

@@ -12,7 +12,7 @@ from ..causes.feeding import schedule
 from ..report.model import Cause
 from ..runs.memory import free_memory
 from .fidelity import made_by_pieces
-from .loudest import is_off
+from .loudest import is_off, no_result
 from .observation import relative_error
 from .prepare import STREAMS
 
@@ -71,6 +71,9 @@ def walk_notices(
     closed = [(names[s.pair.main], s.not_built.text) for s in given.layers if s.not_built is not None]
     for layer, what in closed[:1]:
         yield notices.layer_not_built(who, layer, len(closed) - 1, what)
+    empty = None if culprits else no_result(given.layers, outputs)
+    if empty is not None and empty.diagnosis is not None:
+        yield notices.no_result(who, names[empty.pair.main], empty.diagnosis.facts[0].text)
     drawn = [names[s.pair.main] for s in given.layers if s.pair.random]
     if drawn:
         yield notices.random_values(who, drawn[0], len(drawn) - 1)

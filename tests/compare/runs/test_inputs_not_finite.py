@@ -81,3 +81,19 @@ def test_a_reference_without_a_result_for_inputs_that_were_guessed_proves_nothin
     report = Comparator(network, runners, data_loader=DataLoader(samples=1, **words)).compare()
     assert report.verdict == verdict
     assert told in (report.outputs[0].reason or "")
+
+
+@pytest.mark.parametrize(
+    ("words", "culprits"), [({}, []), ({"shapes": {"x": (2, 3)}, "float_range": (0, 1)}, ["ratio"])]
+)
+def test_who_makes_nan_of_what_was_guessed_is_told_and_is_no_culprit(words, culprits):
+    network = parsed(
+        "g (float[N, 3] x) => (float[N, 3] y) { [none] m = Sub(x, x) [ratio] r = Div(m, m) [last] y = MatMul(r, c) }",
+        c=np.ones((3, 3), np.float32),
+    )
+    runners = [OnnxrtRunner(threads=1), OnnxrtRunner(threads=1, optimization="disable")]
+    report = Comparator(network, runners, data_loader=DataLoader(samples=1, **words), layers="guilty").compare()
+    assert [c.node for c in report.culprits] == culprits
+    notices = [n.text for n in report.notices if n.code == "no-result"]
+    assert len(notices) == (not culprits)
+    assert all("6 values of 'r' are NaN" in text and "first at ratio" in text for text in notices)
