@@ -63,6 +63,7 @@ def compare(
 
     Raises:
         UsageError: The metric or the labels are wrong. A runner that fails is in the report.
+        MissingPackage: What shows layers is not installed.
         Interrupted: Ctrl-C came; it holds what was found.
     """
     rules = comparison.rules
@@ -70,6 +71,9 @@ def compare(
         refuse_what_needs_all("--shard", needs_all(rules))
     if rules.fix is not None:
         planned(comparison)  # refuses, before anything runs
+    for side in comparison.sides.all if rules.layers is not None else ():
+        if (missing := side.runner.lacks_for_layers) is not None:
+            raise missing
     for flag, path in (
         ("--fix", rules.fix),
         ("--fixed-model", rules.fixed_model),

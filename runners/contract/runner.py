@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
-from ...graph.errors import RunnerError, UsageError
+from ...graph.errors import MissingPackage, RunnerError, UsageError
 from ...graph.foreign import contained
 from ...graph.formats import FP32, NumberFormat
 from ...graph.options import check
@@ -412,6 +412,11 @@ class Runner(ABC):
                 and calibration. None: nothing is known of it.
         """
         return self
+
+    @property
+    def lacks_for_layers(self) -> MissingPackage | None:
+        """What is not installed and shows the tensors inside a network; None where nothing is missing."""
+        return None
 
     def levels(self) -> Mapping[str, Runner]:
         """The same at each level of graph optimization, by the level's name: from none up to its own, which is last.

@@ -32,6 +32,11 @@ def import_torch() -> Any:
     return torch
 
 
+def no_exporter() -> MissingPackage:
+    """What is said where PyTorch's exporter, which shows the tensors inside a program, lacks its own package."""
+    return MissingPackage("onnxscript, by which PyTorch shows the tensors inside a program,", "torch")
+
+
 def to_tensor(torch: Any, name: str, array: np.ndarray, device: str) -> Any:
     """An array as a tensor of its own memory.
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ...graph.errors import BuildError, RunnerError, UsageError, first_line
+from ...graph.errors import BuildError, UsageError, first_line
 from ...graph.foreign import contained
 from ...graph.imports import named_object
-from .library import quiet
+from .library import no_exporter, quiet
 
 if TYPE_CHECKING:
     from .matching import Value
@@ -272,7 +272,7 @@ def decomposed(torch: Any, exported: Any, device: str) -> ExportedGraph:
             exported = torch.onnx.export(exported, dynamo=True, optimize=False, verbose=False).exported_program
     except Exception as error:
         if isinstance(error, ModuleNotFoundError):
-            raise RunnerError("torch: inner tensors need onnxscript: pip install 'layerdiff[torch]'.") from error
+            raise no_exporter() from error
     return ExportedGraph(torch, on_device(torch, exported, device))
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...graph.errors import LayerdiffError, ProviderUnavailable
+from ...graph.errors import LayerdiffError, MissingPackage, ProviderUnavailable
 from ...graph.formats import BY_DTYPE, FP32, TF32, NumberFormat
 from ...graph.options import Choice, option
 from ..contract.capabilities import Capabilities
 from ..contract.runner import Runner
+from .library import no_exporter
 from .programs import EagerProgram, ScriptProgram, kind_of, load_program
 
 if TYPE_CHECKING:
@@ -94,6 +96,12 @@ class TorchRunner(Runner):
         """
         kind = load_program(self._torch(), self.program, self.device).format
         return kind if kind in ("float16", "bfloat16") else ""
+
+    @property
+    def lacks_for_layers(self) -> MissingPackage | None:
+        """See `Runner.lacks_for_layers`: PyTorch's exporter shows them."""
+        lacking = self.capabilities.inner_tensors and find_spec("torch") and not find_spec("onnxscript")
+        return no_exporter() if lacking else None
 
     def runs(self, model: Model) -> str:
         """The program; see `Runner.runs`."""

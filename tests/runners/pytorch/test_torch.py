@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 
 import numpy as np
@@ -9,6 +10,7 @@ import onnx
 import pytest
 from layerdiff import Comparator, OnnxrtRunner, RunnerError, TorchRunner, UsageError, load
 from layerdiff.compare.cli.command import main
+from layerdiff.runners.pytorch import runner
 from onnx import numpy_helper
 
 from support.torch_networks import SAMPLES, SOURCE
@@ -292,6 +294,20 @@ def test_the_command_takes_the_program_behind_the_flag(folder, monkeypatch, caps
     monkeypatch.chdir(folder)
     assert main(["today.onnx", "--onnxrt", "--torch", "network.pt2", "--shape", "image:2x4x6x6", "--samples", "1"]) == 0
     assert "onnxrt agrees with torch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "status"), [(["--layers"], 3), ([], 0)])
+def test_a_missing_exporter_is_told_in_a_line_before_anything_runs(words, status, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    there = importlib.util.find_spec
+    monkeypatch.setattr(runner, "find_spec", lambda name: None if name == "onnxscript" else there(name))
+    given = ["today.onnx", "--onnxrt", "--torch", "network.pt2", "--shape", "image:2x4x6x6", "--samples", "1"]
+    assert main([*given, *words]) == status
+    told = capsys.readouterr()
+    lines = [line for line in told.err.splitlines() if "onnxscript" in line]
+    assert len(lines) == bool(status)
+    assert all(line.endswith("is not installed. Install it with: pip install 'layerdiff[torch]'") for line in lines)
+    assert bool(told.out) != bool(status)
 
 
 @pytest.mark.parametrize("which", ["network.pt2", "torch_network:build"])
