@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ...graph.index import GraphIndex
     from ..report.model import OutputResult
     from .observation import LayerObservation
-    from .walk import Walked
+    from .walked import Walked
 
 MIN_FIDELITY = 0.5
 """Share of the deployed error below which an observed run explains it in part only."""

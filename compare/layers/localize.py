@@ -30,7 +30,8 @@ from .prepare import Prepared, begin_engines, prepare
 from .results import Names, culprits, layer_results, ranked
 from .resuming import Checkpoint, walked
 from .verdicts import Verdicts, coarsest, verdicts
-from .walk import Walk, Walked
+from .walk import Walk
+from .walked import Walked
 
 if TYPE_CHECKING:
     from ...graph.formats import NumberFormat

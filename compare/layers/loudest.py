@@ -21,7 +21,8 @@ from ..runs.memory import budget
 from ..runs.samples import numbered
 from .observation import relative_error
 from .portion import Mixed, Portion, portion_of
-from .walk import Forced, Walk
+from .walk import Walk
+from .walked import Forced
 
 if TYPE_CHECKING:
     from ..lockstep.plan import LayerPair
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from .observation import LayerObservation
     from .prepare import Prepared
     from .verdicts import Verdicts
-    from .walk import Walked
+    from .walked import Walked
 
 log = logging.getLogger(__name__)
 

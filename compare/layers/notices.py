@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..report.model import Culprit, Notice, OutputResult
     from .prepare import Prepared
     from .verdicts import Verdicts
-    from .walk import Walked
+    from .walked import Walked
 
 NAMED = 3
 """How many layers a notice names."""

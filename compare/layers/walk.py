@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,8 +31,9 @@ from ..statistics.portrait import close_up, distribution
 from ..statistics.statistics import Statistics
 from .collisions import Collision, collisions
 from .contribution import SUSPECTS, Contributions
-from .observation import Gathering, LayerObservation, relative_error
-from .portion import Portion, Squares, squares
+from .observation import Gathering, relative_error
+from .portion import squares
+from .walked import Forced, Walked
 
 if TYPE_CHECKING:
     from ...runners.contract.session import Session
@@ -45,46 +45,6 @@ if TYPE_CHECKING:
     from .resuming import Checkpoint
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Walked:
-    """What a walk saw.
-
-    Attributes:
-        layers: Every layer, by its number.
-        outputs: Cumulative statistics of the model's outputs, as far as they were reached.
-        identical: Of each output and sample, whether it was the deployed one bit by bit; None where that is not known.
-        collisions: Scatters that write several updates to one place.
-        notices: What the user should know.
-        errors: The candidate's errors at the outputs, on its own values.
-    """
-
-    layers: tuple[LayerObservation, ...]
-    outputs: Mapping[str, Statistics]
-    identical: Mapping[str, tuple[bool | None, ...]]
-    collisions: tuple[Collision, ...]
-    notices: tuple[Notice, ...]
-    errors: Squares
-
-
-@dataclass(frozen=True)
-class Forced:
-    """Layers whose contribution is measured whatever their local error, by a walk that does nothing else.
-
-    Attributes:
-        numbers: Which.
-        sample: On which sample.
-        errors: What an earlier walk gave, see `Walked`; None: the candidate is run on its own values once more.
-        portion: The entries of the sample on which it is measured; None: all.
-        look_at: Told of each of them, once, with the reference's tensors on this sample.
-    """
-
-    numbers: Collection[int]
-    sample: int = 0
-    errors: Squares | None = None
-    portion: Portion | None = None
-    look_at: Callable[[LayerPair, Arrays], None] = lambda pair, values: None
 
 
 class Walk:

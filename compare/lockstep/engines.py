@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST = 20
-"""Most layers of one engine. Those of a transformer's 121 layers took two processes 23 s in groups of 20, 36 s in groups
-of 12 or of 22, and one of 29 layers takes 11 to 14 s by itself (H200, TensorRT 8.6, which refuses 41)."""
+"""Most layers of one engine. Those of a transformer's 121 layers took two processes 23 s in groups of 20, 36 s in
+groups of 12 or of 22, and one of 29 layers takes 11 to 14 s by itself (H200, TensorRT 8.6, which refuses 41)."""
 
 
 @dataclass(frozen=True)

@@ -381,8 +381,6 @@ class Runner(ABC):
     def build(self, model: Model, workload: Workload) -> Any:
         """What a session on ``model`` would run, built and not opened: data that can be pickled, for `opened_on`.
 
-        For runners whose `Capabilities.builds_apart` is set.
-
         Args:
             model: See `open`.
             workload: The shapes to build for, without samples.
@@ -390,15 +388,11 @@ class Runner(ABC):
         Raises:
             RunnerError: See `open`.
         """
-        raise NotImplementedError(f"{self.name} builds nothing apart from its sessions.")
+        raise NotImplementedError(f"{self.name}: Capabilities.builds_apart is set, and there is no build().")
 
     def opened_on(self, made: Any) -> Runner:
-        """The same, which opens what `build` gave for a model in place of building it.
-
-        Args:
-            made: What `build` gave for the model that is opened next.
-        """
-        raise NotImplementedError(f"{self.name} builds nothing apart from its sessions.")
+        """The same, which opens what `build` gave for the next model in place of building it."""
+        raise NotImplementedError(f"{self.name}: Capabilities.builds_apart is set, and there is no opened_on().")
 
     def untimed(self) -> Runner:
         """The same where nobody asks how fast it is: its idle threads sleep, if they would else wait for work."""
