@@ -17,7 +17,7 @@ from ...graph.specs import is_float
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
-from .differences import EXPLAINS, beyond_formats, stated
+from .differences import EXPLAINS, beyond_formats, explained, stated
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,10 @@ def find(case: LayerCase) -> Diagnosis | None:
         return None
     differ = [(p, d) for p, d in beyond_formats(case.differences) if d.kind is DifferenceKind.WEIGHTS]
     found = stated(case.graphs[0], differ)
-    finite = np.isfinite(c) & np.isfinite(y)
     beyond, infinite = int(np.count_nonzero(np.abs(y) > fmt.max)), int(np.count_nonzero(~np.isfinite(c)))
     if found is None or found.cause is not Cause.WEIGHTS or infinite > EXPLAINS * beyond:
         return None
-    made = case.reweighted()
-    if made is None:
-        return None
-    wide, narrow, weighted = (a[finite].astype(np.float64) for a in (y, c, made))
-    left = float(np.linalg.norm(narrow - weighted))
-    if not left <= EXPLAINS * float(np.linalg.norm(narrow - wide)):
+    made = case.reweighted([d for _, d in case.differences])
+    if made is None or not explained(case, made):
         return None
     return found.adding(OverflowBeside(fmt, beyond, infinite))

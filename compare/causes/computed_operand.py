@@ -1,8 +1,9 @@
 """A constant among the nodes that compute what a layer reads besides its data: a grid of anchors, a table of positions.
 
 Looks at: both graphs from the node that makes the tensor upwards, as far as the same operators stand there within the
-layer. Proves: which constant or attribute is the first that differs, where no matched nodes differ. What rounding to a
-format explains is no difference.
+layer. Proves: which constant or attribute is the first that differs, where no matched nodes differ, and that the
+candidate's constants in the reference make most of the error: two nodes of one operator need not be the same node,
+where one of the graphs has more of them. What rounding to a format explains is no difference.
 """
 
 from __future__ import annotations
@@ -15,12 +16,19 @@ from ...graph.index import GraphIndex
 from ...graph.nodes import attribute
 from ...graph.operators import operator
 from ...graph.pairing.constants import constant_value
-from ...graph.pairing.differences import AttributeChange, Difference, same_setting
+from ...graph.pairing.differences import (
+    AttributeChange,
+    Difference,
+    DifferenceKind,
+    OperatorChange,
+    same_setting,
+)
 from ...graph.pairing.weight_changes import weight_change
+from ...graph.specs import is_float
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
-from .differences import GraphsDiffer
+from .differences import GraphsDiffer, explained
 
 _HELD = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS, onnx.AttributeProto.TENSOR)
 
@@ -35,11 +43,21 @@ def find(case: LayerCase) -> Diagnosis | None:
     if operator(index.nodes[position]) != operator(other.nodes[its]):
         return None
     within = frozenset(case.pair.reference.nodes), frozenset(case.pair.candidate.nodes)
-    found = next(_differences(index, position, other, its, within, set()), None)
-    if found is None:
+    found = list(_differences(index, position, other, its, within, set()))
+    if not found or not _makes_the_error(case, found):
         return None
-    cause = Cause.ATTRIBUTE if isinstance(found.change, AttributeChange) else Cause.WEIGHTS
-    return Diagnosis(cause, (GraphsDiffer(found),), found.node)
+    cause = Cause.ATTRIBUTE if isinstance(found[0].change, AttributeChange) else Cause.WEIGHTS
+    return Diagnosis(cause, (GraphsDiffer(found[0]),), found[0].node)
+
+
+def _makes_the_error(case: LayerCase, found: list[Difference]) -> bool:
+    """Whether the reference makes most of the error with the candidate's constants. Where that cannot be computed: not,
+    where one graph is known to have nodes that the other has not."""
+    constants = all(difference.kind is DifferenceKind.WEIGHTS for difference in found)
+    made = case.reweighted(found) if constants and is_float(case.y.dtype) and case.y.shape == case.c.shape else None
+    if made is None:
+        return not any(isinstance(d.change, OperatorChange) and d.change.alone for _, d in case.differences)
+    return explained(case, made)
 
 
 def _differences(

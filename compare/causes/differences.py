@@ -11,8 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS
-from ...graph.pairing.differences import Difference, DifferenceKind
+from ...graph.pairing.differences import Difference, DifferenceKind, OperatorChange
 from ...graph.pairing.weight_changes import weight_change
 from ...graph.pairing.weight_patterns import StoredScaled
 from ..report.model import Cause
@@ -52,6 +54,16 @@ class GraphsDiffer:
         return self.difference.detail
 
 
+def explained(case: LayerCase, made: np.ndarray) -> bool:
+    """Whether most of a layer's error is no more, held against what the reference makes with the candidate's weights:
+    of values that are finite on both sides."""
+    if made.shape != case.y.shape or case.y.shape != case.c.shape:
+        return False
+    finite = np.isfinite(case.c) & np.isfinite(case.y)
+    wide, narrow, weighted = (a[finite].astype(np.float64) for a in (case.y, case.c, made))
+    return bool(np.linalg.norm(narrow - weighted) <= EXPLAINS * np.linalg.norm(narrow - wide))
+
+
 def in_graphs(case: LayerCase) -> Diagnosis | None:
     """What the graphs say of a layer; None where they say the same."""
     found = case.differences
@@ -86,11 +98,11 @@ def of_loudest(layer: LoudLayer) -> Diagnosis | None:
     return layer.stated if layer.contribution >= DOMINANT else None
 
 
-def _kind(found: Diagnosis) -> DifferenceKind:
-    """The kind of the difference that is told first."""
+def _first(found: Diagnosis) -> Difference:
+    """The difference that is told first."""
     first = found.facts[0]
     assert isinstance(first, GraphsDiffer)
-    return first.difference.kind
+    return first.difference
 
 
 def _cause(index: GraphIndex, position: int, difference: Difference) -> Cause:
@@ -111,9 +123,9 @@ def find(case: LayerCase) -> Diagnosis | None:
     beyond the noise of such a layer may be that the format cannot hold them.
     """
     found = stated(case.graphs[0], beyond_formats(case.differences))
-    if found is None or _kind(found) is DifferenceKind.OPERATOR:
+    if found is None or _first(found).kind is DifferenceKind.OPERATOR:
         return None
-    moved = permutation.find(case) if _kind(found) is DifferenceKind.INPUTS else None
+    moved = permutation.find(case) if _first(found).kind is DifferenceKind.INPUTS else None
     return found if moved is None else replace(found.adding(*moved.facts), cause=moved.cause)
 
 
@@ -151,8 +163,11 @@ def other_operator(case: LayerCase) -> Diagnosis | None:
 def replaces_scaling(case: LayerCase) -> bool:
     """Whether the graphs say that another operator stands there, and not one whose absence is a matter of scale."""
     found = in_graphs(case)
-    if found is None or _kind(found) is not DifferenceKind.OPERATOR:
+    change = None if found is None else _first(found).change
+    if found is None or not isinstance(change, OperatorChange):
         return False
+    if not {op for op, _ in change.alone} <= AFFINE_STEPS:
+        return True
     index = case.graphs[0]
     node = index.nodes[case.pair.main if found.node is None else found.node]
     constant = any(index.weight(name) is not None for name in node.input if name)

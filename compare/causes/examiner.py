@@ -13,6 +13,7 @@ from ...graph.cutting.slices import backward, explode, exploded_name, slice_mode
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32, NumberFormat
 from ...graph.operators import AFFINE_STEPS, PRODUCTS, operator
+from ...graph.pairing.constants import constant_value
 from ...graph.rounding.round_array import STORAGE
 from ...graph.rounding.widening import is_narrow, to_fp32, widened
 from ...graph.specs import Arrays, held, is_float, specs_of
@@ -178,7 +179,7 @@ class Examiner:
             lambda: self._operands(pair, tensor, values, made),
             entry,
             self.noise.roundings.grids.of(pair, values),
-            lambda: self._reweighted(pair, tensor, values),
+            lambda differences: self._reweighted(pair, tensor, values, differences),
             self.ends_finite,
         )
 
@@ -302,16 +303,20 @@ class Examiner:
             return {}
         return {n: made[n] for n in names}
 
-    def _reweighted(self, pair: LayerPair, tensor: str, values: Arrays) -> np.ndarray | None:
+    def _reweighted(
+        self, pair: LayerPair, tensor: str, values: Arrays, differences: Sequence[Difference]
+    ) -> np.ndarray | None:
         """See `LayerCase.reweighted`."""
         if not self.reference.runner.capabilities.any_model:
             return None
         other = self.candidate.model.index
         theirs: dict[str, np.ndarray] = {}
-        for _, difference in self.stated(pair):
+        for difference in differences:
             nodes = self.index.nodes[difference.node], other.nodes[difference.candidate_node]
-            reads = zip(*(node.input for node in nodes), strict=False)
-            theirs.update((name, found) for name, twin in reads if (found := other.weight(twin)) is not None)
+            for name, twin in zip(*(node.input for node in nodes), strict=False):
+                own, found = constant_value(self.index, name), constant_value(other, twin)
+                if own is not None and found is not None:
+                    theirs[name] = found.reshape(own.shape) if own.size == found.size == 1 else found
         feed = {n: values[n] for n in pair.reference.inputs}
         try:
             part = with_weights(slice_model(self.reference.model, pair.reference, specs_of(feed)), theirs)

@@ -100,7 +100,8 @@ def slice_model(model: Model, part: Slice, specs: Mapping[str, TensorSpec]) -> M
 
 
 def with_weights(model: Model, weights: Mapping[str, np.ndarray]) -> Model:
-    """A model with other values in place of some of its weights, where these have the same shape.
+    """A model with other values in place of some of its weights, where these have the same shape, and of what nodes
+    compute from weights alone.
 
     Args:
         model: The model.
@@ -113,6 +114,11 @@ def with_weights(model: Model, weights: Mapping[str, np.ndarray]) -> Model:
         if value is not None and value.shape == tuple(weight.dims):
             cast = value.astype(dtype_from_onnx(weight.data_type))
             weight.CopyFrom(numpy_helper.from_array(cast, weight.name))
+    for node in proto.graph.node:
+        value = weights.get(node.output[0]) if len(node.output) == 1 else None
+        if value is not None:
+            made = numpy_helper.from_array(np.ascontiguousarray(value))
+            node.CopyFrom(onnx.helper.make_node("Constant", [], node.output, node.name, value=made))
     return model.derive(proto)
 
 

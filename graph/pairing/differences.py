@@ -40,6 +40,11 @@ class OperatorChange:
     reference: tuple[OpName, ...]
     candidate: tuple[OpName, ...]
 
+    @property
+    def alone(self) -> tuple[OpName, ...]:
+        """The operators that one of the two has, where the other has none."""
+        return () if self.reference and self.candidate else self.reference or self.candidate
+
     def __str__(self) -> str:
         if not self.candidate:
             return f"{_listed(self.reference)} missing in the candidate"

@@ -29,7 +29,7 @@ def found(c=C, made=WITH_THEIRS, change=CHANGE, **more):
     case = layer_case(
         Y, c, model=model, narrow=FP16, reason="finite", differences=(Difference(0, 0, change, "b"),)
     )  # fmt: skip
-    return altered_weights.find(replace(case, reweighted=lambda: made, ends_finite=more.get("ends_finite", True)))
+    return altered_weights.find(replace(case, reweighted=lambda _: made, ends_finite=more.get("ends_finite", True)))
 
 
 def test_clamped_weights_are_told_with_what_overflows_beside_them():

@@ -61,3 +61,11 @@ def test_another_operator_is_a_matter_of_scale_where_a_constant_is_missing(opera
     replaced = (Difference(0, 0, OperatorChange((("Mul", "n"),), (("Relu", "m"),))),)
     case = layer_case(Y, 2 * Y, model=model, differences=replaced)
     assert (scale.find(case) is not None) == scaled
+
+
+@pytest.mark.parametrize(("missing", "scaled"), [(("Mul",), True), (("Div", "Mul"), True), (("Tanh", "Mul"), False)])
+def test_missing_nodes_are_a_matter_of_scale_where_all_of_them_scale(missing, scaled):
+    model = parsed("g (float[64,64] x) => (float[64,64] y) { y = Mul(x, w) }", w=np.float32(2))
+    absent = (Difference(0, 0, OperatorChange(tuple((op, "n") for op in missing), ())),)
+    case = layer_case(Y, 2 * Y, model=model, differences=absent)
+    assert (scale.find(case) is not None) == scaled
