@@ -44,14 +44,20 @@ _CAUSES = {
 
 @dataclass(frozen=True)
 class GraphsDiffer:
-    """A difference between a node of the reference and its counterpart."""
+    """A difference between a node of the reference and its counterpart.
+
+    Attributes:
+        difference: What differs.
+        node: Operator and name of the node, where it is not the one that is named as the culprit.
+    """
 
     difference: Difference
+    node: str = ""
 
     @property
     def text(self) -> str:
         """See `Fact`."""
-        return self.difference.detail
+        return f"{self.node} too: {self.difference.detail}" if self.node else self.difference.detail
 
 
 def explained(case: LayerCase, made: np.ndarray) -> bool:
@@ -87,10 +93,25 @@ def stated(index: GraphIndex, found: Sequence[tuple[int, Difference]]) -> Diagno
     if not found:
         return None
     position, difference = max(found, key=lambda item: (_WEIGHT[item[1].kind], item[1].cut_off))
-    others = (GraphsDiffer(d) for _, d in found if d is not difference and (d.cut_off or not difference.cut_off))
-    position = position if difference.origin is None else difference.origin
-    cause = _cause(index, position, difference)
-    return Diagnosis(cause, (GraphsDiffer(difference), *others), position, clamped=difference.cut_off)
+    others = [(p, d) for p, d in found if d.cut_off or not difference.cut_off]
+    named = position if difference.origin is None else difference.origin
+    cause = _cause(index, named, difference)
+    first = Diagnosis(cause, (GraphsDiffer(difference),), named, clamped=difference.cut_off)
+    return with_others(first, index, others, position)
+
+
+def with_others(
+    found: Diagnosis, index: GraphIndex, more: Iterable[tuple[int, Difference]], position: int = -1
+) -> Diagnosis:
+    """A diagnosis with what else differs, each at the node where it does; the one at ``position`` needs no name."""
+    told = [fact.difference for fact in found.facts if isinstance(fact, GraphsDiffer)]
+    facts = []
+    for p, difference in more:
+        if not any(difference is one for one in told):
+            told.append(difference)
+            node = "" if p == position else f"{index.nodes[p].op_type} {index.names[p]}"
+            facts.append(GraphsDiffer(difference, node))
+    return found.adding(*facts)
 
 
 def of_loudest(layer: LoudLayer) -> Diagnosis | None:

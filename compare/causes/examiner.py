@@ -391,8 +391,11 @@ class Examiner:
             return None
         # what differs in the graphs is the best evidence; then the greatest excess, the earlier node between equals
         worst = max(guilty, key=lambda c: (differences.in_graphs(c) is not None, c.judgement.excess))
-        found_cause = self._cause(worst)
-        return found_cause if found_cause.node is not None else replace(found_cause, node=worst.pair.main)
+        blamed = self._cause(worst)
+        if isinstance(blamed.facts[0], differences.GraphsDiffer):
+            beyond = [d for c in guilty for d in differences.beyond_formats(c.differences)]
+            blamed = differences.with_others(blamed, self.index, beyond)
+        return blamed if blamed.node is not None else replace(blamed, node=worst.pair.main)
 
     def _run_apart(
         self, parts: Sequence[LayerPair], values: Arrays, side: Side | None = None

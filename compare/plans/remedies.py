@@ -147,7 +147,7 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
         runtime: What helps where the runtime itself computes wrongly.
     """
     cause = culprit.cause
-    differences = [fact.difference for fact in culprit.facts if isinstance(fact, GraphsDiffer)]
+    differences = [fact.difference for fact in culprit.facts if isinstance(fact, GraphsDiffer) and not fact.node]
     if any(isinstance(d.change, InputsExchanged) for d in differences):
         return Remedy("give the operator its inputs in the first file's order")
     other = next((d.change for d in differences if isinstance(d.change, OtherInput)), None)

@@ -42,8 +42,10 @@ def test_the_cause_is_the_kind_of_the_difference(difference, model, cause, node)
 
 def test_of_several_the_operator_comes_first_and_weights_last():
     differ = "3 of 64 weights differ, greatest 0.5 at [7], 2 against 2.5"
-    assert told(in_graphs(FACTORS, AXIS)) == f"axis -1 against 0; {differ}"
-    assert told(in_graphs(FACTORS, AXIS, OTHER)) == f"Softmax against Sigmoid; {differ}; axis -1 against 0"
+    assert told(in_graphs(FACTORS, AXIS)) == f"axis -1 against 0; Mul Mul_0 too: {differ}"
+    assert (
+        told(in_graphs(FACTORS, AXIS, OTHER)) == f"Softmax against Sigmoid; Mul Mul_0 too: {differ}; axis -1 against 0"
+    )
 
 
 def test_weights_within_half_a_step_are_no_difference_where_the_layer_is_quantized():

@@ -245,3 +245,39 @@ def test_a_branch_that_is_not_taken_need_not_fit_what_is_fed():
     feed = {"x": X["x"][:, :8], "c": np.array(True)}
     culprit = only(compare(model(0.1), model(0.2), [feed]))
     assert (culprit.node, culprit.cause) == ("leaky", "attribute")
+
+
+def normalized(axis):
+    return parsed(
+        f"""g (float[2,16,16] x) => (float[2,16,16] y) {{
+            [mean] m = ReduceMean<axes=[{axis}]>(x) [centre] d = Sub(x, m) [square] q = Mul(d, d)
+            [variance] v = ReduceMean<axes=[{axis}]>(q) [eps] e = Add(v, tiny) [root] r = Sqrt(e)
+            [norm] y = Div(d, r) }}""",
+        tiny=np.float32(1e-5),
+    )
+
+
+def rotated(first):
+    angles = np.arange(first, first + 6)[:, None] / np.arange(1, 33)
+    return parsed(
+        """g (float[6,32] x) => (float[6,32] y) {
+            [a] p = Mul(x, c) [n] q = Neg(x) [b] r = Mul(q, s) [both] y = Add(p, r) }""",
+        c=np.cos(angles).astype(np.float32),
+        s=np.sin(angles).astype(np.float32),
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "shape", "named", "cause"),
+    [
+        (normalized, (2, 1), (2, 16, 16), ("mean", "variance"), "attribute"),
+        (rotated, (0, 1), (6, 32), ("a", "b"), "weights"),
+    ],
+)
+def test_all_nodes_of_a_layer_that_differ_are_told(model, settings, shape, named, cause):
+    report = compare(*map(model, settings), [{"x": RNG.standard_normal(shape).astype(np.float32)}])
+    culprit = only(report)
+    assert culprit.cause == cause
+    assert culprit.node in named
+    other = named[1 - named.index(culprit.node)]
+    assert f"{other} too: " in culprit.evidence
