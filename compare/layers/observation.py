@@ -84,7 +84,7 @@ class LayerObservation:
     @property
     def comes_and_goes(self) -> bool:
         """Whether its error is another one each time it is run."""
-        return self.diagnosis is not None and self.diagnosis.cause is Cause.NONDETERMINISM
+        return self.pair.drawn or (self.diagnosis is not None and self.diagnosis.cause is Cause.NONDETERMINISM)
 
     @property
     def local_error(self) -> float:

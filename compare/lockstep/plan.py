@@ -27,6 +27,7 @@ class LayerPair:
         candidate: What makes the same tensors in the candidate's graph.
         random: It draws random values, or holds a node that does and has no counterpart: the reference's are given to
             the candidate, and nothing is compared.
+        drawn: The candidate's graph alone draws random values in it.
     """
 
     number: int
@@ -34,6 +35,7 @@ class LayerPair:
     reference: Slice
     candidate: Slice
     random: bool = False
+    drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ def _borders(index: GraphIndex, groups: Sequence[Group], every: bool) -> list[st
 def _pairs(
     reference: GraphIndex, candidate: GraphIndex, observed: Mapping[str, str], given: Mapping[str, str]
 ) -> list[LayerPair]:
-    random = set(random_nodes(reference))
+    random, drawn = (set(random_nodes(index)) for index in (reference, candidate))
     ahead = {*observed, *given}
     candidate_ahead = {*observed.values(), *given.values()}
     by_node: dict[int, list[str]] = {}
@@ -197,7 +199,8 @@ def _pairs(
         part = backward(reference, outputs, ahead - set(outputs))
         counterpart = tuple(observed[name] for name in outputs)
         other = backward(candidate, counterpart, candidate_ahead - set(counterpart))
-        pairs.append(LayerPair(len(pairs), _main(reference, part), part, other, not random.isdisjoint(part.nodes)))
+        draws, alone = not random.isdisjoint(part.nodes), not drawn.isdisjoint(other.nodes)
+        pairs.append(LayerPair(len(pairs), _main(reference, part), part, other, draws, alone and not draws))
     return pairs
 
 

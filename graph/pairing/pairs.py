@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ..cutting.dataflow import random_nodes
 from ..index import GraphIndex
 from ..quantized.float_form import FloatForm, float_form, is_quantized
 from ..specs import Dim
@@ -31,8 +32,11 @@ class Pairing:
         self.forms: list[FloatForm | None] = [None, None]
         if quantized[0] != quantized[1]:  # the other one is matched with what the operators stand for
             self.forms = [float_form(i) if q else None for i, q in zip((reference, candidate), quantized, strict=True)]
+        copies = not any(_trains(index) for index in (reference, candidate))
         self.r, self.c = (
-            GraphView(index, skip_quantizers=False) if form is None else GraphView(form.index, True, form.invented)
+            GraphView(index, False, skip_dropouts=copies)
+            if form is None
+            else GraphView(form.index, True, form.invented, skip_dropouts=copies)
             for index, form in zip((reference, candidate), self.forms, strict=True)
         )
         self.nodes: dict[int, int] = {}
@@ -135,6 +139,11 @@ def compatible(a: Sequence[Dim] | None, b: Sequence[Dim] | None) -> bool:
     return len(a) == len(b) and all(
         not isinstance(x, int) or not isinstance(y, int) or x == y for x, y in zip(a, b, strict=True)
     )
+
+
+def _trains(index: GraphIndex) -> bool:
+    """Whether a graph has a Dropout in training mode."""
+    return any(index.nodes[p].op_type == "Dropout" for p in random_nodes(index))
 
 
 def _shared(reference: Sequence[str], candidate: Sequence[str]) -> dict[str, str]:

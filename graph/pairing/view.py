@@ -70,6 +70,7 @@ class GraphView:
     Attributes:
         index: The graph.
         skips: Whether quantizers are looked through, since the other graph has none.
+        skip_dropouts: Whether a Dropout is looked through: not where one of the two graphs has one in training mode.
         invented: Tensors that stand in the graph for its structure alone: nothing has them.
         alias: Tensor -> its root: the tensor that it is a copy of (Identity, Cast, two inverse Transposes), or itself.
         classes: Root -> all tensors that are it, but for those that are invented.
@@ -81,9 +82,17 @@ class GraphView:
         output_roots: Root -> the graph's outputs that are it; `skeleton_outputs` for roots in the skeleton.
     """
 
-    def __init__(self, index: GraphIndex, skip_quantizers: bool, invented: Collection[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        index: GraphIndex,
+        skip_quantizers: bool,
+        invented: Collection[str] = frozenset(),
+        *,
+        skip_dropouts: bool = True,
+    ) -> None:
         self.index = index
         self.invented = invented
+        self.skip_dropouts = skip_dropouts
         self.skips = skip_quantizers
         self.flow: Dataflow = dataflow(index)
         self.alias: dict[str, str] = {}
@@ -154,7 +163,7 @@ class GraphView:
         if node.op_type == "Identity":
             return root
         if node.op_type == "Dropout":
-            return root if position not in self.flow.random and len([o for o in node.output if o]) == 1 else ""
+            return root if self.skip_dropouts and len([o for o in node.output if o]) == 1 else ""
         if node.op_type == "Cast":
             before, after = (self.index.specs.get(n) for n in (node.input[0], node.output[0]))
             if before is None or after is None:

@@ -177,3 +177,30 @@ def test_scatters_with_colliding_updates_are_told_and_nothing_is_called_another_
 def test_the_cause_needs_most_of_the_error_to_come_and_go(first, second, error, chance):
     runs = {"it": ({"y": np.array(first)}, {"y": np.array(second)})}
     assert (find(runs, error) is not None) == chance
+
+
+def with_dropout(training: bool | None) -> onnx.ModelProto:
+    """A network with a Dropout that drops half of what it reads, if it is in training mode; without one for None."""
+    dropout = "[drop] c = Dropout(b, half, training)" if training is not None else "[same] c = Identity(b)"
+    text = f"""g (float[64, 8] x) => (float[64, 8] y) {{
+        [a] a = MatMul(x, w) [b] b = Relu(a) {dropout} [y] y = MatMul(c, w) }}"""
+    constants = {} if training is None else {"half": np.float32(0.5), "training": np.array(training)}
+    return parsed(text, w=W, **constants)
+
+
+@pytest.mark.parametrize(
+    ("modes", "blamed", "evidence"),
+    [
+        ((False, True), ("drop", "attribute"), "training_mode False against True"),
+        ((None, True), ("b", "wrong-op"), "Dropout drop in the candidate alone"),
+        ((False, None), None, ""),
+    ],
+)
+@pytest.mark.parametrize("optimization", ["all", "disable"])
+def test_what_the_graph_draws_is_no_chance_of_the_runtime(optimization, modes, blamed, evidence):
+    one, other = map(with_dropout, modes)
+    runner = OnnxrtRunner(threads=1, optimization=optimization)
+    data = [{"x": normal(64, 8, seed=i)} for i in range(2)]
+    report = Comparator(one, [runner], candidate_model=other, data_loader=data, layers="guilty").compare()
+    assert causes(report) == ([blamed] if blamed else [])
+    assert all(evidence in culprit.evidence for culprit in report.culprits)
