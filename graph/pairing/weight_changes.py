@@ -234,10 +234,12 @@ def within_steps(x: np.ndarray, y: np.ndarray, step: np.ndarray) -> bool:
 
 
 def _rounded_to_step(x: np.ndarray, y: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Which values are within half a step, or at the end of their channel, beyond which nothing is stored."""
+    """Which values are within half a step, or at the end of their channel, beyond which nothing is stored. A channel of
+    one value, as those of a bias are, or of zeros alone has no end that could be seen."""
     axes = tuple(i for i, d in enumerate(step.shape) if d == 1)
     y = np.asarray(y, np.float64)
-    ends = np.abs(y).max(axis=axes or None, keepdims=True)
+    ends = np.abs(y).max(axis=axes, keepdims=True)
+    ends[(ends == 0) | (y.size == ends.size)] = np.inf
     error = np.abs(np.asarray(x, np.float64) - y)
     return np.asarray((error <= 0.501 * step) | ((np.abs(y) >= ends) & (np.abs(x) >= ends)))
 

@@ -209,12 +209,12 @@ def with_biases() -> onnx.ModelProto:
 
 
 def with_a_scale_times(factor: object, name: str, kind: str) -> Culprit:
-    """The first culprit of a quantized file in which one scale is multiplied."""
+    """The first culprit of a quantized file in which one scale, or what is stored, is multiplied."""
     proto = with_biases()
     file = quantized(proto, kind, IMAGES)
     scale = next(w for w in file.graph.initializer if w.name == name)
-    values = np.asarray(onnx.numpy_helper.to_array(scale) * factor, np.float32)
-    scale.CopyFrom(onnx.numpy_helper.from_array(values, name))
+    before = onnx.numpy_helper.to_array(scale)
+    scale.CopyFrom(onnx.numpy_helper.from_array(np.asarray(before * factor, before.dtype), name))
     return compare(proto, file, IMAGES, ort=exact(file)).culprits[0]
 
 
@@ -236,6 +236,13 @@ def test_a_wrong_scale_of_weights_is_told_from_the_bias_whose_scale_no_longer_fi
 def test_a_wrong_scale_of_a_bias_is_told_from_the_weights():
     culprit = with_a_scale_times(8, "two.b_quantized_scale", "qdq")
     assert (culprit.node, culprit.cause) == ("n_two", "bias")
+
+
+@pytest.mark.parametrize("kind", ["qdq", "qdq per channel"])
+def test_a_bias_that_was_dropped_is_told(kind):
+    culprit = with_a_scale_times(0, "one.b_quantized", kind)
+    assert (culprit.node, culprit.cause) == ("n_one", "weights")
+    assert culprit.evidence.startswith("8 of 8 weights differ")
 
 
 @pytest.mark.parametrize("factor", [0.25, 3.0])

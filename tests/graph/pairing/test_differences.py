@@ -12,7 +12,7 @@ from layerdiff.graph.pairing.differences import (
     OperatorChange,
     WeightsAbsent,
 )
-from layerdiff.graph.pairing.weight_changes import stored_scaled, weight_change
+from layerdiff.graph.pairing.weight_changes import stored_scaled, weight_change, within_steps
 from layerdiff.graph.pairing.weight_patterns import Clamped, FewValues, Pattern, Reordered, Scaled, Transposed
 
 
@@ -197,3 +197,20 @@ def test_dimensions_of_one_are_no_change():
 
 def test_other_shapes_are_told_as_shapes():
     assert str(weight_change(np.zeros((2, 3), np.float32), np.zeros((3, 3), np.float32))) == "shape 2x3 against 3x3"
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "steps", "within"),
+    [
+        ([[0.14, 1.26], [0.26, -0.4]], [[0.1, 1.3], [0.3, -0.4]], [[0.1], [0.1]], True),
+        ([[0.14, 1.9], [0.26, -0.4]], [[0.1, 1.3], [0.3, -0.4]], [[0.1], [0.1]], True),  # cut off at the end
+        ([[0.34, 1.3], [0.26, -0.4]], [[0.1, 1.3], [0.3, -0.4]], [[0.1], [0.1]], False),
+        ([0.14, -0.26], [0.1, -0.3], [0.1, 0.1], True),
+        ([0.5, -0.7], [0.0, 0.0], [0.1, 0.1], False),  # channels of one value: no end is seen
+        ([0.5, -0.7], [0.2, -0.3], [0.1, 0.1], False),
+        ([0.5, -0.7], [0.0, 0.0], [0.1], False),
+        ([0.04, -0.04], [0.0, 0.0], [0.1], True),
+    ],
+)
+def test_what_is_stored_within_half_a_step(x, y, steps, within):
+    assert within_steps(*(np.array(a, np.float64) for a in (x, y, steps))) == within
