@@ -27,7 +27,7 @@ from .matcher import match_nodes
 from .normal_form import CAPTURED
 from .pairs import Pairing
 from .regions import padding_moved, region_difference, regions
-from .roles import as_read, made_of, roles, tensor_names
+from .roles import as_read, made_of, roles, scaled_otherwise, tensor_names
 from .shapes import follow_shapes
 from .stored_steps import stored_steps
 
@@ -66,7 +66,11 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
         return Matching({name: name for name in names}, {p: p for p in range(len(reference.nodes))})
     pairing = match_nodes(reference, candidate)
     file, reference, candidate = candidate, pairing.r.index, pairing.c.index
-    partial = {n: m for n, m in pairing.nodes.items() if _has_epilogue(reference, n) != _has_epilogue(candidate, m)}
+    partial = {
+        n: m
+        for n, m in pairing.nodes.items()
+        if _has_epilogue(reference, n) != _has_epilogue(candidate, m) or scaled_otherwise(pairing, n, m)
+    }
     pairs, folded = _tensors(pairing, partial)
     # written with other operands (x * 0.5 against half * gate): the output is the same tensor, the node is not
     partial |= {

@@ -19,7 +19,7 @@ def roles(pairing: Pairing) -> dict[str, str]:
         a, b = pairing.r.alias.get(name, name), pairing.c.alias.get(name, name)
         votes.setdefault(a, set()).add(b)
     for n, m in pairing.nodes.items():
-        if n in pairing.changed or _scaled_otherwise(pairing, n, m):
+        if n in pairing.changed or scaled_otherwise(pairing, n, m):
             continue
         left, right = pairing.r.fine.nodes[n].inputs, pairing.c.fine.nodes[m].inputs
         if pairing.r.forms[n].commutative and pairing.c.forms[m].commutative:
@@ -33,7 +33,7 @@ def roles(pairing: Pairing) -> dict[str, str]:
     return {a: b for a, b in agreed.items() if compatible(pairing.r.shape(a), pairing.c.shape(b))}
 
 
-def _scaled_otherwise(pairing: Pairing, n: int, m: int) -> bool:
+def scaled_otherwise(pairing: Pairing, n: int, m: int) -> bool:
     """Whether a factor was multiplied into one of two products: what it reads is another tensor then."""
     steps = pairing.r.forms[n], pairing.c.forms[m]
     scales = [step.settings.get("alpha", 1.0) for step in steps]
