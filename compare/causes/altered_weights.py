@@ -17,7 +17,7 @@ from ...graph.specs import is_float
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
-from .differences import EXPLAINS, beyond_formats, explained, stated
+from .differences import EXPLAINS, beyond_formats, explained, stated, weights_read
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def find(case: LayerCase) -> Diagnosis | None:
     beyond, infinite = int(np.count_nonzero(np.abs(y) > fmt.max)), int(np.count_nonzero(~np.isfinite(c)))
     if found is None or found.cause is not Cause.WEIGHTS or infinite > EXPLAINS * beyond:
         return None
-    made = case.reweighted([d for _, d in case.differences])
+    made = case.reweighted(weights_read(case.graphs, [d for _, d in case.differences]))
     if made is None or not explained(case, made):
         return None
     return found.adding(OverflowBeside(fmt, beyond, infinite))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -70,8 +70,8 @@ class LayerCase:
         entry: Which entry of the batch the arrays are the only one of.
         grids: Of the tensors that the layer is given and gives, what the candidate rounds them to, where it holds them
             as scaled integers.
-        reweighted: Gives the output that is off as the reference computes it with the candidate's weights at the nodes
-            of some differences; None where that cannot be computed.
+        reweighted: Gives the output that is off as the reference computes it with other values of some of its weights,
+            or of what nodes compute from weights; None where that cannot be computed, or is no array of floats.
         ends_finite: Whether the candidate, deployed, is known to have no output that is not finite.
     """
 
@@ -87,7 +87,7 @@ class LayerCase:
     operands: Callable[[], tuple[np.ndarray, np.ndarray] | None]
     entry: int = 0
     grids: Mapping[str, Grid] = field(default_factory=dict)
-    reweighted: Callable[[Sequence[Difference]], np.ndarray | None] = lambda _: None
+    reweighted: Callable[[Arrays], np.ndarray | None] = lambda _: None
     ends_finite: bool = False
 
     @property

@@ -24,11 +24,10 @@ from ...graph.pairing.differences import (
     same_setting,
 )
 from ...graph.pairing.weight_changes import weight_change
-from ...graph.specs import is_float
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
-from .differences import GraphsDiffer, explained
+from .differences import GraphsDiffer, explained, weights_read
 
 _HELD = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS, onnx.AttributeProto.TENSOR)
 
@@ -54,7 +53,7 @@ def _makes_the_error(case: LayerCase, found: list[Difference]) -> bool:
     """Whether the reference makes most of the error with the candidate's constants. Where that cannot be computed: not,
     where one graph is known to have nodes that the other has not."""
     constants = all(difference.kind is DifferenceKind.WEIGHTS for difference in found)
-    made = case.reweighted(found) if constants and is_float(case.y.dtype) and case.y.shape == case.c.shape else None
+    made = case.reweighted(weights_read(case.graphs, found)) if constants else None
     if made is None:
         return not any(isinstance(d.change, OperatorChange) and d.change.alone for _, d in case.differences)
     return explained(case, made)

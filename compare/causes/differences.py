@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS
+from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import Difference, DifferenceKind, OperatorChange
 from ...graph.pairing.weight_changes import weight_change
 from ...graph.pairing.weight_patterns import StoredScaled
@@ -58,6 +59,19 @@ class GraphsDiffer:
     def text(self) -> str:
         """See `Fact`."""
         return f"{self.node} too: {self.difference.detail}" if self.node else self.difference.detail
+
+
+def weights_read(graphs: tuple[GraphIndex, GraphIndex], found: Iterable[Difference]) -> dict[str, np.ndarray]:
+    """What the candidate's nodes read at some differences in place of the reference's constants, by the names of
+    these; numbers in the rank that they have there."""
+    theirs: dict[str, np.ndarray] = {}
+    for difference in found:
+        nodes = graphs[0].nodes[difference.node], graphs[1].nodes[difference.candidate_node]
+        for name, twin in zip(*(node.input for node in nodes), strict=False):
+            own, other = (constant_value(index, n) for index, n in zip(graphs, (name, twin), strict=True))
+            if own is not None and other is not None:
+                theirs[name] = other.reshape(own.shape) if own.size == other.size == 1 else other
+    return theirs
 
 
 def explained(case: LayerCase, made: np.ndarray) -> bool:
@@ -179,6 +193,12 @@ def of_constant(case: LayerCase) -> Diagnosis | None:
 def other_operator(case: LayerCase) -> Diagnosis | None:
     """An operator that differs, or weights in another format, where the values do not tell what that comes to."""
     return in_graphs(case)
+
+
+def replaced(case: LayerCase) -> bool:
+    """Whether the graphs say that both sides compute a layer, with other operators."""
+    changes = (d.change for _, d in case.differences if isinstance(d.change, OperatorChange))
+    return any(not change.alone for change in changes)
 
 
 def replaces_scaling(case: LayerCase) -> bool:

@@ -13,7 +13,6 @@ from ...graph.cutting.slices import backward, explode, exploded_name, slice_mode
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32, NumberFormat
 from ...graph.operators import AFFINE_STEPS, PRODUCTS, operator
-from ...graph.pairing.constants import constant_value
 from ...graph.rounding.round_array import STORAGE
 from ...graph.rounding.widening import is_narrow, to_fp32, widened
 from ...graph.specs import Arrays, held, is_float, specs_of
@@ -38,6 +37,7 @@ from . import (
     overflow,
     permutation,
     quantization,
+    rewritten_weights,
     saturation,
     scale,
     shape,
@@ -78,6 +78,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     bias.find,
     differences.find,
     computed_operand.find,
+    rewritten_weights.find,
     saturation.of_operand,
     integers.find,
     underflow.find,
@@ -179,7 +180,7 @@ class Examiner:
             lambda: self._operands(pair, tensor, values, made),
             entry,
             self.noise.roundings.grids.of(pair, values),
-            lambda differences: self._reweighted(pair, tensor, values, differences),
+            lambda weights: self._reweighted(pair, tensor, values, weights),
             self.ends_finite,
         )
 
@@ -303,23 +304,13 @@ class Examiner:
             return {}
         return {n: made[n] for n in names}
 
-    def _reweighted(
-        self, pair: LayerPair, tensor: str, values: Arrays, differences: Sequence[Difference]
-    ) -> np.ndarray | None:
+    def _reweighted(self, pair: LayerPair, tensor: str, values: Arrays, weights: Arrays) -> np.ndarray | None:
         """See `LayerCase.reweighted`."""
-        if not self.reference.runner.capabilities.any_model:
+        if not self.reference.runner.capabilities.any_model or not is_float(values[tensor].dtype):
             return None
-        other = self.candidate.model.index
-        theirs: dict[str, np.ndarray] = {}
-        for difference in differences:
-            nodes = self.index.nodes[difference.node], other.nodes[difference.candidate_node]
-            for name, twin in zip(*(node.input for node in nodes), strict=False):
-                own, found = constant_value(self.index, name), constant_value(other, twin)
-                if own is not None and found is not None:
-                    theirs[name] = found.reshape(own.shape) if own.size == found.size == 1 else found
         feed = {n: values[n] for n in pair.reference.inputs}
         try:
-            part = with_weights(slice_model(self.reference.model, pair.reference, specs_of(feed)), theirs)
+            part = with_weights(slice_model(self.reference.model, pair.reference, specs_of(feed)), weights)
             with self.noise.runner.session(widened(part)) as session:
                 return session.infer(to_fp32(feed))[tensor]
         except LayerdiffError as error:
@@ -393,7 +384,7 @@ class Examiner:
         worst = max(guilty, key=lambda c: (differences.in_graphs(c) is not None, c.judgement.excess))
         blamed = self._cause(worst)
         if isinstance(blamed.facts[0], differences.GraphsDiffer):
-            beyond = [d for c in guilty for d in differences.beyond_formats(c.differences)]
+            beyond = [d for c in guilty if c is not worst for d in differences.beyond_formats(c.differences)]
             blamed = differences.with_others(blamed, self.index, beyond)
         return blamed if blamed.node is not None else replace(blamed, node=worst.pair.main)
 

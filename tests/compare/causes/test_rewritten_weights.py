@@ -1,0 +1,63 @@
+"""Weights of nodes that one file writes with other operators, as runtimes do when they fuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from support.layerwise import compare, only
+from support.models import normal, parsed
+
+DATA = [{"x": normal(6, 8, seed=2)}]
+PLAIN = """[add] b = Add(a, bias) [div] c = Div(b, root) [erf] d = Erf(c) [one] e = Add(d, unit) [gate] f = Mul(b, e)
+    [half] g = Mul(f, half)"""
+FUSED = "[fused] g = com.microsoft.BiasGelu(a, bias)"
+BIAS = normal(16, seed=3)
+
+
+def feed_forward(activation: str, bias: np.ndarray = BIAS):
+    text = f"""g (float[6,8] x) => (float[6,4] y) {{
+        [up] a = MatMul(x, w) {activation} [down] y = MatMul(g, v) }}"""
+    numbers = {"root": np.float32(2**0.5), "unit": np.float32(1), "half": np.float32(0.5)}
+    read = {name: value for name, value in numbers.items() if name in activation}
+    return parsed(text, domains=["com.microsoft"], w=normal(8, 16), v=normal(16, 4, seed=1), bias=bias, **read)
+
+
+@pytest.mark.parametrize("bias", [0 * BIAS, BIAS[::-1].copy(), 1.2 * BIAS])
+@pytest.mark.parametrize("way", [1, -1], ids=["fused", "written out"])
+def test_the_weight_is_named_where_the_other_operators_are_right(way, bias):
+    forms = (PLAIN, FUSED)[::way]
+    culprit = only(compare(feed_forward(forms[0]), feed_forward(forms[1], bias), DATA))
+    assert (culprit.node, culprit.cause) == ("add" if way == 1 else "fused", "weights")
+    assert "of 16 weights differ" in culprit.evidence
+
+
+def test_operators_that_compute_something_else_are_named_whatever_their_weights():
+    relu = "[add] b = Add(a, bias) [relu] g = Relu(b)"
+    culprit = only(compare(feed_forward(relu), feed_forward(FUSED, 1.01 * BIAS), DATA))
+    assert culprit.cause == "wrong-op"
+    assert "Add, Relu against BiasGelu" in culprit.evidence
+
+
+def attention(product: str, weights: np.ndarray):
+    """Two products of a tensor and itself, each of which is scaled."""
+    steps = [
+        f"[turn{n}] b{n} = Transpose<perm=[1,0]>(a{n}) {product.format(n=n)} [soft{n}] d{n} = Softmax(c{n})"
+        f"[mix{n}] a{n + 1} = MatMul(d{n}, a{n})"
+        for n in (0, 1)
+    ]
+    text = f"g (float[6,8] x) => (float[6,8] a2) {{ [first] a0 = MatMul(x, w) {' '.join(steps)} }}"
+    read = {"scale": np.float32(4)} if "scale" in product else {}
+    return parsed(text, domains=["com.microsoft"], w=weights, **read)
+
+
+DIVIDED = "[score{n}] s{n} = MatMul(a{n}, b{n}) [div{n}] c{n} = Div(s{n}, scale)"
+SCALED = "[fused{n}] c{n} = com.microsoft.FusedMatMul<alpha=0.25>(a{n}, b{n})"
+
+
+@pytest.mark.parametrize("forms", [(DIVIDED, SCALED), (SCALED, DIVIDED)], ids=["fused", "written out"])
+def test_a_scale_inside_of_a_product_is_no_fault_behind_one(forms):
+    weights = normal(8, 8)
+    report = compare(attention(forms[0], weights), attention(forms[1], 1.5 * weights), DATA)
+    assert only(report).node == "first"
+    assert not compare(attention(forms[0], weights), attention(forms[1], weights), DATA).culprits
