@@ -18,6 +18,7 @@ from ...graph.rounding.round_array import STORAGE
 from ...graph.rounding.widening import is_narrow
 from ..causes.altered_weights import OverflowBeside
 from ..causes.differences import GraphsDiffer
+from ..causes.folded_padding import PaddedBefore
 from ..causes.integer_pairs import PairsSaturate
 from ..causes.nan import NotANumberOnBothSides
 from ..causes.quantization import StepsHold
@@ -159,6 +160,10 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
         )
     if any(d.clamped for d in differences) and _typed_narrow(side.model.index, culprit.candidate_node or culprit.node):
         return Remedy(_unclamped(culprit))
+    if any(isinstance(fact, PaddedBefore) for fact in culprit.facts):
+        return Remedy(
+            "do not fold into a convolution that pads with zeros, or pad with what the folded nodes make zeros of"
+        )
     if any(isinstance(fact, PairsSaturate) for fact in culprit.facts):
         return Remedy(SATURATING)
     text = ANYWHERE.get(cause, "")
