@@ -201,13 +201,20 @@ def replaced(case: LayerCase) -> bool:
     return any(not change.alone for change in changes)
 
 
+def missing(case: LayerCase) -> tuple[GraphsDiffer, ...]:
+    """What the graphs say of nodes that one of them alone has."""
+    return tuple(
+        GraphsDiffer(d) for _, d in case.differences if isinstance(d.change, OperatorChange) and d.change.alone
+    )
+
+
 def replaces_scaling(case: LayerCase) -> bool:
     """Whether the graphs say that another operator stands there, and not one whose absence is a matter of scale."""
     found = in_graphs(case)
     change = None if found is None else _first(found).change
     if found is None or not isinstance(change, OperatorChange):
         return False
-    if not {op for op, _ in change.alone} <= AFFINE_STEPS:
+    if change.in_another_order or not {op for op, _ in change.alone} <= AFFINE_STEPS:
         return True
     index = case.graphs[0]
     node = index.nodes[case.pair.main if found.node is None else found.node]

@@ -14,7 +14,7 @@ import numpy as np
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
-from .differences import replaces_scaling
+from .differences import missing, replaces_scaling
 from .judgement import by_channel, channel_axis
 
 FITTED = 0.02
@@ -67,7 +67,7 @@ def find(case: LayerCase) -> Diagnosis | None:
     if y.size < FEWEST or not error:
         return None
     fact = _whole(y, c, error) or _by_channel(y, c, error)
-    return None if fact is None else Diagnosis(Cause.SCALE, (fact,))
+    return None if fact is None else Diagnosis(Cause.SCALE, (fact, *missing(case)))
 
 
 def _whole(y: np.ndarray, c: np.ndarray, error: float) -> Fit | None:

@@ -45,6 +45,12 @@ class OperatorChange:
         """The operators that one of the two has, where the other has none."""
         return () if self.reference and self.candidate else self.reference or self.candidate
 
+    @property
+    def in_another_order(self) -> bool:
+        """Whether both have the same operators, one after the other in another order."""
+        mine, theirs = ([op for op, _ in ops] for ops in (self.reference, self.candidate))
+        return mine != theirs and sorted(mine) == sorted(theirs)
+
     def __str__(self) -> str:
         if not self.candidate:
             return f"{_listed(self.reference)} missing in the candidate"

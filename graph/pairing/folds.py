@@ -67,8 +67,7 @@ def folds(pairing: Pairing, roles: Mapping[str, str], pairs: dict[str, str]) -> 
         left, right = chains.left, chains.right
         before, after = distance(*chains.products), distance(*chains.wholes)
         pairs[pairing.r.first(left[-1])] = pairing.c.first(right[-1])
-        if before < SAME_MAP and after > OTHER_MAP and len(left) != len(right):
-            found.differences.append(_missing(pairing, chains))
+        if before < SAME_MAP and after > OTHER_MAP and _other_steps(pairing, chains, found):
             continue
         if before > SAME_MAP and len(left) > 1:
             pairs.pop(pairing.r.first(n), None)
@@ -123,11 +122,20 @@ def _chain(view: GraphView, position: int) -> list[int]:
         chain.append(readers[0][0])
 
 
-def _missing(pairing: Pairing, chains: _Chains) -> Difference:
-    """Nothing was multiplied in: one graph has a node that the other has not."""
+def _other_steps(pairing: Pairing, chains: _Chains, found: Folds) -> bool:
+    """Takes down that nothing was multiplied in: one graph has steps that the other has not, has elsewhere, or has in
+    another order."""
     left, right = chains.left, chains.right
-    if len(left) > len(right):
-        extra = [p for p in left[1:] if p not in pairing.nodes]
-        return Difference(left[-1], right[0], OperatorChange(op_names(pairing.r.index, extra), ()))
-    extra = [p for p in right[1:] if p not in pairing.taken]
-    return Difference(left[0], right[0], OperatorChange((), op_names(pairing.c.index, extra)))
+    extra, others = left[1:], right[1:]
+    if len(left) != len(right):
+        extra = [p for p in extra if p not in pairing.nodes and len(left) > len(right)]
+        others = [p for p in others if p not in pairing.taken and len(left) < len(right)]
+    change = OperatorChange(op_names(pairing.r.index, extra), op_names(pairing.c.index, others))
+    if not change.alone and not change.in_another_order:
+        return len(left) != len(right)
+    behind = right[right.index(others[0]) - 1] if others else right[0]  # what the candidate alone has stands behind it
+    node = extra[-1] if extra else pairing.taken.get(behind, left[0])
+    found.differences.append(Difference(node, right[-1], change))
+    found.nodes.update(extra)
+    found.candidate_nodes.update(others)
+    return True
