@@ -45,6 +45,8 @@ def lost_inside(
     nodes = pair.reference.nodes
     operators = {operator(index.nodes[p]) for p in nodes}
     in_pieces = len(nodes) > 1 and not operators.isdisjoint(NORMALIZING_REDUCTIONS)
+    if not in_pieces and operators.isdisjoint(WHOLE):
+        return None
     given = [values[n] for n in pair.reference.inputs if n in values and is_float(values[n].dtype)]
     large = all(np.isfinite(a).all() for a in given) and any(_may_overflow(a, operators, fmt) for a in given)
     for position in nodes if large else ():

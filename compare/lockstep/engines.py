@@ -18,7 +18,7 @@ import numpy as np
 
 from ...graph.cutting.propagate import propagate
 from ...graph.cutting.slices import explode
-from ...graph.errors import BuildError, LayerdiffError
+from ...graph.errors import BuildError
 from ...graph.specs import is_float, specs_of
 from ..runs.memory import ENGINES, weight_bytes
 from .shapes import fits, profiles_of, sets_for, workload_of
@@ -92,10 +92,10 @@ class EnginesAhead:
             return None
         try:
             engine = future.result()
-        except LayerdiffError as error:
+        except Exception as error:  # whatever it is, it is told where the engine is built once more
             if isinstance(error, BuildError) and len(pairs) > 1:
                 raise
-            log.debug("no engine was built ahead: %s", error)
+            log.debug("no engine was built ahead", exc_info=True)
             return None
         return engine if any(fits(one, feed) for one in engine.shapes) else None
 

@@ -70,6 +70,15 @@ def test_a_layer_that_cannot_be_built_beside_others_hides_none(trouble, processe
     assert (ahead.verdict, ahead.layers, ahead.culprits) == (alone.verdict, alone.layers, alone.culprits)
 
 
+def test_a_runner_that_cannot_be_sent_to_another_process_builds_here(processes):
+    class Local(Prebuilt):
+        pass
+
+    report = compared(Local(), parsed(CHAIN, w=normal(8, 8)), [{"x": normal(4, 8)}])
+    assert [layer.verdict for layer in report.layers] == ["ok"] * 5
+    assert (Prebuilt.opened["ahead"], Prebuilt.opened["here"]) == (0, 1)
+
+
 def test_the_processes_end_with_the_comparison(processes, monkeypatch):
     begun = []
     close = builders.Builders.close
