@@ -62,9 +62,22 @@ def index_text(at: Sequence[int]) -> str:
     return f"[{', '.join(map(str, at))}]"
 
 
+WHOLE = 1e-3
+"""Distance from a whole number up to which the inverse of a factor is that number."""
+EXACT = 1e-6
+"""The same relative to the number, where that is more: what measuring a factor in FP32 leaves."""
+
+
 def numbers_text(values: Sequence[float]) -> str:
     """A few numbers as text."""
     return ", ".join(f"{value:.6g}" for value in values)
+
+
+def gains_text(gains: Sequence[float]) -> str:
+    """Factors as text; of one that is the inverse of a whole number (1/255, 1/32768), that too."""
+    inverse = 1 / gains[0] if len(gains) == 1 and gains[0] else 0.0
+    whole = inverse >= 10 and abs(inverse - round(inverse)) < max(WHOLE, EXACT * inverse)
+    return f"{numbers_text(gains)}{f' (1/{round(inverse)})' if whole else ''}"
 
 
 def count_text(some: int, of: int) -> str:

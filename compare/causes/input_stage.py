@@ -15,7 +15,7 @@ from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
 from .differences import in_graphs
-from .evidence import numbers_text
+from .evidence import gains_text, numbers_text
 
 SAME = 1e-4
 """Largest distance, relative to the input's spread, of what is the same after a gain and an offset."""
@@ -47,9 +47,7 @@ class Scaled:
     @property
     def text(self) -> str:
         """See `Fact`."""
-        inverse = 1 / self.gains[0]
-        whole = len(self.gains) == 1 and round(inverse) > 1 and abs(inverse - round(inverse)) < TOLD
-        return f"the input is scaled by {numbers_text(self.gains)}{f' (1/{round(inverse)})' if whole else ''}"
+        return f"the input is scaled by {gains_text(self.gains)}"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Scale: the candidate is the reference times a gain, plus an offset, for the tensor or channel by channel.
 
 Looks at: a least-squares fit of the candidate's output to the reference's. Proves: that nearly all of the error goes
-away with two numbers (a wrong scale, epsilon, bias or constant). A gain of next to nothing is no scale: values are
-lost.
+away with two numbers (a wrong scale, epsilon, bias or constant). A gain of next to nothing is no scale but values that
+are lost, unless what is left of them is the reference exactly: samples of 16 bits, divided by 32,768.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
 from .differences import missing, replaces_scaling
+from .evidence import gains_text
 from .judgement import by_channel, channel_axis
 
 FITTED = 0.02
 """Share of the error's power that may be left once a gain and an offset are taken out, for them to be the cause."""
 LOST = 1e-3
-"""Gain below which values are lost, not scaled."""
+"""Gain below which values are lost, not scaled, unless the fit leaves nothing."""
+EXACT = 1e-4
+"""Distance from a fit, relative to the candidate's spread, that leaves nothing."""
 NO_OFFSET = 1e-6
 """Offset up to which none is told."""
 FEWEST = 8
@@ -37,9 +40,8 @@ class Fit:
     @property
     def text(self) -> str:
         """See `Fact`."""
-        return (
-            f"candidate = {self.gain:.6g} x reference{f' {self.offset:+.3g}' if abs(self.offset) > NO_OFFSET else ''}"
-        )
+        offset = f" {self.offset:+.3g}" if abs(self.offset) > NO_OFFSET else ""
+        return f"candidate = {gains_text((self.gain,))} x reference{offset}"
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def _whole(y: np.ndarray, c: np.ndarray, error: float) -> Fit | None:
     gain = float(centred @ (b - b.mean())) / power
     offset = float(b.mean() - gain * a.mean())
     left = float(np.sum((b - gain * a - offset) ** 2))
-    return Fit(gain, offset) if abs(gain) > LOST and left < FITTED * error else None
+    lost = abs(gain) <= LOST and left > EXACT**2 * float(np.sum((b - b.mean()) ** 2))
+    return Fit(gain, offset) if gain and not lost and left < FITTED * error else None
 
 
 def _by_channel(y: np.ndarray, c: np.ndarray, error: float) -> FitByChannel | None:

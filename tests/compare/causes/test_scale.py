@@ -23,6 +23,8 @@ OFFSETS = np.linspace(-1, 1, 16, dtype=np.float32).reshape(16, 1, 1)
         (1.01, 0, "candidate = 1.01 x reference"),
         (1, 0.5, "candidate = 1 x reference +0.5"),
         (-2, -0.25, "candidate = -2 x reference -0.25"),
+        (1 / 255, 0, "candidate = 0.00392157 (1/255) x reference"),
+        (1 / 32768, 0, "candidate = 3.05176e-05 (1/32768) x reference"),
     ],
 )
 def test_a_gain_and_an_offset(gain, offset, text):
@@ -43,6 +45,7 @@ def test_a_gain_and_an_offset_for_each_channel():
         ("equal", Y, Y),
         ("few values", Y[0, :7], 2 * Y[0, :7]),
         ("lost", Y, np.zeros_like(Y)),
+        ("lost but for a trace", Y, 1e-4 * Y + 1e-6 * RNG.standard_normal(Y.shape)),
         ("noise", Y, Y + RNG.standard_normal(Y.shape).astype(np.float32)),
         ("squared", Y, Y * Y),
     ],
