@@ -1,13 +1,15 @@
 """A weight of nodes that one of the two files writes with other operators: the bias of a BiasGelu, of an Add before.
 
 Looks at: the constants that the layer's nodes read on both sides, told apart by their shape alone, since no nodes
-correspond. Proves: that the reference with the candidate's weight makes most of the error, so that the other operators
-compute what they should.
+correspond; and at the channels of what the layer makes. Proves: that the reference with the candidate's weight makes
+most of the error, or that some channels are off in all their values and the others in none: either way, the other
+operators compute what they should.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,13 +23,49 @@ from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
 from .differences import GraphsDiffer, explained, replaced
+from .judgement import by_channel, channel_axis
+
+SAME = 1e-5
+"""Error of a channel, relative to the largest channel, up to which its values are those of the reference."""
+THROUGHOUT = 0.9
+"""Share of a channel's values that are off where its weights are."""
+NAMED = 4
+"""Most channels that are named."""
 
 Read = tuple[int, str, np.ndarray]
 """Position of a node, a constant that it reads, and its value."""
 
 
+@dataclass(frozen=True)
+class ChannelsOff:
+    """Channels that are off, in all their values, where the others are the reference's.
+
+    Attributes:
+        channels: Which, along the axis.
+        of: How many there are.
+        axis: Where they lie.
+        gains: How many times the reference's they are, by least squares.
+    """
+
+    channels: tuple[int, ...]
+    of: int
+    axis: int
+    gains: tuple[float, ...]
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        named = ", ".join(f"{c} ({g:.4g} times)" for c, g in zip(self.channels[:NAMED], self.gains, strict=False))
+        more = ", ..." if len(self.channels) > NAMED else ""
+        return (
+            f"{len(self.channels)} of {self.of} channels (axis {self.axis}) are off and the others are the same to "
+            f"within rounding, so that the operators compute the same with other weights: {named}{more}"
+        )
+
+
 def find(case: LayerCase) -> Diagnosis | None:
-    """The weight that differs, of which each side has one of its shape, where it makes the error."""
+    """The weight that differs, of which each side has one of its shape, where it makes the error; else the channels
+    that weights must differ in."""
     if not replaced(case):
         return None
     for (position, name, mine), (twin, _, theirs) in _of_one_shape(case):
@@ -37,7 +75,30 @@ def find(case: LayerCase) -> Diagnosis | None:
         made = case.reweighted({name: theirs})
         if made is not None and explained(case, made):
             return Diagnosis(Cause.WEIGHTS, (GraphsDiffer(Difference(position, twin, change, name)),), position)
-    return None
+    return _of_channels(case)
+
+
+def _of_channels(case: LayerCase) -> Diagnosis | None:
+    """At most half of the channels, if they are off in nearly all their values and the others in none."""
+    axis = channel_axis(case.y.shape)
+    if axis is None or case.y.shape != case.c.shape or case.formats.coarse:
+        return None
+    mine, theirs = by_channel(case.y, axis), by_channel(case.c, axis)
+    if not (np.isfinite(mine).all() and np.isfinite(theirs).all()):
+        return None
+    error, size = (np.sqrt(np.mean(x**2, axis=1)) for x in (theirs - mine, mine))
+    off = np.flatnonzero(error > SAME * size.max(initial=0.0))
+    if not 0 < len(off) <= len(error) // 2:
+        return None
+    mine, theirs = mine[off], theirs[off]
+    alive = (mine != 0) | (theirs != 0)
+    wrong = alive & (np.abs(theirs - mine) > SAME * np.abs(mine))
+    if (wrong.sum(axis=1) < THROUGHOUT * np.maximum(alive.sum(axis=1), 1)).any():
+        return None
+    power = (mine**2).sum(axis=1)
+    gains = np.divide((mine * theirs).sum(axis=1), power, out=np.zeros(len(off)), where=power > 0)
+    fact = ChannelsOff(tuple(map(int, off)), len(error), axis, tuple(map(float, gains)))
+    return Diagnosis(Cause.WEIGHTS, (fact,))
 
 
 def _of_one_shape(case: LayerCase) -> Iterator[tuple[Read, Read]]:

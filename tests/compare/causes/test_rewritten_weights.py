@@ -61,3 +61,42 @@ def test_a_scale_inside_of_a_product_is_no_fault_behind_one(forms):
     report = compare(attention(forms[0], weights), attention(forms[1], 1.5 * weights), DATA)
     assert only(report).node == "first"
     assert not compare(attention(forms[0], weights), attention(forms[1], weights), DATA).culprits
+
+
+KERNEL, SHIFT = normal(16, 3, 3, 3, seed=4), normal(16, seed=5)
+GAIN = 1.5 + normal(16, seed=7) ** 2
+WRITTEN = "[conv] a = Conv(x, w) [norm] b = BatchNormalization(a, gain, bias, zeros, ones) [act] c = Relu(b)"
+ONE = '[fused] c = com.microsoft.FusedConv<activation="Relu">(x, w, bias)'
+CLIPPED = "[conv] a = Conv(x, w, bias) [act] c = Clip(a, low, high)"
+
+
+def convolution(steps: str, kernel: np.ndarray = KERNEL, **read: np.ndarray):
+    if steps == WRITTEN:
+        kernel = kernel / GAIN.reshape(16, 1, 1, 1)
+    text = f"g (float[2,3,9,9] x) => (float[2,4] y) {{ {steps} [pool] p = GlobalAveragePool(c) "
+    ones = np.full(16, 1 - 1e-5, np.float32)
+    given = {"bias": SHIFT, "gain": GAIN, "zeros": 0 * SHIFT, "ones": ones, "low": np.float32(0), **read}
+    given = {name: value for name, value in given.items() if name in steps}
+    text += "[flat] f = Flatten(p) [fc] y = MatMul(f, v) }"
+    return parsed(text, domains=["com.microsoft"], w=kernel, v=normal(16, 4, seed=1), **given)
+
+
+IMAGES = [{"x": normal(2, 3, 9, 9, seed=6)}]
+
+
+@pytest.mark.parametrize("way", [1, -1], ids=["fused", "written out"])
+def test_channels_that_are_off_throughout_beside_others_that_are_right_are_weights(way):
+    other = KERNEL.copy()
+    other[[3, 7]] *= 1.5
+    other[3, 1] += 1
+    forms = (WRITTEN, ONE)[::way]
+    culprit = only(compare(convolution(forms[0]), convolution(forms[1], other), IMAGES))
+    assert culprit.cause == "weights"
+    assert "2 of 16 channels (axis 1) are off" in culprit.evidence
+    assert not compare(convolution(forms[0]), convolution(forms[1]), IMAGES).culprits
+
+
+def test_a_limit_that_some_channels_reach_is_another_operator():
+    limited = convolution(CLIPPED, high=np.float32(np.abs(SHIFT).max() + 6))
+    culprit = only(compare(convolution(ONE), limited, IMAGES))
+    assert culprit.cause != "weights"
