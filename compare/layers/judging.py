@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...graph.specs import Arrays, is_float
-from ..causes import given
+from ..causes import exchanged_layers, given
 from ..causes.control_flow import OtherBranch
 from ..causes.diagnosis import Diagnosis, Remark
 from ..causes.differences import in_graphs
@@ -17,6 +19,8 @@ from ..statistics.statistics import Statistics
 from .findings import BodyFindings
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..causes.case import LayerCase
     from ..causes.examiner import Examiner
     from ..lockstep.plan import LayerPair
@@ -91,7 +95,24 @@ class LayerJudge:
                 case = self._held(seen, sample, part, mine, noise, entry or 0)
                 if case is not None and self._diagnosed(seen, case, sample, values, made[seen.pair.number]):
                     guilty.append(seen)
+        self._pair_exchanged(guilty, values, made)
         return guilty
+
+    def _pair_exchanged(self, guilty: Sequence[Gathering], values: Arrays, made: Mapping[int, Arrays]) -> None:
+        """Tells two layers of which each makes the other's output as one fault, at the first of them."""
+
+        def arrays(seen: Gathering) -> tuple[np.ndarray, np.ndarray]:
+            other = seen.pair.candidate.outputs[seen.pair.reference.outputs.index(seen.tensor)]
+            return values[seen.tensor], made[seen.pair.number][other]
+
+        index = self.noise.index
+        free = [seen for seen in guilty if is_float(values[seen.tensor].dtype)]
+        for first, second in itertools.combinations(free, 2):
+            if exchanged_layers.are(arrays(first), arrays(second)):
+                node = second.pair.main
+                told = exchanged_layers.diagnosis(f"{index.nodes[node].op_type} {index.names[node]}", first.pair.main)
+                first.diagnosis = told
+                second.diagnosis = replace(told, node=None, producer=first.tensor)
 
     def look_inside(self, seen: Gathering, values: Arrays, made: Arrays | None) -> None:
         """Looks into a layer that does not exceed its noise: for what would be lost, were it not one kernel, and where

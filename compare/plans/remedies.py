@@ -18,6 +18,7 @@ from ...graph.rounding.round_array import STORAGE
 from ...graph.rounding.widening import is_narrow
 from ..causes.altered_weights import OverflowBeside
 from ..causes.differences import GraphsDiffer
+from ..causes.exchanged_layers import ExchangedWith
 from ..causes.folded_padding import PaddedBefore
 from ..causes.integer_pairs import PairsSaturate
 from ..causes.nan import NotANumberOnBothSides
@@ -164,6 +165,8 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
         return Remedy(
             "do not fold into a convolution that pads with zeros, or pad with what the folded nodes make zeros of"
         )
+    if any(isinstance(fact, ExchangedWith) for fact in culprit.facts):
+        return Remedy("exchange the two in the second file, or the order in which it splits what makes both")
     if any(isinstance(fact, PairsSaturate) for fact in culprit.facts):
         return Remedy(SATURATING)
     text = ANYWHERE.get(cause, "")
