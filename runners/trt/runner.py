@@ -10,7 +10,6 @@ from ...graph.errors import RunnerError, UsageError
 from ..contract.capabilities import Capabilities
 from ..contract.runner import Runner
 from ..contract.workload import ShapeRange, Workload
-from .caches import add_timings, kept
 from .config import CALIBRATORS, MODES, QDQ_METHODS, TrtConfig
 from .library import installed, load_plugins, require_gpu
 
@@ -145,6 +144,7 @@ class TrtRunner(TrtConfig, Runner):
             UsageError: This version of TensorRT lacks what was asked for.
         """
         library, plan = self._loaded(self.loads_engine(model))
+        from .caches import add_timings
         from .opening import load_engine, make_engine, open_engine
 
         say = progress or _silent
@@ -188,6 +188,7 @@ class TrtRunner(TrtConfig, Runner):
     def build(self, model: Model, workload: Workload) -> Made:
         """See `Runner.build`. Kernel timings are taken from the file and not written there: `built` does that."""
         library, plan = self._loaded(False)
+        from .caches import kept
         from .opening import make_engine
 
         lent = (
