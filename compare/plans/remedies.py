@@ -12,8 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ...graph.errors import LayerdiffError, OutputError
+from ...graph.formats import BY_DTYPE
 from ...graph.pairing.differences import InputsExchanged, OtherInput
+from ...graph.pairing.weight_changes import WeightChange
 from ...graph.rounding.round_array import STORAGE
 from ...graph.rounding.widening import is_narrow
 from ..causes.altered_weights import OverflowBeside
@@ -23,6 +27,7 @@ from ..causes.folded_padding import PaddedBefore
 from ..causes.integer_pairs import PairsSaturate
 from ..causes.nan import NotANumberOnBothSides
 from ..causes.quantization import StepsHold
+from ..causes.ranges import format_loss
 from ..notices import not_written
 from ..progress import SILENT, Progress
 from ..report.model import Cause
@@ -34,8 +39,10 @@ from .rewrites import rewritings
 from .wider import wider
 
 if TYPE_CHECKING:
+    from ...graph.formats import NumberFormat
     from ...graph.index import GraphIndex
     from ...graph.model import Model
+    from ...graph.pairing.differences import Difference
     from ...runners.contract.runner import Runner
     from ..comparison import Comparison
     from ..outputs.draws import Drawn
@@ -159,8 +166,13 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
         return Remedy(
             "put the scale of the weights right in the second file, or quantize the first file's weights again"
         )
-    if any(d.clamped for d in differences) and _typed_narrow(side.model.index, culprit.candidate_node or culprit.node):
+    fmt = _narrow_type(side.model.index, culprit.candidate_node or culprit.node)
+    if fmt is not None and any(d.clamped for d in differences):
         return Remedy(_unclamped(culprit))
+    beyond = None if fmt is None else next((v for d in differences if (v := _beyond(d, fmt)) is not None), None)
+    if beyond is not None:
+        node = culprit.candidate_node or culprit.node
+        return Remedy(f"{_in_fp32(node)}, and {fmt} has no {beyond:g}")
     if any(isinstance(fact, PaddedBefore) for fact in culprit.facts):
         return Remedy(
             "do not fold into a convolution that pads with zeros, or pad with what the folded nodes make zeros of"
@@ -219,10 +231,25 @@ def _kept(index: GraphIndex, culprit: Culprit) -> tuple[str, ...]:
 
 def _typed_narrow(index: GraphIndex, name: str) -> bool:
     """Whether the graph itself types what a node gives FP16 or BF16."""
+    return _narrow_type(index, name) is not None
+
+
+def _narrow_type(index: GraphIndex, name: str) -> NumberFormat | None:
+    """FP16 or BF16, where the graph itself types so what a node gives."""
     if name not in index.names:
-        return False
+        return None
     made = (index.specs.get(n) for n in index.nodes[index.names.index(name)].output)
-    return any(spec is not None and is_narrow(spec.dtype) for spec in made)
+    types = (spec.dtype for spec in made if spec is not None and is_narrow(spec.dtype))
+    return next((BY_DTYPE[dtype.name] for dtype in types), None)
+
+
+def _beyond(difference: Difference, fmt: NumberFormat) -> float | None:
+    """The one value that the reference has for a constant, if a format cannot hold it."""
+    change = difference.change
+    if not isinstance(change, WeightChange) or change.values is None or change.size != 1 or change.greatest is None:
+        return None
+    value = float(change.values[0])
+    return None if format_loss(np.array([value]), fmt) is None else value
 
 
 def _keeping(side: Side, keep: Sequence[str]) -> str:

@@ -95,3 +95,22 @@ def test_weights_that_are_clamped_and_overflow_nowhere_have_the_converters_limit
     culprit = only(report)
     assert (culprit.node, culprit.cause) == ("up", "weights")
     assert "max_finite_val" in culprit.remedies[0].text
+
+
+@pytest.mark.parametrize(
+    ("value", "clamped", "told"),
+    [(1e-9, 1e-6, "and FP16 has no 1e-09"), (2e5, 1e4, "and FP16 has no 200000"), (0.5, 0.25, None)],
+)
+def test_a_constant_that_the_type_cannot_hold_has_no_remedy_in_that_type(value, clamped, told):
+    def network(constant: float, kind: int) -> onnx.ModelProto:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind)
+        text = f"""g (float[N,32] x) => (float[N,32] y) {{ [enter] h = Cast<to={kind}>(x) [square] a = Mul(h, h)
+            [guard] b = Add(a, c) [root] d = Sqrt(b) [ratio] e = Div(h, d) [leave] y = Cast<to=1>(e) }}"""
+        return parsed(text, c=np.asarray(constant, dtype))
+
+    data = [{"x": normal(6, 32) * np.float32(1e-3 if value < 1 else 100)}]
+    both = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+    culprit = only(compare(network(value, both[0]), network(clamped, both[1]), data))
+    assert (culprit.node, culprit.cause) == ("guard", "weights")
+    text = culprit.remedies[0].text
+    assert (told in text and text.startswith("write guard in FP32")) if told else "has no" not in text
