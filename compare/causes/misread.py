@@ -1,0 +1,54 @@
+"""Scaled integers that one node of the candidate's file writes with one scale or zero point, and another one reads with
+another.
+
+Looks at: the scales and zero points of the integers that the layer's nodes write and read. Proves: that a value does
+not come out as it went in, whatever the ranges are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...graph.quantized.misread import Misread, misread
+from ..report.model import Cause
+from .case import LayerCase
+from .diagnosis import Diagnosis
+
+
+@dataclass(frozen=True)
+class ReadOtherwise:
+    """A tensor that is read as other numbers than were written.
+
+    Attributes:
+        found: Where.
+        writer, reader: Operators and names of the nodes.
+    """
+
+    found: Misread
+    writer: str
+    reader: str
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        (scale, zero), (other, its_zero) = self.found.written, self.found.read
+        return (
+            f"{self.writer} writes '{self.found.tensor}' with scale {scale:.6g} and zero point {zero}, and "
+            f"{self.reader} reads it with scale {other:.6g} and zero point {its_zero}"
+        )
+
+
+def find(case: LayerCase) -> Diagnosis | None:
+    """A tensor that the layer writes and that is misread; or that it misreads, where who writes it is to blame."""
+    index, nodes = case.graphs[1], set(case.pair.candidate.nodes)
+    if not any(index.nodes[p].op_type == "QuantizeLinear" or "QLinear" in index.nodes[p].op_type for p in nodes):
+        return None
+    for found in misread(index):
+        if found.writer not in nodes and found.reader not in nodes:
+            continue
+        writer, reader = (f"{index.nodes[p].op_type} {index.names[p]}" for p in (found.writer, found.reader))
+        fact = ReadOtherwise(found, writer, reader)
+        given = case.pair.reference.inputs
+        elsewhere = found.writer not in nodes and len(given) == 1 and given[0] not in case.graphs[0].inputs
+        return Diagnosis(Cause.SCALE, (fact,), producer=given[0] if elsewhere else None)
+    return None
