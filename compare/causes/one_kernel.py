@@ -8,7 +8,7 @@ its digits, where it runs node by node, or with that format inside.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,7 +48,9 @@ def lost_inside(
     if not in_pieces and operators.isdisjoint(WHOLE):
         return None
     given = [values[n] for n in pair.reference.inputs if n in values and is_float(values[n].dtype)]
-    large = all(np.isfinite(a).all() for a in given) and any(_may_overflow(a, operators, fmt) for a in given)
+    large = all(np.isfinite(a).all() for a in given) and any(
+        _may_overflow(a, operators, _power(index, nodes), fmt) for a in given
+    )
     for position in nodes if large else ():
         node = index.nodes[position]
         if operator(node) in WHOLE and node.input[0] in values:
@@ -67,12 +69,18 @@ def lost_inside(
     return terms_cancel(index, nodes, {**made, **{n: values[n] for n in pair.reference.outputs}}, fmt)
 
 
-def _may_overflow(given: np.ndarray, operators: Collection[str], fmt: NumberFormat) -> bool:
-    """Whether sums of squares, or of exponentials, of what a layer is given may: most layers are far from the range."""
+def _may_overflow(given: np.ndarray, operators: Collection[str], power: float, fmt: NumberFormat) -> bool:
+    """Whether sums of powers, or of exponentials, of what a layer is given may: most layers are far from the range."""
     wide = given.astype(np.float64)
     if "Exp" in operators and wide.size and float(wide.max()) + math.log(wide.size) > math.log(fmt.max):
         return True
-    return float(np.square(wide).sum()) > fmt.max
+    return float((np.abs(wide) ** power).sum()) > fmt.max
+
+
+def _power(index: GraphIndex, nodes: Sequence[int]) -> float:
+    """The greatest power that some nodes raise what they are given to: two, or what stands in a Pow."""
+    raised = (index.constant(index.nodes[p].input[1]) for p in nodes if operator(index.nodes[p]) == "Pow")
+    return max([2.0, *(float(np.max(x)) for x in raised if x is not None and x.size)])
 
 
 def _squares(x: np.ndarray, op: str, axis: int) -> np.ndarray:

@@ -24,6 +24,10 @@ VARIANCE = parsed(
     "g (float[2,8] x) => (float[2,1] y) { m = ReduceMean<axes=[1]>(x) n = Mul(m, m) q = Mul(x, x) "
     "r = ReduceMean<axes=[1]>(q) y = Sub(r, n) }"
 )
+POWER = parsed(
+    "g (float[2,8] x) => (float[2,8] y) { q = Pow(x, six) m = ReduceMean<axes=[1]>(q) r = Pow(m, root) y = Div(x, r) }",
+    six=np.float32(6), root=np.float32(1 / 6),
+)  # fmt: skip
 RAMP = np.linspace(-1, 1, 16, dtype=np.float32).reshape(2, 8)
 
 
@@ -48,6 +52,7 @@ def found(model, x, fmt=FP16):
         (LAYER, 1000 * RAMP, "the squares of"),
         (PIECES, 1000 * RAMP, "at Mul_0"),
         (SOFTMAX, 11.5 * RAMP, "at Exp_0"),
+        (POWER, 8 * RAMP, "at Pow_0"),
     ],
 )
 def test_the_value_inside_is_told(model, x, says):
