@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...graph.operators import CHOICES, operator
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
@@ -129,8 +130,9 @@ def of_quantizer(case: LayerCase) -> Diagnosis | None:
 
 
 def find(case: LayerCase) -> Diagnosis | None:
-    """Values that stop at the greatest or the least value of the output."""
-    return _piled_up(case, case.y, case.c)
+    """Values that stop at the greatest or the least value of the output, unless they number what was chosen."""
+    chosen = operator(case.graphs[0].nodes[case.pair.main]) in CHOICES and case.y.dtype.kind in "iu"
+    return None if chosen else _piled_up(case, case.y, case.c)
 
 
 def _piled_up(case: LayerCase, y: np.ndarray, c: np.ndarray) -> Diagnosis | None:

@@ -94,3 +94,10 @@ def test_values_beyond_the_calibrated_range_are_told_with_the_range(x, text):
 )
 def test_what_the_step_rounds_is_no_saturation(x, grid):
     assert beyond(x, grid) is None
+
+
+@pytest.mark.parametrize(("op", "saturates"), [("ArgMax", False), ("NonZero", True)])
+def test_numbers_of_what_is_chosen_stop_nowhere(op, saturates):
+    model = parsed(f"g (float[16,8] x) => (int64[16,1] y) {{ y = {op}(x) }}")
+    chosen = np.arange(16).reshape(16, 1) % 8
+    assert (saturation.find(layer_case(chosen, chosen.clip(0, 2), model=model)) is not None) == saturates
