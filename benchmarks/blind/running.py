@@ -80,7 +80,7 @@ def ask(net: Network, candidate: onnx.ModelProto | None, runner: Any) -> Any:
         return Comparator(paths[0], [OnnxrtRunner(threads=1), *([runner] if runner else [])], **options).compare()
 
 
-def _answered(question: Callable[[], Any], seconds: float) -> Result:
+def answer_of(question: Callable[[], Any], seconds: float) -> Result:
     """What layerdiff says, or why it says nothing; nodes that stand around a culprit are ``inside``."""
     began = time.perf_counter()
     result: Result = {"verdict": None, "answers": [], "error": None}
@@ -161,7 +161,7 @@ def faults(
                 continue
             planted += 1
             if case.id not in known and planted % share[1] == share[0]:
-                yield scored(case, _answered(lambda case=case: ask(net, case.candidate, None), seconds))
+                yield scored(case, answer_of(lambda case=case: ask(net, case.candidate, None), seconds))
 
 
 def clean(name: str, seconds: float, known: set[str], share: Share = (0, 1)) -> Iterator[Result]:
@@ -179,7 +179,7 @@ def clean(name: str, seconds: float, known: set[str], share: Share = (0, 1)) -> 
         candidate = healthy.make(net, form) if form in healthy.FORMS else None
         if form in healthy.FORMS and candidate is None:
             continue
-        asked = _answered(lambda candidate=candidate, runner=runner: ask(net, candidate, runner), seconds)
+        asked = answer_of(lambda candidate=candidate, runner=runner: ask(net, candidate, runner), seconds)
         yield result | asked
 
 
