@@ -32,7 +32,7 @@ def mask_of_minus_65504() -> Pair:
     return _masked(-65504)
 
 
-@fault("bias_Mul", causes="weights")
+@fault("bias_Mul", causes="weights scale")
 def mask_of_minus_8() -> Pair:
     """The mask of an encoder adds -8, which lets hidden words through"""
     return _masked(-8)
@@ -227,7 +227,7 @@ def mask_off_by_one() -> Pair:
     return _decoders("mask_off_by_one")
 
 
-@fault("l1_q_*", "l1_k_*", causes="wrong-op layout weights")
+@fault("l1_q_*", "l1_k_*", causes="wrong-op layout weights attribute")
 def rotary_pairs_for_halves() -> Pair:
     """Rotary positions turn neighbours for halves of a head"""
     return _decoders("interleaved")

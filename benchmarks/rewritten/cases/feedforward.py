@@ -98,6 +98,15 @@ def gate_and_up_exchanged() -> Pair:
     return pair(decoder(), decoder(Form(mistake="gate_and_up_exchanged")), inputs(1, LENGTH, WIDTH))
 
 
+@fault("l1_gate", "l1_up", causes="weights wrong-op", every=True)
+def gate_and_up_read_each_others_weight() -> Pair:
+    """The two halves of a gated layer read the weight of each other, under its own name"""
+    changed = file(decoder())
+    gate, up = changed.node("l1_gate"), changed.node("l1_up")
+    gate.input[1], up.input[1] = up.input[1], gate.input[1]
+    return pair(decoder(), changed, inputs(1, LENGTH, WIDTH))
+
+
 def _experts(*, renormalized: bool = True, count: int = 2) -> onnx.ModelProto:
     drawn = Drawn()
     text = f"""experts (float[32,16] x) => (y) {{

@@ -88,19 +88,19 @@ def _scaled_sound(scale: float) -> Pair:
     return beside(net, changed)
 
 
-@fault("scaled", "*Unsqueeze_1", "transpose_1", "convolution*", causes="scale wrong-op")
+@fault("scaled", "*Unsqueeze_1", "transpose_1", "convolution*", causes="scale")
 def sound_as_a_fraction() -> Pair:
     """Sound scaled by 1/32768 in front of a network that wants integers"""
     return _scaled_sound(1 / 32768)
 
 
-@fault("scaled", "*Unsqueeze_1", "transpose_1", "convolution*", causes="scale wrong-op")
+@fault("scaled", "*Unsqueeze_1", "transpose_1", "convolution*", causes="scale")
 def sound_halved() -> Pair:
     """Sound scaled by 1/2"""
     return _scaled_sound(1 / 2)
 
 
-@fault("scaled", "*Unsqueeze_1", "transpose_1", "convolution*", causes="scale wrong-op")
+@fault("scaled", "*Unsqueeze_1", "transpose_1", "convolution*", causes="scale")
 def sound_of_a_third() -> Pair:
     """Sound scaled by 1/3"""
     return _scaled_sound(1 / 3)
@@ -120,7 +120,7 @@ def _behind_a_shape(text: str, columns: int, **shapes: np.ndarray) -> onnx.Model
     return network(body, **weights, **shapes)
 
 
-@fault("scaled", "shaped", "c1", causes="scale wrong-op")
+@fault("scaled", "shaped", "c1", causes="scale")
 def picture_scaled_twice() -> Pair:
     """A picture scaled by 1/255 once more, in front of a Reshape"""
     shape = {"square": np.array([1, 1, 32, 32])}
@@ -130,7 +130,7 @@ def picture_scaled_twice() -> Pair:
     return pair(right, wrong, inputs(1, 1024))
 
 
-@fault("scaled", "shaped", "c1", causes="scale wrong-op")
+@fault("scaled", "shaped", "c1", causes="scale")
 def signal_scaled_twice() -> Pair:
     """A signal scaled by 1/32768 once more, in front of an Unsqueeze"""
     axes = {"axes": np.array([1])}
