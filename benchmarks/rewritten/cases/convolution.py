@@ -313,4 +313,4 @@ def weights_clipped_at_65504() -> Pair:
     clipped = file(large.proto)
     weight = clipped.value(node.input[1])
     clipped.set_weight(node.input[1], np.clip(weight, -65504, 65504))
-    return pair(large.proto, clipped, list(net.feeds), at=(f"{output}_large",))
+    return pair(large.proto, clipped, list(net.feeds), at=(node.name, output, f"{output}_large"))

@@ -72,6 +72,26 @@ def exponential_node_by_node() -> Pair:
     return _in("fp16,decomposed", _exponential(), inputs(4, 64))
 
 
+def _scores() -> onnx.ModelProto:
+    drawn = Drawn()
+    text = """scores (float[1,16,64] x) => (y) {
+      q = MatMul(x, wq)  k = MatMul(x, wk)  v = MatMul(x, wv)
+      turned = Transpose<perm = [0, 2, 1]>(k)
+      products = MatMul(q, turned)
+      score = Mul(products, little)
+      share = Softmax<axis = -1>(score)
+      y = MatMul(share, v)
+    }"""
+    large = {f"w{name}": drawn.normal(64, 64, scale=8) for name in "qk"}
+    return network(text, **large, wv=drawn.weight(64, 64), little=np.float32(1e-3))
+
+
+@fault("products", causes="overflow", also=("score", "share"))
+def scores_scaled_too_late() -> Pair:
+    """Products of 100,000 that are scaled behind: FP16"""
+    return _in("fp16", _scores(), inputs(1, 16, 64))
+
+
 def _ratio() -> onnx.ModelProto:
     drawn = Drawn()
     text = """ratio (float[4,64] x) => (y) {

@@ -181,6 +181,17 @@ def zero_point_off_by_one_in_a_classifier() -> Pair:
     return beside(known("ppocr-cls"), changed, at=_zero_point(changed, 12))
 
 
+@fault("*QuantizeLinear", causes="quantization weights", also=("*",))
+def scales_rounded_to_fp16() -> Pair:
+    """All scales rounded to FP16; both files are quantized"""
+    changed = _blazeface()
+    for tensor in list(changed.proto.graph.initializer):
+        if tensor.name.endswith("_scale"):
+            scale = changed.value(tensor.name)
+            changed.set_weight(tensor.name, scale.astype(np.float16).astype(np.float32))
+    return pair(_blazeface().proto, changed, list(known("blazeface").feeds), optimize=False)
+
+
 @fault(causes=SCALES, verdicts="fail undecided", tolerated=COARSE)
 def negatives_cut_off() -> Pair:
     """The zero point 0 for 133 of an activation, where it is quantized and where it is read"""
@@ -193,14 +204,15 @@ def negatives_cut_off() -> Pair:
 
 
 @fault(causes=SCALES, verdicts="fail undecided", tolerated=COARSE)
-def range_halved() -> Pair:
-    """The scale of an activation half of what its range needs, where it is quantized and where it is read"""
+def range_cut_to_an_eighth() -> Pair:
+    """The scale of an activation an eighth of what its range needs, where it is quantized and where it is read"""
     changed = _blazeface()
     dequantize = _activations(changed)[6]
     scale = changed.value(dequantize.input[1])
-    name = changed.add("scale_halved", (scale / 2).astype(np.float32))
+    name = changed.add("scale_of_an_eighth", (scale / 8).astype(np.float32))
     dequantize.input[1] = changed.node(dequantize.input[0]).input[1] = name
-    return _beside_float(changed, _around(changed, dequantize))
+    # The sum that reads it runs as one kernel with the convolution before it and the Relu behind.
+    return _beside_float(changed, (*_around(changed, dequantize), "activation_2"))
 
 
 @fault(causes=SCALES, verdicts="fail undecided", tolerated=COARSE)
