@@ -310,6 +310,19 @@ def no_result(candidate: str, layer: str, what: str) -> Notice:
     return Notice("no-result", candidate, f"{candidate}: {text}")
 
 
+def read_otherwise(candidate: str, what: str, more: int) -> Notice:
+    """Integers that are written with one scale and read with another, where no layer is to blame for it.
+
+    Args:
+        candidate: Whose file it is.
+        what: What is written and what is read.
+        more: How many others there are.
+    """
+    others = f" So {'is' if more == 1 else 'are'} {counted(more, 'more tensor')}." if more else ""
+    text = f"{candidate}: {what}; in no layer that makes more than rounding explains.{others}"
+    return Notice("read-otherwise", candidate, text)
+
+
 def layer_not_built(candidate: str, layer: str, others: int, what: str) -> Notice:
     """Layers that the candidate runs in the whole model, and cannot open by themselves.
 

@@ -8,11 +8,16 @@ not come out as it went in, whatever the ranges are.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ...graph.quantized.misread import Misread, misread
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
+
+if TYPE_CHECKING:
+    from ...graph.index import GraphIndex
+    from ..lockstep.plan import LayerPair
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,12 @@ class ReadOtherwise:
     writer: str
     reader: str
 
+    @classmethod
+    def of(cls, index: GraphIndex, found: Misread) -> ReadOtherwise:
+        """A tensor of a graph, with what its nodes are called."""
+        writer, reader = (f"{index.nodes[p].op_type} {index.names[p]}" for p in (found.writer, found.reader))
+        return cls(found, writer, reader)
+
     @property
     def text(self) -> str:
         """See `Fact`."""
@@ -40,15 +51,22 @@ class ReadOtherwise:
 
 def find(case: LayerCase) -> Diagnosis | None:
     """A tensor that the layer writes and that is misread; or that it misreads, where who writes it is to blame."""
-    index, nodes = case.graphs[1], set(case.pair.candidate.nodes)
+    return of_layer(case.graphs, case.pair)
+
+
+def of_layer(graphs: tuple[GraphIndex, GraphIndex], pair: LayerPair) -> Diagnosis | None:
+    """The same of a layer, whatever its error.
+
+    Args:
+        graphs: The reference's and the candidate's.
+        pair: The layer.
+    """
+    index, nodes, given = graphs[1], set(pair.candidate.nodes), pair.reference.inputs
     if not any(index.nodes[p].op_type == "QuantizeLinear" or "QLinear" in index.nodes[p].op_type for p in nodes):
         return None
     for found in misread(index):
-        if found.writer not in nodes and found.reader not in nodes:
-            continue
-        writer, reader = (f"{index.nodes[p].op_type} {index.names[p]}" for p in (found.writer, found.reader))
-        fact = ReadOtherwise(found, writer, reader)
-        given = case.pair.reference.inputs
-        elsewhere = found.writer not in nodes and len(given) == 1 and given[0] not in case.graphs[0].inputs
-        return Diagnosis(Cause.SCALE, (fact,), producer=given[0] if elsewhere else None)
+        if found.writer in nodes or found.reader in nodes:
+            elsewhere = found.writer not in nodes and len(given) == 1 and given[0] not in graphs[0].inputs
+            fact = ReadOtherwise.of(index, found)
+            return Diagnosis(Cause.SCALE, (fact,), producer=given[0] if elsewhere else None)
     return None

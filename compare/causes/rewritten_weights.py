@@ -69,6 +69,7 @@ def find(case: LayerCase) -> Diagnosis | None:
     if not replaced(case):
         return None
     for (position, name, mine), (twin, _, theirs) in _of_one_shape(case):
+        theirs = theirs.reshape(mine.shape)
         change = weight_change(mine, theirs)
         if change is None or change.explained_by_format is not None:
             continue
@@ -114,9 +115,10 @@ def _of_one_shape(case: LayerCase) -> Iterator[tuple[Read, Read]]:
 
 
 def _by_shape(reads: Iterable[Read]) -> dict[tuple[int, ...], list[Read]]:
+    """Weights by their shape, without axes of one: a bias that is added has as many as what it is added to."""
     found: dict[tuple[int, ...], list[Read]] = {}
     for read in reads:
-        found.setdefault(read[2].shape, []).append(read)
+        found.setdefault(tuple(d for d in read[2].shape if d > 1), []).append(read)
     return found
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...graph.operators import DIVIDES, facts_of
 from ...graph.specs import Arrays
-from ..causes import nan, underflow
+from ..causes import misread, nan, underflow
 from ..causes.case import LoudLayer
 from ..causes.differences import beyond_formats, stated
 from ..causes.examiner import loudest
@@ -263,7 +263,8 @@ def _diagnosed(
     )
     computing = prepared.candidate.runner.arithmetic
     narrow = None if computing.is_integer else underflow.of_weights(index, top.pair.reference.nodes, computing)
-    return replace(top, diagnosis=narrow or loudest(case))
+    other = misread.of_layer((index, prepared.candidate.model.index), top.pair)
+    return replace(top, diagnosis=narrow or other or loudest(case))
 
 
 def _plain_rounding(prepared: Prepared) -> float:

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ...graph.cutting.pieces import readable
+from ...graph.quantized.misread import misread
 from .. import notices
 from ..causes.feeding import schedule
+from ..causes.misread import ReadOtherwise
 from ..report.model import Cause
 from ..runs.memory import free_memory
 from .fidelity import made_by_pieces
@@ -68,6 +70,7 @@ def walk_notices(
     if fused and fused[0].fused is not None:
         fmt = prepared.candidate.runner.arithmetic.name
         yield notices.hold_as_one_kernel(who, [names[s.pair.main] for s in fused], fused[0].fused.text, fmt)
+    yield from _read_otherwise(prepared, culprits)
     closed = [(names[s.pair.main], s.not_built.text) for s in given.layers if s.not_built is not None]
     for layer, what in closed[:1]:
         yield notices.layer_not_built(who, layer, len(closed) - 1, what)
@@ -96,6 +99,15 @@ def _fed_otherwise(prepared: Prepared, given: Verdicts) -> Iterator[Notice]:
             layer = f"{index.names[s.pair.main]} ({index.nodes[s.pair.main].op_type})"
             yield notices.depends_on_feeding(who, fed, layer, most)
             return
+
+
+def _read_otherwise(prepared: Prepared, culprits: Sequence[Culprit]) -> Iterator[Notice]:
+    """Integers that are written with one scale and read with another, which no culprit tells of."""
+    told = {fact.found.tensor for c in culprits for fact in c.facts if isinstance(fact, ReadOtherwise)}
+    index = prepared.candidate.model.index
+    found = [ReadOtherwise.of(index, one) for one in misread(index) if one.tensor not in told]
+    if found:
+        yield notices.read_otherwise(prepared.candidate.name, found[0].text, len(found) - 1)
 
 
 def _too_large(prepared: Prepared) -> Iterator[Notice]:

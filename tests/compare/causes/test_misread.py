@@ -58,6 +58,18 @@ def test_a_healthy_file_reads_as_it_writes(kind):
     assert not compare(FLOAT, FILES[kind], DATA, ort=exact(FILES[kind])).culprits
 
 
+@pytest.mark.parametrize(("node", "layer"), [("d_DequantizeLinear", "two"), ("x_DequantizeLinear", "")])
+def test_what_rounding_would_explain_is_told_all_the_same(node, layer):
+    """A zero point that is off by one: by the culprit, if it is at the layer that makes most, and else by a warning."""
+    file = changed("qdq", node, 2, lambda z: z + 1)
+    report = compare(FLOAT, file, DATA, ort=exact(file))
+    told = [culprit.node for culprit in report.culprits if "reads it with scale" in culprit.evidence]
+    warned = [notice for notice in report.notices if notice.code == "read-otherwise"]
+    assert told == ([layer] if layer else [])
+    assert bool(warned) is not bool(layer)
+    assert all("reads it with scale" in notice.text for notice in warned)
+
+
 def test_scales_that_are_computed_are_not_told():
     text = """g (float[4] x, float s) => (float[4] y) { a = QuantizeLinear(x, t, z) b = Add(s, s)
         y = DequantizeLinear(a, b, z) }"""
