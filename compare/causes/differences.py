@@ -195,6 +195,12 @@ def other_operator(case: LayerCase) -> Diagnosis | None:
     return in_graphs(case)
 
 
+def reads_another(found: Diagnosis | None) -> bool:
+    """Whether a diagnosis says that a node reads other tensors than in the first file, which tells more than values."""
+    facts = () if found is None else found.facts
+    return any(isinstance(f, GraphsDiffer) and f.difference.kind is DifferenceKind.INPUTS for f in facts)
+
+
 def replaced(case: LayerCase) -> bool:
     """Whether the graphs say that both sides compute a layer, with other operators."""
     changes = (d.change for _, d in case.differences if isinstance(d.change, OperatorChange))

@@ -12,7 +12,7 @@ from ...graph.specs import Arrays, is_float
 from ..causes import exchanged_layers, given
 from ..causes.control_flow import OtherBranch
 from ..causes.diagnosis import Diagnosis, Remark
-from ..causes.differences import in_graphs
+from ..causes.differences import in_graphs, reads_another
 from ..causes.expected_noise import Expected, Noise, entry_of
 from ..causes.judgement import SLICE, Judgement
 from ..statistics.statistics import Statistics
@@ -106,7 +106,7 @@ class LayerJudge:
             return values[seen.tensor], made[seen.pair.number][other]
 
         index = self.noise.index
-        free = [seen for seen in guilty if is_float(values[seen.tensor].dtype)]
+        free = [s for s in guilty if is_float(values[s.tensor].dtype) and not reads_another(s.diagnosis)]
         for first, second in itertools.combinations(free, 2):
             if exchanged_layers.are(arrays(first), arrays(second)):
                 node = second.pair.main
