@@ -426,6 +426,20 @@ JUMPS = COMPARISONS | CHOICES | _of(Kind.POSITION) | {
 }  # fmt: skip
 """Operators whose results jump where a floating-point input moves over an edge."""
 
+PICKS = CHOICES | _of(Kind.POSITION) | {
+    "Mod", "Hardmax", "Unique", "Binarizer", "LinearClassifier", "SVMClassifier", "TreeEnsembleClassifier",
+}  # fmt: skip
+"""Those of them that tell places, labels or remainders, of which the next one is no better than any other."""
+
+LOOKUPS = frozenset({
+    "Gather", "GatherElements", "GatherND", "OneHot", "Scatter", "ScatterElements", "ScatterND",
+    "ArrayFeatureExtractor",
+})  # fmt: skip
+"""Operators that read or write at places that another input names."""
+
+NUMERIC = FLAT | {"Transpose", "Slice", "Concat", "Clip", "Add", "Sub", "Mul", "Max", "Min"}
+"""Operators that leave numbers which floats were rounded to what they are: numbers, and about as large."""
+
 INTEGER_PRODUCTS = _of(Kind.INTEGER_PRODUCT)
 """Products and sums of scaled integers, or of weights that are stored so."""
 

@@ -52,12 +52,27 @@ def by_expectation(evidence: OutputEvidence) -> Decision | None:
         return None
     if not found.explained:
         return None if tips_over(found) else Decision("fail", unexplained(evidence, found))
-    small = (found.relative or 0.0) <= max(SMALL, ROUNDOFFS * found.u)
+    small = (found.relative or 0.0) <= _limit(found)
     if found.subnormals and not small:
         return Decision("fail", _underflow(evidence, found))
-    if found.unseen or not small:
+    if found.unseen or not small or decides_too_much(evidence, found):
         return None
     return Decision("pass") if evidence.coverage.complete else None
+
+
+def decides_too_much(evidence: OutputEvidence, found: Measured) -> bool:
+    """Whether more decisions are other ones than is small, though each may be, by the noise of what decides it.
+
+    A single one of each sample may be, and of all samples, if it is less than half of all there are. Numbers that have
+    jumped, and are together no further off than is small, are none.
+    """
+    limit, count = _limit(found), evidence.statistics.count
+    few = found.share <= limit and found.different - 1 <= limit * count and 2 * found.different < count
+    return found.different > 0 and not few and found.whole > limit
+
+
+def _limit(found: Measured) -> float:
+    return max(SMALL, ROUNDOFFS * found.u)
 
 
 def tips_over(found: Measured) -> bool:
@@ -119,12 +134,8 @@ def too_coarse(evidence: OutputEvidence, found: Measured) -> str:
     """Why an error that rounding explains is not passed."""
     if found.statistic == "shape":
         return f"{_shapes(evidence)}; how many results there are depends on values that tie within rounding"
-    if found.unseen:
-        decided = counted(found.different, "element is", "elements are")
-        return (
-            f"{decided} decided differently by values that tie within rounding; "
-            f"{counted(found.unseen, 'of them has a value', 'of them have values')} that rounding was not seen to give"
-        )
+    if found.unseen or (found.explained and decides_too_much(evidence, found)):
+        return _ties(evidence, found)
     if not found.explained:
         what = "a slice" if found.statistic == "slice" else "an element"
         return (
@@ -135,6 +146,19 @@ def too_coarse(evidence: OutputEvidence, found: Measured) -> str:
         f"rounding alone makes an error of {found.relative:.0%} in the worst sample: the format is too coarse for this "
         "network, no layer need be broken"
     )
+
+
+def _ties(evidence: OutputEvidence, found: Measured) -> str:
+    """How many decisions differ, of how many, and how many are expected to."""
+    usual = f"{found.expected_different:,.{1 if found.expected_different < 1 else 0}f}"
+    decided = (
+        f"{found.different:,} of {evidence.statistics.count:,} places are decided differently by values that tie "
+        f"within rounding, which alone changes about {usual}"
+    )
+    if found.unseen:
+        values = counted(found.unseen, "of them has a value", "of them have values")
+        return f"{decided}; {values} that rounding was not seen to give"
+    return f"{decided}: the format is too coarse for these decisions, no layer need be broken"
 
 
 def show(place: Any) -> str:

@@ -112,8 +112,11 @@ def undecided(evidence: OutputEvidence) -> Decision:
         reason = "the expected error was not measured"
     worst = evidence.statistics.max_abs_at
     enough = "" if worst is None else f" ({evidence.tensor}:0,{_enough(float(worst.value))} would pass)"
-    name = f"--tolerance {evidence.tensor}:RTOL,ATOL{enough}"
-    return Decision("undecided", f"{reason}; say what is good enough with {name}, or with --labels and --metric")
+    name = f"--tolerance {evidence.tensor}:RTOL,ATOL{enough}, or with "
+    decided = evidence.expected is not None and evidence.expected.decides
+    return Decision(
+        "undecided", f"{reason}; say what is good enough with {'' if decided else name}--labels and --metric"
+    )
 
 
 def _enough(error: float) -> str:

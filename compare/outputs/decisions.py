@@ -4,7 +4,8 @@ An ArgMax, a TopK, a comparison, a Cast to integers, a quantizer give the same r
 over an edge, and then another one altogether. No error is expected of them; but where the network with random roundings
 (`graph.rounding.random_rounding`) decides otherwise, a candidate may decide otherwise, too. So a place may differ if it
 differs in some of the draws, and if some of the draws gave its value there. What was computed exactly from exact values
-differs in none of them.
+differs in none of them. Draws differ from what their own network gives without noise: that need not be the reference,
+of whose network nothing may be known.
 
 The draws are made with roundings twice as large as expected (`DECISION_GAIN`): few draws of the right size would miss
 edges that a candidate may cross.
@@ -12,6 +13,7 @@ edges that a candidate may cross.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,7 +23,7 @@ import onnx
 
 from ...graph.cutting.fusion import static_tensors
 from ...graph.nodes import attribute_string, subgraphs
-from ...graph.operators import CONTRIB_DOMAIN, JUMPS, operator
+from ...graph.operators import CASTS, CONTRIB_DOMAIN, JUMPS, LOOKUPS, NUMERIC, PICKS, QUANTIZERS, SCORES, operator
 from ...graph.specs import is_float
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ JUMP = 8.0
 """Standard deviations from which on a value has jumped."""
 SPARE = 0.02
 """Of the places that differ in a typical draw, how many may differ elsewhere: draws are few."""
+STEPS = 32
+"""Unit roundoffs of a number that it may be off by where it is rounded to an integer."""
 TYPICAL = 3.0
 """Times the most places that differ in a draw, how many may differ in a candidate."""
 
@@ -49,6 +53,34 @@ def jumping_tensors(index: GraphIndex) -> frozenset[str]:
         elif node.op_type == "MaxPool" and reads:
             found.update(name for name in node.output[1:] if name)
     return frozenset(found)
+
+
+def numbers(index: GraphIndex) -> frozenset[str]:
+    """Tensors of a graph that are numbers: floats, and integers that floats are rounded to (pixels, counts).
+
+    What chooses, tells places, or is looked up at places that floats decide, is none: there a small difference is no
+    better than a large one.
+    """
+    static = static_tensors(index)
+    picked: set[str] = set()
+    rounded: set[str] = set()
+    for position, node in enumerate(index.nodes):
+        reads, op = [n for n in index.reads[position] if n not in static], operator(node)
+        looks_up = op in LOOKUPS and any(n in rounded for n in node.input[op != "OneHot" : 2])
+        if op in PICKS or looks_up or any(n in picked for n in reads):
+            own = not any(n in picked for n in reads)
+            picked.update(node.output[own and op == "TopK" : 1 if own and op in SCORES else None])
+        elif op in CASTS | QUANTIZERS and reads and (_is_float(index, reads[0]) or reads[0] in rounded):
+            rounded.update(node.output[:1])
+        elif op in NUMERIC and reads and all(n in rounded for n in reads):
+            rounded.update(node.output)
+    integers = {name for name in rounded if name in index.specs and index.specs[name].dtype.kind in "iu"}
+    floats = {name for name, spec in index.specs.items() if is_float(spec.dtype)}
+    return frozenset((floats | integers) - picked)
+
+
+def _is_float(index: GraphIndex, name: str) -> bool:
+    return name in index.specs and is_float(index.specs[name].dtype)
 
 
 def _jumps(node: onnx.NodeProto, index: GraphIndex, reads: Sequence[str]) -> bool:
@@ -92,20 +124,30 @@ class Decisions:
     first: int = -1
 
 
-def hold_decisions(reference: np.ndarray, candidate: np.ndarray, draws: Sequence[np.ndarray]) -> Decisions:
-    """Holds integers, booleans or strings against draws of the same shape."""
+def hold_decisions(
+    reference: np.ndarray, candidate: np.ndarray, draws: Sequence[np.ndarray], base: np.ndarray | None = None
+) -> Decisions:
+    """Holds integers, booleans or strings against draws of the same shape.
+
+    Args:
+        reference, candidate: The outputs.
+        draws: What the network with random roundings gave.
+        base: What that network gives without noise, of the same shape; None: the reference.
+    """
     y, c = reference.reshape(-1), candidate.reshape(-1)
-    different = y != c
-    places = np.flatnonzero(different)
+    b = y if base is None else base.reshape(-1)
+    places = np.flatnonzero(y != c)
     if not len(places):
         return Decisions(0)
-    seen = np.array([d.reshape(-1)[places] for d in draws])
-    moved = seen != y[places]
-    given = (seen == c[places]).any(axis=0)
+    seen = np.array([d.reshape(-1)[places] for d in draws]) if draws else np.empty((0, len(places)), y.dtype)
+    moved = seen != b[places]
+    given = np.ones(len(places), bool)
+    for side in (y[places], c[places]):
+        given &= (side == b[places]) | (seen == side).any(axis=0)
     # where draws hardly agree with each other, many values are possible that few draws do not give
     alternatives = np.array([len(np.unique(column)) for column in seen.T]) if seen.size else np.zeros(len(places))
     given |= 3 * alternatives > len(draws)
-    counts = [int(np.count_nonzero(d.reshape(-1) != y)) for d in draws]
+    counts = [int(np.count_nonzero(d.reshape(-1) != b)) for d in draws]
     return _decided(places, moved.any(axis=0), given, counts)
 
 
@@ -120,6 +162,22 @@ def _decided(places: np.ndarray, moved: np.ndarray, given: np.ndarray, counts: S
     unseen = np.flatnonzero(moved & ~given)
     first = unmoved if unexplained else unseen
     return Decisions(len(places), unexplained, len(unseen), expected, int(places[first[0]]) if len(first) else -1)
+
+
+def relative_error(reference: np.ndarray, candidate: np.ndarray, u: float) -> float:
+    """The relative L2 error of numbers, some of which have jumped.
+
+    Of integers it is infinite where more of them differ than roundings explain that are `STEPS` unit roundoffs wide:
+    then values lie at the edges between integers.
+    """
+    y, c = reference.reshape(-1).astype(np.float64), candidate.reshape(-1).astype(np.float64)
+    finite = np.isfinite(y) & np.isfinite(c)
+    y, error = y[finite], c[finite] - y[finite]
+    size, different = float(np.linalg.norm(y)), np.count_nonzero(error)
+    if not different:
+        return 0.0
+    many = different > STEPS * u * size * math.sqrt(y.size)  # the root mean square, times how many there are
+    return math.inf if not size or (many and not is_float(reference.dtype)) else float(np.linalg.norm(error)) / size
 
 
 def hold_jumps(

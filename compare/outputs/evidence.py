@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -75,6 +76,9 @@ class Measured:
         draws: How many draws it was held against.
         different, expected_different: Places that jumped or were decided differently, and how many do in a typical
             draw.
+        share: What part of a sample they are in the worst one; a single one in each is not counted.
+        whole: Relative L2 error with all that has jumped, of outputs that are numbers and no decisions; otherwise
+            infinite.
         unexplained: Those of them that no draw explains.
         unseen: Those of them whose value no draw gave.
         beyond: Elements that lie beyond the limit of single ones.
@@ -94,6 +98,8 @@ class Measured:
     draws: int
     different: int = 0
     expected_different: float = 0.0
+    share: float = 0.0
+    whole: float = math.inf
     unexplained: int = 0
     unseen: int = 0
     beyond: int = 0
@@ -107,6 +113,11 @@ class Measured:
         return self.use <= 1 and not self.unexplained
 
     @property
+    def decides(self) -> bool:
+        """Whether places are decided differently, and no difference of what they hold would be a small one."""
+        return self.different > 0 and math.isinf(self.whole)
+
+    @property
     def rms_z(self) -> float | None:
         """Relative error over the expected one, of the worst sample."""
         return self.statistics.get("rms")
@@ -117,6 +128,8 @@ class Measured:
         return replace(
             worse,
             relative=_larger(self.relative, other.relative),
+            share=max(self.share, other.share),
+            whole=max(self.whole, other.whole),
             draws=max(self.draws, other.draws),
             different=self.different + other.different,
             expected_different=self.expected_different + other.expected_different,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -27,7 +27,16 @@ from ...graph.specs import is_float
 from ..journal.keys import runner_key
 from ..journal.sessions import remembered
 from ..runs.opening import for_rewritten, open_whole
-from .decisions import DECISION_GAIN, TYPICAL, Decisions, hold_decisions, hold_jumps, jumping_tensors
+from .decisions import (
+    DECISION_GAIN,
+    TYPICAL,
+    Decisions,
+    hold_decisions,
+    hold_jumps,
+    jumping_tensors,
+    numbers,
+    relative_error,
+)
 from .draws import Drawn, Kind
 from .evidence import Measured
 from .explained import Held, among_themselves, floors, hold, limits
@@ -100,6 +109,7 @@ class Expectation:
         self._stack = ExitStack()
         self.side, self.roundoff = roundoff(comparison.reference, candidate, fp16_sums)
         self.jumping = jumping_tensors(self.side.model.index)
+        self._numbers = numbers(self.side.model.index)
         self._networks: dict[Kind, tuple[RandomRounding, Session]] = {}
         self._pools: dict[Kind, Pools] = {}
         self._size = 0
@@ -200,7 +210,7 @@ class Expectation:
                 last = count == DRAWS[-1]
                 held = self._hold(pairs[name], base[name], drawn[name], sample, kind, entries, last)
                 if held is not None:
-                    done[name] = held
+                    done[name] = self._with_share(held, name, pairs[name])
             if len(done) == len(pairs):
                 break
         return done
@@ -218,10 +228,11 @@ class Expectation:
         jumping = kind.jumping
         reference, candidate = pair
         if reference.shape != candidate.shape:
-            return _other_shape(candidate.shape, {d.shape for d in drawn}, sample, len(drawn)) if last else None
+            seen = {base.shape, *(d.shape for d in drawn)}
+            return _other_shape({reference.shape, candidate.shape} <= seen, sample, len(drawn)) if last else None
         alike = [d for d in drawn if d.shape == base.shape]
         if not is_float(reference.dtype):
-            found = hold_decisions(reference, candidate, [d for d in alike if d.shape == reference.shape])
+            found = hold_decisions(reference, candidate, *_of_shape(reference, base, alike))
             hopeless = found.unexplained and found.different > HOPELESS * (TYPICAL * found.expected + 2)
             decided = last or hopeless or not found.different
             return _decided(found, sample, reference.shape, len(alike)) if decided else None
@@ -255,6 +266,14 @@ class Expectation:
             return None
         where = tuple(int(i) for i in np.unravel_index(held.worst, reference.shape)) if reference.size else None
         return _measured(held, statistic, allowed, jumps, sample=sample, index=where, draws=len(alike), u=self._u)
+
+    def _with_share(self, held: Measured, name: str, pair: tuple[np.ndarray, np.ndarray]) -> Measured:
+        """Adds what part of an output was decided differently, and how far off it is with that."""
+        if not held.different:
+            return held
+        share = (held.different - 1) / pair[0].size
+        whole = relative_error(*pair, self._u) if name in self._numbers else math.inf
+        return replace(held, share=share, whole=whole, u=self._u)
 
     def _errors(
         self, pair: tuple[np.ndarray, np.ndarray], base: np.ndarray, alike: Sequence[np.ndarray], kind: Kind
@@ -401,10 +420,17 @@ def _entries(feed: Feed, pairs: Pairs) -> int:
     return max((1, *common))
 
 
-def _other_shape(shape: tuple[int, ...], drawn: Collection[tuple[int, ...]], sample: int, draws: int) -> Measured:
-    """A shape that differs: rounding explains it only where it gives the same one."""
-    use = 1.0 if shape in drawn else math.inf
+def _other_shape(drawn: bool, sample: int, draws: int) -> Measured:
+    """A shape that differs: rounding explains it only where it gives those of both sides."""
+    use = 1.0 if drawn else math.inf
     return Measured(use, "shape", use, 1.0, None, None, sample, None, draws, unseen=1)
+
+
+def _of_shape(
+    reference: np.ndarray, base: np.ndarray, drawn: Sequence[np.ndarray]
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Draws of the reference's shape, and what they differ from; none where the drawn network gives another shape."""
+    return ([*drawn], base) if base.shape == reference.shape else ([], reference)
 
 
 def _measured(held: Held, statistic: str, limits: Mapping[str, float], jumps: Decisions, **where: Any) -> Measured:
