@@ -426,6 +426,12 @@ JUMPS = COMPARISONS | CHOICES | _of(Kind.POSITION) | {
 }  # fmt: skip
 """Operators whose results jump where a floating-point input moves over an edge."""
 
+ROUNDS_TO_INTEGERS = frozenset({"Floor", "Ceil", "Round", "Sign"})
+"""Operators that make floats of floats, and integers of all of them."""
+
+STEPS_OF_INTEGERS = frozenset({"Add", "Sub", "Mul", "Neg", "Abs", "Min", "Max", "Relu", "Clip"})
+"""Operators that make integers of integers, element by element."""
+
 PICKS = CHOICES | _of(Kind.POSITION) | {
     "Mod", "Hardmax", "Unique", "Binarizer", "LinearClassifier", "SVMClassifier", "TreeEnsembleClassifier",
 }  # fmt: skip

@@ -113,7 +113,8 @@ def undecided(evidence: OutputEvidence) -> Decision:
     worst = evidence.statistics.max_abs_at
     enough = "" if worst is None else f" ({evidence.tensor}:0,{_enough(float(worst.value))} would pass)"
     name = f"--tolerance {evidence.tensor}:RTOL,ATOL{enough}, or with "
-    decided = evidence.expected is not None and evidence.expected.decides
+    floats = any("float" in dtype for dtype in evidence.statistics.dtypes or ())
+    decided = evidence.expected is not None and evidence.expected.decides and not floats
     return Decision(
         "undecided", f"{reason}; say what is good enough with {'' if decided else name}--labels and --metric"
     )

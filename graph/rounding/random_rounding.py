@@ -52,6 +52,7 @@ from ..operators import (
 )
 from ..specs import TensorSpec, dtype_name, spec_from_value_info
 from .fp16_accumulation import at_once
+from .fractions import fractions
 from .inlined import inlined
 from .least_noise import least_noise
 from .newer_opset import in_newer_opset
@@ -281,6 +282,7 @@ class _Writer(NoiseWriter):
         self.smallest = roundoff.coarse.smallest_subnormal / math.sqrt(12) if roundoff.subnormals else 0.0
         """Standard deviation of what the rounding of subnormal numbers adds."""
         self._weights: dict[tuple[str, float], str] = {}
+        self._fractions = frozenset() if self.rounding.operand or doubles else fractions(index)
         self._noisy: set[str] = set()
         """Tensors with the noise of what was computed last."""
         self._least: dict[str, float] = {}
@@ -401,7 +403,7 @@ class _Writer(NoiseWriter):
         """Rounds what a node returns; ``sums`` is the rounding of its sums, relative to themselves, and ``least`` the
         noise that it has in any case."""
         op = operator(node)
-        exact = op in EXACT - ABSOLUTE
+        exact = op in EXACT - ABSOLUTE or not self._fractions.isdisjoint(node.output)
         self.nodes.append(node)
         if exact and any(name in self._noisy for name in node.input):
             self._noisy.update(name for name in node.output if name)
