@@ -150,11 +150,11 @@ def too_coarse(evidence: OutputEvidence, found: Measured) -> str:
 
 def _ties(evidence: OutputEvidence, found: Measured) -> str:
     """How many decisions differ, of how many, and how many are expected to."""
+    decided = f"{found.different:,} of {evidence.statistics.count:,} places are decided differently by values that"
+    if found.unseen and not found.expected_different:
+        return f"{decided} are equal, and which of these is taken need not be the same"
     usual = f"{found.expected_different:,.{1 if found.expected_different < 1 else 0}f}"
-    decided = (
-        f"{found.different:,} of {evidence.statistics.count:,} places are decided differently by values that tie "
-        f"within rounding, which alone changes about {usual}"
-    )
+    decided += f" tie within rounding, which alone changes about {usual}"
     if found.unseen:
         values = counted(found.unseen, "of them has a value", "of them have values")
         return f"{decided}; {values} that rounding was not seen to give"

@@ -38,6 +38,7 @@ from .decisions import (
     relative_error,
 )
 from .draws import Drawn, Kind
+from .equals import choice_of, equally_good
 from .evidence import Measured
 from .explained import Held, among_themselves, floors, hold, limits
 from .roundoff import narrow_types, roundoff
@@ -210,6 +211,7 @@ class Expectation:
                 last = count == DRAWS[-1]
                 held = self._hold(pairs[name], base[name], drawn[name], sample, kind, entries, last)
                 if held is not None:
+                    held = self._between_equals(held, feed, name, pairs[name])
                     done[name] = self._with_share(held, name, pairs[name])
             if len(done) == len(pairs):
                 break
@@ -267,6 +269,21 @@ class Expectation:
         where = tuple(int(i) for i in np.unravel_index(held.worst, reference.shape)) if reference.size else None
         return _measured(held, statistic, allowed, jumps, sample=sample, index=where, draws=len(alike), u=self._u)
 
+    def _between_equals(self, held: Measured, feed: Feed, name: str, pair: tuple[np.ndarray, np.ndarray]) -> Measured:
+        """Leaves open which of equal values is chosen, where the reference is a program of its own."""
+        choice = choice_of(self.side.model.index, name) if held.unexplained and not self._drawn_as_it_is else None
+        if choice is None or pair[0].shape != pair[1].shape:
+            return held
+        side, plain = replace(self.side, runner=self._runner), replace(self._comparison, journal=None)
+        given = {spec.name: feed[spec.name] for spec in side.model.inputs}
+        values = given.get(choice.values)
+        if values is None:
+            with open_whole(plain, side, self._pieces, [choice.values]) as session:
+                values = session.infer(given, [choice.values])[choice.values]
+        if not equally_good(values, choice, *pair):
+            return held
+        return replace(held, use=1.0, unexplained=0, beyond=0, unseen=held.different)
+
     def _with_share(self, held: Measured, name: str, pair: tuple[np.ndarray, np.ndarray]) -> Measured:
         """Adds what part of an output was decided differently, and how far off it is with that."""
         if not held.different:
@@ -303,11 +320,16 @@ class Expectation:
 
     def _base(self, feed: Feed, pairs: Pairs, kind: Kind) -> dict[str, np.ndarray]:
         """The outputs without noise: the reference's, if the same runtime draws the same network's roundings."""
-        reference = self._comparison.reference
-        if self.side is reference and type(for_rewritten(reference)) is type(reference.runner):
+        if self._drawn_as_it_is:
             return {name: pair[0] for name, pair in pairs.items()}
         network, session = self._network(kind)
         return session.infer(network.feed(feed, self._pool(kind, feed).neutral()), list(pairs))
+
+    @property
+    def _drawn_as_it_is(self) -> bool:
+        """Whether what is drawn is the reference, by the runtime that it ran on."""
+        reference = self._comparison.reference
+        return self.side is reference and type(for_rewritten(reference)) is type(reference.runner)
 
     def _gain(self, kind: Kind) -> float:
         """By how much roundings are enlarged; a network that is drawn from memory is not made for it."""

@@ -110,7 +110,12 @@ IDLE = "nothing was rounded"
         (evidence(NEAR, expected=measured(relative=2 * SMALL), metric=GOOD), "pass", None, "top1"),
         (evidence(NEAR, expected=replace(NARROW, relative=2 * SMALL)), "pass", None, None),
         (evidence(NEAR, expected=replace(NARROW, relative=0.2)), "undecided", "an error of 20%", None),
-        (evidence(NEAR, expected=measured(unseen=1, different=1)), "undecided", "was not seen to give", None),
+        (
+            evidence(NEAR, expected=measured(unseen=1, different=1, expected_different=1.0)),
+            "undecided",
+            "was not seen to give",
+            None,
+        ),
         # nothing is left of the output
         (evidence(FAR, relative=2.0, expected=measured(relative=2.0)), "fail", "2 times the signal", None),
         (evidence(FAR, relative=2.0, undecidable=INT8), "fail", "0 dB or less", None),

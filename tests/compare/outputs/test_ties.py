@@ -94,6 +94,26 @@ def test_another_shape_than_that_of_a_program_is_no_tie():
     assert found.verdict == "fail", found.reason
 
 
+CHOOSES = {
+    "topk": ("v, y = TopK<axis=1>(r, five)", lambda v: np.argsort(-v, 1, kind="stable")[:, :5]),
+    "argmax": ("y = ArgMax<axis=1, keepdims=0>(r)", lambda v: v.argmax(1)),
+}
+
+
+@pytest.mark.parametrize("name", CHOOSES)
+def test_a_program_may_choose_any_of_equal_values(name):
+    """Rounded scores have many equal values; ONNX takes the first of them, the program the last."""
+    end, first = CHOOSES[name]
+    kind = "int64[64,5] y" if name == "topk" else "int64[64] y"
+    model = scores(f"r = Round(s) {end}", kind, five=np.array([5]))
+    last = against(lambda x: 9 - first(np.rint(x @ W)[:, ::-1]), model, X)
+    assert (last.verdict, "by values that are equal" in last.reason) == ("undecided", True)
+    other = against(lambda x: (first(np.rint(x @ W)) + 1) % 10, model, X)
+    assert other.verdict == "fail"
+    beside = FunctionRunner(function=lambda feed: {"y": 9 - first(np.rint(feed["x"] @ W)[:, ::-1])})
+    assert judged(model, OnnxrtRunner(), beside, data=[{"x": X}]).verdict == "fail"
+
+
 def test_a_tie_of_a_file_beside_a_program_is_one():
     """Columns 3 and 4 are equal but for rounding, and the greatest of all; the program takes the other one once."""
     w = np.abs(W)
