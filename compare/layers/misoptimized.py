@@ -131,9 +131,17 @@ def misoptimized(
 
 
 def _worst(report: Report, candidate: str) -> OutputResult | None:
-    """The failing output of a candidate that uses most of what is allowed."""
-    failing = [o for o in report.of(candidate) if o.verdict == "fail" and o.worst_sample is not None and o.metrics]
+    """The failing output of a candidate that uses most of what is allowed, NaN on both sides aside."""
+    failing = [o for o in report.of(candidate) if o.verdict == "fail" and o.worst_sample is not None and _differs(o)]
     return max(failing, key=lambda o: o.use if o.use is not None else math.inf, default=None)
+
+
+def _differs(output: OutputResult) -> bool:
+    """Whether more is wrong with an output than that both sides give NaN at the same places."""
+    metrics = output.metrics or {}
+    reference, candidate = metrics.get("nan") or (0, 0)
+    only_nan = 0 < (metrics.get("mismatched") or 0) <= reference == candidate
+    return bool(metrics) and not only_nan
 
 
 class _Pair:
@@ -158,11 +166,11 @@ class _Pair:
             names, other = list(levels), self._pair[1 - place]
             plain = self._run(side, levels[names[0]])
             left, own = _difference(deployed[1 - place], plain), _difference(plain, deployed[place])
-            if left > EXPLAINS * error or not _explains(own, error):
+            if not _small(left, error) or not _explains(own, error):
                 continue
 
             def plain_again(runner: Runner, side: Side = side, plain: np.ndarray = plain, own: float = own) -> bool:
-                return _difference(plain, self._run(side, runner)) <= EXPLAINS * own
+                return _small(_difference(plain, self._run(side, runner)), own)
 
             level = next((n for n in names[1:-1] if not plain_again(levels[n])), names[-1])
 
@@ -180,8 +188,13 @@ class _Pair:
 
 
 def _difference(reference: np.ndarray, other: np.ndarray) -> float:
-    """Relative L2; infinite where something is finite on one side only."""
-    return relative_error(Statistics(full=False).update(reference, other))
+    """Relative L2; infinite where something is finite on one side only. What is NaN on both sides is equal here."""
+    return relative_error(Statistics(full=False, equal_nan=True).update(reference, other))
+
+
+def _small(left: float, error: float) -> bool:
+    """Whether what is left of an error is too little to be it; of an infinite one, whether it is finite."""
+    return left <= EXPLAINS * error if math.isfinite(error) else math.isfinite(left)
 
 
 def _explains(own: float, error: float) -> bool:

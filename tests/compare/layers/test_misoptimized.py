@@ -133,6 +133,49 @@ def test_two_files_that_differ_are_not_blamed_on_an_optimizer() -> None:
     assert not noticed(report)
 
 
+LOGS = """g (float[4, 8] x) => (float[4, 8] y) {
+    [a] a = MatMul(x, w)
+    [y] y = Log(a)
+}"""
+ABSOLUTE = """g (float[4, 8] x) => (float[4, 8] y) {
+    [a] a = MatMul(x, w)
+    [b] b = Abs(a)
+    [y] y = Log(b)
+}"""
+
+
+@pytest.mark.parametrize("first", [LOGS, ABSOLUTE], ids=["NaN on both sides", "NaN on one side"])
+def test_a_file_that_gives_nan_at_every_level_is_not_blamed_on_an_optimizer(first: str) -> None:
+    runners = [OnnxrtRunner(threads=1)]
+    second = parsed(LOGS, w=W)
+    report = Comparator(
+        parsed(first, w=W), runners, candidate_model=second, layers="guilty", data_loader=SMALL
+    ).compare()
+    assert report.verdict == "fail"
+    assert not noticed(report)
+
+
+def test_an_optimizer_that_makes_values_infinite_is_named_beside_nan_on_both_sides() -> None:
+    class Infinite(Fusing):
+        def open(self, model: Any, **rest: Any) -> Any:
+            opened = super().open(model, **rest)
+            infer, wrong = opened.infer, self.level != "none" and not self.guilty <= set(self.left_out)
+
+            def changed(feed: Any, fetch: Any = None) -> dict[str, np.ndarray]:
+                found = infer(feed, fetch)
+                return {n: np.where(v < 0, np.inf, v) if wrong and n == "y" else v for n, v in found.items()}
+
+            opened.infer = changed
+            return opened
+
+    runners = [OnnxrtRunner(threads=1, optimization="disable"), Infinite()]
+    report = Comparator(parsed(LOGS, w=W), runners, layers="guilty", data_loader=SMALL).compare()
+    ((who, text),) = noticed(report)
+    assert who == "fusing"
+    assert "instead of values that are not finite" in text
+    assert "from level some on: pass8 with pass3." in text
+
+
 @pytest.mark.parametrize(
     ("needed", "found"),
     [
