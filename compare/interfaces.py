@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..graph.errors import UsageError
 from ..graph.interface import Interface, adapted
+from ..graph.pairing.cast_pairs import cast_pairs
 from ..graph.specs import is_float
 from . import notices
 from .sides import Side, Sides, one_a_file, other_file
@@ -49,7 +50,8 @@ def in_the_references_words(sides: Sides, rules: Rules) -> tuple[Sides, list[Not
     sides, cast = _cast(sides)
     others = [side for side in one_a_file(sides.candidates) if other_file(side, sides.reference)]
     pairs = [(sides.reference.model, side.model) for side in others]
-    return sides, [*cast, *(told for pair in pairs for told in (*_outputs_unmatched(*pair), *_layouts_unlike(*pair)))]
+    told = (t for pair in pairs for t in (*_outputs_unmatched(*pair), *_layouts_unlike(*pair), *_cast_and_back(*pair)))
+    return sides, [*cast, *told]
 
 
 def _check_named(asked: Interface, reference: Model, others: Sequence[Model]) -> None:
@@ -109,6 +111,14 @@ def _cast(sides: Sides) -> tuple[Sides, list[Notice]]:
         return replace(side, model=done[id(side.model)])
 
     return replace(sides, candidates=tuple(map(changed, sides.candidates))), told
+
+
+def _cast_and_back(reference: Model, candidate: Model) -> Iterator[Notice]:
+    """What a second file casts to FP16 or BF16 and back."""
+    found = cast_pairs(reference.index, candidate.index)
+    if found:
+        makers, formats = ({p.maker: None for p in found}, {str(p.format): None for p in found})
+        yield notices.cast_and_back(candidate.source, [*makers], [*formats])
 
 
 def in_words(rules: Rules) -> Iterator[str]:

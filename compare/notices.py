@@ -47,6 +47,13 @@ def input_cast(model: str, name: str, given: str, taken: str) -> Notice:
     return Notice("input-cast", model, f"{name!r} is {given} in the first file, and cast to {taken} for {model}.")
 
 
+def cast_and_back(model: str, makers: Sequence[str], formats: Sequence[str]) -> Notice:
+    """A second file casts tensors to a narrow format and back that the first has as they are."""
+    more = f" and {counted(len(makers) - 1, 'more tensor')}" if len(makers) > 1 else ""
+    text = f"{model} casts {makers[0]}{more} to {' and '.join(formats)} and back, which the first file does not: what"
+    return Notice("cast-and-back", model, f"{text} that rounds is part of the expected error.")
+
+
 def input_not_finite(name: str, nan: int, infinite: int, samples: Collection[int], first: Sequence[int]) -> Notice:
     """An input holds values that are NaN or infinite, and every side was fed them.
 

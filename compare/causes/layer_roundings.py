@@ -15,6 +15,7 @@ from ...graph.cutting.slices import Slice, exploded_name
 from ...graph.formats import BY_DTYPE, FP32, FP64, NumberFormat, coarser
 from ...graph.index import GraphIndex, is_fill
 from ...graph.operators import PRODUCTS, RECURRENT
+from ...graph.pairing.cast_pairs import CastPair, cast_pairs
 from ...graph.pairing.weight_changes import rounded_alike
 from ...graph.rounding.roundings import Roundings, Step, computes_in_fp64, roundings
 from ...graph.specs import Arrays, dtype_name, is_float
@@ -92,8 +93,12 @@ class LayerRoundings:
         if pair not in self._formats:
             mine = _stored(self.index, pair.reference, inner=False)
             theirs = _stored(self.candidate.model.index, pair.candidate, inner=False)
-            # types inside the layer alone are the candidate's own doing, unless the reference has them as well
-            if theirs is not None or self._same:
+            # types inside the layer alone are the candidate's own doing, unless the reference has them as well, or
+            # they are no more than those of Casts there and back, of tensors that both have
+            cast = self.cast(pair)
+            if theirs is None and cast:
+                theirs = _coarsest(FP32, max((one.format for one in cast), key=lambda fmt: fmt.u))
+            elif theirs is not None or self._same:
                 mine = mine or _stored(self.index, pair.reference, inner=True)
             elif mine is None:
                 mine = _stored(self.index, pair.reference, inner=True)
@@ -103,6 +108,17 @@ class LayerRoundings:
                 _coarsest(self.candidate.runner.arithmetic, theirs),
             )
         return self._formats[pair]
+
+    @cached_property
+    def _cast_pairs(self) -> dict[int, CastPair]:
+        """The tensors that the candidate's file alone casts to a narrow format and back, by the first Cast's place."""
+        index = self.candidate.model.index
+        found = () if self._same else cast_pairs(self.index, index)
+        return {index.producer[pair.narrow]: pair for pair in found}
+
+    def cast(self, pair: LayerPair) -> tuple[CastPair, ...]:
+        """The tensors of a layer that the candidate's file alone casts to a narrow format and back."""
+        return tuple(self._cast_pairs[p] for p in pair.candidate.nodes if p in self._cast_pairs)
 
     def weights_rounded(self, pair: LayerPair) -> bool:
         """Whether the two sides' weights of a layer are not the same, but differ by the rounding of constants alone."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...graph.operators import DIVIDES, facts_of
 from ...graph.specs import Arrays
-from ..causes import misread, nan, underflow
+from ..causes import misread, nan, narrow_casts, underflow
 from ..causes.case import LoudLayer
 from ..causes.differences import beyond_formats, stated
 from ..causes.examiner import loudest
@@ -25,6 +25,7 @@ from .walk import Walk
 from .walked import Forced
 
 if TYPE_CHECKING:
+    from ..causes.diagnosis import Diagnosis
     from ..lockstep.plan import LayerPair
     from ..report.model import OutputResult
     from .observation import LayerObservation
@@ -259,12 +260,18 @@ def _diagnosed(
         any(index.nodes[p].input[i] in outputs for p in readers for i in facts_of(index.nodes[p]).coordinates),
         quantized.get(top.number),
         shares[0][1] * final / top.local_error,
-        stated(index, beyond_formats(differ)),
+        stated(index, beyond_formats(differ)) or (_cast(prepared, top) if failing else None),
     )
     computing = prepared.candidate.runner.arithmetic
     narrow = None if computing.is_integer else underflow.of_weights(index, top.pair.reference.nodes, computing)
     other = misread.of_layer((index, prepared.candidate.model.index), top.pair)
     return replace(top, diagnosis=narrow or other or loudest(case))
+
+
+def _cast(prepared: Prepared, layer: LayerObservation) -> Diagnosis | None:
+    """What the candidate's file casts to a narrow format and back in a layer."""
+    pairs = prepared.judge.noise.roundings.cast(layer.pair)
+    return narrow_casts.of_layer(prepared.candidate.model.index, pairs)
 
 
 def _plain_rounding(prepared: Prepared) -> float:

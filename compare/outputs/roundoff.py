@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...graph.formats import BY_DTYPE
+from ...graph.pairing.cast_pairs import cast_pairs
 from ...graph.rounding.random_rounding import Roundoff
 from ...graph.rounding.roundings import computes_in_fp64
 from ...graph.specs import dtype_name
@@ -25,6 +26,8 @@ def roundoff(reference: Side, candidate: Side, fp16_sums: frozenset[str] = froze
     mine, theirs = reference.runner.arithmetic, candidate.runner.arithmetic
     own = candidate.model is not reference.model and narrow_types(candidate.model) - narrow_types(reference.model)
     mine64, theirs64 = (computes_in_fp64(s.model.index, s.model.index.nodes) for s in (reference, candidate))
+    inputs = cast_inputs(candidate.model) if candidate.model is not reference.model else {}
+    casts = cast_pairs(reference.model.index, candidate.model.index) if own else ()
     found = Roundoff(
         mine,
         theirs,
@@ -32,8 +35,9 @@ def roundoff(reference: Side, candidate: Side, fp16_sums: frozenset[str] = froze
         fp16_sums,
         every_node=candidate.runner.rounds_every_node,
         rounded_weights=bool(own),
-        inputs=tuple(cast_inputs(candidate.model).items()) if candidate.model is not reference.model else (),
+        inputs=tuple(inputs.items()),
         doubles=not own and mine64 and not theirs64,
+        casts=frozenset(pair.narrow for pair in casts if pair.source not in inputs),
     )
     return (candidate if own else reference), found
 

@@ -26,6 +26,7 @@ from ..causes.exchanged_layers import ExchangedWith
 from ..causes.folded_padding import PaddedBefore
 from ..causes.integer_pairs import PairsSaturate
 from ..causes.nan import NotANumberOnBothSides
+from ..causes.narrow_casts import CastThereAndBack
 from ..causes.quantization import StepsHold
 from ..causes.ranges import format_loss
 from ..notices import not_written
@@ -169,6 +170,10 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     fmt = _narrow_type(side.model.index, culprit.candidate_node or culprit.node)
     if fmt is not None and any(d.clamped for d in differences):
         return Remedy(_unclamped(culprit))
+    if any(isinstance(fact, CastThereAndBack) for fact in culprit.facts):
+        return Remedy(
+            "leave out the Casts there and back in the second file, or allow for what they round (--tolerance)"
+        )
     beyond = None if fmt is None else next((v for d in differences if (v := _beyond(d, fmt)) is not None), None)
     if beyond is not None:
         node = culprit.candidate_node or culprit.node

@@ -94,6 +94,7 @@ class Roundoff:
         fp16_sums: Names of nodes whose products add up in FP16, whatever ``accumulator`` says.
         every_node: Whether the candidate rounds after every node, not at the borders of fused groups alone.
         inputs: Inputs that one side casts to another type, and the coarser type.
+        casts: What Casts to a narrow type make of tensors that the other side has as they are.
         doubles: Whether what is FP64 in the network is FP32 on the other side.
         rounded_weights: Whether weights that the graph holds in FP16 or BF16 were rounded on one side only.
         subnormals: Whether numbers that are subnormal in the coarser format are rounded to its smallest ones, too.
@@ -112,6 +113,7 @@ class Roundoff:
     by_value: bool = False
     inputs: tuple[tuple[str, NumberFormat], ...] = ()
     doubles: bool = False
+    casts: frozenset[str] = frozenset()
 
     @property
     def coarse(self) -> NumberFormat:
@@ -405,9 +407,10 @@ class _Writer(NoiseWriter):
         op = operator(node)
         exact = op in EXACT - ABSOLUTE or not self._fractions.isdisjoint(node.output)
         self.nodes.append(node)
+        cast = op == "Cast" and node.output[0] in self.roundoff.casts
         if exact and any(name in self._noisy for name in node.input):
             self._noisy.update(name for name in node.output if name)
-        if exact or any(True for _ in subgraphs(node)):
+        if (exact and not cast) or any(True for _ in subgraphs(node)):
             if position not in scope.borders or any(True for _ in subgraphs(node)):
                 return
             size = 0.0
@@ -427,8 +430,8 @@ class _Writer(NoiseWriter):
                 continue
             own, lost = size, smallest
             stored = BY_DTYPE[dtype_name(scope.specs[name].dtype)]
-            if stored.name in ("fp16", "bf16") and op not in EXACT:
-                own = math.hypot(own, math.sqrt(2 * KAPPA) * stored.u)
+            if stored.name in ("fp16", "bf16") and (cast or op not in EXACT):
+                own = math.hypot(own, math.sqrt(KAPPA if cast else 2 * KAPPA) * stored.u)
                 if self.roundoff.subnormals:
                     lost = max(lost, stored.smallest_subnormal / math.sqrt(12))
             if own and own <= NEGLIGIBLE * least and not lost:
@@ -437,11 +440,9 @@ class _Writer(NoiseWriter):
             elif own:
                 self._least[name] = max(own, least)
                 node.output[slot] = f"{name}/exact"
-                absolute = FP32.u if op in ABSOLUTE or op in RECURRENT else 0.0
+                step = FP32.u if op in ABSOLUTE or op in RECURRENT else 0.0
                 spectrum = 8 * TRANSCENDENTAL * FP32.u if facts_of(node).kind is Kind.SPECTRUM else 0.0
-                self.perturb(
-                    node.output[slot], scope.place(name), own, name, step=absolute, smallest=lost, mean=spectrum
-                )
+                self.perturb(node.output[slot], scope.place(name), own, name, step=step, smallest=lost, mean=spectrum)
                 self._noisy.add(name)
 
     def _weight(self, name: str, op: str) -> float:
