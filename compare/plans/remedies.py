@@ -70,7 +70,16 @@ IN_FILE = {
 """What puts a second file right."""
 
 PROGRAM = "export the model again: the file does not hold what the program computes with"
-"""Where a side runs a program of its own, of which the file is an export."""
+"""Where a side runs a program of its own, of which the file is an export, and the two differ."""
+
+EXPORT = (
+    "export the model again; where the reference evaluator (--reference-evaluator) agrees with the program on this "
+    "file, it is the runtime: rewrite the operator by others"
+)
+"""The same where nothing but values shows that they differ."""
+
+OF_PROGRAM = (Cause.LAYOUT, Cause.SCALE, Cause.WRONG_OP, Cause.UNKNOWN, Cause.NAN)
+"""Causes of which an export is the first to be suspected, beside attributes and weights."""
 
 ANYWHERE = {
     Cause.EXCHANGED_OUTPUTS: "exchange the outputs' names, --map-output says which",
@@ -193,9 +202,8 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
         node = culprit.candidate_node or culprit.node
         narrow = cause not in IN_FILE and _typed_narrow(side.model.index, node)
         text = _in_fp32(node) if narrow else IN_FILE.get(cause, "look at what the second file has there")
-    programs = any(not s.runner.capabilities.any_model for s in (side, reference))
-    if not text and programs and cause in (Cause.WEIGHTS, Cause.ATTRIBUTE):
-        text = PROGRAM
+    if runtime == RUNTIME:
+        text = text or _exported(culprit, side, reference)
     if not text and not side.runner.narrows:
         text = runtime
     if text or culprit.inside:
@@ -206,6 +214,19 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     if _typed_narrow(side.model.index, keep[-1]):
         return Remedy(_in_fp32(keep[-1]))
     return Remedy(_keeping(side, keep), keep)
+
+
+def _exported(culprit: Culprit, side: Side, reference: Side) -> str:
+    """What puts right an export that does not do what its program does; empty where there is no program, or the cause
+    is another one."""
+    cause, able = culprit.cause, [s.runner.capabilities for s in (side, reference)]
+    if all(can.any_model for can in able):
+        return ""
+    stated = any(isinstance(fact, GraphsDiffer) for fact in culprit.facts)
+    if cause in (Cause.WEIGHTS, Cause.ATTRIBUTE) or (stated and cause in OF_PROGRAM):
+        return PROGRAM
+    programs = any(can.computes and not can.any_model for can in able)
+    return EXPORT if programs and cause in OF_PROGRAM and not side.runner.narrows else ""
 
 
 def _in_fp32(node: str) -> str:

@@ -1,13 +1,15 @@
 """The short answer under a culprit: what its cause calls for, and what that gives."""
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
+from layerdiff.compare.causes.differences import GraphsDiffer
 from layerdiff.compare.causes.quantization import StepsHold
 from layerdiff.compare.causes.quantized_layer import QuantizedLayer
 from layerdiff.compare.plans.remedies import remedy_of
@@ -19,9 +21,11 @@ from layerdiff.compare.report.terminal.progress import console
 from layerdiff.compare.sides import Side
 from layerdiff.graph.formats import FP16
 from layerdiff.graph.model import Model
+from layerdiff.graph.pairing.differences import Difference, OperatorChange
 from layerdiff.graph.rounding.constants_in_range import in_range
 from layerdiff.graph.rounding.rescale import rescaled
 from layerdiff.graph.rounding.typed import typed
+from layerdiff.runners.contract.capabilities import Capabilities
 from onnx import numpy_helper
 
 from support.models import parsed
@@ -146,6 +150,33 @@ def test_what_is_wrong_in_fp32_is_rewritten():
     reference, side = Side("onnxrt", OnnxrtRunner(), MODEL), Side("mine", OnnxrtRunner(optimization="disable"), MODEL)
     culprit = Culprit("mine", "c", "Sub", ("y",), Cause.WRONG_OP, None, None)
     assert remedy_of(culprit, side, reference).text.startswith("rewrite the operator")
+
+
+@dataclass(frozen=True)
+class Program(OnnxrtRunner):
+    """A runner with a network of its own."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(any_model=False, pieces=False)
+
+
+OTHER_OPERATOR = GraphsDiffer(Difference(0, 0, OperatorChange((("MaxPool", "a"),), (("AveragePool", "a"),))))
+
+
+@pytest.mark.parametrize(
+    ("cause", "facts", "start"),
+    [
+        (Cause.WRONG_OP, (OTHER_OPERATOR,), "export the model again: the file does not hold"),
+        (Cause.SCALE, (OTHER_OPERATOR,), "export the model again: the file does not hold"),
+        (Cause.LAYOUT, (), "export the model again; where the reference evaluator"),
+        (Cause.UNKNOWN, (), "export the model again; where the reference evaluator"),
+        (Cause.NARROW_ACCUMULATOR, (), "rewrite the operator"),
+    ],
+)
+def test_a_file_that_is_an_export_of_a_program_is_exported_again(cause, facts, start):
+    reference, side = Side("torch", Program(), MODEL), Side("onnxrt", OnnxrtRunner(), MODEL)
+    culprit = Culprit("onnxrt", "c", "Sub", ("y",), cause, None, None, facts)
+    assert remedy_of(culprit, side, reference).text.startswith(start)
+    assert remedy_of(culprit, side, reference, "run it without X").text.startswith("run it")
 
 
 # ---- remedies that are no precision ----------------------------------------------------------------------------------
