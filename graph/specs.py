@@ -157,8 +157,11 @@ def held(array: np.ndarray, spec: TensorSpec | None) -> np.ndarray:
 
 
 def cast(array: np.ndarray, spec: TensorSpec | None) -> np.ndarray:
-    """An array in the floating type that a spec asks for; others are returned as they are."""
+    """An array in the floating type that a spec asks for; others are returned as they are, and complex numbers where
+    real ones are asked for."""
     if spec is None or spec.dtype == array.dtype or not (is_float(spec.dtype) and is_float(array.dtype)):
+        return array
+    if array.dtype.kind == "c" != spec.dtype.kind:
         return array
     with np.errstate(all="ignore"):
         return array.astype(spec.dtype)

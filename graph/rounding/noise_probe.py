@@ -41,6 +41,8 @@ from ..operators import (
     PRODUCTS,
     STANDARD_DOMAINS,
     WEIGHTED,
+    Kind,
+    facts_of,
     operator,
 )
 from ..specs import Arrays, TensorSpec, dtype_name, spec_from_value_info
@@ -50,7 +52,7 @@ from .least_noise import least_noise
 from .newer_opset import in_newer_opset
 from .noise_pool import NoiseWriter, Place, Pools, scales_in
 from .rewrite import Rewrite
-from .roundings import EXACT, NEGLIGIBLE, TRANSCENDENTAL, Roundings, Step, is_rounded
+from .roundings import EXACT, NEGLIGIBLE, SPECTRAL, TRANSCENDENTAL, Roundings, Step, is_rounded
 from .term_count import term_count
 from .widening import widen
 
@@ -314,7 +316,8 @@ class _Perturber:
             moved = source
             if name in noisy:
                 absolute = gain * FP32.u if op in ABSOLUTE else 0.0
-                moved = self._perturb(source, inner, absolute, None if name in steps else name)
+                spectrum = gain * SPECTRAL * FP32.u if facts_of(node).kind is Kind.SPECTRUM else 0.0
+                moved = self._perturb(source, inner, absolute, None if name in steps else name, mean=spectrum)
             if name in steps:
                 self._rounded(moved, steps[name], name)
 
@@ -403,8 +406,8 @@ class _Perturber:
         self._shapes[moved_name] = weight.shape
         return moved_name
 
-    def _perturb(self, name: str, size: float, step: float, target: str | None = None, *, smallest: float = 0.0) -> str:
-        """Multiplies by 1 + ``size`` times a normal variate, and adds ``step`` times another; for ``smallest`` see
+    def _perturb(self, name: str, size: float, step: float, target: str | None = None, **more: float) -> str:
+        """Multiplies by 1 + ``size`` times a normal variate, and adds ``step`` times another; for ``more`` see
         `NoiseWriter.perturb`. Returns the new name."""
         self._count += 1
         target = target or self.writer.names.fresh("probe__moved")
@@ -413,4 +416,4 @@ class _Perturber:
         if size and step:  # two draws, for one would cancel the other where values are negative
             name = self.noise.perturb(name, place, size, weight=True)
             size, place = 0.0, replace(place, draw=self._draw())
-        return self.noise.perturb(name, place, size, target, weight=True, step=step, smallest=smallest)
+        return self.noise.perturb(name, place, size, target, weight=True, step=step, **more)

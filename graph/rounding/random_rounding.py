@@ -59,7 +59,7 @@ from .newer_opset import in_newer_opset
 from .noise_pool import POOL, NoiseWriter, Place
 from .recurrent import step_by_step
 from .round_array import UNSCALED, round_array
-from .roundings import EXACT, KAPPA, NEGLIGIBLE, TRANSCENDENTAL, is_rounded, roundings, together
+from .roundings import EXACT, KAPPA, NEGLIGIBLE, SPECTRAL, TRANSCENDENTAL, is_rounded, roundings, together
 from .term_count import ensemble_terms, term_count
 from .widening import widen
 
@@ -441,7 +441,7 @@ class _Writer(NoiseWriter):
                 self._least[name] = max(own, least)
                 node.output[slot] = f"{name}/exact"
                 step = FP32.u if op in ABSOLUTE or op in RECURRENT else 0.0
-                spectrum = 8 * TRANSCENDENTAL * FP32.u if facts_of(node).kind is Kind.SPECTRUM else 0.0
+                spectrum = SPECTRAL * FP32.u if facts_of(node).kind is Kind.SPECTRUM else 0.0
                 self.perturb(node.output[slot], scope.place(name), own, name, step=step, smallest=lost, mean=spectrum)
                 self._noisy.add(name)
 

@@ -30,6 +30,10 @@ AMPLITUDE = 2.0**-10
 TRANSCENDENTAL = 4.0
 """Units roundoff that a library function (exp, erf, tanh) may be off by, against one half for arithmetic."""
 
+SPECTRAL = 8 * TRANSCENDENTAL
+"""Units roundoff, of a spectrum's mean magnitude, by which sums with sines and cosines are off: of angles that FP32
+holds."""
+
 NEGLIGIBLE = 1 / 16
 """Share of a rounding below which another one of the same values is left out: it adds 0.2 % to what both come to."""
 

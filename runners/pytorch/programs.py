@@ -85,7 +85,15 @@ class ExportedGraph:
             shapes: Shapes by those other names.
         """
         values = {name: self._nodes[known[name]].meta.get("val") for name in shapes if name in known}
-        return all(v is not None and tuple(v.shape) == shapes[name] for name, v in values.items())
+        return all(
+            v is not None and shapes[name] in (tuple(v.shape), (*v.shape, 2)[: v.ndim + v.is_complex()])
+            for name, v in values.items()
+        )
+
+    def is_complex(self, name: str) -> bool:
+        """Whether a node gives complex numbers."""
+        value = self._nodes[name].meta.get("val")
+        return value is not None and bool(value.is_complex())
 
     def run(self, given: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
         """Values by the names of nodes.

@@ -98,8 +98,19 @@ class TorchSession(Session):
         missing = [name for name in (*names, *tensors) if name not in where]
         if missing:
             raise RunnerError(f"torch: {missing[0]!r} has no counterpart in the program.")
-        made = graph.run({where[n]: t for n, t in tensors.items()}, [where[n] for n in names])
-        return {name: made[where[name]] for name in names}
+        given = {where[n]: self._as_complex(t) if graph.is_complex(where[n]) else t for n, t in tensors.items()}
+        made = graph.run(given, [where[n] for n in names])
+        return {name: self._as_named(name, made[where[name]]) for name in names}
+
+    def _as_complex(self, tensor: Any) -> Any:
+        """Pairs of real numbers, as ONNX has them, as the complex numbers that they are."""
+        return tensor if tensor.is_complex() else self._torch.view_as_complex(tensor.contiguous())
+
+    def _as_named(self, name: str, tensor: Any) -> Any:
+        """Complex numbers as pairs of real ones, where the ONNX tensor holds such."""
+        spec = self._model.index.specs.get(name)
+        pairs = tensor.is_complex() and spec is not None and spec.dtype.kind != "c"
+        return self._torch.view_as_real(tensor.resolve_conj()) if pairs else tensor
 
     def shown(self, feed: Feed) -> list[str]:
         """Names of the tensors that it gives for inputs like these; their values do not matter."""

@@ -30,6 +30,20 @@ def build():
             module.running_mean.normal_(), module.running_var.uniform_(0.5, 2.0)
     return network.eval()
 
+class Spectrum(nn.Module):
+    # Complex numbers inside, of which an ONNX graph has the real and the imaginary parts.
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(64))
+        self.mix = nn.Linear(33, 8)
+    def forward(self, x):
+        found = torch.stft(x, 64, 16, window=self.window, return_complex=True, center=False)
+        return self.mix(torch.log(found.real**2 + found.imag**2 + 1e-5).transpose(1, 2))
+
+def spectrum():
+    torch.manual_seed(0)
+    return Spectrum().eval()
+
 class Half(nn.Module):
     # Parameters in BF16 or FP16 behind inputs and outputs in FP32.
     def __init__(self, dtype, off=0.0):

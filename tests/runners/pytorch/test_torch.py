@@ -153,6 +153,39 @@ def test_a_program_in_fp32_is_judged_as_such(folder):
     assert compare(folder / "today.onnx", "network.pt2", folder).runners[0].format == "fp32"
 
 
+# ---- complex numbers ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def spectrum(folder):
+    """A network with a Fourier transform inside, as an ONNX graph."""
+    import torch_network
+
+    x = torch.from_numpy(WAVE[0]["x"])
+    path = folder / "spectrum.onnx"
+    torch.onnx.export(torch_network.spectrum(), (x,), dynamo=True, opset_version=20, verbose=False).save(str(path))
+    return onnx.load(path)
+
+
+WAVE = [{"x": np.random.default_rng(6).standard_normal((1, 512)).astype(np.float32)}]
+
+
+@pytest.mark.filterwarnings("error:Casting complex")
+def test_complex_numbers_are_compared_with_the_pairs_that_a_file_has_of_them(folder, spectrum):
+    report = compare(spectrum, "torch_network:spectrum", folder, WAVE, layers="all")
+    assert (report.verdict, report.culprits) == ("pass", ())
+    assert not [notice for notice in report.notices if notice.code == "layer-not-built"]
+    assert ("STFT", "ok") in {(layer.op, layer.verdict) for layer in report.layers}
+
+
+def test_another_window_is_the_culprit(folder, spectrum):
+    other = onnx.ModelProto.FromString(spectrum.SerializeToString())
+    (window,) = (t for t in other.graph.initializer if list(t.dims) == [64])
+    window.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(window) * np.float32(1.01), window.name))
+    report = compare(other, "torch_network:spectrum", folder, WAVE, layers="guilty")
+    assert [(culprit.op, report.verdict) for culprit in report.culprits] == [("STFT", "fail")]
+
+
 # ---- layers ---------------------------------------------------------------------------------------------------------
 
 CULPRITS = [
