@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from .judgement import output_axis
-from .shared_scale import SharedScale, shared_scale
+from .shared_scale import SharedScale, levels_of, shared_scale
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
@@ -70,9 +68,8 @@ def _shared(noise: Noise, pair: LayerPair, values: Arrays, tensor: str, place: P
         weight, step = noise.index.weight(tensor), grids.in_file(pair).weights.get(tensor)
         if weight is None or step is None:
             return None
-        levels = int(2 * float(np.abs(weight).max(initial=0.0)) / float(np.max(step))) + 1 if np.max(step) else 0
         axis = _output_axis(noise.index, pair, tensor)
-        return shared_scale(tensor, weight, step, levels, weights=True, output_axis=axis)
+        return shared_scale(tensor, weight, step, levels_of(weight, step), weights=True, output_axis=axis)
     if tensor not in values:
         return None
     grid = grids.of(pair, values).get(tensor)

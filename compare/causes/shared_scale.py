@@ -6,13 +6,14 @@ channels are left with a few of the format's levels, or none, and which one chan
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 FEW_LEVELS = 16
-"""Levels below which a channel has all but lost its values: four bits."""
+"""Levels below which a channel has all but lost its values, of 8 bits and more: four bits."""
 CHANNELS = 1 << 16
 """Most indices of an axis whose channels are looked at one by one."""
 PERCENTILE = 99.9
@@ -29,7 +30,7 @@ class SharedScale:
         channel, axis: The channel that sets the range.
         reach: Its greatest magnitude.
         channels: How many there are.
-        few: How many others are left with fewer than `FEW_LEVELS` levels.
+        few: How many others are left with fewer than `few_of` the levels.
         levels: How many the format has.
         sharper: How many times smaller the step is if the range holds `PERCENTILE` % of the values.
         outputs: Of weights: whether these are the output channels, which may have scales of their own.
@@ -49,9 +50,10 @@ class SharedScale:
     @property
     def text(self) -> str:
         """See `Fact`."""
+        others = "1 other is" if self.few == 1 else f"{self.few:,} others are"
         lost = (
-            f"channel {self.channel} sets the range, {self.reach:.4g}, and {self.few:,} others are left with fewer "
-            f"than {FEW_LEVELS} of {self.levels:,} levels"
+            f"channel {self.channel} sets the range, {self.reach:.4g}, and {others} left with fewer "
+            f"than {few_of(self.levels)} of {self.levels:,} levels"
         )
         if self.kind == "weights":
             which = "output" if self.outputs else "input"
@@ -61,6 +63,21 @@ class SharedScale:
         if self.sharper < 2:
             return text
         return f"{text}; a range of {PERCENTILE:g} % of the values makes the step {self.sharper:.3g} times smaller"
+
+
+def few_of(levels: int) -> int:
+    """Of how many levels a channel needs that many, not to have all but lost its values: 16 of 8 bits, 4 of 4 bits."""
+    return max(2, min(FEW_LEVELS, levels // 4))
+
+
+def levels_of(weight: np.ndarray, step: np.ndarray) -> int:
+    """How many levels weights that are stored in steps have, from the least that a value takes to the greatest; 0 where
+    they have no steps."""
+    if not weight.size or not np.max(step, initial=0.0):
+        return 0
+    steps = np.divide(weight, step, out=np.zeros(weight.shape), where=np.broadcast_to(step, weight.shape) > 0)
+    spanned = int(np.ptp(steps[np.isfinite(steps)])) + 1
+    return min(spanned, 1 << round(math.log2(spanned)))  # a value halfway beyond the last level is on it
 
 
 def shared_scale(
@@ -77,7 +94,8 @@ def shared_scale(
     Args:
         tensor: Its name.
         values: The tensor.
-        step: The step of its scale, or of each of its scales: what has one of its own shares none.
+        step: The step of its scale, or of each of its scales: what has one of its own shares none, be it a channel or
+            a block of them.
         levels: How many values the format has.
         weights: Whether it is weights, rather than made while the network runs, with a batch along the first axis.
         output_axis: Of weights: the axis of the output channels.
@@ -93,13 +111,13 @@ def shared_scale(
     covered: float | None = None
     for axis in range(0 if weights else 1, values.ndim):
         count = values.shape[axis]
-        if not 2 <= count <= CHANNELS:
+        if not 2 <= count <= CHANNELS or _varies(step, axis):
             continue
         rows = np.moveaxis(steps, axis, 0).reshape(count, -1)
         high, low = rows.max(axis=1), rows.min(axis=1)
         sizes = np.maximum(high, -low)
         left = np.maximum(high - low, sizes)
-        few = int(np.count_nonzero((sizes > 0) & (left < FEW_LEVELS - 1)))
+        few = int(np.count_nonzero((sizes > 0) & (left < few_of(levels) - 1)))
         channel = int(sizes.argmax())
         if not few:
             continue
@@ -113,3 +131,9 @@ def shared_scale(
     most = max((one.few / one.channels for one in found), default=0.0)
     # a single value that is far out is one along every axis: that of the channels is the shortest
     return min((one for one in found if 2 * one.few / one.channels >= most), key=lambda one: one.channels, default=None)
+
+
+def _varies(step: np.ndarray, axis: int) -> bool:
+    """Whether there are several scales along an axis."""
+    own = step.ndim > axis and step.shape[axis] > 1
+    return own and bool((step != np.take(step, [0], axis)).any())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from layerdiff.compare.causes.shared_scale import shared_scale
+from layerdiff.compare.causes.shared_scale import levels_of, shared_scale
 
 from support.models import normal
 
@@ -83,3 +83,34 @@ def test_weights_are_told_what_helps(axis, scales, says):
 )
 def test_nothing_is_said_where_nothing_is_lost(values, step):
     assert shared_scale("h", values, step, 255) is None
+
+
+@pytest.mark.parametrize(
+    ("end", "block", "levels"), [(127, None, 255), (7, None, 15), (8, None, 16), (8, 4, 16)], ids=str
+)
+def test_levels_are_those_of_the_format_whatever_the_scales(end, block, levels):
+    weights = normal(16, 16)
+    if block is not None:
+        weights[:block] *= 2
+    step = np.abs(weights).max() / end if block is None else _blocks(weights, block, end)
+    weights[0, :2] = end * np.broadcast_to(step, weights.shape)[0, :2] * [1, -1]
+    assert levels_of(weights, np.asarray(step)) == levels
+
+
+def _blocks(weights, size, end):
+    """The steps of weights whose first axis has a scale for each block."""
+    rows = np.abs(weights).reshape(-1, size, weights.shape[1]).max(axis=1)
+    return np.repeat(rows, size, axis=0) / end
+
+
+def test_blocks_of_channels_that_have_scales_of_their_own_share_none():
+    weights = normal(32, 8).clip(-3, 3) * np.where(np.arange(32) < 16, 1, 1e-3)[:, None]
+    assert shared_scale("w", weights, np.asarray(3 / 8), 16, weights=True, output_axis=1).few == 16
+    assert shared_scale("w", weights, _blocks(weights, 16, 8), 16, weights=True, output_axis=1) is None
+
+
+def test_few_levels_of_four_bits_are_fewer_than_of_eight():
+    values = channels(1, [2.0, 7.0, 1.0], 2, 3, 50)
+    found = shared_scale("h", values, STEP, 16)
+    assert found.few == 1
+    assert "1 other is left with fewer than 4 of 16 levels" in found.text
