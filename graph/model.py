@@ -71,9 +71,11 @@ class TfliteGraph(ConvertedProgram):
 
     Attributes:
         file: The ``.tflite``.
+        halves: Weights of the ONNX graph that the file holds in FP16.
     """
 
     file: Path = field(kw_only=True)
+    halves: frozenset[str] = frozenset()
 
 
 class Model:

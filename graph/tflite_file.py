@@ -116,6 +116,12 @@ class TfliteFile:
         """The tensors by name."""
         return {tensor.name: tensor for tensor in self.tensors}
 
+    def halves(self) -> list[np.ndarray]:
+        """What the file holds in FP16."""
+        held = (t for t in self.tensors if t.constant and t.dtype == np.float16)
+        found = (self._data(self.graph.tensors[t.index]) for t in held)
+        return [np.frombuffer(bytes(memoryview(data)), "<f2") for data in found]
+
     @cached_property
     def producer(self) -> dict[int, int]:
         """Tensor -> position of the operator that makes it."""

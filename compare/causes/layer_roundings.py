@@ -18,6 +18,7 @@ from ...graph.operators import PRODUCTS, RECURRENT
 from ...graph.pairing.cast_pairs import CastPair, cast_pairs
 from ...graph.pairing.weight_changes import rounded_alike
 from ...graph.rounding.roundings import Roundings, Step, computes_in_fp64, roundings
+from ...graph.rounding.stored_weights import stored_weights
 from ...graph.specs import Arrays, dtype_name, is_float
 from .layer_grids import LayerGrids
 
@@ -94,10 +95,10 @@ class LayerRoundings:
             mine = _stored(self.index, pair.reference, inner=False)
             theirs = _stored(self.candidate.model.index, pair.candidate, inner=False)
             # types inside the layer alone are the candidate's own doing, unless the reference has them as well, or
-            # they are no more than those of Casts there and back, of tensors that both have
-            cast = self.cast(pair)
-            if theirs is None and cast:
-                theirs = _coarsest(FP32, max((one.format for one in cast), key=lambda fmt: fmt.u))
+            # they are no more than those of Casts there and back, of tensors that both have, or of stored weights
+            narrowed = [*(one.format for one in self.cast(pair)), *self._stored_formats(pair)]
+            if theirs is None and narrowed:
+                theirs = max(narrowed, key=lambda fmt: fmt.u)
             elif theirs is not None or self._same:
                 mine = mine or _stored(self.index, pair.reference, inner=True)
             elif mine is None:
@@ -115,6 +116,16 @@ class LayerRoundings:
         index = self.candidate.model.index
         found = () if self._same else cast_pairs(self.index, index)
         return {index.producer[pair.narrow]: pair for pair in found}
+
+    @cached_property
+    def _stored(self) -> dict[str, NumberFormat]:
+        """The weights that the candidate's file alone holds in a narrow format."""
+        mine, theirs = (stored_weights(side.model) for side in (self.reference, self.candidate))
+        return {} if self._same or mine else theirs
+
+    def _stored_formats(self, pair: LayerPair) -> set[NumberFormat]:
+        index = self.candidate.model.index
+        return {self._stored[n] for p in pair.candidate.nodes for n in index.reads[p] if n in self._stored}
 
     def cast(self, pair: LayerPair) -> tuple[CastPair, ...]:
         """The tensors of a layer that the candidate's file alone casts to a narrow format and back."""

@@ -8,6 +8,7 @@ from ...graph.formats import BY_DTYPE
 from ...graph.pairing.cast_pairs import cast_pairs
 from ...graph.rounding.random_rounding import Roundoff
 from ...graph.rounding.roundings import computes_in_fp64
+from ...graph.rounding.stored_weights import stored_weights
 from ...graph.specs import dtype_name
 from .formats_in_play import on_the_way
 
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
 def roundoff(reference: Side, candidate: Side, fp16_sums: frozenset[str] = frozenset()) -> tuple[Side, Roundoff]:
     """The network whose roundings are to be drawn, and where they are.
 
-    It is the reference's, unless the candidate's graph is another one that itself holds narrow types: those are where
-    its roundings are.
+    It is the reference's, unless the candidate's graph is another one that itself holds narrow types, or weights in
+    them: those are where its roundings are.
     """
     mine, theirs = reference.runner.arithmetic, candidate.runner.arithmetic
-    own = candidate.model is not reference.model and narrow_types(candidate.model) - narrow_types(reference.model)
+    another = candidate.model is not reference.model
+    stored = stored_weights(candidate.model) if another and not stored_weights(reference.model) else {}
+    own = stored or (another and narrow_types(candidate.model) - narrow_types(reference.model))
     mine64, theirs64 = (computes_in_fp64(s.model.index, s.model.index.nodes) for s in (reference, candidate))
-    inputs = cast_inputs(candidate.model) if candidate.model is not reference.model else {}
+    inputs = cast_inputs(candidate.model) if another else {}
     casts = cast_pairs(reference.model.index, candidate.model.index) if own else ()
     found = Roundoff(
         mine,
@@ -38,6 +41,7 @@ def roundoff(reference: Side, candidate: Side, fp16_sums: frozenset[str] = froze
         inputs=tuple(inputs.items()),
         doubles=not own and mine64 and not theirs64,
         casts=frozenset(pair.narrow for pair in casts if pair.source not in inputs),
+        stored=tuple(stored.items()),
     )
     return (candidate if own else reference), found
 

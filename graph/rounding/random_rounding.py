@@ -95,6 +95,7 @@ class Roundoff:
         every_node: Whether the candidate rounds after every node, not at the borders of fused groups alone.
         inputs: Inputs that one side casts to another type, and the coarser type.
         casts: What Casts to a narrow type make of tensors that the other side has as they are.
+        stored: Weights that one side holds in a narrow format and makes FP32 of, and that format.
         doubles: Whether what is FP64 in the network is FP32 on the other side.
         rounded_weights: Whether weights that the graph holds in FP16 or BF16 were rounded on one side only.
         subnormals: Whether numbers that are subnormal in the coarser format are rounded to its smallest ones, too.
@@ -114,6 +115,7 @@ class Roundoff:
     inputs: tuple[tuple[str, NumberFormat], ...] = ()
     doubles: bool = False
     casts: frozenset[str] = frozenset()
+    stored: tuple[tuple[str, NumberFormat], ...] = ()
 
     @property
     def coarse(self) -> NumberFormat:
@@ -162,7 +164,7 @@ def randomized(model: Model, roundoff: Roundoff, gain: float | None = None) -> R
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     if gain is None:
-        narrow = any(dtype_name(spec.dtype) in _NARROW for spec in model.index.specs.values())
+        narrow = roundoff.stored or any(dtype_name(spec.dtype) in _NARROW for spec in model.index.specs.values())
         gain = 1.0 if narrow or roundoff.coarse.u > FP32.u else GAIN
     writer = _Writer(model.index, roundoff, gain)
     nodes = list(proto.graph.node)
@@ -277,7 +279,7 @@ class _Writer(NoiseWriter):
         doubles = [1.0] if roundoff.doubles else []
         super().__init__(gain, *doubles, opset=index.opset.get("", 1), common=gain * self.rounding.operand)
         self.index = index
-        self.roundoff = roundoff
+        self.roundoff, self.stored = roundoff, dict(roundoff.stored)
         self.fp16_sums = roundings(roundoff.reference, roundoff.candidate, None, FP16)
         self.on_products = roundoff.coarse == TF32
         """Whether the coarser format rounds the operands of products alone."""
@@ -356,7 +358,7 @@ class _Writer(NoiseWriter):
         Returns by how much which weights."""
         op = operator(node)
         data = [(slot, n) for slot, n in enumerate(node.input) if n and is_rounded(node, slot) and scope.floating(n)]
-        weights = [(slot, n) for slot, n in data if n in scope.static and op in WEIGHTED]
+        weights = [(slot, n) for slot, n in data if n in scope.static and (op in WEIGHTED or n in self.stored)]
         activations = [(slot, n) for slot, n in data if n not in scope.static]
         factor = next((slot for slot, _ in weights if slot == (2 if op in RECURRENT else 1)), None)
         inner = self.rounding.inner if op in SEVERAL_STEPS else 0.0
@@ -386,11 +388,9 @@ class _Writer(NoiseWriter):
             return 0.0, 0.0
         if operator(node) in PRODUCTS and rounding.products > 1:
             return rounding.adding(count, at_once(node) > 1)
-        return (
-            self.rounding.adding(min(count, CHAIN), False)
-            if self.rounding.products == 1
-            else (FP32.u * math.sqrt(KAPPA * min(count, CHAIN)), 0.0)
-        )
+        if self.rounding.products == 1:
+            return self.rounding.adding(min(count, CHAIN), False)
+        return FP32.u * math.sqrt(KAPPA * min(count, CHAIN)), 0.0
 
     def _chain(self, node: onnx.NodeProto, scope: _Scope) -> float:
         """What a chain of additions of one sign leaves, where a reduction, an average or a loss may be computed so."""
@@ -447,10 +447,11 @@ class _Writer(NoiseWriter):
 
     def _weight(self, name: str, op: str) -> float:
         """How a weight of an operator is rounded, relatively."""
+        if name in self.stored:
+            return math.sqrt(KAPPA) * self.stored[name].u
         if self.on_products and op not in _PRODUCTS:
             return 0.0
-        fmt = self.roundoff.coarse
-        value = self.index.weight(name)
+        fmt, value = self.roundoff.coarse, self.index.weight(name)
         if value is not None and value.dtype.name in _NARROW:
             return math.sqrt(KAPPA) * BY_DTYPE[value.dtype.name].u if self.roundoff.rounded_weights else 0.0
         if self.rounding.operand and value is not None and value.dtype == np.float32 and fmt.name in UNSCALED:

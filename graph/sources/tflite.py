@@ -63,8 +63,21 @@ def load_tflite(path: str | os.PathLike[str]) -> Model:
         tensors={**tensors, **fixed},
         permutations={name: axes for name, axes in permutations.items() if name not in fixed},
         file=Path(os.path.abspath(path)),
+        halves=_halves(file, model),
     )
     return model
+
+
+def _halves(file: TfliteFile, model: Model) -> frozenset[str]:
+    """The weights of the converted graph that the file holds in FP16: the same values, in any order, for the conversion
+    turns axes."""
+    held = {np.sort(values.astype(np.float32)).tobytes() for values in file.halves()}
+    weights = ((name, model.index.weight(name)) for name in model.index.initializers) if held else ()
+    return frozenset(
+        name
+        for name, value in weights
+        if value is not None and value.dtype == np.float32 and np.sort(value.reshape(-1)).tobytes() in held
+    )
 
 
 def _converted(prepared: _Prepared, path: Path) -> onnx.ModelProto:

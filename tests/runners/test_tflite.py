@@ -30,7 +30,8 @@ def network():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The network as a SavedModel, and as .tflite: float, of dynamic range, and INT8 inside or throughout."""
+    """The network as a SavedModel, and as .tflite: float, weights in FP16, of dynamic range, and INT8 inside or
+    throughout."""
     folder = tmp_path_factory.mktemp("tflite")
     network().export(str(folder / "saved"), verbose=False)
 
@@ -52,6 +53,11 @@ def folder(tmp_path_factory):
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.int8
 
+    def halves(converter):
+        dynamic(converter)
+        converter.target_spec.supported_types = [tf.float16]
+
+    write("halves", halves)
     for name, change in (("float", lambda c: None), ("dynamic", dynamic), ("int8", int8), ("throughout", throughout)):
         write(name, change)
     return folder
@@ -142,6 +148,22 @@ def changed_weight(read, tensor):
 
 def changed_scale(read, tensor):
     tensor.quantization.scale = np.array(tensor.quantization.scale) * np.float32(1.3)
+
+
+def test_weights_in_fp16_are_what_the_file_is_expected_to_hold(folder):
+    report = compare(folder, "halves", layers="all")
+    assert (report.verdict, report.culprits) == ("pass", ())
+    assert max(output.metrics["rel_l2"] for output in report.outputs) > 1e-5, "FP32 would not explain it"
+
+
+def test_another_weight_in_fp16_is_the_culprit(folder):
+    def changed(read, tensor):
+        buffer = read.model.buffers[tensor.buffer]
+        buffer.data = (np.frombuffer(bytes(memoryview(buffer.data)), "<f2") * np.float16(1.1)).view(np.uint8)
+
+    report = compare(folder, planted(folder, "halves", "dense", changed), layers="guilty")
+    assert report.verdict == "fail"
+    assert ["dense" in culprit.node for culprit in report.culprits] == [True]
 
 
 @pytest.mark.parametrize("layer", ["first", "depth", "dense"])
