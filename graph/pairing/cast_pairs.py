@@ -38,20 +38,24 @@ class CastPair:
 
 def cast_pairs(reference: GraphIndex, candidate: GraphIndex) -> tuple[CastPair, ...]:
     """The tensors of a graph that are cast to FP16 or BF16 and back; none where one of them is not a tensor of the
-    other graph, too.
+    other graph, too, or the other graph has such Casts itself.
 
     Args:
         reference: The graph that has the tensors as they are.
         candidate: The graph that casts them.
     """
-    found = tuple(pair for position in range(len(candidate.nodes)) if (pair := _pair(candidate, position)) is not None)
-    if not found:
+    found = _pairs(candidate)
+    if not found or _pairs(reference):
         return ()
     pairing = match_nodes(reference, candidate)
     if pairing.c.index is not candidate:  # the float form of scaled integers
         return ()
     matched = {name for m in pairing.nodes.values() for name in candidate.nodes[m].output} | {*candidate.inputs}
     return found if all(pairing.c.alias.get(pair.source, pair.source) in matched for pair in found) else ()
+
+
+def _pairs(index: GraphIndex) -> tuple[CastPair, ...]:
+    return tuple(pair for position in range(len(index.nodes)) if (pair := _pair(index, position)) is not None)
 
 
 def _pair(index: GraphIndex, position: int) -> CastPair | None:
