@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 def stored_weights(model: Model) -> dict[str, NumberFormat]:
     """The FP32 weights of a model that its file holds in a narrow format, and that format.
 
-    Of an ONNX file, they are what a Cast or a DequantizeLinear makes of weights; a TFLite file's are known from itself.
+    Of an ONNX file, they are what a Cast makes of weights; a TFLite file's are known from itself.
     """
     index = model.index
     found = dict.fromkeys(model.tflite.halves & index.initializers.keys(), FP16) if model.tflite is not None else {}
     for node in index.nodes:
-        if node.op_type not in ("Cast", "DequantizeLinear") or node.input[0] not in index.initializers:
+        if node.op_type != "Cast" or node.input[0] not in index.initializers:
             continue
         held = BY_DTYPE.get(dtype_from_onnx(index.initializers[node.input[0]].data_type).name)
         made = index.specs.get(node.output[0])
