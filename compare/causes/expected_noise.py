@@ -20,7 +20,7 @@ from ...graph.operators import BATCHWISE, CHOICES, SILENT
 from ...graph.rounding.error_bound import add_bounds
 from ...graph.rounding.noise_probe import drawing, drawn, known, perturbed, recut
 from ...graph.rounding.noise_within import drawn_within, rounds_within
-from ...graph.rounding.random_rounding import Roundoff
+from ...graph.rounding.rounding_sides import Roundoff
 from ...graph.rounding.roundings import Roundings
 from ...graph.rounding.roundoff import ErrorBound, RoundoffModel, roundoff_model
 from ...graph.rounding.term_count import term_count

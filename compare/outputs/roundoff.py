@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...graph.formats import BY_DTYPE
 from ...graph.pairing.cast_pairs import cast_pairs
-from ...graph.rounding.random_rounding import Roundoff
+from ...graph.rounding.rounding_sides import Roundoff
 from ...graph.rounding.roundings import computes_in_fp64
 from ...graph.rounding.stored_weights import stored_weights
 from ...graph.specs import dtype_name

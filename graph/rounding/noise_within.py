@@ -17,7 +17,8 @@ from ..nodes import subgraphs
 from ..operators import RECURRENT, operator
 from ..specs import Arrays, TensorSpec
 from .noise_probe import drawn
-from .random_rounding import Roundoff, randomized
+from .random_rounding import randomized
+from .rounding_sides import Roundoff
 
 if TYPE_CHECKING:
     from ..index import GraphIndex

@@ -10,7 +10,8 @@ from layerdiff.graph.model import Model
 from layerdiff.graph.rounding import noise_probe, random_rounding
 from layerdiff.graph.rounding.least_noise import least_noise
 from layerdiff.graph.rounding.noise_pool import Pools
-from layerdiff.graph.rounding.random_rounding import Roundoff, randomized
+from layerdiff.graph.rounding.random_rounding import randomized
+from layerdiff.graph.rounding.rounding_sides import Roundoff
 from layerdiff.graph.rounding.roundings import together
 from onnx import helper
 

@@ -9,7 +9,7 @@ from layerdiff.graph.cutting.slices import backward, exploded_name
 from layerdiff.graph.formats import BF16, FP16
 from layerdiff.graph.load import load
 from layerdiff.graph.rounding.noise_within import drawn_within, rounds_within
-from layerdiff.graph.rounding.random_rounding import Roundoff
+from layerdiff.graph.rounding.rounding_sides import Roundoff
 from layerdiff.graph.specs import specs_of
 
 from support.layerwise import ORT

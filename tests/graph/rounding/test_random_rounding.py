@@ -10,8 +10,9 @@ from layerdiff.graph.formats import BF16, FP16, FP32, TF32
 from layerdiff.graph.load import load
 from layerdiff.graph.model import Model
 from layerdiff.graph.rounding.noise_pool import Pools
-from layerdiff.graph.rounding.random_rounding import GAIN, Roundoff, randomized
+from layerdiff.graph.rounding.random_rounding import GAIN, randomized
 from layerdiff.graph.rounding.recurrent import step_by_step
+from layerdiff.graph.rounding.rounding_sides import Roundoff
 from layerdiff.graph.rounding.roundings import KAPPA
 from onnx import helper, numpy_helper, parser
 
