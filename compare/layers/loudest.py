@@ -46,6 +46,11 @@ def is_off(output: OutputResult) -> bool:
     return output.verdict in ("fail", "undecided") and output.metrics is not None and bool(_error(output))
 
 
+def _too_coarse(output: OutputResult) -> bool:
+    """Whether an output is undecided since rounding alone decides as many of its elements otherwise: no layer is it."""
+    return output.verdict == "undecided" and bool(output.ties)
+
+
 def _error(output: OutputResult) -> float:
     """The relative error of an output as deployed; infinite where it has none that is finite."""
     metrics = output.metrics or {}
@@ -78,7 +83,7 @@ def name_loudest(
     blamed = given.culprits()
     if blamed and not any(o.verdict == "undecided" for o in outputs):
         return given, blamed
-    if not any(map(is_off, outputs)) or not _reproduced(walked, outputs):
+    if not any(is_off(o) and not _too_coarse(o) for o in outputs) or not _reproduced(walked, outputs):
         return given, blamed
     if not blamed and no_result(given.layers, outputs) is not None:
         return given, blamed
