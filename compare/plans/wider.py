@@ -6,7 +6,7 @@ both have to be kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ...graph.cutting.fusion import Group, fused_groups, static_tensors
@@ -58,30 +58,34 @@ def _groups_of(index: GraphIndex, nodes: Sequence[int], every_node: bool) -> set
 
 def _readers(index: GraphIndex, inside: set[int]) -> set[int]:
     """The nodes that compute with what some nodes make, through data movement."""
-    found: set[int] = set()
-    waiting = list(inside)
-    while waiting:
-        made = (n for n in index.nodes[waiting.pop()].output if n)
-        for reader in {r for name in made for r in index.consumers.get(name, ())} - inside - found:
-            op = operator(index.nodes[reader])
-            if op in MOVEMENT | CASTS:
-                waiting.append(reader)
-            elif op not in UNTOUCHED:
-                found.add(reader)
-    return found
+    return _computing(
+        index, inside, lambda p: (r for name in index.nodes[p].output if name for r in index.consumers.get(name, ()))
+    )
 
 
 def _makers(index: GraphIndex, inside: set[int]) -> set[int]:
     """The nodes that compute what some nodes read, through data movement."""
     static = static_tensors(index)
+    return _computing(
+        index, inside, lambda p: (index.producer[n] for n in index.reads[p] if n in index.producer and n not in static)
+    )
+
+
+def _computing(index: GraphIndex, inside: set[int], beside: Callable[[int], Iterable[int]]) -> set[int]:
+    """The first nodes that compute, from some nodes on, through data movement.
+
+    Args:
+        index: The graph.
+        inside: Where to begin.
+        beside: Gives the nodes next to one.
+    """
     found: set[int] = set()
     waiting = list(inside)
     while waiting:
-        reads = (n for n in index.reads[waiting.pop()] if n in index.producer and n not in static)
-        for maker in {index.producer[name] for name in reads} - inside - found:
-            op = operator(index.nodes[maker])
+        for position in set(beside(waiting.pop())) - inside - found:
+            op = operator(index.nodes[position])
             if op in MOVEMENT | CASTS:
-                waiting.append(maker)
+                waiting.append(position)
             elif op not in UNTOUCHED:
-                found.add(maker)
+                found.add(position)
     return found
