@@ -6,6 +6,8 @@ other's, up to rounding, so that both compute what they should.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,12 +35,22 @@ class ExchangedWith:
         return f"the candidate makes here what {self.layer} makes in the reference, and the reverse: they are exchanged"
 
 
-def are(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> bool:
-    """Whether two layers have exchanged their outputs.
+def pairs(made: Sequence[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[int, int]]:
+    """The pairs of layers, by their places in a sequence, that have exchanged their outputs.
 
     Args:
-        first, second: What the reference and the candidate make of each from the reference's inputs.
+        made: What the reference and the candidate make of each layer from the reference's inputs.
     """
+    sizes = [[float(np.linalg.norm(x.astype(np.float64))) for x in one] for one in made]
+    for first, second in itertools.combinations(range(len(made)), 2):
+        (a, b), (c, d) = sizes[first], sizes[second]
+        # of other sizes, they are farther apart than the greatest distance that is looked for: most are never compared
+        near = abs(b - c) <= SAME * (a + c) and abs(d - a) <= SAME * (a + c)
+        if near and _are(made[first], made[second]):
+            yield first, second
+
+
+def _are(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> bool:
     if len({array.shape for array in (*first, *second)}) > 1:
         return False
     (a, b), (c, d) = ([x.astype(np.float64) for x in pair] for pair in (first, second))

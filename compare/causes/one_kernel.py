@@ -48,9 +48,8 @@ def lost_inside(
     if not in_pieces and operators.isdisjoint(WHOLE):
         return None
     given = [values[n] for n in pair.reference.inputs if n in values and is_float(values[n].dtype)]
-    large = all(np.isfinite(a).all() for a in given) and any(
-        _may_overflow(a, operators, _power(index, nodes), fmt) for a in given
-    )
+    power, finite = _power(index, nodes), all(np.isfinite(a).all() for a in given)
+    large = finite and any(_may_overflow(a, operators, power, fmt) for a in given)
     for position in nodes if large else ():
         node = index.nodes[position]
         if operator(node) in WHOLE and node.input[0] in values:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -107,12 +106,12 @@ class LayerJudge:
 
         index = self.noise.index
         free = [s for s in guilty if is_float(values[s.tensor].dtype) and not reads_another(s.diagnosis)]
-        for first, second in itertools.combinations(free, 2):
-            if exchanged_layers.are(arrays(first), arrays(second)):
-                node = second.pair.main
-                told = exchanged_layers.diagnosis(f"{index.nodes[node].op_type} {index.names[node]}", first.pair.main)
-                first.diagnosis = told
-                second.diagnosis = replace(told, node=None, producer=first.tensor)
+        for one, other in exchanged_layers.pairs([arrays(seen) for seen in free]):
+            first, second = free[one], free[other]
+            node = second.pair.main
+            told = exchanged_layers.diagnosis(f"{index.nodes[node].op_type} {index.names[node]}", first.pair.main)
+            first.diagnosis = told
+            second.diagnosis = replace(told, node=None, producer=first.tensor)
 
     def look_inside(self, seen: Gathering, values: Arrays, made: Arrays | None) -> None:
         """Looks into a layer that does not exceed its noise: for what would be lost, were it not one kernel, and where

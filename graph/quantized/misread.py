@@ -34,7 +34,14 @@ class Misread:
 
 
 def misread(index: GraphIndex) -> tuple[Misread, ...]:
-    """Every such tensor and reader of it, as far as both scales are constants."""
+    """Every such tensor and reader of it, as far as both scales are constants; kept as long as the graph is."""
+    kept = index.kept.get(Misread)
+    if not isinstance(kept, tuple):
+        kept = index.kept[Misread] = _misread(index)
+    return kept
+
+
+def _misread(index: GraphIndex) -> tuple[Misread, ...]:
     found = []
     written = scales_of(index)
     for position, node in enumerate(index.nodes):

@@ -52,5 +52,6 @@ def test_a_product_that_is_nobody_elses_is_no_exchange():
 )
 def test_what_is_no_exchange(first, second):
     base = normal(4, 5)
-    assert not exchanged_layers.are(*[tuple(base * factor for factor in pair) for pair in (first, second)])
-    assert not exchanged_layers.are((base, base[:, :4]), (base[:, :4], base))
+    made = [tuple(base * factor for factor in pair) for pair in (first, second)]
+    assert not list(exchanged_layers.pairs(made))
+    assert not list(exchanged_layers.pairs([(base, base[:, :4]), (base[:, :4], base)]))
