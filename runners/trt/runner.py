@@ -186,7 +186,7 @@ class TrtRunner(TrtConfig, Runner):
         return library, plan
 
     def build(self, model: Model, workload: Workload) -> Made:
-        """See `Runner.build`. Kernel timings are taken from the file and not written there: `built` does that."""
+        """See `Runner.build`. Kernel timings are taken from the file and not written there: `open` does that."""
         library, plan = self._loaded(False)
         from .caches import kept
         from .opening import make_engine

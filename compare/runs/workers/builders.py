@@ -42,12 +42,13 @@ class Builders:
 
     Args:
         count: How many processes.
+        timeout: Seconds that a build may take; None: any time.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, timeout: float | None = None) -> None:
         self.begun: dict[str, Any] = {}
         self._closed = False
-        self._workers = [Worker() for _ in range(count)]
+        self._workers = [Worker(timeout) for _ in range(count)]
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(count, "builder")
         for worker in self._workers:
@@ -94,7 +95,7 @@ class Builders:
 @contextmanager
 def building(comparison: Comparison) -> Iterator[Comparison]:
     """The comparison with processes that build engines of layers, until the block ends: where layers are looked at, a
-    candidate's runtime builds engines, and the machine has cores and memory for more than one."""
+    candidate's runtime builds engines, and the machine has cores and memory for such processes."""
     able = [
         side.runner
         for side in comparison.candidates
@@ -104,7 +105,7 @@ def building(comparison: Comparison) -> Iterator[Comparison]:
     if count < 1:
         yield comparison
         return
-    builders = Builders(count)
+    builders = Builders(count, comparison.rules.timeout)
     try:
         builders.start(able[0])
         yield replace(comparison, builders=builders)

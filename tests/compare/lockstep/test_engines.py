@@ -79,6 +79,19 @@ def test_a_runner_that_cannot_be_sent_to_another_process_builds_here(processes):
     assert (Prebuilt.opened["ahead"], Prebuilt.opened["here"]) == (0, 1)
 
 
+def test_a_limit_on_time_holds_for_builds_too(processes, monkeypatch):
+    given = []
+
+    class Seen(builders.Worker):
+        def __init__(self, timeout=None, echo=False):
+            given.append(timeout)
+            super().__init__(timeout, echo)
+
+    monkeypatch.setattr(builders, "Worker", Seen)
+    report = compared(Prebuilt(), parsed(CHAIN, w=normal(8, 8)), [{"x": normal(4, 8)}], timeout=100.0)
+    assert (report.verdict, given) == ("pass", [100.0] * 2)
+
+
 def test_the_processes_end_with_the_comparison(processes, monkeypatch):
     begun = []
     close = builders.Builders.close
