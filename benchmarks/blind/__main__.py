@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import tempfile
-from pathlib import Path
 
 from benchmarks import trained
+from benchmarks.kit.cases import add_options, read
 from benchmarks.kit.pages import DOCS, write_page
 from benchmarks.kit.pool import spread
 
 from . import table
 from .plants import KINDS
-from .running import CLEAN, FAULT, Result, work
+from .running import CLEAN, FAULT, work
 
 PAGE = DOCS / "blind.md"
 SHARES = 4
@@ -30,21 +28,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=20, help="faults in each network (default: %(default)s)")
     parser.add_argument("--healthy", action="store_true", help="only formats and forms in which nothing is wrong")
     parser.add_argument("--faults", action="store_true", help="only faults")
-    parser.add_argument("--seconds", type=float, default=120, help="time limit of one case (default: %(default)s)")
-    parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
-    default = Path(tempfile.gettempdir()) / "layerdiff-blind.jsonl"
-    parser.add_argument(
-        "--results", metavar="FILE", type=Path, default=default, help="one line of JSON a case; goes on (%(default)s)"
-    )
-    parser.add_argument("--again", action="store_true", help="run nothing: write the page of --results")
-    parser.add_argument("--write", action="store_true", help=f"write docs/{PAGE.name} (complete runs do)")
+    add_options(parser, "blind", PAGE, "write the page of --results")
     return parser.parse_args()
-
-
-def read(path: Path) -> list[Result]:
-    """The results of earlier runs; the last of each case counts."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return list({result["id"]: result for result in map(json.loads, lines)}.values())
 
 
 def main() -> int:

@@ -430,24 +430,26 @@ def test_timings_of_a_build_elsewhere_go_to_the_file_when_its_engine_is_opened(t
     assert file.read_bytes() == b".."
 
 
-def test_a_piece_is_built_for_its_shapes_without_samples(tensorrt):
-    module, _ = tensorrt(OLD)
-    whole, proto = network(), onnx.ModelProto()
+def shapeless(whole):
+    """A network as a piece of one, whose input has no shape."""
+    proto = onnx.ModelProto()
     proto.CopyFrom(whole.proto)
     for dim in proto.graph.input[0].type.tensor_type.shape.dim:
         dim.Clear()
+    return whole.derive(proto)
+
+
+def test_a_piece_is_built_for_its_shapes_without_samples(tensorrt):
+    module, _ = tensorrt(OLD)
     shapes = {"x": ShapeRange((2, 3, 8, 8), (2, 3, 8, 8), (4, 3, 8, 8))}
-    TrtRunner().build(whole.derive(proto), Workload(shapes=shapes))
+    TrtRunner().build(shapeless(network()), Workload(shapes=shapes))
     assert ("IOptimizationProfile", "set_shape", ("x", (2, 3, 8, 8), (2, 3, 8, 8), (4, 3, 8, 8))) in module.calls
 
 
 def test_a_piece_without_shapes_gets_those_of_its_samples_except_the_first_dimension(tensorrt):
     module, _ = tensorrt(OLD)
-    whole, proto = network(), onnx.ModelProto()
-    proto.CopyFrom(whole.proto)
-    for dim in proto.graph.input[0].type.tensor_type.shape.dim:
-        dim.Clear()
-    piece, data = whole.derive(proto), samples(2, 4)
+    whole = network()
+    piece, data = shapeless(whole), samples(2, 4)
     with TrtRunner().open(piece, workload=Workload(samples=data)) as session:
         for feed in data():
             np.testing.assert_allclose(session.infer(feed)["y"], expected(whole, feed), rtol=1e-5, atol=1e-6)
