@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...graph.operators import DIVIDES, facts_of
+from ...graph.pairing.differences import OperatorChange
 from ...graph.specs import Arrays
 from ..causes import misread, nan, narrow_casts, underflow
 from ..causes.case import LoudLayer
@@ -269,8 +270,17 @@ def _diagnosed(
     )
     computing = prepared.candidate.runner.arithmetic
     narrow = None if computing.is_integer else underflow.of_weights(index, top.pair.reference.nodes, computing)
-    other = misread.of_layer((index, prepared.candidate.model.index), top.pair)
-    return replace(top, diagnosis=narrow or other or loudest(case))
+    return replace(top, diagnosis=narrow or _misread(prepared, top) or loudest(case))
+
+
+def _misread(prepared: Prepared, layer: LayerObservation) -> Diagnosis | None:
+    """What a layer reads with another scale than it was written with, unless the first file has a scaling there that
+    the second has not: another scale is how that is done then."""
+    changes = (d.change for _, d in prepared.judge.examiner.stated(layer.pair))
+    if any(isinstance(change, OperatorChange) and change.alone for change in changes):
+        return None
+    graphs = prepared.comparison.reference.model.index, prepared.candidate.model.index
+    return misread.of_layer(graphs, layer.pair)
 
 
 def _cast(prepared: Prepared, layer: LayerObservation) -> Diagnosis | None:

@@ -70,6 +70,16 @@ def test_what_rounding_would_explain_is_told_all_the_same(node, layer):
     assert all("reads it with scale" in notice.text for notice in warned)
 
 
+def test_a_factor_that_is_folded_into_a_scale_is_no_misreading():
+    """The reference has a Mul there, which the quantized file does by another scale."""
+    read = {"w": normal(32, 16), "s": np.float32(0.03), "z": np.int8(0)}
+    text = "g (float[8,32] x) => (float[8,16] y) {{ {} [mm] y = MatMul(d, w) }}"
+    plain = parsed(text.format("[d] d = Mul(x, two)"), w=read["w"], two=np.float32(2))
+    folded = "[q] q = QuantizeLinear(x, s, z) [dq] d = DequantizeLinear(q, twice, z)"
+    report = compare(plain, parsed(text.format(folded), twice=np.float32(0.06), **read), [{"x": normal(8, 32, seed=1)}])
+    assert not any("reads it with scale" in culprit.evidence for culprit in report.culprits)
+
+
 def test_scales_that_are_computed_are_not_told():
     text = """g (float[4] x, float s) => (float[4] y) { a = QuantizeLinear(x, t, z) b = Add(s, s)
         y = DequantizeLinear(a, b, z) }"""
