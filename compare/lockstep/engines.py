@@ -7,20 +7,21 @@ while the command measures and runs the reference.
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ...graph.cutting.alike import kind_of, numbered
 from ...graph.cutting.propagate import propagate
 from ...graph.cutting.slices import explode
-from ...graph.errors import BuildError
+from ...graph.errors import BuildError, LayerdiffError
 from ...graph.specs import is_float, specs_of
 from ..runs.memory import ENGINES, weight_bytes
+from .groups import key_of, together
 from .shapes import fits, profiles_of, sets_for, workload_of
 
 if TYPE_CHECKING:
@@ -31,11 +32,9 @@ if TYPE_CHECKING:
     from ..sides import Side
     from .plan import LayerPair, PiecePair
 
-log = logging.getLogger(__name__)
+T = TypeVar("T")
 
-MOST = 20
-"""Most layers of one engine. Those of a transformer's 121 layers took two processes 23 s in groups of 20, 36 s in
-groups of 12 or of 22, and one of 29 layers takes 11 to 14 s by itself (H200, TensorRT 8.6, which refuses 41)."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,12 +44,14 @@ class Engine:
     Attributes:
         model: The layers that it runs, each fed from outside.
         shapes: The sets of shape ranges that it was built for.
-        made: What `Runner.build` gave.
+        made: What `Building.build` or `Building.refit` gave.
+        names: What its tensors are called in ``model``, by their names in an exploded model; empty: so.
     """
 
     model: Model
     shapes: list[dict[str, ShapeRange]]
     made: Any
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 class EnginesAhead:
@@ -69,10 +70,10 @@ class EnginesAhead:
         self._profiles = profiles_of(side, workload)
         self._futures: dict[tuple[int, ...], Future[Engine]] = {}
         self._hollow: dict[tuple[int, ...], Arrays] = {}
+        self._behind: dict[tuple[int, ...], Future[Engine]] = {}
         if weight_bytes((side,)) <= ENGINES:  # they are held here until they are sent
-            for pairs in self.layers:
-                for group in together(pairs):
-                    self._submit(group)
+            for first, *others in self._alike():
+                self._submit(first, others=others)
 
     @classmethod
     def of(cls, builders: Builders, side: Side, steps: Sequence[PiecePair], workload: Workload) -> EnginesAhead:
@@ -87,6 +88,8 @@ class EnginesAhead:
             BuildError: The runtime refuses the group, which is more than one layer.
         """
         key = key_of(pairs)
+        if key in self._behind:
+            wait([self._behind[key]])  # by then, it is begun
         future, hollow = self._futures.get(key), self._hollow.get(key)
         if future is None or hollow is None or any(hollow[n].dtype != a.dtype for n, a in feed.items()):
             return None
@@ -99,19 +102,66 @@ class EnginesAhead:
             return None
         return engine if any(fits(one, feed) for one in engine.shapes) else None
 
-    def _submit(self, pairs: Sequence[LayerPair]) -> None:
+    def groups(self, pairs: Sequence[LayerPair], refused: Collection[tuple[int, ...]]) -> list[Sequence[LayerPair]]:
+        """Layers of a piece in groups that run together; see `together`."""
+        kinds = [self._kinds.get(pair.number, pair.number) for pair in pairs] if self._kinds else ()
+        return together(pairs, refused, kinds=kinds)
+
+    @cached_property
+    def _kinds(self) -> dict[int, Hashable]:
+        """What each layer computes; empty where an engine is of no use to layers that compute the same."""
+        model = self._side.model
+        if not self._side.runner.refits or model.proto.graph.sparse_initializer:
+            return {}
+        return {p.number: kind_of(model.index, p.candidate.nodes) for pairs in self.layers for p in pairs}
+
+    def _alike(self) -> list[list[Sequence[LayerPair]]]:
+        """All groups; those in one list compute the same with other weights."""
+        found: dict[Hashable, list[Sequence[LayerPair]]] = {}
+        for group in (group for pairs in self.layers for group in self.groups(pairs, ())):
+            feed = self._feed(group) if self._kinds else None
+            positions = [position for pair in group for position in pair.candidate.nodes]
+            kind = key_of(group) if feed is None else (kind_of(self._side.model.index, positions), _types(feed))
+            found.setdefault(kind, []).append(group)
+        return list(found.values())
+
+    def _submit(
+        self, pairs: Sequence[LayerPair], like: Engine | None = None, others: Sequence[Sequence[LayerPair]] = ()
+    ) -> None:
+        """Has the engine of a group built.
+
+        Args:
+            pairs: The group.
+            like: The engine of one that computes the same with other weights.
+            others: Groups that compute the same as this one with other weights.
+        """
         hollow = self._feed(pairs)
         if hollow is not None:
             self._hollow[key_of(pairs)] = hollow
-            self._futures[key_of(pairs)] = self._builders.submit(self._built, pairs, hollow)
+            future = self._builders.submit(self._built, pairs, hollow, like, others)
+            self._futures[key_of(pairs)] = future
+            self._behind.update((key_of(other), future) for other in others)
 
-    def _built(self, pairs: Sequence[LayerPair], feed: Arrays) -> Engine:
-        """Builds the engine of a group, and has those of its halves built where it is refused."""
+    def _built(
+        self, pairs: Sequence[LayerPair], feed: Arrays, like: Engine | None, others: Sequence[Sequence[LayerPair]]
+    ) -> Engine:
+        """Builds the engine of a group, has those of its halves built where it is refused, and those of other groups
+        of its kind."""
+        engine = None
+        try:
+            engine = self._refitted(pairs, feed, like) if like is not None else None
+            engine = engine or self._attempted(pairs, feed, bool(others))
+        finally:
+            for other in others:
+                self._submit(other, engine)
+        return engine
+
+    def _attempted(self, pairs: Sequence[LayerPair], feed: Arrays, refittable: bool) -> Engine:
         try:
             try:
-                return self._attempt(pairs, feed, fixed=False)
+                return self._attempt(pairs, feed, refittable)
             except BuildError:
-                return self._attempt(pairs, feed, fixed=True)
+                return self._attempt(pairs, feed, refittable, fixed=True)
         except BuildError:
             if len(pairs) > 1:
                 middle = len(pairs) // 2
@@ -119,10 +169,32 @@ class EnginesAhead:
                 self._submit(pairs[middle:])
             raise
 
-    def _attempt(self, pairs: Sequence[LayerPair], feed: Arrays, *, fixed: bool) -> Engine:
+    def _attempt(self, pairs: Sequence[LayerPair], feed: Arrays, refittable: bool, *, fixed: bool = False) -> Engine:
+        model, shapes = self._exploded(pairs, feed, fixed)
+        model, names = numbered(model) if refittable else (model, {})
+        workload = workload_of(None, [called(ranges, names) for ranges in shapes])
+        return Engine(model, shapes, self._builders.build(self._side.runner, model, workload, refittable), names)
+
+    def _refitted(self, pairs: Sequence[LayerPair], feed: Arrays, like: Engine) -> Engine | None:
+        """The engine of other layers with the weights of these; None where these need one of their own."""
+        fixed = all(isinstance(d, int) for spec in like.model.inputs for d in spec.shape or ())
+        model, shapes = self._exploded(pairs, feed, fixed)
+        model, names = numbered(model)
+        if [called(one, names) for one in shapes] != [called(one, like.names) for one in like.shapes]:
+            return None
+        try:
+            made = self._builders.refit(self._side.runner, model, like.made, like.model)
+        except LayerdiffError:
+            log.debug("an engine is built, since that of equal layers cannot be refitted", exc_info=True)
+            return None
+        return Engine(model, shapes, made, names)
+
+    def _exploded(
+        self, pairs: Sequence[LayerPair], feed: Arrays, fixed: bool
+    ) -> tuple[Model, list[dict[str, ShapeRange]]]:
+        """Layers side by side in one model, and the sets of shape ranges to build it for."""
         model = explode(self._side.model, [(p.number, p.candidate) for p in pairs], specs_of(feed, fixed=fixed))
-        shapes = sets_for(feed, () if fixed else self._profiles, ())
-        return Engine(model, shapes, self._builders.build(self._side.runner, model, workload_of(None, shapes)))
+        return model, sets_for(feed, () if fixed else self._profiles, ())
 
     def _feed(self, pairs: Sequence[LayerPair]) -> Arrays | None:
         """Arrays like those that layers will be fed, without values; None where they do not follow from the graph, or
@@ -145,36 +217,14 @@ class EnginesAhead:
         return propagate(model, {n: a.shape for n, a in (first or {}).items() if n in inputs})
 
 
-def together(
-    pairs: Sequence[LayerPair], refused: Collection[tuple[int, ...]] = (), most: int = MOST
-) -> list[Sequence[LayerPair]]:
-    """Layers in groups that run together: as few of one size as there can be.
-
-    Args:
-        pairs: The layers.
-        refused: Groups that do not run together, by the layers' numbers: they run in two halves, and so on, so that one
-            layer that cannot run hides no other.
-        most: Layers of the largest group.
-    """
-    count = max(math.ceil(len(pairs) / most), 1)
-    parts = [pairs[i * len(pairs) // count : (i + 1) * len(pairs) // count] for i in range(count)]
-    return [group for part in parts for group in _halves(part, refused)]
+def called(values: Mapping[str, T], names: Mapping[str, str]) -> dict[str, T]:
+    """Values of tensors under other names, as far as these are known."""
+    return {names.get(name, name): value for name, value in values.items()}
 
 
-def _halves(pairs: Sequence[LayerPair], refused: Collection[tuple[int, ...]]) -> Iterator[Sequence[LayerPair]]:
-    if len(pairs) < 2 or key_of(pairs) not in refused:
-        if pairs:
-            yield pairs
-        return
-    middle = len(pairs) // 2
-    yield from _halves(pairs[:middle], refused)
-    yield from _halves(pairs[middle:], refused)
+def _types(feed: Arrays) -> Hashable:
+    return tuple((array.dtype.str, array.shape) for array in feed.values())
 
 
 def _layers(steps: Sequence[PiecePair]) -> list[list[LayerPair]]:
     return [[pair for pair in step.layers if not pair.random] for step in steps]
-
-
-def key_of(pairs: Sequence[LayerPair]) -> tuple[int, ...]:
-    """The numbers of some layers."""
-    return tuple(pair.number for pair in pairs)

@@ -19,9 +19,11 @@ from ...graph.operators import QUANTIZERS, operator
 from ...graph.specs import Arrays, TensorSpec, specs_of
 from ...runners.contract.workload import ShapeRange, Workload
 from ..runs.memory import weight_bytes
-from .engines import MOST, EnginesAhead, key_of, together
+from .engines import EnginesAhead, called
+from .groups import MOST, key_of, together
 from .parts import PartSession
 from .plan import LayerPair, PiecePair
+from .renamed import RenamedSession
 from .shapes import Ranges, fits, profiles_of, sets_for, workload_of
 
 if TYPE_CHECKING:
@@ -158,8 +160,12 @@ class StepSessions:
 
     def _on_engine(self, engine: Engine, feed: Arrays) -> Session:
         """A session on an engine of the candidate's that is built."""
-        workload, runner = workload_of(feed, engine.shapes), self._sides[1].runner.opened_on(engine.made)
+        sets = [called(ranges, engine.names) for ranges in engine.shapes]
+        workload = workload_of(called(feed, engine.names), sets)
+        runner = self._sides[1].runner.opened_on(engine.made)
         session = self._stack.enter_context(runner.session(engine.model, workload=workload))
+        if engine.names:
+            session = RenamedSession(session, engine.names)
         self._ready[id(session)] = engine.shapes
         return session
 
@@ -192,6 +198,8 @@ class StepSessions:
     def groups(self, pairs: Sequence[LayerPair]) -> list[Sequence[LayerPair]]:
         """Layers in groups that run together, as far as is known: those that were refused in two halves, and so on, so
         that one layer that cannot run hides no other."""
+        if self._engines is not None:
+            return self._engines.groups(pairs, self.refused)
         builds = self._sides[1].runner.capabilities.builds_for_shapes
         return together(pairs, self.refused, MOST if builds else max(len(pairs), 1))
 

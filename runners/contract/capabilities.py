@@ -23,7 +23,7 @@ class Capabilities:
         builds_for_shapes: A session runs those shapes alone that its workload named when it was opened.
         keeps_inputs: A session on a piece takes values of some inputs alone once all of them were fed: the others keep
             theirs.
-        builds_apart: What a session runs is built first, and may be built in another process (`Runner.build`).
+        builds_apart: What a session runs is built first, and may be built in another process (`Building.build`).
         output_files: Fields of the configuration that name a file to write: one for each runner.
         caches: Fields that name a file which makes opening faster and changes no result; it is read and written.
     """

@@ -21,6 +21,7 @@ from ...graph.errors import MissingPackage, RunnerError, UsageError
 from ...graph.foreign import contained
 from ...graph.formats import FP32, NumberFormat
 from ...graph.options import check
+from .building import Building
 from .capabilities import Capabilities
 from .grammar import Grammar
 from .opened import Function, accepted, opened
@@ -70,15 +71,18 @@ class Builders(Protocol):
     begun: dict[str, Any]
     """Engines that were begun before somebody asked for them, by the name of their side."""
 
-    def build(self, runner: Runner, model: Model, workload: Workload) -> Any:
-        """See `Runner.build`; waits until it is done."""
+    def build(self, runner: Runner, model: Model, workload: Workload, refittable: bool = False) -> Any:
+        """See `Building.build`; waits until it is done."""
+
+    def refit(self, runner: Runner, model: Model, made: Any, before: Model) -> Any:
+        """See `Building.refit`; waits until it is done."""
 
     def submit(self, task: Callable[..., T], *arguments: Any) -> Future[T]:
         """Runs a function in a thread of its own, which may wait for `build`."""
 
 
 @dataclass(frozen=True)
-class Runner(ABC):
+class Runner(Building, ABC):
     """The configuration of a runtime.
 
     Attributes:
@@ -377,22 +381,6 @@ class Runner(ABC):
             timing_cache: `SessionInfo.timing_cache` of that session.
         """
         return self
-
-    def build(self, model: Model, workload: Workload) -> Any:
-        """What a session on ``model`` would run, built and not opened: data that can be pickled, for `opened_on`.
-
-        Args:
-            model: See `open`.
-            workload: The shapes to build for, without samples.
-
-        Raises:
-            RunnerError: See `open`.
-        """
-        raise NotImplementedError(f"{self.name}: Capabilities.builds_apart is set, and there is no build().")
-
-    def opened_on(self, made: Any) -> Runner:
-        """The same, which opens what `build` gave for the next model in place of building it."""
-        raise NotImplementedError(f"{self.name}: Capabilities.builds_apart is set, and there is no opened_on().")
 
     def untimed(self) -> Runner:
         """The same where nobody asks how fast it is: its idle threads sleep, if they would else wait for work."""

@@ -185,8 +185,8 @@ class TrtRunner(TrtConfig, Runner):
         load_plugins(self.plugins)
         return library, plan
 
-    def build(self, model: Model, workload: Workload) -> Made:
-        """See `Runner.build`. Kernel timings are taken from the file and not written there: `open` does that."""
+    def build(self, model: Model, workload: Workload, refittable: bool = False) -> Made:
+        """See `Building.build`. Kernel timings are taken from the file and not written there: `open` does that."""
         library, plan = self._loaded(False)
         from .caches import kept
         from .opening import make_engine
@@ -196,10 +196,27 @@ class TrtRunner(TrtConfig, Runner):
             if self.timing_cache in (None, "off")
             else replace(self, timing_cache=None, timings=kept(self.timing_cache) or self.timings)
         )
+        plan = replace(plan, flags=(*plan.flags, "REFIT")) if refittable else plan
         return make_engine(model, lent, plan, library, fetch=(), work=workload, progress=_silent)
 
+    @property
+    def refits(self) -> bool:
+        """Where types and scales are TensorRT's own business; see `Building.refits`. Those that are written into the
+        graph, and ranges that were calibrated, belong to the layers that an engine was built for."""
+        from .plan import resolve
+
+        plan = resolve(self, installed(self.rtx))
+        return not (plan.rewrite or plan.quantize or plan.calibrator)
+
+    def refit(self, model: Model, made: Made, before: Model) -> Made:
+        """See `Building.refit`."""
+        library, plan = self._loaded(False)
+        from .refit import refit
+
+        return refit(model, made, before, self, plan, library)
+
     def opened_on(self, made: Made) -> TrtRunner:
-        """See `Runner.opened_on`."""
+        """See `Building.opened_on`."""
         return replace(self, made=made)
 
     def _engine(self, model: Model) -> Engine | None:

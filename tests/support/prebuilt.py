@@ -23,6 +23,7 @@ class Plan:
 
     content: bytes
     process: int
+    refitted: bool = False
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ class Prebuilt(OnnxrtRunner):
         refuses: A node beside which no other layer can be built.
         alone: Whether it cannot be built by itself either.
         dies: Whether a process that is to build it ends.
-        made: See `Runner.opened_on`.
+        replaces: Whether an engine can be given the weights of another.
+        fails: A node whose weights cannot be given to an engine.
+        made: See `Building.opened_on`.
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(
@@ -45,9 +48,23 @@ class Prebuilt(OnnxrtRunner):
     refuses: str = ""
     alone: bool = False
     dies: bool = False
+    replaces: bool = False
+    fails: str = ""
     made: Plan | None = None
 
-    def build(self, model: Model, workload: Workload) -> Plan:
+    @property
+    def refits(self) -> bool:
+        return self.replaces
+
+    def refit(self, model: Model, made: Plan, before: Model) -> Plan:
+        assert made.content == before.serialized()
+        nodes, old = model.proto.graph.node, before.proto.graph.node
+        assert [(n.op_type, *n.input, *n.output) for n in nodes] == [(n.op_type, *n.input, *n.output) for n in old]
+        if self.fails in [original_name(node.name) for node in nodes]:
+            raise BuildError(f"{self.fails} keeps its weights.")
+        return Plan(model.serialized(), os.getpid(), refitted=True)
+
+    def build(self, model: Model, workload: Workload, refittable: bool = False) -> Plan:
         nodes = [original_name(node.name) for node in model.proto.graph.node]
         if self.refuses in nodes:
             if self.dies:
@@ -67,7 +84,7 @@ class Prebuilt(OnnxrtRunner):
         if self.made is not None:
             assert self.made.process != os.getpid()
             assert self.made.content == model.serialized()
-            self.opened["ahead"] += 1
+            self.opened["refitted" if self.made.refitted else "ahead"] += 1
         elif model.derived:
             self.opened["here"] += 1
             Prebuilt.build(self, model, replace(workload or Workload(), samples=None))

@@ -70,17 +70,28 @@ class Builders:
         """Runs a function in a thread of its own, which may wait for `build`."""
         return self._threads.submit(task, *arguments)
 
-    def build(self, runner: Runner, model: Model, workload: Workload) -> Any:
-        """What `Runner.build` gives, in the next process that is free.
+    def build(self, runner: Runner, model: Model, workload: Workload, refittable: bool = False) -> Any:
+        """What `Building.build` gives, in the next process that is free.
 
         Raises:
-            LayerdiffError: See `Runner.build`; or the process died.
+            LayerdiffError: See `Building.build`; or the process died.
         """
+        return self._called(runner, "build", model, workload, refittable)
+
+    def refit(self, runner: Runner, model: Model, made: Any, before: Model) -> Any:
+        """What `Building.refit` gives, in the next process that is free.
+
+        Raises:
+            LayerdiffError: See `Building.refit`; or the process died.
+        """
+        return self._called(runner, "refit", model, made, before.here())
+
+    def _called(self, runner: Runner, method: str, model: Model, *more: Any) -> Any:
         if self._closed:
             raise RunnerError(f"{runner.name}: nothing is built any more.")
         worker = self._idle.get()
         try:
-            return worker.call(runner.opened_by(None), "build", model, workload, doing="building engines")
+            return worker.call(runner.opened_by(None), method, model, *more, doing="building engines")
         finally:
             self._idle.put(worker)
 

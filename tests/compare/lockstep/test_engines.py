@@ -114,3 +114,41 @@ def test_no_process_is_started_where_no_layer_is_looked_at(processes, monkeypatc
     samples = [{"x": normal(4, 8)}]
     runners = [OnnxrtRunner(threads=1), Prebuilt()]
     assert Comparator(parsed(CHAIN, w=normal(8, 8)), runners, data_loader=samples).compare().verdict == "pass"
+
+
+def blocks(count, odd=()):
+    """A chain of equal blocks of 20 layers with weights of their own; ``odd`` ones clip at another value."""
+    lines, weights, last = [], {}, "x"
+    for block in range(count):
+        for step in range(10):
+            name = f"b{block}_{step}"
+            weights[f"w_{name}"] = normal(8, 8, seed=10 * block + step) / 2
+            lines.append(f"[{name}] {name} = MatMul({last}, w_{name})")
+            last = f"a_{name}"
+            slope = 0.5 if block in odd and step == 7 else 0.1 + step / 50
+            lines.append(f"[{last}] {last} = LeakyRelu<alpha = {slope}>({name})")
+    text = "\n".join(lines).replace(f"] {last} =", "] y =")
+    return parsed(f"g (float[N, 8] x) => (float[N, 8] y) {{\n{text}\n}}", **weights)
+
+
+@pytest.mark.parametrize(
+    ("rules", "odd", "refitted", "ahead"),
+    [
+        ({}, (), 3, 1),
+        ({"fails": "b2_3"}, (), 2, 2),
+        ({"refuses": "b0_3"}, (), 0, 8),  # the first is halved four times, and each of the others built by itself
+        ({}, (1,), 1, 4),  # two equal parts behind the odd layer
+    ],
+)
+@pytest.mark.parametrize("rows", [4, 2])
+def test_blocks_that_repeat_are_built_once(rules, odd, refitted, ahead, rows, processes, monkeypatch):
+    model, samples = blocks(4, odd), [{"x": normal(4, 8)}, {"x": normal(rows, 8)}]
+    report = compared(Prebuilt(replaces=True, **rules), model, samples)
+    assert len(report.layers) == 80
+    assert (Prebuilt.opened["refitted"], Prebuilt.opened["ahead"]) == (refitted, ahead)
+    monkeypatch.setattr(builders, "affordable", lambda: 0)
+    alone = compared(Prebuilt(**{k: v for k, v in rules.items() if k == "refuses"}), model, samples)
+    assert (report.verdict, report.culprits, report.notices) == (alone.verdict, alone.culprits, alone.notices)
+    assert [(la.tensor, la.local, la.cumulative) for la in report.layers] == [
+        (la.tensor, la.local, la.cumulative) for la in alone.layers
+    ]

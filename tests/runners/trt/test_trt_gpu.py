@@ -539,3 +539,34 @@ def test_a_culprit_on_tensorrt_is_reduced(tmp_path, capsys):
     assert len(onnx.load(bundle / "reference.onnx").graph.node) <= 5
     done = subprocess.run([sys.executable, "reproduce.py"], cwd=bundle, capture_output=True, text=True)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "DIFFERENT")
+
+
+def test_an_engine_with_the_weights_of_others_computes_what_theirs_does():
+    rng = np.random.default_rng(3)
+
+    def block():
+        nodes = [
+            helper.make_node("MatMul", ["x", "w"], ["p"], name="product"),
+            helper.make_node("Add", ["p", "b"], ["s"], name="sum"),
+            helper.make_node("LayerNormalization", ["s", "g", "o"], ["n"], name="norm"),
+            helper.make_node("Softmax", ["n"], ["y"], name="softmax"),
+        ]
+        shapes = {"w": (256, 256), "b": (256,), "g": (256,), "o": (256,)}
+        weights = {name: rng.normal(size=shape).astype(np.float32) / 16 for name, shape in shapes.items()}
+        return model_of(nodes, [("x", FLOAT, [64, 256])], [("y", FLOAT, [64, 256])], weights)
+
+    one, other, runner = block(), block(), replace(BASE, fp16=True)
+    feed = {"x": rng.normal(size=(64, 256)).astype(np.float32)}
+    work = Workload(shapes={"x": ShapeRange(*(3 * [(64, 256)]))})
+    made = runner.build(one, work, True)
+    again = runner.refit(other, made, one)
+    results = {}
+    for name, engine, model in (
+        ("one", made, one),
+        ("again", again, other),
+        ("other", runner.build(other, work), other),
+    ):
+        with runner.opened_on(engine).open(model, workload=work) as session:
+            results[name] = session.infer(feed)["y"]
+    assert distance(results["again"], results["other"]) < 1e-3
+    assert distance(results["one"], results["other"]) > 1e-2

@@ -82,6 +82,7 @@ class Builder:
             "types": {t.name: t.dtype.name for t in (*network._inputs, *network._outputs)},
             "profiles": [p._shapes for p in config._profiles] or [{}],
             "shapes": {t.name: tuple(t.shape) for t in network._inputs},
+            "refittable": "REFIT" in flags,
             "debug": getattr(network, "_debug", False),
             "formats": {} if typed else formats(trt, network, flags),
         }

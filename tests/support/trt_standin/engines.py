@@ -9,7 +9,7 @@ import pickle
 import numpy as np
 import onnx
 
-from .objects import DTYPES, fresh
+from .objects import DTYPES, fresh, host
 
 
 class Runtime:
@@ -66,6 +66,45 @@ class ICudaEngine:
         inspector = fresh(self._trt, "EngineInspector")
         inspector._engine = self
         return inspector
+
+    def serialize(self):
+        return host(self._trt, pickle.dumps({**self._data, "onnx": self._proto.SerializeToString()}))
+
+
+class Weights:
+    def init(self, value):
+        if value.dtype.name not in DTYPES.values():
+            raise TypeError(f"no weights of type {value.dtype}")
+        self._array = value
+
+
+class Refitter:
+    """Replaces initializers; of BatchNormalization's, the real one has made others, as here."""
+
+    def init(self, engine, logger):
+        graph = engine._proto.graph
+        assert engine._data["refittable"], "the engine was not built refittable"
+        folded = {n for node in graph.node if node.op_type == "BatchNormalization" for n in node.input[1:]}
+        made = {f"tmp_weight_{i}" for i in range(len(folded))}
+        kinds = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
+        self._engine, self._set = engine, {}
+        self._names = made | {t.name for t in graph.initializer if t.data_type in kinds and t.name not in folded}
+
+    def get_all_weights(self):
+        return sorted(self._names)
+
+    def set_named_weights(self, name, weights):
+        old = next(t for t in self._engine._proto.graph.initializer if t.name == name)
+        if tuple(old.dims) != weights._array.shape:
+            return False
+        self._set[name] = weights._array
+        return True
+
+    def refit_cuda_engine(self):
+        for tensor in self._engine._proto.graph.initializer:
+            if tensor.name in self._set:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(self._set[tensor.name], tensor.name))
+        return set(self._set) == self._names
 
 
 class EngineInspector:
