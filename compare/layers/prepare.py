@@ -17,6 +17,7 @@ from ...graph.rounding.roundings import roundings
 from ..causes.examiner import Examiner
 from ..causes.expected_noise import Noise
 from ..lockstep.engines import EnginesAhead
+from ..lockstep.groups import MOST
 from ..lockstep.kernels import kernel_groups
 from ..lockstep.plan import LockstepPlan, plan
 from ..outputs.formats_in_play import quantizes_otherwise
@@ -169,6 +170,7 @@ def _plan(
         shapes=_shapes(comparison),
         memory=budget(comparison.rules.memory, ENGINES if engines else BUDGET) // STREAMS,
         groups=kernel_groups(index, kernels) if kernels else None,
+        engines=MOST if candidate.runner.refits else 0,
     )
 
 

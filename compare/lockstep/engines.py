@@ -17,11 +17,12 @@ import numpy as np
 
 from ...graph.cutting.alike import kind_of, numbered
 from ...graph.cutting.propagate import propagate
+from ...graph.cutting.repeats import blocks
 from ...graph.cutting.slices import explode
 from ...graph.errors import BuildError, LayerdiffError
 from ...graph.specs import is_float, specs_of
 from ..runs.memory import ENGINES, weight_bytes
-from .groups import key_of, together
+from .groups import MOST, key_of, together
 from .shapes import fits, profiles_of, sets_for, workload_of
 
 if TYPE_CHECKING:
@@ -104,22 +105,26 @@ class EnginesAhead:
 
     def groups(self, pairs: Sequence[LayerPair], refused: Collection[tuple[int, ...]]) -> list[Sequence[LayerPair]]:
         """Layers of a piece in groups that run together; see `together`."""
-        kinds = [self._kinds.get(pair.number, pair.number) for pair in pairs] if self._kinds else ()
-        return together(pairs, refused, kinds=kinds)
+        return together(pairs, refused, borders=self._borders)
 
     @cached_property
-    def _kinds(self) -> dict[int, Hashable]:
-        """What each layer computes; empty where an engine is of no use to layers that compute the same."""
-        model = self._side.model
-        if not self._side.runner.refits or model.proto.graph.sparse_initializer:
-            return {}
-        return {p.number: kind_of(model.index, p.candidate.nodes) for pairs in self.layers for p in pairs}
+    def _borders(self) -> frozenset[int]:
+        """Numbers of layers at which blocks that repeat begin and end; none where engines are of no use to others."""
+        if not self._refits:
+            return frozenset()
+        pairs = [pair for piece in self.layers for pair in piece]
+        found = blocks([kind_of(self._side.model.index, pair.candidate.nodes) for pair in pairs], MOST)
+        return frozenset(pairs[i].number for block in found for i in block if i < len(pairs))
+
+    @cached_property
+    def _refits(self) -> bool:
+        return self._side.runner.refits and not self._side.model.proto.graph.sparse_initializer
 
     def _alike(self) -> list[list[Sequence[LayerPair]]]:
         """All groups; those in one list compute the same with other weights."""
         found: dict[Hashable, list[Sequence[LayerPair]]] = {}
         for group in (group for pairs in self.layers for group in self.groups(pairs, ())):
-            feed = self._feed(group) if self._kinds else None
+            feed = self._feed(group) if self._refits else None
             positions = [position for pair in group for position in pair.candidate.nodes]
             kind = key_of(group) if feed is None else (kind_of(self._side.model.index, positions), _types(feed))
             found.setdefault(kind, []).append(group)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ...graph.cutting.alike import kind_of
 from ...graph.cutting.dataflow import dataflow, random_nodes
 from ...graph.cutting.fusion import Group, fused_groups, static_tensors
 from ...graph.cutting.pieces import Piece, plan_pieces
+from ...graph.cutting.repeats import blocks
 from ...graph.cutting.slices import Slice, backward
 from ...graph.index import GraphIndex
 from ...graph.operators import CONTAINERS, CONTROL_FLOW, PRODUCTS, STRETCHES, operator
@@ -90,6 +92,7 @@ def plan(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     memory: int,
     groups: Sequence[Group] | None = None,
+    engines: int = 0,
 ) -> LockstepPlan:
     """Cuts two graphs into layers that make the same tensors, and the layers into pieces.
 
@@ -100,6 +103,8 @@ def plan(
         shapes: Shapes of tensors where the graph leaves them open.
         memory: Budget of a piece in bytes.
         groups: The fused groups of the reference; estimated if not given.
+        engines: Most layers of one engine, where one is of use to all blocks that repeat: pieces hold whole blocks, as
+            far as these fit the budget. 0: they need not.
     """
     groups = list(groups) if groups is not None else fused_groups(reference)
     wanted = _borders(reference, groups, every)
@@ -112,7 +117,7 @@ def plan(
     unmatched = tuple(name for name in wanted if name not in observed)
     given = {name: matched.get(name, name) for name in reference.inputs}
     pairs = _pairs(reference, candidate, observed, given)
-    pieces = _pieces(reference, pairs, groups, shapes, memory)
+    pieces = _pieces(reference, pairs, groups, shapes, memory, engines)
     owner = {position: piece.index for piece in pieces for position in piece.nodes}
     members: dict[int, list[LayerPair]] = {}
     for pair in pairs:
@@ -230,8 +235,10 @@ def _pieces(
     groups: Sequence[Group],
     shapes: Mapping[str, tuple[int, ...]] | None,
     memory: int,
+    engines: int,
 ) -> list[Piece]:
-    """Pieces that hold whole layers. Nodes that no layer needs (dead ones, constants) go where their groups are."""
+    """Pieces that hold whole layers, and whole blocks. Nodes that no layer needs (dead ones, constants) go where their
+    groups are."""
     owned: set[int] = set()
     parts = []
     for pair in pairs:
@@ -241,4 +248,20 @@ def _pieces(
             parts.append(Group(nodes, nodes[-1]))
     parts.extend(Group(rest, rest[-1]) for g in groups if (rest := tuple(p for p in g.nodes if p not in owned)))
     parts.sort(key=lambda g: g.nodes[-1])
+    if engines:
+        pieces = plan_pieces(index, _in_blocks(index, parts, engines), shapes=shapes, memory=memory)
+        if not any(piece.note for piece in pieces):
+            return pieces
     return plan_pieces(index, parts, shapes=shapes, memory=memory)
+
+
+def _in_blocks(index: GraphIndex, parts: Sequence[Group], most: int) -> list[Group]:
+    """Groups of nodes, those of a block that repeats as one."""
+    found = dict(blocks([kind_of(index, part.nodes) for part in parts], most))
+    result, at = [], 0
+    while at < len(parts):
+        end = found.get(at, at + 1)
+        nodes = sorted(node for part in parts[at:end] for node in part.nodes)
+        result.append(Group(tuple(nodes), nodes[-1]))
+        at = end
+    return result

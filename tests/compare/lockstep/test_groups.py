@@ -5,11 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from layerdiff.compare.lockstep.groups import together
+from layerdiff.compare.lockstep.groups import MOST, together
+from layerdiff.graph.cutting.repeats import blocks
 
 
-def sizes(count, **options):
-    return [len(group) for group in together([SimpleNamespace(number=n) for n in range(count)], **options)]
+def sizes(count, kinds="", **options):
+    borders = {border for block in blocks(kinds, MOST) for border in block}
+    pairs = [SimpleNamespace(number=n) for n in range(count)]
+    return [len(group) for group in together(pairs, borders=borders, **options)]
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,7 @@ def test_groups_that_are_refused_are_halved():
 def test_every_layer_is_in_one_group():
     for count in (0, 1, 19, 41, 121):
         pairs = [SimpleNamespace(number=n) for n in range(count)]
-        for kinds in ((), "ab" * 100, "abcdefghijklmnopqrstu" * 10):
-            groups = together(pairs, kinds=kinds[:count])
+        for kinds in ("", "ab" * 100, "abcdefghijklmnopqrstu" * 10):
+            borders = {border for block in blocks(kinds[:count], MOST) for border in block}
+            groups = together(pairs, borders=borders)
             assert [pair.number for group in groups for pair in group] == list(range(count))

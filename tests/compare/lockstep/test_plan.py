@@ -53,6 +53,32 @@ def test_every_node_that_an_output_needs_is_in_a_layer(name):
     assert needed <= inside
 
 
+def repeating(count):
+    """Blocks of four layers, one after the other, each with weights of its own."""
+    lines, weights, last = [], {}, "x"
+    for block in range(count):
+        for function in ("Relu", "Tanh", "Sigmoid", "Softplus"):
+            name = f"{function}{block}"
+            weights[f"w{name}"] = np.ones((16, 16), np.float32)
+            lines += [f"p{name} = MatMul({last}, w{name})", f"{name} = {function}(p{name})"]
+            last = name
+    text = "\n".join((*lines, f"y = Identity({last})"))
+    return Model(parsed(f"g (float[16, 16] x) => (float[16, 16] y) {{\n{text}\n}}", **weights)).index
+
+
+def test_pieces_hold_whole_blocks_where_engines_are_of_use_to_others():
+    index = repeating(12)
+    names = {n: n for n in (*index.producer, *index.inputs)}
+
+    def sizes(memory, engines):
+        laid = plan(index, index, names, memory=memory, engines=engines)
+        return [sum(len(pair.reference.nodes) for pair in step.layers) for step in laid.steps]
+
+    assert sizes(30_000, 8) == [16, 16, 16, 16, 16, 17]
+    assert sizes(30_000, 0) == [18, 18, 18, 18, 18, 7]
+    assert sizes(8_000, 8) == sizes(8_000, 0)  # none fits
+
+
 def test_what_has_no_counterpart_is_no_border():
     index = Model(networks.residual()).index
     names = {n: n for n in (*index.producer, *index.inputs) if n != "out1"}
