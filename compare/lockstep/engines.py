@@ -11,6 +11,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -72,6 +73,7 @@ class EnginesAhead:
         self._futures: dict[tuple[int, ...], Future[Engine]] = {}
         self._hollow: dict[tuple[int, ...], Arrays] = {}
         self._behind: dict[tuple[int, ...], Future[Engine]] = {}
+        self._refitting = Lock()  # two processes that load kernels at once wait for each other
         if weight_bytes((side,)) <= ENGINES:  # they are held here until they are sent
             for first, *others in self._alike():
                 self._submit(first, others=others)
@@ -188,7 +190,8 @@ class EnginesAhead:
         if [called(one, names) for one in shapes] != [called(one, like.names) for one in like.shapes]:
             return None
         try:
-            made = self._builders.refit(self._side.runner, model, like.made, like.model)
+            with self._refitting:
+                made = self._builders.refit(self._side.runner, model, like.made, like.model)
         except LayerdiffError:
             log.debug("an engine is built, since that of equal layers cannot be refitted", exc_info=True)
             return None
