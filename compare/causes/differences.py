@@ -18,7 +18,8 @@ from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import Difference, DifferenceKind, OperatorChange
 from ...graph.pairing.weight_changes import weight_change
 from ...graph.pairing.weight_patterns import StoredScaled
-from ..report.model import Cause
+from ...graph.printable import counted
+from ..report.model import Cause, Fact
 from . import permutation
 from .case import DOMINANT, LayerCase, LoudLayer
 from .diagnosis import Diagnosis
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 EXPLAINS = 0.5
 """Share of a layer's error that a difference must make by itself, for it to be the cause."""
+TOLD = 3
+"""How many differences are told beside the first."""
 _WEIGHT = {
     DifferenceKind.OPERATOR: 3,
     DifferenceKind.INPUTS: 2,
@@ -59,6 +62,25 @@ class GraphsDiffer:
     def text(self) -> str:
         """See `Fact`."""
         return f"{self.node} too: {self.difference.detail}" if self.node else self.difference.detail
+
+
+@dataclass(frozen=True)
+class MoreDiffer:
+    """Differences of a layer that are not told one by one.
+
+    Attributes:
+        count: How many.
+        nodes: At how many nodes.
+    """
+
+    count: int
+    nodes: int
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        what = counted(self.count, "more difference")
+        return f"{what} at {counted(self.nodes, 'node')} of this layer"
 
 
 def weights_read(graphs: tuple[GraphIndex, GraphIndex], found: Iterable[Difference]) -> dict[str, np.ndarray]:
@@ -119,13 +141,21 @@ def with_others(
 ) -> Diagnosis:
     """A diagnosis with what else differs, each at the node where it does; the one at ``position`` needs no name."""
     told = [fact.difference for fact in found.facts if isinstance(fact, GraphsDiffer)]
-    facts = []
+    others = []
     for p, difference in more:
         if not any(difference is one for one in told):
             told.append(difference)
-            node = "" if p == position else f"{index.nodes[p].op_type} {index.names[p]}"
-            facts.append(GraphsDiffer(difference, node))
-    return found.adding(*facts)
+            others.append((p, difference))
+    facts: list[Fact] = []
+    untold: list[int] = []
+    for p, difference in others:
+        if p == position:
+            facts.append(GraphsDiffer(difference))
+        elif sum(isinstance(fact, GraphsDiffer) and bool(fact.node) for fact in facts) < TOLD:
+            facts.append(GraphsDiffer(difference, f"{index.nodes[p].op_type} {index.names[p]}"))
+        else:
+            untold.append(p)
+    return found.adding(*facts, *([MoreDiffer(len(untold), len(set(untold)))] if untold else []))
 
 
 def of_loudest(layer: LoudLayer) -> Diagnosis | None:

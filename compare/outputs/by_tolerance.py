@@ -27,8 +27,8 @@ def of_another(evidence: OutputEvidence) -> str | None:
     if evidence.holds is None:
         return None
     if evidence.absent == "missing":
-        return f"{evidence.holds!r} here equals {evidence.tensor!r} there"
-    same = f"{evidence.tensor!r} here equals {evidence.holds!r} there"
+        return f"{evidence.holds!r} here is {evidence.tensor!r} there within 10 %"
+    same = f"{evidence.tensor!r} here is {evidence.holds!r} there within 10 %"
     return f"the outputs are exchanged, {same}" if evidence.exchanged else same
 
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from ...runners.contract.device import DeviceArray
 
 NEAR = 0.1
-"""Largest relative L2 distance, to the other output around its mean, of what is called the same values."""
+"""Largest relative L2 distance, to the other output around its mean, of what is called the same values.
+Messages say so."""
 MARGIN = 8.0
 """How many times further off everything else has to be."""
 APART = 1e-2

@@ -48,6 +48,12 @@ def test_of_several_the_operator_comes_first_and_weights_last():
     )
 
 
+def test_many_differences_elsewhere_are_counted():
+    more = [Difference(0, 0, WeightChange((64,), (64,), n, 0.5, (7,), (2.0, 2.5)), "const") for n in range(1, 7)]
+    assert told(in_graphs(OTHER, *more)).endswith("; 3 more differences at 1 node of this layer")
+    assert "more difference" not in told(in_graphs(OTHER, *more[:3]))
+
+
 def test_weights_within_half_a_step_are_no_difference_where_the_layer_is_quantized():
     stepped = Difference(0, 0, WeightChange((64,), (64,), 3, 0.5, (7,), (2.0, 2.5), quantized=True), "w")
     assert in_graphs(stepped, quantized=True) is None
