@@ -1,19 +1,28 @@
-"""Exchanged layers: each of two makes what the other is to make, as where a packed product is split in another order.
+"""Exchanged layers: each of some makes what another one is to make, or has its weights.
 
-Looks at: the outputs of two layers that exceed their noise, from the reference's inputs. Proves: that either is the
-other's, up to rounding, so that both compute what they should.
+Looks at: the outputs of layers that exceed their noise, from the reference's inputs; the weights that differ in them.
+Proves: that each output is another one's, up to rounding, or that the weights of each are another one's, so that all
+of them compute what they should, in another place.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...graph.pairing.differences import Difference, DifferenceKind, OpName
+from ...graph.pairing.exchanged import cycles
+from ...graph.pairing.weight_changes import WeightChange
+from ...graph.pairing.weight_patterns import OfNode
 from ..report.model import Cause
 from .diagnosis import Diagnosis
+from .differences import GraphsDiffer
+
+if TYPE_CHECKING:
+    from ...graph.index import GraphIndex
 
 SAME = 0.02
 """Distance from the other layer's output, relative to that between both, up to which it is that output."""
@@ -21,50 +30,143 @@ SAME = 0.02
 
 @dataclass(frozen=True)
 class ExchangedWith:
-    """A layer that makes the same as this one does in the other file, and the reverse.
+    """Layers of which each makes what the next one makes in the other file, and the last one what the first does.
 
     Attributes:
-        layer: Operator and name of its main node.
+        layers: Operator and name of the main node of each, the one that is told first.
     """
 
-    layer: str
+    layers: tuple[str, ...]
 
     @property
     def text(self) -> str:
         """See `Fact`."""
-        return f"the candidate makes here what {self.layer} makes in the reference, and the reverse: they are exchanged"
+        _, second, *more = self.layers
+        if not more:
+            return f"the candidate makes here what {second} makes in the reference, and the reverse: they are exchanged"
+        behind = [f"at {one} what {other} makes" for one, other in _next(self.layers)[1:]]
+        told = f"the candidate makes here what {second} makes in the reference, {', '.join(behind[:-1])}"
+        return f"{told}, and {behind[-1]}: they are exchanged"
 
 
-def pairs(made: Sequence[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[int, int]]:
-    """The pairs of layers, by their places in a sequence, that have exchanged their outputs.
+@dataclass(frozen=True)
+class ExchangedWeights:
+    """Layers of which each has the weights of the next one in the other file, and the last one those of the first.
+
+    Attributes:
+        layers: Operator and name of each.
+    """
+
+    layers: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        first, second, *more = self.layers
+        if not more:
+            return f"{first} and {second} have each other's weights: they are exchanged"
+        told = [f"{one} has the weights of {other}" for one, other in _next(self.layers)]
+        return f"{', '.join(told[:-1])}, and {told[-1]}: they are exchanged"
+
+
+def _next(layers: tuple[str, ...]) -> list[tuple[str, str]]:
+    return list(zip(layers, (*layers[1:], layers[0]), strict=True))
+
+
+def groups(made: Sequence[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[int, ...]]:
+    """The groups of layers, by their places in a sequence, that have exchanged their outputs: what the candidate makes
+    of each is what the reference makes of the next one.
 
     Args:
         made: What the reference and the candidate make of each layer from the reference's inputs.
     """
-    sizes = [[float(np.linalg.norm(x.astype(np.float64))) for x in one] for one in made]
-    for first, second in itertools.combinations(range(len(made)), 2):
-        (a, b), (c, d) = sizes[first], sizes[second]
-        # of other sizes, they are farther apart than the greatest distance that is looked for: most are never compared
-        near = abs(b - c) <= SAME * (a + c) and abs(d - a) <= SAME * (a + c)
-        if near and _are(made[first], made[second]):
-            yield first, second
+    sizes = [tuple(float(np.linalg.norm(x.astype(np.float64))) for x in one) for one in made]
+    held: dict[int, int] = {}
+    for here in range(len(made)):
+        for other in range(len(made)):
+            # of other sizes, they are farther apart than what is looked for: most are never compared
+            near = abs(sizes[here][1] - sizes[other][0]) <= SAME * (sizes[here][0] + sizes[other][0])
+            if here != other and near and _is(made[here], made[other][0]):
+                held[here] = other
+                break
+    return cycles(held)
 
 
-def _are(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> bool:
-    if len({array.shape for array in (*first, *second)}) > 1:
+def _is(own: tuple[np.ndarray, np.ndarray], other: np.ndarray) -> bool:
+    """Whether what the candidate makes of a layer is what the reference makes of another one."""
+    if len({array.shape for array in (*own, other)}) > 1:
         return False
-    (a, b), (c, d) = ([x.astype(np.float64) for x in pair] for pair in (first, second))
-    between = float(np.linalg.norm(a - c))
-    if not between or not np.isfinite(between):
-        return False
-    return all(float(np.linalg.norm(x - y)) <= SAME * between for x, y in ((b, c), (d, a)))
+    meant, found, there = (x.astype(np.float64) for x in (*own, other))
+    between = float(np.linalg.norm(meant - there))
+    return 0 < between < np.inf and float(np.linalg.norm(found - there)) <= SAME * between
 
 
-def diagnosis(layer: str, node: int) -> Diagnosis:
-    """Two layers that are exchanged, told at the first.
+def diagnosis(layers: tuple[str, ...], node: int) -> Diagnosis:
+    """Layers that have exchanged their outputs, told at the first.
 
     Args:
-        layer: Operator and name of the other's main node.
+        layers: Operator and name of the main node of each.
         node: Position of the first's main node.
     """
-    return Diagnosis(Cause.WRONG_OP, (ExchangedWith(layer),), node)
+    return Diagnosis(Cause.WRONG_OP, (ExchangedWith(layers),), node)
+
+
+def holders(index: GraphIndex, found: Diagnosis | None) -> dict[OpName, OpName]:
+    """The nodes of a layer that have the weights of other nodes, where a diagnosis tells weights before all else.
+
+    Args:
+        index: The reference's graph.
+        found: What was found of the layer.
+    """
+    facts = () if found is None else found.facts
+    if not facts or not isinstance(facts[0], GraphsDiffer) or facts[0].difference.kind is not DifferenceKind.WEIGHTS:
+        return {}
+    told = [fact.difference for fact in facts if isinstance(fact, GraphsDiffer)]
+    return {_named(index, d): other for d in told if (other := _holder(d)) is not None}
+
+
+def _holder(difference: Difference) -> OpName | None:
+    change = difference.change
+    patterns = change.patterns if isinstance(change, WeightChange) else ()
+    return next(((p.op, p.name) for p in patterns if isinstance(p, OfNode)), None)
+
+
+def _named(index: GraphIndex, difference: Difference) -> OpName:
+    return index.nodes[difference.node].op_type, index.names[difference.node]
+
+
+def of_weights(index: GraphIndex, found: Mapping[int, Diagnosis]) -> dict[int, Diagnosis | None]:
+    """Layers that have exchanged their weights.
+
+    Args:
+        index: The reference's graph.
+        found: What was found of the layers that are to blame, by number.
+
+    Returns:
+        What is to be told at the first of each group; None for those that it tells, too.
+    """
+    held: dict[OpName, OpName] = {}
+    layer: dict[OpName, int] = {}
+    for number, one in found.items():
+        mine = holders(index, one)
+        held.update(mine)
+        layer.update(dict.fromkeys(mine, number))
+    result: dict[int, Diagnosis | None] = {}
+    for group in cycles({node: other for node, other in held.items() if other in held}):
+        start = min(range(len(group)), key=lambda place: layer[group[place]])
+        group = (*group[start:], *group[:start])
+        first = layer[group[0]]
+        fact = ExchangedWeights(tuple(f"{op} {name}" for op, name in group))
+        if result.get(first, found[first]) is not None:
+            result[first] = _told(index, result.get(first) or found[first], group[0], fact)
+        result.update({layer[node]: None for node in group[1:] if layer[node] != first})
+    return result
+
+
+def _told(index: GraphIndex, found: Diagnosis, node: OpName, fact: ExchangedWeights) -> Diagnosis:
+    """A diagnosis that tells exchanged weights in place of how those of one node differ."""
+    differ = [f for f in found.facts if isinstance(f, GraphsDiffer) and _named(index, f.difference) == node]
+    rest = tuple(f for f in found.facts if f not in differ)
+    known = tuple(f for f in rest if isinstance(f, ExchangedWeights))
+    facts = (*known, fact, *(f for f in rest if f not in known))
+    return Diagnosis(Cause.WEIGHTS, facts, found.node if known else differ[0].difference.node)

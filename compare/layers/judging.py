@@ -94,24 +94,30 @@ class LayerJudge:
                 case = self._held(seen, sample, part, mine, noise, entry or 0)
                 if case is not None and self._diagnosed(seen, case, sample, values, made[seen.pair.number]):
                     guilty.append(seen)
-        self._pair_exchanged(guilty, values, made)
+        self._join_exchanged(guilty, values, made)
         return guilty
 
-    def _pair_exchanged(self, guilty: Sequence[Gathering], values: Arrays, made: Mapping[int, Arrays]) -> None:
-        """Tells two layers of which each makes the other's output as one fault, at the first of them."""
+    def _join_exchanged(self, guilty: Sequence[Gathering], values: Arrays, made: Mapping[int, Arrays]) -> None:
+        """Tells layers that make each other's outputs as one fault, at the first of them."""
 
         def arrays(seen: Gathering) -> tuple[np.ndarray, np.ndarray]:
             other = seen.pair.candidate.outputs[seen.pair.reference.outputs.index(seen.tensor)]
             return values[seen.tensor], made[seen.pair.number][other]
 
         index = self.noise.index
-        free = [s for s in guilty if is_float(values[s.tensor].dtype) and not reads_another(s.diagnosis)]
-        for one, other in exchanged_layers.pairs([arrays(seen) for seen in free]):
-            first, second = free[one], free[other]
-            node = second.pair.main
-            told = exchanged_layers.diagnosis(f"{index.nodes[node].op_type} {index.names[node]}", first.pair.main)
+        free = [s for s in guilty if is_float(values[s.tensor].dtype) and not self._told(s.diagnosis)]
+        for group in exchanged_layers.groups([arrays(seen) for seen in free]):
+            first, *others = (free[place] for place in group)
+            nodes = [seen.pair.main for seen in (first, *others)]
+            names = tuple(f"{index.nodes[node].op_type} {index.names[node]}" for node in nodes)
+            told = exchanged_layers.diagnosis(names, first.pair.main)
             first.diagnosis = told
-            second.diagnosis = replace(told, node=None, producer=first.tensor)
+            for other in others:
+                other.diagnosis = replace(told, node=None, producer=first.tensor)
+
+    def _told(self, found: Diagnosis | None) -> bool:
+        """Whether the graphs say which tensors, or whose weights, a layer reads, which tells more than its values."""
+        return reads_another(found) or bool(exchanged_layers.holders(self.noise.index, found))
 
     def look_inside(self, seen: Gathering, values: Arrays, made: Arrays | None) -> None:
         """Looks into a layer that does not exceed its noise: for what would be lost, were it not one kernel, and where

@@ -11,6 +11,7 @@ from ...graph.formats import NumberFormat, coarser
 from ...graph.operators import STRETCHES, operator
 from ...graph.rounding.depth import depths
 from ...graph.specs import is_float
+from ..causes import exchanged_layers
 from ..causes.diagnosis import Diagnosis
 from ..causes.judgement import RMS_LIMIT
 from ..causes.saturation import BeyondCalibration
@@ -164,6 +165,7 @@ class _Jury:
             elif s.exceeds_noise and not s.inside.clean:
                 self.found[s.number] = "healed" if not s.comes_and_goes and self._healed(s) else "culprit"
         self._blame_producers()
+        self._join_exchanged()
         self._pair_quantizers()
         self._saturated_before()
         beside = self._inherit()
@@ -313,6 +315,16 @@ class _Jury:
     def _made_by(self, tensor: str) -> LayerObservation | None:
         number = self.maker.get(tensor)
         return None if number is None else self.layers[number]
+
+    def _join_exchanged(self) -> None:
+        """Layers that have each other's weights: one fault, at the first of them."""
+        guilty = (s for s in self.layers.values() if self.found.get(s.number) == "culprit")
+        diagnoses = {s.number: s.diagnosis for s in guilty if s.diagnosis is not None}
+        for number, told in exchanged_layers.of_weights(self.index, diagnoses).items():
+            if told is None:
+                self.found[number] = "inherited"
+            else:
+                self.layers[number] = replace(self.layers[number], diagnosis=told)
 
     def _pair_quantizers(self) -> None:
         """A wrong scale stands in QuantizeLinear and again in the DequantizeLinear behind it: one fault."""

@@ -191,8 +191,10 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
         return Remedy(
             "do not fold into a convolution that pads with zeros, or pad with what the folded nodes make zeros of"
         )
-    if any(isinstance(fact, ExchangedWith) for fact in culprit.facts):
-        return Remedy("exchange the two in the second file, or the order in which it splits what makes both")
+    exchanged = next((fact for fact in culprit.facts if isinstance(fact, ExchangedWith)), None)
+    if exchanged is not None:
+        them, all_of_them = ("the two", "both") if len(exchanged.layers) == 2 else ("them", "them all")
+        return Remedy(f"exchange {them} in the second file, or the order in which it splits what makes {all_of_them}")
     if any(isinstance(fact, PairsSaturate) for fact in culprit.facts):
         return Remedy(SATURATING)
     text = ANYWHERE.get(cause, "")

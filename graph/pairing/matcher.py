@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from ..index import GraphIndex
+from .exchanged import by_role
 from .labels import labels
 from .pairs import Pairing
 from .roles import roles
@@ -36,7 +37,7 @@ def match_nodes(reference: GraphIndex, candidate: GraphIndex) -> Pairing:
             continue
         if any(_by_labels(pairing, skeleton, final=True) for skeleton in (True, False)):
             continue
-        if _of_another_size(pairing):
+        if _of_another_size(pairing) or by_role(pairing):
             continue
         break
     return pairing

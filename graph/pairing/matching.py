@@ -22,6 +22,7 @@ from ..operators import EPILOGUES, operator
 from ..quantized.float_form import FloatForm
 from ..quantized.quantizers import holder, quantizer
 from .differences import Difference, DifferenceKind, InputsExchanged, OperatorChange, OtherInput, node_differences
+from .exchanged import with_holders
 from .folds import Folds, folds
 from .matcher import match_nodes
 from .normal_form import CAPTURED
@@ -163,7 +164,7 @@ def _differences(
         difference = region_difference(pairing, region)
         if difference is not None and not absorbed.intersection(region.nodes or region.candidate_nodes):
             found.append(difference)
-    return found
+    return with_holders(pairing, found)
 
 
 def _inputs_exchanged(pairing: Pairing, n: int, m: int) -> InputsExchanged | None:

@@ -63,6 +63,17 @@ class Twin:
 
 
 @dataclass(frozen=True)
+class OfNode:
+    """The candidate's weights are those of another node of the reference."""
+
+    op: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"equal to those of {self.op} {self.name} in the reference"
+
+
+@dataclass(frozen=True)
 class StoredScaled:
     """The candidate stores weights in steps, and stores the reference's times factors that are not 1.
 
@@ -109,7 +120,7 @@ class Clamped:
         return " and ".join(told)
 
 
-Pattern = Transposed | Reordered | Scaled | StoredScaled | Clamped | FewValues | Twin
+Pattern = Transposed | Reordered | Scaled | StoredScaled | Clamped | FewValues | Twin | OfNode
 """A kind of change that explains all of a difference."""
 
 

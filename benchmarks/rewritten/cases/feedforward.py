@@ -92,13 +92,13 @@ def activation_and_gain_missing() -> Pair:
     return pair(_gain(sigmoid=True), _gain(sigmoid=False), inputs(8, 32))
 
 
-@fault("l1_gate", "l1_up", causes="weights", every=True)
+@fault("l1_gate", "l1_up", causes="weights")
 def gate_and_up_exchanged() -> Pair:
     """The weights of the two halves of a gated layer exchanged"""
     return pair(decoder(), decoder(Form(mistake="gate_and_up_exchanged")), inputs(1, LENGTH, WIDTH))
 
 
-@fault("l1_gate", "l1_up", causes="weights wrong-op", every=True)
+@fault("l1_gate", "l1_up", causes="weights")
 def gate_and_up_read_each_others_weight() -> Pair:
     """The two halves of a gated layer read the weight of each other, under its own name"""
     changed = file(decoder())

@@ -35,6 +35,99 @@ def test_products_in_another_order_are_one_fault(order):
     assert culprit.remedies[0].text.startswith("exchange the two")
 
 
+@pytest.mark.parametrize(("order", "round_about"), [("kvq", "qkv"), ("vqk", "qvk")])
+def test_three_products_in_another_order_are_one_fault(order, round_about):
+    culprit = only(compare(attention(APART), attention(TOGETHER, order), DATA))
+    first, second, third = round_about
+    assert (culprit.node, culprit.cause) == (first, "wrong-op")
+    assert culprit.evidence == (
+        f"the candidate makes here what MatMul {second} makes in the reference, at MatMul {second} what MatMul {third} "
+        f"makes, and at MatMul {third} what MatMul {first} makes: they are exchanged"
+    )
+    assert culprit.remedies[0].text.startswith("exchange them in the second file")
+
+
+def reading(order: str, *, names: str = "qkv", bias: int = 0):
+    """Attention whose products, which may be called otherwise, read the weights (and biases) of these."""
+    q, k, v = names
+    weights = {f"w{name}": values for name, values in WEIGHTS.items()}
+    parts = dict(zip(names, order, strict=True))
+    lines = [f"[{n}] {n} = MatMul(x, w{w})" for n, w in parts.items()]
+    if bias:
+        weights |= {f"b{name}": normal(bias, seed=n) for n, name in enumerate("qkv", 20)}
+        weights = {n: np.tile(w, (1, bias // 8)) if n[0] == "w" else w for n, w in weights.items()}
+        lines = [f"[m{n}] m{n} = MatMul(x, w{w}) [{n}] {n} = Add(m{n}, b{w})" for n, w in parts.items()]
+    text = f"""g (float[2,6,8] x) => (float[2,6,N] y) {{ {" ".join(lines)} [turn] t = Transpose<perm=[0,2,1]>({k})
+        [score] s = MatMul({q}, t) [soft] p = Softmax(s) [y] y = MatMul(p, {v}) }}"""
+    return parsed(text, **weights)
+
+
+@pytest.mark.parametrize("names", ["qkv", "abc"])
+@pytest.mark.parametrize(
+    ("order", "evidence"),
+    [
+        ("kqv", "MatMul q and MatMul k have each other's weights: they are exchanged"),
+        ("vkq", "MatMul q and MatMul v have each other's weights: they are exchanged"),
+        (
+            "kvq",
+            "MatMul q has the weights of MatMul k, MatMul k has the weights of MatMul v, and MatMul v has the weights "
+            "of MatMul q: they are exchanged",
+        ),
+    ],
+)
+def test_weights_that_go_round_are_one_fault(order, names, evidence):
+    culprit = only(compare(reading("qkv"), reading(order, names=names), DATA))
+    assert (culprit.node, culprit.cause, culprit.evidence) == ("q", "weights", evidence)
+
+
+def test_biases_go_with_their_weights():
+    culprit = only(compare(reading("qkv", bias=64), reading("kvq", bias=64), DATA))
+    assert (culprit.node, culprit.cause) == ("mq", "weights")
+    assert "MatMul mv has the weights of MatMul mq: they are exchanged" in culprit.evidence
+
+
+def test_weights_of_another_layer_are_told_as_those():
+    weights = {"w1": normal(8, 8, seed=1), "w2": normal(8, 8, seed=2)}
+    models = [
+        parsed(
+            f"g (float[2,8] x) => (float[2,8] y) {{ [a] a = MatMul(x, w1) [r] r = Relu(a) [b] y = MatMul(r, {w}) }}",
+            **weights,
+        )
+        for w in ("w2", "w1")
+    ]
+    culprit = only(compare(*models, [{"x": normal(2, 8, seed=3)}]))
+    assert (culprit.node, culprit.cause) == ("b", "weights")
+    assert culprit.evidence.endswith("; equal to those of MatMul a in the reference")
+
+
+GATED = """g (float[4,8] x) => (float[4,8] y) {{ [{a}] {a} = MatMul(x, {0}) [{b}] {b} = MatMul(x, {1})
+    [sigmoid] sigmoid = Sigmoid({a}) [silu] silu = Mul({a}, sigmoid) [gated] gated = Mul(silu, {b})
+    [down] y = MatMul(gated, wd) }}"""
+
+
+@pytest.mark.parametrize("names", [("gate", "up"), ("a", "b")])
+def test_branches_that_read_each_others_weights_are_one_fault_and_no_reader(names):
+    weights = {name: normal(8, 8, seed=n) for n, name in enumerate(("wg", "wu", "wd"))}
+    one = parsed(GATED.format("wg", "wu", a="gate", b="up"), **weights)
+    other = parsed(GATED.format("wu", "wg", a=names[0], b=names[1]), **weights)
+    culprit = only(compare(one, other, [{"x": normal(4, 8, seed=5)}]))
+    assert culprit.cause == "weights"
+    assert culprit.evidence.endswith("have each other's weights: they are exchanged")
+    assert {"MatMul gate", "MatMul up"} == {*culprit.evidence.partition(" have ")[0].split(" and ")}
+
+
+def test_readers_that_read_each_others_branch_are_to_blame_where_names_say_so():
+    weights = {name: normal(8, 8, seed=n) for n, name in enumerate(("wg", "wu", "wd"))}
+    own = GATED.format("wg", "wu", a="gate", b="up")
+    other = (
+        own.replace("Sigmoid(gate)", "Sigmoid(up)").replace("Mul(gate,", "Mul(up,").replace("silu, up", "silu, gate")
+    )
+    models = [parsed(text, **weights) for text in (own, other)]
+    report = compare(*models, [{"x": normal(4, 8, seed=5)}])
+    assert report.culprits
+    assert not any(c.cause == "weights" for c in report.culprits)
+
+
 def test_a_product_that_is_nobody_elses_is_no_exchange():
     culprit = only(compare(attention(APART), attention(TOGETHER, off=1.5), DATA))
     assert (culprit.node, "exchanged" in culprit.evidence) == ("v", False)
@@ -53,5 +146,5 @@ def test_a_product_that_is_nobody_elses_is_no_exchange():
 def test_what_is_no_exchange(first, second):
     base = normal(4, 5)
     made = [tuple(base * factor for factor in pair) for pair in (first, second)]
-    assert not list(exchanged_layers.pairs(made))
-    assert not list(exchanged_layers.pairs([(base, base[:, :4]), (base[:, :4], base)]))
+    assert not list(exchanged_layers.groups(made))
+    assert not list(exchanged_layers.groups([(base, base[:, :4]), (base[:, :4], base)]))
