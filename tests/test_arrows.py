@@ -31,7 +31,8 @@ ORDERS = {
         > compare.interfaces > compare.comparison > compare.notices compare.sides compare.shape_sets compare.budget
         compare.share compare.progress compare.cluster compare.overview > compare.report.model
         > compare.report.plan compare.report.shard compare.report.logits compare.report.plain compare.report.files
-        > compare.report.formats compare.report.history compare.report.inputs compare.journal""",
+        > compare.report.formats compare.report.history compare.report.inputs
+        compare.report.out_of_range compare.journal""",
     "runners": """runners.schedules > runners > runners.emulate > runners.onnxrt runners.trt runners.tf
         runners.reference_evaluator runners.recorded runners.pytorch runners.tflite
         > runners.contract""",

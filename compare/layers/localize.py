@@ -29,6 +29,7 @@ from .observable import observable
 from .prepare import Prepared, begin_engines, prepare
 from .results import Names, culprits, layer_results, ranked
 from .resuming import Checkpoint, walked
+from .typed_losses import blaming
 from .verdicts import Verdicts, coarsest, verdicts
 from .walk import Walk
 from .walked import Walked
@@ -220,7 +221,7 @@ def localize_candidate(
     explained = (o for o in outputs if o.tolerance is None and o.decided_by is None and o.compared)
     agreed = [output.tensor for output in explained if output.verdict == "pass"]
     given = verdicts(seen.layers, index, fmt, same=prepared.same, carried=carried or {}, failed=failed, agreed=agreed)
-    given = _excusing(given, seen, outputs, index)
+    given = blaming(prepared, _excusing(given, seen, outputs, index), outputs)
     given, blamed = name_loudest(prepared, seen, given, outputs, progress)
     unshown = frozenset(s.number for s in blamed if in_pieces_only(s, seen, outputs, index))
     names = Names(prepared)

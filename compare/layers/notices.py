@@ -11,6 +11,7 @@ from ...graph.quantized.misread import misread
 from .. import notices
 from ..causes.feeding import schedule
 from ..causes.misread import ReadOtherwise
+from ..causes.out_of_range import CarriedPast
 from ..report.model import Cause
 from ..runs.memory import free_memory
 from .fidelity import made_by_pieces
@@ -62,6 +63,8 @@ def walk_notices(
     clamped = [s for s in healed if s.diagnosis is not None and s.diagnosis.clamped]
     if len(healed) > len(clamped):
         yield notices.healed(who, len(healed) - len(clamped))
+    told = {node for c in culprits for f in c.facts if isinstance(f, CarriedPast) for node in f.found.heals}
+    clamped = [s for s in clamped if names[s.pair.main] not in told]
     for s in clamped[:1]:
         facts = () if s.diagnosis is None else s.diagnosis.facts
         what, agree = facts[0].text if facts else "values are clamped", not any(map(is_off, outputs))

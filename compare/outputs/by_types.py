@@ -8,9 +8,10 @@ once with the same 11 bits and the range of FP32: outputs that differ depend on 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,14 +19,16 @@ import numpy as np
 from ...graph.cutting.fusion import static_tensors
 from ...graph.errors import UsageError, first_line
 from ...graph.formats import FP16
+from ...graph.operators import CASTS, operator
 from ...graph.rounding.emulation import by_types
 from ...graph.rounding.widening import to_fp32
 from ...graph.specs import is_float
 from ..progress import SILENT, Progress
+from ..report.out_of_range import OutOfRange
 from ..runs.opening import for_rewritten, open_whole
 from ..runs.samples import checked, feed_of
 from .by_expectation import SMALL
-from .evidence import Decision, OutOfRange, OutputEvidence
+from .evidence import Decision, OutputEvidence
 from .formats_in_play import model_formats
 
 if TYPE_CHECKING:
@@ -94,8 +97,9 @@ def _held(comparison: Comparison, log: RunLog, side: Side, names: Sequence[str])
                 narrow, wide = typed.run(sample, left)
                 lost = [name for name in left if _differ(narrow[name], wide[name])]
                 if lost:
-                    first = typed.first(sample, number)
-                    found.update(dict.fromkeys(lost, first))
+                    first, beyond = typed.first(sample, number)
+                    heals = typed.healing(beyond, islice(checked(comparison.samples), finished), names)
+                    found.update(dict.fromkeys(lost, replace(first, heals=heals)))
     except Exception as error:  # whatever a runtime raises: the output is undecided, and the report says so
         if isinstance(error, UsageError):
             raise
@@ -110,14 +114,16 @@ class _Typed:
 
     def __init__(self, comparison: Comparison, side: Side, pieces: bool) -> None:
         # fusions leave out casts, which are what makes the types law
-        runner = replace(for_rewritten(side), optimization="disable")
+        self._runner = replace(for_rewritten(side), optimization="disable")
+        self._comparison = comparison
         self._side = side
+        self._pieces = pieces
         self._stack = ExitStack()
-        self._sessions: list[Session] = []
-        for wide_range in (False, True):
-            model = by_types(side.model, wide_range=wide_range)
-            run = replace(side, runner=runner, model=model)
-            self._sessions.append(self._stack.enter_context(open_whole(comparison, run, pieces)))
+        self._sessions = [self._opened(wide_range) for wide_range in (False, True)]
+
+    def _opened(self, wide_range: bool | frozenset[str]) -> Session:
+        run = replace(self._side, runner=self._runner, model=by_types(self._side.model, wide_range=wide_range))
+        return self._stack.enter_context(open_whole(self._comparison, run, self._pieces))
 
     def __enter__(self) -> _Typed:
         return self
@@ -130,8 +136,9 @@ class _Typed:
         narrow, wide = (s.infer(to_fp32(feed_of(s, sample)), names) for s in self._sessions)
         return narrow, wide
 
-    def first(self, sample: Arrays, number: int) -> OutOfRange:
-        """Where the range of FP16 matters first: at a node that is given the same and gives something else."""
+    def first(self, sample: Arrays, number: int) -> tuple[OutOfRange, frozenset[str]]:
+        """Where the range of FP16 matters first, at a node that is given the same and gives something else, and all
+        tensors from there on that FP16 cannot hold."""
         index = self._side.model.index
         typed = [n for node in index.nodes for n in node.output if (s := index.specs.get(n)) and s.dtype == np.float16]
         narrow, wide = self.run(sample, typed)
@@ -141,9 +148,39 @@ class _Typed:
         static = static_tensors(index)
         start = next((n for n in starts if n not in static), next(iter(starts), ""))
         if not start:  # inside a function, or the graph's types are not known
-            return OutOfRange(self._side.name, number)
+            return OutOfRange(self._side.name, number), frozenset()
         overflow, value = _lost(narrow[start], wide[start])
-        return OutOfRange(self._side.name, number, index.names[index.producer[start]], overflow, value)
+        beyond = {start}
+        for name in typed:  # in the order of the graph
+            if not beyond.isdisjoint(index.reads[index.producer[name]]) and _beyond(wide[name]):
+                beyond.add(name)
+        node = index.names[index.producer[start]]
+        return OutOfRange(self._side.name, number, node, overflow, value), frozenset(beyond)
+
+    def healing(self, beyond: frozenset[str], samples: Iterable[Arrays], names: Sequence[str]) -> tuple[str, ...]:
+        """The nodes that make or read tensors that FP16 cannot hold, if no output depends on its range where these have
+        that of FP32; else none."""
+        if not beyond:
+            return ()
+        try:
+            session = self._opened(beyond)
+            for sample in samples:
+                feed = to_fp32(feed_of(session, sample))
+                kept, wide = session.infer(feed, names), self._sessions[1].infer(feed, names)
+                if any(_differ(kept[name], wide[name]) for name in names):
+                    return ()
+        except Exception:  # whatever a runtime raises: no remedy is known, and the range matters all the same
+            logger.debug("what FP16 cannot hold could not be tried in FP32", exc_info=True)
+            return ()
+        index = self._side.model.index
+        readers = (p for name in beyond for p in index.consumers.get(name, ()) if operator(index.nodes[p]) not in CASTS)
+        return tuple(index.names[p] for p in sorted({*(index.producer[name] for name in beyond), *readers}))
+
+
+def _beyond(wide: np.ndarray) -> bool:
+    """Whether FP16 loses more of a tensor than what passes for small."""
+    with np.errstate(over="ignore"):
+        return _differ(wide.astype(np.float16).astype(np.float32), wide)
 
 
 def _differ(narrow: np.ndarray, wide: np.ndarray) -> bool:

@@ -36,6 +36,7 @@ def decide(evidence: OutputEvidence) -> OutputResult:
         holds=evidence.holds if told else None,
         exchanged=evidence.exchanged and bool(told),
         decided_by=decision.decided_by,
+        out_of_range=evidence.out_of_range if decision.verdict == "undecided" else None,
     )
     return result if evidence.absent or evidence.not_run else _with_statistics(result, evidence)
 

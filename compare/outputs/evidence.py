@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from ..report.model import OutputVerdict
+from ..report.out_of_range import OutOfRange
 from ..statistics.statistics import Statistics
 from .tolerance import Tolerance
 
@@ -176,27 +177,6 @@ class ByFormula:
     mismatched: int
     use: float
     why: str
-
-
-@dataclass(frozen=True)
-class OutOfRange:
-    """FP16 by the graph's types, and other outputs with the range of FP16 than with that of FP32.
-
-    Attributes:
-        runner: Name of the runner that carried FP32 past the tensors that the graph types FP16.
-        sample: Number of the sample.
-        node: Name of the node at which the range matters first; empty where it is inside a body.
-        overflow: Whether a value is above the greatest of FP16; else values became zero.
-        value: That value: the greatest magnitude of those that are lost.
-        unknown: Why it could not be found out whether the range matters; empty where it was.
-    """
-
-    runner: str
-    sample: int = 0
-    node: str = ""
-    overflow: bool = True
-    value: float = 0.0
-    unknown: str = ""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from ..causes.folded_padding import PaddedBefore
 from ..causes.integer_pairs import PairsSaturate
 from ..causes.nan import NotANumberOnBothSides
 from ..causes.narrow_casts import CastThereAndBack
+from ..causes.out_of_range import CarriedPast
 from ..causes.quantization import StepsHold
 from ..causes.ranges import format_loss
 from ..notices import not_written
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from ..comparison import Comparison
     from ..outputs.draws import Drawn
     from ..outputs.evidence import OutputEvidence
-    from ..report.model import Culprit, Report
+    from ..report.model import Culprit, Fact, Report
     from ..runs.run import RunLog
     from ..sides import Side
 
@@ -101,6 +102,9 @@ REACH = 4
 
 NAMED = 3
 """How many nodes are named that are not enough."""
+
+MOST_TYPED = 8
+"""How many nodes are named that are to be typed FP32."""
 
 RUNTIME = "rewrite the operator by others that the runtime computes rightly: FP32 does not help"
 """Where a runtime that computes in FP32 is wrong."""
@@ -179,24 +183,13 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     fmt = _narrow_type(side.model.index, culprit.candidate_node or culprit.node)
     if fmt is not None and any(d.clamped for d in differences):
         return Remedy(_unclamped(culprit))
-    if any(isinstance(fact, CastThereAndBack) for fact in culprit.facts):
-        return Remedy(
-            "leave out the Casts there and back in the second file, or allow for what they round (--tolerance)"
-        )
     beyond = None if fmt is None else next((v for d in differences if (v := _beyond(d, fmt)) is not None), None)
     if beyond is not None:
         node = culprit.candidate_node or culprit.node
         return Remedy(f"{_in_fp32(node)}, and {fmt} has no {beyond:g}")
-    if any(isinstance(fact, PaddedBefore) for fact in culprit.facts):
-        return Remedy(
-            "do not fold into a convolution that pads with zeros, or pad with what the folded nodes make zeros of"
-        )
-    exchanged = next((fact for fact in culprit.facts if isinstance(fact, ExchangedWith)), None)
-    if exchanged is not None:
-        them, all_of_them = ("the two", "both") if len(exchanged.layers) == 2 else ("them", "them all")
-        return Remedy(f"exchange {them} in the second file, or the order in which it splits what makes {all_of_them}")
-    if any(isinstance(fact, PairsSaturate) for fact in culprit.facts):
-        return Remedy(SATURATING)
+    shown = next(filter(None, map(_of_fact, culprit.facts)), "")
+    if shown:
+        return Remedy(shown)
     text = ANYWHERE.get(cause, "")
     if any(isinstance(fact, NotANumberOnBothSides) for fact in culprit.facts):
         text = "look at the inputs: both sides give values that are not numbers"
@@ -216,6 +209,23 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     if _typed_narrow(side.model.index, keep[-1]):
         return Remedy(_in_fp32(keep[-1]))
     return Remedy(_keeping(side, keep), keep)
+
+
+def _of_fact(fact: Fact) -> str:
+    """What one fact calls for by itself; empty where it calls for nothing."""
+    if isinstance(fact, CastThereAndBack):
+        return "leave out the Casts there and back in the second file, or allow for what they round (--tolerance)"
+    if isinstance(fact, PaddedBefore):
+        return "do not fold into a convolution that pads with zeros, or pad with what the folded nodes make zeros of"
+    if isinstance(fact, PairsSaturate):
+        return SATURATING
+    if isinstance(fact, ExchangedWith):
+        them, all_of_them = ("the two", "both") if len(fact.layers) == 2 else ("them", "them all")
+        return f"exchange {them} in the second file, or the order in which it splits what makes {all_of_them}"
+    if isinstance(fact, CarriedPast) and len(fact.found.heals) > 1:
+        told = f"write {_listed(fact.found.heals, MOST_TYPED)} in FP32 in the file, with Casts around them"
+        return f"{told}: measured, no output is then lost to the range of FP16"
+    return ""
 
 
 def _exported(culprit: Culprit, side: Side, reference: Side) -> str:

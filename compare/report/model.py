@@ -11,6 +11,7 @@ from .formats import Content, formats
 from .history import Change, Provenance
 from .inputs import DataInfo, ModelInfo
 from .logits import LogitsResult
+from .out_of_range import OutOfRange
 from .plan import Applied, Plan, Remedy
 from .shard import Shard
 
@@ -167,6 +168,7 @@ class OutputResult:
             ``limit``; None where the user's tolerance decides or nothing differs.
         values: The elements behind the statistics: what stands where, for messages.
         decided_by: The metric on labelled data, where that decided; None: the tolerance, or what rounding explains.
+        out_of_range: Where FP16 loses what the candidate's runner carries on, if that leaves it undecided; in no file.
     """
 
     candidate: str
@@ -184,6 +186,7 @@ class OutputResult:
     values: Mapping[str, Any] = field(default_factory=dict)
     decided_by: str | None = None
     expected: Mapping[str, Any] | None = None
+    out_of_range: OutOfRange | None = None
 
     @property
     def compared(self) -> bool:

@@ -51,7 +51,7 @@ def schema() -> dict[str, Any]:
         "data_notes": _list(_TEXT),
         "representative": {"type": "boolean", "description": "False for random samples."},
         "runners": _list(_runner()),
-        "outputs": _list(_of(OutputResult)),
+        "outputs": _list(_without(_of(OutputResult), "out_of_range")),
         "accuracy": _list(_of(AccuracyResult)),
         "layers": _list(_of(LayerResult)),
         "culprits": _list(_with(_without(_of(Culprit), "facts"), evidence=evidence)),

@@ -90,14 +90,14 @@ def rewrite(
     return _rewritten(model, target, groups, keep)
 
 
-def by_types(model: Model, *, wide_range: bool = False) -> Model:
+def by_types(model: Model, *, wide_range: bool | frozenset[str] = False) -> Model:
     """A copy of ``model`` in which nothing rounds but what the graph types FP16 or BF16: its values are those of a
     device that takes the types as law. Inputs and outputs are as those of `rewrite`.
 
     Args:
         model: A model.
-        wide_range: FP16 tensors round to the 11 bits of FP16 and have the range of FP32. What then differs is what
-            overflows or underflows.
+        wide_range: FP16 tensors, or those of these names, round to the 11 bits of FP16 and have the range of FP32. What
+            then differs is what overflows or underflows.
     """
     return _rewritten(model, Target(FP16, wide_range=wide_range), None, None).model
 

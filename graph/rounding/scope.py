@@ -33,7 +33,7 @@ class Target:
 
     Attributes:
         inline: Whether rounded weights are written into the graph; else the graph rounds them when it runs.
-        wide_range: Whether what the graph types FP16 has the range of FP32.
+        wide_range: Whether what the graph types FP16 has the range of FP32; or the names of the tensors that have it.
     """
 
     number: NumberFormat
@@ -42,12 +42,16 @@ class Target:
     ranges: Mapping[str, float] = field(default_factory=dict)
     cast_weights: bool = False
     inline: bool = True
-    wide_range: bool = False
+    wide_range: bool | frozenset[str] = False
 
     @property
     def stores(self) -> bool:
         """Whether tensors exist in the format, and not operands of products alone."""
         return self.every_node or self.number.name in STORAGE
+
+    def widens(self, tensor: str) -> bool:
+        """Whether a tensor that the graph types FP16 has the range of FP32."""
+        return tensor in self.wide_range if isinstance(self.wide_range, frozenset) else self.wide_range
 
     @property
     def scaled(self) -> bool:
@@ -146,19 +150,24 @@ class Scope:
         self.exact: set[str] = set()
         self._rounded: dict[tuple[str, object], str] = {}
         self._weights: dict[str, np.ndarray | None] = {}
-        self._typed: dict[str, Scope] = {}
+        self._typed: dict[NumberFormat, Scope] = {}
 
     def inside(self, index: GraphIndex, static: frozenset[str]) -> Scope:
         """The scope of a body in this graph."""
         return Scope(self.target, self.findings, index, static, self.writer.inside(), self)
 
-    def typed(self, number: NumberFormat) -> Scope:
-        """This graph for nodes whose types are ``number``, where every result rounds and weights are exact."""
-        if number.name not in self._typed:
-            held = TF32 if self.target.wide_range and number is FP16 else number  # both have 11 bits
+    def typed(self, number: NumberFormat, tensor: str) -> Scope:
+        """This graph for nodes whose types are ``number``, where every result rounds and weights are exact.
+
+        Args:
+            number: FP16 or BF16.
+            tensor: What rounds, or the first of what does.
+        """
+        held = TF32 if number is FP16 and self.target.widens(tensor) else number  # both have 11 bits
+        if held not in self._typed:
             target = replace(self.target, number=held, every_node=True, ranges={}, cast_weights=True)
-            self._typed[number.name] = Scope(target, self.findings, self.index, self.static, self.writer, self.parent)
-        return self._typed[number.name]
+            self._typed[held] = Scope(target, self.findings, self.index, self.static, self.writer, self.parent)
+        return self._typed[held]
 
     # What is known of tensors
 

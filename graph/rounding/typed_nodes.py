@@ -34,7 +34,7 @@ def write_typed(scope: Scope, node: onnx.NodeProto) -> None:
     if not is_standard(node) and node.domain != CONTRIB_DOMAIN:
         _write_narrow(scope, node)
         return
-    law = scope.typed(number)
+    law = scope.typed(number, node.output[0])
     if operator(node) in RECURRENT and write_recurrent(law, node):
         return
     if scope.target.decomposed and write_decomposed(law, node):
@@ -46,7 +46,7 @@ def write_typed(scope: Scope, node: onnx.NodeProto) -> None:
     scope.writer.nodes.append(node)
     for raw, name, stored in zip(made, given, formats, strict=True):
         if stored is not None:
-            scope.typed(stored).round(raw, name, guard=scope.guarded(name))
+            scope.typed(stored, name).round(raw, name, guard=scope.guarded(name))
         elif name and name not in scope.index.specs:
             scope.findings.leave("the type is not known, not rounded", name)
     if operator(node) in CASTS | QUANTIZERS and scope.stored(node.input[0]) is scope.target.number:

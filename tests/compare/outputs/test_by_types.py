@@ -76,6 +76,28 @@ def test_values_that_fp16_holds_pass(name: str) -> None:
     assert report(GRAPHS[name], 2.0).outputs[0].verdict == "pass"
 
 
+HEALS = {
+    "a norm": "square, sum and root",
+    "a gain that is taken back": "gain and ungain",
+    "a product": "up and down",
+    "a difference of squares": "square and less",
+}
+"""What has to have the range of FP32."""
+
+
+@pytest.mark.parametrize("name", HEALS)
+def test_the_node_where_the_range_matters_is_the_culprit_with_what_heals(name: str) -> None:
+    found = report(GRAPHS[name], 3000.0, layers="guilty")
+    (culprit,) = found.culprits
+    assert (culprit.node, culprit.cause) == (FIRST[name], "overflow")
+    assert "goes on in FP32, and an FP16 device does not" in culprit.evidence
+    assert culprit.remedies[0].text == (
+        f"write {HEALS[name]} in FP32 in the file, with Casts around them: measured, no output is then lost to the "
+        "range of FP16"
+    )
+    assert not [n for n in found.notices if n.code == "clamped"]
+
+
 def test_the_sample_is_named() -> None:
     body = GRAPHS["a norm"]
     data = [{"x": np.full((4, 8), v, np.float32)} for v in (1.0, 2.0, 500.0)]
@@ -101,6 +123,8 @@ def test_a_value_that_becomes_zero_is_told_as_an_underflow() -> None:
     found = report(body, 0.01)
     assert found.outputs[0].verdict == "undecided"
     assert "again underflows FP16 (" in found.outputs[0].reason
+    (culprit,) = report(body, 0.01, layers="guilty").culprits
+    assert (culprit.node, culprit.cause) == ("again", "underflow")
 
 
 def test_runtimes_that_take_types_as_law_are_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
