@@ -1,7 +1,8 @@
 """Amplified: mere rounding, which what reads it enlarges until it is most of the error at the outputs.
 
-Looks at: a layer within its expected noise that explains most of the final error. Proves: that this layer's rounding is
-what the outputs show, so that it needs more precision, whatever its own error is.
+Looks at: a layer within its expected noise that explains most of the final error. Proves: that this layer's rounding,
+or that of the one tensor that it computes from, is what the outputs show, so that it needs more precision, whatever its
+own error is.
 """
 
 from __future__ import annotations
@@ -43,6 +44,44 @@ class RoundingEnlarged:
             f"{self.growth:.3g} times on the way to the outputs and makes {self.contribution:.0%} of the final error: "
             "keep it in FP32"
         )
+
+
+@dataclass(frozen=True)
+class InputEnlarged:
+    """A tensor of which functions enlarge the rounding: the sine of a large angle, the logarithm of what is near one.
+
+    Attributes:
+        tensor: The tensor.
+        readers: Name and operator of the layers that compute from it alone.
+        relative: The error that its rounding makes in the first of them.
+        growth: How many times larger that is than the rounding of a result.
+        contribution: The share of the final error that this one makes.
+    """
+
+    tensor: str
+    readers: tuple[tuple[str, str], ...]
+    relative: float
+    growth: float
+    contribution: float
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        names = " and ".join(f"{name} ({op})" for name, op in self.readers)
+        grow = "enlarge" if self.readers[1:] else "enlarges"
+        return (
+            f"{names} {grow} the rounding of {self.tensor!r} {self.growth:.3g} times, to {self.relative:.1e} of the "
+            f"values, which makes {self.contribution:.0%} of the final error: keep it in FP32, with what reads it"
+        )
+
+
+def of_input(layer: LoudLayer) -> Diagnosis | None:
+    """The tensor whose rounding a layer that explains most of the final error enlarges, with others that read it."""
+    if not layer.source or layer.quantized is not None or not layer.holds_most or not layer.enlarges:
+        return None
+    relative, readers = layer.judgement.relative, ((layer.name, layer.op), *layer.beside)
+    fact = InputEnlarged(layer.source, readers, relative, relative / layer.plain_rounding, layer.contribution)
+    return Diagnosis(Cause.AMPLIFIED, (fact,), producer=layer.source)
 
 
 def find(layer: LoudLayer) -> Diagnosis | None:

@@ -27,9 +27,6 @@ from .differences import beyond_formats, stated
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
 
-CANCELS = 8.0
-"""Times the rounding of a result that rounding must come to for the layer's inputs to cancel. A product has 2."""
-
 LOST = 1 / 32
 """Share of a sum that the rounding of its terms has to be for little of it to be left."""
 EXPLAINS = 8.0
@@ -65,7 +62,7 @@ def find(layer: LoudLayer) -> Diagnosis | None:
     verdict = layer.judgement
     if layer.op not in SUMMING or layer.quantized is not None:
         return None  # the steps of a scaled integer make its error, whatever cancels
-    if layer.contribution < DOMINANT or verdict.relative <= CANCELS * layer.plain_rounding:
+    if layer.contribution < DOMINANT or not layer.enlarges:
         return None
     return Diagnosis(Cause.CANCELLATION, (InputsCancel(verdict.rms_z, verdict.relative, layer.contribution),))
 

@@ -111,6 +111,11 @@ class LayerCase:
         return self.look_inside()
 
 
+ENLARGES = 8.0
+"""Times the rounding of a result that a layer's error has to be for the layer to enlarge the rounding of its inputs. A
+product's is 2."""
+
+
 @dataclass(frozen=True)
 class LoudLayer:
     """The layer that contributes most to outputs that disagree, where no layer is beyond its expected noise.
@@ -127,6 +132,10 @@ class LoudLayer:
         stated: What the graphs say of it, rounding to a format aside, where an output fails; None where they say the
             same.
         quantized: What of it is rounded to scaled integers to most effect; None where nothing is.
+        source: The one tensor that it computes from; empty where there are several, or where no layer makes it.
+        beside: Other layers that compute from that tensor alone, and enlarge its rounding too: name and operator.
+        same: Names of layers that show the same weakness: those, makers of what it computes from, readers that enlarge
+            its rounding.
     """
 
     judgement: Judgement
@@ -140,9 +149,18 @@ class LoudLayer:
     quantized: QuantizedLayer | None = None
     growth: float = 1.0
     stated: Diagnosis | None = None
+    source: str = ""
+    beside: tuple[tuple[str, str], ...] = ()
+    same: frozenset[str] = frozenset()
 
     @property
     def holds_most(self) -> bool:
-        """Whether it makes more of the final error than all others together, as far as they were measured."""
-        power = sum(share**2 for _, share in self.shares)
+        """Whether it makes more of the final error than all others together, as far as they were measured, but for
+        those that show the same weakness."""
+        power = sum(share**2 for name, share in self.shares if name not in self.same)
         return self.contribution >= MOST and self.contribution**2 > 0.5 * power
+
+    @property
+    def enlarges(self) -> bool:
+        """Whether it enlarges the rounding of what it is given."""
+        return self.judgement.relative > ENLARGES * self.plain_rounding

@@ -108,6 +108,7 @@ WITHIN_NOISE: tuple[Callable[[LoudLayer], Diagnosis | None], ...] = (
     quantization.of_loudest,
     cancellation.find,
     amplified.find,
+    amplified.of_input,
     spread.find,
 )
 """The same for the loudest layer, where outputs disagree and no layer exceeds its expected noise."""

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ...graph.operators import DIVIDES, facts_of
+from ...graph.operators import AFFINE_STEPS, CASTS, DIVIDES, MOVEMENT, facts_of, operator
 from ...graph.pairing.differences import OperatorChange
-from ...graph.specs import Arrays
+from ...graph.specs import Arrays, is_float
 from ..causes import misread, nan, narrow_casts, underflow
-from ..causes.case import LoudLayer
+from ..causes.case import ENLARGES, LoudLayer
 from ..causes.differences import beyond_formats, stated
 from ..causes.examiner import loudest
 from ..causes.quantized_layer import QuantizedLayer, look_at
@@ -26,6 +26,7 @@ from .walk import Walk
 from .walked import Forced
 
 if TYPE_CHECKING:
+    from ...graph.index import GraphIndex
     from ..causes.diagnosis import Diagnosis
     from ..lockstep.plan import LayerPair
     from ..report.model import OutputResult
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+STEPS = 8
+"""Most steps before a tensor that make the same quantity: a cast, a factor, an offset."""
 REPRODUCED = 0.1
 """Share of an output's error that the walk must show for its layers to be asked about it."""
 INT8_ROUNDING = 0.01
@@ -268,9 +271,46 @@ def _diagnosed(
         shares[0][1] * final / top.local_error,
         stated(index, beyond_formats(differ)) or (_cast(prepared, top) if failing else None),
     )
+    case = _with_siblings(prepared, case, loud)
     computing = prepared.candidate.runner.arithmetic
     narrow = None if computing.is_integer else underflow.of_weights(index, top.pair.reference.nodes, computing)
     return replace(top, diagnosis=narrow or _misread(prepared, top) or loudest(case))
+
+
+def _with_siblings(prepared: Prepared, case: LoudLayer, loud: Sequence[LayerObservation]) -> LoudLayer:
+    """The loudest layer with the one tensor that it computes from, and with the layers beside it that show the same
+    weakness: of a tensor whose rounding is enlarged, who makes it and who reads it."""
+    index, top = prepared.comparison.reference.model.index, loud[0]
+    source = at = _source(index, top.pair)
+    makers: list[int] = []
+    while len(makers) < STEPS and at in index.producer:
+        node = index.nodes[index.producer[at]]
+        given = [n for n in node.input if n in index.producer]
+        if operator(node) not in AFFINE_STEPS | MOVEMENT | CASTS or len(given) > 1:
+            break
+        makers.append(index.producer[at])
+        at = given[0] if given else ""
+    own = set(top.pair.reference.outputs)
+    enlarging = [s for s in loud[1:] if s.local_error > ENLARGES * case.plain_rounding]
+    beside = [s for s in enlarging if source and _source(index, s.pair) == source]
+    behind = [s for s in enlarging if not own.isdisjoint(s.pair.reference.inputs)]
+    before = [s for s in loud[1:] if s.pair.main in makers]
+    return replace(
+        case,
+        source=source if source in index.producer else "",
+        beside=tuple((index.names[s.pair.main], index.nodes[s.pair.main].op_type) for s in beside),
+        same=frozenset(index.names[s.pair.main] for s in (*beside, *behind, *before)),
+    )
+
+
+def _source(index: GraphIndex, pair: LayerPair) -> str:
+    """The one tensor of floating-point numbers that a layer computes from, as it is made before data movement; empty
+    where there are several."""
+    floats = [n for n in pair.reference.inputs if n in index.specs and is_float(index.specs[n].dtype)]
+    source = floats[0] if len(floats) == 1 else ""
+    while source in index.producer and operator(node := index.nodes[index.producer[source]]) in MOVEMENT:
+        source = node.input[0]
+    return source
 
 
 def _misread(prepared: Prepared, layer: LayerObservation) -> Diagnosis | None:

@@ -1,4 +1,4 @@
-"""More layers than the culprit alone: who reads what it makes, or who makes what cancels in it.
+"""More layers than the culprit alone: who reads what it makes, or who makes what cancels or is amplified in it.
 
 A tensor between a layer in FP32 and one that is not is stored in the narrow format. Where that format cannot hold it,
 both have to be kept.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...graph.cutting.fusion import Group, fused_groups, static_tensors
 from ...graph.operators import CASTS, MOVEMENT, UNTOUCHED, operator
+from ...graph.specs import is_float
 from ..report.model import Cause
 
 if TYPE_CHECKING:
@@ -32,15 +33,17 @@ def wider(
     Args:
         index: The graph.
         nodes: Names of nodes to begin with.
-        cause: Why: what cancels is computed before the culprit, all else is lost between it and its readers.
+        cause: Why: what cancels is computed before the culprit, all else is lost between it and its readers; what is
+            amplified is rounded on both sides.
         reach: Most sets that grow.
         every_node: Whether the runtime rounds after every node.
     """
     position = {name: p for p, name in enumerate(index.names)}
     first = kept = [position[name] for name in nodes if name in position]
-    for _ in range(reach if cause in GROWS else 0):
+    for step in range(reach if cause in GROWS else 0):
         inside = _groups_of(index, kept, every_node)
-        found = (_makers if cause is Cause.CANCELLATION else _readers)(index, inside)
+        before = cause is Cause.CANCELLATION or (cause is Cause.AMPLIFIED and step == 1)
+        found = (_makers if before else _readers)(index, inside)
         if not found or len(found.union(kept)) > MOST_KEPT:
             break
         kept = sorted(found.union(kept))
@@ -84,8 +87,15 @@ def _computing(index: GraphIndex, inside: set[int], beside: Callable[[int], Iter
     while waiting:
         for position in set(beside(waiting.pop())) - inside - found:
             op = operator(index.nodes[position])
-            if op in MOVEMENT | CASTS:
+            if op in MOVEMENT or (op in CASTS and not _from_integers(index, position)):
                 waiting.append(position)
             elif op not in UNTOUCHED:
                 found.add(position)
     return found
+
+
+def _from_integers(index: GraphIndex, position: int) -> bool:
+    """Whether a Cast makes floating-point numbers of integers, which a narrow format rounds."""
+    node = index.nodes[position]
+    given, made = (index.specs.get(name) for name in (node.input[0], node.output[0]))
+    return given is not None and made is not None and not is_float(given.dtype) and is_float(made.dtype)

@@ -71,6 +71,18 @@ def test_who_makes_channels_of_very_different_size_is_named_and_not_who_rounds_t
     assert loudest(layer(quantized=QuantizedLayer("h", place, 0.2, shared), growth=5.0)).producer == named
 
 
+def test_functions_of_one_tensor_that_enlarge_its_rounding_are_one():
+    """Of sine and cosine of a large angle, each makes as much as the other."""
+    sine = replace(layer(op="Sin", relative=0.6), shares=(("n_a", 0.9), ("cos", 0.89), ("n_c", 0.2)))
+    assert loudest(sine).cause == "spread"
+    both = replace(sine, source="angle", beside=(("cos", "Cos"),), same=frozenset({"cos"}))
+    found = loudest(both)
+    assert (found.cause, found.producer) == ("amplified", "angle")
+    assert told(found).startswith("n_a (Sin) and cos (Cos) enlarge the rounding of 'angle' 600 times, to 6.0e-01 of")
+    assert loudest(replace(sine, source="angle")).cause == "spread"
+    assert loudest(replace(both, judgement=replace(sine.judgement, relative=7e-3))).cause == "spread"
+
+
 def test_a_layer_beside_others_that_make_as_much_is_not_named():
     """Contributions are roots of shares: three of 0.74, 0.66 and 0.61 are three alike."""
     alike = replace(

@@ -281,3 +281,27 @@ def test_all_nodes_of_a_layer_that_differ_are_told(model, settings, shape, named
     assert culprit.node in named
     other = named[1 - named.index(culprit.node)]
     assert f"{other} too: " in culprit.evidence
+
+
+ROTARY = """g (int64[64] places, float[64,32] x) => (float[64,32] y) {
+    [float] f = Cast<to = 1>(places) [column] c = Unsqueeze(f, one) [angle] a = Mul(c, frequencies)
+    [sine] s = Sin(a) [cosine] o = Cos(a) [up] u = MatMul(x, w)
+    [left] l = Mul(u, o) [right] r = Mul(u, s) [sum] t = Add(l, r) [down] y = MatMul(t, w)
+}"""
+
+
+@pytest.mark.parametrize("every_node", [False, True])
+def test_sine_and_cosine_of_an_angle_that_is_too_large_for_the_format_are_one_fault(every_node):
+    model = parsed(
+        ROTARY, w=W, one=np.array([1], np.int64), frequencies=(10_000 ** -(np.arange(32) / 32)).astype(np.float32)
+    )
+    data = [{"places": np.arange(1900, 1964), "x": X["x"].repeat(11, 0)[:64]}]
+    report = compare(model, EmulateRunner(format="bf16", every_node=every_node), data)
+    assert report.verdict != "pass"
+    culprit = only(report)
+    assert (culprit.node, culprit.cause) == ("angle", "amplified")
+    assert "which sine (Sin), cosine (Cos) reads; it grows" in culprit.evidence
+    remedy = culprit.remedies[-1]
+    assert {"float", "angle", "sine", "cosine"} <= set(remedy.keep)
+    assert "down" not in remedy.keep
+    assert remedy.measured.passed
