@@ -368,19 +368,19 @@ def clamped(candidate: str, layer: str, what: str, others: int, agree: bool) -> 
     return Notice("clamped", candidate, f"{candidate}: at {layer}, {what}; {why}, so the layer is no culprit.{more}")
 
 
-def hold_as_one_kernel(candidate: str, layers: Sequence[str], what: str, fmt: str) -> Notice:
+def hold_as_one_kernel(candidate: str, layers: Sequence[str], what: str, shown_by: str) -> Notice:
     """Layers that are right only as long as each is one kernel, with a wider format inside.
 
     Args:
         candidate: Who runs them.
         layers: Their names.
         what: What the first of them would lose.
-        fmt: The format, as ``--emulate`` takes it.
+        shown_by: The format and what shows that case, as ``--emulate`` takes them.
     """
     others = f" (and of {len(layers) - 1} more: {', '.join(layers[1:4])})" if len(layers) > 1 else ""
     text = (
         f"that the layer of {layers[0]}{others} is right rests on its being one kernel, which computes in FP32 inside. "
-        f"Node by node it is wrong: {what}. --emulate={fmt},decomposed shows that case."
+        f"Node by node it is wrong: {what}. --emulate={shown_by} shows that case."
     )
     return Notice("one-kernel", candidate, f"{candidate}: {text}")
 

@@ -410,6 +410,9 @@ INTEGER_ARITHMETIC = frozenset({"Div", "Mod", "Mul", "Pow", "BitShift"}) | _of(K
 """Operators of which runtimes and exporters make something else for integers: a quotient that is cut off instead of
 rounded down, a sum in a narrower type."""
 
+STRETCHING = frozenset({"Exp", "Pow", "Reciprocal", "Cosh", "Sinh", "ReduceSum", "ReduceSumSquare", "ReduceProd"})
+"""Operators whose results may be of another order of magnitude than what they are given, whatever else they read."""
+
 SHAPES = _of(Kind.SHAPE)
 """Operators that tell sizes, whatever the values are."""
 

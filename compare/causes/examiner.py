@@ -13,6 +13,7 @@ from ...graph.cutting.slices import backward, explode, exploded_name, slice_mode
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32, NumberFormat
 from ...graph.operators import AFFINE_STEPS, PRODUCTS, operator
+from ...graph.rounding.emulation import rewrite
 from ...graph.rounding.round_array import STORAGE
 from ...graph.rounding.widening import is_narrow, to_fp32, widened
 from ...graph.specs import Arrays, held, is_float, specs_of
@@ -250,7 +251,26 @@ class Examiner:
         fmt = runner.arithmetic
         if fmt.name not in STORAGE or runner.rounds_every_node:
             return None
-        return lost_inside(pair, self.index, values, fmt, lambda: self._inner(pair, values))
+        return lost_inside(
+            pair, self.index, values, fmt, lambda: self._inner(pair, values), lambda: self._by_node(pair, values)
+        )
+
+    def _by_node(self, pair: LayerPair, values: Arrays) -> Arrays:
+        """The floating outputs of a layer each of whose nodes rounds to the candidate's format; none where that cannot
+        be computed."""
+        if not self.reference.runner.capabilities.any_model:
+            return {}
+        feed = {n: values[n] for n in pair.reference.inputs}
+        try:
+            part = slice_model(self.reference.model, pair.reference, specs_of(feed))
+            fmt = self.candidate.runner.arithmetic.name
+            model = rewrite(part, fmt, every_node=True, decomposed=True).model
+            with self.noise.runner.session(model) as session:
+                made = session.infer(to_fp32(feed))
+        except LayerdiffError as error:
+            log.debug("cannot compute %s node by node: %s", pair.reference.outputs, error)
+            return {}
+        return {n: made[n] for n in pair.reference.outputs if is_float(values[n].dtype)}
 
     def _cause(self, case: LayerCase) -> Diagnosis:
         found = feeding.find(case, feeding.schedule(self.reference, self.candidate))

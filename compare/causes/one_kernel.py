@@ -1,8 +1,8 @@
 """What holds only because a layer runs as one kernel, which computes inside in FP32.
 
-Looks at: layers that normalize, and what the reference has inside of them, against the greatest finite value of the
-candidate's format, and against what it leaves of sums whose terms cancel. Proves: that the layer overflows, or loses
-its digits, where it runs node by node, or with that format inside.
+Looks at: layers of several nodes, or that normalize, and what the reference has inside of them, against the range of
+the candidate's format, and against what it leaves of sums whose terms cancel. Proves: that the layer overflows,
+underflows or loses its digits, where it runs node by node, or with that format inside: it was computed so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from ...graph.formats import NumberFormat
 from ...graph.nodes import attribute_int
-from ...graph.operators import NORMALIZING_REDUCTIONS, operator
+from ...graph.operators import NORMALIZING_REDUCTIONS, PRODUCTS, STRETCHING, operator
 from ...graph.specs import Arrays, is_float
 from .cancellation import sums_of_own_terms, terms_cancel
 from .ranges import Holder, format_loss, lost_values
@@ -29,11 +29,22 @@ WHOLE = frozenset({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNor
 """Normalizations of the last axes that are one operator: their squares are in no tensor of the graph."""
 
 
+HARMFUL = 16
+"""Roundings, of one for each node of a layer, above which its error node by node is no longer that of rounding."""
+NEAR = 64
+"""Times the smallest normal number up to which powers of what a layer is given may become smaller than that inside."""
+
+
 def lost_inside(
-    pair: LayerPair, index: GraphIndex, values: Arrays, fmt: NumberFormat, inner: Callable[[], Arrays]
+    pair: LayerPair,
+    index: GraphIndex,
+    values: Arrays,
+    fmt: NumberFormat,
+    inner: Callable[[], Arrays],
+    by_node: Callable[[], Arrays],
 ) -> Fact | None:
-    """The first value inside a normalization that the format cannot hold, or what it leaves nothing of; None where
-    there is none.
+    """The first value inside a layer that the format cannot hold, or what it leaves nothing of; None where there is
+    none, and where the layer is right all the same.
 
     Args:
         pair: The layer, which does not exceed its expected noise.
@@ -41,39 +52,92 @@ def lost_inside(
         values: The reference's tensors.
         fmt: The candidate's format.
         inner: Gives the floating tensors inside the layer.
+        by_node: Gives what the layer makes where each of its nodes rounds to the format; without what cannot be
+            computed so.
     """
     nodes = pair.reference.nodes
-    operators = {operator(index.nodes[p]) for p in nodes}
-    in_pieces = len(nodes) > 1 and not operators.isdisjoint(NORMALIZING_REDUCTIONS)
-    if not in_pieces and operators.isdisjoint(WHOLE):
-        return None
     given = [values[n] for n in pair.reference.inputs if n in values and is_float(values[n].dtype)]
-    power, finite = _power(index, nodes), all(np.isfinite(a).all() for a in given)
-    large = finite and any(_may_overflow(a, operators, power, fmt) for a in given)
-    for position in nodes if large else ():
-        node = index.nodes[position]
-        if operator(node) in WHOLE and node.input[0] in values:
-            squares = _squares(values[node.input[0]], operator(node), attribute_int(node, "axis", -1))
-            if format_loss(squares, fmt) == "overflow":
-                return lost_values(
-                    squares, fmt, "overflow", Holder("inside", f"the squares of {index.names[position]}")
-                )
-    cancelling = any(True for _ in sums_of_own_terms(index, nodes))
-    if not in_pieces or not (large or cancelling):
+    if not all(np.isfinite(a).all() for a in given):
+        return None
+    if len(nodes) == 1:
+        return _squares_lost(index, nodes[0], values, fmt)
+    operators = {operator(index.nodes[p]) for p in nodes}
+    cancelling = normalizes(index, nodes) and any(True for _ in sums_of_own_terms(index, nodes))
+    stretched = any(_stretches(index, p) for p in nodes)
+    if stretched and operators.isdisjoint(PRODUCTS):  # of a product's result, what it is given tells nothing
+        stretched = any(_near_an_end(a, operators, _power(index, nodes), fmt) for a in given)
+    if not stretched and not cancelling:
         return None
     made = inner()
-    for name, array in made.items():
-        if format_loss(array, fmt) == "overflow":
-            return lost_values(array, fmt, "overflow", Holder("inside", index.names[index.producer[name]]))
+    lost = ((name, array, loss) for name, array in made.items() if (loss := format_loss(array, fmt)) is not None)
+    first = next(lost, None) if stretched else None
+    if first is not None and _harmed(values, by_node(), len(nodes), fmt):
+        name, array, loss = first
+        return lost_values(array, fmt, loss, Holder("inside", index.names[index.producer[name]]))
+    if not cancelling:
+        return None
     return terms_cancel(index, nodes, {**made, **{n: values[n] for n in pair.reference.outputs}}, fmt)
 
 
-def _may_overflow(given: np.ndarray, operators: Collection[str], power: float, fmt: NumberFormat) -> bool:
-    """Whether sums of powers, or of exponentials, of what a layer is given may: most layers are far from the range."""
+def normalizes(index: GraphIndex, nodes: Sequence[int]) -> bool:
+    """Whether a layer is a normalization or a Softmax, in one operator or in pieces."""
+    operators = {operator(index.nodes[p]) for p in nodes}
+    return not operators.isdisjoint(WHOLE | NORMALIZING_REDUCTIONS)
+
+
+def _squares_lost(index: GraphIndex, position: int, values: Arrays, fmt: NumberFormat) -> Fact | None:
+    """What a format cannot hold of the squares in a normalization that is one operator."""
+    node = index.nodes[position]
+    if operator(node) not in WHOLE or node.input[0] not in values:
+        return None
+    squares = _squares(values[node.input[0]], operator(node), attribute_int(node, "axis", -1))
+    if format_loss(squares, fmt) != "overflow":
+        return None
+    return lost_values(squares, fmt, "overflow", Holder("inside", f"the squares of {index.names[position]}"))
+
+
+def _stretches(index: GraphIndex, position: int) -> bool:
+    """Whether what a node gives may be of another order of magnitude than what it is given."""
+    node = index.nodes[position]
+    op = operator(node)
+    squares = op == "Mul" and node.input[0] == node.input[1]
+    divides = op == "Div" and index.constant(node.input[1]) is None
+    return op in STRETCHING or squares or divides
+
+
+def _harmed(values: Arrays, made: Arrays, nodes: int, fmt: NumberFormat) -> bool:
+    """Whether what a layer makes node by node is off by more than rounding.
+
+    Args:
+        values: The reference's tensors.
+        made: The layer's outputs, where each of its nodes rounds to the format.
+        nodes: How many nodes it has.
+        fmt: The format.
+    """
+    for name, array in made.items():
+        y, c = (a.astype(np.float64) for a in (values[name], array))
+        finite = np.isfinite(y)
+        if y.shape != c.shape or not np.isfinite(c[finite]).all():
+            return True
+        error, size = float(np.linalg.norm(c[finite] - y[finite])), float(np.linalg.norm(y[finite]))
+        if error > HARMFUL * fmt.u * math.sqrt(nodes) * size:
+            return True
+    return False
+
+
+def _near_an_end(given: np.ndarray, operators: Collection[str], power: float, fmt: NumberFormat) -> bool:
+    """Whether sums of powers, or of exponentials, of what a layer is given may overflow, or powers of how far it
+    scatters underflow: most layers are far from the range."""
     wide = given.astype(np.float64)
-    if "Exp" in operators and wide.size and float(wide.max()) + math.log(wide.size) > math.log(fmt.max):
+    if not wide.size:
+        return False
+    if "Exp" in operators and float(wide.max()) + math.log(wide.size) > math.log(fmt.max):
         return True
-    return float((np.abs(wide) ** power).sum()) > fmt.max
+    if float((np.abs(wide) ** power).sum()) > fmt.max:
+        return True
+    scatter = wide.std(axis=-1) if wide.ndim and wide.shape[-1] > 1 else np.abs(wide)
+    seen = scatter[scatter > 0]
+    return bool(seen.size and float(seen.min()) ** power < NEAR * fmt.smallest_normal)
 
 
 def _power(index: GraphIndex, nodes: Sequence[int]) -> float:

@@ -11,6 +11,7 @@ from ...graph.quantized.misread import misread
 from .. import notices
 from ..causes.feeding import schedule
 from ..causes.misread import ReadOtherwise
+from ..causes.one_kernel import normalizes
 from ..causes.out_of_range import CarriedPast
 from ..report.model import Cause
 from ..runs.memory import free_memory
@@ -69,10 +70,7 @@ def walk_notices(
         facts = () if s.diagnosis is None else s.diagnosis.facts
         what, agree = facts[0].text if facts else "values are clamped", not any(map(is_off, outputs))
         yield notices.clamped(who, names[s.pair.main], what, len(clamped) - 1, agree)
-    fused = [s for s in given.layers if s.fused is not None and given.by_layer[s.number] != "culprit"]
-    if fused and fused[0].fused is not None:
-        fmt = prepared.candidate.runner.arithmetic.name
-        yield notices.hold_as_one_kernel(who, [names[s.pair.main] for s in fused], fused[0].fused.text, fmt)
+    yield from _one_kernel(prepared, given)
     yield from _read_otherwise(prepared, culprits)
     closed = [(names[s.pair.main], s.not_built.text) for s in given.layers if s.not_built is not None]
     for layer, what in closed[:1]:
@@ -89,6 +87,17 @@ def walk_notices(
         yield notices.noise_unknown(who, names[unknown[0].main], len(unknown), why)
     yield from _fed_otherwise(prepared, given)
     yield from _branches(prepared, given)
+
+
+def _one_kernel(prepared: Prepared, given: Verdicts) -> Iterator[Notice]:
+    """Layers that are right only as long as each is one kernel."""
+    index = prepared.comparison.reference.model.index
+    fused = [s for s in given.layers if s.fused is not None and given.by_layer[s.number] != "culprit"]
+    if fused and fused[0].fused is not None:
+        apart = "decomposed" if normalizes(index, fused[0].pair.reference.nodes) else "every_node"
+        shown_by = f"{prepared.candidate.runner.arithmetic.name},{apart}"
+        layers = [index.names[s.pair.main] for s in fused]
+        yield notices.hold_as_one_kernel(prepared.candidate.name, layers, fused[0].fused.text, shown_by)
 
 
 def _fed_otherwise(prepared: Prepared, given: Verdicts) -> Iterator[Notice]:

@@ -28,6 +28,15 @@ POWER = parsed(
     "g (float[2,8] x) => (float[2,8] y) { q = Pow(x, six) m = ReduceMean<axes=[1]>(q) r = Pow(m, root) y = Div(x, r) }",
     six=np.float32(6), root=np.float32(1 / 6),
 )  # fmt: skip
+SOFTPLUS = parsed("g (float[2,8] x) => (float[2,8] y) { e = Exp(x) a = Add(e, one) y = Log(a) }", one=np.float32(1))
+MISH = parsed(
+    "g (float[2,8] x) => (float[2,8] y) { e = Exp(x) a = Add(e, one) l = Log(a) t = Tanh(l) y = Mul(x, t) }",
+    one=np.float32(1),
+)
+BEHIND_A_PRODUCT = parsed(
+    "g (float[2,8] x) => (float[2,8] y) { h = MatMul(x, w) e = Exp(h) a = Add(e, one) y = Log(a) }",
+    w=np.eye(8, dtype=np.float32), one=np.float32(1),
+)  # fmt: skip
 RAMP = np.linspace(-1, 1, 16, dtype=np.float32).reshape(2, 8)
 
 
@@ -43,7 +52,28 @@ def found(model, x, fmt=FP16):
     tensors = ReferenceEvaluator(every_output(model)).run(None, {"x": x})
     made = dict(zip((n.output[0] for n in model.graph.node), tensors, strict=True))
     case = layer_case(made["y"], made["y"], model=model, tensors={"x": x, **made})
-    return lost_inside(case.pair, case.graphs[0], case.values, fmt, lambda: case.inner)
+    kind = np.dtype(fmt.name.replace("fp", "float").replace("bf16", "bfloat16"))
+    return lost_inside(case.pair, case.graphs[0], case.values, fmt, lambda: case.inner, lambda: by_node(model, x, kind))
+
+
+def by_node(model, x, kind):
+    """What a model makes where every node rounds."""
+    made = {"x": x, **{t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}}
+    for node in model.graph.node:
+        graph = onnx.helper.make_graph(
+            [node],
+            "one",
+            [
+                onnx.helper.make_tensor_value_info(n, 7 if made[n].dtype == np.int64 else 1, made[n].shape)
+                for n in node.input
+            ],
+            [onnx.helper.make_empty_tensor_value_info(node.output[0])],
+        )
+        one = onnx.helper.make_model(graph, opset_imports=model.opset_import)
+        with np.errstate(all="ignore"):
+            (value,) = ReferenceEvaluator(one).run(None, {n: made[n] for n in node.input})
+            made[node.output[0]] = value.astype(kind).astype(np.float32)
+    return {"y": made["y"]}
 
 
 @pytest.mark.parametrize(
@@ -53,12 +83,23 @@ def found(model, x, fmt=FP16):
         (PIECES, 1000 * RAMP, "at Mul_0"),
         (SOFTMAX, 11.5 * RAMP, "at Exp_0"),
         (POWER, 8 * RAMP, "at Pow_0"),
+        (SOFTPLUS, 15 * RAMP, "at Exp_0"),
+        (BEHIND_A_PRODUCT, 15 * RAMP, "at Exp_1"),
     ],
 )
 def test_the_value_inside_is_told(model, x, says):
     fact = found(model, x)
     assert says in fact.text
     assert "65504" in fact.text
+
+
+def test_an_underflow_inside_is_told():
+    fact = found(PIECES, 2e-4 * RAMP)
+    assert fact.text.startswith("inside, at Mul_0: 16 of 16 values are below FP16's smallest normal")
+
+
+def test_an_overflow_of_elementwise_operators_is_told():
+    assert "at Mul_0" in found(NO_NORMALIZATION, 1000 * RAMP).text
 
 
 @pytest.mark.parametrize(("fmt", "step"), [(FP16, "0.5"), (BF16, "4")])
@@ -75,15 +116,18 @@ def test_terms_that_cancel_inside_are_told(fmt, step):
         (LAYER, RAMP + 1000, FP16),
         (LAYER, 1000 * RAMP, BF16),
         (PIECES, 100 * RAMP, FP16),
-        (NO_NORMALIZATION, 1000 * RAMP, FP16),
+        (NO_NORMALIZATION, 100 * RAMP, FP16),
+        (MISH, 15 * RAMP, FP16),
+        (SOFTPLUS, 8 * RAMP, FP16),
         (SOFTMAX, 8 * RAMP, FP16),
         (SOFTMAX, 11.5 * RAMP, BF16),
         (VARIANCE, RAMP, FP16),
         (VARIANCE, 3 * RAMP + 3, FP16),
     ],
     ids=[
-        *("small", "a large mean", "a wide range", "in pieces, small", "no normalization"),
-        *("exponentials that fit", "exponentials in a wide range", "no mean", "a mean like the deviation"),
+        *("small", "a large mean", "a wide range", "in pieces, small", "squares that fit"),
+        *("an infinity that does not matter", "a small softplus", "exponentials that fit"),
+        *("exponentials in a wide range", "no mean", "a mean like the deviation"),
     ],
 )
 def test_what_fits_is_not(model, x, fmt):

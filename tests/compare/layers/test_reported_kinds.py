@@ -33,6 +33,22 @@ def test_a_normalization_that_is_right_as_one_kernel_is_said_to_be():
     assert not mentions(small, "one kernel")
 
 
+def test_what_underflows_inside_of_one_kernel_is_said_to():
+    model = parsed(f"g (float[6,32] x) => (float[6,32] y) {{ {RMS_NORM} }}", w=W, tiny=np.float32(1e-12))
+    report = compare(model, EmulateRunner(format="fp16"), [{"x": 1e-5 * X["x"]}])
+    assert report.verdict == "pass"
+    assert mentions(report, "rests on its being one kernel", "square", "become zero", "--emulate=fp16,decomposed")
+
+
+def test_elementwise_operators_that_are_one_kernel_are_said_to_be():
+    softplus = "[up] a = MatMul(x, w) [exp] e = Exp(a) [add] p = Add(e, one) [log] s = Log(p) [down] y = MatMul(s, w)"
+    model = parsed(f"g (float[6,32] x) => (float[6,32] y) {{ {softplus} }}", w=W, one=np.float32(1))
+    report = compare(model, EmulateRunner(format="fp16"), [{"x": X["x"] / 4}])
+    assert report.verdict == "pass"
+    assert mentions(report, "rests on its being one kernel", "at exp", "65504", "--emulate=fp16,every_node")
+    assert compare(model, EmulateRunner(format="fp16", every_node=True), [{"x": X["x"] / 4}]).verdict == "fail"
+
+
 VARIANCE = """[up] a = MatMul(x, w) [offset] o = Add(a, large) [mean] m = ReduceMean<axes=[1]>(o) [square] q = Mul(o, o)
     [squares] s = ReduceMean<axes=[1]>(q) [squared] p = Mul(m, m) [var] v = Sub(s, p) [centre] d = Sub(o, m)
     [eps] e = Add(v, tiny) [root] r = Sqrt(e) [normal] n = Div(d, r) [down] y = MatMul(n, w)"""
