@@ -19,6 +19,7 @@ from ...graph.pairing.differences import Difference, DifferenceKind, OperatorCha
 from ...graph.pairing.weight_changes import weight_change
 from ...graph.pairing.weight_patterns import StoredScaled
 from ...graph.printable import counted
+from ...graph.specs import is_float
 from ..report.model import Cause, Fact
 from . import permutation
 from .case import DOMINANT, LayerCase, LoudLayer
@@ -171,12 +172,12 @@ def _first(found: Diagnosis) -> Difference:
 
 
 def _cause(index: GraphIndex, position: int, difference: Difference) -> Cause:
-    op = index.nodes[position].op_type
+    op, made = index.nodes[position].op_type, index.specs.get(index.nodes[position].output[0])
     if difference.kind is DifferenceKind.WEIGHTS and op in ("QuantizeLinear", "DequantizeLinear"):
         return Cause.QUANTIZATION
     if difference.cut_off:
         return Cause.OVERFLOW
-    if difference.of_one_value and op in ("Mul", "Div"):
+    if difference.of_one_value and op in ("Mul", "Div") and (made is None or is_float(made.dtype)):
         return Cause.SCALE
     return _CAUSES[difference.kind]
 

@@ -105,18 +105,18 @@ class WeightChange:
             end = float(ml_dtypes.finfo(_DTYPE[self.rounded_to]).max)
             return (
                 f"{self.cut:,} of {self.size:,} {noun} beyond the greatest number of {self.rounded_to.upper()}, "
-                f"{end:.6g}: {self.values[0]:.6g} became {self.values[1]:.6g}"
+                f"{end:.6g}: {' became '.join(_told(self.values))}"
             )
         if self.rounded_to is not None:
             text = f"all {self.size:,} {noun} equal to the reference's rounded to {self.rounded_to.upper()}"
             return f"{text} ({self.count:,} differ, greatest {self.greatest:.3g})"
         assert self.values is not None
         if self.size == 1 and self.folded is None:
-            return f"value {self.values[0]:.6g} against {self.values[1]:.6g}"
+            return f"value {' against '.join(_told(self.values))}"
         differ = f"{noun} differ" if self.folded is None else f"{self.folded} differ from the reference's after folding"
         return (
             f"{self.count:,} of {self.size:,} {differ}, greatest {self.greatest:.3g}{self._place}, "
-            f"{self.values[0]:.6g} against {self.values[1]:.6g}"
+            f"{' against '.join(_told(self.values))}"
         )
 
 
@@ -157,12 +157,23 @@ def weight_change(x: np.ndarray, y: np.ndarray) -> WeightChange | None:
         count,
         greatest,
         index,
-        (float(x[index]), float(y[index])),
+        (_plain(x[index]), _plain(y[index])),
         rounded_to=rounded,
         stored=rounded is not None and y.dtype.name == _DTYPE[rounded].name,
         cut=0 if rounded is None else _beyond(x, rounded),
         patterns=() if explained is None else (explained,),
     )
+
+
+def _plain(value: Any) -> int | float:
+    """A value of an array as Python's; integers, of which float64 does not hold all, stay what they are."""
+    return int(value) if np.asarray(value).dtype.kind in "iu" else float(value)
+
+
+def _told(values: tuple[Any, Any]) -> list[str]:
+    """Two values that differ, with as many digits as show that."""
+    shown = [[str(v) if isinstance(v, int) else f"{v:.{digits}g}" for v in values] for digits in (6, 9, 17)]
+    return next((pair for pair in shown if pair[0] != pair[1]), shown[0])
 
 
 def _greatest(x: np.ndarray, y: np.ndarray) -> tuple[int, float, int]:

@@ -7,6 +7,8 @@ import pytest
 from layerdiff.compare.causes import integers
 
 from support.layer_cases import layer_case, told
+from support.layerwise import compare, only
+from support.models import parsed
 
 Y = np.array([-26, -3, 0, 7, 1 << 25, -(1 << 25) - 1], np.int64)
 
@@ -50,3 +52,14 @@ def test_a_narrower_type_keeps_the_lowest_bits(bits):
 )
 def test_other_differences_are_not(y, c):
     assert find(y, c) is None
+
+
+def test_integers_that_are_as_good_as_equal_are_not():
+    def hashed(factor):
+        text = "g (int64[2,12] x) => (int64[2,12] y) { [mul] h = Mul(x, factor) [mod] y = Mod(h, n) }"
+        return parsed(text, factor=np.int64(factor), n=np.int64(97))
+
+    data = [{"x": np.arange(24, dtype=np.int64).reshape(2, 12) * 1009 - 7}]
+    culprit = only(compare(hashed(2654435761), hashed(2654435769), data))
+    assert (culprit.node, culprit.cause) == ("mul", "weights")
+    assert culprit.evidence == "value 2654435761 against 2654435769"

@@ -71,6 +71,18 @@ def test_weights_say_how_they_differ(x: np.ndarray, y: np.ndarray, detail: str |
         assert change.explained_by_format == stored
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "text"),
+    [
+        (np.int64(2654435761), np.int64(2654435769), "value 2654435761 against 2654435769"),
+        (np.float32(1), np.float32(1.000002), "value 1 against 1.00000203"),
+        (np.float32(0.5), np.float32(0.25), "value 0.5 against 0.25"),
+    ],
+)
+def test_values_are_told_with_the_digits_in_which_they_differ(x: np.ndarray, y: np.ndarray, text: str) -> None:
+    assert str(weight_change(np.asarray(x), np.asarray(y))) == text
+
+
 ONE, TWO = np.ones(1, np.float32), np.full(1, 2, np.float32)
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
 GRID = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
