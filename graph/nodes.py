@@ -80,6 +80,11 @@ def _find(node: onnx.NodeProto, name: str, kind: int | None = None) -> onnx.Attr
     return next((a for a in node.attribute if a.name == name and kind in (None, a.type)), None)
 
 
+def trains(node: onnx.NodeProto) -> bool:
+    """Whether a BatchNormalization normalizes by the statistics of what it is given, as in training."""
+    return node.op_type == "BatchNormalization" and bool(attribute_int(node, "training_mode", 0))
+
+
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """The bodies of If, Loop, Scan and their kin."""
     for attribute in node.attribute:

@@ -15,7 +15,7 @@ from ...graph.cutting.slices import exploded_name, original_name
 from ...graph.errors import LayerdiffError, ModelError, first_line
 from ...graph.formats import NumberFormat
 from ...graph.index import GraphIndex
-from ...graph.nodes import attribute_int
+from ...graph.nodes import attribute_int, trains
 from ...graph.operators import BATCHWISE, CHOICES, SILENT
 from ...graph.rounding.error_bound import add_bounds
 from ...graph.rounding.noise_probe import drawing, drawn, known, perturbed, recut
@@ -172,6 +172,9 @@ class Noise:
             return False
         batch = y.shape[0]
         if self.roundings.grids.in_file(pair).measures:  # the step is that of the whole batch
+            return False
+        sides = (self.index, pair.reference.nodes), (self.candidate.model.index, pair.candidate.nodes)
+        if any(trains(index.nodes[p]) for index, nodes in sides for p in nodes):  # statistics of the whole batch
             return False
         if batch < 2 or any(self.index.nodes[p].op_type not in BATCHWISE for p in pair.reference.nodes):
             return False

@@ -21,6 +21,7 @@ from ...graph.pairing.weight_changes import WeightChange
 from ...graph.rounding.round_array import STORAGE
 from ...graph.rounding.widening import is_narrow
 from ..causes.altered_weights import OverflowBeside
+from ..causes.batch_statistics import OfTheBatch
 from ..causes.differences import GraphsDiffer
 from ..causes.exchanged_layers import ExchangedWith
 from ..causes.folded_padding import PaddedBefore
@@ -217,6 +218,8 @@ def _of_fact(fact: Fact) -> str:
         return "leave out the Casts there and back in the second file, or allow for what they round (--tolerance)"
     if isinstance(fact, PaddedBefore):
         return "do not fold into a convolution that pads with zeros, or pad with what the folded nodes make zeros of"
+    if isinstance(fact, OfTheBatch):
+        return f"set the {fact.side}'s program to evaluation (model.eval()), and export it again if it is a file"
     if isinstance(fact, PairsSaturate):
         return SATURATING
     if isinstance(fact, ExchangedWith):
