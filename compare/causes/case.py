@@ -73,6 +73,8 @@ class LayerCase:
         reweighted: Gives the output that is off as the reference computes it with other values of some of its weights,
             or of what nodes compute from weights; None where that cannot be computed, or is no array of floats.
         ends_finite: Whether the candidate, deployed, is known to have no output that is not finite.
+        inverted: Gives the candidate's output with the opposite condition of one of its Where nodes, by its position in
+            the candidate's graph; None where that cannot be computed.
     """
 
     pair: LayerPair
@@ -89,6 +91,7 @@ class LayerCase:
     grids: Mapping[str, Grid] = field(default_factory=dict)
     reweighted: Callable[[Arrays], np.ndarray | None] = lambda _: None
     ends_finite: bool = False
+    inverted: Callable[[int], np.ndarray | None] = lambda _: None
 
     @property
     def tensor(self) -> str:

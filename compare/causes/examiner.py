@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...graph.cutting.dataflow import dataflow
-from ...graph.cutting.slices import backward, explode, exploded_name, slice_model, with_weights
+from ...graph.cutting.slices import backward, explode, exploded_name, slice_model, with_inverted, with_weights
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32, NumberFormat
 from ...graph.operators import AFFINE_STEPS, PRODUCTS, operator
@@ -35,6 +35,7 @@ from . import (
     inserted,
     integer_pairs,
     integers,
+    inverted_condition,
     misread,
     nan,
     operators,
@@ -87,6 +88,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     rewritten_weights.find,
     saturation.of_operand,
     integers.find,
+    inverted_condition.find,
     underflow.find,
     saturation.find,
     input_stage.find,
@@ -190,6 +192,7 @@ class Examiner:
             self.noise.roundings.grids.of(pair, values),
             lambda weights: self._reweighted(pair, tensor, values, weights),
             self.ends_finite,
+            lambda position: self._inverted(pair, tensor, values, position),
         )
 
     def stated(self, pair: LayerPair) -> tuple[tuple[int, Difference], ...]:
@@ -344,6 +347,30 @@ class Examiner:
             log.debug("cannot compute %s with other weights: %s", pair.reference.outputs, error)
             return None
 
+    def _inverted(self, pair: LayerPair, tensor: str, values: Arrays, position: int) -> np.ndarray | None:
+        """See `LayerCase.inverted`."""
+        feed = self._fed(pair.candidate.inputs, values)
+        if feed is None or not self.candidate.runner.capabilities.any_model:
+            return None
+        other = pair.candidate.outputs[pair.reference.outputs.index(tensor)]
+        try:
+            part = slice_model(self.candidate.model, pair.candidate, specs_of(feed))
+            model = with_inverted(part, pair.candidate.nodes.index(position))
+            with opened_part(self.candidate, model) as session:
+                return session.infer(feed)[other]
+        except LayerdiffError as error:
+            log.debug("cannot compute %s with another condition: %s", pair.reference.outputs, error)
+            return None
+
+    def _fed(self, names: Iterable[str], values: Arrays) -> dict[str, np.ndarray] | None:
+        """The reference's values by the candidate's names; None where some of them are not known."""
+        back = {self.matched.get(n, n): n for n in values} | {v: k for k, v in self.observed.items()}
+        sources = {n: back.get(n, n) for n in names}
+        if any(source not in values for source in sources.values()):
+            return None
+        specs = self.candidate.model.index.specs
+        return {n: held(values[source], specs.get(n)) for n, source in sources.items()}
+
     def _operands(
         self, pair: LayerPair, tensor: str, values: Arrays, made: Arrays
     ) -> tuple[np.ndarray, np.ndarray] | None:
@@ -421,12 +448,9 @@ class Examiner:
         """What the candidate, or ``side`` in its place, makes of single nodes, each fed the reference's values; None
         where it cannot."""
         side = side or self.candidate
-        back = {self.matched.get(n, n): n for n in values} | {v: k for k, v in self.observed.items()}
-        sources = {n: back.get(n, n) for p in parts for n in p.candidate.inputs}
-        if not parts or any(source not in values for source in sources.values()):
+        feed = self._fed([n for p in parts for n in p.candidate.inputs], values)
+        if not parts or feed is None:
             return None
-        specs = self.candidate.model.index.specs
-        feed = {n: held(values[source], specs.get(n)) for n, source in sources.items()}
         try:
             model = explode(self.candidate.model, [(p.number, p.candidate) for p in parts], specs_of(feed))
             with opened_part(side, model) as session:

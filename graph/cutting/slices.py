@@ -122,6 +122,22 @@ def with_weights(model: Model, weights: Mapping[str, np.ndarray]) -> Model:
     return model.derive(proto)
 
 
+def with_inverted(model: Model, node: int) -> Model:
+    """A model in which a Where has the opposite condition.
+
+    Args:
+        model: The model.
+        node: Position of the Where.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    where = proto.graph.node[node]
+    opposite = f"{where.input[0]}{SEPARATOR}not"
+    proto.graph.node.insert(node, onnx.helper.make_node("Not", [where.input[0]], [opposite]))
+    proto.graph.node[node + 1].input[0] = opposite
+    return model.derive(proto)
+
+
 def exploded_name(name: str, slice_number: int) -> str:
     """What a slice's output is called in an exploded model."""
     return f"{name}{SEPARATOR}{slice_number}"

@@ -91,9 +91,9 @@ def test_what_the_graphs_say_is_told_as_that():
 def test_no_entry_of_a_batch_stands_for_the_statistics_of_all(mode, alone):
     outputs = "y, m, v" if mode else "y"
     text = f"[norm] {outputs} = BatchNormalization<training_mode={mode}>(x, scale, shift, mean, variance)"
-    file = parsed(f"g (float[3,4,128,128] x) => (float[3,4,128,128] y) {{ {text} }}", **WEIGHTS)
-    stored = Model(parsed(f"g (float[3,4,128,128] x) => (float[3,4,128,128] y) {{ {ALONE} }}", **WEIGHTS))
+    file = parsed(f"g (float[3,4,256,256] x) => (float[3,4,256,256] y) {{ {text} }}", **WEIGHTS)
+    stored = Model(parsed(f"g (float[3,4,256,256] x) => (float[3,4,256,256] y) {{ {ALONE} }}", **WEIGHTS))
     sides = Side("program", OnnxrtRunner(), stored), Side("file", OnnxrtRunner(), Model(file))
     layer = LayerPair(0, 0, *(backward(side.model.index, ["y"], ()) for side in sides))
-    values = {name: np.ones((3, 4, 128, 128), np.float32) for name in "xy"}
+    values = {name: np.ones((3, 4, 256, 256), np.float32) for name in "xy"}
     assert (Noise(*sides, Roundings(0, 0, 0, 0, 0)).entry(layer, values, values) is not None) == alone
