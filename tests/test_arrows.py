@@ -279,6 +279,7 @@ EXCEPTIONS: dict[str, str] = {
         compare.cli.arguments: _option_string_actions
         compare.cli.runner_arguments: _option_string_actions
         runners.onnxrt.loading: _model_bytes
+        runners.pytorch.programs: _version
         tests.compare.statistics.test_device: _Reader
         tests.compare.statistics.test_device: _Torch
         tests.runners.test_emulate: _Magnitudes

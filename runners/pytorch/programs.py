@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from .matching import Value
 
 FORM = "FILE.pt2, FILE.pt or package.module:function"
+_CHECKS = ("aten._assert", "aten.sym_constrain")
+"""What the nodes call that compute nothing, and fail where an input is not as it was when the program was exported."""
 
 
 class Program(Protocol):
@@ -47,6 +50,10 @@ class Program(Protocol):
 class ExportedGraph:
     """A graph of ``torch.export``, interpreted node by node.
 
+    It may write into its values, through views of them also (``y[:, 0] = 1`` is a ``copy_`` that nothing reads): `call`
+    computes what the program returns as the program does. `run` follows only what is read, which is right where
+    nothing is written into, as in the graph that `decomposed` gives.
+
     Its inputs have the names of the function's arguments, and every other value that of its node. (PyTorch names the
     node of an argument otherwise where Python has the name: that of ``input`` is ``input_1``.)
 
@@ -58,6 +65,7 @@ class ExportedGraph:
     def __init__(self, torch: Any, exported: Any) -> None:
         self._torch = torch
         self._module = exported.module()
+        self._restored = restoring(torch, self._module)
         nodes = list(self._module.graph.nodes)
         self.inputs = tuple(str(node.target) for node in nodes if node.op == "placeholder")
         self._names = {node: str(node.target if node.op == "placeholder" else node.name) for node in nodes}
@@ -95,6 +103,26 @@ class ExportedGraph:
         value = self._nodes[name].meta.get("val")
         return value is not None and bool(value.is_complex())
 
+    def call(self, inputs: Mapping[str, Any]) -> list[Any]:
+        """The tensors that it returns, in order, as they are when all of it has run.
+
+        Args:
+            inputs: Its inputs.
+        """
+        torch = self._torch
+
+        class Calling(torch.fx.Interpreter):  # type: ignore[misc, name-defined]
+            def run_node(self, node: Any) -> Any:
+                """Computes all but what only checks the inputs, which a GPU or another batch may fail."""
+                unread = node.op == "placeholder" and not node.users
+                checks = node.op == "call_module" or str(node.target).startswith(_CHECKS)
+                return None if unread or checks else super().run_node(node)
+
+        with self._restored():
+            env = {self._nodes[name]: tensor for name, tensor in inputs.items()}
+            made = Calling(self._module).run(initial_env=env, enable_io_processing=False)
+            return [tensor.clone() for tensor in _leaves(made) if isinstance(tensor, torch.Tensor)]
+
     def run(self, given: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
         """Values by the names of nodes.
 
@@ -108,7 +136,7 @@ class ExportedGraph:
 
         class Fetching(self._torch.fx.Interpreter):  # type: ignore[misc, name-defined]
             def run_node(self, node: Any) -> Any:
-                """Computes what is needed, and keeps what is wanted as it is before anything writes into it."""
+                """Computes what is needed, and keeps what is wanted."""
                 if node not in needed:
                     return None
                 result = super().run_node(node)
@@ -116,7 +144,8 @@ class ExportedGraph:
                     kept[names[node]] = result.clone()
                 return result
 
-        Fetching(self._module).run(initial_env=env, enable_io_processing=False)
+        with self._restored():
+            Fetching(self._module).run(initial_env=env, enable_io_processing=False)
         return kept
 
     def _needed(self, wanted: Sequence[str], given: Mapping[Any, Any]) -> set[Any]:
@@ -147,8 +176,7 @@ class ExportedProgram:
 
     def run(self, inputs: Mapping[str, Any]) -> list[tuple[str, Any]]:
         """See `Program.run`."""
-        made = self._whole.run(inputs, self._whole.outputs)
-        return [("", made[name]) for name in self._whole.outputs]
+        return [("", tensor) for tensor in self._whole.call(inputs)]
 
     @property
     def format(self) -> str:
@@ -180,7 +208,7 @@ class EagerProgram:
         if not isinstance(module, torch.nn.Module):
             raise UsageError(f"--torch {text}: it gave {type(module).__name__}, not an nn.Module.")
         self._torch, self._module, self._device = torch, module.to(device), device
-        self.notes = evaluated(self._module)
+        self.notes, self._restored = evaluated(self._module), restoring(torch, self._module)
         self.inputs = tuple(
             name
             for name, parameter in inspect.signature(module.forward).parameters.items()
@@ -189,8 +217,8 @@ class EagerProgram:
 
     def run(self, inputs: Mapping[str, Any]) -> list[tuple[str, Any]]:
         """See `Program.run`."""
-        with contained():
-            return list(_named(self._module(**inputs)))
+        with contained(), self._restored():
+            return _copied(self._module(**inputs))
 
     @property
     def format(self) -> str:
@@ -222,12 +250,13 @@ class ScriptProgram:
                 f"{path}: not TorchScript (torch.jit.save): {_reason(error)}.\n"
                 "A checkpoint holds weights alone: name a function that builds the module, --torch=module:function."
             ) from error
-        self.notes = evaluated(self._module)
+        self.notes, self._restored = evaluated(self._module), restoring(torch, self._module)
         self.inputs = tuple(argument.name for argument in self._module.forward.schema.arguments[1:])
 
     def run(self, inputs: Mapping[str, Any]) -> list[tuple[str, Any]]:
         """See `Program.run`."""
-        return list(_named(self._module(**inputs)))
+        with self._restored():
+            return _copied(self._module(**inputs))
 
     @property
     def format(self) -> str:
@@ -273,7 +302,9 @@ def on_device(torch: Any, exported: Any, device: str) -> Any:
 def decomposed(torch: Any, exported: Any, device: str) -> ExportedGraph:
     """The graph with the names that the ONNX exporter gives: it takes some operators apart, and counts anew.
 
-    Where the exporter refuses the program, the graph is as it was: what no longer has the same name is not matched.
+    Where the exporter refuses the program, no operator is taken apart, and what then has another name is not matched.
+    Either way an operator that writes into a value becomes one that gives the new value: the graph may be run in part,
+    from values that are given, and each value is what it was when it was computed.
     """
     try:
         with quiet():
@@ -281,6 +312,7 @@ def decomposed(torch: Any, exported: Any, device: str) -> ExportedGraph:
     except Exception as error:
         if isinstance(error, ModuleNotFoundError):
             raise no_exporter() from error
+        exported = exported.run_decompositions({})
     return ExportedGraph(torch, on_device(torch, exported, device))
 
 
@@ -312,6 +344,38 @@ def evaluated(module: Any) -> tuple[str, ...]:
     was = bool(module.training)
     module.eval()
     return ("The module was in training mode and was put in evaluation mode.",) if was else ()
+
+
+def restoring(torch: Any, module: Any) -> Callable[[], AbstractContextManager[None]]:
+    """What puts a module's state back behind a run: a program may count, or keep what it was given, in its buffers.
+
+    Each sample then finds them as they were loaded, which is how an ONNX file holds them.
+    """
+    kept = [
+        (owner, name, held, held.clone())
+        for owner in module.modules()
+        for name, held in (*owner.named_buffers(recurse=False), *vars(owner).items())
+        if isinstance(held, torch.Tensor) and not held.is_inference()  # into such a one nothing can write
+    ]
+
+    @contextmanager
+    def restored() -> Iterator[None]:
+        versions = [held._version for _, _, held, _ in kept]
+        try:
+            yield
+        finally:
+            for (owner, name, held, copy), version in zip(kept, versions, strict=True):
+                if held._version != version:
+                    held.copy_(copy)
+                if getattr(owner, name, None) is not held:
+                    setattr(owner, name, held)
+
+    return restored
+
+
+def _copied(value: Any) -> list[tuple[str, Any]]:
+    """What a program returned, its tensors as they are now; other objects (a cache) are kept as they are."""
+    return [(name, leaf.clone() if hasattr(leaf, "clone") else leaf) for name, leaf in _named(value)]
 
 
 def _leaves(value: Any) -> Iterator[Any]:
