@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS
+from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import Difference, DifferenceKind, OperatorChange
 from ...graph.pairing.weight_changes import weight_change
@@ -133,7 +134,13 @@ def stated(index: GraphIndex, found: Sequence[tuple[int, Difference]]) -> Diagno
     others = [(p, d) for p, d in found if d.cut_off or not difference.cut_off]
     named = position if difference.origin is None else difference.origin
     cause = _cause(index, named, difference)
-    first = Diagnosis(cause, (GraphsDiffer(difference),), named, clamped=difference.cut_off)
+    first = Diagnosis(
+        cause,
+        (GraphsDiffer(difference),),
+        named,
+        clamped=difference.cut_off,
+        candidate_node=difference.candidate_origin,
+    )
     return with_others(first, index, others, position)
 
 
@@ -177,6 +184,8 @@ def _cause(index: GraphIndex, position: int, difference: Difference) -> Cause:
         return Cause.QUANTIZATION
     if difference.cut_off:
         return Cause.OVERFLOW
+    if isinstance(difference.change, OtherSteps):
+        return Cause.WRONG_OP
     if difference.of_one_value and op in ("Mul", "Div") and (made is None or is_float(made.dtype)):
         return Cause.SCALE
     return _CAUSES[difference.kind]

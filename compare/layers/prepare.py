@@ -224,4 +224,5 @@ def _from_own(reference: Side, candidate: Side) -> Iterator[Difference]:
             differences = match(own.index, file.index).differences
             yield from (replace(d, node=d.candidate_node, origin=None) for d in differences)
         elif own is not None:
-            yield from match(file.index, own.index).differences
+            differences = match(file.index, own.index).differences
+            yield from (replace(d, candidate_origin=None) for d in differences)

@@ -16,6 +16,7 @@ import numpy as np
 
 from ...graph.errors import LayerdiffError, OutputError
 from ...graph.formats import BY_DTYPE
+from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.differences import InputsExchanged, OtherInput
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.rounding.round_array import STORAGE
@@ -177,6 +178,9 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     other = next((d.change for d in differences if isinstance(d.change, OtherInput)), None)
     if other is not None:
         return Remedy(f"let {culprit.candidate_node or culprit.node} read '{other.meant}' in the second file")
+    steps = next((d.change for d in differences if isinstance(d.change, OtherSteps)), None)
+    if steps is not None and other_file(side, reference):
+        return Remedy(_steps_put_right(steps))
     if any(d.stored_scaled for d in differences):
         return Remedy(
             "put the scale of the weights right in the second file, or quantize the first file's weights again"
@@ -246,6 +250,15 @@ def _exported(culprit: Culprit, side: Side, reference: Side) -> str:
 
 def _in_fp32(node: str) -> str:
     return f"write {node} in FP32 in the file, with Casts around it: the types of a graph are law"
+
+
+def _steps_put_right(steps: OtherSteps) -> str:
+    """What puts right a constant of which one file alone computes something more."""
+    names = ", ".join(f"{op} {name}" for op, name in steps.nodes)
+    if not steps.in_candidate:
+        return f"put {names} into the second file, or store there what the first file computes"
+    wide = ", or compute them in a type that holds the values" if steps.rounds_to else ""
+    return f"leave {names} out of the second file{wide}"
 
 
 def _unclamped(culprit: Culprit) -> str:

@@ -14,6 +14,7 @@ import onnx
 from ..index import GraphIndex
 from ..nodes import attribute_int
 from ..operators import QUANTIZERS, domain_of, operator
+from .constant_steps import OtherSteps, other_steps
 from .constants import constant_value, quantization_step
 from .normal_form import NormalForm, schema_defaults
 from .origin import origin
@@ -143,7 +144,7 @@ class OtherInput:
         )
 
 
-Change = OperatorChange | AttributeChange | WeightsAbsent | WeightChange | InputsExchanged | OtherInput
+Change = OperatorChange | AttributeChange | WeightsAbsent | WeightChange | OtherSteps | InputsExchanged | OtherInput
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,7 @@ class Difference:
             Scan); empty for weights and operators of a body; None where these nodes themselves differ.
         origin: Of weights that are computed from constants, the node that is first to compute something else: its
             position in the reference.
+        candidate_origin: The same node's position in the candidate, where the candidate alone has it.
     """
 
     node: int
@@ -167,6 +169,7 @@ class Difference:
     name: str = ""
     inside: str | None = None
     origin: int | None = None
+    candidate_origin: int | None = None
 
     @property
     def kind(self) -> DifferenceKind:
@@ -331,11 +334,17 @@ def _weights(
                 continue
             scaled = stored_scaled(x, y, step)
             change = change if scaled is None else replace(change, patterns=(scaled,))
+        names = a.weights[slot], b.weights[slot]
+        steps = None if change.explained_by_format else other_steps(reference, names[0], candidate, names[1])
+        if steps is not None:
+            places = (None, steps.position) if steps.in_candidate else (steps.position, None)
+            yield Difference(n, m, steps, slot, origin=places[0], candidate_origin=places[1])
+            continue
         others = (s for s in sorted(a.weights) if s != slot and s not in a.settings and not change.explained_by_format)
         twin = next((s for s in others if _equal(constant_value(reference, a.weights[s]), y)), None)
         if twin is not None:
             change = replace(change, patterns=(*change.patterns, Twin(twin)))
-        began = origin(reference, a.weights[slot], candidate, b.weights[slot])
+        began = origin(reference, names[0], candidate, names[1])
         yield Difference(n, m, change, slot, origin=began)
 
 

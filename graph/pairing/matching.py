@@ -87,10 +87,7 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
     _match_skipped(pairing, nodes, pairs)
     differences = [*_differences(pairing, pairs, folded, partial), *exchanged]
     mine, theirs = (None if form is None else form.origins for form in pairing.forms)
-    placed = (
-        replace(d, node=_origin(d.node, mine), candidate_node=_origin(d.candidate_node, theirs))
-        for d in sorted(differences, key=lambda d: d.node)
-    )
+    placed = (_placed(d, mine, theirs) for d in sorted(differences, key=lambda d: d.node))
     return Matching(
         tensors,
         {_origin(n, mine): _origin(m, theirs) for n, m in sorted(nodes.items())},
@@ -103,6 +100,18 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
 def _origin(position: int, origins: tuple[int, ...] | None) -> int:
     """The position in the file's graph of a node of its float form."""
     return position if origins is None or position < 0 else origins[position]
+
+
+def _placed(difference: Difference, mine: tuple[int, ...] | None, theirs: tuple[int, ...] | None) -> Difference:
+    """A difference with positions in the files' graphs in place of those in their float forms."""
+    began = difference.origin, difference.candidate_origin
+    return replace(
+        difference,
+        node=_origin(difference.node, mine),
+        candidate_node=_origin(difference.candidate_node, theirs),
+        origin=None if began[0] is None else _origin(began[0], mine),
+        candidate_origin=None if began[1] is None else _origin(began[1], theirs),
+    )
 
 
 def _left_to_quantizer(candidate: GraphIndex, difference: Difference) -> bool:

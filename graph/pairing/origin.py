@@ -47,6 +47,32 @@ def origin(reference: GraphIndex, name: str, candidate: GraphIndex, other: str) 
     return position if _size(reference, mine) < _size(reference, name) else None
 
 
+def parted(reference: GraphIndex, name: str, candidate: GraphIndex, other: str) -> tuple[str, str] | None:
+    """The constants from which on two graphs compute a weight alike, where they make these by other operators.
+
+    Args:
+        reference, candidate: The two graphs.
+        name, other: The weight in each, which differ.
+
+    Returns:
+        Their names; None where no single one can be told, and where it is an attribute that differs.
+    """
+    position, twin = reference.producer.get(name), candidate.producer.get(other)
+    if position is None or twin is None:
+        return name, other
+    node, its = reference.nodes[position], candidate.nodes[twin]
+    if node.op_type != its.op_type or len(node.input) != len(its.input):
+        return name, other
+    changed = [pair for pair in zip(node.input, its.input, strict=True) if not _alike(reference, candidate, pair)]
+    return parted(reference, changed[0][0], candidate, changed[0][1]) if len(changed) == 1 else None
+
+
+def _alike(reference: GraphIndex, candidate: GraphIndex, pair: tuple[str, str]) -> bool:
+    """Whether two inputs are the same constant, or both absent."""
+    name, other = pair
+    return _equal(reference, name, candidate, other) if name and other else name == other
+
+
 def _equal(reference: GraphIndex, name: str, candidate: GraphIndex, other: str) -> bool:
     if same_bytes(reference, name, candidate, other):
         return True

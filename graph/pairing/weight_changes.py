@@ -87,6 +87,14 @@ class WeightChange:
         return f"quantized, {text}" if self.quantized else text
 
     @property
+    def of_values(self) -> str:
+        """The same of values that are computed, whatever they are of."""
+        if self.greatest is None or self.values is None:
+            return self._extent()
+        values = " against ".join(f"{v:.6g}" for v in self.values)
+        return f"{self.count:,} of {self.size:,} values differ, {values}{self._place}"
+
+    @property
     def _place(self) -> str:
         return f" at [{','.join(map(str, self.index))}]" if self.index else ""
 
