@@ -357,6 +357,11 @@ BATCHWISE = _of(Kind.EXACT, Kind.ACTIVATION, Kind.FUNCTION, Kind.ARITHMETIC, Kin
 }  # fmt: skip
 """Operators that treat the entries of a batch (axis 0) each on its own, whatever their attributes."""
 
+BROADCASTING = _of(Kind.COMPARISON, Kind.LOGIC, Kind.ARITHMETIC) - {"Not"} | {
+    "Max", "Min", "Where", "PRelu", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift",
+}  # fmt: skip
+"""Operators of which an operand of fewer axes is repeated along those that it has not."""
+
 COMMUTATIVE = _where(lambda facts: facts.commutative)
 """Operators whose inputs can be exchanged."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS
+from ...graph.pairing.broadcasts import RunsOtherwise
 from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import Difference, DifferenceKind, OperatorChange
@@ -186,6 +187,8 @@ def _cause(index: GraphIndex, position: int, difference: Difference) -> Cause:
         return Cause.OVERFLOW
     if isinstance(difference.change, OtherSteps):
         return Cause.WRONG_OP
+    if isinstance(difference.change, RunsOtherwise):
+        return Cause.LAYOUT
     if difference.of_one_value and op in ("Mul", "Div") and (made is None or is_float(made.dtype)):
         return Cause.SCALE
     return _CAUSES[difference.kind]

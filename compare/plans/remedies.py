@@ -16,6 +16,8 @@ import numpy as np
 
 from ...graph.errors import LayerdiffError, OutputError
 from ...graph.formats import BY_DTYPE
+from ...graph.pairing.absent_inputs import InputAbsent
+from ...graph.pairing.broadcasts import RunsOtherwise
 from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.differences import InputsExchanged, OtherInput
 from ...graph.pairing.weight_changes import WeightChange
@@ -173,24 +175,19 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     """
     cause = culprit.cause
     differences = [fact.difference for fact in culprit.facts if isinstance(fact, GraphsDiffer) and not fact.node]
-    if any(isinstance(d.change, InputsExchanged) for d in differences):
-        return Remedy("give the operator its inputs in the first file's order")
-    other = next((d.change for d in differences if isinstance(d.change, OtherInput)), None)
-    if other is not None:
-        return Remedy(f"let {culprit.candidate_node or culprit.node} read '{other.meant}' in the second file")
-    steps = next((d.change for d in differences if isinstance(d.change, OtherSteps)), None)
-    if steps is not None and other_file(side, reference):
-        return Remedy(_steps_put_right(steps))
+    node = culprit.candidate_node or culprit.node
+    stated = next((text for d in differences if (text := _of_change(d.change, node))), "")
+    if stated and (other_file(side, reference) or not _exported(culprit, side, reference)):
+        return Remedy(stated)
     if any(d.stored_scaled for d in differences):
         return Remedy(
             "put the scale of the weights right in the second file, or quantize the first file's weights again"
         )
-    fmt = _narrow_type(side.model.index, culprit.candidate_node or culprit.node)
+    fmt = _narrow_type(side.model.index, node)
     if fmt is not None and any(d.clamped for d in differences):
         return Remedy(_unclamped(culprit))
     beyond = None if fmt is None else next((v for d in differences if (v := _beyond(d, fmt)) is not None), None)
     if beyond is not None:
-        node = culprit.candidate_node or culprit.node
         return Remedy(f"{_in_fp32(node)}, and {fmt} has no {beyond:g}")
     shown = next(filter(None, map(_of_fact, culprit.facts)), "")
     if shown:
@@ -199,7 +196,6 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     if any(isinstance(fact, NotANumberOnBothSides) for fact in culprit.facts):
         text = "look at the inputs: both sides give values that are not numbers"
     if not text and other_file(side, reference) and not (side.runner.narrows and cause not in IN_FILE):
-        node = culprit.candidate_node or culprit.node
         narrow = cause not in IN_FILE and _typed_narrow(side.model.index, node)
         text = _in_fp32(node) if narrow else IN_FILE.get(cause, "look at what the second file has there")
     if runtime == RUNTIME:
@@ -252,12 +248,24 @@ def _in_fp32(node: str) -> str:
     return f"write {node} in FP32 in the file, with Casts around it: the types of a graph are law"
 
 
-def _steps_put_right(steps: OtherSteps) -> str:
-    """What puts right a constant of which one file alone computes something more."""
-    names = ", ".join(f"{op} {name}" for op, name in steps.nodes)
-    if not steps.in_candidate:
+def _of_change(change: object, node: str) -> str:
+    """What puts right a node that reads something else in the second file; empty where it is not that."""
+    if isinstance(change, InputsExchanged):
+        return "give the operator its inputs in the first file's order"
+    if isinstance(change, OtherInput):
+        return f"let {node} read '{change.meant}' in the second file"
+    if isinstance(change, RunsOtherwise):
+        return f"give {change.of} of {node} the shape {list(change.shape)} in the second file"
+    if isinstance(change, InputAbsent) and change.in_candidate:
+        return f"give {node} {change.slot} in the second file, which the first file's reads as '{change.name}'"
+    if isinstance(change, InputAbsent):
+        return f"leave {change.slot} of {node} out in the second file"
+    if not isinstance(change, OtherSteps):
+        return ""
+    names = ", ".join(f"{op} {name}" for op, name in change.nodes)
+    if not change.in_candidate:
         return f"put {names} into the second file, or store there what the first file computes"
-    wide = ", or compute them in a type that holds the values" if steps.rounds_to else ""
+    wide = ", or compute them in a type that holds the values" if change.rounds_to else ""
     return f"leave {names} out of the second file{wide}"
 
 

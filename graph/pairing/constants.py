@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -12,6 +13,25 @@ from ..index import GraphIndex
 from ..nodes import attribute_int, attribute_ints, attribute_tensor
 from ..operators import CASTS, RESHAPES, SHAPES, operator
 from ..specs import dtype_from_onnx, is_float
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A constant that a node reads.
+
+    Attributes:
+        index: The graph.
+        node: Position of the node.
+        slot: The input that it is.
+        name: Its name.
+        value: Its value.
+    """
+
+    index: GraphIndex
+    node: int
+    slot: str
+    name: str
+    value: np.ndarray
 
 
 def constant_value(index: GraphIndex, name: str, limit: int = 1 << 28) -> np.ndarray | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,10 +14,13 @@ import onnx
 from ..index import GraphIndex
 from ..nodes import attribute_int
 from ..operators import QUANTIZERS, domain_of, operator
+from .absent_inputs import InputAbsent, absent_inputs
+from .broadcasts import RunsOtherwise, runs_otherwise
 from .constant_steps import OtherSteps, other_steps
-from .constants import constant_value, quantization_step
+from .constants import Operand, constant_value, quantization_step
 from .normal_form import NormalForm, schema_defaults
 from .origin import origin
+from .settings import GIVEN_BY
 from .weight_changes import WeightChange, same_bytes, stored_scaled, weight_change, within_steps
 from .weight_patterns import StoredScaled, Twin
 
@@ -67,16 +70,21 @@ class OperatorChange:
 @dataclass(frozen=True)
 class AttributeChange:
     """Another value of an attribute; None where a side has none. ``of``: the node that makes a weight, where the
-    attribute is one of that."""
+    attribute is one of that; ``given``: what the two have in place of it, from which it follows."""
 
     name: str
     reference: Any
     candidate: Any
     of: str = ""
+    given: tuple[str, str] = ("", "")
 
     def __str__(self) -> str:
         of = f"{self.of}: " if self.of else ""
-        return f"{of}{self.name} {_shown(self.reference)} against {_shown(self.candidate)}"
+        values = (
+            f"{_shown(value)}{f' by the {given}' if given else ''}"
+            for value, given in zip((self.reference, self.candidate), self.given, strict=True)
+        )
+        return f"{of}{self.name} {' against '.join(values)}"
 
 
 @dataclass(frozen=True)
@@ -144,7 +152,17 @@ class OtherInput:
         )
 
 
-Change = OperatorChange | AttributeChange | WeightsAbsent | WeightChange | OtherSteps | InputsExchanged | OtherInput
+Change = (
+    OperatorChange
+    | AttributeChange
+    | WeightsAbsent
+    | WeightChange
+    | RunsOtherwise
+    | OtherSteps
+    | InputsExchanged
+    | OtherInput
+    | InputAbsent
+)
 
 
 @dataclass(frozen=True)
@@ -176,7 +194,7 @@ class Difference:
         """What of the node differs."""
         if isinstance(self.change, OperatorChange):
             return DifferenceKind.OPERATOR
-        if isinstance(self.change, (InputsExchanged, OtherInput)):
+        if isinstance(self.change, (InputsExchanged, OtherInput, InputAbsent)):
             return DifferenceKind.INPUTS
         return DifferenceKind.ATTRIBUTE if isinstance(self.change, AttributeChange) else DifferenceKind.WEIGHTS
 
@@ -226,6 +244,8 @@ def node_differences(
     if a.op == b.op:
         found.extend(setting_differences(reference, n, a, candidate, m, b))
         found.extend(_weights(reference, n, a, candidate, m, b))
+        absent = absent_inputs(reference, n, a, candidate, m, b)
+        found.extend(Difference(n, m, change, change.slot) for change in absent)
         found.extend(_bodies(reference.nodes[n], candidate.nodes[m], n, m))
     return found
 
@@ -247,7 +267,7 @@ def setting_differences(
     """What differs in the attributes of two nodes, and in inputs that were attributes once; see `node_differences`."""
     opset = reference.opset.get(reference.nodes[n].domain, 0) != candidate.opset.get(candidate.nodes[m].domain, 0)
     for name in sorted(a.settings.keys() | b.settings.keys()):
-        if name in a.weights or name in b.weights:
+        if name in a.weights or name in b.weights or name.endswith(GIVEN_BY):
             continue  # computed on one side: not known without running
         x = a.settings.get(name, _newest_default(reference, n, name))
         y = b.settings.get(name, _newest_default(candidate, m, name))
@@ -259,7 +279,10 @@ def setting_differences(
             continue  # one of the opsets does not have it
         if name == "to" and a.op == "Cast":
             continue
-        yield Difference(n, m, AttributeChange(name, x, y), name)
+        if name == "scales" and None in (x, y) and "output shape" in a.settings and "output shape" in b.settings:
+            continue  # not known on one side
+        given = [form.settings.get(f"{name}{GIVEN_BY}", "") for form in (a, b)]
+        yield Difference(n, m, AttributeChange(name, x, y, given=(given[0], given[1])), name)
 
 
 def _positive(value: Any, reference: GraphIndex, n: int, candidate: GraphIndex, m: int) -> Any:
@@ -292,6 +315,8 @@ def _shown(value: Any) -> str:
         return f"{value:.7g}"
     if isinstance(value, onnx.TensorProto):
         return "a constant"
+    if isinstance(value, (list, tuple)) and value and all(isinstance(v, float) for v in value):
+        value = f"[{', '.join(f'{v:.7g}' for v in value)}]"
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -324,28 +349,37 @@ def _weights(
                 value = present.reshape(-1)[:1].tolist()[0] if present.size == 1 else None
                 yield Difference(n, m, WeightsAbsent(slot, present.size, value, y is None), slot)
             continue
-        change = weight_change(x, y)
-        if change is None:
-            continue
-        step = quantization_step(candidate, b.weights[slot])
-        if step is not None and quantization_step(reference, a.weights[slot]) is None:
-            if within_steps(x, y, step):
-                yield Difference(n, m, replace(change, quantized=True), slot)
-                continue
-            scaled = stored_scaled(x, y, step)
-            change = change if scaled is None else replace(change, patterns=(scaled,))
-        names = a.weights[slot], b.weights[slot]
-        steps = None if change.explained_by_format else other_steps(reference, names[0], candidate, names[1])
+        mine, theirs = a.weights[slot], b.weights[slot]
+        twins = [(s, a.weights[s]) for s in sorted(a.weights) if s != slot and s not in a.settings]
+        yield from _changed(Operand(reference, n, slot, mine, x), Operand(candidate, m, slot, theirs, y), twins)
+
+
+def _changed(mine: Operand, theirs: Operand, others: Sequence[tuple[str, str]]) -> Iterator[Difference]:
+    """How a weight of two nodes differs. ``others``: slots and names of the reference's other weights."""
+    n, m, slot = mine.node, theirs.node, mine.slot
+    reference, candidate, x, y = mine.index, theirs.index, mine.value, theirs.value
+    runs = runs_otherwise(mine, theirs)
+    if runs is not None:
+        yield Difference(n, m, runs, slot)
+    change = weight_change(x, y)
+    if change is None or (runs is not None and change.shape != change.candidate_shape):
+        return
+    step = quantization_step(candidate, theirs.name)
+    if step is not None and quantization_step(reference, mine.name) is None:
+        if within_steps(x, y, step):
+            yield Difference(n, m, replace(change, quantized=True), slot)
+            return
+        scaled = stored_scaled(x, y, step)
+        change = change if scaled is None else replace(change, patterns=(scaled,))
+    if not change.explained_by_format:
+        steps = other_steps(reference, mine.name, candidate, theirs.name)
         if steps is not None:
             places = (None, steps.position) if steps.in_candidate else (steps.position, None)
             yield Difference(n, m, steps, slot, origin=places[0], candidate_origin=places[1])
-            continue
-        others = (s for s in sorted(a.weights) if s != slot and s not in a.settings and not change.explained_by_format)
-        twin = next((s for s in others if _equal(constant_value(reference, a.weights[s]), y)), None)
-        if twin is not None:
-            change = replace(change, patterns=(*change.patterns, Twin(twin)))
-        began = origin(reference, names[0], candidate, names[1])
-        yield Difference(n, m, change, slot, origin=began)
+            return
+        twin = next((s for s, name in others if _equal(constant_value(reference, name), y)), None)
+        change = change if twin is None else replace(change, patterns=(*change.patterns, Twin(twin)))
+    yield Difference(n, m, change, slot, origin=origin(reference, mine.name, candidate, theirs.name))
 
 
 def _dequantized_otherwise(

@@ -163,8 +163,9 @@ def _differences(
             continue
         differences = node_differences(pairing.r.index, n, pairing.r.forms[n], pairing.c.index, m, pairing.c.forms[m])
         exchanged = _inputs_exchanged(pairing, n, m) or _other_input(pairing, n, m)
-        if exchanged is not None:  # then a weight is at another input, too
-            differences = [d for d in differences if d.kind is not DifferenceKind.WEIGHTS]
+        if exchanged is not None:  # then a weight is at another input, too, and an input that may be left out
+            there = DifferenceKind.WEIGHTS, DifferenceKind.INPUTS
+            differences = [d for d in differences if d.kind not in there]
             found.append(Difference(n, m, exchanged))
         padded = padding_moved(pairing, n, m) if any(d.name == "pads" for d in differences) else set()
         absorbed |= padded

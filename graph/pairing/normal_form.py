@@ -14,7 +14,7 @@ import onnx
 
 from ..index import GraphIndex
 from ..nodes import attribute
-from ..operators import COMMUTATIVE, domain_of, family
+from ..operators import COMMUTATIVE, CONTRIB_DOMAIN, domain_of, family
 from .settings import settle
 
 # fmt: off
@@ -28,6 +28,22 @@ CAPTURED = "captured"
 """What the slots of tensors begin with that the bodies of a node read from around it."""
 # input and attribute names that changed between opsets
 _RENAMED = {"mean": "input_mean", "var": "input_var"}
+
+
+_CONTRIB_INPUTS = {
+    op: names.split()
+    for op, _, names in (
+        row.partition(":")
+        for row in """
+MultiHeadAttention: query key value bias key_padding_mask attention_bias past_key past_value
+Attention: input weights bias mask_index past attention_bias past_sequence_length
+GroupQueryAttention: query key value past_key past_value seqlens_k total_sequence_length cos_cache sin_cache
+EmbedLayerNormalization: input_ids segment_ids word_embedding position_embedding segment_embedding gamma beta mask
+SkipLayerNormalization: input skip gamma beta bias
+""".strip().splitlines()
+    )
+}
+"""What the inputs of ONNX Runtime's own operators are called, of which some may be left out."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +101,11 @@ def slots(node: onnx.NodeProto, version: int) -> list[str]:
     else:
         schema = _schema(node.op_type, version, domain)
     names = []
+    contrib = _CONTRIB_INPUTS.get(node.op_type, []) if domain == CONTRIB_DOMAIN else []
     for position in range(len(node.input)):
-        if schema is None or not schema.inputs:
+        if position < len(contrib):
+            names.append(contrib[position])
+        elif schema is None or not schema.inputs:
             names.append(f"in{position}")
         elif position < len(schema.inputs) - 1:
             names.append(schema.inputs[position].name.lower())
@@ -95,6 +114,17 @@ def slots(node: onnx.NodeProto, version: int) -> list[str]:
             variadic = last.option == onnx.defs.OpSchema.FormalParameterOption.Variadic
             names.append(f"{last.name.lower()}{position}" if variadic else last.name.lower())
     return [_RENAMED.get(name, name) for name in names]
+
+
+def is_optional(index: GraphIndex, position: int, slot: str) -> bool:
+    """Whether the operator of a node may be without an input; of ONNX Runtime's own, where its inputs are known."""
+    node = index.nodes[position]
+    domain = domain_of(node)
+    schema = _schema(node.op_type, index.opset.get(domain, 1), domain)
+    if schema is None:
+        return domain != CONTRIB_DOMAIN or slot in _CONTRIB_INPUTS.get(node.op_type, ())
+    optional = (i.name.lower() for i in schema.inputs if i.option == onnx.defs.OpSchema.FormalParameterOption.Optional)
+    return slot in {_RENAMED.get(name, name) for name in optional}
 
 
 def normal_form(index: GraphIndex, position: int, constant: Callable[[str], bool]) -> NormalForm:

@@ -15,6 +15,9 @@ from ..specs import Dim
 Settings = dict[str, Any]
 """Attributes and attribute-like constant inputs by name."""
 
+GIVEN_BY = " given by"
+"""What the name of a setting ends with that says from what another one follows."""
+
 _UNBOUNDED = 3.4e38
 """Bounds of a Clip that are as large are none."""
 
@@ -64,7 +67,7 @@ def settle(
         settings.clear()
         settings["output shape"] = known
     if op in ("Resize", "Upsample"):
-        _resize(settings, known, op == "Upsample" or version < 11)
+        _resize(settings, shape, known, op == "Upsample" or version < 11)
     for name in _IGNORED.get(op, ()):
         settings.pop(name, None)
 
@@ -162,11 +165,25 @@ _RULES: dict[str, Callable[[Settings, int | None], None]] = {
 }
 
 
-def _resize(settings: Settings, made: list[Dim] | None, old: bool) -> None:
-    """``made``: the shape of the output, if known; ``old``: before opset 11, which had no choice of coordinates."""
+def _scales(shape: Sequence[Dim], made: Sequence[Dim]) -> list[float] | None:
+    """The factors between two shapes; None where they are not known."""
+    pairs = [(a, b) for a, b in zip(shape, made, strict=False) if isinstance(a, int) and isinstance(b, int) and a]
+    return [b / a for a, b in pairs] if len(pairs) == len(shape) == len(made) else None
+
+
+def _resize(settings: Settings, shape: Sequence[Dim] | None, made: list[Dim] | None, old: bool) -> None:
+    """``shape``, ``made``: the shapes of the input and the output, if known; ``old``: before opset 11, which had no
+    choice of coordinates."""
     scales, sizes = settings.pop("scales", None), settings.pop("sizes", None)
     if made is not None:
         settings["output shape"] = made
+        corners = settings.get("coordinate_transformation_mode") in ("align_corners", "tf_crop_and_resize")
+        stretched = settings.get("keep_aspect_ratio_policy", "stretch") == "stretch"
+        if sizes and stretched and shape is not None:  # 1.6 times 13 is 20 wide as 20 is, and lies elsewhere
+            scales = _scales(shape, made)
+            settings[f"scales{GIVEN_BY}"] = f"sizes {sizes}"
+        if scales and len(scales) == len(made) and not corners:
+            settings["scales"] = [float(scale) for scale in scales]
     else:
         settings.update({k: v for k, v in (("scales", scales), ("sizes", sizes)) if v})
     if old:

@@ -104,7 +104,7 @@ class WeightChange:
 
     def _extent(self) -> str:
         if self.shape != self.candidate_shape:
-            return f"shape {_dims(self.shape)} against {_dims(self.candidate_shape)}"
+            return f"shape {dims_text(self.shape)} against {dims_text(self.candidate_shape)}"
         if self.greatest is None:
             return f"{self.count:,} of {self.size:,} values differ{self._first()}"
         noun = "weights" if self.size > 1 else "value"
@@ -323,7 +323,8 @@ def same_bytes(index: GraphIndex, name: str, other: GraphIndex, other_name: str)
     return all(np.array_equal(a[i : i + BYTES], b[i : i + BYTES]) for i in range(0, a.size, BYTES))
 
 
-def _dims(shape: tuple[int, ...]) -> str:
+def dims_text(shape: tuple[int, ...]) -> str:
+    """A shape as text."""
     return "x".join(map(str, shape)) or "scalar"
 
 
