@@ -21,6 +21,9 @@ FORM = "FILE.pt2, FILE.pt or package.module:function"
 _CHECKS = ("aten._assert", "aten.sym_constrain")
 """What the nodes call that compute nothing, and fail where an input is not as it was when the program was exported."""
 
+_UNSET = ("aten.empty", "aten.new_empty")
+"""What the nodes call that makes a tensor to be written into: nothing says what it holds until then."""
+
 
 class Program(Protocol):
     """Something that computes outputs from inputs."""
@@ -136,10 +139,12 @@ class ExportedGraph:
 
         class Fetching(self._torch.fx.Interpreter):  # type: ignore[misc, name-defined]
             def run_node(self, node: Any) -> Any:
-                """Computes what is needed, and keeps what is wanted."""
+                """Computes what is needed, and keeps what is wanted: of what is not set yet, zeros, as the file has."""
                 if node not in needed:
                     return None
                 result = super().run_node(node)
+                if str(node.target).startswith(_UNSET):
+                    result.zero_()
                 if names[node] in wanted:
                     kept[names[node]] = result.clone()
                 return result

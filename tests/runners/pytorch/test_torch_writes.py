@@ -103,6 +103,14 @@ def rows_are_swapped(net, x):
     return y * 2
 
 
+def rows_are_written_into_nothing(net, x):
+    y, kept = torch.empty(2, 6, 8), torch.zeros(2, 8)
+    for row in range(6):
+        kept = torch.tanh(net.layer(x[:, row]) + kept)
+        y[:, row] = kept
+    return net.layer(y)
+
+
 def a_constant_is_made_by_parts(net, x):
     weight = torch.zeros(8)
     weight[2] = 5.0
@@ -131,6 +139,7 @@ WRITES = [
     the_input_is_written_into,
     it_writes_where_gradients_are_off,
     rows_are_swapped,
+    rows_are_written_into_nothing,
     a_constant_is_made_by_parts,
     it_counts_its_calls,
     it_returns_its_count,
@@ -282,7 +291,21 @@ def compare(body, x, folder):
     return Comparator(load(folder / "n.onnx"), runners, data_loader=samples, layers="all").compare()
 
 
-@pytest.mark.parametrize("body", [a_slice_is_set, indices_are_put, it_counts_its_calls])
+RIGHT = [a_slice_is_set, indices_are_put, it_counts_its_calls, rows_are_written_into_nothing]
+
+
+def test_what_is_not_set_yet_is_the_same_each_time(x, tmp_path):
+    """And what the file holds in its place."""
+    graph = exported(rows_are_written_into_nothing, x, tmp_path).graph({})
+    (unset,) = (value.name for value in graph.values() if value.name.startswith("empty"))
+    torch.use_deterministic_algorithms(True)  # which fills with NaN what nothing has been written into
+    try:
+        assert not graph.run({"x": x}, [unset])[unset].any()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("body", RIGHT)
 def test_a_right_export_passes(body, x, tmp_path):
     torch.onnx.export(Network(body), (x.clone(),), tmp_path / "n.onnx", dynamo=True, verbose=False, input_names=["x"])
     report = compare(body, x, tmp_path)
