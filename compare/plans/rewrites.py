@@ -67,7 +67,7 @@ def rewritings(comparison: Comparison, side: Side, culprit: Culprit) -> Iterator
     position = index.names.index(node)
     near = _near(index, position)
     constants = in_range(side.model, near, number)
-    if constants is not None:
+    if constants is not None and (culprit.cause is not Cause.OVERFLOW or abs(constants.before) > number.max):
         kept = "its lowest" if constants.before < -number.max else "its greatest"
         kind = kept if abs(constants.before) > number.max else "its smallest normal number"
         what = f"{constants.before:.3g} that {constants.nodes[0]} reads by {constants.after:.6g}"

@@ -100,12 +100,12 @@ def slice_model(model: Model, part: Slice, specs: Mapping[str, TensorSpec]) -> M
 
 
 def with_weights(model: Model, weights: Mapping[str, np.ndarray]) -> Model:
-    """A model with other values in place of some of its weights, where these have the same shape, and of what nodes
-    compute from weights alone.
+    """A model with other values in place of some of its weights, where these have the same shape, and of what single
+    nodes make.
 
     Args:
         model: The model.
-        weights: The values, by the name of the weight; they are cast to its type.
+        weights: The values, by the name of the weight or tensor; weights are cast to its type.
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)

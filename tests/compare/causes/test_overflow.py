@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from layerdiff.compare.causes import overflow
@@ -86,3 +88,38 @@ def test_an_overflow_inside_that_ends_in_zero_is_one():
 def test_a_finite_error_of_another_kind_is_no_overflow(c, squares):
     case = layer_case(np.ones((2, 4), np.float32), c.astype(np.float32), model=RMS, narrow=FP16, tensors={"q": squares})
     assert overflow.find(case) is None
+
+
+BIASED = parsed(
+    "g (float[2,4] x) => (float[2,4] y) "
+    "{ q = Mul(x, x) m = ReduceMean<axes=[1]>(q) r = Sqrt(m) d = Div(x, r) y = Add(d, b) }",
+    b=np.array([0.1, -0.1, 0.2, -0.2], np.float32),
+)  # fmt: skip
+
+
+def biased(squares, c):
+    """A normalization that ends in a bias, and that the candidate gives as ``c``."""
+    x = 300 * np.array([[1, -1, 1, -1], [1, 1, -1, -1]], np.float32)
+    b = np.array([0.1, -0.1, 0.2, -0.2], np.float32)
+
+    def made_with(inner):
+        return x / np.sqrt(inner["q"].mean(axis=1, keepdims=True)) + b
+
+    case = layer_case(x / 300 + b, c(b), model=BIASED, narrow=FP16, tensors={"x": x, "q": squares})
+    return overflow.find(replace(case, reweighted=made_with))
+
+
+def test_an_overflow_inside_that_ends_in_the_bias_is_one():
+    """Nothing is left of a normalization whose squares overflow but the bias behind it."""
+    found = biased(SQUARES, lambda b: np.stack([b, b]))
+    assert (found.cause, found.node) == ("overflow", 0)
+    assert told(found).startswith("inside, at Mul_0: 8 of 8 values")
+
+
+@pytest.mark.parametrize(
+    ("squares", "c"),
+    [(SQUARES / 10, lambda b: np.stack([b, b])), (SQUARES, lambda b: np.stack([b, b])[:, ::-1] + 3)],
+    ids=["they fit", "infinity does not make it"],
+)
+def test_what_an_infinite_value_inside_does_not_make_is_no_overflow(squares, c):
+    assert biased(squares, c) is None

@@ -298,6 +298,22 @@ def test_an_epsilon_that_becomes_zero_is_raised():
     assert remedies[0].measured.passed
 
 
+def test_an_epsilon_beside_squares_that_overflow_stays():
+    """The outputs agree as they are, so that a trial with another epsilon would prove nothing."""
+    model = parsed(
+        "g (float[4,8] x) => (float[4,8] y) { [sq] s = Mul(x, x) [mean] m = ReduceMean<axes=[-1]>(s) "
+        "[eps] e = Add(m, c) [root] r = Sqrt(e) [div] d = Div(x, r) "
+        "[mix] h = MatMul(d, k) [back] g = MatMul(h, k) [res] y = Add(x, g) }",
+        c=np.float32(1e-12), k=np.eye(8, dtype=np.float32) / 10,
+    )  # fmt: skip
+    rows = 900 * np.random.default_rng(1).normal(size=(4, 8)).astype(np.float32)
+    runners = [OnnxrtRunner(), EmulateRunner(format="fp16", every_node=True)]
+    report = Comparator(model, runners, data_loader=[{"x": rows}], layers="guilty").compare()
+    assert report.verdict == "pass"
+    assert report.culprits[0].cause is Cause.OVERFLOW
+    assert not [r for c in report.culprits for r in c.remedies if "1e-12" in r.text]
+
+
 def test_what_does_not_help_is_not_proposed():
     """The constant is out of range, and not what makes the error."""
     model = overflowing()
