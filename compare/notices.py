@@ -375,12 +375,16 @@ def hold_as_one_kernel(candidate: str, layers: Sequence[str], what: str, shown_b
         candidate: Who runs them.
         layers: Their names.
         what: What the first of them would lose.
-        shown_by: The format and what shows that case, as ``--emulate`` takes them.
+        shown_by: What ``--emulate`` takes to show that case; empty where nothing does.
     """
     others = f" (and of {len(layers) - 1} more: {', '.join(layers[1:4])})" if len(layers) > 1 else ""
     text = (
         f"that the layer of {layers[0]}{others} is right rests on its being one kernel, which computes in FP32 inside. "
-        f"Node by node it is wrong: {what}. --emulate={shown_by} shows that case."
+        + (
+            f"Node by node it is wrong: {what}. --emulate={shown_by} shows that case."
+            if shown_by
+            else f"With the narrow format inside it is wrong: {what}."
+        )
     )
     return Notice("one-kernel", candidate, f"{candidate}: {text}")
 

@@ -57,6 +57,7 @@ OPERATOR_FILES = (
     "graph/rounding/bound_rules.py",
     "graph/rounding/constants_in_range.py",
     "graph/rounding/rescale.py",
+    "graph/rounding/squares.py",
     "graph/rounding/term_count.py",
     "graph/sources/unfolded.py",
     "graph/trees.py",

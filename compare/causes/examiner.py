@@ -254,11 +254,10 @@ class Examiner:
         """What a layer that is right holds inside, and the candidate's format cannot: see `one_kernel`."""
         runner = self.candidate.runner
         fmt = runner.arithmetic
-        if fmt.name not in STORAGE or runner.rounds_every_node:
+        if fmt.name not in STORAGE:
             return None
-        return lost_inside(
-            pair, self.index, values, fmt, lambda: self._inner(pair, values), lambda: self._by_node(pair, values)
-        )
+        inner, by_node = (functools.partial(find, pair, values) for find in (self._inner, self._by_node))
+        return lost_inside(pair, self.index, values, fmt, inner, by_node, runner.rounds_every_node)
 
     def _by_node(self, pair: LayerPair, values: Arrays) -> Arrays:
         """The floating outputs of a layer each of whose nodes rounds to the candidate's format; none where that cannot

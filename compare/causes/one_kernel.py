@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.formats import NumberFormat
-from ...graph.nodes import attribute_int
 from ...graph.operators import NORMALIZING_REDUCTIONS, PRODUCTS, STRETCHING, operator
+from ...graph.rounding.decomposed import DECOMPOSED
+from ...graph.rounding.squares import WHOLE, squares_inside
 from ...graph.specs import Arrays, is_float
 from .cancellation import sums_of_own_terms, terms_cancel
 from .ranges import Holder, format_loss, lost_values
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
     from ...graph.index import GraphIndex
     from ..lockstep.plan import LayerPair
     from ..report.model import Fact
-
-WHOLE = frozenset({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"})
-"""Normalizations of the last axes that are one operator: their squares are in no tensor of the graph."""
-
 
 HARMFUL = 16
 """Roundings, of one for each node of a layer, above which its error node by node is no longer that of rounding."""
@@ -42,6 +39,7 @@ def lost_inside(
     fmt: NumberFormat,
     inner: Callable[[], Arrays],
     by_node: Callable[[], Arrays],
+    every_node: bool = False,
 ) -> Fact | None:
     """The first value inside a layer that the format cannot hold, or what it leaves nothing of; None where there is
     none, and where the layer is right all the same.
@@ -54,13 +52,15 @@ def lost_inside(
         inner: Gives the floating tensors inside the layer.
         by_node: Gives what the layer makes where each of its nodes rounds to the format; without what cannot be
             computed so.
+        every_node: Whether each node rounds its result by itself, so that what is lost between them is seen.
     """
     nodes = pair.reference.nodes
     given = [values[n] for n in pair.reference.inputs if n in values and is_float(values[n].dtype)]
     if not all(np.isfinite(a).all() for a in given):
         return None
-    if len(nodes) == 1:
-        return _squares_lost(index, nodes[0], values, fmt)
+    lost = _squares_lost(index, nodes, values, fmt, inner)
+    if lost is not None or every_node or len(nodes) == 1:
+        return lost
     operators = {operator(index.nodes[p]) for p in nodes}
     cancelling = normalizes(index, nodes) and any(True for _ in sums_of_own_terms(index, nodes))
     stretched = any(_stretches(index, p) for p in nodes)
@@ -69,8 +69,8 @@ def lost_inside(
     if not stretched and not cancelling:
         return None
     made = inner()
-    lost = ((name, array, loss) for name, array in made.items() if (loss := format_loss(array, fmt)) is not None)
-    first = next(lost, None) if stretched else None
+    ends = ((name, array, loss) for name, array in made.items() if (loss := format_loss(array, fmt)) is not None)
+    first = next(ends, None) if stretched else None
     if first is not None and _harmed(values, by_node(), len(nodes), fmt):
         name, array, loss = first
         return lost_values(array, fmt, loss, Holder("inside", index.names[index.producer[name]]))
@@ -85,15 +85,12 @@ def normalizes(index: GraphIndex, nodes: Sequence[int]) -> bool:
     return not operators.isdisjoint(WHOLE | NORMALIZING_REDUCTIONS)
 
 
-def _squares_lost(index: GraphIndex, position: int, values: Arrays, fmt: NumberFormat) -> Fact | None:
-    """What a format cannot hold of the squares in a normalization that is one operator."""
-    node = index.nodes[position]
-    if operator(node) not in WHOLE or node.input[0] not in values:
-        return None
-    squares = _squares(values[node.input[0]], operator(node), attribute_int(node, "axis", -1))
-    if format_loss(squares, fmt) != "overflow":
-        return None
-    return lost_values(squares, fmt, "overflow", Holder("inside", f"the squares of {index.names[position]}"))
+def shown_by(index: GraphIndex, nodes: Sequence[int], fmt: str) -> str:
+    """What ``--emulate`` takes to show what a layer loses where it is no one kernel; empty where nothing does, since
+    one of its operators squares inside and is computed as a whole."""
+    if any(operator(index.nodes[p]) in WHOLE - DECOMPOSED for p in nodes):
+        return ""
+    return f"{fmt},{'decomposed' if normalizes(index, nodes) else 'every_node'}"
 
 
 def _stretches(index: GraphIndex, position: int) -> bool:
@@ -146,8 +143,15 @@ def _power(index: GraphIndex, nodes: Sequence[int]) -> float:
     return max([2.0, *(float(np.max(x)) for x in raised if x is not None and x.size)])
 
 
-def _squares(x: np.ndarray, op: str, axis: int) -> np.ndarray:
-    wide = x.astype(np.float64)
-    if op == "LayerNormalization":
-        wide = wide - wide.mean(axis=tuple(range(axis % x.ndim, x.ndim)), keepdims=True)
-    return np.square(wide)
+def _squares_lost(
+    index: GraphIndex, nodes: Sequence[int], values: Arrays, fmt: NumberFormat, inner: Callable[[], Arrays]
+) -> Fact | None:
+    """What a format cannot hold of the squares inside an operator, which are in no tensor of the graph."""
+    for position in (p for p in nodes if operator(index.nodes[p]) in WHOLE):
+        node = index.nodes[position]
+        given = values if node.input[0] in values else {**inner(), **values}
+        arrays = [given[n] for n in node.input if n in given]
+        squares = squares_inside(index, node, [a for a in arrays if a.shape == arrays[0].shape])
+        if squares is not None and format_loss(squares, fmt) == "overflow":
+            return lost_values(squares, fmt, "overflow", Holder("inside", f"the squares of {index.names[position]}"))
+    return None

@@ -11,7 +11,7 @@ from ...graph.quantized.misread import misread
 from .. import notices
 from ..causes.feeding import schedule
 from ..causes.misread import ReadOtherwise
-from ..causes.one_kernel import normalizes
+from ..causes.one_kernel import shown_by
 from ..causes.out_of_range import CarriedPast
 from ..report.model import Cause
 from ..runs.memory import free_memory
@@ -94,10 +94,9 @@ def _one_kernel(prepared: Prepared, given: Verdicts) -> Iterator[Notice]:
     index = prepared.comparison.reference.model.index
     fused = [s for s in given.layers if s.fused is not None and given.by_layer[s.number] != "culprit"]
     if fused and fused[0].fused is not None:
-        apart = "decomposed" if normalizes(index, fused[0].pair.reference.nodes) else "every_node"
-        shown_by = f"{prepared.candidate.runner.arithmetic.name},{apart}"
+        by = shown_by(index, fused[0].pair.reference.nodes, prepared.candidate.runner.arithmetic.name)
         layers = [index.names[s.pair.main] for s in fused]
-        yield notices.hold_as_one_kernel(prepared.candidate.name, layers, fused[0].fused.text, shown_by)
+        yield notices.hold_as_one_kernel(prepared.candidate.name, layers, fused[0].fused.text, by)
 
 
 def _fed_otherwise(prepared: Prepared, given: Verdicts) -> Iterator[Notice]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import onnx
 
@@ -20,7 +22,7 @@ def write_decomposed(scope: Scope, node: onnx.NodeProto) -> bool:
     Returns:
         False where nothing was written: it is another operator, or one that cannot be taken apart.
     """
-    rule = {"Softmax": _softmax, "LayerNormalization": _layer_normalization}.get(node.op_type)
+    rule = _RULES.get(node.op_type)
     output = node.output[0]
     if rule is None or not scope.is_float32(output):
         return False
@@ -63,3 +65,12 @@ def _layer_normalization(scope: Scope, node: onnx.NodeProto, rank: int | None) -
             last = write.emit(op_type, [scope.round(last), name])
     scope.round(last, node.output[0])
     return True
+
+
+_RULES: Mapping[str, Callable[[Scope, onnx.NodeProto, int | None], bool]] = {
+    "Softmax": _softmax,
+    "LayerNormalization": _layer_normalization,
+}
+
+DECOMPOSED = frozenset(_RULES)
+"""Operators that are written in primitives."""

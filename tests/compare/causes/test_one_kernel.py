@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from layerdiff.compare.causes.one_kernel import lost_inside
+from layerdiff.compare.causes.one_kernel import lost_inside, shown_by
 from layerdiff.graph.formats import BF16, FP16
+from layerdiff.graph.model import Model
 from onnx.reference import ReferenceEvaluator
 
 from support.layer_cases import layer_case
@@ -132,3 +133,52 @@ def test_terms_that_cancel_inside_are_told(fmt, step):
 )
 def test_what_fits_is_not(model, x, fmt):
     assert found(model, x, fmt) is None
+
+
+ONE_OPERATOR = {
+    "InstanceNormalization": "InstanceNormalization(x, s, b)",
+    "GroupNormalization": "GroupNormalization<num_groups=2>(x, s, b)",
+    "MeanVarianceNormalization": "MeanVarianceNormalization<axes=[0, 2]>(x)",
+    "LpNormalization": "LpNormalization<axis=2, p=2>(x)",
+    "ReduceL2": "ReduceL2<keepdims=1>(x, a)",
+    "LRN": "LRN<size=3>(x)",
+    "GlobalLpPool": "GlobalLpPool(x)",
+}
+
+
+def one_operator(op, scale, fmt=FP16, every_node=False):
+    names = {"s": np.ones(4, np.float32), "b": np.zeros(4, np.float32), "a": np.array([2], np.int64)}
+    model = parsed(f"g (float[2,4,8] x) => (float[N,C,L] y) {{ y = {ONE_OPERATOR[op]} }}", **names)
+    x = scale * np.linspace(-1, 1, 64, dtype=np.float32).reshape(2, 4, 8)[..., ::-1] * np.array([1, -1] * 4, np.float32)
+    case = layer_case(x, x, model=model, tensors={"x": x})
+    return lost_inside(case.pair, case.graphs[0], case.values, fmt, lambda: case.inner, every_node)
+
+
+@pytest.mark.parametrize("every_node", [False, True])
+@pytest.mark.parametrize("op", ONE_OPERATOR)
+def test_squares_inside_of_one_operator_are_told(op, every_node):
+    """Where each node rounds its result, too: what is inside of one node does not."""
+    fact = one_operator(op, 1000, every_node=every_node)
+    assert "the squares of" in fact.text
+    assert "65504" in fact.text
+
+
+@pytest.mark.parametrize("op", ONE_OPERATOR)
+def test_squares_that_fit_are_not(op):
+    assert one_operator(op, 10) is None
+    assert one_operator(op, 1000, BF16) is None
+
+
+def test_what_is_lost_between_nodes_that_each_round_is_not_told_again():
+    case = layer_case(RAMP, RAMP, model=PIECES, tensors={"x": 1000 * RAMP})
+    assert lost_inside(case.pair, case.graphs[0], case.values, FP16, lambda: case.inner, True) is None
+
+
+def test_an_option_that_shows_the_case_is_named_where_there_is_one():
+    graphs = {
+        "whole": LAYER,
+        "pieces": PIECES,
+        "alone": parsed("g (float[2,8] x) => (float[2,8] y) { y = ReduceL2(x) }"),
+    }
+    shown = {name: shown_by(Model(g).index, range(len(g.graph.node)), "fp16") for name, g in graphs.items()}
+    assert shown == {"whole": "fp16,decomposed", "pieces": "fp16,decomposed", "alone": ""}
