@@ -325,6 +325,9 @@ ACTIVATIONS = _where(lambda facts: facts.activation)
 POINTWISE = _where(lambda facts: facts.activation or facts.pointwise)
 """Operators that work element by element (a BatchNormalization: channel by channel, with constants)."""
 
+LASTING = _of(Kind.ACTIVATION, Kind.SOFTMAX) | {"Relu", "MaxPool", "GlobalMaxPool"}
+"""Functions that are no affine map, and that a rewriting which folds maps into each other leaves where they are."""
+
 NORMALIZING_REDUCTIONS = frozenset({"ReduceMean", "ReduceSum", "ReduceMax", "ReduceL2", "ReduceSumSquare"})
 """What a normalization in pieces reduces with."""
 

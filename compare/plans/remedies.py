@@ -16,10 +16,11 @@ import numpy as np
 
 from ...graph.errors import LayerdiffError, OutputError
 from ...graph.formats import BY_DTYPE
+from ...graph.operators import PRODUCTS
 from ...graph.pairing.absent_inputs import InputAbsent
 from ...graph.pairing.broadcasts import RunsOtherwise
 from ...graph.pairing.constant_steps import OtherSteps
-from ...graph.pairing.differences import InputsExchanged, OtherInput
+from ...graph.pairing.differences import InputsExchanged, OperatorChange, OtherInput
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.rounding.round_array import STORAGE
 from ...graph.rounding.widening import is_narrow
@@ -97,6 +98,17 @@ SATURATING = (
     "(reduce_range=True), or take a CPU with VNNI or a GPU"
 )
 """Where 8-bit kernels of a CPU saturate."""
+
+OF_FACTS: Mapping[type[object], str] = {
+    PaddedBefore: (
+        "do not fold into a convolution that pads with zeros, or pad with what the folded nodes make zeros of"
+    ),
+    CastThereAndBack: (
+        "leave out the Casts there and back in the second file, or allow for what they round (--tolerance)"
+    ),
+    PairsSaturate: SATURATING,
+}
+"""What a fact calls for, whatever the cause."""
 
 SEARCH = "--fix plan.json finds the fewest layers that have to stay in FP32"
 """Where no short answer is known to do."""
@@ -189,6 +201,11 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     beyond = None if fmt is None else next((v for d in differences if (v := _beyond(d, fmt)) is not None), None)
     if beyond is not None:
         return Remedy(f"{_in_fp32(node)}, and {fmt} has no {beyond:g}")
+    changes = [d.change for d in differences]
+    folded = next((c for c in changes if isinstance(c, OperatorChange) and _in_one_product(c)), None)
+    if folded is not None:
+        names = [name for _, name in folded.reference]
+        return Remedy(f"fold {_listed(names)} into {folded.candidate[0][1]} again, or put them back there")
     shown = next(filter(None, map(_of_fact, culprit.facts)), "")
     if shown:
         return Remedy(shown)
@@ -214,21 +231,15 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
 
 def _of_fact(fact: Fact) -> str:
     """What one fact calls for by itself; empty where it calls for nothing."""
-    if isinstance(fact, CastThereAndBack):
-        return "leave out the Casts there and back in the second file, or allow for what they round (--tolerance)"
-    if isinstance(fact, PaddedBefore):
-        return "do not fold into a convolution that pads with zeros, or pad with what the folded nodes make zeros of"
     if isinstance(fact, OfTheBatch):
         return f"set the {fact.side}'s program to evaluation (model.eval()), and export it again if it is a file"
-    if isinstance(fact, PairsSaturate):
-        return SATURATING
     if isinstance(fact, ExchangedWith):
         them, all_of_them = ("the two", "both") if len(fact.layers) == 2 else ("them", "them all")
         return f"exchange {them} in the second file, or the order in which it splits what makes {all_of_them}"
     if isinstance(fact, CarriedPast) and len(fact.found.heals) > 1:
         told = f"write {_listed(fact.found.heals, MOST_TYPED)} in FP32 in the file, with Casts around them"
         return f"{told}: measured, no output is then lost to the range of FP16"
-    return ""
+    return OF_FACTS.get(type(fact), "")
 
 
 def _exported(culprit: Culprit, side: Side, reference: Side) -> str:
@@ -242,6 +253,11 @@ def _exported(culprit: Culprit, side: Side, reference: Side) -> str:
         return PROGRAM
     programs = any(can.computes and not can.any_model for can in able)
     return EXPORT if programs and cause in OF_PROGRAM and not side.runner.narrows else ""
+
+
+def _in_one_product(change: OperatorChange) -> bool:
+    """Whether the second file computes in one product what several nodes of the first one do."""
+    return len(change.reference) > 1 and [op in PRODUCTS for op, _ in change.candidate] == [True]
 
 
 def _in_fp32(node: str) -> str:

@@ -70,7 +70,8 @@ class OperatorChange:
 @dataclass(frozen=True)
 class AttributeChange:
     """Another value of an attribute; None where a side has none. ``of``: the node that makes a weight, where the
-    attribute is one of that; ``given``: what the two have in place of it, from which it follows."""
+    attribute is one of that, or the nodes that together have the value; ``given``: what the two have in place of it,
+    from which it follows."""
 
     name: str
     reference: Any
@@ -282,7 +283,9 @@ def setting_differences(
         if name == "scales" and None in (x, y) and "output shape" in a.settings and "output shape" in b.settings:
             continue  # not known on one side
         given = [form.settings.get(f"{name}{GIVEN_BY}", "") for form in (a, b)]
-        yield Difference(n, m, AttributeChange(name, x, y, given=(given[0], given[1])), name)
+        together = a.together or b.together
+        of = f"{', '.join(together[:-1])} and {together[-1]} together" if together else ""
+        yield Difference(n, m, AttributeChange(name, x, y, of, (given[0], given[1])), name)
 
 
 def _positive(value: Any, reference: GraphIndex, n: int, candidate: GraphIndex, m: int) -> Any:

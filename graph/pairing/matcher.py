@@ -9,10 +9,11 @@ from typing import TypeVar
 import numpy as np
 
 from ..index import GraphIndex
+from .bottlenecks import bottlenecks
 from .exchanged import by_role
 from .labels import labels
 from .pairs import Pairing
-from .roles import roles
+from .roles import made_of, roles
 from .view import TELLING, GraphView, NodeKind, similar
 
 Key = TypeVar("Key")
@@ -34,6 +35,8 @@ def match_nodes(reference: GraphIndex, candidate: GraphIndex) -> Pairing:
         if _names_by_neighbour(pairing) or _changed_operators(pairing):
             continue
         if _by_weights(pairing) or _by_one_input(pairing):
+            continue
+        if _accept(pairing, bottlenecks(pairing)):
             continue
         if any(_by_labels(pairing, skeleton, final=True) for skeleton in (True, False)):
             continue
@@ -273,8 +276,16 @@ def _resolve(pairing: Pairing, left: list[int], right: list[int], *, whole: bool
     if whole and not pairs and _interchangeable(pairing, mine, theirs):
         return [(mine[0], theirs[0])]  # the labels then tell the others apart
     if final:
-        pairs.extend(_nearest(pairing, mine, theirs))
+        pairs.extend(pair for pair in _nearest(pairing, mine, theirs) if not _joined_behind(pairing, *pair))
     return pairs
+
+
+def _joined_behind(pairing: Pairing, n: int, m: int) -> bool:
+    """Whether what a node of the candidate makes stands for what the reference makes of several branches, of which
+    ``n`` is one: it is all of them in one kernel, and not ``n`` with other weights."""
+    a, b = pairing.r.first(n), pairing.c.first(m)
+    stands = [name for name, other in roles(pairing).items() if other == b]
+    return any(pairing.r.source(name) != a and made_of(pairing, a, name) for name in stands)
 
 
 def _without(pairs: list[NodePair], left: list[int], right: list[int]) -> tuple[list[int], list[int]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx
@@ -56,6 +56,7 @@ class NormalForm:
         settings: Attributes and attribute-like constant inputs by name, defaults filled in.
         data: Slot and name of the inputs that depend on the data.
         weights: Slot and name of the other inputs, shape arithmetic among them.
+        together: Names of nodes that are written as this one: Transposes that follow each other; empty for one alone.
     """
 
     op: str
@@ -63,6 +64,7 @@ class NormalForm:
     settings: Mapping[str, Any]
     data: tuple[tuple[str, str], ...]
     weights: Mapping[str, str]
+    together: tuple[str, ...] = ()
 
     @property
     def commutative(self) -> bool:
@@ -162,3 +164,18 @@ def normal_form(index: GraphIndex, position: int, constant: Callable[[str], bool
     if not domain:
         settle(index, node, version, settings, weights)
     return NormalForm(op, family(node), settings, tuple(data), weights)
+
+
+def composed(first: NormalForm, second: NormalForm, names: tuple[str, str]) -> NormalForm:
+    """Two Transposes as one, where both say how they move axes; else the second as it is.
+
+    Args:
+        first, second: The one before, and the one that reads it.
+        names: What the nodes are called.
+    """
+    before, after = first.settings.get("perm"), second.settings.get("perm")
+    if not isinstance(before, list) or not isinstance(after, list) or len(before) != len(after):
+        return second
+    moved = [before[axis] for axis in after]
+    together = (*(first.together or names[:1]), names[1])
+    return replace(second, settings={**second.settings, "perm": moved}, data=first.data, together=together)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..operators import AFFINE_STEPS, LANDMARKS
 from .affine import affine, distance
 from .differences import Difference, OperatorChange, op_names
 from .folds import OTHER_MAP, Folds
+from .groups import Groups
 from .pairs import Pairing
 from .view import GraphView
 
@@ -43,7 +44,7 @@ def regions(pairing: Pairing, pairs: Mapping[str, str], folded: Folds, partial: 
     left = {n for n in pairing.r.live if n not in pairing.nodes and n not in folded.nodes} | set(partial)
     right = {m for m in pairing.c.live if m not in pairing.taken and m not in folded.candidate_nodes}
     right |= set(partial.values())
-    groups = _Groups([*((True, n) for n in sorted(left)), *((False, m) for m in sorted(right))])
+    groups = Groups[Place]([*((True, n) for n in sorted(left)), *((False, m) for m in sorted(right))])
     for n, m in partial.items():
         groups.join((True, n), (False, m))
     matched = set(pairs), set(pairs.values())
@@ -59,28 +60,6 @@ def regions(pairing: Pairing, pairs: Mapping[str, str], folded: Folds, partial: 
             groups.join((True, p), (False, q))
     found = [_region(pairing, pairs, group) for group in groups.all()]
     return sorted(found, key=lambda region: (region.nodes or (1 << 30,), region.candidate_nodes))
-
-
-class _Groups:
-    """Places that belong together: the sets of a union-find structure."""
-
-    def __init__(self, places: Iterable[Place]) -> None:
-        self._parent = {place: place for place in places}
-
-    def _root(self, place: Place) -> Place:
-        while self._parent[place] != place:
-            self._parent[place] = self._parent[self._parent[place]]
-            place = self._parent[place]
-        return place
-
-    def join(self, a: Place, b: Place) -> None:
-        self._parent[self._root(a)] = self._root(b)
-
-    def all(self) -> Collection[list[Place]]:
-        found: dict[Place, list[Place]] = {}
-        for place in self._parent:
-            found.setdefault(self._root(place), []).append(place)
-        return found.values()
 
 
 def _region(pairing: Pairing, pairs: Mapping[str, str], group: Iterable[Place]) -> Region:

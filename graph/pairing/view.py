@@ -15,7 +15,7 @@ from ..nodes import attribute_ints
 from ..operators import LANDMARKS, ONE_SOURCE_CONTRIB, QUANTIZERS, RESHAPES, is_standard, operator
 from ..specs import Dim, is_float
 from .constants import constant_value
-from .normal_form import NormalForm, normal_form
+from .normal_form import NormalForm, composed, normal_form
 
 TELLING = 64
 """Fewest elements of weights that tell a node from all others by themselves."""
@@ -134,6 +134,9 @@ class GraphView:
             self.skipped.append(position)
             return
         c = normal_form(index, position, self.constant)
+        before = self.index.producer.get(self.alias.get(node.input[0], "")) if c.op == "Transpose" else None
+        if before is not None and before in self.forms and self.forms[before].op == "Transpose":
+            c = composed(self.forms[before], c, (index.names[before], index.names[position]))
         self.forms[position] = c
         self.live.append(position)
         for name in outputs:
