@@ -65,8 +65,8 @@ class LayerCase:
         differences: What differs in the graphs at the layer's nodes: position in the reference's graph, difference.
         look_inside: Gives the floating tensors inside the layer, as the reference computes them; of those that cannot
             be computed, none.
-        operands: Gives what the layer's main product reads on both sides, or what its scaling and shifting makes; None
-            of other layers, and where that cannot be computed.
+        operands: Gives what the layer's main product reads on both sides, or what a layer makes that scales, shifts or
+            only moves what it reads; None of other layers, and where that cannot be computed.
         entry: Which entry of the batch the arrays are the only one of.
         grids: Of the tensors that the layer is given and gives, what the candidate rounds them to, where it holds them
             as scaled integers.

@@ -12,7 +12,7 @@ from ...graph.cutting.dataflow import dataflow
 from ...graph.cutting.slices import backward, explode, exploded_name, slice_model, with_inverted, with_weights
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32, NumberFormat
-from ...graph.operators import AFFINE_STEPS, PRODUCTS, operator
+from ...graph.operators import AFFINE_STEPS, PRODUCTS, STRETCHES, operator
 from ...graph.rounding.emulation import rewrite
 from ...graph.rounding.round_array import STORAGE
 from ...graph.rounding.widening import is_narrow, to_fp32, widened
@@ -376,7 +376,7 @@ class Examiner:
         """See `LayerCase.operands`."""
         other = self.candidate.model.index
         op = operator(self.index.nodes[pair.main])
-        if op in AFFINE_STEPS:
+        if op in AFFINE_STEPS | STRETCHES:
             return values[tensor], made[pair.candidate.outputs[pair.reference.outputs.index(tensor)]]
         if op not in PRODUCTS:
             return None

@@ -29,6 +29,7 @@ from ..causes.batch_statistics import OfTheBatch
 from ..causes.differences import GraphsDiffer
 from ..causes.exchanged_layers import ExchangedWith
 from ..causes.folded_padding import PaddedBefore
+from ..causes.input_stage import Reversed, Scaled, Shifted
 from ..causes.integer_pairs import PairsSaturate
 from ..causes.nan import NotANumberOnBothSides
 from ..causes.narrow_casts import CastThereAndBack
@@ -107,6 +108,9 @@ OF_FACTS: Mapping[type[object], str] = {
         "leave out the Casts there and back in the second file, or allow for what they round (--tolerance)"
     ),
     PairsSaturate: SATURATING,
+    Reversed: "reverse the channels once: in the second file, or in what feeds it",
+    Scaled: "normalize the input once: in the second file, or in what feeds it",
+    Shifted: "normalize the input once: in the second file, or in what feeds it",
 }
 """What a fact calls for, whatever the cause."""
 

@@ -48,13 +48,15 @@ def test_layers_that_read_more_than_an_input_are_not_asked():
     assert find(layer_case(X, 2 * X, model=INNER, operands=(X, 2 * X))) is None
 
 
-def net(*steps: tuple[str, np.ndarray, dict]) -> onnx.ModelProto:
+def net(*steps: tuple[str, np.ndarray, dict], moved: bool = False) -> onnx.ModelProto:
+    """A network behind some steps; ``moved``: and behind a Transpose of its input, whose channels are last."""
     w = networks.Writer(3)
     x = "x"
     for i, (op, value, attributes) in enumerate(steps):
         x = w.node(op, [x, w.value(f"k{i}", value, value.dtype)], f"pre{i}", **attributes)
+    x = w.node("Transpose", [x], "moved", perm=[0, 3, 1, 2]) if moved else x
     w.conv(w.node("Relu", [w.conv(x, "first", (3, 8))], "r"), "y", (8, 4))
-    return w.model({"x": (networks.FLOAT, [2, 3, 8, 8])}, ["y"])
+    return w.model({"x": (networks.FLOAT, [2, 8, 8, 3] if moved else [2, 3, 8, 8])}, ["y"])
 
 
 BGR = ("Gather", np.array([2, 1, 0]), {"axis": 1})
@@ -84,3 +86,25 @@ def test_steps_that_one_file_has_are_named(reference, candidate, node, words):
     (culprit,) = comparator.compare().culprits
     assert culprit.node == node
     assert words in culprit.evidence
+
+
+@pytest.mark.parametrize(
+    ("steps", "words", "remedy"),
+    [
+        (
+            [("Gather", np.array([2, 1, 0]), {"axis": 3})],
+            "channels are reversed along axis 1: RGB",
+            "reverse the channels",
+        ),
+        ([("Sub", MEAN.reshape(3), {}), ("Div", STD.reshape(3), {})], "scaled by 0.0171", "normalize the input once"),
+        ([TO_ONE], "scaled by 0.00392157 (1/255)", "normalize the input once"),
+    ],
+)
+def test_they_are_told_of_a_network_that_begins_by_moving_its_axes(steps, words, remedy):
+    model, other = net(moved=True), net(*steps, moved=True)
+    comparator = Comparator(
+        model, [OnnxrtRunner(threads=1)], candidate_model=other, data_loader=[{"x": LAST}], layers="guilty"
+    )
+    (culprit,) = comparator.compare().culprits
+    assert words in culprit.evidence
+    assert culprit.remedies[0].text.startswith(remedy)
