@@ -34,7 +34,7 @@ SCALE = 1e-3
 
 @dataclass(frozen=True)
 class AtTheEnd:
-    """A bias that stops at the ends of 32 bits."""
+    """A bias that stops at the ends of 32 bits; ``scale``: the greatest of the values that do."""
 
     name: str
     count: int
@@ -45,8 +45,8 @@ class AtTheEnd:
     def text(self) -> str:
         """See `Fact`."""
         return (
-            f"bias '{self.name}': {self.count:,} of {self.size:,} values stop at an end of INT32, with a scale of "
-            f"{self.scale:.3g} at {self.scale * ENDS[1]:.3g}"
+            f"bias '{self.name}': {self.count:,} of {self.size:,} values stop at an end of INT32, whose scale there, "
+            f"at most {self.scale:.3g}, reaches {self.scale * ENDS[1]:.3g}"
         )
 
 
@@ -79,9 +79,10 @@ def find(case: LayerCase) -> Diagnosis | None:
         if stored is None:
             continue
         integers, scale = stored
-        ends = int(np.count_nonzero((integers == ENDS[0]) | (integers == ENDS[1])))
-        if ends:
-            facts.append(AtTheEnd(name, ends, integers.size, float(np.max(scale))))
+        stopped = (integers == ENDS[0]) | (integers == ENDS[1])
+        if stopped.any():
+            largest = float(np.broadcast_to(scale, integers.shape)[stopped].max())
+            facts.append(AtTheEnd(name, int(np.count_nonzero(stopped)), integers.size, largest))
         product = _product(index, node)
         if product is None or not (product.size in (1, scale.size) or scale.size == 1):
             continue

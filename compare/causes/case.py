@@ -68,8 +68,8 @@ class LayerCase:
         operands: Gives what the layer's main product reads on both sides, or what a layer makes that scales, shifts or
             only moves what it reads; None of other layers, and where that cannot be computed.
         entry: Which entry of the batch the arrays are the only one of.
-        grids: Of the tensors that the layer is given and gives, what the candidate rounds them to, where it holds them
-            as scaled integers.
+        grids: Of the tensors that the layer is given and gives, and of those inside, what the candidate rounds them to,
+            where it holds them as scaled integers.
         reweighted: Gives the output that is off as the reference computes it with other values of some of its weights,
             or of what nodes inside make; None where that cannot be computed, or is no array of floats.
         ends_finite: Whether the candidate, deployed, is known to have no output that is not finite.
@@ -139,6 +139,7 @@ class LoudLayer:
         beside: Other layers that compute from that tensor alone, and enlarge its rounding too: name and operator.
         same: Names of layers that show the same weakness: those, makers of what it computes from, readers that enlarge
             its rounding.
+        joins: Name of the Concat that puts its result together, where that is what is rounded.
     """
 
     judgement: Judgement
@@ -155,6 +156,7 @@ class LoudLayer:
     source: str = ""
     beside: tuple[tuple[str, str], ...] = ()
     same: frozenset[str] = frozenset()
+    joins: str = ""
 
     @property
     def holds_most(self) -> bool:

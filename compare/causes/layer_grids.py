@@ -77,9 +77,15 @@ class LayerGrids:
         return {name: Grid.symmetric(self.ranges[name]) for name in names}
 
     def of(self, pair: LayerPair, values: Arrays) -> dict[str, Grid]:
-        """What the tensors that a layer is given and gives are rounded to, by the file or by the runner."""
+        """What the tensors of a layer are rounded to, by the file or by the runner: what it is given, what it gives,
+        and what nodes inside make, where that has one scale."""
         quantizers = self.in_file(pair)
-        found = {n: q.grid(values[n]) for n, q in {**quantizers.results, **quantizers.operands}.items() if n in values}
+        found: dict[str, Grid] = {}
+        for name, held in {**quantizers.results, **quantizers.operands}.items():
+            if name in values:
+                found[name] = held.grid(values[name])
+            elif held.scale is not None and held.scale.size == 1:
+                found[name] = held.grid(np.empty(()))
         return {**self.calibrated(pair, values), **found}
 
     def end_step(self, pair: LayerPair, name: str, values: Arrays) -> float:

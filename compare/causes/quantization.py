@@ -72,18 +72,36 @@ class StepsHold:
         )
 
 
+@dataclass(frozen=True)
+class OneScaleForAll:
+    """A node that puts tensors of different size together, which have one scale from there on."""
+
+    node: str
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return f"{self.node} puts tensors together that need scales of their own"
+
+
 def of_loudest(layer: LoudLayer) -> Diagnosis | None:
     """A quantized layer within what its steps explain that explains most of the final error.
 
-    An error that is small at the outputs is nobody's fault. Whoever makes an operand whose channels are of very
+    An error that is small at the outputs is nobody's fault, but where most channels of tensors that were put together
+    are zero (boxes in pixels, and scores). Whoever makes an operand whose channels are of very
     different size is named, for the reader only rounds it.
     """
     found = layer.quantized
-    if found is None or not layer.holds_most or layer.growth * layer.judgement.relative <= SMALL:
+    if found is None:
         return None
-    facts = (StepsHold(layer.name, layer.contribution, found),)
+    if not found.part_lost and (not layer.holds_most or layer.growth * layer.judgement.relative <= SMALL):
+        return None
+    facts = (StepsHold(layer.joins or layer.name, layer.contribution, found),)
     if found.shared is None:
         return Diagnosis(Cause.QUANTIZATION, facts)
+    if found.joins is not None:
+        joined = OneScaleForAll(layer.joins)
+        return Diagnosis(Cause.QUANTIZATION, (found.shared, joined, *facts), found.joins)
     producer = found.tensor if found.place == "operand" else None
     return Diagnosis(Cause.QUANTIZATION, (found.shared, *facts), producer=producer)
 

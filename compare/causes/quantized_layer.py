@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ...graph.operators import STRETCHES, operator
 from .judgement import output_axis
 from .shared_scale import SharedScale, levels_of, shared_scale
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 NEXT = 0.25
 """Share of the greatest error from which on another tensor of the layer is looked at too."""
+
+LOST = 0.5
+"""Share of the channels of tensors in one that have to be zero throughout for a part of it to be lost."""
 
 Place = Literal["operand", "weights", "result"]
 
@@ -29,12 +33,20 @@ class QuantizedLayer:
         place: Which of these.
         relative: The error of the layer's output that its rounding alone explains, relative to the output.
         shared: What its scale leaves of the channels; None where each keeps its levels.
+        joins: Of a result: the Concat that puts it together, by its position in the reference's graph.
     """
 
     tensor: str
     place: Place
     relative: float
     shared: SharedScale | None
+    joins: int | None = None
+
+    @property
+    def part_lost(self) -> bool:
+        """Whether the one scale of tensors that were put together leaves nothing of most of their channels."""
+        shared = self.shared
+        return self.joins is not None and shared is not None and shared.none >= LOST * shared.channels
 
 
 def look_at(noise: Noise, pair: LayerPair, values: Arrays) -> QuantizedLayer | None:
@@ -57,7 +69,9 @@ def look_at(noise: Noise, pair: LayerPair, values: Arrays) -> QuantizedLayer | N
             continue
         place: Place = "result" if tensor in pair.reference.outputs else "operand"
         place = "weights" if tensor in noise.index.initializers else place
-        found.append(QuantizedLayer(tensor, place, relative, _shared(noise, pair, values, tensor, place)))
+        shared = _shared(noise, pair, values, tensor, place)
+        joins = _joins(noise.index, tensor) if place == "result" else None
+        found.append(QuantizedLayer(tensor, place, relative, shared, joins))
     # what is lost in small channels hardly shows in the error of all
     return max(found, key=lambda one: (one.shared is not None, one.relative))
 
@@ -76,6 +90,17 @@ def _shared(noise: Noise, pair: LayerPair, values: Arrays, tensor: str, place: P
     if grid is None:
         return None
     return shared_scale(tensor, values[tensor], grid.step, grid.levels)
+
+
+def _joins(index: GraphIndex, tensor: str) -> int | None:
+    """The Concat that makes a tensor, which is then at most moved."""
+    position = index.producer.get(tensor)
+    while position is not None and operator(index.nodes[position]) in STRETCHES:
+        position = index.producer.get(index.nodes[position].input[0])
+    if position is None or operator(index.nodes[position]) != "Concat":
+        return None
+    made = [name for name in index.nodes[position].input if index.constant(name) is None]
+    return position if len(made) > 1 else None
 
 
 def _output_axis(index: GraphIndex, pair: LayerPair, weight: str) -> int | None:

@@ -16,11 +16,12 @@ from ...graph.operators import CHOICES, operator
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
-from .differences import in_graphs
+from .differences import explained, in_graphs
 from .evidence import count_text, index_text, whole_index
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
+    from ...graph.quantized.quantizers import Grid
 
 PILED_UP = 1e-3
 """Share of a tensor that stands at its extreme value, for it to be saturated."""
@@ -88,16 +89,18 @@ class BeyondCalibration:
 
 
 def of_operand(case: LayerCase) -> Diagnosis | None:
-    """What the layer is given or gives lies beyond its calibrated range, and more is cut off than the steps round."""
+    """What the layer is given or gives lies beyond its calibrated range, and more is cut off than the steps round; or
+    what a node inside makes, where that explains the error."""
     worst, most = None, EXPLAINS
     for name, grid in case.grids.items():
-        values = case.values[name].astype(np.float64)
-        if not grid.calibrated or not values.size or not np.isfinite(values).all():
+        known = case.values.get(name) if name in case.values else case.inner.get(name)
+        if known is None or not grid.calibrated or not known.size or not np.isfinite(known).all():
             continue
+        values = known.astype(np.float64)
         excess = np.maximum(np.maximum(values - grid.high, grid.low - values), 0.0)
         beyond = excess > 2 * grid.step
         count = int(np.count_nonzero(beyond))
-        if not count:
+        if not count or (name not in case.values and not _makes_the_error(case, name, values, grid)):
             continue
         cut = float(np.square(excess).sum())
         share = cut / (cut + float(np.square(np.broadcast_to(grid.deviation, values.shape)).sum()))
@@ -112,6 +115,13 @@ def of_operand(case: LayerCase) -> Diagnosis | None:
         return None
     maker = case.graphs[0].producer.get(worst.tensor)
     return Diagnosis(Cause.SATURATION, (worst,), maker if maker in case.pair.reference.nodes else None)
+
+
+def _makes_the_error(case: LayerCase, name: str, values: np.ndarray, grid: Grid) -> bool:
+    """Whether the reference makes most of the error where a tensor inside stops at the ends of its range: a Relu behind
+    it, for one, cuts off what is negative anyway."""
+    made = case.reweighted({name: np.clip(values, grid.low, grid.high).astype(np.float32)})
+    return made is not None and explained(case, made)
 
 
 def of_quantizer(case: LayerCase) -> Diagnosis | None:

@@ -14,6 +14,8 @@ import numpy as np
 
 FEW_LEVELS = 16
 """Levels below which a channel has all but lost its values, of 8 bits and more: four bits."""
+NOTHING = 0.5
+"""Steps below which a value rounds to zero."""
 CHANNELS = 1 << 16
 """Most indices of an axis whose channels are looked at one by one."""
 PERCENTILE = 99.9
@@ -34,6 +36,7 @@ class SharedScale:
         levels: How many the format has.
         sharper: How many times smaller the step is if the range holds `PERCENTILE` % of the values.
         outputs: Of weights: whether these are the output channels, which may have scales of their own.
+        none: Of a tensor: how many of the few are left with a single level, that of zero.
     """
 
     tensor: str
@@ -46,6 +49,7 @@ class SharedScale:
     levels: int
     sharper: float
     outputs: bool = False
+    none: int = 0
 
     @property
     def text(self) -> str:
@@ -55,6 +59,8 @@ class SharedScale:
             f"channel {self.channel} sets the range, {self.reach:.4g}, and {others} left with fewer "
             f"than {few_of(self.levels)} of {self.levels:,} levels"
         )
+        if self.none:
+            lost += f", {self.none:,} of them with zero alone"
         if self.kind == "weights":
             which = "output" if self.outputs else "input"
             helps = "a scale for each gives each of them all" if self.outputs else "level them before quantizing"
@@ -118,6 +124,7 @@ def shared_scale(
         sizes = np.maximum(high, -low)
         left = np.maximum(high - low, sizes)
         few = int(np.count_nonzero((sizes > 0) & (left < few_of(levels) - 1)))
+        none = 0 if weights else int(np.count_nonzero((sizes > 0) & (sizes < NOTHING)))
         channel = int(sizes.argmax())
         if not few:
             continue
@@ -127,7 +134,7 @@ def shared_scale(
         sharper = reach / covered if covered else 1.0
         kind: Literal["tensor", "weights"] = "weights" if weights else "tensor"
         outputs = weights and axis == output_axis
-        found.append(SharedScale(tensor, kind, channel, axis, reach, count, few, levels, sharper, outputs))
+        found.append(SharedScale(tensor, kind, channel, axis, reach, count, few, levels, sharper, outputs, none))
     most = max((one.few / one.channels for one in found), default=0.0)
     # a single value that is far out is one along every axis: that of the channels is the shortest
     return min((one for one in found if 2 * one.few / one.channels >= most), key=lambda one: one.channels, default=None)

@@ -257,6 +257,7 @@ def _diagnosed(
     final = max((e for n in walked.outputs if (e := relative_error(walked.outputs[n])) < math.inf), default=0.0)
     outputs = set(top.pair.reference.outputs)
     readers = [p for n in outputs for p in index.consumers.get(n, ())]
+    joins = None if top.number not in quantized else quantized[top.number].joins
     differ = prepared.judge.examiner.stated(top.pair) if failing and top.number not in quantized else ()
     case = LoudLayer(
         top.judgement,
@@ -270,6 +271,7 @@ def _diagnosed(
         quantized.get(top.number),
         shares[0][1] * final / top.local_error,
         stated(index, beyond_formats(differ)) or (_cast(prepared, top) if failing else None),
+        "" if joins is None else index.names[joins],
     )
     case = _with_siblings(prepared, case, loud)
     computing = prepared.candidate.runner.arithmetic

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.errors import LayerdiffError
+from ..causes.rounded_operand import RoundedTo8Bits
 from ..progress import SILENT, Progress
 from ..report.model import Cause
 from ..runs.opening import open_whole
@@ -26,7 +27,7 @@ from .observation import relative_error
 if TYPE_CHECKING:
     from ...runners.contract.runner import Runner
     from ..comparison import Comparison
-    from ..report.model import OutputResult, Report
+    from ..report.model import Culprit, OutputResult, Report
     from ..runs.run import RunLog
     from ..sides import Side
 
@@ -115,8 +116,8 @@ def misoptimized(
     found: list[Misoptimized] = []
     for candidate in comparison.candidates:
         output = _worst(report, candidate.name)
-        causes = [culprit.cause for culprit in report.culprits if culprit.candidate == candidate.name]
-        settled = candidate.runner.narrows or (causes and set(causes) <= _SETTLED)
+        blamed = [culprit for culprit in report.culprits if culprit.candidate == candidate.name]
+        settled = candidate.runner.narrows or (blamed and all(map(_settled, blamed)))
         if output is None or settled or any(runner.in_pieces for runner in ran.runners):
             continue
         pair = comparison.reference, candidate
@@ -128,6 +129,12 @@ def misoptimized(
         except LayerdiffError:
             log.debug("%s was not compared with itself", candidate.name, exc_info=True)
     return tuple(dict.fromkeys(found))
+
+
+def _settled(culprit: Culprit) -> bool:
+    """Whether a culprit's cause leaves nothing for the optimizer to have done: it is what makes a kernel of scaled
+    integers of a product in FP32."""
+    return culprit.cause in _SETTLED and not any(isinstance(fact, RoundedTo8Bits) for fact in culprit.facts)
 
 
 def _worst(report: Report, candidate: str) -> OutputResult | None:

@@ -26,6 +26,7 @@ from ...graph.rounding.round_array import STORAGE
 from ...graph.rounding.widening import is_narrow
 from ..causes.altered_weights import OverflowBeside
 from ..causes.batch_statistics import OfTheBatch
+from ..causes.bias import AtTheEnd
 from ..causes.differences import GraphsDiffer
 from ..causes.exchanged_layers import ExchangedWith
 from ..causes.folded_padding import PaddedBefore
@@ -34,7 +35,7 @@ from ..causes.integer_pairs import PairsSaturate
 from ..causes.nan import NotANumberOnBothSides
 from ..causes.narrow_casts import CastThereAndBack
 from ..causes.out_of_range import CarriedPast
-from ..causes.quantization import StepsHold
+from ..causes.quantization import OneScaleForAll, StepsHold
 from ..causes.ranges import format_loss
 from ..notices import not_written
 from ..progress import SILENT, Progress
@@ -101,6 +102,10 @@ SATURATING = (
 """Where 8-bit kernels of a CPU saturate."""
 
 OF_FACTS: Mapping[type[object], str] = {
+    AtTheEnd: (
+        "quantize the weights of these channels with a larger scale, since that of the bias follows from it, or leave "
+        "the layer in float"
+    ),
     PaddedBefore: (
         "do not fold into a convolution that pads with zeros, or pad with what the folded nodes make zeros of"
     ),
@@ -108,6 +113,7 @@ OF_FACTS: Mapping[type[object], str] = {
         "leave out the Casts there and back in the second file, or allow for what they round (--tolerance)"
     ),
     PairsSaturate: SATURATING,
+    OneScaleForAll: "leave the Concat in floating point, or give each of the tensors as an output of its own",
     Reversed: "reverse the channels once: in the second file, or in what feeds it",
     Scaled: "normalize the input once: in the second file, or in what feeds it",
     Shifted: "normalize the input once: in the second file, or in what feeds it",

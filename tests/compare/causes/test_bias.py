@@ -54,7 +54,12 @@ def test_another_scale_is_the_cause_where_it_makes_the_error(beside, cause):
 def test_an_end_of_32_bits_is_told_with_what_it_stands_for(end):
     one = found([1, end, 3], 0.05)
     assert one.cause == "bias"
-    assert told(one).startswith("bias 'bf': 1 of 3 values stop at an end of INT32, with a scale of 0.05")
+    assert told(one).startswith("bias 'bf': 1 of 3 values stop at an end of INT32, whose scale there, at most 0.05, ")
+
+
+def test_the_scale_that_is_told_is_of_a_value_that_stops():
+    one = found([1, 2**31 - 1, 3], [0.05, 1e-12, 0.07], [0.5, 1e-11, 0.7])
+    assert "at most 1e-12, reaches 0.00215" in told(one)
 
 
 def test_files_that_are_not_quantized_are_not_asked():

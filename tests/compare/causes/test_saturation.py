@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from layerdiff.compare.causes import saturation
@@ -80,6 +82,28 @@ def test_values_beyond_the_calibrated_range_are_told_with_the_range(x, text):
     assert found.facts[0].given
     assert told(found).startswith("'x', an input of the graph: ")
     assert text in told(found)
+
+
+INSIDE = parsed("g (float[N] x) => (float[N] y) { h = Neg(x) y = Add(h, x) }")
+NOTHING_ABOVE = Grid(np.asarray(0.01), np.asarray(-2.55), np.asarray(0.0), 256)
+
+
+def inside(c, made_with):
+    """A quantizer inside, of what is ``Y``, that holds nothing above zero."""
+    case = layer_case(Y, c, model=INSIDE, tensors={"x": Y, "h": Y.clip(-2, 2)}, grids={"h": NOTHING_ABOVE})
+    return saturation.of_operand(replace(case, reweighted=made_with))
+
+
+def test_what_a_node_inside_makes_stops_at_the_ends_of_its_range():
+    """A zero point at the end: whatever is positive becomes zero."""
+    found = inside(Y.clip(None, 0), lambda inner: inner["h"])
+    assert (found.cause, found.node) == ("saturation", 0)
+    assert "calibration saw at most 0" in told(found)
+
+
+@pytest.mark.parametrize("made", [lambda inner: Y, lambda inner: None], ids=["a Relu behind it", "not known"])
+def test_where_the_ends_inside_do_not_make_the_error_they_are_none(made):
+    assert inside(Y.clip(None, 0), made) is None
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_the_axis_whose_channels_lose_most_is_told(axis):
 def test_scores_beside_boxes_are_left_with_nothing():
     boxes, scores = 640 * np.abs(normal(1, 4, 100)).clip(0, 1), np.abs(normal(1, 80, 100)).clip(0, 1)
     found = shared_scale("out", np.concatenate([boxes, scores], 1), np.asarray(640 / 255), 256)
-    assert (found.axis, found.channels, found.few) == (1, 84, 80)
+    assert (found.axis, found.channels, found.few, found.none) == (1, 84, 80, 80)
     assert "'out' has one scale for 84 channels (axis 1)" in found.text
 
 
