@@ -56,15 +56,18 @@ class GraphsDiffer:
     Attributes:
         difference: What differs.
         node: Operator and name of the node, where it is not the one that is named as the culprit.
+        weight: Which of the node's weights it is, where several differ: the name in the operator's schema.
     """
 
     difference: Difference
     node: str = ""
+    weight: str = ""
 
     @property
     def text(self) -> str:
         """See `Fact`."""
-        return f"{self.node} too: {self.difference.detail}" if self.node else self.difference.detail
+        detail = f"{self.weight}: {self.difference.detail}" if self.weight else self.difference.detail
+        return f"{self.node} too: {detail}" if self.node else detail
 
 
 @dataclass(frozen=True)
@@ -135,9 +138,10 @@ def stated(index: GraphIndex, found: Sequence[tuple[int, Difference]]) -> Diagno
     others = [(p, d) for p, d in found if d.cut_off or not difference.cut_off]
     named = position if difference.origin is None else difference.origin
     cause = _cause(index, named, difference)
+    weight = _weight(difference, [d for p, d in found if p == position])
     first = Diagnosis(
         cause,
-        (GraphsDiffer(difference),),
+        (GraphsDiffer(difference, weight=weight),),
         named,
         clamped=difference.cut_off,
         candidate_node=difference.candidate_origin,
@@ -145,11 +149,20 @@ def stated(index: GraphIndex, found: Sequence[tuple[int, Difference]]) -> Diagno
     return with_others(first, index, others, position)
 
 
+def _weight(difference: Difference, beside: Sequence[Difference]) -> str:
+    """The name of a weight as the operator's schema has it, where several of a node differ; else nothing."""
+    weights = [d for d in beside if d.kind is DifferenceKind.WEIGHTS]
+    if difference.kind is not DifferenceKind.WEIGHTS or len(weights) < 2:
+        return ""
+    return difference.name.upper() if len(difference.name) == 1 else difference.name
+
+
 def with_others(
     found: Diagnosis, index: GraphIndex, more: Iterable[tuple[int, Difference]], position: int = -1
 ) -> Diagnosis:
     """A diagnosis with what else differs, each at the node where it does; the one at ``position`` needs no name."""
     told = [fact.difference for fact in found.facts if isinstance(fact, GraphsDiffer)]
+    more = list(more)
     others = []
     for p, difference in more:
         if not any(difference is one for one in told):
@@ -158,12 +171,12 @@ def with_others(
     facts: list[Fact] = []
     untold: list[int] = []
     for p, difference in others:
-        if p == position:
-            facts.append(GraphsDiffer(difference))
-        elif sum(isinstance(fact, GraphsDiffer) and bool(fact.node) for fact in facts) < TOLD:
-            facts.append(GraphsDiffer(difference, f"{index.nodes[p].op_type} {index.names[p]}"))
-        else:
+        node = "" if p == position else f"{index.nodes[p].op_type} {index.names[p]}"
+        if node and sum(isinstance(fact, GraphsDiffer) and bool(fact.node) for fact in facts) >= TOLD:
             untold.append(p)
+        else:
+            weight = _weight(difference, [d for other, d in more if other == p])
+            facts.append(GraphsDiffer(difference, node, weight))
     return found.adding(*facts, *([MoreDiffer(len(untold), len(set(untold)))] if untold else []))
 
 

@@ -6,7 +6,7 @@ at a time, that the layer depends on that: nothing else differs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..report.model import Cause
@@ -34,6 +34,18 @@ class FedOtherwise:
         return f"the same network on the same runner gives another result here when it is fed {self.schedule}"
 
 
+@dataclass(frozen=True)
+class RangeOfAll:
+    """A quantizer that measures the range of all that it is given at once."""
+
+    node: str
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return f"{self.node} measures its range on all that comes at once, so that what is fed together shares a step"
+
+
 def schedule(reference: Side, candidate: Side) -> str:
     """How one of two sides is fed that are the same but for that; empty where they are not."""
     for one, other in ((reference, candidate), (candidate, reference)):
@@ -51,4 +63,11 @@ def find(case: LayerCase, fed: str) -> Diagnosis | None:
         case: The layer.
         fed: See `schedule`.
     """
-    return Diagnosis(Cause.FEEDING, (FedOtherwise(fed), greatest_difference(case))) if fed else None
+    if not fed:
+        return None
+    found = Diagnosis(Cause.FEEDING, (FedOtherwise(fed), greatest_difference(case)))
+    index, nodes = case.graphs[0], case.pair.reference.nodes
+    measuring = next((p for p in nodes if index.nodes[p].op_type == "DynamicQuantizeLinear"), None)
+    if measuring is None:
+        return found
+    return replace(found.adding(RangeOfAll(index.names[measuring])), node=measuring)

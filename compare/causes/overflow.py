@@ -69,6 +69,8 @@ def _makes_the_error(case: LayerCase, fmt: NumberFormat, name: str) -> bool:
     """Whether the reference makes most of the error where a tensor inside stops at the ends of the format: at infinity,
     or at its greatest value."""
     wide = case.inner[name]
+    if case.graphs[0].constant(name) is not None:  # a mask, which a target clamps
+        return False
     for end in (np.inf, fmt.max):
         stopped = np.where(np.abs(wide) > fmt.max, np.copysign(end, wide), wide).astype(wide.dtype)
         made = case.reweighted({name: stopped})

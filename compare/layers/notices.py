@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ...graph.cutting.dataflow import random_nodes
 from ...graph.cutting.pieces import readable
 from ...graph.quantized.misread import misread
 from .. import notices
@@ -21,6 +22,7 @@ from .observation import relative_error
 from .prepare import STREAMS
 
 if TYPE_CHECKING:
+    from ..lockstep.plan import LayerPair
     from ..report.model import Culprit, Notice, OutputResult
     from .prepare import Prepared
     from .verdicts import Verdicts
@@ -78,7 +80,8 @@ def walk_notices(
     empty = None if culprits else no_result(given.layers, outputs)
     if empty is not None and empty.diagnosis is not None:
         yield notices.no_result(who, names[empty.pair.main], empty.diagnosis.facts[0].text)
-    drawn = [names[s.pair.main] for s in given.layers if s.pair.random]
+    random = set(random_nodes(index))
+    drawn = [_drawing(s.pair, random, names) for s in given.layers if s.pair.random]
     if drawn:
         yield notices.random_values(who, drawn[0], len(drawn) - 1)
     unknown = [s.pair for s in given.layers if s.judgement is not None and not s.judgement.known]
@@ -97,6 +100,11 @@ def _one_kernel(prepared: Prepared, given: Verdicts) -> Iterator[Notice]:
         by = shown_by(index, fused[0].pair.reference.nodes, prepared.candidate.runner.arithmetic.name)
         layers = [index.names[s.pair.main] for s in fused]
         yield notices.hold_as_one_kernel(prepared.candidate.name, layers, fused[0].fused.text, by)
+
+
+def _drawing(pair: LayerPair, random: Collection[int], names: Sequence[str]) -> str:
+    """The node of a layer that draws random values."""
+    return names[next((p for p in pair.reference.nodes if p in random), pair.main)]
 
 
 def _fed_otherwise(prepared: Prepared, given: Verdicts) -> Iterator[Notice]:

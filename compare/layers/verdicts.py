@@ -13,8 +13,10 @@ from ...graph.rounding.depth import depths
 from ...graph.specs import is_float
 from ..causes import exchanged_layers
 from ..causes.diagnosis import Diagnosis
+from ..causes.feeding import RangeOfAll
 from ..causes.judgement import RMS_LIMIT
 from ..causes.saturation import BeyondCalibration
+from ..report.model import Cause
 from .findings import NOTHING_INSIDE
 
 if TYPE_CHECKING:
@@ -164,6 +166,7 @@ class _Jury:
                 self.found[s.number] = "healed" if not self.same and self._healed(s) else "culprit"
             elif s.exceeds_noise and not s.inside.clean:
                 self.found[s.number] = "healed" if not s.comes_and_goes and self._healed(s) else "culprit"
+        self._given_one_step()
         self._blame_producers()
         self._join_exchanged()
         self._pair_quantizers()
@@ -247,18 +250,41 @@ class _Jury:
         return True
 
     def _spent(self, s: LayerObservation) -> bool:
-        """Whether all is right again on every way from a layer to an output, in the candidate's own run."""
+        """Whether all is right again on every way from a layer to an output, in the candidate's own run: on one way at
+        least, and on others but for what is off for another thing that it reads."""
         outputs = set(self.index.outputs)
-        waiting, seen = [s], {s.number}
-        while waiting:
-            here = waiting.pop()
-            if not outputs.isdisjoint(here.pair.reference.outputs):
+        if not outputs.isdisjoint(s.pair.reference.outputs):
+            return False
+        off, right = {s.number}, False
+        for layer in (self.layers[number] for number in sorted(self.layers) if number > s.number):
+            makers = {self.maker.get(name) for name in layer.pair.reference.inputs}
+            if makers.isdisjoint(off):
+                continue
+            if layer.cumulative and self._quiet(layer):
+                right = True
+                continue
+            if any(m is not None and m not in off and not self._quiet(self.layers[m]) for m in makers):
+                continue
+            if not outputs.isdisjoint(layer.pair.reference.outputs):
                 return False
-            behind = (self.layers[number] for number in self.readers.get(here.number, ()) if number not in seen)
-            off = [layer for layer in behind if not layer.cumulative or not self._quiet(layer)]
-            seen.update(layer.number for layer in off)
-            waiting += off
-        return True
+            off.add(layer.number)
+        return right
+
+    # -- how it was fed --
+
+    def _given_one_step(self) -> None:
+        """Layers that read the one step of what was fed together, where each entry had its own: of the reference, no
+        layer can be given all of these."""
+        for number, s in self.layers.items():
+            fed = s.diagnosis is not None and s.diagnosis.cause is Cause.FEEDING
+            if fed and self.found.get(number) == "culprit" and self._reads_a_step(s):
+                self.found[number] = "inherited"
+
+    def _reads_a_step(self, s: LayerObservation) -> bool:
+        """Whether a number that a layer reads comes from a quantizer that measures the range of all that comes."""
+        numbers = (n for n in s.pair.reference.inputs if (spec := self.index.specs.get(n)) and spec.shape == ())
+        makers = (self.layers[self.maker[n]] for n in numbers if n in self.maker)
+        return any(_measures(m) or self._reads_a_step(m) for m in makers)
 
     # -- who made it --------------------------------------------------------------------------------------------
 
@@ -363,6 +389,11 @@ class _Jury:
             if s.blamed_outputs != s.pair.reference.outputs:
                 beside[s.number] = "inherited" if inherits else "ok"
         return beside
+
+
+def _measures(s: LayerObservation) -> bool:
+    """Whether a layer was found to depend on what it is given at once, by the range that it measures."""
+    return s.diagnosis is not None and any(isinstance(fact, RangeOfAll) for fact in s.diagnosis.facts)
 
 
 def _hides(layer: LayerObservation, guilty: LayerObservation) -> bool:

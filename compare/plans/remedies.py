@@ -29,6 +29,7 @@ from ..causes.batch_statistics import OfTheBatch
 from ..causes.bias import AtTheEnd
 from ..causes.differences import GraphsDiffer
 from ..causes.exchanged_layers import ExchangedWith
+from ..causes.feeding import RangeOfAll
 from ..causes.folded_padding import PaddedBefore
 from ..causes.input_stage import Reversed, Scaled, Shifted
 from ..causes.integer_pairs import PairsSaturate
@@ -114,6 +115,7 @@ OF_FACTS: Mapping[type[object], str] = {
     ),
     PairsSaturate: SATURATING,
     OneScaleForAll: "leave the Concat in floating point, or give each of the tensors as an output of its own",
+    RangeOfAll: "quantize with ranges that are calibrated once (static quantization), or feed each entry alone",
     Reversed: "reverse the channels once: in the second file, or in what feeds it",
     Scaled: "normalize the input once: in the second file, or in what feeds it",
     Shifted: "normalize the input once: in the second file, or in what feeds it",
@@ -162,10 +164,12 @@ def with_remedies(
     """
     found: dict[int, tuple[Remedy, ...]] = {}
     applied: Applied | None = None
-    for side in comparison.candidates:
+    for side in comparison.sides.all:  # of a candidate that runs no layer, the culprits are the reference's
         mine = {i: c for i, c in enumerate(report.culprits) if c.candidate == side.name}
         chosen = dict(list(mine.items())[:MOST])
         wrong = (runtime or {}).get(side.name, RUNTIME)
+        if not mine:
+            continue
         proposed = {i: remedy_of(c, side, comparison.reference, wrong) for i, c in chosen.items()}
         found.update({i: (remedy,) for i, remedy in proposed.items()})
         whole = not any(runner.in_pieces for runner in log.runners)

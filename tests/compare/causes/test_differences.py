@@ -40,6 +40,13 @@ def test_the_cause_is_the_kind_of_the_difference(difference, model, cause, node)
     assert found.facts[0].difference is difference
 
 
+def test_of_several_weights_of_one_node_each_is_told_by_its_name():
+    two = [Difference(0, 0, WeightChange((64,), (64,), 3, 0.5, (7,), (2.0, 2.5)), name) for name in ("w", "r")]
+    differ = "3 of 64 weights differ, greatest 0.5 at [7], 2 against 2.5"
+    assert told(in_graphs(*two)) == f"W: {differ}; R: {differ}"
+    assert told(in_graphs(two[0], AXIS)) == f"axis -1 against 0; Mul Mul_0 too: {differ}"
+
+
 def test_of_several_the_operator_comes_first_and_weights_last():
     differ = "3 of 64 weights differ, greatest 0.5 at [7], 2 against 2.5"
     assert told(in_graphs(FACTORS, AXIS)) == f"axis -1 against 0; Mul Mul_0 too: {differ}"

@@ -123,3 +123,11 @@ def test_an_overflow_inside_that_ends_in_the_bias_is_one():
 )
 def test_what_an_infinite_value_inside_does_not_make_is_no_overflow(squares, c):
     assert biased(squares, c) is None
+
+
+def test_a_constant_that_a_target_clamps_is_no_overflow_inside():
+    """A mask of -1e9, which stops at the end of the range."""
+    model = parsed("g (float[2,4] x) => (float[2,4] y) { m = Constant<value_float=-1000000000.0>() y = Add(x, m) }")
+    y = np.full((2, 4), -1e9, np.float32)
+    case = layer_case(y, np.full_like(y, -65504), model=model, narrow=FP16, tensors={"x": y, "m": y[0, :1]})
+    assert overflow.find(replace(case, reweighted=lambda inner: np.full_like(y, -65504))) is None

@@ -30,7 +30,7 @@ from support.layerwise import (
     two_products,
     verdicts,
 )
-from support.models import normal
+from support.models import normal, parsed
 from support.paths import DIGITS
 from support.runners import Off
 
@@ -245,6 +245,22 @@ def test_behind_a_random_operator_the_candidate_gets_the_references_draw(op):
     assert found.pop("drawn") == "unknown"
     assert set(found.values()) == {"ok"}
     assert mentions(report, "n_drawn draws random values")
+
+
+def test_the_node_that_draws_is_told_where_its_layer_is_another_ones():
+    """The second file draws otherwise, so that the layer is that of what reads the values."""
+    mine, theirs = (
+        parsed(
+            f"g (float[8,16] x) => (float[8,4] y) {{ {drawing} [product] p = MatMul(s, w) [end] y = Relu(p) }}",
+            w=normal(16, 4), k=np.float32(0.5), l=np.float32(-0.5),
+        )
+        for drawing in (
+            "[draw] r = RandomNormalLike(x) [gain] s = Mul(r, k)",
+            "[draw2] u = RandomUniformLike(x) [less] v = Add(u, l) [turn] t = Sin(v) [gain2] s = Tanh(t)",
+        )
+    )  # fmt: skip
+    report = compare(mine, theirs, [{"x": normal(8, 16)}])
+    assert mentions(report, "draw draws random values")
 
 
 def test_a_fault_behind_a_random_operator_is_found():

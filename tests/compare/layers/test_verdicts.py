@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from layerdiff.compare.causes.diagnosis import Diagnosis, Remark
+from layerdiff.compare.causes.feeding import RangeOfAll
 from layerdiff.compare.causes.judgement import Judgement
 from layerdiff.compare.causes.refused import NotBuilt, Refused
 from layerdiff.compare.layers.observation import LayerObservation
@@ -118,6 +119,56 @@ def test_what_a_loop_carries_is_blamed_on_who_made_it_an_iteration_before():
 def test_a_wrong_scale_stands_in_both_quantizers_and_is_one_fault():
     named = seen(QUANTIZERS, q=OFF, a=OFF, b=INHERITS)[1]
     assert named == {"q": "culprit", "a": "inherited", "b": "inherited"}
+
+
+MEASURED = Model(
+    parsed(
+        "g (float[4,8] x) => (float[4,8] y) { q, t, z = DynamicQuantizeLinear(x) i = MatMulInteger(q, w, z) "
+        "c = Cast<to=1>(i) u = Mul(t, k) y = Mul(c, u) }",
+        w=np.eye(8, dtype=np.uint8), k=np.float32(0.1),
+    )
+).index  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fact", "expected"), [(RangeOfAll("q"), "inherited"), (Remark("another reason"), "culprit")], ids=["step", "else"]
+)
+def test_who_reads_the_one_step_of_what_was_fed_together_is_innocent(fact, expected):
+    found = []
+    for pair in plan(MEASURED, MEASURED, {n: n for n in (*MEASURED.producer, "x")}, every=True, memory=1 << 30).layers:
+        tensors, fed = pair.reference.outputs, Diagnosis(Cause.FEEDING, (fact,))
+        off = {name: statistics(0.5) for name in tensors}
+        judgement = Judgement(True, 0, 0.5, rms_z=100.0, tensor=tensors[0])
+        found.append(LayerObservation(pair, 0, off, off, judgement, diagnosis=fed))
+    given = verdicts(found, MEASURED, FP32, same=True, carried={})
+    named = {s.pair.reference.outputs[0]: given.by_layer[s.number] for s in given.layers}
+    assert (named["q"], named["i"], named["y"]) == ("culprit", expected, expected)
+    assert named["c"] == "culprit"
+
+
+MASKED = Model(
+    parsed(
+        "g (float[4,8] x) => (float[4,8] y) { m = Neg(x) a = Exp(x) b = Add(a, m) e = Tanh(b) "
+        "c = Mul(e, m) y = Sin(c) }"
+    )
+).index
+
+
+@pytest.mark.parametrize(
+    ("layers", "spent"),
+    [
+        ({"b": INHERITS}, True),
+        ({"b": INHERITS, "c": INHERITS, "y": INHERITS}, False),
+        ({"b": INHERITS, "e": INHERITS, "c": INHERITS, "y": INHERITS}, False),
+        ({"a": OFF, "b": INHERITS, "e": OFF, "c": INHERITS, "y": INHERITS}, False),
+        ({"e": OFF, "c": INHERITS, "y": INHERITS}, True),
+    ],
+    ids=["right behind it", "off at an output", "all is off", "nothing is right again", "off for another reason"],
+)
+def test_a_mask_that_is_clamped_is_spent_where_all_is_right_again_but_for_other_faults(layers, spent):
+    clamped = Diagnosis(Cause.SATURATION, (), clamped=True)
+    found, _ = seen(MASKED, m={**OFF, "diagnosis": clamped}, **layers)
+    assert bool(found.spent) is spent
 
 
 @pytest.mark.parametrize(
