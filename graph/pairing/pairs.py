@@ -34,10 +34,10 @@ class Pairing:
             self.forms = [float_form(i) if q else None for i, q in zip((reference, candidate), quantized, strict=True)]
         copies = not any(_trains(index) for index in (reference, candidate))
         self.r, self.c = (
-            GraphView(index, False, skip_dropouts=copies)
+            GraphView(index, False, skip_dropouts=copies, beside=other)
             if form is None
-            else GraphView(form.index, True, form.invented, skip_dropouts=copies)
-            for index, form in zip((reference, candidate), self.forms, strict=True)
+            else GraphView(form.index, True, form.invented, skip_dropouts=copies, beside=other)
+            for index, form, other in zip((reference, candidate), self.forms, (candidate, reference), strict=True)
         )
         self.nodes: dict[int, int] = {}
         self.taken: dict[int, int] = {}

@@ -89,8 +89,11 @@ class GraphView:
         invented: Collection[str] = frozenset(),
         *,
         skip_dropouts: bool = True,
+        beside: GraphIndex | None = None,
     ) -> None:
         self.index = index
+        # of the other graph: Transposes in a row are compared as one where it has not both of them
+        self._perms = set() if beside is None else {_perm(n) for n in beside.nodes if n.op_type == "Transpose"}
         self.invented = invented
         self.skip_dropouts = skip_dropouts
         self.skips = skip_quantizers
@@ -135,7 +138,7 @@ class GraphView:
             return
         c = normal_form(index, position, self.constant)
         before = self.index.producer.get(self.alias.get(node.input[0], "")) if c.op == "Transpose" else None
-        if before is not None and before in self.forms and self.forms[before].op == "Transpose":
+        if before is not None and before in self.forms and self._one_there(node, index.nodes[before]):
             c = composed(self.forms[before], c, (index.names[before], index.names[position]))
         self.forms[position] = c
         self.live.append(position)
@@ -157,6 +160,10 @@ class GraphView:
         else:
             for name in outputs:
                 self._root[name] = roots[0][1]
+
+    def _one_there(self, node: onnx.NodeProto, before: onnx.NodeProto) -> bool:
+        """Whether a Transpose behind another one may be one with it in the other graph, which has not both of them."""
+        return before.op_type == "Transpose" and not self._perms.issuperset({_perm(node), _perm(before)})
 
     def _transparent(self, node: onnx.NodeProto, position: int, skip_quantizers: bool) -> str:
         """The root of which the node's output is a copy, up to rounding; empty if it is something else."""
@@ -245,6 +252,10 @@ class GraphView:
                 norm = np.linalg.norm(rows, axis=1, keepdims=True)
                 vectors = rows / np.where(norm > 0, norm, 1)
         return Sketch(b"|".join(parts), total, vectors)
+
+
+def _perm(node: onnx.NodeProto) -> tuple[int, ...]:
+    return tuple(attribute_ints(node, "perm") or ())
 
 
 def _sample(value: np.ndarray) -> np.ndarray:

@@ -117,3 +117,17 @@ def test_transposes_that_follow_each_other_are_compared_as_one(perm: str, says: 
     assert [d.detail for d in found.differences] == says
     assert found.tensors["d"] == "d"
     assert "c" not in found.tensors
+
+
+def test_transposes_that_both_graphs_have_stay_two() -> None:
+    """What one file leaves out between two Transposes brings them together there."""
+    with_it, without = (
+        parsed(
+            f"g (float[4,4,4] x) => (float[4,4,3] y) {{ [mm] a = MatMul(x, w) [t1] b = Transpose<perm=[1, 2, 0]>(a) "
+            f"{between} [t2] d = Transpose<perm=[0, 2, 1]>({read}) [end] y = MatMul(d, v) }}",
+            w=np.eye(4, dtype=np.float32), v=np.ones((4, 3), np.float32),
+        )
+        for between, read in (("[act] c = Sin(b)", "c"), ("", "b"))
+    )  # fmt: skip
+    found = match(GraphIndex(with_it), GraphIndex(without))
+    assert [str(d.change) for d in found.differences] == ["Sin act missing in the candidate"]
