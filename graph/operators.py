@@ -371,12 +371,6 @@ COMMUTATIVE = _where(lambda facts: facts.commutative)
 WINDOWED = _where(lambda facts: facts.windowed)
 """Operators with a kernel, strides and padding over the axes behind the second."""
 
-FLOAT_WINDOWED = WINDOWED - _of(Kind.INTEGER_PRODUCT)
-"""Those of them that are given floats."""
-
-CHANNELS_FIRST = _where(lambda facts: facts.channels_first)
-"""Operators that ONNX defines for channels-first tensors alone."""
-
 EPILOGUES = frozenset({
     "FusedConv", "FusedGemm", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "BiasGelu",
 })  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 
 from ..index import GraphIndex
-from ..operators import FLOAT_WINDOWED, QUANTIZERS, operator
+from ..operators import INTEGER_PRODUCTS, QUANTIZERS, WINDOWED, operator
 from ..specs import Dim
 
 Settings = dict[str, Any]
@@ -54,7 +54,7 @@ def settle(
     """
     op = node.op_type
     shape = _shape(index, node.input[0]) if node.input else None
-    if op in FLOAT_WINDOWED:
+    if op in WINDOWED - INTEGER_PRODUCTS:
         _window(op, settings, shape, None if "w" not in weights else _shape(index, weights["w"]))
     _axes(op, version, None if shape is None else len(shape), settings)
     if op in _RULES:

@@ -13,7 +13,7 @@ import onnx
 
 from ..index import GraphIndex
 from ..nodes import attribute_ints
-from ..operators import CHANNELS_FIRST, LAYOUT_LOST, operator
+from ..operators import LAYOUT_LOST, facts_of, operator
 
 # These are converted one to one: a result that kept its name kept its axes.
 _AS_NAMED = frozenset({"MatMul", "Gemm", "Gather", "GatherND", "Einsum"})
@@ -84,7 +84,7 @@ def _layout(
     specs = index.specs
     if node.op_type in _AS_NAMED:
         return False if node.output[0] in named else None
-    if operator(node) in CHANNELS_FIRST:
+    if facts_of(node).channels_first:
         return transposed
     if node.op_type == "Transpose":
         name = node.output[0]
