@@ -28,6 +28,20 @@ def printable(text: str, *, lines: bool = False) -> str:
     return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
 
 
+LONGEST = 240
+"""Characters of the longest name that people are shown whole."""
+_LONG = re.compile(rf"\S{{{LONGEST + 1},}}")
+
+
+def shortened(text: str) -> str:
+    """The text with names beyond `LONGEST` characters shown by their beginning, their end and their length."""
+    return _LONG.sub(lambda found: _short(found.group()), text)
+
+
+def _short(name: str) -> str:
+    return f"{name[:60]}...{name[-30:]} ({len(name):,} characters)"
+
+
 def counted(count: int, one: str, many: str = "") -> str:
     """A number and what it counts: ``1 tensor``, ``1,200 tensors``.
 

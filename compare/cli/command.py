@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ...graph.errors import LayerdiffError, OutputError, UsageError, said
 from ...graph.interrupts import uninterrupted
-from ...graph.printable import printable
+from ...graph.printable import printable, shortened
 from ..progress import SILENT
 from .commands import program, run_other
 from .ending import (
@@ -89,7 +89,7 @@ def _refuse(program: str, text: str, status: int, debug: bool) -> int:
             import traceback
 
             traceback.print_exc()
-        lines = [printable(line) for line in text.split("\n") if line.strip()]
+        lines = [shortened(printable(line)) for line in text.split("\n") if line.strip()]
         print("\n".join([f"{program}: {lines[0]}", *("  " + line.strip() for line in lines[1:2])]), file=sys.stderr)
     return status
 

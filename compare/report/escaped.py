@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from ...graph.printable import printable
+from ...graph.printable import printable, shortened
 
 T = TypeVar("T")
 
 _OF_LINES = ("error", "text", "notes")
 """Fields whose texts may have several lines."""
+
+
+Change = Callable[[str, bool], str]
+"""What is made of a text, which may have several lines if the second argument says so."""
 
 
 def escaped(value: T, lines: bool = False) -> T:
@@ -21,26 +25,37 @@ def escaped(value: T, lines: bool = False) -> T:
         value: A report, or anything in it.
         lines: Whether texts may have several lines.
     """
-    made: Any = _escaped(value, lines)
+    return _retold(value, lambda text, several: printable(text, lines=several), lines)
+
+
+def abridged(value: T) -> T:
+    """The same value with every long name in it as `shortened` shows it; itself where there is none."""
+    return _retold(value, lambda text, _: shortened(text), False)
+
+
+def _retold(value: T, change: Change, lines: bool) -> T:
+    made: Any = _changed(value, change, lines)
     return value if made is None else made
 
 
-def _escaped(value: Any, lines: bool) -> Any:
+def _changed(value: Any, change: Change, lines: bool) -> Any:
     """The changed value; None where nothing changes."""
     if type(value) is str:
-        made = printable(value, lines=lines)
+        made = change(value, lines)
         return None if made == value else made
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: _escaped(getattr(value, f.name), f.name in _OF_LINES) for f in dataclasses.fields(value)}
-        changed = {name: item for name, item in fields.items() if item is not None}
+        items = {
+            f.name: _changed(getattr(value, f.name), change, f.name in _OF_LINES) for f in dataclasses.fields(value)
+        }
+        changed = {name: item for name, item in items.items() if item is not None}
         return dataclasses.replace(value, **changed) if changed else None
     if isinstance(value, (tuple, list)):
-        items = [_escaped(item, lines) for item in value]
-        if all(item is None for item in items):
+        parts = [_changed(item, change, lines) for item in value]
+        if all(item is None for item in parts):
             return None
-        return type(value)(old if new is None else new for old, new in zip(value, items, strict=True))
+        return type(value)(old if new is None else new for old, new in zip(value, parts, strict=True))
     if isinstance(value, Mapping):
-        pairs = {key: (_escaped(key, False), _escaped(item, lines)) for key, item in value.items()}
+        pairs = {key: (_changed(key, change, False), _changed(item, change, lines)) for key, item in value.items()}
         if all(key is None and item is None for key, item in pairs.values()):
             return None
         return {old if key is None else key: value[old] if item is None else item for old, (key, item) in pairs.items()}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from .folding import say
 from .numbers import number
 from .tables import new_table, print_table
 
@@ -62,7 +63,7 @@ def _logits(report: Report, to: Console) -> None:
     print_table(table, to)
     for result in candidates:
         if result.logits is not None:
-            to.print(f"{result.runner}: {_flips(result.logits)}", markup=False, soft_wrap=True)
+            say(to, f"{result.runner}: {_flips(result.logits)}")
 
 
 def _flips(found: LogitsResult) -> str:

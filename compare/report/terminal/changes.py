@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from .folding import say
 from .numbers import number
 
 if TYPE_CHECKING:
@@ -21,12 +22,12 @@ def show_changes(report: Report, to: Console) -> None:
     """What is worse first, then what is better, then what is as bad as it was."""
     if not report.changes:
         if report.baseline is not None:
-            to.print(f"\nno change since {report.baseline}: every output passes, as it did", markup=False)
+            say(to, f"\nno change since {report.baseline}: every output passes, as it did")
         return
     ranked = sorted(report.changes, key=lambda change: list(_STYLE).index(change.kind))
     to.print()
     for change in ranked[:_SHOWN]:
-        to.print(Text.assemble((f"{change.kind}: ", _STYLE[change.kind]), _told(change)))
+        say(to, Text.assemble((f"{change.kind}: ", _STYLE[change.kind]), _told(change)))
     if len(ranked) > _SHOWN:
         to.print(f"and {len(ranked) - _SHOWN} more changes (--json has all)")
 

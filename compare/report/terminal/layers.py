@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ....graph.printable import counted
+from .folding import say
 from .numbers import number
 from .plan import show_remedy
 from .tables import new_table, print_table
@@ -21,6 +22,14 @@ WORTH_LEAVING_OUT = 0.05
 """Contribution from which on a layer is listed among those that a quantizer should leave out."""
 
 
+_COLUMNS = (
+    "local: fed the reference's values; cumulative: fed the candidate's own; z: the local error over the expected one, "
+    "root mean square; of bound: the greatest share of the most that rounding can do to an element; contribution: "
+    "the error at the outputs with this layer alone on the candidate, as a share of the candidate's"
+)
+"""What the columns of the layers say."""
+
+
 def show_layers(report: Report, to: Console, verbose: bool) -> None:
     """The culprits, most guilty first; the layers themselves on request."""
     if not report.layers and not report.culprits:
@@ -31,33 +40,35 @@ def show_layers(report: Report, to: Console, verbose: bool) -> None:
         candidates = len({layer.candidate for layer in report.layers})
         on = f" ({candidates} candidates)" if candidates > 1 else ""
         if any(output.verdict == "undecided" for output in report.outputs):
-            to.print(f"{counted(len(layers), 'layer')}{on}: none errs by more than its number format explains")
+            say(to, f"{counted(len(layers), 'layer')}{on}: none errs by more than its number format explains")
         else:
-            to.print(f"no culprit among {counted(len(layers), 'layer')}{on}")
+            say(to, f"no culprit among {counted(len(layers), 'layer')}{on}")
     for rank, culprit in enumerate(report.culprits[:5], 1):
         share = "" if culprit.contribution is None else f", {culprit.contribution:.0%} of the error at the outputs"
         where = "".join(f" {enclosing}" for enclosing in reversed(culprit.inside))
         found = f"{culprit.node} ({culprit.op}){where} on {culprit.candidate}: {culprit.cause}{share}"
         if culprit.cause == "spread":
-            to.print(Text.assemble(("no culprit: ", "bold"), f"the error of {culprit.candidate} is spread"))
+            say(to, Text.assemble(("no culprit: ", "bold"), f"the error of {culprit.candidate} is spread"))
         elif culprit.deployed is False:
             found = f"{culprit.node} ({culprit.op}){where} on {culprit.candidate}: {culprit.cause}, in pieces only"
-            to.print(Text.assemble((f"culprit {rank}: ", "bold yellow"), found))
+            say(to, Text.assemble((f"culprit {rank}: ", "bold yellow"), found))
         else:
-            to.print(Text.assemble((f"culprit {rank}: ", "bold red"), found))
+            say(to, Text.assemble((f"culprit {rank}: ", "bold red"), found))
         if culprit.origin:
-            to.print(f"  from {culprit.origin}", markup=False)
-        to.print(f"  {culprit.evidence}", markup=False)
+            say(to, f"  from {culprit.origin}")
+        say(to, f"  {culprit.evidence}")
         show_remedy(culprit, to)
     if len(report.culprits) > 5:
-        to.print(f"and {len(report.culprits) - 5} more culprits (--json has all)")
+        say(to, f"and {len(report.culprits) - 5} more culprits (--json has all)")
     for candidate in dict.fromkeys(o.candidate for o in report.outputs if o.verdict == "undecided"):
         _show_costliest(report, candidate, to)
     if verbose and report.layers:
         numbers = ("local rel L2", "cumulative rel L2", "z", "of bound", "contribution")
-        table = new_table("layer", "op", "verdict", *numbers)
+        many = len({layer.candidate for layer in report.layers}) > 1
+        table = new_table(*(["candidate"] if many else []), "layer", "op", "verdict", *numbers)
         for layer in report.layers:
             table.add_row(
+                *([Text(layer.candidate)] if many else []),
                 Text(layer.path),
                 layer.op,
                 layer.verdict,
@@ -67,7 +78,8 @@ def show_layers(report: Report, to: Console, verbose: bool) -> None:
                 number((layer.expected or {}).get("bound_use")),
                 number(layer.contribution),
             )
-        print_table(table, to)
+        print_table(table, to, names=1 + many)
+        say(to, _COLUMNS, "dim")
 
 
 def _show_costliest(report: Report, candidate: str, to: Console) -> None:
@@ -76,7 +88,7 @@ def _show_costliest(report: Report, candidate: str, to: Console) -> None:
     if not layers:
         return
     measure = "what each alone makes there, as a share of the whole error; these do not add up"
-    to.print(f"the layers that cost the outputs of {candidate} most ({measure})")
+    say(to, f"the layers that cost the outputs of {candidate} most ({measure})")
     table = new_table("  layer", "op", "contribution", "SNR of the layer")
     for layer in layers:
         snr = (layer.local or {}).get("snr_db")
@@ -85,7 +97,7 @@ def _show_costliest(report: Report, candidate: str, to: Console) -> None:
     print_table(table, to)
     costly = [layer for layer in layers if (layer.contribution or 0) >= WORTH_LEAVING_OUT and layer.quantized]
     if costly:
-        to.print(f"to leave them in floating point: {_leaving_out(report, costly)}", markup=False)
+        say(to, f"to leave them in floating point: {_leaving_out(report, costly)}")
 
 
 def _leaving_out(report: Report, layers: Sequence[LayerResult]) -> str:
@@ -117,4 +129,4 @@ def show_fidelity(report: Report, to: Console) -> None:
             text = f"the layer-by-layer run of {candidate} reproduces {reproduced}"
         if twice is not None and not twice["bit_identical"]:
             text += f"; run twice, {candidate} gives other bits"
-        to.print(text, markup=False, style="dim")
+        say(to, text, "dim")

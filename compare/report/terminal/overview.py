@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ....graph.formats import FP16
 from ....graph.printable import counted
+from .folding import say
 from .tables import new_table, print_table
 
 if TYPE_CHECKING:
@@ -32,27 +33,25 @@ def show_overview(found: Overview, to: Console) -> None:
     sets = ", ".join(f"{domain or 'opset'} {version}" for domain, version in found.opset.items())
     values, size = found.weights
     by = f", written by {found.producer}" if found.producer else ""
-    to.print(
-        f"{found.source}: {counted(found.nodes, 'node')}, {sets}, {counted(values, 'weight')} in {_bytes(size)}{by}",
-        markup=False,
-    )
+    nodes, weights = counted(found.nodes, "node"), counted(values, "weight")
+    say(to, f"{found.source}: {nodes}, {sets}, {weights} in {_bytes(size)}{by}")
     if found.converted:
         runner = {"TFLite": "--tflite", "TensorFlow": "--tf"}[found.converted]
         text = (
             f"a {found.converted} file, shown as the ONNX graph that it is converted to; {runner} runs the file itself"
         )
-        to.print(text, markup=False)
+        say(to, text)
         if any(layer.op in QUANTIZERS for layer in found.layers):
             text = "its scaled integers are those of QuantizeLinear and DequantizeLinear, between operators on floats"
-            to.print(text, markup=False)
+            say(to, text)
     to.print()
     for what, specs in (("input", found.inputs), ("output", [(spec, "") for spec in found.outputs])):
         for spec, implied in specs:
             shown = OPEN.sub("?", str(spec))
-            to.print(f"{what:<7}{shown}{f', values in {implied}' if implied else ''}", markup=False, soft_wrap=True)
+            say(to, f"{what:<7}{shown}{f', values in {implied}' if implied else ''}")
     to.print()
     measured = any(layer.extent is not None for layer in found.layers)
-    to.print(f"{counted(len(found.layers), 'layer')}, as a runtime is expected to fuse them")
+    say(to, f"{counted(len(found.layers), 'layer')}, as a runtime is expected to fuse them")
     head = ["layer", "kernel", "makes", "weights", "weights in"]
     table = new_table(*head, *(["values in"] if measured else []))
     for layer in found.layers:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
+from .folding import say
 from .numbers import number, times
 from .tables import new_table, print_table
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 _COPIED = re.compile(r"\(--.*\)|--\S+ \S*[./=:]\S*")
 """What one would copy out of a remedy: options in brackets, where names may have spaces, or an option with a value."""
-_GLUE = "\0"
-"""Stands for a space at which a line is not folded; no text that is shown holds it."""
 SHOWN = 20
 """Kept layers that are listed without ``-v``."""
 
@@ -30,25 +28,7 @@ def show_remedy(culprit: Culprit, to: Console) -> None:
     """The lines under a culprit: what to try, and what that gave where it was measured."""
     for rank, remedy in enumerate(culprit.remedies):
         measured = "" if remedy.measured is None else f": emulated so, {trial_text(remedy.measured)}"
-        _folded(f"  {'or' if rank else 'try'}: {remedy.text}{measured}", to)
-
-
-def _folded(text: str, to: Console) -> None:
-    """Prints a sentence in lines that fit, in which what one would copy stays whole."""
-    whole = _COPIED.sub(lambda found: found.group().replace(" ", _GLUE), text)
-    lead = " " * (len(text) - len(text.lstrip()))
-    lines = textwrap.wrap(
-        whole.lstrip(),
-        max(to.width, 1),
-        initial_indent=lead,
-        subsequent_indent=lead + "  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-        expand_tabs=False,
-        replace_whitespace=False,
-    )
-    for line in lines:
-        to.print(line.replace(_GLUE, " "), markup=False, soft_wrap=True)
+        say(to, f"  {'or' if rank else 'try'}: {remedy.text}{measured}", whole=_COPIED)
 
 
 def trial_text(trial: Trial) -> str:
@@ -76,7 +56,7 @@ def show_plan(report: Report, to: Console, verbose: bool) -> None:
     if report.applied is not None:
         done = "; ".join(report.applied.texts)
         result = trial_text(report.applied.trial)
-        to.print(f"\nremedies applied in {report.applied.path}: {done}: {result}", markup=False, soft_wrap=True)
+        say(to, f"\nremedies applied in {report.applied.path}: {done}: {result}")
     if report.plan is not None:
         to.print()
         print_plan(report.plan, to, verbose)
@@ -84,11 +64,11 @@ def show_plan(report: Report, to: Console, verbose: bool) -> None:
 
 def print_plan(plan: Plan, to: Console, verbose: bool = False) -> None:
     """See `show_plan`."""
-    to.print(Text.assemble(("plan: ", "bold"), headline(plan)), soft_wrap=True)
+    say(to, Text.assemble(("plan: ", "bold"), headline(plan)))
     if plan.kept:
         print_table(_table(plan, verbose), to)
     for line in plan_lines(plan):
-        to.print(f"  {line}", markup=False, soft_wrap=True)
+        say(to, f"  {line}", whole=_COPIED)
     if verbose and plan.curve:
         print_table(_curve(plan), to)
 

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
-from ....graph.printable import printable
+from ....graph.printable import printable, shortened
 from ...progress import Progress
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class TerminalProgress(Progress):
 
     def stage(self, text: str) -> None:
         """See `Progress.stage`."""
-        self._text = text = printable(text)
+        self._text = text = shortened(printable(text))
         self._began = time.monotonic()
         if self._console.is_terminal:
             self._show(text)

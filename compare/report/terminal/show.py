@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..escaped import escaped
+from ..escaped import abridged, escaped
 from ..sentence import caveat, sentence
 from .accuracy import show_accuracy
 from .changes import show_changes
+from .folding import say
 from .layers import show_fidelity, show_layers
 from .numbers import number, times
 from .plan import show_plan
@@ -32,6 +34,11 @@ _STYLE = {
 }
 _BEFORE_BLAME = ("not-deterministic", "misoptimized", "updates-collide", "outputs-exchanged", "input-not-finite")
 """Notices that put everything in doubt that is blamed below them."""
+_MAX_ULP = (
+    "max_ulp: the greatest difference in units in the last place, which are the numbers of the format between the two "
+    "values; half of all numbers lie between -1 and 1, so that another sign near zero makes it large"
+)
+_RMS_Z = "rms_z: the error over the one that rounding is expected to make, root mean square"
 _SHOWN_ROWS = 40
 """Rows of outputs before the rest is counted; the guilty ones come first."""
 
@@ -45,13 +52,14 @@ def show(report: Report, to: Console | None = None, *, verbose: bool = False) ->
         verbose: Options, versions, times and all statistics too.
     """
     to = to or console()
-    report = escaped(report)
+    saved = escaped(report.saved)
+    report = abridged(escaped(report))
     reference, source = report.runners[0], (report.candidate_model or report.model).source
     ran = reference.source or report.model.source
-    to.print(f"reference: {_who(report, reference, ran, verbose)}", markup=False, soft_wrap=True)
+    say(to, f"reference: {_who(report, reference, ran, verbose)}")
     for candidate in report.candidates:
         ran = candidate.source or source
-        to.print(f"candidate: {_who(report, candidate, ran, verbose)}", markup=False, soft_wrap=True)
+        say(to, f"candidate: {_who(report, candidate, ran, verbose)}")
     if report.outputs:
         to.print()
         print_table(_table(report, verbose), to, names=1 + (len(report.candidates) > 1))
@@ -61,31 +69,29 @@ def show(report: Report, to: Console | None = None, *, verbose: bool = False) ->
         _statistics(report, to)
     for notice in report.notices:
         if notice.code in _BEFORE_BLAME:
-            to.print(f"warning: {notice.text}", markup=False, style="yellow")
+            say(to, f"warning: {notice.text}", "yellow")
     show_layers(report, to, verbose)
     show_fidelity(report, to)
     show_plan(report, to, verbose)
     _latency(report, to)
     for note in report.data.notes if report.outputs else ():
-        to.print(f"note: {note}", markup=False, style="dim")
+        say(to, f"note: {note}", "dim")
     for runner in report.runners:
         for note in runner.notes:
-            to.print(f"note: {runner.name}: {note}", markup=False, style="dim")
+            say(to, f"note: {runner.name}: {note}", "dim")
     for notice in report.notices:
         if notice.code not in _BEFORE_BLAME:
-            to.print(f"warning: {notice.text}", markup=False, style="yellow")
+            say(to, f"warning: {notice.text}", "yellow")
     for runner in report.runners:
         if runner.error:
-            to.print(f"error: {runner.failure}", markup=False, style="red")
-    for path in report.saved:
-        to.print(f"saved: {path} (run it again with --data)", markup=False, soft_wrap=True)
+            say(to, f"error: {runner.failure}", "red")
+    for path in saved:
+        say(to, f"saved: {path} (run it again with --data)", whole=re.compile(re.escape(path)))
     show_changes(report, to)
     to.print()
     verdict, _, finding = sentence(report).partition(" ")
     more = caveat(report)
-    to.print(
-        Text.assemble((verdict, VERDICT_STYLE[report.verdict]), f" {finding}", (f" {more}" if more else "", "dim"))
-    )
+    say(to, Text.assemble((verdict, VERDICT_STYLE[report.verdict]), f" {finding}", (f" {more}" if more else "", "dim")))
 
 
 def _who(report: Report, runner: RunnerResult, source: str, verbose: bool) -> str:
@@ -147,19 +153,19 @@ def _reasons(report: Report, to: Console) -> None:
         to.print()
     for output in rows[:_SHOWN_ROWS]:
         who = f"{output.candidate} " if len(report.candidates) > 1 else ""
-        to.print(Text.assemble((f"{who}{output.tensor}: ", "bold"), output.reason or ""))
+        say(to, Text.assemble((f"{who}{output.tensor}: ", "bold"), output.reason or ""))
         if output.verdict in ("fail", "undecided") and output.metrics:
             worst = output.values.get("worst")
             for key, label in (("max_abs", "greatest |difference|"), ("max_rel", "greatest relative difference")):
                 place = output.values.get(key)
                 if place and (key == "max_rel" or not _same_place(place, worst)):
-                    to.print(f"  {label} {number(place['value'])} at {_where(place)}", markup=False)
+                    say(to, f"  {label} {number(place['value'])} at {_where(place)}")
     for output in report.outputs:
         if output.ties:
-            to.print(
+            say(
+                to,
                 f"{output.tensor}: {output.ties:,} ties: elements that differ where the values that decided them lie "
                 "within tolerance of each other",
-                markup=False,
             )
 
 
@@ -181,21 +187,25 @@ def _statistics(report: Report, to: Console) -> None:
     for output in report.outputs:
         if not output.metrics:
             continue
-        to.print(f"\n{output.candidate} {output.tensor}:", markup=False, style="bold")
+        say(to, f"\n{output.candidate} {output.tensor}:", "bold")
         values = ", ".join(f"{k} {_metric(v)}" for k, v in output.metrics.items())
-        to.print(f"  {values}", markup=False)
+        say(to, f"  {values}")
         if output.tolerance is not None:
             t = output.tolerance
-            to.print(f"  allowed: rtol {_metric(t.rtol)}, atol {_metric(t.atol)}", markup=False)
+            say(to, f"  allowed: rtol {_metric(t.rtol)}, atol {_metric(t.atol)}")
         if output.expected is not None:
             numbers = ", ".join(f"{k} {_metric(v)}" for k, v in output.expected.items() if isinstance(v, float))
-            to.print(f"  expected of rounding: {numbers}, from {output.expected['draws']} draws", markup=False)
+            say(to, f"  expected of rounding: {numbers}, from {output.expected['draws']} draws")
         if output.worst_sample is not None:
-            to.print(f"  worst sample: {output.worst_sample}", markup=False)
+            say(to, f"  worst sample: {output.worst_sample}")
         histogram = output.values.get("histogram")
         if histogram:
             bars = ", ".join(f"2^{k}: {v:,}" for k, v in histogram.items())
-            to.print(f"  |difference| by size: {bars}", markup=False)
+            say(to, f"  |difference| by size: {bars}")
+    if any((output.metrics or {}).get("max_ulp") for output in report.outputs):
+        say(to, _MAX_ULP, "dim")
+    if any((output.expected or {}).get("rms_z") for output in report.outputs):
+        say(to, _RMS_Z, "dim")
 
 
 def _metric(value: Any) -> str:
