@@ -23,7 +23,7 @@ from .plans.apply import applied
 from .progress import SILENT, Progress
 from .runs.kept_outputs import MEMORY_LIMIT, RunResults
 from .runs.resized import resized
-from .runs.samples import Data, bind, check_calibrated, check_labels, checked
+from .runs.samples import Data, bind, check_calibrated, check_labels, check_shapes, checked
 from .runs.streaming import execute
 from .runs.workers.isolation import isolated
 
@@ -108,6 +108,7 @@ class Comparator:
             self._criterion.bind(sides.reference.model.outputs)
         sets = self.rules.shape_sets
         samples = self.samples = bind(self._data, sides, sets)
+        check_shapes(samples, self.rules.shapes)
         if self.rules.labels is not None:
             check_labels(samples)
         workload = Workload(

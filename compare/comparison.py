@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -295,6 +296,24 @@ class Rules:
     def shape_sets(self) -> tuple[Mapping[str, ShapeRange], ...]:
         """The sets of shape ranges, one at least."""
         return tuple(self.shapes) or ({},)
+
+
+def check_form(path: str, samples: int | None = None) -> None:
+    """Makes sure that a path of ``--save-inputs`` says a form that holds the samples.
+
+    Args:
+        path: The path.
+        samples: How many there are; None where that is not known yet.
+
+    Raises:
+        UsageError: It says none, or one of a single sample.
+    """
+    suffix = os.path.splitext(path)[1]
+    if suffix not in (".json", ".npz", ""):
+        forms = "a .json, an .npz (one sample), or a folder of .npz, which is a name without a suffix"
+        raise UsageError(f"--save-inputs {path}: inputs are saved as {forms}.")
+    if suffix == ".npz" and (samples or 1) > 1:
+        raise UsageError(f"--save-inputs {path}: {samples} samples, and an .npz holds one: name a folder or a .json.")
 
 
 def with_options(rules: Rules, given: Mapping[str, Any]) -> Rules:

@@ -136,7 +136,7 @@ def size_refused(
 
 def left_out(runner: str, error: LayerdiffError) -> Notice:
     """A runner cannot open the second file."""
-    return Notice("left-out", runner, f"{runner} was left out: {error}")
+    return Notice("left-out", runner, f"{runner} was left out: {_in_one_line(error)}")
 
 
 def layers_not_seen(candidate: str) -> Notice:
@@ -173,7 +173,7 @@ def interrupted(during: str) -> Notice:
 
 def not_written(error: OutputError) -> Notice:
     """A file that was asked for beside the reports cannot be written."""
-    return Notice(NOT_WRITTEN, "", str(error))
+    return Notice(NOT_WRITTEN, "", _in_one_line(error))
 
 
 def journal(kept: Journal) -> Iterator[Notice]:
@@ -228,7 +228,7 @@ def judged_by_formula(candidate: str, tensor: str, why: str) -> Notice:
 
 def not_measured(runner: str, failure: str) -> Notice:
     """A metric cannot be measured on a candidate's outputs."""
-    return Notice("not-measured", runner, f"{runner} was not measured: {failure}")
+    return Notice("not-measured", runner, f"{runner} was not measured: {_in_one_line(failure)}")
 
 
 def metric_fell(
@@ -289,7 +289,9 @@ def layers_not_compared(candidate: str, error: Exception) -> Notice:
 
 def walk_stopped(candidate: str, piece: int, error: Exception) -> Notice:
     """A candidate cannot go on on its own values: from there on there are no cumulative errors."""
-    return Notice("walk-stopped", candidate, f"{candidate} stopped at piece {piece} on its own values: {error}")
+    return Notice(
+        "walk-stopped", candidate, f"{candidate} stopped at piece {piece} on its own values: {_in_one_line(error)}"
+    )
 
 
 def layer_too_large(candidate: str, allowed: str, needed: str, times: int, layer: str, others: str) -> Notice:
@@ -344,10 +346,12 @@ def layer_not_built(candidate: str, layer: str, others: int, what: str) -> Notic
     return Notice("layer-not-built", candidate, f"{candidate}: {text}")
 
 
-def no_counterpart(candidate: str, count: int) -> Notice:
-    """Tensors of the reference that the candidate's graph does not have."""
-    tensors = counted(count, "tensor of the reference has", "tensors of the reference have")
-    them = "it was" if count == 1 else "they were"
+def no_counterpart(candidate: str, names: Sequence[str]) -> Notice:
+    """Tensors of the reference that the candidate's graph does not have; the first of them are named."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    count = counted(len(names), "tensor of the reference", "tensors of the reference")
+    tensors = f"{count} ({_quoted(names[:3])}{more}) {'has' if len(names) == 1 else 'have'}"
+    them = "it was" if len(names) == 1 else "they were"
     text = f"{tensors} no counterpart in the candidate: {them} not compared, the tensors before and behind were."
     return Notice("no-counterpart", candidate, f"{candidate}: {text}")
 
@@ -445,6 +449,11 @@ def unlike_deployed(found: Fidelity, share: float, much: bool) -> Notice:
 
 def _size(error: float | None) -> str:
     return "not finite" if error is None else f"{error:.2g}"
+
+
+def _in_one_line(error: object) -> str:
+    """What an error says, with its second line behind the first."""
+    return " ".join(line.strip() for line in str(error).split("\n"))
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from . import notices
 from .assemble import assemble
 from .collect import Collector
+from .comparison import check_form
 from .journal.journal import Journal
 from .journal.keys import made_by
 from .journal.sessions import RunJournal
@@ -83,6 +84,8 @@ def compare(
     ):
         if path is not None:
             check_writable(path, flag)
+    if rules.save_inputs is not None:
+        check_form(rules.save_inputs, len(comparison.samples))
     with journaled(comparison) as kept, isolated(kept) as apart, building(apart) as comparison:
         return _with_notice(_compared(comparison, progress, ran_on), comparison)
 

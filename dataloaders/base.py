@@ -7,8 +7,11 @@ at a time and never kept.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..graph.printable import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,3 +60,19 @@ class Source(ABC):
         Raises:
             DataError: The data do not fit the model: a missing input, a dtype or a shape that contradicts it.
         """
+
+
+def left_over(folder: Path, read: Collection[Path]) -> tuple[str, ...]:
+    """A note that names what lies in a folder and is not read; empty where all of it is, or where it is a file.
+
+    Args:
+        folder: The folder, or one file.
+        read: What is read of it. Names that begin with a dot are nobody's data.
+    """
+    if not folder.is_dir():
+        return ()
+    others = sorted(path.name for path in folder.iterdir() if path not in read and not path.name.startswith("."))
+    if not others:
+        return ()
+    more = f" and {counted(len(others) - 3, 'more file')}" if len(others) > 3 else ""
+    return (f"{folder}: {', '.join(others[:3])}{more} {'is' if len(others) == 1 else 'are'} not read.",)

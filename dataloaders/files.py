@@ -14,7 +14,7 @@ import numpy as np
 from ..graph.errors import DataError, first_line
 from ..graph.numpy_files import Header, in_natural_order, members_of, read_array, read_header
 from ..graph.specs import TensorSpec
-from .base import Sample, Samples, Source
+from .base import Sample, Samples, Source, left_over
 from .fitting import check_header, fit, specs_of
 
 if TYPE_CHECKING:
@@ -65,7 +65,10 @@ class ArrayFiles(Source):
             # One folder with inputs named a/b, or one folder for each sample: the names decide.
             with contextlib.suppress(DataError):
                 return StoredSamples(specs, [path], str(path))
-        return StoredSamples(specs, files, str(path))
+        samples = StoredSamples(specs, files, str(path))
+        if files != [path]:
+            samples.notes = left_over(path, files)
+        return samples
 
 
 class StoredSamples(Samples):

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..graph.errors import DataError, first_line
 from ..graph.polygraphy_json import decoded, kind
-from .base import Samples, Source
+from .base import Samples, Source, left_over
 from .fitting import specs_of
 from .iterable import Spool
 
@@ -49,11 +49,16 @@ class PolygraphyInputs(Source):
         Raises:
             DataError: Not Polygraphy's inputs, or they do not fit the model.
         """
-        return Spool(specs_of(model), self._samples(), str(self.path))
+        samples = Spool(specs_of(model), self._samples(), str(self.path))
+        samples.notes = left_over(Path(self.path), self._files())
+        return samples
+
+    def _files(self) -> list[Path]:
+        path = Path(self.path)
+        return sorted(path.glob("*.json")) if path.is_dir() else [path]
 
     def _samples(self) -> Iterator[dict[str, np.ndarray]]:
-        path = Path(self.path)
-        for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
+        for file in self._files():
             try:
                 content = json.loads(file.read_bytes())
             except (ValueError, OSError, RecursionError) as error:

@@ -20,13 +20,10 @@ from ..graph.implied_shapes import choose_shapes
 from ..graph.specs import STRING, TensorSpec, is_float
 from .base import Sample, Samples, Source
 from .decoder_inputs import CACHE_RANGE, Together, together
-from .random_options import INTEGERS, Number, RandomOptions
+from .random_options import DEFAULT_SAMPLES, INTEGERS, Number, RandomOptions
 
 if TYPE_CHECKING:
     from ..graph.model import Model
-
-SAMPLES = 4
-"""Samples where nobody says how many."""
 
 LARGER = (16, 32, 64, 128, 224, 256, 384, 512, 1024)
 """Sizes of open dimensions that are tried where a runner refuses the usual ones."""
@@ -103,7 +100,7 @@ class DataLoader(RandomOptions, Source):
         if unknown:
             drawn = ", ".join(f"{plan.spec.name} {plan}" for plan in unknown)
             notes.append(f"{drawn}: no range is known, so random values were used. Set --range NAME:LO,HI.")
-        count = max(SAMPLES, 1 + len(self.more_shapes)) if self.samples is None else self.samples
+        count = max(DEFAULT_SAMPLES, 1 + len(self.more_shapes)) if self.samples is None else self.samples
         samples = RandomSamples(self.seed, count, tuple(plans), inferred, tuple(notes))
         samples.guessed = tuple(chosen.chosen)
         samples.unranged = tuple(plan.spec.name for plan in unknown)

@@ -14,6 +14,10 @@ INTEGERS = Pair("LO,HI", whole=True, ordered=True)
 NUMBERS = Pair("LO,HI", ordered=True)
 
 
+DEFAULT_SAMPLES = 4
+"""Random samples where nobody says how many, and there are not more sets of shapes."""
+
+
 @dataclass(frozen=True)
 class RandomOptions:
     """How random inputs are drawn.

@@ -13,6 +13,7 @@ from .engine import SUFFIXES as ENGINE_SUFFIXES
 from .engine import Engine, opaque
 from .errors import ModelError, first_line
 from .model import Model
+from .printable import counted
 from .sources import onnx_file
 from .sources.checks import check
 from .sources.dead_nodes import dead_nodes, drop_nodes
@@ -52,6 +53,8 @@ def load(
     if isinstance(source, onnx.ModelProto):
         good = is_ordered(source.graph) and not dead_nodes(source.graph)
         return _unfolded(Model(source if good else _tidied(source)))
+    if not os.fspath(source):
+        raise ModelError("the name of a model is empty; name a file.")
     path = Path(source)
     if not path.exists():
         raise ModelError(f"{path}: no such file.")
@@ -125,6 +128,9 @@ def _load_onnx(path: Path, external: Sequence[str | os.PathLike[str]]) -> Model:
         raise ModelError(f"{path}: not an ONNX model, or cut short ({path.stat().st_size:,} bytes).") from None
     except Exception as error:
         raise ModelError(f"{path}: cannot be read: {first_line(error)}.") from error
+    if proto.opset_import and proto.graph.node and not proto.graph.output:
+        nodes = counted(len(proto.graph.node), "node")
+        raise ModelError(f"{path}: a graph of {nodes} and no output: add what it gives to graph.output.")
     if not proto.opset_import or not proto.graph.output:
         raise ModelError(f"{path}: not an ONNX model, or an empty one ({path.stat().st_size:,} bytes).")
     check(proto, path, home=home, allowed=external)

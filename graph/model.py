@@ -347,7 +347,8 @@ def _tensors(infos: Iterable[onnx.ValueInfoProto], source: str, skip: Collection
             continue
         spec = spec_from_value_info(info)
         if spec is None:
-            kind = info.type.WhichOneof("value") or "untyped value"
-            raise ModelError(f"{source}: {info.name!r} is a {kind.removesuffix('_type')}; only tensors are compared.")
+            kind = (info.type.WhichOneof("value") or "untyped value").removesuffix("_type")
+            article = "an" if kind[0] in "aeiou" else "a"
+            raise ModelError(f"{source}: {info.name!r} is {article} {kind}; only tensors are compared.")
         specs.append(spec)
     return tuple(specs)

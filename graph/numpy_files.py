@@ -82,6 +82,8 @@ def read_array(stream: IO[bytes]) -> np.ndarray:
         return read_strings(stream, header.shape)
     content = _exactly(stream, header.size)
     flat = np.frombuffer(content, header.dtype) if header.size else np.empty(0, header.dtype)
+    if not flat.dtype.isnative:
+        flat = flat.astype(flat.dtype.newbyteorder("="))
     return flat.reshape(header.shape, order="F" if header.fortran else "C")
 
 

@@ -13,21 +13,22 @@ import os
 import re
 import shutil
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ...dataloaders.prompt_options import PromptOptions
-from ...dataloaders.random_options import RandomOptions
+from ...dataloaders.random_options import DEFAULT_SAMPLES, RandomOptions
 from ...graph.errors import UsageError
 from ...graph.options import options
 from ...runners import discover
 from ...runners.contract.options import options_of
 from ...runners.contract.runner import Runner
-from ..comparison import Rules
+from ..comparison import Rules, check_form
 from ..share import refuse_what_needs_all
+from .commands import COMMANDS
 from .ending import Shown
-from .options import add, given
+from .options import Once, add, given
 from .report_options import (
     Reports,
     add_formats,
@@ -248,11 +249,15 @@ def parse(argv: Sequence[str]) -> Request:
     classes = {**classes, **named_classes(words)}
     parser = _parser(classes)
     named, words = take_runners(words, classes)
+    if not named:
+        _refuse_other_command(words, any_word=False)
     space, unknown = parser.parse_known_intermixed_args(_attach(words, parser))
     for word in unknown:
         raise UsageError(_unknown(word, parser))
     check_screen(space.quiet, space.verbose)
     models = tuple(space.models)
+    if not named:
+        _refuse_other_command(models)
     runners = configure(named, classes, vars(space))
     if not models and not any(runner.model for runner in runners):
         raise UsageError("no model was named. Usage: " + USAGE)
@@ -269,14 +274,9 @@ def parse(argv: Sequence[str]) -> Request:
     check_outputs(_written(values, runners), reports, inputs)
     searching = rules.fix is not None or rules.apply_remedy is not None
     check_layers(reports, rules.layers is not None or searching, "add --layers")
-    random = given(values, RandomOptions)
-    first = random.pop("samples", None) if space.data is not None else None
-    for f in options(RandomOptions):
-        if space.data is not None and f.name in random:
-            raise UsageError(f"{f.metadata['flag']} is for random data, but --data {space.data} was given.")
-    prompts = given(values, PromptOptions)
-    for name in prompts if space.data is None else ():
-        raise UsageError(f"--{name} is for prompts: name their file with --data (.txt or .jsonl).")
+    if values.get("isolate") == "off" and rules.timeout is not None:
+        raise UsageError("--timeout needs processes of their own, which --isolate off forbids: leave out one of them.")
+    random, first, prompts = _of_data(values, rules)
     return Request(
         models=models,
         runners=runners,
@@ -293,6 +293,27 @@ def parse(argv: Sequence[str]) -> Request:
         verbose=space.verbose,
         debug=space.debug,
     )
+
+
+def _of_data(values: Mapping[str, Any], rules: Rules) -> tuple[dict[str, Any], int | None, dict[str, Any]]:
+    """Options of random data, how many samples to take of stored ones, and options of prompts.
+
+    Raises:
+        UsageError: One is for other data than there are.
+    """
+    data = values["data"]
+    random = given(values, RandomOptions)
+    first = random.pop("samples", None) if data is not None else None
+    for f in options(RandomOptions):
+        if data is not None and f.name in random:
+            raise UsageError(f"{f.metadata['flag']} is for random data, but --data {data} was given.")
+    if rules.save_inputs is not None:
+        drawn = random.get("samples") or max(DEFAULT_SAMPLES, len(rules.shapes))
+        check_form(rules.save_inputs, drawn if data is None else None)
+    prompts = given(values, PromptOptions)
+    for name in prompts if data is None else ():
+        raise UsageError(f"--{name} is for prompts: name their file with --data (.txt or .jsonl).")
+    return random, first, prompts
 
 
 def full_parser() -> Parser:
@@ -364,16 +385,19 @@ def _add_runners(group: Any, classes: Mapping[str, type[Runner]]) -> None:
 
 def _add_data(group: Any) -> None:
     kinds = ".npz, .npy, a folder of samples, .json, prompts as .txt or .jsonl, or .py with load_data()"
-    group.add_argument("--data", metavar="PATH", help=kinds)
+    group.add_argument("--data", action=Once, metavar="PATH", help=kinds)
     group.add_argument(
-        "--calibration-data", metavar="PATH", help="calibrate INT8 and FP8 on these data instead of those compared"
+        "--calibration-data",
+        action=Once,
+        metavar="PATH",
+        help="calibrate INT8 and FP8 on these data instead of those compared",
     )
 
 
 def _add_report(group: Any) -> None:
     add_formats(group)
     group.add_argument(
-        "--save-worst", metavar="DIR", help="save the worst sample of each candidate as .npz, for --data"
+        "--save-worst", action=Once, metavar="DIR", help="save the worst sample of each candidate as .npz, for --data"
     )
     add_screen(group)
 
@@ -396,6 +420,35 @@ def _attach(words: Sequence[str], parser: Parser) -> list[str]:
     return result
 
 
+def _near(flag: str, known: Iterable[str]) -> list[str]:
+    """The option whose letters are nearly those of a flag, if any: the dashes, which all have, are not compared."""
+    bare = {name.lstrip("-"): name for name in known if name.startswith("--")}
+    return [bare[name] for name in difflib.get_close_matches(flag.lstrip("-"), bare, n=1, cutoff=0.75)]
+
+
+def _refuse_other_command(words: Sequence[str], any_word: bool = True) -> None:
+    """Refuses a line without runners whose first word is neither a file nor a command.
+
+    Args:
+        words: The line.
+        any_word: Whether to refuse every such word, and not those alone that are nearly a command.
+
+    Raises:
+        UsageError: It is.
+    """
+    word = next(iter(words), "-")
+    if word.startswith("-") or os.path.exists(word):
+        return
+    near = difflib.get_close_matches(word, COMMANDS, n=1, cutoff=0.75)
+    if near:
+        raise UsageError(f"{word}: neither a file nor a command; did you mean {near[0]}?")
+    if not any_word:
+        return
+    if os.path.splitext(word)[1]:
+        raise UsageError(f"{word}: no such file.")
+    raise UsageError(f"{word}: neither a file nor a command; the commands are: {', '.join(COMMANDS)}.")
+
+
 def _unknown(word: str, parser: Parser) -> str:
     known = parser._option_string_actions
     flag = word.partition("=")[0]
@@ -404,5 +457,5 @@ def _unknown(word: str, parser: Parser) -> str:
     instead = meant(flag)
     if instead is not None:
         return f"unknown option {flag}; here that is {instead}."
-    near = difflib.get_close_matches(flag, known, n=1)
+    near = _near(flag, known)
     return f"unknown option {flag}" + (f"; did you mean {near[0]}?" if near else ". See compare --help.")

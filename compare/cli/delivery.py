@@ -29,6 +29,7 @@ def deliver(
     quiet: bool,
     verbose: bool,
     program: str = "compare",
+    option: str | None = None,
 ) -> int:
     """Writes the reports that were asked for, shows what people read, and returns the exit status.
 
@@ -38,11 +39,12 @@ def deliver(
         quiet: Show the verdict alone.
         verbose: Show everything.
         program: What messages begin with.
+        option: What the command calls the option that named the file, where that is not the flag of the format.
 
     Raises:
         UsageError: A report cannot be written; after everything else was done.
     """
-    unwritten = write_all(rendered(report, wanted))
+    unwritten = write_all((option or flag, path, make) for flag, path, make in rendered(report, wanted))
     # With a report on standard output, what people read goes beside it.
     out = sys.stderr if any(path == "-" for _, path in wanted) else sys.stdout
     try:

@@ -37,8 +37,11 @@ def run(words: Sequence[str]) -> int:
 
     from ...graph.cutting.slices import slice_model
     from ...graph.load import load
+    from ..comparison import check_form
     from ..report.files import writing
 
+    if given.save_inputs is not None:
+        check_form(given.save_inputs)
     outputs = [("-o", given.output), ("--save-inputs", given.save_inputs)]
     check_outputs([(flag, path) for flag, path in outputs if path is not None], (), [given.model, given.data])
     model = load(given.model)

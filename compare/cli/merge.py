@@ -70,7 +70,8 @@ def _merge(contents: Mapping[str, Any], output: str, *, quiet: bool, verbose: bo
         if isinstance(progress, TerminalProgress):
             progress.clear()
     report = replace(report, provenance=replace(report.provenance, command=command))
-    return deliver(report, (("--json", output),), quiet=quiet, verbose=verbose, program="layerdiff merge")
+    wanted = (("--json", output),)
+    return deliver(report, wanted, quiet=quiet, verbose=verbose, program="layerdiff merge", option="-o")
 
 
 def parser() -> Parser:

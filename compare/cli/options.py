@@ -24,6 +24,7 @@ def add(group: Any, f: Field[Any]) -> None:
     elif kind.repeated if kind is not None else isinstance(f.default, tuple):
         arguments.setdefault("action", "append")
     if arguments.get("action") in (None, "append"):
+        arguments.setdefault("action", Once)
         arguments.setdefault("metavar", "VALUE" if "choices" not in arguments else None)
     if kind is not None:
         arguments["type"] = _reader(flag, kind)
@@ -34,6 +35,25 @@ def add(group: Any, f: Field[Any]) -> None:
         action.alone, action.words = alone, getattr(kind, "words", ())
         others = "|".join(word for word in action.words if word != alone)
         action.shown = f"{flag}[={others or arguments['metavar']}]"
+
+
+class Once(argparse.Action):
+    """An option of one value. Given twice with two values, it is refused: the last would win without a word."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """See `argparse.Action`.
+
+        Raises:
+            UsageError: The option has another value already.
+        """
+        before = getattr(namespace, self.dest, None)
+        if before not in (None, values):
+            raise UsageError(f"{option_string} is given twice, as {_told(before)} and {_told(values)}: say which.")
+        setattr(namespace, self.dest, values)
+
+
+def _told(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
 def given(space: Mapping[str, Any], cls: type) -> dict[str, Any]:

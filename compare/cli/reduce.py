@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...graph.errors import UsageError
+from ...graph.printable import counted
 from .arguments import Parser, Request, parse
 
 if TYPE_CHECKING:
@@ -51,8 +53,10 @@ def run(words: Sequence[str]) -> int:
             progress.clear()
     if not given.quiet:
         print(f"{bundle.folder}: {', '.join(bundle.files)}")
-        print(f"{bundle.nodes} node{'s'[: bundle.nodes != 1]}, relative L2 error {bundle.error:.3g}, ", end="")
-        print(f"allowed {bundle.allowed:.3g}")
+        error = f"relative L2 error {bundle.error:.3g}, allowed {bundle.allowed:.3g}"
+        if not math.isfinite(bundle.error):
+            error = "values differ by infinity or NaN"
+        print(f"{counted(bundle.nodes, 'node')}, {error}")
         print(f"reproduce.py: {bundle.shown.splitlines()[-1] if bundle.shown else 'says nothing'}")
     return 0 if shows(bundle.shown) else 1
 

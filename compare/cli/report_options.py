@@ -11,6 +11,7 @@ from typing import Any
 from ... import __version__
 from ...graph.errors import UsageError
 from ..report.formats import check_packages, formats, holds_layers, writes_folder
+from .options import Once
 
 Reports = tuple[tuple[str, str], ...]
 """Reports to write: the flag of a format, and a path; ``-`` is standard output."""
@@ -21,7 +22,10 @@ def add_formats(group: Any) -> None:
     for flag, one in formats().items():
         add_report(group, flag, one.HELP, writes_folder(one))
     group.add_argument(
-        "--baseline", metavar="JSON", help="an earlier report, from --json: say what became worse, better, stayed bad"
+        "--baseline",
+        action=Once,
+        metavar="JSON",
+        help="an earlier report, from --json: say what became worse, better, stayed bad",
     )
 
 

@@ -59,7 +59,7 @@ def walk_notices(
     if loud and outputs and all(output.verdict == "pass" for output in outputs):
         yield notices.outputs_agree(who, [c.node for c in loud[:NAMED]], len(loud))
     if prepared.plan.unmatched:
-        yield notices.no_counterpart(who, len(prepared.plan.unmatched))
+        yield notices.no_counterpart(who, prepared.plan.unmatched)
     index = prepared.comparison.reference.model.index
     off = [s for s in given.layers if given.by_layer[s.number] == "healed"]
     healed = [s for s in off if not made_by_pieces(s, walked, outputs, index)]  # of those `fidelities` tells

@@ -31,7 +31,7 @@ def larger_than_the_signal(evidence: OutputEvidence) -> Decision | None:
     size = "infinite" if math.isinf(evidence.relative) else f"{evidence.relative:.3g} times"
     what = f"the error is {size} the signal" if size != "infinite" else "the reference is zero, the candidate is not"
     explained = evidence.expected is not None and evidence.expected.explained
-    why = "; rounding alone does that here" if explained else ""
+    why = "; rounding alone does that here" if explained and not evidence.random else ""
     return Decision("fail", f"{what} (a signal-to-noise ratio of 0 dB or less){why}{_first(evidence)}")
 
 

@@ -32,13 +32,20 @@ def decide(evidence: OutputEvidence) -> OutputResult:
         evidence.candidate,
         evidence.tensor,
         decision.verdict,
-        "; ".join(filter(None, (told, decision.reason))) or None,
+        "; ".join(filter(None, (told, _drawn(evidence, decision), decision.reason))) or None,
         holds=evidence.holds if told else None,
         exchanged=evidence.exchanged and bool(told),
         decided_by=decision.decided_by,
         out_of_range=evidence.out_of_range if decision.verdict == "undecided" else None,
     )
     return result if evidence.absent or evidence.not_run else _with_statistics(result, evidence)
+
+
+def _drawn(evidence: OutputEvidence, decision: Decision) -> str | None:
+    """That an output that differs is made of random values, which differ from one run to the next."""
+    if decision.verdict == "pass" or not evidence.random or not evidence.statistics.mismatched:
+        return None
+    return f"{evidence.random} draws random values without a seed, so that no two runs need agree"
 
 
 def nothing(evidence: OutputEvidence) -> Decision | None:
@@ -96,6 +103,8 @@ def _with_statistics(result: OutputResult, evidence: OutputEvidence) -> OutputRe
         use = 0.0
     elif found is not None:
         use = found.use
+    if evidence.clash or statistics.shape_mismatch:
+        use = None
     return replace(
         result,
         transposed=evidence.axes if evidence.transposed else None,

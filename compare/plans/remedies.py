@@ -24,6 +24,7 @@ from ...graph.pairing.differences import InputsExchanged, OperatorChange, OtherI
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.rounding.round_array import STORAGE
 from ...graph.rounding.widening import is_narrow
+from ...runners.contract.options import command_word, written
 from ..causes.altered_weights import OverflowBeside
 from ..causes.batch_statistics import OfTheBatch
 from ..causes.bias import AtTheEnd
@@ -128,6 +129,8 @@ SEARCH = "--fix plan.json finds the fewest layers that have to stay in FP32"
 REACH = 4
 """How many times the layers beside those that are kept are kept, too, until the candidate passes."""
 
+LONGEST_OPTION = 1000
+"""Characters of the longest option that is written out in a remedy."""
 NAMED = 3
 """How many nodes are named that are not enough."""
 
@@ -345,8 +348,10 @@ def _beyond(difference: Difference, fmt: NumberFormat) -> float | None:
 
 
 def _keeping(side: Side, keep: Sequence[str]) -> str:
-    options = ",".join(f"keep={name.replace(',', ',,')}" for name in keep)
-    return f"keep {_listed(keep, len(keep))} in FP32 (--{side.runner.flag}=...,{options})"
+    word = command_word(side.runner.keeping(list(dict.fromkeys((*side.runner.kept, *keep)))))
+    if len(word) > LONGEST_OPTION:
+        word = f"--{side.runner.flag}=...,{written('keep', keep[0])},...; a plan of --fix has all"
+    return f"keep {_listed(keep, len(keep))} in FP32 ({word})"
 
 
 class _Trying:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import subprocess
@@ -155,7 +156,7 @@ def _text(found: Subject, reduced: Reduced, shown: str) -> str:
         f"# {_title(found)}",
         "",
         f"`python {SCRIPT}` {does} with {small}, and exits with 1 where the two differ.",
-        f"Relative L2 error {part.error:.3g}; allowed is {reduced.allowed:.3g}: {reduced.test}.",
+        _measured(part.error, reduced),
         "",
         "```text",
         shown,
@@ -178,6 +179,13 @@ def _text(found: Subject, reduced: Reduced, shown: str) -> str:
     for remedy in culprit.remedies:
         lines.append(f"- What helps: {remedy.text}")
     return "\n".join(lines) + "\n"
+
+
+def _measured(error: float, reduced: Reduced) -> str:
+    """How far the two are apart, in a sentence."""
+    if not math.isfinite(error):
+        return "Values differ by infinity or NaN, which no rounding explains."
+    return f"Relative L2 error {error:.3g}; allowed is {reduced.allowed:.3g}: {reduced.test}."
 
 
 def _kernel(found: Subject) -> list[str]:

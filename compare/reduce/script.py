@@ -77,7 +77,10 @@ for name, array in expected.items():
     difference = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, b - a)
     error = np.linalg.norm(difference) / (np.linalg.norm(a[np.isfinite(a)]) or 1)
     worst = np.unravel_index(np.nanargmax(np.abs(difference)), a.shape) if np.isfinite(error) else ()
-    print(f"{{name}}: relative L2 error {{error:.3g}}, allowed {{ALLOWED:.3g}}")
+    if np.isfinite(error):
+        print(f"{{name}}: relative L2 error {{error:.3g}}, allowed {{ALLOWED:.3g}}")
+    else:
+        print(f"{{name}}: {{np.sum(~np.isfinite(difference)):,}} of {{a.size:,}} values differ by infinity or NaN")
     for place in [worst] if worst else np.argwhere(~np.isfinite(difference))[:3]:
         print(f"  at {{[int(i) for i in place]}}: {{a[tuple(place)]}} expected, {{b[tuple(place)]}} found")
     failed = failed or not error <= ALLOWED

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from ...graph.printable import printable, shortened
+from .inputs import DataInfo
 
 T = TypeVar("T")
 
-_OF_LINES = ("error", "text", "notes")
-"""Fields whose texts may have several lines."""
+_OF_LINES = ("error", "notes")
+"""Fields whose texts may have several lines, which are those of runtimes; what is said of data has one."""
 
 
 Change = Callable[[str, bool], str]
@@ -44,9 +45,9 @@ def _changed(value: Any, change: Change, lines: bool) -> Any:
         made = change(value, lines)
         return None if made == value else made
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        items = {
-            f.name: _changed(getattr(value, f.name), change, f.name in _OF_LINES) for f in dataclasses.fields(value)
-        }
+        several = () if isinstance(value, DataInfo) else _OF_LINES
+        names = [f.name for f in dataclasses.fields(value)]
+        items = {name: _changed(getattr(value, name), change, name in several) for name in names}
         changed = {name: item for name, item in items.items() if item is not None}
         return dataclasses.replace(value, **changed) if changed else None
     if isinstance(value, (tuple, list)):

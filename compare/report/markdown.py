@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from .escaped import escaped
 from .sentence import sentence
-from .terminal.numbers import number, times
+from .terminal.numbers import number, share
 
 if TYPE_CHECKING:
     from .history import Change
@@ -85,7 +85,7 @@ def _worst_first(outputs: Sequence[OutputResult]) -> list[OutputResult]:
 
 def _output(output: OutputResult) -> list[str]:
     metrics = output.metrics or {}
-    use = "-" if output.use is None else times(output.use)
+    use = share(output.use)
     verdict = f"{_MARK.get(output.verdict, '⚪')} {output.verdict}"
     numbers = (number(metrics.get("max_abs")), number(metrics.get("rel_l2")), use)
     return [_code(output.tensor), _code(output.candidate), verdict, *numbers]

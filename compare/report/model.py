@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from ...graph.errors import UsageError
 from .formats import Content, formats
 from .history import Change, Provenance
 from .inputs import DataInfo, ModelInfo
@@ -461,9 +462,12 @@ class Report:
         files by their names.
 
         Raises:
-            KeyError: There is no such format.
+            UsageError: There is no such format.
         """
-        return formats()[f"--{name}"].render(self)
+        known = {flag.removeprefix("--"): one for flag, one in formats().items()}
+        if name not in known:
+            raise UsageError(f"no format is called {name!r}; there are: {', '.join(sorted(known))}.")
+        return known[name].render(self)
 
     def __str__(self) -> str:
         return str(self.render("text"))

@@ -53,7 +53,11 @@ def _finding(report: Report) -> str:
 
 def _outcome(outputs: Sequence[OutputResult]) -> tuple[str, str]:
     """Of one candidate, the worst that happened, and in how many of its outputs."""
-    bad = [o for o in outputs if o.verdict in ("fail", "missing", "extra")]
+    extra = [o for o in outputs if o.verdict == "extra"]
+    outputs = [o for o in outputs if o.verdict != "extra"]
+    bad = [o for o in outputs if o.verdict in ("fail", "missing")]
+    if extra and not bad:
+        return "disagree", f"{_s('output', 'outputs', extra)} {_and([o.tensor for o in extra[:3]])}{_more(extra)}"
     unclear = [o for o in outputs if o.verdict == "undecided"]
     kind, some = ("disagree", bad) if bad else ("undecided", unclear) if unclear else ("agree", list(outputs))
     measured = [o for o in some if o.decided_by]
@@ -66,7 +70,12 @@ def _outcome(outputs: Sequence[OutputResult]) -> tuple[str, str]:
     return kind, f"{count} outputs{by}"
 
 
-def _s(one: str, many: str, items: list[str]) -> str:
+def _more(extra: Sequence[OutputResult]) -> str:
+    left = f" and {len(extra) - 3} more" if len(extra) > 3 else ""
+    return f"{left}, which the reference does not have"
+
+
+def _s(one: str, many: str, items: Sequence[object]) -> str:
     return one if len(items) == 1 else many
 
 

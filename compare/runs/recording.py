@@ -17,6 +17,7 @@ from ...graph.numpy_files import write_npz
 from ...graph.polygraphy_json import encoded
 from ...graph.recordings import OutputsFile
 from ...graph.whole_file import replacing
+from ..comparison import check_form
 from ..report.files import writing
 from .samples import checked
 
@@ -33,12 +34,8 @@ def save_inputs(samples: Samples, path: str) -> None:
     Raises:
         UsageError: The path says none of these, or cannot be written.
     """
+    check_form(path, len(samples))
     target = Path(path)
-    if target.suffix not in (".json", ".npz", "") or (target.suffix == ".npz" and len(samples) > 1):
-        raise UsageError(
-            f"--save-inputs {path}: {len(samples)} samples are saved as .json, or in a folder of .npz: "
-            f"name one without a suffix."
-        )
     with writing("--save-inputs", path):
         if target.suffix == ".json":
             with replacing(target) as partial, partial.open("w", encoding="utf-8") as stream:

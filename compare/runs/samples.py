@@ -155,6 +155,32 @@ def check_calibrated(sides: Sides) -> None:
         raise UsageError("calibration data are for INT8 and FP8, and no runner computes in either.")
 
 
+def check_shapes(samples: Samples, shape_sets: Sequence[Shapes]) -> None:
+    """Refuses shapes that the data do not have: what runs is what the data hold.
+
+    Args:
+        samples: The data, of which the first sample is looked at.
+        shape_sets: Shape ranges that the user gave.
+
+    Raises:
+        UsageError: An input has a shape outside of each range that was given for it.
+    """
+    if not shape_sets or not samples.representative:
+        return
+    for name, array in next(iter(checked(samples))).items():
+        ranges = [shapes[name] for shapes in shape_sets if name in shapes]
+        if ranges and not any(_within(array.shape, one) for one in ranges):
+            found, asked = ("x".join(map(str, shape)) for shape in (array.shape, ranges[0].opt))
+            where = f"{name!r} is {found} in {samples.description}"
+            raise UsageError(f"--shape {name}:{asked}: {where}, and --data decides what is run: leave out --shape.")
+
+
+def _within(shape: Sequence[int], allowed: ShapeRange) -> bool:
+    return len(shape) == len(allowed.opt) and all(
+        low <= dim <= high for low, dim, high in zip(allowed.min, shape, allowed.max, strict=True)
+    )
+
+
 def check_labels(samples: Samples) -> None:
     """Refuses labels of random data, which have none.
 

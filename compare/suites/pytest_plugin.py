@@ -50,6 +50,7 @@ def _compare_models(
     if candidate_model is not None and reference is not None:
         raise pytest.UsageError("compare_models: with a candidate_model, the reference is the first model; name none.")
     candidates = [candidate] if isinstance(candidate, str) or not isinstance(candidate, Sequence) else list(candidate)
+    failure = ""
     try:
         runners = [_runner(one) for one in candidates]
         if candidate_model is None:
@@ -58,7 +59,9 @@ def _compare_models(
         loader = None if data is None else as_source(data)
         report = Comparator(model, runners, candidate_model=candidate_model, data_loader=loader, **rules).compare()
     except LayerdiffError as error:  # the place in here where it was raised says nothing of the test
-        pytest.fail(f"compare_models: {error}", pytrace=False)
+        failure = f"compare_models: {error}"
+    if failure:  # outside of the handler, or pytest shows the error that was handled too
+        pytest.fail(failure, pytrace=False)
     wrong = unexpected(report.verdict, expect)
     if wrong:
         pytest.fail(f"{wrong}\n\n{report}", pytrace=False)

@@ -8,6 +8,7 @@ TensorFlow 2 has no other name for.
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -62,6 +63,7 @@ def load_tensorflow(path: str | os.PathLike[str], *, inputs: Sequence[str] = (),
         frozen = read_frozen_graph(path, inputs, outputs)
         return _model(path, frozen, partial(load_tensorflow, os.path.abspath(path), inputs=inputs, outputs=outputs))
     else:
+        _check_archive(path)
         read = _read_keras
     if inputs or outputs:
         raise ModelError(f"{path}: inputs and outputs can be named for frozen graphs only; this one names its own.")
@@ -181,6 +183,20 @@ def _read_saved_model(path: Path) -> FrozenGraph:
     frozen = _freeze(function, inputs, outputs, path)
     del program  # not before: its variables live as long as it does
     return frozen
+
+
+def _check_archive(path: Path) -> None:
+    """Refuses a ``.keras`` file that is no zip archive, of which Keras says that it is not there.
+
+    Raises:
+        ModelError: It is none.
+    """
+    if path.suffix != ".keras" or zipfile.is_zipfile(path):
+        return
+    with path.open("rb") as stream:
+        hdf5 = stream.read(8) == b"\x89HDF\r\n\x1a\n"
+    found = "it is an HDF5 file, whose name has to end in .h5" if hdf5 else f"{path.stat().st_size:,} bytes"
+    raise ModelError(f"{path}: not a zip archive, as .keras files are, or cut short ({found}).")
 
 
 def _read_keras(path: Path) -> FrozenGraph:

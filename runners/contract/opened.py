@@ -187,13 +187,18 @@ class _Opened(Session):
 
         from ...graph.specs import has_onnx_type, is_text
 
-        if isinstance(value, DeviceArray) or (type(value) is np.ndarray and not self._copies):
+        if isinstance(value, DeviceArray):
             return value
-        if not hasattr(value, "__array__"):
+        if type(value) is np.ndarray and value.dtype.isnative and not self._copies:
+            return value
+        plain = isinstance(value, (list, tuple, bool, int, float))
+        if not plain and not hasattr(value, "__array__"):
             raise RunnerError(f"{self._who}: output {name!r} is {_kind(value)}, not an array.")
         try:
             with contained():
                 array = np.array(value) if self._copies else np.asarray(value)
+                if not array.dtype.isnative:
+                    array = array.astype(array.dtype.newbyteorder("="))
         except Exception as error:  # a tensor on a device, or one that gradients hang on
             why = first_line(error)
             raise RunnerError(f"{self._who}: output {name!r} ({_kind(value)}) is not readable: {why}") from error
@@ -201,7 +206,21 @@ class _Opened(Session):
             raise RunnerError(f"{self._who}: output {name!r} is {array.dtype}, which no ONNX tensor is.")
         if array.dtype.kind == "O" and not all(is_text(item) for item in array.reshape(-1)):
             raise RunnerError(f"{self._who}: output {name!r} holds objects that are no strings.")
-        return array
+        return self._as_declared(name, array) if plain else array
+
+    def _as_declared(self, name: str, array: np.ndarray) -> np.ndarray:
+        """Numbers of Python, which have no width, in the type that the model declares, if that holds them."""
+        import numpy as np
+
+        from ...graph.specs import is_float
+
+        declared = next((spec.dtype for spec in self.outputs if spec.name == name), None)
+        if declared is None or array.dtype.kind not in "fiu":
+            return array
+        if is_float(declared):
+            return array.astype(declared)
+        made = array.astype(declared) if declared.kind in "iu" and array.dtype.kind in "iu" else array
+        return made if np.array_equal(made, array) else array
 
 
 def with_outputs(model: Model, names: Iterable[str]) -> Model:

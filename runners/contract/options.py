@@ -12,6 +12,7 @@ import functools
 import math
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -124,6 +125,19 @@ def written(name: str, value: Any) -> str:
         return name
     values: Sequence[Any] = value if isinstance(value, tuple) else (value,)
     return ",".join(f"{name}={str(v).lower() if isinstance(v, bool) else str(v).replace(',', ',,')}" for v in values)
+
+
+def command_word(runner: Any) -> str:
+    """A runner as a shell takes it, with every setting that is not the usual one: ``--emulate=fp16,keep=fc``."""
+    cls: Any = type(runner)
+    told: list[str] = []
+    for name, known in options_of(cls, cls.value_field).items():
+        value = getattr(runner, name)
+        if name == cls.value_field and value:
+            told.insert(0, str(value).replace(",", ",,"))
+        elif value != known.default and value is not None:
+            told.append(written(name, value))
+    return shlex.quote(f"--{cls.flag}={','.join(told)}" if told else f"--{cls.flag}")
 
 
 def hyphenated(name: str) -> str:

@@ -148,8 +148,7 @@ class Odd:
         ({"z": Y}, "mine returned no 'y'; it gave 'z'."),
         ({"y": Y, "z": Y}, "mine returned 'z'; the outputs are 'y'."),
         ({"y": None}, "mine: output 'y' is None, not an array."),
-        ({"y": [1.0, 2.0]}, "mine: output 'y' is a list, not an array."),
-        ({"y": 1.0}, "mine: output 'y' is a float, not an array."),
+        ({"y": {1.0, 2.0}}, "mine: output 'y' is a set, not an array."),
         ({"y": Odd()}, "mine: output 'y' (an Odd) is not readable: cannot leave the device"),
     ],
 )
@@ -163,6 +162,27 @@ def test_a_wrong_return_value_is_told_in_one_line(model, result, message):
 def test_whatever_numpy_reads_is_an_array(model, value):
     with returning({"y": value})().session(model) as session:
         assert isinstance(session.infer({"x": X})["y"], np.ndarray)
+
+
+@pytest.mark.parametrize("value", [[1.0, 2.0, 3.0], (1, 2, 3), [np.float32(1), np.float32(2), np.float32(3)]])
+def test_numbers_of_python_are_an_array_of_the_declared_type(model, value):
+    with returning({"y": value})().session(model) as session:
+        given = session.infer({"x": X})["y"]
+    assert given.dtype == np.float32
+    np.testing.assert_array_equal(given, [1, 2, 3])
+
+
+def test_lists_that_are_no_array_are_told(model):
+    with returning({"y": [[1.0], [1.0, 2.0]]})().session(model) as session, pytest.raises(RunnerError) as refused:
+        session.infer({"x": X})
+    assert "output 'y' (a list) is not readable" in str(refused.value)
+
+
+def test_an_array_of_another_byte_order_is_the_same_array(model):
+    with returning({"y": Y.astype(">f4")})().session(model) as session:
+        given = session.infer({"x": X})["y"]
+    assert given.dtype.isnative
+    np.testing.assert_array_equal(given, Y)
 
 
 @pytest.mark.parametrize("result", [None, 3, "session"])

@@ -125,8 +125,9 @@ def show_fidelity(report: Report, to: Console) -> None:
         elif not worst.deployed_error:
             text = f"the layer-by-layer run of {candidate} has no error, as the deployed one"
         else:
-            reproduced = f"{worst.share:.0%} of the real error at {worst.tensor} (not bit-identical)"
-            text = f"the layer-by-layer run of {candidate} reproduces {reproduced}"
+            layered, whole = number(worst.observed_error), number(worst.deployed_error)
+            error = f"a relative L2 error of {layered} at {worst.tensor}, and of {whole} as deployed"
+            text = f"run layer by layer, {candidate} has {error} (not bit-identical)"
         if twice is not None and not twice["bit_identical"]:
             text += f"; run twice, {candidate} gives other bits"
         say(to, text, "dim")

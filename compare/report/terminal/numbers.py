@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 
@@ -10,6 +11,11 @@ def number(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.2e}" if isinstance(value, float) and (value and not 0.01 <= abs(value) < 1e4) else f"{value:.4g}"
+
+
+def share(use: float | None) -> str:
+    """A share of what is allowed, as `times`; a dash where nothing was measured, or what was is not finite."""
+    return "-" if use is None or not math.isfinite(use) else times(use)
 
 
 def times(value: float) -> str:

@@ -16,7 +16,7 @@ from .accuracy import show_accuracy
 from .changes import show_changes
 from .folding import say
 from .layers import show_fidelity, show_layers
-from .numbers import number, times
+from .numbers import number, share
 from .plan import show_plan
 from .progress import console
 from .tables import new_table, print_table
@@ -124,7 +124,7 @@ def _cells(output: OutputResult) -> dict[str, str]:
         "max |diff|": number(metrics.get("max_abs")),
         "rel L2": number(metrics.get("rel_l2")),
         "SNR": "-" if snr is None else f"{snr:.1f} dB",
-        "of allowed": "-" if output.use is None else times(output.use),
+        "of allowed": share(output.use),
         "mismatched": "-" if mismatched is None else f"{mismatched:,} of {metrics.get('count', 0):,}",
     }
 

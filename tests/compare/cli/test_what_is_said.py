@@ -198,6 +198,62 @@ def test_an_interrupted_search_keeps_the_verdict(product, monkeypatch, capsys):
     assert "fail: emulate:bf16 disagrees" in told
 
 
+# ---- what is named wrongly, or twice --------------------------------------------------------------------------------
+
+COMPARE = ["m.onnx", "--onnxrt", "--emulate=fp16"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nosuch"], "nosuch: neither a file nor a command; the commands are: report, merge,"),
+        (["inpsect", "m.onnx", "--nodes"], "inpsect: neither a file nor a command; did you mean inspect?"),
+        (["nosuch.onnx"], "nosuch.onnx: no such file."),
+        ([*COMPARE, "--unknown"], "unknown option --unknown. See compare --help."),
+        ([*COMPARE, "--on"], "unknown option --on. See compare --help."),
+        ([*COMPARE, "--layer"], "unknown option --layer; did you mean --layers?"),
+        (["", *COMPARE[1:]], "the name of a model is empty"),
+        ([*COMPARE, "--save-inputs", "mine.py"], "--save-inputs mine.py: inputs are saved as a .json, an .npz"),
+        ([*COMPARE, "--save-inputs", "in.npz"], "--save-inputs in.npz: 4 samples, and an .npz holds one"),
+        ([*COMPARE, "--data", "data", "--save-inputs", "in.npz"], "3 samples, and an .npz holds one"),
+        ([*COMPARE, "--isolate", "off", "--timeout", "3"], "which --isolate off forbids"),
+        ([*COMPARE, "--reference", "a", "--reference", "b"], "--reference is given twice, as a and b: say which."),
+        ([*COMPARE, "--data", "a", "--data", "b"], "--data is given twice, as a and b: say which."),
+        ([*COMPARE, "--data", "data", "--shape", "x:2x3"], "--shape x:2x3: 'x' is 1x3 in 3 samples of data"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_wrong_is_said_at_once(words, message, here, capsys):
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert "running" not in told
+
+
+def test_an_option_given_twice_with_one_value_is_that_value():
+    assert parse([*COMPARE, "--reference", "a", "--reference=a"]).rules.reference == "a"
+
+
+def test_a_range_that_holds_the_data_goes_with_them(here):
+    assert report_of(*COMPARE, "--data", "data", "--shape", "x:1x3..1x3..4x3")["verdict"] == "pass"
+
+
+def test_merge_speaks_of_its_own_option(here, capsys):
+    for number in (1, 2):
+        assert main([*COMPARE, "--data", "data", f"--shard={number}/2", f"--json={number}.json"]) in (0, 1)
+    capsys.readouterr()
+    assert main(["merge", "1.json", "2.json", "-o", "/dev/full"]) == 2
+    assert "-o /dev/full: cannot be written" in capsys.readouterr().err
+
+
+def test_files_of_a_folder_that_are_not_read_are_named(here):
+    for name in ("readme.txt", ".hidden"):
+        (here / "data" / name).touch()
+    np.save(here / "data" / "x.npy", X)
+    notes = report_of(*COMPARE, "--data", "data")["notes"]
+    assert "data: readme.txt, x.npy are not read." in notes
+
+
 # ---- completion -----------------------------------------------------------------------------------------------------
 
 

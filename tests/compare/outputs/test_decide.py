@@ -96,6 +96,12 @@ IDLE = "nothing was rounded"
         ),
         (evidence(np.full((2, 3), np.nan), guessed=("x",)), "fail", "on one side; .*nan found$", None),
         (evidence(tolerance=LOOSE, random="RandomNormal n"), "undecided", "RandomNormal n draws random values", None),
+        (
+            evidence(FAR, random="Dropout d"),
+            "undecided",
+            "^Dropout d draws random values without a seed, so that no",
+            None,
+        ),
         (evidence(FAR, LOOSE, metric=GOOD), "fail", "differ by more than allowed", None),
         # without one, what rounding explains and is small passes
         (evidence(), "pass", None, None),
@@ -159,6 +165,11 @@ def test_what_follows_from_the_evidence(found, verdict, reason, by):
         assert result.reason is None
     else:
         assert re.search(reason, result.reason)
+
+
+@pytest.mark.parametrize("found", [evidence(np.ones((3, 2))), evidence(clash="dtype string where float32 is expected")])
+def test_what_was_not_measured_has_no_share_of_what_is_allowed(found):
+    assert decide(found).use is None
 
 
 def test_a_new_decider_is_a_function_and_a_place_in_the_chain(monkeypatch):

@@ -26,11 +26,18 @@ from layerdiff.graph.rounding.constants_in_range import in_range
 from layerdiff.graph.rounding.rescale import rescaled
 from layerdiff.graph.rounding.typed import typed
 from layerdiff.runners.contract.capabilities import Capabilities
+from layerdiff.runners.contract.options import command_word
 from onnx import numpy_helper
 
 from support.models import parsed
 from support.plan_networks import overflowing, samples, weights
 from support.reports import CULPRIT
+
+
+def test_a_remedy_names_the_candidate_with_its_own_words():
+    runner = EmulateRunner(format="int8", decomposed=True, keep=("a",))
+    assert command_word(runner.keeping(["a", "b c", "d,e"])) == "'--emulate=int8,decomposed,keep=a,keep=b c,keep=d,,e'"
+    assert EmulateRunner.from_value("int8,decomposed,keep=a") == runner
 
 
 def test_what_overflows_is_tried_in_fp32_with_who_reads_it():
@@ -47,7 +54,7 @@ def test_what_overflows_is_tried_in_fp32_with_who_reads_it():
         r"^  try: scale the constants of fc1 by 2\^-\d+ and those of fc2 by 2\^\d+ \(exact\): emul", text, re.M
     )
     line = next(line for line in text.splitlines() if line.startswith("  or: "))
-    assert line.startswith("  or: keep fc1 and fc2 in FP32 (--emulate=...,keep=fc1,keep=fc2): emulated so, pass at ")
+    assert line.startswith("  or: keep fc1 and fc2 in FP32 (--emulate=fp16,keep=fc1,keep=fc2): emulated so, pass at ")
     assert to_json(report)["culprits"][0]["remedies"][1]["measured"]["outputs"][0]["verdict"] == "pass"
 
 

@@ -110,6 +110,9 @@ def test_a_fault_of_a_second_file_fails_alone(fault, reduced):
 def test_an_emulated_format_is_written_with_casts(reduced):
     status, folder = reduced(["net.onnx", "--onnxrt", "--emulate", "fp16"], net=parsed(HUGE, **HUGE_WEIGHTS))
     assert (status, shown(folder)[0]) == (0, 1)
+    assert "Values differ by infinity or NaN, which no rounding explains." in (folder / "ISSUE.md").read_text()
+    assert "values differ by infinity or NaN" in (folder / "ISSUE.md").read_text().split("```")[1]
+    assert "error inf" not in (folder / "ISSUE.md").read_text()
     assert "Cast" in nodes(folder, "candidate")
     assert "Cast" not in nodes(folder, "reference")
 

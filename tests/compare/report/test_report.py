@@ -148,6 +148,14 @@ def test_culprits_come_in_at_most_twenty_lines():
             report(output(), output("fail", tensor="z")),
             "fail: emulate:fp16 disagrees with onnxrt in 1 of 2 outputs, on",
         ),
+        (
+            report(output("missing"), output("extra", tensor="z")),
+            "fail: emulate:fp16 disagrees with onnxrt in output y, on",
+        ),
+        (
+            report(output(), output("extra", tensor="z")),
+            "fail: emulate:fp16 disagrees with onnxrt in output z, which the reference does not have, on",
+        ),
         (report(output("undecided")), "undecided: emulate:fp16 cannot be judged in output y, on"),
         (report(output(count=0)), "undecided: nothing was compared, on"),
         (report(), "undecided: nothing was compared, on"),

@@ -7,6 +7,8 @@ import json
 from dataclasses import replace
 
 import pytest
+from layerdiff import UsageError
+from layerdiff.compare.report.model import Fidelity
 from layerdiff.compare.report.terminal.folding import say
 from layerdiff.compare.report.terminal.show import show
 from rich.console import Console
@@ -63,3 +65,29 @@ def test_long_names_are_shortened_on_the_terminal_alone():
     assert name not in shown(found, 80)
     assert "(5,000 characters)" in shown(found, 80)
     assert json.loads(found.render("json"))["outputs"][0]["tensor"] == name
+
+
+def test_a_note_on_data_is_one_line_whatever_an_input_is_called():
+    found = report(output())
+    found = replace(found, data=replace(found.data, notes=("x\n\x1b[31m [0, 1): no range is known.",)))
+    assert "note: x\\n\\x1b[31m [0, 1): no range is known.\n" in shown(found, 100)
+
+
+@pytest.mark.parametrize("use", [None, float("inf")])
+def test_a_share_that_was_not_measured_is_a_dash_as_in_a_report_read_back(use):
+    line = next(line for line in shown(report(output("fail", use=use)), 200).splitlines() if line.startswith("y "))
+    assert "1000x" not in line
+    assert shown(report(output("fail", use=use)), 200) == shown(report(output("fail", use=None)), 200)
+
+
+def test_a_format_that_does_not_exist_is_refused_with_those_that_do():
+    with pytest.raises(UsageError, match=r"no format is called 'nope'; there are: csv, html, json,"):
+        report(output()).render("nope")
+
+
+def test_what_a_layer_by_layer_run_shows_is_told_in_errors():
+    seen = Fidelity("emulate:fp16", "y", 2e-3, 2.32e-3, 1.16, False)
+    text = shown(report(output("fail"), layers=full().layers, fidelity=(seen,)), 300)
+    assert (
+        "run layer by layer, emulate:fp16 has a relative L2 error of 2.32e-03 at y, and of 2.00e-03 as deploy" in text
+    )

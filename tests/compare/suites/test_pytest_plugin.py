@@ -80,6 +80,17 @@ def test_loading_it_costs_nothing():
     assert done.stdout.strip() == "set()"
 
 
+def test_a_model_that_is_not_there_fails_in_one_line(tmp_path):
+    (tmp_path / "test_it.py").write_text(
+        "def test_it(compare_models):\n    compare_models('a.onnx', candidate='onnxrt')"
+    )
+    arguments = ["-m", "pytest", "-q", "-p", "layerdiff.compare.suites.pytest_plugin", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "compare_models: a.onnx: no such file." in done.stdout
+    assert "another exception" not in done.stdout
+
+
 @pytest.mark.parametrize("words", ["expect='good'", "candidate_model='b.onnx', reference='onnxrt'"])
 def test_a_wrong_call_is_told(words, tmp_path):
     (tmp_path / "test_it.py").write_text(
