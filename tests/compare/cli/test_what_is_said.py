@@ -250,7 +250,7 @@ def test_files_of_a_folder_that_are_not_read_are_named(here):
     for name in ("readme.txt", ".hidden"):
         (here / "data" / name).touch()
     np.save(here / "data" / "x.npy", X)
-    notes = report_of(*COMPARE, "--data", "data")["notes"]
+    notes = report_of(*COMPARE, "--data", "data")["data_notes"]
     assert "data: readme.txt, x.npy are not read." in notes
 
 
