@@ -120,6 +120,11 @@ def criterion(rules: Rules) -> Criterion | None:
                 raise UsageError(f"{option} needs --metric: {METRICS}.")
         return None
     name, k, function = _metric(rules.metric)
+    if k and rules.metric_drop is not None and rules.metric_drop >= 1:
+        raise UsageError(
+            f"--metric-drop {rules.metric_drop:g}: {name} is a share of all rows, of which a drop of 1 is everything; "
+            "0.01 is one point."
+        )
     array = None if rules.labels is None else _labels(rules.labels)
     if name in (AGREE, LOGITS) and array is not None:
         raise UsageError(f"--metric {name} holds outputs against the reference's and reads no labels; top1 does.")

@@ -294,6 +294,8 @@ def test_too_few_classes_for_a_metric_are_refused(judge):
         ({"metric": "top1", "metric_output": "q"}, "no such output; there are: y"),
         ({"metric": "top1", "metric_drop": -0.1}, "0 or more"),
         ({"metric": "top1", "metric_drop": NAN}, "0 or more"),
+        ({"metric": "top1", "metric_drop": 1}, "--metric-drop 1: top1 is a share of all rows.*0.01 is one point"),
+        ({"metric": "agree", "labels": None, "metric_drop": 5}, "--metric-drop 5: agree is a share"),
         ({}, "--labels needs --metric"),
         ({"labels": None, "metric_drop": 0.1}, "--metric-drop needs --metric"),
     ],
