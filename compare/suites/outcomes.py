@@ -68,10 +68,11 @@ class SuiteResult:
 
     @property
     def status(self) -> int:
-        """The exit status: 0 all as expected, 1 something else, 3 a runner or an input failed."""
+        """The exit status: 0 all as expected, 1 something else or no check at all, 3 a runner or an input failed."""
         if any(outcome.verdict == "error" for outcome in self.outcomes):
             return 3
-        return 0 if not self.not_run and all(outcome.as_expected for outcome in self.outcomes) else 1
+        as_expected = bool(self.outcomes) and all(outcome.as_expected for outcome in self.outcomes)
+        return 0 if as_expected and not self.not_run else 1
 
 
 def is_suite(content: Any) -> bool:

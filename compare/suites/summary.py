@@ -57,6 +57,8 @@ def print_suite(found: SuiteResult, to: Console, *, quiet: bool) -> None:
 
 def headline(found: SuiteResult) -> str:
     """The result in one line."""
+    if not found.total:
+        return "no check belongs to this share, so that nothing was compared"
     good = sum(outcome.as_expected for outcome in found.outcomes)
     known = sum(outcome.as_expected and outcome.expect != "pass" for outcome in found.outcomes)
     text = f"{good} of {found.total} checks as expected"
@@ -92,7 +94,7 @@ def junit(found: SuiteResult) -> str:
         else:
             made.append(failed_suite(name, "failure", _said(outcome)))
     made += [failed_suite(name, "skipped", "not run: an earlier check was not as expected") for name in found.not_run]
-    return document(made)
+    return document(made or [failed_suite("suite", "failure", headline(found))])
 
 
 def markdown(found: SuiteResult) -> str:

@@ -201,3 +201,12 @@ def test_a_report_on_standard_output_stands_there_alone(suite, capsys):
     captured = capsys.readouterr()
     assert json.loads(captured.out)["as_expected"] is True
     assert captured.err == "pass\n"
+
+
+@pytest.mark.parametrize(("words", "last"), [([], "no check belongs to this share"), (["-q"], "fail")])
+def test_a_share_without_a_check_is_no_pass(words, last, suite, tmp_path, capsys):
+    path = tmp_path / "all.xml"
+    assert main(["--suite", suite(ALIKE, KNOWN), "--shard", "3/3", "--junit", str(path), *words]) == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith(last)
+    XSD.validate(path)
+    assert path.read_text().count("<failure") == 1
