@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +29,12 @@ FEWEST = 4
 """Elements from which on equal values say something."""
 
 
-def lookalike(value: np.ndarray | DeviceArray, own: str, others: Mapping[str, np.ndarray | DeviceArray]) -> str | None:
+def lookalike(
+    value: np.ndarray | DeviceArray,
+    own: str,
+    others: Mapping[str, np.ndarray | DeviceArray],
+    outlines: dict[str, Outline | None] | None = None,
+) -> str | None:
     """The only output of the other side that holds the values of an output; None where that is the namesake.
 
     Distances are L2 norms over all elements, relative to that output's distance from its own mean.
@@ -37,17 +43,70 @@ def lookalike(value: np.ndarray | DeviceArray, own: str, others: Mapping[str, np
         value: The output.
         own: Its name.
         others: The outputs of the other side.
+        outlines: Those of them that are known, for whoever asks of many outputs.
     """
     if value.size < FEWEST or _dtype(value).kind in "OSUT":
         return None
     array = np.asarray(value)
     numbers = {name: other for name, other in others.items() if _dtype(other).kind not in "OSUT"}
-    found = {name: distance(array, np.asarray(other)) for name, other in numbers.items()}
+    if own in numbers and distance(array, np.asarray(numbers[own])) < APART:
+        return None  # as near as that to its namesake, it is no other one
+    known = {} if outlines is None else outlines
+    for name, other in numbers.items():
+        if name not in known:
+            known[name] = Outline.of(np.asarray(other))
+    mine = Outline.of(array)
+    least = {name: 0.0 if mine is None or (it := known[name]) is None else mine.least(it) for name in numbers}
+    found: dict[str, float] = {}
+    for name in numbers:
+        if least[name] <= NEAR:
+            found[name] = distance(array, np.asarray(numbers[name]))
+            if sum(size < APART for size in found.values()) > 1:
+                return None
     best = min(found, key=lambda name: found[name], default=own)
     if best == own or found[best] > NEAR:
         return None
-    rest = [size for name, size in found.items() if name != best]
-    return best if all(size >= max(MARGIN * found[best], APART) for size in rest) else None
+    far = max(MARGIN * found[best], APART)
+    rest = (name for name in numbers if name != best and least[name] < far)
+
+    def size(name: str) -> float:
+        return found[name] if name in found else distance(array, np.asarray(numbers[name]))
+
+    return best if all(size(name) >= far for name in rest) else None
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What tells most outputs from each other without a look at both of their elements.
+
+    Attributes:
+        shape: Of the output.
+        boolean: Whether it holds truth values.
+        mean, spread: Its mean, and the L2 norm of what it is beside that.
+    """
+
+    shape: tuple[int, ...]
+    boolean: bool
+    mean: float
+    spread: float
+
+    @staticmethod
+    def of(array: np.ndarray) -> Outline | None:
+        """The outline of an output; None where it says nothing: complex numbers, and what is not finite."""
+        if array.dtype.kind == "c" or not array.size:
+            return None
+        wide = array.reshape(-1).astype(np.float64)
+        with np.errstate(all="ignore"):
+            mean = float(wide.mean())
+            spread = float(np.linalg.norm(wide - mean))
+        return Outline(array.shape, array.dtype.kind == "b", mean, spread) if math.isfinite(spread) else None
+
+    def least(self, other: Outline) -> float:
+        """What the `distance` to another output is at least."""
+        if self.shape != other.shape or self.boolean != other.boolean or not other.spread:
+            return math.inf
+        between = math.hypot(self.spread - other.spread, math.sqrt(math.prod(self.shape)) * (self.mean - other.mean))
+        return between / other.spread * 0.99 - 1e-6  # nobody is to be ruled out by the rounding of this
 
 
 def distance(value: np.ndarray, other: np.ndarray) -> float:
@@ -82,9 +141,10 @@ class Lookalikes:
             suspects: Outputs of the candidate that are not what the reference has under their names.
             outputs, reference: All outputs of both.
         """
+        outlines: dict[str, Outline | None] = {}
         for name in suspects:
             if name not in self._found:
-                self._found[name] = lookalike(outputs[name], name, reference)
+                self._found[name] = lookalike(outputs[name], name, reference, outlines)
         for name, other in self.held.items():
             if distance(np.asarray(outputs[name]), np.asarray(reference[other])) > NEAR:
                 self._found[name] = None

@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, OnnxrtRunner
-from layerdiff.compare.outputs.lookalike import exchanged, lookalike
+from layerdiff.compare.outputs import lookalike as module
+from layerdiff.compare.outputs.lookalike import Lookalikes, Outline, distance, exchanged, lookalike
 
 from support import networks
 from support.models import normal
@@ -145,3 +146,23 @@ def test_the_exchange_is_one_culprit_and_what_else_is_wrong_another(fault):
     (notice,) = [n for n in report.notices if n.code == "outputs-exchanged"]
     assert notice.text.endswith("--map-output box=cls --map-output cls=box")
     assert not any(n.code in ("fidelity", "outputs-agree") for n in report.notices)
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda a: a + 1e-3, lambda a: a + 0.5, lambda a: 1.5 * a], ids=["near", "off", "far"]
+)
+def test_the_time_for_many_outputs_grows_with_their_number(wrong, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "distance", lambda *pair: asked.append(pair) or distance(*pair))
+    reference = {f"y{i}": (1 + i) * normal(3, 4, seed=i) for i in range(60)}
+    Lookalikes().take(reference, {name: wrong(value) for name, value in reference.items()}, reference)
+    assert len(asked) < 10 * len(reference)
+
+
+def test_outlines_never_rule_out_what_is_near():
+    values = [A, B, A + NOISE, 3 * A, A + 5, A > 0, A[:2], np.ones((3, 4)), A.astype(np.float16), 1e6 + A, np.zeros(3)]
+    for one in values:
+        for other in values:
+            outlines = Outline.of(one), Outline.of(other)
+            assert outlines[0] is not None and outlines[1] is not None
+            assert outlines[0].least(outlines[1]) <= distance(one, other)
