@@ -39,6 +39,8 @@ def by_expectation(evidence: OutputEvidence) -> Decision | None:
     """Passes what rounding explains and is small; fails what rounding does not explain."""
     if evidence.tolerance is not None:
         return None
+    if evidence.calibrated:
+        return None
     if not evidence.statistics.mismatched:
         return Decision("pass") if evidence.coverage.complete else None
     if evidence.undecidable:

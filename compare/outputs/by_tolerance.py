@@ -66,6 +66,8 @@ def not_finite(evidence: OutputEvidence) -> Decision | None:
     both = statistics.nan[0] == statistics.nan[1] == statistics.broken
     if both:
         what = f"{share} NaN on both sides (--nan-equal lets them pass)"
+    elif all(statistics.nan):
+        what = f"{share} NaN or infinite on one side, or NaN on both"
     else:
         what = f"{share} NaN or infinite on one side"
     first = "" if place is None else f"; first at {_list(place.index)} of sample {place.sample}: {show(place)}"

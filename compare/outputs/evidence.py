@@ -199,6 +199,8 @@ class OutputEvidence:
         tolerance: What the user allows; None: what rounding explains.
         doubts: Numbers of the samples in which elements mismatch, where the user gave no tolerance.
         undecidable: Why rounding explains nothing here (INT8 depends on calibration); empty where it does.
+        calibrated: Whether it is a float that a side computes in INT8 or FP8, which passes by what the user says alone:
+            a Sign of it may be equal to the last bit, and proves nothing of what it is the sign of.
         expected: The error held against the one that rounding is expected to make; None where that was not needed, or
             could not be measured.
         by_formula: Elements that exceed the formula, and why that had to be asked, where nothing could be measured.
@@ -225,6 +227,7 @@ class OutputEvidence:
     tolerance: Tolerance | None = None
     doubts: tuple[int, ...] = ()
     undecidable: str = ""
+    calibrated: bool = False
     expected: Measured | None = None
     by_formula: ByFormula | None = None
     metric: MetricLoss | None = None

@@ -107,16 +107,27 @@ def undecidable(reference: Side, candidate: Side, output: str, dtype: np.dtype) 
         return ""
     if dtype.name.startswith(("float8", "float4")):
         return f"an output of type {dtype.name} is too coarse to tell right from wrong"
-    for fmt in (candidate.runner.arithmetic, reference.runner.arithmetic):
+    fmt = _calibrated(reference, candidate)
+    if fmt is not None:
         if fmt.is_integer:
             return f"{fmt} error depends on calibration, so no tolerance follows from the format"
-        if fmt.name in ("e4m3", "e5m2"):
-            return f"{fmt} is too coarse for its arithmetic to tell right from wrong"
+        return f"{fmt} is too coarse for its arithmetic to tell right from wrong"
     if candidate.model is not model and quantized(candidate.model.index, output) != quantized(model.index, output):
         return "one of the two files holds scaled integers, whose error depends on calibration"
     if quantized(model.index, output) and (other := quantizes_otherwise(model, candidate.model)):
         return f"{other}, whose error depends on calibration"
     return ""
+
+
+def calibrated(reference: Side, candidate: Side, dtype: np.dtype) -> bool:
+    """Whether an output is a float that a side computes in INT8 or FP8."""
+    return is_float(dtype) and _calibrated(reference, candidate) is not None
+
+
+def _calibrated(*sides: Side) -> NumberFormat | None:
+    """The first of two sides' formats that is INT8 or FP8, the candidate's first."""
+    formats = (side.runner.arithmetic for side in reversed(sides))
+    return next((fmt for fmt in formats if fmt.is_integer or fmt.name in ("e4m3", "e5m2")), None)
 
 
 def quantizes_otherwise(reference: Model, candidate: Model) -> str:

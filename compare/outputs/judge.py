@@ -20,7 +20,7 @@ from ..runs.spill import Store
 from ..statistics import device as ondevice
 from ..statistics.statistics import Statistics
 from .evidence import Coverage, OutputEvidence
-from .formats_in_play import undecidable
+from .formats_in_play import calibrated, undecidable
 from .lookalike import Lookalikes, exchanged
 from .tolerance import EXACT, Tolerance, last_place, user
 from .transposition import transposition
@@ -85,7 +85,8 @@ class Judge:
     def _pair(self, name: str, tensor: str, dtype: np.dtype) -> _Pair:
         tolerance = self.tolerance(tensor, dtype)
         why = "" if tolerance is not None else undecidable(self._sides.reference, self._candidates[name], tensor, dtype)
-        return _Pair(name, tensor, tolerance, why, self._rules.nan_equal, self.notices)
+        scaled = tolerance is None and calibrated(self._sides.reference, self._candidates[name], dtype)
+        return _Pair(name, tensor, tolerance, why, scaled, self._rules.nan_equal, self.notices)
 
     def tolerance(self, tensor: str, dtype: np.dtype) -> Tolerance | None:
         """What the user allows this output; None: nothing is said about it.
@@ -155,6 +156,7 @@ class _Pair:
         tensor: str,
         tolerance: Tolerance | None,
         undecidable: str,
+        calibrated: bool,
         nan_equal: bool,
         notices: dict[Notice, None],
     ) -> None:
@@ -162,6 +164,7 @@ class _Pair:
         self.tensor = tensor
         self.tolerance = tolerance
         self.undecidable = undecidable
+        self.calibrated = calibrated
         self.nan_equal = nan_equal
         self.notices = notices
         self.plain = Statistics(equal_nan=nan_equal)
@@ -219,6 +222,7 @@ class _Pair:
             tolerance=self.tolerance,
             doubts=tuple(self.doubts),
             undecidable=self.undecidable,
+            calibrated=self.calibrated,
         )
 
 

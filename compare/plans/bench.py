@@ -115,7 +115,7 @@ class Bench:
         compared, log = self._run(side, collector.begin(Sides(self.comparison.reference, (side,))), timed)
         found = collector.evidence(compared, log, progress, self.drawn).outputs
         # that nothing is left to round is no reason to doubt what everything in FP32 gives
-        return tuple(trial_of(replace(e, idle=""), self.small) for e in found)
+        return tuple(trial_of(replace(e, idle="", calibrated=False), self.small) for e in found)
 
     def estimated(self, runner: Runner) -> tuple[OutputTrial, ...]:
         """The errors of a runner in the candidate's place, without the verdict: no draws are made.

@@ -120,6 +120,12 @@ class Statistics(Moments):
         return bool(self.broken) and not self.text and self.shape_mismatch is None
 
     @property
+    def zero(self) -> bool:
+        """Whether all elements are, and are floats; of two dtypes, on both sides."""
+        floats = bool(self.dtypes) and all("float" in dtype for dtype in self.dtypes or ())
+        return floats and 0 < self.finite == self.count and self.sum_rr == 0 == self.sum_cc
+
+    @property
     def worst(self) -> Place | None:
         """The element that uses most of its tolerance; without a tolerance, the one with the greatest error."""
         if self.use_at is not None and self.use_at.value > 0:

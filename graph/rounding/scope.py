@@ -70,7 +70,7 @@ class Findings:
     Attributes:
         clamped, lifted: How many weights of a tensor were limited to the largest value, or kept from becoming zero.
         left: By reason, the tensors that were not rounded.
-        rounded: How many tensors are rounded; of formats of integers, how many products.
+        rounded: How many tensors are rounded to the format that is emulated; of formats of integers, how many products.
     """
 
     clamped: dict[str, int] = field(default_factory=dict)
@@ -166,7 +166,9 @@ class Scope:
         held = TF32 if number is FP16 and self.target.widens(tensor) else number  # both have 11 bits
         if held not in self._typed:
             target = replace(self.target, number=held, every_node=True, ranges={}, cast_weights=True)
-            self._typed[held] = Scope(target, self.findings, self.index, self.static, self.writer, self.parent)
+            # what rounds to another format than the one that is tried is no sign that anything is tried
+            findings = self.findings if held is self.target.number else replace(self.findings, rounded=0)
+            self._typed[held] = Scope(target, findings, self.index, self.static, self.writer, self.parent)
         return self._typed[held]
 
     # What is known of tensors

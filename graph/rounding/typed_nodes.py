@@ -10,7 +10,7 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto
 
-from ..operators import CASTS, CONTRIB_DOMAIN, QUANTIZERS, RECURRENT, is_standard, operator
+from ..operators import CASTS, CONTRIB_DOMAIN, QUANTIZERS, REARRANGING, RECURRENT, is_standard, operator
 from ..specs import dtype_to_onnx
 from .decomposed import write_decomposed
 from .recurrent import write_recurrent
@@ -29,6 +29,9 @@ def write_typed(scope: Scope, node: onnx.NodeProto) -> None:
         scope: Where it stands.
         node: The node, without bodies; its attributes name FP32 where the graph's name FP16 or BF16.
     """
+    if operator(node) in REARRANGING and len({scope.stored(n) for n in (node.input[0], *node.output) if n}) == 1:
+        scope.writer.nodes.append(node)  # what it gives is rounded as what it gets
+        return
     number = next(filter(None, map(scope.stored, (*node.output, *node.input))), None)
     assert number is not None
     if not is_standard(node) and node.domain != CONTRIB_DOMAIN:

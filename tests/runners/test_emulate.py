@@ -345,3 +345,24 @@ def test_what_is_emulated_can_be_computed_elsewhere():
         proto = parsed("g (float[2] x) => (float[2] y) { y = Relu(x) }")
         with pytest.raises(ProviderUnavailable, match="emulate:fp16"):
             runner.open(Model(proto))
+
+
+@pytest.mark.parametrize(
+    ("body", "fmt"),
+    [
+        ("g (bfloat16[2,8] x) => (bfloat16[2,8] y) { y = Identity(x) }", "fp16"),
+        ("g (float16[2,8] x) => (float16[8,2] y) { y = Transpose(x) }", "fp16"),
+        ("g (bfloat16[2,8] x) => (bfloat16[2,8] y) { y = Sin(x) }", "fp16"),
+        ("g (float[2,8] x) => (float[2,8] y) { a = Cast<to=16>(x) b = Identity(a) y = Cast<to=1>(b) }", "fp16"),
+    ],
+)
+def test_what_the_types_of_the_graph_round_is_not_what_is_tried(body, fmt):
+    with EmulateRunner(format=fmt).open(Model(parsed(body))) as session:
+        assert session.info.idle == "nothing of this network was rounded to FP16"
+
+
+def test_what_the_types_of_the_graph_round_to_the_format_that_is_tried_counts():
+    with EmulateRunner(format="fp16").open(
+        Model(parsed("g (float16[8] x) => (float16[8] y) { y = Sin(x) }"))
+    ) as session:
+        assert not session.info.idle

@@ -48,6 +48,10 @@ def nothing(both: np.ndarray, tolerance: Tolerance | None, **more) -> OutputEvid
     return OutputEvidence("b", "y", "a", ALL, statistics=statistics, tolerance=tolerance, **more)
 
 
+def between(reference: np.ndarray, candidate: np.ndarray) -> OutputEvidence:
+    return OutputEvidence("b", "y", "a", ALL, statistics=Statistics().update(reference, candidate, EXACT))
+
+
 HOLE = np.array([1.0, np.nan])
 FAR = 3 * ONES
 NEAR = 1.001 * ONES
@@ -80,6 +84,10 @@ IDLE = "nothing was rounded"
         (nothing(np.full(3, np.inf), LOOSE), "undecided", "all 3 elements are infinite or NaN on both sides", None),
         (nothing(np.full(3, np.inf), None), "undecided", "so that nothing was compared", None),
         (nothing(np.array([np.inf, 1.0]), LOOSE), "pass", None, None),
+        (nothing(np.zeros(3), None), "undecided", "all 3 elements are zero .* --tolerance y:0,0 lets it pass", None),
+        (nothing(np.zeros(3), LOOSE), "pass", None, None),
+        (nothing(np.zeros(3, int), None), "pass", None, None),
+        (nothing(np.array([0.0, 1e-40]), None), "pass", None, None),
         # the reference itself has no result
         (nothing(HOLE, None), "fail", r"1 of 2 elements are NaN on both sides .*nan found$", None),
         (
@@ -92,6 +100,12 @@ IDLE = "nothing was rounded"
             nothing(HOLE, None, unranged=("x", "z")),
             "undecided",
             "ranges of 'x', 'z' were.* --range NAME:LO,HI, or",
+            None,
+        ),
+        (
+            between(HOLE, np.array([np.inf, np.nan])),
+            "fail",
+            "2 of 2 elements .* on one side, or NaN on both; first",
             None,
         ),
         (evidence(np.full((2, 3), np.nan), guessed=("x",)), "fail", "on one side; .*nan found$", None),
@@ -129,6 +143,9 @@ IDLE = "nothing was rounded"
         # what rounding says nothing about
         (evidence(FAR, undecidable=INT8), "undecided", r"INT8 tells nothing; say .*\(y:0,2 would pass\)", None),
         (evidence(ONES, undecidable=INT8), "pass", None, None),
+        (evidence(ONES, undecidable=INT8, calibrated=True), "undecided", "INT8 tells nothing; say", None),
+        (evidence(ONES, LOOSE, calibrated=True), "pass", None, None),
+        (evidence(ONES, undecidable=INT8, calibrated=True, metric=GOOD), "pass", None, "top1"),
         (evidence(FAR, undecidable=INT8, metric=GOOD), "pass", None, "top1"),
         (evidence(FAR, undecidable=INT8, metric=POOR), "fail", "0.1 under the reference's 0.9", "top1"),
         (evidence(FAR, undecidable=INT8, metric=replace(GOOD, value=None)), "undecided", "could not be measured", None),
