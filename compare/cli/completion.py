@@ -9,6 +9,7 @@ from typing import Any
 from ...graph.errors import UsageError
 from .arguments import Parser, full_parser
 from .commands import COMMANDS, command_parser
+from .delivery import answer_shown
 
 SHELLS = ("bash", "zsh", "tcsh")
 DESCRIPTION = "Prints the completion of commands and options for a shell (pip install 'layerdiff[completion]')."
@@ -56,7 +57,8 @@ def run(words: Sequence[str]) -> int:
     if given.shell == "zsh":
         text = text.replace(f"compdef {name} -N", f"compdef {name}_any -N").replace(f'{name} "$@"', f'{name}_any "$@"')
         text = text.replace("typeset -A opt_args", f"{ZSH.format(name=name)}\ntypeset -A opt_args")
-    print(text)
+    with answer_shown():
+        print(text)
     return 0
 
 

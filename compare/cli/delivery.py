@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ...graph.errors import UsageError
+from ...graph.errors import OutputError, UsageError
 from ...graph.printable import printable
 from ..notices import NOT_WRITTEN
 
@@ -47,7 +47,7 @@ def deliver(
     unwritten = write_all((option or flag, path, make) for flag, path, make in rendered(report, wanted))
     # With a report on standard output, what people read goes beside it.
     out = sys.stderr if any(path == "-" for _, path in wanted) else sys.stdout
-    try:
+    with verdict_shown(program):
         if quiet:
             print(report.verdict, file=out)
             for runner in report.runners:
@@ -61,20 +61,52 @@ def deliver(
             from ..report.terminal.show import show
 
             show(report, console(out), verbose=verbose)
-        sys.stdout.flush()
-    except OSError as error:
-        _let_go(error, program)
     if unwritten is not None:
         raise unwritten
     return report.exit_status
 
 
+@contextlib.contextmanager
+def verdict_shown(program: str) -> Iterator[None]:
+    """Shows what comes of a run: standard output that goes away inside changes no exit status.
+
+    Args:
+        program: What the message that it did begins with.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        _let_go(error, program)
+
+
+@contextlib.contextmanager
+def answer_shown() -> Iterator[None]:
+    """Shows what a command is there to show: whoever reads it from a pipe may have seen enough.
+
+    Raises:
+        OutputError: It does not get there.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        _close()
+        if not isinstance(error, BrokenPipeError):
+            raise OutputError(f"standard output cannot be written: {error.strerror}.") from error
+
+
 def _let_go(error: OSError, program: str = "compare") -> None:
-    """Standard output is gone; nothing more is written there, not even when Python ends."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Standard output is gone, which is said unless it was a pipe."""
+    _close()
     if not isinstance(error, BrokenPipeError):  # whoever reads from a pipe has seen enough
         print(f"{program}: standard output cannot be written: {error.strerror}.", file=sys.stderr)
+
+
+def _close() -> None:
+    """Nothing more is written to standard output, not even when Python ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def rendered(report: Report, wanted: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, Callable[[], Content]]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...graph.errors import UsageError
 from .arguments import Parser
+from .delivery import verdict_shown
 from .report_options import check_outputs
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def run(words: Sequence[str]) -> int:
     made = slice_model(model, part, model.index.specs).contained()
     with writing("-o", given.output):
         onnx.save(made.proto, given.output)
-    print(f"{given.output}: {len(part.nodes)} of {len(model.index.nodes)} nodes, from {', '.join(part.inputs)}")
+    with verdict_shown("layerdiff extract"):
+        print(f"{given.output}: {len(part.nodes)} of {len(model.index.nodes)} nodes, from {', '.join(part.inputs)}")
     if given.data is not None:
         _save_inputs(model, made, given.data, given.save_inputs)
     return 0
@@ -115,4 +117,5 @@ def _save_inputs(model: Model, part: Model, data: str, path: str) -> None:
             values = {**sample, **(session.infer(sample, inner) if inner else {})}
             fed.append({name: values[name] for name in names})
     save_inputs(as_source(fed).bind(part), path)
-    print(f"{path}: {len(fed)} sample{'s'[: len(fed) != 1]}")
+    with verdict_shown("layerdiff extract"):
+        print(f"{path}: {len(fed)} sample{'s'[: len(fed) != 1]}")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .arguments import Parser
+from .delivery import answer_shown
 from .report_options import check_outputs
 
 if TYPE_CHECKING:
@@ -41,12 +42,14 @@ def run(words: Sequence[str]) -> int:
     model = load(given.model)
     found = overview(model, given.nodes, _measured(model, given.data) if given.data else None)
     if given.json is not None:
-        write(json.dumps(plain(found), indent=1, allow_nan=False) + "\n", given.json, "--json")
+        with answer_shown():
+            write(json.dumps(plain(found), indent=1, allow_nan=False) + "\n", given.json, "--json")
     if given.json != "-":
         from ..report.terminal.overview import show_overview
         from ..report.terminal.progress import console
 
-        show_overview(found, console())
+        with answer_shown():
+            show_overview(found, console())
     return 0
 
 

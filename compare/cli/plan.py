@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .arguments import Parser, in_columns
+from .delivery import answer_shown
 
 DESCRIPTION = "Shows a precision plan that `compare ... --fix PLAN` made, or writes it for another tool."
 
@@ -24,13 +25,15 @@ def run(words: Sequence[str]) -> int:
     if given.form is not None:
         applicable(content, given.plan, "plan")
         text = EXPORTS[given.form].render(plan, content["origin"].get("source", "MODEL"))
-        print(text, end="\n" if text else "")
+        with answer_shown():
+            print(text, end="\n" if text else "")
         return 0
     from ..report.terminal.plan import print_plan
     from ..report.terminal.progress import console
 
-    print_plan(plan, console())
-    print(f"\nfor other tools: layerdiff plan {given.plan} --as FORM\n{_forms()}")
+    with answer_shown():
+        print_plan(plan, console())
+        print(f"\nfor other tools: layerdiff plan {given.plan} --as FORM\n{_forms()}")
     return 0
 
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from ...graph.errors import UsageError
 from ...graph.printable import counted
 from .arguments import Parser, Request, parse
+from .delivery import verdict_shown
 
 if TYPE_CHECKING:
     from ..comparison import Comparison
     from ..progress import Progress
+    from ..reduce.bundle import Bundle
     from ..report.model import Report
 
 DESCRIPTION = "Reduces a culprit to a model of a few nodes that fails alone, with a script that needs no layerdiff."
@@ -51,14 +53,19 @@ def run(words: Sequence[str]) -> int:
     finally:
         if isinstance(progress, TerminalProgress):
             progress.clear()
-    if not given.quiet:
-        print(f"{bundle.folder}: {', '.join(bundle.files)}")
-        error = f"relative L2 error {bundle.error:.3g}, allowed {bundle.allowed:.3g}"
-        if not math.isfinite(bundle.error):
-            error = "values differ by infinity or NaN"
-        print(f"{counted(bundle.nodes, 'node')}, {error}")
-        print(f"reproduce.py: {bundle.shown.splitlines()[-1] if bundle.shown else 'says nothing'}")
+    with verdict_shown("layerdiff reduce"):
+        if not given.quiet:
+            _show(bundle)
     return 0 if shows(bundle.shown) else 1
+
+
+def _show(bundle: Bundle) -> None:
+    print(f"{bundle.folder}: {', '.join(bundle.files)}")
+    error = f"relative L2 error {bundle.error:.3g}, allowed {bundle.allowed:.3g}"
+    if not math.isfinite(bundle.error):
+        error = "values differ by infinity or NaN"
+    print(f"{counted(bundle.nodes, 'node')}, {error}")
+    print(f"reproduce.py: {bundle.shown.splitlines()[-1] if bundle.shown else 'says nothing'}")
 
 
 def parser() -> Parser:

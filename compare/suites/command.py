@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...graph.errors import UsageError
 from ..cli.arguments import Parser
-from ..cli.delivery import rendered, write_all
+from ..cli.delivery import rendered, verdict_shown, write_all
 from ..cli.ending import Shown
 from ..cli.report_options import add_report, add_screen, check_reports, check_screen
 from ..cluster import HERE
@@ -75,14 +75,16 @@ def run(words: Sequence[str]) -> int:
         if outcome.report is not None:
             unwritten = write_all(rendered(outcome.report, check.request.reports)) or unwritten
         if space.verbose:
-            show_reports([outcome], console(out))
+            with verdict_shown("compare"):
+                show_reports([outcome], console(out))
     found = SuiteResult(
         tuple(outcomes),
         names_of(checks.checks)[len(outcomes) :],
         None if space.shard is None else shard_of(space.shard, whole),
     )
     unwritten = write_all((flag, path, partial(FORMATS[flag], found)) for flag, path in reports) or unwritten
-    print_suite(found, console(out), quiet=space.quiet)
+    with verdict_shown("compare"):
+        print_suite(found, console(out), quiet=space.quiet)
     if unwritten is not None:
         raise unwritten
     return found.status

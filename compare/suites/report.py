@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...graph.errors import UsageError
-from ..cli.delivery import write_all
+from ..cli.delivery import verdict_shown, write_all
 from ..report.load import of_a_report
 from ..report.terminal.progress import console
 from .outcomes import Outcome, load_suite
@@ -43,9 +43,10 @@ def report_suite(
     with of_a_report(name):
         unwritten = write_all((flag, path, partial(FORMATS[flag], found)) for flag, path in reports)
         to = console(sys.stderr if any(path == "-" for _, path in reports) else sys.stdout)
-        if verbose:
-            show_reports(found.outcomes, to)
-        print_suite(found, to, quiet=quiet)
+        with verdict_shown("layerdiff report"):
+            if verbose:
+                show_reports(found.outcomes, to)
+            print_suite(found, to, quiet=quiet)
     if unwritten is not None:
         raise unwritten
     return found.status

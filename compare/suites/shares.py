@@ -7,6 +7,7 @@ from typing import Any
 
 from ...graph.digest import combined
 from ...graph.errors import UsageError
+from ..cli.delivery import verdict_shown
 from ..report.files import write
 from ..report.load import of_a_report
 from ..report.terminal.progress import console
@@ -66,7 +67,8 @@ def merge_suites(contents: Mapping[str, Any], output: str, *, quiet: bool, verbo
     checks = [next(parts[number % count]) for number in range(len(names))]
     whole = load_suite({"checks": checks}, output)
     write(written(checks, whole.status == 0), output, "-o")
-    if verbose:
-        show_reports(whole.outcomes, console())
-    print_suite(whole, console(), quiet=quiet)
+    with verdict_shown("layerdiff merge"):
+        if verbose:
+            show_reports(whole.outcomes, console())
+        print_suite(whole, console(), quiet=quiet)
     return whole.status

@@ -122,3 +122,35 @@ def test_a_report_that_fills_the_disk_is_there_whole_or_not_at_all(folder):
     assert done.stderr.count("cannot be written") == 1
     assert json.loads(Path("r.json").read_text())["verdict"] == "pass"
     assert list(folder.glob("*.partial")) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device")
+@pytest.mark.parametrize(
+    ("words", "full"),
+    [
+        ("inspect m.onnx --nodes", 2),
+        ("inspect m.onnx --json -", 2),
+        ("plan plan.json", 2),
+        ("plan plan.json --as nodes", 2),
+        ("completion bash", 2),
+        ("extract m.onnx -o part.onnx", 0),  # what it is for is the file
+        ("--suite checks.toml -q", 0),
+    ],
+)
+def test_an_answer_that_gets_nowhere_is_told_and_one_that_nobody_reads_on_is_no_failure(words, full, folder):
+    check = '[[check]]\nname = "a"\nmodel = "m.onnx"\nrunners = ["onnxrt", "onnxrt"]\n'
+    Path("checks.toml").write_text(check)
+    if words.startswith("plan"):
+        np.savez("d.npz", x=np.full((1, 4096), 0.01, np.float32))
+        main(["m.onnx", "--onnxrt", "--emulate=fp16", "--data", "d.npz", "--fix", "plan.json"])
+    line = [sys.executable, "-m", "layerdiff", *words.split()]
+    with open("/dev/full", "w") as nowhere:
+        done = subprocess.run(line, stdout=nowhere, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == full
+    assert done.stderr.endswith("standard output cannot be written: No space left on device.\n")
+    assert done.stderr.count("\n") == 1
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.close()
+        assert (child.stderr.read(), child.wait()) == ("", 0)
