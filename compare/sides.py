@@ -106,6 +106,7 @@ def choose_sides(
     if not runners:
         raise UsageError("no runner was named: give two, e.g. --onnxrt --emulate fp16.")
     settled = [r if m is None else r.for_model(m) for r, m in zip(runners, models, strict=True)]
+    _refuse_twice(settled)
     names = distinct_names(settled)
     first = [Side(n, r, m) for n, r, m in zip(names, settled, models, strict=True)]
     if reference is not None and reference not in names:
@@ -127,6 +128,18 @@ def choose_sides(
         )
     candidates = [_on_file(p.name, p.runner, p.model) if other_file(p, chosen) else p for p in first if p is not chosen]
     return Sides(chosen, tuple(candidates), reference is not None)
+
+
+def _refuse_twice(runners: Sequence[Runner]) -> None:
+    """Refuses outputs that would be compared with themselves.
+
+    Raises:
+        UsageError: Two runners read the same ones.
+    """
+    stored = [runner.stored_in for runner in runners]
+    twice = next((text for text in stored if text and stored.count(text) > 1), None)
+    if twice is not None:
+        raise UsageError(f"recorded outputs are named twice and would be compared with themselves: {twice}.")
 
 
 def _on_file(name: str, runner: Runner, model: Model) -> Side:

@@ -123,6 +123,12 @@ class Runner(Building, ABC):
         return kind if value == usual and not self.value_required else f"{kind}:{value}"
 
     @property
+    def stored_in(self) -> str:
+        """What its outputs are read from, where they were computed before; of two that read the same, neither says
+        anything of the other."""
+        return ""
+
+    @property
     def trust(self) -> int:
         """Rank when a reference is chosen; the lowest is believed. tf 0, onnxrt on the CPU 10, reference-evaluator 20,
         other onnxrt providers 30, tflite 35, trt 40, emulate 50; others 45 unless they know better."""

@@ -62,6 +62,12 @@ class RecordedRunner(Runner):
         """The format that the outputs were computed in."""
         return FORMATS[self.format] if self.format else FP32
 
+    @property
+    def stored_in(self) -> str:
+        """The file or folder, wherever links to it are, and whose outputs of it where it has several runners'."""
+        chosen, path = self._recording(), os.path.realpath(self.path)
+        return path if len(_loaded(os.fspath(self.path), _stamp(self.path))) == 1 else f"{path}, runner {chosen.runner}"
+
     def for_model(self, model: Model) -> RecordedRunner:
         """With the number format that the recording tells; see `Runner.for_model`."""
         told = "" if self.format else self._recording().format

@@ -313,3 +313,16 @@ def test_polygraphy_compares_with_what_was_saved(network, tmp_path):
     Comparator(network, runners, data_loader=SAMPLES, save_inputs=inputs, save_outputs=f"{outputs}.json").compare()
     words = ["run", str(tmp_path / "model.onnx"), "--onnxrt", "--load-inputs", inputs, "--load-outputs"]
     assert tool([*words, f"{outputs}.json"]) in (0, None)
+
+
+def test_a_recording_is_not_compared_with_itself(network, tmp_path):
+    folder_of(tmp_path / "run", [computed(sample["x"]) for sample in SAMPLES])
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    runners = [RecordedRunner(path=tmp_path / name) for name in ("run", "link")]
+    with pytest.raises(
+        UsageError, match=r"recorded outputs are named twice and would be compared with themselves: .*run"
+    ):
+        Comparator(network, [OnnxrtRunner(), *runners], data_loader=SAMPLES).compare()
+    folder_of(tmp_path / "copy", [computed(sample["x"]) for sample in SAMPLES])
+    both = [runners[0], RecordedRunner(path=tmp_path / "copy")]
+    assert Comparator(network, both, data_loader=SAMPLES).compare().verdict == "pass"
