@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import Field, field, fields
@@ -93,6 +94,14 @@ class Whole(Kind):
             raise self.refusal()
         if (self.least is not None and value < self.least) or (self.most is not None and value > self.most):
             raise self.refusal()
+
+
+class Threads(Whole):
+    """A number of threads, 0 for a runtime's own choice; far more than a machine has cores for hang it."""
+
+    def __init__(self) -> None:
+        super().__init__(0, max(64, 8 * (os.cpu_count() or 1)))
+        self.expected += f" on a machine of {os.cpu_count() or 1} cores"
 
 
 class Number(Kind):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..graph.errors import BuildError, RunnerError, UsageError
 from ..graph.formats import FORMATS, NumberFormat
-from ..graph.options import Choice, Number, Whole, option
+from ..graph.options import Choice, Number, Threads, option
 from ..graph.printable import counted
 from .contract.capabilities import Capabilities
 from .contract.runner import Runner, Watch
@@ -96,7 +96,7 @@ class EmulateRunner(Runner):
         (), "--ort-custom-ops", "library of custom operators for ONNX Runtime; may be repeated", metavar="LIB"
     )
     threads: int = option(
-        0, "--ort-threads", "threads of ONNX Runtime (default: its own choice)", Whole(0), metavar="N"
+        0, "--ort-threads", "threads of ONNX Runtime (default: its own choice)", Threads(), metavar="N"
     )
     ranges: tuple[tuple[str, float], ...] | None = None
     low_memory: bool = False

@@ -1,6 +1,6 @@
 """Options of runners: the fields that `graph.options.option` declares, as the command line gives them to one runner.
 
-``threads: int = option(0, "--ort-threads", "threads of ONNX Runtime", Whole(0))`` is the keyword
+``threads: int = option(0, "--ort-threads", "threads of ONNX Runtime", Threads())`` is the keyword
 ``OnnxrtRunner(threads=4)``, an option of one runner on the command line, ``--onnxrt=threads=4``, and the default for
 every runner that has the field, ``--ort-threads 4``. What may stand behind ``--onnxrt=`` is `grammar`'s.
 """

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ...graph.errors import UsageError
 from ...graph.formats import FP16, FP32, TF32, NumberFormat
-from ...graph.options import Choice, Whole, option
+from ...graph.options import Choice, Threads, option
 from ..contract.runner import Runner
 
 PROVIDERS = {
@@ -80,7 +80,7 @@ class OnnxrtConfig(Runner):
         (), "--ort-custom-ops", "library of custom operators for ONNX Runtime; may be repeated", metavar="LIB"
     )
     threads: int = option(
-        0, "--ort-threads", "threads of ONNX Runtime (default: its own choice)", Whole(0), metavar="N"
+        0, "--ort-threads", "threads of ONNX Runtime (default: its own choice)", Threads(), metavar="N"
     )
 
     low_memory: bool = False

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ...graph.errors import UsageError
-from ...graph.options import Choice, Whole, option
+from ...graph.options import Choice, Threads, option
 from ..contract.capabilities import Capabilities
 from ..contract.runner import Runner
 
@@ -40,7 +40,7 @@ class TfliteRunner(Runner):
         "TFLite's kernels: default (XNNPACK where it can), builtin (without XNNPACK) or reference",
         Choice("default", "builtin", "reference"),
     )
-    threads: int = option(0, "--tflite-threads", "threads of TFLite (default: its own choice)", Whole(0), metavar="N")
+    threads: int = option(0, "--tflite-threads", "threads of TFLite (default: its own choice)", Threads(), metavar="N")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
-from layerdiff import EmulateRunner, OnnxrtRunner, Runner, TfRunner, TrtRunner, UsageError
+from layerdiff import EmulateRunner, OnnxrtRunner, Runner, TfliteRunner, TfRunner, TrtRunner, UsageError
 from layerdiff.compare.cli.arguments import parse
-from layerdiff.graph.options import Choice, Size, Whole, option
+from layerdiff.graph.options import Choice, Size, Threads, Whole, option
 from layerdiff.runners.contract.naming import distinct_names
 from layerdiff.runners.contract.options import options_of
 
@@ -185,7 +185,7 @@ def test_a_long_option_is_the_default_of_all_runners_of_its_kind(line, expected)
             "--onnxrt=threads=2 --onnxrt=threads=3 --ort-threads 4",
             "--ort-threads: every --onnxrt here says what it takes. Write it there: --onnxrt=...,threads=N.",
         ),
-        ("--onnxrt --ort-threads x", "--ort-threads x: expected a whole number, 0 or more."),
+        ("--onnxrt --ort-threads x", f"--ort-threads x: expected {Threads().expected}."),
         ("--trt=minmax --onnxrt", "--trt=minmax is a way to INT8; write --trt=int8,minmax."),
     ],
 )
@@ -233,3 +233,10 @@ def test_runners_of_two_classes_with_one_name_are_no_determinism_check():
 
     mine, other = (f"{cls.__module__}:{cls.__qualname__}" for cls in (Mine, Other))
     assert distinct_names([Mine(), Other(), Mine()]) == [mine, other, f"{mine}#2"]
+
+
+@pytest.mark.parametrize("runner", [OnnxrtRunner, EmulateRunner, TfliteRunner])
+def test_more_threads_than_a_machine_can_run_are_refused(runner):
+    runner(threads=64)
+    with pytest.raises(UsageError, match=r"expected a whole number from 0 to .* on a machine of .* cores"):
+        runner(threads=100_000)
