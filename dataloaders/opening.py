@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from ..graph.errors import DataError
+from ..graph.whole_file import is_plain
 from .base import Source
 
 
@@ -26,6 +27,8 @@ def open_data(path: str | os.PathLike[str]) -> Source:
     path = Path(path)
     if not path.exists():
         raise DataError(f"--data {path}: no such file or folder.")
+    if not is_plain(path):
+        raise DataError(f"--data {path}: neither a regular file nor a folder, but a device or a pipe; save it first.")
     if path.is_dir() and not any(path.iterdir()):
         raise DataError(f"--data {path}: the folder is empty.")
     kinds = []

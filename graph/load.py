@@ -22,6 +22,7 @@ from .sources.unfolded import unfolded
 from .specs import TensorSpec
 from .tflite_file import SUFFIXES as TFLITE_SUFFIXES
 from .weights import external_files
+from .whole_file import is_plain
 
 ONNX_SUFFIXES = (".onnx", ".ort", ".onnx.pb", ".onnx.textproto")
 TF_SUFFIXES = (".pb", ".keras", ".h5", ".hdf5")
@@ -58,6 +59,8 @@ def load(
     path = Path(source)
     if not path.exists():
         raise ModelError(f"{path}: no such file.")
+    if not is_plain(path):
+        raise ModelError(f"{path}: neither a regular file nor a folder, but a device or a pipe; save the model first.")
     if is_engine(path):
         return load_engine(path, inputs=inputs, outputs=outputs, external=external)
     if path.suffix in TFLITE_SUFFIXES and not inputs and not outputs:

@@ -22,7 +22,7 @@ import numpy as np
 from .errors import DataError, UsageError, first_line
 from .numpy_files import in_natural_order, members_of, read_array, read_header, write_npz
 from .polygraphy_json import CLASS, decoded, encoded, kind
-from .whole_file import replacing
+from .whole_file import is_plain, replacing
 
 INPUTS = "layerdiff_inputs_sha256"
 """In an iteration: the digest of its inputs (`digest.arrays_digest`)."""
@@ -69,6 +69,8 @@ def load_recordings(path: str | os.PathLike[str]) -> tuple[Recording, ...]:
     file = Path(path)
     if not file.exists():
         raise DataError(f"{file}: no such file or folder.")
+    if not is_plain(file):
+        raise DataError(f"{file}: neither a regular file nor a folder, but a device or a pipe; save it first.")
     if file.is_dir():
         return _of_folder(file)
     if file.suffix == ".npz":

@@ -19,6 +19,11 @@ PATIENCE = 10.0
 """Seconds after which nobody is waited for any more: a lock that stays is not that of somebody who writes."""
 
 
+def is_plain(path: Path) -> bool:
+    """Whether there is a file or a folder: devices and pipes may be endless, and are not read twice."""
+    return path.is_file() or path.is_dir()
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives the place to write what then takes that of a file; where writing fails, the file stays as it was.

@@ -6,6 +6,7 @@ import base64
 import gc
 import io
 import json
+import os
 import pickle
 import tempfile
 import weakref
@@ -436,3 +437,11 @@ def test_stored_samples_can_be_sent_to_another_process(tmp_path):
     np.savez(tmp_path / "d.npz", x=x(4))
     (sample,) = pickle.loads(pickle.dumps(open_data(tmp_path / "d.npz").bind(ONE)))
     assert sample["x"][0, 0] == 4
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/null"), reason="no such device")
+def test_a_device_is_no_data(tmp_path):
+    (tmp_path / "data.npz").symlink_to("/dev/null")
+    for path in ("/dev/null", tmp_path / "data.npz"):
+        with pytest.raises(DataError, match="neither a regular file nor a folder, but a device or a pipe"):
+            open_data(path)

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from google.protobuf.message import DecodeError
 from layerdiff import Comparator, OnnxrtRunner
+from layerdiff.graph.errors import ModelError
 from layerdiff.graph.load import load
 from layerdiff.graph.sources import onnx_file as onnxfile
 from onnx import TensorProto, helper, numpy_helper
@@ -115,3 +116,12 @@ def test_a_link_into_a_hubs_cache_is_followed(tmp_path):
     model = load(link)
     assert model.folder == (tmp_path / "blobs").resolve()
     np.testing.assert_array_equal(model.index.weight("large"), LARGE)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="no such device")
+@pytest.mark.parametrize("suffix", ["", ".onnx", ".tflite", ".pb"])
+def test_a_device_is_refused_before_it_is_read(suffix, tmp_path):
+    path = tmp_path / f"endless{suffix}"
+    path.symlink_to("/dev/zero")
+    with pytest.raises(ModelError, match="neither a regular file nor a folder, but a device or a pipe"):
+        load(path)
