@@ -17,6 +17,7 @@ import numpy as np
 from ..graph.errors import DataError
 from ..graph.implied_inputs import Range, input_ranges
 from ..graph.implied_shapes import choose_shapes
+from ..graph.numpy_files import memory
 from ..graph.specs import STRING, TensorSpec, is_float
 from .base import Sample, Samples, Source
 from .decoder_inputs import CACHE_RANGE, Together, together
@@ -85,6 +86,8 @@ class DataLoader(RandomOptions, Source):
             inferred = inferred or source == "graph"
             if source == "default":
                 unknown.append(plan)
+        for one in plans:
+            _check_size(one)
         notes = [*fixed.notes]
         notes += [
             f"{name!r} is {'x'.join(map(str, chosen.shapes[name]))}: {', '.join(sizes)} chosen here, "
@@ -172,6 +175,22 @@ class DataLoader(RandomOptions, Source):
                 f"{asked} is outside."
             )
         return Plan(spec, shape, pair[0], pair[1], "", whole)
+
+
+def _check_size(plan: Plan) -> None:
+    """Refuses an input that this machine cannot hold.
+
+    Raises:
+        DataError: It is larger than its memory.
+    """
+    size = math.prod(plan.shape) * plan.spec.dtype.itemsize
+    if size > memory():
+        fixed = plan.spec.shape is not None and all(isinstance(dim, int) for dim in plan.spec.shape)
+        way = f"give a smaller one with --shape {plan.spec.name}:DIMS"
+        raise DataError(
+            f"input {plan.spec.name!r} of shape {'x'.join(map(str, plan.shape))} is {size / 2**30:,.0f} GiB, and this "
+            f"machine has {memory() / 2**30:,.0f} GiB of memory: {'export a model of a smaller one' if fixed else way}."
+        )
 
 
 @dataclass(frozen=True)

@@ -312,3 +312,15 @@ def test_bfloat16_is_drawn_evenly():
     x = drawn(DataLoader(samples=20), identity("BFLOAT16")).astype(np.float64)
     assert x.mean() == pytest.approx(0.5, abs=0.01)
     assert drawn(DataLoader(samples=1), identity("BFLOAT16")).dtype == ml_dtypes.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("dims", "shapes", "way"),
+    [
+        ("1048576,1048576", {}, "export a model of a smaller one"),
+        ("N,16", {"x": (99999999999, 16)}, "give a smaller one with --shape x:DIMS"),
+    ],
+)
+def test_an_input_that_no_memory_holds_is_refused_with_its_size(dims, shapes, way):
+    with pytest.raises(DataError, match=rf"input 'x' of shape \d+x\d+ is .* GiB, and this machine has .*: {way}"):
+        DataLoader(shapes=shapes).bind(identity("FLOAT", dims))
