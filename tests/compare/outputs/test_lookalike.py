@@ -164,5 +164,6 @@ def test_outlines_never_rule_out_what_is_near():
     for one in values:
         for other in values:
             outlines = Outline.of(one), Outline.of(other)
-            assert outlines[0] is not None and outlines[1] is not None
+            assert outlines[0] is not None
+            assert outlines[1] is not None
             assert outlines[0].least(outlines[1]) <= distance(one, other)
