@@ -117,6 +117,7 @@ class Collector:
                 e,
                 idle=log.of(e.candidate).info.idle,
                 random=random.get(e.tensor, ""),
+                generated=not comparison.samples.representative,
                 guessed=comparison.samples.guessed,
                 unranged=comparison.samples.unranged,
             )

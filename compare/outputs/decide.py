@@ -49,13 +49,14 @@ def _drawn(evidence: OutputEvidence, decision: Decision) -> str | None:
 
 
 def nothing(evidence: OutputEvidence) -> Decision | None:
-    """An output that agrees because there was nothing to compare: it has no finite value, or no other than zero, which
-    is what a candidate gives that computes nothing. Of zero, a tolerance for it says that it is right."""
+    """An output that agrees because there was nothing to compare: it has no finite value, or, on inputs that were drawn,
+    no other than zero, which is what a candidate gives that computes nothing. Of zero, a tolerance says that it is
+    right."""
     seen = evidence.shown
-    if evidence.tolerance is None and seen.zero:
-        what = f"all {seen.count:,} elements are zero on both sides, which proves nothing"
+    if evidence.generated and evidence.tolerance is None and seen.zero:
+        what = f"all {seen.count:,} elements are zero on both sides, which proves nothing on random inputs"
         right = f"--tolerance {evidence.tensor}:0,0 lets it pass where zero is right"
-        return Decision("undecided", f"{what}: try other inputs (--data), or {right}")
+        return Decision("undecided", f"{what}: give real ones (--data), or {right}")
     if seen.finite or (seen.text and seen.count):
         return None
     if not seen.count:

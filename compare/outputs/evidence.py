@@ -208,6 +208,7 @@ class OutputEvidence:
         not_run: Why the candidate could not be run, though its runtime took the network; empty where it was.
         idle: Why the candidate computed nothing in the format that was asked for; empty where it did.
         random: The node that draws the random values which it is made of; empty where there is none.
+        generated: Whether the inputs were drawn, and not given.
         guessed, unranged: Inputs that were drawn with sizes, or from a range, that neither the model nor the user gave.
         out_of_range: What the candidate's runner computed otherwise than the types of its graph say, if anything.
     """
@@ -234,6 +235,7 @@ class OutputEvidence:
     not_run: str = ""
     idle: str = ""
     random: str = ""
+    generated: bool = False
     guessed: tuple[str, ...] = ()
     unranged: tuple[str, ...] = ()
     out_of_range: OutOfRange | None = None
