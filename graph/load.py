@@ -10,8 +10,8 @@ from pathlib import Path
 import onnx
 
 from .engine import SUFFIXES as ENGINE_SUFFIXES
-from .engine import Engine, opaque
-from .errors import ModelError, first_line
+from .engine import Engine, facts_path, opaque
+from .errors import LayerdiffError, ModelError, first_line
 from .model import Model
 from .printable import counted
 from .sources import onnx_file
@@ -21,7 +21,7 @@ from .sources.node_order import is_ordered, put_in_order
 from .sources.unfolded import unfolded
 from .specs import TensorSpec
 from .tflite_file import SUFFIXES as TFLITE_SUFFIXES
-from .weights import external_files
+from .weights import every_external_file, external_files
 from .whole_file import is_plain
 
 ONNX_SUFFIXES = (".onnx", ".ort", ".onnx.pb", ".onnx.textproto")
@@ -116,6 +116,26 @@ def described(model: Model, inputs: Sequence[TensorSpec], outputs: Sequence[Tens
     assert model.engine is not None
     proto = opaque(model.engine.path.stem, inputs, outputs)
     return Model(proto, source=model.source, engine=model.engine)
+
+
+def belonging(path: Path) -> list[Path]:
+    """The files that a model is read from besides its own, none of one that cannot be read: external weights; of an
+    engine, what is kept beside it and the model that it was built from."""
+    if is_engine(path):
+        try:
+            origin = Engine.at(path).origin[0]
+        except (LayerdiffError, OSError):
+            origin = None
+        return [facts_path(path), *([] if origin is None else [origin, *belonging(origin)])]
+    if path.is_dir() or path.suffix in TFLITE_SUFFIXES:
+        return []
+    if path.suffix in TF_SUFFIXES and not path.name.endswith(ONNX_SUFFIXES):
+        return []
+    try:
+        names = every_external_file(_parse(path))
+    except Exception:
+        return []  # loading it says why
+    return [folder / name for folder in dict.fromkeys((path.parent, path.resolve().parent)) for name in names]
 
 
 def _load_onnx(path: Path, external: Sequence[str | os.PathLike[str]]) -> Model:

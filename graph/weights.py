@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,7 @@ def read_tensor(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
     if "int4" in dtype.name or "int2" in dtype.name or "float4" in dtype.name or 0 in tensor.dims:
         copy = onnx.TensorProto()
         copy.CopyFrom(tensor)
-        where = (folder or Path()) / place(tensor)["location"]
-        onnx.external_data_helper.load_external_data_for_tensor(copy, str(where.parent))
+        _read_into(copy, folder)
         return numpy_helper.to_array(copy)
     array = _mapped(tensor, folder, math.prod(tensor.dims) * dtype.itemsize).view(dtype).reshape(tuple(tensor.dims))
     return array if array.flags.aligned else np.array(array)
@@ -55,6 +54,21 @@ def stored_bytes(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray | 
     return _mapped(tensor, folder, length) if length else None
 
 
+def read_all_into(proto: onnx.ModelProto, folder: Path | None) -> None:
+    """Reads external weights into a model. A file with several hard links is one like any other, as links that lead
+    out of the folder were refused when the model was loaded; ONNX's own reader refuses it."""
+    for tensor in _tensors(proto.graph):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            _read_into(tensor, folder)
+
+
+def _read_into(tensor: onnx.TensorProto, folder: Path | None) -> None:
+    stored = stored_bytes(tensor, folder)
+    tensor.raw_data = b"" if stored is None else stored.tobytes()
+    tensor.data_location = onnx.TensorProto.DEFAULT
+    del tensor.external_data[:]
+
+
 def place(tensor: onnx.TensorProto) -> Mapping[str, str]:
     """Where external data are: ``location`` (relative to the model's folder), ``offset`` and ``length`` in bytes."""
     return {entry.key: entry.value for entry in tensor.external_data}
@@ -67,6 +81,20 @@ def external_files(proto: onnx.ModelProto) -> set[str]:
         for tensor in proto.graph.initializer
         if tensor.data_location == onnx.TensorProto.EXTERNAL
     }
+
+
+def every_external_file(proto: onnx.ModelProto) -> set[str]:
+    """The same of all tensors, those that are attributes and inside bodies among them."""
+    external = (tensor for tensor in _tensors(proto.graph) if tensor.data_location == onnx.TensorProto.EXTERNAL)
+    return {place(tensor).get("location", "") for tensor in external}
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for body in (attribute.g, *attribute.graphs):
+            yield from _tensors(body)
 
 
 def external_bytes(proto: onnx.ModelProto) -> int:

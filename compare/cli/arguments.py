@@ -14,7 +14,7 @@ import re
 import shutil
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from ...dataloaders.prompt_options import PromptOptions
@@ -29,6 +29,7 @@ from ..share import refuse_what_needs_all
 from .commands import COMMANDS
 from .ending import Shown
 from .options import Once, add, given
+from .reading import WRITTEN, Reads, caches_of, reads_of
 from .report_options import (
     Reports,
     add_formats,
@@ -108,6 +109,8 @@ class Request:
         reports: Reports to write.
         baseline: An earlier report, to tell what changed.
         save_worst: Folder for the worst samples.
+        reads: The files that are read.
+        written: What is written besides reports: the flag, and the path.
         quiet, verbose, debug: What is printed.
     """
 
@@ -122,6 +125,8 @@ class Request:
     reports: Reports
     baseline: str | None
     save_worst: str | None
+    reads: Reads = field(compare=False)
+    written: Reports = field(compare=False)
     quiet: bool
     verbose: bool
     debug: bool
@@ -266,12 +271,10 @@ def parse(argv: Sequence[str]) -> Request:
     hint_at_detached_value(models, classes)
     values = vars(space)
     reports = tuple(values.get("reports", ()))
-    inputs = [*models, space.data, space.calibration_data, values.get("labels"), space.baseline, values.get("plan")]
-    check_reports(reports, [*inputs, *(runner.model for runner in runners)])
+    read, written = _checked_files(values, runners, reports)
     rules = Rules(**{"isolate": "auto", **given(values, Rules)})
     if rules.shard is not None:
         refuse_what_needs_all("--shard", (("--save-worst", space.save_worst), ("--baseline", space.baseline)))
-    check_outputs(_written(values, runners), reports, inputs)
     searching = rules.fix is not None or rules.apply_remedy is not None
     check_layers(reports, rules.layers is not None or searching, "add --layers")
     if values.get("isolate") == "off" and rules.timeout is not None:
@@ -289,6 +292,8 @@ def parse(argv: Sequence[str]) -> Request:
         reports=reports,
         baseline=space.baseline,
         save_worst=space.save_worst,
+        reads=read,
+        written=written,
         quiet=space.quiet,
         verbose=space.verbose,
         debug=space.debug,
@@ -321,16 +326,28 @@ def full_parser() -> Parser:
     return _parser(discover(third_parties=False))
 
 
-WRITTEN = ("fix", "fixed_model", "apply_remedy", "save_inputs", "save_outputs")
-"""Rules that name a file to write."""
+def _checked_files(values: Mapping[str, Any], runners: Sequence[Runner], reports: Reports) -> tuple[Reads, Reports]:
+    """What is read, and what is written besides reports.
+
+    Raises:
+        UsageError: Something would be written over what is read.
+    """
+    reads, caches, written = reads_of(values, runners), caches_of(runners), _written(values, runners)
+    all_reads = reads + Reads.of((), [path for _, path in caches])
+    check_reports(reports, all_reads)
+    check_outputs(written, reports, all_reads)
+    check_outputs(caches, reports, reads)
+    return all_reads, tuple(written)
 
 
 def _written(values: Mapping[str, Any], runners: Sequence[Runner]) -> list[tuple[str, str]]:
-    """Files that are written besides reports: the flag, and the path."""
-    found = [(f.metadata["flag"], values.get(f.name)) for f in options(Rules) if f.name in WRITTEN]
+    """Files that are written besides reports: the flag, and the path. Some have another one beside them."""
+    found = [(f"--{name.replace('_', '-')}", values.get(name)) for name in WRITTEN if name != "resume"]
     for runner in runners:
         known = options_of(type(runner))
         found += [(known[name].flag or name, getattr(runner, name)) for name in runner.capabilities.output_files]
+    beside = {"--fixed-model": ".data", "--apply-remedy": ".data", "--save-engine": ".json"}
+    found += [(flag, path + beside[flag]) for flag, path in found if flag in beside and path is not None]
     return [(flag, path) for flag, path in found if path is not None]
 
 

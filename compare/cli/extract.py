@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ...graph.errors import UsageError
 from .arguments import Parser
 from .delivery import verdict_shown
+from .reading import Reads
 from .report_options import check_outputs
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ def run(words: Sequence[str]) -> int:
     if given.save_inputs is not None:
         check_form(given.save_inputs)
     outputs = [("-o", given.output), ("--save-inputs", given.save_inputs)]
-    check_outputs([(flag, path) for flag, path in outputs if path is not None], (), [given.model, given.data])
+    check_outputs(
+        [(flag, path) for flag, path in outputs if path is not None], (), Reads.of([given.model], [given.data])
+    )
     model = load(given.model)
     start, to = given.start or [], given.to or [spec.name for spec in model.outputs]
     part = between(model, start, to)

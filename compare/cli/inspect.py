@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments import Parser
 from .delivery import answer_shown
-from .report_options import check_outputs
+from .reading import Reads
+from .report_options import check_reports
 
 if TYPE_CHECKING:
     from ...graph.model import Model
@@ -34,7 +35,7 @@ def run(words: Sequence[str]) -> int:
     """
     given = parser().parse_args(list(words))
     if given.json is not None:
-        check_outputs([("--json", given.json)], (), [given.model, given.data])
+        check_reports([("--json", given.json)], Reads.of([given.model], [given.data]))
     from ...graph.load import load
     from ..overview import overview
     from ..report.files import write

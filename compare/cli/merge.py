@@ -10,6 +10,7 @@ from typing import Any
 
 from ...graph.errors import UsageError
 from .arguments import Parser, Request, parse
+from .reading import Reads
 from .report_options import check_reports, check_screen
 
 DESCRIPTION = "Puts the reports of compare --shard I/N together: of shares of the samples, or of a suite's checks."
@@ -37,7 +38,7 @@ def run(words: Sequence[str]) -> int:
     from ..report.load import read_json
 
     check_screen(space.quiet, space.verbose)
-    check_reports([("-o", space.output)], space.reports)
+    check_reports([("-o", space.output)], Reads.of((), space.reports))
     check_writable(space.output, "-o")
     twice = next((name for name in space.reports if space.reports.count(name) > 1), None)
     if twice is not None:
@@ -60,6 +61,8 @@ def _merge(contents: Mapping[str, Any], output: str, *, quiet: bool, verbose: bo
 
     reports = {name: from_json(content, name) for name, content in contents.items()}
     requests = {name: parse(_words(report.provenance.command, name)) for name, report in reports.items()}
+    for request in requests.values():
+        check_reports([("-o", output)], request.reads)
     shares = ordered(reports, {name: _but_for_the_share(request) for name, request in requests.items()})
     command = _whole(next(iter(reports.values())).provenance.command or "", output)
     progress = SILENT if quiet else TerminalProgress()
@@ -100,7 +103,7 @@ def _words(command: str | None, name: str) -> list[str]:
 def _but_for_the_share(request: Request) -> Request:
     """What was asked for on all samples; where reports go, and what is kept or printed, differs between machines."""
     rules = replace(request.rules, shard=None, resume=None)
-    return replace(request, rules=rules, reports=(), quiet=False, verbose=False, debug=False)
+    return replace(request, rules=rules, reports=(), reads=Reads(), written=(), quiet=False, verbose=False, debug=False)
 
 
 def _whole(command: str, output: str) -> str:

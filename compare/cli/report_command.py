@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...graph.errors import UsageError
 from .arguments import Parser
 from .delivery import deliver
+from .reading import Reads
 from .report_options import add_formats, add_screen, check_layers, check_reports, check_screen
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def run(words: Sequence[str]) -> int:
 
     reports = tuple(getattr(space, "reports", ()))
     check_screen(space.quiet, space.verbose)
-    check_reports(reports, [space.report, space.baseline])
+    check_reports(reports, Reads.of((), [space.report, space.baseline]))
     content = read_json(space.report)
     suites = importlib.import_module("..suites.report", __package__)
     if suites.is_suite(content) and space.check is None:

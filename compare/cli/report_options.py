@@ -12,9 +12,16 @@ from ... import __version__
 from ...graph.errors import UsageError
 from ..report.formats import check_packages, formats, holds_layers, writes_folder
 from .options import Once
+from .reading import Reads
 
 Reports = tuple[tuple[str, str], ...]
 """Reports to write: the flag of a format, and a path; ``-`` is standard output."""
+
+NO_REPORT = (
+    *(".onnx", ".ort", ".pb", ".keras", ".h5", ".hdf5", ".tflite", ".engine", ".plan", ".trt", ".pt", ".pt2", ".pth"),
+    *(".safetensors", ".npy", ".npz", ".py", ".so", ".dll", ".dylib", ".toml"),
+)
+"""How names of models, data and programs end: a report never replaces such a file, be it read or not."""
 
 
 def add_formats(group: Any) -> None:
@@ -61,37 +68,23 @@ def check_screen(quiet: bool, verbose: bool) -> None:
         raise UsageError("-q and -v contradict each other.")
 
 
-def check_outputs(
-    outputs: Sequence[tuple[str, str]], reports: Sequence[tuple[str, str]], inputs: Sequence[object]
-) -> None:
+def check_outputs(outputs: Sequence[tuple[str, str]], reports: Sequence[tuple[str, str]], reads: Reads) -> None:
     """Makes sure that nothing else is written over what is read, or over a report.
 
     Args:
         outputs: The flag, and a path.
-        reports, inputs: See `check_reports`.
+        reports, reads: See `check_reports`.
 
     Raises:
         UsageError: Something is.
     """
     for flag, path in outputs:
-        if _is_input(path, inputs):
+        if path in reads:
             raise UsageError(f"{flag} {path}: that is an input of the comparison, and would be replaced.")
+        if reads.in_folder(path):
+            raise UsageError(f"{flag} {path}: inputs of the comparison are in there, and would be replaced.")
         if any(os.path.realpath(path) == os.path.realpath(other) for _, other in reports):
             raise UsageError(f"{flag} {path}: a report goes there.")
-
-
-def _is_input(path: str, inputs: Sequence[object]) -> bool:
-    """Whether a path is one of those that are read, under this or another name, or lies in a folder that is read."""
-    real = os.path.realpath(path)
-    for other in inputs:
-        if not isinstance(other, (str, os.PathLike)):
-            continue
-        read = os.path.realpath(other)
-        if real == read or (os.path.isfile(real) and os.path.isfile(read) and os.path.samefile(real, read)):
-            return True
-        if os.path.isdir(read) and os.path.isfile(real) and os.path.commonpath([real, read]) == read:
-            return True
-    return False
 
 
 def report_path(flag: str, path: str) -> tuple[str, str]:
@@ -115,15 +108,15 @@ def check_layers(reports: Sequence[tuple[str, str]], there: bool, remedy: str) -
             raise UsageError(f"{flag} holds layers alone, and there are none: {remedy}.")
 
 
-def check_reports(reports: Sequence[tuple[str, str]], inputs: Sequence[object]) -> None:
+def check_reports(reports: Sequence[tuple[str, str]], reads: Reads) -> None:
     """Makes sure that no report is written over what is read, or over another report, and that each can be made.
 
     Args:
         reports: What is to be written.
-        inputs: What is read; what is no path is passed over.
+        reads: What is read.
 
     Raises:
-        UsageError: One is, or a package that one needs is missing.
+        UsageError: One is, or would replace a file that is called as no report is; or a package is missing.
     """
     for flag, path in reports:
         if flag in formats():
@@ -135,8 +128,10 @@ def check_reports(reports: Sequence[tuple[str, str]], inputs: Sequence[object]) 
     written: set[str] = set()
     for flag, path in reports:
         real = os.path.realpath(path)
-        if _is_input(path, inputs):
+        if path in reads:
             raise UsageError(f"{flag} {path}: that is an input of the comparison, and the report would replace it.")
+        if os.path.splitext(path)[1].lower() in NO_REPORT and os.path.isfile(path):
+            raise UsageError(f"{flag} {path}: that file is no report by its name, which the report would replace.")
         if path != "-" and real in written:
             raise UsageError(f"{flag} {path}: another report goes there.")
         written.add(real)

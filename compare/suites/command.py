@@ -13,7 +13,8 @@ from ...graph.errors import UsageError
 from ..cli.arguments import Parser
 from ..cli.delivery import rendered, verdict_shown, write_all
 from ..cli.ending import Shown
-from ..cli.report_options import add_report, add_screen, check_reports, check_screen
+from ..cli.reading import Reads
+from ..cli.report_options import Reports, add_report, add_screen, check_reports, check_screen
 from ..cluster import HERE
 from ..share import Share, belongs
 from .checks import Check, Checks, names_of, read_checks
@@ -52,8 +53,9 @@ def run(words: Sequence[str]) -> int:
     space = parser().parse_args(list(words))
     check_screen(space.quiet, space.verbose)
     reports = tuple(getattr(space, "reports", ()))
-    check_reports(reports, [space.suite])
+    check_reports(reports, Reads.of((), [space.suite]))
     checks = read_checks(space.suite)
+    _check_between(checks, reports, Reads.of((), [space.suite]))
     whole = checks.checks
     if space.shard is not None:
         checks = share_of(checks, space.shard)
@@ -88,6 +90,25 @@ def run(words: Sequence[str]) -> int:
     if unwritten is not None:
         raise unwritten
     return found.status
+
+
+def _check_between(checks: Checks, reports: Reports, suite: Reads) -> None:
+    """Makes sure that neither the suite nor one check of it writes over what another one reads.
+
+    Raises:
+        UsageError: One does.
+    """
+    read = suite
+    for check in checks.checks:
+        read += check.request.reads
+    check_reports(reports, read)
+    for check in checks.checks:
+        try:
+            check_reports(check.request.reports, suite)
+            for other in checks.checks:  # a plan that one check finds may be what a later one applies
+                check_reports(check.request.reports, other.request.reads)
+        except UsageError as error:
+            raise UsageError(f"check {check.name}: {error}") from None
 
 
 def share_of(checks: Checks, share: tuple[int, int]) -> Checks:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...graph.digest import combined
 from ...graph.errors import UsageError
 from ..cli.delivery import verdict_shown
+from ..cli.reading import Reads
+from ..cli.report_options import check_reports
 from ..report.files import write
 from ..report.load import of_a_report
 from ..report.terminal.progress import console
@@ -66,6 +69,10 @@ def merge_suites(contents: Mapping[str, Any], output: str, *, quiet: bool, verbo
     parts = [iter(contents[name]["checks"]) for name in order]
     checks = [next(parts[number % count]) for number in range(len(names))]
     whole = load_suite({"checks": checks}, output)
+    for outcome in whole.outcomes:
+        if outcome.report is not None:
+            words = shlex.split(outcome.report.provenance.command or "")
+            check_reports([("-o", output)], Reads.of_words(words[1:]))
     write(written(checks, whole.status == 0), output, "-o")
     with verdict_shown("layerdiff merge"):
         if verbose:
