@@ -5,10 +5,10 @@ The names below are the public ones. They load on first use, so that ``compare -
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as type checkers read it; nothing is imported here, as Ctrl-C meanwhile could not be told
 if TYPE_CHECKING:
+    from typing import Any
+
     from .compare.comparator import Comparator as Comparator
     from .compare.comparison import Rules as Rules
     from .compare.report.model import Report as Report
@@ -75,6 +75,8 @@ __all__ = ["__version__", *sorted(_HOME)]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
     value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
     globals()[name] = value
     return value

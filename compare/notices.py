@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from ..graph.errors import LayerdiffError, OutputError, first_line
+from ..graph.errors import LayerdiffError, OutputError, first_line, said
 from ..graph.printable import counted
 from .journal.journal import Journal
 from .report.model import AccuracyResult, Fidelity, Notice, OutputResult, Report
 
 NOT_WRITTEN = "not-written"
+STAGE_FAILED = "stage-failed"
 """Code of the notice of a file that cannot be written: the verdict stands, and the command ends as for wrong usage."""
 SIZE_REFUSED = "size-refused"
 """Code of the notice of a guessed size that a runner refused; its subject is what ``--shape`` takes."""
@@ -169,6 +170,12 @@ def layers_stood_in_for(reference: str, model: str) -> Notice:
 def interrupted(during: str) -> Notice:
     """The run was interrupted, and the report holds what was found until then."""
     return Notice("interrupted", "", f"Interrupted while {during}: the report holds what was found until then.")
+
+
+def stage_failed(during: str, error: Exception) -> Notice:
+    """A fault of this program, after the verdict was found."""
+    what = ": ".join(filter(None, (type(error).__name__, said(error).split("\n", 1)[0].rstrip("."))))
+    return Notice(STAGE_FAILED, "", f"Unexpected error while {during}, {what}: the verdict stands.")
 
 
 def not_written(error: OutputError) -> Notice:

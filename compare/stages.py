@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..graph.errors import LayerdiffError
 from . import notices
 from .assemble import assemble
 from .collect import Collector
@@ -157,6 +159,8 @@ def _judged(comparison: Comparison, log: RunLog, collector: Collector, progress:
             report = _explained(comparison, log, evidence.outputs, report, progress, drawn)
     except KeyboardInterrupt as error:
         raise Interrupted(report, "layers were looked at") from error
+    except Exception as error:
+        report = _in_spite_of(error, report, "layers were looked at")
     unwritten = any(notice.code == notices.NOT_WRITTEN for notice in report.notices)
     if rules.apply_remedy is not None and report.applied is None and not unwritten:
         report = replace(report, notices=(*report.notices, notices.nothing_applied(rules.apply_remedy)))
@@ -168,6 +172,16 @@ def _judged(comparison: Comparison, log: RunLog, collector: Collector, progress:
         return replace(
             report, notices=(*report.notices, notices.fix_interrupted(rules.fix, rules.resume, rules.ray is not None))
         )
+    except Exception as error:
+        return _in_spite_of(error, report, "a plan was searched")
+
+
+def _in_spite_of(error: Exception, report: Report, during: str) -> Report:
+    """The report with what was found before a fault of this program; the user's mistakes are raised."""
+    if isinstance(error, LayerdiffError):
+        raise error
+    logging.getLogger("layerdiff").debug("while %s", during, exc_info=error)
+    return replace(report, notices=(*report.notices, notices.stage_failed(during, error)))
 
 
 def _ran(comparison: Comparison, progress: Progress) -> tuple[RunLog, Collector]:
@@ -222,7 +236,10 @@ def _explained(
     report = replace(report, notices=(*report.notices, *(notices.misoptimized(o.side, o.text) for o in off)))
     if not report.culprits:
         return report
-    return with_remedies(ran, log, outputs, report, progress, {o.candidate: o.remedy for o in off}, drawn)
+    try:
+        return with_remedies(ran, log, outputs, report, progress, {o.candidate: o.remedy for o in off}, drawn)
+    except Exception as error:
+        return _in_spite_of(error, report, "remedies were tried")
 
 
 def localized(

@@ -17,7 +17,7 @@ from .engine import Engine, is_opaque
 from .errors import ModelError
 from .index import GraphIndex
 from .specs import TensorSpec, spec_from_value_info
-from .weights import external_bytes, external_files
+from .weights import external_bytes, external_files, read_all_into
 
 if TYPE_CHECKING:
     from tensorflow.core.framework.graph_pb2 import GraphDef
@@ -250,7 +250,7 @@ class Model:
         proto = onnx.ModelProto()
         proto.CopyFrom(self.proto)
         if self.folder is not None:
-            onnx.external_data_helper.load_external_data_for_model(proto, os.fspath(self.folder))
+            read_all_into(proto, self.folder)
         return proto
 
     def serialized(self) -> bytes:

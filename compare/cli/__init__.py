@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,5 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             from . import command
         return command.main(argv)
     except KeyboardInterrupt:  # before the command could see to it
+        import sys
+
         print("compare: interrupted.", file=sys.stderr)
         return 130

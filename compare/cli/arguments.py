@@ -27,7 +27,7 @@ from ...runners.contract.runner import Runner
 from ..comparison import Rules, check_form
 from ..share import refuse_what_needs_all
 from .commands import COMMANDS
-from .ending import Shown
+from .ending import Shown, standard_output_kept
 from .options import Once, add, given
 from .reading import WRITTEN, Reads, caches_of, reads_of
 from .report_options import (
@@ -249,9 +249,9 @@ def parse(argv: Sequence[str]) -> Request:
         UsageError: It cannot be understood.
         Shown: ``--help`` or ``--version`` was asked for, and has been printed.
     """
-    classes = discover()
     words = list(argv)
-    classes = {**classes, **named_classes(words)}
+    with standard_output_kept():
+        classes = {**discover(), **named_classes(words)}
     parser = _parser(classes)
     named, words = take_runners(words, classes)
     if not named:

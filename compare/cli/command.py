@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...graph.errors import LayerdiffError, OutputError, UsageError, said
-from ...graph.interrupts import uninterrupted
+from ...graph.interrupts import Terminated, uninterrupted
 from ...graph.printable import printable, shortened
 from ..progress import SILENT
 from .commands import program, run_other
@@ -20,10 +20,12 @@ from .ending import (
     INTERRUPTED,
     TERMINATED,
     Shown,
-    Terminated,
     forgiving_streams,
     let_go_of_streams,
+    no_standard_output,
+    of_standard_output,
     own_temporary_folder,
+    standard_output_kept,
     terminable,
 )
 
@@ -44,11 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     forgiving_streams()
     try:
         with terminable(), own_temporary_folder():
-            return _status(words)
+            status = _status(words)
     except KeyboardInterrupt as error:  # between the two
-        return _refuse(program(words), "interrupted.", _interrupted(error), False)
+        status = _refuse(program(words), "interrupted.", _interrupted(error), False)
     finally:
-        let_go_of_streams()
+        lost = let_go_of_streams()
+    if lost is None:
+        return status
+    return status or _refuse(program(words), no_standard_output(lost), OutputError.exit_status, False)
 
 
 def _interrupted(error: KeyboardInterrupt) -> int:
@@ -75,12 +80,20 @@ def _status(words: Sequence[str]) -> int:
         return CRASHED
     except Shown:
         raise
+    except OSError as error:
+        if not of_standard_output(error):
+            return _crashed(name, error, debug)
+        return _refuse(name, no_standard_output(error), OutputError.exit_status, debug)
     except SystemExit as error:  # of somebody's code: the status is not for it to choose
         return _refuse(name, f"something called sys.exit({error.code!r}) before there was a verdict.", CRASHED, debug)
     except BaseException as error:
-        first = said(error).split("\n", 1)[0]
-        text = f"{type(error).__name__}: {first}" if first else type(error).__name__
-        return _refuse(name, f"unexpected error, {text} (--debug shows where).", CRASHED, debug)
+        return _crashed(name, error, debug)
+
+
+def _crashed(name: str, error: BaseException, debug: bool) -> int:
+    first = said(error).split("\n", 1)[0]
+    text = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    return _refuse(name, f"unexpected error, {text} (--debug shows where).", CRASHED, debug)
 
 
 def _refuse(program: str, text: str, status: int, debug: bool) -> int:
@@ -101,7 +114,7 @@ def _run(request: Request, words: Sequence[str]) -> int:
         logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
         logging.getLogger("layerdiff").setLevel(logging.DEBUG)
     with uninterrupted():
-        from ..notices import NOT_WRITTEN
+        from ..notices import NOT_WRITTEN, STAGE_FAILED
         from ..stages import Interrupted
         from .delivery import deliver
 
@@ -128,11 +141,14 @@ def _run(request: Request, words: Sequence[str]) -> int:
 
         report = against(report, before, request.baseline or "")
     status = deliver(report, request.reports, quiet=request.quiet, verbose=request.verbose)
-    if any(notice.code == "fix-interrupted" for notice in report.notices):
+    codes = {notice.code for notice in report.notices}
+    if "fix-interrupted" in codes:
         status = INTERRUPTED
     if isinstance(interrupted, KeyboardInterrupt):
         raise interrupted
-    return UsageError.exit_status if any(notice.code == NOT_WRITTEN for notice in report.notices) else status
+    if STAGE_FAILED in codes:
+        return CRASHED
+    return UsageError.exit_status if NOT_WRITTEN in codes else status
 
 
 def told_by(report: Report, words: Sequence[str]) -> Report:
@@ -183,6 +199,7 @@ def comparator(request: Request, progress: Progress | None = None) -> Comparator
     )
 
 
+@standard_output_kept()
 def compare(request: Request, progress: Progress | None = None) -> Report:
     """What the command line asks for, as a report.
 

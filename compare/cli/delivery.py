@@ -11,11 +11,13 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...graph.errors import OutputError, UsageError
 from ...graph.printable import printable
 from ..notices import NOT_WRITTEN
+from .ending import no_standard_output, standard_output_kept
 
 if TYPE_CHECKING:
     from ..report.formats import Content
@@ -47,7 +49,7 @@ def deliver(
     unwritten = write_all((option or flag, path, make) for flag, path, make in rendered(report, wanted))
     # With a report on standard output, what people read goes beside it.
     out = sys.stderr if any(path == "-" for _, path in wanted) else sys.stdout
-    with verdict_shown(program):
+    with verdict_shown(program) as showing:
         if quiet:
             print(report.verdict, file=out)
             for runner in report.runners:
@@ -61,23 +63,44 @@ def deliver(
             from ..report.terminal.show import show
 
             show(report, console(out), verbose=verbose)
+    if showing.lost:  # the verdict is always shown
+        from ..report.sentence import sentence
+
+        with contextlib.suppress(OSError):
+            print(printable(sentence(report)), file=sys.stderr)
     if unwritten is not None:
         raise unwritten
-    return report.exit_status
+    return report.exit_status or (UsageError.exit_status if showing.lost else 0)
+
+
+@dataclass
+class Showing:
+    """How showing something went.
+
+    Attributes:
+        lost: Whether it did not get there, and nobody chose that.
+    """
+
+    lost: bool = False
 
 
 @contextlib.contextmanager
-def verdict_shown(program: str) -> Iterator[None]:
-    """Shows what comes of a run: standard output that goes away inside changes no exit status.
+def verdict_shown(program: str) -> Iterator[Showing]:
+    """Shows what comes of a run: standard output that goes away inside ends nothing.
 
     Args:
         program: What the message that it did begins with.
     """
+    showing = Showing()
     try:
-        yield
+        yield showing
         sys.stdout.flush()
     except OSError as error:
-        _let_go(error, program)
+        _close()
+        if not isinstance(error, BrokenPipeError):  # whoever reads from a pipe has seen enough
+            showing.lost = True
+            with contextlib.suppress(OSError):
+                print(f"{program}: {no_standard_output(error)}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -93,14 +116,7 @@ def answer_shown() -> Iterator[None]:
     except OSError as error:
         _close()
         if not isinstance(error, BrokenPipeError):
-            raise OutputError(f"standard output cannot be written: {error.strerror}.") from error
-
-
-def _let_go(error: OSError, program: str = "compare") -> None:
-    """Standard output is gone, which is said unless it was a pipe."""
-    _close()
-    if not isinstance(error, BrokenPipeError):  # whoever reads from a pipe has seen enough
-        print(f"{program}: standard output cannot be written: {error.strerror}.", file=sys.stderr)
+            raise OutputError(no_standard_output(error)) from error
 
 
 def _close() -> None:
@@ -124,9 +140,11 @@ def write_all(made: Iterable[tuple[str, str, Callable[[], Content]]]) -> UsageEr
     failed = None
     for flag, path, render in made:
         try:
-            write(render(), path, flag)
-        except BrokenPipeError as error:
-            _let_go(error)
+            with standard_output_kept():  # the samples are looked at again, for their digest
+                content = render()
+            write(content, path, flag)
+        except BrokenPipeError:
+            _close()
         except UsageError as error:
             failed = failed or error
     return failed

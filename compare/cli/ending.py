@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from types import FrameType
 
+from ...graph.interrupts import terminate
 from ...graph.leases import Leased, remove_left
 
 INTERRUPTED = 130
@@ -29,10 +30,6 @@ class Shown(SystemExit):
     """The help, or the version, was asked for and has been printed: the only reason to end without a verdict."""
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends the program as Ctrl-C does: what was found so far is told, and nothing is left behind."""
-
-
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
     """Raises `Terminated` inside, once, when SIGTERM comes; a second one ends the program at once."""
@@ -41,11 +38,7 @@ def terminable() -> Iterator[None]:
         yield
         return
 
-    def end(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:
@@ -77,6 +70,24 @@ def own_temporary_folder() -> Iterator[None]:
         folder.close()
 
 
+@contextlib.contextmanager
+def standard_output_kept() -> Iterator[None]:
+    """Sends to standard error what the code of others prints inside: standard output is for what was asked for."""
+    number = saved = None
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stdout.flush()
+        number, beside = sys.stdout.fileno(), sys.stderr.fileno()
+        saved = os.dup(number)
+        os.dup2(beside, number)  # what libraries and other programs print
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if number is not None and saved is not None:
+            os.dup2(saved, number)
+            os.close(saved)
+
+
 def forgiving_streams() -> None:
     """Lets standard output and error write as escapes what their encoding has not, and nowhere if they are closed."""
     for name in ("stdout", "stderr"):
@@ -87,11 +98,26 @@ def forgiving_streams() -> None:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
-def let_go_of_streams() -> None:
-    """Makes sure that what cannot be written any more does not change how Python ends."""
+def of_standard_output(error: OSError) -> bool:
+    """Whether an error that nobody expected is that of a stream: it names no file, and nothing can be written."""
+    return error.filename is None and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EBADF)
+
+
+def no_standard_output(error: OSError) -> str:
+    """What is said where standard output takes nothing."""
+    return f"standard output cannot be written: {error.strerror}."
+
+
+def let_go_of_streams() -> OSError | None:
+    """Makes sure that what cannot be written any more does not change how Python ends, and returns why standard output
+    could not be; None where it could, or whoever reads it has seen enough."""
+    failed = None
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            if stream is sys.stdout and isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+                failed = error
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return failed

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ...graph.errors import UsageError
 from .arguments import Parser
 from .delivery import verdict_shown
+from .ending import standard_output_kept
 from .reading import Reads
 from .report_options import check_outputs
 
@@ -57,7 +58,9 @@ def run(words: Sequence[str]) -> int:
     with verdict_shown("layerdiff extract"):
         print(f"{given.output}: {len(part.nodes)} of {len(model.index.nodes)} nodes, from {', '.join(part.inputs)}")
     if given.data is not None:
-        _save_inputs(model, made, given.data, given.save_inputs)
+        count = _save_inputs(model, made, given.data, given.save_inputs)
+        with verdict_shown("layerdiff extract"):
+            print(f"{given.save_inputs}: {count} sample{'s'[: count != 1]}")
     return 0
 
 
@@ -106,8 +109,9 @@ def _check(option: str, names: Sequence[str], known: Collection[str], source: st
             raise UsageError(f"{option} {name}: {source} makes no such tensor{hint}")
 
 
-def _save_inputs(model: Model, part: Model, data: str, path: str) -> None:
-    """What a part is fed while the whole network runs on some inputs."""
+@standard_output_kept()
+def _save_inputs(model: Model, part: Model, data: str, path: str) -> int:
+    """Writes what a part is fed while the whole network runs on some inputs, and returns on how many."""
     from ...dataloaders import as_source, open_data
     from ...runners.onnxrt.runner import OnnxrtRunner
     from ..runs.recording import save_inputs
@@ -120,5 +124,4 @@ def _save_inputs(model: Model, part: Model, data: str, path: str) -> None:
             values = {**sample, **(session.infer(sample, inner) if inner else {})}
             fed.append({name: values[name] for name in names})
     save_inputs(as_source(fed).bind(part), path)
-    with verdict_shown("layerdiff extract"):
-        print(f"{path}: {len(fed)} sample{'s'[: len(fed) != 1]}")
+    return len(fed)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments import Parser
 from .delivery import answer_shown
+from .ending import standard_output_kept
 from .reading import Reads
 from .report_options import check_reports
 
@@ -66,6 +67,7 @@ def parser() -> Parser:
     return made
 
 
+@standard_output_kept()
 def _measured(model: Model, path: str) -> dict[str, Extent]:
     """The extents of the tensors that leave layers, on stored inputs."""
     from ...dataloaders import open_data

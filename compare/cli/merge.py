@@ -10,6 +10,7 @@ from typing import Any
 
 from ...graph.errors import UsageError
 from .arguments import Parser, Request, parse
+from .ending import standard_output_kept
 from .reading import Reads
 from .report_options import check_reports, check_screen
 
@@ -67,8 +68,9 @@ def _merge(contents: Mapping[str, Any], output: str, *, quiet: bool, verbose: bo
     command = _whole(next(iter(reports.values())).provenance.command or "", output)
     progress = SILENT if quiet else TerminalProgress()
     try:
-        comparison = comparator(_but_for_the_share(next(iter(requests.values()))), progress).prepare()
-        report = merged(comparison, shares, progress)
+        with standard_output_kept():
+            comparison = comparator(_but_for_the_share(next(iter(requests.values()))), progress).prepare()
+            report = merged(comparison, shares, progress)
     finally:
         if isinstance(progress, TerminalProgress):
             progress.clear()

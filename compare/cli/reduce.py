@@ -12,6 +12,7 @@ from ...graph.errors import UsageError
 from ...graph.printable import counted
 from .arguments import Parser, Request, parse
 from .delivery import verdict_shown
+from .ending import standard_output_kept
 
 if TYPE_CHECKING:
     from ..comparison import Comparison
@@ -49,7 +50,8 @@ def run(words: Sequence[str]) -> int:
     named_culprit(report, given.culprit)  # refuses, before anything runs
     progress = SILENT if given.quiet else TerminalProgress()
     try:
-        bundle = reduce(_again(report, progress), report, given.output, given.culprit, progress)
+        with standard_output_kept():
+            bundle = reduce(_again(report, progress), report, given.output, given.culprit, progress)
     finally:
         if isinstance(progress, TerminalProgress):
             progress.clear()

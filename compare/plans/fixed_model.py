@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from ...graph.errors import LayerdiffError, UsageError, first_line
+from ...graph.errors import LayerdiffError, OutputError, UsageError, first_line
 from ...graph.model import Model
 from ...graph.rounding.round_array import SCALED, STORAGE
 from ..report.files import write, writing
@@ -80,7 +80,7 @@ def write_model(model: Model, path: str, flag: str, source: str) -> None:
         source: The file that it was made from.
 
     Raises:
-        UsageError: It cannot be written, or would replace what it was made from.
+        UsageError: It cannot be written, would replace what it was made from, or ONNX refuses it.
     """
     if os.path.realpath(path) == os.path.realpath(source):
         raise UsageError(f"{flag} {path}: that is the network itself, which the changed one would replace.")
@@ -90,7 +90,11 @@ def write_model(model: Model, path: str, flag: str, source: str) -> None:
             _write_apart(proto, Path(path))
     else:
         write(proto.SerializeToString(), path, flag)
-    onnx.checker.check_model(path)
+    try:
+        if os.path.isfile(path):
+            onnx.checker.check_model(path)
+    except onnx.checker.ValidationError as error:
+        raise OutputError(f"{flag} {path}: ONNX refuses what was written: {first_line(error)}.") from error
 
 
 def _write_apart(proto: onnx.ModelProto, path: Path) -> None:

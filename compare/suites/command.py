@@ -85,11 +85,13 @@ def run(words: Sequence[str]) -> int:
         None if space.shard is None else shard_of(space.shard, whole),
     )
     unwritten = write_all((flag, path, partial(FORMATS[flag], found)) for flag, path in reports) or unwritten
-    with verdict_shown("compare"):
+    with verdict_shown("compare") as showing:
         print_suite(found, console(out), quiet=space.quiet)
+    if showing.lost:
+        print_suite(found, console(sys.stderr), quiet=True)
     if unwritten is not None:
         raise unwritten
-    return found.status
+    return found.status or (UsageError.exit_status if showing.lost else 0)
 
 
 def _check_between(checks: Checks, reports: Reports, suite: Reads) -> None:

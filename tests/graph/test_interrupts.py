@@ -6,7 +6,7 @@ import signal
 import threading
 
 import pytest
-from layerdiff.graph.interrupts import uninterrupted
+from layerdiff.graph.interrupts import Terminated, terminate, uninterrupted
 
 
 def press() -> None:
@@ -59,3 +59,20 @@ def test_threads_have_no_handlers_to_change():
     thread.start()
     thread.join()
     assert not errors
+
+
+def test_sigterm_waits_for_the_end_too():
+    done = []
+
+    def imported():
+        with uninterrupted():
+            signal.raise_signal(signal.SIGTERM)
+            done.append(True)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        with pytest.raises(Terminated):
+            imported()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
+import layerdiff
 import onnx
 import pytest
 
@@ -17,7 +19,7 @@ class Presses:
     # Ctrl-C when a module is looked for.
     def find_spec(self, name, path=None, target=None):
         if name == sys.argv[1]:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), getattr(signal, sys.argv[2]))
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.meta_path.insert(0, Presses())
@@ -44,8 +46,33 @@ sys.exit(status)
     ],
 )
 def test_it_waits_for_the_import_at_hand(module, tmp_path):
+    _interrupted(module, "SIGINT", 130, tmp_path)
+
+
+def test_sigterm_waits_for_it_too(tmp_path):
+    done = _done("onnxruntime", "SIGTERM", tmp_path)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (143, "True")
+    assert "does not load" not in done.stdout
+    assert done.stderr.splitlines()[-1] == "compare: interrupted."
+
+
+def test_nothing_is_imported_before_interrupts_are_told():
+    code = "import sys; before = set(sys.modules); import layerdiff.compare.cli; print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, env=_env())
+    assert {name for name in done.stdout.split() if not name.startswith("layerdiff")} <= {"__future__"}, done.stderr
+
+
+def _env():
+    return {"PYTHONPATH": str(Path(layerdiff.__file__).parent.parent), "PATH": ""}
+
+
+def _done(module, signal, tmp_path):
     onnx.save(parsed("g (float[2] x) => (float[2] y) { y = Relu(x) }"), tmp_path / "m.onnx")
-    words = [sys.executable, "-c", PRESSED, module]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    words = [sys.executable, "-c", PRESSED, module, signal]
+    return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+
+
+def _interrupted(module, signal, status, tmp_path):
+    done = _done(module, signal, tmp_path)
     said = [line for line in done.stderr.splitlines() if not line.startswith(("loading", "onnxrt"))]
-    assert (done.returncode, done.stdout, said) == (130, "True\n", ["compare: interrupted."])
+    assert (done.returncode, done.stdout, said) == (status, "True\n", ["compare: interrupted."])
