@@ -49,7 +49,7 @@ def _drawn(evidence: OutputEvidence, decision: Decision) -> str | None:
 
 
 def nothing(evidence: OutputEvidence) -> Decision | None:
-    """An output that agrees because there was nothing to compare: it has no finite value, or, on random inputs, none but
+    """An output that agrees because there was nothing to compare: it has no finite value, or, on random inputs, only
     zero, which is what a candidate gives that computes nothing. Of zero, a tolerance says that it is right."""
     seen = evidence.shown
     if evidence.generated and evidence.tolerance is None and seen.zero:
