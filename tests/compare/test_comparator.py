@@ -56,6 +56,7 @@ class Named:
 
     model = None
     capabilities = Capabilities()
+    stored_in = ""
 
     def __init__(self, name, trust):
         self.name, self.trust = name, trust
