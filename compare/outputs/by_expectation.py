@@ -39,9 +39,7 @@ def by_expectation(evidence: OutputEvidence) -> Decision | None:
     """Passes what rounding explains and is small; fails what rounding does not explain."""
     if evidence.tolerance is not None:
         return None
-    if evidence.calibrated:
-        return None
-    if not evidence.statistics.mismatched:
+    if not evidence.statistics.mismatched and not (evidence.calibrated and evidence.metric is not None):
         return Decision("pass") if evidence.coverage.complete else None
     if evidence.undecidable:
         return None

@@ -89,9 +89,24 @@ def idle(evidence: OutputEvidence) -> Decision | None:
     return Decision("undecided", f"{evidence.idle}, so that the agreement proves nothing")
 
 
-DOUBTS: tuple[Decider, ...] = (nothing, by_chance, anything_goes, idle, not_as_typed, loses_too_much)
+def by_calibration(evidence: OutputEvidence) -> Decision | None:
+    """A float of INT8 or FP8 of which the user says nothing: a Sign of it may be equal to the last bit."""
+    alone = evidence.tolerance is None and evidence.metric is None
+    return undecided(evidence) if evidence.calibrated and alone else None
+
+
+DOUBTS: tuple[Decider, ...] = (
+    nothing,
+    by_chance,
+    anything_goes,
+    idle,
+    by_calibration,
+    not_as_typed,
+    loses_too_much,
+)
 """Why agreement proves nothing: nothing was compared, values are random ones, the tolerance forbids nothing, nothing
-was rounded to the format that is tried, what ran is not what the types of the graph say, or a binding metric fell."""
+was rounded to the format that is tried, its error depends on a calibration, what ran is not what the types of the graph
+say, or a binding metric fell."""
 
 
 def _with_statistics(result: OutputResult, evidence: OutputEvidence) -> OutputResult:

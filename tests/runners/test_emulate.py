@@ -140,7 +140,7 @@ def test_configuration() -> None:
     [
         ({"format": "fp4"}, "format=fp4: expected fp16, bf16, tf32, fp8, e4m3, e5m2 or int8"),
         ({"percentile": 12.0}, "percentile=12.0: expected a number from 50 to 100"),
-        ({"threads": -1}, "threads=-1: expected a whole number, 0 or more"),
+        ({"threads": -1}, "threads=-1: expected a whole number from 0 to"),
         ({"format": "bf16", "fp16_accumulation": True}, "fp16_accumulation is for FP16"),
     ],
 )

@@ -118,7 +118,7 @@ def test_columns(monkeypatch):
         ("--rtol 0.1", "--rtol and --atol go together: allowed is atol + rtol * |reference|. --atol is missing."),
         ("--fixed-model f.onnx", "--fixed-model is written with --fix, which was not asked for."),
         ("--fix-budget 3", "--fix-budget is for --fix, which was not asked for."),
-        ("--fix p.json --plan p.json", "--fix makes a plan and --plan applies one: ask for one of the two."),
+        ("--fix q.json --plan p.json", "--fix makes a plan and --plan applies one: ask for one of the two."),
         ("--csv layers.csv", "--csv holds layers alone, and there are none: add --layers."),
         ("--model-explorer nodes", "--model-explorer holds layers alone, and there are none: add --layers."),
         ("--layers --model-explorer -", "--model-explorer writes a folder, which standard output is not: name one."),

@@ -282,7 +282,7 @@ def broken(tmp_path, kind):
         ("variables", r"holds variables \('v'\)"),
         ("folder", r"without saved_model\.pb"),
         ("saved model", r"not a SavedModel"),
-        ("keras", r"not a Keras model"),
+        ("keras", r"not a zip archive, as .keras files are"),
         ("h5", r"not a Keras model"),
     ],
 )

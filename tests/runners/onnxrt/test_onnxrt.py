@@ -79,7 +79,7 @@ def test_configuration(runner, name, trust, arithmetic, monkeypatch):
     [
         ({"provider": "vulkan"}, "provider=vulkan: expected cpu, cuda, tensorrt"),
         ({"optimization": "most"}, "optimization=most: expected disable, basic"),
-        ({"threads": -1}, "threads=-1: expected a whole number, 0 or more"),
+        ({"threads": -1}, "threads=-1: expected a whole number from 0 to"),
     ],
 )
 def test_illegal_configuration(arguments, message):
