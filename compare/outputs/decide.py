@@ -50,13 +50,15 @@ def _drawn(evidence: OutputEvidence, decision: Decision) -> str | None:
 
 def nothing(evidence: OutputEvidence) -> Decision | None:
     """An output that agrees because there was nothing to compare: it has no finite value, or, on random inputs, only
-    zero, which is what a candidate gives that computes nothing. Of zero, a tolerance says that it is right."""
+    zero, which is what a candidate gives that computes nothing. Of zero, a tolerance says that it is right; of NaN on
+    real inputs, the user who lets it equal NaN."""
     seen = evidence.shown
     if evidence.generated and evidence.tolerance is None and seen.zero:
         what = f"all {seen.count:,} elements are zero on both sides, which proves nothing on random inputs"
         right = f"--tolerance {evidence.tensor}:0,0 lets it pass where zero is right"
         return Decision("undecided", f"{what}: give real ones (--data), or {right}")
-    if seen.finite or (seen.text and seen.count):
+    allowed = seen.reading.equal_nan and any(seen.nan) and not evidence.generated
+    if seen.finite or (seen.text and seen.count) or allowed:
         return None
     if not seen.count:
         return Decision("undecided", "it was empty in every sample, so that nothing was compared")

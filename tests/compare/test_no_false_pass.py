@@ -178,18 +178,19 @@ def test_a_pass_of_nothing_is_undecided(value):
 
 
 @pytest.mark.parametrize(
-    ("value", "nan_equal", "expected"),
+    ("value", "nan_equal", "expected", "on_random_inputs"),
     [
-        (np.float32(np.nan), True, "undecided"),
-        (np.float32(np.nan), False, "fail"),
-        (np.array([np.nan, np.inf], np.float32), True, "undecided"),
-        (np.array([np.nan, 1], np.float32), True, "pass"),
-        (np.full(4, np.inf, np.float32), True, "undecided"),
+        (np.float32(np.nan), True, "pass", "undecided"),
+        (np.float32(np.nan), False, "fail", "undecided"),
+        (np.array([np.nan, np.inf], np.float32), True, "pass", "undecided"),
+        (np.array([np.nan, 1], np.float32), True, "pass", "pass"),
+        (np.full(4, np.inf, np.float32), True, "undecided", "undecided"),
     ],
 )
-def test_nan_that_equals_nan_is_a_pass_beside_a_number(value, nan_equal, expected):
+def test_nan_that_equals_nan_proves_nothing_on_random_inputs(value, nan_equal, expected, on_random_inputs):
     runners = [FunctionRunner(function=lambda feed: {"y": value}), FunctionRunner(function=lambda feed: {"y": value})]
     assert outcome(parsed(RELU), *runners, nan_equal=nan_equal)[0] == expected
+    assert outcome(parsed(RELU), *runners, nan_equal=nan_equal, data=None)[0] == on_random_inputs
 
 
 @pytest.mark.parametrize("fmt", ["int8", "e4m3"])
