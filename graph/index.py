@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -103,6 +103,13 @@ class GraphIndex:
             if tensor is None:
                 return None
         return read_tensor(tensor, self.folder)
+
+    def moved_from(self, name: str, through: Collection[str]) -> str:
+        """The tensor that becomes ``name`` by operators of ``through`` alone, each on its first input; itself where
+        another operator makes it, or none."""
+        while (position := self.producer.get(name)) is not None and operator(self.nodes[position]) in through:
+            name = self.nodes[position].input[0]
+        return name
 
     def computed_weight(self, name: str) -> np.ndarray | None:
         """The value of a weight, also of one that the graph computes from constants. A fill (ConstantOfShape) is a view

@@ -73,7 +73,7 @@ def _made(case: LayerCase, index: GraphIndex, position: int) -> np.ndarray | Non
     """What the layer makes with the statistics of what its BatchNormalization is given; None where that is not known,
     or where more than a Relu is behind it."""
     node = index.nodes[position]
-    x = case.values.get(node.input[0], case.inner.get(node.input[0]))
+    x = case.known(node.input[0])
     scale, shift = (constant_value(index, name) for name in node.input[1:3])
     if x is None or scale is None or shift is None or x.shape != case.y.shape:
         return None

@@ -113,7 +113,7 @@ def _explains(case: LayerCase, off: np.ndarray) -> bool:
         return True
     error = case.c.astype(np.float64) - case.y.astype(np.float64)
     names = [n for n in case.graphs[0].nodes[case.pair.main].output if n in case.values or n in case.inner]
-    sums = case.values.get(names[0], case.inner.get(names[0])) if names else case.y
+    sums = case.known(names[0]) if names else case.y
     moved = max(_rms(off) / (_rms(error) or 1.0), _rms(off) / (_rms(sums) or 1.0) / (case.judgement.relative or 1.0))
     return moved > EXPLAINS
 

@@ -113,6 +113,10 @@ class LayerCase:
         """The floating tensors inside the layer, as the reference computes them."""
         return self.look_inside()
 
+    def known(self, name: str) -> np.ndarray | None:
+        """What the reference has in a tensor of the layer: one that it is given or gives, or else one inside."""
+        return self.values[name] if name in self.values else self.inner.get(name)
+
 
 ENLARGES = 8.0
 """Times the rounding of a result that a layer's error has to be for the layer to enlarge the rounding of its inputs. A

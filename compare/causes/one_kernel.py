@@ -16,7 +16,7 @@ import numpy as np
 from ...graph.formats import NumberFormat
 from ...graph.operators import NORMALIZING_REDUCTIONS, PRODUCTS, STRETCHING, operator
 from ...graph.rounding.decomposed import DECOMPOSED
-from ...graph.rounding.squares import WHOLE, squares_inside
+from ...graph.rounding.squares import squares, squares_inside
 from ...graph.specs import Arrays, is_float
 from .cancellation import sums_of_own_terms, terms_cancel
 from .ranges import Holder, format_loss, lost_values
@@ -55,15 +55,18 @@ def lost_inside(
         every_node: Whether each node rounds its result by itself, so that what is lost between them is seen.
     """
     nodes = pair.reference.nodes
+    operators = {operator(index.nodes[p]) for p in nodes}
+    several = len(nodes) > 1 and not every_node
+    cancelling = several and normalizes(index, nodes) and any(True for _ in sums_of_own_terms(index, nodes))
+    stretched = several and any(_stretches(index, p) for p in nodes)
+    if not (stretched or cancelling or any(squares(index.nodes[p]) for p in nodes)):  # most: no value is looked at
+        return None
     given = [values[n] for n in pair.reference.inputs if n in values and is_float(values[n].dtype)]
     if not all(np.isfinite(a).all() for a in given):
         return None
     lost = _squares_lost(index, nodes, values, fmt, inner)
-    if lost is not None or every_node or len(nodes) == 1:
+    if lost is not None:
         return lost
-    operators = {operator(index.nodes[p]) for p in nodes}
-    cancelling = normalizes(index, nodes) and any(True for _ in sums_of_own_terms(index, nodes))
-    stretched = any(_stretches(index, p) for p in nodes)
     if stretched and operators.isdisjoint(PRODUCTS):  # of a product's result, what it is given tells nothing
         stretched = any(_near_an_end(a, operators, _power(index, nodes), fmt) for a in given)
     if not stretched and not cancelling:
@@ -81,14 +84,13 @@ def lost_inside(
 
 def normalizes(index: GraphIndex, nodes: Sequence[int]) -> bool:
     """Whether a layer is a normalization or a Softmax, in one operator or in pieces."""
-    operators = {operator(index.nodes[p]) for p in nodes}
-    return not operators.isdisjoint(WHOLE | NORMALIZING_REDUCTIONS)
+    return any(squares(node) or operator(node) in NORMALIZING_REDUCTIONS for node in (index.nodes[p] for p in nodes))
 
 
 def shown_by(index: GraphIndex, nodes: Sequence[int], fmt: str) -> str:
     """What ``--emulate`` takes to show what a layer loses where it is no one kernel; empty where nothing does, since
     one of its operators squares inside and is computed as a whole."""
-    if any(operator(index.nodes[p]) in WHOLE - DECOMPOSED for p in nodes):
+    if any(squares(node) and operator(node) not in DECOMPOSED for node in (index.nodes[p] for p in nodes)):
         return ""
     return f"{fmt},{'decomposed' if normalizes(index, nodes) else 'every_node'}"
 
@@ -147,11 +149,11 @@ def _squares_lost(
     index: GraphIndex, nodes: Sequence[int], values: Arrays, fmt: NumberFormat, inner: Callable[[], Arrays]
 ) -> Fact | None:
     """What a format cannot hold of the squares inside an operator, which are in no tensor of the graph."""
-    for position in (p for p in nodes if operator(index.nodes[p]) in WHOLE):
+    for position in (p for p in nodes if squares(index.nodes[p])):
         node = index.nodes[position]
         given = values if node.input[0] in values else {**inner(), **values}
         arrays = [given[n] for n in node.input if n in given]
-        squares = squares_inside(index, node, [a for a in arrays if a.shape == arrays[0].shape])
-        if squares is not None and format_loss(squares, fmt) == "overflow":
-            return lost_values(squares, fmt, "overflow", Holder("inside", f"the squares of {index.names[position]}"))
+        inside = squares_inside(index, node, [a for a in arrays if a.shape == arrays[0].shape])
+        if inside is not None and format_loss(inside, fmt) == "overflow":
+            return lost_values(inside, fmt, "overflow", Holder("inside", f"the squares of {index.names[position]}"))
     return None

@@ -94,9 +94,7 @@ def _shared(noise: Noise, pair: LayerPair, values: Arrays, tensor: str, place: P
 
 def _joins(index: GraphIndex, tensor: str) -> int | None:
     """The Concat that makes a tensor, which is then at most moved."""
-    position = index.producer.get(tensor)
-    while position is not None and operator(index.nodes[position]) in STRETCHES:
-        position = index.producer.get(index.nodes[position].input[0])
+    position = index.producer.get(index.moved_from(tensor, STRETCHES))
     if position is None or operator(index.nodes[position]) != "Concat":
         return None
     made = [name for name in index.nodes[position].input if index.constant(name) is None]

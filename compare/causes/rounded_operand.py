@@ -62,7 +62,7 @@ def find(case: LayerCase) -> Diagnosis | None:
         return None
     for position in (p for p in case.pair.reference.nodes if operator(index.nodes[p]) in PRODUCTS):
         name = index.nodes[position].input[0]
-        x = case.values[name] if name in case.values else case.inner.get(name)
+        x = case.known(name)
         stored = _stored(index, index.nodes[position].input[1])
         if x is None or stored is None or not x.ndim or not x.size or not np.isfinite(x).all():
             continue
@@ -77,9 +77,7 @@ def find(case: LayerCase) -> Diagnosis | None:
 
 def _stored(index: GraphIndex, name: str) -> tuple[str, int] | None:
     """The integers of weights that a DequantizeLinear reads, and how many of them have one scale; None of others."""
-    position = index.producer.get(name)
-    while position is not None and operator(index.nodes[position]) in RENAMES:
-        position = index.producer.get(index.nodes[position].input[0])
+    position = index.producer.get(index.moved_from(name, RENAMES))
     if position is None or operator(index.nodes[position]) != "DequantizeLinear":
         return None
     node = index.nodes[position]

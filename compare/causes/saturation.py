@@ -93,7 +93,7 @@ def of_operand(case: LayerCase) -> Diagnosis | None:
     what a node inside makes, where that explains the error."""
     worst, most = None, EXPLAINS
     for name, grid in case.grids.items():
-        known = case.values.get(name) if name in case.values else case.inner.get(name)
+        known = case.known(name)
         if known is None or not grid.calibrated or not known.size or not np.isfinite(known).all():
             continue
         values = known.astype(np.float64)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 from ...graph.errors import OutputError, UsageError
 from ...graph.printable import printable
 from ..notices import NOT_WRITTEN
-from .ending import no_standard_output, standard_output_kept
+from .ending import let_go, no_standard_output, standard_output_kept
 
 if TYPE_CHECKING:
     from ..report.formats import Content
@@ -78,10 +77,26 @@ class Showing:
     """How showing something went.
 
     Attributes:
-        lost: Whether it did not get there, and nobody chose that.
+        error: Why it did not get there; None where it did, or whoever reads from a pipe has seen enough.
     """
 
-    lost: bool = False
+    error: OSError | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether it did not get there, and nobody chose that."""
+        return self.error is not None
+
+
+@contextlib.contextmanager
+def _shown() -> Iterator[Showing]:
+    showing = Showing()
+    try:
+        yield showing
+        sys.stdout.flush()
+    except OSError as error:
+        let_go(sys.stdout)
+        showing.error = None if isinstance(error, BrokenPipeError) else error
 
 
 @contextlib.contextmanager
@@ -91,16 +106,11 @@ def verdict_shown(program: str) -> Iterator[Showing]:
     Args:
         program: What the message that it did begins with.
     """
-    showing = Showing()
-    try:
+    with _shown() as showing:
         yield showing
-        sys.stdout.flush()
-    except OSError as error:
-        _close()
-        if not isinstance(error, BrokenPipeError):  # whoever reads from a pipe has seen enough
-            showing.lost = True
-            with contextlib.suppress(OSError):
-                print(f"{program}: {no_standard_output(error)}", file=sys.stderr)
+    if showing.error is not None:
+        with contextlib.suppress(OSError):
+            print(f"{program}: {no_standard_output(showing.error)}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -110,19 +120,10 @@ def answer_shown() -> Iterator[None]:
     Raises:
         OutputError: It does not get there.
     """
-    try:
+    with _shown() as showing:
         yield
-        sys.stdout.flush()
-    except OSError as error:
-        _close()
-        if not isinstance(error, BrokenPipeError):
-            raise OutputError(no_standard_output(error)) from error
-
-
-def _close() -> None:
-    """Nothing more is written to standard output, not even when Python ends."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if showing.error is not None:
+        raise OutputError(no_standard_output(showing.error)) from showing.error
 
 
 def rendered(report: Report, wanted: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, Callable[[], Content]]]:
@@ -144,7 +145,7 @@ def write_all(made: Iterable[tuple[str, str, Callable[[], Content]]]) -> UsageEr
                 content = render()
             write(content, path, flag)
         except BrokenPipeError:
-            _close()
+            let_go(sys.stdout)
         except UsageError as error:
             failed = failed or error
     return failed

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from typing import TextIO
 
 from ...graph.interrupts import terminate
 from ...graph.leases import Leased, remove_left
@@ -118,6 +119,11 @@ def let_go_of_streams() -> OSError | None:
         except (OSError, ValueError) as error:
             if stream is sys.stdout and isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
                 failed = error
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            let_go(stream)
     return failed
+
+
+def let_go(stream: TextIO) -> None:
+    """Nothing more is written to a stream, not even when Python ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

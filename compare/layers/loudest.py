@@ -309,10 +309,7 @@ def _source(index: GraphIndex, pair: LayerPair) -> str:
     """The one tensor of floating-point numbers that a layer computes from, as it is made before data movement; empty
     where there are several."""
     floats = [n for n in pair.reference.inputs if n in index.specs and is_float(index.specs[n].dtype)]
-    source = floats[0] if len(floats) == 1 else ""
-    while source in index.producer and operator(node := index.nodes[index.producer[source]]) in MOVEMENT:
-        source = node.input[0]
-    return source
+    return index.moved_from(floats[0], MOVEMENT) if len(floats) == 1 else ""
 
 
 def _misread(prepared: Prepared, layer: LayerObservation) -> Diagnosis | None:

@@ -17,6 +17,13 @@ from ..nodes import attribute_int, attribute_ints
 from ..operators import operator
 
 
+def squares(node: onnx.NodeProto) -> bool:
+    """Whether a node squares what it is given, in no tensor of the graph: a BatchNormalization only if it trains."""
+    if operator(node) == "BatchNormalization":
+        return bool(attribute_int(node, "training_mode", 0))
+    return operator(node) in _RULES
+
+
 def squares_inside(index: GraphIndex, node: onnx.NodeProto, given: Sequence[np.ndarray]) -> np.ndarray | None:
     """The squares that a node makes inside, or their sums where these are what it takes the root of.
 
@@ -28,14 +35,13 @@ def squares_inside(index: GraphIndex, node: onnx.NodeProto, given: Sequence[np.n
     Returns:
         None of other operators, and where the shape is not one that the operator takes.
     """
-    rule = _RULES.get(operator(node))
-    if rule is None or not given:
+    if not squares(node) or not given:
         return None
     wide = given[0].astype(np.float64)
     for more in given[1:] if operator(node) in _ADDING else ():
         wide = wide + more
     try:
-        return rule(index, node, wide)
+        return _RULES[operator(node)](index, node, wide)
     except (ValueError, IndexError):  # a shape that breaks the operator's rules
         return None
 
@@ -56,8 +62,8 @@ def _instance(_: GraphIndex, node: onnx.NodeProto, x: np.ndarray) -> np.ndarray:
     return _centred(x, range(2, x.ndim))
 
 
-def _of_batch(_: GraphIndex, node: onnx.NodeProto, x: np.ndarray) -> np.ndarray | None:
-    return _centred(x, (0, *range(2, x.ndim))) if attribute_int(node, "training_mode", 0) else None
+def _of_batch(_: GraphIndex, node: onnx.NodeProto, x: np.ndarray) -> np.ndarray:
+    return _centred(x, (0, *range(2, x.ndim)))
 
 
 def _over_axes(_: GraphIndex, node: onnx.NodeProto, x: np.ndarray) -> np.ndarray:
@@ -119,9 +125,6 @@ _RULES: Mapping[str, _Rule] = {
     "SkipLayerNormalization": _last,
     "SkipSimplifiedLayerNormalization": _by_itself,
 }
-
-WHOLE = frozenset(_RULES)
-"""Operators that square what they are given in no tensor of the graph."""
 
 _ADDING = frozenset({"SkipGroupNorm", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"})
 """Those that add up tensors of one shape before."""

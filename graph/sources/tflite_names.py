@@ -105,9 +105,7 @@ def _states(
 
 def _dequantized(index: GraphIndex, node: onnx.NodeProto, named: Mapping[str, TfliteTensor]) -> TfliteTensor | None:
     """The scaled integers whose numbers a DequantizeLinear gives."""
-    source = node.input[0]
-    while (position := index.producer.get(source)) is not None and index.nodes[position].op_type == "Transpose":
-        source = index.nodes[position].input[0]
+    source = index.moved_from(node.input[0], {"Transpose"})
     if source not in named and node.output[0].endswith("_dequant"):
         source = node.output[0].removesuffix("_dequant")
     found = named.get(source)

@@ -430,9 +430,7 @@ def _handed_on(model: Model, lost: Sequence[str], kept: Collection[str]) -> dict
     index = model.index
 
     def origin(name: str) -> str:
-        while name in index.producer and index.nodes[index.producer[name]].op_type in ("Dropout", "Identity"):
-            name = index.nodes[index.producer[name]].input[0]
-        return name
+        return index.moved_from(name, ("Dropout", "Identity"))
 
     origins = {origin(name): name for name in kept}
     return {name: origins[origin(name)] for name in lost if origin(name) in origins}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import onnx
 import pytest
@@ -49,12 +51,13 @@ def every_output(model):
     return copy
 
 
-def found(model, x, fmt=FP16):
+def found(model, x, fmt=FP16, every_node=False):
     tensors = ReferenceEvaluator(every_output(model)).run(None, {"x": x})
     made = dict(zip((n.output[0] for n in model.graph.node), tensors, strict=True))
     case = layer_case(made["y"], made["y"], model=model, tensors={"x": x, **made})
     kind = np.dtype(fmt.name.replace("fp", "float").replace("bf16", "bfloat16"))
-    return lost_inside(case.pair, case.graphs[0], case.values, fmt, lambda: case.inner, lambda: by_node(model, x, kind))
+    apart = functools.partial(by_node, model, x, kind)
+    return lost_inside(case.pair, case.graphs[0], case.values, fmt, lambda: case.inner, apart, every_node)
 
 
 def by_node(model, x, kind):
@@ -151,7 +154,7 @@ def one_operator(op, scale, fmt=FP16, every_node=False):
     model = parsed(f"g (float[2,4,8] x) => (float[N,C,L] y) {{ y = {ONE_OPERATOR[op]} }}", **names)
     x = scale * np.linspace(-1, 1, 64, dtype=np.float32).reshape(2, 4, 8)[..., ::-1] * np.array([1, -1] * 4, np.float32)
     case = layer_case(x, x, model=model, tensors={"x": x})
-    return lost_inside(case.pair, case.graphs[0], case.values, fmt, lambda: case.inner, every_node)
+    return lost_inside(case.pair, case.graphs[0], case.values, fmt, lambda: case.inner, dict, every_node)
 
 
 @pytest.mark.parametrize("every_node", [False, True])
@@ -170,8 +173,8 @@ def test_squares_that_fit_are_not(op):
 
 
 def test_what_is_lost_between_nodes_that_each_round_is_not_told_again():
-    case = layer_case(RAMP, RAMP, model=PIECES, tensors={"x": 1000 * RAMP})
-    assert lost_inside(case.pair, case.graphs[0], case.values, FP16, lambda: case.inner, True) is None
+    assert found(PIECES, 1000 * RAMP) is not None
+    assert found(PIECES, 1000 * RAMP, every_node=True) is None
 
 
 def test_an_option_that_shows_the_case_is_named_where_there_is_one():
@@ -182,3 +185,17 @@ def test_an_option_that_shows_the_case_is_named_where_there_is_one():
     }
     shown = {name: shown_by(Model(g).index, range(len(g.graph.node)), "fp16") for name, g in graphs.items()}
     assert shown == {"whole": "fp16,decomposed", "pieces": "fp16,decomposed", "alone": ""}
+
+
+def test_a_batch_normalization_that_does_not_train_squares_nothing():
+    """Most layers of a network are such: what is inside of them is not computed for nothing."""
+    ones = dict.fromkeys("sbmv", np.ones(8, np.float32))
+    text = "g (float[2,8] x) => (float[2,8] y) {{ h = MatMul(x, w) {} }}"
+    layer = parsed(text.format("y = BatchNormalization(h, s, b, m, v)"), w=np.eye(8, dtype=np.float32), **ones)
+    case = layer_case(RAMP, RAMP, model=layer, tensors={"x": 1000 * RAMP, "y": RAMP})
+
+    def looked_into():
+        raise AssertionError("nothing inside is needed")
+
+    assert lost_inside(case.pair, case.graphs[0], case.values, FP16, looked_into, looked_into) is None
+    assert shown_by(case.graphs[0], case.pair.reference.nodes, "fp16") == "fp16,every_node"
