@@ -23,6 +23,9 @@ GAIN_LIMIT = 8.0
 FLIPS = 1e-3
 """Largest share of integers that rounding may tip over to a neighbour."""
 
+EXPONENT_AT, AROUND_ONE = 52, 1022
+"""The bit at which the exponent of a float64 begins, and the exponent of numbers from 1/2 to 1."""
+
 RMS_LIMIT = {False: 8.0, True: 4.0}
 """Most that RMS z of a healthy layer reaches: between FP32 runtimes, and with a coarser candidate (docs/layers.md)."""
 SLICE_LIMIT = {False: 24.0, True: 10.0}
@@ -148,15 +151,13 @@ def judge(
         return Judgement.beyond_doubt("shape", sample, math.inf)
     if not is_float(reference.dtype) or not is_float(candidate.dtype):
         return _integers(reference, candidate, sample)
-    y, c = _flat64(reference), _flat64(candidate)
-    finite = np.isfinite(y)
-    if not np.array_equal(finite, np.isfinite(c)) or not np.array_equal(y[~finite], c[~finite], equal_nan=True):
+    pair = _finite(_flat64(reference), _flat64(candidate))
+    if pair is None:
         return Judgement.beyond_doubt("finite", sample, math.inf)
-    if not finite.all():
-        y, c = np.where(finite, y, 0.0), np.where(finite, c, 0.0)
-    error = c - y
+    y, error = pair
+    squares = np.square(error)
     # sums of NumPy's own, the same on every machine: those of BLAS depend on its threads
-    power, squared = float(np.square(y).sum()), float(np.square(error).sum())
+    power, squared = float(np.square(y).sum()), float(squares.sum())
     if not squared:
         return Judgement.no_error(sample)
     relative = math.sqrt(squared / power) if power else math.inf
@@ -165,7 +166,7 @@ def judge(
     variance = _variance(y, noise, rounding, more.result_step)
     expected = math.sqrt(float(variance.sum()))
     rms_z = math.sqrt(squared) / expected if expected else math.inf
-    slice_z = _worst_slice(y, error, variance, reference.shape, rounding)
+    slice_z = _worst_slice(y, squares, variance, reference.shape, rounding)
     least = 0.5 * max(rounding.result, 8 * FP32.u)  # a gain that matters
     gain, gain_sigma = _gain(y, error, reference.shape, max(more.gain, least / GAIN_LIMIT))
     bound_use = None if more.bound is None else use_of(error, more.bound)
@@ -182,37 +183,63 @@ def judge(
     return Judgement(reason is not None, sample, relative, rms_z, slice_z, gain_sigma, gain, bound_use, share, reason)
 
 
+def _finite(y: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """The reference and the error, zero where neither side is finite; None where one side alone is."""
+    with np.errstate(invalid="ignore"):  # infinity - infinity
+        error = c - y
+        if math.isfinite(float(error.sum())):
+            return y, error
+    finite = np.isfinite(y)
+    if not np.array_equal(finite, np.isfinite(c)) or not np.array_equal(y[~finite], c[~finite], equal_nan=True):
+        return None
+    return np.where(finite, y, 0.0), np.where(finite, error, 0.0)
+
+
 def _variance(y: np.ndarray, noise: np.ndarray | None, rounding: Roundings, result_step: float) -> np.ndarray:
     """The expected variance of each element's error."""
-    variance: np.ndarray = rounding.result**2 * y * y + result_step**2
+    variance: np.ndarray = rounding.result**2 * y
+    variance *= y
+    variance += result_step**2
     if noise is None:
         return variance
-    d = np.where(np.isfinite(n := _flat64(noise)), n, 0.0) / rounding.gain
-    return d * d + variance
+    d = _flat64(noise)
+    if not math.isfinite(float(d.sum())):
+        d[~np.isfinite(d)] = 0.0
+    d /= rounding.gain
+    d *= d
+    d += variance
+    return d
 
 
 def _worst_slice(
-    y: np.ndarray, error: np.ndarray, variance: np.ndarray, shape: tuple[int, ...], rounding: Roundings
+    y: np.ndarray, squares: np.ndarray, variance: np.ndarray, shape: tuple[int, ...], rounding: Roundings
 ) -> float:
     """RMS z of the worst slice: of elements that lie together, or that are of one magnitude.
 
     A floor spares tiny slices whose values are among the subnormals.
+
+    Args:
+        y: The reference, flat.
+        squares: The squares of the errors.
+        variance: The expected ones.
+        shape: The output's shape.
+        rounding: The roundings in play.
     """
     rows = _rows(shape)
     floor = rounding.floor**2 + (1e-7 * FP32.u) ** 2
     # A slice may be all but free of noise by chance or by saturation; the whole tensor's noise lends it a little.
     common = 1e-6 * float(variance.mean())
     # What an activation cut off shows no noise, and a little of it where rounding lifts it over the edge.
-    dead = (variance == 0) & (error != 0)
-    if dead.any() and not (variance == 0).all():
-        variance = np.where(dead, float(variance[variance > 0].mean()), variance)
+    none = variance == 0
+    if none.any() and not none.all() and (dead := none & (squares != 0)).any():
+        variance = np.where(dead, float(variance[~none].mean()), variance)
     slices = variance.reshape(rows, -1).mean(axis=1) + floor + common
-    means = (error * error).reshape(rows, -1).mean(axis=1)
+    means = squares.reshape(rows, -1).mean(axis=1)
     # Few elements that an activation let through are too few to average over.
-    alive = ((y != 0) | (error != 0)).reshape(rows, -1).sum(axis=1)
+    alive = np.count_nonzero(((y != 0) | (squares != 0)).reshape(rows, -1), axis=1)
     enough = alive >= min(SLICE, y.size)
     slice_z = math.sqrt(float((means / slices)[enough].max(initial=0.0)))
-    return max(slice_z, _by_magnitude(y, error, variance + floor))
+    return max(slice_z, _by_magnitude(y, squares, variance, floor))
 
 
 def plain_noise(rounding: Roundings, terms: float) -> float:
@@ -246,7 +273,8 @@ def use_of(error: np.ndarray, bound: np.ndarray) -> float:
     """The largest share of a bound that an error takes; elements that are not finite have none."""
     with np.errstate(all="ignore"):
         use = np.abs(error.reshape(-1)) / bound.reshape(-1)
-    return float(np.where(np.isfinite(use), use, 0.0).max(initial=0.0))
+    largest = float(use.max(initial=0.0))
+    return largest if math.isfinite(largest) else float(use[np.isfinite(use)].max(initial=0.0))
 
 
 def _integers(reference: np.ndarray, candidate: np.ndarray, sample: int) -> Judgement:
@@ -276,13 +304,15 @@ def _rows(shape: tuple[int, ...]) -> int:
     return 1
 
 
-def _by_magnitude(y: np.ndarray, error: np.ndarray, variance: np.ndarray) -> float:
+def _by_magnitude(y: np.ndarray, squares: np.ndarray, variance: np.ndarray, floor: float) -> float:
     """RMS z of the worst set of elements of one binary exponent: what is small is not excused by what is large."""
-    exponent = np.frexp(y)[1]
-    exponent -= exponent.min()
+    exponent = y.view(np.int64) >> EXPONENT_AT
+    exponent &= (1 << 11) - 1
+    if exponent.min(initial=1) == 0:
+        exponent[exponent == 0] = AROUND_ONE  # zero has none
     count = np.bincount(exponent)
-    squared = np.bincount(exponent, error * error)
-    expected = np.bincount(exponent, variance)
+    squared = np.bincount(exponent, squares)
+    expected = np.bincount(exponent, variance) + count * floor
     enough = (count >= SLICE) & (expected > 0)
     return math.sqrt(float((squared[enough] / expected[enough]).max(initial=0.0)))
 

@@ -45,15 +45,22 @@ class Engine:
 
     Attributes:
         model: The layers that it runs, each fed from outside.
+        feed: Arrays like those that it was built to be fed, without values.
         shapes: The sets of shape ranges that it was built for.
         made: What `Building.build` or `Building.refit` gave.
         names: What its tensors are called in ``model``, by their names in an exploded model; empty: so.
     """
 
     model: Model
+    feed: Arrays
     shapes: list[dict[str, ShapeRange]]
     made: Any
     names: Mapping[str, str] = field(default_factory=dict)
+
+    def takes(self, feed: Arrays) -> bool:
+        """Whether it was built for arrays of these types and shapes."""
+        typed = all(self.feed[name].dtype == array.dtype for name, array in feed.items())
+        return typed and any(fits(one, feed) for one in self.shapes)
 
 
 class EnginesAhead:
@@ -71,7 +78,6 @@ class EnginesAhead:
         self._builders, self._side, self._workload = builders, side, workload
         self._profiles = profiles_of(side, workload)
         self._futures: dict[tuple[int, ...], Future[Engine]] = {}
-        self._hollow: dict[tuple[int, ...], Arrays] = {}
         self._behind: dict[tuple[int, ...], Future[Engine]] = {}
         self._refitting = Lock()  # two processes that load kernels at once wait for each other
         if weight_bytes((side,)) <= ENGINES:  # they are held here until they are sent
@@ -84,8 +90,8 @@ class EnginesAhead:
         begun = builders.begun.pop(side.name, None)
         return begun if begun is not None and begun.layers == _layers(steps) else cls(builders, side, steps, workload)
 
-    def taken(self, pairs: Sequence[LayerPair], feed: Arrays) -> Engine | None:
-        """The engine of a group of layers, once it is built; None where there is none for what they are fed.
+    def built(self, pairs: Sequence[LayerPair]) -> Engine | None:
+        """The engine of a group of layers, once it is built; None where there is none.
 
         Raises:
             BuildError: The runtime refuses the group, which is more than one layer.
@@ -93,17 +99,16 @@ class EnginesAhead:
         key = key_of(pairs)
         if key in self._behind:
             wait([self._behind[key]])  # by then, it is begun
-        future, hollow = self._futures.get(key), self._hollow.get(key)
-        if future is None or hollow is None or any(hollow[n].dtype != a.dtype for n, a in feed.items()):
+        future = self._futures.get(key)
+        if future is None:
             return None
         try:
-            engine = future.result()
+            return future.result()
         except Exception as error:  # whatever it is, it is told where the engine is built once more
             if isinstance(error, BuildError) and len(pairs) > 1:
                 raise
             log.debug("no engine was built ahead", exc_info=True)
             return None
-        return engine if any(fits(one, feed) for one in engine.shapes) else None
 
     def groups(self, pairs: Sequence[LayerPair], refused: Collection[tuple[int, ...]]) -> list[Sequence[LayerPair]]:
         """Layers of a piece in groups that run together; see `together`."""
@@ -142,10 +147,9 @@ class EnginesAhead:
             like: The engine of one that computes the same with other weights.
             others: Groups that compute the same as this one with other weights.
         """
-        hollow = self._feed(pairs)
-        if hollow is not None:
-            self._hollow[key_of(pairs)] = hollow
-            future = self._builders.submit(self._built, pairs, hollow, like, others)
+        feed = self._feed(pairs)
+        if feed is not None:
+            future = self._builders.submit(self._built, pairs, feed, like, others)
             self._futures[key_of(pairs)] = future
             self._behind.update((key_of(other), future) for other in others)
 
@@ -180,7 +184,8 @@ class EnginesAhead:
         model, shapes = self._exploded(pairs, feed, fixed)
         model, names = numbered(model) if refittable else (model, {})
         workload = workload_of(None, [called(ranges, names) for ranges in shapes])
-        return Engine(model, shapes, self._builders.build(self._side.runner, model, workload, refittable), names)
+        made = self._builders.build(self._side.runner, model, workload, refittable)
+        return Engine(model, feed, shapes, made, names)
 
     def _refitted(self, pairs: Sequence[LayerPair], feed: Arrays, like: Engine) -> Engine | None:
         """The engine of other layers with the weights of these; None where these need one of their own."""
@@ -195,7 +200,7 @@ class EnginesAhead:
         except LayerdiffError:
             log.debug("an engine is built, since that of equal layers cannot be refitted", exc_info=True)
             return None
-        return Engine(model, shapes, made, names)
+        return Engine(model, feed, shapes, made, names)
 
     def _exploded(
         self, pairs: Sequence[LayerPair], feed: Arrays, fixed: bool

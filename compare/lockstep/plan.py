@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -103,11 +104,11 @@ def plan(
         shapes: Shapes of tensors where the graph leaves them open.
         memory: Budget of a piece in bytes.
         groups: The fused groups of the reference; estimated if not given.
-        engines: Most layers of one engine, where one is of use to all blocks that repeat: pieces hold whole blocks, as
-            far as these fit the budget. 0: they need not.
+        engines: Most layers of one engine, where one is of use to all blocks that repeat: each is a step of its own,
+            as far as it fits the budget. 0: none need be.
     """
     groups = list(groups) if groups is not None else fused_groups(reference)
-    wanted = _borders(reference, groups, every)
+    wanted = _observed(reference, groups, every)
     observed: dict[str, str] = {}
     for name in wanted:
         counterpart = matched.get(name)
@@ -117,16 +118,17 @@ def plan(
     unmatched = tuple(name for name in wanted if name not in observed)
     given = {name: matched.get(name, name) for name in reference.inputs}
     pairs = _pairs(reference, candidate, observed, given)
-    pieces = _pieces(reference, pairs, groups, shapes, memory, engines)
+    pieces, cuts = _pieces(reference, pairs, groups, shapes, memory, engines)
     owner = {position: piece.index for piece in pieces for position in piece.nodes}
-    members: dict[int, list[LayerPair]] = {}
+    members: dict[tuple[int, int], list[LayerPair]] = {}
     for pair in pairs:
-        members.setdefault(max(owner[p] for p in pair.reference.nodes), []).append(pair)
+        piece = max(owner[p] for p in pair.reference.nodes)
+        members.setdefault((piece, bisect_right(cuts, pair.number)), []).append(pair)
     random = {n: observed[n] for pair in pairs if pair.random for n in pair.reference.outputs}
     steps = []
     ready = set(given)
-    for number, piece in enumerate(sorted(members)):
-        inside = tuple(members[piece])
+    for number, step in enumerate(sorted(members)):
+        inside = tuple(members[step])
         outputs = [n for pair in inside for n in pair.reference.outputs]
         free = [observed[n] for n in outputs if n not in random]
         ahead = {observed.get(n) or given[n] for n in ready} | set(random.values())
@@ -171,7 +173,23 @@ def inside(
     return _pairs(reference, candidate, observed, given)
 
 
-def _borders(index: GraphIndex, groups: Sequence[Group], every: bool) -> list[str]:
+def block_borders(index: GraphIndex, pairs: Sequence[LayerPair], most: int) -> list[int]:
+    """Numbers of layers at which blocks that repeat begin and end, but for those close behind another.
+
+    Args:
+        index: The reference's graph.
+        pairs: The layers.
+        most: Most layers of one engine.
+    """
+    found = blocks([kind_of(index, pair.reference.nodes) for pair in pairs], most)
+    kept = [0]
+    for place in sorted({place for block in found for place in block}):
+        if place - kept[-1] >= most // 2 and place < len(pairs):
+            kept.append(place)
+    return [pairs[place].number for place in kept[1:]]
+
+
+def _observed(index: GraphIndex, groups: Sequence[Group], every: bool) -> list[str]:
     flow = dataflow(index)
     static = static_tensors(index)
     last = {group.nodes[-1] for group in groups}
@@ -236,9 +254,9 @@ def _pieces(
     shapes: Mapping[str, tuple[int, ...]] | None,
     memory: int,
     engines: int,
-) -> list[Piece]:
-    """Pieces that hold whole layers, and whole blocks. Nodes that no layer needs (dead ones, constants) go where their
-    groups are."""
+) -> tuple[list[Piece], list[int]]:
+    """Pieces that hold whole layers, and whole blocks; and at which layers these begin and end, if all fit the budget.
+    Nodes that no layer needs (dead ones, constants) go where their groups are."""
     owned: set[int] = set()
     parts = []
     for pair in pairs:
@@ -251,8 +269,8 @@ def _pieces(
     if engines:
         pieces = plan_pieces(index, _in_blocks(index, parts, engines), shapes=shapes, memory=memory)
         if not any(piece.note for piece in pieces):
-            return pieces
-    return plan_pieces(index, parts, shapes=shapes, memory=memory)
+            return pieces, block_borders(index, pairs, engines)
+    return plan_pieces(index, parts, shapes=shapes, memory=memory), []
 
 
 def _in_blocks(index: GraphIndex, parts: Sequence[Group], most: int) -> list[Group]:

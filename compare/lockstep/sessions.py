@@ -2,15 +2,17 @@
 
 Building a session keeps one core busy, running it keeps all of them. While one piece runs, the sessions of the next are
 opened in the background, where the runtime can open a model before it knows the shapes of its inputs and the weights of
-all pieces fit in the budget; those of the piece before it are closed there.
+all pieces fit in the budget; those of the piece before it are closed there. Engines that are built beside the walk are
+opened there too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from ...graph.cutting.slices import Slice, explode, exploded_name, original_name, slice_model
@@ -69,6 +71,8 @@ class StepSessions:
         self._reference: Session | None = None
         self._candidate: Session | None = None
         self._exploded: dict[tuple[int, ...], Session] = {}
+        self._begun: dict[tuple[int, ...], Future[Session | None]] = {}
+        self._opening, self._closed = Lock(), False
         self.joins = only is None and _joins(candidate, step.candidate)
         self.chains = only is None and candidate.runner.capabilities.keeps_inputs
         self._whole = whole
@@ -102,6 +106,16 @@ class StepSessions:
         except LayerdiffError:
             return  # whoever needs the session opens it again, and hears why it cannot be
 
+    def open_engines(self, background: Executor) -> None:
+        """Opens the engines that are built beside the walk in the background, each when it is built."""
+        pairs = [pair for pair in self.step.layers if not pair.random]
+        self._begun = {key_of(group): background.submit(self._opened, group) for group in self.groups(pairs)}
+
+    def _opened(self, pairs: Sequence[LayerPair]) -> Session | None:
+        engine = self._engines.built(pairs) if self._engines is not None else None
+        with self._opening:
+            return None if engine is None or self._closed else self._on_engine(engine)
+
     def reference(self, values: Arrays) -> Session:
         """The reference on this piece."""
         part = self.step.reference
@@ -120,9 +134,10 @@ class StepSessions:
         """The candidate on layers of this piece, each fed from outside."""
         key = key_of(pairs)
         before = self._exploded.get(key)
-        engine = self._engines.taken(pairs, feed) if self._engines is not None and before is None else None
-        if engine is not None:
-            self._exploded[key] = self._on_engine(engine, feed)
+        engine = self._engines.built(pairs) if self._engines is not None and before is None else None
+        if engine is not None and engine.takes(feed):
+            begun = self._begun.pop(key, None)
+            self._exploded[key] = (begun and begun.result()) or self._on_engine(engine)
         elif before is None or not self._fits(before, feed):
             side = self._sides[1]
             parts = [(p.number, p.candidate) for p in pairs]
@@ -158,10 +173,10 @@ class StepSessions:
             self._ready.setdefault(id(session), sets_for(feed, (), ()))
             return session
 
-    def _on_engine(self, engine: Engine, feed: Arrays) -> Session:
+    def _on_engine(self, engine: Engine) -> Session:
         """A session on an engine of the candidate's that is built."""
         sets = [called(ranges, engine.names) for ranges in engine.shapes]
-        workload = workload_of(called(feed, engine.names), sets)
+        workload = workload_of(called(engine.feed, engine.names), sets)
         runner = self._sides[1].runner.opened_on(engine.made)
         session = self._stack.enter_context(runner.session(engine.model, workload=workload))
         if engine.names:
@@ -219,6 +234,8 @@ class StepSessions:
 
     def close(self) -> None:
         """Closes them all."""
+        with self._opening:
+            self._closed = True
         self._stack.close()
         self._reference = self._candidate = None
         self._exploded.clear()
@@ -254,6 +271,7 @@ class SessionsAhead:
         self._profiles = profiles_of(reference, work), profiles_of(candidate, work)
         ahead = builders is not None and only is None and candidate.runner.capabilities.builds_apart
         self._engines = EnginesAhead.of(builders, candidate, steps, work) if builders is not None and ahead else None
+        self._background = ThreadPoolExecutor(1) if self._engines is not None else None
         able = reference.runner.capabilities.opens_ahead or candidate.runner.capabilities.opens_ahead
         small = weight_bytes((reference, candidate)) <= budget
         self._pool = ThreadPoolExecutor(1) if able and len(steps) > 1 and small else None
@@ -293,9 +311,12 @@ class SessionsAhead:
         return sessions
 
     def _of(self, step: PiecePair) -> StepSessions:
-        return StepSessions(
+        sessions = StepSessions(
             self.reference, self.candidate, step, self._opened_whole, self._profiles, self.only, self._engines
         )
+        if self._background is not None:
+            sessions.open_engines(self._background)
+        return sessions
 
     def _opened_whole(self) -> Session:
         """The candidate on its whole network, where it opens no pieces."""
@@ -310,6 +331,8 @@ class SessionsAhead:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        if self._background is not None:
+            self._background.shutdown(wait=False, cancel_futures=True)
         if self._pool is not None:
             self._pool.shutdown(wait=True)
         if self._ahead is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections import deque
 from functools import cache
 from typing import Any
@@ -15,23 +16,47 @@ _PARSING = "Parsing node: "
 """What the parser says before each node, and its operator in brackets behind it."""
 
 
+class _Kept:
+    """What was logged since `begin`: the last errors and warnings, and which node is being parsed."""
+
+    def __init__(self) -> None:
+        self.errors: deque[str] = deque(maxlen=100)
+        self.warnings: deque[str] = deque(maxlen=1000)
+        self.parsing = ""
+
+
 @cache
 def log_of(trt: Any) -> Any:
     """The one logger of this process: TensorRT keeps the first it is given and complains about a second."""
 
     class Log(trt.ILogger):  # type: ignore[misc, name-defined]
-        """Keeps the last warnings and errors, and which node is being parsed; ``begin`` forgets the earlier ones."""
+        """Keeps what this thread is told since it called ``begin``; what threads of TensorRT's own say is told to the
+        thread that called it last."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.errors: deque[str] = deque(maxlen=100)
-            self.warnings: deque[str] = deque(maxlen=1000)
-            self.parsing = ""
+            self._own = threading.local()
+            self._last = _Kept()
+
+        @property
+        def kept(self) -> _Kept:
+            found: _Kept = getattr(self._own, "kept", self._last)
+            return found
+
+        @property
+        def errors(self) -> deque[str]:
+            return self.kept.errors
+
+        @property
+        def warnings(self) -> deque[str]:
+            return self.kept.warnings
+
+        @property
+        def parsing(self) -> str:
+            return self.kept.parsing
 
         def begin(self) -> None:
-            self.errors.clear()
-            self.warnings.clear()
-            self.parsing = ""
+            self._own.kept = self._last = _Kept()
 
         def log(self, severity: Any, msg: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
@@ -39,7 +64,7 @@ def log_of(trt: Any) -> Any:
             elif severity == trt.ILogger.WARNING:
                 self.warnings.append(msg)
             elif severity == trt.ILogger.VERBOSE and msg.startswith(_PARSING):
-                self.parsing = msg.removeprefix(_PARSING).rpartition(" [")[0]
+                self.kept.parsing = msg.removeprefix(_PARSING).rpartition(" [")[0]
                 steps.debug("parsing %s", msg.removeprefix(_PARSING))
 
     return Log()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -43,7 +44,8 @@ class Prebuilt(OnnxrtRunner):
         inner_tensors=True, builds_for_shapes=True, keeps_inputs=True, builds_apart=True
     )
     opened: ClassVar[Counter[str]] = Counter()
-    """How many pieces were opened that were built ahead, and how many that were not."""
+    """How many pieces were opened that were built ahead, how many of them beside the walk, and how many that were not
+    built ahead."""
 
     refuses: str = ""
     alone: bool = False
@@ -85,6 +87,7 @@ class Prebuilt(OnnxrtRunner):
             assert self.made.process != os.getpid()
             assert self.made.content == model.serialized()
             self.opened["refitted" if self.made.refitted else "ahead"] += 1
+            self.opened["beside"] += threading.current_thread() is not threading.main_thread()
         elif model.derived:
             self.opened["here"] += 1
             Prebuilt.build(self, model, replace(workload or Workload(), samples=None))

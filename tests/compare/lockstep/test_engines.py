@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from layerdiff import Comparator, OnnxrtRunner
+from layerdiff.compare.lockstep.plan import plan
+from layerdiff.compare.lockstep.sessions import StepSessions
 from layerdiff.compare.runs.workers import builders
+from layerdiff.compare.sides import Side
+from layerdiff.graph.model import Model
 
 from support import networks
 from support.layerwise import data_of
@@ -36,7 +42,7 @@ def compared(runner, model, samples, **rules):
 
 def test_engines_of_layers_are_built_elsewhere_and_give_the_same(processes, monkeypatch):
     ahead = compared(Prebuilt(), networks.residual(), data_of("residual", 2))
-    assert Prebuilt.opened["ahead"]
+    assert Prebuilt.opened["ahead"] == Prebuilt.opened["beside"] > 0
     assert not Prebuilt.opened["here"]
     monkeypatch.setattr(builders, "affordable", lambda: 0)
     alone = compared(Prebuilt(), networks.residual(), data_of("residual", 2))
@@ -114,6 +120,31 @@ def test_no_process_is_started_where_no_layer_is_looked_at(processes, monkeypatc
     samples = [{"x": normal(4, 8)}]
     runners = [OnnxrtRunner(threads=1), Prebuilt()]
     assert Comparator(parsed(CHAIN, w=normal(8, 8)), runners, data_loader=samples).compare().verdict == "pass"
+
+
+def test_nothing_waits_for_an_engine_that_nobody_needs_any_more():
+    ready, opened = threading.Event(), []
+
+    class Engines:
+        def groups(self, pairs, refused):
+            return [pairs]
+
+        def built(self, pairs):
+            return ready.wait(60)
+
+    class Steps(StepSessions):
+        def _on_engine(self, engine):
+            opened.append(engine)
+
+    index = Model(parsed(CHAIN, w=normal(8, 8))).index
+    (step,) = plan(index, index, {n: n for n in (*index.producer, *index.inputs)}, memory=1 << 20).steps
+    side = Side("a side", Prebuilt(), Model(parsed(CHAIN, w=normal(8, 8))))
+    with ThreadPoolExecutor(1) as background:
+        sessions = Steps(side, side, step, lambda: None, engines=Engines())
+        sessions.open_engines(background)
+        sessions.close()
+        ready.set()
+    assert not opened
 
 
 def blocks(count, odd=()):

@@ -74,8 +74,10 @@ def test_pieces_hold_whole_blocks_where_engines_are_of_use_to_others():
         laid = plan(index, index, names, memory=memory, engines=engines)
         return [sum(len(pair.reference.nodes) for pair in step.layers) for step in laid.steps]
 
-    assert sizes(30_000, 8) == [16, 16, 16, 16, 16, 17]
+    assert sizes(30_000, 8) == [8] * 11 + [9]
+    assert sizes(1 << 20, 12) == [24, 24, 24, 25]
     assert sizes(30_000, 0) == [18, 18, 18, 18, 18, 7]
+    assert sizes(1 << 20, 8) == [8] * 11 + [9]
     assert sizes(8_000, 8) == sizes(8_000, 0)  # none fits
 
 

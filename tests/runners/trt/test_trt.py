@@ -3,6 +3,7 @@
 import logging
 import pickle
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
@@ -355,6 +356,24 @@ def test_memory_is_allocated_once_per_shape_and_builds_do_not_grow(tensorrt):
             session.close()
         assert cuda.held == 0
     assert len(log.log_of(module).errors) <= 100
+
+
+def test_what_one_thread_is_told_is_not_forgotten_when_another_begins(tensorrt):
+    module, _ = tensorrt(OLD)
+    kept = log.log_of(module)
+    kept.begin()
+    kept.log(module.ILogger.ERROR, "mine")
+
+    def elsewhere():
+        kept.begin()
+        kept.log(module.ILogger.ERROR, "theirs")
+        return list(kept.errors)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(elsewhere).result() == ["theirs"]
+    with ThreadPoolExecutor(1) as pool:  # a thread of TensorRT's own
+        pool.submit(kept.log, module.ILogger.ERROR, "of whoever began last").result()
+    assert list(kept.errors) == ["mine"]
 
 
 def test_settings_reach_the_builder(tensorrt):
