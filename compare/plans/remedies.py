@@ -20,7 +20,7 @@ from ...graph.operators import PRODUCTS
 from ...graph.pairing.absent_inputs import InputAbsent
 from ...graph.pairing.broadcasts import RunsOtherwise
 from ...graph.pairing.constant_steps import OtherSteps
-from ...graph.pairing.differences import InputsExchanged, OperatorChange, OtherInput
+from ...graph.pairing.differences import AttributeChange, InputsExchanged, OperatorChange, OtherInput
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.rounding.round_array import STORAGE
 from ...graph.rounding.widening import is_narrow
@@ -39,6 +39,7 @@ from ..causes.narrow_casts import CastThereAndBack
 from ..causes.out_of_range import CarriedPast
 from ..causes.quantization import OneScaleForAll, StepsHold
 from ..causes.ranges import format_loss
+from ..causes.shared_scale import SharedScale
 from ..notices import not_written
 from ..progress import SILENT, Progress
 from ..report.model import Cause
@@ -122,6 +123,10 @@ OF_FACTS: Mapping[type[object], str] = {
     Shifted: "normalize the input once: in the second file, or in what feeds it",
 }
 """What a fact calls for, whatever the cause."""
+
+BY_CHANNEL = "quantize the weights with a scale for each output channel (per_channel=True)"
+LEVEL = "level the input channels of the weights against the layer before (cross-layer equalization) before quantizing"
+"""Where one scale for all channels of weights leaves some of them without values."""
 
 SEARCH = "--fix plan.json finds the fewest layers that have to stay in FP32"
 """Where no short answer is known to do."""
@@ -224,6 +229,9 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
         names = [name for _, name in folded.reference]
         return Remedy(f"fold {_listed(names)} into {folded.candidate[0][1]} again, or put them back there")
     shown = next(filter(None, map(_of_fact, culprit.facts)), "")
+    if not side.runner.narrows and any(isinstance(f, SharedScale) and f.kind == "weights" for f in culprit.facts):
+        outputs = any(isinstance(fact, SharedScale) and fact.outputs for fact in culprit.facts)
+        shown = shown or (BY_CHANNEL if outputs else LEVEL)
     if shown:
         return Remedy(shown)
     text = ANYWHERE.get(cause, "")
@@ -293,6 +301,10 @@ def _of_change(change: object, node: str) -> str:
         return f"give {node} {change.slot} in the second file, which the first file's reads as '{change.name}'"
     if isinstance(change, InputAbsent):
         return f"leave {change.slot} of {node} out in the second file"
+    if isinstance(change, AttributeChange) and change.of:
+        return f"set the {change.name} of {change.of} to {change.shown}"
+    if isinstance(change, OperatorChange) and not change.reference and all(name for _, name in change.candidate):
+        return f"leave {_listed([f'{op} {name}' for op, name in change.candidate])} out of the second file"
     if not isinstance(change, OtherSteps):
         return ""
     names = ", ".join(f"{op} {name}" for op, name in change.nodes)

@@ -78,13 +78,13 @@ def constant_value(index: GraphIndex, name: str, limit: int = 1 << 28) -> np.nda
     return evaluate(node, name, feed, index.proto.opset_import)
 
 
-def _dequantized(node: onnx.NodeProto, feed: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    stored, scale = feed[node.input[0]], _spread(node, feed[node.input[1]], feed[node.input[0]].shape)
+def _dequantized(node: onnx.NodeProto, feed: Mapping[str, np.ndarray], axis: int | None = None) -> np.ndarray | None:
+    stored, scale = feed[node.input[0]], _spread(node, feed[node.input[1]], feed[node.input[0]].shape, axis)
     if scale is None:
         return None
     wide = stored.astype(np.float32)
     if len(node.input) > 2 and node.input[2]:
-        zero = _spread(node, feed[node.input[2]], stored.shape)
+        zero = _spread(node, feed[node.input[2]], stored.shape, axis)
         if zero is None:
             return None
         wide = wide - zero.astype(np.float32)
@@ -92,12 +92,43 @@ def _dequantized(node: onnx.NodeProto, feed: Mapping[str, np.ndarray]) -> np.nda
         return wide * scale.astype(np.float32)
 
 
-def _spread(node: onnx.NodeProto, scale: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+def along_axes(index: GraphIndex, name: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """What a stored weight would be if its scales lay along another axis of the same length.
+
+    Args:
+        index: The graph.
+        name: The weight: what a DequantizeLinear makes.
+
+    Returns:
+        By axis: the values, and the distance between neighbouring ones, shaped to broadcast against them. Empty where
+        there is no such axis.
+    """
+    position = index.producer.get(name)
+    node = None if position is None else index.nodes[position]
+    if node is None or operator(node) != "DequantizeLinear":
+        return {}
+    feed = {n: value for n in node.input if n and (value := constant_value(index, n)) is not None}
+    if len(feed) != len({n for n in node.input if n}) or feed[node.input[1]].ndim != 1:
+        return {}
+    stored, scale = feed[node.input[0]], feed[node.input[1]]
+    own = attribute_int(node, "axis", 1) % max(stored.ndim, 1)
+    found = {}
+    for axis in range(stored.ndim):
+        made = None if axis == own else _dequantized(node, feed, axis)
+        step = None if made is None else _spread(node, np.abs(scale), stored.shape, axis)
+        if made is not None and step is not None:
+            found[axis] = made, step
+    return found
+
+
+def _spread(
+    node: onnx.NodeProto, scale: np.ndarray, shape: tuple[int, ...], axis: int | None = None
+) -> np.ndarray | None:
     """The scale or zero point of a DequantizeLinear, shaped to broadcast against what it reads; None where it cannot
-    be: of one value, one for each index of an axis, or one for each block of an axis."""
+    be: of one value, one for each index of an axis, or one for each block of an axis. ``axis``: in place of its own."""
     if scale.size == 1:
         return scale.reshape([1] * len(shape))
-    axis = attribute_int(node, "axis", 1)
+    axis = attribute_int(node, "axis", 1) if axis is None else axis
     if not -len(shape) <= axis < len(shape):
         return None
     axis %= len(shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +18,8 @@ from ..operators import QUANTIZERS, domain_of, operator
 from .absent_inputs import InputAbsent, absent_inputs
 from .broadcasts import RunsOtherwise, runs_otherwise
 from .constant_steps import OtherSteps, other_steps
-from .constants import Operand, constant_value, quantization_step
-from .normal_form import NormalForm, schema_defaults
+from .constants import Operand, along_axes, constant_value, quantization_step
+from .normal_form import PADDED_WITH, NormalForm, padding_value, schema_defaults
 from .origin import origin
 from .settings import GIVEN_BY
 from .weight_changes import WeightChange, same_bytes, stored_scaled, weight_change, within_steps
@@ -78,6 +79,11 @@ class AttributeChange:
     candidate: Any
     of: str = ""
     given: tuple[str, str] = ("", "")
+
+    @property
+    def shown(self) -> str:
+        """The reference's value."""
+        return _shown(self.reference)
 
     def __str__(self) -> str:
         of = f"{self.of}: " if self.of else ""
@@ -256,8 +262,11 @@ def op_names(index: GraphIndex, nodes: Iterable[int]) -> tuple[OpName, ...]:
     return tuple((index.nodes[p].op_type, index.names[p]) for p in nodes)
 
 
-def _newest_default(index: GraphIndex, position: int, name: str) -> Any:
+def _default(index: GraphIndex, position: int, name: str) -> Any:
+    """What a node that does not give a setting has: the default of the newest opset."""
     node = index.nodes[position]
+    if name == PADDED_WITH:
+        return padding_value(node.op_type)
     defaults = schema_defaults(node.op_type, onnx.defs.onnx_opset_version(), domain_of(node))
     return {k.lower(): v for k, v in defaults.items()}.get(name)
 
@@ -270,8 +279,8 @@ def setting_differences(
     for name in sorted(a.settings.keys() | b.settings.keys()):
         if name in a.weights or name in b.weights or name.endswith(GIVEN_BY):
             continue  # computed on one side: not known without running
-        x = a.settings.get(name, _newest_default(reference, n, name))
-        y = b.settings.get(name, _newest_default(candidate, m, name))
+        x = a.settings.get(name, _default(reference, n, name))
+        y = b.settings.get(name, _default(candidate, m, name))
         if name in ("axis", "axes"):
             x, y = (_positive(v, reference, n, candidate, m) for v in (x, y))
         if same_setting(x, y):
@@ -305,7 +314,7 @@ def same_setting(x: Any, y: Any) -> bool:
     if isinstance(x, (list, tuple)) and isinstance(y, (list, tuple)):
         return len(x) == len(y) and all(same_setting(i, j) for i, j in zip(x, y, strict=True))
     if isinstance(x, (int, float)) and isinstance(y, (int, float)):
-        return x == y or (x != x and y != y) or abs(x - y) <= 2.0**-23 * max(abs(x), abs(y))
+        return x == y or (x != x and y != y) or abs(x - y) <= 2.0**-23 * max(abs(x), abs(y)) < math.inf
     if isinstance(x, onnx.TensorProto) and isinstance(y, onnx.TensorProto):
         return bool(np.array_equal(onnx.numpy_helper.to_array(x), onnx.numpy_helper.to_array(y)))
     return type(x) is type(y) and x == y
@@ -372,6 +381,10 @@ def _changed(mine: Operand, theirs: Operand, others: Sequence[tuple[str, str]]) 
         if within_steps(x, y, step):
             yield Difference(n, m, replace(change, quantized=True), slot)
             return
+        otherwise = _scaled_otherwise(theirs, x)
+        if otherwise is not None:
+            yield Difference(n, m, otherwise, slot)
+            return
         scaled = stored_scaled(x, y, step)
         change = change if scaled is None else replace(change, patterns=(scaled,))
     if not change.explained_by_format:
@@ -404,6 +417,18 @@ def _dequantized_otherwise(
         if values[0] != values[1]:
             of = f"{theirs.op_type} {others.names[others.producer[theirs.output[0]]]} of the weights"
             return AttributeChange(attribute, values[0], values[1], of)
+    return None
+
+
+def _scaled_otherwise(stored: Operand, wanted: np.ndarray) -> AttributeChange | None:
+    """Scales that lie along one axis of stored weights, and would give those that are wanted along another one."""
+    index = stored.index
+    for axis, (made, step) in along_axes(index, stored.name).items():
+        if within_steps(wanted, made, step):
+            position = index.producer[stored.name]
+            node = index.nodes[position]
+            own = attribute_int(node, "axis", 1) % made.ndim
+            return AttributeChange("axis", axis, own, f"{node.op_type} {index.names[position]} of the weights")
     return None
 
 

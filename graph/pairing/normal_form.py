@@ -6,6 +6,7 @@ Opsets moved attributes to inputs (axes, pads, min and max), gave them defaults 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,11 @@ _SETTINGS = frozenset({
     "iou_threshold", "score_threshold", "training_mode", "seq_length", "axis",
 })
 # fmt: on
+LEAST = -3.4e38
+"""What is as small is minus infinity to a maximum of FP32 values."""
+PADDED_WITH = "value of the padding"
+"""Name of the setting that says what a Pad and the operator behind it pad with, where that operator pads with another
+value."""
 CAPTURED = "captured"
 """What the slots of tensors begin with that the bodies of a node read from around it."""
 # input and attribute names that changed between opsets
@@ -56,7 +62,8 @@ class NormalForm:
         settings: Attributes and attribute-like constant inputs by name, defaults filled in.
         data: Slot and name of the inputs that depend on the data.
         weights: Slot and name of the other inputs, shape arithmetic among them.
-        together: Names of nodes that are written as this one: Transposes that follow each other; empty for one alone.
+        together: Names of nodes that are written as this one: Transposes that follow each other, a Pad and the operator
+            that could have padded itself; empty for one alone.
     """
 
     op: str
@@ -179,3 +186,36 @@ def composed(first: NormalForm, second: NormalForm, names: tuple[str, str]) -> N
     moved = [before[axis] for axis in after]
     together = (*(first.together or names[:1]), names[1])
     return replace(second, settings={**second.settings, "perm": moved}, data=first.data, together=together)
+
+
+def padding_value(op: str) -> float:
+    """What an operator with a window pads with itself."""
+    return -math.inf if op == "MaxPool" else 0.0
+
+
+def padded(first: NormalForm, second: NormalForm, names: tuple[str, str]) -> NormalForm:
+    """A Pad and the convolution or pooling behind it as one that pads itself, where there is one; else the second as it
+    is.
+
+    Args:
+        first, second: The Pad, and what reads it.
+        names: What the nodes are called.
+    """
+    pads, own, value = (*(form.settings.get("pads") for form in (first, second)), first.settings["constant_value"])
+    value = value[0] if isinstance(value, list) and len(value) == 1 else value
+    if first.settings.get("mode") != "constant" or not isinstance(value, (int, float)) or "axes" in first.settings:
+        return second
+    if not isinstance(pads, list) or not isinstance(own, list) or len(pads) != len(own) + 4:
+        return second
+    half = len(pads) // 2
+    if any(pads[:2]) or any(pads[half : half + 2]):  # of the batch or the channels
+        return second
+    summed = [a + b for a, b in zip(pads[2:half] + pads[half + 2 :], own, strict=True)]
+    settings = {**second.settings, "pads": summed}
+    if second.op == "AveragePool" and summed != own:
+        settings["count_include_pad"] = 1
+    if max(value, LEAST) != max(padding_value(second.op), LEAST):
+        settings[PADDED_WITH] = value
+    together = (*(first.together or names[:1]), names[1])
+    data = ((second.data[0][0], first.data[0][1]), *second.data[1:])
+    return replace(second, settings=settings, data=data, together=together)

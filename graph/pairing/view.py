@@ -15,8 +15,10 @@ from ..nodes import attribute_ints
 from ..operators import LANDMARKS, ONE_SOURCE_CONTRIB, QUANTIZERS, RESHAPES, is_standard, operator
 from ..specs import Dim, is_float
 from .constants import constant_value
-from .normal_form import NormalForm, composed, normal_form
+from .normal_form import NormalForm, composed, normal_form, padded
 
+PADDING = ("Conv", "MaxPool", "AveragePool")
+"""Operators that may pad themselves in place of a Pad."""
 TELLING = 64
 """Fewest elements of weights that tell a node from all others by themselves."""
 
@@ -94,6 +96,7 @@ class GraphView:
         self.index = index
         # of the other graph: Transposes in a row are compared as one where it has not both of them
         self._perms = set() if beside is None else {_perm(n) for n in beside.nodes if n.op_type == "Transpose"}
+        self._pads = beside is not None and any(n.op_type == "Pad" for n in beside.nodes)
         self.invented = invented
         self.skip_dropouts = skip_dropouts
         self.skips = skip_quantizers
@@ -137,10 +140,7 @@ class GraphView:
             self.skipped.append(position)
             return
         c = normal_form(index, position, self.constant)
-        before = self.index.producer.get(self.alias.get(node.input[0], "")) if c.op == "Transpose" else None
-        if before is not None and before in self.forms and self._one_there(node, index.nodes[before]):
-            c = composed(self.forms[before], c, (index.names[before], index.names[position]))
-        self.forms[position] = c
+        c = self.forms[position] = self._with_before(position, c)
         self.live.append(position)
         for name in outputs:
             self.alias[name] = name
@@ -160,6 +160,19 @@ class GraphView:
         else:
             for name in outputs:
                 self._root[name] = roots[0][1]
+
+    def _with_before(self, position: int, c: NormalForm) -> NormalForm:
+        """A node as one with that before it, where the other graph may have one in place of the two."""
+        index, nodes = self.index, self.index.nodes
+        before = index.producer.get(self.alias.get(nodes[position].input[0], "")) if nodes[position].input else None
+        if before is None or before not in self.forms:
+            return c
+        names = index.names[before], index.names[position]
+        if c.op == "Transpose" and self._one_there(nodes[position], nodes[before]):
+            return composed(self.forms[before], c, names)
+        if c.op in PADDING and self.forms[before].op == "Pad" and not self._pads:
+            return padded(self.forms[before], c, names)
+        return c
 
     def _one_there(self, node: onnx.NodeProto, before: onnx.NodeProto) -> bool:
         """Whether a Transpose behind another one may be one with it in the other graph, which has not both of them."""

@@ -50,6 +50,14 @@ def test_what_is_missing_or_in_another_order_is_told_once(reference, candidate, 
     assert culprit.evidence.count(evidence) == 1
 
 
+@pytest.mark.parametrize("more", [["seven"], ["tanh"], ["relu", "three"]])
+def test_what_the_second_file_alone_has_is_to_be_left_out(more):
+    culprit = only(compare(network("bias"), network("bias", *more), DATA))
+    ops = {"seven": "Mul", "three": "Mul", "tanh": "Tanh", "relu": "Relu"}
+    names = " and ".join(f"{ops[name]} {name}" for name in more)
+    assert culprit.remedies[0].text == f"leave {names} out of the second file"
+
+
 @pytest.mark.parametrize(
     ("one", "other"), [(["relu", "tanh"], ["tanh", "relu"]), (["three", "seven"], ["seven", "three"])]
 )

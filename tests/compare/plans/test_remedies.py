@@ -12,6 +12,7 @@ from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
 from layerdiff.compare.causes.differences import GraphsDiffer
 from layerdiff.compare.causes.quantization import StepsHold
 from layerdiff.compare.causes.quantized_layer import QuantizedLayer
+from layerdiff.compare.causes.shared_scale import SharedScale
 from layerdiff.compare.plans.remedies import remedy_of
 from layerdiff.compare.report.json import to_json
 from layerdiff.compare.report.model import Cause, Culprit
@@ -151,6 +152,22 @@ def test_what_is_kept_is_the_layer_whose_rounding_it_is():
     fact = StepsHold("c", 0.9, QuantizedLayer("m", "operand", 0.1, None))
     culprit = Culprit("emulate:int8", "a", "MatMul", ("m",), Cause.QUANTIZATION, None, None, (fact,))
     assert remedy_of(culprit, side, reference).keep == ("c",)
+
+
+@pytest.mark.parametrize(("outputs", "told"), [(True, "(per_channel=True)"), (False, "cross-layer equalization")])
+def test_weights_of_one_scale_are_given_more_or_levelled_where_the_file_quantizes(outputs, told):
+    shared = SharedScale("w", "weights", 7, 0, 14.5, 48, 47, 126, 1.0, outputs=outputs)
+    found = QuantizedLayer("w", "weights", 0.1, shared)
+    facts = (shared, StepsHold("a", 0.9, found))
+    file = Side("onnxrt@q.onnx", OnnxrtRunner(), MODEL.derive(MODEL.proto))
+    emulation = Side("emulate:int8", EmulateRunner(format="int8"), MODEL)
+    texts = []
+    for side in (file, emulation):
+        culprit = Culprit(side.name, "a", "MatMul", ("m",), Cause.QUANTIZATION, None, None, facts)
+        texts.append(remedy_of(culprit, side, Side("onnxrt", OnnxrtRunner(), MODEL)))
+    assert told in texts[0].text
+    assert told not in texts[1].text
+    assert texts[1].keep == ("a",)
 
 
 def test_what_is_wrong_in_fp32_is_rewritten():

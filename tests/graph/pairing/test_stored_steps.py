@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from layerdiff.graph.index import GraphIndex
+from layerdiff.graph.pairing.differences import DifferenceKind
 from layerdiff.graph.pairing.matching import match
 
 from support.models import normal, parsed
@@ -75,3 +76,16 @@ def test_a_table_whose_rows_are_made_floats_after_they_are_taken_has_its_steps()
     found = match(GraphIndex(mine), GraphIndex(theirs))
     assert found.steps["t"] == scale
     assert found.tensors["p"] == "p"
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_scales_along_the_wrong_axis_of_a_square_weight_are_an_attribute(axis):
+    weight = normal(6, 6) * np.array([1, 5, 0.2, 3, 0.5, 8], np.float32)
+    scale = (np.abs(weight).max(0) / 127).astype(np.float32)
+    stored = np.rint(weight / scale).astype(np.int8)
+    square = "(float[N, 6] x) => (float[N, 6] y)"
+    reference = parsed(f"g {square} {{ y = MatMul(x, w) }}", opset=21, w=weight)
+    text = f"g {square} {{ [deq] v = DequantizeLinear <axis={axis}> (q, s)  y = MatMul(x, v) }}"
+    found = match(GraphIndex(reference), GraphIndex(parsed(text, opset=21, q=stored, s=scale))).differences
+    told = [d.detail for d in found if d.kind is DifferenceKind.ATTRIBUTE]
+    assert told == ([] if axis else ["DequantizeLinear deq of the weights: axis 1 against 0"])

@@ -1,0 +1,66 @@
+"""A Pad and the operator behind it, where the other file's operator pads itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from support.layerwise import compare, only
+from support.models import normal, parsed
+
+OWN = {
+    "Conv": "Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(a, w)",
+    "MaxPool": "MaxPool<kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]>(a)",
+    "AveragePool": "AveragePool<kernel_shape = [3, 3], pads = [1, 1, 1, 1], count_include_pad = 1>(a)",
+}
+BARE = {
+    "Conv": "Conv<kernel_shape = [3, 3]>(p, w)",
+    "MaxPool": "MaxPool<kernel_shape = [3, 3], strides = [2, 2]>(p)",
+    "AveragePool": "AveragePool<kernel_shape = [3, 3]>(p)",
+    "AveragePool beside": "AveragePool<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(p)",
+}
+DATA = [{"x": normal(2, 4, 8, 8, seed=2)}]
+
+
+def network(window: str, pads=None, value=0.0, first="LeakyRelu"):
+    pad = "" if pads is None else "[pad] p = Pad(a, pads, value)"
+    text = f"""g (float[2, 4, 8, 8] x) => (float[2, 4, N, M] y) {{
+        [first] a = {first}(x) {pad} [window] b = {window} [last] y = Tanh(b) }}"""
+    read = {} if pads is None else {"pads": np.array(pads), "value": np.array(value, np.float32)}
+    return parsed(text, **read, **({"w": normal(4, 4, 3, 3)} if ", w)" in text else {}))
+
+
+EVEN, UNEVEN = [0, 0, 1, 1, 0, 0, 1, 1], [0, 0, 0, 0, 0, 0, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("op", "pads", "value", "name", "values"),
+    [
+        ("Conv", UNEVEN, 0.0, "pads", ("[1, 1, 1, 1]", "[0, 0, 2, 2]")),
+        ("Conv", EVEN, 1.0, "value of the padding", ("0", "1")),
+        ("MaxPool", EVEN, 0.0, "value of the padding", ("-inf", "0")),
+        ("AveragePool", UNEVEN, 0.0, "pads", ("[1, 1, 1, 1]", "[0, 0, 2, 2]")),
+        ("AveragePool beside", EVEN, 0.0, "pads", ("[1, 1, 1, 1]", "[2, 2, 2, 2]")),
+    ],
+)
+def test_a_pad_is_read_with_the_operator_behind_it(op, pads, value, name, values):
+    culprit = only(compare(network(OWN[op.split()[0]]), network(BARE[op], pads, value), DATA))
+    assert (culprit.node, culprit.cause) == ("window", "attribute")
+    assert f"pad and window together: {name} {' against '.join(values)}" in culprit.evidence
+    assert culprit.remedies[0].text == f"set the {name} of pad and window together to {values[0]}"
+
+
+@pytest.mark.parametrize(
+    ("op", "value", "first"),
+    [("Conv", 0.0, "Tanh"), ("MaxPool", -np.inf, "Tanh"), ("MaxPool", 0.0, "Relu"), ("AveragePool", 0.0, "Tanh")],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_pad_that_does_what_the_operator_would_is_no_fault(op, value, first, turned):
+    pair = network(OWN[op], first=first), network(BARE[op], EVEN, value, first)
+    report = compare(*(pair[::-1] if turned else pair), DATA)
+    assert (report.verdict, report.culprits) == ("pass", ())
+
+
+def test_pads_of_both_files_are_compared_as_pads():
+    culprit = only(compare(network(BARE["Conv"], EVEN), network(BARE["Conv"], UNEVEN), DATA))
+    assert (culprit.node, culprit.cause) == ("pad", "attribute")
