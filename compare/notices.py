@@ -374,7 +374,7 @@ def healed(candidate: str, count: int) -> Notice:
 
 def clamped(candidate: str, layer: str, what: str, others: int, agree: bool) -> Notice:
     """Values that the candidate's format does not reach and that nothing behind them depends on: a mask's, mostly."""
-    why = "the outputs agree all the same" if agree else "the layers behind it agree all the same"
+    why = "the outputs agree all the same" if agree else "nothing of that reaches the outputs"
     more = f" So it is at {counted(others, 'more layer', 'more layers')}." if others else ""
     return Notice("clamped", candidate, f"{candidate}: at {layer}, {what}; {why}, so the layer is no culprit.{more}")
 

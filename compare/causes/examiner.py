@@ -335,11 +335,12 @@ class Examiner:
             return {}
         return {n: made[n] for n in names}
 
-    def _reweighted(self, pair: LayerPair, tensor: str, values: Arrays, weights: Arrays) -> np.ndarray | None:
+    def _reweighted(self, pair: LayerPair, tensor: str, values: Arrays, others: Arrays) -> np.ndarray | None:
         """See `LayerCase.reweighted`."""
         if not self.reference.runner.capabilities.any_model or not is_float(values[tensor].dtype):
             return None
-        feed = {n: values[n] for n in pair.reference.inputs}
+        feed = {n: others.get(n, values[n]) for n in pair.reference.inputs}
+        weights = {n: value for n, value in others.items() if n not in feed}
         try:
             part = with_weights(slice_model(self.reference.model, pair.reference, specs_of(feed)), weights)
             with self.noise.runner.session(widened(part)) as session:

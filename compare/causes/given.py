@@ -13,10 +13,12 @@ import numpy as np
 
 from ...graph.formats import BY_DTYPE, FP32, NumberFormat
 from ...graph.operators import DIVIDES, SELECTION, STRETCHES, operator
+from ...graph.pairing.differences import DifferenceKind
 from ...graph.specs import is_float
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
+from .differences import beyond_formats, explained, weights_read
 from .evidence import count_text
 from .ranges import Holder, format_loss, lost_values
 
@@ -70,9 +72,24 @@ def find(case: LayerCase) -> Diagnosis | None:
     for name in case.pair.reference.inputs:
         loss = format_loss(case.values[name], fmt)
         if loss == "overflow" or (loss is not None and fmt is computing):
+            if fmt is not computing and _by_weights(case, fmt):
+                return None
             fact = lost_values(case.values[name], fmt, loss, Holder("input", name), case.entry)
             return Diagnosis(Cause(loss), (fact,), producer=name, clamped=fmt is not computing)
     return None
+
+
+def _by_weights(case: LayerCase, fmt: NumberFormat) -> bool:
+    """Whether the candidate's weights make the error of a layer, and the greatest number of the type, which stands for
+    what is beyond it, does not."""
+    differ = [d for _, d in beyond_formats(case.differences) if d.kind is DifferenceKind.WEIGHTS]
+    if not differ:
+        return False
+    read = {n: case.values[n] for n in case.pair.reference.inputs if is_float(case.values[n].dtype)}
+    held = {n: np.clip(array, -fmt.max, fmt.max).astype(array.dtype) for n, array in read.items()}
+    alone = case.reweighted(held)
+    made = None if alone is None else case.reweighted({**held, **weights_read(case.graphs, differ)})
+    return alone is not None and made is not None and not explained(case, alone) and explained(case, made)
 
 
 def _type_read(case: LayerCase) -> NumberFormat | None:

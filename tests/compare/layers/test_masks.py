@@ -119,3 +119,18 @@ def test_an_overflow_is_a_culprit_where_outputs_are_not_finite_though_it_contrib
     assert report.verdict == "fail"
     assert ("loud", "overflow") in {(c.node, str(c.cause)) for c in report.culprits}
     assert "nan" not in {str(c.cause) for c in report.culprits}
+
+
+@pytest.mark.parametrize("change", [1.0, 2.56])
+def test_a_constant_that_differs_behind_values_beyond_the_type_is_the_culprit(change):
+    """A converter that clamps constants clamps the divisor of a sum that is too large for FP16."""
+    text = """g (float[4,64] x) => (float[4,64] y) {
+        a = Exp(x) [sum] s = ReduceSum<keepdims = 1>(a, axes) [mean] m = Div(s, n) [y] y = Mul(m, w)
+    }"""
+    more = {"axes": np.array([1]), "w": RNG.standard_normal((1, 64)).astype(np.float32)}
+    data = [{"x": (np.log(2500) + RNG.uniform(0, 1, (4, 64))).astype(np.float32)}]
+    good, bad = (parsed(text, n=np.float32(n), **more) for n in (25600, 25600 / change))
+    converted = typed(Model(bad), "fp16").model.proto
+    report = Comparator(good, [OnnxrtRunner()], candidate_model=converted, data_loader=data, layers="all").compare()
+    found = [(c.node, str(c.cause)) for c in report.culprits]
+    assert found == ([("mean", "scale")] if change > 1 else [("sum", "overflow")])
