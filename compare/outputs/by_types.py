@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("layerdiff")
 
+ROUNDS = 4
+"""Most times that a network is run to find what FP16 cannot hold, each with more of it in FP32."""
+
 
 def not_as_typed(evidence: OutputEvidence) -> Decision | None:
     """An output that agrees, and that a device which takes the graph's types as law would not give."""
@@ -138,24 +141,46 @@ class _Typed:
 
     def first(self, sample: Arrays, number: int) -> tuple[OutOfRange, frozenset[str]]:
         """Where the range of FP16 matters first, at a node that is given the same and gives something else, and all
-        tensors from there on that FP16 cannot hold."""
+        tensors that FP16 cannot hold and that matter: from there on, and from where it matters next."""
         index = self._side.model.index
         typed = [n for node in index.nodes for n in node.output if (s := index.specs.get(n)) and s.dtype == np.float16]
         narrow, wide = self.run(sample, typed)
+        start = self._start(typed, narrow, wide)
+        if not start:  # inside a function, or the graph's types are not known
+            return OutOfRange(self._side.name, number), frozenset()
+        overflow, value = _lost(narrow[start], wide[start])
+        found = OutOfRange(self._side.name, number, index.names[index.producer[start]], overflow, value)
+        beyond: set[str] = set()
+        for _ in range(ROUNDS):
+            beyond |= self._behind(start, typed, wide)
+            session = self._opened(frozenset(beyond))
+            start = self._start(typed, session.infer(to_fp32(feed_of(session, sample)), typed), wide)
+            if not start or start in beyond:
+                break
+        return found, frozenset(beyond)
+
+    def _start(self, typed: Sequence[str], narrow: Arrays, wide: Arrays) -> str:
+        """The first tensor that a node makes otherwise with the range of FP16, of the same; empty where there is none
+        that the outputs could depend on."""
+        index = self._side.model.index
         lost = {n for n in typed if _differ(narrow[n], wide[n])}
         starts = [n for n in typed if n in lost and lost.isdisjoint(index.reads[index.producer[n]])]
         # a constant that overflows is a mask more often than a fault
         static = static_tensors(index)
-        start = next((n for n in starts if n not in static), next(iter(starts), ""))
-        if not start:  # inside a function, or the graph's types are not known
-            return OutOfRange(self._side.name, number), frozenset()
-        overflow, value = _lost(narrow[start], wide[start])
+        return next((n for n in starts if n not in static), next(iter(starts), ""))
+
+    def _behind(self, start: str, typed: Sequence[str], wide: Arrays) -> set[str]:
+        """A tensor that FP16 cannot hold, those that the same operator makes elsewhere, as in every block of a network,
+        and those that are made of them."""
+        index = self._side.model.index
+        op = operator(index.nodes[index.producer[start]])
         beyond = {start}
         for name in typed:  # in the order of the graph
-            if not beyond.isdisjoint(index.reads[index.producer[name]]) and _beyond(wide[name]):
+            position = index.producer[name]
+            alike = operator(index.nodes[position]) == op
+            if (alike or not beyond.isdisjoint(index.reads[position])) and _beyond(wide[name]):
                 beyond.add(name)
-        node = index.names[index.producer[start]]
-        return OutOfRange(self._side.name, number, node, overflow, value), frozenset(beyond)
+        return beyond
 
     def healing(self, beyond: frozenset[str], samples: Iterable[Arrays], names: Sequence[str]) -> tuple[str, ...]:
         """The nodes that make or read tensors that FP16 cannot hold, if no output depends on its range where these have

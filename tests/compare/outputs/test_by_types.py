@@ -85,6 +85,26 @@ HEALS = {
 """What has to have the range of FP32."""
 
 
+TWICE = {
+    "the same again": (
+        "[square] a = Mul(x16, x16) [root] b = Sqrt(a) [square2] c = Mul(b, b) [root2] h = Sqrt(c)",
+        "square, root, square2 and root2",
+    ),
+    "by another operator": (
+        "[square] a = Mul(x16, x16) [root] b = Sqrt(a) [up] c = MatMul(b, w) [down] h = Mul(c, small)",
+        "square, root, up and down",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_what_overflows_behind_it_once_more_is_healed_too(name: str) -> None:
+    body, heals = TWICE[name]
+    (culprit,) = report(body, 3000.0, layers="guilty").culprits
+    assert (culprit.node, culprit.cause) == ("square", "overflow")
+    assert culprit.remedies[0].text.startswith(f"write {heals} in FP32 in the file, with Casts around them: measured")
+
+
 @pytest.mark.parametrize("name", HEALS)
 def test_the_node_where_the_range_matters_is_the_culprit_with_what_heals(name: str) -> None:
     found = report(GRAPHS[name], 3000.0, layers="guilty")
