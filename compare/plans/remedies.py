@@ -7,7 +7,6 @@ differs between two files is put right in the file; what a runtime computes wron
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -22,9 +21,7 @@ from ...graph.pairing.broadcasts import RunsOtherwise
 from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.differences import AttributeChange, InputsExchanged, OperatorChange, OtherInput
 from ...graph.pairing.weight_changes import WeightChange
-from ...graph.rounding.round_array import STORAGE
 from ...graph.rounding.widening import is_narrow
-from ...runners.contract.options import command_word, written
 from ..causes.altered_weights import OverflowBeside
 from ..causes.batch_statistics import OfTheBatch
 from ..causes.bias import AtTheEnd
@@ -43,19 +40,15 @@ from ..causes.shared_scale import SharedScale
 from ..notices import not_written
 from ..progress import SILENT, Progress
 from ..report.model import Cause
-from ..report.plan import Applied, Remedy, Trial
+from ..report.plan import Applied, Remedy
 from ..sides import other_file
-from .bench import Bench, unplanned
-from .fixed_model import write_model
-from .rewrites import rewritings
-from .wider import wider
+from .bench import unplanned
+from .trying import SEARCH, Trying, keeping, listed
 
 if TYPE_CHECKING:
     from ...graph.formats import NumberFormat
     from ...graph.index import GraphIndex
-    from ...graph.model import Model
     from ...graph.pairing.differences import Difference
-    from ...runners.contract.runner import Runner
     from ..comparison import Comparison
     from ..outputs.draws import Drawn
     from ..outputs.evidence import OutputEvidence
@@ -128,17 +121,6 @@ BY_CHANNEL = "quantize the weights with a scale for each output channel (per_cha
 LEVEL = "level the input channels of the weights against the layer before (cross-layer equalization) before quantizing"
 """Where one scale for all channels of weights leaves some of them without values."""
 
-SEARCH = "--fix plan.json finds the fewest layers that have to stay in FP32"
-"""Where no short answer is known to do."""
-
-REACH = 4
-"""How many times the layers beside those that are kept are kept, too, until the candidate passes."""
-
-LONGEST_OPTION = 1000
-"""Characters of the longest option that is written out in a remedy."""
-NAMED = 3
-"""How many nodes are named that are not enough."""
-
 MOST_TYPED = 8
 """How many nodes are named that are to be typed FP32."""
 
@@ -185,7 +167,7 @@ def with_remedies(
         if able and any(remedy.keep for remedy in proposed.values()):
             progress.stage(f"{side.name}: trying what the culprits call for")
             before = unplanned(outputs, side)
-            trying = _Trying(comparison, log, side, before, drawn)
+            trying = Trying(comparison, log, side, before, drawn)
             try:
                 found.update(trying.all(chosen, proposed))
             except LayerdiffError:
@@ -227,7 +209,7 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     folded = next((c for c in changes if isinstance(c, OperatorChange) and _in_one_product(c)), None)
     if folded is not None:
         names = [name for _, name in folded.reference]
-        return Remedy(f"fold {_listed(names)} into {folded.candidate[0][1]} again, or put them back there")
+        return Remedy(f"fold {listed(names)} into {folded.candidate[0][1]} again, or put them back there")
     shown = next(filter(None, map(_of_fact, culprit.facts)), "")
     if not side.runner.narrows and any(isinstance(f, SharedScale) and f.kind == "weights" for f in culprit.facts):
         outputs = any(isinstance(fact, SharedScale) and fact.outputs for fact in culprit.facts)
@@ -251,7 +233,7 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     keep = _kept(side.model.index, culprit)
     if _typed_narrow(side.model.index, keep[-1]):
         return Remedy(_in_fp32(keep[-1]))
-    return Remedy(_keeping(side, keep), keep)
+    return Remedy(keeping(side, keep), keep)
 
 
 def _of_fact(fact: Fact) -> str:
@@ -262,7 +244,7 @@ def _of_fact(fact: Fact) -> str:
         them, all_of_them = ("the two", "both") if len(fact.layers) == 2 else ("them", "them all")
         return f"exchange {them} in the second file, or the order in which it splits what makes {all_of_them}"
     if isinstance(fact, CarriedPast) and len(fact.found.heals) > 1:
-        told = f"write {_listed(fact.found.heals, MOST_TYPED)} in FP32 in the file, with Casts around them"
+        told = f"write {listed(fact.found.heals, MOST_TYPED)} in FP32 in the file, with Casts around them"
         return f"{told}: measured, no output is then lost to the range of FP16"
     return OF_FACTS.get(type(fact), "")
 
@@ -304,7 +286,7 @@ def _of_change(change: object, node: str) -> str:
     if isinstance(change, AttributeChange) and change.of:
         return f"set the {change.name} of {change.of} to {change.shown}"
     if isinstance(change, OperatorChange) and not change.reference and all(name for _, name in change.candidate):
-        return f"leave {_listed([f'{op} {name}' for op, name in change.candidate])} out of the second file"
+        return f"leave {listed([f'{op} {name}' for op, name in change.candidate])} out of the second file"
     if not isinstance(change, OtherSteps):
         return ""
     names = ", ".join(f"{op} {name}" for op, name in change.nodes)
@@ -357,128 +339,3 @@ def _beyond(difference: Difference, fmt: NumberFormat) -> float | None:
         return None
     value = float(change.values[0])
     return None if format_loss(np.array([value]), fmt) is None else value
-
-
-def _keeping(side: Side, keep: Sequence[str]) -> str:
-    word = command_word(side.runner.keeping(list(dict.fromkeys((*side.runner.kept, *keep)))))
-    if len(word) > LONGEST_OPTION:
-        word = f"--{side.runner.flag}=...,{written('keep', keep[0])},...; a plan of --fix has all"
-    return f"keep {_listed(keep, len(keep))} in FP32 ({word})"
-
-
-class _Trying:
-    """The remedies of one emulated candidate, run."""
-
-    def __init__(
-        self, comparison: Comparison, log: RunLog, side: Side, before: Trial, drawn: Drawn | None = None
-    ) -> None:
-        self.comparison = comparison
-        self.log = log
-        self.side = side
-        self.before = before
-        self.drawn = drawn
-        self.rewritten: tuple[tuple[str, ...], Model, Trial] | None = None
-
-    def all(self, culprits: dict[int, Culprit], proposed: dict[int, Remedy]) -> dict[int, tuple[Remedy, ...]]:
-        """The remedies with what they give, by the places of their culprits."""
-        runner = self.side.runner.calibrated(self.side.model, self.comparison.workload)
-        with Bench(self.comparison, self.log, replace(self.side, runner=runner), self.drawn) as bench:
-            rewrites = self._rewrites(bench, culprits)
-            ranges = self._ranges(bench, culprits)
-            if ranges is not None:
-                rewrites[next(iter(culprits))] = (ranges,)
-            kept = self._kept(bench, runner, culprits, {i: r for i, r in proposed.items() if r.keep})
-        return {i: (*rewrites.get(i, ()), kept.get(i, remedy)) for i, remedy in proposed.items()}
-
-    def _kept(
-        self, bench: Bench, runner: Runner, culprits: dict[int, Culprit], able: dict[int, Remedy]
-    ) -> dict[int, Remedy]:
-        """What heals: the first remedy, or with more of the layers beside it, or all of them together; where nothing
-        does, a search has to tell. Of a scaled format, a tolerance alone says what heals: there they are told as they
-        are."""
-        stores, every_node = runner.arithmetic.name in STORAGE, runner.rounds_every_node
-        place, *others = able
-        first, cause = able[place], culprits[place].cause
-
-        def tried(nodes: Sequence[str]) -> Trial:
-            return self._trial(bench, runner.keeping([*runner.kept, *nodes]))
-
-        def beside(nodes: Sequence[str], reach: int) -> dict[int, Remedy]:
-            sets = wider(self.side.model.index, nodes, cause, reach, every_node=every_node) if stores else ()
-            found = (Remedy(_keeping(self.side, wide), wide, tried(wide)) for wide in sets)
-            return next(({place: remedy} for remedy in found if remedy.healed), {})
-
-        alone = whole = replace(first, measured=tried(first.keep))
-        if alone.healed:
-            return {place: alone}
-        healing = beside(first.keep, 1 if others else REACH)
-        everything = tuple(dict.fromkeys(name for remedy in able.values() for name in remedy.keep))
-        if others and not healing:
-            text = f"{able[others[-1]].text}, and so all {len(able)} culprits"
-            whole = Remedy(text, everything, tried(everything))
-            if whole.healed or not stores:
-                return {place: alone, others[-1]: whole}
-            healing = beside(everything, REACH)
-        if healing or not stores:
-            return healing or {place: alone}
-        enough = "are not enough" if len(everything) > 1 else "is not enough"
-        told = Remedy(f"{SEARCH}: {_listed(everything)} {enough}", (), whole.measured)
-        return {place: told, **dict.fromkeys(others, Remedy(SEARCH))}
-
-    def _rewrites(self, bench: Bench, culprits: dict[int, Culprit]) -> dict[int, tuple[Remedy, ...]]:
-        """Rewritings that leave FP32 as it is, each on top of those before, until the candidate passes."""
-        found: dict[int, tuple[Remedy, ...]] = {}
-        model, before = self.side.model, self.before
-        texts: list[str] = []
-        for place, culprit in culprits.items():
-            for rewriting in rewritings(self.comparison, replace(self.side, model=model), culprit):
-                names = rewriting.model.index.names
-                fp32 = self._trial(bench, self.side.runner.keeping(names), rewriting.model)
-                if not fp32.passed:
-                    continue
-                trial = self._trial(bench, self.side.runner, rewriting.model)
-                if not trial.passed and not _better(trial, before):
-                    continue
-                before = trial
-                found[place] = (*found.get(place, ()), Remedy(rewriting.text, (), trial))
-                model, texts = rewriting.model, [*texts, rewriting.text]
-                self.rewritten = tuple(texts), model, trial
-                if trial.passed:
-                    return found
-        return found
-
-    def _ranges(self, bench: Bench, culprits: dict[int, Culprit]) -> Remedy | None:
-        """Other ranges for a scaled format, where the first culprit's values are cut off at the end of its own."""
-        first = next(iter(culprits.values()))
-        told = self.comparison.workload.calibration
-        if first.cause not in (Cause.SATURATION, Cause.QUANTIZATION) or told is None:
-            return None
-        runner = self.side.runner.calibrated(self.side.model, replace(self.comparison.workload, calibration=None))
-        trial = self._trial(bench, runner)
-        text = "calibrate on data like those that are compared, in place of --calibration-data"
-        return Remedy(text, (), trial) if trial.passed or _better(trial, self.before) else None
-
-    def _trial(self, bench: Bench, runner: Runner, model: Model | None = None) -> Trial:
-        start = time.perf_counter()
-        return Trial((), bench.judged(runner, model=model), time.perf_counter() - start)
-
-    def written(self, path: str | None) -> Applied | None:
-        """The network with its rewritings, written where the rules ask for it; None where there are none."""
-        if path is None or self.rewritten is None:
-            return None
-        texts, model, trial = self.rewritten
-        write_model(model, path, "--apply-remedy", self.side.model.source)
-        return Applied(path, texts, trial)
-
-
-def _better(trial: Trial, before: Trial) -> bool:
-    """Whether at most half of the error is left."""
-    if trial.share is None:
-        return False
-    return before.share is None or trial.share <= before.share / 2
-
-
-def _listed(names: Sequence[str], most: int = NAMED) -> str:
-    """Names in a sentence, a few of them."""
-    shown = [*names[:most], f"{len(names) - most} more"] if len(names) > most + 1 else [*names]
-    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))

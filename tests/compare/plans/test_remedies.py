@@ -90,6 +90,23 @@ def test_what_a_format_loses_between_two_layers_is_kept_in_both(network, decompo
     assert culprit.remedies[-1].measured.passed
 
 
+def test_a_mask_that_stops_at_the_range_is_not_kept():
+    """In FP32, it is infinite for the FP16 layer behind it, and all of a row that it hides is no number."""
+    text = """g (float[4,8] x) => (float[4,16] y) {
+        c = Greater(x, large) [mask] m = Where(c, zero, low) [add] a = Add(x, m) [soft] s = Softmax(a)
+        [up] k = Mul(x, hundred) [square] q = Mul(k, k) [sum] r = ReduceSum<keepdims = 1>(q, axes) [root] t = Sqrt(r)
+        [div] d = Div(k, t) [join] y = Concat<axis = 1>(s, d) }"""
+    numbers = {"large": 1e4, "zero": 0.0, "low": -1e9, "hundred": 100.0}
+    model = parsed(text, axes=np.array([1]), **{name: np.float32(value) for name, value in numbers.items()})
+    data = [{"x": np.random.default_rng(1).uniform(0, 31, (4, 8)).astype(np.float32)}]
+    fp16 = EmulateRunner(format="fp16", every_node=True)
+    found = Comparator(model, [OnnxrtRunner(), fp16], data_loader=data, layers="guilty").compare().culprits
+    kept = {c.node: c.remedies[0].keep for c in found}
+    assert {c.node: str(c.cause) for c in found} == {"mask": "saturation", "square": "overflow"}
+    assert kept["mask"] == ()
+    assert {"square", "sum"} <= {*kept["square"]} <= {"square", "sum", "root", "div"}
+
+
 def test_what_does_not_heal_is_not_proposed_and_the_search_is():
     """Values beyond FP16 through more layers than a short answer keeps."""
     lines = " ".join(f"[fc{i}] m{i + 1} = MatMul(m{i}, w{i})" for i in range(9))
