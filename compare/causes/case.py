@@ -71,7 +71,7 @@ class LayerCase:
         grids: Of the tensors that the layer is given and gives, and of those inside, what the candidate rounds them to,
             where it holds them as scaled integers.
         reweighted: Gives the output that is off as the reference computes it with other values of some of its weights,
-            of what it reads, or of what nodes inside make; None where that cannot be computed, or is no array of floats.
+            of what it reads, or of what nodes inside make; None where that cannot be computed, or is no floats.
         ends_finite: Whether the candidate, deployed, is known to have no output that is not finite.
         inverted: Gives the candidate's output with the opposite condition of one of its Where nodes, by its position in
             the candidate's graph; None where that cannot be computed.

@@ -8,7 +8,7 @@ becomes infinite.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -72,7 +72,8 @@ def of_operand(case: LayerCase) -> Diagnosis | None:
         node = index.nodes[position]
         if operator(node) not in DIVIDES:
             continue
-        for name in node.input[1:] if node.op_type == "Div" else node.input[:1]:
+        operands = node.input[1:] if node.op_type == "Div" else node.input[:1]
+        for name in (n for operand in operands for n in _through_roots(index, operand)):
             array = given.get(name)
             if array is None or not is_float(array.dtype):
                 continue
@@ -84,8 +85,17 @@ def of_operand(case: LayerCase) -> Diagnosis | None:
             lost = lost_values(array, fmt, "underflow", holder)
             epsilon = _epsilon(index, name, position, fmt)
             facts = (lost,) if epsilon is None else (epsilon, lost)
-            return Diagnosis(Cause.UNDERFLOW, facts, producer=None if made_inside else name)
+            node = index.producer[name] if made_inside and epsilon is not None else None
+            return Diagnosis(Cause.UNDERFLOW, facts, node, None if made_inside else name)
     return None
+
+
+def _through_roots(index: GraphIndex, name: str) -> Iterator[str]:
+    """A tensor, and what it is the root of: zero where that is."""
+    yield name
+    while name in index.producer and operator(node := index.nodes[index.producer[name]]) == "Sqrt":
+        name = node.input[0]
+        yield name
 
 
 def _epsilon(index: GraphIndex, name: str, reader: int, fmt: NumberFormat) -> SmallConstant | None:

@@ -113,6 +113,18 @@ def test_a_logarithm_of_what_became_zero(maker, told_first):
     assert "2 of them become zero" in told(found)
 
 
+def test_a_root_of_what_became_zero_is_zero_too():
+    """The variance of a row of equal values is its epsilon, whose root is no small number."""
+    text = "g (float[N] x) => (float[N] y) { [eps] v = Add(x, e) [root] r = Sqrt(v) [div] y = Div(x, r) }"
+    variance = np.float32([1e-12, 0.5, 1e-12])
+    given = {"tensors": {"v": variance, "r": np.sqrt(variance)}, "narrow": FP16, **FINITE}
+    y = np.float32([1, 2, 3])
+    case = layer_case(y, np.float32([np.nan, 2, np.nan]), model=parsed(text, e=np.float32(1e-12)), **given)
+    found = underflow.of_operand(case)
+    assert (found.cause, found.node) == ("underflow", 0)
+    assert told(found).startswith("the constant 1e-12 is below FP16's smallest number, 6e-08: it becomes that or zero")
+
+
 def test_who_made_what_became_zero_is_to_blame():
     model = parsed("g (float[N] x) => (float[N] y) { y = Reciprocal(x) }")
     given = {"y": 1 / NEARLY_ZERO, "c": np.float32([np.inf, np.inf, 2]), "model": model, **FINITE}
