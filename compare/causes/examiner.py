@@ -22,6 +22,7 @@ from ..lockstep.plan import LayerPair, inside
 from . import (
     accumulator,
     altered_weights,
+    baked_constant,
     amplified,
     batch_statistics,
     bias,
@@ -85,6 +86,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     bias.find,
     folded_padding.find,
     differences.find,
+    baked_constant.find,
     computed_operand.find,
     rewritten_weights.find,
     saturation.of_operand,

@@ -11,7 +11,7 @@ from ...graph.formats import NumberFormat, coarser
 from ...graph.operators import STRETCHES, operator
 from ...graph.rounding.depth import depths
 from ...graph.specs import is_float
-from ..causes import exchanged_layers
+from ..causes import baked_constant, exchanged_layers
 from ..causes.diagnosis import Diagnosis
 from ..causes.feeding import RangeOfAll
 from ..causes.judgement import RMS_LIMIT
@@ -168,7 +168,7 @@ class _Jury:
                 self.found[s.number] = "healed" if not s.comes_and_goes and self._healed(s) else "culprit"
         self._given_one_step()
         self._blame_producers()
-        self._join_exchanged()
+        self._join_shared()
         self._pair_quantizers()
         self._saturated_before()
         beside = self._inherit()
@@ -342,8 +342,9 @@ class _Jury:
         number = self.maker.get(tensor)
         return None if number is None else self.layers[number]
 
-    def _join_exchanged(self) -> None:
-        """Layers that have each other's weights: one fault, at the first of them."""
+    def _join_shared(self) -> None:
+        """Layers that have each other's weights, or read one constant that should be computed: one fault, at the first
+        of them."""
         guilty = (s for s in self.layers.values() if self.found.get(s.number) == "culprit")
         diagnoses = {s.number: s.diagnosis for s in guilty if s.diagnosis is not None}
         for number, told in exchanged_layers.of_weights(self.index, diagnoses).items():
@@ -351,6 +352,10 @@ class _Jury:
                 self.found[number] = "inherited"
             else:
                 self.layers[number] = replace(self.layers[number], diagnosis=told)
+        for first, others in baked_constant.joined(diagnoses).items():
+            share = max((self.layers[n].contribution or 0.0 for n in (first, *others)), default=0.0)
+            self.layers[first] = replace(self.layers[first], contribution=share or None)
+            self.found.update(dict.fromkeys(others, "inherited"))
 
     def _pair_quantizers(self) -> None:
         """A wrong scale stands in QuantizeLinear and again in the DequantizeLinear behind it: one fault."""

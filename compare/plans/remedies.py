@@ -23,6 +23,7 @@ from ...graph.pairing.differences import AttributeChange, InputsExchanged, Opera
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.rounding.widening import is_narrow
 from ..causes.altered_weights import OverflowBeside
+from ..causes.baked_constant import BakedConstant
 from ..causes.batch_statistics import OfTheBatch
 from ..causes.bias import AtTheEnd
 from ..causes.differences import GraphsDiffer
@@ -240,6 +241,8 @@ def _of_fact(fact: Fact) -> str:
     """What one fact calls for by itself; empty where it calls for nothing."""
     if isinstance(fact, OfTheBatch):
         return f"set the {fact.side}'s program to evaluation (model.eval()), and export it again if it is a file"
+    if isinstance(fact, BakedConstant):
+        return f"compute '{fact.tensor}' from {fact.sources} in the second file: its export has a constant there"
     if isinstance(fact, ExchangedWith):
         them, all_of_them = ("the two", "both") if len(fact.layers) == 2 else ("them", "them all")
         return f"exchange {them} in the second file, or the order in which it splits what makes {all_of_them}"
