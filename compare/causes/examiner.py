@@ -22,8 +22,8 @@ from ..lockstep.plan import LayerPair, inside
 from . import (
     accumulator,
     altered_weights,
-    baked_constant,
     amplified,
+    baked_constant,
     batch_statistics,
     bias,
     bound,
