@@ -79,8 +79,8 @@ def find(case: LayerCase) -> Diagnosis | None:
 def _baked(
     index: GraphIndex, position: int, other: GraphIndex, twin: int, within: frozenset[int], seen: set[int]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Tensors that the reference computes in a layer from inputs, and the candidate's constants in their place, from two
-    nodes of one operator upwards."""
+    """Tensors that the reference computes in a layer from inputs, and the candidate's constants in their place, from
+    two nodes of one operator upwards."""
     node, its = index.nodes[position], other.nodes[twin]
     if position in seen or operator(node) != operator(its):
         return

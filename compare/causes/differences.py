@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS
+from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS, MOVEMENT, operator
 from ...graph.pairing.broadcasts import RunsOtherwise
 from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.constants import constant_value
-from ...graph.pairing.differences import Difference, DifferenceKind, OperatorChange
+from ...graph.pairing.differences import AttributeChange, Difference, DifferenceKind, OperatorChange
 from ...graph.pairing.weight_changes import weight_change
 from ...graph.pairing.weight_patterns import StoredScaled
 from ...graph.printable import counted
@@ -134,7 +134,7 @@ def stated(index: GraphIndex, found: Sequence[tuple[int, Difference]]) -> Diagno
     """
     if not found:
         return None
-    position, difference = max(found, key=lambda item: (_WEIGHT[item[1].kind], item[1].cut_off))
+    position, difference = max(found, key=lambda item: (_rank(index, *item), item[1].cut_off))
     others = [(p, d) for p, d in found if d.cut_off or not difference.cut_off]
     named = position if difference.origin is None else difference.origin
     cause = _cause(index, named, difference)
@@ -147,6 +147,18 @@ def stated(index: GraphIndex, found: Sequence[tuple[int, Difference]]) -> Diagno
         candidate_node=difference.candidate_origin,
     )
     return with_others(first, index, others, position)
+
+
+def _rank(index: GraphIndex, position: int, difference: Difference) -> int:
+    """Which of several differences is told first: the greatest. Two ways to move data (a Split, and Slices) are the
+    last, which says nothing of what they move."""
+    change = difference.change
+    moves = operator(index.nodes[position]) in MOVEMENT
+    if moves and isinstance(change, OperatorChange) and not change.alone:
+        moves = {op for op, _ in (*change.reference, *change.candidate)} <= MOVEMENT
+        return -1 if moves else _WEIGHT[difference.kind]
+    unsaid = isinstance(change, AttributeChange) and None in (change.reference, change.candidate)
+    return -1 if moves and unsaid else _WEIGHT[difference.kind]
 
 
 def _weight(difference: Difference, beside: Sequence[Difference]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ...graph.errors import BuildError, UsageError, first_line
+from ...graph.errors import BuildError, RunnerError, UsageError, first_line
 from ...graph.foreign import contained
 from ...graph.imports import named_object
 from .library import no_exporter, quiet
@@ -239,8 +240,13 @@ class EagerProgram:
         return as_onnx(self._torch, self._exported(inputs))
 
     def _exported(self, inputs: Mapping[str, Any]) -> Any:
-        with quiet(), contained():
-            return self._torch.export.export(self._module, (), dict(inputs))
+        try:
+            with quiet(), contained():
+                return self._torch.export.export(self._module, (), dict(inputs))
+        except RuntimeError as error:
+            if type(error).__name__ != "GuardOnDataDependentSymNode":
+                raise
+            raise RunnerError(_decides(str(error))) from error
 
 
 class ScriptProgram:
@@ -328,6 +334,16 @@ def as_onnx(torch: Any, exported: Any) -> Any:
             return torch.onnx.export(exported, dynamo=True, verbose=False).model_proto
     except Exception:
         return None
+
+
+def _decides(text: str) -> str:
+    """That a program chooses by values what it computes, from what PyTorch says of it."""
+    places = re.findall(r'File "(.+)", line (\d+), in .+\n +(.+)', text)
+    where = " ({2!r} in line {1} of {0})".format(*places[-1]) if places else ""
+    return (
+        f"the program decides by values what it computes{where}, and a graph that is exported of it holds one of the "
+        "two ways: torch.cond or torch.where keep both"
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -47,6 +47,31 @@ def test_of_several_weights_of_one_node_each_is_told_by_its_name():
     assert told(in_graphs(two[0], AXIS)) == f"axis -1 against 0; Mul Mul_0 too: {differ}"
 
 
+MOVED = parsed(
+    "g (float[2,3] x) => (float[2,3] y) { a = Mul(x, w) y = Slice(a, s, e, s) }",
+    w=np.float32(2),
+    s=np.array([1]),
+    e=np.array([3]),
+)
+
+
+@pytest.mark.parametrize(
+    ("movement", "first"),
+    [
+        (OperatorChange((("Split", "n"),), (("Slice", "m"),)), "weights"),
+        (AttributeChange("axes", None, [2]), "weights"),
+        (AttributeChange("axes", [1], [2]), "attribute"),
+        (OperatorChange((("Slice", "n"),), ()), "wrong-op"),
+        (OperatorChange((("Slice", "n"),), (("Tanh", "m"),)), "wrong-op"),
+    ],
+    ids=["another way to move", "not said", "moved otherwise", "not moved", "no movement"],
+)
+def test_another_way_to_move_data_is_told_behind_other_weights(movement, first):
+    found = in_graphs(Difference(1, 1, movement, ""), FACTORS, model=MOVED)
+    assert found.cause == first
+    assert len(found.facts) == 2
+
+
 def test_of_several_the_operator_comes_first_and_weights_last():
     differ = "3 of 64 weights differ, greatest 0.5 at [7], 2 against 2.5"
     assert told(in_graphs(FACTORS, AXIS)) == f"axis -1 against 0; Mul Mul_0 too: {differ}"

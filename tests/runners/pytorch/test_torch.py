@@ -13,6 +13,7 @@ from layerdiff.compare.cli.command import main
 from layerdiff.runners.pytorch import runner
 from onnx import numpy_helper
 
+from support.models import parsed
 from support.torch_networks import SAMPLES, SOURCE
 
 torch = pytest.importorskip("torch")
@@ -352,3 +353,20 @@ def test_a_module_that_is_a_candidate_is_run_from_inner_tensors(which, folder):
     assert (report.verdict, report.reference) == ("pass", "onnxrt")
     assert len([layer for layer in report.layers if layer.local]) > 5
     assert not report.culprits
+
+
+def test_a_program_that_decides_by_values_is_told_with_the_line_that_does(tmp_path, monkeypatch):
+    """A graph holds one of its ways."""
+    (tmp_path / "deciding.py").write_text(
+        "import torch\n\n\nclass Net(torch.nn.Module):\n"
+        "    def forward(self, x):\n        if x.mean() > 0:\n            return x * 2\n        return torch.tanh(x)\n"
+        "\n\ndef net():\n    return Net().eval()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    model = parsed("g (float[2,3] x) => (float[2,3] y) { a = Tanh(x) y = Identity(a) }")
+    data = [{"x": np.ones((2, 3), np.float32)}]
+    runners = [TorchRunner(program="deciding:net"), OnnxrtRunner()]
+    report = Comparator(model, runners, data_loader=data, layers="guilty").compare()
+    told = next(n.text for n in report.notices if n.code == "layers-not-compared")
+    assert "the program decides by values what it computes ('if x.mean() > 0:' in line 6 of " in told
+    assert "torch.cond" in told
