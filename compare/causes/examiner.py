@@ -13,6 +13,7 @@ from ...graph.cutting.slices import backward, explode, exploded_name, slice_mode
 from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32, NumberFormat
 from ...graph.operators import AFFINE_STEPS, PRODUCTS, STRETCHES, operator
+from ...graph.pairing.weight_changes import WeightChange
 from ...graph.rounding.emulation import rewrite
 from ...graph.rounding.round_array import STORAGE
 from ...graph.rounding.widening import is_narrow, to_fp32, widened
@@ -70,6 +71,9 @@ if TYPE_CHECKING:
     from .judgement import Judgement
 
 log = logging.getLogger(__name__)
+
+MOST_EXPLAINED = 3
+"""Times as many weights that their steps explain as weights that stand out."""
 
 ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     shape.find,
@@ -203,6 +207,22 @@ class Examiner:
         """What differs in the graphs at the nodes that compute a layer, with the position in the reference's graph."""
         return tuple((p, d) for p in self._computing(pair) for d in self.differences(p))
 
+    def held(self, pair: LayerPair, judgement: Judgement) -> Judgement:
+        """A judgement, of less where a layer's weights are stored in steps that do not explain what they are, and those
+        of most layers are explained so: what a quantizer does that rounds otherwise, it does everywhere."""
+        return judgement if self._outliers.isdisjoint(pair.reference.nodes) else judgement.of_outlier()
+
+    @functools.cached_property
+    def _outliers(self) -> frozenset[int]:
+        found: dict[bool, set[int]] = {True: set(), False: set()}
+        for position in range(len(self.index.nodes)):
+            for difference in self.differences(position):
+                if isinstance(difference.change, WeightChange):
+                    beyond = difference.change.beyond_steps or difference.change.stored_scaled is not None
+                    if beyond or difference.change.quantized:
+                        found[beyond].add(position)
+        return frozenset(found[True]) if MOST_EXPLAINED * len(found[True]) <= len(found[False]) else frozenset()
+
     def _computing(self, pair: LayerPair) -> tuple[int, ...]:
         """The nodes of a layer, and those before it that compute its shapes and other constants."""
         found = dict.fromkeys(pair.reference.nodes)
@@ -252,7 +272,7 @@ class Examiner:
             except LayerdiffError as error:
                 log.debug("cannot run %s exactly: %s", pair.reference.outputs, error)
                 return None
-        return self.noise.judge(pair, case.tensor, values, made, case.expected, case.judgement.sample)
+        return self.held(pair, self.noise.judge(pair, case.tensor, values, made, case.expected, case.judgement.sample))
 
     def lost_inside(self, pair: LayerPair, values: Arrays) -> Fact | None:
         """What a layer that is right holds inside, and the candidate's format cannot: see `one_kernel`."""

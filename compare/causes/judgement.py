@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -28,6 +28,8 @@ EXPONENT_AT, AROUND_ONE = 52, 1022
 
 RMS_LIMIT = {False: 8.0, True: 4.0}
 """Most that RMS z of a healthy layer reaches: between FP32 runtimes, and with a coarser candidate (docs/layers.md)."""
+OUTLIER = 1.5
+"""The same of a layer whose stored weights are the only ones of a file that rounding does not explain."""
 SLICE_LIMIT = {False: 24.0, True: 10.0}
 """The same for the worst slice of at least `SLICE` elements."""
 
@@ -88,6 +90,11 @@ class Judgement:
     def plain_rounding(cls, sample: int, relative: float, plain: float) -> Judgement:
         """The error is no more than what rounding the result explains (`plain_noise`)."""
         return cls(False, sample, relative, rms_z=relative / plain, expected=plain)
+
+    def of_outlier(self) -> Judgement:
+        """The same of a layer whose weights stand out: less of an error exceeds its noise."""
+        out = not self.exceeds_noise and self.rms_z is not None and self.rms_z > OUTLIER
+        return replace(self, exceeds_noise=True, reason="noise") if out else self
 
     @property
     def excess(self) -> float:

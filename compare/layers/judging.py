@@ -142,7 +142,7 @@ class LayerJudge:
         if reasons & {"slice", "gain"} or ("noise" in reasons and self._scatters(pair, values)):
             expected = self.noise.settled(pair, values)
             found = self._outputs(pair, sample, values, made, expected)
-        worst = seen.note(found)
+        worst = seen.note({name: self.examiner.held(pair, judgement) for name, judgement in found.items()})
         if worst is None or not worst.exceeds_noise or worst.sample != sample:
             return None
         return self.examiner.case(pair, worst, values, made, expected, entry)

@@ -200,6 +200,10 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
         return Remedy(
             "put the scale of the weights right in the second file, or quantize the first file's weights again"
         )
+    if any(isinstance(d.change, WeightChange) and d.change.beyond_steps for d in differences):
+        return Remedy(
+            f"quantize the first file's weights of {node} again: integers, scales or zero points are those of others"
+        )
     fmt = _narrow_type(side.model.index, node)
     if fmt is not None and any(d.clamped for d in differences):
         return Remedy(_unclamped(culprit))

@@ -22,7 +22,7 @@ from .constants import Operand, along_axes, constant_value, quantization_step
 from .normal_form import PADDED_WITH, NormalForm, padding_value, schema_defaults
 from .origin import origin
 from .settings import GIVEN_BY
-from .weight_changes import WeightChange, same_bytes, stored_scaled, weight_change, within_steps
+from .weight_changes import WeightChange, beyond_steps, same_bytes, stored_scaled, weight_change, within_steps
 from .weight_patterns import StoredScaled, Twin
 
 OpName = tuple[str, str]
@@ -386,7 +386,8 @@ def _changed(mine: Operand, theirs: Operand, others: Sequence[tuple[str, str]]) 
             yield Difference(n, m, otherwise, slot)
             return
         scaled = stored_scaled(x, y, step)
-        change = change if scaled is None else replace(change, patterns=(scaled,))
+        told = scaled or beyond_steps(x, y, step)
+        change = change if told is None else replace(change, patterns=(told,))
     if not change.explained_by_format:
         steps = other_steps(reference, mine.name, candidate, theirs.name)
         if steps is not None:

@@ -16,7 +16,7 @@ from ..index import GraphIndex
 from ..specs import is_float
 from ..weights import stored_bytes
 from .affine import Affine
-from .weight_patterns import Clamped, Pattern, StoredScaled, Transposed, blocks, pattern_of, wide
+from .weight_patterns import BeyondSteps, Clamped, Pattern, StoredScaled, Transposed, blocks, pattern_of, wide
 
 FEWEST = 4
 """Weights of a channel from which on a factor that fits them all says something."""
@@ -68,6 +68,11 @@ class WeightChange:
     def stored_scaled(self) -> StoredScaled | None:
         """The factors between the weights and what is stored of them in steps, where these explain all of it."""
         return next((p for p in self.patterns if isinstance(p, StoredScaled)), None)
+
+    @property
+    def beyond_steps(self) -> bool:
+        """Whether the weights are stored in steps, and rounding to these does not explain what they are."""
+        return any(isinstance(p, BeyondSteps) for p in self.patterns)
 
     @property
     def clamped(self) -> bool:
@@ -250,6 +255,16 @@ def rounded_alike(x: np.ndarray, y: np.ndarray) -> bool:
 def within_steps(x: np.ndarray, y: np.ndarray, step: np.ndarray) -> bool:
     """Whether all values are within half a step, as rounding leaves them, if not clipped at the ends of a channel."""
     return x.shape == y.shape and x.ndim == step.ndim and bool(_rounded_to_step(x, y, step).all())
+
+
+def beyond_steps(x: np.ndarray, y: np.ndarray, step: np.ndarray) -> BeyondSteps | None:
+    """How far weights are from the reference's that are stored in steps; see `within_steps`."""
+    if x.shape != y.shape or x.ndim != step.ndim:
+        return None
+    away = ~_rounded_to_step(x, y, step)
+    with np.errstate(all="ignore"):
+        steps = np.abs(np.asarray(x, np.float64) - y) / step
+    return BeyondSteps(int(away.sum()), x.size, float(steps.max(where=away & np.isfinite(steps), initial=0.0)))
 
 
 def _rounded_to_step(x: np.ndarray, y: np.ndarray, step: np.ndarray) -> np.ndarray:

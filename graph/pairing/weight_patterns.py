@@ -101,6 +101,26 @@ class StoredScaled:
 
 
 @dataclass(frozen=True)
+class BeyondSteps:
+    """The candidate stores weights in steps, and rounding the reference's to the nearest step does not give these.
+
+    Attributes:
+        count, size: How many are more than half a step away, of how many.
+        most: The greatest distance, in steps.
+    """
+
+    count: int
+    size: int
+    most: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.count:,} of {self.size:,} are more than half a quantization step from the reference's, up to "
+            f"{self.most:.3g} steps"
+        )
+
+
+@dataclass(frozen=True)
 class Clamped:
     """The candidate's weights are the reference's, those beyond a limit set to it: too large ones, too small ones.
 
@@ -120,7 +140,7 @@ class Clamped:
         return " and ".join(told)
 
 
-Pattern = Transposed | Reordered | Scaled | StoredScaled | Clamped | FewValues | Twin | OfNode
+Pattern = Transposed | Reordered | Scaled | StoredScaled | BeyondSteps | Clamped | FewValues | Twin | OfNode
 """A kind of change that explains all of a difference."""
 
 
