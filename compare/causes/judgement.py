@@ -210,7 +210,9 @@ def _variance(y: np.ndarray, noise: np.ndarray | None, rounding: Roundings, resu
     if noise is None:
         return variance
     d = _flat64(noise)
-    if not math.isfinite(float(d.sum())):
+    with np.errstate(invalid="ignore"):  # infinity - infinity
+        whole = math.isfinite(float(d.sum()))
+    if not whole:
         d[~np.isfinite(d)] = 0.0
     d /= rounding.gain
     d *= d
