@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..graph.cutting.dataflow import unseeded
-from . import notices
 from .outputs.by_types import hold_to_types
 from .outputs.draws import Drawn
 from .outputs.evidence import Coverage, OutputEvidence
@@ -129,7 +128,7 @@ class Collector:
         if log.samples == total:
             meter.finish()
         outputs = tuple(replace(e, metric=meter.loss(e.candidate, e.tensor)) for e in outputs)
-        return Evidence(outputs, meter.results(outputs), judge.devices(), (*told, *_not_measured(meter)))
+        return Evidence(outputs, meter.results(outputs), judge.devices(), (*told, *meter.notices()))
 
 
 def _not_run(comparison: Comparison, log: RunLog) -> Iterator[OutputEvidence]:
@@ -140,7 +139,3 @@ def _not_run(comparison: Comparison, log: RunLog) -> Iterator[OutputEvidence]:
             for spec in outputs:
                 coverage = Coverage(0, len(comparison.samples))
                 yield OutputEvidence(runner.name, spec.name, log.reference, coverage, not_run=runner.info.not_run)
-
-
-def _not_measured(meter: Meter | LogitsMeter) -> Iterator[Notice]:
-    return (notices.not_measured(name, failure) for name, failure in meter.failures.items())

@@ -238,6 +238,20 @@ def not_measured(runner: str, failure: str) -> Notice:
     return Notice("not-measured", runner, f"{runner} was not measured: {_in_one_line(failure)}")
 
 
+def logits_shifted(runner: str, shift: float, size: float) -> Notice:
+    """Much was added to all logits of a position.
+
+    Args:
+        runner: Its name.
+        shift: How much, as a root mean square.
+        size: That of the reference's logits.
+    """
+    text = f"{runner}: {shift:.2g} is added to all logits of a position, which have a size of {size:.2g}"
+    return Notice(
+        "logits-shifted", runner, f"{text}; a Softmax does not see that, nor does --metric logits: --tolerance does."
+    )
+
+
 def metric_fell(
     accuracy: Sequence[AccuracyResult], allowed: float, outputs: Sequence[OutputResult]
 ) -> Iterator[Notice]:

@@ -328,6 +328,9 @@ POINTWISE = _where(lambda facts: facts.activation or facts.pointwise)
 LASTING = _of(Kind.ACTIVATION, Kind.SOFTMAX) | {"Relu", "MaxPool", "GlobalMaxPool"}
 """Functions that are no affine map, and that a rewriting which folds maps into each other leaves where they are."""
 
+PROBABILITIES = _of(Kind.SOFTMAX) - {"LogSoftmax"} | {"Sigmoid", "HardSigmoid", "Hardmax"}
+"""Operators that give probabilities."""
+
 NORMALIZING_REDUCTIONS = frozenset({"ReduceMean", "ReduceSum", "ReduceMax", "ReduceL2", "ReduceSumSquare"})
 """What a normalization in pieces reduces with."""
 
@@ -442,10 +445,10 @@ PICKS = CHOICES | _of(Kind.POSITION) | {
 }  # fmt: skip
 """Those of them that tell places, labels or remainders, of which the next one is no better than any other."""
 
-LOOKUPS = frozenset({
-    "Gather", "GatherElements", "GatherND", "OneHot", "Scatter", "ScatterElements", "ScatterND",
-    "ArrayFeatureExtractor",
-})  # fmt: skip
+SCATTERS = frozenset({"Scatter", "ScatterElements", "ScatterND"})
+"""Write updates to places that their second input names."""
+
+LOOKUPS = SCATTERS | {"Gather", "GatherElements", "GatherND", "OneHot", "ArrayFeatureExtractor"}
 """Operators that read or write at places that another input names."""
 
 NUMERIC = FLAT | {"Transpose", "Slice", "Concat", "Clip", "Add", "Sub", "Mul", "Max", "Min"}
@@ -488,9 +491,6 @@ SCORES = {
     "LinearRegressor": 0, "SVMRegressor": 0, "Scaler": 0, "Normalizer": 0,
 }  # fmt: skip
 """Operators of classical models that give FP32 whatever they are given, and which of their outputs it is."""
-
-SCATTERS = frozenset({"Scatter", "ScatterElements", "ScatterND"})
-"""Write updates to places that their second input names."""
 
 LANDMARKS = RECURRENT | CONTROL_FLOW | WINDOWED | _of(Kind.INTEGER_PRODUCT) | {
     "MatMul", "Einsum", "Resize", "GridSample", "RoiAlign", "TopK", "NonMaxSuppression", "NonZero", "Split", "GatherND",

@@ -21,7 +21,19 @@ import numpy as np
 
 from ...graph.decoders import Decoder, decoder
 from ...graph.errors import UsageError
+from ...graph.operators import (
+    CASTS,
+    FLAT,
+    POINTWISE,
+    PROBABILITIES,
+    QUANTIZERS,
+    RESHAPES,
+    STRETCHES,
+    WINDOWED,
+    operator,
+)
 from ...graph.specs import is_float
+from ..notices import logits_shifted, not_measured
 from ..report.logits import LogitsResult
 from ..report.model import AccuracyResult
 from .evidence import MetricLoss, OutputEvidence
@@ -29,12 +41,22 @@ from .metric import LOGITS, Criterion, Outputs
 
 if TYPE_CHECKING:
     from ...dataloaders.base import Sample, Samples
+    from ...graph.index import GraphIndex
+    from ..report.model import Notice
     from ..sides import Sides
 
 TAIL = 10.0
 """The 99th percentile of the divergence may be this many times what its mean may be."""
 TOP = 5
 """How many of the most probable tokens are held against each other."""
+RANKS = 2, 3
+"""Dimensions of logits: rows, or a batch and positions, and the vocabulary. Pictures have one more."""
+SHIFT = 1 / 8
+"""Share of the logits' size from which on what is added to all of a position is told."""
+UNIT = 0.01
+"""How far the sum of a row of probabilities may be from 1: what roundings to 8 bits of the mantissa make of it."""
+MANY = 64
+"""Numbers that are all between 0 and 1 from which on they are no logits."""
 BLOCK = 1 << 21
 """Logits that are looked at at once: 16 MiB as float64."""
 
@@ -53,6 +75,7 @@ class _Tally:
     margin: float = -1.0
     margin_at: tuple[int, ...] | None = None
     squares: float = 0.0
+    shifts: float = 0.0
     logits: int = 0
     failure: str | None = None
 
@@ -85,6 +108,8 @@ class LogitsMeter:
         model = sides.reference.model
         self._model = decoder(model.inputs, model.outputs)
         self._criterion = _bound(criterion, model.outputs, self._model)
+        _check_maker(model.index, self._criterion.output)
+        self._in_unit, self._one = True, True
         self._sides = sides
         self._tallies = {side.name: _Tally() for side in sides.all}
         self._feeds: Iterator[tuple[int, Sample]] = enumerate(samples)
@@ -100,6 +125,7 @@ class LogitsMeter:
         if name == self._sides.reference.name:
             feed = next(feed for number, feed in self._feeds if number == sample)
             self._present = self._read(sample, self._logits(outputs, sample), feed)
+            self._look(self._present.logits)
             self._add(tally, self._present, self._present.logits)
             return
         present = self._present
@@ -120,9 +146,17 @@ class LogitsMeter:
         if name is None or name not in outputs:
             raise UsageError(f"--metric {LOGITS}: sample {sample} has no output {name!r}.")
         logits = np.asarray(outputs[name])
-        if logits.ndim < 2 or not is_float(logits.dtype) or logits.dtype.kind == "c" or logits.shape[-1] < 2:
+        if logits.ndim not in RANKS or not is_float(logits.dtype) or logits.dtype.kind == "c" or logits.shape[-1] < 2:
             raise _no_logits(f"{name} ({logits.dtype}, shape {list(logits.shape)})")
         return logits
+
+    def _look(self, logits: np.ndarray) -> None:
+        """Finds out whether the reference's logits may be probabilities."""
+        if not self._in_unit:
+            return
+        self._in_unit = bool(((logits >= 0) & (logits <= 1)).all())
+        sums = logits.sum(axis=-1, dtype=np.float64)
+        self._one = self._one and self._in_unit and bool((np.abs(sums - 1) <= UNIT).all())
 
     def _read(self, sample: int, logits: np.ndarray, feed: Sample) -> _Present:
         """The reference's logits with the token that belongs to each position."""
@@ -150,7 +184,15 @@ class LogitsMeter:
         tally.places.append(present.places)
 
     def finish(self) -> None:
-        """There is nothing to be left over: tokens come with the samples."""
+        """Makes sure that the reference's were logits, after all samples.
+
+        Raises:
+            UsageError: All of them are probabilities.
+        """
+        seen = self._tallies[self._sides.reference.name].logits
+        if seen and self._in_unit and (self._one or seen >= MANY):
+            what = "its rows add up to 1" if self._one else "all its numbers are between 0 and 1"
+            raise _probabilities(self._criterion.output, what)
 
     def results(self, outputs: Sequence[OutputEvidence]) -> tuple[AccuracyResult, ...]:
         """What each runner's logits are worth, the reference first.
@@ -197,10 +239,15 @@ class LogitsMeter:
             cache=tensor != self._criterion.output,
         )
 
-    @property
-    def failures(self) -> dict[str, str]:
-        """Why runners could not be measured, by name."""
-        return {name: tally.failure for name, tally in self._tallies.items() if tally.failure}
+    def notices(self) -> Iterator[Notice]:
+        """Runners that could not be measured, and those whose logits are shifted, which the metric does not see."""
+        for name, tally in self._tallies.items():
+            if tally.failure:
+                yield not_measured(name, tally.failure)
+            elif tally.shifts > SHIFT**2 * tally.squares:
+                yield logits_shifted(
+                    name, math.sqrt(tally.shifts / tally.logits), math.sqrt(tally.squares / tally.logits)
+                )
 
 
 def _bound(criterion: Criterion, outputs: Sequence, model: Decoder | None) -> Criterion:
@@ -218,9 +265,43 @@ def _bound(criterion: Criterion, outputs: Sequence, model: Decoder | None) -> Cr
         have = f"{name}: no such output" if name else "no output is called logits"
         raise UsageError(f"--metric {LOGITS}: {have}; choose one with --metric-output: {', '.join(sorted(known))}.")
     shape = known[name].shape
-    if not is_float(known[name].dtype) or (shape is not None and len(shape) < 2):
+    if not is_float(known[name].dtype) or (shape is not None and len(shape) not in RANKS):
         raise _no_logits(str(known[name]))
     return replace(criterion, output=name)
+
+
+def _check_maker(index: GraphIndex, name: str | None) -> None:
+    """Refuses an output that a Softmax or a Sigmoid makes, or a convolution, whose last axis is one of places.
+
+    Raises:
+        UsageError: It is one.
+    """
+    assert name is not None
+    makers = (
+        (index.moved_from(name, STRETCHES | CASTS | QUANTIZERS), PROBABILITIES),
+        (
+            index.moved_from(name, POINTWISE - PROBABILITIES | FLAT - RESHAPES | CASTS | QUANTIZERS),
+            WINDOWED,
+        ),
+    )
+    for source, kind in makers:
+        position = index.producer.get(source)
+        if position is None or operator(index.nodes[position]) not in kind:
+            continue
+        made = f"{operator(index.nodes[position])} makes it"
+        if kind is PROBABILITIES:
+            raise _probabilities(name, made)
+        raise UsageError(
+            f"--metric {LOGITS} takes logits whose last axis is the vocabulary; that of output {name!r} is one of "
+            f"places ({made}). Measure it with package.module:function."
+        )
+
+
+def _probabilities(name: str | None, why: str) -> UsageError:
+    return UsageError(
+        f"--metric {LOGITS} takes logits, or log-probabilities; output {name!r} holds probabilities ({why}). "
+        "--metric agree compares what they decide, --tolerance them."
+    )
 
 
 def _no_logits(what: str) -> UsageError:
@@ -263,6 +344,7 @@ def _add_block(
     p, q = log_softmax(reference), log_softmax(candidate)
     with np.errstate(invalid="ignore"):
         terms = np.where(np.isneginf(p), 0.0, np.exp(p) * (p - q))
+        shift = candidate.mean(axis=-1, dtype=np.float64) - reference.mean(axis=-1, dtype=np.float64)
     rows = np.arange(len(p))
     tally.kl.append(np.maximum(terms.sum(axis=-1), 0.0))
     tally.reference.append(p[rows, tokens])
@@ -274,6 +356,7 @@ def _add_block(
     lead = np.where(same, -1.0, p[rows, mine] - p[rows, theirs])
     if lead.size and (worst := float(lead.max())) > tally.margin:
         tally.margin, tally.margin_at = worst, tuple(int(i) for i in places[int(lead.argmax())])
+    tally.shifts += p.shape[-1] * float(np.square(shift[np.isfinite(shift)]).sum())
     finite = reference[np.isfinite(reference)].astype(np.float64)
     tally.squares += float(finite @ finite)
     tally.logits += finite.size

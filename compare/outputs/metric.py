@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -19,12 +19,14 @@ from ...graph.errors import DataError, UsageError, first_line
 from ...graph.foreign import contained
 from ...graph.imports import named_object
 from ...graph.specs import is_float
+from ..notices import not_measured
 from ..report.model import AccuracyResult
 from .evidence import Decision, MetricLoss, OutputEvidence
 
 if TYPE_CHECKING:
     from ...graph.specs import TensorSpec
     from ..comparison import Rules
+    from ..report.model import Notice
     from ..sides import Sides
 
 Outputs: TypeAlias = "Mapping[str, np.ndarray]"
@@ -388,10 +390,9 @@ class Meter:
             return None
         return float(np.sort(self._label_counts)[-self._criterion.k :].sum()) / self._seen
 
-    @property
-    def failures(self) -> dict[str, str]:
-        """Why runners could not be measured, by name."""
-        return {name: tally.failure for name, tally in self._tallies.items() if tally.failure}
+    def notices(self) -> Iterator[Notice]:
+        """Runners that could not be measured."""
+        return (not_measured(name, tally.failure) for name, tally in self._tallies.items() if tally.failure)
 
 
 def by_metric(evidence: OutputEvidence) -> Decision | None:

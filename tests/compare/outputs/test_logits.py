@@ -204,7 +204,7 @@ def test_right_tokens_with_other_probabilities_fail_though_no_decision_changes(j
 
 
 def test_changes_that_cancel_out_fail_too(judge):
-    flat = np.zeros_like(LOGITS)  # every token equally probable: a tenth of a nat of divergence is far away
+    flat = np.full_like(LOGITS, 2)  # every token equally probable: a tenth of a nat of divergence is far away
     log_p = np.log(1 / VOCABULARY) + HALVES
     others = np.log((1 - np.exp(log_p)) / (VOCABULARY - 1))
     report = judge(np.where(TAUGHT, log_p, others).astype(np.float32), flat)
@@ -259,11 +259,44 @@ def test_labels_are_refused():
         ("g (float[N, C] x) => (float[N] y) { y = ReduceSum<keepdims = 0>(x) }", {}, "output y .* is none"),
         ("g (float[N, C] x) => (float[N, C] y, float[N, C] z) { y = Neg(x) z = Abs(x) }", {}, "choose one with"),
         ("g (float[N, C] x) => (float[N, C] y) { y = Neg(x) }", {"metric_output": "w"}, "w: no such output"),
+        ("g (float[N, C, 8, 8] x) => (float[N, C, 8, 8] y) { y = Neg(x) }", {}, "output y .* is none"),
+        ("g (float[N, C] x) => (float[N, C] y) { y = Softmax(x) }", {}, "holds probabilities .Softmax makes it"),
+        ("g (float[N, C] x) => (float[N, C] y) { s = Sigmoid(x) y = Identity(s) }", {}, "Sigmoid makes it"),
+        (
+            "g (float[N, 3, 8] x, float[4, 3, 1] w) => (float[N, 4, 8] y) { c = Conv(x, w) y = Relu(c) }",
+            {},
+            "'y' is one of places .Conv makes it",
+        ),
     ],
 )
 def test_outputs_that_are_no_logits_are_refused(model, rules, message):
     with pytest.raises(UsageError, match=message):
         Comparator(parsed(model), [OnnxrtRunner(), OnnxrtRunner()], metric="logits", **rules).compare()
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        (scipy.special.softmax(LOGITS, axis=-1), "its rows add up to 1"),
+        (scipy.special.expit(LOGITS), "all its numbers are between 0 and 1"),
+    ],
+)
+def test_probabilities_of_a_program_are_refused(judge, reference, message):
+    with pytest.raises(UsageError, match=message):
+        judge(reference, reference)
+
+
+def test_log_probabilities_are_logits(judge):
+    assert judge(log_softmax(noisy(0.01)), log_softmax(LOGITS)).verdict == "pass"
+    model = "g (float[N, C] x) => (float[N, C] y) { y = LogSoftmax(x) }"
+    assert Comparator(parsed(model), [OnnxrtRunner(), OnnxrtRunner()], metric="logits").compare().verdict == "pass"
+
+
+@pytest.mark.parametrize(("shift", "told"), [(1, True), (0.1, False)])
+def test_what_is_added_to_all_logits_of_a_position_is_told(judge, shift, told):
+    report = judge(LOGITS + np.float32(shift))
+    assert report.verdict == "pass"
+    assert any(notice.code == "logits-shifted" for notice in report.notices) == told
 
 
 # ---- what is shown --------------------------------------------------------------------------------------------------
