@@ -147,13 +147,14 @@ def _log(shares: Shares) -> RunLog:
         ran = any(_runner(_shard(report), name).samples for report in reports)
         samples = max(0, int(min(number, at[reference], stop + 1, first.total))) if ran else 0
         kept = error if number <= stop or math.isinf(number) else None
-        logs.append(_runner_log(_runner(first, name), last, results, samples, kept))
+        idle = all(_runner(_shard(report), name).idle for report in reports)
+        logs.append(_runner_log(_runner(first, name), last, results, samples, kept, idle))
     notices = tuple(Notice(**notice) for notice in first.notices if notice["code"] != INPUT_NOT_FINITE)
     return RunLog(reference, first.candidates, tuple(logs), notices=notices)
 
 
 def _runner_log(
-    known: ShardRunner, last: RunnerResult, results: Sequence[RunnerResult], samples: int, error: str | None
+    known: ShardRunner, last: RunnerResult, results: Sequence[RunnerResult], samples: int, error: str | None, idle: bool
 ) -> RunnerLog:
     options = {key: value for key, value in last.options.items() if key != "statistics_on"}
     info = SessionInfo(
@@ -161,7 +162,7 @@ def _runner_log(
         versions=last.versions,
         notes=last.notes,
         fp16_accumulation=frozenset(known.fp16_accumulation),
-        idle=known.idle,
+        idle=known.idle if idle else "",
         not_run=known.not_run,
     )
     opening = [r.open_seconds for r in results if r.open_seconds is not None]

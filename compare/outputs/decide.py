@@ -85,7 +85,7 @@ def anything_goes(evidence: OutputEvidence) -> Decision | None:
 
 
 def idle(evidence: OutputEvidence) -> Decision | None:
-    """An output that agrees because its network has nothing for a format to round."""
+    """An output that agrees because there was nothing for a format to round, or nothing to be fed otherwise."""
     if not evidence.idle:
         return None
     return Decision("undecided", f"{evidence.idle}, so that the agreement proves nothing")
@@ -107,8 +107,8 @@ DOUBTS: tuple[Decider, ...] = (
     loses_too_much,
 )
 """Why agreement proves nothing: nothing was compared, values are random ones, the tolerance forbids nothing, nothing
-was rounded to the format that is tried, its error depends on a calibration, what ran is not what the types of the graph
-say, or a binding metric fell."""
+was rounded to the format that is tried or fed otherwise, its error depends on a calibration, what ran is not what the
+types of the graph say, or a binding metric fell."""
 
 
 def _with_statistics(result: OutputResult, evidence: OutputEvidence) -> OutputResult:

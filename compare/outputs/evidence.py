@@ -206,7 +206,7 @@ class OutputEvidence:
         by_formula: Elements that exceed the formula, and why that had to be asked, where nothing could be measured.
         metric: A metric on labelled data, where it measures this output.
         not_run: Why the candidate could not be run, though its runtime took the network; empty where it was.
-        idle: Why the candidate computed nothing in the format that was asked for; empty where it did.
+        idle: Why the candidate did nothing that was asked for; empty where it did: see `SessionInfo`.
         random: The node that draws the random values which it is made of; empty where there is none.
         generated: Whether the inputs were drawn, and not given.
         guessed, unranged: Inputs that were drawn with sizes, or from a range, that neither the model nor the user gave.

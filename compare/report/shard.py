@@ -15,7 +15,7 @@ class ShardRunner:
         samples: Samples of the share that it finished.
         in_pieces: Whether its model was run in pieces, since the weights of all sides do not fit in memory.
         fp16_accumulation: Names of nodes whose products add up in FP16 for certain.
-        idle: Why nothing was computed in the format that was asked for; empty where something was.
+        idle: Why nothing was done that was asked for (see `SessionInfo`); empty where something was.
         not_run: Why it could not be run, though the runtime took the network; empty where it was.
         outputs: Of each sample that it finished, by tensor: ``array``, an ``.npy`` file in Base64, and ``dtype``.
     """

@@ -51,8 +51,8 @@ class SessionInfo:
         fp16_accumulation: Names of nodes whose products add up in FP16 for certain, as far as the runtime tells.
         kernels: Positions of nodes that run as one kernel, as far as the runtime tells; each node in at most one set.
         node_formats: Number formats that the runtime chose for nodes, by name, where it had a choice.
-        idle: Why nothing was computed in the format that was asked for (there was nothing to round); empty where
-            something was. An output that agrees then proves nothing.
+        idle: Why nothing was done that was asked for (there was nothing to round to the format, or to be fed
+            otherwise); empty where something was. An output that agrees then proves nothing.
         not_run: Why `Session.infer` can give nothing, though the runtime took the network (there is no GPU to run it
             on); empty where it can.
         quantizes_activations: Whether products multiply dequantized weights with activations that stay float, which the

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -28,17 +29,29 @@ class ScheduledSession(Session):
         who: What messages call the runner.
         inner: The session that is fed.
         joints: Finds out how tensors are put together; it is asked when one is that the session does not know.
+
+    Attributes:
+        alike: Why nothing is fed otherwise as long as each sample is one run.
     """
+
+    alike: ClassVar[str]
 
     def __init__(self, who: str, inner: Session, joints: Callable[[], Joints]) -> None:
         self._who, self._inner = who, inner
+        self._otherwise = False
+        self._told: tuple[SessionInfo, SessionInfo] | None = None
         self._joints = functools.cache(joints)
         self.inputs, self.outputs = inner.inputs, inner.outputs
 
     @property
     def info(self) -> SessionInfo:  # type: ignore[override]
-        """That of the runner which is fed."""
-        return self._inner.info
+        """That of the runner which is fed; idle as long as it was fed whole samples."""
+        info = self._inner.info
+        if self._otherwise or info.idle:
+            return info
+        if self._told is None or self._told[0] is not info:
+            self._told = info, replace(info, idle=self.alike)
+        return self._told[1]
 
     def infer(self, feed: Feed, fetch: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Runs the sample in parts and puts together what they give; see `Session.infer`.
@@ -49,7 +62,8 @@ class ScheduledSession(Session):
         names = [spec.name for spec in self.outputs] if fetch is None else list(dict.fromkeys(fetch))
         axes = {name: self._axis(name) for name in names if name not in feed}
         parts: dict[str, list[np.ndarray]] = {name: [] for name in axes}
-        for made in self._runs(feed, list(axes)):
+        for run, made in enumerate(self._runs(feed, list(axes))):
+            self._otherwise = self._otherwise or run > 0
             for name, axis in axes.items():
                 if axis is None:
                     parts[name].clear()
@@ -82,6 +96,8 @@ class DecodingSession(ScheduledSession):
         who, inner, joints: See `ScheduledSession`.
         decoder: What the inputs and outputs of the model are.
     """
+
+    alike = "no sample has more than one token, which was read as it is (--data or --shape gives more)"
 
     def __init__(self, who: str, inner: Session, joints: Callable[[], Joints], decoder: Decoder) -> None:
         super().__init__(who, inner, joints)
@@ -116,6 +132,8 @@ class UnbatchedSession(ScheduledSession):
         who, inner, joints: See `ScheduledSession`.
         batched: Names of the inputs whose leading axis is the batch.
     """
+
+    alike = "no batch has more than one entry, which was run as it is (--batch, --shape or --data gives more)"
 
     def __init__(self, who: str, inner: Session, joints: Callable[[], Joints], batched: Sequence[str]) -> None:
         super().__init__(who, inner, joints)

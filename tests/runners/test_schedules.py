@@ -204,6 +204,25 @@ def test_any_model_can_be_unbatched(runner):
     assert compared(model, runner, layers="guilty").verdict == "pass"
 
 
+@pytest.mark.parametrize(
+    ("runner", "shapes", "reason"),
+    [
+        (UnbatchedRunner(), {"input_ids": (1, 4)}, "no batch has more than one entry"),
+        (DecodeRunner(), {"input_ids": (2, 1)}, "no sample has more than one token"),
+    ],
+)
+def test_what_is_fed_as_it_is_proves_nothing(runner, shapes, reason):
+    report = compared(decoder(SMALL), runner, shapes=shapes)
+    assert report.verdict == "undecided"
+    assert all(reason in output.reason for output in report.outputs)
+
+
+def test_one_sample_that_is_fed_otherwise_is_enough(tmp_path):
+    model = parsed("g (float[N, 8] x) => (float[N, 8] y) { y = Relu(x) }")
+    data = [{"x": np.full((n, 8), n, np.float32)} for n in (1, 2)]
+    assert Comparator(model, [OnnxrtRunner(), UnbatchedRunner()], data_loader=data).compare().verdict == "pass"
+
+
 def test_another_runner_can_be_fed_so():
     runner = DecodeRunner(runner="emulate:fp16")
     assert (runner.name, runner.arithmetic.name) == ("decode:emulate:fp16", "fp16")
