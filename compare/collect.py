@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..graph.cutting.dataflow import unseeded
+from ..graph.cutting.fusion import static_tensors
 from .outputs.by_types import hold_to_types
 from .outputs.draws import Drawn
 from .outputs.evidence import Coverage, OutputEvidence
@@ -110,12 +111,15 @@ class Collector:
         if measured:
             outputs = measure(ran, log, outputs, judge.kept, progress, drawn)
             outputs = hold_to_types(ran, log, outputs, progress)
-        random = unseeded(ran.reference.model.index)
+        index = ran.reference.model.index
+        random, static = unseeded(index), static_tensors(index)
         outputs = tuple(
             replace(
                 e,
                 idle=log.of(e.candidate).info.idle,
                 random=random.get(e.tensor, ""),
+                static=e.tensor in static,
+                blank=log.blank,
                 generated=not comparison.samples.representative,
                 guessed=comparison.samples.guessed,
                 unranged=comparison.samples.unranged,

@@ -16,11 +16,11 @@ from ..graph.errors import UsageError
 from ..runners.contract.session import SessionInfo
 from .assemble import assemble
 from .collect import Collector
-from .notices import INPUT_NOT_FINITE
+from .notices import INPUT_CONSTANT, INPUT_NOT_FINITE
 from .progress import SILENT, Progress
 from .report.model import Notice
+from .runs.inputs import Inputs
 from .runs.run import RunLog, RunnerLog
-from .runs.samples import NotFinite
 from .runs.shards import calibration, networks, unpacked
 from .runs.workers.isolation import isolated
 from .share import belongs, in_order
@@ -118,16 +118,16 @@ def merged(comparison: Comparison, shares: Shares, progress: Progress = SILENT) 
                 except (KeyError, IndexError, TypeError, ValueError) as error:
                     raise UsageError(f"{name}: a damaged report: {type(error).__name__} {error}.") from error
         inputs = _inputs(comparison, log)
-        log = replace(log, notices=(*log.notices, *inputs.notices()), masks=inputs.masks)
+        log = replace(log, notices=(*log.notices, *inputs.notices()), masks=inputs.masks, blank=inputs.blank)
         report = assemble(comparison, log, collector.evidence(comparison, log, progress))
     if report.data.sha256 != first.data.sha256:
         raise UsageError("the samples are not those that the shares were made on.")
     return report
 
 
-def _inputs(comparison: Comparison, log: RunLog) -> NotFinite:
+def _inputs(comparison: Comparison, log: RunLog) -> Inputs:
     """What one run sees of the inputs, up to the sample on which the reference failed."""
-    seen, failed = NotFinite(), log.of(log.reference).error is not None
+    seen, failed = Inputs(comparison), log.of(log.reference).error is not None
     for number, sample in enumerate(islice(comparison.samples, log.samples + failed)):
         seen.take(number, sample)
     return seen
@@ -149,7 +149,8 @@ def _log(shares: Shares) -> RunLog:
         kept = error if number <= stop or math.isinf(number) else None
         idle = all(_runner(_shard(report), name).idle for report in reports)
         logs.append(_runner_log(_runner(first, name), last, results, samples, kept, idle))
-    notices = tuple(Notice(**notice) for notice in first.notices if notice["code"] != INPUT_NOT_FINITE)
+    of_inputs = INPUT_CONSTANT, INPUT_NOT_FINITE
+    notices = tuple(Notice(**notice) for notice in first.notices if notice["code"] not in of_inputs)
     return RunLog(reference, first.candidates, tuple(logs), notices=notices)
 
 

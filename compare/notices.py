@@ -17,6 +17,8 @@ SIZE_REFUSED = "size-refused"
 """Code of the notice of a guessed size that a runner refused; its subject is what ``--shape`` takes."""
 INPUT_NOT_FINITE = "input-not-finite"
 """Code of the notice of an input that holds NaN or infinities; its subject is the input."""
+INPUT_CONSTANT = "input-constant"
+"""Code of the notice of an input that holds one value throughout; its subject is the input."""
 CHANCE = 0.5
 """Share of a candidate's error from which on what it does not repeat may be all there is."""
 
@@ -70,6 +72,20 @@ def input_not_finite(name: str, nan: int, infinite: int, samples: Collection[int
     over = f" in {len(samples):,} samples" if len(samples) > 1 else ""
     text = f"The input {name!r} itself holds {' and '.join(kinds)}{over}, {where}; every side was given that."
     return Notice(INPUT_NOT_FINITE, name, text)
+
+
+def input_of_one_value(name: str, value: float) -> Notice:
+    """An input of the user's data holds one value throughout, in all samples."""
+    text = f"The input {name!r} is {value:.6g} throughout, in all samples: agreement on it proves little."
+    return Notice(INPUT_CONSTANT, name, text)
+
+
+def inputs_zero(names: Sequence[str]) -> Notice:
+    """All floating-point inputs of the user's data are zero throughout."""
+    what = f"The input {names[0]!r} is" if len(names) == 1 else f"The inputs {_quoted(names)} are"
+    return Notice(
+        INPUT_CONSTANT, names[0], f"{what} zero throughout, in all samples: agreement on that proves nothing."
+    )
 
 
 def outputs_unfolded(model: str, names: Sequence[str]) -> Notice:

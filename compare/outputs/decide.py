@@ -12,11 +12,14 @@ from typing import Any
 
 from ..report.model import OutputResult, ToleranceUsed
 from ..statistics.statistics import Statistics
-from .by_expectation import by_expectation, larger_than_the_signal
+from .by_expectation import SMALL, by_expectation, larger_than_the_signal
 from .by_tolerance import MISMATCHES, of_another, undecided
 from .by_types import not_as_typed
 from .evidence import Decider, Decision, OutputEvidence
 from .metric import by_metric, loses_too_much
+
+FEW = 8
+"""Elements of a sample up to which one value throughout is nothing strange: a count, a flag, a shape."""
 
 DECIDERS: tuple[Decider, ...] = (*MISMATCHES, larger_than_the_signal, by_expectation, by_metric, undecided)
 """In the order in which they are asked. The last one always concludes. A pass stands unless one of `DOUBTS` speaks."""
@@ -50,13 +53,19 @@ def _drawn(evidence: OutputEvidence, decision: Decision) -> str | None:
 
 def nothing(evidence: OutputEvidence) -> Decision | None:
     """An output that agrees because there was nothing to compare: it has no finite value, or, on random inputs, only
-    zero, which is what a candidate gives that computes nothing. Of zero, a tolerance says that it is right; of NaN on
-    real inputs, the user who lets it equal NaN."""
+    zero, which is what a candidate gives that computes nothing, or one other value throughout, if it depends on them
+    and is larger than a count or a flag. Of those, a tolerance says that they are right; of NaN on real inputs, the
+    user who lets it equal NaN. Nor is there anything to compare where all inputs are zero."""
     seen = evidence.shown
-    if evidence.generated and evidence.tolerance is None and seen.zero:
-        what = f"all {seen.count:,} elements are zero on both sides, which proves nothing on random inputs"
-        right = f"--tolerance {evidence.tensor}:0,0 lets it pass where zero is right"
-        return Decision("undecided", f"{what}: give real ones (--data), or {right}")
+    same = seen.one_value and not evidence.static and seen.count > FEW * seen.samples
+    if evidence.generated and evidence.tolerance is None and (seen.zero or same):
+        booleans = (seen.dtypes or ("",))[0] == "bool"
+        value = f"{bool(seen.least)}" if booleans else "zero" if seen.zero else f"{seen.least:.6g}"
+        what = f"all {seen.count:,} elements are {value} on both sides, which proves nothing on random inputs"
+        right = f", or --tolerance {evidence.tensor}:0,0 lets it pass where {value} is right"
+        return Decision("undecided", f"{what}: give real ones (--data){'' if booleans else right}")
+    if evidence.blank and not evidence.static:
+        return Decision("undecided", "all inputs are zero throughout, which shows nothing of what multiplies them")
     allowed = seen.reading.equal_nan and any(seen.nan) and not evidence.generated
     if seen.finite or (seen.text and seen.count) or allowed:
         return None
@@ -75,13 +84,17 @@ def by_chance(evidence: OutputEvidence) -> Decision | None:
 
 
 def anything_goes(evidence: OutputEvidence) -> Decision | None:
-    """A tolerance that lets zeros pass, whatever the reference is, and with them everything that is wrong and small."""
-    rule = evidence.tolerance
-    if rule is None or rule.rtol < 1 or evidence.shown.max_abs_at is None:
+    """A tolerance that lets zeros pass in the place of the reference, and with them everything that is wrong and small;
+    unless the error is much smaller than the reference, which zeros have not."""
+    rule, largest = evidence.tolerance, evidence.shown.magnitude
+    if rule is None or evidence.shown.max_abs_at is None:
         return None
-    return Decision(
-        "undecided", f"with rtol {rule.rtol:g} zeros would pass as well, so that the agreement proves nothing"
-    )
+    what = f"rtol {rule.rtol:g}"
+    if rule.rtol < 1:
+        if not 0 < largest <= rule.allowed(largest) or evidence.relative <= SMALL:
+            return None
+        what = f"atol {rule.atol:g} and no element greater than {largest:.3g}"
+    return Decision("undecided", f"with {what} zeros would pass as well, so that the agreement proves nothing")
 
 
 def idle(evidence: OutputEvidence) -> Decision | None:

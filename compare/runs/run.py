@@ -68,6 +68,7 @@ class RunLog:
         notices: What the user should know.
         masks: Inputs of which a notice says that they are not finite, and that hold what a mask may hold: see
             `NotFinite.masks`.
+        blank: Whether all that was fed are zeros, of the user's data: see `OneValue.blank`.
     """
 
     reference: str
@@ -76,6 +77,7 @@ class RunLog:
     deployed: Deployed = field(default_factory=Deployed)
     notices: tuple[Notice, ...] = ()
     masks: frozenset[str] = frozenset()
+    blank: bool = False
 
     def of(self, name: str) -> RunnerLog:
         """How one runner fared; nothing is known of a runner that was never opened."""

@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from ...graph.errors import DataError, UsageError
-from ...graph.specs import is_float
 from ...runners.contract.session import Session
 from ...runners.contract.workload import ShapeRange
-from ..notices import input_not_finite
 
 if TYPE_CHECKING:
     from ...dataloaders.base import Sample, Samples, Source
     from ...runners.contract.workload import Feed
-    from ..report.model import Notice
     from ..sides import Sides
 
 Data: TypeAlias = "Source | Iterable[Mapping[str, np.ndarray]]"
@@ -55,43 +52,6 @@ def read_only(sample: Sample) -> dict[str, np.ndarray]:
             array.flags.writeable = False
         result[name] = array
     return result
-
-
-class NotFinite:
-    """The values of inputs that are NaN or infinite, counted as samples are run."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, tuple[int, int, set[int], tuple[int, ...]]] = {}
-        self._other: set[str] = set()
-
-    def take(self, number: int, sample: Sample) -> None:
-        """Counts those of a sample.
-
-        Args:
-            number: Its number.
-            sample: Its inputs.
-        """
-        for name, array in sample.items():
-            finite = np.isfinite(array) if is_float(array.dtype) else np.True_
-            if np.all(finite):
-                continue
-            nan = int(np.count_nonzero(np.isnan(array)))
-            infinite = int(array.size - np.count_nonzero(finite)) - nan
-            if np.any(~finite & (array != -np.inf)):
-                self._other.add(name)
-            index = tuple(map(int, np.argwhere(~finite)[0]))
-            nans, infinities, samples, first = self._found.get(name, (0, 0, set(), index))
-            self._found[name] = nans + nan, infinities + infinite, samples | {number}, first
-
-    @property
-    def masks(self) -> frozenset[str]:
-        """The inputs that hold negative infinities and nothing else that is not finite, as masks of scores do."""
-        return frozenset(self._found) - self._other
-
-    def notices(self) -> Iterator[Notice]:
-        """What to say of each input that holds some."""
-        for name, (nan, infinite, samples, first) in self._found.items():
-            yield input_not_finite(name, nan, infinite, samples, first)
 
 
 def bind(data: Data | None, sides: Sides, shape_sets: Sequence[Shapes]) -> Samples:

@@ -22,11 +22,12 @@ from ..statistics import libraries
 from ..statistics.device import Uploads
 from .again import postponed
 from .deployed import Deployed, fingerprints
+from .inputs import Inputs
 from .opening import open_whole, run_in_pieces
 from .piecewise import PiecedSession
 from .repeatability import Repeat, repeat
 from .run import RunLog, RunnerLog, Stopped
-from .samples import NotFinite, feed_of, numbered
+from .samples import feed_of, numbered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -149,7 +150,7 @@ class _Streaming:
         self._ran: Sides | None = None
         self._hashes: dict[tuple[str, int, str], bytes] = {}
         self._notices: list[Notice] = []
-        self._not_finite = NotFinite()
+        self._inputs = Inputs(comparison)
 
     def run(self, begin: Begin, on_device: bool) -> None:
         """Opens, streams and times."""
@@ -177,7 +178,7 @@ class _Streaming:
         infer = {n: _inferences(s, wanted, uploads if n in staying else None) for n, s in opened.items()}
         sample: dict[str, np.ndarray] = {}
         for done, (number, sample) in enumerate(wanted()):
-            self._not_finite.take(number, sample)
+            self._inputs.take(number, sample)
             self._run_sample(sides, infer, number, sample, take)
             failed = [self._entries[side.name].error is not None for side in sides.all]
             if failed[0] or all(failed[1:]):
@@ -191,8 +192,9 @@ class _Streaming:
         reference = self._asked.reference if self._ran is None else self._ran.reference
         candidates = () if self._ran is None else tuple(side.name for side in self._ran.candidates)
         runners = tuple(entry.log() for entry in self._entries.values())
-        told = (*self._notices, *self._not_finite.notices())
-        return RunLog(reference.name, candidates, runners, Deployed(self._hashes), told, self._not_finite.masks)
+        told = (*self._notices, *self._inputs.notices())
+        seen = self._inputs
+        return RunLog(reference.name, candidates, runners, Deployed(self._hashes), told, seen.masks, seen.blank)
 
     def stop(self) -> None:
         """Notes that the run ends here for all that are not through."""

@@ -177,6 +177,9 @@ class _Reader:
         if self._how.full:
             relative = xp.where(scale != 0, magnitude / scale, 0.0)
             numbers |= {"relative": relative.max(), "relative_at": relative.argmax()}
+            for end, beyond in (("least", math.inf), ("greatest", -math.inf)):
+                inside = reference if finite is None else xp.where(finite, reference, beyond)
+                numbers[end] = inside.min() if end == "least" else inside.max()
             numbers |= {"abs": magnitude.sum(), "different": (magnitude != 0).sum()}
         stacked = lib.download(xp.stack([lib.cast(x, "float64") for x in numbers.values()])).tolist()
         self._take(dict(zip(numbers, stacked, strict=True)), start)
@@ -201,6 +204,7 @@ class _Reader:
         if not self._how.full:
             return
         into.sum_abs += numbers["abs"]
+        into.take_range(numbers["least"], numbers["greatest"])
         if numbers["relative"] > (into.max_rel_at.value if into.max_rel_at else 0):
             place = self._pair.place(numbers["relative"], start + int(numbers["relative_at"]))
             into.max_rel_at = greater(into.max_rel_at, place)

@@ -174,6 +174,8 @@ class _Reader:
         pair, into = self._pair, self._into
         into.sum_abs += float(magnitude.sum())
         scale = np.abs(reference)
+        real = scale if reference.dtype.kind == "c" else reference
+        into.take_range(float(real.min()), float(real.max()))
         relative = magnitude / scale
         at = int(relative.argmax())
         if not math.isfinite(relative[at]):  # argmax stops at NaN: 0 / 0

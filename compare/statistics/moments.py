@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from .place import Place, greater
@@ -12,8 +13,8 @@ class Reading:
     """What a reader is to look for.
 
     Attributes:
-        full: Everything; otherwise without the relative errors, the mean |error|, the histogram and the units in the
-            last place.
+        full: Everything; otherwise without the relative errors, the mean |error|, the reference's range, the histogram
+            and the units in the last place.
         equal_nan: Whether NaN equals NaN.
     """
 
@@ -41,6 +42,7 @@ class Moments:
         sum_abs, sum_error: Sums of |error| and of the error, over finite pairs like all that follow.
         sum_ee, sum_rr, sum_cc: Sums of squares: error, reference, candidate.
         sum_rc: Sum of reference times candidate.
+        least, greatest: The reference's range, over finite pairs; of complex numbers, that of their moduli.
         text: Whether strings were compared.
         device: Where the last pair was read, and by what, if not by NumPy: ``"cuda:0 (cupy 14.2.0)"``.
     """
@@ -63,6 +65,8 @@ class Moments:
     sum_rr: float = 0.0
     sum_cc: float = 0.0
     sum_rc: float = 0.0
+    least: float = math.inf
+    greatest: float = -math.inf
     text: bool = False
     device: str = ""
 
@@ -89,6 +93,7 @@ class Moments:
         self.sum_rr += other.sum_rr
         self.sum_cc += other.sum_cc
         self.sum_rc += other.sum_rc
+        self.take_range(other.least, other.greatest)
         self.text = self.text or other.text
         self.device = self.device or other.device
 
@@ -109,6 +114,10 @@ class Moments:
     def take_ulp(self, steps: int) -> None:
         """Takes in a greatest number of units in the last place."""
         self.max_ulp = max(self.max_ulp or 0, steps)
+
+    def take_range(self, least: float, greatest: float) -> None:
+        """Takes in a range of the reference."""
+        self.least, self.greatest = min(self.least, least), max(self.greatest, greatest)
 
     def take_histogram(self, exponent: int, number: int) -> None:
         """Takes in elements with errors of at least 2^exponent and less than twice that."""

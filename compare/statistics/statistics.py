@@ -126,6 +126,17 @@ class Statistics(Moments):
         return floats and 0 < self.finite == self.count and self.sum_rr == 0 == self.sum_cc
 
     @property
+    def one_value(self) -> bool:
+        """Whether all of the reference's elements are the same number, and finite."""
+        real = "complex" not in (self.dtypes or ("",))[0]
+        return real and 0 < self.finite == self.count and self.least == self.greatest
+
+    @property
+    def magnitude(self) -> float:
+        """The greatest magnitude of the reference, over finite pairs."""
+        return max(-self.least, self.greatest)
+
+    @property
     def worst(self) -> Place | None:
         """The element that uses most of its tolerance; without a tolerance, the one with the greatest error."""
         if self.use_at is not None and self.use_at.value > 0:

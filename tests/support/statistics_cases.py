@@ -74,7 +74,20 @@ RULES = {
 
 
 def assert_same(found, plain):
-    for key in ("count", "finite", "mismatched", "broken", "samples", "nan", "inf", "max_ulp", "histogram", "dtypes"):
+    for key in (
+        "count",
+        "finite",
+        "mismatched",
+        "broken",
+        "samples",
+        "nan",
+        "inf",
+        "max_ulp",
+        "histogram",
+        "dtypes",
+        "least",
+        "greatest",
+    ):
         assert getattr(found, key) == getattr(plain, key), key
     for key in ("broken_at", "max_abs_at", "max_rel_at", "use_at"):
         one, other = getattr(found, key), getattr(plain, key)

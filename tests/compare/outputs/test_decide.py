@@ -48,8 +48,9 @@ def nothing(both: np.ndarray, tolerance: Tolerance | None, **more) -> OutputEvid
     return OutputEvidence("b", "y", "a", ALL, statistics=statistics, tolerance=tolerance, **more)
 
 
-def between(reference: np.ndarray, candidate: np.ndarray) -> OutputEvidence:
-    return OutputEvidence("b", "y", "a", ALL, statistics=Statistics().update(reference, candidate, EXACT))
+def between(reference: np.ndarray, candidate: np.ndarray, tolerance: Tolerance | None = None) -> OutputEvidence:
+    statistics = Statistics().update(reference, candidate, tolerance or EXACT)
+    return OutputEvidence("b", "y", "a", ALL, statistics=statistics, tolerance=tolerance)
 
 
 HOLE = np.array([1.0, np.nan])
@@ -76,7 +77,16 @@ IDLE = "nothing was rounded"
         (evidence(NEAR, LOOSE, SOME), "undecided", "agrees on 3 of 4 samples", None),
         (evidence(FAR, LOOSE), "fail", "6 of 6 elements differ by more than allowed", None),
         (evidence(FAR, LOOSE, relative=2.0, expected=measured()), "fail", "differ by more than allowed", None),
-        (evidence(FAR, Tolerance(0, 9), relative=2.0), "pass", None, None),
+        (
+            evidence(FAR, Tolerance(0, 9), relative=2.0),
+            "undecided",
+            "with atol 9 and no element greater than 1 zeros",
+            None,
+        ),
+        (evidence(FAR, Tolerance(0.5, 9), relative=2.0), "undecided", "with atol 9 .* zeros would pass as well", None),
+        (evidence(NEAR, Tolerance(0, 9), relative=1e-3), "pass", None, None),
+        (evidence(0.5 * ONES, Tolerance(0, 0.6), relative=0.5), "pass", None, None),
+        (between(np.zeros(3), np.full(3, 1e-9), Tolerance(0, 1e-6)), "pass", None, None),
         (evidence(FAR, Tolerance(1e308, 0)), "undecided", r"with rtol 1e\+308 zeros would pass as well", None),
         (evidence(tolerance=Tolerance(1, 0)), "pass", None, None),
         # nothing was compared
@@ -88,6 +98,14 @@ IDLE = "nothing was rounded"
         (nothing(np.zeros(3), None), "pass", None, None),
         (nothing(np.zeros(3), LOOSE, generated=True), "pass", None, None),
         (nothing(np.zeros(3, int), None, generated=True), "pass", None, None),
+        (nothing(np.zeros(9, bool), None, generated=True), "undecided", r"9 elements are False .*\(--data\)$", None),
+        (nothing(np.full(9, 7), None, generated=True), "undecided", "are 7 on .* y:0,0 lets it pass where 7 is", None),
+        (nothing(np.full(9, 0.5), None, generated=True), "undecided", "all 9 elements are 0.5 on both sides", None),
+        (nothing(np.full(9, 0.5), LOOSE, generated=True), "pass", None, None),
+        (nothing(np.full(9, 0.5), None, generated=True, static=True), "pass", None, None),
+        (nothing(np.full(9, 0.5), None), "pass", None, None),
+        (nothing(np.full(8, True), None, generated=True), "pass", None, None),
+        (nothing(np.arange(9) > 7, None, generated=True), "pass", None, None),
         (nothing(np.array([0.0, 1e-40]), None), "pass", None, None),
         # the reference itself has no result
         (nothing(HOLE, None), "fail", r"1 of 2 elements are NaN on both sides .*nan found$", None),
@@ -142,7 +160,8 @@ IDLE = "nothing was rounded"
         (evidence(FAR, relative=2.0, undecidable=INT8), "fail", "0 dB or less", None),
         (evidence(FAR, relative=math.inf), "fail", "the reference is zero, the candidate is not", None),
         # what rounding says nothing about
-        (evidence(FAR, undecidable=INT8), "undecided", r"INT8 tells nothing; say .*\(y:0,2 would pass\)", None),
+        (evidence(1.5 * ONES, undecidable=INT8), "undecided", r"tells nothing; say .*\(y:0,0.5 would pass\)", None),
+        (evidence(FAR, undecidable=INT8), "undecided", "tells nothing; say .*--tolerance y:RTOL,ATOL, or", None),
         (evidence(ONES, undecidable=INT8), "pass", None, None),
         (evidence(ONES, undecidable=INT8, calibrated=True), "undecided", "INT8 tells nothing; say", None),
         (evidence(ONES, LOOSE, calibrated=True), "pass", None, None),

@@ -355,6 +355,7 @@ def test_merging_parts_is_seeing_it_all(name, full):
         merged.merge(part)
     assert close(merged.metrics(), whole.metrics(), rel=1e-12)
     exact = ("max_abs_at", "max_rel_at", "use_at", "histogram", "mismatched", "max_ulp", "samples", "nan", "inf")
+    exact += ("least", "greatest")
     assert {k: getattr(merged, k) for k in exact} == {k: getattr(whole, k) for k in exact}
 
 
@@ -394,3 +395,11 @@ def test_the_greatest_error_of_64_bit_integers_is_told_from_one_that_float64_rou
     found = Statistics().update(np.array([most, 0]), np.array([1, most]))
     assert found.max_abs_at.value == most
     assert found.max_abs_at.index == (1,)
+
+
+def test_the_range_is_that_of_the_reference_where_both_are_finite():
+    reference, candidate = np.array([3, -2, np.inf, 9, np.nan]), np.array([1, 1, np.inf, np.inf, np.nan])
+    found = Statistics().update(reference, candidate)
+    assert (found.least, found.greatest, found.magnitude, found.one_value) == (-2, 3, 3, False)
+    assert Statistics().update(np.ones(3, bool), np.ones(3, bool)).one_value
+    assert not Statistics().update(np.full(3, 1j), np.full(3, 1j)).one_value

@@ -1,0 +1,52 @@
+"""Inputs that prove little: one value throughout, and nothing but zeros."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from layerdiff import Comparator, OnnxrtRunner
+from layerdiff.compare.notices import INPUT_CONSTANT
+
+from support.models import parsed
+
+MODEL = """g (float[N, 16] x, float[N, 16] z, int64[N, 16] mask) => (float[N, 16] y) {
+  m = Cast<to = 1>(mask) a = Mul(x, m) y = Add(a, z) }"""
+SHAPE = (2, 16)
+ZEROS, VARIED = np.zeros(SHAPE, np.float32), np.arange(32, dtype=np.float32).reshape(SHAPE)
+ONES = np.ones(SHAPE, np.int64)
+
+
+def compared(*samples):
+    data = [dict(zip(("x", "z", "mask"), sample, strict=True)) for sample in samples]
+    report = Comparator(parsed(MODEL), [OnnxrtRunner(), OnnxrtRunner()], data_loader=data).compare()
+    return report.verdict, [n.subject for n in report.notices if n.code == INPUT_CONSTANT]
+
+
+@pytest.mark.parametrize(
+    ("samples", "verdict", "told"),
+    [
+        ([(ZEROS, ZEROS, ONES)], "undecided", ["x"]),
+        ([(ZEROS, ZEROS, 0 * ONES), (ZEROS, ZEROS, ONES)], "undecided", ["x"]),
+        ([(ZEROS, ZEROS, ONES), (VARIED, ZEROS, ONES)], "pass", ["z"]),
+        ([(ZEROS, ZEROS, ONES), (ZEROS + 1, VARIED, ONES)], "pass", []),
+        ([(VARIED, ZEROS + 3, ONES)], "pass", ["z"]),
+        ([(ZEROS, ZEROS, 7 * ONES)], "pass", ["x", "z"]),  # token ids say something
+        ([(VARIED, VARIED, ONES)], "pass", []),
+    ],
+)
+def test_inputs_of_one_value(samples, verdict, told):
+    assert compared(*samples) == (verdict, told)
+
+
+def test_a_single_number_is_nothing_strange():
+    model = parsed("g (float[N, 16] x, float[1] t) => (float[N, 16] y) { y = Mul(x, t) }")
+    data = [{"x": VARIED, "t": np.zeros(1, np.float32)}]
+    report = Comparator(model, [OnnxrtRunner(), OnnxrtRunner()], data_loader=data).compare()
+    assert (report.verdict, report.notices) == ("pass", ())
+
+
+def test_what_depends_on_no_input_is_judged_all_the_same():
+    model = parsed("""g (float[N, 16] x) => (float[N, 16] y, float[1] z) {
+      y = Neg(x) one = Constant<value = float[1] {1}>() z = Neg(one) }""")
+    report = Comparator(model, [OnnxrtRunner(), OnnxrtRunner()], data_loader=[{"x": ZEROS}]).compare()
+    assert [output.verdict for output in report.outputs] == ["undecided", "pass"]
