@@ -90,7 +90,9 @@ class RecordedRunner(Runner):
         if workload.samples is None:
             raise RunnerError(f"{self.name}: there are no samples that the recorded outputs could belong to.")
         inputs = [arrays_digest(sample) for sample in workload.samples()]
-        return RecordedSession(self.name, self._recording(), model, inputs)
+        session = RecordedSession(self.name, self._recording(), model, inputs)
+        session.hold_inputs(workload.samples())
+        return session
 
     def _recording(self) -> Recording:
         try:

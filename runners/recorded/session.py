@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,12 +40,34 @@ class RecordedSession(Session):
         _check_inputs(who, recording, inputs)
         self.inputs = model.inputs
         self.outputs = _outputs(who, recording, model)
-        self.info = SessionInfo(
-            options={"recorded": recording.runner, "samples": len(recording)},
-            notes=()
-            if recording.inputs
-            else ("The recording does not tell its inputs: its samples were taken to be these, in this order.",),
-        )
+        held = () if recording.inputs else self._inputs_recorded
+        untold = [spec.name for spec in model.inputs if spec.name not in held]
+        what = f"the inputs {', '.join(map(repr, untold))}" if held else "its inputs"
+        note = f"The recording does not tell {what}: its samples were taken to be these, in this order."
+        notes = () if recording.inputs or not untold else (note,)
+        self.info = SessionInfo({"recorded": recording.runner, "samples": len(recording)}, notes=notes)
+
+    @property
+    def _inputs_recorded(self) -> tuple[str, ...]:
+        """The inputs that were recorded as arrays of their names."""
+        tensors = set(self._recording.tensors) - {spec.name for spec in self.outputs}
+        return tuple(spec.name for spec in self.inputs if spec.name in tensors)
+
+    def hold_inputs(self, samples: Iterable[Feed]) -> None:
+        """Makes sure that inputs which were recorded as arrays are those of the samples; digests were compared already.
+
+        Raises:
+            RunnerError: They are others.
+        """
+        names = () if self._recording.inputs else self._inputs_recorded
+        for number, sample in enumerate(samples if names else ()):
+            recorded = self._read(number)
+            for name in names:
+                if not _same(self._as_typed(name, recorded[name]), sample[name]):
+                    raise RunnerError(
+                        f"{self._who}: was made on other inputs: {name!r} of sample {number} has other values than the "
+                        "recorded array of that name.\nName the inputs it was made on with --data."
+                    )
 
     def infer(self, feed: Feed, fetch: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """What was recorded for these inputs; see `Session.infer`.
@@ -58,15 +80,18 @@ class RecordedSession(Session):
         if numbers is None:
             raise RunnerError(f"{self._who}: it was asked for inputs that are no sample, and computes nothing.")
         numbers.append(numbers.pop(0))  # of samples with the same inputs, one after the other
-        try:
-            recorded = self._recording.read(numbers[-1])
-        except DataError as error:
-            raise RunnerError(f"{self._who}: {error}") from None
+        recorded = self._read(numbers[-1])
         names = [spec.name for spec in self.outputs] if fetch is None else list(fetch)
         missing = [name for name in names if name not in recorded and name not in feed]
         if missing:
             raise RunnerError(f"{self._who}: sample {numbers[-1]} has no {', '.join(map(repr, missing))}.")
         return {name: self._as_typed(name, recorded[name]) if name in recorded else feed[name] for name in names}
+
+    def _read(self, number: int) -> dict[str, np.ndarray]:
+        try:
+            return self._recording.read(number)
+        except DataError as error:
+            raise RunnerError(f"{self._who}: {error}") from None
 
     def _as_typed(self, name: str, array: np.ndarray) -> np.ndarray:
         """With types that files hold as bytes (bfloat16) or as fixed text."""
@@ -76,6 +101,17 @@ class RecordedSession(Session):
         if spec is not None and array.dtype.kind == "V" and array.dtype.itemsize == spec.dtype.itemsize:
             return array.view(spec.dtype)
         return array
+
+
+def _same(recorded: np.ndarray, given: np.ndarray) -> bool:
+    """Whether an input is the recorded one, which may have another width."""
+    if recorded.shape != given.shape:
+        return False
+    if recorded.dtype != STRING and given.dtype != STRING and recorded.dtype != given.dtype:
+        narrow = min(recorded.dtype, given.dtype, key=lambda dtype: dtype.itemsize)
+        with np.errstate(over="ignore", invalid="ignore"):
+            recorded, given = recorded.astype(narrow), given.astype(narrow)
+    return bool(((recorded == given) | ((recorded != recorded) & (given != given))).all())
 
 
 def _check_inputs(who: str, recording: Recording, inputs: Sequence[str]) -> None:

@@ -175,6 +175,20 @@ def test_a_recording_that_does_not_tell_its_inputs_is_believed_and_that_is_said(
     assert "does not tell its inputs" in report.runners[1].notes[0]
 
 
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [(lambda x: x, None), (np.float64, None), (lambda x: x + 1, "'x' of sample 0 has other values")],
+)
+def test_arrays_that_are_called_as_inputs_are_held_against_these(change, error, against, tmp_path):
+    path = folder_of(tmp_path / "run", [{**computed(s["x"]), "x": change(s["x"])} for s in SAMPLES])
+    report = against(path)
+    assert report.verdict == ("pass" if error is None else "error")
+    if error is None:
+        assert not report.runners[1].notes
+    else:
+        assert error in report.runners[1].error
+
+
 def test_outputs_of_another_network_are_an_error(against, tmp_path):
     report = against(folder_of(tmp_path / "run", [{"logits": HALF}]), SAMPLES[:1])
     assert "holds none of the outputs y; it holds logits" in report.runners[1].error
