@@ -23,7 +23,7 @@ from .plans.apply import applied
 from .progress import SILENT, Progress
 from .runs.kept_outputs import MEMORY_LIMIT, RunResults
 from .runs.resized import resized
-from .runs.samples import Data, bind, check_calibrated, check_labels, check_shapes, checked
+from .runs.samples import Data, bind, calibrating, check_calibrated, check_labels, check_shapes, checked
 from .runs.streaming import execute
 from .runs.workers.isolation import isolated
 
@@ -118,7 +118,7 @@ class Comparator:
         if self._calibration is not None:
             check_calibrated(sides)
             calibration = bind(self._calibration, sides, sets)
-            workload = replace(workload, calibration=functools.partial(checked, calibration))
+            workload = replace(workload, calibration=functools.partial(calibrating, calibration))
         return Comparison(sides, samples, workload, self.rules, calibration, (*loader.notices, *told))
 
     @staticmethod

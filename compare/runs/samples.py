@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from ...graph.errors import DataError, UsageError
+from ...graph.specs import is_float
 from ...runners.contract.session import Session
 from ...runners.contract.workload import ShapeRange
 
@@ -31,6 +32,24 @@ def checked(samples: Samples) -> Iterator[dict[str, np.ndarray]]:
     """The samples, read-only."""
     for sample in samples:
         yield read_only(sample)
+
+
+def calibrating(samples: Samples) -> Iterator[dict[str, np.ndarray]]:
+    """Calibration data, read-only.
+
+    Raises:
+        DataError: A sample has no rows, or holds NaN: no range can be found on it.
+    """
+    for number, sample in enumerate(checked(samples)):
+        rows = [array.shape[0] for array in sample.values() if array.ndim]
+        if rows and not any(rows):
+            raise DataError(f"calibration data, {samples.description}: sample {number} has no rows.")
+        for name, array in sample.items():
+            nan = int(np.count_nonzero(np.isnan(array))) if is_float(array.dtype) else 0
+            if nan:
+                what = f"{nan:,} of {array.size:,} values of {name!r} are NaN in sample {number}"
+                raise DataError(f"calibration data, {samples.description}: {what}.")
+        yield sample
 
 
 def numbered(samples: Samples, wanted: Collection[int]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:

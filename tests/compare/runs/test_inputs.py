@@ -1,10 +1,12 @@
-"""Inputs that prove little: one value throughout, and nothing but zeros."""
+"""Inputs that prove little: one value throughout, nothing but zeros, and no ranges to calibrate to."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
-from layerdiff import Comparator, OnnxrtRunner
+from layerdiff import Comparator, DataError, EmulateRunner, OnnxrtRunner
 from layerdiff.compare.notices import INPUT_CONSTANT
 
 from support.models import parsed
@@ -50,3 +52,27 @@ def test_what_depends_on_no_input_is_judged_all_the_same():
       y = Neg(x) one = Constant<value = float[1] {1}>() z = Neg(one) }""")
     report = Comparator(model, [OnnxrtRunner(), OnnxrtRunner()], data_loader=[{"x": ZEROS}]).compare()
     assert [output.verdict for output in report.outputs] == ["undecided", "pass"]
+
+
+@pytest.mark.parametrize(
+    ("calibration", "message"),
+    [
+        ([VARIED, np.full(SHAPE, np.nan, np.float32)], "32 of 32 values of 'x' are NaN in sample 1"),
+        ([np.where(VARIED == 3, np.nan, VARIED)], "1 of 32 values of 'x' are NaN in sample 0"),
+        ([VARIED[:0]], "sample 0 has no rows"),
+        ([np.where(VARIED == 3, -np.inf, VARIED)], None),  # as masks have them
+    ],
+)
+def test_what_no_range_is_found_on_is_refused(calibration, message):
+    model = parsed("g (float[N, 16] x) => (float[N, 16] y) { y = Neg(x) }")
+    data = [{"x": array} for array in calibration]
+    comparator = Comparator(
+        model,
+        [OnnxrtRunner(), EmulateRunner(format="int8")],
+        data_loader=[{"x": VARIED}],
+        calibration_data=data,
+        rtol=0.1,
+        atol=1,
+    )
+    with nullcontext() if message is None else pytest.raises(DataError, match=message):
+        comparator.compare()
