@@ -189,7 +189,7 @@ class Rules:
         None,
         "--metric",
         "top1, top5, agree (top-1 as the reference's; needs no labels), logits (KL divergence, log-probabilities and "
-        "perplexity of a language model), or package.module:function(outputs, labels)",
+        "perplexity of a language model), or package.module:function(outputs, labels), of which higher is better",
         group="accuracy",
         metavar="M",
     )

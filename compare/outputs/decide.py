@@ -13,10 +13,10 @@ from typing import Any
 from ..report.model import OutputResult, ToleranceUsed
 from ..statistics.statistics import Statistics
 from .by_expectation import SMALL, by_expectation, larger_than_the_signal
+from .by_metric import by_metric, loses_too_much
 from .by_tolerance import MISMATCHES, of_another, undecided
 from .by_types import not_as_typed
 from .evidence import Decider, Decision, OutputEvidence
-from .metric import by_metric, loses_too_much
 
 FEW = 8
 """Elements of a sample up to which one value throughout is nothing strange: a count, a flag, a shape."""

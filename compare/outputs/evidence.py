@@ -37,10 +37,11 @@ class MetricLoss:
         reference: The reference's.
         lost: The reference's sum over the rows minus the candidate's.
         allowed: How far the mean may fall.
-        guessing: The value of always giving the same answer; None where that is unknown.
+        guessing: The value of always giving the same answer, of a function that of zeros; None where that is unknown.
         reason: What was lost, in words, where it is not the fall of the mean.
         binding: Whether an output fails that loses more than is allowed, even if rounding explains it.
         cache: Whether the output is not what was measured, but a cache that this was computed from.
+        own: Whether it is a function of the user's.
     """
 
     metric: str
@@ -53,6 +54,7 @@ class MetricLoss:
     reason: str = ""
     binding: bool = False
     cache: bool = False
+    own: bool = False
 
     @property
     def exceeded(self) -> bool:

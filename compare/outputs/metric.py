@@ -21,7 +21,7 @@ from ...graph.imports import named_object
 from ...graph.specs import is_float
 from ..notices import not_measured
 from ..report.model import AccuracyResult
-from .evidence import Decision, MetricLoss, OutputEvidence
+from .evidence import MetricLoss, OutputEvidence
 
 if TYPE_CHECKING:
     from ...graph.specs import TensorSpec
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 Outputs: TypeAlias = "Mapping[str, np.ndarray]"
 Function: TypeAlias = "Callable[[dict[str, np.ndarray], Any], float]"
-"""``function(outputs, labels)``: the value of one batch, higher is better; ``labels`` is None where none were given."""
+"""``function(outputs, labels)``: the value of one batch, higher is better; ``labels`` is None where none were given.
+It is asked once more of zeros in the place of the reference's outputs, which have to be worse."""
 
 AGREE = "agree"
 LOGITS = "logits"
@@ -44,8 +45,6 @@ DROP = 0.01
 """How far the candidate's metric may lie under the reference's by default: one point of accuracy."""
 LOGITS_DROP = 0.1
 """The same of logits, in nats: probabilities change by a tenth."""
-CACHE = 1 / 8
-"""Largest relative L2 error of a cache that passes since the logits that were computed from it do."""
 
 
 @dataclass(frozen=True)
@@ -225,6 +224,7 @@ class Meter:
         self._present = _Present()
         self._seen = 0
         self._label_counts = np.zeros(0, np.int64)
+        self._zeros: float | None = 0.0
 
     def take(self, name: str, sample: int, outputs: Outputs) -> None:
         """Takes in the outputs of one runner for one sample.
@@ -235,6 +235,7 @@ class Meter:
         tally = self._tallies[name]
         if name == self._sides.reference.name:
             answers = self._answer(outputs, self._seen, sample)
+            self._take_zeros(outputs, sample)
             self._present = _Present(sample, self._seen, answers)
             self._seen += answers.rows
             tally.rows += answers.rows
@@ -259,6 +260,18 @@ class Meter:
             one, other = answers.decisions, present.answers.decisions
             same = one.shape == other.shape
             tally.disagreements += int((one != other).any(axis=1).sum()) if same else answers.rows
+
+    def _take_zeros(self, outputs: Outputs, sample: int) -> None:
+        """What a function of the user's says of zeros in the place of the reference's outputs; None where it fails."""
+        if self._criterion.function is None or self._zeros is None:
+            return
+        arrays = {name: np.asarray(array) for name, array in outputs.items()}
+        zeros = {name: x if x.dtype.kind in "OSUT" else np.zeros_like(x) for name, x in arrays.items()}
+        try:
+            with np.errstate(all="ignore"):
+                self._zeros += self._answer(zeros, self._seen, sample).total
+        except UsageError:
+            self._zeros = None
 
     def _answer(self, outputs: Outputs, start: int, sample: int) -> _Answers:
         rule = self._criterion
@@ -382,64 +395,20 @@ class Meter:
             lost=tally.reference - tally.own,
             allowed=rule.drop,
             guessing=self._chance(),
+            own=rule.function is not None,
         )
 
     def _chance(self) -> float | None:
-        """How often somebody is right who always gives the most frequent answers; None with a function."""
-        if self._criterion.k == 0 or not self._seen:
+        """How often somebody is right who always gives the most frequent answers; of a function, its value of zeros."""
+        if not self._seen:
             return None
+        if self._criterion.k == 0:
+            return None if self._zeros is None else self._zeros / self._seen
         return float(np.sort(self._label_counts)[-self._criterion.k :].sum()) / self._seen
 
     def notices(self) -> Iterator[Notice]:
         """Runners that could not be measured."""
         return (not_measured(name, tally.failure) for name, tally in self._tallies.items() if tally.failure)
-
-
-def by_metric(evidence: OutputEvidence) -> Decision | None:
-    """Passes an output by how often the candidate is right, where nothing else could decide it."""
-    measured = evidence.metric
-    if measured is None or not evidence.coverage.complete:
-        return None
-    if measured.value is None:
-        return _not_measured(measured)
-    if measured.guessing is not None and measured.reference <= measured.guessing:
-        reason = (
-            f"{measured.metric} of the reference, {measured.reference:.4g}, is no better than always answering the "
-            f"same ({measured.guessing:.4g}), so it decides nothing; do the labels belong to the data?"
-        )
-        if measured.metric == AGREE:
-            reason = "the reference decides every row alike, so that agreement with it decides nothing; give more data"
-        return Decision("undecided", reason)
-    if measured.cache and evidence.relative > CACHE:
-        reason = f"relative error {evidence.relative:.2g} of a cache, where {CACHE:g} passes with logits that pass"
-        return Decision("undecided", reason)
-    if not measured.exceeded:
-        return Decision("pass", decided_by=measured.metric)
-    if measured.cache:
-        return Decision("undecided", "the logits that are computed from this cache do not pass")
-    return _exceeded(measured)
-
-
-def loses_too_much(evidence: OutputEvidence) -> Decision | None:
-    """An output that passes otherwise, and loses more of a metric than is allowed where that is binding."""
-    measured = evidence.metric
-    if measured is None or not measured.binding or measured.cache:
-        return None
-    if measured.value is None:
-        return _not_measured(measured)
-    return _exceeded(measured) if measured.exceeded else None
-
-
-def _not_measured(measured: MetricLoss) -> Decision:
-    return Decision("undecided", f"{measured.metric} could not be measured or is not finite, so it decides nothing")
-
-
-def _exceeded(measured: MetricLoss) -> Decision:
-    reason = measured.reason or (
-        f"{measured.metric} is {measured.value:.4g}, {measured.lost / measured.rows:.3g} under the reference's "
-        f"{measured.reference:.4g}; --metric-drop allows {measured.allowed:g}"
-    )
-    return Decision("fail", reason, decided_by=measured.metric)
 
 
 def decide(scores: np.ndarray, k: int) -> np.ndarray:

@@ -164,9 +164,39 @@ def test_a_verdict_by_tolerance_stays(judge, arithmetic, rules, verdict):
 
 
 def test_a_loss_within_the_tolerance_is_a_warning(judge):
-    report = judge(wrong_in(100), metric="top1", tolerances={"y": (0, 2)})
+    report = judge(0.6 * wrong_in(100) + 0.4 * SCORES, metric="top1", tolerances={"y": (0, 0.7)})
     assert report.verdict == "pass"
     assert any("top1 fell by 0.5" in warning for warning in report.warnings)
+
+
+def error_rate(outputs, labels):
+    return float((outputs["y"].argmax(axis=1) != labels).mean())
+
+
+@pytest.mark.parametrize(
+    ("metric", "of_zeros"),
+    [(error_rate, "0.875"), (lambda outputs, labels: 1.0, "1"), (lambda outputs, labels: -1, "-1")],
+)
+@pytest.mark.parametrize("wrong", [0, 150])
+def test_a_function_that_zeros_satisfy_as_well_decides_nothing(judge, metric, of_zeros, wrong):
+    (output,) = judge(wrong_in(wrong), metric=metric, metric_drop=2).outputs
+    assert output.verdict == "undecided"
+    assert f"no better than that of zeros ({of_zeros})" in output.reason
+
+
+def test_a_function_that_fails_on_zeros_decides_all_the_same(judge):
+    def strict(outputs, labels):
+        if not outputs["y"].any():
+            raise ZeroDivisionError
+        return 1 - error_rate(outputs, labels)
+
+    assert judge(wrong_in(0), metric=strict).verdict == "pass"
+
+
+def test_no_function_passes_an_error_as_large_as_the_output(judge):
+    report = judge(3 * SCORES, metric=lambda outputs, labels: 1 - error_rate(outputs, labels))
+    assert report.verdict == "undecided"
+    assert "the error is as large as the output or larger" in report.outputs[0].reason
 
 
 def test_only_the_output_that_is_measured_is_decided(judge):
