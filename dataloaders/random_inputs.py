@@ -367,7 +367,7 @@ def _clip(lo: Number, hi: Number, dtype: np.dtype, whole: bool) -> tuple[Number,
 
 
 def _check_legal(flag: str, pair: tuple[Number, Number], spec: TensorSpec, legal: Range) -> None:
-    if legal.strict and (pair[1] <= legal.lo or pair[0] >= legal.hi + (not legal.integer)):
+    if pair[1] <= legal.lo or (pair[0] >= legal.hi if legal.integer else pair[0] > legal.hi):
         raise DataError(
             f"{flag} {pair[0]:g},{pair[1]:g}: the graph allows {spec.name!r} {legal} alone ({legal.reason}). "
             f"Give it a range of its own with --range {spec.name}:LO,HI."

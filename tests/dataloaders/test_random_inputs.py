@@ -262,6 +262,8 @@ REFUSALS = {
     "below the table": ({"ranges": {"x": (-1, 3)}}, TABLE, "the graph allows [0, 30) alone"),
     "broken numbers for integers": ({"ranges": {"x": (0, 2.5)}}, TABLE, "expected LO,HI, two whole numbers"),
     "an empty range of integers": ({"ranges": {"x": (4, 4)}}, TABLE, "the range is empty, since 4 is not included"),
+    "below a domain": ({"float_range": (-2.0, -1.0)}, model("y = Log(x)", "x FLOAT 9"), "'x' [1e-06, inf] alone"),
+    "above a domain": ({"float_range": (1.5, 2.0)}, model("y = Acos(x)", "x FLOAT 9"), "'x' [-1, 1] alone (input of"),
     "a reversed range": ({"float_range": (2.0, 1.0)}, TABLE, "float_range=(2.0, 1.0): the range is empty"),
     "an empty int_range": ({"int_range": (2, 2)}, TABLE, "int_range=(2, 2): the range is empty"),
     "broken int_range": ({"int_range": (0, 1.5)}, TABLE, "expected LO,HI, two whole numbers"),
