@@ -14,6 +14,7 @@ import onnx
 from ..graph.digest import hash_arrays
 from ..graph.model import Model
 from ..graph.options import options
+from ..graph.weights import every_external_file
 from . import notices
 from .interfaces import in_words, map_outputs
 from .outputs.decide import decide
@@ -105,6 +106,9 @@ def _runner_result(runner: RunnerLog, device: str | None, side: Side | None) -> 
 def _data_info(comparison: Comparison, log: RunLog) -> DataInfo:
     samples = comparison.samples
     notes = [*samples.notes, *in_words(comparison.rules)]
+    external = comparison.rules.allow_external
+    if external is not None and not any(every_external_file(side.model.proto) for side in comparison.sides.all):
+        notes.append(f"--allow-external {external} changes nothing: no model has external weights.")
     if comparison.calibration is not None:
         notes.append(f"INT8 and FP8 were calibrated on {comparison.calibration.description}.")
     digest = functools.partial(_digest, samples)

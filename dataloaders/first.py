@@ -28,7 +28,11 @@ class First(Source):
     def bind(self, model: Model) -> Samples:
         """The samples for ``model``; see `Source.bind`."""
         samples = self.source.bind(model)
-        return samples if len(samples) <= self.most else _FirstSamples(samples, self.most)
+        if len(samples) > self.most:
+            return _FirstSamples(samples, self.most)
+        if len(samples) < self.most:
+            samples.notes = (*samples.notes, f"--samples {self.most} leaves nothing out: there are {len(samples)}.")
+        return samples
 
 
 class _FirstSamples(Samples):

@@ -88,7 +88,7 @@ class DataLoader(RandomOptions, Source):
                 unknown.append(plan)
         for one in plans:
             _check_size(one)
-        notes = [*fixed.notes]
+        notes = [*fixed.notes, *self._idle(model)]
         notes += [
             f"{name!r} is {'x'.join(map(str, chosen.shapes[name]))}: {', '.join(sizes)} chosen here, "
             f"since the model leaves {'it' if len(sizes) == 1 else 'them'} open (--shape {name}:DIMS)."
@@ -108,6 +108,19 @@ class DataLoader(RandomOptions, Source):
         samples.guessed = tuple(chosen.chosen)
         samples.unranged = tuple(plan.spec.name for plan in unknown)
         return samples
+
+    def _idle(self, model: Model) -> Iterator[str]:
+        """What to say of ranges of a kind that no input is of."""
+        floats = [spec for spec in model.inputs if is_float(spec.dtype)]
+        whole = [
+            spec for spec in model.inputs if spec not in floats and spec.dtype != STRING and spec.dtype.kind != "b"
+        ]
+        for flag, pair, inputs, kind in (
+            ("--int-range", self.int_range, whole, "whole numbers"),
+            ("--float-range", self.float_range, floats, "floats"),
+        ):
+            if pair is not None and not inputs:
+                yield f"{flag} {pair[0]:g},{pair[1]:g} changes nothing: no input holds {kind}."
 
     def _settled(self, spec: TensorSpec, shape: tuple[int, ...], fixed: Together) -> Plan | None:
         """How to draw an input of a decoder that belongs to others, and of which the user says nothing."""

@@ -192,6 +192,21 @@ def test_what_nobody_knows_is_named():
     assert DataLoader(float_range=(0, 1)).bind(model("y = Add(x, z)", "x FLOAT 3;z FLOAT 3")).notes == ()
 
 
+@pytest.mark.parametrize(
+    ("given", "kind", "told"),
+    [
+        ({"int_range": (0, 5)}, "FLOAT", "--int-range 0,5 changes nothing: no input holds whole numbers."),
+        ({"int_range": (0, 5)}, "BOOL", "--int-range 0,5 changes nothing: no input holds whole numbers."),
+        ({"float_range": (0, 5)}, "INT64", "--float-range 0,5 changes nothing: no input holds floats."),
+        ({"int_range": (0, 5)}, "INT64", None),
+        ({"float_range": (0, 5)}, "FLOAT16", None),
+    ],
+)
+def test_a_range_of_no_input_is_told(given, kind, told):
+    notes = DataLoader(**given).bind(identity(kind)).notes
+    assert [note for note in notes if "changes nothing" in note] == ([] if told is None else [told])
+
+
 def test_chosen_dimensions_are_told():
     notes = DataLoader(float_range=(0, 1)).bind(model("y = Relu(x)", "x FLOAT batch,4,len")).notes
     assert notes == ("'x' is 2x4x8: batch=2, len=8 chosen here, since the model leaves them open (--shape x:DIMS).",)

@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from layerdiff.dataloaders import Iterated, Source, as_source, open_data
+from layerdiff.dataloaders.first import First
 from layerdiff.dataloaders.random_inputs import DataLoader
 from layerdiff.graph.errors import DataError
 from layerdiff.graph.model import Model
@@ -445,3 +446,9 @@ def test_a_device_is_no_data(tmp_path):
     for path in ("/dev/null", tmp_path / "data.npz"):
         with pytest.raises(DataError, match="neither a regular file nor a folder, but a device or a pipe"):
             open_data(path)
+
+
+@pytest.mark.parametrize(("most", "told"), [(1, ()), (2, ()), (3, ("--samples 3 leaves nothing out: there are 2.",))])
+def test_the_first_of_fewer_samples_are_all_and_that_is_told(most, told):
+    samples = First(Iterated([{"x": x(1)}, {"x": x(2)}]), most).bind(ONE)
+    assert (len(samples), samples.notes) == (min(most, 2), told)

@@ -173,6 +173,13 @@ def test_weights_stay_in_the_models_folder(kind, beside):
         load(path)
     report = Comparator(path, [OnnxrtRunner(), OnnxrtRunner()], allow_external=beside.parent).compare()
     assert report.verdict == "pass"
+    assert not any("--allow-external" in note for note in report.data.notes)
+
+
+def test_a_folder_for_external_weights_of_a_model_that_has_none_is_told(tmp_path):
+    model = parsed("g (float[N, 4] x) => (float[N, 4] y) { y = Neg(x) }")
+    report = Comparator(model, [OnnxrtRunner(), OnnxrtRunner()], allow_external=tmp_path).compare()
+    assert f"--allow-external {tmp_path} changes nothing: no model has external weights." in report.data.notes
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
