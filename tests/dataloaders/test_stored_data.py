@@ -210,6 +210,7 @@ def test_scripts(tmp_path, case):
         ("def load_data():\n    return 5", r"data\.py: TypeError"),
         ("def load_data():\n    return []", r"data\.py holds no sample"),
         ("raise SystemExit(0)", r"data\.py: Ended: it called sys\.exit\(0\)"),
+        ("import os; os._exit(0)", r"data\.py: Ended: it called os\._exit\(0\)"),
     ],
 )
 def test_scripts_that_fail(tmp_path, text, message):
@@ -217,6 +218,13 @@ def test_scripts_that_fail(tmp_path, text, message):
     with pytest.raises(DataError, match=message) as caught:
         open_data(tmp_path / "data.py").bind(ONE)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_what_a_script_forks_may_leave(tmp_path):
+    (tmp_path / "data.py").write_text("import os; 1 / (os.waitpid(os.fork() or os._exit(7), 0)[1] - (7 << 8))")
+    with pytest.raises(DataError, match="ZeroDivisionError"):
+        open_data(tmp_path / "data.py").bind(ONE)
 
 
 # -- iterables ------------------------------------------------------------------------------------------------------
