@@ -80,12 +80,12 @@ def input_of_one_value(name: str, value: float) -> Notice:
     return Notice(INPUT_CONSTANT, name, text)
 
 
-def inputs_zero(names: Sequence[str]) -> Notice:
-    """All floating-point inputs of the user's data are zero throughout."""
+def inputs_blank(names: Sequence[str], nan: bool) -> Notice:
+    """All floating-point inputs of the user's data are zero throughout, or NaN."""
     what = f"The input {names[0]!r} is" if len(names) == 1 else f"The inputs {_quoted(names)} are"
-    return Notice(
-        INPUT_CONSTANT, names[0], f"{what} zero throughout, in all samples: agreement on that proves nothing."
-    )
+    value = "zero or NaN" if nan else "zero"
+    text = f"{what} {value} throughout, in all samples: agreement on that proves nothing."
+    return Notice(INPUT_CONSTANT, names[0], text)
 
 
 def outputs_unfolded(model: str, names: Sequence[str]) -> Notice:

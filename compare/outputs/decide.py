@@ -55,7 +55,7 @@ def nothing(evidence: OutputEvidence) -> Decision | None:
     """An output that agrees because there was nothing to compare: it has no finite value, or, on random inputs, only
     zero, which is what a candidate gives that computes nothing, or one other value throughout, if it depends on them
     and is larger than a count or a flag. Of those, a tolerance says that they are right; of NaN on real inputs, the
-    user who lets it equal NaN. Nor is there anything to compare where all inputs are zero."""
+    user who lets it equal NaN. Nor is there anything to compare where all inputs are zero or NaN."""
     seen = evidence.shown
     same = seen.one_value and not evidence.static and seen.count > FEW * seen.samples
     if evidence.generated and evidence.tolerance is None and (seen.zero or same):
@@ -65,7 +65,7 @@ def nothing(evidence: OutputEvidence) -> Decision | None:
         right = f", or --tolerance {evidence.tensor}:0,0 lets it pass where {value} is right"
         return Decision("undecided", f"{what}: give real ones (--data){'' if booleans else right}")
     if evidence.blank and not evidence.static:
-        return Decision("undecided", "all inputs are zero throughout, which shows nothing of what multiplies them")
+        return Decision("undecided", "all inputs are zero or NaN throughout, which shows nothing of the weights")
     allowed = seen.reading.equal_nan and any(seen.nan) and not evidence.generated
     if seen.finite or (seen.text and seen.count) or allowed:
         return None

@@ -211,7 +211,7 @@ class OutputEvidence:
         idle: Why the candidate did nothing that was asked for; empty where it did: see `SessionInfo`.
         random: The node that draws the random values which it is made of; empty where there is none.
         generated: Whether the inputs were drawn, and not given.
-        blank: Whether all that was given as inputs are zeros.
+        blank: Whether all that was given as inputs are zeros or NaN.
         static: Whether it does not depend on the values of the inputs.
         guessed, unranged: Inputs that were drawn with sizes, or from a range, that neither the model nor the user gave.
         out_of_range: What the candidate's runner computed otherwise than the types of its graph say, if anything.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Set
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...graph.decoders import decoder
 from ...graph.specs import STRING, is_float
-from ..notices import input_not_finite, input_of_one_value, inputs_zero
+from ..notices import input_not_finite, input_of_one_value, inputs_blank
 
 if TYPE_CHECKING:
     from ...dataloaders.base import Sample
@@ -31,7 +31,7 @@ class Inputs:
         model = comparison.reference.model
         known = decoder(model.inputs, model.outputs)
         self._not_finite = NotFinite()
-        self._one_value = OneValue({c.past.name for c in known.caches} if known is not None else ())
+        self._one_value = OneValue({c.past.name for c in known.caches} if known is not None else set())
         self._given = comparison.samples.representative
 
     def take(self, number: int, sample: Sample) -> None:
@@ -68,7 +68,7 @@ class OneValue:
         usual: Inputs of which that is nothing to be told.
     """
 
-    def __init__(self, usual: Collection[str]) -> None:
+    def __init__(self, usual: Set[str]) -> None:
         self._usual = usual
         self._values: dict[str, float] = {}
         self._sizes: dict[str, int] = {}
@@ -85,23 +85,24 @@ class OneValue:
                 self._told = self._told or array.dtype == STRING or bool(((array != 0) & (array != 1)).any())
                 continue
             value = self._values.setdefault(name, array.reshape(-1)[0])
-            if not bool((array == value).all()):
+            if not bool((array == value if value == value else np.isnan(array)).all()):
                 self._varied.add(name)
             self._sizes[name] = max(self._sizes.get(name, 0), array.size)
 
     @property
     def blank(self) -> bool:
-        """Whether all that was fed are zeros, and integers that are 0 or 1: what weights are is seen by nobody then."""
-        values = self._values.values()
-        return bool(values) and not self._told and not self._varied and not any(values)
+        """Whether all that was fed are zeros or NaN, more than a few, and integers that are 0 or 1: whatever weights
+        are, it is not seen then."""
+        nothing = all(value == 0 or value != value for value in self._values.values())
+        return nothing and not self._told and not self._varied and max(self._sizes.values(), default=0) > FEW
 
     def notices(self) -> Iterator[Notice]:
         """What to say of each of them that is no single number."""
         if self.blank:
-            yield inputs_zero(list(self._values))
+            yield inputs_blank(list(self._values), any(self._values.values()))
             return
         for name, value in self._values.items():
-            if name not in self._varied and name not in self._usual and self._sizes[name] > FEW:
+            if name not in self._varied | self._usual and self._sizes[name] > FEW and value == value:
                 yield input_of_one_value(name, float(np.real(value)))
 
 

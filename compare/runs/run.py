@@ -68,7 +68,7 @@ class RunLog:
         notices: What the user should know.
         masks: Inputs of which a notice says that they are not finite, and that hold what a mask may hold: see
             `NotFinite.masks`.
-        blank: Whether all that was fed are zeros, of the user's data: see `OneValue.blank`.
+        blank: Whether all that was fed are zeros or NaN, of the user's data: see `OneValue.blank`.
     """
 
     reference: str

@@ -40,6 +40,20 @@ def test_inputs_of_one_value(samples, verdict, told):
     assert compared(*samples) == (verdict, told)
 
 
+def test_few_zeros_are_an_input_like_any_other():
+    model = parsed("g (float[N] x) => (float[N] y) { y = Exp(x) }")
+    for count, verdict in ((8, "pass"), (9, "undecided")):
+        data = [{"x": np.zeros(count, np.float32)}]
+        assert Comparator(model, [OnnxrtRunner(), OnnxrtRunner()], data_loader=data).compare().verdict == verdict
+
+
+def test_nothing_but_nan_proves_nothing_though_it_equals_nan():
+    model = parsed("g (float[N, 16] x) => (float[N, 16] y) { y = Neg(x) }")
+    for array, verdict in ((ZEROS + np.nan, "undecided"), (np.where(VARIED == 3, np.nan, VARIED), "pass")):
+        runners, data = [OnnxrtRunner(), OnnxrtRunner()], [{"x": array.astype(np.float32)}]
+        assert Comparator(model, runners, data_loader=data, nan_equal=True).compare().verdict == verdict
+
+
 def test_a_single_number_is_nothing_strange():
     model = parsed("g (float[N, 16] x, float[1] t) => (float[N, 16] y) { y = Mul(x, t) }")
     data = [{"x": VARIED, "t": np.zeros(1, np.float32)}]
