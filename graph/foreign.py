@@ -8,9 +8,7 @@ from types import TracebackType
 from typing import NoReturn
 
 _exit = os._exit
-_lock = threading.Lock()
 _here = threading.local()
-_blocks = 0
 
 
 class Ended(Exception):
@@ -22,7 +20,7 @@ class _Left(BaseException):
 
 
 def _leave(status: int) -> NoReturn:
-    """`os._exit` of a block that is contained. What it forks ends as it wants to."""
+    """`os._exit`, but for a block that is contained; what such a block forks ends as it wants to."""
     if getattr(_here, "process", None) == os.getpid():
         raise _Left(status)
     _exit(status)
@@ -32,29 +30,21 @@ class contained:
     """Turns whatever would end the program into an exception like any other: ``with contained(): function()``.
 
     ``sys.exit(0)`` in a runner, a loader or a metric would end the program with the status that means agreement, and so
-    would ``os._exit(0)``, which is another function while there are such blocks. Ctrl-C is the user's and goes through.
+    would ``os._exit(0)``, another function from the first such block on. Ctrl-C is the user's and goes through.
 
     Raises:
         Ended: The block called ``sys.exit`` or ``os._exit``, or raised something else that is no `Exception`.
     """
 
     def __enter__(self) -> None:
-        global _blocks
         self._outer = getattr(_here, "process", None)
         _here.process = os.getpid()
-        with _lock:
-            _blocks += 1
-            os._exit = _leave
+        os._exit = _leave
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        global _blocks
         _here.process = self._outer
-        with _lock:
-            _blocks -= 1
-            if not _blocks:
-                os._exit = _exit
         if error is None or isinstance(error, (Exception, KeyboardInterrupt)):
             return
         if isinstance(error, SystemExit):
