@@ -42,7 +42,8 @@ def off(feed): return {"y": np.maximum(feed["x"], 0) + 1}
 def segfault(feed): sys.stderr.write("about to fall\\n"); sys.stderr.flush(); ctypes.string_at(0)
 def abort(feed): os.abort()
 def killed(feed): os.kill(os.getpid(), signal.SIGKILL)
-def exits(feed): os._exit(0)
+def exits(feed): ctypes.CDLL(None)._exit(0)
+def leaves(feed): os._exit(0)
 def hangs(feed): ctypes.CDLL(None).sleep(1000)
 def closes(feed): os.closerange(0, 64); return relu(feed)
 def moves(feed): os.chdir("/"); return relu(feed)
@@ -101,6 +102,7 @@ def report_of(folder: Path, words: str) -> tuple[int, dict]:
         ("abort", "SIGABRT"),
         ("killed", "SIGKILL (killed, as for want of memory)"),
         ("exits", "its process ended by itself, with status 0"),
+        ("leaves", "sample 0: Ended: it called os._exit(0)"),
         ("closes", "its process ended by itself, with status 1"),
         ("AtOpen", "opening: its process was ended by SIGABRT"),
         ("Parses", "opening: its process was ended by SIGABRT (it gave up) while parsing y [Relu]"),
