@@ -238,9 +238,21 @@ def fix_interrupted(path: str, resume: str | None, on_cluster: bool = False) -> 
     return Notice("fix-interrupted", path, f"The search for a plan was interrupted; {kept}.")
 
 
-def other_dtype(candidate: str, tensor: str, dtype: str, expected: str) -> Notice:
-    """An output has another width than the reference's."""
+def other_dtype(
+    candidate: str, tensor: str, dtype: str, expected: str, undeclared: tuple[str, str, str] | None = None
+) -> Notice:
+    """An output has another width than the reference's.
+
+    Args:
+        candidate: The candidate.
+        tensor: The output.
+        dtype, expected: Its type on both sides.
+        undeclared: A runner that gives a format which it does not declare, the format, and what it counts as.
+    """
     text = f"{candidate} gives {tensor!r} as {dtype}, the reference as {expected}; values were compared."
+    if undeclared is not None:
+        runner, fmt, counts = undeclared
+        text += f" {runner} counts as {counts}: if it computes in {fmt}, declare `arithmetic` in its Runner."
     return Notice("other-dtype", candidate, text)
 
 

@@ -51,6 +51,7 @@ from . import (
     shape,
     spread,
     text,
+    undeclared,
     underflow,
     unknown,
 )
@@ -237,7 +238,8 @@ class Examiner:
 
     def examine(self, case: LayerCase) -> Diagnosis:
         """The cause for one layer on one sample: that of the guiltiest node inside, where it can be taken apart."""
-        found = integer_pairs.find(case, self._exactly(case)) or self._behind(case)
+        found = undeclared.find(case, self.reference, self.candidate)
+        found = found or integer_pairs.find(case, self._exactly(case)) or self._behind(case)
         if found is not None:
             return found
         alone = case.formats.quantized  # scaled integers go from kernel to kernel, each a whole group

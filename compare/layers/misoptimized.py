@@ -51,6 +51,7 @@ _SETTLED = frozenset(
         Cause.EXCHANGED_OUTPUTS,
         Cause.NONDETERMINISM,
         Cause.FEEDING,
+        Cause.UNDECLARED,
     }
 )
 """Causes beside which nobody asks for an optimizer."""

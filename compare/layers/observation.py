@@ -87,6 +87,11 @@ class LayerObservation:
         return self.pair.drawn or (self.diagnosis is not None and self.diagnosis.cause is Cause.NONDETERMINISM)
 
     @property
+    def undeclared(self) -> bool:
+        """Whether it is off for a format that the candidate's runner does not declare."""
+        return self.diagnosis is not None and self.diagnosis.cause is Cause.UNDECLARED
+
+    @property
     def local_error(self) -> float:
         """Relative L2 error as it was judged; 0 where it was not."""
         return self.judgement.relative if self.judgement is not None else 0.0

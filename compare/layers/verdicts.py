@@ -171,6 +171,7 @@ class _Jury:
         self._join_shared()
         self._pair_quantizers()
         self._saturated_before()
+        self._declared_once()
         beside = self._inherit()
         clamped = (s for s in self.layers.values() if s.diagnosis is not None and s.diagnosis.clamped)
         spent = frozenset(s.number for s in clamped if self._spent(s))
@@ -377,6 +378,11 @@ class _Jury:
         }
         if any(beyond.values()):
             self.found.update({number: "inherited" for number, given in beyond.items() if not given})
+
+    def _declared_once(self) -> None:
+        """A format that the runner does not declare is in all of its layers: one fault, at the first of them."""
+        guilty = [n for n, s in self.layers.items() if s.undeclared and self.found.get(n) == "culprit"]
+        self.found.update(dict.fromkeys(guilty[1:], "inherited"))
 
     # -- the rest -----------------------------------------------------------------------------------------------
 

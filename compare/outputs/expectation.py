@@ -42,6 +42,7 @@ from .equals import choice_of, equally_good
 from .evidence import Measured
 from .explained import Held, among_themselves, floors, hold, limits
 from .roundoff import narrow_types, roundoff
+from .tolerance import finer
 
 if TYPE_CHECKING:
     from ...runners.contract.session import Session
@@ -115,7 +116,7 @@ class Expectation:
         self._pools: dict[Kind, Pools] = {}
         self._size = 0
         self._small: frozenset[str] = frozenset()
-        narrow = narrow_types(self.side.model)
+        self._narrow = narrow = narrow_types(self.side.model)
         self._u = max(self.roundoff.coarse.u, *(BY_DTYPE[name].u for name in narrow), FP32.u)
 
     def __enter__(self) -> Expectation:
@@ -239,7 +240,7 @@ class Expectation:
             decided = last or hopeless or not found.different
             return _decided(found, sample, reference.shape, len(alike)) if decided else None
         y, error, draws = self._errors(pair, base, alike, kind)
-        floor = self._floor(reference)
+        floor = self._floor(reference, candidate.dtype)
         jumps = Decisions(0)
         if jumping and len(alike) > 1:
             jumps, error, draws = hold_jumps(error, draws, floor)
@@ -306,10 +307,11 @@ class Expectation:
             error = np.where(finite, c - y, 0.0)
         return np.where(finite, y, 0.0), error, np.where(np.isfinite(draws) & finite, draws, 0.0)
 
-    def _floor(self, reference: np.ndarray) -> np.ndarray:
+    def _floor(self, reference: np.ndarray, other: np.dtype) -> np.ndarray:
         """Standard deviation of the rounding of the output itself, and of numbers too small for a format."""
         fmt = self.roundoff.coarse
-        stored = BY_DTYPE.get(reference.dtype.name, FP32)
+        typed = reference.dtype.name in self._narrow
+        stored = BY_DTYPE.get((reference.dtype if typed else finer(reference.dtype, other)).name, FP32)
         u = max(fmt.u if fmt.u == fmt.u else 0.0, stored.u)
         step = max(f.smallest_subnormal for f in (fmt, stored)) / math.sqrt(12)
         with np.errstate(invalid="ignore"):

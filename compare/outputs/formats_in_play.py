@@ -11,6 +11,7 @@ from ...graph.formats import BY_DTYPE, INT8, NumberFormat
 from ...graph.nodes import attribute_int, subgraphs
 from ...graph.operators import CASTS, QUANTIZED, operator
 from ...graph.quantized.float_form import ScaledOperands, scaled_operands
+from ...graph.rounding.widening import is_narrow
 from ...graph.specs import dtype_from_onnx, is_float
 from .decisions import jumping_tensors
 
@@ -92,6 +93,15 @@ def formats_in_play(*sides: Side) -> tuple[NumberFormat, ...]:
             found[arithmetic.name] = arithmetic
         found.update({f.name: f for f in own})
     return tuple(found.values())
+
+
+def undeclared(side: Side, tensor: str, dtype: np.dtype) -> NumberFormat | None:
+    """FP16 or BF16, where a side gives it and neither its runner's arithmetic nor its graph says so; else None."""
+    spec, arithmetic = side.model.index.specs.get(tensor), side.runner.arithmetic
+    if not is_narrow(dtype) or arithmetic.is_integer or (spec is not None and is_narrow(spec.dtype)):
+        return None
+    fmt = BY_DTYPE[dtype.name]
+    return fmt if arithmetic.u < fmt.u else None
 
 
 def undecidable(reference: Side, candidate: Side, output: str, dtype: np.dtype) -> str:

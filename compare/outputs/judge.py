@@ -20,15 +20,15 @@ from ..runs.spill import Store
 from ..statistics import device as ondevice
 from ..statistics.statistics import Statistics
 from .evidence import Coverage, OutputEvidence
-from .formats_in_play import calibrated, undecidable
+from .formats_in_play import calibrated, undecidable, undeclared
 from .lookalike import Lookalikes, exchanged
-from .tolerance import EXACT, Tolerance, last_place, user
+from .tolerance import EXACT, Tolerance, finer, last_place, user
 from .transposition import transposition
 
 if TYPE_CHECKING:
     from ..comparison import Rules
     from ..report.model import Notice, OutputVerdict
-    from ..sides import Sides
+    from ..sides import Side, Sides
 
 Outputs = Mapping[str, "np.ndarray | DeviceArray"]
 
@@ -84,9 +84,10 @@ class Judge:
 
     def _pair(self, name: str, tensor: str, dtype: np.dtype) -> _Pair:
         tolerance = self.tolerance(tensor, dtype)
-        why = "" if tolerance is not None else undecidable(self._sides.reference, self._candidates[name], tensor, dtype)
-        scaled = tolerance is None and calibrated(self._sides.reference, self._candidates[name], dtype)
-        return _Pair(name, tensor, tolerance, why, scaled, self._rules.nan_equal, self.notices)
+        sides = self._sides.reference, self._candidates[name]
+        why = "" if tolerance is not None else undecidable(*sides, tensor, dtype)
+        scaled = tolerance is None and calibrated(*sides, dtype)
+        return _Pair(sides, tensor, tolerance, why, scaled, self._rules.nan_equal, self.notices)
 
     def tolerance(self, tensor: str, dtype: np.dtype) -> Tolerance | None:
         """What the user allows this output; None: nothing is said about it.
@@ -152,7 +153,7 @@ class _Pair:
 
     def __init__(
         self,
-        candidate: str,
+        sides: tuple[Side, Side],
         tensor: str,
         tolerance: Tolerance | None,
         undecidable: str,
@@ -160,7 +161,7 @@ class _Pair:
         nan_equal: bool,
         notices: dict[Notice, None],
     ) -> None:
-        self.candidate = candidate
+        self.sides = sides
         self.tensor = tensor
         self.tolerance = tolerance
         self.undecidable = undecidable
@@ -183,11 +184,11 @@ class _Pair:
             self.clash = self.clash or f"dtype {_name(candidate.dtype)} where {_name(reference.dtype)} is expected"
             return False
         if reference.dtype != candidate.dtype and kinds[0] != "string":
-            notice = other_dtype(self.candidate, self.tensor, _name(candidate.dtype), _name(reference.dtype))
-            self.notices[notice] = None
+            self.notices[self._other_dtype(reference.dtype, candidate.dtype)] = None
         allowed = self.tolerance
         if allowed is None:
-            allowed = last_place(reference.dtype) if kinds[0] in ("float", "complex") else EXACT
+            own = finer(reference.dtype, candidate.dtype)
+            allowed = last_place(own) if kinds[0] in ("float", "complex") else EXACT
         found = Statistics(equal_nan=self.nan_equal).update(reference, candidate, allowed, sample)
         self.plain.merge(found)
         relative = found.metrics().get("rel_l2") if kinds[0] in ("float", "complex") else 0.0
@@ -202,6 +203,11 @@ class _Pair:
         doubtful = bool(found.mismatched) and self.tolerance is None and not self.undecidable
         return doubtful and not found.not_finite
 
+    def _other_dtype(self, expected: np.dtype, given: np.dtype) -> Notice:
+        sides = ((self.sides[0], expected), (self.sides[1], given))
+        found = [(s.name, str(f), str(s.runner.arithmetic)) for s, d in sides if (f := undeclared(s, self.tensor, d))]
+        return other_dtype(self.sides[1].name, self.tensor, _name(given), _name(expected), *found[:1])
+
     @property
     def off(self) -> bool:
         """Whether anything differs by more than its own rounding, or the user's tolerance, explains."""
@@ -210,7 +216,7 @@ class _Pair:
     def evidence(self, reference: str, coverage: Coverage) -> OutputEvidence:
         """What is known of the pair."""
         return OutputEvidence(
-            candidate=self.candidate,
+            candidate=self.sides[1].name,
             tensor=self.tensor,
             reference=reference,
             coverage=coverage,

@@ -19,6 +19,7 @@ from .evidence import ByFormula, Measured, OutputEvidence
 from .expectation import Expectation
 from .formats_in_play import formats_in_play
 from .formula import formula
+from .tolerance import finer
 
 if TYPE_CHECKING:
     from ..comparison import Comparison
@@ -108,7 +109,7 @@ def _by_formula(reference: Side, side: Side, known: OutputEvidence, kept: Kept, 
             mismatched += int(np.count_nonzero(y != c)) if y.shape == c.shape else y.size
             use = math.inf
             continue
-        rule = formula(reference.model.index, known.tensor, formats_in_play(reference, side), y.dtype)
+        rule = formula(reference.model.index, known.tensor, formats_in_play(reference, side), finer(y.dtype, c.dtype))
         wide = np.complex128 if y.dtype.kind == "c" else np.float64
         with np.errstate(invalid="ignore"):
             error = np.abs(c.astype(wide) - y.astype(wide))

@@ -57,13 +57,23 @@ def user(rtol: float | None, atol: float | None) -> Tolerance | None:
     return Tolerance(float(rtol), float(atol))
 
 
+def finer(one: np.dtype, other: np.dtype) -> np.dtype:
+    """Of two floating dtypes the one that rounds less. That a runtime returns a coarser one is no reason to round: what
+    its arithmetic or the graph's types are says that, whichever of the two sides is the reference."""
+    formats = [BY_DTYPE.get(_part(dtype).name) for dtype in (one, other)]
+    return other if None not in formats and formats[1].u < formats[0].u else one  # type: ignore[union-attr]
+
+
+def _part(dtype: np.dtype) -> np.dtype:
+    return np.dtype(f"f{dtype.itemsize // 2}") if dtype.kind == "c" else dtype
+
+
 def last_place(dtype: np.dtype) -> Tolerance:
     """What the rounding of the output itself explains, on two sides: one unit in the last place of a dtype.
 
     In formats of 8 bits and less that is a difference like any other.
     """
-    if dtype.kind == "c":
-        dtype = np.dtype(f"f{dtype.itemsize // 2}")
+    dtype = _part(dtype)
     stored = BY_DTYPE.get(dtype.name)
     if stored is None or dtype.itemsize < 2:
         return EXACT

@@ -89,6 +89,7 @@ OF_PROGRAM = (Cause.LAYOUT, Cause.SCALE, Cause.WRONG_OP, Cause.UNKNOWN, Cause.NA
 ANYWHERE = {
     Cause.EXCHANGED_OUTPUTS: "exchange the outputs' names, --map-output says which",
     Cause.FEEDING: "mend what depends there on the batch, on the number of tokens or on their places",
+    Cause.UNDECLARED: "declare `arithmetic` in the runner, so that a tolerance follows from it, or let it give float32",
     Cause.NONDETERMINISM: "make the runtime deterministic, or compare with a tolerance",
 }
 

@@ -67,6 +67,8 @@ class Cause(str, enum.Enum):
     """Other bits each time it is run on the same values."""
     FEEDING = "feeding"
     """Another result when the same network is fed otherwise: token by token, or one entry of a batch alone."""
+    UNDECLARED = "undeclared-format"
+    """A narrower type than the runner's arithmetic and the graph say."""
     SPREAD = "spread"
     """No layer is beyond rounding, and the outputs disagree."""
     UNKNOWN = "unknown"

@@ -5,7 +5,7 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
-from layerdiff.compare.outputs.tolerance import EXACT, Tolerance, last_place, user
+from layerdiff.compare.outputs.tolerance import EXACT, Tolerance, finer, last_place, user
 from layerdiff.compare.statistics.statistics import Statistics
 from layerdiff.graph.errors import UsageError
 
@@ -41,6 +41,12 @@ def test_both_numbers_or_neither():
 def test_a_unit_in_the_last_place_is_an_outputs_own_rounding(dtype):
     eps = {"bfloat16": 2.0**-7, "complex64": 2.0**-23}.get(np.dtype(dtype).name) or float(np.finfo(dtype).eps)
     assert last_place(np.dtype(dtype)).rtol == pytest.approx(eps)
+
+
+@pytest.mark.parametrize("narrow", [np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn], ids=str)
+def test_of_two_types_the_finer_ones_rounding_counts(narrow):
+    one, other = np.dtype(narrow), np.dtype(np.float32)
+    assert finer(one, other) == finer(other, one) == other
 
 
 def test_in_eight_bits_no_difference_is_small():
