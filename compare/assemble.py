@@ -111,12 +111,13 @@ def _data_info(comparison: Comparison, log: RunLog) -> DataInfo:
         notes.append(f"--allow-external {external} changes nothing: no model has external weights.")
     if comparison.calibration is not None:
         notes.append(f"INT8 and FP8 were calibrated on {comparison.calibration.description}.")
-    digest = functools.partial(_digest, samples)
+    digest = functools.partial(data_digest, samples)
     return DataInfo(log.samples, samples.seed, samples.description, samples.representative, tuple(notes), digest)
 
 
-def _digest(samples: Samples) -> str | None:
-    """One hash for all samples: names, dtypes, shapes and bytes, in the order in which they were run."""
+def data_digest(samples: Samples) -> str | None:
+    """One hash for all samples: names, dtypes, shapes and bytes, in the order in which they are run; None where they
+    are gone."""
     hashed = hashlib.sha256()
     try:
         for sample in samples:

@@ -84,6 +84,7 @@ def parser() -> Parser:
 
 def _again(report: Report, progress: Progress) -> Comparison:
     """The comparison that a report tells of, on the same files."""
+    from ..assemble import data_digest
     from .command import comparator
 
     command = report.provenance.command
@@ -96,6 +97,11 @@ def _again(report: Report, progress: Progress) -> Comparison:
             raise UsageError(
                 f"{was.source} is not the file that the report was made on (SHA-256 {was.sha256[:12]}...)."
             )
+    if report.data.sha256 is not None and data_digest(comparison.samples) != report.data.sha256:
+        raise UsageError(
+            f"{report.data.description} is not what the report was made on (SHA-256 {report.data.sha256[:12]}...): "
+            "run the comparison again, or put the data back."
+        )
     return comparison
 
 

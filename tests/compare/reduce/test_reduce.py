@@ -230,6 +230,14 @@ def test_a_file_that_changed_is_refused(report, capsys):
     assert "bad.onnx is not the file that the report was made on" in capsys.readouterr().err
 
 
+def test_data_that_changed_are_refused(report, capsys):
+    with np.load(report.parent / "x.npz") as stored:
+        np.savez(report.parent / "x.npz", **{name: array * 2 for name, array in stored.items()})
+    assert main(["reduce", "report.json", "-o", "bundle"]) == 2
+    assert "x.npz is not what the report was made on" in capsys.readouterr().err
+    assert not (report.parent / "bundle").exists()
+
+
 def test_a_report_without_a_command_is_refused(report, capsys):
     change(report, command=None)
     assert main(["reduce", "report.json", "-o", "bundle"]) == 2
