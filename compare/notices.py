@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from ..graph.errors import LayerdiffError, OutputError, first_line, said
+from ..graph.errors import LayerdiffError, OutputError, first_line, may_be_of_sizes, said
 from ..graph.printable import counted
 from .journal.journal import Journal
 from .report.model import AccuracyResult, Fidelity, Notice, OutputResult, Report
@@ -327,12 +327,15 @@ def updates_collide(candidate: str, layer: str, updates: int, places: int, adds:
     return Notice("updates-collide", candidate, text)
 
 
-def layers_not_compared(candidate: str, error: Exception) -> Notice:
-    """Localizing failed; the verdict on the outputs stays."""
+def layers_not_compared(candidate: str, error: Exception, guessed: Collection[str] = ()) -> Notice:
+    """Localizing failed; the verdict on the outputs stays. It may be for sizes of inputs, where some were guessed."""
     what = first_line(error)
     if not isinstance(error, LayerdiffError) and what != type(error).__name__:
         what = f"{type(error).__name__}: {what}"
     text = f"{candidate}: the layers could not be compared, the outputs were: {what}."
+    if guessed and may_be_of_sizes(error):
+        options = " ".join(f"--shape {name}:DIMS" for name in guessed)
+        text += f" Sizes were guessed that it may not take: give others with {options}."
     return Notice("layers-not-compared", candidate, text)
 
 

@@ -9,6 +9,7 @@
     │   └── OutputError            a file cannot be written
     └── RunnerError                a runtime failed                                 exit status 3
         ├── RunnerDied             its process ended, or was ended since it took too long
+        ├── WrongResult            it returned something that is no outputs of the model
         ├── MissingPackage         the runtime is not installed
         ├── ProviderUnavailable    installed, but the device or provider is not there or not in use
         └── BuildError             the runtime refused to build the model
@@ -18,11 +19,15 @@ A message is one or two lines: what happened, with which values, and what to do.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class LayerdiffError(Exception):
     """Base class of all errors that a caller may want to catch."""
 
     exit_status = 2
+    of_sizes: ClassVar[bool] = True
+    """Whether it may be that inputs of other sizes would have done."""
 
 
 def said(error: BaseException) -> str:
@@ -36,6 +41,11 @@ def said(error: BaseException) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, without a full stop; the name of its type where it says nothing."""
     return next(iter(said(error).splitlines()), "").rstrip(".") or type(error).__name__
+
+
+def may_be_of_sizes(error: BaseException) -> bool:
+    """Whether it may be that inputs of other sizes would have done: so of whatever a runtime raises."""
+    return getattr(error, "of_sizes", True) is not False
 
 
 class UsageError(LayerdiffError):
@@ -63,9 +73,19 @@ class RunnerError(LayerdiffError):
 class RunnerDied(RunnerError):
     """The process that a runner was opened in ended, or was ended since it took too long."""
 
+    of_sizes = False
+
+
+class WrongResult(RunnerError):
+    """A runner returned something that is no outputs of the model."""
+
+    of_sizes = False
+
 
 class MissingPackage(RunnerError):
     """A runtime's package is not installed."""
+
+    of_sizes = False
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} is not installed. Install it with: pip install 'layerdiff[{extra}]'")
@@ -74,6 +94,8 @@ class MissingPackage(RunnerError):
 
 class ProviderUnavailable(RunnerError):
     """A provider or device that was asked for is not there, or is not the one in use."""
+
+    of_sizes = False
 
 
 class BuildError(RunnerError):

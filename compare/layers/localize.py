@@ -77,7 +77,7 @@ def localize(
     except Exception as error:
         logger.debug("the layers could not be compared", exc_info=True)
         who = ", ".join(side.name for side in comparison.candidates)
-        found = [*found[:1], Localized(notices=(layers_not_compared(who, error),))]
+        found = [*found[:1], Localized(notices=(layers_not_compared(who, error, comparison.samples.guessed),))]
     off = report.verdict != "pass" or any(one.culprits for one in found)
     log = run_again(comparison, log, {}, blamed=off)  # of sides that were not walked
     runners = tuple(_repeating(runner, log) for runner in report.runners)
@@ -160,7 +160,7 @@ def _attempted(
         return replace(found, culprits=(*exchange, *found.culprits))
     except Exception as error:
         logger.debug("the layers of %s could not be compared", candidate.name, exc_info=True)
-        return Localized(notices=(layers_not_compared(candidate.name, error),))
+        return Localized(notices=(layers_not_compared(candidate.name, error, comparison.samples.guessed),))
 
 
 def _depends(journal: RunJournal, comparison: Comparison, log: RunLog, report: Report) -> tuple[Any, ...] | None:

@@ -48,7 +48,7 @@ def resized(comparison: Comparison, ran: RunLog, progress: Progress = SILENT) ->
     if not refusing:
         return None
     who = refusing[0].name
-    progress.stage(f"{who} refuses the sizes that were guessed: trying others")
+    progress.stage(f"{who} failed, perhaps at the sizes that were guessed: trying others")
     willing = [side for side in comparison.sides.all if side not in refusing and ran.of(side.name).error is None]
     with ExitStack() as stack:
         trials = [_Trial(side, stack) for side in (*refusing, *willing)]
@@ -66,10 +66,12 @@ def resized(comparison: Comparison, ran: RunLog, progress: Progress = SILENT) ->
 
 
 def _refused(side: Side, how: RunnerLog) -> bool:
-    """Whether a runner failed at the first sample, or at building for it."""
+    """Whether a runner failed at the first sample, or at building for it, in a way that may depend on its sizes."""
     can = side.runner.capabilities
     reached = how.open_seconds is not None or can.builds_for_shapes
-    return how.error is not None and how.samples == 0 and reached and can.computes and not how.in_pieces
+    return (
+        how.error is not None and how.of_sizes and how.samples == 0 and reached and can.computes and not how.in_pieces
+    )
 
 
 class _Trial:

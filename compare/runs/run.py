@@ -25,6 +25,7 @@ class RunnerLog:
         infer_seconds: Time of all inferences together.
         samples: Samples that it finished.
         error: Why it failed, in one or two lines; None if it did not.
+        of_sizes: Whether it may be that it would not have failed on inputs of other sizes.
         latency: What timing it found; None if it was not timed.
         kernels: What single kernels take, where timing told.
         repeat: What a second run gave on the first sample on which something differs; None if there was none.
@@ -38,6 +39,7 @@ class RunnerLog:
     infer_seconds: float | None = None
     samples: int = 0
     error: str | None = None
+    of_sizes: bool = True
     latency: Mapping[str, Any] | None = None
     kernels: tuple[KernelTime, ...] = ()
     repeat: Repeat | None = None

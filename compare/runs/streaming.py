@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...graph.cutting.dataflow import random_nodes
-from ...graph.errors import LayerdiffError, RunnerError, UsageError, said
+from ...graph.errors import LayerdiffError, RunnerError, UsageError, may_be_of_sizes, said
 from ...graph.printable import counted
 from ...runners.contract.session import SessionInfo
 from .. import notices
@@ -92,6 +92,7 @@ class _Entry:
     infer_seconds: float | None = None
     samples: int = 0
     error: str | None = None
+    of_sizes: bool = True
     latency: Latency | None = None
     repeat: Repeat | None = None
     waits: bool = False
@@ -126,6 +127,7 @@ class _Entry:
             infer_seconds=self.infer_seconds,
             samples=self.samples,
             error=self.error,
+            of_sizes=self.of_sizes,
             latency=None if self.latency is None else self.latency.as_dict(),
             kernels=() if self.latency is None else self.latency.kernels,
             repeat=self.repeat,
@@ -221,7 +223,7 @@ class _Streaming:
                 if isinstance(error, UsageError) and other_file(side, self._asked.reference):
                     refused[side] = error
                     continue
-                entry.error = _reason(error)
+                entry.error, entry.of_sizes = _reason(error), may_be_of_sizes(error)
                 continue
             entry.session = session
             self._stack.callback(entry.close)
@@ -254,7 +256,7 @@ class _Streaming:
             try:
                 outputs = infer[side.name](feed)
             except Exception as error:
-                entry.error = f"sample {number}: {_reason(error)}"
+                entry.error, entry.of_sizes = f"sample {number}: {_reason(error)}", may_be_of_sizes(error)
                 if side is sides.reference:
                     return
                 continue

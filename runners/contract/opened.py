@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ...graph.errors import RunnerError, first_line
+from ...graph.errors import RunnerError, WrongResult, first_line
 from ...graph.foreign import contained
 from .device import DeviceArray
 from .latency import Latency
@@ -51,14 +51,14 @@ def opened(who: str, result: object, model: Model, reopen: Reopen | None, inner:
         inner: Whether ``infer`` gives inner tensors.
 
     Raises:
-        RunnerError: ``open`` returned neither a session nor a function.
+        WrongResult: ``open`` returned neither a session nor a function.
     """
     if isinstance(result, Session):
         takes_fetch = "fetch" in accepted(result.infer, {"fetch": None})
         return _Opened(who, result, model, reopen, inner and takes_fetch)
     if callable(result):
         return _Opened(who, _FunctionSession(result), model, reopen, False)
-    raise RunnerError(f"{who}: open returned {_kind(result)}, neither a session nor a function feed -> outputs.")
+    raise WrongResult(f"{who}: open returned {_kind(result)}, neither a session nor a function feed -> outputs.")
 
 
 class _FunctionSession(Session):
@@ -168,18 +168,18 @@ class _Opened(Session):
         """What was asked for, of what the runner returned.
 
         Raises:
-            RunnerError: It returned something else.
+            WrongResult: It returned something else.
         """
         if not isinstance(result, Mapping):
-            raise RunnerError(f"{self._returned} {_kind(result)}, not a dict of arrays by output name.")
+            raise WrongResult(f"{self._returned} {_kind(result)}, not a dict of arrays by output name.")
         missing = [name for name in names if name not in result]
         if missing:
-            raise RunnerError(f"{self._returned} no {_listed(missing)}; it gave {_listed(result)}.")
+            raise WrongResult(f"{self._returned} no {_listed(missing)}; it gave {_listed(result)}.")
         own = [spec.name for spec in self.outputs]
         expected = {*own, *names}
         strange = [name for name in result if name not in expected]
         if strange:
-            raise RunnerError(f"{self._returned} {_listed(strange)}; the outputs are {_listed(own)}.")
+            raise WrongResult(f"{self._returned} {_listed(strange)}; the outputs are {_listed(own)}.")
         return {name: self._array(name, result[name]) for name in names}
 
     def _array(self, name: str, value: Any) -> np.ndarray | DeviceArray:
@@ -193,7 +193,7 @@ class _Opened(Session):
             return value
         plain = isinstance(value, (list, tuple, bool, int, float))
         if not plain and not hasattr(value, "__array__"):
-            raise RunnerError(f"{self._who}: output {name!r} is {_kind(value)}, not an array.")
+            raise WrongResult(f"{self._who}: output {name!r} is {_kind(value)}, not an array.")
         try:
             with contained():
                 array = np.array(value) if self._copies else np.asarray(value)
@@ -201,11 +201,11 @@ class _Opened(Session):
                     array = array.astype(array.dtype.newbyteorder("="))
         except Exception as error:  # a tensor on a device, or one that gradients hang on
             why = first_line(error)
-            raise RunnerError(f"{self._who}: output {name!r} ({_kind(value)}) is not readable: {why}") from error
+            raise WrongResult(f"{self._who}: output {name!r} ({_kind(value)}) is not readable: {why}") from error
         if not has_onnx_type(array.dtype):
-            raise RunnerError(f"{self._who}: output {name!r} is {array.dtype}, which no ONNX tensor is.")
+            raise WrongResult(f"{self._who}: output {name!r} is {array.dtype}, which no ONNX tensor is.")
         if array.dtype.kind == "O" and not all(is_text(item) for item in array.reshape(-1)):
-            raise RunnerError(f"{self._who}: output {name!r} holds objects that are no strings.")
+            raise WrongResult(f"{self._who}: output {name!r} holds objects that are no strings.")
         return self._as_declared(name, array) if plain else array
 
     def _as_declared(self, name: str, array: np.ndarray) -> np.ndarray:

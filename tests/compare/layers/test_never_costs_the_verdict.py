@@ -10,9 +10,10 @@ from typing import ClassVar
 import numpy as np
 import onnx
 import pytest
-from layerdiff import Comparator, DataError, OnnxrtRunner, ReferenceEvaluatorRunner
+from layerdiff import Comparator, DataError, OnnxrtRunner, ReferenceEvaluatorRunner, RunnerError
 from layerdiff.compare.cli.command import main
 from layerdiff.compare.report.json import to_json
+from layerdiff.graph.errors import RunnerDied
 from layerdiff.runners.contract.capabilities import Capabilities
 
 from support.layerwise import FP16, ORT, compare, data_of, mentions, networks, only
@@ -156,3 +157,20 @@ def test_strings_that_differ_are_localized():
     assert report.verdict == "fail"
     assert [(culprit.node, culprit.cause) for culprit in report.culprits] == [("label", "attribute")]
     assert not [notice for notice in report.notices if notice.code == "layers-not-compared"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "error", "named"),
+    [
+        ("batch, 8", RunnerError("torch: shape '[1, 8]' is invalid for input of size 16."), True),
+        ("2, 8", RunnerError("torch: shape '[1, 8]' is invalid for input of size 16."), False),
+        ("batch, 8", RunnerDied("torch: running: ended by SIGSEGV"), False),
+    ],
+    ids=["guessed", "fixed", "no matter of sizes"],
+)
+def test_where_sizes_were_guessed_the_warning_says_how_to_give_others(monkeypatch, sizes, error, named):
+    failing(monkeypatch, error, "prepare")
+    model = parsed(f"g (float[{sizes}] x) => (float[{sizes}] y) {{ y = Relu(x) }}")
+    report = Comparator(model, [OnnxrtRunner(), OnnxrtRunner(optimization="disable")], layers="guilty").compare()
+    (notice,) = (n for n in report.notices if n.code == "layers-not-compared")
+    assert ("give others with --shape x:DIMS" in notice.text) == named

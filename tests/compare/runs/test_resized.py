@@ -9,9 +9,9 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
-from layerdiff import Comparator, DataLoader, OnnxrtRunner
+from layerdiff import Comparator, DataLoader, OnnxrtRunner, Runner
 from layerdiff.compare.cli.command import main
-from layerdiff.graph.errors import RunnerDied
+from layerdiff.graph.errors import MissingPackage, ProviderUnavailable, RunnerDied
 
 from support.models import parsed
 from support.runners import FunctionRunner
@@ -93,15 +93,31 @@ def test_a_runner_that_cannot_be_opened_is_not_tried_again():
     assert len(refusing.opened) == 1
 
 
-def test_a_runner_that_takes_its_process_with_it_is_tried_once_more_at_most():
+@pytest.mark.parametrize(
+    "error",
+    [
+        RunnerDied("dies: running: no answer within 3 s (--timeout)"),
+        MissingPackage("TensorRT", "gpu"),
+        ProviderUnavailable("there is no GPU"),
+        None,
+    ],
+    ids=["died or hangs", "not installed", "no device", "wrong result"],
+)
+def test_a_failure_that_sizes_have_no_part_in_is_not_tried_at_others(error):
     seen: list[tuple[int, ...]] = []
 
-    def dies(feed):
+    def fails(feed):
         seen.append(feed["x"].shape)
-        raise RunnerDied("dies: running: ended by SIGSEGV")
+        if error is None:
+            return {"another": feed["x"]}
+        raise error
 
-    assert ran(OnnxrtRunner(), FunctionRunner(function=dies, label="dies")).verdict == "error"
-    assert len(seen) == 2
+    class Fails(Runner):
+        def open(self, model):
+            return fails
+
+    assert ran(OnnxrtRunner(), Fails()).verdict == "error"
+    assert len(seen) == 1
 
 
 def test_outputs_that_are_kept_are_those_of_the_other_size():
