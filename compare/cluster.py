@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..graph.errors import LayerdiffError, MissingPackage, RunnerError, UsageError, first_line
+from ..graph.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from ..runners.contract.runner import Runner
@@ -230,7 +231,8 @@ def cluster(address: str) -> Iterator[Cluster]:
         UsageError: There is no cluster at the address.
     """
     try:
-        import ray
+        with uninterrupted():
+            import ray
     except ModuleNotFoundError:
         raise MissingPackage("Ray", "ray") from None
     mine = not ray.is_initialized()

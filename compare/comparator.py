@@ -8,10 +8,13 @@ them afterwards.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..graph.errors import UsageError
+from ..runners.contract.declared import as_declared
+from ..runners.contract.runner import Runner
 from ..runners.contract.workload import Workload
 from .assemble import assemble
 from .collect import Collector
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..dataloaders.base import Samples
-    from ..runners.contract.runner import Runner
     from .report.model import Notice, Report
     from .sides import Side
 
@@ -74,7 +76,7 @@ class Comparator:
         self._criterion = criterion(self.rules)
         self._model = model
         self._candidate_model = candidate_model
-        self._runners = tuple(runners)
+        self._runners = as_declared(_runners(runners))
         self._data = data_loader
         self._calibration = calibration_data
         self._progress = progress
@@ -169,6 +171,11 @@ class Comparator:
         Raises:
             UsageError: The tolerances, the metric or the labels are wrong.
         """
+        if not isinstance(run_results, RunResults):
+            raise UsageError(
+                f"compare_accuracy judges what Comparator.run returned, not a {type(run_results).__name__}; outputs "
+                "that were recorded elsewhere are a runner: RecordedRunner."
+            )
         comparison = replace(run_results.comparison, rules=with_options(rules or Rules(), options))
         log = run_results.log
         collector = Collector(comparison)
@@ -184,6 +191,19 @@ class Comparator:
                 if outputs is not None:
                     take(side, sample, outputs)
         return assemble(comparison, log, collector.evidence(comparison, log))
+
+
+def _runners(given: object) -> tuple[Runner, ...]:
+    """The runners that somebody gave.
+
+    Raises:
+        UsageError: They are something else.
+    """
+    several = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+    for one in several:
+        if not isinstance(one, Runner):
+            raise UsageError(f"runners: {one!r} is no runner: give a list of them, [OnnxrtRunner(), ...].")
+    return several
 
 
 def _kept(comparison: Comparison, memory: int, progress: Progress) -> RunResults:

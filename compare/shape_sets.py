@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ..graph.errors import UsageError
 from ..graph.options import Kind, Named
@@ -64,7 +65,11 @@ def as_sets(
     Raises:
         UsageError: Something is neither a range nor dimensions.
     """
-    sets = [shapes] if isinstance(shapes, Mapping) else list(shapes or ())
+    several = isinstance(shapes, Iterable) and not isinstance(shapes, (Mapping, str, bytes))
+    sets: list[Any] = list(shapes or ()) if several else [] if shapes is None else [shapes]
+    for one in sets:
+        if not isinstance(one, Mapping):
+            raise UsageError(f"shapes: {one!r} gives no shapes by name: {{'x': (1, 3, 224, 224)}} does.")
     return tuple({name: _as_range(name, value) for name, value in one.items()} for one in sets if one)
 
 

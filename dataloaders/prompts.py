@@ -18,6 +18,7 @@ from ..graph.decoders import Decoder, decoder, feed_of_tokens
 from ..graph.errors import DataError, MissingPackage, UsageError, first_line
 from ..graph.foreign import contained
 from ..graph.implied_inputs import input_ranges
+from ..graph.interrupts import uninterrupted
 from .base import Sample, Samples, Source
 from .fitting import fit, specs_of
 from .prompt_options import PromptOptions
@@ -102,7 +103,8 @@ class Prompts(PromptOptions, Source):
         if not path.is_file():
             raise DataError(f"--tokenizer {self.tokenizer}: there is no file {path}.")
         try:
-            from tokenizers import Tokenizer
+            with uninterrupted():
+                from tokenizers import Tokenizer
         except ImportError:
             raise MissingPackage("tokenizers", "llm") from None
         try:

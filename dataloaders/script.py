@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..graph.errors import DataError, LayerdiffError
 from ..graph.foreign import contained
+from ..graph.interrupts import uninterrupted
 from .base import Samples, Source
 from .iterable import Iterated, describe
 
@@ -52,7 +53,7 @@ class Script(Source):
         module = importlib.util.module_from_spec(spec)
         sys.path.insert(0, str(path.parent))
         try:
-            with contained():
+            with contained(), uninterrupted():
                 spec.loader.exec_module(module)
         except LayerdiffError:
             raise

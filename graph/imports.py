@@ -10,6 +10,7 @@ from typing import Any
 
 from .errors import UsageError, said
 from .foreign import contained
+from .interrupts import uninterrupted
 
 
 def named_object(option: str, text: str, form: str) -> Any:
@@ -30,7 +31,7 @@ def named_object(option: str, text: str, form: str) -> Any:
     if not module or not name:
         raise UsageError(f"{option} {text}: expected {form}.")
     try:
-        with contained():
+        with contained(), uninterrupted():
             return getattr(_imported(module), name)
     except Exception as error:  # an import runs whatever the module holds
         lines = said(error).splitlines()

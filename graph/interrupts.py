@@ -26,8 +26,8 @@ def terminate(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Raises ``KeyboardInterrupt`` or `Terminated` behind the block, if the signal came inside; only where Python's own
-    handler, or `terminate`, is in force.
+    """Raises ``KeyboardInterrupt`` or `Terminated` behind the block, if the signal came inside, whatever else the block
+    raises; only where Python's own handler, or `terminate`, is in force. A second one is obeyed at once.
 
     Libraries in C++ turn an interrupt that reaches them while they are imported into another error ("initialization
     failed"), which would be told as theirs.
@@ -40,8 +40,8 @@ def uninterrupted() -> Iterator[None]:
     came: list[int] = []
 
     def keep(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGTERM and number in came:  # whoever sends it twice waits no longer
-            signal.signal(number, signal.SIG_DFL)
+        if number in came:  # whoever sends it twice waits no longer
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
             signal.raise_signal(number)
         came.append(number)
 
@@ -52,5 +52,5 @@ def uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
-    if came:
-        kept[signal.Signals(came[0])](came[0], None)
+        if came:  # an import that fails then is told as what it is: interrupted
+            kept[signal.Signals(came[0])](came[0], None)

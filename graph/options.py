@@ -329,7 +329,8 @@ def check(configuration: Any, error: type[LayerdiffError] = UsageError) -> None:
             continue
         try:
             kind.check(value)
-        except ValueError as refusal:
+        except (ValueError, TypeError, AttributeError, OverflowError) as wrong:
+            refusal = wrong if isinstance(wrong, ValueError) else kind.refusal()
             what = f.name if kind.repeated else f"{f.name}={value}"
             raise error(f"{what}: {refusal}.") from None
 

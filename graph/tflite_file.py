@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .errors import MissingPackage, ModelError, first_line
+from .interrupts import uninterrupted
 
 SUFFIXES = (".tflite", ".lite")
 IDENTIFIER = b"TFL3"
@@ -212,7 +213,8 @@ def import_litert(module: str) -> Any:
     import importlib
 
     try:
-        return importlib.import_module(f"ai_edge_litert.{module}")
+        with uninterrupted():
+            return importlib.import_module(f"ai_edge_litert.{module}")
     except ModuleNotFoundError as error:
         raise MissingPackage("TFLite's runtime (ai-edge-litert)", "tflite") from error
     except (ImportError, OSError) as error:

@@ -31,7 +31,7 @@ def compare_models() -> Callable[..., Report]:
 def _compare_models(
     model: Any,
     *,
-    candidate: Runner | str | Sequence[Runner | str],
+    candidate: Runner | str | Sequence[Runner | str] = (),
     reference: Runner | str | None = None,
     candidate_model: Any = None,
     data: Any = None,
@@ -46,10 +46,13 @@ def _compare_models(
     from .checks import EXPECTED, unexpected
 
     if expect not in EXPECTED:
-        raise pytest.UsageError(f"compare_models: expect={expect!r}; there are: {', '.join(EXPECTED)}.")
+        pytest.fail(f"compare_models: expect={expect!r}; there are: {', '.join(EXPECTED)}.", pytrace=False)
     if candidate_model is not None and reference is not None:
-        raise pytest.UsageError("compare_models: with a candidate_model, the reference is the first model; name none.")
+        both = "compare_models: with a candidate_model, the reference is the first model; name none."
+        pytest.fail(both, pytrace=False)
     candidates = [candidate] if isinstance(candidate, str) or not isinstance(candidate, Sequence) else list(candidate)
+    if not candidates:
+        pytest.fail('compare_models: no candidate; name one: candidate="emulate=fp16".', pytrace=False)
     failure = ""
     try:
         runners = [_runner(one) for one in candidates]

@@ -61,7 +61,8 @@ def import_tf2onnx() -> Any:
     """
     import_tensorflow()
     try:
-        import tf2onnx.convert
+        with uninterrupted():
+            import tf2onnx.convert
     except ImportError as error:
         raise MissingPackage("tf2onnx", "tf") from error
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)

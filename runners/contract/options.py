@@ -13,7 +13,7 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,7 +114,7 @@ def as_tuples(configuration: Any) -> None:
     for name, known in options_of(configuration.__class__).items():
         if known.repeats:
             value = getattr(configuration, name)
-            several = (value,) if isinstance(value, (str, os.PathLike)) else value
+            several = value if isinstance(value, Iterable) and not isinstance(value, (str, os.PathLike)) else (value,)
             kept = tuple(os.fspath(v) if isinstance(v, os.PathLike) else v for v in several)
             object.__setattr__(configuration, name, kept)
 

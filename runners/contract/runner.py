@@ -12,7 +12,7 @@ the module is imported.
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
@@ -165,7 +165,6 @@ class Runner(Building, ABC):
         Winograd's convolutions are not, and tensor cores may truncate."""
         return False
 
-    @abstractmethod
     def open(self, model: Model, *args: Any, **kwargs: Any) -> Session | Function:
         """Builds or loads ``model`` and returns a session on it, or a function from arrays by input name to arrays by
         output name: the one method that a runner needs. It is called by `session`.
@@ -183,6 +182,7 @@ class Runner(Building, ABC):
             ProviderUnavailable: The device or provider is not there or not in use.
             BuildError: The runtime refuses the model.
         """
+        raise RunnerError(f"{self.name}: {type(self).__name__} has no method `open(self, model)`.")
 
     def session(
         self,

@@ -89,7 +89,7 @@ class OnnxrtConfig(Runner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for text in self.provider_options:
+        for text in map(str, self.provider_options):
             if "=" not in text or self.provider == "cpu":
                 what = "expected KEY=VALUE" if "=" not in text else "the CPU provider has no options"
                 raise UsageError(f"--ort-provider-options {text}: {what}.")

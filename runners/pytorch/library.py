@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...graph.errors import MissingPackage, RunnerError, first_line
+from ...graph.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +25,8 @@ def import_torch() -> Any:
         MissingPackage: It is not installed, or is installed and broken.
     """
     try:
-        import torch
+        with uninterrupted():
+            import torch
     except ModuleNotFoundError as error:
         raise MissingPackage("PyTorch", "torch") from error
     except (ImportError, OSError) as error:

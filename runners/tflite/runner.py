@@ -47,7 +47,7 @@ class TfliteRunner(Runner):
         if self.file:
             from ...graph.tflite_file import SUFFIXES
 
-            if not self.file.endswith(SUFFIXES):
+            if not str(self.file).endswith(SUFFIXES):
                 raise UsageError(f"--tflite {self.file}: expected FILE.tflite.")
             object.__setattr__(self, "model", self.file)
 

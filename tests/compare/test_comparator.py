@@ -507,6 +507,11 @@ def test_run_keeps_outputs_and_compare_accuracy_judges_them(onnx_file):
     assert report.outputs == streamed.outputs
 
 
+def test_compare_accuracy_refuses_what_run_did_not_return():
+    with pytest.raises(UsageError, match=r"judges what Comparator\.run returned, not a dict"):
+        Comparator.compare_accuracy({"a": [{"y": np.ones(3)}]})
+
+
 def test_compare_accuracy_fails_on_disagreement(identity_model, function_runner):
     runners = [
         function_runner(function=lambda feed: {"y": feed["x"]}, label="a"),

@@ -117,6 +117,9 @@ def test_options_are_the_fields_that_declare_a_flag():
         ({"count": True}, "count=True: expected a whole number, 1 or more."),
         ({"ends": (2, 1)}, "ends=(2, 1): the range is empty, 2 is more than 1."),
         ({"ends": 5}, "ends=5: expected LO,HI, two numbers."),
+        ({"count": "a"}, "count=a: expected a whole number, 1 or more."),
+        ({"limits": 3}, "limits: expected NAME:LO,HI."),
+        ({"limits": {"x": "a"}}, "limits: x: expected LO,HI, two numbers."),
         ({"limits": {"x": (0, 1), "y": (1, 0)}}, "limits: y: the range is empty, 1 is more than 0."),
     ],
 )

@@ -285,3 +285,52 @@ def test_what_runner_cannot_name_is_refused(spec, message):
     with pytest.raises(UsageError) as refused:
         load_runner(spec)
     assert message in str(refused.value)
+
+
+# ---- what it says of itself -----------------------------------------------------------------------------------------
+
+
+class Misdeclared(Evaluates):
+    arithmetic = "bf16"
+
+
+class Nameless(Evaluates):
+    name = " "
+
+
+class Raises(Evaluates):
+    @property
+    def trust(self):
+        raise KeyError("rank")
+
+
+class Unranked(Evaluates):
+    trust = "low"
+
+
+class OpensNothing(Runner):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("cls", "told"),
+    [
+        (Misdeclared, "misdeclared: `arithmetic` is 'bf16', not a NumberFormat"),
+        (Nameless, "nameless: `name` is empty"),
+        (Raises, "raises: `trust` cannot be had: KeyError: 'rank'"),
+        (Unranked, "unranked: `trust` is 'low', not a whole number"),
+        (OpensNothing, "opens-nothing: OpensNothing has no method `open(self, model)`"),
+    ],
+)
+def test_a_wrong_word_about_itself_costs_that_runner_alone(model, cls, told):
+    report = Comparator(model, [OnnxrtRunner(), Evaluates(), cls()], data_loader=[{"x": X}]).compare()
+    assert [(o.candidate, o.verdict) for o in report.outputs] == [("evaluates", "pass")]
+    (error,) = (r.error for r in report.runners if r.error)
+    assert error.startswith(told)
+    assert len(error.splitlines()) == 1
+
+
+def test_what_is_no_runner_is_refused(model):
+    for runners in (3, ["onnxrt"], [OnnxrtRunner(), OnnxrtRunner]):
+        with pytest.raises(UsageError, match="is no runner"):
+            Comparator(model, runners)

@@ -56,6 +56,43 @@ def test_sigterm_waits_for_it_too(tmp_path):
     assert done.stderr.splitlines()[-1] == "compare: interrupted."
 
 
+USERS = """
+import os, signal
+for _ in range({times}): os.kill(os.getpid(), signal.{signal})
+open("on", "w")
+{then}
+def load_data():
+    yield {{"x": [1.0, 2.0]}}
+def function(feed):
+    return {{"y": feed["x"]}}
+"""
+
+
+def _users(tmp_path, words, **text):
+    onnx.save(parsed("g (float[2] x) => (float[2] y) { y = Relu(x) }"), tmp_path / "m.onnx")
+    (tmp_path / "mine.py").write_text(USERS.format(**text))
+    code = (
+        f"from layerdiff.compare.cli import main; raise SystemExit(main(['m.onnx', '--onnxrt', '--onnxrt', *{words}]))"
+    )
+    return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("words", [["--runner", "mine:function"], ["--data", "mine.py"]], ids=lambda words: words[0])
+@pytest.mark.parametrize("then", ["pass", "raise ImportError('initialization failed')"], ids=["goes on", "fails"])
+@pytest.mark.parametrize(("signal", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_the_imports_of_a_users_module_are_waited_for(words, then, signal, status, tmp_path):
+    done = _users(tmp_path, words, times=1, signal=signal, then=then)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (status, "compare: interrupted.")
+    assert "initialization failed" not in done.stderr
+    assert (tmp_path / "on").exists()
+
+
+@pytest.mark.parametrize(("signal", "status"), [("SIGTERM", -15), ("SIGINT", 130)])
+def test_a_second_one_is_obeyed_at_once(signal, status, tmp_path):
+    done = _users(tmp_path, ["--data", "mine.py"], times=2, signal=signal, then="pass")
+    assert (done.returncode, (tmp_path / "on").exists()) == (status, False)
+
+
 def test_nothing_is_imported_before_interrupts_are_told():
     code = "import sys; before = set(sys.modules); import layerdiff.compare.cli; print(*set(sys.modules) - before)"
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, env=_env())

@@ -56,6 +56,15 @@ def test_no_such_data(compare_models):
 
 def test_no_such_rule(compare_models):
     compare_models("relu.onnx", candidate="onnxrt", layer="guilty")
+
+def test_no_such_value(compare_models):
+    compare_models("relu.onnx", candidate="onnxrt", tolerances=3)
+
+def test_no_such_expectation(compare_models):
+    compare_models("relu.onnx", candidate="onnxrt", expect="fial")
+
+def test_no_candidate(compare_models):
+    compare_models("relu.onnx", reference="onnxrt")
 """
 
 
@@ -63,8 +72,10 @@ def test_what_cannot_be_compared_fails_in_one_line_each(onnx_file, tmp_path):
     onnx_file("g (float[N, 3] x) => (float[N, 3] y) { y = Relu(x) }", "relu.onnx")
     (tmp_path / "test_them.py").write_text(WRONG)
     told = run(tmp_path).stdout
-    assert "4 failed" in told
-    for message in ("absent.onnx: no such file.", "--onnxruntime names no runner", "no such file or folder", "'layer'"):
+    assert "7 failed" in told
+    wrong = ("tolerances: expected NAME:RTOL,ATOL", "expect='fial'; there are: pass", "no candidate; name one")
+    missing = ("absent.onnx: no such file.", "--onnxruntime names no runner", "no such file or folder", "'layer'")
+    for message in (*missing, *wrong):
         assert message in told
     assert "Error" not in told  # no exception, no line of our code
 
