@@ -417,6 +417,15 @@ def healed(candidate: str, count: int) -> Notice:
     return Notice("healed", candidate, f"{candidate}: {text}")
 
 
+def contradicts_itself(recording: str, given: Sequence[str], made: Sequence[str], by: str) -> Notice:
+    """Tensors of a recording do not follow from others of it, which whoever runs the network makes otherwise."""
+    text = (
+        f"{recording} contradicts itself: from what it holds as {_quoted(given[:3])}, {by} makes another "
+        f"{_quoted(made[:3])} than it holds, and run by itself the same: record all tensors in one run."
+    )
+    return Notice("contradicts-itself", recording, text)
+
+
 def clamped(candidate: str, layer: str, what: str, others: int, agree: bool) -> Notice:
     """Values that the candidate's format does not reach and that nothing behind them depends on: a mask's, mostly."""
     why = "the outputs agree all the same" if agree else "nothing of that reaches the outputs"
@@ -494,7 +503,9 @@ def runs_differ(found: Fidelity) -> Notice:
 
 def unlike_deployed(found: Fidelity, share: float, much: bool) -> Notice:
     """The run in pieces shows much less of the deployed error than there is, or much more."""
-    why = "the layers below show errors that it does not make" if much else "the layers below explain it in part only"
+    why = "layers show errors that it does not make" if much else "layers explain it in part only"
+    if share < 0.005:  # written as 0 %
+        why = "layers explain nothing of it"
     text = f"{found.candidate}: run in pieces, the error at {found.tensor!r} is {share:.0%} of the deployed one: {why}."
     return Notice("fidelity", found.candidate, text)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ...graph.formats import FP32
 from ..cluster import Held, Task, cluster, gpus_of
 from ..journal.sessions import remembered
 from ..notices import layers_not_compared, not_deterministic, worker_died
@@ -228,7 +229,8 @@ def localize_candidate(
     found = culprits(ranked(blamed, unshown), unshown, names)
     if log is not None:
         log = _run_again(comparison, log, seen, outputs, found)
-    shown, doubts = fidelities(candidate.name, seen, outputs, _comes_and_goes(seen, comparison, log))
+    plain = not found and not fmt.is_integer and fmt.u <= FP32.u
+    shown, doubts = fidelities(candidate.name, seen, outputs, _comes_and_goes(seen, comparison, log), plain)
     return Localized(
         layers=layer_results(given, prepared.plan.unmatched, names),
         culprits=found,

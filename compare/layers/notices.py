@@ -20,10 +20,12 @@ from .fidelity import made_by_pieces
 from .loudest import is_off, no_result
 from .observation import relative_error
 from .prepare import STREAMS
+from .verdicts import HEALED
 
 if TYPE_CHECKING:
     from ..lockstep.plan import LayerPair
     from ..report.model import Culprit, Notice, OutputResult
+    from .observation import LayerObservation
     from .prepare import Prepared
     from .verdicts import Verdicts
     from .walked import Walked
@@ -64,7 +66,13 @@ def walk_notices(
     off = [s for s in given.layers if given.by_layer[s.number] == "healed"]
     healed = [s for s in off if not made_by_pieces(s, walked, outputs, index)]  # of those `fidelities` tells
     clamped = [s for s in healed if s.diagnosis is not None and s.diagnosis.clamped]
-    if len(healed) > len(clamped):
+    torn = _contradicting(prepared, healed)
+    if torn:
+        reference = prepared.comparison.reference.name
+        given_there = dict.fromkeys(n for s in torn for n in s.pair.reference.inputs if n in _made(healed))
+        made = dict.fromkeys(n for s in torn for n in s.pair.reference.outputs)
+        yield notices.contradicts_itself(reference, [*given_there], [*made], who)
+    elif len(healed) > len(clamped):
         yield notices.healed(who, len(healed) - len(clamped))
     told = {node for c in culprits for f in c.facts if isinstance(f, CarriedPast) for node in f.found.heals}
     clamped = [s for s in clamped if names[s.pair.main] not in told]
@@ -90,6 +98,19 @@ def walk_notices(
         yield notices.noise_unknown(who, names[unknown[0].main], len(unknown), why)
     yield from _fed_otherwise(prepared, given)
     yield from _branches(prepared, given)
+
+
+def _contradicting(prepared: Prepared, healed: Sequence[LayerObservation]) -> list[LayerObservation]:
+    """Layers of a network that was not run but recorded, whose results as recorded do not follow from what they read as
+    recorded, where the other side, run by itself, makes the same results: what they read is not what made these."""
+    if prepared.comparison.reference.runner.capabilities.computes:
+        return []
+    right = (s for s in healed if s.cumulative_error <= HEALED * s.local_error)
+    return [s for s in right if not _made(healed).isdisjoint(s.pair.reference.inputs)]
+
+
+def _made(layers: Sequence[LayerObservation]) -> set[str]:
+    return {name for s in layers for name in s.pair.reference.outputs}
 
 
 def _one_kernel(prepared: Prepared, given: Verdicts) -> Iterator[Notice]:

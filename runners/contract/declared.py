@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ...graph.errors import RunnerError, first_line
+from ...graph.errors import LayerdiffError, RunnerError, first_line
 from ...graph.foreign import contained
 from ...graph.formats import NumberFormat
 from .capabilities import Capabilities
@@ -19,7 +19,6 @@ DECLARED: dict[str, tuple[type, str]] = {
     "arithmetic": (NumberFormat, FORMAT),
     "accumulator": (NumberFormat, FORMAT),
     "capabilities": (Capabilities, "Capabilities(...)"),
-    "stored_in": (str, "a text"),
 }
 """Properties that a runner may have otherwise than `Runner`, and what they are."""
 
@@ -75,6 +74,8 @@ def _wrong(runner: Runner) -> Iterator[str]:
         try:
             with contained():
                 value = getattr(runner, what)
+        except LayerdiffError:  # of the file that it reads, and told as that when it is read
+            continue
         except Exception as error:
             yield f"`{what}` cannot be had: {type(error).__name__}: {first_line(error)}"
             continue

@@ -145,6 +145,18 @@ def test_that_the_references_layers_were_run_is_said(against, tmp_path):
     assert [notice.code for notice in report.notices] == ["layers-swapped"]
 
 
+@pytest.mark.parametrize(
+    ("names", "told"), [("h", "'h', onnxrt makes another 'y'"), ("r", "'r', onnxrt makes another 'h'")]
+)
+def test_a_recording_that_contradicts_itself_is_named(names, told, against, tmp_path):
+    arrays = [computed(s["x"]) for s in SAMPLES]
+    path = folder_of(tmp_path / "run", [{**a, **{n: np.zeros_like(a[n]) for n in names}} for a in arrays])
+    report = against(path, layers="all")
+    (notice,) = (n for n in report.notices if n.code not in ("layers-swapped",))
+    assert (notice.code, notice.subject) == ("contradicts-itself", "recorded:run")
+    assert told in notice.text
+
+
 def test_without_inner_tensors_no_layers_are_seen(against, tmp_path):
     path = folder_of(tmp_path / "run", [{"y": computed(s["x"])["y"]} for s in SAMPLES])
     assert [notice.code for notice in against(path, layers="all").notices] == ["layers-not-seen"]
