@@ -127,8 +127,10 @@ types of the graph say, or a binding metric fell."""
 def _with_statistics(result: OutputResult, evidence: OutputEvidence) -> OutputResult:
     statistics, found = evidence.shown, evidence.expected
     metrics = statistics.metrics()
+    ties = found.different if found is not None and found.explained else 0
     if not evidence.transposed and not evidence.clash and not statistics.shape_mismatch:
-        metrics["mismatched"] = evidence.mismatched
+        # what is decided differently is explained, and is what keeps the output from passing all the same
+        metrics["mismatched"] = max(evidence.mismatched, ties if result.verdict == "undecided" else 0)
     rule = evidence.tolerance
     use = statistics.use if rule is not None else None
     if evidence.by_formula is not None:
@@ -143,7 +145,7 @@ def _with_statistics(result: OutputResult, evidence: OutputEvidence) -> OutputRe
         result,
         transposed=evidence.axes if evidence.transposed else None,
         tolerance=None if rule is None else ToleranceUsed(rule.rtol, rule.atol),
-        ties=found.different if found is not None and found.explained else 0,
+        ties=ties,
         metrics=None if evidence.clash else metrics,
         worst_sample=statistics.worst_sample,
         use=use,

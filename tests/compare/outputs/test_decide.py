@@ -234,6 +234,16 @@ def test_where_elements_are_not_finite_the_report_counts_those_that_decide():
     assert (result.metrics or {})["mismatched"] == 1
 
 
+@pytest.mark.parametrize(
+    ("more", "verdict", "counted"),
+    [({"unseen": 1}, "undecided", 2), ({"whole": 1e-9}, "pass", 0)],
+    ids=["ties that keep it from passing", "ties that do not"],
+)
+def test_the_count_is_that_of_what_the_verdict_is_for(more, verdict, counted):
+    result = decide(evidence(NEAR, expected=measured(different=2, expected_different=1.0, **more)))
+    assert (result.verdict, result.ties, result.metrics["mismatched"]) == (verdict, 2, counted)
+
+
 def test_small_is_an_eighth_in_bf16_and_36_db_in_fp16():
     assert ROUNDOFFS * BF16.u == 1 / 8
     assert max(SMALL, ROUNDOFFS * FP16.u) == 1 / 64
