@@ -112,7 +112,11 @@ def _data_info(comparison: Comparison, log: RunLog) -> DataInfo:
     if comparison.calibration is not None:
         notes.append(f"INT8 and FP8 were calibrated on {comparison.calibration.description}.")
     digest = functools.partial(data_digest, samples)
-    return DataInfo(log.samples, samples.seed, samples.description, samples.representative, tuple(notes), digest)
+    reference, total, description = log.of(log.reference).samples, len(samples), samples.description
+    done = max((min(reference, log.of(name).samples) for name in log.candidates), default=0)
+    if 0 < done < total and comparison.rules.shard is None:
+        description = f"{done} of {description}"
+    return DataInfo(log.samples, samples.seed, description, samples.representative, tuple(notes), digest)
 
 
 def data_digest(samples: Samples) -> str | None:

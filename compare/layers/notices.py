@@ -63,23 +63,7 @@ def walk_notices(
     if prepared.plan.unmatched:
         yield notices.no_counterpart(who, prepared.plan.unmatched)
     index = prepared.comparison.reference.model.index
-    off = [s for s in given.layers if given.by_layer[s.number] == "healed"]
-    healed = [s for s in off if not made_by_pieces(s, walked, outputs, index)]  # of those `fidelities` tells
-    clamped = [s for s in healed if s.diagnosis is not None and s.diagnosis.clamped]
-    torn = _contradicting(prepared, healed)
-    if torn:
-        reference = prepared.comparison.reference.name
-        given_there = dict.fromkeys(n for s in torn for n in s.pair.reference.inputs if n in _made(healed))
-        made = dict.fromkeys(n for s in torn for n in s.pair.reference.outputs)
-        yield notices.contradicts_itself(reference, [*given_there], [*made], who)
-    elif len(healed) > len(clamped):
-        yield notices.healed(who, len(healed) - len(clamped))
-    told = {node for c in culprits for f in c.facts if isinstance(f, CarriedPast) for node in f.found.heals}
-    clamped = [s for s in clamped if names[s.pair.main] not in told]
-    for s in clamped[:1]:
-        facts = () if s.diagnosis is None else s.diagnosis.facts
-        what, agree = facts[0].text if facts else "values are clamped", not any(map(is_off, outputs))
-        yield notices.clamped(who, names[s.pair.main], what, len(clamped) - 1, agree)
+    yield from _healed(prepared, walked, given, culprits, outputs)
     yield from _one_kernel(prepared, given)
     yield from _read_otherwise(prepared, culprits)
     closed = [(names[s.pair.main], s.not_built.text) for s in given.layers if s.not_built is not None]
@@ -98,6 +82,35 @@ def walk_notices(
         yield notices.noise_unknown(who, names[unknown[0].main], len(unknown), why)
     yield from _fed_otherwise(prepared, given)
     yield from _branches(prepared, given)
+
+
+def _healed(
+    prepared: Prepared,
+    walked: Walked,
+    given: Verdicts,
+    culprits: Sequence[Culprit],
+    outputs: Sequence[OutputResult],
+) -> Iterator[Notice]:
+    """Tensors that are off and change nothing: see `walk_notices`."""
+    who, index = prepared.candidate.name, prepared.comparison.reference.model.index
+    names = index.names
+    off = [s for s in given.layers if given.by_layer[s.number] == "healed"]
+    healed = [s for s in off if not made_by_pieces(s, walked, outputs, index)]  # of those `fidelities` tells
+    clamped = [s for s in healed if s.diagnosis is not None and s.diagnosis.clamped]
+    torn = _contradicting(prepared, healed)
+    if torn:
+        reference = prepared.comparison.reference.name
+        given_there = dict.fromkeys(n for s in torn for n in s.pair.reference.inputs if n in _made(healed))
+        made = dict.fromkeys(n for s in torn for n in s.pair.reference.outputs)
+        yield notices.contradicts_itself(reference, [*given_there], [*made], who)
+    elif len(healed) > len(clamped):
+        yield notices.healed(who, len(healed) - len(clamped))
+    told = {node for c in culprits for f in c.facts if isinstance(f, CarriedPast) for node in f.found.heals}
+    clamped = [s for s in clamped if names[s.pair.main] not in told]
+    for s in clamped[:1]:
+        facts = () if s.diagnosis is None else s.diagnosis.facts
+        what, agree = facts[0].text if facts else "values are clamped", not any(map(is_off, outputs))
+        yield notices.clamped(who, names[s.pair.main], what, len(clamped) - 1, agree)
 
 
 def _contradicting(prepared: Prepared, healed: Sequence[LayerObservation]) -> list[LayerObservation]:

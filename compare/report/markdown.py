@@ -48,7 +48,10 @@ def _head(report: Report) -> Iterator[str]:
     failed = [runner for runner in report.runners if runner.error]
     if failed:
         yield ""
-        yield from (f"- **{_code(runner.name)} failed**: {_text(runner.failure)}" for runner in failed)
+        yield from (
+            f"- **{_code(runner.name)} {'was stopped' if runner.stopped else 'failed'}**: {_text(runner.failure)}"
+            for runner in failed
+        )
     if report.culprits:
         yield ""
         yield from map(_culprit, report.culprits[:_CULPRITS])

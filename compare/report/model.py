@@ -30,6 +30,10 @@ OutputVerdict = Literal["pass", "fail", "missing", "extra", "undecided"]
 LayerVerdict = Literal["ok", "culprit", "inherited", "healed", "unmatched", "unknown"]
 
 
+STOPPED = "interrupted after"
+"""What the error of a runner begins with that did not fail: Ctrl-C came before it was through."""
+
+
 class Cause(str, enum.Enum):
     """Why a layer is named, by the names of the JSON form."""
 
@@ -134,6 +138,11 @@ class RunnerResult:
     repeat: Mapping[str, Any] | None = None
     format: str | None = None
     source: str | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it did not fail, but the run was interrupted before it was through."""
+        return (self.error or "").startswith(STOPPED)
 
     @property
     def failure(self) -> str:

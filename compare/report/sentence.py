@@ -26,7 +26,9 @@ def caveat(report: Report) -> str:
 
 def _finding(report: Report) -> str:
     parts = []
-    failed = [runner.name for runner in report.runners if runner.error]
+    failed = [runner.name for runner in report.runners if runner.error and not runner.stopped]
+    if any(runner.stopped for runner in report.runners):
+        parts.append("the run was interrupted")
     if failed:
         parts.append(f"{_and(failed)} failed")
     groups: dict[tuple[str, str], list[str]] = {}

@@ -16,6 +16,7 @@ from ...graph.printable import counted
 from ...runners.contract.session import SessionInfo
 from .. import notices
 from ..progress import SILENT, Progress
+from ..report.model import STOPPED
 from ..share import belongs
 from ..sides import Side, Sides, other_file
 from ..statistics import libraries
@@ -203,7 +204,7 @@ class _Streaming:
         total = len(self._comparison.samples)
         for entry in self._entries.values():
             if entry.error is None and not entry.not_run and entry.samples < total:
-                entry.error = f"interrupted after {entry.samples} of {total} samples"
+                entry.error = f"{STOPPED} {entry.samples} of {total} samples"
 
     def _open_all(self) -> None:
         refused: dict[Side, LayerdiffError] = {}

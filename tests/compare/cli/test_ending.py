@@ -188,7 +188,11 @@ def test_an_interrupted_run_tells_what_it_found_and_leaves_nothing(number, statu
     (output,) = found["outputs"]
     assert output["metrics"]["count"] == 4
     assert "interrupted" in [n["code"] for n in found["notices"]]
-    assert out.splitlines()[-1].startswith("error: ")
+    said = out.splitlines()[-1]
+    assert said.startswith("error: the run was interrupted; ")
+    assert "failed" not in said
+    assert "on 1 of 3 random samples" in said
+    assert found["data"].startswith("1 of 3 random samples")
     assert os.listdir("tmp") == []
 
 
