@@ -31,6 +31,7 @@ from .ending import (
 
 if TYPE_CHECKING:
     from ..comparator import Comparator
+    from ..comparison import Comparison
     from ..progress import Progress
     from ..report.model import Report
     from .arguments import Request
@@ -200,6 +201,25 @@ def comparator(request: Request, progress: Progress | None = None) -> Comparator
 
 
 @standard_output_kept()
+def prepared(request: Request, progress: Progress | None = None) -> tuple[Comparator, Comparison]:
+    """What the command line asks for, with its models loaded and its samples bound, and before anything is run.
+
+    Raises:
+        UsageError: The request does not fit the models or the data, or what it asks for cannot be written.
+    """
+    with uninterrupted():
+        from ..report.files import check_folder, check_writable
+        from ..report.formats import formats, writes_folder
+
+    for flag, path in request.reports:
+        (check_folder if writes_folder(formats()[flag]) else check_writable)(path, flag)
+    if request.save_worst is not None:
+        check_folder(request.save_worst, "--save-worst")
+    asked = comparator(request, progress)
+    return asked, asked.prepare()
+
+
+@standard_output_kept()
 def compare(request: Request, progress: Progress | None = None) -> Report:
     """What the command line asks for, as a report.
 
@@ -209,15 +229,9 @@ def compare(request: Request, progress: Progress | None = None) -> Report:
     with uninterrupted():
         from ..distributed import compare as run
         from ..notices import not_written
-        from ..report.files import check_folder, check_writable, discard
-        from ..report.formats import formats, writes_folder
+        from ..report.files import discard
 
-    for flag, path in request.reports:
-        (check_folder if writes_folder(formats()[flag]) else check_writable)(path, flag)
-    if request.save_worst is not None:
-        check_folder(request.save_worst, "--save-worst")
-    asked = comparator(request, progress)
-    comparison = asked.prepare()
+    asked, comparison = prepared(request, progress)
     discard(path for _, path in request.reports)
     report = run(comparison, progress or SILENT, asked.ran_on)
     if request.save_worst is not None and asked.samples is not None:

@@ -79,9 +79,10 @@ def run(words: Sequence[str]) -> int:
         if space.verbose:
             with verdict_shown("compare"):
                 show_reports([outcome], console(out))
+    came = {outcome.name for outcome in outcomes}
     found = SuiteResult(
         tuple(outcomes),
-        names_of(checks.checks)[len(outcomes) :],
+        tuple(name for name in names_of(checks.checks) if name not in came),
         None if space.shard is None else shard_of(space.shard, whole),
     )
     unwritten = write_all((flag, path, partial(FORMATS[flag], found)) for flag, path in reports) or unwritten

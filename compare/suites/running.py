@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...graph.errors import LayerdiffError, UsageError
-from ..cli.command import compare, told_by
+from ..cli.command import compare, prepared, told_by
 from ..cluster import Task, cluster, gpus_of
 from ..distributed import settled
 from ..notices import NOT_WRITTEN, worker_died
@@ -27,9 +27,13 @@ def run_checks(
     Args:
         checks: Which. After an outcome that is not expected, no other runs if they say so.
         progress: Told which check begins; whom to tell what is going on in it.
+
+    Before the first one is run, every check is read: its models, its data, and the names in it. One that cannot be run
+    is an error, and where the first that is not as expected ends the suite, it is the first.
     """
-    for check in checks.checks:
-        outcome = _run(check, progress(check))
+    unready = dict(_unready(checks.checks))
+    for check in sorted(checks.checks, key=lambda check: check.name not in unready) if checks.stop else checks.checks:
+        outcome = unready.get(check.name) or _run(check, progress(check))
         yield check, outcome
         if checks.stop and not outcome.as_expected:
             return
@@ -65,6 +69,23 @@ def _run_there(check: Check) -> Outcome:
     rules = replace(check.request.rules, ray=None)
     outcome = _run(replace(check, request=replace(check.request, rules=rules)), None)
     return outcome if outcome.report is None else replace(outcome, report=settled(outcome.report))
+
+
+def _unready(checks: Sequence[Check]) -> Iterator[tuple[str, Outcome]]:
+    """The checks that cannot be run, by name. Of those that read what another one writes, nothing is known yet."""
+    for check in checks:
+        made = (path for other in checks if other is not check for path in _written(other))
+        if any(path in check.request.reads for path in made):
+            continue
+        began = time.monotonic()
+        try:
+            prepared(check.request)
+        except LayerdiffError as error:
+            yield check.name, Outcome(check.name, check.expect, None, str(error), time.monotonic() - began)
+
+
+def _written(check: Check) -> list[str]:
+    return [path for _, path in (*check.request.written, *check.request.reports)]
 
 
 def _run(check: Check, progress: Progress | None) -> Outcome:

@@ -92,7 +92,7 @@ def junit(found: SuiteResult) -> str:
         elif outcome.as_expected:
             made.append(failed_suite(name, "skipped", f"known failure: {sentence(outcome.report)}"))
         else:
-            made.append(failed_suite(name, "failure", _said(outcome)))
+            made.append(failed_suite(name, "error" if outcome.verdict == "error" else "failure", _said(outcome)))
     made += [failed_suite(name, "skipped", "not run: an earlier check was not as expected") for name in found.not_run]
     return document(made or [failed_suite("suite", "failure", headline(found))])
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from xml.etree import ElementTree as xml
 
 import pytest
 import xmlschema
 from layerdiff import UsageError
 from layerdiff.compare.cli.command import main
+from layerdiff.compare.suites import running
 from layerdiff.compare.suites.checks import read_checks
 
 from support.paths import ROOT
@@ -80,6 +82,48 @@ def test_one_junit_for_all(suite, tmp_path):
         "bad: onnxrt@twice.onnx": "failure",
         "wrong": "failure",
     }
+
+
+NO_DATA = '[[check]]\nname = "no data"\nmodel = "relu.onnx"\nrunners = ["onnxrt", "onnxrt"]\ndata = "gone.npz"\n'
+NO_NAME = ALIKE.replace('"alike"', '"no name"') + 'tolerance = "zz:1,1"\n'
+PLANNED = '[[check]]\nname = "planned"\nmodel = "relu.onnx"\nrunners = ["onnxrt", "onnxrt"]\ndata = "made"\n'
+MADE = ALIKE + 'save-inputs = "made"\n'
+
+
+@pytest.mark.parametrize("check", [GONE, NO_DATA, NO_NAME], ids=["model", "data", "name"])
+@pytest.mark.parametrize(("stop", "left"), [("false", []), ("true", ["alike"])])
+def test_every_check_is_read_before_one_is_run(suite, check, stop, left, tmp_path, monkeypatch, capsys):
+    begun = []
+    real = running.compare
+
+    def compare(request, progress):
+        begun.append(len(prepared))
+        return real(request, progress)
+
+    prepared = []
+    read = running.prepared
+    monkeypatch.setattr(running, "compare", compare)
+    monkeypatch.setattr(running, "prepared", lambda request: prepared.append(1) or read(request))
+    path = suite(ALIKE, check, head=f"stop = {stop}\n")
+    assert main(["--suite", path, "--json", str(tmp_path / "all.json"), "-q"]) == 3
+    found = json.loads((tmp_path / "all.json").read_text())
+    assert (found["not_run"], begun) == (left, [] if left else [2])
+
+
+def test_what_another_check_writes_need_not_be_there(suite, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--suite", suite(MADE, PLANNED), "-q"]) == 0
+
+
+def test_a_runner_that_fails_is_an_error_whatever_is_expected(suite, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text("def fails(feed): raise ValueError('boom')")
+    broken = '[[check]]\nname = "b"\nmodel = "relu.onnx"\nrunners = ["onnxrt", "runner=mine:fails"]\nexpect = "fail"\n'
+    sys.path.append(str(tmp_path))
+    try:
+        assert main(["--suite", suite(broken), "--junit", str(tmp_path / "all.xml"), "-q"]) == 3
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert [child.tag for child in xml.parse(tmp_path / "all.xml").getroot()[0][0]] == ["error"]
 
 
 def test_a_table_for_a_step_summary(suite, capsys):
