@@ -85,7 +85,7 @@ def compare(
         ("--save-outputs", rules.save_outputs),
     ):
         if path is not None:
-            check_writable(path, flag)
+            check_writable(path, flag, folder=flag.startswith("--save"))
     if rules.save_inputs is not None:
         check_form(rules.save_inputs, len(comparison.samples))
     with journaled(comparison) as kept, isolated(kept) as apart, building(apart) as comparison:

@@ -208,11 +208,10 @@ def prepared(request: Request, progress: Progress | None = None) -> tuple[Compar
         UsageError: The request does not fit the models or the data, or what it asks for cannot be written.
     """
     with uninterrupted():
-        from ..report.files import check_folder, check_writable
-        from ..report.formats import formats, writes_folder
+        from ..report.files import check_folder
+        from .report_options import check_places
 
-    for flag, path in request.reports:
-        (check_folder if writes_folder(formats()[flag]) else check_writable)(path, flag)
+    check_places(request.reports)
     if request.save_worst is not None:
         check_folder(request.save_worst, "--save-worst")
     asked = comparator(request, progress)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ... import __version__
 from ...graph.errors import UsageError
+from ..report.files import check_folder, check_writable
 from ..report.formats import check_packages, formats, holds_layers, writes_folder
 from .options import Once
 from .reading import Reads
@@ -106,6 +107,16 @@ def check_layers(reports: Sequence[tuple[str, str]], there: bool, remedy: str) -
     for flag, _ in reports:
         if not there and holds_layers(formats()[flag]):
             raise UsageError(f"{flag} holds layers alone, and there are none: {remedy}.")
+
+
+def check_places(reports: Sequence[tuple[str, str]]) -> None:
+    """Makes sure, before anything runs, that reports can be written where they are asked for.
+
+    Raises:
+        OutputError: One cannot.
+    """
+    for flag, path in reports:
+        (check_folder if flag in formats() and writes_folder(formats()[flag]) else check_writable)(path, flag)
 
 
 def check_reports(reports: Sequence[tuple[str, str]], reads: Reads) -> None:

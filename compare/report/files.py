@@ -61,13 +61,22 @@ def writing(flag: str, path: str | os.PathLike[str]) -> Iterator[None]:
         raise OutputError(f"{flag} {path}: cannot be written: {error.strerror}.") from error
 
 
-def check_writable(path: str | os.PathLike[str], flag: str) -> None:
+def check_writable(path: str | os.PathLike[str], flag: str, *, folder: bool = False) -> None:
     """Makes sure, before anything runs, that a file can be written to a path.
+
+    Args:
+        path: The path.
+        flag: The option that named it, for messages.
+        folder: Whether it may be a folder.
 
     Raises:
         OutputError: It cannot.
     """
+    if not os.fspath(path):
+        raise OutputError(f"{flag} '': a file has a name.")
     target = Path(path)
+    if not folder and (target.is_dir() or os.fspath(path).endswith(os.sep)):
+        raise OutputError(f"{flag} {path}: that is a folder: name a file in it.")
     if os.fspath(path) == "-" or (target.exists() and not target.is_file() and not target.is_dir()):
         return  # standard output, a named pipe
     target = Path(os.path.realpath(target))
@@ -84,6 +93,8 @@ def check_folder(path: str | os.PathLike[str], flag: str) -> None:
     Raises:
         OutputError: They cannot.
     """
+    if not os.fspath(path):
+        raise OutputError(f"{flag} '': a folder has a name.")
     there = Path(path).absolute()
     while not there.exists() and there.parent != there:
         there = there.parent

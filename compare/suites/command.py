@@ -14,7 +14,7 @@ from ..cli.arguments import Parser
 from ..cli.delivery import rendered, verdict_shown, write_all
 from ..cli.ending import Shown
 from ..cli.reading import Reads
-from ..cli.report_options import Reports, add_report, add_screen, check_reports, check_screen
+from ..cli.report_options import Reports, add_report, add_screen, check_places, check_reports, check_screen
 from ..cluster import HERE
 from ..share import Share, belongs
 from .checks import Check, Checks, names_of, read_checks
@@ -56,6 +56,7 @@ def run(words: Sequence[str]) -> int:
     check_reports(reports, Reads.of((), [space.suite]))
     checks = read_checks(space.suite)
     _check_between(checks, reports, Reads.of((), [space.suite]))
+    check_places(reports)
     whole = checks.checks
     if space.shard is not None:
         checks = share_of(checks, space.shard)

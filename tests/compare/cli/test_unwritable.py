@@ -68,7 +68,7 @@ def test_outputs_after_one_that_could_not_be_written_are_not(folder):
 def test_a_plan_that_cannot_be_written_is_in_the_report(folder, monkeypatch):
     """The file is a folder by the time that the plan is written to it."""
     words = "m.onnx --onnxrt --emulate fp16 --fix plan.json --json r.json --range x:0.9,1"
-    monkeypatch.setattr("layerdiff.compare.stages.check_writable", lambda path, flag: Path(path).mkdir())
+    monkeypatch.setattr("layerdiff.compare.stages.check_writable", lambda path, flag, **more: Path(path).mkdir())
     assert main(words.split()) == 2
     report = load_report("r.json")
     assert report.verdict == "fail"
@@ -154,3 +154,25 @@ def test_an_answer_that_gets_nowhere_is_told_and_one_that_nobody_reads_on_is_no_
         assert child.stderr is not None
         child.stdout.close()
         assert (child.stderr.read(), child.wait()) == ("", 0)
+
+
+FILES = ["--json", "--html", "--junit", "--markdown", "--text", "--fix", "--apply-remedy"]
+
+
+@pytest.mark.parametrize("path", ["there", "there/", "new/", ""], ids=repr)
+@pytest.mark.parametrize("flag", FILES)
+def test_a_folder_in_the_place_of_a_file_is_refused_before_anything_runs(flag, path, folder, capsys):
+    (folder / "there").mkdir()
+    assert main(["m.onnx", "--onnxrt", "--emulate", "fp16", flag, path]) == 2
+    told = capsys.readouterr()
+    assert f"{flag} {path or repr(path)}: " in told.err
+    assert "name a file in it" in told.err or "a file has a name" in told.err
+    assert "running" not in told.err
+    assert not told.out
+
+
+@pytest.mark.parametrize("flag", ["--json", "--junit", "--markdown"])
+def test_that_of_a_suite_too(flag, folder, capsys):
+    (folder / "s.toml").write_text('[[check]]\nmodel = "m.onnx"\nrunners = ["onnxrt", "onnxrt"]\n')
+    assert main(["--suite", "s.toml", flag, "."]) == 2
+    assert f"{flag} .: that is a folder" in capsys.readouterr().err

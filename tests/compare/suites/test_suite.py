@@ -182,8 +182,10 @@ def test_a_check_has_reports_of_its_own(suite, tmp_path, capsys):
     assert (tmp_path / "alike.html").is_file()
 
 
-def test_a_report_that_cannot_be_written_costs_no_table_and_no_other_report(suite, tmp_path, capsys):
-    gone, there = tmp_path / "nowhere" / "all.xml", tmp_path / "all.json"
+def test_a_report_that_cannot_be_written_costs_no_table_and_no_other_report(suite, tmp_path, monkeypatch, capsys):
+    """The file is a folder by the time that the report is written to it."""
+    gone, there = tmp_path / "all.xml", tmp_path / "all.json"
+    monkeypatch.setattr("layerdiff.compare.suites.command.check_places", lambda reports: gone.mkdir())
     assert main(["--suite", suite(ALIKE), "--junit", str(gone), "--json", str(there)]) == 2
     captured = capsys.readouterr()
     assert "1 of 1 checks as expected" in captured.out
