@@ -151,6 +151,16 @@ def size_refused(
             yield Notice(SIZE_REFUSED, option, text)
 
 
+def sizes_unfit(runner: str, guessed: Mapping[str, tuple[int, ...]]) -> Notice:
+    """A runner failed at sizes that were guessed, and at all others that were tried."""
+    sizes = ", ".join(f"{name!r} of {'x'.join(map(str, shape))}" for name, shape in guessed.items())
+    told = " ".join(f"--shape {name}:DIMS" for name in guessed)
+    text = (
+        f"{runner} failed at sizes that were guessed ({sizes}), and at others. Give its own, if these are why: {told}."
+    )
+    return Notice("sizes-unfit", runner, text)
+
+
 def left_out(runner: str, error: LayerdiffError) -> Notice:
     """A runner cannot open the second file."""
     return Notice("left-out", runner, f"{runner} was left out: {_in_one_line(error)}")
@@ -457,15 +467,14 @@ def hold_as_one_kernel(candidate: str, layers: Sequence[str], what: str, shown_b
 def random_values(candidate: str, layer: str, others: int) -> Notice:
     """Layers that draw random values."""
     who = f"{layer} and {others} other layers draw" if others else f"{layer} draws"
-    text = f"{candidate}: {who} random values; behind it the candidate was given the reference's."
-    return Notice("random-values", candidate, text)
+    given = f"{candidate}: {who} random values; behind it the candidate was given the reference's."
+    return Notice("random-values", candidate, given)
 
 
 def noise_unknown(candidate: str, layer: str, count: int, why: str) -> Notice:
     """Layers that no expected noise can be found for."""
     unknown = f"the expected noise of {counted(count, 'layer')} is unknown (first {layer})"
-    text = f"{candidate}: {unknown}: {why.rstrip('.')}."
-    return Notice("noise-unknown", candidate, text)
+    return Notice("noise-unknown", candidate, f"{candidate}: {unknown}: {why.rstrip('.')}.")
 
 
 def other_branch(candidate: str, node: str, condition: str) -> Notice:

@@ -23,7 +23,7 @@ from .plans.remedies import with_remedies
 from .progress import SILENT, Progress
 from .report.files import check_writable
 from .runs.recording import save_inputs, saving_outputs
-from .runs.resized import resized
+from .runs.resized import resized, unfit
 from .runs.run import Stopped
 from .runs.shards import ShardRecorder
 from .runs.streaming import execute
@@ -137,6 +137,8 @@ def _compared(comparison: Comparison, progress: Progress, ran_on: Callable[[Samp
         comparison = other
         ran_on(comparison.samples)
         log, collector = _ran(comparison, progress)
+    elif (told := unfit(comparison, log)) is not None:
+        log = replace(log, notices=(*log.notices, told))
     ran = _walked(comparison, log)
     if ran is not None:
         begin(ran, log)

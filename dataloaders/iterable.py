@@ -7,6 +7,7 @@ again; nothing is kept in memory.
 from __future__ import annotations
 
 import tempfile
+import traceback
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,10 @@ from .fitting import fit, specs_of
 
 if TYPE_CHECKING:
     from ..graph.model import Model
+
+
+EXPECTED = "it has to give dicts of arrays by input name, as a list or one by one (yield)"
+OURS = tuple(str(Path(__file__).parents[1] / name) for name in ("compare", "dataloaders", "graph", "runners"))
 
 
 class Iterated(Source):
@@ -55,10 +60,17 @@ class Iterated(Source):
             return Spool(specs, iterator, self.name)
         return _Again(specs, self._begin, iterator, self.name)
 
+    @property
+    def _called(self) -> str:
+        """What the caller's function is called."""
+        return f"{getattr(self.data, '__name__', type(self.data).__name__)}()"
+
     def _begin(self) -> Iterator[Any]:
         try:
             with contained():
                 data = self.data() if callable(self.data) else self.data
+                if not isinstance(data, Iterable) or isinstance(data, str):
+                    raise DataError(f"{self.name}: {self._called} returned {data!r:.60}: {EXPECTED}.")
                 return iter([data] if isinstance(data, Mapping) else data)
         except LayerdiffError:
             raise
@@ -86,10 +98,9 @@ def _checked(specs: Mapping[str, TensorSpec], samples: Iterator[Any], name: str)
 
 def describe(error: BaseException) -> str:
     """An exception of the caller's code in one line, with the place where it was raised."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})" if trace else ""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(OURS)]  # a line of ours says nothing to them
+    place = f" ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno})" if theirs else ""
     return f"{type(error).__name__}: {' '.join(said(error).split())}{place}"
 
 

@@ -31,6 +31,9 @@ LARGER = (16, 32, 64, 128, 224, 256, 384, 512, 1024)
 LARGEST = 1 << 22
 """Most elements of an input of a size that nobody asked for."""
 
+WRITTEN = 6
+"""Most sizes that stand in the graph itself which are tried there."""
+
 _LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
 
 
@@ -64,7 +67,7 @@ class DataLoader(RandomOptions, Source):
         """
         for name in self.ranges:
             if name not in {spec.name for spec in model.inputs}:
-                raise DataError(f"--range {name}: no such input. {_inputs(model)}")
+                raise DataError(f"ranges (--range): {name!r} is no input. {_inputs(model)}")
         first = self._bind(model, self.shapes)
         others = [self._bind(model, shapes).plans for shapes in self.more_shapes]
         first.more_plans = tuple(others)
@@ -327,7 +330,7 @@ class RandomSamples(Samples):
         """
         seen = [self.shapes]
         first, elsewhere = DataLoader.usual
-        larger = [(batch, size) for size in LARGER for batch in (first, 1)]
+        larger = [(batch, size) for size in (*_written_sizes(model), *LARGER) for batch in (first, 1)]
         for usual in ((1, elsewhere), *larger, *((size, elsewhere) for size in LARGER)):
             if self.loader is None or not self.guessed:
                 return
@@ -335,6 +338,21 @@ class RandomSamples(Samples):
             if other.shapes not in seen and max(map(math.prod, other.shapes.values())) <= LARGEST:
                 seen.append(other.shapes)
                 yield other
+
+
+def _written_sizes(model: Model) -> list[int]:
+    """Sizes that a Reshape is given as constants, alone or joined: an export for one length has it there."""
+    index, found = model.index, dict[int, None]()
+    for node in index.nodes:
+        if node.op_type != "Reshape" or len(node.input) < 2:
+            continue
+        joined = index.producer.get(node.input[1])
+        names = [node.input[1]]
+        if joined is not None and index.nodes[joined].op_type == "Concat":
+            names += index.nodes[joined].input
+        for shape in (index.weight(name) for name in names):
+            found.update(dict.fromkeys(int(size) for size in (() if shape is None else shape.reshape(-1)) if size > 1))
+    return list(found)[:WRITTEN]
 
 
 def _entropy(seed: int, number: int, name: str) -> list[int]:

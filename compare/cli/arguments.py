@@ -249,7 +249,7 @@ def parse(argv: Sequence[str]) -> Request:
         UsageError: It cannot be understood.
         Shown: ``--help`` or ``--version`` was asked for, and has been printed.
     """
-    words = list(argv)
+    words = _without_dashes(argv)
     with standard_output_kept():
         classes = {**discover(), **named_classes(words)}
     parser = _parser(classes)
@@ -298,6 +298,15 @@ def parse(argv: Sequence[str]) -> Request:
         verbose=space.verbose,
         debug=space.debug,
     )
+
+
+def _without_dashes(argv: Sequence[str]) -> list[str]:
+    """The words without the ``--`` behind which all are files: one that begins with a dash is so by its folder."""
+    words = list(argv)
+    if "--" not in words:
+        return words
+    at = words.index("--")
+    return words[:at] + [os.path.join(os.curdir, word) if word.startswith("-") else word for word in words[at + 1 :]]
 
 
 def _of_data(values: Mapping[str, Any], rules: Rules) -> tuple[dict[str, Any], int | None, dict[str, Any]]:

@@ -18,6 +18,7 @@ import numpy as np
 from ...graph.errors import DataError, UsageError, first_line
 from ...graph.foreign import contained
 from ...graph.imports import named_object
+from ...graph.printable import counted
 from ...graph.specs import is_float
 from ..notices import not_measured
 from ..report.model import AccuracyResult
@@ -285,8 +286,9 @@ class Meter:
             raise _not_a_matrix(rule.metric, f"{rule.output} ({scores.dtype}, shape {list(scores.shape)})")
         classes = scores.shape[1]
         if classes <= rule.k:
+            named = counted(classes, "class", "classes")
             raise UsageError(
-                f"--metric {rule.metric}: output {rule.output!r} has {classes} classes, so any answer would be right."
+                f"--metric {rule.metric}: output {rule.output!r} has {named}, so any answer would be right."
             )
         decisions = decide(scores, rule.k)
         labels = self._right_answers(start, decisions, sample, classes)

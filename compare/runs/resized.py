@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ...runners.contract.session import Session
     from ...runners.contract.workload import Workload
     from ..comparison import Comparison
+    from ..report.model import Notice
     from ..sides import Side
     from .run import RunLog, RunnerLog
 
@@ -63,6 +64,22 @@ def resized(comparison: Comparison, ran: RunLog, progress: Progress = SILENT) ->
         except RunnerDied:  # that is not how a runner refuses a size
             log.debug("no other sizes are tried", exc_info=True)
     return None
+
+
+def unfit(comparison: Comparison, ran: RunLog) -> Notice | None:
+    """What to say where a runner may have failed for sizes that were guessed, and no others did.
+
+    Args:
+        comparison: What was compared.
+        ran: How its run went.
+    """
+    samples = comparison.samples
+    if not isinstance(samples, RandomSamples):
+        return None
+    refusing = [side.name for side in comparison.sides.all if _refused(side, ran.of(side.name))]
+    if not refusing or not samples.guessed:
+        return None
+    return notices.sizes_unfit(refusing[0], {name: samples.shapes[name] for name in samples.guessed})
 
 
 def _refused(side: Side, how: RunnerLog) -> bool:

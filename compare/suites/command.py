@@ -50,7 +50,10 @@ def run(words: Sequence[str]) -> int:
     if not {"-h", "--help"}.isdisjoint(words):  # also behind a --suite without a file
         parser().print_help()
         raise Shown(0)
-    space = parser().parse_args(list(words))
+    space, others = parser().parse_known_args(list(words))
+    if others:
+        there = "models, runners, data and all else that is compared stand in the file, each check has its own"
+        raise UsageError(f"--suite does not take {' '.join(others)}: {there}. See compare --suite --help.")
     check_screen(space.quiet, space.verbose)
     reports = tuple(getattr(space, "reports", ()))
     check_reports(reports, Reads.of((), [space.suite]))

@@ -135,6 +135,11 @@ def build(
     except RunnerError:
         raise
     except Exception as error:
+        if "is not a registered function/op" in str(error) and not runner.custom_ops:
+            unknown = one_line(error).rstrip(".")
+            raise BuildError(
+                f"{runner.name}: {model.source}: {unknown}. If a library has that operator: --ort-custom-ops LIB."
+            ) from error
         perhaps = " It may do so without --ort-exact-int8, which not every operator has." if runner.exact_int8 else ""
         raise BuildError(f"{runner.name}: {model.source}: {one_line(error)}{perhaps}") from error
     if wanted not in session.get_providers():

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ...graph.errors import MissingPackage, RunnerError, first_line
+from ...graph.errors import MissingPackage, RunnerError, first_line, said
 from ...graph.interrupts import uninterrupted
 
 if TYPE_CHECKING:
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 _BITS = {"bfloat16": "int16", "float8_e4m3fn": "uint8", "float8_e5m2": "uint8"}
 """Types that NumPy does not have, and those that their bits are handed over in."""
+
+
+def cause(error: BaseException) -> str:
+    """Why a program failed, in one line: TorchScript puts its traceback before it."""
+    lines = said(error).splitlines()
+    traced = bool(lines) and "TorchScript interpreter" in lines[0]
+    return lines[-1].rstrip(".") if traced else first_line(error)
 
 
 def import_torch() -> Any:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...graph.errors import LayerdiffError, RunnerError, first_line
+from ...graph.errors import LayerdiffError, RunnerError
 from ...graph.interface import Interface, adapted
 from ...graph.model import Model
 from ...graph.printable import counted
 from ..contract.session import Session, SessionInfo
-from .library import arithmetic, to_array, to_tensor
+from .library import arithmetic, cause, to_array, to_tensor
 from .matching import matched
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class TorchSession(Session):
             raise
         except Exception as error:
             shapes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in self._shapes.items())
-            raise RunnerError(f"torch: {first_line(error)}, with the inputs {shapes}.") from error
+            raise RunnerError(f"torch: {cause(error)}, with the inputs {shapes}.") from error
         return {name: to_array(made[name]) for name in names}
 
     def _given(self, tensors: Mapping[str, Any]) -> dict[str, Any]:

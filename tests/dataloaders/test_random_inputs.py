@@ -269,7 +269,7 @@ def test_samples_can_be_sent_to_another_process():
 TABLE = model("y = Gather(t, x)", "x INT64 N", t=np.zeros((30, 2), "f"))
 
 REFUSALS = {
-    "no such input": ({"ranges": {"z": (0, 1)}}, TABLE, "--range z: no such input. The model has 'x'."),
+    "no such input": ({"ranges": {"z": (0, 1)}}, TABLE, "ranges (--range): 'z' is no input. The model has 'x'."),
     "outside the table": (
         {"ranges": {"x": (0, 31)}}, TABLE,
         "--range x:0,31: the graph allows [0, 30) alone (indexes 't', 30 along axis 0); [0, 31) is outside.",

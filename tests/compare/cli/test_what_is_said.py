@@ -130,6 +130,17 @@ def test_what_does_not_go_together(words, message):
     assert str(raised.value) == message
 
 
+def test_behind_two_dashes_stand_files():
+    assert parse(["--onnxrt", "--emulate", "fp16", "--", "-m.onnx", "n.onnx"]).models == ("./-m.onnx", "n.onnx")
+
+
+@pytest.mark.parametrize("words", ["m.onnx", "--onnxrt", "--data=x.npz"])
+def test_what_stands_in_a_file_of_checks_is_not_beside_it(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([words, "--suite", "s.toml"]) == 2
+    assert f"--suite does not take {words}: models, runners, data" in capsys.readouterr().err
+
+
 def test_a_saved_report_without_layers_makes_no_csv(here, capsys):
     report_of("m.onnx", "--onnxrt", "--onnxrt")
     assert main(["report", "report.json", "--csv", "layers.csv"]) == 2

@@ -87,6 +87,29 @@ def test_a_runner_that_refuses_every_size_fails_as_it_did():
     assert "size-refused" not in {notice.code for notice in report.notices}
 
 
+@pytest.mark.parametrize("shape", ["shape", "Concat"], ids=["alone", "joined"])
+def test_a_size_that_the_graph_itself_gives_is_tried(shape):
+    """An export for one length has it in its Reshapes."""
+    made = "" if shape == "shape" else "s = Concat <axis=0> (rest, seven)"
+    body = f"{made} y = Reshape(x, {'fixed' if shape == 'shape' else 's'})"
+    network = parsed(
+        f"g (float[batch, length] x) => (float[A, B] y) {{ {body} }}",
+        seven=np.array([7]),
+        rest=np.array([-1]),
+        fixed=np.array([-1, 7]),
+    )
+    runner = taking(lambda shape: shape[1] == 7)
+    report = Comparator(network, [taking(lambda shape: shape[1] == 7, "a"), runner], data_loader=LOADER).compare()
+    assert {n.subject for n in report.notices if n.code == "size-refused"} == {"x:2x7"}
+
+
+def test_where_no_size_does_the_option_is_named():
+    report = ran(OnnxrtRunner(), taking(lambda shape: False))
+    (notice,) = (n for n in report.notices if n.code == "sizes-unfit")
+    assert notice.text.startswith("picky failed at sizes that were guessed ('x' of 2x8)")
+    assert "--shape x:DIMS" in notice.text
+
+
 def test_a_runner_that_cannot_be_opened_is_not_tried_again():
     refusing = FunctionRunner(label="closed", refuses=ValueError("no such operator"))
     assert ran(OnnxrtRunner(), refusing).verdict == "error"

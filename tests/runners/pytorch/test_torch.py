@@ -370,3 +370,16 @@ def test_a_program_that_decides_by_values_is_told_with_the_line_that_does(tmp_pa
     told = next(n.text for n in report.notices if n.code == "layers-not-compared")
     assert "the program decides by values what it computes ('if x.mean() > 0:' in line 6 of " in told
     assert "torch.cond" in told
+
+
+def test_why_torchscript_fails_is_told_and_not_its_traceback():
+    from layerdiff.runners.pytorch.library import cause
+
+    @torch.jit.script
+    def product(a: torch.Tensor):
+        return a @ a
+
+    with pytest.raises(RuntimeError) as caught:
+        product(torch.zeros(2, 3))
+    assert cause(caught.value).startswith("RuntimeError: mat1 and mat2 shapes cannot be multiplied")
+    assert cause(ValueError("first\nsecond")) == "first"
