@@ -135,13 +135,7 @@ def build(
     except RunnerError:
         raise
     except Exception as error:
-        if "is not a registered function/op" in str(error) and not runner.custom_ops:
-            unknown = one_line(error).rstrip(".")
-            raise BuildError(
-                f"{runner.name}: {model.source}: {unknown}. If a library has that operator: --ort-custom-ops LIB."
-            ) from error
-        perhaps = " It may do so without --ort-exact-int8, which not every operator has." if runner.exact_int8 else ""
-        raise BuildError(f"{runner.name}: {model.source}: {one_line(error)}{perhaps}") from error
+        raise _refused(runner, model, error) from error
     if wanted not in session.get_providers():
         raise ProviderUnavailable(
             f"{runner.name}: ONNX Runtime could not start {wanted} and would have used {session.get_providers()[0]}. "
@@ -150,6 +144,16 @@ def build(
     if hasattr(session, "_model_bytes"):
         session._model_bytes = None  # kept for a fallback that is switched off
     return Loaded(ort, session, inner)
+
+
+def _refused(runner: OnnxrtConfig, model: Model, error: Exception) -> BuildError:
+    """Why ONNX Runtime takes no model, and what to do about it."""
+    text, more = one_line(error), ""
+    if "is not a registered function/op" in text and not runner.custom_ops:
+        text, more = f"{text.rstrip('.')}.", " If a library has that operator: --ort-custom-ops LIB."
+    elif runner.exact_int8:
+        more = " It may do so without --ort-exact-int8, which not every operator has."
+    return BuildError(f"{runner.name}: {model.source}: {text}{more}")
 
 
 def _unavailable(runner: OnnxrtConfig, ort: Any, available: Sequence[str]) -> str:
