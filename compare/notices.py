@@ -488,11 +488,8 @@ def other_branch(candidate: str, node: str, condition: str) -> Notice:
 
 def other_program(found: Fidelity) -> Notice:
     """The run in pieces errs where the deployed one does not."""
-    text = (
-        f"{found.candidate}: run in pieces, the error at {found.tensor!r} is {found.observed_error:.2g}, and the "
-        "deployed one has none: this is another program."
-    )
-    return Notice("fidelity", found.candidate, text)
+    where = f"{found.candidate}: run in pieces, the error at {found.tensor!r} is {found.observed_error:.2g}"
+    return Notice("fidelity", found.candidate, f"{where}, and the deployed one has none: this is another program.")
 
 
 def plan_stopped(candidate: str, pieces: bool) -> Notice:
