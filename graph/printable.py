@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # of ASCII and Latin-1: ESC among them, and what moves the cursor
@@ -51,3 +52,13 @@ def counted(count: int, one: str, many: str = "") -> str:
         many: Those behind any other number; empty: ``one`` with an s.
     """
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Names in quotes, one after the other."""
+    return ", ".join(map(repr, names))
+
+
+def in_one_line(error: object) -> str:
+    """What an error says, with its second line behind the first."""
+    return " ".join(line.strip() for line in str(error).split("\n"))

@@ -11,8 +11,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from .. import notices
 from ..report.model import Cause, Fidelity, Notice
+from . import texts
 from .observation import relative_error
 
 if TYPE_CHECKING:
@@ -56,10 +56,10 @@ def fidelity_notice(found: Fidelity) -> Notice | None:
     if found.bit_identical:
         return None
     if found.share is None:
-        return notices.other_program(found) if found.deployed_error == 0 and found.observed_error else None
+        return texts.other_program(found) if found.deployed_error == 0 and found.observed_error else None
     if MIN_FIDELITY <= found.share <= MAX_FIDELITY:
         return None
-    return notices.unlike_deployed(found, found.share, found.share > MAX_FIDELITY)
+    return texts.unlike_deployed(found, found.share, found.share > MAX_FIDELITY)
 
 
 def fidelities(
@@ -86,7 +86,7 @@ def fidelities(
         found.append(fidelity(candidate, output.tensor, output.metrics.get("rel_l2"), observed, flags))
         asked = not plain or output.verdict != "pass"
         if seen is not None and asked and (notice := fidelity_notice(found[-1])) is not None:
-            doubts.append(notices.runs_differ(found[-1]) if chance else notice)
+            doubts.append(texts.runs_differ(found[-1]) if chance else notice)
     return found, doubts
 
 

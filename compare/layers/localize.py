@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ...graph.formats import FP32
 from ..cluster import Held, Task, cluster, gpus_of
 from ..journal.sessions import remembered
-from ..notices import layers_not_compared, not_deterministic, worker_died
+from ..notices import not_deterministic, worker_died
 from ..outputs.formats_in_play import formats_in_play
 from ..progress import SILENT, Progress
 from ..report.model import Culprit, OutputResult, Report, RunnerResult
@@ -30,6 +30,7 @@ from .observable import observable
 from .prepare import Prepared, begin_engines, prepare
 from .results import Names, culprits, layer_results, ranked
 from .resuming import Checkpoint, walked
+from .texts import layers_not_compared
 from .typed_losses import blaming
 from .verdicts import Verdicts, coarsest, verdicts
 from .walk import Walk

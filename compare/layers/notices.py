@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from ...graph.cutting.dataflow import random_nodes
 from ...graph.cutting.pieces import readable
 from ...graph.quantized.misread import misread
-from .. import notices
 from ..causes.feeding import schedule
 from ..causes.misread import ReadOtherwise
 from ..causes.one_kernel import shown_by
 from ..causes.out_of_range import CarriedPast
 from ..report.model import Cause
 from ..runs.memory import free_memory
+from . import texts
 from .fidelity import made_by_pieces
 from .loudest import is_off, no_result
 from .observation import relative_error
@@ -56,30 +56,30 @@ def walk_notices(
     yield from walked.notices
     for c in walked.collisions:
         op = prepared.comparison.reference.model.index.nodes[c.position].op_type
-        yield notices.updates_collide(who, f"{names[c.position]} ({op})", c.updates, c.places, c.adds)
+        yield texts.updates_collide(who, f"{names[c.position]} ({op})", c.updates, c.places, c.adds)
     loud = [c for c in culprits if c.cause is not Cause.SPREAD and c.deployed is not False]
     if loud and outputs and all(output.verdict == "pass" for output in outputs):
-        yield notices.outputs_agree(who, [c.node for c in loud[:NAMED]], len(loud))
+        yield texts.outputs_agree(who, [c.node for c in loud[:NAMED]], len(loud))
     if prepared.plan.unmatched:
-        yield notices.no_counterpart(who, prepared.plan.unmatched)
+        yield texts.no_counterpart(who, prepared.plan.unmatched)
     index = prepared.comparison.reference.model.index
     yield from _healed(prepared, walked, given, culprits, outputs)
     yield from _one_kernel(prepared, given)
     yield from _read_otherwise(prepared, culprits)
     closed = [(names[s.pair.main], s.not_built.text) for s in given.layers if s.not_built is not None]
     for layer, what in closed[:1]:
-        yield notices.layer_not_built(who, layer, len(closed) - 1, what)
+        yield texts.layer_not_built(who, layer, len(closed) - 1, what)
     empty = None if culprits else no_result(given.layers, outputs)
     if empty is not None and empty.diagnosis is not None:
-        yield notices.no_result(who, names[empty.pair.main], empty.diagnosis.facts[0].text)
+        yield texts.no_result(who, names[empty.pair.main], empty.diagnosis.facts[0].text)
     random = set(random_nodes(index))
     drawn = [_drawing(s.pair, random, names) for s in given.layers if s.pair.random]
     if drawn:
-        yield notices.random_values(who, drawn[0], len(drawn) - 1)
+        yield texts.random_values(who, drawn[0], len(drawn) - 1)
     unknown = [s.pair for s in given.layers if s.judgement is not None and not s.judgement.known]
     if unknown:
         why = prepared.judge.noise.why_unknown(unknown[0])
-        yield notices.noise_unknown(who, names[unknown[0].main], len(unknown), why)
+        yield texts.noise_unknown(who, names[unknown[0].main], len(unknown), why)
     yield from _fed_otherwise(prepared, given)
     yield from _branches(prepared, given)
 
@@ -102,15 +102,15 @@ def _healed(
         reference = prepared.comparison.reference.name
         given_there = dict.fromkeys(n for s in torn for n in s.pair.reference.inputs if n in _made(healed))
         made = dict.fromkeys(n for s in torn for n in s.pair.reference.outputs)
-        yield notices.contradicts_itself(reference, [*given_there], [*made], who)
+        yield texts.contradicts_itself(reference, [*given_there], [*made], who)
     elif len(healed) > len(clamped):
-        yield notices.healed(who, len(healed) - len(clamped))
+        yield texts.healed(who, len(healed) - len(clamped))
     told = {node for c in culprits for f in c.facts if isinstance(f, CarriedPast) for node in f.found.heals}
     clamped = [s for s in clamped if names[s.pair.main] not in told]
     for s in clamped[:1]:
         facts = () if s.diagnosis is None else s.diagnosis.facts
         what, agree = facts[0].text if facts else "values are clamped", not any(map(is_off, outputs))
-        yield notices.clamped(who, names[s.pair.main], what, len(clamped) - 1, agree)
+        yield texts.clamped(who, names[s.pair.main], what, len(clamped) - 1, agree)
 
 
 def _contradicting(prepared: Prepared, healed: Sequence[LayerObservation]) -> list[LayerObservation]:
@@ -133,7 +133,7 @@ def _one_kernel(prepared: Prepared, given: Verdicts) -> Iterator[Notice]:
     if fused and fused[0].fused is not None:
         by = shown_by(index, fused[0].pair.reference.nodes, prepared.candidate.runner.arithmetic.name)
         layers = [index.names[s.pair.main] for s in fused]
-        yield notices.hold_as_one_kernel(prepared.candidate.name, layers, fused[0].fused.text, by)
+        yield texts.hold_as_one_kernel(prepared.candidate.name, layers, fused[0].fused.text, by)
 
 
 def _drawing(pair: LayerPair, random: Collection[int], names: Sequence[str]) -> str:
@@ -150,7 +150,7 @@ def _fed_otherwise(prepared: Prepared, given: Verdicts) -> Iterator[Notice]:
         most = max((float(seen.metrics()["max_abs"] or 0.0) for seen in s.local.values()), default=0.0)
         if most:
             layer = f"{index.names[s.pair.main]} ({index.nodes[s.pair.main].op_type})"
-            yield notices.depends_on_feeding(who, fed, layer, most)
+            yield texts.depends_on_feeding(who, fed, layer, most)
             return
 
 
@@ -160,7 +160,7 @@ def _read_otherwise(prepared: Prepared, culprits: Sequence[Culprit]) -> Iterator
     index = prepared.candidate.model.index
     found = [ReadOtherwise.of(index, one) for one in misread(index) if one.tensor not in told]
     if found:
-        yield notices.read_otherwise(prepared.candidate.name, found[0].text, len(found) - 1)
+        yield texts.read_otherwise(prepared.candidate.name, found[0].text, len(found) - 1)
 
 
 def _too_large(prepared: Prepared) -> Iterator[Notice]:
@@ -178,7 +178,7 @@ def _too_large(prepared: Prepared) -> Iterator[Notice]:
     allowed = f"The free memory, {readable(int(free_memory()))}," if asked is None else f"--memory, {readable(asked)},"
     others = len(layout.too_large) - 1
     rest = f" {others} more of {layout.pieces} pieces are too large." if others else ""
-    yield notices.layer_too_large(prepared.candidate.name, allowed, readable(needed), STREAMS, layer, rest)
+    yield texts.layer_too_large(prepared.candidate.name, allowed, readable(needed), STREAMS, layer, rest)
 
 
 def _branches(prepared: Prepared, given: Verdicts) -> Iterator[Notice]:
@@ -189,4 +189,4 @@ def _branches(prepared: Prepared, given: Verdicts) -> Iterator[Notice]:
             readers = [p for p in index.consumers.get(name, ()) if index.nodes[p].op_type == "If"]
             chosen = [index.names[p] for p in readers if index.nodes[p].input[0] == name]
             if chosen:
-                yield notices.other_branch(prepared.candidate.name, chosen[0], name)
+                yield texts.other_branch(prepared.candidate.name, chosen[0], name)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from ...runners.onnxrt.runner import OnnxrtRunner
-from ..notices import layers_not_seen, layers_stood_in_for, layers_swapped
 from ..report.model import Notice
 from ..sides import Side, Sides
+from .texts import layers_not_seen, layers_stood_in_for, layers_swapped
 
 
 def observable(sides: Sides) -> tuple[list[Sides], list[Notice]]:

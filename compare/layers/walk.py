@@ -23,7 +23,6 @@ from ...graph.specs import Arrays, cast, held, is_float
 from ..causes import nondeterminism, refused
 from ..lockstep.plan import LayerPair, LockstepPlan, PiecePair
 from ..lockstep.sessions import FREE, SessionsAhead, StepSessions
-from ..notices import walk_stopped
 from ..progress import SILENT, Progress
 from ..runs.repeatability import repeat
 from ..runs.spill import SHARE, Store
@@ -33,6 +32,7 @@ from .collisions import Collision, collisions
 from .contribution import SUSPECTS, Contributions
 from .observation import Gathering, relative_error
 from .portion import squares
+from .texts import walk_stopped
 from .walked import Forced, Walked
 
 if TYPE_CHECKING:

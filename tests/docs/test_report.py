@@ -13,7 +13,7 @@ from support.paths import ROOT
 
 PAGE = (ROOT / "docs" / "report.md").read_text("utf-8")
 REPORT = Report("a", ModelInfo("m.onnx", 1, lambda: "0"), DataInfo(0, None, "nothing", True), (), ())
-SOURCE = (ROOT / "compare" / "notices.py").read_text("utf-8")
+SOURCE = "".join((ROOT / "compare" / name).read_text("utf-8") for name in ("notices.py", "layers/texts.py"))
 CODES = re.findall(r'(?:Notice\(\s*|^[A-Z_]+ = )"([a-z0-9-]+)"', SOURCE, re.MULTILINE)
 
 
