@@ -50,9 +50,11 @@ def is_off(output: OutputResult) -> bool:
     return output.verdict in ("fail", "undecided") and output.metrics is not None and bool(_error(output))
 
 
-def _too_coarse(output: OutputResult) -> bool:
-    """Whether an output is undecided since rounding alone decides as many of its elements otherwise: no layer is it."""
-    return output.verdict == "undecided" and bool(output.ties)
+def _no_layers(output: OutputResult) -> bool:
+    """Whether no layer is why an output is undecided: rounding alone decides as many of its elements otherwise, or it
+    keeps the user's tolerance, and that proves nothing."""
+    kept = output.tolerance is not None and output.use is not None and output.use <= 1
+    return output.verdict == "undecided" and (bool(output.ties) or kept)
 
 
 def _error(output: OutputResult) -> float:
@@ -87,7 +89,7 @@ def name_loudest(
     blamed = given.culprits()
     if blamed and not any(o.verdict == "undecided" for o in outputs):
         return given, blamed
-    if not any(is_off(o) and not _too_coarse(o) for o in outputs) or not _reproduced(walked, outputs):
+    if not any(is_off(o) and not _no_layers(o) for o in outputs) or not _reproduced(walked, outputs):
         return given, blamed
     if not blamed and no_result(given.layers, outputs) is not None:
         return given, blamed
