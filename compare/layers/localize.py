@@ -5,6 +5,7 @@ Whatever goes wrong on the way costs layers and culprits, never the verdict on t
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,9 +22,11 @@ from ..runs.again import run_again
 from ..runs.memory import budget, reused, weight_bytes
 from ..runs.workers.isolation import isolated, portable
 from ..sides import Side, Sides
+from .behind import decided
 from .exchange import undone
 from .fidelity import fidelities, in_pieces_only, made_by_pieces
 from .findings import Localized
+from .healing import Healing
 from .loudest import is_off, name_loudest, not_finite
 from .notices import walk_notices
 from .observable import observable
@@ -205,9 +208,8 @@ def localize_candidate(
     Raises:
         LayerdiffError: The layers cannot be compared.
     """
-    reference = comparison.reference
+    reference, outputs = comparison.reference, report.of(candidate.name)
     progress.stage(f"{candidate.name}: layer by layer")
-    outputs = report.of(candidate.name)
     without = replace(report, outputs=())  # of the outputs of a body nothing is known
     prepared = prepare(
         comparison,
@@ -216,16 +218,18 @@ def localize_candidate(
         None if log is None else log.of(candidate.name).info,
         ends_finite=bool(outputs) and all(o.compared and not not_finite(o.metrics) for o in outputs),
     )
-    index = reference.model.index
-    seen = _walk(prepared, log, progress, watch)
+    index, seen = reference.model.index, _walk(prepared, log, progress, watch)
     fmt = coarsest(reference.runner.arithmetic, candidate.runner.arithmetic, formats)
-    failed = [output.tensor for output in outputs if output.verdict == "fail"]
-    explained = (o for o in outputs if o.tolerance is None and o.decided_by is None and o.compared)
-    agreed = [output.tensor for output in explained if output.verdict == "pass"]
-    given = verdicts(seen.layers, index, fmt, same=prepared.same, carried=carried or {}, failed=failed, agreed=agreed)
+    heals = functools.partial(Healing, index=index, fmt=fmt, same=prepared.same)
+    first = heals(seen.layers, failed=[o.tensor for o in outputs if o.verdict == "fail"], agreed=_explained(outputs))
+    # the deployed program says nothing of a body, and a loop is judged as a whole
+    known = {} if log is None else decided(prepared, seen.layers, first, heals, progress)
+    given = verdicts(seen.layers, index, first, carried=carried or {}, decided=known)
     given = blaming(prepared, _excusing(given, seen, outputs, index), outputs)
     given, blamed = name_loudest(prepared, seen, given, outputs, progress)
     unshown = frozenset(s.number for s in blamed if in_pieces_only(s, seen, outputs, index))
+    if first.agreed.issuperset(seen.outputs) and all(map(first.rounding, seen.outputs, seen.outputs.values())):
+        given, blamed = given.unshared(), [replace(s, contribution=None) for s in blamed]
     names = Names(prepared)
     found = culprits(ranked(blamed, unshown), unshown, names)
     if log is not None:
@@ -239,6 +243,12 @@ def localize_candidate(
         notices=(*walk_notices(prepared, seen, given, found, outputs), *doubts),
         repeats={} if log is None else {r.name: r.repeat for r in log.runners if r.repeat is not None},
     )
+
+
+def _explained(outputs: Sequence[OutputResult]) -> list[str]:
+    """The outputs whose error rounding explains."""
+    explained = (o for o in outputs if o.tolerance is None and o.decided_by is None and o.compared)
+    return [output.tensor for output in explained if output.verdict == "pass"]
 
 
 def _run_again(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...graph.formats import NumberFormat, coarser
 from ...graph.operators import STRETCHES, operator
-from ...graph.rounding.depth import depths
-from ...graph.specs import is_float
 from ..causes import baked_constant, exchanged_layers
 from ..causes.diagnosis import Diagnosis
 from ..causes.feeding import RangeOfAll
@@ -18,27 +15,16 @@ from ..causes.judgement import RMS_LIMIT
 from ..causes.saturation import BeyondCalibration
 from ..report.model import Cause
 from .findings import NOTHING_INSIDE
+from .healing import GROWN
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
     from ..report.model import LayerVerdict
-    from ..statistics.statistics import Statistics
+    from .healing import Healing
     from .observation import LayerObservation
 
-HEALED = 0.1
-"""A layer whose error shrinks to this share of it right behind the layer has healed."""
-ANOTHER = 0.5
-"""Relative error from which on a tensor may be another one; two that have nothing to do with each other have 1.4."""
 HARMLESS = 0.01
 """Share of the error at the outputs up to which it does not matter that values stop at the ends of a range."""
-LOUD = 100.0
-"""Times the size of values from which on others beside them hide an error."""
-QUIET = 4.0
-"""Roundings, of one for each node on the way, up to which a cumulative error is that of rounding alone."""
-GROWN = 3.0
-"""Times the local error from which on the cumulative one was made before."""
-INTEGER_ROUNDOFF = 1e-2
-"""What stands for the unit roundoff of INT8."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +78,10 @@ class Verdicts:
         newer = {s.number: s for s in more}
         return replace(self, layers=tuple(newer.get(s.number, s) for s in self.layers))
 
+    def unshared(self) -> Verdicts:
+        """The same without shares of the error at the outputs: of one that rounding explains, they say nothing."""
+        return replace(self, layers=tuple(replace(s, contribution=None) for s in self.layers))
+
     def blaming(self, number: int) -> Verdicts:
         """The same with one more culprit."""
         return replace(self, by_layer={**self.by_layer, number: "culprit"})
@@ -109,25 +99,21 @@ def coarsest(reference: NumberFormat, candidate: NumberFormat, in_play: Sequence
 def verdicts(
     layers: Sequence[LayerObservation],
     index: GraphIndex,
-    fmt: NumberFormat,
+    healing: Healing,
     *,
-    same: bool,
     carried: Mapping[str, str],
-    failed: Collection[str] = (),
-    agreed: Collection[str] = (),
+    decided: Mapping[int, LayerVerdict] | None = None,
 ) -> Verdicts:
     """A verdict on every layer.
 
     Args:
         layers: What was seen of them, in the order of the graph.
         index: The reference's graph.
-        fmt: The coarsest format that rounding is expected in.
-        same: Whether both sides run one file, where a name is always the same value.
+        healing: Tells which of them have healed.
         carried: In the body of a loop: the state that an iteration reads -> what the one before it made it.
-        failed: Outputs of the whole model that disagree: their error is not healed.
-        agreed: Outputs of the whole model whose error rounding explains.
+        decided: Which of those that exceed their noise are culprits, and which have healed, where that is known better.
     """
-    return _Jury(layers, index, fmt, same, carried, failed, agreed).verdicts()
+    return _Jury(layers, index, healing, carried, decided or {}).verdicts()
 
 
 class _Jury:
@@ -137,35 +123,22 @@ class _Jury:
         self,
         layers: Sequence[LayerObservation],
         index: GraphIndex,
-        fmt: NumberFormat,
-        same: bool,
+        healing: Healing,
         carried: Mapping[str, str],
-        failed: Collection[str],
-        agreed: Collection[str],
+        decided: Mapping[int, LayerVerdict],
     ) -> None:
         self.layers = {s.number: s for s in layers}
         self.index = index
-        self.same = same
+        self.healing = healing
         self.carried = carried
-        self.failed = frozenset(failed)
-        self.agreed = frozenset(agreed)
-        self.u = INTEGER_ROUNDOFF if fmt.is_integer else fmt.u
-        self.depth = depths(index)
-        self.maker = {n: s.number for s in layers for n in s.pair.reference.outputs}
-        self.readers: dict[int, list[int]] = {}
-        for s in layers:
-            for name in s.pair.reference.inputs:
-                if name in self.maker:
-                    self.readers.setdefault(self.maker[name], []).append(s.number)
-        self.touched = self._touched()
-        self.found: dict[int, LayerVerdict] = {}
+        self.maker = healing.maker
+        self.found: dict[int, LayerVerdict] = dict(decided)
 
     def verdicts(self) -> Verdicts:
         for s in self.layers.values():
-            if s.refused is not None:
-                self.found[s.number] = "healed" if not self.same and self._healed(s) else "culprit"
-            elif s.exceeds_noise and not s.inside.clean:
-                self.found[s.number] = "healed" if not s.comes_and_goes and self._healed(s) else "culprit"
+            verdict = None if s.number in self.found else self.healing.verdict(s)
+            if verdict is not None:
+                self.found[s.number] = verdict
         self._given_one_step()
         self._blame_producers()
         self._join_shared()
@@ -176,79 +149,6 @@ class _Jury:
         clamped = (s for s in self.layers.values() if s.diagnosis is not None and s.diagnosis.clamped)
         spent = frozenset(s.number for s in clamped if self._spent(s))
         return Verdicts(tuple(self.layers.values()), self.found, beside, spent)
-
-    # -- healing ------------------------------------------------------------------------------------------------
-
-    def _quiet(self, s: LayerObservation) -> bool:
-        """Whether the cumulative error of a layer is one of rounding alone. No integer is rounded."""
-        if self.agreed.issuperset(s.pair.reference.outputs):
-            return True
-        if not any(self._rounds(name) for name in s.pair.reference.outputs):
-            return not s.cumulative_error
-        deep = max(1, self.depth.get(s.pair.reference.outputs[0], 1))
-        return s.cumulative_error <= QUIET * self.u * math.sqrt(deep)
-
-    def _rounds(self, name: str) -> bool:
-        spec = self.index.specs.get(name)
-        return spec is None or is_float(spec.dtype)
-
-    def _gone(self, s: LayerObservation, error: float, way: Collection[int] = ()) -> bool:
-        """Whether nothing of an error is left at a layer: what is off there has come from elsewhere than the layers on
-        the ``way``, from a fault before them."""
-        if not s.cumulative or not s.cumulative_error < HEALED * error:
-            return False
-        if self._quiet(s):
-            return True
-        # of another tensor, an error may be many times its size; and the steps of integers are brought everywhere
-        little = s.cumulative_error < HEALED * min(error, 1.0) and self.u < INTEGER_ROUNDOFF
-        return little and s.cumulative_error <= GROWN * self._brought(s, way)
-
-    def _brought(self, s: LayerObservation, way: Collection[int]) -> float:
-        """The greatest cumulative error of what a layer, and those on the way to it, read of layers before all of
-        these and behind another one that exceeds its noise: no other error is sure to come from elsewhere. Of floats:
-        integers of another scale are the error of their quantizer."""
-        first = min((s.number, *way))
-        layers = [s, *(self.layers[number] for number in way)]
-        read = (n for layer in layers for n in layer.pair.reference.inputs if self._rounds(n))
-        makers = {self.maker.get(n, first) for n in read}
-        return max((self.layers[m].cumulative_error for m in makers & self.touched if m < first), default=0.0)
-
-    def _touched(self) -> set[int]:
-        """Layers that exceed their noise, and all behind them."""
-        found: set[int] = set()
-        for s in self.layers.values():
-            if s.exceeds_noise or any(self.maker.get(n) in found for n in s.pair.reference.inputs):
-                found.add(s.number)
-        return found
-
-    def _healed(self, s: LayerObservation) -> bool:
-        """Whether nothing of a layer's error is left right behind it. Between two graphs that may be some layers on:
-        where names are those of other tensors, all is utterly off until both graphs come to the same values again.
-
-        Beside a mask of -1e9 an error looks gone that is not: nothing behind such a layer may be off again.
-        """
-        if not self.failed.isdisjoint(s.blamed_outputs):
-            return False
-        error = s.judgement.relative if s.judgement is not None else math.inf
-        if self._gone(s, error):
-            return True
-        elsewhere = not self.same and error > ANOTHER
-        outputs = set(self.index.outputs)
-        waiting, seen = [(s, False)], {s.number}
-        while waiting:
-            here, hidden = waiting.pop()
-            readers = self.readers.get(here.number, [])
-            if not hidden and (not readers or not outputs.isdisjoint(here.pair.reference.outputs)):
-                return False
-            for layer in (self.layers[number] for number in readers if number not in seen):
-                gone = self._gone(layer, error, seen)
-                if gone and not _hides(layer, s):
-                    continue
-                if not gone and (hidden or not elsewhere):
-                    return False
-                seen.add(layer.number)
-                waiting.append((layer, gone))
-        return True
 
     def _spent(self, s: LayerObservation) -> bool:
         """Whether all is right again on every way from a layer to an output, in the candidate's own run: on one way at
@@ -261,10 +161,10 @@ class _Jury:
             makers = {self.maker.get(name) for name in layer.pair.reference.inputs}
             if makers.isdisjoint(off):
                 continue
-            if layer.cumulative and self._quiet(layer):
+            if layer.cumulative and self.healing.quiet(layer):
                 right = True
                 continue
-            if any(m is not None and m not in off and not self._quiet(self.layers[m]) for m in makers):
+            if any(m is not None and m not in off and not self.healing.quiet(self.layers[m]) for m in makers):
                 continue
             if not outputs.isdisjoint(layer.pair.reference.outputs):
                 return False
@@ -334,7 +234,7 @@ class _Jury:
     def _moves_alone(self, s: LayerObservation) -> bool:
         """Whether a layer only moves values; what makes the shape that it gives them is no arithmetic."""
         nodes = s.pair.reference.nodes
-        return all(self._stretches(p) or not any(map(self._rounds, self.index.nodes[p].output)) for p in nodes)
+        return all(self._stretches(p) or not any(map(self.healing.rounds, self.index.nodes[p].output)) for p in nodes)
 
     def _stretches(self, position: int) -> bool:
         return operator(self.index.nodes[position]) in STRETCHES
@@ -392,7 +292,7 @@ class _Jury:
         tainted: set[int] = set()
         for s in self.layers.values():
             above = any(self.maker[n] in tainted for n in s.pair.reference.inputs if n in self.maker)
-            inherits = above and not self._quiet(s)
+            inherits = above and not self.healing.quiet(s)
             if s.number not in self.found:
                 self.found[s.number] = _of_innocent(s, inherits)
             if self.found[s.number] == "culprit" or above:
@@ -405,24 +305,6 @@ class _Jury:
 def _measures(s: LayerObservation) -> bool:
     """Whether a layer was found to depend on what it is given at once, by the range that it measures."""
     return s.diagnosis is not None and any(isinstance(fact, RangeOfAll) for fact in s.diagnosis.facts)
-
-
-def _hides(layer: LayerObservation, guilty: LayerObservation) -> bool:
-    """Whether values of another size (a mask) are what makes an error look gone at a layer, which is as large as it was
-    in numbers."""
-    values, error = _size(layer.cumulative.values())
-    before, made = _size(guilty.local.values())
-    return values > LOUD * before and error > made / LOUD
-
-
-def _size(statistics: Iterable[Statistics]) -> tuple[float, float]:
-    """Root mean squares of the reference's values and of the error; the greatest over some tensors."""
-    found = [(0.0, 0.0)]
-    for metrics in (one.metrics() for one in statistics):
-        error, relative = metrics["rmse"], metrics["rel_l2"]
-        if error and relative:
-            found.append((error / relative, error))
-    return max(v for v, _ in found), max(e for _, e in found)
 
 
 def _of_innocent(s: LayerObservation, inherits: bool) -> LayerVerdict:

@@ -116,7 +116,7 @@ class Walk:
                     steps[done:],
                     self.budget,
                     self.comparison.workload,
-                    self._only,
+                    frozenset() if self.judge is None and self.forced.sample is None else self._only,
                     self.comparison.builders,
                 )
             )
@@ -172,7 +172,7 @@ class Walk:
         needed -= {n for pair in step.layers for n in pair.reference.outputs}
         graph_inputs = set(self.reference.model.index.inputs)
         for sample, feed in self._samples(bool(needed & graph_inputs) or self._whole is not None):
-            if self.judge is None and sample != self.forced.sample:
+            if self.judge is None and self.forced.sample not in (None, sample):
                 continue  # nothing else is wanted
             values: dict[str, np.ndarray] = {
                 n: feed[n] if n in feed else store.get("reference", sample, n) for n in needed
@@ -429,7 +429,7 @@ class Walk:
             return None
 
     def _own_values(self, step: PiecePair, sample: int, feed: Arrays, values: Arrays, store: Store) -> Arrays:
-        """What the candidate itself made of what a piece reads; of random values, what the reference drew."""
+        """What the candidate itself made of what a piece reads; of what is random or given, what the reference did."""
         specs = self.candidate.model.index.specs
         own: dict[str, np.ndarray] = {}
         for name in step.candidate.inputs:
@@ -437,7 +437,8 @@ class Walk:
             if source in feed:
                 own[name] = cast(feed[source], specs.get(name))
             elif source in self._random:
-                own[name] = values[source] if source in values else store.get("reference", sample, source)
+                drawn = values[source] if source in values else store.get("reference", sample, source)
+                own[name] = held(drawn, specs.get(name))
             else:
                 own[name] = store.get("candidate", sample, source)
         return own

@@ -44,14 +44,14 @@ class Forced:
 
     Attributes:
         numbers: Which.
-        sample: On which sample.
+        sample: On which sample; None: on none, and the candidate is run on its own values of all of them.
         errors: What an earlier walk gave, see `Walked`; None: the candidate is run on its own values once more.
         portion: The entries of the sample on which it is measured; None: all.
         look_at: Told of each of them, once, with the reference's tensors on this sample.
     """
 
     numbers: Collection[int]
-    sample: int = 0
+    sample: int | None = 0
     errors: Squares | None = None
     portion: Portion | None = None
     look_at: Callable[[LayerPair, Arrays], None] = lambda pair, values: None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from ...graph.cutting.alike import kind_of
 from ...graph.cutting.dataflow import dataflow, random_nodes
@@ -82,6 +82,30 @@ class LockstepPlan:
     def layers(self) -> tuple[LayerPair, ...]:
         """Every layer, in order."""
         return tuple(pair for step in self.steps for pair in step.layers)
+
+    def giving(self, numbers: Collection[int], candidate: GraphIndex) -> LockstepPlan:
+        """The same plan, in which the candidate is given what the reference makes of some layers, as it is of those
+        that draw random values.
+
+        Args:
+            numbers: Of these layers.
+            candidate: The candidate's graph.
+        """
+        given = {n for pair in self.layers if pair.number in numbers or pair.random for n in pair.reference.outputs}
+        ahead = {self.tensors[n] for n in (*given, *(n for n in self.tensors if n not in self._made))}
+        steps = []
+        for step in self.steps:
+            layers = tuple(replace(p, random=p.random or p.number in numbers) for p in step.layers)
+            free = [n for p in layers if not p.random for n in p.candidate.outputs]
+            other = backward(candidate, free, ahead) if free else Slice((), (), ())
+            steps.append(replace(step, layers=layers, candidate=other))
+            ahead.update(free)
+        return replace(self, steps=tuple(steps))
+
+    @property
+    def _made(self) -> set[str]:
+        """The tensors of the reference that layers make."""
+        return {n for pair in self.layers for n in pair.reference.outputs}
 
 
 def plan(

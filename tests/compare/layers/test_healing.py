@@ -8,6 +8,7 @@ import pytest
 from layerdiff import Comparator, OnnxrtRunner
 
 from support.models import normal, parsed
+from support.runners import Off
 
 ATTENTION = """g (float[2,16,64] x) => (float[2,16,64] y) {{
     [up] h = MatMul(x, w) [q] q = MatMul(h, wq) [k] k = MatMul(h, wk) [turn] t = Transpose<perm=[0,2,1]>(k)
@@ -31,3 +32,96 @@ def test_a_folded_scale_is_no_culprit(fault, guilty):
     ).compare()
     assert report.verdict == ("fail" if guilty else "pass")
     assert [c.node for c in report.culprits] == guilty
+
+
+def told(first, second, shape=(2, 16, 64), **options):
+    """The verdict, the culprits' nodes, and the report."""
+    data = [{"x": normal(*shape)}, {"x": normal(*shape, seed=9)}]
+    options = {"data_loader": data, "layers": "all", **options}
+    report = Comparator(first, [OnnxrtRunner()], candidate_model=second, **options).compare()
+    return report.verdict, [c.node for c in report.culprits], report
+
+
+HEADS = """g (float[2,16,64] x) => (float[2,16,64] y) {
+    [q] qm = MatMul(x, wq) [q_bias] q = Add(qm, bq) [k] km = MatMul(x, wk) [k_bias] k = Add(km, bk)
+    [v] v = MatMul(x, wv) q4 = Reshape(q, split) k4 = Reshape(k, split) v4 = Reshape(v, split)
+    qh = Transpose<perm=[0,2,1,3]>(q4) kh = Transpose<perm=[0,2,3,1]>(k4) vh = Transpose<perm=[0,2,1,3]>(v4)
+    [qk] s = MatMul(qh, kh) [masked] sm = Add(s, mask) [soft] p = Softmax(sm) [mix] m = MatMul(p, vh)
+    back = Transpose<perm=[0,2,1,3]>(m) flat = Reshape(back, join) [o] o = MatMul(flat, wo) [sum] r = Add(o, x)
+    [up] u = MatMul(r, w1) [up_bias] b = Add(u, b1) [act] a = Relu(b) [down] d = MatMul(a, w2) [out] y = Add(d, r)
+}"""
+LAYERS = {
+    **{name: normal(64, 64, seed=seed) / 8 for seed, name in enumerate(("wq", "wk", "wv", "wo", "w1", "w2"))},
+    **{name: normal(64, seed=seed) / 8 for seed, name in enumerate(("bq", "bk", "b1"), 20)},
+    "split": np.array([2, 16, 4, 16]), "join": np.array([2, 16, 64]),
+    "mask": np.where(np.arange(16) > 11, np.float32(-1e4), np.float32(0)),
+}  # fmt: skip
+ORDER = np.arange(64).reshape(4, 16)[[2, 0, 3, 1]].reshape(-1)
+"""Four heads in another order."""
+
+
+def heads_in_another_order(weights):
+    turned = {name: weights[name][..., ORDER] for name in ("wq", "bq", "wk", "bk", "wv")}
+    return {**weights, **turned, "wo": weights["wo"][ORDER]}
+
+
+def equalised(weights):
+    """A scale is moved from one product to the next, through the Relu between them."""
+    scale = (1 + np.arange(64, dtype=np.float32) / 16)[::-1]
+    return {**weights, "w1": weights["w1"] * scale, "b1": weights["b1"] * scale, "w2": weights["w2"] / scale[:, None]}
+
+
+def bias_dropped(weights):
+    """Softmax does not see what is the same for all keys."""
+    return {**weights, "bk": np.zeros(64, np.float32)}
+
+
+HEALTHY = [heads_in_another_order, equalised, bias_dropped]
+
+
+@pytest.mark.parametrize("rewritten", HEALTHY)
+def test_what_layers_behind_take_back_is_no_culprit(rewritten):
+    verdict, nodes, report = told(parsed(HEADS, **LAYERS), parsed(HEADS, **rewritten(LAYERS)))
+    assert (verdict, nodes) == ("pass", [])
+    assert any("the next layers agree again" in warning for warning in report.warnings)
+
+
+BEFORE = HEADS.replace("(float[2,16,64] x)", "(float[2,16,64] x0)").replace("[q] qm", "[first] x = Mul(x0, c) [q] qm")
+
+
+@pytest.mark.parametrize("rewritten", HEALTHY)
+def test_what_layers_behind_take_back_is_no_culprit_behind_a_fault_either(rewritten):
+    off = np.ones(64, np.float32)
+    first = parsed(BEFORE, c=off, **LAYERS)
+    off = off.copy()
+    off[3] = 1.1
+    second = parsed(BEFORE, c=off, **rewritten(LAYERS))
+    report = Comparator(
+        first, [OnnxrtRunner()], candidate_model=second, data_loader=[{"x0": normal(2, 16, 64)}], layers="all"
+    ).compare()
+    assert (report.verdict, [c.node for c in report.culprits]) == ("fail", ["first"])
+
+
+def test_a_second_fault_behind_the_first_is_named_too():
+    second = {**LAYERS, "wo": LAYERS["wo"] * np.float32(1.01), "w2": LAYERS["w2"] * np.float32(1.01)}
+    verdict, nodes, _ = told(parsed(HEADS, **LAYERS), parsed(HEADS, **second))
+    assert (verdict, sorted(nodes)) == ("fail", ["down", "o"])
+
+
+def test_heads_in_another_order_that_the_next_product_does_not_undo_are_culprits():
+    wrong = {**heads_in_another_order(LAYERS), "wo": LAYERS["wo"]}
+    verdict, nodes, _ = told(parsed(HEADS, **LAYERS), parsed(HEADS, **equalised(wrong)))
+    assert verdict == "fail"
+    assert {"v"} <= set(nodes) <= {"q_bias", "q", "k_bias", "k", "v"}
+
+
+def test_no_share_of_an_error_is_told_that_rounding_explains():
+    text = """g (float[2,16,64] x) => (float[2,16,64] y) {
+        [up] a = MatMul(x, w) [act] b = Relu(a) [norm] y = LayerNormalization<epsilon: float = 1e-20>(b, one)
+    }"""
+    model = parsed(text, w=WQ, one=np.ones(64, np.float32))
+    runners = [OnnxrtRunner(), Off(node="up", factor=1.5)]
+    report = Comparator(model, runners, data_loader=[{"x": normal(2, 16, 64)}], layers="all").compare()
+    assert report.verdict == "pass"
+    assert [(c.node, c.contribution) for c in report.culprits] == [("up", None)]
+    assert all(layer.contribution is None for layer in report.layers)

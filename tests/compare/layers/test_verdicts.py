@@ -8,6 +8,7 @@ from layerdiff.compare.causes.diagnosis import Diagnosis, Remark
 from layerdiff.compare.causes.feeding import RangeOfAll
 from layerdiff.compare.causes.judgement import Judgement
 from layerdiff.compare.causes.refused import NotBuilt, Refused
+from layerdiff.compare.layers.healing import Healing
 from layerdiff.compare.layers.observation import LayerObservation
 from layerdiff.compare.layers.verdicts import coarsest, verdicts
 from layerdiff.compare.lockstep.plan import plan
@@ -54,7 +55,8 @@ def seen(index, *, fmt=FP32, same=True, carried=None, **layers):
                 **given,
             )
         )
-    found = verdicts(observations, index, fmt, same=same, carried=carried or {})
+    healing = Healing(observations, index, fmt, same=same)
+    found = verdicts(observations, index, healing, carried=carried or {})
     return found, {s.pair.reference.outputs[0]: found.by_layer[s.number] for s in found.layers}
 
 
@@ -140,7 +142,7 @@ def test_who_reads_the_one_step_of_what_was_fed_together_is_innocent(fact, expec
         off = {name: statistics(0.5) for name in tensors}
         judgement = Judgement(True, 0, 0.5, rms_z=100.0, tensor=tensors[0])
         found.append(LayerObservation(pair, 0, off, off, judgement, diagnosis=fed))
-    given = verdicts(found, MEASURED, FP32, same=True, carried={})
+    given = verdicts(found, MEASURED, Healing(found, MEASURED, FP32, same=True), carried={})
     named = {s.pair.reference.outputs[0]: given.by_layer[s.number] for s in given.layers}
     assert (named["q"], named["i"], named["y"]) == ("culprit", expected, expected)
     assert named["c"] == "culprit"

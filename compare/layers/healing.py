@@ -1,0 +1,177 @@
+"""Is nothing left of a layer's error some layers on? Then it is another tensor of the same name, or does not matter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ...graph.formats import FP32, NumberFormat
+from ...graph.rounding.depth import depths
+from ...graph.specs import is_float
+from .observation import relative_error
+
+if TYPE_CHECKING:
+    from ...graph.index import GraphIndex
+    from ..report.model import LayerVerdict
+    from ..statistics.statistics import Statistics
+    from .observation import LayerObservation
+
+HEALED = 0.1
+"""A layer whose error shrinks to this share of it right behind the layer has healed."""
+ANOTHER = 0.5
+"""Relative error from which on a tensor may be another one; two that have nothing to do with each other have 1.4."""
+LOUD = 100.0
+"""Times the size of values from which on others beside them hide an error."""
+QUIET = 4.0
+"""Roundings, of one for each node on the way, up to which a cumulative error is that of rounding alone."""
+GROWN = 3.0
+"""Times the local error from which on the cumulative one was made before."""
+INTEGER_ROUNDOFF = 1e-2
+"""What stands for the unit roundoff of INT8."""
+
+
+class Healing:
+    """Tells what heals from what a candidate's own run showed of all layers.
+
+    Args:
+        layers: What was seen of them, in the order of the graph.
+        index: The reference's graph.
+        fmt: The coarsest format that rounding is expected in.
+        same: Whether both sides run one file, where a name is always the same value.
+        failed: Outputs of the whole model that disagree: their error is not healed.
+        agreed: Outputs of the whole model whose error rounding explains.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[LayerObservation],
+        index: GraphIndex,
+        fmt: NumberFormat,
+        *,
+        same: bool,
+        failed: Collection[str] = (),
+        agreed: Collection[str] = (),
+    ) -> None:
+        self.layers = {s.number: s for s in layers}
+        self.maker = {n: s.number for s in layers for n in s.pair.reference.outputs}
+        self._index = index
+        self._same = same
+        self._failed = frozenset(failed)
+        self.agreed = frozenset(agreed)
+        self._u = INTEGER_ROUNDOFF if fmt.is_integer else fmt.u
+        self._depth = depths(index)
+        self._readers: dict[int, list[int]] = {}
+        for s in layers:
+            for name in s.pair.reference.inputs:
+                if name in self.maker:
+                    self._readers.setdefault(self.maker[name], []).append(s.number)
+        self._touched = self.behind(s.number for s in layers if s.exceeds_noise)
+
+    def verdict(self, s: LayerObservation) -> LayerVerdict | None:
+        """Whether a layer that the candidate cannot run, or that exceeds its noise, is a culprit or has healed; None of
+        one of which neither is true."""
+        if s.refused is not None:
+            return "healed" if not self._same and self._healed(s) else "culprit"
+        if s.exceeds_noise and not s.inside.clean:
+            return "healed" if not s.comes_and_goes and self._healed(s) else "culprit"
+        return None
+
+    def behind(self, numbers: Iterable[int]) -> set[int]:
+        """Some layers, and all behind them."""
+        found = set(numbers)
+        for s in self.layers.values():
+            if any(self.maker.get(n) in found for n in s.pair.reference.inputs):
+                found.add(s.number)
+        return found
+
+    def quiet(self, s: LayerObservation) -> bool:
+        """Whether the cumulative error of a layer is one of rounding alone. No integer is rounded."""
+        if self.agreed.issuperset(s.pair.reference.outputs):
+            return True
+        if not any(self.rounds(name) for name in s.pair.reference.outputs):
+            return not s.cumulative_error
+        return s.cumulative_error <= self._rounding(s.pair.reference.outputs[0])
+
+    def rounding(self, tensor: str, statistics: Statistics) -> bool:
+        """Whether the error of a tensor is one that rounding alone makes on the way to it."""
+        return relative_error(statistics) <= self._rounding(tensor)
+
+    def _rounding(self, tensor: str) -> float:
+        return QUIET * self._u * math.sqrt(max(1, self._depth.get(tensor, 1)))
+
+    def rounds(self, name: str) -> bool:
+        """Whether a tensor holds numbers that are rounded."""
+        spec = self._index.specs.get(name)
+        return spec is None or is_float(spec.dtype)
+
+    def _gone(self, s: LayerObservation, error: float, way: Collection[int] = ()) -> bool:
+        """Whether nothing of an error is left at a layer: what is off there has come from elsewhere than the layers on
+        the ``way``, from a fault before them."""
+        if not s.cumulative or not s.cumulative_error < HEALED * error:
+            return False
+        if self.quiet(s):
+            return True
+        # of another tensor, an error may be many times its size; and the steps of integers are brought everywhere
+        little = s.cumulative_error < HEALED * min(error, 1.0) and self._u < INTEGER_ROUNDOFF
+        return little and s.cumulative_error <= GROWN * self._brought(s, way)
+
+    def _brought(self, s: LayerObservation, way: Collection[int]) -> float:
+        """The greatest cumulative error of what a layer, and those on the way to it, read of layers before all of
+        these and behind another one that exceeds its noise: no other error is sure to come from elsewhere. Of floats:
+        integers of another scale are the error of their quantizer."""
+        first = min((s.number, *way))
+        layers = [s, *(self.layers[number] for number in way)]
+        read = (n for layer in layers for n in layer.pair.reference.inputs if self.rounds(n))
+        makers = {self.maker.get(n, first) for n in read}
+        return max((self.layers[m].cumulative_error for m in makers & self._touched if m < first), default=0.0)
+
+    def _healed(self, s: LayerObservation) -> bool:
+        """Whether nothing of a layer's error is left right behind it. Between two graphs that may be some layers on:
+        tensors of one name are others, or what differs does not matter, until both graphs come to the same values.
+
+        Beside a mask of -1e9 an error looks gone that is not: it has to be behind such a layer, too.
+        """
+        if not self._failed.isdisjoint(s.blamed_outputs):
+            return False
+        error = s.judgement.relative if s.judgement is not None else math.inf
+        if self._gone(s, error):
+            return True
+        # a small error that coarse rounding hides is not gone
+        elsewhere = not self._same and (error > ANOTHER or self._u <= FP32.u)
+        outputs = set(self._index.outputs)
+        waiting, seen = [(s, False)], {s.number}
+        while waiting:
+            here, hidden = waiting.pop()
+            readers = self._readers.get(here.number, [])
+            if not hidden and (not readers or not outputs.isdisjoint(here.pair.reference.outputs)):
+                return False
+            for layer in (self.layers[number] for number in readers if number not in seen):
+                gone = self._gone(layer, error, seen)
+                if here is not s and error <= ANOTHER:  # what others bring says little of one as small as theirs
+                    gone = gone and self.quiet(layer)
+                if gone and not _hides(layer, s):
+                    continue
+                if not gone and not elsewhere:
+                    return False
+                seen.add(layer.number)
+                waiting.append((layer, gone))
+        return True
+
+
+def _hides(layer: LayerObservation, guilty: LayerObservation) -> bool:
+    """Whether values of another size (a mask) are what makes an error look gone at a layer, which is as large as it was
+    in numbers."""
+    values, error = _size(layer.cumulative.values())
+    before, made = _size(guilty.local.values())
+    return values > LOUD * before and error > made / LOUD
+
+
+def _size(statistics: Iterable[Statistics]) -> tuple[float, float]:
+    """Root mean squares of the reference's values and of the error; the greatest over some tensors."""
+    found = [(0.0, 0.0)]
+    for metrics in (one.metrics() for one in statistics):
+        error, relative = metrics["rmse"], metrics["rel_l2"]
+        if error and relative:
+            found.append((error / relative, error))
+    return max(v for v, _ in found), max(e for _, e in found)
