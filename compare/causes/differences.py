@@ -17,7 +17,7 @@ from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS, MOVEMENT, operator
 from ...graph.pairing.broadcasts import RunsOtherwise
 from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.constants import constant_value
-from ...graph.pairing.differences import AttributeChange, Difference, DifferenceKind, OperatorChange
+from ...graph.pairing.differences import AttributeChange, Difference, DifferenceKind, OperatorChange, Resized
 from ...graph.pairing.weight_changes import weight_change
 from ...graph.pairing.weight_patterns import StoredScaled
 from ...graph.printable import counted
@@ -117,6 +117,13 @@ def in_graphs(case: LayerCase) -> Diagnosis | None:
     found = case.differences
     if case.formats.quantized:  # within half a step, which the expected noise has
         found = tuple((p, d) for p, d in found if d.expected_by_format != "int8")
+    return stated(case.graphs[0], found)
+
+
+def resized(case: LayerCase) -> Diagnosis | None:
+    """Operators that one graph alone has, behind which tensors have other sizes: all else that differs in a layer with
+    them comes of that."""
+    found = [(p, d) for p, d in case.differences if isinstance(d.change, Resized)]
     return stated(case.graphs[0], found)
 
 

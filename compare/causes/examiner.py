@@ -238,7 +238,7 @@ class Examiner:
 
     def examine(self, case: LayerCase) -> Diagnosis:
         """The cause for one layer on one sample: that of the guiltiest node inside, where it can be taken apart."""
-        found = undeclared.find(case, self.reference, self.candidate)
+        found = undeclared.find(case, self.reference, self.candidate) or differences.resized(case)
         found = found or integer_pairs.find(case, self._exactly(case)) or self._behind(case)
         if found is not None:
             return found

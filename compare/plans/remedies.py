@@ -19,7 +19,7 @@ from ...graph.operators import PRODUCTS
 from ...graph.pairing.absent_inputs import InputAbsent
 from ...graph.pairing.broadcasts import RunsOtherwise
 from ...graph.pairing.constant_steps import OtherSteps
-from ...graph.pairing.differences import AttributeChange, InputsExchanged, OperatorChange, OtherInput
+from ...graph.pairing.differences import AttributeChange, InputsExchanged, OperatorChange, OpName, OtherInput, Resized
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.rounding.widening import is_narrow
 from ..causes.altered_weights import OverflowBeside
@@ -293,15 +293,21 @@ def _of_change(change: object, node: str) -> str:
         return f"leave {change.slot} of {node} out in the second file"
     if isinstance(change, AttributeChange) and change.of:
         return f"set the {change.name} of {change.of} to {change.shown}"
+    if isinstance(change, Resized) and not change.reference:
+        return f"leave {_ops(change.candidate)} out of the second file"
     if isinstance(change, OperatorChange) and not change.reference and all(name for _, name in change.candidate):
-        return f"leave {listed([f'{op} {name}' for op, name in change.candidate])} out of the second file"
+        return f"leave {_ops(change.candidate)} out of the second file"
     if not isinstance(change, OtherSteps):
         return ""
-    names = ", ".join(f"{op} {name}" for op, name in change.nodes)
+    names = _ops(change.nodes)
     if not change.in_candidate:
         return f"put {names} into the second file, or store there what the first file computes"
     wide = ", or compute them in a type that holds the values" if change.rounds_to else ""
     return f"leave {names} out of the second file{wide}"
+
+
+def _ops(nodes: Sequence[OpName]) -> str:
+    return ", ".join(f"{op} {name}" for op, name in nodes)
 
 
 def _unclamped(culprit: Culprit) -> str:

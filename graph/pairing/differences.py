@@ -15,6 +15,7 @@ import onnx
 from ..index import GraphIndex
 from ..nodes import attribute_int
 from ..operators import QUANTIZERS, domain_of, operator
+from ..specs import Dim
 from .absent_inputs import InputAbsent, absent_inputs
 from .broadcasts import RunsOtherwise, runs_otherwise
 from .constant_steps import OtherSteps, other_steps
@@ -66,6 +67,24 @@ class OperatorChange:
             for ops in (self.reference, self.candidate)
         )
         return f"{mine} against {theirs}"
+
+
+@dataclass(frozen=True)
+class Resized(OperatorChange):
+    """Operators that one of the two alone has, behind which tensors have other sizes.
+
+    Attributes:
+        behind: The next operator that both have.
+        shape, candidate_shape: What it gives.
+    """
+
+    behind: OpName
+    shape: tuple[Dim, ...]
+    candidate_shape: tuple[Dim, ...]
+
+    def __str__(self) -> str:
+        mine, theirs = ("x".join(map(str, shape)) for shape in (self.shape, self.candidate_shape))
+        return f"{super().__str__()}; behind it, {self.behind[0]} {self.behind[1]} gives {mine} against {theirs}"
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from .matcher import match_nodes
 from .normal_form import CAPTURED
 from .pairs import Pairing
 from .regions import padding_moved, region_difference, regions
+from .resized import resized
 from .roles import as_read, made_of, roles, scaled_otherwise, tensor_names
 from .shapes import follow_shapes
 from .stored_steps import stored_steps
@@ -174,6 +175,9 @@ def _differences(
         difference = region_difference(pairing, region)
         if difference is not None and not absorbed.intersection(region.nodes or region.candidate_nodes):
             found.append(difference)
+    size = resized(pairing)
+    if size is not None:
+        found.append(size)
     return with_holders(pairing, found)
 
 

@@ -65,3 +65,60 @@ def test_another_order_that_makes_no_difference_is_no_fault(one, other):
     report = compare(network(*one), network(*other), DATA)
     assert report.verdict == "pass"
     assert not report.culprits
+
+
+RESIZING = {
+    "pool": "[pool] {out} = MaxPool<kernel_shape=[2,2], strides=[2,2]>({data})",
+    "pad": "[pad] {out} = Pad({data}, pads)",
+    "crop": "[crop] {out} = Slice({data}, starts, ends, axes)",
+}
+MAPS = {
+    **{n: normal(8, 8, 3, 3, seed=i) / 8 for i, n in enumerate("abc")}, "stem_w": normal(8, 3, 3, 3, seed=7) / 4,
+    "gate_w": normal(8, 8, 1, 1, seed=8) / 4, "head_w": normal(8, 5, seed=9), "flat": np.array([2, 8]),
+    "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "starts": np.array([1, 1]), "ends": np.array([16, 16]),
+    "axes": np.array([2, 3]), "hw": np.array([2, 3]),
+}  # fmt: skip
+
+
+def maps(*steps: str):
+    """Convolutions with a gate that looks at all places, and a mean of all places at the end."""
+    nodes = " ".join(RESIZING[step].format(data=f"t{i}", out=f"t{i + 1}") for i, step in enumerate(steps))
+    conv = "Conv<pads=[1,1,1,1]>"
+    text = f"""g (float[2,3,16,16] x) => (float[2,5] y) {{
+        [stem] m0 = {conv}(x, stem_w) [stem_act] t0 = Relu(m0) {nodes} [a] m1 = {conv}(t{len(steps)}, a)
+        [a_act] m2 = Relu(m1) [look] g0 = ReduceMean<axes=[2,3]>(m2) [gate] g1 = Conv(g0, gate_w)
+        [open] g2 = Sigmoid(g1) [gated] m3 = Mul(m2, g2) [b] m4 = {conv}(m3, b) [b_act] m5 = Relu(m4)
+        [c] m6 = {conv}(m5, c) [sum] m7 = Add(m6, m5) [mean] m8 = ReduceMean<axes=[2,3]>(m7)
+        [flatten] m9 = Reshape(m8, flat) [head] y = MatMul(m9, head_w)
+    }}"""
+    read = {name: value for name, value in MAPS.items() if f"{name})" in text or f"{name}," in text}
+    return parsed(text, **read)
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidate", "node", "evidence", "remedy"),
+    [
+        (["pool"], [], "pool", "MaxPool pool missing in the candidate", "put the first file's operator there"),
+        ([], ["pool"], "pool", "MaxPool pool in the candidate alone", "leave MaxPool pool out of the second file"),
+        (["pool"], ["pad", "pool"], "pad", "Pad pad in the candidate alone", "leave Pad pad out of the second file"),
+        ([], ["crop"], "crop", "Slice crop in the candidate alone", "leave Slice crop out of the second file"),
+    ],
+)
+def test_an_operator_behind_which_all_sizes_are_others_is_the_one_culprit(reference, candidate, node, evidence, remedy):
+    data = [{"x": normal(2, 3, 16, 16, seed=3)}]
+    report = compare(maps(*reference), maps(*candidate), data, layers="all")
+    culprit = only(report)
+    assert (report.verdict, culprit.node, culprit.cause) == ("fail", node, "wrong-op")
+    assert evidence in culprit.evidence
+    assert [r.text for r in culprit.remedies] == [remedy]
+
+
+def test_sizes_that_follow_from_an_attribute_are_told_as_that():
+    first = maps("pool")
+    second = maps("pool")
+    (pool,) = (n for n in second.graph.node if n.name == "pool")
+    for a in pool.attribute:
+        if a.name == "strides":
+            a.ints[:] = [1, 1]
+    culprit = only(compare(first, second, [{"x": normal(2, 3, 16, 16, seed=3)}], layers="all"))
+    assert (culprit.node, culprit.cause) == ("pool", "attribute")
