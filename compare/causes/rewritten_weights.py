@@ -2,8 +2,8 @@
 
 Looks at: the constants that the layer's nodes read on both sides, told apart by their shape alone, since no nodes
 correspond; and at the channels of what the layer makes. Proves: that the reference with the candidate's weight makes
-most of the error, or that some channels are off in all their values and the others in none: either way, the other
-operators compute what they should.
+most of the error, or that some channels are off in all their values and the others in none, and are no other channels
+of the reference: either way, the other operators compute what they should.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ...graph.pairing.differences import Difference
 from ...graph.pairing.weight_changes import weight_change
 from ...graph.specs import is_float
 from ..report.model import Cause
+from . import permutation
 from .case import LayerCase
 from .diagnosis import Diagnosis
 from .differences import GraphsDiffer, explained, replaced
@@ -76,13 +77,17 @@ def find(case: LayerCase) -> Diagnosis | None:
         made = case.reweighted({name: theirs})
         if made is not None and explained(case, made):
             return Diagnosis(Cause.WEIGHTS, (GraphsDiffer(Difference(position, twin, change, name)),), position)
-    return _of_channels(case)
+    return None if permutation.find(case) else _of_channels(case)
 
 
 def _of_channels(case: LayerCase) -> Diagnosis | None:
-    """At most half of the channels, if they are off in nearly all their values and the others in none."""
+    """At most half of the channels, if they are off in nearly all their values and the others in none; not of a layer
+    that has no weights for each of its channels, such as a Concat of other layers' ones."""
     axis = channel_axis(case.y.shape)
     if axis is None or case.y.shape != case.c.shape or case.formats.coarse:
+        return None
+    weights = [value for _, _, value in _read(case.graphs[0], case.pair.reference.nodes)]
+    if not any(case.y.shape[axis] in value.shape for value in weights):
         return None
     mine, theirs = by_channel(case.y, axis), by_channel(case.c, axis)
     if not (np.isfinite(mine).all() and np.isfinite(theirs).all()):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from layerdiff.compare.causes import rewritten_weights
+from layerdiff.graph.pairing.differences import Difference, OperatorChange
 
+from support.layer_cases import layer_case
 from support.layerwise import compare, only
 from support.models import normal, parsed
 
@@ -100,3 +103,44 @@ def test_a_limit_that_some_channels_reach_is_another_operator():
     limited = convolution(CLIPPED, high=np.float32(np.abs(SHIFT).max() + 6))
     culprit = only(compare(convolution(ONE), limited, IMAGES))
     assert culprit.cause != "weights"
+
+
+SPLIT = """s0, s1, s2, s3 = Split<axis=1>(z, fours) a0 = Conv(s0, w0) a1 = Conv(s1, w1) a2 = Conv(s2, w2)
+    a3 = Conv(s3, w3) [join] a = Concat<axis=1>({order})"""
+
+
+def grouped(steps: str):
+    """A convolution of four groups, in one or in four."""
+    kernel = normal(16, 4, 3, 3, seed=4)
+    text = f"""g (float[2,16,9,9] x) => (float[2,4] y) {{ [start] z = Tanh(x) {steps} [act] c = Relu(a)
+        [pool] p = GlobalAveragePool(c) [flat] f = Flatten(p) [fc] y = MatMul(f, v) }}"""
+    read = {f"w{i}": kernel[4 * i : 4 * i + 4] for i in range(4)} | {"fours": np.array([4, 4, 4, 4])}
+    read = {name: value for name, value in read.items() if name in steps} or {"w": kernel}
+    return parsed(text, v=normal(16, 4, seed=1), **read)
+
+
+def test_half_of_the_channels_in_another_order_are_no_other_weights():
+    data = [{"x": normal(2, 16, 9, 9, seed=6)}]
+    one = grouped("[conv] a = Conv<group=4>(z, w)")
+    assert not compare(one, grouped(SPLIT.format(order="a0, a1, a2, a3")), data).culprits
+    culprit = only(compare(one, grouped(SPLIT.format(order="a0, a2, a1, a3")), data))
+    assert culprit.cause == "layout"
+    assert "8 of 16 moved" in culprit.evidence
+
+
+JOINED = "g (float[2,8,4,4] x, float[2,8,4,4] z) => (float[2,16,4,4] y) {{ {step} [join] y = Concat<axis=1>(u, z) }}"
+WEIGHED = (
+    "g (float[2,8,4,4] x, float[2,8,4,4] z) => (float[2,16,4,4] y) {{ {step} c = Concat<axis=1>(u, z) y = Mul(c, w) }}"
+)
+
+
+@pytest.mark.parametrize(("text", "weights"), [(JOINED, False), (WEIGHED, True)], ids=["a Concat", "weights"])
+def test_a_layer_has_other_weights_only_where_it_has_any(text, weights):
+    """Half of the channels are off: those of one of the tensors that are joined."""
+    read = {"w": normal(16, 1, 1, seed=8)} if weights else {}
+    first, second = (parsed(text.format(step=step), **read) for step in ("u = Tanh(x)", "u = Sigmoid(x)"))
+    y = normal(2, 16, 4, 4)
+    c = np.concatenate([1.5 * y[:, :8] + 1, y[:, 8:]], axis=1)
+    change = OperatorChange((("Tanh", "u"),), (("Sigmoid", "u"),))
+    case = layer_case(y, c, model=first, candidate=second, differences=(Difference(0, 0, change),))
+    assert bool(rewritten_weights.find(case)) is weights
