@@ -16,7 +16,7 @@ import numpy as np
 from ...graph.cutting.dataflow import Kind, dataflow
 from ...graph.index import GraphIndex
 from ...graph.pairing.constants import constant_value
-from ...graph.pairing.differences import Difference
+from ...graph.pairing.differences import Difference, OpName
 from ...graph.pairing.weight_changes import weight_change
 from ...graph.specs import is_float
 from ..report.model import Cause
@@ -61,6 +61,28 @@ class ChannelsOff:
         return (
             f"{len(self.channels)} of {self.of} channels (axis {self.axis}) are off and the others are the same to "
             f"within rounding, so that the operators compute the same with other weights: {named}{more}"
+        )
+
+
+@dataclass(frozen=True)
+class LacksTheSame:
+    """A product behind a layer that is given the reference's values in another order, or turned.
+
+    Attributes:
+        product: Its operator and name.
+        others: The same of layers beside the one that is told, which change with it.
+    """
+
+    product: OpName
+    others: tuple[OpName, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        beside = f"{', '.join(f'{op} {name}' for op, name in self.others)} changed with it; " if self.others else ""
+        return (
+            f"{beside}{self.product[0]} {self.product[1]} then reads the reference's values in another order, or "
+            "turned: if that is meant, its weights lack the same"
         )
 
 

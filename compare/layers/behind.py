@@ -8,10 +8,12 @@ makes of the first faults, and so on from the front to the back.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ...graph.errors import LayerdiffError
+from ...graph.operators import PRODUCTS, operator
+from ..causes.rewritten_weights import LacksTheSame
 from ..progress import SILENT, Progress
 from ..runs.memory import budget
 from .healing import Healing
@@ -19,16 +21,52 @@ from .walk import Walk
 from .walked import Forced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from ...graph.index import GraphIndex
     from ..report.model import LayerVerdict
     from .observation import LayerObservation
     from .prepare import Prepared
+    from .verdicts import Verdicts
 
 log = logging.getLogger(__name__)
 
 ROUNDS = 8
 """How many times a candidate is run again at most: a chain of so many faults, one behind the other."""
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What was decided on layers that exceed their noise.
+
+    Attributes:
+        verdicts: Which are culprits and which have healed, by number.
+        undoing: Of culprits: the layer that would take back what they change, were its weights changed, too.
+    """
+
+    verdicts: Mapping[int, LayerVerdict] = field(default_factory=dict)
+    undoing: Mapping[int, int] = field(default_factory=dict)
+
+    def joined(self, given: Verdicts, index: GraphIndex) -> Verdicts:
+        """The verdicts with culprits whose changes one layer would take back as one fault, at the first of them.
+
+        Args:
+            given: The verdicts.
+            index: The reference's graph.
+        """
+        groups: dict[int, list[LayerObservation]] = {}
+        for s in given.culprits():
+            if s.number in self.undoing and s.diagnosis is not None:
+                groups.setdefault(self.undoing[s.number], []).append(s)
+        mains = {s.number: s.pair.main for s in given.layers}
+        for number, (first, *others) in groups.items():
+            assert first.diagnosis is not None
+            lacks, *more = (
+                (index.nodes[p].op_type, index.names[p]) for p in (mains[number], *(s.pair.main for s in others))
+            )
+            told = first.diagnosis.adding(LacksTheSame(lacks, tuple(more)))
+            given = given.knowing([replace(first, diagnosis=told)]).inherited(s.number for s in others)
+        return given
 
 
 def decided(
@@ -37,7 +75,7 @@ def decided(
     healing: Healing,
     again: Callable[[Sequence[LayerObservation]], Healing],
     progress: Progress = SILENT,
-) -> dict[int, LayerVerdict]:
+) -> Decided:
     """Which of the layers that exceed their noise are culprits and which have healed, without the faults before each.
 
     Args:
@@ -48,17 +86,22 @@ def decided(
         progress: Told what is going on.
 
     Returns:
-        By number; nothing where the candidate's own run has to do: of one file, where a name is always the same value,
-        and of runtimes that take long to build a network.
+        Nothing where the candidate's own run has to do: of one file, where a name is always the same value, and of
+        runtimes that take long to build a network.
     """
     can = prepared.candidate.runner.capabilities
     found: dict[int, LayerVerdict] = {}
+    undoing: dict[int, int] = {}
     pending = [s for s in layers if healing.verdict(s) is not None]
     if prepared.same or not can.pieces or can.builds_for_shapes:
-        return found
+        return Decided(found, undoing)
     for _ in range(ROUNDS):
         off = [s for s in pending if healing.verdict(s) == "culprit"]
         faults = _first(off, healing)
+        product = _undoing(faults, healing, prepared.comparison.reference.model.index)
+        if product is not None:  # what lies between has changed with them
+            faults |= {s.number for s in off if product in healing.behind((s.number,))}
+            undoing.update(dict.fromkeys(faults, product))
         later = healing.behind(faults) - faults
         settled = (s.number for s in pending if s.number not in later)
         found.update((number, "culprit" if number in faults else "healed") for number in settled)
@@ -66,12 +109,24 @@ def decided(
         if not any(healing.verdict(s) == "culprit" for s in pending):
             break
         given = {number for number, verdict in found.items() if verdict == "culprit"}
-        try:
-            healing = again(_without(prepared, layers, given, progress))
-        except LayerdiffError:
-            log.debug("the candidate was not run without its first faults", exc_info=True)
+        without = _without(prepared, layers, given, progress)
+        if without is None:
             break
-    return found
+        healing = again(without)
+    return Decided(found, undoing)
+
+
+def _undoing(faults: Collection[int], healing: Healing, index: GraphIndex) -> int | None:
+    """The first product with weights behind all of some layers that reads the reference's values in another order, or
+    turned: as long as they, and far away. None has that which makes it of other values."""
+    common = set.intersection(*(healing.behind((number,)) for number in faults)) - set(faults) if faults else set()
+    for number in sorted(common):
+        s = healing.layers[number]
+        products = [p for p in s.pair.reference.nodes if operator(index.nodes[p]) in PRODUCTS]
+        weighted = any(index.weight(name) is not None for p in products for name in index.nodes[p].input if name)
+        if weighted and not s.exceeds_noise and any(map(healing.turned, s.pair.reference.inputs)):
+            return number
+    return None
 
 
 def _first(off: Sequence[LayerObservation], healing: Healing) -> set[int]:
@@ -87,12 +142,18 @@ def _first(off: Sequence[LayerObservation], healing: Healing) -> set[int]:
 
 def _without(
     prepared: Prepared, layers: Sequence[LayerObservation], faults: set[int], progress: Progress
-) -> list[LayerObservation]:
-    """What is seen of all layers where the candidate is given what the reference makes of some."""
+) -> list[LayerObservation] | None:
+    """What is seen of all layers where the candidate is given what the reference makes of some; None where it does not
+    get to the end."""
     progress.stage(f"{prepared.candidate.name}: without {len(faults)} of its layers")
     plan = prepared.plan.giving(faults, prepared.candidate.model.index)
     memory = budget(prepared.comparison.rules.memory)
     forced = Forced((), None)
     walk = Walk(prepared.comparison, prepared.candidate, plan, forced=forced, budget=memory, progress=progress)
-    seen = {s.number: s.cumulative for s in walk.run().layers}
-    return [replace(s, cumulative=seen[s.number]) for s in layers]
+    try:
+        walked = walk.run()
+    except LayerdiffError:
+        log.debug("the candidate was not run without its first faults", exc_info=True)
+        return None
+    seen = {s.number: s.cumulative for s in walked.layers}
+    return None if walked.notices else [replace(s, cumulative=seen[s.number]) for s in layers]

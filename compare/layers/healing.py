@@ -97,6 +97,14 @@ class Healing:
         """Whether the error of a tensor is one that rounding alone makes on the way to it."""
         return relative_error(statistics) <= self._rounding(tensor)
 
+    def turned(self, tensor: str) -> bool:
+        """Whether a tensor is another one of the same length, as values in another order are, or turned ones."""
+        s = self.layers[self.maker[tensor]] if tensor in self.maker else None
+        seen = None if s is None else s.cumulative.get(tensor)
+        if seen is None or not ANOTHER < relative_error(seen) < math.inf:
+            return False
+        return abs(math.sqrt(seen.sum_cc / seen.sum_rr) - 1) <= self._rounding(tensor)
+
     def _rounding(self, tensor: str) -> float:
         return QUIET * self._u * math.sqrt(max(1, self._depth.get(tensor, 1)))
 

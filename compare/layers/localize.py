@@ -22,7 +22,7 @@ from ..runs.again import run_again
 from ..runs.memory import budget, reused, weight_bytes
 from ..runs.workers.isolation import isolated, portable
 from ..sides import Side, Sides
-from .behind import decided
+from .behind import Decided, decided
 from .exchange import undone
 from .fidelity import fidelities, in_pieces_only, made_by_pieces
 from .findings import Localized
@@ -220,15 +220,11 @@ def localize_candidate(
     )
     index, seen = reference.model.index, _walk(prepared, log, progress, watch)
     fmt = coarsest(reference.runner.arithmetic, candidate.runner.arithmetic, formats)
-    heals = functools.partial(Healing, index=index, fmt=fmt, same=prepared.same)
-    first = heals(seen.layers, failed=[o.tensor for o in outputs if o.verdict == "fail"], agreed=_explained(outputs))
-    # the deployed program says nothing of a body, and a loop is judged as a whole
-    known = {} if log is None else decided(prepared, seen.layers, first, heals, progress)
-    given = verdicts(seen.layers, index, first, carried=carried or {}, decided=known)
+    heals, given = _judged(prepared, seen, outputs, fmt, carried, None if log is None else progress)
     given = blaming(prepared, _excusing(given, seen, outputs, index), outputs)
     given, blamed = name_loudest(prepared, seen, given, outputs, progress)
     unshown = frozenset(s.number for s in blamed if in_pieces_only(s, seen, outputs, index))
-    if first.agreed.issuperset(seen.outputs) and all(map(first.rounding, seen.outputs, seen.outputs.values())):
+    if heals.agreed.issuperset(seen.outputs) and all(map(heals.rounding, seen.outputs, seen.outputs.values())):
         given, blamed = given.unshared(), [replace(s, contribution=None) for s in blamed]
     names = Names(prepared)
     found = culprits(ranked(blamed, unshown), unshown, names)
@@ -243,6 +239,26 @@ def localize_candidate(
         notices=(*walk_notices(prepared, seen, given, found, outputs), *doubts),
         repeats={} if log is None else {r.name: r.repeat for r in log.runners if r.repeat is not None},
     )
+
+
+def _judged(
+    prepared: Prepared,
+    walked: Walked,
+    outputs: Sequence[OutputResult],
+    fmt: NumberFormat,
+    carried: Mapping[str, str] | None,
+    progress: Progress | None,
+) -> tuple[Healing, Verdicts]:
+    """What has healed in the candidate's own run, and the verdicts, each layer judged without the faults before it.
+
+    ``progress``: told of more runs; None: there are none, in a body, since a loop is judged as a whole.
+    """
+    index = prepared.comparison.reference.model.index
+    heals = functools.partial(Healing, index=index, fmt=fmt, same=prepared.same)
+    first = heals(walked.layers, failed=[o.tensor for o in outputs if o.verdict == "fail"], agreed=_explained(outputs))
+    known = Decided() if progress is None else decided(prepared, walked.layers, first, heals, progress)
+    given = verdicts(walked.layers, index, first, carried=carried or {}, decided=known.verdicts)
+    return first, known.joined(given, index)
 
 
 def _explained(outputs: Sequence[OutputResult]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -77,6 +77,10 @@ class Verdicts:
         """The same with layers of which more is known now."""
         newer = {s.number: s for s in more}
         return replace(self, layers=tuple(newer.get(s.number, s) for s in self.layers))
+
+    def inherited(self, numbers: Iterable[int]) -> Verdicts:
+        """The same without culprits that another one tells, too."""
+        return replace(self, by_layer={**self.by_layer, **dict.fromkeys(numbers, "inherited")})
 
     def unshared(self) -> Verdicts:
         """The same without shares of the error at the outputs: of one that rounding explains, they say nothing."""
