@@ -74,6 +74,9 @@ IN_FILE = {
 }
 """What puts a second file right."""
 
+CONSTANT = "give the constant the first file's value, or export the model again"
+"""Where a node reads one number that is another one: an epsilon, an index."""
+
 PROGRAM = "export the model again: the file does not hold what the program computes with"
 """Where a side runs a program of its own, of which the file is an export, and the two differ."""
 
@@ -197,6 +200,8 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     stated = next((text for d in differences if (text := _of_change(d.change, node))), "")
     if stated and (other_file(side, reference) or not _exported(culprit, side, reference)):
         return Remedy(stated)
+    if cause is Cause.WEIGHTS and differences and differences[0].of_one_value and other_file(side, reference):
+        return Remedy(CONSTANT)
     if any(d.stored_scaled for d in differences):
         return Remedy(
             "put the scale of the weights right in the second file, or quantize the first file's weights again"

@@ -30,7 +30,7 @@ from layerdiff.runners.contract.capabilities import Capabilities
 from layerdiff.runners.contract.options import command_word
 from onnx import numpy_helper
 
-from support.models import parsed
+from support.models import normal, parsed
 from support.plan_networks import overflowing, samples, weights
 from support.reports import CULPRIT
 
@@ -127,6 +127,16 @@ def test_what_does_not_heal_is_not_proposed_and_the_search_is():
 def test_what_was_tried_can_be_asked_for():
     runners = [OnnxrtRunner(), EmulateRunner(format="fp16", keep=("fc1", "fc2"))]
     assert Comparator(overflowing(), runners, data_loader=samples()).compare().verdict == "pass"
+
+
+def test_a_number_that_is_another_one_is_put_right_as_a_constant():
+    text = "g (float[2,8,4] x) => (float[2,4] y) { [act] a = Tanh(x) [pick] y = Gather<axis=1>(a, first) }"
+    first, second = (parsed(text, first=np.array(place)) for place in (0, -1))
+    data = [{"x": normal(2, 8, 4)}]
+    report = Comparator(first, [OnnxrtRunner()], candidate_model=second, data_loader=data, layers="all").compare()
+    (culprit,) = report.culprits
+    assert culprit.node == "pick"
+    assert [r.text for r in culprit.remedies] == ["give the constant the first file's value, or export the model again"]
 
 
 def test_a_changed_file_is_put_right_in_the_file():
