@@ -15,14 +15,9 @@ import onnx
 from ...graph.index import GraphIndex
 from ...graph.nodes import attribute
 from ...graph.operators import operator
+from ...graph.pairing.changes import AttributeChange, OperatorChange
 from ...graph.pairing.constants import constant_value
-from ...graph.pairing.differences import (
-    AttributeChange,
-    Difference,
-    DifferenceKind,
-    OperatorChange,
-    same_setting,
-)
+from ...graph.pairing.differences import Difference, DifferenceKind, same_setting
 from ...graph.pairing.weight_changes import weight_change
 from ..report.model import Cause
 from .case import LayerCase

@@ -15,9 +15,10 @@ import numpy as np
 
 from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS, MOVEMENT, operator
 from ...graph.pairing.broadcasts import RunsOtherwise
+from ...graph.pairing.changes import AttributeChange, OperatorChange, Resized
 from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.constants import constant_value
-from ...graph.pairing.differences import AttributeChange, Difference, DifferenceKind, OperatorChange, Resized
+from ...graph.pairing.differences import Difference, DifferenceKind
 from ...graph.pairing.weight_changes import weight_change
 from ...graph.pairing.weight_patterns import StoredScaled
 from ...graph.printable import counted

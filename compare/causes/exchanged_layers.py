@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...graph.pairing.differences import Difference, DifferenceKind, OpName
+from ...graph.pairing.changes import OpName
+from ...graph.pairing.differences import Difference, DifferenceKind
 from ...graph.pairing.exchanged import cycles
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.pairing.weight_patterns import OfNode

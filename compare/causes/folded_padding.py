@@ -13,7 +13,8 @@ import numpy as np
 from ...graph.cutting.slices import backward
 from ...graph.index import GraphIndex
 from ...graph.operators import AFFINE_STEPS
-from ...graph.pairing.differences import OperatorChange, OpName, op_names
+from ...graph.pairing.changes import OperatorChange, OpName
+from ...graph.pairing.differences import op_names
 from ...graph.pairing.normal_form import normal_form
 from ..report.model import Cause
 from .case import LayerCase

@@ -15,8 +15,9 @@ import numpy as np
 
 from ...graph.cutting.dataflow import Kind, dataflow
 from ...graph.index import GraphIndex
+from ...graph.pairing.changes import OpName
 from ...graph.pairing.constants import constant_value
-from ...graph.pairing.differences import Difference, OpName
+from ...graph.pairing.differences import Difference
 from ...graph.pairing.weight_changes import weight_change
 from ...graph.specs import is_float
 from ..report.model import Cause

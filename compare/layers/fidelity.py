@@ -72,7 +72,7 @@ def fidelities(
         walked: What was seen in pieces.
         outputs: What its outputs showed.
         chance: Whether a side need not give the same bits twice, so that two runs differ without being two programs.
-        plain: Whether no layer is to blame and both sides compute in FP32: of an output that passes, nothing
+        plain: Whether no layer is beyond rounding and both sides compute in FP32: of an output that passes, nothing
             has to be explained.
     """
     found: list[Fidelity] = []

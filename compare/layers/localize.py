@@ -230,7 +230,8 @@ def localize_candidate(
     found = culprits(ranked(blamed, unshown), unshown, names)
     if log is not None:
         log = _run_again(comparison, log, seen, outputs, found)
-    plain = not found and not fmt.is_integer and fmt.u <= FP32.u
+    silent = not any(layer.exceeds_noise for layer in seen.layers)
+    plain = not found and silent and not fmt.is_integer and fmt.u <= FP32.u
     shown, doubts = fidelities(candidate.name, seen, outputs, _comes_and_goes(seen, comparison, log), plain)
     return Localized(
         layers=layer_results(given, prepared.plan.unmatched, names),

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...graph.operators import AFFINE_STEPS, CASTS, DIVIDES, MOVEMENT, facts_of, operator
-from ...graph.pairing.differences import OperatorChange
+from ...graph.pairing.changes import OperatorChange
 from ...graph.specs import Arrays, is_float
 from ..causes import misread, nan, narrow_casts, underflow
 from ..causes.case import ENLARGES, LoudLayer

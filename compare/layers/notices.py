@@ -17,10 +17,10 @@ from ..report.model import Cause
 from ..runs.memory import free_memory
 from . import texts
 from .fidelity import made_by_pieces
+from .healing import HEALED
 from .loudest import is_off, no_result
 from .observation import relative_error
 from .prepare import STREAMS
-from .verdicts import HEALED
 
 if TYPE_CHECKING:
     from ..lockstep.plan import LayerPair

@@ -18,8 +18,8 @@ from ...graph.formats import BY_DTYPE
 from ...graph.operators import PRODUCTS
 from ...graph.pairing.absent_inputs import InputAbsent
 from ...graph.pairing.broadcasts import RunsOtherwise
+from ...graph.pairing.changes import AttributeChange, InputsExchanged, OperatorChange, OpName, OtherInput
 from ...graph.pairing.constant_steps import OtherSteps
-from ...graph.pairing.differences import AttributeChange, InputsExchanged, OperatorChange, OpName, OtherInput, Resized
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.rounding.widening import is_narrow
 from ..causes.altered_weights import OverflowBeside
@@ -200,8 +200,6 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     stated = next((text for d in differences if (text := _of_change(d.change, node))), "")
     if stated and (other_file(side, reference) or not _exported(culprit, side, reference)):
         return Remedy(stated)
-    if cause is Cause.WEIGHTS and differences and differences[0].of_one_value and other_file(side, reference):
-        return Remedy(CONSTANT)
     if any(d.stored_scaled for d in differences):
         return Remedy(
             "put the scale of the weights right in the second file, or quantize the first file's weights again"
@@ -216,6 +214,8 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     beyond = None if fmt is None else next((v for d in differences if (v := _beyond(d, fmt)) is not None), None)
     if beyond is not None:
         return Remedy(f"{_in_fp32(node)}, and {fmt} has no {beyond:g}")
+    if cause is Cause.WEIGHTS and differences and differences[0].of_one_value and other_file(side, reference):
+        return Remedy(CONSTANT)
     changes = [d.change for d in differences]
     folded = next((c for c in changes if isinstance(c, OperatorChange) and _in_one_product(c)), None)
     if folded is not None:
@@ -298,8 +298,6 @@ def _of_change(change: object, node: str) -> str:
         return f"leave {change.slot} of {node} out in the second file"
     if isinstance(change, AttributeChange) and change.of:
         return f"set the {change.name} of {change.of} to {change.shown}"
-    if isinstance(change, Resized) and not change.reference:
-        return f"leave {_ops(change.candidate)} out of the second file"
     if isinstance(change, OperatorChange) and not change.reference and all(name for _, name in change.candidate):
         return f"leave {_ops(change.candidate)} out of the second file"
     if not isinstance(change, OtherSteps):
@@ -312,7 +310,7 @@ def _of_change(change: object, node: str) -> str:
 
 
 def _ops(nodes: Sequence[OpName]) -> str:
-    return ", ".join(f"{op} {name}" for op, name in nodes)
+    return listed([f"{op} {name}" for op, name in nodes])
 
 
 def _unclamped(culprit: Culprit) -> str:

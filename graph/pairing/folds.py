@@ -9,7 +9,8 @@ import numpy as np
 
 from ..operators import AFFINE_PRODUCTS, AFFINE_STEPS
 from .affine import Affine, affine, distance
-from .differences import Difference, OperatorChange, op_names
+from .changes import OperatorChange
+from .differences import Difference, op_names
 from .pairs import Pairing
 from .stored_steps import unfolded_step
 from .view import GraphView

@@ -21,7 +21,8 @@ from ..nodes import attribute_int
 from ..operators import EPILOGUES, operator
 from ..quantized.float_form import FloatForm
 from ..quantized.quantizers import holder, quantizer
-from .differences import Difference, DifferenceKind, InputsExchanged, OperatorChange, OtherInput, node_differences
+from .changes import InputsExchanged, OperatorChange, OtherInput
+from .differences import Difference, DifferenceKind, node_differences
 from .exchanged import with_holders
 from .folds import Folds, folds
 from .matcher import match_nodes

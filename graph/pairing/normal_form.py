@@ -194,8 +194,8 @@ def padding_value(op: str) -> float:
 
 
 def padded(first: NormalForm, second: NormalForm, names: tuple[str, str]) -> NormalForm:
-    """A Pad and the convolution or pooling behind it as one that pads itself, where there is one; else the second as it
-    is.
+    """A Pad and the convolution or pooling behind it as one that pads itself. The second as it is where it does so
+    already, beside which a Pad is one too many, and where no operator could.
 
     Args:
         first, second: The Pad, and what reads it.
@@ -208,11 +208,10 @@ def padded(first: NormalForm, second: NormalForm, names: tuple[str, str]) -> Nor
     if not isinstance(pads, list) or not isinstance(own, list) or len(pads) != len(own) + 4:
         return second
     half = len(pads) // 2
-    if any(pads[:2]) or any(pads[half : half + 2]):  # of the batch or the channels
+    if any(own) or any(pads[:2]) or any(pads[half : half + 2]):  # of the batch or the channels
         return second
-    summed = [a + b for a, b in zip(pads[2:half] + pads[half + 2 :], own, strict=True)]
-    settings = {**second.settings, "pads": summed}
-    if second.op == "AveragePool" and summed != own:
+    settings = {**second.settings, "pads": pads[2:half] + pads[half + 2 :]}
+    if second.op == "AveragePool" and any(pads):
         settings["count_include_pad"] = 1
     if max(value, LEAST) != max(padding_value(second.op), LEAST):
         settings[PADDED_WITH] = value

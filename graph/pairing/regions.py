@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from ..operators import AFFINE_STEPS, LANDMARKS
 from .affine import affine, distance
-from .differences import Difference, OperatorChange, op_names
+from .changes import OperatorChange
+from .differences import Difference, op_names
 from .folds import OTHER_MAP, Folds
 from .groups import Groups
 from .pairs import Pairing

@@ -12,7 +12,8 @@ from difflib import SequenceMatcher
 
 from ..operators import BROADCASTING, RESHAPES, operator
 from ..specs import is_float
-from .differences import Difference, Resized, op_names
+from .changes import Resized
+from .differences import Difference, op_names
 from .pairs import Pairing
 from .view import GraphView
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..index import GraphIndex
 from ..operators import COMMUTATIVE, QUANTIZERS, operator
-from .differences import Difference, InputsExchanged, setting_differences
+from .changes import InputsExchanged
+from .differences import Difference, setting_differences
 from .normal_form import normal_form, slots
 from .pairs import Pairing
 from .view import GraphView

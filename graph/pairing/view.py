@@ -11,7 +11,7 @@ import onnx
 
 from ..cutting.dataflow import Dataflow, Kind, dataflow
 from ..index import GraphIndex
-from ..nodes import attribute_ints
+from ..nodes import attribute_ints, attribute_string
 from ..operators import LANDMARKS, ONE_SOURCE_CONTRIB, QUANTIZERS, RESHAPES, is_standard, operator
 from ..specs import Dim, is_float
 from .constants import constant_value
@@ -96,7 +96,7 @@ class GraphView:
         self.index = index
         # of the other graph: Transposes in a row are compared as one where it has not both of them
         self._perms = set() if beside is None else {_perm(n) for n in beside.nodes if n.op_type == "Transpose"}
-        self._pads = beside is not None and any(n.op_type == "Pad" for n in beside.nodes)
+        self._padding = set() if beside is None else _padding(beside)
         self.invented = invented
         self.skip_dropouts = skip_dropouts
         self.skips = skip_quantizers
@@ -170,7 +170,7 @@ class GraphView:
         names = index.names[before], index.names[position]
         if c.op == "Transpose" and self._one_there(nodes[position], nodes[before]):
             return composed(self.forms[before], c, names)
-        if c.op in PADDING and self.forms[before].op == "Pad" and not self._pads:
+        if c.op in self._padding and self.forms[before].op == "Pad":
             return padded(self.forms[before], c, names)
         return c
 
@@ -265,6 +265,18 @@ class GraphView:
                 norm = np.linalg.norm(rows, axis=1, keepdims=True)
                 vectors = rows / np.where(norm > 0, norm, 1)
         return Sketch(b"|".join(parts), total, vectors)
+
+
+def _padding(index: GraphIndex) -> set[str]:
+    """Operators that pad themselves in a graph, in place of a Pad: none where it has a Pad."""
+    if any(node.op_type == "Pad" for node in index.nodes):
+        return set()
+    padded = (n.op_type for n in index.nodes if any(attribute_ints(n, "pads") or ()) or _same(n))
+    return set(padded) & set(PADDING)
+
+
+def _same(node: onnx.NodeProto) -> bool:
+    return attribute_string(node, "auto_pad", "NOTSET").startswith("SAME")
 
 
 def _perm(node: onnx.NodeProto) -> tuple[int, ...]:

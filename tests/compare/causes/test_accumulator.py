@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from layerdiff.compare.causes import accumulator
 from layerdiff.graph.formats import BF16, FP16, FP32, INT8
-from layerdiff.graph.pairing.differences import Difference, OperatorChange
+from layerdiff.graph.pairing.changes import OperatorChange
+from layerdiff.graph.pairing.differences import Difference
 
 from support.layer_cases import layer_case, told
 from support.models import parsed

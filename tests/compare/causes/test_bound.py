@@ -9,7 +9,8 @@ import pytest
 from layerdiff.compare.causes import bound
 from layerdiff.compare.causes.expected_noise import Expected
 from layerdiff.graph.formats import FP32
-from layerdiff.graph.pairing.differences import AttributeChange, Difference
+from layerdiff.graph.pairing.changes import AttributeChange
+from layerdiff.graph.pairing.differences import Difference
 from layerdiff.graph.rounding.roundoff import ErrorBound, roundoff_model
 
 from support.layer_cases import layer_case, told

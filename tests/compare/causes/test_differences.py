@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from layerdiff.compare.causes import differences, shape
-from layerdiff.graph.pairing.differences import AttributeChange, Difference, OperatorChange
+from layerdiff.graph.pairing.changes import AttributeChange, OperatorChange
+from layerdiff.graph.pairing.differences import Difference
 from layerdiff.graph.pairing.weight_changes import WeightChange
 
 from support.layer_cases import layer_case, told

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from layerdiff.compare.causes import rewritten_weights
-from layerdiff.graph.pairing.differences import Difference, OperatorChange
+from layerdiff.graph.pairing.changes import OperatorChange
+from layerdiff.graph.pairing.differences import Difference
 
 from support.layer_cases import layer_case
 from support.layerwise import compare, only

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from layerdiff.compare.causes import scale
-from layerdiff.graph.pairing.differences import Difference, OperatorChange
+from layerdiff.graph.pairing.changes import OperatorChange
+from layerdiff.graph.pairing.differences import Difference
 
 from support.layer_cases import layer_case, told
 from support.models import parsed

@@ -22,7 +22,8 @@ from layerdiff.compare.report.terminal.progress import console
 from layerdiff.compare.sides import Side
 from layerdiff.graph.formats import FP16
 from layerdiff.graph.model import Model
-from layerdiff.graph.pairing.differences import Difference, OperatorChange
+from layerdiff.graph.pairing.changes import OperatorChange
+from layerdiff.graph.pairing.differences import Difference
 from layerdiff.graph.rounding.constants_in_range import in_range
 from layerdiff.graph.rounding.rescale import rescaled
 from layerdiff.graph.rounding.typed import typed

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from layerdiff import Comparator, OnnxrtRunner
 from layerdiff.graph.index import GraphIndex
-from layerdiff.graph.pairing.differences import OperatorChange
+from layerdiff.graph.pairing.changes import OperatorChange
 from layerdiff.graph.pairing.matching import match
 
 from support.models import parsed

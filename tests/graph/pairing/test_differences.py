@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from layerdiff.graph.pairing.differences import (
-    AttributeChange,
-    Change,
-    Difference,
-    InputsExchanged,
-    OperatorChange,
-    WeightsAbsent,
-)
+from layerdiff.graph.pairing.changes import AttributeChange, InputsExchanged, OperatorChange, WeightsAbsent
+from layerdiff.graph.pairing.differences import Change, Difference
 from layerdiff.graph.pairing.weight_changes import stored_scaled, weight_change, within_steps
 from layerdiff.graph.pairing.weight_patterns import Clamped, FewValues, Pattern, Reordered, Scaled, Transposed
 

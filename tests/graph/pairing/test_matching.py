@@ -14,7 +14,7 @@ import pytest
 from layerdiff.graph.cutting.dataflow import Kind, dataflow
 from layerdiff.graph.index import GraphIndex
 from layerdiff.graph.nodes import attribute
-from layerdiff.graph.pairing.differences import OperatorChange
+from layerdiff.graph.pairing.changes import OperatorChange
 from layerdiff.graph.pairing.matching import Matching, match
 from onnx import TensorProto, helper
 

@@ -1,0 +1,170 @@
+"""What may differ between two matched nodes: other operators, attributes, inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+
+from ..specs import Dim
+
+OpName = tuple[str, str]
+"""Operator and name of a node; the name is empty where which of several nodes it is cannot be told."""
+
+
+@dataclass(frozen=True)
+class OperatorChange:
+    """Other operators: those of the reference and those of the candidate; one of the two may have none."""
+
+    reference: tuple[OpName, ...]
+    candidate: tuple[OpName, ...]
+
+    @property
+    def alone(self) -> tuple[OpName, ...]:
+        """The operators that one of the two has, where the other has none."""
+        return () if self.reference and self.candidate else self.reference or self.candidate
+
+    @property
+    def in_another_order(self) -> bool:
+        """Whether both have the same operators, one after the other in another order."""
+        mine, theirs = ([op for op, _ in ops] for ops in (self.reference, self.candidate))
+        return mine != theirs and sorted(mine) == sorted(theirs)
+
+    def __str__(self) -> str:
+        if not self.candidate:
+            return f"{_listed(self.reference)} missing in the candidate"
+        if not self.reference:
+            return f"{_listed(self.candidate)} in the candidate alone"
+        mine, theirs = (
+            ", ".join(op for op, _ in ops[:8]) + (", ..." if len(ops) > 8 else "")
+            for ops in (self.reference, self.candidate)
+        )
+        return f"{mine} against {theirs}"
+
+
+@dataclass(frozen=True)
+class Resized(OperatorChange):
+    """Operators that one of the two alone has, behind which tensors have other sizes.
+
+    Attributes:
+        behind: The next operator that both have.
+        shape, candidate_shape: What it gives.
+    """
+
+    behind: OpName
+    shape: tuple[Dim, ...]
+    candidate_shape: tuple[Dim, ...]
+
+    def __str__(self) -> str:
+        mine, theirs = ("x".join(map(str, shape)) for shape in (self.shape, self.candidate_shape))
+        return f"{super().__str__()}; behind it, {self.behind[0]} {self.behind[1]} gives {mine} against {theirs}"
+
+
+@dataclass(frozen=True)
+class AttributeChange:
+    """Another value of an attribute; None where a side has none. ``of``: the node that makes a weight, where the
+    attribute is one of that, or the nodes that together have the value; ``given``: what the two have in place of it,
+    from which it follows."""
+
+    name: str
+    reference: Any
+    candidate: Any
+    of: str = ""
+    given: tuple[str, str] = ("", "")
+
+    @property
+    def shown(self) -> str:
+        """The reference's value."""
+        return _shown(self.reference)
+
+    def __str__(self) -> str:
+        of = f"{self.of}: " if self.of else ""
+        values = (
+            f"{_shown(value)}{f' by the {given}' if given else ''}"
+            for value, given in zip((self.reference, self.candidate), self.given, strict=True)
+        )
+        return f"{of}{self.name} {' against '.join(values)}"
+
+
+@dataclass(frozen=True)
+class WeightsAbsent:
+    """Weights that only one of the two nodes has.
+
+    Attributes:
+        name: The weight input.
+        size: How many values there are.
+        value: The value, where it is one.
+        in_candidate: Whether it is the candidate that lacks them.
+    """
+
+    name: str
+    size: int
+    value: float | None
+    in_candidate: bool
+
+    def __str__(self) -> str:
+        amount = f"{self.size:,} values" if self.value is None else f"{self.value!r}"
+        sides = (amount, "absent") if self.in_candidate else ("absent", amount)
+        return f"{self.name} {sides[0]} against {sides[1]}"
+
+
+@dataclass(frozen=True)
+class InputsExchanged:
+    """The same tensors, read in another order by an operator to which the order matters.
+
+    Attributes:
+        op: The operator.
+        order: Inputs of the reference's node -> inputs of the candidate's node that read the same tensor, by the names
+            of the operator's schema; those alone that are not one.
+    """
+
+    op: str
+    order: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        order = [tuple(name.removeprefix("inputs") or name for name in pair) for pair in self.order]
+        if len(order) == 2:
+            return f"inputs {order[0][0]} and {order[1][0]} of {self.op} exchanged"
+        moved = ", ".join(f"input {mine} as input {theirs}" for mine, theirs in order)
+        return f"{self.op} reads {moved}"
+
+
+@dataclass(frozen=True)
+class OtherInput:
+    """A node reads another tensor than its counterpart: one that the reference has too, and reads elsewhere.
+
+    Attributes:
+        op: The operator.
+        reference: What the reference's node reads.
+        candidate: What the candidate's node reads in place of it.
+        meant: What the candidate calls the tensor that the reference's node reads.
+    """
+
+    op: str
+    reference: str
+    candidate: str
+    meant: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.op} reads the tensor '{self.candidate}' in the candidate, and '{self.reference}' in the reference"
+        )
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "absent"
+    if isinstance(value, float):
+        return f"{value:.7g}"
+    if isinstance(value, onnx.TensorProto):
+        return "a constant"
+    if isinstance(value, (list, tuple)) and value and all(isinstance(v, float) for v in value):
+        value = f"[{', '.join(f'{v:.7g}' for v in value)}]"
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _listed(ops: tuple[OpName, ...]) -> str:
+    text = ", ".join(f"{op} {name}".rstrip() for op, name in ops[:4])
+    return f"{text} and {len(ops) - 4} more" if len(ops) > 4 else text
