@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ...graph.formats import FP32, NumberFormat
+from ...graph.operators import QUANTIZERS, operator
 from ...graph.rounding.depth import depths
 from ...graph.specs import is_float
 from .observation import relative_error
@@ -60,6 +61,7 @@ class Healing:
         self._failed = frozenset(failed)
         self.agreed = frozenset(agreed)
         self._u = INTEGER_ROUNDOFF if fmt.is_integer else fmt.u
+        self._coarse = self._u > FP32.u or any(operator(node) in QUANTIZERS for node in index.nodes)
         self._depth = depths(index)
         self._readers: dict[int, list[int]] = {}
         for s in layers:
@@ -146,7 +148,7 @@ class Healing:
         if self._gone(s, error):
             return True
         # a small error that coarse rounding hides is not gone
-        elsewhere = not self._same and (error > ANOTHER or self._u <= FP32.u)
+        elsewhere = not self._same and (error > ANOTHER or not self._coarse)
         outputs = set(self._index.outputs)
         waiting, seen = [(s, False)], {s.number}
         while waiting:

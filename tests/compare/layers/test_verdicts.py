@@ -93,6 +93,15 @@ def test_between_two_graphs_an_error_may_heal_some_layers_on():
     assert seen(CHAIN, same=True, **layers)[1]["a"] == "culprit"
 
 
+@pytest.mark.parametrize(("quantizes", "verdict"), [(False, "healed"), (True, "culprit")])
+def test_a_small_error_that_is_hidden_some_layers_on_heals_where_nothing_rounds_coarsely(quantizes, verdict):
+    pair = "q = QuantizeLinear(a, s, z) b = DequantizeLinear(q, s, z)" if quantizes else "q = Exp(a) b = Log(q)"
+    text = f"g (float[4,8] x) => (float[4,8] c) {{ a = Relu(x) {pair} c = Tanh(b) }}"
+    read = {"s": np.float32(0.1), "z": np.int8(0)} if quantizes else {}
+    layers = {"a": OFF, "q": INHERITS, "b": INHERITS}
+    assert seen(Model(parsed(text, **read)).index, same=False, **layers)[1]["a"] == verdict
+
+
 def test_who_makes_what_cannot_be_held_is_blamed_for_whoever_reads_it():
     found, named = seen(CHAIN, b={**OFF, "diagnosis": LOST}, c=INHERITS, d=INHERITS)
     assert named == {"a": "culprit", "b": "inherited", "c": "inherited", "d": "inherited"}
