@@ -70,6 +70,29 @@ class ExchangedWeights:
         return f"{', '.join(told[:-1])}, and {told[-1]}: they are exchanged"
 
 
+@dataclass(frozen=True)
+class CopiedWeights:
+    """Layers, one behind the other, that have the weights of others which stand in the same order: of another block.
+
+    Attributes:
+        layers: Operators and names of the first and the last of them.
+        others: Whose weights these have.
+        count: How many layers it is.
+    """
+
+    layers: tuple[str, str]
+    others: tuple[str, str]
+    count: int
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return (
+            f"{self.count} layers, {self.layers[0]} to {self.layers[1]}, have the weights of {self.others[0]} to "
+            f"{self.others[1]}: those of another block"
+        )
+
+
 def _next(layers: tuple[str, ...]) -> list[tuple[str, str]]:
     return list(zip(layers, (*layers[1:], layers[0]), strict=True))
 
@@ -161,7 +184,38 @@ def of_weights(index: GraphIndex, found: Mapping[int, Diagnosis]) -> dict[int, D
         if result.get(first, found[first]) is not None:
             result[first] = _told(index, result.get(first) or found[first], group[0], fact)
         result.update({layer[node]: None for node in group[1:] if layer[node] != first})
+    return {**_copied(index, {n: o for n, o in held.items() if layer[n] not in result}, layer, found), **result}
+
+
+def _copied(
+    index: GraphIndex, held: Mapping[OpName, OpName], layer: Mapping[OpName, int], found: Mapping[int, Diagnosis]
+) -> dict[int, Diagnosis | None]:
+    """The same of layers that have the weights of others as far away as theirs."""
+    places = {(node.op_type, index.names[p]): p for p, node in enumerate(index.nodes)}
+    groups: dict[int, list[OpName]] = {}
+    for node in sorted(held, key=lambda node: places[node]):
+        groups.setdefault(places[node] - places[held[node]], []).append(node)
+    result: dict[int, Diagnosis | None] = {}
+    for group in groups.values():
+        numbers = list(dict.fromkeys(layer[node] for node in group))
+        if len(numbers) < 2:
+            continue
+        ends, others = ((f"{op} {name}" for op, name in nodes) for nodes in _ends(group, held))
+        fact = CopiedWeights((next(ends), next(ends)), (next(others), next(others)), len(numbers))
+        result.update(dict.fromkeys(numbers[1:]))
+        result[numbers[0]] = Diagnosis(Cause.WEIGHTS, (fact,), places[group[0]])
     return result
+
+
+def is_copied(found: Diagnosis | None) -> bool:
+    """Whether a diagnosis tells that several layers have the weights of another block."""
+    return found is not None and any(isinstance(fact, CopiedWeights) for fact in found.facts)
+
+
+def _ends(nodes: Sequence[OpName], held: Mapping[OpName, OpName]) -> tuple[list[OpName], list[OpName]]:
+    """The first and the last of some nodes, and of those whose weights they have."""
+    ends = [nodes[0], nodes[-1]]
+    return ends, [held[node] for node in ends]
 
 
 def _told(index: GraphIndex, found: Diagnosis, node: OpName, fact: ExchangedWeights) -> Diagnosis:

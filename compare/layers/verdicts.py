@@ -257,10 +257,11 @@ class _Jury:
                 self.found[number] = "inherited"
             else:
                 self.layers[number] = replace(self.layers[number], diagnosis=told)
-        for first, others in baked_constant.joined(diagnoses).items():
-            share = max((self.layers[n].contribution or 0.0 for n in (first, *others)), default=0.0)
-            self.layers[first] = replace(self.layers[first], contribution=share or None)
-            self.found.update(dict.fromkeys(others, "inherited"))
+        joined = baked_constant.joined(diagnoses)
+        self.found.update(dict.fromkeys((n for others in joined.values() for n in others), "inherited"))
+        copied = (n for n, s in self.layers.items() if exchanged_layers.is_copied(s.diagnosis))
+        for number in (*joined, *copied):  # the share of the first is not that of all of them
+            self.layers[number] = replace(self.layers[number], contribution=None)
 
     def _pair_quantizers(self) -> None:
         """A wrong scale stands in QuantizeLinear and again in the DequantizeLinear behind it: one fault."""

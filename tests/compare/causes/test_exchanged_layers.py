@@ -148,3 +148,26 @@ def test_what_is_no_exchange(first, second):
     made = [tuple(base * factor for factor in pair) for pair in (first, second)]
     assert not list(exchanged_layers.groups(made))
     assert not list(exchanged_layers.groups([(base, base[:, :4]), (base[:, :4], base)]))
+
+
+def stack(*blocks: int):
+    """Blocks of two products, each with the weights of the one that is named."""
+    lines, read, last = [], {}, "x"
+    for place, block in enumerate(blocks):
+        read |= {f"w{place}{n}": normal(8, 8, seed=30 + 2 * block + i) / 3 for i, n in enumerate("ab")}
+        lines.append(f"[a{place}] p{place} = MatMul({last}, w{place}a) [t{place}] h{place} = Tanh(p{place})")
+        lines.append(f"[b{place}] q{place} = MatMul(h{place}, w{place}b) [s{place}] o{place} = Sin(q{place})")
+        last = f"o{place}"
+    return parsed(f"g (float[2,6,8] x) => (float[2,6,8] y) {{ {' '.join(lines)} [y] y = Tanh({last}) }}", **read)
+
+
+def test_a_block_that_is_stored_twice_is_one_fault():
+    culprit = only(compare(stack(0, 1, 2, 3), stack(0, 1, 1, 3), DATA))
+    assert (culprit.node, culprit.cause, culprit.contribution) == ("a2", "weights", None)
+    assert "2 layers, MatMul a2 to MatMul b2, have the weights of MatMul a1 to MatMul b1" in culprit.evidence
+
+
+def test_blocks_that_are_exchanged_are_told_as_that():
+    report = compare(stack(0, 1, 2, 3), stack(0, 2, 1, 3), DATA)
+    assert sorted(c.node for c in report.culprits) == ["a1", "b1"]
+    assert all("they are exchanged" in c.evidence for c in report.culprits)
