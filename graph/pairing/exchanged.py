@@ -6,7 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+import numpy as np
+
 from ..operators import AFFINE_PRODUCTS
+from .constants import constant_value
 from .differences import Difference
 from .pairs import FEW, Pairing
 from .roles import roles
@@ -15,6 +18,8 @@ from .weight_patterns import OfNode
 
 Key = TypeVar("Key")
 
+SMALL = 1 << 14
+"""Most elements of weights that are compared one by one with those of all other nodes."""
 READERS = 2
 """Readers that would all have other inputs, from which on exchanged weights are the simpler account of two graphs."""
 
@@ -97,8 +102,6 @@ def with_holders(pairing: Pairing, found: Iterable[Difference]) -> list[Differen
     """Differences of weights, with the node of the reference that has the candidate's weights, where there is one."""
     result = list(found)
     open_ones = [i for i, d in enumerate(result) if _unexplained(pairing, d)]
-    if not open_ones:
-        return result
     families = {pairing.r.forms[result[i].node].family for i in open_ones}
     held: dict[tuple[str, bytes], int] = {}
     for p in pairing.r.live:
@@ -116,7 +119,43 @@ def with_holders(pairing: Pairing, found: Iterable[Difference]) -> list[Differen
             pattern = OfNode(index.nodes[holder].op_type, index.names[holder])
             change = replace(difference.change, patterns=(*difference.change.patterns, pattern))
             result[i] = replace(difference, change=change)
+    return _swapped(pairing, result)
+
+
+def _swapped(pairing: Pairing, found: list[Difference]) -> list[Difference]:
+    """The same with small weights and biases that nodes have from each other, in a round: of few values, that one has
+    another's would say little by itself."""
+    changes: dict[int, WeightChange] = {}
+    alike: dict[tuple[str, str, tuple[int, ...]], list[tuple[int, np.ndarray, np.ndarray]]] = {}
+    for i, difference in enumerate(found):
+        change, values = difference.change, _values(pairing, difference)
+        if isinstance(change, WeightChange) and values is not None and not change.patterns and not change.rounded_to:
+            changes[i] = change
+            kind = pairing.r.forms[difference.node].family, difference.name, change.shape
+            alike.setdefault(kind, []).append((i, *values))
+    result = list(found)
+    index = pairing.r.index
+    for members in alike.values():
+        makers = {x.tobytes(): j for j, x, _ in reversed(members)}
+        held = {i: j for i, _, y in members if (j := makers.get(y.tobytes(), i)) != i}
+        for i in (i for group in cycles(held) for i in group):
+            holder = found[held[i]].node
+            pattern = OfNode(index.nodes[holder].op_type, index.names[holder])
+            result[i] = replace(found[i], change=replace(changes[i], patterns=(pattern,)))
     return result
+
+
+def _values(pairing: Pairing, difference: Difference) -> tuple[np.ndarray, np.ndarray] | None:
+    """Both values of a small weight that differs; None where they have other shapes, or are not of these nodes."""
+    n, m, change = difference.node, difference.candidate_node, difference.change
+    if n not in pairing.r.forms or m not in pairing.c.forms or difference.inside is not None:
+        return None
+    if not isinstance(change, WeightChange) or change.size > SMALL:
+        return None
+    names = (form.weights.get(difference.name, "") for form in (pairing.r.forms[n], pairing.c.forms[m]))
+    graphs = pairing.r.index, pairing.c.index
+    x, y = (constant_value(i, k) if k else None for i, k in zip(graphs, names, strict=True))
+    return None if x is None or y is None or x.shape != y.shape or x.dtype != y.dtype else (x, y)
 
 
 def _unexplained(pairing: Pairing, difference: Difference) -> bool:

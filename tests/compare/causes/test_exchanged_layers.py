@@ -171,3 +171,22 @@ def test_blocks_that_are_exchanged_are_told_as_that():
     report = compare(stack(0, 1, 2, 3), stack(0, 2, 1, 3), DATA)
     assert sorted(c.node for c in report.culprits) == ["a1", "b1"]
     assert all("they are exchanged" in c.evidence for c in report.culprits)
+
+
+def anchored(first, second):
+    """Two heads, each with four anchors of its own."""
+    text = """g (float[2,6,8] x) => (float[2,6,8] y) {
+        [a] p = MatMul(x, wa) [fa] f = Tanh(p) [scale_a] g = Mul(f, ka) [ga] i = Sin(g)
+        [b] q = MatMul(i, wb) [fb] h = Tanh(q) [scale_b] j = Mul(h, kb) [y] y = Sin(j) }"""
+    weights = {"wa": normal(8, 8, seed=50) / 3, "wb": normal(8, 8, seed=51) / 3}
+    return parsed(text, **weights, ka=np.resize(first, (2, 1, 1)), kb=np.resize(second, (2, 1, 1)))
+
+
+@pytest.mark.parametrize(("exchanged", "count"), [(True, 1), (False, 2)])
+def test_few_values_that_two_nodes_have_from_each_other_are_one_fault(exchanged, count):
+    one, other = np.float32([1, 2]), np.float32([3, 0.5])
+    wrong = (other, one) if exchanged else (other, np.float32([1, 7]))
+    report = compare(anchored(one, other), anchored(*wrong), DATA, layers="all")
+    assert len(report.culprits) == count
+    told = "Mul scale_a and Mul scale_b have each other's weights: they are exchanged"
+    assert (told in report.culprits[0].evidence) is exchanged
