@@ -1,0 +1,71 @@
+"""Weights that are stored in steps: what rounding to these does not explain stands out among those that it does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from support.layerwise import compare
+from support.models import normal, parsed
+
+COUNT = 6
+WEIGHTS = [normal(32, 32, seed=i) / 6 for i in range(COUNT)]
+DATA = [{"x": normal(16, 32, seed=100)}]
+
+
+def chain(stored=None):
+    """A chain of products with float weights, or with what ``stored`` gives for each: integers, scales, zero points."""
+    lines, read, last = [], {}, "x"
+    for i, weight in enumerate(WEIGHTS):
+        if stored is None:
+            read[f"w{i}"] = weight
+        else:
+            read |= dict(zip((f"q{i}", f"s{i}", f"z{i}"), stored(i, weight), strict=True))
+            lines.append(f"[deq{i}] w{i} = DequantizeLinear<axis = 1>(q{i}, s{i}, z{i})")
+        lines.append(f"[fc{i}] a{i} = MatMul({last}, w{i}) [act{i}] h{i} = Tanh(a{i})")
+        last = f"h{i}"
+    text = " ".join(lines)
+    return parsed(f"g (float[16,32] x) => (float[16,32] y) {{ {text} [last] y = Tanh({last}) }}", opset=21, **read)
+
+
+def four_bits(weight, shift=0.0):
+    """Sixteen levels for each channel, rounded to the nearest; or to one that is a part of a step away."""
+    low, high = weight.min(0), weight.max(0)
+    scale = ((high - low) / 15).astype(np.float32)
+    zero = np.clip(np.rint(-low / scale), 0, 15).astype(np.uint8)
+    return np.clip(np.rint(weight / scale + zero + shift), 0, 15).astype(np.uint8), scale, zero
+
+
+def one_wrong(wrong):
+    def stored(i, weight):
+        integers, scale, zero = four_bits(weight)
+        return wrong(integers, scale, zero) if i == 3 else (integers, scale, zero)
+
+    return stored
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda q, s, z: (q, s, np.full_like(z, 8)),
+        lambda q, s, z: (q, s, z + (np.arange(32) % 2).astype(np.uint8)),
+        lambda q, s, z: (np.where(np.arange(32) % 4 == 0, np.minimum(q + 2, 15), q).astype(np.uint8), s, z),
+    ],
+    ids=["no zero points", "some zero points", "some integers"],
+)
+def test_what_steps_do_not_explain_is_named_though_noise_would_hide_it(wrong):
+    report = compare(chain(), chain(one_wrong(wrong)), DATA, layers="all")
+    told = [(c.node, str(c.cause)) for c in report.culprits]
+    assert told == [("fc3", "weights")]
+    assert "more than half a quantization step from the reference's" in report.culprits[0].evidence
+    assert report.culprits[0].remedies[0].text.startswith("quantize the first file's weights of fc3 again")
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [lambda i, w: four_bits(w), lambda i, w: four_bits(w, 0.4), lambda i, w: four_bits(w, 0.4 * (i % 2))],
+    ids=["to the nearest", "otherwise", "half of them otherwise"],
+)
+def test_a_quantizer_that_rounds_otherwise_is_no_fault(stored):
+    report = compare(chain(), chain(stored), DATA, layers="all")
+    assert [c for c in report.culprits if c.cause == "weights"] == []
