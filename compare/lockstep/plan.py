@@ -91,8 +91,9 @@ class LockstepPlan:
             numbers: Of these layers.
             candidate: The candidate's graph.
         """
+        made = {n for pair in self.layers for n in pair.reference.outputs}
         given = {n for pair in self.layers if pair.number in numbers or pair.random for n in pair.reference.outputs}
-        ahead = {self.tensors[n] for n in (*given, *(n for n in self.tensors if n not in self._made))}
+        ahead = {self.tensors[n] for n in (*given, *(n for n in self.tensors if n not in made))}
         steps = []
         for step in self.steps:
             layers = tuple(replace(p, random=p.random or p.number in numbers) for p in step.layers)
@@ -101,11 +102,6 @@ class LockstepPlan:
             steps.append(replace(step, layers=layers, candidate=other))
             ahead.update(free)
         return replace(self, steps=tuple(steps))
-
-    @property
-    def _made(self) -> set[str]:
-        """The tensors of the reference that layers make."""
-        return {n for pair in self.layers for n in pair.reference.outputs}
 
 
 def plan(
