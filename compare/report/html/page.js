@@ -18,7 +18,8 @@
   const colour = (name) => getComputedStyle(root).getPropertyValue(`--${name}`).trim();
   const digits = (value) => (value === null || value === undefined ? "not finite or not measured" : String(Number(Number(value).toPrecision(4))));
   const large = (value) => Number(Number(value).toPrecision(4)).toLocaleString("en");
-  const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
+  const tools = matchMedia("(hover: hover)").matches ? "hover" : false; // a finger has no use for them, and they cover the chart
+  const config = { responsive: true, displaylogo: false, displayModeBar: tools, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
   const escape = (s) => String(s).replace(/[&<>]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[c]);
   const middle = (name, most) => (name.length <= most ? name : `${name.slice(0, most / 2 - 1)}…${name.slice(-most / 2)}`);
 
@@ -28,6 +29,7 @@
     font: { family: "system-ui, sans-serif", size: 12, color: colour("text") },
     hoverlabel: { bgcolor: colour("panel"), bordercolor: colour("line"), font: { color: colour("text") }, align: "left", namelength: -1 },
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("dim"), activecolor: colour("text") },
     ...more,
   });
   const axis = (title, more) => ({ title: { text: title }, gridcolor: colour("line"), linecolor: colour("line"), zeroline: false, automargin: true, ...more });

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import jinja2
 import plotly.offline
 
+from ..plain import plain
 from ..sentence import caveat, sentence
 from ..terminal.numbers import number, times
 from ..terminal.plan import headline, plan_lines, trial_text
@@ -55,6 +56,7 @@ def _template() -> jinja2.Template:
     )
     environment.filters["number"] = number
     environment.filters["times"] = lambda value: "-" if value is None else times(value)
+    environment.filters["setting"] = lambda value: value if isinstance(value, str) else json.dumps(plain(value))
     environment.filters.update(trial=trial_text, headline=headline, plan_lines=plan_lines)
     environment.globals["file"] = _file
     return environment.get_template("page.html")
