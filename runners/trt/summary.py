@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ...graph.printable import counted
 from ..contract.session import SessionInfo
 from .inspector import EngineLayer, accumulators, by_profile, computing, formats, fp16_accumulation
 
@@ -39,12 +40,12 @@ def fused_note(options: Mapping[str, Any], each: Sequence[tuple[int, Mapping[str
     nodes, parsed = options.get("nodes"), options.get("layers_computing")
     if not nodes:
         return ()
-    before = f"{nodes} ONNX nodes, " + (f"{parsed} layers when parsed" if parsed else "")
+    before = f"{counted(nodes, 'ONNX node')}, " + (f"{counted(parsed, 'layer')} when parsed" if parsed else "")
     texts = []
     for count, used in each:
         run = ", ".join(f"{n} in {name}" for name, n in sorted(used.items(), key=lambda item: -item[1]))
         texts.append(f"{count}{{}}{f' ({run})' if run else ''}")
-    what = " layers of the engine"
+    what = f" {'layer' if each[0][0] == 1 else 'layers'} of the engine"
     if len(set(texts)) == 1:
         after = texts[0].format(what) + (f" in each of its {len(texts)} profiles" if texts[1:] else "")
     else:
