@@ -13,9 +13,9 @@ import onnx
 
 from ..graph.digest import hash_arrays
 from ..graph.model import Model
-from ..graph.options import options
 from ..graph.weights import every_external_file
 from . import notices
+from .comparison import changed
 from .interfaces import in_words, map_outputs
 from .outputs.decide import decide
 from .outputs.metric import allowed_drop
@@ -133,12 +133,10 @@ def data_digest(samples: Samples) -> str | None:
 
 def _settings(rules: Rules) -> dict[str, Any]:
     """The rules that are not at their defaults, but for where it was run; of arrays, what they are."""
-    usual = type(rules)()
-    changed = {f.name: getattr(rules, f.name) for f in options(type(rules)) if f.name != "ray"}
     return {
         name: f"array of {value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else value
-        for name, value in changed.items()
-        if isinstance(value, np.ndarray) or value != getattr(usual, name)
+        for name, value in changed(rules).items()
+        if name != "ray"
     }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..graph.cutting.dataflow import unseeded
 from ..graph.cutting.fusion import static_tensors
+from .notices import output_constant
 from .outputs.by_types import hold_to_types
 from .outputs.draws import Drawn
 from .outputs.evidence import Coverage, OutputEvidence
@@ -16,6 +17,7 @@ from .outputs.logits import LogitsMeter
 from .outputs.measuring import measure
 from .outputs.metric import LOGITS, Meter, criterion
 from .progress import SILENT, Progress
+from .runs.same_rows import SameRows
 
 if TYPE_CHECKING:
     from .comparison import Comparison
@@ -57,6 +59,7 @@ class Collector:
         self._criterion = criterion(comparison.rules)
         self._judge: Judge | None = None
         self._meter: Meter | LogitsMeter | None = None
+        self._rows = SameRows()
 
     def begin(self, sides: Sides) -> Take:
         """Gets ready for those that opened; see `streaming.Begin`."""
@@ -65,6 +68,8 @@ class Collector:
 
         def take(side: Side, sample: int, outputs: dict[str, Any]) -> None:
             judge.take(side.name, sample, outputs)
+            if side is sides.reference:
+                self._rows.take(outputs)
             if meter is not None:
                 meter.take(side.name, sample, outputs)
 
@@ -126,7 +131,8 @@ class Collector:
             )
             for e in outputs
         )
-        told = tuple(judge.notices)
+        same = self._rows.constant() if log.varied else {}
+        told = (*judge.notices, *(output_constant(n, rows) for n, rows in same.items() if n not in static))
         if meter is None:
             return Evidence(outputs, devices=judge.devices(), notices=told)
         if log.samples == total:

@@ -13,12 +13,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..graph.errors import UsageError
+from ..graph.options import options as declared
 from ..runners.contract.declared import as_declared
 from ..runners.contract.runner import Runner
 from ..runners.contract.workload import Workload
 from .assemble import assemble
 from .collect import Collector
-from .comparison import Comparison, Rules, with_options
+from .comparison import JUDGED, RUN, Comparison, Rules, changed, with_options
 from .distributed import compare
 from .loading import Loader, ModelSource
 from .outputs.metric import criterion
@@ -147,8 +148,10 @@ class Comparator:
             Outputs by runner and sample, for `compare_accuracy`.
 
         Raises:
-            UsageError: The call, the models or the data are wrong.
+            UsageError: The call, the models or the data are wrong; an option says how outputs are judged, or asks for
+                more than outputs.
         """
+        _check_concern("run", options, RUN)
         comparator = Comparator(model, runners, data_loader=data_loader, progress=progress, **options)
         prepared = comparator.prepare()
         with isolated(prepared) as comparison:
@@ -166,17 +169,21 @@ class Comparator:
 
         Args:
             run_results: What `run` returned.
-            rules, options: See `Comparator`; those that concern the outputs.
+            rules, options: See `Comparator`; those that say how outputs are judged: ``rtol``, ``tolerances``,
+                ``metric``, ...
 
         Raises:
-            UsageError: The tolerances, the metric or the labels are wrong.
+            UsageError: The tolerances, the metric or the labels are wrong; an option says what is run, or asks for more
+                than outputs.
         """
         if not isinstance(run_results, RunResults):
             raise UsageError(
                 f"compare_accuracy judges what Comparator.run returned, not a {type(run_results).__name__}; outputs "
                 "that were recorded elsewhere are a runner: RecordedRunner."
             )
-        comparison = replace(run_results.comparison, rules=with_options(rules or Rules(), options))
+        judged = with_options(rules or Rules(), options)
+        _check_concern("compare_accuracy", [name for name in changed(judged) if name not in JUDGED], JUDGED)
+        comparison = replace(run_results.comparison, rules=judged)
         log = run_results.log
         collector = Collector(comparison)
         if comparison.rules.labels is not None:
@@ -193,6 +200,21 @@ class Comparator:
         return assemble(comparison, log, collector.evidence(comparison, log))
 
 
+def _check_concern(method: str, given: Iterable[str], known: frozenset[str]) -> None:
+    """Makes sure that a method is given no option that it takes no notice of.
+
+    Raises:
+        UsageError: It is.
+    """
+    for name in given:
+        if name in known:
+            continue
+        named = [other for other, its in (("run", RUN), ("compare_accuracy", JUDGED)) if name in its]
+        there = f"Comparator.{named[0]}" if named else "Comparator(model, runners, ...).compare()"
+        if name in (f.name for f in declared(Rules)):  # what is no option at all is told with those that there are
+            raise UsageError(f"Comparator.{method} takes no {name}: it is an option of {there}.")
+
+
 def _runners(given: object) -> tuple[Runner, ...]:
     """The runners that somebody gave.
 
@@ -202,7 +224,9 @@ def _runners(given: object) -> tuple[Runner, ...]:
     several = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
     for one in several:
         if not isinstance(one, Runner):
-            raise UsageError(f"runners: {one!r} is no runner: give a list of them, [OnnxrtRunner(), ...].")
+            plain = callable(one) and not isinstance(one, type)
+            what = "FunctionRunner(function=f)" if plain else "a list of them, [OnnxrtRunner(), ...]"
+            raise UsageError(f"runners: {one!r} is no runner: give {what}.")
     return several
 
 

@@ -298,6 +298,23 @@ class Rules:
         return tuple(self.shapes) or ({},)
 
 
+RUN = frozenset(
+    {"reference", "isolate", "timeout", "inputs", "outputs", "allow_external", "map_inputs", "map_outputs"}
+    | {"transpose_inputs", "shapes", "plan"}
+)
+"""Names of the rules that say what is run."""
+
+JUDGED = frozenset(f.name for f in options(Rules) if f.metadata["group"] in ("tolerances", "accuracy"))
+"""Names of the rules that say how outputs are judged."""
+
+
+def changed(rules: Rules) -> dict[str, Any]:
+    """The rules that are not at their defaults, by name."""
+    usual = Rules()
+    given = {f.name: getattr(rules, f.name) for f in options(Rules)}
+    return {n: value for n, value in given.items() if hasattr(value, "dtype") or value != getattr(usual, n)}
+
+
 def check_form(path: str, samples: int | None = None) -> None:
     """Makes sure that a path of ``--save-inputs`` says a form that holds the samples.
 

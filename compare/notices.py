@@ -88,6 +88,12 @@ def inputs_blank(names: Sequence[str], nan: bool) -> Notice:
     return Notice(INPUT_CONSTANT, names[0], text)
 
 
+def output_constant(name: str, rows: int) -> Notice:
+    """All rows of an output are the same, though those of the inputs differ."""
+    text = f"The output {name!r} is the same in all {rows:,} rows, though the inputs differ"
+    return Notice("output-constant", name, f"{text}: agreement on it says little of what depends on them.")
+
+
 def outputs_unfolded(model: str, names: Sequence[str]) -> Notice:
     """Outputs of a file are sequences or maps."""
     what = "is a sequence or a map, and is" if len(names) == 1 else "are sequences or maps, and are"

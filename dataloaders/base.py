@@ -61,6 +61,11 @@ class Source(ABC):
             DataError: The data do not fit the model: a missing input, a dtype or a shape that contradicts it.
         """
 
+    def limited(self, most: int) -> Source:
+        """The source, which asks for no more samples than these where they are asked for one by one: there may be no
+        end of them."""
+        return self
+
 
 def left_over(folder: Path, read: Collection[Path]) -> tuple[str, ...]:
     """A note that names what lies in a folder and is not read; empty where all of it is, or where it is a file.

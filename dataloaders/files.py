@@ -32,7 +32,7 @@ def opens(path: Path) -> Source | None:
 
 def _files(folder: Path) -> list[Path]:
     """What is one sample each: ``.npz`` files, else folders with ``.npy`` files, else the folder itself."""
-    archives = sorted(folder.glob("*.npz"), key=in_natural_order)
+    archives = sorted(folder.glob("[!.]*.npz"), key=in_natural_order)
     if archives:
         return archives
     if any(folder.glob("*.npy")):

@@ -27,7 +27,10 @@ class First(Source):
 
     def bind(self, model: Model) -> Samples:
         """The samples for ``model``; see `Source.bind`."""
-        samples = self.source.bind(model)
+        source = self.source.limited(self.most)
+        samples = source.bind(model)
+        if source is not self.source and len(samples) == self.most:
+            samples.description = f"the first {samples.description}"
         if len(samples) > self.most:
             return _FirstSamples(samples, self.most)
         if len(samples) < self.most:

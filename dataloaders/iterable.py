@@ -6,6 +6,7 @@ again; nothing is kept in memory.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import traceback
 import zlib
@@ -36,18 +37,24 @@ class Iterated(Source):
     Args:
         data: The iterable. One that has no second pass is stored in temporary files.
         name: What to call it in messages and in the report.
+        most: How many samples to ask for; None: all.
 
     Raises:
         DataError: ``data`` is nothing that can be iterated.
     """
 
-    def __init__(self, data: Any, name: str = "the caller's data") -> None:
+    def __init__(self, data: Any, name: str = "the caller's data", most: int | None = None) -> None:
         if isinstance(data, Mapping):
             data = [data]
         if not callable(data) and not isinstance(data, Iterable):
             raise DataError(f"{name}: {type(data).__name__} is no iterable of dicts of arrays by input name.")
         self.data = data
         self.name = name
+        self.most = most
+
+    def limited(self, most: int) -> Iterated:
+        """See `Source.limited`."""
+        return Iterated(self.data, self.name, most)
 
     def __repr__(self) -> str:
         return f"Iterated({type(self.data).__name__}, name={self.name!r})"
@@ -57,8 +64,9 @@ class Iterated(Source):
         specs = specs_of(model)
         iterator = self._begin()
         if iterator is self.data:
-            return Spool(specs, iterator, self.name)
-        return _Again(specs, self._begin, iterator, self.name)
+            return Spool(specs, itertools.islice(iterator, self.most), self.name)
+        first = itertools.islice(iterator, self.most)
+        return _Again(specs, lambda: itertools.islice(self._begin(), self.most), first, self.name)
 
     @property
     def _called(self) -> str:

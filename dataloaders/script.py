@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +33,15 @@ class Script(Source):
 
     Attributes:
         path: The file. Modules beside it can be imported by it.
+        most: How many samples to ask for; None: all.
     """
 
     path: Path
+    most: int | None = None
+
+    def limited(self, most: int) -> Source:
+        """See `Source.limited`."""
+        return replace(self, most=most)
 
     def bind(self, model: Model) -> Samples:
         """Runs the file and checks every sample in one pass.
@@ -43,7 +49,7 @@ class Script(Source):
         Raises:
             DataError: The file has no ``load_data``, it fails, or what it gives does not fit the model.
         """
-        return Iterated(self._function(), str(self.path)).bind(model)
+        return Iterated(self._function(), str(self.path), self.most).bind(model)
 
     def _function(self) -> Callable[[], Any]:
         path = Path(self.path).resolve()

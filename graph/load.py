@@ -54,6 +54,11 @@ def load(
     if isinstance(source, onnx.ModelProto):
         good = is_ordered(source.graph) and not dead_nodes(source.graph)
         return _unfolded(Model(source if good else _tidied(source)))
+    if not isinstance(source, (str, os.PathLike)):
+        how = ": onnx.load_model_from_string reads them" if isinstance(source, bytes) else ""
+        raise ModelError(
+            f"a model is a path, an onnx.ModelProto or what layerdiff.load gives, not {type(source).__name__}{how}."
+        )
     if not os.fspath(source):
         raise ModelError("the name of a model is empty; name a file.")
     path = Path(source)

@@ -56,7 +56,8 @@ class Choice(Kind):
 
     def __init__(self, *words: str) -> None:
         self.words = words
-        self.expected = f"{', '.join(words[:-1])} or {words[-1]}"
+        named = [word for word in words if word]
+        self.expected = f"{', '.join(named[:-1])} or {named[-1]}"
 
     def read(self, text: str) -> str:
         """See `Kind.read`."""
@@ -259,7 +260,16 @@ class Named(Kind):
 
     def collect(self, values: Sequence[Any]) -> dict[str, Any]:
         """See `Kind.collect`."""
-        return dict(values)
+        found: dict[str, Any] = {}
+        for name, value in values:
+            if found.setdefault(name, value) != value:
+                raise ValueError(f"{name!r} cannot be both {_plainly(found[name])} and {_plainly(value)}")
+        return found
+
+
+def _plainly(value: Any) -> str:
+    """A value as the command line has it."""
+    return ",".join(f"{one:g}" for one in value) if isinstance(value, tuple) else repr(value)
 
 
 class Renamed(Named):
@@ -282,14 +292,6 @@ class Renamed(Named):
             if other in both:
                 raise ValueError(f"{other!r} cannot be both {both[other]!r} and {name!r}")
             both[other] = name
-
-    def collect(self, values: Sequence[Any]) -> dict[str, str]:
-        """See `Kind.collect`."""
-        found: dict[str, str] = {}
-        for name, other in values:
-            if found.setdefault(name, other) != other:
-                raise ValueError(f"{name!r} cannot be both {found[name]!r} and {other!r}")
-        return found
 
 
 def option(default: Any, flag: str, help: str, kind: Kind | None = None, group: str = "", **arguments: Any) -> Any:

@@ -79,7 +79,7 @@ def load_recordings(path: str | os.PathLike[str]) -> tuple[Recording, ...]:
 
 
 def _of_folder(folder: Path) -> tuple[Recording, ...]:
-    archives = sorted(folder.glob("*.npz"), key=in_natural_order)
+    archives = sorted(folder.glob("[!.]*.npz"), key=in_natural_order)
     if archives:
         return (_of_archives(folder.name, archives, folder / NOTES),)
     inner = [f for f in sorted(folder.iterdir()) if f.is_dir() and any(f.glob("*.npz"))]

@@ -31,6 +31,10 @@ class FunctionRunner(Runner):
 
     function: Function | str = ""
 
+    def __post_init__(self) -> None:
+        if callable(self.model):
+            raise UsageError("FunctionRunner: the function is a keyword argument: FunctionRunner(function=f).")
+
     @property
     def name(self) -> str:
         """The function's name."""

@@ -119,7 +119,7 @@ def _run(request: Request, words: Sequence[str]) -> int:
         from ..stages import Interrupted
         from .delivery import deliver
 
-    before = None if request.baseline is None else _before(request.baseline)
+    before = earlier(request)
     progress = None
     if not request.quiet:
         with uninterrupted():
@@ -137,10 +137,7 @@ def _run(request: Request, words: Sequence[str]) -> int:
         if progress is not None:
             progress.clear()
     report = told_by(report, words)
-    if before is not None:
-        from ..report.baseline import against
-
-        report = against(report, before, request.baseline or "")
+    report = held_against(report, before, request)
     status = deliver(report, request.reports, quiet=request.quiet, verbose=request.verbose)
     codes = {notice.code for notice in report.notices}
     if "fix-interrupted" in codes:
@@ -161,14 +158,30 @@ def told_by(report: Report, words: Sequence[str]) -> Report:
     return replace(report, provenance=replace(report.provenance, command=command))
 
 
-def _before(path: str) -> Report:
+def earlier(request: Request) -> Report | None:
+    """The earlier report that a command names by ``--baseline``; None if it names none.
+
+    Raises:
+        UsageError: It cannot be read, or is no report.
+    """
+    if request.baseline is None:
+        return None
     from ..report.baseline import against
     from ..report.load import load_report, of_a_report
 
-    report = load_report(path)
-    with of_a_report(path):
+    report = load_report(request.baseline)
+    with of_a_report(request.baseline):
         against(report, report)  # whatever is wrong with it is to be known before anything runs
     return report
+
+
+def held_against(report: Report, before: Report | None, request: Request) -> Report:
+    """The report with what changed since an earlier one, if there is one."""
+    if before is None:
+        return report
+    from ..report.baseline import against
+
+    return against(report, before, request.baseline or "")
 
 
 def comparator(request: Request, progress: Progress | None = None) -> Comparator:

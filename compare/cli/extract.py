@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from ...graph.errors import UsageError
+from ...graph.printable import printable
 from .arguments import Parser
 from .delivery import verdict_shown
 from .ending import standard_output_kept
@@ -56,7 +57,8 @@ def run(words: Sequence[str]) -> int:
     with writing("-o", given.output):
         onnx.save(made.proto, given.output)
     with verdict_shown("layerdiff extract"):
-        print(f"{given.output}: {len(part.nodes)} of {len(model.index.nodes)} nodes, from {', '.join(part.inputs)}")
+        inputs = printable(", ".join(part.inputs))
+        print(f"{given.output}: {len(part.nodes)} of {len(model.index.nodes)} nodes, from {inputs}")
     if given.data is not None:
         count = _save_inputs(model, made, given.data, given.save_inputs)
         with verdict_shown("layerdiff extract"):

@@ -47,11 +47,12 @@ def run(words: Sequence[str]) -> int:
         with answer_shown():
             write(json.dumps(plain(found), indent=1, allow_nan=False) + "\n", given.json, "--json")
     if given.json != "-":
+        from ..report.escaped import escaped
         from ..report.terminal.overview import show_overview
         from ..report.terminal.progress import console
 
         with answer_shown():
-            show_overview(found, console())
+            show_overview(escaped(found), console())
     return 0
 
 

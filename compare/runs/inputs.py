@@ -10,6 +10,7 @@ import numpy as np
 from ...graph.decoders import decoder
 from ...graph.specs import STRING, is_float
 from ..notices import input_not_finite, input_of_one_value, inputs_blank
+from .same_rows import SameRows
 
 if TYPE_CHECKING:
     from ...dataloaders.base import Sample
@@ -33,6 +34,7 @@ class Inputs:
         self._not_finite = NotFinite()
         self._one_value = OneValue({c.past.name for c in known.caches} if known is not None else set())
         self._given = comparison.samples.representative
+        self._rows = SameRows()
 
     def take(self, number: int, sample: Sample) -> None:
         """Looks at a sample.
@@ -42,8 +44,8 @@ class Inputs:
             sample: Its inputs.
         """
         self._not_finite.take(number, sample)
-        if self._given:
-            self._one_value.take(sample)
+        self._one_value.take(sample)
+        self._rows.take(sample)
 
     @property
     def masks(self) -> frozenset[str]:
@@ -55,10 +57,16 @@ class Inputs:
         """See `OneValue.blank`."""
         return self._one_value.blank
 
+    @property
+    def varied(self) -> bool:
+        """Whether rows of an input differ."""
+        return self._rows.varied
+
     def notices(self) -> Iterator[Notice]:
         """What to say of them."""
         yield from self._not_finite.notices()
-        yield from self._one_value.notices()
+        if self._given:
+            yield from self._one_value.notices()
 
 
 class OneValue:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from ...graph.printable import counted
 from .run import RunLog
 from .spill import Store
 
@@ -17,8 +19,8 @@ MEMORY_LIMIT = 1 << 30
 """Bytes of outputs that stay in memory by default."""
 
 
-class RunResults(Mapping[str, "list[dict[str, np.ndarray]]"]):
-    """What `Comparator.run` found: for each runner's name the outputs of each sample.
+class RunResults(Mapping[str, "tuple[Mapping[str, np.ndarray], ...]"]):
+    """What `Comparator.run` found: for each runner's name the outputs of each sample, which cannot be changed.
 
     Attributes:
         comparison: Who ran and on what; `Comparator.compare_accuracy` reads it.
@@ -47,9 +49,12 @@ class RunResults(Mapping[str, "list[dict[str, np.ndarray]]"]):
             return None
         return {tensor: self.store.get(name, sample, tensor) for tensor in samples[sample]}
 
-    def __getitem__(self, name: str) -> list[dict[str, np.ndarray]]:
+    def __getitem__(self, name: str) -> tuple[Mapping[str, np.ndarray], ...]:
         samples = enumerate(self._names[name])
-        return [{tensor: self.store.get(name, sample, tensor) for tensor in names} for sample, names in samples]
+        return tuple(
+            MappingProxyType({tensor: self.store.get(name, sample, tensor) for tensor in names})
+            for sample, names in samples
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -58,5 +63,5 @@ class RunResults(Mapping[str, "list[dict[str, np.ndarray]]"]):
         return len(self._names)
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{name}: {len(samples)} samples" for name, samples in self._names.items())
+        counts = ", ".join(f"{name}: {counted(len(samples), 'sample')}" for name, samples in self._names.items())
         return f"RunResults({counts})"

@@ -70,7 +70,8 @@ class RunLog:
         notices: What the user should know.
         masks: Inputs of which a notice says that they are not finite, and that hold what a mask may hold: see
             `NotFinite.masks`.
-        blank: Whether all that was fed are zeros or NaN, of the user's data: see `OneValue.blank`.
+        blank: Whether all that was fed are zeros or NaN: see `OneValue.blank`.
+        varied: Whether rows of an input differ.
     """
 
     reference: str
@@ -80,6 +81,7 @@ class RunLog:
     notices: tuple[Notice, ...] = ()
     masks: frozenset[str] = frozenset()
     blank: bool = False
+    varied: bool = False
 
     def of(self, name: str) -> RunnerLog:
         """How one runner fared; nothing is known of a runner that was never opened."""

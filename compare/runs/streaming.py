@@ -197,7 +197,8 @@ class _Streaming:
         runners = tuple(entry.log() for entry in self._entries.values())
         told = (*self._notices, *self._inputs.notices())
         seen = self._inputs
-        return RunLog(reference.name, candidates, runners, Deployed(self._hashes), told, seen.masks, seen.blank)
+        deployed = Deployed(self._hashes)
+        return RunLog(reference.name, candidates, runners, deployed, told, seen.masks, seen.blank, seen.varied)
 
     def stop(self) -> None:
         """Notes that the run ends here for all that are not through."""

@@ -28,8 +28,10 @@ from ..cli.arguments import Request, parse
 
 EXPECTED = ("pass", "fail", "undecided")
 _OWN = ("name", "model", "models", "runners", "expect")
+_NOT_OF_A_CHECK = ("help", "version", "suite")
 _PATHS = (
     "data",
+    "baseline",
     "calibration-data",
     "labels",
     "save-worst",
@@ -88,7 +90,7 @@ def read_checks(path: str | os.PathLike[str]) -> Checks:
         raise UsageError(f"{path}: no [[check]] in it, so nothing would be compared.")
     if not isinstance(defaults, dict) or not isinstance(stop, bool):
         raise UsageError(f"{path}: expected a table [defaults], and stop = true or false.")
-    checks = tuple(_check(i, {**defaults, **check}, Path(path)) for i, check in enumerate(given, 1))
+    checks = tuple(_check(i, _with_defaults(check, defaults), Path(path)) for i, check in enumerate(given, 1))
     names = [check.name for check in checks]
     for name in names:
         if names.count(name) > 1:
@@ -109,6 +111,12 @@ def _toml(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise UsageError(f"--suite {path}: not TOML: {error}.") from None
 
 
+def _with_defaults(check: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A check's own keys, and the defaults of the others; ``model`` and ``models`` are two names of one."""
+    own = {"model", "models"} if {"model", "models"} & set(check) else set()
+    return {**{key: value for key, value in defaults.items() if key not in own}, **check}
+
+
 def _check(number: int, given: Mapping[str, Any], path: Path) -> Check:
     models = given.get("models", [given["model"]] if "model" in given else [])
     models = [models] if isinstance(models, str) else models
@@ -117,6 +125,8 @@ def _check(number: int, given: Mapping[str, Any], path: Path) -> Check:
     where = f"{path}, check {number} ({name})"
     if given.get("expect", "pass") not in EXPECTED:
         raise UsageError(f"{where}: expect = {given['expect']!r}; there are: {', '.join(EXPECTED)}.")
+    if {"model", "models"} <= set(given):
+        raise UsageError(f'{where}: model and models; of two files say models = ["trained.onnx", "exported.onnx"].')
     if not models or not isinstance(runners, list):
         raise UsageError(f'{where}: name a model, and runners as a list: model = "model.onnx", runners = ["onnxrt"].')
     words = [_beside(path, str(model)) for model in models] + [f"--{runner}" for runner in runners]
@@ -131,6 +141,8 @@ def _check(number: int, given: Mapping[str, Any], path: Path) -> Check:
 
 def _words(key: str, value: Any, path: Path, where: str) -> Iterator[str]:
     flag = f"--{key.replace('_', '-')}"
+    if flag[2:] in _NOT_OF_A_CHECK:
+        raise UsageError(f"{where}: {key} is no option of a check.")
     for one in value if isinstance(value, list) else [value]:
         if one is False:
             continue

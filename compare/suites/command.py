@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from ...graph.errors import UsageError
 from ..cli.arguments import Parser
@@ -73,16 +73,8 @@ def run(words: Sequence[str]) -> int:
         return shown
 
     out = sys.stderr if any(path == "-" for _, path in reports) else sys.stdout
-    outcomes: list[Outcome] = []
-    unwritten = None
     running = run_checks(checks, progress) if space.ray is None else run_checks_on(space.ray, checks)
-    for check, outcome in running:
-        outcomes.append(outcome)
-        if outcome.report is not None:
-            unwritten = write_all(rendered(outcome.report, check.request.reports)) or unwritten
-        if space.verbose:
-            with verdict_shown("compare"):
-                show_reports([outcome], console(out))
+    outcomes, unwritten, interrupted = _outcomes(running, out if space.verbose else None)
     came = {outcome.name for outcome in outcomes}
     found = SuiteResult(
         tuple(outcomes),
@@ -94,9 +86,42 @@ def run(words: Sequence[str]) -> int:
         print_suite(found, console(out), quiet=space.quiet)
     if showing.lost:
         print_suite(found, console(sys.stderr), quiet=True)
+    if interrupted is not None:
+        raise interrupted
     if unwritten is not None:
         raise unwritten
     return found.status or (UsageError.exit_status if showing.lost else 0)
+
+
+def _outcomes(
+    running: Iterable[tuple[Check, Outcome]], out: TextIO | None
+) -> tuple[list[Outcome], UsageError | None, KeyboardInterrupt | None]:
+    """What comes of the checks, whose own reports are written; why one of these could not be; and what has interrupted
+    them, behind the first.
+
+    Args:
+        running: Gives them.
+        out: Where each is shown with all statistics; None: nowhere.
+    """
+    from ..report.terminal.progress import console
+
+    outcomes: list[Outcome] = []
+    unwritten = None
+    try:
+        for check, outcome in running:
+            outcomes.append(outcome)
+            if outcome.report is not None:
+                unwritten = write_all(rendered(outcome.report, check.request.reports)) or unwritten
+            if out is not None:
+                with verdict_shown("compare"):
+                    show_reports([outcome], console(out))
+    except KeyboardInterrupt as error:
+        cause = error.__cause__
+        interrupted = cause if isinstance(cause, KeyboardInterrupt) else error
+        if not outcomes:
+            raise interrupted from None
+        return outcomes, unwritten, interrupted
+    return outcomes, unwritten, None
 
 
 def _check_between(checks: Checks, reports: Reports, suite: Reads) -> None:

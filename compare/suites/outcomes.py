@@ -53,7 +53,7 @@ class SuiteResult:
 
     Attributes:
         outcomes: Of the checks that ran, in the order of the file.
-        not_run: Names of the others, which an earlier check that was not as expected has kept from running.
+        not_run: Names of the others: an earlier check that was not as expected has ended the suite, or an interrupt.
         shard: Which share of the checks this is; None: all of them.
     """
 

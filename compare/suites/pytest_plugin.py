@@ -48,8 +48,10 @@ def _compare_models(
     if expect not in EXPECTED:
         pytest.fail(f"compare_models: expect={expect!r}; there are: {', '.join(EXPECTED)}.", pytrace=False)
     if candidate_model is not None and reference is not None:
-        both = "compare_models: with a candidate_model, the reference is the first model; name none."
+        both = "compare_models: with a candidate_model, the reference is the first model: leave reference= out."
         pytest.fail(both, pytrace=False)
+    if "data_loader" in rules:
+        pytest.fail("compare_models: data_loader is called data here: data=[...], or a path.", pytrace=False)
     candidates = [candidate] if isinstance(candidate, str) or not isinstance(candidate, Sequence) else list(candidate)
     if not candidates:
         pytest.fail('compare_models: no candidate; name one: candidate="emulate=fp16".', pytrace=False)
@@ -72,9 +74,22 @@ def _compare_models(
 
 
 def _runner(named: Runner | str) -> Runner:
-    """A runner, from what the command line calls it: ``onnxrt``, ``emulate=fp16``."""
-    if not isinstance(named, str):
+    """A runner, from what the command line calls it: ``onnxrt``, ``emulate=fp16``; or a function, as one.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    from ...graph.errors import UsageError
+    from ...runners.contract.runner import Runner
+    from ...runners.function import FunctionRunner
+
+    if isinstance(named, Runner):
         return named
+    if callable(named) and not isinstance(named, type):
+        return FunctionRunner(function=named)
+    if not isinstance(named, str):
+        what = 'a runner, a function, or a text as on the command line: "emulate=fp16"'
+        raise UsageError(f"{named!r} is no runner: give {what}.")
     from ..cli.arguments import runners_named
 
     (runner,) = runners_named([f"--{named}"])

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...graph.errors import LayerdiffError, UsageError
-from ..cli.command import compare, prepared, told_by
+from ..cli.command import compare, earlier, held_against, prepared, told_by
 from ..cluster import Task, cluster, gpus_of
 from ..distributed import settled
 from ..notices import NOT_WRITTEN, worker_died
@@ -79,6 +79,7 @@ def _unready(checks: Sequence[Check]) -> Iterator[tuple[str, Outcome]]:
             continue
         began = time.monotonic()
         try:
+            earlier(check.request)
             prepared(check.request)
         except LayerdiffError as error:
             yield check.name, Outcome(check.name, check.expect, None, str(error), time.monotonic() - began)
@@ -91,7 +92,8 @@ def _written(check: Check) -> list[str]:
 def _run(check: Check, progress: Progress | None) -> Outcome:
     began = time.monotonic()
     try:
-        report = told_by(compare(check.request, progress), check.words)
+        before = earlier(check.request)
+        report = held_against(told_by(compare(check.request, progress), check.words), before, check.request)
         unwritten = next((notice.text for notice in report.notices if notice.code == NOT_WRITTEN), None)
         return Outcome(check.name, check.expect, report, unwritten, time.monotonic() - began)
     except LayerdiffError as error:

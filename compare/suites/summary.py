@@ -84,7 +84,7 @@ def junit(found: SuiteResult) -> str:
     """All checks as one JUnit: the outputs and culprits of each, and what was expected of it."""
     made: list[xml.Element] = []
     for outcome in found.outcomes:
-        name, expect = outcome.name, outcome.expect
+        name, expect, before = outcome.name, outcome.expect, len(made)
         if outcome.report is None:
             made.append(failed_suite(name, "error", outcome.error or "no report"))
         elif expect == "pass":
@@ -93,7 +93,9 @@ def junit(found: SuiteResult) -> str:
             made.append(failed_suite(name, "skipped", f"known failure: {sentence(outcome.report)}"))
         else:
             made.append(failed_suite(name, "error" if outcome.verdict == "error" else "failure", _said(outcome)))
-    made += [failed_suite(name, "skipped", "not run: an earlier check was not as expected") for name in found.not_run]
+        for case in [case for suite in made[before:] for case in suite][:1]:  # which adds up to what all checks took
+            case.set("time", f"{outcome.seconds:.3f}")
+    made += [failed_suite(name, "skipped", "not run: the suite ended before it") for name in found.not_run]
     return document(made or [failed_suite("suite", "failure", headline(found))])
 
 
@@ -107,6 +109,7 @@ def markdown(found: SuiteResult) -> str:
         lines.append(
             f"| {cell(outcome.name)} | {sign} {outcome.verdict} | {outcome.expect} | {number(_error(outcome))} |"
         )
+    lines += [f"| {cell(name)} | not run | | |" for name in found.not_run[:200]]
     wrong = [outcome for outcome in found.outcomes if not outcome.as_expected][:20]
     return "\n".join([*lines, "", *(f"- {cell(o.name)}: {cell(_said(o))}" for o in wrong)]) + "\n"
 

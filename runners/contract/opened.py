@@ -128,13 +128,20 @@ class _Opened(Session):
 
     def _infer(self, *given: Any) -> Any:
         """What the runner's own method returns."""
+        feed, *fetch = given
         with contained():
-            return self._session.infer(*given)
+            return self._session.infer(self._own(feed), *fetch)
 
     def latency(self, feed: Feed, runs: int) -> Latency:
         """See `Session.latency`."""
         with contained():
-            return self._session.latency(feed, runs)
+            return self._session.latency(self._own(feed), runs)
+
+    def _own(self, feed: Feed) -> Feed:
+        """The inputs, as copies for other people's code: what it writes into them is not what the others are fed."""
+        import numpy as np
+
+        return {name: np.array(value) for name, value in feed.items()} if self._copies else feed
 
     def close(self) -> None:
         """See `Session.close`."""

@@ -94,7 +94,8 @@ class Session(ABC):
         """Runs once.
 
         Args:
-            feed: One array for every input. The arrays are read-only and stay the caller's.
+            feed: One array for every input. Sessions of this package do not write into them; those of others are
+                given copies.
             fetch: Tensors to return; None means the model's outputs. Tensors that `Runner.open` was not told of cost a
                 second session at their first use, where the runtime can give them at all.
 

@@ -69,9 +69,20 @@ class RecordedRunner(Runner):
         return path if len(_loaded(os.fspath(self.path), _stamp(self.path))) == 1 else f"{path}, runner {chosen.runner}"
 
     def for_model(self, model: Model) -> RecordedRunner:
-        """With the number format that the recording tells; see `Runner.for_model`."""
-        told = "" if self.format else self._recording().format
-        return replace(self, format=told) if told in FORMATS else self
+        """With the number format that the recording tells; see `Runner.for_model`.
+
+        Raises:
+            UsageError: The recording tells another format than the user.
+        """
+        told = self._recording().format
+        if told not in FORMATS:
+            return self
+        if self.format not in ("", told):
+            raise UsageError(
+                f"--{self.flag} {self.path}: format={self.format}, and the recording says that it was computed in "
+                f"{told}. Leave format= out."
+            )
+        return replace(self, format=told)
 
     def tensors_shown(self, model: Model) -> frozenset[str]:
         """See `Runner.tensors_shown`."""

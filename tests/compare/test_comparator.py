@@ -9,7 +9,17 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from layerdiff import Comparator, DataLoader, LayerdiffError, OnnxrtRunner, RunnerError, UsageError
+import torch
+from layerdiff import (
+    Comparator,
+    DataLoader,
+    FunctionRunner,
+    LayerdiffError,
+    OnnxrtRunner,
+    RunnerError,
+    UsageError,
+)
+from layerdiff.compare.comparison import Rules
 from layerdiff.compare.sides import Side, choose_sides, one_a_file, other_file
 from layerdiff.graph.formats import FP16, INT8
 from layerdiff.graph.model import Model
@@ -445,20 +455,58 @@ def test_a_reference_that_does_not_open_is_replaced_by_the_next_most_trusted(ide
 # ---- data -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_runner_sees_the_same_bytes_and_cannot_change_them(identity_model, function_runner):
+def test_every_runner_sees_the_same_bytes_whatever_others_write_into_theirs(identity_model, function_runner):
     seen: dict[str, list[bytes]] = {"a": [], "b": []}
 
     def watch(name):
         def run(feed):
-            assert not feed["x"].flags.writeable
             seen[name].append(feed["x"].tobytes())
-            return {"y": feed["x"].copy()}
+            found = {"y": feed["x"].copy()}
+            torch.from_numpy(feed["x"]).mul_(0)  # which takes no notice of what is read-only
+            return found
 
         return run
 
     runners = [function_runner(function=watch(name), label=name) for name in seen]
     Comparator(identity_model, runners, data_loader=DATA).compare()
     assert seen["a"] == seen["b"] == [d["x"].tobytes() for d in DATA]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda m, kept: Comparator.run(kept, DATA, model=m, rtol=1.0, atol=1.0),
+            "run takes no rtol: .*compare_accuracy",
+        ),
+        (lambda m, kept: Comparator.run(kept, DATA, model=m, layers="all"), r"run takes no layers: .*\.compare\(\)"),
+        (lambda m, kept: Comparator.run(kept, DATA, model=m, layer="all"), "no option is called 'layer'"),
+        (lambda m, kept: accuracy(m, kept, shapes={"x": (1,)}), "compare_accuracy takes no shapes: .*Comparator.run"),
+        (lambda m, kept: accuracy(m, kept, latency=3), "compare_accuracy takes no latency"),
+        (
+            lambda m, kept: accuracy(m, kept, rules=Rules(save_outputs="o.json")),
+            "takes no save_outputs",
+        ),
+        (lambda m, kept: Comparator(m.SerializeToString(), kept).compare(), "not bytes: onnx.load_model_from_string"),
+        (lambda m, kept: Comparator(m, [*kept, print]).compare(), r"give FunctionRunner\(function=f\)"),
+        (lambda m, kept: FunctionRunner(print), r"FunctionRunner\(function=f\)"),
+    ],
+)
+def test_what_a_call_would_take_no_notice_of_is_refused(call, message, identity_model):
+    with pytest.raises(LayerdiffError, match=message):
+        call(identity_model, [OnnxrtRunner(), OnnxrtRunner()])
+
+
+def accuracy(model, runners, **options):
+    return Comparator.compare_accuracy(Comparator.run(runners, DATA, model=model), **options)
+
+
+def test_results_of_a_run_cannot_be_changed(identity_model):
+    results = Comparator.run([OnnxrtRunner(), OnnxrtRunner()], DATA, model=identity_model)
+    with pytest.raises(TypeError):
+        results["onnxrt"][0]["y"] = np.zeros(3)
+    with pytest.raises(ValueError, match="read-only"):
+        results["onnxrt"][0]["y"][:] = 0
 
 
 def test_sessions_open_once_and_samples_are_not_kept(identity_model, function_runner):

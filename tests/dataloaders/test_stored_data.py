@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gc
 import io
+import itertools
 import json
 import os
 import pickle
@@ -462,3 +463,22 @@ def test_a_device_is_no_data(tmp_path):
 def test_the_first_of_fewer_samples_are_all_and_that_is_told(most, told):
     samples = First(Iterated([{"x": x(1)}, {"x": x(2)}]), most).bind(ONE)
     assert (len(samples), samples.notes) == (min(most, 2), told)
+
+
+def test_of_what_has_no_end_only_as_much_is_taken_as_is_asked_for(tmp_path):
+    script = tmp_path / "endless.py"
+    script.write_text(
+        "import itertools, numpy as np\n"
+        "def load_data():\n    return ({'x': np.full((2, 3), i, np.float32)} for i in itertools.count())\n"
+    )
+    endless = ({"x": x(number)} for number in itertools.count())
+    for source in (open_data(str(script)), as_source(endless), as_source(lambda: ({"x": x(1)} for _ in iter(int, 1)))):
+        samples = First(source, 3).bind(ONE)
+        assert samples.description.startswith("the first 3 samples of ")
+        assert [len(list(samples)) for _ in range(2)] == [3, 3]
+
+
+def test_hidden_files_of_a_folder_are_nobodys_data(tmp_path):
+    for name in ("a.npz", ".b.npz"):
+        np.savez(tmp_path / name, x=x(1))
+    assert len(open_data(str(tmp_path)).bind(ONE)) == 1

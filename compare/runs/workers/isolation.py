@@ -47,6 +47,10 @@ def isolated(comparison: Comparison) -> Iterator[Comparison]:
         )
 
 
+_OF_MAIN = b"\x8c\x08__main__"
+"""How pickle's default protocols name the module that was started, which another process has not."""
+
+
 def portable(comparison: Comparison) -> Comparison:
     """The comparison for a process elsewhere, where `isolated` puts the sides apart again: nothing is kept there, and
     no further work is shared out."""
@@ -79,8 +83,9 @@ def wanted(runner: Runner, rules: Rules, on_gpu: bool = False) -> bool:
         why = "processes of their own are for Linux and macOS"
     else:
         try:
-            pickle.dumps(runner)
-            return True
+            if _OF_MAIN not in pickle.dumps(runner):
+                return True
+            why = "it is defined in the script or notebook itself; another process can import it from a module alone"
         except Exception as error:  # whatever the classes of its fields say
             why = f"it cannot be pickled: {first_line(error)}"
     if must:

@@ -199,3 +199,14 @@ def test_an_interrupted_run_tells_what_it_found_and_leaves_nothing(number, statu
 def test_the_signals_of_the_program_around_it_stay(folder):
     main(["m.onnx", "--onnxrt", "--onnxrt", "-q"])
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_what_shows_a_network_obeys_no_name_either(tmp_path, capsys):
+    model = parsed(RELU)
+    model.graph.node[0].name, model.graph.node[0].output[0], model.graph.output[0].name = EVIL, EVIL, EVIL
+    onnx.save(model, tmp_path / "evil.onnx")
+    for more in ([], ["--nodes"]):
+        assert main(["inspect", str(tmp_path / "evil.onnx"), *more]) == 0
+        out = capsys.readouterr().out
+        assert not [c for c in ("\x1b", "\u202e") if c in out]
+        assert not [line for line in out.splitlines() if line.startswith("pass")]

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
-from layerdiff import Comparator, DataError, EmulateRunner, OnnxrtRunner
+from layerdiff import Comparator, DataError, DataLoader, EmulateRunner, OnnxrtRunner
 from layerdiff.compare.notices import INPUT_CONSTANT
 
 from support.models import parsed
@@ -40,6 +40,37 @@ def test_inputs_of_one_value(samples, verdict, told):
     assert compared(*samples) == (verdict, told)
 
 
+def test_random_inputs_that_are_zero_show_nothing_either():
+    loader = DataLoader(float_range=(0.0, 0.0))
+    model = parsed("g (float[N, 16] x) => (float[N, 16] y) { w = Constant<value_float = 2.0>() y = Add(x, w) }")
+    report = Comparator(model, [OnnxrtRunner(), OnnxrtRunner()], data_loader=loader).compare()
+    assert report.verdict == "undecided"
+    assert not [n for n in report.notices if n.code == INPUT_CONSTANT], "whoever asks for zeros knows it"
+
+
+DEAD = """g (float[N, 16] x, float[N, 16] z) => (float[N, 16] y) {
+  w = Constant<value_float = -100.0>() a = Add(x, w) b = Relu(a) c = Exp(b) y = Add(c, %s) }"""
+
+
+@pytest.mark.parametrize(
+    ("adds", "samples", "rows"),
+    [
+        ("w", [(VARIED, VARIED)], 2),
+        ("w", [(VARIED[:1], VARIED[:1]), (VARIED[1:], VARIED[1:])], 2),
+        ("w", [(VARIED[:1], VARIED[:1])], None),  # one row is like itself
+        ("w", [(ZEROS + 1, ZEROS + 2)], None),  # the inputs do not differ either
+        ("z", [(VARIED, VARIED)], None),
+        ("z", [(VARIED, ZEROS)], 2),
+    ],
+)
+def test_an_output_that_is_the_same_in_all_rows_is_told(adds, samples, rows):
+    data = [{"x": x, "z": z} for x, z in samples]
+    report = Comparator(parsed(DEAD % adds), [OnnxrtRunner(), OnnxrtRunner()], data_loader=data).compare()
+    told = [notice.text for notice in report.notices if notice.code == "output-constant"]
+    assert len(told) == (rows is not None)
+    assert all(f"is the same in all {rows} rows, though the inputs differ" in text for text in told)
+
+
 def test_few_zeros_are_an_input_like_any_other():
     model = parsed("g (float[N] x) => (float[N] y) { y = Exp(x) }")
     for count, verdict in ((8, "pass"), (9, "undecided")):
@@ -55,7 +86,7 @@ def test_nothing_but_nan_proves_nothing_though_it_equals_nan():
 
 
 def test_a_single_number_is_nothing_strange():
-    model = parsed("g (float[N, 16] x, float[1] t) => (float[N, 16] y) { y = Mul(x, t) }")
+    model = parsed("g (float[N, 16] x, float[1] t) => (float[N, 16] y) { y = Add(x, t) }")
     data = [{"x": VARIED, "t": np.zeros(1, np.float32)}]
     report = Comparator(model, [OnnxrtRunner(), OnnxrtRunner()], data_loader=data).compare()
     assert (report.verdict, report.notices) == ("pass", ())

@@ -248,6 +248,19 @@ def test_what_cannot_be_sent_is_refused():
         Comparator(parsed(RELU), runners, isolate="on").compare()
 
 
+def test_what_the_started_program_defines_stays_in_its_process(monkeypatch):
+    def own(feed):
+        return {"y": feed["x"]}
+
+    main = sys.modules["__main__"]
+    own.__module__, own.__qualname__ = "__main__", "own"
+    monkeypatch.setattr(main, "own", own, raising=False)
+    runner = FunctionRunner(function=own)
+    assert not wanted(runner, Rules(isolate="auto"))
+    with pytest.raises(UsageError, match="it is defined in the script or notebook itself"):
+        wanted(runner, Rules(isolate="on"))
+
+
 def test_who_is_foreign(risky):
     import risky as module
 

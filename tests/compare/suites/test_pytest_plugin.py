@@ -23,6 +23,12 @@ def test_differs(compare_models):
 def test_the_named_reference_is_believed(compare_models):
     report = compare_models("relu.onnx", candidate="onnxrt", reference="emulate=fp16", rtol=0.1, atol=0.1)
     assert report.reference == "emulate:fp16"
+
+def twice(feed):
+    return {"y": 2 * feed["x"]}
+
+def test_a_function_is_a_runner(compare_models):
+    compare_models("twice.onnx", candidate=twice)
 """
 
 
@@ -38,7 +44,7 @@ def test_a_failure_shows_the_report(onnx_file, tmp_path):
     onnx_file("g (float[N, 3] x) => (float[N, 3] y) { y = Add(x, x) }", "twice.onnx")
     (tmp_path / "test_them.py").write_text(TESTS)
     done = run(tmp_path)
-    assert "1 failed, 3 passed" in done.stdout, done.stdout
+    assert "1 failed, 4 passed" in done.stdout, done.stdout
     assert "fail, pass expected" in done.stdout
     assert "fail: onnxrt@twice.onnx disagrees with onnxrt in output y" in done.stdout
     assert "Report(" not in done.stdout
@@ -65,6 +71,12 @@ def test_no_such_expectation(compare_models):
 
 def test_no_candidate(compare_models):
     compare_models("relu.onnx", reference="onnxrt")
+
+def test_no_runner(compare_models):
+    compare_models("relu.onnx", candidate="onnxrt", reference=["onnxrt"])
+
+def test_no_such_word(compare_models):
+    compare_models("relu.onnx", candidate="onnxrt", data_loader=[])
 """
 
 
@@ -72,7 +84,7 @@ def test_what_cannot_be_compared_fails_in_one_line_each(onnx_file, tmp_path):
     onnx_file("g (float[N, 3] x) => (float[N, 3] y) { y = Relu(x) }", "relu.onnx")
     (tmp_path / "test_them.py").write_text(WRONG)
     told = run(tmp_path).stdout
-    assert "7 failed" in told
+    assert "9 failed" in told
     wrong = ("tolerances: expected NAME:RTOL,ATOL", "expect='fial'; there are: pass", "no candidate; name one")
     missing = ("absent.onnx: no such file.", "--onnxruntime names no runner", "no such file or folder", "'layer'")
     for message in (*missing, *wrong):

@@ -13,6 +13,7 @@ from layerdiff import UsageError
 from layerdiff.compare.cli.command import main
 from layerdiff.compare.suites import running
 from layerdiff.compare.suites.checks import read_checks
+from layerdiff.graph.interrupts import Terminated
 
 from support.paths import ROOT
 
@@ -147,6 +148,10 @@ def test_a_table_for_a_step_summary(suite, capsys):
         ('[[check]]\nmodel = "a.onnx"\nrunners = ["onnxrt", "onnxrt"]\nrtoll = 1', "check 1 .*unknown option --rtoll"),
         ('[[check]]\nmodel = "a.onnx"\nrunners = ["onnxrt"]\nrtol = {a = 1}', "rtol is an option of compare"),
         (ALIKE.replace("[[check]]", '[[check]]\nrunners = ["onnxrt"]') * 2, "2 checks are called 'alike'"),
+        (ALIKE + 'runners = ["onnxrt"]\nversion = true\n', "check 1 .*version is no option of a check"),
+        (ALIKE + 'runners = ["onnxrt"]\nhelp = true\n', "help is no option of a check"),
+        (DEFAULTS + "suite = 'b'\n" + ALIKE, "suite is no option of a check"),
+        (ALIKE + 'runners = ["onnxrt"]\nmodel = "relu.onnx"\n', "check 1 .*model and models"),
     ],
 )
 def test_what_cannot_be_understood_is_refused_before_anything_runs(text, message, tmp_path):
@@ -173,6 +178,51 @@ def test_options_become_a_command_line(tmp_path):
         str(tmp_path / "m.onnx"), "--onnxrt", "--emulate=fp16", f"--data={tmp_path / 'd.npz'}",
         "--rtol=0.5", "--atol=0", "--nan-equal", "--shape=x:1x3", "--shape=y:2",
     ]  # fmt: skip
+
+
+def test_the_model_of_a_check_replaces_the_default_ones(tmp_path):
+    text = '[defaults]\nmodel = "a.onnx"\nrunners = ["onnxrt"]\n[[check]]\nmodels = ["b.onnx", "c.onnx"]\n'
+    (tmp_path / "checks.toml").write_text(text)
+    (check,) = read_checks(tmp_path / "checks.toml").checks
+    assert list(check.words) == [str(tmp_path / "b.onnx"), str(tmp_path / "c.onnx"), "--onnxrt"]
+
+
+def test_a_check_has_a_baseline_of_its_own(suite, tmp_path, capsys):
+    models = [str(tmp_path / name) for name in ("relu.onnx", "copy.onnx")]
+    assert main([*models, "--onnxrt", "--json", str(tmp_path / "before.json"), "-q"]) == 0
+    path = suite(OTHER + 'baseline = "before.json"\njson = "other.json"\n')
+    assert main(["--suite", path, "-q"]) == 1
+    report = json.loads((tmp_path / "other.json").read_text())
+    assert report["baseline"].endswith("before.json")
+    assert [change["kind"] for change in report["changes"]] == ["new", "gone"], "of candidates of other names"
+    capsys.readouterr()
+    assert main(["--suite", suite(ALIKE + 'baseline = "gone.json"\n'), "-q"]) == 3
+    assert main(["--suite", suite(ALIKE + 'baseline = "gone.json"\n')]) == 3
+    assert "gone.json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "status"), [("KeyboardInterrupt", 130), ("Terminated", 143)])
+def test_an_interrupt_costs_nothing_that_was_found(name, status, suite, tmp_path, monkeypatch, capsys):
+    error = {"KeyboardInterrupt": KeyboardInterrupt, "Terminated": Terminated}[name]
+    ran = running.compare
+
+    def compare(request, progress):
+        if "copy.onnx" in str(request.models):
+            raise error
+        return ran(request, progress)
+
+    monkeypatch.setattr(running, "compare", compare)
+    reports = [f"--{kind}={tmp_path / kind}" for kind in ("json", "junit", "markdown")]
+    assert main(["--suite", suite(OTHER, ALIKE, GONE), *reports]) == status
+    found = json.loads((tmp_path / "json").read_text())
+    assert [(c["name"], c["verdict"]) for c in found["checks"]] == [("other", "fail")]
+    assert found["not_run"] == ["alike", "gone"]
+    assert "| alike | not run | | |" in (tmp_path / "markdown").read_text()
+    assert XSD.is_valid(tmp_path / "junit")
+    taken = capsys.readouterr()
+    assert "0 of 3 checks as expected; 2 not run" in taken.out
+    assert taken.err.splitlines()[-1] == "compare: interrupted."
+    assert main(["--suite", suite(ALIKE), *reports]) == status, "of nothing, nothing is told"
 
 
 def test_a_check_has_reports_of_its_own(suite, tmp_path, capsys):

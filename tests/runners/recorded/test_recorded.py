@@ -116,7 +116,13 @@ def test_errors_are_held_against_the_format_that_was_recorded(recorded_as, netwo
     (path / "recording.json").write_text(json.dumps({"runner": "phone", "format": recorded_as}))
     runner = RecordedRunner(path=path).for_model(Model(network))
     assert runner.arithmetic == (FP16 if recorded_as else FP32)
-    assert RecordedRunner(path=path, format="bf16").for_model(Model(network)).arithmetic == BF16
+    assert RecordedRunner(path=path, format=recorded_as).for_model(Model(network)).arithmetic == runner.arithmetic
+    other = RecordedRunner(path=path, format="bf16")
+    if recorded_as:
+        with pytest.raises(UsageError, match=r"format=bf16, and the recording says that it was computed in fp16"):
+            other.for_model(Model(network))
+    else:
+        assert other.for_model(Model(network)).arithmetic == BF16
 
 
 def test_bfloat16_is_read_as_the_network_has_it(tmp_path):
