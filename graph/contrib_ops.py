@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from .operators import CONTRIB_DOMAIN, SHAPED_LIKE_FIRST, STANDARD_DOMAINS, is_standard, operator
 from .specs import TensorSpec, dtype_from_onnx, is_float
@@ -37,6 +37,8 @@ def stand_in(graph: onnx.GraphProto) -> None:
     if not any(is_custom(node) for node in graph.node):
         return
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    types |= {value.name: value.type.tensor_type.elem_type for value in graph.input}
     del graph.node[:]
     for node in nodes:
         settings = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
@@ -59,7 +61,18 @@ def stand_in(graph: onnx.GraphProto) -> None:
             node.attribute.append(onnx.helper.make_attribute("equation", f"{left},{right}->...ik"))
         elif node.op_type in _AS:
             _become(node, _AS[node.op_type], 3)
+        elif node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            kind = _made_by(node, types)
+            _become(node, "Cast", 1)
+            node.attribute.append(onnx.helper.make_attribute("to", kind))
         graph.node.append(node)
+
+
+def _made_by(node: onnx.NodeProto, types: Mapping[str, int]) -> int:
+    """The element type that a quantizer makes, from that of its zero point or scale."""
+    if node.op_type == "QuantizeLinear":
+        return types.get(node.input[2], TensorProto.UINT8) if len(node.input) > 2 else TensorProto.UINT8
+    return types.get(node.input[1], TensorProto.FLOAT)
 
 
 def _unblock(graph: onnx.GraphProto, node: onnx.NodeProto, settings: Mapping[str, Any]) -> None:

@@ -180,9 +180,13 @@ class GraphView:
 
     def _transparent(self, node: onnx.NodeProto, position: int, skip_quantizers: bool) -> str:
         """The root of which the node's output is a copy, up to rounding; empty if it is something else."""
-        if not is_standard(node) or not node.input or not node.input[0] or self.constant(node.input[0]):
+        if not node.input or not node.input[0] or self.constant(node.input[0]):
             return ""
         root = self.alias.get(node.input[0], node.input[0])
+        if operator(node) in QUANTIZERS:
+            return root if skip_quantizers else ""
+        if not is_standard(node):
+            return ""
         if node.op_type == "Identity":
             return root
         if node.op_type == "Dropout":
@@ -193,8 +197,6 @@ class GraphView:
                 return ""
             same = before.dtype == after.dtype or (is_float(before.dtype) and is_float(after.dtype))
             return root if same else ""
-        if operator(node) in QUANTIZERS:
-            return root if skip_quantizers else ""
         return self._undone(node, root)
 
     def _undone(self, node: onnx.NodeProto, root: str) -> str:

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from packaging.version import Version
 
 from support import networks
-from support.models import assembled
+from support.models import assembled, parsed
 
 FLOAT = TensorProto.FLOAT
 MICROSOFT, BLOCKED = "com.microsoft", "com.microsoft.nchwc"
@@ -53,6 +53,33 @@ def test_shapes_go_on_behind_operators_of_onnx_runtime(op, domain, inputs, attri
     if op == "FusedMatMul" and Version(onnx.__version__) < Version("1.17"):
         shape = specs["t"].shape  # its shape inference does not know Einsum's ellipsis yet
     assert specs["t"].shape == specs["u"].shape == shape
+
+
+@pytest.mark.parametrize(("integers", "opset"), [(np.int16, 21), (np.uint8, 17)])
+def test_quantizers_of_onnx_runtimes_domain_are_those_of_onnx(integers, opset) -> None:
+    # what quantize_static writes with UseQDQContribOps, and for 16 bits before opset 21
+    rng = np.random.default_rng(0)
+    top = np.iinfo(integers).max
+    text = "g (float[N, 8] x) => (float[N, 8] y) {{ {} h = MatMul({}, v) a = Relu(h) {} y = MatMul({}, w) }}"
+    pair = "{0}q = {2}QuantizeLinear({0}, {1}, z) {0}d = {2}DequantizeLinear({0}q, {1}, z)"
+    weights = {n: rng.normal(size=(8, 8)).astype(np.float32) / 3 for n in "vw"}
+    steps = {n: np.float32(4 / top) for n in "st"}
+    zero = np.array(0 if integers == np.int16 else top // 2 + 1, integers)
+    whole = parsed(text.format("", "x", "", "a"), **weights)
+    data = [{"x": rng.normal(size=(64, 8)).astype(np.float32) / 4}]
+    reports = []
+    for domain in ("", f"{MICROSOFT}."):
+        inner = [pair.format(name, step, domain) for name, step in (("x", "s"), ("a", "t"))]
+        quantized = text.format(inner[0], "xd", inner[1], "ad")
+        other = parsed(quantized, opset=opset, domains=[MICROSOFT] * bool(domain), **weights, **steps, z=zero)
+        runners = [OnnxrtRunner()]
+        report = Comparator(whole, runners, candidate_model=other, data_loader=data, layers="all").compare()
+        specs = load(other).index.specs
+        assert specs["xq"].dtype == integers
+        assert specs["xd"].shape == specs["xq"].shape == ("N", 8)
+        reports.append([(layer.tensor, layer.verdict, layer.cause) for layer in report.layers])
+    assert reports[0] == reports[1]
+    assert [tensor for tensor, verdict, _ in reports[0] if verdict != "unmatched"] == ["h", "a", "y"]
 
 
 @pytest.mark.parametrize("level", ["EXTENDED", "ALL"])
