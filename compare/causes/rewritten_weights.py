@@ -87,6 +87,49 @@ class LacksTheSame:
         )
 
 
+@dataclass(frozen=True)
+class NotTakenBack:
+    """A layer that does not take back what another one changes, as others do.
+
+    Attributes:
+        layer: Operator and name of the layer.
+        change: The same of the layer that makes the change.
+        takers: The same of those that take it back.
+        kind: What this one does: its weights are the ``same``, they are ``changed`` otherwise, or it ``adds`` the
+            reference's own values.
+    """
+
+    layer: OpName
+    change: OpName
+    takers: tuple[OpName, ...]
+    kind: str
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        takers = ", ".join(f"{op} {name}" for op, name in self.takers[:NAMED])
+        more = f" and {len(self.takers) - NAMED} more" if len(self.takers) > NAMED else ""
+        lacks = {
+            "same": "its own weights, which are the first file's, do not",
+            "changed": "its own do not",
+            "adds": "it adds the first file's values to what is changed",
+        }[self.kind]
+        return (
+            f"the weights of {takers}{more} take back what the second file changes in "
+            f"{self.change[0]} {self.change[1]}; {lacks}"
+        )
+
+    @property
+    def remedy(self) -> str:
+        """What to do."""
+        if self.kind == "adds":
+            return f"change the weights of {self.layer[1]} in the second file as {self.change[1]} is changed"
+        return (
+            f"let the weights of {self.layer[1]} in the second file take back what is changed in {self.change[1]}, as "
+            f"those of {self.takers[0][1]} do"
+        )
+
+
 def find(case: LayerCase) -> Diagnosis | None:
     """The weight that differs, of which each side has one of its shape, where it makes the error; else the channels
     that weights must differ in."""

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ...graph.errors import LayerdiffError
-from ...graph.operators import PRODUCTS, operator
 from ..causes.rewritten_weights import LacksTheSame
 from ..progress import SILENT, Progress
 from ..runs.memory import budget
+from ..statistics.statistics import Statistics
 from .healing import Healing
+from .taken_back import TakenBack, taken_back, weighted
 from .walk import Walk
 from .walked import Forced
 
@@ -42,10 +43,12 @@ class Decided:
     Attributes:
         verdicts: Which are culprits and which have healed, by number.
         undoing: Of culprits: the layer that would take back what they change, were its weights changed, too.
+        lacking: Of culprits: what other layers take back and they do not.
     """
 
     verdicts: Mapping[int, LayerVerdict] = field(default_factory=dict)
     undoing: Mapping[int, int] = field(default_factory=dict)
+    lacking: Mapping[int, TakenBack] = field(default_factory=dict)
 
     def joined(self, given: Verdicts, index: GraphIndex) -> Verdicts:
         """The verdicts with culprits whose changes one layer would take back as one fault, at the first of them.
@@ -54,18 +57,21 @@ class Decided:
             given: The verdicts.
             index: The reference's graph.
         """
+        mains = {s.number: s.pair.main for s in given.layers}
+        lacking = [(s, self.lacking[s.number]) for s in given.culprits() if s.number in self.lacking]
+        told = ((s, taken.told(s, mains, index)) for s, taken in lacking)
+        given = given.knowing([replace(s, diagnosis=diagnosis, contribution=None) for s, diagnosis in told])
         groups: dict[int, list[LayerObservation]] = {}
         for s in given.culprits():
             if s.number in self.undoing and s.diagnosis is not None:
                 groups.setdefault(self.undoing[s.number], []).append(s)
-        mains = {s.number: s.pair.main for s in given.layers}
         for number, (first, *others) in groups.items():
             assert first.diagnosis is not None
             lacks, *more = (
                 (index.nodes[p].op_type, index.names[p]) for p in (mains[number], *(s.pair.main for s in others))
             )
-            told = first.diagnosis.adding(LacksTheSame(lacks, tuple(more)))
-            given = given.knowing([replace(first, diagnosis=told)]).inherited(s.number for s in others)
+            joined = first.diagnosis.adding(LacksTheSame(lacks, tuple(more)))
+            given = given.knowing([replace(first, diagnosis=joined)]).inherited(s.number for s in others)
         return given
 
 
@@ -90,30 +96,49 @@ def decided(
         runtimes that take long to build a network.
     """
     can = prepared.candidate.runner.capabilities
+    index = prepared.comparison.reference.model.index
     found: dict[int, LayerVerdict] = {}
     undoing: dict[int, int] = {}
+    lacking: dict[int, TakenBack] = {}
     pending = [s for s in layers if healing.verdict(s) is not None]
     if prepared.same or not can.pieces or can.builds_for_shapes:
         return Decided(found, undoing)
-    for _ in range(ROUNDS):
-        off = [s for s in pending if healing.verdict(s) == "culprit"]
-        faults = _first(off, healing)
-        product = _undoing(faults, healing, prepared.comparison.reference.model.index)
+    runs = 0
+    while off := [s for s in pending if healing.verdict(s) == "culprit"]:
+        faults, meant = _unfinished(_first(off, healing), healing, index)
+        for taken in meant:
+            lacking.update((n, taken) for n in taken.lacking if n in faults and n not in lacking)
+        product = None if meant else _undoing(faults, healing, index)
         if product is not None:  # what lies between has changed with them
             faults |= {s.number for s in off if product in healing.behind((s.number,))}
             undoing.update(dict.fromkeys(faults, product))
-        later = healing.behind(faults) - faults
-        settled = (s.number for s in pending if s.number not in later)
+        changes = {taken.change for taken in meant}
+        later = healing.behind(faults | changes) - faults - changes
+        settled = {s.number for s in pending if s.number not in later} | faults
         found.update((number, "culprit" if number in faults else "healed") for number in settled)
-        pending = [s for s in pending if s.number in later]
-        if not any(healing.verdict(s) == "culprit" for s in pending):
-            break
+        # of what is added to changed values, nobody can make what should be there
+        spoilt = healing.behind(n for taken in meant for n in taken.beside if n in faults) & later
+        found.update((s.number, "inherited") for s in pending if s.number in spoilt)
+        pending = [s for s in pending if s.number in later - spoilt]
+        if not faults or not any(healing.verdict(s) == "culprit" for s in pending):
+            continue
+        runs += 1
         given = {number for number, verdict in found.items() if verdict == "culprit"}
-        without = _without(prepared, layers, given, progress)
+        without = _without(prepared, layers, given, progress) if runs <= ROUNDS else None
         if without is None:
-            break
+            return Decided(found, undoing, lacking)
         healing = again(without)
-    return Decided(found, undoing)
+    found.update((s.number, "healed") for s in pending)
+    return Decided(found, undoing, lacking)
+
+
+def _unfinished(faults: set[int], healing: Healing, index: GraphIndex) -> tuple[set[int], list[TakenBack]]:
+    """The faults, in place of changes that are meant with the layers that do not take these back; and the changes."""
+    meant = [taken for n in sorted(faults) if (taken := taken_back(healing.layers[n], healing, index)) is not None]
+    if not meant:
+        return faults, meant
+    faults = (faults - {taken.change for taken in meant}) | {n for taken in meant for n in taken.lacking}
+    return _first([healing.layers[n] for n in sorted(faults)], healing), meant
 
 
 def _undoing(faults: Collection[int], healing: Healing, index: GraphIndex) -> int | None:
@@ -122,9 +147,7 @@ def _undoing(faults: Collection[int], healing: Healing, index: GraphIndex) -> in
     common = set.intersection(*(healing.behind((number,)) for number in faults)) - set(faults) if faults else set()
     for number in sorted(common):
         s = healing.layers[number]
-        products = [p for p in s.pair.reference.nodes if operator(index.nodes[p]) in PRODUCTS]
-        weighted = any(index.weight(name) is not None for p in products for name in index.nodes[p].input if name)
-        if weighted and not s.exceeds_noise and any(map(healing.turned, s.pair.reference.inputs)):
+        if weighted(s, index) and not s.exceeds_noise and any(map(healing.turned, s.pair.reference.inputs)):
             return number
     return None
 
@@ -156,4 +179,5 @@ def _without(
         log.debug("the candidate was not run without its first faults", exc_info=True)
         return None
     seen = {s.number: s.cumulative for s in walked.layers}
+    seen.update((s.number, dict.fromkeys(s.pair.reference.outputs, Statistics())) for s in layers if s.number in faults)
     return None if walked.notices else [replace(s, cumulative=seen[s.number]) for s in layers]

@@ -79,6 +79,10 @@ class Healing:
             return "healed" if not s.comes_and_goes and self._healed(s) else "culprit"
         return None
 
+    def reading(self, s: LayerObservation) -> list[LayerObservation]:
+        """The layers that read what a layer makes."""
+        return [self.layers[number] for number in self._readers.get(s.number, [])]
+
     def behind(self, numbers: Iterable[int]) -> set[int]:
         """Some layers, and all behind them."""
         found = set(numbers)

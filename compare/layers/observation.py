@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..causes.judgement import Judgement, worse
 from ..causes.refused import NotBuilt, Refused
+from ..causes.rewritten_weights import NotTakenBack
 from ..report.model import Cause
 from ..statistics.statistics import Statistics
 from .findings import NOTHING_INSIDE, BodyFindings
@@ -85,6 +86,11 @@ class LayerObservation:
     def comes_and_goes(self) -> bool:
         """Whether its error is another one each time it is run."""
         return self.pair.drawn or (self.diagnosis is not None and self.diagnosis.cause is Cause.NONDETERMINISM)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it does not take back what others do: it may be off in no value of its own."""
+        return self.diagnosis is not None and any(isinstance(fact, NotTakenBack) for fact in self.diagnosis.facts)
 
     @property
     def undeclared(self) -> bool:

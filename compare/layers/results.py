@@ -98,7 +98,8 @@ def origin(node: onnx.NodeProto) -> str | None:
 
 
 def ranked(layers: Sequence[LayerObservation], in_pieces_only: Collection[int]) -> list[LayerObservation]:
-    """Layers, most guilty first: by contribution, then by excess over the noise, then in the order of the graph.
+    """Layers, most guilty first: where a rewriting is not finished, then by contribution, by excess over the noise, and
+    in the order of the graph.
 
     What comes and goes stands before all else: it puts the others in doubt.
 
@@ -110,7 +111,7 @@ def ranked(layers: Sequence[LayerObservation], in_pieces_only: Collection[int]) 
     def key(s: LayerObservation) -> tuple[bool, bool, float, float, int]:
         excess = s.judgement.excess if s.judgement is not None else math.inf
         share = -round(min(s.contribution or 0.0, 1.0), 1)
-        return not s.comes_and_goes, s.number in in_pieces_only, share, -excess, s.number
+        return not s.comes_and_goes, s.number in in_pieces_only, not s.unfinished, share, -excess, s.number
 
     return sorted(layers, key=key)
 

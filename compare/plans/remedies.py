@@ -37,6 +37,7 @@ from ..causes.narrow_casts import CastThereAndBack
 from ..causes.out_of_range import CarriedPast
 from ..causes.quantization import OneScaleForAll, StepsHold
 from ..causes.ranges import format_loss
+from ..causes.rewritten_weights import NotTakenBack
 from ..causes.shared_scale import SharedScale
 from ..notices import not_written
 from ..progress import SILENT, Progress
@@ -251,6 +252,8 @@ def _of_fact(fact: Fact) -> str:
     """What one fact calls for by itself; empty where it calls for nothing."""
     if isinstance(fact, OfTheBatch):
         return f"set the {fact.side}'s program to evaluation (model.eval()), and export it again if it is a file"
+    if isinstance(fact, NotTakenBack):
+        return fact.remedy
     if isinstance(fact, BakedConstant):
         return f"compute '{fact.tensor}' from {fact.sources} in the second file: its export has a constant there"
     if isinstance(fact, ExchangedWith):
