@@ -29,11 +29,13 @@ class LayerQuantizers:
         operands: Tensor of the reference that the layer is given, or that a node inside makes -> what quantizes it.
         results: The same of the layer's outputs.
         weights: Weight of the reference -> the step that it is stored in, shaped to broadcast against it.
+        others: Whether there are some, and all of tensors that the reference has not.
     """
 
     operands: Mapping[str, Quantizer] = field(default_factory=dict)
     results: Mapping[str, Quantizer] = field(default_factory=dict)
     weights: Arrays = field(default_factory=dict)
+    others: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.operands or self.results or self.weights)
@@ -139,7 +141,8 @@ class LayerGrids:
                 source = next((given[n] for n in _copies(form.index, name, everywhere) if n in given), None)
                 if source is not None and (held := holder(form.index, name)) is not None:
                     operands.setdefault(source, held)
-        return LayerQuantizers(operands, results, weights)
+        some = any(operator(form.index.nodes[p]) in QUANTIZERS for p in part.nodes)
+        return LayerQuantizers(operands, results, weights, some and not (operands or results or weights))
 
 
 def _copies(index: GraphIndex, name: str, inside: set[int]) -> list[str]:

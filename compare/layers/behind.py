@@ -100,27 +100,27 @@ def decided(
     found: dict[int, LayerVerdict] = {}
     undoing: dict[int, int] = {}
     lacking: dict[int, TakenBack] = {}
-    pending = [s for s in layers if healing.verdict(s) is not None]
+    pending = [s.number for s in layers if healing.verdict(s) is not None]
     if prepared.same or not can.pieces or can.builds_for_shapes:
         return Decided(found, undoing)
     runs = 0
-    while off := [s for s in pending if healing.verdict(s) == "culprit"]:
-        faults, meant = _unfinished(_first(off, healing), healing, index)
+    while off := [s for s in map(healing.layers.get, pending) if s is not None and healing.verdict(s) == "culprit"]:
+        faults, meant = _unfinished(_first(off, healing), healing, index, lacking)
         for taken in meant:
             lacking.update((n, taken) for n in taken.lacking if n in faults and n not in lacking)
         product = None if meant else _undoing(faults, healing, index)
         if product is not None:  # what lies between has changed with them
             faults |= {s.number for s in off if product in healing.behind((s.number,))}
             undoing.update(dict.fromkeys(faults, product))
-        changes = {taken.change for taken in meant}
+        changes = {n for taken in meant for n in (taken.change, *taken.takers)} - faults
         later = healing.behind(faults | changes) - faults - changes
-        settled = {s.number for s in pending if s.number not in later} | faults
+        settled = (set(pending) - later) | faults
         found.update((number, "culprit" if number in faults else "healed") for number in settled)
         # of what is added to changed values, nobody can make what should be there
         spoilt = healing.behind(n for taken in meant for n in taken.beside if n in faults) & later
-        found.update((s.number, "inherited") for s in pending if s.number in spoilt)
-        pending = [s for s in pending if s.number in later - spoilt]
-        if not faults or not any(healing.verdict(s) == "culprit" for s in pending):
+        found.update(dict.fromkeys(spoilt.intersection(pending), "inherited"))
+        pending = [number for number in pending if number in later - spoilt]
+        if not faults or not any(healing.verdict(healing.layers[number]) == "culprit" for number in pending):
             continue
         runs += 1
         given = {number for number, verdict in found.items() if verdict == "culprit"}
@@ -128,17 +128,23 @@ def decided(
         if without is None:
             return Decided(found, undoing, lacking)
         healing = again(without)
-    found.update((s.number, "healed") for s in pending)
+    found.update(dict.fromkeys(pending, "healed"))
     return Decided(found, undoing, lacking)
 
 
-def _unfinished(faults: set[int], healing: Healing, index: GraphIndex) -> tuple[set[int], list[TakenBack]]:
-    """The faults, in place of changes that are meant with the layers that do not take these back; and the changes."""
-    meant = [taken for n in sorted(faults) if (taken := taken_back(healing.layers[n], healing, index)) is not None]
+def _unfinished(
+    faults: set[int], healing: Healing, index: GraphIndex, known: Collection[int]
+) -> tuple[set[int], list[TakenBack]]:
+    """The faults, in place of changes that are meant with the layers that do not take these back; and the changes.
+
+    ``known``: layers that do not take others back.
+    """
+    traced = (taken_back(healing.layers[n], healing, index, known) for n in sorted(faults))
+    meant = [taken for taken in traced if taken is not None]
     if not meant:
         return faults, meant
     faults = (faults - {taken.change for taken in meant}) | {n for taken in meant for n in taken.lacking}
-    return _first([healing.layers[n] for n in sorted(faults)], healing), meant
+    return _first([healing.layers[n] for n in sorted(faults)], healing).difference(known), meant
 
 
 def _undoing(faults: Collection[int], healing: Healing, index: GraphIndex) -> int | None:

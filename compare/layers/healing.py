@@ -42,6 +42,7 @@ class Healing:
         same: Whether both sides run one file, where a name is always the same value.
         failed: Outputs of the whole model that disagree: their error is not healed.
         agreed: Outputs of the whole model whose error rounding explains.
+        quantized: Whether the candidate computes with scaled integers.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Healing:
         same: bool,
         failed: Collection[str] = (),
         agreed: Collection[str] = (),
+        quantized: bool = False,
     ) -> None:
         self.layers = {s.number: s for s in layers}
         self.maker = {n: s.number for s in layers for n in s.pair.reference.outputs}
@@ -61,6 +63,7 @@ class Healing:
         self._failed = frozenset(failed)
         self.agreed = frozenset(agreed)
         self._u = INTEGER_ROUNDOFF if fmt.is_integer else fmt.u
+        self.quantized = quantized
         self._coarse = self._u > FP32.u or any(operator(node) in QUANTIZERS for node in index.nodes)
         self._depth = depths(index)
         self._readers: dict[int, list[int]] = {}
@@ -98,6 +101,18 @@ class Healing:
         if not any(self.rounds(name) for name in s.pair.reference.outputs):
             return not s.cumulative_error
         return s.cumulative_error <= self._rounding(s.pair.reference.outputs[0])
+
+    def near(self, s: LayerObservation) -> bool:
+        """Whether the cumulative error of a layer is one of rounding alone, to integers if the candidate has some."""
+        if self.quiet(s) or not self.quantized:
+            return self.quiet(s)
+        return s.cumulative_error <= self._rounding(s.pair.reference.outputs[0]) / self._u * INTEGER_ROUNDOFF
+
+    def multiple(self, s: LayerObservation) -> bool:
+        """Whether a layer makes a multiple of the reference's values, of its first output."""
+        seen = s.cumulative.get(s.pair.reference.outputs[0])
+        cosine = None if seen is None else seen.metrics()["cosine"]
+        return cosine is not None and 1 - cosine**2 <= self._rounding(s.pair.reference.outputs[0]) ** 2
 
     def rounding(self, tensor: str, statistics: Statistics) -> bool:
         """Whether the error of a tensor is one that rounding alone makes on the way to it."""
@@ -164,7 +179,7 @@ class Healing:
                 gone = self._gone(layer, error, seen)
                 if here is not s and error <= ANOTHER:  # what others bring says little of one as small as theirs
                     gone = gone and self.quiet(layer)
-                if gone and not _hides(layer, s):
+                if gone and not hides(layer, s):
                     continue
                 if not gone and not elsewhere:
                     return False
@@ -173,7 +188,7 @@ class Healing:
         return True
 
 
-def _hides(layer: LayerObservation, guilty: LayerObservation) -> bool:
+def hides(layer: LayerObservation, guilty: LayerObservation) -> bool:
     """Whether values of another size (a mask) are what makes an error look gone at a layer, which is as large as it was
     in numbers."""
     values, error = _size(layer.cumulative.values())

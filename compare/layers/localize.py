@@ -15,7 +15,7 @@ from ...graph.formats import FP32
 from ..cluster import Held, Task, cluster, gpus_of
 from ..journal.sessions import remembered
 from ..notices import not_deterministic, worker_died
-from ..outputs.formats_in_play import formats_in_play
+from ..outputs.formats_in_play import formats_in_play, quantized
 from ..progress import SILENT, Progress
 from ..report.model import Culprit, OutputResult, Report, RunnerResult
 from ..runs.again import run_again
@@ -255,7 +255,9 @@ def _judged(
     ``progress``: told of more runs; None: there are none, in a body, since a loop is judged as a whole.
     """
     index = prepared.comparison.reference.model.index
-    heals = functools.partial(Healing, index=index, fmt=fmt, same=prepared.same)
+    theirs = prepared.candidate.model.index
+    integers = any(quantized(theirs, output) for output in theirs.outputs)
+    heals = functools.partial(Healing, index=index, fmt=fmt, same=prepared.same, quantized=integers)
     first = heals(walked.layers, failed=[o.tensor for o in outputs if o.verdict == "fail"], agreed=_explained(outputs))
     known = Decided() if progress is None else decided(prepared, walked.layers, first, heals, progress)
     given = verdicts(walked.layers, index, first, carried=carried or {}, decided=known.verdicts)

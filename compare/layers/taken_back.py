@@ -8,15 +8,15 @@ values to changed ones.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...graph.operators import PRODUCTS, operator
+from ...graph.operators import PRODUCTS, QUANTIZERS, operator
 from ..causes.diagnosis import Diagnosis
 from ..causes.rewritten_weights import NotTakenBack
 from ..report.model import Cause
-from .healing import HEALED
+from .healing import hides
 
 if TYPE_CHECKING:
     import onnx
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from ...graph.index import GraphIndex
     from .healing import Healing
     from .observation import LayerObservation
+
+
+TAKEN = 0.4
+"""A layer that errs on the reference's values, and by less than this share of it on the candidate's own, takes back by
+what these have changed: no two faults do so by chance."""
 
 
 @dataclass(frozen=True)
@@ -62,43 +67,103 @@ def _named(index: GraphIndex, position: int) -> tuple[str, str]:
     return index.nodes[position].op_type, index.names[position]
 
 
-def taken_back(s: LayerObservation, healing: Healing, index: GraphIndex) -> TakenBack | None:
+def taken_back(
+    s: LayerObservation, healing: Healing, index: GraphIndex, known: Collection[int] = ()
+) -> TakenBack | None:
     """Who takes back what a layer changes, and who does not; None where nobody does, or where it reaches an output.
+
+    Products with other weights on the way may change it further. Where all of it is taken back in the end, they do, and
+    so do those that make a multiple of the reference's values; each other one is where it ends.
 
     Args:
         s: The layer.
         healing: What the candidate's own run showed.
         index: The reference's graph.
+        known: Layers that do not take back what others change: where nothing but these is reached, it is meant, too.
     """
-    takers: set[int] = set()
-    behind: set[int] = set()
-    beside: set[int] = set()
-    outputs = set(index.outputs)
-    waiting, changed = [s], set(s.pair.reference.outputs)
-    while waiting:
-        here = waiting.pop()
-        if not outputs.isdisjoint(here.pair.reference.outputs):
-            return None
-        for layer in healing.reading(here):
-            if not changed.isdisjoint(layer.pair.reference.outputs) or layer.number in behind:
-                continue
-            if layer.cumulative and healing.quiet(layer):
-                plainly = layer.cumulative_error < HEALED * s.cumulative_error  # not by a rounding that hides it
-                if plainly and layer.exceeds_noise and weighted(layer, index):
-                    takers.add(layer.number)
-                continue
-            adds = _adding(layer, changed, healing, index)
-            if adds is not None:
-                beside.add(adds)
-            elif _multiplies(layer, changed, index):
-                behind.add(layer.number)
-            else:
-                changed.update(layer.pair.reference.outputs)
-                waiting.append(layer)
-    lacking = behind | beside
-    if not takers:
+    if operator(index.nodes[s.pair.main]) in QUANTIZERS:  # integers are read with their own scale, which proves nothing
         return None
-    return TakenBack(s.number, tuple(sorted(takers)), tuple(sorted(lacking)), frozenset(beside))
+    whole = _Change(s, healing, index, lambda layer: layer.exceeds_noise).traced(known)
+    if whole is not None and not whole.lacking:
+        return whole
+    scaled = _Change(s, healing, index, lambda layer: layer.exceeds_noise and healing.multiple(layer)).traced(known)
+    return scaled or _Change(s, healing, index, lambda layer: False).traced(known)
+
+
+class _Change:
+    """Follows what a layer changes to where it is taken back.
+
+    Args:
+        s, healing, index: See `taken_back`.
+        passes: Whether a product with weights of its own may change it further.
+    """
+
+    def __init__(
+        self, s: LayerObservation, healing: Healing, index: GraphIndex, passes: Callable[[LayerObservation], bool]
+    ) -> None:
+        self.s, self.healing, self.index, self.passes = s, healing, index, passes
+        self.changed = set(s.pair.reference.outputs)
+        self.takers: set[int] = set()
+        self.behind: set[int] = set()
+        self.beside: set[int] = set()
+
+    def traced(self, known: Collection[int]) -> TakenBack | None:
+        """See `taken_back`."""
+        outputs = set(self.index.outputs)
+        waiting = [self.s]
+        while waiting:
+            here = waiting.pop()
+            if not outputs.isdisjoint(here.pair.reference.outputs):
+                return None
+            for layer in self.healing.reading(here):
+                if self.changed.isdisjoint(layer.pair.reference.outputs) and self._hands_on(layer):
+                    self.changed.update(layer.pair.reference.outputs)
+                    waiting.append(layer)
+        lacking = self.behind | self.beside
+        if not self.takers and not (lacking and lacking.issubset(known)):
+            return None
+        return TakenBack(
+            self.s.number, tuple(sorted(self.takers)), tuple(sorted(lacking)), frozenset(self.beside - self.behind)
+        )
+
+    def _hands_on(self, layer: LayerObservation) -> bool:
+        """Whether a layer that reads what is changed makes something that is changed, too, and meant to be."""
+        takes = layer.exceeds_noise and layer.cumulative_error < TAKEN * layer.local_error
+        near = bool(layer.cumulative) and self.healing.near(layer) and not hides(layer, self.s)
+        if near or (takes and self.healing.quantized):  # where errors of integers add up, a share of it is left
+            self.takers.update({layer.number} if takes else ())
+            return False
+        adds = self._adding(layer)
+        if adds is not None:
+            self.beside.add(adds)
+            return False
+        if self._multiplies(layer) and not self.passes(layer):
+            self.behind.add(layer.number)
+            return False
+        return True
+
+    def _multiplies(self, layer: LayerObservation) -> bool:
+        """Whether weights of a layer are multiplied by changed values, which it may move before."""
+        products = list(_products(layer, self.index))
+        made = {name for node in products for name in node.output}
+        inside = {name for p in layer.pair.reference.nodes for name in self.index.nodes[p].output} - made
+        reads = {name for node in products for name in node.input}
+        return not reads.isdisjoint(self.changed | inside)
+
+    def _adding(self, layer: LayerObservation) -> int | None:
+        """The product whose values a sum adds to changed ones and that gives the reference's own: the layer itself, or
+        one before it."""
+        if not any(operator(self.index.nodes[p]) == "Add" for p in layer.pair.reference.nodes):
+            return None
+        if weighted(layer, self.index):
+            return None if layer.exceeds_noise or self._multiplies(layer) else layer.number
+        for name in layer.pair.reference.inputs:
+            maker = self.healing.layers.get(self.healing.maker.get(name, -1))
+            if name in self.changed or maker is None or not maker.cumulative or not self.healing.near(maker):
+                continue
+            if weighted(maker, self.index) and not maker.exceeds_noise:
+                return maker.number
+        return None
 
 
 def weighted(s: LayerObservation, index: GraphIndex) -> bool:
@@ -110,27 +175,3 @@ def _products(s: LayerObservation, index: GraphIndex) -> Iterator[onnx.NodeProto
     """The products with weights of a layer."""
     nodes = (index.nodes[p] for p in s.pair.reference.nodes if operator(index.nodes[p]) in PRODUCTS)
     return (node for node in nodes if any(index.weight(name) is not None for name in node.input if name))
-
-
-def _multiplies(layer: LayerObservation, changed: Collection[str], index: GraphIndex) -> bool:
-    """Whether weights of a layer are multiplied by changed values, which it may move before."""
-    made = {name for node in _products(layer, index) for name in node.output}
-    inside = {name for p in layer.pair.reference.nodes for name in index.nodes[p].output} - made
-    reads = {name for node in _products(layer, index) for name in node.input}
-    return not reads.isdisjoint(changed) or not reads.isdisjoint(inside)
-
-
-def _adding(layer: LayerObservation, changed: Collection[str], healing: Healing, index: GraphIndex) -> int | None:
-    """The product whose values a sum adds to changed ones and that gives the reference's own: the layer itself, or one
-    before it."""
-    if not any(operator(index.nodes[p]) == "Add" for p in layer.pair.reference.nodes):
-        return None
-    if weighted(layer, index):
-        return None if layer.exceeds_noise or _multiplies(layer, changed, index) else layer.number
-    for name in layer.pair.reference.inputs:
-        maker = healing.layers.get(healing.maker.get(name, -1))
-        if name in changed or maker is None or not maker.cumulative or not healing.quiet(maker):
-            continue
-        if weighted(maker, index) and not maker.exceeds_noise:
-            return maker.number
-    return None

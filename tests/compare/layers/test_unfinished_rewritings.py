@@ -1,0 +1,139 @@
+"""Rewritings that move something from one layer into others, and of which one piece is missing: which one is told."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import onnx
+import pytest
+from layerdiff import Comparator, OnnxrtRunner
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from support.models import parsed
+
+RNG = np.random.default_rng(0)
+WIDE = 16
+# a gain in front of three products; the third goes through another one; what these make is added to what came in
+TEXT = """g (float[N, 16] x) => (float[N, 16] y) {
+  h = MatMul(x, e) g = Mul(h, gain)
+  q = MatMul(g, wq) k = MatMul(g, wk) v = MatMul(g, wv)
+  s = Sigmoid(q) t = Tanh(k) a = Mul(s, t) b = MatMul(v, wo) c = MatMul(a, wa)
+  r = Add(h, b) m = Add(r, c) y = MatMul(m, wy)
+}"""
+NAMES = ("e", "wq", "wk", "wv", "wo", "wa", "wy")
+WEIGHTS = {name: (RNG.normal(size=(WIDE, WIDE)) / 4).astype(np.float32) for name in NAMES}
+WEIGHTS["gain"] = RNG.uniform(0.5, 2, WIDE).astype(np.float32)
+SCALE = np.exp(RNG.normal(size=WIDE)).astype(np.float32)
+TURN = np.linalg.qr(RNG.normal(size=(WIDE, WIDE)))[0].astype(np.float32)
+DATA = [{"x": RNG.normal(size=(32, WIDE)).astype(np.float32)}]
+
+
+def scaled(**others: np.ndarray) -> dict[str, np.ndarray]:
+    """A scale moved out of the gain into its three readers, and one out of the third into the product behind it."""
+    moved = {"gain": WEIGHTS["gain"] / SCALE, **{n: SCALE[:, None] * WEIGHTS[n] for n in ("wq", "wk", "wv")}}
+    return {**WEIGHTS, **moved, "wv": moved["wv"] / 2, "wo": WEIGHTS["wo"] * 2, **others}
+
+
+def turned(**others: np.ndarray) -> dict[str, np.ndarray]:
+    """What is added up in other axes: who makes it turns it, and who reads it turns it back."""
+    ones = np.ones(WIDE, np.float32)
+    into = {n: WEIGHTS[n] @ TURN for n in ("e", "wo", "wa")}
+    gain = np.diag(WEIGHTS["gain"])
+    out = {n: TURN.T @ (gain @ WEIGHTS[n]) for n in ("wq", "wk", "wv")}
+    return {**WEIGHTS, **into, **out, "gain": ones, "wy": TURN.T @ WEIGHTS["wy"], **others}
+
+
+def compared(weights):
+    candidate = parsed(TEXT, **{name: value.astype(np.float32) for name, value in weights.items()})
+    runners = [OnnxrtRunner(optimization="disable")]
+    whole = parsed(TEXT, **WEIGHTS)
+    return Comparator(whole, runners, candidate_model=candidate, data_loader=DATA, layers="all").compare()
+
+
+@pytest.mark.parametrize("rewritten", [scaled, turned])
+def test_a_finished_one_has_no_culprit(rewritten):
+    report = compared(rewritten())
+    assert report.verdict == "pass"
+    assert not report.culprits
+
+
+SAME = "its own weights, which are the first file's, do not"
+
+
+@pytest.mark.parametrize(
+    ("weights", "tensor", "text", "remedy"),
+    [
+        (
+            scaled(wk=WEIGHTS["wk"]),
+            "k",
+            SAME,
+            "let the weights of MatMul_3 in the second file take back .* in Mul_1, as",
+        ),
+        (
+            scaled(wo=WEIGHTS["wo"]),
+            "b",
+            SAME,
+            "let the weights of MatMul_8 in the second file take back .* in Mul_1, as",
+        ),
+        (scaled(wv=WEIGHTS["wv"]), "v", "", ""),
+        (turned(wy=WEIGHTS["wy"]), "y", SAME, "let the weights of MatMul_12 .* take back what is changed in"),
+        (turned(wa=WEIGHTS["wa"]), "c", "it adds the first file's values to what is changed", "change the weights of"),
+        (turned(wq=WEIGHTS["wq"] * 1.5), "q", "its own do not", "let the weights of MatMul_2"),
+    ],
+    ids=["a reader", "a product further on", "two changes of one", "the last reader", "what is added", "another fault"],
+)
+def test_the_piece_that_is_missing_is_the_culprit(weights, tensor, text, remedy):
+    report = compared(weights)
+    first = report.culprits[0]
+    assert report.verdict == "fail"
+    assert first.tensors == (tensor,)
+    assert first.cause == "weights"
+    if text:
+        assert len(report.culprits) == 1
+        assert text in first.evidence
+        assert [r.text for r in first.remedies if re.search(remedy, r.text)]
+
+
+def in_8_bits(path):
+    """A file quantized dynamically; 7 bits of weights, with which no CPU's products saturate."""
+    made = str(path.with_suffix(".8.onnx"))
+    quantize_dynamic(path, made, weight_type=QuantType.QInt8, reduce_range=True)
+    return made
+
+
+@pytest.mark.parametrize("rewritten", [scaled, turned])
+def test_one_that_is_quantized_has_no_other_culprits_than_what_was_written(rewritten, tmp_path):
+    found = []
+    for name, weights in (("plain", WEIGHTS), ("rewritten", rewritten())):
+        network = parsed(TEXT, **{n: value.astype(np.float32) for n, value in weights.items()})
+        onnx.save(network, tmp_path / f"{name}.onnx")
+        quantize_dynamic(
+            tmp_path / f"{name}.onnx", tmp_path / f"{name}-8.onnx", weight_type=QuantType.QInt8, reduce_range=True
+        )
+        paths = [str(tmp_path / "plain.onnx"), str(tmp_path / f"{name}-8.onnx")]
+        runners = [OnnxrtRunner()]
+        report = Comparator(paths[0], runners, candidate_model=paths[1], data_loader=DATA, layers="all").compare()
+        assert report.verdict == "undecided"
+        found.append([c for c in report.culprits if c.cause != "quantization"])
+    assert found == [[], []]
+
+
+CONV = """g (float[N, 3, 8, 8] x) => (float[N, 4, 8] y) {
+  c = Conv<strides = [4, 4]>(x, w) f = Reshape(c, s) y = Transpose<perm = [0, 2, 1]>(f)
+}"""
+PATCHES = """g (float[N, 3, 8, 8] x) => (float[N, 4, 8] y) {
+  a = Reshape(x, s) b = Transpose<perm = [0, 2, 4, 1, 3, 5]>(a) c = Reshape(b, t) y = MatMul(c, w)
+}"""
+
+
+def test_other_operators_of_scaled_integers_are_no_culprit(tmp_path):
+    w = RNG.normal(size=(8, 3, 4, 4)).astype(np.float32) / 7
+    whole = parsed(CONV, w=w, s=np.array([0, 8, 4]))
+    shapes = {"s": np.array([0, 3, 2, 4, 2, 4]), "t": np.array([0, 4, 48])}
+    onnx.save(parsed(PATCHES, w=w.reshape(8, 48).T.copy(), **shapes), tmp_path / "patches.onnx")
+    made = in_8_bits(tmp_path / "patches.onnx")
+    data = [{"x": RNG.normal(size=(16, 3, 8, 8)).astype(np.float32)}]
+    report = Comparator(whole, [OnnxrtRunner()], candidate_model=made, data_loader=data, layers="all").compare()
+    assert report.verdict == "undecided"
+    assert not [c for c in report.culprits if c.cause != "quantization"]
