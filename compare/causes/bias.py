@@ -19,6 +19,7 @@ from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
 from .differences import EXPLAINS
+from .undoing import stays
 
 if TYPE_CHECKING:
     import onnx
@@ -88,7 +89,7 @@ def find(case: LayerCase) -> Diagnosis | None:
             continue
         off = np.abs(scale / product - 1)
         at = int(off.argmax())
-        if off[at] > SCALE and _explains(case, integers * (scale - product)):
+        if off[at] > SCALE and _explains(case, name, integers, scale, product):
             facts.append(OtherScale(name, *(float(np.broadcast_to(v, off.shape)[at]) for v in (scale, product))))
     return Diagnosis(Cause.BIAS, tuple(facts)) if facts else None
 
@@ -106,8 +107,15 @@ def _product(index: GraphIndex, node: onnx.NodeProto) -> np.ndarray | None:
     return None if data is None or weights is None else data.reshape(-1) * weights.reshape(-1)
 
 
-def _explains(case: LayerCase, off: np.ndarray) -> bool:
-    """Whether a bias that is off by so much explains the error of a layer: by its size, or in proportion to what it is
+def _explains(case: LayerCase, name: str, integers: np.ndarray, scale: np.ndarray, product: np.ndarray) -> bool:
+    """Whether a bias with another scale than its operands together makes the error of a layer: most of it goes away
+    where all add it with one of the two; where that cannot be computed, the bias is off by enough."""
+    left = [stays(case, {name: (integers * one).astype(np.float32)}) for one in (scale, product)]
+    return _large(case, integers * (scale - product)) if None in left else not all(left)
+
+
+def _large(case: LayerCase, off: np.ndarray) -> bool:
+    """Whether a bias that is off by so much may make the error of a layer: by its size, or in proportion to what it is
     added to, for an activation shrinks what it is given and a factor stretches it."""
     if case.judgement.reason == "slice":  # one channel of many
         return True

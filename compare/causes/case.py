@@ -75,6 +75,8 @@ class LayerCase:
         ends_finite: Whether the candidate, deployed, is known to have no output that is not finite.
         inverted: Gives the candidate's output with the opposite condition of one of its Where nodes, by its position in
             the candidate's graph; None where that cannot be computed.
+        undone: Gives the judgement on the layer where the candidate has other values of some of its constants, by its
+            names; None where that cannot be computed.
     """
 
     pair: LayerPair
@@ -92,6 +94,7 @@ class LayerCase:
     reweighted: Callable[[Arrays], np.ndarray | None] = lambda _: None
     ends_finite: bool = False
     inverted: Callable[[int], np.ndarray | None] = lambda _: None
+    undone: Callable[[Arrays], Judgement | None] = lambda _: None
 
     @property
     def tensor(self) -> str:

@@ -27,6 +27,7 @@ from ..report.model import Cause, Fact
 from . import permutation
 from .case import DOMINANT, LayerCase, LoudLayer
 from .diagnosis import Diagnosis
+from .undoing import weights_stay
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
@@ -234,7 +235,7 @@ def find(case: LayerCase) -> Diagnosis | None:
     beyond the noise of such a layer may be that the format cannot hold them.
     """
     found = stated(case.graphs[0], beyond_formats(case.differences))
-    if found is None or _first(found).kind is DifferenceKind.OPERATOR:
+    if found is None or _first(found).kind is DifferenceKind.OPERATOR or _makes_little(case, found):
         return None
     moved = permutation.find(case) if _first(found).kind is DifferenceKind.INPUTS else None
     return found if moved is None else replace(found.adding(*moved.facts), cause=moved.cause)
@@ -247,7 +248,12 @@ def of_stored_weights(case: LayerCase) -> Diagnosis | None:
     relative to its output, and in proportion to the root of how many channels have a factor.
     """
     found = [(p, d) for p, d in case.differences if (scaled := d.stored_scaled) and _moves(scaled, case)]
-    return stated(case.graphs[0], found)
+    return None if weights_stay(case, (d for _, d in found)) else stated(case.graphs[0], found)
+
+
+def _makes_little(case: LayerCase, found: Diagnosis) -> bool:
+    """Whether what is told first are weights, and all that differ in a layer make little of its error."""
+    return _first(found).kind is DifferenceKind.WEIGHTS and weights_stay(case, (d for _, d in case.differences))
 
 
 def _moves(scaled: StoredScaled, case: LayerCase) -> bool:
@@ -268,7 +274,8 @@ def of_constant(case: LayerCase) -> Diagnosis | None:
 
 def other_operator(case: LayerCase) -> Diagnosis | None:
     """An operator that differs, or weights in another format, where the values do not tell what that comes to."""
-    return in_graphs(case)
+    found = in_graphs(case)
+    return None if found is None or _makes_little(case, found) else found
 
 
 def reads_another(found: Diagnosis | None) -> bool:

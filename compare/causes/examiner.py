@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 from ...graph.cutting.dataflow import dataflow
 from ...graph.cutting.slices import backward, explode, exploded_name, slice_model, with_inverted, with_weights
 from ...graph.errors import LayerdiffError
-from ...graph.formats import BY_DTYPE, FP32, NumberFormat
 from ...graph.operators import AFFINE_STEPS, PRODUCTS, STRETCHES, operator
 from ...graph.pairing.changes import OperatorChange
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.rounding.emulation import rewrite
 from ...graph.rounding.round_array import STORAGE
-from ...graph.rounding.widening import is_narrow, to_fp32, widened
+from ...graph.rounding.widening import to_fp32, widened
 from ...graph.specs import Arrays, held, is_float, specs_of
 from ..lockstep.parts import opened_part
 from ..lockstep.plan import LayerPair, inside
@@ -54,18 +53,21 @@ from . import (
     text,
     undeclared,
     underflow,
+    undoing,
     unknown,
 )
 from .arbiter import arbitrate
 from .case import CaseFormats, LayerCase, LoudLayer
 from .diagnosis import Diagnosis
 from .expected_noise import Expected
+from .narrow_format import narrow_format
 from .one_kernel import lost_inside
 from .ranges import stops_at_the_range
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from ...graph.model import Model
     from ...graph.pairing.differences import Difference
     from ..report.model import Fact
     from ..sides import Side
@@ -183,7 +185,7 @@ class Examiner:
     ) -> LayerCase:
         """A layer that exceeds its expected noise on one sample, with all that is known of it: see `LayerCase`."""
         tensor = judgement.tensor or pair.reference.outputs[0]
-        return LayerCase(
+        case = LayerCase(
             pair,
             judgement,
             values,
@@ -191,7 +193,7 @@ class Examiner:
             expected,
             CaseFormats(
                 self.candidate.runner.arithmetic,
-                self._narrow(pair),
+                narrow_format(self.reference, self.candidate, pair),
                 self.noise.roundings.of(pair, weights=False).coarse,
                 self.noise.roundings.quantized(pair),
                 self.noise.roundings.result_step(pair, tensor, values),
@@ -206,6 +208,7 @@ class Examiner:
             self.ends_finite,
             lambda position: self._inverted(pair, tensor, values, position),
         )
+        return replace(case, undone=lambda others: self._undone(case, others))
 
     def stated(self, pair: LayerPair) -> tuple[tuple[int, Difference], ...]:
         """What differs in the graphs at the nodes that compute a layer, with the position in the reference's graph."""
@@ -285,7 +288,12 @@ class Examiner:
             except LayerdiffError as error:
                 log.debug("cannot run %s exactly: %s", pair.reference.outputs, error)
                 return None
-        return self.held(pair, self.noise.judge(pair, case.tensor, values, made, case.expected, case.judgement.sample))
+        return self._judged_as(case, values, made)
+
+    def _judged_as(self, case: LayerCase, values: Arrays, made: Arrays) -> Judgement:
+        """The judgement on a layer with other values of one side."""
+        found = self.noise.judge(case.pair, case.tensor, values, made, case.expected, case.judgement.sample)
+        return self.held(case.pair, found)
 
     def lost_inside(self, pair: LayerPair, values: Arrays) -> Fact | None:
         """What a layer that is right holds inside, and the candidate's format cannot: see `one_kernel`."""
@@ -324,23 +332,6 @@ class Examiner:
             found = replace(found, clamped=True)
         says = arbitrate(case, self.reference, self.candidate)
         return found if says is None else found.adding(says)
-
-    # -- formats ------------------------------------------------------------------------------------------------
-
-    def _narrow(self, pair: LayerPair) -> NumberFormat | None:
-        """See `CaseFormats`."""
-        found = self._narrowest(pair)
-        return found if found is not None and found.u > self.reference.runner.arithmetic.u else None
-
-    def _narrowest(self, pair: LayerPair) -> NumberFormat | None:
-        index = self.candidate.model.index
-        for position in pair.candidate.nodes:  # what the graph's types say is law, whatever the runner computes in
-            for name in (*index.nodes[position].input, *index.nodes[position].output):
-                spec = index.specs.get(name)
-                if spec is not None and is_narrow(spec.dtype):
-                    return BY_DTYPE[spec.dtype.name]
-        fmt = self.candidate.runner.arithmetic
-        return fmt if not fmt.is_integer and fmt.u > FP32.u else None
 
     # -- inside a layer -----------------------------------------------------------------------------------------
 
@@ -386,17 +377,27 @@ class Examiner:
 
     def _inverted(self, pair: LayerPair, tensor: str, values: Arrays, position: int) -> np.ndarray | None:
         """See `LayerCase.inverted`."""
+        made = self._altered(pair, values, lambda part: with_inverted(part, pair.candidate.nodes.index(position)))
+        return None if made is None else made[pair.candidate.outputs[pair.reference.outputs.index(tensor)]]
+
+    def _undone(self, case: LayerCase, others: Arrays) -> Judgement | None:
+        """See `LayerCase.undone`."""
+        made = self._altered(case.pair, case.values, lambda part: undoing.with_constants(part, others))
+        return None if made is None else self._judged_as(case, case.values, made)
+
+    def _altered(self, pair: LayerPair, values: Arrays, alter: Callable[[Model], Model | None]) -> Arrays | None:
+        """What the candidate makes of a layer that is altered; None where that cannot be computed."""
         feed = self._fed(pair.candidate.inputs, values)
         if feed is None or not self.candidate.runner.capabilities.any_model:
             return None
-        other = pair.candidate.outputs[pair.reference.outputs.index(tensor)]
         try:
-            part = slice_model(self.candidate.model, pair.candidate, specs_of(feed))
-            model = with_inverted(part, pair.candidate.nodes.index(position))
+            model = alter(slice_model(self.candidate.model, pair.candidate, specs_of(feed)))
+            if model is None:
+                return None
             with opened_part(self.candidate, model) as session:
-                return session.infer(feed)[other]
+                return session.infer(feed)
         except LayerdiffError as error:
-            log.debug("cannot compute %s with another condition: %s", pair.reference.outputs, error)
+            log.debug("cannot compute %s altered: %s", pair.reference.outputs, error)
             return None
 
     def _fed(self, names: Iterable[str], values: Arrays) -> dict[str, np.ndarray] | None:

@@ -1,0 +1,76 @@
+"""Does a layer's error go away where a difference of the two files is undone? What differs need not be what is wrong: a
+bias a few steps off makes next to nothing of the error of a layer whose input is cut off.
+
+The candidate computes the layer once more, from the same values, with other constants, and is judged anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ...graph.cutting.slices import with_weights
+from ...graph.pairing.constants import constant_value
+from ...graph.pairing.differences import Difference, DifferenceKind
+from .case import LayerCase
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ...graph.model import Model
+    from ...graph.specs import Arrays
+
+LEFT = 0.7
+"""Share of a layer's error from which on most of it is left: half of its power."""
+
+
+def stays(case: LayerCase, others: Arrays) -> bool | None:
+    """Whether most of a layer's error is left where the candidate has other constants; None where it cannot be told.
+
+    Args:
+        case: The layer.
+        others: The constants, by the candidate's names.
+    """
+    found = case.undone(others) if others else None
+    return None if found is None else found.exceeds_noise and not found.relative <= LEFT * case.judgement.relative
+
+
+def weights_stay(case: LayerCase, found: Iterable[Difference]) -> bool:
+    """Whether weights that differ are known to make little of a layer's error: most of it is left where the candidate
+    has the reference's."""
+    weights = [d for d in found if d.kind is DifferenceKind.WEIGHTS]
+    others = _references(case, weights)
+    return others is not None and stays(case, others) is True
+
+
+def _references(case: LayerCase, found: Iterable[Difference]) -> Arrays | None:
+    """The reference's constants at some differences, by the candidate's names; None where they do not correspond one by
+    one (another shape, or what was folded in)."""
+    others: dict[str, np.ndarray] = {}
+    for places in dict.fromkeys((d.node, d.candidate_node) for d in found):
+        nodes = (index.nodes[p] for index, p in zip(case.graphs, places, strict=True))
+        before = len(others)
+        for name, twin in zip(*(node.input for node in nodes), strict=False):
+            mine, theirs = (constant_value(index, n) for index, n in zip(case.graphs, (name, twin), strict=True))
+            if mine is None or theirs is None:
+                continue
+            if mine.size != theirs.size or (mine.shape != theirs.shape and mine.size > 1):
+                return None
+            others[twin] = mine.reshape(theirs.shape).astype(theirs.dtype)
+        if len(others) == before:
+            return None
+    return others
+
+
+def with_constants(part: Model, others: Arrays) -> Model | None:
+    """A piece of a graph with other constants; None where it does not have all of them.
+
+    Args:
+        part: The piece.
+        others: The constants, by name.
+    """
+    graph = part.proto.graph
+    shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
+    made = {name for node in graph.node if len(node.output) == 1 for name in node.output}
+    known = all(name in made or shapes.get(name) == value.shape for name, value in others.items())
+    return with_weights(part, others) if known else None
