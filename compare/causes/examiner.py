@@ -55,6 +55,7 @@ from . import (
     underflow,
     undoing,
     unknown,
+    wide_range,
 )
 from .arbiter import arbitrate
 from .case import CaseFormats, LayerCase, LoudLayer
@@ -100,6 +101,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     computed_operand.find,
     rewritten_weights.find,
     saturation.of_operand,
+    wide_range.find,
     integers.find,
     inverted_condition.find,
     underflow.find,

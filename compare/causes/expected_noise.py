@@ -28,7 +28,7 @@ from ...graph.specs import Arrays, dtype_name, is_float, specs_of
 from ...graph.trees import rows_at_thresholds
 from ..lockstep.plan import LayerPair
 from .judgement import SLICE, Explained, Judgement, common_gain, cut_off, judge, plain_noise
-from .layer_grids import LayerGrids
+from .layer_grids import LOST, LayerGrids
 from .layer_roundings import LayerRoundings, step_deviation
 from .probes import Probes
 
@@ -399,6 +399,9 @@ class Noise:
         end = max(step * math.sqrt(12), self.roundings.grids.end_step(pair, name, values)) if within else 0.0
         if within and cut_off(values[name], made[other], end):
             found = replace(found, exceeds_noise=True, reason="slice")
+        lost = same_kind and min(found.relative, found.expected or 0.0) >= LOST
+        if lost and not found.exceeds_noise and self.roundings.grids.wide(pair, values):
+            found = replace(found, exceeds_noise=True, reason="range")
         if found.reason == "integer" and self._tied(pair, name, made[other], values):
             found = replace(found, exceeds_noise=False, reason=None, known=False)
         if found.exceeds_noise and self._at_thresholds(pair, name, made[other], values):

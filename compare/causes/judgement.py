@@ -48,7 +48,8 @@ class Judgement:
         gain: That gain: the candidate is larger by this share.
         bound_use: Largest |error| / hard bound; None where no bound is known or nothing had to be held against it.
         expected: Relative L2 error that rounding explains; None where unknown.
-        reason: Which test it fails: ``finite``, ``shape``, ``integer``, ``noise``, ``slice``, ``gain``, ``bound``.
+        reason: Which test it fails: ``finite``, ``shape``, ``integer``, ``noise``, ``slice``, ``gain``, ``bound``,
+            or ``range``: the steps explain the error, but those of a range far wider than the data.
         known: Whether the expected noise is known; without it nothing exceeds it.
         tensor: The output that was judged; empty for the layer as a whole.
     """

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from ..sides import Side
 
 
+WIDE = 8.0
+"""Times what the data take from which on a calibrated range is too wide: three bits of eight are lost."""
+LOST = 0.25
+"""Relative error from which on steps leave too little of a layer's output for it to be right by chance: 12 dB."""
+
+
 @dataclass(frozen=True)
 class LayerQuantizers:
     """The quantizers of one layer.
@@ -101,6 +107,10 @@ class LayerGrids:
         steps = [q.grid(values[n]).step for n, q in found.operands.items() if n in values]
         return max((float(np.max(step)) for step in steps), default=0.0)
 
+    def wide(self, pair: LayerPair, values: Arrays) -> bool:
+        """Whether a calibrated range of what a layer is given or gives is far wider than the data."""
+        return any(n in values and excess_of(grid, values[n]) is not None for n, grid in self.of(pair, values).items())
+
     def _of(self, pair: LayerPair) -> LayerQuantizers:
         if self.matching is None:
             return NONE
@@ -143,6 +153,15 @@ class LayerGrids:
                     operands.setdefault(source, held)
         some = any(operator(form.index.nodes[p]) in QUANTIZERS for p in part.nodes)
         return LayerQuantizers(operands, results, weights, some and not (operands or results or weights))
+
+
+def excess_of(grid: Grid, values: np.ndarray) -> float | None:
+    """How many times what some values take, with zero, a calibrated range is; None where it is not far wider."""
+    if not grid.calibrated or not values.size or not np.isfinite(values).all():
+        return None
+    taken = max(float(values.max()), 0.0) - min(float(values.min()), 0.0)
+    excess = float(np.min(grid.high - grid.low)) / taken if taken else 0.0
+    return excess if excess >= WIDE else None
 
 
 def _copies(index: GraphIndex, name: str, inside: set[int]) -> list[str]:

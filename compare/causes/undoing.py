@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ...graph.cutting.slices import with_weights
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import Difference, DifferenceKind
+from ...graph.specs import is_float
 from .case import LayerCase
+from .ranges import format_loss
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ...graph.model import Model
     from ...graph.specs import Arrays
 
@@ -31,7 +33,11 @@ def stays(case: LayerCase, others: Arrays) -> bool | None:
         case: The layer.
         others: The constants, by the candidate's names.
     """
-    found = case.undone(others) if others else None
+    fmt = case.formats.narrow
+    given = (case.values[n] for n in case.pair.reference.inputs if n in case.values)
+    if not others or (fmt is not None and any(format_loss(value, fmt) == "overflow" for value in given)):
+        return None  # what the candidate cannot be given tells nothing of its constants
+    found = case.undone(others)
     return None if found is None else found.exceeds_noise and not found.relative <= LEFT * case.judgement.relative
 
 
@@ -45,7 +51,7 @@ def weights_stay(case: LayerCase, found: Iterable[Difference]) -> bool:
 
 def _references(case: LayerCase, found: Iterable[Difference]) -> Arrays | None:
     """The reference's constants at some differences, by the candidate's names; None where they do not correspond one by
-    one (another shape, or what was folded in)."""
+    one (another shape, or what was folded in), or where the candidate's types do not hold them."""
     others: dict[str, np.ndarray] = {}
     for places in dict.fromkeys((d.node, d.candidate_node) for d in found):
         nodes = (index.nodes[p] for index, p in zip(case.graphs, places, strict=True))
@@ -56,7 +62,10 @@ def _references(case: LayerCase, found: Iterable[Difference]) -> Arrays | None:
                 continue
             if mine.size != theirs.size or (mine.shape != theirs.shape and mine.size > 1):
                 return None
-            others[twin] = mine.reshape(theirs.shape).astype(theirs.dtype)
+            with np.errstate(over="ignore"):
+                others[twin] = mine.reshape(theirs.shape).astype(theirs.dtype)
+            if is_float(theirs.dtype) and not np.isfinite(others[twin]).all():
+                return None
         if len(others) == before:
             return None
     return others

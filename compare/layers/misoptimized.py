@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 EXPLAINS = 0.5
 """Share of the difference between two sides from which on what one of them does to itself explains it."""
+AGREES = 0.25
+"""Relative difference up to which two sides may agree, whatever the format: steps of 8 bits make less, 12 dB."""
 MOST = 3
 """Most optimizations that are named together; where more are needed, the level says enough."""
 
@@ -174,7 +176,7 @@ class _Pair:
             names, other = list(levels), self._pair[1 - place]
             plain = self._run(side, levels[names[0]])
             left, own = _difference(deployed[1 - place], plain), _difference(plain, deployed[place])
-            if not _small(left, error) or not _explains(own, error):
+            if left > AGREES or not _small(left, error) or not _explains(own, error):
                 continue
 
             def plain_again(runner: Runner, side: Side = side, plain: np.ndarray = plain, own: float = own) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,13 +13,14 @@ from ..causes.diagnosis import Diagnosis
 from ..causes.feeding import RangeOfAll
 from ..causes.judgement import RMS_LIMIT
 from ..causes.saturation import BeyondCalibration
+from ..causes.wide_range import BehindToo, WiderThanData
 from ..report.model import Cause
 from .findings import NOTHING_INSIDE
 from .healing import GROWN
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
-    from ..report.model import LayerVerdict
+    from ..report.model import Fact, LayerVerdict
     from .healing import Healing
     from .observation import LayerObservation
 
@@ -148,6 +149,7 @@ class _Jury:
         self._join_shared()
         self._pair_quantizers()
         self._saturated_before()
+        self._wide_before()
         self._declared_once()
         beside = self._inherit()
         clamped = (s for s in self.layers.values() if s.diagnosis is not None and s.diagnosis.clamped)
@@ -274,15 +276,28 @@ class _Jury:
 
     def _saturated_before(self) -> None:
         """Inputs beyond their calibrated range take other tensors beyond theirs: one fault."""
-        beyond = {
-            number: fact.given
-            for number, s in self.layers.items()
-            if self.found.get(number) == "culprit" and s.diagnosis is not None
-            for fact in s.diagnosis.facts[:1]
-            if isinstance(fact, BeyondCalibration)
-        }
+        beyond = {n: fact.given for n, fact in self._first_facts() if isinstance(fact, BeyondCalibration)}
         if any(beyond.values()):
             self.found.update({number: "inherited" for number, given in beyond.items() if not given})
+
+    def _wide_before(self) -> None:
+        """An input whose range is far wider than the data leaves those behind it so, too: one fault, at its reader."""
+        wide = {n: fact.given for n, fact in self._first_facts() if isinstance(fact, WiderThanData)}
+        if not any(wide.values()):
+            return
+        first = next(number for number, given in wide.items() if given)
+        others = [number for number, given in wide.items() if not given]
+        self.found.update(dict.fromkeys(others, "inherited"))
+        diagnosis = self.layers[first].diagnosis
+        if others and diagnosis is not None:  # its share is not that of all of them
+            more = diagnosis.adding(BehindToo(len(others)))
+            self.layers[first] = replace(self.layers[first], diagnosis=more, contribution=None)
+
+    def _first_facts(self) -> Iterator[tuple[int, Fact]]:
+        """What is told first of each culprit, by its number."""
+        for number, s in self.layers.items():
+            if self.found.get(number) == "culprit" and s.diagnosis is not None and s.diagnosis.facts:
+                yield number, s.diagnosis.facts[0]
 
     def _declared_once(self) -> None:
         """A format that the runner does not declare is in all of its layers: one fault, at the first of them."""

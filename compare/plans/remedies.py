@@ -39,6 +39,7 @@ from ..causes.quantization import OneScaleForAll, StepsHold
 from ..causes.ranges import format_loss
 from ..causes.rewritten_weights import NotTakenBack
 from ..causes.shared_scale import SharedScale
+from ..causes.wide_range import WiderThanData
 from ..notices import not_written
 from ..progress import SILENT, Progress
 from ..report.model import Cause
@@ -117,6 +118,7 @@ OF_FACTS: Mapping[type[object], str] = {
     PairsSaturate: SATURATING,
     OneScaleForAll: "leave the Concat in floating point, or give each of the tensors as an output of its own",
     RangeOfAll: "quantize with ranges that are calibrated once (static quantization), or feed each entry alone",
+    WiderThanData: "calibrate on data that are preprocessed as those that are fed: in the same range",
     Reversed: "reverse the channels once: in the second file, or in what feeds it",
     Scaled: "normalize the input once: in the second file, or in what feeds it",
     Shifted: "normalize the input once: in the second file, or in what feeds it",

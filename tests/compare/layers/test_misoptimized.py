@@ -133,6 +133,22 @@ def test_two_files_that_differ_are_not_blamed_on_an_optimizer() -> None:
     assert not noticed(report)
 
 
+def test_a_side_that_is_as_far_off_without_optimizations_does_not_agree() -> None:
+    """It is 99 times the signal off with them, and half of it without."""
+
+    class Far(Fusing):
+        def open(self, model: Any, **rest: Any) -> Any:
+            opened = OnnxrtRunner(threads=1).open(model, **rest)
+            infer, factor = opened.infer, np.float32(1.5 if self.level == "none" else 100)
+            opened.infer = lambda feed, fetch=None: {n: factor * v for n, v in infer(feed, fetch).items()}
+            return opened
+
+    runners = [OnnxrtRunner(threads=1, optimization="disable"), Far()]
+    report = Comparator(parsed(CHAIN, w=W), runners, layers="guilty", data_loader=SMALL).compare()
+    assert report.verdict == "fail"
+    assert not noticed(report)
+
+
 LOGS = """g (float[4, 8] x) => (float[4, 8] y) {
     [a] a = MatMul(x, w)
     [y] y = Log(a)

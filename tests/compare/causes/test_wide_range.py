@@ -1,0 +1,77 @@
+"""A range far wider than the data: of the levels, next to none are left for the values."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from layerdiff import OnnxrtRunner
+
+from support import networks
+from support.layerwise import compare, only
+from support.models import normal
+from support.quantized import KINDS, exact, quantized
+
+IMAGES = [{"x": normal(2, 3, 12, 12, seed=i).clip(-1, 1)} for i in range(2)]
+WIDE = [{"x": 127 * feed["x"]} for feed in IMAGES]
+STATIC = [kind for kind in KINDS if kind != "dynamic"]
+
+
+def convolutions() -> onnx.ModelProto:
+    w = networks.Writer(5)
+    x = w.node("Transpose", ["x"], "turned", perm=[0, 1, 3, 2])
+    for name, channels in (("one", (3, 8)), ("two", (8, 8))):
+        x = w.node("Relu", [w.conv(x, name, channels)], f"{name}_relu")
+    w.node("GlobalAveragePool", [x], "y")
+    return w.model({"x": (networks.FLOAT, [2, 3, 12, 12])}, ["y"])
+
+
+@pytest.mark.parametrize("kind", STATIC)
+def test_a_range_far_wider_than_the_data_is_told_once_for_an_input_and_what_is_behind_it(kind):
+    proto = convolutions()
+    file = quantized(proto, kind, WIDE)
+    culprit = only(compare(proto, file, IMAGES, ort=exact(file)))
+    assert culprit.cause == "quantization"
+    assert culprit.evidence.startswith("'x', an input of the graph: the calibrated range, -127")
+    assert " is 127 times that of the data, -1 to 1, which have 3 of 256 levels" in culprit.evidence
+    assert culprit.evidence.endswith("behind it")
+    assert "preprocessed as those that are fed" in culprit.remedies[0].text
+
+
+def test_one_range_that_is_too_wide_is_told_where_it_is():
+    proto = convolutions()
+    file = quantized(proto, "qdq", IMAGES)
+    scale = next(w for w in file.graph.initializer if w.name == "one_relu_scale")
+    scale.CopyFrom(onnx.numpy_helper.from_array(100 * onnx.numpy_helper.to_array(scale), scale.name))
+    culprit = compare(proto, file, IMAGES, ort=exact(file)).culprits[0]
+    assert culprit.cause == "quantization"
+    assert culprit.evidence.startswith("'one_relu': the calibrated range")
+
+
+@pytest.mark.parametrize("smaller", [1, 4])
+def test_ranges_that_leave_levels_enough_are_none(smaller):
+    proto = convolutions()
+    file = quantized(proto, "qdq", IMAGES)
+    fed = [{"x": feed["x"] / np.float32(smaller)} for feed in IMAGES]
+    report = compare(proto, file, fed, ort=exact(file))
+    assert not [c for c in report.culprits if "calibrated range" in c.evidence]
+
+
+def test_kernels_that_saturate_are_not_blamed_for_what_the_range_does():
+    """By exact kernels, the layer is as lost."""
+
+    class Saturating(OnnxrtRunner):
+        def open(self, model, **options):
+            session = super().open(model, **options)
+            if not self.exact_int8 and {"Conv", "DequantizeLinear"} <= {n.op_type for n in model.index.nodes}:
+                infer = session.infer
+                session.infer = lambda feed, fetch=None: {
+                    n: a if n.startswith("turned") or a.dtype != np.float32 else 50 * a
+                    for n, a in infer(feed, fetch).items()
+                }
+            return session
+
+    proto = convolutions()
+    report = compare(proto, quantized(proto, "qdq", WIDE), IMAGES, ort=Saturating(threads=1))
+    assert report.culprits[0].cause == "quantization"
+    assert "narrow-accumulator" not in {c.cause for c in report.culprits}
