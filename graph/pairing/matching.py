@@ -169,9 +169,11 @@ def _differences(
             there = DifferenceKind.WEIGHTS, DifferenceKind.INPUTS
             differences = [d for d in differences if d.kind not in there]
             found.append(Difference(n, m, exchanged))
-        padded = padding_moved(pairing, n, m) if any(d.name == "pads" for d in differences) else set()
+        differs = any(d.name == "pads" for d in differences)
+        padded, change = padding_moved(pairing, n, m) if differs else (set(), None)
         absorbed |= padded
         found.extend(d for d in differences if d.name != "pads" or not padded)
+        found.extend([Difference(n, m, change, "pads")] if change is not None else [])
     for region in regions(pairing, pairs, folded, partial):
         difference = region_difference(pairing, region)
         if difference is not None and not absorbed.intersection(region.nodes or region.candidate_nodes):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..operators import AFFINE_STEPS, LANDMARKS
 from .affine import affine, distance
-from .changes import OperatorChange
+from .changes import AttributeChange, OperatorChange
 from .differences import Difference, op_names
 from .folds import OTHER_MAP, Folds
 from .groups import Groups
@@ -99,23 +99,29 @@ def _same_scaling(pairing: Pairing, region: Region) -> bool:
     return maps[0] is not None and maps[1] is not None and distance(maps[0], maps[1]) < OTHER_MAP
 
 
-def padding_moved(pairing: Pairing, n: int, m: int) -> set[int]:
-    """The Pad before one of two window operators whose zeros the other adds itself; empty if that is not so."""
+def padding_moved(pairing: Pairing, n: int, m: int) -> tuple[set[int], AttributeChange | None]:
+    """The Pads before two window operators of which one alone has a Pad, or each one of its own, and how the two pad
+    otherwise with what stands before them; no Pads where that is not so, and no change where both pad alike."""
     total: list[list[int]] = []
-    used: set[int] = set()
+    used: list[tuple[GraphView, int, int]] = []
     for view, p, matched in ((pairing.r, n, pairing.nodes), (pairing.c, m, pairing.taken)):
         own = view.forms[p].settings.get("pads")
         if not own or view.forms[p].family not in ("Conv", "MaxPool", "AveragePool"):
-            return set()
+            return set(), None
         before = view.index.producer.get(view.fine.nodes[p].inputs[0][1], -1)
         extra = _zeros_added(view, p, before, len(own) // 2) if before not in matched else None
         if extra is not None:
             if any(extra[0]):  # batch and channels, which no window operator pads
-                return set()
+                return set(), None
             own = [a + b for a, b in zip(own, extra[1], strict=True)]
-            used.add(before)
+            used.append((view, before, p))
         total.append(own)
-    return used if total[0] == total[1] else set()
+    change = None
+    if used and total[0] != total[1]:
+        view, *together = used[-1]
+        of = " and ".join(view.index.names[p] for p in together)
+        change = AttributeChange("pads", total[0], total[1], f"{of} together")
+    return {before for _, before, _ in used}, change
 
 
 def _zeros_added(view: GraphView, window: int, before: int, axes: int) -> tuple[list[int], list[int]] | None:

@@ -69,3 +69,20 @@ def test_a_pad_before_an_operator_that_pads_itself_is_one_too_many():
     culprit = only(compare(network(OWN["AveragePool"]), network(BARE["both"], EVEN), DATA))
     assert (culprit.node, culprit.cause) == ("pad", "wrong-op")
     assert culprit.remedies[0].text == "leave Pad pad out of the second file"
+
+
+def test_a_pad_is_read_with_the_convolution_behind_it_where_both_files_have_another_pad():
+    def beside(window, pads=None):
+        pad = "" if pads is None else "[pad] p = Pad(a, pads)"
+        text = f"""g (float[2, 4, 8, 8] x) => (float[2, 4, N, M] y) {{
+            [other] o = Pad<mode = "reflect">(x, others) [first] a = Tanh(o) {pad} [window] b = {window}
+            [last] y = Tanh(b) }}"""
+        read = {} if pads is None else {"pads": np.array(pads)}
+        return parsed(text, w=normal(4, 4, 3, 3), others=np.array(EVEN), **read)
+
+    strided = [call.replace("kernel_shape", "strides = [2, 2], kernel_shape") for call in (OWN["Conv"], BARE["Conv"])]
+    report = compare(beside(strided[0]), beside(strided[1], [0, 0, 0, 0, 0, 0, 1, 1]), DATA)
+    culprit = only(report)
+    assert (culprit.node, culprit.cause) == ("window", "attribute")
+    assert culprit.evidence == "pad and window together: pads [1, 1, 1, 1] against [0, 0, 1, 1]"
+    assert culprit.remedies[0].text == "set the pads of pad and window together to [1, 1, 1, 1]"
