@@ -18,6 +18,7 @@ from ...graph.operators import operator
 from ...graph.pairing.changes import AttributeChange, OperatorChange
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import Difference, DifferenceKind, same_setting
+from ...graph.pairing.normal_form import normal_form
 from ...graph.pairing.weight_changes import weight_change
 from ..report.model import Cause
 from .case import LayerCase
@@ -28,7 +29,8 @@ _HELD = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS, onnx.AttributePr
 
 
 def find(case: LayerCase) -> Diagnosis | None:
-    """The first constant or attribute that differs at or above the node that makes the tensor."""
+    """The first constant that differs at or above the node that makes the tensor, or the attributes of the first node
+    of which some do."""
     index, other = case.graphs
     if index is other or len(case.pair.reference.nodes) < 2:
         return None
@@ -41,7 +43,8 @@ def find(case: LayerCase) -> Diagnosis | None:
     if not found or not _makes_the_error(case, found):
         return None
     cause = Cause.ATTRIBUTE if isinstance(found[0].change, AttributeChange) else Cause.WEIGHTS
-    return Diagnosis(cause, (GraphsDiffer(found[0]),), found[0].node)
+    first = [d for d in found if d.node == found[0].node and type(d.change) is type(found[0].change)]
+    return Diagnosis(cause, tuple(map(GraphsDiffer, first)), found[0].node)
 
 
 def _makes_the_error(case: LayerCase, found: list[Difference]) -> bool:
@@ -77,7 +80,15 @@ def _differences(
             if above not in seen and operator(index.nodes[above]) == operator(other.nodes[beside]):
                 yield from _differences(index, above, other, beside, within, seen)
     plain = (a for a in (*node.attribute, *its.attribute) if a.type not in _HELD)
-    for name in dict.fromkeys(a.name for a in plain):
+    for name in sorted({a.name for a in plain}):
         values = attribute(node, name), attribute(its, name)
+        if None in values:  # what a node does that does not say it
+            values = _implied(index, position, name), _implied(other, twin, name)
         if None not in values and not same_setting(*values):
             yield Difference(position, twin, AttributeChange(name, *values), name)
+
+
+def _implied(index: GraphIndex, position: int, name: str) -> object:
+    """What a node has for an attribute, be it by the default of its operator."""
+    form = normal_form(index, position, lambda read: constant_value(index, read) is not None)
+    return form.settings.get(name)

@@ -200,17 +200,13 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     cause = culprit.cause
     differences = [fact.difference for fact in culprit.facts if isinstance(fact, GraphsDiffer) and not fact.node]
     node = culprit.candidate_node or culprit.node
-    stated = next((text for d in differences if (text := _of_change(d.change, node))), "")
+    reading = _reading(culprit, side.model.index)
+    stated = next((text for d in differences if (text := _of_change(d.change, node, reading))), "")
     if stated and (other_file(side, reference) or not _exported(culprit, side, reference)):
         return Remedy(stated)
-    if any(d.stored_scaled for d in differences):
-        return Remedy(
-            "put the scale of the weights right in the second file, or quantize the first file's weights again"
-        )
-    if any(isinstance(d.change, WeightChange) and d.change.beyond_steps for d in differences):
-        return Remedy(
-            f"quantize the first file's weights of {node} again: integers, scales or zero points are those of others"
-        )
+    stored = _of_stored(differences, node)
+    if stored:
+        return Remedy(stored)
     fmt = _narrow_type(side.model.index, node)
     if fmt is not None and any(d.clamped for d in differences):
         return Remedy(_unclamped(culprit))
@@ -220,6 +216,9 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     if cause is Cause.WEIGHTS and differences and differences[0].of_one_value and other_file(side, reference):
         return Remedy(CONSTANT)
     changes = [d.change for d in differences]
+    attributes = [c.name for c in changes if isinstance(c, AttributeChange)]
+    if cause is Cause.ATTRIBUTE and len(attributes) > 1 and other_file(side, reference):
+        return Remedy(f"give {listed(attributes)} the first file's values, or export the model again")
     folded = next((c for c in changes if isinstance(c, OperatorChange) and _in_one_product(c)), None)
     if folded is not None:
         names = [name for _, name in folded.reference]
@@ -248,6 +247,15 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     if _typed_narrow(side.model.index, keep[-1]):
         return Remedy(_in_fp32(keep[-1]))
     return Remedy(keeping(side, keep), keep)
+
+
+def _of_stored(differences: Sequence[Difference], node: str) -> str:
+    """What puts right weights that are stored in steps, and are others; empty where there are none."""
+    if any(d.stored_scaled for d in differences):
+        return "put the scale of the weights right in the second file, or quantize the first file's weights again"
+    if any(isinstance(d.change, WeightChange) and d.change.beyond_steps for d in differences):
+        return f"quantize the first file's weights of {node} again: integers, scales or zero points are those of others"
+    return ""
 
 
 def _of_fact(fact: Fact) -> str:
@@ -289,12 +297,24 @@ def _in_fp32(node: str) -> str:
     return f"write {node} in FP32 in the file, with Casts around it: the types of a graph are law"
 
 
-def _of_change(change: object, node: str) -> str:
-    """What puts right a node that reads something else in the second file; empty where it is not that."""
+def _reading(culprit: Culprit, index: GraphIndex) -> str:
+    """What puts right nodes that read another tensor than in the first file: each of them. ``index``: the second
+    file's graph."""
+    nodes: dict[str, list[str]] = {}
+    for difference in (fact.difference for fact in culprit.facts if isinstance(fact, GraphsDiffer)):
+        if isinstance(difference.change, OtherInput):
+            nodes.setdefault(difference.change.meant, []).append(index.names[difference.candidate_node])
+    told = [f"{listed(names)} read '{tensor}'" for tensor, names in nodes.items()]
+    return f"let {listed(told)} in the second file" if told else ""
+
+
+def _of_change(change: object, node: str, reading: str) -> str:
+    """What puts right a node that reads something else in the second file; empty where it is not that. ``reading``: the
+    same of all nodes that read another tensor."""
+    if isinstance(change, OtherInput):
+        return reading
     if isinstance(change, InputsExchanged):
         return "give the operator its inputs in the first file's order"
-    if isinstance(change, OtherInput):
-        return f"let {node} read '{change.meant}' in the second file"
     if isinstance(change, RunsOtherwise):
         return f"give {change.of} of {node} the shape {list(change.shape)} in the second file"
     if isinstance(change, InputAbsent) and change.in_candidate:

@@ -45,3 +45,21 @@ def test_a_constant_that_is_wrong_is_named():
     between, _ = MISSING["gate"]
     culprit = only(compare(chain(between), chain(between, 6.0), [{"x": normal(6, 8, seed=2)}]))
     assert (culprit.node, culprit.cause, culprit.evidence) == ("seven", "scale", "value 7 against 6")
+
+
+def test_an_attribute_that_one_file_leaves_to_its_default_is_told_first_of_those_that_differ():
+    """The greatest of all entries in place of that of each: without its axes, a reduction is over the batch too."""
+
+    def loudest(attributes):
+        return parsed(
+            f"""g (float[3,4,5] x) => (float[3,4,5] y) {{ [log] l = Mul(x, k)
+            [max] m = ReduceMax<{attributes}>(l) [less] f = Sub(m, k) [y] y = Max(l, f) }}""",
+            k=np.float32(2),
+            opset=17,
+        )
+
+    report = compare(loudest("axes = [1, 2]"), loudest("keepdims = 0"), [{"x": normal(3, 4, 5, seed=2)}])
+    culprit = only(report)
+    assert (culprit.node, culprit.cause) == ("max", "attribute")
+    assert culprit.evidence == "axes [1, 2] against [0, 1, 2]; keepdims 1 against 0"
+    assert culprit.remedies[0].text.startswith("give axes and keepdims the first file's values")

@@ -66,6 +66,17 @@ def test_a_node_that_reads_another_tensor_names_both(one: str, other: str, read:
     assert culprit.remedies[0].text == f"let m read '{read}' in the second file"
 
 
+def test_all_readers_of_other_tensors_are_told_what_to_read() -> None:
+    """The halves of a gated activation, exchanged: what is gated, and what gates."""
+    text = """g (float[4,6,8] x) => (float[4,6,8] y) {{ [a] a = Sin(x) [b] b = Cos(x) [c] c = Exp(a) [k] k = Exp(b)
+        [div] d = Div({0}, root) [erf] e = Erf(d) [plus] p = Add(e, root) [gelu] g = Mul({0}, p)
+        [gated] m = Mul({1}, g) [y] y = Sum(m, c, k) }}"""
+    good, bad = (parsed(text.format(*halves), root=np.float32(1.4)) for halves in ("ba", "ab"))
+    culprit = only(compare(good, bad, [{"x": feed["x"]} for feed in X]))
+    assert culprit.cause == "wrong-op"
+    assert culprit.remedies[0].text == "let gated read 'a' and div and gelu read 'b' in the second file"
+
+
 def test_two_tensors_that_two_nodes_exchange_are_no_other_layout() -> None:
     """Their values, sorted, are nearly alike: those of two projections of one tensor."""
     text = """g (float[4,64,64] x) => (float[4,64,64] y) {{ [a] a = MatMul(x, u) [b] b = MatMul(x, v)
