@@ -81,7 +81,7 @@ def find(case: LayerCase) -> Diagnosis | None:
             continue
         integers, scale = stored
         stopped = (integers == ENDS[0]) | (integers == ENDS[1])
-        if stopped.any():
+        if stopped.any() and not _stays_with_reference(case, name, integers.size):
             largest = float(np.broadcast_to(scale, integers.shape)[stopped].max())
             facts.append(AtTheEnd(name, int(np.count_nonzero(stopped)), integers.size, largest))
         product = _product(index, node)
@@ -112,6 +112,13 @@ def _explains(case: LayerCase, name: str, integers: np.ndarray, scale: np.ndarra
     where all add it with one of the two; where that cannot be computed, the bias is off by enough."""
     left = [stays(case, {name: (integers * one).astype(np.float32)}) for one in (scale, product)]
     return _large(case, integers * (scale - product)) if None in left else not all(left)
+
+
+def _stays_with_reference(case: LayerCase, name: str, size: int) -> bool:
+    """Whether most of a layer's error is known to be left with the bias of the reference's product."""
+    index, reads = case.graphs[0], case.graphs[0].nodes[case.pair.main].input
+    bias = index.weight(reads[2]) if len(reads) > 2 else None
+    return bias is not None and bias.size == size and stays(case, {name: bias.astype(np.float32)}) is True
 
 
 def _large(case: LayerCase, off: np.ndarray) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from layerdiff.compare.causes import bias
@@ -17,8 +19,9 @@ TEXT = """g (float[N, 4] x) => (float[N, 3] y) {
 W = np.ones((4, 3), np.int8)
 
 
-def found(integers, scale, weight_scale=0.5, beside=0.0):
-    """``beside``: what the layer is off by besides its bias, relative to its output."""
+def found(integers, scale, weight_scale=0.5, beside=0.0, left=None):
+    """``beside``: what the layer is off by besides its bias, relative to its output; ``left``: the share of its error
+    that is left with another bias."""
     other = parsed(
         TEXT, xs=np.float32(0.1), xz=np.int8(0), w=W, ws=np.asarray(weight_scale, np.float32),
         b=np.asarray(integers, np.int32), bs=np.asarray(scale, np.float32),
@@ -27,7 +30,10 @@ def found(integers, scale, weight_scale=0.5, beside=0.0):
     off = np.asarray(integers) * (np.asarray(scale) - 0.1 * np.asarray(weight_scale))
     c = (1 + beside) * y + off.astype(np.float32)
     relative = float(np.linalg.norm(c - y) / np.linalg.norm(y))
-    return bias.find(layer_case(y, c, model=FLOATS, candidate=other, quantized=True, relative=relative))
+    case = layer_case(y, c, model=FLOATS, candidate=other, quantized=True, relative=relative)
+    if left is not None:
+        case = replace(case, undone=lambda others: replace(case.judgement, relative=left * relative))
+    return bias.find(case)
 
 
 @pytest.mark.parametrize("scale", [0.05, [0.05, 0.1, 0.15]])
@@ -47,6 +53,13 @@ def test_another_scale_is_told_with_both(scale, at):
 @pytest.mark.parametrize(("beside", "cause"), [(0.01, "bias"), (1.0, None)])
 def test_another_scale_is_the_cause_where_it_makes_the_error(beside, cause):
     one = found([1, 2, 3], 0.07, beside=beside)
+    assert (one and one.cause) == cause
+
+
+@pytest.mark.parametrize(("left", "cause"), [(0.1, "bias"), (0.9, None)])
+@pytest.mark.parametrize(("integers", "scale"), [([1, 2, 3], 0.5), ([1, 2**31 - 1, 3], 0.05)])
+def test_a_bias_without_which_most_of_the_error_is_left_is_not_the_cause(integers, scale, left, cause):
+    one = found(integers, scale, beside=0.1, left=left)
     assert (one and one.cause) == cause
 
 
