@@ -51,8 +51,10 @@ def weights_stay(case: LayerCase, found: Iterable[Difference]) -> bool:
 
 def _references(case: LayerCase, found: Iterable[Difference]) -> Arrays | None:
     """The reference's constants at some differences, by the candidate's names; None where they do not correspond one by
-    one (another shape, or what was folded in), or where the candidate's types do not hold them."""
+    one (another shape, or what was folded in), where the candidate's types do not hold them, and where the graphs have
+    the same: it is a program that has others than its export."""
     others: dict[str, np.ndarray] = {}
+    differ = False
     for places in dict.fromkeys((d.node, d.candidate_node) for d in found):
         nodes = (index.nodes[p] for index, p in zip(case.graphs, places, strict=True))
         before = len(others)
@@ -66,9 +68,10 @@ def _references(case: LayerCase, found: Iterable[Difference]) -> Arrays | None:
                 others[twin] = mine.reshape(theirs.shape).astype(theirs.dtype)
             if is_float(theirs.dtype) and not np.isfinite(others[twin]).all():
                 return None
+            differ = differ or not np.array_equal(others[twin], theirs)
         if len(others) == before:
             return None
-    return others
+    return others if differ else None
 
 
 def with_constants(part: Model, others: Arrays) -> Model | None:

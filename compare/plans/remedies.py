@@ -118,7 +118,6 @@ OF_FACTS: Mapping[type[object], str] = {
     PairsSaturate: SATURATING,
     OneScaleForAll: "leave the Concat in floating point, or give each of the tensors as an output of its own",
     RangeOfAll: "quantize with ranges that are calibrated once (static quantization), or feed each entry alone",
-    WiderThanData: "calibrate on data that are preprocessed as those that are fed: in the same range",
     Reversed: "reverse the channels once: in the second file, or in what feeds it",
     Scaled: "normalize the input once: in the second file, or in what feeds it",
     Shifted: "normalize the input once: in the second file, or in what feeds it",
@@ -264,6 +263,9 @@ def _of_fact(fact: Fact) -> str:
         return f"set the {fact.side}'s program to evaluation (model.eval()), and export it again if it is a file"
     if isinstance(fact, NotTakenBack):
         return fact.remedy
+    if isinstance(fact, WiderThanData):
+        calibrated = "calibrate on data that are preprocessed as those that are fed: in the same range"
+        return calibrated if fact.given else f"quantize '{fact.tensor}' with the range that the data take of it"
     if isinstance(fact, BakedConstant):
         return f"compute '{fact.tensor}' from {fact.sources} in the second file: its export has a constant there"
     if isinstance(fact, ExchangedWith):

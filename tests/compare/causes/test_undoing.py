@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator
+from layerdiff.compare.causes.undoing import weights_stay
+from layerdiff.graph.pairing.differences import Difference
+from layerdiff.graph.pairing.weight_changes import WeightChange
 
 from support import networks
+from support.layer_cases import layer_case
 from support.layerwise import ORT, compare, only
 from support.models import normal, parsed
 from support.quantized import exact, quantized
@@ -73,3 +79,12 @@ def test_weights_are_the_cause_where_the_error_goes_away_with_the_reference_s(fa
     data = [{"x": normal(16, 8, seed=3)}]
     report = Comparator(models[0], runners, candidate_model=models[1], data_loader=data, layers="guilty").compare()
     assert [c.cause for c in report.culprits if c.candidate.startswith("off")] == [cause]
+
+
+@pytest.mark.parametrize(("other", "stays"), [(W + 1, True), (W, False)], ids=["two files", "a program and its export"])
+def test_weights_that_the_graphs_do_not_show_cannot_be_undone(other, stays):
+    y = normal(4, 8)
+    differs = Difference(0, 0, WeightChange(W.shape, W.shape, 1, 0.1, (0, 0), (0.1, 0.2)), "b")
+    models = parsed(TEXT, w=W), parsed(TEXT, w=other)
+    case = layer_case(y, 1.01 * y, model=models[0], candidate=models[1], differences=(differs,))
+    assert weights_stay(replace(case, undone=lambda others: case.judgement), [differs]) == stays

@@ -46,6 +46,7 @@ def test_one_range_that_is_too_wide_is_told_where_it_is():
     culprit = compare(proto, file, IMAGES, ort=exact(file)).culprits[0]
     assert culprit.cause == "quantization"
     assert culprit.evidence.startswith("'one_relu': the calibrated range")
+    assert culprit.remedies[0].text == "quantize 'one_relu' with the range that the data take of it"
 
 
 @pytest.mark.parametrize("smaller", [1, 4])
