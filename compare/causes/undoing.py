@@ -64,6 +64,8 @@ def _references(case: LayerCase, found: Iterable[Difference]) -> Arrays | None:
                 continue
             if mine.size != theirs.size or (mine.shape != theirs.shape and mine.size > 1):
                 return None
+            if is_float(mine.dtype) != is_float(theirs.dtype):  # a table of integers, whose rows are scaled behind it
+                return None
             with np.errstate(over="ignore"):
                 others[twin] = mine.reshape(theirs.shape).astype(theirs.dtype)
             if is_float(theirs.dtype) and not np.isfinite(others[twin]).all():

@@ -81,7 +81,11 @@ def test_weights_are_the_cause_where_the_error_goes_away_with_the_reference_s(fa
     assert [c.cause for c in report.culprits if c.candidate.startswith("off")] == [cause]
 
 
-@pytest.mark.parametrize(("other", "stays"), [(W + 1, True), (W, False)], ids=["two files", "a program and its export"])
+@pytest.mark.parametrize(
+    ("other", "stays"),
+    [(W + 1, True), (W, False), (np.rint(9 * W).astype(np.int8), False)],
+    ids=["two files", "a program and its export", "integers"],
+)
 def test_weights_that_the_graphs_do_not_show_cannot_be_undone(other, stays):
     y = normal(4, 8)
     differs = Difference(0, 0, WeightChange(W.shape, W.shape, 1, 0.1, (0, 0), (0.1, 0.2)), "b")
