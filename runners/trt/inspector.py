@@ -298,16 +298,4 @@ def deployed_info(info: SessionInfo, layers: Sequence[EngineLayer], model: Model
     A region of Myelin's is many kernels, of which the inspector does not tell.
     """
     told = [layer for layer in layers if "myelin" not in layer.kind.lower() and not layer.passive]
-    formats = {**_formats_of_regions(layers, model), **node_formats(layers)}
-    return replace(info, node_formats=formats, kernels=tuple(groups(told, model)))
-
-
-def _formats_of_regions(layers: Sequence[EngineLayer], model: Model) -> dict[str, Formats]:
-    """Formats of the ONNX nodes that no layer names, where all regions that name none are in FP16, or all in BF16.
-
-    TensorRT 8.6 does not tell the nodes of a Myelin region: an encoder is one region, and all of its nodes are there.
-    """
-    regions = {layer.precision for layer in layers if not (layer.nodes or layer.passive)}
-    if regions not in ({"FP16"}, {"BF16"}):
-        return {}
-    return dict.fromkeys(model.index.names, (regions.pop(), ""))
+    return replace(info, node_formats=node_formats(layers), kernels=tuple(groups(told, model)))

@@ -22,7 +22,6 @@ from layerdiff.graph.engine import Engine, facts_path
 from layerdiff.graph.errors import ModelError, RunnerError, UsageError
 from layerdiff.graph.load import load, load_engine
 from layerdiff.graph.model import Model
-from layerdiff.runners.contract.session import SessionInfo
 from layerdiff.runners.contract.workload import ShapeRange, Workload, seen_ranges
 from layerdiff.runners.trt import inspector, log, profiles, session, summary
 from layerdiff.runners.trt.runner import TrtRunner
@@ -507,31 +506,6 @@ def test_where_no_format_is_told_weights_and_kernels_tell_it(more, formats):
     (found,) = inspector.read(json.dumps({"Layers": [{**layer, "Outputs": [UNTOLD], **more}]}))
     assert (found.name, found.profile, found.nodes) == ("a", 1, ("a",))
     assert inspector.node_formats([found]).get("a") == formats
-
-
-def _region(name: str, precision: str, nodes: str = "") -> dict:
-    tensor = {"Name": name, "Dimensions": [2, 8], "Format/Datatype": f"Row major linear {precision} format"}
-    layer = {"Name": f"{{ForeignNode[{name}]}}", "LayerType": "Myelin", "Metadata": nodes}
-    return {**layer, "Inputs": [tensor], "Outputs": [tensor]}
-
-
-@pytest.mark.parametrize(
-    ("regions", "held"),
-    [
-        ([("a", "FP16")], True),
-        ([("a", "FP16"), ("b", "FP16")], True),
-        ([("a", "FP16"), ("b", "FP32")], False),  # which nodes are in which is not told
-        ([("a", "FP32")], False),
-        ([("a", "INT8")], False),
-    ],
-)
-def test_nodes_of_regions_that_name_none_have_the_regions_format(regions, held):
-    # TensorRT 8.6 tells no nodes of a Myelin region
-    named = _region("fc", "FP32", "[ONNX Layer: fc]")
-    layers = inspector.read(json.dumps({"Layers": [*(_region(*one) for one in regions), named]}))
-    formats = inspector.deployed_info(SessionInfo(), layers, network()).node_formats
-    rest = dict.fromkeys(("conv", "act", "pool"), ("FP16", "")) if held else {}
-    assert formats == {**rest, "fc": ("FP32", "")}
 
 
 def test_an_engine_with_marked_tensors_is_held_against_the_deployed_one(tensorrt):
