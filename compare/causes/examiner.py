@@ -12,7 +12,6 @@ from ...graph.cutting.dataflow import dataflow
 from ...graph.cutting.slices import backward, explode, exploded_name, slice_model, with_inverted, with_weights
 from ...graph.errors import LayerdiffError
 from ...graph.operators import AFFINE_STEPS, PRODUCTS, STRETCHES, operator
-from ...graph.pairing.changes import OperatorChange
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.rounding.emulation import rewrite
 from ...graph.rounding.round_array import STORAGE
@@ -45,6 +44,7 @@ from . import (
     overflow,
     permutation,
     quantization,
+    quantized_layer,
     rewritten_weights,
     rounded_operand,
     saturation,
@@ -78,8 +78,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-INTEGERS = 0.02
-"""Relative error up to which operands of 8 bits explain what a product is off by: about 0.01 of normal values each."""
 MOST_EXPLAINED = 3
 """Times as many weights that their steps explain as weights that stand out."""
 
@@ -222,14 +220,11 @@ class Examiner:
         """A judgement, of less where a layer's weights are stored in steps that do not explain what they are, and those
         of most layers are explained so: what a quantizer does that rounds otherwise, it does everywhere. Of more where
         other operators compute the same of scaled integers, whose steps are those of other tensors."""
-        if judgement.exceeds_noise and judgement.relative <= INTEGERS and self._of_other_integers(pair):
-            return Judgement.plain_rounding(judgement.sample, judgement.relative, INTEGERS)
+        if judgement.exceeds_noise and judgement.relative <= quantized_layer.STEPS:
+            changes = (difference.change for p in pair.reference.nodes for difference in self.differences(p))
+            if quantized_layer.replaced(self.noise.roundings.grids.in_file(pair), changes):
+                return Judgement.plain_rounding(judgement.sample, judgement.relative, quantized_layer.STEPS)
         return judgement if self._outliers.isdisjoint(pair.reference.nodes) else judgement.of_outlier()
-
-    def _of_other_integers(self, pair: LayerPair) -> bool:
-        changes = (d.change for p in pair.reference.nodes for d in self.differences(p))
-        others = any(isinstance(change, OperatorChange) for change in changes)
-        return others and self.noise.roundings.grids.in_file(pair).others
 
     @functools.cached_property
     def _outliers(self) -> frozenset[int]:

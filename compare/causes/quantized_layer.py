@@ -6,20 +6,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ...graph.operators import STRETCHES, operator
+from ...graph.pairing.changes import OperatorChange
 from .judgement import output_axis
 from .shared_scale import SharedScale, levels_of, shared_scale
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ...graph.index import GraphIndex
     from ...graph.specs import Arrays
     from ..lockstep.plan import LayerPair
     from .expected_noise import Noise
+    from .layer_grids import LayerQuantizers
 
 NEXT = 0.25
 """Share of the greatest error from which on another tensor of the layer is looked at too."""
 
 LOST = 0.5
 """Share of the channels of tensors in one that have to be zero throughout for a part of it to be lost."""
+
+STEPS = 0.02
+"""Relative error up to which operands of 8 bits explain what a product is off by: about 0.01 of normal values each."""
 
 Place = Literal["operand", "weights", "result"]
 
@@ -47,6 +54,17 @@ class QuantizedLayer:
         """Whether the one scale of tensors that were put together leaves nothing of most of their channels."""
         shared = self.shared
         return self.joins is not None and shared is not None and shared.none >= LOST * shared.channels
+
+
+def replaced(quantizers: LayerQuantizers, changes: Iterable[object]) -> bool:
+    """Whether other operators compute a layer, of scaled integers whose steps are those of tensors that the reference
+    has not.
+
+    Args:
+        quantizers: Those of the layer.
+        changes: In what its nodes differ.
+    """
+    return quantizers.others and any(isinstance(change, OperatorChange) for change in changes)
 
 
 def look_at(noise: Noise, pair: LayerPair, values: Arrays) -> QuantizedLayer | None:
