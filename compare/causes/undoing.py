@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.cutting.slices import with_weights
+from ...graph.operators import AFFINE_STEPS, operator
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import Difference, DifferenceKind
 from ...graph.specs import is_float
@@ -45,8 +46,15 @@ def weights_stay(case: LayerCase, found: Iterable[Difference]) -> bool:
     """Whether weights that differ are known to make little of a layer's error: most of it is left where the candidate
     has the reference's."""
     weights = [d for d in found if d.kind is DifferenceKind.WEIGHTS]
-    others = _references(case, weights)
+    others = None if _folds(case) else _references(case, weights)
     return others is not None and stays(case, others) is True
+
+
+def _folds(case: LayerCase) -> bool:
+    """Whether one of the files has a normalization of fixed statistics that the other has in its weights."""
+    parts = zip(case.graphs, (case.pair.reference, case.pair.candidate), strict=True)
+    counts = [sum(operator(index.nodes[p]) in AFFINE_STEPS for p in part.nodes) for index, part in parts]
+    return counts[0] != counts[1]
 
 
 def _references(case: LayerCase, found: Iterable[Difference]) -> Arrays | None:
