@@ -92,8 +92,8 @@ class LayerGrids:
         for name, held in {**quantizers.results, **quantizers.operands}.items():
             if name in values:
                 found[name] = held.grid(values[name])
-            elif held.scale is not None and held.scale.size == 1:
-                found[name] = held.grid(np.empty(()))
+            elif (grid := held.typical()) is not None:
+                found[name] = grid
         return {**self.calibrated(pair, values), **found}
 
     def end_step(self, pair: LayerPair, name: str, values: Arrays) -> float:

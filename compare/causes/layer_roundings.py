@@ -227,8 +227,8 @@ class LayerRoundings:
         for name, one in found.operands.items():
             if name in values:
                 steps[name] = one.grid(values[name]).deviation
-            elif one.scale is not None and one.scale.size == 1:  # what a node inside makes
-                steps[name] = float(np.abs(one.scale).max()) / math.sqrt(12)
+            elif (grid := one.typical()) is not None:  # what a node inside makes
+                steps[name] = grid.deviation
         return {exploded_name(name, pair.number): step for name, step in steps.items()}
 
     def _of_runner(self, pair: LayerPair, values: Arrays) -> dict[str, Step]:

@@ -11,6 +11,7 @@ from ...graph.formats import BY_DTYPE, INT8, NumberFormat
 from ...graph.nodes import attribute_int, subgraphs
 from ...graph.operators import CASTS, QUANTIZED, operator
 from ...graph.quantized.float_form import ScaledOperands, scaled_operands
+from ...graph.quantized.levels import stored_levels
 from ...graph.rounding.widening import is_narrow
 from ...graph.specs import dtype_from_onnx, is_float
 from .decisions import jumping_tensors
@@ -178,7 +179,10 @@ def _quantized(index: GraphIndex) -> frozenset[str]:
 
 
 def _dequantizes(node: onnx.NodeProto, index: GraphIndex) -> bool:
-    """Whether a node makes floats of small integers that are stored as weights."""
+    """Whether a node makes floats of small numbers that are stored as weights: integers, 8-bit floats, places in a
+    codebook."""
+    if stored_levels(index, index.producer[node.output[0]]) is not None:
+        return True
     if operator(node) not in CASTS or node.input[0] not in index.initializers:
         return False
     stored = index.initializers[node.input[0]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,7 +12,8 @@ import onnx
 from ..evaluation import evaluate
 from ..index import GraphIndex
 from ..nodes import attribute_int, attribute_ints, attribute_tensor
-from ..operators import CASTS, RESHAPES, SHAPES, operator
+from ..operators import CASTS, FLAT, RESHAPES, SHAPES, operator
+from ..quantized.levels import spacing, stored_levels
 from ..specs import dtype_from_onnx, is_float
 
 
@@ -146,41 +148,72 @@ def quantization_step(index: GraphIndex, name: str) -> np.ndarray | None:
 
     Args:
         index: The graph.
-        name: The weight: what a DequantizeLinear makes, or integers that are cast and multiplied by a scale.
+        name: The weight: what a DequantizeLinear makes, integers that are cast and multiplied by a scale, floats of 8
+            bits, or what is looked up in a codebook.
 
     Returns:
-        None if it is not stored quantized, or its scale is no constant.
+        None if it is not stored quantized, or its scale is no constant. Of floats and codebooks, whose neighbours are
+        not equally far apart, one for each value.
     """
     position = index.producer.get(name)
     if position is None:
         return None
     node = index.nodes[position]
     op = operator(node)
-    if op in ("Identity", "Cast"):
-        return quantization_step(index, node.input[0])
+    if op == "DequantizeLinear":
+        stored, scale = constant_value(index, node.input[0]), constant_value(index, node.input[1])
+        step = None if stored is None or scale is None else _spread(node, np.abs(scale), stored.shape)
+        levels = None if step is None else stored_levels(index, position)
+        return (
+            step
+            if levels is None or step is None or stored is None
+            else step * spacing(levels, stored.astype(np.float64))
+        )
+    if op in CASTS | FLAT and stored_levels(index, position) is None:
+        return _moved(quantization_step(index, node.input[0]), index, name)
     if op == "Transpose":
         step = quantization_step(index, node.input[0])
         return None if step is None else np.transpose(step, attribute_ints(node, "perm"))
-    if op == "DequantizeLinear":
-        stored, scale = constant_value(index, node.input[0]), constant_value(index, node.input[1])
-        return None if stored is None or scale is None else _spread(node, np.abs(scale), stored.shape)
     if op == "Mul":
-        for integers, scale_name in (node.input, node.input[::-1]):
+        for stored_name, scale_name in (node.input, node.input[::-1]):
             spec, scale = index.specs.get(name), constant_value(index, scale_name)
-            if scale is None or spec is None or spec.shape is None or not _cast_integers(index, integers):
+            unit = None if scale is None else _unit(index, stored_name)
+            if scale is None or unit is None or spec is None or spec.shape is None:
                 continue
-            return np.abs(scale).reshape([1] * (len(spec.shape) - scale.ndim) + list(scale.shape))
-    return None
+            return np.asarray(np.abs(scale).reshape([1] * (len(spec.shape) - scale.ndim) + list(scale.shape)) * unit)
+        return None
+    unit = _unit(index, name)
+    return unit if unit is not None and unit.ndim else None  # integers alone are no weights
 
 
-def _cast_integers(index: GraphIndex, name: str) -> bool:
-    """Whether a tensor is made of a stored integer weight by a Cast, and perhaps a Sub of its zero point."""
-    while (position := index.producer.get(name)) is not None:
+def _moved(step: np.ndarray | None, index: GraphIndex, name: str) -> np.ndarray | None:
+    """Steps of a tensor as those of what is made of it by a node that keeps its values, in another shape perhaps."""
+    read, made = (index.specs.get(n) for n in (index.nodes[index.producer[name]].input[0], name))
+    if step is None or read is None or made is None or read.shape == made.shape:
+        return step
+    if step.size == 1:
+        return step.reshape([1] * len(made.shape or ()))
+    shapes = [tuple(d for d in spec.shape or () if isinstance(d, int)) for spec in (read, made)]
+    if math.prod(shapes[0]) != math.prod(shapes[1]):
+        return None
+    return np.broadcast_to(step, shapes[0]).reshape(shapes[1])
+
+
+def _unit(index: GraphIndex, name: str) -> np.ndarray | None:
+    """The distance between neighbouring values of what is stored, before a scale: one of integers that are cast, and
+    perhaps have their zero point subtracted; one for each value of other numbers. None where nothing is stored so."""
+    here = name
+    while (position := index.producer.get(here)) is not None:
         node = index.nodes[position]
+        levels = stored_levels(index, position)
+        if levels is not None and operator(node) != "DequantizeLinear":
+            value = constant_value(index, name)
+            return None if value is None else spacing(levels, value.astype(np.float64))
         if operator(node) == "Cast" and node.input[0] in index.initializers:
             spec = index.specs.get(node.input[0])
-            return spec is not None and not is_float(spec.dtype) and spec.dtype != np.bool_
+            integers = spec is not None and not is_float(spec.dtype) and spec.dtype != np.bool_
+            return np.ones(()) if integers else None
         if operator(node) != "Sub" and operator(node) not in CASTS | RESHAPES:
-            return False
-        name = node.input[0]
-    return False
+            return None
+        here = node.input[0]
+    return None

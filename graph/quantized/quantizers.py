@@ -12,6 +12,7 @@ from ..nodes import attribute_int
 from ..operators import operator
 from ..specs import dtype_from_onnx
 from .layouts import given
+from .levels import SMALL_FLOATS, levels_of_type, spacing
 
 _ENDS = {
     "int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uint16": (0, 65535),
@@ -21,10 +22,11 @@ _ENDS = {
 
 @dataclass(frozen=True)
 class Grid:
-    """The values that a scaled integer can stand for.
+    """The values that a scaled integer can stand for, or a scaled float of 8 bits.
 
     Attributes:
-        step: The distance between neighbours: a number, or shaped to broadcast against the tensor.
+        step: The distance between neighbours: a number, or shaped to broadcast against the tensor. Of floats, that
+            where each value of the tensor lies.
         low, high: The least and the greatest; the same.
         levels: How many there are.
         calibrated: Whether they stand in the file, rather than follow from each tensor that comes.
@@ -64,13 +66,15 @@ class Quantizer:
         scale, zero: Its scales and zero points; None: it measures each tensor that comes.
         ends: Its least and its greatest integer.
         axis: The axis along which there are several scales.
+        levels: What it makes in place of integers: the values of a float of 8 bits; None of integers.
     """
 
     tensor: str
     scale: np.ndarray | None
     zero: np.ndarray | None
-    ends: tuple[int, int]
+    ends: tuple[float, float]
     axis: int
+    levels: np.ndarray | None = None
 
     def grid(self, values: np.ndarray) -> Grid:
         """What it rounds a tensor to."""
@@ -79,7 +83,17 @@ class Quantizer:
         scale = along(np.abs(self.scale.astype(np.float64)), self.axis, values.ndim)
         zero = 0.0 if self.zero is None else along(self.zero.astype(np.float64), self.axis, values.ndim)
         low, high = ((end - zero) * scale for end in self.ends)
-        return Grid(scale, low, high, self.ends[1] - self.ends[0] + 1)
+        if self.levels is None:
+            return Grid(scale, low, high, int(self.ends[1] - self.ends[0]) + 1)
+        whole = np.divide(values.astype(np.float64), scale, out=np.zeros(values.shape), where=scale > 0)
+        return Grid(scale * spacing(self.levels, whole), low, high, len(self.levels))
+
+    def typical(self) -> Grid | None:
+        """What it rounds a tensor to whose values are not known; None where it has not one scale. Of floats, the step
+        is that of a quarter of the range: by how much a tensor errs that fills it."""
+        if self.scale is None or self.scale.size != 1:
+            return None
+        return self.grid(np.full((), self.ends[1] / 4 * float(np.abs(self.scale).max())))
 
     @property
     def starts_at_zero(self) -> bool:
@@ -95,8 +109,8 @@ def along(value: np.ndarray, axis: int, rank: int) -> np.ndarray:
 
 
 def quantizer(index: GraphIndex, position: int) -> Quantizer | None:
-    """What a QuantizeLinear or DynamicQuantizeLinear does; None of other nodes, of formats that are no integers (FP8),
-    and where the scale is computed."""
+    """What a QuantizeLinear or DynamicQuantizeLinear does; None of other nodes, and where the scale is
+    computed."""
     node = index.nodes[position]
     if operator(node) == "DynamicQuantizeLinear":
         return Quantizer(node.input[0], None, None, _ENDS["uint8"], 0)
@@ -122,9 +136,13 @@ def _scaled(index: GraphIndex, node: onnx.NodeProto, tensor: str, dtype: str) ->
     zero = index.constant(name) if name else None
     if name and (spec := index.specs.get(name)) is not None:
         dtype = spec.dtype.name
-    if scale is None or scale.ndim > 1 or dtype not in _ENDS or (name and zero is None):
+    if scale is None or scale.ndim > 1 or (name and zero is None):
         return None
-    return Quantizer(tensor, scale, zero, _ENDS[dtype], attribute_int(node, "axis", 1))
+    axis = attribute_int(node, "axis", 1)
+    if dtype.startswith(SMALL_FLOATS):
+        levels = levels_of_type(dtype)
+        return Quantizer(tensor, scale, zero, (float(levels[0]), float(levels[-1])), axis, levels)
+    return Quantizer(tensor, scale, zero, _ENDS[dtype], axis) if dtype in _ENDS else None
 
 
 def rounded(index: GraphIndex, name: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 from layerdiff.graph.index import GraphIndex
@@ -47,15 +48,20 @@ def test_a_range_that_is_measured_holds_zero():
     np.testing.assert_allclose(grid.step, 7 / 255)
 
 
-@pytest.mark.parametrize(
-    "text", ["q = QuantizeLinear(x, t)", "s = Mul(x, x)  q = Relu(s)", "q = QuantizeLinear(x, s, f)"]
-)
-def test_no_grid_is_told_of_computed_scales_other_nodes_and_floats(text):
+def test_small_floats_have_steps_relative_to_their_size():
+    weights = {"s": np.float32(0.5), "z": np.zeros((), ml_dtypes.float8_e4m3fn)}
+    model = parsed("g (float[N, 3] x) => (q) { q = QuantizeLinear(x, s, z) }", opset=21, **weights)
+    found = quantizer(GraphIndex(model), 0)
+    grid = found.grid(X * 100)
+    np.testing.assert_array_equal(grid.step, [[8, 16, 4]])
+    assert (grid.low, grid.high) == (-224, 224)
+    assert found.typical().step == 4  # a quarter of the range, 56
+
+
+@pytest.mark.parametrize("text", ["q = QuantizeLinear(x, t)", "s = Mul(x, x)  q = Relu(s)"])
+def test_no_grid_is_told_of_computed_scales_and_other_nodes(text):
     made = "" if "(x, t)" not in text else "t = ReduceMax <keepdims=0> (x)  "
-    zero = np.zeros((), np.int8)
-    model = parsed(f"g (float[N, 3] x) => (q) {{ {made}{text} }}", opset=17, s=np.float32(0.1), f=zero)
-    if "(x, s, f)" in text:
-        model.graph.initializer[-1].data_type = 17  # float8e4m3fn
+    model = parsed(f"g (float[N, 3] x) => (q) {{ {made}{text} }}", opset=17, s=np.float32(0.1))
     assert quantizer(GraphIndex(model), len(model.graph.node) - 1) is None
 
 
