@@ -78,7 +78,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST_EXPLAINED = 3
+MOST_EXPLAINED = 2
 """Times as many weights that their steps explain as weights that stand out."""
 
 ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (

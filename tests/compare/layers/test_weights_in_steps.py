@@ -13,10 +13,10 @@ WEIGHTS = [normal(32, 32, seed=i) / 6 for i in range(COUNT)]
 DATA = [{"x": normal(16, 32, seed=100)}]
 
 
-def chain(stored=None):
+def chain(stored=None, weights=WEIGHTS):
     """A chain of products with float weights, or with what ``stored`` gives for each: integers, scales, zero points."""
     lines, read, last = [], {}, "x"
-    for i, weight in enumerate(WEIGHTS):
+    for i, weight in enumerate(weights):
         if stored is None:
             read[f"w{i}"] = weight
         else:
@@ -59,6 +59,12 @@ def test_what_steps_do_not_explain_is_named_though_noise_would_hide_it(wrong):
     assert told == [("fc3", "weights")]
     assert "more than half a quantization step from the reference's" in report.culprits[0].evidence
     assert report.culprits[0].remedies[0].text.startswith("quantize the first file's weights of fc3 again")
+
+
+def test_two_other_weights_are_enough_to_stand_out_from():
+    wrong = one_wrong(lambda q, s, z: (q, s, np.full_like(z, 8)))
+    report = compare(chain(weights=WEIGHTS[1:4]), chain(lambda i, w: wrong(i + 1, w), WEIGHTS[1:4]), DATA, layers="all")
+    assert [(c.node, str(c.cause)) for c in report.culprits] == [("fc2", "weights")]
 
 
 @pytest.mark.parametrize(
