@@ -9,7 +9,7 @@ of unknown domains nothing is told.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,19 +108,24 @@ def _become(node: onnx.NodeProto, op: str, inputs: int) -> None:
     node.attribute.extend(kept)
 
 
-def element_types(nodes: Iterable[onnx.NodeProto], known: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+def element_types(
+    nodes: Iterable[onnx.NodeProto], known: Mapping[str, TensorSpec], containers: Collection[str] = ()
+) -> dict[str, TensorSpec]:
     """Element types of tensors that are not ``known``, as far as they follow from those of others.
 
     Args:
         nodes: The nodes of a graph, in order.
         known: Specs of its inputs, weights, and all that shape inference could tell.
+        containers: What shape inference tells to be no tensor: sequences and optionals.
 
     Returns:
         Specs without a shape.
     """
     found: dict[str, TensorSpec] = {}
     for node in nodes:
-        missing = [(i, name) for i, name in enumerate(node.output) if name and name not in known]
+        missing = [
+            (i, name) for i, name in enumerate(node.output) if name and name not in known and name not in containers
+        ]
         if not missing:
             continue
         dtypes = [s.dtype if (s := known.get(n, found.get(n))) is not None else None for n in node.input]

@@ -69,7 +69,8 @@ class GraphIndex:
             return dict(self._specs)
         infos = [*self.graph.input, *self.graph.output, *self.graph.value_info]
         known = {i.name: s for i in infos if (s := spec_from_value_info(i)) is not None}
-        for info in infer_shapes(self.proto).graph.value_info:
+        inferred = infer_shapes(self.proto).graph.value_info
+        for info in inferred:
             spec = spec_from_value_info(info)
             if spec is not None and info.name in self.producer:
                 known[info.name] = spec
@@ -79,7 +80,10 @@ class GraphIndex:
             if spec is not None:
                 known[name] = spec
         if any(name and name not in known for node in self.nodes for name in node.output):
-            known.update(element_types(self.nodes, known))
+            containers = {
+                i.name for i in (*infos, *inferred) if i.type.WhichOneof("value") not in (None, "tensor_type")
+            }
+            known.update(element_types(self.nodes, known, containers))
         return known
 
     def weight(self, name: str) -> np.ndarray | None:

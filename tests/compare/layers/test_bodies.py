@@ -735,3 +735,35 @@ def test_the_report_says_where(capsys):
     show(report, verbose=True)
     text = " ".join(capsys.readouterr().out.split())
     assert "n_hw (MatMul) in Loop n_loop, from iteration 1 on (8 of 12 iterations looked into)" in text
+
+
+# ---- loops that carry a sequence -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("faulty", ["before", "behind", "inside"])
+def test_a_loop_that_carries_a_sequence_is_one_layer_among_others(faulty):
+    """Sequences are no borders, and have no type that a tensor could have."""
+    steps = [
+        op("MatMul", ["carried", "u"], "h"),
+        op("Mul", ["h", "decay"], "next"),
+        op("SequenceInsert", ["list", "next"], "longer"),
+        op("Identity", ["cond"], "more"),
+    ]
+    given = [("t", INT64, []), ("cond", BOOL, []), ("carried", FLOAT, [4, 8])]
+    body = graph("body", steps, given, [("more", BOOL, []), ("next", FLOAT, [4, 8])])
+    sequence = helper.make_tensor_sequence_value_info
+    body.input.append(sequence("list", FLOAT, None))
+    body.output.append(sequence("longer", FLOAT, None))
+    nodes = [
+        op("MatMul", ["x", "before"], "first", "before"),
+        op("SequenceEmpty", [], "none", dtype=FLOAT),
+        op("Loop", ["trips", "yes", "first", "none"], ["last", "all"], "loop", body=body),
+        op("ConcatFromSequence", ["all"], "stacked", axis=0, new_axis=1),
+        op("MatMul", ["stacked", "behind"], "y", "behind"),
+    ]
+    weights = {n: normal(8, 8, seed=i) for i, n in enumerate(("before", "behind", "u"))}
+    weights |= {"decay": np.float32(0.9), "trips": np.int64(3), "yes": np.bool_(True)}
+    network = model(nodes, [("x", FLOAT, [4, 8])], [("y", FLOAT, [3, 4, 8])], weights)
+    name = "decay" if faulty == "inside" else faulty
+    report = compare(network, changed(network, lambda p: scale(p.graph.initializer, name, 1.1)), [{"x": normal(4, 8)}])
+    assert only(report).node == ("loop" if faulty == "inside" else faulty)
