@@ -114,13 +114,17 @@ def decided(
             undoing.update(dict.fromkeys(faults, product))
         changes = {n for taken in meant for n in (taken.change, *taken.takers)} - faults
         later = healing.behind(faults | changes) - faults - changes
+        # beside a fault, what is left of another one looks like its own: that is seen without it
+        leaning = {n for n in pending if n not in faults and healing.leans(healing.layers[n])} - changes
+        later |= leaning
         settled = (set(pending) - later) | faults
         found.update((number, "culprit" if number in faults else "healed") for number in settled)
         # of what is added to changed values, nobody can make what should be there
         spoilt = healing.behind(n for taken in meant for n in taken.beside if n in faults) & later
         found.update(dict.fromkeys(spoilt.intersection(pending), "inherited"))
         pending = [number for number in pending if number in later - spoilt]
-        if not faults or not any(healing.verdict(healing.layers[number]) == "culprit" for number in pending):
+        more = leaning or any(healing.verdict(healing.layers[number]) == "culprit" for number in pending)
+        if not faults or not more:
             continue
         runs += 1
         given = {number for number, verdict in found.items() if verdict == "culprit"}

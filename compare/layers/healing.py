@@ -82,6 +82,11 @@ class Healing:
             return "healed" if not s.comes_and_goes and self._healed(s) else "culprit"
         return None
 
+    def leans(self, s: LayerObservation) -> bool:
+        """Whether a layer has healed only if what is off behind it has come from other faults: without these, it may
+        turn out not to have."""
+        return self.verdict(s) == "healed" and not self._healed(s, alone=True)
+
     def reading(self, s: LayerObservation) -> list[LayerObservation]:
         """The layers that read what a layer makes."""
         return [self.layers[number] for number in self._readers.get(s.number, [])]
@@ -134,13 +139,13 @@ class Healing:
         spec = self._index.specs.get(name)
         return spec is None or is_float(spec.dtype)
 
-    def _gone(self, s: LayerObservation, error: float, way: Collection[int] = ()) -> bool:
+    def _gone(self, s: LayerObservation, error: float, alone: bool, way: Collection[int] = ()) -> bool:
         """Whether nothing of an error is left at a layer: what is off there has come from elsewhere than the layers on
-        the ``way``, from a fault before them."""
+        the ``way``, from a fault before them. ``alone``: nothing may be off there."""
         if not s.cumulative or not s.cumulative_error < HEALED * error:
             return False
-        if self.quiet(s):
-            return True
+        if alone or self.quiet(s):
+            return self.quiet(s)
         # of another tensor, an error may be many times its size; and the steps of integers are brought everywhere
         little = s.cumulative_error < HEALED * min(error, 1.0) and self._u < INTEGER_ROUNDOFF
         return little and s.cumulative_error <= GROWN * self._brought(s, way)
@@ -155,16 +160,20 @@ class Healing:
         makers = {self.maker.get(n, first) for n in read}
         return max((self.layers[m].cumulative_error for m in makers & self._touched if m < first), default=0.0)
 
-    def _healed(self, s: LayerObservation) -> bool:
+    def _healed(self, s: LayerObservation, alone: bool = False) -> bool:
         """Whether nothing of a layer's error is left right behind it. Between two graphs that may be some layers on:
         tensors of one name are others, or what differs does not matter, until both graphs come to the same values.
 
         Beside a mask of -1e9 an error looks gone that is not: it has to be behind such a layer, too.
+
+        Args:
+            s: The layer.
+            alone: Whether no error may be left that other faults can have brought.
         """
         if not self._failed.isdisjoint(s.blamed_outputs):
             return False
         error = s.judgement.relative if s.judgement is not None else math.inf
-        if self._gone(s, error):
+        if self._gone(s, error, alone):
             return True
         # a small error that coarse rounding hides is not gone
         elsewhere = not self._same and (error > ANOTHER or not self._coarse)
@@ -176,7 +185,7 @@ class Healing:
             if not hidden and (not readers or not outputs.isdisjoint(here.pair.reference.outputs)):
                 return False
             for layer in (self.layers[number] for number in readers if number not in seen):
-                gone = self._gone(layer, error, seen)
+                gone = self._gone(layer, error, alone, seen)
                 if here is not s and error <= ANOTHER:  # what others bring says little of one as small as theirs
                     gone = gone and self.quiet(layer)
                 if gone and not hides(layer, s):

@@ -119,6 +119,19 @@ def test_a_second_fault_behind_the_first_is_named_too():
     assert (verdict, sorted(nodes)) == ("fail", ["down", "o"])
 
 
+def test_two_faults_that_meet_do_not_hide_each_other():
+    """Little of either is left beside the large values that are added behind, and each could be the other's."""
+    small = {**LAYERS, "wo": LAYERS["wo"] / 32}
+    wrong = {**small, **{name: small[name][:, ORDER] for name in ("wk", "wv")}}
+    values = ("[v] v = MatMul(x, wv)", "v4 = Reshape(v, split)", "vh = Transpose<perm=[0,2,1,3]>(v4)")
+    text = HEADS
+    for line in values:  # they come behind the weights that they are multiplied by
+        text = text.replace(line, "")
+    text = text.replace("[mix]", f"{' '.join(values)} [mix]")
+    verdict, culprits, _ = told(parsed(text, **small), parsed(text, **wrong))
+    assert (verdict, set(culprits)) == ("fail", {"k", "v"})
+
+
 @pytest.mark.parametrize("turned", [heads_in_another_order, rotated], ids=["heads in another order", "rotated"])
 def test_what_the_next_product_does_not_take_back_is_one_culprit_that_tells_of_it(turned):
     wrong = {**turned(LAYERS), "wo": LAYERS["wo"]}
