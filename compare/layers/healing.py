@@ -124,12 +124,15 @@ class Healing:
         return relative_error(statistics) <= self._rounding(tensor)
 
     def turned(self, tensor: str) -> bool:
-        """Whether a tensor is another one of the same length, as values in another order are, or turned ones."""
+        """Whether a tensor is far from the reference's, but the same in another order, or turned: of one length, and
+        with the same products of its rows."""
         s = self.layers[self.maker[tensor]] if tensor in self.maker else None
         seen = None if s is None else s.cumulative.get(tensor)
         if seen is None or not ANOTHER < relative_error(seen) < math.inf:
             return False
-        return abs(math.sqrt(seen.sum_cc / seen.sum_rr) - 1) <= self._rounding(tensor)
+        rounding = self._rounding(tensor)
+        alike = abs(math.sqrt(seen.sum_cc / seen.sum_rr) - 1) <= rounding
+        return alike and s is not None and s.turning.get(tensor, math.inf) <= 2 * rounding
 
     def _rounding(self, tensor: str) -> float:
         return QUIET * self._u * math.sqrt(max(1, self._depth.get(tensor, 1)))

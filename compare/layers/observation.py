@@ -13,8 +13,11 @@ from ..causes.rewritten_weights import NotTakenBack
 from ..report.model import Cause
 from ..statistics.statistics import Statistics
 from .findings import NOTHING_INSIDE, BodyFindings
+from .turning import turning
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..causes.diagnosis import Diagnosis
     from ..lockstep.plan import LayerPair
     from ..report.model import Fact
@@ -38,6 +41,8 @@ class LayerObservation:
         fused: What is inside that the candidate's format cannot hold, harmless as long as the layer is one kernel.
         portraits: By output tensor, how its values lie on both sides (`statistics.portrait`), on the first sample.
         unholdable: The output to blame, where a later layer cannot be given what it holds.
+        turning: By output tensor, how far it is from the reference's turned on the candidate's own values, on the first
+            sample; see `turning`.
     """
 
     pair: LayerPair
@@ -54,6 +59,7 @@ class LayerObservation:
     fused: Fact | None = None
     portraits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unholdable: str | None = None
+    turning: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def number(self) -> int:
@@ -125,12 +131,19 @@ class Gathering:
     fused: Fact | None = None
     portraits: dict[str, dict[str, Any]] = field(default_factory=dict)
     looked_into: bool = False
+    turning: dict[str, float] = field(default_factory=dict)
 
     @property
     def tensor(self) -> str:
         """The output that is off the most."""
         judged = self.judgement.tensor if self.judgement is not None else ""
         return judged or self.pair.reference.outputs[0]
+
+    def went(self, name: str, reference: np.ndarray, candidate: np.ndarray, sample: int) -> None:
+        """Takes in what both sides make of an output, each of its own values."""
+        self.cumulative.setdefault(name, Statistics(full=False)).update(reference, candidate, sample=sample)
+        if name not in self.turning:
+            self.turning[name] = turning(reference, candidate)
 
     def note(self, found: Mapping[str, Judgement]) -> Judgement | None:
         """Keeps the judgements of outputs that are worse than those before. Returns the worst."""
@@ -159,6 +172,7 @@ class Gathering:
             self.inside,
             self.fused,
             self.portraits,
+            turning=self.turning,
         )
 
 

@@ -399,8 +399,7 @@ class Walk:
                 continue
             seen = self._seen[pair.number]
             for name, other in zip(pair.reference.outputs, pair.candidate.outputs, strict=True):
-                statistics = seen.cumulative.setdefault(name, Statistics(full=False))
-                statistics.update(values[name], made[other], sample=sample)
+                seen.went(name, values[name], made[other], sample)
                 if name in self._identical and is_float(values[name].dtype):
                     self._errors[sample, name] = squares(values[name], made[other])
                 if name in self._identical and self.deployed is not None:

@@ -141,6 +141,18 @@ def test_what_the_next_product_does_not_take_back_is_one_culprit_that_tells_of_i
     assert nodes[0].startswith("q" if turned is heads_in_another_order else "v")
 
 
+def test_other_values_of_one_length_are_not_told_to_be_turned():
+    """The sine and cosine of other frequencies are as long as any."""
+    text = """g (float[1,1] x) => (float[1,16] y) { [times] a = Mul(x, f) [sin] s = Sin(a) [cos] c = Cos(a)
+        [join] t = Concat<axis=1>(s, c) [down] y = MatMul(t, w) }"""
+    first, second = ({"f": np.float32(e) ** np.arange(-16, 0, dtype=np.float32)[None]} for e in (1.5, 3.0))
+    data = [{"x": np.full((1, 1), 500, np.float32)}]
+    w = normal(32, 16)
+    verdict, nodes, report = told(parsed(text, w=w, **first), parsed(text, w=w, **second), data_loader=data)
+    assert (verdict, nodes) == ("fail", ["times"])
+    assert "turned" not in report.culprits[0].evidence
+
+
 def test_no_share_of_an_error_is_told_that_rounding_explains():
     text = """g (float[2,16,64] x) => (float[2,16,64] y) {
         [up] a = MatMul(x, w) [act] b = Relu(a) [norm] y = LayerNormalization<epsilon: float = 1e-20>(b, one)
