@@ -474,7 +474,7 @@ class Examiner:
         # what differs in the graphs is the best evidence; then the greatest excess, the earlier node between equals
         worst = max(guilty, key=lambda c: (differences.in_graphs(c) is not None, c.judgement.excess))
         blamed = self._cause(worst)
-        if isinstance(blamed.facts[0], differences.GraphsDiffer):
+        if any(isinstance(fact, differences.GraphsDiffer) for fact in blamed.facts):
             beyond = [d for c in guilty if c is not worst for d in differences.beyond_formats(c.differences)]
             blamed = differences.with_others(blamed, self.index, beyond)
         return blamed if blamed.node is not None else replace(blamed, node=worst.pair.main)

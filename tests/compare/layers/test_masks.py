@@ -134,3 +134,24 @@ def test_a_constant_that_differs_behind_values_beyond_the_type_is_the_culprit(ch
     report = Comparator(good, [OnnxrtRunner()], candidate_model=converted, data_loader=data, layers="all").compare()
     found = [(c.node, str(c.cause)) for c in report.culprits]
     assert found == ([("mean", "scale")] if change > 1 else [("sum", "overflow")])
+
+
+def test_a_mask_that_is_left_out_is_told_with_the_factor_that_is_zero():
+    """Its Sub is missing too, which is a matter of scale; put right, that alone mends nothing."""
+    text = """g (float[4,12,16] x, int64[4,12] m) => (float[4,12,16] y) {{
+        u = Unsqueeze(m, place) c = Cast<to=1>(u) {mask}
+        [keys] k = MatMul(x, q) [turn] t = Transpose<perm=[0,2,1]>(k) [scores] s = MatMul(x, t)
+        [masked] a = Add(s, b) [soft] p = Softmax(a) [mix] z = MatMul(p, x) [out] y = MatMul(z, v)
+    }}"""
+    axis, hidden = np.array([1]), np.tile(HIDDEN.astype(np.int64), (4, 1))
+    first = parsed(
+        text.format(mask="[sub] n = Sub(one, c) [times] b = Mul(n, w)"),
+        one=np.float32(1),
+        w=np.float32(-1e4),
+        place=axis,
+        **WEIGHTS,
+    )
+    second = parsed(text.format(mask="[times] b = Mul(c, w)"), w=np.float32(0), place=axis, **WEIGHTS)
+    report = compare(first, second, [{**samples()[0], "m": hidden}])
+    assert [c.node for c in report.culprits] == ["sub"]
+    assert "Mul times too: value -10000 against 0" in report.culprits[0].evidence
