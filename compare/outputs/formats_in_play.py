@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from ...graph.formats import BY_DTYPE, INT8, NumberFormat
 from ...graph.nodes import attribute_int, subgraphs
 from ...graph.operators import CASTS, QUANTIZED, operator
-from ...graph.quantized.float_form import ScaledOperands, scaled_operands
+from ...graph.quantized.float_form import ScaledOperands, scaled_operands, weight_scales
 from ...graph.quantized.levels import stored_levels
 from ...graph.rounding.widening import is_narrow
 from ...graph.specs import dtype_from_onnx, is_float
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from ...graph.model import Model
     from ..sides import Side
 
+
+FEWEST = 3
+"""Weights below which most of them say nothing: a single one that is wrong is a fault."""
 
 _STORED = ("int16", "uint16", "int8", "uint8", "int4", "uint4", "int2", "uint2")
 
@@ -125,7 +129,10 @@ def undecidable(reference: Side, candidate: Side, output: str, dtype: np.dtype) 
         return f"{fmt} is too coarse for its arithmetic to tell right from wrong"
     if candidate.model is not model and quantized(candidate.model.index, output) != quantized(model.index, output):
         return "one of the two files holds scaled integers, whose error depends on calibration"
-    if quantized(model.index, output) and (other := quantizes_otherwise(model, candidate.model)):
+    if not quantized(model.index, output):
+        return ""
+    other = quantizes_otherwise(model, candidate.model) or _stored_otherwise(model, candidate.model)
+    if other:
         return f"{other}, whose error depends on calibration"
     return ""
 
@@ -153,6 +160,17 @@ def quantizes_otherwise(reference: Model, candidate: Model) -> str:
     return f"the first file computes {mine.layers} layers from scaled integers, the second {theirs.layers}"
 
 
+def _stored_otherwise(reference: Model, candidate: Model) -> str:
+    """Whether most weights of two quantized files have other scales: one that is wrong leaves others as they are."""
+    if candidate.same_network(reference):
+        return ""
+    mine, theirs = (Counter(_weight_scales(model.index)) for model in (reference, candidate))
+    count = min(mine.total(), theirs.total())
+    if count < FEWEST or 2 * (mine & theirs).total() > count:
+        return ""
+    return "the two files store their weights by other scales"
+
+
 def quantized(index: GraphIndex, output: str) -> bool:
     """Whether an output depends on scaled integers: by quantizers, or by weights that a Cast makes floats of."""
     return output in _quantized(index)
@@ -161,6 +179,11 @@ def quantized(index: GraphIndex, output: str) -> bool:
 @lru_cache(maxsize=8)
 def _scaled_operands(index: GraphIndex) -> ScaledOperands:
     return scaled_operands(index)
+
+
+@lru_cache(maxsize=8)
+def _weight_scales(index: GraphIndex) -> tuple[tuple[tuple[int, ...], bytes], ...]:
+    return tuple(weight_scales(index))
 
 
 @lru_cache(maxsize=8)

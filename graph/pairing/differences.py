@@ -23,7 +23,15 @@ from .constants import Operand, along_axes, constant_value, quantization_step
 from .normal_form import PADDED_WITH, NormalForm, padding_value, schema_defaults
 from .origin import origin
 from .settings import GIVEN_BY
-from .weight_changes import WeightChange, beyond_steps, same_bytes, stored_scaled, weight_change, within_steps
+from .weight_changes import (
+    WeightChange,
+    beyond_steps,
+    both_steps,
+    same_bytes,
+    stored_scaled,
+    weight_change,
+    within_steps,
+)
 from .weight_patterns import StoredScaled, Twin
 
 
@@ -235,8 +243,12 @@ def _changed(mine: Operand, theirs: Operand, others: Sequence[tuple[str, str]]) 
     change = weight_change(x, y)
     if change is None or (runs is not None and change.shape != change.candidate_shape):
         return
-    step = quantization_step(candidate, theirs.name)
-    if step is not None and quantization_step(reference, mine.name) is None:
+    step, own = quantization_step(candidate, theirs.name), quantization_step(reference, mine.name)
+    both = None if step is None or own is None else both_steps(own, step)
+    if both is not None and within_steps(x, y, both):
+        yield Difference(n, m, replace(change, quantized=True), slot)
+        return
+    if step is not None and own is None:
         if within_steps(x, y, step):
             yield Difference(n, m, replace(change, quantized=True), slot)
             return

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from .affine import Affine
-from .constants import quantization_step
+from .constants import constant_value, quantization_step
 from .normal_form import NormalForm
 from .pairs import Pairing
+from .weight_changes import both_steps, within_steps
 
 
 def stored_steps(pairing: Pairing, nodes: Mapping[int, int], folded: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -22,7 +23,7 @@ def stored_steps(pairing: Pairing, nodes: Mapping[int, int], folded: Mapping[str
 
     Returns:
         Arrays that broadcast against the weights. What is not stored as scaled integers is left out, and what the
-        reference stores so too.
+        reference stores so too, unless the steps of both explain what differs: those err by both.
     """
     found = dict(folded)
     for n, m in nodes.items():
@@ -30,14 +31,27 @@ def stored_steps(pairing: Pairing, nodes: Mapping[int, int], folded: Mapping[str
             shape = pairing.r.shape(name)
             if name in found or shape is None or not all(isinstance(d, int) for d in shape):
                 continue
-            step = quantization_step(pairing.c.index, other)
-            if step is None or quantization_step(pairing.r.index, name) is not None:
+            step = _step(pairing, name, other)
+            if step is None:
                 continue
             turned = shape != pairing.c.shape(other) and shape[::-1] == pairing.c.shape(other)
             step = step.T if turned else step
             if step.size == 1 or (step.ndim == len(shape) and _broadcasts(step.shape, shape)):
                 found[name] = step
     return found
+
+
+def _step(pairing: Pairing, name: str, other: str) -> np.ndarray | None:
+    """The step of a weight of the candidate; of one that the reference stores in other steps too, those of both, where
+    they explain the difference."""
+    step, own = quantization_step(pairing.c.index, other), quantization_step(pairing.r.index, name)
+    if step is None or own is None:
+        return step
+    both = both_steps(own, step)
+    values = constant_value(pairing.r.index, name), constant_value(pairing.c.index, other)
+    if both is None or values[0] is None or values[1] is None or not within_steps(values[0], values[1], both):
+        return None
+    return np.asarray(np.hypot(own, step))
 
 
 def _weights(pairing: Pairing, n: int, m: int) -> list[tuple[str, str]]:

@@ -257,6 +257,15 @@ def within_steps(x: np.ndarray, y: np.ndarray, step: np.ndarray) -> bool:
     return x.shape == y.shape and x.ndim == step.ndim and bool(_rounded_to_step(x, y, step).all())
 
 
+def both_steps(own: np.ndarray, step: np.ndarray) -> np.ndarray | None:
+    """The step that explains the difference of weights that both files store in steps, each half of its own away from
+    what they were before; None where they are the same steps: what was rounded alike does not differ."""
+    if own.ndim != step.ndim or np.array_equal(own, step):
+        return None
+    shapes = zip(own.shape, step.shape, strict=True)
+    return own + step if all(a == b or 1 in (a, b) for a, b in shapes) else None
+
+
 def beyond_steps(x: np.ndarray, y: np.ndarray, step: np.ndarray) -> BeyondSteps | None:
     """How far weights are from the reference's that are stored in steps; see `within_steps`."""
     if x.shape != y.shape or x.ndim != step.ndim:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
@@ -92,6 +93,23 @@ def scaled_operands(index: GraphIndex) -> ScaledOperands:
         sum(map(sum, found)),
         sum(len(operands) - sum(operands) for operands in found),
     )
+
+
+def weight_scales(index: GraphIndex) -> list[tuple[tuple[int, ...], bytes]]:
+    """Shape and scales of every stored weight of scaled integers, of two axes or more.
+
+    Args:
+        index: A graph, quantized or not.
+    """
+    form = float_form(index).index if is_quantized(index) else index
+    found = []
+    for node in form.nodes:
+        if operator(node) != "DequantizeLinear" or node.input[0] not in form.initializers:
+            continue
+        scale, shape = form.weight(node.input[1]), tuple(form.initializers[node.input[0]].dims)
+        if scale is not None and len(shape) > 1:
+            found.append((shape, np.ascontiguousarray(scale).tobytes()))
+    return found
 
 
 def _is_scaled(form: GraphIndex, name: str) -> bool:

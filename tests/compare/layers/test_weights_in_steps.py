@@ -75,3 +75,31 @@ def test_two_other_weights_are_enough_to_stand_out_from():
 def test_a_quantizer_that_rounds_otherwise_is_no_fault(stored):
     report = compare(chain(), chain(stored), DATA, layers="all")
     assert [c for c in report.culprits if c.cause == "weights"] == []
+
+
+def eight_bits(axis, wrong=None):
+    """One scale for all channels, or one for each; one product has the weights of another."""
+
+    def stored(i, weight):
+        weight = WEIGHTS[i - 1] if i == wrong else weight
+        scale = (np.abs(weight).max(axis, keepdims=True) / 127 * np.ones((1, 32))).astype(np.float32)
+        return np.rint(weight / scale).astype(np.int8), scale[0], np.zeros(32, np.int8)
+
+    return stored
+
+
+@pytest.mark.parametrize(("wrong", "guilty"), [(None, []), (3, ["fc3"])])
+def test_two_files_in_other_steps_differ_by_those_of_both(wrong, guilty):
+    report = compare(chain(eight_bits(None)), chain(eight_bits(0, wrong)), DATA, layers="all")
+    assert [c.node for c in report.culprits] == guilty
+    assert report.verdict == ("fail" if guilty else "undecided")
+    assert "the two files store their weights by other scales" in report.outputs[0].reason or guilty
+
+
+def test_one_scale_that_is_another_leaves_two_files_decided():
+    def once_more(i, weight):
+        integers, scale, zero = eight_bits(0)(i, weight)
+        return integers, scale * np.float32(1.1 if i == 3 else 1), zero
+
+    report = compare(chain(eight_bits(0)), chain(once_more), DATA, layers="all")
+    assert (report.verdict, [c.node for c in report.culprits]) == ("fail", ["fc3"])
