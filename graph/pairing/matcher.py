@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -68,10 +68,13 @@ def _by_name(pairing: Pairing) -> None:
             pairing.accept(n, pairing.names[n])
 
 
-def _named_rightly(pairing: Pairing, n: int) -> bool:
-    """Whether weights do not say that a node of the same name is another one."""
+def _named_rightly(pairing: Pairing, n: int, among: Sequence[int] | None = None) -> bool:
+    """Whether weights do not say that a node of the same name is another one, of some or of all of its family."""
     m = pairing.names[n]
-    return pairing.named_weights_agree(n, m) or not pairing.refuted(n, m, pairing.same_family(m))
+    if pairing.beside(n, m):
+        return False
+    others = pairing.same_family(m) if among is None else among
+    return pairing.named_weights_agree(n, m) or not pairing.refuted(n, m, others)
 
 
 def _names_by_neighbour(pairing: Pairing) -> bool:
@@ -300,7 +303,7 @@ def _named(pairing: Pairing, left: list[int], right: list[int]) -> list[NodePair
     rest = set(right)
     for n in left:
         m = pairing.names.get(n)
-        if m in rest and (pairing.named_weights_agree(n, m) or not pairing.refuted(n, m, right)):
+        if m in rest and _named_rightly(pairing, n, right):
             pairs.append((n, m))
             rest.discard(m)
     return pairs

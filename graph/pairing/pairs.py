@@ -70,6 +70,19 @@ class Pairing:
             return False
         return any(o != m and (s := self.c.sketch(o)) is not None and s.digest == a.digest for o in others)
 
+    def beside(self, n: int, m: int) -> bool:
+        """Whether a node beside ``n``, which reads the same and has no namesake, has the very weights of ``m``, be it a
+        single number, and ``n`` has not: of two nodes that the candidate has one of, ``m`` is that other one."""
+        a, b, mine = self.r.sketch(n), self.c.sketch(m), self.r.fine.nodes[n]
+        if a is None or b is None or a.digest == b.digest or not mine.inputs:
+            return False
+        for o, _ in self.r.fine.consumers.get(mine.inputs[0][1], ()):
+            other, its = self.r.sketch(o), self.r.fine.nodes[o]
+            alike = o not in self.names and its.kind == mine.kind and its.inputs == mine.inputs
+            if alike and other is not None and other.digest == b.digest:
+                return True
+        return False
+
     def elsewhere(self, n: int, m: int) -> bool:
         """Whether ``m`` stands where ``n`` does, but another node is what ``n`` is: with its weights and its settings,
         of which ``m`` has neither. Then a reader's inputs were exchanged, not all that makes them."""

@@ -24,6 +24,7 @@ from support.rewrites import SAME, chunked, folded, half, renamed, weights_of, w
 
 NETWORKS = {f.__name__: f for f in networks.FEEDS}
 Proto = onnx.ModelProto
+NUMBERS = {name: np.int64(value) for name, value in (("two", 2), ("three", 3), ("five", 5))}
 
 
 def feed_of(name: str) -> dict[str, np.ndarray]:
@@ -117,6 +118,16 @@ def test_names_that_moved_on_by_one_do_not_mislead() -> None:
     ]
     found = match(*map(GraphIndex, numbered))
     assert {a: b for a, b in found.tensors.items() if a in old.values()} == {old[t]: new[t] for t in old}
+
+
+def test_of_two_nodes_of_which_one_is_left_the_single_number_tells_which() -> None:
+    """An exporter that numbers nodes gives the second the name of the first, where that is not needed."""
+    text = "g (int64[4] x) => (int64[4] y) { %s y = Add(b, a) }"
+    both = parsed(text % "[m] m = Mod(x, three)  a = Abs(m)  [m_1] m_1 = Mod(x, five)  b = Mul(m_1, two)", **NUMBERS)
+    one = parsed(text % "[d] d = Div(x, three)  a = Abs(d)  [m] m = Mod(x, five)  b = Mul(m, two)", **NUMBERS)
+    found = match(GraphIndex(both), GraphIndex(one))
+    assert found.tensors.get("m_1") == "m"
+    assert found.tensors.get("m") != "m"
 
 
 def test_queries_keys_and_values_are_told_apart_behind_a_changed_node() -> None:
