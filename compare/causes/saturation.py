@@ -140,9 +140,14 @@ def of_quantizer(case: LayerCase) -> Diagnosis | None:
 
 
 def find(case: LayerCase) -> Diagnosis | None:
-    """Values that stop at the greatest or the least value of the output, unless they number what was chosen."""
+    """Values that stop at the greatest or the least value of the output, unless they number what was chosen, or are
+    most of what another operator makes: that has no such range, but is given what it was not made for."""
     chosen = operator(case.graphs[0].nodes[case.pair.main]) in CHOICES and case.y.dtype.kind in "iu"
-    return None if chosen else _piled_up(case, case.y, case.c)
+    found = None if chosen else _piled_up(case, case.y, case.c)
+    if found is None or not any(isinstance(fact, PiledUp) and 2 * fact.count > fact.size for fact in found.facts):
+        return found
+    stated = in_graphs(case)
+    return None if stated is not None and stated.cause is Cause.WRONG_OP else found
 
 
 def _piled_up(case: LayerCase, y: np.ndarray, c: np.ndarray) -> Diagnosis | None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from layerdiff.compare.causes import saturation
+from layerdiff.graph.pairing.changes import OperatorChange
 from layerdiff.graph.pairing.differences import Difference
 from layerdiff.graph.pairing.weight_changes import WeightChange
 from layerdiff.graph.quantized.quantizers import Grid
@@ -41,6 +42,17 @@ def test_the_end_is_told_with_what_the_reference_has_there(low, high):
 )
 def test_other_ends_are_none(what, c):
     assert saturation.find(layer_case(Y[: c.size], c)) is None
+
+
+OTHER = (Difference(0, 0, OperatorChange((("Mul", "a"),), (("Clip", "b"), ("Reciprocal", "c")))),)
+
+
+@pytest.mark.parametrize(
+    ("least", "differs", "saturates"), [(2.5, OTHER, True), (2.5, (), True), (-2.5, (), True), (-2.5, OTHER, False)]
+)
+def test_most_of_what_another_operator_makes_is_no_end_of_a_range(least, differs, saturates):
+    found = saturation.find(layer_case(Y, Y.clip(None, least), differences=differs))
+    assert (found is not None) == saturates
 
 
 def test_a_quantizer_is_judged_by_what_its_integers_stand_for():
