@@ -108,7 +108,7 @@ def ranked(layers: Sequence[LayerObservation], in_pieces_only: Collection[int]) 
         in_pieces_only: Numbers of those of which the outputs as deployed show nothing; they come last.
     """
 
-    def key(s: LayerObservation) -> tuple[bool, bool, float, float, int]:
+    def key(s: LayerObservation) -> tuple[bool, bool, bool, float, float, int]:
         excess = s.judgement.excess if s.judgement is not None else math.inf
         share = -round(min(s.contribution or 0.0, 1.0), 1)
         return not s.comes_and_goes, s.number in in_pieces_only, not s.unfinished, share, -excess, s.number
