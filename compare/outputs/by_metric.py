@@ -36,7 +36,10 @@ def by_metric(evidence: OutputEvidence) -> Decision | None:
         reason = f"relative error {evidence.relative:.2g} of a cache, where {CACHE:g} passes with logits that pass"
         return Decision("undecided", reason)
     if not measured.exceeded:
-        return Decision("pass", decided_by=measured.metric)
+        doubt = measured.doubt or _constants_pass(measured)
+        if doubt and measured.cache:
+            doubt = "the logits that are computed from this cache do not pass"
+        return Decision("undecided", doubt) if doubt else Decision("pass", decided_by=measured.metric)
     if measured.cache:
         return Decision("undecided", "the logits that are computed from this cache do not pass")
     return _exceeded(measured)
@@ -49,11 +52,26 @@ def loses_too_much(evidence: OutputEvidence) -> Decision | None:
         return None
     if measured.value is None:
         return _not_measured(measured)
-    return _exceeded(measured) if measured.exceeded else None
+    if measured.exceeded:
+        return _exceeded(measured)
+    return Decision("undecided", measured.doubt) if measured.doubt else None
 
 
 def _not_measured(measured: MetricLoss) -> Decision:
     return Decision("undecided", f"{measured.metric} could not be measured or is not finite, so it decides nothing")
+
+
+def _constants_pass(measured: MetricLoss) -> str:
+    """Why nothing that keeps the allowed drop is a pass: a constant answer keeps it, too. Empty: it does not."""
+    if not measured.lets_constants_pass or measured.guessing is None:
+        return ""
+    lead = measured.reference - measured.guessing
+    what = "zeros in the place of the outputs" if measured.own else "always giving the same answer"
+    return (
+        f"{what} would pass as well: {measured.metric} is {measured.guessing:.4g} then, {lead:.3g} under the "
+        f"reference's {measured.reference:.4g}, and --metric-drop allows {measured.allowed:g}, so that it decides nothing; give a "
+        f"--metric-drop of less than {lead:.3g}, or data whose right answers differ more"
+    )
 
 
 def _exceeded(measured: MetricLoss) -> Decision:

@@ -39,6 +39,7 @@ class MetricLoss:
         allowed: How far the mean may fall.
         guessing: The value of always giving the same answer, of a function that of zeros; None where that is unknown.
         reason: What was lost, in words, where it is not the fall of the mean.
+        doubt: Why it passes nothing though no more than is allowed is lost: one position is far off. Empty: nothing.
         binding: Whether an output fails that loses more than is allowed, even if rounding explains it.
         cache: Whether the output is not what was measured, but a cache that this was computed from.
         own: Whether it is a function of the user's.
@@ -52,6 +53,7 @@ class MetricLoss:
     allowed: float
     guessing: float | None
     reason: str = ""
+    doubt: str = ""
     binding: bool = False
     cache: bool = False
     own: bool = False
@@ -63,6 +65,11 @@ class MetricLoss:
         In sums, not means: 99 of 100 against 100 of 100 is a drop of 0.01, whatever binary fractions make of it.
         """
         return self.lost > self.allowed * self.rows * (1 + 1e-9)
+
+    @property
+    def lets_constants_pass(self) -> bool:
+        """Whether always giving the same answer, or zeros, would lose no more than is allowed."""
+        return self.guessing is not None and self.reference - self.guessing <= self.allowed * (1 + 1e-9)
 
 
 @dataclass(frozen=True)

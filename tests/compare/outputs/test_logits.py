@@ -189,6 +189,29 @@ def test_verdicts(judge, candidate, verdict, reason):
         assert re.search(reason, report.outputs[0].reason)
 
 
+@pytest.mark.parametrize(("drop", "verdict"), [(None, "undecided"), (0.5, "pass")])
+@pytest.mark.parametrize("arithmetic", [INT8, FP32])
+def test_one_position_in_a_thousand_that_is_far_off_passes_nothing(function_runner, drop, verdict, arithmetic):
+    reference = np.concatenate([LOGITS] * 40)
+    candidate = reference.copy()
+    candidate[7, -1, [0, 5]] += np.float32([-4.9, 4.9])  # the first is the most probable one
+    runners = [
+        function_runner(function=lambda feed: {"logits": reference}, label="reference", rank=0),
+        function_runner(
+            function=lambda feed: {"logits": candidate}, label="candidate", rank=1, number_format=arithmetic
+        ),
+    ]
+    ids = np.concatenate([IDS] * 40)
+    feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    rules = {"tolerances": {"logits": (0, 5)}} if arithmetic is FP32 else {}
+    comparator = Comparator(parsed(MODEL), runners, data_loader=[feed], metric="logits", metric_drop=drop, **rules)
+    report = comparator.compare()
+    assert report.outputs[0].verdict == verdict
+    if verdict == "undecided":
+        assert "at position 9 of row 7 in sample 0" in report.outputs[0].reason
+        assert "no single position may be off by more than 2; look at" in report.outputs[0].reason
+
+
 def test_a_divergence_that_no_token_shows_fails(judge):
     report = judge(others_shuffled(), UNSURE)
     assert measured(report).perplexity_ratio == pytest.approx(1)
