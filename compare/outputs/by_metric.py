@@ -69,8 +69,8 @@ def _constants_pass(measured: MetricLoss) -> str:
     what = "zeros in the place of the outputs" if measured.own else "always giving the same answer"
     return (
         f"{what} would pass as well: {measured.metric} is {measured.guessing:.4g} then, {lead:.3g} under the "
-        f"reference's {measured.reference:.4g}, and --metric-drop allows {measured.allowed:g}, so that it decides nothing; give a "
-        f"--metric-drop of less than {lead:.3g}, or data whose right answers differ more"
+        f"reference's {measured.reference:.4g}, where --metric-drop allows {measured.allowed:g}, so that it decides "
+        f"nothing; give a --metric-drop of less than {lead:.3g}, or data whose right answers differ more"
     )
 
 
