@@ -79,7 +79,7 @@ def run(words: Sequence[str]) -> int:
     found = SuiteResult(
         tuple(outcomes),
         tuple(name for name in names_of(checks.checks) if name not in came),
-        None if space.shard is None else shard_of(space.shard, whole),
+        None if space.shard is None else shard_of(space.shard, whole, outcomes),
     )
     unwritten = write_all((flag, path, partial(FORMATS[flag], found)) for flag, path in reports) or unwritten
     with verdict_shown("compare") as showing:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -347,3 +349,41 @@ def test_a_missing_or_doubled_share_of_a_suite_is_refused(given, message, folder
     (folder / "share1_.json").write_text((folder / "share1.json").read_text())
     assert main(["merge", *given, "-o", "merged.json"]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changes", ["net.onnx", "labels.npy", "data/sample3.npz", "nothing"])
+def test_a_share_of_a_suite_that_was_run_on_something_else_is_refused(changes, folder, tmp_path, monkeypatch, capsys):
+    shutil.copytree(folder, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    text = SUITE.replace('expect = "fail"', 'labels = "labels.npy"\nmetric = "top1"\nmetric_output = "scores"')
+    Path("checks.toml").write_text(text)
+    for index in (1, 2):
+        main(["--suite", "checks.toml", "-q", "--shard", f"{index}/2", "--json", f"share{index}.json"])
+    if changes == "net.onnx":
+        model = onnx.load(changes)
+        model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((8, 16), np.float32), "w1"))
+        onnx.save(model, changes)
+    elif changes == "labels.npy":
+        np.save(changes, np.zeros(35, int))
+    elif changes != "nothing":
+        np.savez(changes, x=np.ones((5, 8), np.float32))
+    capsys.readouterr()
+    status = main(["merge", "share1.json", "share2.json", "-o", "merged.json", "-q"])
+    told = capsys.readouterr().err
+    assert (status == 2) == (changes != "nothing"), told
+    if status == 2:
+        assert re.match("layerdiff merge: share1.json: check '(first|third)' does not belong to this run: its ", told)
+        assert "has changed since, or is another one here; run the share again." in told
+
+
+def test_a_suite_is_merged_where_its_models_are(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    for index in (1, 2):
+        suite(folder, "--shard", f"{index}/2", "--json", f"share{index}.json")
+    (folder / "net.onnx").rename(folder / "away.onnx")
+    capsys.readouterr()
+    try:
+        assert main(["merge", "share1.json", "share2.json", "-o", "merged.json"]) == 2
+    finally:
+        (folder / "away.onnx").rename(folder / "net.onnx")
+    assert "check 'first': what it was run on cannot be read here" in capsys.readouterr().err
