@@ -22,6 +22,7 @@ from .collect import Collector
 from .comparison import JUDGED, RUN, Comparison, Rules, changed, with_options
 from .distributed import compare
 from .loading import Loader, ModelSource
+from .notices import shapes_not_run
 from .outputs.metric import criterion
 from .plans.apply import applied
 from .progress import SILENT, Progress
@@ -112,6 +113,7 @@ class Comparator:
         sets = self.rules.shape_sets
         samples = self.samples = bind(self._data, sides, sets)
         check_shapes(samples, self.rules.shapes)
+        not_run = tuple(shapes_not_run(samples.shapes_not_run))
         if self.rules.labels is not None:
             check_labels(samples)
         workload = Workload(
@@ -122,7 +124,7 @@ class Comparator:
             check_calibrated(sides)
             calibration = bind(self._calibration, sides, sets)
             workload = replace(workload, calibration=functools.partial(calibrating, calibration))
-        return Comparison(sides, samples, workload, self.rules, calibration, (*loader.notices, *told))
+        return Comparison(sides, samples, workload, self.rules, calibration, (*loader.notices, *told, *not_run))
 
     @staticmethod
     def run(

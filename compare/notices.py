@@ -74,6 +74,21 @@ def input_not_finite(name: str, nan: int, infinite: int, samples: Collection[int
     return Notice(INPUT_NOT_FINITE, name, text)
 
 
+def shapes_not_run(left_out: Sequence[tuple[str, str]]) -> Iterator[Notice]:
+    """Shapes that were asked for have no sample.
+
+    Args:
+        left_out: The shapes, and why; empty: there are too few samples.
+    """
+    few = [shapes for shapes, why in left_out if not why]
+    if few:
+        text = f"No sample has the shapes {' or '.join(few)}: give more --samples, or none, which makes enough of them."
+        yield Notice("shapes-not-run", few[0], text)
+    for shapes, why in left_out:
+        if why:
+            yield Notice("shapes-not-run", shapes, f"No sample has the shapes {shapes}: {why}")
+
+
 def input_of_one_value(name: str, value: float) -> Notice:
     """An input of the user's data holds one value throughout, in all samples."""
     text = f"The input {name!r} is {value:.6g} throughout, in all samples: agreement on it proves little."

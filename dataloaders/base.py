@@ -33,6 +33,7 @@ class Samples(ABC):
         representative: Whether the data stand for deployment (files, user code), which random ones do not.
         guessed: Inputs with dimensions that neither the model nor the user gave.
         unranged: Inputs that are drawn from a range that neither the model nor the user gave.
+        shapes_not_run: Sets of shapes that were asked for and that no sample has, and why; empty: there are too few.
     """
 
     count: int
@@ -42,6 +43,7 @@ class Samples(ABC):
     representative: bool = True
     guessed: tuple[str, ...] = ()
     unranged: tuple[str, ...] = ()
+    shapes_not_run: tuple[tuple[str, str], ...] = ()
 
     @abstractmethod
     def __iter__(self) -> Iterator[Sample]: ...

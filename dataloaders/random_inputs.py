@@ -51,11 +51,13 @@ class DataLoader(RandomOptions, Source):
         int_range, float_range, seed, samples, ranges: See `RandomOptions`.
         shapes: Shape by input name; None or -1 leaves a dimension open.
         more_shapes: Further sets of such shapes: samples take the first set, the second, ... and the first again.
+        ends: Sets that samples take behind those, but for those that the model refuses.
         usual: Sizes of dimensions that nobody gave, on axis 0 and elsewhere, unless the graph takes others alone.
     """
 
     shapes: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
     more_shapes: Sequence[Mapping[str, Sequence[int | None]]] = ()
+    ends: Sequence[Mapping[str, Sequence[int | None]]] = ()
     usual: tuple[int, int] = (2, 8)
 
     def bind(self, model: Model) -> RandomSamples:
@@ -70,7 +72,20 @@ class DataLoader(RandomOptions, Source):
                 raise DataError(f"ranges (--range): {name!r} is no input. {_inputs(model)}")
         first = self._bind(model, self.shapes)
         others = [self._bind(model, shapes).plans for shapes in self.more_shapes]
+        refused = []
+        for shapes in self.ends:
+            try:
+                plans = self._bind(model, shapes).plans
+            except DataError as error:  # of shapes that belong together, not all smallest or largest ones do
+                refused.append((_named(shapes), str(error)))
+                continue
+            if _shapes(plans) not in map(_shapes, (first.plans, *others)):
+                others.append(plans)
         first.more_plans = tuple(others)
+        if self.samples is None:
+            first.hold(max(first.count, 1 + len(others)))
+        sets = [_named(_shapes(plans)) for plans in others[first.count - 1 :]]
+        first.shapes_not_run = (*((shapes, "") for shapes in sets), *refused)
         first.loader = self
         return first
 
@@ -106,7 +121,7 @@ class DataLoader(RandomOptions, Source):
         if unknown:
             drawn = ", ".join(f"{plan.spec.name} {plan}" for plan in unknown)
             notes.append(f"{drawn}: no range is known, so random values were used. Set --range NAME:LO,HI.")
-        count = max(DEFAULT_SAMPLES, 1 + len(self.more_shapes)) if self.samples is None else self.samples
+        count = DEFAULT_SAMPLES if self.samples is None else self.samples
         samples = RandomSamples(self.seed, count, tuple(plans), inferred, tuple(notes))
         samples.guessed = tuple(chosen.chosen)
         samples.unranged = tuple(plan.spec.name for plan in unknown)
@@ -296,11 +311,16 @@ class RandomSamples(Samples):
 
     def __init__(self, seed: int, count: int, plans: tuple[Plan, ...], inferred: bool, notes: tuple[str, ...]) -> None:
         self.seed = seed
-        self.count = count
         self.plans = plans
         self.notes = notes
-        said = ", ranges inferred from the graph" if inferred else ""
-        self.description = f"{count} random sample{'' if count == 1 else 's'}, seed {seed}{said}"
+        self._inferred = inferred
+        self.hold(count)
+
+    def hold(self, count: int) -> None:
+        """Sets how many samples there are."""
+        self.count = count
+        said = ", ranges inferred from the graph" if self._inferred else ""
+        self.description = f"{count} random sample{'' if count == 1 else 's'}, seed {self.seed}{said}"
 
     def __getitem__(self, number: int) -> Sample:
         """Sample ``number`` alone.
@@ -320,7 +340,7 @@ class RandomSamples(Samples):
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the first sample, by input."""
-        return {plan.spec.name: plan.shape for plan in self.plans}
+        return _shapes(self.plans)
 
     def resized(self, model: Model) -> Iterator[RandomSamples]:
         """The same samples with other sizes in the place of those that were guessed, the likeliest first.
@@ -338,6 +358,15 @@ class RandomSamples(Samples):
             if other.shapes not in seen and max(map(math.prod, other.shapes.values())) <= LARGEST:
                 seen.append(other.shapes)
                 yield other
+
+
+def _shapes(plans: Sequence[Plan]) -> dict[str, tuple[int, ...]]:
+    return {plan.spec.name: plan.shape for plan in plans}
+
+
+def _named(shapes: Mapping[str, Sequence[int | None]]) -> str:
+    """Shapes as the command line has them."""
+    return ", ".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())
 
 
 def _written_sizes(model: Model) -> list[int]:

@@ -76,6 +76,8 @@ def read_only(sample: Sample) -> dict[str, np.ndarray]:
 def bind(data: Data | None, sides: Sides, shape_sets: Sequence[Shapes]) -> Samples:
     """The samples for the reference's model, random ones if no data are given.
 
+    Random samples have the usual shape of every range, and then the smallest and the largest ones: deployment has them.
+
     Args:
         data: What the user gave.
         sides: Who will read them.
@@ -94,12 +96,23 @@ def bind(data: Data | None, sides: Sides, shape_sets: Sequence[Shapes]) -> Sampl
         first, *others = [{name: shape.opt for name, shape in shapes.items()} for shapes in shape_sets]
         more = data.more_shapes or tuple(others)
         built = {} if more else _built_for(sides)
-        data = replace(data, shapes={**built, **_fixed_by_candidates(sides), **first, **data.shapes}, more_shapes=more)
+        fixed = _fixed_by_candidates(sides)
+        ends = () if data.more_shapes else [{**fixed, **end, **data.shapes} for end in _ends(shape_sets)]
+        data = replace(data, shapes={**built, **fixed, **first, **data.shapes}, more_shapes=more, ends=ends)
     source = data if isinstance(data, Source) else as_source(data)
     samples = source.bind(model)
     if not len(samples):
         raise DataError("the data hold no sample: nothing can be compared.")
     return samples
+
+
+def _ends(shape_sets: Sequence[Shapes]) -> Iterator[dict[str, tuple[int, ...]]]:
+    """The smallest and the largest shapes of each set in which they are not the usual ones."""
+    for shapes in shape_sets:
+        usual = {name: shape.opt for name, shape in shapes.items()}
+        for end in ({n: s.min for n, s in shapes.items()}, {n: s.max for n, s in shapes.items()}):
+            if end != usual:
+                yield end
 
 
 def _built_for(sides: Sides) -> dict[str, tuple[int, ...]]:
