@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..graph.cutting.dataflow import unseeded
 from ..graph.cutting.fusion import static_tensors
-from .notices import output_constant
+from .notices import output_constant, output_not_finite, samples_empty
 from .outputs.by_types import hold_to_types
 from .outputs.draws import Drawn
 from .outputs.evidence import Coverage, OutputEvidence
@@ -60,6 +61,8 @@ class Collector:
         self._judge: Judge | None = None
         self._meter: Meter | LogitsMeter | None = None
         self._rows = SameRows()
+        self._empty = 0
+        self._taken = 0
 
     def begin(self, sides: Sides) -> Take:
         """Gets ready for those that opened; see `streaming.Begin`."""
@@ -70,6 +73,8 @@ class Collector:
             judge.take(side.name, sample, outputs)
             if side is sides.reference:
                 self._rows.take(outputs)
+                self._taken += 1
+                self._empty += bool(outputs) and not any(math.prod(array.shape) for array in outputs.values())
             if meter is not None:
                 meter.take(side.name, sample, outputs)
 
@@ -132,13 +137,28 @@ class Collector:
             for e in outputs
         )
         same = self._rows.constant() if log.varied else {}
-        told = (*judge.notices, *(output_constant(n, rows) for n, rows in same.items() if n not in static))
+        told = (
+            *judge.notices,
+            *(output_constant(n, rows) for n, rows in same.items() if n not in static),
+            *_not_finite(outputs),
+            *([samples_empty(self._empty, self._taken)] if 0 < self._empty < self._taken else ()),
+        )
         if meter is None:
             return Evidence(outputs, devices=judge.devices(), notices=told)
         if log.samples == total:
             meter.finish()
         outputs = tuple(replace(e, metric=meter.loss(e.candidate, e.tensor)) for e in outputs)
         return Evidence(outputs, meter.results(outputs), judge.devices(), (*told, *meter.notices()))
+
+
+def _not_finite(outputs: Sequence[OutputEvidence]) -> Iterator[Notice]:
+    """What to say of outputs that agree where they are infinite or NaN on both sides, once of each."""
+    told: set[str] = set()
+    for known in outputs:
+        seen = known.statistics
+        if known.tensor not in told and not seen.broken and (seen.inf[0] or seen.nan[0]):
+            told.add(known.tensor)
+            yield output_not_finite(known.tensor, seen.inf[0], seen.nan[0], seen.count)
 
 
 def _not_run(comparison: Comparison, log: RunLog) -> Iterator[OutputEvidence]:

@@ -339,6 +339,8 @@ def with_options(rules: Rules, given: Mapping[str, Any]) -> Rules:
     Raises:
         UsageError: There is no such rule, or it does not take the value.
     """
+    if not isinstance(rules, Rules):
+        raise UsageError(f"rules: expected Rules(...), not a {type(rules).__name__}; options are keywords, too.")
     known = [f.name for f in options(Rules)]
     for name in given:
         if name not in known:

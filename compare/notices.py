@@ -109,6 +109,29 @@ def output_constant(name: str, rows: int) -> Notice:
     return Notice("output-constant", name, f"{text}: agreement on it says little of what depends on them.")
 
 
+def output_not_finite(name: str, infinite: int, nan: int, count: int) -> Notice:
+    """Elements of an output are infinite or NaN on both sides, and count as equal.
+
+    Args:
+        name: The output.
+        infinite: How many are infinite.
+        nan: How many are NaN.
+        count: How many elements there are.
+    """
+    kinds = [f"{infinite:,} infinite"] * bool(infinite) + [f"{nan:,} NaN"] * bool(nan)
+    most = ": little of it was compared" if 2 * (infinite + nan) > count else ""
+    text = f"Of {count:,} elements of the output {name!r}, {' and '.join(kinds)} on both sides, which counts as equal"
+    return Notice("output-not-finite", name, f"{text}{most}.")
+
+
+def samples_empty(empty: int, count: int) -> Notice:
+    """Samples of which all outputs are empty, beside others."""
+    what = f"{empty:,} of {count:,} samples {'was' if empty == 1 else 'were'} empty"
+    return Notice(
+        "samples-empty", "", f"{what}: no output of the reference has an element there, and nothing was compared."
+    )
+
+
 def outputs_unfolded(model: str, names: Sequence[str]) -> Notice:
     """Outputs of a file are sequences or maps."""
     what = "is a sequence or a map, and is" if len(names) == 1 else "are sequences or maps, and are"

@@ -327,6 +327,8 @@ def check(configuration: Any, error: type[LayerdiffError] = UsageError) -> None:
     """
     for f in options(type(configuration)):
         value, kind = getattr(configuration, f.name), f.metadata["kind"]
+        if isinstance(f.default, bool) and type(value).__name__ not in ("bool", "bool_"):  # "false" is true in Python
+            raise error(f"{f.name}={value!r}: expected True or False.")
         if kind is None or value is None:
             continue
         try:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 from layerdiff import DataError, UsageError
 from layerdiff.graph.options import (
@@ -103,10 +104,11 @@ class Configuration:
     limits: dict[str, tuple[float, float]] = option(dict, "--limit", "by name", Named(RANGE, "NAME:LO,HI"))
     word: Any = option("", "--word", "whatever")
     inner: int = field(default=0)
+    sure: bool = option(False, "--sure", "whether it is")
 
 
 def test_options_are_the_fields_that_declare_a_flag():
-    assert [f.metadata["flag"] for f in options(Configuration)] == ["--count", "--ends", "--limit", "--word"]
+    assert [f.metadata["flag"] for f in options(Configuration)] == ["--count", "--ends", "--limit", "--word", "--sure"]
     assert Configuration() == Configuration(1, None, {}, "", 0)
 
 
@@ -118,6 +120,7 @@ def test_options_are_the_fields_that_declare_a_flag():
         ({"ends": (2, 1)}, "ends=(2, 1): the range is empty, 2 is more than 1."),
         ({"ends": 5}, "ends=5: expected LO,HI, two numbers."),
         ({"count": "a"}, "count=a: expected a whole number, 1 or more."),
+        *(({"sure": value}, f"sure={value!r}: expected True or False.") for value in ("false", "no", "0", "", 1, None)),
         ({"limits": 3}, "limits: expected NAME:LO,HI."),
         ({"limits": {"x": "a"}}, "limits: x: expected LO,HI, two numbers."),
         ({"limits": {"x": (0, 1), "y": (1, 0)}}, "limits: y: the range is empty, 1 is more than 0."),
@@ -131,7 +134,8 @@ def test_values_are_refused_by_the_same_rules(values, message, error):
 
 
 def test_legal_values_pass():
-    check(Configuration(3, (0, 1), {"x": (0, 0)}, object()))
+    check(Configuration(3, (0, 1), {"x": (0, 0)}, object(), sure=True))
+    check(Configuration(sure=np.bool_(True)))
 
 
 def test_a_name_stands_for_one_name_and_one_name_for_it():
