@@ -81,6 +81,8 @@ class Loader:
                 assert model.engine is not None
                 raise UsageError(f"{model.label}: {model.engine.origin[1]}, and no runner here reads engines (--trt).")
             model = described(model, *reader.engine_io(model))
+        if model.signatures:
+            self.notices.append(notices.signatures_left_out(model.source, model.signatures))
         return model
 
     def _paired(

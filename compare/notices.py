@@ -138,6 +138,13 @@ def outputs_unfolded(model: str, names: Sequence[str]) -> Notice:
     return Notice("outputs-unfolded", model, f"{model}: {quoted(names)} {what} compared as tensors.")
 
 
+def signatures_left_out(model: str, names: Sequence[str]) -> Notice:
+    """A file holds other programs than the one that is compared."""
+    one = len(names) == 1
+    what = f"The signature {quoted(names)} of {model} was" if one else f"The signatures {quoted(names)} of {model} were"
+    return Notice("signatures-not-compared", model, f"{what} not compared: it holds several.")
+
+
 def outputs_unmatched(model: str, missing: Sequence[str], extra: Sequence[str], options: str) -> Notice:
     """A second file has outputs of other names."""
     text = f"{model} has no output {quoted(missing)} and gives {quoted(extra)} instead."

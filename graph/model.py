@@ -118,6 +118,8 @@ class Model:
         self.engine = engine
         self.unfolded = unfolded
         self.again = again
+        self.signatures: tuple[str, ...] = ()
+        """Other programs that the file it was read from holds, by the names of their signatures."""
         self._base: Model | str | None = None  # what was loaded, or its network digest, where this is not that itself
 
     def __repr__(self) -> str:

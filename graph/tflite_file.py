@@ -150,6 +150,10 @@ class TfliteFile:
         )
         return {name: index for index, name in inputs.items()}, {name: index for index, name in outputs.items()}
 
+    def signatures(self) -> tuple[str, ...]:
+        """Names of the signatures of other graphs than the main one."""
+        return tuple(s.signatureKey.decode() for s in self.model.signatureDefs or () if s.subgraphIndex)
+
     def cut(self, given: Collection[int], wanted: Sequence[int]) -> bytes:
         """What makes tensors of others, as a file.
 

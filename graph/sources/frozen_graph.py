@@ -26,11 +26,13 @@ NOT_TENSORS = ("resource", "variant")
 
 @dataclass(frozen=True)
 class FrozenGraph:
-    """A graph with its weights inside; ``inputs`` and ``outputs`` map ONNX names to TF tensor names."""
+    """A graph with its weights inside; ``inputs`` and ``outputs`` map ONNX names to TF tensor names. ``signatures`` are
+    those of its file that are other programs."""
 
     graph_def: GraphDef
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
+    signatures: tuple[str, ...] = ()
 
 
 def read_frozen_graph(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> FrozenGraph:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -88,6 +89,7 @@ def _model(path: Path, frozen: FrozenGraph, again: Callable[[], Model]) -> Model
         permutations=_Lazy(lambda: {n: o.permutation for n, o in converted.origins.items() if o.permutation}),
     )
     converted.model = Model(lambda: converted.proto, source=os.fspath(path), program=program, again=again)
+    converted.model.signatures = frozen.signatures
     return converted.model
 
 
@@ -181,8 +183,20 @@ def _read_saved_model(path: Path) -> FrozenGraph:
     inputs = [spec.name for spec in tf.nest.flatten(function.structured_input_signature)]
     outputs = sorted(function.structured_outputs)
     frozen = _freeze(function, inputs, outputs, path)
+    others = tuple(name for name, other in signatures.items() if not _one_program(other, function))
     del program  # not before: its variables live as long as it does
-    return frozen
+    return replace(frozen, signatures=others)
+
+
+def _one_program(one: ConcreteFunction, other: ConcreteFunction) -> bool:
+    """Whether two signatures are two names of one function, as Keras exports them."""
+    if one is other:
+        return True
+    calls = [
+        sorted(node.attr["f"].func.name for node in function.graph.as_graph_def().node if "f" in node.attr)
+        for function in (one, other)
+    ]
+    return bool(calls[0]) and calls[0] == calls[1]
 
 
 def _check_archive(path: Path) -> None:

@@ -47,7 +47,7 @@ def load_tflite(path: str | os.PathLike[str]) -> Model:
         ModelError: It is no TFLite file, or tf2onnx cannot convert it.
     """
     file = TfliteFile(path)
-    inputs, outputs = file.interface()
+    (inputs, outputs), signatures = file.interface(), file.signatures()
     known = set(inputs.values()) & set(outputs.values())
     if known:
         raise ModelError(f"{path}: {file.tensors[known.pop()].name!r} is an input and an output: nothing computes it.")
@@ -57,6 +57,7 @@ def load_tflite(path: str | os.PathLike[str]) -> Model:
     named = {name: file.tensors[index] for index, name in prepared.names.items()}
     tensors, permutations = traced(model.index, file, named)
     fixed = {name: file.tensors[index].name for name, index in {**inputs, **outputs}.items()}
+    model.signatures = signatures
     model.tflite = TfliteGraph(
         inputs={name: fixed[name] for name in inputs},
         outputs={name: fixed[name] for name in outputs},

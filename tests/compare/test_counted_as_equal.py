@@ -41,7 +41,7 @@ def told(report, code):
         ([[[1, 2, 3, 4]]], LOG, {}, None),
         (
             [[[0, 1, 2, 3]]],
-            LOUDER,
+            LOG,
             {},
             "Of 4 elements of the output 'y', 1 infinite on both sides, which counts as equal.",
         ),

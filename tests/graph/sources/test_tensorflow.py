@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from layerdiff import ModelError, OnnxrtRunner, RunnerError, TfRunner, UsageError, load
+from layerdiff import Comparator, ModelError, OnnxrtRunner, RunnerError, TfRunner, UsageError, load
 from layerdiff.runners.contract.capabilities import Capabilities
 
 from support.paths import DIGITS
@@ -371,3 +371,28 @@ def test_keras_networks_agree_everywhere(name, shape, tmp_path):
         a, b = tf.infer(feed), onnxrt.infer(feed)
     assert all(relative(a[k], b[k]) < 5e-6 for k in a)
     assert len(model.tf.tensors) >= 0.97 * len(model.index.nodes)
+
+
+def test_signatures_that_are_not_compared_are_told(tmp_path, saved):
+    import tensorflow as tf
+
+    class Two(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, "x")])
+        def one(self, x):
+            return {"y": 2 * x}
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, "x")])
+        def second(self, x):
+            return {"y": 3 * x}
+
+    program = Two()
+    tf.saved_model.save(program, str(tmp_path / "two"), {"serving_default": program.one, "second": program.second})
+    report = Comparator(tmp_path / "two", [TfRunner(), OnnxrtRunner()]).compare()
+    (notice,) = [n for n in report.notices if n.code == "signatures-not-compared"]
+    assert notice.text == f"The signature 'second' of {tmp_path / 'two'} was not compared: it holds several."
+    keys = ["serving_default", "second"]
+    lite = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "two"), signature_keys=keys).convert()
+    (tmp_path / "two.tflite").write_bytes(lite)
+    (other,) = load(tmp_path / "two.tflite").signatures  # the one that is not of the main graph
+    assert other in keys
+    assert load(saved).signatures == ()  # Keras exports one program under two names
