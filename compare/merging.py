@@ -16,7 +16,7 @@ from ..graph.errors import UsageError
 from ..runners.contract.session import SessionInfo
 from .assemble import assemble
 from .collect import Collector
-from .notices import INPUT_CONSTANT, INPUT_NOT_FINITE
+from .notices import BRANCH_NOT_RUN, INPUT_CONSTANT, INPUT_NOT_FINITE
 from .progress import SILENT, Progress
 from .report.model import Notice
 from .runs.inputs import Inputs
@@ -149,7 +149,7 @@ def _log(shares: Shares) -> RunLog:
         kept = error if number <= stop or math.isinf(number) else None
         idle = all(_runner(_shard(report), name).idle for report in reports)
         logs.append(_runner_log(_runner(first, name), last, results, samples, kept, idle))
-    of_inputs = INPUT_CONSTANT, INPUT_NOT_FINITE
+    of_inputs = INPUT_CONSTANT, INPUT_NOT_FINITE, BRANCH_NOT_RUN
     notices = tuple(Notice(**notice) for notice in first.notices if notice["code"] not in of_inputs)
     return RunLog(reference, first.candidates, tuple(logs), notices=notices)
 

@@ -19,6 +19,8 @@ INPUT_NOT_FINITE = "input-not-finite"
 """Code of the notice of an input that holds NaN or infinities; its subject is the input."""
 INPUT_CONSTANT = "input-constant"
 """Code of the notice of an input that holds one value throughout; its subject is the input."""
+BRANCH_NOT_RUN = "branch-not-run"
+"""Code of the notice of a branch that no sample takes; its subject is the If."""
 CHANCE = 0.5
 """Share of a candidate's error from which on what it does not repeat may be all there is."""
 
@@ -101,6 +103,21 @@ def inputs_blank(names: Sequence[str], nan: bool) -> Notice:
     value = "zero or NaN" if nan else "zero"
     text = f"{what} {value} throughout, in all samples: agreement on that proves nothing."
     return Notice(INPUT_CONSTANT, names[0], text)
+
+
+def branch_not_run(node: str, branch: str, nodes: int, condition: bool, unlike: bool) -> Notice:
+    """No sample takes one branch of an If.
+
+    Args:
+        node: The If.
+        branch: ``then`` or ``else``.
+        nodes: How many nodes it has.
+        condition: What its condition was in all samples.
+        unlike: Whether a second file has another one there.
+    """
+    why = f"the condition was {'true' if condition else 'false'} in all of them"
+    text = f"The {branch} branch of {node} ({counted(nodes, 'node')}) ran in no sample: {why}, and nothing in it was"
+    return Notice(BRANCH_NOT_RUN, node, f"{text} compared{', though the files differ there' if unlike else ''}.")
 
 
 def output_constant(name: str, rows: int) -> Notice:

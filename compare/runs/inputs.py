@@ -1,4 +1,4 @@
-"""What the inputs hold that proves little: NaN, infinities, or one value throughout."""
+"""What the inputs hold that proves little: NaN, infinities, one value throughout, or what takes one branch alone."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from ...graph.decoders import decoder
 from ...graph.specs import STRING, is_float
 from ..notices import input_not_finite, input_of_one_value, inputs_blank
+from .branches import Branches
 from .same_rows import SameRows
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Inputs:
         self._one_value = OneValue({c.past.name for c in known.caches} if known is not None else set())
         self._given = comparison.samples.representative
         self._rows = SameRows()
+        self._branches = Branches(comparison)
 
     def take(self, number: int, sample: Sample) -> None:
         """Looks at a sample.
@@ -46,6 +48,7 @@ class Inputs:
         self._not_finite.take(number, sample)
         self._one_value.take(sample)
         self._rows.take(sample)
+        self._branches.take(sample)
 
     @property
     def masks(self) -> frozenset[str]:
@@ -67,6 +70,7 @@ class Inputs:
         yield from self._not_finite.notices()
         if self._given:
             yield from self._one_value.notices()
+        yield from self._branches.notices()
 
 
 class OneValue:
