@@ -22,7 +22,7 @@ from .plans.fix import fix, planned
 from .plans.remedies import with_remedies
 from .progress import SILENT, Progress
 from .report.files import check_writable
-from .runs.recording import save_inputs, saving_outputs
+from .runs.recording import check_left_over, save_inputs, saving_outputs
 from .runs.resized import resized, unfit
 from .runs.run import Stopped
 from .runs.shards import ShardRecorder
@@ -88,6 +88,10 @@ def compare(
             check_writable(path, flag, folder=flag.startswith("--save"))
     if rules.save_inputs is not None:
         check_form(rules.save_inputs, len(comparison.samples))
+        check_left_over(rules.save_inputs, "--save-inputs", len(comparison.samples))
+    if rules.save_outputs is not None:
+        names = [side.name for side in comparison.sides.all]
+        check_left_over(rules.save_outputs, "--save-outputs", len(comparison.samples), names)
     with journaled(comparison) as kept, isolated(kept) as apart, building(apart) as comparison:
         return _with_notice(_compared(comparison, progress, ran_on), comparison)
 

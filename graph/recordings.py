@@ -177,7 +177,7 @@ class OutputsFile:
         if self.path.suffix:
             self._add_json(runner, outputs, inputs)
         else:
-            folder = self.path / _safe(runner)
+            folder = self.path / folder_of(runner)
             folder.mkdir(parents=True, exist_ok=True)
             write_npz(folder / f"sample{len(digests)}.npz", outputs)
         digests.append(inputs)
@@ -198,9 +198,11 @@ class OutputsFile:
             formats: Names of the number formats that the runners computed in, by the runners' names.
         """
         if not self.path.suffix:
+            for runner in formats:
+                self._clear(runner)
             for runner, inputs in self._inputs.items():
                 notes = {"runner": runner, "format": formats.get(runner, ""), "inputs": inputs}
-                with replacing(self.path / _safe(runner) / NOTES) as partial:
+                with replacing(self.path / folder_of(runner) / NOTES) as partial:
                     partial.write_text(json.dumps(notes, indent=1), "utf-8")
             return
         with replacing(self.path) as whole, whole.open("w", encoding="utf-8") as stream:
@@ -214,6 +216,13 @@ class OutputsFile:
             stream.write(f'],\n"{FORMATS}": {json.dumps(dict(formats))}, "{CLASS}": "RunResults"}}')
         self.discard()
 
+    def _clear(self, runner: str) -> None:
+        """Removes samples of an earlier run that would have been replaced, had the runner not failed before."""
+        folder, number = self.path / folder_of(runner), len(self._inputs.get(runner, ()))
+        while (left := folder / f"sample{number}.npz").is_file():
+            left.unlink()
+            number += 1
+
     def discard(self) -> None:
         """Removes what is not finished."""
         for partial in self._partial.values():
@@ -221,6 +230,6 @@ class OutputsFile:
         self._partial.clear()
 
 
-def _safe(runner: str) -> str:
+def folder_of(runner: str) -> str:
     """A runner's name as that of a folder."""
     return re.sub(r"[^\w.@#=,-]+", "_", runner)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,8 @@ from ...graph.digest import arrays_digest
 from ...graph.errors import OutputError, UsageError
 from ...graph.numpy_files import write_npz
 from ...graph.polygraphy_json import encoded
-from ...graph.recordings import OutputsFile
+from ...graph.printable import counted
+from ...graph.recordings import OutputsFile, folder_of
 from ...graph.whole_file import replacing
 from ..comparison import check_form
 from ..report.files import writing
@@ -26,6 +28,34 @@ if TYPE_CHECKING:
     from ..comparison import Comparison
     from ..sides import Side, Sides
     from .streaming import Begin, Take
+
+
+def check_left_over(path: str, flag: str, samples: int, runners: Sequence[str] = ()) -> None:
+    """Makes sure that a folder holds no samples but those that will be replaced: they would be read with them.
+
+    Args:
+        path: What ``flag`` was given; a file is replaced as a whole.
+        flag: The option.
+        samples: How many samples will be written.
+        runners: For each of which they will be written, in a folder of its own; none: in the folder itself.
+
+    Raises:
+        UsageError: It holds others.
+    """
+    folder = Path(path)
+    if folder.suffix or not folder.is_dir():
+        return
+    written = {Path(f"sample{number}.npz") for number in range(samples)}
+    if runners:
+        written = {Path(folder_of(runner)) / name for runner in runners for name in written}
+    there = {file.relative_to(folder) for form in ("[!.]*.npz", "*/[!.]*.npz") for file in folder.glob(form)}
+    others = sorted(map(os.fspath, there - written))
+    if others:
+        more = f" and {counted(len(others) - 1, 'more file')}" if len(others) > 1 else ""
+        raise UsageError(
+            f"{flag} {path}: it holds {others[0]}{more} of an earlier run, which would be read as if of this one; "
+            "empty it, or name another folder."
+        )
 
 
 def save_inputs(samples: Samples, path: str) -> None:
