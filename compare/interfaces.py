@@ -56,7 +56,9 @@ def in_the_references_words(sides: Sides, rules: Rules) -> tuple[Sides, list[Not
 
 def _check_named(asked: Interface, reference: Model, others: Sequence[Model]) -> None:
     if not others:
-        raise UsageError("--map-input, --map-output and --transpose-input are about a second file, and there is none.")
+        raise UsageError(
+            "--map-input, --map-output and --transpose-input are about a second file, and there is no other one."
+        )
     for flag, names, specs in (
         ("--map-input", asked.inputs, reference.inputs),
         ("--map-output", asked.outputs, reference.outputs),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -58,6 +58,8 @@ class Loader:
         models = self._load_all(first)
         sides = choose_sides(self.runners, models, None if second is None else self._load(second), self.rules.reference)
         self._check_engines(sides)
+        if second is not None:
+            self.notices.extend(_same_network(sides))
         sides, told = in_the_references_words(sides, self.rules)
         self.notices.extend(told)
         for side in one_a_file(sides.all):
@@ -149,6 +151,14 @@ class Loader:
         if unread and all(other_file(p, reference) for p in sides.candidates):
             model = reference.model
             self.notices.append(notices.engine_not_run(model.label, reference.name, model.source))
+
+
+def _same_network(sides: Sides) -> Iterator[Notice]:
+    """What to say of a second model that holds the network of the first."""
+    first = sides.reference.model
+    for side in one_a_file(sides.candidates):
+        if side.model.same_network(first):
+            yield notices.same_network(first.label, side.model.label)
 
 
 def check_names(sides: Sides, rules: Rules) -> None:

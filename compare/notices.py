@@ -30,6 +30,12 @@ def input_ignored(model: str, inputs: Sequence[str]) -> Notice:
     return Notice("input-ignored", model, f"{model} does not take {quoted(inputs)}.")
 
 
+def same_network(first: str, second: str) -> Notice:
+    """Two models were named that are one network."""
+    what = f"{first} was named twice" if first == second else f"{first} and {second} hold the same network"
+    return Notice("same-network", second, f"{what}: no change of a network is compared, only how it is run.")
+
+
 def shard(index: int, count: int) -> Notice:
     """A share of the samples was run."""
     text = f"This is share {index} of {count}. layerdiff merge makes the report on all samples of all shares."

@@ -142,7 +142,7 @@ def test_options_that_do_not_fit_are_refused(options, message, files):
 
 def test_without_a_second_file_there_is_nothing_to_map(files):
     one, _ = files(TWO, TWO)
-    with pytest.raises(UsageError, match="about a second file, and there is none"):
+    with pytest.raises(UsageError, match="about a second file, and there is no other one"):
         Comparator(one, [RUNNER, RUNNER], map_inputs={"a": "b"}).compare()
 
 
