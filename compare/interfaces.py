@@ -56,9 +56,8 @@ def in_the_references_words(sides: Sides, rules: Rules) -> tuple[Sides, list[Not
 
 def _check_named(asked: Interface, reference: Model, others: Sequence[Model]) -> None:
     if not others:
-        raise UsageError(
-            "--map-input, --map-output and --transpose-input are about a second file, and there is no other one."
-        )
+        options = "--map-input, --map-output and --transpose-input"
+        raise UsageError(f"{options} are about a second file, and there is no other one than {reference.label}.")
     for flag, names, specs in (
         ("--map-input", asked.inputs, reference.inputs),
         ("--map-output", asked.outputs, reference.outputs),

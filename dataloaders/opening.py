@@ -15,8 +15,8 @@ from ..graph.whole_file import is_plain
 from .base import Source
 
 
-def open_data(path: str | os.PathLike[str]) -> Source:
-    """The source that reads ``path``.
+def open_data(path: str | os.PathLike[str], flag: str = "--data") -> Source:
+    """The source that reads ``path``; ``flag`` is the option that named it, for messages.
 
     A new kind of file is a new module in this folder with ``opens(path) -> Source | None``, which declines with None,
     and ``READS``, which completes "cannot be read; expected ...".
@@ -24,20 +24,22 @@ def open_data(path: str | os.PathLike[str]) -> Source:
     Raises:
         DataError: There is no such file, or nothing that can be read as data.
     """
+    if not os.fspath(path):  # of which Path makes the present folder
+        raise DataError(f"{flag} '': a file or a folder has a name.")
     path = Path(path)
     if not path.exists():
-        raise DataError(f"--data {path}: no such file or folder.")
+        raise DataError(f"{flag} {path}: no such file or folder.")
     if not is_plain(path):
-        raise DataError(f"--data {path}: neither a regular file nor a folder, but a device or a pipe; save it first.")
+        raise DataError(f"{flag} {path}: neither a regular file nor a folder, but a device or a pipe; save it first.")
     if path.is_dir() and not any(path.iterdir()):
-        raise DataError(f"--data {path}: the folder is empty.")
+        raise DataError(f"{flag} {path}: the folder is empty.")
     kinds = []
     for module in _modules():
         source = module.opens(path)
         if source is not None:
             return source
         kinds.append(module.READS)
-    raise DataError(f"--data {path}: nothing in it can be read; expected {', '.join(kinds[:-1])} or {kinds[-1]}.")
+    raise DataError(f"{flag} {path}: nothing in it can be read; expected {', '.join(kinds[:-1])} or {kinds[-1]}.")
 
 
 def _modules() -> Iterator[ModuleType]:

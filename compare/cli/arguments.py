@@ -259,6 +259,7 @@ def parse(argv: Sequence[str]) -> Request:
     space, unknown = parser.parse_known_intermixed_args(_attach(words, parser))
     for word in unknown:
         raise UsageError(_unknown(word, parser))
+    _check_not_empty(space, parser)
     check_screen(space.quiet, space.verbose)
     models = tuple(space.models)
     if not named:
@@ -298,6 +299,17 @@ def parse(argv: Sequence[str]) -> Request:
         verbose=space.verbose,
         debug=space.debug,
     )
+
+
+def _check_not_empty(space: argparse.Namespace, parser: Parser) -> None:
+    """Refuses options that were given nothing, as by a variable that is not set.
+
+    Raises:
+        UsageError: One was.
+    """
+    for action in parser.every:
+        if action.option_strings and getattr(space, action.dest, None) == "":
+            raise UsageError(f"{action.option_strings[-1]} '': it was given nothing.")
 
 
 def _without_dashes(argv: Sequence[str]) -> list[str]:

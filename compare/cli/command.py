@@ -207,7 +207,9 @@ def comparator(request: Request, progress: Progress | None = None) -> Comparator
         request.runners,
         candidate_model=second,
         data_loader=data,
-        calibration_data=None if request.calibration_data is None else open_data(request.calibration_data),
+        calibration_data=None
+        if request.calibration_data is None
+        else open_data(request.calibration_data, "--calibration-data"),
         rules=request.rules,
         progress=progress or SILENT,
     )

@@ -148,6 +148,8 @@ def _words(key: str, value: Any, path: Path, where: str) -> Iterator[str]:
             continue
         if isinstance(one, (dict, list)):
             raise UsageError(f"{where}: {key} is an option of compare: a text, a number, true, or a list of those.")
+        if one == "":
+            raise UsageError(f"{where}: {key} is empty.")
         text = _beside(path, str(one)) if flag[2:] in _PATHS else str(one)
         yield flag if one is True else f"{flag}={text}"
 
