@@ -64,6 +64,9 @@ class Iterated(Source):
         specs = specs_of(model)
         iterator = self._begin()
         if iterator is self.data:
+            if getattr(iterator, "gi_frame", iterator) is None:  # a generator that has ended
+                again = "as by an earlier comparison: give a list, or the function that makes the generator"
+                raise DataError(f"{self.name}: this generator was used up before, {again}.")
             return Spool(specs, itertools.islice(iterator, self.most), self.name)
         first = itertools.islice(iterator, self.most)
         return _Again(specs, lambda: itertools.islice(self._begin(), self.most), first, self.name)

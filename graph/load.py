@@ -154,6 +154,8 @@ def _load_onnx(path: Path, external: Sequence[str | os.PathLike[str]]) -> Model:
             proto = onnx_file.read(home)
     except DecodeError:
         raise ModelError(f"{path}: not an ONNX model, or cut short ({path.stat().st_size:,} bytes).") from None
+    except UnicodeEncodeError:
+        raise ModelError(f"{path}: the name is no UTF-8, and ONNX opens no other: rename the file.") from None
     except Exception as error:
         raise ModelError(f"{path}: cannot be read: {first_line(error)}.") from error
     if proto.opset_import and proto.graph.node and not proto.graph.output:

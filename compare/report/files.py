@@ -77,6 +77,8 @@ def check_writable(path: str | os.PathLike[str], flag: str, *, folder: bool = Fa
     target = Path(path)
     if not folder and (target.is_dir() or os.fspath(path).endswith(os.sep)):
         raise OutputError(f"{flag} {path}: that is a folder: name a file in it.")
+    if os.fspath(path) == "-" and not _open():
+        raise OutputError(f"{flag} -: standard output is closed.")
     if os.fspath(path) == "-" or (target.exists() and not target.is_file() and not target.is_dir()):
         return  # standard output, a named pipe
     target = Path(os.path.realpath(target))
@@ -122,7 +124,14 @@ def _folder(files: Mapping[str, str | bytes], path: str | os.PathLike[str], flag
         write(content, Path(path) / name, flag)
 
 
+def _open() -> bool:
+    """Whether there is a standard output: the command puts the null device in the place of one that is closed."""
+    return sys.stdout is not None and getattr(sys.stdout, "name", "") != os.devnull
+
+
 def _to_standard_output(content: str | bytes, flag: str) -> None:
+    if not _open():
+        raise OutputError(f"{flag} -: standard output is closed.")
     try:
         sys.stdout.flush()
         if isinstance(content, str):

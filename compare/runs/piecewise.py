@@ -18,6 +18,7 @@ from ...graph.cutting.extract import extract
 from ...graph.cutting.fusion import fused_groups
 from ...graph.cutting.pieces import Piece, plan_pieces
 from ...graph.errors import ModelError, RunnerError
+from ...graph.printable import counted
 from ...graph.specs import TensorSpec
 from ...graph.weights import external_bytes
 from ...runners.contract.runner import Runner
@@ -90,8 +91,10 @@ class PiecedSession(Session):
                 info = session.info
         except ModelError:  # a piece without outputs, or without types before something ran
             info = SessionInfo()
+        size = external_bytes(side.model.proto)
+        weights = f"{size / 1e9:.2f} GB" if size >= 1e7 else counted(size, "byte")
         note = (
-            f"{external_bytes(side.model.proto) / 1e9:.2f} GB of weights are too many to be in memory at "
+            f"{weights} of weights are too many to be in memory at "
             f"once; run in {len(self._pieces)} pieces, not as the one program that would be deployed."
         )
         # of one piece, neither its kernels nor its calibration nor what it rounds is what the model has

@@ -482,3 +482,11 @@ def test_hidden_files_of_a_folder_are_nobodys_data(tmp_path):
     for name in ("a.npz", ".b.npz"):
         np.savez(tmp_path / name, x=x(1))
     assert len(open_data(str(tmp_path)).bind(ONE)) == 1
+
+
+def test_a_generator_that_was_used_up_is_told(identity_model):
+    generator = ({"x": np.ones(3, np.float32)} for _ in range(2))
+    model = Model(identity_model)
+    assert len(Iterated(generator).bind(model)) == 2
+    with pytest.raises(DataError, match="this generator was used up before, as by an earlier comparison: give a list"):
+        Iterated(generator).bind(model)

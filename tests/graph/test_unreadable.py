@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import onnx
 import pytest
 from layerdiff.graph.errors import ModelError
@@ -9,6 +11,7 @@ from layerdiff.graph.load import load
 from onnx import TensorProto, helper
 
 from support.models import parsed
+from support.paths import DIGITS
 
 
 def refused(path) -> str:
@@ -47,3 +50,9 @@ def test_an_optional_input(tmp_path):
     model.graph.node[0].op_type = "OptionalGetElement"
     onnx.save(model, tmp_path / "m.onnx")
     assert refused(tmp_path / "m.onnx").endswith("'x' is an optional; only tensors are compared.")
+
+
+def test_a_name_that_is_no_utf8(tmp_path):
+    path = tmp_path / os.fsdecode(b"m\xfc.onnx")
+    path.write_bytes((DIGITS / "digits.onnx").read_bytes())
+    assert refused(path).endswith("the name is no UTF-8, and ONNX opens no other: rename the file.")

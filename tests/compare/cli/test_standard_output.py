@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -77,3 +78,13 @@ def test_other_commands_do_not_succeed_where_nothing_can_be_shown(folder, words)
         done = subprocess.run([*RUN, *words], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == (0 if "--help" in words else 2), done.stderr
     assert "standard output cannot be written" in done.stderr or "--help" in words
+
+
+@pytest.mark.parametrize("words", [[], ["-q"]])
+def test_a_report_on_standard_output_that_is_closed_is_refused(folder, words):
+    command = [*RUN, "m.onnx", "--onnxrt", "--onnxrt", "--data", "d.npz", "--json", "-", *words]
+    done = subprocess.run(f"{shlex.join(command)} >&-", shell=True, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr.endswith("compare: --json -: standard output is closed.\n")
+    done = subprocess.run(f"{shlex.join(command)} >/dev/null", shell=True, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stderr
