@@ -34,7 +34,7 @@ class First(Source):
         if len(samples) > self.most:
             return _FirstSamples(samples, self.most)
         if len(samples) < self.most:
-            samples.notes = (*samples.notes, f"--samples {self.most} leaves nothing out: there are {len(samples)}.")
+            samples.notes = (*samples.notes, f"--samples {self.most}: there are no more than {len(samples)}.")
         return samples
 
 
@@ -45,7 +45,7 @@ class _FirstSamples(Samples):
         self._samples = samples
         self.count = most
         self.seed = samples.seed
-        self.description = f"the first {most} of {samples.description}"
+        self.description = f"the first {f'{most} ' if most > 1 else ''}of {samples.description}"
         self.notes = samples.notes
         self.representative = samples.representative
 

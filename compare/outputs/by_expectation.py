@@ -94,15 +94,21 @@ def unexplained(evidence: OutputEvidence, found: Measured) -> str:
         else:
             text += f", where rounding changes about {found.expected_different:,.0f}"
         return f"{text}{_first(evidence)}"
-    words = {
-        "rms": "the error of the whole output is",
-        "slice": "the error of a slice is",
-        "magnitude": "the error of elements of one magnitude is",
-        "element": f"{found.beyond:,} of {evidence.statistics.count:,} elements differ by more, one by",
-    }[found.statistic]
-    times = f"{found.value:.3g} times the expected one (limit {found.limit:.3g})"
     size = "" if found.relative is None else f"; relative error {found.relative:.2g}, {found.expected:.2g} expected"
-    return f"rounding does not explain the error: {words} {times}{size}{_first(evidence)}"
+    return f"rounding does not explain the error: {_beyond(evidence, found)}{size}{_first(evidence)}"
+
+
+def _beyond(evidence: OutputEvidence, found: Measured) -> str:
+    """By how much a statistic is beyond its limit."""
+    if found.statistic == "element":
+        share = f"{found.beyond:,} of {evidence.statistics.count:,} elements are off"
+        return f"{share} by more than {found.limit:.3g} times what rounding makes there, the worst by {found.value:.3g}"
+    what = {
+        "rms": "the whole output",
+        "slice": "a slice",
+        "magnitude": "elements of one magnitude",
+    }[found.statistic]
+    return f"the error of {what} is {found.value:.3g} times the expected one (limit {found.limit:.3g})"
 
 
 def _underflow(evidence: OutputEvidence, found: Measured) -> str:

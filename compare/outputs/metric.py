@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 Outputs: TypeAlias = "Mapping[str, np.ndarray]"
 Function: TypeAlias = "Callable[[dict[str, np.ndarray], Any], float]"
-"""``function(outputs, labels)``: the value of one batch, higher is better; ``labels`` is None where none were given.
-It is asked once more of zeros in the place of the reference's outputs, which have to be worse."""
+"""``function(outputs, labels)``: the value of one sample, higher is better. ``outputs`` are its arrays by the names of
+the outputs, ``labels`` those of its rows; None where none were given. It is asked once more of zeros in the place of
+the reference's outputs, which have to be worse."""
 
 AGREE = "agree"
 LOGITS = "logits"

@@ -213,7 +213,8 @@ class AccuracyResult:
     Attributes:
         runner: The reference or a candidate.
         metric: ``top1``, ``top5``, ``agree``, ``logits`` or ``package.module:function``; higher is better.
-        value: The metric over all rows; None where it is not finite or could not be measured. Of ``logits``, the mean
+        value: The metric over all rows, which of a function is the mean of what it gives for each sample, weighted by
+            its rows; None where it is not finite or could not be measured. Of ``logits``, the mean
             log-probability of the tokens, in nats.
         difference: To the reference's value on the same rows; negative is worse.
         samples: Rows that were measured: all batches together.

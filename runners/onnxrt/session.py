@@ -215,7 +215,8 @@ def _unheard_of(optimizer: str) -> str:
     """What is said of the name of an optimization that is not known here: ONNX Runtime passes over what it has not."""
     near = difflib.get_close_matches(optimizer, OPTIMIZERS, n=1)
     hint = f"; did you mean {near[0]}?" if near else "."
-    return f"disabled_optimizers={optimizer}: no such optimization is known here, and it may have left out none{hint}"
+    unknown = f"disabled_optimizers={optimizer}: no optimization of that name is known"
+    return f"{unknown}, so that ONNX Runtime may have left out none{hint}"
 
 
 def _placement(session: Any) -> dict[str, Counter[str]] | None:

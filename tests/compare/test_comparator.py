@@ -181,7 +181,7 @@ def test_a_wrong_output_disagrees_and_says_what_stands_where(compare):
     assert not report
     assert (report.verdict, report.exit_status, output.verdict) == ("fail", 1, "fail")
     assert output.metrics["mismatched"] == 2
-    assert "2 of 200 elements differ by more, one by" in output.reason
+    assert "2 of 200 elements are off by more than" in output.reason
     assert output.values["max_abs"]["index"] == (17,)
     assert output.values["max_abs"]["reference"] == pytest.approx(float(X[17]))
     assert output.values["max_abs"]["candidate"] == pytest.approx(float(X[17]) + 0.5)

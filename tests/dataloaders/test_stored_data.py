@@ -459,7 +459,7 @@ def test_a_device_is_no_data(tmp_path):
             open_data(path)
 
 
-@pytest.mark.parametrize(("most", "told"), [(1, ()), (2, ()), (3, ("--samples 3 leaves nothing out: there are 2.",))])
+@pytest.mark.parametrize(("most", "told"), [(1, ()), (2, ()), (3, ("--samples 3: there are no more than 2.",))])
 def test_the_first_of_fewer_samples_are_all_and_that_is_told(most, told):
     samples = First(Iterated([{"x": x(1)}, {"x": x(2)}]), most).bind(ONE)
     assert (len(samples), samples.notes) == (min(most, 2), told)
