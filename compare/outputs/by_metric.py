@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .evidence import Decision, MetricLoss, OutputEvidence
-from .metric import AGREE
+from .metric import AGREE, LOGITS
 
 CACHE = 1 / 8
 """Largest relative L2 error of a cache that passes since the logits that were computed from it do."""
@@ -16,7 +16,7 @@ def by_metric(evidence: OutputEvidence) -> Decision | None:
         return None
     if measured.value is None:
         return _not_measured(measured)
-    if measured.guessing is not None and measured.reference <= measured.guessing:
+    if measured.metric != LOGITS and measured.guessing is not None and measured.reference <= measured.guessing:
         reason = (
             f"{measured.metric} of the reference, {measured.reference:.4g}, is no better than always answering the "
             f"same ({measured.guessing:.4g}), so it decides nothing; do the labels belong to the data?"
@@ -66,6 +66,11 @@ def _constants_pass(measured: MetricLoss) -> str:
     if not measured.lets_constants_pass or measured.guessing is None:
         return ""
     lead = measured.reference - measured.guessing
+    if measured.metric == LOGITS:
+        return (
+            f"zeros in the place of the logits, every token equally probable, would pass as well: they lose {lead:.3g} "
+            f"nats, where --metric-drop allows {measured.allowed:g}, so that it decides nothing; give a smaller one"
+        )
     what = "zeros in the place of the outputs" if measured.own else "always giving the same answer"
     return (
         f"{what} would pass as well: {measured.metric} is {measured.guessing:.4g} then, {lead:.3g} under the "

@@ -73,6 +73,7 @@ class _Tally:
     own: list[np.ndarray] = field(default_factory=list)
     reference: list[np.ndarray] = field(default_factory=list)
     taught: list[np.ndarray] = field(default_factory=list)
+    of_zeros: list[np.ndarray] = field(default_factory=list)
     places: list[np.ndarray] = field(default_factory=list)
     top1: int = 0
     top5: float = 0.0
@@ -131,6 +132,7 @@ class LogitsMeter:
             self._present = self._read(sample, self._logits(outputs, sample), feed)
             self._look(self._present.logits)
             self._add(tally, self._present, self._present.logits)
+            tally.of_zeros.append(_of_zeros(self._present))
             return
         present = self._present
         if present is None or present.sample != sample or tally.failure:
@@ -237,12 +239,20 @@ class LogitsMeter:
             reference=0.0,
             lost=lost * result.samples,
             allowed=drop,
-            guessing=None,
+            guessing=self._guessing(),
             reason=reason,
             doubt="" if found is None else _far_off(found, drop),
             binding=True,
             cache=tensor != self._criterion.output,
         )
+
+    def _guessing(self) -> float | None:
+        """What zeros in the place of the logits, every token equally probable, would lose: less than nothing."""
+        found = self._tallies[self._sides.reference.name].of_zeros
+        if not found:
+            return None
+        kl, change = np.concatenate(found, axis=1)
+        return -max(float(kl.mean()), float(change.mean()), float(np.quantile(kl, 0.99)) / TAIL) if len(kl) else None
 
     def notices(self) -> Iterator[Notice]:
         """Runners that could not be measured, and those whose logits are shifted, which the metric does not see."""
@@ -332,6 +342,21 @@ def _no_padding(model: Decoder | None, feed: Mapping[str, np.ndarray], shape: tu
     if mask is None or mask.shape[0] != shape[0] or mask.shape[1] < shape[1]:
         return np.ones(shape, bool)
     return np.asarray(mask[:, mask.shape[1] - shape[1] :] != 0)
+
+
+def _of_zeros(present: _Present) -> np.ndarray:
+    """The divergence of zeros in the place of the logits, and by how much the log-probability of the token changes: of
+    each position."""
+    count = max(1, BLOCK // present.logits.shape[-1])
+    found = [np.zeros((2, 0))]
+    for start in range(0, len(present.logits), count):
+        p = log_softmax(present.logits[start : start + count])
+        even = math.log(p.shape[-1])
+        token = p[np.arange(len(p)), present.tokens[start : start + count]]
+        with np.errstate(invalid="ignore"):
+            terms = np.where(np.isneginf(p), 0.0, np.exp(p) * (p + even))
+        found.append(np.stack([terms.sum(axis=-1), np.abs(token + even)]))
+    return np.concatenate(found, axis=1)
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

@@ -242,6 +242,13 @@ def test_what_is_allowed_is_the_users_to_say(judge, drop, verdict):
     assert judge(shifted(-0.5), metric_drop=drop).verdict == verdict
 
 
+@pytest.mark.parametrize("candidate", [LOGITS, 0 * LOGITS])
+def test_a_drop_that_zeros_keep_decides_nothing(judge, candidate):
+    (output,) = judge(candidate, metric_drop=100).outputs
+    assert output.verdict == "undecided"
+    assert "zeros in the place of the logits, every token equally probable, would pass as well" in output.reason
+
+
 @pytest.mark.parametrize(("change", "verdict"), [(-0.01, "pass"), (-0.5, "fail")])
 def test_what_is_lost_fails_though_a_tolerance_is_kept(judge, change, verdict):
     reference = log_softmax(LOGITS).astype(np.float32)
