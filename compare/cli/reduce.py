@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -90,6 +91,9 @@ def _again(report: Report, progress: Progress) -> Comparison:
     command = report.provenance.command
     if command is None:
         raise UsageError("the report was made in Python and tells no command that could be run again.")
+    for model in filter(None, (report.model, report.candidate_model)):
+        if not os.path.exists(model.source):
+            raise UsageError(f"{model.source}: no such file here; run this in the folder that compare ran in.")
     comparison = comparator(_request(command), progress).prepare()
     for was in filter(None, (report.model, report.candidate_model)):
         now = next((side.model for side in comparison.sides.all if side.model.source == was.source), None)

@@ -63,7 +63,7 @@ class ScheduledSession(Session):
         axes = {name: self._axis(name) for name in names if name not in feed}
         parts: dict[str, list[np.ndarray]] = {name: [] for name in axes}
         for run, made in enumerate(self._runs(feed, list(axes))):
-            self._otherwise = self._otherwise or run > 0
+            self._otherwise = self._otherwise or (run > 0 and self._parts_differ(feed))
             for name, axis in axes.items():
                 if axis is None:
                     parts[name].clear()
@@ -77,6 +77,10 @@ class ScheduledSession(Session):
     @abstractmethod
     def _runs(self, feed: Feed, names: Sequence[str]) -> Iterator[Mapping[str, np.ndarray]]:
         """Runs a sample part by part."""
+
+    def _parts_differ(self, feed: Feed) -> bool:
+        """Whether what a sample is run as are not several times the same."""
+        return True
 
     def _axis(self, name: str) -> int | None:
         """Along which axis a tensor is put together."""
@@ -133,7 +137,7 @@ class UnbatchedSession(ScheduledSession):
         batched: Names of the inputs whose leading axis is the batch.
     """
 
-    alike = "no batch has more than one entry, which was run as it is (--batch, --shape or --data gives more)"
+    alike = "no batch has more than one entry, or entries that differ (--batch, --shape or --data gives others)"
 
     def __init__(self, who: str, inner: Session, joints: Callable[[], Joints], batched: Sequence[str]) -> None:
         super().__init__(who, inner, joints)
@@ -142,6 +146,9 @@ class UnbatchedSession(ScheduledSession):
     def _runs(self, feed: Feed, names: Sequence[str]) -> Iterator[Mapping[str, np.ndarray]]:
         for entry in _entries(self._who, self._batched, feed):
             yield self._inner.infer(entry, names)
+
+    def _parts_differ(self, feed: Feed) -> bool:
+        return any(bool((feed[name] != feed[name][:1]).any()) for name in self._batched)
 
 
 def _steps(decoder: Decoder, feed: Feed) -> Iterator[dict[str, np.ndarray]]:

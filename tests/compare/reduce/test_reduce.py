@@ -230,6 +230,13 @@ def test_a_file_that_changed_is_refused(report, capsys):
     assert "bad.onnx is not the file that the report was made on" in capsys.readouterr().err
 
 
+def test_the_folder_of_the_comparison_is_asked_for(report, tmp_path, monkeypatch, capsys):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["reduce", str(tmp_path / "report.json"), "-o", "bundle"]) == 2
+    assert "no such file here; run this in the folder that compare ran in." in capsys.readouterr().err
+
+
 def test_data_that_changed_are_refused(report, capsys):
     with np.load(report.parent / "x.npz") as stored:
         np.savez(report.parent / "x.npz", **{name: array * 2 for name, array in stored.items()})
