@@ -68,8 +68,10 @@ class Iterated(Source):
                 again = "as by an earlier comparison: give a list, or the function that makes the generator"
                 raise DataError(f"{self.name}: this generator was used up before, {again}.")
             return Spool(specs, itertools.islice(iterator, self.most), self.name)
-        first = itertools.islice(iterator, self.most)
-        return _Again(specs, lambda: itertools.islice(self._begin(), self.most), first, self.name)
+        return _Again(specs, self._again, itertools.islice(iterator, self.most), self.name)
+
+    def _again(self) -> Iterator[Any]:
+        return itertools.islice(self._begin(), self.most)
 
     @property
     def _called(self) -> str:

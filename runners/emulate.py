@@ -338,7 +338,7 @@ class EmulateSession(Session):
         self.info = SessionInfo(
             {**options, **info.options},
             info.versions,
-            (*info.notes, *(_said(note) for note in rewritten.notes), *wide),
+            (*info.notes, *(_said(note) for note in rewritten.notes), *wide, *_without_effect(runner)),
             fp16_accumulation=rewritten.nodes if runner.fp16_accumulation else frozenset(),
             idle="" if rewritten.roundings else f"nothing of this network was rounded to {runner.arithmetic}",
             calibration=Calibration(options["ranges"], dict(runner.ranges or ())) if runner.scaled else None,
@@ -373,6 +373,15 @@ def _said(note: Note) -> str:
         return note.text
     flag = next(f.metadata["flag"] for f in fields(EmulateRunner) if f.name == note.setting)
     return f"{note.text} {flag} turns this off."
+
+
+def _without_effect(runner: EmulateRunner) -> tuple[str, ...]:
+    """What to say of options that change nothing in this format."""
+    given = {
+        f"percentile={runner.percentile:g}": runner.percentile != 100 and not runner.scaled,
+        "unscaled": runner.unscaled and (runner.format == "int8" or runner.format not in _SCALED),
+    }
+    return tuple(f"{name} changes nothing in {runner.format}." for name, idle in given.items() if idle)
 
 
 def _double(runner: EmulateRunner, model: Model) -> tuple[str, ...]:

@@ -152,6 +152,8 @@ def describe(runner: OnnxrtConfig, ort: Any, loaded: Loaded, model: Model) -> Se
     if runner.disabled_optimizers:
         settings["disabled_optimizers"] = list(runner.disabled_optimizers)
         notes += (_unheard_of(name) for name in runner.disabled_optimizers if name not in OPTIMIZERS)
+    if runner.tf32 and runner.provider not in ON_CUDA:
+        notes.append(f"tf32 changes nothing on {runner.provider}: it is CUDA's.")
     if runner.exact_int8:
         settings["exact_int8"] = True
     if runner.custom_ops:

@@ -151,7 +151,7 @@ def test_the_command_builds_and_runs_several_profiles(files, capsys):
     assert main([str(source), "--trt", "--onnxrt", *words]) == 0
     report = json.loads(capsys.readouterr().out)
     assert len(report["runners"][1]["options"]["profiles"]) == 2
-    assert report["outputs"][0]["metrics"]["count"] == 5 * (1 + 4 + 1 + 4), "random samples come in all profiles"
+    assert report["outputs"][0]["metrics"]["count"] == 5 * (1 + 4 + 2 + 8), "random samples come in all profiles"
 
 
 # --- profiles of pieces -----------------------------------------------------------------------------------------------
