@@ -308,7 +308,8 @@ def _check_not_empty(space: argparse.Namespace, parser: Parser) -> None:
         UsageError: One was.
     """
     for action in parser.every:
-        if action.option_strings and getattr(space, action.dest, None) == "":
+        given = action.option_strings and action.dest not in WRITTEN  # those are told when they are looked at
+        if given and getattr(space, action.dest, None) == "":
             raise UsageError(f"{action.option_strings[-1]} '': it was given nothing.")
 
 

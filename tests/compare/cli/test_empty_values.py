@@ -10,7 +10,7 @@ from layerdiff.dataloaders import open_data
 from layerdiff.graph.errors import UsageError
 
 RELU = "g (float[N, 4] x) => (float[N, 4] y) { y = Relu(x) }"
-FLAGS = ["--data", "--calibration-data", "--allow-external", "--baseline", "--labels", "--reference", "--save-inputs"]
+FLAGS = ["--data", "--calibration-data", "--allow-external", "--baseline", "--labels", "--reference"]
 
 
 @pytest.mark.parametrize("flag", [*FLAGS, "--load-outputs"])
