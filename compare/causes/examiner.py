@@ -386,8 +386,8 @@ class Examiner:
 
     def _altered(self, pair: LayerPair, values: Arrays, alter: Callable[[Model], Model | None]) -> Arrays | None:
         """What the candidate makes of a layer that is altered; None where that cannot be computed."""
-        feed = self._fed(pair.candidate.inputs, values)
-        if feed is None or not self.candidate.runner.capabilities.any_model:
+        feed, can = self._fed(pair.candidate.inputs, values), self.candidate.runner.capabilities
+        if feed is None or not (can.any_model and can.pieces):
             return None
         try:
             model = alter(slice_model(self.candidate.model, pair.candidate, specs_of(feed)))

@@ -71,7 +71,8 @@ class Grammar:
         own = self.options.get(self.value)
         if own is not None and not own.choices and not equals and item:
             return {own.name: own.read(item, written)}
-        if own is not None and not own.choices and not item:
+        switches = any(option.switch for option in self.options.values())  # which are told instead
+        if own is not None and not own.choices and not item and not switches:
             raise UsageError(f"{self.written} '': it was given nothing; expected {own.metavar or own.name}.")
         raise UsageError(self._unknown(key, bool(equals), written))
 
