@@ -53,5 +53,6 @@ def _apart(reference: np.ndarray, candidate: np.ndarray, axes: tuple[int, ...]) 
             rows -= rows.mean(0)
             products.append(rows @ rows.T)
     size = float(np.linalg.norm(products[0]))
-    apart = float(np.linalg.norm(products[0] - products[1]))
+    with np.errstate(all="ignore"):
+        apart = float(np.linalg.norm(products[0] - products[1]))
     return apart / size if 0 < size < math.inf and math.isfinite(apart) else math.inf

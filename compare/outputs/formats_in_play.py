@@ -194,17 +194,18 @@ def _quantized(index: GraphIndex) -> frozenset[str]:
         if (
             operator(node) in QUANTIZED
             or inner
-            or _dequantizes(node, index)
+            or _dequantizes(index, position)
             or any(name in found for name in index.reads[position])
         ):
             found.update(name for name in node.output if name)
     return frozenset(found)
 
 
-def _dequantizes(node: onnx.NodeProto, index: GraphIndex) -> bool:
+def _dequantizes(index: GraphIndex, position: int) -> bool:
     """Whether a node makes floats of small numbers that are stored as weights: integers, 8-bit floats, places in a
     codebook."""
-    if stored_levels(index, index.producer[node.output[0]]) is not None:
+    node = index.nodes[position]
+    if stored_levels(index, position) is not None:
         return True
     if operator(node) not in CASTS or node.input[0] not in index.initializers:
         return False

@@ -28,7 +28,7 @@ class SameRows:
                 continue
             rows = array if array.ndim > 1 else array[np.newaxis]
             if name not in self._first:
-                self._first[name] = rows[0].copy()
+                self._first[name] = np.array(rows[0])
             first = self._first[name]
             # two rows tell nearly always
             if rows.shape[1:] != first.shape or not (_same(rows[-1:], first) and _same(rows, first)):

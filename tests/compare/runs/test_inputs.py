@@ -71,6 +71,23 @@ def test_an_output_that_is_the_same_in_all_rows_is_told(adds, samples, rows):
     assert all(f"is the same in all {rows} rows, though the inputs differ" in text for text in told)
 
 
+def test_a_scalar_of_text_is_an_output_like_any_other():
+    model = parsed("g (string x) => (string y) { y = Identity(x) }")
+    data = [{"x": np.array("a", object)}]
+    assert Comparator(model, [OnnxrtRunner(), OnnxrtRunner()], data_loader=data).compare().verdict == "pass"
+
+
+@pytest.mark.parametrize("layers", [None, "all"])
+def test_an_output_that_a_node_does_not_give_is_none(layers):
+    model = parsed(
+        "g (float[1, 3, 2] x) => (float[1, 3, 5] y) { h, y = GRU <hidden_size = 5> (x, w, r) }",
+        w=np.ones((1, 15, 2), np.float32),
+        r=np.ones((1, 15, 5), np.float32),
+    )
+    model.graph.node[0].output[0] = ""
+    assert Comparator(model, [OnnxrtRunner(), OnnxrtRunner()], layers=layers).compare().verdict == "pass"
+
+
 def test_few_zeros_are_an_input_like_any_other():
     model = parsed("g (float[N] x) => (float[N] y) { y = Exp(x) }")
     for count, verdict in ((8, "pass"), (9, "undecided")):
