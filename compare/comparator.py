@@ -184,7 +184,7 @@ class Comparator:
                 "that were recorded elsewhere are a runner: RecordedRunner."
             )
         judged = with_options(rules or Rules(), options)
-        _check_concern("compare_accuracy", [name for name in changed(judged) if name not in JUDGED], JUDGED)
+        _check_concern("compare_accuracy", changed(judged), JUDGED)
         comparison = replace(run_results.comparison, rules=judged)
         log = run_results.log
         collector = Collector(comparison)
@@ -208,13 +208,11 @@ def _check_concern(method: str, given: Iterable[str], known: frozenset[str]) -> 
     Raises:
         UsageError: It is.
     """
-    for name in given:
-        if name in known:
-            continue
+    rules = [f.name for f in declared(Rules)]  # what is no option at all is told with those that there are
+    for name in (name for name in given if name in rules and name not in known):
         named = [other for other, its in (("run", RUN), ("compare_accuracy", JUDGED)) if name in its]
         there = f"Comparator.{named[0]}" if named else "Comparator(model, runners, ...).compare()"
-        if name in (f.name for f in declared(Rules)):  # what is no option at all is told with those that there are
-            raise UsageError(f"Comparator.{method} takes no {name}: it is an option of {there}.")
+        raise UsageError(f"Comparator.{method} takes no {name}: it is an option of {there}.")
 
 
 def _runners(given: object) -> tuple[Runner, ...]:

@@ -184,11 +184,11 @@ def of_weights(index: GraphIndex, found: Mapping[int, Diagnosis]) -> dict[int, D
         if result.get(first, found[first]) is not None:
             result[first] = _told(index, result.get(first) or found[first], group[0], fact)
         result.update({layer[node]: None for node in group[1:] if layer[node] != first})
-    return {**_copied(index, {n: o for n, o in held.items() if layer[n] not in result}, layer, found), **result}
+    return {**_copied(index, {n: o for n, o in held.items() if layer[n] not in result}, layer), **result}
 
 
 def _copied(
-    index: GraphIndex, held: Mapping[OpName, OpName], layer: Mapping[OpName, int], found: Mapping[int, Diagnosis]
+    index: GraphIndex, held: Mapping[OpName, OpName], layer: Mapping[OpName, int]
 ) -> dict[int, Diagnosis | None]:
     """The same of layers that have the weights of others as far away as theirs."""
     places = {(node.op_type, index.names[p]): p for p, node in enumerate(index.nodes)}

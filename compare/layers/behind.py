@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ...graph.errors import LayerdiffError
+from ...graph.pairing.differences import op_names
 from ..causes.rewritten_weights import LacksTheSame
 from ..progress import SILENT, Progress
 from ..runs.memory import budget
@@ -67,9 +68,7 @@ class Decided:
                 groups.setdefault(self.undoing[s.number], []).append(s)
         for number, (first, *others) in groups.items():
             assert first.diagnosis is not None
-            lacks, *more = (
-                (index.nodes[p].op_type, index.names[p]) for p in (mains[number], *(s.pair.main for s in others))
-            )
+            lacks, *more = op_names(index, (mains[number], *(s.pair.main for s in others)))
             joined = first.diagnosis.adding(LacksTheSame(lacks, tuple(more)))
             given = given.knowing([replace(first, diagnosis=joined)]).inherited(s.number for s in others)
         return given
@@ -104,7 +103,7 @@ def decided(
     if prepared.same or not can.pieces or can.builds_for_shapes:
         return Decided(found, undoing)
     runs = 0
-    while off := [s for s in map(healing.layers.get, pending) if s is not None and healing.verdict(s) == "culprit"]:
+    while off := healing.culprits(pending):
         faults, meant = _unfinished(_first(off, healing), healing, index, lacking)
         for taken in meant:
             lacking.update((n, taken) for n in taken.lacking if n in faults and n not in lacking)
@@ -123,8 +122,7 @@ def decided(
         spoilt = healing.behind(n for taken in meant for n in taken.beside if n in faults) & later
         found.update(dict.fromkeys(spoilt.intersection(pending), "inherited"))
         pending = [number for number in pending if number in later - spoilt]
-        more = leaning or any(healing.verdict(healing.layers[number]) == "culprit" for number in pending)
-        if not faults or not more:
+        if not faults or not (leaning or healing.culprits(pending)):
             continue
         runs += 1
         given = {number for number, verdict in found.items() if verdict == "culprit"}

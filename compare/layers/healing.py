@@ -10,7 +10,7 @@ from ...graph.formats import FP32, NumberFormat
 from ...graph.operators import QUANTIZERS, operator
 from ...graph.rounding.depth import depths
 from ...graph.specs import is_float
-from .observation import relative_error
+from .observation import ANOTHER, relative_error
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 HEALED = 0.1
 """A layer whose error shrinks to this share of it right behind the layer has healed."""
-ANOTHER = 0.5
-"""Relative error from which on a tensor may be another one; two that have nothing to do with each other have 1.4."""
 LOUD = 100.0
 """Times the size of values from which on others beside them hide an error."""
 QUIET = 4.0
@@ -82,6 +80,10 @@ class Healing:
             return "healed" if not s.comes_and_goes and self._healed(s) else "culprit"
         return None
 
+    def culprits(self, numbers: Iterable[int]) -> list[LayerObservation]:
+        """Those of some layers that are culprits."""
+        return [self.layers[number] for number in numbers if self.verdict(self.layers[number]) == "culprit"]
+
     def leans(self, s: LayerObservation) -> bool:
         """Whether a layer has healed only if what is off behind it has come from other faults: without these, it may
         turn out not to have."""
@@ -109,9 +111,9 @@ class Healing:
 
     def near(self, s: LayerObservation) -> bool:
         """Whether the cumulative error of a layer is one of rounding alone, to integers if the candidate has some."""
-        if self.quiet(s) or not self.quantized:
+        if not self.quantized or self.quiet(s):
             return self.quiet(s)
-        return s.cumulative_error <= self._rounding(s.pair.reference.outputs[0]) / self._u * INTEGER_ROUNDOFF
+        return s.cumulative_error <= self._rounding(s.pair.reference.outputs[0], INTEGER_ROUNDOFF)
 
     def multiple(self, s: LayerObservation) -> bool:
         """Whether a layer makes a multiple of the reference's values, of its first output."""
@@ -134,8 +136,8 @@ class Healing:
         alike = abs(math.sqrt(seen.sum_cc / seen.sum_rr) - 1) <= rounding
         return alike and s is not None and s.turning.get(tensor, math.inf) <= 2 * rounding
 
-    def _rounding(self, tensor: str) -> float:
-        return QUIET * self._u * math.sqrt(max(1, self._depth.get(tensor, 1)))
+    def _rounding(self, tensor: str, u: float | None = None) -> float:
+        return QUIET * (self._u if u is None else u) * math.sqrt(max(1, self._depth.get(tensor, 1)))
 
     def rounds(self, name: str) -> bool:
         """Whether a tensor holds numbers that are rounded."""

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from ..report.model import Fact
 
 
+ANOTHER = 0.5
+"""Relative error from which on a tensor may be another one; two that have nothing to do with each other have 1.4."""
+
+
 @dataclass(frozen=True)
 class LayerObservation:
     """What was seen of one layer.
@@ -41,8 +45,8 @@ class LayerObservation:
         fused: What is inside that the candidate's format cannot hold, harmless as long as the layer is one kernel.
         portraits: By output tensor, how its values lie on both sides (`statistics.portrait`), on the first sample.
         unholdable: The output to blame, where a later layer cannot be given what it holds.
-        turning: By output tensor, how far it is from the reference's turned on the candidate's own values, on the first
-            sample; see `turning`.
+        turning: By output tensor that may be another one, how far it is from the reference's turned on the candidate's
+            own values, on the first sample that shows it; see `turning`.
     """
 
     pair: LayerPair
@@ -141,8 +145,8 @@ class Gathering:
 
     def went(self, name: str, reference: np.ndarray, candidate: np.ndarray, sample: int) -> None:
         """Takes in what both sides make of an output, each of its own values."""
-        self.cumulative.setdefault(name, Statistics(full=False)).update(reference, candidate, sample=sample)
-        if name not in self.turning:
+        seen = self.cumulative.setdefault(name, Statistics(full=False)).update(reference, candidate, sample=sample)
+        if name not in self.turning and ANOTHER < relative_error(seen) < math.inf:  # of no other one it is asked
             self.turning[name] = turning(reference, candidate)
 
     def note(self, found: Mapping[str, Judgement]) -> Judgement | None:

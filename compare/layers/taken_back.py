@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...graph.operators import PRODUCTS, QUANTIZERS, operator
+from ...graph.pairing.differences import op_names
 from ..causes.diagnosis import Diagnosis
 from ..causes.rewritten_weights import NotTakenBack
 from ..report.model import Cause
@@ -55,16 +56,13 @@ class TakenBack:
             mains: The main node of each layer, by the layer's number.
             index: The reference's graph.
         """
-        change, *takers = (_named(index, mains[number]) for number in (self.change, *self.takers))
+        places = (layer.pair.main, *(mains[number] for number in (self.change, *self.takers)))
+        name, change, *takers = op_names(index, places)
         kind = "adds" if layer.number in self.beside else "changed" if layer.exceeds_noise else "same"
-        fact = NotTakenBack(_named(index, layer.pair.main), change, tuple(takers), kind)
+        fact = NotTakenBack(name, change, tuple(takers), kind)
         if layer.exceeds_noise and layer.diagnosis is not None:
             return layer.diagnosis.adding(fact)
         return Diagnosis(Cause.WEIGHTS, (fact,), layer.pair.main)
-
-
-def _named(index: GraphIndex, position: int) -> tuple[str, str]:
-    return index.nodes[position].op_type, index.names[position]
 
 
 def taken_back(

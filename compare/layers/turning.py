@@ -47,12 +47,11 @@ def _apart(reference: np.ndarray, candidate: np.ndarray, axes: tuple[int, ...]) 
         return math.inf
     chosen = np.unravel_index(np.linspace(0, count - 1, min(count, ROWS)).astype(int), places)
     products = []
-    for tensor in (reference, candidate):
-        rows = np.moveaxis(tensor, axes, range(-len(axes), 0))[chosen].astype(np.float64).reshape(len(chosen[0]), -1)
-        with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):
+        for tensor in (reference, candidate):
+            rows = np.moveaxis(tensor, axes, range(-len(axes), 0))[chosen].astype(np.float64)
+            rows = rows.reshape(len(rows), -1)
             rows -= rows.mean(0)
             products.append(rows @ rows.T)
-    size = float(np.linalg.norm(products[0]))
-    with np.errstate(all="ignore"):
-        apart = float(np.linalg.norm(products[0] - products[1]))
+        size, apart = (float(np.linalg.norm(product)) for product in (products[0], products[0] - products[1]))
     return apart / size if 0 < size < math.inf and math.isfinite(apart) else math.inf

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from ...sides import Side
 
 
+_OF_MAIN = b"\x8c\x08__main__"
+"""How pickle's default protocols name the module that was started, which another process has not."""
+
+
 @contextmanager
 def isolated(comparison: Comparison) -> Iterator[Comparison]:
     """The comparison with those sides in processes of their own that the rules want there, until the block ends, and
@@ -45,10 +49,6 @@ def isolated(comparison: Comparison) -> Iterator[Comparison]:
                 sides, reference=apart(sides.reference), candidates=tuple(apart(side) for side in sides.candidates)
             ),
         )
-
-
-_OF_MAIN = b"\x8c\x08__main__"
-"""How pickle's default protocols name the module that was started, which another process has not."""
 
 
 def portable(comparison: Comparison) -> Comparison:
