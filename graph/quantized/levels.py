@@ -44,11 +44,12 @@ def spacing(levels: np.ndarray, values: np.ndarray) -> np.ndarray:
 def stored_levels(index: GraphIndex, position: int) -> np.ndarray | None:
     """The levels of the weights that a node makes floats of, or looks up in a codebook; None of other nodes."""
     node = index.nodes[position]
-    if operator(node) in ("Cast", "DequantizeLinear") and index.weight(node.input[0]) is not None:
-        spec = index.specs.get(node.input[0])
+    spec = index.specs.get(node.input[0]) if node.input else None  # which tells most, and reads no weights
+    if operator(node) in ("Cast", "DequantizeLinear"):
         small = spec is not None and spec.dtype.name.startswith(SMALL_FLOATS)
-        return levels_of_type(spec.dtype.name) if spec is not None and small else None
-    if operator(node) != "Gather":
+        stored = small and index.weight(node.input[0]) is not None
+        return levels_of_type(spec.dtype.name) if spec is not None and stored else None
+    if operator(node) != "Gather" or (spec is not None and spec.shape is not None and len(spec.shape) != 1):
         return None
     table, made = index.weight(node.input[0]), index.specs.get(node.output[0])
     if table is None or table.ndim != 1 or not 1 < table.size <= CODEBOOK or not is_float(table.dtype):
