@@ -95,8 +95,8 @@ class NotTakenBack:
         layer: Operator and name of the layer.
         change: The same of the layer that makes the change.
         takers: The same of those that take it back.
-        kind: What this one does: its weights are the ``same``, they are ``changed`` otherwise, or it ``adds`` the
-            reference's own values.
+        kind: What this one does: its weights are the ``same``, they are ``changed`` otherwise, it ``adds`` the
+            reference's own values, or values that are changed ``otherwise``.
     """
 
     layer: OpName
@@ -113,6 +113,7 @@ class NotTakenBack:
             "same": "its own weights, which are the first file's, do not",
             "changed": "its own do not",
             "adds": "it adds the first file's values to what is changed",
+            "otherwise": "what it makes of that, or adds to it, is changed otherwise",
         }[self.kind]
         return (
             f"the weights of {takers}{more} take back what the second file changes in "
@@ -122,7 +123,7 @@ class NotTakenBack:
     @property
     def remedy(self) -> str:
         """What to do."""
-        if self.kind == "adds":
+        if self.kind in ("adds", "otherwise"):
             return f"change the weights of {self.layer[1]} in the second file as {self.change[1]} is changed"
         return (
             f"let the weights of {self.layer[1]} in the second file take back what is changed in {self.change[1]}, as "

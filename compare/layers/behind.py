@@ -102,9 +102,9 @@ def decided(
     pending = [s.number for s in layers if healing.verdict(s) is not None]
     if prepared.same or not can.pieces or can.builds_for_shapes:
         return Decided(found, undoing)
-    runs = 0
+    runs, spoilt = 0, set[int]()
     while off := healing.culprits(pending):
-        faults, meant = _unfinished(_first(off, healing), healing, index, lacking)
+        faults, meant = _unfinished(_first(off, healing), healing, index, {*lacking, *spoilt})
         for taken in meant:
             lacking.update((n, taken) for n in taken.lacking if n in faults and n not in lacking)
         product = None if meant else _undoing(faults, healing, index)
@@ -119,7 +119,7 @@ def decided(
         settled = (set(pending) - later) | faults
         found.update((number, "culprit" if number in faults else "healed") for number in settled)
         # of what is added to changed values, nobody can make what should be there
-        spoilt = healing.behind(n for taken in meant for n in taken.beside if n in faults) & later
+        spoilt |= healing.behind(n for taken in meant for n in taken.beside if n in faults) & later
         found.update(dict.fromkeys(spoilt.intersection(pending), "inherited"))
         pending = [number for number in pending if number in later - spoilt]
         if not faults or not (leaning or healing.culprits(pending)):
@@ -186,6 +186,12 @@ def _without(
     except LayerdiffError:
         log.debug("the candidate was not run without its first faults", exc_info=True)
         return None
-    seen = {s.number: s.cumulative for s in walked.layers}
-    seen.update((s.number, dict.fromkeys(s.pair.reference.outputs, Statistics())) for s in layers if s.number in faults)
-    return None if walked.notices else [replace(s, cumulative=seen[s.number]) for s in layers]
+    if walked.notices:
+        return None
+    seen = {s.number: s for s in walked.layers}
+    without = []
+    for s in layers:
+        given = {name: Statistics() for name in s.pair.reference.outputs} if s.number in faults else None
+        one = seen[s.number]
+        without.append(replace(s, cumulative=one.cumulative if given is None else given, turning=one.turning))
+    return without

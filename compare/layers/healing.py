@@ -28,6 +28,8 @@ GROWN = 3.0
 """Times the local error from which on the cumulative one was made before."""
 INTEGER_ROUNDOFF = 1e-2
 """What stands for the unit roundoff of INT8."""
+TURNED = 0.06
+"""Relative error to within which values are turned where products of integers are added to them: some hundredths."""
 
 
 class Healing:
@@ -115,6 +117,10 @@ class Healing:
             return self.quiet(s)
         return s.cumulative_error <= self._rounding(s.pair.reference.outputs[0], INTEGER_ROUNDOFF)
 
+    def turns(self, s: LayerObservation) -> bool:
+        """Whether all that a layer makes is turned, to within rounding to integers where the candidate has some."""
+        return all(self.turned(name, TURNED if self.quantized else None) for name in s.pair.reference.outputs)
+
     def multiple(self, s: LayerObservation) -> bool:
         """Whether a layer makes a multiple of the reference's values, of its first output."""
         seen = s.cumulative.get(s.pair.reference.outputs[0])
@@ -125,14 +131,14 @@ class Healing:
         """Whether the error of a tensor is one that rounding alone makes on the way to it."""
         return relative_error(statistics) <= self._rounding(tensor)
 
-    def turned(self, tensor: str) -> bool:
+    def turned(self, tensor: str, error: float | None = None) -> bool:
         """Whether a tensor is far from the reference's, but the same in another order, or turned: of one length, and
-        with the same products of its rows."""
+        with the same products of its rows; to within rounding, or a relative error."""
         s = self.layers[self.maker[tensor]] if tensor in self.maker else None
         seen = None if s is None else s.cumulative.get(tensor)
         if seen is None or not ANOTHER < relative_error(seen) < math.inf:
             return False
-        rounding = self._rounding(tensor)
+        rounding = self._rounding(tensor) if error is None else error
         alike = abs(math.sqrt(seen.sum_cc / seen.sum_rr) - 1) <= rounding
         return alike and s is not None and s.turning.get(tensor, math.inf) <= 2 * rounding
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .observation import LayerObservation
 
 
+LEFT = 0.25
+"""Relative error that is left of integers at most where they are what takes a change back: 12 dB."""
 TAKEN = 0.4
 """A layer that errs on the reference's values, and by less than this share of it on the candidate's own, takes back by
 what these have changed: no two faults do so by chance."""
@@ -40,7 +42,7 @@ class TakenBack:
         change: The layer that is changed.
         takers: Layers with other weights behind it, which give the reference's values again.
         lacking: Layers with weights behind it, or beside what adds up there, which do not.
-        beside: Those of them that are beside it.
+        beside: Those of them that are beside it, or spoil it.
     """
 
     change: int
@@ -58,7 +60,9 @@ class TakenBack:
         """
         places = (layer.pair.main, *(mains[number] for number in (self.change, *self.takers)))
         name, change, *takers = op_names(index, places)
-        kind = "adds" if layer.number in self.beside else "changed" if layer.exceeds_noise else "same"
+        kind = "changed" if layer.exceeds_noise else "same"
+        if layer.number in self.beside:
+            kind = "otherwise" if layer.exceeds_noise else "adds"
         fact = NotTakenBack(name, change, tuple(takers), kind)
         if layer.exceeds_noise and layer.diagnosis is not None:
             return layer.diagnosis.adding(fact)
@@ -101,6 +105,7 @@ class _Change:
     ) -> None:
         self.s, self.healing, self.index, self.passes = s, healing, index, passes
         self.changed = set(s.pair.reference.outputs)
+        self.way = [s.number]
         self.takers: set[int] = set()
         self.behind: set[int] = set()
         self.beside: set[int] = set()
@@ -116,7 +121,9 @@ class _Change:
             for layer in self.healing.reading(here):
                 if self.changed.isdisjoint(layer.pair.reference.outputs) and self._hands_on(layer):
                     self.changed.update(layer.pair.reference.outputs)
+                    self.way.append(layer.number)
                     waiting.append(layer)
+        self._lead_back()
         lacking = self.behind | self.beside
         if not self.takers and not (lacking and lacking.issubset(known)):
             return None
@@ -127,18 +134,42 @@ class _Change:
     def _hands_on(self, layer: LayerObservation) -> bool:
         """Whether a layer that reads what is changed makes something that is changed, too, and meant to be."""
         takes = layer.exceeds_noise and layer.cumulative_error < TAKEN * layer.local_error
+        some = self.healing.quantized and layer.cumulative_error < LEFT  # where errors of integers add up
         near = bool(layer.cumulative) and self.healing.near(layer) and not hides(layer, self.s)
-        if near or (takes and self.healing.quantized):  # where errors of integers add up, a share of it is left
+        if near or (takes and some):
             self.takers.update({layer.number} if takes else ())
             return False
-        adds = self._adding(layer)
-        if adds is not None:
-            self.beside.add(adds)
-            return False
+        for blamed in (self._spoiling(layer), self._adding(layer)):
+            if blamed is not None:
+                self.beside.add(blamed)
+                return False
         if self._multiplies(layer) and not self.passes(layer):
             self.behind.add(layer.number)
             return False
         return True
+
+    def _lead_back(self) -> None:
+        """Where all that read what one layer on the way makes have other weights and do not take it back, while others
+        do, that layer is to blame in their place."""
+        for number in sorted(self.way[1:]):
+            found = self._ends(number)
+            off = found & self.behind
+            s = self.healing.layers[number]
+            if len(off) < 2 or found & self.takers or not s.exceeds_noise or self.healing.turns(s):
+                continue
+            if all(self.healing.layers[n].exceeds_noise for n in off):
+                self.behind -= off
+                self.beside.add(number)
+
+    def _ends(self, number: int) -> set[int]:
+        """Where what a layer on the way makes is taken back, or is not."""
+        found: set[int] = set()
+        for s in self.healing.reading(self.healing.layers[number]):
+            if s.number in self.takers | self.behind | self.beside:
+                found.add(s.number)
+            elif s.number in self.way:
+                found |= self._ends(s.number)
+        return found
 
     def _multiplies(self, layer: LayerObservation) -> bool:
         """Whether weights of a layer are multiplied by changed values, which it may move before."""
@@ -147,6 +178,27 @@ class _Change:
         inside = {name for p in layer.pair.reference.nodes for name in self.index.nodes[p].output} - made
         reads = {name for node in products for name in node.input}
         return not reads.isdisjoint(self.changed | inside)
+
+    def _spoiling(self, layer: LayerObservation) -> int | None:
+        """Who is to blame where something is added to values that come in turned, and the sum is not: the product
+        whose values are added, which may be before the layer or in it."""
+        if not self._sums(layer) or not self._turns_in(layer) or self._multiplies(layer) or self.healing.turns(layer):
+            return None
+        makers = (self.healing.maker.get(n, -1) for n in layer.pair.reference.inputs if n not in self.changed)
+        others = (self.healing.layers[number] for number in makers if number in self.healing.layers)
+        blamed = (s.number for s in (layer, *others) if s.exceeds_noise and weighted(s, self.index))
+        return next(blamed, None)
+
+    def _sums(self, layer: LayerObservation) -> bool:
+        """Whether a layer adds two values that are computed."""
+        nodes = (self.index.nodes[p] for p in layer.pair.reference.nodes)
+        sums = (node.input for node in nodes if operator(node) == "Add")
+        return any(all(self.index.weight(name) is None for name in inputs) for inputs in sums)
+
+    def _turns_in(self, layer: LayerObservation) -> bool:
+        """Whether all that a layer reads of what is changed is turned."""
+        read = [n for n in layer.pair.reference.inputs if n in self.changed]
+        return all(self.healing.turns(self.healing.layers[self.healing.maker[n]]) for n in read)
 
     def _adding(self, layer: LayerObservation) -> int | None:
         """The product whose values a sum adds to changed ones and that gives the reference's own: the layer itself, or

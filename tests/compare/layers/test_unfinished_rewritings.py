@@ -80,8 +80,17 @@ SAME = "its own weights, which are the first file's, do not"
         (turned(wy=WEIGHTS["wy"]), "y", SAME, "let the weights of MatMul_12 .* take back what is changed in"),
         (turned(wa=WEIGHTS["wa"]), "c", "it adds the first file's values to what is changed", "change the weights of"),
         (turned(wq=WEIGHTS["wq"] * 1.5), "q", "its own do not", "let the weights of MatMul_2"),
+        (turned(wa=WEIGHTS["wa"].T @ TURN), "c", "adds to it, is changed otherwise", "change the weights of"),
     ],
-    ids=["a reader", "a product further on", "two changes of one", "the last reader", "what is added", "another fault"],
+    ids=[
+        "a reader",
+        "a product further on",
+        "two changes of one",
+        "the last reader",
+        "what is added",
+        "another fault",
+        "what is added, changed otherwise",
+    ],
 )
 def test_the_piece_that_is_missing_is_the_culprit(weights, tensor, text, remedy):
     report = compared(weights)
@@ -93,6 +102,39 @@ def test_the_piece_that_is_missing_is_the_culprit(weights, tensor, text, remedy)
         assert len(report.culprits) == 1
         assert text in first.evidence
         assert [r.text for r in first.remedies if re.search(remedy, r.text)]
+
+
+# a second gain, with two readers, behind what is added up
+DEEP = """g (float[N, 16] x) => (float[N, 16] y) {
+  h = MatMul(x, e) g = Mul(h, gain) q = MatMul(g, wq) s = Tanh(q) b = MatMul(s, wo) r = Add(h, b)
+  f = Mul(r, gain) k = MatMul(f, wk) v = MatMul(f, wv) t = Sigmoid(k) a = Mul(t, v) c = MatMul(a, wa) m = Add(r, c)
+  y = MatMul(m, wy)
+}"""
+
+
+def deep(**others: np.ndarray):
+    """That network with weights of its own for the second gain, as turned."""
+    weights = turned(**{"other": np.ones(WIDE, np.float32), **others})
+    made = {name: value.astype(np.float32) for name, value in weights.items()}
+    return parsed(DEEP.replace("f = Mul(r, gain)", "f = Mul(r, other)"), **made)
+
+
+GAIN = np.where(np.arange(WIDE) < 3, 2, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("bits", [32, 8])
+@pytest.mark.parametrize(
+    ("others", "tensor"),
+    [({}, None), ({"other": GAIN}, "f"), ({"wo": WEIGHTS["wo"].T @ TURN}, "b"), ({"wa": WEIGHTS["wa"].T @ TURN}, "c")],
+    ids=["none", "a gain", "what is added first", "what is added last"],
+)
+def test_a_fault_in_what_is_turned_is_told_in_place_of_all_that_read_it(others, tensor, bits, tmp_path):
+    onnx.save(deep(**others), tmp_path / "turned.onnx")
+    made = in_8_bits(tmp_path / "turned.onnx") if bits == 8 else str(tmp_path / "turned.onnx")
+    whole = parsed(DEEP, **WEIGHTS)
+    report = Comparator(whole, [OnnxrtRunner()], candidate_model=made, data_loader=DATA, layers="all").compare()
+    found = [c.tensors for c in report.culprits if c.cause != "quantization"]
+    assert found == ([(tensor,)] if tensor else [])
 
 
 def in_8_bits(path):
