@@ -96,7 +96,8 @@ class NotTakenBack:
         change: The same of the layer that makes the change.
         takers: The same of those that take it back.
         kind: What this one does: its weights are the ``same``, they are ``changed`` otherwise, it ``adds`` the
-            reference's own values, or values that are changed ``otherwise``.
+            reference's own values, or values that are changed ``otherwise``; or it is the layer ``itself`` that makes
+            the change, which is more than they take back. Without takers, it takes back most of it, and not all.
     """
 
     layer: OpName
@@ -107,6 +108,9 @@ class NotTakenBack:
     @property
     def text(self) -> str:
         """See `Fact`."""
+        change = f"what the second file changes in {self.change[0]} {self.change[1]}"
+        if not self.takers:
+            return f"its weights take back most of {change}, and not all"
         takers = ", ".join(f"{op} {name}" for op, name in self.takers[:NAMED])
         more = f" and {len(self.takers) - NAMED} more" if len(self.takers) > NAMED else ""
         lacks = {
@@ -114,21 +118,20 @@ class NotTakenBack:
             "changed": "its own do not",
             "adds": "it adds the first file's values to what is changed",
             "otherwise": "what it makes of that, or adds to it, is changed otherwise",
+            "itself": "it changes more than that",
         }[self.kind]
-        return (
-            f"the weights of {takers}{more} take back what the second file changes in "
-            f"{self.change[0]} {self.change[1]}; {lacks}"
-        )
+        most = "most of " if self.kind == "itself" else ""
+        return f"the weights of {takers}{more} take back {most}{change}; {lacks}"
 
     @property
     def remedy(self) -> str:
         """What to do."""
         if self.kind in ("adds", "otherwise"):
             return f"change the weights of {self.layer[1]} in the second file as {self.change[1]} is changed"
-        return (
-            f"let the weights of {self.layer[1]} in the second file take back what is changed in {self.change[1]}, as "
-            f"those of {self.takers[0][1]} do"
-        )
+        if self.kind == "itself":
+            return f"make the change of {self.layer[1]} in the second file again: {self.takers[0][1]} was changed for it"
+        lets = f"let the weights of {self.layer[1]} in the second file take back what is changed in {self.change[1]}"
+        return f"{lets}, as those of {self.takers[0][1]} do" if self.takers else lets
 
 
 def find(case: LayerCase) -> Diagnosis | None:

@@ -102,11 +102,12 @@ def decided(
     pending = [s.number for s in layers if healing.verdict(s) is not None]
     if prepared.same or not can.pieces or can.builds_for_shapes:
         return Decided(found, undoing)
-    runs, spoilt = 0, set[int]()
+    runs, spoilt, fitted = 0, set[int](), set[int]()
     while off := healing.culprits(pending):
         faults, meant = _unfinished(_first(off, healing), healing, index, {*lacking, *spoilt})
         for taken in meant:
             lacking.update((n, taken) for n in taken.lacking if n in faults and n not in lacking)
+            fitted.update(taken.takers if taken.change in taken.lacking else ())
         product = None if meant else _undoing(faults, healing, index)
         if product is not None:  # what lies between has changed with them
             faults |= {s.number for s in off if product in healing.behind((s.number,))}
@@ -125,7 +126,7 @@ def decided(
         if not faults or not (leaning or healing.culprits(pending)):
             continue
         runs += 1
-        given = {number for number, verdict in found.items() if verdict == "culprit"}
+        given = {number for number, verdict in found.items() if verdict == "culprit"} | fitted
         without = _without(prepared, layers, given, progress) if runs <= ROUNDS else None
         if without is None:
             return Decided(found, undoing, lacking)
@@ -193,5 +194,6 @@ def _without(
     for s in layers:
         given = {name: Statistics() for name in s.pair.reference.outputs} if s.number in faults else None
         one = seen[s.number]
-        without.append(replace(s, cumulative=one.cumulative if given is None else given, turning=one.turning))
+        cumulative = one.cumulative if given is None else given
+        without.append(replace(s, cumulative=cumulative, turning=one.turning, scaling=one.scaling))
     return without

@@ -127,6 +127,16 @@ class Healing:
         cosine = None if seen is None else seen.metrics()["cosine"]
         return cosine is not None and 1 - cosine**2 <= self._rounding(s.pair.reference.outputs[0]) ** 2
 
+    def carried(self, s: LayerObservation) -> bool | None:
+        """Whether a layer makes the reference's values turned, or each channel with a factor of its own; None where
+        that is not known, since they are not far off."""
+        if not all(name in s.scaling for name in s.pair.reference.outputs):
+            return None
+        return all(
+            s.scaling[name] <= 2 * self._rounding(name) or self.turned(name, TURNED if self.quantized else None)
+            for name in s.pair.reference.outputs
+        )
+
     def rounding(self, tensor: str, statistics: Statistics) -> bool:
         """Whether the error of a tensor is one that rounding alone makes on the way to it."""
         return relative_error(statistics) <= self._rounding(tensor)

@@ -13,7 +13,7 @@ from ..causes.rewritten_weights import NotTakenBack
 from ..report.model import Cause
 from ..statistics.statistics import Statistics
 from .findings import NOTHING_INSIDE, BodyFindings
-from .turning import turning
+from .turning import scaling, turning
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ANOTHER = 0.5
 """Relative error from which on a tensor may be another one; two that have nothing to do with each other have 1.4."""
+OFF = 0.02
+"""Relative error from which on it is asked whether channels have factors of their own."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class LayerObservation:
         unholdable: The output to blame, where a later layer cannot be given what it holds.
         turning: By output tensor that may be another one, how far it is from the reference's turned on the candidate's
             own values, on the first sample that shows it; see `turning`.
+        scaling: By output tensor that is well off, the same for factors of channels; see `scaling`.
     """
 
     pair: LayerPair
@@ -64,6 +67,7 @@ class LayerObservation:
     portraits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unholdable: str | None = None
     turning: Mapping[str, float] = field(default_factory=dict)
+    scaling: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def number(self) -> int:
@@ -136,6 +140,7 @@ class Gathering:
     portraits: dict[str, dict[str, Any]] = field(default_factory=dict)
     looked_into: bool = False
     turning: dict[str, float] = field(default_factory=dict)
+    scaling: dict[str, float] = field(default_factory=dict)
 
     @property
     def tensor(self) -> str:
@@ -146,7 +151,10 @@ class Gathering:
     def went(self, name: str, reference: np.ndarray, candidate: np.ndarray, sample: int) -> None:
         """Takes in what both sides make of an output, each of its own values."""
         seen = self.cumulative.setdefault(name, Statistics(full=False)).update(reference, candidate, sample=sample)
-        if name not in self.turning and ANOTHER < relative_error(seen) < math.inf:  # of no other one it is asked
+        error = relative_error(seen)
+        if name not in self.scaling and OFF < error < math.inf:  # of no other one it is asked
+            self.scaling[name] = scaling(reference, candidate)
+        if name not in self.turning and ANOTHER < error < math.inf:
             self.turning[name] = turning(reference, candidate)
 
     def note(self, found: Mapping[str, Judgement]) -> Judgement | None:
@@ -177,6 +185,7 @@ class Gathering:
             self.fused,
             self.portraits,
             turning=self.turning,
+            scaling=self.scaling,
         )
 
 

@@ -41,7 +41,8 @@ class TakenBack:
     Attributes:
         change: The layer that is changed.
         takers: Layers with other weights behind it, which give the reference's values again.
-        lacking: Layers with weights behind it, or beside what adds up there, which do not.
+        lacking: Layers with weights behind it, or beside what adds up there, which do not; or the layer itself, where
+            it changes more than that.
         beside: Those of them that are beside it, or spoil it.
     """
 
@@ -61,7 +62,9 @@ class TakenBack:
         places = (layer.pair.main, *(mains[number] for number in (self.change, *self.takers)))
         name, change, *takers = op_names(index, places)
         kind = "changed" if layer.exceeds_noise else "same"
-        if layer.number in self.beside:
+        if layer.number == self.change:
+            kind = "itself"
+        elif layer.number in self.beside:
             kind = "otherwise" if layer.exceeds_noise else "adds"
         fact = NotTakenBack(name, change, tuple(takers), kind)
         if layer.exceeds_noise and layer.diagnosis is not None:
@@ -74,6 +77,8 @@ def taken_back(
 ) -> TakenBack | None:
     """Who takes back what a layer changes, and who does not; None where nobody does, or where it reaches an output.
 
+    A layer of scaled integers that takes back what is changed before it is meant itself.
+
     Products with other weights on the way may change it further. Where all of it is taken back in the end, they do, and
     so do those that make a multiple of the reference's values; each other one is where it ends.
 
@@ -85,6 +90,8 @@ def taken_back(
     """
     if operator(index.nodes[s.pair.main]) in QUANTIZERS:  # integers are read with their own scale, which proves nothing
         return None
+    if _brings_back(s, healing):
+        return TakenBack(s.number, (s.number,), ())
     whole = _Change(s, healing, index, lambda layer: layer.exceeds_noise).traced(known)
     if whole is not None and not whole.lacking:
         return whole
@@ -124,6 +131,8 @@ class _Change:
                     self.way.append(layer.number)
                     waiting.append(layer)
         self._lead_back()
+        if self.behind and not self.takers and not self.beside and all(map(self._most, self.behind)):
+            return self._left_over()
         lacking = self.behind | self.beside
         if not self.takers and not (lacking and lacking.issubset(known)):
             return None
@@ -133,11 +142,9 @@ class _Change:
 
     def _hands_on(self, layer: LayerObservation) -> bool:
         """Whether a layer that reads what is changed makes something that is changed, too, and meant to be."""
-        takes = layer.exceeds_noise and layer.cumulative_error < TAKEN * layer.local_error
-        some = self.healing.quantized and layer.cumulative_error < LEFT  # where errors of integers add up
         near = bool(layer.cumulative) and self.healing.near(layer) and not hides(layer, self.s)
-        if near or (takes and some):
-            self.takers.update({layer.number} if takes else ())
+        if near or _brings_back(layer, self.healing):
+            self.takers.update({layer.number} if _takes(layer) else ())
             return False
         for blamed in (self._spoiling(layer), self._adding(layer)):
             if blamed is not None:
@@ -147,6 +154,20 @@ class _Change:
             self.behind.add(layer.number)
             return False
         return True
+
+    def _most(self, number: int) -> bool:
+        """Whether a layer takes back most of what is changed, if not all."""
+        return _takes(self.healing.layers[number])
+
+    def _left_over(self) -> TakenBack | None:
+        """Who is to blame where most of a change is taken back, and not all: whoever takes it, if what is made before
+        is the reference's values turned, or with factors of channels; else what makes that."""
+        carried = self.healing.carried(self.s)
+        if carried is None:
+            return None
+        if carried:
+            return TakenBack(self.s.number, (), tuple(sorted(self.behind)))
+        return TakenBack(self.s.number, tuple(sorted(self.behind)), (self.s.number,))
 
     def _lead_back(self) -> None:
         """Where all that read what one layer on the way makes have other weights and do not take it back, while others
@@ -214,6 +235,16 @@ class _Change:
             if weighted(maker, self.index) and not maker.exceeds_noise:
                 return maker.number
         return None
+
+
+def _takes(s: LayerObservation) -> bool:
+    """Whether a layer errs on the reference's values, and hardly on the candidate's own."""
+    return s.exceeds_noise and s.cumulative_error < TAKEN * s.local_error
+
+
+def _brings_back(s: LayerObservation, healing: Healing) -> bool:
+    """Whether that layer takes back what others change, as far as scaled integers let it: their errors add up."""
+    return healing.quantized and _takes(s) and s.cumulative_error < LEFT
 
 
 def weighted(s: LayerObservation, index: GraphIndex) -> bool:

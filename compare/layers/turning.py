@@ -1,4 +1,5 @@
-"""Is a tensor the reference's in another order, or turned, along an axis that weights are multiplied along?"""
+"""Is a tensor the reference's in another order, or turned, along an axis that weights are multiplied along? Or has each
+channel a factor of its own?"""
 
 from __future__ import annotations
 
@@ -40,18 +41,52 @@ def turning(reference: np.ndarray, candidate: np.ndarray) -> float:
     return min((_apart(reference, candidate, axes) for axes in among), default=math.inf)
 
 
+def scaling(reference: np.ndarray, candidate: np.ndarray) -> float:
+    """How far a tensor is from being another one with a factor for each channel: by least squares.
+
+    Args:
+        reference, candidate: The tensors.
+
+    Returns:
+        The relative L2 error that is left, the least over the last axis and that of channels. Infinite where neither
+        has rows enough.
+    """
+    if reference.shape != candidate.shape or not is_float(reference.dtype) or not is_float(candidate.dtype):
+        return math.inf
+    axes = {axis for (axis, *more) in AXES.get(reference.ndim, ()) if not more and axis in (1, reference.ndim - 1)}
+    return min((_left(reference, candidate, axis) for axis in axes), default=math.inf)
+
+
+def _left(reference: np.ndarray, candidate: np.ndarray, axis: int) -> float:
+    with np.errstate(all="ignore"):
+        rows = _rows(reference, candidate, (axis,))
+        if rows is None:
+            return math.inf
+        mine, theirs = rows
+        factors = np.sum(mine * theirs, 0) / np.maximum(np.sum(mine * mine, 0), np.finfo(np.float64).tiny)
+        left = float(np.linalg.norm(theirs - factors * mine) / np.linalg.norm(theirs))
+    return left if math.isfinite(left) else math.inf
+
+
 def _apart(reference: np.ndarray, candidate: np.ndarray, axes: tuple[int, ...]) -> float:
+    with np.errstate(all="ignore"):
+        rows = _rows(reference, candidate, axes)
+        if rows is None:
+            return math.inf
+        mine, theirs = ((row - row.mean(0)) @ (row - row.mean(0)).T for row in rows)
+        size, apart = float(np.linalg.norm(mine)), float(np.linalg.norm(mine - theirs))
+    return apart / size if 0 < size < math.inf and math.isfinite(apart) else math.inf
+
+
+def _rows(
+    reference: np.ndarray, candidate: np.ndarray, axes: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Rows along some axes of two tensors, as far apart as there are; None where there are too few."""
     places = [d for i, d in enumerate(reference.shape) if i not in axes]
     count = math.prod(places)
     if count < FEWEST or not reference.size:
-        return math.inf
+        return None
     chosen = np.unravel_index(np.linspace(0, count - 1, min(count, ROWS)).astype(int), places)
-    products = []
-    with np.errstate(all="ignore"):
-        for tensor in (reference, candidate):
-            rows = np.moveaxis(tensor, axes, range(-len(axes), 0))[chosen].astype(np.float64)
-            rows = rows.reshape(len(rows), -1)
-            rows -= rows.mean(0)
-            products.append(rows @ rows.T)
-        size, apart = (float(np.linalg.norm(product)) for product in (products[0], products[0] - products[1]))
-    return apart / size if 0 < size < math.inf and math.isfinite(apart) else math.inf
+    rows = (np.moveaxis(tensor, axes, range(-len(axes), 0))[chosen].astype(np.float64) for tensor in (reference, candidate))
+    mine, theirs = (row.reshape(len(row), -1) for row in rows)
+    return mine, theirs
