@@ -129,7 +129,7 @@ class NotTakenBack:
         if self.kind in ("adds", "otherwise"):
             return f"change the weights of {self.layer[1]} in the second file as {self.change[1]} is changed"
         if self.kind == "itself":
-            return f"make the change of {self.layer[1]} in the second file again: {self.takers[0][1]} was changed for it"
+            return f"change {self.layer[1]} in the second file anew: {self.takers[0][1]} was changed to take it back"
         lets = f"let the weights of {self.layer[1]} in the second file take back what is changed in {self.change[1]}"
         return f"{lets}, as those of {self.takers[0][1]} do" if self.takers else lets
 

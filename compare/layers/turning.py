@@ -78,15 +78,14 @@ def _apart(reference: np.ndarray, candidate: np.ndarray, axes: tuple[int, ...]) 
     return apart / size if 0 < size < math.inf and math.isfinite(apart) else math.inf
 
 
-def _rows(
-    reference: np.ndarray, candidate: np.ndarray, axes: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray] | None:
+def _rows(reference: np.ndarray, candidate: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray] | None:
     """Rows along some axes of two tensors, as far apart as there are; None where there are too few."""
     places = [d for i, d in enumerate(reference.shape) if i not in axes]
     count = math.prod(places)
     if count < FEWEST or not reference.size:
         return None
     chosen = np.unravel_index(np.linspace(0, count - 1, min(count, ROWS)).astype(int), places)
-    rows = (np.moveaxis(tensor, axes, range(-len(axes), 0))[chosen].astype(np.float64) for tensor in (reference, candidate))
+    last = range(-len(axes), 0)
+    rows = (np.moveaxis(tensor, axes, last)[chosen].astype(np.float64) for tensor in (reference, candidate))
     mine, theirs = (row.reshape(len(row), -1) for row in rows)
     return mine, theirs

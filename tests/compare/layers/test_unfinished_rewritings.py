@@ -137,6 +137,33 @@ def test_a_fault_in_what_is_turned_is_told_in_place_of_all_that_read_it(others, 
     assert found == ([(tensor,)] if tensor else [])
 
 
+# a scale and a shift in front of one product, as in a LayerNormalization and the product behind it
+SHIFTED = """g (float[N, 16] x) => (float[N, 16] y) {
+  n = LayerNormalization(x, gain, shift) f = MatMul(n, wq) g = Sigmoid(f) y = MatMul(g, wy)
+}"""
+SHIFT = {**WEIGHTS, "shift": RNG.normal(size=WIDE).astype(np.float32)}
+SMOOTH = {"gain": WEIGHTS["gain"] / SCALE, "shift": SHIFT["shift"] / SCALE, "wq": SCALE[:, None] * WEIGHTS["wq"]}
+FEW = np.where(RNG.uniform(size=(WIDE, WIDE)) < 0.05, 1.3, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("others", "tensor", "text"),
+    [
+        ({}, None, ""),
+        ({"wq": SMOOTH["wq"] * FEW}, "f", "take back most of what the second file changes in LayerNormalization"),
+        ({"shift": SMOOTH["shift"] + 0.1}, "n", "it changes more than that"),
+        ({"gain": SMOOTH["gain"] * 1.1}, "n", "it changes more than that"),
+    ],
+    ids=["none", "the product", "the shift", "the gain"],
+)
+def test_of_two_that_are_rewritten_together_the_wrong_one_is_told(others, tensor, text):
+    candidate = parsed(SHIFTED, **{**SHIFT, **SMOOTH, **others})
+    whole, runners = parsed(SHIFTED, **SHIFT), [OnnxrtRunner(optimization="disable")]
+    report = Comparator(whole, runners, candidate_model=candidate, data_loader=DATA, layers="all").compare()
+    assert [c.tensors for c in report.culprits] == ([(tensor,)] if tensor else [])
+    assert all(text in c.evidence for c in report.culprits)
+
+
 def in_8_bits(path):
     """A file quantized dynamically; 7 bits of weights, with which no CPU's products saturate."""
     made = str(path.with_suffix(".8.onnx"))
