@@ -25,6 +25,8 @@ MIN_FIDELITY = 0.5
 """Share of the deployed error below which an observed run explains it in part only."""
 MAX_FIDELITY = 2.0
 """Share above which it makes errors that the deployed run does not make."""
+ALIKE = 0.01
+"""Share of the deployed error to within which an observed run makes the same: what comes and goes makes another."""
 EXPLAINS = 0.5
 """Share of the observed error at the outputs from which on a layer explains it."""
 REPRODUCED = 0.1
@@ -88,6 +90,13 @@ def fidelities(
         if seen is not None and asked and (notice := fidelity_notice(found[-1])) is not None:
             doubts.append(texts.runs_differ(found[-1]) if chance else notice)
     return found, doubts
+
+
+def as_deployed(output: OutputResult, walked: Walked) -> bool:
+    """Whether a walk makes the error that an output has as deployed, to within `ALIKE` of it."""
+    deployed, seen = (output.metrics or {}).get("rel_l2"), walked.outputs.get(output.tensor)
+    observed = math.inf if seen is None else relative_error(seen)
+    return deployed is not None and math.isfinite(observed) and abs(observed - deployed) <= ALIKE * deployed
 
 
 def in_pieces_only(layer: LayerObservation, walked: Walked, outputs: Sequence[OutputResult], index: GraphIndex) -> bool:

@@ -14,13 +14,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Localized:
-    """What localizing one candidate adds to the report; see there. ``repeats``: second runs, by the runner's name."""
+    """What localizing one candidate adds to the report; see there.
+
+    Attributes:
+        repeats: Second runs, by the runner's name.
+        settled: Runners whose second run the layers stand for.
+    """
 
     layers: tuple[LayerResult, ...] = ()
     culprits: tuple[Culprit, ...] = ()
     fidelity: tuple[Fidelity, ...] = ()
     notices: tuple[Notice, ...] = ()
     repeats: Mapping[str, Repeat] = field(default_factory=dict)
+    settled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

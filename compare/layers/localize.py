@@ -24,7 +24,7 @@ from ..runs.workers.isolation import isolated, portable
 from ..sides import Side, Sides
 from .behind import Decided, decided
 from .exchange import undone
-from .fidelity import fidelities, in_pieces_only, made_by_pieces
+from .fidelity import as_deployed, fidelities, in_pieces_only, made_by_pieces
 from .findings import Localized
 from .healing import Healing
 from .loudest import is_off, name_loudest, not_finite
@@ -73,12 +73,12 @@ def localize(
         if comparison.rules.ray is not None and watch is None and len(pairs) > 1:
             found += _on_cluster(comparison.rules.ray, comparison, pairs, log, report, progress)
             for one in found:
-                log = log.repeating({n: r for n, r in one.repeats.items() if log.of(n).repeat is None})
+                log = _knowing(log, one)
         else:
             with reused(weight_bytes(comparison.sides.all), budget(comparison.rules.memory)):
                 for pair in pairs:
                     found.append(_attempted(replace(comparison, sides=pair), log, report, progress, watch))
-                    log = log.repeating(found[-1].repeats)
+                    log = _knowing(log, found[-1])
     except Exception as error:
         logger.debug("the layers could not be compared", exc_info=True)
         who = ", ".join(side.name for side in comparison.candidates)
@@ -139,6 +139,11 @@ def _walked_there(held: Held, number: int) -> Localized:
     with isolated(comparison) as apart, reused(weight_bytes(apart.sides.all), budget(apart.rules.memory)):
         pair = observable(apart.sides)[0][number]
         return _attempted(replace(apart, sides=pair), log, report, SILENT, None)
+
+
+def _knowing(log: RunLog, found: Localized) -> RunLog:
+    """The log with what a candidate's layers show of second runs."""
+    return log.repeating({n: r for n, r in found.repeats.items() if log.of(n).repeat is None}).settled(found.settled)
 
 
 def _repeating(runner: RunnerResult, log: RunLog) -> RunnerResult:
@@ -228,8 +233,9 @@ def localize_candidate(
         given, blamed = given.unshared(), [replace(s, contribution=None) for s in blamed]
     names = Names(prepared)
     found = culprits(ranked(blamed, unshown), unshown, names)
+    settled = () if log is None else _settled(comparison, log, seen, outputs)
     if log is not None:
-        log = _run_again(comparison, log, seen, outputs, found)
+        log = _run_again(comparison, log.settled(settled), seen, outputs, found)
     silent = not any(layer.exceeds_noise for layer in seen.layers)
     plain = not found and silent and not fmt.is_integer and fmt.u <= FP32.u
     shown, doubts = fidelities(candidate.name, seen, outputs, _comes_and_goes(seen, comparison, log), plain)
@@ -239,6 +245,7 @@ def localize_candidate(
         fidelity=tuple(shown),
         notices=(*walk_notices(prepared, seen, given, found, outputs), *doubts),
         repeats={} if log is None else {r.name: r.repeat for r in log.runners if r.repeat is not None},
+        settled=settled,
     )
 
 
@@ -281,6 +288,15 @@ def _run_again(
     (candidate,) = comparison.candidates
     blamed = bool(found) or any(output.verdict != "pass" for output in outputs)
     return run_again(comparison, log, {candidate.name: walked.identical}, blamed=blamed)
+
+
+def _settled(comparison: Comparison, log: RunLog, walked: Walked, outputs: Sequence[OutputResult]) -> tuple[str, ...]:
+    """The sides that need no second run, as the layers of both have been run twice: each gives the same bits on both
+    sides, or its error was seen twice; and the outputs are as far off as those of the deployed runs."""
+    names = [side.name for side in comparison.sides.all if not side.runner.narrows]
+    waiting = [name for name in names if log.of(name).postponed is not None]
+    steady = all(s.repeated or (s.exceeds_noise and not s.comes_and_goes) for s in walked.layers)
+    return tuple(waiting) if waiting and steady and all(as_deployed(o, walked) for o in outputs) else ()
 
 
 def _walk(prepared: Prepared, log: RunLog | None, progress: Progress, watch: Watch | None) -> Walked:

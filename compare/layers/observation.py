@@ -90,6 +90,11 @@ class LayerObservation:
         return self.refused is not None or (self.judgement is not None and self.judgement.exceeds_noise)
 
     @property
+    def repeated(self) -> bool:
+        """Whether both sides make the same of the same values, bit by bit."""
+        return bool(self.local) and not any(map(relative_error, self.local.values()))
+
+    @property
     def blamed_outputs(self) -> tuple[str, ...]:
         """The outputs that are to blame: all of them, where nothing tells them apart."""
         names = self.pair.reference.outputs

@@ -1,8 +1,10 @@
-"""The second runs that wait for the walk through the layers, which runs an emulation once more as it is.
+"""The second runs that wait for the walk through the layers, which runs what is deployed once more.
 
-Values are rounded where fused groups end, so that an emulation computes the same in pieces: a walk that gives the
-outputs of the deployed run, bit for bit, has run them twice. Where it does not, the whole model is run again after all;
-the reference, of which pieces are another program, only if something is blamed for a difference.
+Values of an emulation are rounded where fused groups end, so that it computes the same in pieces: a walk that gives the
+outputs of the deployed run, bit for bit, has run them twice. Of two graphs on one runtime, a walk runs twice on the
+same values what is the same in both; where each layer then gives the same bits, or is blamed after a second run of its
+own, and the outputs are as far off as deployed, nothing comes and goes. Else the whole model is run again after all;
+the reference of an emulation, only if something is blamed for a difference.
 """
 
 from __future__ import annotations
@@ -30,12 +32,14 @@ Same: TypeAlias = "Mapping[str, Mapping[str, Sequence[bool | None]]]"
 
 
 def postponed(comparison: Comparison, side: Side) -> bool:
-    """Whether a side's second run is left to the walk: of candidates that emulate a format on the CPU, and of a
-    reference on the CPU that nothing but such candidates is held against."""
+    """Whether a side's second run is left to the walk: of runtimes on the CPU whose candidates emulate a format or are
+    all run as the reference is."""
     if comparison.rules.layers is None or random_nodes(side.model.index):
         return False
-    others = (side,) if side is not comparison.reference else comparison.candidates
-    return _steady(side) and all(_steady(other) and other.runner.narrows for other in others)
+    reference, others = comparison.reference, comparison.candidates
+    narrow = (other.runner.narrows for other in ((side,) if side is not reference else others))
+    alike = (_steady(other) and other.runner == reference.runner for other in comparison.sides.all)
+    return (_steady(side) and all(map(_steady, others)) and all(narrow)) or all(alike)
 
 
 def _steady(side: Side) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -91,6 +91,13 @@ class RunLog:
         """The log with what second runs gave, by the runner's name."""
         runners = (replace(r, repeat=found[r.name]) if r.name in found else r for r in self.runners)
         return replace(self, runners=tuple(runners))
+
+    def settled(self, names: Iterable[str]) -> RunLog:
+        """The log without second runs that runners need not make."""
+        without = set(names)
+        return replace(
+            self, runners=tuple(replace(r, postponed=None) if r.name in without else r for r in self.runners)
+        )
 
     @property
     def samples(self) -> int:

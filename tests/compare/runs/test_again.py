@@ -1,13 +1,16 @@
-"""An emulation's walk is its second run; a reference is run again only where something is blamed for a difference."""
+"""An emulation's walk is its second run, and that of two files has run both twice; a reference is run again only where
+something is blamed for a difference."""
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from dataclasses import replace
 
 import onnxruntime
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner
+from layerdiff.compare.layers.observation import LayerObservation
 from layerdiff.compare.runs.repeatability import Repeat
 from layerdiff.compare.runs.run import RunLog, RunnerLog
 
@@ -75,12 +78,43 @@ def test_the_ranges_of_an_emulation_are_measured_once(monkeypatch):
     assert sum(measured) == 1
 
 
-def test_what_is_no_emulation_is_run_twice_at_once():
-    other = parsed("g (float[8, 16] x) => (float[8, 16] y) { y = Relu(x) }")
-    report = Comparator(
-        MODEL, [OnnxrtRunner(threads=1)], candidate_model=other, data_loader=[{"x": normal(8, 16)}], layers="guilty"
+OTHER = parsed("g (float[8, 16] x) => (float[8, 16] y) { y = Relu(x) }")
+CHANGED = parsed(
+    """g (float[8, 16] x) => (float[8, 16] y) {
+        [a] a = MatMul(x, w) [b] b = Relu(a) [c] c = MatMul(b, v) [y] y = Add(c, k)
+    }""",
+    w=normal(16, 16) / 4,
+    v=normal(16, 16, seed=2) / 4,
+    k=normal(16, seed=1),
+)
+
+
+def two_files(other, *runners):
+    data = [{"x": normal(8, 16)}]
+    return Comparator(
+        MODEL, runners or [OnnxrtRunner(threads=1)], candidate_model=other, data_loader=data, layers="guilty"
     ).compare()
-    assert repeats(report) == [True, True]
+
+
+def test_the_layers_of_two_files_are_what_is_run_twice(runs):
+    report = two_files(CHANGED)
+    assert (report.verdict, len(report.culprits)) == ("fail", 1)
+    assert repeats(report) == [None, None]
+    assert runs["x", "y"] == 2
+
+
+@pytest.mark.parametrize("doubt", ["the outputs", "a layer"])
+def test_both_files_are_run_twice_where_the_layers_leave_a_doubt(doubt, monkeypatch):
+    if doubt == "the outputs":
+        monkeypatch.setattr(sys.modules["layerdiff.compare.layers.localize"], "as_deployed", lambda *args: False)
+    else:
+        monkeypatch.setattr(LayerObservation, "repeated", False)
+    assert repeats(two_files(CHANGED)) == [True, True]
+
+
+def test_what_is_run_otherwise_is_run_twice_at_once():
+    report = two_files(OTHER, OnnxrtRunner(threads=1), OnnxrtRunner(threads=2))
+    assert repeats(report) == [True] * len(report.runners)
 
 
 def test_second_runs_are_kept_by_the_name_of_the_runner():
