@@ -12,8 +12,10 @@ import numpy as np
 
 from ...graph.cutting.slices import backward, slice_model
 from ...graph.errors import LayerdiffError
+from ...graph.pairing.one_program import one_program
 from ...graph.specs import Arrays, TensorSpec, cast, specs_of
 from ..lockstep.plan import LayerPair, PiecePair
+from ..runs.repeatability import same_bits
 from ..runs.spill import Store
 from .portion import Portion, Squares, ratio, squares
 from .rescaled import Rescaled
@@ -70,12 +72,15 @@ class Contributions:
         portion: Portion | None = None,
     ) -> None:
         self.reference = reference
+        self.candidate = candidate
+        self.tensors = tensors
         self.rescaled = Rescaled(reference.model.index, candidate.model.index, tensors)
         self.last = last
         self.most = most
         self.portion = portion
         self.streams: list[_Stream] = []
         self._ground: Arrays | None = None
+        self._same: dict[int, bool] = {}  # pieces that are one program on both sides
 
     def begin(self, step: PiecePair, values: Arrays, session: Callable[[], Session]) -> None:
         """Begins a piece: the reference is run on the entries that streams are carried on.
@@ -135,8 +140,21 @@ class Contributions:
             stream.stopped = True
             log.debug("no contribution of layer %d: %s", pair.number, error)
 
-    def carry(self, step: PiecePair, sample: int, values: Arrays, session: Callable[[], Session]) -> None:
-        """Takes the streams of earlier pieces through this one, on the reference's session."""
+    def carry(
+        self,
+        step: PiecePair,
+        sample: int,
+        values: Arrays,
+        session: Callable[[], Session],
+        theirs: Callable[[], Arrays] | None = None,
+    ) -> None:
+        """Takes the streams of earlier pieces through this one, on the reference's session.
+
+        Args:
+            step, sample, values, session: As of `start` and `begin`.
+            theirs: Gives the candidate's own values of the piece, by the reference's names. A stream of the same values
+                goes on with what it makes of them, where both sides are one program.
+        """
         mine = {p.number for p in step.layers}
         values = values if self._ground is None else self._ground
         drawn = {n for p in step.layers if p.random for n in p.reference.outputs}  # these stay the reference's
@@ -146,14 +164,26 @@ class Contributions:
                 continue
             moved = stream.number not in mine and any(n in stream.values for n in step.reference.inputs)
             if moved and wanted:
-                self._advance(step, stream, values, wanted, session())
+                self._advance(step, stream, values, wanted, session, theirs)
             for name in [n for n in stream.values if self.last.get(n, -1) <= step.index]:
                 del stream.values[name]
 
-    def _advance(self, step: PiecePair, stream: _Stream, values: Arrays, wanted: list[str], session: Session) -> None:
+    def _advance(
+        self,
+        step: PiecePair,
+        stream: _Stream,
+        values: Arrays,
+        wanted: list[str],
+        session: Callable[[], Session],
+        theirs: Callable[[], Arrays] | None,
+    ) -> None:
         source = {**values, **stream.values}
+        own = theirs() if theirs is not None and self.portion is None and self._one_program(step) else {}
         try:
-            made = session.infer({n: source[n] for n in step.reference.inputs}, wanted)
+            if own and all(n in own and same_bits(own[n], source[n]) for n in step.reference.inputs):
+                made = {name: own[name] for name in wanted}
+            else:
+                made = session().infer({n: source[n] for n in step.reference.inputs}, wanted)
         except LayerdiffError as error:
             stream.stopped = True
             log.debug("contribution of layer %d stops: %s", stream.number, error)
@@ -161,6 +191,16 @@ class Contributions:
         for name, array in made.items():
             if array.shape != values[name].shape or not np.array_equal(array, values[name]):
                 stream.values[name] = array
+
+    def _one_program(self, step: PiecePair) -> bool:
+        """Whether both sides run the same operators with the same weights in a piece, on the same runtime."""
+        if self.reference.runner != self.candidate.runner:
+            return False
+        if step.index not in self._same:
+            mine, theirs = self.reference.model.index, self.candidate.model.index
+            nodes, others = step.reference.nodes, step.candidate.nodes
+            self._same[step.index] = one_program(mine, nodes, theirs, others, self.tensors)
+        return self._same[step.index]
 
     def finish(
         self,

@@ -24,7 +24,7 @@ from ..causes import nondeterminism, refused
 from ..lockstep.plan import LayerPair, LockstepPlan, PiecePair
 from ..lockstep.sessions import FREE, SessionsAhead, StepSessions
 from ..progress import SILENT, Progress
-from ..runs.repeatability import repeat
+from ..runs.repeatability import repeat, same_bits
 from ..runs.spill import SHARE, Store
 from ..statistics.portrait import close_up, distribution
 from ..statistics.statistics import Statistics
@@ -94,6 +94,7 @@ class Walk:
         most, portion = max(SUSPECTS, len(self.forced.numbers)), self.forced.portion
         self._contributions = Contributions(self.reference, candidate, plan.tensors, self._last, most, portion)
         self._free = True
+        self._parted: set[int] = set()  # samples of which the candidate has made other values than the reference
         self._whole: Session | None = None
 
     # -- the walk -----------------------------------------------------------------------------------------------
@@ -139,6 +140,7 @@ class Walk:
             "notices": self._notices,
             "collisions": self._collisions,
             "free": self._free,
+            "parted": self._parted,
             "errors": self._errors,
             "streams": self._contributions.streams,
             "store": list(store.items()),
@@ -154,7 +156,7 @@ class Walk:
         for number, seen in state["seen"].items():
             vars(self._seen[number]).update(seen)
         self._identical, self._notices, self._collisions = state["identical"], state["notices"], state["collisions"]
-        self._free, self._errors = state["free"], state["errors"]
+        self._free, self._errors, self._parted = state["free"], state["errors"], state["parted"]
         self._contributions.streams[:] = state["streams"]
         for (stream, sample, name), array in state["store"]:
             store.put(stream, sample, name, array)
@@ -184,15 +186,20 @@ class Walk:
             session = functools.partial(run.reference, values)
             if self._whole is None:
                 self._contributions.begin(step, values, session)
-            both = self._together(run, sample, feed, values, store)
+            both, own = self._together(run, sample, feed, values, store), None
+            if both is None:
+                both = self._undivided(run, sample, feed, values, store)
             if both is not None:  # its own values first, which nobody needs any longer
-                self._cumulative(run, sample, feed, values, store, both.pop(FREE))
+                own = self._cumulative(run, sample, feed, values, store, both.pop(FREE))
             if self.candidate.runner.capabilities.runs_parts:
-                self._local(run, sample, feed, values, both)
+                self._local(run, sample, feed, values, both if both else None)
             if both is None and self._only is None:
-                self._cumulative(run, sample, feed, values, store)
+                own = self._cumulative(run, sample, feed, values, store)
             if self._whole is None:
-                self._contributions.carry(step, sample, values, session)
+                theirs = (
+                    None if own is None else functools.partial(self._theirs, step, sample, feed, values, store, own)
+                )
+                self._contributions.carry(step, sample, values, session, theirs)
             for name in (n for pair in step.layers for n in pair.reference.outputs):
                 if self._last.get(name, -1) > step.index:
                     store.put("reference", sample, name, values[name])
@@ -261,6 +268,39 @@ class Walk:
             return None
         made = {p.number: {n: flat[exploded_name(n, p.number)] for n in p.candidate.outputs} for p in pairs}
         return {**made, FREE: {n: flat[exploded_name(n, FREE)] for n in run.step.candidate.outputs}}
+
+    def _undivided(
+        self, run: StepSessions, sample: int, feed: Arrays, values: Arrays, store: Store
+    ) -> dict[int, Arrays] | None:
+        """What the candidate makes of its own values, while these are the reference's: if it makes the reference's
+        again, bit by bit, each layer has read the reference's values, and need not be run on them once more.
+
+        Returns:
+            As `_together` does; of `FREE` alone, where it makes others; None where its own values are others already.
+        """
+        step = run.step
+        able = self._free and self._only is None and not run.chains and bool(step.candidate.outputs)
+        if sample in self._parted or not able or any(pair.random for pair in step.layers):
+            return None
+        try:
+            own = self._own_values(step, sample, feed, values, store)
+            made = run.candidate(own).infer(own, step.candidate.outputs)
+        except (RunnerError, ModelError):
+            self._parted.add(sample)
+            return None
+        known = {n: values.get(self._back.get(n, n)) for n in (*own, *made)}
+        if not all(same_bits(known[name], array) for name, array in {**own, **made}.items()):
+            self._parted.add(sample)
+            return {FREE: made}
+        made = {name: known[name] for name in made}
+        return {**{p.number: {n: made[n] for n in p.candidate.outputs} for p in self._pairs(step)}, FREE: made}
+
+    def _theirs(
+        self, step: PiecePair, sample: int, feed: Arrays, values: Arrays, store: Store, made: Arrays
+    ) -> dict[str, np.ndarray]:
+        """The candidate's own values of a piece, by the reference's names: what it reads, and what it makes."""
+        own = {**self._own_values(step, sample, feed, values, store), **made}
+        return {self._back.get(name, name): array for name, array in own.items()}
 
     def _pairs(self, step: PiecePair) -> list[LayerPair]:
         """The layers of a piece whose local error is looked at."""
@@ -338,7 +378,8 @@ class Walk:
             seen.local.setdefault(name, Statistics(full=False)).merge(now)
             relative = max(relative, relative_error(now))
             if name not in seen.portraits:
-                seen.portraits[name] = distribution(values[name], made[other]) or {}
+                equal = not relative_error(now) and values[name].dtype == made[other].dtype
+                seen.portraits[name] = distribution(values[name], values[name] if equal else made[other]) or {}
             if seen.full is not None and name == seen.tensor:
                 seen.full.update(values[name], made[other], sample=sample)
         return relative
@@ -381,11 +422,11 @@ class Walk:
         values: Arrays,
         store: Store,
         made: Arrays | None = None,
-    ) -> None:
-        """``made``: what the candidate gives on its own values, where that is known."""
+    ) -> Arrays | None:
+        """``made``: what the candidate gives on its own values, where that is known. Returns that, if it gives any."""
         step = run.step
         if not self._free or not step.candidate.outputs:
-            return
+            return None
         try:
             if made is None:
                 own = self._own_values(step, sample, feed, values, store)
@@ -393,7 +434,7 @@ class Walk:
         except (RunnerError, ModelError) as error:
             self._free = False
             self._notices.append(walk_stopped(self.candidate.name, step.index, error))
-            return
+            return None
         for pair in step.layers:
             if pair.random:
                 continue
@@ -407,6 +448,7 @@ class Walk:
                     self._identical[name].append(same)
                 if self._last.get(name, -1) > step.index:
                     store.put("candidate", sample, name, made[other])
+        return made
 
     def _chained(self, run: StepSessions, own: Arrays, values: Arrays) -> dict[str, np.ndarray] | None:
         """What the candidate makes of its own values, layer by layer in the session that has just run them on the

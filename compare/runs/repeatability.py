@@ -27,6 +27,17 @@ def fingerprint(value: Any) -> bytes:
     return digest.digest()
 
 
+def same_bits(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    """Whether two arrays are there, and have the same dtype, shape and bits."""
+    if one is None or other is None or one.dtype != other.dtype or one.shape != other.shape or one.dtype == object:
+        return False
+    if one is other:
+        return True
+    width = {8: np.uint64, 4: np.uint32, 2: np.uint16}.get(one.dtype.itemsize, np.uint8)
+    a, b = (np.ascontiguousarray(array).reshape(-1).view(width) for array in (one, other))
+    return bool(np.array_equal(a, b))
+
+
 @dataclass(frozen=True)
 class Repeat:
     """The same inputs run twice.

@@ -22,7 +22,7 @@ def distribution(reference: np.ndarray, candidate: np.ndarray) -> dict[str, Any]
     """The shape, and of each side's values how many have which magnitude: floor(log2 |value|) -> elements.
 
     Args:
-        reference, candidate: Tensors of one shape.
+        reference, candidate: Tensors of one shape; one array, where they are the same.
 
     Returns:
         Plain values, as the report's JSON form has them; None for what is no real number.
@@ -30,10 +30,12 @@ def distribution(reference: np.ndarray, candidate: np.ndarray) -> dict[str, Any]
     reference, candidate = np.asarray(reference), np.asarray(candidate)
     if not _real(reference) or not _real(candidate):
         return None
+    mine = _side(reference)
+    theirs = dict(mine) if candidate is reference else _side(candidate)
     return {
         "shape": list(reference.shape),
         "dtype": reference.dtype.name,
-        "sides": {"reference": _side(reference), "candidate": _side(candidate)},
+        "sides": {"reference": mine, "candidate": theirs},
     }
 
 
