@@ -10,25 +10,20 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...graph.cutting.dataflow import random_nodes
-from ...graph.cutting.propagate import propagate
-from ...graph.errors import LayerdiffError, RunnerError
+from ...graph.errors import LayerdiffError
 from ...graph.formats import BY_DTYPE, FP32
-from ...graph.rounding.noise_pool import Pools
-from ...graph.rounding.random_rounding import RandomRounding, randomized
 from ...graph.rounding.roundings import KAPPA
 from ...graph.specs import is_float
 from ..journal.keys import runner_key
 from ..journal.sessions import remembered
-from ..runs.opening import for_rewritten, open_whole
+from ..runs.opening import open_whole
 from .decisions import (
-    DECISION_GAIN,
     TYPICAL,
     Decisions,
     hold_decisions,
@@ -37,6 +32,7 @@ from .decisions import (
     numbers,
     relative_error,
 )
+from .drawing import Drawing, Pairs
 from .draws import Drawn, Kind
 from .equals import choice_of, equally_good
 from .evidence import Measured
@@ -45,14 +41,10 @@ from .roundoff import narrow_types, roundoff
 from .tolerance import finer
 
 if TYPE_CHECKING:
-    from ...runners.contract.session import Session
     from ...runners.contract.workload import Feed
-    from ...runners.onnxrt.runner import OnnxrtRunner
     from ..comparison import Comparison
     from ..journal.sessions import RunJournal
     from ..sides import Side
-
-Pairs: TypeAlias = "Mapping[str, tuple[np.ndarray, np.ndarray]]"
 
 DRAWS = (4, 8, 16)
 """Draws of all samples together at first, and of each sample where they do not decide."""
@@ -68,13 +60,10 @@ matched no better by few draws of a healthy network."""
 HOPELESS = 8.0
 """Times a limit from which on more draws do not explain an error; its square, where there are few draws of a batch, and
 its cube, where there is one."""
-MANY = 5_000
-"""Nodes of a network from which on ONNX Runtime takes longer to optimize the network of random roundings than to make
-all draws of it as it is."""
-SIZE = 1 << 22
-"""Elements that a tensor is thought to have at most where its shape is not known."""
-LARGEST = 1 << 28
-"""Elements from which on a pool does not grow: a gigabyte."""
+FAR = 1e4
+"""Unit roundoffs from which on an error may be far beyond that of rounding, whatever the network."""
+MANY_ENTRIES, FEW_ENTRIES = 8, 2
+"""Entries of a batch from which on a few are drawn first where an error is that far; and how many these are."""
 REPEATED = 1 / 16
 """Share of an input's elements from which on one value is called repeated: padding, a blank background."""
 
@@ -106,15 +95,10 @@ class Expectation:
     ) -> None:
         self._comparison = comparison
         self._samples = samples
-        self._pieces = pieces
-        self._drawn = drawn
-        self._stack = ExitStack()
         self.side, self.roundoff = roundoff(comparison.reference, candidate, fp16_sums)
+        self._drawing = Drawing(comparison, self.side, self.roundoff, pieces=pieces, drawn=drawn)
         self.jumping = jumping_tensors(self.side.model.index)
         self._numbers = numbers(self.side.model.index)
-        self._networks: dict[Kind, tuple[RandomRounding, Session]] = {}
-        self._pools: dict[Kind, Pools] = {}
-        self._size = 0
         self._small: frozenset[str] = frozenset()
         self._narrow = narrow = narrow_types(self.side.model)
         self._u = max(self.roundoff.coarse.u, *(BY_DTYPE[name].u for name in narrow), FP32.u)
@@ -123,7 +107,7 @@ class Expectation:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._stack.close()
+        self._drawing.close()
 
     def judge(self, sample: int, feed: Feed, pairs: Pairs) -> dict[str, Measured]:
         """Holds outputs of one sample against draws.
@@ -136,14 +120,12 @@ class Expectation:
         Raises:
             LayerdiffError: The network cannot be rewritten or run.
         """
-        before = self._size
-        found, self._size = remembered(
+        found, size = remembered(
             self._comparison.journal,
             lambda journal: self._depends(journal, sample, feed, pairs),
-            lambda: (self._judged(sample, feed, pairs), self._size),
+            lambda: (self._judged(sample, feed, pairs), self._drawing.size),
         )
-        if self._size != before:
-            self._pools.clear()  # what is remembered was drawn from larger ones
+        self._drawing.sized(size)
         self._small |= {name for name, held in found.items() if held.subnormals}
         return found
 
@@ -152,9 +134,9 @@ class Expectation:
         side = self.side
         if random_nodes(side.model.index):
             return None
-        own = side is self._comparison.reference, self._pieces, self._u, self._size
+        own = side is self._comparison.reference, self._drawing.pieces, self._u, self._drawing.size
         given = [journal.digests.of(a) for a in (feed, *({n: p[i] for n, p in pairs.items()} for i in (0, 1)))]
-        runner = runner_key(self._runner)
+        runner = runner_key(self._drawing.runner)
         small = sorted(self._small)
         return "expectation", runner, side.model.digest, self.roundoff, self._samples, own, small, sample, given
 
@@ -198,14 +180,16 @@ class Expectation:
             return {}
         jumping, entries = kind.jumping, _entries(feed, pairs)
         drawn: dict[str, list[np.ndarray]] = {name: [] for name in pairs}
-        base = self._base(feed, pairs, kind)
-        done: dict[str, Measured] = {}
+        base = self._drawing.base(feed, pairs, kind)
+        done = {} if jumping else self._hopeless(sample, feed, pairs, base, kind, entries)
         # one draw alone does not show where its values have jumped
         for count in DRAWS if jumping else _draws(self._samples * entries):
             names = [name for name in pairs if name not in done]
+            if not names:
+                break
             have = len(drawn[names[0]])
             for number in range(have, count):
-                outputs = self._remembered(sample, feed, names, number, kind)
+                outputs = self._drawing.draw(sample, feed, names, number, kind)
                 for name in names:
                     drawn[name].append(outputs[name])
             for name in names:
@@ -214,9 +198,35 @@ class Expectation:
                 if held is not None:
                     held = self._between_equals(held, feed, name, pairs[name])
                     done[name] = self._with_share(held, name, pairs[name])
-            if len(done) == len(pairs):
-                break
         return done
+
+    def _hopeless(
+        self, sample: int, feed: Feed, pairs: Pairs, base: Mapping[str, np.ndarray], kind: Kind, entries: int
+    ) -> dict[str, Measured]:
+        """Outputs that are so far off that a draw of a few entries of the batch decides: its noise stands for that of
+        the others. Where the entries are not computed each by itself, it is too large for that."""
+        far = {
+            n: p for n, p in pairs.items() if p[0].shape == p[1].shape and relative_error(*p, self._u) > FAR * self._u
+        }
+        if not far or entries < MANY_ENTRIES or not self._drawing.as_it_is:
+            return {}
+        try:
+            few = {name: array[:FEW_ENTRIES] for name, array in feed.items()}
+            outputs = self._drawing.draw_once(few, list(far), kind)
+        except LayerdiffError as error:
+            logger.debug("no draw of %d entries", FEW_ENTRIES, exc_info=error)
+            return {}
+        found = {}
+        for name, pair in far.items():
+            ground = base[name].astype(np.float64)
+            if outputs[name].shape != ground[:FEW_ENTRIES].shape:
+                continue
+            noise = outputs[name] - ground[:FEW_ENTRIES]
+            drawn = ground + noise[np.arange(len(ground)) % FEW_ENTRIES]
+            held = self._hold(pair, base[name], [drawn], sample, kind, entries, False)
+            if held is not None and not held.explained:
+                found[name] = self._with_share(held, name, pair)
+        return found
 
     def _hold(
         self,
@@ -272,14 +282,14 @@ class Expectation:
 
     def _between_equals(self, held: Measured, feed: Feed, name: str, pair: tuple[np.ndarray, np.ndarray]) -> Measured:
         """Leaves open which of equal values is chosen, where the reference is a program of its own."""
-        choice = choice_of(self.side.model.index, name) if held.unexplained and not self._drawn_as_it_is else None
+        choice = choice_of(self.side.model.index, name) if held.unexplained and not self._drawing.as_it_is else None
         if choice is None or pair[0].shape != pair[1].shape:
             return held
-        side, plain = replace(self.side, runner=self._runner), replace(self._comparison, journal=None)
+        side, plain = replace(self.side, runner=self._drawing.runner), replace(self._comparison, journal=None)
         given = {spec.name: feed[spec.name] for spec in side.model.inputs}
         values = given.get(choice.values)
         if values is None:
-            with open_whole(plain, side, self._pieces, [choice.values]) as session:
+            with open_whole(plain, side, self._drawing.pieces, [choice.values]) as session:
                 values = session.infer(given, [choice.values])[choice.values]
         if not equally_good(values, choice, *pair):
             return held
@@ -300,7 +310,7 @@ class Expectation:
         finite."""
         y, c = (x.astype(np.float64) for x in pair)
         finite = np.isfinite(y) & np.isfinite(c)
-        gain = 1.0 if kind.jumping else self._gain(kind)
+        gain = 1.0 if kind.jumping else self._drawing.gain(kind)
         ground = base.astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
             draws = np.array([(d.astype(np.float64) - ground) / gain for d in alike])
@@ -317,90 +327,6 @@ class Expectation:
         with np.errstate(invalid="ignore"):
             size = np.abs(reference.astype(np.float64))
         return np.hypot(math.sqrt(KAPPA) * u * np.where(np.isfinite(size), size, 0.0), step)
-
-    # -- running ------------------------------------------------------------------------------------------------
-
-    def _base(self, feed: Feed, pairs: Pairs, kind: Kind) -> dict[str, np.ndarray]:
-        """The outputs without noise: the reference's, if the same runtime draws the same network's roundings."""
-        if self._drawn_as_it_is:
-            return {name: pair[0] for name, pair in pairs.items()}
-        network, session = self._network(kind)
-        return session.infer(network.feed(feed, self._pool(kind, feed).neutral()), list(pairs))
-
-    @property
-    def _drawn_as_it_is(self) -> bool:
-        """Whether what is drawn is the reference, by the runtime that it ran on."""
-        reference = self._comparison.reference
-        return self.side is reference and type(for_rewritten(reference)) is type(reference.runner)
-
-    def _gain(self, kind: Kind) -> float:
-        """By how much roundings are enlarged; a network that is drawn from memory is not made for it."""
-        known = {} if self._drawn is None else self._drawn.gains
-        key = (self.side.model, self.roundoff, kind)
-        if key not in known:
-            known[key] = self._network(kind)[0].gain
-        return known[key]
-
-    def _remembered(
-        self, sample: int, feed: Feed, names: Sequence[str], number: int, kind: Kind
-    ) -> Mapping[str, np.ndarray]:
-        """A draw, made now or before."""
-        if self._drawn is None:
-            return self._draw(feed, names, number, kind)
-        key = (self.side.model, repr(self._runner), self.roundoff, kind, number)
-        known = self._drawn.known(key, sample, names)
-        missing = [name for name in names if name not in known]
-        if missing:
-            made = self._draw(feed, missing, number, kind)
-            self._drawn.keep(key, sample, made)
-            known.update(made)
-        return known
-
-    def _draw(self, feed: Feed, names: Sequence[str], number: int, kind: Kind) -> dict[str, np.ndarray]:
-        network, session = self._network(kind)
-        while True:
-            pools = self._pool(kind, feed)
-            try:
-                return session.infer(network.feed(feed, pools.draw(number)), names)
-            except RunnerError as error:
-                if not _is_larger_than_the_pool(error) or self._size >= LARGEST:
-                    raise
-                self._size *= 8
-                self._pools.clear()
-
-    @property
-    def _runner(self) -> OnnxrtRunner:
-        """What runs the network of random roundings, which has four times the nodes."""
-        runner = for_rewritten(self.side)
-        return replace(runner, optimization="disable") if len(self.side.model.index.nodes) > MANY else runner
-
-    def _network(self, kind: Kind) -> tuple[RandomRounding, Session]:
-        if kind not in self._networks:
-            roundoff = replace(self.roundoff, subnormals=kind.subnormals, by_value=kind.by_value)
-            network = randomized(self.side.model, roundoff, DECISION_GAIN if kind.jumping else None)
-            side = replace(self.side, runner=self._runner, model=network.model)
-            session = open_whole(replace(self._comparison, journal=None), side, self._pieces)
-            self._networks[kind] = network, self._stack.enter_context(session)
-        return self._networks[kind]
-
-    def _pool(self, kind: Kind, feed: Feed) -> Pools:
-        if not self._size:
-            shapes = propagate(self.side.model, {name: array.shape for name, array in feed.items()})
-            weights = (math.prod(t.dims) for t in self.side.model.index.initializers.values())
-            unknown = any(shape is None for shape in shapes.values())
-            sizes = [*(math.prod(s) for s in shapes.values() if s is not None), *weights, SIZE if unknown else 1]
-            self._size = max(sizes)
-        if kind not in self._pools:
-            self._pools[kind] = Pools(self._network(kind)[0].scales, self._size)
-        return self._pools[kind]
-
-
-def _is_larger_than_the_pool(error: RunnerError) -> bool:
-    """Whether a tensor has more elements than its window of the pool, which is then reshaped to what it does not hold.
-
-    Other Reshapes fail for other reasons: of a tensor without elements, say.
-    """
-    return "requested shape" in str(error).lower()
 
 
 def _like_draws(

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from layerdiff import Comparator, EmulateRunner, OnnxrtRunner, ReferenceEvaluatorRunner
-from layerdiff.compare.outputs import expectation
+from layerdiff.compare.outputs import drawing
 from layerdiff.graph.model import Model
 from layerdiff.graph.rounding import noise_pool
 from layerdiff.graph.rounding.typed import typed
@@ -393,7 +393,7 @@ GATHERED = """(float[64] x) => (float[N] y) {
 
 
 def test_the_pool_grows_where_a_tensor_of_unknown_size_is_larger(monkeypatch):
-    monkeypatch.setattr(expectation, "SIZE", 8)
+    monkeypatch.setattr(drawing, "SIZE", 8)
     monkeypatch.setattr(noise_pool, "SPREAD", 1)
     model = model_of(GATHERED, all=np.array([-1]))
     feed = {"x": np.linspace(0.1, 1, 64, dtype=np.float32)}
@@ -410,7 +410,7 @@ def test_the_pool_does_not_grow_for_a_reshape_that_fails_for_another_reason(monk
             sizes.append(size)
             super().__init__(scales, size)
 
-    monkeypatch.setattr(expectation, "Pools", Pools)
+    monkeypatch.setattr(drawing, "Pools", Pools)
     model = model_of("(float[1, 1, 4, 4] x, float[4] s) => (float[A, B, C, D] y) { y = Resize(x, , s) }")
     feed = {"x": RNG.standard_normal((1, 1, 4, 4)).astype(np.float32), "s": np.array([1, 1, 1.5, 1.5], np.float32)}
     Comparator(model, [OnnxrtRunner(threads=1), EmulateRunner(format="fp16")], data_loader=[feed]).compare()
@@ -469,3 +469,57 @@ def test_an_element_that_a_relu_cuts_off_and_the_first_draw_does_not_show_takes_
         data_loader=[{"x": normal(8, 64, seed=seed)}],
     ).compare()
     assert report.verdict == "pass"
+
+
+# -- a few entries of a batch ------------------------------------------------------------------------------------------
+
+DEEP = "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) b = Tanh(a) c = MatMul(b, w) y = Tanh(c) }"
+MIXED = (
+    "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) m = ReduceMean<axes=[0]>(a) b = Sub(a, m) y = Tanh(b) }"
+)
+SQUARE = (RNG.standard_normal((64, 64)) / 8).astype(np.float32)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The sizes of the batches that were drawn."""
+    sizes = []
+    infer = drawing.Drawing._draw
+
+    def counting(self, feed, *rest):
+        sizes.append(len(feed["x"]))
+        return infer(self, feed, *rest)
+
+    monkeypatch.setattr(drawing.Drawing, "_draw", counting)
+    return sizes
+
+
+def batch(text, factor, seed=5):
+    """A network on 32 entries beside one with another factor in the last of its weights."""
+    feed = {"x": np.random.default_rng(seed).standard_normal((32, 64)).astype(np.float32)}
+    other = SQUARE.copy()
+    other[0, 0] *= factor
+    both = [model_of(text, w=w) for w in (SQUARE, other)]
+    runners = [OnnxrtRunner(threads=1, optimization="disable")]
+    (found,) = Comparator(both[0], runners, candidate_model=both[1], data_loader=[feed]).compare().outputs
+    return found
+
+
+def test_a_few_entries_decide_where_an_error_is_far_beyond_rounding(drawn, monkeypatch):
+    found = batch(DEEP, -3)
+    assert (found.verdict, drawn) == ("fail", [2])
+    monkeypatch.setattr("layerdiff.compare.outputs.expectation.MANY_ENTRIES", 1000)
+    whole = batch(DEEP, -3)
+    assert (whole.verdict, drawn[1]) == ("fail", 32)
+    assert found.expected["rms_z"] == pytest.approx(whole.expected["rms_z"], rel=0.3)
+
+
+def test_all_entries_are_drawn_where_rounding_may_explain_the_error(drawn):
+    assert batch(DEEP, 1 + 2**-22).verdict == "pass"
+    assert set(drawn) <= {32}
+
+
+def test_entries_that_are_computed_together_are_drawn_together(drawn):
+    assert batch(MIXED, -3).verdict == "fail"
+    assert drawn[0] == 2
+    assert set(drawn[1:]) == {32}
