@@ -59,8 +59,8 @@ the draws, each held against the others, come to as much. A channel that errs as
 matched no better by few draws of a healthy network."""
 HOPELESS = 8.0
 """Times a limit from which on more draws do not explain an error; its square, where there are few draws of a batch, and
-its cube, where there is one."""
-FAR = 1e4
+its cube, where there is one of no batch."""
+FAR = 3e4
 """Unit roundoffs from which on an error may be far beyond that of rounding, whatever the network."""
 MANY_ENTRIES, FEW_ENTRIES = 8, 2
 """Entries of a batch from which on a few are drawn first where an error is that far; and how many these are."""
@@ -274,7 +274,7 @@ class Expectation:
         # behind a Relu there may be none of it in the first
         much = HOPELESS if len(alike) >= _first(self._samples) else HOPELESS**2
         far = use if len(alike) >= DRAWS[0] else held.without("element").use(allowed)[0]
-        hopeless = far > (much if len(alike) > 1 else HOPELESS**3) and not jumping and bool(alike)
+        hopeless = far > (much if few or len(alike) > 1 else HOPELESS**3) and not jumping and bool(alike)
         if not (clear or hopeless or last):
             return None
         where = tuple(int(i) for i in np.unravel_index(held.worst, reference.shape)) if reference.size else None
