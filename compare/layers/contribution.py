@@ -12,7 +12,6 @@ import numpy as np
 
 from ...graph.cutting.slices import backward, slice_model
 from ...graph.errors import LayerdiffError
-from ...graph.pairing.one_program import one_program
 from ...graph.specs import Arrays, TensorSpec, cast, specs_of
 from ..lockstep.plan import LayerPair, PiecePair
 from ..runs.repeatability import same_bits
@@ -72,15 +71,12 @@ class Contributions:
         portion: Portion | None = None,
     ) -> None:
         self.reference = reference
-        self.candidate = candidate
-        self.tensors = tensors
         self.rescaled = Rescaled(reference.model.index, candidate.model.index, tensors)
         self.last = last
         self.most = most
         self.portion = portion
         self.streams: list[_Stream] = []
         self._ground: Arrays | None = None
-        self._same: dict[int, bool] = {}  # pieces that are one program on both sides
 
     def begin(self, step: PiecePair, values: Arrays, session: Callable[[], Session]) -> None:
         """Begins a piece: the reference is run on the entries that streams are carried on.
@@ -152,8 +148,8 @@ class Contributions:
 
         Args:
             step, sample, values, session: As of `start` and `begin`.
-            theirs: Gives the candidate's own values of the piece, by the reference's names. A stream of the same values
-                goes on with what it makes of them, where both sides are one program.
+            theirs: Gives the candidate's own values of a piece in which both sides are one program: a stream of the
+                same values goes on with what it makes of them.
         """
         mine = {p.number for p in step.layers}
         values = values if self._ground is None else self._ground
@@ -178,7 +174,7 @@ class Contributions:
         theirs: Callable[[], Arrays] | None,
     ) -> None:
         source = {**values, **stream.values}
-        own = theirs() if theirs is not None and self.portion is None and self._one_program(step) else {}
+        own = theirs() if theirs is not None and self.portion is None else {}
         try:
             if own and all(n in own and same_bits(own[n], source[n]) for n in step.reference.inputs):
                 made = {name: own[name] for name in wanted}
@@ -191,16 +187,6 @@ class Contributions:
         for name, array in made.items():
             if array.shape != values[name].shape or not np.array_equal(array, values[name]):
                 stream.values[name] = array
-
-    def _one_program(self, step: PiecePair) -> bool:
-        """Whether both sides run the same operators with the same weights in a piece, on the same runtime."""
-        if self.reference.runner != self.candidate.runner:
-            return False
-        if step.index not in self._same:
-            mine, theirs = self.reference.model.index, self.candidate.model.index
-            nodes, others = step.reference.nodes, step.candidate.nodes
-            self._same[step.index] = one_program(mine, nodes, theirs, others, self.tensors)
-        return self._same[step.index]
 
     def finish(
         self,

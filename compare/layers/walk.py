@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +119,8 @@ class Walk:
                     self.comparison.workload,
                     frozenset() if self.judge is None and self.forced.sample is None else self._only,
                     self.comparison.builders,
+                    self.plan.tensors,
+                    lambda: bool(self._parted),
                 )
             )
             for step, sessions in opened:
@@ -192,13 +194,12 @@ class Walk:
             if both is not None:  # its own values first, which nobody needs any longer
                 own = self._cumulative(run, sample, feed, values, store, both.pop(FREE))
             if self.candidate.runner.capabilities.runs_parts:
-                self._local(run, sample, feed, values, both if both else None)
+                self._local(run, sample, feed, values, both)
             if both is None and self._only is None:
                 own = self._cumulative(run, sample, feed, values, store)
             if self._whole is None:
-                theirs = (
-                    None if own is None else functools.partial(self._theirs, step, sample, feed, values, store, own)
-                )
+                read = functools.partial(self._own_values, step, sample, feed, values, store)
+                theirs = functools.partial(_joined, read, own) if run.one and own is not None else None
                 self._contributions.carry(step, sample, values, session, theirs)
             for name in (n for pair in step.layers for n in pair.reference.outputs):
                 if self._last.get(name, -1) > step.index:
@@ -272,11 +273,8 @@ class Walk:
     def _undivided(
         self, run: StepSessions, sample: int, feed: Arrays, values: Arrays, store: Store
     ) -> dict[int, Arrays] | None:
-        """What the candidate makes of its own values, while these are the reference's: if it makes the reference's
-        again, bit by bit, each layer has read the reference's values, and need not be run on them once more.
-
-        Returns:
-            As `_together` does; of `FREE` alone, where it makes others; None where its own values are others already.
+        """As `_together`, while the candidate's own values are the reference's, of a run on these: if it makes the
+        reference's again, bit by bit, each layer has read the reference's values. Where it makes others, of `FREE` alone.
         """
         step = run.step
         able = self._free and self._only is None and not run.chains and bool(step.candidate.outputs)
@@ -294,13 +292,6 @@ class Walk:
             return {FREE: made}
         made = {name: known[name] for name in made}
         return {**{p.number: {n: made[n] for n in p.candidate.outputs} for p in self._pairs(step)}, FREE: made}
-
-    def _theirs(
-        self, step: PiecePair, sample: int, feed: Arrays, values: Arrays, store: Store, made: Arrays
-    ) -> dict[str, np.ndarray]:
-        """The candidate's own values of a piece, by the reference's names: what it reads, and what it makes."""
-        own = {**self._own_values(step, sample, feed, values, store), **made}
-        return {self._back.get(name, name): array for name, array in own.items()}
 
     def _pairs(self, step: PiecePair) -> list[LayerPair]:
         """The layers of a piece whose local error is looked at."""
@@ -501,3 +492,7 @@ class Walk:
         """The inputs of a whole model for one sample, and what it drew."""
         drawn = {n: store.get("reference", sample, n) for n in self._random if store.has("reference", sample, n)}
         return {**next(feed for i, feed in enumerate(self.comparison.samples) if i == sample), **drawn}
+
+
+def _joined(read: Callable[[], Arrays], made: Arrays) -> Arrays:
+    return {**read(), **made}

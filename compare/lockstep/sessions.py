@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from ...graph.cutting.slices import Slice, explode, exploded_name, original_name, slice_model
 from ...graph.errors import BuildError, LayerdiffError
 from ...graph.operators import QUANTIZERS, operator
+from ...graph.pairing.one_program import one_program
 from ...graph.specs import Arrays, TensorSpec, specs_of
 from ...runners.contract.workload import ShapeRange, Workload
 from ..runs.memory import weight_bytes
@@ -48,6 +49,8 @@ class StepSessions:
         only: Numbers of the layers that the candidate runs, each fed from outside; None: all, and the piece itself.
         refused: Groups of layers that did not open or run together, by the layers' numbers.
         joins: Whether the candidate's layers and the piece itself are run by one session, `together`.
+        one: Whether both sides run one program, which one session then runs: the same operators with the same weights,
+            under the same names at the border, on the same runtime.
         chains: Whether its own values come from its layers, one after the other: an engine of the piece takes
             as long to build as that of its layers, which runs in milliseconds.
     """
@@ -61,8 +64,12 @@ class StepSessions:
         profiles: tuple[Sequence[Ranges], Sequence[Ranges]] = ((), ()),
         only: Collection[int] | None = None,
         engines: EnginesAhead | None = None,
+        tensors: Mapping[str, str] | None = None,
+        divided: Callable[[], bool] = lambda: True,
     ) -> None:
         self._engines = engines
+        self.one = tensors is not None and _one_program(reference, candidate, step, tensors)
+        self._divided = divided
         self.step = step
         self.only = only
         self.refused: set[tuple[int, ...]] = set()
@@ -90,6 +97,8 @@ class StepSessions:
                 self._reference = self._open(reference, slice_model(reference.model, step.reference, specs), None)
             if not candidate.runner.capabilities.opens_ahead:
                 return
+            if self.one and not self._divided():  # layers need not be run apart as long as no value differs
+                return
             pairs = [p for p in step.layers if not p.random and (self.only is None or p.number in self.only)]
             inputs = dict.fromkeys(n for p in pairs for n in p.candidate.inputs)
             own = [exploded_name(n, FREE) for n in step.candidate.inputs]
@@ -100,7 +109,7 @@ class StepSessions:
             if pairs and (specs := _declared(candidate.model, tuple(inputs))):
                 model = explode(candidate.model, [(p.number, p.candidate) for p in pairs], specs)
                 self._exploded[key_of(pairs)] = self._open(candidate, model, None)
-            wanted = self.only is None and step.candidate.outputs
+            wanted = self.only is None and step.candidate.outputs and not self.one
             if wanted and (specs := _declared(candidate.model, step.candidate.inputs)):
                 self._candidate = self._open(candidate, slice_model(candidate.model, step.candidate, specs), None)
         except LayerdiffError:
@@ -126,6 +135,8 @@ class StepSessions:
 
     def candidate(self, own: Arrays) -> Session:
         """The candidate on this piece."""
+        if self.one:
+            return self.reference(own)
         if self._candidate is None or not self._fits(self._candidate, own):
             self._candidate = self._on_slice(self._sides[1], self.step.candidate, own, self._candidate)
         return self._candidate
@@ -251,6 +262,9 @@ class SessionsAhead:
         workload: What the whole models are run on.
         only: See `StepSessions`.
         builders: Processes that build the candidate's engines, all of them from the start; None: there are none.
+        tensors: Tensors of the reference -> the candidate's names of the same; None: pieces are not held against each
+            other.
+        divided: Whether the candidate has made other values than the reference so far.
     """
 
     def __init__(
@@ -262,8 +276,11 @@ class SessionsAhead:
         workload: Workload | None = None,
         only: Collection[int] | None = None,
         builders: Builders | None = None,
+        tensors: Mapping[str, str] | None = None,
+        divided: Callable[[], bool] = lambda: True,
     ) -> None:
         self.only = only
+        self._alike = tensors, divided
         self.reference = reference
         self.candidate = candidate
         self.steps = steps
@@ -312,7 +329,14 @@ class SessionsAhead:
 
     def _of(self, step: PiecePair) -> StepSessions:
         sessions = StepSessions(
-            self.reference, self.candidate, step, self._opened_whole, self._profiles, self.only, self._engines
+            self.reference,
+            self.candidate,
+            step,
+            self._opened_whole,
+            self._profiles,
+            self.only,
+            self._engines,
+            *self._alike,
         )
         if self._background is not None:
             sessions.open_engines(self._background)
@@ -342,6 +366,18 @@ class SessionsAhead:
         if self._closing is not None:
             self._closing.result()
         self._stack.close()
+
+
+def _one_program(reference: Side, candidate: Side, step: PiecePair, tensors: Mapping[str, str]) -> bool:
+    """Whether both sides run one program on a piece, under the same names at its border. Of one model they are one
+    session already, or differ in what runs it."""
+    mine, theirs = step.reference, step.candidate
+    if reference.runner != candidate.runner or not reference.runner.capabilities.opens_ahead:
+        return False
+    if {*mine.inputs} != {*theirs.inputs} or {*mine.outputs} != {*theirs.outputs}:
+        return False
+    named = all(tensors.get(name, name) == name for name in (*mine.inputs, *mine.outputs))
+    return named and one_program(reference.model.index, mine.nodes, candidate.model.index, theirs.nodes, tensors)
 
 
 def _joins(side: Side, part: Slice) -> bool:

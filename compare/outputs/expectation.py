@@ -60,7 +60,7 @@ matched no better by few draws of a healthy network."""
 HOPELESS = 8.0
 """Times a limit from which on more draws do not explain an error; its square, where there are few draws of a batch, and
 its cube, where there is one of no batch."""
-FAR = 3e4
+FAR = 5e3
 """Unit roundoffs from which on an error may be far beyond that of rounding, whatever the network."""
 MANY_ENTRIES, FEW_ENTRIES = 8, 2
 """Entries of a batch from which on a few are drawn first where an error is that far; and how many these are."""
