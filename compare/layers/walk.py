@@ -22,7 +22,7 @@ from ...graph.errors import ModelError, RunnerError
 from ...graph.specs import Arrays, cast, held, is_float
 from ..causes import nondeterminism, refused
 from ..lockstep.plan import LayerPair, LockstepPlan, PiecePair
-from ..lockstep.sessions import FREE, SessionsAhead, StepSessions
+from ..lockstep.sessions import FREE, Alike, SessionsAhead, StepSessions
 from ..progress import SILENT, Progress
 from ..runs.repeatability import repeat, same_bits
 from ..runs.spill import SHARE, Store
@@ -119,8 +119,7 @@ class Walk:
                     self.comparison.workload,
                     frozenset() if self.judge is None and self.forced.sample is None else self._only,
                     self.comparison.builders,
-                    self.plan.tensors,
-                    lambda: bool(self._parted),
+                    Alike(self.plan.tensors, lambda: bool(self._parted)),
                 )
             )
             for step, sessions in opened:
@@ -274,7 +273,7 @@ class Walk:
         self, run: StepSessions, sample: int, feed: Arrays, values: Arrays, store: Store
     ) -> dict[int, Arrays] | None:
         """As `_together`, while the candidate's own values are the reference's, of a run on these: if it makes the
-        reference's again, bit by bit, each layer has read the reference's values. Where it makes others, of `FREE` alone.
+        reference's again, bit by bit, each layer has read the reference's values. Of `FREE` alone, if it does not.
         """
         step = run.step
         able = self._free and self._only is None and not run.chains and bool(step.candidate.outputs)
@@ -286,11 +285,11 @@ class Walk:
         except (RunnerError, ModelError):
             self._parted.add(sample)
             return None
-        known = {n: values.get(self._back.get(n, n)) for n in (*own, *made)}
-        if not all(same_bits(known[name], array) for name, array in {**own, **made}.items()):
+        mine = {n: values[self._back.get(n, n)] for n in (*own, *made) if self._back.get(n, n) in values}
+        if not all(same_bits(mine.get(name), array) for name, array in {**own, **made}.items()):
             self._parted.add(sample)
             return {FREE: made}
-        made = {name: known[name] for name in made}
+        made = {name: mine[name] for name in made}
         return {**{p.number: {n: made[n] for n in p.candidate.outputs} for p in self._pairs(step)}, FREE: made}
 
     def _pairs(self, step: PiecePair) -> list[LayerPair]:

@@ -13,7 +13,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...graph.cutting.slices import Slice, explode, exploded_name, original_name, slice_model
 from ...graph.errors import BuildError, LayerdiffError
@@ -41,6 +41,18 @@ FREE = -1
 """The number of the slice that is the whole piece, on the candidate's own values, beside layers on the reference's."""
 
 
+class Alike(NamedTuple):
+    """What two sides have in common.
+
+    Attributes:
+        tensors: Tensors of the reference -> the candidate's names of the same.
+        divided: Whether the candidate has made other values than the reference so far.
+    """
+
+    tensors: Mapping[str, str]
+    divided: Callable[[], bool]
+
+
 class StepSessions:
     """The sessions of one step: opened ahead, or when the first sample shows the types of their inputs.
 
@@ -64,12 +76,11 @@ class StepSessions:
         profiles: tuple[Sequence[Ranges], Sequence[Ranges]] = ((), ()),
         only: Collection[int] | None = None,
         engines: EnginesAhead | None = None,
-        tensors: Mapping[str, str] | None = None,
-        divided: Callable[[], bool] = lambda: True,
+        alike: Alike | None = None,
     ) -> None:
         self._engines = engines
-        self.one = tensors is not None and _one_program(reference, candidate, step, tensors)
-        self._divided = divided
+        self.one = alike is not None and _one_program(reference, candidate, step, alike.tensors)
+        self._divided = alike.divided if alike is not None else lambda: True
         self.step = step
         self.only = only
         self.refused: set[tuple[int, ...]] = set()
@@ -262,9 +273,7 @@ class SessionsAhead:
         workload: What the whole models are run on.
         only: See `StepSessions`.
         builders: Processes that build the candidate's engines, all of them from the start; None: there are none.
-        tensors: Tensors of the reference -> the candidate's names of the same; None: pieces are not held against each
-            other.
-        divided: Whether the candidate has made other values than the reference so far.
+        alike: What pieces of both sides have in common; None: they are not held against each other.
     """
 
     def __init__(
@@ -276,11 +285,10 @@ class SessionsAhead:
         workload: Workload | None = None,
         only: Collection[int] | None = None,
         builders: Builders | None = None,
-        tensors: Mapping[str, str] | None = None,
-        divided: Callable[[], bool] = lambda: True,
+        alike: Alike | None = None,
     ) -> None:
         self.only = only
-        self._alike = tensors, divided
+        self._alike = alike
         self.reference = reference
         self.candidate = candidate
         self.steps = steps
@@ -336,7 +344,7 @@ class SessionsAhead:
             self._profiles,
             self.only,
             self._engines,
-            *self._alike,
+            self._alike,
         )
         if self._background is not None:
             sessions.open_engines(self._background)
