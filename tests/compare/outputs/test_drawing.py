@@ -12,7 +12,7 @@ from support.models import parsed
 RNG = np.random.default_rng(0)
 DEEP = "g (float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) b = Tanh(a) c = MatMul(b, w) y = Tanh(c) }"
 MIXED = (
-    "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) m = ReduceMean<axes=[0]>(a) b = Sub(a, m) y = Tanh(b) }"
+    "g (float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) m = ReduceMean<axes=[0]>(a) b = Sub(a, m) y = Tanh(b) }"
 )
 SQUARE = (RNG.standard_normal((64, 64)) / 8).astype(np.float32)
 
