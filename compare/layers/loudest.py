@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...graph.operators import AFFINE_STEPS, CASTS, DIVIDES, MOVEMENT, facts_of, operator
 from ...graph.pairing.changes import OperatorChange
+from ...graph.pairing.weight_changes import WeightChange
 from ...graph.specs import Arrays, is_float
 from ..causes import misread, nan, narrow_casts, underflow
 from ..causes.case import ENLARGES, LoudLayer
@@ -278,7 +279,8 @@ def _diagnosed(
     case = _with_siblings(prepared, case, loud)
     computing = prepared.candidate.runner.arithmetic
     narrow = None if computing.is_integer else underflow.of_weights(index, top.pair.reference.nodes, computing)
-    return replace(top, diagnosis=narrow or _misread(prepared, top) or loudest(case))
+    other = _other_constants(prepared, top) if top.number in quantized else None
+    return replace(top, diagnosis=narrow or other or _misread(prepared, top) or loudest(case))
 
 
 def _with_siblings(prepared: Prepared, case: LoudLayer, loud: Sequence[LayerObservation]) -> LoudLayer:
@@ -312,6 +314,15 @@ def _source(index: GraphIndex, pair: LayerPair) -> str:
     where there are several."""
     floats = [n for n in pair.reference.inputs if n in index.specs and is_float(index.specs[n].dtype)]
     return index.moved_from(floats[0], MOVEMENT) if len(floats) == 1 else ""
+
+
+def _other_constants(prepared: Prepared, layer: LayerObservation) -> Diagnosis | None:
+    """Constants of a quantized layer that are not stored in steps, and are the first file's with a plain change: zero,
+    of another sign or order. No rounding makes that; what corrects the rounding of weights changes biases otherwise."""
+    differ = prepared.judge.examiner.stated(layer.pair)
+    changed = [(p, d, d.change) for p, d in differ if isinstance(d.change, WeightChange)]
+    index = prepared.comparison.reference.model.index
+    return stated(index, [(p, d) for p, d, change in changed if change.patterns and not change.in_steps])
 
 
 def _misread(prepared: Prepared, layer: LayerObservation) -> Diagnosis | None:

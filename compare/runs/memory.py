@@ -82,8 +82,8 @@ def reused(weights: int, allowed: int) -> Iterator[None]:
     if trim is None or option is None:  # musl has neither
         yield
         return
+    trim(0)
     if weights > allowed:
-        trim(0)
         yield
         return
     option(_MMAP_MAX, 0)

@@ -70,6 +70,12 @@ class WeightChange:
         return next((p for p in self.patterns if isinstance(p, StoredScaled)), None)
 
     @property
+    def in_steps(self) -> bool:
+        """Whether they are stored in another number format or in steps, which changes them."""
+        stored = self.quantized or self.stored or self.rounded_to is not None
+        return stored or any(isinstance(p, (BeyondSteps, StoredScaled)) for p in self.patterns)
+
+    @property
     def beyond_steps(self) -> bool:
         """Whether the weights are stored in steps, and rounding to these does not explain what they are."""
         return any(isinstance(p, BeyondSteps) for p in self.patterns)

@@ -42,6 +42,14 @@ class Scaled:
 
 
 @dataclass(frozen=True)
+class Zeroed:
+    """The candidate's weights are zero."""
+
+    def __str__(self) -> str:
+        return "all zero in the candidate"
+
+
+@dataclass(frozen=True)
 class FewValues:
     """The candidate's weights have few distinct values, the nearest two ``step`` apart, and the reference's many."""
 
@@ -140,7 +148,7 @@ class Clamped:
         return " and ".join(told)
 
 
-Pattern = Transposed | Reordered | Scaled | StoredScaled | BeyondSteps | Clamped | FewValues | Twin | OfNode
+Pattern = Transposed | Reordered | Scaled | Zeroed | StoredScaled | BeyondSteps | Clamped | FewValues | Twin | OfNode
 """A kind of change that explains all of a difference."""
 
 
@@ -156,6 +164,8 @@ def pattern_of(x: np.ndarray, y: np.ndarray) -> Pattern | None:
                 return Reordered(axis)
     if not is_float(x.dtype) or not is_float(y.dtype):
         return None
+    if not y.any():
+        return Zeroed()
     return _scaled(x, y) or _clamped(x, y) or _few_values(x, y)
 
 

@@ -143,7 +143,7 @@ def build(
         )
     if hasattr(session, "_model_bytes"):
         session._model_bytes = None  # kept for a fallback that is switched off
-    return Loaded(ort, session, inner)
+    return Loaded(ort, session, inner, arena=not runner.low_memory)
 
 
 def _refused(runner: OnnxrtConfig, model: Model, error: Exception) -> BuildError:

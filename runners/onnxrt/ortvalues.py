@@ -42,13 +42,26 @@ _BITS = {21: 4, 22: 4, 23: 4, 25: 2, 26: 2}
 """Element types of which several share a byte, the first in the lowest bits: type -> bits of one element."""
 
 
-class Loaded:
-    """An `onnxruntime.InferenceSession` and what is needed to move arrays in and out of it."""
+SMALL = 1 << 26
+"""Bytes up to which outputs are copied out of a session's arena."""
 
-    def __init__(self, ort: Any, session: Any, inner: tuple[str, ...]) -> None:
+
+class Loaded:
+    """An `onnxruntime.InferenceSession` and what is needed to move arrays in and out of it.
+
+    Args:
+        ort: The package.
+        session: The session.
+        inner: Tensors inside the network that it gives too.
+        arena: Whether tensors are made in an arena. Who holds an output then holds all of it, which is every tensor of
+            the network: small outputs are copied.
+    """
+
+    def __init__(self, ort: Any, session: Any, inner: tuple[str, ...], *, arena: bool) -> None:
         self._ort = ort
         self.session = session
         self.inner = inner
+        self._arena = arena
         self.outputs: dict[str, str] = {o.name: o.type for o in session.get_outputs()}
         types = {i.name: i.type for i in session.get_inputs()}
         # Types that NumPy lacks travel as OrtValues: name -> ONNX element type.
@@ -82,7 +95,10 @@ class Loaded:
             raise
         except Exception as error:
             raise RunnerError(f"{who}: {one_line(error)}") from error
-        return {name: np.asarray(value) for name, value in zip(names, results, strict=True)}
+        found = [np.asarray(value) for value in results]
+        if self._arena and sum(array.nbytes for array in found) <= SMALL:
+            found = [array if array.flags.owndata else array.copy() for array in found]
+        return dict(zip(names, found, strict=True))
 
     def binds(self, names: Sequence[str]) -> bool:
         """Whether every input, and each of these outputs, can be bound to memory by address."""
