@@ -142,8 +142,12 @@ def _unfinished(
 
     ``known``: layers that do not take others back.
     """
-    traced = (taken_back(healing.layers[n], healing, index, known) for n in sorted(faults))
-    meant = [taken for taken in traced if taken is not None]
+    traced = {n: taken_back(healing.layers[n], healing, index, known) for n in sorted(faults)}
+    lacking = {number for taken in traced.values() if taken is not None for number in taken.lacking}
+    more = {*known, *lacking}  # what does not take back what another one changes need not take back this, either
+    left = [n for n, taken in traced.items() if taken is None and n not in lacking] if lacking else []
+    traced.update((n, taken_back(healing.layers[n], healing, index, more)) for n in left)
+    meant = [taken for taken in traced.values() if taken is not None]
     if not meant:
         return faults, meant
     faults = (faults - {taken.change for taken in meant}) | {n for taken in meant for n in taken.lacking}

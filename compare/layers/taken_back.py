@@ -133,6 +133,11 @@ class _Change:
         self._lead_back()
         if self.behind and not self.takers and not self.beside and all(map(self._most, self.behind)):
             return self._left_over()
+        for number in tuple(self.behind):
+            first = self._origin(self.healing.layers[number])
+            if first.number != number and first.exceeds_noise:
+                self.behind.remove(number)
+                self.beside.add(first.number)
         lacking = self.behind | self.beside
         if not self.takers and not (lacking and lacking.issubset(known)):
             return None
@@ -160,13 +165,15 @@ class _Change:
         return _takes(self.healing.layers[number])
 
     def _left_over(self) -> TakenBack | None:
-        """Who is to blame where most of a change is taken back, and not all: whoever takes it, if what is made before
-        is the reference's values turned, or with factors of channels; else what makes that."""
+        """Who is to blame where most of a change is taken back, and not all: what makes it, if that is more than the
+        reference's values turned, or with factors of channels; else whoever takes it, or what went wrong between."""
         carried = self.healing.carried(self.s)
         if carried is None:
             return None
         if carried:
-            return TakenBack(self.s.number, (), tuple(sorted(self.behind)))
+            first = {self._origin(self.healing.layers[number]).number for number in self.behind}
+            taking = tuple(sorted(self.behind - first))
+            return TakenBack(self.s.number, taking, tuple(sorted(first)), frozenset(first - self.behind))
         return TakenBack(self.s.number, tuple(sorted(self.behind)), (self.s.number,))
 
     def _lead_back(self) -> None:
@@ -201,20 +208,35 @@ class _Change:
         return not reads.isdisjoint(self.changed | inside)
 
     def _spoiling(self, layer: LayerObservation) -> int | None:
-        """Who is to blame where something is added to values that come in turned, and the sum is not: the product
-        whose values are added, which may be before the layer or in it."""
-        if not self._sums(layer) or not self._turns_in(layer) or self._multiplies(layer) or self.healing.turns(layer):
+        """Who is to blame where something is added to values that come in turned, and the sum is not: the layer that
+        adds a constant, or the first of those that make what is added."""
+        if not self._turns_in(layer) or self._multiplies(layer) or self.healing.turns(layer):
             return None
-        makers = (self.healing.maker.get(n, -1) for n in layer.pair.reference.inputs if n not in self.changed)
-        others = (self.healing.layers[number] for number in makers if number in self.healing.layers)
-        blamed = (s.number for s in (layer, *others) if s.exceeds_noise and weighted(s, self.index))
-        return next(blamed, None)
+        sums = [node.input for node in map(self.index.nodes.__getitem__, layer.pair.reference.nodes) if _is_sum(node)]
+        weights = [self.index.weight(name) for inputs in sums for name in inputs]
+        if len(sums) == len(layer.pair.reference.nodes) and any(w is not None and w.size > 1 for w in weights):
+            return layer.number
+        if not any(all(self.index.weight(name) is None for name in inputs) for inputs in sums):
+            return None
+        first = self._origin(layer)
+        return first.number if first.exceeds_noise else None
 
-    def _sums(self, layer: LayerObservation) -> bool:
-        """Whether a layer adds two values that are computed."""
-        nodes = (self.index.nodes[p] for p in layer.pair.reference.nodes)
-        sums = (node.input for node in nodes if operator(node) == "Add")
-        return any(all(self.index.weight(name) is None for name in inputs) for inputs in sums)
+    def _origin(self, s: LayerObservation) -> LayerObservation:
+        """The first layer that went wrong, of one that did and those that make what it reads: each reads nothing else
+        that is wrong."""
+        while True:
+            makers = {self.healing.maker[n] for n in s.pair.reference.inputs if n in self.healing.maker}
+            wrong = [number for number in sorted(makers) if not self._fine(self.healing.layers[number])]
+            if not wrong:
+                return s
+            s = self.healing.layers[wrong[0]]
+
+    def _fine(self, s: LayerObservation) -> bool:
+        """Whether what a layer makes is right, or changed as it is meant to be: turned, or taken back by one of those
+        that read it."""
+        if s is self.s or self.healing.turns(s) or (self.healing.near(s) and not hides(s, self.s)):
+            return True
+        return any(self.healing.near(reader) and _takes(reader) for reader in self.healing.reading(s))
 
     def _turns_in(self, layer: LayerObservation) -> bool:
         """Whether all that a layer reads of what is changed is turned."""
@@ -235,6 +257,10 @@ class _Change:
             if weighted(maker, self.index) and not maker.exceeds_noise:
                 return maker.number
         return None
+
+
+def _is_sum(node: onnx.NodeProto) -> bool:
+    return operator(node) == "Add"
 
 
 def _takes(s: LayerObservation) -> bool:
