@@ -133,11 +133,9 @@ class _Change:
         self._lead_back()
         if self.behind and not self.takers and not self.beside and all(map(self._most, self.behind)):
             return self._left_over()
-        for number in tuple(self.behind):
-            first = self._origin(self.healing.layers[number])
-            if first.number != number and first.exceeds_noise:
-                self.behind.remove(number)
-                self.beside.add(first.number)
+        firsts = {number: self._origin(self.healing.layers[number]) for number in self.behind}
+        self.behind = {number for number, s in firsts.items() if s.number == number or not s.exceeds_noise}
+        self.beside |= {s.number for number, s in firsts.items() if number not in self.behind}
         lacking = self.behind | self.beside
         if not self.takers and not (lacking and lacking.issubset(known)):
             return None
@@ -223,20 +221,28 @@ class _Change:
 
     def _origin(self, s: LayerObservation) -> LayerObservation:
         """The first layer that went wrong, of one that did and those that make what it reads: each reads nothing else
-        that is wrong."""
-        while True:
-            makers = {self.healing.maker[n] for n in s.pair.reference.inputs if n in self.healing.maker}
-            wrong = [number for number in sorted(makers) if not self._fine(self.healing.layers[number])]
-            if not wrong:
+        that is wrong. Of a product and what is made for it alone, both with other weights, either may be wrong: the
+        product is told."""
+        while wrong := [maker for maker in self._makers(s) if not self._fine(maker)]:
+            before, both = wrong[0], s.exceeds_noise and wrong[0].exceeds_noise
+            if both and weighted(s, self.index) and len(self.healing.reading(before)) == 1:
                 return s
-            s = self.healing.layers[wrong[0]]
+            s = before
+        return s
+
+    def _makers(self, s: LayerObservation) -> list[LayerObservation]:
+        """The layers that make what a layer reads."""
+        numbers = {self.healing.maker[n] for n in s.pair.reference.inputs if n in self.healing.maker}
+        return [self.healing.layers[number] for number in sorted(numbers)]
 
     def _fine(self, s: LayerObservation) -> bool:
-        """Whether what a layer makes is right, or changed as it is meant to be: turned, or taken back by one of those
-        that read it."""
+        """Whether what a layer makes is right, or changed as it is meant to be: turned, taken back by one of those that
+        read it, or a product that gives channels factors of their own."""
         if s is self.s or self.healing.turns(s) or (self.healing.near(s) and not hides(s, self.s)):
             return True
-        return any(self.healing.near(reader) and _takes(reader) for reader in self.healing.reading(s))
+        if any(self.healing.near(reader) and _takes(reader) for reader in self.healing.reading(s)):
+            return True
+        return weighted(s, self.index) and bool(self.healing.carried(s)) and all(map(self._fine, self._makers(s)))
 
     def _turns_in(self, layer: LayerObservation) -> bool:
         """Whether all that a layer reads of what is changed is turned."""

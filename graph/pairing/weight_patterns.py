@@ -184,8 +184,8 @@ def _scaled(x: np.ndarray, y: np.ndarray) -> Scaled | None:
             p, q = p.astype(np.float64), q.astype(np.float64)
             xx, xy, largest = xx + float(p @ p), xy + float(p @ q), max(largest, float(np.abs(p).max()))
         factor = xy / xx if 0 < xx < np.inf else 0.0
-        if not factor or not np.isfinite(factor):
-            return None
+        if not factor or not np.isfinite(factor) or str(Scaled(factor)) == str(Scaled(1.0)):
+            return None  # beside large values, small ones of which some are others
         allowed = 4e-7 * abs(factor) * largest
         if all(np.abs(q.astype(np.float64) - factor * p).max() <= allowed for _, (p, q) in blocks(x, y)):
             return Scaled(factor)
@@ -207,6 +207,8 @@ def _clamped(x: np.ndarray, y: np.ndarray) -> Clamped | None:
         if not (equal | large | small).all():
             return None
         above, below = above + int(large.sum()), below + int(small.sum())
+    if most == least and above and below:  # all are one value
+        return None
     return Clamped(most, above, least, below) if above + below > 1 else None
 
 

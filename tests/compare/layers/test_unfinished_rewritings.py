@@ -164,6 +164,36 @@ def test_of_two_that_are_rewritten_together_the_wrong_one_is_told(others, tensor
     assert all(text in c.evidence for c in report.culprits)
 
 
+# what comes from one layer that is rewritten goes through a number and a Softmax to the one that takes it back
+INSIDE = """g (float[N, 8, 16] x) => (float[N, 8, 16] y) {
+  q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv) t = Transpose<perm = [0, 2, 1]>(k)
+  p = MatMul(q, t) s = Mul(p, scale) a = Softmax(s) c = MatMul(a, v) o = MatMul(c, wo) y = Tanh(o)
+}"""
+SEQUENCES = [{"x": RNG.normal(size=(4, 8, WIDE)).astype(np.float32)}]
+
+
+@pytest.mark.parametrize(
+    ("others", "tensor"),
+    [
+        ({}, None),
+        ({"scale": np.float32(0.3)}, "s"),
+        ({"wk": WEIGHTS["wk"] @ TURN + 0.05 * np.eye(WIDE)}, "k"),
+        ({"wo": TURN.T @ WEIGHTS["wo"] + 0.01 * np.eye(WIDE)}, "y"),
+    ],
+    ids=["none", "a number between", "another one of them", "who takes it back"],
+)
+def test_of_a_rewriting_with_a_fault_inside_the_fault_is_told(others, tensor):
+    whole = {**{n: WEIGHTS[n] for n in ("wq", "wk", "wv", "wo")}, "scale": np.float32(0.25)}
+    turned_in = {n: WEIGHTS[n] @ TURN for n in ("wq", "wk", "wv")}
+    weights = {**whole, **turned_in, "wo": TURN.T @ WEIGHTS["wo"], **others}
+    candidate = parsed(INSIDE, **{name: np.float32(value) for name, value in weights.items()})
+    runners = [OnnxrtRunner(optimization="disable")]
+    comparator = Comparator(
+        parsed(INSIDE, **whole), runners, candidate_model=candidate, data_loader=SEQUENCES, layers="guilty"
+    )
+    assert [c.tensors for c in comparator.compare().culprits] == ([(tensor,)] if tensor else [])
+
+
 def in_8_bits(path):
     """A file quantized dynamically; 7 bits of weights, with which no CPU's products saturate."""
     made = str(path.with_suffix(".8.onnx"))
