@@ -7,7 +7,7 @@ import pytest
 from layerdiff.graph.pairing.changes import AttributeChange, InputsExchanged, OperatorChange, WeightsAbsent
 from layerdiff.graph.pairing.differences import Change, Difference
 from layerdiff.graph.pairing.weight_changes import stored_scaled, weight_change, within_steps
-from layerdiff.graph.pairing.weight_patterns import Clamped, FewValues, Pattern, Reordered, Scaled, Transposed
+from layerdiff.graph.pairing.weight_patterns import Clamped, FewValues, Pattern, Reordered, Scaled, Transposed, Zeroed
 
 
 @pytest.mark.parametrize(
@@ -90,6 +90,7 @@ GRID = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
         (ROWS, ROWS[:, [0, 2, 1]], Reordered(1)),
         (ROWS, ROWS * 3, Scaled(3.0)),
         (GRID, np.round(GRID * 8).clip(-16, 16) / 8, FewValues(33, 0.125)),
+        (ROWS, ROWS * 0, Zeroed()),
         (ROWS, ROWS.clip(0, 8), Clamped(8.0, 3, 1.0, 0)),
         (ROWS, ROWS.clip(0, 8).astype(np.float16), Clamped(8.0, 3, 1.0, 0)),
         (ROWS, np.where(ROWS > 0, ROWS.clip(4, 9), 0), Clamped(9.0, 2, 4.0, 3)),
@@ -99,6 +100,20 @@ def test_a_change_of_all_weights_has_a_pattern(x: np.ndarray, y: np.ndarray, pat
     change = weight_change(x, y)
     assert change is not None
     assert change.patterns == (pattern,)
+
+
+MIXED = np.float32([1e-6, 1e6]) * (1 + ROWS[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [(ROWS + 1, np.full_like(ROWS, 5)), (MIXED, np.where(MIXED < 1, 1.01 * MIXED, MIXED).astype(np.float32))],
+    ids=["one value for all", "small values beside large ones"],
+)
+def test_some_other_values_are_neither_clamped_nor_times_one(x: np.ndarray, y: np.ndarray) -> None:
+    change = weight_change(x, y)
+    assert change is not None
+    assert change.patterns == ()
 
 
 STEP = np.full((1, 1), 0.05, np.float32)
