@@ -113,6 +113,7 @@ class _Change:
         self.s, self.healing, self.index, self.passes = s, healing, index, passes
         self.changed = set(s.pair.reference.outputs)
         self.way = [s.number]
+        self._known_fine: dict[int, bool] = {}
         self.takers: set[int] = set()
         self.behind: set[int] = set()
         self.beside: set[int] = set()
@@ -189,12 +190,16 @@ class _Change:
 
     def _ends(self, number: int) -> set[int]:
         """Where what a layer on the way makes is taken back, or is not."""
+        known = self.takers | self.behind | self.beside
         found: set[int] = set()
-        for s in self.healing.reading(self.healing.layers[number]):
-            if s.number in self.takers | self.behind | self.beside:
-                found.add(s.number)
-            elif s.number in self.way:
-                found |= self._ends(s.number)
+        waiting, seen = [number], {number}
+        while waiting:
+            for s in self.healing.reading(self.healing.layers[waiting.pop()]):
+                if s.number in known:
+                    found.add(s.number)
+                elif s.number in self.way and s.number not in seen:
+                    seen.add(s.number)
+                    waiting.append(s.number)
         return found
 
     def _multiplies(self, layer: LayerObservation) -> bool:
@@ -238,6 +243,11 @@ class _Change:
     def _fine(self, s: LayerObservation) -> bool:
         """Whether what a layer makes is right, or changed as it is meant to be: turned, taken back by one of those that
         read it, or a product that gives channels factors of their own."""
+        if s.number not in self._known_fine:
+            self._known_fine[s.number] = self._is_fine(s)
+        return self._known_fine[s.number]
+
+    def _is_fine(self, s: LayerObservation) -> bool:
         if s is self.s or self.healing.turns(s) or (self.healing.near(s) and not hides(s, self.s)):
             return True
         if any(self.healing.near(reader) and _takes(reader) for reader in self.healing.reading(s)):

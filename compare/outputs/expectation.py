@@ -205,10 +205,12 @@ class Expectation:
     ) -> dict[str, Measured]:
         """Outputs that are so far off that a draw of a few entries of the batch decides: its noise stands for that of
         the others. Where the entries are not computed each by itself, it is too large for that."""
+        if entries < MANY_ENTRIES or not self._drawing.as_it_is:
+            return {}
         far = {
             n: p for n, p in pairs.items() if p[0].shape == p[1].shape and relative_error(*p, self._u) > FAR * self._u
         }
-        if not far or entries < MANY_ENTRIES or not self._drawing.as_it_is:
+        if not far:
             return {}
         try:
             few = {name: array[:FEW_ENTRIES] for name, array in feed.items()}

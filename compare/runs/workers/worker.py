@@ -167,9 +167,9 @@ class Worker:
 
     def close(self) -> None:
         """Ends the process."""
-        if self._process is not None:
-            self._process.close()
-            self._process = None
+        process, self._process = self._process, None
+        if process is not None:
+            process.close()
 
     def kill(self) -> None:
         """Ends the process now, whatever it is at: whoever waits for it is told that it was ended."""
@@ -221,6 +221,7 @@ class _Process:
     def __init__(self, echo: bool) -> None:
         near, far = socket.socketpair()
         self.given, self.made = Arena.new(), Arena.new()
+        self._ending = threading.RLock()
         self.epitaph = self._step = ""
         shared = (far.fileno(), self.given.file, self.made.file)
         path = [folder or os.getcwd() for folder in sys.path]
@@ -309,11 +310,18 @@ class _Process:
         except (EOFError, ConnectionError, pickle.UnpicklingError):
             self.kill()
             raise _Died(self.epitaph) from None
+        except OSError:
+            if not self.dead:  # else another thread has ended it, and closed the connection
+                raise
+            raise _Died(self.epitaph) from None
 
     def kill(self, why: str = "") -> None:
-        """Ends it now, with all that it started; says how it ended where nobody says why."""
-        if self.dead:
-            return
+        """Ends it now, with all that it started; says how it ended where nobody says why. Several threads may."""
+        with self._ending:
+            if not self.dead:
+                self._end(why)
+
+    def _end(self, why: str) -> None:
         if not why:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(_PATIENCE)
@@ -322,22 +330,24 @@ class _Process:
             os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
         self._reader.join(_PATIENCE)
-        self.epitaph = why or _ended(status)
+        epitaph = why or _ended(status)
         if self._step:
-            self.epitaph += f" while {self._step}"
+            epitaph += f" while {self._step}"
         lines = [line for line in self._last().splitlines() if line.strip()]
         if lines:
-            self.epitaph += "\nit last wrote: " + " / ".join(line.strip() for line in lines[-_LINES:])
+            epitaph += "\nit last wrote: " + " / ".join(line.strip() for line in lines[-_LINES:])
+        self.epitaph = epitaph
         self._release()
 
     def close(self) -> None:
         """Lets it end by itself, and ends it if it does not."""
-        if self.dead:
-            return
-        self._connection.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(_PATIENCE)
-        self.kill("it was closed")
+        with self._ending:
+            if self.dead:
+                return
+            self._connection.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(_PATIENCE)
+            self._end("it was closed")
 
     def _release(self) -> None:
         self._connection.close()

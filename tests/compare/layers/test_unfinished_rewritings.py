@@ -236,3 +236,16 @@ def test_other_operators_of_scaled_integers_are_no_culprit(tmp_path):
     report = Comparator(whole, [OnnxrtRunner()], candidate_model=made, data_loader=data, layers="all").compare()
     assert report.verdict == "undecided"
     assert not [c for c in report.culprits if c.cause != "quantization"]
+
+
+def test_many_ways_from_a_change_to_its_readers_are_followed_once():
+    """40 forks that meet again are 2^40 ways."""
+    forks = [f"p{i} = Relu(h{i}) q{i} = LeakyRelu(h{i}) h{i + 1} = Max(p{i}, q{i})" for i in range(40)]
+    text = f"""g (float[N, 16] x) => (float[N, 16] y, float[N, 16] z) {{
+      h0 = MatMul(x, e) {" ".join(forks)} y = MatMul(h40, wq) z = MatMul(h40, wk) }}"""
+    weights = {name: WEIGHTS[name] for name in ("e", "wq", "wk")}
+    changed = {**weights, "e": 2 * weights["e"], "wq": weights["wq"] / 2}
+    whole, candidate = parsed(text, **weights), parsed(text, **changed)
+    runners = [OnnxrtRunner(optimization="disable")]
+    report = Comparator(whole, runners, candidate_model=candidate, data_loader=DATA, layers="all").compare()
+    assert [culprit.tensors for culprit in report.culprits] == [("z",)]

@@ -231,6 +231,34 @@ def test_nothing_is_left_of_a_worker(risky):
     assert (set(os.listdir("/proc/self/fd")), threading.active_count()) == before
 
 
+def test_a_process_can_be_ended_by_several_at_once(risky):
+    errors = []
+
+    def end(worker, how):
+        try:
+            how(worker)
+        except Exception as error:  # what a thread raises is lost otherwise
+            errors.append(error)
+
+    for _ in range(3):
+        used = Worker()
+        opened(used, "risky:relu")
+        ends = (Worker.kill, Worker.close, Worker.kill, Worker.close)
+        threads = [threading.Thread(target=end, args=(used, how)) for how in ends]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+
+
+def test_a_run_that_another_thread_ends_says_so(worker, risky):
+    session = opened(worker, "risky:hangs")
+    threading.Timer(0.3, worker.kill).start()
+    with pytest.raises(RunnerError, match="it was no longer needed"):
+        session.infer({"x": X})
+
+
 def test_calibration_reads_samples_through_the_connection(onnx_file):
     path = onnx_file("g (float[N, 4] x) => (float[N, 4] y) { y = MatMul(x, w) }", w=np.eye(4, dtype=np.float32))
     found = {}
