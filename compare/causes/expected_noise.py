@@ -47,6 +47,8 @@ DRAWS = 12
 `SLICE_LIMIT` once in a million."""
 HEAVY = 16.0
 """RMS over median from which on a tensor's norm speaks for a few large elements only (an attention mask of -1e4)."""
+CROWDED = 0.05
+"""Relative error from which on it matters that values become the same beside a few others: more than 8 bits make."""
 
 
 @dataclass
@@ -401,6 +403,9 @@ class Noise:
             found = replace(found, exceeds_noise=True, reason="slice")
         lost = same_kind and min(found.relative, found.expected or 0.0) >= LOST
         if lost and not found.exceeds_noise and self.roundings.grids.wide(pair, values):
+            found = replace(found, exceeds_noise=True, reason="range")
+        crowding = within and found.relative >= CROWDED and not found.exceeds_noise
+        if crowding and self.roundings.grids.crowded(pair, values):
             found = replace(found, exceeds_noise=True, reason="range")
         if found.reason == "integer" and self._tied(pair, name, made[other], values):
             found = replace(found, exceeds_noise=False, reason=None, known=False)

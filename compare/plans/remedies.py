@@ -39,7 +39,7 @@ from ..causes.quantization import OneScaleForAll, StepsHold
 from ..causes.ranges import format_loss
 from ..causes.rewritten_weights import NotTakenBack
 from ..causes.shared_scale import SharedScale
-from ..causes.wide_range import WiderThanData
+from ..causes.wide_range import Crowded, WiderThanData
 from ..notices import not_written
 from ..progress import SILENT, Progress
 from ..report.model import Cause
@@ -266,6 +266,10 @@ def _of_fact(fact: Fact) -> str:
     if isinstance(fact, WiderThanData):
         calibrated = "calibrate on data that are preprocessed as those that are fed: in the same range"
         return calibrated if fact.given else f"quantize '{fact.tensor}' with the range that the data take of it"
+    if isinstance(fact, Crowded):
+        return (
+            f"leave '{fact.tensor}' a float: no scale serves these values and the few that lie far off, as a mask does"
+        )
     if isinstance(fact, BakedConstant):
         return f"compute '{fact.tensor}' from {fact.sources} in the second file: its export has a constant there"
     if isinstance(fact, ExchangedWith):
