@@ -87,7 +87,7 @@ class Walk:
         self._notices: list[Notice] = []
         self._collisions: list[Collision] = []
         self._random = {n for pair in plan.layers if pair.random for n in pair.reference.outputs}
-        self._back = {other: name for name, other in plan.tensors.items()}
+        self._back = {other: name for name, other in reversed(plan.tensors.items())}  # the first of those that are one
         self._last = self._last_use()
         self._errors = dict(self.forced.errors or {})
         self._only = frozenset(self.forced.numbers) if judge is None and self.forced.errors is not None else None
@@ -171,7 +171,7 @@ class Walk:
         step = run.step
         needed = {*step.reference.inputs, *(self._back.get(n, n) for n in step.candidate.inputs)}
         for pair in step.layers:
-            needed.update(pair.reference.inputs)
+            needed.update(pair.reference.inputs, (self._back.get(n, n) for n in pair.candidate.inputs))
         needed -= {n for pair in step.layers for n in pair.reference.outputs}
         graph_inputs = set(self.reference.model.index.inputs)
         for sample, feed in self._samples(bool(needed & graph_inputs) or self._whole is not None):
