@@ -19,7 +19,7 @@ from .absent_inputs import InputAbsent, absent_inputs
 from .broadcasts import RunsOtherwise, runs_otherwise
 from .changes import AttributeChange, InputsExchanged, OperatorChange, OpName, OtherInput, WeightsAbsent
 from .constant_steps import OtherSteps, other_steps
-from .constants import Operand, along_axes, constant_value, quantization_step
+from .constants import Operand, along_axes, constant_value, integers_step, quantization_step
 from .normal_form import PADDED_WITH, NormalForm, padding_value, schema_defaults
 from .origin import origin
 from .settings import GIVEN_BY
@@ -246,6 +246,9 @@ def _changed(mine: Operand, theirs: Operand, others: Sequence[tuple[str, str]]) 
     step, own = quantization_step(candidate, theirs.name), quantization_step(reference, mine.name)
     both = None if step is None or own is None else both_steps(own, step)
     if both is not None and within_steps(x, y, both):
+        yield Difference(n, m, replace(change, quantized=True), slot)
+        return
+    if step is None and integers_step(candidate, theirs.name, x) is not None:
         yield Difference(n, m, replace(change, quantized=True), slot)
         return
     if step is not None and own is None:
