@@ -423,7 +423,7 @@ class Noise:
         return replace(found, tensor=name)
 
     def _end_step(self, pair: LayerPair, name: str, values: Arrays, step: float, found: Judgement) -> float:
-        """By how much values at an end of the range of an output may be off: by a step, or what operands' steps make."""
+        """By how much values at an end of the range of an output may be off: a step, or what operands' steps make."""
         typical = max(step, (found.expected or 0.0) * _rms(values[name]))
         return max(typical * math.sqrt(12), self.roundings.grids.end_step(pair, name, values))
 

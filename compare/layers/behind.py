@@ -105,8 +105,7 @@ def decided(
     runs, spoilt, fitted = 0, set[int](), set[int]()
     while off := healing.culprits(pending):
         waiting = _may_have_healed(off, healing, index)
-        certain = [s for s in off if s.number not in waiting]
-        faults, meant = _unfinished(_first(certain, healing), healing, index, {*lacking, *spoilt})
+        faults, meant = _unfinished(_first(off, healing, waiting), healing, index, {*lacking, *spoilt})
         for taken in meant:
             lacking.update((n, taken) for n in taken.lacking if n in faults and n not in lacking)
             fitted.update(taken.takers if taken.change in taken.lacking else ())
@@ -118,9 +117,8 @@ def decided(
         later = healing.behind(faults | changes) - faults - changes
         # beside a fault, what is left of another one looks like its own: that is seen without it
         leaning = {n for n in pending if n not in faults and healing.leans(healing.layers[n])} - changes
-        later |= leaning | waiting
-        settled = (set(pending) - later) | faults
-        found.update((number, "culprit" if number in faults else "healed") for number in settled)
+        later |= leaning | (waiting - faults)
+        found.update((n, "culprit" if n in faults else "healed") for n in (set(pending) - later) | faults)
         # of what is added to changed values, nobody can make what should be there
         spoilt |= healing.behind(n for taken in meant for n in taken.beside if n in faults) & later
         found.update(dict.fromkeys(spoilt.intersection(pending), "inherited"))
@@ -200,12 +198,12 @@ def _undoing(faults: Collection[int], healing: Healing, index: GraphIndex) -> in
     return None
 
 
-def _first(off: Sequence[LayerObservation], healing: Healing) -> set[int]:
-    """Of some layers, those that are behind none of the others."""
+def _first(off: Sequence[LayerObservation], healing: Healing, without: Collection[int] = ()) -> set[int]:
+    """Of some layers, those that are behind none of the others; some are left out."""
     found: set[int] = set()
     behind: set[int] = set()
     for s in off:
-        if s.number not in behind:
+        if s.number not in behind and s.number not in without:
             found.add(s.number)
             behind |= healing.behind((s.number,))
     return found

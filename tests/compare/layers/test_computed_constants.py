@@ -1,4 +1,4 @@
-"""What a graph computes from constants and shapes alone: sizes are exact, and weights may be made of scaled integers."""
+"""What a graph computes from constants and shapes alone: sizes are exact, weights may be made of integers."""
 
 from __future__ import annotations
 
