@@ -87,7 +87,9 @@ class Walk:
         self._notices: list[Notice] = []
         self._collisions: list[Collision] = []
         self._random = {n for pair in plan.layers if pair.random for n in pair.reference.outputs}
-        self._back = {other: name for name, other in reversed(plan.tensors.items())}  # the first of those that are one
+        self._back = {
+            other: name for name, other in reversed([*plan.tensors.items()])
+        }  # the first of those that are one
         self._last = self._last_use()
         self._errors = dict(self.forced.errors or {})
         self._only = frozenset(self.forced.numbers) if judge is None and self.forced.errors is not None else None
