@@ -102,11 +102,12 @@ def hold(
             its entries have in common (`pooled`), which a few draws tell.
     """
     shape = error.shape
-    e, y = error.reshape(-1), np.abs(reference.reshape(-1).astype(np.float64))
-    own = np.square(draws.reshape(len(draws), -1)).mean(axis=0) + np.square(np.broadcast_to(floor, shape)).reshape(-1)
+    e, y, drawn = error.reshape(-1), reference.reshape(-1).astype(np.float64), draws.reshape(len(draws), -1)
+    own = np.einsum("de,de->e", drawn, drawn) / len(drawn)
+    own += np.broadcast_to(np.square(floor), shape).reshape(-1)
     squared = np.square(e)
-    signed = reference.reshape(-1).astype(np.float64)
-    own = _with_crossings(e, signed, own, draws.reshape(len(draws), -1))
+    own = _with_crossings(e, y, own, drawn)
+    np.abs(y, out=y)
     norm = math.sqrt(float(y @ y))
     total, expected = float(squared.sum()), float(own.sum())
     statistics = {
@@ -116,7 +117,8 @@ def hold(
     }
     deviation = np.sqrt(pooled(own, y, len(draws), shape[0]) if entries else moderated(own, y, len(draws)))
     with np.errstate(divide="ignore", invalid="ignore"):
-        z = np.where(e == 0, 0.0, np.abs(e) / deviation)
+        z = np.divide(np.abs(e), deviation, out=deviation)
+    z[e == 0] = 0.0
     worst = int(z.argmax()) if z.size else 0
     statistics["element"] = float(z[worst]) if z.size else 0.0
     relative = math.sqrt(total) / norm if norm else (math.inf if total else 0.0)
