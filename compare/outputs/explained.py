@@ -198,19 +198,26 @@ def moderated(variance: np.ndarray, magnitude: np.ndarray, draws: int) -> np.nda
     exponent = np.frexp(magnitude)[1].astype(np.int64)
     exponent -= exponent.min()
     count = np.bincount(exponent, alive)
-    logs = np.log(np.where(alive, variance, 1.0))
+    logs = np.where(alive, variance, 1.0)
+    np.log(logs, out=logs)
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = np.bincount(exponent, logs) / count
-        scatter = np.bincount(exponent, np.where(alive, np.square(logs - mean[exponent]), 0.0)) / np.maximum(
-            count - 1, 1
-        )
+        logs -= mean[exponent]
+        logs *= logs
+        logs[~alive] = 0.0
+        scatter = np.bincount(exponent, logs) / np.maximum(count - 1, 1)
+    del logs
     prior = np.exp(mean + math.log(draws / 2) - digamma(draws / 2))
     beyond = scatter - float(polygamma(1, draws / 2))
     weight = np.array([2 * _inverse_trigamma(b) if b > 0 else 1e6 for b in beyond])
     weight[~(count >= CLASS)] = 0.0
     prior[~(count >= CLASS)] = 0.0
-    w = weight[exponent]
-    return (w * prior[exponent] + draws * variance) / (w + draws)
+    w, found = weight[exponent], prior[exponent]
+    found *= w
+    found += draws * variance
+    w += draws
+    found /= w
+    return found
 
 
 def pooled(variance: np.ndarray, magnitude: np.ndarray, draws: int, entries: int) -> np.ndarray:
