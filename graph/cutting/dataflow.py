@@ -204,25 +204,33 @@ def random_nodes(index: GraphIndex) -> tuple[int, ...]:
     """Positions of the nodes that draw random values, in their subgraphs and model-local functions too."""
     functions = {(f.domain, f.name): f for f in index.proto.functions}
 
-    def draws(node: onnx.NodeProto, training: object, depth: int = 0) -> bool:
+    def draws(node: onnx.NodeProto, training: bool, depth: int = 0) -> bool:
         if depth > 32:
             return False
         function = functions.get((node.domain, node.op_type))
         if function is not None:
-            return any(draws(inner, None, depth + 1) for inner in function.node)
-        if any(draws(inner, None, depth + 1) for body in subgraphs(node) for inner in body.node):
+            return any(draws(inner, False, depth + 1) for inner in function.node)
+        if any(draws(inner, False, depth + 1) for body in subgraphs(node) for inner in body.node):
             return True
-        return operator(node) in RANDOM or (operator(node) == "Dropout" and bool(training))
+        return operator(node) in RANDOM or (operator(node) == "Dropout" and training)
 
-    def training(node: onnx.NodeProto) -> object:
-        if node.op_type != "Dropout":
-            return None
-        if len(node.input) > 2 and node.input[2]:
-            value = index.constant(node.input[2])
-            return value is None or bool(value.any())
-        return index.opset.get("", 1) < 7 and not attribute_int(node, "is_test", 0)
+    return tuple(
+        p for p, node in enumerate(index.nodes) if draws(node, node.op_type == "Dropout" and _drops(index, node))
+    )
 
-    return tuple(p for p, node in enumerate(index.nodes) if draws(node, training(node)))
+
+def trains(index: GraphIndex, node: onnx.NodeProto) -> bool:
+    """Whether a Dropout is in training mode, or may be."""
+    if len(node.input) > 2 and node.input[2]:
+        value = index.constant(node.input[2])
+        return value is None or bool(value.any())
+    return index.opset.get("", 1) < 7 and not attribute_int(node, "is_test", 0)
+
+
+def _drops(index: GraphIndex, node: onnx.NodeProto) -> bool:
+    """Whether a Dropout may set values to zero: in training mode, unless its ratio is zero."""
+    ratio = index.constant(node.input[1]) if len(node.input) > 1 and node.input[1] else None
+    return trains(index, node) and (ratio is None or bool(ratio.any()))
 
 
 def unseeded(index: GraphIndex) -> dict[str, str]:

@@ -176,6 +176,8 @@ def setting_differences(
             continue
         if name == "scales" and None in (x, y) and "output shape" in a.settings and "output shape" in b.settings:
             continue  # not known on one side
+        if (name == "seed" and x is None) or (name == "ratio" and None in (x, y)):
+            continue  # nothing says which values are to be drawn; of a Dropout that draws none
         given = [form.settings.get(f"{name}{GIVEN_BY}", "") for form in (a, b)]
         together = a.together or b.together
         of = f"{', '.join(together[:-1])} and {together[-1]} together" if together else ""

@@ -12,6 +12,7 @@ from layerdiff.graph.load import load
 
 from support import networks
 from support.edits import edited, scaled
+from support.models import parsed
 
 ORT = OnnxrtRunner(threads=1)
 
@@ -127,3 +128,82 @@ def _saved(beside: Path, proto: onnx.ModelProto) -> Path:
     path = beside.with_name("candidate.onnx")
     onnx.save(proto, path)
     return path
+
+
+# ---- told to draw others --------------------------------------------------------------------------------------------
+
+W = np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32) / 4
+
+
+def drawing(nodes: str, **constants) -> onnx.ModelProto:
+    """A layer, nodes that make ``b`` of its ``a``, and a layer behind them."""
+    text = f"g (float[4,16] x) => (float[4,16] y) {{ a = MatMul(x, w) {nodes} y = MatMul(b, w) }}"
+    return parsed(text, w=W, **constants)
+
+
+def dropping(ratio: float | None, training: bool = True) -> onnx.ModelProto:
+    read = "" if ratio is None else "ratio"
+    return drawing(f"b = Dropout(a, {read}, training)", ratio=np.float32(ratio or 0), training=np.array(training))
+
+
+def compared(mine: onnx.ModelProto, theirs: onnx.ModelProto):
+    return Comparator(mine, [ORT], candidate_model=theirs, data_loader=inputs(), layers="guilty").compare()
+
+
+LIKE, ADD = "r = RandomNormalLike<{}>(a)", " b = Add(a, r)"
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "told"),
+    [
+        (drawing(LIKE.format("scale = 0.1") + ADD), drawing(LIKE.format("scale = 0.5") + ADD), "scale 0.1 against 0.5"),
+        (drawing(LIKE.format("scale = 1.0") + ADD), drawing(LIKE.format("scale = 0.5") + ADD), "scale 1 against 0.5"),
+        (drawing(LIKE.format("seed = 3.0") + ADD), drawing(LIKE.format("seed = 3.0, mean = 4.0") + ADD),
+         "mean 0 against 4"),
+        (drawing(LIKE.format("seed = 3.0") + ADD), drawing(LIKE.format("seed = 4.0") + ADD), "seed 3 against 4"),
+        (drawing("r = RandomNormal<shape = [4, 16]>()" + ADD),
+         drawing("r = RandomNormal<shape = [4, 16], mean = 1.0>()" + ADD), "mean 0 against 1"),
+        (drawing("r = RandomUniform<shape = [4, 16]>()" + ADD),
+         drawing("r = RandomUniform<shape = [4, 16], high = 2.0>()" + ADD), "high 1 against 2"),
+        (drawing("r = RandomUniformLike<low = -1.0>(a)" + ADD), drawing("r = RandomUniformLike(a)" + ADD),
+         "low -1 against 0"),
+        (dropping(0.1), dropping(0.7), "ratio 0.1 against 0.7"),
+        (dropping(None), dropping(0.7), "ratio 0.5 against 0.7"),
+        (dropping(0.1), dropping(0.1, training=False), "training_mode True against False"),
+    ],
+)  # fmt: skip
+def test_another_attribute_of_what_draws_is_told(mine, theirs, told):
+    report = compared(mine, theirs)
+    (culprit,) = report.culprits
+    assert (culprit.cause, [fact.text for fact in culprit.facts]) == ("attribute", [told])
+    assert report.verdict in ("fail", "undecided")
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "cause", "told"),
+    [
+        ("p = Identity(tenth) r = Bernoulli(p)", "p = Identity(half) r = Bernoulli(p)", "weights", "greatest 0.4"),
+        ("r = RandomNormalLike(a)", "r = RandomUniformLike(a)", "wrong-op", "RandomNormalLike against RandomUniformL"),
+    ],
+    ids=["another probability", "another distribution"],
+)
+def test_what_else_differs_of_what_draws_is_told(mine, theirs, cause, told):
+    tenth, half = (np.full((4, 16), value, np.float32) for value in (0.1, 0.5))
+    (culprit,) = compared(*(drawing(text + ADD, tenth=tenth, half=half) for text in (mine, theirs))).culprits
+    assert culprit.cause == cause
+    assert told in culprit.facts[0].text
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        (LIKE.format("scale = 0.5") + ADD, LIKE.format("scale = 0.5, seed = 3.0") + ADD),
+        (LIKE.format("scale = 0.5") + ADD, "n = RandomNormalLike(a) r = Mul(n, half)" + ADD),
+        ("r = RandomNormalLike(a)" + ADD, "h = Cast<to = 10>(a) n = RandomNormalLike(h) r = Cast<to = 1>(n)" + ADD),
+        ("r = RandomNormalLike(a)" + ADD,
+         "h = Cast<to = 10>(a) n = RandomNormalLike<dtype = 1>(h) r = Cast<to = 1>(n)" + ADD),
+    ],
+    ids=["a seed where none is asked for", "scaled behind it", "in FP16", "another type"],
+)  # fmt: skip
+def test_another_way_to_draw_the_same_is_no_culprit(mine, theirs):
+    assert compared(*(drawing(text, half=np.float32(0.5)) for text in (mine, theirs))).culprits == ()
