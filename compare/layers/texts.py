@@ -171,11 +171,13 @@ def hold_as_one_kernel(candidate: str, layers: Sequence[str], what: str, shown_b
     return Notice("one-kernel", candidate, f"{candidate}: {text}")
 
 
-def random_values(candidate: str, layer: str, others: int) -> Notice:
-    """Layers that draw random values."""
-    who = f"{layer} and {others} other layers draw" if others else f"{layer} draws"
-    given = f"{candidate}: {who} random values; behind it the candidate was given the reference's."
-    return Notice("random-values", candidate, given)
+def random_values(candidate: str, layer: str, others: int, removable: bool) -> Notice:
+    """Layers that draw random values. ``removable``: whether that is a Dropout, which draws unless it is removed."""
+    who = f"{layer} and {counted(others, 'other layer')} draw" if others else f"{layer} draws"
+    what = f"{who} random values{' unless the runtime removes it' if removable else ''}"
+    return Notice(
+        "random-values", candidate, f"{candidate}: {what}; behind it the candidate was given the reference's."
+    )
 
 
 def noise_unknown(candidate: str, layer: str, count: int, why: str) -> Notice:

@@ -234,12 +234,16 @@ def _drops(index: GraphIndex, node: onnx.NodeProto) -> bool:
 
 
 def unseeded(index: GraphIndex) -> dict[str, str]:
-    """Tensors that are made of random values for which the graph gives no seed, and the node that draws them."""
+    """Tensors that are made of random values for which the graph gives no seed, and the clause that says who draws.
+
+    A Dropout in training mode draws a mask by its definition, but ONNX Runtime's optimizations remove most of them."""
     drawn = {p for p in random_nodes(index) if all(a.name != "seed" for a in index.nodes[p].attribute)}
     found: dict[str, str] = {}
     for position, node in enumerate(index.nodes):
         read = next((found[name] for name in index.reads[position] if name in found), "")
-        who = f"{node.op_type} {index.names[position]}" if position in drawn else read
-        if who and operator(node) not in SHAPES:
-            found.update((name, who) for name in node.output if name)
+        who = f"{node.op_type} {index.names[position]}"
+        unless = " in training mode, unless the runtime removes it" if operator(node) == "Dropout" else ""
+        clause = f"{who} draws random values without a seed{unless}" if position in drawn else read
+        if clause and operator(node) not in SHAPES:
+            found.update((name, clause) for name in node.output if name)
     return found

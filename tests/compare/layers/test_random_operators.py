@@ -207,3 +207,39 @@ def test_what_else_differs_of_what_draws_is_told(mine, theirs, cause, told):
 )  # fmt: skip
 def test_another_way_to_draw_the_same_is_no_culprit(mine, theirs):
     assert compared(*(drawing(text, half=np.float32(0.5)) for text in (mine, theirs))).culprits == ()
+
+
+# ---- Dropout --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "training = Identity(no)",
+        "training = Not(yes)",
+        "training = And(yes, no)",
+        "training = Greater(ratio, ratio)",
+    ],
+)
+def test_a_dropout_that_a_constant_turns_off_draws_nothing(nodes):
+    constants = {"ratio": np.float32(0.7), "yes": np.array(True), "no": np.array(False)}
+    report = compared(
+        drawing("b = Tanh(a)"), drawing(f"{nodes} c = Tanh(a) b = Dropout(c, ratio, training)", **constants)
+    )
+    assert report.verdict == "pass"
+    mine = drawing(f"{nodes} c = Tanh(a) b = Dropout(c, ratio, training)", **constants)
+    assert compared(mine, drawing("b = Tanh(a)")).verdict == "pass"
+
+
+def test_a_dropout_that_keeps_every_value_draws_nothing():
+    assert compared(dropping(0.0), drawing("b = Identity(a)")).verdict == "pass"
+
+
+def test_a_dropout_that_may_be_removed_is_not_said_to_have_drawn():
+    report = compared(dropping(0.7), dropping(0.7))
+    assert report.verdict == "undecided"
+    assert (
+        "draws random values without a seed in training mode, unless the runtime removes it; "
+        in report.of(report.runners[-1].name)[0].reason
+    )
+    assert any("draws random values unless the runtime removes it" in notice.text for notice in report.notices)
