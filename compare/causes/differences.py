@@ -135,12 +135,15 @@ def beyond_formats(found: Iterable[tuple[int, Difference]]) -> tuple[tuple[int, 
 
 
 def stated(index: GraphIndex, found: Sequence[tuple[int, Difference]]) -> Diagnosis | None:
-    """What some differences come to, the first that is told first; None where there are none.
+    """What some differences come to, the first that is told first; None where there are none. Weights that are computed
+    from what another one of them changes are not told beside it.
 
     Args:
         index: The reference's graph.
         found: Positions in it, and what differs there.
     """
+    told = {p for p, _ in found}
+    found = [(p, d) for p, d in found if d.origin in (None, p) or d.origin not in told]
     if not found:
         return None
     position, difference = max(found, key=lambda item: (_rank(index, *item), item[1].cut_off))

@@ -158,7 +158,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.7g}"
     if isinstance(value, onnx.TensorProto):
-        return "a constant"
+        array = onnx.numpy_helper.to_array(value)
+        return _shown(array.item()) if array.size == 1 else "a constant"
     if isinstance(value, (list, tuple)) and value and all(isinstance(v, float) for v in value):
         value = f"[{', '.join(f'{v:.7g}' for v in value)}]"
     text = str(value)

@@ -186,7 +186,8 @@ def weight_change(x: np.ndarray, y: np.ndarray) -> WeightChange | None:
 
 def _plain(value: Any) -> int | float:
     """A value of an array as Python's; integers, of which float64 does not hold all, stay what they are."""
-    return int(value) if np.asarray(value).dtype.kind in "iu" else float(value)
+    kind = np.asarray(value).dtype.kind
+    return bool(value) if kind == "b" else int(value) if kind in "iu" else float(value)
 
 
 def _told(values: tuple[Any, Any]) -> list[str]:
