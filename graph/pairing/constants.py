@@ -27,6 +27,7 @@ class Operand:
         slot: The input that it is.
         name: Its name.
         value: Its value.
+        turned: Whether that is transposed against what is stored.
     """
 
     index: GraphIndex
@@ -34,6 +35,13 @@ class Operand:
     slot: str
     name: str
     value: np.ndarray
+    turned: bool = False
+
+    @property
+    def step(self) -> np.ndarray | None:
+        """See `quantization_step`, of the value."""
+        found = quantization_step(self.index, self.name)
+        return found.T if found is not None and self.turned else found
 
 
 def constant_value(index: GraphIndex, name: str, limit: int = 1 << 28) -> np.ndarray | None:
