@@ -32,6 +32,7 @@ from ..causes.feeding import RangeOfAll
 from ..causes.folded_padding import PaddedBefore
 from ..causes.input_stage import Reversed, Scaled, Shifted
 from ..causes.integer_pairs import PairsSaturate
+from ..causes.limits import OtherLimits
 from ..causes.nan import NotANumberOnBothSides
 from ..causes.narrow_casts import CastThereAndBack
 from ..causes.out_of_range import CarriedPast
@@ -115,6 +116,7 @@ OF_FACTS: Mapping[type[object], str] = {
     CastThereAndBack: (
         "leave out the Casts there and back in the second file, or allow for what they round (--tolerance)"
     ),
+    OtherLimits: "limit the values in the second file as in the first one, or export the model again",
     PairsSaturate: SATURATING,
     OneScaleForAll: "leave the Concat in floating point, or give each of the tensors as an output of its own",
     RangeOfAll: "quantize with ranges that are calibrated once (static quantization), or feed each entry alone",
