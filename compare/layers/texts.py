@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from ...graph.errors import LayerdiffError, first_line, may_be_of_sizes
-from ...graph.printable import counted, in_one_line, quoted
+from ...graph.printable import counted, in_one_line, quoted, share_of
 from ..report.model import Fidelity, Notice
 
 
@@ -212,9 +212,10 @@ def runs_differ(found: Fidelity) -> Notice:
 def unlike_deployed(found: Fidelity, share: float, much: bool) -> Notice:
     """The run in pieces shows much less of the deployed error than there is, or much more."""
     why = "layers show errors that it does not make" if much else "layers explain it in part only"
-    if share < 0.005:  # written as 0 %
+    if share < 0.005:
         why = "layers explain nothing of it"
-    text = f"{found.candidate}: run in pieces, the error at {found.tensor!r} is {share:.0%} of the deployed one: {why}."
+    size = f"{share:.3g} times" if much else f"{share_of(share)} of"
+    text = f"{found.candidate}: run in pieces, the error at {found.tensor!r} is {size} the deployed one: {why}."
     return Notice("fidelity", found.candidate, text)
 
 
