@@ -96,12 +96,14 @@ class WeightsAbsent:
         size: How many values there are.
         value: The value, where it is one.
         in_candidate: Whether it is the candidate that lacks them.
+        noun: What they are called: ``weights``, ``biases``, or ``values``.
     """
 
     name: str
     size: int
     value: float | None
     in_candidate: bool
+    noun: str = "weights"
 
     def __str__(self) -> str:
         amount = f"{self.size:,} values" if self.value is None else f"{self.value!r}"

@@ -12,9 +12,39 @@ import onnx
 from ..evaluation import evaluate
 from ..index import GraphIndex
 from ..nodes import attribute_int, attribute_ints, attribute_tensor
-from ..operators import CASTS, FLAT, RESHAPES, SHAPES, operator
+from ..operators import (
+    CASTS,
+    FLAT,
+    FUSING_PRODUCTS,
+    PRODUCTS,
+    RECURRENT,
+    RESHAPES,
+    SHAPES,
+    SUMS,
+    WEIGHTED,
+    operator,
+)
 from ..quantized.levels import spacing, stored_levels
 from ..specs import dtype_from_onnx, is_float
+
+_BIASED = (WEIGHTED - PRODUCTS - RECURRENT) | FUSING_PRODUCTS
+"""Operators whose third input, if they have one, is added to what the others make."""
+
+
+def noun_of(index: GraphIndex, node: int, name: str, value: np.ndarray) -> str:
+    """What people call the values of a constant that a node reads: ``weights``, ``biases``, or ``values``.
+
+    Args:
+        index, node: The graph, and the position of the node.
+        name, value: The constant.
+    """
+    reader = index.nodes[node]
+    place = list(reader.input).index(name) if name in reader.input else 0
+    if place == 2 and operator(reader) in _BIASED:
+        return "biases"
+    if operator(reader) in SUMS:
+        return "biases" if value.size == max(value.shape, default=1) else "values"
+    return "weights"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from .absent_inputs import InputAbsent, absent_inputs
 from .broadcasts import RunsOtherwise, runs_otherwise
 from .changes import AttributeChange, InputsExchanged, OperatorChange, OpName, OtherInput, WeightsAbsent
 from .constant_steps import OtherSteps, other_steps
-from .constants import Operand, along_axes, constant_value
+from .constants import Operand, along_axes, constant_value, noun_of
 from .normal_form import PADDED_WITH, NormalForm, padding_value, schema_defaults
 from .origin import origin
 from .settings import GIVEN_BY
@@ -234,7 +234,9 @@ def _weights(
             assert present is not None
             if slot == "const" or np.any(present):  # a bias of zeros is no bias
                 value = present.reshape(-1)[:1].tolist()[0] if present.size == 1 else None
-                yield Difference(n, m, WeightsAbsent(slot, present.size, value, y is None), slot)
+                own = (reference, n, names[0]) if y is None else (candidate, m, names[1])
+                noun = noun_of(own[0], own[1], own[2] or "", present)
+                yield Difference(n, m, WeightsAbsent(slot, present.size, value, y is None, noun), slot)
             continue
         mine, theirs = a.weights[slot], b.weights[slot]
         twins = [(s, a.weights[s]) for s in sorted(a.weights) if s != slot and s not in a.settings]
@@ -252,6 +254,7 @@ def _changed(mine: Operand, theirs: Operand, others: Sequence[tuple[str, str]]) 
     change = weight_change(x, y)
     if change is None or (runs is not None and change.shape != change.candidate_shape):
         return
+    change = replace(change, noun=noun_of(reference, n, mine.name, x))
     step, own = theirs.step, mine.step
     both = None if step is None or own is None else both_steps(own, step)
     if both is not None and within_steps(x, y, both):
