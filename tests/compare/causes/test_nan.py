@@ -29,7 +29,12 @@ def test_the_first_element_is_told_with_both_values(places, value, text):
 
 def test_infinite_on_one_side_and_no_number_on_the_other():
     found = nan.find(layer_case(np.array([np.inf, 1]), np.array([np.nan, 1]), reason="finite"))
-    assert told(found) == "1 of 2 values are finite on one side only, first at [0]: inf against nan"
+    assert told(found) == "1 of 2 values are infinite on one side and NaN on the other, first at [0]: inf against nan"
+
+
+def test_infinities_of_opposite_signs():
+    found = nan.find(layer_case(np.array([1, -np.inf]), np.array([1, np.inf]), reason="finite"))
+    assert told(found) == "1 of 2 values are infinite on both sides with opposite signs, first at [1]: -inf against inf"
 
 
 def test_what_is_finite_is_no_case_of_it():

@@ -121,6 +121,15 @@ IDLE = "nothing was rounded"
             "ranges of 'x', 'z' were.* --range NAME:LO,HI, or",
             None,
         ),
+        *(
+            (
+                between(np.array([1.0, np.inf]), np.array([1.0, other])),
+                "fail",
+                rf"^1 of 2 elements are NaN or infinite on one side or on both, and not .*: inf expected, {other}",
+                None,
+            )
+            for other in (np.nan, -np.inf)
+        ),
         (
             between(HOLE, np.array([np.inf, np.nan])),
             "fail",
