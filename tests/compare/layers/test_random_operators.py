@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from layerdiff import Comparator, OnnxrtRunner, TfRunner
 from layerdiff.graph.load import load
@@ -207,6 +208,14 @@ def test_what_else_differs_of_what_draws_is_told(mine, theirs, cause, told):
 )  # fmt: skip
 def test_another_way_to_draw_the_same_is_no_culprit(mine, theirs):
     assert compared(*(drawing(text, half=np.float32(0.5)) for text in (mine, theirs))).culprits == ()
+
+
+@pytest.mark.parametrize("seed", [72, 79, 80])
+def test_draws_of_which_one_is_small_are_nothing_that_fp16_cannot_hold(seed):
+    """Of these seeds FP16 and FP32 draw otherwise."""
+    onnxruntime.set_seed(seed)
+    half = "h = Cast<to = 10>(a) n = RandomNormalLike(h) r = Cast<to = 1>(n)" + ADD
+    assert compared(drawing("r = RandomNormalLike(a)" + ADD), drawing(half)).culprits == ()
 
 
 # ---- Dropout --------------------------------------------------------------------------------------------------------
