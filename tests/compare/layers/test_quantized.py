@@ -242,7 +242,7 @@ def test_a_wrong_scale_of_a_bias_is_told_from_the_weights():
 def test_a_bias_that_was_dropped_is_told(kind):
     culprit = with_a_scale_times(0, "one.b_quantized", kind)
     assert (culprit.node, culprit.cause) == ("n_one", "weights")
-    assert culprit.evidence.startswith("8 of 8 weights differ")
+    assert culprit.evidence.startswith("8 of 8 biases differ")
 
 
 @pytest.mark.parametrize("factor", [0.25, 3.0])
