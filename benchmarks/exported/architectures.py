@@ -49,8 +49,7 @@ def _of_transformers(name: str, kind: str, config: dict[str, Any], suffix: str =
     def build() -> Any:
         import transformers
 
-        made = getattr(transformers, f"{kind}Config")(**config)
-        made._attn_implementation = "eager"
+        made = getattr(transformers, f"{kind}Config")(attn_implementation="eager", **config)
         return getattr(transformers, f"{kind}{suffix}")(made)
 
     return build

@@ -69,10 +69,11 @@ def exported(architecture: Architecture, feed: Feed, target: Path, *, dynamo: bo
 def _with_statistics(part: Any) -> None:
     import torch
 
-    if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+    batch = hasattr(part, "running_var")
+    if batch:
         part.running_mean.normal_(0, 0.1)
         part.running_var.uniform_(*SPREAD)
-    if isinstance(part, (torch.nn.modules.batchnorm._BatchNorm, torch.nn.LayerNorm)) and part.weight is not None:
+    if (batch or isinstance(part, torch.nn.LayerNorm)) and part.weight is not None:
         part.weight.data.uniform_(*SPREAD)
         part.bias.data.normal_(0, 0.1)
 
