@@ -271,8 +271,8 @@ def localized(
 
 
 def _walked(comparison: Comparison, log: RunLog) -> Comparison | None:
-    """The sides that ran to the end; None where there is no pair of them."""
-    alive = tuple(name for name in log.candidates if log.of(name).error is None)
+    """The sides that ran to the end, and candidates that refused a sample; None where there is no pair of them."""
+    alive = tuple(name for name in log.candidates if log.of(name).error is None or log.of(name).refused)
     if log.of(log.reference).error is not None or not alive:
         return None
     return replace(comparison, sides=comparison.sides.chosen(log.reference, alive))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...graph.cutting.slices import exploded_name
+from ...graph.cutting.slices import exploded_name, in_whole_graph
 from ...graph.errors import ModelError, RunnerError
 from ...graph.specs import Arrays, cast, held, is_float
 from ..causes import nondeterminism, refused
@@ -375,7 +375,7 @@ class Walk:
                 run.refuse(pairs)
                 return self._run_layers(run, pairs, values)
             failed = refused.NotBuilt if session is None else refused.Refused
-            self._seen[pairs[0].number].failure = failed(str(error))
+            self._seen[pairs[0].number].failure = failed(in_whole_graph(str(error)))
             return {}
         return {p.number: {n: flat[exploded_name(n, p.number)] for n in p.candidate.outputs} for p in pairs}
 

@@ -45,6 +45,7 @@ from ..causes.narrow_casts import CastThereAndBack
 from ..causes.out_of_range import CarriedPast
 from ..causes.quantization import OneScaleForAll, StepsHold
 from ..causes.ranges import format_loss
+from ..causes.refused import Refused
 from ..causes.rewritten_weights import NotTakenBack
 from ..causes.shared_scale import SharedScale
 from ..causes.wide_range import Crowded, WiderThanData
@@ -123,6 +124,7 @@ OF_FACTS: Mapping[type[object], str] = {
     CastThereAndBack: (
         "leave out the Casts there and back in the second file, or allow for what they round (--tolerance)"
     ),
+    Refused: "look at what the second file has up to the node that is named: it does not take the first file's values",
     OtherLimits: "limit the values in the second file as in the first one, or export the model again",
     PairsSaturate: SATURATING,
     OneScaleForAll: "leave the Concat in floating point, or give each of the tensors as an output of its own",

@@ -47,7 +47,7 @@ def _finding(report: Report) -> str:
     off = dict.fromkeys(notice.subject for notice in report.notices if notice.code == MISOPTIMIZED)
     parts += [f"{name} is the side that is off, by its graph optimization" for name in off]
     if not report.outputs:
-        parts.append("nothing was compared")
+        parts.append("layers were compared, and no output" if report.layers else "nothing was compared")
     elif not report.compared and all(o.verdict == "pass" for o in report.outputs):
         return "nothing was compared"
     return "; ".join(parts)

@@ -25,6 +25,7 @@ class RunnerLog:
         infer_seconds: Time of all inferences together.
         samples: Samples that it finished.
         error: Why it failed, in one or two lines; None if it did not.
+        refused: Whether its runtime refused a sample, of a model that it opened and can run in parts: layers show why.
         of_sizes: Whether it may be that it would not have failed on inputs of other sizes.
         latency: What timing it found; None if it was not timed.
         kernels: What single kernels take, where timing told.
@@ -39,6 +40,7 @@ class RunnerLog:
     infer_seconds: float | None = None
     samples: int = 0
     error: str | None = None
+    refused: bool = False
     of_sizes: bool = True
     latency: Mapping[str, Any] | None = None
     kernels: tuple[KernelTime, ...] = ()

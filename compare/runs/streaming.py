@@ -93,6 +93,7 @@ class _Entry:
     infer_seconds: float | None = None
     samples: int = 0
     error: str | None = None
+    refused: bool = False
     of_sizes: bool = True
     latency: Latency | None = None
     repeat: Repeat | None = None
@@ -128,6 +129,7 @@ class _Entry:
             infer_seconds=self.infer_seconds,
             samples=self.samples,
             error=self.error,
+            refused=self.refused,
             of_sizes=self.of_sizes,
             latency=None if self.latency is None else self.latency.as_dict(),
             kernels=() if self.latency is None else self.latency.kernels,
@@ -259,6 +261,8 @@ class _Streaming:
                 outputs = infer[side.name](feed)
             except Exception as error:
                 entry.error, entry.of_sizes = f"sample {number}: {_reason(error)}", may_be_of_sizes(error)
+                can = side.runner.capabilities
+                entry.refused = can.any_model and can.runs_parts and type(error) is RunnerError
                 if side is sides.reference:
                     return
                 continue

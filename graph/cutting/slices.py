@@ -7,6 +7,7 @@ of every layer at the price of a single inference.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -146,6 +147,11 @@ def exploded_name(name: str, slice_number: int) -> str:
 def original_name(name: str) -> str:
     """The name in the whole graph of a tensor of an exploded model."""
     return name.partition(SEPARATOR)[0]
+
+
+def in_whole_graph(text: str) -> str:
+    """A message about an exploded model, with the names that nodes and tensors have in the whole graph."""
+    return re.sub(rf"{SEPARATOR}\d+", "", text)
 
 
 def explode(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+_SPACE = re.compile(r"[ \t\r\n]+")  # no control characters, which names may hold
 _CODE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _PLACE = re.compile(r"\S*/onnxruntime/\S+:\d+ .*?\) ")
 _IN_NODE = re.compile(
@@ -16,9 +17,9 @@ _WHILE = re.compile(
 
 def one_line(error: BaseException) -> str:
     """ONNX Runtime's message without its codes and source lines; nodes are named as ``Op 'name'``."""
-    text = " ".join(str(error).split())
+    text = _SPACE.sub(" ", str(error)).strip()
     text = _CODE.sub("", text)
-    text = _IN_NODE.sub(lambda m: f"{m['domain'] + '.' if m['domain'] else ''}{m['op']} {m['name']!r}: ", text)
-    text = _WHILE.sub(lambda m: f"{m['op']} {m['name']!r}: ", text)
+    text = _IN_NODE.sub(lambda m: f"{m['domain'] + '.' if m['domain'] else ''}{m['op']} '{m['name']}': ", text)
+    text = _WHILE.sub(lambda m: f"{m['op']} '{m['name']}': ", text)
     text = _PLACE.sub("", text)
     return text if len(text) <= 400 else text[:397] + "..."

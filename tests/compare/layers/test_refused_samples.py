@@ -1,0 +1,58 @@
+"""A candidate that refuses a sample: its layers show where it begins to go wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from layerdiff import Comparator, OnnxrtRunner
+from layerdiff.compare.cli.command import main
+
+from support.models import normal, parsed
+
+# the last of a text that are cut out are as many as the layer behind adds
+TEXT = """g (float[N, 8] x, int64[1] START) => (float[M, 8] y) {
+  end = Constant<value = int64[1] {100}>() axis = Constant<value = int64[1] {0}>()
+  a = MatMul(x, w) r = Relu(a) s = Slice(r, from, end, axis) b = MatMul(s, v) c = Add(b, bias) y = Tanh(c)
+}"""
+WEIGHTS = {"w": normal(8, 8, seed=1), "v": normal(8, 8, seed=2), "bias": normal(4, 8, seed=3)}
+DATA = [{"x": normal(6, 8, seed=i)} for i in range(2)]
+
+
+def cut(start: int) -> onnx.ModelProto:
+    """The network; rows before ``start`` are cut off."""
+    text = TEXT.replace(", int64[1] START", "").replace("r, from", "r, begin")
+    return parsed(text, begin=np.array([start], np.int64), **WEIGHTS)
+
+
+@pytest.mark.parametrize("layers", ["guilty", "all"])
+def test_the_layer_that_makes_what_another_one_cannot_take_is_the_culprit(layers):
+    runner = OnnxrtRunner(optimization="disable")
+    report = Comparator(cut(2), [runner], candidate_model=cut(3), data_loader=DATA, layers=layers).compare()
+    assert report.verdict == "error"
+    assert report.culprits[0].op == "Slice"
+    assert [notice for notice in report.notices if notice.code == "walk-stopped"]
+    assert "failed; layers were compared, and no output, on 2 samples" in str(report)
+
+
+def test_what_is_refused_on_the_references_values_is_told_with_the_names_of_the_file():
+    text = """g (float[N, 8] x) => (float[N, 8] y) {
+      a = MatMul(x, w) l = Log(a) i = Cast<to=7>(l) z = Sub(i, i) [pick] g = GatherElements(x, INDEX) b = Add(a, g)
+      y = Relu(b) }"""
+    whole, other = (parsed(text.replace("INDEX", index), w=WEIGHTS["w"]) for index in ("z", "i"))
+    runner = OnnxrtRunner(optimization="disable")
+    report = Comparator(whole, [runner], candidate_model=other, data_loader=DATA, layers="all").compare()
+    found = [culprit for culprit in report.culprits if "cannot run it on the reference's values" in culprit.evidence]
+    assert "GatherElements 'pick': " in found[0].evidence
+    assert found[0].remedies[0].text.startswith("look at what the second file has up to the node that is named")
+
+
+def test_the_exit_status_is_that_of_a_failure(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    onnx.save(cut(2), "one.onnx")
+    onnx.save(cut(3), "other.onnx")
+    np.savez("data.npz", **DATA[0])
+    assert main(["one.onnx", "other.onnx", "--onnxrt", "--data", "data.npz", "--layers"]) == 3
+    assert "culprit 1: Slice" in capsys.readouterr().out
+    assert main(["one.onnx", "other.onnx", "--onnxrt", "--data", "data.npz"]) == 3
+    assert "nothing was compared" in capsys.readouterr().out
