@@ -199,7 +199,7 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     cause = culprit.cause
     differences = [fact.difference for fact in culprit.facts if isinstance(fact, GraphsDiffer) and not fact.node]
     node = culprit.candidate_node or culprit.node
-    reading = _reading(culprit, side.model.index)
+    reading = _reading(culprit)
     stated = next((text for d in differences if (text := _of_change(d.change, node, reading))), "")
     if stated and (other_file(side, reference) or not _exported(culprit, side, reference)):
         return Remedy(stated)
@@ -303,13 +303,12 @@ def _in_fp32(node: str) -> str:
     return f"write {node} in FP32 in the file, with Casts around it: the types of a graph are law"
 
 
-def _reading(culprit: Culprit, index: GraphIndex) -> str:
-    """What puts right nodes that read another tensor than in the first file: each of them. ``index``: the second
-    file's graph."""
+def _reading(culprit: Culprit) -> str:
+    """What puts right nodes that read another tensor than in the first file: each of them."""
     nodes: dict[str, list[str]] = {}
     for difference in (fact.difference for fact in culprit.facts if isinstance(fact, GraphsDiffer)):
         if isinstance(difference.change, OtherInput):
-            nodes.setdefault(difference.change.meant, []).append(index.names[difference.candidate_node])
+            nodes.setdefault(difference.change.meant, []).append(difference.change.reader)
     told = [f"{listed(names)} read '{tensor}'" for tensor, names in nodes.items()]
     return f"let {listed(told)} in the second file" if told else ""
 

@@ -139,12 +139,14 @@ class OtherInput:
         reference: What the reference's node reads.
         candidate: What the candidate's node reads in place of it.
         meant: What the candidate calls the tensor that the reference's node reads.
+        reader: The candidate's node.
     """
 
     op: str
     reference: str
     candidate: str
     meant: str
+    reader: str
 
     def __str__(self) -> str:
         return (

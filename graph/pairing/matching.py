@@ -207,15 +207,20 @@ def _other_input(pairing: Pairing, n: int, m: int) -> OtherInput | None:
     mine, theirs = pairing.r.fine.nodes[n], pairing.c.fine.nodes[m]
     if mine.kind != theirs.kind or len(mine.inputs) != len(theirs.inputs):
         return None
-    left = [one for one in mine.inputs if not any(pairing.paired(one[1], name) for _, name in theirs.inputs)]
-    right = [one for one in theirs.inputs if not any(pairing.paired(name, one[1]) for _, name in mine.inputs)]
+    left, right = list(mine.inputs), list(theirs.inputs)
+    for same_slot in (True, False):
+        for one in list(left):
+            twin = next((t for t in right if pairing.paired(one[1], t[1]) and (t[0] == one[0] or not same_slot)), None)
+            if twin is not None:
+                left.remove(one)
+                right.remove(twin)
     if len(left) != 1 or len(right) != 1 or left[0][0] != right[0][0] or left[0][0].startswith(CAPTURED):
         return None
     name, other = left[0][1], right[0][1]
     meant = pairing.counterpart(name)
     if meant is None or not pairing.known(other):
         return None
-    return OtherInput(pairing.r.forms[n].op, name, other, meant)
+    return OtherInput(pairing.r.forms[n].op, name, other, meant, pairing.c.index.names[m])
 
 
 def _match_skipped(pairing: Pairing, nodes: dict[int, int], pairs: Mapping[str, str]) -> None:
