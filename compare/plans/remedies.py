@@ -18,7 +18,7 @@ from ...graph.formats import BY_DTYPE
 from ...graph.operators import PRODUCTS
 from ...graph.pairing.absent_inputs import InputAbsent
 from ...graph.pairing.broadcasts import RunsOtherwise
-from ...graph.pairing.changes import AttributeChange, InputsExchanged, OperatorChange, OpName, OtherInput
+from ...graph.pairing.changes import AttributeChange, InputsExchanged, OperatorChange, OpName, OtherInput, OtherOutput
 from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.rounding.widening import is_narrow
@@ -318,6 +318,8 @@ def _of_change(change: object, node: str, reading: str) -> str:
     same of all nodes that read another tensor."""
     if isinstance(change, OtherInput):
         return reading
+    if isinstance(change, OtherOutput):
+        return f"let the output '{change.name}' be {change.meant} in the second file"
     if isinstance(change, InputsExchanged):
         return "give the operator its inputs in the first file's order"
     if isinstance(change, RunsOtherwise):
