@@ -23,3 +23,22 @@ def test_a_factor_from_an_iteration_on_is_no_inverted_condition():
     report = compare(*sides, [{"x": normal(4, 8)}])
     assert report.culprits
     assert not any("inverted" in culprit.evidence for culprit in report.culprits)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "cause", "remedy"),
+    [
+        ("ReverseSequence<batch_axis=1, time_axis=0>(x, lengths)", "Slice(x, last, first, zero, back)", "wrong-op",
+         "put the first file's operator there"),
+        ("Transpose<perm=[1,0]>(x)", "Reshape(x, turned)", "layout", "put the axes in the first file's order"),
+    ],
+)  # fmt: skip
+def test_axes_are_said_to_be_exchanged_where_they_are(one, other, cause, remedy):
+    rows = 6 if "Reverse" in one else 4
+    text = f"g (float[6,4] x) => (float[{rows},{10 - rows}] y) {{{{ [moved] m = {{0}} [y] y = Neg(m) }}}}"
+    given = {name: np.array([value], np.int64) for name, value in
+             {"last": -1, "first": -100, "zero": 0, "back": -1}.items()}  # fmt: skip
+    given |= {"lengths": np.array([6, 3, 4, 5], np.int64), "turned": np.array([4, 6], np.int64)}
+    culprit = only(compare(*networks(text, one, other, **given), [{"x": normal(6, 4)}]))
+    assert (culprit.node, culprit.cause, culprit.remedies[0].text) == ("moved", cause, remedy)
+    assert "the same values in other places" in culprit.evidence
