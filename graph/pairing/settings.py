@@ -28,7 +28,6 @@ _IGNORED = {
     "LayerNormalization": {"stash_type"},
     "Split": {"num_outputs"},
     "Resize": {"roi"},
-    "MaxPool": {"storage_order"},
     "Gemm": {"broadcast"},
     "Add": {"broadcast", "axis", "consumed_inputs"},
     "Mul": {"broadcast", "axis", "consumed_inputs"},
@@ -83,6 +82,8 @@ def _window(op: str, settings: Settings, shape: Sequence[Dim] | None, weight: Se
         kernel = list(weight[2:])
     if kernel:
         n = len(kernel)
+    if op == "MaxPool" and len(node.output) < 2:
+        settings.pop("storage_order", None)  # of the places, which nobody asks for
         settings["kernel_shape"] = [int(k) for k in kernel]
         settings["strides"] = list(settings.get("strides") or [1] * n)
         settings["dilations"] = list(settings.get("dilations") or [1] * n)

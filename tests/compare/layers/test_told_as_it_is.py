@@ -42,3 +42,19 @@ def test_axes_are_said_to_be_exchanged_where_they_are(one, other, cause, remedy)
     culprit = only(compare(*networks(text, one, other, **given), [{"x": normal(6, 4)}]))
     assert (culprit.node, culprit.cause, culprit.remedies[0].text) == ("moved", cause, remedy)
     assert "the same values in other places" in culprit.evidence
+
+
+def test_places_that_a_pooling_counts_column_by_column():
+    text = """g (float[1,2,8,8] x) => (int64[1,2,4,4] y) {{
+        [pool] p, i = MaxPool<kernel_shape=[2,2], strides=[2,2]{0}>(x) [y] y = Neg(i) }}"""
+    report = compare(*networks(text, "", ", storage_order=1"), [{"x": normal(1, 2, 8, 8)}])
+    culprit = only(report)
+    assert (culprit.node, culprit.cause) == ("pool", "attribute")
+    assert culprit.evidence.startswith("storage_order 0 against 1")
+
+
+def test_places_that_nobody_asks_for_may_be_counted_otherwise():
+    text = """g (float[1,2,8,8] x) => (float[1,2,4,4] y) {{
+        [pool] p = MaxPool<kernel_shape=[2,2], strides=[2,2]{0}>(x) [y] y = Neg(p) }}"""
+    report = compare(*networks(text, "", ", storage_order=1"), [{"x": normal(1, 2, 8, 8)}])
+    assert (report.verdict, report.culprits) == ("pass", ())
