@@ -20,6 +20,7 @@ from ...graph.pairing.absent_inputs import InputAbsent
 from ...graph.pairing.broadcasts import RunsOtherwise
 from ...graph.pairing.changes import AttributeChange, InputsExchanged, OperatorChange, OpName, OtherInput, OtherOutput
 from ...graph.pairing.constant_steps import OtherSteps
+from ...graph.pairing.settings import AxesFrom
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.rounding.widening import is_narrow
 from ..causes.altered_weights import OverflowBeside
@@ -333,6 +334,8 @@ def _of_change(change: object, node: str, reading: str) -> str:
     if isinstance(change, OperatorChange) and not change.reference and all(name for _, name in change.candidate):
         return f"leave {_ops(change.candidate)} out of the second file"
     if not isinstance(change, OtherSteps):
+    if isinstance(change, AttributeChange) and (AxesFrom in map(type, (change.reference, change.candidate))):
+        return _one_axis(change, node)
         return ""
     names = _ops(change.nodes)
     if not change.in_candidate:
@@ -346,6 +349,14 @@ def _ops(nodes: Sequence[OpName]) -> str:
 
 
 def _unclamped(culprit: Culprit) -> str:
+def _one_axis(change: AttributeChange, node: str) -> str:
+    """What puts right an operator that runs over all axes from one on before opset 13, and from there on along one."""
+    if isinstance(change.reference, AxesFrom):
+        flat = f"flatten axis {change.shown} into one before {node} in the second file, and undo that behind it"
+        return f"{flat}: from opset 13 on the operator runs along one axis alone"
+    return f"write the second file in opset 13 or newer: before, {node} runs over all axes from its axis on"
+
+
     """What puts right weights that were clamped when they were converted to a narrow format."""
     text = f"write {culprit.candidate_node or culprit.node} in FP32 in the file, with the first file's weights"
     if any(isinstance(fact, OverflowBeside) for fact in culprit.facts):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -37,6 +38,20 @@ _IGNORED = {
     "Cast": {"saturate", "round_mode"},
 }
 """Attributes that say nothing about what an operator computes at inference, or that only old opsets have."""
+
+
+@dataclass(frozen=True)
+class AxesFrom:
+    """All axes from one on, which a Softmax runs over before opset 13.
+
+    Attributes:
+        first: The first of them, as the attribute of the node has it.
+    """
+
+    first: int
+
+    def __str__(self) -> str:
+        return f"{self.first} and all after it"
 
 
 def settle(
@@ -119,7 +134,7 @@ def _axes(op: str, version: int, rank: int | None, settings: Settings) -> None:
             axis %= rank
         old = version < 13
         # before opset 13 the operator runs over all axes from `axis` on: the same thing if that is the last one
-        settings["axis"] = f"{axis} and all after it" if old and axis != -1 and axis != (rank or 0) - 1 else axis
+        settings["axis"] = AxesFrom(axis) if old and axis != -1 and axis != (rank or 0) - 1 else axis
     elif isinstance(settings.get("axis"), int) and rank:
         settings["axis"] %= rank + (1 if op in ("Unsqueeze", "OneHot") else 0)
     if settings.get("axes") is not None and rank is not None and op not in ("Unsqueeze", "Slice", "Pad"):

@@ -44,6 +44,16 @@ def test_axes_are_said_to_be_exchanged_where_they_are(one, other, cause, remedy)
     assert "the same values in other places" in culprit.evidence
 
 
+@pytest.mark.parametrize("raised", [True, False])
+def test_an_attribute_that_means_another_thing_in_another_opset(raised):
+    text = "g (float[4,3,5] x) => (float[4,3,5] y) { [soft] s = Softmax<axis=1>(x) [y] y = Neg(s) }"
+    old, new = (parsed(text, opset=opset) for opset in (11, 17))
+    culprit = only(compare(*((old, new) if raised else (new, old)), [{"x": normal(4, 3, 5)}]))
+    assert (culprit.node, culprit.cause) == ("soft", "attribute")
+    told = "flatten axis 1 and all after it into one before soft" if raised else "write the second file in opset 13"
+    assert culprit.remedies[0].text.startswith(told)
+
+
 def test_places_that_a_pooling_counts_column_by_column():
     text = """g (float[1,2,8,8] x) => (int64[1,2,4,4] y) {{
         [pool] p, i = MaxPool<kernel_shape=[2,2], strides=[2,2]{0}>(x) [y] y = Neg(i) }}"""
