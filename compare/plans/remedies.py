@@ -310,6 +310,11 @@ def _reading(culprit: Culprit) -> str:
     for difference in (fact.difference for fact in culprit.facts if isinstance(fact, GraphsDiffer)):
         if isinstance(difference.change, OtherInput):
             nodes.setdefault(difference.change.meant, []).append(difference.change.reader)
+    for change in (f.difference.change for f in culprit.facts if isinstance(f, GraphsDiffer)):
+        if isinstance(change, OtherInput):
+            readers = nodes.setdefault(change.candidate, [])
+            readers += [reader for reader in change.exchanged if reader not in readers]
+    nodes = {tensor: readers for tensor, readers in nodes.items() if readers}
     told = [f"{listed(names)} read '{tensor}'" for tensor, names in nodes.items()]
     return f"let {listed(told)} in the second file" if told else ""
 
@@ -329,13 +334,13 @@ def _of_change(change: object, node: str, reading: str) -> str:
         return f"give {node} {change.slot} in the second file, which the first file's reads as '{change.name}'"
     if isinstance(change, InputAbsent):
         return f"leave {change.slot} of {node} out in the second file"
+    if isinstance(change, AttributeChange) and (AxesFrom in map(type, (change.reference, change.candidate))):
+        return _one_axis(change, node)
     if isinstance(change, AttributeChange) and change.of:
         return f"set the {change.name} of {change.of} to {change.shown}"
     if isinstance(change, OperatorChange) and not change.reference and all(name for _, name in change.candidate):
         return f"leave {_ops(change.candidate)} out of the second file"
     if not isinstance(change, OtherSteps):
-    if isinstance(change, AttributeChange) and (AxesFrom in map(type, (change.reference, change.candidate))):
-        return _one_axis(change, node)
         return ""
     names = _ops(change.nodes)
     if not change.in_candidate:
@@ -344,11 +349,6 @@ def _of_change(change: object, node: str, reading: str) -> str:
     return f"leave {names} out of the second file{wide}"
 
 
-def _ops(nodes: Sequence[OpName]) -> str:
-    return listed([f"{op} {name}" for op, name in nodes])
-
-
-def _unclamped(culprit: Culprit) -> str:
 def _one_axis(change: AttributeChange, node: str) -> str:
     """What puts right an operator that runs over all axes from one on before opset 13, and from there on along one."""
     if isinstance(change.reference, AxesFrom):
@@ -357,6 +357,11 @@ def _one_axis(change: AttributeChange, node: str) -> str:
     return f"write the second file in opset 13 or newer: before, {node} runs over all axes from its axis on"
 
 
+def _ops(nodes: Sequence[OpName]) -> str:
+    return listed([f"{op} {name}" for op, name in nodes])
+
+
+def _unclamped(culprit: Culprit) -> str:
     """What puts right weights that were clamped when they were converted to a narrow format."""
     text = f"write {culprit.candidate_node or culprit.node} in FP32 in the file, with the first file's weights"
     if any(isinstance(fact, OverflowBeside) for fact in culprit.facts):

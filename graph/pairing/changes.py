@@ -140,6 +140,7 @@ class OtherInput:
         candidate: What the candidate's node reads in place of it.
         meant: What the candidate calls the tensor that the reference's node reads.
         reader: The candidate's node.
+        exchanged: The candidate's nodes that read, in place of what this one reads, what it is meant to read.
     """
 
     op: str
@@ -147,6 +148,7 @@ class OtherInput:
     candidate: str
     meant: str
     reader: str
+    exchanged: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if self.candidate == self.reference:

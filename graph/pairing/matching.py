@@ -182,7 +182,19 @@ def _differences(
     size = resized(pairing)
     if size is not None:
         found.append(size)
-    return with_holders(pairing, found)
+    return with_holders(pairing, _with_exchanged(found))
+
+
+def _with_exchanged(found: list[Difference]) -> Iterator[Difference]:
+    """Differences, each node that reads another tensor with those that read what it is meant to."""
+    others = [d.change for d in found if isinstance(d.change, OtherInput)]
+    for difference in found:
+        change = difference.change
+        if isinstance(change, OtherInput):
+            way = change.meant, change.candidate
+            readers = tuple(other.reader for other in others if (other.candidate, other.meant) == way)
+            difference = replace(difference, change=replace(change, exchanged=readers))
+        yield difference
 
 
 def _inputs_exchanged(pairing: Pairing, n: int, m: int) -> InputsExchanged | None:

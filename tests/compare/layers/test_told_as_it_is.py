@@ -68,3 +68,14 @@ def test_places_that_nobody_asks_for_may_be_counted_otherwise():
         [pool] p = MaxPool<kernel_shape=[2,2], strides=[2,2]{0}>(x) [y] y = Neg(p) }}"""
     report = compare(*networks(text, "", ", storage_order=1"), [{"x": normal(1, 2, 8, 8)}])
     assert (report.verdict, report.culprits) == ("pass", ())
+
+
+def test_two_readers_of_exchanged_tensors_are_both_put_right():
+    text = """g (float[4,8] a, float[4,8] b) => (float[4,8] y) {{ [one] p = MatMul({0}, w) [tanh] q = Tanh(p)
+        [two] r = MatMul({1}, w) [sig] s = Sigmoid(r) [y] y = Sub(q, s) }}"""
+    sides = (parsed(text.format(*names), w=normal(8, 8)) for names in ("ab", "ba"))
+    report = compare(*sides, [{"a": normal(4, 8, seed=1), "b": normal(4, 8, seed=2)}])
+    assert report.culprits
+    for culprit in report.culprits:
+        assert "one read 'a'" in culprit.remedies[0].text
+        assert "two read 'b'" in culprit.remedies[0].text
