@@ -70,6 +70,17 @@ def test_places_that_nobody_asks_for_may_be_counted_otherwise():
     assert (report.verdict, report.culprits) == ("pass", ())
 
 
+def test_a_fault_beside_nan_on_both_sides_shows_in_the_outputs_as_deployed():
+    text = "g (float[4,8] x) => (float[4,8] y) {{ [fc] m = MatMul(x, w) [add] a = Add(m, {0}) [y] y = Tanh(a) }}"
+    data = normal(4, 8)
+    data[1, 2] = np.nan
+    sides = networks(text, "b", "c", w=normal(8, 8), b=normal(8, seed=1), c=-normal(8, seed=1))
+    report = compare(*sides, [{"x": data}], nan_equal=True)
+    culprit = only(report)
+    assert (culprit.node, culprit.cause, culprit.deployed) == ("add", "weights", None)
+    assert report.fidelity[0].share == pytest.approx(1)
+
+
 def test_two_readers_of_exchanged_tensors_are_both_put_right():
     text = """g (float[4,8] a, float[4,8] b) => (float[4,8] y) {{ [one] p = MatMul({0}, w) [tanh] q = Tanh(p)
         [two] r = MatMul({1}, w) [sig] s = Sigmoid(r) [y] y = Sub(q, s) }}"""
