@@ -81,6 +81,15 @@ def test_a_fault_beside_nan_on_both_sides_shows_in_the_outputs_as_deployed():
     assert report.fidelity[0].share == pytest.approx(1)
 
 
+def test_infinity_in_place_of_the_lowest_number_says_nothing_of_a_format():
+    text = "g (float[4,8] x, bool[4,8] m) => (float[4,8] y) {{ [mask] k = Where(m, x, {0}) [y] y = Softmax(k) }}"
+    sides = networks(text, "low", "none", low=np.float32(-3.4028235e38), none=np.float32(-np.inf))
+    mask = np.arange(32).reshape(4, 8) > 7
+    culprit = only(compare(*sides, [{"x": normal(4, 8), "m": mask}]))
+    assert (culprit.node, culprit.cause) == ("mask", "weights")
+    assert "FP16" not in culprit.evidence
+
+
 def test_two_readers_of_exchanged_tensors_are_both_put_right():
     text = """g (float[4,8] a, float[4,8] b) => (float[4,8] y) {{ [one] p = MatMul({0}, w) [tanh] q = Tanh(p)
         [two] r = MatMul({1}, w) [sig] s = Sigmoid(r) [y] y = Sub(q, s) }}"""
