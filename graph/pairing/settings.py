@@ -82,6 +82,8 @@ def settle(
         settings["output shape"] = known
     if op in ("Resize", "Upsample"):
         _resize(settings, shape, known, op == "Upsample" or version < 11)
+    if op == "MaxPool" and len(node.output) < 2:
+        settings.pop("storage_order", None)  # of the places, which nobody asks for
     for name in _IGNORED.get(op, ()):
         settings.pop(name, None)
 
@@ -97,8 +99,6 @@ def _window(op: str, settings: Settings, shape: Sequence[Dim] | None, weight: Se
         kernel = list(weight[2:])
     if kernel:
         n = len(kernel)
-    if op == "MaxPool" and len(node.output) < 2:
-        settings.pop("storage_order", None)  # of the places, which nobody asks for
         settings["kernel_shape"] = [int(k) for k in kernel]
         settings["strides"] = list(settings.get("strides") or [1] * n)
         settings["dilations"] = list(settings.get("dilations") or [1] * n)
