@@ -284,6 +284,13 @@ def other_operator(case: LayerCase) -> Diagnosis | None:
     return None if found is None or _makes_little(case, found) else found
 
 
+def moved_by_another(case: LayerCase) -> Diagnosis | None:
+    """Another operator that puts the same values in other places, by more than an exchange of axes."""
+    moved = permutation.find(case) if replaced(case) else None
+    found = None if moved is None or permutation.axes_exchanged(case, moved) else in_graphs(case)
+    return None if found is None or moved is None else found.adding(*moved.facts)
+
+
 def reads_another(found: Diagnosis | None) -> bool:
     """Whether a diagnosis says that a node reads other tensors than in the first file, which tells more than values."""
     facts = () if found is None else found.facts

@@ -107,6 +107,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     limits.find,
     saturation.find,
     input_stage.find,
+    differences.moved_by_another,
     permutation.find,
     batch_statistics.find,
     scale.find,

@@ -11,6 +11,7 @@ from itertools import islice
 
 import numpy as np
 
+from ...graph.pairing.changes import OperatorChange
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
@@ -48,6 +49,10 @@ def find(case: LayerCase) -> Diagnosis | None:
     if y.shape != c.shape or not y.size or y.dtype.kind in "bOSU":
         return None
     index = case.graphs[1]
+    selects = any(case.graphs[0].nodes[p].op_type == "Where" for p in case.pair.reference.nodes)
+    changes = (d.change for _, d in case.differences if isinstance(d.change, OperatorChange))
+    if not selects and not any("Where" in dict(change.candidate) for change in changes if change.reference):
+        return None  # what the second file alone selects has no opposite in the first one
     for position in islice((p for p in case.pair.candidate.nodes if index.nodes[p].op_type == "Where"), MOST):
         made = case.inverted(position)
         if made is not None and made.shape == y.shape and explains(y, c, made):

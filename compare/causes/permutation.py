@@ -6,6 +6,7 @@ within what rounding explains, and stands elsewhere (a transposition, an axis, a
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -24,6 +25,9 @@ NOISES = 16
 """Times the expected error that may be left: values of two tensors of one distribution are nearly alike once sorted."""
 _MOST_CHANNELS = 4096
 _FEWEST_VALUES = 4
+_MOST_AXES = 5
+_FIRST = 4096
+"""Elements that tell whether axes are exchanged."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,22 @@ def find(case: LayerCase) -> Diagnosis | None:
         return Diagnosis(Cause.LAYOUT, (fact,))
     position, change = found
     return Diagnosis(Cause.LAYOUT, (change, fact), position)
+
+
+def axes_exchanged(case: LayerCase, found: Diagnosis) -> bool:
+    """Whether values that moved are channels in another order, or the reference's with their axes in another one: not
+    reversed, repeated or shifted.
+
+    Args:
+        case: The layer.
+        found: What `find` says of it.
+    """
+    y, c = case.y, case.c
+    if not all(isinstance(fact, ElementsMoved) for fact in found.facts) or y.ndim > _MOST_AXES:
+        return True
+    first = c.flat[:_FIRST]
+    orders = (np.transpose(y, order).flat[:_FIRST] for order in itertools.permutations(range(y.ndim)))
+    return any(np.allclose(first, values, rtol=1e-2, atol=0) for values in orders)
 
 
 def _noise(case: LayerCase) -> float:

@@ -29,7 +29,7 @@ from ...graph.specs import Arrays, cast
 from ...runners.contract.workload import Workload
 from ..causes import control_flow
 from ..causes.diagnosis import Diagnosis
-from ..lockstep.programs import Node, Program, computed
+from ..lockstep.programs import Node, Program, computed, programs
 from ..lockstep.stepping import BodySession, Sessions, difference, feeds, relative, squares, trace_of
 from ..report.model import Enclosing
 from ..runs.memory import budget
@@ -177,8 +177,7 @@ class BodyLocalizer:
         other = Node.of(self.candidate, pair.candidate, theirs, feed)
         if ours.op == "If":
             return self._branch(ours, other, None if made is None else _errors_of(pair, values, made))
-        left = Program.of(ours, "body")
-        right = left if self._same else Program.of(other, "body", left, self.back)
+        left, right = self._programs(ours, other, "body")
         if random_nodes(left.model.index):
             return BodyFindings(remark="its body was not entered: it draws random values")
         with ExitStack() as stack:
@@ -240,8 +239,7 @@ class BodyLocalizer:
         names = ["then_branch" if c else "else_branch" for c in conditions]
         if names[0] != names[1]:
             return BodyFindings(diagnosis=control_flow.other_branch(*names))
-        left = Program.of(ours, names[0])
-        right = left if self._same else Program.of(other, names[0], left, self.back)
+        left, right = self._programs(ours, other, names[0])
         feed = dict(left.captured)
         with ExitStack() as stack:
             sessions = Sessions(stack, self.reference.runner, self.candidate.runner.for_bodies(), left, right)
@@ -270,6 +268,12 @@ class BodyLocalizer:
         if difference(expected, found) > EXCHANGED * min(error, 1.0):
             return None
         return control_flow.exchanged(name, opposite)
+
+    def _programs(self, ours: Node, other: Node, body: str) -> tuple[Program, Program]:
+        if not self._same:
+            return programs(ours, other, body, self.back)
+        program = Program.of(ours, body)
+        return program, program
 
     @property
     def _same(self) -> bool:

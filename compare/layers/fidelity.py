@@ -8,8 +8,8 @@ held against them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..report.model import Cause, Fidelity, Notice
 from . import texts
@@ -18,6 +18,7 @@ from .observation import relative_error
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
     from ..report.model import OutputResult
+    from ..statistics.statistics import Statistics
     from .observation import LayerObservation
     from .walked import Walked
 
@@ -80,10 +81,10 @@ def fidelities(
     found: list[Fidelity] = []
     doubts: list[Notice] = []
     for output in outputs:
-        if output.metrics is None or output.tensor not in walked.identical:
-            continue
+        if output.metrics is None or output.tensor not in walked.identical or output.transposed is not None:
+            continue  # of one with its axes in another order, the error is that of the right order
         seen = walked.outputs.get(output.tensor)
-        observed = math.inf if seen is None else relative_error(seen)
+        observed = math.inf if seen is None else _error_beside(seen, output.metrics)
         flags = walked.identical[output.tensor] if seen is not None else ()
         found.append(fidelity(candidate, output.tensor, output.metrics.get("rel_l2"), observed, flags))
         asked = not plain or output.verdict != "pass"
@@ -147,8 +148,17 @@ def _errors_behind(
             continue
         deployed = metrics.get("rel_l2")
         if output.verdict != "fail" or deployed:
-            found.append((deployed, relative_error(seen)))
+            found.append((deployed, _error_beside(seen, metrics)))
     return found
+
+
+def _error_beside(seen: Statistics, deployed: Mapping[str, Any]) -> float:
+    """The relative L2 error of an output in pieces, to be held against that of the deployed one: of the finite values,
+    where as many are not finite on either side as there."""
+    if seen.broken and (list(seen.nan), list(seen.inf)) == (deployed.get("nan"), deployed.get("inf")):
+        value = seen.metrics(finite_only=True)["rel_l2"]
+        return math.inf if value is None else float(value)
+    return relative_error(seen)
 
 
 def _behind(index: GraphIndex, tensors: Sequence[str]) -> set[str]:

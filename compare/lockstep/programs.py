@@ -7,7 +7,7 @@ position, what it captures as the graphs around it do. Both then read the same f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,7 @@ from ...graph.operators import is_standard
 from ...graph.specs import Arrays, TensorSpec, specs_of
 
 if TYPE_CHECKING:
+    from ...graph.index import GraphIndex
     from ...graph.model import Model
     from ..sides import Side
 
@@ -134,9 +135,9 @@ class Program:
         outer = {n: v for n, v in node.outer.items() if n in model.index.inputs}
         if like is None:
             return cls(node, model, formal, results, outer)
-        theirs = set(like.captured)
+        theirs, inner = set(like.captured), like.names - set(like.captured)
         pairs = [*zip(formal, like.formal, strict=False), *zip(results, like.results, strict=False)]
-        pairs += [(n, (back or {})[n]) for n in outer if (back or {}).get(n) in theirs]
+        pairs += [(n, other) for n in outer if (other := (back or {}).get(n)) is not None and other not in inner]
         mapping: dict[str, str] = {}
         for name, other in pairs:
             if name not in mapping and other not in mapping.values():
@@ -151,6 +152,22 @@ class Program:
             known,
             {n: v for n, v in known.items() if n not in theirs},
         )
+
+    def with_inputs(self, others: Mapping[str, np.ndarray]) -> Program:
+        """The same with what the other side's body captures as inputs, where this one does not: none of its nodes reads
+        them, and that a node of the other one does is seen then."""
+        new = {n: v for n, v in others.items() if n not in self.names}
+        if not new:
+            return self
+        proto = empty_like(self.model.index.proto)
+        proto.graph.CopyFrom(self.model.index.graph)
+        proto.graph.input.extend(map(value_info, specs_of(new).values()))
+        return replace(self, model=self.model.derive(proto), captured={**self.captured, **new})
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all tensors of the body."""
+        return _names(self.model.index)
 
     @property
     def made(self) -> list[str]:
@@ -168,6 +185,17 @@ class Program:
         weight = self.model.index.weight(name)
         assert weight is not None
         return np.asarray(weight)
+
+
+def programs(mine: Node, theirs: Node, body: str, back: Mapping[str, str]) -> tuple[Program, Program]:
+    """The body of a node of the reference and that of a node of the candidate; see `Program.of`. What one of them alone
+    captures is an input of both, where both graphs have it."""
+    left = Program.of(mine, body)
+    right = Program.of(theirs, body, left, back)
+    known = {back[n] for n in theirs.outer if n in back}
+    left = left.with_inputs({n: v for n, v in right.extra.items() if n in known})
+    right = right.with_inputs(left.captured)
+    return left, replace(right, extra={n: v for n, v in right.extra.items() if n not in left.captured})
 
 
 def _first_values(node: Node, count: int) -> list[np.ndarray]:
@@ -243,6 +271,10 @@ def _without_copies(model: Model) -> tuple[Model, dict[str, str]]:
     return model.derive(proto), copies
 
 
+def _names(index: GraphIndex) -> frozenset[str]:
+    return frozenset((*index.inputs, *index.initializers, *index.producer))
+
+
 def _renamed(model: Model, mapping: Mapping[str, str]) -> tuple[Model, dict[str, str]]:
     """A body under other names. What stands in the way of one gets a new name itself.
 
@@ -253,8 +285,8 @@ def _renamed(model: Model, mapping: Mapping[str, str]) -> tuple[Model, dict[str,
     if not changed:
         return model, {}
     index = model.index
-    names = {*index.inputs, *index.initializers, *index.producer}
-    taken = names | set(changed.values())
+    names = _names(index)
+    taken = {*names, *changed.values()}
     for name in sorted(names & set(changed.values()) - set(changed)):
         fresh = f"{name}~"
         while fresh in taken:

@@ -27,10 +27,11 @@ def of_another(evidence: OutputEvidence) -> str | None:
     """What to say of an output that holds the values of another one; None of all others."""
     if evidence.holds is None:
         return None
+    here, there = evidence.tensor, evidence.holds
     if evidence.absent == "missing":
-        return f"{evidence.holds!r} here is {evidence.tensor!r} there within 10 %"
-    same = f"{evidence.tensor!r} here is {evidence.holds!r} there within 10 %"
-    return f"the outputs are exchanged, {same}" if evidence.exchanged else same
+        here, there = there, here
+    told = f"{here!r} here is {there!r} there{', value for value' if evidence.same else ' within 10 %'}"
+    return f"the outputs are exchanged, {told}" if evidence.exchanged else told
 
 
 def other_kind(evidence: OutputEvidence) -> Decision | None:

@@ -198,6 +198,7 @@ class OutputEvidence:
         absent: ``missing`` if the candidate has no output of this name, ``extra`` if the reference has none.
         holds: The other output of the reference whose values it holds, if any; of a missing one, the candidate's output
             that holds its values.
+        same: Whether those are the very values, and not others that are near them.
         exchanged: Whether that one, in turn, is held by another output of the candidate, and so on round to this one.
         clash: Why the two tensors are of different kinds (a string where a float is expected); None if they are not.
         statistics: Of the two tensors as they stand. Mismatches are those of the user's tolerance, where there is one;
@@ -230,6 +231,7 @@ class OutputEvidence:
     coverage: Coverage
     absent: OutputVerdict | None = None
     holds: str | None = None
+    same: bool = False
     exchanged: bool = False
     clash: str | None = None
     statistics: Statistics = field(default_factory=Statistics)

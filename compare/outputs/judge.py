@@ -124,19 +124,22 @@ class Judge:
         for name in self._candidates:
             done = min(run.get(name, 0), run.get(reference, 0))
             whole = Coverage(done, total)
-            held = self._lookalikes[name].held
+            held, equal = self._lookalikes[name].held, self._lookalikes[name].equal
             round_about = exchanged(held)
             renamed = {held[t]: t for t in self._extra[name] if held.get(t) in self._missing[name]}
             for tensor, pair in self._pairs[name].items():
                 if tensor not in self._missing[name]:
                     seen = pair.evidence(reference, whole)
-                    found.append(replace(seen, holds=held.get(tensor), exchanged=tensor in round_about))
+                    there = held.get(tensor)
+                    found.append(replace(seen, holds=there, same=tensor in equal, exchanged=tensor in round_about))
             absent: tuple[tuple[OutputVerdict, Iterable[str], Mapping[str, str]], ...] = (
                 ("missing", self._missing[name], renamed),
                 ("extra", self._extra[name], held),
             )
             for kind, tensors, holds in absent:
-                found += [OutputEvidence(name, t, reference, whole, kind, holds.get(t)) for t in tensors]
+                for t in tensors:
+                    same = not equal.isdisjoint((t, holds.get(t)))
+                    found.append(OutputEvidence(name, t, reference, whole, kind, holds.get(t), same))
         return tuple(found)
 
 

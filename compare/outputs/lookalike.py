@@ -128,6 +128,7 @@ class Lookalikes:
 
     def __init__(self) -> None:
         self._found: dict[str, str | None] = {}
+        self._apart: set[str] = set()
 
     def take(
         self,
@@ -146,13 +147,21 @@ class Lookalikes:
             if name not in self._found:
                 self._found[name] = lookalike(outputs[name], name, reference, outlines)
         for name, other in self.held.items():
-            if distance(np.asarray(outputs[name]), np.asarray(reference[other])) > NEAR:
+            apart = distance(np.asarray(outputs[name]), np.asarray(reference[other]))
+            if apart:
+                self._apart.add(name)
+            if apart > NEAR:
                 self._found[name] = None
 
     @property
     def held(self) -> dict[str, str]:
         """Outputs of the candidate -> outputs of the reference."""
         return {name: other for name, other in self._found.items() if other is not None}
+
+    @property
+    def equal(self) -> frozenset[str]:
+        """Outputs of the candidate that hold the very values of another one."""
+        return frozenset(self.held.keys() - self._apart)
 
 
 def exchanged(held: Mapping[str, str]) -> dict[str, str]:

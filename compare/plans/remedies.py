@@ -24,9 +24,11 @@ from ...graph.pairing.changes import (
     OperatorChange,
     OpName,
     OtherInput,
+    OtherOutput,
     WeightsAbsent,
 )
 from ...graph.pairing.constant_steps import OtherSteps
+from ...graph.pairing.settings import AxesFrom
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.rounding.widening import is_narrow
 from ..causes.altered_weights import OverflowBeside
@@ -210,7 +212,7 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     cause = culprit.cause
     differences = [fact.difference for fact in culprit.facts if isinstance(fact, GraphsDiffer) and not fact.node]
     node = culprit.candidate_node or culprit.node
-    reading = _reading(culprit, side.model.index)
+    reading = _reading(culprit)
     stated = next((text for d in differences if (text := _of_change(d.change, node, reading))), "")
     if stated and (other_file(side, reference) or not _exported(culprit, side, reference)):
         return Remedy(stated)
@@ -324,13 +326,17 @@ def _in_fp32(node: str) -> str:
     return f"write {node} in FP32 in the file, with Casts around it: the types of a graph are law"
 
 
-def _reading(culprit: Culprit, index: GraphIndex) -> str:
-    """What puts right nodes that read another tensor than in the first file: each of them. ``index``: the second
-    file's graph."""
+def _reading(culprit: Culprit) -> str:
+    """What puts right nodes that read another tensor than in the first file: each of them."""
     nodes: dict[str, list[str]] = {}
     for difference in (fact.difference for fact in culprit.facts if isinstance(fact, GraphsDiffer)):
         if isinstance(difference.change, OtherInput):
-            nodes.setdefault(difference.change.meant, []).append(index.names[difference.candidate_node])
+            nodes.setdefault(difference.change.meant, []).append(difference.change.reader)
+    for change in (f.difference.change for f in culprit.facts if isinstance(f, GraphsDiffer)):
+        if isinstance(change, OtherInput):
+            readers = nodes.setdefault(change.candidate, [])
+            readers += [reader for reader in change.exchanged if reader not in readers]
+    nodes = {tensor: readers for tensor, readers in nodes.items() if readers}
     told = [f"{listed(names)} read '{tensor}'" for tensor, names in nodes.items()]
     return f"let {listed(told)} in the second file" if told else ""
 
@@ -340,6 +346,8 @@ def _of_change(change: object, node: str, reading: str) -> str:
     same of all nodes that read another tensor."""
     if isinstance(change, OtherInput):
         return reading
+    if isinstance(change, OtherOutput):
+        return f"let the output '{change.name}' be {change.meant} in the second file"
     if isinstance(change, InputsExchanged):
         return "give the operator its inputs in the first file's order"
     if isinstance(change, RunsOtherwise):
@@ -348,6 +356,8 @@ def _of_change(change: object, node: str, reading: str) -> str:
         return f"give {node} {change.slot} in the second file, which the first file's reads as '{change.name}'"
     if isinstance(change, InputAbsent):
         return f"leave {change.slot} of {node} out in the second file"
+    if isinstance(change, AttributeChange) and (AxesFrom in map(type, (change.reference, change.candidate))):
+        return _one_axis(change, node)
     if isinstance(change, AttributeChange) and change.of:
         return f"set the {change.name} of {change.of} to {change.shown}"
     if isinstance(change, OperatorChange) and not change.reference and all(name for _, name in change.candidate):
@@ -359,6 +369,14 @@ def _of_change(change: object, node: str, reading: str) -> str:
         return f"put {names} into the second file, or store there what the first file computes"
     wide = ", or compute them in a type that holds the values" if change.rounds_to else ""
     return f"leave {names} out of the second file{wide}"
+
+
+def _one_axis(change: AttributeChange, node: str) -> str:
+    """What puts right an operator that runs over all axes from one on before opset 13, and from there on along one."""
+    if isinstance(change.reference, AxesFrom):
+        flat = f"flatten axis {change.shown} into one before {node} in the second file, and undo that behind it"
+        return f"{flat}: from opset 13 on the operator runs along one axis alone"
+    return f"write the second file in opset 13 or newer: before, {node} runs over all axes from its axis on"
 
 
 def _ops(nodes: Sequence[OpName]) -> str:

@@ -141,17 +141,45 @@ class OtherInput:
         reference: What the reference's node reads.
         candidate: What the candidate's node reads in place of it.
         meant: What the candidate calls the tensor that the reference's node reads.
+        reader: The candidate's node.
+        exchanged: The candidate's nodes that read, in place of what this one reads, what it is meant to read.
     """
 
     op: str
     reference: str
     candidate: str
     meant: str
+    reader: str
+    exchanged: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        if self.candidate == self.reference:
+            return (
+                f"{self.op} reads the tensor '{self.candidate}' on both sides, which are two: the reference's is "
+                f"'{self.meant}' in the candidate"
+            )
         return (
             f"{self.op} reads the tensor '{self.candidate}' in the candidate, and '{self.reference}' in the reference"
         )
+
+
+@dataclass(frozen=True)
+class OtherOutput:
+    """An output of the graphs is another tensor in the candidate: one that the reference has too.
+
+    Attributes:
+        name: The output.
+        reference, candidate: What makes it on each side.
+        meant: What makes in the candidate what the output is in the reference.
+    """
+
+    name: str
+    reference: str
+    candidate: str
+    meant: str
+
+    def __str__(self) -> str:
+        return f"the output '{self.name}' is {self.candidate} in the candidate, and {self.reference} in the reference"
 
 
 def _shown(value: Any) -> str:

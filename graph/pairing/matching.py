@@ -11,7 +11,7 @@ unmatched.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,7 +21,7 @@ from ..nodes import attribute_int
 from ..operators import EPILOGUES, operator
 from ..quantized.float_form import FloatForm
 from ..quantized.quantizers import holder, quantizer
-from .changes import InputsExchanged, OperatorChange, OtherInput
+from .changes import InputsExchanged, OperatorChange, OtherInput, OtherOutput
 from .differences import Difference, DifferenceKind, node_differences
 from .exchanged import with_holders
 from .folds import Folds, folds
@@ -143,7 +143,7 @@ def _tensors(pairing: Pairing, partial: Mapping[int, int]) -> tuple[dict[str, st
             continue
         for a, b in zip(pairing.r.index.nodes[n].output, pairing.c.index.nodes[m].output, strict=False):
             if a and b:
-                pairs[a] = as_read(pairing, a, b, m, expected)
+                pairs[a] = as_read(pairing, a, b, n, m, expected)
     folded = folds(pairing, expected, pairs)
     made = {b: a for a, b in pairs.items()}
     for a, b in expected.items():
@@ -178,10 +178,23 @@ def _differences(
         difference = region_difference(pairing, region)
         if difference is not None and not absorbed.intersection(region.nodes or region.candidate_nodes):
             found.append(difference)
+    found.extend(_other_outputs(pairing))
     size = resized(pairing)
     if size is not None:
         found.append(size)
-    return with_holders(pairing, found)
+    return with_holders(pairing, _with_exchanged(found))
+
+
+def _with_exchanged(found: list[Difference]) -> Iterator[Difference]:
+    """Differences, each node that reads another tensor with those that read what it is meant to."""
+    others = [d.change for d in found if isinstance(d.change, OtherInput)]
+    for difference in found:
+        change = difference.change
+        if isinstance(change, OtherInput):
+            way = change.meant, change.candidate
+            readers = tuple(other.reader for other in others if (other.candidate, other.meant) == way)
+            difference = replace(difference, change=replace(change, exchanged=readers))
+        yield difference
 
 
 def _inputs_exchanged(pairing: Pairing, n: int, m: int) -> InputsExchanged | None:
@@ -207,15 +220,42 @@ def _other_input(pairing: Pairing, n: int, m: int) -> OtherInput | None:
     mine, theirs = pairing.r.fine.nodes[n], pairing.c.fine.nodes[m]
     if mine.kind != theirs.kind or len(mine.inputs) != len(theirs.inputs):
         return None
-    left = [one for one in mine.inputs if not any(pairing.paired(one[1], name) for _, name in theirs.inputs)]
-    right = [one for one in theirs.inputs if not any(pairing.paired(name, one[1]) for _, name in mine.inputs)]
+    left, right = list(mine.inputs), list(theirs.inputs)
+    for same_slot in (True, False):
+        for one in list(left):
+            twin = next((t for t in right if pairing.paired(one[1], t[1]) and (t[0] == one[0] or not same_slot)), None)
+            if twin is not None:
+                left.remove(one)
+                right.remove(twin)
     if len(left) != 1 or len(right) != 1 or left[0][0] != right[0][0] or left[0][0].startswith(CAPTURED):
         return None
     name, other = left[0][1], right[0][1]
     meant = pairing.counterpart(name)
     if meant is None or not pairing.known(other):
         return None
-    return OtherInput(pairing.r.forms[n].op, name, other, meant)
+    return OtherInput(pairing.r.forms[n].op, name, other, meant, pairing.c.index.names[m])
+
+
+def _other_outputs(pairing: Pairing) -> Iterator[Difference]:
+    """Outputs of the graphs that are, in the candidate, another tensor of the reference."""
+    for name in pairing.outputs:
+        one, other = (view.alias.get(name, name) for view in (pairing.r, pairing.c))
+        meant = pairing.counterpart(one)
+        n, m = (view.index.producer.get(name) for view in (pairing.r, pairing.c))
+        if meant is None or meant == other or not pairing.known(other) or n is None or m is None:
+            continue
+        told = (_made(pairing.r.index, one), _made(pairing.c.index, other), _made(pairing.c.index, meant))
+        yield Difference(n, m, OtherOutput(name, *told))
+
+
+def _made(index: GraphIndex, name: str) -> str:
+    """A tensor, as what makes it."""
+    position = index.producer.get(name)
+    if position is None:
+        return f"the input '{name}'"
+    node = index.nodes[position]
+    which = f"output {list(node.output).index(name)}" if len(node.output) > 1 else "the output"
+    return f"{which} of {node.op_type} {index.names[position]}"
 
 
 def _match_skipped(pairing: Pairing, nodes: dict[int, int], pairs: Mapping[str, str]) -> None:

@@ -57,15 +57,21 @@ def _in_any_order(pairing: Pairing, left: Slots, right: Slots) -> list[tuple[str
     return found
 
 
-def as_read(pairing: Pairing, a: str, b: str, m: int, roles: Mapping[str, str]) -> str:
+def as_read(pairing: Pairing, a: str, b: str, n: int, m: int, roles: Mapping[str, str]) -> str:
     """What of the candidate stands for ``a``, if node ``m``, which makes ``b``, does what makes ``a``.
 
-    Whoever reads ``a`` may read another output of ``m``, or what nodes that only the candidate has make of ``b``: these
-    belong to it then. What may have another layout does not stand for it.
+    Whoever reads ``a`` may read what nodes that only the candidate has make of ``b``: these belong to it then. Of
+    two operators, that may be another output of ``m``. What may have another layout does not stand for it.
+
+    Args:
+        pairing: Which nodes are matched.
+        a, b: Outputs of the two nodes, in the same place.
+        n, m: The nodes.
+        roles: See `roles`.
     """
     other = roles.get(a, b)
-    if other == b or other in pairing.c.index.nodes[m].output:
-        return other
+    if other in pairing.c.index.nodes[m].output:
+        return b if pairing.r.forms[n].op == pairing.c.forms[m].op else other
     waiting, seen = [other], set()
     while waiting:
         name = waiting.pop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -31,7 +32,6 @@ _IGNORED = {
     "LayerNormalization": {"stash_type"},
     "Split": {"num_outputs"},
     "Resize": {"roi"},
-    "MaxPool": {"storage_order"},
     "Gemm": {"broadcast"},
     "Add": {"broadcast", "axis", "consumed_inputs"},
     "Mul": {"broadcast", "axis", "consumed_inputs"},
@@ -41,6 +41,20 @@ _IGNORED = {
     "Cast": {"saturate", "round_mode"},
 }
 """Attributes that say nothing about what an operator computes at inference, or that only old opsets have."""
+
+
+@dataclass(frozen=True)
+class AxesFrom:
+    """All axes from one on, which a Softmax runs over before opset 13.
+
+    Attributes:
+        first: The first of them, as the attribute of the node has it.
+    """
+
+    first: int
+
+    def __str__(self) -> str:
+        return f"{self.first} and all after it"
 
 
 def settle(
@@ -75,6 +89,8 @@ def settle(
         _dropout(settings, trains(index, node))
     if operator(node) in RANDOM:
         settings.pop("dtype", None)
+    if op == "MaxPool" and len(node.output) < 2:
+        settings.pop("storage_order", None)  # of the places, which nobody asks for
     for name in _IGNORED.get(op, ()):
         settings.pop(name, None)
 
@@ -125,7 +141,7 @@ def _axes(op: str, version: int, rank: int | None, settings: Settings) -> None:
             axis %= rank
         old = version < 13
         # before opset 13 the operator runs over all axes from `axis` on: the same thing if that is the last one
-        settings["axis"] = f"{axis} and all after it" if old and axis != -1 and axis != (rank or 0) - 1 else axis
+        settings["axis"] = AxesFrom(axis) if old and axis != -1 and axis != (rank or 0) - 1 else axis
     elif isinstance(settings.get("axis"), int) and rank:
         settings["axis"] %= rank + (1 if op in ("Unsqueeze", "OneHot") else 0)
     if settings.get("axes") is not None and rank is not None and op not in ("Unsqueeze", "Slice", "Pad"):

@@ -169,6 +169,8 @@ def weight_change(x: np.ndarray, y: np.ndarray) -> WeightChange | None:
     if not count:
         return None
     rounded = _rounded(x, y)
+    if rounded is not None and y.dtype.name != _DTYPE[rounded].name and not _holds_numbers(y):
+        rounded = None  # a mask of -inf in place of -3.4e38 says nothing of a format
     if rounded is None and rounded_alike(x, y):
         return None
     index = tuple(int(i) for i in np.unravel_index(where, x.shape))
@@ -386,6 +388,11 @@ def _rounded(x: np.ndarray, y: np.ndarray) -> str | None:
         else:
             return name
     return None
+
+
+def _holds_numbers(y: np.ndarray) -> bool:
+    """Whether a value is finite, and not zero."""
+    return any(bool(np.any(np.isfinite(b) & (b != 0))) for _, (b,) in blocks(y))
 
 
 def _beyond(x: np.ndarray, rounded_to: str) -> int:
