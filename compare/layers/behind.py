@@ -51,16 +51,17 @@ class Decided:
     undoing: Mapping[int, int] = field(default_factory=dict)
     lacking: Mapping[int, TakenBack] = field(default_factory=dict)
 
-    def joined(self, given: Verdicts, index: GraphIndex) -> Verdicts:
+    def joined(self, given: Verdicts, index: GraphIndex, theirs: GraphIndex) -> Verdicts:
         """The verdicts with culprits whose changes one layer would take back as one fault, at the first of them.
 
         Args:
             given: The verdicts.
             index: The reference's graph.
+            theirs: The candidate's.
         """
         mains = {s.number: s.pair.main for s in given.layers}
         lacking = [(s, self.lacking[s.number]) for s in given.culprits() if s.number in self.lacking]
-        told = ((s, taken.told(s, mains, index)) for s, taken in lacking)
+        told = ((s, taken.told(s, mains, index, theirs)) for s, taken in lacking)
         given = given.knowing([replace(s, diagnosis=diagnosis, contribution=None) for s, diagnosis in told])
         groups: dict[int, list[LayerObservation]] = {}
         for s in given.culprits():
