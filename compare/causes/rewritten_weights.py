@@ -18,7 +18,7 @@ from ...graph.index import GraphIndex
 from ...graph.pairing.changes import OpName
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import Difference
-from ...graph.pairing.weight_changes import weight_change
+from ...graph.pairing.weight_changes import WeightChange, weight_change
 from ...graph.specs import is_float
 from ..report.model import Cause
 from . import permutation
@@ -145,6 +145,32 @@ class NotTakenBack:
             return f"change {self.layer[1]} in the second file anew: {self.takers[0][1]} was changed to take it back"
         lets = f"let the weights of {self.layer[1]} in the second file take back what is changed in {self.change[1]}"
         return f"{lets}, as those of {self.takers[0][1]} do" if self.takers else lets
+
+
+@dataclass(frozen=True)
+class AsRewritten:
+    """Weights that are not the first file's as the layers beside them are rewritten.
+
+    Attributes:
+        layer: Name of the layer.
+        change: How they differ from these.
+    """
+
+    layer: str
+    change: WeightChange
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return f"once the first file's weights are rewritten as the layers beside it are, {self.change}"
+
+    @property
+    def remedy(self) -> str:
+        """What to do."""
+        if self.change.count == 1 and self.change.values is not None:
+            where = ",".join(map(str, self.change.index))
+            return f"set the weight of {self.layer} at [{where}] to {self.change.values[0]:.6g} in the second file"
+        return f"rewrite the first file's weights of {self.layer} as the layers beside it are rewritten"
 
 
 def find(case: LayerCase) -> Diagnosis | None:
