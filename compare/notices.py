@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from ..graph.errors import LayerdiffError, OutputError, said
-from ..graph.printable import counted, in_one_line, quoted
+from ..graph.printable import counted, in_one_line, quoted, share_of
 from .journal.journal import Journal
 from .report.model import AccuracyResult, Notice, OutputResult, Report
 
@@ -365,7 +365,7 @@ def not_deterministic(report: Report) -> Iterator[Notice]:
             text += "; it is the reference, so this much of every error may be its own"
         elif errors and errors[0]:
             share = seen["rel_l2"] / errors[0]
-            text += f", {share:.0%} of its error" if math.isfinite(share) else ""
+            text += f", {share_of(share)} of its error" if math.isfinite(share) else ""
             if share >= CHANCE:
                 text += "; what is blamed for it may be chance"
         yield Notice("not-deterministic", runner.name, f"{text}.")

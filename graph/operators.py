@@ -479,12 +479,12 @@ EXACT_OPERATORS = MOVEMENT | SELECTION | COMPARISONS | LOGIC | SHAPES | CHOICES 
 SILENT = FLAT | {"Transpose", "Cast", "Constant", "Shape"}
 """Operators that compute nothing."""
 
-FOLDABLE = frozenset({
+FOLDABLE = COMPARISONS | LOGIC | frozenset({
     "Shape", "Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Concat", "Slice", "Gather", "Add",
-    "Sub", "Mul", "Div", "Neg", "Range", "Expand", "ConstantOfShape", "Min", "Max", "Where", "Equal", "Floor", "Ceil",
+    "Sub", "Mul", "Div", "Neg", "Range", "Expand", "ConstantOfShape", "Min", "Max", "Where", "Floor", "Ceil",
     "Sqrt", "Reciprocal", "Split", "ReduceProd", "ReduceSum", "ReduceMax", "Tile", "Mod",
 })  # fmt: skip
-"""Data movement and integer arithmetic that small constants are folded through."""
+"""Data movement, comparisons and integer arithmetic that small constants are folded through."""
 
 SCORES = {
     "TreeEnsembleClassifier": 1, "LinearClassifier": 1, "SVMClassifier": 1, "TreeEnsembleRegressor": 0,

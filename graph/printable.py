@@ -54,6 +54,16 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def share_of(share: float) -> str:
+    """A part of an error as text: errors may undo each other, so that one of them may be more than they come to, which
+    is all of it to a reader; what is little is never nothing.
+
+    Args:
+        share: The part, as a share of the whole.
+    """
+    return f"{min(share, 1.0):.0%}" if share >= 0.01 else "less than 1%"
+
+
 def quoted(names: Iterable[str]) -> str:
     """Names in quotes, one after the other."""
     return ", ".join(map(repr, names))

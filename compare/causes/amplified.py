@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...graph.printable import share_of
 from ..report.model import Cause
 from .case import LoudLayer
 from .diagnosis import Diagnosis
@@ -41,8 +42,8 @@ class RoundingEnlarged:
         read = f", which {', '.join(self.readers)} reads{' as coordinates' if self.coordinates else ''}"
         return (
             f"its error is rounding, {self.relative:.1e} of its values{read if self.readers else ''}; it grows "
-            f"{self.growth:.3g} times on the way to the outputs and makes {self.contribution:.0%} of the final error: "
-            "keep it in FP32"
+            f"{self.growth:.3g} times on the way to the outputs and makes {share_of(self.contribution)} of the final "
+            "error: keep it in FP32"
         )
 
 
@@ -71,7 +72,7 @@ class InputEnlarged:
         grow = "enlarge" if self.readers[1:] else "enlarges"
         return (
             f"{names} {grow} the rounding of {self.tensor!r} {self.growth:.3g} times, to {self.relative:.1e} of the "
-            f"values, which makes {self.contribution:.0%} of the final error: keep it in FP32, with what reads it"
+            f"values, which makes {share_of(self.contribution)} of the final error: keep it in FP32, with what reads it"
         )
 
 

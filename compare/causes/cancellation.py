@@ -17,6 +17,7 @@ import numpy as np
 
 from ...graph.formats import NumberFormat
 from ...graph.operators import SUMMING, SUMS, operator
+from ...graph.printable import share_of
 from ...graph.rounding.roundings import KAPPA
 from ...graph.specs import Arrays, is_float
 from ..report.model import Cause
@@ -53,7 +54,7 @@ class InputsCancel:
         z = "" if self.rms_z is None else f" (RMS z {self.rms_z:.1f})"
         return (
             f"its error is rounding{z}, but {self.relative:.1e} of its values, and explains "
-            f"{self.contribution:.0%} of the final error: its inputs cancel; raise the precision before it"
+            f"{share_of(self.contribution)} of the final error: its inputs cancel; raise the precision before it"
         )
 
 

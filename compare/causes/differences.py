@@ -19,6 +19,7 @@ from ...graph.pairing.changes import AttributeChange, OperatorChange, Resized
 from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import Difference, DifferenceKind
+from ...graph.pairing.turned import turned
 from ...graph.pairing.weight_changes import weight_change
 from ...graph.pairing.weight_patterns import StoredScaled
 from ...graph.printable import counted
@@ -93,13 +94,15 @@ class MoreDiffer:
 
 def weights_read(graphs: tuple[GraphIndex, GraphIndex], found: Iterable[Difference]) -> dict[str, np.ndarray]:
     """What the candidate's nodes read at some differences in place of the reference's constants, by the names of
-    these; numbers in the rank that they have there."""
+    these; numbers in the rank that they have there, and weights that one side transposes laid as they are there."""
     theirs: dict[str, np.ndarray] = {}
     for difference in found:
         nodes = graphs[0].nodes[difference.node], graphs[1].nodes[difference.candidate_node]
+        turns = turned(graphs[0], difference.node, graphs[1], difference.candidate_node)
         for name, twin in zip(*(node.input for node in nodes), strict=False):
             own, other = (constant_value(index, n) for index, n in zip(graphs, (name, twin), strict=True))
             if own is not None and other is not None:
+                other = other.T if twin == turns else other
                 theirs[name] = other.reshape(own.shape) if own.size == other.size == 1 else other
     return theirs
 
@@ -135,12 +138,15 @@ def beyond_formats(found: Iterable[tuple[int, Difference]]) -> tuple[tuple[int, 
 
 
 def stated(index: GraphIndex, found: Sequence[tuple[int, Difference]]) -> Diagnosis | None:
-    """What some differences come to, the first that is told first; None where there are none.
+    """What some differences come to, the first that is told first; None where there are none. Weights that are computed
+    from what another one of them changes are not told beside it.
 
     Args:
         index: The reference's graph.
         found: Positions in it, and what differs there.
     """
+    told = {p for p, _ in found}
+    found = [(p, d) for p, d in found if d.origin in (None, p) or d.origin not in told]
     if not found:
         return None
     position, difference = max(found, key=lambda item: (_rank(index, *item), item[1].cut_off))

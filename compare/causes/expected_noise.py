@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.cutting.slices import exploded_name, original_name
-from ...graph.errors import LayerdiffError, ModelError, first_line
+from ...graph.errors import LayerdiffError, ModelError, RunnerError, first_line
 from ...graph.formats import NumberFormat
 from ...graph.index import GraphIndex
 from ...graph.nodes import attribute_int, trains
@@ -47,6 +47,10 @@ DRAWS = 12
 `SLICE_LIMIT` once in a million."""
 HEAVY = 16.0
 """RMS over median from which on a tensor's norm speaks for a few large elements only (an attention mask of -1e4)."""
+OTHER_SHAPES = RunnerError("with rounding noise it gives tensors of other shapes")
+"""What is said of a layer in which the noise changes a size."""
+CROWDED = 0.05
+"""Relative error from which on it matters that values become the same beside a few others: more than 8 bits make."""
 
 
 @dataclass
@@ -311,6 +315,9 @@ class Noise:
             by_layer.setdefault(number, {})[name] = form
         for pair in pairs:
             noise = _noise(pair, flat, values)
+            if noise is None:
+                result.update(self._without(pair, OTHER_SHAPES))
+                continue
             mine = by_layer.get(pair.number, {})
             result[pair.number] = Expected(
                 noise,
@@ -342,7 +349,10 @@ class Noise:
         except LayerdiffError as error:
             return self._without(pair, error)
         scale = np.float32(gain / enlarged)
-        return {pair.number: Expected({n: noise * scale for n, noise in _noise(pair, flat, values).items()})}
+        noise = _noise(pair, flat, values)
+        if noise is None:
+            return self._without(pair, OTHER_SHAPES)
+        return {pair.number: Expected({n: one * scale for n, one in noise.items()})}
 
     def _without(self, pair: LayerPair, error: LayerdiffError) -> dict[int, Expected]:
         """Remembers that and why the expected noise of a layer cannot be told."""
@@ -396,11 +406,13 @@ class Noise:
         found = judge(values[name], made[other], noise, rounding, sample=sample, known=self.known(pair), more=more)
         same_kind = is_float(values[name].dtype) and made[other].shape == values[name].shape
         within = not found.exceeds_noise and same_kind and self.roundings.quantized(pair)
-        end = max(step * math.sqrt(12), self.roundings.grids.end_step(pair, name, values)) if within else 0.0
-        if within and cut_off(values[name], made[other], end):
+        if within and cut_off(values[name], made[other], self._end_step(pair, name, values, step, found)):
             found = replace(found, exceeds_noise=True, reason="slice")
         lost = same_kind and min(found.relative, found.expected or 0.0) >= LOST
         if lost and not found.exceeds_noise and self.roundings.grids.wide(pair, values):
+            found = replace(found, exceeds_noise=True, reason="range")
+        crowding = within and found.relative >= CROWDED and not found.exceeds_noise
+        if crowding and self.roundings.grids.crowded(pair, values):
             found = replace(found, exceeds_noise=True, reason="range")
         if found.reason == "integer" and self._tied(pair, name, made[other], values):
             found = replace(found, exceeds_noise=False, reason=None, known=False)
@@ -409,6 +421,11 @@ class Noise:
         if found.reason == "bound" and self.roundings.weights_rounded(pair):
             found = replace(found, exceeds_noise=False, reason=None)  # the bound is that of equal weights
         return replace(found, tensor=name)
+
+    def _end_step(self, pair: LayerPair, name: str, values: Arrays, step: float, found: Judgement) -> float:
+        """By how much values at an end of the range of an output may be off: a step, or what operands' steps make."""
+        typical = max(step, (found.expected or 0.0) * _rms(values[name]))
+        return max(typical * math.sqrt(12), self.roundings.grids.end_step(pair, name, values))
 
     def _tied(self, pair: LayerPair, name: str, made: np.ndarray, values: Arrays) -> bool:
         """Whether two choices (of ArgMax, of TopK) are of elements that rounding their input may exchange."""
@@ -452,14 +469,15 @@ def entry_of(values: Arrays, pairs: Sequence[LayerPair], entry: int) -> Arrays:
     return {n: values[n][entry : entry + 1] for n in names}
 
 
-def _noise(pair: LayerPair, flat: Arrays, values: Arrays) -> dict[str, np.ndarray]:
-    """What a draw did to each output of a layer."""
+def _noise(pair: LayerPair, flat: Arrays, values: Arrays) -> dict[str, np.ndarray] | None:
+    """What a draw did to each output of a layer; None where it has made tensors of other shapes."""
     noise: dict[str, np.ndarray] = {}
-    for name in pair.reference.outputs:
+    for name in (n for n in pair.reference.outputs if is_float(values[n].dtype)):
         made = flat[exploded_name(name, pair.number)]
-        if is_float(values[name].dtype) and made.shape == values[name].shape:
-            with np.errstate(invalid="ignore"):  # infinity - infinity, of masks
-                noise[name] = np.subtract(made, _widened(values[name]))
+        if made.shape != values[name].shape:
+            return None
+        with np.errstate(invalid="ignore"):  # infinity - infinity, of masks
+            noise[name] = np.subtract(made, _widened(values[name]))
     return noise
 
 

@@ -274,9 +274,21 @@ def cut_off(reference: np.ndarray, candidate: np.ndarray, step: float) -> bool:
     for end, excess in ((c.max(), y - c.max()), (c.min(), c.min() - y)):
         piled = (c == end) & (excess > 0)
         narrow = bool(end) and np.count_nonzero(piled) > 1 and excess.max() > 2 * step
-        if narrow and float(np.square(excess[piled]).sum()) > 0.5 * power:
+        cut = float(np.square(excess[piled]).sum())
+        if narrow and cut > 0.5 * power and lifted(c == end, excess) < cut / 4:
             return True
     return False
+
+
+def lifted(at_end: np.ndarray, excess: np.ndarray) -> float:
+    """The power of the error of elements that stand at an end of a range and do not reach it in the reference: little
+    of those that are cut off there, but for the rounding to the end.
+
+    Args:
+        at_end: Which elements of the candidate stand there.
+        excess: How far the reference lies beyond the end.
+    """
+    return float(np.square(excess[at_end & (excess < 0)]).sum())
 
 
 def use_of(error: np.ndarray, bound: np.ndarray) -> float:

@@ -111,6 +111,10 @@ class LayerGrids:
         """Whether a calibrated range of what a layer is given or gives is far wider than the data."""
         return any(n in values and excess_of(grid, values[n]) is not None for n, grid in self.of(pair, values).items())
 
+    def crowded(self, pair: LayerPair, values: Arrays) -> bool:
+        """Whether what a layer is given, or makes inside, all but loses its values to those at the end of its range."""
+        return any(n in values and crowd_of(grid, values[n]) is not None for n, grid in self.of(pair, values).items())
+
     def _of(self, pair: LayerPair) -> LayerQuantizers:
         if self.matching is None:
             return NONE
@@ -162,6 +166,22 @@ def excess_of(grid: Grid, values: np.ndarray) -> float | None:
     taken = max(float(values.max()), 0.0) - min(float(values.min()), 0.0)
     excess = float(np.min(grid.high - grid.low)) / taken if taken else 0.0
     return excess if excess >= WIDE else None
+
+
+def crowd_of(grid: Grid, values: np.ndarray) -> np.ndarray | None:
+    """The values beside those at an end of a range, where they are most of them and differ by less than a step: all
+    become the same. A mask of -1e9 leaves the scores beside it so. None of others."""
+    if grid.step.size != 1 or not values.size or not np.isfinite(values).all():
+        return None
+    step, low, high = (float(v.reshape(-1)[0]) for v in (grid.step, grid.low, grid.high))
+    least, greatest = float(values.min()), float(values.max())
+    if not 0 < step < greatest - least:
+        return None
+    for inner in (values > max(low, least) + step / 2, values < min(high, greatest) - step / 2):
+        rest = values[inner]
+        if 2 * rest.size >= values.size and 0 < float(rest.max()) - float(rest.min()) < step:
+            return rest
+    return None
 
 
 def _copies(index: GraphIndex, name: str, inside: set[int]) -> list[str]:

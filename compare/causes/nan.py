@@ -18,17 +18,20 @@ from .evidence import Elements, count_text
 
 
 @dataclass(frozen=True)
-class FiniteOnOneSide(Elements):
-    """Elements that are finite on one side only, or a number on one side only."""
+class NotFiniteAlike(Elements):
+    """Elements that are not finite on one side, and are something else on the other.
+
+    Attributes:
+        how: What they are.
+    """
+
+    how: str
 
     @property
     def text(self) -> str:
         """See `Fact`."""
         e = self.first
-        return (
-            f"{self.counted} are finite on one side only, first at {e.where}: "
-            f"{e.reference:.6g} against {e.candidate:.6g}"
-        )
+        return f"{self.counted} are {self.how}, first at {e.where}: {e.reference:.6g} against {e.candidate:.6g}"
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,18 @@ class NotANumberOnBothSides:
 
 
 def find(case: LayerCase) -> Diagnosis | None:
-    """The first element that is finite on one side only."""
+    """The first element that is finite on one side only; else that is infinite on both and not the same."""
     if case.judgement.reason != "finite":
         return None
-    one_side = np.isfinite(case.y) != np.isfinite(case.c)
-    if not one_side.any():
-        one_side = np.isnan(case.y) != np.isnan(case.c)
-    fact, told = FiniteOnOneSide.of(case, one_side), stated(case.graphs[0], beyond_formats(case.differences))
+    kinds = {
+        "finite on one side only": np.isfinite(case.y) != np.isfinite(case.c),
+        "infinite on one side and NaN on the other": np.isnan(case.y) != np.isnan(case.c),
+        "infinite on both sides with opposite signs": np.isinf(case.y) & np.isinf(case.c) & (case.y != case.c),
+    }
+    how = next((how for how, mask in kinds.items() if mask.any()), "")
+    if not how:
+        return None
+    fact, told = NotFiniteAlike.of(case, kinds[how], how), stated(case.graphs[0], beyond_formats(case.differences))
     return Diagnosis(Cause.NAN, (fact,)) if told is None else told.adding(fact)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...graph.formats import INT8, NumberFormat
+from ...graph.printable import share_of
 from ..outputs.by_expectation import SMALL
 from ..report.model import Cause
 from .case import LayerCase, LoudLayer
@@ -67,8 +68,8 @@ class StepsHold:
         what = {"operand": "what it is given", "weights": "its weights", "result": "its result"}[self.found.place]
         return (
             f"the rounding of {what}, '{self.found.tensor}', alone explains an error of {self.found.relative:.2g} in "
-            f"{self.layer}, which makes {self.contribution:.0%} of the final error; leaving {self.layer} in floating "
-            "point avoids it"
+            f"{self.layer}, which makes {share_of(self.contribution)} of the final error; leaving {self.layer} in "
+            "floating point avoids it"
         )
 
 

@@ -18,6 +18,7 @@ from .case import LayerCase
 from .diagnosis import Diagnosis
 from .differences import explained, in_graphs
 from .evidence import count_text, index_text, whole_index
+from .judgement import lifted
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
@@ -154,13 +155,14 @@ def _piled_up(case: LayerCase, y: np.ndarray, c: np.ndarray) -> Diagnosis | None
     if not c.size or "b" in (y.dtype.kind, c.dtype.kind):
         return None
     wide, narrow = y.astype(np.float64), c.astype(np.float64)
-    for end, beyond in ((narrow.max(), wide > narrow.max()), (narrow.min(), wide < narrow.min())):
-        piled = (narrow == end) & beyond
+    error = narrow - wide
+    for end, excess in ((narrow.max(), wide - narrow.max()), (narrow.min(), narrow.min() - wide)):
+        piled = (narrow == end) & (excess > 0)
         count = int(np.count_nonzero(piled))
-        error = narrow - wide
         if end == 0 or count < 2 or count < PILED_UP * c.size:
             continue
-        if float(np.sum(error[piled] ** 2)) > EXPLAINS * float(np.sum(error**2)):
+        cut = float(np.sum(error[piled] ** 2))
+        if cut > EXPLAINS * float(np.sum(error**2)) and lifted(narrow == end, excess) < cut / 4:
             at = np.unravel_index(int(np.argmax(piled)), piled.shape)
             fact = PiledUp(count, c.size, float(end), whole_index(at, case.entry), float(wide[at]))
             return Diagnosis(Cause.SATURATION, (fact,))

@@ -112,15 +112,17 @@ def shared_scale(
     if values.ndim < 2 or not np.max(step, initial=0.0):
         return None
     found: list[SharedScale] = []
-    finite = np.where(np.isfinite(values), values, 0.0).astype(np.float64)
-    steps = np.divide(finite, step, out=np.zeros(finite.shape), where=np.broadcast_to(step, finite.shape) > 0)
+    finite = values if np.isfinite(values).all() else np.where(np.isfinite(values), values, 0.0)
+    one = step.size == 1  # what has been divided need not be kept then
+    steps = finite if one else np.divide(finite, step, out=np.zeros(finite.shape), where=step > 0)
+    unit = float(step.reshape(-1)[0]) if one else 1.0
     covered: float | None = None
     for axis in range(0 if weights else 1, values.ndim):
         count = values.shape[axis]
         if not 2 <= count <= CHANNELS or _varies(step, axis):
             continue
-        rows = np.moveaxis(steps, axis, 0).reshape(count, -1)
-        high, low = rows.max(axis=1), rows.min(axis=1)
+        others = tuple(d for d in range(values.ndim) if d != axis)
+        high, low = (end.astype(np.float64) / unit for end in (steps.max(axis=others), steps.min(axis=others)))
         sizes = np.maximum(high, -low)
         left = np.maximum(high - low, sizes)
         few = int(np.count_nonzero((sizes > 0) & (left < few_of(levels) - 1)))

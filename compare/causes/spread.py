@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...graph.printable import share_of
 from ..report.model import Cause
 from .case import LoudLayer
 from .diagnosis import Diagnosis
@@ -25,7 +26,7 @@ class GreatestContributions:
     @property
     def text(self) -> str:
         """See `Fact`."""
-        shares = ", ".join(f"{name} {share:.0%}" for name, share in self.shares)
+        shares = ", ".join(f"{name} {share_of(share)}" for name, share in self.shares)
         return f"no layer is beyond rounding; the greatest contributions are {shares}"
 
 

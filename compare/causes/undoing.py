@@ -15,6 +15,7 @@ from ...graph.cutting.slices import with_weights
 from ...graph.operators import AFFINE_STEPS, operator
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import Difference, DifferenceKind
+from ...graph.pairing.turned import turned
 from ...graph.specs import is_float
 from .case import LayerCase
 from .ranges import format_loss
@@ -65,11 +66,12 @@ def _references(case: LayerCase, found: Iterable[Difference]) -> Arrays | None:
     differ = False
     for places in dict.fromkeys((d.node, d.candidate_node) for d in found):
         nodes = (index.nodes[p] for index, p in zip(case.graphs, places, strict=True))
-        before = len(others)
+        before, turns = len(others), turned(case.graphs[0], places[0], case.graphs[1], places[1])
         for name, twin in zip(*(node.input for node in nodes), strict=False):
             mine, theirs = (constant_value(index, n) for index, n in zip(case.graphs, (name, twin), strict=True))
             if mine is None or theirs is None:
                 continue
+            mine = mine.T if twin == turns else mine
             if mine.size != theirs.size or (mine.shape != theirs.shape and mine.size > 1):
                 return None
             if is_float(mine.dtype) != is_float(theirs.dtype):  # a table of integers, whose rows are scaled behind it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...graph.printable import share_of
 from ..report.model import Cause, Fact
 from .case import LayerCase, LoudLayer
 from .diagnosis import Diagnosis
@@ -64,7 +65,7 @@ class NoiseUnknown:
         """See `Fact`."""
         return (
             f"its expected noise is unknown; it is off by {self.relative:.1e} of its values and explains "
-            f"{self.contribution:.0%} of the final error"
+            f"{share_of(self.contribution)} of the final error"
         )
 
 

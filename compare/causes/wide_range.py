@@ -2,7 +2,8 @@
 
 Looks at: what the layer is given and gives, and what the candidate rounds these to. Proves: that the steps alone leave
 little of the layer's output, and that the rounding of one tensor, whose range is many times what the data take, does
-most of that. Data calibrated as 0 to 255 and fed as -1 to 1 do this, at the input and behind it.
+most of that. Data calibrated as 0 to 255 and fed as -1 to 1 do this, at the input and behind it. So do a few values
+that take the range for themselves, as a mask of -1e9 does that is added to scores.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from ...graph.printable import counted
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
-from .layer_grids import LOST, excess_of
+from .evidence import count_text
+from .layer_grids import LOST, crowd_of, excess_of
 
 if TYPE_CHECKING:
     from ...graph.quantized.quantizers import Grid
@@ -60,6 +62,37 @@ class WiderThanData:
 
 
 @dataclass(frozen=True)
+class Crowded:
+    """Values that all become the same beside others that take the whole range.
+
+    Attributes:
+        tensor: The tensor.
+        low, high: The range.
+        step: The distance between neighbouring levels.
+        count, size: How many of how many values become the same.
+        least, greatest: The range of these.
+    """
+
+    tensor: str
+    low: float
+    high: float
+    step: float
+    count: int
+    size: int
+    least: float
+    greatest: float
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return (
+            f"'{self.tensor}': the calibrated range, {self.low:.4g} to {self.high:.4g}, has steps of {self.step:.4g}; "
+            f"{count_text(self.count, self.size)} lie between {self.least:.4g} and {self.greatest:.4g} and become the "
+            "same"
+        )
+
+
+@dataclass(frozen=True)
 class BehindToo:
     """Layers behind such an input whose ranges are too wide as well."""
 
@@ -75,17 +108,34 @@ def find(case: LayerCase) -> Diagnosis | None:
     """The tensor whose rounding does most, where its range is far wider than the data and the steps leave little of the
     output whatever else is wrong."""
     expected = case.judgement.expected or 0.0
-    if expected < LOST or case.y.shape != case.c.shape:
+    if case.y.shape != case.c.shape:
         return None
+    if expected < LOST:
+        return _crowded(case)
     alone = {name: _alone(case, name, grid) for name, grid in case.grids.items() if _is_wide(case, name, grid)}
     most = max(alone.values(), default=0.0)
     if most < MOST * min(expected, 1.0):
-        return None
+        return _crowded(case)
     facts = {name: _fact(case, name) for name, error in alone.items() if error >= min(most, LOST)}
     name = max(facts, key=lambda n: (facts[n].given, alone[n]))
     maker = case.graphs[0].producer.get(name)
     node = maker if maker in case.pair.reference.nodes and name not in case.values else None
     return Diagnosis(Cause.QUANTIZATION, (facts[name],), node)
+
+
+def _crowded(case: LayerCase) -> Diagnosis | None:
+    """The tensor of which most values become the same, where its rounding makes the error."""
+    for name, grid in case.grids.items():
+        values = case.known(name)
+        rest = None if values is None else crowd_of(grid, values)
+        if values is None or rest is None or _alone(case, name, grid) < MOST * min(case.judgement.relative, 1.0):
+            continue
+        low, high, step = (float(v.reshape(-1)[0]) for v in (grid.low, grid.high, grid.step))
+        fact = Crowded(name, low, high, step, rest.size, values.size, float(rest.min()), float(rest.max()))
+        maker = case.graphs[0].producer.get(name)
+        node = maker if maker in case.pair.reference.nodes and name not in case.values else None
+        return Diagnosis(Cause.QUANTIZATION, (fact,), node)
+    return None
 
 
 def _is_wide(case: LayerCase, name: str, grid: Grid) -> bool:

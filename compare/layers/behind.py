@@ -19,7 +19,7 @@ from ..progress import SILENT, Progress
 from ..report.model import Cause
 from ..runs.memory import budget
 from ..statistics.statistics import Statistics
-from .healing import Healing
+from .healing import Healing, hides
 from .rewritten import rewritten
 from .taken_back import TakenBack, taken_back, weighted
 from .walk import Walk
@@ -117,7 +117,8 @@ def decided(
         return Decided(found, undoing)
     runs, spoilt, fitted, first = 0, set[int](), set[int](), healing
     while off := healing.culprits(pending):
-        faults, meant = _unfinished(_first(off, healing), healing, index, {*lacking, *spoilt})
+        waiting = _may_have_healed(off, healing, index)
+        faults, meant = _unfinished(_first(off, healing, waiting), healing, index, {*lacking, *spoilt})
         for taken in meant:
             lacking.update((n, taken) for n in taken.lacking if n in faults and n not in lacking)
             fitted.update(taken.takers if taken.change in taken.lacking else ())
@@ -129,9 +130,8 @@ def decided(
         later = healing.behind(faults | changes) - faults - changes
         # beside a fault, what is left of another one looks like its own: that is seen without it
         leaning = {n for n in pending if n not in faults and healing.leans(healing.layers[n])} - changes
-        later |= leaning
-        settled = (set(pending) - later) | faults
-        found.update((number, "culprit" if number in faults else "healed") for number in settled)
+        later |= leaning | (waiting - faults)
+        found.update((n, "culprit" if n in faults else "healed") for n in (set(pending) - later) | faults)
         # of what is added to changed values, nobody can make what should be there
         spoilt |= healing.behind(n for taken in meant for n in taken.beside if n in faults) & later
         found.update(dict.fromkeys(spoilt.intersection(pending), "inherited"))
@@ -189,6 +189,39 @@ def _unfinished(
     return _first([healing.layers[n] for n in sorted(faults)], healing).difference(known), meant
 
 
+def _may_have_healed(off: Sequence[LayerObservation], healing: Healing, index: GraphIndex) -> set[int]:
+    """Of some layers without weights (what these change, others may take back), those of whose error nothing is left in
+    the layers behind them but where another one, which reads nothing that is off, may have made it anew. Without that
+    one, it shows."""
+    first = {s.number for s in off if all(map(healing.near, healing.makers(s)))}
+    plain = {
+        s.number
+        for s in off
+        if not any(index.weight(n) is not None for p in s.pair.reference.nodes for n in index.reads[p])
+    }
+    found = {n for n in plain if _ends(healing.layers[n], healing, first - {n})}
+    return set() if found.issuperset(s.number for s in off) else found
+
+
+def _ends(s: LayerObservation, healing: Healing, others: Collection[int]) -> bool:
+    """Whether a layer's error ends on each way from it, at least once before what others may have brought."""
+    theirs, outputs = healing.behind(others), set(healing.outputs)
+    waiting, seen, ended = [s], {s.number}, False
+    while waiting:
+        readers = healing.reading(here := waiting.pop())
+        if not readers or not outputs.isdisjoint(here.pair.reference.outputs):
+            return False
+        for layer in (r for r in readers if r.number not in seen):
+            seen.add(layer.number)
+            if layer.number in theirs:
+                continue
+            if healing.near(layer) and not hides(layer, s):
+                ended = True
+            else:
+                waiting.append(layer)
+    return ended
+
+
 def _undoing(faults: Collection[int], healing: Healing, index: GraphIndex) -> int | None:
     """The first product with weights behind all of some layers that reads the reference's values in another order, or
     turned: as long as they, and far away. None has that which makes it of other values."""
@@ -200,12 +233,12 @@ def _undoing(faults: Collection[int], healing: Healing, index: GraphIndex) -> in
     return None
 
 
-def _first(off: Sequence[LayerObservation], healing: Healing) -> set[int]:
-    """Of some layers, those that are behind none of the others."""
+def _first(off: Sequence[LayerObservation], healing: Healing, without: Collection[int] = ()) -> set[int]:
+    """Of some layers, those that are behind none of the others; some are left out."""
     found: set[int] = set()
     behind: set[int] = set()
     for s in off:
-        if s.number not in behind:
+        if s.number not in behind and s.number not in without:
             found.add(s.number)
             behind |= healing.behind((s.number,))
     return found

@@ -60,6 +60,7 @@ class Healing:
     ) -> None:
         self.layers = {s.number: s for s in layers}
         self.maker = {n: s.number for s in layers for n in s.pair.reference.outputs}
+        self.outputs = tuple(index.outputs)
         self._index = index
         self._same = same
         self._failed = frozenset(failed)
@@ -96,6 +97,11 @@ class Healing:
     def reading(self, s: LayerObservation) -> list[LayerObservation]:
         """The layers that read what a layer makes."""
         return [self.layers[number] for number in self._readers.get(s.number, [])]
+
+    def makers(self, s: LayerObservation) -> list[LayerObservation]:
+        """The layers that make what a layer reads."""
+        numbers = {self.maker[n] for n in s.pair.reference.inputs if n in self.maker}
+        return [self.layers[number] for number in sorted(numbers)]
 
     def behind(self, numbers: Iterable[int]) -> set[int]:
         """Some layers, and all behind them."""

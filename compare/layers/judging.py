@@ -14,7 +14,6 @@ from ..causes.diagnosis import Diagnosis, Remark
 from ..causes.differences import in_graphs, reads_another
 from ..causes.expected_noise import Expected, Noise, entry_of
 from ..causes.judgement import SLICE, Judgement
-from ..statistics.statistics import Statistics
 from .findings import BodyFindings
 
 if TYPE_CHECKING:
@@ -163,7 +162,7 @@ class LayerJudge:
         """Finds the cause, and keeps all statistics of the output. Returns whether the layer itself is to blame."""
         pair = seen.pair
         other = pair.candidate.outputs[pair.reference.outputs.index(seen.tensor)]
-        seen.full = Statistics().update(values[seen.tensor], made[other], sample=sample)
+        seen.full = seen.statistics(full=True).update(values[seen.tensor], made[other], sample=sample)
         seen.diagnosis = self._diagnosis(seen, case)
         return seen.diagnosis.producer is None
 

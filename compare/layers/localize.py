@@ -22,6 +22,7 @@ from ..runs.again import run_again
 from ..runs.memory import budget, reused, weight_bytes
 from ..runs.workers.isolation import isolated, portable
 from ..sides import Side, Sides
+from . import random_layers, typed_losses
 from .behind import Decided, decided
 from .exchange import undone
 from .fidelity import as_deployed, fidelities, in_pieces_only, made_by_pieces
@@ -34,7 +35,6 @@ from .prepare import Prepared, begin_engines, prepare
 from .results import Names, culprits, layer_results, ranked
 from .resuming import Checkpoint, walked
 from .texts import layers_not_compared
-from .typed_losses import blaming
 from .verdicts import Verdicts, coarsest, verdicts
 from .walk import Walk
 from .walked import Walked
@@ -226,8 +226,8 @@ def localize_candidate(
     index, seen = reference.model.index, _walk(prepared, log, progress, watch)
     fmt = coarsest(reference.runner.arithmetic, candidate.runner.arithmetic, formats)
     heals, given = _judged(prepared, seen, outputs, fmt, carried, None if log is None else progress)
-    given = blaming(prepared, _excusing(given, seen, outputs, index), outputs)
-    given, blamed = name_loudest(prepared, seen, given, outputs, progress)
+    given = typed_losses.blaming(prepared, _excusing(given, seen, outputs, index), outputs)
+    given, blamed = name_loudest(prepared, seen, random_layers.blaming(prepared, given), outputs, progress)
     unshown = frozenset(s.number for s in blamed if in_pieces_only(s, seen, outputs, index))
     if heals.agreed.issuperset(seen.outputs) and all(map(heals.rounding, seen.outputs, seen.outputs.values())):
         given, blamed = given.unshared(), [replace(s, contribution=None) for s in blamed]

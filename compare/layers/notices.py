@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...graph.cutting.dataflow import random_nodes
 from ...graph.cutting.pieces import readable
+from ...graph.operators import operator
 from ...graph.quantized.misread import misread
 from ..causes.feeding import schedule
 from ..causes.misread import ReadOtherwise
@@ -73,9 +74,9 @@ def walk_notices(
     if empty is not None and empty.diagnosis is not None:
         yield texts.no_result(who, names[empty.pair.main], empty.diagnosis.facts[0].text)
     random = set(random_nodes(index))
-    drawn = [_drawing(s.pair, random, names) for s in given.layers if s.pair.random]
+    drawn = [_drawing(s.pair, random) for s in given.layers if s.pair.random]
     if drawn:
-        yield texts.random_values(who, drawn[0], len(drawn) - 1)
+        yield texts.random_values(who, names[drawn[0]], len(drawn) - 1, operator(index.nodes[drawn[0]]) == "Dropout")
     unknown = [s.pair for s in given.layers if s.judgement is not None and not s.judgement.known]
     if unknown:
         why = prepared.judge.noise.why_unknown(unknown[0])
@@ -136,9 +137,9 @@ def _one_kernel(prepared: Prepared, given: Verdicts) -> Iterator[Notice]:
         yield texts.hold_as_one_kernel(prepared.candidate.name, layers, fused[0].fused.text, by)
 
 
-def _drawing(pair: LayerPair, random: Collection[int], names: Sequence[str]) -> str:
+def _drawing(pair: LayerPair, random: Collection[int]) -> int:
     """The node of a layer that draws random values."""
-    return names[next((p for p in pair.reference.nodes if p in random), pair.main)]
+    return next((p for p in pair.reference.nodes if p in random), pair.main)
 
 
 def _fed_otherwise(prepared: Prepared, given: Verdicts) -> Iterator[Notice]:

@@ -11,6 +11,7 @@ from ..causes.judgement import Judgement, worse
 from ..causes.refused import NotBuilt, Refused
 from ..causes.rewritten_weights import NotTakenBack
 from ..report.model import Cause
+from ..statistics.portrait import distribution
 from ..statistics.statistics import Statistics
 from .findings import NOTHING_INSIDE, BodyFindings
 from .turning import scaling, turning
@@ -18,6 +19,7 @@ from .turning import scaling, turning
 if TYPE_CHECKING:
     import numpy as np
 
+    from ...graph.specs import Arrays
     from ..causes.diagnosis import Diagnosis
     from ..lockstep.plan import LayerPair
     from ..report.model import Fact
@@ -129,10 +131,11 @@ class LayerObservation:
 
 @dataclass
 class Gathering:
-    """The same while samples pass; see `LayerObservation`."""
+    """The same while samples pass; see `LayerObservation`. ``equal_nan``: whether NaN equals NaN, as in outputs."""
 
     pair: LayerPair
     piece: int
+    equal_nan: bool = False
     local: dict[str, Statistics] = field(default_factory=dict)
     cumulative: dict[str, Statistics] = field(default_factory=dict)
     judgement: Judgement | None = None
@@ -153,9 +156,27 @@ class Gathering:
         judged = self.judgement.tensor if self.judgement is not None else ""
         return judged or self.pair.reference.outputs[0]
 
+    def statistics(self, full: bool = False) -> Statistics:
+        """Empty statistics of an output. ``full``: see `Statistics`."""
+        return Statistics(full, equal_nan=self.equal_nan)
+
+    def compared(self, values: Arrays, made: Arrays, sample: int) -> float:
+        """Takes in what both sides make of the reference's values. Returns the greatest relative L2 error."""
+        relative = 0.0
+        for name, other in zip(self.pair.reference.outputs, self.pair.candidate.outputs, strict=True):
+            now = self.statistics().update(values[name], made[other], sample=sample)
+            self.local.setdefault(name, self.statistics()).merge(now)
+            relative = max(relative, relative_error(now))
+            if name not in self.portraits:
+                equal = not relative_error(now) and values[name].dtype == made[other].dtype
+                self.portraits[name] = distribution(values[name], values[name] if equal else made[other]) or {}
+            if self.full is not None and name == self.tensor:
+                self.full.update(values[name], made[other], sample=sample)
+        return relative
+
     def went(self, name: str, reference: np.ndarray, candidate: np.ndarray, sample: int) -> None:
         """Takes in what both sides make of an output, each of its own values."""
-        seen = self.cumulative.setdefault(name, Statistics(full=False)).update(reference, candidate, sample=sample)
+        seen = self.cumulative.setdefault(name, self.statistics()).update(reference, candidate, sample=sample)
         error = relative_error(seen)
         if name not in self.scaling and OFF < error < math.inf:  # of no other one it is asked
             self.scaling[name] = scaling(reference, candidate)

@@ -234,17 +234,12 @@ class _Change:
         """The first layer that went wrong, of one that did and those that make what it reads: each reads nothing else
         that is wrong. Of a product and what is made for it alone, both with other weights, either may be wrong: the
         product is told."""
-        while wrong := [maker for maker in self._makers(s) if not self._fine(maker)]:
+        while wrong := [maker for maker in self.healing.makers(s) if not self._fine(maker)]:
             before, both = wrong[0], s.exceeds_noise and wrong[0].exceeds_noise
             if both and weighted(s, self.index) and len(self.healing.reading(before)) == 1:
                 return s
             s = before
         return s
-
-    def _makers(self, s: LayerObservation) -> list[LayerObservation]:
-        """The layers that make what a layer reads."""
-        numbers = {self.healing.maker[n] for n in s.pair.reference.inputs if n in self.healing.maker}
-        return [self.healing.layers[number] for number in sorted(numbers)]
 
     def _fine(self, s: LayerObservation) -> bool:
         """Whether what a layer makes is right, or changed as it is meant to be: turned, taken back by one of those that
@@ -258,7 +253,9 @@ class _Change:
             return True
         if any(self.healing.near(reader) and _takes(reader) for reader in self.healing.reading(s)):
             return True
-        return weighted(s, self.index) and bool(self.healing.carried(s)) and all(map(self._fine, self._makers(s)))
+        return (
+            weighted(s, self.index) and bool(self.healing.carried(s)) and all(map(self._fine, self.healing.makers(s)))
+        )
 
     def _turns_in(self, layer: LayerObservation) -> bool:
         """Whether all that a layer reads of what is changed is turned."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from ...graph.errors import LayerdiffError, first_line, may_be_of_sizes
-from ...graph.printable import counted, in_one_line, quoted
+from ...graph.printable import counted, in_one_line, quoted, share_of
 from ..report.model import Fidelity, Notice
 
 
@@ -171,11 +171,13 @@ def hold_as_one_kernel(candidate: str, layers: Sequence[str], what: str, shown_b
     return Notice("one-kernel", candidate, f"{candidate}: {text}")
 
 
-def random_values(candidate: str, layer: str, others: int) -> Notice:
-    """Layers that draw random values."""
-    who = f"{layer} and {others} other layers draw" if others else f"{layer} draws"
-    given = f"{candidate}: {who} random values; behind it the candidate was given the reference's."
-    return Notice("random-values", candidate, given)
+def random_values(candidate: str, layer: str, others: int, removable: bool) -> Notice:
+    """Layers that draw random values. ``removable``: whether that is a Dropout, which draws unless it is removed."""
+    who = f"{layer} and {counted(others, 'other layer')} draw" if others else f"{layer} draws"
+    what = f"{who} random values{' unless the runtime removes it' if removable else ''}"
+    return Notice(
+        "random-values", candidate, f"{candidate}: {what}; behind it the candidate was given the reference's."
+    )
 
 
 def noise_unknown(candidate: str, layer: str, count: int, why: str) -> Notice:
@@ -210,9 +212,10 @@ def runs_differ(found: Fidelity) -> Notice:
 def unlike_deployed(found: Fidelity, share: float, much: bool) -> Notice:
     """The run in pieces shows much less of the deployed error than there is, or much more."""
     why = "layers show errors that it does not make" if much else "layers explain it in part only"
-    if share < 0.005:  # written as 0 %
+    if share < 0.005:
         why = "layers explain nothing of it"
-    text = f"{found.candidate}: run in pieces, the error at {found.tensor!r} is {share:.0%} of the deployed one: {why}."
+    size = f"{share:.3g} times" if much else f"{share_of(share)} of"
+    text = f"{found.candidate}: run in pieces, the error at {found.tensor!r} is {size} the deployed one: {why}."
     return Notice("fidelity", found.candidate, text)
 
 

@@ -26,8 +26,7 @@ from ..lockstep.sessions import FREE, Alike, SessionsAhead, StepSessions
 from ..progress import SILENT, Progress
 from ..runs.repeatability import repeat, same_bits
 from ..runs.spill import SHARE, Store
-from ..statistics.portrait import close_up, distribution
-from ..statistics.statistics import Statistics
+from ..statistics.portrait import close_up
 from .collisions import Collision, collisions
 from .contribution import SUSPECTS, Contributions
 from .observation import Gathering, relative_error
@@ -82,12 +81,15 @@ class Walk:
         self.deployed = deployed
         self.budget = budget
         self._progress = progress
-        self._seen = {pair.number: Gathering(pair, step.index) for step in plan.steps for pair in step.layers}
+        nan = comparison.rules.nan_equal
+        self._seen = {p.number: Gathering(p, step.index, equal_nan=nan) for step in plan.steps for p in step.layers}
         self._identical: dict[str, list[bool | None]] = {name: [] for name in self.reference.model.index.outputs}
         self._notices: list[Notice] = []
         self._collisions: list[Collision] = []
         self._random = {n for pair in plan.layers if pair.random for n in pair.reference.outputs}
-        self._back = {other: name for name, other in plan.tensors.items()}
+        self._back = {
+            other: name for name, other in reversed([*plan.tensors.items()])
+        }  # the first of those that are one
         self._last = self._last_use()
         self._errors = dict(self.forced.errors or {})
         self._only = frozenset(self.forced.numbers) if judge is None and self.forced.errors is not None else None
@@ -171,7 +173,7 @@ class Walk:
         step = run.step
         needed = {*step.reference.inputs, *(self._back.get(n, n) for n in step.candidate.inputs)}
         for pair in step.layers:
-            needed.update(pair.reference.inputs)
+            needed.update(pair.reference.inputs, (self._back.get(n, n) for n in pair.candidate.inputs))
         needed -= {n for pair in step.layers for n in pair.reference.outputs}
         graph_inputs = set(self.reference.model.index.inputs)
         for sample, feed in self._samples(bool(needed & graph_inputs) or self._whole is not None):
@@ -313,7 +315,7 @@ class Walk:
             if pair.number not in made:
                 continue
             seen = self._seen[pair.number]
-            relative = self._compare(seen, sample, values, made[pair.number])
+            relative = seen.compared(values, made[pair.number], sample)
             if pair.number in self.forced.numbers and sample == self.forced.sample:
                 self._contribute(run.step, seen, sample, made, values)
                 self.forced.look_at(pair, values)
@@ -352,27 +354,13 @@ class Walk:
             read = {n: values[n] for n in pair.reference.inputs}
             if repeat(read, mine).identical:  # else what it reads came and went
                 runs[self.reference.name] = {name: values[name]}, {name: mine[name]}
-            error = relative_error(Statistics(full=False).update(values[name], first))
+            error = relative_error(seen.statistics().update(values[name], first))
             seen.diagnosis = nondeterminism.find(runs, error) or seen.diagnosis
 
     def _run_layers(self, run: StepSessions, pairs: Sequence[LayerPair], values: Arrays) -> dict[int, Arrays]:
         """What the candidate makes of layers on the reference's values, by the layer's number."""
         made = (self._run_exploded(run, group, values) for group in run.groups(pairs))
         return {number: outputs for group in made for number, outputs in group.items()}
-
-    def _compare(self, seen: Gathering, sample: int, values: Arrays, made: Arrays) -> float:
-        """Adds one sample to a layer's statistics. Returns the greatest relative L2 error of its outputs."""
-        relative = 0.0
-        for name, other in zip(seen.pair.reference.outputs, seen.pair.candidate.outputs, strict=True):
-            now = Statistics(full=False).update(values[name], made[other], sample=sample)
-            seen.local.setdefault(name, Statistics(full=False)).merge(now)
-            relative = max(relative, relative_error(now))
-            if name not in seen.portraits:
-                equal = not relative_error(now) and values[name].dtype == made[other].dtype
-                seen.portraits[name] = distribution(values[name], values[name] if equal else made[other]) or {}
-            if seen.full is not None and name == seen.tensor:
-                seen.full.update(values[name], made[other], sample=sample)
-        return relative
 
     def _run_exploded(self, run: StepSessions, pairs: Sequence[LayerPair], values: Arrays) -> dict[int, Arrays]:
         if len(pairs) == 1 and self._seen[pairs[0].number].failure is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import math
 from collections.abc import Sequence
 
@@ -68,6 +69,8 @@ def not_finite(evidence: OutputEvidence) -> Decision | None:
         what = f"{share} NaN on both sides (--nan-equal lets them pass)"
     elif all(statistics.nan):
         what = f"{share} NaN or infinite on one side, or NaN on both"
+    elif place is not None and not any(map(cmath.isfinite, (place.reference, place.candidate))):
+        what = f"{share} NaN or infinite on one side or on both, and not the same"
     else:
         what = f"{share} NaN or infinite on one side"
     first = "" if place is None else f"; first at {_list(place.index)} of sample {place.sample}: {show(place)}"

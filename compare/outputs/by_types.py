@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...graph.cutting.dataflow import unseeded
 from ...graph.cutting.fusion import static_tensors
 from ...graph.errors import UsageError, first_line
 from ...graph.formats import FP16
@@ -70,7 +71,8 @@ def not_as_typed(evidence: OutputEvidence) -> Decision | None:
 def hold_to_types(
     comparison: Comparison, log: RunLog, evidence: Sequence[OutputEvidence], progress: Progress = SILENT
 ) -> tuple[OutputEvidence, ...]:
-    """Adds to evidence what candidates computed otherwise than the types of their graphs say.
+    """Adds to evidence what candidates computed otherwise than the types of their graphs say; not of outputs that are
+    made of random values, which two runs draw otherwise.
 
     Args:
         comparison: Who ran.
@@ -80,7 +82,9 @@ def hold_to_types(
     """
     found: dict[tuple[str, str], OutOfRange] = {}
     for side in comparison.candidates:
-        names = [e.tensor for e in evidence if e.candidate == side.name and e.absent is None]
+        drawn = unseeded(side.model.index)
+        mine = (e.tensor for e in evidence if e.candidate == side.name and e.absent is None)
+        names = [name for name in mine if name not in drawn]
         if names and not side.runner.rounds_to_types and FP16 in model_formats(side.model):
             progress.stage(f"{side.name}: looking for values that FP16 cannot hold")
             for name, held in _held(comparison, log, side, names).items():

@@ -48,7 +48,7 @@ def _drawn(evidence: OutputEvidence, decision: Decision) -> str | None:
     """That an output that differs is made of random values, which differ from one run to the next."""
     if decision.verdict == "pass" or not evidence.random or not evidence.statistics.mismatched:
         return None
-    return f"{evidence.random} draws random values without a seed, so that no two runs need agree"
+    return f"{evidence.random}, so that no two runs need agree"
 
 
 def nothing(evidence: OutputEvidence) -> Decision | None:
@@ -79,8 +79,7 @@ def by_chance(evidence: OutputEvidence) -> Decision | None:
     """An output that is made of random values: two runs that begin at the same seed draw the same ones."""
     if not evidence.random:
         return None
-    node = f"{evidence.random} draws random values without a seed"
-    return Decision("undecided", f"{node}; that both sides drew the same proves nothing")
+    return Decision("undecided", f"{evidence.random}; that both sides gave the same proves nothing")
 
 
 def anything_goes(evidence: OutputEvidence) -> Decision | None:

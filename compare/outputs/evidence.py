@@ -216,7 +216,7 @@ class OutputEvidence:
         metric: A metric on labelled data, where it measures this output.
         not_run: Why the candidate could not be run, though its runtime took the network; empty where it was.
         idle: Why the candidate did nothing that was asked for; empty where it did: see `SessionInfo`.
-        random: The node that draws the random values which it is made of; empty where there is none.
+        random: The clause that says which node draws the random values that it is made of; empty where none does.
         generated: Whether the inputs were drawn, and not given.
         blank: Whether all that was given as inputs are zeros or NaN.
         static: Whether it does not depend on the values of the inputs.

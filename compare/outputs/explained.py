@@ -102,11 +102,12 @@ def hold(
             its entries have in common (`pooled`), which a few draws tell.
     """
     shape = error.shape
-    e, y = error.reshape(-1), np.abs(reference.reshape(-1).astype(np.float64))
-    own = np.square(draws.reshape(len(draws), -1)).mean(axis=0) + np.square(np.broadcast_to(floor, shape)).reshape(-1)
+    e, y, drawn = error.reshape(-1), reference.reshape(-1).astype(np.float64), draws.reshape(len(draws), -1)
+    own = np.einsum("de,de->e", drawn, drawn) / len(drawn)
+    own += np.broadcast_to(np.square(floor), shape).reshape(-1)
     squared = np.square(e)
-    signed = reference.reshape(-1).astype(np.float64)
-    own = _with_crossings(e, signed, own, draws.reshape(len(draws), -1))
+    own = _with_crossings(e, y, own, drawn)
+    np.abs(y, out=y)
     norm = math.sqrt(float(y @ y))
     total, expected = float(squared.sum()), float(own.sum())
     statistics = {
@@ -116,7 +117,8 @@ def hold(
     }
     deviation = np.sqrt(pooled(own, y, len(draws), shape[0]) if entries else moderated(own, y, len(draws)))
     with np.errstate(divide="ignore", invalid="ignore"):
-        z = np.where(e == 0, 0.0, np.abs(e) / deviation)
+        z = np.divide(np.abs(e), deviation, out=deviation)
+    z[e == 0] = 0.0
     worst = int(z.argmax()) if z.size else 0
     statistics["element"] = float(z[worst]) if z.size else 0.0
     relative = math.sqrt(total) / norm if norm else (math.inf if total else 0.0)
@@ -196,19 +198,26 @@ def moderated(variance: np.ndarray, magnitude: np.ndarray, draws: int) -> np.nda
     exponent = np.frexp(magnitude)[1].astype(np.int64)
     exponent -= exponent.min()
     count = np.bincount(exponent, alive)
-    logs = np.log(np.where(alive, variance, 1.0))
+    logs = np.where(alive, variance, 1.0)
+    np.log(logs, out=logs)
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = np.bincount(exponent, logs) / count
-        scatter = np.bincount(exponent, np.where(alive, np.square(logs - mean[exponent]), 0.0)) / np.maximum(
-            count - 1, 1
-        )
+        logs -= mean[exponent]
+        logs *= logs
+        logs[~alive] = 0.0
+        scatter = np.bincount(exponent, logs) / np.maximum(count - 1, 1)
+    del logs
     prior = np.exp(mean + math.log(draws / 2) - digamma(draws / 2))
     beyond = scatter - float(polygamma(1, draws / 2))
     weight = np.array([2 * _inverse_trigamma(b) if b > 0 else 1e6 for b in beyond])
     weight[~(count >= CLASS)] = 0.0
     prior[~(count >= CLASS)] = 0.0
-    w = weight[exponent]
-    return (w * prior[exponent] + draws * variance) / (w + draws)
+    w, found = weight[exponent], prior[exponent]
+    found *= w
+    found += draws * variance
+    w += draws
+    found /= w
+    return found
 
 
 def pooled(variance: np.ndarray, magnitude: np.ndarray, draws: int, entries: int) -> np.ndarray:

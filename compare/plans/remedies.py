@@ -18,7 +18,14 @@ from ...graph.formats import BY_DTYPE
 from ...graph.operators import PRODUCTS
 from ...graph.pairing.absent_inputs import InputAbsent
 from ...graph.pairing.broadcasts import RunsOtherwise
-from ...graph.pairing.changes import AttributeChange, InputsExchanged, OperatorChange, OpName, OtherInput
+from ...graph.pairing.changes import (
+    AttributeChange,
+    InputsExchanged,
+    OperatorChange,
+    OpName,
+    OtherInput,
+    WeightsAbsent,
+)
 from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.rounding.widening import is_narrow
@@ -32,6 +39,7 @@ from ..causes.feeding import RangeOfAll
 from ..causes.folded_padding import PaddedBefore
 from ..causes.input_stage import Reversed, Scaled, Shifted
 from ..causes.integer_pairs import PairsSaturate
+from ..causes.limits import OtherLimits
 from ..causes.nan import NotANumberOnBothSides
 from ..causes.narrow_casts import CastThereAndBack
 from ..causes.out_of_range import CarriedPast
@@ -39,7 +47,7 @@ from ..causes.quantization import OneScaleForAll, StepsHold
 from ..causes.ranges import format_loss
 from ..causes.rewritten_weights import AsRewritten, NotTakenBack
 from ..causes.shared_scale import SharedScale
-from ..causes.wide_range import WiderThanData
+from ..causes.wide_range import Crowded, WiderThanData
 from ..notices import not_written
 from ..progress import SILENT, Progress
 from ..report.model import Cause
@@ -66,7 +74,7 @@ MOST = 5
 
 IN_FILE = {
     Cause.ATTRIBUTE: "give the attribute the first file's value, or export the model again",
-    Cause.WEIGHTS: "take the first file's weights, or export the model again",
+    Cause.WEIGHTS: "take the first file's {weights}, or export the model again",
     Cause.LAYOUT: "put the axes in the first file's order",
     Cause.SCALE: "put the scale or the constant right in the second file",
     Cause.WRONG_OP: "put the first file's operator there",
@@ -74,7 +82,7 @@ IN_FILE = {
     Cause.QUANTIZATION: "quantize the layer with another range, or leave it in float",
     Cause.SATURATION: "widen the range that the values are cut off at",
 }
-"""What puts a second file right."""
+"""What puts a second file right; ``{weights}`` is what the constants are called that differ."""
 
 CONSTANT = "give the constant the first file's value, or export the model again"
 """Where a node reads one number that is another one: an epsilon, an index."""
@@ -115,6 +123,7 @@ OF_FACTS: Mapping[type[object], str] = {
     CastThereAndBack: (
         "leave out the Casts there and back in the second file, or allow for what they round (--tolerance)"
     ),
+    OtherLimits: "limit the values in the second file as in the first one, or export the model again",
     PairsSaturate: SATURATING,
     OneScaleForAll: "leave the Concat in floating point, or give each of the tensors as an output of its own",
     RangeOfAll: "quantize with ranges that are calibrated once (static quantization), or feed each entry alone",
@@ -233,7 +242,8 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
         text = "look at the inputs: both sides give values that are not numbers"
     if not text and other_file(side, reference) and not (side.runner.narrows and cause not in IN_FILE):
         narrow = cause not in IN_FILE and _typed_narrow(side.model.index, node)
-        text = _in_fp32(node) if narrow else IN_FILE.get(cause, "look at what the second file has there")
+        put = IN_FILE.get(cause, "look at what the second file has there").format(weights=_nouns(differences))
+        text = _in_fp32(node) if narrow else put
     if runtime == RUNTIME:
         text = text or _exported(culprit, side, reference)
     if not text and not side.runner.narrows:
@@ -252,9 +262,18 @@ def _of_stored(differences: Sequence[Difference], node: str) -> str:
     """What puts right weights that are stored in steps, and are others; empty where there are none."""
     if any(d.stored_scaled for d in differences):
         return "put the scale of the weights right in the second file, or quantize the first file's weights again"
-    if any(isinstance(d.change, WeightChange) and d.change.beyond_steps for d in differences):
-        return f"quantize the first file's weights of {node} again: integers, scales or zero points are those of others"
+    beyond = [d for d in differences if isinstance(d.change, WeightChange) and d.change.beyond_steps]
+    if beyond:
+        what = f"{_nouns(beyond)} of {node}"
+        return f"quantize the first file's {what} again: integers, scales or zero points are those of others"
     return ""
+
+
+def _nouns(differences: Sequence[Difference]) -> str:
+    """What the constants are called that differ: weights, biases, or both."""
+    changes = (d.change for d in differences if isinstance(d.change, (WeightChange, WeightsAbsent)))
+    nouns = dict.fromkeys(change.noun for change in changes)
+    return listed([*nouns]) if nouns else "weights"
 
 
 def _of_fact(fact: Fact) -> str:
@@ -266,6 +285,10 @@ def _of_fact(fact: Fact) -> str:
     if isinstance(fact, WiderThanData):
         calibrated = "calibrate on data that are preprocessed as those that are fed: in the same range"
         return calibrated if fact.given else f"quantize '{fact.tensor}' with the range that the data take of it"
+    if isinstance(fact, Crowded):
+        return (
+            f"leave '{fact.tensor}' a float: no scale serves these values and the few that lie far off, as a mask does"
+        )
     if isinstance(fact, BakedConstant):
         return f"compute '{fact.tensor}' from {fact.sources} in the second file: its export has a constant there"
     if isinstance(fact, ExchangedWith):
@@ -342,7 +365,9 @@ def _ops(nodes: Sequence[OpName]) -> str:
 
 def _unclamped(culprit: Culprit) -> str:
     """What puts right weights that were clamped when they were converted to a narrow format."""
-    text = f"write {culprit.candidate_node or culprit.node} in FP32 in the file, with the first file's weights"
+    differences = [fact.difference for fact in culprit.facts if isinstance(fact, GraphsDiffer) and not fact.node]
+    node = culprit.candidate_node or culprit.node
+    text = f"write {node} in FP32 in the file, with the first file's {_nouns(differences)}"
     if any(isinstance(fact, OverflowBeside) for fact in culprit.facts):
         return f"{text} and Casts around it"
     return f"{text}, or change the limits that the converter sets (max_finite_val, min_positive_val)"

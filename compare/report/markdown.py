@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ...graph.printable import share_of
 from .escaped import escaped
 from .sentence import sentence
 from .terminal.numbers import number, share
@@ -67,7 +68,7 @@ def _head(report: Report) -> Iterator[str]:
 
 
 def _culprit(culprit: Culprit) -> str:
-    share = "" if culprit.contribution is None else f", {culprit.contribution:.0%} of the error at the outputs"
+    share = "" if culprit.contribution is None else f", {share_of(culprit.contribution)} of the error at the outputs"
     origin = f"From {_code(culprit.origin)}. " if culprit.origin else ""
     return (
         f"- **culprit**: {_code(culprit.path)} ({_text(culprit.op)}) on {_code(culprit.candidate)}: "

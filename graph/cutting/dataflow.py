@@ -204,34 +204,46 @@ def random_nodes(index: GraphIndex) -> tuple[int, ...]:
     """Positions of the nodes that draw random values, in their subgraphs and model-local functions too."""
     functions = {(f.domain, f.name): f for f in index.proto.functions}
 
-    def draws(node: onnx.NodeProto, training: object, depth: int = 0) -> bool:
+    def draws(node: onnx.NodeProto, training: bool, depth: int = 0) -> bool:
         if depth > 32:
             return False
         function = functions.get((node.domain, node.op_type))
         if function is not None:
-            return any(draws(inner, None, depth + 1) for inner in function.node)
-        if any(draws(inner, None, depth + 1) for body in subgraphs(node) for inner in body.node):
+            return any(draws(inner, False, depth + 1) for inner in function.node)
+        if any(draws(inner, False, depth + 1) for body in subgraphs(node) for inner in body.node):
             return True
-        return operator(node) in RANDOM or (operator(node) == "Dropout" and bool(training))
+        return operator(node) in RANDOM or (operator(node) == "Dropout" and training)
 
-    def training(node: onnx.NodeProto) -> object:
-        if node.op_type != "Dropout":
-            return None
-        if len(node.input) > 2 and node.input[2]:
-            value = index.constant(node.input[2])
-            return value is None or bool(value.any())
-        return index.opset.get("", 1) < 7 and not attribute_int(node, "is_test", 0)
+    return tuple(
+        p for p, node in enumerate(index.nodes) if draws(node, node.op_type == "Dropout" and _drops(index, node))
+    )
 
-    return tuple(p for p, node in enumerate(index.nodes) if draws(node, training(node)))
+
+def trains(index: GraphIndex, node: onnx.NodeProto) -> bool:
+    """Whether a Dropout is in training mode, or may be."""
+    if len(node.input) > 2 and node.input[2]:
+        value = index.constant(node.input[2])
+        return value is None or bool(value.any())
+    return index.opset.get("", 1) < 7 and not attribute_int(node, "is_test", 0)
+
+
+def _drops(index: GraphIndex, node: onnx.NodeProto) -> bool:
+    """Whether a Dropout may set values to zero: in training mode, unless its ratio is zero."""
+    ratio = index.constant(node.input[1]) if len(node.input) > 1 and node.input[1] else None
+    return trains(index, node) and (ratio is None or bool(ratio.any()))
 
 
 def unseeded(index: GraphIndex) -> dict[str, str]:
-    """Tensors that are made of random values for which the graph gives no seed, and the node that draws them."""
+    """Tensors that are made of random values for which the graph gives no seed, and the clause that says who draws.
+
+    A Dropout in training mode draws a mask by its definition, but ONNX Runtime's optimizations remove most of them."""
     drawn = {p for p in random_nodes(index) if all(a.name != "seed" for a in index.nodes[p].attribute)}
     found: dict[str, str] = {}
     for position, node in enumerate(index.nodes):
         read = next((found[name] for name in index.reads[position] if name in found), "")
-        who = f"{node.op_type} {index.names[position]}" if position in drawn else read
-        if who and operator(node) not in SHAPES:
-            found.update((name, who) for name in node.output if name)
+        who = f"{node.op_type} {index.names[position]}"
+        unless = " in training mode, unless the runtime removes it" if operator(node) == "Dropout" else ""
+        clause = f"{who} draws random values without a seed{unless}" if position in drawn else read
+        if clause and operator(node) not in SHAPES:
+            found.update((name, clause) for name in node.output if name)
     return found

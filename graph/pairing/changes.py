@@ -96,12 +96,14 @@ class WeightsAbsent:
         size: How many values there are.
         value: The value, where it is one.
         in_candidate: Whether it is the candidate that lacks them.
+        noun: What they are called: ``weights``, ``biases``, or ``values``.
     """
 
     name: str
     size: int
     value: float | None
     in_candidate: bool
+    noun: str = "weights"
 
     def __str__(self) -> str:
         amount = f"{self.size:,} values" if self.value is None else f"{self.value!r}"
@@ -158,7 +160,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.7g}"
     if isinstance(value, onnx.TensorProto):
-        return "a constant"
+        array = onnx.numpy_helper.to_array(value)
+        return _shown(array.item()) if array.size == 1 else "a constant"
     if isinstance(value, (list, tuple)) and value and all(isinstance(v, float) for v in value):
         value = f"[{', '.join(f'{v:.7g}' for v in value)}]"
     text = str(value)

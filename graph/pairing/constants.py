@@ -12,9 +12,42 @@ import onnx
 from ..evaluation import evaluate
 from ..index import GraphIndex
 from ..nodes import attribute_int, attribute_ints, attribute_tensor
-from ..operators import CASTS, FLAT, RESHAPES, SHAPES, operator
+from ..operators import (
+    CASTS,
+    FLAT,
+    FUSING_PRODUCTS,
+    INTEGER_PRODUCTS,
+    PRODUCTS,
+    RECURRENT,
+    RESHAPES,
+    SHAPES,
+    SUMS,
+    WEIGHTED,
+    operator,
+)
 from ..quantized.levels import spacing, stored_levels
 from ..specs import dtype_from_onnx, is_float
+
+OF_INTEGERS = 0.02
+"""Relative error that products of scaled integers of 8 bits make: about 0.01 of normal values by each operand."""
+_BIASED = (WEIGHTED - PRODUCTS - RECURRENT) | FUSING_PRODUCTS
+"""Operators whose third input, if they have one, is added to what the others make."""
+
+
+def noun_of(index: GraphIndex, node: int, name: str, value: np.ndarray) -> str:
+    """What people call the values of a constant that a node reads: ``weights``, ``biases``, or ``values``.
+
+    Args:
+        index, node: The graph, and the position of the node.
+        name, value: The constant.
+    """
+    reader = index.nodes[node]
+    place = list(reader.input).index(name) if name in reader.input else 0
+    if place == 2 and operator(reader) in _BIASED:
+        return "biases"
+    if operator(reader) in SUMS:
+        return "biases" if value.size == max(value.shape, default=1) else "values"
+    return "weights"
 
 
 @dataclass(frozen=True)
@@ -27,6 +60,7 @@ class Operand:
         slot: The input that it is.
         name: Its name.
         value: Its value.
+        turned: Whether that is transposed against what is stored.
     """
 
     index: GraphIndex
@@ -34,6 +68,13 @@ class Operand:
     slot: str
     name: str
     value: np.ndarray
+    turned: bool = False
+
+    @property
+    def step(self) -> np.ndarray | None:
+        """See `quantization_step`, of the value."""
+        found = quantization_step(self.index, self.name)
+        return found.T if found is not None and self.turned else found
 
 
 def constant_value(index: GraphIndex, name: str, limit: int = 1 << 28) -> np.ndarray | None:
@@ -141,6 +182,40 @@ def _spread(
         return None
     whole = np.take(np.repeat(scale, block, axis), np.arange(shape[axis]), axis)
     return whole if whole.shape == shape else None
+
+
+def integers_step(index: GraphIndex, name: str, exact: np.ndarray) -> np.ndarray | None:
+    """What stands for the distance between neighbouring values of a weight that the graph computes from products of
+    scaled integers: a scalar, of which the error is that of a rounding.
+
+    Args:
+        index: The graph.
+        name: The weight.
+        exact: What it is without that rounding.
+
+    Returns:
+        None if it is not computed so, or errs by more than 8 bits explain.
+    """
+    if not _of_integers(index, name):
+        return None
+    made = constant_value(index, name)
+    if made is None or made.shape != exact.shape or not is_float(exact.dtype):
+        return None
+    error, size = (float(np.linalg.norm(v)) for v in (made.astype(np.float64) - exact, exact.astype(np.float64)))
+    return np.asarray(error * math.sqrt(12 / exact.size)) if 0 < error <= OF_INTEGERS * size else None
+
+
+def _of_integers(index: GraphIndex, name: str) -> bool:
+    waiting, seen = [name], {name}
+    while waiting:
+        position = index.producer.get(waiting.pop())
+        if position is None:
+            continue
+        if operator(index.nodes[position]) in INTEGER_PRODUCTS:
+            return True
+        waiting += [n for n in index.reads[position] if n not in seen]
+        seen.update(index.reads[position])
+    return False
 
 
 def quantization_step(index: GraphIndex, name: str) -> np.ndarray | None:

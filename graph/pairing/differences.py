@@ -19,10 +19,11 @@ from .absent_inputs import InputAbsent, absent_inputs
 from .broadcasts import RunsOtherwise, runs_otherwise
 from .changes import AttributeChange, InputsExchanged, OperatorChange, OpName, OtherInput, WeightsAbsent
 from .constant_steps import OtherSteps, other_steps
-from .constants import Operand, along_axes, constant_value, quantization_step
+from .constants import Operand, along_axes, constant_value, integers_step, noun_of
 from .normal_form import PADDED_WITH, NormalForm, padding_value, schema_defaults
 from .origin import origin
 from .settings import GIVEN_BY
+from .turned import TRANSPOSES, turned
 from .weight_changes import (
     WeightChange,
     beyond_steps,
@@ -134,8 +135,11 @@ def node_differences(
         return [Difference(n, m, OperatorChange(*names))]
     found: list[Difference] = []
     if a.op == b.op:
+        twin = turned(reference, n, candidate, m)
+        if twin:
+            b = replace(b, settings={**b.settings, TRANSPOSES.lower(): a.settings.get(TRANSPOSES.lower())})
         found.extend(setting_differences(reference, n, a, candidate, m, b))
-        found.extend(_weights(reference, n, a, candidate, m, b))
+        found.extend(_weights(reference, n, a, candidate, m, b, twin))
         absent = absent_inputs(reference, n, a, candidate, m, b)
         found.extend(Difference(n, m, change, change.slot) for change in absent)
         found.extend(_bodies(reference.nodes[n], candidate.nodes[m], n, m))
@@ -176,6 +180,8 @@ def setting_differences(
             continue
         if name == "scales" and None in (x, y) and "output shape" in a.settings and "output shape" in b.settings:
             continue  # not known on one side
+        if (name == "seed" and x is None) or (name == "ratio" and None in (x, y)):
+            continue  # nothing says which values are to be drawn; of a Dropout that draws none
         given = [form.settings.get(f"{name}{GIVEN_BY}", "") for form in (a, b)]
         together = a.together or b.together
         of = f"{', '.join(together[:-1])} and {together[-1]} together" if together else ""
@@ -206,15 +212,17 @@ def same_setting(x: Any, y: Any) -> bool:
 
 
 def _weights(
-    reference: GraphIndex, n: int, a: NormalForm, candidate: GraphIndex, m: int, b: NormalForm
+    reference: GraphIndex, n: int, a: NormalForm, candidate: GraphIndex, m: int, b: NormalForm, twin: str
 ) -> Iterator[Difference]:
+    """What differs in the weights of two nodes; see `node_differences`. ``twin``: see `turned`."""
     for slot in sorted(a.weights.keys() | b.weights.keys()):
         if slot in a.settings or slot in b.settings:
             continue
         names = a.weights.get(slot), b.weights.get(slot)
         if names[0] and names[1] and same_bytes(reference, names[0], candidate, names[1]):
             continue
-        otherwise = _dequantized_otherwise(reference, names[0], candidate, names[1])
+        turns = names[1] is not None and names[1] == twin
+        otherwise = None if turns else _dequantized_otherwise(reference, names[0], candidate, names[1])
         if otherwise is not None:
             yield Difference(n, m, otherwise, slot)
             continue
@@ -226,11 +234,14 @@ def _weights(
             assert present is not None
             if slot == "const" or np.any(present):  # a bias of zeros is no bias
                 value = present.reshape(-1)[:1].tolist()[0] if present.size == 1 else None
-                yield Difference(n, m, WeightsAbsent(slot, present.size, value, y is None), slot)
+                own = (reference, n, names[0]) if y is None else (candidate, m, names[1])
+                noun = noun_of(own[0], own[1], own[2] or "", present)
+                yield Difference(n, m, WeightsAbsent(slot, present.size, value, y is None, noun), slot)
             continue
         mine, theirs = a.weights[slot], b.weights[slot]
         twins = [(s, a.weights[s]) for s in sorted(a.weights) if s != slot and s not in a.settings]
-        yield from _changed(Operand(reference, n, slot, mine, x), Operand(candidate, m, slot, theirs, y), twins)
+        other = Operand(candidate, m, slot, theirs, y.T if turns else y, turns)
+        yield from _changed(Operand(reference, n, slot, mine, x), other, twins)
 
 
 def _changed(mine: Operand, theirs: Operand, others: Sequence[tuple[str, str]]) -> Iterator[Difference]:
@@ -243,9 +254,13 @@ def _changed(mine: Operand, theirs: Operand, others: Sequence[tuple[str, str]]) 
     change = weight_change(x, y)
     if change is None or (runs is not None and change.shape != change.candidate_shape):
         return
-    step, own = quantization_step(candidate, theirs.name), quantization_step(reference, mine.name)
+    change = replace(change, noun=noun_of(reference, n, mine.name, x))
+    step, own = theirs.step, mine.step
     both = None if step is None or own is None else both_steps(own, step)
     if both is not None and within_steps(x, y, both):
+        yield Difference(n, m, replace(change, quantized=True), slot)
+        return
+    if step is None and integers_step(candidate, theirs.name, x) is not None:
         yield Difference(n, m, replace(change, quantized=True), slot)
         return
     if step is not None and own is None:
@@ -296,7 +311,7 @@ def _scaled_otherwise(stored: Operand, wanted: np.ndarray) -> AttributeChange | 
     """Scales that lie along one axis of stored weights, and would give those that are wanted along another one."""
     index = stored.index
     for axis, (made, step) in along_axes(index, stored.name).items():
-        if within_steps(wanted, made, step):
+        if within_steps(wanted.T if stored.turned else wanted, made, step):
             position = index.producer[stored.name]
             node = index.nodes[position]
             own = attribute_int(node, "axis", 1) % made.ndim

@@ -7,7 +7,7 @@ import onnx
 
 from ..index import GraphIndex
 from ..nodes import attribute
-from ..operators import QUANTIZERS, operator
+from ..operators import COMPARISONS, QUANTIZERS, operator
 from .constants import constant_value
 from .weight_changes import same_bytes
 
@@ -21,7 +21,8 @@ def origin(reference: GraphIndex, name: str, candidate: GraphIndex, other: str) 
 
     Returns:
         Its position in the reference; None where stored weights differ that are as large as what is computed from them
-        (they are the layer's own), and where the candidate has the constants folded, so that no node can be told.
+        (they are the layer's own, unless they are compared), and where the candidate has the constants folded, so that
+        no node can be told.
     """
     position, twin = reference.producer.get(name), candidate.producer.get(other)
     if position is None or twin is None:
@@ -44,7 +45,8 @@ def origin(reference: GraphIndex, name: str, candidate: GraphIndex, other: str) 
     deeper = origin(reference, mine, candidate, theirs)
     if deeper is not None:
         return deeper
-    return position if _size(reference, mine) < _size(reference, name) else None
+    own = operator(node) not in COMPARISONS and _size(reference, mine) >= _size(reference, name)
+    return None if own else position
 
 
 def parted(reference: GraphIndex, name: str, candidate: GraphIndex, other: str) -> tuple[str, str] | None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import onnx
 
+from ..cutting.dataflow import trains
 from ..index import GraphIndex
-from ..operators import INTEGER_PRODUCTS, QUANTIZERS, WINDOWED, operator
+from ..operators import INTEGER_PRODUCTS, QUANTIZERS, RANDOM, WINDOWED, operator
 from ..specs import Dim
 
 Settings = dict[str, Any]
@@ -20,11 +21,13 @@ GIVEN_BY = " given by"
 
 _UNBOUNDED = 3.4e38
 """Bounds of a Clip that are as large are none."""
+_RATIO = 0.5
+"""The ratio of a Dropout that gives none."""
 
 
 _IGNORED = {
     "BatchNormalization": {"momentum", "is_test", "consumed_inputs", "spatial"},
-    "Dropout": {"seed", "ratio", "is_test"},
+    "Dropout": {"seed", "is_test"},
     "LayerNormalization": {"stash_type"},
     "Split": {"num_outputs"},
     "Resize": {"roi"},
@@ -68,6 +71,10 @@ def settle(
         settings["output shape"] = known
     if op in ("Resize", "Upsample"):
         _resize(settings, shape, known, op == "Upsample" or version < 11)
+    if op == "Dropout":
+        _dropout(settings, trains(index, node))
+    if operator(node) in RANDOM:
+        settings.pop("dtype", None)
     for name in _IGNORED.get(op, ()):
         settings.pop(name, None)
 
@@ -150,6 +157,15 @@ def _clip(settings: Settings, rank: int | None) -> None:
         value = value[0] if isinstance(value, list) and value else value
         if isinstance(value, (int, float)) and abs(value) < _UNBOUNDED:
             settings[name] = value
+
+
+def _dropout(settings: Settings, trains: bool) -> None:
+    """``trains``: whether it is in training mode, or may be; else the ratio says nothing."""
+    settings["training_mode"] = trains
+    if trains:
+        settings.setdefault("ratio", _RATIO)
+    else:
+        settings.pop("ratio", None)
 
 
 def _transpose(settings: Settings, rank: int | None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from .affine import Affine
-from .constants import constant_value, quantization_step
+from .constants import constant_value, integers_step, quantization_step
 from .normal_form import NormalForm
 from .pairs import Pairing
 from .weight_changes import both_steps, within_steps
@@ -45,6 +45,9 @@ def _step(pairing: Pairing, name: str, other: str) -> np.ndarray | None:
     """The step of a weight of the candidate; of one that the reference stores in other steps too, those of both, where
     they explain the difference."""
     step, own = quantization_step(pairing.c.index, other), quantization_step(pairing.r.index, name)
+    if step is None and own is None:
+        value = constant_value(pairing.r.index, name) if other in pairing.c.index.producer else None
+        return None if value is None else integers_step(pairing.c.index, other, value)
     if step is None or own is None:
         return step
     both = both_steps(own, step)

@@ -6,7 +6,7 @@ Weights are compared block by block, so that files are mapped and never read who
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -44,6 +44,7 @@ class WeightChange:
         quantized: Whether they are the reference's, within half of the step that the candidate quantizes them by.
         patterns: Other changes that explain all of it.
         folded: What was compared, where scalings and shifts were multiplied in first: ``weights`` or ``bias``.
+        noun: What they are called: ``weights``, ``biases``, or ``values``.
     """
 
     shape: tuple[int, ...]
@@ -58,6 +59,7 @@ class WeightChange:
     quantized: bool = False
     patterns: tuple[Pattern, ...] = ()
     folded: str | None = None
+    noun: str = "weights"
 
     @property
     def size(self) -> int:
@@ -118,7 +120,7 @@ class WeightChange:
             return f"shape {dims_text(self.shape)} against {dims_text(self.candidate_shape)}"
         if self.greatest is None:
             return f"{self.count:,} of {self.size:,} values differ{self._first()}"
-        noun = "weights" if self.size > 1 else "value"
+        noun = self.noun if self.size > 1 else "value"
         if self.rounded_to is not None and self.cut:
             assert self.values is not None
             end = float(ml_dtypes.finfo(_DTYPE[self.rounded_to]).max)
@@ -132,7 +134,7 @@ class WeightChange:
         assert self.values is not None
         if self.size == 1 and self.folded is None:
             return f"value {' against '.join(_told(self.values))}"
-        differ = f"{noun} differ" if self.folded is None else f"{self.folded} differ from the reference's after folding"
+        differ = f"{noun} differ" if self.folded is None else f"{noun} differ from the reference's after folding"
         return (
             f"{self.count:,} of {self.size:,} {differ}, greatest {self.greatest:.3g}{self._place}, "
             f"{' against '.join(_told(self.values))}"
@@ -186,7 +188,8 @@ def weight_change(x: np.ndarray, y: np.ndarray) -> WeightChange | None:
 
 def _plain(value: Any) -> int | float:
     """A value of an array as Python's; integers, of which float64 does not hold all, stay what they are."""
-    return int(value) if np.asarray(value).dtype.kind in "iu" else float(value)
+    kind = np.asarray(value).dtype.kind
+    return bool(value) if kind == "b" else int(value) if kind in "iu" else float(value)
 
 
 def _told(values: tuple[Any, Any]) -> list[str]:
@@ -242,7 +245,9 @@ def folded_changes(a: Affine, b: Affine, half: bool) -> Iterator[tuple[str, Weig
             count, greatest = int(bad.sum()), float(error[index])
             scaled = None if step is None or name != "weights" else stored_scaled(x, y, step)
             patterns = () if scaled is None else (scaled,)
-            yield name, WeightChange(x.shape, y.shape, count, greatest, index, values, patterns=patterns, folded=name)
+            noun = "weights" if name == "weights" else "biases"
+            change = WeightChange(x.shape, y.shape, count, greatest, index, values, patterns=patterns)
+            yield name, replace(change, folded=name, noun=noun)
 
 
 def rounded_alike(x: np.ndarray, y: np.ndarray) -> bool:

@@ -228,6 +228,7 @@ class _Perturber:
         self.noise = NoiseWriter(1.0, double=1.0, opset=index.opset.get("", 1), common=common)
         self.noise.nodes = self.writer.nodes
         self._perturbed: dict[tuple[str, int], str] = {}
+        self._sizes: dict[str, bool] = {}
         self._double: dict[str, bool] = {}  # of tensors that were written here: whether they are float64
         self._shapes = shapes
         self._count = 0
@@ -268,6 +269,16 @@ class _Perturber:
         computed = name in self.index.producer and flow.dataflow(self.index).kind.get(name) == flow.Kind.CONSTANT
         return name in self.index.initializers or computed
 
+    def _is_size(self, name: str) -> bool:
+        """Whether a number that is computed from constants and shapes alone becomes an integer: a size, or a count,
+        whose root of 49 is 7 on either side."""
+        name, kinds = original_name(name), flow.dataflow(self.index).kind
+        if name not in self._sizes:
+            made = [o for p in self.index.consumers.get(name, ()) for o in self.index.nodes[p].output if o]
+            plain = name in self.index.producer and kinds.get(name) == flow.Kind.CONSTANT and self._floating(name)
+            self._sizes[name] = plain and any(not self._floating(o) or self._is_size(o) for o in made)
+        return self._sizes[name]
+
     def _is_double(self, name: str) -> bool:
         if name not in self._double:
             spec = self._spec(name)
@@ -284,6 +295,9 @@ class _Perturber:
 
     def add(self, node: onnx.NodeProto, number: int) -> None:
         """Writes a node of the slice with this number, with noise before and behind it."""
+        if any(map(self._is_size, node.output)):
+            self.writer.nodes.append(node)
+            return
         op, rounding, gain = operator(node), self.rounding, self.rounding.gain
         exact, library = op in EXACT, op in LIBRARY_FUNCTIONS
         inputs = [self._operand(node, slot, number) for slot in range(len(node.input))]
@@ -375,6 +389,7 @@ class _Perturber:
         dtype = np.float64 if double else np.float32
         shift = np.random.default_rng([self.seed, self._count]).uniform(-0.5, 0.5)
         grid = np.asarray(step, np.float64) * math.sqrt(12)
+        grid = grid.reshape(()) if grid.size == 1 else grid  # of whatever rank what it was stored for has
         grid = np.where(grid > 0, grid, np.finfo(np.float32).tiny)  # a channel of zeros has no step
         size = write.constant(grid.astype(dtype), "probe__step")
         offset = write.scalar(shift, dtype)

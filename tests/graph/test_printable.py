@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from layerdiff.graph.printable import counted
+from layerdiff.graph.printable import counted, share_of
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,11 @@ from layerdiff.graph.printable import counted
 )
 def test_one_is_no_plural(count, words, text):
     assert counted(count, *words) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(1.71, "100%"), (1.0, "100%"), (0.504, "50%"), (0.01, "1%"), (0.0099, "less than 1%"), (0.0, "less than 1%")],
+)
+def test_a_part_of_an_error_is_no_more_than_all_of_it_and_never_nothing(share, text):
+    assert share_of(share) == text

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from ....graph.printable import counted
+from ....graph.printable import counted, share_of
 from .folding import say
 from .numbers import number
 from .plan import show_remedy
@@ -44,7 +44,9 @@ def show_layers(report: Report, to: Console, verbose: bool) -> None:
         else:
             say(to, f"no culprit among {counted(len(layers), 'layer')}{on}")
     for rank, culprit in enumerate(report.culprits[:5], 1):
-        share = "" if culprit.contribution is None else f", {culprit.contribution:.0%} of the error at the outputs"
+        share = (
+            "" if culprit.contribution is None else f", {share_of(culprit.contribution)} of the error at the outputs"
+        )
         where = "".join(f" {enclosing}" for enclosing in reversed(culprit.inside))
         found = f"{culprit.node} ({culprit.op}){where} on {culprit.candidate}: {culprit.cause}{share}"
         if culprit.cause == "spread":
@@ -92,7 +94,7 @@ def _show_costliest(report: Report, candidate: str, to: Console) -> None:
     table = new_table("  layer", "op", "contribution", "SNR of the layer")
     for layer in layers:
         snr = (layer.local or {}).get("snr_db")
-        share = f"{layer.contribution or 0:.0%}"
+        share = share_of(layer.contribution or 0.0)
         table.add_row(Text(f"  {layer.node}"), layer.op, share, "-" if snr is None else f"{snr:.1f} dB")
     print_table(table, to)
     costly = [layer for layer in layers if (layer.contribution or 0) >= WORTH_LEAVING_OUT and layer.quantized]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from ....graph.printable import share_of
 from .folding import say
 from .numbers import number, times
 from .tables import new_table, print_table
@@ -46,9 +47,7 @@ def trial_text(trial: Trial) -> str:
 
 
 def _share(share: float) -> str:
-    if share < 1:
-        return f"{share:.0%}" if share >= 0.005 else "less than 1%"
-    return times(share)
+    return share_of(share) if share < 1 else times(share)
 
 
 def show_plan(report: Report, to: Console, verbose: bool) -> None:

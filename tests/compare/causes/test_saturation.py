@@ -13,7 +13,9 @@ from layerdiff.graph.pairing.weight_changes import WeightChange
 from layerdiff.graph.quantized.quantizers import Grid
 
 from support.layer_cases import layer_case, told
-from support.models import parsed
+from support.layerwise import compare
+from support.models import normal, parsed
+from support.quantized import exact, quantized
 
 Y = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
 QUANTIZER = parsed("g (float[N] x) => (int8[N] y) { y = QuantizeLinear(x, s, z) }", s=np.float32(0.01), z=np.int8(0))
@@ -137,3 +139,11 @@ def test_numbers_of_what_is_chosen_stop_nowhere(op, saturates):
     model = parsed(f"g (float[16,8] x) => (int64[16,1] y) {{ y = {op}(x) }}")
     chosen = np.arange(16).reshape(16, 1) % 8
     assert (saturation.find(layer_case(chosen, chosen.clip(0, 2), model=model)) is not None) == saturates
+
+
+def test_rows_that_are_all_but_the_same_do_not_stop_at_the_end_of_a_range():
+    rows = normal(1, 1, 16, seed=0) + 1e-4 * normal(1, 20, 16, seed=50)
+    text = "g (float[1, 20, 16] x) => (float[1, 20, 4] y) { h = MatMul(x, w) y = Sigmoid(h) }"
+    model = parsed(text, w=normal(16, 4, seed=100))
+    file = quantized(model, "dynamic", [{"x": rows}])
+    assert not compare(model, file, [{"x": rows}], ort=exact(file)).culprits

@@ -76,3 +76,34 @@ def test_kernels_that_saturate_are_not_blamed_for_what_the_range_does():
     report = compare(proto, quantized(proto, "qdq", WIDE), IMAGES, ort=Saturating(threads=1))
     assert report.culprits[0].cause == "quantization"
     assert "narrow-accumulator" not in {c.cause for c in report.culprits}
+
+
+def attention(mask: float) -> tuple[onnx.ModelProto, list[dict[str, np.ndarray]]]:
+    """Scores, a mask on the last third of them, and what they choose."""
+    w = networks.Writer(3)
+    q, k, v = (w.linear("x", name, (16, 16)) for name in "qkv")
+    w.node("Transpose", [k], "turned", perm=[0, 2, 1])
+    w.node("MatMul", [q, "turned"], "scores")
+    w.node("Add", ["scores", "mask"], "masked")
+    w.node("Softmax", ["masked"], "chosen", axis=-1)
+    w.node("MatMul", ["chosen", v], "y")
+    model = w.model({"x": (networks.FLOAT, [2, 12, 16]), "mask": (networks.FLOAT, [2, 1, 12])}, ["y"])
+    masks = np.where(np.arange(12) < 8, 0, mask).astype(np.float32) * np.ones((2, 1, 1), np.float32)
+    return model, [{"x": normal(2, 12, 16, seed=i), "mask": masks} for i in range(2)]
+
+
+def test_a_mask_that_takes_the_whole_range_is_told_at_what_reads_the_scores():
+    proto, feeds = attention(-3e38)
+    file = quantized(proto, "qdq", feeds)
+    culprit = compare(proto, file, feeds, ort=exact(file)).culprits[0]
+    assert culprit.cause == "quantization"
+    assert culprit.evidence.startswith("'masked': the calibrated range, -3e+38 to ")
+    assert "192 of 288 values lie between " in culprit.evidence
+    assert culprit.evidence.endswith("and become the same")
+    assert culprit.remedies[0].text.startswith("leave 'masked' a float")
+
+
+def test_a_mask_that_leaves_the_scores_levels_enough_is_no_culprit():
+    proto, feeds = attention(-10)
+    file = quantized(proto, "qdq", feeds)
+    assert not compare(proto, file, feeds, ort=exact(file)).culprits

@@ -40,6 +40,8 @@ JOINED = QuantizedLayer("h", "result", 0.2, replace(CHANNELS, none=30), joins=4)
         (layer(rms_z=None), "cancellation", "its error is rounding, but 1.0e-02 of its values"),
         (layer(known=False), "unknown", "its expected noise is unknown; it is off by 1.0e-02 of its values and "
                                         "explains 90% of the final error"),
+        (layer(known=False, contribution=1.71), "unknown", "its expected noise is unknown; it is off by 1.0e-02 of its "
+                                                           "values and explains 100% of the final error"),
         (layer(contribution=0.6), "spread", "no layer is beyond rounding; the greatest contributions are n_a 60%, "
                                             "n_b 30%, n_c 20%"),
         (layer(relative=7e-3), "spread", "no layer is beyond rounding; the greatest contributions are n_a 90%"),

@@ -112,7 +112,7 @@ def test_weights_that_are_computed_of_operands_in_another_order(one: str, other:
     weights = {"u": normal(8, 8, seed=1), "v": normal(8, 8, seed=2)}
     culprit = only(compare(*networks(text, order[one], order[other], **weights), X))
     assert (culprit.node, culprit.cause) == ("d", "wrong-op")
-    assert culprit.evidence.startswith("inputs a and b of Sub exchanged; ")
+    assert culprit.evidence == "inputs a and b of Sub exchanged"
 
 
 @pytest.mark.parametrize(

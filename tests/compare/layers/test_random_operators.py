@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from layerdiff import Comparator, OnnxrtRunner, TfRunner
 from layerdiff.graph.load import load
 
 from support import networks
 from support.edits import edited, scaled
+from support.models import parsed
 
 ORT = OnnxrtRunner(threads=1)
 
@@ -127,3 +129,126 @@ def _saved(beside: Path, proto: onnx.ModelProto) -> Path:
     path = beside.with_name("candidate.onnx")
     onnx.save(proto, path)
     return path
+
+
+# ---- told to draw others --------------------------------------------------------------------------------------------
+
+W = np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32) / 4
+
+
+def drawing(nodes: str, **constants) -> onnx.ModelProto:
+    """A layer, nodes that make ``b`` of its ``a``, and a layer behind them."""
+    text = f"g (float[4,16] x) => (float[4,16] y) {{ a = MatMul(x, w) {nodes} y = MatMul(b, w) }}"
+    return parsed(text, w=W, **constants)
+
+
+def dropping(ratio: float | None, training: bool = True) -> onnx.ModelProto:
+    read = "" if ratio is None else "ratio"
+    return drawing(f"b = Dropout(a, {read}, training)", ratio=np.float32(ratio or 0), training=np.array(training))
+
+
+def compared(mine: onnx.ModelProto, theirs: onnx.ModelProto):
+    return Comparator(mine, [ORT], candidate_model=theirs, data_loader=inputs(), layers="guilty").compare()
+
+
+LIKE, ADD = "r = RandomNormalLike<{}>(a)", " b = Add(a, r)"
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "told"),
+    [
+        (drawing(LIKE.format("scale = 0.1") + ADD), drawing(LIKE.format("scale = 0.5") + ADD), "scale 0.1 against 0.5"),
+        (drawing(LIKE.format("scale = 1.0") + ADD), drawing(LIKE.format("scale = 0.5") + ADD), "scale 1 against 0.5"),
+        (drawing(LIKE.format("seed = 3.0") + ADD), drawing(LIKE.format("seed = 3.0, mean = 4.0") + ADD),
+         "mean 0 against 4"),
+        (drawing(LIKE.format("seed = 3.0") + ADD), drawing(LIKE.format("seed = 4.0") + ADD), "seed 3 against 4"),
+        (drawing("r = RandomNormal<shape = [4, 16]>()" + ADD),
+         drawing("r = RandomNormal<shape = [4, 16], mean = 1.0>()" + ADD), "mean 0 against 1"),
+        (drawing("r = RandomUniform<shape = [4, 16]>()" + ADD),
+         drawing("r = RandomUniform<shape = [4, 16], high = 2.0>()" + ADD), "high 1 against 2"),
+        (drawing("r = RandomUniformLike<low = -1.0>(a)" + ADD), drawing("r = RandomUniformLike(a)" + ADD),
+         "low -1 against 0"),
+        (dropping(0.1), dropping(0.7), "ratio 0.1 against 0.7"),
+        (dropping(None), dropping(0.7), "ratio 0.5 against 0.7"),
+        (dropping(0.1), dropping(0.1, training=False), "training_mode True against False"),
+    ],
+)  # fmt: skip
+def test_another_attribute_of_what_draws_is_told(mine, theirs, told):
+    report = compared(mine, theirs)
+    (culprit,) = report.culprits
+    assert (culprit.cause, [fact.text for fact in culprit.facts]) == ("attribute", [told])
+    assert report.verdict in ("fail", "undecided")
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "cause", "told"),
+    [
+        ("p = Identity(tenth) r = Bernoulli(p)", "p = Identity(half) r = Bernoulli(p)", "weights", "greatest 0.4"),
+        ("r = RandomNormalLike(a)", "r = RandomUniformLike(a)", "wrong-op", "RandomNormalLike against RandomUniformL"),
+    ],
+    ids=["another probability", "another distribution"],
+)
+def test_what_else_differs_of_what_draws_is_told(mine, theirs, cause, told):
+    tenth, half = (np.full((4, 16), value, np.float32) for value in (0.1, 0.5))
+    (culprit,) = compared(*(drawing(text + ADD, tenth=tenth, half=half) for text in (mine, theirs))).culprits
+    assert culprit.cause == cause
+    assert told in culprit.facts[0].text
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        (LIKE.format("scale = 0.5") + ADD, LIKE.format("scale = 0.5, seed = 3.0") + ADD),
+        (LIKE.format("scale = 0.5") + ADD, "n = RandomNormalLike(a) r = Mul(n, half)" + ADD),
+        ("r = RandomNormalLike(a)" + ADD, "h = Cast<to = 10>(a) n = RandomNormalLike(h) r = Cast<to = 1>(n)" + ADD),
+        ("r = RandomNormalLike(a)" + ADD,
+         "h = Cast<to = 10>(a) n = RandomNormalLike<dtype = 1>(h) r = Cast<to = 1>(n)" + ADD),
+    ],
+    ids=["a seed where none is asked for", "scaled behind it", "in FP16", "another type"],
+)  # fmt: skip
+def test_another_way_to_draw_the_same_is_no_culprit(mine, theirs):
+    assert compared(*(drawing(text, half=np.float32(0.5)) for text in (mine, theirs))).culprits == ()
+
+
+@pytest.mark.parametrize("seed", [72, 79, 80])
+def test_draws_of_which_one_is_small_are_nothing_that_fp16_cannot_hold(seed):
+    """Of these seeds FP16 and FP32 draw otherwise."""
+    onnxruntime.set_seed(seed)
+    half = "h = Cast<to = 10>(a) n = RandomNormalLike(h) r = Cast<to = 1>(n)" + ADD
+    assert compared(drawing("r = RandomNormalLike(a)" + ADD), drawing(half)).culprits == ()
+
+
+# ---- Dropout --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "training = Identity(no)",
+        "training = Not(yes)",
+        "training = And(yes, no)",
+        "training = Greater(ratio, ratio)",
+    ],
+)
+def test_a_dropout_that_a_constant_turns_off_draws_nothing(nodes):
+    constants = {"ratio": np.float32(0.7), "yes": np.array(True), "no": np.array(False)}
+    report = compared(
+        drawing("b = Tanh(a)"), drawing(f"{nodes} c = Tanh(a) b = Dropout(c, ratio, training)", **constants)
+    )
+    assert report.verdict == "pass"
+    mine = drawing(f"{nodes} c = Tanh(a) b = Dropout(c, ratio, training)", **constants)
+    assert compared(mine, drawing("b = Tanh(a)")).verdict == "pass"
+
+
+def test_a_dropout_that_keeps_every_value_draws_nothing():
+    assert compared(dropping(0.0), drawing("b = Identity(a)")).verdict == "pass"
+
+
+def test_a_dropout_that_may_be_removed_is_not_said_to_have_drawn():
+    report = compared(dropping(0.7), dropping(0.7))
+    assert report.verdict == "undecided"
+    assert (
+        "draws random values without a seed in training mode, unless the runtime removes it; "
+        in report.of(report.runners[-1].name)[0].reason
+    )
+    assert any("draws random values unless the runtime removes it" in notice.text for notice in report.notices)

@@ -593,7 +593,9 @@ def test_pieces_that_show_little_of_the_deployed_error_are_warned_of():
     assert (found.candidate, found.tensor, found.bit_identical) == ("half", "y", False)
     assert found.share < 0.01
     assert found.deployed_error > 1e-5
-    assert any("0% of the deployed one: layers explain nothing of it" in warning for warning in report.warnings)
+    assert any(
+        "less than 1% of the deployed one: layers explain nothing of it" in warning for warning in report.warnings
+    )
     data = to_json(report)["fidelity"][0]
     assert set(data) == {"candidate", "tensor", "deployed_error", "observed_error", "share", "bit_identical"}
 

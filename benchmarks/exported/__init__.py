@@ -1,0 +1,1 @@
+"""Architectures that people deploy, exported and converted soundly: no layer may be accused."""
