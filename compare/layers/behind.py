@@ -167,7 +167,8 @@ def _in_own_terms(prepared: Prepared, healing: Healing, known: Decided, progress
     verdicts.update(dict.fromkeys(found.wrong, "culprit"))
     lacking = {**found.lacking, **known.lacking}
     lacking = {n: taken for n, taken in lacking.items() if n in found.wrong and n not in found.changes}
-    return Decided(verdicts, {}, lacking, found.changes)
+    undoing = known.undoing if found.wrong == suspects else {}
+    return Decided(verdicts, undoing, lacking, found.changes)
 
 
 def _unfinished(

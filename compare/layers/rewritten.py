@@ -241,8 +241,12 @@ class _Search:
             makers = [self._maker(n) for n in self.seen.reads(self.healing.layers[number])]
             change = next((m for m in makers if m is not None and m != number), None)
             takers = set() if change is None else self._taking(change) - {number}
-            if change is not None and (takers or self.seen.wrong.get(number, True)):
-                found[number] = TakenBack(change, tuple(sorted(takers)), (number,))
+            same = not self.healing.layers[number].exceeds_noise
+            if same and not takers:
+                takers = self.seen.taking & self.healing.behind((number,)) - {number}
+            beside = set() if weighted(self.healing.layers[number], self.index) else {number}
+            if change is not None and (takers or same or self.seen.wrong.get(number, True)):
+                found[number] = TakenBack(change, tuple(sorted(takers)), (number,), frozenset(beside))
         return {n: taken for n, taken in found.items() if taken.takers or taken.change != n}
 
     def _taking(self, maker: int) -> set[int]:
