@@ -18,7 +18,7 @@ from ...graph.index import GraphIndex
 from ...graph.pairing.changes import OpName
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import Difference
-from ...graph.pairing.weight_changes import weight_change
+from ...graph.pairing.weight_changes import WeightChange, weight_change
 from ...graph.specs import is_float
 from ..report.model import Cause
 from . import permutation
@@ -97,13 +97,16 @@ class NotTakenBack:
         takers: The same of those that take it back.
         kind: What this one does: its weights are the ``same``, they are ``changed`` otherwise, it ``adds`` the
             reference's own values, or values that are changed ``otherwise``; or it is the layer ``itself`` that makes
-            the change, which is more than they take back. Without takers, it takes back most of it, and not all.
+            the change, which is more than they take back, or makes ``none``. Without takers, it takes back most of it,
+            and not all.
+        shared: A weight of the layer that others read, too, and how many nodes that are.
     """
 
     layer: OpName
     change: OpName
     takers: tuple[OpName, ...]
     kind: str
+    shared: tuple[str, int] | None = None
 
     @property
     def text(self) -> str:
@@ -119,19 +122,55 @@ class NotTakenBack:
             "adds": "it adds the first file's values to what is changed",
             "otherwise": "what it makes of that, or adds to it, is changed otherwise",
             "itself": "it changes more than that",
+            "none": "",
         }[self.kind]
+        if self.kind == "none":
+            return (
+                f"the weights of {takers}{more} take back a change that it does not make: its own are the first file's"
+            )
         most = "most of " if self.kind == "itself" else ""
         return f"the weights of {takers}{more} take back {most}{change}; {lacks}"
 
     @property
     def remedy(self) -> str:
         """What to do."""
+        shared = "" if self.shared is None else f": '{self.shared[0]}', which {self.shared[1]} nodes read"
+        return f"{self._remedy}{shared}"
+
+    @property
+    def _remedy(self) -> str:
         if self.kind in ("adds", "otherwise"):
             return f"change the weights of {self.layer[1]} in the second file as {self.change[1]} is changed"
-        if self.kind == "itself":
+        if self.kind in ("itself", "none"):
             return f"change {self.layer[1]} in the second file anew: {self.takers[0][1]} was changed to take it back"
         lets = f"let the weights of {self.layer[1]} in the second file take back what is changed in {self.change[1]}"
         return f"{lets}, as those of {self.takers[0][1]} do" if self.takers else lets
+
+
+@dataclass(frozen=True)
+class AsRewritten:
+    """Weights that are not the first file's as the layers beside them are rewritten.
+
+    Attributes:
+        layer: Name of the layer.
+        change: How they differ from these.
+    """
+
+    layer: str
+    change: WeightChange
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return f"once the first file's weights are rewritten as the layers beside it are, {self.change}"
+
+    @property
+    def remedy(self) -> str:
+        """What to do."""
+        if self.change.count == 1 and self.change.values is not None:
+            where = ",".join(map(str, self.change.index))
+            return f"set the weight of {self.layer} at [{where}] to {self.change.values[0]:.6g} in the second file"
+        return f"rewrite the first file's weights of {self.layer} as the layers beside it are rewritten"
 
 
 def find(case: LayerCase) -> Diagnosis | None:

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 
 from ...graph.errors import LayerdiffError
 from ...graph.pairing.differences import op_names
-from ..causes.rewritten_weights import LacksTheSame
+from ..causes.diagnosis import Diagnosis
+from ..causes.rewritten_weights import AsRewritten, LacksTheSame
 from ..progress import SILENT, Progress
+from ..report.model import Cause
 from ..runs.memory import budget
 from ..statistics.statistics import Statistics
 from .healing import Healing, hides
+from .rewritten import rewritten
 from .taken_back import TakenBack, taken_back, weighted
 from .walk import Walk
 from .walked import Forced
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from ...graph.index import GraphIndex
+    from ...graph.pairing.weight_changes import WeightChange
     from ..report.model import LayerVerdict
     from .observation import LayerObservation
     from .prepare import Prepared
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+REWRITTEN = (Cause.WEIGHTS, Cause.SCALE)
+"""Causes of an error that a rewriting of weights may have."""
 ROUNDS = 8
 """How many times a candidate is run again at most: a chain of so many faults, one behind the other."""
 
@@ -45,22 +51,29 @@ class Decided:
         verdicts: Which are culprits and which have healed, by number.
         undoing: Of culprits: the layer that would take back what they change, were its weights changed, too.
         lacking: Of culprits: what other layers take back and they do not.
+        changes: Of culprits: how few of their weights differ from the reference's, rewritten as the layers beside are.
     """
 
     verdicts: Mapping[int, LayerVerdict] = field(default_factory=dict)
     undoing: Mapping[int, int] = field(default_factory=dict)
     lacking: Mapping[int, TakenBack] = field(default_factory=dict)
+    changes: Mapping[int, WeightChange] = field(default_factory=dict)
 
-    def joined(self, given: Verdicts, index: GraphIndex) -> Verdicts:
+    def joined(self, given: Verdicts, index: GraphIndex, theirs: GraphIndex) -> Verdicts:
         """The verdicts with culprits whose changes one layer would take back as one fault, at the first of them.
 
         Args:
             given: The verdicts.
             index: The reference's graph.
+            theirs: The candidate's.
         """
         mains = {s.number: s.pair.main for s in given.layers}
         lacking = [(s, self.lacking[s.number]) for s in given.culprits() if s.number in self.lacking]
-        told = ((s, taken.told(s, mains, index)) for s, taken in lacking)
+        told = [(s, taken.told(s, mains, index, theirs)) for s, taken in lacking]
+        for s in given.culprits():
+            if s.number in self.changes:
+                fact = AsRewritten(op_names(index, (s.pair.main,))[0][1], self.changes[s.number])
+                told.append((s, Diagnosis(Cause.WEIGHTS, (fact,), s.pair.main)))
         given = given.knowing([replace(s, diagnosis=diagnosis, contribution=None) for s, diagnosis in told])
         groups: dict[int, list[LayerObservation]] = {}
         for s in given.culprits():
@@ -102,7 +115,7 @@ def decided(
     pending = [s.number for s in layers if healing.verdict(s) is not None]
     if prepared.same or not can.pieces or can.builds_for_shapes:
         return Decided(found, undoing)
-    runs, spoilt, fitted = 0, set[int](), set[int]()
+    runs, spoilt, fitted, first = 0, set[int](), set[int](), healing
     while off := healing.culprits(pending):
         waiting = _may_have_healed(off, healing, index)
         faults, meant = _unfinished(_first(off, healing, waiting), healing, index, {*lacking, *spoilt})
@@ -129,10 +142,33 @@ def decided(
         given = {number for number, verdict in found.items() if verdict == "culprit"} | fitted
         without = _without(prepared, layers, given, progress) if runs <= ROUNDS else None
         if without is None:
-            return Decided(found, undoing, lacking)
+            break
         healing = again(without)
-    found.update(dict.fromkeys(pending, "healed"))
-    return Decided(found, undoing, lacking)
+    else:
+        found.update(dict.fromkeys(pending, "healed"))
+    return _in_own_terms(prepared, first, Decided(found, undoing, lacking), progress)
+
+
+def _in_own_terms(prepared: Prepared, healing: Healing, known: Decided, progress: Progress) -> Decided:
+    """What was decided, of several culprits in the candidate's own terms."""
+    given = {n: known.verdicts.get(n) or healing.verdict(s) for n, s in healing.layers.items()}
+    culprits = {n for n, verdict in given.items() if verdict == "culprit"}
+    suspects = {n for n in culprits if (d := healing.layers[n].diagnosis) is None or d.cause in REWRITTEN}
+    told = {(n in known.undoing, known.undoing.get(n, n)) for n in suspects}
+    if (len(told) < 2 and not known.lacking) or healing.quantized:
+        return known
+    progress.stage(f"{prepared.candidate.name}: {len(suspects)} layers that may be rewritten together")
+    found = rewritten(prepared, healing, suspects, culprits - suspects)
+    if found is None or not (found.wrong == suspects or (found.right and 0 < len(found.wrong) < len(told))):
+        return known
+    verdicts: dict[int, LayerVerdict] = {**known.verdicts}
+    verdicts.update(dict.fromkeys(found.right, "healed"))
+    verdicts.update(dict.fromkeys(found.unknown, "inherited"))
+    verdicts.update(dict.fromkeys(found.wrong, "culprit"))
+    lacking = {**found.lacking, **known.lacking}
+    lacking = {n: taken for n, taken in lacking.items() if n in found.wrong and n not in found.changes}
+    undoing = known.undoing if found.wrong == suspects else {}
+    return Decided(verdicts, undoing, lacking, found.changes)
 
 
 def _unfinished(

@@ -28,6 +28,8 @@ GROWN = 3.0
 """Times the local error from which on the cumulative one was made before."""
 INTEGER_ROUNDOFF = 1e-2
 """What stands for the unit roundoff of INT8."""
+LEAST = 1e-5
+"""Relative error below which layers that are rewritten are not told apart."""
 TURNED = 0.06
 """Relative error to within which values are turned where products of integers are added to them: some hundredths."""
 
@@ -146,6 +148,10 @@ class Healing:
     def rounding(self, tensor: str, statistics: Statistics) -> bool:
         """Whether the error of a tensor is one that rounding alone makes on the way to it."""
         return relative_error(statistics) <= self._rounding(tensor)
+
+    def tolerance(self, tensor: str) -> float:
+        """Relative error that rounding may make of a tensor in a layer that is given others in the same terms."""
+        return max(LEAST, self._rounding(tensor))
 
     def turned(self, tensor: str, error: float | None = None) -> bool:
         """Whether a tensor is far from the reference's, but the same in another order, or turned: of one length, and

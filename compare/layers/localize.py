@@ -268,7 +268,7 @@ def _judged(
     first = heals(walked.layers, failed=[o.tensor for o in outputs if o.verdict == "fail"], agreed=_explained(outputs))
     known = Decided() if progress is None else decided(prepared, walked.layers, first, heals, progress)
     given = verdicts(walked.layers, index, first, carried=carried or {}, decided=known.verdicts)
-    return first, known.joined(given, index)
+    return first, known.joined(given, index, theirs)
 
 
 def _explained(outputs: Sequence[OutputResult]) -> list[str]:

@@ -8,12 +8,13 @@ values to changed ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...graph.operators import PRODUCTS, QUANTIZERS, operator
 from ...graph.pairing.differences import op_names
+from ...graph.specs import is_float
 from ..causes.diagnosis import Diagnosis
 from ..causes.rewritten_weights import NotTakenBack
 from ..report.model import Cause
@@ -51,22 +52,27 @@ class TakenBack:
     lacking: tuple[int, ...]
     beside: frozenset[int] = frozenset()
 
-    def told(self, layer: LayerObservation, mains: Mapping[int, int], index: GraphIndex) -> Diagnosis:
+    def told(
+        self, layer: LayerObservation, mains: Mapping[int, int], index: GraphIndex, theirs: GraphIndex
+    ) -> Diagnosis:
         """Why one of those that lack it is to blame.
 
         Args:
             layer: That layer.
             mains: The main node of each layer, by the layer's number.
             index: The reference's graph.
+            theirs: The candidate's.
         """
         places = (layer.pair.main, *(mains[number] for number in (self.change, *self.takers)))
         name, change, *takers = op_names(index, places)
         kind = "changed" if layer.exceeds_noise else "same"
         if layer.number == self.change:
-            kind = "itself"
+            kind = "itself" if layer.exceeds_noise else "none"
         elif layer.number in self.beside:
             kind = "otherwise" if layer.exceeds_noise else "adds"
-        fact = NotTakenBack(name, change, tuple(takers), kind)
+        if kind == "otherwise" and layer.diagnosis is not None and not constants(layer.pair.reference.nodes, index):
+            return layer.diagnosis  # a number: what is wrong of it is told
+        fact = NotTakenBack(name, change, tuple(takers), kind, _shared(layer.pair.candidate.nodes, theirs))
         if layer.exceeds_noise and layer.diagnosis is not None:
             return layer.diagnosis.adding(fact)
         return Diagnosis(Cause.WEIGHTS, (fact,), layer.pair.main)
@@ -270,6 +276,17 @@ class _Change:
             if weighted(maker, self.index) and not maker.exceeds_noise:
                 return maker.number
         return None
+
+
+def constants(nodes: Iterable[int], index: GraphIndex) -> list[str]:
+    """The weights of more than one value that some nodes read."""
+    names = dict.fromkeys(name for p in nodes for name in index.nodes[p].input if name)
+    return [n for n in names if (w := index.weight(n)) is not None and w.size > 1 and is_float(w.dtype)]
+
+
+def _shared(nodes: Iterable[int], index: GraphIndex) -> tuple[str, int] | None:
+    """A weight of some nodes that others read, too, and how many there are."""
+    return next(((n, count) for n in constants(nodes, index) if (count := len(index.consumers.get(n, ()))) > 1), None)
 
 
 def _is_sum(node: onnx.NodeProto) -> bool:

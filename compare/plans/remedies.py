@@ -48,7 +48,7 @@ from ..causes.out_of_range import CarriedPast
 from ..causes.quantization import OneScaleForAll, StepsHold
 from ..causes.ranges import format_loss
 from ..causes.refused import Refused
-from ..causes.rewritten_weights import NotTakenBack
+from ..causes.rewritten_weights import AsRewritten, NotTakenBack
 from ..causes.shared_scale import SharedScale
 from ..causes.wide_range import Crowded, WiderThanData
 from ..notices import not_written
@@ -284,7 +284,7 @@ def _of_fact(fact: Fact) -> str:
     """What one fact calls for by itself; empty where it calls for nothing."""
     if isinstance(fact, OfTheBatch):
         return f"set the {fact.side}'s program to evaluation (model.eval()), and export it again if it is a file"
-    if isinstance(fact, NotTakenBack):
+    if isinstance(fact, (AsRewritten, NotTakenBack)):
         return fact.remedy
     if isinstance(fact, WiderThanData):
         calibrated = "calibrate on data that are preprocessed as those that are fed: in the same range"
