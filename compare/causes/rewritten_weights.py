@@ -15,6 +15,7 @@ import numpy as np
 
 from ...graph.cutting.dataflow import Kind, dataflow
 from ...graph.index import GraphIndex
+from ...graph.operators import PRODUCTS, operator
 from ...graph.pairing.changes import OpName
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import Difference
@@ -178,7 +179,14 @@ def _of_channels(case: LayerCase) -> Diagnosis | None:
 
 
 def _of_one_shape(case: LayerCase) -> Iterator[tuple[Read, Read]]:
-    """The weights of which each side has one of a shape."""
+    """The weights of which each side has one of a shape; none where one side has several products merged into one,
+    whose weights are those of none of them."""
+    products = [
+        sum(operator(index.nodes[p]) in PRODUCTS for p in part.nodes)
+        for index, part in zip(case.graphs, (case.pair.reference, case.pair.candidate), strict=True)
+    ]
+    if products[0] != products[1]:
+        return
     mine, theirs = (
         _by_shape(_read(index, part.nodes))
         for index, part in zip(case.graphs, (case.pair.reference, case.pair.candidate), strict=True)
