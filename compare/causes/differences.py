@@ -19,7 +19,7 @@ from ...graph.pairing.changes import AttributeChange, OperatorChange, Resized
 from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import Difference, DifferenceKind
-from ...graph.pairing.weight_changes import weight_change
+from ...graph.pairing.weight_changes import WeightChange, weight_change
 from ...graph.pairing.weight_patterns import StoredScaled
 from ...graph.printable import counted
 from ...graph.specs import is_float
@@ -160,8 +160,13 @@ def stated(index: GraphIndex, found: Sequence[tuple[int, Difference]]) -> Diagno
 
 def _rank(index: GraphIndex, position: int, difference: Difference) -> int:
     """Which of several differences is told first: the greatest. Two ways to move data (a Split, and Slices) are the
-    last, which says nothing of what they move."""
+    last, which says nothing of what they move. Other operators may compute the same; integers that are stored of other
+    values are these, whatever reads them."""
     change = difference.change
+    if isinstance(change, OperatorChange) and change.alone:
+        return len(_WEIGHT) + 1
+    if isinstance(change, WeightChange) and change.beyond_steps:
+        return len(_WEIGHT)
     moves = operator(index.nodes[position]) in MOVEMENT
     if moves and isinstance(change, OperatorChange) and not change.alone:
         moves = {op for op, _ in (*change.reference, *change.candidate)} <= MOVEMENT

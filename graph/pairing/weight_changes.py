@@ -234,15 +234,22 @@ def folded_changes(a: Affine, b: Affine, half: bool) -> Iterator[tuple[str, Weig
     for (name, x, y, allowed), step in zip(parts, (b.step, b.bias_step), strict=True):
         error = np.abs(x - y)
         bad = ~(error <= allowed)
-        if step is not None:
-            bad &= ~_rounded_to_step(x, y, step)
+        beyond = bad if step is None else bad & ~_rounded_to_step(x, y, step)
+        quantized = bool(bad.any() and not beyond.any())
         if bad.any():
+            bad = bad if quantized else beyond
             index = tuple(int(i) for i in np.unravel_index(int(np.where(bad, error, -1).argmax()), x.shape))
             values = float(x[index]), float(y[index])
-            count, greatest = int(bad.sum()), float(error[index])
-            scaled = None if step is None or name != "weights" else stored_scaled(x, y, step)
-            patterns = () if scaled is None else (scaled,)
-            yield name, WeightChange(x.shape, y.shape, count, greatest, index, values, patterns=patterns, folded=name)
+            told = None if step is None or quantized else _in_steps(x, y, step)
+            yield name, WeightChange(
+                x.shape, y.shape, int(bad.sum()), float(error[index]), index, values,
+                quantized=quantized, patterns=() if told is None else (told,), folded=name,
+            )  # fmt: skip
+
+
+def _in_steps(x: np.ndarray, y: np.ndarray, step: np.ndarray) -> Pattern | None:
+    """What is known of values that are stored in steps, and are not the reference's rounded to these."""
+    return stored_scaled(x, y, step) or beyond_steps(x, y, step)
 
 
 def rounded_alike(x: np.ndarray, y: np.ndarray) -> bool:
