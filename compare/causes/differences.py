@@ -24,7 +24,7 @@ from ...graph.pairing.weight_patterns import StoredScaled
 from ...graph.printable import counted
 from ...graph.specs import is_float
 from ..report.model import Cause, Fact
-from . import permutation
+from . import permutation, same_functions
 from .case import DOMINANT, LayerCase, LoudLayer
 from .diagnosis import Diagnosis
 from .undoing import weights_stay
@@ -280,7 +280,10 @@ def of_constant(case: LayerCase) -> Diagnosis | None:
 def other_operator(case: LayerCase) -> Diagnosis | None:
     """An operator that differs, or weights in another format, where the values do not tell what that comes to."""
     found = in_graphs(case)
-    return None if found is None or _makes_little(case, found) else found
+    if found is None or _makes_little(case, found):
+        return None
+    same = same_functions.find(case) if found.cause is Cause.WRONG_OP else None
+    return found if same is None else found.adding(same)
 
 
 def reads_another(found: Diagnosis | None) -> bool:

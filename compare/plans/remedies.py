@@ -38,6 +38,7 @@ from ..causes.out_of_range import CarriedPast
 from ..causes.quantization import OneScaleForAll, StepsHold
 from ..causes.ranges import format_loss
 from ..causes.rewritten_weights import NotTakenBack
+from ..causes.same_functions import SameFunctions
 from ..causes.shared_scale import SharedScale
 from ..causes.wide_range import Crowded, WiderThanData
 from ..notices import not_written
@@ -254,6 +255,8 @@ def _of_stored(differences: Sequence[Difference], node: str) -> str:
         return "put the scale of the weights right in the second file, or quantize the first file's weights again"
     if any(isinstance(d.change, WeightChange) and d.change.beyond_steps for d in differences):
         return f"quantize the first file's weights of {node} again: integers, scales or zero points are those of others"
+    if any(isinstance(d.change, WeightChange) and d.change.part for d in differences):
+        return f"compute with the rest of the first file's weights of {node}, too, and put the results together"
     return ""
 
 
@@ -261,7 +264,7 @@ def _of_fact(fact: Fact) -> str:
     """What one fact calls for by itself; empty where it calls for nothing."""
     if isinstance(fact, OfTheBatch):
         return f"set the {fact.side}'s program to evaluation (model.eval()), and export it again if it is a file"
-    if isinstance(fact, NotTakenBack):
+    if isinstance(fact, (NotTakenBack, SameFunctions)):
         return fact.remedy
     if isinstance(fact, WiderThanData):
         calibrated = "calibrate on data that are preprocessed as those that are fed: in the same range"

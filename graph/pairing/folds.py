@@ -99,7 +99,7 @@ def _chains(pairing: Pairing, roles: Mapping[str, str], n: int, m: int) -> _Chai
         left, right = left[: at + 1], right[: end + 1]
     elif len(left) == 1 or len(right) > 1 or not _folded(pairing, left, m):
         return None
-    if len(left) == len(right) and all(pairing.nodes.get(a) == b for a, b in zip(left, right, strict=True)):
+    if len(left) == len(right) and all(_one_for_one(pairing, a, b) for a, b in zip(left, right, strict=True)):
         return None
     wholes = affine(pairing.r.index, left, pairing.r.forms), affine(pairing.c.index, right, pairing.c.forms)
     products = affine(pairing.r.index, [n], pairing.r.forms), affine(pairing.c.index, [m], pairing.c.forms)
@@ -108,6 +108,11 @@ def _chains(pairing: Pairing, roles: Mapping[str, str], n: int, m: int) -> _Chai
     if wholes[0].weight.shape != wholes[1].weight.shape:
         return None
     return _Chains(left, right, (products[0], products[1]), (wholes[0], wholes[1]))
+
+
+def _one_for_one(pairing: Pairing, n: int, m: int) -> bool:
+    """Whether two nodes are matched whose weights are compared one by one: not those of a Gemm and a MatMul."""
+    return pairing.nodes.get(n) == m and pairing.r.forms[n].op == pairing.c.forms[m].op
 
 
 def _folded(pairing: Pairing, left: list[int], m: int) -> bool:

@@ -16,7 +16,18 @@ from ..index import GraphIndex
 from ..specs import is_float
 from ..weights import stored_bytes
 from .affine import Affine
-from .weight_patterns import BeyondSteps, Clamped, Pattern, StoredScaled, Transposed, blocks, pattern_of, wide
+from .weight_patterns import (
+    BeyondSteps,
+    Clamped,
+    Part,
+    Pattern,
+    StoredScaled,
+    Transposed,
+    blocks,
+    part_of,
+    pattern_of,
+    wide,
+)
 
 FEWEST = 4
 """Weights of a channel from which on a factor that fits them all says something."""
@@ -81,6 +92,11 @@ class WeightChange:
         return any(isinstance(p, BeyondSteps) for p in self.patterns)
 
     @property
+    def part(self) -> bool:
+        """Whether they are a part of the reference's: a product that was split, say, of which the rest is missing."""
+        return any(isinstance(p, Part) for p in self.patterns)
+
+    @property
     def clamped(self) -> bool:
         """Whether weights beyond a limit were set to it, and no other differs by more than the rounding to its type."""
         return any(isinstance(p, Clamped) for p in self.patterns)
@@ -93,7 +109,7 @@ class WeightChange:
     def __str__(self) -> str:
         text = self._extent()
         for pattern in self.patterns:
-            whole = isinstance(pattern, Transposed) and self.shape != self.candidate_shape
+            whole = isinstance(pattern, (Transposed, Part)) and self.shape != self.candidate_shape
             text += f"{': ' if whole else '; '}{pattern}"
         return f"quantized, {text}" if self.quantized else text
 
@@ -154,7 +170,8 @@ def weight_change(x: np.ndarray, y: np.ndarray) -> WeightChange | None:
         if x.size == y.size and x.ndim == y.ndim and x.shape == y.shape[::-1] and np.array_equal(x.T, y):
             return WeightChange(*shapes, patterns=(Transposed(),))
         if x.size != y.size or _squeezed(x) != _squeezed(y):
-            return WeightChange(*shapes)
+            part = part_of(x, y)
+            return WeightChange(*shapes, patterns=() if part is None else (part,))
         y = y.reshape(x.shape)
         shapes = x.shape, x.shape
     if x.dtype == object or y.dtype == object or x.dtype.kind in "SUc" or y.dtype.kind in "SUc":
@@ -240,7 +257,7 @@ def folded_changes(a: Affine, b: Affine, half: bool) -> Iterator[tuple[str, Weig
             bad = bad if quantized else beyond
             index = tuple(int(i) for i in np.unravel_index(int(np.where(bad, error, -1).argmax()), x.shape))
             values = float(x[index]), float(y[index])
-            told = None if step is None or quantized else _in_steps(x, y, step)
+            told = pattern_of(x, y) if step is None else None if quantized else _in_steps(x, y, step)
             yield name, WeightChange(
                 x.shape, y.shape, int(bad.sum()), float(error[index]), index, values,
                 quantized=quantized, patterns=() if told is None else (told,), folded=name,
