@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.formats import BF16, FP16, FP32, NumberFormat
-from ...graph.operators import PRODUCTS, RECURRENT
+from ...graph.operators import CONTROL_FLOW, PRODUCTS, RECURRENT
 from ...graph.pairing.differences import DifferenceKind
 from ..report.model import Cause
-from .case import LayerCase
+from .case import LayerCase, LoudLayer
 from .diagnosis import Diagnosis
 
 if TYPE_CHECKING:
@@ -58,6 +58,34 @@ def find(case: LayerCase) -> Diagnosis | None:
     """An FP32 product that adds in a narrower format."""
     fmt, z = adding_format(case), case.judgement.rms_z
     return None if fmt is None or z is None else Diagnosis(Cause.NARROW_ACCUMULATOR, (SumsAsIn(fmt, _roundoff(z), z),))
+
+
+@dataclass(frozen=True)
+class StateRounded:
+    """A loop or a recurrence that rounds what it carries at each step, to most of the final error.
+
+    Attributes:
+        relative: Its own error.
+        contribution: Its share of the final error.
+    """
+
+    relative: float
+    contribution: float
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return (
+            f"what it carries from step to step is rounded at each, and what is small beside it is lost: an error of "
+            f"{self.relative:.1e}, which makes {self.contribution:.0%} of the final one"
+        )
+
+
+def of_state(layer: LoudLayer) -> Diagnosis | None:
+    """A loop or a recurrence that makes most of the final error by rounding its state."""
+    if layer.op not in RECURRENT | CONTROL_FLOW or not layer.holds_most or not layer.enlarges:
+        return None
+    return Diagnosis(Cause.NARROW_ACCUMULATOR, (StateRounded(layer.judgement.relative, layer.contribution),))
 
 
 def adding_format(case: LayerCase) -> NumberFormat | None:

@@ -20,12 +20,12 @@ from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import Difference, DifferenceKind
 from ...graph.pairing.turned import turned
-from ...graph.pairing.weight_changes import weight_change
+from ...graph.pairing.weight_changes import WeightChange, weight_change
 from ...graph.pairing.weight_patterns import StoredScaled
 from ...graph.printable import counted
 from ...graph.specs import is_float
 from ..report.model import Cause, Fact
-from . import permutation
+from . import permutation, same_functions
 from .case import DOMINANT, LayerCase, LoudLayer
 from .diagnosis import Diagnosis
 from .undoing import weights_stay
@@ -166,8 +166,13 @@ def stated(index: GraphIndex, found: Sequence[tuple[int, Difference]]) -> Diagno
 
 def _rank(index: GraphIndex, position: int, difference: Difference) -> int:
     """Which of several differences is told first: the greatest. Two ways to move data (a Split, and Slices) are the
-    last, which says nothing of what they move."""
+    last, which says nothing of what they move. Other operators may compute the same; integers that are stored of other
+    values are these, whatever reads them."""
     change = difference.change
+    if isinstance(change, OperatorChange) and change.alone:
+        return len(_WEIGHT) + 1
+    if isinstance(change, WeightChange) and change.beyond_steps:
+        return len(_WEIGHT)
     moves = operator(index.nodes[position]) in MOVEMENT
     if moves and isinstance(change, OperatorChange) and not change.alone:
         moves = {op for op, _ in (*change.reference, *change.candidate)} <= MOVEMENT
@@ -281,7 +286,10 @@ def of_constant(case: LayerCase) -> Diagnosis | None:
 def other_operator(case: LayerCase) -> Diagnosis | None:
     """An operator that differs, or weights in another format, where the values do not tell what that comes to."""
     found = in_graphs(case)
-    return None if found is None or _makes_little(case, found) else found
+    if found is None or _makes_little(case, found):
+        return None
+    same = same_functions.find(case) if found.cause is Cause.WRONG_OP else None
+    return found if same is None else found.adding(same)
 
 
 def moved_by_another(case: LayerCase) -> Diagnosis | None:

@@ -131,6 +131,7 @@ WITHIN_NOISE: tuple[Callable[[LoudLayer], Diagnosis | None], ...] = (
     cancellation.find,
     amplified.find,
     amplified.of_input,
+    accumulator.of_state,
     spread.find,
 )
 """The same for the loudest layer, where outputs disagree and no layer exceeds its expected noise."""

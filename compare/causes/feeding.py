@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ...graph.printable import counted
 from ..report.model import Cause
 from .diagnosis import Diagnosis
 from .unknown import greatest_difference
@@ -32,6 +33,19 @@ class FedOtherwise:
     def text(self) -> str:
         """See `Fact`."""
         return f"the same network on the same runner gives another result here when it is fed {self.schedule}"
+
+
+@dataclass(frozen=True)
+class SeenAt:
+    """Layers each of which computes a tensor for itself that depends on how the network is fed: their names."""
+
+    layers: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        more = f" and {counted(len(self.layers) - 1, 'more layer')}" if self.layers[1:] else ""
+        return f"seen at {self.layers[0]}{more}, which compute with it"
 
 
 @dataclass(frozen=True)

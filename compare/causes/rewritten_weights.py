@@ -15,6 +15,7 @@ import numpy as np
 
 from ...graph.cutting.dataflow import Kind, dataflow
 from ...graph.index import GraphIndex
+from ...graph.operators import PRODUCTS, operator
 from ...graph.pairing.changes import OpName
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import Difference
@@ -31,6 +32,8 @@ SAME = 1e-5
 """Error of a channel, relative to the largest channel, up to which its values are those of the reference."""
 THROUGHOUT = 0.9
 """Share of a channel's values that are off where its weights are."""
+FEWEST = 4
+"""Values of a channel from which on one number for all of them says something."""
 NAMED = 4
 """Most channels that are named."""
 
@@ -62,6 +65,38 @@ class ChannelsOff:
         return (
             f"{len(self.channels)} of {self.of} channels (axis {self.axis}) are off and the others are the same to "
             f"within rounding, so that the operators compute the same with other weights: {named}{more}"
+        )
+
+
+@dataclass(frozen=True)
+class ChannelsMoved:
+    """Channels each of which is the reference's plus one number, or times one.
+
+    Attributes:
+        of: How many there are.
+        axis: Where they lie.
+        added: Whether the numbers are added; else they are factors.
+        at: The channel with the number that is farthest from none.
+        number: That number.
+        lost: The constant of the reference that is not added: the numbers are those of it with the other sign.
+    """
+
+    of: int
+    axis: int
+    added: bool
+    at: int
+    number: float
+    lost: str = ""
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        what = "plus one number" if self.added else "times one number"
+        lost = f"; it is '{self.lost}' that is not added" if self.lost else ""
+        return (
+            f"each of {self.of} channels (axis {self.axis}) is the reference's {what}, to within rounding, so that the "
+            f"operators compute the same with {'another bias' if self.added else 'other weights'}: "
+            f"{self.number:.4g} in channel {self.at}{lost}"
         )
 
 
@@ -186,7 +221,7 @@ def find(case: LayerCase) -> Diagnosis | None:
         made = case.reweighted({name: theirs})
         if made is not None and explained(case, made):
             return Diagnosis(Cause.WEIGHTS, (GraphsDiffer(Difference(position, twin, change, name)),), position)
-    return None if permutation.find(case) else _of_channels(case)
+    return None if permutation.find(case) else _of_channels(case) or _moved(case)
 
 
 def _of_channels(case: LayerCase) -> Diagnosis | None:
@@ -216,8 +251,55 @@ def _of_channels(case: LayerCase) -> Diagnosis | None:
     return Diagnosis(Cause.WEIGHTS, (fact,))
 
 
+def _moved(case: LayerCase) -> Diagnosis | None:
+    """One number for each channel, added to all its values or multiplied with them, that leaves nothing of the error:
+    along an axis that weights of the reference have. One factor for all may be a scale that the operators lack."""
+    if case.y.shape != case.c.shape or case.formats.coarse:
+        return None
+    read = [(name, value) for _, name, value in _read(case.graphs[0], case.pair.reference.nodes)]
+    for axis in {channel_axis(case.y.shape): 0, case.y.ndim - 1: 0, 1: 0}:
+        if axis is None or not 0 < axis < case.y.ndim or not any(case.y.shape[axis] in v.shape for _, v in read):
+            continue
+        mine, theirs = by_channel(case.y, axis), by_channel(case.c, axis)
+        if mine.shape[1] < FEWEST or not (np.isfinite(mine).all() and np.isfinite(theirs).all()):
+            continue
+        allowed = SAME * float(np.sqrt(np.mean(mine**2, axis=1)).max())
+        shifts, gains = _shifts_and_gains(mine, theirs)
+        if _rms(theirs - mine - shifts) <= allowed:
+            at = int(np.abs(shifts).argmax())
+            lost = next(
+                (n for n, v in read if v.size == len(shifts) and _rms(v.reshape(-1, 1) + shifts) <= allowed), ""
+            )
+            fact = ChannelsMoved(len(shifts), axis, True, at, float(shifts[at, 0]), lost)
+        elif _rms(theirs - gains * mine) <= allowed and np.ptp(gains) > SAME:
+            at = int(np.abs(gains - 1).argmax())
+            fact = ChannelsMoved(len(gains), axis, False, at, float(gains[at, 0]))
+        else:
+            continue
+        return Diagnosis(Cause.WEIGHTS, (fact,))
+    return None
+
+
+def _shifts_and_gains(mine: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What is to be added to each channel, or multiplied with it, to come nearest to another one."""
+    power = np.sum(mine**2, axis=1, keepdims=True)
+    gains = np.divide(np.sum(mine * theirs, axis=1, keepdims=True), power, out=np.ones_like(power), where=power > 0)
+    return np.mean(theirs - mine, axis=1, keepdims=True), gains
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
 def _of_one_shape(case: LayerCase) -> Iterator[tuple[Read, Read]]:
-    """The weights of which each side has one of a shape."""
+    """The weights of which each side has one of a shape; none where one side has several products merged into one,
+    whose weights are those of none of them."""
+    products = [
+        sum(operator(index.nodes[p]) in PRODUCTS for p in part.nodes)
+        for index, part in zip(case.graphs, (case.pair.reference, case.pair.candidate), strict=True)
+    ]
+    if products[0] != products[1]:
+        return
     mine, theirs = (
         _by_shape(_read(index, part.nodes))
         for index, part in zip(case.graphs, (case.pair.reference, case.pair.candidate), strict=True)

@@ -21,6 +21,7 @@ from .case import LayerCase
 from .ranges import format_loss
 
 if TYPE_CHECKING:
+    from ...graph.index import GraphIndex
     from ...graph.model import Model
     from ...graph.specs import Arrays
 
@@ -54,8 +55,14 @@ def weights_stay(case: LayerCase, found: Iterable[Difference]) -> bool:
 def _folds(case: LayerCase) -> bool:
     """Whether one of the files has a normalization of fixed statistics that the other has in its weights."""
     parts = zip(case.graphs, (case.pair.reference, case.pair.candidate), strict=True)
-    counts = [sum(operator(index.nodes[p]) in AFFINE_STEPS for p in part.nodes) for index, part in parts]
+    counts = [sum(_fixed(index, p) for p in part.nodes) for index, part in parts]
     return counts[0] != counts[1]
+
+
+def _fixed(index: GraphIndex, position: int) -> bool:
+    """Whether a node scales or shifts what it reads by constants: the product of two branches does not."""
+    node = index.nodes[position]
+    return operator(node) in AFFINE_STEPS and any(constant_value(index, name) is not None for name in node.input)
 
 
 def _references(case: LayerCase, found: Iterable[Difference]) -> Arrays | None:

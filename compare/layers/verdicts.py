@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from ...graph.formats import NumberFormat, coarser
 from ...graph.operators import STRETCHES, operator
+from ...graph.specs import Dim, is_float
 from ..causes import baked_constant, exchanged_layers
 from ..causes.diagnosis import Diagnosis
-from ..causes.feeding import RangeOfAll
+from ..causes.feeding import RangeOfAll, SeenAt
 from ..causes.judgement import RMS_LIMIT
 from ..causes.saturation import BeyondCalibration
 from ..causes.wide_range import BehindToo, WiderThanData
@@ -144,7 +145,7 @@ class _Jury:
             verdict = None if s.number in self.found else self.healing.verdict(s)
             if verdict is not None:
                 self.found[s.number] = verdict
-        self._given_one_step()
+        self._fed_once()
         self._blame_producers()
         self._join_shared()
         self._pair_quantizers()
@@ -179,13 +180,47 @@ class _Jury:
 
     # -- how it was fed --
 
-    def _given_one_step(self) -> None:
-        """Layers that read the one step of what was fed together, where each entry had its own: of the reference, no
-        layer can be given all of these."""
+    def _fed_once(self) -> None:
+        """Layers that read what is one for all that was fed together, where each entry had its own: of the reference,
+        no layer can be given all of these. What several compute of that for themselves, a mask or positions, is one
+        fault, too, at the first of them."""
+        fed: list[int] = []
         for number, s in self.layers.items():
-            fed = s.diagnosis is not None and s.diagnosis.cause is Cause.FEEDING
-            if fed and self.found.get(number) == "culprit" and self._reads_a_step(s):
+            if s.diagnosis is None or s.diagnosis.cause is not Cause.FEEDING or self.found.get(number) != "culprit":
+                continue
+            makers = (self._origin(name) for name in self._one_for_all(s))
+            if self._reads_a_step(s) or any(m is not None and m.number in fed for m in makers):
                 self.found[number] = "inherited"
+            else:
+                fed.append(number)
+        while fed:
+            first, *others = fed
+            shared = {n: self._last_shared(first, n) for n in others}
+            same = [n for n, node in shared.items() if node is not None]
+            s = self.layers[first]
+            if same and s.diagnosis is not None:  # its share is not that of all of them
+                seen = SeenAt(tuple(self.index.names[self.layers[n].pair.main] for n in (first, *same)))
+                told = replace(s.diagnosis.adding(seen), node=max(n for n in shared.values() if n is not None))
+                self.layers[first] = replace(s, diagnosis=told, contribution=None)
+                self.found.update(dict.fromkeys(same, "inherited"))
+            fed = [n for n in others if n not in same]
+
+    def _one_for_all(self, s: LayerObservation) -> list[str]:
+        """What a layer reads that has one entry, where what it makes has as many as it is given."""
+        first = {n: self._entries(n) for n in (*s.pair.reference.inputs, *s.pair.reference.outputs)}
+        if all(first[n] == 1 for n in s.pair.reference.outputs):
+            return []
+        return [n for n in s.pair.reference.inputs if first[n] == 1]
+
+    def _entries(self, name: str) -> Dim:
+        spec = self.index.specs.get(name)
+        return spec.shape[0] if spec is not None and spec.shape else None
+
+    def _last_shared(self, number: int, other: int) -> int | None:
+        """The last of the nodes that make floats in two layers, each for itself."""
+        nodes = set(self.layers[number].pair.reference.nodes) & set(self.layers[other].pair.reference.nodes)
+        specs = ((p, self.index.specs.get(self.index.nodes[p].output[0])) for p in nodes)
+        return max((p for p, spec in specs if spec is not None and is_float(spec.dtype)), default=None)
 
     def _reads_a_step(self, s: LayerObservation) -> bool:
         """Whether a number that a layer reads comes from a quantizer that measures the range of all that comes."""

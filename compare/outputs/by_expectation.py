@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ...graph.formats import FP32
 from ...graph.printable import counted
 from .evidence import Decision, OutputEvidence
 from .expectation import Measured
@@ -144,14 +145,23 @@ def too_coarse(evidence: OutputEvidence, found: Measured) -> str:
         return _ties(evidence, found)
     if not found.explained:
         what = "a slice" if found.statistic == "slice" else "an element"
+        alone = "other random values alone make" if evidence.random else "rounding alone makes"
         return (
-            f"rounding alone makes an error of {found.expected:.0%} in the worst sample, which is too coarse to tell "
+            f"{alone} an error of {found.expected:.0%} in the worst sample, which is too coarse to tell "
             f"whether {what} that errs {found.use:.2g} times as much as is explained is at fault"
         )
-    return (
-        f"rounding alone makes an error of {found.relative:.0%} in the worst sample: the format is too coarse for this "
-        "network, no layer need be broken"
-    )
+    if evidence.random:
+        return (
+            f"other random values alone make an error as large as this one, {found.relative:.0%} in the worst sample, "
+            "and hide what else may differ"
+        )
+    makes = f"rounding alone makes an error of {found.relative:.0%} in the worst sample"
+    if 0 < found.u <= FP32.u:
+        return (
+            f"{makes}, in FP32: the least error decides values on the way (a Round, a comparison), or is enlarged "
+            "there, and no layer need be broken"
+        )
+    return f"{makes}: the format is too coarse for this network, no layer need be broken"
 
 
 def _ties(evidence: OutputEvidence, found: Measured) -> str:

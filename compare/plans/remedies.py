@@ -49,6 +49,7 @@ from ..causes.quantization import OneScaleForAll, StepsHold
 from ..causes.ranges import format_loss
 from ..causes.refused import Refused
 from ..causes.rewritten_weights import AsRewritten, NotTakenBack
+from ..causes.same_functions import SameFunctions
 from ..causes.shared_scale import SharedScale
 from ..causes.wide_range import Crowded, WiderThanData
 from ..notices import not_written
@@ -270,6 +271,8 @@ def _of_stored(differences: Sequence[Difference], node: str) -> str:
     if beyond:
         what = f"{_nouns(beyond)} of {node}"
         return f"quantize the first file's {what} again: integers, scales or zero points are those of others"
+    if any(isinstance(d.change, WeightChange) and d.change.part for d in differences):
+        return f"compute with the rest of the first file's weights of {node}, too, and put the results together"
     return ""
 
 
@@ -284,7 +287,7 @@ def _of_fact(fact: Fact) -> str:
     """What one fact calls for by itself; empty where it calls for nothing."""
     if isinstance(fact, OfTheBatch):
         return f"set the {fact.side}'s program to evaluation (model.eval()), and export it again if it is a file"
-    if isinstance(fact, (AsRewritten, NotTakenBack)):
+    if isinstance(fact, (AsRewritten, NotTakenBack, SameFunctions)):
         return fact.remedy
     if isinstance(fact, WiderThanData):
         calibrated = "calibrate on data that are preprocessed as those that are fed: in the same range"

@@ -94,11 +94,12 @@ def _chains(pairing: Pairing, roles: Mapping[str, str], n: int, m: int) -> _Chai
         return None
     ends = [pairing.c.first(p) for p in right]
     at = next((i for i in reversed(range(len(left))) if roles.get(pairing.r.first(left[i])) in ends), None)
-    if at is None:
+    if at is not None:
+        end = ends.index(roles[pairing.r.first(left[at])])
+        left, right = left[: at + 1], right[: end + 1]
+    elif len(left) == 1 or len(right) > 1 or not _folded(pairing, left, m):
         return None
-    end = ends.index(roles[pairing.r.first(left[at])])
-    left, right = left[: at + 1], right[: end + 1]
-    if len(left) == len(right) and all(pairing.nodes.get(a) == b for a, b in zip(left, right, strict=True)):
+    if len(left) == len(right) and all(_one_for_one(pairing, a, b) for a, b in zip(left, right, strict=True)):
         return None
     wholes = affine(pairing.r.index, left, pairing.r.forms), affine(pairing.c.index, right, pairing.c.forms)
     products = affine(pairing.r.index, [n], pairing.r.forms), affine(pairing.c.index, [m], pairing.c.forms)
@@ -107,6 +108,22 @@ def _chains(pairing: Pairing, roles: Mapping[str, str], n: int, m: int) -> _Chai
     if wholes[0].weight.shape != wholes[1].weight.shape:
         return None
     return _Chains(left, right, (products[0], products[1]), (wholes[0], wholes[1]))
+
+
+def _one_for_one(pairing: Pairing, n: int, m: int) -> bool:
+    """Whether two nodes are matched whose weights are compared one by one: not those of a Gemm and a MatMul."""
+    return pairing.nodes.get(n) == m and pairing.r.forms[n].op == pairing.c.forms[m].op
+
+
+def _folded(pairing: Pairing, left: list[int], m: int) -> bool:
+    """Whether weights that a product stores in steps are those of a chain, which tells where it ends where no reader
+    of it is matched: its quantizer does what stands behind it, or other operators do."""
+    mine = affine(pairing.r.index, left, pairing.r.forms)
+    theirs = affine(pairing.c.index, [m], pairing.c.forms)
+    if mine is None or theirs is None or theirs.step is None or mine.weight.shape != theirs.weight.shape:
+        return False
+    changes = folded_changes(mine, theirs, half=False)
+    return all(change.quantized for name, change in changes if name == "weights")
 
 
 def _chain(view: GraphView, position: int) -> list[int]:

@@ -30,13 +30,13 @@ def match_nodes(reference: GraphIndex, candidate: GraphIndex) -> Pairing:
     pairing = Pairing(reference, candidate)
     _by_name(pairing)
     for _ in range(_ROUNDS):
+        if _accept(pairing, bottlenecks(pairing)):
+            continue
         if any(_by_labels(pairing, skeleton, final=False) for skeleton in (True, False)):
             continue
         if _names_by_neighbour(pairing) or _changed_operators(pairing):
             continue
         if _by_weights(pairing) or _by_one_input(pairing):
-            continue
-        if _accept(pairing, bottlenecks(pairing)):
             continue
         if any(_by_labels(pairing, skeleton, final=True) for skeleton in (True, False)):
             continue
@@ -220,7 +220,8 @@ def _by_labels(pairing: Pairing, skeleton: bool, *, final: bool) -> bool:
         for left, right in alike:
             for pair in _resolve(pairing, left, right, whole=False, final=final):
                 proposals.setdefault(pair, set()).add(way)
-    return _decide(pairing, proposals)
+    joined = _joined_behind(pairing, proposals)
+    return _decide(pairing, {pair: ways for pair, ways in proposals.items() if pair not in joined})
 
 
 def _decide(pairing: Pairing, proposals: Mapping[NodePair, set[str]]) -> bool:
@@ -279,16 +280,23 @@ def _resolve(pairing: Pairing, left: list[int], right: list[int], *, whole: bool
     if whole and not pairs and _interchangeable(pairing, mine, theirs):
         return [(mine[0], theirs[0])]  # the labels then tell the others apart
     if final:
-        pairs.extend(pair for pair in _nearest(pairing, mine, theirs) if not _joined_behind(pairing, *pair))
+        pairs.extend(_nearest(pairing, mine, theirs))
     return pairs
 
 
-def _joined_behind(pairing: Pairing, n: int, m: int) -> bool:
-    """Whether what a node of the candidate makes stands for what the reference makes of several branches, of which
-    ``n`` is one: it is all of them in one kernel, and not ``n`` with other weights."""
-    a, b = pairing.r.first(n), pairing.c.first(m)
-    stands = [name for name, other in roles(pairing).items() if other == b]
-    return any(pairing.r.source(name) != a and made_of(pairing, a, name) for name in stands)
+def _joined_behind(pairing: Pairing, pairs: Iterable[NodePair]) -> set[NodePair]:
+    """The pairs of which the candidate's node makes what stands for what the reference makes of several branches, of
+    which the reference's node is one: it is all of them in one kernel, and not that one with other weights."""
+    stands: dict[str, list[str]] = {}
+    for name, other in roles(pairing).items():
+        stands.setdefault(other, []).append(name)
+    found = set()
+    for n, m in pairs:
+        a = pairing.r.first(n)
+        names = [name for name in stands.get(pairing.c.first(m), ()) if pairing.r.source(name) != a]
+        if any(made_of(pairing, a, name) for name in names):
+            found.add((n, m))
+    return found
 
 
 def _without(pairs: list[NodePair], left: list[int], right: list[int]) -> tuple[list[int], list[int]]:

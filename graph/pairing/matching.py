@@ -11,6 +11,7 @@ unmatched.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -93,7 +94,7 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
     return Matching(
         tensors,
         {_origin(n, mine): _origin(m, theirs) for n, m in sorted(nodes.items())},
-        tuple(d for d in placed if not _left_to_quantizer(file, d)),
+        tuple(d for d in placed if not _left_to_quantizer(pairing, file, d)),
         stored_steps(pairing, nodes, folded.steps),
         pairing.forms[1],
     )
@@ -116,17 +117,26 @@ def _placed(difference: Difference, mine: tuple[int, ...] | None, theirs: tuple[
     )
 
 
-def _left_to_quantizer(candidate: GraphIndex, difference: Difference) -> bool:
-    """Whether what the candidate lacks is a Relu, whose result it keeps as integers that stand for no negative one."""
+def _left_to_quantizer(pairing: Pairing, candidate: GraphIndex, difference: Difference) -> bool:
+    """Whether what the candidate lacks is a Relu or a Clip, whose result it keeps as integers that stand for nothing
+    beyond its limits."""
     change, position = difference.change, difference.candidate_node
     if not isinstance(change, OperatorChange) or change.candidate or position < 0:
         return False
-    if {op for op, _ in change.reference} != {"Relu"}:
+    if not {op for op, _ in change.reference} <= {"Relu", "Clip"}:
         return False
+    index, limits = pairing.r.index, [(-math.inf, math.inf)]
+    for p in (p for p in pairing.r.live if (index.nodes[p].op_type, index.names[p]) in change.reference):
+        form = pairing.r.forms[p]
+        if len(form.data) > 1 or form.weights.keys() - form.settings.keys():  # limits that are not known
+            return False
+        least, greatest = (0.0, math.inf) if form.op == "Relu" else (-math.inf, math.inf)
+        limits.append((form.settings.get("min", least), form.settings.get("max", greatest)))
+    low, high = max(a for a, _ in limits), min(b for _, b in limits)
     made = candidate.nodes[position].output[0]
     kept = holder(candidate, made)
     found = [kept] if kept is not None else [quantizer(candidate, p) for p in candidate.consumers.get(made, ())]
-    return bool(found) and all(q is not None and q.starts_at_zero for q in found)
+    return bool(found) and all(q is not None and q.within(low, high) for q in found)
 
 
 def _has_epilogue(index: GraphIndex, position: int) -> bool:

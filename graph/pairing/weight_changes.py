@@ -16,7 +16,18 @@ from ..index import GraphIndex
 from ..specs import is_float
 from ..weights import stored_bytes
 from .affine import Affine
-from .weight_patterns import BeyondSteps, Clamped, Pattern, StoredScaled, Transposed, blocks, pattern_of, wide
+from .weight_patterns import (
+    BeyondSteps,
+    Clamped,
+    Part,
+    Pattern,
+    StoredScaled,
+    Transposed,
+    blocks,
+    part_of,
+    pattern_of,
+    wide,
+)
 
 FEWEST = 4
 """Weights of a channel from which on a factor that fits them all says something."""
@@ -83,6 +94,11 @@ class WeightChange:
         return any(isinstance(p, BeyondSteps) for p in self.patterns)
 
     @property
+    def part(self) -> bool:
+        """Whether they are a part of the reference's: a product that was split, say, of which the rest is missing."""
+        return any(isinstance(p, Part) for p in self.patterns)
+
+    @property
     def clamped(self) -> bool:
         """Whether weights beyond a limit were set to it, and no other differs by more than the rounding to its type."""
         return any(isinstance(p, Clamped) for p in self.patterns)
@@ -95,7 +111,7 @@ class WeightChange:
     def __str__(self) -> str:
         text = self._extent()
         for pattern in self.patterns:
-            whole = isinstance(pattern, Transposed) and self.shape != self.candidate_shape
+            whole = isinstance(pattern, (Transposed, Part)) and self.shape != self.candidate_shape
             text += f"{': ' if whole else '; '}{pattern}"
         return f"quantized, {text}" if self.quantized else text
 
@@ -156,7 +172,8 @@ def weight_change(x: np.ndarray, y: np.ndarray) -> WeightChange | None:
         if x.size == y.size and x.ndim == y.ndim and x.shape == y.shape[::-1] and np.array_equal(x.T, y):
             return WeightChange(*shapes, patterns=(Transposed(),))
         if x.size != y.size or _squeezed(x) != _squeezed(y):
-            return WeightChange(*shapes)
+            part = part_of(x, y)
+            return WeightChange(*shapes, patterns=() if part is None else (part,))
         y = y.reshape(x.shape)
         shapes = x.shape, x.shape
     if x.dtype == object or y.dtype == object or x.dtype.kind in "SUc" or y.dtype.kind in "SUc":
@@ -239,17 +256,23 @@ def folded_changes(a: Affine, b: Affine, half: bool) -> Iterator[tuple[str, Weig
     for (name, x, y, allowed), step in zip(parts, (b.step, b.bias_step), strict=True):
         error = np.abs(x - y)
         bad = ~(error <= allowed)
-        if step is not None:
-            bad &= ~_rounded_to_step(x, y, step)
+        beyond = bad if step is None else bad & ~_rounded_to_step(x, y, step)
+        quantized = bool(bad.any() and not beyond.any())
         if bad.any():
+            bad = bad if quantized else beyond
             index = tuple(int(i) for i in np.unravel_index(int(np.where(bad, error, -1).argmax()), x.shape))
             values = float(x[index]), float(y[index])
-            count, greatest = int(bad.sum()), float(error[index])
-            scaled = None if step is None or name != "weights" else stored_scaled(x, y, step)
-            patterns = () if scaled is None else (scaled,)
-            noun = "weights" if name == "weights" else "biases"
-            change = WeightChange(x.shape, y.shape, count, greatest, index, values, patterns=patterns)
-            yield name, replace(change, folded=name, noun=noun)
+            told = pattern_of(x, y) if step is None else None if quantized else _in_steps(x, y, step)
+            change = WeightChange(
+                x.shape, y.shape, int(bad.sum()), float(error[index]), index, values,
+                quantized=quantized, patterns=() if told is None else (told,),
+            )  # fmt: skip
+            yield name, replace(change, folded=name, noun="weights" if name == "weights" else "biases")
+
+
+def _in_steps(x: np.ndarray, y: np.ndarray, step: np.ndarray) -> Pattern | None:
+    """What is known of values that are stored in steps, and are not the reference's rounded to these."""
+    return stored_scaled(x, y, step) or beyond_steps(x, y, step)
 
 
 def rounded_alike(x: np.ndarray, y: np.ndarray) -> bool:

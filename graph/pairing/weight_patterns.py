@@ -42,6 +42,18 @@ class Scaled:
 
 
 @dataclass(frozen=True)
+class Part:
+    """The candidate's weights are some of the reference's, one after the other along an axis: from ``start`` on."""
+
+    axis: int
+    start: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"those from {self.start} to {self.start + self.count - 1} along axis {self.axis}, and not the others"
+
+
+@dataclass(frozen=True)
 class Zeroed:
     """The candidate's weights are zero."""
 
@@ -148,7 +160,9 @@ class Clamped:
         return " and ".join(told)
 
 
-Pattern = Transposed | Reordered | Scaled | Zeroed | StoredScaled | BeyondSteps | Clamped | FewValues | Twin | OfNode
+Pattern = (
+    Transposed | Reordered | Scaled | Part | Zeroed | StoredScaled | BeyondSteps | Clamped | FewValues | Twin | OfNode
+)
 """A kind of change that explains all of a difference."""
 
 
@@ -167,6 +181,21 @@ def pattern_of(x: np.ndarray, y: np.ndarray) -> Pattern | None:
     if not y.any():
         return Zeroed()
     return _scaled(x, y) or _clamped(x, y) or _few_values(x, y)
+
+
+def part_of(x: np.ndarray, y: np.ndarray) -> Part | None:
+    """Where weights are that have fewer values along one axis; None where they are no part of the others."""
+    fewer = [i for i, (a, b) in enumerate(zip(x.shape, y.shape, strict=False)) if a != b]
+    if x.ndim != y.ndim or len(fewer) != 1 or x.dtype != y.dtype or not 0 < y.shape[fewer[0]] < x.shape[fewer[0]]:
+        return None
+    axis = fewer[0]
+    rows, other = np.moveaxis(x, axis, 0), np.moveaxis(y, axis, 0)
+    if other[0].size < 2:
+        return None
+    for start in range(len(rows) - len(other) + 1):
+        if np.array_equal(rows[start], other[0]) and np.array_equal(rows[start : start + len(other)], other):
+            return Part(axis, start, len(other))
+    return None
 
 
 def _permuted(x: np.ndarray, y: np.ndarray, axis: int) -> bool:

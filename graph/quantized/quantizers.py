@@ -14,6 +14,9 @@ from ..specs import dtype_from_onnx
 from .layouts import given
 from .levels import SMALL_FLOATS, levels_of_type, spacing
 
+EXACT = 1e-3
+"""Steps by which the ends of a range may miss a limit that they were calibrated to: scales are FP32."""
+
 _ENDS = {
     "int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uint16": (0, 65535),
     "int4": (-8, 7), "uint4": (0, 15), "int2": (-2, 1), "uint2": (0, 3),
@@ -95,10 +98,14 @@ class Quantizer:
             return None
         return self.grid(np.full((), self.ends[1] / 4 * float(np.abs(self.scale).max())))
 
-    @property
-    def starts_at_zero(self) -> bool:
-        """Whether its least integer stands for zero, so that it cuts off whatever is negative."""
-        return self.scale is not None and bool(np.all((0 if self.zero is None else self.zero) == self.ends[0]))
+    def within(self, low: float, high: float) -> bool:
+        """Whether all that its integers stand for is between two limits, so that it cuts off whatever is not."""
+        if self.scale is None:
+            return False
+        scale = np.abs(self.scale.astype(np.float64))
+        zero = 0.0 if self.zero is None else self.zero.astype(np.float64)
+        least, greatest = ((end - zero) * scale for end in self.ends)
+        return bool(np.all(least >= low - EXACT * scale) and np.all(greatest <= high + EXACT * scale))
 
 
 def along(value: np.ndarray, axis: int, rank: int) -> np.ndarray:

@@ -145,3 +145,82 @@ def test_a_layer_has_other_weights_only_where_it_has_any(text, weights):
     change = OperatorChange((("Tanh", "u"),), (("Sigmoid", "u"),))
     case = layer_case(y, c, model=first, candidate=second, differences=(Difference(0, 0, change),))
     assert bool(rewritten_weights.find(case)) is weights
+
+
+SIGNALS = [{"x": normal(8, 16, 12, seed=8)}]
+K1, B1 = normal(16, 16, 1, seed=9) / 4, normal(16, seed=10)
+
+
+def signals(steps: str, **read: np.ndarray):
+    """A convolution of signals, or what takes its place, between two others and an activation."""
+    text = f"""g (float[8,16,12] x) => (float[8,16,12] y) {{ [first] a = Conv(x, k) {steps} [act] c = Sin(b)
+        [last] y = Conv(c, k) }}"""
+    given = {"w": K1, "bias": B1, "axis": np.array([2]), **read}
+    return parsed(text, k=K1, **{name: value for name, value in given.items() if f" {name}" in steps})
+
+
+CONV = "[conv] b = Conv(a, w, bias)"
+WIDE = "[up] u = Unsqueeze(a, axis) [conv] v = Conv(u, w, bias) [down] b = Squeeze(v, axis)"
+TURNED = (
+    "[t] u = Transpose<perm=[0,2,1]>(a) [mm] v = MatMul(u, w) [s] s = Add(v, bias) [r] b = Transpose<perm=[0,2,1]>(s)"
+)
+WAYS = {"wide": (WIDE, K1[:, :, None]), "as a product": (TURNED, np.ascontiguousarray(K1[:, :, 0].T))}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_bias_that_a_rewriting_loses_is_told_and_not_its_operators(way: str) -> None:
+    steps, weights = WAYS[way]
+    assert not compare(signals(CONV), signals(steps, w=weights), SIGNALS).culprits
+    lost = steps.replace("(u, w, bias)", "(u, w)").replace("[s] s = Add(v, bias) ", "").replace("(s)", "(v)")
+    culprit = only(compare(signals(CONV), signals(lost, w=weights), SIGNALS))
+    assert (culprit.node, culprit.cause) == ("conv", "weights")
+    assert "each of 16 channels (axis 1) is the reference's plus one number" in culprit.evidence
+    assert culprit.evidence.endswith("it is 'bias' that is not added")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_factors_of_channels_in_a_rewriting_are_weights(way: str) -> None:
+    steps, weights = WAYS[way]
+    gains = np.linspace(0.5, 2, 16, dtype=np.float32)
+    weights = weights * (gains if weights.ndim == 2 else gains.reshape(-1, 1, 1, 1))
+    culprit = only(compare(signals(CONV), signals(steps, w=weights, bias=B1 * gains), SIGNALS))
+    assert (culprit.node, culprit.cause) == ("conv", "weights")
+    assert "is the reference's times one number" in culprit.evidence
+
+
+def test_other_constants_in_operators_that_may_compute_the_same_are_thought_of() -> None:
+    culprit = only(compare(signals(CONV), signals(TURNED, w=WAYS["as a product"][1][::-1].copy()), SIGNALS))
+    assert (culprit.node, culprit.cause) == ("conv", "wrong-op")
+    assert "these may compute the same: then a constant inside is wrong, that of" in culprit.evidence
+    assert culprit.remedies[0].text.startswith("compare the constants of the second file's operators")
+
+
+def test_operators_that_compute_something_else_are_not_said_to_be_right() -> None:
+    steps = TURNED.replace("s = Add(v, bias)", "q = Add(v, bias) [tanh] s = Tanh(q)")
+    culprit = only(compare(signals(CONV), signals(steps, w=WAYS["as a product"][1]), SIGNALS))
+    assert culprit.cause == "wrong-op"
+    assert "may compute the same" not in culprit.evidence
+
+
+@pytest.mark.parametrize("change", [None, np.zeros_like, np.flip])
+def test_the_bias_of_a_gemm_that_is_written_as_a_product_is_compared(change) -> None:
+    text = "g (float[6,8] x) => (float[6,16] y) {{ [first] a = Tanh(x) {} [last] y = Softmax(b) }}"
+    bias, weights = 0.01 * normal(16, seed=3), normal(16, 8)
+    whole = parsed(text.format("[fc] b = Gemm<transB=1>(a, w, bias)"), w=weights, bias=bias)
+    added = "[mm] m = MatMul(a, w) [add] b = Add(m, bias)" if change is not np.zeros_like else "[mm] b = MatMul(a, w)"
+    read = {} if change is np.zeros_like else {"bias": bias if change is None else change(bias)}
+    report = compare(whole, parsed(text.format(added), w=np.ascontiguousarray(weights.T), **read), DATA)
+    assert [(c.node, c.cause) for c in report.culprits] == ([] if change is None else [("fc", "weights")])
+    if change is np.zeros_like:
+        assert "all zero in the candidate" in report.culprits[0].evidence
+
+
+def test_the_rest_of_a_product_that_was_split_is_missing() -> None:
+    text = "g (float[6,8] x) => (float[6,4] y) {{ [first] a = MatMul(x, w) {} }}"
+    weights = {"w": normal(8, 16), "v": normal(16, 4, seed=1)}
+    whole = parsed(text.format("[act] h = Tanh(a) [down] y = MatMul(h, v)"), **weights)
+    part = "[act] h = Tanh(a) [split] p, q = Split<axis=1>(h, sizes) [down] y = MatMul(q, v)"
+    weights |= {"v": weights["v"][8:].copy(), "sizes": np.array([8, 8])}
+    culprits = compare(whole, parsed(text.format(part), **weights), DATA).culprits
+    assert "shape 16x4 against 8x4: those from 8 to 15 along axis 0, and not the others" in culprits[0].evidence
+    assert culprits[0].remedies[0].text.startswith("compute with the rest of the first file's weights of down")

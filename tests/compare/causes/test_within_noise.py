@@ -50,6 +50,11 @@ JOINED = QuantizedLayer("h", "result", 0.2, replace(CHANNELS, none=30), joins=4)
         (layer(op="Add", relative=3e-4, growth=54.0, readers=("warp (GridSample)",), coordinates=True), "amplified",
          "its error is rounding, 3.0e-04 of its values, which warp (GridSample) reads as coordinates; it grows 54 "
          "times on the way to the outputs and makes 90% of the final error: keep it in FP32"),
+        (layer(op="Loop"), "narrow-accumulator", "what it carries from step to step is rounded at each, and what is "
+         "small beside it is lost: an error of 1.0e-02, which makes 90% of the final one"),
+        (layer(op="GRU"), "narrow-accumulator", "what it carries from step to step"),
+        (layer(op="Loop", relative=3e-4), "spread", "no layer is beyond rounding"),
+        (layer(op="Loop", contribution=0.5), "spread", "no layer is beyond rounding"),
         (layer(relative=3e-4, growth=2.0), "spread", "no layer is beyond rounding"),
         (layer(contribution=0.5, relative=3e-4, growth=54.0), "spread", "no layer is beyond rounding"),
         (layer(quantized=STEPS, growth=5.0), "quantization",

@@ -150,6 +150,13 @@ IDLE = "nothing was rounded"
         (evidence(NEAR, expected=measured(use=1.5), metric=GOOD), "fail", "does not explain", None),
         (evidence(NEAR, expected=measured(unexplained=2, different=3)), "fail", "where rounding changes none", None),
         (evidence(NEAR, expected=measured(relative=2 * SMALL)), "undecided", "too coarse for this network", None),
+        (evidence(NEAR, expected=measured(relative=2 * SMALL, u=2**-24)), "undecided", "in FP32: the least err", None),
+        (
+            evidence(FAR, random="Dropout d", expected=measured(relative=0.12)),
+            "undecided",
+            "agree; other random values alone make an error as large as this one, 12% in the worst sample, and hide",
+            None,
+        ),
         (evidence(NEAR, expected=measured(relative=2 * SMALL), metric=GOOD), "pass", None, "top1"),
         (evidence(NEAR, expected=replace(NARROW, relative=2 * SMALL)), "pass", None, None),
         (evidence(NEAR, expected=replace(NARROW, relative=0.2)), "undecided", "an error of 20%", None),

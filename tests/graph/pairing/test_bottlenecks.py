@@ -131,3 +131,48 @@ def test_transposes_that_both_graphs_have_stay_two() -> None:
     )  # fmt: skip
     found = match(GraphIndex(with_it), GraphIndex(without))
     assert [str(d.change) for d in found.differences] == ["Sin act missing in the candidate"]
+
+
+def adapted(merged: bool, scale: tuple[float, ...] = (0.5, 0.5)):
+    """Layers with a low-rank branch beside each product (LoRA), or with the branches merged into the products.
+
+    Args:
+        merged: Whether each layer is one product.
+        scale: What the branch of each layer is multiplied with where it is merged.
+    """
+    rng, weights, text, read = np.random.default_rng(5), {}, "", "x"
+    for i, factor in enumerate(scale):
+        base, a, b = (rng.normal(size=size).astype(np.float32) / 3 for size in ((8, 8), (8, 2), (2, 8)))
+        if merged:
+            weights[f"W{i}"] = base + np.float32(factor) * (a @ b)
+            text += f"[lin{i}] l{i} = MatMul({read}, W{i}) [tanh{i}] h{i} = Tanh(l{i})"
+        else:
+            weights |= {f"W{i}": base, f"A{i}": a, f"B{i}": b}
+            text += (
+                f"[base{i}] p{i} = MatMul({read}, W{i}) [down{i}] q{i} = MatMul({read}, A{i}) "
+                f"[up{i}] r{i} = MatMul(q{i}, B{i}) [alpha{i}] s{i} = Mul(r{i}, half) "
+                f"[merge{i}] m{i} = Add(p{i}, s{i}) [tanh{i}] h{i} = Tanh(m{i})"
+            )
+        read = f"h{i}"
+    weights |= {"V": rng.normal(size=(8, 4)).astype(np.float32), "half": np.array([0.5], np.float32)}
+    return parsed(f"g (float[4,8] x) => (float[4,4] y) {{ {text} [head] y = MatMul({read}, V) }}", **weights)
+
+
+@pytest.mark.parametrize("scale", [(0.5, 2.0), (0.5, 0.0), (0.5, 2.0, 0.5)])
+def test_a_branch_that_is_merged_wrongly_is_told_where_it_is(scale: tuple[float, ...]) -> None:
+    data = [{"x": np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)}]
+    whole = adapted(False, (0.5,) * len(scale))
+    found = match(GraphIndex(whole), GraphIndex(adapted(True, scale)))
+    for i in range(len(scale)):
+        assert (found.tensors[f"m{i}"], found.tensors[f"h{i}"]) == (f"l{i}", f"h{i}")
+        assert not {f"q{i}", f"r{i}", f"s{i}"} & found.tensors.keys()
+    report = Comparator(
+        whole, [OnnxrtRunner()], data_loader=data, candidate_model=adapted(True, scale), layers="guilty"
+    ).compare()
+    blamed = [(c.candidate_node, c.cause, c.remedies[0].text) for c in report.culprits]
+    if scale[1]:
+        text = "fold base1, down1, up1 and 2 more into lin1 again, or put them back there"
+        assert blamed == [("lin1", "wrong-op", text)]
+    else:
+        assert [(c.node, c.cause) for c in report.culprits] == [("merge1", "wrong-op")]
+        assert "MatMul down1, MatMul up1, Mul alpha1, Add merge1 missing" in str(report.culprits[0].facts[0].text)

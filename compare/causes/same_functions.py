@@ -1,0 +1,93 @@
+"""Other operators that may compute the same: with other constants inside, it is these that are wrong.
+
+Looks at: the operators of a layer on both sides, those of bodies among them. Proves nothing: what only moves data, adds
+or multiplies can be written with other operators of that kind, whose constants have to be the right ones then; what is
+left of both sides without these, activations above all, is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import onnx
+
+from ...graph.cutting.dataflow import Kind, dataflow
+from ...graph.index import GraphIndex
+from ...graph.nodes import subgraphs
+from ...graph.operators import AFFINE_STEPS, CONTROL_FLOW, MOVEMENT, PRODUCTS, operator
+from ...graph.pairing.changes import OperatorChange
+from ...graph.pairing.constants import constant_value
+from ...graph.printable import counted
+from ...graph.specs import is_float
+from .case import LayerCase
+
+REWRITTEN = MOVEMENT | AFFINE_STEPS | PRODUCTS | CONTROL_FLOW | {"Cast", "Constant"}
+"""What other operators take the place of, with constants of their own: what moves data, adds and multiplies."""
+
+
+@dataclass(frozen=True)
+class SameFunctions:
+    """Operators that may compute what the reference's do, and read constants.
+
+    Attributes:
+        reader: The first that does: its operator and name.
+        others: How many more do.
+    """
+
+    reader: tuple[str, str]
+    others: int
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        reader = " ".join(filter(None, self.reader))
+        others = f" or of {counted(self.others, 'other')}" if self.others else ""
+        return f"these may compute the same: then a constant inside is wrong, that of {reader}{others}"
+
+    @property
+    def remedy(self) -> str:
+        """What to do."""
+        return (
+            "compare the constants of the second file's operators with those of the first file's, or put the first "
+            "file's operators there"
+        )
+
+
+def find(case: LayerCase) -> SameFunctions | None:
+    """Whether the candidate computes a layer with operators that may do the same, and read constants."""
+    changes = [d.change for _, d in case.differences if isinstance(d.change, OperatorChange)]
+    if not changes or any(change.alone or change.in_another_order for change in changes):
+        return None
+    mine, theirs = (
+        [index.nodes[p] for p in part.nodes if not _constant(index, p)]
+        for index, part in zip(case.graphs, (case.pair.reference, case.pair.candidate), strict=True)
+    )
+    if _functions(mine) != _functions(theirs):
+        return None
+    readers = [node for node in theirs if operator(node) in PRODUCTS | AFFINE_STEPS and _weighted(case.graphs[1], node)]
+    readers.sort(key=lambda node: operator(node) not in PRODUCTS)
+    return SameFunctions((readers[0].op_type, readers[0].name), len(readers) - 1) if readers else None
+
+
+def _constant(index: GraphIndex, position: int) -> bool:
+    kind = dataflow(index).kind
+    return all(kind.get(name) is Kind.CONSTANT for name in index.nodes[position].output if name)
+
+
+def _functions(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """The operators of nodes, and of those in their bodies, that no others take the place of."""
+    return {operator(node) for node in _all(nodes)} - REWRITTEN
+
+
+def _all(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        yield node
+        for body in subgraphs(node):
+            yield from _all(body.node)
+
+
+def _weighted(index: GraphIndex, node: onnx.NodeProto) -> bool:
+    """Whether a node reads constants of more than one value."""
+    values = (constant_value(index, name) for name in node.input if name)
+    return any(value is not None and value.size > 1 and is_float(value.dtype) for value in values)
