@@ -61,7 +61,8 @@ def as_read(pairing: Pairing, a: str, b: str, n: int, m: int, roles: Mapping[str
     """What of the candidate stands for ``a``, if node ``m``, which makes ``b``, does what makes ``a``.
 
     Whoever reads ``a`` may read what nodes that only the candidate has make of ``b``: these belong to it then. Of
-    two operators, that may be another output of ``m``. What may have another layout does not stand for it.
+    two operators, or where outputs of ``m`` have each other's names, that may be another output of ``m``. What may have
+    another layout does not stand for it.
 
     Args:
         pairing: Which nodes are matched.
@@ -71,7 +72,7 @@ def as_read(pairing: Pairing, a: str, b: str, n: int, m: int, roles: Mapping[str
     """
     other = roles.get(a, b)
     if other in pairing.c.index.nodes[m].output:
-        return b if pairing.r.forms[n].op == pairing.c.forms[m].op else other
+        return other if other == a or pairing.r.forms[n].op != pairing.c.forms[m].op else b
     waiting, seen = [other], set()
     while waiting:
         name = waiting.pop()
