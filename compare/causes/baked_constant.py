@@ -1,8 +1,9 @@
-"""A constant where the reference computes from an input: a mask, positions or a size that an export has baked in.
+"""A constant where the reference computes from an input: a mask, positions or a size that an export has baked in, or
+counts for itself.
 
 Looks at: both graphs from the node that makes the tensor upwards, as far as the same operators stand there. Proves:
-that a node reads a constant in the candidate and in the reference what is computed from inputs of the model, and that
-the reference makes most of the error with that constant.
+that a node reads a constant in the candidate, or what follows from sizes alone, and in the reference what is computed
+from inputs of the model, or is one; and that the reference makes most of the error with that.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...graph.cutting.dataflow import dataflow
+from ...graph.evaluation import evaluate
 from ...graph.index import GraphIndex
 from ...graph.operators import operator
 from ...graph.pairing.constants import constant_value
@@ -30,15 +33,17 @@ class BakedConstant:
 
     Attributes:
         tensor: Its name in the reference.
-        node: Operator and name of the node that makes it there.
+        node: Operator and name of the node that makes it there; of an input of the model, of one that reads it.
         inputs: The inputs of the model that it is computed from.
         more: How many other tensors are.
+        counted: Whether it follows from sizes in the candidate, and is no constant.
     """
 
     tensor: str
     node: tuple[str, str]
     inputs: tuple[str, ...]
     more: int = 0
+    counted: bool = False
 
     @property
     def sources(self) -> str:
@@ -52,10 +57,18 @@ class BakedConstant:
         """See `Fact`."""
         op, name = self.node
         beside = f", and {self.more} more tensor{'s' if self.more > 1 else ''} too" if self.more else ""
-        return (
-            f"what {op} {name} makes ('{self.tensor}') is computed from {self.sources} in the reference, and a "
-            f"constant in the candidate{beside}"
-        )
+        there = "computed from sizes alone" if self.counted else "a constant"
+        if self.inputs == (self.tensor,):
+            return f"{op} {name} reads {self.sources} in the reference, and what is {there} in the candidate{beside}"
+        made = f"what {op} {name} makes ('{self.tensor}') is computed from {self.sources} in the reference"
+        return f"{made}, and {there} in the candidate{beside}"
+
+    @property
+    def remedy(self) -> str:
+        """What to do."""
+        if self.inputs == (self.tensor,):
+            return f"let {self.node[1]} read {self.sources} in the second file"
+        return f"compute '{self.tensor}' from {self.sources} in the second file: its export has a constant there"
 
 
 def find(case: LayerCase) -> Diagnosis | None:
@@ -65,35 +78,64 @@ def find(case: LayerCase) -> Diagnosis | None:
         return None
     twin = case.pair.candidate.outputs[case.pair.reference.outputs.index(case.tensor)]
     position, its = index.producer[case.tensor], other.producer[twin]
-    within = frozenset(case.pair.reference.nodes)
-    found = dict(_baked(index, position, other, its, within, set()))
-    made = case.reweighted(found) if found else None
+    found = {baked.tensor: baked for baked in _baked(case, position, its, set())}
+    made = case.reweighted({name: baked.value for name, baked in found.items()}) if found else None
     if made is None or not explained(case, made):
         return None
-    first = next(iter(found))
-    maker = index.producer[first]
-    fact = BakedConstant(first, (index.nodes[maker].op_type, index.names[maker]), _inputs(index, first), len(found) - 1)
+    first = next(iter(found.values()))
+    maker = index.producer.get(first.tensor, first.reader)
+    node, inputs = (index.nodes[maker].op_type, index.names[maker]), _inputs(index, first.tensor)
+    fact = BakedConstant(first.tensor, node, inputs, len(found) - 1, first.counted)
     return Diagnosis(Cause.WRONG_OP, (fact,), maker)
 
 
-def _baked(
-    index: GraphIndex, position: int, other: GraphIndex, twin: int, within: frozenset[int], seen: set[int]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Tensors that the reference computes in a layer from inputs, and the candidate's constants in their place, from
-    two nodes of one operator upwards."""
+@dataclass(frozen=True)
+class _Baked:
+    """A tensor of the reference, who reads it, the candidate's value in its place, whether that follows from sizes."""
+
+    tensor: str
+    reader: int
+    value: np.ndarray
+    counted: bool
+
+
+def _baked(case: LayerCase, position: int, twin: int, seen: set[int]) -> Iterator[_Baked]:
+    """Tensors that the reference computes in a layer from inputs, or that are inputs, and what the candidate has in
+    their place, from two nodes of one operator upwards."""
+    index, other = case.graphs
     node, its = index.nodes[position], other.nodes[twin]
     if position in seen or operator(node) != operator(its):
         return
     seen.add(position)
     for mine, theirs in zip(node.input, its.input, strict=False):
         above, beside = index.producer.get(mine), other.producer.get(theirs)
-        if above is None or above not in within or not theirs or constant_value(index, mine) is not None:
+        inside = mine in index.inputs if above is None else above in case.pair.reference.nodes
+        if not inside or not theirs or above in seen or constant_value(index, mine) is not None:
             continue
-        deeper = {} if beside is None else dict(_baked(index, above, other, beside, within, seen))
+        deeper = [] if beside is None or above is None else list(_baked(case, above, beside, seen))
+        yield from deeper
         value = None if deeper else constant_value(other, theirs)
-        yield from deeper.items()
+        counted = value is None and not deeper and not _reads(other, theirs, _inputs(index, mine))
+        value = _counted(case, theirs) if counted else value
         if value is not None and _inputs(index, mine):
-            yield mine, value
+            yield _Baked(mine, position, value, counted)
+
+
+def _reads(index: GraphIndex, name: str, inputs: tuple[str, ...]) -> bool:
+    """Whether a tensor is made of more than sizes, or of some inputs."""
+    return not dataflow(index).recomputed(name) or not set(inputs).isdisjoint(_inputs(index, name))
+
+
+def _counted(case: LayerCase, name: str) -> np.ndarray | None:
+    """What follows from the sizes of the model's inputs in the candidate; None where that cannot be computed."""
+    index = case.graphs[1]
+    known = constant_value(index, name)
+    if known is not None or name not in index.producer:
+        return case.values.get(name) if known is None else known
+    node = index.nodes[index.producer[name]]
+    feed = {read: _counted(case, read) for read in node.input if read}
+    values = {read: value for read, value in feed.items() if value is not None}
+    return None if len(values) < len(feed) else evaluate(node, name, values, index.proto.opset_import)
 
 
 def _inputs(index: GraphIndex, name: str) -> tuple[str, ...]:

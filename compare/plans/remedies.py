@@ -287,7 +287,7 @@ def _of_fact(fact: Fact) -> str:
     """What one fact calls for by itself; empty where it calls for nothing."""
     if isinstance(fact, OfTheBatch):
         return f"set the {fact.side}'s program to evaluation (model.eval()), and export it again if it is a file"
-    if isinstance(fact, (AsRewritten, NotTakenBack, SameFunctions)):
+    if isinstance(fact, (AsRewritten, BakedConstant, NotTakenBack, SameFunctions)):
         return fact.remedy
     if isinstance(fact, WiderThanData):
         calibrated = "calibrate on data that are preprocessed as those that are fed: in the same range"
@@ -296,8 +296,6 @@ def _of_fact(fact: Fact) -> str:
         return (
             f"leave '{fact.tensor}' a float: no scale serves these values and the few that lie far off, as a mask does"
         )
-    if isinstance(fact, BakedConstant):
-        return f"compute '{fact.tensor}' from {fact.sources} in the second file: its export has a constant there"
     if isinstance(fact, ExchangedWith):
         them, all_of_them = ("the two", "both") if len(fact.layers) == 2 else ("them", "them all")
         return f"exchange {them} in the second file, or the order in which it splits what makes {all_of_them}"

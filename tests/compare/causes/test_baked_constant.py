@@ -54,3 +54,38 @@ def test_another_fault_in_such_a_layer_is_told_as_that():
     wrong.raw_data = (normal(8, 8, seed=77)).tobytes()
     culprit = only(compare(network(), other, DATA, layers="all"))
     assert (culprit.node, culprit.cause) == ("q0", "weights")
+
+
+TURNS = """[up{i}] u{i} = MatMul({x}, w{i}) [turn{i}] t{i} = Mul(u{i}, c) [act{i}] o{i} = Tanh(t{i})"""
+
+
+def turning(places: str, weight: np.ndarray = WEIGHTS["w0"], **constants):
+    """Two layers that are multiplied with the cosine of each row's place."""
+    text = "".join(TURNS.format(x=x, i=i) for i, x in ((0, "x"), (1, "o0")))
+    head = "g (float[S,8] x, int64[S] places) => (float[S,8] y)"
+    body = f"{places} [float] f = Cast<to=1>(p) [row] r = Unsqueeze(f, last) [cos] c = Cos(r)"
+    weights = {"w0": weight, "w1": WEIGHTS["w1"], "last": np.array([1])}
+    return parsed(f"{head} {{ {body} {text} [last] y = Sin(o1) }}", **weights, **constants)
+
+
+GIVEN = "[given] p = Abs(places)"
+COUNTED = "[size] s = Shape<end=1>(x) [count] n = Squeeze(s) [range] q = Range(nil, n, one) [given] p = Abs(q)"
+COUNTS = {"nil": np.int64(0), "one": np.int64(1)}
+
+
+def test_positions_that_are_counted_in_place_of_those_that_are_given_are_one_fault_where_they_are_read():
+    data = [{"x": normal(6, 8, seed=9), "places": np.array([0, 0, 0, 1, 2, 3])}]
+    culprit = only(compare(turning(GIVEN), turning(COUNTED, **COUNTS), data, layers="all"))
+    assert (culprit.node, culprit.cause) == ("given", "wrong-op")
+    assert culprit.evidence == (
+        "Abs given reads the input 'places' in the reference, and what is computed from sizes alone in the candidate"
+    )
+    assert culprit.remedies[0].text == "let given read the input 'places' in the second file"
+
+
+def test_positions_that_are_counted_rightly_are_no_fault_beside_another():
+    data = [{"x": normal(6, 8, seed=9), "places": np.arange(6)}]
+    assert compare(turning(GIVEN), turning(COUNTED, **COUNTS), data, layers="all").verdict == "pass"
+    wrong = turning(COUNTED, normal(8, 8, seed=77), **COUNTS)
+    culprit = only(compare(turning(GIVEN), wrong, data, layers="all"))
+    assert (culprit.node, culprit.cause) == ("up0", "weights")

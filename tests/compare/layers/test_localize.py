@@ -572,7 +572,7 @@ def test_a_layer_that_does_not_take_the_references_values_is_named_and_hides_no_
     assert sum(layer.local is None for layer in report.layers) == 1
 
 
-def test_a_candidate_that_fails_on_the_whole_model_is_not_localized(function_runner):
+def test_a_program_that_fails_is_not_localized(function_runner):
     def fails(feed):
         raise RunnerError("no")
 
