@@ -221,7 +221,14 @@ def find(case: LayerCase) -> Diagnosis | None:
         made = case.reweighted({name: theirs})
         if made is not None and explained(case, made):
             return Diagnosis(Cause.WEIGHTS, (GraphsDiffer(Difference(position, twin, change, name)),), position)
-    return None if permutation.find(case) else _of_channels(case) or _moved(case)
+    return None if permutation.find(case) or _in_another_order(case) else _of_channels(case) or _moved(case)
+
+
+def _in_another_order(case: LayerCase) -> bool:
+    """Whether both files have the same operators, in another order: no weight is another one then."""
+    sides = zip(case.graphs, (case.pair.reference, case.pair.candidate), strict=True)
+    mine, theirs = ([operator(index.nodes[p]) for p in part.nodes] for index, part in sides)
+    return mine != theirs and sorted(mine) == sorted(theirs)
 
 
 def _of_channels(case: LayerCase) -> Diagnosis | None:
