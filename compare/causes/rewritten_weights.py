@@ -16,7 +16,7 @@ import numpy as np
 from ...graph.cutting.dataflow import Kind, dataflow
 from ...graph.index import GraphIndex
 from ...graph.operators import PRODUCTS, operator
-from ...graph.pairing.changes import OpName
+from ...graph.pairing.changes import OperatorChange, OpName
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import Difference
 from ...graph.pairing.weight_changes import WeightChange, weight_change
@@ -221,14 +221,7 @@ def find(case: LayerCase) -> Diagnosis | None:
         made = case.reweighted({name: theirs})
         if made is not None and explained(case, made):
             return Diagnosis(Cause.WEIGHTS, (GraphsDiffer(Difference(position, twin, change, name)),), position)
-    return None if permutation.find(case) or _in_another_order(case) else _of_channels(case) or _moved(case)
-
-
-def _in_another_order(case: LayerCase) -> bool:
-    """Whether both files have the same operators, in another order: no weight is another one then."""
-    sides = zip(case.graphs, (case.pair.reference, case.pair.candidate), strict=True)
-    mine, theirs = ([operator(index.nodes[p]) for p in part.nodes] for index, part in sides)
-    return mine != theirs and sorted(mine) == sorted(theirs)
+    return None if permutation.find(case) else _of_channels(case) or _moved(case)
 
 
 def _of_channels(case: LayerCase) -> Diagnosis | None:
@@ -260,8 +253,11 @@ def _of_channels(case: LayerCase) -> Diagnosis | None:
 
 def _moved(case: LayerCase) -> Diagnosis | None:
     """One number for each channel, added to all its values or multiplied with them, that leaves nothing of the error:
-    along an axis that weights of the reference have. One factor for all may be a scale that the operators lack."""
-    if case.y.shape != case.c.shape or case.formats.coarse:
+    along an axis that weights of the reference have. One factor for all may be a scale that the operators lack, and the
+    same operators in another order are that."""
+    changes = (d.change for _, d in case.differences)
+    turned = any(isinstance(change, OperatorChange) and change.in_another_order for change in changes)
+    if turned or case.y.shape != case.c.shape or case.formats.coarse:
         return None
     read = [(name, value) for _, name, value in _read(case.graphs[0], case.pair.reference.nodes)]
     for axis in {channel_axis(case.y.shape): 0, case.y.ndim - 1: 0, 1: 0}:
