@@ -380,9 +380,13 @@ class Walk:
         return {p.number: {n: flat[exploded_name(n, p.number)] for n in p.candidate.outputs} for p in pairs}
 
     def _feed_of(self, pairs: Sequence[LayerPair], values: Arrays) -> Arrays:
-        specs = self.candidate.model.index.specs
-        names = dict.fromkeys(n for pair in pairs for n in pair.candidate.inputs)
-        return {name: held(values[self._back.get(name, name)], specs.get(name)) for name in names}
+        """The reference's values for what the candidate's layers read: of several tensors that are one there, what the
+        reference's layer reads."""
+        specs, read = self.candidate.model.index.specs, dict[str, str]()
+        for pair in pairs:
+            mine = {self.plan.tensors.get(n, n): n for n in pair.reference.inputs}
+            read.update((n, mine.get(n) or read.get(n) or self._back.get(n, n)) for n in pair.candidate.inputs)
+        return {name: held(values[source], specs.get(name)) for name, source in read.items()}
 
     def _contribute(
         self, step: PiecePair, seen: Gathering, sample: int, made: Mapping[int, Arrays], values: Arrays
