@@ -158,7 +158,11 @@ def _in_own_terms(prepared: Prepared, healing: Healing, known: Decided, progress
     if (len(told) < 2 and not known.lacking) or healing.quantized:
         return known
     progress.stage(f"{prepared.candidate.name}: {len(suspects)} layers that may be rewritten together")
-    found = rewritten(prepared, healing, suspects, culprits - suspects)
+    try:
+        found = rewritten(prepared, healing, suspects, culprits - suspects)
+    except Exception:  # what was decided stands
+        log.debug("layers that may be rewritten together", exc_info=True)
+        return known
     if found is None or not (found.wrong == suspects or (found.right and 0 < len(found.wrong) < len(told))):
         return known
     verdicts: dict[int, LayerVerdict] = {**known.verdicts}

@@ -27,6 +27,8 @@ FEWEST = 4
 """Values of a channel below which that says nothing."""
 MOST = 4096
 """Values of a channel that are looked at."""
+LARGEST = 2048
+"""Channels up to which it is looked for another order of them, or for a turn: each is held against each."""
 SMALL = 0.1
 """Share of the size of all channels that an error of one is held against, beside its own size."""
 ENOUGH = 0.5
@@ -162,6 +164,8 @@ def fitted(mine: np.ndarray, theirs: np.ndarray, tolerance: float) -> Fit:
 def turn(mine: np.ndarray, theirs: np.ndarray) -> Turn | None:
     """The orthogonal matrix along the last axis that best turns one tensor into another; None where there are too few
     rows to tell."""
+    if mine.shape[-1] > LARGEST:
+        return None
     a, b = (x.reshape(-1, x.shape[-1]).astype(np.float64) for x in (mine, theirs))
     if len(a) < a.shape[1]:
         return None
@@ -176,7 +180,7 @@ def _channels(mine: np.ndarray, theirs: np.ndarray, tolerance: float) -> Iterato
         a, b = _rows(mine, axes), _rows(theirs, axes)
         if len(a) < FEWEST:
             continue
-        for order in (np.arange(a.shape[1]), _matching(a, b)):
+        for order in _orders(a, b):
             factors, off = _factors(a[:, order], b, tolerance)
             left = _left(a[:, order] * factors, b)
             if not off.any():
@@ -187,6 +191,13 @@ def _channels(mine: np.ndarray, theirs: np.ndarray, tolerance: float) -> Iterato
                 factors, off = _slopes(a[:, order], b, tolerance)
             if len(axes) == 1 and off.mean() <= 1 - ENOUGH:
                 yield Fit(False, False, left, share, ChannelMap(axes, order, np.where(off, 0, factors)))
+
+
+def _orders(a: np.ndarray, b: np.ndarray) -> Iterator[np.ndarray]:
+    """The orders of channels that come into question."""
+    yield np.arange(a.shape[1])
+    if a.shape[1] <= LARGEST:
+        yield _matching(a, b)
 
 
 def _raw(mine: np.ndarray, theirs: np.ndarray) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ...graph.cutting.slices import Slice, slice_model
-from ...graph.errors import LayerdiffError
+from ...graph.errors import LayerdiffError, ModelError
 from ...graph.specs import Arrays, held, specs_of
 from ..lockstep.parts import opened_part
 from ..runs.memory import budget
@@ -39,7 +39,8 @@ class LayerRuns:
 
     def __init__(self, prepared: Prepared) -> None:
         self._sides = prepared.comparison.reference, prepared.candidate
-        self._back = {other: name for name, other in prepared.plan.tensors.items()}
+        self._tensors = prepared.plan.tensors
+        self._back = {other: name for name, other in reversed([*self._tensors.items()])}
         self._room = budget(prepared.comparison.rules.memory)
         self._known: dict[tuple[int, ...], tuple[Arrays, Arrays]] = {}
         self.graphs = self._sides[0].model.index, self._sides[1].model.index
@@ -59,7 +60,11 @@ class LayerRuns:
         Raises:
             LayerdiffError: It cannot be run.
         """
-        given = {n: values[self._back.get(n, n)] for n in pair.candidate.inputs}
+        mine = {self._tensors.get(n, n): n for n in pair.reference.inputs}
+        sources = {n: mine.get(n) or self._back.get(n, n) for n in pair.candidate.inputs}
+        if not values.keys() >= set(sources.values()):
+            raise ModelError(f"{pair.candidate.outputs[0]} is made of what the reference makes later.")
+        given = {n: values[source] for n, source in sources.items()}
         made = self._made(1, pair.number, pair.candidate, given)
         return {n: made[other] for n, other in zip(pair.reference.outputs, pair.candidate.outputs, strict=True)}
 

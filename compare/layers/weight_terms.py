@@ -6,6 +6,7 @@ Estimates: whoever asks for them runs the layer on such values, which proves the
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,7 @@ def _scaled(would: np.ndarray, theirs: np.ndarray, axis: int) -> np.ndarray:
     """Weights with a factor for each place along an axis, so that most of them are others."""
     others = tuple(i for i in range(would.ndim) if i != axis)
     with np.errstate(all="ignore"):
-        factors = np.nan_to_num(np.nanmedian(np.where(would == 0, np.nan, theirs / would), axis=others, keepdims=True))
+        factors = np.nan_to_num(_median(np.where(would == 0, np.nan, theirs / would), axis=others, keepdims=True))
     return np.where(np.abs(factors - 1) <= CLOSE, 1.0, factors) * would
 
 
@@ -109,6 +110,13 @@ def _weights(index: GraphIndex, nodes: tuple[int, ...]) -> tuple[np.ndarray, np.
     return (found[0], bias[0] if len(bias) == 1 else None) if len(found) == 1 else None
 
 
+def _median(x: np.ndarray, axis: int | tuple[int, ...] | None = None, *, keepdims: bool = False) -> np.ndarray:
+    """The median of what is known; NaN, without a warning, where nothing is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.asarray(np.nanmedian(x, axis=axis, keepdims=keepdims))
+
+
 def _factors(a: np.ndarray, b: np.ndarray, biases: tuple[np.ndarray | None, np.ndarray | None]) -> np.ndarray:
     """By how much the last axis is divided, where the first one may have factors of its own, too: by medians, so that
     single weights do not count. The two are told apart by the bias, if there is one, else most of the first have
@@ -118,12 +126,12 @@ def _factors(a: np.ndarray, b: np.ndarray, biases: tuple[np.ndarray | None, np.n
         rows = np.ones(len(a))
         columns = np.ones(a.shape[-1])
         for _ in range(ROUNDS):
-            columns = np.nan_to_num(np.nanmedian(ratio / rows[:, None, None], axis=(0, 1)), nan=1.0)
-            rows = np.nan_to_num(np.nanmedian(ratio / columns, axis=(1, 2)), nan=1.0)
+            columns = np.nan_to_num(_median(ratio / rows[:, None, None], axis=(0, 1)), nan=1.0)
+            rows = np.nan_to_num(_median(ratio / columns, axis=(1, 2)), nan=1.0)
         common = rows
         if biases[0] is not None and biases[1] is not None and biases[0].shape == biases[1].shape == rows.shape:
             common = rows * biases[0] / biases[1]
-        scale = float(np.nanmedian(common))
+        scale = float(_median(common))
         factors = 1 / (columns * scale)
     return np.where(np.isfinite(factors) & (factors != 0), factors, 1.0)
 
