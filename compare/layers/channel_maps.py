@@ -28,7 +28,9 @@ FEWEST = 4
 MOST = 4096
 """Values of a channel that are looked at."""
 LARGEST = 2048
-"""Channels up to which it is looked for another order of them, or for a turn: each is held against each."""
+"""Channels up to which it is looked for another order of them: each is held against each."""
+TURNABLE = 1024
+"""Channels up to which it is looked for a rotation, which takes a singular value decomposition."""
 SMALL = 0.1
 """Share of the size of all channels that an error of one is held against, beside its own size."""
 ENOUGH = 0.5
@@ -164,7 +166,7 @@ def fitted(mine: np.ndarray, theirs: np.ndarray, tolerance: float) -> Fit:
 def turn(mine: np.ndarray, theirs: np.ndarray) -> Turn | None:
     """The orthogonal matrix along the last axis that best turns one tensor into another; None where there are too few
     rows to tell."""
-    if mine.shape[-1] > LARGEST:
+    if mine.shape[-1] > TURNABLE:
         return None
     a, b = (x.reshape(-1, x.shape[-1]).astype(np.float64) for x in (mine, theirs))
     if len(a) < a.shape[1]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...graph.specs import Arrays, is_float
 from .channel_maps import AXES, ENOUGH, Fit, Turn, fitted, turn
+from .layer_runs import TooMuch
 from .taken_back import TAKEN, weighted
 from .weight_terms import Terms, as_rewritten, expected
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from .healing import Healing
     from .layer_runs import LayerRuns
     from .observation import LayerObservation
+
+MANY, FEW = 8, 0.25
+"""Of how many layers that share, at least, is right in some terms where layers are rewritten together."""
 
 
 class OwnTerms:
@@ -62,9 +66,17 @@ class OwnTerms:
         self.unknown: set[int] = set()
 
     def run(self) -> OwnTerms:
-        """Goes through all layers."""
+        """Goes through all layers.
+
+        Raises:
+            TooMuch: Few of many layers are right in any terms: the files have other weights altogether.
+        """
         for number in sorted(self.healing.layers):
             self._layer(self.healing.layers[number])
+            lost = len(self.wrong) + len(self.unknown)
+            found = len(self.right & {*self.suspects}) + len(self.asking)
+            if not self.given and lost > MANY and found < FEW * (lost + found):
+                raise TooMuch("few of the layers are right in any terms")
         return self
 
     def reads(self, s: LayerObservation) -> list[str]:

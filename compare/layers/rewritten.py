@@ -146,7 +146,13 @@ class _Search:
 
     def _before(self, number: int) -> set[int]:
         """The layers before one."""
-        return {n for n in self.healing.layers if n < number and number in self.healing.behind((n,))}
+        found: set[int] = set()
+        waiting = [number]
+        while waiting:
+            new = {s.number for s in self.healing.makers(self.healing.layers[waiting.pop()])} - found
+            found |= new
+            waiting += new
+        return found
 
     def _left(self, seen: OwnTerms, wrong: Collection[int | None]) -> set[int]:
         """Layers that are right, and the change of which nobody takes back, nor any of those that are wrong has to."""

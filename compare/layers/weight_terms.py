@@ -14,7 +14,7 @@ import numpy as np
 
 from ...graph.operators import PRODUCTS, operator
 from ...graph.pairing.weight_changes import WeightChange, weight_change
-from .channel_maps import ChannelMap, Turn
+from .channel_maps import LARGEST, TURNABLE, ChannelMap, Turn
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
@@ -52,8 +52,9 @@ def expected(
             continue
         a, b = (np.moveaxis(w[0], place, -1).astype(np.float64) for w in (mine, theirs))
         yield ChannelMap((axis,), np.arange(shape[axis]), _factors(a, b, (mine[1], theirs[1])))
-        yield ChannelMap((axis,), _order(a, b), np.ones(shape[axis]))
-        if a.ndim == 2 and axis == len(shape) - 1:
+        if shape[axis] <= LARGEST:
+            yield ChannelMap((axis,), _order(a, b), np.ones(shape[axis]))
+        if a.ndim == 2 and axis == len(shape) - 1 and shape[axis] <= TURNABLE:
             u, size, v = np.linalg.svd(a.T @ b)
             if size[-1] > RANK**2 * size[0]:
                 yield Turn(u @ v)
