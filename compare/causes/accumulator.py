@@ -18,6 +18,7 @@ import numpy as np
 from ...graph.formats import BF16, FP16, FP32, NumberFormat
 from ...graph.operators import CONTROL_FLOW, PRODUCTS, RECURRENT
 from ...graph.pairing.differences import DifferenceKind
+from ...graph.printable import share_of
 from ..report.model import Cause
 from .case import LayerCase, LoudLayer
 from .diagnosis import Diagnosis
@@ -77,7 +78,7 @@ class StateRounded:
         """See `Fact`."""
         return (
             f"what it carries from step to step is rounded at each, and what is small beside it is lost: an error of "
-            f"{self.relative:.1e}, which makes {self.contribution:.0%} of the final one"
+            f"{self.relative:.1e}, which makes {share_of(self.contribution)} of the final one"
         )
 
 
