@@ -14,7 +14,7 @@ WORDS, LENGTH, PADDED = 1000, 32, 24
 _TEXT = {"num_hidden_layers": 4, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024}
 _DECODER = {"num_hidden_layers": 4, "hidden_size": 256, "num_attention_heads": 8, "intermediate_size": 688}
 _IMAGE = {**_TEXT, "image_size": 96, "patch_size": 16}
-_MASKED = {"deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}}
+_RELATIVE = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Architecture:
     Attributes:
         name: As in the table.
         build: Makes it, a PyTorch module.
-        feeds: The names of its inputs, and the seeds and shapes that they are drawn by.
+        feeds: The names of its inputs.
+        shape: The shape of each.
     """
 
     name: str
@@ -73,7 +74,7 @@ def _texts() -> list[Architecture]:
         ("roberta", "Roberta", {**_TEXT, **words}, "ForSequenceClassification", both),
         ("electra", "Electra", {**_TEXT, **words}, "Model", both),
         ("albert", "Albert", {**_TEXT, **words, "embedding_size": 64}, "Model", ids),
-        ("deberta", "DebertaV2", {**_TEXT, **words, **_MASKED["deberta-v2"]}, "Model", both),
+        ("deberta", "DebertaV2", {**_TEXT, **words, **_RELATIVE}, "Model", both),
         (
             "distilbert",
             "DistilBert",

@@ -39,8 +39,7 @@ class LayerRuns:
 
     def __init__(self, prepared: Prepared) -> None:
         self._sides = prepared.comparison.reference, prepared.candidate
-        self._tensors = prepared.plan.tensors
-        self._back = {other: name for name, other in reversed([*self._tensors.items()])}
+        self._plan = prepared.plan
         self._room = budget(prepared.comparison.rules.memory)
         self._known: dict[tuple[int, ...], tuple[Arrays, Arrays]] = {}
         self.graphs = self._sides[0].model.index, self._sides[1].model.index
@@ -60,8 +59,7 @@ class LayerRuns:
         Raises:
             LayerdiffError: It cannot be run.
         """
-        mine = {self._tensors.get(n, n): n for n in pair.reference.inputs}
-        sources = {n: mine.get(n) or self._back.get(n, n) for n in pair.candidate.inputs}
+        sources = self._plan.sources([pair])
         if not values.keys() >= set(sources.values()):
             raise ModelError(f"{pair.candidate.outputs[0]} is made of what the reference makes later.")
         given = {n: values[source] for n, source in sources.items()}

@@ -87,9 +87,7 @@ class Walk:
         self._notices: list[Notice] = []
         self._collisions: list[Collision] = []
         self._random = {n for pair in plan.layers if pair.random for n in pair.reference.outputs}
-        self._back = {
-            other: name for name, other in reversed([*plan.tensors.items()])
-        }  # the first of those that are one
+        self._back = plan.back
         self._last = self._last_use()
         self._errors = dict(self.forced.errors or {})
         self._only = frozenset(self.forced.numbers) if judge is None and self.forced.errors is not None else None
@@ -380,13 +378,9 @@ class Walk:
         return {p.number: {n: flat[exploded_name(n, p.number)] for n in p.candidate.outputs} for p in pairs}
 
     def _feed_of(self, pairs: Sequence[LayerPair], values: Arrays) -> Arrays:
-        """The reference's values for what the candidate's layers read: of several tensors that are one there, what the
-        reference's layer reads."""
-        specs, read = self.candidate.model.index.specs, dict[str, str]()
-        for pair in pairs:
-            mine = {self.plan.tensors.get(n, n): n for n in pair.reference.inputs}
-            read.update((n, mine.get(n) or read.get(n) or self._back.get(n, n)) for n in pair.candidate.inputs)
-        return {name: held(values[source], specs.get(name)) for name, source in read.items()}
+        """The reference's values for what the candidate's layers read."""
+        specs = self.candidate.model.index.specs
+        return {name: held(values[source], specs.get(name)) for name, source in self.plan.sources(pairs).items()}
 
     def _contribute(
         self, step: PiecePair, seen: Gathering, sample: int, made: Mapping[int, Arrays], values: Arrays

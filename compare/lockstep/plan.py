@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from ...graph.cutting.alike import kind_of
 from ...graph.cutting.dataflow import dataflow, random_nodes
@@ -82,6 +83,20 @@ class LockstepPlan:
     def layers(self) -> tuple[LayerPair, ...]:
         """Every layer, in order."""
         return tuple(pair for step in self.steps for pair in step.layers)
+
+    @cached_property
+    def back(self) -> Mapping[str, str]:
+        """The candidate's name of a value -> the reference's: of several tensors that are one there, the first."""
+        return {other: name for name, other in reversed([*self.tensors.items()])}
+
+    def sources(self, pairs: Sequence[LayerPair]) -> dict[str, str]:
+        """What the candidate's layers read -> the reference's tensor of that value: of several that are one there, what
+        the reference's layer reads."""
+        read: dict[str, str] = {}
+        for pair in pairs:
+            mine = {self.tensors.get(n, n): n for n in pair.reference.inputs}
+            read.update((n, mine.get(n) or read.get(n) or self.back.get(n, n)) for n in pair.candidate.inputs)
+        return read
 
     def giving(self, numbers: Collection[int], candidate: GraphIndex) -> LockstepPlan:
         """The same plan, in which the candidate is given what the reference makes of some layers, as it is of those

@@ -77,7 +77,8 @@ def whole(subject: Subject, pair: LayerPair, values: Arrays) -> Part:
         pair: Its layer, or a part of it.
         values: What it reads, by the reference's names.
     """
-    names = {other: n for n, other in subject.prepared.plan.tensors.items()}
+    plan = subject.prepared.plan
+    names = {**plan.back, **plan.sources([pair])}
     return _part(subject, pair.reference, pair.candidate, values, names, {})
 
 

@@ -68,8 +68,7 @@ class Subject:
         Where the reference opens no pieces of a model, the layer's outputs are there too.
         """
         side, producer = self.reference, self.reference.model.index.producer
-        back = {other: name for name, other in self.prepared.plan.tensors.items()}
-        read = [*self.pair.reference.inputs, *(back.get(n, n) for n in self.pair.candidate.inputs)]
+        read = [*self.pair.reference.inputs, *self.prepared.plan.sources([self.pair]).values()]
         wanted = [n for n in dict.fromkeys(read) if n in producer]
         if not side.runner.capabilities.pieces:
             wanted += self.pair.reference.outputs
@@ -82,8 +81,9 @@ class Subject:
 
     def for_candidate(self, names: Sequence[str], values: Arrays) -> dict[str, np.ndarray]:
         """What the candidate is fed, by its own names, in the types of its graph."""
-        prepared = self.prepared
-        back = {other: name for name, other in {**prepared.matched, **prepared.plan.tensors}.items()}
+        plan = self.prepared.plan
+        matched = {other: name for name, other in self.prepared.matched.items()}
+        back = {**matched, **plan.back, **plan.sources([self.pair])}
         specs = self.candidate.model.index.specs
         return {n: cast(values[back.get(n, n)], specs.get(n)) for n in names}
 

@@ -289,3 +289,16 @@ def test_relative_error(expected, found, error):
         return np.array(values, object if isinstance(values[0], str) else np.float32)
 
     assert relative(array(expected), array(found)) == error
+
+
+def test_of_two_tensors_that_are_one_in_the_second_file_the_bundle_has_the_one_that_is_read(reduced):
+    text = """g (float[N, 16] x) => (float[N, 16] y, float[N, 16] z) {
+        a = MatMul(x, w1)  r = Round(a)  i = Cast <to = 7> (r)  b = MatMul(a, w2)  y = Tanh(b)
+        z = Cast <to = 1> (i) }"""
+    good, bad = parsed(text, w1=W1, w2=W2), parsed(text.replace("<to = 7> (r)", "<to = 7> (a)"), w1=W1, w2=W2 * 9)
+    del bad.graph.node[1]
+    status, folder = reduced(["good.onnx", "bad.onnx", "--onnxrt"], good=good, bad=bad)
+    sides = [onnx.load(folder / f"{side}.onnx").graph for side in ("reference", "candidate")]
+    assert status == 0
+    assert [side.node[0].op_type for side in sides] == ["MatMul", "MatMul"]
+    assert [[i.name for i in side.input] for side in sides] == [["a"], ["a"]]
