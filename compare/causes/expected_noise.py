@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...graph.cutting.batch import by_entry
 from ...graph.cutting.slices import exploded_name, original_name
 from ...graph.errors import LayerdiffError, ModelError, RunnerError, first_line
 from ...graph.formats import NumberFormat
 from ...graph.index import GraphIndex
 from ...graph.nodes import attribute_int, trains
-from ...graph.operators import BATCHWISE, CHOICES, SILENT
+from ...graph.operators import CHOICES, SILENT
 from ...graph.rounding.error_bound import add_bounds
 from ...graph.rounding.noise_probe import drawing, drawn, known, perturbed, recut
 from ...graph.rounding.noise_within import drawn_within, rounds_within
@@ -177,15 +178,14 @@ class Noise:
         batch = y.shape[0]
         if self.roundings.grids.in_file(pair).measures:  # the step is that of the whole batch
             return False
-        sides = (self.index, pair.reference.nodes), (self.candidate.model.index, pair.candidate.nodes)
-        if any(trains(index.nodes[p]) for index, nodes in sides for p in nodes):  # statistics of the whole batch
+        theirs = self.candidate.model.index
+        if any(trains(theirs.nodes[p]) for p in pair.candidate.nodes):  # statistics of the whole batch
             return False
-        if batch < 2 or any(self.index.nodes[p].op_type not in BATCHWISE for p in pair.reference.nodes):
+        if batch < 2 or not is_float(y.dtype) or y.size // batch < SLICE:
             return False
-        for tensor in (values[n] for n in pair.reference.inputs):
-            if tensor.ndim < 2 or tensor.shape[0] != batch:
-                return False
-        return is_float(y.dtype) and y.size // batch >= SLICE
+        read = [values[n] for n in pair.reference.inputs]
+        batched = all(tensor.ndim >= 2 and tensor.shape[0] == batch for tensor in read)
+        return batched and by_entry(self.index, pair.reference.nodes, pair.reference.inputs)
 
     def settled(self, pair: LayerPair, values: Arrays) -> Expected:
         """The noise of one layer from `DRAWS` probes: the root of their mean square, element by element.
