@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from ...graph.quantized.quantizers import Grid
 
 MOST = 0.5
-"""Share of what the steps make of a layer's error that the rounding of one tensor must make, for it to be named."""
+"""Share of a layer's error, and of what its steps may make of it, that the rounding of one tensor must make, for it to be
+named."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def find(case: LayerCase) -> Diagnosis | None:
         return _crowded(case)
     alone = {name: _alone(case, name, grid) for name, grid in case.grids.items() if _is_wide(case, name, grid)}
     most = max(alone.values(), default=0.0)
-    if most < MOST * min(expected, 1.0):
+    if most < MOST * min(expected, case.judgement.relative, 1.0):
         return _crowded(case)
     facts = {name: _fact(case, name) for name, error in alone.items() if error >= min(most, LOST)}
     name = max(facts, key=lambda n: (facts[n].given, alone[n]))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 from layerdiff import OnnxrtRunner
+from layerdiff.compare.causes import wide_range
+from layerdiff.graph.quantized.quantizers import Grid
 
 from support import networks
+from support.layer_cases import layer_case
 from support.layerwise import compare, only
 from support.models import normal
 from support.quantized import KINDS, exact, quantized
@@ -107,3 +112,17 @@ def test_a_mask_that_leaves_the_scores_levels_enough_is_no_culprit():
     proto, feeds = attention(-10)
     file = quantized(proto, "qdq", feeds)
     assert not compare(proto, file, feeds, ort=exact(file)).culprits
+
+
+def test_of_steps_that_could_make_more_than_the_error_the_one_that_makes_it_is_told():
+    """What steps may make counts each of them; what is on a grid already, or zero, is not rounded."""
+    y = np.abs(0.02 * normal(2, 64))
+    grid = Grid.symmetric(3.0)
+    rounded = (np.rint(y / grid.step) * grid.step).astype(np.float32)
+    off = float(np.linalg.norm(rounded - y) / np.linalg.norm(y))
+    case = layer_case(y, rounded, tensors={"x": y}, grids={"y": grid}, reason="range")
+    for times in (1, 3):
+        judgement = replace(case.judgement, relative=off, expected=times * off)
+        found = wide_range.find(replace(case, judgement=judgement))
+        assert found is not None
+        assert found.facts[0].text.startswith("'y': the calibrated range, -3 to 3")
