@@ -41,7 +41,8 @@ def page(found: Sequence[Outcome]) -> str:
         named = [o for o in mine if o.culprits]
         false = [o for o in named if _why(o) is None]
         rows.append([way, *(counts[what] for what in OUTCOMES), len(named), len(false)])
-        lines += [f"- {o.architecture}, {way}: {o.what}: {o.why}" for o in mine if o.what in ("fail", "lost") and not o.culprits]
+        silent = [o for o in mine if o.what in ("fail", "lost") and not o.culprits]
+        lines += [f"- {o.architecture}, {way}: {o.what}: {o.why}" for o in silent]
         lines += [_named(o) for o in named]
     told = (__doc__ or "").split("\n\n", 1)[1].strip()
     head = ["", *OUTCOMES, "with culprits", "false ones"]

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ...graph.quantized.quantizers import Grid
 
 MOST = 0.5
-"""Share of a layer's error, and of what its steps may make of it, that the rounding of one tensor must make, for it to be
-named."""
+"""Share of a layer's error, and of what its steps may make of it, that the rounding of one tensor must make, for it to
+be named."""
 
 
 @dataclass(frozen=True)
