@@ -169,8 +169,7 @@ class NotTakenBack:
     @property
     def remedy(self) -> str:
         """What to do."""
-        shared = "" if self.shared is None else f": '{self.shared[0]}', which {self.shared[1]} nodes read"
-        return f"{self._remedy}{shared}"
+        return f"{self._remedy}{_shared_by(self.shared)}"
 
     @property
     def _remedy(self) -> str:
@@ -187,25 +186,39 @@ class AsRewritten:
     """Weights that are not the first file's as the layers beside them are rewritten.
 
     Attributes:
-        layer: Name of the layer.
+        layer: Name of the node that reads them.
         change: How they differ from these.
+        name: What its operator calls them, where that tells more.
+        shared: As of `NotTakenBack`.
     """
 
     layer: str
     change: WeightChange
+    name: str = ""
+    shared: tuple[str, int] | None = None
 
     @property
     def text(self) -> str:
         """See `Fact`."""
-        return f"once the first file's weights are rewritten as the layers beside it are, {self.change}"
+        name = f"{self.name}: " if self.name else ""
+        return (
+            f"once the first file's {self.change.noun} are rewritten as the layers beside it are, {name}{self.change}"
+        )
 
     @property
     def remedy(self) -> str:
         """What to do."""
+        noun, shared = self.change.noun, _shared_by(self.shared)
         if self.change.count == 1 and self.change.values is not None:
             where = ",".join(map(str, self.change.index))
-            return f"set the weight of {self.layer} at [{where}] to {self.change.values[0]:.6g} in the second file"
-        return f"rewrite the first file's weights of {self.layer} as the layers beside it are rewritten"
+            one = {"biases": "bias"}.get(noun, noun.removesuffix("s"))
+            value = f"{self.change.values[0]:.6g}"
+            return f"set the {one} of {self.layer} at [{where}] to {value} in the second file{shared}"
+        return f"rewrite the first file's {noun} of {self.layer} as the layers beside it are rewritten{shared}"
+
+
+def _shared_by(shared: tuple[str, int] | None) -> str:
+    return "" if shared is None else f": '{shared[0]}', which {shared[1]} nodes read"
 
 
 def find(case: LayerCase) -> Diagnosis | None:

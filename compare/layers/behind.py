@@ -21,7 +21,7 @@ from ..runs.memory import budget
 from ..statistics.statistics import Statistics
 from .healing import Healing, hides
 from .rewritten import rewritten
-from .taken_back import TakenBack, taken_back, weighted
+from .taken_back import TakenBack, shared, taken_back, weighted
 from .walk import Walk
 from .walked import Forced
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from ...graph.index import GraphIndex
-    from ...graph.pairing.weight_changes import WeightChange
     from ..report.model import LayerVerdict
     from .observation import LayerObservation
     from .prepare import Prepared
     from .verdicts import Verdicts
+    from .weight_terms import Differing
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Decided:
     verdicts: Mapping[int, LayerVerdict] = field(default_factory=dict)
     undoing: Mapping[int, int] = field(default_factory=dict)
     lacking: Mapping[int, TakenBack] = field(default_factory=dict)
-    changes: Mapping[int, WeightChange] = field(default_factory=dict)
+    changes: Mapping[int, Differing] = field(default_factory=dict)
 
     def joined(self, given: Verdicts, index: GraphIndex, theirs: GraphIndex) -> Verdicts:
         """The verdicts with culprits whose changes one layer would take back as one fault, at the first of them.
@@ -72,8 +72,9 @@ class Decided:
         told = [(s, taken.told(s, mains, index, theirs)) for s, taken in lacking]
         for s in given.culprits():
             if s.number in self.changes:
-                fact = AsRewritten(op_names(index, (s.pair.main,))[0][1], self.changes[s.number])
-                told.append((s, Diagnosis(Cause.WEIGHTS, (fact,), s.pair.main)))
+                one, read = self.changes[s.number], shared(s.pair.candidate.nodes, theirs)
+                fact = AsRewritten(op_names(index, (one.node,))[0][1], one.change, one.name, read)
+                told.append((s, Diagnosis(Cause.WEIGHTS, (fact,), one.node)))
         given = given.knowing([replace(s, diagnosis=diagnosis, contribution=None) for s, diagnosis in told])
         groups: dict[int, list[LayerObservation]] = {}
         for s in given.culprits():
@@ -153,17 +154,19 @@ def _in_own_terms(prepared: Prepared, healing: Healing, known: Decided, progress
     """What was decided, of several culprits in the candidate's own terms."""
     given = {n: known.verdicts.get(n) or healing.verdict(s) for n, s in healing.layers.items()}
     culprits = {n for n, verdict in given.items() if verdict == "culprit"}
-    suspects = {n for n in culprits if (d := healing.layers[n].diagnosis) is None or d.cause in REWRITTEN}
+    suspects = {n for n in culprits if _may_be_rewritten(healing.layers[n])}
     told = {(n in known.undoing, known.undoing.get(n, n)) for n in suspects}
-    if (len(told) < 2 and not known.lacking) or healing.quantized:
+    together = {n for n, s in healing.layers.items() if s.exceeds_noise and _may_be_rewritten(s)}
+    if not suspects or len(together) < 2 or healing.quantized:
         return known
-    progress.stage(f"{prepared.candidate.name}: {len(suspects)} layers that may be rewritten together")
+    progress.stage(f"{prepared.candidate.name}: {len(together)} layers that may be rewritten together")
     try:
-        found = rewritten(prepared, healing, suspects, culprits - suspects)
+        found = rewritten(prepared, healing, together, culprits - suspects)
     except Exception:  # what was decided stands
         log.debug("layers that may be rewritten together", exc_info=True)
         return known
-    if found is None or not (found.wrong == suspects or (found.right and 0 < len(found.wrong) < len(told))):
+    fewer = found is not None and found.right and 0 < len(found.wrong) < len(told)
+    if found is None or not (found.wrong == suspects or fewer):
         return known
     verdicts: dict[int, LayerVerdict] = {**known.verdicts}
     verdicts.update(dict.fromkeys(found.right, "healed"))
@@ -173,6 +176,10 @@ def _in_own_terms(prepared: Prepared, healing: Healing, known: Decided, progress
     lacking = {n: taken for n, taken in lacking.items() if n in found.wrong and n not in found.changes}
     undoing = known.undoing if found.wrong == suspects else {}
     return Decided(verdicts, undoing, lacking, found.changes)
+
+
+def _may_be_rewritten(s: LayerObservation) -> bool:
+    return s.diagnosis is None or s.diagnosis.cause in REWRITTEN
 
 
 def _unfinished(

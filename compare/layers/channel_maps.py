@@ -33,6 +33,8 @@ TURNABLE = 1024
 """Channels up to which it is looked for a rotation, which takes a singular value decomposition."""
 SMALL = 0.1
 """Share of the size of all channels that an error of one is held against, beside its own size."""
+SAME = 1e-3
+"""Relative difference of a factor from another one up to which they are the same."""
 ENOUGH = 0.5
 """Share of the channels that have to fit."""
 
@@ -113,6 +115,17 @@ class Turn:
     def suits(self, value: np.ndarray) -> bool:
         """Whether a tensor has as many channels."""
         return value.ndim > 1 and is_float(value.dtype) and value.shape[-1] == self.channels
+
+
+def alike(one: ChannelMap | Turn, other: ChannelMap | Turn) -> bool:
+    """Whether two tensors stand in the same terms."""
+    if one.channels != other.channels:
+        return False
+    if isinstance(one, Turn) and isinstance(other, Turn):
+        return np.allclose(one.matrix, other.matrix, atol=SAME)
+    if isinstance(one, ChannelMap) and isinstance(other, ChannelMap):
+        return np.array_equal(one.order, other.order) and np.allclose(one.factors, other.factors, SAME)
+    return False
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,9 @@ from ...graph.specs import Arrays, is_float
 from .channel_maps import AXES, ENOUGH, Fit, Turn, fitted, turn
 from .layer_runs import TooMuch
 from .taken_back import TAKEN, weighted
-from .weight_terms import Terms, as_rewritten, expected
+from .weight_terms import Differing, Terms, as_rewritten, expected
 
 if TYPE_CHECKING:
-    from ...graph.pairing.weight_changes import WeightChange
     from .healing import Healing
     from .layer_runs import LayerRuns
     from .observation import LayerObservation
@@ -41,7 +40,8 @@ class OwnTerms:
         wrong: Layers that are wrong, and whether they take back most of what they are given.
         asking: Layers that are right as soon as something that they read stands in other terms: which.
         right: Layers that differ from the reference's and are right.
-        taking: Those that take back what they are given.
+        taking: Those that take back what they are given, or make something else of it than the reference's would.
+        back: Those of them that make the reference's values again.
         unknown: Layers that are not right and read something open.
     """
 
@@ -63,6 +63,7 @@ class OwnTerms:
         self.asking: dict[int, tuple[str, Terms]] = {}
         self.right: set[int] = set()
         self.taking: set[int] = set()
+        self.back: set[int] = set()
         self.unknown: set[int] = set()
 
     def run(self) -> OwnTerms:
@@ -127,9 +128,10 @@ class OwnTerms:
                 self.moved[name] = fit
 
     def _takes(self, s: LayerObservation, made: Arrays, fits: Mapping[str, Fit]) -> bool:
-        """Whether a layer that is right takes back what it is given: what it makes is the reference's, or the
-        reference's own layer would not make it."""
+        """Whether a layer that is right takes back what it is given: what it makes is the reference's (see `back`), or
+        the reference's own layer would not make it."""
         if all(fit.same for fit in fits.values()):
+            self.back.add(s.number)
             return True
         if not s.exceeds_noise:
             return False
@@ -191,14 +193,26 @@ class OwnTerms:
             return self.given.get(name)
         return fit.change or turn(self.mine[name], self.theirs[name])
 
-    def change(self, s: LayerObservation) -> WeightChange | None:
-        """How the weights of a layer differ from what they are in the candidate's terms."""
-        reads = [n for n in s.pair.reference.inputs if n in self.moved]
-        makes = self.terms(s.pair.reference.outputs[0])
-        found = [as_rewritten(s.pair, self.graphs, self.terms(n), makes) for n in reads] or [
-            as_rewritten(s.pair, self.graphs, None, makes)
-        ]
+    def change(self, s: LayerObservation) -> Differing | None:
+        """Which of the constants of a layer is not what it is in the candidate's terms: those of what it makes, or
+        those that a product behind it takes back, which tells them better where a wrong constant moves all values."""
+        name = s.pair.reference.outputs[0]
+        reads = [self.terms(n) for n in s.pair.reference.inputs if n in self.moved]
+        found = (
+            as_rewritten(s.pair, self.graphs, given, makes)
+            for makes in (*self._taken_back(s, name), self.terms(name))
+            for given in (*reads, None)
+        )
         return next((change for change in found if change is not None), None)
+
+    def _taken_back(self, s: LayerObservation, name: str) -> Iterator[Terms]:
+        """The terms that the weights of products with others of their own take back of a tensor, as they tell it."""
+        shape = self.mine[name].shape
+        for reader in self.healing.reading(s):
+            if reader.exceeds_noise and weighted(reader, self.index):
+                for axis in (axes[0] for axes in AXES.get(len(shape), ()) if len(axes) == 1):
+                    found = expected(reader.pair, self.graphs, shape, axis)
+                    yield from (terms for terms in found if terms.deviation.any())
 
     def _fits(self, made: Arrays, out: Arrays) -> dict[str, Fit]:
         return {n: fitted(made[n], out[n], self.healing.tolerance(n)) for n in made}

@@ -8,6 +8,7 @@ believed.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,14 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.errors import LayerdiffError
-from .channel_maps import ENOUGH
+from .channel_maps import ENOUGH, SAME, alike
 from .layer_runs import LayerRuns
 from .own_terms import OwnTerms
 from .taken_back import TakenBack, constants, weighted
-from .weight_terms import Terms
+from .weight_terms import Differing, Terms
 
 if TYPE_CHECKING:
-    from ...graph.pairing.weight_changes import WeightChange
     from .healing import Healing
     from .prepare import Prepared
 
@@ -31,8 +31,6 @@ log = logging.getLogger(__name__)
 
 PASSES = 12
 """How often all layers are gone through at most."""
-SAME = 1e-3
-"""Relative difference of a factor from one of most channels from which on a channel has another."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Rewritten:
     right: frozenset[int]
     unknown: frozenset[int]
     lacking: Mapping[int, TakenBack] = field(default_factory=dict)
-    changes: Mapping[int, WeightChange] = field(default_factory=dict)
+    changes: Mapping[int, Differing] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ class _Search:
         right = ((self.seen.right | self.seen.asking.keys()) & {*self.suspects}) - wrong
         doubted = right & self._left(self.seen, ())
         unknown = {n for n in (self.seen.unknown | wrong | doubted) - first if n is not None}
-        told = {n: self.seen.change(self.healing.layers[n]) for n in first - {fault.layer for fault in self.faults}}
+        told = {n: self.seen.change(self.healing.layers[n]) for n in first}
         changes = {n: change for n, change in told.items() if change is not None}
         lacking = self._lacking(first - changes.keys())
         return Rewritten(frozenset(first), frozenset(right - doubted), frozenset(unknown), lacking, changes)
@@ -216,16 +214,17 @@ class _Search:
 
     def _maker(self, name: str) -> int | None:
         """The layer that makes a tensor, or the last one before it that has weights: of several that come together, the
-        way of what is open, and of as many channels."""
+        way of what is open, or else of what is in other terms, and of as many channels."""
         number = self.healing.maker.get(name)
         while number is not None and not self._constants(number):
             width = self.seen.mine[name].shape[-1:]
             inputs = [n for n in self.healing.layers[number].pair.reference.inputs if n in self.healing.maker]
-            name = min(
-                inputs, key=lambda n: (n not in self.seen.open, self.seen.mine[n].shape[-1:] != width), default=""
-            )
-            number = self.healing.maker.get(name)
+            number = self.healing.maker.get(min(inputs, key=functools.partial(self._likely, width), default=""))
         return number
+
+    def _likely(self, width: tuple[int, ...], name: str) -> tuple[bool, bool, bool]:
+        open_, moved = name in self.seen.open, name in self.seen.moved
+        return not open_, not moved, self.seen.mine[name].shape[-1:] != width
 
     def _constants(self, number: int) -> set[str]:
         """Names of the weights that a layer reads."""
@@ -256,7 +255,24 @@ class _Search:
         return {n: taken for n, taken in found.items() if taken.takers or taken.change != n}
 
     def _taking(self, maker: int) -> set[int]:
-        """The layers that take back what one makes, through layers without weights."""
-        return {
-            n for n in self.seen.taking for x in self.healing.layers[n].pair.reference.inputs if self._maker(x) == maker
-        }
+        """The products with weights of their own that take back what a layer makes, through layers without weights; if
+        none does, those that take back the same elsewhere."""
+        products = {n for n in self.seen.taking if self._is_changed_product(n)}
+        found = {n for n in products if any(self._maker(x) == maker for x in self._inputs(n))}
+        if found & self.seen.back:
+            return found & self.seen.back
+        terms = [t for x in self.healing.layers[maker].pair.reference.outputs if (t := self.seen.terms(x)) is not None]
+        again = {n for n in products & self.seen.back if any(self._in(x, terms) for x in self._inputs(n))}
+        return again or found
+
+    def _is_changed_product(self, number: int) -> bool:
+        s = self.healing.layers[number]
+        return s.exceeds_noise and weighted(s, self.index)
+
+    def _inputs(self, number: int) -> tuple[str, ...]:
+        return tuple(self.healing.layers[number].pair.reference.inputs)
+
+    def _in(self, name: str, known: Collection[Terms]) -> bool:
+        """Whether a tensor stands in one of some terms."""
+        mine = self.seen.terms(name) if name in self.seen.moved else None
+        return mine is not None and any(alike(mine, terms) for terms in known)

@@ -72,7 +72,7 @@ class TakenBack:
             kind = "otherwise" if layer.exceeds_noise else "adds"
         if kind == "otherwise" and layer.diagnosis is not None and not constants(layer.pair.reference.nodes, index):
             return layer.diagnosis  # a number: what is wrong of it is told
-        fact = NotTakenBack(name, change, tuple(takers), kind, _shared(layer.pair.candidate.nodes, theirs))
+        fact = NotTakenBack(name, change, tuple(takers), kind, shared(layer.pair.candidate.nodes, theirs))
         if layer.exceeds_noise and layer.diagnosis is not None:
             return layer.diagnosis.adding(fact)
         return Diagnosis(Cause.WEIGHTS, (fact,), layer.pair.main)
@@ -284,7 +284,7 @@ def constants(nodes: Iterable[int], index: GraphIndex) -> list[str]:
     return [n for n in names if (w := index.weight(n)) is not None and w.size > 1 and is_float(w.dtype)]
 
 
-def _shared(nodes: Iterable[int], index: GraphIndex) -> tuple[str, int] | None:
+def shared(nodes: Iterable[int], index: GraphIndex) -> tuple[str, int] | None:
     """A weight of some nodes that others read, too, and how many there are."""
     return next(((n, count) for n in constants(nodes, index) if (count := len(index.consumers.get(n, ()))) > 1), None)
 

@@ -200,3 +200,56 @@ def test_of_a_rotated_stream_the_one_piece_that_is_not_is_told(forgotten, tensor
     assert told(report) == ([] if tensor is None else [(tensor,)])
     if forgotten == "places":
         assert "it adds the first file's values to what is changed" in report.culprits[0].evidence
+
+
+# ---- one constant that is forgotten ----------------------------------------------------------------------------------
+
+UNITS = """g (float[N, 6, 8, 8] x) => (float[N, 5] y) {
+  c = Conv<pads=[1,1,1,1]>(x, w, b) n = BatchNormalization(c, gain, shift, mean, var) s = PRelu(n, slope)
+  d = Conv<pads=[1,1,1,1], group=12>(s, kernels) e = BatchNormalization(d, gain2, shift2, mean2, var2) r = Relu(e)
+  f = Conv(r, wf, bf) g = Tanh(f) p = GlobalAveragePool(g) h = Flatten(p) m = MatMul(h, wm) a = Add(m, bm)
+  i = Sigmoid(a) y = Gemm(i, wy, by)
+}"""
+IN_ORDER = {
+    "w": drawn(12, 6, 3, 3, seed=1) / 5,
+    "kernels": drawn(12, 1, 3, 3, seed=2),
+    "wf": drawn(12, 12, 1, 1, seed=3),
+}
+IN_ORDER |= {"wm": drawn(12, 16, seed=4) / 3, "wy": drawn(16, 5, seed=5) / 3, "by": drawn(5, seed=6)}
+IN_ORDER |= {n: drawn(12, seed=10 + i) / 3 for i, n in enumerate(("b", "shift", "mean", "shift2", "mean2", "bf"))}
+IN_ORDER |= {n: np.exp(drawn(12, seed=20 + i) / 3) for i, n in enumerate(("gain", "var", "gain2", "var2"))}
+IN_ORDER |= {"slope": drawn(12, 1, 1, seed=30) / 3, "bm": drawn(16, seed=31)}
+CHANNELS, HIDDEN = np.random.default_rng(40).permutation(12), np.random.default_rng(41).permutation(16)
+
+
+def in_another_order(*forgotten):
+    """Channels and hidden units in another order, but in some constants, which are as they were."""
+    made = {n: v if n in ("wf", "bf", "wm", "wy", "by", "bm") else v[CHANNELS] for n, v in IN_ORDER.items()}
+    made |= {"wf": IN_ORDER["wf"][:, CHANNELS], "wm": IN_ORDER["wm"][:, HIDDEN]}
+    made |= {"wy": IN_ORDER["wy"][HIDDEN], "bm": IN_ORDER["bm"][HIDDEN]}
+    return {**made, **{name: IN_ORDER[name] for name in forgotten}}
+
+
+@pytest.mark.parametrize(
+    ("name", "node", "text"),
+    [
+        ("b", "Conv_0", " biases differ"),
+        ("mean", "BatchNormalization_1", "input_mean: "),
+        ("shift", "BatchNormalization_1", " biases differ"),
+        ("slope", "PRelu_2", " weights differ"),
+        ("kernels", "Conv_3", " weights differ"),
+        ("var2", "BatchNormalization_4", "input_var: "),
+        ("bm", "Add_11", " biases differ"),
+    ],
+)
+def test_one_constant_that_is_not_in_the_other_order_is_told_alone(name, node, text):
+    images = {"x": drawn(4, 6, 8, 8, seed=50).astype(np.float32)}
+    report = compared(UNITS, IN_ORDER, in_another_order(name), images)
+    assert [c.node for c in report.culprits] == [node]
+    assert report.culprits[0].evidence.startswith("once the first file's ")
+    assert text in report.culprits[0].evidence
+
+
+def test_constants_that_are_all_in_another_order_are_none():
+    images = {"x": drawn(4, 6, 8, 8, seed=50).astype(np.float32)}
+    assert told(compared(UNITS, IN_ORDER, in_another_order(), images)) == []

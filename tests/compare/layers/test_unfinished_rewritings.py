@@ -151,8 +151,8 @@ FEW = np.where(RNG.uniform(size=(WIDE, WIDE)) < 0.05, 1.3, 1).astype(np.float32)
     [
         ({}, None, ""),
         ({"wq": SMOOTH["wq"] * FEW}, "f", "once the first file's weights are rewritten as the layers beside it are"),
-        ({"shift": SMOOTH["shift"] + 0.1}, "n", "it changes more than that"),
-        ({"gain": SMOOTH["gain"] * 1.1}, "n", "it changes more than that"),
+        ({"shift": SMOOTH["shift"] + 0.1}, "n", "beside it are, 16 of 16 biases differ, greatest 0.1 at"),
+        ({"gain": SMOOTH["gain"] * 1.1}, "n", "beside it are, scale: 16 of 16 weights differ, greatest 1.17 at [5]"),
     ],
     ids=["none", "the product", "the shift", "the gain"],
 )
