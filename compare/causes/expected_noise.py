@@ -28,7 +28,7 @@ from ...graph.rounding.term_count import term_count
 from ...graph.specs import Arrays, dtype_name, is_float, specs_of
 from ...graph.trees import rows_at_thresholds
 from ..lockstep.plan import LayerPair
-from .judgement import SLICE, Explained, Judgement, common_gain, cut_off, judge, plain_noise
+from .judgement import SLICE, Explained, Judgement, common_gain, cut_off, judge, plain_noise, worst_entry
 from .layer_grids import LOST, LayerGrids
 from .layer_roundings import LayerRoundings, step_deviation
 from .probes import Probes
@@ -159,16 +159,12 @@ class Noise:
     # -- measuring ----------------------------------------------------------------------------------------------
 
     def entry(self, pair: LayerPair, values: Arrays, made: Arrays) -> int | None:
-        """The entry of the batch that is worth judging in place of the whole tensor: where the error is greatest.
+        """The entry of the batch that is worth judging in place of the whole tensor: see `worst_entry`.
 
         None where the tensor is small, or the layer may mix the entries of a batch.
         """
         y, c = values[pair.reference.outputs[0]], made[pair.candidate.outputs[0]]
-        if y.shape != c.shape or not self._by_entry(pair, values):
-            return None
-        with np.errstate(all="ignore"):
-            error = np.array([float(np.abs(a - b).max()) for a, b in zip(c, y, strict=True)])
-        return int(np.nan_to_num(error, nan=np.inf).argmax())
+        return worst_entry(y, c) if y.shape == c.shape and self._by_entry(pair, values) else None
 
     def _by_entry(self, pair: LayerPair, values: Arrays) -> bool:
         """Whether one entry of the batch tells as much as all: of a large tensor, in a layer that mixes none."""

@@ -20,6 +20,8 @@ CHANNELS = 16
 """Fewest channels for which a common gain can be told from scatter."""
 GAIN_LIMIT = 8.0
 """Standard errors by which a common gain must stand out. Healthy layers reach 5.0 (docs/layers.md)."""
+APART = 1.5
+"""Times the relative error of the entry with the greatest error from which on another one is judged in its place."""
 FLIPS = 1e-3
 """Largest share of integers that rounding may tip over to a neighbour."""
 
@@ -262,6 +264,21 @@ def plain_noise(rounding: Roundings, terms: float) -> float:
     if rounding.coarse:
         return rounding.result
     return math.hypot(rounding.result, rounding.accumulator * math.sqrt(terms / 2))
+
+
+def worst_entry(reference: np.ndarray, candidate: np.ndarray) -> int:
+    """The entry along axis 0 whose error is the greatest, or one whose error is far greater beside its own values: what
+    is wrong of an entry of small values is not hidden by the rounding of one of large ones."""
+    found = []
+    with np.errstate(all="ignore"):
+        for a, b in zip(reference, candidate, strict=True):
+            error = np.subtract(b, a, dtype=np.float32).reshape(-1)
+            flat = np.asarray(a, dtype=np.float32).reshape(-1)
+            found.append((np.abs(error).max(initial=0.0), math.sqrt(float(error @ error)), float(flat @ flat) ** 0.5))
+        greatest, errors, sizes = np.nan_to_num(np.array(found, dtype=np.float64).T, nan=np.inf)
+        relative = np.divide(errors, sizes, out=np.where(errors > 0, np.inf, 0.0), where=sizes > 0)
+    largest, apart = int(greatest.argmax()), int(np.nan_to_num(relative, nan=np.inf).argmax())
+    return apart if relative[apart] > APART * relative[largest] else largest
 
 
 def cut_off(reference: np.ndarray, candidate: np.ndarray, step: float) -> bool:

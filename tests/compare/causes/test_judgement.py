@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from layerdiff.compare.causes.judgement import CHANNELS, channel_axis, judge
+from layerdiff.compare.causes.judgement import CHANNELS, channel_axis, judge, worst_entry
 from layerdiff.graph.formats import FP16, FP32
 from layerdiff.graph.rounding.roundings import roundings
 
@@ -135,3 +135,33 @@ def test_channels_of_the_same_values_are_rounded_alike_and_count_once(distinct: 
     noise = (HALF.gain * HALF.operand * y).astype(np.float32)
     found = judge(y, y + noise / np.float32(HALF.gain), noise, HALF, sample=0)
     assert found.reason == reason
+
+
+# ---- one entry in place of all --------------------------------------------------------------------------------------
+
+
+def test_what_is_wrong_of_small_values_is_not_hidden_by_the_rounding_of_large_ones():
+    y = np.stack([1000 * Y, Y, Y])
+    rounded = y + np.stack([1000 * ERROR, ERROR, ERROR])
+    assert worst_entry(y, rounded) == 0
+    wrong = rounded.copy()
+    wrong[2] *= 1.01
+    assert worst_entry(y, wrong) == 2
+
+
+def test_one_element_that_is_off_is_in_the_entry_that_is_judged():
+    wrong = np.stack([Y, Y, Y])
+    wrong[1, 3, 4] += 5
+    assert worst_entry(np.stack([Y, Y, Y]), wrong) == 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_entry_that_is_not_finite_is_judged(value):
+    wrong = np.stack([Y, Y, Y])
+    wrong[1, 3, 4] = value
+    assert worst_entry(np.stack([Y, Y, Y]), wrong) == 1
+
+
+def test_an_entry_of_zeros_that_are_none_any_longer_is_judged():
+    y = np.stack([1000 * Y, np.zeros_like(Y)])
+    assert worst_entry(y, y + np.stack([1000 * ERROR, np.full_like(Y, 1e-6)])) == 1
