@@ -20,7 +20,7 @@ AXES: dict[int, tuple[tuple[int, ...], ...]] = {
     2: ((1,),),
     3: ((2,), (1,)),
     4: ((1,), (3,), (1, 3), (2, 3), (1, 2)),
-    5: ((1,), (4,)),
+    5: ((1,), (4,), (1, 4)),
 }
 """By rank, the axes that weights may be multiplied along."""
 FEWEST = 4

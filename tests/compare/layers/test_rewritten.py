@@ -253,3 +253,32 @@ def test_one_constant_that_is_not_in_the_other_order_is_told_alone(name, node, t
 def test_constants_that_are_all_in_another_order_are_none():
     images = {"x": drawn(4, 6, 8, 8, seed=50).astype(np.float32)}
     assert told(compared(UNITS, IN_ORDER, in_another_order(), images)) == []
+
+
+# ---- heads that several read -----------------------------------------------------------------------------------------
+
+GROUPS = """g (float[N, 6, 24] x) => (float[N, 6, 24] y) {
+  v = MatMul(x, wv) r = Reshape(v, split) t = Transpose<perm=[0, 2, 1, 3]>(r) u = Unsqueeze(t, axis)
+  e = Expand(u, twice) h = Reshape(e, joined) b = Transpose<perm=[0, 2, 1, 3]>(h) m = Reshape(b, merged)
+  o = MatMul(m, wo) y = Tanh(o)
+}"""
+SIZES = {"split": np.array([0, 6, 2, 6]), "axis": np.array([2]), "twice": np.array([1, 1, 2, 1, 1])}
+SIZES |= {"joined": np.array([0, 4, 6, 6]), "merged": np.array([0, 6, 24])}
+HEADS = {"wv": drawn(24, 12, seed=1) / 5, "wo": drawn(24, 24, seed=2) / 5}
+
+
+@pytest.mark.parametrize(("how", "tensor"), [(np.repeat, None), (np.tile, "y")], ids=["repeated", "tiled"])
+def test_of_scales_of_heads_that_several_read_the_reader_is_told_that_has_them_in_another_order(how, tensor):
+    s = np.exp(drawn(2, 6, seed=3))
+    each = np.repeat(s, 2, axis=0) if how is np.repeat else np.tile(s, (2, 1))
+    changed_too = {"wv": HEADS["wv"] / s.reshape(-1), "wo": HEADS["wo"] * each.reshape(-1, 1)}
+
+    def file(weights):
+        return parsed(GROUPS, **{n: np.float32(w) for n, w in weights.items()}, **SIZES)
+
+    feed = {"x": drawn(3, 6, 24, seed=4).astype(np.float32)}
+    runners = [OnnxrtRunner()]
+    report = Comparator(
+        file(HEADS), runners, candidate_model=file(changed_too), data_loader=[feed], layers="guilty"
+    ).compare()
+    assert told(report) == ([] if tensor is None else [(tensor,)])
