@@ -22,7 +22,7 @@ from ..runs.again import run_again
 from ..runs.memory import budget, reused, weight_bytes
 from ..runs.workers.isolation import isolated, portable
 from ..sides import Side, Sides
-from . import random_layers, typed_losses
+from . import lost_before, random_layers, typed_losses
 from .behind import Decided, decided
 from .exchange import undone
 from .fidelity import as_deployed, fidelities, in_pieces_only, made_by_pieces
@@ -228,6 +228,7 @@ def localize_candidate(
     heals, given = _judged(prepared, seen, outputs, fmt, carried, None if log is None else progress)
     given = typed_losses.blaming(prepared, _excusing(given, seen, outputs, index), outputs)
     given, blamed = name_loudest(prepared, seen, random_layers.blaming(prepared, given), outputs, progress)
+    blamed = lost_before.told(blamed, given.layers, index)
     unshown = frozenset(s.number for s in blamed if in_pieces_only(s, seen, outputs, index))
     if heals.agreed.issuperset(seen.outputs) and all(map(heals.rounding, seen.outputs, seen.outputs.values())):
         given, blamed = given.unshared(), [replace(s, contribution=None) for s in blamed]
