@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ..comparison import Comparison
     from ..journal.sessions import RunJournal
     from ..runs.run import RunLog
+    from .observation import LayerObservation
 
 logger = logging.getLogger(__name__)
 
@@ -227,8 +228,7 @@ def localize_candidate(
     fmt = coarsest(reference.runner.arithmetic, candidate.runner.arithmetic, formats)
     heals, given = _judged(prepared, seen, outputs, fmt, carried, None if log is None else progress)
     given = typed_losses.blaming(prepared, _excusing(given, seen, outputs, index), outputs)
-    given, blamed = name_loudest(prepared, seen, random_layers.blaming(prepared, given), outputs, progress)
-    blamed = lost_before.told(blamed, given.layers, index)
+    given, blamed = _blamed(prepared, seen, given, outputs, progress)
     unshown = frozenset(s.number for s in blamed if in_pieces_only(s, seen, outputs, index))
     if heals.agreed.issuperset(seen.outputs) and all(map(heals.rounding, seen.outputs, seen.outputs.values())):
         given, blamed = given.unshared(), [replace(s, contribution=None) for s in blamed]
@@ -248,6 +248,14 @@ def localize_candidate(
         repeats={} if log is None else {r.name: r.repeat for r in log.runners if r.repeat is not None},
         settled=settled,
     )
+
+
+def _blamed(
+    prepared: Prepared, walked: Walked, given: Verdicts, outputs: Sequence[OutputResult], progress: Progress
+) -> tuple[Verdicts, list[LayerObservation]]:
+    """The verdicts with what random values and the loudest layer add to them, and the culprits with all that is told."""
+    given, blamed = name_loudest(prepared, walked, random_layers.blaming(prepared, given), outputs, progress)
+    return given, lost_before.told(blamed, given.layers, prepared.comparison.reference.model.index)
 
 
 def _judged(
