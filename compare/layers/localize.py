@@ -253,7 +253,7 @@ def localize_candidate(
 def _blamed(
     prepared: Prepared, walked: Walked, given: Verdicts, outputs: Sequence[OutputResult], progress: Progress
 ) -> tuple[Verdicts, list[LayerObservation]]:
-    """The verdicts with what random values and the loudest layer add to them, and the culprits with all that is told."""
+    """The verdicts with what random values and the loudest layer add to them; the culprits with all that is told."""
     given, blamed = name_loudest(prepared, walked, random_layers.blaming(prepared, given), outputs, progress)
     return given, lost_before.told(blamed, given.layers, prepared.comparison.reference.model.index)
 

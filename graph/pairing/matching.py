@@ -27,7 +27,7 @@ from .differences import Difference, DifferenceKind, node_differences
 from .exchanged import with_holders
 from .folds import Folds, folds
 from .matcher import match_nodes
-from .normal_form import CAPTURED
+from .normal_form import CAPTURED, spelled
 from .pairs import Pairing
 from .regions import padding_moved, region_difference, regions
 from .resized import resized
@@ -220,7 +220,7 @@ def _inputs_exchanged(pairing: Pairing, n: int, m: int) -> InputsExchanged | Non
         if not others:
             return None
         if slot not in others:
-            order.append((slot, others[0]))
+            order.append((spelled(pairing.r.index, n, slot), spelled(pairing.r.index, n, others[0])))
     return InputsExchanged(pairing.r.forms[n].op, tuple(order)) if order else None
 
 
