@@ -76,7 +76,9 @@ def _region(pairing: Pairing, pairs: Mapping[str, str], group: Iterable[Place]) 
 
 def region_difference(pairing: Pairing, region: Region) -> Difference | None:
     """What one graph has between two matched tensors where the other has none, or others; None if they do the same."""
-    if not region.outputs or _same_scaling(pairing, region):
+    if not region.outputs:
+        return _between(pairing, region)
+    if _same_scaling(pairing, region):
         return None
     if region.nodes and region.candidate_nodes:
         main = max(region.nodes, key=lambda p: (pairing.r.forms[p].family in LANDMARKS, p))
@@ -87,6 +89,27 @@ def region_difference(pairing: Pairing, region: Region) -> Difference | None:
         place = pairing.r.index.producer.get(region.outputs[-1][0], -1), region.candidate_nodes[-1]
     mine, theirs = op_names(pairing.r.index, region.nodes), op_names(pairing.c.index, region.candidate_nodes)
     return Difference(*place, OperatorChange(mine, theirs))
+
+
+def _between(pairing: Pairing, region: Region) -> Difference | None:
+    """What one graph has between a tensor that both have and a node that reads it, and makes of other tensors, too: a
+    factor that follows from the number of the iteration."""
+    if region.nodes and region.candidate_nodes:
+        return None
+    ours = bool(region.nodes)
+    view, other = (pairing.r, pairing.c) if ours else (pairing.c, pairing.r)
+    alone = region.nodes or region.candidate_nodes
+    made = {name for p in alone for name in view.fine.nodes[p].outputs}
+    read = {name for p in alone for _, name in view.fine.nodes[p].inputs}
+    for n, m in sorted(pairing.nodes.items()):
+        reader, twin = (n, m) if ours else (m, n)
+        slots = {slot for slot, name in view.fine.nodes[reader].inputs if name in made}
+        passed = (name for slot, name in other.fine.nodes[twin].inputs if slot in slots)
+        if any(pairing.paired(*((r, name) if ours else (name, r))) for name in passed for r in read):
+            names = op_names(view.index, alone)
+            place = (alone[-1], m) if ours else (n, alone[-1])
+            return Difference(*place, OperatorChange(names, ()) if ours else OperatorChange((), names))
+    return None
 
 
 def _same_scaling(pairing: Pairing, region: Region) -> bool:
