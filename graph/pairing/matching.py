@@ -30,7 +30,7 @@ from .limits import LimitsInARow, limits_in_rows
 from .matcher import match_nodes
 from .normal_form import CAPTURED, spelled
 from .pairs import Pairing
-from .regions import padding_moved, region_difference, regions
+from .regions import padding_moved, region_difference, regions, scattered_otherwise
 from .resized import resized
 from .roles import as_read, made_of, roles, scaled_otherwise, tensor_names
 from .shapes import follow_shapes
@@ -199,7 +199,7 @@ def _differences(
     for region in regions(pairing, pairs, folded, partial):
         difference = region_difference(pairing, region)
         if difference is not None and not absorbed.intersection(region.nodes or region.candidate_nodes):
-            found.append(difference)
+            found.append(scattered_otherwise(pairing, region) or difference)
     found.extend(_other_outputs(pairing))
     size = resized(pairing)
     if size is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..operators import AFFINE_STEPS, LANDMARKS
+from ..nodes import attribute_string
+from ..operators import AFFINE_STEPS, LANDMARKS, SCATTERS, operator
 from .affine import affine, distance
 from .changes import AttributeChange, OperatorChange
 from .differences import Difference, op_names
@@ -53,7 +54,7 @@ def regions(pairing: Pairing, pairs: Mapping[str, str], folded: Folds, partial: 
         for p in sorted(nodes):
             for _, name in view.fine.nodes[p].inputs:
                 q = view.index.producer.get(name, -1)
-                if q in nodes and name not in known:
+                if q in nodes and name not in known and not _shared_integers(view, name):
                     groups.join((mine, p), (mine, q))
     for a, b in pairs.items():
         p, q = pairing.r.index.producer.get(a, -1), pairing.c.index.producer.get(b, -1)
@@ -61,6 +62,12 @@ def regions(pairing: Pairing, pairs: Mapping[str, str], folded: Folds, partial: 
             groups.join((True, p), (False, q))
     found = [_region(pairing, pairs, group) for group in groups.all()]
     return sorted(found, key=lambda region: (region.nodes or (1 << 30,), region.candidate_nodes))
+
+
+def _shared_integers(view: GraphView, name: str) -> bool:
+    """Whether a tensor is integers that several nodes read: the indices that all blocks pick by."""
+    spec = view.index.specs.get(name)
+    return len(view.fine.consumers.get(name, ())) > 1 and spec is not None and spec.dtype.kind in "iu"
 
 
 def _region(pairing: Pairing, pairs: Mapping[str, str], group: Iterable[Place]) -> Region:
@@ -89,6 +96,22 @@ def region_difference(pairing: Pairing, region: Region) -> Difference | None:
         place = pairing.r.index.producer.get(region.outputs[-1][0], -1), region.candidate_nodes[-1]
     mine, theirs = op_names(pairing.r.index, region.nodes), op_names(pairing.c.index, region.candidate_nodes)
     return Difference(*place, OperatorChange(mine, theirs))
+
+
+def scattered_otherwise(pairing: Pairing, region: Region) -> Difference | None:
+    """What the scattering nodes of a region do with values that come to one place, where all of one side do something
+    else than all of the other."""
+    sides = []
+    for view, nodes in ((pairing.r, region.nodes), (pairing.c, region.candidate_nodes)):
+        found = [p for p in nodes if operator(view.index.nodes[p]) in SCATTERS]
+        sides.append({p: attribute_string(view.index.nodes[p], "reduction", "none") for p in found})
+    mine, theirs = sides
+    ways, others = set(mine.values()), set(theirs.values())
+    if len(ways) != 1 or len(others) != 1 or ways == others:
+        return None
+    *names, last = (" ".join(name) for name in op_names(pairing.c.index, theirs))
+    of = f"{', '.join(names)} and {last}" if names else last
+    return Difference(max(mine), max(theirs), AttributeChange("reduction", *ways, *others, of), "reduction")
 
 
 def _between(pairing: Pairing, region: Region) -> Difference | None:
