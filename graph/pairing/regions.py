@@ -111,7 +111,7 @@ def scattered_otherwise(pairing: Pairing, region: Region) -> Difference | None:
         return None
     *names, last = (" ".join(name) for name in op_names(pairing.c.index, theirs))
     of = f"{', '.join(names)} and {last}" if names else last
-    return Difference(max(mine), max(theirs), AttributeChange("reduction", *ways, *others, of), "reduction")
+    return Difference(max(mine), max(theirs), AttributeChange("reduction", ways.pop(), others.pop(), of), "reduction")
 
 
 def _between(pairing: Pairing, region: Region) -> Difference | None:
@@ -123,7 +123,9 @@ def _between(pairing: Pairing, region: Region) -> Difference | None:
     view, other = (pairing.r, pairing.c) if ours else (pairing.c, pairing.r)
     alone = region.nodes or region.candidate_nodes
     made = {name for p in alone for name in view.fine.nodes[p].outputs}
-    read = {name for p in alone for _, name in view.fine.nodes[p].inputs}
+    read = {name for p in alone for _, name in view.fine.nodes[p].inputs} - made
+    if len(read) < 2:
+        return None
     for n, m in sorted(pairing.nodes.items()):
         reader, twin = (n, m) if ours else (m, n)
         slots = {slot for slot, name in view.fine.nodes[reader].inputs if name in made}
