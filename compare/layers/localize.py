@@ -22,7 +22,7 @@ from ..runs.again import run_again
 from ..runs.memory import budget, reused, weight_bytes
 from ..runs.workers.isolation import isolated, portable
 from ..sides import Side, Sides
-from . import lost_before, moved_together, random_layers, typed_losses
+from . import lost_before, moved_together, random_layers, refused_together, typed_losses
 from .behind import Decided, decided
 from .exchange import undone
 from .fidelity import as_deployed, fidelities, in_pieces_only, made_by_pieces
@@ -277,7 +277,8 @@ def _judged(
     first = heals(walked.layers, failed=[o.tensor for o in outputs if o.verdict == "fail"], agreed=_explained(outputs))
     known = Decided() if progress is None else decided(prepared, walked.layers, first, heals, progress)
     given = verdicts(walked.layers, index, first, carried=carried or {}, decided=known.verdicts)
-    return first, moved_together.joined(known.joined(given, index, theirs), index)
+    given = moved_together.joined(known.joined(given, index, theirs), index)
+    return first, refused_together.joined(prepared, given)
 
 
 def _explained(outputs: Sequence[OutputResult]) -> list[str]:
