@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks.kit.pages import DOCS, machine, table, write_page, written_by
 from benchmarks.kit.pool import spread
 
+from .architectures import ARCHITECTURES
 from .conversions import CONVERSIONS, EMULATIONS, OTHER_EXPORTER
 from .ways import OUTCOMES, Outcome, share
 
@@ -84,6 +85,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
     parser.add_argument("--json", type=Path, help="append every outcome to a file, one a line; goes on")
     asked = parser.parse_args(words)
+    if not any(asked.only in one.name for one in ARCHITECTURES):
+        parser.error(f"no architecture has {asked.only!r} in its name: {', '.join(one.name for one in ARCHITECTURES)}")
     parts = [(number, asked.jobs, asked.json, asked.only) for number in range(asked.jobs)]
     found = [outcome for part in spread(share, parts, asked.jobs) for outcome in part]
     write_page(DOCS / "exported.md", page(found), dry=bool(asked.only))

@@ -266,8 +266,10 @@ def main() -> int:
     parser.add_argument("--only", default="", help="run the cases whose names match this pattern, and print the table")
     parser.add_argument("--output", type=Path, default=DOCS / "layerwise.md", help="file to write")
     options = parser.parse_args()
-    compileall.compile_dir(Path(layerdiff.__file__).parent, quiet=2)
     cases = [c for c in CASES if re.search(options.only, f"{c.load.name}: {c.what}")]
+    if not cases:
+        parser.error(f"no case matches {options.only!r}")
+    compileall.compile_dir(Path(layerdiff.__file__).parent, quiet=2)
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

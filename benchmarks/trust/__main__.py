@@ -32,6 +32,10 @@ def main() -> int:
     parser.add_argument("--properties", type=int, default=1000, help="examples of each property (1000)")
     parser.add_argument("--patience", type=float, default=600, help="seconds that a large network may take (600)")
     options = parser.parse_args()
+    known = [trial.__name__ for trial in trials.TRIALS]
+    unknown = [name for name in (options.only or "").split(",") if name and name not in known]
+    if unknown:
+        parser.error(f"no trial is called {', '.join(unknown)}: {', '.join(known)}")
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         for trial in trials.TRIALS:

@@ -23,14 +23,14 @@ from ...graph.pairing.weight_changes import weight_change
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
-from .differences import GraphsDiffer, explained, weights_read
+from .differences import GraphsDiffer, explained, weights_read, with_others
 
 _HELD = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS, onnx.AttributeProto.TENSOR)
 
 
 def find(case: LayerCase) -> Diagnosis | None:
-    """The first constant that differs at or above the node that makes the tensor, or the attributes of the first node
-    of which some do."""
+    """The first constant that differs at or above the node that makes the tensor, with those beside it, or the
+    attributes of the first node of which some do."""
     index, other = case.graphs
     if index is other or len(case.pair.reference.nodes) < 2:
         return None
@@ -45,7 +45,9 @@ def find(case: LayerCase) -> Diagnosis | None:
         return None
     cause = Cause.ATTRIBUTE if isinstance(found[0].change, AttributeChange) else Cause.WEIGHTS
     first = [d for d in found if d.node == found[0].node and type(d.change) is type(found[0].change)]
-    return Diagnosis(cause, tuple(map(GraphsDiffer, first)), found[0].node)
+    told = Diagnosis(cause, tuple(map(GraphsDiffer, first)), found[0].node)
+    alike = all(difference.kind is DifferenceKind.WEIGHTS for difference in found)  # they make the error together
+    return with_others(told, index, [(d.node, d) for d in found], found[0].node) if alike else told
 
 
 def _makes_the_error(case: LayerCase, found: list[Difference]) -> bool:

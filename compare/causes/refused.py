@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...graph.printable import counted
 from ..report.model import Cause
 from .diagnosis import Diagnosis
+
+NAMED = 3
+"""Most layers that are named."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,23 @@ class Refused:
     def text(self) -> str:
         """See `Fact`."""
         return f"the candidate cannot run it on the reference's values: {self.message}"
+
+
+@dataclass(frozen=True)
+class RefusedToo:
+    """Other layers that the candidate's runtime refuses with the same words.
+
+    Attributes:
+        layers: Their names.
+    """
+
+    layers: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        names = ", ".join(self.layers[:NAMED]) + (", ..." if len(self.layers) > NAMED else "")
+        return f"nor can it run {counted(len(self.layers), 'more layer')}, for the same reason: {names}"
 
 
 @dataclass(frozen=True)

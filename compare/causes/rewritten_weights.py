@@ -102,14 +102,18 @@ class ChannelsMoved:
 
 @dataclass(frozen=True)
 class LacksTheSame:
-    """A product behind a layer that is given the reference's values in another order, or turned.
+    """A product or a Gather behind a layer, which is given the reference's values in another order, or turned.
 
     Attributes:
         product: Its operator and name.
+        how: Which of these: how it reads them.
+        what: What of it was to be changed with that: its weights, its indices.
         others: The same of layers beside the one that is told, which change with it.
     """
 
     product: OpName
+    how: str
+    what: str = "weights"
     others: tuple[OpName, ...] = ()
 
     @property
@@ -117,8 +121,8 @@ class LacksTheSame:
         """See `Fact`."""
         beside = f"{', '.join(f'{op} {name}' for op, name in self.others)} changed with it; " if self.others else ""
         return (
-            f"{beside}{self.product[0]} {self.product[1]} then reads the reference's values in another order, or "
-            "turned: if that is meant, its weights lack the same"
+            f"{beside}{self.product[0]} {self.product[1]} then reads the reference's values {self.how}: if that is "
+            f"meant, its {self.what} lack the same"
         )
 
 

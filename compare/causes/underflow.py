@@ -124,6 +124,42 @@ def of_weights(index: GraphIndex, nodes: Iterable[int], fmt: NumberFormat) -> Di
     return None if weights is None else Diagnosis(Cause.UNDERFLOW, (weights[1],), weights[0])
 
 
+def of_epsilon(index: GraphIndex, tensors: Iterable[str], fmt: NumberFormat) -> Diagnosis | None:
+    """The constant too small for a format that is added to one of some tensors, which the format loses values of, in
+    front of an operator that tells small numbers apart: what the layer that costs outputs most makes, or reads."""
+    for position in (p for name in tensors for p in index.consumers.get(name, ())):
+        made = index.nodes[position].output[0]
+        reader = next((p for p in index.consumers.get(made, ()) if operator(index.nodes[p]) in DIVIDES), None)
+        fact = None if reader is None else _epsilon(index, made, reader, fmt)
+        if fact is not None:
+            return Diagnosis(Cause.UNDERFLOW, (fact,), position)
+    return None
+
+
+@dataclass(frozen=True)
+class LostBefore:
+    """Tensors that come to a constant too small for a format, and that the format loses values of, too.
+
+    Attributes:
+        format: The format.
+        nodes: The nodes that make them, the first of the graph first.
+        tensors: The tensors.
+    """
+
+    format: NumberFormat
+    nodes: tuple[str, ...]
+    tensors: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        made = " and ".join(f"{t!r} ({n})" for n, t in zip(self.nodes, self.tensors, strict=True))
+        return (
+            f"values of {made} are below {self.format}'s smallest normal, {self.format.smallest_normal:.2g}, on the "
+            f"way there, too"
+        )
+
+
 def _became_zero(case: LayerCase, fmt: NumberFormat) -> Diagnosis | None:
     y, c = case.y, case.c
     lost = (y != 0) & (c == 0) & (np.abs(y.astype(np.float64)) < fmt.smallest_normal)

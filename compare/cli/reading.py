@@ -130,6 +130,8 @@ def _paths(value: Any) -> Iterator[str]:
     if not isinstance(value, (str, os.PathLike)):
         return
     text = os.fspath(value)
+    if not text:  # what is not given is not the present folder
+        return
     yield text
     if "=" in text and not os.path.exists(text):
         yield text.partition("=")[2]

@@ -21,7 +21,8 @@ from ..runs.memory import budget
 from ..statistics.statistics import Statistics
 from .healing import Healing, hides
 from .rewritten import rewritten
-from .taken_back import TakenBack, shared, taken_back, weighted
+from .taken_back import TakenBack, shared, taken_back
+from .undoing import Undoing, undoing_layer
 from .walk import Walk
 from .walked import Forced
 
@@ -55,7 +56,7 @@ class Decided:
     """
 
     verdicts: Mapping[int, LayerVerdict] = field(default_factory=dict)
-    undoing: Mapping[int, int] = field(default_factory=dict)
+    undoing: Mapping[int, Undoing] = field(default_factory=dict)
     lacking: Mapping[int, TakenBack] = field(default_factory=dict)
     changes: Mapping[int, Differing] = field(default_factory=dict)
 
@@ -76,14 +77,14 @@ class Decided:
                 fact = AsRewritten(op_names(index, (one.node,))[0][1], one.change, one.name, read)
                 told.append((s, Diagnosis(Cause.WEIGHTS, (fact,), one.node)))
         given = given.knowing([replace(s, diagnosis=diagnosis, contribution=None) for s, diagnosis in told])
-        groups: dict[int, list[LayerObservation]] = {}
+        groups: dict[Undoing, list[LayerObservation]] = {}
         for s in given.culprits():
             if s.number in self.undoing and s.diagnosis is not None:
                 groups.setdefault(self.undoing[s.number], []).append(s)
-        for number, (first, *others) in groups.items():
+        for undoing, (first, *others) in groups.items():
             assert first.diagnosis is not None
-            lacks, *more = op_names(index, (mains[number], *(s.pair.main for s in others)))
-            joined = first.diagnosis.adding(LacksTheSame(lacks, tuple(more)))
+            lacks, *more = op_names(index, (mains[undoing.layer], *(s.pair.main for s in others)))
+            joined = first.diagnosis.adding(LacksTheSame(lacks, undoing.how, undoing.what, tuple(more)))
             given = given.knowing([replace(first, diagnosis=joined)]).inherited(s.number for s in others)
         return given
 
@@ -111,7 +112,7 @@ def decided(
     can = prepared.candidate.runner.capabilities
     index = prepared.comparison.reference.model.index
     found: dict[int, LayerVerdict] = {}
-    undoing: dict[int, int] = {}
+    undoing: dict[int, Undoing] = {}
     lacking: dict[int, TakenBack] = {}
     pending = [s.number for s in layers if healing.verdict(s) is not None]
     if prepared.same or not can.pieces or can.builds_for_shapes:
@@ -123,9 +124,9 @@ def decided(
         for taken in meant:
             lacking.update((n, taken) for n in taken.lacking if n in faults and n not in lacking)
             fitted.update(taken.takers if taken.change in taken.lacking else ())
-        product = None if meant else _undoing(faults, healing, index)
+        product = None if meant else undoing_layer(faults, healing, index)
         if product is not None:  # what lies between has changed with them
-            faults |= {s.number for s in off if product in healing.behind((s.number,))}
+            faults |= {s.number for s in off if product.layer in healing.behind((s.number,))}
             undoing.update(dict.fromkeys(faults, product))
         changes = {n for taken in meant for n in (taken.change, *taken.takers)} - faults
         later = healing.behind(faults | changes) - faults - changes
@@ -232,17 +233,6 @@ def _ends(s: LayerObservation, healing: Healing, others: Collection[int]) -> boo
             else:
                 waiting.append(layer)
     return ended
-
-
-def _undoing(faults: Collection[int], healing: Healing, index: GraphIndex) -> int | None:
-    """The first product with weights behind all of some layers that reads the reference's values in another order, or
-    turned: as long as they, and far away. None has that which makes it of other values."""
-    common = set.intersection(*(healing.behind((number,)) for number in faults)) - set(faults) if faults else set()
-    for number in sorted(common):
-        s = healing.layers[number]
-        if weighted(s, index) and not s.exceeds_noise and any(map(healing.turned, s.pair.reference.inputs)):
-            return number
-    return None
 
 
 def _first(off: Sequence[LayerObservation], healing: Healing, without: Collection[int] = ()) -> set[int]:

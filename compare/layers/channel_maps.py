@@ -171,7 +171,7 @@ def fitted(mine: np.ndarray, theirs: np.ndarray, tolerance: float) -> Fit:
     for fit in _channels(mine, theirs, tolerance):
         if fit.exact or fit.known > best.known:
             best = fit
-    if not best.exact and max(turning(mine, theirs), _raw(mine, theirs)) <= 2 * tolerance:
+    if not best.exact and max(turning(mine, theirs).along(), _raw(mine, theirs)) <= 2 * tolerance:
         return Fit(True, False, tolerance, 1.0)
     return best
 

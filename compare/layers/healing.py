@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..report.model import LayerVerdict
     from ..statistics.statistics import Statistics
     from .observation import LayerObservation
+    from .turning import Axes
 
 HEALED = 0.1
 """A layer whose error shrinks to this share of it right behind the layer has healed."""
@@ -153,16 +154,17 @@ class Healing:
         """Relative error that rounding may make of a tensor in a layer that is given others in the same terms."""
         return max(LEAST, self._rounding(tensor))
 
-    def turned(self, tensor: str, error: float | None = None) -> bool:
+    def turned(self, tensor: str, error: float | None = None, among: Collection[Axes] | None = None) -> bool:
         """Whether a tensor is far from the reference's, but the same in another order, or turned: of one length, and
-        with the same products of its rows; to within rounding, or a relative error."""
+        with the same products of its rows; to within rounding, or a relative error. ``among``: axes; any, else."""
         s = self.layers[self.maker[tensor]] if tensor in self.maker else None
         seen = None if s is None else s.cumulative.get(tensor)
         if seen is None or not ANOTHER < relative_error(seen) < math.inf:
             return False
         rounding = self._rounding(tensor) if error is None else error
         alike = abs(math.sqrt(seen.sum_cc / seen.sum_rr) - 1) <= rounding
-        return alike and s is not None and s.turning.get(tensor, math.inf) <= 2 * rounding
+        how = None if s is None else s.turning.get(tensor)
+        return alike and how is not None and how.along(among) <= 2 * rounding
 
     def _rounding(self, tensor: str, u: float | None = None) -> float:
         return QUIET * (self._u if u is None else u) * math.sqrt(max(1, self._depth.get(tensor, 1)))

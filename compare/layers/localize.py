@@ -22,7 +22,7 @@ from ..runs.again import run_again
 from ..runs.memory import budget, reused, weight_bytes
 from ..runs.workers.isolation import isolated, portable
 from ..sides import Side, Sides
-from . import random_layers, typed_losses
+from . import lost_before, moved_together, random_layers, refused_together, typed_losses
 from .behind import Decided, decided
 from .exchange import undone
 from .fidelity import as_deployed, fidelities, in_pieces_only, made_by_pieces
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ..comparison import Comparison
     from ..journal.sessions import RunJournal
     from ..runs.run import RunLog
+    from .observation import LayerObservation
 
 logger = logging.getLogger(__name__)
 
@@ -227,7 +228,7 @@ def localize_candidate(
     fmt = coarsest(reference.runner.arithmetic, candidate.runner.arithmetic, formats)
     heals, given = _judged(prepared, seen, outputs, fmt, carried, None if log is None else progress)
     given = typed_losses.blaming(prepared, _excusing(given, seen, outputs, index), outputs)
-    given, blamed = name_loudest(prepared, seen, random_layers.blaming(prepared, given), outputs, progress)
+    given, blamed = _blamed(prepared, seen, given, outputs, progress)
     unshown = frozenset(s.number for s in blamed if in_pieces_only(s, seen, outputs, index))
     if heals.agreed.issuperset(seen.outputs) and all(map(heals.rounding, seen.outputs, seen.outputs.values())):
         given, blamed = given.unshared(), [replace(s, contribution=None) for s in blamed]
@@ -249,6 +250,14 @@ def localize_candidate(
     )
 
 
+def _blamed(
+    prepared: Prepared, walked: Walked, given: Verdicts, outputs: Sequence[OutputResult], progress: Progress
+) -> tuple[Verdicts, list[LayerObservation]]:
+    """The verdicts with what random values and the loudest layer add to them; the culprits with all that is told."""
+    given, blamed = name_loudest(prepared, walked, random_layers.blaming(prepared, given), outputs, progress)
+    return given, lost_before.told(blamed, given.layers, prepared.comparison.reference.model.index)
+
+
 def _judged(
     prepared: Prepared,
     walked: Walked,
@@ -268,7 +277,8 @@ def _judged(
     first = heals(walked.layers, failed=[o.tensor for o in outputs if o.verdict == "fail"], agreed=_explained(outputs))
     known = Decided() if progress is None else decided(prepared, walked.layers, first, heals, progress)
     given = verdicts(walked.layers, index, first, carried=carried or {}, decided=known.verdicts)
-    return first, known.joined(given, index, theirs)
+    given = moved_together.joined(known.joined(given, index, theirs), index)
+    return first, refused_together.joined(prepared, given)
 
 
 def _explained(outputs: Sequence[OutputResult]) -> list[str]:

@@ -21,12 +21,14 @@ from ..progress import SILENT, Progress
 from ..report.model import COSTLIEST, Cause
 from ..runs.memory import budget
 from ..runs.samples import numbered
+from .lost_before import loses
 from .observation import relative_error
 from .portion import Mixed, Portion, portion_of
 from .walk import Walk
 from .walked import Forced
 
 if TYPE_CHECKING:
+    from ...graph.formats import NumberFormat
     from ...graph.index import GraphIndex
     from ..causes.diagnosis import Diagnosis
     from ..lockstep.plan import LayerPair
@@ -107,18 +109,28 @@ def name_loudest(
     assert top.diagnosis is not None
     if top.diagnosis.cause is Cause.SPREAD:
         return given, [] if quantized else [top]
-    maker = _maker(given, top)
-    if maker is None:
+    other = _blamed(given, top)
+    if other is None:
         return given.knowing([top]).blaming(top.number), [top]
     # what it hands on is rounded by the layer that was measured, whose contribution it has
-    given = given.knowing([replace(maker, diagnosis=top.diagnosis)]).blaming(maker.number)
-    return given, [replace(maker, diagnosis=top.diagnosis, contribution=top.contribution)]
+    given = given.knowing([replace(other, diagnosis=top.diagnosis)]).blaming(other.number)
+    return given, [replace(other, diagnosis=top.diagnosis, contribution=top.contribution)]
 
 
-def _maker(given: Verdicts, top: LayerObservation) -> LayerObservation | None:
-    """The layer that makes what the diagnosis of another one blames; None where that is not a layer's."""
-    blamed = None if top.diagnosis is None else top.diagnosis.producer
-    return next((s for s in given.layers if blamed in s.pair.reference.outputs), None)
+def _blamed(given: Verdicts, top: LayerObservation) -> LayerObservation | None:
+    """The layer that the diagnosis of another one blames, for a tensor or a node; None where it is that one itself."""
+    if top.diagnosis is None:
+        return None
+    producer, node = top.diagnosis.producer, top.diagnosis.node
+    other = (s for s in given.layers if producer in s.pair.reference.outputs or node in s.pair.reference.nodes)
+    return next((s for s in other if s.number != top.number), None)
+
+
+def _lost(walked: Walked, top: LayerObservation, fmt: NumberFormat) -> list[str]:
+    """What a layer makes or reads that a format loses values of."""
+    makers = {name: s for s in walked.layers for name in s.pair.reference.outputs}
+    names = (*top.pair.reference.outputs, *top.pair.reference.inputs)
+    return [n for n in names if n in makers and loses(makers[n].portraits.get(n), fmt)]
 
 
 def _reproduced(walked: Walked, outputs: Sequence[OutputResult]) -> bool:
@@ -279,6 +291,8 @@ def _diagnosed(
     case = _with_siblings(prepared, case, loud)
     computing = prepared.candidate.runner.arithmetic
     narrow = None if computing.is_integer else underflow.of_weights(index, top.pair.reference.nodes, computing)
+    if narrow is None and case.holds_most:
+        narrow = underflow.of_epsilon(index, _lost(walked, top, computing), computing)
     other = _other_constants(prepared, top) if top.number in quantized else None
     return replace(top, diagnosis=narrow or other or _misread(prepared, top) or loudest(case))
 

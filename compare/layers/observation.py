@@ -14,7 +14,7 @@ from ..report.model import Cause
 from ..statistics.portrait import distribution
 from ..statistics.statistics import Statistics
 from .findings import NOTHING_INSIDE, BodyFindings
-from .turning import scaling, turning
+from .turning import Turning, scaling, turning
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +68,7 @@ class LayerObservation:
     fused: Fact | None = None
     portraits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unholdable: str | None = None
-    turning: Mapping[str, float] = field(default_factory=dict)
+    turning: Mapping[str, Turning] = field(default_factory=dict)
     scaling: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -147,7 +147,7 @@ class Gathering:
     fused: Fact | None = None
     portraits: dict[str, dict[str, Any]] = field(default_factory=dict)
     looked_into: bool = False
-    turning: dict[str, float] = field(default_factory=dict)
+    turning: dict[str, Turning] = field(default_factory=dict)
     scaling: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -4,12 +4,18 @@ channel a factor of its own?"""
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 
 from ...graph.specs import is_float
 
-AXES: dict[int, tuple[tuple[int, ...], ...]] = {
+Axes: TypeAlias = "tuple[int, ...]"
+"""Axes of a tensor that are one to the weights."""
+
+AXES: dict[int, tuple[Axes, ...]] = {
     2: ((1,),),
     3: ((2,), (1,)),
     4: ((3,), (1,), (1, 3), (2, 3)),
@@ -20,25 +26,62 @@ ROWS = 64
 """Rows that are looked at."""
 FEWEST = 4
 """Rows below which that says nothing: of a single one, every other of its length is a turned one."""
+SAME = 0.01
+"""Relative difference of rows, each in order of size, up to which they hold the same values."""
+ORDER, SIGN, BOTH, TURNED = (
+    "in another order",
+    "with the other sign in some places",
+    "in another order and with the other sign in some places",
+    "turned",
+)
+"""What may have been done to rows, in words: the first that is true says the most."""
 
 
-def turning(reference: np.ndarray, candidate: np.ndarray) -> float:
+@dataclass(frozen=True)
+class Turning:
     """How far a tensor is from being another one turned: by one orthogonal matrix, or one other order, for all rows.
 
     Such a matrix is there just if the products of all rows with each other are the same. Rows are taken less their
     mean, which is turned as they are: what they have in common says little.
 
+    Attributes:
+        apart: The relative difference of these products, by the axes that weights may be multiplied along. Infinite
+            where there are too few rows.
+        how: What it is that was done to the rows along the axes of the least, in words.
+    """
+
+    apart: Mapping[Axes, float] = field(default_factory=dict)
+    how: str = TURNED
+
+    def along(self, among: Collection[Axes] | None = None) -> float:
+        """The least over all axes, or over some of them."""
+        return min((v for axes, v in self.apart.items() if among is None or axes in among), default=math.inf)
+
+
+def turning(reference: np.ndarray, candidate: np.ndarray) -> Turning:
+    """How far a tensor is from being another one turned.
+
     Args:
         reference, candidate: The tensors.
-
-    Returns:
-        The relative difference of these products, the least over the axes that weights may be multiplied along.
-        Infinite where no axis has rows enough.
     """
     if reference.shape != candidate.shape or not is_float(reference.dtype) or not is_float(candidate.dtype):
-        return math.inf
-    among = AXES.get(reference.ndim, ())
-    return min((_apart(reference, candidate, axes) for axes in among), default=math.inf)
+        return Turning()
+    apart = {axes: _apart(reference, candidate, axes) for axes in AXES.get(reference.ndim, ())}
+    least = min(apart, key=lambda axes: apart[axes], default=())
+    return Turning(apart, _how(reference, candidate, least))
+
+
+def _how(reference: np.ndarray, candidate: np.ndarray, axes: Axes) -> str:
+    """What was done to rows that are turned: whether they hold the same values, or those of the same size."""
+    rows = _rows(reference, candidate, axes) if axes else None
+    if rows is None:
+        return TURNED
+    mine, theirs = rows
+    plain, sizes = (mine, theirs), (np.abs(mine), np.abs(theirs))
+    ways = ((SIGN, sizes), (ORDER, [np.sort(x) for x in plain]), (BOTH, [np.sort(x) for x in sizes]))
+    with np.errstate(all="ignore"):
+        same = (how for how, (x, y) in ways if float(np.linalg.norm(x - y)) <= SAME * float(np.linalg.norm(x)))
+        return next(same, TURNED)
 
 
 def scaling(reference: np.ndarray, candidate: np.ndarray) -> float:
@@ -68,7 +111,7 @@ def _left(reference: np.ndarray, candidate: np.ndarray, axis: int) -> float:
     return left if math.isfinite(left) else math.inf
 
 
-def _apart(reference: np.ndarray, candidate: np.ndarray, axes: tuple[int, ...]) -> float:
+def _apart(reference: np.ndarray, candidate: np.ndarray, axes: Axes) -> float:
     with np.errstate(all="ignore"):
         rows = _rows(reference, candidate, axes)
         if rows is None:
@@ -78,7 +121,7 @@ def _apart(reference: np.ndarray, candidate: np.ndarray, axes: tuple[int, ...]) 
     return apart / size if 0 < size < math.inf and math.isfinite(apart) else math.inf
 
 
-def _rows(reference: np.ndarray, candidate: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray] | None:
+def _rows(reference: np.ndarray, candidate: np.ndarray, axes: Axes) -> tuple[np.ndarray, np.ndarray] | None:
     """Rows along some axes of two tensors, as far apart as there are; None where there are too few."""
     places = [d for i, d in enumerate(reference.shape) if i not in axes]
     count = math.prod(places)

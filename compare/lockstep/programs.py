@@ -18,12 +18,15 @@ from ...graph.cutting.slices import Slice, backward, renamed, slice_model
 from ...graph.errors import LayerdiffError, ModelError
 from ...graph.nodes import attribute_int, attribute_ints, captured
 from ...graph.operators import is_standard
-from ...graph.specs import Arrays, TensorSpec, specs_of
+from ...graph.specs import Arrays, TensorSpec, is_float, specs_of
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
     from ...graph.model import Model
     from ..sides import Side
+
+ALIKE = 0.1
+"""Relative difference up to which two tensors may be one, made otherwise or rounded to a narrow format."""
 
 
 @dataclass(frozen=True)
@@ -189,13 +192,29 @@ class Program:
 
 def programs(mine: Node, theirs: Node, body: str, back: Mapping[str, str]) -> tuple[Program, Program]:
     """The body of a node of the reference and that of a node of the candidate; see `Program.of`. What one of them alone
-    captures is an input of both, where both graphs have it."""
+    captures is an input of both, where both graphs have it, or where it is none of what the other one captures, made
+    otherwise."""
     left = Program.of(mine, body)
     right = Program.of(theirs, body, left, back)
     known = {back[n] for n in theirs.outer if n in back}
-    left = left.with_inputs({n: v for n, v in right.extra.items() if n in known})
+    others = list(left.captured.values())
+    left = left.with_inputs({n: v for n, v in right.extra.items() if n in known or _another(v, others)})
     right = right.with_inputs(left.captured)
     return left, replace(right, extra={n: v for n, v in right.extra.items() if n not in left.captured})
+
+
+def _another(value: np.ndarray, others: Sequence[np.ndarray]) -> bool:
+    """Whether a tensor of numbers is none of some others: it has another shape, or other values."""
+    if not (is_float(value.dtype) or value.dtype.kind in "biu"):
+        return False
+    alike = [other for other in others if other.shape == value.shape and other.dtype == value.dtype]
+    return not any(
+        np.linalg.norm(_flat(value) - _flat(other)) <= ALIKE * np.linalg.norm(_flat(other)) for other in alike
+    )
+
+
+def _flat(value: np.ndarray) -> np.ndarray:
+    return value.astype(np.float64).reshape(-1)
 
 
 def _first_values(node: Node, count: int) -> list[np.ndarray]:

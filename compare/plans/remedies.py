@@ -51,6 +51,7 @@ from ..causes.refused import Refused
 from ..causes.rewritten_weights import AsRewritten, NotTakenBack
 from ..causes.same_functions import SameFunctions
 from ..causes.shared_scale import SharedScale
+from ..causes.underflow import LostBefore
 from ..causes.wide_range import Crowded, WiderThanData
 from ..notices import not_written
 from ..progress import SILENT, Progress
@@ -395,12 +396,15 @@ def _unclamped(culprit: Culprit) -> str:
 
 
 def _kept(index: GraphIndex, culprit: Culprit) -> tuple[str, ...]:
-    """The nodes that FP32 would help: the culprit, and before it what cancels in it; the layer whose rounding to scaled
-    integers it is, where who made its operand is named."""
+    """The nodes that FP32 would help: the culprit, and before it what cancels in it or is lost before it; the layer
+    whose rounding to scaled integers it is, where who made its operand is named."""
     held = next((f.layer for f in culprit.facts if isinstance(f, StepsHold)), "")
     if held in index.names:
         return (held,)
     node = culprit.candidate_node or culprit.node
+    lost = next((f.nodes for f in culprit.facts if isinstance(f, LostBefore)), ())
+    if lost:
+        return (*dict.fromkeys((*lost, node)),)
     if culprit.cause is not Cause.CANCELLATION or node not in index.names:
         return (node,)
     reads = index.reads[index.names.index(node)]

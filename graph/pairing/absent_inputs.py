@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..index import GraphIndex
-from .normal_form import CAPTURED, NormalForm, is_optional
+from .normal_form import CAPTURED, NormalForm, is_optional, spelled
 
 
 @dataclass(frozen=True)
@@ -40,4 +40,4 @@ def absent_inputs(
         there = {slot for slot, _ in other.data} | other.weights.keys() | other.settings.keys()
         for slot, name in own.data:
             if slot not in there and not slot.startswith(CAPTURED) and is_optional(index, position, slot):
-                yield InputAbsent(index.nodes[position].op_type, slot, name, in_candidate)
+                yield InputAbsent(index.nodes[position].op_type, spelled(index, position, slot), name, in_candidate)

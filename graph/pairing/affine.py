@@ -11,6 +11,7 @@ from ..index import GraphIndex
 from ..operators import AFFINE_PRODUCTS, AFFINE_STEPS
 from .constants import constant_value, quantization_step
 from .normal_form import NormalForm
+from .turned import TRANSPOSES
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _outputs_first(main: NormalForm, w: np.ndarray) -> np.ndarray:
         return np.moveaxis(w, 2, 1).reshape(-1, w.shape[1], *w.shape[3:])
     if main.op == "Conv":
         return w
-    transposed = main.op == "Gemm" and bool(main.settings.get("transb"))
+    transposed = main.op == "Gemm" and bool(main.settings.get(TRANSPOSES))
     return (w if transposed else w.T) * float(main.settings.get("alpha", 1.0) if main.op == "Gemm" else 1.0)
 
 

@@ -20,7 +20,7 @@ from .broadcasts import RunsOtherwise, runs_otherwise
 from .changes import AttributeChange, InputsExchanged, OperatorChange, OpName, OtherInput, OtherOutput, WeightsAbsent
 from .constant_steps import OtherSteps, other_steps
 from .constants import Operand, along_axes, constant_value, integers_step, noun_of
-from .normal_form import PADDED_WITH, NormalForm, padding_value, schema_defaults
+from .normal_form import PADDED_WITH, NormalForm, padding_value, schema_defaults, spelled
 from .origin import origin
 from .settings import GIVEN_BY
 from .turned import TRANSPOSES, turned
@@ -138,7 +138,7 @@ def node_differences(
     if a.op == b.op:
         twin = turned(reference, n, candidate, m)
         if twin:
-            b = replace(b, settings={**b.settings, TRANSPOSES.lower(): a.settings.get(TRANSPOSES.lower())})
+            b = replace(b, settings={**b.settings, TRANSPOSES: a.settings.get(TRANSPOSES)})
         found.extend(setting_differences(reference, n, a, candidate, m, b))
         found.extend(_weights(reference, n, a, candidate, m, b, twin))
         absent = absent_inputs(reference, n, a, candidate, m, b)
@@ -157,8 +157,7 @@ def _default(index: GraphIndex, position: int, name: str) -> Any:
     node = index.nodes[position]
     if name == PADDED_WITH:
         return padding_value(node.op_type)
-    defaults = schema_defaults(node.op_type, onnx.defs.onnx_opset_version(), domain_of(node))
-    return {k.lower(): v for k, v in defaults.items()}.get(name)
+    return schema_defaults(node.op_type, onnx.defs.onnx_opset_version(), domain_of(node)).get(name)
 
 
 def setting_differences(
@@ -186,7 +185,8 @@ def setting_differences(
         given = [form.settings.get(f"{name}{GIVEN_BY}", "") for form in (a, b)]
         together = a.together or b.together
         of = f"{', '.join(together[:-1])} and {together[-1]} together" if together else ""
-        yield Difference(n, m, AttributeChange(name, x, y, of, (given[0], given[1])), name)
+        told = spelled(reference, n, name)
+        yield Difference(n, m, AttributeChange(told, x, y, of, (given[0], given[1])), name)
 
 
 def _positive(value: Any, reference: GraphIndex, n: int, candidate: GraphIndex, m: int) -> Any:

@@ -12,7 +12,7 @@ unmatched.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -26,10 +26,11 @@ from .changes import InputsExchanged, OperatorChange, OtherInput, OtherOutput
 from .differences import Difference, DifferenceKind, node_differences
 from .exchanged import with_holders
 from .folds import Folds, folds
+from .limits import LimitsInARow, limits_in_rows
 from .matcher import match_nodes
-from .normal_form import CAPTURED
+from .normal_form import CAPTURED, spelled
 from .pairs import Pairing
-from .regions import padding_moved, region_difference, regions
+from .regions import padding_moved, region_difference, regions, scattered_otherwise
 from .resized import resized
 from .roles import as_read, made_of, roles, scaled_otherwise, tensor_names
 from .shapes import follow_shapes
@@ -84,11 +85,14 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
         and len(pairing.r.forms[n].data) != len(pairing.c.forms[m].data)
         and pairing.r.forms[n].commutative
     }
+    rows = list(limits_in_rows(pairing))
+    for row in rows:
+        row.corrected(reference, candidate, pairs)
     tensors = tensor_names(pairing, pairs)
     nodes = dict(pairing.nodes)
     exchanged = follow_shapes(pairing, nodes, tensors)
     _match_skipped(pairing, nodes, pairs)
-    differences = [*_differences(pairing, pairs, folded, partial), *exchanged]
+    differences = [*_differences(pairing, pairs, folded, partial, rows), *exchanged]
     mine, theirs = (None if form is None else form.origins for form in pairing.forms)
     placed = (_placed(d, mine, theirs) for d in sorted(differences, key=lambda d: d.node))
     return Matching(
@@ -165,11 +169,16 @@ def _tensors(pairing: Pairing, partial: Mapping[int, int]) -> tuple[dict[str, st
 
 
 def _differences(
-    pairing: Pairing, pairs: Mapping[str, str], folded: Folds, partial: Mapping[int, int]
+    pairing: Pairing,
+    pairs: Mapping[str, str],
+    folded: Folds,
+    partial: Mapping[int, int],
+    rows: Sequence[LimitsInARow],
 ) -> list[Difference]:
     found = list(folded.differences)
-    absorbed: set[int] = set()
-    """Pad nodes that the other graph has in the window operator behind them."""
+    limiting = {n: row for row in rows for n in row.nodes}
+    absorbed = {p for row in rows for p in (row.nodes if len(row.nodes) > 1 else row.candidate_nodes)}
+    """Nodes that the other graph has in another one: a Pad in the window operator behind it, a limit in a Clip."""
     for n, m in sorted(pairing.nodes.items()):
         if n in folded.nodes or n in partial:
             continue
@@ -182,12 +191,15 @@ def _differences(
         differs = any(d.name == "pads" for d in differences)
         padded, change = padding_moved(pairing, n, m) if differs else (set(), None)
         absorbed |= padded
+        if n in limiting:
+            differences = [d for d in differences if d.name not in ("min", "max")]
+            found.extend(Difference(n, m, change, change.name) for change in limiting[n].changes)
         found.extend(d for d in differences if d.name != "pads" or not padded)
         found.extend([Difference(n, m, change, "pads")] if change is not None else [])
     for region in regions(pairing, pairs, folded, partial):
         difference = region_difference(pairing, region)
         if difference is not None and not absorbed.intersection(region.nodes or region.candidate_nodes):
-            found.append(difference)
+            found.append(scattered_otherwise(pairing, region) or difference)
     found.extend(_other_outputs(pairing))
     size = resized(pairing)
     if size is not None:
@@ -220,7 +232,7 @@ def _inputs_exchanged(pairing: Pairing, n: int, m: int) -> InputsExchanged | Non
         if not others:
             return None
         if slot not in others:
-            order.append((slot, others[0]))
+            order.append((spelled(pairing.r.index, n, slot), spelled(pairing.r.index, n, others[0])))
     return InputsExchanged(pairing.r.forms[n].op, tuple(order)) if order else None
 
 

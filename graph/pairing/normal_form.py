@@ -125,6 +125,14 @@ def slots(node: onnx.NodeProto, version: int) -> list[str]:
     return [_RENAMED.get(name, name) for name in names]
 
 
+def spelled(index: GraphIndex, position: int, name: str) -> str:
+    """An input that is given by its slot, as the operator's schema writes it: the ``K`` of a TopK."""
+    node = index.nodes[position]
+    domain = domain_of(node)
+    schema = _schema(node.op_type, index.opset.get(domain, 1), domain)
+    return next((i.name for i in schema.inputs if i.name.lower() == name), name) if schema is not None else name
+
+
 def is_optional(index: GraphIndex, position: int, slot: str) -> bool:
     """Whether the operator of a node may be without an input; of ONNX Runtime's own, where its inputs are known."""
     node = index.nodes[position]
@@ -146,7 +154,6 @@ def normal_form(index: GraphIndex, position: int, constant: Callable[[str], bool
     for a in node.attribute:
         if a.type not in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
             settings[a.name] = attribute(node, a.name)
-    settings = {name.lower(): value for name, value in settings.items()}
     if op == "Pad" and "value" in settings:
         settings.setdefault("constant_value", settings.pop("value"))
     data: list[tuple[str, str]] = []

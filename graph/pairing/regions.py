@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..operators import AFFINE_STEPS, LANDMARKS
+from ..nodes import attribute_string
+from ..operators import AFFINE_STEPS, LANDMARKS, SCATTERS, operator
 from .affine import affine, distance
 from .changes import AttributeChange, OperatorChange
 from .differences import Difference, op_names
@@ -53,7 +54,7 @@ def regions(pairing: Pairing, pairs: Mapping[str, str], folded: Folds, partial: 
         for p in sorted(nodes):
             for _, name in view.fine.nodes[p].inputs:
                 q = view.index.producer.get(name, -1)
-                if q in nodes and name not in known:
+                if q in nodes and name not in known and not _shared_integers(view, name):
                     groups.join((mine, p), (mine, q))
     for a, b in pairs.items():
         p, q = pairing.r.index.producer.get(a, -1), pairing.c.index.producer.get(b, -1)
@@ -61,6 +62,12 @@ def regions(pairing: Pairing, pairs: Mapping[str, str], folded: Folds, partial: 
             groups.join((True, p), (False, q))
     found = [_region(pairing, pairs, group) for group in groups.all()]
     return sorted(found, key=lambda region: (region.nodes or (1 << 30,), region.candidate_nodes))
+
+
+def _shared_integers(view: GraphView, name: str) -> bool:
+    """Whether a tensor is integers that several nodes read: the indices that all blocks pick by."""
+    spec = view.index.specs.get(name)
+    return len(view.fine.consumers.get(name, ())) > 1 and spec is not None and spec.dtype.kind in "iu"
 
 
 def _region(pairing: Pairing, pairs: Mapping[str, str], group: Iterable[Place]) -> Region:
@@ -76,7 +83,9 @@ def _region(pairing: Pairing, pairs: Mapping[str, str], group: Iterable[Place]) 
 
 def region_difference(pairing: Pairing, region: Region) -> Difference | None:
     """What one graph has between two matched tensors where the other has none, or others; None if they do the same."""
-    if not region.outputs or _same_scaling(pairing, region):
+    if not region.outputs:
+        return _between(pairing, region)
+    if _same_scaling(pairing, region):
         return None
     if region.nodes and region.candidate_nodes:
         main = max(region.nodes, key=lambda p: (pairing.r.forms[p].family in LANDMARKS, p))
@@ -87,6 +96,45 @@ def region_difference(pairing: Pairing, region: Region) -> Difference | None:
         place = pairing.r.index.producer.get(region.outputs[-1][0], -1), region.candidate_nodes[-1]
     mine, theirs = op_names(pairing.r.index, region.nodes), op_names(pairing.c.index, region.candidate_nodes)
     return Difference(*place, OperatorChange(mine, theirs))
+
+
+def scattered_otherwise(pairing: Pairing, region: Region) -> Difference | None:
+    """What the scattering nodes of a region do with values that come to one place, where all of one side do something
+    else than all of the other."""
+    sides = []
+    for view, nodes in ((pairing.r, region.nodes), (pairing.c, region.candidate_nodes)):
+        found = [p for p in nodes if operator(view.index.nodes[p]) in SCATTERS]
+        sides.append({p: attribute_string(view.index.nodes[p], "reduction", "none") for p in found})
+    mine, theirs = sides
+    ways, others = set(mine.values()), set(theirs.values())
+    if len(ways) != 1 or len(others) != 1 or ways == others:
+        return None
+    *names, last = (" ".join(name) for name in op_names(pairing.c.index, theirs))
+    of = f"{', '.join(names)} and {last}" if names else last
+    return Difference(max(mine), max(theirs), AttributeChange("reduction", ways.pop(), others.pop(), of), "reduction")
+
+
+def _between(pairing: Pairing, region: Region) -> Difference | None:
+    """What one graph has between a tensor that both have and a node that reads it, and makes of other tensors, too: a
+    factor that follows from the number of the iteration."""
+    if region.nodes and region.candidate_nodes:
+        return None
+    ours = bool(region.nodes)
+    view, other = (pairing.r, pairing.c) if ours else (pairing.c, pairing.r)
+    alone = region.nodes or region.candidate_nodes
+    made = {name for p in alone for name in view.fine.nodes[p].outputs}
+    read = {name for p in alone for _, name in view.fine.nodes[p].inputs} - made
+    if len(read) < 2:
+        return None
+    for n, m in sorted(pairing.nodes.items()):
+        reader, twin = (n, m) if ours else (m, n)
+        slots = {slot for slot, name in view.fine.nodes[reader].inputs if name in made}
+        passed = (name for slot, name in other.fine.nodes[twin].inputs if slot in slots)
+        if any(pairing.paired(*((r, name) if ours else (name, r))) for name in passed for r in read):
+            names = op_names(view.index, alone)
+            place = (alone[-1], m) if ours else (n, alone[-1])
+            return Difference(*place, OperatorChange(names, ()) if ours else OperatorChange((), names))
+    return None
 
 
 def _same_scaling(pairing: Pairing, region: Region) -> bool:

@@ -12,7 +12,7 @@ from ..index import GraphIndex
 from ..operators import COMMUTATIVE, QUANTIZERS, operator
 from .changes import InputsExchanged
 from .differences import Difference, setting_differences
-from .normal_form import normal_form, slots
+from .normal_form import normal_form, slots, spelled
 from .pairs import Pairing
 from .view import GraphView
 from .weight_changes import weight_change
@@ -61,7 +61,8 @@ def follow_shapes(pairing: Pairing, nodes: dict[int, int], tensors: dict[str, st
         order = _order([mine.of(n) for n in left.input], [theirs.of(n) for n in right.input])
         stack.extend((name, right.input[order[i]]) for i, name in enumerate(left.input))
         if order != list(range(len(order))) and operator(left) not in COMMUTATIVE:
-            moved = tuple((names[i], names[j]) for i, j in enumerate(order) if i != j)
+            told = [spelled(pairing.r.index, p, name) for name in names]
+            moved = tuple((told[i], told[j]) for i, j in enumerate(order) if i != j)
             found.append(Difference(p, q, InputsExchanged(left.op_type, moved)))
     return found
 

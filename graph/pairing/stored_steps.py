@@ -10,6 +10,7 @@ from .affine import Affine
 from .constants import constant_value, integers_step, quantization_step
 from .normal_form import NormalForm
 from .pairs import Pairing
+from .turned import TRANSPOSES
 from .weight_changes import both_steps, within_steps
 
 
@@ -87,7 +88,7 @@ def unfolded_step(form: NormalForm, product: Affine, whole: Affine, stored: Affi
     alone, together = (np.abs(a.weight).max(axis=axes, keepdims=True, initial=0.0) for a in (product, whole))
     factor = np.divide(together, alone, out=np.ones_like(alone), where=alone > 0)
     step = np.divide(stored.step, factor, out=np.zeros_like(stored.step * factor), where=factor > 0)
-    if form.op == "Conv" or (form.op == "Gemm" and form.settings.get("transb")):
+    if form.op == "Conv" or (form.op == "Gemm" and form.settings.get(TRANSPOSES)):
         return np.asarray(step)
     if form.op == "ConvTranspose":
         groups = int(form.settings.get("group", 1) or 1)

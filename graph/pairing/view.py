@@ -16,6 +16,7 @@ from ..operators import LANDMARKS, ONE_SOURCE_CONTRIB, QUANTIZERS, RESHAPES, is_
 from ..specs import Dim, is_float
 from .constants import constant_value
 from .normal_form import NormalForm, composed, normal_form, padded
+from .turned import TRANSPOSES
 
 PADDING = ("Conv", "MaxPool", "AveragePool")
 """Operators that may pad themselves in place of a Pad."""
@@ -249,7 +250,7 @@ class GraphView:
             if c.family == "MatMul":
                 if slot != "b":
                     continue
-                value = value if c.op == "Gemm" and c.settings.get("transb") else np.moveaxis(value, -1, 0)
+                value = value if c.op == "Gemm" and c.settings.get(TRANSPOSES) else np.moveaxis(value, -1, 0)
             total += value.size
             if not value.size:
                 continue

@@ -54,6 +54,13 @@ def test_names_are_there_once():
     assert len(set(names)) == len(names) > 30
 
 
+def test_a_name_that_no_architecture_has_is_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--only", "NOTHING"])
+    assert ended.value.code == 2
+    assert "no architecture has 'NOTHING' in its name" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_one_architecture_in_all_ways(capsys):
     pytest.importorskip("torchvision")

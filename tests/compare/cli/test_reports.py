@@ -7,7 +7,10 @@ import json
 import numpy as np
 import onnx
 import pytest
+from layerdiff import TorchRunner, UsageError
 from layerdiff.compare.cli.command import main
+from layerdiff.compare.cli.reading import reads_of
+from layerdiff.compare.cli.report_options import check_reports
 
 from support.models import parsed
 
@@ -99,6 +102,14 @@ def test_samples_are_not_saved_over_those_that_are_read(folder, capsys, words, d
     _read(folder)
     assert main([*ONE, "--onnxrt", "--data", data, *words]) == 2
     assert "would be replaced" in capsys.readouterr().err
+
+
+def test_what_a_runner_is_not_given_is_not_the_present_folder(folder):
+    """A report of an earlier run is replaced; ``--torch`` alone has options that are empty."""
+    (folder / "r.json").write_text("{}")
+    check_reports([("--json", "r.json")], reads_of({"models": ["m.onnx"]}, [TorchRunner()]))
+    with pytest.raises(UsageError, match="is an input of the comparison"):
+        check_reports([("--json", "r.json")], reads_of({"models": ["m.onnx"]}, [TorchRunner(program="r.json")]))
 
 
 def test_a_cache_is_written_but_over_no_model(folder, capsys):

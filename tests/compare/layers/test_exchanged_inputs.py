@@ -33,9 +33,9 @@ def networks(text: str, first: str, second: str, **weights: object) -> tuple[onn
 @pytest.mark.parametrize(
     ("one", "other", "evidence"),
     [
-        ("[m] m = Sub(a, b)", "[m] m = Sub(b, a)", "inputs a and b of Sub exchanged"),
-        ("[m] m = Where(c, a, b)", "[m] m = Where(c, b, a)", "inputs x and y of Where exchanged"),
-        ("[m] m = Where(c, a, k)", "[m] m = Where(c, k, a)", "Where reads input x as input y"),
+        ("[m] m = Sub(a, b)", "[m] m = Sub(b, a)", "inputs A and B of Sub exchanged"),
+        ("[m] m = Where(c, a, b)", "[m] m = Where(c, b, a)", "inputs X and Y of Where exchanged"),
+        ("[m] m = Where(c, a, k)", "[m] m = Where(c, k, a)", "Where reads input X as input Y"),
     ],
 )
 def test_data_that_is_read_in_another_order(one: str, other: str, evidence: str) -> None:
@@ -112,7 +112,7 @@ def test_weights_that_are_computed_of_operands_in_another_order(one: str, other:
     weights = {"u": normal(8, 8, seed=1), "v": normal(8, 8, seed=2)}
     culprit = only(compare(*networks(text, order[one], order[other], **weights), X))
     assert (culprit.node, culprit.cause) == ("d", "wrong-op")
-    assert culprit.evidence == "inputs a and b of Sub exchanged"
+    assert culprit.evidence == "inputs A and B of Sub exchanged"
 
 
 @pytest.mark.parametrize(

@@ -137,8 +137,31 @@ def test_what_the_next_product_does_not_take_back_is_one_culprit_that_tells_of_i
     wrong = {**turned(LAYERS), "wo": LAYERS["wo"]}
     verdict, nodes, report = told(parsed(HEADS, **LAYERS), parsed(HEADS, **equalised(wrong)))
     assert (verdict, len(nodes)) == ("fail", 1)
-    assert "MatMul o then reads the reference's values in another order, or turned" in report.culprits[0].evidence
+    how = "in another order" if turned is heads_in_another_order else "turned"
+    assert f"MatMul o then reads the reference's values {how}: if that is meant" in report.culprits[0].evidence
     assert nodes[0].startswith("q" if turned is heads_in_another_order else "v")
+
+
+def test_another_sign_is_told_as_that_and_no_other_order():
+    """Of what a table of imaginary parts has with the other sign (a Fourier transform, conjugated)."""
+    text = """g (float[8,16] x) => (float[8,4] y) { [table] a = Mul(x, f) [join] t = Concat<axis=1>(a, x)
+        [down] y = MatMul(t, w) }"""
+    signs = np.where(np.arange(16) % 2, 1, -1).astype(np.float32)
+    w, f = normal(32, 4), np.full(16, 8, np.float32)
+    data = [{"x": normal(8, 16)}]
+    _, nodes, report = told(parsed(text, w=w, f=f), parsed(text, w=w, f=f * signs), data_loader=data)
+    assert nodes == ["table"]
+    assert "reads the reference's values with the other sign in some places" in report.culprits[0].evidence
+
+
+def test_places_that_are_shifted_are_nothing_that_a_convolution_takes_back():
+    text = """g (float[2,6,32] x) => (float[2,4,32] y) { [pad] p = Pad(x, ends) [conv] y = Conv(p, w) }"""
+    data = [{"x": normal(2, 6, 32)}]
+    first, second = (np.array([0, 0, *ends], np.int64) for ends in ((4, 0, 0, 0), (2, 0, 0, 2)))
+    w = normal(4, 6, 5)
+    _, nodes, report = told(parsed(text, w=w, ends=first), parsed(text, w=w, ends=second), data_loader=data)
+    assert nodes == ["pad"]
+    assert "reads the reference's values" not in report.culprits[0].evidence
 
 
 def test_other_values_of_one_length_are_not_told_to_be_turned():
@@ -163,3 +186,20 @@ def test_no_share_of_an_error_is_told_that_rounding_explains():
     assert report.verdict == "pass"
     assert [(c.node, c.contribution) for c in report.culprits] == [("up", None)]
     assert all(layer.contribution is None for layer in report.layers)
+
+
+@pytest.mark.parametrize("pick", ["Gather<axis=1>(s, zero)", "Slice(s, zero, one, one)"], ids=["Gather", "Slice"])
+def test_what_reads_a_place_that_others_have_moved_is_told_with_them(pick):
+    """A class token is put behind the patches, with its positions, and the first place is read all the same."""
+    text = f"""g (float[4,6,16] x) => (float[4,K,16] y) {{ [join] t = Concat<axis=1>(ORDER) [place] a = Add(t, p)
+        [up] u = MatMul(a, w) [act] s = Tanh(u) [first] y = {pick} }}"""
+    wrong = text.replace("ORDER", "x, cls")
+    values = {"cls": normal(4, 1, 16, seed=1), "w": normal(16, 16, seed=2)}
+    values |= {"zero": np.zeros(1, np.int64), "one": np.ones(1, np.int64)}
+    p = normal(1, 7, 16, seed=3)
+    first = parsed(text.replace("ORDER", "cls, x"), **values, p=p)
+    data = [{"x": normal(4, 6, 16)}]
+    _, nodes, report = told(first, parsed(wrong, **values, p=np.roll(p, -1, axis=1)), data_loader=data)
+    assert nodes == ["join"]
+    told_of = f"{pick.split('<')[0].split('(')[0]} first then reads the reference's values in another order"
+    assert f"{told_of}: if that is meant, its indices lack the same" in report.culprits[0].evidence

@@ -122,3 +122,20 @@ def test_sizes_that_follow_from_an_attribute_are_told_as_that():
             a.ints[:] = [1, 1]
     culprit = only(compare(first, second, [{"x": normal(2, 3, 16, 16, seed=3)}], layers="all"))
     assert (culprit.node, culprit.cause) == ("pool", "attribute")
+
+
+LATE = """g (float[4,8] x) => (float[4,8] y) {{
+    [loop] y = Loop(six, yes, x) <body = body (int64 i, bool go, float[4,8] s) => (bool on, float[4,8] n) {{
+        [on] on = Identity(go) [fc] h = MatMul(s, w) {0} }}> }}"""
+FACTOR = "[late] g = Greater(i, three) [fac] f = Where(g, factor, one) [mul] k = Mul(h, f) [act] n = Tanh(k)"
+
+
+@pytest.mark.parametrize("missing", [True, False], ids=["missing", "more"])
+def test_a_factor_that_follows_from_another_tensor_is_told_as_what_one_file_alone_has(missing):
+    given = {"six": np.int64(6), "yes": np.bool_(True), "three": np.int64(3), "w": normal(8, 8, seed=4)}
+    given |= {"factor": np.float32(1.02), "one": np.float32(1)}
+    models = [parsed(LATE.format(body), **given) for body in (FACTOR, "[act] n = Tanh(h)")]
+    culprit = only(compare(*(models if missing else models[::-1]), [{"x": normal(4, 8)}]))
+    where = "missing in the candidate" if missing else "in the candidate alone"
+    assert culprit.evidence.startswith(f"Greater late, Where fac, Mul mul {where}")
+    assert culprit.cause == "wrong-op"

@@ -240,6 +240,19 @@ def test_a_dropout_that_a_constant_turns_off_draws_nothing(nodes):
     assert compared(mine, drawing("b = Tanh(a)")).verdict == "pass"
 
 
+@pytest.mark.parametrize("optimization", ["all", "disable"])
+def test_a_dropout_in_training_mode_that_one_file_alone_has_is_told(optimization):
+    runner = OnnxrtRunner(optimization=optimization)
+    none, drops = (
+        drawing("b = Tanh(a)"),
+        drawing("c = Tanh(a) [drop] b = Dropout(c, ratio, training)", ratio=np.float32(0.7), training=np.array(True)),
+    )
+    for pair, side in ((drops, none), "missing in the candidate"), ((none, drops), "in the candidate alone"):
+        report = Comparator(pair[0], [runner], candidate_model=pair[1], data_loader=inputs(), layers="all").compare()
+        (culprit,) = report.culprits
+        assert (culprit.cause, culprit.facts[0].text) == ("wrong-op", f"Dropout drop {side}")
+
+
 def test_a_dropout_that_keeps_every_value_draws_nothing():
     assert compared(dropping(0.0), drawing("b = Identity(a)")).verdict == "pass"
 

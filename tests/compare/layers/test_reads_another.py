@@ -17,7 +17,7 @@ SCAN = """g (float[4,8] x) => (float[8] h, float[4,8] y) {{ [start] s0 = ReduceS
         [dt] d = Sigmoid(r) [du] du = Mul(d, r) [tanh] th = Tanh(s) [state] t = Add(th, {0})
         [emit] e = Exp(du) [out] o = Mul(e, d) }}> }}"""
 BRANCH = """g (float[4,8] x) => (float[4,8] y) {{ [a] a = Sin(x) [b] b = Cos(x) [m] m = ReduceMax<keepdims=0>(x)
-    [big] c = Greater(m, zero) [used] q = Add(a, b)
+    [dead] dead = Tan(x) [big] c = Greater(m, zero) [used] q = Add(a, b)
     [if] r = If(c) <then_branch = t () => (float[4,8] v) {{ [e] e = Exp(a) [s] s = Sigmoid(e) [v] v = Mul({0}) }},
                     else_branch = f () => (float[4,8] u) {{ [u] u = Neg(b) }}>
     [y] y = Add(r, q) }}"""
@@ -37,6 +37,7 @@ GIVEN = {"count": np.int64(3), "yes": np.bool_(True), "zero": np.float32(0), "fi
         (BRANCH, "s, e", "e, e", "v", "Mul"),  # nothing reads s there
         (BRANCH, "s, a", "s, b", "v", "Mul"),
         (BRANCH, "e, a", "e, x", "v", "Mul"),  # which the branch of the first file does not read
+        (BRANCH, "e, a", "e, dead", "v", "Mul"),  # which nothing reads in the first file
         (NESTED, "h", "a", "v", "Add"),  # the branch of the second file does not read h
     ],
 )

@@ -48,6 +48,29 @@ def test_what_is_refused_on_the_references_values_is_told_with_the_names_of_the_
     assert culprit.remedies[0].text.startswith("look at what the second file has up to the node that is named")
 
 
+BLOCK = "[pick{0}] p{0} = Gather<axis=0>(t{0}, i) [fc{0}] m{0} = MatMul(p{0}, w{0}) [sum{0}] s{1} = Add(s{0}, m{0}) "
+
+
+def blocks(offset: int) -> onnx.ModelProto:
+    """Blocks that look up a table of their own, each by the same index."""
+    inside = "".join(BLOCK.format(n, n + 1) for n in range(3))
+    text = f"g (float[4,8] s0, int64[4] ids) => (float[4,8] y) {{ [index] i = Add(ids, offset) {inside} y = Neg(s3) }}"
+    tables = {f"t{n}": normal(10, 8, seed=n) for n in range(3)} | {f"w{n}": normal(8, 8, seed=n + 3) for n in range(3)}
+    return parsed(text, offset=np.array(offset), **tables)
+
+
+def test_what_is_refused_in_each_block_for_one_reason_is_told_once():
+    data = [{"s0": normal(4, 8), "ids": np.arange(4)}]
+    for layers in ("guilty", "all"):
+        report = Comparator(
+            blocks(1), [OnnxrtRunner()], candidate_model=blocks(100), data_loader=data, layers=layers
+        ).compare()
+        (culprit,) = report.culprits
+        assert (culprit.node, culprit.cause) == ("index", "weights")
+        assert culprit.evidence.startswith("value 1 against 100; the candidate cannot run it")
+        assert culprit.evidence.endswith("nor can it run 2 more layers, for the same reason: pick1, pick2")
+
+
 def test_the_exit_status_is_that_of_a_failure(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     onnx.save(cut(2), "one.onnx")

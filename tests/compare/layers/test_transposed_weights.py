@@ -50,7 +50,7 @@ def test_another_bias_is_told_where_the_weights_are_transposed():
 def test_weights_that_are_transposed_and_stored_as_they_were_are_the_attributes(weights):
     culprit = only(compare(product(SQUARE, False), product(weights, True), DATA))
     assert culprit.cause == "attribute"
-    assert culprit.evidence.startswith("transb 0 against 1")
+    assert culprit.evidence.startswith("transB 0 against 1")
 
 
 def test_weights_that_are_transposed_and_stored_so_are_no_difference():
@@ -74,5 +74,5 @@ def test_a_changed_weight_is_told_where_they_are_stored_in_steps_too(both):
     mine = quantized(integers, scales, False) if both else product(WIDE, False)
     culprit = only(compare(mine, quantized(wrong.T, scales, True), DATA))
     assert culprit.cause in ("weights", "quantization")
-    assert not any(attribute in culprit.evidence for attribute in ("axis", "transb"))
+    assert not any(attribute in culprit.evidence for attribute in ("axis", "transB"))
     assert "1 of 192 " in culprit.evidence
