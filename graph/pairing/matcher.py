@@ -12,6 +12,7 @@ from ..index import GraphIndex
 from .bottlenecks import bottlenecks
 from .exchanged import by_role
 from .labels import labels
+from .paddings import one_sided
 from .pairs import Pairing
 from .roles import made_of, roles
 from .view import TELLING, GraphView, NodeKind, similar
@@ -27,7 +28,12 @@ _MOST = 1 << 14
 
 def match_nodes(reference: GraphIndex, candidate: GraphIndex) -> Pairing:
     """Finds which nodes of two graphs correspond, the surest evidence first."""
-    pairing = Pairing(reference, candidate)
+    pairing = _matched(Pairing(reference, candidate))
+    padded = one_sided(pairing)
+    return _matched(Pairing(reference, candidate, padded)) if any(padded) else pairing
+
+
+def _matched(pairing: Pairing) -> Pairing:
     _by_name(pairing)
     for _ in range(_ROUNDS):
         if _accept(pairing, bottlenecks(pairing)):

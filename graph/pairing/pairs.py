@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from ..cutting.dataflow import random_nodes
 from ..index import GraphIndex
@@ -25,19 +25,26 @@ class Pairing:
         changed: Nodes of the reference that were matched by their place alone: their operators differ.
         inputs, outputs: Graph inputs and outputs that both have under one name, each with itself.
         names: Nodes of the same operator whose first outputs have the same name, also where an alias carries it.
+
+    Args:
+        padded: The windows of each graph that are read as one with the Pad before them: see `paddings.one_sided`.
     """
 
-    def __init__(self, reference: GraphIndex, candidate: GraphIndex) -> None:
+    def __init__(
+        self, reference: GraphIndex, candidate: GraphIndex, padded: tuple[Collection[int], Collection[int]] = ((), ())
+    ) -> None:
         quantized = is_quantized(reference), is_quantized(candidate)
         self.forms: list[FloatForm | None] = [None, None]
         if quantized[0] != quantized[1]:  # the other one is matched with what the operators stand for
             self.forms = [float_form(i) if q else None for i, q in zip((reference, candidate), quantized, strict=True)]
         copies = not any(_trains(index) for index in (reference, candidate))
         self.r, self.c = (
-            GraphView(index, False, skip_dropouts=copies, beside=other)
+            GraphView(index, False, skip_dropouts=copies, beside=other, padded=windows)
             if form is None
-            else GraphView(form.index, True, form.invented, skip_dropouts=copies, beside=other)
-            for index, form, other in zip((reference, candidate), self.forms, (candidate, reference), strict=True)
+            else GraphView(form.index, True, form.invented, skip_dropouts=copies, beside=other, padded=windows)
+            for index, form, other, windows in zip(
+                (reference, candidate), self.forms, (candidate, reference), padded, strict=True
+            )
         )
         self.nodes: dict[int, int] = {}
         self.taken: dict[int, int] = {}

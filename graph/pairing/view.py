@@ -92,8 +92,10 @@ class GraphView:
         *,
         skip_dropouts: bool = True,
         beside: GraphIndex | None = None,
+        padded: Collection[int] = (),
     ) -> None:
         self.index = index
+        self._padded = padded
         # of the other graph: Transposes in a row are compared as one where it has not both of them
         self._perms = set() if beside is None else {_perm(n) for n in beside.nodes if n.op_type == "Transpose"}
         self._padding = set() if beside is None else _padding(beside)
@@ -170,7 +172,7 @@ class GraphView:
         names = index.names[before], index.names[position]
         if c.op == "Transpose" and self._one_there(nodes[position], nodes[before]):
             return composed(self.forms[before], c, names)
-        if c.op in self._padding and self.forms[before].op == "Pad":
+        if self.forms[before].op == "Pad" and (c.op in self._padding or position in self._padded):
             return padded(self.forms[before], c, names)
         return c
 
