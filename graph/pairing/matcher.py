@@ -15,7 +15,8 @@ from .labels import labels
 from .paddings import one_sided
 from .pairs import Pairing
 from .roles import made_of, roles
-from .view import TELLING, GraphView, NodeKind, similar
+from .scalings import moved
+from .view import TELLING, GraphView, NodeKind, Told, similar
 
 Key = TypeVar("Key")
 NodePair = tuple[int, int]
@@ -29,8 +30,8 @@ _MOST = 1 << 14
 def match_nodes(reference: GraphIndex, candidate: GraphIndex) -> Pairing:
     """Finds which nodes of two graphs correspond, the surest evidence first."""
     pairing = _matched(Pairing(reference, candidate))
-    padded = one_sided(pairing)
-    return _matched(Pairing(reference, candidate, padded)) if any(padded) else pairing
+    mine, theirs = (Told(*map(frozenset, known)) for known in zip(one_sided(pairing), moved(pairing), strict=True))
+    return pairing if mine == theirs == Told() else _matched(Pairing(reference, candidate, (mine, theirs)))
 
 
 def _matched(pairing: Pairing) -> Pairing:

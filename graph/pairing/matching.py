@@ -73,7 +73,9 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
     partial = {
         n: m
         for n, m in pairing.nodes.items()
-        if _has_epilogue(reference, n) != _has_epilogue(candidate, m) or scaled_otherwise(pairing, n, m)
+        if _has_epilogue(reference, n) != _has_epilogue(candidate, m)
+        or scaled_otherwise(pairing, n, m)
+        or not pairing.same_factor(pairing.r.first(n), pairing.c.first(m))
     }
     pairs, folded = _tensors(pairing, partial)
     # written with other operands (x * 0.5 against half * gate): the output is the same tensor, the node is not

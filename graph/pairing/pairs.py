@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 from ..cutting.dataflow import random_nodes
 from ..index import GraphIndex
 from ..quantized.float_form import FloatForm, float_form, is_quantized
 from ..specs import Dim
-from .view import GraphView
+from .view import GraphView, Told
 
 FEW = 16
 """Weights with fewer elements say nothing about which node is which."""
@@ -27,11 +28,11 @@ class Pairing:
         names: Nodes of the same operator whose first outputs have the same name, also where an alias carries it.
 
     Args:
-        padded: The windows of each graph that are read as one with the Pad before them: see `paddings.one_sided`.
+        told: What is known of the two from matching them before.
     """
 
     def __init__(
-        self, reference: GraphIndex, candidate: GraphIndex, padded: tuple[Collection[int], Collection[int]] = ((), ())
+        self, reference: GraphIndex, candidate: GraphIndex, told: tuple[Told, Told] = (Told(), Told())
     ) -> None:
         quantized = is_quantized(reference), is_quantized(candidate)
         self.forms: list[FloatForm | None] = [None, None]
@@ -39,11 +40,11 @@ class Pairing:
             self.forms = [float_form(i) if q else None for i, q in zip((reference, candidate), quantized, strict=True)]
         copies = not any(_trains(index) for index in (reference, candidate))
         self.r, self.c = (
-            GraphView(index, False, skip_dropouts=copies, beside=other, padded=windows)
+            GraphView(index, False, skip_dropouts=copies, beside=other, told=known)
             if form is None
-            else GraphView(form.index, True, form.invented, skip_dropouts=copies, beside=other, padded=windows)
-            for index, form, other, windows in zip(
-                (reference, candidate), self.forms, (candidate, reference), padded, strict=True
+            else GraphView(form.index, True, form.invented, skip_dropouts=copies, beside=other, told=known)
+            for index, form, other, known in zip(
+                (reference, candidate), self.forms, (candidate, reference), told, strict=True
             )
         )
         self.nodes: dict[int, int] = {}
@@ -117,6 +118,10 @@ class Pairing:
         if self.nodes.get(p) != q:
             return False
         return list(self.r.index.nodes[p].output).index(a) == list(self.c.index.nodes[q].output).index(b)
+
+    def same_factor(self, a: str, b: str) -> bool:
+        """Whether two tensors are multiplied by the same number in nodes that are looked through."""
+        return math.isclose(self.r.factor(a), self.c.factor(b), rel_tol=1e-6)
 
     def counterpart(self, a: str) -> str | None:
         """The root of the candidate that is paired with one of the reference."""
