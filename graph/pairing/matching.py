@@ -98,7 +98,7 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
         {_origin(n, mine): _origin(m, theirs) for n, m in sorted(nodes.items())},
         tuple(d for d in placed if not _left_to_quantizer(pairing, file, d)),
         stored_steps(pairing, nodes, folded.steps),
-        pairing.forms[1],
+        pairing.forms[1] if pairing.quantized[1] else None,
     )
 
 

@@ -9,6 +9,7 @@ from ..cutting.dataflow import random_nodes
 from ..index import GraphIndex
 from ..quantized.float_form import FloatForm, float_form, is_quantized
 from ..specs import Dim
+from .unfused import fused, unfused
 from .view import GraphView, Told
 
 FEW = 16
@@ -20,7 +21,8 @@ class Pairing:
 
     Attributes:
         r, c: The reference and the candidate.
-        forms: Of a side that alone is quantized, the graph in float operators, in which it is matched; else None.
+        forms: Of a side that is matched in another form, that graph: in float operators, where it alone is quantized
+            (`quantized`), and with sums and normalizations apart, where the two have not as many in one operator.
         nodes: Position in the reference -> position in the candidate.
         taken: The reverse.
         changed: Nodes of the reference that were matched by their place alone: their operators differ.
@@ -34,17 +36,21 @@ class Pairing:
     def __init__(
         self, reference: GraphIndex, candidate: GraphIndex, told: tuple[Told, Told] = (Told(), Told())
     ) -> None:
+        graphs = reference, candidate
         quantized = is_quantized(reference), is_quantized(candidate)
+        self.quantized = [q and quantized[0] != quantized[1] for q in quantized]
         self.forms: list[FloatForm | None] = [None, None]
-        if quantized[0] != quantized[1]:  # the other one is matched with what the operators stand for
-            self.forms = [float_form(i) if q else None for i, q in zip((reference, candidate), quantized, strict=True)]
+        if any(self.quantized):  # the other one is matched with what the operators stand for
+            self.forms = [float_form(i) if q else None for i, q in zip(graphs, quantized, strict=True)]
+        elif fused(reference) != fused(candidate):
+            self.forms = [unfused(i) for i in graphs]
         copies = not any(_trains(index) for index in (reference, candidate))
         self.r, self.c = (
             GraphView(index, False, skip_dropouts=copies, beside=other, told=known)
             if form is None
-            else GraphView(form.index, True, form.invented, skip_dropouts=copies, beside=other, told=known)
-            for index, form, other, known in zip(
-                (reference, candidate), self.forms, (candidate, reference), told, strict=True
+            else GraphView(form.index, floats, form.invented, skip_dropouts=copies, beside=other, told=known)
+            for index, form, floats, other, known in zip(
+                graphs, self.forms, self.quantized, (candidate, reference), told, strict=True
             )
         )
         self.nodes: dict[int, int] = {}
