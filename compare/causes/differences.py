@@ -19,6 +19,7 @@ from ...graph.pairing.changes import AttributeChange, OperatorChange, Resized
 from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import Difference, DifferenceKind
+from ...graph.pairing.normal_form import inputs_alike
 from ...graph.pairing.turned import turned
 from ...graph.pairing.weight_changes import WeightChange, weight_change
 from ...graph.pairing.weight_patterns import StoredScaled
@@ -97,9 +98,9 @@ def weights_read(graphs: tuple[GraphIndex, GraphIndex], found: Iterable[Differen
     these; numbers in the rank that they have there, and weights that one side transposes laid as they are there."""
     theirs: dict[str, np.ndarray] = {}
     for difference in found:
-        nodes = graphs[0].nodes[difference.node], graphs[1].nodes[difference.candidate_node]
-        turns = turned(graphs[0], difference.node, graphs[1], difference.candidate_node)
-        for name, twin in zip(*(node.input for node in nodes), strict=False):
+        place = graphs[0], difference.node, graphs[1], difference.candidate_node
+        turns = turned(*place)
+        for name, twin in inputs_alike(*place):
             own, other = (constant_value(index, n) for index, n in zip(graphs, (name, twin), strict=True))
             if own is not None and other is not None:
                 other = other.T if twin == turns else other

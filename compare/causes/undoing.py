@@ -15,6 +15,7 @@ from ...graph.cutting.slices import with_weights
 from ...graph.operators import AFFINE_STEPS, operator
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import Difference, DifferenceKind
+from ...graph.pairing.normal_form import inputs_alike
 from ...graph.pairing.turned import turned
 from ...graph.specs import is_float
 from .case import LayerCase
@@ -71,10 +72,10 @@ def _references(case: LayerCase, found: Iterable[Difference]) -> Arrays | None:
     the same: it is a program that has others than its export."""
     others: dict[str, np.ndarray] = {}
     differ = False
-    for places in dict.fromkeys((d.node, d.candidate_node) for d in found):
-        nodes = (index.nodes[p] for index, p in zip(case.graphs, places, strict=True))
-        before, turns = len(others), turned(case.graphs[0], places[0], case.graphs[1], places[1])
-        for name, twin in zip(*(node.input for node in nodes), strict=False):
+    for n, m in dict.fromkeys((d.node, d.candidate_node) for d in found):
+        place = case.graphs[0], n, case.graphs[1], m
+        before, turns = len(others), turned(*place)
+        for name, twin in inputs_alike(*place):
             mine, theirs = (constant_value(index, n) for index, n in zip(case.graphs, (name, twin), strict=True))
             if mine is None or theirs is None:
                 continue

@@ -12,9 +12,11 @@ from ..index import GraphIndex
 from .bottlenecks import bottlenecks
 from .exchanged import by_role
 from .labels import labels
+from .paddings import one_sided
 from .pairs import Pairing
 from .roles import made_of, roles
-from .view import TELLING, GraphView, NodeKind, similar
+from .scalings import moved
+from .view import TELLING, GraphView, NodeKind, Told, similar
 
 Key = TypeVar("Key")
 NodePair = tuple[int, int]
@@ -27,7 +29,12 @@ _MOST = 1 << 14
 
 def match_nodes(reference: GraphIndex, candidate: GraphIndex) -> Pairing:
     """Finds which nodes of two graphs correspond, the surest evidence first."""
-    pairing = Pairing(reference, candidate)
+    pairing = _matched(Pairing(reference, candidate))
+    mine, theirs = (Told(*map(frozenset, known)) for known in zip(one_sided(pairing), moved(pairing), strict=True))
+    return pairing if mine == theirs == Told() else _matched(Pairing(reference, candidate, (mine, theirs)))
+
+
+def _matched(pairing: Pairing) -> Pairing:
     _by_name(pairing)
     for _ in range(_ROUNDS):
         if _accept(pairing, bottlenecks(pairing)):

@@ -74,7 +74,9 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
     partial = {
         n: m
         for n, m in pairing.nodes.items()
-        if _has_epilogue(reference, n) != _has_epilogue(candidate, m) or scaled_otherwise(pairing, n, m)
+        if _has_epilogue(reference, n) != _has_epilogue(candidate, m)
+        or scaled_otherwise(pairing, n, m)
+        or not pairing.same_factor(pairing.r.first(n), pairing.c.first(m))
     }
     pairs, folded = _tensors(pairing, partial)
     # written with other operands (x * 0.5 against half * gate): the output is the same tensor, the node is not
@@ -100,7 +102,7 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
         {_origin(n, mine): _origin(m, theirs) for n, m in sorted(nodes.items())},
         tuple(d for d in placed if not _left_to_quantizer(pairing, file, d)),
         stored_steps(pairing, nodes, folded.steps),
-        pairing.forms[1],
+        pairing.forms[1] if pairing.quantized[1] else None,
     )
 
 

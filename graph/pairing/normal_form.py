@@ -45,11 +45,13 @@ MultiHeadAttention: query key value bias key_padding_mask attention_bias past_ke
 Attention: input weights bias mask_index past attention_bias past_sequence_length
 GroupQueryAttention: query key value past_key past_value seqlens_k total_sequence_length cos_cache sin_cache
 EmbedLayerNormalization: input_ids segment_ids word_embedding position_embedding segment_embedding gamma beta mask
-SkipLayerNormalization: input skip gamma beta bias
+SkipLayerNormalization: input skip scale b bias
+SkipSimplifiedLayerNormalization: input skip scale bias
 """.strip().splitlines()
     )
 }
-"""What the inputs of ONNX Runtime's own operators are called, of which some may be left out."""
+"""What the inputs of ONNX Runtime's own operators are called, of which some may be left out: as in ONNX, where it has
+the same."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,26 @@ def spelled(index: GraphIndex, position: int, name: str) -> str:
     domain = domain_of(node)
     schema = _schema(node.op_type, index.opset.get(domain, 1), domain)
     return next((i.name for i in schema.inputs if i.name.lower() == name), name) if schema is not None else name
+
+
+def inputs_alike(reference: GraphIndex, n: int, candidate: GraphIndex, m: int) -> list[tuple[str, str]]:
+    """What two nodes read by the same inputs: in the same place, where they are of one operator; else by the names that
+    the operators' schemas have.
+
+    Args:
+        reference, n: A graph, and the position of a node in it.
+        candidate, m: The same of the other graph.
+    """
+    node, other = reference.nodes[n], candidate.nodes[m]
+    if family(node) == family(other):
+        return list(zip(node.input, other.input, strict=False))
+    mine, theirs = _by_slot(reference, n), _by_slot(candidate, m)
+    return [(name, theirs[slot]) for slot, name in mine.items() if slot in theirs]
+
+
+def _by_slot(index: GraphIndex, position: int) -> dict[str, str]:
+    node = index.nodes[position]
+    return dict(zip(slots(node, index.opset.get(domain_of(node), 1)), node.input, strict=True))
 
 
 def is_optional(index: GraphIndex, position: int, slot: str) -> bool:

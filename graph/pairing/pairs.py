@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from ..cutting.dataflow import random_nodes
 from ..index import GraphIndex
 from ..quantized.float_form import FloatForm, float_form, is_quantized
 from ..specs import Dim
-from .view import GraphView
+from .unfused import fused, unfused
+from .view import GraphView, Told
 
 FEW = 16
 """Weights with fewer elements say nothing about which node is which."""
@@ -19,25 +21,37 @@ class Pairing:
 
     Attributes:
         r, c: The reference and the candidate.
-        forms: Of a side that alone is quantized, the graph in float operators, in which it is matched; else None.
+        forms: Of a side that is matched in another form, that graph: in float operators, where it alone is quantized
+            (`quantized`), and with sums and normalizations apart, where the two have not as many in one operator.
         nodes: Position in the reference -> position in the candidate.
         taken: The reverse.
         changed: Nodes of the reference that were matched by their place alone: their operators differ.
         inputs, outputs: Graph inputs and outputs that both have under one name, each with itself.
         names: Nodes of the same operator whose first outputs have the same name, also where an alias carries it.
+
+    Args:
+        told: What is known of the two from matching them before.
     """
 
-    def __init__(self, reference: GraphIndex, candidate: GraphIndex) -> None:
+    def __init__(
+        self, reference: GraphIndex, candidate: GraphIndex, told: tuple[Told, Told] = (Told(), Told())
+    ) -> None:
+        graphs = reference, candidate
         quantized = is_quantized(reference), is_quantized(candidate)
+        self.quantized = [q and quantized[0] != quantized[1] for q in quantized]
         self.forms: list[FloatForm | None] = [None, None]
-        if quantized[0] != quantized[1]:  # the other one is matched with what the operators stand for
-            self.forms = [float_form(i) if q else None for i, q in zip((reference, candidate), quantized, strict=True)]
+        if any(self.quantized):  # the other one is matched with what the operators stand for
+            self.forms = [float_form(i) if q else None for i, q in zip(graphs, quantized, strict=True)]
+        elif fused(reference) != fused(candidate):
+            self.forms = [unfused(i) for i in graphs]
         copies = not any(_trains(index) for index in (reference, candidate))
         self.r, self.c = (
-            GraphView(index, False, skip_dropouts=copies, beside=other)
+            GraphView(index, False, skip_dropouts=copies, beside=other, told=known)
             if form is None
-            else GraphView(form.index, True, form.invented, skip_dropouts=copies, beside=other)
-            for index, form, other in zip((reference, candidate), self.forms, (candidate, reference), strict=True)
+            else GraphView(form.index, floats, form.invented, skip_dropouts=copies, beside=other, told=known)
+            for index, form, floats, other, known in zip(
+                graphs, self.forms, self.quantized, (candidate, reference), told, strict=True
+            )
         )
         self.nodes: dict[int, int] = {}
         self.taken: dict[int, int] = {}
@@ -110,6 +124,10 @@ class Pairing:
         if self.nodes.get(p) != q:
             return False
         return list(self.r.index.nodes[p].output).index(a) == list(self.c.index.nodes[q].output).index(b)
+
+    def same_factor(self, a: str, b: str) -> bool:
+        """Whether two tensors are multiplied by the same number in nodes that are looked through."""
+        return math.isclose(self.r.factor(a), self.c.factor(b), rel_tol=1e-6)
 
     def counterpart(self, a: str) -> str | None:
         """The root of the candidate that is paired with one of the reference."""

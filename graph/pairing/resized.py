@@ -7,7 +7,7 @@ that are left unmatched are therefore laid beside each other in their order, wha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from difflib import SequenceMatcher
 
 from ..operators import BROADCASTING, RESHAPES, operator
@@ -19,6 +19,8 @@ from .view import GraphView
 
 MOST = 4096
 """Most unmatched nodes of a graph that are laid beside those of the other."""
+NodePair = tuple[int, int]
+"""Positions in the reference and in the candidate."""
 Size = tuple[int, tuple[str, ...]]
 """How many elements a tensor has: the product of known dimensions, and the names of the others."""
 
@@ -46,6 +48,8 @@ def resized(pairing: Pairing) -> Difference | None:
         if same is None or (gone and more) or pairing.fits(left[same[0]], right[same[1]]):
             return None
         behind = left[same[0]], right[same[1]]
+        if not _led_to(pairing, (gone, more), behind) or _crossed(pairing, *behind):
+            return None
         sizes = pairing.r.shape(pairing.r.first(behind[0])), pairing.c.shape(pairing.c.first(behind[1]))
         ops = op_names(pairing.r.index, gone), op_names(pairing.c.index, more)
         change = Resized(*ops, op_names(pairing.r.index, behind[:1])[0], *(tuple(s or ()) for s in sizes))
@@ -53,6 +57,49 @@ def resized(pairing: Pairing) -> Difference | None:
             return Difference(gone[0], behind[1], change)
         return Difference(behind[0], more[0], change, candidate_origin=more[0])
     return None
+
+
+def _led_to(pairing: Pairing, resizing: tuple[Sequence[int], Sequence[int]], behind: NodePair) -> bool:
+    """Whether what one graph has more leads to what both have, with none but unmatched nodes between them: behind a
+    node that is matched, sizes are the same again."""
+    for view, matched, some, last in zip(
+        (pairing.r, pairing.c), (pairing.nodes, pairing.taken), resizing, behind, strict=True
+    ):
+        if some and _before(view, last, matched).isdisjoint(some):
+            return False
+    return True
+
+
+def _crossed(pairing: Pairing, n: int, m: int) -> bool:
+    """Whether a matched pair says that two nodes are not the same: it is before the one, and behind the other."""
+    before, others_before = _before(pairing.r, n), _before(pairing.c, m)
+    behind, others_behind = _behind(pairing.r, n), _behind(pairing.c, m)
+    return any(
+        (one in before and other in others_behind) or (one in behind and other in others_before)
+        for one, other in pairing.nodes.items()
+    )
+
+
+def _before(view: GraphView, position: int, unless: Container[int] = ()) -> set[int]:
+    """The nodes from which one is made, not past those of ``unless``."""
+    waiting, seen = [position], set[int]()
+    while waiting:
+        read = {view.index.producer.get(name, -1) for _, name in view.fine.nodes[waiting.pop()].inputs}
+        new = {p for p in read - seen if p in view.fine.nodes and p not in unless}
+        waiting.extend(new)
+        seen |= new
+    return seen
+
+
+def _behind(view: GraphView, position: int) -> set[int]:
+    """The nodes that are made of what one makes."""
+    waiting, seen = [position], set[int]()
+    while waiting:
+        made = view.fine.nodes[waiting.pop()].outputs
+        new = {p for name in made for p, _ in view.fine.consumers.get(name, ())} - seen
+        waiting.extend(new)
+        seen |= new
+    return seen
 
 
 def _token(view: GraphView, position: int) -> tuple[object, ...]:

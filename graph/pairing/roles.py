@@ -30,7 +30,11 @@ def roles(pairing: Pairing) -> dict[str, str]:
         for name, other in found:
             votes.setdefault(name, set()).add(other)
     agreed = {name: next(iter(others)) for name, others in votes.items() if len(others) == 1}
-    return {a: b for a, b in agreed.items() if compatible(pairing.r.shape(a), pairing.c.shape(b))}
+    return {
+        a: b
+        for a, b in agreed.items()
+        if compatible(pairing.r.shape(a), pairing.c.shape(b)) and pairing.same_factor(a, b)
+    }
 
 
 def scaled_otherwise(pairing: Pairing, n: int, m: int) -> bool:

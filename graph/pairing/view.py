@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import onnx
 from ..cutting.dataflow import Dataflow, Kind, dataflow
 from ..index import GraphIndex
 from ..nodes import attribute_ints, attribute_string
-from ..operators import LANDMARKS, ONE_SOURCE_CONTRIB, QUANTIZERS, RESHAPES, is_standard, operator
+from ..operators import LANDMARKS, ONE_SOURCE_CONTRIB, PRODUCTS, QUANTIZERS, RENAMES, RESHAPES, is_standard, operator
 from ..specs import Dim, is_float
 from .constants import constant_value
 from .normal_form import NormalForm, composed, normal_form, padded
@@ -67,6 +68,19 @@ class Net:
             self.consumers.setdefault(name, []).append((position, slot))
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a first matching tells of how a graph is to be read.
+
+    Attributes:
+        padded: Window operators that are one with the Pad before them: see `paddings.one_sided`.
+        scaled: Nodes that multiply by a number, which are looked through: see `scalings.moved`.
+    """
+
+    padded: frozenset[int] = frozenset()
+    scaled: frozenset[int] = frozenset()
+
+
 class GraphView:
     """One graph, with what says nothing about structure taken away.
 
@@ -83,6 +97,7 @@ class GraphView:
         fine: All live nodes.
         skeleton: Products, recurrences and joins alone.
         output_roots: Root -> the graph's outputs that are it; `skeleton_outputs` for roots in the skeleton.
+        factors: Tensor -> the number by which it is multiplied in nodes that are looked through; none where it is 1.
     """
 
     def __init__(
@@ -93,8 +108,10 @@ class GraphView:
         *,
         skip_dropouts: bool = True,
         beside: GraphIndex | None = None,
+        told: Told | None = None,
     ) -> None:
         self.index = index
+        self._told = told or Told()
         # of the other graph: Transposes in a row are compared as one where it has not both of them
         self._perms = set() if beside is None else {_perm(n) for n in beside.nodes if n.op_type == "Transpose"}
         self._padding = set() if beside is None else _padding(beside)
@@ -107,6 +124,7 @@ class GraphView:
         self.forms: dict[int, NormalForm] = {}
         self.live: list[int] = []
         self.skipped: list[int] = []
+        self.factors: dict[str, float] = {}
         self.fine = Net()
         self.skeleton = Net()
         self._root: dict[str, str] = {}
@@ -136,6 +154,9 @@ class GraphView:
         root = self._transparent(node, position, skip_quantizers)
         if root:
             self.alias[node.output[0]] = root
+            self._multiply(position)
+            if self.factor(node.output[0]) != self.factor(root):
+                return
             members = self.classes.setdefault(root, [root])
             members.extend(name for name in node.output[:1] if name not in self.invented)
             self.skipped.append(position)
@@ -147,6 +168,7 @@ class GraphView:
             self.alias[name] = name
             self.classes[name] = [] if name in self.invented else [name]
         inputs = [(slot, self.alias.get(name, name)) for slot, name in c.data]
+        self._multiply(position)
         # x * sigmoid(x) and 2 * x are different kinds of Mul
         kind = (c.family, len(inputs), str(c.settings.get("perm")) if c.op == "Transpose" else "")
         self.fine.add(position, kind, inputs, outputs)
@@ -162,6 +184,22 @@ class GraphView:
             for name in outputs:
                 self._root[name] = roots[0][1]
 
+    def factor(self, name: str) -> float:
+        """By what a tensor is multiplied in nodes that are looked through."""
+        return self.factors.get(name, 1.0)
+
+    def _multiply(self, position: int) -> None:
+        """Takes down the factor of what a node makes, where it moves values or multiplies them."""
+        node = self.index.nodes[position]
+        own = multiplier(self.index, position, self.constant) if position in self._told.scaled else None
+        if not self.factors and own is None:
+            return
+        carried = own is not None or operator(node) in RENAMES or operator(node) in PRODUCTS
+        factor = math.prod(self.factor(name) for name in node.input) if carried else 1.0
+        factor *= 1.0 if own is None else own
+        if factor != 1.0:
+            self.factors.update({name: factor for name in node.output if name})
+
     def _with_before(self, position: int, c: NormalForm) -> NormalForm:
         """A node as one with that before it, where the other graph may have one in place of the two."""
         index, nodes = self.index, self.index.nodes
@@ -171,7 +209,7 @@ class GraphView:
         names = index.names[before], index.names[position]
         if c.op == "Transpose" and self._one_there(nodes[position], nodes[before]):
             return composed(self.forms[before], c, names)
-        if c.op in self._padding and self.forms[before].op == "Pad":
+        if self.forms[before].op == "Pad" and (c.op in self._padding or position in self._told.padded):
             return padded(self.forms[before], c, names)
         return c
 
@@ -184,6 +222,8 @@ class GraphView:
         if not node.input or not node.input[0] or self.constant(node.input[0]):
             return ""
         root = self.alias.get(node.input[0], node.input[0])
+        if position in self._told.scaled:
+            return root
         if operator(node) in QUANTIZERS:
             return root if skip_quantizers else ""
         if not is_standard(node):
@@ -268,6 +308,23 @@ class GraphView:
                 norm = np.linalg.norm(rows, axis=1, keepdims=True)
                 vectors = rows / np.where(norm > 0, norm, 1)
         return Sketch(b"|".join(parts), total, vectors)
+
+
+def multiplier(index: GraphIndex, position: int, constant: Callable[[str], bool]) -> float | None:
+    """The number by which a node multiplies its first input, where that is all that it does.
+
+    Args:
+        index: The graph.
+        position: The node.
+        constant: Whether a tensor is independent of the data.
+    """
+    node = index.nodes[position]
+    if operator(node) not in ("Mul", "Div") or constant(node.input[0]) or not constant(node.input[1]):
+        return None
+    value = constant_value(index, node.input[1])
+    if value is None or value.size != 1 or value.dtype.kind != "f" or not value.item():
+        return None
+    return float(value.item()) if operator(node) == "Mul" else 1.0 / float(value.item())
 
 
 def _padding(index: GraphIndex) -> set[str]:

@@ -139,3 +139,35 @@ def test_a_factor_that_follows_from_another_tensor_is_told_as_what_one_file_alon
     where = "missing in the candidate" if missing else "in the candidate alone"
     assert culprit.evidence.startswith(f"Greater late, Where fac, Mul mul {where}")
     assert culprit.cause == "wrong-op"
+
+
+GATED = {
+    "first": """[silu_gate] s = Sigmoid(m0) [silu] m1 = Mul(m0, s) [b] m2 = Conv<pads=[1,1,1,1], strides=[2,2]>(m1, b)
+        [group] r = Reshape(m2, groups) [norm] i = InstanceNormalization(r, ones, zeros) [back] j = Reshape(i, sizes)
+        [relu] k = Relu(j) [c] l = Conv(k, c) [act] o = HardSwish(l)""",
+    "second": """[quick] m1 = com.microsoft.QuickGelu<alpha=1.0>(m0)
+        [b_] m2 = Conv<pads=[1,1,1,1], strides=[2,2]>(m1, b) [group_] r = Reshape(m2, groups)
+        [mean] n0 = ReduceMean<axes=[-1]>(r) [less] n1 = Sub(r, n0) [square] n2 = Pow(n1, two)
+        [var] n3 = ReduceMean<axes=[-1]>(n2) [more] n4 = Add(n3, eps) [root] n5 = Sqrt(n4) [over] i = Div(n1, n5)
+        [back_] j = Reshape(i, sizes) [relu_] k = {relu}
+        [c_] l = Conv(k, c) [sig] u = HardSigmoid<alpha=0.1666666716337204, beta=0.5>(l) [act_] o = Mul(l, u)""",
+}
+
+
+@pytest.mark.parametrize("relu", ["Relu(j)", "Max(j, zero)"])
+def test_what_a_normalization_is_written_with_changes_no_sizes_behind_it(relu):
+    def network(steps: str, stem):
+        text = f"""g (float[2,3,16,16] x) => (float[2,8,8,8] y) {{
+            [stem] m0 = Conv<pads=[1,1,1,1]>(x, stem_w) {GATED[steps].format(relu=relu)} [last] y = Conv(o, a) }}"""
+        values = {
+            "a": normal(8, 8, 1, 1, seed=5), "b": MAPS["b"], "c": normal(8, 8, 1, 1, seed=6), "stem_w": stem,
+            "ones": np.ones(2, np.float32), "zeros": np.zeros(2, np.float32), "two": np.array(2, np.float32),
+            "zero": np.zeros(1, np.float32), "eps": np.array(1e-5, np.float32), "groups": np.array([2, 2, -1]),
+            "sizes": np.array([2, 8, 8, 8]),
+        }  # fmt: skip
+        read = {name: value for name, value in values.items() if f" {name})" in text or f" {name}," in text}
+        return parsed(text, domains=["com.microsoft"] if steps == "second" else [], **read)
+
+    pair = network("first", MAPS["stem_w"]), network("second", MAPS["stem_w"] * np.float32(1.001))
+    culprit = only(compare(*pair, [{"x": normal(2, 3, 16, 16, seed=3)}]))
+    assert (culprit.node, culprit.cause) == ("stem", "weights")

@@ -86,3 +86,25 @@ def test_a_pad_is_read_with_the_convolution_behind_it_where_both_files_have_anot
     assert (culprit.node, culprit.cause) == ("window", "attribute")
     assert culprit.evidence == "pad and window together: pads [1, 1, 1, 1] against [0, 0, 1, 1]"
     assert culprit.remedies[0].text == "set the pads of pad and window together to [1, 1, 1, 1]"
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_fault_behind_a_pad_that_one_file_alone_has_is_told_where_another_pad_stays_in_both(turned):
+    def gated(halves, window, pad="", **weights):
+        text = f"""g (float[2, 8, H, W] x) => (float[2, 4, N, M] y) {{
+            [other] o = Pad<mode = "reflect">(x, others) [first] c = Conv<kernel_shape = [1, 1]>(o, v) {halves}
+            [gate] t = Sigmoid(h) [product] a = Mul(g, t) {pad} [window] b = {window} [last] y = Mul(b, scale) }}"""
+        scale = np.array(weights.pop("scale"), np.float32)
+        return parsed(
+            text, v=normal(8, 8, 1, 1, seed=1), w=normal(4, 4, 3, 3), scale=scale, others=np.array(EVEN), **weights
+        )
+
+    sliced = "[left] g = Slice(c, zero, four, one) [right] h = Slice(c, four, eight, one)"
+    bounds = {name: np.array([value]) for name, value in (("zero", 0), ("one", 1), ("four", 4), ("eight", 8))}
+    pads = {"pads": np.array(EVEN)}
+    pair = [
+        gated(sliced, BARE["Conv"], "[pad] p = Pad(a, pads)", scale=1.0, **pads, **bounds),
+        gated("[halves] g, h = Split<axis = 1>(c, sizes)", OWN["Conv"], scale=1.1, sizes=np.array([4, 4])),
+    ]
+    report = compare(*(pair[::-1] if turned else pair), [{"x": normal(2, 8, 8, 8, seed=2)}])
+    assert (only(report).node, only(report).cause) == ("last", "scale")

@@ -1,0 +1,186 @@
+"""A graph with operators written as those that they stand for, which the other graph has: sums with a normalization
+behind them, and products of matrices that are products of tensors of more axes. It is read and never run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import onnx
+from onnx import helper
+
+from ..index import GraphIndex
+from ..nodes import attribute, attribute_int
+from ..operators import operator
+from ..quantized.float_form import FloatForm
+from ..specs import Dim, TensorSpec
+from ..writer import GraphWriter, Names
+from .normal_form import slots
+
+SKIPPING = {
+    "SkipLayerNormalization": "LayerNormalization",
+    "SkipSimplifiedLayerNormalization": "SimplifiedLayerNormalization",
+}
+"""The operators that are a sum and a normalization, with the latter."""
+EPSILON = 1e-12
+"""The epsilon of a SkipLayerNormalization that gives none."""
+
+
+class _Flat(NamedTuple):
+    """A Gemm between two Reshapes, which multiplies the last axis of a tensor of more axes.
+
+    Attributes:
+        before, product, behind: Positions.
+        leading: The sizes of the axes that it does not multiply.
+    """
+
+    before: int
+    product: int
+    behind: int
+    leading: tuple[Dim, ...]
+
+
+def fused(index: GraphIndex) -> tuple[int, int]:
+    """How many nodes are a sum and the normalization behind it, and how many products are those of a tensor of more
+    axes."""
+    return sum(map(_skips, index.nodes)), len(_flattened(index))
+
+
+def unfused(index: GraphIndex) -> FloatForm | None:
+    """The graph with all these written apart; None where it has none."""
+    if fused(index) == (0, 0):
+        return None
+    return _Writing(index).run()
+
+
+def _skips(node: onnx.NodeProto) -> bool:
+    """Whether a node is a sum and a normalization, of which nobody reads the statistics."""
+    return operator(node) in SKIPPING and not any(node.output[1:3])
+
+
+def _flattened(index: GraphIndex) -> list[_Flat]:
+    found = (_flat(index, p) for p, node in enumerate(index.nodes) if operator(node) == "Gemm")
+    return [flat for flat in found if flat is not None]
+
+
+def _flat(index: GraphIndex, product: int) -> _Flat | None:
+    """A Gemm as a product of a tensor of more axes, where it is one."""
+    node = index.nodes[product]
+    scales = attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)
+    if attribute_int(node, "transA", 0) or attribute_int(node, "transB", 0) or scales != (1.0, 1.0):
+        return None
+    before, readers = index.producer.get(node.input[0]), index.consumers.get(node.output[0], [])
+    if before is None or len(readers) != 1 or node.output[0] in index.outputs:
+        return None
+    ends = index.nodes[before], index.nodes[readers[0]]
+    if any(operator(end) != "Reshape" for end in ends) or ends[1].input[0] != node.output[0]:
+        return None
+    read, made, rows, flat = (_sizes(index, name) for name in (ends[0].input[0], ends[1].output[0], *_ends(node)))
+    biased = len(node.input) > 2 and node.input[2] != ""
+    if not read or not made or not rows or not flat or max(len(read), len(made)) < 3:
+        return None
+    if biased and _sizes(index, node.input[2]) != flat[-1:]:
+        return None
+    if read[-1] == rows[-1]:
+        return _Flat(before, product, readers[0], read[:-1])
+    return _Flat(before, product, readers[0], made[:-1]) if made[-1] == flat[-1] else None
+
+
+def _ends(node: onnx.NodeProto) -> tuple[str, str]:
+    return node.input[0], node.output[0]
+
+
+def _sizes(index: GraphIndex, name: str) -> tuple[Dim, ...]:
+    """The shape of a tensor; empty where it is not known."""
+    spec = index.specs.get(name)
+    return () if spec is None or spec.shape is None or None in spec.shape else spec.shape
+
+
+class _Writing:
+    """Writes one graph, node by node."""
+
+    def __init__(self, index: GraphIndex) -> None:
+        self.index = index
+        self.writer = GraphWriter(Names.of(index.graph), index.opset.get("", 1))
+        self.specs = dict(index.specs)
+        self.invented: set[str] = set()
+        flattened = _flattened(index)
+        self.products = {flat.product: flat for flat in flattened}
+        self.behind = {flat.behind for flat in flattened}
+        befores = {flat.before for flat in flattened}
+        self.gone = {p for p in befores if all(r in self.products for r in self._readers(p))}
+        self.tensors: dict[int, str] = {}
+        """The Reshape behind a product -> what the product of the whole tensor makes."""
+
+    def run(self) -> FloatForm:
+        index, origins = self.index, list[int]()
+        for position, node in enumerate(index.nodes):
+            before = len(self.writer.nodes)
+            self._add(position, node)
+            origins.extend([position] * (len(self.writer.nodes) - before))
+        proto = onnx.ModelProto(ir_version=index.proto.ir_version)
+        proto.opset_import.extend(index.proto.opset_import)
+        proto.functions.extend(index.proto.functions)
+        proto.graph.name = index.graph.name
+        proto.graph.input.extend(index.graph.input)
+        proto.graph.output.extend(index.graph.output)
+        proto.graph.node.extend(self.writer.nodes)
+        form = GraphIndex(proto, index.folder, self.specs)
+        # not copied: they may be large
+        form.initializers = {**index.initializers, **{t.name: t for t in self.writer.initializers}}
+        form.inputs = index.inputs
+        return FloatForm(form, tuple(origins), frozenset(self.invented))
+
+    def _readers(self, position: int) -> list[int]:
+        name = self.index.nodes[position].output[0]
+        return [-1] if name in self.index.outputs else self.index.consumers.get(name, [])
+
+    def _add(self, position: int, node: onnx.NodeProto) -> None:
+        if _skips(node):
+            self._skip(node)
+        elif position in self.products:
+            self._product(self.products[position], node)
+        elif position in self.tensors:
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.input[0] = self.tensors[position]
+            self.writer.nodes.append(copy)
+        elif position not in self.gone and position not in self.behind:
+            self.writer.nodes.append(node)
+
+    def _invent(self, op: str, inputs: list[str], spec: TensorSpec | None, output: str | None = None) -> str:
+        """Writes a node whose result, unless it is named, the file does not have."""
+        made = self.writer.emit(op, inputs, output)
+        if output is None:
+            self.invented.add(made)
+            self.specs.update({} if spec is None else {made: spec})
+        return made
+
+    def _skip(self, node: onnx.NodeProto) -> None:
+        given, kept = dict(zip(slots(node, 1), node.input, strict=True)), self.specs.get(node.output[0])
+        addend = given["skip"]
+        if given.get("bias"):
+            addend = self._invent("Add", [addend, given["bias"]], kept)
+        total = node.output[3] if len(node.output) > 3 and node.output[3] else None
+        summed = self._invent("Add", [given["input"], addend], kept, total)
+        read = [summed, *filter(None, (given.get("scale"), given.get("b")))]
+        epsilon = attribute(node, "epsilon", EPSILON)
+        op = SKIPPING[operator(node)]
+        self.writer.nodes.append(helper.make_node(op, read, node.output[:1], name=node.name, axis=-1, epsilon=epsilon))
+
+    def _product(self, flat: _Flat, node: onnx.NodeProto) -> None:
+        first, last = self.index.nodes[flat.before], self.index.nodes[flat.behind]
+        read, bias = first.input[0], node.input[2] if len(node.input) > 2 else ""
+        depth, width = (_sizes(self.index, name)[-1] for name in _ends(node))
+        if _sizes(self.index, read)[-1] != depth:
+            sizes = self.writer.ints(*(d if isinstance(d, int) else -1 for d in (*flat.leading, depth)))
+            read = self._invent("Reshape", [read, sizes], self._spec(node.input[0], (*flat.leading, depth)))
+        wide = self._spec(node.output[0], (*flat.leading, width))
+        output = last.output[0] if _sizes(self.index, last.output[0]) == wide.shape else None
+        made = self._invent("MatMul", [read, node.input[1]], wide, None if bias else output)
+        made = self._invent("Add", [made, bias], wide, output) if bias else made
+        if output is None:
+            self.tensors[flat.behind] = made
+
+    def _spec(self, like: str, shape: tuple[Dim, ...]) -> TensorSpec:
+        return replace(self.specs[like], shape=shape)
