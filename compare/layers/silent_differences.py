@@ -1,7 +1,7 @@
-"""Numbers in which the two graphs differ where no layer is to blame for it: another epsilon beside the rounding of FP16.
+"""Numbers in which the two graphs differ where no layer is to blame for it: another epsilon beside rounding to FP16.
 
-What a conversion does by itself is none: a number that is rounded to a narrow format, one that is beyond the range of it
-and set to its ends, numbers that together come to the same.
+What a conversion does by itself is none: a number that is rounded to a narrow format, one that is beyond the range of
+it and set to its ends, numbers that together come to the same.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 ROUNDED = 2.0**-8
 """Relative distance of two numbers that rounding to BF16 explains."""
 TINY, HUGE = 2.0**-22, 1e4
-"""Numbers so small that converters to FP16 set them to zero or to their least one, and so large, as those of masks, that
-they set them to others which do the same."""
+"""Numbers so small that converters to FP16 set them to zero or to their least one, and so large, as those of masks,
+that they set them to others which do the same."""
 
 
 def silent_differences(
@@ -36,14 +36,16 @@ def silent_differences(
         given: The verdicts on the layers.
         culprits: Who is to blame, with the differences that are told already.
     """
-    told = [fact.difference for c in culprits for fact in c.facts if isinstance(fact, GraphsDiffer)]
+    facts = (fact for c in culprits for fact in c.facts if isinstance(fact, GraphsDiffer))
+    told = {(fact.difference.node, fact.difference.name) for fact in facts}
     for s in given.layers:
         stated = [item for item in prepared.judge.examiner.stated(s.pair) if item[1].expected_by_format is None]
         if given.by_layer[s.number] != "ok" or len(stated) != 1:  # of several, one may take back another
             continue
         ((position, difference),) = stated
-        if not any(difference is one for one in told) and _is_another_number(difference):
-            told.append(difference)
+        place = difference.node, difference.name
+        if place not in told and _is_another_number(difference):
+            told.add(place)
             yield position, difference
 
 

@@ -24,7 +24,9 @@ def notices(report) -> list[str]:
 def test_another_epsilon_beside_the_rounding_of_fp16_is_told_with_a_pass(mine, theirs, told):
     one, other = (parsed(WIDE, eps=np.float32(eps)) for eps in (mine, theirs))
     report = compare(one, FP16, [{"x": normal(64, 32)}], candidate_model=other)
-    assert (report.outputs[0].verdict, report.culprits) == ("pass", ())
+    (output,) = (o for o in report.outputs if o.candidate.startswith("emulate"))
+    assert output.verdict == "pass"
+    assert {c.candidate for c in report.culprits} <= {"onnxrt@<memory>"}
     assert len(notices(report)) == told
     if told:
         assert "Add add differs in the candidate's file, value 1e-06 against 0.0001;" in notices(report)[0]
