@@ -9,7 +9,7 @@ from support.layerwise import compare, only
 from support.models import normal, parsed
 
 CONV = """g (float[2,3,8,8] x) => (float[2,4,8,8] y) {
-    [first] a = Conv<pads=[1,1,1,1]>(x, v, b) [act] r = PRelu(a, s) 
+    [first] a = Conv<pads=[1,1,1,1]>(x, v, b) [act] r = PRelu(a, s)
     [second] c = Conv<pads=[1,1,1,1]>(r, w) [y] y = Tanh(c) }"""
 DENSE = "g (float[6,8] x) => (float[6,4] y) { [first] a = MatMul(x, v) [act] r = Relu(a) [second] y = MatMul(r, w) }"
 ALL = [*range(8)]
