@@ -41,6 +41,7 @@ from . import (
     misread,
     nan,
     operators,
+    other_epsilon,
     overflow,
     permutation,
     quantization,
@@ -97,6 +98,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     folded_padding.find,
     differences.find,
     baked_constant.find,
+    other_epsilon.find,
     computed_operand.find,
     rewritten_weights.find,
     saturation.of_operand,
@@ -306,8 +308,7 @@ class Examiner:
         return lost_inside(pair, self.index, values, fmt, inner, by_node, runner.rounds_every_node)
 
     def _by_node(self, pair: LayerPair, values: Arrays) -> Arrays:
-        """The floating outputs of a layer each of whose nodes rounds to the candidate's format; none where that cannot
-        be computed."""
+        """The floating outputs of a layer each of whose nodes rounds to the candidate's format; none where unknown."""
         if not self.reference.runner.capabilities.any_model:
             return {}
         feed = {n: values[n] for n in pair.reference.inputs}
@@ -473,8 +474,7 @@ class Examiner:
                 guilty.append(self.case(part, found, values, made, mine, case.entry))
         if not guilty:
             return None
-        # what differs in the graphs is the best evidence; then the greatest excess, the earlier node between equals
-        worst = max(guilty, key=lambda c: (differences.in_graphs(c) is not None, c.judgement.excess))
+        worst = max(guilty, key=differences.guilt)
         blamed = self._cause(worst)
         if any(isinstance(fact, differences.GraphsDiffer) for fact in blamed.facts):
             beyond = [d for c in guilty if c is not worst for d in differences.beyond_formats(c.differences)]

@@ -20,6 +20,7 @@ from ...graph.pairing.absent_inputs import InputAbsent
 from ...graph.pairing.broadcasts import RunsOtherwise
 from ...graph.pairing.changes import (
     AttributeChange,
+    ComputedOnce,
     InputsExchanged,
     OperatorChange,
     OpName,
@@ -348,6 +349,9 @@ def _of_change(change: object, node: str, reading: str) -> str:
     same of all nodes that read another tensor."""
     if isinstance(change, OtherInput):
         return reading
+    if isinstance(change, ComputedOnce):
+        nodes = _ops(change.ops) if len(change.ops) < 3 else f"{_ops(change.ops[:1])} to {_ops(change.ops[-1:])}"
+        return f"compute {nodes} of '{change.meant}' in the second file, and let what is behind them read that"
     if isinstance(change, OtherOutput):
         return f"let the output '{change.name}' be {change.meant} in the second file"
     if isinstance(change, InputsExchanged):

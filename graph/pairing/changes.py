@@ -164,6 +164,32 @@ class OtherInput:
 
 
 @dataclass(frozen=True)
+class ComputedOnce:
+    """Nodes that the candidate has once for two of the reference, which read different tensors there.
+
+    Attributes:
+        ops: The nodes that it lacks.
+        twins: Those that it has in place of them.
+        reference: What the lacking ones read.
+        candidate: What those in place of them read, as the candidate calls it.
+        meant: What the candidate calls the tensor that the lacking ones read.
+    """
+
+    ops: tuple[OpName, ...]
+    twins: tuple[OpName, ...]
+    reference: str
+    candidate: str
+    meant: str
+
+    def __str__(self) -> str:
+        verb = "reads" if len(self.ops) == 1 else "read"
+        return (
+            f"{_listed(self.ops)} {verb} the tensor '{self.candidate}' in the candidate, and '{self.reference}' in the "
+            f"reference: the candidate computes what {_listed(self.twins[-1:])} gives once, for both"
+        )
+
+
+@dataclass(frozen=True)
 class OtherOutput:
     """An output of the graphs is another tensor in the candidate: one that the reference has too.
 

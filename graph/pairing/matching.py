@@ -23,6 +23,7 @@ from ..operators import EPILOGUES, operator
 from ..quantized.float_form import FloatForm
 from ..quantized.quantizers import kept_within
 from .changes import InputsExchanged, OperatorChange, OtherInput, OtherOutput
+from .computed_once import computed_once
 from .differences import Difference, DifferenceKind, node_differences
 from .exchanged import with_holders
 from .folds import Folds, folds
@@ -208,7 +209,7 @@ def _differences(
         found.extend(d for d in differences if d.name != "pads" or not padded)
         found.extend([Difference(n, m, change, "pads")] if change is not None else [])
     for region in regions(pairing, pairs, folded, partial):
-        difference = region_difference(pairing, region)
+        difference = computed_once(pairing, pairs, region) or region_difference(pairing, region)
         if difference is not None and not absorbed.intersection(region.nodes or region.candidate_nodes):
             found.append(difference)
     found.extend(_other_outputs(pairing))
