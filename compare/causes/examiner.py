@@ -34,6 +34,7 @@ from . import (
     folded_padding,
     input_stage,
     inserted,
+    inserted_before,
     integer_pairs,
     integers,
     inverted_condition,
@@ -169,16 +170,14 @@ class Examiner:
         refine: bool,
         ends_finite: bool = False,
     ) -> None:
-        self.reference = reference
-        self.candidate = candidate
+        self.reference, self.candidate = reference, candidate
         self.noise = noise
         self.differences = differences
-        self.matched = matched
-        self.observed = observed
-        self.refine = refine
-        self.ends_finite = ends_finite
+        self.matched, self.observed = matched, observed
+        self.refine, self.ends_finite = refine, ends_finite
         self.index = reference.model.index
         self._flow = dataflow(self.index)
+        self._origins = {other: name for name, other in {**matched, **observed}.items()}
 
     def case(
         self,
@@ -214,7 +213,7 @@ class Examiner:
             self.ends_finite,
             lambda position: self._inverted(pair, tensor, values, position),
         )
-        return replace(case, undone=lambda others: self._undone(case, others))
+        return replace(case, undone=lambda others: self._undone(case, others), origins=self._origins)
 
     def stated(self, pair: LayerPair) -> tuple[tuple[int, Difference], ...]:
         """What differs in the graphs at the nodes that compute a layer, with the position in the reference's graph."""
@@ -256,7 +255,9 @@ class Examiner:
     def examine(self, case: LayerCase) -> Diagnosis:
         """The cause for one layer on one sample: that of the guiltiest node inside, where it can be taken apart."""
         found = undeclared.find(case, self.reference, self.candidate) or differences.resized(case)
-        found = found or integer_pairs.find(case, self._exactly(case)) or self._behind(case)
+        found = (
+            found or integer_pairs.find(case, self._exactly(case)) or self._behind(case) or inserted_before.find(case)
+        )
         if found is not None:
             return found
         alone = case.formats.quantized  # scaled integers go from kernel to kernel, each a whole group
@@ -300,8 +301,7 @@ class Examiner:
 
     def lost_inside(self, pair: LayerPair, values: Arrays) -> Fact | None:
         """What a layer that is right holds inside, and the candidate's format cannot: see `one_kernel`."""
-        runner = self.candidate.runner
-        fmt = runner.arithmetic
+        runner, fmt = self.candidate.runner, self.candidate.runner.arithmetic
         if fmt.name not in STORAGE:
             return None
         inner, by_node = (functools.partial(find, pair, values) for find in (self._inner, self._by_node))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ...graph.formats import NumberFormat, coarser
 from ...graph.operators import STRETCHES, operator
 from ...graph.specs import Dim, is_float
-from ..causes import baked_constant, exchanged_layers
+from ..causes import baked_constant, exchanged_layers, inserted_before
 from ..causes.diagnosis import Diagnosis
 from ..causes.feeding import RangeOfAll, SeenAt
 from ..causes.judgement import RMS_LIMIT
@@ -288,8 +288,8 @@ class _Jury:
         return None if number is None else self.layers[number]
 
     def _join_shared(self) -> None:
-        """Layers that have each other's weights, or read one constant that should be computed: one fault, at the first
-        of them."""
+        """Layers that have each other's weights, read one constant that should be computed, or read what one node too
+        many makes: one fault, at the first of them."""
         guilty = (s for s in self.layers.values() if self.found.get(s.number) == "culprit")
         diagnoses = {s.number: s.diagnosis for s in guilty if s.diagnosis is not None}
         for number, told in exchanged_layers.of_weights(self.index, diagnoses).items():
@@ -297,7 +297,7 @@ class _Jury:
                 self.found[number] = "inherited"
             else:
                 self.layers[number] = replace(self.layers[number], diagnosis=told)
-        joined = baked_constant.joined(diagnoses)
+        joined = {**baked_constant.joined(diagnoses), **inserted_before.joined(diagnoses)}
         self.found.update(dict.fromkeys((n for others in joined.values() for n in others), "inherited"))
         copied = (n for n, s in self.layers.items() if exchanged_layers.is_copied(s.diagnosis))
         for number in (*joined, *copied):  # the share of the first is not that of all of them

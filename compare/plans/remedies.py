@@ -41,6 +41,7 @@ from ..causes.exchanged_layers import ExchangedWith
 from ..causes.feeding import RangeOfAll
 from ..causes.folded_padding import PaddedBefore
 from ..causes.input_stage import Reversed, Scaled, Shifted
+from ..causes.inserted_before import InsertedBefore
 from ..causes.integer_pairs import PairsSaturate
 from ..causes.kept_channels import KeepsOthers
 from ..causes.limits import OtherLimits
@@ -289,7 +290,7 @@ def _of_fact(fact: Fact) -> str:
     """What one fact calls for by itself; empty where it calls for nothing."""
     if isinstance(fact, OfTheBatch):
         return f"set the {fact.side}'s program to evaluation (model.eval()), and export it again if it is a file"
-    if isinstance(fact, (AsRewritten, BakedConstant, KeepsOthers, NotTakenBack, SameFunctions)):
+    if isinstance(fact, (AsRewritten, BakedConstant, InsertedBefore, KeepsOthers, NotTakenBack, SameFunctions)):
         return fact.remedy
     if isinstance(fact, WiderThanData):
         calibrated = "calibrate on data that are preprocessed as those that are fed: in the same range"
