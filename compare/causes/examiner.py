@@ -110,6 +110,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     limits.find,
     saturation.find,
     input_stage.find,
+    inserted_before.find,
     differences.moved_by_another,
     permutation.find,
     batch_statistics.find,
@@ -255,9 +256,7 @@ class Examiner:
     def examine(self, case: LayerCase) -> Diagnosis:
         """The cause for one layer on one sample: that of the guiltiest node inside, where it can be taken apart."""
         found = undeclared.find(case, self.reference, self.candidate) or differences.resized(case)
-        found = (
-            found or integer_pairs.find(case, self._exactly(case)) or self._behind(case) or inserted_before.find(case)
-        )
+        found = found or integer_pairs.find(case, self._exactly(case)) or self._behind(case)
         if found is not None:
             return found
         alone = case.formats.quantized  # scaled integers go from kernel to kernel, each a whole group

@@ -161,10 +161,12 @@ def _fed_otherwise(prepared: Prepared, given: Verdicts) -> Iterator[Notice]:
 
 
 def _read_otherwise(prepared: Prepared, culprits: Sequence[Culprit]) -> Iterator[Notice]:
-    """Integers that are written with one scale and read with another, which no culprit tells of."""
+    """Integers that are written with one scale and read with another, which no culprit tells of, nor is."""
     told = {fact.found.tensor for c in culprits for fact in c.facts if isinstance(fact, ReadOtherwise)}
-    index = prepared.candidate.model.index
-    found = [ReadOtherwise.of(index, one) for one in misread(index) if one.tensor not in told]
+    index, blamed = prepared.candidate.model.index, {c.candidate_node or c.node for c in culprits}
+    left = [m for m in misread(index) if m.tensor not in told]
+    left = [m for m in left if blamed.isdisjoint({index.names[m.writer], index.names[m.reader]})]
+    found = [ReadOtherwise.of(index, one) for one in left]
     if found:
         yield texts.read_otherwise(prepared.candidate.name, found[0].text, len(found) - 1)
 

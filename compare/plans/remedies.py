@@ -32,6 +32,7 @@ from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.settings import AxesFrom
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.rounding.widening import is_narrow
+from ..causes import misread
 from ..causes.altered_weights import OverflowBeside
 from ..causes.baked_constant import BakedConstant
 from ..causes.batch_statistics import OfTheBatch
@@ -53,6 +54,7 @@ from ..causes.ranges import format_loss
 from ..causes.refused import Refused
 from ..causes.rewritten_weights import AsRewritten, NotTakenBack
 from ..causes.same_functions import SameFunctions
+from ..causes.scale import Fit
 from ..causes.shared_scale import SharedScale
 from ..causes.wide_range import Crowded, WiderThanData
 from ..notices import not_written
@@ -91,8 +93,11 @@ IN_FILE = {
 }
 """What puts a second file right; ``{weights}`` is what the constants are called that differ."""
 
-CONSTANT = "give the constant the first file's value, or export the model again"
-"""Where a node reads one number that is another one: an epsilon, an index."""
+OF_NUMBERS = (Cause.WEIGHTS, Cause.SCALE, Cause.QUANTIZATION)
+"""Causes that one number which is another one may be."""
+
+FEW = 4
+"""Most operators that are named that are to be put into a file."""
 
 PROGRAM = "export the model again: the file does not hold what the program computes with"
 """Where a side runs a program of its own, of which the file is an export, and the two differ."""
@@ -229,17 +234,16 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     beyond = None if fmt is None else next((v for d in differences if (v := _beyond(d, fmt)) is not None), None)
     if beyond is not None:
         return Remedy(f"{_in_fp32(node)}, and {fmt} has no {beyond:g}")
-    if cause is Cause.WEIGHTS and differences and differences[0].of_one_value and other_file(side, reference):
-        return Remedy(CONSTANT)
     changes = [d.change for d in differences]
-    attributes = [c.name for c in changes if isinstance(c, AttributeChange)]
-    if cause is Cause.ATTRIBUTE and len(attributes) > 1 and other_file(side, reference):
-        return Remedy(f"give {listed(attributes)} the first file's values, or export the model again")
+    fitted = next((fact.remedy for fact in culprit.facts if isinstance(fact, Fit)), "")
+    known = _of_known(cause, changes, node) or fitted if other_file(side, reference) else ""
+    if known:
+        return Remedy(known)
     folded = next((c for c in changes if isinstance(c, OperatorChange) and _in_one_product(c)), None)
     if folded is not None:
         names = [name for _, name in folded.reference]
         return Remedy(f"fold {listed(names)} into {folded.candidate[0][1]} again, or put them back there")
-    shown = next(filter(None, map(_of_fact, culprit.facts)), "")
+    shown = next(filter(None, map(_of_fact, culprit.facts)), "") or misread.remedy(culprit.facts)
     if not side.runner.narrows and any(isinstance(f, SharedScale) and f.kind == "weights" for f in culprit.facts):
         outputs = any(isinstance(fact, SharedScale) and fact.outputs for fact in culprit.facts)
         shown = shown or (BY_CHANNEL if outputs else LEVEL)
@@ -264,6 +268,24 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     if _typed_narrow(side.model.index, keep[-1]):
         return Remedy(_in_fp32(keep[-1]))
     return Remedy(keeping(side, keep), keep)
+
+
+def _of_known(cause: Cause, changes: Sequence[object], node: str) -> str:
+    """What puts right what the first file says in few words: a number, attributes, an operator; empty of all else."""
+    first = changes[0] if changes else None
+    if isinstance(first, WeightChange) and first.meant and cause in OF_NUMBERS:
+        named = "constant" if first.of_one == "value" else first.of_one
+        return f"set the {named} of {node} to {first.meant}, as in the first file, or export the model again"
+    attributes = [c for c in changes if isinstance(c, AttributeChange)]
+    if cause is Cause.ATTRIBUTE and attributes and all(c.short for c in attributes):
+        told = listed([f"{c.name} to {c.shown}" for c in attributes])
+        return f"set {told}, as in the first file, or export the model again"
+    if cause is Cause.ATTRIBUTE and len(attributes) > 1:
+        return f"give {listed([c.name for c in attributes])} the first file's values, or export the model again"
+    whole = isinstance(first, OperatorChange) and first.reference and all(name for _, name in first.reference)
+    if cause is Cause.WRONG_OP and whole and isinstance(first, OperatorChange) and len(first.reference) <= FEW:
+        return f"put the first file's {_ops(first.reference)} there"
+    return ""
 
 
 def _of_stored(differences: Sequence[Difference], node: str) -> str:

@@ -13,6 +13,10 @@ OpName = tuple[str, str]
 """Operator and name of a node; the name is empty where which of several nodes it is cannot be told."""
 
 
+SHORT = 60
+"""Characters up to which a value is shown as a whole."""
+
+
 @dataclass(frozen=True)
 class OperatorChange:
     """Other operators: those of the reference and those of the candidate; one of the two may have none."""
@@ -78,6 +82,12 @@ class AttributeChange:
         """The reference's value."""
         return _shown(self.reference)
 
+    @property
+    def short(self) -> bool:
+        """Whether the reference has a value that is shown as a whole."""
+        plain = isinstance(self.reference, (int, float, str, list)) and not self.of and not any(self.given)
+        return plain and len(str(self.reference)) <= SHORT and self.shown != str(None)
+
     def __str__(self) -> str:
         of = f"{self.of}: " if self.of else ""
         values = (
@@ -96,7 +106,7 @@ class WeightsAbsent:
         size: How many values there are.
         value: The value, where it is one.
         in_candidate: Whether it is the candidate that lacks them.
-        noun: What they are called: ``weights``, ``biases``, or ``values``.
+        noun: What they are called, as `constants.noun_of` has it.
     """
 
     name: str
@@ -107,6 +117,11 @@ class WeightsAbsent:
 
     def __str__(self) -> str:
         amount = f"{self.size:,} values" if self.value is None else f"{self.value!r}"
+        if self.noun in ("scales", "zero points"):
+            amount = (
+                amount.replace("values", self.noun) if self.value is None else f"{self.noun.removesuffix('s')} {amount}"
+            )
+            return f"{amount} against none" if self.in_candidate else f"none against {amount}"
         sides = (amount, "absent") if self.in_candidate else ("absent", amount)
         return f"{self.name} {sides[0]} against {sides[1]}"
 
@@ -219,7 +234,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, (list, tuple)) and value and all(isinstance(v, float) for v in value):
         value = f"[{', '.join(f'{v:.7g}' for v in value)}]"
     text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= SHORT else f"{text[:57]}..."
 
 
 def _listed(ops: tuple[OpName, ...]) -> str:

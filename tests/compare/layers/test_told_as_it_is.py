@@ -29,7 +29,7 @@ def test_a_factor_from_an_iteration_on_is_no_inverted_condition():
     ("one", "other", "cause", "remedy"),
     [
         ("ReverseSequence<batch_axis=1, time_axis=0>(x, lengths)", "Slice(x, last, first, zero, back)", "wrong-op",
-         "put the first file's operator there"),
+         "put the first file's ReverseSequence moved there"),
         ("Transpose<perm=[1,0]>(x)", "Reshape(x, turned)", "layout", "put the axes in the first file's order"),
     ],
 )  # fmt: skip
