@@ -24,6 +24,14 @@ _AS = {"FusedConv": "Conv", "FusedGemm": "Gemm"}
 """Operators that shape their output as one of ONNX's does, which takes their first three inputs."""
 
 
+_TYPED_BY = {"QLinearConcat": 1, "QLinearConv": 7, "QLinearWhere": 1, "QGemm": 8}
+"""Operators of scaled integers whose output has the type of another input than the first, mostly of a zero point."""
+_INTEGERS_BESIDE = {
+    "EmbedLayerNormalization": 1, "QEmbedLayerNormalization": 1, "BeamSearch": 0, "GreedySearch": 0, "Sampling": 0,
+    "MatMulInteger16": 0, "MulInteger": 0, "ReduceSumInteger": 0,
+}  # fmt: skip
+"""Operators of which one output is of 32-bit integers, whatever they are given, and which one it is."""
+
 _STORED = {name.lower(): value for name, value in onnx.TensorProto.DataType.items()}
 
 
@@ -130,20 +138,23 @@ def element_types(
             continue
         dtypes = [s.dtype if (s := known.get(n, found.get(n))) is not None else None for n in node.input]
         for i, name in missing:
-            dtype = _by_operand(node, dtypes) if is_custom(node) else _by_schema(node, i, dtypes)
+            dtype = _by_operand(node, i, dtypes) if is_custom(node) else _by_schema(node, i, dtypes)
             if dtype is not None:
                 found[name] = TensorSpec(name, dtype, None)
     return found
 
 
-def _by_operand(node: onnx.NodeProto, dtypes: list[np.dtype | None]) -> np.dtype | None:
+def _by_operand(node: onnx.NodeProto, output: int, dtypes: list[np.dtype | None]) -> np.dtype | None:
     if node.domain not in (*STANDARD_DOMAINS, CONTRIB_DOMAIN, _BLOCKED):
         return None
-    given = [d for d in dtypes if d is not None]
-    if node.op_type == "QuantizeLinear":
+    given, op = [d for d in dtypes if d is not None], node.op_type
+    if op == "QuantizeLinear":
         return dtypes[2] if len(dtypes) > 2 and dtypes[2] is not None else np.dtype(np.uint8)
-    if node.op_type.startswith("QLinear"):
-        return dtypes[0]
+    if _INTEGERS_BESIDE.get(op) == output:
+        return np.dtype(np.int32)
+    slot = _TYPED_BY.get(op, 0)
+    if op.startswith(("QLinear", "QOrdered")) or (slot < len(node.input) and node.input[slot] and op in _TYPED_BY):
+        return dtypes[slot] if slot < len(dtypes) else None
     return next((d for d in given if is_float(d)), given[0] if given else None)
 
 

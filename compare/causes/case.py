@@ -77,6 +77,7 @@ class LayerCase:
             the candidate's graph; None where that cannot be computed.
         undone: Gives the judgement on the layer where the candidate has other values of some of its constants, by its
             names; None where that cannot be computed.
+        origins: Tensors of the candidate -> those of the reference that they are.
     """
 
     pair: LayerPair
@@ -95,6 +96,7 @@ class LayerCase:
     ends_finite: bool = False
     inverted: Callable[[int], np.ndarray | None] = lambda _: None
     undone: Callable[[Arrays], Judgement | None] = lambda _: None
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tensor(self) -> str:

@@ -213,6 +213,12 @@ def with_others(
     return found.adding(*facts, *([MoreDiffer(len(untold), len(set(untold)))] if untold else []))
 
 
+def guilt(case: LayerCase) -> tuple[bool, bool, float]:
+    """How guilty a node of a layer is: what differs in the graphs is the best evidence, another function before all
+    else; then the greatest excess, the earlier node between equals."""
+    return in_graphs(case) is not None, same_functions.replaced_by_others(case), case.judgement.excess
+
+
 def of_loudest(layer: LoudLayer) -> Diagnosis | None:
     """What the graphs say of the layer that makes most of the error, be it no more than rounding may make there."""
     return layer.stated if layer.contribution >= DOMINANT else None
@@ -325,7 +331,11 @@ def replaces_scaling(case: LayerCase) -> bool:
     change = None if found is None else _first(found).change
     if found is None or not isinstance(change, OperatorChange):
         return False
-    if change.in_another_order or not {op for op, _ in change.alone} <= AFFINE_STEPS:
+    if (
+        same_functions.replaced_by_others(case)
+        or change.in_another_order
+        or not {op for op, _ in change.alone} <= AFFINE_STEPS
+    ):
         return True
     index = case.graphs[0]
     node = index.nodes[case.pair.main if found.node is None else found.node]

@@ -34,6 +34,7 @@ from . import (
     folded_padding,
     input_stage,
     inserted,
+    inserted_before,
     integer_pairs,
     integers,
     inverted_condition,
@@ -41,6 +42,7 @@ from . import (
     misread,
     nan,
     operators,
+    other_epsilon,
     overflow,
     permutation,
     quantization,
@@ -97,6 +99,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     folded_padding.find,
     differences.find,
     baked_constant.find,
+    other_epsilon.find,
     computed_operand.find,
     rewritten_weights.find,
     saturation.of_operand,
@@ -107,6 +110,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     limits.find,
     saturation.find,
     input_stage.find,
+    inserted_before.find,
     differences.moved_by_another,
     permutation.find,
     batch_statistics.find,
@@ -167,16 +171,14 @@ class Examiner:
         refine: bool,
         ends_finite: bool = False,
     ) -> None:
-        self.reference = reference
-        self.candidate = candidate
+        self.reference, self.candidate = reference, candidate
         self.noise = noise
         self.differences = differences
-        self.matched = matched
-        self.observed = observed
-        self.refine = refine
-        self.ends_finite = ends_finite
+        self.matched, self.observed = matched, observed
+        self.refine, self.ends_finite = refine, ends_finite
         self.index = reference.model.index
         self._flow = dataflow(self.index)
+        self._origins = {other: name for name, other in {**matched, **observed}.items()}
 
     def case(
         self,
@@ -212,7 +214,7 @@ class Examiner:
             self.ends_finite,
             lambda position: self._inverted(pair, tensor, values, position),
         )
-        return replace(case, undone=lambda others: self._undone(case, others))
+        return replace(case, undone=lambda others: self._undone(case, others), origins=self._origins)
 
     def stated(self, pair: LayerPair) -> tuple[tuple[int, Difference], ...]:
         """What differs in the graphs at the nodes that compute a layer, with the position in the reference's graph."""
@@ -298,16 +300,14 @@ class Examiner:
 
     def lost_inside(self, pair: LayerPair, values: Arrays) -> Fact | None:
         """What a layer that is right holds inside, and the candidate's format cannot: see `one_kernel`."""
-        runner = self.candidate.runner
-        fmt = runner.arithmetic
+        runner, fmt = self.candidate.runner, self.candidate.runner.arithmetic
         if fmt.name not in STORAGE:
             return None
         inner, by_node = (functools.partial(find, pair, values) for find in (self._inner, self._by_node))
         return lost_inside(pair, self.index, values, fmt, inner, by_node, runner.rounds_every_node)
 
     def _by_node(self, pair: LayerPair, values: Arrays) -> Arrays:
-        """The floating outputs of a layer each of whose nodes rounds to the candidate's format; none where that cannot
-        be computed."""
+        """The floating outputs of a layer each of whose nodes rounds to the candidate's format; none where unknown."""
         if not self.reference.runner.capabilities.any_model:
             return {}
         feed = {n: values[n] for n in pair.reference.inputs}
@@ -473,8 +473,7 @@ class Examiner:
                 guilty.append(self.case(part, found, values, made, mine, case.entry))
         if not guilty:
             return None
-        # what differs in the graphs is the best evidence; then the greatest excess, the earlier node between equals
-        worst = max(guilty, key=lambda c: (differences.in_graphs(c) is not None, c.judgement.excess))
+        worst = max(guilty, key=differences.guilt)
         blamed = self._cause(worst)
         if any(isinstance(fact, differences.GraphsDiffer) for fact in blamed.facts):
             beyond = [d for c in guilty if c is not worst for d in differences.beyond_formats(c.differences)]

@@ -18,6 +18,7 @@ from ...graph.pairing.changes import OperatorChange
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import DifferenceKind
 from ...graph.pairing.normal_form import normal_form
+from ...graph.quantized.quantizers import kept_within
 from ...graph.specs import is_float
 from ..report.model import Cause
 from .case import LayerCase
@@ -103,6 +104,8 @@ def _of_other_bounds(case: LayerCase) -> Diagnosis | None:
     ends = max(low, lower), min(high, higher)
     if (_same(low, lower) and _same(high, higher)) or ends[0] > ends[1]:
         return None
+    if lower <= low and high <= higher and kept_within(case.graphs[1], other, low, high):
+        return None  # a Relu that its quantizer makes up for
     wide, narrow = (a.astype(np.float64) for a in (case.y, case.c))
     if not np.isfinite(wide).all() or not np.isfinite(narrow).all():
         return None

@@ -7,11 +7,12 @@ not come out as it went in, whatever the ranges are.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...graph.quantized.misread import Misread, misread
-from ..report.model import Cause
+from ..report.model import Cause, Fact
 from .case import LayerCase
 from .diagnosis import Diagnosis
 
@@ -67,6 +68,16 @@ def of_layer(graphs: tuple[GraphIndex, GraphIndex], pair: LayerPair) -> Diagnosi
     for found in misread(index):
         if found.writer in nodes or found.reader in nodes:
             elsewhere = found.writer not in nodes and len(given) == 1 and given[0] not in graphs[0].inputs
-            fact = ReadOtherwise.of(index, found)
-            return Diagnosis(Cause.SCALE, (fact,), producer=given[0] if elsewhere else None)
+            together = (found, *(m for m in misread(index) if m.reader == found.reader and m is not found))
+            facts = tuple(ReadOtherwise.of(index, one) for one in together)
+            return Diagnosis(Cause.SCALE, facts, producer=given[0] if elsewhere else None)
     return None
+
+
+def remedy(facts: Iterable[Fact]) -> str:
+    """What puts right who misreads what others write: each tensor; empty where nobody does."""
+    found = [fact for fact in facts if isinstance(fact, ReadOtherwise)]
+    told = [
+        f"'{f.found.tensor}' with scale {f.found.written[0]:.6g} and zero point {f.found.written[1]}" for f in found
+    ]
+    return f"let {found[0].reader} read {' and '.join(told)}, as they are written" if found else ""

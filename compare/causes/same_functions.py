@@ -15,7 +15,8 @@ import onnx
 from ...graph.cutting.dataflow import Kind, dataflow
 from ...graph.index import GraphIndex
 from ...graph.nodes import subgraphs
-from ...graph.operators import AFFINE_STEPS, CONTROL_FLOW, MOVEMENT, PRODUCTS, operator
+from ...graph.operators import AFFINE_STEPS, CONTROL_FLOW, MOVEMENT, OPERATORS, PRODUCTS, operator
+from ...graph.operators import Kind as OperatorKind
 from ...graph.pairing.changes import OperatorChange
 from ...graph.pairing.constants import constant_value
 from ...graph.printable import counted
@@ -68,6 +69,23 @@ def find(case: LayerCase) -> SameFunctions | None:
     readers = [node for node in theirs if operator(node) in PRODUCTS | AFFINE_STEPS and _weighted(case.graphs[1], node)]
     readers.sort(key=lambda node: operator(node) not in PRODUCTS)
     return SameFunctions((readers[0].op_type, readers[0].name), len(readers) - 1) if readers else None
+
+
+def replaced_by_others(case: LayerCase) -> bool:
+    """Whether the graphs say that one side computes an error function where the other one computes functions that no
+    error function can be written with: what these multiply and add is no scale."""
+    changes = [d.change for _, d in case.differences if isinstance(d.change, OperatorChange)]
+    sides = [[{op for op, _ in ops} - REWRITTEN for ops in (c.reference, c.candidate)] for c in changes]
+    return any(_is_other(mine, theirs) or _is_other(theirs, mine) for mine, theirs in sides)
+
+
+def _is_other(mine: set[str], theirs: set[str]) -> bool:
+    known = [OPERATORS[op] for op in theirs if op in OPERATORS]
+    functions = any(
+        facts.kind in (OperatorKind.ACTIVATION, OperatorKind.FUNCTION, OperatorKind.EXACT) for facts in known
+    )
+    written = theirs & {"Erf", "Gelu"} or any(facts.family == "Gelu" for facts in known)
+    return "Erf" in mine and functions and not written
 
 
 def _constant(index: GraphIndex, position: int) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.operators import CHOICES, operator
+from ...graph.printable import counted
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 PILED_UP = 1e-3
 """Share of a tensor that stands at its extreme value, for it to be saturated."""
+NAMED = 3
+"""How many layers are named."""
 EXPLAINS = 0.5
 """Share of the error's power that is what was cut off."""
 
@@ -87,6 +90,24 @@ class BeyondCalibration:
             f"{index_text(self.at)}, calibration saw {seen}; {count_text(self.count, self.size)} lie beyond the "
             f"calibrated range, {self.low:.4g} to {self.high:.4g}"
         )
+
+
+@dataclass(frozen=True)
+class CalibratedBehind:
+    """Ranges behind a fault that were calibrated with it.
+
+    Attributes:
+        layers: Names of the layers that have such a range.
+    """
+
+    layers: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        ranges = counted(len(self.layers), "layer behind it has a range", "layers behind it have ranges")
+        names = f"{', '.join(self.layers[:NAMED])}{', ...' if len(self.layers) > NAMED else ''}"
+        return f"{ranges} that the reference's values exceed ({names}), since calibration saw what this fault makes"
 
 
 def of_operand(case: LayerCase) -> Diagnosis | None:

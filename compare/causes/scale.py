@@ -26,6 +26,8 @@ EXACT = 1e-4
 """Distance from a fit, relative to the candidate's spread, that leaves nothing."""
 NO_OFFSET = 1e-6
 """Offset up to which none is told."""
+ONE = 1e-5
+"""Distance of a gain from one up to which nothing is scaled."""
 FEWEST = 8
 """Values from which on a fit says something."""
 
@@ -40,8 +42,25 @@ class Fit:
     @property
     def text(self) -> str:
         """See `Fact`."""
-        offset = f" {self.offset:+.3g}" if abs(self.offset) > NO_OFFSET else ""
-        return f"candidate = {gains_text((self.gain,))} x reference{offset}"
+        offset = f" {'-' if self.offset < 0 else '+'} {abs(self.offset):.3g}" if abs(self.offset) > NO_OFFSET else ""
+        gain = "" if self.shifts else f"{gains_text((self.gain,))} x "
+        return f"candidate = {gain}reference{offset}"
+
+    @property
+    def shifts(self) -> bool:
+        """Whether nothing but a number is added."""
+        return abs(self.gain - 1) <= ONE and abs(self.offset) > NO_OFFSET
+
+    @property
+    def remedy(self) -> str:
+        """What to do; empty where the two numbers do not tell."""
+        if self.shifts:
+            less = "less" if self.offset < 0 else "more"
+            return f"put the constant right in the second file: what it makes there is {abs(self.offset):.3g} {less}"
+        if abs(self.offset) <= NO_OFFSET:
+            times = gains_text((self.gain,))
+            return f"put the scale right in the second file: what it makes there is {times} times the first file's"
+        return ""
 
 
 @dataclass(frozen=True)

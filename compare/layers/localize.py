@@ -32,6 +32,7 @@ from .loudest import is_off, name_loudest, not_finite
 from .notices import walk_notices
 from .observable import observable
 from .prepare import Prepared, begin_engines, prepare
+from .pruned import blaming_readers
 from .results import Names, culprits, layer_results, ranked
 from .resuming import Checkpoint, walked
 from .texts import layers_not_compared
@@ -277,7 +278,8 @@ def _judged(
     first = heals(walked.layers, failed=[o.tensor for o in outputs if o.verdict == "fail"], agreed=_explained(outputs))
     known = Decided() if progress is None else decided(prepared, walked.layers, first, heals, progress)
     given = verdicts(walked.layers, index, first, carried=carried or {}, decided=known.verdicts)
-    given = moved_together.joined(known.joined(given, index, theirs), index)
+    given = blaming_readers(prepared, known.joined(given, index, theirs))
+    given = moved_together.joined(given, index)
     return first, refused_together.joined(prepared, given)
 
 

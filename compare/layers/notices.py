@@ -22,6 +22,7 @@ from .healing import HEALED
 from .loudest import is_off, no_result
 from .observation import relative_error
 from .prepare import STREAMS
+from .silent_differences import silent_differences
 
 if TYPE_CHECKING:
     from ..lockstep.plan import LayerPair
@@ -67,6 +68,10 @@ def walk_notices(
     yield from _healed(prepared, walked, given, culprits, outputs)
     yield from _one_kernel(prepared, given)
     yield from _read_otherwise(prepared, culprits)
+    silent = list(silent_differences(prepared, given, culprits))
+    for position, difference in silent[:1]:
+        node = f"{index.nodes[position].op_type} {names[position]}"
+        yield texts.other_number(who, node, difference.detail, len(silent) - 1)
     closed = [(names[s.pair.main], s.not_built.text) for s in given.layers if s.not_built is not None]
     for layer, what in closed[:1]:
         yield texts.layer_not_built(who, layer, len(closed) - 1, what)
@@ -156,10 +161,12 @@ def _fed_otherwise(prepared: Prepared, given: Verdicts) -> Iterator[Notice]:
 
 
 def _read_otherwise(prepared: Prepared, culprits: Sequence[Culprit]) -> Iterator[Notice]:
-    """Integers that are written with one scale and read with another, which no culprit tells of."""
+    """Integers that are written with one scale and read with another, which no culprit tells of, nor is."""
     told = {fact.found.tensor for c in culprits for fact in c.facts if isinstance(fact, ReadOtherwise)}
-    index = prepared.candidate.model.index
-    found = [ReadOtherwise.of(index, one) for one in misread(index) if one.tensor not in told]
+    index, blamed = prepared.candidate.model.index, {c.candidate_node or c.node for c in culprits}
+    left = [m for m in misread(index) if m.tensor not in told]
+    left = [m for m in left if blamed.isdisjoint({index.names[m.writer], index.names[m.reader]})]
+    found = [ReadOtherwise.of(index, one) for one in left]
     if found:
         yield texts.read_otherwise(prepared.candidate.name, found[0].text, len(found) - 1)
 

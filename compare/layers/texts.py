@@ -101,6 +101,23 @@ def read_otherwise(candidate: str, what: str, more: int) -> Notice:
     return Notice("read-otherwise", candidate, text)
 
 
+def other_number(candidate: str, node: str, what: str, more: int) -> Notice:
+    """A number that differs between the two files, where the error that it makes is none beyond rounding.
+
+    Args:
+        candidate: Whose file it is.
+        node: Operator and name of the node.
+        what: The two values.
+        more: How many others there are.
+    """
+    others = f" So it is at {counted(more, 'more node')}." if more else ""
+    text = (
+        f"{node} differs in the candidate's file, {what}; the error that this makes here is within what rounding "
+        f"explains, and other inputs may show more of it.{others}"
+    )
+    return Notice("other-number", candidate, f"{candidate}: {text}")
+
+
 def layer_not_built(candidate: str, layer: str, others: int, what: str) -> Notice:
     """Layers that the candidate runs in the whole model, and cannot open by themselves.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -9,11 +10,11 @@ from typing import TYPE_CHECKING
 from ...graph.formats import NumberFormat, coarser
 from ...graph.operators import STRETCHES, operator
 from ...graph.specs import Dim, is_float
-from ..causes import baked_constant, exchanged_layers
+from ..causes import baked_constant, exchanged_layers, inserted_before
 from ..causes.diagnosis import Diagnosis
 from ..causes.feeding import RangeOfAll, SeenAt
 from ..causes.judgement import RMS_LIMIT
-from ..causes.saturation import BeyondCalibration
+from ..causes.saturation import BeyondCalibration, CalibratedBehind
 from ..causes.wide_range import BehindToo, WiderThanData
 from ..report.model import Cause
 from .findings import NOTHING_INSIDE
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from .healing import Healing
     from .observation import LayerObservation
 
+SPOILT = 0.1
+"""Relative error from which on values are others, for which other ranges are calibrated."""
 HARMLESS = 0.01
 """Share of the error at the outputs up to which it does not matter that values stop at the ends of a range."""
 
@@ -285,8 +288,8 @@ class _Jury:
         return None if number is None else self.layers[number]
 
     def _join_shared(self) -> None:
-        """Layers that have each other's weights, or read one constant that should be computed: one fault, at the first
-        of them."""
+        """Layers that have each other's weights, read one constant that should be computed, or read what one node too
+        many makes: one fault, at the first of them."""
         guilty = (s for s in self.layers.values() if self.found.get(s.number) == "culprit")
         diagnoses = {s.number: s.diagnosis for s in guilty if s.diagnosis is not None}
         for number, told in exchanged_layers.of_weights(self.index, diagnoses).items():
@@ -294,7 +297,7 @@ class _Jury:
                 self.found[number] = "inherited"
             else:
                 self.layers[number] = replace(self.layers[number], diagnosis=told)
-        joined = baked_constant.joined(diagnoses)
+        joined = {**baked_constant.joined(diagnoses), **inserted_before.joined(diagnoses)}
         self.found.update(dict.fromkeys((n for others in joined.values() for n in others), "inherited"))
         copied = (n for n, s in self.layers.items() if exchanged_layers.is_copied(s.diagnosis))
         for number in (*joined, *copied):  # the share of the first is not that of all of them
@@ -314,6 +317,33 @@ class _Jury:
         beyond = {n: fact.given for n, fact in self._first_facts() if isinstance(fact, BeyondCalibration)}
         if any(beyond.values()):
             self.found.update({number: "inherited" for number, given in beyond.items() if not given})
+        else:
+            self._calibrated_behind(beyond)
+
+    def _calibrated_behind(self, beyond: Collection[int]) -> None:
+        """Ranges that were calibrated behind a fault hold what the network makes with it, and not the reference's
+        values: no faults of their own. ``beyond``: numbers of the layers whose range is exceeded."""
+        source: dict[int, int] = {}
+        spoilt: dict[int, tuple[str, ...]] = {}
+        for number, s in self.layers.items():
+            makers = [self.maker[n] for n in s.pair.reference.inputs if n in self.maker]
+            above = next((source[m] for m in makers if m in source), None)
+            if above is not None and number in beyond and self._are_others(makers):
+                self.found[number] = "inherited"
+                spoilt[above] = (*spoilt.get(above, ()), self.index.names[s.pair.main])
+            elif self.found.get(number) == "culprit":
+                above = number
+            if above is not None:
+                source[number] = above
+        for number, layers in spoilt.items():
+            diagnosis = self.layers[number].diagnosis
+            if diagnosis is not None:
+                told = diagnosis.adding(CalibratedBehind(layers))
+                self.layers[number] = replace(self.layers[number], diagnosis=told)
+
+    def _are_others(self, makers: Collection[int]) -> bool:
+        """Whether layers make other values on the candidate's own: no rounding of the reference's."""
+        return any(SPOILT < self.layers[m].cumulative_error < math.inf for m in makers)
 
     def _wide_before(self) -> None:
         """An input whose range is far wider than the data leaves those behind it so, too: one fault, at its reader."""

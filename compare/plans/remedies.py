@@ -20,6 +20,7 @@ from ...graph.pairing.absent_inputs import InputAbsent
 from ...graph.pairing.broadcasts import RunsOtherwise
 from ...graph.pairing.changes import (
     AttributeChange,
+    ComputedOnce,
     InputsExchanged,
     OperatorChange,
     OpName,
@@ -31,6 +32,7 @@ from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.settings import AxesFrom
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.rounding.widening import is_narrow
+from ..causes import misread
 from ..causes.altered_weights import OverflowBeside
 from ..causes.baked_constant import BakedConstant
 from ..causes.batch_statistics import OfTheBatch
@@ -40,7 +42,9 @@ from ..causes.exchanged_layers import ExchangedWith
 from ..causes.feeding import RangeOfAll
 from ..causes.folded_padding import PaddedBefore
 from ..causes.input_stage import Reversed, Scaled, Shifted
+from ..causes.inserted_before import InsertedBefore
 from ..causes.integer_pairs import PairsSaturate
+from ..causes.kept_channels import KeepsOthers
 from ..causes.limits import OtherLimits
 from ..causes.nan import NotANumberOnBothSides
 from ..causes.narrow_casts import CastThereAndBack
@@ -50,6 +54,7 @@ from ..causes.ranges import format_loss
 from ..causes.refused import Refused
 from ..causes.rewritten_weights import AsRewritten, NotTakenBack
 from ..causes.same_functions import SameFunctions
+from ..causes.scale import Fit
 from ..causes.shared_scale import SharedScale
 from ..causes.underflow import LostBefore
 from ..causes.wide_range import Crowded, WiderThanData
@@ -89,8 +94,11 @@ IN_FILE = {
 }
 """What puts a second file right; ``{weights}`` is what the constants are called that differ."""
 
-CONSTANT = "give the constant the first file's value, or export the model again"
-"""Where a node reads one number that is another one: an epsilon, an index."""
+OF_NUMBERS = (Cause.WEIGHTS, Cause.SCALE, Cause.QUANTIZATION)
+"""Causes that one number which is another one may be."""
+
+FEW = 4
+"""Most operators that are named that are to be put into a file."""
 
 PROGRAM = "export the model again: the file does not hold what the program computes with"
 """Where a side runs a program of its own, of which the file is an export, and the two differ."""
@@ -227,17 +235,16 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     beyond = None if fmt is None else next((v for d in differences if (v := _beyond(d, fmt)) is not None), None)
     if beyond is not None:
         return Remedy(f"{_in_fp32(node)}, and {fmt} has no {beyond:g}")
-    if cause is Cause.WEIGHTS and differences and differences[0].of_one_value and other_file(side, reference):
-        return Remedy(CONSTANT)
     changes = [d.change for d in differences]
-    attributes = [c.name for c in changes if isinstance(c, AttributeChange)]
-    if cause is Cause.ATTRIBUTE and len(attributes) > 1 and other_file(side, reference):
-        return Remedy(f"give {listed(attributes)} the first file's values, or export the model again")
+    fitted = next((fact.remedy for fact in culprit.facts if isinstance(fact, Fit)), "")
+    known = _of_known(cause, changes, node) or fitted if other_file(side, reference) else ""
+    if known:
+        return Remedy(known)
     folded = next((c for c in changes if isinstance(c, OperatorChange) and _in_one_product(c)), None)
     if folded is not None:
         names = [name for _, name in folded.reference]
         return Remedy(f"fold {listed(names)} into {folded.candidate[0][1]} again, or put them back there")
-    shown = next(filter(None, map(_of_fact, culprit.facts)), "")
+    shown = next(filter(None, map(_of_fact, culprit.facts)), "") or misread.remedy(culprit.facts)
     if not side.runner.narrows and any(isinstance(f, SharedScale) and f.kind == "weights" for f in culprit.facts):
         outputs = any(isinstance(fact, SharedScale) and fact.outputs for fact in culprit.facts)
         shown = shown or (BY_CHANNEL if outputs else LEVEL)
@@ -264,6 +271,24 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     return Remedy(keeping(side, keep), keep)
 
 
+def _of_known(cause: Cause, changes: Sequence[object], node: str) -> str:
+    """What puts right what the first file says in few words: a number, attributes, an operator; empty of all else."""
+    first = changes[0] if changes else None
+    if isinstance(first, WeightChange) and first.meant and cause in OF_NUMBERS:
+        named = "constant" if first.of_one == "value" else first.of_one
+        return f"set the {named} of {node} to {first.meant}, as in the first file, or export the model again"
+    attributes = [c for c in changes if isinstance(c, AttributeChange)]
+    if cause is Cause.ATTRIBUTE and attributes and all(c.short for c in attributes):
+        told = listed([f"{c.name} to {c.shown}" for c in attributes])
+        return f"set {told}, as in the first file, or export the model again"
+    if cause is Cause.ATTRIBUTE and len(attributes) > 1:
+        return f"give {listed([c.name for c in attributes])} the first file's values, or export the model again"
+    whole = isinstance(first, OperatorChange) and first.reference and all(name for _, name in first.reference)
+    if cause is Cause.WRONG_OP and whole and isinstance(first, OperatorChange) and len(first.reference) <= FEW:
+        return f"put the first file's {_ops(first.reference)} there"
+    return ""
+
+
 def _of_stored(differences: Sequence[Difference], node: str) -> str:
     """What puts right weights that are stored in steps, and are others; empty where there are none."""
     if any(d.stored_scaled for d in differences):
@@ -288,7 +313,7 @@ def _of_fact(fact: Fact) -> str:
     """What one fact calls for by itself; empty where it calls for nothing."""
     if isinstance(fact, OfTheBatch):
         return f"set the {fact.side}'s program to evaluation (model.eval()), and export it again if it is a file"
-    if isinstance(fact, (AsRewritten, BakedConstant, NotTakenBack, SameFunctions)):
+    if isinstance(fact, (AsRewritten, BakedConstant, InsertedBefore, KeepsOthers, NotTakenBack, SameFunctions)):
         return fact.remedy
     if isinstance(fact, WiderThanData):
         calibrated = "calibrate on data that are preprocessed as those that are fed: in the same range"
@@ -348,6 +373,9 @@ def _of_change(change: object, node: str, reading: str) -> str:
     same of all nodes that read another tensor."""
     if isinstance(change, OtherInput):
         return reading
+    if isinstance(change, ComputedOnce):
+        nodes = _ops(change.ops) if len(change.ops) < 3 else f"{_ops(change.ops[:1])} to {_ops(change.ops[-1:])}"
+        return f"compute {nodes} of '{change.meant}' in the second file, and let what is behind them read that"
     if isinstance(change, OtherOutput):
         return f"let the output '{change.name}' be {change.meant} in the second file"
     if isinstance(change, InputsExchanged):

@@ -13,6 +13,10 @@ OpName = tuple[str, str]
 """Operator and name of a node; the name is empty where which of several nodes it is cannot be told."""
 
 
+SHORT = 60
+"""Characters up to which a value is shown as a whole."""
+
+
 @dataclass(frozen=True)
 class OperatorChange:
     """Other operators: those of the reference and those of the candidate; one of the two may have none."""
@@ -78,6 +82,12 @@ class AttributeChange:
         """The reference's value."""
         return _shown(self.reference)
 
+    @property
+    def short(self) -> bool:
+        """Whether the reference has a value that is shown as a whole."""
+        plain = isinstance(self.reference, (int, float, str, list)) and not self.of and not any(self.given)
+        return plain and len(str(self.reference)) <= SHORT and self.shown != str(None)
+
     def __str__(self) -> str:
         of = f"{self.of}: " if self.of else ""
         values = (
@@ -96,7 +106,7 @@ class WeightsAbsent:
         size: How many values there are.
         value: The value, where it is one.
         in_candidate: Whether it is the candidate that lacks them.
-        noun: What they are called: ``weights``, ``biases``, or ``values``.
+        noun: What they are called, as `constants.noun_of` has it.
     """
 
     name: str
@@ -107,6 +117,11 @@ class WeightsAbsent:
 
     def __str__(self) -> str:
         amount = f"{self.size:,} values" if self.value is None else f"{self.value!r}"
+        if self.noun in ("scales", "zero points"):
+            amount = (
+                amount.replace("values", self.noun) if self.value is None else f"{self.noun.removesuffix('s')} {amount}"
+            )
+            return f"{amount} against none" if self.in_candidate else f"none against {amount}"
         sides = (amount, "absent") if self.in_candidate else ("absent", amount)
         return f"{self.name} {sides[0]} against {sides[1]}"
 
@@ -164,6 +179,32 @@ class OtherInput:
 
 
 @dataclass(frozen=True)
+class ComputedOnce:
+    """Nodes that the candidate has once for two of the reference, which read different tensors there.
+
+    Attributes:
+        ops: The nodes that it lacks.
+        twins: Those that it has in place of them.
+        reference: What the lacking ones read.
+        candidate: What those in place of them read, as the candidate calls it.
+        meant: What the candidate calls the tensor that the lacking ones read.
+    """
+
+    ops: tuple[OpName, ...]
+    twins: tuple[OpName, ...]
+    reference: str
+    candidate: str
+    meant: str
+
+    def __str__(self) -> str:
+        verb = "reads" if len(self.ops) == 1 else "read"
+        return (
+            f"{_listed(self.ops)} {verb} the tensor '{self.candidate}' in the candidate, and '{self.reference}' in the "
+            f"reference: the candidate computes what {_listed(self.twins[-1:])} gives once, for both"
+        )
+
+
+@dataclass(frozen=True)
 class OtherOutput:
     """An output of the graphs is another tensor in the candidate: one that the reference has too.
 
@@ -193,7 +234,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, (list, tuple)) and value and all(isinstance(v, float) for v in value):
         value = f"[{', '.join(f'{v:.7g}' for v in value)}]"
     text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= SHORT else f"{text[:57]}..."
 
 
 def _listed(ops: tuple[OpName, ...]) -> str:

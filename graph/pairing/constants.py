@@ -18,6 +18,7 @@ from ..operators import (
     FUSING_PRODUCTS,
     INTEGER_PRODUCTS,
     PRODUCTS,
+    QUANTIZERS,
     RECURRENT,
     RESHAPES,
     SHAPES,
@@ -25,17 +26,21 @@ from ..operators import (
     WEIGHTED,
     operator,
 )
+from ..quantized.layouts import layout_of
 from ..quantized.levels import spacing, stored_levels
 from ..specs import dtype_from_onnx, is_float
 
 OF_INTEGERS = 0.02
 """Relative error that products of scaled integers of 8 bits make: about 0.01 of normal values by each operand."""
+IN_BLOCKS = {"MatMulNBits", "GatherBlockQuantized"}
+"""Operators of weights that are stored in blocks, with a scale and a zero point for each."""
 _BIASED = (WEIGHTED - PRODUCTS - RECURRENT) | FUSING_PRODUCTS
 """Operators whose third input, if they have one, is added to what the others make."""
 
 
 def noun_of(index: GraphIndex, node: int, name: str, value: np.ndarray) -> str:
-    """What people call the values of a constant that a node reads: ``weights``, ``biases``, or ``values``.
+    """What people call the values of a constant that a node reads: ``weights``, ``biases``, ``scales``,
+    ``zero points``, ``epsilons``, or ``values``.
 
     Args:
         index, node: The graph, and the position of the node.
@@ -43,11 +48,32 @@ def noun_of(index: GraphIndex, node: int, name: str, value: np.ndarray) -> str:
     """
     reader = index.nodes[node]
     place = list(reader.input).index(name) if name in reader.input else 0
+    quantizes = _quantizing(reader).get(place)
+    if quantizes is not None:
+        return quantizes
+    if value.size == 1 and operator(reader) == "Add" and _has_root(index, reader.output[0]):
+        return "epsilons"
     if place == 2 and operator(reader) in _BIASED:
         return "biases"
     if operator(reader) in SUMS:
         return "biases" if value.size == max(value.shape, default=1) else "values"
     return "weights"
+
+
+def _quantizing(node: onnx.NodeProto) -> dict[int, str]:
+    """The places of a node's scales and zero points among its inputs, and what they are called."""
+    op, layout = operator(node), layout_of(node)
+    if op in QUANTIZERS:
+        return {1: "scales", 2: "zero points"}
+    if layout is None:
+        return {2: "scales", 3: "zero points"} if op in IN_BLOCKS else {}
+    found = {place.scale: "scales" for place in layout.operands} | {p.zero: "zero points" for p in layout.operands}
+    named = ((layout.scale, "scales"), (layout.zero, "zero points"))
+    return found | {place: noun for place, noun in named if place is not None}
+
+
+def _has_root(index: GraphIndex, name: str) -> bool:
+    return any(operator(index.nodes[p]) == "Sqrt" for p in index.consumers.get(name, ()))
 
 
 @dataclass(frozen=True)

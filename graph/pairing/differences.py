@@ -17,7 +17,16 @@ from ..nodes import attribute_int
 from ..operators import QUANTIZERS, domain_of, operator
 from .absent_inputs import InputAbsent, absent_inputs
 from .broadcasts import RunsOtherwise, runs_otherwise
-from .changes import AttributeChange, InputsExchanged, OperatorChange, OpName, OtherInput, OtherOutput, WeightsAbsent
+from .changes import (
+    AttributeChange,
+    ComputedOnce,
+    InputsExchanged,
+    OperatorChange,
+    OpName,
+    OtherInput,
+    OtherOutput,
+    WeightsAbsent,
+)
 from .constant_steps import OtherSteps, other_steps
 from .constants import Operand, along_axes, constant_value, integers_step, noun_of
 from .normal_form import PADDED_WITH, NormalForm, padding_value, schema_defaults, spelled
@@ -54,6 +63,7 @@ Change = (
     | OtherSteps
     | InputsExchanged
     | OtherInput
+    | ComputedOnce
     | OtherOutput
     | InputAbsent
 )
@@ -88,7 +98,7 @@ class Difference:
         """What of the node differs."""
         if isinstance(self.change, OperatorChange):
             return DifferenceKind.OPERATOR
-        if isinstance(self.change, (InputsExchanged, OtherInput, OtherOutput, InputAbsent)):
+        if isinstance(self.change, (InputsExchanged, OtherInput, ComputedOnce, OtherOutput, InputAbsent)):
             return DifferenceKind.INPUTS
         return DifferenceKind.ATTRIBUTE if isinstance(self.change, AttributeChange) else DifferenceKind.WEIGHTS
 

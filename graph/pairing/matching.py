@@ -21,8 +21,9 @@ from ..index import GraphIndex
 from ..nodes import attribute_int
 from ..operators import EPILOGUES, operator
 from ..quantized.float_form import FloatForm
-from ..quantized.quantizers import holder, quantizer
+from ..quantized.quantizers import kept_within
 from .changes import InputsExchanged, OperatorChange, OtherInput, OtherOutput
+from .computed_once import computed_once
 from .differences import Difference, DifferenceKind, node_differences
 from .exchanged import with_holders
 from .folds import Folds, folds
@@ -35,6 +36,9 @@ from .resized import resized
 from .roles import as_read, made_of, roles, scaled_otherwise, tensor_names
 from .shapes import follow_shapes
 from .stored_steps import stored_steps
+
+LIMITS = {"Relu", "Clip"}
+"""Operators that a quantizer makes up for whose integers stand for nothing beyond their limits."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +100,12 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
     _match_skipped(pairing, nodes, pairs)
     differences = [*_differences(pairing, pairs, folded, partial, rows), *exchanged]
     mine, theirs = (None if form is None else form.origins for form in pairing.forms)
-    placed = (_placed(d, mine, theirs) for d in sorted(differences, key=lambda d: d.node))
+    ordered = sorted(differences, key=lambda d: d.node)
+    placed = [[_placed(one, mine, theirs) for one in (d, _unlimited(pairing, d, pairs))] for d in ordered]
     return Matching(
         tensors,
         {_origin(n, mine): _origin(m, theirs) for n, m in sorted(nodes.items())},
-        tuple(d for d in placed if not _left_to_quantizer(pairing, file, d)),
+        tuple(left for d, rest in placed if (left := _without_limits(pairing, file, d, rest)) is not None),
         stored_steps(pairing, nodes, folded.steps),
         pairing.forms[1] if pairing.quantized[1] else None,
     )
@@ -123,26 +128,45 @@ def _placed(difference: Difference, mine: tuple[int, ...] | None, theirs: tuple[
     )
 
 
-def _left_to_quantizer(pairing: Pairing, candidate: GraphIndex, difference: Difference) -> bool:
-    """Whether what the candidate lacks is a Relu or a Clip, whose result it keeps as integers that stand for nothing
-    beyond its limits."""
+def _without_limits(
+    pairing: Pairing, candidate: GraphIndex, difference: Difference, rest: Difference
+) -> Difference | None:
+    """A difference, or ``rest`` where what the candidate lacks beside is a Relu or a Clip, whose result it keeps as
+    integers that stand for nothing beyond its limits; None where that is all of it."""
     change, position = difference.change, difference.candidate_node
-    if not isinstance(change, OperatorChange) or change.candidate or position < 0:
-        return False
-    if not {op for op, _ in change.reference} <= {"Relu", "Clip"}:
-        return False
+    if not isinstance(change, OperatorChange) or position < 0:
+        return difference
+    limiting = [name for name in change.reference if name[0] in LIMITS]
+    if not limiting or (rest == difference and change.candidate):
+        return difference
     index, limits = pairing.r.index, [(-math.inf, math.inf)]
-    for p in (p for p in pairing.r.live if (index.nodes[p].op_type, index.names[p]) in change.reference):
+    for p in (p for p in pairing.r.live if (index.nodes[p].op_type, index.names[p]) in limiting):
         form = pairing.r.forms[p]
         if len(form.data) > 1 or form.weights.keys() - form.settings.keys():  # limits that are not known
-            return False
+            return difference
         least, greatest = (0.0, math.inf) if form.op == "Relu" else (-math.inf, math.inf)
         limits.append((form.settings.get("min", least), form.settings.get("max", greatest)))
     low, high = max(a for a, _ in limits), min(b for _, b in limits)
-    made = candidate.nodes[position].output[0]
-    kept = holder(candidate, made)
-    found = [kept] if kept is not None else [quantizer(candidate, p) for p in candidate.consumers.get(made, ())]
-    return bool(found) and all(q is not None and q.within(low, high) for q in found)
+    if not kept_within(candidate, candidate.nodes[position].output[0], low, high):
+        return difference
+    return rest if change.candidate else None
+
+
+def _unlimited(pairing: Pairing, difference: Difference, pairs: Mapping[str, str]) -> Difference:
+    """What else differs where the reference limits what a node makes and the candidate has that node alone; the
+    difference itself where nothing is known of it."""
+    change = difference.change
+    if not isinstance(change, OperatorChange) or len(change.candidate) != 1 or len(change.reference) < 2:
+        return difference
+    (first, *behind), (own,) = change.reference, change.candidate
+    if first[0] != own[0] or not {op for op, _ in behind} <= LIMITS:
+        return difference
+    n, m = (
+        next((p for p in view.live if (view.index.nodes[p].op_type, view.index.names[p]) == name), None)
+        for view, name in ((pairing.r, first), (pairing.c, own))
+    )
+    other = None if n is None or m is None else _other_input(pairing, n, m, pairs)
+    return difference if n is None or m is None or other is None else Difference(n, m, other)
 
 
 def _has_epilogue(index: GraphIndex, position: int) -> bool:
@@ -199,7 +223,7 @@ def _differences(
         found.extend(d for d in differences if d.name != "pads" or not padded)
         found.extend([Difference(n, m, change, "pads")] if change is not None else [])
     for region in regions(pairing, pairs, folded, partial):
-        difference = region_difference(pairing, region)
+        difference = computed_once(pairing, pairs, region) or region_difference(pairing, region)
         if difference is not None and not absorbed.intersection(region.nodes or region.candidate_nodes):
             found.append(scattered_otherwise(pairing, region) or difference)
     found.extend(_other_outputs(pairing))
@@ -238,9 +262,10 @@ def _inputs_exchanged(pairing: Pairing, n: int, m: int) -> InputsExchanged | Non
     return InputsExchanged(pairing.r.forms[n].op, tuple(order)) if order else None
 
 
-def _other_input(pairing: Pairing, n: int, m: int) -> OtherInput | None:
+def _other_input(pairing: Pairing, n: int, m: int, pairs: Mapping[str, str] | None = None) -> OtherInput | None:
     """Whether the one input in which two nodes of one operator differ is, in the candidate, another tensor of the
-    reference; not where one of the two has no counterpart, and what is read may be the same, made otherwise."""
+    reference; not where one of the two has no counterpart, and what is read may be the same, made otherwise. ``pairs``:
+    roots that stand for each other, be they made by other nodes."""
     mine, theirs = pairing.r.fine.nodes[n], pairing.c.fine.nodes[m]
     if mine.kind != theirs.kind or len(mine.inputs) != len(theirs.inputs):
         return None
@@ -254,8 +279,8 @@ def _other_input(pairing: Pairing, n: int, m: int) -> OtherInput | None:
     if len(left) != 1 or len(right) != 1 or left[0][0] != right[0][0] or left[0][0].startswith(CAPTURED):
         return None
     name, other = left[0][1], right[0][1]
-    meant = pairing.counterpart(name)
-    if meant is None or not pairing.known(other):
+    meant = pairing.counterpart(name) or (pairs or {}).get(name)
+    if meant is None or meant == other or not pairing.known(other):
         return None
     return OtherInput(pairing.r.forms[n].op, name, other, meant, pairing.c.index.names[m])
 

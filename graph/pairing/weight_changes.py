@@ -55,7 +55,7 @@ class WeightChange:
         quantized: Whether they are the reference's, within half of the step that the candidate quantizes them by.
         patterns: Other changes that explain all of it.
         folded: What was compared, where scalings and shifts were multiplied in first: ``weights`` or ``bias``.
-        noun: What they are called: ``weights``, ``biases``, or ``values``.
+        noun: What they are called, as `constants.noun_of` has it.
     """
 
     shape: tuple[int, ...]
@@ -108,6 +108,17 @@ class WeightChange:
         """The number format that the candidate stores the weights in, where that explains the whole difference."""
         return "int8" if self.quantized else self.rounded_to if self.stored and not self.cut else None
 
+    @property
+    def of_one(self) -> str:
+        """What a single one of them is called."""
+        return {"scales": "scale", "zero points": "zero point", "epsilons": "epsilon"}.get(self.noun, "value")
+
+    @property
+    def meant(self) -> str:
+        """The reference's number, where there is one alone and the two are told apart; else nothing."""
+        one = self.size == 1 and self.folded is None and self.shape == self.candidate_shape
+        return _told(self.values)[0] if one and self.greatest is not None and self.values is not None else ""
+
     def __str__(self) -> str:
         text = self._extent()
         for pattern in self.patterns:
@@ -136,7 +147,7 @@ class WeightChange:
             return f"shape {dims_text(self.shape)} against {dims_text(self.candidate_shape)}"
         if self.greatest is None:
             return f"{self.count:,} of {self.size:,} values differ{self._first()}"
-        noun = self.noun if self.size > 1 else "value"
+        noun = self.noun if self.size > 1 else self.of_one
         if self.rounded_to is not None and self.cut:
             assert self.values is not None
             end = float(ml_dtypes.finfo(_DTYPE[self.rounded_to]).max)
@@ -149,7 +160,7 @@ class WeightChange:
             return f"{text} ({self.count:,} differ, greatest {self.greatest:.3g})"
         assert self.values is not None
         if self.size == 1 and self.folded is None:
-            return f"value {' against '.join(_told(self.values))}"
+            return f"{self.of_one} {' against '.join(_told(self.values))}"
         differ = f"{noun} differ" if self.folded is None else f"{noun} differ from the reference's after folding"
         return (
             f"{self.count:,} of {self.size:,} {differ}, greatest {self.greatest:.3g}{self._place}, "

@@ -11,8 +11,9 @@ from ..index import GraphIndex
 from ..nodes import attribute_int
 from ..operators import operator
 from ..specs import dtype_from_onnx
-from .layouts import given
+from .layouts import given, layout_of
 from .levels import SMALL_FLOATS, levels_of_type, spacing
+from .scales import Scale
 
 EXACT = 1e-3
 """Steps by which the ends of a range may miss a limit that they were calibrated to: scales are FP32."""
@@ -138,14 +139,17 @@ def holder(index: GraphIndex, name: str) -> Quantizer | None:
 
 def _scaled(index: GraphIndex, node: onnx.NodeProto, tensor: str, dtype: str) -> Quantizer | None:
     """The quantizer of the scale and the zero point that a node has; ``dtype`` holds where it has no zero point."""
-    scale = index.constant(node.input[1])
-    name = given(node, 2)
+    return _of_scale(index, (node.input[1], given(node, 2)), tensor, dtype, attribute_int(node, "axis", 1))
+
+
+def _of_scale(index: GraphIndex, named: Scale, tensor: str, dtype: str, axis: int = 1) -> Quantizer | None:
+    """The same of names of a scale and a zero point."""
+    scale, name = index.constant(named[0]), named[1]
     zero = index.constant(name) if name else None
     if name and (spec := index.specs.get(name)) is not None:
         dtype = spec.dtype.name
     if scale is None or scale.ndim > 1 or (name and zero is None):
         return None
-    axis = attribute_int(node, "axis", 1)
     if dtype.startswith(SMALL_FLOATS):
         levels = levels_of_type(dtype)
         return Quantizer(tensor, scale, zero, (float(levels[0]), float(levels[-1])), axis, levels)
@@ -163,3 +167,21 @@ def rounded(index: GraphIndex, name: str) -> list[str]:
     integers = [output for node in readers for output in node.output]
     behind = (index.nodes[position] for output in integers for position in index.consumers.get(output, ()))
     return [output for node in behind if node.op_type == "DequantizeLinear" for output in node.output]
+
+
+def kept_within(index: GraphIndex, name: str, low: float, high: float) -> bool:
+    """Whether all who keep or read a tensor do so as integers that stand for nothing beyond two limits."""
+    kept = holder(index, name) or _made_in_steps(index, name)
+    found = [kept] if kept is not None else [quantizer(index, p) for p in index.consumers.get(name, ())]
+    return bool(found) and all(q is not None and q.within(low, high) for q in found)
+
+
+def _made_in_steps(index: GraphIndex, name: str) -> Quantizer | None:
+    """What an operator on scaled integers rounds its result to; None of others."""
+    node = index.nodes[index.producer[name]] if name in index.producer else None
+    layout = None if node is None else layout_of(node)
+    if node is None or layout is None or layout.scale is None:
+        return None
+    spec = index.specs.get(name)
+    zero = "" if layout.zero is None else given(node, layout.zero)
+    return _of_scale(index, (node.input[layout.scale], zero), name, "" if spec is None else spec.dtype.name)

@@ -55,6 +55,48 @@ def test_shapes_go_on_behind_operators_of_onnx_runtime(op, domain, inputs, attri
     assert specs["t"].shape == specs["u"].shape == shape
 
 
+@pytest.mark.parametrize(
+    ("op", "inputs", "dtype"),
+    [
+        ("QGemm", "q s z w s z b s z", np.uint8),
+        ("QGemm", "q s z w s z b", np.float32),
+        ("QLinearAdd", "q s z q s z s z", np.uint8),
+        ("QLinearMul", "q s z q s z s z", np.uint8),
+        ("QLinearConcat", "s z q s z q s z", np.uint8),
+        ("QLinearConv", "q s z w s z s i", np.int8),
+        ("QLinearWhere", "c q s z q s z s z", np.uint8),
+        ("QLinearSigmoid", "q s z s z", np.uint8),
+        ("QLinearSoftmax", "q s z s z", np.uint8),
+        ("QLinearLeakyRelu", "q s z s z", np.uint8),
+        ("QLinearGlobalAveragePool", "q s z s z", np.uint8),
+        ("QOrderedMatMul", "i s i s s", np.int8),
+        ("MatMulIntegerToFloat", "q w s s z z", np.float32),
+        ("DynamicQuantizeMatMul", "x w s z", np.float32),
+    ],
+)
+def test_operators_on_scaled_integers_give_integers_unless_their_output_has_no_scale(op, inputs, dtype) -> None:
+    nodes = [helper.make_node(op, inputs.split(), ["t"], domain=MICROSOFT), helper.make_node("Identity", ["t"], ["y"])]
+    given = [("q", TensorProto.UINT8, [4, 4]), ("c", TensorProto.BOOL, [4, 4]), ("x", FLOAT, [4, 4])]
+    weights = {
+        "s": np.float32(0.5), "z": np.uint8(3), "i": np.zeros((), np.int8), "b": np.zeros(4, np.int32),
+        "w": np.ones((4, 4), np.uint8),
+    }  # fmt: skip
+    outputs = [("y", onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), None)]
+    assert load(assembled(nodes, given, outputs, weights)).index.specs["t"].dtype == dtype
+
+
+def test_the_mask_that_an_embedding_gives_is_of_integers() -> None:
+    inputs = ["n", "", "w", "w", "", "v", "v"]
+    nodes = [
+        helper.make_node("EmbedLayerNormalization", inputs, ["t", "m"], domain=MICROSOFT),
+        helper.make_node("Identity", ["m"], ["y"]),
+    ]
+    weights = {"w": np.ones((4, 4), np.float32), "v": np.ones(4, np.float32)}
+    model = assembled(nodes, [("n", TensorProto.INT32, [1, 4])], [("y", TensorProto.INT32, None)], weights)
+    specs = load(model).index.specs
+    assert [specs[name].dtype for name in "tm"] == [np.float32, np.int32]
+
+
 @pytest.mark.parametrize(("integers", "opset"), [(np.int16, 21), (np.uint8, 17)])
 def test_quantizers_of_onnx_runtimes_domain_are_those_of_onnx(integers, opset) -> None:
     # what quantize_static writes with UseQDQContribOps, and for 16 bits before opset 21

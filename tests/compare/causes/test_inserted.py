@@ -9,7 +9,8 @@ from layerdiff import Comparator, OnnxrtRunner
 from onnx import helper
 
 from support import networks
-from support.models import normal
+from support.layerwise import compare, only
+from support.models import normal, parsed
 
 STATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 REVERSED = ("Slice", {"at": [-1], "to": [-21], "axis": [0], "step": [-1]}, {})
@@ -57,3 +58,39 @@ def test_the_nodes_behind_are_named(op, behind):
 @pytest.mark.parametrize("behind", [[], [REVERSED]])
 def test_an_operator_that_is_wrong_itself_is_named(behind):
     assert culprits("LSTM", *behind, wrong=1.1)[0].node == "recurrent"
+
+
+LOOKUP = "g (int64[6] n) => (float[6,4] y) {{ {} [emb] e = Gather(table, {}) [last] y = MatMul(e, w) }}"
+TABLE = {"table": normal(20, 4, seed=3), "w": normal(4, 4, seed=4)}
+
+
+def test_a_node_before_a_lookup_is_named_and_not_the_lookup():
+    one = parsed(LOOKUP.format("", "n"), **TABLE)
+    other = parsed(LOOKUP.format("[plus] k = Add(n, one)", "k"), **TABLE, one=np.int64(1))
+    data = [{"n": np.array([3, 1, 4, 1, 5, 9], np.int64)}]
+    culprit = only(compare(one, other, data))
+    assert (culprit.node, culprit.cause) == ("plus", "wrong-op")
+    assert "Gather emb is given its result in place of 'n', and would be right with that" in culprit.evidence
+    assert culprit.remedies[0].text == "leave Add plus out of the second file"
+
+
+BOXES = """g (float[6,4] b) => (float[6,2] y) {{ {0}
+    [lo] l = Gather<axis=1>({1}, first) [hi] h = Gather<axis=1>({1}, last)
+    [half] m = Mul(h, two) [y] y = Sub(m, l) }}"""
+PICKS = {"first": np.array([0, 1], np.int64), "last": np.array([2, 3], np.int64), "two": np.float32(2)}
+
+
+def test_a_node_that_several_read_is_one_fault():
+    one = parsed(BOXES.format("", "b"), **PICKS)
+    other = parsed(BOXES.format("[flip] f = Gather<axis=1>(b, order)", "f"), **PICKS, order=np.array([1, 0, 3, 2]))
+    culprit = only(compare(one, other, [{"b": normal(6, 4, seed=6)}], layers="all"))
+    assert (culprit.node, culprit.cause, culprit.contribution) == ("flip", "wrong-op", None)
+    assert "Gather lo, Gather hi are given its result in place of 'b'" in culprit.evidence
+
+
+def test_a_node_more_that_is_not_what_is_wrong_is_not_blamed():
+    one = parsed(LOOKUP.format("", "n"), **TABLE)
+    changed = {**TABLE, "table": TABLE["table"] * np.float32(1.5)}
+    other = parsed(LOOKUP.format("[plus] k = Add(n, none)", "k"), **changed, none=np.int64(0))
+    data = [{"n": np.array([3, 1, 4, 1, 5, 9], np.int64)}]
+    assert all("would be right" not in c.evidence for c in compare(one, other, data).culprits)

@@ -88,3 +88,26 @@ def test_scales_that_are_computed_are_not_told():
                    t=np.float32(0.1), z=np.uint8(3), u=np.float32(0.2))  # fmt: skip
     (found,) = misread(GraphIndex(named))
     assert (found.tensor, found.written, found.read) == ("a", (pytest.approx(0.1), 3), (pytest.approx(0.2), 3))
+
+
+@pytest.mark.parametrize(
+    ("position", "change", "told"), [(1, lambda s: 2 * s, "scale"), (2, lambda z: z + 12, "zero point")]
+)
+def test_beside_a_quantized_reference_the_number_is_called_by_its_name_and_told_once(position, change, told):
+    file = changed("qdq", "b_DequantizeLinear", position, change)
+    report = compare(FILES["qdq"], file, DATA, ort=exact(file))
+    culprit = only(report)
+    assert culprit.evidence.startswith(f"{told} ")
+    assert culprit.remedies[0].text.startswith(f"set the {told} of b_DequantizeLinear to ")
+    assert not [notice for notice in report.notices if notice.code == "read-otherwise"]
+
+
+def test_two_scales_that_one_node_has_from_each_other_are_told_together():
+    text = """g (float[8,16] x) => (float[8,16] y) {{ h = Neg(x) a = QuantizeLinear(x, s, z) b = QuantizeLinear(h, t, z)
+        [sum] c = com.microsoft.QLinearAdd(a, {}, z, b, {}, z, u, z) y = DequantizeLinear(c, u, z) }}"""
+    numbers = {"s": np.float32(0.02), "t": np.float32(0.05), "u": np.float32(0.06), "z": np.uint8(128)}
+    one, other = (parsed(text.format(*scales), domains=["com.microsoft"], **numbers) for scales in ("st", "ts"))
+    culprit = only(compare(one, other, [{"x": normal(8, 16)}]))
+    assert culprit.evidence.count("reads it with scale") == 2
+    assert culprit.remedies[0].text.startswith("let QLinearAdd sum read '")
+    assert culprit.remedies[0].text.endswith("as they are written")

@@ -22,8 +22,8 @@ OFFSETS = np.linspace(-1, 1, 16, dtype=np.float32).reshape(16, 1, 1)
     ("gain", "offset", "text"),
     [
         (1.01, 0, "candidate = 1.01 x reference"),
-        (1, 0.5, "candidate = 1 x reference +0.5"),
-        (-2, -0.25, "candidate = -2 x reference -0.25"),
+        (1, 0.5, "candidate = reference + 0.5"),
+        (-2, -0.25, "candidate = -2 x reference - 0.25"),
         (1 / 255, 0, "candidate = 0.00392157 (1/255) x reference"),
         (1 / 32768, 0, "candidate = 3.05176e-05 (1/32768) x reference"),
     ],

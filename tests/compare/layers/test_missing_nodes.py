@@ -98,7 +98,7 @@ def maps(*steps: str):
 @pytest.mark.parametrize(
     ("reference", "candidate", "node", "evidence", "remedy"),
     [
-        (["pool"], [], "pool", "MaxPool pool missing in the candidate", "put the first file's operator there"),
+        (["pool"], [], "pool", "MaxPool pool missing in the candidate", "put the first file's MaxPool pool there"),
         ([], ["pool"], "pool", "MaxPool pool in the candidate alone", "leave MaxPool pool out of the second file"),
         (["pool"], ["pad", "pool"], "pad", "Pad pad in the candidate alone", "leave Pad pad out of the second file"),
         ([], ["crop"], "crop", "Slice crop in the candidate alone", "leave Slice crop out of the second file"),

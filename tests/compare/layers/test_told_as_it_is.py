@@ -29,7 +29,7 @@ def test_a_factor_from_an_iteration_on_is_no_inverted_condition():
     ("one", "other", "cause", "remedy"),
     [
         ("ReverseSequence<batch_axis=1, time_axis=0>(x, lengths)", "Slice(x, last, first, zero, back)", "wrong-op",
-         "put the first file's operator there"),
+         "put the first file's ReverseSequence moved there"),
         ("Transpose<perm=[1,0]>(x)", "Reshape(x, turned)", "layout", "put the axes in the first file's order"),
     ],
 )  # fmt: skip
@@ -99,3 +99,17 @@ def test_two_readers_of_exchanged_tensors_are_both_put_right():
     for culprit in report.culprits:
         assert "one read 'a'" in culprit.remedies[0].text
         assert "two read 'b'" in culprit.remedies[0].text
+
+
+@pytest.mark.parametrize(
+    "other", ["[s] s = Sigmoid(h) [m] a = Mul(h, s)", "k = Mul(h, c) s = Sigmoid(k) a = Mul(h, s)"]
+)
+def test_another_activation_is_no_scale(other):
+    text = "g (float[8,16] x) => (float[8,16] y) {{ [fc] h = MatMul(x, w) {} [last] y = MatMul(a, v) }}"
+    own = "[div] d = Div(h, root) [erf] e = Erf(d) [add] f = Add(e, one) [mul] m = Mul(h, f) [half] a = Mul(m, half)"
+    given = {"w": normal(16, 16, seed=1), "v": normal(16, 16, seed=2), "root": np.float32(2**0.5)}
+    given |= {"one": np.float32(1), "half": np.float32(0.5), "c": np.float32(1.702)}
+    culprit = only(compare(*networks(text, own, other, **given), [{"x": normal(8, 16) / 2}]))
+    assert culprit.cause == "wrong-op"
+    assert "Erf" in culprit.evidence
+    assert " x reference" not in culprit.evidence

@@ -195,7 +195,7 @@ def test_of_a_rewriting_with_a_fault_inside_the_fault_is_told(others, tensor):
     assert [c.tensors for c in report.culprits] == ([(tensor,)] if tensor else [])
     if tensor == "s":  # what a number calls for, not what weights do
         assert [r.text for r in report.culprits[0].remedies] == [
-            "put the scale or the constant right in the second file"
+            "set the constant of Mul_5 to 0.25, as in the first file, or export the model again"
         ]
 
 
