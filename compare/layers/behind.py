@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ...graph.errors import LayerdiffError
 from ...graph.pairing.differences import op_names
+from ..causes import exchanged_layers
 from ..causes.diagnosis import Diagnosis
 from ..causes.rewritten_weights import AsRewritten, LacksTheSame
 from ..progress import SILENT, Progress
@@ -155,9 +156,10 @@ def _in_own_terms(prepared: Prepared, healing: Healing, known: Decided, progress
     """What was decided, of several culprits in the candidate's own terms."""
     given = {n: known.verdicts.get(n) or healing.verdict(s) for n, s in healing.layers.items()}
     culprits = {n for n, verdict in given.items() if verdict == "culprit"}
-    suspects = {n for n in culprits if _may_be_rewritten(healing.layers[n])}
+    index = prepared.comparison.reference.model.index
+    suspects = {n for n in culprits if _may_be_rewritten(healing.layers[n], index)}
     told = {(n in known.undoing, known.undoing.get(n, n)) for n in suspects}
-    together = {n for n, s in healing.layers.items() if s.exceeds_noise and _may_be_rewritten(s)}
+    together = {n for n, s in healing.layers.items() if s.exceeds_noise and _may_be_rewritten(s, index)}
     if not suspects or len(together) < 2 or healing.quantized:
         return known
     progress.stage(f"{prepared.candidate.name}: {len(together)} layers that may be rewritten together")
@@ -179,8 +181,11 @@ def _in_own_terms(prepared: Prepared, healing: Healing, known: Decided, progress
     return Decided(verdicts, undoing, lacking, found.changes)
 
 
-def _may_be_rewritten(s: LayerObservation) -> bool:
-    return s.diagnosis is None or s.diagnosis.cause in REWRITTEN
+def _may_be_rewritten(s: LayerObservation, index: GraphIndex) -> bool:
+    """Whether a layer's error may be a rewriting's; of one that has the weights of another one, it is not."""
+    if s.diagnosis is None:
+        return True
+    return s.diagnosis.cause in REWRITTEN and not exchanged_layers.holders(index, s.diagnosis)
 
 
 def _unfinished(
