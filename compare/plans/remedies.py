@@ -274,8 +274,10 @@ def _of_known(cause: Cause, changes: Sequence[object], node: str) -> str:
     """What puts right what the first file says in few words: a number, attributes, an operator; empty of all else."""
     first = changes[0] if changes else None
     if isinstance(first, WeightChange) and first.meant and cause in OF_NUMBERS:
-        named = "constant" if first.of_one == "value" else first.of_one
-        return f"set the {named} of {node} to {first.meant}, as in the first file, or export the model again"
+        numbers = (c for c in changes if isinstance(c, WeightChange) and c.meant)
+        named = [("constant" if c.of_one == "value" else c.of_one, c.meant) for c in numbers]
+        told = listed([f"the {name} of {node} to {value}" for name, value in named])
+        return f"set {told}, as in the first file, or export the model again"
     attributes = [c for c in changes if isinstance(c, AttributeChange)]
     if cause is Cause.ATTRIBUTE and attributes and all(c.short for c in attributes):
         told = listed([f"{c.name} to {c.shown}" for c in attributes])

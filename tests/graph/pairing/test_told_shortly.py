@@ -1,0 +1,58 @@
+"""How settings are told that are long lists, have another name in another opset, or are places counted from the end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from layerdiff.graph.load import load
+from layerdiff.graph.pairing.changes import AttributeChange
+from layerdiff.graph.pairing.matching import match
+
+from support.layerwise import compare, only
+from support.models import normal, parsed
+
+
+def differences(one, other) -> list[str]:
+    return [d.detail for d in match(load(one).index, load(other).index).differences]
+
+
+def test_of_long_lists_the_first_values_that_differ_are_told_with_their_place():
+    mine = [float(i) for i in range(100)]
+    change = AttributeChange("nodes_values", mine, [*mine[:40], 7.5, *mine[41:90], 3.0, *mine[91:]])
+    assert str(change) == "nodes_values differs in 2 of 100 values, first at [40]: 40 against 7.5"
+    assert str(AttributeChange("nodes_values", mine, mine[:30])) == "nodes_values of 100 values against 30"
+    assert str(AttributeChange("pads", [0, 1], [1, 1])) == "pads [0, 1] against [1, 1]"
+
+
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_a_mode_that_another_opset_calls_otherwise_is_the_same(mode):
+    text = "g (float[1,2,6,6] x, float[1,4,4,2] at) => (float[1,2,4,4] y) {{ [gs] s = GridSample<mode={}>(x, at)"
+    text += " y = Tanh(s) }}"
+    new, old = (parsed(text.format(f'"{m}"'), opset=o) for m, o in ((mode, 20), (f"bi{mode}", 16)))
+    assert differences(new, old) == []
+
+
+@pytest.mark.parametrize(("ends", "theirs"), [(2**63 - 1, 6), (-2, 4), (100, 6)])
+def test_places_of_a_slice_are_the_same_counted_from_either_end(ends, theirs):
+    text = "g (float[3,6] x) => (float[3,N] y) { [cut] s = Slice(x, starts, ends, axes) y = Tanh(s) }"
+    place = {"starts": np.array([1]), "axes": np.array([1])}
+    one, other = (parsed(text, ends=np.array([end], np.int64), **place) for end in (ends, theirs))
+    assert differences(one, other) == []
+
+
+def test_other_places_of_a_slice_are_called_what_they_are():
+    text = "g (float[3,N] x) => (float[3,M] y) { [cut] s = Slice(x, starts, ends, axes) y = Tanh(s) }"
+    place = {"ends": np.array([2**63 - 1]), "axes": np.array([1])}
+    one, other = (parsed(text, starts=np.array([start], np.int64), **place) for start in (-4, -3))
+    assert differences(one, other) == ["starts [-4] against [-3]"]
+
+
+@pytest.mark.parametrize("other_mode", ["reflect", "edge"])
+def test_a_convolution_that_pads_with_zeros_in_place_of_another_padding_is_told_so(other_mode):
+    text = "g (float[1,2,8,8] x) => (float[1,3,8,8] y) {{ {} y = Tanh(c) }}"
+    own = f'[pad] p = Pad<mode="{other_mode}">(x, pads) [conv] c = Conv(p, w)'
+    weights = {"w": normal(3, 2, 3, 3, seed=1), "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1])}
+    one, other = (parsed(text.format(t), **weights) for t in (own, "[conv] c = Conv<pads=[1,1,1,1]>(x, w)"))
+    culprit = only(compare(one, other, [{"x": normal(1, 2, 8, 8)}]))
+    assert (culprit.node, culprit.cause) == ("conv", "attribute")
+    assert culprit.evidence == f"padding {other_mode} against zeros"
