@@ -237,7 +237,7 @@ def localize_candidate(
     settled = () if log is None else _settled(comparison, log, seen, outputs)
     if log is not None:
         log = _run_again(comparison, log.settled(settled), seen, outputs, found)
-    silent = not any(layer.exceeds_noise for layer in seen.layers)
+    silent = not any(s.exceeds_noise and given.by_layer.get(s.number) != "healed" for s in seen.layers)
     plain = not found and silent and not fmt.is_integer and fmt.u <= FP32.u
     shown, doubts = fidelities(candidate.name, seen, outputs, _comes_and_goes(seen, comparison, log), plain)
     return Localized(

@@ -29,6 +29,7 @@ from .exchanged import with_holders
 from .folds import Folds, folds
 from .matcher import match_nodes
 from .normal_form import CAPTURED
+from .own_copies import own_copies
 from .pairs import Pairing
 from .regions import padding_moved, region_difference, regions
 from .resized import resized
@@ -203,6 +204,8 @@ def _differences(
             there = DifferenceKind.WEIGHTS, DifferenceKind.INPUTS
             differences = [d for d in differences if d.kind not in there]
             found.append(Difference(n, m, exchanged))
+        else:
+            found.extend(own_copies(pairing, n, m))
         differs = any(d.name == "pads" for d in differences)
         padded, change = padding_moved(pairing, n, m) if differs else (set(), None)
         absorbed |= padded

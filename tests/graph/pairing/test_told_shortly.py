@@ -56,3 +56,40 @@ def test_a_convolution_that_pads_with_zeros_in_place_of_another_padding_is_told_
     culprit = only(compare(one, other, [{"x": normal(1, 2, 8, 8)}]))
     assert (culprit.node, culprit.cause) == ("conv", "attribute")
     assert culprit.evidence == f"padding {other_mode} against zeros"
+
+
+def test_a_constant_of_a_node_of_its_own_is_told_where_the_first_file_has_one_for_two():
+    text = """g (float[6,4] c, float[6,4] w) => (float[6,4] lo, float[6,4] hi) {{ [half] h = Mul(w, half) {0}
+        [lo] lo = Sub(c, h) [hi] hi = Add(c, {1}) }}"""
+    one = parsed(text.format("", "h"), half=np.float32(0.5))
+    other = parsed(text.format("[own] k = Mul(w, whole)", "k"), half=np.float32(0.5), whole=np.float32(1))
+    culprit = only(compare(one, other, [{"c": normal(6, 4, seed=1), "w": normal(6, 4, seed=2)}], layers="all"))
+    assert (culprit.node, culprit.evidence) == ("hi", "Mul own: constant 0.5 against 1")
+    assert culprit.remedies[0].text == "set the constant of Mul own to 0.5"
+    same = parsed(text.format("[own] k = Mul(w, whole)", "k"), half=np.float32(0.5), whole=np.float32(0.5))
+    assert differences(one, same) == []
+
+
+UP = "g (float[1,2,6,6] x) => (float[1,2,12,12] y) { [conv] c = Conv(x, w) [up] u = "
+OLD = UP + 'Upsample<mode="nearest">(c, s) [last] y = Conv(u, w) }'
+NEW = """Resize<mode="nearest", nearest_mode="floor", coordinate_transformation_mode="{}">(c, , s)
+    [last] y = Conv(u, w) }}"""
+
+
+def upsampled(mode: str):
+    read = {"w": normal(2, 2, 1, 1, seed=3), "s": np.float32([1, 1, 2, 2])}
+    old = parsed(OLD.replace("nearest", mode), opset=9, **read)
+    return old, lambda way: parsed(
+        (UP.replace("{", "{{") + NEW).replace('"nearest"', f'"{mode}"').format(way), opset=13, **read
+    )
+
+
+def test_coordinates_of_a_resize_are_held_against_those_of_an_upsample():
+    old, new = upsampled("linear")
+    data = [{"x": normal(1, 2, 6, 6, seed=4)}]
+    culprit = only(compare(old, new("half_pixel"), data))
+    assert (culprit.node, culprit.cause) == ("up", "attribute")
+    assert culprit.evidence == "coordinate_transformation_mode asymmetric against half_pixel"
+    report = compare(old, new("asymmetric"), data)
+    assert (report.outputs[0].verdict, report.culprits) == ("pass", ())
+    assert not any("unknown" in warning for warning in report.warnings)
