@@ -218,3 +218,13 @@ def test_a_weight_of_a_linear_model_that_differs_is_found(exported):
     report = Comparator(model, [ORT], candidate_model=other, data_loader=data, layers="guilty").compare()
     assert report.verdict == "fail"
     assert [(culprit.op, culprit.cause) for culprit in report.culprits] == [("LinearClassifier", "attribute")]
+
+
+def test_keys_are_told_at_the_node_that_has_them():
+    models = [zipped(["a", "b"]), zipped(["b", "a"])]
+    for model in models:
+        next(node for node in model.graph.node if node.op_type == "ZipMap").name = "zip"
+    data = [{"x": np.ones((2, 2), np.float32)}]
+    report = Comparator(models[0], [ORT], candidate_model=models[1], data_loader=data, layers="guilty").compare()
+    assert [c.node for c in report.culprits] == ["zip/keys"]
+    assert report.culprits[0].evidence.startswith("2 of 2 values differ")
