@@ -39,7 +39,8 @@ class RoundingEnlarged:
     @property
     def text(self) -> str:
         """See `Fact`."""
-        read = f", which {', '.join(self.readers)} reads{' as coordinates' if self.coordinates else ''}"
+        verb = "reads" if len(self.readers) == 1 else "read"
+        read = f", which {' and '.join(self.readers)} {verb}{' as coordinates' if self.coordinates else ''}"
         return (
             f"its error is rounding, {self.relative:.1e} of its values{read if self.readers else ''}; it grows "
             f"{self.growth:.3g} times on the way to the outputs and makes {share_of(self.contribution)} of the final "

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
 from .differences import explained
+
+if TYPE_CHECKING:
+    from ..lockstep.plan import LayerPair
 
 NAMED = 3
 """How many inputs are named."""
@@ -87,6 +91,33 @@ def find(case: LayerCase) -> Diagnosis | None:
     node, inputs = (index.nodes[maker].op_type, index.names[maker]), _inputs(index, first.tensor)
     fact = BakedConstant(first.tensor, node, inputs, len(found) - 1, first.counted)
     return Diagnosis(Cause.WRONG_OP, (fact,), maker)
+
+
+def of_sizes(graphs: tuple[GraphIndex, GraphIndex], pair: LayerPair) -> tuple[int, BakedConstant] | None:
+    """A constant of the candidate that stands for what the reference computes from sizes, of a layer that the candidate
+    cannot run on other sizes: the position of who makes that in the reference, and what it is."""
+    index, other = graphs
+    seen: set[int] = set()
+    waiting = [
+        (index.producer[mine], other.producer[theirs])
+        for mine, theirs in zip(pair.reference.outputs, pair.candidate.outputs, strict=True)
+    ]
+    while waiting:
+        position, twin = waiting.pop()
+        node, its = index.nodes[position], other.nodes[twin]
+        if position in seen or operator(node) != operator(its):
+            continue
+        seen.add(position)
+        for mine, theirs in zip(node.input, its.input, strict=False):
+            above, beside = index.producer.get(mine), other.producer.get(theirs)
+            if above is None or constant_value(index, mine) is not None:
+                continue
+            inputs = _inputs(index, mine) if dataflow(index).recomputed(mine) else ()
+            if inputs and theirs and constant_value(other, theirs) is not None:
+                return above, BakedConstant(mine, (index.nodes[above].op_type, index.names[above]), inputs)
+            if beside is not None and above in pair.reference.nodes:
+                waiting.append((above, beside))
+    return None
 
 
 @dataclass(frozen=True)

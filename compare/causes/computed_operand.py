@@ -9,6 +9,7 @@ where one of the graphs has more of them. What rounding to a format explains is 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import onnx
 
@@ -16,7 +17,7 @@ from ...graph.index import GraphIndex
 from ...graph.nodes import attribute
 from ...graph.operators import operator
 from ...graph.pairing.changes import AttributeChange, OperatorChange
-from ...graph.pairing.constants import constant_value
+from ...graph.pairing.constants import constant_value, noun_of
 from ...graph.pairing.differences import Difference, DifferenceKind, same_setting
 from ...graph.pairing.normal_form import normal_form
 from ...graph.pairing.weight_changes import weight_change
@@ -78,7 +79,7 @@ def _differences(
             one = x.size == y.size == 1  # of one value, whatever its rank
             change = weight_change(x.reshape(()), y.reshape(())) if one else weight_change(x, y)
             if change is not None and not change.explained_by_format:
-                yield Difference(position, twin, change, mine)
+                yield Difference(position, twin, replace(change, noun=noun_of(index, position, mine, x)), mine)
         elif above in within[0] and beside in within[1] and above is not None and beside is not None:
             if above not in seen and operator(index.nodes[above]) == operator(other.nodes[beside]):
                 yield from _differences(index, above, other, beside, within, seen)

@@ -287,7 +287,10 @@ def of_constant(case: LayerCase) -> Diagnosis | None:
     if {case.graphs[0].nodes[node].op_type, case.graphs[1].nodes[other].op_type} != {"Constant"}:
         return None
     change = weight_change(case.y, case.c)
-    return None if change is None else Diagnosis(Cause.WEIGHTS, (GraphsDiffer(Difference(node, other, change)),))
+    if change is None:
+        return None
+    change = replace(change, noun="values")  # of no product
+    return Diagnosis(Cause.WEIGHTS, (GraphsDiffer(Difference(node, other, change)),))
 
 
 def other_operator(case: LayerCase) -> Diagnosis | None:

@@ -8,7 +8,7 @@ of them compute what they should, in another place.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,6 +68,22 @@ class ExchangedWeights:
             return f"{first} and {second} have each other's weights: they are exchanged"
         told = [f"{one} has the weights of {other}" for one, other in _next(self.layers)]
         return f"{', '.join(told[:-1])}, and {told[-1]}: they are exchanged"
+
+
+@dataclass(frozen=True)
+class ExchangedReaders:
+    """Nodes whose operands all have the weights of each other's operands.
+
+    Attributes:
+        nodes: Operator and name of each.
+    """
+
+    nodes: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return f"{' and '.join(self.nodes)} are exchanged, by all that they read"
 
 
 @dataclass(frozen=True)
@@ -176,15 +192,37 @@ def of_weights(index: GraphIndex, found: Mapping[int, Diagnosis]) -> dict[int, D
         held.update(mine)
         layer.update(dict.fromkeys(mine, number))
     result: dict[int, Diagnosis | None] = {}
+    told: dict[frozenset[str], int] = {}
     for group in cycles({node: other for node, other in held.items() if other in held}):
         start = min(range(len(group)), key=lambda place: layer[group[place]])
         group = (*group[start:], *group[:start])
         first = layer[group[0]]
+        readers = _readers(index, group)
+        if len(readers) == len(group) and told.get(readers, first) != first:  # both operands of each of these
+            result.update(dict.fromkeys((layer[node] for node in group), None))
+            before = result[told[readers]]
+            if before is not None:
+                result[told[readers]] = _leading(before, ExchangedReaders(tuple(sorted(readers))))
+            continue
+        told.setdefault(readers, first)
         fact = ExchangedWeights(tuple(f"{op} {name}" for op, name in group))
         if result.get(first, found[first]) is not None:
             result[first] = _told(index, result.get(first) or found[first], group[0], fact)
         result.update({layer[node]: None for node in group[1:] if layer[node] != first})
     return {**_copied(index, {n: o for n, o in held.items() if layer[n] not in result}, layer), **result}
+
+
+def _readers(index: GraphIndex, group: Sequence[OpName]) -> frozenset[str]:
+    """Operator and name of the nodes that read what some nodes make, if each is read by one alone; else nothing."""
+    places = {(node.op_type, index.names[p]): p for p, node in enumerate(index.nodes)}
+    found = [[p for o in index.nodes[places[node]].output for p in index.consumers.get(o, ())] for node in group]
+    alone = all(len(positions) == 1 for positions in found)
+    return frozenset(f"{index.nodes[p].op_type} {index.names[p]}" for (p,) in found) if alone else frozenset()
+
+
+def _leading(found: Diagnosis, fact: ExchangedReaders) -> Diagnosis:
+    """A diagnosis that tells exchanged readers before all else, once."""
+    return found if fact in found.facts else replace(found, facts=(fact, *found.facts))
 
 
 def _copied(
@@ -208,8 +246,8 @@ def _copied(
 
 
 def is_copied(found: Diagnosis | None) -> bool:
-    """Whether a diagnosis tells that several layers have the weights of another block."""
-    return found is not None and any(isinstance(fact, CopiedWeights) for fact in found.facts)
+    """Whether a diagnosis tells of several layers that have the weights of another block, or of each other's."""
+    return found is not None and any(isinstance(fact, (CopiedWeights, ExchangedReaders)) for fact in found.facts)
 
 
 def _ends(nodes: Sequence[OpName], held: Mapping[OpName, OpName]) -> tuple[list[OpName], list[OpName]]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ...graph.formats import NumberFormat
+from ...graph.nodes import attribute
+from ...graph.operators import operator
 from ...graph.rounding.roundings import KAPPA
 from ...graph.specs import is_float
 from .evidence import count_text, index_text, whole_index
@@ -163,15 +165,29 @@ def stops_at_the_range(case: LayerCase) -> bool:
 def lossy_weights(index: GraphIndex, nodes: Iterable[int], fmt: NumberFormat, loss: Loss) -> tuple[int, Fact] | None:
     """The first weights of a layer that a format cannot hold: position of the node that reads them, what is lost."""
     for position in nodes:
+        variance = _variance(index, position)
         for name in (n for n in index.reads[position] if n in index.initializers):
             weight = index.weight(name)
-            if weight is None or weight.ndim < 1 or weight.size < FEWEST_WEIGHTS:
+            if weight is None or weight.ndim < 1 or (weight.size < FEWEST_WEIGHTS and name != variance):
                 continue
             if format_loss(weight, fmt) == loss:
                 return position, lost_values(weight, fmt, loss, Holder("weights", name))
     return None
 
 
+def _variance(index: GraphIndex, position: int) -> str:
+    """The variance that a BatchNormalization divides by the root of, where it is more than the epsilon beside it: its
+    channels may be few."""
+    node = index.nodes[position]
+    if operator(node) != "BatchNormalization" or len(node.input) < 5:
+        return ""
+    known, epsilon = index.weight(node.input[4]), attribute(node, "epsilon")
+    beside = epsilon if isinstance(epsilon, float) else EPSILON
+    return "" if known is None or not known.size or float(known.max()) < beside else node.input[4]
+
+
+EPSILON = 1e-5
+"""The epsilon of a BatchNormalization that has none."""
 FEWEST_WEIGHTS = 16
 """Size from which on a constant is weights."""
 ROUNDINGS = 16

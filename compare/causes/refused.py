@@ -7,10 +7,16 @@ has there. Of what was not opened it proves nothing: the whole model was, and ra
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ...graph.printable import counted
 from ..report.model import Cause
+from .baked_constant import of_sizes
 from .diagnosis import Diagnosis
+
+if TYPE_CHECKING:
+    from ...graph.index import GraphIndex
+    from ..lockstep.plan import LayerPair
 
 NAMED = 3
 """Most layers that are named."""
@@ -57,6 +63,16 @@ class NotBuilt:
         return f"the candidate cannot open it by itself: {self.message}"
 
 
-def cannot_run(fact: Refused) -> Diagnosis:
-    """A layer that the candidate runs in the whole model, and not on what the reference gives it."""
-    return Diagnosis(Cause.WRONG_OP, (fact,))
+def cannot_run(graphs: tuple[GraphIndex, GraphIndex], pair: LayerPair, fact: Refused) -> Diagnosis:
+    """A layer that the candidate runs in the whole model, and not on what the reference gives it.
+
+    Args:
+        graphs: The reference's and the candidate's.
+        pair: The layer.
+        fact: What the runtime said.
+    """
+    baked = None if graphs[0] is graphs[1] else of_sizes(graphs, pair)
+    if baked is None:
+        return Diagnosis(Cause.WRONG_OP, (fact,))
+    maker, told = baked
+    return Diagnosis(Cause.WRONG_OP, (told, fact), maker)

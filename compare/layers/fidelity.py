@@ -66,7 +66,12 @@ def fidelity_notice(found: Fidelity) -> Notice | None:
 
 
 def fidelities(
-    candidate: str, walked: Walked, outputs: Sequence[OutputResult], chance: bool = False, plain: bool = False
+    candidate: str,
+    walked: Walked,
+    outputs: Sequence[OutputResult],
+    chance: bool = False,
+    plain: bool = False,
+    healed: bool = False,
 ) -> tuple[list[Fidelity], list[Notice]]:
     """Whether the run in pieces is the candidate as it is deployed: of each output, and what to say of it.
 
@@ -77,6 +82,8 @@ def fidelities(
         chance: Whether a side need not give the same bits twice, so that two runs differ without being two programs.
         plain: Whether no layer is beyond rounding and both sides compute in FP32: of an output that passes, nothing
             has to be explained.
+        healed: Whether layers are, of which nothing is left behind: of an output that errs less in pieces, too, and of
+            no other.
     """
     found: list[Fidelity] = []
     doubts: list[Notice] = []
@@ -87,7 +94,8 @@ def fidelities(
         observed = math.inf if seen is None else _error_beside(seen, output.metrics)
         flags = walked.identical[output.tensor] if seen is not None else ()
         found.append(fidelity(candidate, output.tensor, output.metrics.get("rel_l2"), observed, flags))
-        asked = not plain or output.verdict != "pass"
+        more = found[-1].share is None or found[-1].share > 1
+        asked = not plain or (healed and more) or output.verdict != "pass"
         if seen is not None and asked and (notice := fidelity_notice(found[-1])) is not None:
             doubts.append(texts.runs_differ(found[-1]) if chance else notice)
     return found, doubts

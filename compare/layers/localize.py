@@ -238,9 +238,9 @@ def localize_candidate(
     settled = () if log is None else _settled(comparison, log, seen, outputs)
     if log is not None:
         log = _run_again(comparison, log.settled(settled), seen, outputs, found)
-    silent = not any(layer.exceeds_noise for layer in seen.layers)
-    plain = not found and silent and not fmt.is_integer and fmt.u <= FP32.u
-    shown, doubts = fidelities(candidate.name, seen, outputs, _comes_and_goes(seen, comparison, log), plain)
+    loud = {given.by_layer.get(s.number) for s in seen.layers if s.exceeds_noise}
+    plain = not found and loud <= {"healed"} and not fmt.is_integer and fmt.u <= FP32.u
+    shown, doubts = fidelities(candidate.name, seen, outputs, _comes_and_goes(seen, comparison, log), plain, bool(loud))
     return Localized(
         layers=layer_results(given, prepared.plan.unmatched, names),
         culprits=found,

@@ -144,7 +144,8 @@ def culprits(layers: Sequence[LayerObservation], in_pieces_only: Collection[int]
 def _culprit(s: LayerObservation, names: Names) -> Culprit:
     diagnosis = s.diagnosis
     if diagnosis is None:
-        diagnosis = Diagnosis(Cause.UNKNOWN, ()) if s.refused is None else cannot_run(s.refused)
+        graphs = names.prepared.comparison.reference.model.index, names.prepared.candidate.model.index
+        diagnosis = Diagnosis(Cause.UNKNOWN, ()) if s.refused is None else cannot_run(graphs, s.pair, s.refused)
     main = names.maker(s.pair.main if diagnosis.node is None else diagnosis.node)
     node, op = names.node(main), names.op(main)
     where = names.origin(main)

@@ -12,6 +12,7 @@ from ...graph.operators import STRETCHES, operator
 from ...graph.specs import Dim, is_float
 from ..causes import baked_constant, exchanged_layers, inserted_before
 from ..causes.diagnosis import Diagnosis
+from ..causes.differences import GraphsDiffer
 from ..causes.feeding import RangeOfAll, SeenAt
 from ..causes.judgement import RMS_LIMIT
 from ..causes.saturation import BeyondCalibration, CalibratedBehind
@@ -22,6 +23,7 @@ from .healing import GROWN
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
+    from ...graph.pairing.differences import Difference
     from ..report.model import Fact, LayerVerdict
     from .healing import Healing
     from .observation import LayerObservation
@@ -151,6 +153,7 @@ class _Jury:
         self._fed_once()
         self._blame_producers()
         self._join_shared()
+        self._computed_with()
         self._pair_quantizers()
         self._saturated_before()
         self._wide_before()
@@ -303,6 +306,16 @@ class _Jury:
         for number in (*joined, *copied):  # the share of the first is not that of all of them
             self.layers[number] = replace(self.layers[number], contribution=None)
 
+    def _computed_with(self) -> None:
+        """Layers that the candidate computes with a node which differs, and which the reference has in another layer:
+        one fault, at the node."""
+        guilty = [s for n, s in self.layers.items() if self.found.get(n) == "culprit" and s.diagnosis is not None]
+        differ = {d.candidate_node: s.number for s in guilty for d in _stated(s)}
+        for s in guilty:
+            others = {differ[q] for q in s.pair.candidate.nodes if q in differ}
+            if not _stated(s) and others and s.number not in others:
+                self.found[s.number] = "inherited"
+
     def _pair_quantizers(self) -> None:
         """A wrong scale stands in QuantizeLinear and again in the DequantizeLinear behind it: one fault."""
         nodes = self.index.nodes
@@ -385,6 +398,12 @@ class _Jury:
             if s.blamed_outputs != s.pair.reference.outputs:
                 beside[s.number] = "inherited" if inherits else "ok"
         return beside
+
+
+def _stated(s: LayerObservation) -> list[Difference]:
+    """What the graphs say of a layer, as far as it is told."""
+    facts = () if s.diagnosis is None else s.diagnosis.facts
+    return [fact.difference for fact in facts if isinstance(fact, GraphsDiffer)]
 
 
 def _measures(s: LayerObservation) -> bool:

@@ -236,8 +236,7 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     if beyond is not None:
         return Remedy(f"{_in_fp32(node)}, and {fmt} has no {beyond:g}")
     changes = [d.change for d in differences]
-    fitted = next((fact.remedy for fact in culprit.facts if isinstance(fact, Fit)), "")
-    known = _of_known(cause, changes, node) or fitted if other_file(side, reference) else ""
+    known = _of_known(cause, changes, node) if other_file(side, reference) else ""
     if known:
         return Remedy(known)
     folded = next((c for c in changes if isinstance(c, OperatorChange) and _in_one_product(c)), None)
@@ -256,7 +255,9 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     if not text and other_file(side, reference) and not (side.runner.narrows and cause not in IN_FILE):
         narrow = cause not in IN_FILE and _typed_narrow(side.model.index, node)
         put = IN_FILE.get(cause, "look at what the second file has there").format(weights=_nouns(differences))
-        text = _in_fp32(node) if narrow else put
+        fitted = next((fact.remedy for fact in culprit.facts if isinstance(fact, Fit)), "")
+        known = _put_there(changes) if cause is Cause.WRONG_OP else fitted if cause is Cause.SCALE else ""
+        text = _in_fp32(node) if narrow else known or put
     if runtime == RUNTIME:
         text = text or _exported(culprit, side, reference)
     if not text and not side.runner.narrows:
@@ -272,21 +273,29 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
 
 
 def _of_known(cause: Cause, changes: Sequence[object], node: str) -> str:
-    """What puts right what the first file says in few words: a number, attributes, an operator; empty of all else."""
+    """What puts right what the first file says in few words: a number, attributes; empty of all else."""
     first = changes[0] if changes else None
     if isinstance(first, WeightChange) and first.meant and cause in OF_NUMBERS:
-        named = "constant" if first.of_one == "value" else first.of_one
-        return f"set the {named} of {node} to {first.meant}, as in the first file, or export the model again"
+        numbers = (c for c in changes if isinstance(c, WeightChange) and c.meant)
+        named = [("constant" if c.of_one == "value" else c.of_one, c.meant) for c in numbers]
+        told = listed([f"the {name} of {node} to {value}" for name, value in named])
+        return f"set {told}, as in the first file, or export the model again"
     attributes = [c for c in changes if isinstance(c, AttributeChange)]
     if cause is Cause.ATTRIBUTE and attributes and all(c.short for c in attributes):
         told = listed([f"{c.name} to {c.shown}" for c in attributes])
         return f"set {told}, as in the first file, or export the model again"
     if cause is Cause.ATTRIBUTE and len(attributes) > 1:
         return f"give {listed([c.name for c in attributes])} the first file's values, or export the model again"
-    whole = isinstance(first, OperatorChange) and first.reference and all(name for _, name in first.reference)
-    if cause is Cause.WRONG_OP and whole and isinstance(first, OperatorChange) and len(first.reference) <= FEW:
-        return f"put the first file's {_ops(first.reference)} there"
     return ""
+
+
+def _put_there(changes: Sequence[object]) -> str:
+    """The operators that the second file lacks; empty where they are many or have no names."""
+    first = changes[0] if changes else None
+    if not isinstance(first, OperatorChange) or not 0 < len(first.reference) <= FEW:
+        return ""
+    named = all(name for _, name in first.reference)
+    return f"put the first file's {_ops(first.reference)} there" if named else ""
 
 
 def _of_stored(differences: Sequence[Difference], node: str) -> str:

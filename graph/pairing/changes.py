@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,10 +87,13 @@ class AttributeChange:
     def short(self) -> bool:
         """Whether the reference has a value that is shown as a whole."""
         plain = isinstance(self.reference, (int, float, str, list)) and not self.of and not any(self.given)
-        return plain and len(str(self.reference)) <= SHORT and self.shown != str(None)
+        return plain and max(len(str(self.reference)), len(str(self.candidate))) <= SHORT and self.shown != str(None)
 
     def __str__(self) -> str:
         of = f"{self.of}: " if self.of else ""
+        lists = isinstance(self.reference, (list, tuple)) and isinstance(self.candidate, (list, tuple))
+        if lists and max(len(str(self.reference)), len(str(self.candidate))) > SHORT:
+            return f"{of}{self.name} {_long(self.reference, self.candidate)}"
         values = (
             f"{_shown(value)}{f' by the {given}' if given else ''}"
             for value, given in zip((self.reference, self.candidate), self.given, strict=True)
@@ -221,6 +225,15 @@ class OtherOutput:
 
     def __str__(self) -> str:
         return f"the output '{self.name}' is {self.candidate} in the candidate, and {self.reference} in the reference"
+
+
+def _long(mine: Sequence[Any], theirs: Sequence[Any]) -> str:
+    """How two lists differ that are too long to be shown."""
+    if len(mine) != len(theirs):
+        return f"of {len(mine):,} values against {len(theirs):,}"
+    off = [i for i, (x, y) in enumerate(zip(mine, theirs, strict=True)) if x != y]
+    values = " against ".join(_shown(side[off[0]]) for side in (mine, theirs)) if off else ""
+    return f"differs in {len(off):,} of {len(mine):,} values, first at [{off[0]}]: {values}" if off else "differs"
 
 
 def _shown(value: Any) -> str:

@@ -40,7 +40,7 @@ _BIASED = (WEIGHTED - PRODUCTS - RECURRENT) | FUSING_PRODUCTS
 
 def noun_of(index: GraphIndex, node: int, name: str, value: np.ndarray) -> str:
     """What people call the values of a constant that a node reads: ``weights``, ``biases``, ``scales``,
-    ``zero points``, ``epsilons``, or ``values``.
+    ``zero points``, ``epsilons``, ``starts``, ``ends``, or ``values``.
 
     Args:
         index, node: The graph, and the position of the node.
@@ -48,9 +48,9 @@ def noun_of(index: GraphIndex, node: int, name: str, value: np.ndarray) -> str:
     """
     reader = index.nodes[node]
     place = list(reader.input).index(name) if name in reader.input else 0
-    quantizes = _quantizing(reader).get(place)
-    if quantizes is not None:
-        return quantizes
+    named = _named(reader).get(place)
+    if named is not None:
+        return named
     if value.size == 1 and operator(reader) == "Add" and _has_root(index, reader.output[0]):
         return "epsilons"
     if place == 2 and operator(reader) in _BIASED:
@@ -60,9 +60,11 @@ def noun_of(index: GraphIndex, node: int, name: str, value: np.ndarray) -> str:
     return "weights"
 
 
-def _quantizing(node: onnx.NodeProto) -> dict[int, str]:
-    """The places of a node's scales and zero points among its inputs, and what they are called."""
+def _named(node: onnx.NodeProto) -> dict[int, str]:
+    """The places of a node's scales and zero points among its inputs, of what a Slice takes, and their names."""
     op, layout = operator(node), layout_of(node)
+    if op == "Slice":
+        return {1: "starts", 2: "ends", 3: "axes", 4: "steps"}
     if op in QUANTIZERS:
         return {1: "scales", 2: "zero points"}
     if layout is None:

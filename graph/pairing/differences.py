@@ -154,6 +154,8 @@ def node_differences(
         absent = absent_inputs(reference, n, a, candidate, m, b)
         found.extend(Difference(n, m, change, change.slot) for change in absent)
         found.extend(_bodies(reference.nodes[n], candidate.nodes[m], n, m))
+    elif {a.op, b.op} == {"Upsample", "Resize"}:  # one operator by two names
+        found.extend(setting_differences(reference, n, a, candidate, m, b))
     return found
 
 

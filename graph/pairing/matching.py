@@ -30,6 +30,7 @@ from .folds import Folds, folds
 from .limits import LimitsInARow, limits_in_rows
 from .matcher import match_nodes
 from .normal_form import CAPTURED, spelled
+from .own_copies import own_copies
 from .pairs import Pairing
 from .regions import padding_moved, region_difference, regions, scattered_otherwise
 from .resized import resized
@@ -214,6 +215,8 @@ def _differences(
             there = DifferenceKind.WEIGHTS, DifferenceKind.INPUTS
             differences = [d for d in differences if d.kind not in there]
             found.append(Difference(n, m, exchanged))
+        else:
+            found.extend(own_copies(pairing, n, m))
         differs = any(d.name == "pads" for d in differences)
         padded, change = padding_moved(pairing, n, m) if differs else (set(), None)
         absorbed |= padded

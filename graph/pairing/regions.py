@@ -19,6 +19,25 @@ Place = tuple[bool, int]
 """Whether a node is in the reference, and its position."""
 
 
+ZEROS = "zeros"
+"""What a window operator pads with."""
+
+
+@dataclass(frozen=True)
+class _Added:
+    """What a Pad adds.
+
+    Attributes:
+        outer: To batch and channels.
+        inner: To the axes that a window behind it runs over.
+        filled: With what: zeros, or the mode of the Pad.
+    """
+
+    outer: tuple[int, ...]
+    inner: tuple[int, ...]
+    filled: str
+
+
 @dataclass(frozen=True)
 class Region:
     """Nodes of the two graphs that do the same between matched tensors, in different ways.
@@ -151,35 +170,44 @@ def padding_moved(pairing: Pairing, n: int, m: int) -> tuple[set[int], Attribute
     """The Pads before two window operators of which one alone has a Pad, or each one of its own, and how the two pad
     otherwise with what stands before them; no Pads where that is not so, and no change where both pad alike."""
     total: list[list[int]] = []
+    filled: list[str] = []
     used: list[tuple[GraphView, int, int]] = []
     for view, p, matched in ((pairing.r, n, pairing.nodes), (pairing.c, m, pairing.taken)):
         own = view.forms[p].settings.get("pads")
         if not own or view.forms[p].family not in ("Conv", "MaxPool", "AveragePool"):
             return set(), None
         before = view.index.producer.get(view.fine.nodes[p].inputs[0][1], -1)
-        extra = _zeros_added(view, p, before, len(own) // 2) if before not in matched else None
+        extra = _added(view, p, before, len(own) // 2) if before not in matched else None
+        filled.append(ZEROS)
         if extra is not None:
-            if any(extra[0]):  # batch and channels, which no window operator pads
+            if any(extra.outer):  # batch and channels, which no window operator pads
                 return set(), None
-            own = [a + b for a, b in zip(own, extra[1], strict=True)]
+            if extra.filled != ZEROS and any(own):  # in two ways
+                return set(), None
+            own = [a + b for a, b in zip(own, extra.inner, strict=True)]
+            filled[-1] = extra.filled
             used.append((view, before, p))
         total.append(own)
     change = None
-    if used and total[0] != total[1]:
+    if filled[0] != filled[1]:
+        if total[0] != total[1] or not any(total[0]):
+            return set(), None
+        change = AttributeChange("padding", filled[0], filled[1])
+    elif used and total[0] != total[1]:
         view, *together = used[-1]
         of = " and ".join(view.index.names[p] for p in together)
         change = AttributeChange("pads", total[0], total[1], f"{of} together")
     return {before for _, before, _ in used}, change
 
 
-def _zeros_added(view: GraphView, window: int, before: int, axes: int) -> tuple[list[int], list[int]] | None:
-    """What a Pad in front of a convolution adds to batch and channels, and to the axes that the window runs over."""
+def _added(view: GraphView, window: int, before: int, axes: int) -> _Added | None:
+    """What a Pad in front of a convolution adds."""
     step = view.forms.get(before)
     if step is None or step.op != "Pad" or view.forms[window].family != "Conv":
         return None
-    pads = step.settings.get("pads")
-    zeros = step.settings.get("mode", "constant") == "constant" and not step.settings["constant_value"]
-    if not zeros or not isinstance(pads, list) or len(pads) != 2 * (axes + 2):
+    pads, mode = step.settings.get("pads"), step.settings.get("mode", "constant")
+    filled = mode if mode != "constant" else ZEROS if not step.settings["constant_value"] else ""
+    if not filled or not isinstance(pads, list) or len(pads) != 2 * (axes + 2):
         return None
     first, last = pads[: axes + 2], pads[axes + 2 :]
-    return [*first[:2], *last[:2]], [*first[2:], *last[2:]]
+    return _Added((*first[:2], *last[:2]), (*first[2:], *last[2:]), filled)

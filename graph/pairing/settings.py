@@ -83,6 +83,8 @@ def settle(
     if op in ("Reshape", "Squeeze", "Unsqueeze") and known is not None:
         settings.clear()
         settings["output shape"] = known
+    if op == "Slice":
+        _within(settings, shape)
     if op in ("Resize", "Upsample"):
         _resize(settings, shape, known, op == "Upsample" or version < 11)
     if op == "Dropout":
@@ -162,6 +164,24 @@ def _slice(settings: Settings, rank: int | None) -> None:
         settings["axes"] = [a % rank for a in settings["axes"]]
 
 
+def _within(settings: Settings, shape: Sequence[Dim] | None) -> None:
+    """Writes where a Slice begins and ends as places from the front, where the sizes are known."""
+    whole = [settings.get(name) for name in ("starts", "ends", "axes", "steps")]
+    if shape is None or not all(isinstance(v, list) and len(v) == len(whole[0] or []) for v in whole):
+        return
+    starts, ends, axes, steps = whole
+    for i, (axis, step) in enumerate(zip(axes or [], steps or [], strict=True)):
+        size = shape[axis] if -len(shape) <= axis < len(shape) else None
+        if isinstance(size, int) and step > 0:
+            for places in (starts, ends):
+                assert places is not None
+                places[i] = min(max(places[i] + size if places[i] < 0 else places[i], 0), size)
+
+
+def _grid(settings: Settings, rank: int | None) -> None:
+    settings["mode"] = {"bilinear": "linear", "bicubic": "cubic"}.get(mode := settings.get("mode", "linear"), mode)
+
+
 def _pad(settings: Settings, rank: int | None) -> None:
     if settings.get("constant_value") in (None, [], 0):
         settings["constant_value"] = 0.0
@@ -191,6 +211,7 @@ def _transpose(settings: Settings, rank: int | None) -> None:
 
 _RULES: dict[str, Callable[[Settings, int | None], None]] = {
     "Slice": _slice,
+    "GridSample": _grid,
     "Pad": _pad,
     "Clip": _clip,
     "Transpose": _transpose,

@@ -36,6 +36,8 @@ BYTES = 1 << 18
 FOLD_NOISE = 16 * 2.0**-24
 """Relative error that multiplying a normalization into weights may leave: a handful of FP32 operations."""
 
+_OPEN = str(2**63 - 1)
+"""Where a Slice ends that runs to the end."""
 _DTYPE = {"fp16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}
 
 
@@ -111,7 +113,7 @@ class WeightChange:
     @property
     def of_one(self) -> str:
         """What a single one of them is called."""
-        return {"scales": "scale", "zero points": "zero point", "epsilons": "epsilon"}.get(self.noun, "value")
+        return self.noun.removesuffix("s") if self.noun not in ("weights", "biases", "values", "axes") else "value"
 
     @property
     def meant(self) -> str:
@@ -160,7 +162,8 @@ class WeightChange:
             return f"{text} ({self.count:,} differ, greatest {self.greatest:.3g})"
         assert self.values is not None
         if self.size == 1 and self.folded is None:
-            return f"{self.of_one} {' against '.join(_told(self.values))}"
+            told = ("none" if self.noun == "ends" and v == _OPEN else v for v in _told(self.values))
+            return f"{self.of_one} {' against '.join(told)}"
         differ = f"{noun} differ" if self.folded is None else f"{noun} differ from the reference's after folding"
         return (
             f"{self.count:,} of {self.size:,} {differ}, greatest {self.greatest:.3g}{self._place}, "

@@ -89,9 +89,8 @@ class _Unfolding:
             helper.make_node("Identity", [node.input[0]], [name], name=self.names.fresh(f"{name}/values"))
         )
         columns = self.names.fresh(f"{name}.keys")
-        self.graph.node.append(
-            helper.make_node("Constant", [], [columns], name=self.names.fresh(f"{name}/keys"), value=keys)
-        )
+        named = self.names.fresh(f"{node.name or name}/keys")
+        self.graph.node.append(helper.make_node("Constant", [], [columns], name=named, value=keys))
         kind = self.types.get(node.input[0], TensorProto.FLOAT)
         return [_value(name, kind, None), _value(columns, keys.data_type, list(keys.dims))]
 

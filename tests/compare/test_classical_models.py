@@ -9,6 +9,7 @@ from layerdiff import Comparator, OnnxrtRunner, ReferenceEvaluatorRunner, load
 from onnx import TensorProto, helper
 
 from support.classical import model_of, zipped
+from support.models import assembled
 
 ORT = OnnxrtRunner(threads=1)
 
@@ -218,3 +219,34 @@ def test_a_weight_of_a_linear_model_that_differs_is_found(exported):
     report = Comparator(model, [ORT], candidate_model=other, data_loader=data, layers="guilty").compare()
     assert report.verdict == "fail"
     assert [(culprit.op, culprit.cause) for culprit in report.culprits] == [("LinearClassifier", "attribute")]
+
+
+def test_keys_are_told_at_the_node_that_has_them():
+    models = [zipped(["a", "b"]), zipped(["b", "a"])]
+    for model in models:
+        next(node for node in model.graph.node if node.op_type == "ZipMap").name = "zip"
+    data = [{"x": np.ones((2, 2), np.float32)}]
+    report = Comparator(models[0], [ORT], candidate_model=models[1], data_loader=data, layers="guilty").compare()
+    assert [c.node for c in report.culprits] == ["zip/keys"]
+    assert report.culprits[0].evidence.startswith("2 of 2 values differ")
+
+
+def support_vectors(gamma: float, scores: str, cast: str):
+    settings = {"kernel_type": "RBF", "kernel_params": [gamma, 0.0, 3.0], "coefficients": [1.0, -0.7, 0.4]}
+    settings |= {"support_vectors": [0.1, 0.4, -1.0, 0.3, 0.8, -0.5], "vectors_per_class": [2, 1], "rho": [0.1]}
+    settings |= {"classlabels_ints": [0, 1], "domain": "ai.onnx.ml"}
+    nodes = [
+        helper.make_node("SVMClassifier", ["x"], ["label", scores], f"svm{cast}", **settings),
+        helper.make_node("Cast", [scores], [cast], f"cast{cast}", to=TensorProto.FLOAT),
+        helper.make_node("Neg", [cast], [f"n{cast}"], f"neg{cast}"),
+        helper.make_node("Abs", [f"n{cast}"], ["p"], f"abs{cast}"),
+    ]
+    outputs = [("label", TensorProto.INT64, [None]), ("p", TensorProto.FLOAT, [None, 2])]
+    return assembled(nodes, [("x", TensorProto.FLOAT, [None, 2])], outputs, {}, domains=["ai.onnx.ml"])
+
+
+def test_what_casts_the_scores_of_a_classifier_is_not_blamed_beside_it():
+    data = [{"x": np.random.default_rng(0).normal(size=(32, 2)).astype(np.float32)}]
+    models = support_vectors(0.1, "s", "c"), support_vectors(0.125, "t", "d")
+    report = Comparator(models[0], [ORT], candidate_model=models[1], data_loader=data, layers="guilty").compare()
+    assert [(c.node, c.cause) for c in report.culprits] == [("svmc", "attribute")]

@@ -62,4 +62,4 @@ def test_an_attribute_that_one_file_leaves_to_its_default_is_told_first_of_those
     culprit = only(report)
     assert (culprit.node, culprit.cause) == ("max", "attribute")
     assert culprit.evidence == "axes [1, 2] against [0, 1, 2]; keepdims 1 against 0"
-    assert culprit.remedies[0].text.startswith("give axes and keepdims the first file's values")
+    assert culprit.remedies[0].text.startswith("set axes to [1, 2] and keepdims to 1, as in the first file")

@@ -190,3 +190,16 @@ def test_few_values_that_two_nodes_have_from_each_other_are_one_fault(exchanged,
     assert len(report.culprits) == count
     told = "Mul scale_a and Mul scale_b have each other's weights: they are exchanged"
     assert (told in report.culprits[0].evidence) is exchanged
+
+
+def test_operands_of_two_nodes_that_are_all_exchanged_are_one_fault():
+    text = """g (float[6,4] x) => (float[6,2] y) {{ [r] r = Gather<axis=1>(x, {0}) [l] l = Gather<axis=1>(x, {1})
+        [w] w = Sub(r, l) [b] b = Gather<axis=1>(x, {2}) [t] t = Gather<axis=1>(x, {3}) [h] h = Sub(b, t)
+        [size] s = Concat<axis=1>(w, h) [y] y = Tanh(s) }}"""
+    places = {f"i{i}": np.array([i], np.int64) for i in range(4)}
+    one, other = (
+        parsed(text.format(*order), **places) for order in (("i2", "i0", "i3", "i1"), ("i3", "i1", "i2", "i0"))
+    )
+    culprit = only(compare(one, other, [{"x": normal(6, 4, seed=7)}], layers="all"))
+    assert (culprit.node, culprit.contribution) == ("r", None)
+    assert culprit.evidence.startswith("Sub h and Sub w are exchanged, by all that they read")

@@ -8,7 +8,8 @@ from layerdiff.compare.causes import underflow
 from layerdiff.graph.formats import BF16, FP16
 
 from support.layer_cases import layer_case, told
-from support.models import parsed
+from support.layerwise import compare, only
+from support.models import normal, parsed
 
 RNG = np.random.default_rng(0)
 ONES = np.ones(64, np.float32)
@@ -133,3 +134,17 @@ def test_who_made_what_became_zero_is_to_blame():
     for other in ({"narrow": BF16, "tensors": {"x": NEARLY_ZERO}}, {"narrow": FP16, "tensors": {"x": ONES[:3]}},
                   {"narrow": None, "tensors": {"x": NEARLY_ZERO}}):  # fmt: skip
         assert underflow.of_operand(layer_case(**{**given, **other})) is None
+
+
+def test_few_channels_of_a_variance_among_the_subnormals_are_told():
+    text = """g ({0}[4,6,8] x) => ({0}[4,6,8] y) {{
+        [norm] n = BatchNormalization<epsilon=1e-12>(x, scale, bias, mean, var) [y] y = Relu(n) }}"""
+    values = {"scale": normal(6, seed=1), "bias": normal(6, seed=2), "mean": normal(6, seed=3) * np.float32(1e-3)}
+    values["var"] = np.linspace(1.2e-7, 3.5e-7, 6, dtype=np.float32)
+    wide = parsed(text.format("float"), **values)
+    inside = """g (float[4,6,8] x) => (float[4,6,8] y) { c = Cast<to=10>(x)
+        [norm] n = BatchNormalization<epsilon=1e-12>(c, scale, bias, mean, var) [y] r = Relu(n) y = Cast<to=1>(r) }"""
+    narrow = parsed(inside, **{name: value.astype(np.float16) for name, value in values.items()})
+    culprit = only(compare(wide, narrow, [{"x": normal(4, 6, 8, seed=4, scale=3e-4)}]))
+    assert (culprit.node, culprit.cause) == ("norm", "underflow")
+    assert "6 of 6 values are below FP16's smallest normal" in culprit.evidence

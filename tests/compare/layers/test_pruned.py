@@ -51,3 +51,9 @@ def test_a_channel_that_is_pruned_and_lives_is_the_fault_of_its_maker():
     report = compare(*networks(False, left, left), [{"x": normal(2, 3, 8, 8)}])
     assert "first" in {c.node for c in report.culprits}
     assert not any("in place of" in c.evidence for c in report.culprits)
+
+
+def test_of_a_sound_pruning_that_passes_no_error_in_pieces_has_to_explain_anything():
+    report = compare(*networks(False, LEFT, LEFT), [{"x": normal(2, 3, 8, 8)}])
+    assert report.outputs[0].verdict == "pass"
+    assert not [notice for notice in report.notices if notice.code == "fidelity"]

@@ -80,3 +80,19 @@ def test_the_exit_status_is_that_of_a_failure(tmp_path, monkeypatch, capsys):
     assert "culprit 1: Slice" in capsys.readouterr().out
     assert main(["one.onnx", "other.onnx", "--onnxrt", "--data", "data.npz"]) == 3
     assert "nothing was compared" in capsys.readouterr().out
+
+
+def test_a_batch_that_an_export_has_baked_in_is_told():
+    text = """g (float[N, 4, 8] x) => (float[N, M, 8] y) {{ {}
+      [lin] h = MatMul(x, w) [cat] c = Concat<axis=1>(e, h) y = Tanh(c) }}"""
+    sized = """[shape] all = Shape(x) [size] n = Gather(all, first) [dims] d = Concat<axis=0>(n, rest)
+      [expand] e = Expand(token, d)"""
+    given = {"w": normal(8, 8, seed=1), "token": normal(1, 1, 8, seed=2), "first": np.array([0], np.int64)}
+    one = parsed(text.format(sized), **given, rest=np.array([1, 8], np.int64))
+    other = parsed(text.format("[expand] e = Expand(token, d)"), **given, d=np.array([1, 1, 8], np.int64))
+    data = [{"x": normal(3, 4, 8, seed=3)}]
+    report = Comparator(one, [OnnxrtRunner()], candidate_model=other, data_loader=data, layers="guilty").compare()
+    (culprit,) = report.culprits
+    assert culprit.node == "expand"
+    assert "computed from the input 'x' in the reference, and a constant in the candidate" in culprit.evidence
+    assert "its export has a constant there" in culprit.remedies[0].text

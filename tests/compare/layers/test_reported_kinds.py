@@ -316,7 +316,7 @@ def test_sine_and_cosine_of_an_angle_that_is_too_large_for_the_format_are_one_fa
     assert report.verdict != "pass"
     culprit = only(report)
     assert (culprit.node, culprit.cause) == ("angle", "amplified")
-    assert "which sine (Sin), cosine (Cos) reads; it grows" in culprit.evidence
+    assert "which sine (Sin) and cosine (Cos) read; it grows" in culprit.evidence
     remedy = culprit.remedies[-1]
     assert {"float", "angle", "sine", "cosine"} <= set(remedy.keep)
     assert "down" not in remedy.keep

@@ -29,7 +29,7 @@ def test_another_epsilon_beside_the_rounding_of_fp16_is_told_with_a_pass(mine, t
     assert {c.candidate for c in report.culprits} <= {"onnxrt@<memory>"}
     assert len(notices(report)) == told
     if told:
-        assert "Add add differs in the candidate's file, value 1e-06 against 0.0001;" in notices(report)[0]
+        assert "Add add differs in the candidate's file, epsilon 1e-06 against 0.0001;" in notices(report)[0]
 
 
 def test_a_bound_that_no_value_reaches_is_told():

@@ -1,0 +1,95 @@
+"""How settings are told that are long lists, have another name in another opset, or are places counted from the end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from layerdiff.graph.load import load
+from layerdiff.graph.pairing.changes import AttributeChange
+from layerdiff.graph.pairing.matching import match
+
+from support.layerwise import compare, only
+from support.models import normal, parsed
+
+
+def differences(one, other) -> list[str]:
+    return [d.detail for d in match(load(one).index, load(other).index).differences]
+
+
+def test_of_long_lists_the_first_values_that_differ_are_told_with_their_place():
+    mine = [float(i) for i in range(100)]
+    change = AttributeChange("nodes_values", mine, [*mine[:40], 7.5, *mine[41:90], 3.0, *mine[91:]])
+    assert str(change) == "nodes_values differs in 2 of 100 values, first at [40]: 40 against 7.5"
+    assert str(AttributeChange("nodes_values", mine, mine[:30])) == "nodes_values of 100 values against 30"
+    assert str(AttributeChange("pads", [0, 1], [1, 1])) == "pads [0, 1] against [1, 1]"
+
+
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_a_mode_that_another_opset_calls_otherwise_is_the_same(mode):
+    text = "g (float[1,2,6,6] x, float[1,4,4,2] at) => (float[1,2,4,4] y) {{ [gs] s = GridSample<mode={}>(x, at)"
+    text += " y = Tanh(s) }}"
+    new, old = (parsed(text.format(f'"{m}"'), opset=o) for m, o in ((mode, 20), (f"bi{mode}", 16)))
+    assert differences(new, old) == []
+
+
+@pytest.mark.parametrize(("ends", "theirs"), [(2**63 - 1, 6), (-2, 4), (100, 6)])
+def test_places_of_a_slice_are_the_same_counted_from_either_end(ends, theirs):
+    text = "g (float[3,6] x) => (float[3,N] y) { [cut] s = Slice(x, starts, ends, axes) y = Tanh(s) }"
+    place = {"starts": np.array([1]), "axes": np.array([1])}
+    one, other = (parsed(text, ends=np.array([end], np.int64), **place) for end in (ends, theirs))
+    assert differences(one, other) == []
+
+
+def test_other_places_of_a_slice_are_called_what_they_are():
+    text = "g (float[3,N] x) => (float[3,M] y) { [cut] s = Slice(x, starts, ends, axes) y = Tanh(s) }"
+    place = {"ends": np.array([2**63 - 1]), "axes": np.array([1])}
+    one, other = (parsed(text, starts=np.array([start], np.int64), **place) for start in (-4, -3))
+    assert differences(one, other) == ["starts [-4] against [-3]"]
+
+
+@pytest.mark.parametrize("other_mode", ["reflect", "edge"])
+def test_a_convolution_that_pads_with_zeros_in_place_of_another_padding_is_told_so(other_mode):
+    text = "g (float[1,2,8,8] x) => (float[1,3,8,8] y) {{ {} y = Tanh(c) }}"
+    own = f'[pad] p = Pad<mode="{other_mode}">(x, pads) [conv] c = Conv(p, w)'
+    weights = {"w": normal(3, 2, 3, 3, seed=1), "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1])}
+    one, other = (parsed(text.format(t), **weights) for t in (own, "[conv] c = Conv<pads=[1,1,1,1]>(x, w)"))
+    culprit = only(compare(one, other, [{"x": normal(1, 2, 8, 8)}]))
+    assert (culprit.node, culprit.cause) == ("conv", "attribute")
+    assert culprit.evidence == f"padding {other_mode} against zeros"
+
+
+def test_a_constant_of_a_node_of_its_own_is_told_where_the_first_file_has_one_for_two():
+    text = """g (float[6,4] c, float[6,4] w) => (float[6,4] lo, float[6,4] hi) {{ [half] h = Mul(w, half) {0}
+        [lo] lo = Sub(c, h) [hi] hi = Add(c, {1}) }}"""
+    one = parsed(text.format("", "h"), half=np.float32(0.5))
+    other = parsed(text.format("[own] k = Mul(w, whole)", "k"), half=np.float32(0.5), whole=np.float32(1))
+    culprit = only(compare(one, other, [{"c": normal(6, 4, seed=1), "w": normal(6, 4, seed=2)}], layers="all"))
+    assert (culprit.node, culprit.evidence) == ("hi", "Mul own: constant 0.5 against 1")
+    assert culprit.remedies[0].text == "set the constant of Mul own to 0.5"
+    same = parsed(text.format("[own] k = Mul(w, whole)", "k"), half=np.float32(0.5), whole=np.float32(0.5))
+    assert differences(one, same) == []
+
+
+UP = "g (float[1,2,6,6] x) => (float[1,2,12,12] y) { [conv] c = Conv(x, w) [up] u = "
+OLD = UP + 'Upsample<mode="nearest">(c, s) [last] y = Conv(u, w) }'
+NEW = """Resize<mode="nearest", nearest_mode="floor", coordinate_transformation_mode="{}">(c, , s)
+    [last] y = Conv(u, w) }}"""
+
+
+def upsampled(mode: str):
+    read = {"w": normal(2, 2, 1, 1, seed=3), "s": np.float32([1, 1, 2, 2])}
+    old = parsed(OLD.replace("nearest", mode), opset=9, **read)
+    return old, lambda way: parsed(
+        (UP.replace("{", "{{") + NEW).replace('"nearest"', f'"{mode}"').format(way), opset=13, **read
+    )
+
+
+def test_coordinates_of_a_resize_are_held_against_those_of_an_upsample():
+    old, new = upsampled("linear")
+    data = [{"x": normal(1, 2, 6, 6, seed=4)}]
+    culprit = only(compare(old, new("half_pixel"), data))
+    assert (culprit.node, culprit.cause) == ("up", "attribute")
+    assert culprit.evidence == "coordinate_transformation_mode asymmetric against half_pixel"
+    report = compare(old, new("asymmetric"), data)
+    assert (report.outputs[0].verdict, report.culprits) == ("pass", ())
+    assert not any("unknown" in warning for warning in report.warnings)
