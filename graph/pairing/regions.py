@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..operators import AFFINE_STEPS, LANDMARKS
+from ..operators import AFFINE_STEPS, LANDMARKS, POINTWISE, SEVERAL_STEPS
 from .affine import affine, distance
 from .changes import AttributeChange, OperatorChange
 from .differences import Difference, op_names
@@ -79,7 +79,7 @@ def region_difference(pairing: Pairing, region: Region) -> Difference | None:
     if not region.outputs or _same_scaling(pairing, region):
         return None
     if region.nodes and region.candidate_nodes:
-        main = max(region.nodes, key=lambda p: (pairing.r.forms[p].family in LANDMARKS, p))
+        main = max(region.nodes, key=lambda p: (pairing.r.forms[p].family in LANDMARKS, _works(pairing.r, p), p))
         place = main, region.candidate_nodes[-1]
     elif region.nodes:
         place = region.nodes[-1], pairing.c.index.producer.get(region.outputs[-1][1], -1)
@@ -87,6 +87,11 @@ def region_difference(pairing: Pairing, region: Region) -> Difference | None:
         place = pairing.r.index.producer.get(region.outputs[-1][0], -1), region.candidate_nodes[-1]
     mine, theirs = op_names(pairing.r.index, region.nodes), op_names(pairing.c.index, region.candidate_nodes)
     return Difference(*place, OperatorChange(mine, theirs))
+
+
+def _works(view: GraphView, position: int) -> bool:
+    """Whether a node adds up what it computes itself, as a normalization does: not an activation behind it."""
+    return view.forms[position].op in SEVERAL_STEPS - POINTWISE
 
 
 def _same_scaling(pairing: Pairing, region: Region) -> bool:
