@@ -184,3 +184,29 @@ def test_a_normalization_in_pieces_gives_its_name_to_what_is_written_otherwise()
     data = [{"x": normal(2, 3, 8, 8, seed=3)}]
     assert not compare(whole, network(pieces, two=2, eps=1e-5, zero=0), data).culprits
     assert only(compare(whole, network(pieces, two=2, eps=0.5, zero=0), data)).node == "norm"
+
+
+@pytest.mark.parametrize(
+    ("eps", "act", "node"), [(1e-5, "Max(h, low)", "relu"), (0.5, "Max(h, zero)", "norm"), (1e-5, "Max(h, zero)", "")]
+)
+def test_a_gain_and_a_bias_part_what_is_written_otherwise_on_both_sides_of_them(eps, act, node):
+    def network(middle: str, end: str, shape: tuple[int, ...]):
+        text = f"""g (float[2,3,8,8] x) => (float[2,16,6,6] y) {{
+            [stem] s = Conv<pads=[1,1,1,1]>(x, w) {middle} [gain] j = Mul(i, gain) [bias] h = Add(j, bias) {end}
+            [last] y = Conv(k, v) }}"""
+        values = {
+            "w": normal(16, 3, 3, 3, seed=1) / 4, "v": normal(16, 16, 3, 3, seed=2) / 8,
+            "gain": 1 + normal(16, seed=3).reshape(shape) / 4, "bias": normal(16, seed=4).reshape(shape),
+            "eps": np.float32(eps), "two": np.float32(2), "zero": np.float32(0), "tenth": np.float32(0.1),
+            "ones": np.ones(16, np.float32), "zeros": np.zeros(16, np.float32),
+        }  # fmt: skip
+        read = {name: value for name, value in values.items() if f" {name})" in text or f" {name}," in text}
+        return parsed(text, **read)
+
+    norm = "[norm] i = InstanceNormalization(s, ones, zeros)"
+    pieces = """[mean] n0 = ReduceMean<axes=[2,3]>(s) [less] n1 = Sub(s, n0) [square] n2 = Pow(n1, two)
+        [var] n3 = ReduceMean<axes=[2,3]>(n2) [more] n4 = Add(n3, eps) [root] n5 = Sqrt(n4) [over] i = Div(n1, n5)"""
+    leak = "[leak] low = Mul(h, tenth) " if "low" in act else ""
+    pair = network(norm, "[relu] k = Relu(h)", (16, 1, 1)), network(pieces, f"{leak}[act] k = {act}", (1, 16, 1, 1))
+    report = compare(*pair, [{"x": normal(2, 3, 8, 8, seed=3)}])
+    assert [c.node for c in report.culprits] == ([node] if node else [])
