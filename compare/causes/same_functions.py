@@ -15,7 +15,16 @@ import onnx
 from ...graph.cutting.dataflow import Kind, dataflow
 from ...graph.index import GraphIndex
 from ...graph.nodes import subgraphs
-from ...graph.operators import AFFINE_STEPS, CONTROL_FLOW, MOVEMENT, OPERATORS, PRODUCTS, operator
+from ...graph.operators import (
+    AFFINE_STEPS,
+    CONTROL_FLOW,
+    MOVEMENT,
+    NORMALIZING_REDUCTIONS,
+    OPERATORS,
+    PRODUCTS,
+    facts_of,
+    operator,
+)
 from ...graph.operators import Kind as OperatorKind
 from ...graph.pairing.changes import OperatorChange
 from ...graph.pairing.constants import constant_value
@@ -64,9 +73,12 @@ def find(case: LayerCase) -> SameFunctions | None:
         [index.nodes[p] for p in part.nodes if not _constant(index, p)]
         for index, part in zip(case.graphs, (case.pair.reference, case.pair.candidate), strict=True)
     )
-    if _functions(mine) != _functions(theirs):
+    pieces = any(map(_in_pieces, (*mine, *theirs)))
+    if _functions(mine, pieces) != _functions(theirs, pieces):
         return None
-    readers = [node for node in theirs if operator(node) in PRODUCTS | AFFINE_STEPS and _weighted(case.graphs[1], node)]
+    least = 1 if pieces else 2  # the epsilon of a normalization is one value
+    read = [node for node in theirs if operator(node) in PRODUCTS | AFFINE_STEPS]
+    readers = [node for node in read if _weighted(case.graphs[1], node, least)]
     readers.sort(key=lambda node: operator(node) not in PRODUCTS)
     return SameFunctions((readers[0].op_type, readers[0].name), len(readers) - 1) if readers else None
 
@@ -93,9 +105,23 @@ def _constant(index: GraphIndex, position: int) -> bool:
     return all(kind.get(name) is Kind.CONSTANT for name in index.nodes[position].output if name)
 
 
-def _functions(nodes: Iterable[onnx.NodeProto]) -> set[str]:
-    """The operators of nodes, and of those in their bodies, that no others take the place of."""
-    return {operator(node) for node in _all(nodes)} - REWRITTEN
+def _in_pieces(node: onnx.NodeProto) -> set[str]:
+    """What the pieces of a Softmax or a normalization hold but reductions, sums and products; else nothing."""
+    kind = facts_of(node).kind
+    if kind is OperatorKind.SOFTMAX:
+        return {"Exp"}
+    return {"Sqrt"} if kind is OperatorKind.NORMALIZATION and operator(node) not in AFFINE_STEPS else set()
+
+
+def _functions(nodes: Iterable[onnx.NodeProto], pieces: bool) -> set[str]:
+    """The operators of nodes, and of those in their bodies, that no others take the place of.
+
+    Args:
+        nodes: The nodes.
+        pieces: Whether one side has a Softmax or a normalization, which the other may have in pieces.
+    """
+    found = {op for node in _all(nodes) for op in _in_pieces(node) or {operator(node)}} - REWRITTEN
+    return found - NORMALIZING_REDUCTIONS - {"Pow", "Reciprocal"} if pieces else found
 
 
 def _all(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
@@ -105,7 +131,7 @@ def _all(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
             yield from _all(body.node)
 
 
-def _weighted(index: GraphIndex, node: onnx.NodeProto) -> bool:
-    """Whether a node reads constants of more than one value."""
+def _weighted(index: GraphIndex, node: onnx.NodeProto, least: int) -> bool:
+    """Whether a node reads constants of no fewer values than ``least``."""
     values = (constant_value(index, name) for name in node.input if name)
-    return any(value is not None and value.size > 1 and is_float(value.dtype) for value in values)
+    return any(value is not None and value.size >= least and is_float(value.dtype) for value in values)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 
 from ..index import GraphIndex
 from .bottlenecks import bottlenecks
+from .constants import constant_value
 from .exchanged import by_role
 from .labels import labels
 from .paddings import one_sided
-from .pairs import Pairing
+from .pairs import FEW, Pairing
 from .roles import made_of, roles
 from .scalings import moved
 from .view import TELLING, GraphView, NodeKind, Told, similar
@@ -106,14 +107,47 @@ def _by_weights(pairing: Pairing) -> bool:
     def unique(view: GraphView, matched: Mapping[int, int]) -> dict[tuple[str, bytes], int]:
         found: dict[tuple[str, bytes], list[int]] = {}
         for p in view.live:
-            sketch = view.sketch(p) if p not in matched else None
-            if sketch is not None and sketch.size >= TELLING:
-                found.setdefault((view.forms[p].family, sketch.digest), []).append(p)
+            told = _telling(view, p) if p not in matched else None
+            if told is not None:
+                found.setdefault((view.forms[p].family, told), []).append(p)
         return {key: nodes[0] for key, nodes in found.items() if len(nodes) == 1}
 
     mine, theirs = unique(pairing.r, pairing.nodes), unique(pairing.c, pairing.taken)
     pairs = [(n, theirs[key]) for key, n in mine.items() if key in theirs]
-    return _accept(pairing, [(n, m) for n, m in pairs if pairing.fits(n, m)])
+    pairs = [(n, m) for n, m in pairs if pairing.fits(n, m)]
+    known = set(pairs)
+    return _accept(pairing, [pair for pair in pairs if _many(pairing.r, pair[0]) or _beside(pairing, pair, known)])
+
+
+def _many(view: GraphView, position: int) -> bool:
+    sketch = view.sketch(position)
+    return sketch is not None and sketch.size >= TELLING
+
+
+def _beside(pairing: Pairing, pair: NodePair, known: Container[NodePair]) -> bool:
+    """Whether the nodes of a pair read what those of another one make, or the reverse: a gain and a bias, which few
+    values tell together. One alone may stand in another order with what is around it."""
+    n, m = pair
+    nodes, others = _neighbours(pairing.r, n), _neighbours(pairing.c, m)
+    return any((p, q) in known for p in nodes for q in others)
+
+
+def _neighbours(view: GraphView, position: int) -> list[int]:
+    node = view.fine.nodes[position]
+    behind = [p for name in node.outputs for p, _ in view.fine.consumers.get(name, ())]
+    return [*behind, *(view.index.producer.get(name, -1) for _, name in node.inputs)]
+
+
+def _telling(view: GraphView, position: int) -> bytes | None:
+    """What tells a node's weights from all others; None where they are too few, or too many of one value."""
+    sketch = view.sketch(position)
+    if sketch is None or sketch.size >= TELLING:
+        return None if sketch is None else sketch.digest
+    names = list(view.forms[position].weights.values())
+    value = constant_value(view.index, names[0]) if len(names) == 1 else None
+    if value is None or np.unique(value).size < FEW:
+        return None
+    return value.astype(np.float16).tobytes()  # with any number of axes before those that it broadcasts along
 
 
 def _by_one_input(pairing: Pairing) -> bool:

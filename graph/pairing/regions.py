@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..nodes import attribute_string
-from ..operators import AFFINE_STEPS, LANDMARKS, SCATTERS, operator
+from ..operators import AFFINE_STEPS, LANDMARKS, POINTWISE, SCATTERS, SEVERAL_STEPS, operator
 from .affine import affine, distance
 from .changes import AttributeChange, OperatorChange
 from .differences import Difference, op_names
@@ -107,7 +107,7 @@ def region_difference(pairing: Pairing, region: Region) -> Difference | None:
     if _same_scaling(pairing, region):
         return None
     if region.nodes and region.candidate_nodes:
-        main = max(region.nodes, key=lambda p: (pairing.r.forms[p].family in LANDMARKS, p))
+        main = max(region.nodes, key=lambda p: (pairing.r.forms[p].family in LANDMARKS, _works(pairing.r, p), p))
         place = main, region.candidate_nodes[-1]
     elif region.nodes:
         place = region.nodes[-1], pairing.c.index.producer.get(region.outputs[-1][1], -1)
@@ -154,6 +154,11 @@ def _between(pairing: Pairing, region: Region) -> Difference | None:
             place = (alone[-1], m) if ours else (n, alone[-1])
             return Difference(*place, OperatorChange(names, ()) if ours else OperatorChange((), names))
     return None
+
+
+def _works(view: GraphView, position: int) -> bool:
+    """Whether a node adds up what it computes itself, as a normalization does: not an activation behind it."""
+    return view.forms[position].op in SEVERAL_STEPS - POINTWISE
 
 
 def _same_scaling(pairing: Pairing, region: Region) -> bool:

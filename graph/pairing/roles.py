@@ -86,8 +86,10 @@ def as_read(pairing: Pairing, a: str, b: str, n: int, m: int, roles: Mapping[str
         seen.add(name)
         if position is None or position in pairing.taken or position not in pairing.c.forms:
             return b
-        moved = pairing.c.index.nodes[position].op_type in ("Transpose", *RESHAPES)
-        if moved and (None in (shape := pairing.r.shape(a) or (None,)) or shape != pairing.c.shape(other)):
+        op, shape = pairing.c.index.nodes[position].op_type, pairing.r.shape(a) or (None,)
+        if op in ("Transpose", *RESHAPES) and (None in shape or shape != pairing.c.shape(other)):
+            return b
+        if op == "Transpose" and shape == pairing.c.shape(b):  # it exchanges axes of one size
             return b
         waiting.extend(read for _, read in pairing.c.fine.nodes[position].inputs)
     return other

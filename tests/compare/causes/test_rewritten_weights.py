@@ -224,3 +224,33 @@ def test_the_rest_of_a_product_that_was_split_is_missing() -> None:
     culprits = compare(whole, parsed(text.format(part), **weights), DATA).culprits
     assert "shape 16x4 against 8x4: those from 8 to 15 along axis 0, and not the others" in culprits[0].evidence
     assert culprits[0].remedies[0].text.startswith("compute with the rest of the first file's weights of down")
+
+
+SHARES = """[top] t = ReduceMax<axes=[-1]>(s) [less] l = Sub(s, t) [power] p = {power}(l) [sum] z = ReduceSum(p, last)
+    [share] k = Div(p, z)"""
+DEVIATIONS = """[mean] m = ReduceMean<axes=[-1]>(a) [less] l = Sub(a, m) [square] q = Mul(l, l)
+    [var] v = ReduceMean<axes=[-1]>(q) [more] e = Add(v, eps) [root] r = Sqrt(e) [over] k = Div(l, r)"""
+
+
+@pytest.mark.parametrize(
+    ("whole", "pieces", "reader"),
+    [
+        ("Softmax(a)", "[times] s = Mul(a, factor) " + SHARES.format(power="Exp"), "Mul times"),
+        ("Softmax(a)", "[times] s = Mul(a, factor) " + SHARES.format(power="Sigmoid"), ""),
+        ("LayerNormalization(a, ones)", DEVIATIONS, "Add more"),
+        ("LayerNormalization(a, ones)", DEVIATIONS.replace("Sqrt", "Tanh"), ""),
+    ],
+)
+def test_a_constant_in_the_pieces_of_a_softmax_or_a_normalization_is_named(whole, pieces, reader) -> None:
+    def network(middle: str):
+        text = f"g (float[6,8] x) => (float[6,4] y) {{ [up] a = MatMul(x, w) {middle} [down] y = MatMul(k, u) }}"
+        values = {
+            "ones": np.ones(16, np.float32), "factor": np.float32(0.9), "eps": np.float32(0.1), "last": np.array([-1]),
+        }  # fmt: skip
+        read = {name: value for name, value in values.items() if f", {name})" in text}
+        return parsed(text, w=normal(8, 16), u=normal(16, 4), **read)
+
+    culprit = only(compare(network(f"[one] k = {whole}"), network(pieces), DATA))
+    assert (culprit.node, culprit.cause) == ("one", "wrong-op")
+    assert ("may compute the same" in culprit.evidence) is bool(reader)
+    assert reader in culprit.evidence

@@ -171,3 +171,59 @@ def test_what_a_normalization_is_written_with_changes_no_sizes_behind_it(relu):
     pair = network("first", MAPS["stem_w"]), network("second", MAPS["stem_w"] * np.float32(1.001))
     culprit = only(compare(*pair, [{"x": normal(2, 3, 16, 16, seed=3)}]))
     assert (culprit.node, culprit.cause) == ("stem", "weights")
+
+
+def test_axes_of_one_size_that_are_exchanged_before_tokens_are_told_at_the_tokens():
+    def network(turn: str, read: str):
+        text = f"""g (float[2,3,8,8] x) => (float[2,64,5] y) {{
+            [stem] s = Conv<pads=[1,1,1,1]>(x, stem_w) [act] a = Relu(s) {turn} [flatten] f = Reshape({read}, flat)
+            [tokens] k = Transpose<perm=[0,2,1]>(f) [mix] y = MatMul(k, head_w) }}"""
+        return parsed(text, stem_w=MAPS["stem_w"], head_w=MAPS["head_w"], flat=np.array([2, 8, 64]))
+
+    pair = network("", "a"), network("[turn] t = Transpose<perm=[0,1,3,2]>(a)", "t")
+    report = compare(*pair, [{"x": normal(2, 3, 8, 8, seed=3)}])
+    assert (only(report).node, only(report).cause) == ("flatten", "layout")
+
+
+def test_a_normalization_in_pieces_gives_its_name_to_what_is_written_otherwise():
+    def network(middle: str, **numbers: float):
+        text = f"""g (float[2,3,8,8] x) => (float[2,8,8,8] y) {{
+            [stem] s = Conv<pads=[1,1,1,1]>(x, stem_w) {middle} [last] y = Conv<pads=[1,1,1,1]>(k, a) }}"""
+        values = {name: np.array(value, np.float32) for name, value in numbers.items()}
+        values |= {"ones": np.ones(8, np.float32), "zeros": np.zeros(8, np.float32)}
+        read = {name: value for name, value in values.items() if f" {name})" in text or f" {name}," in text}
+        return parsed(text, stem_w=MAPS["stem_w"], a=MAPS["a"], **read)
+
+    whole = network("[norm] i = InstanceNormalization(s, ones, zeros) [relu] k = Relu(i)")
+    pieces = """[mean] n0 = ReduceMean<axes=[2,3]>(s) [less] n1 = Sub(s, n0) [square] n2 = Pow(n1, two)
+        [var] n3 = ReduceMean<axes=[2,3]>(n2) [more] n4 = Add(n3, eps) [root] n5 = Sqrt(n4) [over] i = Div(n1, n5)
+        [positive] k = Max(i, zero)"""
+    data = [{"x": normal(2, 3, 8, 8, seed=3)}]
+    assert not compare(whole, network(pieces, two=2, eps=1e-5, zero=0), data).culprits
+    assert only(compare(whole, network(pieces, two=2, eps=0.5, zero=0), data)).node == "norm"
+
+
+@pytest.mark.parametrize(
+    ("eps", "act", "node"), [(1e-5, "Max(h, low)", "relu"), (0.5, "Max(h, zero)", "norm"), (1e-5, "Max(h, zero)", "")]
+)
+def test_a_gain_and_a_bias_part_what_is_written_otherwise_on_both_sides_of_them(eps, act, node):
+    def network(middle: str, end: str, shape: tuple[int, ...]):
+        text = f"""g (float[2,3,8,8] x) => (float[2,16,6,6] y) {{
+            [stem] s = Conv<pads=[1,1,1,1]>(x, w) {middle} [gain] j = Mul(i, gain) [bias] h = Add(j, bias) {end}
+            [last] y = Conv(k, v) }}"""
+        values = {
+            "w": normal(16, 3, 3, 3, seed=1) / 4, "v": normal(16, 16, 3, 3, seed=2) / 8,
+            "gain": 1 + normal(16, seed=3).reshape(shape) / 4, "bias": normal(16, seed=4).reshape(shape),
+            "eps": np.float32(eps), "two": np.float32(2), "zero": np.float32(0), "tenth": np.float32(0.1),
+            "ones": np.ones(16, np.float32), "zeros": np.zeros(16, np.float32),
+        }  # fmt: skip
+        read = {name: value for name, value in values.items() if f" {name})" in text or f" {name}," in text}
+        return parsed(text, **read)
+
+    norm = "[norm] i = InstanceNormalization(s, ones, zeros)"
+    pieces = """[mean] n0 = ReduceMean<axes=[2,3]>(s) [less] n1 = Sub(s, n0) [square] n2 = Pow(n1, two)
+        [var] n3 = ReduceMean<axes=[2,3]>(n2) [more] n4 = Add(n3, eps) [root] n5 = Sqrt(n4) [over] i = Div(n1, n5)"""
+    leak = "[leak] low = Mul(h, tenth) " if "low" in act else ""
+    pair = network(norm, "[relu] k = Relu(h)", (16, 1, 1)), network(pieces, f"{leak}[act] k = {act}", (1, 16, 1, 1))
+    report = compare(*pair, [{"x": normal(2, 3, 8, 8, seed=3)}])
+    assert [c.node for c in report.culprits] == ([node] if node else [])
