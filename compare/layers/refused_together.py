@@ -57,7 +57,9 @@ def _words(s: LayerObservation, prepared: Prepared) -> str:
 def _why(prepared: Prepared, s: LayerObservation, index: GraphIndex) -> Diagnosis:
     """That a layer is refused, and what the graphs say of it beside its weights, which no runtime refuses."""
     assert s.refused is not None
-    refused = cannot_run(s.refused)
+    refused = cannot_run((index, prepared.candidate.model.index), s.pair, s.refused)
+    if len(refused.facts) > 1:  # a size that is baked in
+        return refused
     told = stated(index, [(p, d) for p, d in prepared.judge.examiner.stated(s.pair) if _tells(d, index)])
     return refused if told is None else told.adding(*refused.facts)
 

@@ -173,7 +173,7 @@ def test_what_a_normalization_is_written_with_changes_no_sizes_behind_it(relu):
     assert (culprit.node, culprit.cause) == ("stem", "weights")
 
 
-def test_axes_of_one_size_that_are_exchanged_before_tokens_are_told_at_the_tokens():
+def test_axes_of_one_size_that_are_exchanged_before_tokens_are_told_at_what_exchanges_them():
     def network(turn: str, read: str):
         text = f"""g (float[2,3,8,8] x) => (float[2,64,5] y) {{
             [stem] s = Conv<pads=[1,1,1,1]>(x, stem_w) [act] a = Relu(s) {turn} [flatten] f = Reshape({read}, flat)
@@ -181,8 +181,9 @@ def test_axes_of_one_size_that_are_exchanged_before_tokens_are_told_at_the_token
         return parsed(text, stem_w=MAPS["stem_w"], head_w=MAPS["head_w"], flat=np.array([2, 8, 64]))
 
     pair = network("", "a"), network("[turn] t = Transpose<perm=[0,1,3,2]>(a)", "t")
-    report = compare(*pair, [{"x": normal(2, 3, 8, 8, seed=3)}])
-    assert (only(report).node, only(report).cause) == ("flatten", "layout")
+    culprit = only(compare(*pair, [{"x": normal(2, 3, 8, 8, seed=3)}]))
+    assert (culprit.node, culprit.cause) == ("turn", "wrong-op")
+    assert "Reshape flatten is given its result in place of 'a'" in culprit.evidence
 
 
 def test_a_normalization_in_pieces_gives_its_name_to_what_is_written_otherwise():

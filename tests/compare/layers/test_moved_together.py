@@ -28,13 +28,15 @@ def network(first, second, between=""):
 def test_a_roll_the_other_way_is_one_fault_with_all_its_slices():
     culprit = only(compare(network(-2, -2), network(2, 2), DATA))
     assert (culprit.node, culprit.cause) == ("s0", "weights")
-    assert culprit.evidence.startswith("value -2 against 2; Slice s1 too")
-    assert all(f"Slice {name} too: value -2 against 2" in culprit.evidence for name in ("s2", "s3"))
+    assert culprit.evidence.startswith("start -2 against 2; Slice s1 too")
+    assert all(
+        f"Slice {name} too: {end} -2 against 2" in culprit.evidence for name, end in (("s2", "start"), ("s3", "end"))
+    )
 
 
 def test_rolls_that_differ_otherwise_are_two_faults():
     report = compare(network(-2, -2), network(2, 1), DATA)
-    assert [sorted(c.facts[0].text for c in report.culprits)] == [["value -2 against 1", "value -2 against 2"]]
+    assert [sorted(c.facts[0].text for c in report.culprits)] == [["start -2 against 1", "start -2 against 2"]]
 
 
 def test_rolls_with_something_between_them_are_two_faults():
