@@ -86,6 +86,11 @@ class GraphIndex:
             known.update(element_types(self.nodes, known, containers))
         return known
 
+    def rank(self, name: str) -> int | None:
+        """How many axes a tensor has; None where that is not known."""
+        spec = self.specs.get(name)
+        return None if spec is None or spec.shape is None else len(spec.shape)
+
     def weight(self, name: str) -> np.ndarray | None:
         """The value of an initializer or a Constant node's output, of any size; None if ``name`` is neither.
 

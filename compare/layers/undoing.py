@@ -64,7 +64,7 @@ def undoing_layer(faults: Collection[int], healing: Healing, index: GraphIndex) 
 
 def _picked(tensor: str, s: LayerObservation, index: GraphIndex) -> Collection[Axes]:
     """The axis of a tensor along which a layer picks places by constants: a Gather, a Slice along one axis."""
-    node, rank = index.nodes[s.pair.main], _rank(tensor, index)
+    node, rank = index.nodes[s.pair.main], index.rank(tensor) or 0
     if operator(node) not in ("Gather", "Slice") or node.input[0] != tensor or len(node.input) < 2 or not rank:
         return ()
     constants = [constant_value(index, name) for name in node.input[1:] if name]
@@ -79,7 +79,7 @@ def _picked(tensor: str, s: LayerObservation, index: GraphIndex) -> Collection[A
 def _multiplied(tensor: str, s: LayerObservation, index: GraphIndex) -> Collection[Axes] | None:
     """The axes of a tensor along which the weights of a layer are multiplied, behind a Transpose and a Reshape: what is
     done to places, they do not take back, nor what is only added to the product. None where it may be any."""
-    order, merged, rank = None, False, _rank(tensor, index)
+    order, merged, rank = None, False, index.rank(tensor) or 0
     for node in (index.nodes[p] for p in s.pair.reference.nodes):
         if tensor not in node.input:
             continue
@@ -96,9 +96,3 @@ def _multiplied(tensor: str, s: LayerObservation, index: GraphIndex) -> Collecti
         merged = merged or operator(node) in RESHAPES
         tensor = node.output[0]
     return ()
-
-
-def _rank(tensor: str, index: GraphIndex) -> int:
-    """How many axes a tensor has; 0 where that is not known."""
-    spec = index.specs.get(tensor)
-    return 0 if spec is None or spec.shape is None else len(spec.shape)

@@ -32,9 +32,8 @@ def by_entry(index: GraphIndex, nodes: Iterable[int], batched: Collection[str]) 
     for node in (index.nodes[p] for p in nodes):
         if trains(node):  # statistics of the whole batch
             return False
-        values = [name for name in node.input if name in known]
-        ranks = [_rank(index, name) for name in node.input if name]
-        if not values or None in ranks or not _keeps_apart(index, node, known):
+        ranks = [index.rank(name) for name in node.input if name]
+        if known.isdisjoint(node.input) or None in ranks or not _keeps_apart(index, node, known):
             return False
         known.update(node.output)
     return True
@@ -43,11 +42,12 @@ def by_entry(index: GraphIndex, nodes: Iterable[int], batched: Collection[str]) 
 def _keeps_apart(index: GraphIndex, node: onnx.NodeProto, batched: Collection[str]) -> bool:
     """Whether a node computes each entry by itself, where each of its inputs is of the batch, or a constant."""
     op, first = operator(node), node.input[0] in batched
-    rank = _rank(index, node.input[0]) or 0
+    rank = index.rank(node.input[0]) or 0
     if op in BATCHWISE:
         return (first and rank > 0 and op not in BROADCASTING) or _aligned(index, node, batched, 0)
-    if op == "MatMul":  # of matrices alone, rows are entries, and columns are not
-        return (first and rank == 2 and node.input[1] not in batched) or _aligned(index, node, batched, 2)
+    if op == "MatMul":  # of two matrices, rows are entries, and columns are not
+        matrices = rank == 2 == index.rank(node.input[1])
+        return (first and matrices and node.input[1] not in batched) or _aligned(index, node, batched, 2)
     if op == "Gemm":
         plain = first and node.input[1] not in batched and not attribute_int(node, "transA", 0)
         return plain and _aligned(index, node, batched, 0, inputs=node.input[2:])
@@ -69,16 +69,9 @@ def _aligned(
     """Whether axis 0 of the batched inputs of a node meets nothing else where they are broadcast: they are of one rank,
     more than ``least``, and constants have fewer axes, or one entry."""
     names = [name for name in (node.input if inputs is None else inputs) if name]
-    ranks = {_rank(index, name) for name in node.input if name in batched}
+    ranks = {index.rank(name) for name in node.input if name in batched}
     if len(ranks) != 1 or None in ranks:
         return False
     (rank,) = (r for r in ranks if r is not None)
     shapes = [index.initializers[n].dims if n in index.initializers else None for n in names if n not in batched]
     return rank > least and all(s is not None and (len(s) < rank or s[0] == 1) for s in shapes)
-
-
-def _rank(index: GraphIndex, name: str) -> int | None:
-    if name in index.initializers:
-        return len(index.initializers[name].dims)
-    spec = index.specs.get(name)
-    return None if spec is None or spec.shape is None else len(spec.shape)

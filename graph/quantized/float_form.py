@@ -243,7 +243,7 @@ class _Writing:
         inputs = [node.input[i] for i in layout.before]
         for number, place in enumerate(layout.operands):
             axis = layout.weight_axis if number else 0
-            rank = self._rank(given(node, place.data))
+            rank = self.index.rank(given(node, place.data)) or 0
             axis = axis % rank if rank else max(axis, 0)
             integers, scale, zero = (given(node, p) for p in (place.data, place.scale, place.zero))
             inputs.append(self._float(integers, scale, zero, axis))
@@ -260,10 +260,6 @@ class _Writing:
         made = self._emit(layout.op, inputs, self._fresh(output), attributes)
         zero = "" if layout.zero is None else given(node, layout.zero)
         self._requantized(made, output, node.input[layout.scale], zero)
-
-    def _rank(self, name: str) -> int:
-        spec = self.index.specs.get(name)
-        return 0 if spec is None or spec.shape is None else len(spec.shape)
 
     def _scaled_product(self, position: int, node: onnx.NodeProto) -> _Product | None:
         """A product of integers whose scales the nodes behind it put back: Cast, then Mul."""
@@ -304,7 +300,7 @@ class _Writing:
     def _product(self, product: _Product) -> None:
         node = self.index.nodes[product.position]
         op = "Conv" if node.op_type == "ConvInteger" else "MatMul"
-        axis = 0 if op == "Conv" else max(self._rank(node.input[1]) - 1, 0)
+        axis = 0 if op == "Conv" else max((self.index.rank(node.input[1]) or 0) - 1, 0)
         left = self._float(node.input[0], product.scales[0], given(node, 2))
         right = self._float(node.input[1], product.scales[1], given(node, 3), axis)
         self._emit(op, [left, right], product.output, float_attributes(node, op))
@@ -332,13 +328,13 @@ class _Writing:
         """MatMulIntegerToFloat: a product of integers with its scales."""
         a, b, a_scale, b_scale, a_zero, b_zero, bias = (given(node, i) for i in range(7))
         left = self._float(a, a_scale, a_zero)
-        right = self._float(b, b_scale, b_zero, max(self._rank(b) - 1, 0))
+        right = self._float(b, b_scale, b_zero, max((self.index.rank(b) or 0) - 1, 0))
         return self._biased("MatMul", [left, right], bias, node.output[0])
 
     def _quantizes_operand(self, node: onnx.NodeProto) -> bool:
         """DynamicQuantizeMatMul: the same, which quantizes its first operand itself."""
         a, b, b_scale, b_zero, bias = (given(node, i) for i in range(5))
-        right = self._float(b, b_scale, b_zero, max(self._rank(b) - 1, 0))
+        right = self._float(b, b_scale, b_zero, max((self.index.rank(b) or 0) - 1, 0))
         return self._biased("MatMul", [self._quantized(a), right], bias, node.output[0])
 
     def _quantized(self, name: str) -> str:

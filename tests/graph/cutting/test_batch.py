@@ -42,6 +42,7 @@ APART = {
 NOT_APART = {
     "columns of a matrix": ("y = MatMul(w, x)", (6, BATCH), None),
     "matrices of another rank": ("y = MatMul(x, z)", (BATCH, 6, BATCH), (BATCH, 4)),
+    "a matrix and matrices": ("y = MatMul(x, m)", (BATCH, 6), None),
     "a sum over the batch": ("y = Gemm<transA=1>(x, w)", (6, BATCH), None),
     "shares of the batch": ("y = Softmax<axis=0>(x)", (BATCH, 4), None),
     "a normalization of all": ("y = LayerNormalization<axis=0>(x, s)", (BATCH, 4), None),
@@ -53,6 +54,7 @@ NOT_APART = {
     "constants alone": ("y = Add(v, v)", (BATCH, 4), None),
 }
 WEIGHTS = {"w": W, "v": V, "s": np.ones((BATCH, 4), np.float32), "e": np.ones((BATCH, 1), np.float32)}
+WEIGHTS["m"] = RNG.standard_normal((BATCH, 6, 4)).astype(np.float32)
 
 
 @pytest.mark.parametrize("name", APART)
