@@ -97,7 +97,7 @@ def joined(diagnoses: Mapping[int, Diagnosis]) -> dict[int, list[int]]:
     found: dict[int, list[int]] = {}
     for number in sorted(diagnoses):
         one = diagnoses[number]
-        if one.candidate_node is not None and any(isinstance(fact, InsertedBefore) for fact in one.facts):
+        if one.candidate_node is not None and is_told(one):
             found.setdefault(one.candidate_node, []).append(number)
     return {first: others for first, *others in found.values() if others}
 

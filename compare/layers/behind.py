@@ -168,8 +168,7 @@ def _in_own_terms(prepared: Prepared, healing: Healing, known: Decided, progress
     except Exception:  # what was decided stands
         log.debug("layers that may be rewritten together", exc_info=True)
         return known
-    fewer = found is not None and found.right and 0 < len(found.wrong) < len(told)
-    if found is None or not (found.wrong == suspects or fewer):
+    if found is None or (found.wrong != suspects and not (found.right and 0 < len(found.wrong) < len(told))):
         return known
     verdicts: dict[int, LayerVerdict] = {**known.verdicts}
     verdicts.update(dict.fromkeys(found.right, "healed"))

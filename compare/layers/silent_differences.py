@@ -38,9 +38,9 @@ def silent_differences(
     """
     facts = (fact for c in culprits for fact in c.facts if isinstance(fact, GraphsDiffer))
     told = {(fact.difference.node, fact.difference.name) for fact in facts}
-    for s in given.layers:
+    for s in (s for s in given.layers if given.by_layer[s.number] == "ok"):
         stated = [item for item in prepared.judge.examiner.stated(s.pair) if item[1].expected_by_format is None]
-        if given.by_layer[s.number] != "ok" or len(stated) != 1:  # of several, one may take back another
+        if len(stated) != 1:  # of several, one may take back another
             continue
         ((position, difference),) = stated
         place = difference.node, difference.name

@@ -28,6 +28,8 @@ FEWEST = 4
 """Rows below which that says nothing: of a single one, every other of its length is a turned one."""
 SAME = 0.01
 """Relative difference of rows, each in order of size, up to which they hold the same values."""
+UNRELATED = 1.0
+"""How far apart tensors are that are not turned into each other, in any format: it is not looked how."""
 ORDER, SIGN, BOTH, TURNED = (
     "in another order",
     "with the other sign in some places",
@@ -68,12 +70,14 @@ def turning(reference: np.ndarray, candidate: np.ndarray) -> Turning:
         return Turning()
     apart = {axes: _apart(reference, candidate, axes) for axes in AXES.get(reference.ndim, ())}
     least = min(apart, key=lambda axes: apart[axes], default=())
+    if not least or apart[least] >= UNRELATED:
+        return Turning(apart)
     return Turning(apart, _how(reference, candidate, least))
 
 
 def _how(reference: np.ndarray, candidate: np.ndarray, axes: Axes) -> str:
     """What was done to rows that are turned: whether they hold the same values, or those of the same size."""
-    rows = _rows(reference, candidate, axes) if axes else None
+    rows = _rows(reference, candidate, axes)
     if rows is None:
         return TURNED
     mine, theirs = rows
