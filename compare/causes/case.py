@@ -13,6 +13,7 @@ from ...graph.formats import NumberFormat
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
+    from ...graph.model import Model
     from ...graph.pairing.differences import Difference
     from ...graph.quantized.quantizers import Grid
     from ...graph.specs import Arrays
@@ -73,10 +74,9 @@ class LayerCase:
         reweighted: Gives the output that is off as the reference computes it with other values of some of its weights,
             of what it reads, or of what nodes inside make; None where that cannot be computed, or is no floats.
         ends_finite: Whether the candidate, deployed, is known to have no output that is not finite.
-        inverted: Gives the candidate's output with the opposite condition of one of its Where nodes, by its position in
-            the candidate's graph; None where that cannot be computed.
-        undone: Gives the judgement on the layer where the candidate has other values of some of its constants, by its
-            names; None where that cannot be computed.
+        altered: Gives what the candidate makes of the layer, by its names, with another piece of a graph in place of
+            its own; None where that cannot be computed, or there is nothing to alter.
+        judged: Gives the judgement on the layer where the candidate makes something else of it.
         origins: Tensors of the candidate -> those of the reference that they are.
     """
 
@@ -94,8 +94,8 @@ class LayerCase:
     grids: Mapping[str, Grid] = field(default_factory=dict)
     reweighted: Callable[[Arrays], np.ndarray | None] = lambda _: None
     ends_finite: bool = False
-    inverted: Callable[[int], np.ndarray | None] = lambda _: None
-    undone: Callable[[Arrays], Judgement | None] = lambda _: None
+    altered: Callable[[Callable[[Model], Model | None]], Arrays | None] = lambda _: None
+    judged: Callable[[Arrays], Judgement | None] = lambda _: None
     origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -111,12 +111,23 @@ class LayerCase:
     @property
     def c(self) -> np.ndarray:
         """What the candidate has there."""
-        return self.made[self.pair.candidate.outputs[self.pair.reference.outputs.index(self.tensor)]]
+        return self.made[self.twin]
+
+    @property
+    def twin(self) -> str:
+        """What the candidate calls the output that is off."""
+        return self.pair.candidate.outputs[self.pair.reference.outputs.index(self.tensor)]
 
     @functools.cached_property
     def inner(self) -> Arrays:
         """The floating tensors inside the layer, as the reference computes them."""
         return self.look_inside()
+
+    def right_with(self, alter: Callable[[Model], Model | None]) -> bool:
+        """Whether the layer gives what it should where the candidate's piece is altered."""
+        made = self.altered(alter)
+        left = None if made is None else self.judged(made)
+        return left is not None and not left.exceeds_noise
 
     def known(self, name: str) -> np.ndarray | None:
         """What the reference has in a tensor of the layer: one that it is given or gives, or else one inside."""

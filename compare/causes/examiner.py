@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...graph.cutting.dataflow import dataflow
-from ...graph.cutting.slices import backward, explode, exploded_name, slice_model, with_inverted, with_weights
+from ...graph.cutting.slices import backward, exploded_name, slice_model
 from ...graph.errors import LayerdiffError
 from ...graph.operators import AFFINE_STEPS, PRODUCTS, STRETCHES, operator
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.rounding.emulation import rewrite
 from ...graph.rounding.round_array import STORAGE
-from ...graph.rounding.widening import to_fp32, widened
-from ...graph.specs import Arrays, held, is_float, specs_of
+from ...graph.rounding.widening import to_fp32
+from ...graph.specs import Arrays, is_float, specs_of
 from ..lockstep.parts import opened_part
 from ..lockstep.plan import LayerPair, inside
 from . import (
@@ -56,7 +56,6 @@ from . import (
     text,
     undeclared,
     underflow,
-    undoing,
     unknown,
     wide_range,
 )
@@ -67,11 +66,11 @@ from .expected_noise import Expected
 from .narrow_format import narrow_format
 from .one_kernel import lost_inside
 from .ranges import stops_at_the_range
+from .reruns import Reruns
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ...graph.model import Model
     from ...graph.pairing.differences import Difference
     from ..report.model import Fact
     from ..sides import Side
@@ -177,6 +176,7 @@ class Examiner:
         self.matched, self.observed = matched, observed
         self.refine, self.ends_finite = refine, ends_finite
         self.index = reference.model.index
+        self._runs = Reruns(reference, candidate, noise.runner, matched, observed)
         self._flow = dataflow(self.index)
         self._origins = {other: name for name, other in {**matched, **observed}.items()}
 
@@ -206,15 +206,16 @@ class Examiner:
             ),
             (self.index, self.candidate.model.index),
             self.stated(pair),
-            lambda: self._inner(pair, values),
+            lambda: self._runs.inner(pair, values),
             lambda: self._operands(pair, tensor, values, made),
             entry,
             self.noise.roundings.grids.of(pair, values),
-            lambda weights: self._reweighted(pair, tensor, values, weights),
+            lambda weights: self._runs.reweighted(pair, tensor, values, weights),
             self.ends_finite,
-            lambda position: self._inverted(pair, tensor, values, position),
+            lambda alter: self._runs.altered(pair, values, alter),
+            origins=self._origins,
         )
-        return replace(case, undone=lambda others: self._undone(case, others), origins=self._origins)
+        return replace(case, judged=lambda made: self._judged_as(case, values, made))
 
     def stated(self, pair: LayerPair) -> tuple[tuple[int, Difference], ...]:
         """What differs in the graphs at the nodes that compute a layer, with the position in the reference's graph."""
@@ -278,7 +279,7 @@ class Examiner:
         """The judgement on a layer where a side is run by another runner; None where that cannot run it."""
         pair, values, made = case.pair, case.values, case.made
         if side.name == self.candidate.name:
-            flat = self._run_apart([pair], values, side)
+            flat = self._runs.apart([pair], values, side)
             if flat is None:
                 return None
             made = {n: flat[exploded_name(n, pair.number)] for n in pair.candidate.outputs}
@@ -303,7 +304,7 @@ class Examiner:
         runner, fmt = self.candidate.runner, self.candidate.runner.arithmetic
         if fmt.name not in STORAGE:
             return None
-        inner, by_node = (functools.partial(find, pair, values) for find in (self._inner, self._by_node))
+        inner, by_node = (functools.partial(find, pair, values) for find in (self._runs.inner, self._by_node))
         return lost_inside(pair, self.index, values, fmt, inner, by_node, runner.rounds_every_node)
 
     def _by_node(self, pair: LayerPair, values: Arrays) -> Arrays:
@@ -336,80 +337,6 @@ class Examiner:
 
     # -- inside a layer -----------------------------------------------------------------------------------------
 
-    def _inner(self, pair: LayerPair, values: Arrays) -> Arrays:
-        """The floating tensors inside a layer, as the reference computes them."""
-        specs = self.index.specs
-        made = (n for p in pair.reference.nodes for n in self.index.nodes[p].output if n)
-        names = [
-            n for n in made if n not in pair.reference.outputs and (s := specs.get(n)) is not None and is_float(s.dtype)
-        ]
-        return self._computed(pair, names, values) if names else {}
-
-    def _computed(self, pair: LayerPair, names: Sequence[str], values: Arrays) -> dict[str, np.ndarray]:
-        """Tensors inside a layer from what it is given; none where they cannot be computed."""
-        if not self.reference.runner.capabilities.any_model:  # it has another network: what it gave is all there is
-            return {n: values[n] for n in names if n in values}
-        model = self.reference.model
-        part = backward(model.index, [*names, *pair.reference.outputs], set(pair.reference.inputs))
-        feed = {n: values[n] for n in part.inputs if n in values}
-        if len(feed) < len(part.inputs):
-            return {}
-        try:
-            with self.noise.runner.session(widened(slice_model(model, part, specs_of(feed)))) as session:
-                made = session.infer(to_fp32(feed))
-        except LayerdiffError as error:
-            log.debug("cannot look inside: %s", error)
-            return {}
-        return {n: made[n] for n in names}
-
-    def _reweighted(self, pair: LayerPair, tensor: str, values: Arrays, others: Arrays) -> np.ndarray | None:
-        """See `LayerCase.reweighted`."""
-        if not self.reference.runner.capabilities.any_model or not is_float(values[tensor].dtype):
-            return None
-        feed = {n: others.get(n, values[n]) for n in pair.reference.inputs}
-        weights = {n: value for n, value in others.items() if n not in feed}
-        try:
-            part = with_weights(slice_model(self.reference.model, pair.reference, specs_of(feed)), weights)
-            with self.noise.runner.session(widened(part)) as session:
-                return session.infer(to_fp32(feed))[tensor]
-        except LayerdiffError as error:
-            log.debug("cannot compute %s with other weights: %s", pair.reference.outputs, error)
-            return None
-
-    def _inverted(self, pair: LayerPair, tensor: str, values: Arrays, position: int) -> np.ndarray | None:
-        """See `LayerCase.inverted`."""
-        made = self._altered(pair, values, lambda part: with_inverted(part, pair.candidate.nodes.index(position)))
-        return None if made is None else made[pair.candidate.outputs[pair.reference.outputs.index(tensor)]]
-
-    def _undone(self, case: LayerCase, others: Arrays) -> Judgement | None:
-        """See `LayerCase.undone`."""
-        made = self._altered(case.pair, case.values, lambda part: undoing.with_constants(part, others))
-        return None if made is None else self._judged_as(case, case.values, made)
-
-    def _altered(self, pair: LayerPair, values: Arrays, alter: Callable[[Model], Model | None]) -> Arrays | None:
-        """What the candidate makes of a layer that is altered; None where that cannot be computed."""
-        feed, can = self._fed(pair.candidate.inputs, values), self.candidate.runner.capabilities
-        if feed is None or not (can.any_model and can.pieces):
-            return None
-        try:
-            model = alter(slice_model(self.candidate.model, pair.candidate, specs_of(feed)))
-            if model is None:
-                return None
-            with opened_part(self.candidate, model) as session:
-                return session.infer(feed)
-        except LayerdiffError as error:
-            log.debug("cannot compute %s altered: %s", pair.reference.outputs, error)
-            return None
-
-    def _fed(self, names: Iterable[str], values: Arrays) -> dict[str, np.ndarray] | None:
-        """The reference's values by the candidate's names; None where some of them are not known."""
-        back = {self.matched.get(n, n): n for n in values} | {v: k for k, v in self.observed.items()}
-        sources = {n: back.get(n, n) for n in names}
-        if any(source not in values for source in sources.values()):
-            return None
-        specs = self.candidate.model.index.specs
-        return {n: held(values[source], specs.get(n)) for n, source in sources.items()}
-
     def _operands(
         self, pair: LayerPair, tensor: str, values: Arrays, made: Arrays
     ) -> tuple[np.ndarray, np.ndarray] | None:
@@ -424,20 +351,20 @@ class Examiner:
         if len(twins) != 1:
             return None
         mine, theirs = self.index.nodes[pair.main].input[0], other.nodes[twins[0]].input[0]
-        before = values if mine in values else self._computed(pair, [mine], values)
+        before = values if mine in values else self._runs.computed(pair, [mine], values)
         if mine not in before:
             return None
         if theirs in pair.candidate.inputs:
             source = {self.matched.get(n, n): n for n in pair.reference.inputs}.get(theirs)
             return None if source is None else (before[mine], values[source])
         part = replace(pair, candidate=backward(other, [theirs], set(pair.candidate.inputs)))
-        flat = self._run_apart([part], values)
+        flat = self._runs.apart([part], values)
         return None if flat is None else (before[mine], flat[exploded_name(theirs, pair.number)])
 
     def _behind(self, case: LayerCase) -> Diagnosis | None:
         """Blames nodes that the candidate has behind an operator which, by itself, does what it should."""
         parts = inserted.split(case)
-        flat = None if parts is None else self._run_apart([parts.before], case.values)
+        flat = None if parts is None else self._runs.apart([parts.before], case.values)
         if parts is None or flat is None:
             return None
         pair = parts.before
@@ -458,9 +385,9 @@ class Examiner:
         if names and not self.reference.runner.capabilities.any_model:
             matched = {n: other for n, other in self.matched.items() if n in case.values}
             parts, names = inside(self.index, self.candidate.model.index, case.pair, matched, self.observed), []
-        values = {**self._computed(case.pair, names, case.values), **case.values}
+        values = {**self._runs.computed(case.pair, names, case.values), **case.values}
         parts = [p for p in parts if all(n in values for n in (*p.reference.inputs, *p.reference.outputs))]
-        flat = self._run_apart(parts, values)
+        flat = self._runs.apart(parts, values)
         if flat is None:
             return None
         expected = self.noise.probe(parts, values)
@@ -479,20 +406,3 @@ class Examiner:
             beyond = [d for c in guilty if c is not worst for d in differences.beyond_formats(c.differences)]
             blamed = differences.with_others(blamed, self.index, beyond)
         return blamed if blamed.node is not None else replace(blamed, node=worst.pair.main)
-
-    def _run_apart(
-        self, parts: Sequence[LayerPair], values: Arrays, side: Side | None = None
-    ) -> Mapping[str, np.ndarray] | None:
-        """What the candidate, or ``side`` in its place, makes of single nodes, each fed the reference's values; None
-        where it cannot."""
-        side = side or self.candidate
-        feed = self._fed([n for p in parts for n in p.candidate.inputs], values)
-        if not parts or feed is None:
-            return None
-        try:
-            model = explode(self.candidate.model, [(p.number, p.candidate) for p in parts], specs_of(feed))
-            with opened_part(side, model) as session:
-                return session.infer(feed)
-        except LayerdiffError as error:
-            log.debug("cannot take %s apart: %s", parts[-1].reference.outputs, error)
-            return None

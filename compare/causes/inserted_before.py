@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from ...graph.operators import CASTS, QUANTIZERS, operator
 from ...graph.pairing.constants import constant_value
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
+from .undoing import with_constants
 
 MOST = 4
 """Most nodes that are tried."""
@@ -60,8 +62,7 @@ def find(case: LayerCase) -> Diagnosis | None:
         return None
     for position, name in list(_alone(case))[:MOST]:
         (made,) = index.nodes[position].output
-        left = case.undone({made: case.values[case.origins[name]]})
-        if left is not None and not left.exceeds_noise:
+        if case.right_with(partial(with_constants, others={made: case.values[case.origins[name]]})):
             readers = tuple(f"{index.nodes[p].op_type} {index.names[p]}" for p in index.consumers.get(made, ()))
             fact = InsertedBefore(f"{index.nodes[position].op_type} {index.names[position]}", name, readers)
             return Diagnosis(Cause.WRONG_OP, (fact,), candidate_node=position)

@@ -7,10 +7,12 @@ makes, that the condition alone is wrong.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import numpy as np
 
+from ...graph.cutting.slices import with_inverted
 from ...graph.pairing.changes import OperatorChange
 from ..report.model import Cause
 from .case import LayerCase
@@ -54,7 +56,8 @@ def find(case: LayerCase) -> Diagnosis | None:
     if not selects and not any("Where" in dict(change.candidate) for change in changes if change.reference):
         return None  # what the second file alone selects has no opposite in the first one
     for position in islice((p for p in case.pair.candidate.nodes if index.nodes[p].op_type == "Where"), MOST):
-        made = case.inverted(position)
+        altered = case.altered(partial(with_inverted, node=case.pair.candidate.nodes.index(position)))
+        made = None if altered is None else altered[case.twin]
         if made is not None and made.shape == y.shape and explains(y, c, made):
             fact = Opposite(index.names[position], index.nodes[position].input[0])
             return Diagnosis(Cause.WRONG_OP, (fact,), candidate_node=position)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
 from .differences import GraphsDiffer, explained
+from .undoing import with_constants
 
 ROOTS = {"Sqrt", "Pow"}
 """What reads the sum of a variance and an epsilon."""
@@ -68,8 +70,9 @@ def _makes_the_error(case: LayerCase, mine: Epsilon, theirs: Epsilon) -> bool:
         made = None if known is None else case.reweighted({mine.constant: np.full_like(known, theirs.value)})
         return made is not None and explained(case, made)
     known = constant_value(case.graphs[1], theirs.constant)
-    undone = None if known is None else case.undone({theirs.constant: np.full_like(known, mine.value)})
-    return undone is not None and not undone.exceeds_noise
+    if known is None:
+        return False
+    return case.right_with(partial(with_constants, others={theirs.constant: np.full_like(known, mine.value)}))
 
 
 def epsilons(index: GraphIndex, nodes: Iterable[int]) -> Iterator[Epsilon]:

@@ -32,7 +32,8 @@ def found(integers, scale, weight_scale=0.5, beside=0.0, left=None):
     relative = float(np.linalg.norm(c - y) / np.linalg.norm(y))
     case = layer_case(y, c, model=FLOATS, candidate=other, quantized=True, relative=relative)
     if left is not None:
-        case = replace(case, undone=lambda others: replace(case.judgement, relative=left * relative))
+        judged = replace(case.judgement, relative=left * relative)
+        case = replace(case, altered=lambda alter: case.made, judged=lambda made: judged)
     return bias.find(case)
 
 

@@ -91,4 +91,7 @@ def test_weights_that_the_graphs_do_not_show_cannot_be_undone(other, stays):
     differs = Difference(0, 0, WeightChange(W.shape, W.shape, 1, 0.1, (0, 0), (0.1, 0.2)), "b")
     models = parsed(TEXT, w=W), parsed(TEXT, w=other)
     case = layer_case(y, 1.01 * y, model=models[0], candidate=models[1], differences=(differs,))
-    assert weights_stay(replace(case, undone=lambda others: case.judgement), [differs]) == stays
+    assert (
+        weights_stay(replace(case, altered=lambda alter: case.made, judged=lambda made: case.judgement), [differs])
+        == stays
+    )
