@@ -29,6 +29,7 @@ from . import (
     bound,
     cancellation,
     computed_operand,
+    counterparts,
     differences,
     feeding,
     folded_padding,
@@ -265,7 +266,28 @@ class Examiner:
             refined = self._refine(case)
             if refined is not None:
                 return refined
-        return self._cause(case)
+        return self._blame(case)
+
+    def _blame(self, case: LayerCase) -> Diagnosis:
+        """The cause for one layer as a whole: that of a part of it, where both sides compute it with other operators
+        and it can be cut where tensors inside stand for each other."""
+        found = self._cause(case)
+        if not (self.refine and counterparts.can_be_cut(case, found)):
+            return found
+        pairs = counterparts.find(case, lambda: self._runs.candidate_inner(case.pair, case.values))
+        if not pairs:
+            return found
+        knowing = Examiner(
+            self.reference,
+            self.candidate,
+            self.noise,
+            differences=self.differences,
+            matched={**self.matched, **pairs},
+            observed=self.observed,
+            refine=False,
+            ends_finite=self.ends_finite,
+        )
+        return knowing._refine(case) or found
 
     def _exactly(self, case: LayerCase) -> Iterator[tuple[str, Callable[[], Judgement | None]]]:
         """Sides whose 8-bit products may saturate in a layer, and how to judge it where they do not."""
@@ -401,7 +423,7 @@ class Examiner:
         if not guilty:
             return None
         worst = max(guilty, key=differences.guilt)
-        blamed = self._cause(worst)
+        blamed = self._blame(worst if self.refine else counterparts.narrowed(worst))
         if any(isinstance(fact, differences.GraphsDiffer) for fact in blamed.facts):
             beyond = [d for c in guilty if c is not worst for d in differences.beyond_formats(c.differences)]
             blamed = differences.with_others(blamed, self.index, beyond)

@@ -14,6 +14,7 @@ from functools import partial
 
 from ...graph.operators import CASTS, QUANTIZERS, operator
 from ...graph.pairing.constants import constant_value
+from ...graph.pairing.view import multiplier
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
@@ -65,7 +66,8 @@ def find(case: LayerCase) -> Diagnosis | None:
         if case.right_with(partial(with_constants, others={made: case.values[case.origins[name]]})):
             readers = tuple(f"{index.nodes[p].op_type} {index.names[p]}" for p in index.consumers.get(made, ()))
             fact = InsertedBefore(f"{index.nodes[position].op_type} {index.names[position]}", name, readers)
-            return Diagnosis(Cause.WRONG_OP, (fact,), candidate_node=position)
+            factor = multiplier(index, position, lambda read: constant_value(index, read) is not None)
+            return Diagnosis(Cause.WRONG_OP if factor is None else Cause.SCALE, (fact,), candidate_node=position)
     return None
 
 
