@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from .operators import CONTRIB_DOMAIN, SHAPED_LIKE_FIRST, STANDARD_DOMAINS, is_standard, operator
+from .operators import CONTRIB_DOMAIN, SHAPED_LIKE_FIRST, STANDARD_DOMAINS, domain_of, is_standard, operator
 from .specs import TensorSpec, dtype_from_onnx, is_float
 
 _BLOCKED = "com.microsoft.nchwc"
@@ -32,12 +32,48 @@ _INTEGERS_BESIDE = {
 }  # fmt: skip
 """Operators of which one output is of 32-bit integers, whatever they are given, and which one it is."""
 
+_SETTINGS: Mapping[str, Mapping[str, int | float]] = {
+    "Attention": {"num_heads": 0, "unidirectional": 0, "do_rotary": 0, "scale": 0.0},
+    "MultiHeadAttention": {"num_heads": 0, "unidirectional": 0, "scale": 0.0},
+    "GroupQueryAttention": {
+        "num_heads": 0, "kv_num_heads": 0, "do_rotary": 0, "rotary_interleaved": 0, "smooth_softmax": 0, "scale": 0.0,
+        "softcap": 0.0,
+    },
+    "RotaryEmbedding": {"interleaved": 0, "num_heads": 0, "rotary_embedding_dim": 0, "scale": 1.0},
+    "QuickGelu": {"alpha": 1.702},
+    "GroupNorm": {"groups": 0, "activation": 0, "epsilon": 1e-5},
+}  # fmt: skip
+"""Settings of ONNX Runtime's own operators, and what they are where a node does not give them: 0 where that follows
+from others."""
+
 _STORED = {name.lower(): value for name, value in onnx.TensorProto.DataType.items()}
 
 
 def is_custom(node: onnx.NodeProto) -> bool:
     """Whether ONNX does not define the operator. ONNX Runtime puts some of its own into ONNX's domain."""
     return not is_standard(node) or not onnx.defs.has(node.op_type)
+
+
+def settings(node: onnx.NodeProto, version: int) -> dict[str, int | float]:
+    """The settings of a node that are single numbers, those included that it does not give: what its operator has for
+    them then, and 0 where that follows from something else.
+
+    Args:
+        node: The node.
+        version: The opset of its domain.
+    """
+    found: dict[str, int | float] = {}
+    if node.domain == CONTRIB_DOMAIN:
+        found.update(_SETTINGS.get(node.op_type, {}))
+    elif onnx.defs.has(node.op_type, version, domain_of(node)):
+        for name, a in onnx.defs.get_schema(node.op_type, version, domain_of(node)).attributes.items():
+            given = onnx.helper.get_attribute_value(a.default_value) if a.default_value.type else 0
+            if a.type in (onnx.defs.OpSchema.AttrType.INT, onnx.defs.OpSchema.AttrType.FLOAT):
+                found[name] = float(given) if a.type == onnx.defs.OpSchema.AttrType.FLOAT else int(given)
+    for a in node.attribute:
+        if a.type in (onnx.AttributeProto.INT, onnx.AttributeProto.FLOAT):
+            found[a.name] = onnx.helper.get_attribute_value(a)
+    return found
 
 
 def stand_in(graph: onnx.GraphProto) -> None:

@@ -44,6 +44,7 @@ from . import (
     nan,
     operators,
     other_epsilon,
+    other_setting,
     overflow,
     permutation,
     quantization,
@@ -58,6 +59,7 @@ from . import (
     undeclared,
     underflow,
     unknown,
+    unread_input,
     wide_range,
 )
 from .arbiter import arbitrate
@@ -100,6 +102,8 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     differences.find,
     baked_constant.find,
     other_epsilon.find,
+    other_setting.find,
+    unread_input.find,
     computed_operand.find,
     rewritten_weights.find,
     saturation.of_operand,

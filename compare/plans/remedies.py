@@ -48,6 +48,7 @@ from ..causes.kept_channels import KeepsOthers
 from ..causes.limits import OtherLimits
 from ..causes.nan import NotANumberOnBothSides
 from ..causes.narrow_casts import CastThereAndBack
+from ..causes.other_setting import OtherOrder, OtherSetting
 from ..causes.out_of_range import CarriedPast
 from ..causes.quantization import OneScaleForAll, StepsHold
 from ..causes.ranges import format_loss
@@ -57,6 +58,7 @@ from ..causes.same_functions import SameFunctions
 from ..causes.scale import Fit
 from ..causes.shared_scale import SharedScale
 from ..causes.underflow import LostBefore
+from ..causes.unread_input import UnreadInput
 from ..causes.wide_range import Crowded, WiderThanData
 from ..notices import not_written
 from ..progress import SILENT, Progress
@@ -93,6 +95,19 @@ IN_FILE = {
     Cause.SATURATION: "widen the range that the values are cut off at",
 }
 """What puts a second file right; ``{weights}`` is what the constants are called that differ."""
+
+TELLING = (
+    AsRewritten,
+    BakedConstant,
+    InsertedBefore,
+    KeepsOthers,
+    NotTakenBack,
+    OtherOrder,
+    OtherSetting,
+    SameFunctions,
+    UnreadInput,
+)
+"""Facts that tell what to do."""
 
 OF_NUMBERS = (Cause.WEIGHTS, Cause.SCALE, Cause.QUANTIZATION)
 """Causes that one number which is another one may be."""
@@ -322,7 +337,7 @@ def _of_fact(fact: Fact) -> str:
     """What one fact calls for by itself; empty where it calls for nothing."""
     if isinstance(fact, OfTheBatch):
         return f"set the {fact.side}'s program to evaluation (model.eval()), and export it again if it is a file"
-    if isinstance(fact, (AsRewritten, BakedConstant, InsertedBefore, KeepsOthers, NotTakenBack, SameFunctions)):
+    if isinstance(fact, TELLING):
         return fact.remedy
     if isinstance(fact, WiderThanData):
         calibrated = "calibrate on data that are preprocessed as those that are fed: in the same range"

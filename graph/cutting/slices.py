@@ -139,6 +139,24 @@ def with_inverted(model: Model, node: int) -> Model:
     return model.derive(proto)
 
 
+def with_setting(model: Model, node: int, name: str, value: int | float) -> Model:
+    """A model in which an attribute of a node has another value.
+
+    Args:
+        model: The model.
+        node: Position of the node.
+        name: The attribute.
+        value: Its value.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    changed = proto.graph.node[node]
+    kept = [attribute for attribute in changed.attribute if attribute.name != name]
+    del changed.attribute[:]
+    changed.attribute.extend([*kept, onnx.helper.make_attribute(name, value)])
+    return model.derive(proto)
+
+
 def exploded_name(name: str, slice_number: int) -> str:
     """What a slice's output is called in an exploded model."""
     return f"{name}{SEPARATOR}{slice_number}"

@@ -1,0 +1,220 @@
+"""Another setting of an operator that the candidate has in place of several: how many heads a fused attention has, its
+scale, whether it is causal, in which order its weights are packed.
+
+Looks at: what the candidate makes with other settings of that operator: those that the reference's sizes and numbers
+imply. Proves: where that is what the reference makes, that this setting alone is wrong.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...graph.contrib_ops import settings
+from ...graph.cutting.slices import with_setting
+from ...graph.operators import ACTIVATIONS, CONTRIB_DOMAIN, PRODUCTS, SEVERAL_STEPS, domain_of, operator
+from ...graph.pairing.constants import constant_value
+from ...graph.pairing.normal_form import slots
+from ...graph.pairing.view import multiplier
+from ..report.model import Cause
+from .case import LayerCase
+from .diagnosis import Diagnosis
+from .differences import replaced
+from .undoing import with_constants
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ...graph.index import GraphIndex
+    from ...graph.model import Model
+
+MOST = 32
+"""Most settings that are tried in a layer."""
+PACKED = 3
+"""How many projections an attention reads as one: queries, keys, values."""
+CLOSE = 1e-4
+"""Relative difference up to which two numbers are one."""
+
+
+@dataclass(frozen=True)
+class OtherSetting:
+    """A setting with which the candidate makes what the reference does.
+
+    Attributes:
+        node: Operator and name of the candidate's node.
+        name: The setting.
+        found: What it is.
+        right: What it has to be.
+    """
+
+    node: str
+    name: str
+    found: str
+    right: str
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return f"{self.name} of {self.node} is {self.found}: with {self.right} it makes what the first file does"
+
+    @property
+    def remedy(self) -> str:
+        """What to do."""
+        return f"set {self.name} of {self.node} to {self.right}"
+
+
+@dataclass(frozen=True)
+class OtherOrder:
+    """Constants that several projections are packed into in another order.
+
+    Attributes:
+        node: Operator and name of the candidate's node.
+        names: What the constants are called, as in the operator's schema.
+        order: The place in the candidate of each part that the reference has: first, second, third.
+        taken: How they are to be packed, where that is no order of three parts.
+    """
+
+    node: str
+    names: tuple[str, ...]
+    order: tuple[int, ...]
+    taken: str = ""
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        verb = "are" if self._several else "is"
+        return f"{self._what} {verb} packed in another order: with {self._right} it makes what the first file does"
+
+    @property
+    def remedy(self) -> str:
+        """What to do."""
+        return f"pack {self._what} with {self._right}"
+
+    @property
+    def _several(self) -> bool:
+        return len(self.names) > 1 or self.names[0] == "weights"
+
+    @property
+    def _what(self) -> str:
+        return f"{' and '.join(self.names)} of {self.node}"
+
+    @property
+    def _right(self) -> str:
+        its = "their" if self._several else "its"
+        return self.taken or f"{its} parts in the order {', '.join(str(place + 1) for place in self.order)}"
+
+
+def find(case: LayerCase) -> Diagnosis | None:
+    """A setting, or an order of packed weights, with which the layer is right."""
+    if case.graphs[0] is case.graphs[1] or not replaced(case) or case.formats.quantized:
+        return None
+    tried = itertools.islice(_tried(case), MOST)
+    return next((diagnosis for alter, diagnosis in tried if case.right_with(alter)), None)
+
+
+def _tried(case: LayerCase) -> Iterator[tuple[Callable[[Model], Model | None], Diagnosis]]:
+    """What is tried, and what it says if the layer is right with it."""
+    index, nodes = case.graphs[1], case.pair.candidate.nodes
+    known = {operator(case.graphs[0].nodes[p]) for p in case.pair.reference.nodes}
+    for place, position in enumerate(nodes):
+        node = index.nodes[position]
+        if operator(node) in known or not _does_several(node):
+            continue
+        told = f"{node.op_type} {index.names[position]}"
+        for name, found, right in _others(case, node):
+            fact = OtherSetting(told, name, _shown(found), _shown(right))
+            yield partial(with_setting, node=place, name=name, value=right), Diagnosis(Cause.ATTRIBUTE, (fact,))
+        for constants, order in _repacked(index, node, told):
+            yield partial(with_constants, others=constants), Diagnosis(Cause.WEIGHTS, (order,))
+
+
+def _does_several(node: onnx.NodeProto) -> bool:
+    """Whether an operator does what others write with several, or is a function with a parameter."""
+    fused = node.domain == CONTRIB_DOMAIN and operator(node) not in PRODUCTS
+    return fused or operator(node) in SEVERAL_STEPS | ACTIVATIONS
+
+
+def _others(case: LayerCase, node: onnx.NodeProto) -> Iterator[tuple[str, int | float, int | float]]:
+    """Settings of a node, what they are, and what the reference implies that they may be: switches first."""
+    found = settings(node, case.graphs[1].opset.get(domain_of(node), 1))
+    whole = {name: value for name, value in found.items() if isinstance(value, int)}
+    for name, value in whole.items():
+        if value in (0, 1):
+            yield name, value, 1 - value
+    numbers = _numbers(case) if len(whole) < len(found) else []
+    for name in (name for name in found if name not in whole):
+        yield from ((name, found[name], number) for number in numbers if not _one(number, found[name]))
+    given = {a.name for a in node.attribute}
+    sizes = _sizes(case) if given & set(whole) else []
+    for name in (name for name, value in whole.items() if name in given and value > 1):
+        yield from ((name, whole[name], size) for size in sizes if size != whole[name])
+
+
+def _numbers(case: LayerCase) -> list[float]:
+    """Numbers that the reference multiplies by in a layer, one or all or one twice, and those that it has as settings;
+    and 0, which leaves a scale to the operator."""
+    index, nodes = case.graphs[0], case.pair.reference.nodes
+    factors = [f for p in nodes if (f := multiplier(index, p, lambda n: constant_value(index, n) is not None))]
+    single = [float(v.reshape(-1)[0]) for v in case.inner.values() if v.size == 1]
+    factors += [f for value in single if value for f in (value, 1 / value)]
+    given = [a.f for p in nodes for a in index.nodes[p].attribute if a.type == a.FLOAT]
+    found = [*factors, float(np.prod(factors)), *(f * f for f in factors), *given, 0.0]
+    return [value for i, value in enumerate(found) if not any(_one(value, other) for other in found[:i])]
+
+
+def _sizes(case: LayerCase) -> list[int]:
+    """Sizes of tensors inside the reference's layer, and the whole numbers that it has as settings."""
+    index, nodes = case.graphs[0], case.pair.reference.nodes
+    given = [a.i for p in nodes for a in index.nodes[p].attribute if a.type == a.INT]
+    shapes = sorted((value.shape for value in case.inner.values()), key=len, reverse=True)
+    return [size for size in dict.fromkeys([*given, *itertools.chain.from_iterable(shapes)]) if size > 0]
+
+
+def _one(value: float, other: float) -> bool:
+    return abs(value - other) <= CLOSE * abs(other)
+
+
+def _shown(value: int | float) -> str:
+    """A setting as text: a scale or a limit of zero is none."""
+    return "none" if value == 0 and isinstance(value, float) else f"{value:.7g}"
+
+
+def _repacked(index: GraphIndex, node: onnx.NodeProto, told: str) -> Iterator[tuple[dict[str, np.ndarray], OtherOrder]]:
+    """Constants of a node that queries, keys and values are packed into, in other orders: those of one, then all."""
+    heads = settings(node, 1).get("num_heads", 0)
+    if not heads:
+        return
+    read = dict(zip(slots(node, index.opset.get(domain_of(node), 1)), node.input, strict=True))
+    known = {slot: constant_value(index, name) for slot, name in read.items() if name}
+    packed = {slot: value for slot, value in known.items() if value is not None and _is_packed(value)}
+    for chosen in dict.fromkeys([*((slot,) for slot in packed), tuple(packed)]):
+        if not chosen:
+            continue
+        for order in itertools.permutations(range(PACKED)):
+            if order != tuple(range(PACKED)):
+                others = {read[slot]: _ordered(packed[slot], order) for slot in chosen}
+                yield others, OtherOrder(told, chosen, order)
+        for by_heads, text in ((True, "each projection as a whole"), (False, "those of each head side by side")):
+            if all(packed[slot].shape[-1] % (PACKED * int(heads)) == 0 for slot in chosen):
+                others = {read[slot]: _turned(packed[slot], int(heads), by_heads) for slot in chosen}
+                yield others, OtherOrder(told, chosen, (), text)
+
+
+def _is_packed(value: np.ndarray) -> bool:
+    return value.ndim in (1, 2) and value.shape[-1] >= PACKED and value.shape[-1] % PACKED == 0
+
+
+def _ordered(value: np.ndarray, order: Iterable[int]) -> np.ndarray:
+    parts = np.split(value, PACKED, axis=-1)
+    return np.concatenate([parts[place] for place in order], axis=-1)
+
+
+def _turned(value: np.ndarray, heads: int, by_heads: bool) -> np.ndarray:
+    """Packed constants as they are where the parts of each head lie side by side: taken so, or brought into that."""
+    outer, inner = (heads, PACKED) if by_heads else (PACKED, heads)
+    return np.swapaxes(value.reshape(*value.shape[:-1], outer, inner, -1), -2, -3).reshape(value.shape).copy()

@@ -1,0 +1,131 @@
+"""The setting of a fused attention that is wrong beside plain operators is found by trying, and so is its mask."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from support.layerwise import compare, only
+from support.models import normal, parsed
+
+B, T, H, D = 2, 9, 4, 6
+HIDDEN = H * D
+X = f"float[{B}, {T}, {HIDDEN}]"
+PLAIN = f"""g ({X} x, float[{B}, 1, {T}, {T}] mask) => ({X} y) {{
+    q0 = MatMul(x, wq) q1 = Add(q0, bq) q2 = Reshape(q1, heads) q = Transpose<perm=[0, 2, 1, 3]>(q2)
+    k0 = MatMul(x, wk) k1 = Add(k0, bk) k2 = Reshape(k1, heads) k = Transpose<perm=[0, 2, 3, 1]>(k2)
+    v0 = MatMul(x, wv) v1 = Add(v0, bv) v2 = Reshape(v1, heads) v = Transpose<perm=[0, 2, 1, 3]>(v2)
+    s = MatMul(q, k) z = Mul(s, root) m = Add(z, mask) p = Softmax(m) a = MatMul(p, v)
+    a2 = Transpose<perm=[0, 2, 1, 3]>(a) a3 = Reshape(a2, merged) [out] y = MatMul(a3, wo)
+}}"""
+FUSED = f"""g ({X} x, float[{B}, 1, {T}, {T}] mask) => ({X} y) {{
+    [attend] a = com.microsoft.Attention<%s>(x, w, b, , , wide) [out] y = MatMul(a, wo)
+}}"""
+WIDE = "wide = Expand(mask, wide_shape) [attend]"
+STANDARD = f"""g ({X} x, float[{B}, 1, {T}, {T}] mask) => ({X} y) {{
+    q0 = MatMul(x, wq) q1 = Add(q0, bq) k0 = MatMul(x, wk) k1 = Add(k0, bk) v0 = MatMul(x, wv) v1 = Add(v0, bv)
+    [attend] a = Attention<%s>(q1, k1, v1, mask) [out] y = MatMul(a, wo)
+}}"""
+PARTS = {f"w{n}": normal(HIDDEN, HIDDEN, seed=i) / 3 for i, n in enumerate("qkv")}
+BIASES = {f"b{n}": normal(HIDDEN, seed=10 + i) for i, n in enumerate("qkv")}
+OUT = normal(HIDDEN, HIDDEN, seed=20) / 5
+MASK = np.where(np.arange(T) < 7, 0, -1e4).astype(np.float32)
+DATA = [{"x": normal(B, T, HIDDEN, seed=3), "mask": np.broadcast_to(MASK, (B, 1, T, T)).copy()}]
+
+
+def plain(root: float = D**-0.5):
+    shapes = {"heads": np.array([B, T, H, D]), "merged": np.array([B, T, HIDDEN])}
+    return parsed(PLAIN, **PARTS, **BIASES, **shapes, wo=OUT, root=np.float32(root))
+
+
+def packed(values, order="qkv", by_heads=False):
+    parts = np.concatenate([values[name] for name in sorted(values, key=lambda name: order.index(name[1]))], axis=-1)
+    if by_heads:
+        parts = parts.reshape(*parts.shape[:-1], 3, H, D).swapaxes(-2, -3).reshape(parts.shape)
+    return parts.copy()
+
+
+def fused(attributes="num_heads=4", weights=None, bias=None, mask=True):
+    text = FUSED.replace("[attend]", WIDE if mask else "[attend]").replace(", , , wide", ", , , wide" if mask else "")
+    constants = {"wide_shape": np.array([B, H, T, T])} if mask else {}
+    weights, bias = packed(PARTS) if weights is None else weights, packed(BIASES) if bias is None else bias
+    return parsed(text % attributes, domains=["com.microsoft"], w=weights, b=bias, wo=OUT, **constants)
+
+
+def standard(attributes):
+    return parsed(STANDARD % attributes, opset=23, **PARTS, **BIASES, wo=OUT)
+
+
+RIGHT = "q_num_heads=4, kv_num_heads=4"
+
+
+@pytest.mark.parametrize("candidate", [fused(), standard(RIGHT)], ids=["ONNX Runtime's", "ONNX's"])
+def test_what_is_right_is_right(candidate):
+    report = compare(plain(), candidate, DATA)
+    assert report.verdict == "pass"
+    assert not report.culprits
+
+
+@pytest.mark.parametrize(
+    ("candidate", "told"),
+    [
+        (fused("num_heads=4, unidirectional=1"), "unidirectional of Attention attend is 1: with 0 it makes"),
+        (fused("num_heads=4, scale=0.25"), "scale of Attention attend is 0.25: with 0.4082483 it makes"),
+        (standard(f"{RIGHT}, is_causal=1"), "is_causal of Attention attend is 1: with 0 it makes"),
+        (standard(f"{RIGHT}, scale=0.3"), "scale of Attention attend is 0.3: with 0.4082483 it makes"),
+        (standard(f"{RIGHT}, softcap=2.0"), "softcap of Attention attend is 2: with none it makes"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_told_with_the_right_one(candidate, told):
+    culprit = only(compare(plain(), candidate, DATA))
+    assert culprit.cause == "attribute"
+    assert told in culprit.evidence
+
+
+def test_a_number_of_heads_that_is_wrong_is_told():
+    masked = {"x": DATA[0]["x"], "mask": np.zeros_like(DATA[0]["mask"])}
+    culprit = only(compare(plain(), fused("num_heads=8", mask=False), [masked]))
+    assert "num_heads of Attention attend is 8: with 4 it makes" in culprit.evidence
+    assert culprit.remedies[0].text == "set num_heads of Attention attend to 4"
+
+
+def test_a_scale_that_is_not_given_is_told():
+    """The reference scales by one over the number of channels, the other by one over its root."""
+    culprit = only(compare(plain(root=1 / D), fused(), DATA))
+    assert "scale of Attention attend is none: with 0.1666667 it makes" in culprit.evidence
+
+
+@pytest.mark.parametrize(
+    ("candidate", "told"),
+    [
+        (
+            fused(bias=packed(BIASES, "vkq")),
+            "bias of Attention attend is packed in another order: with its parts in the order 3, 2, 1 it makes",
+        ),
+        (
+            fused(weights=packed(PARTS, "kqv"), bias=packed(BIASES, "kqv")),
+            "weights and bias of Attention attend are packed in another order: with their parts in the order 2, 1, 3",
+        ),
+        (
+            fused(weights=packed(PARTS, by_heads=True), bias=packed(BIASES, by_heads=True)),
+            "weights and bias of Attention attend are packed in another order: with each projection as a whole",
+        ),
+    ],
+)
+def test_weights_that_are_packed_in_another_order_are_told(candidate, told):
+    culprit = only(compare(plain(), candidate, DATA))
+    assert culprit.cause == "weights"
+    assert told in culprit.evidence
+
+
+def test_a_mask_that_is_not_handed_on_is_told():
+    culprit = only(compare(plain(), fused(mask=False), DATA))
+    assert culprit.cause == "wrong-op"
+    assert "Attention attend is not given 'mask': it makes what the first file would if that were 0" in culprit.evidence
+    assert culprit.remedies[0].text == "let Attention attend read what is 'mask' in the first file"
+
+
+def test_two_settings_that_are_wrong_are_other_operators():
+    culprit = only(compare(plain(), fused("num_heads=4, unidirectional=1, scale=0.25"), DATA))
+    assert culprit.cause == "wrong-op"
+    assert "it makes what the first file does" not in culprit.evidence
