@@ -28,7 +28,7 @@ from .undoing import with_constants
 
 ROUNDED = 8
 """Roundings to the candidate's format up to which a tensor inside both sides is the same one."""
-FINEST = 2.0**-20
+FINEST = 2.0**-22
 """Least difference, relative to the whole tensor, up to which it is: sums in another order."""
 FEWEST = 8
 """Values from which on a tensor is one that can be told from others."""

@@ -122,7 +122,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     bound.find,
     rounded_operand.find,
     accumulator.find,
-    differences.other_operator,
+    scale.of_other_operator,
     quantization.in_file,
     operators.find,
     quantization.find,

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...graph.specs import is_float
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
-from .differences import missing, replaces_scaling
+from .differences import missing, other_operator, replaced, replaces_scaling
 from .evidence import gains_text
 from .judgement import by_channel, channel_axis
 
@@ -84,11 +85,26 @@ def find(case: LayerCase) -> Diagnosis | None:
     if replaces_scaling(case):
         return None
     y, c = case.y, case.c
-    error = float(np.sum((c.astype(np.float64) - y.astype(np.float64)) ** 2))
+    error = _error(y, c)
     if y.size < FEWEST or not error:
         return None
     fact = _whole(y, c, error) or _by_channel(y, c, error)
     return None if fact is None else Diagnosis(Cause.SCALE, (fact, *missing(case)))
+
+
+def of_other_operator(case: LayerCase) -> Diagnosis | None:
+    """Another operator, and the fit that explains the error, if one does."""
+    found = other_operator(case)
+    y, c = case.y, case.c
+    if found is None or not replaced(case) or y.shape != c.shape or y.size < FEWEST or not is_float(y.dtype):
+        return found
+    error = _error(y, c)
+    fact = _whole(y, c, error) if 0 < error < np.inf else None
+    return found if fact is None else found.adding(fact)
+
+
+def _error(y: np.ndarray, c: np.ndarray) -> float:
+    return float(np.sum((c.astype(np.float64) - y.astype(np.float64)) ** 2))
 
 
 def _whole(y: np.ndarray, c: np.ndarray, error: float) -> Fit | None:
