@@ -77,6 +77,7 @@ class LayerCase:
         altered: Gives what the candidate makes of the layer, by its names, with another piece of a graph in place of
             its own; None where that cannot be computed, or there is nothing to alter.
         judged: Gives the judgement on the layer where the candidate makes something else of it.
+        whole: The layer that this one was taken out of, where both sides compute that with other operators.
         origins: Tensors of the candidate -> those of the reference that they are.
     """
 
@@ -96,6 +97,7 @@ class LayerCase:
     ends_finite: bool = False
     altered: Callable[[Callable[[Model], Model | None]], Arrays | None] = lambda _: None
     judged: Callable[[Arrays], Judgement | None] = lambda _: None
+    whole: LayerPair | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +26,9 @@ from .differences import GraphsDiffer, replaced
 from .operators import OtherOperators
 from .scale import Fit, FitByChannel
 from .undoing import with_constants
+
+if TYPE_CHECKING:
+    from ..lockstep.plan import LayerPair
 
 ROUNDED = 8
 """Roundings to the candidate's format up to which a tensor inside both sides is the same one."""
@@ -68,11 +72,12 @@ def find(case: LayerCase, inner: Callable[[], Arrays]) -> dict[str, str]:
     return {**same, **dict(found)}
 
 
-def narrowed(case: LayerCase) -> LayerCase:
+def narrowed(case: LayerCase, whole: LayerPair) -> LayerCase:
     """A layer that is part of one which both sides compute with other operators: with those of the part alone.
 
     Args:
         case: The part.
+        whole: What it is part of.
     """
     names = [
         op_names(index, (p for p in part.nodes if not dataflow(index).recomputed(index.nodes[p].output[0])))
@@ -83,7 +88,7 @@ def narrowed(case: LayerCase) -> LayerCase:
     if mine != theirs:
         place = case.pair.main, case.graphs[1].producer[case.twin]
         found.append((case.pair.main, Difference(*place, OperatorChange(*names))))
-    return replace(case, differences=tuple(found))
+    return replace(case, differences=tuple(found), whole=whole)
 
 
 def _behind_it_all_is_right(

@@ -115,6 +115,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     saturation.find,
     input_stage.find,
     inserted_before.find,
+    other_setting.of_number,
     differences.moved_by_another,
     permutation.find,
     batch_statistics.find,
@@ -427,7 +428,7 @@ class Examiner:
         if not guilty:
             return None
         worst = max(guilty, key=differences.guilt)
-        blamed = self._blame(worst if self.refine else counterparts.narrowed(worst))
+        blamed = self._blame(worst) if self.refine else self._cause(counterparts.narrowed(worst, case.pair))
         if any(isinstance(fact, differences.GraphsDiffer) for fact in blamed.facts):
             beyond = [d for c in guilty if c is not worst for d in differences.beyond_formats(c.differences)]
             blamed = differences.with_others(blamed, self.index, beyond)

@@ -73,7 +73,8 @@ def find(case: LayerCase) -> Diagnosis | None:
 
 def _alone(case: LayerCase) -> Iterator[tuple[int, str]]:
     """The nodes that may be too many, each with the tensor that it reads."""
-    graphs, parts = case.graphs, (case.pair.reference, case.pair.candidate)
+    graphs, pair = case.graphs, case.whole or case.pair
+    parts = pair.reference, pair.candidate
     mine, theirs = (
         Counter(operator(index.nodes[p]) for p in part.nodes) for index, part in zip(graphs, parts, strict=True)
     )

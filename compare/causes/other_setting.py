@@ -1,7 +1,7 @@
 """Another setting of an operator that the candidate has in place of several: how many heads a fused attention has, its
-scale, whether it is causal, in which order its weights are packed.
+scale, whether it is causal, in which order its weights are packed. Another number in operators in place of others.
 
-Looks at: what the candidate makes with other settings of that operator: those that the reference's sizes and numbers
+Looks at: what the candidate makes with other settings, and other numbers: those that the reference's sizes and numbers
 imply. Proves: where that is what the reference makes, that this setting alone is wrong.
 """
 
@@ -11,16 +11,25 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from ...graph.contrib_ops import settings
 from ...graph.cutting.slices import with_setting
-from ...graph.operators import ACTIVATIONS, CONTRIB_DOMAIN, PRODUCTS, SEVERAL_STEPS, domain_of, operator
+from ...graph.operators import (
+    ACTIVATIONS,
+    AFFINE_STEPS,
+    CONTRIB_DOMAIN,
+    PRODUCTS,
+    SEVERAL_STEPS,
+    domain_of,
+    operator,
+)
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.normal_form import slots
 from ...graph.pairing.view import multiplier
+from ...graph.specs import is_float
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
@@ -37,8 +46,14 @@ MOST = 32
 """Most settings that are tried in a layer."""
 PACKED = 3
 """How many projections an attention reads as one: queries, keys, values."""
+CONSTANT = "the constant"
+"""What a number is called that a node reads and that is no attribute."""
 CLOSE = 1e-4
 """Relative difference up to which two numbers are one."""
+
+
+Trial: TypeAlias = "tuple[Callable[[Model], Model | None], Diagnosis]"
+"""How the candidate's piece is altered, and what to say if the layer is right so."""
 
 
 @dataclass(frozen=True)
@@ -111,14 +126,22 @@ class OtherOrder:
 
 def find(case: LayerCase) -> Diagnosis | None:
     """A setting, or an order of packed weights, with which the layer is right."""
+    return _first(case, _settings(case))
+
+
+def of_number(case: LayerCase) -> Diagnosis | None:
+    """Another number that one of the candidate's nodes has to scale or shift by for the layer to be right."""
+    return _first(case, _numbers_inside(case))
+
+
+def _first(case: LayerCase, tried: Iterable[Trial]) -> Diagnosis | None:
     if case.graphs[0] is case.graphs[1] or not replaced(case) or case.formats.quantized:
         return None
-    tried = itertools.islice(_tried(case), MOST)
-    return next((diagnosis for alter, diagnosis in tried if case.right_with(alter)), None)
+    return next((told for alter, told in itertools.islice(tried, MOST) if case.right_with(alter)), None)
 
 
-def _tried(case: LayerCase) -> Iterator[tuple[Callable[[Model], Model | None], Diagnosis]]:
-    """What is tried, and what it says if the layer is right with it."""
+def _settings(case: LayerCase) -> Iterator[Trial]:
+    """Other settings of the candidate's operators, and orders of their weights."""
     index, nodes = case.graphs[1], case.pair.candidate.nodes
     known = {operator(case.graphs[0].nodes[p]) for p in case.pair.reference.nodes}
     for place, position in enumerate(nodes):
@@ -131,6 +154,34 @@ def _tried(case: LayerCase) -> Iterator[tuple[Callable[[Model], Model | None], D
             yield partial(with_setting, node=place, name=name, value=right), Diagnosis(Cause.ATTRIBUTE, (fact,))
         for constants, order in _repacked(index, node, told):
             yield partial(with_constants, others=constants), Diagnosis(Cause.WEIGHTS, (order,))
+
+
+def _numbers_inside(case: LayerCase) -> Iterator[Trial]:
+    """Other numbers that the candidate's nodes scale or shift by: those that the reference's nodes do, one more where
+    it divides by how many there are, and none."""
+    index, nodes = case.graphs[0], case.pair.reference.nodes
+    given = [a.f for p in nodes for a in index.nodes[p].attribute if a.type == a.FLOAT]
+    numbers = [*given, *(value for p in nodes for _, value in _scalars(index, p))]
+    index, nodes = case.graphs[1], case.pair.candidate.nodes
+    for position, name, found in ((p, *scalar) for p in nodes for scalar in _scalars(index, p)):
+        node, known = index.nodes[position], constant_value(index, name)
+        scales = operator(node) in ("Mul", "Div")
+        others = [*numbers, *(1 / number for number in numbers if number and scales)]
+        others += [found + 1] if found > 1 and found.is_integer() else []
+        for number in dict.fromkeys(number for number in [*others, float(scales)] if not _one(number, found)):
+            fact = OtherSetting(f"{node.op_type} {index.names[position]}", CONSTANT, _number(found), _number(number))
+            constants = {name: np.full_like(known, number)}
+            cause = Cause.SCALE if scales else Cause.WEIGHTS
+            yield partial(with_constants, others=constants), Diagnosis(cause, (fact,))
+
+
+def _scalars(index: GraphIndex, position: int) -> Iterator[tuple[str, float]]:
+    """The single numbers that a node scales or shifts by: their names and values."""
+    node = index.nodes[position]
+    for name in node.input if operator(node) in AFFINE_STEPS else ():
+        known = constant_value(index, name) if name else None
+        if known is not None and known.size == 1 and is_float(known.dtype):
+            yield name, float(known.reshape(-1)[0])
 
 
 def _does_several(node: onnx.NodeProto) -> bool:
@@ -181,7 +232,11 @@ def _one(value: float, other: float) -> bool:
 
 def _shown(value: int | float) -> str:
     """A setting as text: a scale or a limit of zero is none."""
-    return "none" if value == 0 and isinstance(value, float) else f"{value:.7g}"
+    return "none" if value == 0 and isinstance(value, float) else _number(value)
+
+
+def _number(value: int | float) -> str:
+    return f"{value:.7g}"
 
 
 def _repacked(index: GraphIndex, node: onnx.NodeProto, told: str) -> Iterator[tuple[dict[str, np.ndarray], OtherOrder]]:

@@ -33,7 +33,8 @@ def test_a_scale_that_was_forgotten_in_an_attention_written_otherwise_is_told():
     assert (culprit.cause, culprit.node) == ("scale", "scores")
     assert "candidate = 0.9409 x reference" in culprit.evidence
     culprit = only(compare(reference, attention(BESIDE), DATA))
-    assert (culprit.cause, culprit.node) == ("scale", "factor")
+    assert (culprit.cause, culprit.node) == ("scale", "scores")
+    assert "the constant of Mul factor is 0.95: with 1 it makes what the first file does" in culprit.evidence
 
 
 def test_the_same_attention_is_right():

@@ -125,6 +125,31 @@ def test_a_mask_that_is_not_handed_on_is_told():
     assert culprit.remedies[0].text == "let Attention attend read what is 'mask' in the first file"
 
 
+NORMED = "g (float[3, 16, 12] x) => (float[3, 16, 12] y) {{ {} }}"
+INSTANCE = NORMED.format("[norm] n = InstanceNormalization(x, gain, offset) y = Relu(n)")
+PIECES = NORMED.format("""
+m = ReduceMean<axes=[2]>(x) c = Sub(x, m) s = Mul(c, c) t = ReduceSum(s, last) [count] v = Div(t, number)
+e = Add(v, small) r = Sqrt(e) d = Div(c, r) g = Mul(d, gain) n = Add(g, offset) y = Relu(n)
+""")
+AFFINE = {"gain": 1 + normal(16) / 9, "offset": normal(16)}
+
+
+@pytest.mark.parametrize(
+    ("number", "small", "told"),
+    [
+        (11, 1e-5, "the constant of Div count is 11: with 12 it makes what the first file does"),
+        (12, 1e-2, "epsilon 1e-05 against 0.01"),
+        (12, 1e-5, ""),
+    ],
+)
+def test_a_number_inside_a_normalization_in_pieces_is_told(number, small, told):
+    numbers = {"number": np.float32(number), "small": np.float32(small), "last": np.array([2])}
+    by_channel = {name: value[:, None] for name, value in AFFINE.items()}
+    report = compare(parsed(INSTANCE, **AFFINE), parsed(PIECES, **numbers, **by_channel), [{"x": normal(3, 16, 12)}])
+    assert report.verdict == ("fail" if told else "pass")
+    assert [told in culprit.evidence for culprit in report.culprits] == [True] * bool(told)
+
+
 def test_two_settings_that_are_wrong_are_other_operators():
     culprit = only(compare(plain(), fused("num_heads=4, unidirectional=1, scale=0.25"), DATA))
     assert culprit.cause == "wrong-op"
