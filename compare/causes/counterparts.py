@@ -24,11 +24,13 @@ from .case import LayerCase
 from .diagnosis import Diagnosis
 from .differences import GraphsDiffer, replaced
 from .operators import OtherOperators
+from .same_functions import SameFunctions
 from .scale import Fit, FitByChannel
 from .undoing import with_constants
 
 if TYPE_CHECKING:
     from ..lockstep.plan import LayerPair
+    from ..report.model import Fact
 
 ROUNDED = 8
 """Roundings to the candidate's format up to which a tensor inside both sides is the same one."""
@@ -44,11 +46,15 @@ def can_be_cut(case: LayerCase, found: Diagnosis) -> bool:
     """Whether both sides compute a layer with other operators, and no more is known of it than that, or how what it
     makes differs."""
     first = found.facts[0] if found.facts else None
-    if isinstance(first, GraphsDiffer):
-        told = isinstance(first.difference.change, OperatorChange)
-    else:
-        told = isinstance(first, (OtherOperators, Fit, FitByChannel, BoundBroken)) or found.cause is Cause.UNKNOWN
-    return told and replaced(case)
+    fitted = isinstance(first, (Fit, FitByChannel, BoundBroken)) or found.cause is Cause.UNKNOWN
+    return replaced(case) and (fitted or (first is not None and names_operators(first)))
+
+
+def names_operators(fact: Fact) -> bool:
+    """Whether a fact says which other operators both sides compute a layer with, and no more."""
+    if isinstance(fact, GraphsDiffer):
+        return isinstance(fact.difference.change, OperatorChange) and not fact.difference.change.alone
+    return isinstance(fact, (OtherOperators, SameFunctions))
 
 
 def find(case: LayerCase, inner: Callable[[], Arrays]) -> dict[str, str]:
@@ -64,7 +70,7 @@ def find(case: LayerCase, inner: Callable[[], Arrays]) -> dict[str, str]:
     )
     same: dict[str, str] = {}
     for name, value in mine.items():
-        twin = next((n for n in reversed(theirs) if n not in same.values() and _alike(case, value, theirs[n])), None)
+        twin = next((n for n in reversed(theirs) if n not in same.values() and alike(case, value, theirs[n])), None)
         if twin is not None:
             same[name] = twin
     rest = [(name, value) for name, value in mine.items() if name not in same]
@@ -111,7 +117,7 @@ def _tells(value: np.ndarray) -> bool:
     return value.size >= FEWEST and bool(np.isfinite(value).all()) and bool(np.ptp(value) > 0)
 
 
-def _alike(case: LayerCase, value: np.ndarray, other: np.ndarray) -> bool:
+def alike(case: LayerCase, value: np.ndarray, other: np.ndarray) -> bool:
     """Whether two tensors are one, up to rounding."""
     if value.shape != other.shape:
         return False

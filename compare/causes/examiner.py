@@ -389,19 +389,16 @@ class Examiner:
         return None if flat is None else (before[mine], flat[exploded_name(theirs, pair.number)])
 
     def _behind(self, case: LayerCase) -> Diagnosis | None:
-        """Blames nodes that the candidate has behind an operator which, by itself, does what it should."""
-        parts = inserted.split(case)
-        flat = None if parts is None else self._runs.apart([parts.before], case.values)
-        if parts is None or flat is None:
+        """Blames nodes that one side alone has behind what both make."""
+        if case.formats.quantized:
             return None
-        pair = parts.before
-        made = {n: flat[exploded_name(n, pair.number)] for n in pair.candidate.outputs}
-        found = self.noise.judge(pair, case.tensor, case.values, made, case.expected, case.judgement.sample)
-        if found.exceeds_noise:
+        found = inserted.find(case, lambda: self._runs.candidate_inner(case.pair, case.values))
+        if found is None:
             return None
         cause = self._cause(case)
-        facts = (inserted.fact(case, parts), *cause.facts)
-        return replace(cause, facts=facts, node=None, candidate_node=parts.behind[-1])
+        facts = tuple(fact for fact in cause.facts if not counterparts.names_operators(fact))
+        node, candidate_node = (found.nodes[-1], None) if found.fact.missing else (None, found.nodes[-1])
+        return replace(cause, facts=(found.fact, *facts), node=node, candidate_node=candidate_node)
 
     def _refine(self, case: LayerCase) -> Diagnosis | None:
         """Takes a layer apart into its nodes, runs each on the reference's values, and examines the guiltiest."""

@@ -1,81 +1,109 @@
-"""Inserted nodes: the candidate has more of them behind an operator that is a program of its own.
+"""Nodes that one side alone has behind what both make: the candidate does something more, or leaves something out.
 
-Looks at: what the candidate's LSTM, GRU or RNN makes by itself, before the inserted nodes. Proves: where that is the
-reference's, up to rounding, that the operator is right and the nodes behind it are not.
+Looks at: what both sides have inside a layer that an operator with a state makes, or that they compute with other
+operators. Proves: where the candidate has inside what it should give, that the nodes behind are wrong; where it gives
+what the reference has inside, that what the reference has behind is missing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ...graph.cutting.slices import backward
 from ...graph.operators import RECURRENT, operator
-from ..lockstep.plan import LayerPair
 from .case import LayerCase
+from .counterparts import alike
+from .differences import replaced
+
+if TYPE_CHECKING:
+    from ...graph.cutting.slices import Slice
+    from ...graph.index import GraphIndex
+    from ...graph.specs import Arrays
 
 
 @dataclass(frozen=True)
 class InsertedBehind:
-    """Nodes that the candidate alone has.
+    """Nodes that one side alone has.
 
     Attributes:
         nodes: Operator and name of each.
-        behind: The operator and the name of the node before them.
+        behind: The operator and the name of the candidate's node before them.
+        missing: Whether it is the candidate that does not have them.
     """
 
     nodes: tuple[tuple[str, str], ...]
     behind: tuple[str, str]
+    missing: bool = False
 
     @property
     def text(self) -> str:
         """See `Fact`."""
-        names = ", ".join(f"{op} {name}" for op, name in self.nodes)
-        return f"{names} in the candidate alone; {self.behind[0]} {self.behind[1]} before that gives what it should"
+        if self.missing:
+            return f"{self._names} missing in the candidate behind {' '.join(self.behind)}"
+        return f"{self._names} in the candidate alone; {' '.join(self.behind)} before that gives what it should"
+
+    @property
+    def remedy(self) -> str:
+        """What to do."""
+        if self.missing:
+            return f"put {self._names} behind {' '.join(self.behind)} in the second file"
+        return f"leave {self._names} out of the second file"
+
+    @property
+    def _names(self) -> str:
+        return ", ".join(f"{op} {name}" for op, name in self.nodes)
 
 
 @dataclass(frozen=True)
-class Split:
-    """A layer of the candidate in two.
+class Behind:
+    """Nodes of one side behind what both make.
 
     Attributes:
-        before: The layer up to the operator that both sides have.
-        behind: Positions of the nodes behind it, in the candidate.
-        maker: Position of that operator, in the candidate.
+        nodes: Their positions in its graph.
+        fact: What is told of them.
     """
 
-    before: LayerPair
-    behind: tuple[int, ...]
-    maker: int
+    nodes: tuple[int, ...]
+    fact: InsertedBehind
 
 
-def split(case: LayerCase) -> Split | None:
-    """A layer of which the candidate has more nodes behind a recurrent operator; None of others."""
-    reference, candidate = case.graphs
-    position = reference.producer.get(case.tensor, -1)
-    made = case.pair.candidate.outputs[case.pair.reference.outputs.index(case.tensor)]
-    node = reference.nodes[position]
-    if operator(node) not in RECURRENT or reference is candidate:
+def find(case: LayerCase, inner: Callable[[], Arrays]) -> Behind | None:
+    """What one side alone has behind what both make; None where that is not all that is wrong.
+
+    Args:
+        case: The layer.
+        inner: Gives the tensors that the candidate has inside.
+    """
+    index, other = case.graphs
+    keeps = operator(index.nodes[index.producer.get(case.tensor, -1)]) in RECURRENT
+    if index is other or not (keeps or replaced(case)):
         return None
-    twins = [p for p in case.pair.candidate.nodes if operator(candidate.nodes[p]) == operator(node)]
-    if len(twins) != 1:
-        return None
-    slot = list(node.output).index(case.tensor)
-    own = candidate.nodes[twins[0]].output
-    name = own[slot] if slot < len(own) else ""
-    if not name or name == made:
-        return None
-    before = replace(
-        case.pair,
-        reference=backward(reference, [case.tensor], set(case.pair.reference.inputs)),
-        candidate=backward(candidate, [name], set(case.pair.candidate.inputs)),
+    mine, theirs = (
+        Counter(operator(graph.nodes[p]) for p in part.nodes)
+        for graph, part in zip(case.graphs, (case.pair.reference, case.pair.candidate), strict=True)
     )
-    behind = backward(candidate, [made], {name, *case.pair.candidate.inputs})
-    moved = tuple(p for p in behind.nodes if p not in before.candidate.nodes)
-    return Split(before, moved, twins[0]) if moved else None
+    if theirs - mine:
+        same = next((name for name, value in reversed([*inner().items()]) if alike(case, case.y, value)), None)
+        moved = () if same is None else _behind(other, case.pair.candidate, same, case.twin)
+        if same is not None and moved:
+            return Behind(moved, InsertedBehind(_named(other, moved), _named(other, [other.producer[same]])[0]))
+    if mine - theirs and not keeps:
+        same = next((name for name, value in case.inner.items() if alike(case, value, case.c)), None)
+        moved = () if same is None else _behind(index, case.pair.reference, same, case.tensor)
+        if moved:
+            made = _named(other, [other.producer[case.twin]])[0]
+            return Behind(moved, InsertedBehind(_named(index, moved), made, missing=True))
+    return None
 
 
-def fact(case: LayerCase, found: Split) -> InsertedBehind:
-    """The inserted nodes and who they stand behind."""
-    index = case.graphs[1]
-    named = [(index.nodes[p].op_type, index.names[p]) for p in (*found.behind, found.maker)]
-    return InsertedBehind(tuple(named[:-1]), named[-1])
+def _behind(index: GraphIndex, part: Slice, same: str, output: str) -> tuple[int, ...]:
+    """The nodes of a layer between a tensor inside and what it gives."""
+    before = backward(index, [same], set(part.inputs)).nodes
+    return tuple(p for p in backward(index, [output], {same, *part.inputs}).nodes if p not in before)
+
+
+def _named(index: GraphIndex, nodes: tuple[int, ...] | list[int]) -> tuple[tuple[str, str], ...]:
+    return tuple((index.nodes[p].op_type, index.names[p]) for p in nodes)

@@ -42,6 +42,7 @@ from ..causes.exchanged_layers import ExchangedWith
 from ..causes.feeding import RangeOfAll
 from ..causes.folded_padding import PaddedBefore
 from ..causes.input_stage import Reversed, Scaled, Shifted
+from ..causes.inserted import InsertedBehind
 from ..causes.inserted_before import InsertedBefore
 from ..causes.integer_pairs import PairsSaturate
 from ..causes.kept_channels import KeepsOthers
@@ -100,6 +101,7 @@ TELLING = (
     AsRewritten,
     BakedConstant,
     InsertedBefore,
+    InsertedBehind,
     KeepsOthers,
     NotTakenBack,
     OtherOrder,

@@ -60,6 +60,27 @@ def test_an_operator_that_is_wrong_itself_is_named(behind):
     assert culprits("LSTM", *behind, wrong=1.1)[0].node == "recurrent"
 
 
+SHARES = "g (float[4,9] x) => (float[4,6] y) {{ {} [out] y = MatMul(h, w) }}"
+WHOLE = SHARES.format("[share] h = Softmax(x)")
+PIECES = """m = ReduceMax<axes=[-1]>(x) c = Sub(x, m) e = Exp(c) t = ReduceSum(e, last) [over] {} = Div(e, t)"""
+THERE = {"last": np.array([-1]), "w": normal(9, 6)}
+
+
+def test_what_operators_in_pieces_do_more_is_named():
+    other = parsed(SHARES.format(PIECES.format("d") + "[power] h = Mul(d, d)"), **THERE)
+    culprit = only(compare(parsed(WHOLE, **THERE), other, [{"x": normal(4, 9)}]))
+    assert (culprit.node, culprit.cause) == ("power", "wrong-op")
+    assert culprit.evidence.startswith("Mul power in the candidate alone; Div over before that gives what it should")
+    assert culprit.remedies[0].text == "leave Mul power out of the second file"
+
+
+def test_what_operators_in_pieces_do_not_do_is_named():
+    one = parsed(SHARES.format("[share] s = Softmax(x) [power] h = Tanh(s)"), **THERE)
+    culprit = only(compare(one, parsed(SHARES.format(PIECES.format("h")), **THERE), [{"x": normal(4, 9)}]))
+    assert (culprit.node, culprit.cause) == ("power", "wrong-op")
+    assert culprit.evidence.startswith("Tanh power missing in the candidate behind Div over")
+
+
 LOOKUP = "g (int64[6] n) => (float[6,4] y) {{ {} [emb] e = Gather(table, {}) [last] y = MatMul(e, w) }}"
 TABLE = {"table": normal(20, 4, seed=3), "w": normal(4, 4, seed=4)}
 
