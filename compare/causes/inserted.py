@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ...graph.cutting.dataflow import dataflow
 from ...graph.cutting.slices import backward
 from ...graph.operators import RECURRENT, operator
 from .case import LayerCase
@@ -102,7 +103,8 @@ def find(case: LayerCase, inner: Callable[[], Arrays]) -> Behind | None:
 def _behind(index: GraphIndex, part: Slice, same: str, output: str) -> tuple[int, ...]:
     """The nodes of a layer between a tensor inside and what it gives."""
     before = backward(index, [same], set(part.inputs)).nodes
-    return tuple(p for p in backward(index, [output], {same, *part.inputs}).nodes if p not in before)
+    moved = (p for p in backward(index, [output], {same, *part.inputs}).nodes if p not in before)
+    return tuple(p for p in moved if not dataflow(index).recomputed(index.nodes[p].output[0]))
 
 
 def _named(index: GraphIndex, nodes: tuple[int, ...] | list[int]) -> tuple[tuple[str, str], ...]:

@@ -8,6 +8,7 @@ imply. Proves: where that is what the reference makes, that this setting alone i
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
 
 MOST = 32
 """Most settings that are tried in a layer."""
+LARGE = 1 << 24
+"""Weights of a layer above which only a few are."""
+FEW = 8
+"""How many then."""
 PACKED = 3
 """How many projections an attention reads as one: queries, keys, values."""
 CONSTANT = "the constant"
@@ -137,7 +142,14 @@ def of_number(case: LayerCase) -> Diagnosis | None:
 def _first(case: LayerCase, tried: Iterable[Trial]) -> Diagnosis | None:
     if case.graphs[0] is case.graphs[1] or not replaced(case) or case.formats.quantized:
         return None
-    return next((told for alter, told in itertools.islice(tried, MOST) if case.right_with(alter)), None)
+    return next((told for alter, told in itertools.islice(tried, _most(case)) if case.right_with(alter)), None)
+
+
+def _most(case: LayerCase) -> int:
+    """How many settings are tried: fewer where the layer has large weights, which each run loads anew."""
+    index = case.graphs[1]
+    weights = {n for p in case.pair.candidate.nodes for n in index.nodes[p].input if n in index.initializers}
+    return MOST if sum(math.prod(index.initializers[n].dims) for n in weights) <= LARGE else FEW
 
 
 def _settings(case: LayerCase) -> Iterator[Trial]:

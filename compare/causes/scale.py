@@ -93,14 +93,16 @@ def find(case: LayerCase) -> Diagnosis | None:
 
 
 def of_other_operator(case: LayerCase) -> Diagnosis | None:
-    """Another operator, and the fit that explains the error, if one does."""
+    """Another operator, and by how many times what it makes is larger, if that is all: two functions always have a best
+    fit to each other."""
     found = other_operator(case)
     y, c = case.y, case.c
     if found is None or not replaced(case) or y.shape != c.shape or y.size < FEWEST or not is_float(y.dtype):
         return found
     error = _error(y, c)
-    fact = _whole(y, c, error) if 0 < error < np.inf else None
-    return found if fact is None else found.adding(fact)
+    fit = _whole(y, c, error) if 0 < error < np.inf else None
+    left = 0.0 if fit is None else _error(fit.gain * y.astype(np.float64), c)
+    return found if fit is None or left > EXACT**2 * float(np.sum(c.astype(np.float64) ** 2)) else found.adding(fit)
 
 
 def _error(y: np.ndarray, c: np.ndarray) -> float:

@@ -74,6 +74,13 @@ def test_what_operators_in_pieces_do_more_is_named():
     assert culprit.remedies[0].text == "leave Mul power out of the second file"
 
 
+def test_two_functions_are_no_scale_of_each_other():
+    one, other = (parsed(SHARES.format(f"[act] h = {op}(x)"), **THERE) for op in ("LogSoftmax", "Softmax"))
+    culprit = only(compare(one, other, [{"x": normal(4, 9)}]))
+    assert (culprit.node, culprit.cause) == ("act", "wrong-op")
+    assert "x reference" not in culprit.evidence
+
+
 def test_what_operators_in_pieces_do_not_do_is_named():
     one = parsed(SHARES.format("[share] s = Softmax(x) [power] h = Tanh(s)"), **THERE)
     culprit = only(compare(one, parsed(SHARES.format(PIECES.format("h")), **THERE), [{"x": normal(4, 9)}]))
