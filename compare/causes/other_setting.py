@@ -163,7 +163,8 @@ def _settings(case: LayerCase) -> Iterator[Trial]:
         told = f"{node.op_type} {index.names[position]}"
         for name, found, right in _others(case, node):
             fact = OtherSetting(told, name, _shown(found), _shown(right))
-            yield partial(with_setting, node=place, name=name, value=right), Diagnosis(Cause.ATTRIBUTE, (fact,))
+            cause = Cause.SCALE if name == Cause.SCALE.value else Cause.ATTRIBUTE
+            yield partial(with_setting, node=place, name=name, value=right), Diagnosis(cause, (fact,))
         for constants, order in _repacked(index, node, told):
             yield partial(with_constants, others=constants), Diagnosis(Cause.WEIGHTS, (order,))
 
