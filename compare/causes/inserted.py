@@ -12,12 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ...graph.cutting.dataflow import dataflow
 from ...graph.cutting.slices import backward
 from ...graph.operators import RECURRENT, operator
 from .case import LayerCase
 from .counterparts import alike
 from .differences import replaced
+from .inverted_condition import LEFT
 
 if TYPE_CHECKING:
     from ...graph.cutting.slices import Slice
@@ -87,17 +90,29 @@ def find(case: LayerCase, inner: Callable[[], Arrays]) -> Behind | None:
         for graph, part in zip(case.graphs, (case.pair.reference, case.pair.candidate), strict=True)
     )
     if theirs - mine:
-        same = next((name for name, value in reversed([*inner().items()]) if alike(case, case.y, value)), None)
+        same = next((name for name, value in reversed([*inner().items()]) if _is(case, case.y, value)), None)
         moved = () if same is None else _behind(other, case.pair.candidate, same, case.twin)
         if same is not None and moved:
             return Behind(moved, InsertedBehind(_named(other, moved), _named(other, [other.producer[same]])[0]))
     if mine - theirs and not keeps:
-        same = next((name for name, value in case.inner.items() if alike(case, value, case.c)), None)
+        same = next((name for name, value in case.inner.items() if _is(case, case.c, value)), None)
         moved = () if same is None else _behind(index, case.pair.reference, same, case.tensor)
         if moved:
             made = _named(other, [other.producer[case.twin]])[0]
             return Behind(moved, InsertedBehind(_named(index, moved), made, missing=True))
     return None
+
+
+def _is(case: LayerCase, made: np.ndarray, value: np.ndarray) -> bool:
+    """Whether a tensor inside is what one side makes, up to rounding, and the error of the layer is far more."""
+    if not alike(case, made, value) or case.y.shape != case.c.shape:
+        return alike(case, made, value)
+    left, error = (float(np.linalg.norm((a - b).ravel())) for a, b in (_wide(value, made), _wide(case.c, case.y)))
+    return not left > LEFT * error
+
+
+def _wide(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return one.astype(np.float64), other.astype(np.float64)
 
 
 def _behind(index: GraphIndex, part: Slice, same: str, output: str) -> tuple[int, ...]:

@@ -74,6 +74,15 @@ def test_what_operators_in_pieces_do_more_is_named():
     assert culprit.remedies[0].text == "leave Mul power out of the second file"
 
 
+def test_what_is_less_than_rounding_of_the_whole_is_not_told_of_what_is_alike():
+    """A sum in FP32 is as good as the reference's on the whole, and off by one where it counts."""
+    text = "g (int64[4] x) => (int64[4] y) {{ {} }}"
+    one = parsed(text.format("[sum] y = CumSum(x, zero)"), zero=np.array(0))
+    pieces = "[to] f = Cast<to=1>(x) [sum] s = CumSum(f, zero) [back] y = Cast<to=7>(s)"
+    report = compare(one, parsed(text.format(pieces), zero=np.array(0)), [{"x": np.array([1 << 24, 1, 1, 1])}])
+    assert only(report).node == "sum"
+
+
 def test_two_functions_are_no_scale_of_each_other():
     one, other = (parsed(SHARES.format(f"[act] h = {op}(x)"), **THERE) for op in ("LogSoftmax", "Softmax"))
     culprit = only(compare(one, other, [{"x": normal(4, 9)}]))
