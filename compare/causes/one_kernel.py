@@ -62,7 +62,9 @@ def lost_inside(
     cancelling = several and normalizes(index, nodes) and any(True for _ in sums_of_own_terms(index, nodes))
     scaled = several and any(_leaps(index, p) for p in nodes)
     stretched = several and any(_stretches(index, p) for p in nodes)
-    if not (scaled or stretched or cancelling or any(squares(index.nodes[p]) for p in nodes)):  # most: no value is looked at
+    if not (
+        scaled or stretched or cancelling or any(squares(index.nodes[p]) for p in nodes)
+    ):  # most: no value is looked at
         return None
     given = [values[n] for n in pair.reference.inputs if n in values and is_float(values[n].dtype)]
     if not all(np.isfinite(a).all() for a in given):
