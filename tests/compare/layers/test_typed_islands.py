@@ -65,10 +65,10 @@ ANGLES_TYPED = """t (float[1,64,1] x) => (float[1,64,8] y) {
 
 def test_all_that_rounds_in_the_kernel_is_to_be_written_in_fp32() -> None:
     weights = {
-        "start": np.asarray(1000, np.float32),
+        "start": np.asarray(2000, np.float32),
         "f": np.geomspace(1, 0.01, 8).astype(np.float16).astype(np.float32),
     }
-    data = [{"x": np.arange(64, dtype=np.float32).reshape(1, 64, 1) * 4}]
+    data = [{"x": np.linspace(0, 777, 64, dtype=np.float32).reshape(1, 64, 1)}]
     reference, candidate = parsed(ANGLES, **weights), parsed(ANGLES_TYPED, **half(**weights))
     report = compare(reference, candidate, data)
     assert report.verdict == "undecided"
