@@ -68,7 +68,7 @@ def test_all_that_rounds_in_the_kernel_is_to_be_written_in_fp32() -> None:
         "start": np.asarray(2000, np.float32),
         "f": np.geomspace(1, 0.01, 8).astype(np.float16).astype(np.float32),
     }
-    data = [{"x": np.linspace(0, 777, 64, dtype=np.float32).reshape(1, 64, 1)}]
+    data = [{"x": np.linspace(0, 7777, 64, dtype=np.float32).reshape(1, 64, 1)}]
     reference, candidate = parsed(ANGLES, **weights), parsed(ANGLES_TYPED, **half(**weights))
     report = compare(reference, candidate, data)
     assert report.verdict == "undecided"
