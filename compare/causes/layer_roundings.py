@@ -14,7 +14,7 @@ from ...graph.cutting.dataflow import Kind, dataflow
 from ...graph.cutting.slices import Slice, exploded_name
 from ...graph.formats import BY_DTYPE, FP32, FP64, NumberFormat, coarser
 from ...graph.index import GraphIndex, is_fill
-from ...graph.operators import PRODUCTS, RECURRENT
+from ...graph.operators import CASTS, MOVEMENT, PRODUCTS, RECURRENT, operator
 from ...graph.pairing.cast_pairs import CastPair, cast_pairs
 from ...graph.pairing.weight_changes import rounded_alike
 from ...graph.rounding.roundings import Roundings, Step, computes_in_fp64, roundings
@@ -47,7 +47,7 @@ class LayerRoundings:
         self.index: GraphIndex = reference.model.index
         self._formats: dict[LayerPair, tuple[NumberFormat, NumberFormat]] = {}
         self._weights: dict[LayerPair, bool] = {}
-        self._small: dict[str, bool] = {}
+        self._small: dict[tuple[str, float], bool] = {}
 
     @cached_property
     def _same(self) -> bool:
@@ -94,9 +94,11 @@ class LayerRoundings:
         if pair not in self._formats:
             mine = _stored(self.index, pair.reference, inner=False)
             theirs = _stored(self.candidate.model.index, pair.candidate, inner=False)
-            # types inside the layer alone are the candidate's own doing, unless the reference has them as well, or
-            # they are no more than those of Casts there and back, of tensors that both have, or of stored weights
+            # types inside the layer alone are the candidate's own doing, unless the reference has them as well, all
+            # that computes is typed so, or they are no more than those of Casts there and back, of tensors that both
+            # have, or of stored weights
             narrowed = [*(one.format for one in self.cast(pair)), *self._stored_formats(pair)]
+            narrowed += self._typed(pair)
             if theirs is None and narrowed:
                 theirs = max(narrowed, key=lambda fmt: fmt.u)
             elif theirs is not None or self._same:
@@ -126,6 +128,20 @@ class LayerRoundings:
     def _stored_formats(self, pair: LayerPair) -> set[NumberFormat]:
         index = self.candidate.model.index
         return {self._stored[n] for p in pair.candidate.nodes for n in index.reads[p] if n in self._stored}
+
+    def _typed(self, pair: LayerPair) -> list[NumberFormat]:
+        """The 16-bit formats that the candidate's graph gives to all floats which a layer computes; none where it
+        leaves one wider, or where a weight is among the subnormals of one, of which more than rounding is lost."""
+        index = self.candidate.model.index
+        nodes = [index.nodes[p] for p in pair.candidate.nodes if operator(index.nodes[p]) not in CASTS | MOVEMENT]
+        specs = [spec for node in nodes for name in node.output if (spec := index.specs.get(name)) is not None]
+        found = [BY_DTYPE.get(dtype_name(spec.dtype)) for spec in specs if is_float(spec.dtype)]
+        narrow = [fmt for fmt in found if fmt is not None and FP32.u < fmt.u]
+        if not narrow or len(narrow) < len(found):
+            return []
+        normal = max(fmt.smallest_normal for fmt in narrow)
+        read = {n for p in pair.reference.nodes for n in self.index.reads[p]}
+        return [] if any(self._small_weight(n, normal) for n in read) else narrow
 
     def cast(self, pair: LayerPair) -> tuple[CastPair, ...]:
         """The tensors of a layer that the candidate's file alone casts to a narrow format and back."""
@@ -214,10 +230,11 @@ class LayerRoundings:
 
     def _small_weight(self, name: str, normal: float) -> bool:
         """Whether a weight has values among the subnormals, to the smallest of which a target may lift them."""
-        if name not in self._small:
+        key = name, normal
+        if key not in self._small:
             value = self.index.weight(name)
-            self._small[name] = value is not None and value.size > 1 and _holds_small(value, normal)
-        return self._small[name]
+            self._small[key] = value is not None and value.size > 1 and _holds_small(value, normal)
+        return self._small[key]
 
     def _of_file(self, pair: LayerPair, values: Arrays) -> dict[str, Step]:
         """The steps that stand in the candidate's file, for this layer alone."""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 HARMFUL = 16
 """Roundings, of one for each node of a layer, above which its error node by node is no longer that of rounding."""
+LEAP = 256.0
+"""Factor of a constant from which on it may take values out of the range of a format."""
 NEAR = 64
 """Times the smallest normal number up to which powers of what a layer is given may become smaller than that inside."""
 
@@ -58,8 +60,11 @@ def lost_inside(
     operators = {operator(index.nodes[p]) for p in nodes}
     several = len(nodes) > 1 and not every_node
     cancelling = several and normalizes(index, nodes) and any(True for _ in sums_of_own_terms(index, nodes))
+    scaled = several and any(_leaps(index, p) for p in nodes)
     stretched = several and any(_stretches(index, p) for p in nodes)
-    if not (stretched or cancelling or any(squares(index.nodes[p]) for p in nodes)):  # most: no value is looked at
+    if not (
+        scaled or stretched or cancelling or any(squares(index.nodes[p]) for p in nodes)
+    ):  # most: no value is looked at
         return None
     given = [values[n] for n in pair.reference.inputs if n in values and is_float(values[n].dtype)]
     if not all(np.isfinite(a).all() for a in given):
@@ -69,11 +74,11 @@ def lost_inside(
         return lost
     if stretched and operators.isdisjoint(PRODUCTS):  # of a product's result, what it is given tells nothing
         stretched = any(_near_an_end(a, operators, _power(index, nodes), fmt) for a in given)
-    if not stretched and not cancelling:
+    if not scaled and not stretched and not cancelling:
         return None
     made = inner()
     ends = ((name, array, loss) for name, array in made.items() if (loss := format_loss(array, fmt)) is not None)
-    first = next(ends, None) if stretched else None
+    first = next(ends, None) if scaled or stretched else None
     if first is not None and _harmed(values, by_node(), len(nodes), fmt):
         name, array, loss = first
         return lost_values(array, fmt, loss, Holder("inside", index.names[index.producer[name]]))
@@ -102,6 +107,15 @@ def _stretches(index: GraphIndex, position: int) -> bool:
     squares = op == "Mul" and node.input[0] == node.input[1]
     divides = op == "Div" and index.constant(node.input[1]) is None
     return op in STRETCHING or squares or divides
+
+
+def _leaps(index: GraphIndex, position: int) -> bool:
+    """Whether a node multiplies with, or divides by, a constant that is far from 1."""
+    node = index.nodes[position]
+    if operator(node) not in ("Mul", "Div"):
+        return False
+    factors = [np.abs(c[c != 0].astype(np.float64)) for n in node.input if (c := index.constant(n)) is not None]
+    return any(f.size and (float(f.max()) >= LEAP or float(f.min()) <= 1 / LEAP) for f in factors)
 
 
 def _harmed(values: Arrays, made: Arrays, nodes: int, fmt: NumberFormat) -> bool:

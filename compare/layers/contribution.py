@@ -142,14 +142,14 @@ class Contributions:
         sample: int,
         values: Arrays,
         session: Callable[[], Session],
-        theirs: Callable[[], Arrays] | None = None,
+        theirs: Arrays | None = None,
     ) -> None:
         """Takes the streams of earlier pieces through this one, on the reference's session.
 
         Args:
             step, sample, values, session: As of `start` and `begin`.
-            theirs: Gives the candidate's own values of a piece in which both sides are one program: a stream of the
-                same values goes on with what it makes of them.
+            theirs: The candidate's own values of a piece in which both sides are one program, what it reads and what it
+                makes of it: a stream of the same values goes on with the latter.
         """
         mine = {p.number for p in step.layers}
         values = values if self._ground is None else self._ground
@@ -171,10 +171,10 @@ class Contributions:
         values: Arrays,
         wanted: list[str],
         session: Callable[[], Session],
-        theirs: Callable[[], Arrays] | None,
+        theirs: Arrays | None,
     ) -> None:
         source = {**values, **stream.values}
-        own = theirs() if theirs is not None and self.portion is None else {}
+        own = theirs if theirs is not None and self.portion is None else {}
         try:
             if own and all(n in own and same_bits(own[n], source[n]) for n in step.reference.inputs):
                 made = {name: own[name] for name in wanted}

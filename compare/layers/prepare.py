@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ...graph.pairing.matching import Matching
     from ...runners.contract.session import SessionInfo
     from ..comparison import Comparison
+    from ..lockstep.plan import LayerPair
     from ..sides import Side
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,16 @@ class Prepared:
     judge: LayerJudge
     same: bool
     matched: Mapping[str, str]
+
+    def twins(self, pair: LayerPair) -> dict[int, int]:
+        """Nodes of a layer of the reference -> the candidate's that make the same tensors."""
+        index, other = self.comparison.reference.model.index, self.candidate.model.index
+        makers = {
+            p: other.producer.get(self.matched.get(name, ""), -1)
+            for p in pair.reference.nodes
+            for name in index.nodes[p].output
+        }
+        return {p: twin for p, twin in makers.items() if twin in pair.candidate.nodes}
 
 
 def prepare(

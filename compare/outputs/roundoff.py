@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...graph.formats import BY_DTYPE
-from ...graph.pairing.cast_pairs import cast_pairs
+from ...graph.pairing.cast_pairs import cast_pairs, narrowing_casts
 from ...graph.rounding.rounding_sides import Roundoff
 from ...graph.rounding.roundings import computes_in_fp64
 from ...graph.rounding.stored_weights import stored_weights
@@ -30,7 +30,8 @@ def roundoff(reference: Side, candidate: Side, fp16_sums: frozenset[str] = froze
     own = stored or (another and narrow_types(candidate.model) - narrow_types(reference.model))
     mine64, theirs64 = (computes_in_fp64(s.model.index, s.model.index.nodes) for s in (reference, candidate))
     inputs = cast_inputs(candidate.model) if another else {}
-    casts = cast_pairs(reference.model.index, candidate.model.index) if own else ()
+    pairs = cast_pairs(reference.model.index, candidate.model.index) if own else ()
+    islands = narrowing_casts(candidate.model.index) if own else frozenset()
     found = Roundoff(
         mine,
         theirs,
@@ -40,7 +41,7 @@ def roundoff(reference: Side, candidate: Side, fp16_sums: frozenset[str] = froze
         rounded_weights=bool(own),
         inputs=tuple(inputs.items()),
         doubles=not own and mine64 and not theirs64,
-        casts=frozenset(pair.narrow for pair in casts if pair.source not in inputs),
+        casts=islands.union(pair.narrow for pair in pairs if pair.source not in inputs),
         stored=tuple(stored.items()),
     )
     return (candidate if own else reference), found

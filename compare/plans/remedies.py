@@ -15,7 +15,7 @@ import numpy as np
 
 from ...graph.errors import LayerdiffError, OutputError
 from ...graph.formats import BY_DTYPE
-from ...graph.operators import PRODUCTS
+from ...graph.operators import CASTS, PRODUCTS, operator
 from ...graph.pairing.absent_inputs import InputAbsent
 from ...graph.pairing.broadcasts import RunsOtherwise
 from ...graph.pairing.changes import (
@@ -68,6 +68,7 @@ from ..report.plan import Applied, Remedy
 from ..sides import other_file
 from .bench import unplanned
 from .trying import SEARCH, Trying, keeping, listed
+from .wider import one_kernel
 
 if TYPE_CHECKING:
     from ...graph.formats import NumberFormat
@@ -167,6 +168,9 @@ OF_FACTS: Mapping[type[object], str] = {
 BY_CHANNEL = "quantize the weights with a scale for each output channel (per_channel=True)"
 LEVEL = "level the input channels of the weights against the layer before (cross-layer equalization) before quantizing"
 """Where one scale for all channels of weights leaves some of them without values."""
+
+INSIDE = (Cause.SPREAD, Cause.AMPLIFIED)
+"""Causes of which what is rounded inside of a kernel may be as much a part as the node that is named."""
 
 MOST_TYPED = 8
 """How many nodes are named that are to be typed FP32."""
@@ -274,7 +278,8 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
         put = IN_FILE.get(cause, "look at what the second file has there").format(weights=_nouns(differences))
         fitted = next((fact.remedy for fact in culprit.facts if isinstance(fact, Fit)), "")
         known = _put_there(changes) if cause is Cause.WRONG_OP else fitted if cause is Cause.SCALE else ""
-        text = _in_fp32(node) if narrow else known or put
+        kernel = _kernel(side.model.index, node) if cause in INSIDE else [node]
+        text = _in_fp32(*kernel) if narrow else known or put
     if runtime == RUNTIME:
         text = text or _exported(culprit, side, reference)
     if not text and not side.runner.narrows:
@@ -375,8 +380,17 @@ def _in_one_product(change: OperatorChange) -> bool:
     return len(change.reference) > 1 and [op in PRODUCTS for op, _ in change.candidate] == [True]
 
 
-def _in_fp32(node: str) -> str:
-    return f"write {node} in FP32 in the file, with Casts around it: the types of a graph are law"
+def _in_fp32(*nodes: str) -> str:
+    around = "it" if len(nodes) == 1 else "them"
+    told = listed(nodes, MOST_TYPED)
+    return f"write {told} in FP32 in the file, with Casts around {around}: the types of a graph are law"
+
+
+def _kernel(index: GraphIndex, name: str) -> list[str]:
+    """The nodes typed FP16 or BF16 that run in one kernel with one, itself included, in the order of the graph."""
+    nodes = one_kernel(index, index.names.index(name)) if name in index.names else []
+    computing = [p for p in nodes if operator(index.nodes[p]) not in CASTS]
+    return [n for p in computing if _typed_narrow(index, n := index.names[p])] or [name]
 
 
 def _reading(culprit: Culprit) -> str:

@@ -53,6 +53,11 @@ def wider(
         yield tuple(index.names[p] for p in sorted(whole))
 
 
+def one_kernel(index: GraphIndex, position: int) -> list[int]:
+    """A node with all that run in one kernel with it, in the order of the graph."""
+    return sorted({position} | _groups_of(index, [position], every_node=False))
+
+
 def _groups_of(index: GraphIndex, nodes: Sequence[int], every_node: bool) -> set[int]:
     """Some nodes with all that run in one kernel with them."""
     groups = [Group((p,), p) for p in nodes] if every_node else fused_groups(index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from ...graph.printable import printable, shortened
@@ -13,6 +14,8 @@ T = TypeVar("T")
 
 _OF_LINES = ("error", "notes")
 """Fields whose texts may have several lines, which are those of runtimes; what is said of data has one."""
+_WITHOUT_TEXT = frozenset({type(None), bool, int, float})
+"""Types of most values."""
 
 
 Change = Callable[[str, bool], str]
@@ -41,12 +44,15 @@ def _retold(value: T, change: Change, lines: bool) -> T:
 
 def _changed(value: Any, change: Change, lines: bool) -> Any:
     """The changed value; None where nothing changes."""
-    if type(value) is str:
+    kind: Any = type(value)
+    if kind is str:
         made = change(value, lines)
         return None if made == value else made
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if kind in _WITHOUT_TEXT:
+        return None
+    names = _fields(kind)
+    if names is not None:
         several = () if isinstance(value, DataInfo) else _OF_LINES
-        names = [f.name for f in dataclasses.fields(value)]
         items = {name: _changed(getattr(value, name), change, name in several) for name in names}
         changed = {name: item for name, item in items.items() if item is not None}
         return dataclasses.replace(value, **changed) if changed else None
@@ -61,3 +67,9 @@ def _changed(value: Any, change: Change, lines: bool) -> Any:
             return None
         return {old if key is None else key: value[old] if item is None else item for old, (key, item) in pairs.items()}
     return None
+
+
+@lru_cache(maxsize=256)
+def _fields(kind: type) -> tuple[str, ...] | None:
+    """The names of a dataclass's fields; None of any other class."""
+    return tuple(f.name for f in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else None

@@ -54,6 +54,19 @@ def cast_pairs(reference: GraphIndex, candidate: GraphIndex) -> tuple[CastPair, 
     return found if all(pairing.c.alias.get(pair.source, pair.source) in matched for pair in found) else ()
 
 
+def narrowing_casts(index: GraphIndex) -> frozenset[str]:
+    """What Casts to FP16 or BF16 make of tensors that a graph computes in a wider format, where not all that read it
+    make it wider again: the ends of FP32 islands in a narrow file."""
+    found = set()
+    for node in index.nodes:
+        if node.op_type != "Cast" or node.input[0] not in index.producer:
+            continue
+        before, after = _format(index, node.input[0]), _format(index, node.output[0])
+        if before is not None and after in (FP16, BF16) and after.u > before.u:
+            found.add(node.output[0])
+    return frozenset(found - {pair.narrow for pair in _pairs(index)})
+
+
 def _pairs(index: GraphIndex) -> tuple[CastPair, ...]:
     return tuple(pair for position in range(len(index.nodes)) if (pair := _pair(index, position)) is not None)
 

@@ -112,7 +112,8 @@ def made_of(pairing: Pairing, before: str, name: str) -> bool:
 
 
 def tensor_names(pairing: Pairing, pairs: Mapping[str, str]) -> dict[str, str]:
-    """Pairs of roots as pairs of names: the same name where an alias carries it, else the same dtype."""
+    """Pairs of roots as pairs of names: the same name where an alias carries it, else the same dtype, unless that is
+    what a Cast makes of a narrower type, which rounds whatever the name."""
     tensors: dict[str, str] = {}
     specs, others = pairing.r.index.specs, pairing.c.index.specs
     wanted = set(pairing.r.index.outputs)
@@ -133,12 +134,21 @@ def tensor_names(pairing: Pairing, pairs: Mapping[str, str]) -> dict[str, str]:
             if name in wanted:
                 continue  # an output of both graphs that is another tensor there: see below
             spec = specs.get(name)
-            alike = [o for o in names if spec and (s := others.get(o)) is not None and s.dtype == spec.dtype]
+            widened = b in names and _narrower(others.get(b), spec)
+            same = [o for o in names if spec and (s := others.get(o)) is not None and s.dtype == spec.dtype]
+            alike = [] if widened else same
             found = alike[-1 if left_out else 0] if alike else next((o for o in (b, *names) if o in names), None)
             if found is not None and _comparable(spec, others.get(found)):
                 tensors[name] = found
     tensors.update(pairing.outputs)
     return tensors
+
+
+def _narrower(one: TensorSpec | None, other: TensorSpec | None) -> bool:
+    """Whether one tensor holds floats of fewer bytes than the other."""
+    if one is None or other is None or not is_float(one.dtype) or not is_float(other.dtype):
+        return False
+    return one.dtype.itemsize < other.dtype.itemsize
 
 
 def _comparable(one: TensorSpec | None, other: TensorSpec | None) -> bool:

@@ -40,6 +40,13 @@ BEHIND_A_PRODUCT = parsed(
     "g (float[2,8] x) => (float[2,8] y) { h = MatMul(x, w) e = Exp(h) a = Add(e, one) y = Log(a) }",
     w=np.eye(8, dtype=np.float32), one=np.float32(1),
 )  # fmt: skip
+UP_AND_DOWN = parsed(
+    "g (float[2,8] x) => (float[2,8] y) { h = MatMul(x, w) u = Mul(h, up) y = Mul(u, down) }",
+    w=np.eye(8, dtype=np.float32), up=np.float32(4e4), down=np.float32(2.5e-5),
+)  # fmt: skip
+DOWN_AND_UP = parsed(
+    "g (float[2,8] x) => (float[2,8] y) { u = Div(x, up) y = Mul(u, up) }", up=np.float32(2.0**20)
+)  # fmt: skip
 RAMP = np.linspace(-1, 1, 16, dtype=np.float32).reshape(2, 8)
 
 
@@ -89,6 +96,7 @@ def by_node(model, x, kind):
         (POWER, 8 * RAMP, "at Pow_0"),
         (SOFTPLUS, 15 * RAMP, "at Exp_0"),
         (BEHIND_A_PRODUCT, 15 * RAMP, "at Exp_1"),
+        (UP_AND_DOWN, 5 * RAMP, "at Mul_1"),
     ],
 )
 def test_the_value_inside_is_told(model, x, says):
@@ -100,6 +108,10 @@ def test_the_value_inside_is_told(model, x, says):
 def test_an_underflow_inside_is_told():
     fact = found(PIECES, 2e-4 * RAMP)
     assert fact.text.startswith("inside, at Mul_0: 16 of 16 values are below FP16's smallest normal")
+
+
+def test_an_underflow_between_two_factors_is_told():
+    assert "at Div_0: 16 of 16 values are below" in found(DOWN_AND_UP, RAMP).text
 
 
 def test_an_overflow_of_elementwise_operators_is_told():
@@ -125,13 +137,21 @@ def test_terms_that_cancel_inside_are_told(fmt, step):
         (SOFTPLUS, 8 * RAMP, FP16),
         (SOFTMAX, 8 * RAMP, FP16),
         (SOFTMAX, 11.5 * RAMP, BF16),
+        (UP_AND_DOWN, RAMP, FP16),
+        (UP_AND_DOWN, 5 * RAMP, BF16),
         (VARIANCE, RAMP, FP16),
         (VARIANCE, 3 * RAMP + 3, FP16),
     ],
     ids=[
         *("small", "a large mean", "a wide range", "in pieces, small", "squares that fit"),
         *("an infinity that does not matter", "a small softplus", "exponentials that fit"),
-        *("exponentials in a wide range", "no mean", "a mean like the deviation"),
+        *(
+            "exponentials in a wide range",
+            "a product that fits",
+            "a product in a wide range",
+            "no mean",
+            "a mean like the deviation",
+        ),
     ],
 )
 def test_what_fits_is_not(model, x, fmt):

@@ -65,7 +65,7 @@ def test_layers_are_the_same_whatever_is_saved(changed, monkeypatch, opened):
     few = Counter(opened)
     opened.clear()
     monkeypatch.setattr(sys.modules["layerdiff.compare.lockstep.sessions"], "one_program", lambda *args: False)
-    monkeypatch.setattr(sys.modules["layerdiff.compare.layers.walk"], "same_bits", lambda *args: False)
+    monkeypatch.setattr(sys.modules["layerdiff.compare.layers.piece_runs"], "same_bits", lambda *args: False)
     assert shown(compared(*changed)) == saved
     assert few["runs"] < opened["runs"]
     assert few["sessions"] < opened["sessions"]
