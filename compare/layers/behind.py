@@ -111,7 +111,7 @@ def decided(
         runtimes that take long to build a network.
     """
     can = prepared.candidate.runner.capabilities
-    index = prepared.comparison.reference.model.index
+    index, theirs = prepared.comparison.reference.model.index, prepared.candidate.model.index
     found: dict[int, LayerVerdict] = {}
     undoing: dict[int, Undoing] = {}
     lacking: dict[int, TakenBack] = {}
@@ -121,7 +121,7 @@ def decided(
     runs, spoilt, fitted, first = 0, set[int](), set[int](), healing
     while off := healing.culprits(pending):
         waiting = _may_have_healed(off, healing, index)
-        faults, meant = _unfinished(_first(off, healing, waiting), healing, index, {*lacking, *spoilt})
+        faults, meant = _unfinished(_first(off, healing, waiting), healing, (index, theirs), {*lacking, *spoilt})
         for taken in meant:
             lacking.update((n, taken) for n in taken.lacking if n in faults and n not in lacking)
             fitted.update(taken.takers if taken.change in taken.lacking else ())
@@ -188,17 +188,17 @@ def _may_be_rewritten(s: LayerObservation, index: GraphIndex) -> bool:
 
 
 def _unfinished(
-    faults: set[int], healing: Healing, index: GraphIndex, known: Collection[int]
+    faults: set[int], healing: Healing, graphs: tuple[GraphIndex, GraphIndex], known: Collection[int]
 ) -> tuple[set[int], list[TakenBack]]:
     """The faults, in place of changes that are meant with the layers that do not take these back; and the changes.
 
     ``known``: layers that do not take others back.
     """
-    traced = {n: taken_back(healing.layers[n], healing, index, known) for n in sorted(faults)}
+    traced = {n: taken_back(healing.layers[n], healing, graphs, known) for n in sorted(faults)}
     lacking = {number for taken in traced.values() if taken is not None for number in taken.lacking}
     more = {*known, *lacking}  # what does not take back what another one changes need not take back this, either
     left = [n for n, taken in traced.items() if taken is None and n not in lacking] if lacking else []
-    traced.update((n, taken_back(healing.layers[n], healing, index, more)) for n in left)
+    traced.update((n, taken_back(healing.layers[n], healing, graphs, more)) for n in left)
     meant = [taken for taken in traced.values() if taken is not None]
     if not meant:
         return faults, meant

@@ -108,8 +108,10 @@ class LayerJudge:
         for group in exchanged_layers.groups([arrays(seen) for seen in free]):
             first, *others = (free[place] for place in group)
             nodes = [seen.pair.main for seen in (first, *others)]
+            if len({*nodes}) < len(nodes):  # parts of what one node makes
+                nodes = [index.producer[seen.tensor] for seen in (first, *others)]
             names = tuple(f"{index.nodes[node].op_type} {index.names[node]}" for node in nodes)
-            told = exchanged_layers.diagnosis(names, first.pair.main)
+            told = exchanged_layers.diagnosis(names, nodes[0])
             first.diagnosis = told
             for other in others:
                 other.diagnosis = replace(told, node=None, producer=first.tensor)

@@ -101,6 +101,8 @@ class _Search:
             return None
         first = {n for n in wrong if n is not None and not self._shares(n, wrong)}
         right = ((self.seen.right | self.seen.asking.keys()) & {*self.suspects}) - wrong
+        if not right:  # of layers that are all wrong none tells in which terms another one should be right
+            return None
         doubted = right & self._left(self.seen, ())
         unknown = {n for n in (self.seen.unknown | wrong | doubted) - first if n is not None}
         told = {n: self.seen.change(self.healing.layers[n]) for n in first}
@@ -250,7 +252,7 @@ class _Search:
             if same and not takers:
                 takers = self.seen.taking & self.healing.behind((number,)) - {number}
             beside = set() if weighted(self.healing.layers[number], self.index) else {number}
-            if change is not None and (takers or same or self.seen.wrong.get(number, True)):
+            if change is not None and (takers or (not same and self.seen.wrong.get(number, True))):
                 found[number] = TakenBack(change, tuple(sorted(takers)), (number,), frozenset(beside))
         return {n: taken for n, taken in found.items() if taken.takers or taken.change != n}
 

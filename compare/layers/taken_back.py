@@ -12,7 +12,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ...graph.operators import PRODUCTS, QUANTIZERS, operator
+from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import op_names
 from ...graph.specs import is_float
 from ..causes.diagnosis import Diagnosis
@@ -79,7 +82,7 @@ class TakenBack:
 
 
 def taken_back(
-    s: LayerObservation, healing: Healing, index: GraphIndex, known: Collection[int] = ()
+    s: LayerObservation, healing: Healing, graphs: tuple[GraphIndex, GraphIndex], known: Collection[int] = ()
 ) -> TakenBack | None:
     """Who takes back what a layer changes, and who does not; None where nobody does, or where it reaches an output.
 
@@ -91,32 +94,42 @@ def taken_back(
     Args:
         s: The layer.
         healing: What the candidate's own run showed.
-        index: The reference's graph.
+        graphs: The reference's graph and the candidate's.
         known: Layers that do not take back what others change: where nothing but these is reached, it is meant, too.
     """
-    if operator(index.nodes[s.pair.main]) in QUANTIZERS:  # integers are read with their own scale, which proves nothing
+    if (
+        operator(graphs[0].nodes[s.pair.main]) in QUANTIZERS
+    ):  # integers are read with their own scale, which proves nothing
+        return None
+    if not _rewritten(s, *graphs):  # nothing of it can have been moved into other layers
         return None
     if _brings_back(s, healing):
         return TakenBack(s.number, (s.number,), ())
-    whole = _Change(s, healing, index, lambda layer: layer.exceeds_noise).traced(known)
+    whole = _Change(s, healing, graphs, lambda layer: layer.exceeds_noise).traced(known)
     if whole is not None and not whole.lacking:
         return whole
-    scaled = _Change(s, healing, index, lambda layer: layer.exceeds_noise and healing.multiple(layer)).traced(known)
-    return scaled or _Change(s, healing, index, lambda layer: False).traced(known)
+    scaled = _Change(s, healing, graphs, lambda layer: layer.exceeds_noise and healing.multiple(layer)).traced(known)
+    return scaled or _Change(s, healing, graphs, lambda layer: False).traced(known)
 
 
 class _Change:
     """Follows what a layer changes to where it is taken back.
 
     Args:
-        s, healing, index: See `taken_back`.
+        s, healing: See `taken_back`.
+        graphs: The reference's graph and the candidate's.
         passes: Whether a product with weights of its own may change it further.
     """
 
     def __init__(
-        self, s: LayerObservation, healing: Healing, index: GraphIndex, passes: Callable[[LayerObservation], bool]
+        self,
+        s: LayerObservation,
+        healing: Healing,
+        graphs: tuple[GraphIndex, GraphIndex],
+        passes: Callable[[LayerObservation], bool],
     ) -> None:
-        self.s, self.healing, self.index, self.passes = s, healing, index, passes
+        self.s, self.healing, self.passes = s, healing, passes
+        self.index, self.theirs = graphs
         self.changed = set(s.pair.reference.outputs)
         self.way = [s.number]
         self._known_fine: dict[int, bool] = {}
@@ -154,7 +167,7 @@ class _Change:
         """Whether a layer that reads what is changed makes something that is changed, too, and meant to be."""
         near = bool(layer.cumulative) and self.healing.near(layer) and not hides(layer, self.s)
         if near or _brings_back(layer, self.healing):
-            self.takers.update({layer.number} if _takes(layer) else ())
+            self.takers.update({layer.number} if _takes(layer) and _rewritten(layer, self.index, self.theirs) else ())
             return False
         for blamed in (self._spoiling(layer), self._adding(layer)):
             if blamed is not None:
@@ -301,6 +314,27 @@ def _takes(s: LayerObservation) -> bool:
 def _brings_back(s: LayerObservation, healing: Healing) -> bool:
     """Whether that layer takes back what others change, as far as scaled integers let it: their errors add up."""
     return healing.quantized and _takes(s) and s.cumulative_error < LEFT
+
+
+def _rewritten(s: LayerObservation, index: GraphIndex, theirs: GraphIndex) -> bool:
+    """Whether a layer reads other constants than its twin: one of the same is rewritten in no other way than by what
+    it reads."""
+    mine, others = _constants(s.pair.reference.nodes, index), _constants(s.pair.candidate.nodes, theirs)
+    left = [*others]
+    for value in mine:
+        same = next((i for i, other in enumerate(left) if np.array_equal(value, other)), None)
+        if same is None:
+            return True
+        del left[same]
+    return bool(left)
+
+
+def _constants(nodes: Iterable[int], index: GraphIndex) -> list[np.ndarray]:
+    """The floating constants of some nodes, and the places that a Gather picks; axes and sizes are neither."""
+    picks = {index.nodes[p].input[1] for p in nodes if operator(index.nodes[p]) == "Gather"}
+    names = dict.fromkeys(name for p in nodes for name in index.reads[p])
+    found = ((name, constant_value(index, name)) for name in names)
+    return [value for name, value in found if value is not None and (is_float(value.dtype) or name in picks)]
 
 
 def weighted(s: LayerObservation, index: GraphIndex) -> bool:
