@@ -321,11 +321,9 @@ def replaced(case: LayerCase) -> bool:
     return any(not change.alone for change in changes)
 
 
-def missing(case: LayerCase) -> tuple[GraphsDiffer, ...]:
-    """What the graphs say of nodes that one of them alone has."""
-    return tuple(
-        GraphsDiffer(d) for _, d in case.differences if isinstance(d.change, OperatorChange) and d.change.alone
-    )
+def other_operators(case: LayerCase) -> tuple[GraphsDiffer, ...]:
+    """What the graphs say of operators that one of them alone has, or has in place of others."""
+    return tuple(GraphsDiffer(d) for _, d in case.differences if isinstance(d.change, OperatorChange))
 
 
 def replaces_scaling(case: LayerCase) -> bool:

@@ -23,7 +23,6 @@ from ...graph.pairing.changes import (
     ComputedOnce,
     InputsExchanged,
     OperatorChange,
-    OpName,
     OtherInput,
     OtherOutput,
     WeightsAbsent,
@@ -63,6 +62,7 @@ from ..progress import SILENT, Progress
 from ..report.model import Cause
 from ..report.plan import Applied, Remedy
 from ..sides import other_file
+from .absent import ops, put_there
 from .bench import unplanned
 from .trying import SEARCH, Trying, keeping, listed
 
@@ -96,9 +96,6 @@ IN_FILE = {
 
 OF_NUMBERS = (Cause.WEIGHTS, Cause.SCALE, Cause.QUANTIZATION)
 """Causes that one number which is another one may be."""
-
-FEW = 4
-"""Most operators that are named that are to be put into a file."""
 
 PROGRAM = "export the model again: the file does not hold what the program computes with"
 """Where a side runs a program of its own, of which the file is an export, and the two differ."""
@@ -254,10 +251,7 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
         text = "look at the inputs: both sides give values that are not numbers"
     if not text and other_file(side, reference) and not (side.runner.narrows and cause not in IN_FILE):
         narrow = cause not in IN_FILE and _typed_narrow(side.model.index, node)
-        put = IN_FILE.get(cause, "look at what the second file has there").format(weights=_nouns(differences))
-        fitted = next((fact.remedy for fact in culprit.facts if isinstance(fact, Fit)), "")
-        known = _put_there(changes) if cause is Cause.WRONG_OP else fitted if cause is Cause.SCALE else ""
-        text = _in_fp32(node) if narrow else known or put
+        text = _in_fp32(node) if narrow else _in_file(culprit, differences, reference.model.index)
     if runtime == RUNTIME:
         text = text or _exported(culprit, side, reference)
     if not text and not side.runner.narrows:
@@ -270,6 +264,16 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     if _typed_narrow(side.model.index, keep[-1]):
         return Remedy(_in_fp32(keep[-1]))
     return Remedy(keeping(side, keep), keep)
+
+
+def _in_file(culprit: Culprit, differences: Sequence[Difference], index: GraphIndex) -> str:
+    """What puts a second file right whose values tell the cause. ``index``: the first file's graph."""
+    cause, told = culprit.cause, [fact for fact in culprit.facts if isinstance(fact, GraphsDiffer)]
+    beside = [fact.difference.change for fact in told if fact.node]
+    missing = put_there(cause, [d.change for d in differences], beside, index)
+    fitted = next((fact.remedy for fact in culprit.facts if isinstance(fact, Fit)), "") if cause is Cause.SCALE else ""
+    put = IN_FILE.get(cause, "look at what the second file has there")
+    return missing or fitted or put.format(weights=_nouns(differences))
 
 
 def _of_known(cause: Cause, changes: Sequence[object], node: str) -> str:
@@ -287,15 +291,6 @@ def _of_known(cause: Cause, changes: Sequence[object], node: str) -> str:
     if cause is Cause.ATTRIBUTE and len(attributes) > 1:
         return f"give {listed([c.name for c in attributes])} the first file's values, or export the model again"
     return ""
-
-
-def _put_there(changes: Sequence[object]) -> str:
-    """The operators that the second file lacks; empty where they are many or have no names."""
-    first = changes[0] if changes else None
-    if not isinstance(first, OperatorChange) or not 0 < len(first.reference) <= FEW:
-        return ""
-    named = all(name for _, name in first.reference)
-    return f"put the first file's {_ops(first.reference)} there" if named else ""
 
 
 def _of_stored(differences: Sequence[Difference], node: str) -> str:
@@ -383,7 +378,7 @@ def _of_change(change: object, node: str, reading: str) -> str:
     if isinstance(change, OtherInput):
         return reading
     if isinstance(change, ComputedOnce):
-        nodes = _ops(change.ops) if len(change.ops) < 3 else f"{_ops(change.ops[:1])} to {_ops(change.ops[-1:])}"
+        nodes = ops(change.ops) if len(change.ops) < 3 else f"{ops(change.ops[:1])} to {ops(change.ops[-1:])}"
         return f"compute {nodes} of '{change.meant}' in the second file, and let what is behind them read that"
     if isinstance(change, OtherOutput):
         return f"let the output '{change.name}' be {change.meant} in the second file"
@@ -400,10 +395,10 @@ def _of_change(change: object, node: str, reading: str) -> str:
     if isinstance(change, AttributeChange) and change.of:
         return f"set the {change.name} of {change.of} to {change.shown}"
     if isinstance(change, OperatorChange) and not change.reference and all(name for _, name in change.candidate):
-        return f"leave {_ops(change.candidate)} out of the second file"
+        return f"leave {ops(change.candidate)} out of the second file"
     if not isinstance(change, OtherSteps):
         return ""
-    names = _ops(change.nodes)
+    names = ops(change.nodes)
     if not change.in_candidate:
         return f"put {names} into the second file, or store there what the first file computes"
     wide = ", or compute them in a type that holds the values" if change.rounds_to else ""
@@ -416,10 +411,6 @@ def _one_axis(change: AttributeChange, node: str) -> str:
         flat = f"flatten axis {change.shown} into one before {node} in the second file, and undo that behind it"
         return f"{flat}: from opset 13 on the operator runs along one axis alone"
     return f"write the second file in opset 13 or newer: before, {node} runs over all axes from its axis on"
-
-
-def _ops(nodes: Sequence[OpName]) -> str:
-    return listed([f"{op} {name}" for op, name in nodes])
 
 
 def _unclamped(culprit: Culprit) -> str:
