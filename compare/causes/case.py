@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.formats import NumberFormat
+from ...graph.specs import is_float
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
@@ -63,8 +64,8 @@ class LayerCase:
         formats: The number formats in play.
         graphs: The reference's graph and the candidate's; one object where both run one file.
         differences: What differs in the graphs at the layer's nodes: position in the reference's graph, difference.
-        look_inside: Gives the floating tensors inside the layer, as the reference computes them; of those that cannot
-            be computed, none.
+        look_inside: Gives the numbers inside the layer, as the reference computes them; of those that cannot be
+            computed, none.
         operands: Gives what the layer's main product reads on both sides, or what a layer makes that scales, shifts or
             only moves what it reads; None of other layers, and where that cannot be computed.
         entry: Which entry of the batch the arrays are the only one of.
@@ -75,8 +76,8 @@ class LayerCase:
         ends_finite: Whether the candidate, deployed, is known to have no output that is not finite.
         inverted: Gives the candidate's output with the opposite condition of one of its Where nodes, by its position in
             the candidate's graph; None where that cannot be computed.
-        undone: Gives the judgement on the layer where the candidate has other values of some of its constants, by its
-            names; None where that cannot be computed.
+        undone: Gives the judgement on the layer where the candidate has other values of some of its constants, of what
+            it is given or of what nodes inside make, by its names; None where that cannot be computed.
         origins: Tensors of the candidate -> those of the reference that they are.
     """
 
@@ -116,11 +117,15 @@ class LayerCase:
     @functools.cached_property
     def inner(self) -> Arrays:
         """The floating tensors inside the layer, as the reference computes them."""
+        return {name: value for name, value in self._inside.items() if is_float(value.dtype)}
+
+    @functools.cached_property
+    def _inside(self) -> Arrays:
         return self.look_inside()
 
     def known(self, name: str) -> np.ndarray | None:
         """What the reference has in a tensor of the layer: one that it is given or gives, or else one inside."""
-        return self.values[name] if name in self.values else self.inner.get(name)
+        return self.values[name] if name in self.values else self._inside.get(name)
 
 
 ENLARGES = 8.0

@@ -34,7 +34,6 @@ from . import (
     folded_padding,
     input_stage,
     inserted,
-    inserted_before,
     integer_pairs,
     integers,
     inverted_condition,
@@ -43,6 +42,7 @@ from . import (
     nan,
     operators,
     other_epsilon,
+    other_operand,
     overflow,
     permutation,
     quantization,
@@ -110,7 +110,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     limits.find,
     saturation.find,
     input_stage.find,
-    inserted_before.find,
+    other_operand.find,
     differences.moved_by_another,
     permutation.find,
     batch_statistics.find,
@@ -326,9 +326,7 @@ class Examiner:
         found = feeding.find(case, feeding.schedule(self.reference, self.candidate))
         if found is not None:
             return found
-        found = next((d for find in ORDER if (d := find(case)) is not None), None)
-        if found is None:
-            found = unknown.find(case)
+        found = next(d for find in ORDER if (d := find(case)) is not None)
         if stops_at_the_range(case):
             found = replace(found, clamped=True)
         says = arbitrate(case, self.reference, self.candidate)
@@ -337,12 +335,10 @@ class Examiner:
     # -- inside a layer -----------------------------------------------------------------------------------------
 
     def _inner(self, pair: LayerPair, values: Arrays) -> Arrays:
-        """The floating tensors inside a layer, as the reference computes them."""
+        """The numbers inside a layer, as the reference computes them."""
+        inner = (n for p in pair.reference.nodes for n in self.index.nodes[p].output if n not in pair.reference.outputs)
         specs = self.index.specs
-        made = (n for p in pair.reference.nodes for n in self.index.nodes[p].output if n)
-        names = [
-            n for n in made if n not in pair.reference.outputs and (s := specs.get(n)) is not None and is_float(s.dtype)
-        ]
+        names = [n for n in inner if (s := specs.get(n)) is not None and (is_float(s.dtype) or s.dtype.kind in "iu")]
         return self._computed(pair, names, values) if names else {}
 
     def _computed(self, pair: LayerPair, names: Sequence[str], values: Arrays) -> dict[str, np.ndarray]:
@@ -383,14 +379,20 @@ class Examiner:
 
     def _undone(self, case: LayerCase, others: Arrays) -> Judgement | None:
         """See `LayerCase.undone`."""
-        made = self._altered(case.pair, case.values, lambda part: undoing.with_constants(part, others))
+        given = {n: value for n, value in others.items() if n in case.pair.candidate.inputs}
+        rest = {n: value for n, value in others.items() if n not in given}
+        made = self._altered(case.pair, case.values, lambda part: undoing.with_constants(part, rest), given)
         return None if made is None else self._judged_as(case, case.values, made)
 
-    def _altered(self, pair: LayerPair, values: Arrays, alter: Callable[[Model], Model | None]) -> Arrays | None:
-        """What the candidate makes of a layer that is altered; None where that cannot be computed."""
+    def _altered(
+        self, pair: LayerPair, values: Arrays, alter: Callable[[Model], Model | None], given: Arrays | None = None
+    ) -> Arrays | None:
+        """What the candidate makes of a layer that is altered, or ``given`` other values, by its names; None where that
+        cannot be computed."""
         feed, can = self._fed(pair.candidate.inputs, values), self.candidate.runner.capabilities
         if feed is None or not (can.any_model and can.pieces):
             return None
+        feed |= {n: held(value, self.candidate.model.index.specs.get(n)) for n, value in (given or {}).items()}
         try:
             model = alter(slice_model(self.candidate.model, pair.candidate, specs_of(feed)))
             if model is None:

@@ -49,7 +49,7 @@ def lost_inside(
         index: The reference's graph.
         values: The reference's tensors.
         fmt: The candidate's format.
-        inner: Gives the floating tensors inside the layer.
+        inner: Gives the numbers inside the layer.
         by_node: Gives what the layer makes where each of its nodes rounds to the format; without what cannot be
             computed so.
         every_node: Whether each node rounds its result by itself, so that what is lost between them is seen.
@@ -71,7 +71,7 @@ def lost_inside(
         stretched = any(_near_an_end(a, operators, _power(index, nodes), fmt) for a in given)
     if not stretched and not cancelling:
         return None
-    made = inner()
+    made = {name: value for name, value in inner().items() if is_float(value.dtype)}
     ends = ((name, array, loss) for name, array in made.items() if (loss := format_loss(array, fmt)) is not None)
     first = next(ends, None) if stretched else None
     if first is not None and _harmed(values, by_node(), len(nodes), fmt):

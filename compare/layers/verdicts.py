@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from ...graph.formats import NumberFormat, coarser
 from ...graph.operators import STRETCHES, operator
 from ...graph.specs import Dim, is_float
-from ..causes import baked_constant, exchanged_layers, inserted_before
+from ..causes import baked_constant, exchanged_layers, other_operand
 from ..causes.diagnosis import Diagnosis
 from ..causes.differences import GraphsDiffer
 from ..causes.feeding import RangeOfAll, SeenAt
 from ..causes.judgement import RMS_LIMIT
+from ..causes.operators import OperatorsAlone
 from ..causes.saturation import BeyondCalibration, CalibratedBehind
 from ..causes.wide_range import BehindToo, WiderThanData
 from ..report.model import Cause
@@ -300,7 +301,7 @@ class _Jury:
                 self.found[number] = "inherited"
             else:
                 self.layers[number] = replace(self.layers[number], diagnosis=told)
-        joined = {**baked_constant.joined(diagnoses), **inserted_before.joined(diagnoses)}
+        joined = {**baked_constant.joined(diagnoses), **other_operand.joined(diagnoses)}
         self.found.update(dict.fromkeys((n for others in joined.values() for n in others), "inherited"))
         copied = (n for n, s in self.layers.items() if exchanged_layers.is_copied(s.diagnosis))
         for number in (*joined, *copied):  # the share of the first is not that of all of them
@@ -401,9 +402,9 @@ class _Jury:
 
 
 def _stated(s: LayerObservation) -> list[Difference]:
-    """What the graphs say of a layer, as far as it is told."""
+    """What the graphs, matched, say of a layer, as far as it is told."""
     facts = () if s.diagnosis is None else s.diagnosis.facts
-    return [fact.difference for fact in facts if isinstance(fact, GraphsDiffer)]
+    return [f.difference for f in facts if isinstance(f, GraphsDiffer) and not isinstance(f, OperatorsAlone)]
 
 
 def _measures(s: LayerObservation) -> bool:

@@ -41,12 +41,12 @@ from ..causes.exchanged_layers import ExchangedWith
 from ..causes.feeding import RangeOfAll
 from ..causes.folded_padding import PaddedBefore
 from ..causes.input_stage import Reversed, Scaled, Shifted
-from ..causes.inserted_before import InsertedBefore
 from ..causes.integer_pairs import PairsSaturate
 from ..causes.kept_channels import KeepsOthers
 from ..causes.limits import OtherLimits
 from ..causes.nan import NotANumberOnBothSides
 from ..causes.narrow_casts import CastThereAndBack
+from ..causes.other_operand import OtherOperand
 from ..causes.out_of_range import CarriedPast
 from ..causes.quantization import OneScaleForAll, StepsHold
 from ..causes.ranges import format_loss
@@ -317,7 +317,7 @@ def _of_fact(fact: Fact) -> str:
     """What one fact calls for by itself; empty where it calls for nothing."""
     if isinstance(fact, OfTheBatch):
         return f"set the {fact.side}'s program to evaluation (model.eval()), and export it again if it is a file"
-    if isinstance(fact, (AsRewritten, BakedConstant, InsertedBefore, KeepsOthers, NotTakenBack, SameFunctions)):
+    if isinstance(fact, (AsRewritten, BakedConstant, OtherOperand, KeepsOthers, NotTakenBack, SameFunctions)):
         return fact.remedy
     if isinstance(fact, WiderThanData):
         calibrated = "calibrate on data that are preprocessed as those that are fed: in the same range"

@@ -77,7 +77,8 @@ def test_what_the_second_file_lacks_is_to_be_put_there_with_its_number(reference
 def test_a_factor_that_is_moved_is_to_be_put_there_and_left_out_where_it_is():
     """A bias that is added to scores before they are scaled, and not behind that."""
     text = """g (float[6,16] x, float[6,6] b) => (float[6,6] y) {{
-        [q] q = MatMul(x, w) [k] k = MatMul(x, v) t = Transpose<perm=[1,0]>(k) [s] s = MatMul(q, t) {} y = Softmax(z) }}"""
+        [q] q = MatMul(x, w) [k] k = MatMul(x, v) t = Transpose<perm=[1,0]>(k)
+        [s] s = MatMul(q, t) {} y = Softmax(z) }}"""
     first = "[scale] m = Mul(s, quarter) [bias] z = Add(m, b)"
     second = "[bias] m = Add(s, b) [late] z = Mul(m, quarter)"
     read = {"w": normal(16, 8), "v": normal(16, 8, seed=1), "quarter": np.float32(0.25)}
