@@ -301,6 +301,10 @@ def _of_stored(differences: Sequence[Difference], node: str) -> str:
     if beyond:
         what = f"{_nouns(beyond)} of {node}"
         return f"quantize the first file's {what} again: integers, scales or zero points are those of others"
+    together = next((d.change.parts for d in differences if isinstance(d.change, WeightChange) and d.change.parts), ())
+    if together:
+        named = listed([name for name in together if name != node])
+        return f"fold {named} into {node} again, or put back there what the first file has"
     if any(isinstance(d.change, WeightChange) and d.change.part for d in differences):
         return f"compute with the rest of the first file's weights of {node}, too, and put the results together"
     return ""
