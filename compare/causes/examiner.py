@@ -37,6 +37,7 @@ from . import (
     integer_pairs,
     integers,
     inverted_condition,
+    joined_otherwise,
     limits,
     misread,
     nan,
@@ -97,8 +98,8 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     differences.of_stored_weights,
     bias.find,
     folded_padding.find,
-    differences.find,
     baked_constant.find,
+    differences.find,
     other_epsilon.find,
     computed_operand.find,
     rewritten_weights.find,
@@ -111,6 +112,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     saturation.find,
     input_stage.find,
     other_operand.find,
+    joined_otherwise.find,
     differences.moved_by_another,
     permutation.find,
     batch_statistics.find,
@@ -125,8 +127,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     cancellation.inside,
     unknown.find,
 )
-"""Causes of an error that exceeds the expected noise. The first that finds something is the cause; a new one is a file
-beside these, and its place here."""
+"""Causes of an error beyond the expected noise: the first that finds something. A new one is a file and a place."""
 
 WITHIN_NOISE: tuple[Callable[[LoudLayer], Diagnosis | None], ...] = (
     differences.of_loudest,
@@ -327,8 +328,7 @@ class Examiner:
         if found is not None:
             return found
         found = next(d for find in ORDER if (d := find(case)) is not None)
-        if stops_at_the_range(case):
-            found = replace(found, clamped=True)
+        found = replace(found, clamped=found.clamped or stops_at_the_range(case))
         says = arbitrate(case, self.reference, self.candidate)
         return found if says is None else found.adding(says)
 

@@ -73,6 +73,13 @@ class OtherOperand:
         )
 
     @property
+    def fault(self) -> object:
+        """What is wrong, whoever is given it."""
+        if self.alone and self.passes:
+            return self.alone[-1]
+        return self.missing[0] if self.missing else frozenset((self.reads, self.meant))
+
+    @property
     def remedy(self) -> str:
         """What to do."""
         if self.alone and self.passes:
@@ -217,20 +224,21 @@ def _listed(nodes: tuple[OpName, ...]) -> str:
 
 
 def joined(diagnoses: Mapping[int, Diagnosis]) -> dict[int, list[int]]:
-    """Layers that one node too many spoils: one fault, at the first of them.
+    """Layers that one node too many spoils, or one that is missing: one fault, at the first of them.
 
     Args:
         diagnoses: What was found of guilty layers, by their numbers.
 
     Returns:
-        The first, and the others.
+        The first, of those that say where the node is to be, and the others.
     """
-    found: dict[int, list[int]] = {}
+    found: dict[object, list[tuple[bool, int]]] = {}
     for number in sorted(diagnoses):
-        one = diagnoses[number]
-        if one.candidate_node is not None and is_told(one):
-            found.setdefault(one.candidate_node, []).append(number)
-    return {first: others for first, *others in found.values() if others}
+        for fact in diagnoses[number].facts:
+            if isinstance(fact, OtherOperand):
+                found.setdefault(fact.fault, []).append((not fact.passes, number))
+    told = (sorted(members) for members in found.values() if len(members) > 1)
+    return {first: [number for _, number in others] for (_, first), *others in told}
 
 
 def is_told(found: Diagnosis | None) -> bool:

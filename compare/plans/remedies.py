@@ -28,6 +28,7 @@ from ...graph.pairing.changes import (
     WeightsAbsent,
 )
 from ...graph.pairing.constant_steps import OtherSteps
+from ...graph.pairing.regions import PADDING, ZEROS
 from ...graph.pairing.settings import AxesFrom
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.rounding.widening import is_narrow
@@ -36,6 +37,7 @@ from ..causes.altered_weights import OverflowBeside
 from ..causes.baked_constant import BakedConstant
 from ..causes.batch_statistics import OfTheBatch
 from ..causes.bias import AtTheEnd
+from ..causes.control_flow import OtherResult
 from ..causes.differences import GraphsDiffer
 from ..causes.exchanged_layers import ExchangedWith
 from ..causes.feeding import RangeOfAll
@@ -144,6 +146,9 @@ OF_FACTS: Mapping[type[object], str] = {
 }
 """What a fact calls for, whatever the cause."""
 
+TELLING = AsRewritten, BakedConstant, KeepsOthers, NotTakenBack, OtherOperand, OtherResult, SameFunctions
+"""Facts that say themselves what they call for."""
+
 BY_CHANNEL = "quantize the weights with a scale for each output channel (per_channel=True)"
 LEVEL = "level the input channels of the weights against the layer before (cross-layer equalization) before quantizing"
 """Where one scale for all channels of weights leaves some of them without values."""
@@ -220,10 +225,10 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     differences = [fact.difference for fact in culprit.facts if isinstance(fact, GraphsDiffer) and not fact.node]
     node = culprit.candidate_node or culprit.node
     reading = _reading(culprit)
-    stated = next((text for d in differences if (text := _of_change(d.change, node, reading))), "")
+    stated = _of_changes([d.change for d in differences], node, reading)
     if stated and (other_file(side, reference) or not _exported(culprit, side, reference)):
         return Remedy(stated)
-    stored = _of_stored(differences, node)
+    stored = _of_stored(differences, node, culprit.node)
     if stored:
         return Remedy(stored)
     fmt = _narrow_type(side.model.index, node)
@@ -293,20 +298,21 @@ def _of_known(cause: Cause, changes: Sequence[object], node: str) -> str:
     return ""
 
 
-def _of_stored(differences: Sequence[Difference], node: str) -> str:
-    """What puts right weights that are stored in steps, and are others; empty where there are none."""
+def _of_stored(differences: Sequence[Difference], node: str, first: str) -> str:
+    """What puts right weights that are stored in steps or were multiplied together, and are others; empty where there
+    are none. ``node``: what has them in the second file; ``first``: in the first one."""
     if any(d.stored_scaled for d in differences):
         return "put the scale of the weights right in the second file, or quantize the first file's weights again"
     beyond = [d for d in differences if isinstance(d.change, WeightChange) and d.change.beyond_steps]
     if beyond:
-        what = f"{_nouns(beyond)} of {node}"
+        what = f"{_nouns(beyond)} of {first}"
         return f"quantize the first file's {what} again: integers, scales or zero points are those of others"
     together = next((d.change.parts for d in differences if isinstance(d.change, WeightChange) and d.change.parts), ())
     if together:
         named = listed([name for name in together if name != node])
         return f"fold {named} into {node} again, or put back there what the first file has"
     if any(isinstance(d.change, WeightChange) and d.change.part for d in differences):
-        return f"compute with the rest of the first file's weights of {node}, too, and put the results together"
+        return f"compute with the rest of the first file's weights of {first}, too, and put the results together"
     return ""
 
 
@@ -321,7 +327,9 @@ def _of_fact(fact: Fact) -> str:
     """What one fact calls for by itself; empty where it calls for nothing."""
     if isinstance(fact, OfTheBatch):
         return f"set the {fact.side}'s program to evaluation (model.eval()), and export it again if it is a file"
-    if isinstance(fact, (AsRewritten, BakedConstant, OtherOperand, KeepsOthers, NotTakenBack, SameFunctions)):
+    if isinstance(
+        fact, (AsRewritten, BakedConstant, KeepsOthers, NotTakenBack, OtherOperand, OtherResult, SameFunctions)
+    ):
         return fact.remedy
     if isinstance(fact, WiderThanData):
         calibrated = "calibrate on data that are preprocessed as those that are fed: in the same range"
@@ -363,17 +371,23 @@ def _in_fp32(node: str) -> str:
 
 def _reading(culprit: Culprit) -> str:
     """What puts right nodes that read another tensor than in the first file: each of them."""
-    nodes: dict[str, list[str]] = {}
-    for difference in (fact.difference for fact in culprit.facts if isinstance(fact, GraphsDiffer)):
-        if isinstance(difference.change, OtherInput):
-            nodes.setdefault(difference.change.meant, []).append(difference.change.reader)
-    for change in (f.difference.change for f in culprit.facts if isinstance(f, GraphsDiffer)):
-        if isinstance(change, OtherInput):
-            readers = nodes.setdefault(change.candidate, [])
-            readers += [reader for reader in change.exchanged if reader not in readers]
+    nodes: dict[str, dict[str, None]] = {}
+    changes = [fact.difference.change for fact in culprit.facts if isinstance(fact, GraphsDiffer)]
+    others = [change for change in changes if isinstance(change, OtherInput)]
+    for change in others:
+        nodes.setdefault(change.meant, {}).update(dict.fromkeys((change.reader, *change.alike)))
+    for change in others:
+        nodes.setdefault(change.candidate, {}).update(dict.fromkeys(change.exchanged))
     nodes = {tensor: readers for tensor, readers in nodes.items() if readers}
-    told = [f"{listed(names)} read '{tensor}'" for tensor, names in nodes.items()]
+    told = [f"{listed([*names])} read '{tensor}'" for tensor, names in nodes.items()]
     return f"let {listed(told)} in the second file" if told else ""
+
+
+def _of_changes(changes: Sequence[object], node: str, reading: str) -> str:
+    """What puts right what a node reads, and numbers that are others beside that; empty where it reads the same."""
+    found = dict.fromkeys(text for change in changes if (text := _of_change(change, node, reading)))
+    numbers = {c.meant: None for c in changes if found and isinstance(c, WeightChange) and c.meant}
+    return ", and ".join([*found, *(f"set the constant of {node} to {value}" for value in numbers)])
 
 
 def _of_change(change: object, node: str, reading: str) -> str:
@@ -396,6 +410,9 @@ def _of_change(change: object, node: str, reading: str) -> str:
         return f"leave {change.slot} of {node} out in the second file"
     if isinstance(change, AttributeChange) and (AxesFrom in map(type, (change.reference, change.candidate))):
         return _one_axis(change, node)
+    if isinstance(change, AttributeChange) and change.name == PADDING:
+        pad = "with zeros in place of the Pad" if change.reference == ZEROS else f"with a Pad ({change.reference})"
+        return f"pad {pad} before {node} in the second file, as in the first one"
     if isinstance(change, AttributeChange) and change.of:
         return f"set the {change.name} of {change.of} to {change.shown}"
     if isinstance(change, OperatorChange) and not change.reference and all(name for _, name in change.candidate):

@@ -242,9 +242,9 @@ def _with_exchanged(found: list[Difference]) -> Iterator[Difference]:
     for difference in found:
         change = difference.change
         if isinstance(change, OtherInput):
-            way = change.meant, change.candidate
-            readers = tuple(other.reader for other in others if (other.candidate, other.meant) == way)
-            difference = replace(difference, change=replace(change, exchanged=readers))
+            ways = (change.candidate, change.meant), (change.meant, change.candidate)
+            alike, back = (tuple(o.reader for o in others if (o.candidate, o.meant) == way) for way in ways)
+            difference = replace(difference, change=replace(change, alike=alike, exchanged=back))
         yield difference
 
 

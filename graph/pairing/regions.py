@@ -19,6 +19,8 @@ Place = tuple[bool, int]
 """Whether a node is in the reference, and its position."""
 
 
+PADDING = "padding"
+"""What two window operators differ in that pad with other values: one of them by a Pad before it."""
 ZEROS = "zeros"
 """What a window operator pads with."""
 
@@ -197,7 +199,7 @@ def padding_moved(pairing: Pairing, n: int, m: int) -> tuple[set[int], Attribute
     if filled[0] != filled[1]:
         if total[0] != total[1] or not any(total[0]):
             return set(), None
-        change = AttributeChange("padding", filled[0], filled[1])
+        change = AttributeChange(PADDING, filled[0], filled[1])
     elif used and total[0] != total[1]:
         view, *together = used[-1]
         of = " and ".join(view.index.names[p] for p in together)
