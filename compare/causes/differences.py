@@ -20,6 +20,7 @@ from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import Difference, DifferenceKind
 from ...graph.pairing.normal_form import inputs_alike
+from ...graph.pairing.regions import PADDING
 from ...graph.pairing.turned import turned
 from ...graph.pairing.weight_changes import WeightChange, weight_change
 from ...graph.pairing.weight_patterns import StoredScaled
@@ -331,7 +332,8 @@ def _computes_alone(case: LayerCase) -> bool:
 
 
 def joined(diagnoses: Mapping[int, Diagnosis]) -> dict[int, list[int]]:
-    """Layers that read one tensor in place of another one, or the reverse: one fault, at the first of them.
+    """Layers that read one tensor in place of another one, or the reverse, or all lack one Pad: one fault, at the first
+    of them.
 
     Args:
         diagnoses: What was found of guilty layers, by their numbers.
@@ -345,6 +347,8 @@ def joined(diagnoses: Mapping[int, Diagnosis]) -> dict[int, list[int]]:
         change = first.difference.change if isinstance(first, GraphsDiffer) else None
         if isinstance(change, OtherInput):
             found.setdefault(frozenset((change.candidate, change.meant)), []).append(number)
+        elif isinstance(change, AttributeChange) and change.name == PADDING:
+            found.setdefault(frozenset(change.given), []).append(number)
     return {first: others for first, *others in found.values() if others}
 
 

@@ -18,6 +18,7 @@ from ...graph.operators import CASTS, FLAT, QUANTIZERS, operator
 from ...graph.pairing.changes import OpName
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import op_names
+from ...graph.printable import counted
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
@@ -25,7 +26,9 @@ from .diagnosis import Diagnosis
 MOST = 6
 """Most operands that are tried."""
 NAMED = 3
-"""How many nodes are named."""
+"""How many nodes are named in what is shown."""
+LISTED = 4
+"""Up to how many are named one by one in what is to be done."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,9 @@ def _some(nodes: tuple[OpName, ...]) -> str:
 
 
 def _listed(nodes: tuple[OpName, ...]) -> str:
+    if len(nodes) > LISTED:
+        first, last = (" ".join(nodes[i]) for i in (0, -1))
+        return f"{counted(len(nodes), 'operator')} from {first} to {last}"
     *names, last = (f"{op} {name}" for op, name in nodes)
     return f"{', '.join(names)} and {last}" if names else last
 

@@ -28,7 +28,7 @@ from ...graph.pairing.changes import (
     WeightsAbsent,
 )
 from ...graph.pairing.constant_steps import OtherSteps
-from ...graph.pairing.regions import PADDING, ZEROS
+from ...graph.pairing.regions import PADDING
 from ...graph.pairing.settings import AxesFrom
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.rounding.widening import is_narrow
@@ -411,8 +411,12 @@ def _of_change(change: object, node: str, reading: str) -> str:
     if isinstance(change, AttributeChange) and (AxesFrom in map(type, (change.reference, change.candidate))):
         return _one_axis(change, node)
     if isinstance(change, AttributeChange) and change.name == PADDING:
-        pad = "with zeros in place of the Pad" if change.reference == ZEROS else f"with a Pad ({change.reference})"
-        return f"pad {pad} before {node} in the second file, as in the first one"
+        mine, theirs = change.given
+        if not mine:
+            return f"let {node} pad with zeros itself in the second file, in place of {theirs}"
+        return (
+            f"put the first file's {mine} before {node} in the second file, in place of {theirs or 'its own padding'}"
+        )
     if isinstance(change, AttributeChange) and change.of:
         return f"set the {change.name} of {change.of} to {change.shown}"
     if isinstance(change, OperatorChange) and not change.reference and all(name for _, name in change.candidate):

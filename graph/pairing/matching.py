@@ -95,6 +95,7 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
     rows = list(limits_in_rows(pairing))
     for row in rows:
         row.corrected(reference, candidate, pairs)
+    _without_padded(pairing, pairs)
     tensors = tensor_names(pairing, pairs)
     nodes = dict(pairing.nodes)
     exchanged = follow_shapes(pairing, nodes, tensors)
@@ -193,6 +194,16 @@ def _tensors(pairing: Pairing, partial: Mapping[int, int]) -> tuple[dict[str, st
         if known and (b not in made or made_of(pairing, made[b], a)):
             pairs.setdefault(a, b)
     return pairs, folded
+
+
+def _without_padded(pairing: Pairing, pairs: dict[str, str]) -> None:
+    """Takes back what a Pad makes that the candidate has in the window operator behind it: it has no such tensor."""
+    view = pairing.r
+    for n, m in pairing.nodes.items():
+        for _, name in view.fine.nodes[n].inputs[:1]:
+            before = view.index.producer.get(name, -1)
+            if before not in pairing.nodes and before in padding_moved(pairing, n, m)[0]:
+                pairs.pop(name, None)
 
 
 def _differences(

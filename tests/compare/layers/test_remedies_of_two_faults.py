@@ -42,12 +42,17 @@ def test_a_constant_for_what_is_computed_is_told_where_the_operator_takes_one():
     assert "in the reference, and a constant in the candidate" in culprit.evidence
 
 
-def test_a_convolution_that_pads_with_zeros_for_a_pad_that_reflects_is_to_be_given_the_pad():
-    text = "g (float[1,2,16] x) => (float[1,3,16] y) {{ {} }}"
+def test_convolutions_that_pad_with_zeros_for_a_pad_that_reflects_are_to_be_given_the_pad():
+    text = """g (float[1,2,16] x) => (float[1,3,16] y) {{
+        {0} [conv] a = Conv{1}, w) [other] b = Conv{1}, v) y = Mul(a, b) }}"""
+    weights = {"w": normal(3, 2, 5, seed=1), "v": normal(3, 2, 5, seed=2)}
     pads = np.array([0, 0, 2, 0, 0, 2])
-    weights = {"w": normal(3, 2, 5, seed=1)}
-    one = parsed(text.format('[pad] p = Pad<mode="reflect">(x, pads) [conv] y = Conv(p, w)'), pads=pads, **weights)
-    other = parsed(text.format("[conv] y = Conv<pads=[2,2]>(x, w)"), **weights)
-    culprit = only(compare(one, other, [{"x": normal(1, 2, 16)}]))
-    told = "pad with a Pad (reflect) before conv in the second file, as in the first one"
+    one = parsed(text.format('[pad] p = Pad<mode="reflect">(x, pads)', "(p"), pads=pads, **weights)
+    other = parsed(text.format("", "<pads=[2,2]>(x"), **weights)
+    data = [{"x": normal(1, 2, 16)}]
+    culprit = only(compare(one, other, data))
+    assert culprit.evidence == "padding reflect by the Pad pad against zeros"
+    told = "put the first file's Pad pad before conv in the second file, in place of its own padding"
     assert culprit.remedies[0].text == told
+    culprit = only(compare(other, one, data))
+    assert culprit.remedies[0].text == "let conv pad with zeros itself in the second file, in place of Pad pad"
