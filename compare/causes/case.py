@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.formats import NumberFormat
+from ...graph.specs import is_float
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
@@ -64,8 +65,8 @@ class LayerCase:
         formats: The number formats in play.
         graphs: The reference's graph and the candidate's; one object where both run one file.
         differences: What differs in the graphs at the layer's nodes: position in the reference's graph, difference.
-        look_inside: Gives the floating tensors inside the layer, as the reference computes them; of those that cannot
-            be computed, none.
+        look_inside: Gives the numbers inside the layer, as the reference computes them; of those that cannot be
+            computed, none.
         operands: Gives what the layer's main product reads on both sides, or what a layer makes that scales, shifts or
             only moves what it reads; None of other layers, and where that cannot be computed.
         entry: Which entry of the batch the arrays are the only one of.
@@ -75,7 +76,8 @@ class LayerCase:
             of what it reads, or of what nodes inside make; None where that cannot be computed, or is no floats.
         ends_finite: Whether the candidate, deployed, is known to have no output that is not finite.
         altered: Gives what the candidate makes of the layer, by its names, with another piece of a graph in place of
-            its own; None where that cannot be computed, or there is nothing to alter.
+            its own, and with other values of what it is given; None where that cannot be computed, or there is nothing
+            to alter.
         judged: Gives the judgement on the layer where the candidate makes something else of it.
         whole: The layer that this one was taken out of, where both sides compute that with other operators.
         origins: Tensors of the candidate -> those of the reference that they are.
@@ -95,7 +97,7 @@ class LayerCase:
     grids: Mapping[str, Grid] = field(default_factory=dict)
     reweighted: Callable[[Arrays], np.ndarray | None] = lambda _: None
     ends_finite: bool = False
-    altered: Callable[[Callable[[Model], Model | None]], Arrays | None] = lambda _: None
+    altered: Callable[[Callable[[Model], Model | None], Arrays], Arrays | None] = lambda _, given: None
     judged: Callable[[Arrays], Judgement | None] = lambda _: None
     whole: LayerPair | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -123,17 +125,21 @@ class LayerCase:
     @functools.cached_property
     def inner(self) -> Arrays:
         """The floating tensors inside the layer, as the reference computes them."""
+        return {name: value for name, value in self._inside.items() if is_float(value.dtype)}
+
+    @functools.cached_property
+    def _inside(self) -> Arrays:
         return self.look_inside()
 
-    def right_with(self, alter: Callable[[Model], Model | None]) -> bool:
-        """Whether the layer gives what it should where the candidate's piece is altered."""
-        made = self.altered(alter)
+    def right_with(self, alter: Callable[[Model], Model | None], given: Arrays | None = None) -> bool:
+        """Whether the layer gives what it should where the candidate's piece is altered, and given other values."""
+        made = self.altered(alter, given or {})
         left = None if made is None else self.judged(made)
         return left is not None and not left.exceeds_noise
 
     def known(self, name: str) -> np.ndarray | None:
         """What the reference has in a tensor of the layer: one that it is given or gives, or else one inside."""
-        return self.values[name] if name in self.values else self.inner.get(name)
+        return self.values[name] if name in self.values else self._inside.get(name)
 
 
 ENLARGES = 8.0

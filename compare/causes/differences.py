@@ -7,7 +7,7 @@ by rounding may be all there is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,12 @@ import numpy as np
 
 from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS, MOVEMENT, operator
 from ...graph.pairing.broadcasts import RunsOtherwise
-from ...graph.pairing.changes import AttributeChange, OperatorChange, Resized
+from ...graph.pairing.changes import AttributeChange, OperatorChange, OtherInput, Resized
 from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import Difference, DifferenceKind
 from ...graph.pairing.normal_form import inputs_alike
+from ...graph.pairing.regions import PADDING
 from ...graph.pairing.turned import turned
 from ...graph.pairing.weight_changes import WeightChange, weight_change
 from ...graph.pairing.weight_patterns import StoredScaled
@@ -303,8 +304,11 @@ def other_operator(case: LayerCase) -> Diagnosis | None:
 
 
 def moved_by_another(case: LayerCase) -> Diagnosis | None:
-    """Another operator that puts the same values in other places, by more than an exchange of axes."""
-    moved = permutation.find(case) if replaced(case) else None
+    """Another operator that puts the same values in other places, by more than an exchange of axes; or one that one
+    graph alone has, which computes what happens to be that: the other sign of what is symmetric."""
+    moved = permutation.find(case) if replaced(case) or _computes_alone(case) else None
+    if moved is not None and not replaced(case):
+        return in_graphs(case)
     found = None if moved is None or permutation.axes_exchanged(case, moved) else in_graphs(case)
     return None if found is None or moved is None else found.adding(*moved.facts)
 
@@ -321,11 +325,36 @@ def replaced(case: LayerCase) -> bool:
     return any(not change.alone for change in changes)
 
 
-def missing(case: LayerCase) -> tuple[GraphsDiffer, ...]:
-    """What the graphs say of nodes that one of them alone has."""
-    return tuple(
-        GraphsDiffer(d) for _, d in case.differences if isinstance(d.change, OperatorChange) and d.change.alone
-    )
+def _computes_alone(case: LayerCase) -> bool:
+    """Whether the graphs say that one of them alone has an operator that does more than to move values."""
+    changes = (d.change for _, d in case.differences if isinstance(d.change, OperatorChange))
+    return any(op not in MOVEMENT for change in changes for op, _ in change.alone)
+
+
+def joined(diagnoses: Mapping[int, Diagnosis]) -> dict[int, list[int]]:
+    """Layers that read one tensor in place of another one, or the reverse, or all lack one Pad: one fault, at the first
+    of them.
+
+    Args:
+        diagnoses: What was found of guilty layers, by their numbers.
+
+    Returns:
+        The first, and the others.
+    """
+    found: dict[frozenset[str], list[int]] = {}
+    for number in sorted(diagnoses):
+        first = next(iter(diagnoses[number].facts), None)
+        change = first.difference.change if isinstance(first, GraphsDiffer) else None
+        if isinstance(change, OtherInput):
+            found.setdefault(frozenset((change.candidate, change.meant)), []).append(number)
+        elif isinstance(change, AttributeChange) and change.name == PADDING:
+            found.setdefault(frozenset(change.given), []).append(number)
+    return {first: others for first, *others in found.values() if others}
+
+
+def other_operators(case: LayerCase) -> tuple[GraphsDiffer, ...]:
+    """What the graphs say of operators that one of them alone has, or has in place of others."""
+    return tuple(GraphsDiffer(d) for _, d in case.differences if isinstance(d.change, OperatorChange))
 
 
 def replaces_scaling(case: LayerCase) -> bool:

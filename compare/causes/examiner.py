@@ -35,15 +35,16 @@ from . import (
     folded_padding,
     input_stage,
     inserted,
-    inserted_before,
     integer_pairs,
     integers,
     inverted_condition,
+    joined_otherwise,
     limits,
     misread,
     nan,
     operators,
     other_epsilon,
+    other_operand,
     other_setting,
     overflow,
     permutation,
@@ -99,8 +100,8 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     differences.of_stored_weights,
     bias.find,
     folded_padding.find,
-    differences.find,
     baked_constant.find,
+    differences.find,
     other_epsilon.find,
     other_setting.find,
     unread_input.find,
@@ -114,7 +115,8 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     limits.find,
     saturation.find,
     input_stage.find,
-    inserted_before.find,
+    other_operand.find,
+    joined_otherwise.find,
     other_setting.of_number,
     differences.moved_by_another,
     permutation.find,
@@ -130,8 +132,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     cancellation.inside,
     unknown.find,
 )
-"""Causes of an error that exceeds the expected noise. The first that finds something is the cause; a new one is a file
-beside these, and its place here."""
+"""Causes of an error beyond the expected noise: the first that finds something. A new one is a file and a place."""
 
 WITHIN_NOISE: tuple[Callable[[LoudLayer], Diagnosis | None], ...] = (
     differences.of_loudest,
@@ -218,7 +219,7 @@ class Examiner:
             self.noise.roundings.grids.of(pair, values),
             lambda weights: self._runs.reweighted(pair, tensor, values, weights),
             self.ends_finite,
-            lambda alter: self._runs.altered(pair, values, alter),
+            lambda alter, given: self._runs.altered(pair, values, alter, given),
             origins=self._origins,
         )
         return replace(case, judged=lambda made: self._judged_as(case, values, made))
@@ -354,11 +355,8 @@ class Examiner:
         found = feeding.find(case, feeding.schedule(self.reference, self.candidate))
         if found is not None:
             return found
-        found = next((d for find in ORDER if (d := find(case)) is not None), None)
-        if found is None:
-            found = unknown.find(case)
-        if stops_at_the_range(case):
-            found = replace(found, clamped=True)
+        found = next(d for find in ORDER if (d := find(case)) is not None)
+        found = replace(found, clamped=found.clamped or stops_at_the_range(case))
         says = arbitrate(case, self.reference, self.candidate)
         return found if says is None else found.adding(says)
 

@@ -56,7 +56,7 @@ def find(case: LayerCase) -> Diagnosis | None:
     if not selects and not any("Where" in dict(change.candidate) for change in changes if change.reference):
         return None  # what the second file alone selects has no opposite in the first one
     for position in islice((p for p in case.pair.candidate.nodes if index.nodes[p].op_type == "Where"), MOST):
-        altered = case.altered(partial(with_inverted, node=case.pair.candidate.nodes.index(position)))
+        altered = case.altered(partial(with_inverted, node=case.pair.candidate.nodes.index(position)), {})
         made = None if altered is None else altered[case.twin]
         if made is not None and made.shape == y.shape and explains(y, c, made):
             fact = Opposite(index.names[position], index.nodes[position].input[0])

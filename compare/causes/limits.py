@@ -6,6 +6,7 @@ Proves: that most of the error is what these cut off on one side alone.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from ...graph.index import GraphIndex
 from ...graph.operators import FLAT, operator
 from ...graph.pairing.changes import OperatorChange
 from ...graph.pairing.constants import constant_value
-from ...graph.pairing.differences import DifferenceKind
+from ...graph.pairing.differences import Difference, DifferenceKind
 from ...graph.pairing.normal_form import normal_form
 from ...graph.quantized.quantizers import kept_within
 from ...graph.specs import is_float
@@ -113,8 +114,24 @@ def _of_other_bounds(case: LayerCase) -> Diagnosis | None:
     if np.linalg.norm(within) > EXPLAINS * np.linalg.norm(narrow - wide):
         return None
     operators = [(p, d) for p, d in case.differences if d.kind is DifferenceKind.OPERATOR]
+    if operators and not any(map(functools.partial(_has_limits, case), operators)):
+        return None  # of an operator that limits nothing: a sign, a factor
     found = stated(case.graphs[0], operators) or Diagnosis(Cause.ATTRIBUTE, ())
     return found.adding(OtherLimits(low, high, lower, higher))
+
+
+def _has_limits(case: LayerCase, found: tuple[int, Difference]) -> bool:
+    """Whether operators that differ, where they are known by name, limit values on each side that has any."""
+    change = found[1].change
+    sides = (change.reference, change.candidate) if isinstance(change, OperatorChange) else ()
+    parts = zip(case.graphs, (case.pair.reference, case.pair.candidate), strict=True)
+    limit = {
+        (index.nodes[p].op_type, index.names[p])
+        for index, part in parts
+        for p in part.nodes
+        if operator(index.nodes[p]) == "Relu" or any(True for _ in _bounds(index, p))
+    }
+    return all(not limit.isdisjoint(ops) or not all(name for _, name in ops) for ops in sides if ops)
 
 
 def _limited(index: GraphIndex, nodes: Collection[int], name: str) -> tuple[float, float]:

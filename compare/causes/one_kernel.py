@@ -51,7 +51,7 @@ def lost_inside(
         index: The reference's graph.
         values: The reference's tensors.
         fmt: The candidate's format.
-        inner: Gives the floating tensors inside the layer.
+        inner: Gives the numbers inside the layer.
         by_node: Gives what the layer makes where each of its nodes rounds to the format; without what cannot be
             computed so.
         every_node: Whether each node rounds its result by itself, so that what is lost between them is seen.
@@ -76,7 +76,7 @@ def lost_inside(
         stretched = any(_near_an_end(a, operators, _power(index, nodes), fmt) for a in given)
     if not scaled and not stretched and not cancelling:
         return None
-    made = inner()
+    made = {name: value for name, value in inner().items() if is_float(value.dtype)}
     ends = ((name, array, loss) for name, array in made.items() if (loss := format_loss(array, fmt)) is not None)
     first = next(ends, None) if scaled or stretched else None
     if first is not None and _harmed(values, by_node(), len(nodes), fmt):

@@ -44,15 +44,15 @@ class Reruns:
     observed: Mapping[str, str]
 
     def inner(self, pair: LayerPair, values: Arrays) -> Arrays:
-        """The floating tensors inside a layer, as the reference computes them."""
-        names = list(_floats_inside(self.reference.model.index, pair.reference))
+        """The numbers inside a layer, as the reference computes them."""
+        names = list(_inside(self.reference.model.index, pair.reference, integers=True))
         return self.computed(pair, names, values) if names else {}
 
     def candidate_inner(self, pair: LayerPair, values: Arrays) -> Arrays:
         """The floating tensors inside a layer as the candidate computes them from the reference's values; none where
         that cannot be computed."""
         index, part = self.candidate.model.index, pair.candidate
-        names = list(_floats_inside(index, part))
+        names = list(_inside(index, part))
         feed = self.fed(part.inputs, values)
         if not names or feed is None:
             return {}
@@ -96,11 +96,14 @@ class Reruns:
             log.debug("cannot compute %s with other weights: %s", pair.reference.outputs, error)
             return None
 
-    def altered(self, pair: LayerPair, values: Arrays, alter: Callable[[Model], Model | None]) -> Arrays | None:
+    def altered(
+        self, pair: LayerPair, values: Arrays, alter: Callable[[Model], Model | None], given: Arrays
+    ) -> Arrays | None:
         """See `LayerCase.altered`."""
         feed, can = self.fed(pair.candidate.inputs, values), self.candidate.runner.capabilities
         if feed is None or not (can.any_model and can.pieces):
             return None
+        feed |= {n: held(value, self.candidate.model.index.specs.get(n)) for n, value in given.items()}
         try:
             model = alter(slice_model(self.candidate.model, pair.candidate, specs_of(feed)))
             if model is None:
@@ -138,7 +141,8 @@ class Reruns:
             return None
 
 
-def _floats_inside(index: GraphIndex, part: Slice) -> Iterable[str]:
-    """The floating tensors that a layer makes inside."""
-    made = (n for p in part.nodes for n in index.nodes[p].output if n)
-    return (n for n in made if n not in part.outputs and (s := index.specs.get(n)) is not None and is_float(s.dtype))
+def _inside(index: GraphIndex, part: Slice, *, integers: bool = False) -> Iterable[str]:
+    """The floating tensors that a layer makes inside, and maybe those of integers."""
+    made = (n for p in part.nodes for n in index.nodes[p].output if n and n not in part.outputs)
+    known = ((n, s.dtype) for n in made if (s := index.specs.get(n)) is not None)
+    return (n for n, dtype in known if is_float(dtype) or (integers and dtype.kind in "iu"))

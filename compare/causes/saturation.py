@@ -59,6 +59,10 @@ class PiledUp:
         )
 
 
+NOTHING = 1e-5
+"""Relative difference up to which values are the same."""
+
+
 @dataclass(frozen=True)
 class BeyondCalibration:
     """Values of what a layer is given or gives that lie beyond the range that was calibrated for them.
@@ -119,7 +123,10 @@ def of_operand(case: LayerCase) -> Diagnosis | None:
         if known is None or not grid.calibrated or not known.size or not np.isfinite(known).all():
             continue
         values = known.astype(np.float64)
-        excess = np.maximum(np.maximum(values - grid.high, grid.low - values), 0.0)
+        if name in case.values:
+            excess = np.maximum(np.maximum(values - grid.high, grid.low - values), 0.0)
+        else:
+            excess = _excess_inside(case, name, values, grid)
         beyond = excess > 2 * grid.step
         count = int(np.count_nonzero(beyond))
         if not count or (name not in case.values and not _makes_the_error(case, name, values, grid)):
@@ -137,6 +144,17 @@ def of_operand(case: LayerCase) -> Diagnosis | None:
         return None
     maker = case.graphs[0].producer.get(worst.tensor)
     return Diagnosis(Cause.SATURATION, (worst,), maker if maker in case.pair.reference.nodes else None)
+
+
+def _excess_inside(case: LayerCase, name: str, values: np.ndarray, grid: Grid) -> np.ndarray:
+    """How far a tensor inside lies beyond its range, at ends that change what the layer gives: what a Relu behind it
+    cuts off is not lost there."""
+    below, above = np.maximum(grid.low - values, 0.0), np.maximum(values - grid.high, 0.0)
+    for excess, cut in ((below, values + below), (above, values - above)):
+        made = case.reweighted({name: cut.astype(np.float32)}) if below.any() and above.any() else None
+        if made is not None and np.allclose(made, case.y, rtol=NOTHING, atol=NOTHING * float(np.abs(case.y).max())):
+            excess[...] = 0.0
+    return np.maximum(below, above)
 
 
 def _makes_the_error(case: LayerCase, name: str, values: np.ndarray, grid: Grid) -> bool:

@@ -15,12 +15,13 @@ from ...graph.specs import is_float
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
-from .differences import missing, other_operator, replaced, replaces_scaling
+from .differences import other_operator, other_operators, replaced, replaces_scaling
 from .evidence import gains_text
 from .judgement import by_channel, channel_axis
 
 FITTED = 0.02
-"""Share of the error's power that may be left once a gain and an offset are taken out, for them to be the cause."""
+"""Share of the power of the error, and of the candidate's own spread, that may be left once a gain and an offset are
+taken out, for them to be the cause: what is next to nothing beside the reference is of any gain."""
 LOST = 1e-3
 """Gain below which values are lost, not scaled, unless the fit leaves nothing."""
 EXACT = 1e-4
@@ -89,7 +90,7 @@ def find(case: LayerCase) -> Diagnosis | None:
     if y.size < FEWEST or not error:
         return None
     fact = _whole(y, c, error) or _by_channel(y, c, error)
-    return None if fact is None else Diagnosis(Cause.SCALE, (fact, *missing(case)))
+    return None if fact is None else Diagnosis(Cause.SCALE, (fact, *other_operators(case)))
 
 
 def of_other_operator(case: LayerCase) -> Diagnosis | None:
@@ -118,8 +119,9 @@ def _whole(y: np.ndarray, c: np.ndarray, error: float) -> Fit | None:
     gain = float(centred @ (b - b.mean())) / power
     offset = float(b.mean() - gain * a.mean())
     left = float(np.sum((b - gain * a - offset) ** 2))
-    lost = abs(gain) <= LOST and left > EXACT**2 * float(np.sum((b - b.mean()) ** 2))
-    return Fit(gain, offset) if gain and not lost and left < FITTED * error else None
+    spread = float(np.sum((b - b.mean()) ** 2))
+    lost = abs(gain) <= LOST and left > EXACT**2 * spread
+    return Fit(gain, offset) if gain and not lost and left < FITTED * min(error, spread) else None
 
 
 def _by_channel(y: np.ndarray, c: np.ndarray, error: float) -> FitByChannel | None:
@@ -134,6 +136,7 @@ def _by_channel(y: np.ndarray, c: np.ndarray, error: float) -> FitByChannel | No
     spread = ((a - mean_a) ** 2).sum(1)
     gains = np.divide(((a - mean_a) * (b - mean_b)).sum(1), spread, out=np.ones(n), where=spread > 0)
     offsets = mean_b[:, 0] - gains * mean_a[:, 0]
-    if float(np.sum((b - gains[:, None] * a - offsets[:, None]) ** 2)) > FITTED * error:
+    left = float(np.sum((b - gains[:, None] * a - offsets[:, None]) ** 2))
+    if left > FITTED * min(error, float(np.sum((b - mean_b) ** 2))):
         return None
     return FitByChannel((float(gains.min()), float(gains.max())), (float(offsets.min()), float(offsets.max())))

@@ -37,6 +37,7 @@ from ..sides import Side, Sides
 from .findings import BodyFindings, Localized
 
 if TYPE_CHECKING:
+    from ...graph.formats import NumberFormat
     from ...graph.index import GraphIndex
     from ...runners.contract.runner import Runner
     from ..comparison import Comparison
@@ -186,6 +187,9 @@ class BodyLocalizer:
             if not trace.errors:
                 what = f"{trace.theirs:,} of the candidate" if trace.theirs else "none of the candidate either"
                 return BodyFindings(remark=f"no iteration of the reference was made, {what}")
+            told = None if self._same else control_flow.other_result(left, right, trace.results, self._allowed())
+            if told is not None:
+                return BodyFindings(diagnosis=told)
             picks = trace.picks()
             samples = [
                 {**f, **right.extra} for i, f in feeds(left, sessions, last=max(picks)) if i in picks
@@ -230,9 +234,11 @@ class BodyLocalizer:
 
     def _apart(self, a: np.ndarray, b: np.ndarray) -> bool:
         """Whether two values differ by more than rounding to the coarsest format in play."""
-        formats = [self.candidate.runner.arithmetic, *(BY_DTYPE.get(x.dtype.name, FP32) for x in (a, b))]
-        u = max(f.u if math.isfinite(f.u) else 1e-2 for f in formats)
-        return relative(*squares(a, b)) > 4 * u
+        return relative(*squares(a, b)) > self._allowed(*(BY_DTYPE.get(x.dtype.name, FP32) for x in (a, b)))
+
+    def _allowed(self, *formats: NumberFormat) -> float:
+        """The relative error that rounding to the coarsest of some formats, and the candidate's, may make."""
+        return 4 * max(f.u if math.isfinite(f.u) else 1e-2 for f in (self.candidate.runner.arithmetic, *formats))
 
     def _branch(self, ours: Node, other: Node, whole: float | None) -> BodyFindings:
         conditions = [bool(np.asarray(n.arguments[0]).reshape(-1)[0]) for n in (ours, other)]

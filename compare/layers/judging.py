@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...graph.specs import Arrays, is_float
-from ..causes import exchanged_layers, given, inserted_before
+from ..causes import exchanged_layers, given, other_operand
 from ..causes.control_flow import OtherBranch
 from ..causes.diagnosis import Diagnosis, Remark
 from ..causes.differences import in_graphs, reads_another
@@ -118,7 +118,7 @@ class LayerJudge:
 
     def _told(self, found: Diagnosis | None) -> bool:
         """Whether the graphs say which tensors, or whose weights, a layer reads, which tells more than its values."""
-        told = reads_another(found) or inserted_before.is_told(found)
+        told = reads_another(found) or other_operand.is_told(found)
         return told or bool(exchanged_layers.holders(self.noise.index, found))
 
     def look_inside(self, seen: Gathering, values: Arrays, made: Arrays | None) -> None:

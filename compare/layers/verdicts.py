@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from ...graph.formats import NumberFormat, coarser
 from ...graph.operators import STRETCHES, operator
 from ...graph.specs import Dim, is_float
-from ..causes import baked_constant, exchanged_layers, inserted_before
+from ..causes import baked_constant, differences, exchanged_layers, other_operand
 from ..causes.diagnosis import Diagnosis
 from ..causes.differences import GraphsDiffer
 from ..causes.feeding import RangeOfAll, SeenAt
 from ..causes.judgement import RMS_LIMIT
+from ..causes.operators import OperatorsAlone
 from ..causes.saturation import BeyondCalibration, CalibratedBehind
 from ..causes.wide_range import BehindToo, WiderThanData
 from ..report.model import Cause
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from .healing import Healing
     from .observation import LayerObservation
 
+JOINING = baked_constant.joined, other_operand.joined, differences.joined
+"""What makes one fault of layers that show the same one."""
 SPOILT = 0.1
 """Relative error from which on values are others, for which other ranges are calibrated."""
 HARMLESS = 0.01
@@ -291,8 +294,8 @@ class _Jury:
         return None if number is None else self.layers[number]
 
     def _join_shared(self) -> None:
-        """Layers that have each other's weights, read one constant that should be computed, or read what one node too
-        many makes: one fault, at the first of them."""
+        """Layers that have each other's weights, read one constant that should be computed, what one node too many
+        makes, or one tensor in place of another: one fault, at the first of them."""
         guilty = (s for s in self.layers.values() if self.found.get(s.number) == "culprit")
         diagnoses = {s.number: s.diagnosis for s in guilty if s.diagnosis is not None}
         for number, told in exchanged_layers.of_weights(self.index, diagnoses).items():
@@ -300,7 +303,7 @@ class _Jury:
                 self.found[number] = "inherited"
             else:
                 self.layers[number] = replace(self.layers[number], diagnosis=told)
-        joined = {**baked_constant.joined(diagnoses), **inserted_before.joined(diagnoses)}
+        joined = {j: o for one in JOINING for j, o in one(diagnoses).items()}
         self.found.update(dict.fromkeys((n for others in joined.values() for n in others), "inherited"))
         copied = (n for n, s in self.layers.items() if exchanged_layers.is_copied(s.diagnosis))
         for number in (*joined, *copied):  # the share of the first is not that of all of them
@@ -401,9 +404,9 @@ class _Jury:
 
 
 def _stated(s: LayerObservation) -> list[Difference]:
-    """What the graphs say of a layer, as far as it is told."""
+    """What the graphs, matched, say of a layer, as far as it is told."""
     facts = () if s.diagnosis is None else s.diagnosis.facts
-    return [fact.difference for fact in facts if isinstance(fact, GraphsDiffer)]
+    return [f.difference for f in facts if isinstance(f, GraphsDiffer) and not isinstance(f, OperatorsAlone)]
 
 
 def _measures(s: LayerObservation) -> bool:

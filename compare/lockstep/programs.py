@@ -104,7 +104,7 @@ class Program:
         results: Its outputs, by position. A name may stand there twice, or be that of an input.
         captured: What it captures, by the names of its inputs.
         extra: Of that, what has no counterpart in the reference.
-        made: The part of the body that makes the results.
+        given, gives: What the file calls the body's inputs and outputs.
     """
 
     node: Node
@@ -113,6 +113,8 @@ class Program:
     results: tuple[str, ...]
     captured: Mapping[str, np.ndarray]
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
+    given: tuple[str, ...] = ()
+    gives: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, node: Node, body: str, like: Program | None = None, back: Mapping[str, str] | None = None) -> Program:
@@ -134,10 +136,11 @@ class Program:
             dtype = onnx.helper.tensor_dtype_to_np_dtype(declared[name]) if declared.get(name) else value.dtype
             specs[name] = TensorSpec(name, np.dtype(dtype), (None,) * value.ndim)
         model, copies = _without_copies(_typed(enter(node.model, node.position, specs)[body], node))
+        given, gives = formal, results
         results = tuple(copies.get(n, n) for n in results)
         outer = {n: v for n, v in node.outer.items() if n in model.index.inputs}
         if like is None:
-            return cls(node, model, formal, results, outer)
+            return cls(node, model, formal, results, outer, given=given, gives=gives)
         theirs, inner = set(like.captured), like.names - set(like.captured)
         pairs = [*zip(formal, like.formal, strict=False), *zip(results, like.results, strict=False)]
         pairs += [(n, other) for n in outer if (other := (back or {}).get(n)) is not None and other not in inner]
@@ -154,6 +157,8 @@ class Program:
             tuple(mapping.get(n, n) for n in results),
             known,
             {n: v for n, v in known.items() if n not in theirs},
+            given,
+            gives,
         )
 
     def with_inputs(self, others: Mapping[str, np.ndarray]) -> Program:

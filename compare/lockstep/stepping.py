@@ -131,6 +131,7 @@ class Trace:
     Attributes:
         errors: What each iteration did wrong that was given the reference's state: relative L2 error of its outputs, or
             infinity where they are finite on one side only or differ in shape.
+        results: The greatest error of each output of the body among all iterations, by position.
         count: Iterations of the reference.
         theirs: Iterations of the candidate on its own state; as far as it came.
         total: Relative L2 error of what the loop returns, when the candidate runs on its own state.
@@ -139,6 +140,7 @@ class Trace:
     """
 
     errors: list[float] = field(default_factory=list)
+    results: list[float] = field(default_factory=list)
     count: int = 0
     theirs: int = 0
     total: float = 0.0
@@ -176,7 +178,9 @@ def trace_of(left: Program, right: Program, sessions: Sessions) -> Trace:
             break
         outputs = left.outputs(feed, sessions.reference(feed))
         theirs = right.outputs(feed, sessions.candidate({**feed, **right.extra}))
-        trace.errors.append(difference(outputs, theirs))
+        each = differences(outputs, theirs)
+        trace.errors.append(max(each, default=0.0))
+        trace.results = [*map(max, trace.results or each, each)]
         mine = ours.advance(outputs)
         free = _advance(trace, own, right, sessions)
         for number, (y, c) in enumerate(zip(mine, free, strict=False)):
@@ -234,4 +238,9 @@ def relative(error: float, power: float) -> float:
 
 def difference(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> float:
     """The greatest relative L2 error of some outputs."""
-    return max((relative(*squares(y, c)) for y, c in zip(ours, theirs, strict=False)), default=0.0)
+    return max(differences(ours, theirs), default=0.0)
+
+
+def differences(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> list[float]:
+    """The relative L2 error of each of some outputs."""
+    return [relative(*squares(y, c)) for y, c in zip(ours, theirs, strict=False)]

@@ -23,12 +23,12 @@ from ...graph.pairing.changes import (
     ComputedOnce,
     InputsExchanged,
     OperatorChange,
-    OpName,
     OtherInput,
     OtherOutput,
     WeightsAbsent,
 )
 from ...graph.pairing.constant_steps import OtherSteps
+from ...graph.pairing.regions import PADDING
 from ...graph.pairing.settings import AxesFrom
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.rounding.widening import is_narrow
@@ -37,18 +37,19 @@ from ..causes.altered_weights import OverflowBeside
 from ..causes.baked_constant import BakedConstant
 from ..causes.batch_statistics import OfTheBatch
 from ..causes.bias import AtTheEnd
+from ..causes.control_flow import OtherResult
 from ..causes.differences import GraphsDiffer
 from ..causes.exchanged_layers import ExchangedWith
 from ..causes.feeding import RangeOfAll
 from ..causes.folded_padding import PaddedBefore
 from ..causes.input_stage import Reversed, Scaled, Shifted
 from ..causes.inserted import InsertedBehind
-from ..causes.inserted_before import InsertedBefore
 from ..causes.integer_pairs import PairsSaturate
 from ..causes.kept_channels import KeepsOthers
 from ..causes.limits import OtherLimits
 from ..causes.nan import NotANumberOnBothSides
 from ..causes.narrow_casts import CastThereAndBack
+from ..causes.other_operand import OtherOperand
 from ..causes.other_setting import OtherOrder, OtherSetting
 from ..causes.out_of_range import CarriedPast
 from ..causes.quantization import OneScaleForAll, StepsHold
@@ -66,6 +67,7 @@ from ..progress import SILENT, Progress
 from ..report.model import Cause
 from ..report.plan import Applied, Remedy
 from ..sides import other_file
+from .absent import ops, put_there
 from .bench import unplanned
 from .trying import SEARCH, Trying, keeping, listed
 from .wider import one_kernel
@@ -101,11 +103,12 @@ IN_FILE = {
 TELLING = (
     AsRewritten,
     BakedConstant,
-    InsertedBefore,
     InsertedBehind,
     KeepsOthers,
     NotTakenBack,
+    OtherOperand,
     OtherOrder,
+    OtherResult,
     OtherSetting,
     SameFunctions,
     UnreadInput,
@@ -114,9 +117,6 @@ TELLING = (
 
 OF_NUMBERS = (Cause.WEIGHTS, Cause.SCALE, Cause.QUANTIZATION)
 """Causes that one number which is another one may be."""
-
-FEW = 4
-"""Most operators that are named that are to be put into a file."""
 
 PROGRAM = "export the model again: the file does not hold what the program computes with"
 """Where a side runs a program of its own, of which the file is an export, and the two differ."""
@@ -244,10 +244,10 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     differences = [fact.difference for fact in culprit.facts if isinstance(fact, GraphsDiffer) and not fact.node]
     node = culprit.candidate_node or culprit.node
     reading = _reading(culprit)
-    stated = next((text for d in differences if (text := _of_change(d.change, node, reading))), "")
+    stated = _of_changes([d.change for d in differences], node, reading)
     if stated and (other_file(side, reference) or not _exported(culprit, side, reference)):
         return Remedy(stated)
-    stored = _of_stored(differences, node)
+    stored = _of_stored(differences, node, culprit.node)
     if stored:
         return Remedy(stored)
     fmt = _narrow_type(side.model.index, node)
@@ -275,11 +275,8 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
         text = "look at the inputs: both sides give values that are not numbers"
     if not text and other_file(side, reference) and not (side.runner.narrows and cause not in IN_FILE):
         narrow = cause not in IN_FILE and _typed_narrow(side.model.index, node)
-        put = IN_FILE.get(cause, "look at what the second file has there").format(weights=_nouns(differences))
-        fitted = next((fact.remedy for fact in culprit.facts if isinstance(fact, Fit)), "")
-        known = _put_there(changes) if cause is Cause.WRONG_OP else fitted if cause is Cause.SCALE else ""
         kernel = _kernel(side.model.index, node) if cause in INSIDE else [node]
-        text = _in_fp32(*kernel) if narrow else known or put
+        text = _in_fp32(*kernel) if narrow else _in_file(culprit, differences, reference.model.index)
     if runtime == RUNTIME:
         text = text or _exported(culprit, side, reference)
     if not text and not side.runner.narrows:
@@ -292,6 +289,16 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     if _typed_narrow(side.model.index, keep[-1]):
         return Remedy(_in_fp32(keep[-1]))
     return Remedy(keeping(side, keep), keep)
+
+
+def _in_file(culprit: Culprit, differences: Sequence[Difference], index: GraphIndex) -> str:
+    """What puts a second file right whose values tell the cause. ``index``: the first file's graph."""
+    cause, told = culprit.cause, [fact for fact in culprit.facts if isinstance(fact, GraphsDiffer)]
+    beside = [fact.difference.change for fact in told if fact.node]
+    missing = put_there(cause, [d.change for d in differences], beside, index)
+    fitted = next((fact.remedy for fact in culprit.facts if isinstance(fact, Fit)), "") if cause is Cause.SCALE else ""
+    put = IN_FILE.get(cause, "look at what the second file has there")
+    return missing or fitted or put.format(weights=_nouns(differences))
 
 
 def _of_known(cause: Cause, changes: Sequence[object], node: str) -> str:
@@ -311,25 +318,21 @@ def _of_known(cause: Cause, changes: Sequence[object], node: str) -> str:
     return ""
 
 
-def _put_there(changes: Sequence[object]) -> str:
-    """The operators that the second file lacks; empty where they are many or have no names."""
-    first = changes[0] if changes else None
-    if not isinstance(first, OperatorChange) or not 0 < len(first.reference) <= FEW:
-        return ""
-    named = all(name for _, name in first.reference)
-    return f"put the first file's {_ops(first.reference)} there" if named else ""
-
-
-def _of_stored(differences: Sequence[Difference], node: str) -> str:
-    """What puts right weights that are stored in steps, and are others; empty where there are none."""
+def _of_stored(differences: Sequence[Difference], node: str, first: str) -> str:
+    """What puts right weights that are stored in steps or were multiplied together, and are others; empty where there
+    are none. ``node``: what has them in the second file; ``first``: in the first one."""
     if any(d.stored_scaled for d in differences):
         return "put the scale of the weights right in the second file, or quantize the first file's weights again"
     beyond = [d for d in differences if isinstance(d.change, WeightChange) and d.change.beyond_steps]
     if beyond:
-        what = f"{_nouns(beyond)} of {node}"
+        what = f"{_nouns(beyond)} of {first}"
         return f"quantize the first file's {what} again: integers, scales or zero points are those of others"
+    together = next((d.change.parts for d in differences if isinstance(d.change, WeightChange) and d.change.parts), ())
+    if together:
+        named = listed([name for name in together if name != node])
+        return f"fold {named} into {node} again, or put back there what the first file has"
     if any(isinstance(d.change, WeightChange) and d.change.part for d in differences):
-        return f"compute with the rest of the first file's weights of {node}, too, and put the results together"
+        return f"compute with the rest of the first file's weights of {first}, too, and put the results together"
     return ""
 
 
@@ -395,17 +398,23 @@ def _kernel(index: GraphIndex, name: str) -> list[str]:
 
 def _reading(culprit: Culprit) -> str:
     """What puts right nodes that read another tensor than in the first file: each of them."""
-    nodes: dict[str, list[str]] = {}
-    for difference in (fact.difference for fact in culprit.facts if isinstance(fact, GraphsDiffer)):
-        if isinstance(difference.change, OtherInput):
-            nodes.setdefault(difference.change.meant, []).append(difference.change.reader)
-    for change in (f.difference.change for f in culprit.facts if isinstance(f, GraphsDiffer)):
-        if isinstance(change, OtherInput):
-            readers = nodes.setdefault(change.candidate, [])
-            readers += [reader for reader in change.exchanged if reader not in readers]
+    nodes: dict[str, dict[str, None]] = {}
+    changes = [fact.difference.change for fact in culprit.facts if isinstance(fact, GraphsDiffer)]
+    others = [change for change in changes if isinstance(change, OtherInput)]
+    for change in others:
+        nodes.setdefault(change.meant, {}).update(dict.fromkeys((change.reader, *change.alike)))
+    for change in others:
+        nodes.setdefault(change.candidate, {}).update(dict.fromkeys(change.exchanged))
     nodes = {tensor: readers for tensor, readers in nodes.items() if readers}
-    told = [f"{listed(names)} read '{tensor}'" for tensor, names in nodes.items()]
+    told = [f"{listed([*names])} read '{tensor}'" for tensor, names in nodes.items()]
     return f"let {listed(told)} in the second file" if told else ""
+
+
+def _of_changes(changes: Sequence[object], node: str, reading: str) -> str:
+    """What puts right what a node reads, and numbers that are others beside that; empty where it reads the same."""
+    found = dict.fromkeys(text for change in changes if (text := _of_change(change, node, reading)))
+    numbers = {c.meant: None for c in changes if found and isinstance(c, WeightChange) and c.meant}
+    return ", and ".join([*found, *(f"set the constant of {node} to {value}" for value in numbers)])
 
 
 def _of_change(change: object, node: str, reading: str) -> str:
@@ -414,7 +423,7 @@ def _of_change(change: object, node: str, reading: str) -> str:
     if isinstance(change, OtherInput):
         return reading
     if isinstance(change, ComputedOnce):
-        nodes = _ops(change.ops) if len(change.ops) < 3 else f"{_ops(change.ops[:1])} to {_ops(change.ops[-1:])}"
+        nodes = ops(change.ops) if len(change.ops) < 3 else f"{ops(change.ops[:1])} to {ops(change.ops[-1:])}"
         return f"compute {nodes} of '{change.meant}' in the second file, and let what is behind them read that"
     if isinstance(change, OtherOutput):
         return f"let the output '{change.name}' be {change.meant} in the second file"
@@ -428,13 +437,20 @@ def _of_change(change: object, node: str, reading: str) -> str:
         return f"leave {change.slot} of {node} out in the second file"
     if isinstance(change, AttributeChange) and (AxesFrom in map(type, (change.reference, change.candidate))):
         return _one_axis(change, node)
+    if isinstance(change, AttributeChange) and change.name == PADDING:
+        mine, theirs = change.given
+        if not mine:
+            return f"let {node} pad with zeros itself in the second file, in place of {theirs}"
+        return (
+            f"put the first file's {mine} before {node} in the second file, in place of {theirs or 'its own padding'}"
+        )
     if isinstance(change, AttributeChange) and change.of:
         return f"set the {change.name} of {change.of} to {change.shown}"
     if isinstance(change, OperatorChange) and not change.reference and all(name for _, name in change.candidate):
-        return f"leave {_ops(change.candidate)} out of the second file"
+        return f"leave {ops(change.candidate)} out of the second file"
     if not isinstance(change, OtherSteps):
         return ""
-    names = _ops(change.nodes)
+    names = ops(change.nodes)
     if not change.in_candidate:
         return f"put {names} into the second file, or store there what the first file computes"
     wide = ", or compute them in a type that holds the values" if change.rounds_to else ""
@@ -447,10 +463,6 @@ def _one_axis(change: AttributeChange, node: str) -> str:
         flat = f"flatten axis {change.shown} into one before {node} in the second file, and undo that behind it"
         return f"{flat}: from opset 13 on the operator runs along one axis alone"
     return f"write the second file in opset 13 or newer: before, {node} runs over all axes from its axis on"
-
-
-def _ops(nodes: Sequence[OpName]) -> str:
-    return listed([f"{op} {name}" for op, name in nodes])
 
 
 def _unclamped(culprit: Culprit) -> str:

@@ -118,7 +118,7 @@ def with_weights(model: Model, weights: Mapping[str, np.ndarray]) -> Model:
     for node in proto.graph.node:
         value = weights.get(node.output[0]) if len(node.output) == 1 else None
         if value is not None:
-            made = numpy_helper.from_array(np.ascontiguousarray(value))
+            made = numpy_helper.from_array(np.asarray(value, order="C"))  # which a number stays
             node.CopyFrom(onnx.helper.make_node("Constant", [], node.output, node.name, value=made))
     return model.derive(proto)
 

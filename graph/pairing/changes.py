@@ -161,6 +161,7 @@ class OtherInput:
         candidate: What the candidate's node reads in place of it.
         meant: What the candidate calls the tensor that the reference's node reads.
         reader: The candidate's node.
+        alike: The candidate's nodes that read the same in place of the same: itself, and others.
         exchanged: The candidate's nodes that read, in place of what this one reads, what it is meant to read.
     """
 
@@ -169,6 +170,7 @@ class OtherInput:
     candidate: str
     meant: str
     reader: str
+    alike: tuple[str, ...] = ()
     exchanged: tuple[str, ...] = ()
 
     def __str__(self) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..operators import AFFINE_PRODUCTS, AFFINE_STEPS
 from .affine import Affine, affine, distance
+from .branches import branch
 from .changes import OperatorChange
 from .differences import Difference, op_names
 from .pairs import Pairing
@@ -62,6 +63,8 @@ def folds(pairing: Pairing, roles: Mapping[str, str], pairs: dict[str, str]) -> 
     """
     found = Folds()
     for n, m in sorted(pairing.nodes.items()):
+        if _merged(pairing, roles, n, m, pairs, found):
+            continue
         chains = _chains(pairing, roles, n, m)
         if chains is None:
             continue
@@ -78,11 +81,48 @@ def folds(pairing: Pairing, roles: Mapping[str, str], pairs: dict[str, str]) -> 
         step = unfolded_step(form, chains.products[0], chains.wholes[0], chains.wholes[1])
         if step is not None:
             found.steps[form.weights["w" if "w" in form.weights else "b"]] = step
-        specs = (pairing.c.index.specs.get(name) for name in pairing.c.forms[m].weights.values())
-        half = any(spec is not None and spec.dtype.itemsize == 2 for spec in specs)
-        changes = folded_changes(*chains.wholes, half)
-        found.differences.extend(Difference(n, m, change, name) for name, change in changes)
+        parts = left if len(right) == 1 else []
+        found.differences.extend(_differences(pairing, (n, m), chains.wholes, parts))
     return found
+
+
+def _differences(
+    pairing: Pairing, place: tuple[int, int], wholes: tuple[Affine, Affine], parts: Sequence[int]
+) -> Iterator[Difference]:
+    """How a product differs from what nodes of the reference make when they are multiplied together.
+
+    Args:
+        pairing: The matched nodes.
+        place: The two products.
+        wholes: What they do with all that was multiplied in.
+        parts: The nodes of the reference that the candidate has in the one product.
+    """
+    specs = (pairing.c.index.specs.get(name) for name in pairing.c.forms[place[1]].weights.values())
+    half = any(spec is not None and spec.dtype.itemsize == 2 for spec in specs)
+    names = tuple(pairing.r.index.names[p] for p in parts)
+    for name, change in folded_changes(*wholes, half):
+        yield Difference(*place, replace(change, parts=names), name)
+
+
+def _merged(pairing: Pairing, roles: Mapping[str, str], n: int, m: int, pairs: dict[str, str], found: Folds) -> bool:
+    """Takes down the branch beside a product, where the candidate's has other weights and is all that it has there."""
+    beside = branch(pairing, n)
+    if beside is None:
+        return False
+    own, theirs = affine(pairing.r.index, [n], pairing.r.forms), affine(pairing.c.index, [m], pairing.c.forms)
+    made, total = pairing.c.first(m), pairing.r.first(beside.total)
+    if own is None or theirs is None or theirs.weight.shape != own.weight.shape or roles.get(total, made) != made:
+        return False
+    read = [name for _, name in pairing.c.fine.nodes[m].inputs]
+    others = {q for name in read for q, _ in pairing.c.fine.consumers.get(name, ())} - pairing.taken.keys()
+    if others or distance(own, theirs) <= OTHER_MAP:  # the candidate has a branch, too, or leaves it out
+        return False
+    pairs.pop(pairing.r.first(n), None)
+    pairs[total] = made
+    found.nodes.update(beside.nodes)
+    found.candidate_nodes.add(m)
+    found.differences.extend(_differences(pairing, (n, m), (beside.whole, theirs), beside.nodes))
+    return True
 
 
 def _chains(pairing: Pairing, roles: Mapping[str, str], n: int, m: int) -> _Chains | None:

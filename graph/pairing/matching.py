@@ -95,6 +95,7 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
     rows = list(limits_in_rows(pairing))
     for row in rows:
         row.corrected(reference, candidate, pairs)
+    _without_padded(pairing, pairs)
     tensors = tensor_names(pairing, pairs)
     nodes = dict(pairing.nodes)
     exchanged = follow_shapes(pairing, nodes, tensors)
@@ -195,6 +196,16 @@ def _tensors(pairing: Pairing, partial: Mapping[int, int]) -> tuple[dict[str, st
     return pairs, folded
 
 
+def _without_padded(pairing: Pairing, pairs: dict[str, str]) -> None:
+    """Takes back what a Pad makes that the candidate has in the window operator behind it: it has no such tensor."""
+    view = pairing.r
+    for n, m in pairing.nodes.items():
+        for _, name in view.fine.nodes[n].inputs[:1]:
+            before = view.index.producer.get(name, -1)
+            if before not in pairing.nodes and before in padding_moved(pairing, n, m)[0]:
+                pairs.pop(name, None)
+
+
 def _differences(
     pairing: Pairing,
     pairs: Mapping[str, str],
@@ -242,9 +253,9 @@ def _with_exchanged(found: list[Difference]) -> Iterator[Difference]:
     for difference in found:
         change = difference.change
         if isinstance(change, OtherInput):
-            way = change.meant, change.candidate
-            readers = tuple(other.reader for other in others if (other.candidate, other.meant) == way)
-            difference = replace(difference, change=replace(change, exchanged=readers))
+            ways = (change.candidate, change.meant), (change.meant, change.candidate)
+            alike, back = (tuple(o.reader for o in others if (o.candidate, o.meant) == way) for way in ways)
+            difference = replace(difference, change=replace(change, alike=alike, exchanged=back))
         yield difference
 
 

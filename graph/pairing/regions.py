@@ -19,6 +19,8 @@ Place = tuple[bool, int]
 """Whether a node is in the reference, and its position."""
 
 
+PADDING = "padding"
+"""What two window operators differ in that pad with other values: one of them by a Pad before it."""
 ZEROS = "zeros"
 """What a window operator pads with."""
 
@@ -176,6 +178,7 @@ def padding_moved(pairing: Pairing, n: int, m: int) -> tuple[set[int], Attribute
     otherwise with what stands before them; no Pads where that is not so, and no change where both pad alike."""
     total: list[list[int]] = []
     filled: list[str] = []
+    pads: list[str] = []
     used: list[tuple[GraphView, int, int]] = []
     for view, p, matched in ((pairing.r, n, pairing.nodes), (pairing.c, m, pairing.taken)):
         own = view.forms[p].settings.get("pads")
@@ -184,6 +187,7 @@ def padding_moved(pairing: Pairing, n: int, m: int) -> tuple[set[int], Attribute
         before = view.index.producer.get(view.fine.nodes[p].inputs[0][1], -1)
         extra = _added(view, p, before, len(own) // 2) if before not in matched else None
         filled.append(ZEROS)
+        pads.append("")
         if extra is not None:
             if any(extra.outer):  # batch and channels, which no window operator pads
                 return set(), None
@@ -191,13 +195,14 @@ def padding_moved(pairing: Pairing, n: int, m: int) -> tuple[set[int], Attribute
                 return set(), None
             own = [a + b for a, b in zip(own, extra.inner, strict=True)]
             filled[-1] = extra.filled
+            pads[-1] = f"Pad {view.index.names[before]}" if extra.filled != ZEROS else ""
             used.append((view, before, p))
         total.append(own)
     change = None
     if filled[0] != filled[1]:
         if total[0] != total[1] or not any(total[0]):
             return set(), None
-        change = AttributeChange("padding", filled[0], filled[1])
+        change = AttributeChange(PADDING, filled[0], filled[1], given=(pads[0], pads[1]))
     elif used and total[0] != total[1]:
         view, *together = used[-1]
         of = " and ".join(view.index.names[p] for p in together)

@@ -57,6 +57,7 @@ class WeightChange:
         quantized: Whether they are the reference's, within half of the step that the candidate quantizes them by.
         patterns: Other changes that explain all of it.
         folded: What was compared, where scalings and shifts were multiplied in first: ``weights`` or ``bias``.
+        parts: Names of the reference's nodes that the candidate has in one product, where they were multiplied in.
         noun: What they are called, as `constants.noun_of` has it.
     """
 
@@ -72,6 +73,7 @@ class WeightChange:
     quantized: bool = False
     patterns: tuple[Pattern, ...] = ()
     folded: str | None = None
+    parts: tuple[str, ...] = ()
     noun: str = "weights"
 
     @property

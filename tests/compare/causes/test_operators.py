@@ -19,9 +19,9 @@ def graph(body: str):
 @pytest.mark.parametrize(
     ("mine", "theirs", "text"),
     [
-        ("y = Relu(x)", "y = Tanh(x)", "the candidate computes it without Relu and with Tanh instead"),
-        ("y = Relu(x)", "a = Relu(x) y = Tanh(a)", "the candidate computes it with Tanh"),
-        ("a = Relu(x) y = Tanh(a)", "y = Relu(x)", "the candidate computes it without Tanh"),
+        ("y = Relu(x)", "y = Tanh(x)", "Relu against Tanh"),
+        ("y = Relu(x)", "a = Relu(x) y = Tanh(a)", "Tanh Tanh_1 in the candidate alone"),
+        ("a = Relu(x) y = Tanh(a)", "y = Relu(x)", "Tanh Tanh_1 missing in the candidate"),
     ],
 )
 def test_what_is_missing_and_what_is_more(mine, theirs, text):

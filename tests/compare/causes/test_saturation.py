@@ -147,3 +147,19 @@ def test_rows_that_are_all_but_the_same_do_not_stop_at_the_end_of_a_range():
     model = parsed(text, w=normal(16, 4, seed=100))
     file = quantized(model, "dynamic", [{"x": rows}])
     assert not compare(model, file, [{"x": rows}], ort=exact(file)).culprits
+
+
+def test_what_a_relu_cuts_off_behind_a_range_is_not_counted():
+    """A range from zero on, of what a Relu is given: of the values beyond it, the greatest alone are lost."""
+    text = """g (float[32,16] x) => (float[32,4] y) {{
+        [up] p = MatMul(x, w) {} [act] r = Relu({}) [down] y = MatMul(r, v) }}"""
+    weights = {"w": normal(16, 16, seed=1), "v": normal(16, 4, seed=2)}
+    grid = {"s": np.float32(4 / 255), "z": np.uint8(0)}
+    first = parsed(text.format("", "p"), **weights)
+    ends = "q = QuantizeLinear(p, s, z) d = DequantizeLinear(q, s, z)"
+    second = parsed(text.format(ends, "d"), **weights, **grid)
+    culprits = compare(first, second, [{"x": normal(32, 16, seed=3)}]).culprits
+    (beyond,) = (f for c in culprits for f in c.facts if type(f).__name__ == "BeyondCalibration")
+    assert beyond.reach > 4
+    made = normal(32, 16, seed=3) @ weights["w"]
+    assert beyond.count == int((made > 4 + 2 * 4 / 255).sum())

@@ -49,6 +49,7 @@ def test_a_gain_and_an_offset_for_each_channel():
         ("lost but for a trace", Y, 1e-4 * Y + 1e-6 * RNG.standard_normal(Y.shape)),
         ("noise", Y, Y + RNG.standard_normal(Y.shape).astype(np.float32)),
         ("squared", Y, Y * Y),
+        ("next to nothing", Y, 0.1 * Y + 0.05 * RNG.standard_normal(Y.shape)),
     ],
 )
 def test_what_no_gain_explains(what, y, c):

@@ -9,12 +9,21 @@ from support.layerwise import compare, only
 from support.models import normal, parsed
 
 WEIGHTS = {"w": normal(8, 16), "v": normal(16, 4, seed=1), "u": normal(16, seed=5)}
-NUMBERS = {"three": np.array([3.0], np.float32), "seven": np.array([7.0], np.float32)}
+NUMBERS = {
+    "three": np.array([3.0], np.float32),
+    "seven": np.array([7.0], np.float32),
+    "half": np.float32(0.5),
+    "low": np.float32(-90),
+}
 DATA = [{"x": normal(6, 8, seed=2)}]
 STEPS = {
     "three": "[three] {out} = Mul({data}, three)",
     "seven": "[seven] {out} = Mul({data}, seven)",
     "bias": "[bias] {out} = Add({data}, u)",
+    "lift": "[lift] {out} = Add({data}, half)",
+    "floor": "[floor] {out} = Clip({data}, half)",
+    "deep": "[deep] {out} = Clip({data}, low)",
+    "minus": "[minus] {out} = Neg({data})",
     "relu": "[relu] {out} = Relu({data})",
     "tanh": "[tanh] {out} = Tanh({data})",
     "gate": "[gate] {out} = Sigmoid({data})",
@@ -48,6 +57,35 @@ def test_what_is_missing_or_in_another_order_is_told_once(reference, candidate, 
     culprit = only(compare(network(*reference), network(*candidate), DATA))
     assert (culprit.node, culprit.cause) == (node, cause)
     assert culprit.evidence.count(evidence) == 1
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidate", "told"),
+    [
+        (["three", "seven"], ["three"], "Mul seven (with 7)"),
+        (["bias", "lift"], ["bias"], "Add lift (with 0.5)"),
+        (["tanh", "bias"], ["tanh"], "Add bias"),
+        (["lift"], ["deep"], "Add lift (with 0.5)"),
+        (["floor", "minus"], ["floor"], "Neg minus"),
+    ],
+)
+def test_what_the_second_file_lacks_is_to_be_put_there_with_its_number(reference, candidate, told):
+    culprit = only(compare(network(*reference), network(*candidate), DATA))
+    assert culprit.remedies[0].text == f"put the first file's {told} there"
+
+
+def test_a_factor_that_is_moved_is_to_be_put_there_and_left_out_where_it_is():
+    """A bias that is added to scores before they are scaled, and not behind that."""
+    text = """g (float[6,16] x, float[6,6] b) => (float[6,6] y) {{
+        [q] q = MatMul(x, w) [k] k = MatMul(x, v) t = Transpose<perm=[1,0]>(k)
+        [s] s = MatMul(q, t) {} y = Softmax(z) }}"""
+    first = "[scale] m = Mul(s, quarter) [bias] z = Add(m, b)"
+    second = "[bias] m = Add(s, b) [late] z = Mul(m, quarter)"
+    read = {"w": normal(16, 8), "v": normal(16, 8, seed=1), "quarter": np.float32(0.25)}
+    data = [{"x": normal(6, 16, seed=2), "b": normal(6, 6, seed=3)}]
+    report = compare(parsed(text.format(first), **read), parsed(text.format(second), **read), data)
+    told = "put the first file's Mul scale (with 0.25) there, and leave Mul late out"
+    assert told in [r.text for c in report.culprits for r in c.remedies]
 
 
 @pytest.mark.parametrize("more", [["seven"], ["tanh"], ["relu", "three"]])

@@ -74,4 +74,4 @@ def test_biases_that_are_stored_in_steps_and_are_others_are_to_be_quantized_agai
     theirs = parsed(text, q=weights, s=step, z=np.int8(0), i=wrong)
     mine = network(GEMM, BIAS, weights.astype(np.float32) * step)
     remedy = only(compare(mine, theirs, DATA)).remedies[0].text
-    assert remedy.startswith("quantize the first file's biases of product again: ")
+    assert remedy.startswith("quantize the first file's biases of Gemm_0 again: ")

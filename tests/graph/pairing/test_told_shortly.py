@@ -55,7 +55,7 @@ def test_a_convolution_that_pads_with_zeros_in_place_of_another_padding_is_told_
     one, other = (parsed(text.format(t), **weights) for t in (own, "[conv] c = Conv<pads=[1,1,1,1]>(x, w)"))
     culprit = only(compare(one, other, [{"x": normal(1, 2, 8, 8)}]))
     assert (culprit.node, culprit.cause) == ("conv", "attribute")
-    assert culprit.evidence == f"padding {other_mode} against zeros"
+    assert culprit.evidence == f"padding {other_mode} by the Pad pad against zeros"
 
 
 def test_a_constant_of_a_node_of_its_own_is_told_where_the_first_file_has_one_for_two():
