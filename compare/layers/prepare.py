@@ -51,6 +51,7 @@ class Prepared:
         judge: Who judges the layers.
         same: Whether both sides run one file.
         matched: Tensors of the reference -> tensors of the candidate, as far as both sides know them.
+        nodes: Nodes of the reference -> nodes of the candidate, by their positions, where both run two networks.
     """
 
     comparison: Comparison
@@ -59,6 +60,7 @@ class Prepared:
     judge: LayerJudge
     same: bool
     matched: Mapping[str, str]
+    nodes: Mapping[int, int]
 
 
 def prepare(
@@ -105,7 +107,8 @@ def prepare(
         ends_finite=ends_finite,
     )
     judge = LayerJudge(noise, examiner, bodies, every=comparison.rules.layers == "all")
-    return Prepared(comparison, candidate, laid, judge, same, matched)
+    nodes = {} if matching is None else matching.nodes
+    return Prepared(comparison, candidate, laid, judge, same, matched, nodes)
 
 
 def begin_engines(comparison: Comparison, candidate: Side, deployed: SessionInfo) -> None:

@@ -85,8 +85,9 @@ class Names:
         if self.prepared.same or not pair.candidate.nodes:
             return None
         other = self.prepared.candidate.model.index
-        op = self.op(position)
-        found = next((p for p in reversed(pair.candidate.nodes) if other.nodes[p].op_type == op), None)
+        op, found = self.op(position), self.prepared.nodes.get(position)
+        if found not in pair.candidate.nodes:
+            found = next((p for p in reversed(pair.candidate.nodes) if other.nodes[p].op_type == op), None)
         name = other.names[pair.candidate.nodes[-1] if found is None else found]
         return name if name != self.node(position) else None
 
