@@ -153,14 +153,20 @@ class Pairing:
         """Nodes of the same operator whose first outputs have the same name, also where an alias carries it."""
         where: dict[str, int] = {}
         for position in self.c.live:
-            for name in self.c.classes[self.c.first(position)]:
+            for name in _names_of(self.c, position):
                 where[name] = position
         found = {}
         for n in self.r.live:
-            m = next((where[a] for a in self.r.classes[self.r.first(n)] if a in where), None)
+            m = next((where[a] for a in _names_of(self.r, n) if a in where), None)
             if m is not None and self.r.forms[n].family == self.c.forms[m].family and self.fits(n, m):
                 found[n] = m
         return found
+
+
+def _names_of(view: GraphView, position: int) -> list[str]:
+    """What the first output of a node is called; of one that stands there for the structure alone, too."""
+    first = view.first(position)
+    return view.classes[first] or [first]
 
 
 def compatible(a: Sequence[Dim] | None, b: Sequence[Dim] | None) -> bool:

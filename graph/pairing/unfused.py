@@ -4,6 +4,7 @@ more axes. It is read and never run."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from ..specs import Dim, TensorSpec
 from ..writer import GraphWriter, Names
 from .epilogues import Read, Step, last_step, summed
 from .normal_form import slots
+from .parted import parted
 from .unblocked import Unblocked
 
 SKIPPING = {
@@ -29,6 +31,8 @@ SKIPPING = {
 """The operators that are a sum and a normalization, with the latter."""
 EPSILON = 1e-12
 """The epsilon of a SkipLayerNormalization that gives none."""
+_FUSED = re.compile("^fused |/MatMulAddFusion$|/MatMulScaleFusion/.*$|/MatmulTransposeFusion/$")
+"""What ONNX Runtime puts around the name of a product that it makes one with its neighbours."""
 
 
 class _Flat(NamedTuple):
@@ -49,8 +53,11 @@ def unfused(reference: GraphIndex, candidate: GraphIndex) -> list[FloatForm | No
     """Both graphs with all these written apart, where the two have not as many of each, or one is of a blocked layout;
     None for a graph that stays as it is."""
     graphs = reference, candidate
-    gemms = [sum(operator(node) == "Gemm" for node in index.nodes) for index in graphs]
-    apart = [_Apart.of(index, sums=mine > min(gemms)) for index, mine in zip(graphs, gemms, strict=True)]
+    gemms, splits = ([_count(index, op) for index in graphs] for op in ("Gemm", "Split"))
+    apart = [
+        _Apart.of(index, sums=more > min(gemms), splits=parts > min(splits))
+        for index, more, parts in zip(graphs, gemms, splits, strict=True)
+    ]
     blocked = any(is_blocked(node) for index in graphs for node in index.nodes)
     if not blocked and apart[0].counts == apart[1].counts:
         return [None, None]
@@ -60,6 +67,10 @@ def unfused(reference: GraphIndex, candidate: GraphIndex) -> list[FloatForm | No
     ]
 
 
+def _count(index: GraphIndex, op: str) -> int:
+    return sum(operator(node) == op for node in index.nodes)
+
+
 class _Apart(NamedTuple):
     """The nodes of a graph that are written apart.
 
@@ -67,15 +78,17 @@ class _Apart(NamedTuple):
         skips: How many are a sum and the normalization behind it.
         steps: Those that do more than one operator: position -> the last of the operators that it stands for.
         flattened: Products that are those of a tensor of more axes.
+        parts: What Splits make -> the operator that makes it instead.
     """
 
     skips: int
     steps: dict[int, Step]
     flattened: list[_Flat]
+    parts: dict[str, Step]
 
     @classmethod
-    def of(cls, index: GraphIndex, sums: bool) -> _Apart:
-        """Those of a graph. ``sums``: also products of matrices that add what another node makes."""
+    def of(cls, index: GraphIndex, *, sums: bool, splits: bool) -> _Apart:
+        """Those of a graph; with ``sums`` and ``splits``, also Gemms that add what another node makes, and Splits."""
         flattened = _flattened(index)
         flat = {product.product for product in flattened}
         steps = {}
@@ -83,12 +96,12 @@ class _Apart(NamedTuple):
             ranks = tuple(len(_sizes(index, name)) or None for name in node.input)
             last = last_step(node, ranks) or (summed(index, node) if sums and position not in flat else None)
             steps.update({} if last is None else {position: last})
-        return cls(sum(map(_skips, index.nodes)), steps, flattened)
+        return cls(sum(map(_skips, index.nodes)), steps, flattened, parted(index) if splits else {})
 
     @property
-    def counts(self) -> tuple[int, int, int]:
+    def counts(self) -> tuple[int, int, int, int]:
         """How many there are of each kind."""
-        return self.skips, len(self.steps), len(self.flattened)
+        return self.skips, len(self.steps), len(self.flattened), len(self.parts)
 
 
 def _skips(node: onnx.NodeProto) -> bool:
@@ -140,7 +153,9 @@ class _Writing:
     def __init__(self, index: GraphIndex, other: GraphIndex, apart: _Apart) -> None:
         self.index = index
         self.steps = apart.steps
+        self.parts = apart.parts
         self.unblocked = Unblocked(index, other)
+        self.theirs = {node.name: node for node in other.nodes if operator(node) in PRODUCTS and node.name}
         self.writer = GraphWriter(Names.of(index.graph), index.opset.get("", 1))
         self.specs = {**index.specs, **self._in_blocks()}
         self.invented = set(self.unblocked.tensors)
@@ -177,6 +192,9 @@ class _Writing:
     def _add(self, position: int, node: onnx.NodeProto) -> None:
         if _skips(node):
             self._skip(node)
+        elif self.parts and (operator(node) == "Split" or node.output[0] in self.parts):
+            for name in (n for n in node.output if n in self.parts):
+                self._step(self.parts[name], node, name)
         elif position in self.products:
             self._product(self.products[position], node)
         elif (step := self.unblocked.last_step(node) if is_blocked(node) else self.steps.get(position)) is not None:
@@ -234,7 +252,7 @@ class _Writing:
 
         inputs = [made(read) for read in step.inputs]
         if not output:
-            own = plain_name(node) if step.op in PRODUCTS else ""
+            own = (plain_name(node) or self._namesake(node)) if step.op in PRODUCTS else ""
             output = self.writer.names.fresh(own or f"{node.name or node.output[0]}/{step.op}")
             self.invented.add(output)
             spec = self.specs.get(inputs[0] if step.op == "Transpose" else node.output[0])
@@ -244,6 +262,11 @@ class _Writing:
         name = node.name if step.op in PRODUCTS else f"{node.name}/{step.op}"
         self.writer.nodes.append(helper.make_node(step.op, inputs, [output], name=name, **step.settings))
         return output
+
+    def _namesake(self, node: onnx.NodeProto) -> str:
+        """What the node of the other graph makes that this one, which does more, is called after; empty if none."""
+        found = self.theirs.get(_FUSED.sub("", node.name))
+        return "" if found is None else found.output[0]
 
     def _product(self, flat: _Flat, node: onnx.NodeProto) -> None:
         first, last = self.index.nodes[flat.before], self.index.nodes[flat.behind]

@@ -49,7 +49,7 @@ def test_a_blocked_file_is_no_fault(turned):
     assert (report.verdict, report.culprits) == ("pass", ())
     compared = {layer.tensor for layer in report.layers if layer.verdict == "ok"}
     assert len(compared) > 6
-    assert all(output.bit_identical is not False for output in report.fidelity)
+    assert turned or all(output.bit_identical for output in report.fidelity)
 
 
 NODES = {"w0": "c0", "b0": "c0", "w1": "c1", "wd": "dw", "bd": "dw", "w2": "c2", "wg": "group", "w3": "c3", "w4": "c4"}

@@ -115,3 +115,38 @@ def test_a_product_of_matrices_that_adds_what_another_node_makes_is_a_sum(op, be
     culprit = only(compare(apart, network(f"[one] z = Gemm<beta={-beta}>(a, v, r)"), ROWS))
     assert (culprit.node, culprit.cause) == ("sum", "wrong-op")
     assert f"{op} against {'Sub' if op == 'Add' else 'Add'}" in culprit.evidence
+
+
+PARTS = "[left] p = {left} [right] q = {right} [mix] z = Sub(p, q)"
+CUT = [np.array([n]) for n in (0, 4, 8, 1)]
+
+
+@pytest.mark.parametrize(
+    ("apart", "one"),
+    [
+        (
+            PARTS.format(left="Slice(a, zero, four, axis)", right="Slice(a, four, eight, axis)"),
+            "[one] {} = Split<axis=1>(a, fours) [mix] z = Sub(p, q)",
+        ),
+        (
+            PARTS.format(left="Gather<axis=0>(b, first)", right="Gather<axis=0>(b, second)"),
+            "[one] {} = Split<axis=0>(b, ones) p = Squeeze(s, zero) q = Squeeze(t, zero) [mix] z = Sub(p, q)",
+        ),
+    ],
+    ids=["slices", "gathers"],
+)
+def test_a_split_is_the_slices_or_gathers_that_it_stands_for(apart, one):
+    def network(steps: str):
+        text = f"""g (float[2,8] x) => (float[N,M] y) {{ [l0] a = MatMul(x, u) [l1] b = MatMul(a, v) {steps}
+            [act] y = Tanh(z) }}"""
+        given = dict(zip(("zero", "four", "eight", "axis"), CUT, strict=True))
+        given |= {"fours": np.array([4, 4]), "ones": np.array([1, 1]), "first": np.int64(0), "second": np.int64(1)}
+        read = {name: value for name, value in given.items() if name in text}
+        return parsed(text, u=MATRICES["u"], v=MATRICES["v"], **read)
+
+    data = [{"x": normal(2, 8, seed=8)}]
+    names = ("s, t", "t, s") if "Squeeze" in one else ("p, q", "q, p")
+    assert compare(network(apart), network(one.format(names[0])), data).verdict == "pass"
+    report = compare(network(apart), network(one.format(names[1])), data)
+    assert report.verdict == "fail"
+    assert {culprit.node for culprit in report.culprits} <= {"left", "right", "mix"}

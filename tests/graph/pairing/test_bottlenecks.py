@@ -9,7 +9,7 @@ from layerdiff.graph.index import GraphIndex
 from layerdiff.graph.pairing.changes import OperatorChange
 from layerdiff.graph.pairing.matching import match
 
-from support.models import parsed
+from support.models import normal, parsed
 
 BLOCKS = 3
 
@@ -176,3 +176,16 @@ def test_a_branch_that_is_merged_wrongly_is_told_where_it_is(scale: tuple[float,
     else:
         assert [(c.node, c.cause) for c in report.culprits] == [("merge1", "wrong-op")]
         assert "MatMul down1, MatMul up1, Mul alpha1, Add merge1 missing" in str(report.culprits[0].facts[0].text)
+
+
+def test_branches_that_are_computed_in_another_order_are_no_bottlenecks() -> None:
+    weights = {name: normal(8, 8, seed=i) for i, name in enumerate("uvw")}
+
+    def index(*steps: str) -> GraphIndex:
+        text = f"g (float[4,8] x) => (float[4,8] y) {{ {' '.join(steps)} y = MatMul(e, w) }}"
+        return GraphIndex(parsed(text, **weights))
+
+    first = index("a = MatMul(x, u) b = Tanh(a)", "c = MatMul(x, v) d = Tanh(c)", "e = Sub(b, d)")
+    other = index("m = MatMul(x, v) n = Tanh(m)", "k = MatMul(x, u) l = Tanh(k)", "e = Sub(l, n)")
+    found = match(first, other)
+    assert (found.tensors["b"], found.tensors["d"]) == ("l", "n")
