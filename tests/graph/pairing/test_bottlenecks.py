@@ -179,13 +179,13 @@ def test_a_branch_that_is_merged_wrongly_is_told_where_it_is(scale: tuple[float,
 
 
 def test_branches_that_are_computed_in_another_order_are_no_bottlenecks() -> None:
-    weights = {name: normal(8, 8, seed=i) for i, name in enumerate("uvw")}
+    weights = {"o": normal(24, 8, seed=9), **{f"w{i}": normal(8, 8, seed=i) for i in range(3)}}
 
-    def index(*steps: str) -> GraphIndex:
-        text = f"g (float[4,8] x) => (float[4,8] y) {{ {' '.join(steps)} y = MatMul(e, w) }}"
-        return GraphIndex(parsed(text, **weights))
+    def index(name: str, *order: int) -> GraphIndex:
+        branches = [f"{name}a{i} = MatMul(x, w{i}) {name}b{i} = Tanh({name}a{i})" for i in order]
+        joined = ", ".join(f"{name}b{i}" for i in sorted(order))
+        steps = f"{' '.join(branches)} {name}c = Concat<axis=1>({joined}) {name}d = Softmax({name}c)"
+        return GraphIndex(parsed(f"g (float[4,8] x) => (float[4,8] y) {{ {steps} y = MatMul({name}d, o) }}", **weights))
 
-    first = index("a = MatMul(x, u) b = Tanh(a)", "c = MatMul(x, v) d = Tanh(c)", "e = Sub(b, d)")
-    other = index("m = MatMul(x, v) n = Tanh(m)", "k = MatMul(x, u) l = Tanh(k)", "e = Sub(l, n)")
-    found = match(first, other)
-    assert (found.tensors["b"], found.tensors["d"]) == ("l", "n")
+    found = match(index("r", 0, 1, 2), index("c", 2, 1, 0))
+    assert {f"b{i}": found.tensors[f"rb{i}"] for i in range(3)} == {f"b{i}": f"cb{i}" for i in range(3)}
