@@ -106,16 +106,33 @@ class _Channels:
         return size if isinstance(size, int) else 0
 
     def _filters(self, node: onnx.NodeProto) -> int:
-        """How many filters a convolution has, without those that fill up a block."""
+        """How many filters a convolution has, without those that fill up a block: zeros, of which nobody reads what
+        they make."""
         weight = self.index.weight(node.input[1])
         if weight is None:
             return 0
+        bias = self.index.weight(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+        least = max(weight.shape[0] - max(BLOCKS) + 1, 0 if bias is None else _filled(bias))
+        blocked = node.input[0] in self.found
+        readers = [self.index.nodes[p] for p in self.index.consumers.get(node.output[0], ())]
         counts = []
-        for block in blocks(weight, node.input[0] in self.found):
-            plain = plain_filters(weight, block, is_depthwise(node, weight) or node.input[0] not in self.found)
-            filled = np.flatnonzero(np.any(plain.reshape(len(plain), -1) != 0, axis=1))
-            counts.append(int(filled[-1]) + 1 if filled.size else len(plain))
-        return max(min(counts, default=0), weight.shape[0] - max(BLOCKS) + 1)
+        for block in blocks(weight, blocked):
+            plain = plain_filters(weight, block, not blocked or is_depthwise(node, weight))
+            counts.append(max(_filled(plain), *(self._read(reader, block) for reader in readers), 0))
+        return max(min(counts, default=0), least)
+
+    def _read(self, node: onnx.NodeProto, block: int) -> int:
+        """How many channels a convolution multiplies by something else than zeros."""
+        weight = self.index.weight(node.input[1]) if is_blocked(node) and node.op_type == "Conv" else None
+        if weight is None or attribute_int(node, "group", 1) > 1 or block not in blocks(weight, blocked=True):
+            return 0
+        return _filled(plain_filters(weight, block, outputs_only=False).swapaxes(0, 1))
+
+
+def _filled(values: np.ndarray) -> int:
+    """The length of an array along its first axis, without the zeros at its end."""
+    filled = np.flatnonzero(np.any(values.reshape(len(values), -1) != 0, axis=1))
+    return int(filled[-1]) + 1 if filled.size else 0
 
 
 def is_depthwise(node: onnx.NodeProto, weight: np.ndarray) -> bool:

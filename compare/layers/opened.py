@@ -10,7 +10,6 @@ from ...graph.operators import CONTRIB_DOMAIN, STANDARD_DOMAINS
 from ...graph.rounding.inlined import inlined
 
 if TYPE_CHECKING:
-    from ...graph.model import Model
     from ..sides import Side
 
 RUNTIMES_OWN = frozenset({*STANDARD_DOMAINS, CONTRIB_DOMAIN})
@@ -19,17 +18,19 @@ RUNTIMES_OWN = frozenset({*STANDARD_DOMAINS, CONTRIB_DOMAIN})
 
 def opened(reference: Side, candidate: Side) -> tuple[Side, Side]:
     """Both sides, where they run two networks: without local functions, and with tensors of a blocked layout also in a
-    plain one.
+    plain one. Functions stay where a side narrows its network: what is to be kept are nodes of its file.
 
     Args:
         reference, candidate: Who is compared.
     """
     if candidate.model.same_network(reference.model):
         return reference, candidate
-    return replace(reference, model=_opened(reference.model)), replace(candidate, model=_opened(candidate.model))
+    whole = reference.runner.narrows or candidate.runner.narrows
+    return _opened(reference, whole), _opened(candidate, whole)
 
 
-def _opened(model: Model) -> Model:
-    if model.engine is not None or model.tf is not None:
-        return model
-    return with_plain_borders(inlined(model, but=RUNTIMES_OWN))
+def _opened(side: Side, functions: bool) -> Side:
+    if not side.runner.capabilities.pieces or side.model.engine is not None:  # it runs its own network
+        return side
+    model = side.model if functions else inlined(side.model, but=RUNTIMES_OWN)
+    return replace(side, model=with_plain_borders(model))

@@ -49,8 +49,9 @@ def laid_out(name: str, values: np.ndarray, block: int) -> np.ndarray:
 
 
 def blocked(block: int, **changed: np.ndarray) -> onnx.ModelProto:
-    weights = {name: laid_out(name, value, block) for name, value in {**WEIGHTS, **changed}.items()}
-    biases = {name: np.pad(value, (0, padded(len(value), block) - len(value))) for name, value in BIASES.items()}
+    given = {**WEIGHTS, **BIASES, **changed}
+    weights = {name: laid_out(name, given[name], block) for name in WEIGHTS}
+    biases = {name: np.pad(given[name], (0, -len(given[name]) % block)) for name in BIASES}
     return parsed(BLOCKED, domains=[DOMAIN], **weights, **biases)
 
 
@@ -70,6 +71,17 @@ def test_filters_are_put_back(block, name):
 def test_channels_are_those_that_are_not_filled_up(block):
     counts = blocked_tensors(load(blocked(block)).index)
     assert counts == {"t0": 20, "t1": 32, "t2": 32, "t3": 32, "t4": 16, "t5": 16}
+
+
+def test_channels_of_zeros_that_are_read_or_have_a_bias_are_there():
+    zeros = WEIGHTS["w0"].copy()
+    zeros[16:] = 0
+    assert blocked_tensors(load(blocked(16, w0=zeros)).index)["t0"] == 20  # by its bias
+    unread = WEIGHTS["w1"].copy()
+    unread[:, 18:] = 0
+    bias = np.zeros(20, np.float32)
+    counts = (blocked_tensors(load(blocked(block, w0=zeros, w1=unread, b0=bias)).index)["t0"] for block in (8, 16))
+    assert list(counts) == [18, 18]
 
 
 @pytest.mark.parametrize("block", [8, 16])

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
+import onnx.inliner
 import pytest
+from layerdiff import Model
+from layerdiff.compare.layers.opened import opened
+from layerdiff.compare.sides import Side
 from onnx import TensorProto, helper, numpy_helper
 
-from support.layerwise import compare, only
+from support.layerwise import FP16, ORT, compare, only
 from support.models import normal
 
 OPSET = helper.make_opsetid("", 17)
@@ -64,3 +70,9 @@ def test_the_reference_may_be_the_one_without_functions():
     culprit = only(compare(written_out(network()), network("Sigmoid"), DATA))
     assert culprit.cause == "wrong-op"
     assert culprit.candidate_node == "block1/act"
+
+
+def test_calls_are_layers_where_single_nodes_can_be_kept_in_fp32():
+    sides = Side("reference", ORT, Model(network())), Side("candidate", FP16, Model(network("Sigmoid")))
+    assert all(side.model.proto.functions for side in opened(*sides))
+    assert not any(side.model.proto.functions for side in opened(sides[0], replace(sides[1], runner=ORT)))
