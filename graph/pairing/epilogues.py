@@ -17,6 +17,8 @@ from ..operators import domain_of, operator
 
 ACTIVATED = {"FusedConv": "Conv", "FusedGemm": "Gemm"}
 """Products with an activation behind them -> the product."""
+ADDING = {"Gemm", "FusedGemm"}
+"""Products of matrices that add something: a bias, or what another node makes."""
 SCALED = "FusedMatMul"
 """A product of matrices that transposes them and multiplies by a number."""
 _PARAMETERS = {"LeakyRelu": ("alpha",), "Clip": ("min", "max"), "HardSigmoid": ("alpha", "beta")}
@@ -41,31 +43,32 @@ class Step:
     settings: dict[str, Any]
 
 
-def last_step(node: onnx.NodeProto, ranks: tuple[int | None, ...]) -> Step | None:
-    """The last of the operators that a node of ONNX Runtime's own stands for; None where it stands for none, or for
-    one alone.
+def last_step(index: GraphIndex, node: onnx.NodeProto, *, sums: bool) -> Step | None:
+    """The last of the operators that a node stands for; None where it stands for one of ONNX's, or for none.
 
     Args:
+        index: The graph.
         node: The node.
-        ranks: How many axes its inputs have, where that is known.
+        sums: Whether a product of matrices that adds what another node makes is two.
     """
     op = operator(node)
+    summed = _summed(index, node) if sums and op in ADDING else None
     if not domain_of(node):
-        return None
+        return summed
     if op == SCALED:
         batches = attribute_int(node, "transBatchA", 0) or attribute_int(node, "transBatchB", 0)
-        return None if batches else _scaled(node, ranks)
+        return None if batches else _scaled(index, node)
     if op not in ACTIVATED or (not attribute_string(node, "activation") and len(node.input) < 4):
         return None
-    return activated(ACTIVATED[op], list(node.input), node)
+    return followed(summed, (), node) if summed is not None else activated(ACTIVATED[op], list(node.input), node)
 
 
-def summed(index: GraphIndex, node: onnx.NodeProto) -> Step | None:
-    """The sum of a product of matrices and another tensor that is in one Gemm with it; None where that is a bias."""
-    if operator(node) != "Gemm" or len(node.input) < 3 or dataflow(index).kind.get(node.input[2]) is not Kind.DATA:
+def _summed(index: GraphIndex, node: onnx.NodeProto) -> Step | None:
+    """The sum of a product of matrices and a tensor that is in one operator with it; None where that is a bias."""
+    if len(node.input) < 3 or dataflow(index).kind.get(node.input[2]) is not Kind.DATA:
         return None
-    beta = attribute_float(node, "beta", 1.0)
-    settings = {a.name: attribute(node, a.name) for a in node.attribute if a.name != "beta"}
+    beta, known = attribute_float(node, "beta", 1.0), onnx.defs.get_schema("Gemm").attributes
+    settings = {a.name: attribute(node, a.name) for a in node.attribute if a.name in known and a.name != "beta"}
     plain = not (settings.get("transA") or settings.get("transB")) and settings.get("alpha", 1.0) == 1.0
     product = Step("MatMul", tuple(node.input[:2]), {}) if plain else Step("Gemm", tuple(node.input[:2]), settings)
     return Step("Add" if beta > 0 else "Sub", (product, node.input[2]), {}) if abs(beta) == 1.0 else None
@@ -102,9 +105,10 @@ def _settings(node: onnx.NodeProto, activation: str) -> dict[str, Any]:
     return found
 
 
-def _scaled(node: onnx.NodeProto, ranks: tuple[int | None, ...]) -> Step | None:
+def _scaled(index: GraphIndex, node: onnx.NodeProto) -> Step | None:
     read: list[Read] = []
-    for name, rank, turned in zip(node.input, ranks, ("transA", "transB"), strict=False):
+    for name, turned in zip(node.input, ("transA", "transB"), strict=False):
+        rank = index.rank(name)
         if not attribute_int(node, turned, 0):
             read.append(name)
         elif rank is None or rank < 2:

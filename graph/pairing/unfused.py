@@ -5,6 +5,7 @@ more axes. It is read and never run."""
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from ..operators import PRODUCTS, operator
 from ..quantized.float_form import FloatForm
 from ..specs import Dim, TensorSpec
 from ..writer import GraphWriter, Names
-from .epilogues import Read, Step, last_step, summed
+from .epilogues import ADDING, Read, Step, last_step
 from .normal_form import slots
 from .parted import parted
 from .unblocked import Unblocked
@@ -53,11 +54,8 @@ def unfused(reference: GraphIndex, candidate: GraphIndex) -> list[FloatForm | No
     """Both graphs with all these written apart, where the two have not as many of each, or one is of a blocked layout;
     None for a graph that stays as it is."""
     graphs = reference, candidate
-    gemms, splits = ([_count(index, op) for index in graphs] for op in ("Gemm", "Split"))
-    apart = [
-        _Apart.of(index, sums=more > min(gemms), splits=parts > min(splits))
-        for index, more, parts in zip(graphs, gemms, splits, strict=True)
-    ]
+    sums, splits = (_count(reference, op) != _count(candidate, op) for op in (ADDING, {"Split"}))
+    apart = [_Apart.of(index, sums=sums, splits=splits) for index in graphs]
     blocked = any(is_blocked(node) for index in graphs for node in index.nodes)
     if not blocked and apart[0].counts == apart[1].counts:
         return [None, None]
@@ -67,8 +65,8 @@ def unfused(reference: GraphIndex, candidate: GraphIndex) -> list[FloatForm | No
     ]
 
 
-def _count(index: GraphIndex, op: str) -> int:
-    return sum(operator(node) == op for node in index.nodes)
+def _count(index: GraphIndex, among: Collection[str]) -> int:
+    return sum(operator(node) in among for node in index.nodes)
 
 
 class _Apart(NamedTuple):
@@ -93,8 +91,7 @@ class _Apart(NamedTuple):
         flat = {product.product for product in flattened}
         steps = {}
         for position, node in enumerate(index.nodes):
-            ranks = tuple(len(_sizes(index, name)) or None for name in node.input)
-            last = last_step(node, ranks) or (summed(index, node) if sums and position not in flat else None)
+            last = last_step(index, node, sums=sums) if position not in flat else None
             steps.update({} if last is None else {position: last})
         return cls(sum(map(_skips, index.nodes)), steps, flattened, parted(index) if splits else {})
 
