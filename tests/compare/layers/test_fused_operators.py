@@ -150,3 +150,32 @@ def test_a_split_is_the_slices_or_gathers_that_it_stands_for(apart, one):
     report = compare(network(apart), network(one.format(names[1])), data)
     assert report.verdict == "fail"
     assert {culprit.node for culprit in report.culprits} <= {"left", "right", "mix"}
+
+
+def test_a_sum_and_an_activation_in_a_product_of_matrices_hide_no_weights():
+    def network(step: str, **changed: np.ndarray):
+        text = f"g (float[4,8] x) => (float[4,8] y) {{ [other] r = MatMul(x, w) {step} [last] y = MatMul(z, u) }}"
+        return parsed(text, domains=["com.microsoft"], **{**MATRICES, **changed})
+
+    apart = network("[linear] b = MatMul(x, v) [sum] c = Add(b, r) [act] z = Tanh(c)")
+    one = '[one] z = com.microsoft.FusedGemm<activation="Tanh">(x, v, r)'
+    assert compare(apart, network(one), ROWS).verdict == "pass"
+    culprit = only(compare(apart, network(one, v=MATRICES["v"].T), ROWS))
+    assert (culprit.node, culprit.cause) == ("linear", "weights")
+    assert "equal to the transpose" in culprit.evidence
+
+
+def test_a_factor_that_is_multiplied_into_weights_is_no_fault_beside_one_behind():
+    def network(step: str, op: str, factor: float = 1.0):
+        text = f"""g (float[4,8] x) => (float[4,4] y) {{ [first] a = MatMul(x, u) [act] r = Tanh(a) {step}
+            [left] l = Slice(s, zero, four, axis) [right] q = Slice(s, four, eight, axis)
+            [one] m = {op}(grid, l) [two] n = {op}(grid, q) [both] b = Mul(m, n) [last] y = Softmax(b) }}"""
+        weights = {"u": MATRICES["u"], "v": MATRICES["v"] * np.float32(factor), "grid": normal(4, 4, seed=3)}
+        read = dict(zip(("zero", "four", "eight", "axis"), CUT, strict=True))
+        return parsed(text, **weights, **read, **({"two_times": np.float32(2)} if "two_times" in step else {}))
+
+    apart = "[linear] p = MatMul(r, v) [double] s = Mul(p, two_times)"
+    folded = network("[linear] s = MatMul(r, v)", "Sub", 2.0)
+    report = compare(network(apart, "Add"), folded, ROWS)
+    assert report.culprits
+    assert not any("weights differ" in culprit.evidence for culprit in report.culprits)
