@@ -138,6 +138,11 @@ def _unblock(graph: onnx.GraphProto, node: onnx.NodeProto, settings: Mapping[str
         node.input[0] = cut
         if last:
             node.attribute.append(onnx.helper.make_attribute("perm", [0, 2, 3, 1]))
+    elif node.op_type == "Upsample":
+        scales = f"{output}/scales"
+        graph.initializer.append(numpy_helper.from_array(np.array(settings["scales"], np.float32), scales))
+        _become(node, "Resize", 1)
+        node.input.extend(["", scales])
     elif onnx.defs.has(node.op_type):  # Conv and pooling; the sum that a convolution adds is no input of ONNX's
         _become(node, node.op_type, 3)
 

@@ -37,7 +37,8 @@ ORDERS = {
         runners.reference_evaluator runners.recorded runners.pytorch runners.tflite
         > runners.contract""",
     "graph": """graph.load > graph.sources > graph.rounding graph.pairing graph.implied_inputs > graph.quantized
-        graph.implied_demands graph.implied_shapes graph.axes > graph.cutting graph.interface > graph.model
+        graph.implied_demands graph.implied_shapes graph.axes
+        > graph.cutting graph.interface graph.blocked > graph.model
         > graph.engine
         > graph.digest graph.recordings
         > graph.index graph.writer > graph.weights graph.inference graph.evaluation > graph.contrib_ops graph.options
@@ -51,6 +52,7 @@ OPERATOR_FILES = (
     "graph/operators.py",
     "graph/contrib_ops.py",
     "graph/implied_demands.py",
+    "graph/pairing/epilogues.py",
     "graph/pairing/settings.py",
     "graph/quantized/float_form.py",
     "graph/quantized/layouts.py",

@@ -77,7 +77,10 @@ def find(case: LayerCase) -> SameFunctions | None:
     if _functions(mine, pieces) != _functions(theirs, pieces):
         return None
     least = 1 if pieces else 2  # the epsilon of a normalization is one value
-    read = [node for node in theirs if operator(node) in PRODUCTS | AFFINE_STEPS]
+    named = {name for change in changes for _, name in change.candidate}
+    index, part = case.graphs[1], case.pair.candidate
+    changed = [index.nodes[p] for p in part.nodes if index.names[p] in named]
+    read = [node for node in changed if operator(node) in PRODUCTS | AFFINE_STEPS]
     readers = [node for node in read if _weighted(case.graphs[1], node, least)]
     readers.sort(key=lambda node: operator(node) not in PRODUCTS)
     return SameFunctions((readers[0].op_type, readers[0].name), len(readers) - 1) if readers else None

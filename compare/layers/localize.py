@@ -31,6 +31,7 @@ from .healing import Healing
 from .loudest import is_off, name_loudest, not_finite
 from .notices import walk_notices
 from .observable import observable
+from .opened import opened
 from .prepare import Prepared, begin_engines, prepare
 from .pruned import blaming_readers
 from .results import Names, culprits, layer_results, ranked
@@ -160,7 +161,7 @@ def _attempted(
     """The one candidate of a comparison; what goes wrong is a notice, and no other candidate pays for it."""
     (candidate,) = comparison.candidates
     try:
-        reference, candidate = (_for_pieces(side, log) for side in comparison.sides.all)
+        reference, candidate = opened(*(_for_pieces(side, log) for side in comparison.sides.all))
         candidate, report, exchange = undone(reference, candidate, report)
         comparison = replace(comparison, sides=Sides(reference, (candidate,)))
         formats = formats_in_play(reference, candidate)

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from ...graph.pairing.matching import Matching
     from ...runners.contract.session import SessionInfo
     from ..comparison import Comparison
-    from ..lockstep.plan import LayerPair
     from ..sides import Side
 
 log = logging.getLogger(__name__)
@@ -52,6 +51,7 @@ class Prepared:
         judge: Who judges the layers.
         same: Whether both sides run one file.
         matched: Tensors of the reference -> tensors of the candidate, as far as both sides know them.
+        nodes: Nodes of the reference -> nodes of the candidate, by their positions, where both run two networks.
     """
 
     comparison: Comparison
@@ -60,16 +60,7 @@ class Prepared:
     judge: LayerJudge
     same: bool
     matched: Mapping[str, str]
-
-    def twins(self, pair: LayerPair) -> dict[int, int]:
-        """Nodes of a layer of the reference -> the candidate's that make the same tensors."""
-        index, other = self.comparison.reference.model.index, self.candidate.model.index
-        makers = {
-            p: other.producer.get(self.matched.get(name, ""), -1)
-            for p in pair.reference.nodes
-            for name in index.nodes[p].output
-        }
-        return {p: twin for p, twin in makers.items() if twin in pair.candidate.nodes}
+    nodes: Mapping[int, int]
 
 
 def prepare(
@@ -116,7 +107,8 @@ def prepare(
         ends_finite=ends_finite,
     )
     judge = LayerJudge(noise, examiner, bodies, every=comparison.rules.layers == "all")
-    return Prepared(comparison, candidate, laid, judge, same, matched)
+    nodes = {} if matching is None else matching.nodes
+    return Prepared(comparison, candidate, laid, judge, same, matched, nodes)
 
 
 def begin_engines(comparison: Comparison, candidate: Side, deployed: SessionInfo) -> None:

@@ -85,14 +85,9 @@ class Names:
         if self.prepared.same or not pair.candidate.nodes:
             return None
         other = self.prepared.candidate.model.index
-        op = self.op(position)
-        twin = self.prepared.twins(pair).get(position, -1)
-        found = twin if twin >= 0 and other.nodes[twin].op_type == op else None
-        found = (
-            found
-            if found is not None
-            else next((p for p in reversed(pair.candidate.nodes) if other.nodes[p].op_type == op), None)
-        )
+        op, found = self.op(position), self.prepared.nodes.get(position)
+        if found not in pair.candidate.nodes:
+            found = next((p for p in reversed(pair.candidate.nodes) if other.nodes[p].op_type == op), None)
         name = other.names[pair.candidate.nodes[-1] if found is None else found]
         return name if name != self.node(position) else None
 

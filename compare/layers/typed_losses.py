@@ -27,9 +27,9 @@ def blaming(prepared: Prepared, given: Verdicts, outputs: Sequence[OutputResult]
         for s in given.layers:
             if found.node not in (other.names[p] for p in s.pair.candidate.nodes):
                 continue
-            twins = prepared.twins(s.pair)
+            twins = {p: other.names[q] for p in s.pair.reference.nodes if (q := prepared.nodes.get(p, -1)) >= 0}
             named = (p for p in s.pair.reference.nodes if index.names[p] == found.node)
-            node = next((p for p, twin in twins.items() if other.names[twin] == found.node), next(named, None))
+            node = next((p for p, name in twins.items() if name == found.node), next(named, None))
             told = out_of_range.diagnosis(found, s.diagnosis, node)
             given = given.knowing([replace(s, diagnosis=told)]).blaming(s.number)
             break

@@ -106,11 +106,12 @@ def subject(comparison: Comparison, report: Report, number: int, progress: Progr
     log = execute(comparison, collector.begin, progress, remember=True)
     found = assemble(comparison, log, collector.evidence(comparison, log, progress))
     _, found = localized(comparison, log, found, progress, walked.append)
+    whole = {prepared.candidate.name: prepared for prepared in reversed(walked)}  # walked before the bodies in it
     for other in found.culprits:
         if (other.candidate, other.path) != (culprit.candidate, culprit.path):
             continue
         for prepared in reversed(walked):
-            body = prepared.comparison.reference.model is not comparison.reference.model
+            body = prepared is not whole[prepared.candidate.name]
             if prepared.candidate.name != other.candidate or body != bool(other.inside):
                 continue
             for pair in prepared.plan.layers:

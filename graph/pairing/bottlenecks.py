@@ -81,8 +81,10 @@ def _lasting(view: GraphView, part: Sequence[int]) -> list[int]:
             read = [r for r, _ in view.fine.consumers.get(name, ())]
             outside = name in view.output_roots or any(r not in inside for r in read)
             last[name] = len(view.index.nodes) if outside else max(read, default=-1)
+    for p in part:  # what it reads from around it
+        last.update({name: p for _, name in view.fine.nodes[p].inputs if view.index.producer.get(name) not in inside})
     found: list[int] = []
-    alive: set[str] = set()
+    alive = {name for name in last if view.index.producer.get(name) not in inside}
     products = 0
     for p in part:
         products += operator(view.index.nodes[p]) in PRODUCTS

@@ -137,7 +137,7 @@ def _chains(pairing: Pairing, roles: Mapping[str, str], n: int, m: int) -> _Chai
     if at is not None:
         end = ends.index(roles[pairing.r.first(left[at])])
         left, right = left[: at + 1], right[: end + 1]
-    elif len(left) == 1 or len(right) > 1 or not _folded(pairing, left, m):
+    elif len(right) > 1 or not (left := _folded(pairing, left, m)):
         return None
     if len(left) == len(right) and all(_one_for_one(pairing, a, b) for a, b in zip(left, right, strict=True)):
         return None
@@ -155,15 +155,24 @@ def _one_for_one(pairing: Pairing, n: int, m: int) -> bool:
     return pairing.nodes.get(n) == m and pairing.r.forms[n].op == pairing.c.forms[m].op
 
 
-def _folded(pairing: Pairing, left: list[int], m: int) -> bool:
-    """Whether weights that a product stores in steps are those of a chain, which tells where it ends where no reader
-    of it is matched: its quantizer does what stands behind it, or other operators do."""
-    mine = affine(pairing.r.index, left, pairing.r.forms)
+def _folded(pairing: Pairing, left: list[int], m: int) -> list[int]:
+    """As much of a chain as a product does whose weights are those of the chain multiplied out, or these in steps. That
+    tells where it ends where no reader of it is matched. Nothing where the product does that of the chain alone."""
     theirs = affine(pairing.c.index, [m], pairing.c.forms)
-    if mine is None or theirs is None or theirs.step is None or mine.weight.shape != theirs.weight.shape:
-        return False
-    changes = folded_changes(mine, theirs, half=False)
-    return all(change.quantized for name, change in changes if name == "weights")
+    for end in range(len(left), 1, -1):
+        mine = affine(pairing.r.index, left[:end], pairing.r.forms)
+        if mine is None or theirs is None or mine.weight.shape != theirs.weight.shape:
+            continue
+        if theirs.step is not None and _in_steps(mine, theirs):
+            return left[:end]
+        alone = affine(pairing.r.index, left[:1], pairing.r.forms)
+        if theirs.step is None and alone is not None and distance(mine, theirs) < SAME_MAP < distance(alone, theirs):
+            return left[:end]
+    return []
+
+
+def _in_steps(mine: Affine, theirs: Affine) -> bool:
+    return all(change.quantized for name, change in folded_changes(mine, theirs, half=False) if name == "weights")
 
 
 def _chain(view: GraphView, position: int) -> list[int]:

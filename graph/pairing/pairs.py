@@ -9,7 +9,7 @@ from ..cutting.dataflow import random_nodes
 from ..index import GraphIndex
 from ..quantized.float_form import FloatForm, float_form, is_quantized
 from ..specs import Dim
-from .unfused import fused, unfused
+from .unfused import unfused
 from .view import GraphView, Told
 
 FEW = 16
@@ -22,7 +22,7 @@ class Pairing:
     Attributes:
         r, c: The reference and the candidate.
         forms: Of a side that is matched in another form, that graph: in float operators, where it alone is quantized
-            (`quantized`), and with sums and normalizations apart, where the two have not as many in one operator.
+            (`quantized`), or with operators apart of which the two have not as many in one (`unfused`).
         nodes: Position in the reference -> position in the candidate.
         taken: The reverse.
         changed: Nodes of the reference that were matched by their place alone: their operators differ.
@@ -42,8 +42,8 @@ class Pairing:
         self.forms: list[FloatForm | None] = [None, None]
         if any(self.quantized):  # the other one is matched with what the operators stand for
             self.forms = [float_form(i) if q else None for i, q in zip(graphs, quantized, strict=True)]
-        elif fused(reference) != fused(candidate):
-            self.forms = [unfused(i) for i in graphs]
+        else:
+            self.forms = unfused(reference, candidate)
         copies = not any(_trains(index) for index in (reference, candidate))
         self.r, self.c = (
             GraphView(index, False, skip_dropouts=copies, beside=other, told=known)
@@ -153,14 +153,20 @@ class Pairing:
         """Nodes of the same operator whose first outputs have the same name, also where an alias carries it."""
         where: dict[str, int] = {}
         for position in self.c.live:
-            for name in self.c.classes[self.c.first(position)]:
+            for name in _names_of(self.c, position):
                 where[name] = position
         found = {}
         for n in self.r.live:
-            m = next((where[a] for a in self.r.classes[self.r.first(n)] if a in where), None)
+            m = next((where[a] for a in _names_of(self.r, n) if a in where), None)
             if m is not None and self.r.forms[n].family == self.c.forms[m].family and self.fits(n, m):
                 found[n] = m
         return found
+
+
+def _names_of(view: GraphView, position: int) -> list[str]:
+    """What the first output of a node is called; of one that stands there for the structure alone, too."""
+    first = view.first(position)
+    return view.classes[first] or [first]
 
 
 def compatible(a: Sequence[Dim] | None, b: Sequence[Dim] | None) -> bool:

@@ -30,7 +30,7 @@ def moved(pairing: Pairing) -> tuple[set[int], set[int]]:
     found: tuple[set[int], set[int]] = set(), set()
     for n, m in pairing.nodes.items():
         mine, theirs = _around(pairing.r, n), _around(pairing.c, m)
-        if not mine or not theirs:
+        if not mine or mine.keys() != theirs.keys():
             continue
         others = {place for place in mine if not _same(mine[place], theirs[place])}
         for place in others - {BEHIND}:
@@ -43,9 +43,9 @@ def moved(pairing: Pairing) -> tuple[set[int], set[int]]:
 
 
 def _around(view: GraphView, product: int) -> dict[str, list[Step]]:
-    """Where a product of two tensors is multiplied by numbers: by the slots of its operands, and behind it."""
+    """Where a product is multiplied by numbers: by the slots of its operands, and behind it."""
     form = view.forms[product]
-    if form.family != "MatMul" or len(form.data) != 2:
+    if form.family != "MatMul":
         return {}
     found = {slot: list(_before(view, name)) for slot, name in view.fine.nodes[product].inputs}
     alpha = float(form.settings.get("alpha", 1.0))

@@ -1,21 +1,29 @@
 """A graph with operators written as those that they stand for, which the other graph has: sums with a normalization
-behind them, and products of matrices that are products of tensors of more axes. It is read and never run."""
+behind them, products with what they do besides (`epilogues`), and products of matrices that are products of tensors of
+more axes. It is read and never run."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import onnx
 from onnx import helper
 
+from ..blocked import is_blocked, plain_name
 from ..index import GraphIndex
 from ..nodes import attribute, attribute_int
-from ..operators import operator
+from ..operators import PRODUCTS, operator
 from ..quantized.float_form import FloatForm
 from ..specs import Dim, TensorSpec
 from ..writer import GraphWriter, Names
+from .epilogues import ADDING, Read, Step, last_step
 from .normal_form import slots
+from .parted import parted
+from .unblocked import Unblocked
 
 SKIPPING = {
     "SkipLayerNormalization": "LayerNormalization",
@@ -24,6 +32,8 @@ SKIPPING = {
 """The operators that are a sum and a normalization, with the latter."""
 EPSILON = 1e-12
 """The epsilon of a SkipLayerNormalization that gives none."""
+_FUSED = re.compile("^fused |/MatMulAddFusion$|/MatMulScaleFusion/.*$|/MatmulTransposeFusion/$")
+"""What ONNX Runtime puts around the name of a product that it makes one with its neighbours."""
 
 
 class _Flat(NamedTuple):
@@ -40,17 +50,55 @@ class _Flat(NamedTuple):
     leading: tuple[Dim, ...]
 
 
-def fused(index: GraphIndex) -> tuple[int, int]:
-    """How many nodes are a sum and the normalization behind it, and how many products are those of a tensor of more
-    axes."""
-    return sum(map(_skips, index.nodes)), len(_flattened(index))
+def unfused(reference: GraphIndex, candidate: GraphIndex) -> list[FloatForm | None]:
+    """Both graphs with all these written apart, where the two have not as many of each, or one is of a blocked layout;
+    None for a graph that stays as it is."""
+    graphs = reference, candidate
+    sums, splits = (_count(reference, op) != _count(candidate, op) for op in (ADDING, {"Split"}))
+    apart = [_Apart.of(index, sums=sums, splits=splits) for index in graphs]
+    blocked = any(is_blocked(node) for index in graphs for node in index.nodes)
+    if not blocked and apart[0].counts == apart[1].counts:
+        return [None, None]
+    return [
+        _Writing(index, other, found).run() if any(found.counts) or any(map(is_blocked, index.nodes)) else None
+        for index, other, found in zip(graphs, graphs[::-1], apart, strict=True)
+    ]
 
 
-def unfused(index: GraphIndex) -> FloatForm | None:
-    """The graph with all these written apart; None where it has none."""
-    if fused(index) == (0, 0):
-        return None
-    return _Writing(index).run()
+def _count(index: GraphIndex, among: Collection[str]) -> int:
+    return sum(operator(node) in among for node in index.nodes)
+
+
+class _Apart(NamedTuple):
+    """The nodes of a graph that are written apart.
+
+    Attributes:
+        skips: How many are a sum and the normalization behind it.
+        steps: Those that do more than one operator: position -> the last of the operators that it stands for.
+        flattened: Products that are those of a tensor of more axes.
+        parts: What Splits make -> the operator that makes it instead.
+    """
+
+    skips: int
+    steps: dict[int, Step]
+    flattened: list[_Flat]
+    parts: dict[str, Step]
+
+    @classmethod
+    def of(cls, index: GraphIndex, *, sums: bool, splits: bool) -> _Apart:
+        """Those of a graph; with ``sums`` and ``splits``, also Gemms that add what another node makes, and Splits."""
+        flattened = _flattened(index)
+        flat = {product.product for product in flattened}
+        steps = {}
+        for position, node in enumerate(index.nodes):
+            last = last_step(index, node, sums=sums) if position not in flat else None
+            steps.update({} if last is None else {position: last})
+        return cls(sum(map(_skips, index.nodes)), steps, flattened, parted(index) if splits else {})
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """How many there are of each kind."""
+        return self.skips, len(self.steps), len(self.flattened), len(self.parts)
 
 
 def _skips(node: onnx.NodeProto) -> bool:
@@ -99,15 +147,18 @@ def _sizes(index: GraphIndex, name: str) -> tuple[Dim, ...]:
 class _Writing:
     """Writes one graph, node by node."""
 
-    def __init__(self, index: GraphIndex) -> None:
+    def __init__(self, index: GraphIndex, other: GraphIndex, apart: _Apart) -> None:
         self.index = index
+        self.steps = apart.steps
+        self.parts = apart.parts
+        self.unblocked = Unblocked(index, other)
+        self.theirs = {node.name: node for node in other.nodes if operator(node) in PRODUCTS and node.name}
         self.writer = GraphWriter(Names.of(index.graph), index.opset.get("", 1))
-        self.specs = dict(index.specs)
-        self.invented: set[str] = set()
-        flattened = _flattened(index)
-        self.products = {flat.product: flat for flat in flattened}
-        self.behind = {flat.behind for flat in flattened}
-        befores = {flat.before for flat in flattened}
+        self.specs = {**index.specs, **self._in_blocks()}
+        self.invented = set(self.unblocked.tensors)
+        self.products = {flat.product: flat for flat in apart.flattened}
+        self.behind = {flat.behind for flat in apart.flattened}
+        befores = {flat.before for flat in apart.flattened}
         self.gone = {p for p in befores if all(r in self.products for r in self._readers(p))}
         self.tensors: dict[int, str] = {}
         """The Reshape behind a product -> what the product of the whole tensor makes."""
@@ -138,8 +189,13 @@ class _Writing:
     def _add(self, position: int, node: onnx.NodeProto) -> None:
         if _skips(node):
             self._skip(node)
+        elif self.parts and (operator(node) == "Split" or node.output[0] in self.parts):
+            for name in (n for n in node.output if n in self.parts):
+                self._step(self.parts[name], node, name)
         elif position in self.products:
             self._product(self.products[position], node)
+        elif (step := self.unblocked.last_step(node) if is_blocked(node) else self.steps.get(position)) is not None:
+            self._step(step, node, node.output[0])
         elif position in self.tensors:
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
@@ -167,6 +223,47 @@ class _Writing:
         epsilon = attribute(node, "epsilon", EPSILON)
         op = SKIPPING[operator(node)]
         self.writer.nodes.append(helper.make_node(op, read, node.output[:1], name=node.name, axis=-1, epsilon=epsilon))
+
+    def _in_blocks(self) -> dict[str, TensorSpec]:
+        """The specs of tensors in blocks, with the channels that they have."""
+        sized = ((name, count, _sizes(self.index, name)) for name, count in self.unblocked.tensors.items())
+        return {
+            name: replace(self.index.specs[name], shape=(sizes[0], count, *sizes[2:]))
+            for name, count, sizes in sized
+            if count and len(sizes) > 2
+        }
+
+    def _step(self, step: Step, node: onnx.NodeProto, output: str = "") -> str:
+        """Writes one of the operators that a node stands for, behind those that it reads."""
+
+        def made(read: Read) -> str:
+            if isinstance(read, Step):
+                return self._step(read, node)
+            if isinstance(read, str):
+                return read
+            if not isinstance(read, np.ndarray):
+                return self.writer.scalar(read)
+            name = self.writer.constant(read)
+            self.specs[name] = TensorSpec(name, read.dtype, read.shape)
+            return name
+
+        inputs = [made(read) for read in step.inputs]
+        if not output:
+            own = (plain_name(node) or self._namesake(node)) if step.op in PRODUCTS else ""
+            output = self.writer.names.fresh(own or f"{node.name or node.output[0]}/{step.op}")
+            self.invented.add(output)
+            spec = self.specs.get(inputs[0] if step.op == "Transpose" else node.output[0])
+            if spec is not None and step.op == "Transpose" and spec.shape is not None:
+                spec = replace(spec, shape=tuple(spec.shape[axis] for axis in step.settings["perm"]))
+            self.specs.update({} if spec is None else {output: spec})
+        name = node.name if step.op in PRODUCTS else f"{node.name}/{step.op}"
+        self.writer.nodes.append(helper.make_node(step.op, inputs, [output], name=name, **step.settings))
+        return output
+
+    def _namesake(self, node: onnx.NodeProto) -> str:
+        """What the node of the other graph makes that this one, which does more, is called after; empty if none."""
+        found = self.theirs.get(_FUSED.sub("", node.name))
+        return "" if found is None else found.output[0]
 
     def _product(self, flat: _Flat, node: onnx.NodeProto) -> None:
         first, last = self.index.nodes[flat.before], self.index.nodes[flat.behind]

@@ -108,11 +108,12 @@ def rescaled(proto: Proto) -> Proto:
     return with_nodes(proto, nodes, more)
 
 
-def optimized(proto: Proto) -> Proto:
-    """What ONNX Runtime's own folding makes of it."""
+def optimized(proto: Proto, level: str = "BASIC") -> Proto:
+    """What ONNX Runtime makes of it: its own folding, at level ``EXTENDED`` its own operators, and at ``ALL`` its own
+    layouts, where the processor has one."""
     with tempfile.TemporaryDirectory() as folder:
         options = networks.ort.SessionOptions()
-        options.graph_optimization_level = networks.ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.graph_optimization_level = getattr(networks.ort.GraphOptimizationLevel, f"ORT_ENABLE_{level}")
         options.optimized_model_filepath = f"{folder}/m.onnx"
         options.log_severity_level = 4
         networks.ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -9,7 +9,7 @@ from layerdiff.graph.index import GraphIndex
 from layerdiff.graph.pairing.changes import OperatorChange
 from layerdiff.graph.pairing.matching import match
 
-from support.models import parsed
+from support.models import normal, parsed
 
 BLOCKS = 3
 
@@ -176,3 +176,16 @@ def test_a_branch_that_is_merged_wrongly_is_told_where_it_is(scale: tuple[float,
     else:
         assert [(c.node, c.cause) for c in report.culprits] == [("merge1", "wrong-op")]
         assert "MatMul down1, MatMul up1, Mul alpha1, Add merge1 missing" in str(report.culprits[0].facts[0].text)
+
+
+def test_branches_that_are_computed_in_another_order_are_no_bottlenecks() -> None:
+    weights = {"o": normal(24, 8, seed=9), **{f"w{i}": normal(8, 8, seed=i) for i in range(3)}}
+
+    def index(name: str, *order: int) -> GraphIndex:
+        branches = [f"{name}a{i} = MatMul(x, w{i}) {name}b{i} = Tanh({name}a{i})" for i in order]
+        joined = ", ".join(f"{name}b{i}" for i in sorted(order))
+        steps = f"{' '.join(branches)} {name}c = Concat<axis=1>({joined}) {name}d = Softmax({name}c)"
+        return GraphIndex(parsed(f"g (float[4,8] x) => (float[4,8] y) {{ {steps} y = MatMul({name}d, o) }}", **weights))
+
+    found = match(index("r", 0, 1, 2), index("c", 2, 1, 0))
+    assert {f"b{i}": found.tensors[f"rb{i}"] for i in range(3)} == {f"b{i}": f"cb{i}" for i in range(3)}
