@@ -11,11 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ...graph.errors import LayerdiffError, OutputError
-from ...graph.formats import BY_DTYPE
-from ...graph.operators import CASTS, PRODUCTS, operator
+from ...graph.operators import PRODUCTS
 from ...graph.pairing.absent_inputs import InputAbsent
 from ...graph.pairing.broadcasts import RunsOtherwise
 from ...graph.pairing.changes import (
@@ -31,7 +28,6 @@ from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.regions import PADDING
 from ...graph.pairing.settings import AxesFrom
 from ...graph.pairing.weight_changes import WeightChange
-from ...graph.rounding.widening import is_narrow
 from ..causes import misread
 from ..causes.altered_weights import OverflowBeside
 from ..causes.baked_constant import BakedConstant
@@ -53,7 +49,6 @@ from ..causes.other_operand import OtherOperand
 from ..causes.other_setting import OtherOrder, OtherSetting
 from ..causes.out_of_range import CarriedPast
 from ..causes.quantization import OneScaleForAll, StepsHold
-from ..causes.ranges import format_loss
 from ..causes.refused import Refused
 from ..causes.rewritten_weights import AsRewritten, NotTakenBack
 from ..causes.same_functions import SameFunctions
@@ -70,10 +65,9 @@ from ..sides import other_file
 from .absent import ops, put_there
 from .bench import unplanned
 from .trying import SEARCH, Trying, keeping, listed
-from .wider import one_kernel
+from .typed import MOST_TYPED, in_fp32, kernel_of, narrow_type, typed_narrow, value_beyond
 
 if TYPE_CHECKING:
-    from ...graph.formats import NumberFormat
     from ...graph.index import GraphIndex
     from ...graph.pairing.differences import Difference
     from ..comparison import Comparison
@@ -172,9 +166,6 @@ LEVEL = "level the input channels of the weights against the layer before (cross
 INSIDE = (Cause.SPREAD, Cause.AMPLIFIED)
 """Causes of which what is rounded inside of a kernel may be as much a part as the node that is named."""
 
-MOST_TYPED = 8
-"""How many nodes are named that are to be typed FP32."""
-
 RUNTIME = "rewrite the operator by others that the runtime computes rightly: FP32 does not help"
 """Where a runtime that computes in FP32 is wrong."""
 
@@ -250,12 +241,12 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     stored = _of_stored(differences, node, culprit.node)
     if stored:
         return Remedy(stored)
-    fmt = _narrow_type(side.model.index, node)
+    fmt = narrow_type(side.model.index, node)
     if fmt is not None and any(d.clamped for d in differences):
         return Remedy(_unclamped(culprit))
-    beyond = None if fmt is None else next((v for d in differences if (v := _beyond(d, fmt)) is not None), None)
+    beyond = None if fmt is None else next((v for d in differences if (v := value_beyond(d, fmt)) is not None), None)
     if beyond is not None:
-        return Remedy(f"{_in_fp32(node)}, and {fmt} has no {beyond:g}")
+        return Remedy(f"{in_fp32(node)}, and {fmt} has no {beyond:g}")
     changes = [d.change for d in differences]
     known = _of_known(cause, changes, node) if other_file(side, reference) else ""
     if known:
@@ -274,9 +265,9 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     if any(isinstance(fact, NotANumberOnBothSides) for fact in culprit.facts):
         text = "look at the inputs: both sides give values that are not numbers"
     if not text and other_file(side, reference) and not (side.runner.narrows and cause not in IN_FILE):
-        narrow = cause not in IN_FILE and _typed_narrow(side.model.index, node)
-        kernel = _kernel(side.model.index, node) if cause in INSIDE else [node]
-        text = _in_fp32(*kernel) if narrow else _in_file(culprit, differences, reference.model.index)
+        narrow = cause not in IN_FILE and typed_narrow(side.model.index, node)
+        kernel = kernel_of(side.model.index, node) if cause in INSIDE else [node]
+        text = in_fp32(*kernel) if narrow else _in_file(culprit, differences, reference.model.index)
     if runtime == RUNTIME:
         text = text or _exported(culprit, side, reference)
     if not text and not side.runner.narrows:
@@ -286,8 +277,8 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     if cause is Cause.SPREAD:
         return Remedy(SEARCH)
     keep = _kept(side.model.index, culprit)
-    if _typed_narrow(side.model.index, keep[-1]):
-        return Remedy(_in_fp32(keep[-1]))
+    if typed_narrow(side.model.index, keep[-1]):
+        return Remedy(in_fp32(keep[-1]))
     return Remedy(keeping(side, keep), keep)
 
 
@@ -381,19 +372,6 @@ def _exported(culprit: Culprit, side: Side, reference: Side) -> str:
 def _in_one_product(change: OperatorChange) -> bool:
     """Whether the second file computes in one product what several nodes of the first one do."""
     return len(change.reference) > 1 and [op in PRODUCTS for op, _ in change.candidate] == [True]
-
-
-def _in_fp32(*nodes: str) -> str:
-    around = "it" if len(nodes) == 1 else "them"
-    told = listed(nodes, MOST_TYPED)
-    return f"write {told} in FP32 in the file, with Casts around {around}: the types of a graph are law"
-
-
-def _kernel(index: GraphIndex, name: str) -> list[str]:
-    """The nodes typed FP16 or BF16 that run in one kernel with one, itself included, in the order of the graph."""
-    nodes = one_kernel(index, index.names.index(name)) if name in index.names else []
-    computing = [p for p in nodes if operator(index.nodes[p]) not in CASTS]
-    return [n for p in computing if _typed_narrow(index, n := index.names[p])] or [name]
 
 
 def _reading(culprit: Culprit) -> str:
@@ -490,26 +468,3 @@ def _kept(index: GraphIndex, culprit: Culprit) -> tuple[str, ...]:
     reads = index.reads[index.names.index(node)]
     makers = dict.fromkeys(index.names[index.producer[name]] for name in reads if name in index.producer)
     return (*makers, node)
-
-
-def _typed_narrow(index: GraphIndex, name: str) -> bool:
-    """Whether the graph itself types what a node gives FP16 or BF16."""
-    return _narrow_type(index, name) is not None
-
-
-def _narrow_type(index: GraphIndex, name: str) -> NumberFormat | None:
-    """FP16 or BF16, where the graph itself types so what a node gives."""
-    if name not in index.names:
-        return None
-    made = (index.specs.get(n) for n in index.nodes[index.names.index(name)].output)
-    types = (spec.dtype for spec in made if spec is not None and is_narrow(spec.dtype))
-    return next((BY_DTYPE[dtype.name] for dtype in types), None)
-
-
-def _beyond(difference: Difference, fmt: NumberFormat) -> float | None:
-    """The one value that the reference has for a constant, if a format cannot hold it."""
-    change = difference.change
-    if not isinstance(change, WeightChange) or change.values is None or change.size != 1 or change.greatest is None:
-        return None
-    value = float(change.values[0])
-    return None if format_loss(np.array([value]), fmt) is None else value
