@@ -129,6 +129,12 @@ def other_result(left: Program, right: Program, errors: Sequence[float], allowed
     return None
 
 
+def gives_another(found: Diagnosis | None) -> bool:
+    """Whether a diagnosis says that a body gives out another tensor, whatever that holds: ONNX Runtime (1.32) leaves
+    undefined what a Scan hands through."""
+    return found is not None and any(isinstance(fact, OtherResult) for fact in found.facts)
+
+
 def _handed(side: Program, name: str, place: int) -> bool:
     """Whether an output of a body is one of its inputs, or an earlier output."""
     return name in side.formal or side.results.index(name) < place

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...graph.specs import Arrays, is_float
 from ..causes import nondeterminism
+from ..causes.control_flow import gives_another
 from ..runs.repeatability import repeat
 from ..statistics.portrait import close_up
 from .observation import relative_error
@@ -129,7 +130,8 @@ class Looks:
             if repeat(read, mine).identical:  # else what it reads came and went
                 runs[self._reference] = {name: values[name]}, {name: mine[name]}
             error = relative_error(seen.statistics().update(values[name], first))
-            seen.diagnosis = nondeterminism.find(runs, error) or seen.diagnosis
+            if not gives_another(seen.diagnosis):
+                seen.diagnosis = nondeterminism.find(runs, error) or seen.diagnosis
 
     def _contribute(self, made: PieceRun, seen: Gathering) -> None:
         found = made.layers[seen.pair.number]

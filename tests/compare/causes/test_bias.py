@@ -33,7 +33,7 @@ def found(integers, scale, weight_scale=0.5, beside=0.0, left=None):
     case = layer_case(y, c, model=FLOATS, candidate=other, quantized=True, relative=relative)
     if left is not None:
         judged = replace(case.judgement, relative=left * relative)
-        case = replace(case, altered=lambda alter: case.made, judged=lambda made: judged)
+        case = replace(case, altered=lambda alter, given: case.made, judged=lambda made: judged)
     return bias.find(case)
 
 

@@ -92,6 +92,8 @@ def test_weights_that_the_graphs_do_not_show_cannot_be_undone(other, stays):
     models = parsed(TEXT, w=W), parsed(TEXT, w=other)
     case = layer_case(y, 1.01 * y, model=models[0], candidate=models[1], differences=(differs,))
     assert (
-        weights_stay(replace(case, altered=lambda alter: case.made, judged=lambda made: case.judgement), [differs])
+        weights_stay(
+            replace(case, altered=lambda alter, given: case.made, judged=lambda made: case.judgement), [differs]
+        )
         == stays
     )

@@ -65,13 +65,17 @@ def test_what_is_missing_or_in_another_order_is_told_once(reference, candidate, 
         (["three", "seven"], ["three"], "Mul seven (with 7)"),
         (["bias", "lift"], ["bias"], "Add lift (with 0.5)"),
         (["tanh", "bias"], ["tanh"], "Add bias"),
-        (["lift"], ["deep"], "Add lift (with 0.5)"),
         (["floor", "minus"], ["floor"], "Neg minus"),
     ],
 )
 def test_what_the_second_file_lacks_is_to_be_put_there_with_its_number(reference, candidate, told):
     culprit = only(compare(network(*reference), network(*candidate), DATA))
     assert culprit.remedies[0].text == f"put the first file's {told} there"
+
+
+def test_what_the_second_file_lacks_behind_an_operator_of_its_own_is_to_be_put_there():
+    culprit = only(compare(network("lift"), network("deep"), DATA))
+    assert culprit.remedies[0].text == "put Add lift behind Clip deep in the second file"
 
 
 def test_a_factor_that_is_moved_is_to_be_put_there_and_left_out_where_it_is():

@@ -62,8 +62,8 @@ def test_a_fault_beside_it_is_told_alone(name, scale, softmax):
 @pytest.mark.parametrize("scale", ["both", "queries"])
 def test_another_scale_is_told_with_the_product(scale):
     culprit = only(compare(attention("scores"), attention(scale, factor=0.95), DATA))
-    assert (culprit.node, culprit.cause) == ("product", "scale")
-    assert "candidate = 0.95 x reference" in culprit.evidence
+    assert (culprit.node, culprit.cause) == ("times", "scale")
+    assert "the constant of Mul times is 0.95: with 1" in culprit.evidence
 
 
 def test_a_scale_that_one_file_has_more_is_told_where_it_stands():

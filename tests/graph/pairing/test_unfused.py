@@ -75,8 +75,8 @@ def test_what_is_behind_it_is_told_without_it():
     quick = "[quick] m = com.microsoft.QuickGelu<alpha=1.7>(n)"
     fused = network(MIDDLE["with the bias"].format(eps=1e-5), quick, domains=["com.microsoft"])
     culprit = only(compare(apart, fused, DATA))
-    assert (culprit.node, culprit.cause) == ("product", "wrong-op")
-    assert culprit.evidence == "Sigmoid, Mul against QuickGelu"
+    assert (culprit.node, culprit.cause) == ("product", "attribute")
+    assert culprit.evidence == "alpha of QuickGelu quick is 1.7: with 1 it makes what the first file does"
 
 
 FLAT = {
