@@ -114,7 +114,8 @@ class _Channels:
         bias = self.index.weight(node.input[2]) if len(node.input) > 2 and node.input[2] else None
         least = max(weight.shape[0] - max(BLOCKS) + 1, 0 if bias is None else _filled(bias))
         blocked = node.input[0] in self.found
-        readers = [self.index.nodes[p] for p in self.index.consumers.get(node.output[0], ())]
+        made = node.output[0]
+        readers = [r for p in self.index.consumers.get(made, ()) if (r := self.index.nodes[p]).input[0] == made]
         counts = []
         for block in blocks(weight, blocked):
             plain = plain_filters(weight, block, not blocked or is_depthwise(node, weight))

@@ -93,6 +93,21 @@ def test_a_blocked_file_is_matched_with_a_plain_one(block):
     assert found.tensors["f"] == "t2__plain"
 
 
+SUM = """g (float[1,20,9,9] x) => (float[1,24,9,9] y) {
+    t0 = com.microsoft.nchwc.ReorderInput(x) [t1_nchwc] t1 = com.microsoft.nchwc.Conv(t0, narrow)
+    [t2_nchwc] t2 = com.microsoft.nchwc.Conv(t1, wide)
+    [t3_nchwc] t3 = com.microsoft.nchwc.Conv(t2, back, , t1)
+    [t4_nchwc] t4 = com.microsoft.nchwc.Conv(t3, last) y = com.microsoft.nchwc.ReorderOutput<channels=24>(t4) }"""
+
+
+@pytest.mark.parametrize("block", [8, 16])
+def test_a_convolution_that_adds_a_tensor_does_not_read_its_channels(block):
+    sizes = {"narrow": (20, 20, 1, 1), "wide": (72, 20, 1, 1), "back": (20, 72, 1, 1), "last": (24, 20, 1, 1)}
+    weights = {name: laid_out(name, normal(*shape, seed=i), block) for i, (name, shape) in enumerate(sizes.items())}
+    counts = blocked_tensors(load(parsed(SUM, domains=[DOMAIN], **weights)).index)
+    assert {name: counts[name] for name in ("t1", "t2", "t3")} == {"t1": 20, "t2": 72, "t3": 20}
+
+
 @pytest.mark.parametrize("block", [8, 16])
 @pytest.mark.parametrize("name", SIZES)
 def test_one_filter_that_differs_is_told_alone(block, name):

@@ -164,7 +164,7 @@ def index_off_by_one(edit, node, rng, tensors):
     wrapped = helper.make_node("Mod", [f"{names[0]}_output_0", size], [f"{names[1]}_output_0"], name=names[1])
     node.input[1] = f"{names[1]}_output_0"
     edit.insert(edit.position(node), [more, wrapped])
-    return planted("index + 1", "wrong-op", "layout", nodes=(names[0],))
+    return planted("index + 1", "wrong-op", "layout", nodes=tuple(names))
 
 
 @kind("LSTM", "GRU", places=1)
