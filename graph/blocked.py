@@ -193,8 +193,7 @@ def with_plain_borders(model: Model) -> Model:
             writer.emit(OUT_OF, [name], plain, domain=DOMAIN, channels=handed[name], channels_last=0)
         if set(index.consumers.get(name, ())) != {index.producer.get(plain)}:
             again[name] = writer.emit(INTO, [plain], domain=DOMAIN, channels_last=0)
-    del proto.graph.node[:]
-    proto.graph.node.extend(writer.nodes)
+    writer.into(proto.graph)
     return model.derive(proto)
 
 

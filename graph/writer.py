@@ -95,6 +95,12 @@ class GraphWriter:
         self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name))
         return name
 
+    def into(self, graph: onnx.GraphProto) -> None:
+        """Puts what was written into a graph, in place of its nodes."""
+        del graph.node[:]
+        graph.node.extend(self.nodes)
+        graph.initializer.extend(self.initializers)
+
     def scalar(self, value: float, dtype: type = np.float32) -> str:
         """The name of a constant of rank 0; equal ones are written once."""
         key = (float(value), np.dtype(dtype).name)

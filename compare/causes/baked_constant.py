@@ -80,7 +80,7 @@ def find(case: LayerCase) -> Diagnosis | None:
     index, other = case.graphs
     if index is other:
         return None
-    twin = case.pair.candidate.outputs[case.pair.reference.outputs.index(case.tensor)]
+    twin = case.twin
     position, its = index.producer[case.tensor], other.producer[twin]
     found = {baked.tensor: baked for baked in _baked(case, position, its, set())}
     made = case.reweighted({name: baked.value for name, baked in found.items()}) if found else None

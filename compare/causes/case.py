@@ -79,6 +79,8 @@ class LayerCase:
             its own, and with other values of what it is given; None where that cannot be computed, or there is nothing
             to alter.
         judged: Gives the judgement on the layer where the candidate makes something else of it.
+        look_inside_candidate: Gives the floating tensors inside the layer as the candidate computes them from the
+            reference's values; none where that cannot be computed.
         whole: The layer that this one was taken out of, where both sides compute that with other operators.
         origins: Tensors of the candidate -> those of the reference that they are.
     """
@@ -99,6 +101,7 @@ class LayerCase:
     ends_finite: bool = False
     altered: Callable[[Callable[[Model], Model | None], Arrays], Arrays | None] = lambda _, given: None
     judged: Callable[[Arrays], Judgement | None] = lambda _: None
+    look_inside_candidate: Callable[[], Arrays] = dict
     whole: LayerPair | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
 
@@ -131,10 +134,19 @@ class LayerCase:
     def _inside(self) -> Arrays:
         return self.look_inside()
 
-    def right_with(self, alter: Callable[[Model], Model | None], given: Arrays | None = None) -> bool:
-        """Whether the layer gives what it should where the candidate's piece is altered, and given other values."""
+    @functools.cached_property
+    def candidate_inner(self) -> Arrays:
+        """The floating tensors inside the layer, as the candidate computes them from the reference's values."""
+        return self.look_inside_candidate()
+
+    def judged_with(self, alter: Callable[[Model], Model | None], given: Arrays | None = None) -> Judgement | None:
+        """The judgement where the candidate's piece is altered, and given other values; None where it cannot be run."""
         made = self.altered(alter, given or {})
-        left = None if made is None else self.judged(made)
+        return None if made is None else self.judged(made)
+
+    def right_with(self, alter: Callable[[Model], Model | None], given: Arrays | None = None) -> bool:
+        """Whether the layer gives what it should then."""
+        left = self.judged_with(alter, given)
         return left is not None and not left.exceeds_noise
 
     def known(self, name: str) -> np.ndarray | None:

@@ -35,7 +35,7 @@ def find(case: LayerCase) -> Diagnosis | None:
     index, other = case.graphs
     if index is other or len(case.pair.reference.nodes) < 2:
         return None
-    twin = case.pair.candidate.outputs[case.pair.reference.outputs.index(case.tensor)]
+    twin = case.twin
     position, its = index.producer[case.tensor], other.producer[twin]
     if operator(index.nodes[position]) != operator(other.nodes[its]):
         return None

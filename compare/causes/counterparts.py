@@ -7,7 +7,7 @@ right; where the layer is right with the reference's value in place of the candi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -57,16 +57,12 @@ def names_operators(fact: Fact) -> bool:
     return isinstance(fact, (OtherOperators, SameFunctions))
 
 
-def find(case: LayerCase, inner: Callable[[], Arrays]) -> dict[str, str]:
-    """Tensors of the reference inside the layer -> those of the candidate that stand for them.
-
-    Args:
-        case: The layer, that both sides compute with other operators.
-        inner: Gives the tensors that the candidate has inside.
-    """
+def find(case: LayerCase) -> dict[str, str]:
+    """Tensors of the reference inside a layer that both sides compute with other operators -> those of the candidate
+    that stand for them."""
     mine, theirs = (
         {name: value for name, value in found.items() if _tells(value) and not dataflow(index).recomputed(name)}
-        for index, found in zip(case.graphs, (case.inner, inner()), strict=True)
+        for index, found in zip(case.graphs, (case.inner, case.candidate_inner), strict=True)
     )
     same: dict[str, str] = {}
     for name, value in mine.items():

@@ -283,7 +283,7 @@ def _moves(scaled: StoredScaled, case: LayerCase) -> bool:
 
 def of_constant(case: LayerCase) -> Diagnosis | None:
     """Another value of a constant that the graphs give as an output, such as the classes behind a ZipMap."""
-    names = case.tensor, case.pair.candidate.outputs[case.pair.reference.outputs.index(case.tensor)]
+    names = case.tensor, case.twin
     node, other = (index.producer[name] for index, name in zip(case.graphs, names, strict=True))
     if {case.graphs[0].nodes[node].op_type, case.graphs[1].nodes[other].op_type} != {"Constant"}:
         return None

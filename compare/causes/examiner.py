@@ -220,6 +220,7 @@ class Examiner:
             lambda weights: self._runs.reweighted(pair, tensor, values, weights),
             self.ends_finite,
             lambda alter, given: self._runs.altered(pair, values, alter, given),
+            look_inside_candidate=lambda: self._runs.candidate_inner(pair, values),
             origins=self._origins,
         )
         return replace(case, judged=lambda made: self._judged_as(case, values, made))
@@ -280,7 +281,7 @@ class Examiner:
         found = self._cause(case)
         if not (self.refine and counterparts.can_be_cut(case, found)):
             return found
-        pairs = counterparts.find(case, lambda: self._runs.candidate_inner(case.pair, case.values))
+        pairs = counterparts.find(case)
         if not pairs:
             return found
         knowing = Examiner(
@@ -390,7 +391,7 @@ class Examiner:
         """Blames nodes that one side alone has behind what both make."""
         if case.formats.quantized:
             return None
-        found = inserted.find(case, lambda: self._runs.candidate_inner(case.pair, case.values))
+        found = inserted.find(case)
         if found is None:
             return None
         cause = self._cause(case)

@@ -8,7 +8,6 @@ what the reference has inside, that what the reference has behind is missing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,6 @@ from .inverted_condition import LEFT
 if TYPE_CHECKING:
     from ...graph.cutting.slices import Slice
     from ...graph.index import GraphIndex
-    from ...graph.specs import Arrays
 
 
 @dataclass(frozen=True)
@@ -74,13 +72,8 @@ class Behind:
     fact: InsertedBehind
 
 
-def find(case: LayerCase, inner: Callable[[], Arrays]) -> Behind | None:
-    """What one side alone has behind what both make; None where that is not all that is wrong.
-
-    Args:
-        case: The layer.
-        inner: Gives the tensors that the candidate has inside.
-    """
+def find(case: LayerCase) -> Behind | None:
+    """What one side alone has behind what both make; None where that is not all that is wrong."""
     index, other = case.graphs
     keeps = operator(index.nodes[index.producer.get(case.tensor, -1)]) in RECURRENT
     if index is other or not (keeps or replaced(case)):
@@ -90,7 +83,9 @@ def find(case: LayerCase, inner: Callable[[], Arrays]) -> Behind | None:
         for graph, part in zip(case.graphs, (case.pair.reference, case.pair.candidate), strict=True)
     )
     if theirs - mine:
-        same = next((name for name, value in reversed([*inner().items()]) if _is(case, case.y, value)), None)
+        same = next(
+            (name for name, value in reversed([*case.candidate_inner.items()]) if _is(case, case.y, value)), None
+        )
         moved = () if same is None else _behind(other, case.pair.candidate, same, case.twin)
         if same is not None and moved:
             return Behind(moved, InsertedBehind(_named(other, moved), _named(other, [other.producer[same]])[0]))

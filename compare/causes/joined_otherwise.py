@@ -28,7 +28,7 @@ MOST = 5
 def find(case: LayerCase) -> Diagnosis | None:
     """The order in which the candidate's Concat gives what the reference's reads."""
     index, other = case.graphs
-    twin = case.pair.candidate.outputs[case.pair.reference.outputs.index(case.tensor)]
+    twin = case.twin
     n, m = index.producer.get(case.tensor), other.producer.get(twin)
     if index is other or n is None or m is None or case.y.shape != case.c.shape:
         return None

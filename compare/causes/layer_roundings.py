@@ -97,9 +97,8 @@ class LayerRoundings:
             # types inside the layer alone are the candidate's own doing, unless the reference has them as well, all
             # that computes is typed so, or they are no more than those of Casts there and back, of tensors that both
             # have, or of stored weights
-            narrowed = [*(one.format for one in self.cast(pair)), *self._stored_formats(pair)]
-            narrowed += self._typed(pair)
-            if theirs is None and narrowed:
+            narrowed = self._narrowed(pair) if theirs is None else []
+            if narrowed:
                 theirs = max(narrowed, key=lambda fmt: fmt.u)
             elif theirs is not None or self._same:
                 mine = mine or _stored(self.index, pair.reference, inner=True)
@@ -128,6 +127,9 @@ class LayerRoundings:
     def _stored_formats(self, pair: LayerPair) -> set[NumberFormat]:
         index = self.candidate.model.index
         return {self._stored[n] for p in pair.candidate.nodes for n in index.reads[p] if n in self._stored}
+
+    def _narrowed(self, pair: LayerPair) -> list[NumberFormat]:
+        return [*(one.format for one in self.cast(pair)), *self._stored_formats(pair), *self._typed(pair)]
 
     def _typed(self, pair: LayerPair) -> list[NumberFormat]:
         """The 16-bit formats that the candidate's graph gives to all floats which a layer computes; none where it

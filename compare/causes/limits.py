@@ -99,7 +99,7 @@ def _of_other_bounds(case: LayerCase) -> Diagnosis | None:
     """Bounds that the two sides' nodes come to, where all that is within both is alike."""
     if not is_float(case.y.dtype) or case.y.shape != case.c.shape:
         return None
-    other = case.pair.candidate.outputs[case.pair.reference.outputs.index(case.tensor)]
+    other = case.twin
     parts = zip(case.graphs, (case.pair.reference, case.pair.candidate), (case.tensor, other), strict=True)
     (low, high), (lower, higher) = (_limited(index, part.nodes, name) for index, part, name in parts)
     ends = max(low, lower), min(high, higher)

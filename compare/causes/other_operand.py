@@ -127,7 +127,7 @@ def find(case: LayerCase) -> Diagnosis | None:
 def _suspects(case: LayerCase) -> Iterator[_Suspect]:
     """Operands that are the only ones of their nodes to differ, then what nodes make that the candidate has more of."""
     (mine, theirs), pair = case.graphs, case.pair
-    other = pair.candidate.outputs[pair.reference.outputs.index(case.tensor)]
+    other = case.twin
     ends, found = mine.producer.get(case.tensor), dict[tuple[str, str], _Suspect]()
     for q in pair.candidate.nodes:
         twin, last = theirs.nodes[q], other in theirs.nodes[q].output

@@ -56,7 +56,7 @@ def find(case: LayerCase, reference: Side, candidate: Side) -> Diagnosis | None:
         case: The layer.
         reference, candidate: Who is compared.
     """
-    other = case.pair.candidate.outputs[case.pair.reference.outputs.index(case.tensor)]
+    other = case.twin
     relative = case.judgement.relative
     for side, name, array in ((candidate, other, case.made[other]), (reference, case.tensor, case.values[case.tensor])):
         fmt = undeclared(side, name, array.dtype)

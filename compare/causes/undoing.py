@@ -42,8 +42,7 @@ def stays(case: LayerCase, others: Arrays) -> bool | None:
     given = (case.values[n] for n in case.pair.reference.inputs if n in case.values)
     if not others or (fmt is not None and any(format_loss(value, fmt) == "overflow" for value in given)):
         return None  # what the candidate cannot be given tells nothing of its constants
-    made = case.altered(partial(with_constants, others=others), {})
-    found = None if made is None else case.judged(made)
+    found = case.judged_with(partial(with_constants, others=others))
     return None if found is None else found.exceeds_noise and not found.relative <= LEFT * case.judgement.relative
 
 

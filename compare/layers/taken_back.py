@@ -319,7 +319,7 @@ def _brings_back(s: LayerObservation, healing: Healing) -> bool:
 def _rewritten(s: LayerObservation, index: GraphIndex, theirs: GraphIndex) -> bool:
     """Whether a layer reads other constants than its twin: one of the same is rewritten in no other way than by what
     it reads."""
-    mine, others = _constants(s.pair.reference.nodes, index), _constants(s.pair.candidate.nodes, theirs)
+    mine, others = _rewritable(s.pair.reference.nodes, index), _rewritable(s.pair.candidate.nodes, theirs)
     left = [*others]
     for value in mine:
         same = next((i for i, other in enumerate(left) if np.array_equal(value, other)), None)
@@ -329,7 +329,7 @@ def _rewritten(s: LayerObservation, index: GraphIndex, theirs: GraphIndex) -> bo
     return bool(left)
 
 
-def _constants(nodes: Iterable[int], index: GraphIndex) -> list[np.ndarray]:
+def _rewritable(nodes: Iterable[int], index: GraphIndex) -> list[np.ndarray]:
     """The floating constants of some nodes, and the places that a Gather picks; axes and sizes are neither."""
     picks = {index.nodes[p].input[1] for p in nodes if operator(index.nodes[p]) == "Gather"}
     names = dict.fromkeys(name for p in nodes for name in index.reads[p])

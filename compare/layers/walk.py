@@ -185,8 +185,8 @@ class Walk:
             store.drop("reference", sample, gone)
             store.drop("candidate", sample, gone)
 
-    def _sample(self, sessions: StepSessions, sample: int, feed: Arrays, read: Arrays, store: Store) -> None:
-        made, index = self._runs.run(sessions, sample, feed, dict(read)), self.reference.model.index
+    def _sample(self, sessions: StepSessions, sample: int, feed: Arrays, read: dict[str, Any], store: Store) -> None:
+        made, index = self._runs.run(sessions, sample, feed, read), self.reference.model.index
         if not sample:
             layers = made.step.layers
             self._collisions += (c for p in layers for c in collisions(index, p.reference.nodes, made.values))

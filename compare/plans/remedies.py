@@ -266,7 +266,7 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
         text = "look at the inputs: both sides give values that are not numbers"
     if not text and other_file(side, reference) and not (side.runner.narrows and cause not in IN_FILE):
         narrow = cause not in IN_FILE and typed_narrow(side.model.index, node)
-        kernel = kernel_of(side.model.index, node) if cause in INSIDE else [node]
+        kernel = kernel_of(side.model.index, node) if narrow and cause in INSIDE else [node]
         text = in_fp32(*kernel) if narrow else _in_file(culprit, differences, reference.model.index)
     if runtime == RUNTIME:
         text = text or _exported(culprit, side, reference)

@@ -73,7 +73,8 @@ def folds(pairing: Pairing, roles: Mapping[str, str], pairs: dict[str, str]) -> 
         pairs[pairing.r.first(left[-1])] = pairing.c.first(right[-1])
         if before < SAME_MAP and after > OTHER_MAP and _other_steps(pairing, chains, found):
             continue
-        if before > SAME_MAP and len(left) > 1:
+        inside = len(right) == 1 and after > OTHER_MAP  # the candidate's one product does all of it otherwise
+        if len(left) > 1 and (before > SAME_MAP or inside):
             pairs.pop(pairing.r.first(n), None)
         found.nodes.update(left)
         found.candidate_nodes.update(right)
@@ -189,6 +190,11 @@ def _chain(view: GraphView, position: int) -> list[int]:
         chain.append(readers[0][0])
 
 
+def _more_constants(pairing: Pairing, n: int, m: int) -> bool:
+    """Whether a product of the candidate reads more constants than that of the reference."""
+    return len(pairing.c.forms[m].weights) > len(pairing.r.forms[n].weights)
+
+
 def _other_steps(pairing: Pairing, chains: _Chains, found: Folds) -> bool:
     """Takes down that nothing was multiplied in: one graph has steps that the other has not, has elsewhere, or has in
     another order."""
@@ -197,6 +203,9 @@ def _other_steps(pairing: Pairing, chains: _Chains, found: Folds) -> bool:
     if len(left) != len(right):
         extra = [p for p in extra if p not in pairing.nodes and len(left) > len(right)]
         others = [p for p in others if p not in pairing.taken and len(left) < len(right)]
+        forms = [pairing.r.forms[p] for p in extra]
+        if forms and all(f.op == "Add" for f in forms) and _more_constants(pairing, left[0], right[0]):
+            return False  # what they add has a place in the candidate's product: its bias
     change = OperatorChange(op_names(pairing.r.index, extra), op_names(pairing.c.index, others))
     if not change.alone and not change.in_another_order:
         return len(left) != len(right)

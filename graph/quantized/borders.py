@@ -42,8 +42,7 @@ def with_float_borders(model: Model) -> Model:
                 pair = [n for n in handed[name] if n]
                 made = writer.emit("DequantizeLinear", [name, *pair], writer.names.fresh(_float_name(name)))
                 again[name] = writer.emit("QuantizeLinear", [made, *pair], writer.names.fresh(f"{name}__again"))
-    del proto.graph.node[:]
-    proto.graph.node.extend(writer.nodes)
+    writer.into(proto.graph)
     return model.derive(proto)
 
 

@@ -74,9 +74,7 @@ def accumulate_in_fp16(model: Model, keep: Collection[str] = ()) -> Rewrite:
         return Rewrite(model, notes)
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
-    del proto.graph.node[:]
-    proto.graph.node.extend(writer.nodes)
-    proto.graph.initializer.extend(writer.initializers)
+    writer.into(proto.graph)
     return Rewrite(model.derive(proto), notes, frozenset(nodes))
 
 

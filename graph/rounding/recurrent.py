@@ -79,9 +79,7 @@ def step_by_step(model: Model) -> Model:
             writer.nodes.append(node)
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
-    del proto.graph.node[:]
-    proto.graph.node.extend(writer.nodes)
-    proto.graph.initializer.extend(writer.initializers)
+    writer.into(proto.graph)
     return model.derive(proto)
 
 

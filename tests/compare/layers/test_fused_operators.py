@@ -179,3 +179,19 @@ def test_a_factor_that_is_multiplied_into_weights_is_no_fault_beside_one_behind(
     report = compare(network(apart, "Add"), folded, ROWS)
     assert report.culprits
     assert not any("weights differ" in culprit.evidence for culprit in report.culprits)
+
+
+def test_a_bias_of_zeros_is_another_bias_where_the_first_file_adds_it_behind():
+    text = """g (float[2,3,9,9] x) => (float[2,8,9,9] y) {{
+        [c0] a = {} [r] y = Relu(a) }}"""
+    product = "Conv<pads=[1,1,1,1]>(x, w{})"
+    weights = {"w": WEIGHTS["w0"], "shift": WEIGHTS["b0"].reshape(1, 8, 1, 1), "zeros": 0 * WEIGHTS["b0"]}
+    added = parsed(
+        text.format(f"{product.format('')} [more] b = Add(a, shift)").replace("Relu(a)", "Relu(b)"), **weights
+    )
+    zeros = parsed(text.format(product.format(", zeros")), **weights)
+    without = parsed(text.format(product.format("")), **weights)
+    found = [only(compare(added, other, IMAGES)) for other in (zeros, without)]
+    assert [culprit.cause for culprit in found] == ["weights", "wrong-op"]
+    assert "all zero in the candidate" in found[0].evidence
+    assert "Add more missing in the candidate" in found[1].evidence
