@@ -137,9 +137,10 @@ def _suspects(case: LayerCase) -> Iterator[_Suspect]:
             if not alike or last != (p == ends) or (meant and p not in meant):
                 continue
             left, others = _read(mine, p), _read(theirs, q)
-            for name in [o for o in others if case.origins.get(o) in left]:
-                left.remove(case.origins[name])
-                others.remove(name)
+            for name in list(others):
+                if case.origins.get(name) in left:  # one of two that are the same tensor stays
+                    left.remove(case.origins[name])
+                    others.remove(name)
             if len(left) == len(others) == 1:
                 found.setdefault((left[0], others[0]), _Suspect(p, q, left[0], others[0]))
     whole = case.whole or pair

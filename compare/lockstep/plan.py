@@ -15,6 +15,7 @@ from ...graph.cutting.repeats import blocks
 from ...graph.cutting.slices import Slice, backward
 from ...graph.index import GraphIndex
 from ...graph.operators import CONTAINERS, CONTROL_FLOW, PRODUCTS, STRETCHES, operator
+from ...graph.specs import is_float
 
 _MAY_CONTAIN = CONTAINERS | CONTROL_FLOW | {"Identity", "OptionalGetElement"}
 """What these make may be a sequence or an optional."""
@@ -143,7 +144,7 @@ def plan(
             as far as it fits the budget. 0: none need be.
     """
     groups = list(groups) if groups is not None else fused_groups(reference)
-    wanted = _observed(reference, groups, every)
+    wanted = _once(reference, _observed(reference, groups, every), matched)
     observed: dict[str, str] = {}
     for name in wanted:
         counterpart = matched.get(name)
@@ -222,6 +223,20 @@ def block_borders(index: GraphIndex, pairs: Sequence[LayerPair], most: int) -> l
         if place - kept[-1] >= most // 2 and place < len(pairs):
             kept.append(place)
     return [pairs[place].number for place in kept[1:]]
+
+
+def _once(index: GraphIndex, names: Sequence[str], matched: Mapping[str, str]) -> list[str]:
+    """Tensors without one of two floats of which a Cast makes the other, where the candidate has one tensor for both:
+    what the Cast makes is compared before it, and an output as such."""
+    known, left = {*names}, {*names}
+    for name in names:
+        node = index.nodes[index.producer[name]]
+        read = node.input[0] if node.op_type == "Cast" else ""
+        specs = [index.specs.get(n) for n in (read, name)]
+        floats = all(spec is not None and is_float(spec.dtype) for spec in specs)
+        if read in known and floats and matched.get(read, "") == matched.get(name):
+            left.discard(read if name in index.outputs and read not in index.outputs else name)
+    return [name for name in names if name in left]
 
 
 def _observed(index: GraphIndex, groups: Sequence[Group], every: bool) -> list[str]:

@@ -370,8 +370,10 @@ def _exported(culprit: Culprit, side: Side, reference: Side) -> str:
 
 
 def _in_one_product(change: OperatorChange) -> bool:
-    """Whether the second file computes in one product what several nodes of the first one do."""
-    return len(change.reference) > 1 and [op in PRODUCTS for op, _ in change.candidate] == [True]
+    """Whether the second file computes in one product what several nodes of the first one do, all of which have
+    names."""
+    one = [op in PRODUCTS for op, _ in change.candidate] == [True]
+    return one and len(change.reference) > 1 and all(name for _, name in (*change.reference, *change.candidate))
 
 
 def _reading(culprit: Culprit) -> str:

@@ -51,7 +51,7 @@ def affine(
         ]
         ones = np.ones((max(sizes, default=1), 1))
         zeros = np.zeros(len(ones))
-        return _scaled(index, nodes, view, Affine(ones, zeros, zeros), 1) if ones.size <= limit else None
+        return continued(index, nodes, view, Affine(ones, zeros, zeros), 1) if ones.size <= limit else None
     if main.op not in AFFINE_PRODUCTS:
         return None
     slot = {"Conv": "w", "ConvTranspose": "w"}.get(main.op, "b")
@@ -77,7 +77,7 @@ def affine(
         b = b + vector * float(main.settings.get("beta", 1.0) if main.op == "Gemm" else 1.0)
         bias_step = None if stored is None else np.broadcast_to(stored.reshape(-1), b.shape)
     start = Affine(w, b, np.abs(b), step, bias_step)
-    return _scaled(index, nodes[1:], view, start, 1 if convolves else -1)
+    return continued(index, nodes[1:], view, start, 1 if convolves else -1)
 
 
 def _outputs_first(main: NormalForm, w: np.ndarray) -> np.ndarray:
@@ -104,10 +104,16 @@ def distance(a: Affine, b: Affine) -> float:
     )
 
 
-def _scaled(
+def continued(
     index: GraphIndex, nodes: Sequence[int], view: Mapping[int, NormalForm], start: Affine, channel_axis: int
 ) -> Affine | None:
-    """``start``, then scalings and shifts."""
+    """An affine map, then scalings and shifts; None where these are none.
+
+    Args:
+        index, nodes, view: As of `affine`: the scalings and shifts.
+        start: The map.
+        channel_axis: The axis of the output channels in what it gives.
+    """
     w, b, size = start.weight, start.bias, start.scale
     step, bias_step = start.step, start.bias_step
     channels = len(b)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..operators import AFFINE_PRODUCTS, AFFINE_STEPS
-from .affine import Affine, affine, distance
+from .affine import Affine, affine, continued, distance
 from .branches import branch
 from .changes import OperatorChange
 from .differences import Difference, op_names
@@ -111,8 +111,12 @@ def _merged(pairing: Pairing, roles: Mapping[str, str], n: int, m: int, pairs: d
     if beside is None:
         return False
     own, theirs = affine(pairing.r.index, [n], pairing.r.forms), affine(pairing.c.index, [m], pairing.c.forms)
-    made, total = pairing.c.first(m), pairing.r.first(beside.total)
-    if own is None or theirs is None or theirs.weight.shape != own.weight.shape or roles.get(total, made) != made:
+    steps = [p for p in _chain(pairing.r, beside.total)[1:] if p not in pairing.nodes]
+    whole = continued(pairing.r.index, steps, pairing.r.forms, beside.whole, -1)
+    made, total = pairing.c.first(m), pairing.r.first([beside.total, *steps][-1])
+    if own is None or theirs is None or whole is None or roles.get(total, made) != made:
+        return False
+    if theirs.weight.shape != own.weight.shape:
         return False
     read = [name for _, name in pairing.c.fine.nodes[m].inputs]
     others = {q for name in read for q, _ in pairing.c.fine.consumers.get(name, ())} - pairing.taken.keys()
@@ -120,9 +124,9 @@ def _merged(pairing: Pairing, roles: Mapping[str, str], n: int, m: int, pairs: d
         return False
     pairs.pop(pairing.r.first(n), None)
     pairs[total] = made
-    found.nodes.update(beside.nodes)
+    found.nodes.update(beside.nodes, steps)
     found.candidate_nodes.add(m)
-    found.differences.extend(_differences(pairing, (n, m), (beside.whole, theirs), beside.nodes))
+    found.differences.extend(_differences(pairing, (n, m), (whole, theirs), (*beside.nodes, *steps)))
     return True
 
 

@@ -117,3 +117,11 @@ def test_a_normalization_that_is_missing_behind_another_shape_is_told():
     assert "Div div" in culprit.evidence
     assert "put the first file's" in culprit.remedies[0].text
     assert "Div div" in culprit.remedies[0].text
+
+
+def test_a_tensor_that_is_read_twice_costs_no_layers():
+    first = "[down] p = MatMul(a, v) [act] t = Tanh(a) [low] q = MatMul(t, v) [half] r = Mul(q, m) [more] y = Add(p, r)"
+    second = "[down] p = MatMul(a, v) [more] y = Add(p, p)"
+    report = compare(network(first), network(second), DATA)
+    assert report.verdict == "fail"
+    assert [culprit.cause for culprit in report.culprits] == ["wrong-op"]

@@ -90,3 +90,34 @@ def test_an_overflow_by_the_types_is_named_where_it_begins_under_other_names() -
     reference, candidate = parsed(OVERFLOW, big=big), parsed(OVERFLOW_TYPED, **half(big=big))
     report = compare(reference, candidate, data)
     assert [(c.node, c.candidate_node) for c in report.culprits] == [("square", "n2")]
+
+
+ISLAND = """t (float[4,8] x) => ({type}[4,3] y) {{
+    {enter} [first] g = MatMul({x}, w) [there] f = Add(g, far) [here] h = Sub(f, far) {out}
+    [soft] {s} = Softmax({h}) {back} [last] k = MatMul(s, v)
+    {up} [end] {e} = Softmax({k}) {leave} }}"""
+
+
+def test_a_typed_file_as_the_reference_accuses_nobody() -> None:
+    """A Cast of the reference makes another type of what is one tensor in the FP32 file: it is no layer of its own."""
+    casts = {
+        "enter": "x16 = Cast<to=10>(x)",
+        "x": "x16",
+        "out": "[out] h32 = Cast<to=1>(h)",
+        "h": "h32",
+        "s": "s32",
+        "back": "[back] s = Cast<to=10>(s32)",
+        "up": "[up] k32 = Cast<to=1>(k)",
+        "k": "k32",
+        "e": "y32",
+        "leave": "[leave] y = Cast<to=10>(y32)",
+        "type": "float16",
+    }
+    plain = {**dict.fromkeys(casts, ""), "x": "x", "h": "h", "s": "s", "k": "k", "e": "y", "type": "float"}
+    weights = half(w=RNG.normal(0, 1, (8, 8)), v=RNG.normal(0, 1, (8, 3)), far=np.asarray(20.0))
+    wide = {name: value.astype(np.float32) for name, value in weights.items()}
+    data = [{"x": RNG.normal(0, 1, (4, 8)).astype(np.float32)}]
+    pair = parsed(ISLAND.format(**casts), **weights), parsed(ISLAND.format(**plain), **wide)
+    report = compare(*pair, data, ort=ReferenceEvaluatorRunner())
+    assert report.verdict == "pass"
+    assert not report.culprits

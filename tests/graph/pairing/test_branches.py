@@ -68,3 +68,20 @@ def test_an_adapter_that_is_left_out_is_missing():
     assert "MatMul down1, MatMul up1, Mul alpha1" in culprit.evidence
     assert "missing in the candidate" in culprit.evidence
     assert culprit.remedies[0].text.startswith("put the first file's MatMul down1, MatMul up1, Mul alpha1 (with 2)")
+
+
+BEHIND = APART.replace("Gemm(n{i}, w{i}, c{i})", "MatMul(n{i}, w{i})").replace(
+    "[act{i}] t{i} = Tanh(q{i})", "[bias{i}] r{i} = Add(q{i}, c{i}) [act{i}] t{i} = Tanh(r{i})"
+)
+"""The bias is added behind the adapter, and stands in the product where that is merged."""
+
+
+@pytest.mark.parametrize("factor", [2, 0])
+def test_a_bias_behind_an_adapter_is_no_fault_beside_weights_that_are_merged_wrongly(factor):
+    report = compare(network(BEHIND, BASE | LOW | TWO), merged(factor, at=1), DATA)
+    if factor == 2:
+        assert (report.verdict, report.culprits) == ("pass", ())
+        return
+    culprit = only(report)
+    assert (culprit.node, culprit.cause) == ("base1", "weights")
+    assert "bias" not in culprit.evidence
