@@ -63,7 +63,7 @@ def walk_notices(
     if loud and outputs and all(output.verdict == "pass" for output in outputs):
         yield texts.outputs_agree(who, [c.node for c in loud[:NAMED]], len(loud))
     if prepared.plan.unmatched:
-        yield texts.no_counterpart(who, prepared.plan.unmatched)
+        yield _no_counterpart(prepared)
     index = prepared.comparison.reference.model.index
     yield from _healed(prepared, walked, given, culprits, outputs)
     yield from _one_kernel(prepared, given)
@@ -169,6 +169,14 @@ def _read_otherwise(prepared: Prepared, culprits: Sequence[Culprit]) -> Iterator
     found = [ReadOtherwise.of(index, one) for one in left]
     if found:
         yield texts.read_otherwise(prepared.candidate.name, found[0].text, len(found) - 1)
+
+
+def _no_counterpart(prepared: Prepared) -> Notice:
+    """What was not compared: of one file, the tensors that a side with a network of its own has no values of."""
+    who, unmatched = prepared.candidate.name, prepared.plan.unmatched
+    sides = (prepared.comparison.reference, prepared.candidate)
+    lacks = next((s.name for s in sides if not s.runner.capabilities.pieces), "") if prepared.same else ""
+    return texts.no_counterpart(who, unmatched, "the file", lacks) if lacks else texts.no_counterpart(who, unmatched)
 
 
 def _too_large(prepared: Prepared) -> Iterator[Notice]:

@@ -26,6 +26,9 @@ from .bodies import BodyLocalizer, LocalizeBody
 from .judging import LayerJudge
 
 if TYPE_CHECKING:
+    import onnx
+
+    from ...graph.index import GraphIndex
     from ...graph.pairing.differences import Difference
     from ...graph.pairing.matching import Matching
     from ...runners.contract.session import SessionInfo
@@ -52,6 +55,7 @@ class Prepared:
         same: Whether both sides run one file.
         matched: Tensors of the reference -> tensors of the candidate, as far as both sides know them.
         nodes: Nodes of the reference -> nodes of the candidate, by their positions, where both run two networks.
+        own: The networks that sides run of their own, where both are told to run one file.
     """
 
     comparison: Comparison
@@ -61,6 +65,7 @@ class Prepared:
     same: bool
     matched: Mapping[str, str]
     nodes: Mapping[int, int]
+    own: OwnNetworks
 
 
 def prepare(
@@ -95,11 +100,12 @@ def prepare(
     usual = roundings(reference.runner.arithmetic, fmt, steps, candidate.runner.accumulator)
     noise = Noise(reference, candidate, usual, matching)
     bodies = BodyLocalizer(comparison, candidate, matched, localize_body, noise.runner)
+    own = OwnNetworks(reference, candidate)
     examiner = Examiner(
         reference,
         candidate,
         noise,
-        differences=_differences(reference, candidate, matching),
+        differences=_differences(reference, candidate, matching, own),
         matched=matched,
         observed=laid.tensors,
         # where a runtime runs the group as one kernel in a narrow format, the kernel is the smallest thing to name
@@ -108,7 +114,7 @@ def prepare(
     )
     judge = LayerJudge(noise, examiner, bodies, every=comparison.rules.layers == "all")
     nodes = {} if matching is None else matching.nodes
-    return Prepared(comparison, candidate, laid, judge, same, matched, nodes)
+    return Prepared(comparison, candidate, laid, judge, same, matched, nodes, own)
 
 
 def begin_engines(comparison: Comparison, candidate: Side, deployed: SessionInfo) -> None:
@@ -198,34 +204,61 @@ def _calibrated(comparison: Comparison, candidate: Side) -> Side:
     return replace(candidate, runner=calibrated(candidate, comparison.workload, memory, apart))
 
 
-def _differences(reference: Side, candidate: Side, matching: Matching | None) -> Callable[[int], Sequence[Difference]]:
+def _differences(
+    reference: Side, candidate: Side, matching: Matching | None, own: OwnNetworks
+) -> Callable[[int], Sequence[Difference]]:
     """Static differences by position in the reference's graph: between two files, or between the one file and the
     network that a side runs instead of it."""
 
     @functools.cache
     def by_node() -> dict[int, list[Difference]]:
         found: dict[int, list[Difference]] = {}
-        for difference in matching.differences if matching is not None else _from_own(reference, candidate):
+        for difference in matching.differences if matching is not None else own.differences():
             found.setdefault(difference.node, []).append(difference)
         return found
 
     return lambda position: by_node().get(position, ())
 
 
-def _from_own(reference: Side, candidate: Side) -> Iterator[Difference]:
-    """How the networks that sides run of their own differ from the file, at the positions of the file's nodes."""
-    from ...graph.pairing.matching import match
+class OwnNetworks:
+    """The networks that sides run of their own, beside the one file.
 
-    file = candidate.model
-    for side in (reference, candidate):
-        try:
-            own = None if side.runner.capabilities.any_model else side.runner.own_model(file)
-        except LayerdiffError as error:
-            log.debug("the network of %s cannot be compared with the file: %s", side.name, error)
-            continue
-        if own is not None and side is reference:
-            differences = match(own.index, file.index).differences
-            yield from (replace(d, node=d.candidate_node, origin=None) for d in differences)
-        elif own is not None:
-            differences = match(file.index, own.index).differences
-            yield from (replace(d, candidate_origin=None) for d in differences)
+    Args:
+        reference, candidate: The sides.
+    """
+
+    def __init__(self, reference: Side, candidate: Side) -> None:
+        self._sides, self._file = (reference, candidate), candidate.model
+
+    @functools.cached_property
+    def _matched(self) -> list[tuple[bool, GraphIndex, Matching]]:
+        """Whether it is the reference's, the network, and what corresponds in both, the believed one first."""
+        from ...graph.pairing.matching import match
+
+        found = []
+        for believed, side in zip((True, False), self._sides, strict=True):
+            try:
+                own = None if side.runner.capabilities.any_model else side.runner.own_model(self._file)
+            except LayerdiffError as error:
+                log.debug("the network of %s cannot be compared with the file: %s", side.name, error)
+                continue
+            if own is not None:
+                pair = (own.index, self._file.index) if believed else (self._file.index, own.index)
+                found.append((believed, own.index, match(*pair)))
+        return found
+
+    def differences(self) -> Iterator[Difference]:
+        """How they differ from the file, at the positions of the file's nodes."""
+        for believed, _, matching in self._matched:
+            if believed:
+                yield from (replace(d, node=d.candidate_node, origin=None) for d in matching.differences)
+            else:
+                yield from (replace(d, candidate_origin=None) for d in matching.differences)
+
+    def twin(self, position: int) -> onnx.NodeProto | None:
+        """The node of such a network that a node of the file is; None where there is none."""
+        for believed, own, matching in self._matched:
+            nodes = {m: n for n, m in matching.nodes.items()} if believed else matching.nodes
+            if position in nodes:
+                return own.nodes[nodes[position]]
+        return None

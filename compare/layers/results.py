@@ -64,6 +64,16 @@ class Names:
         """Where in the program a node comes from, as far as an exporter tells: module path and line."""
         return origin(self.prepared.comparison.reference.model.index.nodes[position])
 
+    def origin_in_program(self, position: int) -> str | None:
+        """The same, from what the program that a side runs is exported as today, where the file tells no line."""
+        trace = trace_of(self.prepared.comparison.reference.model.index.nodes[position])
+        if self.prepared.same and (trace is None or not trace.line):
+            twin = self.prepared.own.twin(position)
+            found = None if twin is None else trace_of(twin)
+            if found is not None:
+                return str(found if trace is None else replace(trace, line=found.line)) or None
+        return self.origin(position)
+
     def quantized(self, pair: LayerPair) -> tuple[str, ...]:
         """The nodes of a layer that the candidate computes on scaled integers, by its file or by its arithmetic."""
         roundings = self.prepared.judge.noise.roundings
@@ -149,7 +159,7 @@ def _culprit(s: LayerObservation, names: Names) -> Culprit:
         diagnosis = Diagnosis(Cause.UNKNOWN, ()) if s.refused is None else cannot_run(graphs, s.pair, s.refused)
     main = names.maker(s.pair.main if diagnosis.node is None else diagnosis.node)
     node, op = names.node(main), names.op(main)
-    where = names.origin(main)
+    where = names.origin_in_program(main)
     if diagnosis.candidate_node is not None:
         index = names.prepared.candidate.model.index
         node, op = index.names[diagnosis.candidate_node], index.nodes[diagnosis.candidate_node].op_type

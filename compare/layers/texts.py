@@ -132,13 +132,22 @@ def layer_not_built(candidate: str, layer: str, others: int, what: str) -> Notic
     return Notice("layer-not-built", candidate, f"{candidate}: {text}")
 
 
-def no_counterpart(candidate: str, names: Sequence[str]) -> Notice:
-    """Tensors of the reference that the candidate's graph does not have; the first of them are named."""
+def no_counterpart(
+    candidate: str, names: Sequence[str], owner: str = "the reference", other: str = "the candidate"
+) -> Notice:
+    """Tensors that one side alone has; the first of them are named.
+
+    Args:
+        candidate: Who is judged.
+        names: The tensors.
+        owner: What they are tensors of.
+        other: What does not have them.
+    """
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    count = counted(len(names), "tensor of the reference", "tensors of the reference")
-    tensors = f"{count} ({quoted(names[:3])}{more}) {'has' if len(names) == 1 else 'have'}"
+    count = counted(len(names), "tensor", "tensors")
+    tensors = f"{count} of {owner} ({quoted(names[:3])}{more}) {'has' if len(names) == 1 else 'have'}"
     them = "it was" if len(names) == 1 else "they were"
-    text = f"{tensors} no counterpart in the candidate: {them} not compared, the tensors before and behind were."
+    text = f"{tensors} no counterpart in {other}: {them} not compared, the tensors before and behind were."
     return Notice("no-counterpart", candidate, f"{candidate}: {text}")
 
 

@@ -91,6 +91,8 @@ def settle(
         _dropout(settings, trains(index, node))
     if operator(node) in RANDOM:
         settings.pop("dtype", None)
+    if op == "AveragePool" and not settings.get("ceil_mode") and settings.get("pads") and not any(settings["pads"]):
+        settings.pop("count_include_pad", None)  # without padding there is none to count
     if op == "MaxPool" and len(node.output) < 2:
         settings.pop("storage_order", None)  # of the places, which nobody asks for
     for name in _IGNORED.get(op, ()):

@@ -1,18 +1,20 @@
 """Which value of a PyTorch program each tensor of its ONNX export is.
 
 The exporter of today names tensors by the nodes of the exported program and writes down which node an ONNX node comes
-from: a tensor is believed to be a node's value where both say the same, module included. An export of the older one is
-matched by modules: where one tensor leaves a module in either graph, it is the same.
+from: a tensor is believed to be a node's value where both say the same, module included. A file that does not tell (the
+older exporter's, one that was optimized or renamed) is paired, as two files are, with what the exporter makes of the
+program today. Where it makes nothing of it, an export of the older one is matched by modules: where one tensor leaves a
+module in either graph, it is the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...graph.index import GraphIndex
 from ...graph.specs import is_float
-from ...graph.torch_traces import Trace, trace_of
+from ...graph.torch_traces import trace_of
 
 
 @dataclass(frozen=True)
@@ -32,40 +34,46 @@ class Value:
     part_of: str = ""
 
 
-def matched(index: GraphIndex, values: Sequence[Value]) -> dict[str, str]:
+def matched(index: GraphIndex, values: Sequence[Value], own: Callable[[], GraphIndex | None]) -> dict[str, str]:
     """The values of a program that tensors of an ONNX graph are.
 
     Args:
         index: The graph.
         values: What the program computes, in order.
+        own: Gives the program as PyTorch exports it today; None where it does not. Asked where the graph does not tell.
 
     Returns:
         ONNX tensor -> `Value.name`, in the graph's order.
     """
-    traces = [trace_of(node) for node in index.nodes]
-    by_name = {value.name: value for value in values}
-    if any(trace is not None and trace.name for trace in traces):
-        return dict(_by_name(index, traces, by_name))
-    return dict(_by_module(index, traces, by_name))
+    if found := _by_name(index, values):
+        return found
+    exported = own()
+    known = {} if exported is None else _by_name(exported, values)
+    if exported is None or not known:
+        return _by_module(index, values)
+    from ...graph.pairing.matching import match
+
+    pairs = {name: mine for mine, name in match(exported, index).tensors.items() if mine in known}
+    return {name: known[pairs[name]] for name in index.producer if name in pairs}
 
 
-def _by_name(
-    index: GraphIndex, traces: Sequence[Trace | None], values: Mapping[str, Value]
-) -> Iterator[tuple[str, str]]:
-    for node, trace in zip(index.nodes, traces, strict=True):
+def _by_name(index: GraphIndex, values: Sequence[Value]) -> dict[str, str]:
+    known, found = {value.name: value for value in values}, {}
+    for node in index.nodes:
+        trace = trace_of(node)
         for tensor in node.output:
-            value = values.get(tensor)
+            value = known.get(tensor)
             if trace is None or value is None or value.path != trace.path:
                 continue
             if trace.name in (value.name, value.part_of):
-                yield tensor, value.name
+                found[tensor] = value.name
+    return found
 
 
-def _by_module(
-    index: GraphIndex, traces: Sequence[Trace | None], values: Mapping[str, Value]
-) -> Iterator[tuple[str, str]]:
-    paths = {name: values[name].path for name in values}
-    readers = {name: [paths.get(user, "") for user in value.users] for name, value in values.items()}
+def _by_module(index: GraphIndex, values: Sequence[Value]) -> dict[str, str]:
+    traces, by_name = [trace_of(node) for node in index.nodes], {value.name: value for value in values}
+    paths = {value.name: value.path for value in values}
+    readers = {value.name: [paths.get(user, "") for user in value.users] for value in values}
     theirs = _exits(paths, readers)
     made = {
         tensor: trace.path
@@ -85,9 +93,9 @@ def _by_module(
     found = {}
     for path, tensors in _exits(made, read).items():
         value = theirs[path][0] if len(theirs.get(path, ())) == 1 else ""
-        if len(tensors) == 1 and value and (value := _behind_folded(value, values, theirs, present)):
+        if len(tensors) == 1 and value and (value := _behind_folded(value, by_name, theirs, present)):
             found[tensors[0]] = value
-    return iter(sorted(found.items(), key=lambda item: order[item[0]]))
+    return dict(sorted(found.items(), key=lambda item: order[item[0]]))
 
 
 def _exits(paths: Mapping[str, str], readers: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections import Counter
@@ -176,7 +177,8 @@ class ExportedProgram:
                 exported = torch.export.load(path)
         except Exception as error:
             raise UsageError(f"{path}: not an exported program (torch.export.save): {_reason(error)}.") from error
-        self._torch, self._exported, self._device = torch, exported, device
+        self._exported, self._device = exported, device
+        self._export = OnnxExport(torch, exported)
         self._whole = ExportedGraph(torch, on_device(torch, exported, device))
         self.inputs = self._whole.inputs
 
@@ -191,11 +193,11 @@ class ExportedProgram:
 
     def graph(self, inputs: Mapping[str, Any]) -> ExportedGraph:
         """See `Program.graph`."""
-        return decomposed(self._torch, self._exported, self._device)
+        return self._export.graph(self._device)
 
     def onnx(self, inputs: Mapping[str, Any]) -> Any:
         """See `Program.onnx`."""
-        return as_onnx(self._torch, self._exported)
+        return self._export.onnx
 
 
 class EagerProgram:
@@ -214,6 +216,7 @@ class EagerProgram:
         if not isinstance(module, torch.nn.Module):
             raise UsageError(f"--torch {text}: it gave {type(module).__name__}, not an nn.Module.")
         self._torch, self._module, self._device = torch, module.to(device), device
+        self._exports: dict[object, OnnxExport] = {}
         self.notes, self._restored = evaluated(self._module), restoring(torch, self._module)
         self.inputs = tuple(
             name
@@ -233,11 +236,18 @@ class EagerProgram:
 
     def graph(self, inputs: Mapping[str, Any]) -> ExportedGraph | None:
         """See `Program.graph`."""
-        return decomposed(self._torch, self._exported(inputs), self._device)
+        return self._export(inputs).graph(self._device)
 
     def onnx(self, inputs: Mapping[str, Any]) -> Any:
         """See `Program.onnx`."""
-        return as_onnx(self._torch, self._exported(inputs))
+        return self._export(inputs).onnx
+
+    def _export(self, inputs: Mapping[str, Any]) -> OnnxExport:
+        """The module exported for inputs of these shapes, once."""
+        shapes = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in inputs.items())
+        if shapes not in self._exports:
+            self._exports[shapes] = OnnxExport(self._torch, self._exported(inputs))
+        return self._exports[shapes]
 
     def _exported(self, inputs: Mapping[str, Any]) -> Any:
         try:
@@ -296,9 +306,23 @@ def load_program(torch: Any, text: str, device: str) -> Program:
         BuildError: The function fails.
     """
     kind = kind_of(text)
-    if kind is not EagerProgram and not Path(text).is_file():
+    if kind is EagerProgram:
+        return _loaded(torch, text, device, named_object("--torch", text, FORM))
+    if not Path(text).is_file():
         raise UsageError(f"--torch {text}: no such file; expected {FORM}.")
-    return kind(torch, text, device)
+    status = Path(text).stat()
+    return _loaded(torch, text, device, (status.st_mtime_ns, status.st_size))
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(torch: Any, text: str, device: str, held: Any) -> Program:
+    """The program, loaded and exported once for all that asks for it in turn.
+
+    Args:
+        torch, text, device: See `load_program`.
+        held: The function that was named, or what tells a file from one that was written since.
+    """
+    return kind_of(text)(torch, text, device)
 
 
 def on_device(torch: Any, exported: Any, device: str) -> Any:
@@ -310,30 +334,50 @@ def on_device(torch: Any, exported: Any, device: str) -> Any:
     return move_to_device_pass(exported, device)
 
 
-def decomposed(torch: Any, exported: Any, device: str) -> ExportedGraph:
-    """The graph with the names that the ONNX exporter gives: it takes some operators apart, and counts anew.
+class OnnxExport:
+    """What PyTorch's ONNX exporter makes of an exported program: its graph and its file, of one export.
 
-    Where the exporter refuses the program, no operator is taken apart, and what then has another name is not matched.
-    Either way an operator that writes into a value becomes one that gives the new value: the graph may be run in part,
-    from values that are given, and each value is what it was when it was computed.
+    Args:
+        torch: The module.
+        exported: The ``torch.export.ExportedProgram``.
     """
-    try:
-        with quiet():
-            exported = torch.onnx.export(exported, dynamo=True, optimize=False, verbose=False).exported_program
-    except Exception as error:
-        if isinstance(error, ModuleNotFoundError):
+
+    def __init__(self, torch: Any, exported: Any) -> None:
+        self._torch, self._exported = torch, exported
+
+    @functools.cached_property
+    def _made(self) -> Any:
+        """The ``torch.onnx.ONNXProgram``; None where the exporter refuses the program."""
+        try:
+            with quiet():
+                return self._torch.onnx.export(self._exported, dynamo=True, optimize=False, verbose=False)
+        except ModuleNotFoundError as error:
             raise no_exporter() from error
-        exported = exported.run_decompositions({})
-    return ExportedGraph(torch, on_device(torch, exported, device))
+        except Exception:
+            return None
 
+    def graph(self, device: str) -> ExportedGraph:
+        """The graph with the names that the ONNX exporter gives: it takes some operators apart, and counts anew.
 
-def as_onnx(torch: Any, exported: Any) -> Any:
-    """An exported program as ONNX; None where PyTorch's exporter refuses it."""
-    try:
-        with quiet():
-            return torch.onnx.export(exported, dynamo=True, verbose=False).model_proto
-    except Exception:
-        return None
+        Where the exporter refuses the program, no operator is taken apart, and what then has another name is not
+        matched. Either way an operator that writes into a value becomes one that gives the new value: the graph may be
+        run in part, from values that are given, and each value is what it was when it was computed.
+
+        Raises:
+            MissingPackage: The exporter's package is not installed.
+        """
+        exported = self._exported.run_decompositions({}) if self._made is None else self._made.exported_program
+        return ExportedGraph(self._torch, on_device(self._torch, exported, device))
+
+    @functools.cached_property
+    def onnx(self) -> Any:
+        """The file, an ``onnx.ModelProto``; None where the exporter refuses the program."""
+        try:
+            with quiet():
+                self._made.optimize()
+                return self._made.model_proto
+        except Exception:
+            return None
 
 
 def _decides(text: str) -> str:

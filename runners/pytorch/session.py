@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...graph.errors import LayerdiffError, RunnerError
@@ -122,7 +122,10 @@ class TorchSession(Session):
         """The program as an ONNX model, with the file's names of inputs and outputs; None where there is none."""
         tensors = {name: to_tensor(self._torch, name, array, self._device) for name, array in feed.items()}
         with self._torch.no_grad():
-            proto = self._program.onnx(self._given(tensors))
+            return self._own(self._given(tensors))
+
+    def _own(self, given: Mapping[str, Any]) -> Model | None:
+        proto = self._program.onnx(given)
         if proto is None:
             return None
         own = Model(proto, source=self._model.source)
@@ -147,7 +150,7 @@ class TorchSession(Session):
             graph = self._program.graph(given)
             if graph is None:
                 raise RunnerError("torch: TorchScript shows no inner tensors.")
-            self._graphs[shapes] = graph, counterparts(graph, self._model)
+            self._graphs[shapes] = graph, counterparts(graph, self._model, lambda: self._own(given))
         return self._graphs[shapes]
 
     def close(self) -> None:
@@ -176,9 +179,15 @@ def parameters(own: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str]
     return pairs, (f"The names of the inputs differ, and they were matched by position: {told}.",)
 
 
-def counterparts(graph: ExportedGraph, model: Model) -> dict[str, str]:
-    """Which value of a program's graph each tensor of an ONNX file is; outputs by position."""
-    found = matched(model.index, list(graph.values()))
+def counterparts(graph: ExportedGraph, model: Model, own: Callable[[], Model | None]) -> dict[str, str]:
+    """Which value of a program's graph each tensor of an ONNX file is; outputs by position.
+
+    Args:
+        graph: The graph.
+        model: The file.
+        own: Gives the program as it is exported today; None where it is not.
+    """
+    found = matched(model.index, list(graph.values()), lambda: None if (made := own()) is None else made.index)
     names = [spec.name for spec in model.outputs]
     if len(graph.outputs) == len(names):
         found.update(zip(names, graph.outputs, strict=True))

@@ -33,3 +33,21 @@ def top(count):
 def test_a_difference_is_called_as_onnx_writes_it(first, second, text):
     (found,) = match(load(first).index, load(second).index).differences
     assert found.detail.startswith(text)
+
+
+POOL = (
+    "g (float[1,1,6,6] x) => (float[1,1,H,W] y) { [n] h = AveragePool<kernel_shape = [2, 2], SETTINGS>(x) y = Tanh(h) }"
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "differ"),
+    [
+        ("pads = [0, 0, 0, 0]", False),
+        ("pads = [1, 1, 0, 0]", True),
+        ("ceil_mode = 1", True),  # whose last windows may reach over the edge
+    ],
+)
+def test_padding_that_is_counted_is_a_difference_where_something_is_padded(settings, differ):
+    files = [parsed(POOL.replace("SETTINGS", f"count_include_pad = {c}, {settings}")) for c in (0, 1)]
+    assert bool(match(*(load(f).index for f in files)).differences) == differ

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from layerdiff.graph.model import Model
-from layerdiff.runners.pytorch.matching import Value, matched
+from layerdiff.runners.pytorch.matching import Value
+from layerdiff.runners.pytorch.matching import matched as matched_with
 
 from support.models import parsed
 
@@ -32,6 +33,11 @@ def older(text):
 
 CHAIN = "g (float[4, 4] x) => (float[4, 4] y) { linear = MatMul(x, w) relu = Relu(linear) y = MatMul(relu, w) }"
 VALUES = [Value("linear", "fc", ("relu",)), Value("relu", "", ("linear_1",)), Value("linear_1", "out", ("",))]
+
+
+def matched(index, values, own=None):
+    """The values of a program that a file's tensors are, where PyTorch exports the program as ``own``."""
+    return matched_with(index, values, lambda: own)
 
 
 def test_a_tensor_named_like_a_node_in_the_same_module_is_its_value():
@@ -86,3 +92,14 @@ def test_a_value_that_others_than_the_folded_module_read_is_not_matched():
 
 def test_a_graph_of_another_exporter_has_no_matches():
     assert matched(Model(parsed(CHAIN, **EYE)).index, VALUES) == {}
+
+
+def test_a_file_that_does_not_tell_is_paired_with_what_the_program_is_exported_as_today():
+    """Another exporter's, or one whose names an optimizer has changed."""
+    text = "g (float[4, 4] x) => (float[4, 4] y) { a = MatMul(x, w) b = Relu(a) y = MatMul(b, w) }"
+    assert matched(Model(parsed(text, **EYE)).index, VALUES, today(CHAIN)) == {"a": "linear", "b": "relu"}
+
+
+def test_an_older_export_is_paired_before_it_is_matched_by_modules():
+    values = [Value("linear", "fc", ("relu",)), Value("relu", "", ("linear_1",)), Value("linear_1", "out", ("",))]
+    assert matched(older(MODULES), values, today(CHAIN)) == {"__a__M": "linear", "__R": "relu"}

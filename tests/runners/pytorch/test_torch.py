@@ -211,6 +211,43 @@ def test_a_changed_weight_is_the_cause_with_its_numbers(file, which, weight, pat
     assert culprit.remedies[0].text.startswith("export the model again")
 
 
+def nameless(proto):
+    """A file in which nothing has the name any more that the exporter gave it, as some optimizers leave it."""
+    graph, kept = proto.graph, {v.name for v in (*proto.graph.input, *proto.graph.output)}
+    made = [*(t.name for t in graph.initializer), *(o for n in graph.node for o in n.output)]
+    names = {name: f"t{i}" for i, name in enumerate(made) if name and name not in kept}
+    for tensor in graph.initializer:
+        tensor.name = names[tensor.name]
+    for i, node in enumerate(graph.node):
+        node.name = f"n{i}"
+        del node.metadata_props[:]
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    del graph.value_info[:]
+    return proto
+
+
+@pytest.mark.parametrize(("file", "which", "weight", "path"), CULPRITS)
+def test_in_a_file_without_names_layers_are_found_by_what_the_program_is_exported_as(file, which, weight, path, folder):
+    told = compare(planted(folder, file, weight), which, folder, layers="all")
+    report = compare(nameless(planted(folder, file, weight)), which, folder, layers="all")
+    assert [(c.op, c.cause, c.evidence) for c in report.culprits] == [
+        (c.op, c.cause, c.evidence) for c in told.culprits
+    ]
+    assert [layer.verdict for layer in report.layers] == [layer.verdict for layer in told.layers]
+    assert all(f"{folder / 'torch_network.py'}:" in culprit.origin for culprit in (*report.culprits, *told.culprits))
+
+
+@pytest.mark.parametrize("file", ["today.onnx", "older.onnx"])
+def test_tensors_that_the_program_has_no_values_of_are_said_to_be_the_files(file, folder):
+    report = compare(nameless(onnx.load(folder / file)), "network.pt2", folder, layers="all")
+    unmatched = [layer for layer in report.layers if layer.verdict == "unmatched"]
+    told = [notice.text for notice in report.notices if notice.kind == "no-counterpart"]
+    assert [" of the file (" in text and " no counterpart in torch: " in text for text in told] == [True] * bool(
+        unmatched
+    )
+
+
 def test_weights_that_are_the_same_are_no_cause(folder):
     proto = onnx.load(folder / "today.onnx")
     (gelu,) = (node for node in proto.graph.node if node.op_type == "Gelu")
