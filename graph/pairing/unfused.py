@@ -16,7 +16,7 @@ from onnx import helper
 from ..blocked import is_blocked, plain_name
 from ..index import GraphIndex
 from ..nodes import attribute, attribute_int
-from ..operators import PRODUCTS, operator
+from ..operators import CASTS, MOVEMENT, PRODUCTS, operator
 from ..quantized.float_form import FloatForm
 from ..specs import Dim, TensorSpec
 from ..writer import GraphWriter, Names
@@ -177,6 +177,7 @@ class _Writing:
         proto.graph.output.extend(index.graph.output)
         proto.graph.node.extend(self.writer.nodes)
         form = GraphIndex(proto, index.folder, self.specs)
+        form.names = [index.names[origin] for origin in origins]  # of what the file does not have, nobody can be told
         # not copied: they may be large
         form.initializers = {**index.initializers, **{t.name: t for t in self.writer.initializers}}
         form.inputs = index.inputs
@@ -214,15 +215,25 @@ class _Writing:
 
     def _skip(self, node: onnx.NodeProto) -> None:
         given, kept = dict(zip(slots(node, 1), node.input, strict=True)), self.specs.get(node.output[0])
-        addend = given["skip"]
-        if given.get("bias"):
-            addend = self._invent("Add", [addend, given["bias"]], kept)
+        summands = [given["input"], given["skip"]]
+        if given.get("bias"):  # which is that of a product
+            place = int(not self._multiplied(summands[0]) and self._multiplied(summands[1]))
+            summands[place] = self._invent("Add", [summands[place], given["bias"]], kept)
         total = node.output[3] if len(node.output) > 3 and node.output[3] else None
-        summed = self._invent("Add", [given["input"], addend], kept, total)
+        summed = self._invent("Add", summands, kept, total)
         read = [summed, *filter(None, (given.get("scale"), given.get("b")))]
         epsilon = attribute(node, "epsilon", EPSILON)
         op = SKIPPING[operator(node)]
         self.writer.nodes.append(helper.make_node(op, read, node.output[:1], name=node.name, axis=-1, epsilon=epsilon))
+
+    def _multiplied(self, name: str) -> bool:
+        """Whether a product makes a tensor, moved perhaps."""
+        while (position := self.index.producer.get(name)) is not None:
+            node = self.index.nodes[position]
+            if operator(node) not in MOVEMENT | CASTS:
+                return operator(node) in PRODUCTS
+            name = node.input[0]
+        return False
 
     def _in_blocks(self) -> dict[str, TensorSpec]:
         """The specs of tensors in blocks, with the channels that they have."""
