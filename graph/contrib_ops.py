@@ -33,8 +33,8 @@ _INTEGERS_BESIDE = {
 """Operators of which one output is of 32-bit integers, whatever they are given, and which one it is."""
 
 _SETTINGS: Mapping[str, Mapping[str, int | float]] = {
-    "Attention": {"num_heads": 0, "unidirectional": 0, "do_rotary": 0, "scale": 0.0},
-    "MultiHeadAttention": {"num_heads": 0, "unidirectional": 0, "scale": 0.0},
+    "Attention": {"num_heads": 0, "unidirectional": 0, "do_rotary": 0, "scale": 0.0, "mask_filter_value": -1e4},
+    "MultiHeadAttention": {"num_heads": 0, "unidirectional": 0, "scale": 0.0, "mask_filter_value": -1e4},
     "GroupQueryAttention": {
         "num_heads": 0, "kv_num_heads": 0, "do_rotary": 0, "rotary_interleaved": 0, "smooth_softmax": 0, "scale": 0.0,
         "softcap": 0.0,

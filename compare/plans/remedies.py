@@ -46,8 +46,9 @@ from ..causes.limits import OtherLimits
 from ..causes.nan import NotANumberOnBothSides
 from ..causes.narrow_casts import CastThereAndBack
 from ..causes.other_operand import OtherOperand
-from ..causes.other_setting import OtherOrder, OtherSetting
+from ..causes.other_setting import OtherOrder, OtherSetting, ReadsOtherwise
 from ..causes.out_of_range import CarriedPast
+from ..causes.packed_parts import PackedPart
 from ..causes.quantization import OneScaleForAll, StepsHold
 from ..causes.refused import Refused
 from ..causes.rewritten_weights import AsRewritten, NotTakenBack
@@ -104,6 +105,8 @@ TELLING = (
     OtherOrder,
     OtherResult,
     OtherSetting,
+    PackedPart,
+    ReadsOtherwise,
     SameFunctions,
     UnreadInput,
 )
