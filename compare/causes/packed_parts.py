@@ -10,11 +10,12 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ...graph.contrib_ops import settings
+from ...graph.nodes import attribute_int
 from ...graph.operators import domain_of
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.normal_form import slots
@@ -34,6 +35,8 @@ PROJECTIONS = ("queries", "keys", "values")
 """What an attention packs into one constant, in this order."""
 MOST = 3
 """Most parts that are wrong together."""
+MOST_APART = 6
+"""Most constants that may be one of them."""
 TRIED = 32
 """Most sets of them that are tried."""
 
@@ -79,12 +82,55 @@ class PackedPart:
 
 
 @dataclass(frozen=True)
-class _Part:
+class ExchangedParts:
+    """Constants of the candidate that hold each other's values, which the reference has packed into one.
+
+    Attributes:
+        node: Operator and name of the reference's node that reads the packed ones.
+        pairs: Two names each: of the weights, of the biases.
+    """
+
+    node: str
+    pairs: tuple[tuple[str, str], ...]
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        return (
+            f"{self._told} are exchanged, which {self.node} of the first file has packed into one: with each in the "
+            "place of the other it makes what the first file does"
+        )
+
+    @property
+    def remedy(self) -> str:
+        """What to do."""
+        return f"exchange {self._told} in the second file"
+
+    @property
+    def _told(self) -> str:
+        return ", and ".join(f"'{one}' and '{other}'" for one, other in self.pairs)
+
+
+class _Plain(NamedTuple):
+    """A constant that a side has of one projection.
+
+    Attributes:
+        value: Its values; weights with the axis that is added up first.
+        reader: The node that reads it, by its position.
+        turned: Whether the file has the axes the other way round.
+    """
+
+    value: np.ndarray
+    reader: int
+    turned: bool
+
+
+class _Part(NamedTuple):
     """A projection whose values differ.
 
     Attributes:
         fact: What differs.
-        right: What the candidate has to have of it, in the shape of the constant, or of the part of it.
+        right: The reference's values, laid as the candidate's are.
         node: The node that is to blame, by its position in the reference's graph.
     """
 
@@ -102,7 +148,34 @@ def find(case: LayerCase) -> Diagnosis | None:
     for chosen in itertools.islice(sets, TRIED):
         if case.right_with(partial(with_constants, others=_constants(case, chosen))):
             return Diagnosis(Cause.WEIGHTS, tuple(part.fact for part in chosen), chosen[0].node)
+    return _exchanged(case)
+
+
+def _exchanged(case: LayerCase) -> Diagnosis | None:
+    """Two projections that have each other's constants in the candidate, of which the reference has all packed."""
+    index = case.graphs[0]
+    apart = _apart(case.graphs[1], case.pair.candidate.nodes)
+    for position in case.pair.reference.nodes:
+        node = index.nodes[position]
+        packed = [value for _, _, value in packed_constants(index, node)]
+        held = [names for value in packed if all(names := _holders(value, apart))]
+        for one, other in itertools.combinations(range(len(PROJECTIONS)), 2):
+            for chosen in (*([names] for names in held), *([held] if len(held) > 1 else [])):
+                pairs = tuple((names[one], names[other]) for names in chosen)
+                others = {a: _as_stored(apart[b].value, apart[a]) for p in pairs for a, b in (p, p[::-1])}
+                if case.right_with(partial(with_constants, others=others)):
+                    fact = ExchangedParts(f"{node.op_type} {index.names[position]}", pairs)
+                    return Diagnosis(Cause.WEIGHTS, (fact,), position)
     return None
+
+
+def _holders(value: np.ndarray, apart: Mapping[str, _Plain]) -> list[str]:
+    """The candidate's constants that hold the parts of one that the reference has packed; empty of those it lacks."""
+    found: list[str] = []
+    for third in np.split(value, len(PROJECTIONS), axis=-1):
+        alike = (n for n, one in apart.items() if n not in found and one.value.shape == third.shape)
+        found.append(next((n for n in alike if _change(third, apart[n].value) is None), ""))
+    return found
 
 
 def _constants(case: LayerCase, chosen: Sequence[_Part]) -> Mapping[str, np.ndarray]:
@@ -124,63 +197,71 @@ def _constants(case: LayerCase, chosen: Sequence[_Part]) -> Mapping[str, np.ndar
 def _parts(case: LayerCase, side: int) -> Iterator[_Part]:
     """The projections that one side has packed, and the other one has other values of."""
     index, nodes = case.graphs[side], (case.pair.reference, case.pair.candidate)[side].nodes
-    apart = dict(_apart(case.graphs[1 - side], (case.pair.candidate, case.pair.reference)[side].nodes))
+    apart = _apart(case.graphs[1 - side], (case.pair.candidate, case.pair.reference)[side].nodes)
     for position in nodes:
         node = index.nodes[position]
+        told = f"{node.op_type} {index.names[position]}"
         for slot, name, value in packed_constants(index, node):
-            thirds = np.split(value, len(PROJECTIONS), axis=-1)
-            shapes = thirds[0].shape, thirds[0].shape[::-1]
-            alike = [n for n, (other, _) in apart.items() if other.shape in shapes]
-            changes = {n: [_change(third, apart[n][0], side) for third in thirds] for n in alike}
-            left = [n for n, found in changes.items() if None not in found]
-            open_ones = [p for p in range(len(thirds)) if all(found[p] is not None for found in changes.values())]
-            if not open_ones or len(left) != len(open_ones):
-                continue
-            told = f"{node.op_type} {index.names[position]}"
-            for place, plain in zip(open_ones, _nearest([thirds[p] for p in open_ones], left, apart), strict=True):
-                other, reader = apart[plain]
-                change = changes[plain][place]
-                assert change is not None
+            for place, third, plain, change in _changed(value, apart, side):
                 change = replace(change, noun="weights" if value.ndim > 1 else "biases")
-                fact = PackedPart(told, slot, name, plain, place, change, bool(side))
-                right = _laid(other, thirds[place]) if side else _laid(thirds[place], other)
-                yield _Part(fact, right.astype(value.dtype if side else other.dtype), reader if side else position)
+                fact, other = PackedPart(told, slot, name, plain, place, change, bool(side)), apart[plain]
+                right = other.value.astype(value.dtype) if side else _as_stored(third, other)
+                yield _Part(fact, right, other.reader if side else position)
 
 
-def _nearest(
-    thirds: Sequence[np.ndarray], names: Sequence[str], apart: Mapping[str, tuple[np.ndarray, int]]
-) -> tuple[str, ...]:
+def _changed(
+    packed: np.ndarray, apart: Mapping[str, _Plain], side: int
+) -> Iterator[tuple[int, np.ndarray, str, WeightChange]]:
+    """The parts of a packed constant that differ: place, values, the other side's constant and how they differ."""
+    thirds = np.split(packed, len(PROJECTIONS), axis=-1)
+    changes = {
+        name: [_change(*((one.value, third) if side else (third, one.value))) for third in thirds]
+        for name, one in apart.items()
+        if one.value.shape == thirds[0].shape
+    }
+    left = [name for name, found in changes.items() if None not in found]
+    places = [place for place in range(len(thirds)) if all(found[place] is not None for found in changes.values())]
+    if not places or not len(places) <= len(left) <= MOST_APART:
+        return
+    for place, name in zip(places, _nearest([thirds[p] for p in places], left, apart), strict=True):
+        change = changes[name][place]
+        if change is not None:
+            yield place, thirds[place], name, change
+
+
+def _nearest(thirds: Sequence[np.ndarray], names: Sequence[str], apart: Mapping[str, _Plain]) -> tuple[str, ...]:
     """The constants that stand for some parts: those that are nearest to them together."""
 
     def off(order: tuple[str, ...]) -> float:
-        return sum(_distance(third, apart[name][0]) for third, name in zip(thirds, order, strict=True))
+        pairs = zip(thirds, order, strict=True)
+        return sum(float(np.linalg.norm(np.subtract(third, apart[n].value, dtype=np.float64))) for third, n in pairs)
 
-    return min(itertools.permutations(names), key=off)
-
-
-def _distance(value: np.ndarray, other: np.ndarray) -> float:
-    return float(np.linalg.norm(value.astype(np.float64) - _laid(other, value).astype(np.float64)))
+    return min(itertools.permutations(names, len(thirds)), key=off)
 
 
-def _laid(value: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Values laid as another array is, which may be transposed."""
-    return value if value.shape == like.shape else value.T
+def _as_stored(value: np.ndarray, plain: _Plain) -> np.ndarray:
+    """Values of a projection as the file has them in place of those of a constant."""
+    return (value.T if plain.turned else value).astype(plain.value.dtype)
 
 
-def _change(third: np.ndarray, other: np.ndarray, side: int) -> WeightChange | None:
-    """How a part differs from what the other side has; None where that is no more than rounding."""
-    other = _laid(other, third)
-    change = weight_change(other, third) if side else weight_change(third, other)
+def _change(mine: np.ndarray, theirs: np.ndarray) -> WeightChange | None:
+    """How values of the candidate differ from the reference's; None where that is no more than rounding."""
+    change = weight_change(mine, theirs)
     return None if change is None or change.rounded_to else change
 
 
-def _apart(index: GraphIndex, nodes: Sequence[int]) -> Iterator[tuple[str, tuple[np.ndarray, int]]]:
-    """The floating constants that some nodes read, each with the first of them that does."""
+def _apart(index: GraphIndex, nodes: Sequence[int]) -> dict[str, _Plain]:
+    """The floating vectors and matrices that some nodes read, by name."""
+    found = {}
     for position in reversed(nodes):
-        for name in filter(None, index.nodes[position].input):
-            value = constant_value(index, name)
+        node = index.nodes[position]
+        turned = bool(attribute_int(node, "transB", 0))
+        for place, name in enumerate(node.input):
+            value = constant_value(index, name) if name else None
             if value is not None and is_float(value.dtype) and value.ndim in (1, 2):
-                yield name, (value, position)
+                turns = turned and place == 1
+                found[name] = _Plain(value.T if turns else value, position, turns)
+    return found
 
 
 def packed_constants(index: GraphIndex, node: onnx.NodeProto) -> Iterator[tuple[str, str, np.ndarray]]:

@@ -48,7 +48,7 @@ from ..causes.narrow_casts import CastThereAndBack
 from ..causes.other_operand import OtherOperand
 from ..causes.other_setting import OtherOrder, OtherSetting, ReadsOtherwise
 from ..causes.out_of_range import CarriedPast
-from ..causes.packed_parts import PackedPart
+from ..causes.packed_parts import ExchangedParts, PackedPart
 from ..causes.quantization import OneScaleForAll, StepsHold
 from ..causes.refused import Refused
 from ..causes.rewritten_weights import AsRewritten, NotTakenBack
@@ -56,7 +56,7 @@ from ..causes.same_functions import SameFunctions
 from ..causes.scale import Fit
 from ..causes.shared_scale import SharedScale
 from ..causes.underflow import LostBefore
-from ..causes.unread_input import UnreadInput
+from ..causes.unread_input import ReadBesides, UnreadInput
 from ..causes.wide_range import Crowded, WiderThanData
 from ..notices import not_written
 from ..progress import SILENT, Progress
@@ -98,6 +98,7 @@ IN_FILE = {
 TELLING = (
     AsRewritten,
     BakedConstant,
+    ExchangedParts,
     InsertedBehind,
     KeepsOthers,
     NotTakenBack,
@@ -106,6 +107,7 @@ TELLING = (
     OtherResult,
     OtherSetting,
     PackedPart,
+    ReadBesides,
     ReadsOtherwise,
     SameFunctions,
     UnreadInput,

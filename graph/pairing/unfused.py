@@ -16,7 +16,7 @@ from onnx import helper
 from ..blocked import is_blocked, plain_name
 from ..index import GraphIndex
 from ..nodes import attribute, attribute_int
-from ..operators import CASTS, MOVEMENT, PRODUCTS, operator
+from ..operators import PRODUCTS, operator
 from ..quantized.float_form import FloatForm
 from ..specs import Dim, TensorSpec
 from ..writer import GraphWriter, Names
@@ -30,6 +30,8 @@ SKIPPING = {
     "SkipSimplifiedLayerNormalization": "SimplifiedLayerNormalization",
 }
 """The operators that are a sum and a normalization, with the latter."""
+READ_AS = {"scale": "gamma", "b": "beta", "bias": "bias"}
+"""What their weights are called: slot -> the name in their documentation."""
 EPSILON = 1e-12
 """The epsilon of a SkipLayerNormalization that gives none."""
 _FUSED = re.compile("^fused |/MatMulAddFusion$|/MatMulScaleFusion/.*$|/MatmulTransposeFusion/$")
@@ -104,6 +106,18 @@ class _Apart(NamedTuple):
 def _skips(node: onnx.NodeProto) -> bool:
     """Whether a node is a sum and a normalization, of which nobody reads the statistics."""
     return operator(node) in SKIPPING and not any(node.output[1:3])
+
+
+def read_as(node: onnx.NodeProto, weight: str) -> str:
+    """What a node that is a sum and a normalization calls a weight that it reads; empty of other nodes.
+
+    Args:
+        node: A node of the file.
+        weight: The weight's name.
+    """
+    if not _skips(node):
+        return ""
+    return next((READ_AS.get(s, "") for s, name in zip(slots(node, 1), node.input, strict=True) if name == weight), "")
 
 
 def _flattened(index: GraphIndex) -> list[_Flat]:
@@ -216,24 +230,14 @@ class _Writing:
     def _skip(self, node: onnx.NodeProto) -> None:
         given, kept = dict(zip(slots(node, 1), node.input, strict=True)), self.specs.get(node.output[0])
         summands = [given["input"], given["skip"]]
-        if given.get("bias"):  # which is that of a product
-            place = int(not self._multiplied(summands[0]) and self._multiplied(summands[1]))
-            summands[place] = self._invent("Add", [summands[place], given["bias"]], kept)
+        if given.get("bias"):
+            summands[1] = self._invent("Add", [summands[1], given["bias"]], kept)
         total = node.output[3] if len(node.output) > 3 and node.output[3] else None
         summed = self._invent("Add", summands, kept, total)
         read = [summed, *filter(None, (given.get("scale"), given.get("b")))]
         epsilon = attribute(node, "epsilon", EPSILON)
         op = SKIPPING[operator(node)]
         self.writer.nodes.append(helper.make_node(op, read, node.output[:1], name=node.name, axis=-1, epsilon=epsilon))
-
-    def _multiplied(self, name: str) -> bool:
-        """Whether a product makes a tensor, moved perhaps."""
-        while (position := self.index.producer.get(name)) is not None:
-            node = self.index.nodes[position]
-            if operator(node) not in MOVEMENT | CASTS:
-                return operator(node) in PRODUCTS
-            name = node.input[0]
-        return False
 
     def _in_blocks(self) -> dict[str, TensorSpec]:
         """The specs of tensors in blocks, with the channels that they have."""
