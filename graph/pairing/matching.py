@@ -268,7 +268,8 @@ def _with_exchanged(found: list[Difference]) -> Iterator[Difference]:
         change = difference.change
         if isinstance(change, OtherInput):
             ways = (change.candidate, change.meant), (change.meant, change.candidate)
-            alike, back = (tuple(o.reader for o in others if (o.candidate, o.meant) == way) for way in ways)
+            both = ([o.reader for o in others if (o.candidate, o.meant) == way] for way in ways)
+            alike, back = (tuple(dict.fromkeys(readers)) for readers in both)
             difference = replace(difference, change=replace(change, alike=alike, exchanged=back))
         yield difference
 

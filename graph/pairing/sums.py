@@ -22,15 +22,14 @@ class OtherTerms:
 
 
 def other_terms(pairing: Pairing, n: int, m: int) -> OtherTerms | None:
-    """The terms in which the sums of tensors, or their products, differ that two matched nodes are part of; None of
-    nodes that are no part of any with a third term.
+    """The terms in which the sums of tensors differ that two matched nodes are part of; None of nodes that are no part
+    of any with a third term.
 
     Args:
         pairing: The graphs.
         n, m: A node of the reference, and one of the candidate.
     """
-    op = pairing.r.forms[n].op
-    if op not in ("Add", "Mul") or pairing.c.forms[m].op != op:
+    if not pairing.r.forms[n].op == pairing.c.forms[m].op == "Add":
         return None
     ends = _last(pairing.r, n), _last(pairing.c, m)
     mine, theirs = list(_terms(pairing.r, ends[0])), list(_terms(pairing.c, ends[1]))
