@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from ...graph.contrib_ops import settings
-from ...graph.cutting.slices import with_inputs, with_setting
+from ...graph.contrib_ops import others_like, settings
+from ...graph.cutting.slices import with_inputs, with_operator, with_setting
 from ...graph.operators import (
     ACTIVATIONS,
     AFFINE_STEPS,
@@ -98,6 +98,35 @@ class OtherSetting:
         if self.in_reference:
             return f"compute with {self.name} {self.found} in the second file, as {self.node} of the first does"
         return f"set {self.name} of {self.node} to {self.right}"
+
+
+@dataclass(frozen=True)
+class OtherOperator:
+    """An operator that computes about the same, with which one side makes what the other one does.
+
+    Attributes:
+        node: Operator and name of the node.
+        right: The operator that it would have to be.
+        in_reference: Whether the node is the reference's.
+    """
+
+    node: str
+    right: str
+    in_reference: bool = False
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        if self.in_reference:
+            return f"with {self.right} in place of {self.node} the first file would make what the second does"
+        return f"with {self.right} in place of {self.node} it makes what the first file does"
+
+    @property
+    def remedy(self) -> str:
+        """What to do."""
+        if self.in_reference:
+            return f"compute what {self.node} of the first file does in the second"
+        return f"put {self.right} in place of {self.node}"
 
 
 @dataclass(frozen=True)
@@ -230,6 +259,9 @@ def _settings(case: LayerCase, side: int) -> Iterator[Trial]:
             fact = OtherSetting(told, name, _shown(found), _shown(right), reference)
             cause = Cause.SCALE if name == Cause.SCALE.value else Cause.ATTRIBUTE
             yield partial(with_setting, node=place, name=name, value=right), Diagnosis(cause, (fact,))
+        for op in others_like(node):
+            like = OtherOperator(told, op, reference)
+            yield partial(with_operator, node=place, op=op), Diagnosis(Cause.WRONG_OP, (like,))
         names = slots(node, index.opset.get(domain_of(node), 1))
         for one, other in _alike(case, side, node):
             read = node.input[one], node.input[other]

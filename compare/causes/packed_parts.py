@@ -251,16 +251,16 @@ def _change(mine: np.ndarray, theirs: np.ndarray) -> WeightChange | None:
 
 
 def _apart(index: GraphIndex, nodes: Sequence[int]) -> dict[str, _Plain]:
-    """The floating vectors and matrices that some nodes read, by name."""
-    found = {}
-    for position in reversed(nodes):
+    """The floating vectors and matrices that some nodes read, by name, in the nodes' order: mostly queries first."""
+    found: dict[str, _Plain] = {}
+    for position in nodes:
         node = index.nodes[position]
         turned = bool(attribute_int(node, "transB", 0))
         for place, name in enumerate(node.input):
             value = constant_value(index, name) if name else None
             if value is not None and is_float(value.dtype) and value.ndim in (1, 2):
                 turns = turned and place == 1
-                found[name] = _Plain(value.T if turns else value, position, turns)
+                found.setdefault(name, _Plain(value.T if turns else value, position, turns))
     return found
 
 

@@ -46,7 +46,7 @@ from ..causes.limits import OtherLimits
 from ..causes.nan import NotANumberOnBothSides
 from ..causes.narrow_casts import CastThereAndBack
 from ..causes.other_operand import OtherOperand
-from ..causes.other_setting import OtherOrder, OtherSetting, ReadsOtherwise
+from ..causes.other_setting import OtherOperator, OtherOrder, OtherSetting, ReadsOtherwise
 from ..causes.out_of_range import CarriedPast
 from ..causes.packed_parts import ExchangedParts, PackedPart
 from ..causes.quantization import OneScaleForAll, StepsHold
@@ -103,6 +103,7 @@ TELLING = (
     KeepsOthers,
     NotTakenBack,
     OtherOperand,
+    OtherOperator,
     OtherOrder,
     OtherResult,
     OtherSetting,

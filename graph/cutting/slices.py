@@ -157,6 +157,21 @@ def with_setting(model: Model, node: int, name: str, value: int | float) -> Mode
     return model.derive(proto)
 
 
+def with_operator(model: Model, node: int, op: str) -> Model:
+    """A model in which a node is another operator of the same domain, which has what that does without attributes.
+
+    Args:
+        model: The model.
+        node: Position of the node.
+        op: The operator.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    proto.graph.node[node].op_type = op
+    del proto.graph.node[node].attribute[:]
+    return model.derive(proto)
+
+
 def with_inputs(model: Model, node: int, others: Mapping[int, str]) -> Model:
     """A model in which a node reads other tensors.
 
