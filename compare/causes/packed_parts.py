@@ -154,10 +154,10 @@ def find(case: LayerCase) -> Diagnosis | None:
 def _exchanged(case: LayerCase) -> Diagnosis | None:
     """Two projections that have each other's constants in the candidate, of which the reference has all packed."""
     index = case.graphs[0]
-    apart = _apart(case.graphs[1], case.pair.candidate.nodes)
     for position in case.pair.reference.nodes:
         node = index.nodes[position]
         packed = [value for _, _, value in packed_constants(index, node)]
+        apart = _apart(case.graphs[1], case.pair.candidate.nodes) if packed else {}
         held = [names for value in packed if all(names := _holders(value, apart))]
         for one, other in itertools.combinations(range(len(PROJECTIONS)), 2):
             for chosen in (*([names] for names in held), *([held] if len(held) > 1 else [])):
@@ -196,17 +196,18 @@ def _constants(case: LayerCase, chosen: Sequence[_Part]) -> Mapping[str, np.ndar
 
 def _parts(case: LayerCase, side: int) -> Iterator[_Part]:
     """The projections that one side has packed, and the other one has other values of."""
-    index, nodes = case.graphs[side], (case.pair.reference, case.pair.candidate)[side].nodes
-    apart = _apart(case.graphs[1 - side], (case.pair.candidate, case.pair.reference)[side].nodes)
-    for position in nodes:
+    nodes = case.pair.reference.nodes, case.pair.candidate.nodes
+    index = case.graphs[side]
+    for position in nodes[side]:
         node = index.nodes[position]
-        told = f"{node.op_type} {index.names[position]}"
-        for slot, name, value in packed_constants(index, node):
+        told, packed = f"{node.op_type} {index.names[position]}", list(packed_constants(index, node))
+        apart = _apart(case.graphs[1 - side], nodes[1 - side]) if packed else {}
+        for slot, name, value in packed:
             for place, third, plain, change in _changed(value, apart, side):
                 change = replace(change, noun="weights" if value.ndim > 1 else "biases")
-                fact, other = PackedPart(told, slot, name, plain, place, change, bool(side)), apart[plain]
-                right = other.value.astype(value.dtype) if side else _as_stored(third, other)
-                yield _Part(fact, right, other.reader if side else position)
+                fact, own = PackedPart(told, slot, name, plain, place, change, bool(side)), apart[plain]
+                right = own.value.astype(value.dtype) if side else _as_stored(third, own)
+                yield _Part(fact, right, own.reader if side else position)
 
 
 def _changed(
