@@ -33,8 +33,8 @@ _INTEGERS_BESIDE = {
 """Operators of which one output is of 32-bit integers, whatever they are given, and which one it is."""
 
 _SETTINGS: Mapping[str, Mapping[str, int | float]] = {
-    "Attention": {"num_heads": 0, "unidirectional": 0, "do_rotary": 0, "scale": 0.0},
-    "MultiHeadAttention": {"num_heads": 0, "unidirectional": 0, "scale": 0.0},
+    "Attention": {"num_heads": 0, "unidirectional": 0, "do_rotary": 0, "scale": 0.0, "mask_filter_value": -1e4},
+    "MultiHeadAttention": {"num_heads": 0, "unidirectional": 0, "scale": 0.0, "mask_filter_value": -1e4},
     "GroupQueryAttention": {
         "num_heads": 0, "kv_num_heads": 0, "do_rotary": 0, "rotary_interleaved": 0, "smooth_softmax": 0, "scale": 0.0,
         "softcap": 0.0,
@@ -46,6 +46,8 @@ _SETTINGS: Mapping[str, Mapping[str, int | float]] = {
 """Settings of ONNX Runtime's own operators, and what they are where a node does not give them: 0 where that follows
 from others."""
 
+_GELUS = {1: ("Gelu", "FastGelu", "QuickGelu"), 2: ("BiasGelu", "FastGelu")}
+"""Ways to compute about the same, by how many inputs they have."""
 _STORED = {name.lower(): value for name, value in onnx.TensorProto.DataType.items()}
 
 
@@ -74,6 +76,17 @@ def settings(node: onnx.NodeProto, version: int) -> dict[str, int | float]:
         if a.type in (onnx.AttributeProto.INT, onnx.AttributeProto.FLOAT):
             found[a.name] = onnx.helper.get_attribute_value(a)
     return found
+
+
+def others_like(node: onnx.NodeProto) -> tuple[str, ...]:
+    """Operators of ONNX Runtime's own that compute about the same as a node, from the same inputs: a Gelu by the error
+    function in place of one by the hyperbolic tangent.
+
+    Args:
+        node: The node.
+    """
+    alike = _GELUS.get(sum(map(bool, node.input)), ()) if node.domain == CONTRIB_DOMAIN else ()
+    return tuple(op for op in alike if op != node.op_type) if node.op_type in alike else ()
 
 
 def stand_in(graph: onnx.GraphProto) -> None:

@@ -78,6 +78,8 @@ class LayerCase:
         altered: Gives what the candidate makes of the layer, by its names, with another piece of a graph in place of
             its own, and with other values of what it is given; None where that cannot be computed, or there is nothing
             to alter.
+        reference_altered: Gives the output that is off as the reference computes it with another piece of a graph in
+            place of its own; None where that cannot be computed, there is nothing to alter, or it is no floats.
         judged: Gives the judgement on the layer where the candidate makes something else of it.
         look_inside_candidate: Gives the floating tensors inside the layer as the candidate computes them from the
             reference's values; none where that cannot be computed.
@@ -100,6 +102,7 @@ class LayerCase:
     reweighted: Callable[[Arrays], np.ndarray | None] = lambda _: None
     ends_finite: bool = False
     altered: Callable[[Callable[[Model], Model | None], Arrays], Arrays | None] = lambda _, given: None
+    reference_altered: Callable[[Callable[[Model], Model | None]], np.ndarray | None] = lambda _: None
     judged: Callable[[Arrays], Judgement | None] = lambda _: None
     look_inside_candidate: Callable[[], Arrays] = dict
     whole: LayerPair | None = None

@@ -186,6 +186,8 @@ def _rank(index: GraphIndex, position: int, difference: Difference) -> int:
 def _weight(difference: Difference, beside: Sequence[Difference]) -> str:
     """The name of a weight as the operator's schema has it, where several of a node differ; else nothing."""
     weights = [d for d in beside if d.kind is DifferenceKind.WEIGHTS]
+    if difference.read_as:
+        return difference.read_as
     if difference.kind is not DifferenceKind.WEIGHTS or len(weights) < 2:
         return ""
     return difference.name.upper() if len(difference.name) == 1 else difference.name

@@ -1,8 +1,9 @@
-"""Another setting of an operator that the candidate has in place of several: how many heads a fused attention has, its
-scale, whether it is causal, in which order its weights are packed. Another number in operators in place of others.
+"""Another setting of an operator that one side has in place of several: how many heads a fused attention has, its
+scale, whether it is causal, which of what it reads are the keys, in which order its weights are packed. Another number
+in operators in place of others.
 
-Looks at: what the candidate makes with other settings, and other numbers: those that the reference's sizes and numbers
-imply. Proves: where that is what the reference makes, that this setting alone is wrong.
+Looks at: what that side makes with other settings, and other numbers: those that the other side's sizes and numbers
+imply. Proves: where that is what the other side makes, that this setting alone is wrong.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from ...graph.contrib_ops import settings
-from ...graph.cutting.slices import with_setting
+from ...graph.contrib_ops import others_like, settings
+from ...graph.cutting.slices import with_inputs, with_operator, with_setting
 from ...graph.operators import (
     ACTIVATIONS,
     AFFINE_STEPS,
@@ -35,6 +36,8 @@ from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
 from .differences import replaced
+from .inverted_condition import explains
+from .packed_parts import PROJECTIONS, packed_constants
 from .undoing import with_constants
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
     from ...graph.index import GraphIndex
     from ...graph.model import Model
+    from ...graph.specs import Arrays
 
 MOST = 32
 """Most settings that are tried in a layer."""
@@ -49,8 +53,9 @@ LARGE = 1 << 24
 """Weights of a layer above which only a few are."""
 FEW = 8
 """How many then."""
-PACKED = 3
-"""How many projections an attention reads as one: queries, keys, values."""
+PACKED = len(PROJECTIONS)
+REFERENCE, CANDIDATE = 0, 1
+"""The sides, by the places of their graphs."""
 CONSTANT = "the constant"
 """What a number is called that a node reads and that is no attribute."""
 CLOSE = 1e-4
@@ -58,34 +63,106 @@ CLOSE = 1e-4
 
 
 Trial: TypeAlias = "tuple[Callable[[Model], Model | None], Diagnosis]"
-"""How the candidate's piece is altered, and what to say if the layer is right so."""
+"""How one side's piece is altered, and what to say if it makes what the other side does then."""
 
 
 @dataclass(frozen=True)
 class OtherSetting:
-    """A setting with which the candidate makes what the reference does.
+    """A setting with which one side makes what the other one does.
 
     Attributes:
-        node: Operator and name of the candidate's node.
+        node: Operator and name of the node.
         name: The setting.
         found: What it is.
-        right: What it has to be.
+        right: What it has to be in the candidate; what the candidate computes with, where the node is the reference's.
+        in_reference: Whether the node is the reference's.
     """
 
     node: str
     name: str
     found: str
     right: str
+    in_reference: bool = False
 
     @property
     def text(self) -> str:
         """See `Fact`."""
+        if self.in_reference:
+            told = f"{self.name} of {self.node} is {self.found} in the first file"
+            return f"{told}: with {self.right} it would make what the second file does"
         return f"{self.name} of {self.node} is {self.found}: with {self.right} it makes what the first file does"
 
     @property
     def remedy(self) -> str:
         """What to do."""
+        if self.in_reference:
+            return f"compute with {self.name} {self.found} in the second file, as {self.node} of the first does"
         return f"set {self.name} of {self.node} to {self.right}"
+
+
+@dataclass(frozen=True)
+class OtherOperator:
+    """An operator that computes about the same, with which one side makes what the other one does.
+
+    Attributes:
+        node: Operator and name of the node.
+        right: The operator that it would have to be.
+        in_reference: Whether the node is the reference's.
+    """
+
+    node: str
+    right: str
+    in_reference: bool = False
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        if self.in_reference:
+            return f"with {self.right} in place of {self.node} the first file would make what the second does"
+        return f"with {self.right} in place of {self.node} it makes what the first file does"
+
+    @property
+    def remedy(self) -> str:
+        """What to do."""
+        if self.in_reference:
+            return f"compute what {self.node} of the first file does in the second"
+        return f"put {self.right} in place of {self.node}"
+
+
+@dataclass(frozen=True)
+class ReadsOtherwise:
+    """Two inputs of an operator that the other side, which has others in place of it, takes for each other.
+
+    Attributes:
+        node: Operator and name of the node.
+        names: The inputs, as in the operator's schema.
+        tensors: What the node reads there.
+        in_reference: Whether the node is the reference's.
+    """
+
+    node: str
+    names: tuple[str, str]
+    tensors: tuple[str, str]
+    in_reference: bool = False
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        if self.in_reference:
+            told = f"{self.node} reads {self._given(self.tensors)} in the first file"
+            return f"{told}: with these two exchanged it would make what the second file does"
+        told = f"{self.node} reads {self._given(self.tensors)}"
+        return f"{told}: with these two exchanged it makes what the first file does"
+
+    @property
+    def remedy(self) -> str:
+        """What to do."""
+        if self.in_reference:
+            return f"take {self._given(self.tensors)} in the second file, as {self.node} of the first does"
+        return f"let {self.node} read {self._given(self.tensors[::-1])}"
+
+    def _given(self, tensors: tuple[str, str]) -> str:
+        return " and ".join(f"'{tensor}' as {name}" for name, tensor in zip(self.names, tensors, strict=True))
 
 
 @dataclass(frozen=True)
@@ -130,19 +207,31 @@ class OtherOrder:
 
 
 def find(case: LayerCase) -> Diagnosis | None:
-    """A setting, or an order of packed weights, with which the layer is right."""
-    return _first(case, _settings(case))
+    """A setting of the candidate, the order of what it reads or of packed weights, with which the layer is right."""
+    return _first(case, _settings(case, CANDIDATE), case.right_with)
+
+
+def in_reference(case: LayerCase) -> Diagnosis | None:
+    """A setting of the reference, or the order of what it reads, with which it makes what the candidate does."""
+
+    def same(alter: Callable[[Model], Model | None]) -> bool:
+        made = case.reference_altered(alter) if case.y.shape == case.c.shape else None
+        return made is not None and made.shape == case.c.shape and explains(case.c, case.y, made)
+
+    return _first(case, _settings(case, REFERENCE), same)
 
 
 def of_number(case: LayerCase) -> Diagnosis | None:
     """Another number that one of the candidate's nodes has to scale or shift by for the layer to be right."""
-    return _first(case, _numbers_inside(case))
+    return _first(case, _numbers_inside(case), case.right_with) if replaced(case) else None
 
 
-def _first(case: LayerCase, tried: Iterable[Trial]) -> Diagnosis | None:
-    if case.graphs[0] is case.graphs[1] or not replaced(case) or case.formats.quantized:
+def _first(
+    case: LayerCase, tried: Iterable[Trial], right: Callable[[Callable[[Model], Model | None]], bool]
+) -> Diagnosis | None:
+    if case.graphs[0] is case.graphs[1] or case.formats.quantized:
         return None
-    return next((told for alter, told in itertools.islice(tried, _most(case)) if case.right_with(alter)), None)
+    return next((told for alter, told in itertools.islice(tried, _most(case)) if right(alter)), None)
 
 
 def _most(case: LayerCase) -> int:
@@ -152,21 +241,46 @@ def _most(case: LayerCase) -> int:
     return MOST if sum(math.prod(index.initializers[n].dims) for n in weights) <= LARGE else FEW
 
 
-def _settings(case: LayerCase) -> Iterator[Trial]:
-    """Other settings of the candidate's operators, and orders of their weights."""
-    index, nodes = case.graphs[1], case.pair.candidate.nodes
-    known = {operator(case.graphs[0].nodes[p]) for p in case.pair.reference.nodes}
-    for place, position in enumerate(nodes):
+def _nodes(case: LayerCase, side: int) -> tuple[int, ...]:
+    return (case.pair.reference, case.pair.candidate)[side].nodes
+
+
+def _settings(case: LayerCase, side: int) -> Iterator[Trial]:
+    """Other settings of one side's operators, other orders of what they read, and of weights that the candidate's
+    have packed."""
+    index, reference = case.graphs[side], side == REFERENCE
+    known = {operator(case.graphs[1 - side].nodes[p]) for p in _nodes(case, 1 - side)}
+    for place, position in enumerate(_nodes(case, side)):
         node = index.nodes[position]
         if operator(node) in known or not _does_several(node):
             continue
         told = f"{node.op_type} {index.names[position]}"
-        for name, found, right in _others(case, node):
-            fact = OtherSetting(told, name, _shown(found), _shown(right))
+        for name, found, right in _others(case, side, node):
+            fact = OtherSetting(told, name, _shown(found), _shown(right), reference)
             cause = Cause.SCALE if name == Cause.SCALE.value else Cause.ATTRIBUTE
             yield partial(with_setting, node=place, name=name, value=right), Diagnosis(cause, (fact,))
-        for constants, order in _repacked(index, node, told):
-            yield partial(with_constants, others=constants), Diagnosis(Cause.WEIGHTS, (order,))
+        for op in others_like(node):
+            like = OtherOperator(told, op, reference)
+            yield partial(with_operator, node=place, op=op), Diagnosis(Cause.WRONG_OP, (like,))
+        names = slots(node, index.opset.get(domain_of(node), 1))
+        for one, other in _alike(case, side, node):
+            read = node.input[one], node.input[other]
+            order = ReadsOtherwise(told, (names[one], names[other]), read, reference)
+            others = {one: read[1], other: read[0]}
+            yield partial(with_inputs, node=place, others=others), Diagnosis(Cause.WRONG_OP, (order,))
+        for constants, packing in () if reference else _repacked(index, node, told):
+            yield partial(with_constants, others=constants), Diagnosis(Cause.WEIGHTS, (packing,))
+
+
+def _alike(case: LayerCase, side: int, node: onnx.NodeProto) -> Iterator[tuple[int, int]]:
+    """Two places where a node of one side reads tensors of one shape that it computes from."""
+    inner = _inner(case, side)
+    names = [name if side == REFERENCE else case.origins.get(name, name) for name in node.input]
+    read = [case.values.get(name, inner.get(own)) for name, own in zip(names, node.input, strict=True)]
+    for one, other in itertools.combinations(range(len(read)), 2):
+        mine, theirs = read[one], read[other]
+        if mine is not None and theirs is not None and mine.shape == theirs.shape and names[one] != names[other]:
+            yield one, other
 
 
 def _numbers_inside(case: LayerCase) -> Iterator[Trial]:
@@ -203,39 +317,44 @@ def _does_several(node: onnx.NodeProto) -> bool:
     return fused or operator(node) in SEVERAL_STEPS | ACTIVATIONS
 
 
-def _others(case: LayerCase, node: onnx.NodeProto) -> Iterator[tuple[str, int | float, int | float]]:
-    """Settings of a node, what they are, and what the reference implies that they may be: switches first."""
-    found = settings(node, case.graphs[1].opset.get(domain_of(node), 1))
+def _others(case: LayerCase, side: int, node: onnx.NodeProto) -> Iterator[tuple[str, int | float, int | float]]:
+    """Settings of a node of one side, what they are, and what the other side implies that they may be: switches
+    first."""
+    found = settings(node, case.graphs[side].opset.get(domain_of(node), 1))
     whole = {name: value for name, value in found.items() if isinstance(value, int)}
     for name, value in whole.items():
         if value in (0, 1):
             yield name, value, 1 - value
-    numbers = _numbers(case) if len(whole) < len(found) else []
+    numbers = _numbers(case, 1 - side) if len(whole) < len(found) else []
     for name in (name for name in found if name not in whole):
         yield from ((name, found[name], number) for number in numbers if not _one(number, found[name]))
     given = {a.name for a in node.attribute}
-    sizes = _sizes(case) if given & set(whole) else []
+    sizes = _sizes(case, 1 - side) if given & set(whole) else []
     for name in (name for name, value in whole.items() if name in given and value > 1):
         yield from ((name, whole[name], size) for size in sizes if size != whole[name])
 
 
-def _numbers(case: LayerCase) -> list[float]:
-    """Numbers that the reference multiplies by in a layer, one or all or one twice, and those that it has as settings;
-    and 0, which leaves a scale to the operator."""
-    index, nodes = case.graphs[0], case.pair.reference.nodes
+def _inner(case: LayerCase, side: int) -> Arrays:
+    return case.inner if side == REFERENCE else case.candidate_inner
+
+
+def _numbers(case: LayerCase, side: int) -> list[float]:
+    """Numbers that one side multiplies by in a layer, one or all or one twice, and those that it has as settings; and
+    0, which leaves a scale to the operator."""
+    index, nodes = case.graphs[side], _nodes(case, side)
     factors = [f for p in nodes if (f := multiplier(index, p, lambda n: constant_value(index, n) is not None))]
-    single = [float(v.reshape(-1)[0]) for v in case.inner.values() if v.size == 1]
+    single = [float(v.reshape(-1)[0]) for v in _inner(case, side).values() if v.size == 1]
     factors += [f for value in single if value for f in (value, 1 / value)]
     given = [a.f for p in nodes for a in index.nodes[p].attribute if a.type == a.FLOAT]
     found = [*factors, float(np.prod(factors)), *(f * f for f in factors), *given, 0.0]
     return [value for i, value in enumerate(found) if not any(_one(value, other) for other in found[:i])]
 
 
-def _sizes(case: LayerCase) -> list[int]:
-    """Sizes of tensors inside the reference's layer, and the whole numbers that it has as settings."""
-    index, nodes = case.graphs[0], case.pair.reference.nodes
+def _sizes(case: LayerCase, side: int) -> list[int]:
+    """Sizes of tensors inside one side's layer, and the whole numbers that it has as settings."""
+    index, nodes = case.graphs[side], _nodes(case, side)
     given = [a.i for p in nodes for a in index.nodes[p].attribute if a.type == a.INT]
-    shapes = sorted((value.shape for value in case.inner.values()), key=len, reverse=True)
+    shapes = sorted((value.shape for value in _inner(case, side).values()), key=len, reverse=True)
     return [size for size in dict.fromkeys([*given, *itertools.chain.from_iterable(shapes)]) if size > 0]
 
 
@@ -254,27 +373,19 @@ def _number(value: int | float) -> str:
 
 def _repacked(index: GraphIndex, node: onnx.NodeProto, told: str) -> Iterator[tuple[dict[str, np.ndarray], OtherOrder]]:
     """Constants of a node that queries, keys and values are packed into, in other orders: those of one, then all."""
-    heads = settings(node, 1).get("num_heads", 0)
-    if not heads:
-        return
-    read = dict(zip(slots(node, index.opset.get(domain_of(node), 1)), node.input, strict=True))
-    known = {slot: constant_value(index, name) for slot, name in read.items() if name}
-    packed = {slot: value for slot, value in known.items() if value is not None and _is_packed(value)}
+    packed = {slot: (name, value) for slot, name, value in packed_constants(index, node)}
+    heads = int(settings(node, 1).get("num_heads", 0))
     for chosen in dict.fromkeys([*((slot,) for slot in packed), tuple(packed)]):
         if not chosen:
             continue
+        constants = dict(packed[slot] for slot in chosen)
         for order in itertools.permutations(range(PACKED)):
             if order != tuple(range(PACKED)):
-                others = {read[slot]: _ordered(packed[slot], order) for slot in chosen}
-                yield others, OtherOrder(told, chosen, order)
+                yield {n: _ordered(value, order) for n, value in constants.items()}, OtherOrder(told, chosen, order)
         for by_heads, text in ((True, "each projection as a whole"), (False, "those of each head side by side")):
-            if all(packed[slot].shape[-1] % (PACKED * int(heads)) == 0 for slot in chosen):
-                others = {read[slot]: _turned(packed[slot], int(heads), by_heads) for slot in chosen}
+            if all(value.shape[-1] % (PACKED * heads) == 0 for value in constants.values()):
+                others = {n: _turned(value, heads, by_heads) for n, value in constants.items()}
                 yield others, OtherOrder(told, chosen, (), text)
-
-
-def _is_packed(value: np.ndarray) -> bool:
-    return value.ndim in (1, 2) and value.shape[-1] >= PACKED and value.shape[-1] % PACKED == 0
 
 
 def _ordered(value: np.ndarray, order: Iterable[int]) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ...graph.cutting.slices import backward, explode, slice_model, with_weights
@@ -84,16 +85,24 @@ class Reruns:
 
     def reweighted(self, pair: LayerPair, tensor: str, values: Arrays, others: Arrays) -> np.ndarray | None:
         """See `LayerCase.reweighted`."""
+        weights = {n: value for n, value in others.items() if n not in pair.reference.inputs}
+        return self.reference_altered(pair, tensor, {**values, **others}, partial(with_weights, weights=weights))
+
+    def reference_altered(
+        self, pair: LayerPair, tensor: str, values: Arrays, alter: Callable[[Model], Model | None]
+    ) -> np.ndarray | None:
+        """See `LayerCase.reference_altered`."""
         if not self.reference.runner.capabilities.any_model or not is_float(values[tensor].dtype):
             return None
-        feed = {n: others.get(n, values[n]) for n in pair.reference.inputs}
-        weights = {n: value for n, value in others.items() if n not in feed}
+        feed = {n: values[n] for n in pair.reference.inputs}
         try:
-            part = with_weights(slice_model(self.reference.model, pair.reference, specs_of(feed)), weights)
+            part = alter(slice_model(self.reference.model, pair.reference, specs_of(feed)))
+            if part is None:
+                return None
             with self.runner.session(widened(part)) as session:
                 return session.infer(to_fp32(feed))[tensor]
         except LayerdiffError as error:
-            log.debug("cannot compute %s with other weights: %s", pair.reference.outputs, error)
+            log.debug("cannot compute the reference's %s altered: %s", pair.reference.outputs, error)
             return None
 
     def altered(

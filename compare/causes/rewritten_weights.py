@@ -9,7 +9,7 @@ of the reference: either way, the other operators compute what they should.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from ...graph.cutting.dataflow import Kind, dataflow
 from ...graph.index import GraphIndex
 from ...graph.operators import PRODUCTS, operator
 from ...graph.pairing.changes import OperatorChange, OpName
-from ...graph.pairing.constants import constant_value
+from ...graph.pairing.constants import constant_value, noun_of
 from ...graph.pairing.differences import Difference
 from ...graph.pairing.weight_changes import WeightChange, weight_change
 from ...graph.specs import is_float
@@ -230,13 +230,16 @@ def find(case: LayerCase) -> Diagnosis | None:
     that weights must differ in."""
     if not replaced(case):
         return None
-    for (position, name, mine), (twin, _, theirs) in _of_one_shape(case):
+    for (position, name, mine), (twin, other, theirs) in _of_one_shape(case):
         theirs = theirs.reshape(mine.shape)
         change = weight_change(mine, theirs)
         if change is None or change.explained_by_format is not None:
             continue
         made = case.reweighted({name: theirs})
         if made is not None and explained(case, made):
+            places = zip(case.graphs, (position, twin), (name, other), strict=True)
+            nouns = [noun_of(index, node, read, mine) for index, node, read in places]
+            change = replace(change, noun=next((noun for noun in nouns if noun != "weights"), "weights"))
             return Diagnosis(Cause.WEIGHTS, (GraphsDiffer(Difference(position, twin, change, name)),), position)
     return None if permutation.find(case) else _of_channels(case) or _moved(case)
 

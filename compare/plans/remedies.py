@@ -46,8 +46,9 @@ from ..causes.limits import OtherLimits
 from ..causes.nan import NotANumberOnBothSides
 from ..causes.narrow_casts import CastThereAndBack
 from ..causes.other_operand import OtherOperand
-from ..causes.other_setting import OtherOrder, OtherSetting
+from ..causes.other_setting import OtherOperator, OtherOrder, OtherSetting, ReadsOtherwise
 from ..causes.out_of_range import CarriedPast
+from ..causes.packed_parts import ExchangedParts, PackedPart
 from ..causes.quantization import OneScaleForAll, StepsHold
 from ..causes.refused import Refused
 from ..causes.rewritten_weights import AsRewritten, NotTakenBack
@@ -55,7 +56,7 @@ from ..causes.same_functions import SameFunctions
 from ..causes.scale import Fit
 from ..causes.shared_scale import SharedScale
 from ..causes.underflow import LostBefore
-from ..causes.unread_input import UnreadInput
+from ..causes.unread_input import ReadBesides, UnreadInput
 from ..causes.wide_range import Crowded, WiderThanData
 from ..notices import not_written
 from ..progress import SILENT, Progress
@@ -97,13 +98,18 @@ IN_FILE = {
 TELLING = (
     AsRewritten,
     BakedConstant,
+    ExchangedParts,
     InsertedBehind,
     KeepsOthers,
     NotTakenBack,
     OtherOperand,
+    OtherOperator,
     OtherOrder,
     OtherResult,
     OtherSetting,
+    PackedPart,
+    ReadBesides,
+    ReadsOtherwise,
     SameFunctions,
     UnreadInput,
 )

@@ -157,6 +157,36 @@ def with_setting(model: Model, node: int, name: str, value: int | float) -> Mode
     return model.derive(proto)
 
 
+def with_operator(model: Model, node: int, op: str) -> Model:
+    """A model in which a node is another operator of the same domain, which has what that does without attributes.
+
+    Args:
+        model: The model.
+        node: Position of the node.
+        op: The operator.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    proto.graph.node[node].op_type = op
+    del proto.graph.node[node].attribute[:]
+    return model.derive(proto)
+
+
+def with_inputs(model: Model, node: int, others: Mapping[int, str]) -> Model:
+    """A model in which a node reads other tensors.
+
+    Args:
+        model: The model.
+        node: Position of the node.
+        others: The places of inputs, and what it reads there.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    for place, name in others.items():
+        proto.graph.node[node].input[place] = name
+    return model.derive(proto)
+
+
 def exploded_name(name: str, slice_number: int) -> str:
     """What a slice's output is called in an exploded model."""
     return f"{name}{SEPARATOR}{slice_number}"

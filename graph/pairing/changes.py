@@ -121,10 +121,9 @@ class WeightsAbsent:
 
     def __str__(self) -> str:
         amount = f"{self.size:,} values" if self.value is None else f"{self.value!r}"
-        if self.noun in ("scales", "zero points"):
-            amount = (
-                amount.replace("values", self.noun) if self.value is None else f"{self.noun.removesuffix('s')} {amount}"
-            )
+        if self.noun in ("biases", "scales", "zero points"):
+            one = "bias" if self.noun == "biases" else self.noun.removesuffix("s")
+            amount = f"{self.size:,} {self.noun}" if self.value is None else f"{one} {amount}"
             return f"{amount} against none" if self.in_candidate else f"none against {amount}"
         sides = (amount, "absent") if self.in_candidate else ("absent", amount)
         return f"{self.name} {sides[0]} against {sides[1]}"

@@ -83,6 +83,7 @@ class Difference:
         origin: Of weights that are computed from constants, the node that is first to compute something else: its
             position in the reference.
         candidate_origin: The same node's position in the candidate, where the candidate alone has it.
+        read_as: What the reference's operator calls the weight, where that operator is a sum and a normalization.
     """
 
     node: int
@@ -92,6 +93,7 @@ class Difference:
     inside: str | None = None
     origin: int | None = None
     candidate_origin: int | None = None
+    read_as: str = ""
 
     @property
     def kind(self) -> DifferenceKind:

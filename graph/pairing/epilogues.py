@@ -1,5 +1,5 @@
 """Operators of ONNX Runtime's own that do more than one of ONNX's, written as those that they stand for: a convolution
-with a sum and an activation behind it, a product of matrices that transposes and scales."""
+with a sum and an activation behind it, a product of matrices that transposes and scales, a tensor times its Sigmoid."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ ADDING = {"Gemm", "FusedGemm"}
 """Products of matrices that add something: a bias, or what another node makes."""
 SCALED = "FusedMatMul"
 """A product of matrices that transposes them and multiplies by a number."""
+GATED = "QuickGelu"
+"""A tensor times the Sigmoid of itself, or of a multiple."""
+QUICK = 1.702
+"""The multiple where a node gives none."""
 _PARAMETERS = {"LeakyRelu": ("alpha",), "Clip": ("min", "max"), "HardSigmoid": ("alpha", "beta")}
 """What the numbers are that a convolution gives its activation."""
 
@@ -52,6 +56,8 @@ def last_step(index: GraphIndex, node: onnx.NodeProto, *, sums: bool) -> Step | 
         sums: Whether a product of matrices that adds what another node makes is two.
     """
     op = operator(node)
+    if op == GATED and domain_of(node) and attribute_float(node, "alpha", QUICK) == 1.0:
+        return Step("Mul", (node.input[0], Step("Sigmoid", (node.input[0],), {})), {})
     summed = _summed(index, node) if sums and op in ADDING else None
     if not domain_of(node):
         return summed

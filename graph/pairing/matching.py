@@ -37,6 +37,8 @@ from .resized import resized
 from .roles import as_read, made_of, roles, scaled_otherwise, tensor_names
 from .shapes import follow_shapes
 from .stored_steps import stored_steps
+from .sums import other_terms
+from .unfused import read_as
 
 LIMITS = {"Relu", "Clip"}
 """Operators that a quantizer makes up for whose integers stand for nothing beyond their limits."""
@@ -75,7 +77,7 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
         names = [*reference.inputs, *(o for n in reference.nodes if n.op_type != "Constant" for o in n.output if o)]
         return Matching({name: name for name in names}, {p: p for p in range(len(reference.nodes))})
     pairing = match_nodes(reference, candidate)
-    file, reference, candidate = candidate, pairing.r.index, pairing.c.index
+    files, reference, candidate = (reference, candidate), pairing.r.index, pairing.c.index
     partial = {
         n: m
         for n, m in pairing.nodes.items()
@@ -103,11 +105,14 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
     differences = [*_differences(pairing, pairs, folded, partial, rows), *exchanged]
     mine, theirs = (None if form is None else form.origins for form in pairing.forms)
     ordered = sorted(differences, key=lambda d: d.node)
-    placed = [[_placed(one, mine, theirs) for one in (d, _unlimited(pairing, d, pairs))] for d in ordered]
+    placed = [
+        [_placed(_named(pairing, files[0], one), mine, theirs) for one in (d, _unlimited(pairing, d, pairs))]
+        for d in ordered
+    ]
     return Matching(
         tensors,
         {_origin(n, mine): _origin(m, theirs) for n, m in sorted(nodes.items())},
-        tuple(left for d, rest in placed if (left := _without_limits(pairing, file, d, rest)) is not None),
+        tuple(left for d, rest in placed if (left := _without_limits(pairing, files[1], d, rest)) is not None),
         stored_steps(pairing, nodes, folded.steps),
         pairing.forms[1] if pairing.quantized[1] else None,
     )
@@ -128,6 +133,15 @@ def _placed(difference: Difference, mine: tuple[int, ...] | None, theirs: tuple[
         origin=None if began[0] is None else _origin(began[0], mine),
         candidate_origin=None if began[1] is None else _origin(began[1], theirs),
     )
+
+
+def _named(pairing: Pairing, reference: GraphIndex, difference: Difference) -> Difference:
+    """A difference of weights with what the operator of the reference's file calls them."""
+    form, node = pairing.forms[0], difference.node
+    if form is None or node not in pairing.r.forms:
+        return difference
+    weight = pairing.r.forms[node].weights.get(difference.name, "")
+    return replace(difference, read_as=read_as(reference.nodes[form.origins[node]], weight))
 
 
 def _without_limits(
@@ -254,7 +268,8 @@ def _with_exchanged(found: list[Difference]) -> Iterator[Difference]:
         change = difference.change
         if isinstance(change, OtherInput):
             ways = (change.candidate, change.meant), (change.meant, change.candidate)
-            alike, back = (tuple(o.reader for o in others if (o.candidate, o.meant) == way) for way in ways)
+            both = ([o.reader for o in others if (o.candidate, o.meant) == way] for way in ways)
+            alike, back = (tuple(dict.fromkeys(readers)) for readers in both)
             difference = replace(difference, change=replace(change, alike=alike, exchanged=back))
         yield difference
 
@@ -292,11 +307,16 @@ def _other_input(pairing: Pairing, n: int, m: int, pairs: Mapping[str, str] | No
                 right.remove(twin)
     if len(left) != 1 or len(right) != 1 or left[0][0] != right[0][0] or left[0][0].startswith(CAPTURED):
         return None
-    name, other = left[0][1], right[0][1]
+    name, other, reader = left[0][1], right[0][1], m
+    terms = other_terms(pairing, n, m)
+    if terms is not None and len(terms.reference) == len(terms.candidate) < 2:  # in whatever order they are added up
+        if not terms.reference or terms.reference[0][1] != n:
+            return None
+        (name, _), (other, reader) = terms.reference[0], terms.candidate[0]
     meant = pairing.counterpart(name) or (pairs or {}).get(name)
     if meant is None or meant == other or not pairing.known(other):
         return None
-    return OtherInput(pairing.r.forms[n].op, name, other, meant, pairing.c.index.names[m])
+    return OtherInput(pairing.r.forms[n].op, name, other, meant, pairing.c.index.names[reader])
 
 
 def _other_outputs(pairing: Pairing) -> Iterator[Difference]:

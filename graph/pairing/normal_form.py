@@ -44,7 +44,7 @@ _CONTRIB_INPUTS = {
 MultiHeadAttention: query key value bias key_padding_mask attention_bias past_key past_value
 Attention: input weights bias mask_index past attention_bias past_sequence_length
 GroupQueryAttention: query key value past_key past_value seqlens_k total_sequence_length cos_cache sin_cache
-EmbedLayerNormalization: input_ids segment_ids word_embedding position_embedding segment_embedding gamma beta mask
+EmbedLayerNormalization: input_ids segment_ids word_embedding position_embedding segment_embedding scale b mask places
 SkipLayerNormalization: input skip scale b bias
 SkipSimplifiedLayerNormalization: input skip scale bias
 """.strip().splitlines()

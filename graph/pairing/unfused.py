@@ -30,6 +30,10 @@ SKIPPING = {
     "SkipSimplifiedLayerNormalization": "SimplifiedLayerNormalization",
 }
 """The operators that are a sum and a normalization, with the latter."""
+EMBEDDING = "EmbedLayerNormalization"
+"""Rows of several tables added up, and a normalization."""
+READ_AS = {"scale": "gamma", "b": "beta"}
+"""What their weights are called where a LayerNormalization calls them otherwise: slot -> name."""
 EPSILON = 1e-12
 """The epsilon of a SkipLayerNormalization that gives none."""
 _FUSED = re.compile("^fused |/MatMulAddFusion$|/MatMulScaleFusion/.*$|/MatmulTransposeFusion/$")
@@ -73,7 +77,7 @@ class _Apart(NamedTuple):
     """The nodes of a graph that are written apart.
 
     Attributes:
-        skips: How many are a sum and the normalization behind it.
+        skips: How many are a sum, of embeddings perhaps, and the normalization behind it.
         steps: Those that do more than one operator: position -> the last of the operators that it stands for.
         flattened: Products that are those of a tensor of more axes.
         parts: What Splits make -> the operator that makes it instead.
@@ -93,7 +97,7 @@ class _Apart(NamedTuple):
         for position, node in enumerate(index.nodes):
             last = last_step(index, node, sums=sums) if position not in flat else None
             steps.update({} if last is None else {position: last})
-        return cls(sum(map(_skips, index.nodes)), steps, flattened, parted(index) if splits else {})
+        return cls(sum(_skips(index, node) for node in index.nodes), steps, flattened, parted(index) if splits else {})
 
     @property
     def counts(self) -> tuple[int, int, int, int]:
@@ -101,9 +105,29 @@ class _Apart(NamedTuple):
         return self.skips, len(self.steps), len(self.flattened), len(self.parts)
 
 
-def _skips(node: onnx.NodeProto) -> bool:
+def _skips(index: GraphIndex, node: onnx.NodeProto) -> bool:
     """Whether a node is a sum and a normalization, of which nobody reads the statistics."""
+    if operator(node) == EMBEDDING:
+        positions, ids = _given(node).get("places"), _sizes(index, node.input[0])
+        return bool(positions) or (len(ids) == 2 and isinstance(ids[1], int))
     return operator(node) in SKIPPING and not any(node.output[1:3])
+
+
+def _given(node: onnx.NodeProto) -> dict[str, str]:
+    """What a node reads, by the names of its inputs."""
+    return dict(zip(slots(node, 1), node.input, strict=True))
+
+
+def read_as(node: onnx.NodeProto, weight: str) -> str:
+    """What a node that is a sum and a normalization calls a weight that it reads; empty of other nodes.
+
+    Args:
+        node: A node of the file.
+        weight: The weight's name.
+    """
+    if not weight or operator(node) not in {*SKIPPING, EMBEDDING}:
+        return ""
+    return next((READ_AS.get(slot, slot) for slot, name in _given(node).items() if name == weight), "")
 
 
 def _flattened(index: GraphIndex) -> list[_Flat]:
@@ -177,6 +201,7 @@ class _Writing:
         proto.graph.output.extend(index.graph.output)
         proto.graph.node.extend(self.writer.nodes)
         form = GraphIndex(proto, index.folder, self.specs)
+        form.names = [index.names[origin] for origin in origins]  # of what the file does not have, nobody can be told
         # not copied: they may be large
         form.initializers = {**index.initializers, **{t.name: t for t in self.writer.initializers}}
         form.inputs = index.inputs
@@ -187,8 +212,8 @@ class _Writing:
         return [-1] if name in self.index.outputs else self.index.consumers.get(name, [])
 
     def _add(self, position: int, node: onnx.NodeProto) -> None:
-        if _skips(node):
-            self._skip(node)
+        if _skips(self.index, node):
+            self._embedded(node) if operator(node) == EMBEDDING else self._skip(node)
         elif self.parts and (operator(node) == "Split" or node.output[0] in self.parts):
             for name in (n for n in node.output if n in self.parts):
                 self._step(self.parts[name], node, name)
@@ -213,15 +238,34 @@ class _Writing:
         return made
 
     def _skip(self, node: onnx.NodeProto) -> None:
-        given, kept = dict(zip(slots(node, 1), node.input, strict=True)), self.specs.get(node.output[0])
-        addend = given["skip"]
+        given, kept = _given(node), self.specs.get(node.output[0])
+        summands = [given["input"], given["skip"]]
         if given.get("bias"):
-            addend = self._invent("Add", [addend, given["bias"]], kept)
+            summands[1] = self._invent("Add", [summands[1], given["bias"]], kept)
         total = node.output[3] if len(node.output) > 3 and node.output[3] else None
-        summed = self._invent("Add", [given["input"], addend], kept, total)
+        self._normalized(node, self._invent("Add", summands, kept, total), SKIPPING[operator(node)])
+
+    def _embedded(self, node: onnx.NodeProto) -> None:
+        """Rows of tables, added up and normalized; beside them, how many tokens the mask leaves."""
+        given, kept = _given(node), self.specs.get(node.output[0])
+        places, ids = given.get("places", ""), _sizes(self.index, node.input[0])
+        if not places and isinstance(ids[1], int):  # the first ones
+            places = self.writer.constant(np.arange(ids[1])[None])
+        total = node.output[2] if len(node.output) > 2 and node.output[2] else None
+        rows = [self._invent("Gather", [given["word_embedding"], given["input_ids"]], kept)]
+        rows.append(self._invent("Gather", [given["position_embedding"], places], None))
+        if given.get("segment_embedding") and given.get("segment_ids"):
+            rows[:2] = [self._invent("Add", rows, kept)]
+            rows.append(self._invent("Gather", [given["segment_embedding"], given["segment_ids"]], kept))
+        self._normalized(node, self._invent("Add", rows, kept, total), "LayerNormalization")
+        if len(node.output) > 1 and node.output[1]:
+            self._invent("ReduceSum", [given["mask"]] if given.get("mask") else rows[:1], None, node.output[1])
+
+    def _normalized(self, node: onnx.NodeProto, summed: str, op: str) -> None:
+        """The normalization that a node has behind a sum."""
+        given = _given(node)
         read = [summed, *filter(None, (given.get("scale"), given.get("b")))]
         epsilon = attribute(node, "epsilon", EPSILON)
-        op = SKIPPING[operator(node)]
         self.writer.nodes.append(helper.make_node(op, read, node.output[:1], name=node.name, axis=-1, epsilon=epsilon))
 
     def _in_blocks(self) -> dict[str, TensorSpec]:

@@ -199,7 +199,7 @@ def weight_change(x: np.ndarray, y: np.ndarray) -> WeightChange | None:
         first = tuple(int(i) for i in np.argwhere(unlike)[0])
         return WeightChange(*shapes, int(unlike.sum()), None, first, (x[first], y[first]))
     count, greatest, where = _greatest(x, y)
-    if not count:
+    if not count or _rounded_in_reference(x, y):
         return None
     rounded = _rounded(x, y)
     if rounded is not None and y.dtype.name != _DTYPE[rounded].name and not _holds_numbers(y):
@@ -289,6 +289,14 @@ def folded_changes(a: Affine, b: Affine, half: bool) -> Iterator[tuple[str, Weig
 def _in_steps(x: np.ndarray, y: np.ndarray, step: np.ndarray) -> Pattern | None:
     """What is known of values that are stored in steps, and are not the reference's rounded to these."""
     return stored_scaled(x, y, step) or beyond_steps(x, y, step)
+
+
+def _rounded_in_reference(x: np.ndarray, y: np.ndarray) -> bool:
+    """Whether the reference alone stores weights in a narrower type, in which the candidate's are the same."""
+    if not (is_float(x.dtype) and is_float(y.dtype) and x.dtype.itemsize < y.dtype.itemsize):
+        return False
+    with np.errstate(all="ignore"):
+        return all(bool((wide(p) == wide(q.astype(x.dtype))).all()) for _, (p, q) in blocks(x, y))
 
 
 def rounded_alike(x: np.ndarray, y: np.ndarray) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from support.layerwise import compare, only
 from support.models import normal, parsed
@@ -80,6 +81,80 @@ def test_a_setting_that_is_wrong_is_told_with_the_right_one(candidate, told):
     culprit = only(compare(plain(), candidate, DATA))
     assert culprit.cause == ("scale" if told.startswith("scale") else "attribute")
     assert told in culprit.evidence
+
+
+@pytest.mark.parametrize(
+    ("reference", "told", "remedy"),
+    [
+        (
+            fused("num_heads=4, unidirectional=1"),
+            "unidirectional of Attention attend is 1 in the first file: with 0 it would make what the second file does",
+            "compute with unidirectional 1 in the second file, as Attention attend of the first does",
+        ),
+        (
+            standard(f"{RIGHT}, softcap=2.0"),
+            "softcap of Attention attend is 2 in the first file: with none it would make what the second file does",
+            "compute with softcap 2 in the second file, as Attention attend of the first does",
+        ),
+        (
+            fused("num_heads=4, scale=0.25"),
+            "the constant of Mul Mul_13 is 0.4082483: with 0.25 it makes what the first file does",
+            "set the constant of Mul Mul_13 to 0.25",
+        ),
+    ],
+)
+def test_a_setting_of_the_first_file_that_the_second_does_not_compute_with_is_told(reference, told, remedy):
+    culprit = only(compare(reference, plain(), DATA))
+    assert told in culprit.evidence
+    assert culprit.remedies[0].text == remedy
+
+
+def apart(query: str, key: str, value: str):
+    """An attention that does not project what it reads."""
+    text = f"""g ({X} x) => ({X} y) {{ [mq] q = MatMul(x, wq) [mk] k = MatMul(x, wk) [mv] v = MatMul(x, wv)
+        [attend] a = com.microsoft.MultiHeadAttention<num_heads={H}>({query}, {key}, {value}, b)
+        [out] y = MatMul(a, wo) }}"""
+    return parsed(text, domains=["com.microsoft"], **PARTS, b=packed(BIASES), wo=OUT)
+
+
+def test_inputs_that_stand_for_each_other_are_told_on_either_side():
+    unmasked = plain()
+    del unmasked.graph.input[1]
+    unmasked.graph.initializer.append(numpy_helper.from_array(np.zeros((B, 1, T, T), np.float32), "mask"))
+    data = [{"x": DATA[0]["x"]}]
+    assert compare(unmasked, apart("q", "k", "v"), data).verdict == "pass"
+    culprit = only(compare(unmasked, apart("q", "v", "k"), data))
+    assert culprit.evidence.startswith("MultiHeadAttention attend reads 'v' as key and 'k' as value: with these two")
+    assert culprit.remedies[0].text == "let MultiHeadAttention attend read 'k' as key and 'v' as value"
+    culprit = only(compare(apart("q", "v", "k"), unmasked, data))
+    assert "with these two exchanged it would make what the second file does" in culprit.evidence
+
+
+def test_a_value_that_masks_is_told():
+    text = f"""g ({X} x, int32[{B}, {T}] kept) => ({X} y) {{
+        [attend] a = com.microsoft.Attention<num_heads={H}, mask_filter_value=%s>(x, w, b, kept) [out] y = MatMul(a, wo)
+    }}"""
+    plainly = PLAIN.replace(f"float[{B}, 1, {T}, {T}] mask", f"int32[{B}, {T}] kept").replace(
+        "s = MatMul",
+        "r = Cast<to=1>(kept) o = Sub(unit, r) far = Mul(o, least) mask = Unsqueeze(far, between) s = MatMul",
+    )
+    shapes = {"heads": np.array([B, T, H, D]), "merged": np.array([B, T, HIDDEN]), "between": np.array([1, 2])}
+    numbers = {"root": np.float32(D**-0.5), "unit": np.float32(1), "least": np.float32(-1e4)}
+    first = parsed(plainly, **PARTS, **BIASES, **shapes, **numbers, wo=OUT)
+    kept = np.broadcast_to(np.arange(T) < 7, (B, T)).astype(np.int32)
+    seconds = [
+        parsed(text % v, domains=["com.microsoft"], w=packed(PARTS), b=packed(BIASES), wo=OUT) for v in ("-1e4", "-1.0")
+    ]
+    data = [{"x": DATA[0]["x"], "kept": kept}]
+    assert compare(first, seconds[0], data).verdict == "pass"
+    culprit = only(compare(first, seconds[1], data))
+    assert culprit.remedies[0].text == "set mask_filter_value of Attention attend to -10000"
+
+
+def test_a_mask_that_the_second_file_alone_reads_is_told():
+    culprit = only(compare(fused(mask=False), plain(), DATA))
+    assert "Add Add_14 takes 'mask' into account, which the first file does not read there" in culprit.evidence
+    assert culprit.remedies[0].text == "take 'mask' out of what Add Add_14 computes in the second file"
 
 
 def test_a_number_of_heads_that_is_wrong_is_told():

@@ -33,7 +33,7 @@ def test_the_weight_is_named_where_the_other_operators_are_right(way, bias):
     forms = (PLAIN, FUSED)[::way]
     culprit = only(compare(feed_forward(forms[0]), feed_forward(forms[1], bias), DATA))
     assert (culprit.node, culprit.cause) == ("add" if way == 1 else "fused", "weights")
-    assert "of 16 weights differ" in culprit.evidence
+    assert "of 16 biases differ" in culprit.evidence
 
 
 def test_operators_that_compute_something_else_are_named_whatever_their_weights():

@@ -148,6 +148,13 @@ def test_a_factor_tells_a_wrong_scale_from_wrong_weights(
         assert axis is not None or found.factor == pytest.approx(1.4, rel=2e-2)
 
 
+def test_what_the_reference_alone_rounds_is_no_difference() -> None:
+    wide = np.linspace(0.1, 0.9, 16, dtype=np.float32)
+    assert weight_change(wide.astype(np.float16), wide) is None
+    other = weight_change(wide.astype(np.float16), np.where(np.arange(16) == 3, np.float32(2), wide))
+    assert other is not None
+
+
 def test_a_factor_that_fits_one_weight_says_nothing() -> None:
     x = np.arange(1, 9, dtype=np.float32).reshape(8, 1)
     assert stored_scaled(x, np.rint(x[::-1]), np.full((8, 1), 0.1)) is None
@@ -176,6 +183,8 @@ def test_one_number_that_is_another_one_is_told_from_other_changes(change: Chang
             "in its body: Softmax axis 1 against 2",
         ),
         (Difference(0, 0, WeightsAbsent("b", 64, None, in_candidate=True), "b"), "b 64 values against absent"),
+        (Difference(0, 0, WeightsAbsent("c", 64, None, in_candidate=True, noun="biases")), "64 biases against none"),
+        (Difference(0, 0, WeightsAbsent("c", 1, 0.5, in_candidate=False, noun="biases")), "none against bias 0.5"),
         (Difference(0, 0, WeightsAbsent("const", 1, 0.5, in_candidate=False), "const"), "const absent against 0.5"),
         (Difference(0, 0, OperatorChange((("Mul", "m"),), ())), "Mul m missing in the candidate"),
         (Difference(0, 0, OperatorChange((), (("Mul", "m"),)), inside=""), "in its body: Mul m in the candidate alone"),

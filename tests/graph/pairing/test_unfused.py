@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 from support.layerwise import compare, only
@@ -63,6 +64,108 @@ def test_another_epsilon_is_told_with_both_values(fused):
 def test_weights_are_compared_beside_it(fused, name, node):
     culprit = only(compare(*pair(fused, **{name: np.flip(WEIGHTS[name], -1)}), DATA))
     assert (culprit.node, culprit.cause) == (node, "weights")
+
+
+@pytest.mark.parametrize(
+    ("name", "node", "noun"), [("bias", "biased", "biases"), ("beta", "norm", "biases"), ("gamma", "norm", "weights")]
+)
+def test_each_of_its_weights_is_told_by_what_it_is(name, node, noun):
+    """It adds its bias to whichever of the two: the other file may to the other one."""
+    culprit = only(compare(*pair("with the bias", **{name: 0 * WEIGHTS[name]}), DATA))
+    assert (culprit.node, culprit.cause) == (node, "weights")
+    assert culprit.evidence.startswith(f"8 of 8 {noun} differ")
+    first, second = pair("with the bias", turned=True)
+    for weight in second.graph.initializer:
+        if weight.name == name:
+            weight.CopyFrom(onnx.numpy_helper.from_array(0 * WEIGHTS[name], name))
+    culprit = only(compare(first, second, DATA))
+    assert (culprit.node, culprit.cause) == ("skip", "weights")
+    assert culprit.evidence.startswith(f"{name}: 8 of 8 {noun} differ")
+
+
+def test_what_it_reads_in_place_of_another_tensor_is_told_by_its_own_name():
+    middle = MIDDLE["with the bias"].format(eps=1e-5).replace("(a, b,", "(b, b,")
+    apart = MIDDLE["apart"].format(eps=1e-5)
+    both = [
+        parsed(
+            f"""g (float[2,4,{WIDE}] x) => (float[2,4,{WIDE}] y) {{
+            [first] a = MatMul(x, w) [second] b = MatMul(a, v) {steps} [mid] m = Relu(n) [last] y = MatMul(m, u) }}""",
+            domains=domains,
+            **WEIGHTS,
+        )
+        for steps, domains in ((apart, []), (middle, ["com.microsoft"]))
+    ]
+    culprit = only(compare(*both, DATA))
+    assert culprit.cause == "wrong-op"
+    assert culprit.remedies[0].text == "let skip read 'a' in the second file"
+
+
+EMBEDDING = {
+    "apart": """[words] a = Gather(word, ids) [positions] b = Gather(position, places) [sum] c = Add(a, b)
+        [kinds] d = Gather(segment, types) [total] e = Add(c, d)
+        [norm] n = LayerNormalization<epsilon={eps}>(e, g, h)""",
+    "fused": """[embed] n, m = com.microsoft.EmbedLayerNormalization<epsilon={eps}>(ids, types, word, position, segment,
+        g, h)""",
+    "without kinds": """[embed] n, m = com.microsoft.EmbedLayerNormalization<epsilon={eps}>(ids, , word, position, ,
+        g, h)""",
+}
+TABLES = {
+    "word": normal(9, WIDE, seed=1), "position": normal(4, WIDE, seed=2), "segment": normal(2, WIDE, seed=3),
+    "g": 1 + normal(WIDE, seed=5) / 4, "h": normal(WIDE, seed=6), "u": normal(WIDE, WIDE, seed=7),
+}  # fmt: skip
+IDS = [{"ids": np.array([[1, 4, 8, 0], [2, 2, 7, 5]], np.int32), "types": np.array([[0, 0, 1, 1]] * 2, np.int32)}]
+
+
+def embedded(form: str, eps: float = 1e-5, **others: np.ndarray):
+    text = f"""g (int32[2,4] ids, int32[2,4] types) => (float[2,4,{WIDE}] y) {{
+        {EMBEDDING[form].format(eps=eps)} [relu] r = Relu(n) [last] y = MatMul(r, u) }}"""
+    known = {**TABLES, "places": np.arange(4)[None], **others}
+    read = {name: value for name, value in known.items() if name in text.replace("positions", "")}
+    return parsed(text, domains=[] if form == "apart" else ["com.microsoft"], **read)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_embeddings_and_their_normalization_in_one_operator_are_no_fault(turned):
+    both = embedded("apart"), embedded("fused")
+    report = compare(*(both[::-1] if turned else both), IDS)
+    assert (report.verdict, report.culprits) == ("pass", ())
+
+
+@pytest.mark.parametrize(
+    ("fused", "node", "told"),
+    [
+        (embedded("fused", eps=0.1), "norm", "epsilon 1e-05 against 0.1"),
+        (embedded("fused", g=TABLES["g"] * np.float32(1.1)), "norm", "8 of 8 weights differ"),
+        (embedded("fused", h=TABLES["h"] * 0), "norm", "8 of 8 biases differ"),
+        (embedded("fused", segment=TABLES["segment"][::-1].copy()), "kinds", "16 of 16 weights differ"),
+        (embedded("without kinds"), "total", "Gather kinds, Add total missing in the candidate"),
+    ],
+)
+def test_what_is_wrong_of_embeddings_in_one_operator_is_told(fused, node, told):
+    culprit = only(compare(embedded("apart"), fused, IDS))
+    assert culprit.node == node
+    assert culprit.evidence.startswith(told)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_gate_that_takes_the_other_half_is_told(turned):
+    def gated(one: str, other: str, form: str):
+        gate = {
+            "apart": "[sigmoid] s = Sigmoid({}) [swish] t = Mul({}, s)",
+            "fused": "[quick] t = com.microsoft.QuickGelu<alpha=1.0>({})",
+        }[form].format(one, one)
+        text = f"""g (float[2,4,{WIDE}] x) => (float[2,4,{WIDE // 2}] y) {{
+            [up] h = MatMul(x, w) [split] a, b = Split<axis=-1>(h) {gate} [gate] m = Mul(t, {other})
+            [down] y = MatMul(m, v) }}"""
+        domains = [] if form == "apart" else ["com.microsoft"]
+        return parsed(text, domains=domains, w=WEIGHTS["w"], v=normal(WIDE // 2, WIDE // 2, seed=4))
+
+    forms = ("fused", "apart") if turned else ("apart", "fused")
+    assert compare(gated("a", "b", forms[0]), gated("a", "b", forms[1]), DATA).verdict == "pass"
+    culprit = only(compare(gated("a", "b", forms[0]), gated("b", "a", forms[1]), DATA))
+    assert culprit.node == "gate"
+    readers = "sigmoid and swish read" if turned else "quick read"
+    assert culprit.remedies[0].text == f"let gate read 'b' and {readers} 'a' in the second file"
 
 
 def test_what_is_behind_it_is_told_without_it():
@@ -139,4 +242,5 @@ def test_its_weights_are_compared(heads):
 def test_an_activation_between_such_products_is_told_alone():
     culprit = only(compare(products("wide"), products("flat", "fast", "pieces"), TOKENS))
     assert (culprit.node, culprit.cause) == ("half", "wrong-op")
-    assert culprit.evidence == "Div, Erf, Add, Mul, Mul against FastGelu"
+    assert culprit.evidence == "with Gelu in place of FastGelu gelu it makes what the first file does"
+    assert culprit.remedies[0].text == "put Gelu in place of FastGelu gelu"
