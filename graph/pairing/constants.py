@@ -105,6 +105,19 @@ class Operand:
         return found.T if found is not None and self.turned else found
 
 
+def in_levels_of(operand: Operand, dtype: np.dtype) -> np.ndarray:
+    """The value of a constant; of a zero point, the one that says the same of integers of another dtype: unsigned ones
+    have it half their levels above that of signed ones."""
+    value = operand.value
+    signs, places = (value.dtype.kind, dtype.kind), list(operand.index.nodes[operand.node].input)
+    place = places.index(operand.name) if operand.name in places else -1
+    named = _named(operand.index.nodes[operand.node]).get(place)
+    if signs not in (("i", "u"), ("u", "i")) or value.dtype.itemsize != dtype.itemsize or named != "zero points":
+        return value
+    half = 1 << (8 * dtype.itemsize - 1)
+    return value.astype(np.int64) + (half if dtype.kind == "u" else -half)
+
+
 def constant_value(index: GraphIndex, name: str, limit: int = 1 << 28) -> np.ndarray | None:
     """The value of a tensor that depends on weights and constants alone, computed with NumPy where no file holds it.
 

@@ -14,6 +14,7 @@ from ..cutting.dataflow import Dataflow, Kind, dataflow
 from ..index import GraphIndex
 from ..nodes import attribute_ints, attribute_string
 from ..operators import LANDMARKS, ONE_SOURCE_CONTRIB, PRODUCTS, QUANTIZERS, RENAMES, RESHAPES, is_standard, operator
+from ..quantized.idle import idle_quantizers
 from ..specs import Dim, is_float
 from .constants import constant_value
 from .normal_form import NormalForm, composed, normal_form, padded
@@ -116,6 +117,7 @@ class GraphView:
         self._perms = set() if beside is None else {_perm(n) for n in beside.nodes if n.op_type == "Transpose"}
         self._padding = set() if beside is None else _padding(beside)
         self.invented = invented
+        self._idle = idle_quantizers(index)
         self.skip_dropouts = skip_dropouts
         self.skips = skip_quantizers
         self.flow: Dataflow = dataflow(index)
@@ -225,7 +227,7 @@ class GraphView:
         if position in self._told.scaled:
             return root
         if operator(node) in QUANTIZERS:
-            return root if skip_quantizers else ""
+            return root if skip_quantizers or position in self._idle else ""
         if not is_standard(node):
             return ""
         if node.op_type == "Identity":

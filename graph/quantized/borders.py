@@ -13,6 +13,7 @@ import onnx
 from ..index import GraphIndex
 from ..operators import QUANTIZERS, operator
 from ..writer import GraphWriter, Names
+from .layouts import channels_last, channels_moved
 from .scales import Scale, scales_of
 
 if TYPE_CHECKING:
@@ -40,10 +41,22 @@ def with_float_borders(model: Model) -> Model:
         for name in node.output:
             if name in handed:
                 pair = [n for n in handed[name] if n]
-                made = writer.emit("DequantizeLinear", [name, *pair], writer.names.fresh(_float_name(name)))
+                made = _floats(writer, node, name, pair, channels_moved(index, node))
                 again[name] = writer.emit("QuantizeLinear", [made, *pair], writer.names.fresh(f"{name}__again"))
     writer.into(proto.graph)
     return model.derive(proto)
+
+
+def _floats(
+    writer: GraphWriter, node: onnx.NodeProto, name: str, pair: list[str], turns: tuple[list[int], list[int]] | None
+) -> str:
+    """Writes what integers stand for, on the way with the channels where all other layouts have them."""
+    called = writer.names.fresh(_float_name(name))
+    if not channels_last(node) or turns is None:
+        return writer.emit("DequantizeLinear", [name, *pair], called)
+    first, last = turns
+    made = writer.emit("DequantizeLinear", [name, *pair])
+    return writer.emit("Transpose", [writer.emit("Transpose", [made], called, perm=first)], perm=last)
 
 
 def _float_name(name: str) -> str:
@@ -51,14 +64,18 @@ def _float_name(name: str) -> str:
 
 
 def _handed_on(index: GraphIndex) -> dict[str, Scale]:
-    """Integers that an operator makes and another one reads -> their scale."""
+    """Integers that a node makes and an operator reads -> their scale. Between one whose channels are last and the
+    Transpose before or behind it are none: the floats on its other side are the same."""
     scales = scales_of(index)
-
-    def plain(position: int) -> bool:
-        return operator(index.nodes[position]) not in QUANTIZERS
-
-    return {
-        name: scale
-        for name, scale in scales.items()
-        if plain(index.producer[name]) and any(map(plain, index.consumers.get(name, ())))
-    }
+    found = {}
+    for name, scale in scales.items():
+        readers = [index.nodes[p] for p in index.consumers.get(name, ())]
+        readers = [node for node in readers if operator(node) not in QUANTIZERS]
+        maker = index.nodes[index.producer[name]]
+        if operator(maker) == "Transpose":
+            readers = [node for node in readers if not channels_last(node)]
+        elif channels_last(maker):
+            readers = [node for node in readers if operator(node) != "Transpose"]
+        if readers:
+            found[name] = scale
+    return found

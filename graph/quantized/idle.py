@@ -1,0 +1,59 @@
+"""Quantizers that change nothing: what they read holds the very numbers already that they can make.
+
+Runtimes move them, repeat them and leave them out. A DequantizeLinear behind a QuantizeLinear with its scale is one, and
+so is every further pair behind operators that only move values or choose among them.
+"""
+
+from __future__ import annotations
+
+import onnx
+
+from ..index import GraphIndex
+from ..nodes import attribute
+from ..operators import MOVEMENT, QUANTIZERS, Kind, facts_of, is_standard, operator
+from .quantizers import Quantizer, holder, quantizer
+from .scales import moved
+
+Numbers = tuple[float, float, float]
+"""The step between the numbers that a scaled integer can stand for, and how many steps below and above zero they end:
+the same of signed and of unsigned integers whose zero points differ by half their levels."""
+
+
+def idle_quantizers(index: GraphIndex) -> frozenset[int]:
+    """Positions of the quantizers that give the numbers that they read."""
+    known = index.kept.get(idle_quantizers)
+    if not isinstance(known, frozenset):
+        known = index.kept[idle_quantizers] = _idle(index)
+    return known
+
+
+def _idle(index: GraphIndex) -> frozenset[int]:
+    held: dict[str, Numbers] = {}
+    idle = set()
+    for position, node in enumerate(index.nodes):
+        if operator(node) in QUANTIZERS:
+            numbers = _numbers(quantizer(index, position) or holder(index, node.output[0]))
+            if numbers is None:
+                continue
+            if held.get(node.input[0]) == numbers:
+                idle.add(position)
+            held[node.output[0]] = numbers
+        elif _keeps(node) and (data := moved(node)) and data[0] in held:
+            if all(held.get(name) == held[data[0]] for name in data):
+                held.update(dict.fromkeys(filter(None, node.output), held[data[0]]))
+    return frozenset(idle)
+
+
+def _numbers(found: Quantizer | None) -> Numbers | None:
+    """What can be made of all of a tensor; None where that is not known, or differs along an axis."""
+    if found is None or found.scale is None or found.scale.size != 1 or found.levels is not None:
+        return None
+    zero = 0.0 if found.zero is None else float(found.zero.reshape(-1)[0])
+    return abs(float(found.scale.reshape(-1)[0])), found.ends[0] - zero, found.ends[1] - zero
+
+
+def _keeps(node: onnx.NodeProto) -> bool:
+    """Whether a node gives nothing but numbers that it got, or zero, which scaled integers all have."""
+    if not is_standard(node) or attribute(node, "value", 0.0):  # what a Pad of opset 10 puts there
+        return False
+    return operator(node) in MOVEMENT or operator(node) == "Relu" or facts_of(node).kind is Kind.SELECTION
