@@ -115,7 +115,8 @@ def in_levels_of(operand: Operand, dtype: np.dtype) -> np.ndarray:
     if signs not in (("i", "u"), ("u", "i")) or value.dtype.itemsize != dtype.itemsize or named != "zero points":
         return value
     half = 1 << (8 * dtype.itemsize - 1)
-    return value.astype(np.int64) + (half if dtype.kind == "u" else -half)
+    levels = value.astype(np.int64) + (half if dtype.kind == "u" else -half)
+    return levels.astype(dtype)
 
 
 def constant_value(index: GraphIndex, name: str, limit: int = 1 << 28) -> np.ndarray | None:

@@ -1,7 +1,7 @@
 """Quantizers that change nothing: what they read holds the very numbers already that they can make.
 
-Runtimes move them, repeat them and leave them out. A DequantizeLinear behind a QuantizeLinear with its scale is one, and
-so is every further pair behind operators that only move values or choose among them.
+Runtimes move them, repeat them and leave them out. A DequantizeLinear behind a QuantizeLinear with its scale is one,
+and so is every further pair behind operators that only move values or choose among them.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import onnx
 
 from ..index import GraphIndex
 from ..nodes import attribute
-from ..operators import MOVEMENT, QUANTIZERS, Kind, facts_of, is_standard, operator
-from .quantizers import Quantizer, holder, quantizer
-from .scales import moved
+from ..operators import QUANTIZERS, operator
+from .quantizers import holder, quantizer
+from .scales import moved, moves
 
 Numbers = tuple[float, float, float]
 """The step between the numbers that a scaled integer can stand for, and how many steps below and above zero they end:
@@ -32,7 +32,7 @@ def _idle(index: GraphIndex) -> frozenset[int]:
     idle = set()
     for position, node in enumerate(index.nodes):
         if operator(node) in QUANTIZERS:
-            numbers = _numbers(quantizer(index, position) or holder(index, node.output[0]))
+            numbers = numbers_of(index, position)
             if numbers is None:
                 continue
             if held.get(node.input[0]) == numbers:
@@ -44,8 +44,10 @@ def _idle(index: GraphIndex) -> frozenset[int]:
     return frozenset(idle)
 
 
-def _numbers(found: Quantizer | None) -> Numbers | None:
-    """What can be made of all of a tensor; None where that is not known, or differs along an axis."""
+def numbers_of(index: GraphIndex, position: int) -> Numbers | None:
+    """What a QuantizeLinear or a DequantizeLinear of data makes; None where that is not known, or differs along an
+    axis."""
+    found = quantizer(index, position) or holder(index, index.nodes[position].output[0])
     if found is None or found.scale is None or found.scale.size != 1 or found.levels is not None:
         return None
     zero = 0.0 if found.zero is None else float(found.zero.reshape(-1)[0])
@@ -54,6 +56,4 @@ def _numbers(found: Quantizer | None) -> Numbers | None:
 
 def _keeps(node: onnx.NodeProto) -> bool:
     """Whether a node gives nothing but numbers that it got, or zero, which scaled integers all have."""
-    if not is_standard(node) or attribute(node, "value", 0.0):  # what a Pad of opset 10 puts there
-        return False
-    return operator(node) in MOVEMENT or operator(node) == "Relu" or facts_of(node).kind is Kind.SELECTION
+    return operator(node) == "Relu" or (moves(node) and not attribute(node, "value", 0.0))  # of a Pad of opset 10
