@@ -9,6 +9,7 @@ from ..cutting.dataflow import random_nodes
 from ..index import GraphIndex
 from ..quantized.float_form import FloatForm, float_form, is_quantized
 from ..specs import Dim
+from .quantizers_in_a_row import made_one
 from .unfused import unfused
 from .view import GraphView, Told
 
@@ -157,6 +158,10 @@ class Pairing:
             m = next((where[a] for a in _names_of(self.r, n) if a in where), None)
             if m is not None and self.r.forms[n].family == self.c.forms[m].family and self.fits(n, m):
                 found[n] = m
+        for n, m in list(found.items()):
+            behind = made_one(self.r, n, self.c, m)
+            if behind is not None and behind not in found:
+                found[behind] = found.pop(n)
         return found
 
 
