@@ -42,6 +42,7 @@ def find(case: LayerCase) -> Diagnosis | None:
     within = frozenset(case.pair.reference.nodes), frozenset(case.pair.candidate.nodes)
     steps = {p for p, d in case.differences if d.expected_by_format is not None}
     found = [d for d in _differences(index, position, other, its, within, set()) if d.node not in steps]
+    found = _told_once(found)
     if not found or not _makes_the_error(case, found):
         return None
     cause = Cause.ATTRIBUTE if isinstance(found[0].change, AttributeChange) else Cause.WEIGHTS
@@ -49,6 +50,12 @@ def find(case: LayerCase) -> Diagnosis | None:
     told = Diagnosis(cause, tuple(map(GraphsDiffer, first)), found[0].node)
     alike = all(difference.kind is DifferenceKind.WEIGHTS for difference in found)  # they make the error together
     return with_others(told, index, [(d.node, d) for d in found], found[0].node) if alike else told
+
+
+def _told_once(found: list[Difference]) -> list[Difference]:
+    """Differences without those of a constant that another node reads too, of which the first is told."""
+    first = {d.name: d for d in reversed(found) if d.kind is DifferenceKind.WEIGHTS}
+    return [d for d in found if d.kind is not DifferenceKind.WEIGHTS or first[d.name] is d]
 
 
 def _makes_the_error(case: LayerCase, found: list[Difference]) -> bool:

@@ -106,17 +106,14 @@ class Operand:
 
 
 def in_levels_of(operand: Operand, dtype: np.dtype) -> np.ndarray:
-    """The value of a constant; of a zero point, the one that says the same of integers of another dtype: unsigned ones
-    have it half their levels above that of signed ones."""
-    value = operand.value
-    signs, places = (value.dtype.kind, dtype.kind), list(operand.index.nodes[operand.node].input)
-    place = places.index(operand.name) if operand.name in places else -1
-    named = _named(operand.index.nodes[operand.node]).get(place)
-    if signs not in (("i", "u"), ("u", "i")) or value.dtype.itemsize != dtype.itemsize or named != "zero points":
+    """The value of a constant; of scaled integers and their zero points, those that say the same in another dtype:
+    unsigned ones are half their levels above signed ones."""
+    value, node = operand.value, operand.index.nodes[operand.node]
+    scaled = operator(node) in QUANTIZERS or layout_of(node) is not None
+    if not scaled or {value.dtype.kind, dtype.kind} != {"i", "u"} or value.dtype.itemsize != dtype.itemsize:
         return value
     half = 1 << (8 * dtype.itemsize - 1)
-    levels = value.astype(np.int64) + (half if dtype.kind == "u" else -half)
-    return levels.astype(dtype)
+    return (value.astype(np.int64) + (half if dtype.kind == "u" else -half)).astype(dtype)
 
 
 def constant_value(index: GraphIndex, name: str, limit: int = 1 << 28) -> np.ndarray | None:

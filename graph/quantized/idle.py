@@ -6,6 +6,8 @@ and so is every further pair behind operators that only move values or choose am
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx
 
 from ..index import GraphIndex
@@ -21,13 +23,22 @@ the same of signed and of unsigned integers whose zero points differ by half the
 
 def idle_quantizers(index: GraphIndex) -> frozenset[int]:
     """Positions of the quantizers that give the numbers that they read."""
+    return _looked_through(index)[0]
+
+
+def numbers_held(index: GraphIndex) -> Mapping[str, Numbers]:
+    """Tensors that hold nothing but what a quantizer made, moved perhaps -> the numbers that it makes."""
+    return _looked_through(index)[1]
+
+
+def _looked_through(index: GraphIndex) -> tuple[frozenset[int], dict[str, Numbers]]:
     known = index.kept.get(idle_quantizers)
-    if not isinstance(known, frozenset):
+    if not isinstance(known, tuple):
         known = index.kept[idle_quantizers] = _idle(index)
     return known
 
 
-def _idle(index: GraphIndex) -> frozenset[int]:
+def _idle(index: GraphIndex) -> tuple[frozenset[int], dict[str, Numbers]]:
     held: dict[str, Numbers] = {}
     idle = set()
     for position, node in enumerate(index.nodes):
@@ -41,7 +52,7 @@ def _idle(index: GraphIndex) -> frozenset[int]:
         elif _keeps(node) and (data := moved(node)) and data[0] in held:
             if all(held.get(name) == held[data[0]] for name in data):
                 held.update(dict.fromkeys(filter(None, node.output), held[data[0]]))
-    return frozenset(idle)
+    return frozenset(idle), held
 
 
 def numbers_of(index: GraphIndex, position: int) -> Numbers | None:
