@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...graph.operators import operator
-from ...graph.quantized.idle import numbers_of
+from ...graph.quantized.idle import numbers_held
 from ...graph.quantized.misread import Misread, misread
 from ..report.model import Cause, Fact
 from .case import LayerCase
@@ -65,6 +65,9 @@ def of_layer(graphs: tuple[GraphIndex, GraphIndex], pair: LayerPair) -> Diagnosi
         pair: The layer.
     """
     index, nodes, given = graphs[1], set(pair.candidate.nodes), pair.reference.inputs
+    for found in misread(index):
+        if found.reader in nodes and _reader_at_fault(graphs, pair, found):
+            return Diagnosis(Cause.SCALE, (ReadOtherwise.of(index, found),), candidate_node=found.reader)
     if not any(index.nodes[p].op_type == "QuantizeLinear" or "QLinear" in index.nodes[p].op_type for p in nodes):
         return None
     for found in misread(index):
@@ -72,20 +75,15 @@ def of_layer(graphs: tuple[GraphIndex, GraphIndex], pair: LayerPair) -> Diagnosi
             elsewhere = found.writer not in nodes and len(given) == 1 and given[0] not in graphs[0].inputs
             together = (found, *(m for m in misread(index) if m.reader == found.reader and m is not found))
             facts = tuple(ReadOtherwise.of(index, one) for one in together)
-            node = None if elsewhere else _reader_at_fault(graphs, pair, found)
-            return Diagnosis(Cause.SCALE, facts, node, producer=given[0] if elsewhere else None)
+            return Diagnosis(Cause.SCALE, facts, producer=given[0] if elsewhere else None)
     return None
 
 
-def _reader_at_fault(graphs: tuple[GraphIndex, GraphIndex], pair: LayerPair, found: Misread) -> int | None:
-    """The DequantizeLinear of the reference that is another one in the candidate; None where it is not, or where the
-    reference has none there."""
-    index, other = graphs
-    readers = [p for p in pair.reference.nodes if operator(index.nodes[p]) == "DequantizeLinear"]
-    behind = [p for p in readers if index.nodes[p].input[0] in index.producer and numbers_of(index, p) is not None]
-    if len(behind) != 1 or operator(other.nodes[found.reader]) != "DequantizeLinear":
-        return None
-    return behind[0] if numbers_of(other, found.reader) != numbers_of(index, behind[0]) else None
+def _reader_at_fault(graphs: tuple[GraphIndex, GraphIndex], pair: LayerPair, found: Misread) -> bool:
+    """Whether who writes integers does so as in the reference, and who reads them makes other floats of them."""
+    held, written = numbers_held(graphs[0]), numbers_held(graphs[1]).get(found.tensor)
+    near = (held.get(name) for name in (*pair.reference.inputs, *pair.reference.outputs))
+    return operator(graphs[1].nodes[found.reader]) == "DequantizeLinear" and written is not None and written in near
 
 
 def remedy(facts: Iterable[Fact]) -> str:

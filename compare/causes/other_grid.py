@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...graph.operators import STRETCHES, operator
-from ...graph.quantized.idle import Numbers, idle_quantizers, numbers_held, numbers_of
+from ...graph.operators import QUANTIZERS, operator
+from ...graph.quantized.idle import Numbers, idle_quantizers, keeps, numbers_held, numbers_of
+from ...graph.quantized.scales import moved
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
@@ -54,17 +55,34 @@ def find(case: LayerCase) -> Diagnosis | None:
         for name in _given(case, other, position) if numbers is not None else ():
             if name in held and held[name] != numbers:
                 assert numbers is not None
-                return Diagnosis(Cause.QUANTIZATION, (HeldOtherwise(name, (held[name], numbers)),), producer=name)
+                fact = HeldOtherwise(name, (held[name], numbers))
+                return Diagnosis(Cause.QUANTIZATION, (fact,), producer=_written(case, name))
     return None
 
 
+def _written(case: LayerCase, name: str) -> str:
+    """The first tensor of the reference that both sides have of those that hold the numbers of one: who makes it rounds
+    to them, and what is behind only moves them."""
+    index, found, known = case.graphs[0], name, set(case.origins.values())
+    while (position := index.producer.get(name)) is not None:
+        node = index.nodes[position]
+        if not (keeps(node) or position in idle_quantizers(index)) or not node.input:
+            break
+        name = moved(node)[0] if keeps(node) else node.input[0]
+        found = name if name in known else found
+    return found
+
+
 def _given(case: LayerCase, other: GraphIndex, position: int) -> Iterator[str]:
-    """The reference's tensor that a node of the candidate's layer reads, moved perhaps, where that is given to it."""
-    name = other.nodes[position].input[0]
-    while name not in case.pair.candidate.inputs:
+    """The reference's tensors that a node of the candidate's layer reads, where they are given to it: as they are, or
+    behind nodes that only move what they get, or choose among it."""
+    waiting = [other.nodes[position].input[0]]
+    while waiting:
+        name = waiting.pop()
         before = other.producer.get(name, -1)
-        if before not in case.pair.candidate.nodes or operator(other.nodes[before]) not in STRETCHES:
-            return
-        name = other.nodes[before].input[0]
-    if (source := case.origins.get(name)) in case.pair.reference.inputs:
-        yield source
+        if name in case.pair.candidate.inputs:
+            source = case.origins.get(name)
+            yield from [source] if source in case.pair.reference.inputs else []
+        elif before in case.pair.candidate.nodes:
+            node = other.nodes[before]
+            waiting.extend(moved(node) if keeps(node) else node.input[:1] if operator(node) in QUANTIZERS else ())

@@ -49,7 +49,7 @@ def _idle(index: GraphIndex) -> tuple[frozenset[int], dict[str, Numbers]]:
             if held.get(node.input[0]) == numbers:
                 idle.add(position)
             held[node.output[0]] = numbers
-        elif _keeps(node) and (data := moved(node)) and data[0] in held:
+        elif keeps(node) and (data := moved(node)) and data[0] in held:
             if all(held.get(name) == held[data[0]] for name in data):
                 held.update(dict.fromkeys(filter(None, node.output), held[data[0]]))
     return frozenset(idle), held
@@ -65,6 +65,6 @@ def numbers_of(index: GraphIndex, position: int) -> Numbers | None:
     return abs(float(found.scale.reshape(-1)[0])), found.ends[0] - zero, found.ends[1] - zero
 
 
-def _keeps(node: onnx.NodeProto) -> bool:
+def keeps(node: onnx.NodeProto) -> bool:
     """Whether a node gives nothing but numbers that it got, or zero, which scaled integers all have."""
     return operator(node) == "Relu" or (moves(node) and not attribute(node, "value", 0.0))  # of a Pad of opset 10
