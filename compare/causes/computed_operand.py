@@ -20,7 +20,7 @@ from ...graph.pairing.changes import AttributeChange, OperatorChange
 from ...graph.pairing.constants import Operand, constant_value, in_levels_of, noun_of
 from ...graph.pairing.differences import Difference, DifferenceKind, same_setting
 from ...graph.pairing.normal_form import normal_form
-from ...graph.pairing.weight_changes import weight_change
+from ...graph.pairing.weight_changes import WeightChange, weight_change
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
@@ -53,9 +53,10 @@ def find(case: LayerCase) -> Diagnosis | None:
 
 
 def _told_once(found: list[Difference]) -> list[Difference]:
-    """Differences without those of a constant that another node reads too, of which the first is told."""
-    first = {d.name: d for d in reversed(found) if d.kind is DifferenceKind.WEIGHTS}
-    return [d for d in found if d.kind is not DifferenceKind.WEIGHTS or first[d.name] is d]
+    """Differences without those of a scale or zero point that another node has too, of which the first is told."""
+    shared = [d for d in found if isinstance(d.change, WeightChange) and d.change.noun in ("scales", "zero points")]
+    first = {d.name: d for d in reversed(shared)}
+    return [d for d in found if d not in shared or first[d.name] is d]
 
 
 def _makes_the_error(case: LayerCase, found: list[Difference]) -> bool:

@@ -142,8 +142,8 @@ def test_integers_that_are_misread_are_told_of_who_reads_them(pair):
     wrong.graph.initializer.append(numpy_helper.from_array(2 * value, "its_own"))
     reader.input[1] = "its_own"
     found = only(compare(mine, wrong, DATA, ort=exact(mine)))
-    assert (found.node, found.cause) == (READER, "scale")
-    assert "reads it with scale" in found.evidence
+    assert (found.node, found.cause) == (READER, "quantization")
+    assert found.evidence == f"scale {value:.6g} against {2 * value:.6g}"
 
 
 def test_who_reads_integers_of_another_scale_is_not_at_fault():
