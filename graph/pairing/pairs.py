@@ -160,7 +160,7 @@ class Pairing:
                 found[n] = m
         for n, m in list(found.items()):
             behind = made_one(self.r, n, self.c, m)
-            if behind is not None and behind not in found:
+            if behind is not None and found.get(behind, m) == m:
                 found[behind] = found.pop(n)
         return found
 

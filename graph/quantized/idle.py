@@ -13,7 +13,8 @@ import onnx
 from ..index import GraphIndex
 from ..nodes import attribute
 from ..operators import QUANTIZERS, operator
-from .quantizers import holder, quantizer
+from .layouts import layout_of
+from .quantizers import holder, made_in_steps, quantizer
 from .scales import moved, moves
 
 Numbers = tuple[float, float, float]
@@ -42,11 +43,11 @@ def _idle(index: GraphIndex) -> tuple[frozenset[int], dict[str, Numbers]]:
     held: dict[str, Numbers] = {}
     idle = set()
     for position, node in enumerate(index.nodes):
-        if operator(node) in QUANTIZERS:
+        if operator(node) in QUANTIZERS or layout_of(node) is not None:
             numbers = numbers_of(index, position)
             if numbers is None:
                 continue
-            if held.get(node.input[0]) == numbers:
+            if operator(node) in QUANTIZERS and held.get(node.input[0]) == numbers:
                 idle.add(position)
             held[node.output[0]] = numbers
         elif keeps(node) and (data := moved(node)) and data[0] in held:
@@ -56,9 +57,10 @@ def _idle(index: GraphIndex) -> tuple[frozenset[int], dict[str, Numbers]]:
 
 
 def numbers_of(index: GraphIndex, position: int) -> Numbers | None:
-    """What a QuantizeLinear or a DequantizeLinear of data makes; None where that is not known, or differs along an
-    axis."""
-    found = quantizer(index, position) or holder(index, index.nodes[position].output[0])
+    """What a QuantizeLinear makes, a DequantizeLinear of data, or an operator on scaled integers; None where that is
+    not known, or differs along an axis."""
+    name = index.nodes[position].output[0]
+    found = quantizer(index, position) or holder(index, name) or made_in_steps(index, name)
     if found is None or found.scale is None or found.scale.size != 1 or found.levels is not None:
         return None
     zero = 0.0 if found.zero is None else float(found.zero.reshape(-1)[0])
