@@ -130,6 +130,7 @@ class Collector:
                 random=random.get(e.tensor, ""),
                 static=e.tensor in static,
                 blank=log.blank,
+                nan_given=log.nan_given,
                 generated=not comparison.samples.representative,
                 guessed=comparison.samples.guessed,
                 unranged=comparison.samples.unranged,

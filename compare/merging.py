@@ -118,7 +118,8 @@ def merged(comparison: Comparison, shares: Shares, progress: Progress = SILENT) 
                 except (KeyError, IndexError, TypeError, ValueError) as error:
                     raise UsageError(f"{name}: a damaged report: {type(error).__name__} {error}.") from error
         inputs = _inputs(comparison, log)
-        log = replace(log, notices=(*log.notices, *inputs.notices()), masks=inputs.masks, blank=inputs.blank)
+        log = replace(log, notices=(*log.notices, *inputs.notices()))
+        log = replace(log, masks=inputs.masks, blank=inputs.blank, nan_given=inputs.nan)
         report = assemble(comparison, log, collector.evidence(comparison, log, progress))
     if report.data.sha256 != first.data.sha256:
         raise UsageError("the samples are not those that the shares were made on.")

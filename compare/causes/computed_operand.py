@@ -17,10 +17,10 @@ from ...graph.index import GraphIndex
 from ...graph.nodes import attribute
 from ...graph.operators import operator
 from ...graph.pairing.changes import AttributeChange, OperatorChange
-from ...graph.pairing.constants import constant_value, noun_of
+from ...graph.pairing.constants import Operand, constant_value, in_levels_of, noun_of
 from ...graph.pairing.differences import Difference, DifferenceKind, same_setting
 from ...graph.pairing.normal_form import normal_form
-from ...graph.pairing.weight_changes import weight_change
+from ...graph.pairing.weight_changes import WeightChange, weight_change
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
@@ -42,6 +42,7 @@ def find(case: LayerCase) -> Diagnosis | None:
     within = frozenset(case.pair.reference.nodes), frozenset(case.pair.candidate.nodes)
     steps = {p for p, d in case.differences if d.expected_by_format is not None}
     found = [d for d in _differences(index, position, other, its, within, set()) if d.node not in steps]
+    found = _told_once(found)
     if not found or not _makes_the_error(case, found):
         return None
     cause = Cause.ATTRIBUTE if isinstance(found[0].change, AttributeChange) else Cause.WEIGHTS
@@ -49,6 +50,13 @@ def find(case: LayerCase) -> Diagnosis | None:
     told = Diagnosis(cause, tuple(map(GraphsDiffer, first)), found[0].node)
     alike = all(difference.kind is DifferenceKind.WEIGHTS for difference in found)  # they make the error together
     return with_others(told, index, [(d.node, d) for d in found], found[0].node) if alike else told
+
+
+def _told_once(found: list[Difference]) -> list[Difference]:
+    """Differences without those of a scale or zero point that another node has too, of which the first is told."""
+    shared = [d for d in found if isinstance(d.change, WeightChange) and d.change.noun in ("scales", "zero points")]
+    first = {d.name: d for d in reversed(shared)}
+    return [d for d in found if d not in shared or first[d.name] is d]
 
 
 def _makes_the_error(case: LayerCase, found: list[Difference]) -> bool:
@@ -76,6 +84,7 @@ def _differences(
         above, beside = index.producer.get(mine), other.producer.get(theirs)
         x, y = constant_value(index, mine), constant_value(other, theirs)
         if x is not None and y is not None:
+            x = in_levels_of(Operand(index, position, "", mine, x), y.dtype)
             one = x.size == y.size == 1  # of one value, whatever its rank
             change = weight_change(x.reshape(()), y.reshape(())) if one else weight_change(x, y)
             if change is not None and not change.explained_by_format:

@@ -11,10 +11,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ...graph.operators import operator
+from ...graph.pairing.constants import constant_value
+from ...graph.pairing.differences import Difference, DifferenceKind, node_differences
+from ...graph.pairing.normal_form import NormalForm, normal_form
+from ...graph.quantized.idle import idle_quantizers, numbers_held
 from ...graph.quantized.misread import Misread, misread
 from ..report.model import Cause, Fact
 from .case import LayerCase
 from .diagnosis import Diagnosis
+from .differences import stated
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
@@ -63,6 +69,10 @@ def of_layer(graphs: tuple[GraphIndex, GraphIndex], pair: LayerPair) -> Diagnosi
         pair: The layer.
     """
     index, nodes, given = graphs[1], set(pair.candidate.nodes), pair.reference.inputs
+    for found in misread(index):
+        if found.reader in nodes and _reader_at_fault(graphs, pair, found):
+            told = stated(graphs[0], _differences(graphs, pair, found))
+            return told or Diagnosis(Cause.SCALE, (ReadOtherwise.of(index, found),), candidate_node=found.reader)
     if not any(index.nodes[p].op_type == "QuantizeLinear" or "QLinear" in index.nodes[p].op_type for p in nodes):
         return None
     for found in misread(index):
@@ -71,6 +81,47 @@ def of_layer(graphs: tuple[GraphIndex, GraphIndex], pair: LayerPair) -> Diagnosi
             together = (found, *(m for m in misread(index) if m.reader == found.reader and m is not found))
             facts = tuple(ReadOtherwise.of(index, one) for one in together)
             return Diagnosis(Cause.SCALE, facts, producer=given[0] if elsewhere else None)
+    return None
+
+
+def _reader_at_fault(graphs: tuple[GraphIndex, GraphIndex], pair: LayerPair, found: Misread) -> bool:
+    """Whether who writes integers does so as in the reference, and who reads them makes other floats of them."""
+    held, written = numbers_held(graphs[0]), numbers_held(graphs[1]).get(found.tensor)
+    near = (held.get(name) for name in (*pair.reference.inputs, *pair.reference.outputs))
+    return operator(graphs[1].nodes[found.reader]) == "DequantizeLinear" and written is not None and written in near
+
+
+def _differences(
+    graphs: tuple[GraphIndex, GraphIndex], pair: LayerPair, found: Misread
+) -> list[tuple[int, Difference]]:
+    """What differs between the reader and the node of the reference that makes the floats there."""
+    index, other = graphs
+    twin = _twin(index, pair, behind=other.nodes[found.reader].output[0] in pair.candidate.outputs)
+    if twin is None:
+        return []
+    mine, theirs = _form(index, twin), _form(other, found.reader)
+    differences = node_differences(index, twin, mine, other, found.reader, theirs)
+    return [(twin, d) for d in differences if d.kind is DifferenceKind.WEIGHTS]
+
+
+def _form(index: GraphIndex, position: int) -> NormalForm:
+    return normal_form(index, position, lambda name: constant_value(index, name) is not None)
+
+
+def _twin(index: GraphIndex, pair: LayerPair, *, behind: bool) -> int | None:
+    """The node of the reference that makes floats of integers in a layer; of what it makes where that is ``behind``,
+    else of what it is given."""
+    around = [] if behind else [index.producer.get(name, -1) for name in pair.reference.inputs]
+    nodes = [p for p in (*pair.reference.nodes, *around) if p >= 0 and operator(index.nodes[p]) == "DequantizeLinear"]
+    makers = [p for p in nodes if index.nodes[p].output[0] in numbers_held(index)]
+    if makers:
+        return makers[0] if len(makers) == 1 else None
+    waiting = list(pair.reference.outputs) if behind else []
+    while waiting:
+        for position in idle_quantizers(index) & {*index.consumers.get(waiting.pop(), ())}:
+            if operator(index.nodes[position]) == "DequantizeLinear":
+                return position
+            waiting.extend(index.nodes[position].output)
     return None
 
 

@@ -226,7 +226,7 @@ def localize_candidate(
         None if log is None else log.of(candidate.name).info,
         ends_finite=bool(outputs) and all(o.compared and not not_finite(o.metrics) for o in outputs),
     )
-    index, seen = reference.model.index, _walk(prepared, log, progress, watch)
+    index, seen = prepared.comparison.reference.model.index, _walk(prepared, log, progress, watch)
     fmt = coarsest(reference.runner.arithmetic, candidate.runner.arithmetic, formats)
     heals, given = _judged(prepared, seen, outputs, fmt, carried, None if log is None else progress)
     given = typed_losses.blaming(prepared, _excusing(given, seen, outputs, index), outputs)

@@ -22,6 +22,7 @@ from ..lockstep.kernels import kernel_groups
 from ..lockstep.plan import LockstepPlan, plan
 from ..outputs.formats_in_play import quantizes_otherwise
 from ..runs.memory import BUDGET, ENGINES, budget
+from ..sides import Sides
 from .bodies import BodyLocalizer, LocalizeBody
 from .judging import LayerJudge
 
@@ -89,11 +90,14 @@ def prepare(
     same = candidate.model.same_network(reference.model)
     if is_quantized(reference.model.index) and (other := quantizes_otherwise(reference.model, candidate.model)):
         raise ModelError(f"{other}; compare each with the network in floating point, which is named first")
-    if not same and is_quantized(candidate.model.index) and not is_quantized(reference.model.index):
-        candidate = replace(candidate, model=with_float_borders(candidate.model))
+    file = reference.model.index
+    if not same:
+        reference, candidate = (_with_floats(side) for side in (reference, candidate))
+        comparison = replace(comparison, sides=Sides(reference, (candidate,)))
     matching = None if same else _match(reference, candidate)
     matched = _matched(reference, candidate, matching)
     laid = _plan(comparison, candidate, matched, deployed if same else None)
+    laid = replace(laid, unmatched=tuple(n for n in laid.unmatched if n in file.producer))
     candidate = _calibrated(comparison, candidate)
     fmt = candidate.runner.arithmetic
     steps = {"": 0.0} if fmt.is_integer else None
@@ -115,6 +119,12 @@ def prepare(
     judge = LayerJudge(noise, examiner, bodies, every=comparison.rules.layers == "all")
     nodes = {} if matching is None else matching.nodes
     return Prepared(comparison, candidate, laid, judge, same, matched, nodes, own)
+
+
+def _with_floats(side: Side) -> Side:
+    """A side with a float tensor to look at wherever operators of its file hand each other scaled integers."""
+    model = side.model
+    return replace(side, model=with_float_borders(model)) if is_quantized(model.index) else side
 
 
 def begin_engines(comparison: Comparison, candidate: Side, deployed: SessionInfo) -> None:

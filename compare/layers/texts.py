@@ -77,14 +77,14 @@ def outputs_agree(candidate: str, layers: Sequence[str], count: int) -> Notice:
 
 
 def no_result(candidate: str, layer: str, what: str) -> Notice:
-    """Both sides give NaN for inputs that were guessed.
+    """Both sides give NaN for inputs that were guessed, or hold NaN themselves.
 
     Args:
         candidate: Who was walked beside the reference.
         layer: Where NaN begins.
         what: How many there are.
     """
-    text = f"{what}, first at {layer}: look at the inputs, of which some were guessed; no culprit is reported for that."
+    text = f"{what}, first at {layer}: look at the inputs, guessed or NaN themselves; no culprit is reported for that."
     return Notice("no-result", candidate, f"{candidate}: {text}")
 
 

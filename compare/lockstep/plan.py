@@ -14,7 +14,9 @@ from ...graph.cutting.pieces import Piece, plan_pieces
 from ...graph.cutting.repeats import blocks
 from ...graph.cutting.slices import Slice, backward
 from ...graph.index import GraphIndex
-from ...graph.operators import CONTAINERS, CONTROL_FLOW, PRODUCTS, STRETCHES, operator
+from ...graph.operators import CONTAINERS, CONTROL_FLOW, PRODUCTS, QUANTIZERS, STRETCHES, operator
+from ...graph.quantized.quantizers import rounded
+from ...graph.quantized.scales import scales_of
 from ...graph.specs import is_float
 
 _MAY_CONTAIN = CONTAINERS | CONTROL_FLOW | {"Identity", "OptionalGetElement"}
@@ -145,6 +147,7 @@ def plan(
     """
     groups = list(groups) if groups is not None else fused_groups(reference)
     wanted = _once(reference, _observed(reference, groups, every), matched)
+    wanted = _as_floats(reference, wanted, matched)
     observed: dict[str, str] = {}
     for name in wanted:
         counterpart = matched.get(name)
@@ -239,6 +242,13 @@ def _once(index: GraphIndex, names: Sequence[str], matched: Mapping[str, str]) -
     return [name for name in names if name in left]
 
 
+def _as_floats(index: GraphIndex, names: Sequence[str], matched: Mapping[str, str]) -> list[str]:
+    """Tensors without integers that the candidate scales otherwise, and what it has as it is rounded alone: the floats
+    that these stand for are compared."""
+    scaled = scales_of(index)
+    return [n for n in names if n in matched or (n not in scaled and not matched.keys() & {*rounded(index, n)})]
+
+
 def _observed(index: GraphIndex, groups: Sequence[Group], every: bool) -> list[str]:
     flow = dataflow(index)
     static = static_tensors(index)
@@ -285,16 +295,25 @@ def _inner(index: GraphIndex, pairs: Sequence[LayerPair], matched: Mapping[str, 
 
 
 def _main(index: GraphIndex, part: Slice) -> int:
-    """The node that does a slice's arithmetic: its last product, else its last node that is not mere data movement."""
+    """The node that does a slice's arithmetic: its last product, else its last node that neither moves data nor rounds
+    it, else the last that does not only make floats of integers."""
     products = [p for p in part.nodes if operator(index.nodes[p]) in PRODUCTS]
     if products:
         return products[-1]
-    last = found = index.producer[part.outputs[0]]
-    while operator(index.nodes[found]) in STRETCHES:
-        found = index.producer.get(index.nodes[found].input[0], -1)
+    last = index.producer[part.outputs[0]]
+    while operator(index.nodes[last]) == "DequantizeLinear" and _before(index, last) in part.nodes:
+        last = _before(index, last)
+    found = last
+    while operator(index.nodes[found]) in STRETCHES | QUANTIZERS:
+        found = _before(index, found)
         if found not in part.nodes:
             return last
     return found
+
+
+def _before(index: GraphIndex, position: int) -> int:
+    """The node that makes the first input of a node; -1 where none does."""
+    return index.producer.get(index.nodes[position].input[0], -1)
 
 
 def _pieces(

@@ -6,7 +6,7 @@ import cmath
 import math
 from collections.abc import Sequence
 
-from .by_expectation import show, too_coarse
+from .by_expectation import SMALL, show, too_coarse
 from .evidence import Decider, Decision, OutputEvidence
 
 
@@ -58,7 +58,8 @@ def other_shape(evidence: OutputEvidence) -> Decision | None:
 def not_finite(evidence: OutputEvidence) -> Decision | None:
     """Elements that are NaN or infinite on one side, or NaN on both.
 
-    The latter proves nothing where inputs were guessed: the network may have no result for them.
+    The latter proves nothing where inputs were guessed, for which the network may have no result, and where they hold
+    NaN themselves and all other elements agree.
     """
     statistics = evidence.statistics
     if not statistics.not_finite:
@@ -76,7 +77,20 @@ def not_finite(evidence: OutputEvidence) -> Decision | None:
         what = f"{share} NaN or infinite on one side"
     first = "" if place is None else f"; first at {_list(place.index)} of sample {place.sample}: {show(place)}"
     guess = _guess(evidence) if statistics.nan[0] == statistics.broken else ""
+    if both and evidence.nan_given and not guess and _others_agree(evidence):
+        guess = (
+            f"; the data given for {' and '.join(map(repr, evidence.nan_given))} hold NaN themselves, and all other "
+            "elements agree: these show nothing; give data without NaN"
+        )
     return Decision("undecided" if both and guess else "fail", f"{what}{first}{guess}")
+
+
+def _others_agree(evidence: OutputEvidence) -> bool:
+    """Whether the elements that are finite on both sides differ by no more than is allowed or passes as rounding."""
+    statistics = evidence.statistics
+    if evidence.tolerance is not None:
+        return statistics.mismatched == statistics.broken
+    return statistics.sum_ee <= SMALL**2 * statistics.sum_rr
 
 
 def _guess(evidence: OutputEvidence) -> str:

@@ -221,6 +221,7 @@ class OutputEvidence:
         generated: Whether the inputs were drawn, and not given.
         blank: Whether all that was given as inputs are zeros or NaN.
         static: Whether it does not depend on the values of the inputs.
+        nan_given: Inputs that hold NaN.
         guessed, unranged: Inputs that were drawn with sizes, or from a range, that neither the model nor the user gave.
         out_of_range: What the candidate's runner computed otherwise than the types of its graph say, if anything.
     """
@@ -251,6 +252,7 @@ class OutputEvidence:
     generated: bool = False
     blank: bool = False
     static: bool = False
+    nan_given: tuple[str, ...] = ()
     guessed: tuple[str, ...] = ()
     unranged: tuple[str, ...] = ()
     out_of_range: OutOfRange | None = None

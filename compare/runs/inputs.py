@@ -56,6 +56,11 @@ class Inputs:
         return self._not_finite.masks
 
     @property
+    def nan(self) -> tuple[str, ...]:
+        """The inputs that hold NaN."""
+        return self._not_finite.nan
+
+    @property
     def blank(self) -> bool:
         """See `OneValue.blank`."""
         return self._one_value.blank
@@ -148,6 +153,11 @@ class NotFinite:
     def masks(self) -> frozenset[str]:
         """The inputs that hold negative infinities and nothing else that is not finite, as masks of scores do."""
         return frozenset(self._found) - self._other
+
+    @property
+    def nan(self) -> tuple[str, ...]:
+        """The inputs that hold NaN."""
+        return tuple(name for name, (nan, *_) in self._found.items() if nan)
 
     def notices(self) -> Iterator[Notice]:
         """What to say of each input that holds some."""

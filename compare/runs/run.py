@@ -74,6 +74,7 @@ class RunLog:
             `NotFinite.masks`.
         blank: Whether all that was fed are zeros or NaN: see `OneValue.blank`.
         varied: Whether rows of an input differ.
+        nan_given: Inputs that hold NaN.
     """
 
     reference: str
@@ -84,6 +85,7 @@ class RunLog:
     masks: frozenset[str] = frozenset()
     blank: bool = False
     varied: bool = False
+    nan_given: tuple[str, ...] = ()
 
     def of(self, name: str) -> RunnerLog:
         """How one runner fared; nothing is known of a runner that was never opened."""

@@ -199,8 +199,8 @@ class _Streaming:
         runners = tuple(entry.log() for entry in self._entries.values())
         told = (*self._notices, *self._inputs.notices())
         seen = self._inputs
-        deployed = Deployed(self._hashes)
-        return RunLog(reference.name, candidates, runners, deployed, told, seen.masks, seen.blank, seen.varied)
+        log = RunLog(reference.name, candidates, runners, Deployed(self._hashes), told)
+        return replace(log, masks=seen.masks, blank=seen.blank, varied=seen.varied, nan_given=seen.nan)
 
     def stop(self) -> None:
         """Notes that the run ends here for all that are not through."""

@@ -105,6 +105,17 @@ class Operand:
         return found.T if found is not None and self.turned else found
 
 
+def in_levels_of(operand: Operand, dtype: np.dtype) -> np.ndarray:
+    """The value of a constant; of scaled integers and their zero points, those that say the same in another dtype:
+    unsigned ones are half their levels above signed ones."""
+    value, node = operand.value, operand.index.nodes[operand.node]
+    scaled = operator(node) in QUANTIZERS or layout_of(node) is not None
+    if not scaled or {value.dtype.kind, dtype.kind} != {"i", "u"} or value.dtype.itemsize != dtype.itemsize:
+        return value
+    half = 1 << (8 * dtype.itemsize - 1)
+    return (value.astype(np.int64) + (half if dtype.kind == "u" else -half)).astype(dtype)
+
+
 def constant_value(index: GraphIndex, name: str, limit: int = 1 << 28) -> np.ndarray | None:
     """The value of a tensor that depends on weights and constants alone, computed with NumPy where no file holds it.
 

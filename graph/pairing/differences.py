@@ -28,7 +28,7 @@ from .changes import (
     WeightsAbsent,
 )
 from .constant_steps import OtherSteps, other_steps
-from .constants import Operand, along_axes, constant_value, integers_step, noun_of
+from .constants import Operand, along_axes, constant_value, in_levels_of, integers_step, noun_of
 from .normal_form import PADDED_WITH, NormalForm, padding_value, schema_defaults, spelled
 from .origin import origin
 from .settings import GIVEN_BY
@@ -262,7 +262,8 @@ def _weights(
 def _changed(mine: Operand, theirs: Operand, others: Sequence[tuple[str, str]]) -> Iterator[Difference]:
     """How a weight of two nodes differs. ``others``: slots and names of the reference's other weights."""
     n, m, slot = mine.node, theirs.node, mine.slot
-    reference, candidate, x, y = mine.index, theirs.index, mine.value, theirs.value
+    reference, candidate, y = mine.index, theirs.index, theirs.value
+    x = in_levels_of(mine, y.dtype)
     runs = runs_otherwise(mine, theirs)
     if runs is not None:
         yield Difference(n, m, runs, slot)

@@ -39,9 +39,7 @@ from .shapes import follow_shapes
 from .stored_steps import stored_steps
 from .sums import other_terms
 from .unfused import read_as
-
-LIMITS = {"Relu", "Clip"}
-"""Operators that a quantizer makes up for whose integers stand for nothing beyond their limits."""
+from .view import LIMITS, limits_of
 
 
 @dataclass(frozen=True)
@@ -160,8 +158,7 @@ def _without_limits(
         form = pairing.r.forms[p]
         if len(form.data) > 1 or form.weights.keys() - form.settings.keys():  # limits that are not known
             return difference
-        least, greatest = (0.0, math.inf) if form.op == "Relu" else (-math.inf, math.inf)
-        limits.append((form.settings.get("min", least), form.settings.get("max", greatest)))
+        limits.append(limits_of(form))
     low, high = max(a for a, _ in limits), min(b for _, b in limits)
     if not kept_within(candidate, candidate.nodes[position].output[0], low, high):
         return difference

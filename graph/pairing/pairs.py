@@ -9,6 +9,7 @@ from ..cutting.dataflow import random_nodes
 from ..index import GraphIndex
 from ..quantized.float_form import FloatForm, float_form, is_quantized
 from ..specs import Dim
+from .quantizers_in_a_row import made_one
 from .unfused import unfused
 from .view import GraphView, Told
 
@@ -21,8 +22,9 @@ class Pairing:
 
     Attributes:
         r, c: The reference and the candidate.
-        forms: Of a side that is matched in another form, that graph: in float operators, where it alone is quantized
-            (`quantized`), or with operators apart of which the two have not as many in one (`unfused`).
+        forms: Of a side that is matched in another form, that graph: in float operators, where it is quantized, and
+            with operators apart of which the two have not as many in one (`unfused`).
+        quantized: Of each side, whether it alone is quantized: then its quantizers are looked through.
         nodes: Position in the reference -> position in the candidate.
         taken: The reverse.
         changed: Nodes of the reference that were matched by their place alone: their operators differ.
@@ -39,11 +41,7 @@ class Pairing:
         graphs = reference, candidate
         quantized = is_quantized(reference), is_quantized(candidate)
         self.quantized = [q and quantized[0] != quantized[1] for q in quantized]
-        self.forms: list[FloatForm | None] = [None, None]
-        if any(self.quantized):  # the other one is matched with what the operators stand for
-            self.forms = [float_form(i) if q else None for i, q in zip(graphs, quantized, strict=True)]
-        else:
-            self.forms = unfused(reference, candidate)
+        self.forms = _forms(graphs, quantized)
         copies = not any(_trains(index) for index in (reference, candidate))
         self.r, self.c = (
             GraphView(index, False, skip_dropouts=copies, beside=other, told=known)
@@ -160,7 +158,21 @@ class Pairing:
             m = next((where[a] for a in _names_of(self.r, n) if a in where), None)
             if m is not None and self.r.forms[n].family == self.c.forms[m].family and self.fits(n, m):
                 found[n] = m
+        for n, m in list(found.items()):
+            behind = made_one(self.r, n, self.c, m)
+            if behind is not None and found.get(behind, m) == m:
+                found[behind] = found.pop(n)
         return found
+
+
+def _forms(graphs: Sequence[GraphIndex], quantized: Sequence[bool]) -> list[FloatForm | None]:
+    """See `Pairing.forms`."""
+    floats = [float_form(index) if q else None for index, q in zip(graphs, quantized, strict=True)]
+    if quantized[0] != quantized[1]:
+        return floats
+    reference, candidate = (i if form is None else form.index for i, form in zip(graphs, floats, strict=True))
+    apart = unfused(reference, candidate)
+    return [a if f is None else f if a is None else f.followed_by(a) for f, a in zip(floats, apart, strict=True)]
 
 
 def _names_of(view: GraphView, position: int) -> list[str]:

@@ -152,5 +152,8 @@ def _narrower(one: TensorSpec | None, other: TensorSpec | None) -> bool:
 
 
 def _comparable(one: TensorSpec | None, other: TensorSpec | None) -> bool:
-    """Whether two tensors may hold the same values, as far as their types are known: floats, or none of both."""
-    return one is None or other is None or is_float(one.dtype) == is_float(other.dtype)
+    """Whether two tensors may hold the same values, as far as their types are known: floats, or none of both. Signed
+    and unsigned integers of one size are levels of other zero points, of which what they stand for is compared."""
+    if one is None or other is None or is_float(one.dtype) != is_float(other.dtype):
+        return one is None or other is None
+    return {one.dtype.kind, other.dtype.kind} != {"i", "u"} or one.dtype.itemsize != other.dtype.itemsize

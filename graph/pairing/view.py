@@ -14,6 +14,8 @@ from ..cutting.dataflow import Dataflow, Kind, dataflow
 from ..index import GraphIndex
 from ..nodes import attribute_ints, attribute_string
 from ..operators import LANDMARKS, ONE_SOURCE_CONTRIB, PRODUCTS, QUANTIZERS, RENAMES, RESHAPES, is_standard, operator
+from ..quantized.idle import idle_quantizers
+from ..quantized.quantizers import kept_within
 from ..specs import Dim, is_float
 from .constants import constant_value
 from .normal_form import NormalForm, composed, normal_form, padded
@@ -23,6 +25,16 @@ PADDING = ("Conv", "MaxPool", "AveragePool")
 """Operators that may pad themselves in place of a Pad."""
 TELLING = 64
 """Fewest elements of weights that tell a node from all others by themselves."""
+
+
+LIMITS = {"Relu", "Clip"}
+"""Operators that a quantizer makes up for whose integers stand for nothing beyond their limits."""
+
+
+def limits_of(form: NormalForm) -> tuple[float, float]:
+    """The least and the greatest number that one of them makes, whose limits are known."""
+    least, greatest = (0.0, math.inf) if form.op == "Relu" else (-math.inf, math.inf)
+    return form.settings.get("min", least), form.settings.get("max", greatest)
 
 
 NodeKind = str | tuple[str, int, str]
@@ -116,6 +128,7 @@ class GraphView:
         self._perms = set() if beside is None else {_perm(n) for n in beside.nodes if n.op_type == "Transpose"}
         self._padding = set() if beside is None else _padding(beside)
         self.invented = invented
+        self._idle = idle_quantizers(index)
         self.skip_dropouts = skip_dropouts
         self.skips = skip_quantizers
         self.flow: Dataflow = dataflow(index)
@@ -155,6 +168,8 @@ class GraphView:
         if root:
             self.alias[node.output[0]] = root
             self._multiply(position)
+            if operator(node) in LIMITS:  # what it makes is another tensor, which nobody reads as it is
+                return
             if self.factor(node.output[0]) != self.factor(root):
                 return
             members = self.classes.setdefault(root, [root])
@@ -225,7 +240,9 @@ class GraphView:
         if position in self._told.scaled:
             return root
         if operator(node) in QUANTIZERS:
-            return root if skip_quantizers else ""
+            return root if skip_quantizers or position in self._idle else ""
+        if operator(node) in LIMITS:
+            return root if not skip_quantizers and self._limited_behind(position) else ""
         if not is_standard(node):
             return ""
         if node.op_type == "Identity":
@@ -239,6 +256,14 @@ class GraphView:
             same = before.dtype == after.dtype or (is_float(before.dtype) and is_float(after.dtype))
             return root if same else ""
         return self._undone(node, root)
+
+    def _limited_behind(self, position: int) -> bool:
+        """Whether whoever reads what a Relu or a Clip makes cuts it off at its limits, or within: a quantizer."""
+        form, made = normal_form(self.index, position, self.constant), self.index.nodes[position].output[0]
+        if len(form.data) > 1 or form.weights.keys() - form.settings.keys() or made in self.index.outputs:
+            return False
+        least, greatest = limits_of(form)
+        return kept_within(self.index, made, least, greatest)
 
     def _undone(self, node: onnx.NodeProto, root: str) -> str:
         """What the node moves back to where it was: the second of two inverse Transposes, of two Reshapes."""

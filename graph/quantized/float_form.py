@@ -19,7 +19,7 @@ from ..nodes import attribute_int, subgraphs
 from ..operators import CASTS, INTEGER_PRODUCTS, MOVEMENT, PRODUCTS, QUANTIZED, QUANTIZERS, RECURRENT, operator
 from ..specs import is_float
 from ..writer import GraphWriter, Names
-from .layouts import Layout, float_attributes, given, is_product_of_integers, layout_of
+from .layouts import Layout, channels_last, channels_moved, float_attributes, given, is_product_of_integers, layout_of
 from .packed import unpacked_blocks
 from .scales import integers_made, moved, moves, scales_of
 
@@ -37,6 +37,11 @@ class FloatForm:
     index: GraphIndex
     origins: tuple[int, ...]
     invented: frozenset[str]
+
+    def followed_by(self, other: FloatForm) -> FloatForm:
+        """Another form of this one's graph, as one of the file's graph."""
+        origins = tuple(self.origins[position] for position in other.origins)
+        return FloatForm(other.index, origins, self.invented | other.invented)
 
 
 def is_quantized(index: GraphIndex) -> bool:
@@ -188,7 +193,7 @@ class _Writing:
         elif is_product_of_integers(node) and (product := self._scaled_product(position, node)) is not None:
             self.pending[product.nodes[-1]] = product
             self.absorbed.update(product.nodes)
-        elif (layout := layout_of(node)) is not None:
+        elif (layout := layout_of(node)) is not None and (not channels_last(node) or channels_moved(self.index, node)):
             self._scaled_operator(node, layout)
         elif op in _CONTRIB and _CONTRIB[op](self, node):
             pass
@@ -241,12 +246,16 @@ class _Writing:
     def _scaled_operator(self, node: onnx.NodeProto, layout: Layout) -> None:
         """An operator that takes its scales along."""
         inputs = [node.input[i] for i in layout.before]
+        turns = channels_moved(self.index, node) if channels_last(node) else None
         for number, place in enumerate(layout.operands):
             axis = layout.weight_axis if number else 0
             rank = self.index.rank(given(node, place.data)) or 0
             axis = axis % rank if rank else max(axis, 0)
             integers, scale, zero = (given(node, p) for p in (place.data, place.scale, place.zero))
-            inputs.append(self._float(integers, scale, zero, axis))
+            made = self._float(integers, scale, zero, axis)
+            if turns is not None and not number:
+                made = self.writer.emit("Transpose", [made], self._fresh(integers), perm=turns[0])
+            inputs.append(made)
         bias = "" if layout.bias is None else given(node, layout.bias)
         if bias:
             scales = [node.input[place.scale] for place in layout.operands]
@@ -258,8 +267,12 @@ class _Writing:
             self._emit(layout.op, inputs, output, attributes)
             return
         made = self._emit(layout.op, inputs, self._fresh(output), attributes)
-        zero = "" if layout.zero is None else given(node, layout.zero)
-        self._requantized(made, output, node.input[layout.scale], zero)
+        scale, zero = node.input[layout.scale], "" if layout.zero is None else given(node, layout.zero)
+        if turns is not None:  # rounded as it is made, then moved
+            again = self._fresh(f"{output}_integers")
+            self._requantized(made, again, scale, zero)
+            made = self.writer.emit("Transpose", [self._float(again, scale, zero)], perm=turns[1])
+        self._requantized(made, output, scale, zero)
 
     def _scaled_product(self, position: int, node: onnx.NodeProto) -> _Product | None:
         """A product of integers whose scales the nodes behind it put back: Cast, then Mul."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from ..index import GraphIndex
 from ..nodes import attribute_int
 from ..operators import domain_of, operator
 
@@ -71,14 +72,25 @@ def layout_of(node: onnx.NodeProto) -> Layout | None:
     if op == "QLinearConcat":
         operands = tuple(Scaled(i, i + 1, i + 2) for i in range(2, len(node.input) - 2, 3))
         return Layout("Concat", operands, 0, 1)
-    if attribute_int(node, "channels_last", 0):
-        return None
     found = _LAYOUTS.get(op)
     if found is not None and op == "QGemm" and len(node.input) <= 7:
         return Layout(found.op, found.operands, bias=6)
     if found is not None and op == "QGemm" and attribute_int(node, "transB", 0):
         return Layout(found.op, found.operands, 7, 8, bias=6, weight_axis=0)
     return found
+
+
+def channels_last(node: onnx.NodeProto) -> bool:
+    """Whether a node reads and makes activations whose last axis is that of the channels: weights stay as they are."""
+    return attribute_int(node, "channels_last", 0) != 0
+
+
+def channels_moved(index: GraphIndex, node: onnx.NodeProto) -> tuple[list[int], list[int]] | None:
+    """The permutations that make the last axis of what such a node reads and makes the second one, and the reverse;
+    None where the number of axes is not known. Filters have as many."""
+    ranks = (index.rank(name) or 0 for name in (*node.input[:1], given(node, 3), *node.output))
+    rank = next((rank for rank in ranks if rank > 1), 0)
+    return ([0, rank - 1, *range(1, rank - 1)], [0, *range(2, rank), 1]) if rank else None
 
 
 def float_attributes(node: onnx.NodeProto, op: str) -> list[onnx.AttributeProto]:

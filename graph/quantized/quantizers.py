@@ -171,12 +171,12 @@ def rounded(index: GraphIndex, name: str) -> list[str]:
 
 def kept_within(index: GraphIndex, name: str, low: float, high: float) -> bool:
     """Whether all who keep or read a tensor do so as integers that stand for nothing beyond two limits."""
-    kept = holder(index, name) or _made_in_steps(index, name)
+    kept = holder(index, name) or made_in_steps(index, name)
     found = [kept] if kept is not None else [quantizer(index, p) for p in index.consumers.get(name, ())]
     return bool(found) and all(q is not None and q.within(low, high) for q in found)
 
 
-def _made_in_steps(index: GraphIndex, name: str) -> Quantizer | None:
+def made_in_steps(index: GraphIndex, name: str) -> Quantizer | None:
     """What an operator on scaled integers rounds its result to; None of others."""
     node = index.nodes[index.producer[name]] if name in index.producer else None
     layout = None if node is None else layout_of(node)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx
 
 from ..index import GraphIndex
-from ..operators import MOVEMENT, SELECTION, is_data, is_standard, operator
+from ..nodes import attribute_string
+from ..operators import MOVEMENT, Kind, facts_of, is_data, is_standard, operator
 from .layouts import given, layout_of
 
 Scale = tuple[str, str]
@@ -54,7 +55,9 @@ def _of_whole_tensor(index: GraphIndex, scale: str) -> bool:
 
 def moves(node: onnx.NodeProto) -> bool:
     """Whether a node gives elements of what it gets, integers or floats alike."""
-    return is_standard(node) and operator(node) in MOVEMENT | SELECTION
+    if operator(node) in ("Resize", "Upsample"):
+        return attribute_string(node, "mode", "nearest") == "nearest"
+    return is_standard(node) and (operator(node) in MOVEMENT or facts_of(node).kind is Kind.SELECTION)
 
 
 def moved(node: onnx.NodeProto) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ...graph.errors import BuildError, MissingPackage, ProviderUnavailable, RunnerError
 from ...graph.interrupts import uninterrupted
 from .config import LEVELS, ON_CUDA, PROVIDERS, OnnxrtConfig
-from .messages import one_line
+from .messages import one_line, too_new
 from .ortvalues import Loaded
 
 if TYPE_CHECKING:
@@ -149,7 +149,11 @@ def build(
 def _refused(runner: OnnxrtConfig, model: Model, error: Exception) -> BuildError:
     """Why ONNX Runtime takes no model, and what to do about it."""
     text, more = one_line(error), ""
-    if "is not a registered function/op" in text and not runner.custom_ops:
+    if (found := too_new(error)) is not None:
+        domain, opset, known = found
+        text = f"it is written in opset {opset} of {domain}, and this ONNX Runtime knows none above {known}."
+        more = f" Export it in opset {known} or lower, or install a newer onnxruntime."
+    elif "is not a registered function/op" in text and not runner.custom_ops:
         text, more = f"{text.rstrip('.')}.", " If a library has that operator: --ort-custom-ops LIB."
     elif runner.exact_int8:
         more = " It may do so without --ort-exact-int8, which not every operator has."

@@ -13,6 +13,17 @@ _IN_NODE = re.compile(
 _WHILE = re.compile(
     r"Non-zero status code returned while running (?P<op>\w+) node\. Name:'(?P<name>[^']*)' Status Message: "
 )
+_TOO_NEW = re.compile(
+    r"guarantees\* support .*?Opset (?P<opset>\d+) is under development.*? for domain (?P<domain>\S+) is till opset "
+    r"(?P<known>\d+)"
+)
+
+
+def too_new(error: BaseException) -> tuple[str, int, int] | None:
+    """Domain and opset of a model of which ONNX Runtime says that the opset is none that it knows, and the greatest
+    that it does; None where it says something else."""
+    found = _TOO_NEW.search(_SPACE.sub(" ", str(error)))
+    return None if found is None else (found["domain"], int(found["opset"]), int(found["known"]))
 
 
 def one_line(error: BaseException) -> str:

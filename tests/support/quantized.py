@@ -45,8 +45,11 @@ class _Samples(quantizers.CalibrationDataReader):
         return next(self._left, None)
 
 
-def quantized(proto: onnx.ModelProto, kind: str, feeds: Sequence[Mapping[str, np.ndarray]]) -> onnx.ModelProto:
-    """A network quantized to 8 bits: one of `KINDS`; static ones are calibrated on the feeds."""
+def quantized(
+    proto: onnx.ModelProto, kind: str, feeds: Sequence[Mapping[str, np.ndarray]], *, signed: bool = False
+) -> onnx.ModelProto:
+    """A network quantized to 8 bits: one of `KINDS`; static ones are calibrated on the feeds, and have activations of
+    signed or of unsigned integers."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
         onnx.save(proto, source)
@@ -55,5 +58,12 @@ def quantized(proto: onnx.ModelProto, kind: str, feeds: Sequence[Mapping[str, np
         else:
             form = quantizers.QuantFormat.QOperator if kind == "qoperator" else quantizers.QuantFormat.QDQ
             per_channel = kind == "qdq per channel"
-            quantizers.quantize_static(source, target, _Samples(feeds), quant_format=form, per_channel=per_channel)
+            quantizers.quantize_static(
+                source,
+                target,
+                _Samples(feeds),
+                quant_format=form,
+                per_channel=per_channel,
+                activation_type=quantizers.QuantType.QInt8 if signed else quantizers.QuantType.QUInt8,
+            )
         return onnx.load(target)

@@ -136,6 +136,11 @@ IDLE = "nothing was rounded"
             "2 of 2 elements .* on one side, or NaN on both; first",
             None,
         ),
+        # nor has it one of inputs that hold NaN themselves, unless something else differs as well
+        (nothing(HOLE, None, nan_given=("x",)), "undecided", "data given for 'x' hold NaN themselves, and all", None),
+        (nothing(HOLE, LOOSE, nan_given=("x",)), "undecided", "data given for 'x' hold NaN themselves", None),
+        (replace(between(HOLE, np.array([2.0, np.nan])), nan_given=("x",)), "fail", "NaN on both sides", None),
+        (replace(between(HOLE, np.array([1.0, 1.0])), nan_given=("x",)), "fail", "on one side", None),
         (evidence(np.full((2, 3), np.nan), guessed=("x",)), "fail", "on one side; .*nan found$", None),
         (evidence(tolerance=LOOSE, random="n draws"), "undecided", "^n draws; that both sides gave the same pro", None),
         (evidence(FAR, random="n draws"), "undecided", "^n draws, so that no two runs need agree; ", None),

@@ -1,0 +1,88 @@
+"""A layer that reads scaled integers which stand for other numbers in the candidate: who writes them has another scale
+or zero point there.
+
+Looks at: the quantizers at the layer's border that change nothing in the candidate, and the numbers that the
+reference's tensors hold there. Proves: that what the layer is given is none of the numbers that the candidate has for
+it, so that its error is that of the layer before, where the graphs say of nothing else that it differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...graph.operators import QUANTIZERS, operator
+from ...graph.quantized.idle import Numbers, idle_quantizers, keeps, numbers_held, numbers_of
+from ...graph.quantized.scales import moved
+from ..report.model import Cause
+from .case import LayerCase
+from .diagnosis import Diagnosis
+
+if TYPE_CHECKING:
+    from ...graph.index import GraphIndex
+
+
+@dataclass(frozen=True)
+class HeldOtherwise:
+    """A tensor that the candidate holds in other integers than the reference.
+
+    Attributes:
+        tensor: Its name in the reference.
+        numbers: What these stand for in the reference, and in the candidate.
+    """
+
+    tensor: str
+    numbers: tuple[Numbers, Numbers]
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        mine, theirs = (
+            f"steps of {step:.6g} from {step * low:.6g} to {step * high:.6g}" for step, low, high in self.numbers
+        )
+        return f"'{self.tensor}' is held in {mine} against {theirs}"
+
+
+def find(case: LayerCase) -> Diagnosis | None:
+    """The first such tensor, whose maker is to blame."""
+    index, other = case.graphs
+    if index is other or case.differences:
+        return None
+    idle, held = idle_quantizers(other), numbers_held(index)
+    for position in case.pair.candidate.nodes:
+        numbers = numbers_of(other, position) if position in idle else None
+        for name in _given(case, other, position) if numbers is not None else ():
+            if name in held and held[name] != numbers:
+                assert numbers is not None
+                fact = HeldOtherwise(name, (held[name], numbers))
+                return Diagnosis(Cause.QUANTIZATION, (fact,), producer=_written(case, name))
+    return None
+
+
+def _written(case: LayerCase, name: str) -> str:
+    """The first tensor of the reference that both sides have of those that hold the numbers of one: who makes it rounds
+    to them, and what is behind only moves them."""
+    index, found, known = case.graphs[0], name, set(case.origins.values())
+    while (position := index.producer.get(name)) is not None:
+        node = index.nodes[position]
+        if not (keeps(node) or position in idle_quantizers(index)) or not node.input:
+            break
+        name = moved(node)[0] if keeps(node) else node.input[0]
+        found = name if name in known else found
+    return found
+
+
+def _given(case: LayerCase, other: GraphIndex, position: int) -> Iterator[str]:
+    """The reference's tensors that a node of the candidate's layer reads, where they are given to it: as they are, or
+    behind nodes that only move what they get, or choose among it."""
+    waiting = [other.nodes[position].input[0]]
+    while waiting:
+        name = waiting.pop()
+        before = other.producer.get(name, -1)
+        if name in case.pair.candidate.inputs:
+            source = case.origins.get(name)
+            yield from [source] if source in case.pair.reference.inputs else []
+        elif before in case.pair.candidate.nodes:
+            node = other.nodes[before]
+            waiting.extend(moved(node) if keeps(node) else node.input[:1] if operator(node) in QUANTIZERS else ())
