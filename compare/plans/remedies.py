@@ -28,6 +28,7 @@ from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.regions import PADDING
 from ...graph.pairing.settings import AxesFrom
 from ...graph.pairing.weight_changes import WeightChange
+from ...graph.pairing.weight_patterns import MergedOtherwise
 from ..causes import misread
 from ..causes.altered_weights import OverflowBeside
 from ..causes.baked_constant import BakedConstant
@@ -318,6 +319,10 @@ def _of_stored(differences: Sequence[Difference], node: str, first: str) -> str:
     if beyond:
         what = f"{_nouns(beyond)} of {first}"
         return f"quantize the first file's {what} again: integers, scales or zero points are those of others"
+    changes = [d.change for d in differences if isinstance(d.change, WeightChange)]
+    merged = next((p for c in changes for p in c.patterns if isinstance(p, MergedOtherwise)), None)
+    if merged is not None:
+        return merged.remedy(node)
     together = next((d.change.parts for d in differences if isinstance(d.change, WeightChange) and d.change.parts), ())
     if together:
         named = listed([name for name in together if name != node])

@@ -49,6 +49,21 @@ class OperatorChange:
 
 
 @dataclass(frozen=True)
+class NotMerged(OperatorChange):
+    """An adapter that one of the two alone has, and that is not merged into the other's weights either.
+
+    Attributes:
+        into: The product of the other one, whose weights it adapts.
+    """
+
+    into: OpName
+
+    def __str__(self) -> str:
+        side = "reference" if self.candidate else "candidate"
+        return f"{super().__str__()}, and not merged into {' '.join(self.into)} of the {side} either"
+
+
+@dataclass(frozen=True)
 class Resized(OperatorChange):
     """Operators that one of the two alone has, behind which tensors have other sizes.
 

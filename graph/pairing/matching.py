@@ -97,7 +97,7 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
         row.corrected(reference, candidate, pairs)
     _without_padded(pairing, pairs)
     tensors = tensor_names(pairing, pairs)
-    nodes = dict(pairing.nodes)
+    nodes = {**pairing.nodes, **folded.products}
     exchanged = follow_shapes(pairing, nodes, tensors)
     _match_skipped(pairing, nodes, pairs)
     differences = [*_differences(pairing, pairs, folded, partial, rows), *exchanged]

@@ -19,6 +19,7 @@ from .affine import Affine
 from .weight_patterns import (
     BeyondSteps,
     Clamped,
+    MergedOtherwise,
     Part,
     Pattern,
     StoredScaled,
@@ -59,6 +60,7 @@ class WeightChange:
         folded: What was compared, where scalings and shifts were multiplied in first: ``weights`` or ``bias``.
         parts: Names of the reference's nodes that the candidate has in one product, where they were multiplied in.
         noun: What they are called, as `constants.noun_of` has it.
+        relative: Of what was compared after folding, the difference relative to all of them (L2).
     """
 
     shape: tuple[int, ...]
@@ -75,6 +77,7 @@ class WeightChange:
     folded: str | None = None
     parts: tuple[str, ...] = ()
     noun: str = "weights"
+    relative: float | None = None
 
     @property
     def size(self) -> int:
@@ -125,6 +128,8 @@ class WeightChange:
 
     def __str__(self) -> str:
         text = self._extent()
+        if self.folded and isinstance(next(iter(self.patterns), None), MergedOtherwise):
+            return f"{self.patterns[0]}; {text}"
         for pattern in self.patterns:
             whole = isinstance(pattern, (Transposed, Part)) and self.shape != self.candidate_shape
             text += f"{': ' if whole else '; '}{pattern}"
@@ -167,6 +172,8 @@ class WeightChange:
             told = ("none" if self.noun == "ends" and v == _OPEN else v for v in _told(self.values))
             return f"{self.of_one} {' against '.join(told)}"
         differ = f"{noun} differ" if self.folded is None else f"{noun} differ from the reference's after folding"
+        if self.relative is not None and 2 * self.count > self.size:
+            differ += f" (relative L2 difference {self.relative:.2g})"
         return (
             f"{self.count:,} of {self.size:,} {differ}, greatest {self.greatest:.3g}{self._place}, "
             f"{' against '.join(_told(self.values))}"
@@ -265,8 +272,9 @@ def folded_changes(a: Affine, b: Affine, half: bool) -> Iterator[tuple[str, Weig
     """
     noise = 2.0**-8 if half else FOLD_NOISE
     channel = np.abs(a.weight).reshape(a.weight.shape[0], -1).max(axis=1).reshape(-1, *[1] * (a.weight.ndim - 1))
+    sizes = [np.abs(a.weight), *(side.size for side in (a, b) if side.size is not None)]
     parts = (
-        ("weights", a.weight, b.weight, noise * np.abs(a.weight) + noise * 2.0**-6 * channel + 2.0**-100),
+        ("weights", a.weight, b.weight, noise * np.maximum.reduce(sizes) + noise * 2.0**-6 * channel + 2.0**-100),
         ("bias", a.bias, b.bias, noise * np.maximum(a.scale, b.scale) + 2.0**-100),
     )
     for (name, x, y, allowed), step in zip(parts, (b.step, b.bias_step), strict=True):
@@ -281,9 +289,22 @@ def folded_changes(a: Affine, b: Affine, half: bool) -> Iterator[tuple[str, Weig
             told = pattern_of(x, y) if step is None else None if quantized else _in_steps(x, y, step)
             change = WeightChange(
                 x.shape, y.shape, int(bad.sum()), float(error[index]), index, values,
-                quantized=quantized, patterns=() if told is None else (told,),
+                rounded_to=_nearest(x, y, allowed), quantized=quantized, patterns=() if told is None else (told,),
             )  # fmt: skip
-            yield name, replace(change, folded=name, noun="weights" if name == "weights" else "biases")
+            noun = "weights" if name == "weights" else "biases"
+            relative = float(np.linalg.norm(x - y) / norm) if (norm := float(np.linalg.norm(x))) else None
+            yield name, replace(change, folded=name, noun=noun, relative=relative)
+
+
+def _nearest(x: np.ndarray, y: np.ndarray, allowed: np.ndarray) -> str | None:
+    """The format of which all values are numbers, and the nearest to others that are known up to ``allowed``."""
+    for name, dtype in _DTYPE.items():
+        with np.errstate(all="ignore"):
+            stored = y.astype(np.float32).astype(dtype)
+            half = np.abs(np.spacing(stored).astype(np.float64)) / 2
+            if np.array_equal(stored.astype(np.float64), y) and (np.abs(x - y) <= half + allowed).all():
+                return name
+    return None
 
 
 def _in_steps(x: np.ndarray, y: np.ndarray, step: np.ndarray) -> Pattern | None:
