@@ -152,7 +152,8 @@ def stated(index: GraphIndex, found: Sequence[tuple[int, Difference]]) -> Diagno
     if not found:
         return None
     position, difference = max(found, key=lambda item: (_rank(index, *item), item[1].cut_off))
-    others = [(p, d) for p, d in found if d.cut_off or not difference.cut_off]
+    rounded = _rounded(difference)
+    others = [(p, d) for p, d in found if (d.cut_off or not difference.cut_off) and _rounded(d) <= rounded]
     named = position if difference.origin is None else difference.origin
     cause = _cause(index, named, difference)
     weight = _weight(difference, [d for p, d in found if p == position])
@@ -166,6 +167,11 @@ def stated(index: GraphIndex, found: Sequence[tuple[int, Difference]]) -> Diagno
     return with_others(first, index, others, position)
 
 
+def _rounded(difference: Difference) -> bool:
+    """Whether weights are rounded to another format, and no more."""
+    return isinstance(difference.change, WeightChange) and difference.change.rounded
+
+
 def _rank(index: GraphIndex, position: int, difference: Difference) -> int:
     """Which of several differences is told first: the greatest. Two ways to move data (a Split, and Slices) are the
     last, which says nothing of what they move. Other operators may compute the same; integers that are stored of other
@@ -175,6 +181,8 @@ def _rank(index: GraphIndex, position: int, difference: Difference) -> int:
         return len(_WEIGHT) + 1
     if isinstance(change, WeightChange) and change.beyond_steps:
         return len(_WEIGHT)
+    if _rounded(difference):
+        return -1
     moves = operator(index.nodes[position]) in MOVEMENT
     if moves and isinstance(change, OperatorChange) and not change.alone:
         moves = {op for op, _ in (*change.reference, *change.candidate)} <= MOVEMENT

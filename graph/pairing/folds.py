@@ -15,7 +15,8 @@ from .differences import Difference, op_names
 from .merged import OTHER_MAP, Merged, alone, half_stored, merged
 from .pairs import Pairing
 from .stored_steps import unfolded_step
-from .weight_changes import folded_changes
+from .view import GraphView
+from .weight_changes import COARSE, folded_changes, numbers_of
 
 SAME_MAP = 1e-6
 """Relative distance up to which two affine maps are the same."""
@@ -126,7 +127,11 @@ def _chains(pairing: Pairing, roles: Mapping[str, str], n: int, m: int) -> _Chai
     if at is not None:
         end = ends.index(roles[pairing.r.first(left[at])])
         left, right = left[: at + 1], right[: end + 1]
-    elif len(right) > 1 or not (left := _folded(pairing, left, m)):
+    elif len(right) == 1:
+        left = _folded(pairing.r, left, affine(pairing.c.index, [m], pairing.c.forms))
+    elif len(left) == 1:
+        right = _folded(pairing.c, right, affine(pairing.r.index, [n], pairing.r.forms))
+    if at is None and (not left or not right or len(left) == len(right)):
         return None
     if len(left) == len(right) and all(_one_for_one(pairing, a, b) for a, b in zip(left, right, strict=True)):
         return None
@@ -144,19 +149,20 @@ def _one_for_one(pairing: Pairing, n: int, m: int) -> bool:
     return pairing.nodes.get(n) == m and pairing.r.forms[n].op == pairing.c.forms[m].op
 
 
-def _folded(pairing: Pairing, left: list[int], m: int) -> list[int]:
-    """As much of a chain as a product does whose weights are those of the chain multiplied out, or these in steps. That
-    tells where it ends where no reader of it is matched. Nothing where the product does that of the chain alone."""
-    theirs = affine(pairing.c.index, [m], pairing.c.forms)
-    for end in range(len(left), 1, -1):
-        mine = affine(pairing.r.index, left[:end], pairing.r.forms)
+def _folded(view: GraphView, nodes: list[int], theirs: Affine | None) -> list[int]:
+    """As much of a chain as a product of the other graph does whose weights are those of the chain multiplied out, or
+    these in steps. That tells where it ends where no reader of it is matched. Nothing where the product does that of
+    the chain alone."""
+    same = SAME_MAP if theirs is None or numbers_of(theirs.weight) is None else COARSE
+    for end in range(len(nodes), 1, -1):
+        mine = affine(view.index, nodes[:end], view.forms)
         if mine is None or theirs is None or mine.weight.shape != theirs.weight.shape:
             continue
         if theirs.step is not None and _in_steps(mine, theirs):
-            return left[:end]
-        alone = affine(pairing.r.index, left[:1], pairing.r.forms)
-        if theirs.step is None and alone is not None and distance(mine, theirs) < SAME_MAP < distance(alone, theirs):
-            return left[:end]
+            return nodes[:end]
+        alone = affine(view.index, nodes[:1], view.forms)
+        if theirs.step is None and alone is not None and distance(mine, theirs) < same < distance(alone, theirs):
+            return nodes[:end]
     return []
 
 
