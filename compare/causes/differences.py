@@ -242,6 +242,8 @@ def _first(found: Diagnosis) -> Difference:
 
 def _cause(index: GraphIndex, position: int, difference: Difference) -> Cause:
     op, made = index.nodes[position].op_type, index.specs.get(index.nodes[position].output[0])
+    if difference.kind is DifferenceKind.WEIGHTS and op == "Loop" and difference.inside is None:
+        return Cause.ATTRIBUTE
     if difference.kind is DifferenceKind.WEIGHTS and op in ("QuantizeLinear", "DequantizeLinear"):
         return Cause.QUANTIZATION
     if difference.cut_off:

@@ -22,6 +22,7 @@ from ...graph.pairing.changes import (
     OperatorChange,
     OtherInput,
     OtherOutput,
+    ReadTwice,
     WeightsAbsent,
 )
 from ...graph.pairing.constant_steps import OtherSteps
@@ -110,7 +111,7 @@ TELLING = (
 )
 """Facts that tell what to do."""
 
-OF_NUMBERS = (Cause.WEIGHTS, Cause.SCALE, Cause.QUANTIZATION)
+OF_NUMBERS = (Cause.WEIGHTS, Cause.SCALE, Cause.QUANTIZATION, Cause.ATTRIBUTE)
 """Causes that one number which is another one may be."""
 
 PROGRAM = "export the model again: the file does not hold what the program computes with"
@@ -407,6 +408,8 @@ def _of_change(change: object, node: str, reading: str) -> str:
     same of all nodes that read another tensor."""
     if isinstance(change, OtherInput):
         return reading
+    if isinstance(change, ReadTwice):
+        return change.remedy
     if isinstance(change, ComputedOnce):
         nodes = ops(change.ops) if len(change.ops) < 3 else f"{ops(change.ops[:1])} to {ops(change.ops[-1:])}"
         return f"compute {nodes} of '{change.meant}' in the second file, and let what is behind them read that"

@@ -22,7 +22,7 @@ from ..nodes import attribute_int
 from ..operators import EPILOGUES, WINDOWED, operator
 from ..quantized.float_form import FloatForm
 from ..quantized.quantizers import kept_within
-from .changes import InputsExchanged, OperatorChange, OtherInput, OtherOutput
+from .changes import InputsExchanged, OperatorChange, OtherInput, OtherOutput, ReadTwice
 from .computed_once import computed_once
 from .differences import Difference, DifferenceKind, node_differences, setting_differences
 from .exchanged import with_holders
@@ -32,6 +32,7 @@ from .matcher import match_nodes
 from .normal_form import CAPTURED, spelled
 from .own_copies import own_copies
 from .pairs import Pairing
+from .read_twice import read_twice
 from .regions import padding_moved, region_difference, regions, scattered_otherwise
 from .resized import resized
 from .roles import as_read, made_of, roles, scaled_otherwise, tensor_names
@@ -222,7 +223,7 @@ def _differences(
         if n in partial or (n in folded.nodes and not windowed):
             continue
         place = pairing.r.index, n, pairing.r.forms[n], pairing.c.index, m, pairing.c.forms[m]
-        exchanged = None if n in folded.nodes else _inputs_exchanged(pairing, n, m) or _other_input(pairing, n, m)
+        exchanged = None if n in folded.nodes else _other_inputs(pairing, n, m)
         differences = node_differences(*place) if n not in folded.nodes else []
         if n in folded.nodes:  # where its window runs is no matter of the weights, which are compared
             differences = [*setting_differences(*place)]
@@ -261,6 +262,11 @@ def _with_exchanged(found: list[Difference]) -> Iterator[Difference]:
             alike, back = (tuple(o.reader for o in others if (o.candidate, o.meant) == way) for way in ways)
             difference = replace(difference, change=replace(change, alike=alike, exchanged=back))
         yield difference
+
+
+def _other_inputs(pairing: Pairing, n: int, m: int) -> InputsExchanged | OtherInput | ReadTwice | None:
+    """What else a node of the candidate reads than the one of the reference."""
+    return _inputs_exchanged(pairing, n, m) or _other_input(pairing, n, m) or read_twice(pairing, n, m)
 
 
 def _inputs_exchanged(pairing: Pairing, n: int, m: int) -> InputsExchanged | None:
