@@ -27,7 +27,7 @@ from ...graph.pairing.weight_patterns import StoredScaled
 from ...graph.printable import counted
 from ...graph.specs import is_float
 from ..report.model import Cause, Fact
-from . import permutation, same_functions
+from . import permutation, same_functions, softmax_extent
 from .case import DOMINANT, LayerCase, LoudLayer
 from .diagnosis import Diagnosis
 from .undoing import weights_stay
@@ -309,8 +309,8 @@ def other_operator(case: LayerCase) -> Diagnosis | None:
     found = in_graphs(case)
     if found is None or _makes_little(case, found):
         return None
-    same = same_functions.find(case) if found.cause is Cause.WRONG_OP else None
-    return found if same is None else found.adding(same)
+    told = (softmax_extent.find(case) or same_functions.find(case)) if found.cause is Cause.WRONG_OP else None
+    return found if told is None else found.adding(told)
 
 
 def moved_by_another(case: LayerCase) -> Diagnosis | None:

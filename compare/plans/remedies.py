@@ -56,6 +56,7 @@ from ..causes.rewritten_weights import AsRewritten, NotTakenBack
 from ..causes.same_functions import SameFunctions
 from ..causes.scale import Fit
 from ..causes.shared_scale import SharedScale
+from ..causes.softmax_extent import OtherExtent
 from ..causes.underflow import LostBefore
 from ..causes.unread_input import UnreadInput
 from ..causes.wide_range import Crowded, WiderThanData
@@ -102,6 +103,7 @@ TELLING = (
     InsertedBehind,
     KeepsOthers,
     NotTakenBack,
+    OtherExtent,
     OtherOperand,
     OtherOrder,
     OtherResult,

@@ -125,3 +125,17 @@ def test_a_tensor_that_is_read_twice_costs_no_layers():
     report = compare(network(first), network(second), DATA)
     assert report.verdict == "fail"
     assert [culprit.cause for culprit in report.culprits] == ["wrong-op"]
+
+
+def test_a_sum_that_the_second_file_lacks_is_to_be_put_there_where_names_have_moved():
+    """One term of several is missing, so that the last sum has the name of the one before."""
+    head = """g (float[6,8] x) => (float[6,8] y) {
+        [cross] f = MatMul(x, w) [fm] m = Softplus(f) [t0] t0 = Tanh(x) [t1] t1 = Sigmoid(x) [a1] s1 = Add(t0, t1)"""
+    first = f"{head} [t2] t2 = Relu(x) [a2] s2 = Add(s1, t2) [a3] s3 = Add(s2, m) [end] y = Tanh(s3) }}"
+    second = f"{head} [a2] s2 = Add(s1, m) [end] y = Tanh(s2) }}"
+    weights = {"w": normal(8, 8)}
+    culprit = only(compare(parsed(first, **weights), parsed(second, **weights), [{"x": normal(6, 8, seed=2)}]))
+    assert culprit.cause == "wrong-op"
+    (remedy,) = culprit.remedies
+    assert "Relu t2" in remedy.text
+    assert "''" not in remedy.text
