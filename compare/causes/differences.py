@@ -27,7 +27,7 @@ from ...graph.pairing.weight_patterns import StoredScaled
 from ...graph.printable import counted
 from ...graph.specs import is_float
 from ..report.model import Cause, Fact
-from . import permutation, same_functions
+from . import permutation, same_functions, softmax_extent
 from .case import DOMINANT, LayerCase, LoudLayer
 from .diagnosis import Diagnosis
 from .undoing import weights_stay
@@ -153,7 +153,8 @@ def stated(index: GraphIndex, found: Sequence[tuple[int, Difference]]) -> Diagno
     if not found:
         return None
     position, difference = max(found, key=lambda item: (_rank(index, *item), item[1].cut_off))
-    others = [(p, d) for p, d in found if d.cut_off or not difference.cut_off]
+    rounded = _rounded(difference)
+    others = [(p, d) for p, d in found if (d.cut_off or not difference.cut_off) and _rounded(d) <= rounded]
     named = position if difference.origin is None else difference.origin
     cause = _cause(index, named, difference)
     weight = _weight(difference, [d for p, d in found if p == position])
@@ -167,6 +168,11 @@ def stated(index: GraphIndex, found: Sequence[tuple[int, Difference]]) -> Diagno
     return with_others(first, index, others, position)
 
 
+def _rounded(difference: Difference) -> bool:
+    """Whether weights are rounded to another format, and no more."""
+    return isinstance(difference.change, WeightChange) and difference.change.rounded
+
+
 def _rank(index: GraphIndex, position: int, difference: Difference) -> int:
     """Which of several differences is told first: the greatest. Two ways to move data (a Split, and Slices) are the
     last, which says nothing of what they move. Other operators may compute the same; integers that are stored of other
@@ -176,6 +182,8 @@ def _rank(index: GraphIndex, position: int, difference: Difference) -> int:
         return len(_WEIGHT) + 1
     if isinstance(change, WeightChange) and change.beyond_steps:
         return len(_WEIGHT)
+    if _rounded(difference):
+        return -1
     moves = operator(index.nodes[position]) in MOVEMENT
     if moves and isinstance(change, OperatorChange) and not change.alone:
         moves = {op for op, _ in (*change.reference, *change.candidate)} <= MOVEMENT
@@ -237,6 +245,8 @@ def _first(found: Diagnosis) -> Difference:
 
 def _cause(index: GraphIndex, position: int, difference: Difference) -> Cause:
     op, made = index.nodes[position].op_type, index.specs.get(index.nodes[position].output[0])
+    if difference.kind is DifferenceKind.WEIGHTS and op == "Loop" and difference.inside is None:
+        return Cause.ATTRIBUTE
     if difference.kind is DifferenceKind.WEIGHTS and op in ("QuantizeLinear", "DequantizeLinear"):
         return Cause.QUANTIZATION
     if difference.cut_off:
@@ -302,8 +312,8 @@ def other_operator(case: LayerCase) -> Diagnosis | None:
     found = in_graphs(case)
     if found is None or _makes_little(case, found):
         return None
-    same = same_functions.find(case) if found.cause is Cause.WRONG_OP else None
-    return found if same is None else found.adding(same)
+    told = (softmax_extent.find(case) or same_functions.find(case)) if found.cause is Cause.WRONG_OP else None
+    return found if told is None else found.adding(told)
 
 
 def moved_by_another(case: LayerCase) -> Diagnosis | None:

@@ -168,6 +168,8 @@ def _diagnosis(case: LayerCase, found: _Suspect) -> Diagnosis | None:
     if alone and missing:
         return None
     meant = names.get(found.name, "")
+    if not meant and not missing:  # another layer makes it, which the candidate does not have
+        missing, ends = _before(reference, found.name, range(len(reference.nodes)), names)
     passes = meant in its_ends if alone else _carries(reference, case.origins.get(found.other, ""), ends)
     all_of_them = alone and passes  # of other operands, those of another layer may be right
     within = case.pair.candidate.nodes

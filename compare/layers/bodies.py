@@ -200,6 +200,7 @@ class BodyLocalizer:
         found = self._localized(left, right, samples, where)
         if found.culprits:
             return found
+        found = dataclasses.replace(found, agrees=max(trace.results, default=0.0) <= self._allowed())
         if trace.theirs != trace.count:
             iterations = control_flow.Iterations(trace.count, trace.theirs)
             differs = self._given(ours, other, left, right)
@@ -210,26 +211,25 @@ class BodyLocalizer:
         explained = whole is None or trace.total >= EXPLAINED * whole
         looked = f"{len(picks):,} of {trace.count:,} iterations were looked into"
         why = self._given(ours, other, left, right)
-        if explained and not why and not trace.cut and trace.followed:
+        ways = any(_numbers(ours, name) != _numbers(other, name) for name in _WAYS)
+        if explained and not (why or ways) and not trace.cut and trace.followed:
             return dataclasses.replace(found, clean=True, remark=looked)
         why = why or "no node inside is beyond rounding"
         return dataclasses.replace(found, remark=f"{why}; {looked}")
 
     def _given(self, ours: Node, other: Node, left: Program, right: Program) -> str:
-        """What the two loops are given that is not the same, or that they take in another way."""
+        """What the two loops are given that is not the same."""
         for number, (a, b) in enumerate(zip(ours.arguments, other.arguments, strict=False)):
             if (a is None) != (b is None):
                 return f"its input {number} is left out on one side"
             if a is not None and b is not None and self._apart(a, b):
+                if ours.op == "Loop" and not number:
+                    return "its trip count differs"
                 shown = f": {a.reshape(-1)[0]} against {b.reshape(-1)[0]}" if a.size == b.size == 1 else ""
                 return f"its input {number} differs{shown}"
         for name in left.captured.keys() & right.captured.keys():
             if self._apart(left.captured[name], right.captured[name]):
                 return f"what it captures differs: {name!r}"
-        for name in _WAYS if ours.op == "Scan" else ():
-            one, two = (_numbers(node, name) for node in (ours, other))
-            if one != two:
-                return f"{name} {one or 'zeros'} against {two or 'zeros'}"
         return ""
 
     def _apart(self, a: np.ndarray, b: np.ndarray) -> bool:

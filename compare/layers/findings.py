@@ -36,6 +36,7 @@ class BodyFindings:
     Attributes:
         culprits, layers: As in the report, with where they are.
         clean: Nothing inside exceeds its expected noise, and what the iterations make explains the layer's error.
+        agrees: Each iteration makes of the same what it makes in the reference, to within rounding.
         diagnosis: What is wrong with the layer itself, where that was seen: a branch, the number of iterations.
         remark: Why it was not entered, or what was seen; a clause for the evidence of the layer as a whole.
     """
@@ -43,6 +44,7 @@ class BodyFindings:
     culprits: tuple[Culprit, ...] = ()
     layers: tuple[LayerResult, ...] = ()
     clean: bool = False
+    agrees: bool = False
     diagnosis: Diagnosis | None = None
     remark: str = ""
 

@@ -181,7 +181,11 @@ class LayerJudge:
         if found is not None and isinstance(found.facts[0], OtherBranch):
             stated = in_graphs(case)  # of what computes the condition
             return found if stated is None else stated.adding(found.facts[0])
-        return found or _with_remark(self.examiner.examine(case), entered)
+        if found is not None:
+            return found
+        if entered.agrees:  # what its bodies do with other operators or constants is the same
+            case = replace(case, differences=tuple((p, d) for p, d in case.differences if d.inside is None))
+        return _with_remark(self.examiner.examine(case), entered)
 
 
 def _of_body(entered: BodyFindings) -> Diagnosis | None:

@@ -22,12 +22,14 @@ from ...graph.pairing.changes import (
     OperatorChange,
     OtherInput,
     OtherOutput,
+    ReadTwice,
     WeightsAbsent,
 )
 from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.regions import PADDING
 from ...graph.pairing.settings import AxesFrom
 from ...graph.pairing.weight_changes import WeightChange
+from ...graph.pairing.weight_patterns import MergedOtherwise
 from ..causes import misread
 from ..causes.altered_weights import OverflowBeside
 from ..causes.baked_constant import BakedConstant
@@ -55,6 +57,7 @@ from ..causes.rewritten_weights import AsRewritten, NotTakenBack
 from ..causes.same_functions import SameFunctions
 from ..causes.scale import Fit
 from ..causes.shared_scale import SharedScale
+from ..causes.softmax_extent import OtherExtent
 from ..causes.underflow import LostBefore
 from ..causes.unread_input import ReadBesides, UnreadInput
 from ..causes.wide_range import Crowded, WiderThanData
@@ -102,6 +105,7 @@ TELLING = (
     InsertedBehind,
     KeepsOthers,
     NotTakenBack,
+    OtherExtent,
     OtherOperand,
     OtherOperator,
     OtherOrder,
@@ -115,7 +119,7 @@ TELLING = (
 )
 """Facts that tell what to do."""
 
-OF_NUMBERS = (Cause.WEIGHTS, Cause.SCALE, Cause.QUANTIZATION)
+OF_NUMBERS = (Cause.WEIGHTS, Cause.SCALE, Cause.QUANTIZATION, Cause.ATTRIBUTE)
 """Causes that one number which is another one may be."""
 
 PROGRAM = "export the model again: the file does not hold what the program computes with"
@@ -324,6 +328,10 @@ def _of_stored(differences: Sequence[Difference], node: str, first: str) -> str:
     if beyond:
         what = f"{_nouns(beyond)} of {first}"
         return f"quantize the first file's {what} again: integers, scales or zero points are those of others"
+    changes = [d.change for d in differences if isinstance(d.change, WeightChange)]
+    merged = next((p for c in changes for p in c.patterns if isinstance(p, MergedOtherwise)), None)
+    if merged is not None:
+        return merged.remedy(node)
     together = next((d.change.parts for d in differences if isinstance(d.change, WeightChange) and d.change.parts), ())
     if together:
         named = listed([name for name in together if name != node])
@@ -408,6 +416,8 @@ def _of_change(change: object, node: str, reading: str) -> str:
     same of all nodes that read another tensor."""
     if isinstance(change, OtherInput):
         return reading
+    if isinstance(change, ReadTwice):
+        return change.remedy
     if isinstance(change, ComputedOnce):
         nodes = ops(change.ops) if len(change.ops) < 3 else f"{ops(change.ops[:1])} to {ops(change.ops[-1:])}"
         return f"compute {nodes} of '{change.meant}' in the second file, and let what is behind them read that"

@@ -24,6 +24,7 @@ class Affine:
         scale: Greatest absolute value that took part in each bias element; its rounding errors are relative to this.
         step: Distance between neighbouring weights, where they are stored quantized; shaped like them.
         bias_step: The same of the bias.
+        size: Greatest absolute value that took part in each weight, where that is more than the weight itself.
     """
 
     weight: np.ndarray
@@ -31,6 +32,7 @@ class Affine:
     scale: np.ndarray
     step: np.ndarray | None = None
     bias_step: np.ndarray | None = None
+    size: np.ndarray | None = None
 
 
 def affine(
@@ -115,14 +117,14 @@ def continued(
         channel_axis: The axis of the output channels in what it gives.
     """
     w, b, size = start.weight, start.bias, start.scale
-    step, bias_step = start.step, start.bias_step
+    step, bias_step, taken = start.step, start.bias_step, start.size
     channels = len(b)
 
     def scaled(factor: np.ndarray) -> None:
-        nonlocal w, step, bias_step
+        nonlocal w, step, bias_step, taken
         each = factor.reshape(-1, *[1] * (w.ndim - 1))
         w = w * each
-        step = None if step is None else step * abs(each)
+        step, taken = (None if v is None else v * abs(each) for v in (step, taken))
         bias_step = None if bias_step is None else bias_step * abs(factor)
 
     for position in nodes:
@@ -156,7 +158,7 @@ def continued(
             factor = vector if form.op == "Mul" else 1.0 / vector
             b, size = b * factor, size * abs(factor)
             scaled(factor)
-    return Affine(w, b, np.maximum(size, np.abs(b)), step, bias_step)
+    return Affine(w, b, np.maximum(size, np.abs(b)), step, bias_step, taken)
 
 
 def _known(index: GraphIndex, position: int) -> bool:

@@ -1,15 +1,16 @@
-"""Products into which the candidate has multiplied a branch that the reference has beside them: an adapter of low rank,
-merged into the weights that it adapts."""
+"""Products into which one graph has multiplied a branch that the other has beside them: an adapter of low rank, merged
+into the weights that it adapts."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..operators import AFFINE_STEPS
 from .affine import Affine, affine
-from .pairs import Pairing
+from .constants import constant_value
 from .view import GraphView
 
 MATRICES = "MatMul"
@@ -24,46 +25,71 @@ class Branch:
         product: The first product.
         others: The nodes of the branch, in order.
         total: The addition.
-        whole: What all of them do together.
+        own: What the first product does.
+        added: What the branch does.
+        scale: The one number that the branch multiplies by, where it has one; else None.
+        low: Whether it goes through fewer channels than the product reads and gives: an adapter of low rank.
     """
 
     product: int
     others: tuple[int, ...]
     total: int
-    whole: Affine
+    own: Affine
+    added: Affine
+    scale: float | None
+    low: bool
 
     @property
     def nodes(self) -> tuple[int, ...]:
         """All its nodes."""
         return (self.product, *self.others, self.total)
 
+    @property
+    def whole(self) -> Affine:
+        """What all of them do together."""
+        bias = self.own.bias + self.added.bias
+        scale = np.maximum.reduce([self.own.scale, self.added.scale, np.abs(bias)])
+        size = np.abs(self.own.weight) + (np.abs(self.added.weight) if self.added.size is None else self.added.size)
+        return Affine(self.own.weight + self.added.weight, bias, scale, size=size)
 
-def branch(pairing: Pairing, n: int) -> Branch | None:
-    """The branch beside a product of the reference, none of whose nodes the candidate has; None where there is none.
+
+def branch(view: GraphView, matched: Collection[int], n: int) -> Branch | None:
+    """The branch beside a product, none of whose nodes the other graph has; None where there is none.
 
     Args:
-        pairing: The matched nodes.
-        n: The product: of matrices, matched.
+        view: The graph.
+        matched: The nodes that the other graph has.
+        n: The product.
     """
-    view = pairing.r
     made, given = view.first(n), [name for _, name in view.fine.nodes[n].inputs]
     readers = view.fine.consumers.get(made, [])
     if view.forms[n].family != MATRICES or len(given) != 1 or len(readers) != 1 or made in view.output_roots:
         return None
     total = readers[0][0]
     read = [name for _, name in view.fine.nodes[total].inputs]
-    if view.forms[total].op != "Add" or total in pairing.nodes or len(read) != 2 or read[0] == read[1]:
+    if view.forms[total].op != "Add" or total in matched or len(read) != 2 or read[0] == read[1]:
         return None
     others = _others(view, next(name for name in read if name != made), given[0])
     mine = affine(view.index, [n], view.forms)
-    if not others or mine is None or pairing.nodes.keys() & set(others):
+    if not others or mine is None or not set(others).isdisjoint(matched):
         return None
     added = _composed(view, others)
     if added is None or added.weight.shape != mine.weight.shape:
         return None
-    bias = mine.bias + added.bias
-    scale = np.maximum.reduce([mine.scale, added.scale, np.abs(bias)])
-    return Branch(n, tuple(others), total, Affine(mine.weight + added.weight, bias, scale))
+    rank = affine(view.index, others[:1], view.forms)
+    low = rank is not None and len(rank.bias) < min(mine.weight.shape)
+    return Branch(n, tuple(others), total, mine, added, _scale(view, others), low)
+
+
+def _scale(view: GraphView, nodes: list[int]) -> float | None:
+    """The one number that some nodes multiply by, where exactly one of them does that."""
+    steps = [(view.forms[p].op, name) for p in nodes for name in view.forms[p].weights.values()]
+    known = [(op, constant_value(view.index, name)) for op, name in steps if op in ("Mul", "Div")]
+    numbers = [(op, value) for op, value in known if value is not None]
+    if len(numbers) != 1 or numbers[0][1].size != 1:
+        return None
+    number = float(numbers[0][1].reshape(-1)[0])
+    return number if numbers[0][0] == "Mul" else 1 / number if number else None
 
 
 def _others(view: GraphView, name: str, given: str) -> list[int]:
@@ -94,6 +120,21 @@ def _composed(view: GraphView, nodes: list[int]) -> Affine | None:
         if whole is not None:
             bias = step.weight @ whole.bias + step.bias
             scale = np.maximum(np.abs(step.weight) @ whole.scale, step.scale)
-            step = Affine(step.weight @ whole.weight, bias, scale)
+            size = np.abs(step.weight) @ (np.abs(whole.weight) if whole.size is None else whole.size)
+            step = Affine(step.weight @ whole.weight, bias, scale, size=size)
         whole = step
     return whole
+
+
+def chain(view: GraphView, position: int) -> list[int]:
+    """A product and the constant scalings and shifts after it that nothing else reads."""
+    found = [position]
+    while True:
+        name = view.first(found[-1])
+        readers = view.fine.consumers.get(name, [])
+        if len(readers) != 1 or name in view.output_roots:
+            return found
+        step = view.forms[readers[0][0]]
+        if step.op not in AFFINE_STEPS or len(step.data) != 1 or not step.weights:
+            return found
+        found.append(readers[0][0])

@@ -49,6 +49,21 @@ class OperatorChange:
 
 
 @dataclass(frozen=True)
+class NotMerged(OperatorChange):
+    """An adapter that one of the two alone has, and that is not merged into the other's weights either.
+
+    Attributes:
+        into: The product of the other one, whose weights it adapts.
+    """
+
+    into: OpName
+
+    def __str__(self) -> str:
+        side = "reference" if self.candidate else "candidate"
+        return f"{super().__str__()}, and not merged into {' '.join(self.into)} of the {side} either"
+
+
+@dataclass(frozen=True)
 class Resized(OperatorChange):
     """Operators that one of the two alone has, behind which tensors have other sizes.
 
@@ -181,6 +196,39 @@ class OtherInput:
         return (
             f"{self.op} reads the tensor '{self.candidate}' in the candidate, and '{self.reference}' in the reference"
         )
+
+
+@dataclass(frozen=True)
+class ReadTwice:
+    """A node reads one tensor twice, where its counterpart reads another one, too, which the candidate does not have.
+
+    Attributes:
+        op: The operator.
+        reference: What the reference's node reads.
+        candidate: What the candidate's node reads in place of it, beside reading it anyway.
+        reader: The candidate's node.
+        lacking: What makes the tensor in the reference, as far as the candidate does not do it.
+    """
+
+    op: str
+    reference: str
+    candidate: str
+    reader: str
+    lacking: tuple[OpName, ...]
+
+    def __str__(self) -> str:
+        verb, does = ("is", "makes") if len(self.lacking) == 1 else ("are", "make")
+        return (
+            f"{self.op} reads the tensor '{self.candidate}' twice in the candidate, and '{self.reference}' beside it "
+            f"in the reference; {_listed(self.lacking)}, which {does} that, {verb} missing in the candidate or not used"
+        )
+
+    @property
+    def remedy(self) -> str:
+        """What to do."""
+        first, last = (" ".join(self.lacking[place]) for place in (0, -1))
+        made = f"{last} makes" if len(self.lacking) == 1 else f"operators from {first} to {last} make"
+        return f"let {self.op} {self.reader} read what the first file's {made}, in place of one '{self.candidate}'"
 
 
 @dataclass(frozen=True)

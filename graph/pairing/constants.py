@@ -40,7 +40,7 @@ _BIASED = (WEIGHTED - PRODUCTS - RECURRENT) | FUSING_PRODUCTS
 
 def noun_of(index: GraphIndex, node: int, name: str, value: np.ndarray) -> str:
     """What people call the values of a constant that a node reads: ``weights``, ``biases``, ``scales``,
-    ``zero points``, ``epsilons``, ``starts``, ``ends``, or ``values``.
+    ``zero points``, ``epsilons``, ``starts``, ``ends``, ``trip count``, or ``values``.
 
     Args:
         index, node: The graph, and the position of the node.
@@ -61,10 +61,13 @@ def noun_of(index: GraphIndex, node: int, name: str, value: np.ndarray) -> str:
 
 
 def _named(node: onnx.NodeProto) -> dict[int, str]:
-    """The places of a node's scales and zero points among its inputs, of what a Slice takes, and their names."""
+    """The places of a node's scales and zero points among its inputs, of what a Slice and a Loop take, and their
+    names."""
     op, layout = operator(node), layout_of(node)
     if op == "Slice":
         return {1: "starts", 2: "ends", 3: "axes", 4: "steps"}
+    if op == "Loop":
+        return {0: "trip count"}
     if op in QUANTIZERS:
         return {1: "scales", 2: "zero points"}
     if layout is None:

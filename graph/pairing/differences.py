@@ -25,6 +25,7 @@ from .changes import (
     OpName,
     OtherInput,
     OtherOutput,
+    ReadTwice,
     WeightsAbsent,
 )
 from .constant_steps import OtherSteps, other_steps
@@ -64,6 +65,7 @@ Change = (
     | InputsExchanged
     | OtherInput
     | ComputedOnce
+    | ReadTwice
     | OtherOutput
     | InputAbsent
 )
@@ -100,7 +102,7 @@ class Difference:
         """What of the node differs."""
         if isinstance(self.change, OperatorChange):
             return DifferenceKind.OPERATOR
-        if isinstance(self.change, (InputsExchanged, OtherInput, ComputedOnce, OtherOutput, InputAbsent)):
+        if isinstance(self.change, (InputsExchanged, OtherInput, ReadTwice, ComputedOnce, OtherOutput, InputAbsent)):
             return DifferenceKind.INPUTS
         return DifferenceKind.ATTRIBUTE if isinstance(self.change, AttributeChange) else DifferenceKind.WEIGHTS
 

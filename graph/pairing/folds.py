@@ -7,20 +7,19 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..operators import AFFINE_PRODUCTS, AFFINE_STEPS
-from .affine import Affine, affine, continued, distance
-from .branches import branch
+from ..operators import AFFINE_PRODUCTS
+from .affine import Affine, affine, distance
+from .branches import chain
 from .changes import OperatorChange
 from .differences import Difference, op_names
+from .merged import OTHER_MAP, Merged, alone, half_stored, merged
 from .pairs import Pairing
 from .stored_steps import unfolded_step
 from .view import GraphView
-from .weight_changes import folded_changes
+from .weight_changes import COARSE, folded_changes, numbers_of
 
 SAME_MAP = 1e-6
 """Relative distance up to which two affine maps are the same."""
-OTHER_MAP = 1e-5
-"""Relative distance from which on two affine maps that were folded are not the same."""
 
 
 @dataclass
@@ -33,12 +32,20 @@ class Folds:
         differences: Weights that differ beyond what folding explains; nodes that one graph has and the other has not,
             nor multiplied in.
         steps: Weights of the reference -> the steps in which they are stored, with what was multiplied in.
+        products: Of what was merged, the product in the reference -> that in the candidate.
     """
 
     nodes: set[int] = field(default_factory=set)
     candidate_nodes: set[int] = field(default_factory=set)
     differences: list[Difference] = field(default_factory=list)
     steps: dict[str, np.ndarray] = field(default_factory=dict)
+    products: dict[int, int] = field(default_factory=dict)
+
+    def take(self, beside: Merged) -> None:
+        """Takes down what was merged."""
+        self.nodes.update(beside.nodes)
+        self.candidate_nodes.update(beside.candidate_nodes)
+        self.differences.extend(beside.differences)
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,13 @@ def folds(pairing: Pairing, roles: Mapping[str, str], pairs: dict[str, str]) -> 
         pairs: Tensors that stand for each other, which is corrected in place.
     """
     found = Folds()
-    for n, m in sorted(pairing.nodes.items()):
-        if _merged(pairing, roles, n, m, pairs, found):
+    for n, m in sorted([*pairing.nodes.items(), *alone(pairing, roles, pairs)]):
+        beside = merged(pairing, roles, n, m)
+        if beside is not None:
+            found.take(beside)
+            found.products[n] = m
+            pairs.pop(pairing.r.first(n), None)
+            pairs[beside.made[0]] = beside.made[1]
             continue
         chains = _chains(pairing, roles, n, m)
         if chains is None:
@@ -98,43 +110,16 @@ def _differences(
         wholes: What they do with all that was multiplied in.
         parts: The nodes of the reference that the candidate has in the one product.
     """
-    specs = (pairing.c.index.specs.get(name) for name in pairing.c.forms[place[1]].weights.values())
-    half = any(spec is not None and spec.dtype.itemsize == 2 for spec in specs)
     names = tuple(pairing.r.index.names[p] for p in parts)
-    for name, change in folded_changes(*wholes, half):
+    for name, change in folded_changes(*wholes, half_stored(pairing, place[1])):
         yield Difference(*place, replace(change, parts=names), name)
-
-
-def _merged(pairing: Pairing, roles: Mapping[str, str], n: int, m: int, pairs: dict[str, str], found: Folds) -> bool:
-    """Takes down the branch beside a product, where the candidate's has other weights and is all that it has there."""
-    beside = branch(pairing, n)
-    if beside is None:
-        return False
-    own, theirs = affine(pairing.r.index, [n], pairing.r.forms), affine(pairing.c.index, [m], pairing.c.forms)
-    steps = [p for p in _chain(pairing.r, beside.total)[1:] if p not in pairing.nodes]
-    whole = continued(pairing.r.index, steps, pairing.r.forms, beside.whole, -1)
-    made, total = pairing.c.first(m), pairing.r.first([beside.total, *steps][-1])
-    if own is None or theirs is None or whole is None or roles.get(total, made) != made:
-        return False
-    if theirs.weight.shape != own.weight.shape:
-        return False
-    read = [name for _, name in pairing.c.fine.nodes[m].inputs]
-    others = {q for name in read for q, _ in pairing.c.fine.consumers.get(name, ())} - pairing.taken.keys()
-    if others or distance(own, theirs) <= OTHER_MAP:  # the candidate has a branch, too, or leaves it out
-        return False
-    pairs.pop(pairing.r.first(n), None)
-    pairs[total] = made
-    found.nodes.update(beside.nodes, steps)
-    found.candidate_nodes.add(m)
-    found.differences.extend(_differences(pairing, (n, m), (whole, theirs), (*beside.nodes, *steps)))
-    return True
 
 
 def _chains(pairing: Pairing, roles: Mapping[str, str], n: int, m: int) -> _Chains | None:
     """The chains that begin with two matched products, if one may be the other with constants multiplied out."""
     if pairing.r.forms[n].op not in AFFINE_PRODUCTS or pairing.c.forms[m].op not in AFFINE_PRODUCTS:
         return None
-    left, right = _chain(pairing.r, n), _chain(pairing.c, m)
+    left, right = chain(pairing.r, n), chain(pairing.c, m)
     if len(left) == len(right) == 1 and pairing.r.forms[n].op == pairing.c.forms[m].op:
         return None
     ends = [pairing.c.first(p) for p in right]
@@ -142,7 +127,11 @@ def _chains(pairing: Pairing, roles: Mapping[str, str], n: int, m: int) -> _Chai
     if at is not None:
         end = ends.index(roles[pairing.r.first(left[at])])
         left, right = left[: at + 1], right[: end + 1]
-    elif len(right) > 1 or not (left := _folded(pairing, left, m)):
+    elif len(right) == 1:
+        left = _folded(pairing.r, left, affine(pairing.c.index, [m], pairing.c.forms))
+    elif len(left) == 1:
+        right = _folded(pairing.c, right, affine(pairing.r.index, [n], pairing.r.forms))
+    if at is None and (not left or not right or len(left) == len(right)):
         return None
     if len(left) == len(right) and all(_one_for_one(pairing, a, b) for a, b in zip(left, right, strict=True)):
         return None
@@ -160,38 +149,25 @@ def _one_for_one(pairing: Pairing, n: int, m: int) -> bool:
     return pairing.nodes.get(n) == m and pairing.r.forms[n].op == pairing.c.forms[m].op
 
 
-def _folded(pairing: Pairing, left: list[int], m: int) -> list[int]:
-    """As much of a chain as a product does whose weights are those of the chain multiplied out, or these in steps. That
-    tells where it ends where no reader of it is matched. Nothing where the product does that of the chain alone."""
-    theirs = affine(pairing.c.index, [m], pairing.c.forms)
-    for end in range(len(left), 1, -1):
-        mine = affine(pairing.r.index, left[:end], pairing.r.forms)
+def _folded(view: GraphView, nodes: list[int], theirs: Affine | None) -> list[int]:
+    """As much of a chain as a product of the other graph does whose weights are those of the chain multiplied out, or
+    these in steps. That tells where it ends where no reader of it is matched. Nothing where the product does that of
+    the chain alone."""
+    same = SAME_MAP if theirs is None or numbers_of(theirs.weight) is None else COARSE
+    for end in range(len(nodes), 1, -1):
+        mine = affine(view.index, nodes[:end], view.forms)
         if mine is None or theirs is None or mine.weight.shape != theirs.weight.shape:
             continue
         if theirs.step is not None and _in_steps(mine, theirs):
-            return left[:end]
-        alone = affine(pairing.r.index, left[:1], pairing.r.forms)
-        if theirs.step is None and alone is not None and distance(mine, theirs) < SAME_MAP < distance(alone, theirs):
-            return left[:end]
+            return nodes[:end]
+        alone = affine(view.index, nodes[:1], view.forms)
+        if theirs.step is None and alone is not None and distance(mine, theirs) < same < distance(alone, theirs):
+            return nodes[:end]
     return []
 
 
 def _in_steps(mine: Affine, theirs: Affine) -> bool:
     return all(change.quantized for name, change in folded_changes(mine, theirs, half=False) if name == "weights")
-
-
-def _chain(view: GraphView, position: int) -> list[int]:
-    """A product and the constant scalings and shifts after it that nothing else reads."""
-    chain = [position]
-    while True:
-        name = view.first(chain[-1])
-        readers = view.fine.consumers.get(name, [])
-        if len(readers) != 1 or name in view.output_roots:
-            return chain
-        step = view.forms[readers[0][0]]
-        if step.op not in AFFINE_STEPS or len(step.data) != 1 or not step.weights:
-            return chain
-        chain.append(readers[0][0])
 
 
 def _more_constants(pairing: Pairing, n: int, m: int) -> bool:

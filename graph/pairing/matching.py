@@ -19,12 +19,12 @@ import numpy as np
 
 from ..index import GraphIndex
 from ..nodes import attribute_int
-from ..operators import EPILOGUES, operator
+from ..operators import EPILOGUES, WINDOWED, operator
 from ..quantized.float_form import FloatForm
 from ..quantized.quantizers import kept_within
-from .changes import InputsExchanged, OperatorChange, OtherInput, OtherOutput
+from .changes import InputsExchanged, OperatorChange, OtherInput, OtherOutput, ReadTwice
 from .computed_once import computed_once
-from .differences import Difference, DifferenceKind, node_differences
+from .differences import Difference, DifferenceKind, node_differences, setting_differences
 from .exchanged import with_holders
 from .folds import Folds, folds
 from .limits import LimitsInARow, limits_in_rows
@@ -32,6 +32,7 @@ from .matcher import match_nodes
 from .normal_form import CAPTURED, spelled
 from .own_copies import own_copies
 from .pairs import Pairing
+from .read_twice import read_twice
 from .regions import padding_moved, region_difference, regions, scattered_otherwise
 from .resized import resized
 from .roles import as_read, made_of, roles, scaled_otherwise, tensor_names
@@ -97,7 +98,7 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
         row.corrected(reference, candidate, pairs)
     _without_padded(pairing, pairs)
     tensors = tensor_names(pairing, pairs)
-    nodes = dict(pairing.nodes)
+    nodes = {**pairing.nodes, **folded.products}
     exchanged = follow_shapes(pairing, nodes, tensors)
     _match_skipped(pairing, nodes, pairs)
     differences = [*_differences(pairing, pairs, folded, partial, rows), *exchanged]
@@ -229,11 +230,15 @@ def _differences(
     absorbed = {p for row in rows for p in (row.nodes if len(row.nodes) > 1 else row.candidate_nodes)}
     """Nodes that the other graph has in another one: a Pad in the window operator behind it, a limit in a Clip."""
     for n, m in sorted(pairing.nodes.items()):
-        if n in folded.nodes or n in partial:
+        windowed = pairing.r.forms[n].op == pairing.c.forms[m].op in WINDOWED
+        if n in partial or (n in folded.nodes and not windowed):
             continue
-        differences = node_differences(pairing.r.index, n, pairing.r.forms[n], pairing.c.index, m, pairing.c.forms[m])
-        exchanged = _inputs_exchanged(pairing, n, m) or _other_input(pairing, n, m)
-        if exchanged is not None:  # then a weight is at another input, too, and an input that may be left out
+        place = pairing.r.index, n, pairing.r.forms[n], pairing.c.index, m, pairing.c.forms[m]
+        exchanged = None if n in folded.nodes else _other_inputs(pairing, n, m)
+        differences = node_differences(*place) if n not in folded.nodes else []
+        if n in folded.nodes:  # where its window runs is no matter of the weights, which are compared
+            differences = [*setting_differences(*place)]
+        elif exchanged is not None:  # then a weight is at another input, too, and an input that may be left out
             there = DifferenceKind.WEIGHTS, DifferenceKind.INPUTS
             differences = [d for d in differences if d.kind not in there]
             found.append(Difference(n, m, exchanged))
@@ -248,7 +253,7 @@ def _differences(
         found.extend(d for d in differences if d.name != "pads" or not padded)
         found.extend([Difference(n, m, change, "pads")] if change is not None else [])
     for region in regions(pairing, pairs, folded, partial):
-        difference = computed_once(pairing, pairs, region) or region_difference(pairing, region)
+        difference = computed_once(pairing, pairs, region) or region_difference(pairing, pairs, region)
         if difference is not None and not absorbed.intersection(region.nodes or region.candidate_nodes):
             found.append(scattered_otherwise(pairing, region) or difference)
     found.extend(_other_outputs(pairing))
@@ -269,6 +274,11 @@ def _with_exchanged(found: list[Difference]) -> Iterator[Difference]:
             alike, back = (tuple(dict.fromkeys(readers)) for readers in both)
             difference = replace(difference, change=replace(change, alike=alike, exchanged=back))
         yield difference
+
+
+def _other_inputs(pairing: Pairing, n: int, m: int) -> InputsExchanged | OtherInput | ReadTwice | None:
+    """What else a node of the candidate reads than the one of the reference."""
+    return _inputs_exchanged(pairing, n, m) or _other_input(pairing, n, m) or read_twice(pairing, n, m)
 
 
 def _inputs_exchanged(pairing: Pairing, n: int, m: int) -> InputsExchanged | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..nodes import attribute_string
 from ..operators import AFFINE_STEPS, LANDMARKS, POINTWISE, SCATTERS, SEVERAL_STEPS, operator
 from .affine import affine, distance
 from .changes import AttributeChange, OperatorChange
-from .differences import Difference, op_names
+from .differences import Difference, node_differences, op_names
 from .folds import OTHER_MAP, Folds
 from .groups import Groups
 from .pairs import Pairing
@@ -102,12 +102,14 @@ def _region(pairing: Pairing, pairs: Mapping[str, str], group: Iterable[Place]) 
     return Region(tuple(nodes), tuple(others), tuple(outputs))
 
 
-def region_difference(pairing: Pairing, region: Region) -> Difference | None:
-    """What one graph has between two matched tensors where the other has none, or others; None if they do the same."""
+def region_difference(pairing: Pairing, pairs: Mapping[str, str], region: Region) -> Difference | None:
+    """What one graph has between two matched tensors where the other has none, or others; None if they do the same.
+    ``pairs``: tensors that stand for each other."""
     if not region.outputs:
         return _between(pairing, region)
     if _same_scaling(pairing, region):
         return None
+    region = _beyond_both(pairing, pairs, region)
     if region.nodes and region.candidate_nodes:
         main = max(region.nodes, key=lambda p: (pairing.r.forms[p].family in LANDMARKS, _works(pairing.r, p), p))
         place = main, region.candidate_nodes[-1]
@@ -117,6 +119,31 @@ def region_difference(pairing: Pairing, region: Region) -> Difference | None:
         place = pairing.r.index.producer.get(region.outputs[-1][0], -1), region.candidate_nodes[-1]
     mine, theirs = op_names(pairing.r.index, region.nodes), op_names(pairing.c.index, region.candidate_nodes)
     return Difference(*place, OperatorChange(mine, theirs))
+
+
+def _beyond_both(pairing: Pairing, pairs: Mapping[str, str], region: Region) -> Region:
+    """A region without the nodes with which both graphs begin it, where one graph has no others."""
+    if not region.nodes or not region.candidate_nodes:
+        return region
+    known, left, right = dict(pairs), list(region.nodes), list(region.candidate_nodes)
+    for name, _ in region.outputs:
+        known.pop(name, None)
+    for n in region.nodes:
+        m = next((m for m in right if _alike(pairing, known, n, m)), None)
+        if m is not None:
+            known[pairing.r.first(n)] = pairing.c.first(m)
+            left.remove(n)
+            right.remove(m)
+    return replace(region, nodes=tuple(left), candidate_nodes=tuple(right)) if bool(left) != bool(right) else region
+
+
+def _alike(pairing: Pairing, known: Mapping[str, str], n: int, m: int) -> bool:
+    """Whether two nodes make the same of the same tensors. ``known``: tensors that stand for each other."""
+    mine, theirs = pairing.r.fine.nodes[n], pairing.c.fine.nodes[m]
+    if mine.kind != theirs.kind or [(slot, known.get(name)) for slot, name in mine.inputs] != theirs.inputs:
+        return False
+    place = pairing.r.index, n, pairing.r.forms[n], pairing.c.index, m, pairing.c.forms[m]
+    return pairing.r.forms[n].op == pairing.c.forms[m].op and not node_differences(*place)
 
 
 def scattered_otherwise(pairing: Pairing, region: Region) -> Difference | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from ..operators import RESHAPES
 from ..specs import TensorSpec, is_float
 from .pairs import Pairing, compatible
+from .read_twice import read_twice
 
 Slots = list[tuple[str, str]]
 
@@ -27,7 +28,10 @@ def roles(pairing: Pairing) -> dict[str, str]:
         else:  # MatMul and Gemm name their slots alike (a, b); other families have one schema
             slots = dict(right)
             found = [(name, slots[slot]) for slot, name in left if slot in slots]
+        twice = read_twice(pairing, n, m)
         for name, other in found:
+            if twice is not None and name == twice.reference:  # it is another tensor there
+                continue
             votes.setdefault(name, set()).add(other)
     agreed = {name: next(iter(others)) for name, others in votes.items() if len(others) == 1}
     return {

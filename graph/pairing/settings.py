@@ -87,6 +87,8 @@ def settle(
         _within(settings, shape)
     if op in ("Resize", "Upsample"):
         _resize(settings, shape, known, op == "Upsample" or version < 11)
+    if op == "Scan" and version > 8:
+        _scan(node, settings)
     if op == "Dropout":
         _dropout(settings, trains(index, node))
     if operator(node) in RANDOM:
@@ -97,6 +99,15 @@ def settle(
         settings.pop("storage_order", None)  # of the places, which nobody asks for
     for name in _IGNORED.get(op, ()):
         settings.pop(name, None)
+
+
+def _scan(node: onnx.NodeProto, settings: Settings) -> None:
+    """The directions and axes of a Scan, which are zeros where it gives none."""
+    read = int(settings.get("num_scan_inputs", 0))
+    made = len(node.output) - (len(node.input) - read)
+    for side, count in (("input", read), ("output", made)):
+        for name in (f"scan_{side}_directions", f"scan_{side}_axes"):
+            settings[name] = [int(value) for value in settings.get(name) or [0] * count]
 
 
 def _shape(index: GraphIndex, name: str) -> tuple[Dim, ...] | None:

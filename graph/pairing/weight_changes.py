@@ -19,6 +19,7 @@ from .affine import Affine
 from .weight_patterns import (
     BeyondSteps,
     Clamped,
+    MergedOtherwise,
     Part,
     Pattern,
     StoredScaled,
@@ -35,6 +36,8 @@ BYTES = 1 << 18
 """Bytes compared at a time: what NumPy makes of them stays in the cache."""
 FOLD_NOISE = 16 * 2.0**-24
 """Relative error that multiplying a normalization into weights may leave: a handful of FP32 operations."""
+COARSE = 2.0**-8
+"""The same in a 16-bit format."""
 
 _OPEN = str(2**63 - 1)
 """Where a Slice ends that runs to the end."""
@@ -59,6 +62,9 @@ class WeightChange:
         folded: What was compared, where scalings and shifts were multiplied in first: ``weights`` or ``bias``.
         parts: Names of the reference's nodes that the candidate has in one product, where they were multiplied in.
         noun: What they are called, as `constants.noun_of` has it.
+        beyond: The number format of all that the candidate has, where rounding the reference's weights to it gives the
+            others: those that differ by more are counted.
+        relative: Of what was compared after folding, the difference relative to all of them (L2).
     """
 
     shape: tuple[int, ...]
@@ -75,6 +81,8 @@ class WeightChange:
     folded: str | None = None
     parts: tuple[str, ...] = ()
     noun: str = "weights"
+    beyond: str | None = None
+    relative: float | None = None
 
     @property
     def size(self) -> int:
@@ -91,6 +99,11 @@ class WeightChange:
         """Whether they are stored in another number format or in steps, which changes them."""
         stored = self.quantized or self.stored or self.rounded_to is not None
         return stored or any(isinstance(p, (BeyondSteps, StoredScaled)) for p in self.patterns)
+
+    @property
+    def rounded(self) -> bool:
+        """Whether they are the reference's rounded to a format that holds them, and no more."""
+        return self.rounded_to is not None and not self.cut
 
     @property
     def beyond_steps(self) -> bool:
@@ -125,6 +138,8 @@ class WeightChange:
 
     def __str__(self) -> str:
         text = self._extent()
+        if self.folded and isinstance(next(iter(self.patterns), None), MergedOtherwise):
+            return f"{self.patterns[0]}; {text}"
         for pattern in self.patterns:
             whole = isinstance(pattern, (Transposed, Part)) and self.shape != self.candidate_shape
             text += f"{': ' if whole else '; '}{pattern}"
@@ -160,13 +175,18 @@ class WeightChange:
                 f"{end:.6g}: {' became '.join(_told(self.values))}"
             )
         if self.rounded_to is not None:
-            text = f"all {self.size:,} {noun} equal to the reference's rounded to {self.rounded_to.upper()}"
+            folded = "after folding, " if self.folded else ""
+            text = f"all {self.size:,} {noun} equal to the reference's {folded}rounded to {self.rounded_to.upper()}"
             return f"{text} ({self.count:,} differ, greatest {self.greatest:.3g})"
         assert self.values is not None
         if self.size == 1 and self.folded is None:
             told = ("none" if self.noun == "ends" and v == _OPEN else v for v in _told(self.values))
             return f"{self.of_one} {' against '.join(told)}"
         differ = f"{noun} differ" if self.folded is None else f"{noun} differ from the reference's after folding"
+        if self.beyond is not None:
+            differ += f" by more than rounding to {self.beyond.upper()}"
+        if self.relative is not None and 2 * self.count > self.size:
+            differ += f" (relative L2 difference {self.relative:.2g})"
         return (
             f"{self.count:,} of {self.size:,} {differ}, greatest {self.greatest:.3g}{self._place}, "
             f"{' against '.join(_told(self.values))}"
@@ -206,6 +226,12 @@ def weight_change(x: np.ndarray, y: np.ndarray) -> WeightChange | None:
         rounded = None  # a mask of -inf in place of -3.4e38 says nothing of a format
     if rounded is None and rounded_alike(x, y):
         return None
+    beyond = None
+    if rounded is None and (fmt := numbers_of(y) if is_float(x.dtype) and is_float(y.dtype) else None):
+        with np.errstate(all="ignore"):
+            left, most, place = _greatest(x.astype(_DTYPE[fmt]), y)
+        if left < count:
+            count, greatest, where, beyond = left, most, place, fmt
     index = tuple(int(i) for i in np.unravel_index(where, x.shape))
     explained = None if rounded else pattern_of(x, y)
     return WeightChange(
@@ -218,6 +244,7 @@ def weight_change(x: np.ndarray, y: np.ndarray) -> WeightChange | None:
         stored=rounded is not None and y.dtype.name == _DTYPE[rounded].name,
         cut=0 if rounded is None else _beyond(x, rounded),
         patterns=() if explained is None else (explained,),
+        beyond=beyond,
     )
 
 
@@ -263,10 +290,11 @@ def folded_changes(a: Affine, b: Affine, half: bool) -> Iterator[tuple[str, Weig
     Yields:
         ``weights`` or ``bias``, and how they differ.
     """
-    noise = 2.0**-8 if half else FOLD_NOISE
+    noise, coarse = COARSE if half else FOLD_NOISE, None if half else numbers_of(b.weight)
     channel = np.abs(a.weight).reshape(a.weight.shape[0], -1).max(axis=1).reshape(-1, *[1] * (a.weight.ndim - 1))
+    sizes = [np.abs(a.weight), *(side.size for side in (a, b) if side.size is not None)]
     parts = (
-        ("weights", a.weight, b.weight, noise * np.abs(a.weight) + noise * 2.0**-6 * channel + 2.0**-100),
+        ("weights", a.weight, b.weight, noise * np.maximum.reduce(sizes) + noise * 2.0**-6 * channel + 2.0**-100),
         ("bias", a.bias, b.bias, noise * np.maximum(a.scale, b.scale) + 2.0**-100),
     )
     for (name, x, y, allowed), step in zip(parts, (b.step, b.bias_step), strict=True):
@@ -276,14 +304,30 @@ def folded_changes(a: Affine, b: Affine, half: bool) -> Iterator[tuple[str, Weig
         quantized = bool(bad.any() and not beyond.any())
         if bad.any():
             bad = bad if quantized else beyond
+            rounded = coarse if coarse and step is None else None
+            if rounded and (further := error > COARSE / noise * allowed + 2.0**-24).any():  # more than the format
+                bad, rounded = further, None
             index = tuple(int(i) for i in np.unravel_index(int(np.where(bad, error, -1).argmax()), x.shape))
             values = float(x[index]), float(y[index])
             told = pattern_of(x, y) if step is None else None if quantized else _in_steps(x, y, step)
             change = WeightChange(
                 x.shape, y.shape, int(bad.sum()), float(error[index]), index, values,
-                quantized=quantized, patterns=() if told is None else (told,),
+                rounded_to=rounded, quantized=quantized, patterns=() if told is None or rounded else (told,),
             )  # fmt: skip
-            yield name, replace(change, folded=name, noun="weights" if name == "weights" else "biases")
+            noun = "weights" if name == "weights" else "biases"
+            relative = float(np.linalg.norm(x - y) / norm) if (norm := float(np.linalg.norm(x))) else None
+            yield name, replace(change, folded=name, noun=noun, relative=relative)
+
+
+def numbers_of(*arrays: np.ndarray) -> str | None:
+    """The 16-bit format of which all values are numbers, whatever type they are stored in; None where all are zero."""
+    if not any(a.any() for a in arrays):
+        return None
+    for name in ("fp16",) if arrays[0].dtype == np.float16 else ("bf16", "fp16"):  # FP16 has most numbers of BF16, too
+        with np.errstate(all="ignore"):
+            if all(np.array_equal(b.astype(_DTYPE[name]).astype(b.dtype), b) for a in arrays for _, (b,) in blocks(a)):
+                return name
+    return None
 
 
 def _in_steps(x: np.ndarray, y: np.ndarray, step: np.ndarray) -> Pattern | None:

@@ -160,8 +160,73 @@ class Clamped:
         return " and ".join(told)
 
 
+@dataclass(frozen=True)
+class MergedOtherwise:
+    """One file has merged into its weights what the other adds beside them, and not as that does it.
+
+    Attributes:
+        nodes: Operator and name of the products that make what is added.
+        factor: How many times it was merged.
+        scale: The one number that it is multiplied by where it is added, if there is one.
+        turned: Whether it was merged transposed.
+        another: The products whose result was merged in place of theirs.
+        in_reference: Whether it is the reference that has merged it.
+        low: Whether what is added is of low rank.
+    """
+
+    nodes: tuple[tuple[str, str], ...]
+    factor: float
+    scale: float | None
+    turned: bool
+    another: tuple[tuple[str, str], ...]
+    in_reference: bool
+    low: bool
+
+    def __str__(self) -> str:
+        side, other = ("reference", "candidate") if self.in_reference else ("candidate", "reference")
+        what = f"the {side} has merged {self._adapter(self.another or self.nodes)}"
+        if self.another:
+            return f"{what}, where the {other} adds {self._adapter(self.nodes)}"
+        turned = " transposed" if self.turned else ""
+        if not self._scaled:
+            return f"{what}{turned}"
+        if self.scale is None:
+            return f"{what}{turned} {self.factor:.6g} times"
+        return f"{what}{turned} with a scale of {self.scale * self.factor:.6g}, where the {other} has {self.scale:.6g}"
+
+    def remedy(self, node: str) -> str:
+        """What puts the second file right. ``node``: its product."""
+        if not self.in_reference:
+            scale = "" if self.scale is None or not self._scaled else f" with a scale of {self.scale:.6g}"
+            turned = ", not transposed" if self.turned else ""
+            return f"merge {self._adapter(self.nodes)} into {node} again{scale}{turned}, as the first file adds it"
+        if self.scale is not None and not self.turned and not self.another:
+            return f"set the scale of {self._adapter(self.nodes)} to {self.scale * self.factor:.6g} in the second file"
+        return f"put what the first file has merged in place of {self._adapter(self.nodes)}"
+
+    @property
+    def _scaled(self) -> bool:
+        return f"{self.factor:.4g}" != "1"
+
+    def _adapter(self, nodes: tuple[tuple[str, str], ...]) -> str:
+        *names, last = (f"{op} {name}" for op, name in nodes)
+        named = f"{', '.join(names)} and {last}" if names else last
+        return f"the adapter {named}" if self.low else f"what {named} {'make' if names else 'makes'}"
+
+
 Pattern = (
-    Transposed | Reordered | Scaled | Part | Zeroed | StoredScaled | BeyondSteps | Clamped | FewValues | Twin | OfNode
+    Transposed
+    | Reordered
+    | Scaled
+    | Part
+    | Zeroed
+    | StoredScaled
+    | BeyondSteps
+    | Clamped
+    | FewValues
+    | Twin
+    | OfNode
+    | MergedOtherwise
 )
 """A kind of change that explains all of a difference."""
 

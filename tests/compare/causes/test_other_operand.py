@@ -125,3 +125,25 @@ def test_a_tensor_that_is_read_twice_costs_no_layers():
     report = compare(network(first), network(second), DATA)
     assert report.verdict == "fail"
     assert [culprit.cause for culprit in report.culprits] == ["wrong-op"]
+
+
+def terms(*places: int) -> onnx.ModelProto:
+    """A product and numbers looked up in tables, one for each of some places, added up one after the other."""
+    read = " ".join(f"[i{i}] d{i} = Gather<axis=1>(c, p{i}) [g{i}] t{i} = Gather<axis=0>(e{i}, d{i})" for i in places)
+    sums, last = "", f"t{places[0]}"
+    for number, i in enumerate(places[1:], 1):
+        sums, last = f"{sums} [a{number}] s{number} = Add({last}, t{i})", f"s{number}"
+    text = f"[mm] f = MatMul(x, w) {read} {sums} [all] h = Add(f, {last}) [end] y = Sigmoid(h)"
+    weights = {"w": normal(8, 8)} | {f"e{i}": normal(5, 1, seed=i) for i in places}
+    weights |= {f"p{i}": np.array(i) for i in places}
+    return parsed(f"g (float[6,8] x, int64[6,4] c) => (float[6,8] y) {{ {text} }}", **weights)
+
+
+def test_a_term_that_the_second_file_lacks_is_to_be_put_there_where_names_have_moved():
+    """The sum behind it has the name of its own there."""
+    data = [{"x": normal(6, 8, seed=2), "c": np.random.default_rng(0).integers(0, 5, (6, 4))}]
+    culprit = only(compare(terms(0, 1, 2, 3), terms(0, 1, 3), data))
+    assert (culprit.node, culprit.cause) == ("a2", "wrong-op")
+    assert culprit.evidence.startswith("Gather i2, Gather g2, Add a2 missing in the candidate")
+    (remedy,) = culprit.remedies
+    assert remedy.text == "put the first file's Gather i2, Gather g2 and Add a2 there before Add a2"

@@ -400,13 +400,36 @@ def test_a_scan_in_the_other_direction_is_the_fault_of_the_scan_itself():
     culprit = only(compare(proto, wrong, sequences()))
     assert (culprit.node, culprit.inside) == ("n_scan", ())
     assert culprit.cause == "attribute"
-    assert "scan_input_directions" in culprit.evidence
+    says = "scan_input_directions [0] against [1]; scan_output_directions [0] against [1]; no node inside is beyond"
+    assert culprit.evidence.startswith(says)
+    text = "set scan_input_directions to [0] and scan_output_directions to [0], as in the first file"
+    assert culprit.remedies[0].text.startswith(text)
 
 
 def test_one_iteration_more_is_the_fault_of_the_loop_itself():
     culprit = only(compare(loop(12), loop(13), inputs()))
-    assert (culprit.node, culprit.cause, culprit.inside) == ("n_loop", "weights", ())
-    assert "the candidate makes 13 iterations, the reference 12: its input 0 differs: 12 against 13" in culprit.evidence
+    assert (culprit.node, culprit.cause, culprit.inside) == ("n_loop", "attribute", ())
+    assert culprit.evidence.startswith("trip count 12 against 13; ")
+    assert "the candidate makes 13 iterations, the reference 12" in culprit.evidence
+    assert culprit.remedies[0].text.startswith("set the trip count of n_loop to 12, as in the first file")
+
+
+def with_gemm(m: onnx.ModelProto) -> None:
+    """The body of a loop with a product and the sum behind it in one."""
+    body = body_of(m, "n_loop")
+    first, second, *others = body.node
+    one = op("Gemm", [*first.input, "b"], second.output[0])
+    del body.node[:]
+    body.node.extend([one, *others])
+
+
+def test_how_often_a_loop_runs_is_told_alone_where_its_body_is_written_otherwise():
+    same, wrong = (changed(loop(trip), with_gemm) for trip in (12, 13))
+    assert compare(loop(12), same, inputs()).culprits == ()
+    culprit = only(compare(loop(12), wrong, inputs()))
+    assert (culprit.node, culprit.cause, culprit.inside) == ("n_loop", "attribute", ())
+    assert culprit.evidence.startswith("trip count 12 against 13; ")
+    assert "in its body" not in culprit.evidence
 
 
 def test_an_iteration_more_that_rounding_decides_is_told():

@@ -171,8 +171,9 @@ def test_a_branch_that_is_merged_wrongly_is_told_where_it_is(scale: tuple[float,
     ).compare()
     blamed = [(c.candidate_node, c.cause, c.remedies[0].text) for c in report.culprits]
     if scale[1]:
-        text = "fold base1, down1, up1 and 2 more into lin1 again, or put them back there"
-        assert blamed == [("lin1", "wrong-op", text)]
+        adapter = "the adapter MatMul down1 and MatMul up1"
+        text = f"merge {adapter} into lin1 again with a scale of 0.5, as the first file adds it"
+        assert blamed == [("lin1", "weights", text)]
     else:
         assert [(c.node, c.cause) for c in report.culprits] == [("merge1", "wrong-op")]
         assert "MatMul down1, MatMul up1, Mul alpha1, Add merge1 missing" in str(report.culprits[0].facts[0].text)

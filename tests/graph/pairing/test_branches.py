@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -48,25 +49,72 @@ def test_adapters_that_are_merged_rightly_are_no_fault():
     assert not report.culprits
 
 
+ADAPTER = "the adapter MatMul down1 and MatMul up1"
+ANOTHER = "the adapter MatMul down0 and MatMul up0"
+TURNED = (LOW["d1"] @ LOW["u1"]).T
+
+
 @pytest.mark.parametrize(
-    ("factor", "delta"),
-    [(1, None), (4, None), (2, (LOW["d1"] @ LOW["u1"]).T), (2, LOW["d0"] @ LOW["u0"])],
-    ids=["without its factor", "twice", "turned", "another one's"],
+    ("factor", "delta", "says", "how"),
+    [
+        (1, None, f"{ADAPTER} with a scale of 1, where the reference has 2", " with a scale of 2"),
+        (4, None, f"{ADAPTER} with a scale of 4, where the reference has 2", " with a scale of 2"),
+        (-2, None, f"{ADAPTER} with a scale of -2, where the reference has 2", " with a scale of 2"),
+        (2, TURNED, f"{ADAPTER} transposed;", ", not transposed"),
+        (1, TURNED, f"{ADAPTER} transposed with a scale of 1,", " with a scale of 2, not transposed"),
+        (2, LOW["d0"] @ LOW["u0"], f"{ANOTHER}, where the reference adds {ADAPTER}", ""),
+    ],
+    ids=["without its factor", "twice", "subtracted", "turned", "turned without its factor", "another one's"],
 )
-def test_an_adapter_that_is_merged_wrongly_is_one_fault(factor, delta):
-    culprit = only(compare(network(APART, BASE | LOW | TWO), merged(factor, 1, delta), DATA))
-    assert (culprit.node, culprit.cause) == ("base1", "weights")
-    assert "weights differ from the reference's after folding" in culprit.evidence
+@pytest.mark.parametrize("renamed", [False, True])
+def test_an_adapter_that_is_merged_wrongly_is_told_as_it_was_merged(factor, delta, says, how, renamed):
+    other = merged(factor, 1, delta)
+    if renamed:
+        for i, node in enumerate(other.graph.node):
+            node.name = f"n{i}"
+    into = other.graph.node[5].name
+    culprit = only(compare(network(APART, BASE | LOW | TWO), other, DATA))
+    assert (culprit.node, culprit.cause, culprit.candidate_node or culprit.node) == ("base1", "weights", into)
+    assert culprit.evidence.startswith(f"the candidate has merged {says}")
+    (remedy,) = culprit.remedies
+    assert remedy.text == f"merge {ADAPTER} into {into} again{how}, as the first file adds it"
+
+
+@pytest.mark.parametrize(
+    ("factor", "says", "text"),
+    [
+        (1, f"{ADAPTER} with a scale of 1, where the candidate has 2", f"set the scale of {ADAPTER} to 1"),
+        (0, "not merged into Gemm base1 of the reference either", "leave MatMul down1, MatMul up1"),
+    ],
+)
+def test_an_adapter_that_the_first_file_has_merged_otherwise_is_told_so(factor, says, text):
+    culprit = only(compare(merged(factor, 1), network(APART, BASE | LOW | TWO), DATA))
+    assert says in culprit.evidence
+    assert culprit.remedies[0].text.startswith(text)
+
+
+def test_weights_that_are_no_adapter_times_a_number_differ_by_a_share_of_them():
+    culprit = only(compare(network(APART, BASE | LOW | TWO), merged(1, 1, normal(8, 8, seed=99)), DATA))
+    assert "64 of 64 weights differ from the reference's after folding (relative L2 difference " in culprit.evidence
     (remedy,) = culprit.remedies
     assert (
         remedy.text == "fold down1, up1, alpha1 and join1 into base1 again, or put back there what the first file has"
     )
 
 
+def test_merged_weights_that_are_rounded_are_told_so():
+    other = merged()
+    weight = next(w for w in other.graph.initializer if w.name == "w1")
+    rounded = onnx.numpy_helper.to_array(weight).astype(ml_dtypes.bfloat16).astype(np.float32)
+    weight.CopyFrom(onnx.numpy_helper.from_array(rounded, "w1"))
+    culprit = only(compare(network(APART, BASE | LOW | TWO), other, DATA))
+    assert "all 64 weights equal to the reference's after folding, rounded to BF16" in culprit.evidence
+
+
 def test_an_adapter_that_is_left_out_is_missing():
     culprit = only(compare(network(APART, BASE | LOW | TWO), merged(0, 1), DATA))
     assert "MatMul down1, MatMul up1, Mul alpha1" in culprit.evidence
-    assert "missing in the candidate" in culprit.evidence
+    assert "missing in the candidate, and not merged into Gemm base1 of the candidate either" in culprit.evidence
     assert culprit.remedies[0].text.startswith("put the first file's MatMul down1, MatMul up1, Mul alpha1 (with 2)")
 
 
@@ -83,5 +131,5 @@ def test_a_bias_behind_an_adapter_is_no_fault_beside_weights_that_are_merged_wro
         assert (report.verdict, report.culprits) == ("pass", ())
         return
     culprit = only(report)
-    assert (culprit.node, culprit.cause) == ("base1", "weights")
+    assert (culprit.node, culprit.cause) == ("join1", "wrong-op")
     assert "bias" not in culprit.evidence

@@ -48,6 +48,18 @@ from layerdiff.graph.pairing.weight_patterns import Clamped, FewValues, Pattern,
             None,
         ),
         (
+            np.array([1.0001, 2.0001, 3.0001], np.float32),
+            np.array([1, 2, 4], np.float16),
+            "1 of 3 weights differ by more than rounding to FP16, greatest 1 at [2], 3.0001 against 4",
+            None,
+        ),
+        (
+            np.array([1.0001, 2.0001, 3.0001], np.float32),
+            np.array([2, 3, 4], np.float32),
+            "3 of 3 weights differ, greatest 1 at [1], 2.0001 against 3",
+            None,
+        ),
+        (
             np.array([1e-9], np.float32),
             np.array([6e-8], np.float16),
             "all 1 value equal to the reference's rounded to FP16",
