@@ -31,6 +31,10 @@ LIMITS = {"Relu", "Clip"}
 """Operators that a quantizer makes up for whose integers stand for nothing beyond their limits."""
 
 
+def _limiting(index: GraphIndex) -> int:
+    return sum(operator(node) in LIMITS for node in index.nodes)
+
+
 def limits_of(form: NormalForm) -> tuple[float, float]:
     """The least and the greatest number that one of them makes, whose limits are known."""
     least, greatest = (0.0, math.inf) if form.op == "Relu" else (-math.inf, math.inf)
@@ -127,6 +131,8 @@ class GraphView:
         # of the other graph: Transposes in a row are compared as one where it has not both of them
         self._perms = set() if beside is None else {_perm(n) for n in beside.nodes if n.op_type == "Transpose"}
         self._padding = set() if beside is None else _padding(beside)
+        # a Relu before a quantizer that cuts off there anyway is looked through where the other graph may be without it
+        self._more_limits = beside is not None and _limiting(beside) < _limiting(index)
         self.invented = invented
         self._idle = idle_quantizers(index)
         self.skip_dropouts = skip_dropouts
@@ -242,7 +248,7 @@ class GraphView:
         if operator(node) in QUANTIZERS:
             return root if skip_quantizers or position in self._idle else ""
         if operator(node) in LIMITS:
-            return root if not skip_quantizers and self._limited_behind(position) else ""
+            return root if self._more_limits and not skip_quantizers and self._limited_behind(position) else ""
         if not is_standard(node):
             return ""
         if node.op_type == "Identity":
