@@ -326,6 +326,8 @@ def _others(case: LayerCase, side: int, node: onnx.NodeProto) -> Iterator[tuple[
         if value in (0, 1):
             yield name, value, 1 - value
     numbers = _numbers(case, 1 - side) if len(whole) < len(found) else []
+    if operator(node) in ACTIVATIONS:  # an Elu with 0 is a Relu, which is another operator
+        numbers = [number for number in numbers if number]
     for name in (name for name in found if name not in whole):
         yield from ((name, found[name], number) for number in numbers if not _one(number, found[name]))
     given = {a.name for a in node.attribute}

@@ -229,3 +229,13 @@ def test_two_settings_that_are_wrong_are_other_operators():
     culprit = only(compare(plain(), fused("num_heads=4, unidirectional=1, scale=0.25"), DATA))
     assert culprit.cause == "wrong-op"
     assert "it makes what the first file does" not in culprit.evidence
+
+
+@pytest.mark.parametrize(
+    ("candidate", "told"), [("Elu", "Relu against Elu"), ("LeakyRelu<alpha = 0.3>", "Relu against LeakyRelu")]
+)
+def test_another_activation_is_told_as_that_though_a_setting_of_it_would_make_the_same(candidate, told):
+    text = "g (float[4, 8] x) => (float[4, 8] y) { h = MatMul(x, w) [act] a = ACT(h) y = MatMul(a, w) }"
+    files = [parsed(text.replace("ACT", act), w=normal(8, 8)) for act in ("Relu", candidate)]
+    culprit = only(compare(*files, [{"x": normal(4, 8, seed=1)}]))
+    assert (culprit.node, culprit.cause, culprit.evidence) == ("act", "wrong-op", told)
