@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..report.model import Cause
+from . import other_operand
 from .case import LayerCase
 from .diagnosis import Diagnosis
 from .differences import in_graphs
@@ -79,6 +80,10 @@ def find(case: LayerCase) -> Diagnosis | None:
     if given is None or any(x.dtype.kind not in "fiu" for x in given):
         return None
     found = _of(*(x.astype(np.float64) for x in given))
+    if found is not None and len(case.graphs[0].consumers.get(reads[0], ())) > 1:
+        told = other_operand.find(case)  # several nodes read the input, and what one file does to it is one fault
+        if told is not None:
+            return told
     says = in_graphs(case)
     return found if found is None or says is None else replace(found.adding(*says.facts), node=says.node)
 

@@ -108,3 +108,20 @@ def test_they_are_told_of_a_network_that_begins_by_moving_its_axes(steps, words,
     (culprit,) = comparator.compare().culprits
     assert words in culprit.evidence
     assert culprit.remedies[0].text.startswith(remedy)
+
+
+def test_a_step_before_an_input_that_several_layers_read_is_one_fault():
+    sum_of = "a = MatMul(OF, v) b = MatMul(OF, w) c = Mul(a, b) y = Add(OF, c)"
+    text = f"g (float[8, 16] x) => (float[8, 16] y) {{ STEP {sum_of} }}"
+    weights = {"v": normal(16, 16), "w": normal(16, 16, seed=1), "half": np.float32(1.5)}
+    plain = parsed(text.replace("STEP", "").replace("OF", "x"), v=weights["v"], w=weights["w"])
+    scaled = parsed(text.replace("STEP", "[more] s = Mul(x, half)").replace("OF", "s"), **weights)
+    comparator = Comparator(
+        plain,
+        [OnnxrtRunner(threads=1)],
+        candidate_model=scaled,
+        data_loader=[{"x": normal(8, 16, seed=2)}],
+        layers="all",
+    )
+    (culprit,) = comparator.compare().culprits
+    assert culprit.evidence.startswith("Mul more in the candidate alone")
