@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..operators import AFFINE_PRODUCTS
+from ..operators import AFFINE_PRODUCTS, PRODUCTS
 from .constants import constant_value
 from .differences import Difference
 from .pairs import FEW, Pairing
@@ -56,9 +56,9 @@ def by_role(pairing: Pairing) -> bool:
     held = {n: pairing.taken[m] for n, m in meant.items() if m in pairing.taken}
     found = [group for group in cycles(held) if _likelier(pairing, group, meant)]
     for group in found:
-        for n in group:
-            pairing.nodes[n] = meant[n]
-            pairing.taken[meant[n]] = n
+        for mine, theirs in [pair for n in group for pair in _with_head(pairing, n, meant[n])]:
+            pairing.nodes[mine] = theirs
+            pairing.taken[theirs] = mine
     return bool(found)
 
 
@@ -75,7 +75,23 @@ def _in_place(pairing: Pairing, n: int, expected: Mapping[str, str]) -> int | No
         return None
     slots = dict(other.inputs)
     same = all(slot in slots and pairing.paired(name, slots[slot]) for slot, name in one.inputs)
-    return m if same else None
+    return m if same or len(_with_head(pairing, n, m)) > 1 else None
+
+
+def _with_head(pairing: Pairing, n: int, m: int) -> list[tuple[int, int]]:
+    """Two nodes, and with them the products whose biases they add, where both products read the same tensors."""
+    pair = [(n, m)]
+    views = (pairing.r, n), (pairing.c, m)
+    if not all(v.forms[p].op == "Add" and len(v.fine.nodes[p].inputs) == 1 for v, p in views):
+        return pair
+    heads = [v.index.producer.get(v.fine.nodes[p].inputs[0][1], -1) for v, p in views]
+    if not all(p in v.forms and v.forms[p].family in PRODUCTS for (v, _), p in zip(views, heads, strict=True)):
+        return pair
+    mine, theirs = pairing.r.fine.nodes[heads[0]], pairing.c.fine.nodes[heads[1]]
+    slots = dict(theirs.inputs)
+    same = all(slot in slots and pairing.paired(name, slots[slot]) for slot, name in mine.inputs)
+    alike = mine.kind == theirs.kind and len(mine.inputs) == len(theirs.inputs) == 1 and pairing.fits(*heads)
+    return [*pair, (heads[0], heads[1])] if same and alike and pairing.nodes.get(heads[0]) != heads[1] else pair
 
 
 def _likelier(pairing: Pairing, group: tuple[int, ...], meant: Mapping[int, int]) -> bool:

@@ -8,6 +8,7 @@ from layerdiff.compare.causes import exchanged_layers
 
 from support.layerwise import compare, only
 from support.models import normal, parsed
+from support.rewrites import renamed
 
 WEIGHTS = {name: normal(8, 8, seed=n) for n, name in enumerate("qkv")}
 DATA = [{"x": normal(2, 6, 8, seed=5)}]
@@ -114,6 +115,25 @@ def test_branches_that_read_each_others_weights_are_one_fault_and_no_reader(name
     assert culprit.cause == "weights"
     assert culprit.evidence.endswith("have each other's weights: they are exchanged")
     assert {"MatMul gate", "MatMul up"} == {*culprit.evidence.partition(" have ")[0].split(" and ")}
+
+
+BIASED = """g (float[4,8] x) => (float[4,8] y) {{ [g0] g0 = MatMul(x, {0}) [{a}] {a} = Add(g0, bg)
+    [u0] u0 = MatMul(x, {1}) [{b}] {b} = Add(u0, bu) [sigmoid] sigmoid = Sigmoid({a}) [silu] silu = Mul({a}, sigmoid)
+    [gated] gated = Mul(silu, {b}) [down] y = MatMul(gated, wd) }}"""
+
+
+@pytest.mark.parametrize("names", [("gate", "up"), ("a", "b")])
+def test_branches_that_read_each_others_weights_and_not_each_others_biases_are_one_fault(names):
+    """The products were matched by their weights, and then the biases and all readers were said to be exchanged."""
+    weights = {"wg": normal(8, 32), "wu": normal(8, 32, seed=1), "wd": normal(32, 8, seed=2)}
+    weights |= {"bg": normal(32, seed=3), "bu": normal(32, seed=4)}
+    one = parsed(BIASED.format("wg", "wu", a="gate", b="up"), **weights)
+    other = renamed(parsed(BIASED.format("wu", "wg", a=names[0], b=names[1]), **weights))
+    culprit = only(compare(one, other, [{"x": normal(4, 8, seed=5)}]))
+    assert (culprit.cause, culprit.evidence.partition(" have ")[2]) == (
+        "weights",
+        "each other's weights: they are exchanged",
+    )
 
 
 def test_readers_that_read_each_others_branch_are_to_blame_where_names_say_so():
