@@ -31,10 +31,6 @@ LIMITS = {"Relu", "Clip"}
 """Operators that a quantizer makes up for whose integers stand for nothing beyond their limits."""
 
 
-def _limiting(index: GraphIndex) -> int:
-    return sum(operator(node) in LIMITS for node in index.nodes)
-
-
 def limits_of(form: NormalForm) -> tuple[float, float]:
     """The least and the greatest number that one of them makes, whose limits are known."""
     least, greatest = (0.0, math.inf) if form.op == "Relu" else (-math.inf, math.inf)
@@ -131,8 +127,8 @@ class GraphView:
         # of the other graph: Transposes in a row are compared as one where it has not both of them
         self._perms = set() if beside is None else {_perm(n) for n in beside.nodes if n.op_type == "Transpose"}
         self._padding = set() if beside is None else _padding(beside)
-        # a Relu before a quantizer that cuts off there anyway is looked through where the other graph may be without it
-        self._more_limits = beside is not None and _limiting(beside) < _limiting(index)
+        # where one of the two leaves some to its quantizers, those that these make up for are looked through in both
+        self._limits = beside is not None and not skip_quantizers and _limiting(index) != _limiting(beside)
         self.invented = invented
         self._idle = idle_quantizers(index)
         self.skip_dropouts = skip_dropouts
@@ -248,7 +244,7 @@ class GraphView:
         if operator(node) in QUANTIZERS:
             return root if skip_quantizers or position in self._idle else ""
         if operator(node) in LIMITS:
-            return root if self._more_limits and not skip_quantizers and self._limited_behind(position) else ""
+            return root if self._limits and self._limited_behind(position) else ""
         if not is_standard(node):
             return ""
         if node.op_type == "Identity":
@@ -356,6 +352,10 @@ def multiplier(index: GraphIndex, position: int, constant: Callable[[str], bool]
     if value is None or value.size != 1 or value.dtype.kind != "f" or not value.item():
         return None
     return float(value.item()) if operator(node) == "Mul" else 1.0 / float(value.item())
+
+
+def _limiting(index: GraphIndex) -> int:
+    return sum(operator(node) in LIMITS for node in index.nodes)
 
 
 def _padding(index: GraphIndex) -> set[str]:
