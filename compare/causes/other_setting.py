@@ -212,7 +212,10 @@ def find(case: LayerCase) -> Diagnosis | None:
 
 
 def in_reference(case: LayerCase) -> Diagnosis | None:
-    """A setting of the reference, or the order of what it reads, with which it makes what the candidate does."""
+    """A setting of the reference, or the order of what it reads, with which it makes what the candidate does. That has
+    other operators instead: one that it merely lacks, a setting can make useless."""
+    if not replaced(case):
+        return None
 
     def same(alter: Callable[[Model], Model | None]) -> bool:
         made = case.reference_altered(alter) if case.y.shape == case.c.shape else None

@@ -100,7 +100,7 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
     tensors = tensor_names(pairing, pairs)
     nodes = {**pairing.nodes, **folded.products}
     exchanged = follow_shapes(pairing, nodes, tensors)
-    _match_skipped(pairing, nodes, pairs)
+    tensors |= _match_skipped(pairing, nodes, pairs)
     differences = [*_differences(pairing, pairs, folded, partial, rows), *exchanged]
     mine, theirs = (None if form is None else form.origins for form in pairing.forms)
     ordered = sorted(differences, key=lambda d: d.node)
@@ -348,9 +348,13 @@ def _made(index: GraphIndex, name: str) -> str:
     return f"{which} of {node.op_type} {index.names[position]}"
 
 
-def _match_skipped(pairing: Pairing, nodes: dict[int, int], pairs: Mapping[str, str]) -> None:
-    """Matches Identity, Cast and Dropout nodes that both graphs have on the same tensor."""
-    taken = set(nodes.values())
+def _match_skipped(pairing: Pairing, nodes: dict[int, int], pairs: Mapping[str, str]) -> dict[str, str]:
+    """Matches Identity, Cast and Dropout nodes that both graphs have on the same tensor, and those that limit it alike.
+
+    Returns:
+        What the latter make, which is another tensor.
+    """
+    taken, limited = set(nodes.values()), {}
     for p in pairing.r.skipped:
         node = pairing.r.index.nodes[p]
         other = pairs.get(pairing.r.alias[node.output[0]])
@@ -365,3 +369,6 @@ def _match_skipped(pairing: Pairing, nodes: dict[int, int], pairs: Mapping[str, 
         if len(choice) == 1 and choice[0] not in taken:
             nodes[p] = choice[0]
             taken.add(choice[0])
+            if operator(node) in LIMITS and pairing.r.limits(p) == pairing.c.limits(choice[0]) is not None:
+                limited[node.output[0]] = pairing.c.index.nodes[choice[0]].output[0]
+    return limited

@@ -171,6 +171,7 @@ class GraphView:
             self.alias[node.output[0]] = root
             self._multiply(position)
             if operator(node) in LIMITS:  # what it makes is another tensor, which nobody reads as it is
+                self.skipped.append(position)
                 return
             if self.factor(node.output[0]) != self.factor(root):
                 return
@@ -259,13 +260,15 @@ class GraphView:
             return root if same else ""
         return self._undone(node, root)
 
+    def limits(self, position: int) -> tuple[float, float] | None:
+        """The least and the greatest number that a Relu or a Clip makes; None where that is not known."""
+        form = normal_form(self.index, position, self.constant)
+        return None if len(form.data) > 1 or form.weights.keys() - form.settings.keys() else limits_of(form)
+
     def _limited_behind(self, position: int) -> bool:
         """Whether whoever reads what a Relu or a Clip makes cuts it off at its limits, or within: a quantizer."""
-        form, made = normal_form(self.index, position, self.constant), self.index.nodes[position].output[0]
-        if len(form.data) > 1 or form.weights.keys() - form.settings.keys() or made in self.index.outputs:
-            return False
-        least, greatest = limits_of(form)
-        return kept_within(self.index, made, least, greatest)
+        limits, made = self.limits(position), self.index.nodes[position].output[0]
+        return limits is not None and made not in self.index.outputs and kept_within(self.index, made, *limits)
 
     def _undone(self, node: onnx.NodeProto, root: str) -> str:
         """What the node moves back to where it was: the second of two inverse Transposes, of two Reshapes."""
