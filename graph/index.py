@@ -14,7 +14,7 @@ from .evaluation import evaluate
 from .inference import infer_shapes
 from .nodes import attribute_int, attribute_tensor, reads
 from .operators import FOLDABLE, is_standard, operator
-from .specs import TensorSpec, spec_from_value_info
+from .specs import Dim, TensorSpec, spec_from_value_info
 from .weights import read_tensor
 
 CONSTANT_LIMIT = 1 << 16
@@ -88,8 +88,18 @@ class GraphIndex:
 
     def rank(self, name: str) -> int | None:
         """How many axes a tensor has; None where that is not known."""
-        spec = self.specs.get(name)
-        return None if spec is None or spec.shape is None else len(spec.shape)
+        shape = self.shape(name)
+        return None if shape is None else len(shape)
+
+    def shape(self, name: str) -> tuple[Dim, ...] | None:
+        """The shape of a tensor, as far as it is known; what a Reshape is told, where inference does not see it."""
+        spec, position = self.specs.get(name), self.producer.get(name)
+        if (spec is None or spec.shape is None) and position is not None:
+            node = self.nodes[position]
+            target = self.constant(node.input[1]) if node.op_type == "Reshape" and len(node.input) > 1 else None
+            if target is not None and target.ndim == 1 and (target > 0).all():
+                return tuple(map(int, target))
+        return None if spec is None else spec.shape
 
     def weight(self, name: str) -> np.ndarray | None:
         """The value of an initializer or a Constant node's output, of any size; None if ``name`` is neither.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS, MOVEMENT, operator
+from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS, MOVEMENT, RESHAPES, operator
 from ...graph.pairing.broadcasts import RunsOtherwise
 from ...graph.pairing.changes import AttributeChange, OperatorChange, OtherInput, Resized
 from ...graph.pairing.constant_steps import OtherSteps
@@ -150,6 +150,7 @@ def stated(index: GraphIndex, found: Sequence[tuple[int, Difference]]) -> Diagno
     """
     told = {p for p, _ in found}
     found = [(p, d) for p, d in found if d.origin in (None, p) or d.origin not in told]
+    found = [(p, d) for p, d in found if not _stretched(index, p, d.change)]
     if not found:
         return None
     position, difference = max(found, key=lambda item: (_rank(index, *item), item[1].cut_off))
@@ -190,6 +191,17 @@ def _rank(index: GraphIndex, position: int, difference: Difference) -> int:
         return -1 if moves else _WEIGHT[difference.kind]
     unsaid = isinstance(change, AttributeChange) and None in (change.reference, change.candidate)
     return -1 if moves and unsaid else _WEIGHT[difference.kind]
+
+
+def _stretched(index: GraphIndex, position: int, change: object) -> bool:
+    """Whether two Reshapes differ in axes of one element alone, which moves nothing: an Unsqueeze behind was merged."""
+    if not isinstance(change, AttributeChange) or operator(index.nodes[position]) not in RESHAPES:
+        return False
+    sizes = change.reference, change.candidate
+    if not all(isinstance(size, list) for size in sizes):
+        return False
+    one, other = ([d for d in size if d != 1] for size in sizes)
+    return one == other
 
 
 def _weight(difference: Difference, beside: Sequence[Difference]) -> str:

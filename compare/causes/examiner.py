@@ -69,6 +69,7 @@ from .arbiter import arbitrate
 from .case import CaseFormats, LayerCase, LoudLayer
 from .diagnosis import Diagnosis
 from .expected_noise import Expected
+from .judgement import Judgement
 from .narrow_format import narrow_format
 from .one_kernel import lost_inside
 from .ranges import stops_at_the_range
@@ -81,7 +82,6 @@ if TYPE_CHECKING:
     from ..report.model import Fact
     from ..sides import Side
     from .expected_noise import Noise
-    from .judgement import Judgement
 
 log = logging.getLogger(__name__)
 

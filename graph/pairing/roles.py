@@ -123,7 +123,7 @@ def tensor_names(pairing: Pairing, pairs: Mapping[str, str]) -> dict[str, str]:
     wanted = set(pairing.r.index.outputs)
     shared = Counter(pairs.values())
     for a, b in pairs.items():
-        names = pairing.c.classes.get(b, [b])
+        every = pairing.c.classes.get(b, [b])
         for name in pairing.r.classes.get(a, [a]):
             if name in wanted and name not in pairing.outputs:
                 continue
@@ -131,6 +131,8 @@ def tensor_names(pairing: Pairing, pairs: Mapping[str, str]) -> dict[str, str]:
             left_out = pairing.c.skips and shared[b] > 1 and pairing.r.index.producer.get(a) not in pairing.nodes
             if b in pairing.c.invented and shared[b] > 1 and not left_out:
                 continue  # the kernel writes what is behind its quantizer, which is the later tensor
+            rank = pairing.r.index.rank(name)
+            names = [o for o in every if None in (rank, other := pairing.c.index.rank(o)) or rank == other]
             same_kind = _comparable(specs.get(name), others.get(name))
             if name in names and same_kind and (name in wanted or not left_out):
                 tensors[name] = name

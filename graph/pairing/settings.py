@@ -70,15 +70,15 @@ def settle(
         weights: Slot and name of the inputs that do not depend on the data.
     """
     op = node.op_type
-    shape = _shape(index, node.input[0]) if node.input else None
+    shape = index.shape(node.input[0]) if node.input else None
     if op in WINDOWED - INTEGER_PRODUCTS:
-        _window(op, settings, shape, None if "w" not in weights else _shape(index, weights["w"]))
+        _window(op, settings, shape, None if "w" not in weights else index.shape(weights["w"]))
     _axes(op, version, None if shape is None else len(shape), settings)
     if op in _RULES:
         _RULES[op](settings, None if shape is None else len(shape))
-    if operator(node) in QUANTIZERS and len(node.input) > 1 and _shape(index, node.input[1]) in ((), (1,)):
+    if operator(node) in QUANTIZERS and len(node.input) > 1 and index.shape(node.input[1]) in ((), (1,)):
         settings.pop("axis", None)  # one scale lies along no axis
-    made = _shape(index, node.output[0]) if node.output else None
+    made = index.shape(node.output[0]) if node.output else None
     known = None if made is None or not all(isinstance(d, int) for d in made) else list(made)
     if op in ("Reshape", "Squeeze", "Unsqueeze") and known is not None:
         settings.clear()
@@ -108,11 +108,6 @@ def _scan(node: onnx.NodeProto, settings: Settings) -> None:
     for side, count in (("input", read), ("output", made)):
         for name in (f"scan_{side}_directions", f"scan_{side}_axes"):
             settings[name] = [int(value) for value in settings.get(name) or [0] * count]
-
-
-def _shape(index: GraphIndex, name: str) -> tuple[Dim, ...] | None:
-    spec = index.specs.get(name)
-    return None if spec is None else spec.shape
 
 
 def _window(op: str, settings: Settings, shape: Sequence[Dim] | None, weight: Sequence[Dim] | None) -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .cuda import TO_HOST, Memory
 from .dtypes import dtype_of
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 def make_monitor(trt: Any, progress: Callable[[str], None]) -> Any:

@@ -10,8 +10,6 @@ from ...graph.errors import RunnerError
 from .log import log_of, why_unloadable
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ...graph.specs import TensorSpec
     from .versions import Library
 

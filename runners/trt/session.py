@@ -24,8 +24,6 @@ from .summary import as_engine
 from .timing import timed
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ...graph.model import Model
     from ..contract.workload import Feed
     from .inspector import EngineLayer
