@@ -239,11 +239,14 @@ class Examiner:
         """A judgement, of less where a layer's weights are stored in steps that do not explain what they are, and those
         of most layers are explained so: what a quantizer does that rounds otherwise, it does everywhere. Of more where
         other operators compute the same of scaled integers, whose steps are those of other tensors."""
-        if judgement.exceeds_noise and judgement.relative <= quantized_layer.STEPS:
-            changes = (difference.change for p in pair.reference.nodes for difference in self.differences(p))
-            if quantized_layer.replaced(self.noise.roundings.grids.in_file(pair), changes):
-                return Judgement.plain_rounding(judgement.sample, judgement.relative, quantized_layer.STEPS)
+        if judgement.exceeds_noise and judgement.relative <= quantized_layer.STEPS and self.in_other_steps(pair):
+            return Judgement.plain_rounding(judgement.sample, judgement.relative, quantized_layer.STEPS)
         return judgement if self._outliers.isdisjoint(pair.reference.nodes) else judgement.of_outlier()
+
+    def in_other_steps(self, pair: LayerPair) -> bool:
+        """Whether other operators compute a layer, of scaled integers that the reference has no tensors for."""
+        changes = (difference.change for p in pair.reference.nodes for difference in self.differences(p))
+        return quantized_layer.replaced(self.noise.roundings.grids.in_file(pair), changes)
 
     @functools.cached_property
     def _outliers(self) -> frozenset[int]:

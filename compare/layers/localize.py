@@ -333,7 +333,8 @@ def _excusing(given: Verdicts, walked: Walked, outputs: Sequence[OutputResult], 
     changing = {s.number for s in given.culprits() if in_pieces_only(s, walked, outputs, index)}
     off = [output for output in outputs if is_off(output)]
     finite = not any(not_finite(output.metrics) for output in off)
-    return given.excusing(agree=bool(outputs) and not off, finite=finite, unless=changing)
+    given = given.excusing(agree=bool(outputs) and not off, finite=finite, unless=changing)
+    return given.unhealed() if any(output.verdict == "fail" for output in off) else given
 
 
 def _comes_and_goes(walked: Walked, comparison: Comparison, log: RunLog | None) -> bool:

@@ -16,6 +16,7 @@ from ..causes import misread, nan, narrow_casts, underflow
 from ..causes.case import ENLARGES, LoudLayer
 from ..causes.differences import beyond_formats, stated
 from ..causes.examiner import loudest
+from ..causes.quantized_layer import STEPS as IN_STEPS
 from ..causes.quantized_layer import QuantizedLayer, look_at
 from ..progress import SILENT, Progress
 from ..report.model import COSTLIEST, Cause
@@ -277,7 +278,7 @@ def _diagnosed(
     case = LoudLayer(
         top.judgement,
         shares[0][1],
-        _plain_rounding(prepared),
+        IN_STEPS if prepared.judge.examiner.in_other_steps(top.pair) else _plain_rounding(prepared),
         shares,
         index.names[top.pair.main],
         index.nodes[top.pair.main].op_type,

@@ -33,6 +33,8 @@ JOINING = baked_constant.joined, other_operand.joined, differences.joined
 """What makes one fault of layers that show the same one."""
 SPOILT = 0.1
 """Relative error from which on values are others, for which other ranges are calibrated."""
+LITTLE, NEARLY_ALL = 0.2, 0.9
+"""Shares of the error at the outputs: less of culprits is not why outputs are off, more of a layer is."""
 HARMLESS = 0.01
 """Share of the error at the outputs up to which it does not matter that values stop at the ends of a range."""
 
@@ -77,6 +79,16 @@ class Verdicts:
             if s.diagnosis is not None and s.diagnosis.clamped and s.number not in unless and harmless(s)
         }
         return replace(self, by_layer={**self.by_layer, **excused})
+
+    def unhealed(self) -> Verdicts:
+        """The same where outputs are off, and not for the culprits: with the first layer that was taken to have healed
+        and of which nearly all of their error comes."""
+        shares = [s.contribution for s in self.culprits()]
+        if None in shares or sum(filter(None, shares)) > LITTLE:
+            return self
+        healed = (s for s in self.layers if self.by_layer[s.number] == "healed" and s.exceeds_noise)
+        found = next((s for s in healed if (s.contribution or 0.0) >= NEARLY_ALL and s.diagnosis is not None), None)
+        return self if found is None else self.blaming(found.number)
 
     def without(self, numbers: Collection[int]) -> Verdicts:
         """The same without layers whose error the outputs do not show at all."""

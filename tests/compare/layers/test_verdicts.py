@@ -102,6 +102,23 @@ def test_a_small_error_that_is_hidden_some_layers_on_heals_where_nothing_rounds_
     assert seen(Model(parsed(text, **read)).index, same=False, **layers)[1]["a"] == verdict
 
 
+@pytest.mark.parametrize(
+    ("healed", "other", "expected"),
+    [
+        (1.0, 0.03, ["b", "d"]),
+        (1.0, 0.5, ["d"]),  # which is why the outputs are off
+        (1.0, None, ["d"]),  # nobody knows of how much
+        (0.3, 0.03, ["d"]),
+    ],
+)
+def test_what_nearly_all_of_the_error_at_the_outputs_comes_of_has_not_healed(healed, other, expected):
+    told = Diagnosis(Cause.WEIGHTS, (Remark("other weights"),))
+    layers = {"b": {**OFF, "contribution": healed, "diagnosis": told}, "d": {**OFF, "contribution": other}}
+    found, named = seen(CHAIN, **layers)
+    assert (named["b"], named["d"]) == ("healed", "culprit")
+    assert [s.pair.reference.outputs[0] for s in found.unhealed().culprits()] == expected
+
+
 def test_who_makes_what_cannot_be_held_is_blamed_for_whoever_reads_it():
     found, named = seen(CHAIN, b={**OFF, "diagnosis": LOST}, c=INHERITS, d=INHERITS)
     assert named == {"a": "culprit", "b": "inherited", "c": "inherited", "d": "inherited"}
