@@ -194,12 +194,12 @@ def _rank(index: GraphIndex, position: int, difference: Difference) -> int:
 
 
 def _stretched(index: GraphIndex, position: int, change: object) -> bool:
-    """Whether two Reshapes differ in axes of one element alone, which moves nothing: an Unsqueeze behind was merged."""
+    """Whether one of two Reshapes has more axes, all of one element, which moves nothing: an Unsqueeze was merged."""
     if not isinstance(change, AttributeChange) or operator(index.nodes[position]) not in RESHAPES:
         return False
     sizes = change.reference, change.candidate
-    if not all(isinstance(size, list) for size in sizes):
-        return False
+    if not all(isinstance(size, list) for size in sizes) or len(sizes[0]) == len(sizes[1]):
+        return False  # among as many axes, a row may have become a column
     one, other = ([d for d in size if d != 1] for size in sizes)
     return one == other
 
