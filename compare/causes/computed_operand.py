@@ -17,7 +17,7 @@ from ...graph.index import GraphIndex
 from ...graph.nodes import attribute
 from ...graph.operators import operator
 from ...graph.pairing.changes import AttributeChange, OperatorChange
-from ...graph.pairing.constants import Operand, constant_value, in_levels_of, noun_of
+from ...graph.pairing.constants import constant_value, in_levels_of, noun_of
 from ...graph.pairing.differences import Difference, DifferenceKind, same_setting
 from ...graph.pairing.normal_form import normal_form
 from ...graph.pairing.weight_changes import WeightChange, weight_change
@@ -84,7 +84,7 @@ def _differences(
         above, beside = index.producer.get(mine), other.producer.get(theirs)
         x, y = constant_value(index, mine), constant_value(other, theirs)
         if x is not None and y is not None:
-            x = in_levels_of(Operand(index, position, "", mine, x), y.dtype)
+            x = in_levels_of(index, position, x, y.dtype)
             one = x.size == y.size == 1  # of one value, whatever its rank
             change = weight_change(x.reshape(()), y.reshape(())) if one else weight_change(x, y)
             if change is not None and not change.explained_by_format:

@@ -17,7 +17,7 @@ from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS, MOVEMENT, RESHAPES
 from ...graph.pairing.broadcasts import RunsOtherwise
 from ...graph.pairing.changes import AttributeChange, OperatorChange, OtherInput, Resized
 from ...graph.pairing.constant_steps import OtherSteps
-from ...graph.pairing.constants import Operand, constant_value, in_levels_of
+from ...graph.pairing.constants import constant_value, in_levels_of
 from ...graph.pairing.differences import Difference, DifferenceKind
 from ...graph.pairing.normal_form import inputs_alike
 from ...graph.pairing.regions import PADDING
@@ -104,7 +104,7 @@ def weights_read(graphs: tuple[GraphIndex, GraphIndex], found: Iterable[Differen
         for name, twin in inputs_alike(*place):
             own, other = (constant_value(index, n) for index, n in zip(graphs, (name, twin), strict=True))
             if own is not None and other is not None:
-                other = in_levels_of(Operand(graphs[1], difference.candidate_node, "", twin, other), own.dtype)
+                other = in_levels_of(graphs[1], difference.candidate_node, other, own.dtype)
                 other = other.T if twin == turns else other
                 theirs[name] = other.reshape(own.shape) if own.size == other.size == 1 else other
     return theirs

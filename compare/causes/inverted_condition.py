@@ -58,20 +58,22 @@ def find(case: LayerCase) -> Diagnosis | None:
     for position in islice((p for p in case.pair.candidate.nodes if index.nodes[p].op_type == "Where"), MOST):
         altered = case.altered(partial(with_inverted, node=case.pair.candidate.nodes.index(position)), {})
         made = None if altered is None else altered[case.twin]
-        if made is not None and made.shape == y.shape and explains(y, c, made):
+        if explains(y, c, made):
             fact = Opposite(index.names[position], index.nodes[position].input[0])
             return Diagnosis(Cause.WRONG_OP, (fact,), candidate_node=position)
     return None
 
 
-def explains(y: np.ndarray, c: np.ndarray, made: np.ndarray) -> bool:
+def explains(y: np.ndarray, c: np.ndarray, made: np.ndarray | None) -> bool:
     """Whether next to nothing is left of an error, and nothing that is not finite on one side alone.
 
     Args:
         y: What the reference makes.
         c: What the candidate makes, of the same shape.
-        made: What it makes with the opposite condition, of the same shape.
+        made: What it makes with the opposite condition; None where that could not be computed.
     """
+    if made is None or made.shape != y.shape:
+        return False
     finite = np.isfinite(y)
     if not np.array_equal(finite, np.isfinite(made)):
         return False

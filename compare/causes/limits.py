@@ -174,7 +174,7 @@ def _bounds(index: GraphIndex, position: int) -> Iterator[tuple[float, float]]:
     """The least and the greatest value that a node lets through, where they are constants; none of other nodes."""
     op = index.nodes[position].op_type
     if op == "Clip":
-        form = normal_form(index, position, lambda name: constant_value(index, name) is not None)
+        form = normal_form(index, position)
         low, high = form.settings.get("min", -math.inf), form.settings.get("max", math.inf)
         if not {"min", "max"} & form.weights.keys():
             yield float(low), float(high)

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...graph.operators import operator
-from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import Difference, DifferenceKind, node_differences
-from ...graph.pairing.normal_form import NormalForm, normal_form
+from ...graph.pairing.normal_form import normal_form
 from ...graph.quantized.idle import idle_quantizers, numbers_held
 from ...graph.quantized.misread import Misread, misread
 from ..report.model import Cause, Fact
@@ -99,13 +98,9 @@ def _differences(
     twin = _twin(index, pair, behind=other.nodes[found.reader].output[0] in pair.candidate.outputs)
     if twin is None:
         return []
-    mine, theirs = _form(index, twin), _form(other, found.reader)
+    mine, theirs = normal_form(index, twin), normal_form(other, found.reader)
     differences = node_differences(index, twin, mine, other, found.reader, theirs)
     return [(twin, d) for d in differences if d.kind is DifferenceKind.WEIGHTS]
-
-
-def _form(index: GraphIndex, position: int) -> NormalForm:
-    return normal_form(index, position, lambda name: constant_value(index, name) is not None)
 
 
 def _twin(index: GraphIndex, pair: LayerPair, *, behind: bool) -> int | None:

@@ -80,7 +80,7 @@ def epsilons(index: GraphIndex, nodes: Iterable[int]) -> Iterator[Epsilon]:
     for position in nodes:
         node = index.nodes[position]
         if facts_of(node).kind is Kind.NORMALIZATION:
-            form = normal_form(index, position, lambda name: constant_value(index, name) is not None)
+            form = normal_form(index, position)
             value = form.settings.get("epsilon")
             if isinstance(value, float):
                 yield Epsilon(position, value)

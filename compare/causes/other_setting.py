@@ -87,10 +87,7 @@ class OtherSetting:
     @property
     def text(self) -> str:
         """See `Fact`."""
-        if self.in_reference:
-            told = f"{self.name} of {self.node} is {self.found} in the first file"
-            return f"{told}: with {self.right} it would make what the second file does"
-        return f"{self.name} of {self.node} is {self.found}: with {self.right} it makes what the first file does"
+        return _with(f"{self.name} of {self.node} is {self.found}", self.right, self.in_reference)
 
     @property
     def remedy(self) -> str:
@@ -148,11 +145,7 @@ class ReadsOtherwise:
     @property
     def text(self) -> str:
         """See `Fact`."""
-        if self.in_reference:
-            told = f"{self.node} reads {self._given(self.tensors)} in the first file"
-            return f"{told}: with these two exchanged it would make what the second file does"
-        told = f"{self.node} reads {self._given(self.tensors)}"
-        return f"{told}: with these two exchanged it makes what the first file does"
+        return _with(f"{self.node} reads {self._given(self.tensors)}", "these two exchanged", self.in_reference)
 
     @property
     def remedy(self) -> str:
@@ -206,6 +199,13 @@ class OtherOrder:
         return self.taken or f"{its} parts in the order {', '.join(str(place + 1) for place in self.order)}"
 
 
+def _with(found: str, right: str, in_reference: bool) -> str:
+    """What a side has, and with what else it makes what the other one does."""
+    if in_reference:
+        return f"{found} in the first file: with {right} it would make what the second file does"
+    return f"{found}: with {right} it makes what the first file does"
+
+
 def find(case: LayerCase) -> Diagnosis | None:
     """A setting of the candidate, the order of what it reads or of packed weights, with which the layer is right."""
     return _first(case, _settings(case, CANDIDATE), case.right_with)
@@ -219,7 +219,7 @@ def in_reference(case: LayerCase) -> Diagnosis | None:
 
     def same(alter: Callable[[Model], Model | None]) -> bool:
         made = case.reference_altered(alter) if case.y.shape == case.c.shape else None
-        return made is not None and made.shape == case.c.shape and explains(case.c, case.y, made)
+        return explains(case.c, case.y, made)
 
     return _first(case, _settings(case, REFERENCE), same)
 

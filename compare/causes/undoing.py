@@ -14,7 +14,7 @@ import numpy as np
 
 from ...graph.cutting.slices import with_weights
 from ...graph.operators import AFFINE_STEPS, operator
-from ...graph.pairing.constants import Operand, constant_value, in_levels_of
+from ...graph.pairing.constants import constant_value, in_levels_of
 from ...graph.pairing.differences import Difference, DifferenceKind
 from ...graph.pairing.normal_form import inputs_alike
 from ...graph.pairing.turned import turned
@@ -80,7 +80,7 @@ def _references(case: LayerCase, found: Iterable[Difference]) -> Arrays | None:
             mine, theirs = (constant_value(index, n) for index, n in zip(case.graphs, (name, twin), strict=True))
             if mine is None or theirs is None:
                 continue
-            mine = in_levels_of(Operand(case.graphs[0], n, "", name, mine), theirs.dtype)
+            mine = in_levels_of(case.graphs[0], n, mine, theirs.dtype)
             mine = mine.T if twin == turns else mine
             if mine.size != theirs.size or (mine.shape != theirs.shape and mine.size > 1):
                 return None

@@ -90,8 +90,7 @@ def find(case: LayerCase) -> Diagnosis | None:
     for name in _unread(case):
         value = case.values[name]
         for neutral in (0, 1):
-            made = case.reweighted({name: np.full_like(value, neutral)})
-            if made is not None and made.shape == case.c.shape and explains(case.c, case.y, made):
+            if explains(case.c, case.y, case.reweighted({name: np.full_like(value, neutral)})):
                 node = case.pair.candidate.nodes[-1]
                 fact = UnreadInput(name, neutral, f"{index.nodes[node].op_type} {index.names[node]}")
                 return Diagnosis(Cause.WRONG_OP, (fact,))

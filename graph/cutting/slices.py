@@ -130,9 +130,7 @@ def with_inverted(model: Model, node: int) -> Model:
         model: The model.
         node: Position of the Where.
     """
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    where = proto.graph.node[node]
+    proto, where = _copied(model, node)
     opposite = f"{where.input[0]}{SEPARATOR}not"
     proto.graph.node.insert(node, onnx.helper.make_node("Not", [where.input[0]], [opposite]))
     proto.graph.node[node + 1].input[0] = opposite
@@ -148,9 +146,7 @@ def with_setting(model: Model, node: int, name: str, value: int | float) -> Mode
         name: The attribute.
         value: Its value.
     """
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    changed = proto.graph.node[node]
+    proto, changed = _copied(model, node)
     kept = [attribute for attribute in changed.attribute if attribute.name != name]
     del changed.attribute[:]
     changed.attribute.extend([*kept, onnx.helper.make_attribute(name, value)])
@@ -165,10 +161,9 @@ def with_operator(model: Model, node: int, op: str) -> Model:
         node: Position of the node.
         op: The operator.
     """
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    proto.graph.node[node].op_type = op
-    del proto.graph.node[node].attribute[:]
+    proto, changed = _copied(model, node)
+    changed.op_type = op
+    del changed.attribute[:]
     return model.derive(proto)
 
 
@@ -180,11 +175,17 @@ def with_inputs(model: Model, node: int, others: Mapping[int, str]) -> Model:
         node: Position of the node.
         others: The places of inputs, and what it reads there.
     """
+    proto, changed = _copied(model, node)
+    for place, name in others.items():
+        changed.input[place] = name
+    return model.derive(proto)
+
+
+def _copied(model: Model, node: int) -> tuple[onnx.ModelProto, onnx.NodeProto]:
+    """A copy of a model's graph, and a node of it, to be changed."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
-    for place, name in others.items():
-        proto.graph.node[node].input[place] = name
-    return model.derive(proto)
+    return proto, proto.graph.node[node]
 
 
 def exploded_name(name: str, slice_number: int) -> str:

@@ -108,11 +108,10 @@ class Operand:
         return found.T if found is not None and self.turned else found
 
 
-def in_levels_of(operand: Operand, dtype: np.dtype) -> np.ndarray:
-    """The value of a constant; of scaled integers and their zero points, those that say the same in another dtype:
-    unsigned ones are half their levels above signed ones."""
-    value, node = operand.value, operand.index.nodes[operand.node]
-    scaled = operator(node) in QUANTIZERS or layout_of(node) is not None
+def in_levels_of(index: GraphIndex, node: int, value: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The value of a constant that a node reads; of scaled integers and their zero points, those that say the same in
+    another dtype: unsigned ones are half their levels above signed ones."""
+    scaled = operator(index.nodes[node]) in QUANTIZERS or layout_of(index.nodes[node]) is not None
     if not scaled or {value.dtype.kind, dtype.kind} != {"i", "u"} or value.dtype.itemsize != dtype.itemsize:
         return value
     half = 1 << (8 * dtype.itemsize - 1)

@@ -265,7 +265,7 @@ def _changed(mine: Operand, theirs: Operand, others: Sequence[tuple[str, str]]) 
     """How a weight of two nodes differs. ``others``: slots and names of the reference's other weights."""
     n, m, slot = mine.node, theirs.node, mine.slot
     reference, candidate, y = mine.index, theirs.index, theirs.value
-    x = in_levels_of(mine, y.dtype)
+    x = in_levels_of(reference, n, mine.value, y.dtype)
     runs = runs_otherwise(mine, theirs)
     if runs is not None:
         yield Difference(n, m, runs, slot)

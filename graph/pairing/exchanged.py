@@ -73,9 +73,13 @@ def _in_place(pairing: Pairing, n: int, expected: Mapping[str, str]) -> int | No
     alike = one.kind == other.kind and repr(form.settings) == repr(twin.settings) and pairing.fits(n, m)
     if sketch is None or sketch.size < FEW or not alike or len(one.inputs) != len(other.inputs):
         return None
-    slots = dict(other.inputs)
-    same = all(slot in slots and pairing.paired(name, slots[slot]) for slot, name in one.inputs)
-    return m if same or len(_with_head(pairing, n, m)) > 1 else None
+    return m if _reads_same(pairing, n, m) or len(_with_head(pairing, n, m)) > 1 else None
+
+
+def _reads_same(pairing: Pairing, n: int, m: int) -> bool:
+    """Whether all that a node reads is read by a node of the candidate in the same places."""
+    slots = dict(pairing.c.fine.nodes[m].inputs)
+    return all(slot in slots and pairing.paired(name, slots[slot]) for slot, name in pairing.r.fine.nodes[n].inputs)
 
 
 def _with_head(pairing: Pairing, n: int, m: int) -> list[tuple[int, int]]:
@@ -87,11 +91,11 @@ def _with_head(pairing: Pairing, n: int, m: int) -> list[tuple[int, int]]:
     heads = [v.index.producer.get(v.fine.nodes[p].inputs[0][1], -1) for v, p in views]
     if not all(p in v.forms and v.forms[p].family in PRODUCTS for (v, _), p in zip(views, heads, strict=True)):
         return pair
-    mine, theirs = pairing.r.fine.nodes[heads[0]], pairing.c.fine.nodes[heads[1]]
-    slots = dict(theirs.inputs)
-    same = all(slot in slots and pairing.paired(name, slots[slot]) for slot, name in mine.inputs)
-    alike = mine.kind == theirs.kind and len(mine.inputs) == len(theirs.inputs) == 1 and pairing.fits(*heads)
-    return [*pair, (heads[0], heads[1])] if same and alike and pairing.nodes.get(heads[0]) != heads[1] else pair
+    p, q = heads
+    mine, theirs = pairing.r.fine.nodes[p], pairing.c.fine.nodes[q]
+    alike = mine.kind == theirs.kind and len(mine.inputs) == len(theirs.inputs) == 1 and pairing.fits(p, q)
+    moved = pairing.nodes.get(p) != q and _reads_same(pairing, p, q)
+    return [*pair, (p, q)] if alike and moved else pair
 
 
 def _likelier(pairing: Pairing, group: tuple[int, ...], meant: Mapping[int, int]) -> bool:

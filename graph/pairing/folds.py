@@ -69,8 +69,8 @@ def folds(pairing: Pairing, roles: Mapping[str, str], pairs: dict[str, str]) -> 
         pairs: Tensors that stand for each other, which is corrected in place.
     """
     found = Folds()
-    for n, m in sorted([*pairing.nodes.items(), *alone(pairing, roles, pairs)]):
-        beside = merged(pairing, roles, n, m)
+    matched = ((n, m, merged(pairing, roles, n, m)) for n, m in pairing.nodes.items())
+    for n, m, beside in sorted([*matched, *alone(pairing, roles, pairs)], key=lambda place: place[0]):
         if beside is not None:
             found.take(beside)
             found.products[n] = m

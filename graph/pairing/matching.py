@@ -40,7 +40,7 @@ from .shapes import follow_shapes
 from .stored_steps import stored_steps
 from .sums import other_terms
 from .unfused import read_as
-from .view import LIMITS, limits_of
+from .view import LIMITS
 
 
 @dataclass(frozen=True)
@@ -156,10 +156,10 @@ def _without_limits(
         return difference
     index, limits = pairing.r.index, [(-math.inf, math.inf)]
     for p in (p for p in pairing.r.live if (index.nodes[p].op_type, index.names[p]) in limiting):
-        form = pairing.r.forms[p]
-        if len(form.data) > 1 or form.weights.keys() - form.settings.keys():  # limits that are not known
+        known = pairing.r.limits(p)
+        if known is None:
             return difference
-        limits.append(limits_of(form))
+        limits.append(known)
     low, high = max(a for a, _ in limits), min(b for _, b in limits)
     if not kept_within(candidate, candidate.nodes[position].output[0], low, high):
         return difference

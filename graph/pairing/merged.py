@@ -76,9 +76,9 @@ def merged(pairing: Pairing, roles: Mapping[str, str], n: int, m: int) -> Merged
     return None
 
 
-def alone(pairing: Pairing, roles: Mapping[str, str], pairs: Mapping[str, str]) -> Iterator[tuple[int, int]]:
+def alone(pairing: Pairing, roles: Mapping[str, str], pairs: Mapping[str, str]) -> Iterator[tuple[int, int, Merged]]:
     """Products that are matched with none, since what is merged into one of them makes its weights others: those that
-    read one tensor, and make one."""
+    read one tensor, and make one; and what is merged."""
     left, right = (
         [p for p in side.view.live if p not in side.matched and side.view.forms[p].family == MATRICES]
         for side in _Side.both(pairing)
@@ -90,7 +90,7 @@ def alone(pairing: Pairing, roles: Mapping[str, str], pairs: Mapping[str, str]) 
             held = merged(pairing, roles, n, m)
             if held is not None and roles.get(held.made[0]) == held.made[1]:
                 right.remove(m)
-                yield n, m
+                yield n, m, held
                 break
 
 

@@ -16,6 +16,7 @@ import onnx
 from ..index import GraphIndex
 from ..nodes import attribute
 from ..operators import COMMUTATIVE, CONTRIB_DOMAIN, domain_of, family
+from .constants import constant_value
 from .settings import settle
 
 # fmt: off
@@ -166,8 +167,10 @@ def is_optional(index: GraphIndex, position: int, slot: str) -> bool:
     return slot in {_RENAMED.get(name, name) for name in optional}
 
 
-def normal_form(index: GraphIndex, position: int, constant: Callable[[str], bool]) -> NormalForm:
-    """The node at ``position``, rewritten. ``constant(name)`` tells whether a tensor is independent of the data."""
+def normal_form(index: GraphIndex, position: int, constant: Callable[[str], bool] | None = None) -> NormalForm:
+    """The node at ``position``, rewritten. ``constant(name)`` tells whether a tensor is independent of the data: where
+    it is not given, those are that `constant_value` knows."""
+    constant = constant or (lambda name: constant_value(index, name) is not None)
     node = index.nodes[position]
     domain = domain_of(node)
     version = index.opset.get(domain, 1)

@@ -10,8 +10,9 @@ from ..operators import AFFINE_STEPS, LANDMARKS, POINTWISE, SCATTERS, SEVERAL_ST
 from .affine import affine, distance
 from .changes import AttributeChange, OperatorChange
 from .differences import Difference, node_differences, op_names
-from .folds import OTHER_MAP, Folds
+from .folds import Folds
 from .groups import Groups
+from .merged import OTHER_MAP
 from .pairs import Pairing
 from .view import GraphView
 

@@ -31,12 +31,6 @@ LIMITS = {"Relu", "Clip"}
 """Operators that a quantizer makes up for whose integers stand for nothing beyond their limits."""
 
 
-def limits_of(form: NormalForm) -> tuple[float, float]:
-    """The least and the greatest number that one of them makes, whose limits are known."""
-    least, greatest = (0.0, math.inf) if form.op == "Relu" else (-math.inf, math.inf)
-    return form.settings.get("min", least), form.settings.get("max", greatest)
-
-
 NodeKind = str | tuple[str, int, str]
 """What has to be equal for two nodes to be the same: the family of the operator, and what tells its uses apart."""
 
@@ -263,7 +257,10 @@ class GraphView:
     def limits(self, position: int) -> tuple[float, float] | None:
         """The least and the greatest number that a Relu or a Clip makes; None where that is not known."""
         form = normal_form(self.index, position, self.constant)
-        return None if len(form.data) > 1 or form.weights.keys() - form.settings.keys() else limits_of(form)
+        if len(form.data) > 1 or form.weights.keys() - form.settings.keys():
+            return None
+        least = 0.0 if form.op == "Relu" else -math.inf
+        return form.settings.get("min", least), form.settings.get("max", math.inf)
 
     def _limited_behind(self, position: int) -> bool:
         """Whether whoever reads what a Relu or a Clip makes cuts it off at its limits, or within: a quantizer."""
