@@ -26,17 +26,22 @@ def by_entry(index: GraphIndex, nodes: Iterable[int], batched: Collection[str]) 
         batched: What they read that is not constant: tensors of which axis 0 is the batch.
 
     Returns:
-        False also where that is not known: of an operator that is not looked at here, or a rank that is not known.
+        False also where that is not known: of an operator that is not looked at here, or a rank that is not known; and
+        where the last of them computes a constant.
     """
-    known = set(batched)
-    for node in (index.nodes[p] for p in nodes):
+    known, apart = set(batched), False
+    for position in nodes:
+        node = index.nodes[position]
+        apart = not known.isdisjoint(index.reads[position])
+        if not apart:  # computes a constant
+            continue
         if trains(node):  # statistics of the whole batch
             return False
         ranks = [index.rank(name) for name in node.input if name]
         if known.isdisjoint(node.input) or None in ranks or not _keeps_apart(index, node, known):
             return False
         known.update(node.output)
-    return True
+    return apart
 
 
 def _keeps_apart(index: GraphIndex, node: onnx.NodeProto, batched: Collection[str]) -> bool:
@@ -73,5 +78,5 @@ def _aligned(
     if len(ranks) != 1 or None in ranks:
         return False
     (rank,) = (r for r in ranks if r is not None)
-    shapes = [index.initializers[n].dims if n in index.initializers else None for n in names if n not in batched]
+    shapes = [index.shape(n) for n in names if n not in batched]
     return rank > least and all(s is not None and (len(s) < rank or s[0] == 1) for s in shapes)

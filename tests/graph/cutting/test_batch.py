@@ -38,6 +38,8 @@ APART = {
     "a normalization": ("y = LayerNormalization(x, v, v)", (BATCH, 4, 6), None),
     "axes behind the first": ("y = Transpose<perm=[0,2,1]>(x)", (BATCH, 4, 6), None),
     "a sum of two inputs": ("y = Add(x, z)", (BATCH, 4, 6), (BATCH, 1, 6)),
+    "a bias that is handed on": ("b = Identity(v) a = MatMul(x, w) y = Add(a, b)", (BATCH, 4, 6), None),
+    "a weight that is computed": ("t = Transpose(w) y = MatMul(x, t)", (BATCH, 4, 6), None),
 }
 NOT_APART = {
     "columns of a matrix": ("y = MatMul(w, x)", (6, BATCH), None),
@@ -52,6 +54,12 @@ NOT_APART = {
     "a constant for each entry": ("y = Mul(x, e)", (BATCH, 4), None),
     "a sum of all": ("y = ReduceSum<keepdims=0>(x)", (BATCH, 4), None),
     "constants alone": ("y = Add(v, v)", (BATCH, 4), None),
+    "a computed constant for each entry": ("f = Neg(e) y = Mul(x, f)", (BATCH, 4), None),
+    "a constant of the batch's shape": (
+        "h = Shape(x) f = ConstantOfShape(h) y = Mul(x, f)",
+        (BATCH, 4),
+        None,
+    ),
 }
 WEIGHTS = {"w": W, "v": V, "s": np.ones((BATCH, 4), np.float32), "e": np.ones((BATCH, 1), np.float32)}
 WEIGHTS["m"] = RNG.standard_normal((BATCH, 6, 4)).astype(np.float32)
