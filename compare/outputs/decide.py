@@ -48,6 +48,8 @@ def _drawn(evidence: OutputEvidence, decision: Decision) -> str | None:
     """That an output that differs is made of random values, which differ from one run to the next."""
     if decision.verdict == "pass" or not evidence.random or not evidence.statistics.mismatched:
         return None
+    if decision.reason and decision.reason.startswith(evidence.random):
+        return None
     return f"{evidence.random}, so that no two runs need agree"
 
 
@@ -79,7 +81,7 @@ def by_chance(evidence: OutputEvidence) -> Decision | None:
     """An output that is made of random values: two runs that begin at the same seed draw the same ones."""
     if not evidence.random:
         return None
-    return Decision("undecided", f"{evidence.random}; that both sides gave the same proves nothing")
+    return Decision("undecided", f"{evidence.random}; that both sides agree proves nothing")
 
 
 def anything_goes(evidence: OutputEvidence) -> Decision | None:

@@ -242,8 +242,9 @@ def unseeded(index: GraphIndex) -> dict[str, str]:
     for position, node in enumerate(index.nodes):
         read = next((found[name] for name in index.reads[position] if name in found), "")
         who = f"{node.op_type} {index.names[position]}"
-        unless = " in training mode, unless the runtime removes it" if operator(node) == "Dropout" else ""
-        clause = f"{who} draws random values without a seed{unless}" if position in drawn else read
+        clause = f"{who} draws random values without a seed" if position in drawn else read
+        if position in drawn and operator(node) == "Dropout":
+            clause += " in training mode, unless the runtime removes it (export in evaluation mode: model.eval())"
         if clause and operator(node) not in SHAPES:
             found.update((name, clause) for name in node.output if name)
     return found

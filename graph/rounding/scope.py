@@ -100,15 +100,16 @@ class Findings:
     def notes(self, number: NumberFormat) -> tuple[Note, ...]:
         """All of it in sentences."""
         notes = []
-        for what, counts in (
-            ("beyond its range are clamped to its largest value", self.clamped),
-            ("that it would round to zero are lifted to its smallest subnormal", self.lifted),
+        for what, done, counts in (
+            ("beyond its range", "clamped to its largest value", self.clamped),
+            ("that it would round to zero", "lifted to its smallest subnormal", self.lifted),
         ):
             if counts:
-                worst = max(counts, key=lambda name: counts[name])
+                worst, total = max(counts, key=lambda name: counts[name]), sum(counts.values())
+                where = f"in {len(counts)} tensors" if len(counts) > 1 else f"in {worst!r}"
+                most = f" (most, {counts[worst]:,}, in {worst!r})" if len(counts) > 1 else ""
                 text = (
-                    f"{number}: {counted(sum(counts.values()), 'weight')} in {counted(len(counts), 'tensor')} {what} "
-                    f"(most, {counts[worst]:,}, in {worst!r})."
+                    f"{number}: {counted(total, 'weight')} {where} {what} {'is' if total == 1 else 'are'} {done}{most}."
                 )
                 notes.append(Note(text, setting="cast_weights"))
         for why, names in self.left.items():

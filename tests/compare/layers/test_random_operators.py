@@ -261,7 +261,7 @@ def test_a_dropout_that_may_be_removed_is_not_said_to_have_drawn():
     report = compared(dropping(0.7), dropping(0.7))
     assert report.verdict == "undecided"
     assert (
-        "draws random values without a seed in training mode, unless the runtime removes it; "
-        in report.of(report.runners[-1].name)[0].reason
+        "draws random values without a seed in training mode, unless the runtime removes it "
+        "(export in evaluation mode: model.eval()); " in report.of(report.runners[-1].name)[0].reason
     )
     assert any("draws random values unless the runtime removes it" in notice.text for notice in report.notices)

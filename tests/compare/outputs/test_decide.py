@@ -142,7 +142,7 @@ IDLE = "nothing was rounded"
         (replace(between(HOLE, np.array([2.0, np.nan])), nan_given=("x",)), "fail", "NaN on both sides", None),
         (replace(between(HOLE, np.array([1.0, 1.0])), nan_given=("x",)), "fail", "on one side", None),
         (evidence(np.full((2, 3), np.nan), guessed=("x",)), "fail", "on one side; .*nan found$", None),
-        (evidence(tolerance=LOOSE, random="n draws"), "undecided", "^n draws; that both sides gave the same pro", None),
+        (evidence(tolerance=LOOSE, random="n draws"), "undecided", "^n draws; that both sides agree pro", None),
         (evidence(FAR, random="n draws"), "undecided", "^n draws, so that no two runs need agree; ", None),
         (evidence(FAR, LOOSE, metric=GOOD), "fail", "differ by more than allowed", None),
         # without one, what rounding explains and is small passes
