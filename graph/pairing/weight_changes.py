@@ -17,6 +17,7 @@ from ..specs import is_float
 from ..weights import stored_bytes
 from .affine import Affine
 from .weight_patterns import (
+    Along,
     BeyondSteps,
     Clamped,
     MergedOtherwise,
@@ -24,9 +25,11 @@ from .weight_patterns import (
     Pattern,
     StoredScaled,
     Transposed,
+    along,
     blocks,
     part_of,
     pattern_of,
+    unlike,
     wide,
 )
 
@@ -65,6 +68,7 @@ class WeightChange:
         beyond: The number format of all that the candidate has, where rounding the reference's weights to it gives the
             others: those that differ by more are counted.
         relative: Of what was compared after folding, the difference relative to all of them (L2).
+        where: The few channels, or other indices of an axis, that hold all of it.
     """
 
     shape: tuple[int, ...]
@@ -83,6 +87,7 @@ class WeightChange:
     noun: str = "weights"
     beyond: str | None = None
     relative: float | None = None
+    where: Along | None = None
 
     @property
     def size(self) -> int:
@@ -189,7 +194,7 @@ class WeightChange:
             differ += f" (relative L2 difference {self.relative:.2g})"
         return (
             f"{self.count:,} of {self.size:,} {differ}, greatest {self.greatest:.3g}{self._place}, "
-            f"{' against '.join(_told(self.values))}"
+            f"{' against '.join(_told(self.values))}{'' if self.where is None else f'; {self.where}'}"
         )
 
 
@@ -245,6 +250,7 @@ def weight_change(x: np.ndarray, y: np.ndarray) -> WeightChange | None:
         cut=0 if rounded is None else _beyond(x, rounded),
         patterns=() if explained is None else (explained,),
         beyond=beyond,
+        where=along(x if beyond is None else x.astype(_DTYPE[beyond]), y) if not rounded and not explained else None,
     )
 
 
@@ -268,7 +274,7 @@ def _greatest(x: np.ndarray, y: np.ndarray) -> tuple[int, float, int]:
             continue
         with np.errstate(all="ignore"):
             p, q = wide(a), wide(b)
-            differs = (p != q) & ~((p != p) & (q != q))
+            differs = unlike(p, q)
             if not differs.any():
                 continue
             count += int(differs.sum())
@@ -313,6 +319,7 @@ def folded_changes(a: Affine, b: Affine, half: bool) -> Iterator[tuple[str, Weig
             change = WeightChange(
                 x.shape, y.shape, int(bad.sum()), float(error[index]), index, values,
                 rounded_to=rounded, quantized=quantized, patterns=() if told is None or rounded else (told,),
+                where=None if told or quantized or rounded else along(x, y, bad),
             )  # fmt: skip
             noun = "weights" if name == "weights" else "biases"
             relative = float(np.linalg.norm(x - y) / norm) if (norm := float(np.linalg.norm(x))) else None

@@ -11,6 +11,8 @@ from ..specs import is_float
 
 BLOCK = 1 << 20
 """Elements that are compared at a time."""
+LARGEST = 1 << 24
+"""Elements of an array up to which an order, or a place along an axis, is looked for."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,35 @@ class MergedOtherwise:
         return f"the adapter {named}" if self.low else f"what {named} {'make' if names else 'makes'}"
 
 
+@dataclass(frozen=True)
+class Along:
+    """Where along one axis all values are that differ, if that is at half of its indices at most.
+
+    Attributes:
+        axis: The axis, such as that of a weight's output channels.
+        indices: Where, in their order.
+        length: Indices of the axis.
+        pattern: What explains all of the difference there.
+    """
+
+    axis: int
+    indices: tuple[int, ...]
+    length: int
+    pattern: Scaled | Zeroed | Reordered | None = None
+
+    def __str__(self) -> str:
+        first, last = self.indices[0], self.indices[-1]
+        if len(self.indices) == 1:
+            named = f"index {first}"
+        elif last - first == len(self.indices) - 1:
+            named = f"indices {first} to {last}"
+        else:
+            more = len(self.indices) - 3
+            named = f"indices {', '.join(map(str, self.indices[:3]))}{f' and {more} more' if more > 0 else ''}"
+        told = f", {self.pattern}" if self.pattern is not None else ""
+        return f"they are at {named} of axis {self.axis} ({len(self.indices):,} of {self.length:,}){told}"
+
+
 Pattern = (
     Transposed
     | Reordered
@@ -237,7 +268,7 @@ def pattern_of(x: np.ndarray, y: np.ndarray) -> Pattern | None:
         return None
     if x.ndim == 2 and x.shape[0] == x.shape[1] and np.array_equal(x.T, y):
         return Transposed()
-    if x.size <= 1 << 24:
+    if x.size <= LARGEST:
         for axis in range(x.ndim):
             if 1 < x.shape[axis] <= 1 << 16 and _permuted(x, y, axis):
                 return Reordered(axis)
@@ -246,6 +277,37 @@ def pattern_of(x: np.ndarray, y: np.ndarray) -> Pattern | None:
     if not y.any():
         return Zeroed()
     return _scaled(x, y) or _clamped(x, y) or _few_values(x, y)
+
+
+def along(x: np.ndarray, y: np.ndarray, differs: np.ndarray | None = None) -> Along | None:
+    """Where along one axis two arrays of one shape differ, in most of the values there; None where that is spread over
+    more than half of every axis, and of vectors, whose values are no channels. ``differs``: which do, if not all that
+    are not equal."""
+    if x.ndim < 2 or x.size > LARGEST:
+        return None
+    if differs is None:
+        differs = unlike(wide(x), wide(y))
+    if np.count_nonzero(differs) < 2:
+        return None
+    found: list[tuple[float, int, np.ndarray]] = []
+    for axis, length in enumerate(x.shape):
+        hit = differs.any(axis=tuple(i for i in range(x.ndim) if i != axis))
+        count = int(hit.sum())
+        if 0 < 2 * count <= length and 2 * int(differs.sum()) >= count * (x.size // length):
+            found.append((count / length, axis, np.flatnonzero(hit)))
+    if not found:
+        return None
+    _, axis, indices = min(found, key=lambda one: one[:2])
+    there = (np.ascontiguousarray(v.take(indices, axis)) for v in (x, y))
+    pattern = pattern_of(*there)
+    told = pattern if isinstance(pattern, (Scaled, Zeroed, Reordered)) else None
+    return Along(axis, tuple(map(int, indices)), x.shape[axis], told)
+
+
+def unlike(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Which values are not the same; NaN is NaN."""
+    with np.errstate(all="ignore"):
+        return np.asarray((p != q) & ~((p != p) & (q != q)))
 
 
 def part_of(x: np.ndarray, y: np.ndarray) -> Part | None:

@@ -160,6 +160,43 @@ def test_a_factor_tells_a_wrong_scale_from_wrong_weights(
         assert axis is not None or found.factor == pytest.approx(1.4, rel=2e-2)
 
 
+def _columns(places: list[int], factor: float) -> np.ndarray:
+    changed = W.copy()
+    changed[:, places] *= factor
+    return changed
+
+
+def _holding(value: float) -> np.ndarray:
+    changed = W.copy()
+    changed[::5, 3] = value
+    return changed
+
+
+W = np.random.default_rng(1).standard_normal((40, 16)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("y", "told"),
+    [
+        (_columns([4, 5, 6], 1.5), "; they are at indices 4 to 6 of axis 1 (3 of 16), all 1.5 times the reference's"),
+        (_columns([2], 0.0), "; they are at index 2 of axis 1 (1 of 16), all zero in the candidate"),
+        (
+            _columns([1, 3, 8, 9], -1.0),
+            "; they are at indices 1, 3, 8 and 1 more of axis 1 (4 of 16), all -1 times the reference's",
+        ),
+        (
+            _columns([1, 3, 8], 2).astype(np.float16),
+            "; they are at indices 1, 3, 8 of axis 1 (3 of 16), all 2 times the reference's",
+        ),
+        (W + np.float32(1), None),
+        (_holding(2.0), None),  # few values of that column
+    ],
+)
+def test_channels_that_hold_all_of_a_difference_are_told(y: np.ndarray, told: str | None) -> None:
+    text = str(weight_change(W, y))
+    assert text.endswith(told) if told else "they are at" not in text
+
+
 def test_what_the_reference_alone_rounds_is_no_difference() -> None:
     wide = np.linspace(0.1, 0.9, 16, dtype=np.float32)
     assert weight_change(wide.astype(np.float16), wide) is None
