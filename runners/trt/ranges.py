@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from ..contract.session import Calibration
     from ..contract.workload import Feed
 
-METHODS = {"max": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
+METHODS = {"max": "MinMaxCalibrater", "percentile": "PercentileCalibrater", "entropy": "EntropyCalibrater"}
+"""The classes of `onnxruntime.quantization.calibrate`."""
 
 
 def find_ranges(
@@ -48,6 +49,8 @@ def find_ranges(
     if samples is None:
         raise UsageError("INT8 and FP8 need samples to measure the ranges of tensors on.")
     names = activations(model.index)
+    if not names:
+        return {}
     progress(f"measuring ranges of {counted(len(names), 'tensor')} ({method})")
     return measure(model, method, names, samples())
 
@@ -58,16 +61,27 @@ def method_name(method: str) -> str:
 
 
 def measure(model: Model, method: str, names: list[str], samples: Iterable[Feed]) -> dict[str, float]:
-    """Runs ``model`` on ``samples`` and returns the largest magnitude of each tensor, as ``method`` sees it."""
+    """Runs ``model`` on ``samples`` and returns the largest magnitude of each tensor, as ``method`` sees it.
+
+    Raises:
+        MissingPackage: ONNX Runtime is not installed.
+        UsageError: The method cannot count values as large as those of a tensor.
+    """
     try:
-        from onnxruntime.quantization import CalibrationMethod, create_calibrator
-        from onnxruntime.quantization.calibrate import CalibrationDataReader
+        from onnxruntime.quantization import calibrate
     except ImportError:
         raise MissingPackage("ONNX Runtime, which measures the ranges for Q/DQ nodes,", "cpu") from None
     import numpy as np
     import onnx
 
-    class One(CalibrationDataReader):  # type: ignore[misc]
+    class Calibrater(getattr(calibrate, METHODS[method])):  # type: ignore[misc]
+        """Looks at these tensors alone: a mask of -3.4e38, say, which nobody quantizes, has no histogram."""
+
+        def select_tensors_to_calibrate(self, model: onnx.ModelProto) -> tuple[set[str], Any]:
+            found, infos = super().select_tensors_to_calibrate(model)
+            return found & set(names), infos
+
+    class One(calibrate.CalibrationDataReader):  # type: ignore[misc]
         """One sample at a time, so that no more than one sample's tensors are ever kept."""
 
         def __init__(self, feed: Feed) -> None:
@@ -83,16 +97,18 @@ def measure(model: Model, method: str, names: list[str], samples: Iterable[Feed]
         onnx.save(inside, path, save_as_external_data=large)
         del inside
         with contextlib.redirect_stdout(io.StringIO()):  # the calibrators print
-            calibrator = create_calibrator(
-                path,
-                op_types_to_calibrate=None,
-                augmented_model_path=os.path.join(folder, "augmented.onnx"),
-                calibrate_method=getattr(CalibrationMethod, METHODS[method]),
-                use_external_data_format=large,
-                extra_options={"symmetric": True},
-            )
+            augmented = os.path.join(folder, "augmented.onnx")
+            calibrator = Calibrater(path, None, augmented, use_external_data_format=large, symmetric=True)
+            calibrator.augment_graph()
+            calibrator.create_inference_session()
             for feed in samples:
-                calibrator.collect_data(One(feed))
+                try:
+                    calibrator.collect_data(One(feed))
+                except ValueError as error:  # of NumPy's histogram
+                    raise UsageError(
+                        f"{method_name(method)} cannot count values as large as those of a tensor that is to be "
+                        f"quantized ({error}); {method_name('max')} takes the greatest as the range."
+                    ) from error
             data = calibrator.compute_data()
         result = {}
         for name in names:
