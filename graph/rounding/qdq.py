@@ -49,6 +49,11 @@ def activations(index: GraphIndex, keep: Collection[str] = ()) -> list[str]:
     return list(names)
 
 
+def quantizable(index: GraphIndex, ranges: Mapping[str, float], keep: Collection[str] = ()) -> list[int]:
+    """Positions of the products that `quantize` can quantize: ranges are known of all that they read."""
+    return [i for i in products(index, keep) if all(_known(index, n, ranges) for n in index.nodes[i].input[:2])]
+
+
 def quantize(
     model: Model, fmt: str, ranges: Mapping[str, float], keep: Collection[str] = (), opset: int = 0
 ) -> Rewrite:
@@ -78,14 +83,13 @@ def quantize(
     least = max(_OPSET[fmt], opset)
     if index.opset.get("", 1) < least:
         proto = _raise_opset(proto, least, model.source)
-    chosen = products(index, keep)
-    usable = [i for i in chosen if all(_known(index, n, ranges) for n in index.nodes[i].input[:2])]
+    usable = quantizable(index, ranges, keep)
     if not usable:
         raise UsageError(
             f"{model.source}: nothing to quantize: no {', '.join(sorted(AFFINE_PRODUCTS))} with a known range."
         )
     _Quantizing(index, proto, fmt, ranges).run(usable)
-    note = Note(f"Q/DQ nodes stand before {len(usable)} of {len(chosen)} matrix products.")
+    note = Note(f"Q/DQ nodes stand before {len(usable)} of {len(products(index, keep))} matrix products.")
     return Rewrite(model.derive(proto), (note,), frozenset(index.names[i] for i in usable))
 
 

@@ -12,6 +12,7 @@ from . import cuda
 from .build import build
 from .built import BuiltSession, why_not_run
 from .engines import calibration_of, check_version, made_on, options_of, save
+from .in_fp32 import in_fp32, note_of
 from .inspector import deployed_info
 from .library import versions_of
 from .made import Made
@@ -160,19 +161,22 @@ def _prepare(
     calibration = None
     keep = frozenset(config.keep)
     if plan.quantize:
-        from ...graph.rounding.qdq import quantize
+        from ...graph.rounding.qdq import quantizable, quantize
 
         known = None if config.deployed is None else config.deployed.calibration
         calibration = Calibration(
             method_name(plan.method), find_ranges(model, plan.method, known, work.calibrating, progress)
         )
-        quantized = quantize(model, plan.quantize, calibration.ranges, keep, opset=19 if plan.rewrite else 0)
-        model, notes = quantized.model, tuple(note.text for note in quantized.notes)
+        if known is None or quantizable(model.index, calibration.ranges, keep):  # a piece may hold no product
+            quantized = quantize(model, plan.quantize, calibration.ranges, keep, opset=19 if plan.rewrite else 0)
+            model, notes = quantized.model, tuple(note.text for note in quantized.notes)
     if plan.rewrite:
         from ...graph.rounding.typed import typed
 
         progress(f"writing {plan.rewrite.upper()} types into the graph")
-        model = typed(model, plan.rewrite, keep).model
+        refused = tuple(name for name in in_fp32(model.index, plan.rewrite) if name not in keep)
+        notes += (note_of(model.index, plan.rewrite, refused),) if refused else ()
+        model = typed(model, plan.rewrite, keep.union(refused)).model
     return model, notes, calibration
 
 

@@ -18,6 +18,7 @@ from layerdiff.compare.report.json import to_json
 from layerdiff.compare.runs.deployed import Deployed, fingerprints
 from layerdiff.compare.runs.repeatability import repeat
 from layerdiff.compare.sides import Side
+from layerdiff.graph.cutting.slices import Slice, slice_model
 from layerdiff.graph.engine import Engine, facts_path
 from layerdiff.graph.errors import ModelError, RunnerError, UsageError
 from layerdiff.graph.load import load, load_engine
@@ -28,7 +29,7 @@ from layerdiff.runners.trt.runner import TrtRunner
 from onnx import TensorProto, helper
 
 from support.models import assembled, parsed
-from support.trt_cases import ALL, OLD, expected, network, samples
+from support.trt_cases import ALL, ELEVEN, OLD, expected, network, samples
 
 pytest.importorskip("onnxruntime")
 
@@ -312,6 +313,19 @@ def test_pieces_of_a_loaded_engine_are_calibrated_as_it_was(files, tensorrt, opt
         pieces = runner.for_pieces(opened.info)
     with pieces.open(model.derive(model.proto)) as piece:  # without samples it could not be calibrated
         np.testing.assert_array_equal(piece.infer(feed)["y"], whole)
+
+
+@pytest.mark.parametrize("version", [OLD, ELEVEN])
+def test_a_piece_without_products_is_built_as_it_is(tensorrt, version):
+    tensorrt(version)
+    model, feed = network(batch=2), next(samples(2)())
+    runner = TrtRunner(int8=True, int8_qdq="max")
+    with runner.open(model, workload=Workload(samples=samples(2))) as whole:
+        pieces = runner.for_pieces(whole.info)
+    relu = slice_model(model, Slice(("r",), (1,), ("c",)), {"c": model.index.specs["c"]})
+    with pieces.open(relu, workload=Workload(samples=samples(2))) as piece:
+        found = piece.infer({"c": feed["x"][:, :1].repeat(4, 1)[:, :, :6, :6]})["r"]
+    assert found.min() == 0 < found.max()
 
 
 def test_external_weights_that_changed_are_noticed(tensorrt, tmp_path):

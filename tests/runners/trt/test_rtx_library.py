@@ -12,6 +12,7 @@ from layerdiff.graph.errors import BuildError, RunnerError
 from layerdiff.graph.model import Model
 from layerdiff.runners.contract.workload import ShapeRange, Workload
 from layerdiff.runners.trt import cuda
+from layerdiff.runners.trt.in_fp32 import FP32_ONLY
 from layerdiff.runners.trt.trt_rtx import RtxRunner
 from onnx import TensorProto, helper
 
@@ -107,6 +108,39 @@ def test_layers_run_side_by_side_are_built():
     model = network(batch=2)
     parts = [(1, Slice(("c",), (0,), ("x",))), (2, Slice(("r",), (1,), ("c",)))]
     built(RtxRunner(), explode(model, parts, {"x": model.inputs[0], "c": model.index.specs["c"]}))
+
+
+ONLY_IN_FP32 = {
+    "Celu": "y = Celu(x)",
+    "ConvTranspose": "y = ConvTranspose(x, w)",
+    "GRU": "a = Flatten<axis=1>(x) b = Unsqueeze(a, zero) y = GRU<hidden_size=2>(b, m, n)",
+    "GlobalLpPool": "y = GlobalLpPool(x)",
+    "HardSwish": "y = HardSwish(x)",
+    "LpNormalization": "y = LpNormalization<axis=1>(x)",
+    "LpPool": "y = LpPool<kernel_shape=[2, 2]>(x)",
+    "MeanVarianceNormalization": "y = MeanVarianceNormalization(x)",
+    "Mish": "y = Mish(x)",
+}
+
+
+@pytest.mark.parametrize("fmt", FP32_ONLY)
+@pytest.mark.parametrize("op", ONLY_IN_FP32)
+def test_operators_that_the_library_refuses_in_a_narrow_type_stay_in_fp32(op, fmt):
+    rng = np.random.default_rng(0)
+    weights = {"w": (4, 4, 2, 2), "m": (1, 6, 64), "n": (1, 6, 2)}
+    body = ONLY_IN_FP32[op]
+    named = {n: rng.normal(size=s).astype(np.float32) for n, s in weights.items() if f" {n}" in body}
+    named |= {"zero": np.array([0])} if "zero" in body else {}
+    model = Model(parsed(f"g (float[2, 4, 4, 4] x) => (float y) {{ {body} }}", **named))
+    runner = RtxRunner(**{fmt: True}, compute_capability=("8.9",))
+    info, _ = built(runner, model, samples=lambda: iter([{"x": np.ones((2, 4, 4, 4), np.float32)}]))
+    assert any("in FP32, whose operator TensorRT does not take" in note for note in info.notes) == (
+        op in FP32_ONLY[fmt]
+    )
+
+
+def test_what_the_list_of_these_operators_holds_is_tried():
+    assert set(ONLY_IN_FP32) == set().union(*FP32_ONLY.values())
 
 
 @pytest.mark.parametrize(
