@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _SILENT = 4
 """ORT's "fatal": its errors arrive as exceptions, and need not be printed a second time."""
+_COLLIDES = "Attempt to replace the existing tensor"
+"""What ONNX Runtime says where a fusion gives a constant a name that the graph has."""
 _FOLDER = "session.model_external_initializers_file_folder_path"
 """The session option that says where the external weights of a model in memory are."""
 # The distributions that install the import package `onnxruntime`; two of them overwrite each other's files.
@@ -126,10 +128,15 @@ def build(
             else:
                 session = _session(runner, ort, _with_outputs(model, inner), options(model.folder))
         except Exception as first:
-            if model.folder is None or not any(_external(model.proto.graph)):
+            collides = model.path is None and _COLLIDES in str(first)
+            if not collides and (model.folder is None or not any(_external(model.proto.graph))):
                 raise
             try:
-                session = _with_weights_elsewhere(runner, ort, model, inner, options)
+                if collides:
+                    renamed = _with_constants_renamed(model)
+                    session = _session(runner, ort, _with_outputs(renamed, inner), options(model.folder))
+                else:
+                    session = _with_weights_elsewhere(runner, ort, model, inner, options)
             except Exception:
                 raise first from None
     except RunnerError:
@@ -234,6 +241,27 @@ def _with_outputs(model: Model, inner: Sequence[str], root: str | None = None) -
             if entry.key == "location":
                 entry.value = os.path.relpath(os.path.realpath(os.path.join(model.folder or "", entry.value)), root)
     return model.derive(proto).serialized()
+
+
+def _with_constants_renamed(model: Model) -> Model:
+    """The same graph with other names for its constants: in a part of a file that ONNX Runtime has optimized, a fusion
+    may be due that names a constant as one before it did."""
+    import onnx
+
+    from ...graph.cutting.slices import renamed
+    from ...graph.writer import Names
+
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    graph = proto.graph
+    names, kept = Names.of(graph), {info.name for info in (*graph.input, *graph.output)}
+    other = {t.name: names.fresh(f"{t.name}__constant") for t in graph.initializer if t.name not in kept}
+    for tensor in graph.initializer:
+        tensor.name = other.get(tensor.name, tensor.name)
+    nodes = [renamed(node, other, node.name) for node in graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return model.derive(proto)
 
 
 def _external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -25,6 +25,8 @@ from layerdiff.runners.onnxrt import config, loading
 from layerdiff.runners.onnxrt.runner import OnnxrtRunner
 from onnx import TensorProto, helper, numpy_helper
 
+from support.models import infer, parsed
+
 ort = pytest.importorskip("onnxruntime")
 info = helper.make_tensor_value_info
 
@@ -602,3 +604,13 @@ def test_on_a_gpu(chain, provider):
 def test_an_optimization_that_is_not_known_may_have_left_out_none(chain, name, said):
     with OnnxrtRunner(threads=1, disabled_optimizers=(name,)).open(Model(chain)) as session:
         assert [note.endswith(said) for note in session.info.notes] == ([] if said is None else [True])
+
+
+def test_a_part_whose_constant_has_the_name_that_a_fusion_gives_is_opened():
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((6, 4)).astype(np.float32), rng.standard_normal((4, 4)).astype(np.float32)
+    body = "{ r = Reshape(x, gemm_input_shape) m = MatMul(r, w) y = Add(m, b) }"
+    shape = np.array([2, 3, 4])
+    model = Model(parsed(f"g (float[6,4] x) => (float[2,3,4] y) {body}", w=w, b=w[0], gemm_input_shape=shape))
+    made = infer(OnnxrtRunner(), model, {"x": x})["y"]
+    np.testing.assert_allclose(made, x.reshape(shape) @ w + w[0], rtol=1e-5, atol=1e-6)
