@@ -50,10 +50,12 @@ def can_be_cut(case: LayerCase, found: Diagnosis) -> bool:
     return replaced(case) and (fitted or (first is not None and names_operators(first)))
 
 
-def names_operators(fact: Fact) -> bool:
-    """Whether a fact says which other operators both sides compute a layer with, and no more."""
+def names_operators(fact: Fact, *, alone: bool = False) -> bool:
+    """Whether a fact says which other operators both sides compute a layer with, and no more; with ``alone``, or which
+    ones one of them alone has."""
     if isinstance(fact, GraphsDiffer):
-        return isinstance(fact.difference.change, OperatorChange) and not fact.difference.change.alone
+        change = fact.difference.change
+        return isinstance(change, OperatorChange) and (alone or not change.alone)
     return isinstance(fact, (OtherOperators, SameFunctions))
 
 

@@ -331,8 +331,8 @@ def other_operator(case: LayerCase) -> Diagnosis | None:
 def moved_by_another(case: LayerCase) -> Diagnosis | None:
     """Another operator that puts the same values in other places, by more than an exchange of axes; or one that one
     graph alone has, which computes what happens to be that: the other sign of what is symmetric."""
-    moved = permutation.find(case) if replaced(case) or _computes_alone(case) else None
-    if moved is not None and not replaced(case):
+    moved = permutation.find(case) if replaced(case) or moves_alone(case) or _computes_alone(case) else None
+    if moved is not None and not replaced(case) and not moves_alone(case):
         return in_graphs(case)
     found = None if moved is None or permutation.axes_exchanged(case, moved) else in_graphs(case)
     return None if found is None or moved is None else found.adding(*moved.facts)
@@ -354,6 +354,14 @@ def _computes_alone(case: LayerCase) -> bool:
     """Whether the graphs say that one of them alone has an operator that does more than to move values."""
     changes = (d.change for _, d in case.differences if isinstance(d.change, OperatorChange))
     return any(op not in MOVEMENT for change in changes for op, _ in change.alone)
+
+
+def moves_alone(case: LayerCase) -> bool:
+    """Whether the graphs say that one of them alone has operators in a layer, and all that these do is to move data."""
+    if case.pair.random or case.pair.drawn:
+        return False
+    changes = [d.change for _, d in case.differences if isinstance(d.change, OperatorChange)]
+    return bool(changes) and all(change.alone and {op for op, _ in change.alone} <= MOVEMENT for change in changes)
 
 
 def joined(diagnoses: Mapping[int, Diagnosis]) -> dict[int, list[int]]:

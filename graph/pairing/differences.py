@@ -15,6 +15,7 @@ import onnx
 from ..index import GraphIndex
 from ..nodes import attribute_int
 from ..operators import QUANTIZERS, domain_of, operator
+from . import reshaped
 from .absent_inputs import InputAbsent, absent_inputs
 from .broadcasts import RunsOtherwise, runs_otherwise
 from .changes import (
@@ -180,6 +181,10 @@ def setting_differences(
     reference: GraphIndex, n: int, a: NormalForm, candidate: GraphIndex, m: int, b: NormalForm
 ) -> Iterator[Difference]:
     """What differs in the attributes of two nodes, and in inputs that were attributes once; see `node_differences`."""
+    if a.op == b.op in reshaped.OPERATORS:
+        change = reshaped.change(reference, n, a, candidate, m, b)
+        yield from () if change is None else (Difference(n, m, change, change.name),)
+        return
     opset = reference.opset.get(reference.nodes[n].domain, 0) != candidate.opset.get(candidate.nodes[m].domain, 0)
     for name in sorted(a.settings.keys() | b.settings.keys()):
         if name in a.weights or name in b.weights or name.endswith(GIVEN_BY):

@@ -93,6 +93,7 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
         and len(pairing.r.forms[n].data) != len(pairing.c.forms[m].data)
         and pairing.r.forms[n].commutative
     }
+    partial |= {n: m for n, m in pairing.nodes.items() if _moved_elsewhere(pairing, n, m, pairs)}
     rows = list(limits_in_rows(pairing))
     for row in rows:
         row.corrected(reference, candidate, pairs)
@@ -115,6 +116,16 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
         stored_steps(pairing, nodes, folded.steps),
         pairing.forms[1] if pairing.quantized[1] else None,
     )
+
+
+def _moved_elsewhere(pairing: Pairing, n: int, m: int, pairs: Mapping[str, str]) -> bool:
+    """Whether two Transposes move the axes of tensors that are not one, of which one graph may have moved some before:
+    how they differ says nothing without that. ``pairs``: roots that stand for each other."""
+    forms = pairing.r.forms[n], pairing.c.forms[m]
+    if any(form.op != "Transpose" for form in forms) or forms[0].settings == forms[1].settings:
+        return False
+    (_, name), (_, other) = pairing.r.fine.nodes[n].inputs[0], pairing.c.fine.nodes[m].inputs[0]
+    return pairs.get(name) != other and not pairing.paired(name, other)
 
 
 def _origin(position: int, origins: tuple[int, ...] | None) -> int:
