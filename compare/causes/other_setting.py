@@ -258,21 +258,22 @@ def _settings(case: LayerCase, side: int) -> Iterator[Trial]:
         if operator(node) in known or not _does_several(node):
             continue
         told = f"{node.op_type} {index.names[position]}"
+        says = partial(Diagnosis, **({"node": position} if reference else {"candidate_node": position}))
         for name, found, right in _others(case, side, node):
             fact = OtherSetting(told, name, _shown(found), _shown(right), reference)
             cause = Cause.SCALE if name == Cause.SCALE.value else Cause.ATTRIBUTE
-            yield partial(with_setting, node=place, name=name, value=right), Diagnosis(cause, (fact,))
+            yield partial(with_setting, node=place, name=name, value=right), says(cause, (fact,))
         for op in others_like(node):
             like = OtherOperator(told, op, reference)
-            yield partial(with_operator, node=place, op=op), Diagnosis(Cause.WRONG_OP, (like,))
+            yield partial(with_operator, node=place, op=op), says(Cause.WRONG_OP, (like,))
         names = slots(node, index.opset.get(domain_of(node), 1))
         for one, other in _alike(case, side, node):
             read = node.input[one], node.input[other]
             order = ReadsOtherwise(told, (names[one], names[other]), read, reference)
             others = {one: read[1], other: read[0]}
-            yield partial(with_inputs, node=place, others=others), Diagnosis(Cause.WRONG_OP, (order,))
+            yield partial(with_inputs, node=place, others=others), says(Cause.WRONG_OP, (order,))
         for constants, packing in () if reference else _repacked(index, node, told):
-            yield partial(with_constants, others=constants), Diagnosis(Cause.WEIGHTS, (packing,))
+            yield partial(with_constants, others=constants), says(Cause.WEIGHTS, (packing,))
 
 
 def _alike(case: LayerCase, side: int, node: onnx.NodeProto) -> Iterator[tuple[int, int]]:
