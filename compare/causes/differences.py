@@ -15,7 +15,7 @@ import numpy as np
 
 from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS, MOVEMENT, RESHAPES, operator
 from ...graph.pairing.broadcasts import RunsOtherwise
-from ...graph.pairing.changes import AttributeChange, OperatorChange, OtherInput, Resized
+from ...graph.pairing.changes import AttributeChange, OperatorChange, OtherInput, OtherInputs, Resized
 from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.constants import constant_value, in_levels_of
 from ...graph.pairing.differences import Difference, DifferenceKind
@@ -380,6 +380,8 @@ def joined(diagnoses: Mapping[int, Diagnosis]) -> dict[int, list[int]]:
         change = first.difference.change if isinstance(first, GraphsDiffer) else None
         if isinstance(change, OtherInput):
             found.setdefault(frozenset((change.candidate, change.meant)), []).append(number)
+        elif isinstance(change, OtherInputs) and len(change.others) == 2:
+            found.setdefault(change.others, []).append(number)
         elif isinstance(change, AttributeChange) and change.name == PADDING:
             found.setdefault(frozenset(change.given), []).append(number)
     return {first: others for first, *others in found.values() if others}

@@ -179,7 +179,9 @@ def _culprit(s: LayerObservation, names: Names) -> Culprit:
         local=None if local is None else local.metrics(),
         contribution=s.contribution,
         facts=diagnosis.facts,
-        candidate_node=None if diagnosis.candidate_node is not None else names.counterpart(s.pair, main, diagnosis.facts),
+        candidate_node=None
+        if diagnosis.candidate_node is not None
+        else names.counterpart(s.pair, main, diagnosis.facts),
         origin=where,
     )
 

@@ -22,7 +22,7 @@ from ..nodes import attribute_int
 from ..operators import EPILOGUES, WINDOWED, operator
 from ..quantized.float_form import FloatForm
 from ..quantized.quantizers import kept_within
-from .changes import InputsExchanged, OperatorChange, OtherInput, OtherOutput, ReadTwice
+from .changes import InputsExchanged, OperatorChange, OtherInput, OtherInputs, OtherOutput, ReadTwice
 from .computed_once import computed_once
 from .differences import Difference, DifferenceKind, node_differences, setting_differences
 from .exchanged import with_holders
@@ -30,6 +30,7 @@ from .folds import Folds, folds
 from .limits import LimitsInARow, limits_in_rows
 from .matcher import match_nodes
 from .normal_form import CAPTURED, spelled
+from .other_inputs import other_inputs
 from .own_copies import own_copies
 from .pairs import Pairing
 from .read_twice import read_twice
@@ -277,19 +278,22 @@ def _differences(
 def _with_exchanged(found: list[Difference]) -> Iterator[Difference]:
     """Differences, each node that reads another tensor with those that read what it is meant to."""
     others = [d.change for d in found if isinstance(d.change, OtherInput)]
+    several = [d.change for d in found if isinstance(d.change, OtherInputs)]
     for difference in found:
         change = difference.change
         if isinstance(change, OtherInput):
             ways = (change.candidate, change.meant), (change.meant, change.candidate)
             both = ([o.reader for o in others if (o.candidate, o.meant) == way] for way in ways)
             alike, back = (tuple(dict.fromkeys(readers)) for readers in both)
-            difference = replace(difference, change=replace(change, alike=alike, exchanged=back))
+            beside = tuple(dict.fromkeys(c for c in several if c.others == {change.candidate, change.meant}))
+            difference = replace(difference, change=replace(change, alike=alike, exchanged=back, beside=beside))
         yield difference
 
 
-def _other_inputs(pairing: Pairing, n: int, m: int) -> InputsExchanged | OtherInput | ReadTwice | None:
+def _other_inputs(pairing: Pairing, n: int, m: int) -> InputsExchanged | OtherInput | OtherInputs | ReadTwice | None:
     """What else a node of the candidate reads than the one of the reference."""
-    return _inputs_exchanged(pairing, n, m) or _other_input(pairing, n, m) or read_twice(pairing, n, m)
+    one = _inputs_exchanged(pairing, n, m) or _other_input(pairing, n, m) or read_twice(pairing, n, m)
+    return one or other_inputs(pairing, n, m)
 
 
 def _inputs_exchanged(pairing: Pairing, n: int, m: int) -> InputsExchanged | None:

@@ -49,4 +49,6 @@ def _told(index: GraphIndex, position: int) -> list[int] | None:
 
 def _fits(one: Sequence[int], other: Sequence[int]) -> bool:
     """Whether two shapes may be one, of which some sizes are to be found out: 0 and -1."""
-    return len(one) == len(other) and all(x == y or (min(x, y) <= 0 < max(x, y)) for x, y in zip(one, other, strict=True))
+    return len(one) == len(other) and all(
+        x == y or (min(x, y) <= 0 < max(x, y)) for x, y in zip(one, other, strict=True)
+    )
