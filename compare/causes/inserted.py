@@ -93,7 +93,7 @@ def find(case: LayerCase) -> Behind | None:
             return Behind(moved, InsertedBehind(_named(other, moved), _named(other, [other.producer[same]])[0]))
     if mine - theirs and not keeps:
         given = {name: case.values[name] for name in case.pair.reference.inputs if name in case.values}
-        known = (given if moves_alone(case) else {}) | case.inner
+        known = {**(given if moves_alone(case) else {}), **case.inner}
         same = next((name for name, value in known.items() if _is(case, case.c, value)), None)
         moved = () if same is None else _behind(index, case.pair.reference, same, case.tensor)
         if moved:

@@ -187,7 +187,7 @@ def setting_differences(
     reference: GraphIndex, n: int, a: NormalForm, candidate: GraphIndex, m: int, b: NormalForm
 ) -> Iterator[Difference]:
     """What differs in the attributes of two nodes, and in inputs that were attributes once; see `node_differences`."""
-    if a.op == b.op in reshaped.OPERATORS:
+    if a.op == b.op and reshaped.compares(a.op):
         change = reshaped.change(reference, n, a, candidate, m, b)
         yield from () if change is None else (Difference(n, m, change, change.name),)
         return

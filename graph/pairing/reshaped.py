@@ -7,12 +7,15 @@ from collections.abc import Sequence
 
 from ..index import GraphIndex
 from ..nodes import attribute_ints
+from ..operators import RESHAPES
 from .changes import AttributeChange
 from .constants import constant_value
 from .normal_form import NormalForm
 
-OPERATORS = ("Reshape", "Squeeze", "Unsqueeze")
-"""The operators that are compared here."""
+
+def compares(op: str) -> bool:
+    """Whether nodes of an operator are compared here."""
+    return op in RESHAPES and op != "Flatten"
 
 
 def change(
