@@ -46,7 +46,7 @@ def can_be_cut(case: LayerCase, found: Diagnosis) -> bool:
     """Whether both sides compute a layer with other operators, and no more is known of it than that, or how what it
     makes differs."""
     first = found.facts[0] if found.facts else None
-    fitted = isinstance(first, (Fit, FitByChannel, BoundBroken)) or found.cause is Cause.UNKNOWN
+    fitted = isinstance(first, (Fit, FitByChannel, BoundBroken)) or found.cause in (Cause.UNKNOWN, Cause.LAYOUT)
     return replaced(case) and (fitted or (first is not None and names_operators(first)))
 
 

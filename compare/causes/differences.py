@@ -334,8 +334,21 @@ def moved_by_another(case: LayerCase) -> Diagnosis | None:
     moved = permutation.find(case) if replaced(case) or moves_alone(case) or _computes_alone(case) else None
     if moved is not None and not replaced(case) and not moves_alone(case):
         return in_graphs(case)
-    found = None if moved is None or permutation.axes_exchanged(case, moved) else in_graphs(case)
-    return None if found is None or moved is None else found.adding(*moved.facts)
+    found = None if moved is None else in_graphs(case)
+    if found is None or moved is None:
+        return None
+    first = _first(found)
+    if permutation.axes_exchanged(case, moved) and not _moves_otherwise(first.change):
+        return None
+    alone = isinstance(first.change, OperatorChange) and not first.change.reference
+    return replace(found.adding(*moved.facts), candidate_node=first.candidate_node if alone else None)
+
+
+def _moves_otherwise(change: object) -> bool:
+    """Whether both sides move data, with other operators."""
+    if not isinstance(change, OperatorChange) or change.alone:
+        return False
+    return {op for op, _ in (*change.reference, *change.candidate)} <= MOVEMENT
 
 
 def reads_another(found: Diagnosis | None) -> bool:

@@ -310,6 +310,9 @@ def _inputs_exchanged(pairing: Pairing, n: int, m: int) -> InputsExchanged | Non
             return None
         if slot not in others:
             order.append((spelled(pairing.r.index, n, slot), spelled(pairing.r.index, n, others[0])))
+    if len(order) == 1 and len(pairing.r.index.nodes[n].input) == 2:  # of two inputs, the other one is a constant
+        order.append(order[0][::-1])
+        order.sort()
     return InputsExchanged(pairing.r.forms[n].op, tuple(order)) if order else None
 
 
