@@ -100,25 +100,50 @@ def joined(given: Verdicts, index: GraphIndex) -> Verdicts:
             groups.append([s])
         else:
             home.append(s)
-    places: dict[object, list[list[LayerObservation]]] = {}
-    for group in groups:
-        first = group[0]
-        kind = index.nodes[first.pair.main].op_type, tuple(_changes(first))
-        places.setdefault(kind if _reshaped(first) else first.number, []).append(group)
-    for (first, *others), *elsewhere in places.values():
+    for (first, *others), *elsewhere in _in_places(groups, index):
         facts: list[Fact] = [fact for s in others for fact in _facts(s, index)]
         same = [group[0] for group in elsewhere]
-        facts += [SameAt(tuple(_name(s, index) for s in same))] if same else []
+        facts += _same_at(first, same, index)
         follows = dict(_following(first, given, index)) if same else {}
-        facts += _heads(first, index) if same else []
-        facts += _by_number(follows, given)
+        facts += [*_heads([first, *same], index), *_by_number(follows)]
         if facts and first.diagnosis is not None:
             others = [*others, *(s for group in elsewhere for s in group)]
             shares = [s.contribution for s in (first, *others) if s.contribution is not None]
             told = first.diagnosis.adding(*facts)
-            first = replace(first, diagnosis=told, contribution=max(shares, default=None) if not same else None)
+            first = replace(first, diagnosis=told, contribution=None if same else max(shares, default=None))
             given = given.knowing([first]).inherited([*(s.number for s in others), *follows])
     return given
+
+
+def _in_places(groups: Sequence[list[LayerObservation]], index: GraphIndex) -> list[list[list[LayerObservation]]]:
+    """Groups, those together of which the first give another shape, and in which the same differs, or the same sizes
+    are others."""
+    found: list[list[list[LayerObservation]]] = []
+    for group in groups:
+        s = group[0]
+        home = next((place for place in found if _same_shape(place[0][0], s, index)), None)
+        if home is None:
+            found.append([group])
+        else:
+            home.append(group)
+    return found
+
+
+def _same_shape(s: LayerObservation, other: LayerObservation, index: GraphIndex) -> bool:
+    if not _reshaped(s) or not _reshaped(other):
+        return False
+    if index.nodes[s.pair.main].op_type != index.nodes[other.pair.main].op_type:
+        return False
+    return _changes(s) == _changes(other) or not {*_pairs(s)}.isdisjoint(_pairs(other))
+
+
+def _same_at(first: LayerObservation, same: Sequence[LayerObservation], index: GraphIndex) -> list[Fact]:
+    """What is told of other places: that it is the same there, or the change itself."""
+    alike = [s for s in same if _changes(s) == _changes(first)]
+    facts: list[Fact] = [SameAt(tuple(_name(s, index) for s in alike))] if alike else []
+    rest = [s for s in same if s not in alike]
+    firsts = {tuple(_changes(s)): s for s in reversed(rest)}
+    return [*facts, *(fact for s in reversed(firsts.values()) for fact in _facts(s, index))]
 
 
 def _moves(s: LayerObservation, index: GraphIndex) -> bool:
@@ -181,26 +206,41 @@ def _sizes(s: LayerObservation) -> tuple[list[int], list[int]] | None:
     return (change.reference, change.candidate) if isinstance(change, AttributeChange) and whole else None
 
 
+def _pairs(s: LayerObservation) -> list[tuple[int, int]]:
+    """The sizes of axes that are others where a Reshape of as many axes gives them."""
+    sizes = _sizes(s)
+    if sizes is None or len(sizes[0]) != len(sizes[1]):
+        return []
+    return [(a, b) for a, b in zip(*sizes, strict=True) if a != b and min(a, b) > 1]
+
+
 def _following(
     s: LayerObservation, given: Verdicts, index: GraphIndex
 ) -> Iterator[tuple[int, tuple[str, GoesWithSize]]]:
     """Culprits that multiply by another number, which is the same power of a size on both sides, by their numbers."""
-    sizes = _sizes(s)
-    pairs = [] if sizes is None else [(a, b) for a, b in zip(*sizes, strict=False) if a != b and min(a, b) > 1]
     for other in given.culprits():
         told = _told(other)
-        change = told[0].difference.change if len(told) == 1 else None
-        values = change.values if isinstance(change, WeightChange) and change.meant else None
+        values = _numbers(told[0].difference.change) if len(told) == 1 else None
         if values is None:
             continue
-        x, y = map(float, values)
-        for (a, b), p in ((pair, p) for pair in pairs for p in POWERS):
+        x, y = values
+        for (a, b), p in ((pair, p) for pair in _pairs(s) for p in POWERS):
             if math.isclose(x, a**p, rel_tol=1e-5) and math.isclose(y, b**p, rel_tol=1e-5):
                 yield other.number, (_name(other, index), GoesWithSize((), (x, y), (a, b), p))
                 break
 
 
-def _by_number(follows: dict[int, tuple[str, GoesWithSize]], given: Verdicts) -> list[GoesWithSize]:
+def _numbers(change: object) -> tuple[float, float] | None:
+    """Both numbers, where one number is another one."""
+    if isinstance(change, WeightChange) and change.meant and change.values is not None:
+        x, y = change.values
+        return float(x), float(y)
+    if isinstance(change, AttributeChange) and isinstance(change.reference, float):
+        return (change.reference, change.candidate) if isinstance(change.candidate, float) else None
+    return None
+
+
+def _by_number(follows: dict[int, tuple[str, GoesWithSize]]) -> list[GoesWithSize]:
     """What is told of numbers that go with a size: each once, with all that multiply by it."""
     named: dict[GoesWithSize, list[str]] = {}
     for name, fact in follows.values():
@@ -208,13 +248,16 @@ def _by_number(follows: dict[int, tuple[str, GoesWithSize]], given: Verdicts) ->
     return [replace(fact, nodes=tuple(names)) for fact, names in named.items()]
 
 
-def _heads(s: LayerObservation, index: GraphIndex) -> list[Heads]:
-    """The heads that a Reshape makes, where a product of them goes into a Softmax."""
-    sizes = _sizes(s)
-    if sizes is None or any(len(shape) != 4 for shape in sizes) or sizes[0][:2] != sizes[1][:2]:
-        return []
-    (count, size), (other, its) = sizes[0][2:], sizes[1][2:]
-    return [Heads((count, size), (other, its))] if _attends(index, s.pair.reference.outputs) else []
+def _heads(places: Sequence[LayerObservation], index: GraphIndex) -> list[Heads]:
+    """The heads that a Reshape makes in one of several places, where a product of them goes into a Softmax."""
+    for s in places if len(places) > 1 else ():
+        sizes = _sizes(s)
+        if sizes is None or len(sizes[0]) != 4 or len(_pairs(s)) != 2 or sizes[0][-1] == sizes[1][-1]:
+            continue
+        (count, other), (size, its) = _pairs(s)
+        if count * size == other * its and _attends(index, s.pair.reference.outputs):
+            return [Heads((count, size), (other, its))]
+    return []
 
 
 def _attends(index: GraphIndex, names: Sequence[str]) -> bool:
