@@ -19,7 +19,7 @@ import numpy as np
 
 from ..index import GraphIndex
 from ..nodes import attribute_int
-from ..operators import EPILOGUES, WINDOWED, operator
+from ..operators import EPILOGUES, MOVEMENT, RESHAPES, WINDOWED, operator
 from ..quantized.float_form import FloatForm
 from ..quantized.quantizers import kept_within
 from .changes import InputsExchanged, OperatorChange, OtherInput, OtherInputs, OtherOutput, ReadTwice
@@ -120,12 +120,14 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
 
 
 def _moved_elsewhere(pairing: Pairing, n: int, m: int, pairs: Mapping[str, str]) -> bool:
-    """Whether two Transposes move the axes of tensors that are not one, of which one graph may have moved some before:
-    how they differ says nothing without that. ``pairs``: roots that stand for each other."""
-    forms = pairing.r.forms[n], pairing.c.forms[m]
-    if any(form.op != "Transpose" for form in forms) or forms[0].settings == forms[1].settings:
+    """Whether two nodes move data of tensors that are not one, of which one graph may have moved some before: how they
+    differ says nothing without that. ``pairs``: roots that stand for each other."""
+    forms, nodes = (pairing.r.forms[n], pairing.c.forms[m]), (pairing.r.fine.nodes[n], pairing.c.fine.nodes[m])
+    if not {form.op for form in forms} <= MOVEMENT - RESHAPES or forms[0].settings == forms[1].settings:
         return False
-    (_, name), (_, other) = pairing.r.fine.nodes[n].inputs[0], pairing.c.fine.nodes[m].inputs[0]
+    if not all(node.inputs for node in nodes):
+        return False
+    (_, name), (_, other) = (node.inputs[0] for node in nodes)
     return pairs.get(name) != other and not pairing.paired(name, other)
 
 
