@@ -362,7 +362,7 @@ def _equal_rounded(x: np.ndarray | None, y: np.ndarray) -> bool:
     if x is None or x.shape != y.shape:
         return False
     change = weight_change(x, y)
-    return change is None or change.explained_by_format is not None
+    return change is None or change.rounded
 
 
 def _bodies(a: onnx.NodeProto, b: onnx.NodeProto, n: int, m: int) -> Iterator[Difference]:
