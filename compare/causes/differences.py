@@ -338,8 +338,9 @@ def moved_by_another(case: LayerCase) -> Diagnosis | None:
     if found is None or moved is None:
         return None
     first = _first(found)
-    if permutation.axes_exchanged(case, moved) and not _moves_otherwise(first.change):
-        return None
+    if permutation.axes_exchanged(case, moved):  # by what moves them, where that is all that either side does
+        told = replace(found.adding(*moved.facts), cause=moved.cause)
+        return told if _moves_otherwise(first.change) else None
     alone = isinstance(first.change, OperatorChange) and not first.change.reference
     return replace(found.adding(*moved.facts), candidate_node=first.candidate_node if alone else None)
 

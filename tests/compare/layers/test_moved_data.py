@@ -94,7 +94,7 @@ def test_a_reshape_in_place_of_a_transpose_is_told_where_both_compute_otherwise_
     one = "[relu] r = Relu(a) [again] s = Mul(r, r)", "[turn] m = Transpose<perm=[0,2,1]>(s)"
     other = "[both] b = Mul(a, a) [sign] z = Relu(a) [some] s = Mul(z, a)", "[shape] m = Reshape(s, to)"
     culprit = only(compare(network(*one), network(*other), DATA))
-    assert (culprit.node, culprit.cause) == ("turn", "wrong-op")
+    assert (culprit.node, culprit.cause) == ("turn", "layout")
     assert culprit.evidence.startswith("Transpose against Reshape")
 
 
