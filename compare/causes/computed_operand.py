@@ -15,7 +15,7 @@ import onnx
 
 from ...graph.index import GraphIndex
 from ...graph.nodes import attribute
-from ...graph.operators import operator
+from ...graph.operators import MOVEMENT, operator
 from ...graph.pairing.changes import AttributeChange, OperatorChange
 from ...graph.pairing.constants import constant_value, in_levels_of, noun_of
 from ...graph.pairing.differences import Difference, DifferenceKind, same_setting
@@ -79,7 +79,7 @@ def _differences(
 ) -> Iterator[Difference]:
     """What differs at two nodes of one operator, what is above them first."""
     seen.add(position)
-    node, its = index.nodes[position], other.nodes[twin]
+    node, its, alike = index.nodes[position], other.nodes[twin], True
     for mine, theirs in zip(node.input, its.input, strict=False):
         above, beside = index.producer.get(mine), other.producer.get(theirs)
         x, y = constant_value(index, mine), constant_value(other, theirs)
@@ -90,8 +90,12 @@ def _differences(
             if change is not None and not change.explained_by_format:
                 yield Difference(position, twin, replace(change, noun=noun_of(index, position, mine, x)), mine)
         elif above in within[0] and beside in within[1] and above is not None and beside is not None:
-            if above not in seen and operator(index.nodes[above]) == operator(other.nodes[beside]):
+            same = operator(index.nodes[above]) == operator(other.nodes[beside])
+            alike = alike and same
+            if above not in seen and same:
                 yield from _differences(index, above, other, beside, within, seen)
+    if not alike and operator(node) in MOVEMENT:  # other operators before them may have moved the axes
+        return
     plain = (a for a in (*node.attribute, *its.attribute) if a.type not in _HELD)
     for name in sorted({a.name for a in plain}):
         values = attribute(node, name), attribute(its, name)

@@ -46,14 +46,16 @@ def can_be_cut(case: LayerCase, found: Diagnosis) -> bool:
     """Whether both sides compute a layer with other operators, and no more is known of it than that, or how what it
     makes differs."""
     first = found.facts[0] if found.facts else None
-    fitted = isinstance(first, (Fit, FitByChannel, BoundBroken)) or found.cause is Cause.UNKNOWN
+    fitted = isinstance(first, (Fit, FitByChannel, BoundBroken)) or found.cause in (Cause.UNKNOWN, Cause.LAYOUT)
     return replaced(case) and (fitted or (first is not None and names_operators(first)))
 
 
-def names_operators(fact: Fact) -> bool:
-    """Whether a fact says which other operators both sides compute a layer with, and no more."""
+def names_operators(fact: Fact, *, alone: bool = False) -> bool:
+    """Whether a fact says which other operators both sides compute a layer with, and no more; with ``alone``, or which
+    ones one of them alone has."""
     if isinstance(fact, GraphsDiffer):
-        return isinstance(fact.difference.change, OperatorChange) and not fact.difference.change.alone
+        change = fact.difference.change
+        return isinstance(change, OperatorChange) and (alone or not change.alone)
     return isinstance(fact, (OtherOperators, SameFunctions))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...graph.operators import AFFINE_PRODUCTS, AFFINE_STEPS, MOVEMENT, RESHAPES, operator
 from ...graph.pairing.broadcasts import RunsOtherwise
-from ...graph.pairing.changes import AttributeChange, OperatorChange, OtherInput, Resized
+from ...graph.pairing.changes import AttributeChange, OperatorChange, OtherInput, OtherInputs, Resized
 from ...graph.pairing.constant_steps import OtherSteps
 from ...graph.pairing.constants import constant_value, in_levels_of
 from ...graph.pairing.differences import Difference, DifferenceKind
@@ -331,11 +331,25 @@ def other_operator(case: LayerCase) -> Diagnosis | None:
 def moved_by_another(case: LayerCase) -> Diagnosis | None:
     """Another operator that puts the same values in other places, by more than an exchange of axes; or one that one
     graph alone has, which computes what happens to be that: the other sign of what is symmetric."""
-    moved = permutation.find(case) if replaced(case) or _computes_alone(case) else None
-    if moved is not None and not replaced(case):
+    moved = permutation.find(case) if replaced(case) or moves_alone(case) or _computes_alone(case) else None
+    if moved is not None and not replaced(case) and not moves_alone(case):
         return in_graphs(case)
-    found = None if moved is None or permutation.axes_exchanged(case, moved) else in_graphs(case)
-    return None if found is None or moved is None else found.adding(*moved.facts)
+    found = None if moved is None else in_graphs(case)
+    if found is None or moved is None:
+        return None
+    first = _first(found)
+    if permutation.axes_exchanged(case, moved):  # by what moves them, where that is all that either side does
+        told = replace(found.adding(*moved.facts), cause=moved.cause)
+        return told if _moves_otherwise(first.change) else None
+    alone = isinstance(first.change, OperatorChange) and not first.change.reference
+    return replace(found.adding(*moved.facts), candidate_node=first.candidate_node if alone else None)
+
+
+def _moves_otherwise(change: object) -> bool:
+    """Whether both sides move data, with other operators."""
+    if not isinstance(change, OperatorChange) or change.alone:
+        return False
+    return {op for op, _ in (*change.reference, *change.candidate)} <= MOVEMENT
 
 
 def reads_another(found: Diagnosis | None) -> bool:
@@ -356,6 +370,14 @@ def _computes_alone(case: LayerCase) -> bool:
     return any(op not in MOVEMENT for change in changes for op, _ in change.alone)
 
 
+def moves_alone(case: LayerCase) -> bool:
+    """Whether the graphs say that one of them alone has operators in a layer, and all that these do is to move data."""
+    if case.pair.random or case.pair.drawn:
+        return False
+    changes = [d.change for _, d in case.differences if isinstance(d.change, OperatorChange)]
+    return bool(changes) and all(change.alone and {op for op, _ in change.alone} <= MOVEMENT for change in changes)
+
+
 def joined(diagnoses: Mapping[int, Diagnosis]) -> dict[int, list[int]]:
     """Layers that read one tensor in place of another one, or the reverse, or all lack one Pad: one fault, at the first
     of them.
@@ -372,6 +394,8 @@ def joined(diagnoses: Mapping[int, Diagnosis]) -> dict[int, list[int]]:
         change = first.difference.change if isinstance(first, GraphsDiffer) else None
         if isinstance(change, OtherInput):
             found.setdefault(frozenset((change.candidate, change.meant)), []).append(number)
+        elif isinstance(change, OtherInputs) and len(change.others) == 2:
+            found.setdefault(change.others, []).append(number)
         elif isinstance(change, AttributeChange) and change.name == PADDING:
             found.setdefault(frozenset(change.given), []).append(number)
     return {first: others for first, *others in found.values() if others}

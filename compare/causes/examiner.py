@@ -404,7 +404,7 @@ class Examiner:
         if found is None:
             return None
         cause = self._cause(case)
-        facts = tuple(fact for fact in cause.facts if not counterparts.names_operators(fact))
+        facts = tuple(fact for fact in cause.facts if not counterparts.names_operators(fact, alone=True))
         node, candidate_node = (found.nodes[-1], None) if found.fact.missing else (None, found.nodes[-1])
         return replace(cause, facts=(found.fact, *facts), node=node, candidate_node=candidate_node)
 

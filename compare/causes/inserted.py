@@ -18,8 +18,9 @@ from ...graph.cutting.slices import backward
 from ...graph.operators import RECURRENT, operator
 from .case import LayerCase
 from .counterparts import alike
-from .differences import replaced
+from .differences import moves_alone, replaced
 from .inverted_condition import LEFT
+from .other_operand import named_in_order
 
 if TYPE_CHECKING:
     from ...graph.cutting.slices import Slice
@@ -51,8 +52,9 @@ class InsertedBehind:
     def remedy(self) -> str:
         """What to do."""
         if self.missing:
-            return f"put {self._names} behind {' '.join(self.behind)} in the second file"
-        return f"leave {self._names} out of the second file"
+            put = f"put the first file's {named_in_order(self.nodes)}"
+            return f"{put} behind {' '.join(self.behind)} in the second file"
+        return f"leave {named_in_order(self.nodes)} out of the second file"
 
     @property
     def _names(self) -> str:
@@ -76,7 +78,7 @@ def find(case: LayerCase) -> Behind | None:
     """What one side alone has behind what both make; None where that is not all that is wrong."""
     index, other = case.graphs
     keeps = operator(index.nodes[index.producer.get(case.tensor, -1)]) in RECURRENT
-    if index is other or not (keeps or replaced(case)):
+    if index is other or not (keeps or replaced(case) or moves_alone(case)):
         return None
     mine, theirs = (
         Counter(operator(graph.nodes[p]) for p in part.nodes)
@@ -90,7 +92,9 @@ def find(case: LayerCase) -> Behind | None:
         if same is not None and moved:
             return Behind(moved, InsertedBehind(_named(other, moved), _named(other, [other.producer[same]])[0]))
     if mine - theirs and not keeps:
-        same = next((name for name, value in case.inner.items() if _is(case, case.c, value)), None)
+        given = {name: case.values[name] for name in case.pair.reference.inputs if name in case.values}
+        known = {**(given if moves_alone(case) else {}), **case.inner}
+        same = next((name for name, value in known.items() if _is(case, case.c, value)), None)
         moved = () if same is None else _behind(index, case.pair.reference, same, case.tensor)
         if moved:
             made = _named(other, [other.producer[case.twin]])[0]

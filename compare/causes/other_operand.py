@@ -89,10 +89,10 @@ class OtherOperand:
     def remedy(self) -> str:
         """What to do."""
         if self.alone and self.passes:
-            return f"leave {_listed(self.alone)} out of the second file"
+            return f"leave {named_in_order(self.alone)} out of the second file"
         if self.missing:
             before = f" before {_some(self.readers)}" if self.passes else ""
-            put = f"put the first file's {_listed(self.missing)} there{before}"
+            put = f"put the first file's {named_in_order(self.missing)} there{before}"
             return put if self.passes else f"{put}, and let {_some(self.readers)} read what comes of it"
         return f"let {_some(self.readers)} read '{self.meant}' in the second file"
 
@@ -231,7 +231,8 @@ def _some(nodes: tuple[OpName, ...]) -> str:
     return f"{', '.join(f'{op} {name}' for op, name in nodes[:NAMED])}{more}"
 
 
-def _listed(nodes: tuple[OpName, ...]) -> str:
+def named_in_order(nodes: tuple[OpName, ...]) -> str:
+    """Nodes in a row as a remedy names them: a few by their names, more by the first and the last."""
     if len(nodes) > LISTED:
         first, last = (" ".join(nodes[i]) for i in (0, -1))
         return f"{counted(len(nodes), 'operator')} from {first} to {last}"

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ...graph.index import GraphIndex
     from ...graph.model import Model
     from ...graph.specs import Arrays
+    from ..report.model import Fact
 
 MOST = 32
 """Most settings that are tried in a layer."""
@@ -258,21 +259,27 @@ def _settings(case: LayerCase, side: int) -> Iterator[Trial]:
         if operator(node) in known or not _does_several(node):
             continue
         told = f"{node.op_type} {index.names[position]}"
+        at = (position, None) if reference else (None, position)
         for name, found, right in _others(case, side, node):
             fact = OtherSetting(told, name, _shown(found), _shown(right), reference)
             cause = Cause.SCALE if name == Cause.SCALE.value else Cause.ATTRIBUTE
-            yield partial(with_setting, node=place, name=name, value=right), Diagnosis(cause, (fact,))
+            yield partial(with_setting, node=place, name=name, value=right), _placed(cause, fact, at)
         for op in others_like(node):
             like = OtherOperator(told, op, reference)
-            yield partial(with_operator, node=place, op=op), Diagnosis(Cause.WRONG_OP, (like,))
+            yield partial(with_operator, node=place, op=op), _placed(Cause.WRONG_OP, like, at)
         names = slots(node, index.opset.get(domain_of(node), 1))
         for one, other in _alike(case, side, node):
             read = node.input[one], node.input[other]
             order = ReadsOtherwise(told, (names[one], names[other]), read, reference)
             others = {one: read[1], other: read[0]}
-            yield partial(with_inputs, node=place, others=others), Diagnosis(Cause.WRONG_OP, (order,))
+            yield partial(with_inputs, node=place, others=others), _placed(Cause.WRONG_OP, order, at)
         for constants, packing in () if reference else _repacked(index, node, told):
-            yield partial(with_constants, others=constants), Diagnosis(Cause.WEIGHTS, (packing,))
+            yield partial(with_constants, others=constants), _placed(Cause.WEIGHTS, packing, at)
+
+
+def _placed(cause: Cause, fact: Fact, at: tuple[int | None, int | None]) -> Diagnosis:
+    """A diagnosis at a node of the reference or of the candidate."""
+    return Diagnosis(cause, (fact,), at[0], candidate_node=at[1])
 
 
 def _alike(case: LayerCase, side: int, node: onnx.NodeProto) -> Iterator[tuple[int, int]]:

@@ -280,8 +280,7 @@ def _judged(
     known = Decided() if progress is None else decided(prepared, walked.layers, first, heals, progress)
     given = verdicts(walked.layers, index, first, carried=carried or {}, decided=known.verdicts)
     given = blaming_readers(prepared, known.joined(given, index, theirs))
-    given = moved_together.joined(given, index)
-    return first, refused_together.joined(prepared, given)
+    return first, moved_together.joined(refused_together.joined(prepared, given), index)
 
 
 def _explained(outputs: Sequence[OutputResult]) -> list[str]:

@@ -128,6 +128,11 @@ class LayerObservation:
         """The greatest relative L2 error of its outputs on the candidate's own values; infinite where not known."""
         return max((relative_error(statistics) for statistics in self.cumulative.values()), default=math.inf)
 
+    @property
+    def other_shape(self) -> bool:
+        """Whether an output has another shape on the candidate's own values."""
+        return any(statistics.shape_mismatch is not None for statistics in self.cumulative.values())
+
 
 @dataclass
 class Gathering:

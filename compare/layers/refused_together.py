@@ -10,7 +10,8 @@ from ...graph.pairing.changes import AttributeChange
 from ...graph.pairing.differences import Difference, DifferenceKind
 from ...graph.specs import is_float
 from ..causes.differences import stated
-from ..causes.refused import RefusedToo, cannot_run
+from ..causes.refused import Refused, RefusedToo, cannot_run
+from ..causes.shape import Shapes
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
@@ -38,7 +39,31 @@ def joined(prepared: Prepared, given: Verdicts) -> Verdicts:
         if others:
             diagnosis = diagnosis.adding(RefusedToo(tuple(index.names[s.pair.main] for s in others)))
         given = given.knowing([replace(first, diagnosis=diagnosis)]).inherited(s.number for s in others)
-    return given
+    behind = _behind_other_shapes(given)
+    return given.inherited(s.number for s in given.culprits() if s.number in behind and _says_nothing_else(s))
+
+
+def _behind_other_shapes(given: Verdicts) -> set[int]:
+    """The layers that read what has another shape in the candidate's own run, as far as a culprit is why: that they
+    take no tensor of the reference's shape is no fault of theirs."""
+    culprits = {s.number for s in given.culprits() if s.diagnosis is not None and _gives_another_shape(s)}
+    spoilt, behind = set[str](), set[int]()
+    for s in given.layers:
+        if not spoilt.isdisjoint(s.pair.reference.inputs):
+            behind.add(s.number)
+        if s.number in culprits or (s.number in behind and s.other_shape):
+            spoilt.update(s.pair.reference.outputs)
+    return behind
+
+
+def _gives_another_shape(s: LayerObservation) -> bool:
+    return s.diagnosis is not None and any(isinstance(fact, Shapes) for fact in s.diagnosis.facts)
+
+
+def _says_nothing_else(s: LayerObservation) -> bool:
+    """Whether nothing is told of a layer but that it is refused."""
+    facts = () if s.diagnosis is None else s.diagnosis.facts
+    return s.refused is not None and all(isinstance(fact, (Refused, RefusedToo)) for fact in facts)
 
 
 def _words(s: LayerObservation, prepared: Prepared) -> str:

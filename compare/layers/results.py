@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...graph.operators import PRODUCTS
+from ...graph.pairing.changes import OperatorChange
 from ...graph.torch_traces import trace_of
 from ..causes.diagnosis import Diagnosis, Remark
+from ..causes.differences import GraphsDiffer
 from ..causes.refused import cannot_run
-from ..report.model import Cause, Culprit, LayerResult
+from ..report.model import Cause, Culprit, Fact, LayerResult
 
 if TYPE_CHECKING:
     import onnx
@@ -90,12 +92,14 @@ class Names:
         own = other if file is None else file.tensors.get(other, other)
         return own if own != name else None
 
-    def counterpart(self, pair: LayerPair, position: int) -> str | None:
-        """The candidate's name of a node of a layer, if it is another one."""
+    def counterpart(self, pair: LayerPair, position: int, facts: Sequence[Fact] = ()) -> str | None:
+        """The candidate's name of a node of a layer, if it is another one. ``facts``: what is told of the layer."""
         if self.prepared.same or not pair.candidate.nodes:
             return None
         other = self.prepared.candidate.model.index
-        op, found = self.op(position), self.prepared.nodes.get(position)
+        told = (f.difference for f in facts if isinstance(f, GraphsDiffer) and not f.node)
+        named = (d.candidate_node for d in told if d.node == position and not isinstance(d.change, OperatorChange))
+        op, found = self.op(position), next(named, self.prepared.nodes.get(position))
         if found not in pair.candidate.nodes:
             found = next((p for p in reversed(pair.candidate.nodes) if other.nodes[p].op_type == op), None)
         name = other.names[pair.candidate.nodes[-1] if found is None else found]
@@ -175,7 +179,9 @@ def _culprit(s: LayerObservation, names: Names) -> Culprit:
         local=None if local is None else local.metrics(),
         contribution=s.contribution,
         facts=diagnosis.facts,
-        candidate_node=None if diagnosis.candidate_node is not None else names.counterpart(s.pair, main),
+        candidate_node=None
+        if diagnosis.candidate_node is not None
+        else names.counterpart(s.pair, main, diagnosis.facts),
         origin=where,
     )
 

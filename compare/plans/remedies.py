@@ -21,6 +21,7 @@ from ...graph.pairing.changes import (
     InputsExchanged,
     OperatorChange,
     OtherInput,
+    OtherInputs,
     OtherOutput,
     ReadTwice,
     WeightsAbsent,
@@ -401,7 +402,8 @@ def _reading(culprit: Culprit) -> str:
         nodes.setdefault(change.candidate, {}).update(dict.fromkeys(change.exchanged))
     nodes = {tensor: readers for tensor, readers in nodes.items() if readers}
     told = [f"{listed([*names])} read '{tensor}'" for tensor, names in nodes.items()]
-    return f"let {listed(told)} in the second file" if told else ""
+    beside = dict.fromkeys(other.remedy for change in others for other in change.beside)
+    return ", and ".join([*([f"let {listed(told)} in the second file"] if told else []), *beside])
 
 
 def _of_changes(changes: Sequence[object], node: str, reading: str) -> str:
@@ -416,7 +418,7 @@ def _of_change(change: object, node: str, reading: str) -> str:
     same of all nodes that read another tensor."""
     if isinstance(change, OtherInput):
         return reading
-    if isinstance(change, ReadTwice):
+    if isinstance(change, (ReadTwice, OtherInputs)):
         return change.remedy
     if isinstance(change, ComputedOnce):
         nodes = ops(change.ops) if len(change.ops) < 3 else f"{ops(change.ops[:1])} to {ops(change.ops[-1:])}"

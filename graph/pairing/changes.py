@@ -166,6 +166,40 @@ class InputsExchanged:
 
 
 @dataclass(frozen=True)
+class OtherInputs:
+    """A node reads other tensors at several of its inputs than its counterpart: all of them are tensors of both.
+
+    Attributes:
+        op: The operator.
+        reference: What the reference's node reads, in order.
+        candidate: What the candidate's node reads.
+        meant: What the candidate calls the tensors that the reference's node reads.
+        reader: The candidate's node.
+    """
+
+    op: str
+    reference: tuple[str, ...]
+    candidate: tuple[str, ...]
+    meant: tuple[str, ...]
+    reader: str
+
+    @property
+    def others(self) -> frozenset[str]:
+        """What one of the two alone reads."""
+        return frozenset(self.candidate) ^ frozenset(self.meant)
+
+    def __str__(self) -> str:
+        theirs, mine = (" and ".join(f"'{name}'" for name in names) for names in (self.candidate, self.reference))
+        return f"{self.op} {self.reader} reads {theirs} in the candidate, and {mine} in the reference"
+
+    @property
+    def remedy(self) -> str:
+        """What to do."""
+        meant = " and ".join(f"'{name}'" for name in self.meant)
+        return f"let {self.op} {self.reader} read {meant} in the second file, in this order"
+
+
+@dataclass(frozen=True)
 class OtherInput:
     """A node reads another tensor than its counterpart: one that the reference has too, and reads elsewhere.
 
@@ -177,6 +211,7 @@ class OtherInput:
         reader: The candidate's node.
         alike: The candidate's nodes that read the same in place of the same: itself, and others.
         exchanged: The candidate's nodes that read, in place of what this one reads, what it is meant to read.
+        beside: Those that do so, and read the rest in another order, too.
     """
 
     op: str
@@ -186,6 +221,7 @@ class OtherInput:
     reader: str
     alike: tuple[str, ...] = ()
     exchanged: tuple[str, ...] = ()
+    beside: tuple[OtherInputs, ...] = ()
 
     def __str__(self) -> str:
         if self.candidate == self.reference:
@@ -193,9 +229,10 @@ class OtherInput:
                 f"{self.op} reads the tensor '{self.candidate}' on both sides, which are two: the reference's is "
                 f"'{self.meant}' in the candidate"
             )
-        return (
+        told = (
             f"{self.op} reads the tensor '{self.candidate}' in the candidate, and '{self.reference}' in the reference"
         )
+        return "; ".join([told, *map(str, self.beside)])
 
 
 @dataclass(frozen=True)

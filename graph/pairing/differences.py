@@ -15,6 +15,7 @@ import onnx
 from ..index import GraphIndex
 from ..nodes import attribute_int
 from ..operators import QUANTIZERS, domain_of, operator
+from . import reshaped
 from .absent_inputs import InputAbsent, absent_inputs
 from .broadcasts import RunsOtherwise, runs_otherwise
 from .changes import (
@@ -24,6 +25,7 @@ from .changes import (
     OperatorChange,
     OpName,
     OtherInput,
+    OtherInputs,
     OtherOutput,
     ReadTwice,
     WeightsAbsent,
@@ -64,11 +66,16 @@ Change = (
     | OtherSteps
     | InputsExchanged
     | OtherInput
+    | OtherInputs
     | ComputedOnce
     | ReadTwice
     | OtherOutput
     | InputAbsent
 )
+
+
+INPUT_CHANGES = InputsExchanged, OtherInput, OtherInputs, ReadTwice, ComputedOnce, OtherOutput, InputAbsent
+"""What differs in what nodes read."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,7 @@ class Difference:
         """What of the node differs."""
         if isinstance(self.change, OperatorChange):
             return DifferenceKind.OPERATOR
-        if isinstance(self.change, (InputsExchanged, OtherInput, ReadTwice, ComputedOnce, OtherOutput, InputAbsent)):
+        if isinstance(self.change, INPUT_CHANGES):
             return DifferenceKind.INPUTS
         return DifferenceKind.ATTRIBUTE if isinstance(self.change, AttributeChange) else DifferenceKind.WEIGHTS
 
@@ -180,6 +187,10 @@ def setting_differences(
     reference: GraphIndex, n: int, a: NormalForm, candidate: GraphIndex, m: int, b: NormalForm
 ) -> Iterator[Difference]:
     """What differs in the attributes of two nodes, and in inputs that were attributes once; see `node_differences`."""
+    if a.op == b.op and reshaped.compares(a.op):
+        change = reshaped.change(reference, n, a, candidate, m, b)
+        yield from () if change is None else (Difference(n, m, change, change.name),)
+        return
     opset = reference.opset.get(reference.nodes[n].domain, 0) != candidate.opset.get(candidate.nodes[m].domain, 0)
     for name in sorted(a.settings.keys() | b.settings.keys()):
         if name in a.weights or name in b.weights or name.endswith(GIVEN_BY):
@@ -298,7 +309,7 @@ def _changed(mine: Operand, theirs: Operand, others: Sequence[tuple[str, str]]) 
             places = (None, steps.position) if steps.in_candidate else (steps.position, None)
             yield Difference(n, m, steps, slot, origin=places[0], candidate_origin=places[1])
             return
-        twin = next((s for s, name in others if _equal(constant_value(reference, name), y)), None)
+        twin = next((s for s, name in others if _equal_rounded(constant_value(reference, name), y)), None)
         change = change if twin is None else replace(change, patterns=(*change.patterns, Twin(twin)))
     yield Difference(n, m, change, slot, origin=origin(reference, mine.name, candidate, theirs.name))
 
@@ -344,6 +355,14 @@ def _has_scales(index: GraphIndex, node: onnx.NodeProto) -> bool:
 
 def _equal(x: np.ndarray | None, y: np.ndarray) -> bool:
     return x is not None and x.shape == y.shape and bool(np.array_equal(x, y))
+
+
+def _equal_rounded(x: np.ndarray | None, y: np.ndarray) -> bool:
+    """Whether weights are equal, up to rounding to a narrow format."""
+    if x is None or x.shape != y.shape:
+        return False
+    change = weight_change(x, y)
+    return change is None or change.rounded
 
 
 def _bodies(a: onnx.NodeProto, b: onnx.NodeProto, n: int, m: int) -> Iterator[Difference]:

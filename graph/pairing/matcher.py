@@ -79,7 +79,7 @@ def _by_name(pairing: Pairing) -> None:
 def _named_rightly(pairing: Pairing, n: int, among: Sequence[int] | None = None) -> bool:
     """Whether weights do not say that a node of the same name is another one, of some or of all of its family."""
     m = pairing.names[n]
-    if pairing.beside(n, m):
+    if pairing.beside(n, m) or pairing.misnamed(n, m):
         return False
     others = pairing.same_family(m) if among is None else among
     return pairing.named_weights_agree(n, m) or not pairing.refuted(n, m, others)
@@ -177,7 +177,7 @@ def _readers(view: GraphView, name: str, matched: Mapping[int, int]) -> dict[tup
 
 def _of_another_size(pairing: Pairing) -> bool:
     """The only readers of their kind of the same matched tensors, though what they make has other sizes: an attribute
-    was changed there (``ceil_mode``), or before."""
+    was changed there (``ceil_mode``, ``perm``), or before."""
     numbers = {m: n for n, m in pairing.nodes.items()}
     mine = _by_reads(pairing.r, {n: n for n in pairing.nodes})
     theirs = _by_reads(pairing.c, numbers)
@@ -185,9 +185,9 @@ def _of_another_size(pairing: Pairing) -> bool:
     return _accept(pairing, [(some[0], others[0]) for some, others in both if len(some) == len(others) == 1])
 
 
-def _by_reads(view: GraphView, numbers: Mapping[int, int]) -> dict[tuple[NodeKind, int, tuple[str, ...]], list[int]]:
+def _by_reads(view: GraphView, numbers: Mapping[int, int]) -> dict[tuple[object, int, tuple[str, ...]], list[int]]:
     """Unmatched nodes of which all inputs are matched, by kind, rank, and what they read of which pair."""
-    found: dict[tuple[NodeKind, int, tuple[str, ...]], list[int]] = {}
+    found: dict[tuple[object, int, tuple[str, ...]], list[int]] = {}
     for p in view.live:
         node = view.fine.nodes[p]
         if p in numbers or not node.inputs:
@@ -201,7 +201,8 @@ def _by_reads(view: GraphView, numbers: Mapping[int, int]) -> dict[tuple[NodeKin
                 read.append((slot, numbers[q], list(view.index.nodes[q].output).index(name)))
         rank = len(view.shape(node.outputs[0]) or ())
         if rank and len(read) == len(node.inputs):
-            found.setdefault((node.kind, rank, tuple(map(str, sorted(read, key=str)))), []).append(p)
+            kind = node.kind if isinstance(node.kind, str) else node.kind[:2]  # in whatever order it puts the axes
+            found.setdefault((kind, rank, tuple(map(str, sorted(read, key=str)))), []).append(p)
     return found
 
 

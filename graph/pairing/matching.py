@@ -19,10 +19,10 @@ import numpy as np
 
 from ..index import GraphIndex
 from ..nodes import attribute_int
-from ..operators import EPILOGUES, WINDOWED, operator
+from ..operators import EPILOGUES, MOVEMENT, RESHAPES, WINDOWED, operator
 from ..quantized.float_form import FloatForm
 from ..quantized.quantizers import kept_within
-from .changes import InputsExchanged, OperatorChange, OtherInput, OtherOutput, ReadTwice
+from .changes import InputsExchanged, OperatorChange, OtherInput, OtherInputs, OtherOutput, ReadTwice
 from .computed_once import computed_once
 from .differences import Difference, DifferenceKind, node_differences, setting_differences
 from .exchanged import with_holders
@@ -30,6 +30,7 @@ from .folds import Folds, folds
 from .limits import LimitsInARow, limits_in_rows
 from .matcher import match_nodes
 from .normal_form import CAPTURED, spelled
+from .other_inputs import other_inputs
 from .own_copies import own_copies
 from .pairs import Pairing
 from .read_twice import read_twice
@@ -93,6 +94,7 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
         and len(pairing.r.forms[n].data) != len(pairing.c.forms[m].data)
         and pairing.r.forms[n].commutative
     }
+    partial |= {n: m for n, m in pairing.nodes.items() if _moved_elsewhere(pairing, n, m, pairs)}
     rows = list(limits_in_rows(pairing))
     for row in rows:
         row.corrected(reference, candidate, pairs)
@@ -115,6 +117,18 @@ def match(reference: GraphIndex, candidate: GraphIndex) -> Matching:
         stored_steps(pairing, nodes, folded.steps),
         pairing.forms[1] if pairing.quantized[1] else None,
     )
+
+
+def _moved_elsewhere(pairing: Pairing, n: int, m: int, pairs: Mapping[str, str]) -> bool:
+    """Whether two nodes move data of tensors that are not one, of which one graph may have moved some before: how they
+    differ says nothing without that. ``pairs``: roots that stand for each other."""
+    forms, nodes = (pairing.r.forms[n], pairing.c.forms[m]), (pairing.r.fine.nodes[n], pairing.c.fine.nodes[m])
+    if not {form.op for form in forms} <= MOVEMENT - RESHAPES or forms[0].settings == forms[1].settings:
+        return False
+    if not all(node.inputs for node in nodes):
+        return False
+    (_, name), (_, other) = (node.inputs[0] for node in nodes)
+    return pairs.get(name) != other and not pairing.paired(name, other)
 
 
 def _origin(position: int, origins: tuple[int, ...] | None) -> int:
@@ -266,19 +280,22 @@ def _differences(
 def _with_exchanged(found: list[Difference]) -> Iterator[Difference]:
     """Differences, each node that reads another tensor with those that read what it is meant to."""
     others = [d.change for d in found if isinstance(d.change, OtherInput)]
+    several = [d.change for d in found if isinstance(d.change, OtherInputs)]
     for difference in found:
         change = difference.change
         if isinstance(change, OtherInput):
             ways = (change.candidate, change.meant), (change.meant, change.candidate)
             both = ([o.reader for o in others if (o.candidate, o.meant) == way] for way in ways)
             alike, back = (tuple(dict.fromkeys(readers)) for readers in both)
-            difference = replace(difference, change=replace(change, alike=alike, exchanged=back))
+            beside = tuple(dict.fromkeys(c for c in several if c.others == {change.candidate, change.meant}))
+            difference = replace(difference, change=replace(change, alike=alike, exchanged=back, beside=beside))
         yield difference
 
 
-def _other_inputs(pairing: Pairing, n: int, m: int) -> InputsExchanged | OtherInput | ReadTwice | None:
+def _other_inputs(pairing: Pairing, n: int, m: int) -> InputsExchanged | OtherInput | OtherInputs | ReadTwice | None:
     """What else a node of the candidate reads than the one of the reference."""
-    return _inputs_exchanged(pairing, n, m) or _other_input(pairing, n, m) or read_twice(pairing, n, m)
+    one = _inputs_exchanged(pairing, n, m) or _other_input(pairing, n, m) or read_twice(pairing, n, m)
+    return one or other_inputs(pairing, n, m)
 
 
 def _inputs_exchanged(pairing: Pairing, n: int, m: int) -> InputsExchanged | None:
@@ -295,6 +312,9 @@ def _inputs_exchanged(pairing: Pairing, n: int, m: int) -> InputsExchanged | Non
             return None
         if slot not in others:
             order.append((spelled(pairing.r.index, n, slot), spelled(pairing.r.index, n, others[0])))
+    if len(order) == 1 and len(pairing.r.index.nodes[n].input) == 2:  # of two inputs, the other one is a constant
+        order.append(order[0][::-1])
+        order.sort()
     return InputsExchanged(pairing.r.forms[n].op, tuple(order)) if order else None
 
 

@@ -95,6 +95,22 @@ class Pairing:
                 return True
         return False
 
+    def misnamed(self, n: int, m: int) -> bool:
+        """Whether a node beside ``m``, which reads the same, has the constant of ``n``, be it a single number, and
+        ``m`` has not, nor does what reads the one have a namesake that reads the other: names were counted anew."""
+        a, b, theirs = self.r.sketch(n), self.c.sketch(m), self.c.fine.nodes[m]
+        if a is None or b is None or a.digest == b.digest or not theirs.inputs:
+            return False
+        readers, others = (
+            {p for name in view.fine.nodes[position].outputs for p, _ in view.fine.consumers.get(name, ())}
+            for view, position in ((self.r, n), (self.c, m))
+        )
+        if not readers or any(self.names.get(p) in others for p in readers):
+            return False
+        beside = (o for o, _ in self.c.fine.consumers.get(theirs.inputs[0][1], ()) if o != m)
+        alike = (o for o in beside if self.c.fine.nodes[o][:2] == theirs[:2])
+        return any((s := self.c.sketch(o)) is not None and s.digest == a.digest for o in alike)
+
     def elsewhere(self, n: int, m: int) -> bool:
         """Whether ``m`` stands where ``n`` does, but another node is what ``n`` is: with its weights and its settings,
         of which ``m`` has neither. Then a reader's inputs were exchanged, not all that makes them."""

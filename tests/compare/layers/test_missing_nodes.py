@@ -75,7 +75,7 @@ def test_what_the_second_file_lacks_is_to_be_put_there_with_its_number(reference
 
 def test_what_the_second_file_lacks_behind_an_operator_of_its_own_is_to_be_put_there():
     culprit = only(compare(network("lift"), network("deep"), DATA))
-    assert culprit.remedies[0].text == "put Add lift behind Clip deep in the second file"
+    assert culprit.remedies[0].text == "put the first file's Add lift behind Clip deep in the second file"
 
 
 def test_a_factor_that_is_moved_is_to_be_put_there_and_left_out_where_it_is():

@@ -43,3 +43,8 @@ def test_rolls_with_something_between_them_are_two_faults():
     between = "[act] d = Tanh(b)"
     report = compare(network(-2, -2, between), network(2, 2, between), DATA)
     assert sorted(c.node for c in report.culprits) == ["s0", "s2"]
+
+
+def test_the_node_to_set_is_the_one_that_differs_whatever_else_is_of_its_kind_in_the_layer():
+    culprit = only(compare(network(-2, -2), network(1, 1), DATA))
+    assert culprit.remedies[0].text.startswith("set the start of s0 to -2")

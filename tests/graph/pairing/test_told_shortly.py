@@ -93,3 +93,45 @@ def test_coordinates_of_a_resize_are_held_against_those_of_an_upsample():
     report = compare(old, new("asymmetric"), data)
     assert (report.outputs[0].verdict, report.culprits) == ("pass", ())
     assert not any("unknown" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize(
+    ("step", "theirs", "told"),
+    [
+        ("Unsqueeze(x, [1])", "Unsqueeze(x, [2])", ["axes [1] against [2]"]),
+        ("Unsqueeze(x, [1])", "Unsqueeze(x, [-3])", []),
+        ("Unsqueeze(x, [0])", "Unsqueeze(x, [1])", []),
+        ("Reshape(x, [0, -1])", "Reshape(x, [1, 24])", []),
+        ("Reshape(x, [6, 4])", "Reshape(x, [4, 6])", ["output shape [6, 4] against [4, 6]"]),
+    ],
+)
+def test_operators_that_give_another_shape_are_compared_in_what_they_are_told_and_what_comes_of_it(step, theirs, told):
+    def network(text):
+        op, values = text.split("(x, ")
+        to = np.array([int(value) for value in values.strip("[])").split(",")])
+        return parsed(f"g (float[1,4,6] x) => (float[N] y) {{ r = {op}(x, to) [same] y = Tanh(r) }}", to=to)
+
+    assert differences(network(step), network(theirs)) == told
+
+
+def test_a_target_that_both_have_is_no_difference_where_what_is_reshaped_is_one():
+    def network(width: int):
+        text = "g (float[2,12] x) => (float[N] y) { [first] a = MatMul(x, w) [flat] r = Reshape(a, to) y = Tanh(r) }"
+        return parsed(text, w=normal(12, width), to=np.array([0, 2, -1]))
+
+    told = differences(network(8), network(6))
+    assert not any("output shape" in text for text in told)
+
+
+def test_weights_that_are_exchanged_and_rounded_are_told_as_each_others():
+    def network(scale, bias):
+        text = "g (float[1,16,4,4] x) => (float[1,16,4,4] y) { [norm] n = InstanceNormalization(x, s, b) y = Tanh(n) }"
+        return parsed(text, s=scale, b=bias)
+
+    scale, bias = normal(16, seed=1), normal(16, seed=2)
+    rounded = [value.astype(np.float16).astype(np.float32) for value in (scale, bias)]
+    told = differences(network(scale, bias), network(*rounded[::-1]))
+    assert [text.rpartition("; ")[2] for text in told] == [
+        "equal to the reference's scale",
+        "equal to the reference's b",
+    ]
