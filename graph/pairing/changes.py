@@ -41,6 +41,8 @@ class OperatorChange:
             return f"{_listed(self.reference)} missing in the candidate"
         if not self.reference:
             return f"{_listed(self.candidate)} in the candidate alone"
+        if len(self.reference) == len(self.candidate) == 1 and self.reference[0][1] != self.candidate[0][1]:
+            return f"{_listed(self.reference)} against {_listed(self.candidate)}"
         mine, theirs = (
             ", ".join(op for op, _ in ops[:8]) + (", ..." if len(ops) > 8 else "")
             for ops in (self.reference, self.candidate)
@@ -193,8 +195,10 @@ class OtherInput:
                 f"{self.op} reads the tensor '{self.candidate}' on both sides, which are two: the reference's is "
                 f"'{self.meant}' in the candidate"
             )
+        there = f", which is '{self.meant}' in the candidate" if self.meant != self.reference else ""
         return (
             f"{self.op} reads the tensor '{self.candidate}' in the candidate, and '{self.reference}' in the reference"
+            f"{there}"
         )
 
 
