@@ -303,6 +303,19 @@ def _shown(value: Any) -> str:
     return text if len(text) <= SHORT else f"{text[:57]}..."
 
 
+def of_files(ops: Sequence[OpName]) -> list[OpName]:
+    """Operators of one name after the other as the one node of the file that they are written apart from: a product
+    and the number that a FusedMatMul multiplies by."""
+    found: list[OpName] = []
+    for op, name in ops:
+        if found and name and found[-1][1] == name:
+            found[-1] = f"{found[-1][0]}+{op}", name
+        else:
+            found.append((op, name))
+    return found
+
+
 def _listed(ops: tuple[OpName, ...]) -> str:
-    text = ", ".join(f"{op} {name}".rstrip() for op, name in ops[:4])
-    return f"{text} and {len(ops) - 4} more" if len(ops) > 4 else text
+    nodes = of_files(ops)
+    text = ", ".join(f"{op} {name}".rstrip() for op, name in nodes[:4])
+    return f"{text} and {len(nodes) - 4} more" if len(nodes) > 4 else text
