@@ -59,7 +59,7 @@ from ..causes.scale import Fit
 from ..causes.shared_scale import SharedScale
 from ..causes.softmax_extent import OtherExtent
 from ..causes.underflow import LostBefore
-from ..causes.unread_input import ReadBesides, UnreadInput
+from ..causes.unread_input import ReadBesides, UnreadInput, WithoutBiases
 from ..causes.wide_range import Crowded, WiderThanData
 from ..notices import not_written
 from ..progress import SILENT, Progress
@@ -116,6 +116,7 @@ TELLING = (
     ReadsOtherwise,
     SameFunctions,
     UnreadInput,
+    WithoutBiases,
 )
 """Facts that tell what to do."""
 
