@@ -62,7 +62,7 @@ class Pairing:
     def accept(self, n: int, m: int) -> bool:
         """Takes a pair, unless one of its nodes has another partner already, or they pick parts of a tensor that
         others beside them pick."""
-        if n in self.nodes or m in self.taken or self._picks_another(n, m):
+        if n in self.nodes or m in self.taken or self.picks_another(n, m):
             return False
         self.nodes[n] = m
         self.taken[m] = n
@@ -97,7 +97,7 @@ class Pairing:
                 return True
         return False
 
-    def _picks_another(self, n: int, m: int) -> bool:
+    def picks_another(self, n: int, m: int) -> bool:
         """Whether two nodes pick parts of a tensor by few constants, and each of them what another one beside the other
         one picks: which part it is tells more than names, and than who reads it."""
         a, b = self.r.sketch(n), self.c.sketch(m)

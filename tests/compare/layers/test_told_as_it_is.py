@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from layerdiff.graph.index import GraphIndex
+from layerdiff.graph.pairing.matching import match
 
 from support.layerwise import compare, only
 from support.models import normal, parsed
@@ -113,3 +115,24 @@ def test_another_activation_is_no_scale(other):
     assert culprit.cause == "wrong-op"
     assert "Erf" in culprit.evidence
     assert " x reference" not in culprit.evidence
+
+
+def test_steps_of_a_slice_are_no_difference_where_its_places_are_computed_in_one_file():
+    text = "g (float[N,8,4] x) => (float[N,4,4] y) {{ {0} [cut] y = Slice(x, {1}, four, axis{2}) }}"
+    numbers = {"four": np.array([4]), "axis": np.array([1]), "one": np.array([1]), "zero": np.array([0])}
+    shape = "[shape] h = Shape(x) [size] a = Gather(h, zero) [none] n = Sub(a, a)"
+    sides = (shape, "n", ""), ("", "zero", ""), ("", "zero", ", one")
+    computed, stored, given = (
+        GraphIndex(parsed(text.format(*side), **numbers))
+        for side in sides
+    )
+    for pair in ((computed, stored), (given, computed), (stored, given)):
+        assert match(*pair).differences == ()
+
+
+def test_the_node_of_the_second_file_that_differs_is_named_where_it_has_another_name():
+    text = "g (float[6,8] x) => (float[6,8] y) {{ [first] a = MatMul(x, w) [{1}] b = {0}(a) [last] y = MatMul(b, w) }}"
+    for name, told in (("two", "Sin one against Sinh two"), ("one", "Sin against Sinh")):
+        pair = [parsed(text.format(*each), w=normal(8, 8)) for each in (("Sin", "one"), ("Sinh", name))]
+        culprit = only(compare(*pair, [{"x": normal(6, 8) / 4}]))
+        assert (culprit.node, culprit.cause, culprit.evidence.split(";")[0]) == ("one", "wrong-op", told)
