@@ -158,11 +158,11 @@ def test_a_mask_that_is_left_out_is_told_with_the_factor_that_is_zero():
 
 
 def test_another_scale_beside_a_mask_is_told_with_other_weights_behind_it():
-    text = """g (float[4,12,16] x) => (float[4,12,16] y) {{ [keys] k = MatMul(x, q) [turn] t = Transpose<perm=[0,2,1]>(k)
+    text = """g (float[4,12,16] x) => (float[4,12,16] y) { [keys] k = MatMul(x, q) [turn] t = Transpose<perm=[0,2,1]>(k)
         [scores] s = MatMul(x, t) [scale] d = Mul(s, by) [masked] a = Add(d, mask) [soft] p = Softmax(a)
-        [mix] z = MatMul(p, x) [out] y = MatMul(z, v) }}"""
+        [mix] z = MatMul(p, x) [out] y = MatMul(z, v) }"""
     mask = np.triu(np.full((12, 12), -1e9, np.float32), 1)
-    right = parsed(text.format(), mask=mask, by=np.float32(0.25), **WEIGHTS)
-    wrong = parsed(text.format(), mask=mask, by=np.float32(0.1), **WEIGHTS | {"v": WEIGHTS["v"].T.copy()})
+    right = parsed(text, mask=mask, by=np.float32(0.25), **WEIGHTS)
+    wrong = parsed(text, mask=mask, by=np.float32(0.1), **WEIGHTS | {"v": WEIGHTS["v"].T.copy()})
     report = compare(right, wrong, [{"x": samples()[0]["x"]}])
     assert {culprit.node for culprit in report.culprits} == {"out", "scale"}

@@ -135,7 +135,9 @@ def test_columns_that_are_picked_are_told_apart_by_which_they_are_and_not_by_nam
         picked = " ".join(f"[{names[c]}] {names[c]} = Gather<axis = 1>(c, i{c})" for c in range(3))
         looked = " ".join(f"[look{t}] t{t} = Gather(e{t}, {names[c]})" for t, c in enumerate(columns))
         text = f"g (int64[5,3] c) => (float[5,12] y) {{ {picked} {looked} [y] y = Concat<axis = 1>(t0, t1, t2) }}"
-        return parsed(text, **{f"e{t}": normal(9, 4, seed=t) for t in range(3)}, **{f"i{c}": np.int64(c) for c in range(3)})
+        return parsed(
+            text, **{f"e{t}": normal(9, 4, seed=t) for t in range(3)}, **{f"i{c}": np.int64(c) for c in range(3)}
+        )
 
     data = [{"c": np.arange(15).reshape(5, 3) % 9}]
     same = compare(tables(0, 1, 2, names="pqr"), tables(0, 1, 2, names="qrp"), data)

@@ -122,10 +122,7 @@ def test_steps_of_a_slice_are_no_difference_where_its_places_are_computed_in_one
     numbers = {"four": np.array([4]), "axis": np.array([1]), "one": np.array([1]), "zero": np.array([0])}
     shape = "[shape] h = Shape(x) [size] a = Gather(h, zero) [none] n = Sub(a, a)"
     sides = (shape, "n", ""), ("", "zero", ""), ("", "zero", ", one")
-    computed, stored, given = (
-        GraphIndex(parsed(text.format(*side), **numbers))
-        for side in sides
-    )
+    computed, stored, given = (GraphIndex(parsed(text.format(*side), **numbers)) for side in sides)
     for pair in ((computed, stored), (given, computed), (stored, given)):
         assert match(*pair).differences == ()
 

@@ -143,7 +143,9 @@ def test_an_adapter_that_is_not_merged_is_told_where_another_one_shares_its_firs
     read = {name: (BASE | LOW)[name] for name in ("g0", "b0", "w0", "w1")}
     low = {name: LOW[name] for name in ("d0", "u0", "u1")}
     one_merged = read | {"w1": (BASE["w1"] + LOW["d0"] @ LOW["u1"]).astype(np.float32)}
-    report = compare(parsed(text.format(apart, "q0", "q1"), **read, **low), parsed(text.format("", "p0", "p1"), **one_merged), DATA)
+    report = compare(
+        parsed(text.format(apart, "q0", "q1"), **read, **low), parsed(text.format("", "p0", "p1"), **one_merged), DATA
+    )
     culprit = only(report)
     assert (culprit.node, culprit.cause) == ("join0", "wrong-op")
     assert "not merged into MatMul base0 of the candidate either" in culprit.evidence
