@@ -265,9 +265,6 @@ def _of(*kinds: Kind) -> frozenset[str]:
 MOVEMENT = _of(Kind.COPY, Kind.RESHAPE, Kind.PERMUTATION, Kind.PICK, Kind.MERGE, Kind.CONTAINER)
 """Operators that carry values and compute none: what they give is rounded if what they get is."""
 
-PARTIAL = _of(Kind.PICK)
-"""Operators that carry some of the values that they get."""
-
 FLAT = _of(Kind.COPY, Kind.RESHAPE)
 """Operators that keep the elements in their order."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from ..cutting.dataflow import random_nodes
 from ..index import GraphIndex
-from ..operators import PARTIAL
+from ..operators import Kind, facts_of
 from ..quantized.float_form import FloatForm, float_form, is_quantized
 from ..specs import Dim
 from .quantizers_in_a_row import made_one
@@ -101,7 +101,9 @@ class Pairing:
         """Whether two nodes pick parts of a tensor by few constants, and each of them what another one beside the other
         one picks: which part it is tells more than names, and than who reads it."""
         a, b = self.r.sketch(n), self.c.sketch(m)
-        if self.r.forms[n].op not in PARTIAL or a is None or b is None or a.digest == b.digest or a.size >= FEW:
+        if a is None or b is None or a.digest == b.digest or a.size >= FEW:
+            return False
+        if facts_of(self.r.index.nodes[n]).kind is not Kind.PICK:
             return False
         mine, theirs = _beside(self.r, n), _beside(self.c, m)
         return any(s.digest == b.digest for s in mine) and any(s.digest == a.digest for s in theirs)
