@@ -69,9 +69,10 @@ class Decided:
             index: The reference's graph.
             theirs: The candidate's.
         """
-        mains = {s.number: s.pair.main for s in given.layers}
+        layers = {s.number: s for s in given.layers}
+        mains = {number: s.pair.main for number, s in layers.items()}
         lacking = [(s, self.lacking[s.number]) for s in given.culprits() if s.number in self.lacking]
-        told = [(s, taken.told(s, mains, index, theirs)) for s, taken in lacking]
+        told = [(s, taken.told(s, layers, index, theirs)) for s, taken in lacking]
         for s in given.culprits():
             if s.number in self.changes:
                 one, read = self.changes[s.number], shared(s.pair.candidate.nodes, theirs)

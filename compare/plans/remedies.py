@@ -39,7 +39,7 @@ from ..causes.control_flow import OtherResult
 from ..causes.differences import GraphsDiffer
 from ..causes.exchanged_layers import ExchangedWith
 from ..causes.feeding import RangeOfAll
-from ..causes.folded_padding import PaddedBefore
+from ..causes.folded_padding import PaddedBefore, ShiftInBias
 from ..causes.input_stage import Reversed, Scaled, Shifted
 from ..causes.inserted import InsertedBehind
 from ..causes.integer_pairs import PairsSaturate
@@ -153,6 +153,7 @@ OF_FACTS: Mapping[type[object], str] = {
         "quantize the weights of these channels with a larger scale, since that of the bias follows from it, or leave "
         "the layer in float"
     ),
+    ShiftInBias: "shift the input in the second file, too, and take that out of the bias again",
     PaddedBefore: (
         "do not fold into a convolution that pads with zeros, or pad with what the folded nodes make zeros of"
     ),
@@ -259,7 +260,7 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     if beyond is not None:
         return Remedy(f"{in_fp32(node)}, and {fmt} has no {beyond:g}")
     changes = [d.change for d in differences]
-    known = _of_known(cause, changes, node) if other_file(side, reference) else ""
+    known = _of_known(cause, changes, node, _beside(culprit, side)) if other_file(side, reference) else ""
     if known:
         return Remedy(known)
     folded = next((c for c in changes if isinstance(c, OperatorChange) and _in_one_product(c)), None)
@@ -303,8 +304,19 @@ def _in_file(culprit: Culprit, differences: Sequence[Difference], index: GraphIn
     return missing or fitted or put.format(weights=_nouns(differences))
 
 
-def _of_known(cause: Cause, changes: Sequence[object], node: str) -> str:
-    """What puts right what the first file says in few words: a number, attributes; empty of all else."""
+def _beside(culprit: Culprit, side: Side) -> dict[str, list[object]]:
+    """What differs at other nodes of a culprit's layer, by their names in the second file."""
+    found: dict[str, list[object]] = {}
+    names = side.model.index.names
+    for fact in culprit.facts:
+        if isinstance(fact, GraphsDiffer) and fact.node and 0 <= fact.difference.candidate_node < len(names):
+            found.setdefault(names[fact.difference.candidate_node], []).append(fact.difference.change)
+    return found
+
+
+def _of_known(cause: Cause, changes: Sequence[object], node: str, beside: Mapping[str, Sequence[object]]) -> str:
+    """What puts right what the first file says in few words: a number, attributes; empty of all else. ``beside``: what
+    differs at other nodes."""
     first = changes[0] if changes else None
     if isinstance(first, WeightChange) and first.meant and cause in OF_NUMBERS:
         numbers = (c for c in changes if isinstance(c, WeightChange) and c.meant)
@@ -314,7 +326,9 @@ def _of_known(cause: Cause, changes: Sequence[object], node: str) -> str:
     attributes = [c for c in changes if isinstance(c, AttributeChange)]
     if cause is Cause.ATTRIBUTE and attributes and all(c.short for c in attributes):
         told = listed([f"{c.name} to {c.shown}" for c in attributes])
-        return f"set {told}, as in the first file, or export the model again"
+        same = [name for name, more in beside.items() if [*map(str, more)] == [*map(str, attributes)]]
+        at = f" at {listed([node, *same])}" if same else ""
+        return f"set {told}{at}, as in the first file, or export the model again"
     if cause is Cause.ATTRIBUTE and len(attributes) > 1:
         return f"give {listed([c.name for c in attributes])} the first file's values, or export the model again"
     return ""
