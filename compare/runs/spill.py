@@ -75,7 +75,8 @@ class Store:
         self._count += 1
         path = Path(self._folder.name) / f"{self._count}.bin"
         try:
-            path.write_bytes(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+            raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            path.write_bytes(raw)  # type: ignore[arg-type]
         except OSError as error:  # not by `tofile`, which may write less and say nothing
             raise UsageError(no_room(path.parent, error)) from error
         self.on_disk += array.nbytes
