@@ -101,7 +101,7 @@ IN_FILE = {
 """What puts a second file right: ``{weights}`` is what the constants are called that differ, ``{first}`` and ``{op}``
 the culprit in the first file, ``{node}`` in the second."""
 
-OTHERWISE = "compare what the second file has at {node} with {op} {first} of the first file"
+OTHERWISE = "compare {node} of the second file with {op} {first} of the first: it does not compute the same"
 """The same where nothing tells what it is."""
 
 TELLING = (

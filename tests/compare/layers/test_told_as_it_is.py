@@ -32,7 +32,8 @@ def test_a_factor_from_an_iteration_on_is_no_inverted_condition():
     [
         ("ReverseSequence<batch_axis=1, time_axis=0>(x, lengths)", "Slice(x, last, first, zero, back)", "wrong-op",
          "put the first file's ReverseSequence moved there"),
-        ("Transpose<perm=[1,0]>(x)", "Reshape(x, turned)", "layout", "put the axes in the first file's order"),
+        ("Transpose<perm=[1,0]>(x)", "Reshape(x, turned)", "layout",
+         "put the axes of what moved makes in the first file's order"),
     ],
 )  # fmt: skip
 def test_axes_are_said_to_be_exchanged_where_they_are(one, other, cause, remedy):
@@ -133,3 +134,13 @@ def test_the_node_of_the_second_file_that_differs_is_named_where_it_has_another_
         pair = [parsed(text.format(*each), w=normal(8, 8)) for each in (("Sin", "one"), ("Sinh", name))]
         culprit = only(compare(*pair, [{"x": normal(6, 8) / 4}]))
         assert (culprit.node, culprit.cause, culprit.evidence.split(";")[0]) == ("one", "wrong-op", told)
+
+
+def test_an_attribute_that_differs_at_several_nodes_of_a_layer_is_put_right_at_all_of_them():
+    text = """g (float[2,8,8] x) => (float[2,8,8] y) {{ [first] h = MatMul(x, w) [mean] m = ReduceMean<axes = [{0}]>(h)
+        [centred] c = Sub(h, m) [square] q = Mul(c, c) [variance] v = ReduceMean<axes = [{0}]>(q)
+        [safe] e = Add(v, tiny) [root] r = Sqrt(e) [unit] y = Div(c, r) }}"""
+    sides = networks(text, "-1", "-2", w=normal(8, 8), tiny=np.float32(1e-5))
+    culprit = only(compare(*sides, [{"x": normal(2, 8, 8)}]))
+    assert "ReduceMean variance too: axes [2] against [1]" in culprit.evidence
+    assert culprit.remedies[0].text.startswith("set axes to [2] at mean and variance, as in the first file")
