@@ -330,10 +330,15 @@ def other_operator(case: LayerCase) -> Diagnosis | None:
 
 def moved_by_another(case: LayerCase) -> Diagnosis | None:
     """Another operator that puts the same values in other places, by more than an exchange of axes; or one that one
-    graph alone has, which computes what happens to be that: the other sign of what is symmetric."""
-    moved = permutation.find(case) if replaced(case) or _computes_alone(case) else None
+    graph alone has, which computes what happens to be that: the other sign of what is symmetric. One that the candidate
+    alone has, and that moves values, is named."""
+    more = [change for _, d in case.differences if isinstance(change := d.change, OperatorChange) and change.alone]
+    moved = permutation.find(case) if replaced(case) or more else None
     if moved is not None and not replaced(case):
-        return in_graphs(case)
+        found = in_graphs(case)
+        if found is None or _computes_alone(case):
+            return found
+        return replace(found.adding(*moved.facts), cause=moved.cause) if not any(c.reference for c in more) else None
     found = None if moved is None or permutation.axes_exchanged(case, moved) else in_graphs(case)
     return None if found is None or moved is None else found.adding(*moved.facts)
 

@@ -144,3 +144,16 @@ def test_an_attribute_that_differs_at_several_nodes_of_a_layer_is_put_right_at_a
     culprit = only(compare(*sides, [{"x": normal(2, 8, 8)}]))
     assert "ReduceMean variance too: axes [2] against [1]" in culprit.evidence
     assert culprit.remedies[0].text.startswith("set axes to [2] at mean and variance, as in the first file")
+
+
+def test_what_moves_values_in_the_candidate_alone_is_named():
+    text = """g (float[6,4] x) => (float[6,4] y) {{ [first] a = MatMul(x, w) [by] m = Mul(a, k) {0}
+        [last] y = Add({1}, c) }}"""
+    back = {"last": np.array([-1]), "first": np.array([-100]), "axis": np.array([1])}
+    read = {"w": normal(4, 4), "k": np.float32(0.3), "c": normal(6, 4, seed=3)}
+    reference = parsed(text.format("", "m"), **read)
+    candidate = parsed(text.format("[flip] f = Slice(m, last, first, axis, last)", "f"), **read, **back)
+    culprit = only(compare(reference, candidate, [{"x": normal(6, 4)}]))
+    assert culprit.cause == "layout"
+    assert culprit.evidence.startswith("Slice flip in the candidate alone")
+    assert culprit.remedies[0].text == "leave Slice flip out of the second file"
