@@ -7,20 +7,26 @@ wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...graph.contrib_ops import settings
 from ...graph.cutting.dataflow import Kind, dataflow
-from ...graph.operators import operator
+from ...graph.operators import domain_of, operator
 from ...graph.pairing.constants import constant_value
+from ...graph.pairing.normal_form import slots
 from ...graph.specs import is_float
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
 from .differences import replaced
 from .inverted_condition import explains
+
+if TYPE_CHECKING:
+    from ...graph.index import GraphIndex
 
 
 @dataclass(frozen=True)
@@ -133,15 +139,26 @@ def find(case: LayerCase) -> Diagnosis | None:
 
 
 def _without_biases(case: LayerCase) -> Diagnosis | None:
-    """The biases that the candidate does not add, where that makes the error: all of a fused attention, or one."""
-    biases = _biases(case)
-    node = case.pair.candidate.nodes[-1] if case.pair.candidate.nodes else -1
-    for names in ([*biases], *([name] for name in biases)) if node >= 0 else ():
+    """The biases that a fused attention is not given, where that makes the error: all of them, or one."""
+    reader = _unbiased(case.graphs[1], case.pair.candidate.nodes)
+    biases = _biases(case) if reader else {}
+    for names in ([*biases], *([name] for name in biases)):
         zeros = {name: np.zeros_like(biases[name][1]) for name in names}
         if names and explains(case.c, case.y, case.reweighted(zeros)):
-            reader = f"{case.graphs[1].nodes[node].op_type} {case.graphs[1].names[node]}"
             return Diagnosis(Cause.WRONG_OP, (WithoutBiases(tuple(names), reader),), biases[names[0]][0])
     return None
+
+
+def _unbiased(index: GraphIndex, nodes: Sequence[int]) -> str:
+    """Operator and name of the attention among some nodes that is given no bias; empty where there is none."""
+    for position in nodes:
+        node = index.nodes[position]
+        if settings(node, 1).get("num_heads", 0):
+            version = index.opset.get(domain_of(node), 1)
+            given = [slot for slot, name in zip(slots(node, version), node.input, strict=True) if name]
+            if "bias" not in given:
+                return f"{node.op_type} {index.names[position]}"
+    return ""
 
 
 def _biases(case: LayerCase) -> dict[str, tuple[int, np.ndarray]]:
