@@ -6,7 +6,9 @@ again; nothing is kept in memory.
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import tempfile
 import traceback
 import zlib
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..graph.errors import DataError, LayerdiffError, said
+from ..graph.errors import DataError, LayerdiffError, UsageError, no_room, said
 from ..graph.foreign import contained
 from ..graph.numpy_files import map_array
 from ..graph.specs import STRING, TensorSpec
@@ -167,12 +169,21 @@ class Spool(Samples):
                 stored = array.astype(str) if array.dtype == STRING else array
                 if array.dtype != STRING and array.dtype.isbuiltin != 1:  # NumPy cannot read back all of ml_dtypes
                     stored = stored.view(f"V{stored.dtype.itemsize}")
-                np.save(self._path(self.count, position), stored, allow_pickle=False)
+                self._write(self._path(self.count, position), stored)
             self.count += 1
             del sample
         self.description = _count(self.count, name)
         if not self.count:
             raise DataError(f"{name} holds no sample.")
+
+    def _write(self, path: Path, stored: np.ndarray) -> None:
+        """Writes an array, and looks whether it is all there: NumPy may write less and say nothing."""
+        try:
+            np.save(path, stored, allow_pickle=False)
+            if path.stat().st_size < stored.nbytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise UsageError(no_room(self._folder.name, error)) from error
 
     def _path(self, number: int, position: int) -> Path:
         return Path(self._folder.name) / f"{number}-{position}.npy"

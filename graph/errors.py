@@ -43,6 +43,12 @@ def first_line(error: BaseException) -> str:
     return next(iter(said(error).splitlines()), "").rstrip(".") or type(error).__name__
 
 
+def no_room(folder: object, error: OSError) -> str:
+    """What is said where the temporary folder does not take what is put there."""
+    why = (error.strerror or str(error)).rstrip(".")
+    return f"{folder}: temporary files cannot be written: {why}; name a folder with more room by TMPDIR"
+
+
 def may_be_of_sizes(error: BaseException) -> bool:
     """Whether it may be that inputs of other sizes would have done: so of whatever a runtime raises."""
     return getattr(error, "of_sizes", True) is not False

@@ -81,7 +81,8 @@ def ask(net: Network, candidate: onnx.ModelProto | None, runner: Any) -> Any:
 
 
 def answer_of(question: Callable[[], Any], seconds: float) -> Result:
-    """What layerdiff says, or why it says nothing; nodes that stand around a culprit are ``inside``."""
+    """What layerdiff says, or why it says nothing; nodes that stand around a culprit are ``inside``, and those of which
+    it says that they differ, too, are ``told``."""
     began = time.perf_counter()
     result: Result = {"verdict": None, "answers": [], "error": None}
     try:
@@ -101,6 +102,7 @@ def answer_of(question: Callable[[], Any], seconds: float) -> Result:
                 "candidate_node": c.candidate_node,
                 "inside": [enclosing.node for enclosing in c.inside],
                 "tensors": list(c.tensors),
+                "told": [name for fact in c.facts if (name := getattr(fact, "node", "").partition(" ")[2])],
                 "cause": str(c.cause.value),
                 "evidence": c.evidence,
                 "contribution": c.contribution,

@@ -86,7 +86,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="append every outcome to a file, one a line; goes on")
     asked = parser.parse_args(words)
     if not any(asked.only in one.name for one in ARCHITECTURES):
-        parser.error(f"no architecture has {asked.only!r} in its name: {', '.join(one.name for one in ARCHITECTURES)}")
+        known = "; ".join(one.name for one in ARCHITECTURES)
+        parser.error(f"no architecture has {asked.only!r} in its name. Those that there are: {known}")
     parts = [(number, asked.jobs, asked.json, asked.only) for number in range(asked.jobs)]
     found = [outcome for part in spread(share, parts, asked.jobs) for outcome in part]
     write_page(DOCS / "exported.md", page(found), dry=bool(asked.only))

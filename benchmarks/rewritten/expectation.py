@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import filter as filter_names
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,7 +13,7 @@ import onnx
 from benchmarks.kit.runtime import Feed
 
 Answer = Mapping[str, Any]
-"""A culprit: ``node``, ``candidate_node``, ``inside``, ``tensors`` and ``cause``."""
+"""A culprit: ``node``, ``candidate_node``, ``inside``, ``tensors`` and ``cause``; other nodes that are ``told``."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Expectation:
         verdicts: Honest verdicts.
         at: Patterns of names of nodes or tensors, in either file; the first culprit is at one of them. Without any,
             nobody is to be accused.
-        every: Whether each pattern needs a culprit of its own.
+        every: Whether each pattern needs a culprit of its own, or is told with another one.
         causes: Honest causes of the first culprit, and of all others.
         also: Patterns of places where other culprits may be.
         tolerated: Causes that accuse nobody here, wherever they are named.
@@ -93,7 +94,9 @@ class Expectation:
             return "another cause"
         if any(not _is_at(a, (*at, *self.also)) for a in accused):
             return "a culprit too many"
-        missing = [p for p in at if not any(_is_at(a, (p,)) for a in accused)] if self.every else []
+        told = [name for a in accused for name in a.get("told", ())]
+        missing = [p for p in at if not any(_is_at(a, (p,)) for a in accused) and not filter_names(told, p)]
+        missing = missing if self.every else []
         return f"no culprit at {', '.join(missing)}" if missing else ""
 
 

@@ -353,9 +353,11 @@ def _moves_otherwise(change: object) -> bool:
 
 
 def reads_another(found: Diagnosis | None) -> bool:
-    """Whether a diagnosis says that a node reads other tensors than in the first file, which tells more than values."""
+    """Whether a diagnosis says that a node reads another tensor than in the first file, which tells more than values;
+    not that it reads others throughout, as nodes do that are exchanged."""
     facts = () if found is None else found.facts
-    return any(isinstance(f, GraphsDiffer) and f.difference.kind is DifferenceKind.INPUTS for f in facts)
+    stated = (f.difference for f in facts if isinstance(f, GraphsDiffer))
+    return any(d.kind is DifferenceKind.INPUTS and not isinstance(d.change, OtherInputs) for d in stated)
 
 
 def replaced(case: LayerCase) -> bool:

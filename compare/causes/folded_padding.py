@@ -1,11 +1,13 @@
 """Scalings and shifts that one file has folded into a convolution that pads with zeros, which stand before them then.
 
-Looks at: where the error of such a convolution is. Proves: that it is at the border alone, where the window reaches
-beyond the input: the folded weights are right, and the zeros around are not what the other file pads with.
+Looks at: where the error of such a convolution is, or what was added to its bias. Proves: that the error is at the
+border alone, where the window reaches beyond the input: the folded weights are right, and the zeros around are not what
+the other file pads with.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +16,17 @@ from ...graph.cutting.slices import backward
 from ...graph.index import GraphIndex
 from ...graph.operators import AFFINE_STEPS
 from ...graph.pairing.changes import OperatorChange, OpName
+from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import op_names
 from ...graph.pairing.normal_form import normal_form
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
+from .differences import GraphsDiffer
+from .input_stage import Shifted
 
+SAME = 1e-3
+"""Relative difference up to which a bias holds a shift, which is known by what it does to the input."""
 INSIDE = 1e-2
 """Mean square of the error inside, as a share of that at the border, up to which all of it is at the border."""
 
@@ -48,6 +55,68 @@ class PaddedBefore:
             f"behind it in the other file; all of the error is where the window reaches beyond the input, at "
             f"{self.count:,} of {self.size:,} places"
         )
+
+
+@dataclass(frozen=True)
+class ShiftInBias:
+    """A shift of the input that is folded into the bias of a convolution on one side alone.
+
+    Attributes:
+        change: The nodes that the other side has for it; empty where it is not known which.
+        into: Operator and name of the convolution.
+    """
+
+    change: str
+    into: str
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        told = f"{self.change}: " if self.change else ""
+        return (
+            f"{told}the candidate has the shift in the bias of {self.into} instead, which is right but where the "
+            "window reaches beyond the input: the zeros of padding are not shifted there"
+        )
+
+
+def in_bias(
+    graphs: tuple[GraphIndex, GraphIndex], nodes: tuple[int, Sequence[int]], found: Diagnosis
+) -> Diagnosis | None:
+    """What a shifted input is told as, where a convolution that pads with zeros has exactly that shift in its bias.
+
+    Args:
+        graphs: The reference's graph and the candidate's.
+        nodes: The convolution in the reference, and those of its layer in the candidate.
+        found: What was found of the layer that shifts.
+    """
+    index, other = graphs
+    offsets = next((fact.offsets for fact in found.facts if isinstance(fact, Shifted)), ())
+    twins = [p for p in nodes[1] if other.nodes[p].op_type == "Conv"]
+    if not offsets or index.nodes[nodes[0]].op_type != "Conv" or len(twins) != 1:
+        return None
+    settings = normal_form(index, nodes[0], lambda name: index.weight(name) is not None).settings
+    read = [index.nodes[nodes[0]].input, other.nodes[twins[0]].input]
+    weights = [constant_value(graph, names[1]) for graph, names in zip(graphs, read, strict=True)]
+    if not any(settings.get("pads") or ()) or any(w is None or w.shape[1] % len(offsets) for w in weights):
+        return None
+    mine, theirs = (w.astype(np.float64) for w in weights if w is not None)
+    if mine.shape != theirs.shape or not np.allclose(mine, theirs, rtol=SAME, atol=SAME * np.abs(mine).max()):
+        return None
+    shifts = np.broadcast_to(np.asarray(offsets), (mine.shape[1],))
+    share = np.tensordot(mine.sum(axis=tuple(range(2, mine.ndim))), shifts, axes=1)
+    biases = [
+        constant_value(graph, names[2]) if len(names) > 2 else None for graph, names in zip(graphs, read, strict=True)
+    ]
+    own, its = (np.zeros_like(share) if b is None else b.astype(np.float64) for b in biases)
+    if not np.allclose(its - own, -share, rtol=SAME, atol=SAME * np.abs(share).max()):
+        return None
+    stated = [str(f.difference.change) for f in found.facts if isinstance(f, GraphsDiffer)]
+    into = f"Conv {index.names[nodes[0]]}"
+    return Diagnosis(
+        Cause.WRONG_OP,
+        (ShiftInBias(stated[0] if stated else "", into), *(f for f in found.facts if isinstance(f, Shifted))),
+        found.node,
+    )
 
 
 def find(case: LayerCase) -> Diagnosis | None:

@@ -28,25 +28,34 @@ class OtherExtent:
     Attributes:
         node, candidate_node: Operator and name.
         count, candidate_count: How many values add up to one.
+        read, candidate_read: What they read, where these are not one tensor, by its names in the two files; else empty.
     """
 
     node: OpName
     candidate_node: OpName
     count: int
     candidate_count: int
+    read: str = ""
+    candidate_read: str = ""
 
     @property
     def text(self) -> str:
         """See `Fact`."""
         mine, theirs = " ".join(self.node), " ".join(self.candidate_node)
+        read, other = (f" of '{name}'" if name else "" for name in (self.read, self.candidate_read))
         return (
-            f"{theirs} runs over {self.candidate_count:,} values in the candidate, and {mine} over {self.count:,} in "
-            "the reference"
+            f"{theirs} runs over {self.candidate_count:,} values{other} in the candidate, and {mine} over "
+            f"{self.count:,}{read} in the reference"
         )
 
     @property
     def remedy(self) -> str:
         """What to do."""
+        if self.read:
+            return (
+                f"compute the Softmax of '{self.read}' in the second file, as the first one does, in place of "
+                f"{' '.join(self.candidate_node)} of '{self.candidate_read}' and of what picks from it"
+            )
         return f"let {' '.join(self.candidate_node)} run over {self.count:,} values in the second file"
 
 
@@ -57,11 +66,16 @@ def find(case: LayerCase) -> OtherExtent | None:
     theirs = _extent(other, case.pair.candidate, {**case.candidate_inner, **case.made})
     if mine is None or theirs is None or mine[1] == theirs[1]:
         return None
-    return OtherExtent(*mine[:1], *theirs[:1], mine[1], theirs[1])
+    read = mine[2], theirs[2]
+    # of one tensor along another axis, or of two that both sides have: what lies between is not told
+    known = read[0] in case.pair.reference.inputs and read[1] in case.origins
+    others = read if known and case.origins[read[1]] != read[0] else ("", "")
+    return OtherExtent(*mine[:1], *theirs[:1], mine[1], theirs[1], *others)
 
 
-def _extent(index: GraphIndex, part: Slice, values: Arrays) -> tuple[OpName, int] | None:
-    """The one Softmax of a layer, and over how many values it runs; None where there is another number of them."""
+def _extent(index: GraphIndex, part: Slice, values: Arrays) -> tuple[OpName, int, str] | None:
+    """The one Softmax of a layer, over how many values it runs, and what it reads; None where there is another number
+    of them."""
     found = [p for p in part.nodes if facts_of(index.nodes[p]).kind is Kind.SOFTMAX]
     if len(found) != 1:
         return None
@@ -72,4 +86,4 @@ def _extent(index: GraphIndex, part: Slice, values: Arrays) -> tuple[OpName, int
     if shape is None or not isinstance(axis, int) or not -len(shape) <= axis < len(shape):
         return None
     count = shape[axis]
-    return (op_names(index, found)[0], count) if isinstance(count, int) else None
+    return (op_names(index, found)[0], count, index.nodes[found[0]].input[0]) if isinstance(count, int) else None

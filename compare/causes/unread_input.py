@@ -1,23 +1,32 @@
-"""An input that one side alone reads: a mask that was not handed on to a fused attention.
+"""An input that one side alone reads: a mask that was not handed on to a fused attention, or its biases.
 
-Looks at: the tensors that one side's layer reads and the other's does not, and what that side makes where one of them
-says nothing. Proves: where that is what the other side makes, that this is all that is wrong.
+Looks at: the tensors that one side's layer reads and the other's does not, the biases of the reference's, and what that
+side makes where one of them says nothing. Proves: where that is what the other side makes, that this is all that is
+wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...graph.contrib_ops import settings
 from ...graph.cutting.dataflow import Kind, dataflow
+from ...graph.operators import domain_of, operator
+from ...graph.pairing.constants import constant_value
+from ...graph.pairing.normal_form import slots
 from ...graph.specs import is_float
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
 from .differences import replaced
 from .inverted_condition import explains
+
+if TYPE_CHECKING:
+    from ...graph.index import GraphIndex
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,38 @@ class ReadBesides:
         return f"take '{self.tensor}' out of what {self.reader} computes in the second file"
 
 
+@dataclass(frozen=True)
+class WithoutBiases:
+    """Biases of the reference's layer that the candidate's does not add.
+
+    Attributes:
+        biases: Their names in the reference.
+        reader: Operator and name of the node that makes the layer in the candidate.
+    """
+
+    biases: tuple[str, ...]
+    reader: str
+
+    @property
+    def text(self) -> str:
+        """See `Fact`."""
+        one = len(self.biases) == 1
+        return (
+            f"{self.reader} does not add {self._told} of the first file: it makes what the first file would if "
+            f"{'that were' if one else 'those were'} zero"
+        )
+
+    @property
+    def remedy(self) -> str:
+        """What to do."""
+        return f"give {self.reader} the bias{'' if len(self.biases) == 1 else 'es'} {self._told} of the first file"
+
+    @property
+    def _told(self) -> str:
+        *names, last = (f"'{name}'" for name in self.biases)
+        return f"{', '.join(names)} and {last}" if names else last
+
+
 def find(case: LayerCase) -> Diagnosis | None:
     """The input that one side alone reads, where that makes the error."""
     index = case.graphs[1]
@@ -94,7 +135,42 @@ def find(case: LayerCase) -> Diagnosis | None:
                 node = case.pair.candidate.nodes[-1]
                 fact = UnreadInput(name, neutral, f"{index.nodes[node].op_type} {index.names[node]}")
                 return Diagnosis(Cause.WRONG_OP, (fact,))
+    return _without_biases(case)
+
+
+def _without_biases(case: LayerCase) -> Diagnosis | None:
+    """The biases that a fused attention is not given, where that makes the error: all of them, or one."""
+    reader = _unbiased(case.graphs[1], case.pair.candidate.nodes)
+    biases = _biases(case) if reader else {}
+    for names in ([*biases], *([name] for name in biases)):
+        zeros = {name: np.zeros_like(biases[name][1]) for name in names}
+        if names and explains(case.c, case.y, case.reweighted(zeros)):
+            return Diagnosis(Cause.WRONG_OP, (WithoutBiases(tuple(names), reader),), biases[names[0]][0])
     return None
+
+
+def _unbiased(index: GraphIndex, nodes: Sequence[int]) -> str:
+    """Operator and name of the attention among some nodes that is given no bias; empty where there is none."""
+    for position in nodes:
+        node = index.nodes[position]
+        if settings(node, 1).get("num_heads", 0):
+            version = index.opset.get(domain_of(node), 1)
+            given = [slot for slot, name in zip(slots(node, version), node.input, strict=True) if name]
+            if "bias" not in given:
+                return f"{node.op_type} {index.names[position]}"
+    return ""
+
+
+def _biases(case: LayerCase) -> dict[str, tuple[int, np.ndarray]]:
+    """The vectors that nodes of the reference's layer add, by name: the node and its values."""
+    index, found = case.graphs[0], dict[str, tuple[int, np.ndarray]]()
+    for position in case.pair.reference.nodes:
+        if operator(index.nodes[position]) == "Add":
+            for name in index.nodes[position].input:
+                value = constant_value(index, name)
+                if value is not None and is_float(value.dtype) and value.ndim == 1 and value.size > 1 and value.any():
+                    found[name] = position, value
+    return found
 
 
 def _besides(case: LayerCase) -> Iterator[tuple[str, np.ndarray]]:

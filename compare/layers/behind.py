@@ -69,9 +69,10 @@ class Decided:
             index: The reference's graph.
             theirs: The candidate's.
         """
-        mains = {s.number: s.pair.main for s in given.layers}
+        layers = {s.number: s for s in given.layers}
+        mains = {number: s.pair.main for number, s in layers.items()}
         lacking = [(s, self.lacking[s.number]) for s in given.culprits() if s.number in self.lacking]
-        told = [(s, taken.told(s, mains, index, theirs)) for s, taken in lacking]
+        told = [(s, taken.told(s, layers, index, theirs)) for s, taken in lacking]
         for s in given.culprits():
             if s.number in self.changes:
                 one, read = self.changes[s.number], shared(s.pair.candidate.nodes, theirs)
@@ -157,9 +158,9 @@ def _in_own_terms(prepared: Prepared, healing: Healing, known: Decided, progress
     given = {n: known.verdicts.get(n) or healing.verdict(s) for n, s in healing.layers.items()}
     culprits = {n for n, verdict in given.items() if verdict == "culprit"}
     index = prepared.comparison.reference.model.index
-    suspects = {n for n in culprits if _may_be_rewritten(healing.layers[n], index)}
+    suspects = {n for n in culprits if _may_be_rewritten(healing.layers[n], healing, index)}
     told = {(n in known.undoing, known.undoing.get(n, n)) for n in suspects}
-    together = {n for n, s in healing.layers.items() if s.exceeds_noise and _may_be_rewritten(s, index)}
+    together = {n for n, s in healing.layers.items() if s.exceeds_noise and _may_be_rewritten(s, healing, index)}
     if not suspects or len(together) < 2 or healing.quantized:
         return known
     progress.stage(f"{prepared.candidate.name}: {len(together)} layers that may be rewritten together")
@@ -180,8 +181,11 @@ def _in_own_terms(prepared: Prepared, healing: Healing, known: Decided, progress
     return Decided(verdicts, undoing, lacking, found.changes)
 
 
-def _may_be_rewritten(s: LayerObservation, index: GraphIndex) -> bool:
-    """Whether a layer's error may be a rewriting's; of one that has the weights of another one, it is not."""
+def _may_be_rewritten(s: LayerObservation, healing: Healing, index: GraphIndex) -> bool:
+    """Whether a layer's error may be a rewriting's; of one that has the weights of another one, it is not. Nor can it
+    be told of one whose error is hidden by far larger values (a mask): it fits in any terms."""
+    if s.judgement is not None and s.judgement.relative <= healing.tolerance(s.pair.reference.outputs[0]):
+        return False
     if s.diagnosis is None:
         return True
     return s.diagnosis.cause in REWRITTEN and not exchanged_layers.holders(index, s.diagnosis)

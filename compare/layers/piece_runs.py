@@ -160,7 +160,7 @@ class PieceRuns:
         whether that could be done: not where it takes two, or where one cannot be run and has to say why."""
         run, step = made.sessions, made.step
         pairs = self._runnable(step)
-        if not run.joins or run.refused or not pairs or not self.free:
+        if not run.joins or run.refused or not self.free or len(self._plan.agreeing(pairs)) != 1:
             return False
         own = self._own_values(made)
         given = {**self._feed_of(pairs, made.values), **{exploded_name(n, FREE): array for n, array in own.items()}}
@@ -199,8 +199,12 @@ class PieceRuns:
 
     def run_layers(self, run: StepSessions, pairs: Sequence[LayerPair], values: Arrays) -> dict[int, Arrays]:
         """What the candidate makes of layers on the reference's values, by the layer's number."""
-        made = (self._run_exploded(run, group, values) for group in run.groups(pairs)) if pairs else ()
+        made = (self._run_exploded(run, group, values) for group in self._groups(run, pairs))
         return {number: outputs for group in made for number, outputs in group.items()}
+
+    def _groups(self, run: StepSessions, pairs: Sequence[LayerPair]) -> list[Sequence[LayerPair]]:
+        """Layers in groups that run together on one value of each tensor that they read."""
+        return [group for part in self._plan.agreeing(pairs) for group in run.groups(part)]
 
     def _run_exploded(self, run: StepSessions, pairs: Sequence[LayerPair], values: Arrays) -> dict[int, Arrays]:
         if len(pairs) == 1 and self._seen[pairs[0].number].failure is not None:
@@ -249,7 +253,7 @@ class PieceRuns:
             return None
         known = dict(own)
         try:
-            for group in run.groups(pairs):
+            for group in self._groups(run, pairs):
                 session = run.exploded(group, self._feed_of(group, made.values))
                 for pair in group:
                     names = {exploded_name(n, pair.number): n for n in pair.candidate.outputs}

@@ -19,6 +19,7 @@ from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import op_names
 from ...graph.specs import is_float
 from ..causes.diagnosis import Diagnosis
+from ..causes.folded_padding import in_bias
 from ..causes.rewritten_weights import NotTakenBack
 from ..report.model import Cause
 from .healing import hides
@@ -56,17 +57,21 @@ class TakenBack:
     beside: frozenset[int] = frozenset()
 
     def told(
-        self, layer: LayerObservation, mains: Mapping[int, int], index: GraphIndex, theirs: GraphIndex
+        self,
+        layer: LayerObservation,
+        layers: Mapping[int, LayerObservation],
+        index: GraphIndex,
+        theirs: GraphIndex,
     ) -> Diagnosis:
         """Why one of those that lack it is to blame.
 
         Args:
             layer: That layer.
-            mains: The main node of each layer, by the layer's number.
+            layers: All of them, by number.
             index: The reference's graph.
             theirs: The candidate's.
         """
-        places = (layer.pair.main, *(mains[number] for number in (self.change, *self.takers)))
+        places = (layer.pair.main, *(layers[number].pair.main for number in (self.change, *self.takers)))
         name, change, *takers = op_names(index, places)
         kind = "changed" if layer.exceeds_noise else "same"
         if layer.number == self.change:
@@ -75,6 +80,11 @@ class TakenBack:
             kind = "otherwise" if layer.exceeds_noise else "adds"
         if kind == "otherwise" and layer.diagnosis is not None and not constants(layer.pair.reference.nodes, index):
             return layer.diagnosis  # a number: what is wrong of it is told
+        if kind == "itself" and layer.diagnosis is not None and len(self.takers) == 1:
+            taker = layers[self.takers[0]].pair
+            padded = in_bias((index, theirs), (taker.main, taker.candidate.nodes), layer.diagnosis)
+            if padded is not None:
+                return padded
         fact = NotTakenBack(name, change, tuple(takers), kind, shared(layer.pair.candidate.nodes, theirs))
         if layer.exceeds_noise and layer.diagnosis is not None:
             return layer.diagnosis.adding(fact)

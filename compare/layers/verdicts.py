@@ -356,7 +356,7 @@ class _Jury:
         for number, s in self.layers.items():
             makers = [self.maker[n] for n in s.pair.reference.inputs if n in self.maker]
             above = next((source[m] for m in makers if m in source), None)
-            if above is not None and number in beyond and self._are_others(makers):
+            if above is not None and number in beyond and self._are_others(makers, number, above, beyond):
                 self.found[number] = "inherited"
                 spoilt[above] = (*spoilt.get(above, ()), self.index.names[s.pair.main])
             elif self.found.get(number) == "culprit":
@@ -369,9 +369,19 @@ class _Jury:
                 told = diagnosis.adding(CalibratedBehind(layers))
                 self.layers[number] = replace(self.layers[number], diagnosis=told)
 
-    def _are_others(self, makers: Collection[int]) -> bool:
-        """Whether layers make other values on the candidate's own: no rounding of the reference's."""
-        return any(SPOILT < self.layers[m].cumulative_error < math.inf for m in makers)
+    def _are_others(self, makers: Collection[int], number: int, above: int, beyond: Collection[int]) -> bool:
+        """Whether layers make other values on the candidate's own: no rounding of the reference's.
+
+        Args:
+            makers: The layers, whose values another one reads.
+            number: That one, whose range is exceeded.
+            above: A culprit before it.
+            beyond: All layers whose range is exceeded.
+        """
+        off = max((e for m in makers if (e := self.layers[m].cumulative_error) < math.inf), default=0.0)
+        # what is cut off is no more than that by which the fault has moved what was calibrated
+        lost, made = self.layers[number].local_error, self.layers[above].local_error
+        return off > SPOILT or (above not in beyond and min(off, made) > lost)
 
     def _wide_before(self) -> None:
         """An input whose range is far wider than the data leaves those behind it so, too: one fault, at its reader."""

@@ -101,6 +101,21 @@ class LockstepPlan:
             read.update((n, mine.get(n) or read.get(n) or self.back.get(n, n)) for n in pair.candidate.inputs)
         return read
 
+    def agreeing(self, pairs: Sequence[LayerPair]) -> list[list[LayerPair]]:
+        """Layers in groups that can be given the reference's values together: not two that read one tensor of the
+        candidate, which is another one of the reference for each (what a layer that the candidate lacks reads, and
+        what it makes)."""
+        groups: list[tuple[dict[str, str], list[LayerPair]]] = []
+        for pair in pairs:
+            read = self.sources([pair])
+            home = next((g for g in groups if all(g[0].get(n, name) == name for n, name in read.items())), None)
+            if home is None:
+                groups.append((dict(read), [pair]))
+            else:
+                home[0].update(read)
+                home[1].append(pair)
+        return [members for _, members in groups]
+
     def giving(self, numbers: Collection[int], candidate: GraphIndex) -> LockstepPlan:
         """The same plan, in which the candidate is given what the reference makes of some layers, as it is of those
         that draw random values.

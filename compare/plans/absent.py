@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...graph.operators import AFFINE_STEPS, PRODUCTS
-from ...graph.pairing.changes import OperatorChange, OpName
+from ...graph.pairing.changes import OperatorChange, OpName, of_files
 from ...graph.pairing.constants import constant_value
 from ...graph.printable import counted
 from ..report.model import Cause
@@ -22,7 +22,7 @@ FEW = 4
 
 def ops(nodes: Sequence[OpName]) -> str:
     """Operators with their names."""
-    return listed([f"{op} {name}" for op, name in nodes])
+    return listed([f"{op} {name}" for op, name in of_files(nodes)])
 
 
 def put_there(cause: Cause, changes: Sequence[object], beside: Sequence[object], index: GraphIndex) -> str:
@@ -43,10 +43,10 @@ def put_there(cause: Cause, changes: Sequence[object], beside: Sequence[object],
     missing = told[0].reference if told else ()
     if not missing or not all(name for _, name in missing):
         return ""
-    if len(missing) > FEW:
-        named = f"{counted(len(missing), 'operator')} from {ops(missing[:1])} to {ops(missing[-1:])}"
+    if len(of_files(missing)) > FEW:
+        named = f"{counted(len(of_files(missing)), 'operator')} from {ops(missing[:1])} to {ops(missing[-1:])}"
     else:
-        named = listed([_numbered(index, *each) for each in missing])
+        named = listed([_numbered(index, *each) for each in of_files(missing)])
     moved = [n for c in beside if isinstance(c, OperatorChange) and not c.reference for n in c.candidate]
     leave = f", and leave {ops(moved)} out" if {op for op, _ in moved} & {op for op, _ in missing} else ""
     return f"put the first file's {named} there{leave}"

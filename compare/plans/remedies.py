@@ -40,7 +40,7 @@ from ..causes.control_flow import OtherResult
 from ..causes.differences import GraphsDiffer
 from ..causes.exchanged_layers import ExchangedWith
 from ..causes.feeding import RangeOfAll
-from ..causes.folded_padding import PaddedBefore
+from ..causes.folded_padding import PaddedBefore, ShiftInBias
 from ..causes.input_stage import Reversed, Scaled, Shifted
 from ..causes.inserted import InsertedBehind
 from ..causes.integer_pairs import PairsSaturate
@@ -56,11 +56,12 @@ from ..causes.quantization import OneScaleForAll, StepsHold
 from ..causes.refused import Refused
 from ..causes.rewritten_weights import AsRewritten, NotTakenBack
 from ..causes.same_functions import SameFunctions
+from ..causes.saturation import BeyondCalibration, CalibratedBehind
 from ..causes.scale import Fit
 from ..causes.shared_scale import SharedScale
 from ..causes.softmax_extent import OtherExtent
 from ..causes.underflow import LostBefore
-from ..causes.unread_input import ReadBesides, UnreadInput
+from ..causes.unread_input import ReadBesides, UnreadInput, WithoutBiases
 from ..causes.wide_range import Crowded, WiderThanData
 from ..notices import not_written
 from ..progress import SILENT, Progress
@@ -69,6 +70,7 @@ from ..report.plan import Applied, Remedy
 from ..sides import other_file
 from .absent import ops, put_there
 from .bench import unplanned
+from .said_shortly import beside, of_known
 from .trying import SEARCH, Trying, keeping, listed
 from .typed import MOST_TYPED, in_fp32, kernel_of, narrow_type, typed_narrow, value_beyond
 
@@ -88,16 +90,20 @@ MOST = 5
 """Most culprits of a candidate whose remedies are proposed: as many as the report shows."""
 
 IN_FILE = {
-    Cause.ATTRIBUTE: "give the attribute the first file's value, or export the model again",
+    Cause.ATTRIBUTE: "give the attributes of {node} the values that {first} has in the first file, or export it again",
     Cause.WEIGHTS: "take the first file's {weights}, or export the model again",
-    Cause.LAYOUT: "put the axes in the first file's order",
-    Cause.SCALE: "put the scale or the constant right in the second file",
-    Cause.WRONG_OP: "put the first file's operator there",
-    Cause.BIAS: "store the bias in the scale of its operands, or leave the layer in float",
-    Cause.QUANTIZATION: "quantize the layer with another range, or leave it in float",
-    Cause.SATURATION: "widen the range that the values are cut off at",
+    Cause.LAYOUT: "put the axes of what {node} makes in the first file's order",
+    Cause.SCALE: "put the scale or the constant of {node} right in the second file",
+    Cause.WRONG_OP: "put the first file's {op} {first} into the second file, in place of what it has there",
+    Cause.BIAS: "store the bias of {node} in the scale of its operands, or leave {node} in floating point",
+    Cause.QUANTIZATION: "quantize {node} with another range, or leave it in floating point",
+    Cause.SATURATION: "widen the range at whose end the values of {node} stop",
 }
-"""What puts a second file right; ``{weights}`` is what the constants are called that differ."""
+"""What puts a second file right: ``{weights}`` is what the constants are called that differ, ``{first}`` and ``{op}``
+the culprit in the first file, ``{node}`` in the second."""
+
+OTHERWISE = "compare {node} of the second file with {op} {first} of the first: it does not compute the same"
+"""The same where nothing tells what it is."""
 
 TELLING = (
     AsRewritten,
@@ -117,11 +123,9 @@ TELLING = (
     ReadsOtherwise,
     SameFunctions,
     UnreadInput,
+    WithoutBiases,
 )
 """Facts that tell what to do."""
-
-OF_NUMBERS = (Cause.WEIGHTS, Cause.SCALE, Cause.QUANTIZATION, Cause.ATTRIBUTE)
-"""Causes that one number which is another one may be."""
 
 PROGRAM = "export the model again: the file does not hold what the program computes with"
 """Where a side runs a program of its own, of which the file is an export, and the two differ."""
@@ -153,6 +157,7 @@ OF_FACTS: Mapping[type[object], str] = {
         "quantize the weights of these channels with a larger scale, since that of the bias follows from it, or leave "
         "the layer in float"
     ),
+    ShiftInBias: "shift the input in the second file, too, and take that out of the bias again",
     PaddedBefore: (
         "do not fold into a convolution that pads with zeros, or pad with what the folded nodes make zeros of"
     ),
@@ -259,9 +264,9 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     if beyond is not None:
         return Remedy(f"{in_fp32(node)}, and {fmt} has no {beyond:g}")
     changes = [d.change for d in differences]
-    known = _of_known(cause, changes, node) if other_file(side, reference) else ""
+    known = of_known(cause, changes, node, beside(culprit, side)) if other_file(side, reference) else ""
     if known:
-        return Remedy(known)
+        return Remedy(f"{known}{_again(culprit)}")
     folded = next((c for c in changes if isinstance(c, OperatorChange) and _in_one_product(c)), None)
     if folded is not None:
         names = [name for _, name in folded.reference]
@@ -296,28 +301,21 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
 def _in_file(culprit: Culprit, differences: Sequence[Difference], index: GraphIndex) -> str:
     """What puts a second file right whose values tell the cause. ``index``: the first file's graph."""
     cause, told = culprit.cause, [fact for fact in culprit.facts if isinstance(fact, GraphsDiffer)]
-    beside = [fact.difference.change for fact in told if fact.node]
-    missing = put_there(cause, [d.change for d in differences], beside, index)
+    others = [fact.difference.change for fact in told if fact.node]
+    missing = put_there(cause, [d.change for d in differences], others, index)
     fitted = next((fact.remedy for fact in culprit.facts if isinstance(fact, Fit)), "") if cause is Cause.SCALE else ""
-    put = IN_FILE.get(cause, "look at what the second file has there")
-    return missing or fitted or put.format(weights=_nouns(differences))
+    beyond = next((fact for fact in culprit.facts if isinstance(fact, BeyondCalibration)), None)
+    if beyond is not None and cause is Cause.SATURATION:
+        return f"calibrate the range of '{beyond.tensor}' again: it has to hold {beyond.reach:.6g}"
+    first, node = culprit.node, culprit.candidate_node or culprit.node
+    put = IN_FILE.get(cause, OTHERWISE)
+    put = put.format(weights=_nouns(differences), node=node, first=first, op=culprit.op)
+    return f"{missing or fitted or put}{_again(culprit)}"
 
 
-def _of_known(cause: Cause, changes: Sequence[object], node: str) -> str:
-    """What puts right what the first file says in few words: a number, attributes; empty of all else."""
-    first = changes[0] if changes else None
-    if isinstance(first, WeightChange) and first.meant and cause in OF_NUMBERS:
-        numbers = (c for c in changes if isinstance(c, WeightChange) and c.meant)
-        named = [("constant" if c.of_one == "value" else c.of_one, c.meant) for c in numbers]
-        told = listed([f"the {name} of {node} to {value}" for name, value in named])
-        return f"set {told}, as in the first file, or export the model again"
-    attributes = [c for c in changes if isinstance(c, AttributeChange)]
-    if cause is Cause.ATTRIBUTE and attributes and all(c.short for c in attributes):
-        told = listed([f"{c.name} to {c.shown}" for c in attributes])
-        return f"set {told}, as in the first file, or export the model again"
-    if cause is Cause.ATTRIBUTE and len(attributes) > 1:
-        return f"give {listed([c.name for c in attributes])} the first file's values, or export the model again"
-    return ""
+def _again(culprit: Culprit) -> str:
+    """What is to be done, too, where ranges were calibrated with the fault."""
+    return ", and calibrate again" if any(isinstance(fact, CalibratedBehind) for fact in culprit.facts) else ""
 
 
 def _of_stored(differences: Sequence[Difference], node: str, first: str) -> str:
@@ -426,7 +424,7 @@ def _of_change(change: object, node: str, reading: str) -> str:
     if isinstance(change, OtherOutput):
         return f"let the output '{change.name}' be {change.meant} in the second file"
     if isinstance(change, InputsExchanged):
-        return "give the operator its inputs in the first file's order"
+        return f"give {node} its inputs in the first file's order"
     if isinstance(change, RunsOtherwise):
         return f"give {change.of} of {node} the shape {list(change.shape)} in the second file"
     if isinstance(change, InputAbsent) and change.in_candidate:

@@ -10,6 +10,8 @@ from types import TracebackType
 
 import numpy as np
 
+from ...graph.errors import UsageError, no_room
+
 SHARE = 2
 """What is kept between pieces may take one part in so many of the memory that localizing may use."""
 
@@ -56,7 +58,11 @@ class Store:
             self._folder.cleanup()
 
     def put(self, stream: str, sample: int, name: str, array: np.ndarray) -> None:
-        """Keeps an array."""
+        """Keeps an array.
+
+        Raises:
+            UsageError: There is no room for it in the temporary folder.
+        """
         key = (stream, sample, name)
         if array.dtype == object or not array.nbytes or self.in_memory + array.nbytes <= self.limit:
             self.in_memory += array.nbytes
@@ -65,10 +71,14 @@ class Store:
             self._arrays[key] = kept
             return
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="layerdiff-")
+            self._folder = _temporary()
         self._count += 1
         path = Path(self._folder.name) / f"{self._count}.bin"
-        np.ascontiguousarray(array).reshape(-1).view(np.uint8).tofile(path)
+        try:
+            raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            path.write_bytes(raw)  # type: ignore[arg-type]
+        except OSError as error:  # not by `tofile`, which may write less and say nothing
+            raise UsageError(no_room(path.parent, error)) from error
         self.on_disk += array.nbytes
         self._arrays[key] = _Spilled(path, array.dtype, array.shape, array.nbytes)
 
@@ -96,3 +106,10 @@ class Store:
                 self.on_disk -= kept.nbytes
             elif kept is not None:
                 self.in_memory -= kept.nbytes
+
+
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="layerdiff-")
+    except OSError as error:
+        raise UsageError(no_room(Path(tempfile.gettempdir()), error)) from error

@@ -93,13 +93,17 @@ def _scale(view: GraphView, nodes: list[int]) -> float | None:
 
 
 def _others(view: GraphView, name: str, given: str) -> list[int]:
-    """The nodes in a row that make a tensor of another one, each a product with constants, or a scaling or shift."""
+    """The nodes in a row that make a tensor of another one, each a product with constants, or a scaling or shift. What
+    the first of them makes, other branches may read, too: of equal products, an optimizer leaves one."""
     found: list[int] = []
     while name != given:
         position = view.index.producer.get(name)
-        if position is None or position not in view.forms or len(view.fine.consumers.get(name, ())) != 1:
+        if position is None or position not in view.forms:
             return []
         form, inputs = view.forms[position], view.fine.nodes[position].inputs
+        first = form.family == MATRICES and [read for _, read in inputs] == [given]
+        if len(view.fine.consumers.get(name, ())) != 1 and not first:
+            return []
         if not (form.family == MATRICES or form.op in AFFINE_STEPS) or len(inputs) != 1 or name in view.output_roots:
             return []
         found.insert(0, position)

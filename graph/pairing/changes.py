@@ -41,6 +41,8 @@ class OperatorChange:
             return f"{_listed(self.reference)} missing in the candidate"
         if not self.reference:
             return f"{_listed(self.candidate)} in the candidate alone"
+        if len(self.reference) == len(self.candidate) == 1 and self.reference[0][1] != self.candidate[0][1]:
+            return f"{_listed(self.reference)} against {_listed(self.candidate)}"
         mine, theirs = (
             ", ".join(op for op, _ in ops[:8]) + (", ..." if len(ops) > 8 else "")
             for ops in (self.reference, self.candidate)
@@ -190,7 +192,11 @@ class OtherInputs:
 
     def __str__(self) -> str:
         theirs, mine = (" and ".join(f"'{name}'" for name in names) for names in (self.candidate, self.reference))
-        return f"{self.op} {self.reader} reads {theirs} in the candidate, and {mine} in the reference"
+        there = ""
+        if self.meant != self.reference:
+            meant = " and ".join(f"'{name}'" for name in self.meant)
+            there = f", which are {meant} in the candidate"
+        return f"{self.op} {self.reader} reads {theirs} in the candidate, and {mine} in the reference{there}"
 
     @property
     def remedy(self) -> str:
@@ -229,8 +235,10 @@ class OtherInput:
                 f"{self.op} reads the tensor '{self.candidate}' on both sides, which are two: the reference's is "
                 f"'{self.meant}' in the candidate"
             )
+        there = f", which is '{self.meant}' in the candidate" if self.meant != self.reference else ""
         told = (
             f"{self.op} reads the tensor '{self.candidate}' in the candidate, and '{self.reference}' in the reference"
+            f"{there}"
         )
         return "; ".join([told, *map(str, self.beside)])
 
@@ -336,6 +344,19 @@ def _shown(value: Any) -> str:
     return text if len(text) <= SHORT else f"{text[:57]}..."
 
 
+def of_files(ops: Sequence[OpName]) -> list[OpName]:
+    """Operators of one name after the other as the one node of the file that they are written apart from: a product
+    and the number that a FusedMatMul multiplies by."""
+    found: list[OpName] = []
+    for op, name in ops:
+        if found and name and found[-1][1] == name:
+            found[-1] = f"{found[-1][0]}+{op}", name
+        else:
+            found.append((op, name))
+    return found
+
+
 def _listed(ops: tuple[OpName, ...]) -> str:
-    text = ", ".join(f"{op} {name}".rstrip() for op, name in ops[:4])
-    return f"{text} and {len(ops) - 4} more" if len(ops) > 4 else text
+    nodes = of_files(ops)
+    text = ", ".join(f"{op} {name}".rstrip() for op, name in nodes[:4])
+    return f"{text} and {len(nodes) - 4} more" if len(nodes) > 4 else text

@@ -79,7 +79,7 @@ def _by_name(pairing: Pairing) -> None:
 def _named_rightly(pairing: Pairing, n: int, among: Sequence[int] | None = None) -> bool:
     """Whether weights do not say that a node of the same name is another one, of some or of all of its family."""
     m = pairing.names[n]
-    if pairing.beside(n, m) or pairing.misnamed(n, m):
+    if pairing.beside(n, m) or pairing.misnamed(n, m) or pairing.picks_another(n, m):
         return False
     others = pairing.same_family(m) if among is None else among
     return pairing.named_weights_agree(n, m) or not pairing.refuted(n, m, others)
@@ -261,7 +261,8 @@ def _by_labels(pairing: Pairing, skeleton: bool, *, final: bool) -> bool:
         )
         for left, right in alike:
             for pair in _resolve(pairing, left, right, whole=False, final=final):
-                proposals.setdefault(pair, set()).add(way)
+                if not pairing.picks_another(*pair):
+                    proposals.setdefault(pair, set()).add(way)
     joined = _joined_behind(pairing, proposals)
     return _decide(pairing, {pair: ways for pair, ways in proposals.items() if pair not in joined})
 

@@ -223,13 +223,20 @@ def _tensors(pairing: Pairing, partial: Mapping[int, int]) -> tuple[dict[str, st
 
 
 def _without_padded(pairing: Pairing, pairs: dict[str, str]) -> None:
-    """Takes back what a Pad makes that the candidate has in the window operator behind it: it has no such tensor."""
-    view = pairing.r
+    """Takes back what a Pad makes that the other graph has in the window operator behind it: that has no such tensor.
+    Where the candidate has the Pad, what the reference's operator reads is what the Pad reads."""
     for n, m in pairing.nodes.items():
-        for _, name in view.fine.nodes[n].inputs[:1]:
-            before = view.index.producer.get(name, -1)
-            if before not in pairing.nodes and before in padding_moved(pairing, n, m)[0]:
-                pairs.pop(name, None)
+        read = [view.fine.nodes[p].inputs[:1] for view, p in ((pairing.r, n), (pairing.c, m))]
+        if not all(read):
+            continue
+        (_, name), (_, other) = read[0][0], read[1][0]
+        pads = [view.index.producer.get(made, -1) for view, made in ((pairing.r, name), (pairing.c, other))]
+        own = [pads[0] not in pairing.nodes and pads[0] >= 0, pads[1] not in pairing.taken and pads[1] >= 0]
+        padded = padding_moved(pairing, n, m)[0] if any(own) else set()
+        if own[0] and pads[0] in padded:
+            pairs.pop(name, None)
+        elif own[1] and pads[1] in padded and pairs.get(name) == other:
+            pairs[name] = pairing.c.fine.nodes[pads[1]].inputs[0][1]
 
 
 def _differences(

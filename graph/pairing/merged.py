@@ -113,8 +113,9 @@ def _held(
     at = places[0][0], places[1][0]
     own = continued(apart.view.index, behind, apart.view.forms, beside.own, -1)
     if own is not None and _same(own, theirs):
-        if whole.reads(product):  # it has the branch, too, in another form
-            return None
+        standing = {*roles.values()} if apart.reference else roles.keys()  # for another tensor of the other graph
+        if any(whole.view.first(p) not in standing for p in whole.reads(product)):
+            return None  # it has the branch, too, in another form
         change = _left_out(apart, whole, beside, product)
         last = (beside.total, at[1]) if apart.reference else (at[0], beside.total)
         return Merged(*places, made, (Difference(*last, change),))

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 
 from ..cutting.dataflow import random_nodes
 from ..index import GraphIndex
+from ..operators import Kind, facts_of
 from ..quantized.float_form import FloatForm, float_form, is_quantized
 from ..specs import Dim
 from .quantizers_in_a_row import made_one
 from .unfused import unfused
-from .view import GraphView, Told
+from .view import GraphView, Sketch, Told
 
 FEW = 16
 """Weights with fewer elements say nothing about which node is which."""
@@ -59,8 +60,9 @@ class Pairing:
         self.names = self._named_alike()
 
     def accept(self, n: int, m: int) -> bool:
-        """Takes a pair, unless one of its nodes has another partner already."""
-        if n in self.nodes or m in self.taken:
+        """Takes a pair, unless one of its nodes has another partner already, or they pick parts of a tensor that
+        others beside them pick."""
+        if n in self.nodes or m in self.taken or self.picks_another(n, m):
             return False
         self.nodes[n] = m
         self.taken[m] = n
@@ -110,6 +112,17 @@ class Pairing:
         beside = (o for o, _ in self.c.fine.consumers.get(theirs.inputs[0][1], ()) if o != m)
         alike = (o for o in beside if self.c.fine.nodes[o][:2] == theirs[:2])
         return any((s := self.c.sketch(o)) is not None and s.digest == a.digest for o in alike)
+
+    def picks_another(self, n: int, m: int) -> bool:
+        """Whether two nodes pick parts of a tensor by few constants, and each of them what another one beside the other
+        one picks: which part it is tells more than names, and than who reads it."""
+        a, b = self.r.sketch(n), self.c.sketch(m)
+        if a is None or b is None or a.digest == b.digest or a.size >= FEW:
+            return False
+        if facts_of(self.r.index.nodes[n]).kind is not Kind.PICK:
+            return False
+        mine, theirs = _beside(self.r, n), _beside(self.c, m)
+        return any(s.digest == b.digest for s in mine) and any(s.digest == a.digest for s in theirs)
 
     def elsewhere(self, n: int, m: int) -> bool:
         """Whether ``m`` stands where ``n`` does, but another node is what ``n`` is: with its weights and its settings,
@@ -189,6 +202,15 @@ def _forms(graphs: Sequence[GraphIndex], quantized: Sequence[bool]) -> list[Floa
     reference, candidate = (i if form is None else form.index for i, form in zip(graphs, floats, strict=True))
     apart = unfused(reference, candidate)
     return [a if f is None else f if a is None else f.followed_by(a) for f, a in zip(floats, apart, strict=True)]
+
+
+def _beside(view: GraphView, position: int) -> list[Sketch]:
+    """Of nodes of the same kind that read the same, their weights."""
+    node = view.fine.nodes[position]
+    readers = view.fine.consumers.get(node.inputs[0][1], ()) if node.inputs else ()
+    nodes = ((p, view.fine.nodes[p]) for p, _ in readers if p != position)
+    alike = (p for p, other in nodes if other.kind == node.kind and other.inputs == node.inputs)
+    return [sketch for p in alike if (sketch := view.sketch(p)) is not None]
 
 
 def _names_of(view: GraphView, position: int) -> list[str]:

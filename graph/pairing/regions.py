@@ -123,7 +123,7 @@ def region_difference(pairing: Pairing, pairs: Mapping[str, str], region: Region
 
 
 def _beyond_both(pairing: Pairing, pairs: Mapping[str, str], region: Region) -> Region:
-    """A region without the nodes with which both graphs begin it, where one graph has no others."""
+    """A region without the nodes with which both graphs begin it, and those with which both end it."""
     if not region.nodes or not region.candidate_nodes:
         return region
     known, left, right = dict(pairs), list(region.nodes), list(region.candidate_nodes)
@@ -135,16 +135,43 @@ def _beyond_both(pairing: Pairing, pairs: Mapping[str, str], region: Region) -> 
             known[pairing.r.first(n)] = pairing.c.first(m)
             left.remove(n)
             right.remove(m)
-    return replace(region, nodes=tuple(left), candidate_nodes=tuple(right)) if bool(left) != bool(right) else region
+    waiting = list(region.outputs)
+    while waiting and left and right:
+        made, twin = waiting.pop()
+        n, m = pairing.r.index.producer.get(made, -1), pairing.c.index.producer.get(twin, -1)
+        before = _ends_alike(pairing, known, n, m) if n in left and m in right else None
+        if before is not None:
+            left.remove(n)
+            right.remove(m)
+            waiting.append(before)
+    return replace(region, nodes=tuple(left), candidate_nodes=tuple(right)) if left or right else region
+
+
+def _ends_alike(pairing: Pairing, known: Mapping[str, str], n: int, m: int) -> tuple[str, str] | None:
+    """What two nodes read in one input, where that is all in which they can differ, and nobody else reads it."""
+    mine, theirs = pairing.r.fine.nodes[n], pairing.c.fine.nodes[m]
+    if [slot for slot, _ in mine.inputs] != [slot for slot, _ in theirs.inputs] or not _does_the_same(pairing, n, m):
+        return None
+    both = [(a, b) for (_, a), (_, b) in zip(mine.inputs, theirs.inputs, strict=True) if known.get(a) != b]
+    if len(both) != 1:
+        return None
+    readers = (len(view.fine.consumers.get(x, ())) for view, x in zip((pairing.r, pairing.c), both[0], strict=True))
+    return both[0] if all(count == 1 for count in readers) else None
 
 
 def _alike(pairing: Pairing, known: Mapping[str, str], n: int, m: int) -> bool:
     """Whether two nodes make the same of the same tensors. ``known``: tensors that stand for each other."""
     mine, theirs = pairing.r.fine.nodes[n], pairing.c.fine.nodes[m]
-    if mine.kind != theirs.kind or [(slot, known.get(name)) for slot, name in mine.inputs] != theirs.inputs:
+    same = [(slot, known.get(name)) for slot, name in mine.inputs] == theirs.inputs
+    return same and _does_the_same(pairing, n, m)
+
+
+def _does_the_same(pairing: Pairing, n: int, m: int) -> bool:
+    """Whether two nodes make the same, given the same."""
+    if pairing.r.fine.nodes[n].kind != pairing.c.fine.nodes[m].kind or pairing.r.forms[n].op != pairing.c.forms[m].op:
         return False
     place = pairing.r.index, n, pairing.r.forms[n], pairing.c.index, m, pairing.c.forms[m]
-    return pairing.r.forms[n].op == pairing.c.forms[m].op and not node_differences(*place)
+    return not node_differences(*place)
 
 
 def scattered_otherwise(pairing: Pairing, region: Region) -> Difference | None:

@@ -164,10 +164,12 @@ def _axes(op: str, version: int, rank: int | None, settings: Settings) -> None:
 
 
 def _slice(settings: Settings, rank: int | None) -> None:
-    if "starts" in settings and not settings.get("axes"):
-        settings["axes"] = list(range(len(settings["starts"])))
-    if "starts" in settings and not settings.get("steps"):
-        settings["steps"] = [1] * len(settings["starts"])
+    # what is computed is not known; how many axes are cut, any of the others tells
+    given = next((value for name in ("starts", "ends", "axes") if (value := settings.get(name))), ())
+    if given and not settings.get("axes"):
+        settings["axes"] = list(range(len(given)))
+    if given and not settings.get("steps"):
+        settings["steps"] = [1] * len(given)
     if rank and settings.get("axes"):
         settings["axes"] = [a % rank for a in settings["axes"]]
 

@@ -29,8 +29,8 @@ def stored_steps(pairing: Pairing, nodes: Mapping[int, int], folded: Mapping[str
     found = dict(folded)
     for n, m in nodes.items():
         for name, other in _weights(pairing, n, m):
-            shape = pairing.r.shape(name)
-            if name in found or shape is None or not all(isinstance(d, int) for d in shape):
+            shape = _shape(pairing, name)
+            if name in found or shape is None:
                 continue
             step = _step(pairing, name, other)
             if step is None:
@@ -40,6 +40,15 @@ def stored_steps(pairing: Pairing, nodes: Mapping[int, int], folded: Mapping[str
             if step.size == 1 or (step.ndim == len(shape) and _broadcasts(step.shape, shape)):
                 found[name] = step
     return found
+
+
+def _shape(pairing: Pairing, name: str) -> tuple[int, ...] | None:
+    """The shape of a constant of the reference, be it computed; None where it is not known."""
+    shape = pairing.r.shape(name)
+    if shape is not None and all(isinstance(d, int) for d in shape):
+        return tuple(d for d in shape if isinstance(d, int))
+    value = constant_value(pairing.r.index, name)
+    return None if value is None else value.shape
 
 
 def _step(pairing: Pairing, name: str, other: str) -> np.ndarray | None:

@@ -60,7 +60,9 @@ def in_range(model: Model, nodes: Collection[int], number: NumberFormat) -> Repl
             held = _held(value, number, lift=operator(node) in ("Add", "Max", "Clip"))
             if np.array_equal(held, value, equal_nan=True):
                 continue
-            worst = int(np.argmax(np.abs(np.log(np.abs(held) + 1e-300) - np.log(np.abs(value) + 1e-300))))
+            with np.errstate(invalid="ignore"):  # infinite on both sides
+                apart = np.abs(np.log(np.abs(held) + 1e-300) - np.log(np.abs(value) + 1e-300))
+            worst = int(np.argmax(np.nan_to_num(apart, nan=0.0)))
             found.append((index.names[position], float(value.flat[worst]), float(held.flat[worst])))
             new = f"{name}_in_{number.name}"
             while new in taken:

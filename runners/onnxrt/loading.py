@@ -128,17 +128,7 @@ def build(
             else:
                 session = _session(runner, ort, _with_outputs(model, inner), options(model.folder))
         except Exception as first:
-            collides = model.path is None and _COLLIDES in str(first)
-            if not collides and (model.folder is None or not any(_external(model.proto.graph))):
-                raise
-            try:
-                if collides:
-                    renamed = _with_constants_renamed(model)
-                    session = _session(runner, ort, _with_outputs(renamed, inner), options(model.folder))
-                else:
-                    session = _with_weights_elsewhere(runner, ort, model, inner, options)
-            except Exception:
-                raise first from None
+            session = _otherwise(runner, ort, model, inner, options, first)
     except RunnerError:
         raise
     except Exception as error:
@@ -151,6 +141,26 @@ def build(
     if hasattr(session, "_model_bytes"):
         session._model_bytes = None  # kept for a fallback that is switched off
     return Loaded(ort, session, inner, arena=not runner.low_memory)
+
+
+def _otherwise(
+    runner: OnnxrtConfig,
+    ort: Any,
+    model: Model,
+    inner: tuple[str, ...],
+    options: Callable[[Any], Any],
+    first: Exception,
+) -> Any:
+    """A session on a model that could not be loaded as it is; raises ``first`` where there is no other way."""
+    try:
+        if model.path is None and _COLLIDES in str(first):
+            renamed = _with_constants_renamed(model)
+            return _session(runner, ort, _with_outputs(renamed, inner), options(model.folder))
+        if model.folder is not None and any(_external(model.proto.graph)):
+            return _with_weights_elsewhere(runner, ort, model, inner, options)
+    except Exception:
+        raise first from None
+    raise first
 
 
 def _refused(runner: OnnxrtConfig, model: Model, error: Exception) -> BuildError:

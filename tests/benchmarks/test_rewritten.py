@@ -41,6 +41,8 @@ HEALTHY = Expectation(frozenset({"pass"}), tolerated=frozenset({"spread"}), warn
         (FAULT, "fail", [culprit(), culprit("d")], "a culprit too many"),
         (EVERY, "fail", [culprit(), culprit("b1")], ""),
         (EVERY, "fail", [culprit()], "no culprit at b*"),
+        (EVERY, "fail", [culprit(told=["b1"])], ""),
+        (EVERY, "fail", [culprit(told=["c"])], "no culprit at b*"),
         (COARSE, "fail", [culprit("d", "spread"), culprit()], ""),
         (COARSE, "fail", [culprit("d", "spread")], "no culprit"),
         (COARSE, "fail", [culprit("a", "spread")], "another cause"),

@@ -18,7 +18,7 @@ import pytest
 from layerdiff.dataloaders import Iterated, Source, as_source, open_data
 from layerdiff.dataloaders.first import First
 from layerdiff.dataloaders.random_inputs import DataLoader
-from layerdiff.graph.errors import DataError
+from layerdiff.graph.errors import DataError, UsageError
 from layerdiff.graph.model import Model
 from onnx import TensorProto, helper
 
@@ -490,3 +490,11 @@ def test_a_generator_that_was_used_up_is_told(identity_model):
     assert len(Iterated(generator).bind(model)) == 2
     with pytest.raises(DataError, match="this generator was used up before, as by an earlier comparison: give a list"):
         Iterated(generator).bind(model)
+
+
+def test_a_sample_that_the_temporary_folder_does_not_take_whole_is_told_in_one_line(monkeypatch):
+    """NumPy may write less than all of an array and say nothing."""
+    monkeypatch.setattr("numpy.save", lambda path, array, **_: path.write_bytes(b"less"))
+    samples = ({"x": np.zeros((2, 3), np.float32)} for _ in range(2))
+    with pytest.raises(UsageError, match=r"No space left on device; name a folder with more room by TMPDIR$"):
+        Iterated(samples).bind(ONE)

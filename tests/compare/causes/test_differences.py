@@ -77,7 +77,8 @@ def test_of_several_the_operator_comes_first_and_weights_last():
     differ = "3 of 64 weights differ, greatest 0.5 at [7], 2 against 2.5"
     assert told(in_graphs(FACTORS, AXIS)) == f"axis -1 against 0; Mul Mul_0 too: {differ}"
     assert (
-        told(in_graphs(FACTORS, AXIS, OTHER)) == f"Softmax against Sigmoid; Mul Mul_0 too: {differ}; axis -1 against 0"
+        told(in_graphs(FACTORS, AXIS, OTHER))
+        == f"Softmax n against Sigmoid m; Mul Mul_0 too: {differ}; axis -1 against 0"
     )
 
 

@@ -212,14 +212,25 @@ def test_few_values_that_two_nodes_have_from_each_other_are_one_fault(exchanged,
     assert (told in report.culprits[0].evidence) is exchanged
 
 
+def operands(make, **given):
+    """Two differences of what four nodes make of the input, in two orders."""
+    text = """g (float[6,4] x) => (float[6,N] y) {{ [r] r = MAKE(x, {0}) [l] l = MAKE(x, {1})
+        [w] w = Sub(r, l) [b] b = MAKE(x, {2}) [t] t = MAKE(x, {3}) [h] h = Sub(b, t)
+        [size] s = Concat<axis=1>(w, h) [y] y = Tanh(s) }}""".replace("MAKE", make)
+    orders = ("i2", "i0", "i3", "i1"), ("i3", "i1", "i2", "i0")
+    return (parsed(text.format(*order), **given) for order in orders)
+
+
 def test_operands_of_two_nodes_that_are_all_exchanged_are_one_fault():
-    text = """g (float[6,4] x) => (float[6,2] y) {{ [r] r = Gather<axis=1>(x, {0}) [l] l = Gather<axis=1>(x, {1})
-        [w] w = Sub(r, l) [b] b = Gather<axis=1>(x, {2}) [t] t = Gather<axis=1>(x, {3}) [h] h = Sub(b, t)
-        [size] s = Concat<axis=1>(w, h) [y] y = Tanh(s) }}"""
-    places = {f"i{i}": np.array([i], np.int64) for i in range(4)}
-    one, other = (
-        parsed(text.format(*order), **places) for order in (("i2", "i0", "i3", "i1"), ("i3", "i1", "i2", "i0"))
-    )
-    culprit = only(compare(one, other, [{"x": normal(6, 4, seed=7)}], layers="all"))
+    sides = operands("Mul", **{f"i{i}": normal(6, 4, seed=20 + i) for i in range(4)})
+    culprit = only(compare(*sides, [{"x": normal(6, 4, seed=7)}], layers="all"))
     assert (culprit.node, culprit.contribution) == ("r", None)
     assert culprit.evidence.startswith("Sub h and Sub w are exchanged, by all that they read")
+
+
+def test_two_nodes_that_read_each_others_parts_of_one_tensor_are_one_fault():
+    sides = operands("Gather<axis=1>", **{f"i{i}": np.array([i], np.int64) for i in range(4)})
+    culprit = only(compare(*sides, [{"x": normal(6, 4, seed=7)}], layers="all"))
+    assert (culprit.node, culprit.cause) == ("w", "wrong-op")
+    told = "the candidate makes here what Sub h makes in the reference, and the reverse: they are exchanged"
+    assert culprit.evidence.startswith(told)

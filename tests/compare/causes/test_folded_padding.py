@@ -52,3 +52,22 @@ def test_what_is_folded_wrongly_is_wrong_inside_too():
 def test_what_is_folded_into_a_convolution_without_padding_is_no_fault():
     one, other = (network(folded=folded, settings="pads=[0,0,0,0]") for folded in (False, True))
     assert compare(one, other, DATA).verdict == "pass"
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5], ids=["all of it", "half of it"])
+def test_a_shift_that_is_in_the_bias_of_a_convolution_that_pads_is_told_as_that(share):
+    mean = MEAN / 10
+    text = """g (float[2,12,10,3] x) => (float[2,8] y) {{ {0} [turn] t = Transpose<perm=[0,3,1,2]>({1})
+        [conv] c = Conv<pads=[1,1,1,1]>(t, w, b) [relu] r = Relu(c) [pool] p = GlobalAveragePool(r)
+        [flat] y = Flatten(p) }}"""
+    shift = np.einsum("oikl,i->o", W.astype(np.float64), mean) * share
+    reference = parsed(text.format("[mean] m = Sub(x, mean)", "m"), w=W, b=B, mean=mean)
+    candidate = parsed(text.format("", "x"), w=W, b=(B - shift).astype(np.float32))
+    report = compare(reference, candidate, [{"x": np.moveaxis(DATA[0]["x"], 1, -1).copy()}])
+    assert report.culprits[0].node == "mean"
+    assert ("in the bias of Conv conv instead" in report.culprits[0].evidence) == (share == 1)
+    if share == 1:
+        culprit = only(report)
+        assert culprit.cause == "wrong-op"
+        told = "shift the input in the second file, too, and take that out of the bias again"
+        assert culprit.remedies[0].text == told

@@ -26,4 +26,4 @@ def test_inputs_that_are_exchanged_are_told_as_that(cut):
     culprit = only(compare(network(SLICED, "c, n"), network(cut, "n, c"), DATA))
     assert (culprit.node, culprit.op) == ("join", "Concat")
     assert "inputs 0 and 1 of Concat exchanged" in culprit.evidence
-    assert culprit.remedies[0].text == "give the operator its inputs in the first file's order"
+    assert culprit.remedies[0].text == "give join its inputs in the first file's order"

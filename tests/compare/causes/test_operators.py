@@ -19,7 +19,7 @@ def graph(body: str):
 @pytest.mark.parametrize(
     ("mine", "theirs", "text"),
     [
-        ("y = Relu(x)", "y = Tanh(x)", "Relu against Tanh"),
+        ("y = Relu(x)", "y = Tanh(x)", "Relu Relu_0 against Tanh Tanh_0"),
         ("y = Relu(x)", "a = Relu(x) y = Tanh(a)", "Tanh Tanh_1 in the candidate alone"),
         ("a = Relu(x) y = Tanh(a)", "y = Relu(x)", "Tanh Tanh_1 missing in the candidate"),
     ],

@@ -155,3 +155,14 @@ def test_a_mask_that_is_left_out_is_told_with_the_factor_that_is_zero():
     report = compare(first, second, [{**samples()[0], "m": hidden}])
     assert [c.node for c in report.culprits] == ["sub"]
     assert "Mul times too: value -10000 against 0" in report.culprits[0].evidence
+
+
+def test_another_scale_beside_a_mask_is_told_with_other_weights_behind_it():
+    text = """g (float[4,12,16] x) => (float[4,12,16] y) { [keys] k = MatMul(x, q) [turn] t = Transpose<perm=[0,2,1]>(k)
+        [scores] s = MatMul(x, t) [scale] d = Mul(s, by) [masked] a = Add(d, mask) [soft] p = Softmax(a)
+        [mix] z = MatMul(p, x) [out] y = MatMul(z, v) }"""
+    mask = np.triu(np.full((12, 12), -1e9, np.float32), 1)
+    right = parsed(text, mask=mask, by=np.float32(0.25), **WEIGHTS)
+    wrong = parsed(text, mask=mask, by=np.float32(0.1), **WEIGHTS | {"v": WEIGHTS["v"].T.copy()})
+    report = compare(right, wrong, [{"x": samples()[0]["x"]}])
+    assert {culprit.node for culprit in report.culprits} == {"out", "scale"}

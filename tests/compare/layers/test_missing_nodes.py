@@ -270,3 +270,20 @@ def test_a_gain_and_a_bias_part_what_is_written_otherwise_on_both_sides_of_them(
     pair = network(norm, "[relu] k = Relu(h)", (16, 1, 1)), network(pieces, f"{leak}[act] k = {act}", (1, 16, 1, 1))
     report = compare(*pair, [{"x": normal(2, 3, 8, 8, seed=3)}])
     assert [c.node for c in report.culprits] == ([node] if node else [])
+
+
+def test_what_reads_a_normalization_that_is_missing_is_fed_apart_from_what_reads_the_tensor_before_it():
+    norm = """[square] q = Mul(s, s) [mean] m = ReduceMean<axes = [-1], keepdims = 1>(q) [eps] e = Add(m, tiny)
+        [root] r = Sqrt(e) [norm] n = Div(s, r)"""
+    text = """g (float[6,8] x) => (float[6,8] y) {{ [stem] a = MatMul(x, k) [add] s = Add(x, a) {norm}
+        [gate] g = MatMul({n}, w) [act] t = Sigmoid(g) [silu] h = Mul(g, t) [up] u = MatMul({n}, v)
+        [both] b = Mul(h, u) [down] d = MatMul(b, z) [out] y = Add(s, d) }}"""
+    weights = {"k": normal(8, 8, seed=3), "w": normal(8, 16), "v": normal(8, 16, seed=1), "z": normal(16, 8, seed=4)}
+    small = {"tiny": np.float32(1e-6)}
+    reference, candidate = (
+        parsed(text.format(norm=norm, n="n"), **weights, **small),
+        parsed(text.format(norm="", n="s"), **weights),
+    )
+    culprit = only(compare(reference, candidate, DATA))
+    assert (culprit.node, culprit.cause) == ("norm", "wrong-op")
+    assert "missing in the candidate" in culprit.evidence

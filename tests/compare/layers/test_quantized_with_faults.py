@@ -44,3 +44,14 @@ def test_a_range_that_is_too_narrow_before_a_fault_is_told_beside_it():
     file = quantized(other, "qdq", [{"x": DATA[0]["x"] / 8}])
     report = compare(network, file, DATA, ort=exact(file))
     assert {culprit.cause for culprit in report.culprits} >= {"saturation"}
+
+
+@pytest.mark.parametrize("kind", ["qdq", "qoperator"])
+def test_a_range_that_a_small_fault_has_moved_is_none_of_its_own(kind):
+    text = """g (float[64,16] x) => (float[64,8] y) {{ [one] a = MatMul(x, v) [act] p = LeakyRelu<alpha = {0}>(a)
+        [two] b = MatMul(x, w) [three] q = Relu(b) [join] c = Concat<axis = 1>(p, q) [last] y = MatMul(c, t) }}"""
+    weights = {"v": WEIGHTS["v"], "w": WEIGHTS["w"], "t": normal(32, 8, seed=4) / 4}
+    mine, theirs = (parsed(text.format(alpha), **weights) for alpha in (0.2, 0.1))
+    file = quantized(theirs, kind, DATA)
+    culprit = only(compare(mine, file, DATA, ort=exact(file)))
+    assert (culprit.node, culprit.cause) == ("act", "attribute")

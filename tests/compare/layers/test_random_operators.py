@@ -184,7 +184,12 @@ def test_another_attribute_of_what_draws_is_told(mine, theirs, told):
     ("mine", "theirs", "cause", "told"),
     [
         ("p = Identity(tenth) r = Bernoulli(p)", "p = Identity(half) r = Bernoulli(p)", "weights", "greatest 0.4"),
-        ("r = RandomNormalLike(a)", "r = RandomUniformLike(a)", "wrong-op", "RandomNormalLike against RandomUniformL"),
+        (
+            "r = RandomNormalLike(a)",
+            "r = RandomUniformLike(a)",
+            "wrong-op",
+            "RandomNormalLike RandomNormalLike_1 against RandomU",
+        ),
     ],
     ids=["another probability", "another distribution"],
 )

@@ -128,3 +128,20 @@ def test_parts_in_another_order_of_weights_in_that_order_are_no_fault():
     ]
     report = compare(*sides, [{"x": normal(4, 24)}])
     assert (report.verdict, report.culprits) == ("pass", ())
+
+
+def test_columns_that_are_picked_are_told_apart_by_which_they_are_and_not_by_names():
+    def tables(*columns, names):
+        picked = " ".join(f"[{names[c]}] {names[c]} = Gather<axis = 1>(c, i{c})" for c in range(3))
+        looked = " ".join(f"[look{t}] t{t} = Gather(e{t}, {names[c]})" for t, c in enumerate(columns))
+        text = f"g (int64[5,3] c) => (float[5,12] y) {{ {picked} {looked} [y] y = Concat<axis = 1>(t0, t1, t2) }}"
+        return parsed(
+            text, **{f"e{t}": normal(9, 4, seed=t) for t in range(3)}, **{f"i{c}": np.int64(c) for c in range(3)}
+        )
+
+    data = [{"c": np.arange(15).reshape(5, 3) % 9}]
+    same = compare(tables(0, 1, 2, names="pqr"), tables(0, 1, 2, names="qrp"), data)
+    assert (same.verdict, same.culprits) == ("pass", ())
+    culprit = only(compare(tables(0, 1, 2, names="pqr"), tables(1, 0, 2, names="qrp"), data))
+    assert (culprit.node, culprit.cause) == ("look0", "wrong-op")
+    assert culprit.remedies[0].text == "let look0 read 'q' and look1 read 'r' in the second file"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from layerdiff.graph.index import GraphIndex
+from layerdiff.graph.pairing.matching import match
 
 from support.layerwise import compare, only
 from support.models import normal, parsed
@@ -30,7 +32,8 @@ def test_a_factor_from_an_iteration_on_is_no_inverted_condition():
     [
         ("ReverseSequence<batch_axis=1, time_axis=0>(x, lengths)", "Slice(x, last, first, zero, back)", "wrong-op",
          "put the first file's ReverseSequence moved there"),
-        ("Transpose<perm=[1,0]>(x)", "Reshape(x, turned)", "layout", "put the axes in the first file's order"),
+        ("Transpose<perm=[1,0]>(x)", "Reshape(x, turned)", "layout",
+         "put the axes of what moved makes in the first file's order"),
     ],
 )  # fmt: skip
 def test_axes_are_said_to_be_exchanged_where_they_are(one, other, cause, remedy):
@@ -113,3 +116,44 @@ def test_another_activation_is_no_scale(other):
     assert culprit.cause == "wrong-op"
     assert "Erf" in culprit.evidence
     assert " x reference" not in culprit.evidence
+
+
+def test_steps_of_a_slice_are_no_difference_where_its_places_are_computed_in_one_file():
+    text = "g (float[N,8,4] x) => (float[N,4,4] y) {{ {0} [cut] y = Slice(x, {1}, four, axis{2}) }}"
+    numbers = {"four": np.array([4]), "axis": np.array([1]), "one": np.array([1]), "zero": np.array([0])}
+    shape = "[shape] h = Shape(x) [size] a = Gather(h, zero) [none] n = Sub(a, a)"
+    sides = (shape, "n", ""), ("", "zero", ""), ("", "zero", ", one")
+    computed, stored, given = (GraphIndex(parsed(text.format(*side), **numbers)) for side in sides)
+    for pair in ((computed, stored), (given, computed), (stored, given)):
+        assert match(*pair).differences == ()
+
+
+def test_the_node_of_the_second_file_that_differs_is_named_where_it_has_another_name():
+    text = "g (float[6,8] x) => (float[6,8] y) {{ [first] a = MatMul(x, w) [{1}] b = {0}(a) [last] y = MatMul(b, w) }}"
+    for name, told in (("two", "Sin one against Sinh two"), ("one", "Sin against Sinh")):
+        pair = [parsed(text.format(*each), w=normal(8, 8)) for each in (("Sin", "one"), ("Sinh", name))]
+        culprit = only(compare(*pair, [{"x": normal(6, 8) / 4}]))
+        assert (culprit.node, culprit.cause, culprit.evidence.split(";")[0]) == ("one", "wrong-op", told)
+
+
+def test_an_attribute_that_differs_at_several_nodes_of_a_layer_is_put_right_at_all_of_them():
+    text = """g (float[2,8,8] x) => (float[2,8,8] y) {{ [first] h = MatMul(x, w) [mean] m = ReduceMean<axes = [{0}]>(h)
+        [centred] c = Sub(h, m) [square] q = Mul(c, c) [variance] v = ReduceMean<axes = [{0}]>(q)
+        [safe] e = Add(v, tiny) [root] r = Sqrt(e) [unit] y = Div(c, r) }}"""
+    sides = networks(text, "-1", "-2", w=normal(8, 8), tiny=np.float32(1e-5))
+    culprit = only(compare(*sides, [{"x": normal(2, 8, 8)}]))
+    assert "ReduceMean variance too: axes [2] against [1]" in culprit.evidence
+    assert culprit.remedies[0].text.startswith("set axes to [2] at mean and variance, as in the first file")
+
+
+def test_what_moves_values_in_the_candidate_alone_is_named():
+    text = """g (float[6,4] x) => (float[6,4] y) {{ [first] a = MatMul(x, w) [by] m = Mul(a, k) {0}
+        [last] y = Add({1}, c) }}"""
+    back = {"last": np.array([-1]), "first": np.array([-100]), "axis": np.array([1])}
+    read = {"w": normal(4, 4), "k": np.float32(0.3), "c": normal(6, 4, seed=3)}
+    reference = parsed(text.format("", "m"), **read)
+    candidate = parsed(text.format("[flip] f = Slice(m, last, first, axis, last)", "f"), **read, **back)
+    culprit = only(compare(reference, candidate, [{"x": normal(6, 4)}]))
+    assert culprit.cause == "layout"
+    assert culprit.evidence.startswith("Slice flip in the candidate alone")
+    assert culprit.remedies[0].text == "leave Slice flip out of the second file"

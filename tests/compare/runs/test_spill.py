@@ -6,6 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from layerdiff.compare.runs.spill import Store
+from layerdiff.graph.errors import UsageError
 
 ARRAYS = [
     np.arange(10.0).reshape(2, 5),
@@ -66,3 +67,13 @@ def test_streams_and_samples_are_apart():
         store.drop("candidate", 1, ["t"])
         assert store.has("candidate", 0, "t")
         assert store.has("reference", 1, "t")
+
+
+def test_a_temporary_folder_without_room_is_told_in_one_line(monkeypatch):
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    with Store(0) as store:
+        monkeypatch.setattr("pathlib.Path.write_bytes", full)
+        with pytest.raises(UsageError, match=r"No space left on device; name a folder with more room by TMPDIR$"):
+            store.put("reference", 0, "x", np.arange(9.0))

@@ -133,3 +133,19 @@ def test_a_bias_behind_an_adapter_is_no_fault_beside_weights_that_are_merged_wro
     culprit = only(report)
     assert (culprit.node, culprit.cause) == ("join1", "wrong-op")
     assert "bias" not in culprit.evidence
+
+
+def test_an_adapter_that_is_not_merged_is_told_where_another_one_shares_its_first_product():
+    text = """g (float[6,8] x) => (float[6,8] y, float[6,8] z) {{ [norm] n = LayerNormalization(x, g0, b0)
+        [base0] p0 = MatMul(n, w0) [base1] p1 = MatMul(n, w1) {0} [y] y = Tanh({1}) [z] z = Sin({2}) }}"""
+    apart = """[down] l = MatMul(n, d0) [up0] a0 = MatMul(l, u0) [up1] a1 = MatMul(l, u1)
+        [join0] q0 = Add(p0, a0) [join1] q1 = Add(p1, a1)"""
+    read = {name: (BASE | LOW)[name] for name in ("g0", "b0", "w0", "w1")}
+    low = {name: LOW[name] for name in ("d0", "u0", "u1")}
+    one_merged = read | {"w1": (BASE["w1"] + LOW["d0"] @ LOW["u1"]).astype(np.float32)}
+    report = compare(
+        parsed(text.format(apart, "q0", "q1"), **read, **low), parsed(text.format("", "p0", "p1"), **one_merged), DATA
+    )
+    culprit = only(report)
+    assert (culprit.node, culprit.cause) == ("join0", "wrong-op")
+    assert "not merged into MatMul base0 of the candidate either" in culprit.evidence

@@ -108,3 +108,23 @@ def test_a_fault_behind_a_pad_that_one_file_alone_has_is_told_where_another_pad_
     ]
     report = compare(*(pair[::-1] if turned else pair), [{"x": normal(2, 8, 8, 8, seed=2)}])
     assert (only(report).node, only(report).cause) == ("last", "scale")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_a_pad_of_sizes_that_are_computed_makes_is_no_tensor_of_the_other_file(turned):
+    def gated(pad, window, **read):
+        text = f"""g (float[2, 8, 8] x) => (float[2, 4, N] y) {{
+            [first] l, r = Split<axis = 1>(x) [gate] g = Sigmoid(r) [product] a = Mul(l, g) {pad}
+            [window] b = {window} [last] y = Tanh(b) }}"""
+        return parsed(text, w=normal(4, 1, 3), **read)
+
+    edge = """[zeros] z = ConstantOfShape(sizes) [shape] s = Shape(z) [less] e = Sub(s, s) [two] t = Slice(e, zero, two)
+        [put] c = Concat<axis = 0>(t, one) [both] pads = Concat<axis = 0>(c, c) [pad] p = Pad<mode = "edge">(a, pads)"""
+    numbers = {"sizes": np.array([1, 1, 2]), **{n: np.array([i]) for i, n in enumerate(("zero", "one", "two"))}}
+    pair = [
+        gated("", "Conv<kernel_shape = [3], pads = [1, 1], group = 4>(a, w)"),
+        gated(edge, "Conv<kernel_shape = [3], group = 4>(p, w)", **numbers),
+    ]
+    culprit = only(compare(*(pair[::-1] if turned else pair), [{"x": normal(2, 8, 8, seed=2)}]))
+    assert (culprit.node, culprit.cause) == ("window", "attribute")
+    assert "gives" not in culprit.evidence

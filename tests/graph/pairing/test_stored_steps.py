@@ -89,3 +89,14 @@ def test_scales_along_the_wrong_axis_of_a_square_weight_are_an_attribute(axis):
     found = match(GraphIndex(reference), GraphIndex(parsed(text, opset=21, q=stored, s=scale))).differences
     told = [d.detail for d in found if d.kind is DifferenceKind.ATTRIBUTE]
     assert told == ([] if axis else ["DequantizeLinear deq of the weights: axis 1 against 0"])
+
+
+def test_a_constant_that_the_reference_computes_has_the_steps_of_the_one_that_is_stored():
+    token, scale = normal(1, 1, 4, seed=5), np.float32(0.02)
+    text = "g (float[1, 3, 4] x) => (float[1, 4, 4] y) {{ {0}  a = Mul(x, x)  y = Concat <axis = 1> (c, a) }}"
+    computed = "k = Shape(x)  o = Div(k, k)  c = Expand(token, o)"
+    stored = "c = DequantizeLinear(q, scale)"
+    reference = parsed(text.format(computed), opset=21, token=token)
+    candidate = parsed(text.format(stored), opset=21, q=np.rint(token / scale).astype(np.int8), scale=scale)
+    steps = match(GraphIndex(reference), GraphIndex(candidate)).steps
+    assert steps["c"].item() == pytest.approx(0.02)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from layerdiff.graph.load import load
-from layerdiff.graph.pairing.changes import AttributeChange
+from layerdiff.graph.pairing.changes import AttributeChange, OperatorChange
 from layerdiff.graph.pairing.matching import match
+from layerdiff.graph.pairing.pairs import Pairing
+from layerdiff.graph.pairing.regions import Region, region_difference
 
 from support.layerwise import compare, only
 from support.models import normal, parsed
@@ -135,3 +137,22 @@ def test_weights_that_are_exchanged_and_rounded_are_told_as_each_others():
         "equal to the reference's scale",
         "equal to the reference's b",
     ]
+
+
+def test_of_what_both_files_begin_and_end_with_between_two_tensors_only_the_rest_is_told():
+    text = """g (float[6,8] x) => (float[6,8] y) {{ [lift] b = Add(x, c) [one] d = {0} [by] e = Mul(d, k)
+        [last] y = Tanh(e) }}"""
+    read = {"c": normal(8, seed=3), "k": normal(8, seed=4)}
+    mine, theirs = (load(parsed(text.format(op), **read)).index for op in ("Sqrt(b)", "Abs(b)"))
+    pairing, nodes = Pairing(mine, theirs), (0, 1, 2)
+    for first in (0, 1):
+        outputs = (("e", "e"),) if first else (("d", "d"), ("e", "e"))
+        region = Region(nodes, nodes, outputs)
+        difference = region_difference(pairing, {"x": "x", "y": "y"}, region)
+        assert difference is not None
+        assert difference.detail == "Sqrt against Abs"
+
+
+def test_a_node_that_is_written_apart_is_told_once():
+    found = OperatorChange((("MatMul", "down"), ("MatMul", "up"), ("Mul", "up"), ("Add", "sum")), ())
+    assert str(found) == "MatMul down, MatMul+Mul up, Add sum missing in the candidate"
