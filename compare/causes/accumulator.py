@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.formats import BF16, FP16, FP32, NumberFormat
-from ...graph.operators import CONTROL_FLOW, PRODUCTS, RECURRENT
+from ...graph.operators import CONTROL_FLOW, PRODUCTS, QUANTIZED, RECURRENT, operator
 from ...graph.pairing.differences import DifferenceKind
 from ...graph.printable import share_of
 from ..report.model import Cause
@@ -97,7 +97,7 @@ def adding_format(case: LayerCase) -> NumberFormat | None:
     products = PRODUCTS | RECURRENT
     if case.formats.coarse or not any(index.nodes[p].op_type in products for p in case.pair.reference.nodes):
         return None
-    if _truncates(case) or not _everywhere(case):
+    if _truncates(case) or not _everywhere(case) or _sums_integers(case):
         return None
     if case.formats.narrow is None and any(d.kind is DifferenceKind.OPERATOR for _, d in case.differences):
         return None
@@ -123,6 +123,13 @@ def _truncates(case: LayerCase) -> bool:
     """Whether the candidate makes integers of floats there, and the reference does not."""
     mine, theirs = case.graphs
     return _casts(theirs, case.pair.candidate.nodes) and not _casts(mine, case.pair.reference.nodes)
+
+
+def _sums_integers(case: LayerCase) -> bool:
+    """Whether the candidate's products are those of scaled integers, whose sums are exact: what it rounds is what it
+    multiplies."""
+    index = case.graphs[1]
+    return any(operator(index.nodes[p]) in QUANTIZED for p in case.pair.candidate.nodes)
 
 
 def _casts(index: GraphIndex, nodes: Sequence[int]) -> bool:

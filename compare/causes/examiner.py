@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING
 from ...graph.cutting.dataflow import dataflow
 from ...graph.cutting.slices import backward, exploded_name, slice_model
 from ...graph.errors import LayerdiffError
-from ...graph.operators import AFFINE_STEPS, PRODUCTS, STRETCHES, operator
+from ...graph.operators import AFFINE_STEPS, PRODUCTS, QUANTIZERS, STRETCHES, operator
+from ...graph.pairing.changes import OperatorChange
+from ...graph.pairing.one_program import one_program
 from ...graph.pairing.weight_changes import WeightChange
+from ...graph.quantized.float_form import is_quantized
 from ...graph.rounding.emulation import rewrite
 from ...graph.rounding.round_array import STORAGE
 from ...graph.rounding.widening import to_fp32
 from ...graph.specs import Arrays, is_float, specs_of
 from ..lockstep.parts import opened_part
 from ..lockstep.plan import LayerPair, inside
+from ..outputs.formats_in_play import quantizes_more
 from . import (
     accumulator,
     altered_weights,
@@ -238,15 +242,53 @@ class Examiner:
     def held(self, pair: LayerPair, judgement: Judgement) -> Judgement:
         """A judgement, of less where a layer's weights are stored in steps that do not explain what they are, and those
         of most layers are explained so: what a quantizer does that rounds otherwise, it does everywhere. Of more where
-        other operators compute the same of scaled integers, whose steps are those of other tensors."""
-        if judgement.exceeds_noise and judgement.relative <= quantized_layer.STEPS and self.in_other_steps(pair):
+        other operators compute the same of scaled integers, whose steps are those of other tensors, and where all that
+        differs is weights that are the reference's as the candidate stores them, in steps that no noise has, or where
+        nothing does: a runtime may quantize weights between quantizers, which a layer alone does not have."""
+        small = judgement.exceeds_noise and judgement.relative <= quantized_layer.STEPS
+        if small and (self.in_other_steps(pair) or self._in_own_steps(pair) or self._in_one_program(pair)):
             return Judgement.plain_rounding(judgement.sample, judgement.relative, quantized_layer.STEPS)
         return judgement if self._outliers.isdisjoint(pair.reference.nodes) else judgement.of_outlier()
 
     def in_other_steps(self, pair: LayerPair) -> bool:
         """Whether other operators compute a layer, of scaled integers that the reference has no tensors for."""
-        changes = (difference.change for p in pair.reference.nodes for difference in self.differences(p))
-        return quantized_layer.replaced(self.noise.roundings.grids.in_file(pair), changes)
+        changes = [difference.change for p in pair.reference.nodes for difference in self.differences(p)]
+        nodes = map(self.index.nodes.__getitem__, pair.reference.nodes)
+        return quantized_layer.replaced(self.noise.roundings.grids.in_file(pair), changes, nodes)
+
+    def _in_own_steps(self, pair: LayerPair) -> bool:
+        """Whether all that differs in a layer is the rounding to integers: weights that are within half of a step in
+        which they are stored, of two quantized files or of one and the program of a runtime, and quantizers that the
+        candidate has where a first file that is quantized computes in floating point."""
+        nodes = [*self._computing(pair), *(n for m in pair.candidate.nodes for n in self._twins.get(m, ()))]
+        changes = [d.change for p in nodes for d in self.differences(p)]
+        explained = all(
+            change.quantized if isinstance(change, WeightChange) else self._quantizes_more and _only_quantizes(change)
+            for change in changes
+        )
+        return bool(changes) and explained and not self.noise.roundings.quantized(pair)
+
+    @functools.cached_property
+    def _quantizes_more(self) -> bool:
+        return is_quantized(self.index) and quantizes_more(self.candidate, self.reference)
+
+    def _in_one_program(self, pair: LayerPair) -> bool:
+        """Whether one runtime runs a layer of the same nodes with the same constants, in two quantized files."""
+        mine, theirs = self.index, self.candidate.model.index
+        if self.reference.runner != self.candidate.runner or not (is_quantized(mine) and is_quantized(theirs)):
+            return False
+        called = {name: self.matched.get(name, name) for name in pair.reference.inputs}
+        called |= zip(pair.reference.outputs, pair.candidate.outputs, strict=True)
+        return one_program(mine, pair.reference.nodes, theirs, pair.candidate.nodes, called)
+
+    @functools.cached_property
+    def _twins(self) -> Mapping[int, Sequence[int]]:
+        """Nodes of the candidate -> those of the reference that they differ from."""
+        found: dict[int, list[int]] = {}
+        for position in range(len(self.index.nodes)):
+            for difference in self.differences(position):
+                found.setdefault(difference.candidate_node, []).append(position)
+        return found
 
     @functools.cached_property
     def _outliers(self) -> frozenset[int]:
@@ -438,3 +480,10 @@ class Examiner:
             beyond = [d for c in guilty if c is not worst for d in differences.beyond_formats(c.differences)]
             blamed = differences.with_others(blamed, self.index, beyond)
         return blamed if blamed.node is not None else replace(blamed, node=worst.pair.main)
+
+
+def _only_quantizes(change: object) -> bool:
+    """Whether a difference is nothing but quantizers that the candidate alone has."""
+    if not isinstance(change, OperatorChange) or change.reference:
+        return False
+    return bool(change.candidate) and all(op in QUANTIZERS for op, _ in change.candidate)

@@ -8,19 +8,27 @@ it, so that its error is that of the layer before, where the graphs say of nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...graph.operators import QUANTIZERS, operator
+from ...graph.pairing.weight_changes import WeightChange
 from ...graph.quantized.idle import Numbers, idle_quantizers, keeps, numbers_held, numbers_of
 from ...graph.quantized.scales import moved
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
+from .differences import GraphsDiffer
+from .saturation import BeyondCalibration, CalibratedBehind, PiledUp
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
+    from ..report.model import Fact
+
+
+LEVELS = 255
+"""How many steps a range of integers of 8 bits has."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,39 @@ class HeldOtherwise:
             f"steps of {step:.6g} from {step * low:.6g} to {step * high:.6g}" for step, low, high in self.numbers
         )
         return f"'{self.tensor}' is held in {mine} against {theirs}"
+
+
+def is_held_otherwise(found: Diagnosis) -> bool:
+    """Whether what is told of a layer is that what it reads is held in other integers."""
+    return any(isinstance(fact, HeldOtherwise) for fact in found.facts)
+
+
+def range_change(facts: Sequence[Fact]) -> float | None:
+    """By how much a range is another one, as a share of it, where that is all that some facts tell; None where they
+    tell of something else."""
+    found = [_change_of(fact) for fact in facts if not isinstance(fact, CalibratedBehind)]
+    return None if not found or None in found else max(change for change in found if change is not None)
+
+
+def _change_of(fact: Fact) -> float | None:
+    if isinstance(fact, HeldOtherwise):
+        (mine, low, high), (theirs, least, most) = fact.numbers
+        ends = abs(low * mine - least * theirs), abs(high * mine - most * theirs)
+        return float(max(ends) / ((high - low) * mine))
+    if isinstance(fact, PiledUp):
+        return abs(fact.reference / fact.end - 1.0) if fact.quantizer else None
+    if isinstance(fact, BeyondCalibration):
+        beyond = max(fact.reach - fact.high, fact.low - fact.reach)
+        return None if fact.given else beyond / (fact.high - fact.low)
+    change = fact.difference.change if isinstance(fact, GraphsDiffer) else None
+    if not isinstance(change, WeightChange) or change.values is None:
+        return None
+    mine, theirs = map(float, change.values)
+    if change.quantized:
+        return 0.0
+    if change.of_one == "scale" and mine:
+        return abs(theirs / mine - 1.0)
+    return abs(theirs - mine) / LEVELS if change.of_one == "zero point" else None
 
 
 def find(case: LayerCase) -> Diagnosis | None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ...graph.operators import STRETCHES, operator
+from ...graph.operators import QUANTIZED, STRETCHES, operator
 from ...graph.pairing.changes import OperatorChange
 from .judgement import output_axis
 from .shared_scale import SharedScale, levels_of, shared_scale
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    import onnx
 
     from ...graph.index import GraphIndex
     from ...graph.specs import Arrays
@@ -56,15 +58,18 @@ class QuantizedLayer:
         return self.joins is not None and shared is not None and shared.none >= LOST * shared.channels
 
 
-def replaced(quantizers: LayerQuantizers, changes: Iterable[object]) -> bool:
+def replaced(quantizers: LayerQuantizers, changes: Sequence[object], reference: Iterable[onnx.NodeProto]) -> bool:
     """Whether other operators compute a layer, of scaled integers whose steps are those of tensors that the reference
     has not.
 
     Args:
         quantizers: Those of the layer.
         changes: In what its nodes differ.
+        reference: The reference's nodes; where it has no scaled integers there, operators need not be told to differ.
     """
-    return quantizers.others and any(isinstance(change, OperatorChange) for change in changes)
+    if any(isinstance(change, OperatorChange) for change in changes):
+        return quantizers.others
+    return quantizers.others and not changes and not any(operator(node) in QUANTIZED for node in reference)
 
 
 def look_at(noise: Noise, pair: LayerPair, values: Arrays) -> QuantizedLayer | None:

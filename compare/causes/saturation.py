@@ -7,7 +7,7 @@ most of the error is what was cut off. Of a quantizer whose scale differs, that 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +42,7 @@ class PiledUp:
         end: The value; of a quantizer, what it stands for.
         at: Index of the first of them in the whole tensor.
         reference: What the reference has there.
+        quantizer: Whether it is that of a quantizer whose scale or zero point differs.
     """
 
     count: int
@@ -49,6 +50,7 @@ class PiledUp:
     end: float
     at: tuple[int, ...]
     reference: float
+    quantizer: bool = False
 
     @property
     def text(self) -> str:
@@ -111,7 +113,7 @@ class CalibratedBehind:
         """See `Fact`."""
         ranges = counted(len(self.layers), "layer behind it has a range", "layers behind it have ranges")
         names = f"{', '.join(self.layers[:NAMED])}{', ...' if len(self.layers) > NAMED else ''}"
-        return f"{ranges} that the reference's values exceed ({names}), since calibration saw what this fault makes"
+        return f"{ranges} other than the reference's values need ({names}), since calibration saw what this fault makes"
 
 
 def of_operand(case: LayerCase) -> Diagnosis | None:
@@ -176,7 +178,9 @@ def of_quantizer(case: LayerCase) -> Diagnosis | None:
         if mine is None or theirs is None:
             return None
         y, c = mine, theirs
-    return _piled_up(case, y, c)
+    found = _piled_up(case, y, c)
+    facts = () if found is None else (replace(f, quantizer=True) if isinstance(f, PiledUp) else f for f in found.facts)
+    return None if found is None else replace(found, facts=tuple(facts))
 
 
 def find(case: LayerCase) -> Diagnosis | None:

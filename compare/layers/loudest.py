@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ...graph.operators import AFFINE_STEPS, CASTS, DIVIDES, MOVEMENT, facts_of, operator
 from ...graph.pairing.changes import OperatorChange
 from ...graph.pairing.weight_changes import WeightChange
+from ...graph.quantized.misread import misread as misreads
 from ...graph.specs import Arrays, is_float
 from ..causes import misread, nan, narrow_casts, underflow
 from ..causes.case import ENLARGES, LoudLayer
@@ -106,7 +107,7 @@ def name_loudest(
     if blamed or not loud or loud[0].contribution is None:
         return given, given.culprits()
     failing = any(o.verdict == "fail" for o in outputs)
-    top = _diagnosed(prepared, walked, loud, quantized, failing)
+    top = _shifted(prepared, given) or _diagnosed(prepared, walked, loud, quantized, failing)
     assert top.diagnosis is not None
     if top.diagnosis.cause is Cause.SPREAD:
         return given, [] if quantized else [top]
@@ -348,6 +349,19 @@ def _misread(prepared: Prepared, layer: LayerObservation) -> Diagnosis | None:
         return None
     graphs = prepared.comparison.reference.model.index, prepared.candidate.model.index
     return misread.of_layer(graphs, layer.pair)
+
+
+def _shifted(prepared: Prepared, given: Verdicts) -> LayerObservation | None:
+    """The first layer in which integers are read with another zero point than they are written with, if with the same
+    scale, and the first file does not: all that is read is off by the same, however little rounding leaves of that."""
+    if any(misreads(prepared.comparison.reference.model.index)):
+        return None
+    for s in given.layers:
+        found = _misread(prepared, s)
+        facts = [fact for fact in found.facts if isinstance(fact, misread.ReadOtherwise)] if found is not None else []
+        if any(fact.found.written[0] == fact.found.read[0] for fact in facts):
+            return replace(s, diagnosis=found)
+    return None
 
 
 def _cast(prepared: Prepared, layer: LayerObservation) -> Diagnosis | None:

@@ -20,7 +20,7 @@ from ..lockstep.engines import EnginesAhead
 from ..lockstep.groups import MOST
 from ..lockstep.kernels import kernel_groups
 from ..lockstep.plan import LockstepPlan, plan
-from ..outputs.formats_in_play import quantizes_otherwise
+from ..outputs.formats_in_play import quantizes_more, quantizes_otherwise
 from ..runs.memory import BUDGET, ENGINES, budget
 from ..sides import Sides
 from .bodies import BodyLocalizer, LocalizeBody
@@ -88,7 +88,8 @@ def prepare(
     """
     reference = comparison.reference
     same = candidate.model.same_network(reference.model)
-    if is_quantized(reference.model.index) and (other := quantizes_otherwise(reference.model, candidate.model)):
+    if quantizes_more(reference, candidate):
+        other = quantizes_otherwise(reference.model, candidate.model)
         raise ModelError(f"{other}; compare each with the network in floating point, which is named first")
     file = reference.model.index
     if not same:

@@ -17,6 +17,7 @@ import numpy as np
 from ...graph.operators import PRODUCTS, QUANTIZERS, operator
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import op_names
+from ...graph.quantized.layouts import integers_read, ranges_of
 from ...graph.specs import is_float
 from ..causes.diagnosis import Diagnosis
 from ..causes.folded_padding import in_bias
@@ -111,7 +112,7 @@ def taken_back(
         operator(graphs[0].nodes[s.pair.main]) in QUANTIZERS
     ):  # integers are read with their own scale, which proves nothing
         return None
-    if not _rewritten(s, *graphs):  # nothing of it can have been moved into other layers
+    if not _rewritten(s, graphs, _of_integers(s, healing)):  # nothing of it can have been moved into other layers
         return None
     if _brings_back(s, healing):
         return TakenBack(s.number, (s.number,), ())
@@ -142,6 +143,7 @@ class _Change:
         self.index, self.theirs = graphs
         self.changed = set(s.pair.reference.outputs)
         self.way = [s.number]
+        self._ranges = _of_integers(s, healing)
         self._known_fine: dict[int, bool] = {}
         self.takers: set[int] = set()
         self.behind: set[int] = set()
@@ -177,7 +179,7 @@ class _Change:
         """Whether a layer that reads what is changed makes something that is changed, too, and meant to be."""
         near = bool(layer.cumulative) and self.healing.near(layer) and not hides(layer, self.s)
         if near or _brings_back(layer, self.healing):
-            self.takers.update({layer.number} if _takes(layer) and _rewritten(layer, self.index, self.theirs) else ())
+            self.takers.update({layer.number} if _takes(layer) and self._rewritten(layer) else ())
             return False
         for blamed in (self._spoiling(layer), self._adding(layer)):
             if blamed is not None:
@@ -187,6 +189,9 @@ class _Change:
             self.behind.add(layer.number)
             return False
         return True
+
+    def _rewritten(self, layer: LayerObservation) -> bool:
+        return _rewritten(layer, (self.index, self.theirs), self._ranges)
 
     def _most(self, number: int) -> bool:
         """Whether a layer takes back most of what is changed, if not all."""
@@ -326,10 +331,18 @@ def _brings_back(s: LayerObservation, healing: Healing) -> bool:
     return healing.quantized and _takes(s) and s.cumulative_error < LEFT
 
 
-def _rewritten(s: LayerObservation, index: GraphIndex, theirs: GraphIndex) -> bool:
+def _of_integers(s: LayerObservation, healing: Healing) -> bool:
+    """Whether a layer makes integers, which their own scales may make the same floats of."""
+    return not any(map(healing.rounds, s.pair.reference.outputs))
+
+
+def _rewritten(s: LayerObservation, graphs: tuple[GraphIndex, GraphIndex], ranges: bool) -> bool:
     """Whether a layer reads other constants than its twin: one of the same is rewritten in no other way than by what
-    it reads."""
-    mine, others = _rewritable(s.pair.reference.nodes, index), _rewritable(s.pair.candidate.nodes, theirs)
+    it reads. ``ranges``: the scales of what is no constant are such constants, too."""
+    mine, others = (
+        _rewritable(part.nodes, index, ranges)
+        for part, index in zip((s.pair.reference, s.pair.candidate), graphs, strict=True)
+    )
     left = [*others]
     for value in mine:
         same = next((i for i, other in enumerate(left) if np.array_equal(value, other)), None)
@@ -339,10 +352,14 @@ def _rewritten(s: LayerObservation, index: GraphIndex, theirs: GraphIndex) -> bo
     return bool(left)
 
 
-def _rewritable(nodes: Iterable[int], index: GraphIndex) -> list[np.ndarray]:
-    """The floating constants of some nodes, and the places that a Gather picks; axes and sizes are neither."""
+def _rewritable(nodes: Iterable[int], index: GraphIndex, scales: bool) -> list[np.ndarray]:
+    """The floating constants of some nodes, integers that stand for some, and the places that a Gather picks; axes and
+    sizes are neither. ``scales``: whether those of what is no constant are."""
+    nodes = tuple(nodes)
     picks = {index.nodes[p].input[1] for p in nodes if operator(index.nodes[p]) == "Gather"}
-    names = dict.fromkeys(name for p in nodes for name in index.reads[p])
+    ranges = set() if scales else {name for p in nodes for name in ranges_of(index.nodes[p], index)}
+    picks |= {name for p in nodes for name in integers_read(index.nodes[p]) if name in index.initializers}
+    names = dict.fromkeys(name for p in nodes for name in index.reads[p] if name not in ranges)
     found = ((name, constant_value(index, name)) for name in names)
     return [value for name, value in found if value is not None and (is_float(value.dtype) or name in picks)]
 

@@ -7,6 +7,10 @@ from collections.abc import Collection, Sequence
 from ...graph.errors import LayerdiffError, first_line, may_be_of_sizes
 from ...graph.printable import counted, in_one_line, quoted, share_of
 from ..report.model import Fidelity, Notice
+from ..sides import Side
+
+LAYERS_TURNED_ROUND = "layers-turned-round"
+"""Code of the notice of a quantized reference that is held against a candidate in floating point."""
 
 
 def layers_not_seen(candidate: str) -> Notice:
@@ -22,6 +26,17 @@ def layers_swapped(candidate: str, reference: str) -> Notice:
         f"{candidate} runs no layer alone: each layer of {reference} was fed what it had there and held against that."
     )
     return Notice("layers-swapped", candidate, text)
+
+
+def layers_turned_round(candidate: Side, reference: Side) -> Notice:
+    """The reference is quantized, and the candidate takes its place in what is said of layers."""
+    first, second = candidate.model.label, reference.model.label
+    text = (
+        f"{second} is quantized where {first} computes in floating point: its layers are held against those of {first}."
+        f" Of layers and culprits, {first} is the reference and the first file, {second} the candidate and the second;"
+        f" where {second} is right, what is proposed for it is to be done in {first}."
+    )
+    return Notice(LAYERS_TURNED_ROUND, candidate.name, text)
 
 
 def depends_on_feeding(candidate: str, fed: str, layer: str, difference: float) -> Notice:

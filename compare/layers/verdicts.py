@@ -16,6 +16,7 @@ from ..causes.differences import GraphsDiffer
 from ..causes.feeding import RangeOfAll, SeenAt
 from ..causes.judgement import RMS_LIMIT
 from ..causes.operators import OperatorsAlone
+from ..causes.other_grid import is_held_otherwise, range_change
 from ..causes.saturation import BeyondCalibration, CalibratedBehind
 from ..causes.wide_range import BehindToo, WiderThanData
 from ..report.model import Cause
@@ -33,6 +34,8 @@ JOINING = baked_constant.joined, other_operand.joined, differences.joined
 """What makes one fault of layers that show the same one."""
 SPOILT = 0.1
 """Relative error from which on values are others, for which other ranges are calibrated."""
+FOLLOWS = 3.0
+"""Times what values have changed by up to which a range that was calibrated of others like them may differ."""
 LITTLE, NEARLY_ALL = 0.2, 0.9
 """Shares of the error at the outputs: less of culprits is not why outputs are off, more of a layer is."""
 HARMLESS = 0.01
@@ -266,6 +269,8 @@ class _Jury:
             producer = self._begun(producer)
             if self.found.get(producer.number) != "culprit" and producer.number not in excused:
                 self.found[producer.number] = "culprit"
+                if producer.exceeds_noise and producer.diagnosis is not None and is_held_otherwise(diagnosis):
+                    continue  # what else is wrong of it tells more than the range that was calibrated with that
                 node = diagnosis.node if diagnosis.node in producer.pair.reference.nodes else None
                 blamed = Diagnosis(diagnosis.cause, diagnosis.facts, node)
                 self.layers[producer.number] = replace(producer, diagnosis=blamed, unholdable=diagnosis.producer)
@@ -350,13 +355,15 @@ class _Jury:
 
     def _calibrated_behind(self, beyond: Collection[int]) -> None:
         """Ranges that were calibrated behind a fault hold what the network makes with it, and not the reference's
-        values: no faults of their own. ``beyond``: numbers of the layers whose range is exceeded."""
+        values: no faults of their own, where they differ by no more than what they are of. ``beyond``: numbers of the
+        layers whose range is exceeded."""
         source: dict[int, int] = {}
         spoilt: dict[int, tuple[str, ...]] = {}
         for number, s in self.layers.items():
             makers = [self.maker[n] for n in s.pair.reference.inputs if n in self.maker]
             above = next((source[m] for m in makers if m in source), None)
-            if above is not None and number in beyond and self._are_others(makers, number, above, beyond):
+            spoils = above is not None and number in beyond and self._are_others(makers, number, above, beyond)
+            if above is not None and (spoils or self._follows(s, makers)):
                 self.found[number] = "inherited"
                 spoilt[above] = (*spoilt.get(above, ()), self.index.names[s.pair.main])
             elif self.found.get(number) == "culprit":
@@ -368,6 +375,22 @@ class _Jury:
             if diagnosis is not None:
                 told = diagnosis.adding(CalibratedBehind(layers))
                 self.layers[number] = replace(self.layers[number], diagnosis=told)
+
+    def _follows(self, s: LayerObservation, makers: Sequence[int]) -> bool:
+        """Whether all that is wrong of a culprit is a range that differs by what the values do that it is of, on the
+        candidate's own: those that are rounded to it, which a layer makes or is given."""
+        if self.found.get(s.number) != "culprit" or s.diagnosis is None:
+            return False
+        node = s.diagnosis.node
+        if node is not None and operator(self.index.nodes[node]) == "DequantizeLinear":
+            return False  # what reads integers has no range of its own
+        change = range_change(s.diagnosis.facts)
+        if change is None:
+            return False
+        around = [*(self.layers[m] for m in makers), s, *self.healing.reading(s)]
+        floats = [layer for layer in around if all(map(self.healing.rounds, layer.pair.reference.outputs))]
+        seen = (layer.cumulative_error for layer in floats if layer.cumulative_error < math.inf)
+        return change <= FOLLOWS * max(seen, default=0.0)
 
     def _are_others(self, makers: Collection[int], number: int, above: int, beyond: Collection[int]) -> bool:
         """Whether layers make other values on the candidate's own: no rounding of the reference's.

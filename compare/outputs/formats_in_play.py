@@ -160,6 +160,14 @@ def quantizes_otherwise(reference: Model, candidate: Model) -> str:
     return f"the first file computes {mine.layers} layers from scaled integers, the second {theirs.layers}"
 
 
+def quantizes_more(side: Side, other: Side) -> bool:
+    """Whether a side's file computes of scaled integers what another one's computes in floating point."""
+    if other.model.same_network(side.model):
+        return False
+    mine, theirs = _scaled_operands(side.model.index), _scaled_operands(other.model.index)
+    return mine.differ(theirs) and mine.scaled > theirs.scaled
+
+
 def _stored_otherwise(reference: Model, candidate: Model) -> str:
     """Whether most weights of two quantized files have other scales: one that is wrong leaves others as they are."""
     if candidate.same_network(reference):

@@ -63,6 +63,7 @@ from ..causes.softmax_extent import OtherExtent
 from ..causes.underflow import LostBefore
 from ..causes.unread_input import ReadBesides, UnreadInput, WithoutBiases
 from ..causes.wide_range import Crowded, WiderThanData
+from ..layers.observable import turned_round
 from ..notices import not_written
 from ..progress import SILENT, Progress
 from ..report.model import Cause
@@ -218,7 +219,8 @@ def with_remedies(
         wrong = (runtime or {}).get(side.name, RUNTIME)
         if not mine:
             continue
-        proposed = {i: remedy_of(c, side, comparison.reference, wrong) for i, c in chosen.items()}
+        believed = turned_round(comparison.sides) if side is comparison.reference else None
+        proposed = {i: remedy_of(c, side, believed or comparison.reference, wrong) for i, c in chosen.items()}
         found.update({i: (remedy,) for i, remedy in proposed.items()})
         whole = not any(runner.in_pieces for runner in log.runners)
         able = side.runner.narrows and side.runner.capabilities.opens_ahead and whole

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..operators import BROADCASTING, operator
+from ..quantized.layouts import with_channels_last
 from .constants import Operand
 from .pairs import compatible
 from .weight_changes import dims_text
@@ -54,6 +55,10 @@ def runs_otherwise(mine: Operand, theirs: Operand) -> RunsOtherwise | None:
     specs = (reference.specs.get(node.output[0]), candidate.specs.get(candidate.nodes[theirs.node].output[0]))
     made, other = (None if spec is None else spec.shape for spec in specs)
     if made is None or other is None or not compatible(made, other) or max(x.ndim, y.ndim) > len(made):
+        return None
+    if (node.output[0] in with_channels_last(reference)) != (
+        candidate.nodes[theirs.node].output[0] in with_channels_last(candidate)
+    ):
         return None
     axes, others = (tuple(i + len(made) - a.ndim for i, d in enumerate(a.shape) if d != 1) for a in (x, y))
     if axes == others or not all(isinstance(made[i], int) and made[i] == other[i] for i in axes):

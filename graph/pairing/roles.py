@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from ..operators import RESHAPES
+from ..quantized.layouts import with_channels_last
 from ..specs import TensorSpec, is_float
 from .pairs import Pairing, compatible
 from .read_twice import read_twice
@@ -122,6 +123,7 @@ def tensor_names(pairing: Pairing, pairs: Mapping[str, str]) -> dict[str, str]:
     specs, others = pairing.r.index.specs, pairing.c.index.specs
     wanted = set(pairing.r.index.outputs)
     shared = Counter(pairs.values())
+    last, others_last = (with_channels_last(view.index) for view in (pairing.r, pairing.c))
     for a, b in pairs.items():
         every = pairing.c.classes.get(b, [b])
         for name in pairing.r.classes.get(a, [a]):
@@ -133,6 +135,7 @@ def tensor_names(pairing: Pairing, pairs: Mapping[str, str]) -> dict[str, str]:
                 continue  # the kernel writes what is behind its quantizer, which is the later tensor
             rank = pairing.r.index.rank(name)
             names = [o for o in every if None in (rank, other := pairing.c.index.rank(o)) or rank == other]
+            names = [o for o in names if (name in last) == (o in others_last)]  # one shape may be that of both layouts
             same_kind = _comparable(specs.get(name), others.get(name))
             if name in names and same_kind and (name in wanted or not left_out):
                 tensors[name] = name

@@ -19,7 +19,16 @@ from ..nodes import attribute_int, subgraphs
 from ..operators import CASTS, INTEGER_PRODUCTS, MOVEMENT, PRODUCTS, QUANTIZED, QUANTIZERS, RECURRENT, operator
 from ..specs import is_float
 from ..writer import GraphWriter, Names
-from .layouts import Layout, channels_last, channels_moved, float_attributes, given, is_product_of_integers, layout_of
+from .layouts import (
+    Layout,
+    channels_last,
+    channels_moved,
+    float_attributes,
+    given,
+    is_product_of_integers,
+    layout_of,
+    with_channels_last,
+)
 from .packed import unpacked_blocks
 from .scales import integers_made, moved, moves, scales_of
 
@@ -181,6 +190,7 @@ class _Writing:
         graph.sparse_initializer.extend(source.sparse_initializer)
         graph.node.extend(self.writer.nodes)
         form = GraphIndex(proto, self.index.folder)
+        form.kept[with_channels_last] = with_channels_last(self.index)
         invented = frozenset(name for name in form.producer if name not in self.index.producer)
         return FloatForm(form, tuple(self.origins), invented)
 
@@ -363,13 +373,16 @@ class _Writing:
         return True
 
     def _lstm(self, node: onnx.NodeProto) -> bool:
-        """DynamicQuantizeLSTM: weights are stored transposed, with one scale for each direction."""
+        """DynamicQuantizeLSTM: weights are stored transposed, with a scale for each direction, or each row."""
         weights = []
         for i, scale in ((1, 8), (2, 10)):
             value = self.index.constant(given(node, scale))
-            if value is None or value.ndim > 1:
+            if value is None or value.ndim > 2:
                 return False
-            made = self._float(node.input[i], node.input[scale], given(node, scale + 1))
+            if value.ndim == 2:
+                made = self._of_rows(node.input[i], value, self.index.constant(given(node, scale + 1)))
+            else:
+                made = self._float(node.input[i], node.input[scale], given(node, scale + 1))
             weights.append(self.writer.emit("Transpose", [made], self._fresh(node.input[i]), perm=[0, 2, 1]))
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
@@ -377,6 +390,16 @@ class _Writing:
         copy.input[:] = [self._quantized(node.input[0]), *weights, *node.input[3:8]]
         self.writer.nodes.append(copy)
         return True
+
+    def _of_rows(self, integers: str, scale: np.ndarray, zero: np.ndarray | None) -> str:
+        """The floats of integers that have a scale and a zero point for each entry of their first and last axis, which
+        no DequantizeLinear has."""
+        made = self.writer.emit("Cast", [integers], self._fresh(integers), to=TensorProto.FLOAT)
+        if zero is not None:
+            zeros = self.writer.constant(zero[:, None].astype(np.float32), self._fresh(f"{integers}_zero"))
+            made = self.writer.emit("Sub", [made, zeros], self._fresh(integers))
+        scales = self.writer.constant(scale[:, None], self._fresh(f"{integers}_scale"))
+        return self.writer.emit("Mul", [made, scales], self._fresh(integers))
 
     def _blocks(self, node: onnx.NodeProto) -> bool:
         """MatMulNBits: weights of 4 or 8 bits, packed, with a scale for each block."""

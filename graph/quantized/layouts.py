@@ -11,7 +11,7 @@ import onnx
 
 from ..index import GraphIndex
 from ..nodes import attribute_int
-from ..operators import domain_of, operator
+from ..operators import BROADCASTING, CASTS, POINTWISE, QUANTIZERS, domain_of, operator
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,9 @@ class Layout:
     bias: int | None = None
     weight_axis: int = -1
 
+
+_KEEPS_AXES = POINTWISE | BROADCASTING | QUANTIZERS | CASTS | {"Concat", "Resize", "Upsample"}
+"""Operators that leave every axis of what they are given where it is."""
 
 _ONE, _TWO = Scaled(0, 1, 2), Scaled(3, 4, 5)
 
@@ -93,10 +96,55 @@ def channels_moved(index: GraphIndex, node: onnx.NodeProto) -> tuple[list[int], 
     return ([0, rank - 1, *range(1, rank - 1)], [0, *range(2, rank), 1]) if rank else None
 
 
+def with_channels_last(index: GraphIndex) -> frozenset[str]:
+    """The tensors whose last axis is that of the channels: what nodes of that layout read and make, and what others
+    make of these element by element, side by side or between neighbours. Transposes there and back give them again."""
+    known = index.kept.get(with_channels_last)
+    if known is None:
+        known = index.kept[with_channels_last] = _with_channels_last(index)
+    assert isinstance(known, frozenset)
+    return known
+
+
+def _with_channels_last(index: GraphIndex) -> frozenset[str]:
+    found: set[str] = set()
+    turned: set[str] = set()
+    for node in index.nodes:
+        op = operator(node) if (layout := layout_of(node)) is None else layout.op
+        if channels_last(node):
+            found.update(node.input[:1])
+        elif op == "Transpose" and node.input[0] in found | turned:
+            (turned if node.input[0] in found else found).add(node.output[0])
+            continue
+        elif op not in _KEEPS_AXES or found.isdisjoint(node.input):
+            continue
+        found.update(name for name in node.output if name)
+    return frozenset(found)
+
+
 def float_attributes(node: onnx.NodeProto, op: str) -> list[onnx.AttributeProto]:
     """Those attributes of a node that the float operator has as well."""
     known = onnx.defs.get_schema(op).attributes if onnx.defs.has(op) else {}
     return [a for a in node.attribute if a.name in known]
+
+
+def ranges_of(node: onnx.NodeProto, index: GraphIndex) -> list[str]:
+    """The scales and zero points that a node has of tensors which are no constants: they say what range these have."""
+    if operator(node) in QUANTIZERS:
+        return [] if node.input[0] in index.initializers else list(node.input[1:])
+    layout = layout_of(node)
+    if layout is None:
+        return []
+    operands = [place for place in layout.operands if given(node, place.data) not in index.initializers]
+    places = [position for place in operands for position in (place.scale, place.zero)]
+    places += [position for position in (layout.scale, layout.zero) if position is not None]
+    return [name for position in places if (name := given(node, position))]
+
+
+def integers_read(node: onnx.NodeProto) -> list[str]:
+    """The scaled integers that an operator takes along with their scales."""
+    layout = layout_of(node)
+    return [] if layout is None else [given(node, place.data) for place in layout.operands]
 
 
 def is_product_of_integers(node: onnx.NodeProto) -> bool:

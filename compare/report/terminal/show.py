@@ -32,8 +32,11 @@ _STYLE = {
     "extra": "bold red",
     "undecided": "yellow",
 }
-_BEFORE_BLAME = ("not-deterministic", "misoptimized", "updates-collide", "outputs-exchanged", "input-not-finite")
-"""Notices that put everything in doubt that is blamed below them."""
+_BEFORE_BLAME = (
+    *("not-deterministic", "misoptimized", "updates-collide", "outputs-exchanged", "input-not-finite"),
+    "layers-turned-round",
+)
+"""Notices that put everything in doubt that is blamed below them, or say who is held against whom."""
 _MAX_ULP = (
     "max_ulp: the greatest difference in units in the last place, which are the numbers of the format between the two "
     "values; half of all numbers lie between -1 and 1, so that another sign near zero makes it large"

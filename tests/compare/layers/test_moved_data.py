@@ -95,7 +95,7 @@ def test_a_reshape_in_place_of_a_transpose_is_told_where_both_compute_otherwise_
     other = "[both] b = Mul(a, a) [sign] z = Relu(a) [some] s = Mul(z, a)", "[shape] m = Reshape(s, to)"
     culprit = only(compare(network(*one), network(*other), DATA))
     assert (culprit.node, culprit.cause) == ("turn", "layout")
-    assert culprit.evidence.startswith("Transpose against Reshape")
+    assert culprit.evidence.startswith("Transpose turn against Reshape shape")
 
 
 # -- one fault in several places

@@ -35,7 +35,7 @@ def test_an_addition_that_reads_one_branch_twice_is_told_where_the_quantizer_mak
 def test_ranges_that_were_calibrated_behind_a_fault_are_none_of_their_own(kind):
     culprit = only(report_of("p, b", "p, b", kind, v=WEIGHTS["v"].T.copy() / 8))
     assert culprit.node == "one"
-    assert "that the reference's values exceed (" in culprit.evidence
+    assert "other than the reference's values need (" in culprit.evidence
 
 
 def test_a_range_that_is_too_narrow_before_a_fault_is_told_beside_it():

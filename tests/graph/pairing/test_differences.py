@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from layerdiff.graph.index import GraphIndex
 from layerdiff.graph.pairing.changes import AttributeChange, InputsExchanged, OperatorChange, WeightsAbsent
 from layerdiff.graph.pairing.differences import Change, Difference
+from layerdiff.graph.pairing.matching import match
 from layerdiff.graph.pairing.weight_changes import stored_scaled, weight_change, within_steps
 from layerdiff.graph.pairing.weight_patterns import Clamped, FewValues, Pattern, Reordered, Scaled, Transposed, Zeroed
+
+from support.models import parsed
 
 
 @pytest.mark.parametrize(
@@ -293,3 +297,13 @@ def test_other_shapes_are_told_as_shapes():
 )
 def test_what_is_stored_within_half_a_step(x, y, steps, within):
     assert within_steps(*(np.array(a, np.float64) for a in (x, y, steps))) == within
+
+
+def test_a_slice_whose_start_is_computed_has_steps_of_one_where_it_gives_none() -> None:
+    text = """g (float[4,6] x, int64[1] s) => (float[n,6] y) {{ y = Slice(x, s, ends, axes{0}) }}"""
+    given = {"ends": np.array([3]), "axes": np.array([0])}
+    mine = GraphIndex(parsed(text.format(""), **given))
+    theirs = GraphIndex(parsed(text.format(", steps"), **given, steps=np.array([1])))
+    assert match(mine, theirs).differences == ()
+    backwards = GraphIndex(parsed(text.format(", steps"), **given, steps=np.array([-1])))
+    assert [str(d) for d in match(mine, backwards).differences]
