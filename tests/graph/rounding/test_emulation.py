@@ -360,7 +360,7 @@ def test_activations_overflow_and_weights_do_not() -> None:
     rewritten = rewrite(model, "fp16")
     got = run(rewritten.model, {"x": ones})[0][0]
     assert got.tolist() == [32752, 0] + [32752] * 6  # 65504 / 2; 2^-24 / 2 is a tie, to zero
-    (clamped,) = (note for note in rewritten.notes if "7 weights in 1 tensor beyond its range" in note.text)
+    (clamped,) = (note for note in rewritten.notes if "7 weights in 'W' beyond its range" in note.text)
     assert clamped.setting == "cast_weights"
     assert emulate(model, "fp16", {"x": ones * 4})[0].tolist() == [np.inf, 2.0**-23] + [np.inf] * 6
     assert emulate(model, "fp16", {"x": ones}, cast_weights=True)[0].tolist() == [np.inf, 0] + [np.inf] * 6
